@@ -1,0 +1,119 @@
+"""Which numbers may rank trials, and which may not.
+
+Before a metric ranks anything it declares across what it may be compared (trap 1: a raw loss
+cannot rank a sweep, because it depends on the generator, the mask rate or the loss weight).
+A metric says which dotted paths it is blind to; a search space that varies any other of the
+paths it depends on is refused at the door with the metric's own reason.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number a trial ends with.
+
+    Attributes:
+        name: as it is logged in MLflow and named in a search space.
+        direction: which way is better.
+        title: what a reader sees above a figure.
+        spoiled_by: path prefixes whose variation makes values incomparable.
+        because: why, in one sentence; empty where nothing spoils it.
+        untrained: the score's meaning without any training, where it is known beforehand.
+    """
+
+    name: str
+    direction: Direction
+    title: str
+    spoiled_by: tuple[str, ...] = ()
+    because: str = ""
+
+    def spoiler(self, paths: tuple[str, ...]) -> str | None:
+        """Return the first of `paths` that makes this metric incomparable, if there is one."""
+        for path in paths:
+            if any(_covers(prefix, path) or _covers(path, prefix) for prefix in self.spoiled_by):
+                return path
+        return None
+
+    def better(self, a: float, b: float) -> bool:
+        """Return whether `a` is strictly better than `b`."""
+        return a > b if self.direction == "maximize" else a < b
+
+
+def _covers(prefix: str, path: str) -> bool:
+    return path == prefix or path.startswith(prefix + ".")
+
+
+CORRUPTIONS = ("unigram", "bigram", "mlm")
+PROBES = ("pos", "sentiment")
+
+# A different tokenizer or window changes the held-out questions themselves, so no held-out
+# number survives it; the probes read words and sentences and do.
+_TEXT = ("data",)
+
+_DETECTION = tuple(
+    metric
+    for source in CORRUPTIONS
+    for metric in (
+        Metric(
+            name=f"detect/{source}/auroc",
+            direction="maximize",
+            title=f"AUROC of finding {source} replacements in held-out text",
+            spoiled_by=_TEXT,
+            because="the held-out questions are made of the tokenizer's tokens and windows",
+        ),
+        Metric(
+            name=f"detect/{source}/loss",
+            direction="minimize",
+            title=f"loss on {source} replacements in held-out text",
+            spoiled_by=(*_TEXT, "objective"),
+            because="a discriminator's probabilities are calibrated to the generator and mask rate "
+            "it trained with, so its loss on a fixed corruption moves with them; use the AUROC",
+        ),
+    )
+)
+
+_PROBES = (
+    Metric(
+        name="probe/pos/accuracy",
+        direction="maximize",
+        title="part-of-speech accuracy of a linear probe (Brown), learned mix of layers",
+    ),
+    Metric(
+        name="probe/sentiment/accuracy",
+        direction="maximize",
+        title="sentiment accuracy of a linear probe (movie reviews), learned mix of layers",
+    ),
+)
+
+_RAW = (
+    Metric(
+        name="train/generator_loss",
+        direction="minimize",
+        title="generator's masked-language-model loss while training",
+        spoiled_by=(*_TEXT, "objective", "encoder"),
+        because="a masked-language-model loss falls with the generator's size and the mask rate, "
+        "and a better generator is not a better discriminator",
+    ),
+    Metric(
+        name="train/discriminator_loss",
+        direction="minimize",
+        title="discriminator's loss while training",
+        spoiled_by=(*_TEXT, "objective", "encoder", "optim", "budget"),
+        because="it depends on how well the generator fools it: a weaker generator gives a lower "
+        "loss and teaches less",
+    ),
+    Metric(
+        name="train/loss",
+        direction="minimize",
+        title="total training loss",
+        spoiled_by=(*_TEXT, "objective", "encoder", "optim", "budget"),
+        because="it is a sum weighted by disc_weight over losses that depend on the generator and "
+        "the mask rate",
+    ),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_DETECTION, *_PROBES, *_RAW)}

@@ -1,0 +1,347 @@
+"""A search space: YAML -> `Experiment`, checked at this one door.
+
+Everything that can be wrong with a file is found here, before a process starts or a file is
+written, and said in one line: the file, the dotted path, what is wrong, what is allowed.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path as File
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from annotated_types import MinLen
+from pydantic import TypeAdapter, ValidationError
+
+from lab.flops import step_cost
+from lab.metrics import METRICS, Metric
+from lab.noun import Noun
+from lab.spec import (
+    SIZES,
+    Choices,
+    Distribution,
+    Experiment,
+    Mlm,
+    Path,
+    Range,
+    Resources,
+    Search,
+    Trial,
+    Value,
+)
+
+
+_T = TypeVar("_T")
+
+
+class SpaceError(ValueError):
+    """A search space that cannot be run; the message is one line for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Document(Noun):
+    question: Annotated[str, MinLen(1)]
+    metric: str
+    base: dict[str, Value]
+    compare: dict[Path, Annotated[tuple[Value, ...], MinLen(1)]] = field(default_factory=dict)
+    tune: dict[Path, Distribution] = field(default_factory=dict)
+    search: Search = field(default_factory=Search)
+    resources: Resources = field(default_factory=Resources)
+
+
+def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
+    """Read, override and check a search space.
+
+    Args:
+        file: the YAML file.
+        overrides: `path=value` pairs, the value in YAML, applied in order.
+
+    Raises:
+        SpaceError: anything is wrong; nothing has been written.
+    """
+    raw = _read(file)
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return _check(file.stem, raw)
+    except SpaceError as error:
+        raise SpaceError(f"{file}: {error}") from None
+
+
+def trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
+    """Return `base` with `settings` written at their dotted paths, as a checked trial.
+
+    Raises:
+        SpaceError: names the dotted path that is wrong.
+    """
+    raw: dict[str, Any] = deepcopy(dict(base))
+    for path, value in settings.items():
+        _put(raw, path, value)
+    raw["encoder"] = _encoder(raw.get("encoder", {}))
+    built = _validated(_trial_adapter(), raw, "base")
+    _check_trial(built)
+    return built
+
+
+def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
+    """Return the full grid over `compare`; one empty cell where nothing is compared."""
+    paths = list(experiment.compare)
+    return tuple(
+        dict(zip(paths, values, strict=True))
+        for values in itertools.product(*experiment.compare.values())
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a search space, for editors (`search_spaces/schema.json`)."""
+    schema = _adapter().json_schema()
+    trial_schema = _trial_adapter().json_schema()
+    definitions = {**trial_schema.pop("$defs"), **schema.pop("$defs")}
+    encoder = definitions["Encoder"]
+    encoder["properties"] = {
+        "size": {"enum": sorted(SIZES), "description": "start from a named size"},
+        **encoder["properties"],
+    }
+    encoder["anyOf"] = [{"required": ["size"]}, {"required": encoder.pop("required")}]
+    definitions["Trial"] = trial_schema
+    schema["properties"]["base"] = {"$ref": "#/$defs/Trial"}
+    schema["properties"]["metric"]["enum"] = sorted(METRICS)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
+
+
+@cache
+def _adapter() -> TypeAdapter[_Document]:
+    return TypeAdapter(_Document)
+
+
+@cache
+def _trial_adapter() -> TypeAdapter[Trial]:
+    return TypeAdapter(Trial)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers (1e-3 is one), and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise SpaceError(f"line {line}: {key.value}: the key stands twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
+    number = float(loader.construct_scalar(node).replace("_", ""))
+    return int(number) if number.is_integer() else number
+
+
+_Loader.add_implicit_resolver(
+    "!number", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+.0123456789")
+)
+_Loader.add_constructor("!number", _number)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise SpaceError(f"{where}not YAML: {getattr(error, 'problem', error)}") from None
+
+
+def _read(file: File) -> dict[str, Any]:
+    try:
+        raw = _parse(file.read_text(encoding="utf-8"))
+    except SpaceError as error:
+        raise SpaceError(f"{file}: {error}") from None
+    except UnicodeDecodeError:
+        raise SpaceError(f"{file}: not UTF-8 text") from None
+    except OSError as error:
+        raise SpaceError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
+    if not isinstance(raw, dict):
+        raise SpaceError(f"{file}: a search space is a mapping with question, metric and base")
+    return raw
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise SpaceError(f"--set {override}: write it as path=value, for example base.batch=64")
+    try:
+        value = _parse(text)
+    except SpaceError as error:
+        raise SpaceError(f"--set {override}: {error}") from None
+    top, _, rest = path.partition(".")
+    if top in {"compare", "tune"} and rest:  # their keys are dotted paths themselves
+        section = raw.setdefault(top, {})
+        if not isinstance(section, dict):
+            raise SpaceError(f"{top}: must be a mapping of dotted paths")
+        section[rest] = value
+    else:
+        _put(raw, path, value)
+
+
+def _put(raw: dict[str, Any], path: Path, value: Value) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = raw.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise SpaceError(f"{path}: {parent} is {inner!r}, which has no fields")
+        raw = inner
+    raw[last] = value
+
+
+def _encoder(raw: Any) -> Any:
+    """Write a named size out, field by field."""
+    if not isinstance(raw, dict) or "size" not in raw:
+        return raw
+    fields = {key: value for key, value in raw.items() if key != "size"}
+    size = SIZES.get(str(raw["size"]))
+    if size is None:
+        raise SpaceError(f"base.encoder.size: {raw['size']!r} is none of {', '.join(SIZES)}")
+    return asdict(size) | fields
+
+
+def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
+    try:
+        # JSON's strictness: a list may become a tuple, but no string becomes a number.
+        return adapter.validate_json(json.dumps(raw, default=str), strict=True)
+    except ValidationError as error:
+        raise SpaceError(_one_line(error, prefix)) from None
+
+
+def _one_line(error: ValidationError, prefix: str) -> str:
+    first, *others = error.errors(include_url=False)
+    # pydantic puts the tag of a union's member into the location; the file does not have it.
+    steps = [str(step) for step in first["loc"] if str(step) not in {"electra", "mlm", "Range", "Choices"}]
+    path = ".".join(([prefix] if prefix else []) + steps) or "the file"
+    message = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
+    given = first.get("input")
+    shown = f", not {given!r}" if isinstance(given, (str, int, float, bool)) else ""
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{path}: {message[0].lower()}{message[1:]}{shown}{more}"
+
+
+_PLAIN = {
+    "unexpected_keyword_argument": "unknown key",
+    "missing": "required, and missing",
+}
+
+
+def _check(name: str, raw: dict[str, Any]) -> Experiment:
+    document = _validated(_adapter(), raw, "")
+    experiment = Experiment(
+        name=name,
+        question=document.question,
+        metric=_metric(document.metric),
+        base=document.base,
+        compare=document.compare,
+        tune=document.tune,
+        search=document.search,
+        resources=document.resources,
+    )
+    _check_search(experiment)
+    for settings in _corners(experiment):
+        built = trial(experiment.base, settings)
+        if experiment.metric.name.startswith("detect/") and isinstance(built.objective, Mlm):
+            raise SpaceError(
+                f"metric: {experiment.metric.name} needs a discriminator and objective mlm has none; "
+                f"choose a probe, for example probe/pos/accuracy"
+            )
+    spoiler = experiment.metric.spoiler((*experiment.compare, *experiment.tune))
+    if spoiler is not None:
+        raise SpaceError(
+            f"metric: {experiment.metric.name} cannot rank trials that differ in {spoiler}: "
+            f"{experiment.metric.because}"
+        )
+    return experiment
+
+
+def _metric(name: str) -> Metric:
+    if name not in METRICS:
+        raise SpaceError(f"metric: {name!r} is none of {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def _check_search(experiment: Experiment) -> None:
+    twice = set(experiment.compare) & set(experiment.tune)
+    if twice:
+        raise SpaceError(f"tune.{min(twice)}: stands under compare too; a parameter is one of both")
+    for path, values in experiment.compare.items():
+        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+            raise SpaceError(f"compare.{path}: a value stands twice")
+    for path, distribution in experiment.tune.items():
+        _check_distribution(path, distribution)
+    if not experiment.tune and experiment.search.trials > 1:
+        raise SpaceError(
+            f"search.trials: {experiment.search.trials} settings a cell, but tune names nothing "
+            f"to vary; use search.seeds for repeats"
+        )
+
+
+_SHAPES = ("encoder.", "objective.generator.")
+
+
+def _check_distribution(path: Path, distribution: Distribution) -> None:
+    if path.startswith(("seeds", "budget")):
+        raise SpaceError(f"tune.{path}: never tuned: it would buy score with luck or compute")
+    match distribution:
+        case Choices(choices=choices):
+            if not choices:
+                raise SpaceError(f"tune.{path}.choices: empty")
+        case Range(low=low, high=high):
+            if low >= high:
+                raise SpaceError(f"tune.{path}: low {low:g} is not below high {high:g}")
+            if distribution.log and (low <= 0 or distribution.step is not None):
+                raise SpaceError(f"tune.{path}: a log range starts above 0 and has no step")
+            if path.startswith(_SHAPES) and not (distribution.integer or distribution.step):
+                raise SpaceError(
+                    f"tune.{path}: a shape needs a step (or choices): between the ends lie widths "
+                    f"that their heads do not divide"
+                )
+
+
+def _corners(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
+    """Return settings that hold every compared value and every end or choice of a nuisance.
+
+    The grid in full; nuisances one at a time beside the first values of the others, since
+    the product of all would be as large as the search.
+    """
+    ends = {path: _ends(distribution) for path, distribution in experiment.tune.items()}
+    first = {path: values[0] for path, values in ends.items()}
+    nuisances = [first, *(first | {path: v} for path, values in ends.items() for v in values)]
+    return tuple(cell | nuisance for cell in cells(experiment) for nuisance in nuisances)
+
+
+def _ends(distribution: Distribution) -> tuple[Value, ...]:
+    match distribution:
+        case Choices(choices=choices):
+            return choices
+        case Range(low=low, high=high, step=None):
+            return (low, high)
+        case Range(low=low, high=high, step=step):
+            return tuple(low + i * step for i in range(int((high - low) / step + 1e-9) + 1))
+
+
+def _check_trial(built: Trial) -> None:
+    objective = built.objective
+    if not isinstance(objective, Mlm):
+        try:
+            objective.generator.of(built.encoder)
+        except ValueError as error:
+            raise SpaceError(f"base.objective.generator: {error}") from None
+    if built.budget.steps(step_cost(built)) == 0:
+        cost = step_cost(built)
+        unit = cost.flops if built.budget.kind == "flops" else cost.tokens
+        raise SpaceError(
+            f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are less than one "
+            f"step, which costs {unit:.3g}"
+        )

@@ -1,0 +1,370 @@
+"""The lab's vocabulary: frozen nouns, in the order a search space shows them.
+
+Nothing here imports torch, ray, optuna or mlflow. Everything is built and checked at one door
+(`lab.space`); past it nothing is optional or mutable. A default here is the value for `tiny`,
+the size that learns within minutes on one core (reports/LOG.md says how it was found).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval, Lt
+from pydantic import Field
+
+from lab import __version__
+from lab.budget import Budget
+from lab.metrics import Metric
+from lab.noun import Noun
+from lab.schedule import Schedule
+
+Path = str  # a dotted path into a trial, for example objective.generator.width
+Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
+
+_Count = Annotated[int, Ge(1)]
+_Share = Annotated[float, Interval(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder(Noun):
+    """Shape of a transformer encoder (post-norm, as BERT and ELECTRA).
+
+    Attributes:
+        layers: number of blocks.
+        hidden: width of the residual stream.
+        ffn: inner width of the feed-forward network.
+        heads: attention heads; must divide `hidden`.
+        embedding: width of the token table; a linear map follows where it differs from `hidden`.
+        init_std: standard deviation of the initial weights (truncated at two). 0.02 is BERT's
+            and suits width 768; narrow encoders need more (reports/LOG.md).
+        dropout: on hidden states and attention weights while training.
+    """
+
+    layers: _Count
+    hidden: _Count
+    ffn: _Count
+    heads: _Count
+    embedding: _Count
+    init_std: Annotated[float, Gt(0)] = 0.02
+    dropout: _Share = 0.1
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is not a multiple of its {self.heads} heads")
+
+
+# Paper, table 6 (small, base, large). tiny and mini are the lab's: tiny for two CPU cores.
+SIZES: dict[str, Encoder] = {
+    "tiny": Encoder(
+        layers=2, hidden=128, ffn=512, heads=2, embedding=128, init_std=0.05, dropout=0.0
+    ),
+    "mini": Encoder(
+        layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0.0
+    ),
+    "small": Encoder(layers=12, hidden=256, ffn=1024, heads=4, embedding=128),
+    "base": Encoder(layers=12, hidden=768, ffn=3072, heads=12, embedding=768),
+    "large": Encoder(layers=24, hidden=1024, ffn=4096, heads=16, embedding=1024),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator(Noun):
+    """The generator relative to the discriminator, on two axes.
+
+    Attributes:
+        width: ratio of hidden sizes (the paper's axis); ffn and heads follow the paper.
+        depth: ratio of layer counts (the axis of DeBERTaV3 and COCO-LM).
+    """
+
+    width: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    depth: Annotated[float, Interval(gt=0, le=1)] = 1.0
+
+    def of(self, encoder: Encoder) -> Encoder:
+        """Return the generator's shape beside `encoder`.
+
+        As `run_pretraining.get_generator_config`: ffn = 4 x hidden and max(1, hidden / 64)
+        heads. The embedding width stays, because the table is shared.
+
+        Raises:
+            ValueError: the width is no multiple of the heads it calls for.
+        """
+        hidden = max(1, int(encoder.hidden * self.width))
+        heads = max(1, hidden // 64)
+        if hidden % heads:
+            raise ValueError(
+                f"width {self.width:g} makes the generator {hidden} wide, which its {heads} heads "
+                f"(one for each 64) do not divide; "
+                f"{hidden // heads * heads / encoder.hidden:g} is the nearest below that they do"
+            )
+        return replace(
+            encoder,
+            layers=max(1, round(encoder.layers * self.depth)),
+            hidden=hidden,
+            ffn=4 * hidden,
+            heads=heads,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Electra(Noun):
+    """Replaced-token detection with a jointly trained generator (paper, section 2).
+
+    Attributes:
+        mask_prob: share of the tokens that the generator predicts.
+        masking: `paper` draws distinct positions and always writes [MASK]; `code` does as the
+            official `pretrain_helpers.py`: with replacement, and [MASK] with probability .85.
+        disc_weight: the weight of the discriminator's loss, lambda; the generator's is 1.
+        generator: its size.
+    """
+
+    kind: Literal["electra"]
+    mask_prob: Annotated[float, Interval(gt=0, lt=1)] = 0.15
+    masking: Literal["paper", "code"] = "paper"
+    disc_weight: Annotated[float, Gt(0)] = 50.0
+    generator: Generator = field(default_factory=Generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlm(Noun):
+    """Masked language modelling by the encoder itself, with plain [MASK]: the baseline.
+
+    Attributes:
+        mask_prob: share of the tokens that are predicted.
+        masking: as for `Electra`.
+    """
+
+    kind: Literal["mlm"]
+    mask_prob: Annotated[float, Interval(gt=0, lt=1)] = 0.15
+    masking: Literal["paper", "code"] = "paper"
+
+
+Objective = Electra | Mlm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Noun):
+    """Text, tokenizer and windows.
+
+    Attributes:
+        source: `embedded`, the 25 MB of English inside the package (NOTICE).
+        vocab: WordPieces, trained on the training split, lower case.
+        length: positions of a window, [CLS] and [SEP] included; windows never cross documents.
+    """
+
+    source: Literal["embedded"] = "embedded"
+    vocab: Annotated[int, Interval(ge=300, le=65_536)] = 2_048
+    length: Annotated[int, Interval(ge=8, le=4_096)] = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim(Noun):
+    """Adam as the official `optimization.py`: no bias correction, decoupled decay, one clip.
+
+    Attributes:
+        lr: peak learning rate.
+        generator_lr: ratio of the generator's rate to `lr`, for the weights it shares with none.
+        beta1: decay of the gradient's mean.
+        beta2: decay of the gradient's square.
+        eps: added to the root of the square.
+        weight_decay: on matrices; not on biases and LayerNorm.
+        clip: largest norm of the joint gradient.
+    """
+
+    lr: Annotated[float, Gt(0)] = 1.5e-3
+    generator_lr: Annotated[float, Gt(0)] = 1.0
+    beta1: _Share = 0.9
+    beta2: _Share = 0.999
+    eps: Annotated[float, Gt(0)] = 1e-6
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    clip: Annotated[float, Gt(0)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeds(Noun):
+    """Separate sources of chance, so that one can vary while the others stay.
+
+    Attributes:
+        init: initial weights.
+        order: order of the windows.
+        mask: masked positions, sampled tokens and dropout.
+    """
+
+    init: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    order: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    mask: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+
+    def repeat(self, number: int) -> "Seeds":
+        """Return the seeds of the `number`-th repeat; repeat 0 is this one."""
+        return Seeds(init=self.init + number, order=self.order + number, mask=self.mask + number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Noun):
+    """Everything that decides what one training run computes.
+
+    Attributes:
+        batch: windows of one optimizer step, over all workers.
+        curve: how many times the run is scored on its way, its end included.
+    """
+
+    encoder: Encoder
+    objective: Annotated[Objective, Field(discriminator="kind")]
+    data: Data = field(default_factory=Data)
+    batch: _Count = 128
+    optim: Optim = field(default_factory=Optim)
+    schedule: Schedule = field(default_factory=Schedule)
+    budget: Budget
+    seeds: Seeds = field(default_factory=Seeds)
+    curve: Annotated[int, Interval(ge=1, le=1_000)] = 8
+
+    def fingerprint(self, data: str) -> str:
+        """Return the trial's identity: a hash of configuration, data and code version.
+
+        Args:
+            data: fingerprint of the prepared text (`lab.data`).
+        """
+        return content_hash({"trial": asdict(self), "data": data, "version": __version__})
+
+
+def content_hash(value: object) -> str:
+    """Return twelve hexadecimal digits that name `value` by its canonical JSON."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Noun):
+    """A nuisance parameter's values: an interval, evenly or logarithmically spaced.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        log: spaced by ratio.
+        step: distance of neighbouring values; continuous without it.
+        integer: whole numbers only.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: Annotated[float, Gt(0)] | None = None
+    integer: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices(Noun):
+    """A nuisance parameter's values: a list without order."""
+
+    choices: tuple[Value, ...]
+
+
+Distribution = Range | Choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Noun):
+    """How nuisances are searched in each cell, and how often its winner is repeated.
+
+    Attributes:
+        sampler: `grid`, `random` and `qmc` (scrambled Halton) are functions of a trial's number
+            and can be re-analysed; `tpe` and `gp` learn from what has ended.
+        trials: settings tried in each cell; 1 where nothing is tuned.
+        seeds: fresh repeats of each cell's best setting, on seeds the search never saw. Only
+            these enter the comparison, so no cell wins by the luck that picked its setting.
+        seed: of the sampler's own chance.
+    """
+
+    sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
+    trials: _Count = 1
+    seeds: _Count = 1
+    seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(Noun):
+    """What one trial uses, and how many run side by side.
+
+    Attributes:
+        cpus: CPU cores of a trial, also its threads.
+        gpus: GPUs of a trial; a fraction lets several share one.
+        slots: trials at once; 0 takes as many as the machine or cluster serves.
+    """
+
+    cpus: Annotated[int, Ge(1)] = 1
+    gpus: Annotated[float, Ge(0), Lt(2)] = 0.0
+    slots: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A question, and the trials that answer it.
+
+    Attributes:
+        name: of the report's folder and the MLflow run; the search space's file name.
+        question: stated before the run; heads the report.
+        metric: what ranks trials.
+        base: the trial that every other one differs from.
+        compare: scientific parameters, full grid: path to values.
+        tune: nuisance parameters, searched anew in each cell.
+        search: how.
+        resources: on what.
+    """
+
+    name: str
+    question: str
+    metric: Metric
+    base: dict[str, Value]
+    compare: dict[Path, tuple[Value, ...]]
+    tune: dict[Path, Distribution]
+    search: Search
+    resources: Resources
+
+
+State = Literal["queued", "running", "finished", "stopped", "diverged", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run that a search asks for.
+
+    Attributes:
+        number: place in the order of asking, from 0.
+        role: `search` looks for a cell's best nuisances; `repeat` runs them again on fresh seeds
+            and is what cells are compared by.
+        cell: the compared values, by path.
+        tuned: the nuisance values, by path.
+        repeat: which seeds; search runs share 0, repeats count from 1.
+        trial: what to run.
+    """
+
+    number: int
+    role: Literal["search", "repeat"]
+    cell: dict[Path, Value]
+    tuned: dict[Path, Value]
+    repeat: int
+    trial: Trial
+
+
+Row = dict[str, float]  # one scored point of a curve: `spent/*` and metrics, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        state: `finished` has a score; `diverged` and `failed` have a reason instead.
+        reason: one line; empty for a finished trial.
+        rows: the curve, from the untrained encoder (step 0) to the end.
+        began: Unix time at which the trial took its slot.
+        seconds: it held the slot, set-up included.
+        busy: seconds of these that went into training or scoring.
+    """
+
+    state: State
+    reason: str
+    rows: tuple[Row, ...]
+    began: float
+    seconds: float
+    busy: float
