@@ -61,6 +61,13 @@ def discriminator_head_terms(encoder: Encoder) -> Mapping[str, float]:
     return {"detect_transform": 2 * encoder.hidden**2, "detect": 2 * encoder.hidden}
 
 
+def encoder_weights(encoder: Encoder) -> int:
+    """Return the parameters of the blocks and the embedding's projection, tables left out."""
+    h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
+    block = 4 * (h * h + h) + 2 * h * f + h + f + 4 * h
+    return encoder.layers * block + (e * h + h if e != h else 0)
+
+
 def step_cost(trial: Trial) -> Cost:
     """Return what one optimizer step of `trial` costs under each convention."""
     data, objective = trial.data, trial.objective
@@ -74,12 +81,12 @@ def step_cost(trial: Trial) -> Cost:
     forward = tokens * _sum(encoder_terms(generator, data.length))
     forward += slots * _sum(generator_head_terms(generator, data.vocab))
     paper = paper_step(generator, data.length, data.vocab, trial.batch, detects=False)
-    weights = _weights(generator)
+    weights = encoder_weights(generator)
     if discriminator is not None:
         forward += tokens * _sum(encoder_terms(discriminator, data.length))
         forward += tokens * _sum(discriminator_head_terms(discriminator))
         paper += paper_step(discriminator, data.length, data.vocab, trial.batch, detects=True)
-        weights += _weights(discriminator)
+        weights += encoder_weights(discriminator)
     return Cost(
         tokens=tokens,
         flops=round(3 * forward),
@@ -155,12 +162,6 @@ def _paper_vocabulary(encoder: Encoder, v: int) -> Mapping[str, float]:
 def _paper_detection(encoder: Encoder) -> Mapping[str, float]:
     h = encoder.hidden
     return {"hidden": 2 * h * h, "hidden_bias": h, "hidden_activation": _ACTIVATION * h, "logit": 2 * h}
-
-
-def _weights(encoder: Encoder) -> int:
-    h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
-    block = 4 * (h * h + h) + 2 * h * f + h + f + 4 * h
-    return encoder.layers * block + (e * h + h if e != h else 0)
 
 
 def _sum(terms: Mapping[str, float]) -> float:

@@ -48,7 +48,7 @@ def _covers(prefix: str, path: str) -> bool:
 
 
 CORRUPTIONS = ("unigram", "bigram", "mlm")
-PROBES = ("pos", "sentiment")
+PROBES: tuple[Literal["pos", "sentiment"], ...] = ("pos", "sentiment")
 
 # A different tokenizer or window changes the held-out questions themselves, so no held-out
 # number survives it; the probes read words and sentences and do.

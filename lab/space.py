@@ -6,8 +6,9 @@ written, and said in one line: the file, the dotted path, what is wrong, what is
 
 import itertools
 import json
+import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -16,7 +17,8 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from annotated_types import MinLen
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from lab.flops import step_cost
 from lab.metrics import METRICS, Metric
@@ -35,12 +37,25 @@ from lab.spec import (
     Value,
 )
 
-
 _T = TypeVar("_T")
 
 
 class SpaceError(ValueError):
     """A search space that cannot be run; the message is one line for a person."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+def _kind_of_distribution(raw: object) -> str:
+    return "Choices" if isinstance(raw, dict) and "choices" in raw else "Range"
+
+
+# Told apart by the key `choices`, so that an error speaks of the one that was meant.
+_Distribution = Annotated[
+    Annotated[Range, Tag("Range")] | Annotated[Choices, Tag("Choices")],
+    Discriminator(_kind_of_distribution),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +64,7 @@ class _Document(Noun):
     metric: str
     base: dict[str, Value]
     compare: dict[Path, Annotated[tuple[Value, ...], MinLen(1)]] = field(default_factory=dict)
-    tune: dict[Path, Distribution] = field(default_factory=dict)
+    tune: dict[Path, _Distribution] = field(default_factory=dict)
     search: Search = field(default_factory=Search)
     resources: Resources = field(default_factory=Resources)
 
@@ -65,9 +80,9 @@ def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
         SpaceError: anything is wrong; nothing has been written.
     """
     raw = _read(file)
-    for override in overrides:
-        _override(raw, override)
     try:
+        for override in overrides:
+            _override(raw, override)
         return _check(file.stem, raw)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
@@ -79,9 +94,10 @@ def trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
     Raises:
         SpaceError: names the dotted path that is wrong.
     """
-    raw: dict[str, Any] = deepcopy(dict(base))
-    for path, value in settings.items():
-        _put(raw, path, value)
+    raw: dict[str, Any] = {"base": deepcopy(dict(base))}
+    for path in sorted(settings):  # a whole before its parts: objective, objective.mask_prob
+        _put(raw, f"base.{path}", deepcopy(settings[path]))
+    raw = raw["base"]
     raw["encoder"] = _encoder(raw.get("encoder", {}))
     built = _validated(_trial_adapter(), raw, "base")
     _check_trial(built)
@@ -111,7 +127,11 @@ def json_schema() -> dict[str, Any]:
     definitions["Trial"] = trial_schema
     schema["properties"]["base"] = {"$ref": "#/$defs/Trial"}
     schema["properties"]["metric"]["enum"] = sorted(METRICS)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "$defs": definitions,
+    }
 
 
 @cache
@@ -127,31 +147,42 @@ def _trial_adapter() -> TypeAdapter[Trial]:
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 numbers (1e-3 is one), and no key twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # before merges (<<) expand
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 line = key.start_mark.line + 1
                 raise SpaceError(f"line {line}: {key.value}: the key stands twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+            seen.add(str(key.value))
+        return node
 
 
-def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
     number = float(loader.construct_scalar(node).replace("_", ""))
+    if not math.isfinite(number):
+        return str(node.value)  # no field is infinite: refused as a word, by its dotted path
     return int(number) if number.is_integer() else number
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | str:
+    number = loader.construct_yaml_float(node)
+    return number if math.isfinite(number) else str(node.value)
 
 
 _Loader.add_implicit_resolver(
     "!number", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+.0123456789")
 )
 _Loader.add_constructor("!number", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 def _parse(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except SpaceError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2020-13-45
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise SpaceError(f"{where}not YAML: {getattr(error, 'problem', error)}") from None
@@ -212,28 +243,118 @@ def _encoder(raw: Any) -> Any:
 
 def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
     try:
+        text = json.dumps(raw, default=str)
+    except (TypeError, ValueError, RecursionError) as error:  # a date as a key, an alias to itself
+        raise SpaceError(f"{prefix or 'the file'}: not plain data: {error}") from None
+    try:
         # JSON's strictness: a list may become a tuple, but no string becomes a number.
-        return adapter.validate_json(json.dumps(raw, default=str), strict=True)
+        return adapter.validate_json(text, strict=True)
     except ValidationError as error:
         raise SpaceError(_one_line(error, prefix)) from None
 
 
+# pydantic puts the tag of a union's member into the location; the file does not have it.
+_TAGS = {"electra", "mlm", "Range", "Choices"}
+
+
 def _one_line(error: ValidationError, prefix: str) -> str:
-    first, *others = error.errors(include_url=False)
-    # pydantic puts the tag of a union's member into the location; the file does not have it.
-    steps = [str(step) for step in first["loc"] if str(step) not in {"electra", "mlm", "Range", "Choices"}]
-    path = ".".join(([prefix] if prefix else []) + steps) or "the file"
-    message = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
-    given = first.get("input")
-    shown = f", not {given!r}" if isinstance(given, (str, int, float, bool)) else ""
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{path}: {message[0].lower()}{message[1:]}{shown}{more}"
+    # A misspelt key is often also a missing one, and the misspelling says more.
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "unexpected_keyword_argument"), found[0])
+    steps = ([prefix] if prefix else []) + [str(step) for step in first["loc"]]
+    path = ".".join(step for step in steps if step not in _TAGS) or "the file"
+    if first["type"].startswith("union_tag"):
+        path += ".kind"
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{path}: {_plain(first, steps)}{more}"
 
 
-_PLAIN = {
-    "unexpected_keyword_argument": "unknown key",
+# What is wrong and what is allowed, by pydantic's name; `_MUST` also shows what was given.
+_SAYS = {
+    "unexpected_keyword_argument": "unknown key; allowed: {keys}",
     "missing": "required, and missing",
+    "union_tag_not_found": "required, and missing; one of {tags}",
+    "too_short": "needs at least one value",
+    "string_too_short": "must not be empty",
 }
+_MUST = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping with {keys}",
+    "dataclass_type": "must be a mapping with {keys}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be one of {expected}",
+    "union_tag_invalid": "must be one of {expected_tags}",
+}
+
+
+def _plain(error: ErrorDetails, steps: list[str]) -> str:
+    """Return what is wrong, what is allowed and what was given, in a person's words."""
+    kind, context = error["type"], error.get("ctx", {})
+    words = (_SAYS | _MUST).get(kind)
+    if words is None:
+        return error["msg"].removeprefix("Value error, ")
+    holder = steps[:-1] if kind == "unexpected_keyword_argument" else steps
+    limits = {key: _bare(value) for key, value in context.items()}
+    said = words.format(**_schema_at(holder), **limits)
+    return said if kind in _SAYS else f"{said}, not {_shown(context.get('tag', error['input']))}"
+
+
+def _bare(value: object) -> object:
+    """Turn pydantic's "'a', 'b' or 'c'" into "a, b, c"."""
+    return value.replace("'", "").replace(" or ", ", ") if isinstance(value, str) else value
+
+
+def _shown(given: object) -> str:
+    match given:
+        case None:
+            return "null"
+        case bool():
+            return str(given).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:60]}..."
+
+
+def _schema_at(steps: list[str]) -> dict[str, str]:
+    """Return the `keys` and the `tags` of members that the schema allows at a location."""
+    schema = json_schema()
+    node: dict[str, Any] = schema
+    for step in steps:
+        if step not in {"Range", "Choices"}:  # whoever got one of them wrong may mean the other
+            node = _schema_below(node, step)
+        if "$ref" in node:
+            node = _definition(schema, node)
+    members = [_definition(schema, member) for member in node.get("oneOf", [])]
+    keys = dict.fromkeys(key for one in (node, *members) for key in one.get("properties", {}))
+    return {"keys": ", ".join(keys) or "dotted paths", "tags": ", ".join(_tagged(node))}
+
+
+def _schema_below(node: dict[str, Any], step: str) -> dict[str, Any]:
+    if step in _tagged(node):
+        return {"$ref": _tagged(node)[step]}
+    below = node.get("properties", {}).get(step, node.get("additionalProperties"))
+    return below if isinstance(below, dict) else {}
+
+
+def _tagged(node: dict[str, Any]) -> dict[str, str]:
+    mapping: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
+    return mapping
+
+
+def _definition(schema: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    definition: dict[str, Any] = schema["$defs"][reference["$ref"].rpartition("/")[2]]
+    return definition
 
 
 def _check(name: str, raw: dict[str, Any]) -> Experiment:
@@ -249,12 +370,13 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
         resources=document.resources,
     )
     _check_search(experiment)
+    trial(experiment.base, {})  # also what compare and tune write over, as the schema asks
     for settings in _corners(experiment):
         built = trial(experiment.base, settings)
         if experiment.metric.name.startswith("detect/") and isinstance(built.objective, Mlm):
             raise SpaceError(
-                f"metric: {experiment.metric.name} needs a discriminator and objective mlm has none; "
-                f"choose a probe, for example probe/pos/accuracy"
+                f"metric: {experiment.metric.name} needs a discriminator and objective mlm has "
+                f"none; choose a probe, for example probe/pos/accuracy"
             )
     spoiler = experiment.metric.spoiler((*experiment.compare, *experiment.tune))
     if spoiler is not None:
@@ -287,7 +409,11 @@ def _check_search(experiment: Experiment) -> None:
         )
 
 
-_SHAPES = ("encoder.", "objective.generator.")
+_SHAPES = {
+    *(f"encoder.{side}" for side in ("layers", "hidden", "ffn", "heads", "embedding")),
+    "objective.generator.width",
+    "objective.generator.depth",
+}
 
 
 def _check_distribution(path: Path, distribution: Distribution) -> None:
@@ -297,16 +423,23 @@ def _check_distribution(path: Path, distribution: Distribution) -> None:
         case Choices(choices=choices):
             if not choices:
                 raise SpaceError(f"tune.{path}.choices: empty")
-        case Range(low=low, high=high):
-            if low >= high:
-                raise SpaceError(f"tune.{path}: low {low:g} is not below high {high:g}")
-            if distribution.log and (low <= 0 or distribution.step is not None):
-                raise SpaceError(f"tune.{path}: a log range starts above 0 and has no step")
-            if path.startswith(_SHAPES) and not (distribution.integer or distribution.step):
-                raise SpaceError(
-                    f"tune.{path}: a shape needs a step (or choices): between the ends lie widths "
-                    f"that their heads do not divide"
-                )
+        case Range():
+            _check_range(path, distribution)
+
+
+def _check_range(path: Path, values: Range) -> None:
+    low, high = values.low, values.high
+    if low >= high:
+        raise SpaceError(f"tune.{path}: low {low:g} is not below high {high:g}")
+    if values.log and (low <= 0 or values.step is not None):
+        raise SpaceError(f"tune.{path}: a log range starts above 0 and has no step")
+    if values.integer and any(not n.is_integer() for n in (low, high, values.step or 1.0)):
+        raise SpaceError(f"tune.{path}: integer needs a whole low, high and step")
+    if path in _SHAPES and values.step is None:
+        raise SpaceError(
+            f"tune.{path}: a shape needs a step (or choices): between the ends lie widths that "
+            f"their heads do not divide"
+        )
 
 
 def _corners(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
@@ -325,10 +458,12 @@ def _ends(distribution: Distribution) -> tuple[Value, ...]:
     match distribution:
         case Choices(choices=choices):
             return choices
-        case Range(low=low, high=high, step=None):
-            return (low, high)
         case Range(low=low, high=high, step=step):
-            return tuple(low + i * step for i in range(int((high - low) / step + 1e-9) + 1))
+            if step is None:
+                ends: tuple[float, ...] = (low, high)
+            else:
+                ends = tuple(low + i * step for i in range(int((high - low) / step + 1e-9) + 1))
+            return tuple(int(end) for end in ends) if distribution.integer else ends
 
 
 def _check_trial(built: Trial) -> None:
@@ -338,10 +473,18 @@ def _check_trial(built: Trial) -> None:
             objective.generator.of(built.encoder)
         except ValueError as error:
             raise SpaceError(f"base.objective.generator: {error}") from None
-    if built.budget.steps(step_cost(built)) == 0:
+    try:
         cost = step_cost(built)
+        steps = built.budget.steps(cost)
+    except OverflowError:
+        raise SpaceError("base: one step's compute is too large to count") from None
+    if steps == 0:
         unit = cost.flops if built.budget.kind == "flops" else cost.tokens
         raise SpaceError(
             f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are less than one "
             f"step, which costs {unit:.3g}"
         )
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

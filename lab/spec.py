@@ -28,7 +28,7 @@ _Share = Annotated[float, Interval(ge=0, lt=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder(Noun):
-    """Shape of a transformer encoder (post-norm, as BERT and ELECTRA).
+    """Shape of a transformer encoder.
 
     Attributes:
         layers: number of blocks.
@@ -39,6 +39,7 @@ class Encoder(Noun):
         init_std: standard deviation of the initial weights (truncated at two). 0.02 is BERT's
             and suits width 768; narrow encoders need more (reports/LOG.md).
         dropout: on hidden states and attention weights while training.
+        norm: LayerNorm after each block, as BERT and ELECTRA, or before it.
     """
 
     layers: _Count
@@ -48,6 +49,7 @@ class Encoder(Noun):
     embedding: _Count
     init_std: Annotated[float, Gt(0)] = 0.02
     dropout: _Share = 0.1
+    norm: Literal["post", "pre"] = "post"
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
@@ -57,10 +59,10 @@ class Encoder(Noun):
 # Paper, table 6 (small, base, large). tiny and mini are the lab's: tiny for two CPU cores.
 SIZES: dict[str, Encoder] = {
     "tiny": Encoder(
-        layers=2, hidden=128, ffn=512, heads=2, embedding=128, init_std=0.05, dropout=0.0
+        layers=2, hidden=128, ffn=512, heads=2, embedding=128, init_std=0.05, dropout=0, norm="pre"
     ),
     "mini": Encoder(
-        layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0.0
+        layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0, norm="pre"
     ),
     "small": Encoder(layers=12, hidden=256, ffn=1024, heads=4, embedding=128),
     "base": Encoder(layers=12, hidden=768, ffn=3072, heads=12, embedding=768),
@@ -84,12 +86,12 @@ class Generator(Noun):
         """Return the generator's shape beside `encoder`.
 
         As `run_pretraining.get_generator_config`: ffn = 4 x hidden and max(1, hidden / 64)
-        heads. The embedding width stays, because the table is shared.
+        heads (but rounded, so that 0.333 of 768 is 256). The embedding width stays, because the table is shared.
 
         Raises:
             ValueError: the width is no multiple of the heads it calls for.
         """
-        hidden = max(1, int(encoder.hidden * self.width))
+        hidden = max(1, round(encoder.hidden * self.width))
         heads = max(1, hidden // 64)
         if hidden % heads:
             raise ValueError(
@@ -148,11 +150,13 @@ class Data(Noun):
 
     Attributes:
         source: `embedded`, the 25 MB of English inside the package (NOTICE).
+        share: of its documents that are used, chosen by a hash of their names.
         vocab: WordPieces, trained on the training split, lower case.
         length: positions of a window, [CLS] and [SEP] included; windows never cross documents.
     """
 
     source: Literal["embedded"] = "embedded"
+    share: Annotated[float, Interval(gt=0, le=1)] = 1.0
     vocab: Annotated[int, Interval(ge=300, le=65_536)] = 2_048
     length: Annotated[int, Interval(ge=8, le=4_096)] = 32
 

@@ -1,0 +1,168 @@
+"""Held-out text, corrupted once: the questions that every trial of a text answers.
+
+The same slots are refilled by three fixed sources of growing strength: a token drawn by its
+frequency, one drawn by what follows the token before, and one drawn from a small masked language
+model that the lab trains once. No trial influences any of them, so unlike a loss against a
+trial's own generator they can rank trials (trap 1). Made once for each text, by the driver.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path as File
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lab import noise, optim
+from lab.budget import Budget
+from lab.data import FIRST_WORD, PAD, Batch, Batches, Corpus
+from lab.metrics import CORRUPTIONS
+from lab.objectives import build
+from lab.objectives.masking import Masked, mask, sample
+from lab.objectives.mlm import Mlm
+from lab.spec import SIZES, Data, Optim, Seeds, Trial, content_hash
+from lab.spec import Mlm as MlmSettings
+from lab.train import train
+
+_TOKENS = 32_768  # held-out positions: the AUROC's own noise is then near .004
+_SHARE = 0.15
+_FROZEN_TOKENS = 6_000_000  # or one epoch, where the text is smaller
+_SEED = 20_03_10555  # the paper's number; any constant would do
+_STREAMS = {name: 16 + place for place, name in enumerate(CORRUPTIONS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Original windows and their corrupted copies, int64, shape (N, T)."""
+
+    original_NT: Tensor
+    corrupted_NT: dict[str, Tensor]
+
+
+def frozen_trial(data: Data, tokens: int) -> Trial:
+    """Return the run that makes the frozen masked language model of a text of `tokens`."""
+    return Trial(
+        encoder=SIZES["tiny"],
+        objective=MlmSettings(kind="mlm", mask_prob=_SHARE),
+        data=data,
+        batch=max(1, 4_096 // data.length),
+        optim=Optim(),
+        budget=Budget(kind="tokens", amount=min(_FROZEN_TOKENS, tokens)),
+        seeds=Seeds(init=_SEED, order=_SEED, mask=_SEED),
+    )
+
+
+
+
+def prepare(
+    corpus: Corpus, data: Data, cache: File, progress: Callable[[float], None] = lambda _: None
+) -> File:
+    """Return the file of the corrupted held-out text, made first if it is not there.
+
+    Args:
+        corpus: the prepared text.
+        data: its settings.
+        cache: folder to keep the file in.
+        progress: called with the share of the frozen model's training that is done.
+    """
+    identity = content_hash([corpus.fingerprint, repr(frozen_trial(data, corpus.train_NT.size)), _TOKENS])
+    file = cache / f"held-out-{identity}.npz"
+    if not file.exists():
+        model = _frozen_model(corpus, data, progress)
+        arrays = {"original": _windows(corpus)}
+        arrays |= {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
+        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
+            np.savez(partial, allow_pickle=False, **arrays)
+        os.replace(partial.name, file)
+    return file
+
+
+def open_held_out(file: File) -> HeldOut:
+    """Read what `prepare` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        as_tensor = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in arrays.files}
+    return HeldOut(original_NT=as_tensor.pop("original"), corrupted_NT=as_tensor)
+
+
+def _windows(corpus: Corpus) -> npt.NDArray[np.uint16]:
+    """Choose windows spread evenly over the held-out documents."""
+    held_out_NT = corpus.held_out_NT
+    wanted = min(len(held_out_NT), max(1, _TOKENS // held_out_NT.shape[1]))
+    return np.asarray(held_out_NT[np.linspace(0, len(held_out_NT) - 1, wanted).astype(int)])
+
+
+def _frozen_model(corpus: Corpus, data: Data, progress: Callable[[float], None]) -> Mlm:
+    trial = frozen_trial(data, corpus.train_NT.size)
+    model = build(trial, torch.from_numpy(corpus.counts_V()))
+    batches = Batches(corpus.train_NT, trial.batch, trial.seeds.order)
+    optimizer = optim.build(model, trial.optim)
+    for step in train(model, batches, optimizer, trial=trial, clock=time.monotonic):
+        progress(step.progress)
+    assert isinstance(model, Mlm)  # noqa: S101 - `build` chose by the trial's own kind
+    return model.eval()
+
+
+def _corrupt(name: str, corpus: Corpus, model: Mlm) -> npt.NDArray[np.uint16]:
+    ids_NT = torch.from_numpy(_windows(corpus).astype(np.int64))
+    batch = Batch(ids_NT, torch.arange(len(ids_NT)))
+    masked = mask(batch, mask_prob=_SHARE, how="paper", seed=_SEED, step=0)
+    if name == "mlm":
+        filled_NK = _from_model(model, batch, masked)
+    else:
+        chance_NK = noise.uniform(
+            _SEED, _STREAMS[name], 0, batch.example_B, masked.slots_BK.shape[1]
+        )
+        before_NK = ids_NT.gather(1, (masked.slots_BK - 1).clamp(min=0))
+        follows = _Follows(corpus)
+        draw = follows.any if name == "unigram" else follows.after
+        filled_NK = torch.from_numpy(draw(chance_NK.double().numpy(), before_NK.numpy()))
+    filled_NK = filled_NK.where(masked.used_BK, ids_NT.gather(1, masked.slots_BK))
+    return ids_NT.scatter(1, masked.slots_BK, filled_NK).numpy().astype(np.uint16)
+
+
+@torch.no_grad()
+def _from_model(model: Mlm, batch: Batch, masked: Masked) -> Tensor:
+    filled = []
+    for start in range(0, len(batch.ids_BT), 128):
+        rows = slice(start, start + 128)
+        part = Batch(batch.ids_BT[rows], batch.example_B[rows])
+        slots_BK = masked.slots_BK[rows]
+        logits_BKV = model.generate(masked.ids_BT[rows], slots_BK, part.ids_BT != PAD)
+        filled.append(sample(logits_BKV, slots_BK, part, seed=_SEED, step=0))
+    return torch.cat(filled)
+
+
+class _Follows:
+    """Draws words from the training text by pointing at one of their occurrences.
+
+    A uniform choice among the occurrences of a token, followed by reading what stands after it,
+    is an exact draw from the empirical bigram law, and needs no table of V x V.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        before, after = corpus.train_NT[:, :-1].reshape(-1), corpus.train_NT[:, 1:].reshape(-1)
+        words = after >= FIRST_WORD
+        before, after = before[words], after[words]
+        order = np.argsort(before, kind="stable")
+        self._after = after[order]
+        self._starts = np.searchsorted(before[order], np.arange(2**16 + 1))
+
+    def any(
+        self, chance: npt.NDArray[np.float64], _before: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Draw by frequency."""
+        return self._after[(chance * len(self._after)).astype(np.int64)].astype(np.int64)
+
+    def after(
+        self, chance: npt.NDArray[np.float64], before: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Draw by what follows `before`; by frequency where it was never followed by a word."""
+        low, high = self._starts[before], self._starts[before + 1]
+        place = (low + chance * (high - low)).astype(np.int64)
+        drawn = self._after[np.minimum(place, len(self._after) - 1)].astype(np.int64)
+        return np.where(high > low, drawn, self.any(chance, before))

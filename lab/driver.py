@@ -1,0 +1,170 @@
+"""The driver of a sweep: asks the search, hands work to the runner, records how it ends.
+
+It is the one writer of the store and of the search's studies. A trial's own record is written
+where the trial runs; the driver copies it on, so whatever dies, nothing that ended is lost.
+"""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path as File
+
+from lab import corruption, data, live, provenance, record, runner, space
+from lab.runner import Work
+from lab.search import Search
+from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
+from lab.store import Store
+
+# A failed trial may have been the machine's fault; these two say something about the setting.
+_SETTLED: tuple[State, ...] = ("finished", "diverged")
+
+
+class Driver:
+    """Runs an experiment; `next`, `done`, `scored` and `ended` make it the runner's source.
+
+    Args:
+        experiment: what is asked.
+        storage: absolute folder of records and caches, seen by all machines of a cluster.
+        store: opened on the tracking URI.
+    """
+
+    def __init__(self, experiment: Experiment, storage: File, store: Store) -> None:
+        self._experiment = experiment
+        self._storage = storage
+        self._store = store
+        self._search = Search(experiment, f"sqlite:///{storage}/optuna.db")
+        self._slots = runner.slots(experiment.resources)
+        self._board = live.Board(experiment.metric, self._search.jobs, self._slots)
+        self._view = live.view(self._board)
+        self._texts: dict[Data, tuple[File, File]] = {}
+        self._out: dict[File, list[Job]] = {}
+        self._busy = 0.0
+
+    def run(self, command: str) -> None:
+        """Run every job that has not ended in this sweep or another, and record all of them.
+
+        Args:
+            command: what a person would type to do it again; kept with the results.
+        """
+        began = time.monotonic()
+        datas = {space.trial(self._experiment.base, cell).data for cell in space.cells(self._experiment)}
+        for each in sorted(datas, key=repr):
+            self._prepared(each)
+        self._begin(command)
+        state: State = "interrupted"
+        measures: dict[str, float] = {}
+        try:
+            with self._view:
+                self._first = self.next()
+                if self._first is not None:
+                    ready = time.monotonic()
+                    runner.run(self, self._experiment.resources, self._storage / "ray")
+                    wall = time.monotonic() - ready
+                    measures = {
+                        "slots": self._slots,
+                        "setup_seconds": ready - began,
+                        "wall_seconds": wall,
+                        "slot_share": self._busy / (self._slots * wall),
+                    }
+            state = "finished"
+        finally:
+            self._store.close(state, measures)
+
+    _first: Work | None = None
+
+    def next(self) -> Work | None:
+        """Return the next trial to run; one whose record is complete is recorded on the way."""
+        if self._first is not None:
+            work, self._first = self._first, None
+            return work
+        while (job := self._search.ask()) is not None:
+            text, held_out = self._prepared(job.trial.data)
+            identity = job.trial.fingerprint(content_hash([text.name, held_out.name]))
+            work = Work(
+                trial=job.trial,
+                folder=self._storage / "trials" / identity,
+                text=text,
+                held_out=held_out,
+            )
+            outcome = record.read(work.folder)
+            if outcome is not None and outcome.state in _SETTLED:
+                self._end(job, work.folder, outcome)
+            elif work.folder in self._out:  # two settings that came out the same: run once
+                self._out[work.folder].append(job)
+            else:
+                self._out[work.folder] = [job]
+                self._store.start(job, work.folder.name)
+                self._board.start(job)
+                self._view.changed(f"started {live.settings(job)}")
+                return work
+        return None
+
+    def done(self) -> bool:
+        """Return whether every job has ended."""
+        return self._search.done
+
+    def scored(self, work: Work) -> None:
+        """Log the points that a running trial has added to its record."""
+        rows = record.curve(work.folder)
+        if rows:
+            self._store.log(work.folder.name, rows)
+            self._board.row(self._out[work.folder][0], rows[-1])
+
+    def ended(self, work: Work, error: str | None) -> None:
+        """Record how a trial ended."""
+        outcome = record.read(work.folder) or Outcome(
+            state="failed",
+            reason=error or "it left no outcome",
+            rows=record.curve(work.folder),
+            began=time.time(),
+            seconds=0.0,
+            busy=0.0,
+        )
+        self._busy += outcome.busy
+        for job in self._out.pop(work.folder):
+            self._end(job, work.folder, outcome)
+
+    def _end(self, job: Job, folder: File, outcome: Outcome) -> None:
+        self._store.start(job, folder.name)
+        self._store.end(folder.name, outcome)
+        self._search.tell(job, outcome)
+        self._board.end(job, outcome)
+        score = outcome.rows[-1].get(self._experiment.metric.name) if outcome.rows else None
+        shown = f" {self._experiment.metric.name} {score:.4f}" if score is not None else ""
+        why = f": {outcome.reason}" if outcome.reason else ""
+        left = self._board.left()
+        self._view.changed(
+            f"{outcome.state} {live.settings(job)}{shown} in {live.duration(outcome.seconds)}{why}"
+            + (f", {left}" if left else "")
+        )
+
+    def _begin(self, command: str) -> None:
+        names = [f"{text.name} {held_out.name}" for text, held_out in self._texts.values()]
+        facts = provenance.facts() | {"command": command, "data": ", ".join(names)}
+        self._store.begin(
+            self._experiment,
+            facts | {"budget": json.dumps(self._experiment.base["budget"])},
+            {
+                "space.json": json.dumps(asdict(self._experiment), indent=2) + "\n",
+                "environment.txt": provenance.environment(),
+                "diff.patch": provenance.diff(),
+            },
+        )
+
+    def _prepared(self, settings: Data) -> tuple[File, File]:
+        """Return the text and the frozen corruptions, made once for each content."""
+        if settings not in self._texts:
+            cache = self._storage / "cache"
+            print(f"text: {settings.source}, {settings.vocab} WordPieces, windows of {settings.length}", flush=True)
+            text = data.prepare(settings, cache)
+            corpus = data.open_corpus(text)
+            said = 0.0
+
+            def progress(share: float) -> None:
+                nonlocal said
+                if share >= said + 0.25 or share >= 1:
+                    said = share
+                    print(f"frozen masked language model: {share:.0%}", flush=True)
+
+            self._texts[settings] = text, corruption.prepare(corpus, settings, cache, progress)
+        return self._texts[settings]

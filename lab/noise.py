@@ -1,0 +1,46 @@
+"""Randomness by counter: the same number for the same (seed, stream, step, example, slot).
+
+Masks and sampling noise must not depend on rank, on batch composition or on what ran before.
+A generator with hidden state cannot promise that; a hash of the counters can, on any device.
+"""
+
+import torch
+from torch import Tensor
+
+MASK, SAMPLE, KEEP = 1, 2, 3  # streams: the independent uses of chance at one (step, example)
+
+
+def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) -> Tensor:
+    """Return numbers uniform in the open interval (0, 1).
+
+    Args:
+        seed: of the trial.
+        stream: which use of chance.
+        step: the optimizer step.
+        example_B: int64 identities of the examples.
+        count: numbers wanted for each example.
+
+    Returns:
+        float32, shape (B, count); 24 random bits each, moved off both ends by half a unit.
+    """
+    key = _mix(_mix(torch.tensor(seed * 8 + stream, device=example_B.device)) + step)
+    counter_N = torch.arange(1, count + 1, device=example_B.device) * _GOLDEN
+    bits_BN = _mix(_mix(key + example_B * _GOLDEN)[:, None] + counter_N)
+    return (_shift(bits_BN, 40).to(torch.float32) + 0.5) / 2**24
+
+
+# SplitMix64 (Steele, Lea and Flood 2014) in int64: multiplication wraps as in uint64.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_FIRST = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND = 0x94D049BB133111EB - 2**64
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _FIRST
+    x = (x ^ _shift(x, 27)) * _SECOND
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros, which `>>` on signed integers does not."""
+    return (x >> bits) & (2 ** (64 - bits) - 1)

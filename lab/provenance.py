@@ -1,0 +1,59 @@
+"""Where a result comes from: code, environment and machine."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path as File
+
+from lab import __version__
+
+
+def facts() -> dict[str, str]:
+    """Return version, commit (`none` outside git), whether files differ from it, and machine."""
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "version": __version__,
+        "commit": commit or "none",
+        "dirty": str(bool(commit and _git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",
+    }
+
+
+def diff() -> str:
+    """Return what the code differs by from its commit, as a patch; empty outside git."""
+    return _git("diff", "HEAD")
+
+
+def environment() -> str:
+    """Return the installed distributions, one `name==version` a line."""
+    installed = {d.name: d.version for d in metadata.distributions() if d.name}
+    return "".join(f"{name}=={installed[name]}\n" for name in sorted(installed, key=str.lower))
+
+
+def _git(*arguments: str) -> str:
+    here = File(__file__).parent
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(here), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    # An installed copy inside somebody's checkout must not claim that checkout's commit.
+    inside = "site-packages" not in here.parts
+    return done.stdout.strip() if inside and done.returncode == 0 else ""
+
+
+def _processor() -> str:
+    try:
+        lines = File("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

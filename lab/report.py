@@ -1,0 +1,447 @@
+"""One sweep of the store -> a folder that a decision can be made from.
+
+    python -m lab.report NAME [--tracking-uri URI] [--out reports]
+
+A pure function of the store: no clock, no log, no network. The same store gives the same bytes.
+"""
+
+import argparse
+import math
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from lab import flops, plots, stats
+from lab.frames import Frames, FramesError, load
+from lab.metrics import METRICS
+from lab.stats import Answer, Cell, Interval
+from lab.store import StoreError, default_uri
+
+_NONE = "–"
+_MINUS = "−"
+_COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
+_UNITS = {axis.partition("/")[2]: unit for axis, unit in _COMPUTE.items()}
+_CARRIED = {
+    "question",
+    "kind",
+    "metric",
+    "compare",
+    "reference",
+    "tune",
+    "search",
+    "command",
+    "opened",
+}
+
+
+class ReportError(ValueError):
+    """The report cannot be written there; the message is one line for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing, and the one sentence that says what it shows."""
+
+    name: str
+    title: str
+    says: str
+    svg: str
+
+    @property
+    def inline(self) -> str:
+        """The drawing for a page that holds several."""
+        return plots.inline(self.svg, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Text in rows; `says` stands above it."""
+
+    says: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report that the command line asks for; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="lab.report", description="Write the report of a sweep from the store."
+    )
+    parser.add_argument("name", metavar="NAME", help="of the sweep: its file's name without .yaml")
+    parser.add_argument("--tracking-uri", metavar="URI", default=default_uri(), help="MLflow store")
+    parser.add_argument("--out", metavar="FOLDER", type=File, default=File("reports"))
+    asked = parser.parse_args(arguments)
+    try:
+        print(write(load(asked.tracking_uri, asked.name), asked.out))
+    except (FramesError, StoreError, ReportError) as error:
+        print(f"lab.report: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"lab.report: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(frames: Frames, folder: File) -> File:
+    """Write `folder`/<name>/ and return its report.html; an older report is replaced whole.
+
+    Raises:
+        ReportError: the folder holds something that is no report.
+    """
+    target = folder / frames.name
+    if target.exists() and not (target / "report.html").exists() and any(target.iterdir()):
+        raise ReportError(f"{target}: exists and holds no report; it is left alone")
+    partial, old = (folder / f".{frames.name}.{part}.{os.getpid()}" for part in ("new", "old"))
+    partial.mkdir(parents=True)
+    try:
+        _fill(frames, partial)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return target / "report.html"
+
+
+def _fill(frames: Frames, folder: File) -> None:
+    page = _page(frames)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(File(__file__).parent),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", r"\|")
+    for name in ("report.html", "report.md"):
+        text = environment.get_template(f"{name}.jinja").render(page)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "figures").mkdir()
+    for figure in (f for group in page["figures"].values() for f in group):
+        drawn = plots.standalone(figure.svg)
+        (folder / "figures" / f"{figure.name}.svg").write_text(drawn, encoding="utf-8")
+    frames.trials.to_csv(folder / "trials.csv", index=False)
+    frames.curves.to_csv(folder / "curves.csv", index=False)
+
+
+def _page(frames: Frames) -> dict[str, Any]:
+    result, runs = stats.answer(frames), stats.scored(frames)
+    return {
+        "frames": frames,
+        "headline": headline(result),
+        "facts": _facts(frames, result, runs),
+        "flags": stats.flags(frames, result),
+        "cells": _cells_table(frames, result, runs),
+        "figures": _figures(frames, result, runs),
+        "scores": _scores_table(frames, result, runs),
+        "ledger": _ledger(frames),
+        "provenance": _provenance(frames),
+        "conventions": flops.__doc__,
+    }
+
+
+def headline(result: Answer | None) -> str:
+    """Return the recommendation, or plainly that there is none."""
+    if result is None:
+        return "No answer: no trial has finished."
+    best = result.cells[0]
+    setting = best.label + (f" with {best.tuned}" if best.tuned else "")
+    if len(result.cells) == 1:
+        return f"Only one setting has a score: {setting}."
+    if result.separable:
+        return f"Take {setting}."
+    rest = len(result.cells) - len(result.tie)
+    worse = f"; the other {rest} are worse" if rest > 1 else "; the other is worse" if rest else ""
+    return f"Not separable: {'; '.join(result.tie)}{worse}."
+
+
+def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tuple[str, str]]:
+    trials = frames.trials
+    states = trials["state"].value_counts()
+    slots = _column(trials, "slot/seconds").sum() / 3_600
+    spent = quantity(_column(trials, "spent/flops").sum(), "FLOP")
+    facts = [] if result is None else _effects(frames, result, runs)
+    return [
+        ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
+        *facts,
+        ("cost", f"{spent} of training; {slots:.3g} slot hours, set-up included"),
+        ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
+        ("sweep", frames.sweep["state"]),
+        ("reproduce", frames.sweep.get("command", _NONE)),
+    ]
+
+
+def _effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+    best = result.cells[0]
+    mine = runs[runs["cell"] == best.label]
+    gained = stats.t_interval((mine["score"] - mine["untrained"]).dropna().to_numpy(dtype=float))
+    start = stats.untrained(frames)
+    lines = [
+        ("best mean", f"{best.label}: {interval(best.score)}"),
+        ("untrained", f"{score(start.mean)}; the best is {interval(gained, signed=True)} from it"),
+        ("noise floor", f"sd {score(result.floor)} between repeats of one setting"),
+    ]
+    if result.effect is None or result.multiplier is None or result.reference is None:
+        return [*_without_effect(frames, result), *lines]
+    name, times = result.reference.label, result.multiplier
+    ends = "" if math.isnan(times.low) else f" [{_times(times.low)}, {_times(times.high)}]"
+    reach = (
+        f"never reaches the end score of {name}"
+        if math.isinf(times.share)
+        else f"reaches the end score of {name} with {_times(times.share)}{ends} of its FLOPs, "
+        f"read from scores taken before the rate has decayed: an upper bound"
+    )
+    return [
+        ("effect", f"{interval(result.effect, signed=True)} against {name}, paired"),
+        ("compute", f"{best.label} {reach}"),
+        *lines,
+    ]
+
+
+def _without_effect(frames: Frames, result: Answer) -> list[tuple[str, str]]:
+    if result.reference is None:
+        return [("effect", f"unknown: the reference, {frames.reference}, has no score")]
+    if len(result.cells) == 1 or result.cells[1].difference is None:
+        return []
+    best, second = result.cells[:2]
+    gap = interval(result.cells[1].difference, signed=True)
+    return [("effect", f"{best.label} is the reference itself; next is {second.label}, {gap}")]
+
+
+def _cells_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
+    cells = () if result is None else result.cells
+    what = "repeats on fresh seeds" if result and result.confirmed else "the picked search runs"
+    says = (
+        f"{len(cells)} settings, best first; means over {what}. Differences to the best are taken "
+        f"within repeats, with Tukey's simultaneous 95 % intervals; a tie is one that holds 0."
+    )
+    head = ("setting", "mean ± sd (n)", "95 % interval", "minus best", "", "nuisances",
+            "when picked", "trials")  # fmt: skip
+    return Table(says=says, head=head, rows=[_cell_row(cell, frames, runs) for cell in cells])
+
+
+def _cell_row(cell: Cell, frames: Frames, runs: pd.DataFrame) -> list[str]:
+    numbers = runs.loc[runs["cell"] == cell.label, "number"]
+    flagged = f" (at the edge: {', '.join(e)})" if (e := stats.edges(frames, cell)) else ""
+    return [
+        cell.label,
+        f"{score(cell.score.mean)} ± {score(cell.sd)} ({cell.score.n})",
+        _ends(cell.score),
+        _NONE if cell.difference is None else interval(cell.difference, signed=True),
+        "best" if cell.difference is None else "tie" if cell.tied else "worse",
+        (cell.tuned or _NONE) + flagged,
+        score(cell.picked),
+        ", ".join(map(str, numbers)),
+    ]
+
+
+def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[str, list[Figure]]:
+    groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
+    if frames.metric.name in frames.curves:
+        groups["compute"] = [
+            Figure(
+                name=f"score-{unit.lower()}", title=f"Score against {axis.partition('/')[2]}",
+                says=_says_curve(frames, axis, unit), svg=plots.svg(plots.curves(frames, axis)),
+            )
+            for axis, unit in _COMPUTE.items()
+        ]  # fmt: skip
+    if result is not None:
+        drawn = plots.svg(plots.cells(frames, result, runs))
+        groups["cells"] = [
+            Figure(name="cells", title="Settings compared", says=_says_cells(result), svg=drawn)
+        ]
+        groups["nuisances"] = [
+            Figure(
+                name=f"tune-{path}", title=path, says=_says_nuisance(frames, result, path),
+                svg=plots.svg(plots.nuisance(frames, path)),
+            )
+            for path in frames.tune
+            if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
+        ]  # fmt: skip
+    health = plots.health(frames)
+    if health is not None:
+        groups["health"] = [
+            Figure(name="health", title="Health", says=_says_health(frames), svg=plots.svg(health))
+        ]
+    return groups
+
+
+def _says_curve(frames: Frames, axis: str, unit: str) -> str:
+    name, line = frames.metric.name, stats.best_line(frames, axis)
+    start, end = stats.untrained(frames).mean, float(line[name].iloc[-1])
+    half = line[(line[name] - start).abs() >= abs(end - start) / 2]
+    begin = f"The best score of any trial goes from {score(start)} untrained to {score(end)}"
+    if half.empty or math.isnan(start):
+        return f"{begin}."
+    return f"{begin}; half of that way is done after {quantity(half[axis].iloc[0], unit)}."
+
+
+def _says_cells(result: Answer) -> str:
+    best, others = result.cells[0], len(result.cells) - 1
+    apart = others - len(result.tie) + 1
+    told = f", told apart from {apart} of {others} others" if others else ""
+    n = sum(cell.score.n for cell in result.cells)
+    return f"Of {n} runs {best.label} has the best mean, {interval(best.score)}{told}."
+
+
+def _says_nuisance(frames: Frames, result: Answer, path: str) -> str:
+    best = "; ".join(f"{_plain(cell.settings[path])} in {cell.label}" for cell in result.cells)
+    at = [cell.label for cell in result.cells if path in stats.edges(frames, cell)]
+    lost = frames.trials.loc[frames.trials["role"] == "search", "score"].isna().sum()
+    crosses = f" Crosses: {lost} trials without a score." if lost else ""
+    edge = f" At the edge of its range in {'; '.join(at)}: widen it." if at else ""
+    return f"Best {path}: {best}.{edge}{crosses}"
+
+
+def _says_health(frames: Frames) -> str:
+    last = frames.curves.groupby("number").last()
+    loss, line = "train/discriminator_loss", "health/majority_loss"
+    if loss not in last or line not in last:
+        return "Recorded while training; a generator alone has no discriminator to watch."
+    both = last[[loss, line]].dropna()
+    below = int((both[loss] < both[line]).sum())
+    return (
+        f"At its last score the discriminator's loss is below that of always answering "
+        f"'original' in {below} of {len(both)} trials."
+    )
+
+
+def _scores_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
+    fidelity = stats.fidelity(frames).set_index("metric")
+    names = [n for n in METRICS if n in runs and runs[n].notna().any()]
+    labels = [] if result is None else [cell.label for cell in result.cells]
+    means = {
+        (cell, n): float(v)
+        for cell, run in runs.groupby("cell")
+        for n, v in run[names].mean().items()
+    }
+    defined = fidelity["rank_correlation"].dropna()
+    says = "No other score can be ranked against it."
+    if len(defined):
+        closest = str(defined.idxmax())
+        says = (
+            f"{closest} follows {frames.metric.name} most closely over all finished trials "
+            f"(Spearman {float(defined[closest]):.2f}; 1 is the same order)."
+        )
+    rows = [
+        [
+            name,
+            METRICS[name].direction,
+            *(score(means[label, name]) for label in labels),
+            "ranks" if name == frames.metric.name else _rank(fidelity, name),
+        ]
+        for name in names
+    ]
+    return Table(says=says, head=("score", "better", *labels, "rank correlation (n)"), rows=rows)
+
+
+def _rank(fidelity: pd.DataFrame, name: str) -> str:
+    rank = float(fidelity["rank_correlation"][name])
+    return (
+        _NONE
+        if math.isnan(rank)
+        else f"{rank:+.2f}".replace("-", _MINUS) + f" ({fidelity['trials'][name]})"
+    )
+
+
+def _ledger(frames: Frames) -> Table:
+    head = ("trial", "state", "reason", "role", "setting", "nuisances", "repeat",
+            "seeds (init, order, mask)", "score", "budget", "achieved", "FLOP", "paper's FLOP",
+            "6N FLOP", "tokens", "training s", "slot s", "fingerprint")  # fmt: skip
+    trials = frames.trials.to_dict("records")
+    ended = frames.trials["state"].value_counts()
+    says = f"All {len(trials)} trials, none left out: {ended.get('finished', 0)} finished."
+    return Table(says=says, head=head, rows=[_ledger_row(trial) for trial in trials])
+
+
+def _ledger_row(trial: dict[Any, Any]) -> list[str]:
+    seeds = (_plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
+    target = quantity(
+        float(trial.get("budget.amount", math.nan)), _UNITS.get(str(trial.get("budget.kind")), "")
+    )
+    achieved = trial["achieved"]
+    amounts = ("spent/flops", "spent/paper_flops", "spent/six_n", "spent/tokens")
+    return [
+        *(
+            str(trial[key])
+            for key in ("number", "state", "reason", "role", "cell", "tuned", "repeat")
+        ),
+        ", ".join(seeds),
+        score(trial["score"]),
+        target,
+        _NONE if math.isnan(achieved) else f"{achieved:.1%}",
+        *(quantity(trial.get(name, math.nan), "") for name in amounts),
+        _seconds(trial.get("spent/seconds", math.nan)),
+        _seconds(trial.get("slot/seconds", math.nan)),
+        trial["fingerprint"],
+    ]
+
+
+def _provenance(frames: Frames) -> list[tuple[str, str]]:
+    tags = [(key, text) for key, text in frames.sweep.items() if key not in _CARRIED]
+    measures = [
+        (name.replace("_", " "), f"{value:.1%}" if name.endswith("share") else f"{value:,.4g}")
+        for name, value in frames.measures.items()
+    ]
+    return [*tags, *measures]
+
+
+def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
+    return trials[name] if name in trials else pd.Series(dtype=float)
+
+
+def score(value: float) -> str:
+    """Return a score with four decimals."""
+    return _NONE if math.isnan(value) else f"{value:.4f}"
+
+
+def interval(value: Interval, signed: bool = False) -> str:
+    """Return mean and 95 % interval; the mean alone where there is none."""
+    if math.isnan(value.mean):
+        return _NONE
+    mean = f"{value.mean:+.4f}".replace("-", _MINUS) if signed else score(value.mean)
+    ends = _ends(value, signed)
+    return mean if ends == _NONE else f"{mean} {ends}"
+
+
+def _ends(value: Interval, signed: bool = False) -> str:
+    if math.isnan(value.low):
+        return _NONE
+    form = "+.4f" if signed else ".4f"
+    return f"[{value.low:{form}}, {value.high:{form}}]".replace("-", _MINUS)
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return an amount with three digits and a decimal prefix: 1.2e12 FLOP is 1.20 TFLOP."""
+    if math.isnan(value):
+        return _NONE
+    power = min(6, max(0, int(math.log10(abs(value)) // 3))) if value else 0
+    gap = " " if len(unit) > 4 and power else ""  # 1 TFLOP, but 1 M tokens
+    return f"{value / 1_000**power:.3g} {' kMGTPE'[power].strip()}{gap}{unit}".strip()
+
+
+def _times(share: float) -> str:
+    if math.isnan(share):
+        return _NONE
+    return "∞" if math.isinf(share) else f"{share:.2f}×"
+
+
+def _seconds(value: float) -> str:
+    return _NONE if math.isnan(value) else f"{value:,.1f}"
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

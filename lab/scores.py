@@ -1,0 +1,75 @@
+"""The yardstick: what a trial's encoder is worth, whatever trained it.
+
+Letters: N windows, T positions.
+"""
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+
+from lab.corruption import HeldOut
+from lab.data import FIRST_WORD, PAD
+from lab.metrics import PROBES
+from lab.objectives import Detector, Objective
+from lab.probes import accuracy
+from lab.spec import Row
+
+_WINDOWS = 256  # windows read at once
+
+
+def detection(objective: Objective, held_out: HeldOut) -> Row:
+    """Return loss and AUROC of finding each frozen corruption; nothing without a discriminator.
+
+    Over words only, special tokens and padding left out. The objective is put into evaluation
+    mode and back; no state of it changes.
+    """
+    if not isinstance(objective, Detector):
+        return {}
+    row: Row = {}
+    training = objective.training
+    objective.eval()
+    for name, corrupted_NT in held_out.corrupted_NT.items():
+        words_NT = held_out.original_NT >= FIRST_WORD
+        logits_N = _detect(objective, corrupted_NT)[words_NT]
+        replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
+        row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
+        row[f"detect/{name}/loss"] = F.binary_cross_entropy_with_logits(
+            logits_N, replaced_N.double()
+        ).item()
+    objective.train(training)
+    return row
+
+
+def probing(objective: Objective, tokenizer: Tokenizer) -> Row:
+    """Return each probe's accuracy on a learned mix of the encoder's layers."""
+    training = objective.training
+    objective.eval()
+    row = {f"probe/{task}/accuracy": accuracy(objective.encoder, tokenizer, task) for task in PROBES}
+    objective.train(training)
+    return row
+
+
+def auroc(scores_N: Tensor, positive_N: Tensor) -> float:
+    """Return the chance that a positive outranks a negative, ties counting half.
+
+    The Mann-Whitney statistic over its number of pairs.
+
+    Raises:
+        ValueError: one of the two classes is empty.
+    """
+    positives, total = int(positive_N.sum()), len(positive_N)
+    if positives in (0, total):
+        raise ValueError("AUROC needs both replaced and original tokens")
+    ranks_N = rankdata(scores_N.numpy())
+    sum_of_ranks = float(np.sum(ranks_N[positive_N.numpy()]))
+    return (sum_of_ranks - positives * (positives + 1) / 2) / (positives * (total - positives))
+
+
+@torch.no_grad()
+def _detect(detector: Detector, ids_NT: Tensor) -> Tensor:
+    device = next(detector.parameters()).device
+    parts = (ids.to(device) for ids in ids_NT.split(_WINDOWS))
+    return torch.cat([detector.detect(ids, ids != PAD).double().cpu() for ids in parts])

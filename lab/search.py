@@ -1,0 +1,228 @@
+"""What to run next: cells, nuisances, repeats. Knows Optuna and no Ray, so simulation tests it.
+
+Each cell of `compare` has an Optuna study of its own, in which its nuisances are searched. Its
+best setting is then repeated on fresh seeds, and only repeats are compared across cells. Ask and
+tell are ours, so each trial is recorded as what it is: COMPLETE with its score, FAIL where it
+diverged or broke, and none RUNNING that nobody runs.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.trial import TrialState
+
+from lab import design, space
+from lab.spec import Choices, Distribution, Experiment, Job, Outcome, Path, Value, content_hash
+
+logging.getLogger("optuna").setLevel(logging.WARNING)
+
+_INDEX = "index"  # a study trial's place in its cell's search
+
+
+class Search:
+    """The jobs of an experiment, in an order that keeps all slots busy.
+
+    Args:
+        experiment: what is asked.
+        storage: Optuna storage URL; one writer.
+    """
+
+    def __init__(self, experiment: Experiment, storage: str) -> None:
+        self._experiment = experiment
+        self._cells = [_Cell(experiment, cell, storage) for cell in space.cells(experiment)]
+        self._running: set[int] = set()
+        self._repeats: dict[int, set[int]] = {place: set() for place in range(len(self._cells))}
+
+    def ask(self) -> Job | None:
+        """Return the next job; None while it depends on one that runs, or when all are out."""
+        job = next(self._candidates(), None)
+        if job is not None:
+            self._running.add(job.number)
+        return job
+
+    def tell(self, job: Job, outcome: Outcome) -> None:
+        """Record how a job of this search ended."""
+        self._running.discard(job.number)
+        if job.role == "search":
+            cell = self._cells[job.number % len(self._cells)]
+            cell.tell(job.number // len(self._cells), outcome)
+
+    @property
+    def done(self) -> bool:
+        """Whether every job has been asked for and told."""
+        return not self._running and next(self._candidates(peek=True), None) is None
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs the experiment has in all."""
+        return sum(cell.trials + self._experiment.search.seeds for cell in self._cells)
+
+    def _candidates(self, *, peek: bool = False) -> Iterator[Job]:
+        """Yield what could run now: searches round robin over cells, then repeats."""
+        C = len(self._cells)
+        trials = max(cell.trials for cell in self._cells)
+        for index in range(trials):
+            for place, cell in enumerate(self._cells):
+                if cell.wants(index):
+                    tuned = {} if peek else cell.ask(index)
+                    yield self._job(index * C + place, "search", cell, tuned, 0)
+        for repeat in range(1, self._experiment.search.seeds + 1):
+            for place, cell in enumerate(self._cells):
+                best = cell.best()
+                if best is None or repeat in self._repeats[place]:
+                    continue
+                if not peek:
+                    self._repeats[place].add(repeat)
+                yield self._job((trials + repeat - 1) * C + place, "repeat", cell, best, repeat)
+
+    def _job(
+        self, number: int, role: str, cell: "_Cell", tuned: dict[Path, Value], repeat: int
+    ) -> Job:
+        trial = space.trial(self._experiment.base, cell.settings | tuned)
+        return Job(
+            number=number,
+            role="search" if role == "search" else "repeat",
+            cell=cell.settings,
+            tuned=tuned,
+            repeat=repeat,
+            trial=replace(trial, seeds=trial.seeds.repeat(repeat)),
+        )
+
+
+class _Cell:
+    """One cell's search for its nuisances."""
+
+    def __init__(self, experiment: Experiment, settings: dict[Path, Value], storage: str) -> None:
+        self.settings = settings
+        self._experiment = experiment
+        self._tune = experiment.tune
+        self.trials = design.searches(experiment)
+        self._tuned: dict[int, dict[Path, Value]] = {}
+        self._asked: set[int] = set()
+        self._running: dict[int, optuna.Trial] = {}
+        self._ended: set[int] = set()  # points whose end the study holds already
+        self._scores: dict[int, float | None] = {}
+        if self._tune:
+            self._study = optuna.create_study(
+                storage=storage,
+                study_name=f"{experiment.name} {_identity(experiment, settings)}",
+                direction=experiment.metric.direction,
+                sampler=_sampler(experiment),
+                load_if_exists=True,
+            )
+            self._study.set_user_attr("cell", settings)
+            self._take_up()
+
+    def wants(self, index: int) -> bool:
+        """Return whether the search's point `index` has not been asked for yet."""
+        return index < self.trials and index not in self._asked
+
+    def ask(self, index: int) -> dict[Path, Value]:
+        """Start point `index`, and return its nuisances: those of an earlier run, if there was one."""
+        self._asked.add(index)
+        if index not in self._ended:
+            fixed = self._tuned.get(index) or self._designed(index)
+            if fixed is not None:
+                self._study.enqueue_trial(fixed)
+            trial = self._study.ask({path: _optuna(d) for path, d in self._tune.items()})
+            trial.set_user_attr(_INDEX, index)
+            self._running[index] = trial
+            self._tuned[index] = fixed if fixed is not None else dict(trial.params)
+        return self._tuned[index]
+
+    def tell(self, index: int, outcome: Outcome) -> None:
+        """Record a point's end, in the study too unless it holds it already."""
+        name = self._experiment.metric.name
+        score = outcome.rows[-1][name] if outcome.state == "finished" else None
+        self._scores[index] = score
+        if trial := self._running.pop(index, None):
+            trial.set_user_attr("state", outcome.state)
+            state = TrialState.FAIL if score is None else TrialState.COMPLETE
+            self._study.tell(trial, score, state=state)
+
+    def best(self) -> dict[Path, Value] | None:
+        """Return the best nuisances once the search is over; None before, or if none finished."""
+        if self.trials == 0:
+            return {}
+        finished = {i: score for i, score in self._scores.items() if score is not None}
+        if len(self._scores) < self.trials or not finished:
+            return None
+        sign = 1 if self._experiment.metric.direction == "maximize" else -1
+        return self._tuned[max(finished, key=lambda index: (sign * finished[index], -index))]
+
+    def _designed(self, index: int) -> dict[Path, Value] | None:
+        """Return the point that a design fixes beforehand; None where the sampler learns."""
+        search = self._experiment.search
+        match search.sampler:
+            case "grid":
+                return design.grid(self._tune, search.trials)[index]
+            case "random":
+                return design.random(self._tune, search.seed, index)
+            case "tpe" | "gp" if index >= _startup(self._experiment):
+                return None
+            case _:
+                return design.halton(self._tune, search.seed, index)
+
+    def _take_up(self) -> None:
+        """Learn what the study holds; a trial that a killed driver left running ends here."""
+        for trial in self._study.get_trials(deepcopy=False):
+            index = trial.user_attrs.get(_INDEX)
+            if not trial.state.is_finished():
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            elif index is not None and "state" in trial.user_attrs:
+                self._ended.add(index)
+            if index is not None:
+                self._tuned[index] = dict(trial.params)
+
+
+def _startup(experiment: Experiment) -> int:
+    """Return how many quasi-random points an adaptive sampler starts from."""
+    return max(4, 2 * len(experiment.tune))
+
+
+def _sampler(experiment: Experiment) -> BaseSampler:
+    search = experiment.search
+    match search.sampler:
+        case "gp":
+            return GPSampler(seed=search.seed, n_startup_trials=0, deterministic_objective=False)
+        case _:
+            return TPESampler(
+                seed=search.seed, n_startup_trials=0, multivariate=True, constant_liar=True
+            )
+
+
+def _optuna(distribution: Distribution) -> BaseDistribution:
+    match distribution:
+        case Choices(choices=choices):
+            return CategoricalDistribution(choices)  # type: ignore[arg-type]
+        case _ if distribution.integer:
+            step = int(distribution.step or 1)
+            return IntDistribution(
+                int(distribution.low), int(distribution.high), log=distribution.log, step=step
+            )
+        case _:
+            return FloatDistribution(
+                distribution.low, distribution.high, log=distribution.log, step=distribution.step
+            )
+
+
+def _identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
+    """Name a cell's study by what its scores depend on; more trials or seeds continue it."""
+    return content_hash(
+        {
+            "base": experiment.base,
+            "cell": settings,
+            "tune": {path: asdict(distribution) for path, distribution in experiment.tune.items()},
+            "sampler": [experiment.search.sampler, experiment.search.seed],
+            "metric": experiment.metric.name,
+        }
+    )

@@ -1,0 +1,360 @@
+"""The only writer to MLflow: a sweep is a parent run, a trial a child run of it.
+
+Runs are found again by content (the sweep's hash, the trial's fingerprint and number), so a
+sweep that was killed and is started again continues its runs and never doubles a point. One
+process and one thread write; workers hand their rows to it.
+"""
+
+import json
+import logging
+import math
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path as File
+from typing import Any
+from urllib.parse import unquote
+
+from lab.space import SpaceError, cells, trial
+from lab.spec import Experiment, Job, Outcome, Path, Row, State, Value, content_hash
+
+SCHEMES = ("sqlite", "http", "https")
+_STATUS: dict[State, str] = {
+    "queued": "SCHEDULED",
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "interrupted": "KILLED",
+    "diverged": "FAILED",
+    "failed": "FAILED",
+}
+_BATCH = 900  # MLflow refuses more than 1,000 metrics in one request
+_TAG = 8_000  # and longer tags
+
+
+class StoreError(ValueError):
+    """The store cannot be used; the message is one line for a person."""
+
+
+def default_uri(storage: File = File("runs")) -> str:
+    """Return the tracking URI of the database inside `storage`."""
+    return f"sqlite:///{storage.resolve()}/mlflow.db"
+
+
+def database(uri: str) -> File | None:
+    """Return the file behind a SQLite URI; None for a server, which has no file here.
+
+    Raises:
+        StoreError: the URI is neither.
+    """
+    scheme, colon, rest = uri.partition("://")
+    if not colon or scheme not in SCHEMES:
+        raise StoreError(
+            f"tracking URI {uri!r}: write sqlite:////absolute/path/mlflow.db or http(s)://host:port"
+            + ("; MLflow no longer writes file stores" if scheme in {"file", uri} else "")
+        )
+    if scheme != "sqlite":
+        return None
+    if not rest.startswith("/") or rest in {"/", "/:memory:"}:
+        raise StoreError(f"tracking URI {uri!r}: names no database file")
+    return File(unquote(rest[1:]))
+
+
+def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
+    """Return a client that has answered once; a SQLite schema is created by the way.
+
+    Creating the schema breaks when several processes do it at once, so this belongs into the
+    driver, before workers start.
+
+    Raises:
+        StoreError: the URI cannot be read or written, or no server answers within seconds.
+    """
+    file = database(uri)
+    if file is not None:
+        _check_database(uri, file)
+    # MLflow retries a dead server for four minutes; setdefault leaves a person's choice alone.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    with warnings.catch_warnings(), _one_line(uri):
+        warnings.simplefilter("ignore")  # SQLAlchemy's advice to MLflow's authors
+        from mlflow import MlflowClient  # here, because importing it takes seconds
+
+        for chatter in ("mlflow", "alembic", "urllib3"):
+            logging.getLogger(chatter).setLevel(logging.ERROR)
+        client = MlflowClient(uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+        return client
+
+
+def label(values: Mapping[Path, Value]) -> str:
+    """Return a short name of a setting: `width 0.25`, whole paths where last parts collide."""
+    lasts = [path.rpartition(".")[2] for path in values]
+    names = [
+        last if lasts.count(last) == 1 else path for path, last in zip(values, lasts, strict=True)
+    ]
+    shown = (f"{name} {_show(value)}" for name, value in zip(names, values.values(), strict=True))
+    return ", ".join(shown)
+
+
+def _show(value: Value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@dataclass
+class _Run:
+    """A child run as this process knows it."""
+
+    id: str
+    began: int  # Unix milliseconds
+    last: int  # the last step that is stored; -1 before any
+    finished: bool
+
+
+class Store:
+    """Writes one sweep at a time.
+
+    Args:
+        uri: an SQLite database (created where it is missing) or an MLflow server.
+        artifacts: folder for artifact files of a database; a server keeps its own.
+
+    Raises:
+        StoreError: here and in every method: the store does not take what is written.
+    """
+
+    def __init__(self, uri: str, artifacts: File) -> None:
+        self._uri = uri
+        self._client = connect(uri)
+        self._location = None if database(uri) is None else artifacts.resolve().as_uri()
+        self._experiment = ""
+        self._parent = ""
+        self._metric = ""
+        self._runs: dict[str, _Run] = {}
+
+    def begin(
+        self, experiment: Experiment, provenance: dict[str, str], texts: dict[str, str]
+    ) -> None:
+        """Open the sweep's parent run, or the one that an earlier process began.
+
+        Args:
+            experiment: resolved; its content hash is the sweep's identity.
+            provenance: stored as tags `lab.<key>`.
+            texts: artifact files, name to content.
+        """
+        identity = content_hash(asdict(experiment))
+        self._metric = experiment.metric.name
+        self._runs = {}
+        with _one_line(self._uri):
+            self._experiment = self._experiment_id(experiment.name)
+            found = self._find({"lab.sweep": identity, "lab.kind": "sweep"})
+            run = found or self._client.create_run(self._experiment, run_name=experiment.name)
+            self._parent = run.info.run_id
+            if found:
+                self._client.update_run(self._parent, status="RUNNING")
+            tags = {f"lab.{key}": value for key, value in provenance.items()}
+            self._tag(self._parent, tags | _sweep_tags(experiment, identity))
+            for name, content in texts.items():
+                self._client.log_text(self._parent, content, name)
+
+    def start(self, job: Job, fingerprint: str) -> None:
+        """Open the run of `job`, or take up the one that an earlier process left."""
+        key = {"lab.fingerprint": fingerprint, "lab.number": str(job.number)}
+        parent = {"mlflow.parentRunId": self._parent}
+        with _one_line(self._uri):
+            run = self._find(parent | key) or self._client.create_run(
+                self._experiment,
+                run_name=f"{job.number}: {label(job.cell | job.tuned) or 'base'} #{job.repeat}",
+                tags=_cut(parent | key | _job_tags(job)),
+            )
+            known = self._runs[fingerprint] = _Run(
+                id=run.info.run_id,
+                began=run.info.start_time,
+                last=int(run.data.metrics.get("spent/steps", -1)),
+                finished=run.info.status == "FINISHED",
+            )
+            if known.finished:
+                return
+            self._client.update_run(known.id, status="RUNNING")
+            self._batch(known.id, params=_flat(asdict(job.trial)))
+            self._tag(known.id, _job_tags(job))
+
+    def log(self, fingerprint: str, rows: Iterable[Row]) -> None:
+        """Store the rows that are not stored yet; non-finite numbers are left out."""
+        run = self._runs[fingerprint]
+        fresh = [row for row in rows if row["spent/steps"] > run.last and not run.finished]
+        if not fresh:
+            return
+        points = [point for row in fresh for point in self._points(run, row)]
+        with _one_line(self._uri):
+            for begin in range(0, len(points), _BATCH):
+                self._batch(run.id, metrics=points[begin : begin + _BATCH])
+        run.last = int(fresh[-1]["spent/steps"])
+
+    def end(self, fingerprint: str, outcome: Outcome) -> None:
+        """Store what is left of a trial's curve, and how it ended."""
+        run = self._runs[fingerprint]
+        if run.finished:
+            return
+        self.log(fingerprint, outcome.rows)
+        ended = {"slot/seconds": outcome.seconds, "slot/busy_seconds": outcome.busy}
+        with _one_line(self._uri):
+            self._batch(run.id, metrics=[(k, v, 0, _now()) for k, v in ended.items()])
+            self._tag(
+                run.id,
+                {
+                    "lab.state": outcome.state,
+                    "lab.reason": outcome.reason,
+                    "lab.began": f"{outcome.began:.3f}",
+                },
+            )
+            self._client.set_terminated(run.id, status=_STATUS[outcome.state])
+        run.finished = outcome.state == "finished"
+
+    def close(self, state: State, measures: dict[str, float]) -> None:
+        """Store the sweep's own measures (`slots`, `wall_seconds`, ...) and end its run."""
+        with _one_line(self._uri):
+            finite = {k: v for k, v in measures.items() if math.isfinite(v)}
+            self._batch(self._parent, metrics=[(k, v, 0, _now()) for k, v in finite.items()])
+            self._tag(self._parent, {"lab.state": state})
+            self._client.set_terminated(self._parent, status=_STATUS[state])
+
+    def _experiment_id(self, name: str) -> str:
+        known = self._client.get_experiment_by_name(name)
+        if known is None:
+            created: str = self._client.create_experiment(name, artifact_location=self._location)
+            return created
+        if known.lifecycle_stage != "active":
+            raise StoreError(f"{self._uri}: experiment {name!r} was deleted; restore it in MLflow")
+        return str(known.experiment_id)
+
+    def _find(self, tags: Mapping[str, str]) -> Any:
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        runs = self._client.search_runs([self._experiment], query, max_results=1)
+        return runs[0] if runs else None
+
+    def _points(self, run: _Run, row: Row) -> Iterator[tuple[str, float, int, int]]:
+        """Yield name, value, step and time (ms) of a row's numbers.
+
+        Time is training time after the run's start, so that the UI's time axis shows seconds
+        of training. Its other axis is an integer step, hence the copies over compute and data.
+        """
+        when = run.began + round(1_000 * row.get("spent/seconds", 0.0))
+        step = int(row["spent/steps"])
+        finite = {name: value for name, value in row.items() if math.isfinite(value)}
+        yield from ((name, value, step, when) for name, value in finite.items())
+        if self._metric in finite:
+            score = finite[self._metric]
+            yield f"by_gflops/{self._metric}", score, int(row["spent/flops"] / 1e9), when
+            yield f"by_ktokens/{self._metric}", score, int(row["spent/tokens"] / 1e3), when
+
+    def _batch(
+        self,
+        run: str,
+        metrics: Iterable[tuple[str, float, int, int]] = (),
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param
+
+        self._client.log_batch(
+            run,
+            metrics=[Metric(name, value, when, step) for name, value, step, when in metrics],
+            params=[Param(name, value) for name, value in (params or {}).items()],
+        )
+
+    def _tag(self, run: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run, tags=[RunTag(k, v) for k, v in _cut(tags).items()])
+
+
+def _cut(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: text[:_TAG] for key, text in tags.items()}
+
+
+def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
+    tune = {path: asdict(distribution) for path, distribution in experiment.tune.items()}
+    return {
+        "mlflow.note.content": experiment.question,
+        "lab.kind": "sweep",
+        "lab.sweep": identity,
+        "lab.question": experiment.question,
+        "lab.metric": experiment.metric.name,
+        "lab.compare": json.dumps(experiment.compare),
+        "lab.reference": json.dumps(_reference(experiment)),
+        "lab.tune": json.dumps(tune),
+        "lab.search": json.dumps(asdict(experiment.search)),
+        "lab.state": "running",
+        "lab.opened": str(_now()),
+    }
+
+
+def _job_tags(job: Job) -> dict[str, str]:
+    return {
+        "lab.kind": "trial",
+        "lab.state": "running",
+        "lab.reason": "",
+        "lab.cell": json.dumps(job.cell),
+        "lab.tuned": json.dumps(job.tuned),
+        "lab.role": job.role,
+        "lab.repeat": str(job.repeat),
+    }
+
+
+def _reference(experiment: Experiment) -> dict[Path, Value]:
+    """Return the cell that changes nothing in the base; the first where none does."""
+    grid = cells(experiment)
+    try:
+        base = trial(experiment.base, {})
+        return next((cell for cell in grid if trial(experiment.base, cell) == base), grid[0])
+    except SpaceError:  # a base may leave to `compare` what it must have
+        return grid[0]
+
+
+def _flat(value: object, path: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        inner = (_flat(v, f"{path}.{k}" if path else str(k)) for k, v in value.items())
+        return {key: text for part in inner for key, text in part.items()}
+    return {path: json.dumps(value) if isinstance(value, (list, tuple)) else str(value)}
+
+
+def _now() -> int:
+    return int(time.time() * 1_000)
+
+
+def _check_database(uri: str, file: File) -> None:
+    """Fail at once where MLflow would retry an unreadable file for minutes."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(file, timeout=5)) as opened:
+            opened.execute("BEGIN IMMEDIATE")
+            opened.rollback()
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
+
+
+@contextmanager
+def _one_line(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its database throw into one line."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        # Their exceptions have no common base, and naming them would import them at once.
+        if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "alembic"}:
+            raise
+        text = _first_line(error)
+        dead = "Max retries exceeded" in text or "timed out" in text
+        raise StoreError(f"{uri}: {'no MLflow server answers' if dead else text}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

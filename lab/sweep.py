@@ -1,0 +1,110 @@
+"""`python -m lab.sweep FILE`: carry a search space out, record it and write its report.
+
+Data goes down one way: file -> `space` -> `search` -> `runner` -> `trial` -> record -> `store`,
+then `report` reads the store. What has ended is never run again: a second call of the same
+command goes on where the first was stopped, or just writes the report.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path as File
+
+from lab import space
+from lab.store import Store, StoreError, default_uri
+
+
+class PlaceError(ValueError):
+    """A folder that cannot be written; the message is one line for a person."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status (2 for bad input, 130 where interrupted)."""
+    given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _main(given)
+    except (space.SpaceError, StoreError, PlaceError) as error:
+        print(f"lab.sweep: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what had ended is kept, and the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.sweep",
+        description="Run the trials that a search space asks for, and report what they answer.",
+    )
+    parser.add_argument("file", type=File, help="search space, for example gen_ratio.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="override a dotted path of the file, for example base.budget.amount=1e12",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--storage", type=File, default=File("runs"), help="records, caches and the default stores"
+    )
+    parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
+    parser.add_argument("--reports", type=File, default=File("reports"), help="folder of reports")
+    return parser
+
+
+def _main(given: argparse.Namespace) -> int:
+    # What takes seconds to import is imported where it is needed: --help and --dry-run are quick.
+    experiment = space.load(given.file, tuple(given.overrides))
+    if given.dry_run:
+        from lab import plan
+        from lab.runner import slots
+
+        print(plan.text(experiment, plan.estimate(experiment), slots(experiment.resources)))
+        return 0
+    for folder, option in ((given.storage, "--storage"), (given.reports, "--reports")):
+        _writable(folder, option)
+    from lab.driver import Driver
+
+    uri = given.tracking_uri or default_uri(given.storage)
+    store = Store(uri, given.storage / "artifacts")
+    Driver(experiment, given.storage.resolve(), store).run(_command(given))
+    return _conclude(experiment.name, uri, given)
+
+
+def _conclude(name: str, uri: str, given: argparse.Namespace) -> int:
+    from lab import frames, report
+
+    table = frames.load(uri, name)
+    page = report.write(table, given.reports)
+    print(f"\n{report.answer(table)}\n")
+    print(f"report:    {page}")
+    print(f"MLflow UI: {shlex.join([sys.executable, '-m', 'mlflow', 'ui', '--backend-store-uri', uri])}")
+    return 0
+
+
+def _command(given: argparse.Namespace) -> str:
+    parts = ["python", "-m", "lab.sweep", str(given.file)]
+    for override in given.overrides:
+        parts += ["--set", override]
+    return shlex.join(parts)
+
+
+def _writable(folder: File, option: str) -> None:
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        why = (error.strerror or "no access").lower()
+        raise PlaceError(f"{option} {folder}: cannot be written: {why}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""One trial, top to bottom, in this process."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path as File
+
+import torch
+
+from lab import corruption, data, optim, record, scores
+from lab.budget import Spent
+from lab.objectives import Objective, build
+from lab.spec import Outcome, Row, State, Trial
+from lab.train import Step, train
+
+
+class Diverged(ArithmeticError):
+    """A loss or score that is no number any more."""
+
+
+def run(
+    trial: Trial,
+    folder: File,
+    *,
+    text: File,
+    held_out: File,
+    device: str = "cpu",
+    report: Callable[[Row], None] = lambda _: None,
+) -> Outcome:
+    """Train and score a trial, and leave its record in `folder`.
+
+    Args:
+        trial: what to run.
+        folder: of the record; what a run that was cut off left there is replaced.
+        text: folder of the prepared text.
+        held_out: file of the frozen corruptions.
+        device: where to compute.
+        report: called with each scored point.
+
+    Returns:
+        How it ended. What goes wrong inside the trial is an outcome too, so that one bad
+        setting never takes a sweep with it.
+    """
+    began, entered = time.time(), time.perf_counter()
+    state: State = "finished"
+    reason, busy = "", 0.0
+    record.begin(folder, trial)
+    rows: list[Row] = []
+    try:
+        yardstick = _Yardstick(text, held_out, device)
+        ready = time.perf_counter()
+        for row in _points(trial, yardstick):
+            record.append(folder, row)
+            rows.append(row)
+            report(row)
+            busy = time.perf_counter() - ready
+    except Diverged as error:
+        state, reason = "diverged", str(error)
+    except Exception as error:  # noqa: BLE001 - any other ending is the record's to tell
+        state, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+    outcome = Outcome(
+        state=state,
+        reason=reason,
+        rows=tuple(rows),
+        began=began,
+        seconds=time.perf_counter() - entered,
+        busy=busy,
+    )
+    record.end(folder, outcome)
+    return outcome
+
+
+class _Yardstick:
+    """What a trial is measured with; read once in a process, whatever number of trials it runs."""
+
+    def __init__(self, text: File, held_out: File, device: str) -> None:
+        self.corpus = _corpus(text)
+        self.held_out = _held_out(held_out)
+        self.device = torch.device(device)
+
+    def ends(self, objective: Objective) -> Row:
+        """Return all scores."""
+        return self.on_the_way(objective) | scores.probing(objective, self.corpus.tokenizer)
+
+    def on_the_way(self, objective: Objective) -> Row:
+        """Return the scores that cost little."""
+        return scores.detection(objective, self.held_out)
+
+
+def _points(trial: Trial, yardstick: _Yardstick) -> Iterator[Row]:
+    """Train, and yield the untrained encoder, `curve` - 1 points on the way, and the end."""
+    corpus = yardstick.corpus
+    objective = build(trial, torch.from_numpy(corpus.counts_V())).to(yardstick.device)
+    optimizer = optim.build(objective, trial.optim)
+    batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order)
+    yield _spent(Spent()) | yardstick.ends(objective)
+
+    due, since = 1, _Means()
+    for step in train(objective, batches, optimizer, trial=trial, clock=time.perf_counter):
+        since.add(step)
+        # The last point is taken after the loop: nobody but it knows which step was the last.
+        if due < trial.curve and step.progress >= due / trial.curve:
+            yield _spent(step.spent) | since.take() | yardstick.on_the_way(objective)
+            due += 1
+    yield _spent(step.spent) | since.last() | yardstick.ends(objective)
+
+
+class _Means:
+    """Means of the steps' losses and health since the last scored point."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self._taken: Row = {}
+
+    def add(self, step: Step) -> None:
+        """Count a step in; sums stay on the device, so no step waits for one."""
+        for name, value in step.parts.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._steps += 1
+
+    def take(self) -> Row:
+        """Return the means and start anew.
+
+        Raises:
+            Diverged: one of them is not finite.
+        """
+        means = {name: (value / self._steps).item() for name, value in self._sums.items()}
+        self._sums, self._steps, self._taken = {}, 0, means
+        if not record.finite(means):
+            worst = next(name for name, value in means.items() if not record.finite({name: value}))
+            raise Diverged(f"{worst} is not finite")
+        return means
+
+    def last(self) -> Row:
+        """Return the means up to the end, or those just taken where nothing came after."""
+        return self.take() if self._steps else self._taken
+
+
+def _spent(spent: Spent) -> Row:
+    seconds = max(spent.seconds, 1e-9)
+    return {
+        "spent/steps": spent.steps,
+        "spent/tokens": spent.tokens,
+        "spent/flops": spent.flops,
+        "spent/paper_flops": spent.paper_flops,
+        "spent/six_n": spent.six_n,
+        "spent/seconds": spent.seconds,
+        "health/tokens_per_second": spent.tokens / seconds,
+        "health/flops_per_second": spent.flops / seconds,
+    }
+
+
+_corpus = lru_cache(maxsize=2)(data.open_corpus)
+_held_out = lru_cache(maxsize=2)(corruption.open_held_out)

@@ -1,0 +1,296 @@
+"""The report: complete, offline, honest about what it does not know, and the same twice."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab import frames, report, spec, stats, store
+from lab.metrics import METRICS
+from lab.space import cells, trial
+
+METRIC = "detect/bigram/auroc"
+WIDTH = "objective.generator.width"
+LR = "optim.lr"
+BASE = {
+    "encoder": {"size": "tiny"},
+    "objective": {"kind": "electra"},
+    "budget": {"kind": "flops", "amount": 1e12},
+}
+
+
+def planned(name: str, compare: dict, tune: dict, repeats: int) -> spec.Experiment:
+    return spec.Experiment(
+        name=name,
+        question="Does a <smaller> generator learn more per FLOP?",
+        metric=METRICS[METRIC],
+        base=BASE,
+        compare=compare,
+        tune=tune,
+        search=spec.Search(trials=6 if tune else 1, seeds=repeats),
+        resources=spec.Resources(),
+    )
+
+
+def curve(job: spec.Job, end: float, chance: np.random.Generator) -> tuple[spec.Row, ...]:
+    """A learning curve from .5 to `end` at 1e12 FLOPs."""
+    rows = []
+    for i in range(9):
+        share = i / 8
+        grown = 1 - np.exp(-4 * share)
+        row = {
+            f"spent/{k}": v * share
+            for k, v in (
+                ("tokens", 4e6),
+                ("flops", 1e12),
+                ("paper_flops", 1.4e12),
+                ("six_n", 8e11),
+                ("seconds", 120.0),
+            )
+        }
+        row |= {
+            "spent/steps": round(1_000 * share),
+            METRIC: 0.5
+            + (end - 0.5) * grown / (1 - np.exp(-4))
+            + (chance.normal(0, 0.001) if i else 0),
+            "detect/unigram/auroc": 0.5 + 0.3 * grown + chance.normal(0, 0.002),
+            "probe/pos/accuracy": 0.6 + 0.2 * grown * end + chance.normal(0, 0.01),
+        }
+        if i:
+            row |= {
+                "train/discriminator_loss": 0.42 - 0.1 * grown + chance.normal(0, 0.004),
+                "train/generator_loss": 6 - 2 * grown,
+                "health/majority_loss": 0.41 - 0.02 * grown,
+                "health/replacement_rate": 0.14 - 0.05 * grown,
+                "health/recall_replaced": 0.4 * grown,
+                "health/generator_accuracy": 0.25 * grown,
+                "health/grad_norm_generator": 2 - grown,
+                "health/grad_norm_discriminator": 1.5 - grown,
+            }
+        rows.append(row)
+    return tuple(rows)
+
+
+def outcome(
+    rows: tuple[spec.Row, ...], state: spec.State = "finished", reason: str = ""
+) -> spec.Outcome:
+    return spec.Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=140.0, busy=130.0)
+
+
+def populate(
+    uri: str, folder: Path, experiment: spec.Experiment, effect: dict[float, float]
+) -> None:
+    """Store the sweep that `experiment` asks for, scores 0.7 + effect of the width + noise."""
+    writer = store.Store(uri, folder)
+    texts = {
+        "space.yaml": "question: resolved\nbase:\n  batch: 128\n",
+        "environment.txt": "torch==2.13.0\n",
+    }
+    provenance = {
+        "command": f"python -m lab.sweep {experiment.name}.yaml", "commit": "0123abc",
+        "version": "0.1", "data": "d41d8cd98f00", "machine": "2 CPU cores",
+    }  # fmt: skip
+    writer.begin(experiment, provenance, texts)
+    chance = np.random.default_rng(1)
+    luck = chance.normal(0, 0.01, size=20)
+    number = 0
+    for cell in cells(experiment):
+        rates = (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3) if experiment.tune else (None,)
+        for role, repeat in [("search", 0)] * len(rates) + [
+            ("repeat", i + 1) for i in range(experiment.search.seeds)
+        ]:
+            rate = rates[number % len(rates)] if role == "search" else 1.5e-3
+            tuned = {LR: rate} if experiment.tune else {}
+            built = trial(BASE, cell | tuned)
+            built = dataclasses.replace(built, seeds=built.seeds.repeat(repeat))
+            job = spec.Job(
+                number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=built
+            )
+            miss = 0 if rate is None else 0.05 * np.log(rate / 1.5e-3) ** 2
+            width = cell.get(WIDTH, 0.0)
+            rows = curve(
+                job,
+                0.7 + effect.get(width, 0.0) - miss + luck[repeat] + chance.normal(0, 0.002),
+                chance,
+            )
+            done = outcome(rows)
+            if rate == 5e-3:
+                done = outcome(rows[:3], "diverged", "loss is nan at step 251")
+            writer.start(job, f"{number:012x}")
+            writer.end(f"{number:012x}", done)
+            number += 1
+    built = trial(BASE, {})
+    writer.start(
+        spec.Job(
+            number=number,
+            role="repeat",
+            cell=cells(experiment)[0],
+            tuned={},
+            repeat=99,
+            trial=built,
+        ),
+        "f" * 12,
+    )
+    writer.end("f" * 12, outcome((), "failed", "out of memory"))
+    writer.close(
+        "finished", {"slots": 2.0, "wall_seconds": 900.0, "setup_seconds": 30.0, "slot_share": 0.93}
+    )
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("store")
+    uri = store.default_uri(folder)
+    rates = {LR: spec.Range(low=5e-4, high=5e-3, log=True)}
+    widths = {WIDTH: (0.25, 0.5, 1.0)}
+    populate(uri, folder, planned("width", widths, rates, 3), {0.25: 0.03, 1.0: -0.02})
+    populate(uri, folder, planned("seeds", {"seeds.init": (0, 100)}, {}, 3), {})
+    return uri
+
+
+@pytest.fixture(scope="module")
+def page(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.write(frames.load(uri, "width"), tmp_path_factory.mktemp("reports"))
+
+
+def test_planted_difference_is_recommended(page: Path) -> None:
+    text = page.read_text()
+    assert "Take width 0.25 with lr 0.0015." in text
+    assert "reaches the end score of width 0.5 with 0." in text
+    assert "Take width 0.25 with lr 0.0015." in page.with_suffix(".md").read_text()
+
+
+def test_sweep_over_nothing_but_seeds_is_not_separable(uri: str, tmp_path: Path) -> None:
+    read = frames.load(uri, "seeds")
+    assert stats.answer(read).separable is False
+    text = report.write(read, tmp_path).read_text()
+    assert "Not separable: " in text
+    assert "Take init" not in text
+
+
+def test_report_made_twice_is_the_same_bytes(uri: str, page: Path, tmp_path: Path) -> None:
+    again = report.write(frames.load(uri, "width"), tmp_path)
+    names = sorted(p.relative_to(page.parent) for p in page.parent.rglob("*") if p.is_file())
+    assert [str(n) for n in names if n.suffix != ".svg"] == [
+        "curves.csv",
+        "report.html",
+        "report.md",
+        "trials.csv",
+    ]
+    for name in names:
+        assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
+
+
+def test_page_needs_no_network(page: Path) -> None:
+    text = page.read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", text)
+    assert not re.search(r"https?://|@import|<script|<link|url\((?!#)", text)
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+
+
+def test_every_trial_is_in_the_ledger_with_its_reason(uri: str, page: Path) -> None:
+    rows = re.findall(r'<tr id="trial-(\d+)" class="(\w+)">(.*)\n', page.read_text())
+    trials = frames.load(uri, "width").trials
+    assert [(int(n), state) for n, state, _ in rows] == list(
+        zip(trials["number"], trials["state"], strict=True)
+    )
+    reasons = {state: row for _, state, row in rows}
+    assert "loss is nan at step 251" in reasons["diverged"]
+    assert "out of memory" in reasons["failed"]
+
+
+def test_question_is_text_and_never_markup(page: Path) -> None:
+    assert "a &lt;smaller&gt; generator" in page.read_text()
+
+
+def test_every_figure_says_what_it_shows(page: Path) -> None:
+    captions = re.findall(r"<figcaption><strong>.*</strong> (.*)</figcaption>", page.read_text())
+    assert len(captions) == len(list((page.parent / "figures").glob("*.svg"))) == 6
+    assert all(len(caption) > 20 for caption in captions)
+    assert not re.search(r"\bnan\b", page.read_text().replace("loss is nan at step", ""))
+
+
+def test_older_report_is_replaced_and_anything_else_is_left_alone(uri: str, tmp_path: Path) -> None:
+    read = frames.load(uri, "seeds")
+    report.write(read, tmp_path)
+    (tmp_path / "seeds" / "stale.txt").write_text("old")
+    report.write(read, tmp_path)
+    assert not (tmp_path / "seeds" / "stale.txt").exists()
+    shutil.rmtree(tmp_path / "seeds")
+    (tmp_path / "seeds").mkdir()
+    (tmp_path / "seeds" / "thesis.txt").write_text("mine")
+    with pytest.raises(report.ReportError, match="left alone"):
+        report.write(read, tmp_path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["seeds", "thesis.txt"]
+
+
+@pytest.mark.parametrize("end", [None, "failed"])
+def test_sweep_without_a_score_has_a_report_too(
+    uri: str, tmp_path: Path, end: spec.State | None
+) -> None:
+    name = f"empty-{end}"
+    asked = planned(name, {WIDTH: (0.25, 0.5)}, {LR: spec.Range(low=5e-4, high=5e-3)}, 1)
+    writer = store.Store(uri, tmp_path / "artifacts")
+    writer.begin(asked, {}, {})
+    if end:
+        built = trial(BASE, {})
+        writer.start(
+            spec.Job(
+                number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=built
+            ),
+            "a",
+        )
+        writer.end("a", outcome((), end, "no space"))
+    text = report.write(frames.load(uri, name), tmp_path).read_text()
+    assert "No answer: no trial has finished." in text
+
+
+def test_two_numeric_paths_make_a_heat_map_and_odd_values_a_report(
+    uri: str, tmp_path: Path
+) -> None:
+    for name, compare in (
+        ("two", {WIDTH: (0.25, 0.5), "objective.mask_prob": (0.15, 0.3)}),
+        ("odd", {"encoder": ({"size": "tiny"}, {"size": "mini"})}),
+        ("none", {}),
+    ):
+        populate(uri, tmp_path, planned(name, compare, {}, 2), {0.25: 0.05})
+        assert "<svg" in report.write(frames.load(uri, name), tmp_path / "reports").read_text()
+
+
+def test_command_line_writes_the_report_and_says_what_is_wrong_in_a_line(
+    uri: str, tmp_path: Path
+) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lab.report", *arguments, "--out", str(tmp_path)]
+        root = Path(report.__file__).parent.parent
+        return subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+
+    made = run("seeds", "--tracking-uri", uri)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert Path(made.stdout.strip()).is_file()
+    for arguments in (
+        ("typo", "--tracking-uri", uri),
+        ("seeds", "--tracking-uri", store.default_uri(tmp_path)),
+    ):
+        wrong = run(*arguments)
+        assert wrong.returncode == 2
+        assert wrong.stderr.startswith("lab.report: error: ")
+        assert wrong.stderr.count("\n") == 1
+
+
+def test_reading_rooms_import_neither_torch_nor_ray() -> None:
+    heavy = "{'torch', 'ray', 'optuna', 'mlflow'}"
+    code = f"import sys, lab.report; sys.exit(bool({heavy} & set(sys.modules)))"
+    root = Path(report.__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

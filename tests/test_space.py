@@ -1,0 +1,478 @@
+"""The door: every kind of wrong input is one line with the file, the path and a reason."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from lab import space
+from lab.metrics import METRICS
+from lab.space import SpaceError
+from lab.spec import SIZES, Choices, Electra, Experiment, Mlm, Range
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
+SCHEMA = ROOT / "search_spaces" / "schema.json"
+
+GOOD = """\
+question: How large should the generator be?
+metric: detect/mlm/auroc
+base:
+  encoder: {size: tiny}
+  objective: {kind: electra}
+  budget: {kind: flops, amount: 1e12}
+compare:
+  objective.generator.width: [0.25, 0.5, 1.0]
+tune:
+  optim.lr: {low: 1e-4, high: 1e-2, log: true}
+search: {trials: 4, seeds: 3}
+"""
+
+Load = Callable[..., Experiment]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(*overrides: str, text: str = GOOD) -> Experiment:
+        file = tmp_path / "generator_size.yaml"
+        file.write_text(text, encoding="utf-8")
+        return space.load(file, overrides)
+
+    return load
+
+
+@pytest.fixture
+def refusal(load: Load, tmp_path: Path) -> Callable[..., str]:
+    """Return the one line that refuses a file, without the file's name."""
+
+    def refusal(*overrides: str, text: str = GOOD) -> str:
+        with pytest.raises(SpaceError) as caught:
+            load(*overrides, text=text)
+        line = str(caught.value)
+        assert "\n" not in line
+        file, separator, rest = line.partition(": ")
+        assert (file, separator) == (str(tmp_path / "generator_size.yaml"), ": ")
+        return rest
+
+    return refusal
+
+
+def test_a_good_file_is_an_experiment(load: Load) -> None:
+    experiment = load()
+    assert experiment.name == "generator_size"
+    assert experiment.metric is METRICS["detect/mlm/auroc"]
+    assert experiment.compare == {"objective.generator.width": (0.25, 0.5, 1.0)}
+    assert experiment.tune == {"optim.lr": Range(low=1e-4, high=1e-2, log=True)}
+    assert experiment.search.seeds == 3
+
+
+# Each is a whole kind of mistake: what is written, where the line points, what it must say.
+WRONG: dict[str, tuple[str, str, str]] = {
+    "unknown key at the top": ("colour=1", "colour", "unknown key; allowed: question, metric"),
+    "unknown key below": ("base.optim.rate=1", "base.optim.rate", "unknown key; allowed: lr,"),
+    "unknown key in a union": (
+        "base.objective.genwidth=1",
+        "base.objective.genwidth",
+        "unknown key; allowed: kind, mask_prob, masking, disc_weight, generator",
+    ),
+    "unknown key two deep": (
+        "base.objective.generator.size=1",
+        "base.objective.generator.size",
+        "unknown key; allowed: width, depth",
+    ),
+    "unknown key in an encoder": ("base.encoder.h=1", "base.encoder.h", "allowed: size, layers"),
+    "unknown compared path": ("compare.optim.rate=[1]", "base.optim.rate", "unknown key"),
+    "unknown key of a range": (
+        "tune.batch={lo: 1, high: 2}",
+        "tune.batch.lo",
+        "allowed: low, high",
+    ),
+    "missing question": ("question=", "question", "must be text, not null"),
+    "empty question": ("question=''", "question", "must not be empty"),
+    "missing budget": ("base={encoder: {size: tiny}}", "base.objective", "required, and missing"),
+    "missing kind": ("base.objective={}", "base.objective.kind", "missing; one of electra, mlm"),
+    "missing end": ("tune.batch={low: 1}", "tune.batch.high", "required, and missing"),
+    "word for a whole number": ("base.batch=a", "base.batch", "must be a whole number, not 'a'"),
+    "fraction for a whole number": ("base.batch=1.5", "base.batch", "a whole number, not 1.5"),
+    "truth for a whole number": ("base.batch=true", "base.batch", "a whole number, not true"),
+    "list for a number": ("base.optim.lr=[1]", "base.optim.lr", "must be a number, not a list"),
+    "word for a number": ("base.optim.lr=fast", "base.optim.lr", "must be a number, not 'fast'"),
+    "quoted number": ("base.optim.lr='1e-3'", "base.optim.lr", "must be a number, not '1e-3'"),
+    "number for a word": ("question=3", "question", "must be text, not 3"),
+    "word for a truth": (
+        "tune.optim.lr={low: 1, high: 2, log: base}",
+        "tune.optim.lr.log",
+        "must be true or false, not 'base'",
+    ),
+    "number for a mapping": ("base.optim=3", "base.optim", "must be a mapping with lr, "),
+    "number for a list": ("compare.batch=3", "compare.batch", "must be a list, not 3"),
+    "number for a range": ("tune.batch=3", "tune.batch", "low, high, log, step, integer, choices"),
+    "number for choices": (
+        "tune.batch={choices: 3}",
+        "tune.batch.choices",
+        "must be a list, not 3",
+    ),
+    "too small": ("base.batch=0", "base.batch", "must be at least 1, not 0"),
+    "not above": ("base.optim.lr=0", "base.optim.lr", "must be above 0, not 0"),
+    "not below": ("base.schedule.warmup=1", "base.schedule.warmup", "must be below 1, not 1"),
+    "too large": ("base.data.length=8192", "base.data.length", "must be at most 4096, not 8192"),
+    "infinite": ("base.optim.lr=.inf", "base.optim.lr", "must be a number, not '.inf'"),
+    "not a number": ("base.optim.lr=.nan", "base.optim.lr", "must be a number, not '.nan'"),
+    "beyond floats": ("base.budget.amount=1e999", "base.budget.amount", "a number, not '1e999'"),
+    "beyond compute": ("base.encoder.layers=1e308", "base", "too large to count"),
+    "unknown word": (
+        "base.schedule.kind=step",
+        "base.schedule.kind",
+        "must be one of linear, cosine, stable, constant, not 'step'",
+    ),
+    "unknown kind": (
+        "base.objective.kind=bert",
+        "base.objective.kind",
+        "must be one of electra, mlm, not 'bert'",
+    ),
+    "unknown size": ("base.encoder.size=huge", "base.encoder.size", "none of tiny, mini, small"),
+    "unknown metric": ("metric=glue", "metric", "'glue' is none of detect/unigram/auroc"),
+    "empty grid": ("compare.batch=[]", "compare.batch", "needs at least one value"),
+    "value twice": ("compare.batch=[8, 8]", "compare.batch", "a value stands twice"),
+    "wrong value in a grid": ("compare.batch=[8, a]", "base.batch", "a whole number, not 'a'"),
+    "empty choices": ("tune.batch={choices: []}", "tune.batch.choices", "empty"),
+    "turned range": ("tune.batch={low: 9, high: 8}", "tune.batch", "low 9 is not below high 8"),
+    "log range from zero": (
+        "tune.optim.lr={low: 0, high: 1, log: true}",
+        "tune.optim.lr",
+        "a log range starts above 0",
+    ),
+    "range past its field": ("tune.optim.beta1={low: 0.5, high: 1}", "base.optim.beta1", "below 1"),
+    "integer between integers": (
+        "tune.batch={low: 1.5, high: 3, integer: true}",
+        "tune.batch",
+        "integer needs a whole low, high and step",
+    ),
+    "shape without step": (
+        "tune.encoder.hidden={low: 64, high: 256, integer: true}",
+        "tune.encoder.hidden",
+        "a shape needs a step",
+    ),
+    "width that heads do not divide, on the way": (
+        "tune.encoder.hidden={low: 64, high: 68, step: 1, integer: true}",
+        "base.encoder",
+        "hidden 65 is not a multiple of its 2 heads",
+    ),
+    "encoder that its heads do not divide": (
+        "base.encoder={layers: 2, hidden: 100, ffn: 64, heads: 3, embedding: 64}",
+        "base.encoder",
+        "hidden 100 is not a multiple of its 3 heads",
+    ),
+    "tuned seed": ("tune.seeds.init={low: 1, high: 2}", "tune.seeds.init", "never tuned"),
+    "tuned budget": ("tune.budget.amount={low: 1, high: 2}", "tune.budget.amount", "never tuned"),
+    "compared and tuned": ("compare.optim.lr=[1e-3]", "tune.optim.lr", "stands under compare too"),
+    "trials without tuning": ("tune={}", "search.trials", "tune names nothing to vary"),
+    "budget below one step": (
+        "base.budget.amount=1e3",
+        "base.budget.amount",
+        "1000 flops are less than one step",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_refused_at_its_path(mistake: str, refusal: Callable[..., str]) -> None:
+    override, path, reason = WRONG[mistake]
+    line = refusal(override)
+    assert line.startswith(f"{path}: ")
+    assert reason in line
+
+
+def test_an_incomparable_metric_is_refused_with_its_own_reason(
+    refusal: Callable[..., str],
+) -> None:
+    line = refusal("metric=train/loss", "tune={}", "search.trials=1")
+    assert line.startswith("metric: train/loss cannot rank trials that differ in objective.gen")
+    assert line.endswith(METRICS["train/loss"].because)
+
+
+def test_a_whole_objective_is_as_incomparable_as_its_part(refusal: Callable[..., str]) -> None:
+    line = refusal(
+        "metric=train/loss",
+        "compare={objective: [{kind: electra}, {kind: mlm}]}",
+        "tune={}",
+        "search.trials=1",
+    )
+    assert "cannot rank trials that differ in objective:" in line
+
+
+def test_a_detection_metric_needs_a_discriminator(refusal: Callable[..., str]) -> None:
+    line = refusal("compare={}", "base.objective.kind=mlm")
+    assert line.startswith("metric: detect/mlm/auroc needs a discriminator")
+    assert "probe/" in line
+
+
+def test_a_generator_that_its_heads_do_not_divide_is_refused(refusal: Callable[..., str]) -> None:
+    width = 200 / 768
+    line = refusal("base.encoder.size=base", "base.budget.amount=1e18", "compare={}",
+                   f"base.objective.generator.width={width}")  # fmt: skip
+    assert line.startswith("base.objective.generator: ")
+    assert "200 wide, which its 3 heads" in line
+
+
+def test_a_continuous_width_is_refused_and_one_with_a_step_is_not(
+    load: Load, refusal: Callable[..., str]
+) -> None:
+    path = "tune.objective.generator.width"
+    assert "needs a step" in refusal("compare={}", path + "={low: 0.25, high: 1}")
+    assert load("compare={}", path + "={low: 0.25, high: 1, step: 0.25}").tune
+
+
+def test_widths_between_the_ends_of_a_range_are_checked_too(refusal: Callable[..., str]) -> None:
+    line = refusal(
+        "base.encoder.size=base",
+        "base.budget.amount=1e18",
+        "compare={}",
+        "tune.objective.generator.width={low: 0.25, high: 0.5, step: 0.01}",
+    )
+    assert "which its 3 heads" in line
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "none.yaml"
+    with pytest.raises(SpaceError) as caught:
+        space.load(file)
+    assert str(caught.value) == f"{file}: no such file or directory"
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="is a directory"):
+        space.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a word", "3"])
+def test_a_file_that_is_no_mapping_is_refused(text: str, refusal: Callable[..., str]) -> None:
+    assert refusal(text=text).startswith("a search space is a mapping")
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bytes.yaml"
+    file.write_bytes(b"question: \xff")
+    with pytest.raises(SpaceError, match=r"bytes\.yaml: not UTF-8 text"):
+        space.load(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [(2, "question: q\nmetric: ["), (2, "question: q\n  metric: m"), (1, "question: *none")],
+)
+def test_broken_yaml_is_refused_with_its_line(
+    line: int, text: str, refusal: Callable[..., str]
+) -> None:
+    assert refusal(text=text + "\n").startswith(
+        (f"line {line}, column", f"line {line + 1}, column")
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!python/none x", "a: 2020-13-45", "a: \x07", "? {b: 1}\n: 2"]
+)
+def test_yaml_that_is_no_plain_data_is_refused(text: str, refusal: Callable[..., str]) -> None:
+    assert "not YAML" in refusal(text=text)
+
+
+@pytest.mark.parametrize("text", ["question: &a [*a]", "question: {2020-01-01: a}"])
+def test_data_that_json_does_not_know_is_refused(text: str, refusal: Callable[..., str]) -> None:
+    assert "not plain data" in refusal(text=text)
+
+
+def test_a_key_twice_is_refused_with_its_line(refusal: Callable[..., str]) -> None:
+    assert refusal(text=GOOD + "metric: train/loss\n") == "line 12: metric: the key stands twice"
+    assert "lr: the key stands twice" in refusal(text=GOOD + "x: {lr: 1, lr: 2}\n")
+
+
+def test_a_merged_key_may_be_overridden(load: Load) -> None:
+    grid = "compare:\n  encoder: [&two {<<: {size: tiny, layers: 1}, layers: 2}]\n"
+    text = grid + GOOD.partition("compare:")[0].replace("{size: tiny}", "{<<: *two, layers: 3}")
+    experiment = load(text=text)
+    assert space.trial(experiment.base, {}).encoder.layers == 3
+    assert experiment.compare == {"encoder": ({"size": "tiny", "layers": 2},)}
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("1e-3", 1e-3), ("1E-3", 1e-3), (".5", 0.5), ("1.5e-4", 1.5e-4), ("2", 2), ("5e-1", 0.5)],
+)
+def test_numbers_are_those_of_yaml_1_2(written: str, number: float, load: Load) -> None:
+    experiment = load(f"base.optim.lr={written}", "tune={}", "search.trials=1")
+    assert space.trial(experiment.base, {}).optim.lr == number
+
+
+def test_a_round_number_with_an_exponent_is_a_whole_one(load: Load) -> None:
+    assert space.trial(load("base.batch=1e2").base, {}).batch == 100
+
+
+@pytest.mark.parametrize("override", ["base.batch", "=3", "", "base.batch=[", "base.batch=a: b: c"])
+def test_a_bad_override_is_refused_by_name(override: str, refusal: Callable[..., str]) -> None:
+    assert refusal(override).startswith(f"--set {override}: ")
+
+
+def test_a_path_through_a_number_is_refused(refusal: Callable[..., str]) -> None:
+    line = refusal("base.batch=64", "base.batch.size=1")
+    assert line == "base.batch.size: batch is 64, which has no fields"
+    line = refusal("base.batch=64", "compare={batch.size: [1]}")
+    assert line == "base.batch.size: batch is 64, which has no fields"
+
+
+@pytest.mark.parametrize("path", ["objective.generator.width", "optim.lr"])
+def test_a_base_is_a_trial_even_where_every_cell_writes_over_it(
+    path: str, refusal: Callable[..., str]
+) -> None:
+    assert refusal(f"base.{path}=wide").startswith(f"base.{path}: must be a number, not 'wide'")
+
+
+def test_overrides_reach_dotted_paths_in_order(load: Load) -> None:
+    experiment = load("base.optim.lr=1e-3", "base.optim.lr=2e-3", "search.seeds=7", "tune={}",
+                      "search.trials=1")  # fmt: skip
+    assert space.trial(experiment.base, {}).optim.lr == 2e-3
+    assert experiment.search.seeds == 7
+
+
+def test_overrides_replace_a_grid_and_a_range_by_dotted_path(load: Load) -> None:
+    experiment = load("compare.objective.generator.width=[0.5]", "tune.optim.lr={choices: [1e-3]}")
+    assert experiment.compare == {"objective.generator.width": (0.5,)}
+    assert experiment.tune == {"optim.lr": Choices(choices=(1e-3,))}
+
+
+def test_overrides_add_sections_that_a_file_lacks(load: Load) -> None:
+    experiment = load("compare.objective.mask_prob=[0.15, 0.25]", "base.seeds.init=3")
+    assert set(experiment.compare) == {"objective.generator.width", "objective.mask_prob"}
+    assert space.trial(experiment.base, {}).seeds.init == 3
+
+
+def test_cells_are_the_full_grid(load: Load) -> None:
+    experiment = load("compare.batch=[64, 128]")
+    cells = space.cells(experiment)
+    assert len(cells) == 6
+    assert len({json.dumps(cell) for cell in cells}) == 6
+    assert space.cells(load("compare={}")) == ({},)
+
+
+def test_a_named_size_is_a_start_that_fields_override(load: Load) -> None:
+    base = load("base.encoder.layers=3").base
+    built = space.trial(base, {"encoder.size": "mini"})
+    assert built.encoder.layers == 3
+    assert built.encoder.hidden == SIZES["mini"].hidden
+
+
+def test_settings_change_neither_the_base_nor_each_other(load: Load) -> None:
+    base = load().base
+    before, settings = deepcopy(base), {"encoder": {"size": "mini"}, "encoder.layers": 3}
+    assert space.trial(base, settings).encoder.layers == 3
+    assert base == before
+    assert settings == {"encoder": {"size": "mini"}, "encoder.layers": 3}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_part_outlives_its_whole_in_any_order(turned: bool, load: Load) -> None:
+    pairs = [("objective", {"kind": "electra", "mask_prob": 0.4}), ("objective.mask_prob", 0.2)]
+    built = space.trial(load().base, dict(reversed(pairs) if turned else pairs))
+    assert built.objective == Electra(kind="electra", mask_prob=0.2)
+
+
+def test_objectives_can_be_compared_whole(load: Load) -> None:
+    experiment = load(
+        "compare={objective: [{kind: electra}, {kind: mlm}]}", "metric=probe/pos/accuracy"
+    )
+    kinds = [space.trial(experiment.base, cell).objective for cell in space.cells(experiment)]
+    assert kinds == [Electra(kind="electra"), Mlm(kind="mlm")]
+
+
+def test_whole_numbers_and_scales_of_init_can_be_tuned(load: Load) -> None:
+    assert load("tune.batch={low: 32, high: 128, integer: true}").tune
+    assert load("tune.batch={low: 32, high: 128, step: 32, integer: true}").tune
+    assert load("tune.encoder.init_std={low: 1e-2, high: 1e-1, log: true}").tune
+    assert load("tune.encoder.dropout={low: 0, high: 0.2}").tune
+
+
+words = st.sampled_from([*WRONG]).map(lambda mistake: WRONG[mistake][0].partition("=")[2])
+values = words | st.text(max_size=8) | st.integers().map(str) | st.floats().map(str)
+paths = st.sampled_from(
+    [*(override.partition("=")[0] for override, _, _ in WRONG.values()), "compare", "base", "a\nb"]
+)
+
+
+@given(overrides=st.lists(st.builds("{}={}".format, paths, values), max_size=3))
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_anything_written_loads_or_is_refused_in_one_line(overrides: list[str], load: Load) -> None:
+    try:
+        load(*overrides)
+    except SpaceError as error:
+        line = str(error)
+    else:
+        return
+    assert len(line.splitlines()) == 1
+    assert "generator_size.yaml: " in line
+
+
+def valid(document: dict[str, Any]) -> bool:
+    return bool(Draft202012Validator(space.json_schema()).is_valid(document))
+
+
+def test_the_schema_is_one_and_accepts_a_good_file() -> None:
+    Draft202012Validator.check_schema(space.json_schema())
+    assert valid(plain(GOOD))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["x", "base.x", "base.encoder.x", "base.objective.x", "base.objective.generator.x",
+     "tune.optim.lr.x", "search.x"],
+)  # fmt: skip
+def test_the_schema_refuses_an_unknown_key(path: str) -> None:
+    document = plain(GOOD)
+    document["base"]["objective"]["generator"] = {}
+    *parents, last = path.replace("optim.lr", "optim/lr").split(".")
+    inner = document
+    for parent in parents:
+        inner = inner[parent.replace("/", ".")]
+    assert valid(document)
+    inner[last] = 1
+    assert not valid(document)
+
+
+def test_the_schema_wants_a_size_or_every_field_of_an_encoder() -> None:
+    document = plain(GOOD)
+    document["base"]["encoder"] = {"layers": 2}
+    assert not valid(document)
+    shape = {"layers": 2, "hidden": 64, "ffn": 64, "heads": 1, "embedding": 64}
+    document["base"]["encoder"] = shape
+    assert valid(document)
+
+
+def plain(text: str) -> Any:
+    """Read YAML as an editor that knows YAML 1.2 does."""
+    return json.loads(json.dumps(space._parse(text)))
+
+
+def test_the_shipped_schema_is_the_one_that_the_code_derives() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == json.dumps(space.json_schema(), indent=2) + "\n"
+
+
+def test_the_schema_is_printed_by_one_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lab.space"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == SCHEMA.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_shipped_search_space_loads_and_fits_the_schema(file: Path) -> None:
+    assert space.load(file).name == file.stem
+    validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    validator.validate(plain(file.read_text(encoding="utf-8")))

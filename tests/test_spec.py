@@ -1,0 +1,185 @@
+"""The nouns: shapes follow the paper, and content decides identity."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from lab import spec
+from lab.budget import Budget
+from lab.spec import SIZES, Electra, Encoder, Generator, Mlm, Seeds, Trial, content_hash
+
+settings = hypothesis_settings(deadline=None)
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+contents = st.dictionaries(st.text(), leaves | st.dictionaries(st.text(), leaves), max_size=6)
+ratios = st.floats(0, 1, exclude_min=True)
+
+
+def trial() -> Trial:
+    return Trial(
+        encoder=SIZES["tiny"],
+        objective=Electra(kind="electra"),
+        budget=Budget(kind="flops", amount=1e12),
+    )
+
+
+def other(value: Any) -> Any:
+    """Return a value of the same type that a hash must tell apart; no check is asked."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value * 2 + 1
+        case _:
+            return f"{value}-other"
+
+
+def changes(noun: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every copy of `noun` that differs from it in one leaf, with the leaf's path."""
+    for field in fields(noun):
+        value = getattr(noun, field.name)
+        inner = changes(value) if is_dataclass(value) else [("", other(value))]
+        for path, changed in inner:
+            if isinstance(noun, Encoder) and field.name in {"hidden", "heads"}:
+                changed = {"hidden": 2 * value, "heads": 1}[field.name]
+            yield f"{field.name}.{path}".strip("."), replace(noun, **{field.name: changed})
+
+
+CHANGES = dict(changes(trial()))
+
+
+def test_equal_content_has_an_equal_fingerprint() -> None:
+    assert trial().fingerprint("text") == trial().fingerprint("text")
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_any_changed_field_changes_the_fingerprint(path: str) -> None:
+    assert CHANGES[path].fingerprint("text") != trial().fingerprint("text")
+
+
+def test_every_field_of_a_trial_is_changed_above() -> None:
+    assert {path.partition(".")[0] for path in CHANGES} == {f.name for f in fields(Trial)}
+    assert {"objective.generator.width", "seeds.mask", "optim.eps"} <= CHANGES.keys()
+    assert len({changed.fingerprint("text") for changed in CHANGES.values()}) == len(CHANGES)
+
+
+def test_the_objective_changes_the_fingerprint() -> None:
+    mlm = replace(trial(), objective=Mlm(kind="mlm"))
+    assert mlm.fingerprint("text") != trial().fingerprint("text")
+
+
+def test_other_text_or_other_code_is_another_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trial().fingerprint("text")
+    assert trial().fingerprint("other text") != before
+    monkeypatch.setattr(spec, "__version__", "0.0.other")
+    assert trial().fingerprint("text") != before
+
+
+@given(content=contents)
+@settings
+def test_a_content_hash_does_not_see_the_order_of_keys(content: dict[str, object]) -> None:
+    turned = dict(reversed(content.items()))
+    assert content_hash(turned) == content_hash(content)
+    assert len(content_hash(content)) == 12
+
+
+@given(number=st.integers(0, 1_000), seed=st.integers(0, 1_000))
+@settings
+def test_a_repeat_moves_every_seed_and_repeat_zero_moves_none(number: int, seed: int) -> None:
+    seeds = Seeds(init=seed, order=seed + 1, mask=seed + 2)
+    moved = seeds.repeat(number)
+    assert seeds.repeat(0) == seeds
+    for name in ("init", "order", "mask"):
+        assert getattr(moved, name) - getattr(seeds, name) == number
+
+
+@given(a=st.integers(0, 50), b=st.integers(0, 50))
+@settings
+def test_repeats_add_up(a: int, b: int) -> None:
+    assert Seeds().repeat(a).repeat(b) == Seeds().repeat(a + b)
+
+
+# Paper, table 6: ratio, then the generator's width, heads, ffn and layers.
+@pytest.mark.parametrize(
+    ("size", "ratio", "hidden", "heads", "layers"),
+    [("small", 1 / 4, 64, 1, 12), ("base", 1 / 3, 256, 4, 12), ("large", 1 / 4, 256, 4, 24)],
+)
+def test_generators_have_the_papers_shapes(
+    size: str, ratio: float, hidden: int, heads: int, layers: int
+) -> None:
+    shape = Generator(width=ratio).of(SIZES[size])
+    assert (shape.hidden, shape.heads, shape.layers) == (hidden, heads, layers)
+    assert shape.ffn == 4 * hidden
+    assert shape.embedding == SIZES[size].embedding  # the table is shared
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_whole_ratio_is_the_discriminators_shape(size: str) -> None:
+    assert Generator(width=1.0, depth=1.0).of(SIZES[size]) == SIZES[size]
+
+
+@pytest.mark.parametrize(("depth", "layers"), [(0.5, 6), (1 / 3, 4), (0.01, 1)])
+def test_depth_is_an_axis_of_its_own(depth: float, layers: int) -> None:
+    shape = Generator(width=1.0, depth=depth).of(SIZES["base"])
+    assert shape == replace(SIZES["base"], layers=layers)
+
+
+def refusal(encoder: Encoder, width: float) -> str:
+    """Return why `width` makes no generator; empty where it makes one."""
+    try:
+        Generator(width=width).of(encoder)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("size", SIZES)
+@given(width=ratios, depth=ratios)
+@settings
+def test_a_generator_is_a_valid_encoder_no_larger_than_its_discriminator(
+    size: str, width: float, depth: float
+) -> None:
+    encoder = SIZES[size]
+    assume(not refusal(encoder, width))
+    shape = Generator(width=width, depth=depth).of(encoder)
+    assert shape.hidden % shape.heads == 0
+    assert 1 <= shape.hidden <= encoder.hidden
+    assert 1 <= shape.layers <= encoder.layers
+
+
+def test_a_refused_width_names_its_heads() -> None:
+    assert "200 wide, which its 3 heads" in refusal(SIZES["base"], 200 / 768)
+
+
+@pytest.mark.xfail(strict=True, reason="Generator.of rounds its hint to 6 digits: 198 becomes 197")
+@pytest.mark.parametrize("hidden", [200, 511, 700])
+def test_the_width_that_a_refusal_suggests_is_accepted(hidden: int) -> None:
+    hint = re.search(r"([\d.]+) is the nearest", refusal(SIZES["base"], hidden / 768))
+    assert hint
+    assert not refusal(SIZES["base"], float(hint[1]))
+
+
+@pytest.mark.parametrize("hidden", [100, 101])
+def test_heads_must_divide_an_encoders_width(hidden: int) -> None:
+    with pytest.raises(ValueError, match=f"hidden {hidden} is not a multiple of its 3 heads"):
+        Encoder(layers=1, hidden=hidden, ffn=8, heads=3, embedding=8)
+
+
+def test_the_named_sizes_are_those_of_the_paper() -> None:
+    shapes = {
+        name: (size.layers, size.hidden, size.ffn, size.heads, size.embedding)
+        for name, size in SIZES.items()
+    }
+    assert shapes["small"] == (12, 256, 1024, 4, 128)
+    assert shapes["base"] == (12, 768, 3072, 12, 768)
+    assert shapes["large"] == (24, 1024, 4096, 16, 1024)
+
+
+def test_a_trial_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        trial().batch = 1  # type: ignore[misc]

@@ -1,0 +1,243 @@
+"""The store, against a real MLflow on SQLite: nothing twice, nothing lost, errors in a line."""
+
+import dataclasses
+import math
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from lab import frames, spec
+from lab.metrics import METRICS
+from lab.space import trial
+from lab.store import Store, StoreError, connect, default_uri, label
+
+METRIC = "detect/bigram/auroc"
+WIDTH = "objective.generator.width"
+BASE: dict[str, spec.Value] = {
+    "encoder": {"size": "tiny"},
+    "objective": {"kind": "electra"},
+    "budget": {"kind": "flops", "amount": 1e12},
+}
+
+
+def experiment(name: str, **changes: object) -> spec.Experiment:
+    asked = spec.Experiment(
+        name=name,
+        question="Does it?",
+        metric=METRICS[METRIC],
+        base=BASE,
+        compare={WIDTH: (0.25, 0.5)},
+        tune={},
+        search=spec.Search(),
+        resources=spec.Resources(),
+    )
+    return dataclasses.replace(asked, **changes)
+
+
+JOB = spec.Job(
+    number=0,
+    role="repeat",
+    cell={WIDTH: 0.25},
+    tuned={},
+    repeat=1,
+    trial=trial(BASE, {WIDTH: 0.25}),
+)
+
+
+def row(step: int, **more: float) -> spec.Row:
+    spent = {"steps": step, "tokens": 4_096 * step, "flops": 2.5e9 * step, "seconds": 0.5 * step}
+    return {f"spent/{k}": float(v) for k, v in spent.items()} | {METRIC: 0.5 + step / 1_000} | more
+
+
+def outcome(*rows: spec.Row, state: spec.State = "finished", reason: str = "") -> spec.Outcome:
+    return spec.Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=9.0, busy=8.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("store")
+    connect(default_uri(made))  # the schema takes seconds, so one for all tests
+    return made
+
+
+@pytest.fixture
+def uri(folder: Path) -> str:
+    return default_uri(folder)
+
+
+def begun(uri: str, folder: Path, name: str) -> Store:
+    store = Store(uri, folder / "artifacts")
+    store.begin(experiment(name), {"commit": "abc"}, {"space.yaml": "question: Does it?\n"})
+    return store
+
+
+def children(uri: str, name: str) -> list[object]:
+    client = connect(uri)
+    known = client.get_experiment_by_name(name).experiment_id
+    return list(client.search_runs([known], "tags.`lab.kind` = 'trial'"))
+
+
+def test_store_gives_back_what_was_written(uri: str, folder: Path) -> None:
+    store = begun(uri, folder, "back")
+    store.start(JOB, "f0")
+    store.end("f0", outcome(row(0), row(40, **{"train/loss": 3.5}), row(80)))
+    store.close("finished", {"slots": 2.0, "wall_seconds": math.nan})
+    read = frames.load(uri, "back")
+    assert read.sweep["question"] == "Does it?"
+    assert read.sweep["commit"] == "abc"
+    assert read.sweep["state"] == "finished"
+    assert read.measures == {"slots": 2.0}
+    assert read.texts == {"space.yaml": "question: Does it?\n"}
+    one = read.trials.iloc[0]
+    assert (one["cell"], one["repeat"], one[WIDTH], one["objective.kind"]) == (
+        "width 0.25",
+        1,
+        0.25,
+        "electra",
+    )
+    assert (one["score"], one["untrained"], one["train/loss"]) == (0.58, 0.5, 3.5)
+    assert one["achieved"] == pytest.approx(0.2)
+    assert one["slot/seconds"] == 9.0
+    assert list(read.curves["step"]) == [0, 40, 80]
+    assert read.reference == "width 0.5"  # the default width, which the base does not spell
+
+
+def test_score_is_also_stored_over_compute_and_data(uri: str, folder: Path) -> None:
+    store = begun(uri, folder, "axes")
+    store.start(JOB, "f0")
+    store.end("f0", outcome(row(0), row(40)))
+    client, (run,) = connect(uri), children(uri, "axes")
+    steps = {
+        name: [p.step for p in client.get_metric_history(run.info.run_id, f"{name}/{METRIC}")]
+        for name in ("by_gflops", "by_ktokens")
+    }
+    assert steps == {"by_gflops": [0, 100], "by_ktokens": [0, 163]}
+
+
+def test_killed_sweep_goes_on_without_doubling_runs_or_points(uri: str, folder: Path) -> None:
+    first = begun(uri, folder, "killed")
+    first.start(JOB, "f0")
+    first.log("f0", [row(0), row(40)])
+    del first  # killed: neither end nor close
+    again = begun(uri, folder, "killed")
+    again.start(JOB, "f0")
+    again.log("f0", [row(0), row(40), row(80)])
+    again.end("f0", outcome(row(0), row(40), row(80), row(120)))
+    again.close("finished", {})
+    read = frames.load(uri, "killed")
+    assert len(children(uri, "killed")) == len(read.trials) == 1
+    assert list(read.trials["state"]) == ["finished"]
+    (run,) = children(uri, "killed")
+    points = connect(uri).get_metric_history(run.info.run_id, METRIC)
+    assert [point.step for point in points] == [0, 40, 80, 120]
+
+
+def test_finished_trial_is_left_as_it_is(uri: str, folder: Path) -> None:
+    for score in (0.5, 0.9):
+        store = begun(uri, folder, "done")
+        store.start(JOB, "f0")
+        store.end("f0", outcome(row(0), row(40) | {METRIC: score}))
+        store.close("finished", {})
+    assert list(frames.load(uri, "done").trials["score"]) == [0.5]
+
+
+def test_failed_trial_is_taken_up_again(uri: str, folder: Path) -> None:
+    for end in (outcome(row(0), state="failed", reason="out of memory"), outcome(row(0), row(40))):
+        store = begun(uri, folder, "retry")
+        store.start(JOB, "f0")
+        store.end("f0", end)
+    trials = frames.load(uri, "retry").trials
+    assert list(trials["state"]) == ["finished"]
+    assert list(trials["reason"]) == [""]
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("finished", "FINISHED"),
+        ("stopped", "KILLED"),
+        ("interrupted", "KILLED"),
+        ("diverged", "FAILED"),
+        ("failed", "FAILED"),
+    ],
+)
+def test_state_shows_in_mlflow(uri: str, folder: Path, state: spec.State, status: str) -> None:
+    store = begun(uri, folder, f"state-{state}")
+    store.start(JOB, "f0")
+    store.end("f0", outcome(row(0), state=state, reason="because"))
+    (run,) = children(uri, f"state-{state}")
+    assert run.info.status == status
+    assert run.data.tags["lab.reason"] == "because"
+
+
+def test_score_of_an_unfinished_trial_is_no_score(uri: str, folder: Path) -> None:
+    store = begun(uri, folder, "unfinished")
+    store.start(JOB, "f0")
+    store.end("f0", outcome(row(0), row(40), state="stopped"))
+    assert frames.load(uri, "unfinished").trials["score"].isna().all()
+
+
+def test_numbers_that_are_not_finite_are_left_out(uri: str, folder: Path) -> None:
+    store = begun(uri, folder, "nan")
+    store.start(JOB, "f0")
+    store.end("f0", outcome(row(0), row(40) | {METRIC: math.nan, "train/loss": math.inf}))
+    read = frames.load(uri, "nan")
+    assert "train/loss" not in read.curves
+    assert list(read.curves[METRIC].isna()) == [False, True]
+
+
+def test_changed_sweep_is_another_run_and_the_last_opened_is_read(uri: str, folder: Path) -> None:
+    store = begun(uri, folder, "changed")
+    store.close("finished", {})
+    store.begin(experiment("changed", question="Another?"), {}, {})
+    assert frames.load(uri, "changed").sweep["question"] == "Another?"
+
+
+def test_unknown_name_is_one_line_with_the_names_there_are(uri: str, folder: Path) -> None:
+    begun(uri, folder, "known")
+    with pytest.raises(frames.FramesError, match=r"^nothing: .*known") as caught:
+        frames.load(uri, "nothing")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("foo://there", "write sqlite:"),
+        ("mlruns", "file stores"),
+        ("file:///somewhere/mlruns", "file stores"),
+        ("sqlite://", "no database file"),
+        ("http://127.0.0.1:9", "no MLflow server answers"),
+    ],
+)
+def test_unreadable_uri_is_one_line(
+    uri: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreError, match=says) as caught:
+        Store(uri, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a database, and longer than its header would be" * 10)
+    for bad in (tmp_path, tmp_path / "file", tmp_path / "file" / "mlflow.db"):
+        with pytest.raises(StoreError) as caught:
+            connect(f"sqlite:///{bad}")
+        assert "\n" not in str(caught.value)
+
+
+def test_locked_database_is_one_line(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "mlflow.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked"):
+            connect(default_uri(tmp_path))
+        other.rollback()
+    other.close()
+
+
+def test_labels_are_short_unless_they_collide() -> None:
+    assert label({"optim.lr": 0.0015, "batch": 64}) == "lr 0.0015, batch 64"
+    collide = label({"encoder.layers": 2, "other.layers": 4, "data": {"vocab": 512}})
+    assert collide == 'encoder.layers 2, other.layers 4, data {"vocab": 512}'
