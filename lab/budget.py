@@ -73,7 +73,7 @@ class Budget(Noun):
                 assert_never(self.kind)
 
     def steps(self, cost: Cost) -> int | None:
-        """Return how many steps of `cost` come nearest to the budget; None if only a clock knows."""
+        """Return how many steps of `cost` come nearest to it; None where only a clock knows."""
         match self.kind:
             case "flops":
                 return round(self.amount / cost.flops)

@@ -6,7 +6,6 @@ model that the lab trains once. No trial influences any of them, so unlike a los
 trial's own generator they can rank trials (trap 1). Made once for each text, by the driver.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from lab.train import train
 
 _TOKENS = 32_768  # held-out positions: the AUROC's own noise is then near .004
 _SHARE = 0.15
-_FROZEN_TOKENS = 6_000_000  # or one epoch, where the text is smaller
+_FROZEN_TOKENS = 4_000_000  # or one epoch, where the text is smaller
 _SEED = 20_03_10555  # the paper's number; any constant would do
 _STREAMS = {name: 16 + place for place, name in enumerate(CORRUPTIONS)}
 
@@ -50,13 +49,11 @@ def frozen_trial(data: Data, tokens: int) -> Trial:
         encoder=SIZES["tiny"],
         objective=MlmSettings(kind="mlm", mask_prob=_SHARE),
         data=data,
-        batch=max(1, 4_096 // data.length),
+        batch=max(1, 2_048 // data.length),
         optim=Optim(),
         budget=Budget(kind="tokens", amount=min(_FROZEN_TOKENS, tokens)),
         seeds=Seeds(init=_SEED, order=_SEED, mask=_SEED),
     )
-
-
 
 
 def prepare(
@@ -70,7 +67,9 @@ def prepare(
         cache: folder to keep the file in.
         progress: called with the share of the frozen model's training that is done.
     """
-    identity = content_hash([corpus.fingerprint, repr(frozen_trial(data, corpus.train_NT.size)), _TOKENS])
+    identity = content_hash(
+        [corpus.fingerprint, repr(frozen_trial(data, corpus.train_NT.size)), _TOKENS]
+    )
     file = cache / f"held-out-{identity}.npz"
     if not file.exists():
         model = _frozen_model(corpus, data, progress)
@@ -78,7 +77,7 @@ def prepare(
         arrays |= {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
         with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
             np.savez(partial, allow_pickle=False, **arrays)
-        os.replace(partial.name, file)
+        File(partial.name).replace(file)
     return file
 
 

@@ -8,7 +8,6 @@ trials map into memory.
 import hashlib
 import json
 import lzma
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -83,7 +82,7 @@ def prepare(data: Data, cache: File) -> File:
         partial = File(tempfile.mkdtemp(dir=cache, prefix="partial-"))
         try:
             _write(data, partial)
-            os.replace(partial, folder)
+            partial.replace(folder)
         except OSError:
             if not folder.exists():  # another sweep may have finished the same text first
                 raise
@@ -118,7 +117,7 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         N = len(self._windows_NT)
         places_B = np.arange(step * self._size, (step + 1) * self._size)
-        rows_B = np.array([self._row(place // N, place % N) for place in places_B])
+        rows_B = np.array([self._row(*divmod(place, N)) for place in places_B.tolist()])
         ids_BT = torch.from_numpy(self._windows_NT[rows_B].astype(np.int64))
         return Batch(ids_BT, torch.from_numpy(rows_B))
 
@@ -165,8 +164,8 @@ def _write(data: Data, folder: File) -> None:
     )
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     for file, wanted in (("train.npy", False), ("held_out.npy", True)):
-        chosen = (ids for ids, held in zip(encoded, held_out, strict=True) if held is wanted)
-        rows = [window for ids in chosen for window in windows(ids, data.length)]
+        split = (ids for ids, held in zip(encoded, held_out, strict=True) if held is wanted)
+        rows = [window for ids in split for window in windows(ids, data.length)]
         np.save(folder / file, np.array(rows, dtype=np.uint16))
     tokenizer.save(str(folder / "tokenizer.json"))
     facts = {"fingerprint": _fingerprint(data), **asdict(data)}
@@ -174,14 +173,33 @@ def _write(data: Data, folder: File) -> None:
 
 
 def train_tokenizer(texts: Iterator[str], vocab: int) -> Tokenizer:
-    """Train lower-case WordPiece with BERT's normalisation and splitting."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """Train lower-case WordPiece with BERT's normalisation and splitting.
+
+    The library numbers the alphabet in the order of a hash map and breaks ties between merges by
+    number, so the same text would give another vocabulary each time. Hence twice: once to find
+    the alphabet, once with its order given.
+    """
+    kept = list(texts)
+    alphabet = sorted(set(_train(kept, 0, SPECIAL)) - set(SPECIAL))
+    pieces = _train(kept, vocab, (*SPECIAL, *alphabet))
+    tokenizer = _split_as_bert(models.WordPiece(pieces, unk_token=SPECIAL[UNK]))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
+
+
+def _train(texts: list[str], vocab: int, first: tuple[str, ...]) -> dict[str, int]:
+    tokenizer = _split_as_bert(models.WordPiece(unk_token=SPECIAL[UNK]))
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab, special_tokens=list(SPECIAL), show_progress=False
+        vocab_size=vocab, special_tokens=list(first), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.get_vocab()
+
+
+def _split_as_bert(model: models.WordPiece) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
 
 

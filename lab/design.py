@@ -28,12 +28,14 @@ def grid(tune: Mapping[Path, Distribution], trials: int) -> list[dict[Path, Valu
     ranges = sum(isinstance(distribution, Range) for distribution in tune.values())
     fixed = int(np.prod([len(d.choices) for d in tune.values() if isinstance(d, Choices)]))
     levels = max(1, int((trials / fixed) ** (1 / ranges) + 1e-9)) if ranges else 1
-    axes = []
+    axes: list[list[Value]] = []
     for distribution in tune.values():
-        count = len(distribution.choices) if isinstance(distribution, Choices) else levels
-        places = (np.arange(count) + 0.5) / count if count == 1 else np.arange(count) / (count - 1)
+        if isinstance(distribution, Choices):
+            axes.append(list(distribution.choices))
+            continue
+        places = np.arange(levels) / (levels - 1) if levels > 1 else np.array([0.5])
         places = np.minimum(places, np.nextafter(1.0, 0.0))
-        axes.append(dict.fromkeys(value_at(distribution, float(u)) for u in places))
+        axes.append(list(dict.fromkeys(value_at(distribution, float(u)) for u in places)))
     return [dict(zip(tune, values, strict=True)) for values in itertools.product(*axes)][:trials]
 
 
@@ -61,12 +63,13 @@ def value_at(distribution: Distribution, place: float) -> Value:
             value = low + int(place * (high - low + 1))
         case Range(low=low, high=high):
             value = low + place * (high - low)
-    return round(value) if distribution.integer else float(f"{value:.6g}")
+    if distribution.integer:
+        return round(value)
+    digits = 6 if distribution.step is None else 15  # rounding must not leave the step's grid
+    return min(max(float(f"{value:.{digits}g}"), low), high)
 
 
-def _point(
-    tune: Mapping[Path, Distribution], places: npt.NDArray[np.float64]
-) -> dict[Path, Value]:
+def _point(tune: Mapping[Path, Distribution], places: npt.NDArray[np.float64]) -> dict[Path, Value]:
     return {
         path: value_at(distribution, float(place))
         for (path, distribution), place in zip(tune.items(), places, strict=True)

@@ -9,11 +9,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path as File
 
-from lab import corruption, data, live, provenance, record, runner, space
-from lab.runner import Work
+from lab import corruption, data, live, provenance, record, space
 from lab.search import Search
 from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
 from lab.store import Store
+from lab.work import Work, slots
 
 # A failed trial may have been the machine's fault; these two say something about the setting.
 _SETTLED: tuple[State, ...] = ("finished", "diverged")
@@ -33,7 +33,7 @@ class Driver:
         self._storage = storage
         self._store = store
         self._search = Search(experiment, f"sqlite:///{storage}/optuna.db")
-        self._slots = runner.slots(experiment.resources)
+        self._slots = slots(experiment.resources)
         self._board = live.Board(experiment.metric, self._search.jobs, self._slots)
         self._view = live.view(self._board)
         self._texts: dict[Data, tuple[File, File]] = {}
@@ -47,7 +47,9 @@ class Driver:
             command: what a person would type to do it again; kept with the results.
         """
         began = time.monotonic()
-        datas = {space.trial(self._experiment.base, cell).data for cell in space.cells(self._experiment)}
+        datas = {
+            space.trial(self._experiment.base, cell).data for cell in space.cells(self._experiment)
+        }
         for each in sorted(datas, key=repr):
             self._prepared(each)
         self._begin(command)
@@ -57,6 +59,8 @@ class Driver:
             with self._view:
                 self._first = self.next()
                 if self._first is not None:
+                    from lab import runner  # ray takes seconds to import
+
                     ready = time.monotonic()
                     runner.run(self, self._experiment.resources, self._storage / "ray")
                     wall = time.monotonic() - ready
@@ -155,7 +159,7 @@ class Driver:
         """Return the text and the frozen corruptions, made once for each content."""
         if settings not in self._texts:
             cache = self._storage / "cache"
-            print(f"text: {settings.source}, {settings.vocab} WordPieces, windows of {settings.length}", flush=True)
+            print(f"text: {settings.vocab} WordPieces, windows of {settings.length}", flush=True)
             text = data.prepare(settings, cache)
             corpus = data.open_corpus(text)
             said = 0.0

@@ -161,7 +161,12 @@ def _paper_vocabulary(encoder: Encoder, v: int) -> Mapping[str, float]:
 
 def _paper_detection(encoder: Encoder) -> Mapping[str, float]:
     h = encoder.hidden
-    return {"hidden": 2 * h * h, "hidden_bias": h, "hidden_activation": _ACTIVATION * h, "logit": 2 * h}
+    return {
+        "hidden": 2 * h * h,
+        "hidden_bias": h,
+        "hidden_activation": _ACTIVATION * h,
+        "logit": 2 * h,
+    }
 
 
 def _sum(terms: Mapping[str, float]) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.errors import UserError
 from lab.metrics import METRICS, Metric
 from lab.spec import Path, Value
 from lab.store import connect, database, label
@@ -20,7 +21,7 @@ BASE = "base"  # the only cell's name where nothing is compared
 _TEXTS = ("space.yaml", "environment.txt", "diff.patch")
 
 
-class FramesError(ValueError):
+class FramesError(UserError):
     """Nothing can be read under that name; the message is one line for a person."""
 
 

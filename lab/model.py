@@ -35,7 +35,8 @@ class Embeddings(nn.Module):
         """Return the sum, normalised with `norm: post`, shape (B, T, e); every type is 0."""
         T = ids_BT.shape[1]
         fixed_Te = self.position_embeddings.weight[:T] + self.token_type_embeddings.weight[0]
-        return self.norm(self.word_embeddings(ids_BT) + fixed_Te)
+        embedded_BTe: Tensor = self.norm(self.word_embeddings(ids_BT) + fixed_Te)
+        return embedded_BTe
 
 
 class Block(nn.Module):
@@ -53,11 +54,13 @@ class Block(nn.Module):
         self._heads, self._dropout, self._pre = shape.heads, shape.dropout, shape.norm == "pre"
 
     def forward(self, x_BTh: Tensor, seen_B11T: Tensor | None) -> Tensor:
+        """Return the block's output; `seen_B11T` is false where nobody may look."""
         if self._pre:
             x_BTh = x_BTh + self._attend(self.attention_norm(x_BTh), seen_B11T)
             return x_BTh + self._feed(self.output_norm(x_BTh))
         x_BTh = self.attention_norm(x_BTh + self._attend(x_BTh, seen_B11T))
-        return self.output_norm(x_BTh + self._feed(x_BTh))
+        normed_BTh: Tensor = self.output_norm(x_BTh + self._feed(x_BTh))
+        return normed_BTh
 
     def _attend(self, x_BTh: Tensor, seen_B11T: Tensor | None) -> Tensor:
         B, T, h = x_BTh.shape
@@ -103,7 +106,7 @@ class Encoder(nn.Module):
         return self.every_layer(ids_BT, text_BT)[-1]
 
     def every_layer(self, ids_BT: Tensor, text_BT: Tensor) -> list[Tensor]:
-        """Return the hidden states, shape (B, T, h): the blocks' input, then each block's output."""
+        """Return hidden states, shape (B, T, h): the blocks' input, then each block's output."""
         # Without padding no mask, which is faster; on a GPU the question would wait for it.
         unpadded = text_BT.device.type == "cpu" and bool(text_BT.all())
         seen_B11T = None if unpadded else text_BT[:, None, None, :]

@@ -26,7 +26,8 @@ def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) ->
     key = _mix(_mix(torch.tensor(seed * 8 + stream, device=example_B.device)) + step)
     counter_N = torch.arange(1, count + 1, device=example_B.device) * _GOLDEN
     bits_BN = _mix(_mix(key + example_B * _GOLDEN)[:, None] + counter_N)
-    return (_shift(bits_BN, 40).to(torch.float32) + 0.5) / 2**24
+    uniform_BN: Tensor = (_shift(bits_BN, 40).to(torch.float32) + 0.5) / 2**24
+    return uniform_BN.clamp(max=1 - 2**-24)  # float32 rounds the topmost half unit up to 1
 
 
 # SplitMix64 (Steele, Lea and Flood 2014) in int64: multiplication wraps as in uint64.
@@ -43,4 +44,4 @@ def _mix(x: Tensor) -> Tensor:
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Shift right and fill with zeros, which `>>` on signed integers does not."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+    return torch.bitwise_and(x >> bits, 2 ** (64 - bits) - 1)

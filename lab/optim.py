@@ -23,11 +23,13 @@ class Adam(Optimizer):
         self._settings = settings
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """Update every parameter that has a gradient."""
         settings = self._settings
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue  # torch._foreach refuses an empty list
             for parameter in parameters:
                 if not self.state[parameter]:
                     self.state[parameter]["mean"] = torch.zeros_like(parameter)

@@ -73,12 +73,12 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}, {duration(cell.seconds)}")
     runs = sum(cell.runs for cell in plan)
-    flops = sum(cell.runs * (cell.flops or 0) for cell in plan)
+    total = sum(cell.runs * (cell.flops or 0) for cell in plan)
     hours = sum(cell.runs * cell.seconds for cell in plan) / slots / 3_600
     memory = max(cell.memory for cell in plan)
     lines += [
         "",
-        f"cells: {len(plan)}   trials: {runs}   FLOPs: {flops:.4g}   slots: {slots}",
+        f"cells: {len(plan)}   trials: {runs}   FLOPs: {total:.4g}   slots: {slots}",
         f"estimate: {hours:.2g} hours, {memory / 2**30:.2g} GiB a trial beside the libraries "
         f"({_basis(experiment)})",
     ]
@@ -92,14 +92,14 @@ def _basis(experiment: Experiment) -> str:
 
 
 def _core_speed() -> float:
-    """Return FLOP/s of a small fp32 matrix product on this machine, one thread or as numpy has."""
+    """Return FLOP/s of a small fp32 matrix product on one core, by processor time."""
     a, b = np.ones((2_048, 128), np.float32), np.ones((128, 512), np.float32)
     a @ b
-    began, rounds = time.perf_counter(), 0
-    while time.perf_counter() - began < 0.2:
+    began, rounds = time.process_time(), 0
+    while time.process_time() - began < 0.2:
         a @ b
         rounds += 1
-    return rounds * 2 * 2_048 * 128 * 512 / (time.perf_counter() - began)
+    return rounds * 2 * 2_048 * 128 * 512 / (time.process_time() - began)
 
 
 def _memory(trial: Trial) -> float:

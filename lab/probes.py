@@ -7,6 +7,7 @@ zero. Nothing is drawn by chance, so the same encoder gets the same score to the
 Letters: N labelled units (words or sentences), L layers, h hidden width, W windows, T positions.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -68,8 +69,12 @@ def windows(tokenizer: Tokenizer, task: Task, split: Split, length: int) -> Wind
     sentences = read(task, split)
     rows = list(_cut(tokenizer, sentences, length - 2, by_word=task == "pos"))
     return Windows(
-        ids_WT=torch.tensor([[CLS, *ids, SEP] + [PAD] * (length - 2 - len(ids)) for ids, _ in rows]),
-        unit_WT=torch.tensor([[-1, *units, -1] + [-1] * (length - 2 - len(units)) for _, units in rows]),
+        ids_WT=torch.tensor(
+            [[CLS, *ids, SEP] + [PAD] * (length - 2 - len(ids)) for ids, _ in rows]
+        ),
+        unit_WT=torch.tensor(
+            [[-1, *units, -1] + [-1] * (length - 2 - len(units)) for _, units in rows]
+        ),
         labels_N=torch.tensor([label for labels in sentences.labels for label in labels]),
         classes=sentences.classes,
     )
@@ -80,12 +85,15 @@ def _cut(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Yield (tokens, unit of each token) of at most `room`; by word, only first tokens count."""
     unit = 0
-    encodings = tokenizer.encode_batch([list(words) for words in sentences.words], is_pretokenized=True)
+    encodings = tokenizer.encode_batch(
+        [list(words) for words in sentences.words], is_pretokenized=True
+    )
     for words, encoding in zip(sentences.words, encodings, strict=True):
-        units, previous = [], None
-        for word in encoding.word_ids:
-            first, previous = word != previous, word
-            units.append((unit + word if first else -1) if by_word else unit)
+        word_T = [-1, *(word for word in encoding.word_ids if word is not None)]
+        units = [
+            (unit + word if word != before else -1) if by_word else unit
+            for before, word in itertools.pairwise(word_T)
+        ]
         unit += len(words) if by_word else 1
         for start in range(0, len(units), room):
             yield encoding.ids[start : start + room], units[start : start + room]

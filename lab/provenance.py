@@ -15,7 +15,9 @@ def facts() -> dict[str, str]:
     return {
         "version": __version__,
         "commit": commit or "none",
-        "dirty": str(bool(commit and _git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "dirty": str(
+            bool(commit and _git("status", "--porcelain", "--untracked-files=no"))
+        ).lower(),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",

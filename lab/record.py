@@ -7,7 +7,6 @@ has it is complete, and its trial is not trained again. MLflow is filled from th
 
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path as File
 
@@ -61,4 +60,4 @@ def finite(row: Row) -> bool:
 def _write(file: File, content: object) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, file)
+    partial.replace(file)

@@ -19,10 +19,11 @@ import jinja2
 import pandas as pd
 
 from lab import flops, plots, stats
-from lab.frames import Frames, FramesError, load
+from lab.errors import UserError
+from lab.frames import Frames, load
 from lab.metrics import METRICS
 from lab.stats import Answer, Cell, Interval
-from lab.store import StoreError, default_uri
+from lab.store import default_uri
 
 _NONE = "–"
 _MINUS = "−"
@@ -41,7 +42,7 @@ _CARRIED = {
 }
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """The report cannot be written there; the message is one line for a person."""
 
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         print(write(load(asked.tracking_uri, asked.name), asked.out))
-    except (FramesError, StoreError, ReportError) as error:
+    except UserError as error:
         print(f"lab.report: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -319,11 +320,9 @@ def _scores_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> 
     fidelity = stats.fidelity(frames).set_index("metric")
     names = [n for n in METRICS if n in runs and runs[n].notna().any()]
     labels = [] if result is None else [cell.label for cell in result.cells]
-    means = {
-        (cell, n): float(v)
-        for cell, run in runs.groupby("cell")
-        for n, v in run[names].mean().items()
-    }
+    curves = frames.curves
+    untrained = curves[(curves["step"] == 0) & curves["number"].isin(runs["number"])]
+    by_cell = dict(list(runs.groupby("cell")))
     defined = fidelity["rank_correlation"].dropna()
     says = "No other score can be ranked against it."
     if len(defined):
@@ -336,12 +335,23 @@ def _scores_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> 
         [
             name,
             METRICS[name].direction,
-            *(score(means[label, name]) for label in labels),
+            _spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
+            *(_spread(by_cell[label][name]) for label in labels),
             "ranks" if name == frames.metric.name else _rank(fidelity, name),
         ]
         for name in names
     ]
-    return Table(says=says, head=("score", "better", *labels, "rank correlation (n)"), rows=rows)
+    head = ("score", "better", "untrained", *labels, "rank correlation (n)")
+    return Table(says=says, head=head, rows=rows)
+
+
+def _spread(values: "pd.Series[float]") -> str:
+    """Return mean ± sd (n); a score that was never taken is a dash."""
+    known = values.dropna()
+    if known.empty:
+        return "–"
+    spread = f" ± {score(float(known.std()))}" if len(known) > 1 else ""
+    return f"{score(float(known.mean()))}{spread} ({len(known)})"
 
 
 def _rank(fidelity: pd.DataFrame, name: str) -> str:

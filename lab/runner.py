@@ -1,4 +1,4 @@
-"""Ray Tune carries jobs out: one worker a slot, in an actor that lives from trial to trial.
+"""Ray Tune carries work out: one trial a slot, in an actor that lives from trial to trial.
 
 The only room that imports ray. What to run, where it is recorded and who watches is the
 `Source`'s business; here is only how work reaches actors and its end comes back.
@@ -6,71 +6,34 @@ The only room that imports ray. What to run, where it is recorded and who watche
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path as File
-from typing import Any, Protocol
+from typing import Any
 
-from lab.spec import Resources, Trial
-
-os.environ.update(
+os.environ.update(  # before the import, which reads them
     RAY_USAGE_STATS_ENABLED="0",  # no telemetry
     RAY_AIR_NEW_OUTPUT="0",  # the sweep has a table of its own
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
 )
 
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+
+from lab.spec import Resources
+from lab.work import Source, Work, slots
+
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """A trial, ready to run: everything is in place on storage that all machines see.
-
-    Attributes:
-        trial: what to run.
-        folder: of its record.
-        text: folder of the prepared text.
-        held_out: file of the frozen corruptions.
-    """
-
-    trial: Trial
-    folder: File
-    text: File
-    held_out: File
-
-
-class Source(Protocol):
-    """Where work comes from and where its ends are told, all in the driver's one thread."""
-
-    def next(self) -> Work | None:
-        """Return work for a free slot; None where there is none now."""
-
-    def done(self) -> bool:
-        """Return whether no work is left and none is out."""
-
-    def scored(self, work: Work) -> None:
-        """Hear that a new point stands in the work's record."""
-
-    def ended(self, work: Work, error: str | None) -> None:
-        """Hear that work has ended; `error` where its process died before it could record it."""
-
-
-def slots(resources: Resources) -> int:
-    """Return how many trials run at once on this machine."""
-    if resources.slots:
-        return resources.slots
-    return max(1, len(os.sched_getaffinity(0)) // resources.cpus)
 
 
 def run(source: Source, resources: Resources, storage: File) -> None:
     """Start Ray here, run everything that `source` has, and stop Ray.
 
-    Raises:
-        KeyboardInterrupt: the user stopped it; what ended is recorded.
+    Args:
+        source: the driver.
+        resources: of each trial, and how many run at once.
+        storage: folder for what Tune itself writes.
     """
-    import ray
-    from ray import tune
-
     count = slots(resources)
     ray.init(
         address="local",
@@ -80,73 +43,75 @@ def run(source: Source, resources: Resources, storage: File) -> None:
         logging_level="ERROR",
         object_store_memory=_OBJECT_STORE,
         _node_ip_address="127.0.0.1",  # nothing listens beyond loopback
-        _temp_dir=tempfile.mkdtemp(prefix="lab-", dir="/tmp"),  # noqa: S108 - sockets need it short
+        # A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
+        _temp_dir=tempfile.mkdtemp(prefix="lab-", dir="/tmp"),
     )
+    works: dict[str, Work] = {}
     try:
-        _tune(tune, source, resources, count, storage)
+        tune.Tuner(
+            tune.with_resources(_in_actor, {"CPU": resources.cpus, "GPU": resources.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Asker(source, resources, works),
+                num_samples=-1,
+                max_concurrent_trials=count,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(storage.resolve()),
+                callbacks=[_Watcher(source, works)],
+                verbose=0,
+            ),
+        ).fit()
     finally:
         ray.shutdown()
 
 
-def _tune(tune: Any, source: Source, resources: Resources, count: int, storage: File) -> None:
-    from ray.tune.search import Searcher
+class _Asker(Searcher):
+    """Hands out the source's work, and returns its ends."""
 
-    works: dict[str, Work] = {}
+    def __init__(self, source: Source, resources: Resources, works: dict[str, Work]) -> None:
+        super().__init__()
+        self._source, self._resources, self._works = source, resources, works
 
-    class Asker(Searcher):  # type: ignore[misc]
-        """Hands out the source's work, and returns its ends."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        work = self._source.next()
+        if work is None:
+            finished: str = Searcher.FINISHED
+            return finished if self._source.done() else None
+        self._works[trial_id] = work
+        return {"work": work, "resources": self._resources}
 
-        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-            work = source.next()
-            if work is None:
-                return Searcher.FINISHED if source.done() else None
-            works[trial_id] = work
-            return {"work": work, "resources": resources}
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        del result  # the record has it
+        if trial_id in self._works:
+            reason = "its process died before it could say why" if error else None
+            self._source.ended(self._works.pop(trial_id), reason)
 
-        def on_trial_complete(
-            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-        ) -> None:
-            del result  # the record has it
-            if trial_id in works:
-                reason = "its process died before it could say why" if error else None
-                source.ended(works.pop(trial_id), reason)
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: the search resumes from its own records."""
 
-        def save(self, checkpoint_path: str) -> None:
-            """Keep nothing: the search resumes from its own records."""
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is kept."""
 
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing is kept."""
 
-    class Watcher(tune.Callback):  # type: ignore[misc, name-defined]
-        """Passes on that a trial has reported."""
+class _Watcher(tune.Callback):
+    """Passes on that a trial has reported."""
 
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            del iteration, trials
-            if trial.trial_id in works:
-                source.scored(works[trial.trial_id])
+    def __init__(self, source: Source, works: dict[str, Work]) -> None:
+        self._source, self._works = source, works
 
-    tuner = tune.Tuner(
-        tune.with_resources(_in_actor, {"CPU": resources.cpus, "GPU": resources.gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=Asker(),
-            num_samples=-1,
-            max_concurrent_trials=count,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(storage.resolve()),
-            callbacks=[Watcher()],
-            verbose=0,
-        ),
-    )
-    tuner.fit()
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        del iteration, trials
+        if trial.trial_id in self._works:
+            self._source.scored(self._works[trial.trial_id])
 
 
 def _in_actor(config: dict[str, Any]) -> None:
     """Run one trial in a Tune actor, which was used before and will be again."""
     import torch
-    from ray import tune
 
     from lab import trial
 

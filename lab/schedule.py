@@ -25,7 +25,7 @@ class Schedule(Noun):
         decay: share of the run spent falling; read by `stable` alone.
     """
 
-    kind: Literal["linear", "cosine", "stable", "constant"] = "linear"
+    kind: Literal["linear", "cosine", "stable", "constant"] = "stable"
     warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     decay: Annotated[float, Ge(0), Le(1)] = 0.2
 
@@ -44,7 +44,9 @@ class Schedule(Noun):
                 return 0.5 * (1.0 + math.cos(math.pi * progress))
             case "stable":
                 start = 1.0 - self.decay
-                return 1.0 if progress <= start else 1.0 - math.sqrt((progress - start) / self.decay)
+                return (
+                    1.0 if progress <= start else 1.0 - math.sqrt((progress - start) / self.decay)
+                )
             case "constant":
                 return 1.0
             case _:

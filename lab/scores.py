@@ -47,7 +47,9 @@ def probing(objective: Objective, tokenizer: Tokenizer) -> Row:
     """Return each probe's accuracy on a learned mix of the encoder's layers."""
     training = objective.training
     objective.eval()
-    row = {f"probe/{task}/accuracy": accuracy(objective.encoder, tokenizer, task) for task in PROBES}
+    row = {
+        f"probe/{task}/accuracy": accuracy(objective.encoder, tokenizer, task) for task in PROBES
+    }
     objective.train(training)
     return row
 

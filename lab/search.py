@@ -6,7 +6,9 @@ tell are ours, so each trial is recorded as what it is: COMPLETE with its score,
 diverged or broke, and none RUNNING that nobody runs.
 """
 
+import json
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
@@ -127,22 +129,24 @@ class _Cell:
         return index < self.trials and index not in self._asked
 
     def ask(self, index: int) -> dict[Path, Value]:
-        """Start point `index`, and return its nuisances: those of an earlier run, if there was one."""
+        """Start point `index`, and return its nuisances, an earlier run's if there was one."""
         self._asked.add(index)
         if index not in self._ended:
             fixed = self._tuned.get(index) or self._designed(index)
             if fixed is not None:
-                self._study.enqueue_trial(fixed)
+                self._study.enqueue_trial({path: _stored(v) for path, v in fixed.items()})
             trial = self._study.ask({path: _optuna(d) for path, d in self._tune.items()})
             trial.set_user_attr(_INDEX, index)
             self._running[index] = trial
-            self._tuned[index] = fixed if fixed is not None else dict(trial.params)
+            self._tuned[index] = fixed if fixed is not None else self._read(trial.params)
         return self._tuned[index]
 
     def tell(self, index: int, outcome: Outcome) -> None:
         """Record a point's end, in the study too unless it holds it already."""
         name = self._experiment.metric.name
         score = outcome.rows[-1][name] if outcome.state == "finished" else None
+        if score is not None and not math.isfinite(score):
+            score = None
         self._scores[index] = score
         if trial := self._running.pop(index, None):
             trial.set_user_attr("state", outcome.state)
@@ -176,12 +180,18 @@ class _Cell:
         """Learn what the study holds; a trial that a killed driver left running ends here."""
         for trial in self._study.get_trials(deepcopy=False):
             index = trial.user_attrs.get(_INDEX)
+            if trial.state == TrialState.WAITING:  # killed before it was asked for
+                self._study.ask()  # only what runs can end
             if not trial.state.is_finished():
                 self._study.tell(trial.number, state=TrialState.FAIL)
             elif index is not None and "state" in trial.user_attrs:
                 self._ended.add(index)
             if index is not None:
-                self._tuned[index] = dict(trial.params)
+                self._tuned[index] = self._read(trial.params)
+
+    def _read(self, params: dict[Path, Value]) -> dict[Path, Value]:
+        """Return values as the search space has them, from those that the study stores."""
+        return {path: _value(self._tune[path], param) for path, param in params.items()}
 
 
 def _startup(experiment: Experiment) -> int:
@@ -200,19 +210,27 @@ def _sampler(experiment: Experiment) -> BaseSampler:
             )
 
 
+def _stored(value: Value) -> Value:
+    """Return what stands for a value in Optuna, which stores no lists and mappings."""
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def _value(distribution: Distribution, stored: Value) -> Value:
+    if isinstance(distribution, Choices):
+        return next(choice for choice in distribution.choices if _stored(choice) == stored)
+    return stored
+
+
 def _optuna(distribution: Distribution) -> BaseDistribution:
-    match distribution:
-        case Choices(choices=choices):
-            return CategoricalDistribution(choices)  # type: ignore[arg-type]
-        case _ if distribution.integer:
-            step = int(distribution.step or 1)
-            return IntDistribution(
-                int(distribution.low), int(distribution.high), log=distribution.log, step=step
-            )
-        case _:
-            return FloatDistribution(
-                distribution.low, distribution.high, log=distribution.log, step=distribution.step
-            )
+    if isinstance(distribution, Choices):
+        return CategoricalDistribution([_stored(choice) for choice in distribution.choices])  # type: ignore[misc]
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None:  # Optuna wants `high` on the step's grid
+        steps = int((high - low) / step + 1e-9)
+        high = float(f"{low + step * steps:.15g}")
+    if distribution.integer:
+        return IntDistribution(int(low), int(high), log=distribution.log, step=int(step or 1))
+    return FloatDistribution(low, high, log=distribution.log, step=step)
 
 
 def _identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
@@ -223,6 +241,7 @@ def _identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
             "cell": settings,
             "tune": {path: asdict(distribution) for path, distribution in experiment.tune.items()},
             "sampler": [experiment.search.sampler, experiment.search.seed],
+            "grid": experiment.search.trials if experiment.search.sampler == "grid" else 0,
             "metric": experiment.metric.name,
         }
     )

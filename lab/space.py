@@ -20,6 +20,7 @@ from annotated_types import MinLen
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from lab.errors import UserError
 from lab.flops import step_cost
 from lab.metrics import METRICS, Metric
 from lab.noun import Noun
@@ -40,7 +41,7 @@ from lab.spec import (
 _T = TypeVar("_T")
 
 
-class SpaceError(ValueError):
+class SpaceError(UserError):
     """A search space that cannot be run; the message is one line for a person."""
 
     def __init__(self, message: str) -> None:

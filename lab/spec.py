@@ -59,7 +59,7 @@ class Encoder(Noun):
 # Paper, table 6 (small, base, large). tiny and mini are the lab's: tiny for two CPU cores.
 SIZES: dict[str, Encoder] = {
     "tiny": Encoder(
-        layers=2, hidden=128, ffn=512, heads=2, embedding=128, init_std=0.05, dropout=0, norm="pre"
+        layers=2, hidden=128, ffn=512, heads=4, embedding=128, init_std=0.05, dropout=0, norm="pre"
     ),
     "mini": Encoder(
         layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0, norm="pre"
@@ -85,18 +85,20 @@ class Generator(Noun):
     def of(self, encoder: Encoder) -> Encoder:
         """Return the generator's shape beside `encoder`.
 
-        As `run_pretraining.get_generator_config`: ffn = 4 x hidden and max(1, hidden / 64)
-        heads (but rounded, so that 0.333 of 768 is 256). The embedding width stays, because the table is shared.
+        As `run_pretraining.get_generator_config`: ffn = 4 x hidden, and as many heads of the
+        encoder's head width as fit, at least one (64 at the paper's sizes). Rounded, so that
+        0.333 of 768 is 256. The embedding width stays, because the table is shared.
 
         Raises:
             ValueError: the width is no multiple of the heads it calls for.
         """
         hidden = max(1, round(encoder.hidden * self.width))
-        heads = max(1, hidden // 64)
+        head_width = encoder.hidden // encoder.heads
+        heads = max(1, hidden // head_width)
         if hidden % heads:
             raise ValueError(
                 f"width {self.width:g} makes the generator {hidden} wide, which its {heads} heads "
-                f"(one for each 64) do not divide; "
+                f"(one for each {head_width}) do not divide; "
                 f"{hidden // heads * heads / encoder.hidden:g} is the nearest below that they do"
             )
         return replace(
@@ -158,7 +160,7 @@ class Data(Noun):
     source: Literal["embedded"] = "embedded"
     share: Annotated[float, Interval(gt=0, le=1)] = 1.0
     vocab: Annotated[int, Interval(ge=300, le=65_536)] = 2_048
-    length: Annotated[int, Interval(ge=8, le=4_096)] = 32
+    length: Annotated[int, Interval(ge=8, le=4_096)] = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +177,10 @@ class Optim(Noun):
         clip: largest norm of the joint gradient.
     """
 
-    lr: Annotated[float, Gt(0)] = 1.5e-3
+    lr: Annotated[float, Gt(0)] = 1e-3
     generator_lr: Annotated[float, Gt(0)] = 1.0
     beta1: _Share = 0.9
-    beta2: _Share = 0.999
+    beta2: _Share = 0.98
     eps: Annotated[float, Gt(0)] = 1e-6
     weight_decay: Annotated[float, Ge(0)] = 0.01
     clip: Annotated[float, Gt(0)] = 1.0

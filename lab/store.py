@@ -19,6 +19,7 @@ from pathlib import Path as File
 from typing import Any
 from urllib.parse import unquote
 
+from lab.errors import UserError
 from lab.space import SpaceError, cells, trial
 from lab.spec import Experiment, Job, Outcome, Path, Row, State, Value, content_hash
 
@@ -36,7 +37,7 @@ _BATCH = 900  # MLflow refuses more than 1,000 metrics in one request
 _TAG = 8_000  # and longer tags
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
     """The store cannot be used; the message is one line for a person."""
 
 

@@ -6,18 +6,19 @@ command goes on where the first was stopped, or just writes the report.
 """
 
 import argparse
-import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path as File
 
 from lab import space
-from lab.store import Store, StoreError, default_uri
+from lab.errors import UserError
+from lab.store import Store, default_uri
 
 
-class PlaceError(ValueError):
+class PlaceError(UserError):
     """A folder that cannot be written; the message is one line for a person."""
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _main(given)
-    except (space.SpaceError, StoreError, PlaceError) as error:
+    except UserError as error:
         print(f"lab.sweep: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -63,28 +64,30 @@ def _main(given: argparse.Namespace) -> int:
     experiment = space.load(given.file, tuple(given.overrides))
     if given.dry_run:
         from lab import plan
-        from lab.runner import slots
+        from lab.work import slots
 
         print(plan.text(experiment, plan.estimate(experiment), slots(experiment.resources)))
         return 0
     for folder, option in ((given.storage, "--storage"), (given.reports, "--reports")):
         _writable(folder, option)
-    from lab.driver import Driver
-
     uri = given.tracking_uri or default_uri(given.storage)
     store = Store(uri, given.storage / "artifacts")
+    given.storage.mkdir(parents=True, exist_ok=True)
+    from lab.driver import Driver
+
     Driver(experiment, given.storage.resolve(), store).run(_command(given))
     return _conclude(experiment.name, uri, given)
 
 
 def _conclude(name: str, uri: str, given: argparse.Namespace) -> int:
-    from lab import frames, report
+    from lab import frames, report, stats
 
     table = frames.load(uri, name)
     page = report.write(table, given.reports)
-    print(f"\n{report.answer(table)}\n")
+    print(f"\n{report.headline(stats.answer(table))}\n")
     print(f"report:    {page}")
-    print(f"MLflow UI: {shlex.join([sys.executable, '-m', 'mlflow', 'ui', '--backend-store-uri', uri])}")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    print(f"MLflow UI: {shlex.join(command)}")
     return 0
 
 
@@ -96,11 +99,11 @@ def _command(given: argparse.Namespace) -> str:
 
 
 def _writable(folder: File, option: str) -> None:
-    probe = folder / f".writable-{os.getpid()}"
+    """Refuse a folder that cannot be made or written, and leave nothing behind either way."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
     except OSError as error:
         why = (error.strerror or "no access").lower()
         raise PlaceError(f"{option} {folder}: cannot be written: {why}") from None

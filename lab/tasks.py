@@ -44,7 +44,9 @@ def read(task: Task, split: Split) -> Sentences:
     nothing is tuned on it.
     """
     known = {label: place for place, label in enumerate(_labels(task))}
-    chosen = _spread([row for row in _rows(task) if _split(task, row) == split], _LIMITS[task, split])
+    chosen = _spread(
+        [row for row in _rows(task) if _split(task, row) == split], _LIMITS[task, split]
+    )
     return Sentences(
         words=tuple(tuple(_words(task, row)) for row in chosen),
         labels=tuple(tuple(known.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
@@ -77,7 +79,8 @@ def _split(task: Task, row: dict[str, Any]) -> str:
 
 
 def _words(task: Task, row: dict[str, Any]) -> list[str]:
-    return row["words"] if task == "pos" else row["text"].split()
+    words: list[str] = row["words"] if task == "pos" else row["text"].split()
+    return words
 
 
 def _row_labels(task: Task, row: dict[str, Any]) -> list[str]:

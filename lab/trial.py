@@ -14,7 +14,7 @@ from lab.spec import Outcome, Row, State, Trial
 from lab.train import Step, train
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """A loss or score that is no number any more."""
 
 
@@ -54,9 +54,9 @@ def run(
             rows.append(row)
             report(row)
             busy = time.perf_counter() - ready
-    except Diverged as error:
+    except DivergedError as error:
         state, reason = "diverged", str(error)
-    except Exception as error:  # noqa: BLE001 - any other ending is the record's to tell
+    except Exception as error:  # any other ending is the record's to tell
         state, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
     outcome = Outcome(
         state=state,
@@ -123,13 +123,13 @@ class _Means:
         """Return the means and start anew.
 
         Raises:
-            Diverged: one of them is not finite.
+            DivergedError: one of them is not finite.
         """
         means = {name: (value / self._steps).item() for name, value in self._sums.items()}
         self._sums, self._steps, self._taken = {}, 0, means
         if not record.finite(means):
             worst = next(name for name, value in means.items() if not record.finite({name: value}))
-            raise Diverged(f"{worst} is not finite")
+            raise DivergedError(f"{worst} is not finite")
         return means
 
     def last(self) -> Row:

@@ -164,7 +164,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "width that heads do not divide, on the way": (
         "tune.encoder.hidden={low: 64, high: 68, step: 1, integer: true}",
         "base.encoder",
-        "hidden 65 is not a multiple of its 2 heads",
+        "hidden 65 is not a multiple of its 4 heads",
     ),
     "encoder that its heads do not divide": (
         "base.encoder={layers: 2, hidden: 100, ffn: 64, heads: 3, embedding: 64}",

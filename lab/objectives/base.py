@@ -62,4 +62,5 @@ def mean(value: Tensor, where: Tensor) -> Tensor:
 
 def entropy(share: Tensor) -> Tensor:
     """Return the loss of always answering with the base rate `share`, in nats (trap 8)."""
-    return torch.special.entr(share) + torch.special.entr(1 - share)
+    nats: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
+    return nats

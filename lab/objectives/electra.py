@@ -38,6 +38,7 @@ class Electra(Detector):
         self._seed = trial.seeds.mask
 
     def forward(self, batch: Batch, step: int) -> Loss:
+        """Return both losses on one masking and one sample of it."""
         settings, seed = self._settings, self._seed
         text_BT = batch.ids_BT != PAD
         masked = mask(
@@ -79,12 +80,17 @@ class Electra(Detector):
     def generate(self, ids_BT: Tensor, slots_BK: Tensor, text_BT: Tensor) -> Tensor:
         """Return the generator's logits at the masked slots only, shape (B, K, V) (trap 5)."""
         hidden_BKh = at_slots(self.generator(ids_BT, text_BT), slots_BK)
-        return self.vocabulary(hidden_BKh, self.encoder.embeddings.word_embeddings.weight)
+        table_Ve = self.encoder.embeddings.word_embeddings.weight
+        logits_BKV: Tensor = self.vocabulary(hidden_BKh, table_Ve)
+        return logits_BKV
 
     def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
-        return self.detection(self.encoder(ids_BT, text_BT))
+        """Return the discriminator's logits, shape (B, T)."""
+        logits_BT: Tensor = self.detection(self.encoder(ids_BT, text_BT))
+        return logits_BT
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the discriminator's parameters, then those that are the generator's alone."""
         kept = [*self.encoder.parameters(), *self.detection.parameters()]
         known = {id(parameter) for parameter in kept}
         own = [*self.generator.parameters(), *self.vocabulary.parameters()]

@@ -60,7 +60,7 @@ def mask(
         case "code":
             drawn_BK = noise.uniform(seed, noise.MASK, step, batch.example_B, K)
             # Candidates first, in their order; draw an index among them.
-            order_BT = (~candidate_BT).to(torch.uint8).argsort(1, stable=True)
+            order_BT = (~candidate_BT).to(torch.uint8).argsort(stable=True, dim=1)
             slots_BK = order_BT.gather(1, (drawn_BK * candidates_B[:, None]).long())
             becomes_BT = noise.uniform(seed, noise.KEEP, step, batch.example_B, length) >= _KEPT
             becomes_BK = becomes_BT.gather(1, slots_BK)  # one fate a position, also if drawn twice

@@ -25,6 +25,7 @@ class Mlm(Objective):
         self._seed = trial.seeds.mask
 
     def forward(self, batch: Batch, step: int) -> Loss:
+        """Return the mean cross-entropy over the used slots."""
         masked = mask(
             batch,
             mask_prob=self._settings.mask_prob,
@@ -49,7 +50,10 @@ class Mlm(Objective):
     def generate(self, ids_BT: Tensor, slots_BK: Tensor, text_BT: Tensor) -> Tensor:
         """Return logits at the masked slots, shape (B, K, V)."""
         hidden_BKh = at_slots(self.encoder(ids_BT, text_BT), slots_BK)
-        return self.vocabulary(hidden_BKh, self.encoder.embeddings.word_embeddings.weight)
+        table_Ve = self.encoder.embeddings.word_embeddings.weight
+        logits_BKV: Tensor = self.vocabulary(hidden_BKh, table_Ve)
+        return logits_BKV
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the only network there is."""
         return {"encoder": [*self.encoder.parameters(), *self.vocabulary.parameters()]}

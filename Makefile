@@ -1,0 +1,31 @@
+# Two commands matter: `make sweep` and `make test`. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: sweep test install check ui
+
+sweep: install
+	$(BIN)/python -m lab.sweep search_spaces/gen_ratio.yaml
+
+test: check
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check lab tests
+	$(BIN)/ruff check lab tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: install
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db --host 127.0.0.1
+
+install: $(READY)
+
+# constraints.txt pins the versions that were tested together; bytecode is compiled here, once,
+# because a sweep starts many processes.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --compile --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)

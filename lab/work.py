@@ -1,0 +1,48 @@
+"""Work as the driver hands it to whatever carries it out."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Protocol
+
+from lab.spec import Resources, Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A trial, ready to run: everything is in place on storage that all machines see.
+
+    Attributes:
+        trial: what to run.
+        folder: of its record.
+        text: folder of the prepared text.
+        held_out: file of the frozen corruptions.
+    """
+
+    trial: Trial
+    folder: File
+    text: File
+    held_out: File
+
+
+class Source(Protocol):
+    """Where work comes from and where its ends are told, all in the driver's one thread."""
+
+    def next(self) -> Work | None:
+        """Return work for a free slot; None where there is none now."""
+
+    def done(self) -> bool:
+        """Return whether no work is left and none is out."""
+
+    def scored(self, work: Work) -> None:
+        """Hear that a new point stands in the work's record."""
+
+    def ended(self, work: Work, error: str | None) -> None:
+        """Hear that work has ended; `error` where its process died before it could record it."""
+
+
+def slots(resources: Resources) -> int:
+    """Return how many trials run at once on this machine."""
+    if resources.slots:
+        return resources.slots
+    return max(1, len(os.sched_getaffinity(0)) // resources.cpus)

@@ -1,0 +1,207 @@
+"""The encoder and its heads against transformers, and each part against its definition."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.model import DetectionHead, Encoder, VocabularyHead, at_slots, initialise
+from lab.spec import SIZES, Generator
+from lab.spec import Encoder as Shape
+
+VOCAB, LENGTH = 60, 12
+PROJECTED = Shape(layers=3, hidden=24, ffn=40, heads=3, embedding=8, dropout=0)
+STRAIGHT = replace(PROJECTED, embedding=24)
+PRE = replace(PROJECTED, norm="pre")
+IDS_BT = torch.randint(VOCAB, (5, LENGTH), generator=torch.Generator().manual_seed(0))
+ALL_BT = torch.ones(5, LENGTH, dtype=torch.bool)
+PADDED_BT = torch.arange(LENGTH) < torch.tensor([12, 9, 3, 1, 11])[:, None]
+
+Model = Callable[..., Any]
+shapes = pytest.mark.parametrize("shape", [PROJECTED, STRAIGHT], ids=["projected", "straight"])
+texts = pytest.mark.parametrize("text_BT", [ALL_BT, PADDED_BT], ids=["unpadded", "padded"])
+
+
+def random(module: nn.Module, seed: int = 1) -> Any:
+    """Give every weight, biases and LayerNorm included, a value of its own."""
+    chance = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, parameter.mean().item(), 0.2, chance)
+    return module.eval()
+
+
+@shapes
+@texts
+@torch.no_grad()
+def test_discriminator_is_transformers_electra(
+    shape: Shape, text_BT: Tensor, transformers_model: Model
+) -> None:
+    encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(DetectionHead(shape))
+    reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
+    expected_BT = reference(IDS_BT, attention_mask=text_BT.long()).logits
+    found_BT = head(encoder(IDS_BT, text_BT))
+    assert expected_BT.std() > 0.1
+    torch.testing.assert_close(found_BT[text_BT], expected_BT[text_BT], atol=1e-5, rtol=0)
+
+
+@shapes
+@texts
+@torch.no_grad()
+def test_generator_is_transformers_electra_at_the_slots(
+    shape: Shape, text_BT: Tensor, transformers_model: Model
+) -> None:
+    encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(VocabularyHead(shape, VOCAB))
+    reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
+    expected_BTV = reference(IDS_BT, attention_mask=text_BT.long()).logits
+    slots_BK = torch.tensor([[0, 11, 3], [8, 8, 1], [2, 1, 0], [0, 0, 0], [5, 6, 7]])
+    table_Ve = encoder.embeddings.word_embeddings.weight
+    found_BKV = head(at_slots(encoder(IDS_BT, text_BT), slots_BK), table_Ve)
+    expected_BKV = torch.stack([expected_BTV[b, slots] for b, slots in enumerate(slots_BK)])
+    assert found_BKV.shape == (5, 3, VOCAB)
+    torch.testing.assert_close(found_BKV, expected_BKV, atol=1e-5, rtol=0)
+
+
+@shapes
+@texts
+@torch.no_grad()
+def test_every_layer_is_transformers_hidden_states(
+    shape: Shape, text_BT: Tensor, transformers_model: Model
+) -> None:
+    encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(DetectionHead(shape))
+    reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
+    expected = reference(
+        IDS_BT, attention_mask=text_BT.long(), output_hidden_states=True
+    ).hidden_states
+    found = encoder.every_layer(IDS_BT, text_BT)
+    assert len(found) == len(expected) == shape.layers + 1
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours[text_BT], theirs[text_BT], atol=1e-5, rtol=0)
+    assert encoder(IDS_BT, text_BT).equal(found[-1])
+
+
+def pre_norm(encoder: Encoder, shape: Shape, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+    """Return the last layer by the definition: x + f(norm(x)) twice a block, a norm at the end."""
+    tables = encoder.embeddings
+    positions = torch.arange(ids_BT.shape[1])
+    x = tables.word_embeddings(ids_BT) + tables.position_embeddings(positions)
+    x = encoder.embeddings_project(x + tables.token_type_embeddings(torch.zeros_like(ids_BT)))
+    d = shape.hidden // shape.heads
+    for block in encoder.layers:
+        normed = F.layer_norm(
+            x, (shape.hidden,), block.attention_norm.weight, block.attention_norm.bias, 1e-12
+        )
+        mixed = []
+        for head in range(shape.heads):
+            own = slice(head * d, (head + 1) * d)
+            q, k, v = (part(normed)[..., own] for part in (block.query, block.key, block.value))
+            scores_BTT = q @ k.mT / math.sqrt(d)
+            scores_BTT = scores_BTT.masked_fill(~text_BT[:, None, :], -torch.inf)
+            mixed.append(scores_BTT.softmax(-1) @ v)
+        x = x + block.attention_output(torch.cat(mixed, -1))
+        normed = F.layer_norm(
+            x, (shape.hidden,), block.output_norm.weight, block.output_norm.bias, 1e-12
+        )
+        x = x + block.output(F.gelu(block.intermediate(normed)))
+    last = encoder.final_norm
+    return F.layer_norm(x, (shape.hidden,), last.weight, last.bias, 1e-12)
+
+
+@texts
+@torch.no_grad()
+def test_pre_norm_is_its_definition(text_BT: Tensor) -> None:
+    encoder = random(Encoder(PRE, VOCAB, LENGTH))
+    expected_BTh = pre_norm(encoder, PRE, IDS_BT, text_BT)
+    found_BTh = encoder(IDS_BT, text_BT)
+    torch.testing.assert_close(found_BTh[text_BT], expected_BTh[text_BT], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [PROJECTED, PRE], ids=["post", "pre"])
+@torch.no_grad()
+def test_padding_does_not_reach_the_text(shape: Shape) -> None:
+    encoder = random(Encoder(shape, VOCAB, LENGTH))
+    other_BT = torch.where(PADDED_BT, IDS_BT, 7)
+    first, second = encoder(IDS_BT, PADDED_BT), encoder(other_BT, PADDED_BT)
+    assert first[PADDED_BT].equal(second[PADDED_BT])
+    alone = encoder(IDS_BT[1:2, :9], ALL_BT[1:2, :9])
+    torch.testing.assert_close(first[1:2, :9], alone, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_dropout_acts_in_training_alone() -> None:
+    shape = replace(PROJECTED, dropout=0.1)
+    encoder = random(Encoder(shape, VOCAB, LENGTH))
+    assert encoder(IDS_BT, ALL_BT).equal(encoder(IDS_BT, ALL_BT))
+    encoder.train()
+    assert not encoder(IDS_BT, ALL_BT).equal(encoder(IDS_BT, ALL_BT))
+
+
+def test_small_has_the_parameters_of_the_paper() -> None:
+    small, vocab, length = SIZES["small"], 30_522, 512
+    narrow = Generator(width=1 / 4).of(small)
+    with torch.device("meta"):
+        discriminator = [Encoder(small, vocab, length), DetectionHead(small)]
+        body, head = Encoder(narrow, vocab, length), VocabularyHead(narrow, vocab)
+    body.embeddings = discriminator[0].embeddings
+    shared = {p for part in discriminator for p in part.parameters()}
+    own = {p for part in (body, head) for p in part.parameters()} - shared
+    assert sum(p.numel() for p in shared) == 13_549_057
+    assert sum(p.numel() for p in own) == pytest.approx(0.65e6, rel=0.01)
+
+
+def test_vocabulary_head_holds_no_table() -> None:
+    shapes = [p.shape for p in VocabularyHead(PROJECTED, VOCAB).parameters()]
+    assert [shape for shape in shapes if VOCAB in shape] == [(VOCAB,)]
+
+
+def test_vocabulary_head_starts_at_the_unigram_law() -> None:
+    head = VocabularyHead(PROJECTED, 4)
+    head.start_at(torch.tensor([0, 0, 5, 11]))
+    expected = torch.tensor([1, 1, 6, 12]) / 20
+    torch.testing.assert_close(head.bias.detach().softmax(0), expected)
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    def weights(seed: int) -> dict[str, Tensor]:
+        torch.rand(torch.seed() % 17)  # whatever the process did before
+        encoder = random(Encoder(PRE, VOCAB, LENGTH), seed=torch.seed() % 1_000)
+        initialise(encoder, 0.05, seed)
+        return encoder.state_dict()
+
+    first, same, other = weights(1), weights(1), weights(2)
+    assert all(first[name].equal(same[name]) for name in first)
+    assert all(
+        first[name].equal(other[name]) == ("norm" in name or name.endswith("bias"))
+        for name in first
+    )
+
+
+@pytest.mark.parametrize("std", [0.02, 0.05])
+def test_initial_weights_are_normal_truncated_at_two_deviations(std: float) -> None:
+    encoder = Encoder(replace(PRE, hidden=96, ffn=384), 500, 64)
+    initialise(encoder, std, 0)
+    truncated = 0.8796  # deviation of the standard normal truncated at two
+    for name, value in encoder.named_parameters():
+        if value.ndim > 1:
+            assert value.abs().max() <= 2 * std, name
+            if value.numel() > 5_000:
+                assert value.std().item() == pytest.approx(truncated * std, rel=0.05), name
+                assert value.mean().item() == pytest.approx(0, abs=0.1 * std), name
+        else:
+            norm = "norm" in name and name.endswith("weight")
+            assert (value == (1 if norm else 0)).all(), name
+
+
+def test_shared_part_is_drawn_once() -> None:
+    """A module that stands in two places keeps the value of its only draw."""
+    pair = nn.ModuleList([Encoder(PRE, VOCAB, LENGTH), Encoder(PRE, VOCAB, LENGTH)])
+    single = Encoder(PRE, VOCAB, LENGTH)
+    pair[1].embeddings = pair[0].embeddings
+    initialise(pair, 0.05, 0)
+    initialise(single, 0.05, 0)
+    first = pair[0].state_dict()
+    assert all(value.equal(first[name]) for name, value in single.state_dict().items())

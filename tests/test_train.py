@@ -1,0 +1,202 @@
+"""The loop: budgets kept, the same run whatever surrounds it, and resumed as if never stopped."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lab import optim, spec
+from lab.budget import Budget, Spent
+from lab.data import CLS, FIRST_WORD, SEP, Batch, Batches
+from lab.flops import step_cost
+from lab.objectives import Objective, build
+from lab.schedule import Schedule
+from lab.train import Step, train
+
+VOCAB, LENGTH = 40, 12
+TRIAL = spec.Trial(
+    encoder=spec.Encoder(
+        layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
+    ),
+    objective=spec.Electra(kind="electra"),
+    data=spec.Data(vocab=VOCAB, length=LENGTH),
+    batch=4,
+    budget=Budget(kind="tokens", amount=10 * 4 * LENGTH),
+    seeds=spec.Seeds(init=1, order=2, mask=3),
+)
+COST = step_cost(TRIAL)
+
+
+def windows() -> Any:
+    words_NT = np.random.default_rng(0).integers(FIRST_WORD, VOCAB, (30, LENGTH))
+    words_NT[:, 0], words_NT[:, -1] = CLS, SEP
+    return words_NT.astype(np.uint16)
+
+
+def ticking(seconds: float) -> Callable[[], float]:
+    """Return a clock on which every step takes so long: it is read twice a step."""
+    ticks = iter(np.arange(1e6) * seconds)
+    return lambda: float(next(ticks))
+
+
+class Recorded(Batches):
+    """Batches that remember which were asked for."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.asked: list[tuple[int, list[int]]] = []
+
+    def __getitem__(self, step: int) -> Batch:
+        batch = super().__getitem__(step)
+        self.asked.append((step, batch.example_B.tolist()))
+        return batch
+
+
+class Run:
+    """A trial's parts, and its steps as they come."""
+
+    def __init__(self, trial: spec.Trial = TRIAL, second: float = 1.0) -> None:
+        self.trial = trial
+        self.objective: Objective = build(trial, torch.ones(VOCAB))
+        self.optimizer = optim.build(self.objective, trial.optim)
+        self.batches = Recorded(windows(), trial.batch, trial.seeds.order)
+        self.rates: list[list[float]] = []
+        self._second = second
+
+    def steps(self, spent: Spent = Spent()) -> Iterator[Step]:  # noqa: B008 - frozen
+        parts = (self.objective, self.batches, self.optimizer)
+        for step in train(*parts, trial=self.trial, clock=ticking(self._second), spent=spent):
+            self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+            yield step
+
+    def weights(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.objective.parameters()]
+
+
+def losses(steps: list[Step]) -> list[dict[str, float]]:
+    return [{name: value.item() for name, value in step.parts.items()} for step in steps]
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0, 1.4, 2.6, 3.49, 3.51, 7.0])
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+def test_counted_budget_is_kept_to_half_a_step(kind: Any, share: float) -> None:
+    one = getattr(COST, kind)
+    trial = replace(TRIAL, budget=Budget(kind=kind, amount=one * share))
+    *_, last = Run(trial).steps()
+    assert abs(getattr(last.spent, kind) - one * share) <= one / 2
+    assert last.spent.steps == trial.budget.steps(COST)
+    assert last.spent.tokens == last.spent.steps * COST.tokens
+    assert last.spent.paper_flops == last.spent.steps * COST.paper_flops
+    assert last.progress <= 1
+
+
+# What a step will take is known when it has ended, so a clock's budget is passed by less than one.
+@pytest.mark.parametrize("share", [0.4, 1.0, 2.5, 3.9, 6.0])
+def test_budget_of_seconds_is_passed_by_less_than_a_step(share: float) -> None:
+    trial = replace(TRIAL, budget=Budget(kind="seconds", amount=0.25 * share))
+    *_, last = Run(trial, second=0.25).steps()
+    assert 0 <= last.spent.seconds - trial.budget.amount < 0.25
+    assert last.progress == 1
+
+
+def test_seconds_are_those_inside_the_step() -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.5
+        return now[0]
+
+    run = Run()
+    for step in train(run.objective, run.batches, run.optimizer, trial=TRIAL, clock=clock):
+        now[0] += 100  # scoring, saving, reporting
+        assert step.spent.seconds == pytest.approx(0.5 * step.spent.steps)
+
+
+def test_step_reports_progress_and_what_is_spent() -> None:
+    steps = list(Run().steps())
+    assert [step.spent.steps for step in steps] == list(range(1, 11))
+    assert [step.progress for step in steps] == pytest.approx([n / 10 for n in range(1, 11)])
+    for step in steps:
+        assert not any(value.requires_grad or value.ndim for value in step.parts.values())
+        assert {"train/loss", "health/grad_norm_generator"} <= set(step.parts)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "stable", "constant"])
+def test_rates_are_the_schedule_of_progress_before_the_step(kind: Any) -> None:
+    schedule = Schedule(kind=kind, warmup=0.25)
+    settings = spec.Optim(generator_lr=0.5)
+    run = Run(replace(TRIAL, schedule=schedule, optim=settings))
+    list(run.steps())
+    peaks = [settings.lr, settings.lr, settings.lr / 2, settings.lr / 2]
+    for n, rates in enumerate(run.rates):
+        assert rates == pytest.approx([peak * schedule(n / 10) for peak in peaks])
+
+
+def test_run_asks_for_each_batch_once_in_order() -> None:
+    run = Run()
+    list(run.steps())
+    assert [step for step, _ in run.batches.asked] == list(range(10))
+
+
+@pytest.mark.parametrize("kind", ["tokens", "flops", "seconds"])
+def test_resumed_run_is_bitwise_the_run_that_was_not_stopped(kind: Any) -> None:
+    amount = {"tokens": COST.tokens, "flops": COST.flops, "seconds": 1.0}[kind] * 10.0
+    trial = replace(TRIAL, budget=Budget(kind=kind, amount=amount))
+    whole, parts = Run(trial), Run(trial)
+    expected = list(whole.steps())
+    found = list(islice(parts.steps(), 4))
+    torch.manual_seed(123)  # what a new process, or scoring, would have done
+    torch.rand(50)
+    found += list(parts.steps(found[-1].spent))
+    assert [step.spent for step in found] == [step.spent for step in expected]
+    assert losses(found) == losses(expected)
+    assert parts.batches.asked == whole.batches.asked
+    assert parts.rates == whole.rates
+    assert all(a.equal(b) for a, b in zip(whole.weights(), parts.weights(), strict=True))
+
+
+def test_run_resumes_in_new_objects_from_their_states() -> None:
+    whole, first, second = Run(), Run(), Run(replace(TRIAL, seeds=spec.Seeds(order=2, mask=3)))
+    list(whole.steps())
+    *_, stopped = islice(first.steps(), 4)
+    second.objective.load_state_dict(first.objective.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    second.objective._seed = first.objective._seed
+    list(second.steps(stopped.spent))
+    assert all(a.equal(b) for a, b in zip(whole.weights(), second.weights(), strict=True))
+
+
+def test_run_does_not_depend_on_the_process() -> None:
+    first = Run()
+    expected = losses(list(first.steps()))
+    torch.manual_seed(7)
+    np.random.default_rng().random(5)
+    second = Run()
+    found = []
+    for step in second.steps():
+        torch.rand(3)
+        found.append(step)
+    assert losses(found) == expected
+    assert all(a.equal(b) for a, b in zip(first.weights(), second.weights(), strict=True))
+
+
+def test_dropout_is_on_and_differs_from_step_to_step() -> None:
+    with_dropout = losses(list(Run().steps()))
+    without = Run(replace(TRIAL, encoder=replace(TRIAL.encoder, dropout=0)))
+    assert losses(list(without.steps())) != with_dropout
+
+
+@pytest.mark.parametrize("seed", ["init", "order", "mask"])
+def test_every_seed_matters(seed: str) -> None:
+    other = replace(TRIAL, seeds=replace(TRIAL.seeds, **{seed: 50}))
+    assert losses(list(islice(Run(other).steps(), 1))) != losses(list(islice(Run().steps(), 1)))
+
+
+def test_spent_budget_trains_no_more() -> None:
+    *_, last = Run().steps()
+    assert list(Run().steps(last.spent)) == []
