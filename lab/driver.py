@@ -70,6 +70,8 @@ class Driver:
                         "wall_seconds": wall,
                         "slot_share": self._busy / (self._slots * wall),
                     }
+                    if not self.done():  # Tune answers Ctrl-C by returning what there is
+                        raise KeyboardInterrupt
             state = "finished"
         finally:
             self._store.close(state, measures)

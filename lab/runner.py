@@ -14,6 +14,9 @@ os.environ.update(  # before the import, which reads them
     RAY_AIR_NEW_OUTPUT="0",  # the sweep has a table of its own
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    # Nothing listens beyond loopback: without this Ray turns the address below into the host's,
+    # and serves on all of them.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
 )
 
 import ray
@@ -42,7 +45,7 @@ def run(source: Source, resources: Resources, storage: File) -> None:
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=_OBJECT_STORE,
-        _node_ip_address="127.0.0.1",  # nothing listens beyond loopback
+        _node_ip_address="127.0.0.1",
         # A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
         _temp_dir=tempfile.mkdtemp(prefix="lab-", dir="/tmp"),
     )

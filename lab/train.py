@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lab.budget import Spent
+from lab.budget import Budget, Spent
 from lab.data import Batches
 from lab.flops import step_cost
 from lab.objectives import Objective
@@ -25,11 +25,13 @@ class Step(NamedTuple):
         spent: everything used so far, this step included.
         progress: share of the budget spent, this step included; at most 1.
         parts: the step's losses and health, detached scalars by name.
+        last: whether the budget is used.
     """
 
     spent: Spent
     progress: float
     parts: dict[str, Tensor]
+    last: bool
 
 
 def train(
@@ -53,17 +55,23 @@ def train(
     """
     cost = step_cost(trial)
     budget, device = trial.budget, next(objective.parameters()).device
-    half_a_step = budget.fraction(Spent().plus(cost, 0.0)) / 2
     objective.train()
-    while (progress := budget.fraction(spent)) + half_a_step < 1:  # the nearest number of steps
+    while not _used(budget, spent):
         began = clock()
         # Dropout is the only chance left in torch's own generator; tie it to the step too.
         torch.manual_seed(trial.seeds.mask * 1_000_003 + spent.steps)
-        set_rate(optimizer, trial.schedule(progress))
+        set_rate(optimizer, trial.schedule(budget.fraction(spent)))
         loss = objective(batches[spent.steps].to(device), spent.steps)
         optimizer.zero_grad()
         loss.total.backward()
         norms = clip(objective, trial.optim.clip)
         optimizer.step()
         spent = spent.plus(cost, clock() - began)
-        yield Step(spent, min(1.0, budget.fraction(spent)), loss.parts | norms)
+        progress = min(1.0, budget.fraction(spent))
+        yield Step(spent, progress, loss.parts | norms, _used(budget, spent))
+
+
+def _used(budget: Budget, spent: Spent) -> bool:
+    """Return whether another step would end further from the budget than this one."""
+    half_a_step = budget.fraction(spent) / (2 * max(1, spent.steps))
+    return budget.fraction(spent) + half_a_step >= 1

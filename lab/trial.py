@@ -98,11 +98,11 @@ def _points(trial: Trial, yardstick: _Yardstick) -> Iterator[Row]:
     due, since = 1, _Means()
     for step in train(objective, batches, optimizer, trial=trial, clock=time.perf_counter):
         since.add(step)
-        # The last point is taken after the loop: nobody but it knows which step was the last.
-        if due < trial.curve and step.progress >= due / trial.curve:
+        if step.last:
+            yield _spent(step.spent) | since.take() | yardstick.ends(objective)
+        elif step.progress >= due / trial.curve:
             yield _spent(step.spent) | since.take() | yardstick.on_the_way(objective)
-            due += 1
-    yield _spent(step.spent) | since.last() | yardstick.ends(objective)
+            due = int(step.progress * trial.curve) + 1
 
 
 class _Means:
@@ -111,7 +111,6 @@ class _Means:
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = 0
-        self._taken: Row = {}
 
     def add(self, step: Step) -> None:
         """Count a step in; sums stay on the device, so no step waits for one."""
@@ -126,16 +125,11 @@ class _Means:
             DivergedError: one of them is not finite.
         """
         means = {name: (value / self._steps).item() for name, value in self._sums.items()}
-        self._sums, self._steps, self._taken = {}, 0, means
+        self._sums, self._steps = {}, 0
         if not record.finite(means):
             worst = next(name for name, value in means.items() if not record.finite({name: value}))
             raise DivergedError(f"{worst} is not finite")
         return means
-
-    def last(self) -> Row:
-        """Return the means up to the end, or those just taken where nothing came after."""
-        return self.take() if self._steps else self._taken
-
 
 def _spent(spent: Spent) -> Row:
     seconds = max(spent.seconds, 1e-9)

@@ -160,7 +160,7 @@ def test_report_is_whole(cwd: Path, first: Sweep) -> None:
         assert "Does the whole path run on this machine" in shown
         assert "untrained" in shown
         assert "slot share" in shown
-    assert re.search(r"slot share \| \d+\.\d%", text)
+    assert re.search(r"slot share: \d+\.\d%", text)
     assert list((folder / "figures").glob("*.svg"))
     assert len(pd.read_csv(folder / "trials.csv")) == TRIALS
     assert len(pd.read_csv(folder / "curves.csv")) == TRIALS * (1 + 2)  # untrained, curve: 2

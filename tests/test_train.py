@@ -95,13 +95,13 @@ def test_counted_budget_is_kept_to_half_a_step(kind: Any, share: float) -> None:
     assert last.progress <= 1
 
 
-# What a step will take is known when it has ended, so a clock's budget is passed by less than one.
 @pytest.mark.parametrize("share", [0.4, 1.0, 2.5, 3.9, 6.0])
-def test_budget_of_seconds_is_passed_by_less_than_a_step(share: float) -> None:
+def test_budget_of_seconds_is_met_within_half_a_step(share: float) -> None:
     trial = replace(TRIAL, budget=Budget(kind="seconds", amount=0.25 * share))
     *_, last = Run(trial, second=0.25).steps()
-    assert 0 <= last.spent.seconds - trial.budget.amount < 0.25
-    assert last.progress == 1
+    # One step is run whatever it costs; only then is it known.
+    assert last.spent.steps == 1 or abs(last.spent.seconds - trial.budget.amount) <= 0.125
+    assert last.last
 
 
 def test_seconds_are_those_inside_the_step() -> None:

@@ -126,4 +126,4 @@ def test_installed_package_runs_a_sweep_from_another_folder(site: Path, tmp_path
     report = tmp_path / "reports" / "smoke"
     assert {path.name for path in report.iterdir()} >= {"report.html", "report.md", "trials.csv"}
     # Not the commit of whatever checkout lies around: an installed copy has none.
-    assert re.search(r"commit \| none", (report / "report.md").read_text())
+    assert re.search(r"(?m)^- commit: none$", (report / "report.md").read_text())
