@@ -38,6 +38,7 @@ class Driver:
         self._view = live.view(self._board)
         self._texts: dict[Data, tuple[File, File]] = {}
         self._out: dict[File, list[Job]] = {}
+        self._first: Work | None = None
         self._busy = 0.0
 
     def run(self, command: str) -> None:
@@ -74,9 +75,8 @@ class Driver:
                         raise KeyboardInterrupt
             state = "finished"
         finally:
+            self._interrupt()
             self._store.close(state, measures)
-
-    _first: Work | None = None
 
     def next(self) -> Work | None:
         """Return the next trial to run; one whose record is complete is recorded on the way."""
@@ -118,14 +118,9 @@ class Driver:
 
     def ended(self, work: Work, error: str | None) -> None:
         """Record how a trial ended."""
-        outcome = record.read(work.folder) or Outcome(
-            state="failed",
-            reason=error or "it left no outcome",
-            rows=record.curve(work.folder),
-            began=time.time(),
-            seconds=0.0,
-            busy=0.0,
-        )
+        outcome = record.read(work.folder)
+        if outcome is None:
+            outcome = _cut_off("failed", error or "it left no outcome", work.folder)
         self._busy += outcome.busy
         for job in self._out.pop(work.folder):
             self._end(job, work.folder, outcome)
@@ -143,6 +138,14 @@ class Driver:
             f"{outcome.state} {live.settings(job)}{shown} in {live.duration(outcome.seconds)}{why}"
             + (f", {left}" if left else "")
         )
+
+    def _interrupt(self) -> None:
+        """Say of the trials that were running when the sweep was stopped that they are not."""
+        for folder, jobs in self._out.items():
+            for job in jobs:
+                self._store.start(job, folder.name)
+                self._store.end(folder.name, _cut_off("interrupted", "stopped by hand", folder))
+        self._out.clear()
 
     def _begin(self, command: str) -> None:
         names = [f"{text.name} {held_out.name}" for text, held_out in self._texts.values()]
@@ -174,3 +177,15 @@ class Driver:
 
             self._texts[settings] = text, corruption.prepare(corpus, settings, cache, progress)
         return self._texts[settings]
+
+
+def _cut_off(state: State, reason: str, folder: File) -> Outcome:
+    """Return the outcome of a trial that could not record its own."""
+    return Outcome(
+        state=state,
+        reason=reason,
+        rows=record.curve(folder),
+        began=time.time(),
+        seconds=0.0,
+        busy=0.0,
+    )

@@ -69,7 +69,7 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
     for cell in plan:
         name = ", ".join(f"{path}={value}" for path, value in cell.settings.items()) or "one cell"
-        steps = "by the clock" if cell.steps is None else f"{cell.steps:,} steps"
+        steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}, {duration(cell.seconds)}")
     runs = sum(cell.runs for cell in plan)

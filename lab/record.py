@@ -44,7 +44,8 @@ def read(folder: File) -> Outcome | None:
 def curve(folder: File) -> tuple[Row, ...]:
     """Return the scored points so far; a line cut short by a kill is left out."""
     rows = []
-    for line in (folder / "curve.jsonl").read_text().splitlines():
+    file = folder / "curve.jsonl"
+    for line in file.read_text().splitlines() if file.exists() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -52,9 +53,9 @@ def curve(folder: File) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def finite(row: Row) -> bool:
-    """Return whether every number of a point is one."""
-    return all(math.isfinite(value) for value in row.values())
+def not_finite(row: Row) -> str | None:
+    """Return the name of a number of a point that is none, if there is one."""
+    return next((name for name, value in row.items() if not math.isfinite(value)), None)
 
 
 def _write(file: File, content: object) -> None:

@@ -195,12 +195,15 @@ def _effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[s
         return [*_without_effect(frames, result), *lines]
     name, times = result.reference.label, result.multiplier
     ends = "" if math.isnan(times.low) else f" [{_times(times.low)}, {_times(times.high)}]"
-    reach = (
-        f"never reaches the end score of {name}"
-        if math.isinf(times.share)
-        else f"reaches the end score of {name} with {_times(times.share)}{ends} of its FLOPs, "
-        f"read from scores taken before the rate has decayed: an upper bound"
-    )
+    if math.isnan(times.share):
+        reach = f"cannot be set against {name}, which ends no better than untrained"
+    elif math.isinf(times.share):
+        reach = f"never reaches the end score of {name}"
+    else:
+        reach = (
+            f"reaches the end score of {name} with {_times(times.share)}{ends} of its FLOPs, "
+            f"read from scores taken before the rate has decayed: an upper bound"
+        )
     return [
         ("effect", f"{interval(result.effect, signed=True)} against {name}, paired"),
         ("compute", f"{best.label} {reach}"),

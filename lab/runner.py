@@ -5,6 +5,7 @@ The only room that imports ray. What to run, where it is recorded and who watche
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path as File
 from typing import Any
@@ -38,6 +39,8 @@ def run(source: Source, resources: Resources, storage: File) -> None:
         storage: folder for what Tune itself writes.
     """
     count = slots(resources)
+    # A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
+    scratch = tempfile.mkdtemp(prefix="lab-", dir="/tmp")
     ray.init(
         address="local",
         num_cpus=count * resources.cpus,
@@ -46,8 +49,7 @@ def run(source: Source, resources: Resources, storage: File) -> None:
         logging_level="ERROR",
         object_store_memory=_OBJECT_STORE,
         _node_ip_address="127.0.0.1",
-        # A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
-        _temp_dir=tempfile.mkdtemp(prefix="lab-", dir="/tmp"),
+        _temp_dir=scratch,
     )
     works: dict[str, Work] = {}
     try:
@@ -68,6 +70,7 @@ def run(source: Source, resources: Resources, storage: File) -> None:
         ).fit()
     finally:
         ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Asker(Searcher):

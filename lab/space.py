@@ -403,6 +403,12 @@ def _check_search(experiment: Experiment) -> None:
             raise SpaceError(f"compare.{path}: a value stands twice")
     for path, distribution in experiment.tune.items():
         _check_distribution(path, distribution)
+    choices = [len(d.choices) for d in experiment.tune.values() if isinstance(d, Choices)]
+    if experiment.search.sampler == "grid" and math.prod(choices) > experiment.search.trials:
+        raise SpaceError(
+            f"search.trials: {experiment.search.trials} do not hold the grid, whose choices alone "
+            f"are {math.prod(choices)} settings"
+        )
     if not experiment.tune and experiment.search.trials > 1:
         raise SpaceError(
             f"search.trials: {experiment.search.trials} settings a cell, but tune names nothing "

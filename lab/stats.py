@@ -298,8 +298,8 @@ def _reach(paths: list[Floats], goal: float, sign: float) -> float:
     if not len(above):
         return math.inf
     i = int(above[0])
-    if i == 0:
-        return float(grid[0])
+    if i == 0:  # the reference learned nothing: no share of its compute says anything
+        return math.nan
     part = (goal - mean[i - 1]) / (mean[i] - mean[i - 1])
     return float(grid[i - 1] + part * (grid[i] - grid[i - 1]))
 

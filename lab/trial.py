@@ -50,6 +50,8 @@ def run(
         yardstick = _Yardstick(text, held_out, device)
         ready = time.perf_counter()
         for row in _points(trial, yardstick):
+            if (name := record.not_finite(row)) is not None:
+                raise DivergedError(f"{name} is not finite at step {row['spent/steps']:.0f}")
             record.append(folder, row)
             rows.append(row)
             report(row)
@@ -119,17 +121,11 @@ class _Means:
         self._steps += 1
 
     def take(self) -> Row:
-        """Return the means and start anew.
-
-        Raises:
-            DivergedError: one of them is not finite.
-        """
+        """Return the means and start anew."""
         means = {name: (value / self._steps).item() for name, value in self._sums.items()}
         self._sums, self._steps = {}, 0
-        if not record.finite(means):
-            worst = next(name for name, value in means.items() if not record.finite({name: value}))
-            raise DivergedError(f"{worst} is not finite")
         return means
+
 
 def _spent(spent: Spent) -> Row:
     seconds = max(spent.seconds, 1e-9)
