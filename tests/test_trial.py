@@ -151,7 +151,7 @@ def test_loss_that_is_no_number_ends_diverged(
     breaks(monkeypatch, 6, not_a_number)
     outcome = run(asked, tmp_path)
     assert outcome.state == "diverged"
-    assert outcome.reason == "train/loss is not finite"
+    assert outcome.reason.startswith("train/loss is not finite at step ")
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
     assert record.read(tmp_path) == outcome
 
@@ -240,6 +240,6 @@ def test_opening_a_record_empties_it(asked: Trial, tmp_path: Path) -> None:
     assert record.curve(tmp_path) == ()
 
 
-@pytest.mark.parametrize(("value", "finite"), [(1.0, True), (math.nan, False), (-math.inf, False)])
-def test_point_is_finite_when_all_its_numbers_are(value: float, finite: bool) -> None:
-    assert record.finite({"a": 0.0, "b": value}) is finite
+@pytest.mark.parametrize(("value", "name"), [(1.0, None), (math.nan, "b"), (-math.inf, "b")])
+def test_a_number_that_is_none_is_named(value: float, name: str | None) -> None:
+    assert record.not_finite({"a": 0.0, "b": value}) == name
