@@ -15,7 +15,8 @@ import pandas as pd
 from lab.errors import UserError
 from lab.metrics import METRICS, Metric
 from lab.spec import Path, Value
-from lab.store import connect, database, label
+from lab.store import label
+from lab.tracking import connect, database
 
 BASE = "base"  # the only cell's name where nothing is compared
 _TEXTS = ("space.yaml", "environment.txt", "diff.patch")

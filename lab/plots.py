@@ -1,14 +1,10 @@
 """Numbers -> figures. No global state: each function returns a Figure that nothing else holds.
 
-Axes and text are drawn in one ink, which `svg` turns into `currentColor`, so that a figure
-follows the page's light or dark scheme. Data colours read on both, and with colour-blind eyes
-(Okabe and Ito; a ramp from blue to orange where the compared value is a number).
+Data colours read on light and on dark, and with colour-blind eyes (Okabe and Ito; a ramp from
+blue to orange where the compared value is a number); the style and its one ink are `svg`'s.
 """
 
-import io
-import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,46 +14,17 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
+from lab.compute import best_line
 from lab.frames import Frames
+from lab.intervals import Interval
 from lab.spec import Path
-from lab.stats import Answer, Interval, best_line, marginal, untrained
+from lab.stats import Answer, marginal, untrained
+from lab.svg import INK, STYLED
 
-_INK = "#010203"  # replaced by currentColor
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 _RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#F0A030"])
 _WIDE = 7.6  # inches
 _LOG = 4.0  # a numeric axis that spans more is logarithmic
-_STYLE: dict[Any, Any] = {  # rcParams: their stub spells every key out
-    "svg.fonttype": "none",  # text stays text: small, searchable, and in the page's own colour
-    "svg.hashsalt": "lab",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": _INK,
-    "grid.alpha": 0.12,
-    "grid.linewidth": 0.6,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.labelcolor": _INK,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
-
-_STYLED = mpl.rc_context(_STYLE)
-
 _AXES = {
     "spent/flops": ("training compute", "FLOP"),
     "spent/tokens": ("tokens read", ""),
@@ -86,39 +53,7 @@ _HEALTH = (  # panel title, its lines: metric, what the legend calls it, line st
 )
 
 
-@_STYLED
-def svg(figure: Figure) -> str:
-    """Return `figure` as SVG, the same bytes for the same data."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue().replace(_INK, "currentColor")
-
-
-def inline(drawn: str, name: str) -> str:
-    """Return an SVG for a page that holds several: unique ids, no prologue, fluid width."""
-    body = drawn[drawn.index("<svg") :]
-    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href", "href")
-    body = re.sub(r'id="', f'id="{name}-', body)
-    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
-    return re.sub(
-        r'<svg (.*?)width="[^"]*"',
-        r"<svg \1",
-        re.sub(r'height="[^"]*pt"', "", body, count=1),
-        count=1,
-    )
-
-
-def standalone(drawn: str) -> str:
-    """Return an SVG for a file of its own, which follows its viewer's light or dark scheme."""
-    style = (
-        "<style>svg{color:#1b1f24;background:#fff}"
-        "@media(prefers-color-scheme:dark){svg{color:#dfe3e8;background:#14171b}}</style>\n <defs>"
-    )
-    return drawn.replace("<defs>", style, 1)
-
-
-@_STYLED
+@STYLED
 def curves(frames: Frames, axis: str) -> Figure:
     """Score over `axis`: a thin line a trial, the best line bold, the untrained band dashed."""
     name = frames.metric.name
@@ -131,7 +66,7 @@ def curves(frames: Frames, axis: str) -> Figure:
     best = best_line(frames, axis)
     end = frames.curves[axis].max()
     axes.step(
-        [*best[axis], end], [*best[name], best[name].iloc[-1]], where="post", color=_INK, lw=2,
+        [*best[axis], end], [*best[name], best[name].iloc[-1]], where="post", color=INK, lw=2,
         label="best so far",
     )  # fmt: skip
     _untrained(axes, untrained(frames))
@@ -146,7 +81,7 @@ def curves(frames: Frames, axis: str) -> Figure:
     return figure
 
 
-@_STYLED
+@STYLED
 def cells(frames: Frames, answer: Answer, runs: pd.DataFrame) -> Figure:
     """Score by cell: a dot a repeat, mean and interval; a heat map over two numeric paths."""
     if len(frames.compare) == 2 and all(_numeric(v) for v in frames.compare.values()):
@@ -177,7 +112,7 @@ def cells(frames: Frames, answer: Answer, runs: pd.DataFrame) -> Figure:
     return figure
 
 
-@_STYLED
+@STYLED
 def nuisance(frames: Frames, path: Path) -> Figure:
     """Search score over one nuisance: a dot a trial, a line over the best of each bin.
 
@@ -204,7 +139,7 @@ def nuisance(frames: Frames, path: Path) -> Figure:
     return figure
 
 
-@_STYLED
+@STYLED
 def health(frames: Frames) -> Figure | None:
     """Small multiples of how training went, over compute; None if nothing was recorded."""
     panels = [
@@ -240,7 +175,7 @@ def _panel(axes: Axes, title: str, lines: Sequence[tuple[str, str, str]]) -> Non
     axes.xaxis.set_major_formatter(EngFormatter("", sep=""))
     if len(lines) > 1:
         for _, name, style in lines:
-            axes.plot([], [], style, color=_INK, lw=0.8, label=name)
+            axes.plot([], [], style, color=INK, lw=0.8, label=name)
         axes.margins(y=0.2)  # room for the legend
         axes.legend(fontsize=7)
 
@@ -282,9 +217,9 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _untrained(axes: Axes, line: Interval) -> None:
     if not np.isnan(line.mean):
-        axes.axhline(line.mean, color=_INK, lw=1, ls=(0, (4, 3)), alpha=0.7, label="untrained")
+        axes.axhline(line.mean, color=INK, lw=1, ls=(0, (4, 3)), alpha=0.7, label="untrained")
     if line.low < line.high:
-        axes.axhspan(line.low, line.high, color=_INK, alpha=0.10, lw=0)
+        axes.axhspan(line.low, line.high, color=INK, alpha=0.10, lw=0)
 
 
 def _colours(frames: Frames) -> dict[str, str]:

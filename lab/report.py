@@ -18,15 +18,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lab import flops, plots, stats
+from lab import flops, plots, stats, svg, wording
 from lab.errors import UserError
 from lab.frames import Frames, load
 from lab.metrics import METRICS
-from lab.stats import Answer, Cell, Interval
-from lab.store import default_uri
+from lab.stats import Answer, Cell
+from lab.tracking import default_uri
 
-_NONE = "–"
-_MINUS = "−"
 _COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
 _UNITS = {axis.partition("/")[2]: unit for axis, unit in _COMPUTE.items()}
 _CARRIED = {
@@ -58,7 +56,7 @@ class Figure:
     @property
     def inline(self) -> str:
         """The drawing for a page that holds several."""
-        return plots.inline(self.svg, self.name)
+        return svg.inline(self.svg, self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +126,7 @@ def _fill(frames: Frames, folder: File) -> None:
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "figures").mkdir()
     for figure in (f for group in page["figures"].values() for f in group):
-        drawn = plots.standalone(figure.svg)
+        drawn = svg.standalone(figure.svg)
         (folder / "figures" / f"{figure.name}.svg").write_text(drawn, encoding="utf-8")
     frames.trials.to_csv(folder / "trials.csv", index=False)
     frames.curves.to_csv(folder / "curves.csv", index=False)
@@ -169,56 +167,16 @@ def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tu
     trials = frames.trials
     states = trials["state"].value_counts()
     slots = _column(trials, "slot/seconds").sum() / 3_600
-    spent = quantity(_column(trials, "spent/flops").sum(), "FLOP")
-    facts = [] if result is None else _effects(frames, result, runs)
+    spent = wording.quantity(_column(trials, "spent/flops").sum(), "FLOP")
+    facts = [] if result is None else wording.effects(frames, result, runs)
     return [
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
         *facts,
         ("cost", f"{spent} of training; {slots:.3g} slot hours, set-up included"),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
         ("sweep", frames.sweep["state"]),
-        ("reproduce", frames.sweep.get("command", _NONE)),
+        ("reproduce", frames.sweep.get("command", wording.NONE)),
     ]
-
-
-def _effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
-    best = result.cells[0]
-    mine = runs[runs["cell"] == best.label]
-    gained = stats.t_interval((mine["score"] - mine["untrained"]).dropna().to_numpy(dtype=float))
-    start = stats.untrained(frames)
-    lines = [
-        ("best mean", f"{best.label}: {interval(best.score)}"),
-        ("untrained", f"{score(start.mean)}; the best is {interval(gained, signed=True)} from it"),
-        ("noise floor", f"sd {score(result.floor)} between repeats of one setting"),
-    ]
-    if result.effect is None or result.multiplier is None or result.reference is None:
-        return [*_without_effect(frames, result), *lines]
-    name, times = result.reference.label, result.multiplier
-    ends = "" if math.isnan(times.low) else f" [{_times(times.low)}, {_times(times.high)}]"
-    if math.isnan(times.share):
-        reach = f"cannot be set against {name}, which ends no better than untrained"
-    elif math.isinf(times.share):
-        reach = f"never reaches the end score of {name}"
-    else:
-        reach = (
-            f"reaches the end score of {name} with {_times(times.share)}{ends} of its FLOPs, "
-            f"read from scores taken before the rate has decayed: an upper bound"
-        )
-    return [
-        ("effect", f"{interval(result.effect, signed=True)} against {name}, paired"),
-        ("compute", f"{best.label} {reach}"),
-        *lines,
-    ]
-
-
-def _without_effect(frames: Frames, result: Answer) -> list[tuple[str, str]]:
-    if result.reference is None:
-        return [("effect", f"unknown: the reference, {frames.reference}, has no score")]
-    if len(result.cells) == 1 or result.cells[1].difference is None:
-        return []
-    best, second = result.cells[:2]
-    gap = interval(result.cells[1].difference, signed=True)
-    return [("effect", f"{best.label} is the reference itself; next is {second.label}, {gap}")]
 
 
 def _cells_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
@@ -238,12 +196,12 @@ def _cell_row(cell: Cell, frames: Frames, runs: pd.DataFrame) -> list[str]:
     flagged = f" (at the edge: {', '.join(e)})" if (e := stats.edges(frames, cell)) else ""
     return [
         cell.label,
-        f"{score(cell.score.mean)} ± {score(cell.sd)} ({cell.score.n})",
-        _ends(cell.score),
-        _NONE if cell.difference is None else interval(cell.difference, signed=True),
+        f"{wording.score(cell.score.mean)} ± {wording.score(cell.sd)} ({cell.score.n})",
+        wording.ends(cell.score),
+        wording.NONE if cell.difference is None else wording.interval(cell.difference, signed=True),
         "best" if cell.difference is None else "tie" if cell.tied else "worse",
-        (cell.tuned or _NONE) + flagged,
-        score(cell.picked),
+        (cell.tuned or wording.NONE) + flagged,
+        wording.score(cell.picked),
         ", ".join(map(str, numbers)),
     ]
 
@@ -254,19 +212,19 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
         groups["compute"] = [
             Figure(
                 name=f"score-{unit.lower()}", title=f"Score against {axis.partition('/')[2]}",
-                says=_says_curve(frames, axis, unit), svg=plots.svg(plots.curves(frames, axis)),
+                says=wording.curve(frames, axis, unit), svg=svg.text(plots.curves(frames, axis)),
             )
             for axis, unit in _COMPUTE.items()
         ]  # fmt: skip
     if result is not None:
-        drawn = plots.svg(plots.cells(frames, result, runs))
+        drawn = svg.text(plots.cells(frames, result, runs))
         groups["cells"] = [
-            Figure(name="cells", title="Settings compared", says=_says_cells(result), svg=drawn)
+            Figure(name="cells", title="Settings compared", says=wording.cells(result), svg=drawn)
         ]
         groups["nuisances"] = [
             Figure(
-                name=f"tune-{path}", title=path, says=_says_nuisance(frames, result, path),
-                svg=plots.svg(plots.nuisance(frames, path)),
+                name=f"tune-{path}", title=path, says=wording.nuisance(frames, result, path),
+                svg=svg.text(plots.nuisance(frames, path)),
             )
             for path in frames.tune
             if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
@@ -274,49 +232,9 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
     health = plots.health(frames)
     if health is not None:
         groups["health"] = [
-            Figure(name="health", title="Health", says=_says_health(frames), svg=plots.svg(health))
+            Figure(name="health", title="Health", says=wording.health(frames), svg=svg.text(health))
         ]
     return groups
-
-
-def _says_curve(frames: Frames, axis: str, unit: str) -> str:
-    name, line = frames.metric.name, stats.best_line(frames, axis)
-    start, end = stats.untrained(frames).mean, float(line[name].iloc[-1])
-    half = line[(line[name] - start).abs() >= abs(end - start) / 2]
-    begin = f"The best score of any trial goes from {score(start)} untrained to {score(end)}"
-    if half.empty or math.isnan(start):
-        return f"{begin}."
-    return f"{begin}; half of that way is done after {quantity(half[axis].iloc[0], unit)}."
-
-
-def _says_cells(result: Answer) -> str:
-    best, others = result.cells[0], len(result.cells) - 1
-    apart = others - len(result.tie) + 1
-    told = f", told apart from {apart} of {others} others" if others else ""
-    n = sum(cell.score.n for cell in result.cells)
-    return f"Of {n} runs {best.label} has the best mean, {interval(best.score)}{told}."
-
-
-def _says_nuisance(frames: Frames, result: Answer, path: str) -> str:
-    best = "; ".join(f"{_plain(cell.settings[path])} in {cell.label}" for cell in result.cells)
-    at = [cell.label for cell in result.cells if path in stats.edges(frames, cell)]
-    lost = frames.trials.loc[frames.trials["role"] == "search", "score"].isna().sum()
-    crosses = f" Crosses: {lost} trials without a score." if lost else ""
-    edge = f" At the edge of its range in {'; '.join(at)}: widen it." if at else ""
-    return f"Best {path}: {best}.{edge}{crosses}"
-
-
-def _says_health(frames: Frames) -> str:
-    last = frames.curves.groupby("number").last()
-    loss, line = "train/discriminator_loss", "health/majority_loss"
-    if loss not in last or line not in last:
-        return "Recorded while training; a generator alone has no discriminator to watch."
-    both = last[[loss, line]].dropna()
-    below = int((both[loss] < both[line]).sum())
-    return (
-        f"At its last score the discriminator's loss is below that of always answering "
-        f"'original' in {below} of {len(both)} trials."
-    )
 
 
 def _scores_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
@@ -338,32 +256,14 @@ def _scores_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> 
         [
             name,
             METRICS[name].direction,
-            _spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
-            *(_spread(by_cell[label][name]) for label in labels),
-            "ranks" if name == frames.metric.name else _rank(fidelity, name),
+            wording.spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
+            *(wording.spread(by_cell[label][name]) for label in labels),
+            "ranks" if name == frames.metric.name else wording.rank(fidelity, name),
         ]
         for name in names
     ]
     head = ("score", "better", "untrained", *labels, "rank correlation (n)")
     return Table(says=says, head=head, rows=rows)
-
-
-def _spread(values: "pd.Series[float]") -> str:
-    """Return mean ± sd (n); a score that was never taken is a dash."""
-    known = values.dropna()
-    if known.empty:
-        return "–"
-    spread = f" ± {score(float(known.std()))}" if len(known) > 1 else ""
-    return f"{score(float(known.mean()))}{spread} ({len(known)})"
-
-
-def _rank(fidelity: pd.DataFrame, name: str) -> str:
-    rank = float(fidelity["rank_correlation"][name])
-    return (
-        _NONE
-        if math.isnan(rank)
-        else f"{rank:+.2f}".replace("-", _MINUS) + f" ({fidelity['trials'][name]})"
-    )
 
 
 def _ledger(frames: Frames) -> Table:
@@ -377,8 +277,8 @@ def _ledger(frames: Frames) -> Table:
 
 
 def _ledger_row(trial: dict[Any, Any]) -> list[str]:
-    seeds = (_plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
-    target = quantity(
+    seeds = (wording.plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
+    target = wording.quantity(
         float(trial.get("budget.amount", math.nan)), _UNITS.get(str(trial.get("budget.kind")), "")
     )
     achieved = trial["achieved"]
@@ -389,12 +289,12 @@ def _ledger_row(trial: dict[Any, Any]) -> list[str]:
             for key in ("number", "state", "reason", "role", "cell", "tuned", "repeat")
         ),
         ", ".join(seeds),
-        score(trial["score"]),
+        wording.score(trial["score"]),
         target,
-        _NONE if math.isnan(achieved) else f"{achieved:.1%}",
-        *(quantity(trial.get(name, math.nan), "") for name in amounts),
-        _seconds(trial.get("spent/seconds", math.nan)),
-        _seconds(trial.get("slot/seconds", math.nan)),
+        wording.NONE if math.isnan(achieved) else f"{achieved:.1%}",
+        *(wording.quantity(trial.get(name, math.nan), "") for name in amounts),
+        wording.seconds(trial.get("spent/seconds", math.nan)),
+        wording.seconds(trial.get("slot/seconds", math.nan)),
         trial["fingerprint"],
     ]
 
@@ -410,50 +310,6 @@ def _provenance(frames: Frames) -> list[tuple[str, str]]:
 
 def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
     return trials[name] if name in trials else pd.Series(dtype=float)
-
-
-def score(value: float) -> str:
-    """Return a score with four decimals."""
-    return _NONE if math.isnan(value) else f"{value:.4f}"
-
-
-def interval(value: Interval, signed: bool = False) -> str:
-    """Return mean and 95 % interval; the mean alone where there is none."""
-    if math.isnan(value.mean):
-        return _NONE
-    mean = f"{value.mean:+.4f}".replace("-", _MINUS) if signed else score(value.mean)
-    ends = _ends(value, signed)
-    return mean if ends == _NONE else f"{mean} {ends}"
-
-
-def _ends(value: Interval, signed: bool = False) -> str:
-    if math.isnan(value.low):
-        return _NONE
-    form = "+.4f" if signed else ".4f"
-    return f"[{value.low:{form}}, {value.high:{form}}]".replace("-", _MINUS)
-
-
-def quantity(value: float, unit: str) -> str:
-    """Return an amount with three digits and a decimal prefix: 1.2e12 FLOP is 1.20 TFLOP."""
-    if math.isnan(value):
-        return _NONE
-    power = min(6, max(0, int(math.log10(abs(value)) // 3))) if value else 0
-    gap = " " if len(unit) > 4 and power else ""  # 1 TFLOP, but 1 M tokens
-    return f"{value / 1_000**power:.3g} {' kMGTPE'[power].strip()}{gap}{unit}".strip()
-
-
-def _times(share: float) -> str:
-    if math.isnan(share):
-        return _NONE
-    return "∞" if math.isinf(share) else f"{share:.2f}×"
-
-
-def _seconds(value: float) -> str:
-    return _NONE if math.isnan(value) else f"{value:,.1f}"
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from lab.corruption import HeldOut
 from lab.data import FIRST_WORD, PAD
-from lab.metrics import PROBES
 from lab.objectives import Detector, Objective
 from lab.probes import accuracy
 from lab.spec import Row
+from lab.tasks import Task
 
 _WINDOWS = 256  # windows read at once
 
@@ -43,13 +43,11 @@ def detection(objective: Objective, held_out: HeldOut) -> Row:
     return row
 
 
-def probing(objective: Objective, tokenizer: Tokenizer) -> Row:
-    """Return each probe's accuracy on a learned mix of the encoder's layers."""
+def probing(objective: Objective, tokenizer: Tokenizer, task: Task) -> Row:
+    """Return a probe's accuracy on a learned mix of the encoder's layers."""
     training = objective.training
     objective.eval()
-    row = {
-        f"probe/{task}/accuracy": accuracy(objective.encoder, tokenizer, task) for task in PROBES
-    }
+    row = {f"probe/{task}/accuracy": accuracy(objective.encoder, tokenizer, task)}
     objective.train(training)
     return row
 

@@ -7,7 +7,6 @@ written, and said in one line: the file, the dotted path, what is wrong, what is
 import itertools
 import json
 import math
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -15,15 +14,14 @@ from functools import cache
 from pathlib import Path as File
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from annotated_types import MinLen
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
-from lab.errors import UserError
+from lab import yaml_text
 from lab.flops import step_cost
 from lab.metrics import METRICS, Metric
 from lab.noun import Noun
+from lab.refusal import SpaceError, one_line
 from lab.spec import (
     SIZES,
     Choices,
@@ -39,13 +37,6 @@ from lab.spec import (
 )
 
 _T = TypeVar("_T")
-
-
-class SpaceError(UserError):
-    """A search space that cannot be run; the message is one line for a person."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
 
 
 def _kind_of_distribution(raw: object) -> str:
@@ -80,10 +71,10 @@ def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
     Raises:
         SpaceError: anything is wrong; nothing has been written.
     """
-    raw = _read(file)
+    raw = yaml_text.read(file)
     try:
         for override in overrides:
-            _override(raw, override)
+            yaml_text.override(raw, override)
         return _check(file.stem, raw)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
@@ -97,7 +88,7 @@ def trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
     """
     raw: dict[str, Any] = {"base": deepcopy(dict(base))}
     for path in sorted(settings):  # a whole before its parts: objective, objective.mask_prob
-        _put(raw, f"base.{path}", deepcopy(settings[path]))
+        yaml_text.put(raw, f"base.{path}", deepcopy(settings[path]))
     raw = raw["base"]
     raw["encoder"] = _encoder(raw.get("encoder", {}))
     built = _validated(_trial_adapter(), raw, "base")
@@ -145,92 +136,6 @@ def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers (1e-3 is one), and no key twice."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # before merges (<<) expand
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                line = key.start_mark.line + 1
-                raise SpaceError(f"line {line}: {key.value}: the key stands twice")
-            seen.add(str(key.value))
-        return node
-
-
-def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
-    number = float(loader.construct_scalar(node).replace("_", ""))
-    if not math.isfinite(number):
-        return str(node.value)  # no field is infinite: refused as a word, by its dotted path
-    return int(number) if number.is_integer() else number
-
-
-def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | str:
-    number = loader.construct_yaml_float(node)
-    return number if math.isfinite(number) else str(node.value)
-
-
-_Loader.add_implicit_resolver(
-    "!number", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+.0123456789")
-)
-_Loader.add_constructor("!number", _number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
-
-
-def _parse(text: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except SpaceError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2020-13-45
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise SpaceError(f"{where}not YAML: {getattr(error, 'problem', error)}") from None
-
-
-def _read(file: File) -> dict[str, Any]:
-    try:
-        raw = _parse(file.read_text(encoding="utf-8"))
-    except SpaceError as error:
-        raise SpaceError(f"{file}: {error}") from None
-    except UnicodeDecodeError:
-        raise SpaceError(f"{file}: not UTF-8 text") from None
-    except OSError as error:
-        raise SpaceError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
-    if not isinstance(raw, dict):
-        raise SpaceError(f"{file}: a search space is a mapping with question, metric and base")
-    return raw
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise SpaceError(f"--set {override}: write it as path=value, for example base.batch=64")
-    try:
-        value = _parse(text)
-    except SpaceError as error:
-        raise SpaceError(f"--set {override}: {error}") from None
-    top, _, rest = path.partition(".")
-    if top in {"compare", "tune"} and rest:  # their keys are dotted paths themselves
-        section = raw.setdefault(top, {})
-        if not isinstance(section, dict):
-            raise SpaceError(f"{top}: must be a mapping of dotted paths")
-        section[rest] = value
-    else:
-        _put(raw, path, value)
-
-
-def _put(raw: dict[str, Any], path: Path, value: Value) -> None:
-    *parents, last = path.split(".")
-    for parent in parents:
-        inner = raw.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise SpaceError(f"{path}: {parent} is {inner!r}, which has no fields")
-        raw = inner
-    raw[last] = value
-
-
 def _encoder(raw: Any) -> Any:
     """Write a named size out, field by field."""
     if not isinstance(raw, dict) or "size" not in raw:
@@ -251,111 +156,7 @@ def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
         # JSON's strictness: a list may become a tuple, but no string becomes a number.
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
-        raise SpaceError(_one_line(error, prefix)) from None
-
-
-# pydantic puts the tag of a union's member into the location; the file does not have it.
-_TAGS = {"electra", "mlm", "Range", "Choices"}
-
-
-def _one_line(error: ValidationError, prefix: str) -> str:
-    # A misspelt key is often also a missing one, and the misspelling says more.
-    found = error.errors(include_url=False)
-    first = next((one for one in found if one["type"] == "unexpected_keyword_argument"), found[0])
-    steps = ([prefix] if prefix else []) + [str(step) for step in first["loc"]]
-    path = ".".join(step for step in steps if step not in _TAGS) or "the file"
-    if first["type"].startswith("union_tag"):
-        path += ".kind"
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{path}: {_plain(first, steps)}{more}"
-
-
-# What is wrong and what is allowed, by pydantic's name; `_MUST` also shows what was given.
-_SAYS = {
-    "unexpected_keyword_argument": "unknown key; allowed: {keys}",
-    "missing": "required, and missing",
-    "union_tag_not_found": "required, and missing; one of {tags}",
-    "too_short": "needs at least one value",
-    "string_too_short": "must not be empty",
-}
-_MUST = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": "must be text",
-    "bool_type": "must be true or false",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a mapping with {keys}",
-    "dataclass_type": "must be a mapping with {keys}",
-    "greater_than": "must be above {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be below {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be one of {expected}",
-    "union_tag_invalid": "must be one of {expected_tags}",
-}
-
-
-def _plain(error: ErrorDetails, steps: list[str]) -> str:
-    """Return what is wrong, what is allowed and what was given, in a person's words."""
-    kind, context = error["type"], error.get("ctx", {})
-    words = (_SAYS | _MUST).get(kind)
-    if words is None:
-        return error["msg"].removeprefix("Value error, ")
-    holder = steps[:-1] if kind == "unexpected_keyword_argument" else steps
-    limits = {key: _bare(value) for key, value in context.items()}
-    said = words.format(**_schema_at(holder), **limits)
-    return said if kind in _SAYS else f"{said}, not {_shown(context.get('tag', error['input']))}"
-
-
-def _bare(value: object) -> object:
-    """Turn pydantic's "'a', 'b' or 'c'" into "a, b, c"."""
-    return value.replace("'", "").replace(" or ", ", ") if isinstance(value, str) else value
-
-
-def _shown(given: object) -> str:
-    match given:
-        case None:
-            return "null"
-        case bool():
-            return str(given).lower()
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case _:
-            return repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:60]}..."
-
-
-def _schema_at(steps: list[str]) -> dict[str, str]:
-    """Return the `keys` and the `tags` of members that the schema allows at a location."""
-    schema = json_schema()
-    node: dict[str, Any] = schema
-    for step in steps:
-        if step not in {"Range", "Choices"}:  # whoever got one of them wrong may mean the other
-            node = _schema_below(node, step)
-        if "$ref" in node:
-            node = _definition(schema, node)
-    members = [_definition(schema, member) for member in node.get("oneOf", [])]
-    keys = dict.fromkeys(key for one in (node, *members) for key in one.get("properties", {}))
-    return {"keys": ", ".join(keys) or "dotted paths", "tags": ", ".join(_tagged(node))}
-
-
-def _schema_below(node: dict[str, Any], step: str) -> dict[str, Any]:
-    if step in _tagged(node):
-        return {"$ref": _tagged(node)[step]}
-    below = node.get("properties", {}).get(step, node.get("additionalProperties"))
-    return below if isinstance(below, dict) else {}
-
-
-def _tagged(node: dict[str, Any]) -> dict[str, str]:
-    mapping: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
-    return mapping
-
-
-def _definition(schema: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
-    definition: dict[str, Any] = schema["$defs"][reference["$ref"].rpartition("/")[2]]
-    return definition
+        raise SpaceError(one_line(error, prefix, json_schema())) from None
 
 
 def _check(name: str, raw: dict[str, Any]) -> Experiment:

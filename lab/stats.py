@@ -2,51 +2,27 @@
 
 Cells are compared by their repeats, on seeds that the search never saw. Repeat i shares its
 seeds between cells (common random numbers), so a difference between cells is taken within
-repeats. Differences carry Tukey's simultaneous 95 % intervals for randomised blocks: with two
-cells that is the paired t interval, with more it holds for the best against all others at
-once, so that a sweep over nothing but seeds finds a winner in one of twenty, not in most.
-
-A score taken in the middle of a run is taken before its learning rate has decayed and is worse
-than that of a run planned to end there. The best line and the compute multiplier read such
-scores, hence understate cheap budgets, and the multiplier overstates the compute needed.
+repeats, with an interval (`intervals`) that holds for the best against all others at once: a
+sweep over nothing but seeds finds a winner in one of twenty, not in most.
 """
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
+from lab.compute import Multiplier, multiplier
 from lab.frames import Frames
+from lab.intervals import Interval, floor, paired, t_interval
 from lab.metrics import METRICS, Metric
 from lab.spec import Path
 
-LEVEL = 0.95
-_DRAWS = 1_000
 _EDGE = 0.05  # share of a range, at either end, that counts as its edge
 _FEW = 3  # fewer repeats than this leave an interval too wide to use
 _BINS = 5
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A mean with its 95 % interval; the ends are NaN where n is too small for one."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval exists and lies on one side of 0."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +48,6 @@ class Cell:
     tuned: str
     picked: float
     settings: dict[Path, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Multiplier:
-    """Share of the reference's FLOPs at which the best cell reaches the reference's end score.
-
-    `share` and both ends of its bootstrap interval may be inf: never reached. The ends are NaN
-    with fewer than two repeats.
-    """
-
-    share: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +81,6 @@ class Answer:
     def separable(self) -> bool:
         """Whether one cell is better than every other."""
         return len(self.cells) > 1 and len(self.tie) == 1
-
-
-def t_interval(values: Floats) -> Interval:
-    """Return mean and two-sided t interval of independent `values`."""
-    n = len(values)
-    mean = float(np.mean(values)) if n else math.nan
-    if n < 2:
-        return Interval(mean=mean, low=math.nan, high=math.nan, n=n)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
-    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
 def scored(frames: Frames) -> pd.DataFrame:
@@ -170,7 +123,7 @@ def answer(frames: Frames) -> Answer | None:
         reference=reference,
         effect=paired(table, best, frames.reference) if other else None,
         multiplier=multiplier(frames, runs, best, frames.reference) if other else None,
-        floor=_floor(table),
+        floor=floor(table),
         confirmed=bool((runs["role"] == "repeat").all()),
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
     )
@@ -193,115 +146,9 @@ def _cell(frames: Frames, runs: pd.DataFrame, label: str, gap: Interval, best: s
     )
 
 
-def paired(table: pd.DataFrame, label: str, other: str) -> Interval:
-    """Return `label` minus `other` within repeats, with Tukey's simultaneous 95 % interval.
-
-    The noise is the residual of repeat + cell. Where the spread of this pair's own differences
-    is larger (spread depends on the configuration), that is used: never the narrower.
-
-    Args:
-        table: scores, repeats x cells, NaN where a trial did not finish.
-    """
-    gaps = (table[label] - table[other]).dropna().to_numpy(dtype=float)
-    n, mean = len(gaps), float(np.mean(gaps)) if len(gaps) else math.nan
-    noise, freedom = _residual(table)
-    if n < 2 or freedom < 1 or label == other:
-        return Interval(mean=mean, low=math.nan, high=math.nan, n=n)
-    spread = max(math.sqrt(2) * noise, float(np.std(gaps, ddof=1)))
-    half = _tukey(table.shape[1], freedom) * spread / math.sqrt(n)
-    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
-
-
-@cache
-def _tukey(cells: int, freedom: int) -> float:
-    """Return the quantile that takes the place of t's; with two cells it is t's."""
-    return float(stats.studentized_range.ppf(LEVEL, cells, freedom)) / math.sqrt(2)
-
-
-def _residual(table: pd.DataFrame) -> tuple[float, int]:
-    """Return standard deviation and degrees of freedom left by score = repeat + cell."""
-    repeats, cells = np.nonzero(table.notna().to_numpy())
-    scores = table.to_numpy(dtype=float)[repeats, cells]
-    design = np.hstack([np.eye(len(table))[repeats], np.eye(table.shape[1])[cells]])
-    solution, _, rank, _ = np.linalg.lstsq(design, scores, rcond=None)
-    freedom = len(scores) - int(rank)
-    left = float(np.sum((scores - design @ solution) ** 2))
-    return (math.sqrt(left / freedom), freedom) if freedom else (math.nan, 0)
-
-
-def _floor(table: pd.DataFrame) -> float:
-    """Return the pooled standard deviation between repeats of the same cell."""
-    freedom = table.notna().sum() - 1
-    squares = (table.var(ddof=1).fillna(0.0) * freedom.clip(lower=0)).sum()
-    total = int(freedom.clip(lower=0).sum())
-    return math.sqrt(float(squares) / total) if total else math.nan
-
-
-def best_line(frames: Frames, axis: str) -> pd.DataFrame:
-    """Return the best score so far over `axis` (`spent/flops`, ...), any trial, any time of it.
-
-    Returns:
-        columns `axis` and the ranking metric, one row where the line improves.
-    """
-    name = frames.metric.name
-    points = frames.curves[[axis, name]].dropna().sort_values(axis, kind="stable")
-    running = points[name].cummax() if _upwards(frames.metric) else points[name].cummin()
-    return points.assign(**{name: running}).drop_duplicates(name).reset_index(drop=True)
-
-
 def untrained(frames: Frames) -> Interval:
     """Return mean and interval of the ranking metric at step 0, one value a trial."""
     return t_interval(frames.trials["untrained"].dropna().to_numpy(dtype=float))
-
-
-def multiplier(frames: Frames, runs: pd.DataFrame, best: str, reference: str) -> Multiplier:
-    """Return how much of the reference's compute `best` needs for the reference's end score.
-
-    The mean curve of `best` is interpolated linearly between scored points. Its scores on the
-    way are taken before the learning rate has decayed, so the true share is smaller. The
-    interval is a percentile bootstrap over repeats, drawn together for both cells.
-    """
-    name = frames.metric.name
-    curves = {
-        number: curve[["spent/flops", name]].dropna().to_numpy(dtype=float)
-        for number, curve in frames.curves.groupby("number")
-    }
-    mine, theirs = (runs[runs["cell"] == cell].set_index("repeat") for cell in (best, reference))
-    common = [repeat for repeat in mine.index if repeat in theirs.index]
-    paths = [curves[mine["number"][repeat]] for repeat in common]
-    goals = theirs["score"].reindex(common).to_numpy(dtype=float)
-    budgets = theirs["spent/flops"].reindex(common).to_numpy(dtype=float)
-    if not common:
-        return Multiplier(share=math.nan, low=math.nan, high=math.nan)
-    sign = 1.0 if _upwards(frames.metric) else -1.0
-
-    def share(drawn: NDArray[np.intp]) -> float:
-        goal = float(np.mean(goals[drawn]))
-        return _reach([paths[i] for i in drawn], goal, sign) / float(np.mean(budgets[drawn]))
-
-    n = len(common)
-    whole = share(np.arange(n))
-    if n < 2:
-        return Multiplier(share=whole, low=math.nan, high=math.nan)
-    chance = np.random.default_rng(0)
-    draws = np.sort([share(chance.integers(n, size=n)) for _ in range(_DRAWS)])
-    tail = int(_DRAWS * (1 - LEVEL) / 2)
-    return Multiplier(share=whole, low=float(draws[tail]), high=float(draws[-tail - 1]))
-
-
-def _reach(paths: list[Floats], goal: float, sign: float) -> float:
-    """Return the compute at which the mean of `paths` (compute, score) first reaches `goal`."""
-    grid = np.unique(np.concatenate([path[:, 0] for path in paths]))
-    grid = grid[grid <= min(path[-1, 0] for path in paths) * (1 + 1e-9)]
-    mean = np.mean([np.interp(grid, path[:, 0], path[:, 1]) for path in paths], axis=0)
-    above = np.nonzero(sign * (mean - goal) >= 0)[0]
-    if not len(above):
-        return math.inf
-    i = int(above[0])
-    if i == 0:  # the reference learned nothing: no share of its compute says anything
-        return math.nan
-    part = (goal - mean[i - 1]) / (mean[i] - mean[i - 1])
-    return float(grid[i - 1] + part * (grid[i] - grid[i - 1]))
 
 
 def fidelity(frames: Frames) -> pd.DataFrame:

@@ -6,24 +6,18 @@ process and one thread write; workers hand their rows to it.
 """
 
 import json
-import logging
 import math
-import os
-import sqlite3
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
-from urllib.parse import unquote
 
-from lab.errors import UserError
-from lab.space import SpaceError, cells, trial
+from lab.refusal import SpaceError
+from lab.space import cells, trial
 from lab.spec import Experiment, Job, Outcome, Path, Row, State, Value, content_hash
+from lab.tracking import StoreError, connect, database, in_one_line
 
-SCHEMES = ("sqlite", "http", "https")
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
     "running": "RUNNING",
@@ -35,63 +29,6 @@ _STATUS: dict[State, str] = {
 }
 _BATCH = 900  # MLflow refuses more than 1,000 metrics in one request
 _TAG = 8_000  # and longer tags
-
-
-class StoreError(UserError):
-    """The store cannot be used; the message is one line for a person."""
-
-
-def default_uri(storage: File = File("runs")) -> str:
-    """Return the tracking URI of the database inside `storage`."""
-    return f"sqlite:///{storage.resolve()}/mlflow.db"
-
-
-def database(uri: str) -> File | None:
-    """Return the file behind a SQLite URI; None for a server, which has no file here.
-
-    Raises:
-        StoreError: the URI is neither.
-    """
-    scheme, colon, rest = uri.partition("://")
-    if not colon or scheme not in SCHEMES:
-        raise StoreError(
-            f"tracking URI {uri!r}: write sqlite:////absolute/path/mlflow.db or http(s)://host:port"
-            + ("; MLflow no longer writes file stores" if scheme in {"file", uri} else "")
-        )
-    if scheme != "sqlite":
-        return None
-    if not rest.startswith("/") or rest in {"/", "/:memory:"}:
-        raise StoreError(f"tracking URI {uri!r}: names no database file")
-    return File(unquote(rest[1:]))
-
-
-def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
-    """Return a client that has answered once; a SQLite schema is created by the way.
-
-    Creating the schema breaks when several processes do it at once, so this belongs into the
-    driver, before workers start.
-
-    Raises:
-        StoreError: the URI cannot be read or written, or no server answers within seconds.
-    """
-    file = database(uri)
-    if file is not None:
-        _check_database(uri, file)
-    # MLflow retries a dead server for four minutes; setdefault leaves a person's choice alone.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    with warnings.catch_warnings(), _one_line(uri):
-        warnings.simplefilter("ignore")  # SQLAlchemy's advice to MLflow's authors
-        from mlflow import MlflowClient  # here, because importing it takes seconds
-
-        for chatter in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(chatter).setLevel(logging.ERROR)
-        client = MlflowClient(uri, registry_uri=uri)
-        client.search_experiments(max_results=1)
-        return client
 
 
 def label(values: Mapping[Path, Value]) -> str:
@@ -153,7 +90,7 @@ class Store:
         identity = content_hash(asdict(experiment))
         self._metric = experiment.metric.name
         self._runs = {}
-        with _one_line(self._uri):
+        with in_one_line(self._uri):
             self._experiment = self._experiment_id(experiment.name)
             found = self._find({"lab.sweep": identity, "lab.kind": "sweep"})
             run = found or self._client.create_run(self._experiment, run_name=experiment.name)
@@ -169,7 +106,7 @@ class Store:
         """Open the run of `job`, or take up the one that an earlier process left."""
         key = {"lab.fingerprint": fingerprint, "lab.number": str(job.number)}
         parent = {"mlflow.parentRunId": self._parent}
-        with _one_line(self._uri):
+        with in_one_line(self._uri):
             run = self._find(parent | key) or self._client.create_run(
                 self._experiment,
                 run_name=f"{job.number}: {label(job.cell | job.tuned) or 'base'} #{job.repeat}",
@@ -194,7 +131,7 @@ class Store:
         if not fresh:
             return
         points = [point for row in fresh for point in self._points(run, row)]
-        with _one_line(self._uri):
+        with in_one_line(self._uri):
             for begin in range(0, len(points), _BATCH):
                 self._batch(run.id, metrics=points[begin : begin + _BATCH])
         run.last = int(fresh[-1]["spent/steps"])
@@ -206,7 +143,7 @@ class Store:
             return
         self.log(fingerprint, outcome.rows)
         ended = {"slot/seconds": outcome.seconds, "slot/busy_seconds": outcome.busy}
-        with _one_line(self._uri):
+        with in_one_line(self._uri):
             self._batch(run.id, metrics=[(k, v, 0, _now()) for k, v in ended.items()])
             self._tag(
                 run.id,
@@ -221,7 +158,7 @@ class Store:
 
     def close(self, state: State, measures: dict[str, float]) -> None:
         """Store the sweep's own measures (`slots`, `wall_seconds`, ...) and end its run."""
-        with _one_line(self._uri):
+        with in_one_line(self._uri):
             finite = {k: v for k, v in measures.items() if math.isfinite(v)}
             self._batch(self._parent, metrics=[(k, v, 0, _now()) for k, v in finite.items()])
             self._tag(self._parent, {"lab.state": state})
@@ -328,34 +265,3 @@ def _flat(value: object, path: str = "") -> dict[str, str]:
 
 def _now() -> int:
     return int(time.time() * 1_000)
-
-
-def _check_database(uri: str, file: File) -> None:
-    """Fail at once where MLflow would retry an unreadable file for minutes."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(file, timeout=5)) as opened:
-            opened.execute("BEGIN IMMEDIATE")
-            opened.rollback()
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
-
-
-@contextmanager
-def _one_line(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its database throw into one line."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        # Their exceptions have no common base, and naming them would import them at once.
-        if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "alembic"}:
-            raise
-        text = _first_line(error)
-        dead = "Max retries exceeded" in text or "timed out" in text
-        raise StoreError(f"{uri}: {'no MLflow server answers' if dead else text}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -15,7 +15,8 @@ from pathlib import Path as File
 
 from lab import space
 from lab.errors import UserError
-from lab.store import Store, default_uri
+from lab.store import Store
+from lab.tracking import default_uri
 
 
 class PlaceError(UserError):

@@ -11,6 +11,7 @@ from lab import corruption, data, optim, record, scores
 from lab.budget import Spent
 from lab.objectives import Objective, build
 from lab.spec import Outcome, Row, State, Trial
+from lab.tasks import Task
 from lab.train import Step, train
 
 
@@ -82,11 +83,14 @@ class _Yardstick:
 
     def ends(self, objective: Objective) -> Row:
         """Return all scores."""
-        return self.on_the_way(objective) | scores.probing(objective, self.corpus.tokenizer)
+        return self.on_the_way(objective) | self._probe(objective, "sentiment")
 
     def on_the_way(self, objective: Objective) -> Row:
-        """Return the scores that cost little."""
-        return scores.detection(objective, self.held_out)
+        """Return the scores that cost little and move with training (reports/LOG.md)."""
+        return scores.detection(objective, self.held_out) | self._probe(objective, "pos")
+
+    def _probe(self, objective: Objective, task: Task) -> Row:
+        return scores.probing(objective, self.corpus.tokenizer, task)
 
 
 def _points(trial: Trial, yardstick: _Yardstick) -> Iterator[Row]:

@@ -52,8 +52,9 @@ def test_no_file_runs_what_it_reads(file: Path) -> None:
 def test_the_space_loader_is_a_safe_one() -> None:
     import yaml
 
-    from lab import space
+    from lab import yaml_text
+    from lab.refusal import SpaceError
 
-    assert issubclass(space._Loader, yaml.SafeLoader)
-    with pytest.raises(space.SpaceError, match="not YAML"):
-        space._parse("!!python/object/apply:os.getcwd []")
+    assert issubclass(yaml_text._Loader, yaml.SafeLoader)
+    with pytest.raises(SpaceError, match="not YAML"):
+        yaml_text.parse("!!python/object/apply:os.getcwd []")

@@ -139,7 +139,7 @@ def test_steps_of_seconds_are_the_clocks() -> None:
     base = experiment().base | {"budget": {"kind": "seconds", "amount": 90}}
     cells = plan.estimate(experiment(base=base))
     assert [(cell.steps, cell.flops, cell.seconds) for cell in cells] == [(None, None, 90.0)] * 3
-    assert "by the clock" in plan.text(experiment(base=base), cells, 1)
+    assert "as many steps as fit" in plan.text(experiment(base=base), cells, 1)
 
 
 def test_larger_networks_need_more_memory() -> None:

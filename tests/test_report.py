@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import frames, report, spec, stats, store
+from lab import frames, report, spec, stats, store, tracking
 from lab.metrics import METRICS
 from lab.space import cells, trial
 
@@ -145,7 +145,7 @@ def populate(
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
-    uri = store.default_uri(folder)
+    uri = tracking.default_uri(folder)
     rates = {LR: spec.Range(low=5e-4, high=5e-3, log=True)}
     widths = {WIDTH: (0.25, 0.5, 1.0)}
     populate(uri, folder, planned("width", widths, rates, 3), {0.25: 0.03, 1.0: -0.02})
@@ -281,7 +281,7 @@ def test_command_line_writes_the_report_and_says_what_is_wrong_in_a_line(
     assert Path(made.stdout.strip()).is_file()
     for arguments in (
         ("typo", "--tracking-uri", uri),
-        ("seeds", "--tracking-uri", store.default_uri(tmp_path)),
+        ("seeds", "--tracking-uri", tracking.default_uri(tmp_path)),
     ):
         wrong = run(*arguments)
         assert wrong.returncode == 2

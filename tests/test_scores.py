@@ -246,8 +246,8 @@ def test_probing_changes_nothing_and_has_the_names_of_its_metrics(
     built = objective(prepared_text, settings)
     chance = torch.get_rng_state()
     weights = {name: value.clone() for name, value in built.state_dict().items()}
-    row = scores.probing(built, prepared_text.corpus.tokenizer)
-    assert set(row) <= set(METRICS)
+    row = scores.probing(built, prepared_text.corpus.tokenizer, "pos")
+    assert set(row) == {"probe/pos/accuracy"} <= set(METRICS)
     assert built.training
     assert torch.get_rng_state().equal(chance)
     assert all(value.equal(weights[name]) for name, value in built.state_dict().items())

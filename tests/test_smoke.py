@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from lab import frames, record
-from lab.store import default_uri
+from lab.tracking import default_uri
 
 pytestmark = pytest.mark.slow
 

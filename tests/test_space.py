@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from lab import space
+from lab import space, yaml_text
 from lab.metrics import METRICS
-from lab.space import SpaceError
+from lab.refusal import SpaceError
 from lab.spec import SIZES, Choices, Electra, Experiment, Mlm, Range
 
 ROOT = Path(__file__).parent.parent
@@ -457,7 +457,7 @@ def test_the_schema_wants_a_size_or_every_field_of_an_encoder() -> None:
 
 def plain(text: str) -> Any:
     """Read YAML as an editor that knows YAML 1.2 does."""
-    return json.loads(json.dumps(space._parse(text)))
+    return json.loads(json.dumps(yaml_text.parse(text)))
 
 
 def test_the_shipped_schema_is_the_one_that_the_code_derives() -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab import stats
+from lab import compute, intervals, stats
 from lab.frames import Frames
 
 METRIC = "detect/bigram/auroc"
@@ -72,14 +72,14 @@ def sweep(
 
 def test_interval_is_scipys() -> None:
     values = np.array([0.71, 0.73, 0.70, 0.74, 0.72])
-    ours = stats.t_interval(values)
+    ours = intervals.t_interval(values)
     theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
 
 
 def test_difference_of_two_cells_is_scipys_paired_t_interval() -> None:
     a, b = [0.71, 0.73, 0.70, 0.76], [0.70, 0.70, 0.69, 0.71]
-    ours = stats.paired(pd.DataFrame({"a": a, "b": b}), "a", "b")
+    ours = intervals.paired(pd.DataFrame({"a": a, "b": b}), "a", "b")
     theirs = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-4)
 
@@ -101,7 +101,7 @@ def test_sweep_over_nothing_but_seeds_finds_a_difference_in_at_most_one_of_twent
         luck = chance.normal(size=(5, 1))
         table = pd.DataFrame(luck + chance.normal(size=(5, cells))).rename(columns=str)
         best = str(table.mean().idxmax())
-        found += any(stats.paired(table, c, best).excludes_zero for c in table if c != best)
+        found += any(intervals.paired(table, c, best).excludes_zero for c in table if c != best)
     assert found <= 26  # 15 expected; binomial, one in 200 beyond
 
 
@@ -185,13 +185,13 @@ def test_multiplier_of_straight_lines_is_the_ratio_of_their_slopes() -> None:
 
 def test_multiplier_says_never() -> None:
     frames = sweep({0.5: [0.70, 0.72], 0.25: [0.60, 0.62]})
-    reached = stats.multiplier(frames, frames.trials, "width 0.25", "width 0.5")
+    reached = compute.multiplier(frames, frames.trials, "width 0.25", "width 0.5")
     assert math.isinf(reached.share)
     assert math.isinf(reached.high)
 
 
 def test_best_line_only_rises() -> None:
-    line = stats.best_line(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
+    line = compute.best_line(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
     assert line[METRIC].is_monotonic_increasing
     assert line["spent/flops"].is_monotonic_increasing
     assert line[METRIC].iloc[-1] == 0.9

@@ -10,7 +10,8 @@ import pytest
 from lab import frames, spec
 from lab.metrics import METRICS
 from lab.space import trial
-from lab.store import Store, StoreError, connect, default_uri, label
+from lab.store import Store, label
+from lab.tracking import StoreError, connect, default_uri
 
 METRIC = "detect/bigram/auroc"
 WIDTH = "objective.generator.width"

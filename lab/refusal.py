@@ -1,0 +1,129 @@
+"""Why a search space is refused, in one line for a person.
+
+pydantic finds what is wrong; here its findings become words: the dotted path, what is wrong,
+what is allowed (which the JSON Schema knows), what was given.
+"""
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lab.errors import UserError
+
+
+class SpaceError(UserError):
+    """A search space that cannot be run; the message is one line for a person."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+# pydantic puts the tag of a union's member into the location; the file does not have it.
+_TAGS = {"electra", "mlm", "Range", "Choices"}
+
+
+def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str:
+    """Say the first thing that is wrong, and how many more there are.
+
+    Args:
+        error: what pydantic found.
+        prefix: dotted path of what was validated; empty for the whole file.
+        schema: the JSON Schema of a search space, which knows what is allowed.
+    """
+    # A misspelt key is often also a missing one, and the misspelling says more.
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "unexpected_keyword_argument"), found[0])
+    steps = ([prefix] if prefix else []) + [str(step) for step in first["loc"]]
+    path = ".".join(step for step in steps if step not in _TAGS) or "the file"
+    if first["type"].startswith("union_tag"):
+        path += ".kind"
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{path}: {_plain(first, steps, schema)}{more}"
+
+
+# What is wrong and what is allowed, by pydantic's name; `_MUST` also shows what was given.
+_SAYS = {
+    "unexpected_keyword_argument": "unknown key; allowed: {keys}",
+    "missing": "required, and missing",
+    "union_tag_not_found": "required, and missing; one of {tags}",
+    "too_short": "needs at least one value",
+    "string_too_short": "must not be empty",
+}
+_MUST = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping with {keys}",
+    "dataclass_type": "must be a mapping with {keys}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be one of {expected}",
+    "union_tag_invalid": "must be one of {expected_tags}",
+}
+
+
+def _plain(error: ErrorDetails, steps: list[str], schema: dict[str, Any]) -> str:
+    """Return what is wrong, what is allowed and what was given, in a person's words."""
+    kind, context = error["type"], error.get("ctx", {})
+    words = (_SAYS | _MUST).get(kind)
+    if words is None:
+        return error["msg"].removeprefix("Value error, ")
+    holder = steps[:-1] if kind == "unexpected_keyword_argument" else steps
+    limits = {key: _bare(value) for key, value in context.items()}
+    said = words.format(**_allowed_at(holder, schema), **limits)
+    return said if kind in _SAYS else f"{said}, not {_shown(context.get('tag', error['input']))}"
+
+
+def _bare(value: object) -> object:
+    """Turn pydantic's "'a', 'b' or 'c'" into "a, b, c"."""
+    return value.replace("'", "").replace(" or ", ", ") if isinstance(value, str) else value
+
+
+def _shown(given: object) -> str:
+    match given:
+        case None:
+            return "null"
+        case bool():
+            return str(given).lower()
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:60]}..."
+
+
+def _allowed_at(steps: list[str], schema: dict[str, Any]) -> dict[str, str]:
+    """Return the `keys` and the `tags` of members that the schema allows at a location."""
+    node = schema
+    for step in steps:
+        if step not in {"Range", "Choices"}:  # whoever got one of them wrong may mean the other
+            node = _schema_below(node, step)
+        if "$ref" in node:
+            node = _definition(schema, node)
+    members = [_definition(schema, member) for member in node.get("oneOf", [])]
+    keys = dict.fromkeys(key for one in (node, *members) for key in one.get("properties", {}))
+    return {"keys": ", ".join(keys) or "dotted paths", "tags": ", ".join(_tagged(node))}
+
+
+def _schema_below(node: dict[str, Any], step: str) -> dict[str, Any]:
+    if step in _tagged(node):
+        return {"$ref": _tagged(node)[step]}
+    below = node.get("properties", {}).get(step, node.get("additionalProperties"))
+    return below if isinstance(below, dict) else {}
+
+
+def _tagged(node: dict[str, Any]) -> dict[str, str]:
+    mapping: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
+    return mapping
+
+
+def _definition(schema: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    definition: dict[str, Any] = schema["$defs"][reference["$ref"].rpartition("/")[2]]
+    return definition
