@@ -6,7 +6,6 @@ where the trial runs; the driver copies it on, so whatever dies, nothing that en
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path as File
 
 from lab import corruption, data, live, provenance, record, space
@@ -154,7 +153,7 @@ class Driver:
             self._experiment,
             facts | {"budget": json.dumps(self._experiment.base["budget"])},
             {
-                "space.json": json.dumps(asdict(self._experiment), indent=2) + "\n",
+                "space.yaml": space.dump(self._experiment),
                 "environment.txt": provenance.environment(),
                 "diff.patch": provenance.diff(),
             },

@@ -105,6 +105,16 @@ def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
     )
 
 
+def dump(experiment: Experiment) -> str:
+    """Return the search space as YAML with its overrides and defaults in it; `load` reads it."""
+    plain = asdict(experiment) | {"metric": experiment.metric.name}
+    del plain["name"]
+    for distribution in plain["tune"].values():
+        if distribution.get("step", 0) is None:
+            del distribution["step"]
+    return yaml_text.write(json.loads(json.dumps(plain)))
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a search space, for editors (`search_spaces/schema.json`)."""
     schema = _adapter().json_schema()

@@ -88,7 +88,7 @@ def _conclude(name: str, uri: str, given: argparse.Namespace) -> int:
     print(f"\n{report.headline(stats.answer(table))}\n")
     print(f"report:    {page}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    print(f"MLflow UI: {shlex.join(command)}")
+    print(f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(command)}")
     return 0
 
 

@@ -30,6 +30,11 @@ def read(file: File) -> dict[str, Any]:
     return raw
 
 
+def write(raw: dict[str, Any]) -> str:
+    """Return YAML text with the keys in their order."""
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100)
+
+
 def override(raw: dict[str, Any], given: str) -> None:
     """Write what `given` says, a `path=value` with the value in YAML, into `raw`.
 

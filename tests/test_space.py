@@ -476,3 +476,13 @@ def test_every_shipped_search_space_loads_and_fits_the_schema(file: Path) -> Non
     assert space.load(file).name == file.stem
     validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     validator.validate(plain(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_what_is_recorded_as_resolved_loads_as_the_same_experiment(
+    file: Path, tmp_path: Path
+) -> None:
+    asked = space.load(file, ("base.batch=64",))
+    again = tmp_path / file.name
+    again.write_text(space.dump(asked), encoding="utf-8")
+    assert space.load(again) == asked
