@@ -12,12 +12,13 @@ from rich.table import Table
 
 from lab.metrics import Metric
 from lab.spec import Job, Outcome, Row
+from lab.store import label
 
 
 def settings(job: Job) -> str:
     """Return a job's settings in a few words."""
-    parts = [f"{path.rpartition('.')[2]} {value}" for path, value in (job.cell | job.tuned).items()]
-    return ", ".join([*parts, f"seed {job.trial.seeds.init}"])
+    parts = (label(job.cell | job.tuned), f"seed {job.trial.seeds.init}")
+    return ", ".join(part for part in parts if part)
 
 
 def duration(seconds: float) -> str:

@@ -42,7 +42,7 @@ def label(values: Mapping[Path, Value]) -> str:
 
 
 def _show(value: Value) -> str:
-    if isinstance(value, float):
+    if isinstance(value, float) or (isinstance(value, int) and value >= 10**6):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)
 
