@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from lab.errors import UserError
+from lab.label import label
 from lab.metrics import METRICS, Metric
 from lab.spec import Path, Value
-from lab.store import label
 from lab.tracking import connect, database
 
 BASE = "base"  # the only cell's name where nothing is compared

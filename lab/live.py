@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from lab.label import label
 from lab.metrics import Metric
 from lab.spec import Job, Outcome, Row
-from lab.store import label
 
 
 def settings(job: Job) -> str:

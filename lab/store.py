@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
 
+from lab.label import label
 from lab.refusal import SpaceError
 from lab.space import cells, trial
 from lab.spec import Experiment, Job, Outcome, Path, Row, State, Value, content_hash
@@ -29,22 +30,6 @@ _STATUS: dict[State, str] = {
 }
 _BATCH = 900  # MLflow refuses more than 1,000 metrics in one request
 _TAG = 8_000  # and longer tags
-
-
-def label(values: Mapping[Path, Value]) -> str:
-    """Return a short name of a setting: `width 0.25`, whole paths where last parts collide."""
-    lasts = [path.rpartition(".")[2] for path in values]
-    names = [
-        last if lasts.count(last) == 1 else path for path, last in zip(values, lasts, strict=True)
-    ]
-    shown = (f"{name} {_show(value)}" for name, value in zip(names, values.values(), strict=True))
-    return ", ".join(shown)
-
-
-def _show(value: Value) -> str:
-    if isinstance(value, float) or (isinstance(value, int) and value >= 10**6):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from lab import frames, spec
+from lab.label import label
 from lab.metrics import METRICS
 from lab.space import trial
-from lab.store import Store, label
+from lab.store import Store
 from lab.tracking import StoreError, connect, default_uri
 
 METRIC = "detect/bigram/auroc"
