@@ -8,7 +8,7 @@ recorded as target and achieved).
 from dataclasses import dataclass
 from typing import Annotated, Literal, assert_never
 
-from annotated_types import Gt
+from annotated_types import Interval
 
 from lab.noun import Noun
 
@@ -58,7 +58,7 @@ class Budget(Noun):
     """A limit in one unit: honest training FLOPs, tokens read, or training seconds."""
 
     kind: Literal["flops", "tokens", "seconds"]
-    amount: Annotated[float, Gt(0)]
+    amount: Annotated[float, Interval(gt=0, le=1e30)]
 
     def fraction(self, spent: Spent) -> float:
         """Return the share of the budget that is spent, 0 at the start, 1 or more at the end."""

@@ -22,6 +22,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
+from lab.errors import UserError
 from lab.spec import Data, content_hash
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -156,13 +157,18 @@ def _place(name: str, purpose: str) -> float:
 
 
 def _write(data: Data, folder: File) -> None:
-    chosen = ((n, text) for n, text in documents() if _place(n, "share") < data.share)
-    names, texts = zip(*chosen, strict=True)
-    held_out = [_place(name, "held out") < _HELD_OUT for name in names]
+    chosen = [(n, text) for n, text in documents() if _place(n, "share") < data.share]
+    held_out = [_place(name, "held out") < _HELD_OUT for name, _ in chosen]
+    if all(held_out) or not any(held_out):
+        raise UserError(
+            f"data.share: {data.share:g} leaves {held_out.count(False)} documents to learn from "
+            f"and {held_out.count(True)} held out; take a larger share"
+        )
+    texts = [text for _, text in chosen]
     tokenizer = train_tokenizer(
         (text for text, held in zip(texts, held_out, strict=True) if not held), data.vocab
     )
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     for file, wanted in (("train.npy", False), ("held_out.npy", True)):
         split = (ids for ids, held in zip(encoded, held_out, strict=True) if held is wanted)
         rows = [window for ids in split for window in windows(ids, data.length)]

@@ -18,5 +18,5 @@ def label(values: Mapping[Path, Value]) -> str:
 
 def _show(value: Value) -> str:
     if isinstance(value, float) or (isinstance(value, int) and value >= 10**6):
-        return f"{value:.4g}"
+        return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)

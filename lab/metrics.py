@@ -22,7 +22,7 @@ class Metric:
         title: what a reader sees above a figure.
         spoiled_by: path prefixes whose variation makes values incomparable.
         because: why, in one sentence; empty where nothing spoils it.
-        untrained: the score's meaning without any training, where it is known beforehand.
+        needs_discriminator: whether an objective without one does not have it.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Metric:
     title: str
     spoiled_by: tuple[str, ...] = ()
     because: str = ""
+    needs_discriminator: bool = False
 
     def spoiler(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes this metric incomparable, if there is one."""
@@ -64,6 +65,7 @@ _DETECTION = tuple(
             title=f"AUROC of finding {source} replacements in held-out text",
             spoiled_by=_TEXT,
             because="the held-out questions are made of the tokenizer's tokens and windows",
+            needs_discriminator=True,
         ),
         Metric(
             name=f"detect/{source}/loss",
@@ -72,6 +74,7 @@ _DETECTION = tuple(
             spoiled_by=(*_TEXT, "objective"),
             because="a discriminator's probabilities are calibrated to the generator and mask rate "
             "it trained with, so its loss on a fixed corruption moves with them; use the AUROC",
+            needs_discriminator=True,
         ),
     )
 )
@@ -105,6 +108,7 @@ _RAW = (
         spoiled_by=(*_TEXT, "objective", "encoder", "optim", "budget"),
         because="it depends on how well the generator fools it: a weaker generator gives a lower "
         "loss and teaches less",
+        needs_discriminator=True,
     ),
     Metric(
         name="train/loss",

@@ -22,6 +22,7 @@ from lab import flops, plots, stats, svg, wording
 from lab.errors import UserError
 from lab.frames import Frames, load
 from lab.metrics import METRICS
+from lab.places import check_target
 from lab.stats import Answer, Cell
 from lab.tracking import default_uri
 
@@ -38,10 +39,6 @@ _CARRIED = {
     "command",
     "opened",
 }
-
-
-class ReportError(UserError):
-    """The report cannot be written there; the message is one line for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +89,10 @@ def write(frames: Frames, folder: File) -> File:
     """Write `folder`/<name>/ and return its report.html; an older report is replaced whole.
 
     Raises:
-        ReportError: the folder holds something that is no report.
+        PlaceError: the folder holds something that is no report.
     """
     target = folder / frames.name
-    if target.exists() and not (target / "report.html").exists() and any(target.iterdir()):
-        raise ReportError(f"{target}: exists and holds no report; it is left alone")
+    check_target(target)
     partial, old = (folder / f".{frames.name}.{part}.{os.getpid()}" for part in ("new", "old"))
     partial.mkdir(parents=True)
     try:

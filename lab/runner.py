@@ -6,6 +6,7 @@ The only room that imports ray. What to run, where it is recorded and who watche
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path as File
 from typing import Any
@@ -51,6 +52,7 @@ def run(source: Source, resources: Resources, storage: File) -> None:
         _node_ip_address="127.0.0.1",
         _temp_dir=scratch,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
     works: dict[str, Work] = {}
     try:
         tune.Tuner(

@@ -6,7 +6,6 @@ written, and said in one line: the file, the dotted path, what is wrong, what is
 
 import itertools
 import json
-import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -17,8 +16,9 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import MinLen
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
-from lab import yaml_text
+from lab import rules, yaml_text
 from lab.flops import step_cost
+from lab.label import label
 from lab.metrics import METRICS, Metric
 from lab.noun import Noun
 from lab.refusal import SpaceError, one_line
@@ -71,6 +71,8 @@ def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
     Raises:
         SpaceError: anything is wrong; nothing has been written.
     """
+    if file.stem in {"Default", ".", "..", ""} or not file.stem.isprintable():
+        raise SpaceError(f"{file}: the name of the file names the sweep: {file.stem!r} cannot")
     raw = yaml_text.read(file)
     try:
         for override in overrides:
@@ -181,11 +183,12 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
         search=document.search,
         resources=document.resources,
     )
-    _check_search(experiment)
+    rules.check(experiment)
     trial(experiment.base, {})  # also what compare and tune write over, as the schema asks
+    _check_cells(experiment)
     for settings in _corners(experiment):
-        built = trial(experiment.base, settings)
-        if experiment.metric.name.startswith("detect/") and isinstance(built.objective, Mlm):
+        built = _at_its_path(experiment, settings)
+        if experiment.metric.needs_discriminator and isinstance(built.objective, Mlm):
             raise SpaceError(
                 f"metric: {experiment.metric.name} needs a discriminator and objective mlm has "
                 f"none; choose a probe, for example probe/pos/accuracy"
@@ -205,59 +208,28 @@ def _metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def _check_search(experiment: Experiment) -> None:
-    twice = set(experiment.compare) & set(experiment.tune)
-    if twice:
-        raise SpaceError(f"tune.{min(twice)}: stands under compare too; a parameter is one of both")
-    for path, values in experiment.compare.items():
-        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
-            raise SpaceError(f"compare.{path}: a value stands twice")
-    for path, distribution in experiment.tune.items():
-        _check_distribution(path, distribution)
-    choices = [len(d.choices) for d in experiment.tune.values() if isinstance(d, Choices)]
-    if experiment.search.sampler == "grid" and math.prod(choices) > experiment.search.trials:
-        raise SpaceError(
-            f"search.trials: {experiment.search.trials} do not hold the grid, whose choices alone "
-            f"are {math.prod(choices)} settings"
-        )
-    if not experiment.tune and experiment.search.trials > 1:
-        raise SpaceError(
-            f"search.trials: {experiment.search.trials} settings a cell, but tune names nothing "
-            f"to vary; use search.seeds for repeats"
-        )
+def _at_its_path(experiment: Experiment, settings: dict[Path, Value]) -> Trial:
+    """Return the trial; an error about a compared or tuned value names the place it stands at."""
+    try:
+        return trial(experiment.base, settings)
+    except SpaceError as error:
+        for path in sorted(settings, key=len, reverse=True):
+            if str(error).startswith(f"base.{path}"):
+                section = "compare" if path in experiment.compare else "tune"
+                raise SpaceError(section + str(error).removeprefix("base")) from None
+        raise
 
 
-_SHAPES = {
-    *(f"encoder.{side}" for side in ("layers", "hidden", "ffn", "heads", "embedding")),
-    "objective.generator.width",
-    "objective.generator.depth",
-}
-
-
-def _check_distribution(path: Path, distribution: Distribution) -> None:
-    if path.startswith(("seeds", "budget")):
-        raise SpaceError(f"tune.{path}: never tuned: it would buy score with luck or compute")
-    match distribution:
-        case Choices(choices=choices):
-            if not choices:
-                raise SpaceError(f"tune.{path}.choices: empty")
-        case Range():
-            _check_range(path, distribution)
-
-
-def _check_range(path: Path, values: Range) -> None:
-    low, high = values.low, values.high
-    if low >= high:
-        raise SpaceError(f"tune.{path}: low {low:g} is not below high {high:g}")
-    if values.log and (low <= 0 or values.step is not None):
-        raise SpaceError(f"tune.{path}: a log range starts above 0 and has no step")
-    if values.integer and any(not n.is_integer() for n in (low, high, values.step or 1.0)):
-        raise SpaceError(f"tune.{path}: integer needs a whole low, high and step")
-    if path in _SHAPES and values.step is None:
-        raise SpaceError(
-            f"tune.{path}: a shape needs a step (or choices): between the ends lie widths that "
-            f"their heads do not divide"
-        )
+def _check_cells(experiment: Experiment) -> None:
+    """Refuse two cells that are one trial, or that a report could not tell apart."""
+    names: set[str] = set()
+    trials: set[Trial] = set()
+    for cell in cells(experiment):
+        name, built = label(cell), _at_its_path(experiment, cell)
+        if name in names or built in trials:
+            raise SpaceError(f"compare: two cells are the same, or look it: {name}")
+        names.add(name)
+        trials.add(built)
 
 
 def _corners(experiment: Experiment) -> tuple[dict[Path, Value], ...]:

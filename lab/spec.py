@@ -22,7 +22,7 @@ from lab.schedule import Schedule
 Path = str  # a dotted path into a trial, for example objective.generator.width
 Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
 
-_Count = Annotated[int, Ge(1)]
+_Count = Annotated[int, Interval(ge=1, le=1_000_000)]
 _Share = Annotated[float, Interval(ge=0, lt=1)]
 
 
@@ -297,9 +297,9 @@ class Resources(Noun):
         slots: trials at once; 0 takes as many as the machine or cluster serves.
     """
 
-    cpus: Annotated[int, Ge(1)] = 1
+    cpus: Annotated[int, Interval(ge=1, le=10_000)] = 1
     gpus: Annotated[float, Ge(0), Lt(2)] = 0.0
-    slots: Annotated[int, Ge(0)] = 0
+    slots: Annotated[int, Interval(ge=0, le=1_000)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,18 +9,13 @@ import argparse
 import shlex
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path as File
 
-from lab import space
+from lab import places, space, work
 from lab.errors import UserError
 from lab.store import Store
 from lab.tracking import default_uri
-
-
-class PlaceError(UserError):
-    """A folder that cannot be written; the message is one line for a person."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,12 +60,13 @@ def _main(given: argparse.Namespace) -> int:
     experiment = space.load(given.file, tuple(given.overrides))
     if given.dry_run:
         from lab import plan
-        from lab.work import slots
 
-        print(plan.text(experiment, plan.estimate(experiment), slots(experiment.resources)))
+        slots = work.slots(experiment.resources)
+        print(plan.text(experiment, plan.estimate(experiment), slots))
         return 0
-    for folder, option in ((given.storage, "--storage"), (given.reports, "--reports")):
-        _writable(folder, option)
+    work.check(experiment.resources)
+    places.check_storage(given.storage)
+    places.check_reports(given.reports, experiment.name)
     uri = given.tracking_uri or default_uri(given.storage)
     store = Store(uri, given.storage / "artifacts")
     given.storage.mkdir(parents=True, exist_ok=True)
@@ -97,17 +93,6 @@ def _command(given: argparse.Namespace) -> str:
     for override in given.overrides:
         parts += ["--set", override]
     return shlex.join(parts)
-
-
-def _writable(folder: File, option: str) -> None:
-    """Refuse a folder that cannot be made or written, and leave nothing behind either way."""
-    try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        why = (error.strerror or "no access").lower()
-        raise PlaceError(f"{option} {folder}: cannot be written: {why}") from None
 
 
 if __name__ == "__main__":

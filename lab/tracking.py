@@ -71,8 +71,11 @@ def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
 
         for chatter in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(chatter).setLevel(logging.ERROR)
-        client = MlflowClient(uri, registry_uri=uri)
-        client.search_experiments(max_results=1)
+        try:
+            client = MlflowClient(uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+        except (ValueError, TypeError) as error:  # an address or an answer that cannot be parsed
+            raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
         return client
 
 
@@ -99,8 +102,11 @@ def _check_database(uri: str, file: File) -> None:
         with closing(sqlite3.connect(file, timeout=5)) as opened:
             opened.execute("BEGIN IMMEDIATE")
             opened.rollback()
+            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
+    if tables and "experiments" not in tables:
+        raise StoreError(f"tracking URI {uri!r}: a database, but not one of MLflow's")
 
 
 def _first_line(error: Exception) -> str:

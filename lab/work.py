@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Protocol
 
+from lab.errors import UserError
 from lab.spec import Resources, Trial
 
 
@@ -45,4 +46,29 @@ def slots(resources: Resources) -> int:
     """Return how many trials run at once on this machine."""
     if resources.slots:
         return resources.slots
-    return max(1, len(os.sched_getaffinity(0)) // resources.cpus)
+    at_once = _cores() // resources.cpus
+    if resources.gpus:
+        at_once = min(at_once, int(_gpus() / resources.gpus))
+    return max(1, at_once)
+
+
+def check(resources: Resources) -> None:
+    """Refuse resources of which this machine cannot serve one trial: it would wait for ever.
+
+    Raises:
+        UserError: names what is asked and what there is.
+    """
+    if resources.cpus > _cores():
+        raise UserError(f"resources.cpus: {resources.cpus}, and this machine has {_cores()}")
+    if resources.gpus and resources.gpus > _gpus():
+        raise UserError(f"resources.gpus: {resources.gpus:g}, and this machine has {_gpus()}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _gpus() -> int:
+    import torch  # only where a GPU is asked for: it takes seconds
+
+    return torch.cuda.device_count()

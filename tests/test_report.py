@@ -12,6 +12,7 @@ import pytest
 
 from lab import frames, report, spec, stats, store, tracking
 from lab.metrics import METRICS
+from lab.places import PlaceError
 from lab.space import cells, trial
 
 METRIC = "detect/bigram/auroc"
@@ -230,7 +231,7 @@ def test_older_report_is_replaced_and_anything_else_is_left_alone(uri: str, tmp_
     shutil.rmtree(tmp_path / "seeds")
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "thesis.txt").write_text("mine")
-    with pytest.raises(report.ReportError, match="left alone"):
+    with pytest.raises(PlaceError, match="left alone"):
         report.write(read, tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["seeds", "thesis.txt"]
 

@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "unknown key; allowed: width, depth",
     ),
     "unknown key in an encoder": ("base.encoder.h=1", "base.encoder.h", "allowed: size, layers"),
-    "unknown compared path": ("compare.optim.rate=[1]", "base.optim.rate", "unknown key"),
+    "unknown compared path": ("compare.optim.rate=[1]", "compare.optim.rate", "unknown key"),
     "unknown key of a range": (
         "tune.batch={lo: 1, high: 2}",
         "tune.batch.lo",
@@ -127,7 +127,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "infinite": ("base.optim.lr=.inf", "base.optim.lr", "must be a number, not '.inf'"),
     "not a number": ("base.optim.lr=.nan", "base.optim.lr", "must be a number, not '.nan'"),
     "beyond floats": ("base.budget.amount=1e999", "base.budget.amount", "a number, not '1e999'"),
-    "beyond compute": ("base.encoder.layers=1e308", "base", "too large to count"),
+    "beyond compute": ("base.encoder.layers=1e308", "base.encoder.layers", "at most 1e+06"),
     "unknown word": (
         "base.schedule.kind=step",
         "base.schedule.kind",
@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown metric": ("metric=glue", "metric", "'glue' is none of detect/unigram/auroc"),
     "empty grid": ("compare.batch=[]", "compare.batch", "needs at least one value"),
     "value twice": ("compare.batch=[8, 8]", "compare.batch", "a value stands twice"),
-    "wrong value in a grid": ("compare.batch=[8, a]", "base.batch", "a whole number, not 'a'"),
+    "wrong value in a grid": ("compare.batch=[8, a]", "compare.batch", "a whole number, not 'a'"),
     "empty choices": ("tune.batch={choices: []}", "tune.batch.choices", "empty"),
     "turned range": ("tune.batch={low: 9, high: 8}", "tune.batch", "low 9 is not below high 8"),
     "log range from zero": (
@@ -150,7 +150,12 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "tune.optim.lr",
         "a log range starts above 0",
     ),
-    "range past its field": ("tune.optim.beta1={low: 0.5, high: 1}", "base.optim.beta1", "below 1"),
+    "range past its field": ("tune.optim.beta1={low: 0.5, high: 1}", "tune.optim.beta1", "below 1"),
+    "equal cells": ("compare={optim.clip: [1, 1.0]}", "compare", "two cells are the same"),
+    "compared curve": ("compare={curve: [1, 2]}", "compare.curve", "no setting"),
+    "endless range": ("tune.optim.lr={low: 0, high: 1, step: 1e-9}", "tune.optim.lr", "more than"),
+    "endless seeds": ("search.seeds=1e9", "search.seeds", "at most"),
+    "endless budget": ("base.budget.amount=1e300", "base.budget.amount", "at most"),
     "integer between integers": (
         "tune.batch={low: 1.5, high: 3, integer: true}",
         "tune.batch",
@@ -324,7 +329,7 @@ def test_a_path_through_a_number_is_refused(refusal: Callable[..., str]) -> None
     line = refusal("base.batch=64", "base.batch.size=1")
     assert line == "base.batch.size: batch is 64, which has no fields"
     line = refusal("base.batch=64", "compare={batch.size: [1]}")
-    assert line == "base.batch.size: batch is 64, which has no fields"
+    assert line == "compare.batch.size: batch is 64, which has no fields"
 
 
 @pytest.mark.parametrize("path", ["objective.generator.width", "optim.lr"])

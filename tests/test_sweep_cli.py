@@ -2,10 +2,12 @@
 
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -225,3 +227,37 @@ def test_help_imports_nothing_heavy(cwd: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "lab.space" in imported
     assert not imported & {"torch", "ray", "mlflow", "optuna", "transformers", "pandas", "scipy"}
+
+
+def test_a_folder_that_is_no_report_is_found_before_anything_runs(
+    cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = cwd / "reports" / "smoke" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert main([str(ROOT / "search_spaces" / "smoke.yaml")]) == 2
+    assert "holds no report" in capsys.readouterr().err
+    assert not (cwd / "runs").exists()
+
+
+def test_more_cores_than_there_are_are_refused_before_anything_runs(
+    cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(ROOT / "search_spaces" / "smoke.yaml")
+    assert main([file, "--set", "resources.cpus=9999"]) == 2
+    assert "resources.cpus: 9999, and this machine has" in capsys.readouterr().err
+    assert not (cwd / "runs").exists()
+
+
+def test_another_programs_database_is_left_alone(
+    cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = cwd / "other.db"
+    with closing(sqlite3.connect(database)) as opened:
+        opened.execute("CREATE TABLE cats (name TEXT)")
+        opened.commit()
+    before = database.read_bytes()
+    file = str(ROOT / "search_spaces" / "smoke.yaml")
+    assert main([file, "--tracking-uri", f"sqlite:///{database}"]) == 2
+    assert "not one of MLflow's" in capsys.readouterr().err
+    assert database.read_bytes() == before
