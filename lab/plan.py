@@ -14,7 +14,7 @@ from lab.spec import Experiment, Mlm, Path, Trial, Value
 # Both from single machines, hence an estimate: the trainer's share of what a bare matrix product
 # reaches on one core (reports/LOG.md), and NVIDIA's ELECTRA-Base on an A100 (about 23 % of peak by
 # the honest count, DeepLearningExamples), taken for any GPU.
-_CPU_SHARE = 0.45
+_CPU_SHARE = 0.42
 _GPU_FLOPS = 0.23 * 312e12
 _ADAM_BYTES = 16  # weight, gradient and two moments in fp32
 
