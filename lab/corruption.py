@@ -22,8 +22,9 @@ from lab.budget import Budget
 from lab.data import FIRST_WORD, PAD, Batch, Batches, Corpus
 from lab.metrics import CORRUPTIONS
 from lab.objectives import build
-from lab.objectives.masking import Masked, mask, sample
+from lab.objectives.masking import Masked, mask, written
 from lab.objectives.mlm import Mlm
+from lab.objectives.sampling import sample
 from lab.spec import SIZES, Data, Optim, Seeds, Trial, content_hash
 from lab.spec import Mlm as MlmSettings
 from lab.train import train
@@ -120,8 +121,7 @@ def _corrupt(name: str, corpus: Corpus, model: Mlm) -> npt.NDArray[np.uint16]:
         follows = _Follows(corpus)
         draw = follows.any if name == "unigram" else follows.after
         filled_NK = torch.from_numpy(draw(chance_NK.double().numpy(), before_NK.numpy()))
-    filled_NK = filled_NK.where(masked.used_BK, ids_NT.gather(1, masked.slots_BK))
-    return ids_NT.scatter(1, masked.slots_BK, filled_NK).numpy().astype(np.uint16)
+    return written(batch, masked, filled_NK).numpy().astype(np.uint16)
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def _from_model(model: Mlm, batch: Batch, masked: Masked) -> Tensor:
         rows = slice(start, start + 128)
         part = Batch(batch.ids_BT[rows], batch.example_B[rows])
         slots_BK = masked.slots_BK[rows]
-        logits_BKV = model.generate(masked.ids_BT[rows], slots_BK, part.ids_BT != PAD)
+        logits_BKV = model.predict(masked.ids_BT[rows], slots_BK, part.ids_BT != PAD)
         filled.append(sample(logits_BKV, slots_BK, part, seed=_SEED, step=0))
     return torch.cat(filled)
 

@@ -5,7 +5,8 @@ Assumptions, before the arithmetic:
   the same on every machine.
 - `flops`, the honest count and the primary one: matrix multiplications only, as
   `torch.utils.flop_counter` counts them; look-ups are free; the vocabulary head works at the
-  masked slots only; backward is 2x forward. Softmax, norms and activations are left out: they
+  masked slots only (at all of them for all-tokens MLM); backward is 2x forward, and what is
+  frozen has none. Softmax, norms and activations are left out: they
   cost time but hardly any arithmetic (2 % at small).
 - `paper_flops`: the official `flops_computation.py` (google-research/electra at 8a46635),
   which also counts element-wise work, treats the input look-up as a dense product with a
@@ -18,14 +19,26 @@ convention cannot be read under another.
 Letters: h hidden, f ffn, e embedding, v vocabulary, s positions, l layers, k masked slots.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from lab.budget import Cost
-from lab.spec import Electra, Encoder, Mlm, Trial
+from lab.ladder import (
+    Adversarial,
+    AllTokensMlm,
+    Joint,
+    Mlm,
+    ReplaceMlm,
+    TwoStage,
+    generator_of,
+)
+from lab.shapes import Encoder
+from lab.spec import Trial
+from lab.turns import Learns, shares
 
 # flops_computation.py, the constants' comments there: what one element of each costs.
 _DROPOUT, _LAYER_NORM, _ACTIVATION, _SOFTMAX = 4, 5, 8, 5
-_PAPER_HEAD_SHARE = 0.15625
+PAPER_HEAD_SHARE = 0.15625
 
 
 def masked_slots(length: int, mask_prob: float) -> int:
@@ -68,41 +81,146 @@ def encoder_weights(encoder: Encoder) -> int:
     return encoder.layers * block + (e * h + h if e != h else 0)
 
 
-def step_cost(trial: Trial) -> Cost:
-    """Return what one optimizer step of `trial` costs under each convention."""
-    data, objective = trial.data, trial.objective
-    tokens = trial.batch * data.length
-    slots = trial.batch * masked_slots(data.length, objective.mask_prob)
-    match objective:
-        case Mlm():
-            generator, discriminator = trial.encoder, None
-        case Electra():
-            generator, discriminator = objective.generator.of(trial.encoder), trial.encoder
-    forward = tokens * _sum(encoder_terms(generator, data.length))
-    forward += slots * _sum(generator_head_terms(generator, data.vocab))
-    paper = paper_step(generator, data.length, data.vocab, trial.batch, detects=False)
-    weights = encoder_weights(generator)
-    if discriminator is not None:
-        forward += tokens * _sum(encoder_terms(discriminator, data.length))
-        forward += tokens * _sum(discriminator_head_terms(discriminator))
-        paper += paper_step(discriminator, data.length, data.vocab, trial.batch, detects=True)
-        weights += encoder_weights(discriminator)
+def copy_gate_terms(encoder: Encoder) -> Mapping[str, float]:
+    """Return the forward FLOPs of the all-tokens model's copy gate at one token, by name."""
+    return {"copy_gate": 2 * encoder.hidden}
+
+
+class _Pass(NamedTuple):
+    """One network's way through the batch of a step.
+
+    Attributes:
+        encoder: its body.
+        head: forward FLOPs of its head for one window.
+        paper: FLOPs of a step as the official script counts them, were it to learn.
+        learns: whether there is a way back.
+    """
+
+    encoder: Encoder
+    head: float
+    paper: float
+    learns: bool
+
+
+def step_cost(trial: Trial, learns: Learns = Learns.ALL) -> Cost:
+    """Return what one optimizer step of `trial` costs under each convention.
+
+    A network that is frozen or only samples goes forward and not back: a third of the honest
+    count and of 6N, half of the paper's.
+    """
+    length, B = trial.data.length, trial.batch
+    flops = paper = six_n = 0.0
+    for one in _passes(trial, learns):
+        forward = B * (length * _sum(encoder_terms(one.encoder, length)) + one.head)
+        flops += forward * (3 if one.learns else 1)
+        paper += one.paper * (1 if one.learns else 0.5)
+        six_n += (6 if one.learns else 2) * encoder_weights(one.encoder) * B * length
+    flops += B * _baseline(trial, learns)
+    return Cost(tokens=B * length, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
+
+
+def mean_cost(trial: Trial) -> Cost:
+    """Return what a step costs in the mean over the whole run, whoever's turn it is."""
+    costs = {learns: step_cost(trial, learns) for learns in shares(trial.objective)}
+    weights = dict(shares(trial.objective))
+    if isinstance(trial.objective, TwoStage) and trial.budget.kind == "flops":
+        # Its stages are shares of the budget, of which a dearer step leaves fewer.
+        weights = {learns: share / costs[learns].flops for learns, share in weights.items()}
+    total = sum(weights.values())
+
+    def mean(unit: Callable[[Cost], int]) -> int:
+        return round(sum(unit(costs[learns]) * w for learns, w in weights.items()) / total)
+
     return Cost(
-        tokens=tokens,
-        flops=round(3 * forward),
-        paper_flops=round(paper),
-        six_n=6 * weights * tokens,
+        tokens=mean(lambda cost: cost.tokens),
+        flops=mean(lambda cost: cost.flops),
+        paper_flops=mean(lambda cost: cost.paper_flops),
+        six_n=mean(lambda cost: cost.six_n),
     )
 
 
-def paper_step(encoder: Encoder, length: int, vocab: int, batch: int, *, detects: bool) -> float:
-    """Return one network's FLOPs of a step as `TransformerHparams.get_train_flops` does."""
+def _passes(trial: Trial, learns: Learns) -> Iterator[_Pass]:
+    objective, encoder = trial.objective, trial.encoder
+    slots = masked_slots(trial.data.length, objective.mask_prob)
+    generator = generator_of(objective, encoder)
+    if generator is not None:
+        yield _predicting(trial, generator, slots, learns is not Learns.DISCRIMINATOR)
+    match objective:
+        case TwoStage() if learns is Learns.GENERATOR:
+            return
+        case Joint(sampling=sampling) | TwoStage(sampling=sampling) if generator is not None:
+            if encoder.dropout and not sampling.dropout:
+                yield _predicting(trial, generator, slots, False)  # once more, to sample
+    match objective:
+        case Mlm() | ReplaceMlm():
+            yield _predicting(trial, encoder, slots, True)
+        case AllTokensMlm():
+            everywhere = _predicting(trial, encoder, trial.data.length, True)
+            gate = trial.data.length * _sum(copy_gate_terms(encoder))
+            yield everywhere._replace(head=everywhere.head + gate)
+        case _:
+            yield _detecting(trial, learns is not Learns.GENERATOR)
+
+
+def _predicting(trial: Trial, encoder: Encoder, slots: int, learns: bool) -> _Pass:
+    length, vocab = trial.data.length, trial.data.vocab
+    return _Pass(
+        encoder=encoder,
+        head=slots * _sum(generator_head_terms(encoder, vocab)),
+        paper=paper_step(
+            encoder, length, vocab, trial.batch, head_share=_paper_share(slots, length)
+        ),
+        learns=learns,
+    )
+
+
+def _detecting(trial: Trial, learns: bool) -> _Pass:
+    length, vocab = trial.data.length, trial.data.vocab
+    return _Pass(
+        encoder=trial.encoder,
+        head=length * _sum(discriminator_head_terms(trial.encoder)),
+        paper=paper_step(trial.encoder, length, vocab, trial.batch, head_share=None),
+        learns=learns,
+    )
+
+
+def _paper_share(slots: int, length: int) -> float:
+    """Return where the official count puts the vocabulary head, whatever the mask rate."""
+    return 1.0 if slots == length else PAPER_HEAD_SHARE
+
+
+def _baseline(trial: Trial, learns: Learns) -> float:
+    """Return the FLOPs of REINFORCE's baseline for one window: a logit a slot, and its gradient.
+
+    Its input is detached, so that backward costs as much as forward.
+    """
+    objective = trial.objective
+    if not isinstance(objective, Adversarial) or learns is Learns.DISCRIMINATOR:
+        return 0
+    if objective.adversarial_weight == 0:
+        return 0
+    hidden = objective.generator.of(trial.encoder).hidden
+    return 2 * 2 * hidden * masked_slots(trial.data.length, objective.mask_prob)
+
+
+def paper_step(
+    encoder: Encoder, length: int, vocab: int, batch: int, *, head_share: float | None
+) -> float:
+    """Return one network's FLOPs of a step as `TransformerHparams.get_train_flops` does.
+
+    Args:
+        encoder: its body.
+        length: positions of a window.
+        vocab: tokens it tells apart.
+        batch: windows.
+        head_share: share of the positions with a vocabulary head; None for a discriminator.
+    """
     per_token = encoder.layers * _sum(_paper_block(encoder, length))
     per_token += _sum(_paper_input(encoder, length, vocab))
-    if detects:
+    if head_share is None:
         per_token += _sum(_paper_detection(encoder))
     else:
-        per_token += _PAPER_HEAD_SHARE * _sum(_paper_vocabulary(encoder, vocab))
+        per_token += head_share * _sum(_paper_vocabulary(encoder, vocab))
     return 2 * batch * length * per_token
 
 

@@ -102,6 +102,14 @@ _RAW = (
         "and a better generator is not a better discriminator",
     ),
     Metric(
+        name="train/mlm_loss",
+        direction="minimize",
+        title="encoder's loss of predicting tokens while training",
+        spoiled_by=(*_TEXT, "objective", "encoder"),
+        because="it depends on the mask rate, on what the masks are filled with, and on which "
+        "tokens are predicted",
+    ),
+    Metric(
         name="train/discriminator_loss",
         direction="minimize",
         title="discriminator's loss while training",
@@ -115,8 +123,7 @@ _RAW = (
         direction="minimize",
         title="total training loss",
         spoiled_by=(*_TEXT, "objective", "encoder", "optim", "budget"),
-        because="it is a sum weighted by disc_weight over losses that depend on the generator and "
-        "the mask rate",
+        because="it is a weighted sum over losses that depend on the generator and the mask rate",
     ),
 )
 

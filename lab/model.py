@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.spec import Encoder as Shape
+from lab.shapes import Encoder as Shape
 
 _EPS = 1e-12  # modeling.layer_norm and ElectraConfig.layer_norm_eps
 
@@ -37,6 +37,44 @@ class Embeddings(nn.Module):
         fixed_Te = self.position_embeddings.weight[:T] + self.token_type_embeddings.weight[0]
         embedded_BTe: Tensor = self.norm(self.word_embeddings(ids_BT) + fixed_Te)
         return embedded_BTe
+
+    def table(self) -> Tensor:
+        """Return the word vectors, shape (V, e), for a head that ties to them."""
+        return self.word_embeddings.weight
+
+
+class DisentangledEmbeddings(nn.Module):
+    """Another network's tables, which get no gradient from here, plus a difference of its own.
+
+    Gradient-disentangled sharing (DeBERTaV3, section 3.3): E_D = sg(E_G) + E_delta, where the
+    difference starts at zero. The norm, where there is one, is its own.
+    """
+
+    def __init__(self, base: Embeddings, shape: Shape) -> None:
+        super().__init__()
+        self.base = base
+        self.word_delta = nn.Parameter(torch.zeros_like(base.word_embeddings.weight))
+        self.position_delta = nn.Parameter(torch.zeros_like(base.position_embeddings.weight))
+        self.token_type_delta = nn.Parameter(torch.zeros_like(base.token_type_embeddings.weight))
+        self.norm = (
+            nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
+        )
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Return what `Embeddings` of the summed tables would."""
+        T = ids_BT.shape[1]
+        base = self.base
+        fixed_Te = base.position_embeddings.weight[:T].detach() + self.position_delta[:T]
+        fixed_Te = fixed_Te + base.token_type_embeddings.weight[0].detach()
+        fixed_Te = fixed_Te + self.token_type_delta[0]
+        words_BTe = F.embedding(ids_BT, base.word_embeddings.weight.detach())
+        words_BTe = words_BTe + F.embedding(ids_BT, self.word_delta)
+        embedded_BTe: Tensor = self.norm(words_BTe + fixed_Te)
+        return embedded_BTe
+
+    def table(self) -> Tensor:
+        """Return the word vectors, shape (V, e), for a head that ties to them."""
+        return self.base.word_embeddings.weight.detach() + self.word_delta
 
 
 class Block(nn.Module):
@@ -82,8 +120,11 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Embeddings, a map to the hidden width where it differs, and blocks."""
 
+    embeddings: Embeddings | DisentangledEmbeddings
+
     def __init__(self, shape: Shape, vocab: int, length: int) -> None:
         super().__init__()
+        self.length = length
         self.embeddings = Embeddings(shape, vocab, length)
         self.embeddings_project = (
             nn.Linear(shape.embedding, shape.hidden)

@@ -7,7 +7,12 @@ A generator with hidden state cannot promise that; a hash of the counters can, o
 import torch
 from torch import Tensor
 
-MASK, SAMPLE, KEEP = 1, 2, 3  # streams: the independent uses of chance at one (step, example)
+MASK, SAMPLE, KEEP, WORD = (
+    1,
+    2,
+    3,
+    4,
+)  # streams: the independent uses of chance at one (step, example)
 
 
 def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) -> Tensor:

@@ -1,7 +1,7 @@
 """The official optimizer (`model/optimization.py`): Adam without bias correction.
 
 torch's AdamW corrects the bias and cannot be told not to, so the update is written out. Decay
-is decoupled and spares biases and LayerNorm; one clip covers the joint gradient.
+is decoupled and spares biases and LayerNorm.
 """
 
 from collections.abc import Iterable
@@ -65,18 +65,23 @@ def set_rate(optimizer: Adam, multiplier: float) -> None:
         group["lr"] = group["peak"] * multiplier
 
 
-def clip(objective: Objective, limit: float) -> dict[str, torch.Tensor]:
-    """Scale the joint gradient to a norm of at most `limit`.
+def clip(objective: Objective, settings: Optim) -> dict[str, torch.Tensor]:
+    """Scale the joint gradient, or that of each network, to a norm of at most `settings.clip`.
 
     Returns:
-        The norm of each network's gradient before that, as `health/grad_norm_<network>`.
+        The norm of each learning network's gradient before that, as
+        `health/grad_norm_<network>`.
     """
-    norms = {}
-    gradients: list[torch.Tensor] = []
-    for network, parameters in objective.networks().items():
-        own = [p.grad for p in parameters if p.grad is not None]
-        norms[f"health/grad_norm_{network}"] = nn.utils.get_total_norm(own, foreach=True)
-        gradients += own
+    gradients = {
+        network: [p.grad for p in parameters if p.grad is not None]
+        for network, parameters in objective.networks().items()
+    }
+    gradients = {network: own for network, own in gradients.items() if own}  # the frozen have none
+    norms = {
+        network: nn.utils.get_total_norm(own, foreach=True) for network, own in gradients.items()
+    }
     joint = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-    torch._foreach_mul_(gradients, (limit / joint.clamp(min=limit)))
-    return norms
+    for network, own in gradients.items():
+        norm = joint if settings.networks == "coupled" else norms[network]
+        torch._foreach_mul_(own, settings.clip / norm.clamp(min=settings.clip))
+    return {f"health/grad_norm_{network}": norm for network, norm in norms.items()}

@@ -7,9 +7,10 @@ import numpy as np
 
 from lab import space
 from lab.design import searches
-from lab.flops import encoder_weights, masked_slots, step_cost
+from lab.flops import encoder_weights, masked_slots, mean_cost
+from lab.ladder import generator_of
 from lab.live import duration
-from lab.spec import Experiment, Mlm, Path, Trial, Value
+from lab.spec import AllTokensMlm, Experiment, Path, Trial, Value
 
 # Both from single machines, hence an estimate: the trainer's share of what a bare matrix product
 # reaches on one core (reports/LOG.md), and NVIDIA's ELECTRA-Base on an A100 (about 23 % of peak by
@@ -47,7 +48,7 @@ def estimate(experiment: Experiment) -> list[Estimate]:
     plan = []
     for cell in space.cells(experiment):
         trial = space.trial(experiment.base, cell)
-        cost = step_cost(trial)
+        cost = mean_cost(trial)
         steps = trial.budget.steps(cost)
         flops = None if steps is None else float(steps * cost.flops)
         seconds = trial.budget.amount if flops is None else flops / speed
@@ -105,14 +106,16 @@ def _core_speed() -> float:
 def _memory(trial: Trial) -> float:
     """Return bytes of weights, optimizer and activations of one step."""
     data, objective, B = trial.data, trial.objective, trial.batch
-    shapes = [trial.encoder]
-    if not isinstance(objective, Mlm):
-        shapes.append(objective.generator.of(trial.encoder))
+    generator = generator_of(objective, trial.encoder)
+    shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
     table = (data.vocab + data.length) * trial.encoder.embedding
     weights = table + sum(encoder_weights(shape) for shape in shapes)
     # A block keeps about 8 hidden-wide tensors and 2 ffn-wide ones for its backward pass; the
     # vocabulary head keeps logits, probabilities and their gradient.
     tokens = B * data.length
     blocks = sum(s.layers * (8 * s.hidden + 2 * s.ffn) for s in shapes) * tokens
-    head = 3 * B * masked_slots(data.length, objective.mask_prob) * data.vocab
+    slots = masked_slots(data.length, objective.mask_prob)
+    if isinstance(objective, AllTokensMlm):
+        slots += data.length
+    head = 3 * B * slots * data.vocab
     return _ADAM_BYTES * weights + 4.0 * (blocks + head)

@@ -52,7 +52,7 @@ def accuracy(encoder: Encoder, tokenizer: Tokenizer, task: Task, layer: int | No
         task: `pos` probes each word at its first token, `sentiment` each sentence's mean.
         layer: which layer to read, 0 the embeddings; None for a learned mix of all.
     """
-    length = encoder.embeddings.position_embeddings.num_embeddings
+    length = encoder.length
     train, test = (windows(tokenizer, task, split, length) for split in ("train", "test"))
     features_LNh, mean_L1h, spread_L1h = _standardised(_features(encoder, train))
     device = features_LNh.device

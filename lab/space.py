@@ -17,8 +17,9 @@ from annotated_types import MinLen
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from lab import rules, yaml_text
-from lab.flops import step_cost
+from lab.flops import mean_cost
 from lab.label import label
+from lab.ladder import generator_of
 from lab.metrics import METRICS, Metric
 from lab.noun import Noun
 from lab.refusal import SpaceError, one_line
@@ -27,7 +28,6 @@ from lab.spec import (
     Choices,
     Distribution,
     Experiment,
-    Mlm,
     Path,
     Range,
     Resources,
@@ -188,10 +188,10 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
     _check_cells(experiment)
     for settings in _corners(experiment):
         built = _at_its_path(experiment, settings)
-        if experiment.metric.needs_discriminator and isinstance(built.objective, Mlm):
+        if experiment.metric.needs_discriminator and not built.objective.detects:
             raise SpaceError(
-                f"metric: {experiment.metric.name} needs a discriminator and objective mlm has "
-                f"none; choose a probe, for example probe/pos/accuracy"
+                f"metric: {experiment.metric.name} needs a discriminator and objective "
+                f"{built.objective.kind} has none; choose a probe, for example probe/pos/accuracy"
             )
     spoiler = experiment.metric.spoiler((*experiment.compare, *experiment.tune))
     if spoiler is not None:
@@ -257,14 +257,12 @@ def _ends(distribution: Distribution) -> tuple[Value, ...]:
 
 
 def _check_trial(built: Trial) -> None:
-    objective = built.objective
-    if not isinstance(objective, Mlm):
-        try:
-            objective.generator.of(built.encoder)
-        except ValueError as error:
-            raise SpaceError(f"base.objective.generator: {error}") from None
     try:
-        cost = step_cost(built)
+        generator_of(built.objective, built.encoder)
+    except ValueError as error:
+        raise SpaceError(f"base.objective.generator: {error}") from None
+    try:
+        cost = mean_cost(built)
         steps = built.budget.steps(cost)
     except OverflowError:
         raise SpaceError("base: one step's compute is too large to count") from None

@@ -7,7 +7,7 @@ the size that learns within minutes on one core (reports/LOG.md says how it was 
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Lt
@@ -15,135 +15,66 @@ from pydantic import Field
 
 from lab import __version__
 from lab.budget import Budget
+from lab.ladder import (
+    Adversarial,
+    AllTokensMlm,
+    Alternation,
+    Electra,
+    Electra15,
+    Joint,
+    Masked,
+    Mlm,
+    Objective,
+    Random,
+    Reinforce,
+    ReplaceMlm,
+    Sampling,
+    TwoStage,
+)
 from lab.metrics import Metric
 from lab.noun import Noun
 from lab.schedule import Schedule
+from lab.shapes import SIZES, Count, Encoder, Generator, Share
+
+__all__ = [
+    "SIZES",
+    "Adversarial",
+    "AllTokensMlm",
+    "Alternation",
+    "Choices",
+    "Data",
+    "Distribution",
+    "Electra",
+    "Electra15",
+    "Encoder",
+    "Experiment",
+    "Generator",
+    "Job",
+    "Joint",
+    "Masked",
+    "Mlm",
+    "Objective",
+    "Optim",
+    "Outcome",
+    "Path",
+    "Random",
+    "Range",
+    "Reinforce",
+    "ReplaceMlm",
+    "Resources",
+    "Row",
+    "Sampling",
+    "Search",
+    "Seeds",
+    "State",
+    "Trial",
+    "TwoStage",
+    "Value",
+    "content_hash",
+]
 
 Path = str  # a dotted path into a trial, for example objective.generator.width
 Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
-
-_Count = Annotated[int, Interval(ge=1, le=1_000_000)]
-_Share = Annotated[float, Interval(ge=0, lt=1)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder(Noun):
-    """Shape of a transformer encoder.
-
-    Attributes:
-        layers: number of blocks.
-        hidden: width of the residual stream.
-        ffn: inner width of the feed-forward network.
-        heads: attention heads; must divide `hidden`.
-        embedding: width of the token table; a linear map follows where it differs from `hidden`.
-        init_std: standard deviation of the initial weights (truncated at two). 0.02 is BERT's
-            and suits width 768; narrow encoders need more (reports/LOG.md).
-        dropout: on hidden states and attention weights while training.
-        norm: LayerNorm after each block, as BERT and ELECTRA, or before it.
-    """
-
-    layers: _Count
-    hidden: _Count
-    ffn: _Count
-    heads: _Count
-    embedding: _Count
-    init_std: Annotated[float, Gt(0)] = 0.02
-    dropout: _Share = 0.1
-    norm: Literal["post", "pre"] = "post"
-
-    def __post_init__(self) -> None:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden {self.hidden} is not a multiple of its {self.heads} heads")
-
-
-# Paper, table 6 (small, base, large). tiny and mini are the lab's: tiny for two CPU cores.
-SIZES: dict[str, Encoder] = {
-    "tiny": Encoder(
-        layers=2, hidden=128, ffn=512, heads=4, embedding=128, init_std=0.05, dropout=0, norm="pre"
-    ),
-    "mini": Encoder(
-        layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0, norm="pre"
-    ),
-    "small": Encoder(layers=12, hidden=256, ffn=1024, heads=4, embedding=128),
-    "base": Encoder(layers=12, hidden=768, ffn=3072, heads=12, embedding=768),
-    "large": Encoder(layers=24, hidden=1024, ffn=4096, heads=16, embedding=1024),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generator(Noun):
-    """The generator relative to the discriminator, on two axes.
-
-    Attributes:
-        width: ratio of hidden sizes (the paper's axis); ffn and heads follow the paper.
-        depth: ratio of layer counts (the axis of DeBERTaV3 and COCO-LM).
-    """
-
-    width: Annotated[float, Interval(gt=0, le=1)] = 0.5
-    depth: Annotated[float, Interval(gt=0, le=1)] = 1.0
-
-    def of(self, encoder: Encoder) -> Encoder:
-        """Return the generator's shape beside `encoder`.
-
-        As `run_pretraining.get_generator_config`: ffn = 4 x hidden, and as many heads of the
-        encoder's head width as fit, at least one (64 at the paper's sizes). Rounded, so that
-        0.333 of 768 is 256. The embedding width stays, because the table is shared.
-
-        Raises:
-            ValueError: the width is no multiple of the heads it calls for.
-        """
-        hidden = max(1, round(encoder.hidden * self.width))
-        head_width = encoder.hidden // encoder.heads
-        heads = max(1, hidden // head_width)
-        if hidden % heads:
-            raise ValueError(
-                f"width {self.width:g} makes the generator {hidden} wide, which its {heads} heads "
-                f"(one for each {head_width}) do not divide; "
-                f"{hidden // heads * heads / encoder.hidden:g} is the nearest below that they do"
-            )
-        return replace(
-            encoder,
-            layers=max(1, round(encoder.layers * self.depth)),
-            hidden=hidden,
-            ffn=4 * hidden,
-            heads=heads,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Electra(Noun):
-    """Replaced-token detection with a jointly trained generator (paper, section 2).
-
-    Attributes:
-        mask_prob: share of the tokens that the generator predicts.
-        masking: `paper` draws distinct positions and always writes [MASK]; `code` does as the
-            official `pretrain_helpers.py`: with replacement, and [MASK] with probability .85.
-        disc_weight: the weight of the discriminator's loss, lambda; the generator's is 1.
-        generator: its size.
-    """
-
-    kind: Literal["electra"]
-    mask_prob: Annotated[float, Interval(gt=0, lt=1)] = 0.15
-    masking: Literal["paper", "code"] = "paper"
-    disc_weight: Annotated[float, Gt(0)] = 50.0
-    generator: Generator = field(default_factory=Generator)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mlm(Noun):
-    """Masked language modelling by the encoder itself, with plain [MASK]: the baseline.
-
-    Attributes:
-        mask_prob: share of the tokens that are predicted.
-        masking: as for `Electra`.
-    """
-
-    kind: Literal["mlm"]
-    mask_prob: Annotated[float, Interval(gt=0, lt=1)] = 0.15
-    masking: Literal["paper", "code"] = "paper"
-
-
-Objective = Electra | Mlm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,18 +100,22 @@ class Optim(Noun):
 
     Attributes:
         lr: peak learning rate.
+        networks: `coupled`, one optimizer of both networks, which clips their joint gradient, as
+            officially; `decoupled`, one of each, which clips its own. Adam treats every weight
+            alone, so the clip is all that tells them apart.
         generator_lr: ratio of the generator's rate to `lr`, for the weights it shares with none.
         beta1: decay of the gradient's mean.
         beta2: decay of the gradient's square.
         eps: added to the root of the square.
         weight_decay: on matrices; not on biases and LayerNorm.
-        clip: largest norm of the joint gradient.
+        clip: largest norm of the gradient, joint or of each network.
     """
 
     lr: Annotated[float, Gt(0)] = 1e-3
+    networks: Literal["coupled", "decoupled"] = "coupled"
     generator_lr: Annotated[float, Gt(0)] = 1.0
-    beta1: _Share = 0.9
-    beta2: _Share = 0.98
+    beta1: Share = 0.9
+    beta2: Share = 0.98
     eps: Annotated[float, Gt(0)] = 1e-6
     weight_decay: Annotated[float, Ge(0)] = 0.01
     clip: Annotated[float, Gt(0)] = 1.0
@@ -217,7 +152,7 @@ class Trial(Noun):
     encoder: Encoder
     objective: Annotated[Objective, Field(discriminator="kind")]
     data: Data = field(default_factory=Data)
-    batch: _Count = 128
+    batch: Count = 128
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = field(default_factory=Schedule)
     budget: Budget
@@ -282,8 +217,8 @@ class Search(Noun):
     """
 
     sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
-    trials: _Count = 1
-    seeds: _Count = 1
+    trials: Count = 1
+    seeds: Count = 1
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
 
 

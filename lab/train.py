@@ -10,12 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lab.budget import Budget, Spent
+from lab.budget import Budget, Cost, Spent
 from lab.data import Batches
 from lab.flops import step_cost
 from lab.objectives import Objective
 from lab.optim import Adam, clip, set_rate
 from lab.spec import Trial
+from lab.turns import shares, turn
 
 
 class Step(NamedTuple):
@@ -53,25 +54,29 @@ def train(
         clock: seconds, monotone.
         spent: what an earlier part of the same run used; the loop goes on from there.
     """
-    cost = step_cost(trial)
     budget, device = trial.budget, next(objective.parameters()).device
+    costs = {learns: step_cost(trial, learns) for learns in shares(trial.objective)}
     objective.train()
-    while not _used(budget, spent):
+    learns, progress = turn(trial.objective, spent.steps, budget.fraction(spent))
+    while not _used(budget, spent, costs[learns]):
         began = clock()
         # Dropout is the only chance left in torch's own generator; tie it to the step too.
         torch.manual_seed(trial.seeds.mask * 1_000_003 + spent.steps)
-        set_rate(optimizer, trial.schedule(budget.fraction(spent)))
-        loss = objective(batches[spent.steps].to(device), spent.steps)
+        set_rate(optimizer, trial.schedule(progress))
+        objective.begin(learns)
+        loss = objective(batches[spent.steps].to(device), spent.steps, learns)
         optimizer.zero_grad()
         loss.total.backward()
-        norms = clip(objective, trial.optim.clip)
+        norms = clip(objective, trial.optim)
         optimizer.step()
-        spent = spent.plus(cost, clock() - began)
-        progress = min(1.0, budget.fraction(spent))
-        yield Step(spent, progress, loss.parts | norms, _used(budget, spent))
+        spent = spent.plus(costs[learns], clock() - began)
+        done = budget.fraction(spent)
+        learns, progress = turn(trial.objective, spent.steps, done)
+        last = _used(budget, spent, costs[learns])
+        yield Step(spent, min(1.0, done), loss.parts | norms, last)
 
 
-def _used(budget: Budget, spent: Spent) -> bool:
-    """Return whether another step would end further from the budget than this one."""
-    half_a_step = budget.fraction(spent) / (2 * max(1, spent.steps))
-    return budget.fraction(spent) + half_a_step >= 1
+def _used(budget: Budget, spent: Spent, cost: Cost) -> bool:
+    """Return whether a step of `cost` would end further from the budget than the run is now."""
+    ahead = spent.plus(cost, spent.seconds / max(1, spent.steps))
+    return budget.fraction(spent) + budget.fraction(ahead) >= 2

@@ -1,6 +1,7 @@
 """One trial, top to bottom, in this process."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path as File
@@ -112,22 +113,25 @@ def _points(trial: Trial, yardstick: _Yardstick) -> Iterator[Row]:
 
 
 class _Means:
-    """Means of the steps' losses and health since the last scored point."""
+    """Means of the steps' losses and health since the last scored point.
+
+    Each over the steps that have it: where networks take turns, not every step has all.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
-        self._steps = 0
+        self._steps: Counter[str] = Counter()
 
     def add(self, step: Step) -> None:
         """Count a step in; sums stay on the device, so no step waits for one."""
         for name, value in step.parts.items():
             self._sums[name] = self._sums.get(name, 0) + value
-        self._steps += 1
+        self._steps.update(step.parts.keys())
 
     def take(self) -> Row:
         """Return the means and start anew."""
-        means = {name: (value / self._steps).item() for name, value in self._sums.items()}
-        self._sums, self._steps = {}, 0
+        means = {name: (value / self._steps[name]).item() for name, value in self._sums.items()}
+        self._sums, self._steps = {}, Counter()
         return means
 
 

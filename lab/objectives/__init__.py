@@ -5,11 +5,27 @@ from typing import assert_never
 from torch import Tensor
 
 from lab import spec
+from lab.objectives.adversarial import Adversarial
 from lab.objectives.base import Detector, Loss, Objective
 from lab.objectives.electra import Electra
 from lab.objectives.mlm import Mlm
+from lab.objectives.predictors import AllTokensMlm, ReplaceMlm
+from lab.objectives.random import Random
+from lab.objectives.two_stage import TwoStage
 
-__all__ = ["Detector", "Electra", "Loss", "Mlm", "Objective", "build"]
+__all__ = [
+    "Adversarial",
+    "AllTokensMlm",
+    "Detector",
+    "Electra",
+    "Loss",
+    "Mlm",
+    "Objective",
+    "Random",
+    "ReplaceMlm",
+    "TwoStage",
+    "build",
+]
 
 
 def build(trial: spec.Trial, counts_V: Tensor) -> Objective:
@@ -17,13 +33,26 @@ def build(trial: spec.Trial, counts_V: Tensor) -> Objective:
 
     Args:
         trial: shape, objective and seeds.
-        counts_V: how often each token stands in the training text; the vocabulary head starts
-            at these frequencies.
+        counts_V: how often each token stands in the training text; vocabulary heads start at
+            these frequencies.
     """
-    match trial.objective:
-        case spec.Electra():
-            return Electra(trial, trial.objective, counts_V)
+    settings = trial.objective
+    made: Objective
+    match settings:
+        case spec.Electra() | spec.Electra15():
+            made = Electra(trial, settings, counts_V)
+        case spec.ReplaceMlm():
+            made = ReplaceMlm(trial, settings, counts_V)
+        case spec.AllTokensMlm():
+            made = AllTokensMlm(trial, settings, counts_V)
         case spec.Mlm():
-            return Mlm(trial, trial.objective, counts_V)
+            made = Mlm(trial, settings, counts_V)
+        case spec.TwoStage():
+            made = TwoStage(trial, settings, counts_V)
+        case spec.Adversarial():
+            made = Adversarial(trial, settings, counts_V)
+        case spec.Random():
+            made = Random(trial, settings, counts_V)
         case _:
-            assert_never(trial.objective)
+            assert_never(settings)
+    return made

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from lab.data import Batch
 from lab.model import Encoder
+from lab.turns import Learns
 
 
 class Loss(NamedTuple):
@@ -31,9 +32,12 @@ class Objective(nn.Module, ABC):
 
     encoder: Encoder
 
+    def begin(self, learns: Learns) -> None:
+        """Make ready for a step in which `learns` learns; the loop calls it before each."""
+
     @abstractmethod
-    def forward(self, batch: Batch, step: int) -> Loss:
-        """Return the loss of `batch`.
+    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:
+        """Return the loss of `batch`, whose gradient reaches the networks that learn.
 
         Chance depends on the objective's seed, the examples and `step` alone; evaluation mode
         and a repeated call change nothing.
@@ -43,7 +47,7 @@ class Objective(nn.Module, ABC):
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return every parameter once, by the network that owns it; `encoder`'s come first.
 
-        Shared tables belong to the network that is kept.
+        What two networks share belongs to the one that is kept.
         """
 
 
@@ -56,8 +60,21 @@ class Detector(Objective):
 
 
 def mean(value: Tensor, where: Tensor) -> Tensor:
-    """Return the mean of `value` over the true places of `where`, sum over sum; 0 over none."""
-    return (value * where).sum() / where.sum().clamp(min=1)
+    """Return the mean of `value` over the true places of `where`, sum over sum; 0 over none.
+
+    Among W workers it is the worker's part of the mean over all of them, times W: what
+    data-parallel training averages is then the mean of the global batch, whoever holds how many
+    places (trap 7).
+    """
+    return (value * where).sum() / _places(where)
+
+
+def _places(where: Tensor) -> Tensor:
+    count = where.sum()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return count.clamp(min=1)
+    distributed.all_reduce(count)
+    return count.clamp(min=1) / distributed.get_world_size()
 
 
 def entropy(share: Tensor) -> Tensor:

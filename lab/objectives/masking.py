@@ -71,22 +71,34 @@ def mask(
     return Masked(ids_BT.scatter(1, slots_BK, shown_BK), slots_BK, used_BK, labels_BK)
 
 
-def sample(logits_BKV: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, step: int) -> Tensor:
-    """Draw a token at each slot from the full softmax at temperature 1, without gradient.
+def written(batch: Batch, masked: Masked, tokens_BK: Tensor) -> Tensor:
+    """Return the original text, not the masked one, with `tokens_BK` at the used slots (trap 3)."""
+    kept_BK = tokens_BK.where(masked.used_BK, batch.ids_BT.gather(1, masked.slots_BK))
+    return batch.ids_BT.scatter(1, masked.slots_BK, kept_BK)
 
-    By inversion: one uniform number a slot against the cumulated probabilities, which has the
-    law of the official Gumbel-max with V times less noise. In fp32 whatever the logits' type
-    (trap 6). The noise belongs to the position, so a slot drawn twice gets one token.
 
-    Returns:
-        int64 tokens, shape (B, K).
+def chosen(masked: Masked) -> Tensor:
+    """Return which positions are used slots, bool, shape (B, T)."""
+    times_BT = torch.zeros_like(masked.ids_BT)
+    return times_BT.scatter_add(1, masked.slots_BK, masked.used_BK.long()) > 0
+
+
+def as_bert(masked: Masked, batch: Batch, *, vocab: int, seed: int, step: int) -> Masked:
+    """Return `masked` with a random word at a tenth of its slots and the original at a tenth.
+
+    BERT's 80/10/10 (`create_pretraining_data.create_masked_lm_predictions`), but that random
+    words are words: no special token is written.
     """
-    with torch.no_grad():
-        u_BT = noise.uniform(seed, noise.SAMPLE, step, batch.example_B, batch.ids_BT.shape[1])
-        u_BK = u_BT.gather(1, slots_BK)
-        cumulated_BKV = logits_BKV.float().softmax(-1).cumsum(-1)
-        # The last cumulated value is 1 but for rounding; scaling keeps the draw inside.
-        target_BK1 = (u_BK * cumulated_BKV[..., -1])[..., None]
-        return torch.searchsorted(cumulated_BKV, target_BK1, right=True)[..., 0].clamp(
-            max=logits_BKV.shape[-1] - 1
-        )
+    length = batch.ids_BT.shape[1]
+    fate_BT, word_BT = (
+        noise.uniform(seed, stream, step, batch.example_B, length)
+        for stream in (noise.KEEP, noise.WORD)
+    )
+    fate_BK = fate_BT.gather(1, masked.slots_BK)
+    place_BK = word_BT.gather(1, masked.slots_BK).double() * (vocab - FIRST_WORD)
+    word_BK = FIRST_WORD + place_BK.long()
+    shown_BK = masked.ids_BT.gather(1, masked.slots_BK)
+    shown_BK = torch.where(fate_BK < 0.2, word_BK, shown_BK)
+    shown_BK = torch.where(fate_BK < 0.1, masked.labels_BK, shown_BK)
+    shown_BK = shown_BK.where(masked.used_BK, masked.labels_BK)
+    return masked._replace(ids_BT=batch.ids_BT.scatter(1, masked.slots_BK, shown_BK))

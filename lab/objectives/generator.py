@@ -1,0 +1,118 @@
+"""The generator: it predicts masked tokens, and its samples are written over the text.
+
+Letters: B examples, T positions, K masked slots, V vocabulary, h the generator's width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab import spec
+from lab.data import PAD, Batch
+from lab.model import Encoder, VocabularyHead, at_slots
+from lab.objectives.base import Loss, mean
+from lab.objectives.masking import Masked, mask, written
+from lab.objectives.sampling import law, sample
+
+
+class Corrupted(NamedTuple):
+    """A batch that a generator has written into.
+
+    Attributes:
+        ids_BT: the original text with samples at the chosen slots.
+        replaced_BT: whether a token differs from the original; a lucky sample does not (trap 3).
+        masked: what was chosen.
+        sampled_BK: the samples.
+        law_BKV: logits of the distribution they were drawn from, differentiable.
+        hidden_BKh: the generator's last layer at the slots.
+        loss: the generator's own, at the used slots.
+    """
+
+    ids_BT: Tensor
+    replaced_BT: Tensor
+    masked: Masked
+    sampled_BK: Tensor
+    law_BKV: Tensor
+    hidden_BKh: Tensor
+    loss: Loss
+
+
+class Generator(nn.Module):
+    """A masked language model and the way its samples are drawn.
+
+    Args:
+        encoder: its body, which may share parts with another network.
+        shape: of `encoder`.
+        trial: vocabulary and seeds.
+        masking: which tokens it predicts.
+        sampling: how tokens are drawn.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        shape: spec.Encoder,
+        trial: spec.Trial,
+        masking: spec.Masked,
+        sampling: spec.Sampling,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.vocabulary = VocabularyHead(shape, trial.data.vocab)
+        self._masking, self._sampling, self._seed = masking, sampling, trial.seeds.mask
+        self._samples_apart = shape.dropout > 0 and not sampling.dropout
+
+    def forward(self, batch: Batch, step: int) -> Corrupted:
+        """Mask, predict, sample and write, all on one draw of the chosen slots."""
+        how, seed = self._masking, self._seed
+        masked = mask(batch, mask_prob=how.mask_prob, how=how.masking, seed=seed, step=step)
+        text_BT = batch.ids_BT != PAD
+        hidden_BKh, logits_BKV = self.predict(masked, text_BT)
+        law_BKV = law(
+            self._without_dropout(masked, text_BT) if self._samples_apart else logits_BKV,
+            masked.labels_BK,
+            self._sampling,
+        )
+        sampled_BK = sample(law_BKV, masked.slots_BK, batch, seed=seed, step=step)
+        ids_BT = written(batch, masked, sampled_BK)
+        return Corrupted(
+            ids_BT=ids_BT,
+            replaced_BT=ids_BT != batch.ids_BT,
+            masked=masked,
+            sampled_BK=sampled_BK,
+            law_BKV=law_BKV,
+            hidden_BKh=hidden_BKh,
+            loss=generator_loss(logits_BKV, masked),
+        )
+
+    def predict(self, masked: Masked, text_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Return hidden states (B, K, h) and logits (B, K, V) at the slots only (trap 5)."""
+        hidden_BKh = at_slots(self.encoder(masked.ids_BT, text_BT), masked.slots_BK)
+        return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
+
+    @torch.no_grad()
+    def _without_dropout(self, masked: Masked, text_BT: Tensor) -> Tensor:
+        training = self.training
+        self.eval()
+        logits_BKV = self.predict(masked, text_BT)[1]
+        self.train(training)
+        return logits_BKV
+
+
+def generator_loss(logits_BKV: Tensor, masked: Masked) -> Loss:
+    """Return the cross-entropy over the used slots, in fp32, and how often the best is right."""
+    loss = mean(cross_entropy(logits_BKV, masked.labels_BK), masked.used_BK)
+    with torch.no_grad():
+        right_BK = logits_BKV.argmax(-1) == masked.labels_BK
+        parts = {
+            "train/generator_loss": loss.detach(),
+            "health/generator_accuracy": mean(right_BK.float(), masked.used_BK),
+        }
+    return Loss(loss, parts)
+
+
+def cross_entropy(logits_BKV: Tensor, labels_BK: Tensor) -> Tensor:
+    """Return the cross-entropy at each slot, in fp32, shape (B, K)."""
+    return F.cross_entropy(logits_BKV.float().transpose(1, 2), labels_BK, reduction="none")

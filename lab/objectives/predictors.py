@@ -1,0 +1,95 @@
+"""The rungs that predict tokens from a generator's samples (paper, section 3.4).
+
+Letters: B examples, T positions, K masked slots, V vocabulary.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab import spec
+from lab.data import PAD, Batch
+from lab.model import VocabularyHead, at_slots, initialise
+from lab.objectives import sharing
+from lab.objectives.base import Loss, Objective, mean
+from lab.objectives.generator import Corrupted, Generator, cross_entropy
+from lab.turns import Learns
+
+
+class Predictor(Objective):
+    """An encoder that reads what a generator has written and says what stood there before."""
+
+    def __init__(
+        self,
+        trial: spec.Trial,
+        settings: spec.ReplaceMlm | spec.AllTokensMlm,
+        counts_V: Tensor,
+    ) -> None:
+        super().__init__()
+        self.encoder, body = sharing.encoders(trial, settings)
+        self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
+        shape = settings.generator.of(trial.encoder)
+        self.generator = Generator(body, shape, trial, settings, settings.sampling)
+        initialise(self, trial.encoder.init_std, trial.seeds.init)
+        self.vocabulary.start_at(counts_V)
+        self.generator.vocabulary.start_at(counts_V)
+        self._gen_weight, self._mlm_weight = settings.gen_weight, settings.mlm_weight
+
+    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:  # noqa: ARG002
+        """Return both losses on one masking and one sample of it."""
+        corrupted: Corrupted = self.generator(batch, step)
+        text_BT = batch.ids_BT != PAD
+        told = self.tell(self.encoder(corrupted.ids_BT, text_BT), corrupted, batch)
+        total = self._gen_weight * corrupted.loss.total + self._mlm_weight * told.total
+        parts = {
+            "train/loss": total.detach(),
+            "train/mlm_loss": told.total.detach(),
+            "health/replacement_rate": mean(corrupted.replaced_BT.float(), text_BT),
+        }
+        return Loss(total, parts | corrupted.loss.parts | told.parts)
+
+    @abstractmethod
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:
+        """Return the loss of telling the original tokens from the encoder's last layer."""
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the encoder's parameters and its heads', then those that are the generator's."""
+        heads = [part for name, part in self.named_children() if name != "generator"]
+        return sharing.owners("encoder", heads, self.generator)
+
+
+class ReplaceMlm(Predictor):
+    """The tokens at the chosen slots are predicted; loss and head are there only."""
+
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:  # noqa: ARG002
+        """Return the mean cross-entropy over the used slots."""
+        masked = corrupted.masked
+        hidden_BKh = at_slots(hidden_BTh, masked.slots_BK)
+        logits_BKV = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
+        return Loss(mean(cross_entropy(logits_BKV, masked.labels_BK), masked.used_BK), {})
+
+
+class AllTokensMlm(Predictor):
+    """Every token is predicted: a gate D copies what stands there, 1 - D trusts the softmax.
+
+    p(x) = D [x is the input] + (1 - D) softmax(x), over all text.
+    """
+
+    def __init__(self, trial: spec.Trial, settings: spec.AllTokensMlm, counts_V: Tensor) -> None:
+        super().__init__(trial, settings, counts_V)
+        self.gate = nn.Linear(trial.encoder.hidden, 1)
+        initialise(self.gate, trial.encoder.init_std, trial.seeds.init)
+
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:
+        """Return the mean of -log p over all text."""
+        logits_BTV = self.vocabulary(hidden_BTh, self.encoder.embeddings.table())
+        gate_BT = self.gate(hidden_BTh).float()[..., 0]
+        guessed_BT = F.logsigmoid(-gate_BT) - cross_entropy(logits_BTV, batch.ids_BT)
+        copied_BT = torch.logaddexp(F.logsigmoid(gate_BT), guessed_BT)
+        errors_BT = -torch.where(corrupted.replaced_BT, guessed_BT, copied_BT)
+        text_BT = batch.ids_BT != PAD
+        with torch.no_grad():
+            parts = {"health/copy_gate": mean(gate_BT.sigmoid(), text_BT)}
+        return Loss(mean(errors_BT, text_BT), parts)

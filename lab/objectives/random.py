@@ -1,0 +1,46 @@
+"""Replaced-token detection without a generator: words drawn by a fixed law (paper, section 3.4)."""
+
+from torch import Tensor, nn
+
+from lab import spec
+from lab.data import PAD, Batch
+from lab.model import DetectionHead, Encoder, initialise
+from lab.objectives.base import Detector, Loss
+from lab.objectives.detection import detection_loss
+from lab.objectives.masking import mask, written
+from lab.objectives.sampling import cumulated, sample_words
+from lab.turns import Learns
+
+
+class Random(Detector):
+    """An encoder finds the words that chance has replaced."""
+
+    cumulated_V: Tensor
+
+    def __init__(self, trial: spec.Trial, settings: spec.Random, counts_V: Tensor) -> None:
+        super().__init__()
+        self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
+        self.detection = DetectionHead(trial.encoder)
+        self.register_buffer("cumulated_V", cumulated(settings.law, counts_V))
+        initialise(self, trial.encoder.init_std, trial.seeds.init)
+        self._settings, self._seed = settings, trial.seeds.mask
+
+    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:  # noqa: ARG002
+        """Return the discriminator's loss, at every token."""
+        how, share, seed = self._settings.masking, self._settings.mask_prob, self._seed
+        text_BT = batch.ids_BT != PAD
+        masked = mask(batch, mask_prob=share, how=how, seed=seed, step=step)
+        words_BK = sample_words(self.cumulated_V, masked.slots_BK, batch, seed=seed, step=step)
+        ids_BT = written(batch, masked, words_BK)
+        detected_BT = self.detect(ids_BT, text_BT)
+        loss = detection_loss(detected_BT, ids_BT != batch.ids_BT, text_BT, text_BT)
+        return Loss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
+
+    def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+        """Return the discriminator's logits, shape (B, T)."""
+        logits_BT: Tensor = self.detection(self.encoder(ids_BT, text_BT))
+        return logits_BT
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the only network there is."""
+        return {"discriminator": [*self.encoder.parameters(), *self.detection.parameters()]}

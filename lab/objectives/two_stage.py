@@ -1,0 +1,66 @@
+"""First the generator, then a discriminator that starts from its weights (paper, section 3.2).
+
+Without that start the discriminator may never leave the majority class.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lab import spec
+from lab.data import PAD, Batch
+from lab.model import DetectionHead, Encoder, initialise
+from lab.objectives.base import Detector, Loss
+from lab.objectives.detection import detection_loss
+from lab.objectives.generator import Corrupted, Generator
+from lab.turns import Learns
+
+
+class TwoStage(Detector):
+    """Two encoders of one size that share nothing; the first is frozen once the second learns.
+
+    Whether the second has started from the first is part of the state, so that a run which goes
+    on after the switch does not start it again.
+    """
+
+    switched: Tensor
+
+    def __init__(self, trial: spec.Trial, settings: spec.TwoStage, counts_V: Tensor) -> None:
+        super().__init__()
+        vocab, length, shape = trial.data.vocab, trial.data.length, trial.encoder
+        self.encoder = Encoder(shape, vocab, length)
+        self.detection = DetectionHead(shape)
+        body = Encoder(shape, vocab, length)
+        self.generator = Generator(body, shape, trial, settings, settings.sampling)
+        self.register_buffer("switched", torch.tensor(False))
+        initialise(self, shape.init_std, trial.seeds.init)
+        self.generator.vocabulary.start_at(counts_V)
+
+    def begin(self, learns: Learns) -> None:
+        """Hand the generator's weights on before the discriminator's first step."""
+        if learns is Learns.DISCRIMINATOR and not self.switched:
+            self.encoder.load_state_dict(self.generator.encoder.state_dict())
+            self.switched.fill_(True)
+
+    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:
+        """Return the loss of the network that learns."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.DISCRIMINATOR):
+            corrupted: Corrupted = self.generator(batch, step)
+        total, parts = corrupted.loss
+        if learns is not Learns.GENERATOR:
+            text_BT = batch.ids_BT != PAD
+            detected_BT = self.detect(corrupted.ids_BT, text_BT)
+            found = detection_loss(detected_BT, corrupted.replaced_BT, text_BT, text_BT)
+            total, parts = found.total, parts | found.parts
+        return Loss(total, parts | {"train/loss": total.detach()})
+
+    def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+        """Return the discriminator's logits, shape (B, T)."""
+        logits_BT: Tensor = self.detection(self.encoder(ids_BT, text_BT))
+        return logits_BT
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the discriminator's parameters, then the generator's."""
+        return {
+            "discriminator": [*self.encoder.parameters(), *self.detection.parameters()],
+            "generator": list(self.generator.parameters()),
+        }
