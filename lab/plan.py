@@ -8,6 +8,7 @@ import numpy as np
 from lab import space
 from lab.design import searches
 from lab.flops import encoder_weights, masked_slots, mean_cost
+from lab.label import label
 from lab.ladder import generator_of
 from lab.live import duration
 from lab.spec import AllTokensMlm, Experiment, Path, Trial, Value
@@ -69,7 +70,7 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
     """Return the plan for a person."""
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
     for cell in plan:
-        name = ", ".join(f"{path}={value}" for path, value in cell.settings.items()) or "one cell"
+        name = label(cell.settings) or "one cell"
         steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}, {duration(cell.seconds)}")

@@ -4,6 +4,7 @@ pydantic finds what is wrong; here its findings become words: the dotted path, w
 what is allowed (which the JSON Schema knows), what was given.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,10 +20,6 @@ class SpaceError(UserError):
         super().__init__(" ".join(message.split()))
 
 
-# pydantic puts the tag of a union's member into the location; the file does not have it.
-_TAGS = {"electra", "mlm", "Range", "Choices"}
-
-
 def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str:
     """Say the first thing that is wrong, and how many more there are.
 
@@ -35,12 +32,14 @@ def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "unexpected_keyword_argument"), found[0])
     steps = ([prefix] if prefix else []) + [str(step) for step in first["loc"]]
-    path = ".".join(step for step in steps if step not in _TAGS) or "the file"
+    path = ".".join(_in_the_file(steps, schema)) or "the file"
     if first["type"].startswith("union_tag"):
         path += ".kind"
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"{path}: {_plain(first, steps, schema)}{more}"
 
+
+_UNTAGGED = {"Range", "Choices"}  # told apart by their keys, so the schema has no tags for them
 
 # What is wrong and what is allowed, by pydantic's name; `_MUST` also shows what was given.
 _SAYS = {
@@ -102,14 +101,33 @@ def _shown(given: object) -> str:
 def _allowed_at(steps: list[str], schema: dict[str, Any]) -> dict[str, str]:
     """Return the `keys` and the `tags` of members that the schema allows at a location."""
     node = schema
-    for step in steps:
-        if step not in {"Range", "Choices"}:  # whoever got one of them wrong may mean the other
-            node = _schema_below(node, step)
-        if "$ref" in node:
-            node = _definition(schema, node)
+    for _, node in _walk(steps, schema):  # noqa: B007 - the last one is wanted
+        pass
     members = [_definition(schema, member) for member in node.get("oneOf", [])]
     keys = dict.fromkeys(key for one in (node, *members) for key in one.get("properties", {}))
     return {"keys": ", ".join(keys) or "dotted paths", "tags": ", ".join(_tagged(node))}
+
+
+def _in_the_file(steps: list[str], schema: dict[str, Any]) -> list[str]:
+    """Leave out what pydantic puts into a location and the file does not have: members' tags."""
+    before = schema
+    path = []
+    for step, node in _walk(steps, schema):
+        if step not in _UNTAGGED and step not in _tagged(before):
+            path.append(step)
+        before = node
+    return path
+
+
+def _walk(steps: list[str], schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each step of a location with the schema's node below it."""
+    node = schema
+    for step in steps:
+        if step not in _UNTAGGED:  # whoever got one of them wrong may mean the other
+            node = _schema_below(node, step)
+        if "$ref" in node:
+            node = _definition(schema, node)
+        yield step, node
 
 
 def _schema_below(node: dict[str, Any], step: str) -> dict[str, Any]:
