@@ -4,7 +4,7 @@ Data colours read on light and on dark, and with colour-blind eyes (Okabe and It
 blue to orange where the compared value is a number); the style and its one ink are `svg`'s.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -41,12 +41,16 @@ _HEALTH = (  # panel title, its lines: metric, what the legend calls it, line st
             ("health/majority_loss", "always answering 'original'", ":"),
         ),
     ),
-    ("generator loss", (("train/generator_loss", "loss", "-"),)),
+    (
+        "loss of predicting tokens",
+        (("train/generator_loss", "generator", "-"), ("train/mlm_loss", "encoder", ":")),
+    ),
     ("generator accuracy", (("health/generator_accuracy", "accuracy", "-"),)),
     (
         "gradient norm",
         (
             ("health/grad_norm_discriminator", "discriminator", "-"),
+            ("health/grad_norm_encoder", "encoder", "-"),
             ("health/grad_norm_generator", "generator", ":"),
         ),
     ),
@@ -84,8 +88,8 @@ def curves(frames: Frames, axis: str) -> Figure:
 @STYLED
 def cells(frames: Frames, answer: Answer, runs: pd.DataFrame) -> Figure:
     """Score by cell: a dot a repeat, mean and interval; a heat map over two numeric paths."""
-    if len(frames.compare) == 2 and all(_numeric(v) for v in frames.compare.values()):
-        return _heat_map(frames, answer)
+    if is_grid(frames):
+        return heat_map(frames, {cell.label: cell.score.mean for cell in answer.cells})
     colours = _colours(frames)
     figure, axes = _figure(3.3)
     places = _places(frames, axes, list(colours))
@@ -180,14 +184,29 @@ def _panel(axes: Axes, title: str, lines: Sequence[tuple[str, str, str]]) -> Non
         axes.legend(fontsize=7)
 
 
-def _heat_map(frames: Frames, answer: Answer) -> Figure:
+def is_grid(frames: Frames) -> bool:
+    """Return whether two numbers are compared, so that cells have places on a map."""
+    return len(frames.compare) == 2 and all(_numeric(v) for v in frames.compare.values())
+
+
+@STYLED
+def heat_map(frames: Frames, means: Mapping[str, float]) -> Figure:
+    """A colour and a number for each cell, over the two compared paths.
+
+    Args:
+        frames: of a sweep that `is_grid`.
+        means: what to show, by the cell's label.
+    """
     down, across = frames.compare
     rows, columns = (sorted(map(float, map(str, frames.compare[p]))) for p in (down, across))
     grid = np.full((len(rows), len(columns)), np.nan)
     figure, axes = _figure(0.45 * len(rows) + 1.6)
-    for cell in answer.cells:
-        i, j = rows.index(float(cell.settings[down])), columns.index(float(cell.settings[across]))
-        grid[i, j] = cell.score.mean
+    for cell, trials in frames.trials.groupby("cell"):
+        i, j = (
+            places.index(float(trials[path].iloc[0]))
+            for path, places in ((down, rows), (across, columns))
+        )
+        grid[i, j] = means.get(str(cell), np.nan)
     axes.imshow(grid, cmap="cividis", aspect="auto", origin="lower")
     for (i, j), mean in np.ndenumerate(grid):
         if not np.isnan(mean):

@@ -6,7 +6,6 @@ A pure function of the store: no clock, no log, no network. The same store gives
 """
 
 import argparse
-import math
 import os
 import shutil
 import sys
@@ -18,16 +17,15 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lab import flops, plots, stats, svg, wording
+from lab import flops, plots, stats, svg, tables, wording
 from lab.errors import UserError
 from lab.frames import Frames, load
-from lab.metrics import METRICS
 from lab.places import check_target
-from lab.stats import Answer, Cell
+from lab.stats import Answer
 from lab.tracking import default_uri
 
 _COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
-_UNITS = {axis.partition("/")[2]: unit for axis, unit in _COMPUTE.items()}
+_REPLACED = "health/replacement_rate"
 _CARRIED = {
     "question",
     "kind",
@@ -54,15 +52,6 @@ class Figure:
     def inline(self) -> str:
         """The drawing for a page that holds several."""
         return svg.inline(self.svg, self.name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Text in rows; `says` stands above it."""
-
-    says: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,31 +121,17 @@ def _page(frames: Frames) -> dict[str, Any]:
     result, runs = stats.answer(frames), stats.scored(frames)
     return {
         "frames": frames,
-        "headline": headline(result),
+        "headline": wording.headline(result),
         "facts": _facts(frames, result, runs),
         "flags": stats.flags(frames, result),
-        "cells": _cells_table(frames, result, runs),
+        "cells": tables.cells(frames, result, runs),
+        "compute": tables.compute(result, runs),
         "figures": _figures(frames, result, runs),
-        "scores": _scores_table(frames, result, runs),
-        "ledger": _ledger(frames),
+        "scores": tables.scores(frames, result, runs),
+        "ledger": tables.ledger(frames),
         "provenance": _provenance(frames),
         "conventions": flops.__doc__,
     }
-
-
-def headline(result: Answer | None) -> str:
-    """Return the recommendation, or plainly that there is none."""
-    if result is None:
-        return "No answer: no trial has finished."
-    best = result.cells[0]
-    setting = best.label + (f" with {best.tuned}" if best.tuned else "")
-    if len(result.cells) == 1:
-        return f"Only one setting has a score: {setting}."
-    if result.separable:
-        return f"Take {setting}."
-    rest = len(result.cells) - len(result.tie)
-    worse = f"; the other {rest} are worse" if rest > 1 else "; the other is worse" if rest else ""
-    return f"Not separable: {'; '.join(result.tie)}{worse}."
 
 
 def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tuple[str, str]]:
@@ -175,33 +150,6 @@ def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tu
     ]
 
 
-def _cells_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
-    cells = () if result is None else result.cells
-    what = "repeats on fresh seeds" if result and result.confirmed else "the picked search runs"
-    says = (
-        f"{len(cells)} settings, best first; means over {what}. Differences to the best are taken "
-        f"within repeats, with Tukey's simultaneous 95 % intervals; a tie is one that holds 0."
-    )
-    head = ("setting", "mean ± sd (n)", "95 % interval", "minus best", "", "nuisances",
-            "when picked", "trials")  # fmt: skip
-    return Table(says=says, head=head, rows=[_cell_row(cell, frames, runs) for cell in cells])
-
-
-def _cell_row(cell: Cell, frames: Frames, runs: pd.DataFrame) -> list[str]:
-    numbers = runs.loc[runs["cell"] == cell.label, "number"]
-    flagged = f" (at the edge: {', '.join(e)})" if (e := stats.edges(frames, cell)) else ""
-    return [
-        cell.label,
-        f"{wording.score(cell.score.mean)} ± {wording.score(cell.sd)} ({cell.score.n})",
-        wording.ends(cell.score),
-        wording.NONE if cell.difference is None else wording.interval(cell.difference, signed=True),
-        "best" if cell.difference is None else "tie" if cell.tied else "worse",
-        (cell.tuned or wording.NONE) + flagged,
-        wording.score(cell.picked),
-        ", ".join(map(str, numbers)),
-    ]
-
-
 def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[str, list[Figure]]:
     groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
     if frames.metric.name in frames.curves:
@@ -217,6 +165,14 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
         groups["cells"] = [
             Figure(name="cells", title="Settings compared", says=wording.cells(result), svg=drawn)
         ]
+        if plots.is_grid(frames) and _REPLACED in runs:
+            drawn = svg.text(plots.heat_map(frames, _means(runs, _REPLACED)))
+            groups["cells"].append(
+                Figure(
+                    name="replacement-rate", title="Replacement rate",
+                    says=wording.replacement(frames, runs), svg=drawn,
+                )
+            )  # fmt: skip
         groups["nuisances"] = [
             Figure(
                 name=f"tune-{path}", title=path, says=wording.nuisance(frames, result, path),
@@ -233,66 +189,8 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
     return groups
 
 
-def _scores_table(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
-    fidelity = stats.fidelity(frames).set_index("metric")
-    names = [n for n in METRICS if n in runs and runs[n].notna().any()]
-    labels = [] if result is None else [cell.label for cell in result.cells]
-    curves = frames.curves
-    untrained = curves[(curves["step"] == 0) & curves["number"].isin(runs["number"])]
-    by_cell = dict(list(runs.groupby("cell")))
-    defined = fidelity["rank_correlation"].dropna()
-    says = "No other score can be ranked against it."
-    if len(defined):
-        closest = str(defined.idxmax())
-        says = (
-            f"{closest} follows {frames.metric.name} most closely over all finished trials "
-            f"(Spearman {float(defined[closest]):.2f}; 1 is the same order)."
-        )
-    rows = [
-        [
-            name,
-            METRICS[name].direction,
-            wording.spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
-            *(wording.spread(by_cell[label][name]) for label in labels),
-            "ranks" if name == frames.metric.name else wording.rank(fidelity, name),
-        ]
-        for name in names
-    ]
-    head = ("score", "better", "untrained", *labels, "rank correlation (n)")
-    return Table(says=says, head=head, rows=rows)
-
-
-def _ledger(frames: Frames) -> Table:
-    head = ("trial", "state", "reason", "role", "setting", "nuisances", "repeat",
-            "seeds (init, order, mask)", "score", "budget", "achieved", "FLOP", "paper's FLOP",
-            "6N FLOP", "tokens", "training s", "slot s", "fingerprint")  # fmt: skip
-    trials = frames.trials.to_dict("records")
-    ended = frames.trials["state"].value_counts()
-    says = f"All {len(trials)} trials, none left out: {ended.get('finished', 0)} finished."
-    return Table(says=says, head=head, rows=[_ledger_row(trial) for trial in trials])
-
-
-def _ledger_row(trial: dict[Any, Any]) -> list[str]:
-    seeds = (wording.plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
-    target = wording.quantity(
-        float(trial.get("budget.amount", math.nan)), _UNITS.get(str(trial.get("budget.kind")), "")
-    )
-    achieved = trial["achieved"]
-    amounts = ("spent/flops", "spent/paper_flops", "spent/six_n", "spent/tokens")
-    return [
-        *(
-            str(trial[key])
-            for key in ("number", "state", "reason", "role", "cell", "tuned", "repeat")
-        ),
-        ", ".join(seeds),
-        wording.score(trial["score"]),
-        target,
-        wording.NONE if math.isnan(achieved) else f"{achieved:.1%}",
-        *(wording.quantity(trial.get(name, math.nan), "") for name in amounts),
-        wording.seconds(trial.get("spent/seconds", math.nan)),
-        wording.seconds(trial.get("slot/seconds", math.nan)),
-        trial["fingerprint"],
-    ]
+def _means(runs: pd.DataFrame, name: str) -> dict[str, float]:
+    return {str(label): float(mean) for label, mean in runs.groupby("cell")[name].mean().items()}
 
 
 def _provenance(frames: Frames) -> list[tuple[str, str]]:

@@ -77,11 +77,11 @@ def _main(given: argparse.Namespace) -> int:
 
 
 def _conclude(name: str, uri: str, given: argparse.Namespace) -> int:
-    from lab import frames, report, stats
+    from lab import frames, report, stats, wording
 
     table = frames.load(uri, name)
     page = report.write(table, given.reports)
-    print(f"\n{report.headline(stats.answer(table))}\n")
+    print(f"\n{wording.headline(stats.answer(table))}\n")
     print(f"report:    {page}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     print(f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(command)}")

@@ -13,6 +13,21 @@ NONE = "–"
 _MINUS = "−"
 
 
+def headline(result: Answer | None) -> str:
+    """Return the recommendation, or plainly that there is none."""
+    if result is None:
+        return "No answer: no trial has finished."
+    best = result.cells[0]
+    setting = best.label + (f" with {best.tuned}" if best.tuned else "")
+    if len(result.cells) == 1:
+        return f"Only one setting has a score: {setting}."
+    if result.separable:
+        return f"Take {setting}."
+    rest = len(result.cells) - len(result.tie)
+    worse = f"; the other {rest} are worse" if rest > 1 else "; the other is worse" if rest else ""
+    return f"Not separable: {'; '.join(result.tie)}{worse}."
+
+
 def effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what the best cell gains over the reference, over untrained, and over noise."""
     best = result.cells[0]
@@ -72,6 +87,18 @@ def cells(result: Answer) -> str:
     told = f", told apart from {apart} of {others} others" if others else ""
     n = sum(cell.score.n for cell in result.cells)
     return f"Of {n} runs {best.label} has the best mean, {interval(best.score)}{told}."
+
+
+def replacement(frames: Frames, runs: pd.DataFrame) -> str:
+    """Say how far apart the replacement rates end, and whether the score goes with them."""
+    ends = runs.groupby("cell")[["health/replacement_rate", "score"]].mean()
+    rates = ends["health/replacement_rate"]
+    both = float(ends["score"].corr(rates, method="spearman"))
+    return (
+        f"Share of all tokens that the generator really replaced, mean over the last stretch of "
+        f"training: {rates.min():.1%} to {rates.max():.1%}. Rank correlation of a cell's mean "
+        f"{frames.metric.name} with it: {both:+.2f}.".replace("-0.", f"{_MINUS}0.")
+    )
 
 
 def nuisance(frames: Frames, result: Answer, path: str) -> str:
