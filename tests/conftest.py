@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, by whatever test
+os.environ["HF_HUB_OFFLINE"] = "1"  # transformers builds models here, and fetches none
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -69,12 +69,24 @@ def mean(value: Tensor, where: Tensor) -> Tensor:
     return (value * where).sum() / _places(where)
 
 
+def share(part: Tensor, whole: Tensor) -> Tensor:
+    """Return how much of `whole` is `part`, of all workers together; 0 of none."""
+    return _of_all(part.sum()) / _of_all(whole.sum()).clamp(min=1)
+
+
 def _places(where: Tensor) -> Tensor:
-    count = where.sum()
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return count.clamp(min=1)
-    distributed.all_reduce(count)
-    return count.clamp(min=1) / distributed.get_world_size()
+    return _of_all(where.sum()).clamp(min=1) / _workers()
+
+
+def _of_all(count: Tensor) -> Tensor:
+    if _workers() > 1:
+        distributed.all_reduce(count)
+    return count
+
+
+def _workers() -> int:
+    alone = not (distributed.is_available() and distributed.is_initialized())
+    return 1 if alone else distributed.get_world_size()
 
 
 def entropy(share: Tensor) -> Tensor:

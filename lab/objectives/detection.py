@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.objectives.base import Loss, entropy, mean
+from lab.objectives.base import Loss, entropy, mean, share
 
 
 def detection_loss(
@@ -27,7 +27,7 @@ def detection_loss(
         parts = {
             "train/discriminator_loss": loss.detach(),
             "health/replacement_rate": mean(fakes_BT, text_BT),
-            "health/majority_loss": entropy(mean(fakes_BT, scored_BT)),
+            "health/majority_loss": entropy(share(replaced_BT & scored_BT, scored_BT)),
             "health/recall_replaced": mean((detected_BT > 0).float(), replaced_BT & scored_BT),
         }
     return Loss(loss, parts)

@@ -1,0 +1,233 @@
+"""What one network's loss does to the other: through shared tables, the clip, and workers."""
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from rungs import TABLES, made, plain, text
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lab import optim, spec
+from lab.data import PAD, Batch
+from lab.objectives.masking import chosen, mask
+
+TEXT = text()
+KINDS = {
+    "electra": spec.Electra(kind="electra", sharing="gdes"),
+    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm", sharing="gdes"),
+    "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", sharing="gdes"),
+}
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+
+# Gradient-disentangled sharing (DeBERTaV3, section 3.3).
+def test_gdes_networks_read_equal_tables_before_they_learn() -> None:
+    objective = made(KINDS["electra"], noise=0)
+    ours, theirs = objective.encoder.embeddings, objective.generator.encoder.embeddings
+    assert ours.table().equal(theirs.table())
+    assert ours(TEXT.ids_BT).equal(theirs(TEXT.ids_BT))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> None:
+    joint, apart = made(KINDS[kind]), made(replace(KINDS[kind], sharing="none"))
+    weights = joint.state_dict() | {
+        f"{name}.{key}": value
+        for name, part in (("encoder", plain(joint.encoder)), ("generator", joint.generator))
+        for key, value in part.state_dict().items()
+    }
+    apart.load_state_dict({name: weights[name] for name in apart.state_dict()})
+    joint(TEXT, 0).total.backward()
+
+    generator_loss = apart.generator(TEXT, 0).loss.total
+    generator_loss.backward()
+    assert not gradients(apart.encoder)
+    found = gradients(joint.generator)
+    for name, gradient in gradients(apart.generator).items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+        assert gradient.norm() > 1e-4 or name.endswith("key.bias")
+
+    apart.zero_grad()
+    (apart(TEXT, 0).total - apart.generator(TEXT, 0).loss.total).backward()
+    found = gradients(joint.encoder)
+    for name, gradient in gradients(apart.encoder).items():
+        ours = name.replace("_embeddings.weight", "_delta")
+        torch.testing.assert_close(found[ours], gradient, atol=1e-6, rtol=1e-5, msg=name)
+        assert gradient.norm() > 1e-4 or name.endswith("key.bias")
+
+
+def first_step(weight: Tensor, gradient: Tensor, rate: float, settings: spec.Optim) -> Tensor:
+    mean, square = (1 - settings.beta1) * gradient, (1 - settings.beta2) * gradient**2
+    return weight - rate * (mean / (square.sqrt() + settings.eps) + settings.weight_decay * weight)
+
+
+def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
+    settings = spec.Optim(lr=1e-2, generator_lr=3.0)
+    objective = made(KINDS["electra"])
+    optimizer = optim.build(objective, settings)
+    objective(TEXT, 0).total.backward()
+    parts = objective.encoder.embeddings
+    expected = {}
+    for name in TABLES:
+        base, own = (
+            getattr(parts.base, f"{name}_embeddings").weight,
+            getattr(parts, f"{name}_delta"),
+        )
+        assert not base.grad.allclose(own.grad)
+        moved = first_step(base.detach(), base.grad, 3e-2, settings)
+        expected[name] = moved + first_step(own.detach(), own.grad, 1e-2, settings)
+    optimizer.step()
+    tables = plain(objective.encoder).embeddings
+    for name, table in expected.items():
+        torch.testing.assert_close(getattr(tables, f"{name}_embeddings").weight.detach(), table)
+    torch.testing.assert_close(parts.table(), expected["word"])
+    torch.testing.assert_close(parts(TEXT.ids_BT), tables(TEXT.ids_BT))
+
+
+# Trap 4, by what the optimizer remembers: two states of one table would move it twice.
+@pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
+def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all", "gdes"]) -> None:
+    settings = spec.Electra(kind="electra", sharing=sharing, generator=spec.Generator(width=1))
+    objective = made(settings, length=19)  # no other weight has a table's shape
+    optimizer = optim.build(objective, spec.Optim())
+    objective(TEXT, 0).total.backward()
+    optimizer.step()
+    remembered = [id(p) for p in optimizer.state]
+    assert sorted(remembered) == sorted(id(p) for p in objective.parameters())
+    tables = objective.generator.encoder.embeddings
+    copies = 1 if sharing in ("tokens", "all") else 2
+    for name in TABLES:
+        shape = getattr(tables, f"{name}_embeddings").weight.shape
+        assert [p.shape for p in optimizer.state].count(shape) == copies
+
+
+# Trap 2. Weights are multiplied by a power of two, so that rounding is the same.
+def moved(disc_weight: float = 1.0, **settings: Any) -> dict[str, Tensor]:
+    """Return how far some steps move each network's weights."""
+    rules = spec.Optim(weight_decay=0.0, **settings)
+    objective = made(spec.Electra(kind="electra", sharing="none", disc_weight=disc_weight))
+    optimizer, networks = optim.build(objective, rules), objective.networks()
+    before = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}
+    for step in range(5):
+        optimizer.zero_grad()
+        objective(TEXT, step).total.backward()
+        optim.clip(objective, rules)
+        optimizer.step()
+    after = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}
+    return {network: after[network] - before[network] for network in networks}
+
+
+def change(one: Tensor, other: Tensor) -> float:
+    return ((one - other).norm() / one.norm()).item()
+
+
+INERT = [
+    {"networks": "decoupled", "clip": 1e-2},
+    {"networks": "decoupled", "clip": 1e9},
+    {"networks": "coupled", "clip": 1e9},
+]
+
+
+@pytest.mark.parametrize("settings", INERT)
+def test_weight_of_a_loss_is_inert_under_adam(settings: dict[str, Any]) -> None:
+    one, sixteen = (moved(weight, eps=1e-20, **settings) for weight in (1.0, 16.0))
+    for network, way in one.items():
+        assert way.abs().max() > 1e-3
+        assert change(way, sixteen[network]) < 1e-3, network
+
+
+def test_weight_of_a_loss_acts_through_the_joint_clip() -> None:
+    one, sixteen = (
+        moved(weight, eps=1e-20, networks="coupled", clip=1e-2) for weight in (1.0, 16.0)
+    )
+    for network, way in one.items():
+        assert change(way, sixteen[network]) > 1e-2, network
+
+
+def test_generators_rate_moves_the_generator_in_proportion() -> None:
+    one, three = (moved(lr=1e-5, generator_lr=ratio, networks="decoupled") for ratio in (1.0, 3.0))
+    assert change(3 * one["generator"], three["generator"]) < 1e-2
+    assert change(one["discriminator"], three["discriminator"]) < 1e-2
+
+
+# Trap 7. Two workers hold halves of a batch with different counts of text and of slots.
+RUNGS: dict[str, spec.Objective] = {
+    "electra": spec.Electra(kind="electra", mask_prob=0.3),
+    "electra_15": spec.Electra15(kind="electra_15", mask_prob=0.3),
+    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm", mask_prob=0.3),
+}
+LONG, SHORT = range(3), range(8, 11)
+
+
+def half(rows: range) -> Batch:
+    return Batch(TEXT.ids_BT[rows], TEXT.example_B[rows])
+
+
+def work(rank: int, folder: str) -> None:
+    """Take one data-parallel step of each rung on this worker's half."""
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    for name, settings in RUNGS.items():
+        objective = made(settings)
+        model = DistributedDataParallel(objective)
+        loss = model(half((LONG, SHORT)[rank]), 0)
+        loss.total.backward()
+        torch.save((gradients(objective), loss.parts), f"{folder}/{name}-{rank}")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workers")
+    multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rung", RUNGS)
+def test_workers_average_to_the_gradient_of_the_whole_batch(rung: str, workers: Path) -> None:
+    def alone(batch: Batch) -> dict[str, Tensor]:
+        objective = made(RUNGS[rung])
+        loss = objective(batch, 0)
+        loss.total.backward()
+        return {"loss": loss.total.detach()} | gradients(objective)
+
+    halves = half(LONG), half(SHORT)
+    counts = [(h.ids_BT != PAD).sum() for h in halves]
+    slots = [chosen(mask(h, mask_prob=0.3, how="paper", seed=3, step=0)).sum() for h in halves]
+    assert counts[0] > 1.5 * counts[1]
+    assert slots[0] > 1.5 * slots[1]
+    (first, losses), (second, others) = (
+        torch.load(workers / f"{rung}-{rank}", weights_only=True) for rank in range(2)
+    )
+    whole = alone(Batch(*(torch.cat(parts) for parts in zip(*halves, strict=True))))
+    torch.testing.assert_close((losses["train/loss"] + others["train/loss"]) / 2, whole.pop("loss"))
+    one, other = map(alone, halves)
+    size = math.hypot(*(g.norm() for g in whole.values()))
+    off = 0.0
+    for name, gradient in whole.items():
+        assert first[name].equal(second[name])  # DistributedDataParallel has averaged them
+        assert (first[name] - gradient).norm() < 1e-5 * size, name
+        off = math.hypot(off, ((one[name] + other[name]) / 2 - gradient).norm())
+    assert off > 1e-2 * size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rung", RUNGS)
+def test_workers_average_to_the_figures_of_the_whole_batch(rung: str, workers: Path) -> None:
+    whole = Batch(*(torch.cat(parts) for parts in zip(half(LONG), half(SHORT), strict=True)))
+    first, second = (
+        torch.load(workers / f"{rung}-{rank}", weights_only=True)[1] for rank in range(2)
+    )
+    for name, figure in made(RUNGS[rung])(whole, 0).parts.items():
+        torch.testing.assert_close((first[name] + second[name]) / 2, figure)
