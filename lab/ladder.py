@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Gt, Interval
 from pydantic import Field
 
+from lab.metrics import Network
 from lab.noun import Noun
 from lab.shapes import Count, Encoder, Generator
 
@@ -40,7 +41,7 @@ class Rung(Noun):
         mask_prob: share of the tokens that are chosen.
     """
 
-    detects: ClassVar[bool] = True  # whether it trains a discriminator
+    networks: ClassVar[frozenset[Network]] = frozenset({"generator", "discriminator"})
 
     mask_prob: _Probability = 0.15
 
@@ -108,7 +109,7 @@ class ReplaceMlm(Joint):
         mlm_weight: the weight of the encoder's loss.
     """
 
-    detects: ClassVar[bool] = False
+    networks: ClassVar[frozenset[Network]] = frozenset({"generator", "predictor"})
 
     kind: Literal["replace_mlm"]
     mlm_weight: Annotated[float, Gt(0)] = 1.0
@@ -122,7 +123,7 @@ class AllTokensMlm(Joint):
         mlm_weight: the weight of the encoder's loss.
     """
 
-    detects: ClassVar[bool] = False
+    networks: ClassVar[frozenset[Network]] = frozenset({"generator", "predictor"})
 
     kind: Literal["all_tokens_mlm"]
     mlm_weight: Annotated[float, Gt(0)] = 1.0
@@ -137,7 +138,7 @@ class Mlm(Rung):
             random word in 10 %, and stays in 10 %.
     """
 
-    detects: ClassVar[bool] = False
+    networks: ClassVar[frozenset[Network]] = frozenset({"predictor"})
 
     kind: Literal["mlm"]
     masking: Literal["paper", "code", "bert"] = "paper"
@@ -219,6 +220,8 @@ class Random(Masked):
     Attributes:
         law: `unigram` draws replacements by their frequency, `uniform` all words alike.
     """
+
+    networks: ClassVar[frozenset[Network]] = frozenset({"discriminator"})
 
     kind: Literal["random"]
     law: Literal["unigram", "uniform"] = "unigram"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
+Network = Literal["generator", "discriminator", "predictor"]  # by what it is trained to do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Metric:
         title: what a reader sees above a figure.
         spoiled_by: path prefixes whose variation makes values incomparable.
         because: why, in one sentence; empty where nothing spoils it.
-        needs_discriminator: whether an objective without one does not have it.
+        needs: a network without which an objective does not have it; None where all have it.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Metric:
     title: str
     spoiled_by: tuple[str, ...] = ()
     because: str = ""
-    needs_discriminator: bool = False
+    needs: Network | None = None
 
     def spoiler(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes this metric incomparable, if there is one."""
@@ -65,7 +66,7 @@ _DETECTION = tuple(
             title=f"AUROC of finding {source} replacements in held-out text",
             spoiled_by=_TEXT,
             because="the held-out questions are made of the tokenizer's tokens and windows",
-            needs_discriminator=True,
+            needs="discriminator",
         ),
         Metric(
             name=f"detect/{source}/loss",
@@ -74,7 +75,7 @@ _DETECTION = tuple(
             spoiled_by=(*_TEXT, "objective"),
             because="a discriminator's probabilities are calibrated to the generator and mask rate "
             "it trained with, so its loss on a fixed corruption moves with them; use the AUROC",
-            needs_discriminator=True,
+            needs="discriminator",
         ),
     )
 )
@@ -100,6 +101,7 @@ _RAW = (
         spoiled_by=(*_TEXT, "objective", "encoder"),
         because="a masked-language-model loss falls with the generator's size and the mask rate, "
         "and a better generator is not a better discriminator",
+        needs="generator",
     ),
     Metric(
         name="train/mlm_loss",
@@ -108,6 +110,7 @@ _RAW = (
         spoiled_by=(*_TEXT, "objective", "encoder"),
         because="it depends on the mask rate, on what the masks are filled with, and on which "
         "tokens are predicted",
+        needs="predictor",
     ),
     Metric(
         name="train/discriminator_loss",
@@ -116,7 +119,7 @@ _RAW = (
         spoiled_by=(*_TEXT, "objective", "encoder", "optim", "budget"),
         because="it depends on how well the generator fools it: a weaker generator gives a lower "
         "loss and teaches less",
-        needs_discriminator=True,
+        needs="discriminator",
     ),
     Metric(
         name="train/loss",

@@ -35,6 +35,7 @@ from lab.spec import (
     Trial,
     Value,
 )
+from lab.turns import least_steps
 
 _T = TypeVar("_T")
 
@@ -188,9 +189,10 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
     _check_cells(experiment)
     for settings in _corners(experiment):
         built = _at_its_path(experiment, settings)
-        if experiment.metric.needs_discriminator and not built.objective.detects:
+        needs = experiment.metric.needs
+        if needs is not None and needs not in built.objective.networks:
             raise SpaceError(
-                f"metric: {experiment.metric.name} needs a discriminator and objective "
+                f"metric: {experiment.metric.name} needs a {needs} and objective "
                 f"{built.objective.kind} has none; choose a probe, for example probe/pos/accuracy"
             )
     spoiler = experiment.metric.spoiler((*experiment.compare, *experiment.tune))
@@ -271,6 +273,12 @@ def _check_trial(built: Trial) -> None:
         raise SpaceError(
             f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are less than one "
             f"step, which costs {unit:.3g}"
+        )
+    least = least_steps(built.objective)
+    if steps is not None and steps < least:
+        raise SpaceError(
+            f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are {steps} steps, "
+            f"and {built.objective.kind}'s networks take turns that need at least {least}"
         )
 
 

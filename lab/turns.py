@@ -4,6 +4,7 @@ A turn is a function of the step and of the budget spent, so that a run which go
 break is where it was, and what a step costs is known before it is taken.
 """
 
+import math
 from enum import Enum
 from typing import NamedTuple
 
@@ -57,3 +58,17 @@ def shares(objective: Objective) -> dict[Learns, float]:
             return {Learns.DISCRIMINATOR: 0.5, Learns.GENERATOR: 0.5}
         case _:
             return {Learns.ALL: 1.0}
+
+
+def least_steps(objective: Objective) -> int:
+    """Return how many steps a run needs so that every network surely has a turn.
+
+    A step of one stage costs less than three times a step of the other.
+    """
+    match objective:
+        case TwoStage(switch=switch):
+            return math.ceil(3 / min(switch, 1 - switch))
+        case Adversarial(rule=Alternation(steps=steps), adversarial_weight=weight) if weight > 0:
+            return 2 * steps
+        case _:
+            return 1

@@ -93,12 +93,14 @@ def replacement(frames: Frames, runs: pd.DataFrame) -> str:
     """Say how far apart the replacement rates end, and whether the score goes with them."""
     ends = runs.groupby("cell")[["health/replacement_rate", "score"]].mean()
     rates = ends["health/replacement_rate"]
-    both = float(ends["score"].corr(rates, method="spearman"))
-    return (
+    says = (
         f"Share of all tokens that the generator really replaced, mean over the last stretch of "
-        f"training: {rates.min():.1%} to {rates.max():.1%}. Rank correlation of a cell's mean "
-        f"{frames.metric.name} with it: {both:+.2f}.".replace("-0.", f"{_MINUS}0.")
+        f"training: {rates.min():.1%} to {rates.max():.1%}."
     )
+    if (ends.nunique() < 2).any():
+        return says
+    both = f"{ends['score'].corr(rates, method='spearman'):+.2f}".replace("-", _MINUS)
+    return f"{says} Rank correlation of a cell's mean {frames.metric.name} with it: {both}."
 
 
 def nuisance(frames: Frames, result: Answer, path: str) -> str:

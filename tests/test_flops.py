@@ -1,17 +1,28 @@
 """The analytic count against the paper's own figures and against PyTorch's counter."""
 
+import itertools
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ElectraConfig, ElectraForPreTraining, ElectraModel
 from transformers.models.electra.modeling_electra import ElectraGeneratorPredictions
 
-from lab.budget import Budget, Cost
-from lab.flops import masked_slots, paper_step, step_cost
-from lab.spec import SIZES, Data, Electra, Encoder, Generator, Mlm, Trial
+from lab import optim, spec
+from lab.budget import Budget, Cost, Spent
+from lab.data import FIRST_WORD, Batch, Batches
+from lab.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
+from lab.objectives import Loss, build
+from lab.spec import SIZES, Data, Electra, Encoder, Generator, Mlm, Sampling, Trial
+from lab.train import train
+from lab.turns import Learns, shares
 
 PAPER_VOCAB = 30_522
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -36,14 +47,14 @@ def paper_small(width: float) -> Cost:
 
 def paper_electra(encoder: Encoder, width: float, length: int, batch: int) -> float:
     generator = Generator(width=width).of(encoder)
-    return paper_step(encoder, length, PAPER_VOCAB, batch, detects=True) + paper_step(
-        generator, length, PAPER_VOCAB, batch, detects=False
+    return paper_step(encoder, length, PAPER_VOCAB, batch, head_share=None) + paper_step(
+        generator, length, PAPER_VOCAB, batch, head_share=PAPER_HEAD_SHARE
     )
 
 
 # flops_computation.py prints these; the steps are those of its MODEL_FLOPS table.
 def test_paper_flops_of_bert_small_are_the_official_figure() -> None:
-    step = paper_step(SIZES["small"], 128, PAPER_VOCAB, 128, detects=False)
+    step = paper_step(SIZES["small"], 128, PAPER_VOCAB, 128, head_share=PAPER_HEAD_SHARE)
     assert step * 1_450_000 == pytest.approx(1.4187399146496e18, rel=1e-9)
 
 
@@ -53,7 +64,7 @@ def test_paper_flops_of_electra_small_are_the_official_figure() -> None:
 
 
 def test_paper_flops_of_bert_base_are_the_official_figure() -> None:
-    step = paper_step(SIZES["base"], 512, PAPER_VOCAB, 256, detects=False)
+    step = paper_step(SIZES["base"], 512, PAPER_VOCAB, 256, head_share=PAPER_HEAD_SHARE)
     assert step * 1_000_000 == pytest.approx(6.428335104e19, rel=1e-9)
 
 
@@ -200,3 +211,230 @@ def test_mlm_costs_less_than_electra_on_the_same_encoder() -> None:
     )
     assert step_cost(mlm).flops < step_cost(electra).flops
     assert step_cost(mlm).tokens == step_cost(electra).tokens
+
+
+# The lab's own objectives, every rung in every turn it has. Small, but with a projection in both
+# networks, a width that is no multiple of another, and heads and tables at odds with each other.
+ENCODER = Encoder(layers=2, hidden=24, ffn=96, heads=2, embedding=16, dropout=0, norm="pre")
+LIKE_IT = Generator(width=1.0, depth=1.0)
+RUNGS: dict[str, spec.Objective] = {
+    "electra": spec.Electra(kind="electra"),
+    "electra, none": spec.Electra(kind="electra", sharing="none"),
+    "electra, all": spec.Electra(kind="electra", sharing="all", generator=LIKE_IT),
+    "electra, gdes": spec.Electra(kind="electra", sharing="gdes"),
+    "electra, one layer": spec.Electra(kind="electra", generator=Generator(depth=0.5)),
+    "electra, never correct": spec.Electra(
+        kind="electra", sampling=spec.Sampling(temperature=2.0, disallow_correct=True)
+    ),
+    "electra_15": spec.Electra15(kind="electra_15"),
+    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm"),
+    "replace_mlm, gdes": spec.ReplaceMlm(kind="replace_mlm", sharing="gdes"),
+    "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", mask_prob=0.3),
+    "all_tokens_mlm, gdes": spec.AllTokensMlm(kind="all_tokens_mlm", sharing="gdes"),
+    "mlm": spec.Mlm(kind="mlm", mask_prob=0.4),
+    "mlm, bert": spec.Mlm(kind="mlm", masking="bert"),
+    "two_stage": spec.TwoStage(kind="two_stage"),
+    "adversarial": spec.Adversarial(kind="adversarial"),
+    "adversarial, none": spec.Adversarial(kind="adversarial", sharing="none"),
+    "adversarial, half": spec.Adversarial(kind="adversarial", adversarial_weight=0.5),
+    "adversarial, no game": spec.Adversarial(kind="adversarial", adversarial_weight=0.0),
+    "alternation": spec.Adversarial(
+        kind="adversarial", sharing="none", rule=spec.Alternation(kind="alternation")
+    ),
+    "random": spec.Random(kind="random"),
+}
+TURNS = [(name, learns) for name, rung in RUNGS.items() for learns in shares(rung)]
+turns = pytest.mark.parametrize(
+    ("rung", "learns"), TURNS, ids=[f"{name}-{learns.value}" for name, learns in TURNS]
+)
+
+
+def climbing(rung: spec.Objective, encoder: Encoder = ENCODER, **budget: Any) -> Trial:
+    return Trial(
+        encoder=encoder,
+        objective=rung,
+        data=Data(vocab=300, length=20),
+        batch=3,
+        budget=Budget(**budget) if budget else Budget(kind="tokens", amount=1e6),
+    )
+
+
+def counted(trial: Trial, learns: Learns) -> int:
+    """Return what PyTorch counts in a step: forward, and backward where there is one."""
+    objective = build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).train()
+    words_BT = torch.randint(FIRST_WORD, trial.data.vocab, (trial.batch, trial.data.length))
+    objective.begin(learns)
+    # The counter knows no FLOPs of the fused kernel; in the other, attention is matrix products.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        batch = Batch(words_BT, torch.arange(trial.batch))
+        objective(batch, 0, learns).total.backward()
+    return counter.get_total_flops()
+
+
+@turns
+def test_honest_count_of_every_rung_in_every_turn_is_what_pytorch_counts(
+    rung: str, learns: Learns
+) -> None:
+    trial = climbing(RUNGS[rung])
+    assert step_cost(trial, learns).flops == counted(trial, learns)
+
+
+@pytest.mark.parametrize("encoder", [replace(ENCODER, embedding=24), replace(ENCODER, norm="post")])
+@pytest.mark.parametrize("rung", ["electra, none", "all_tokens_mlm", "mlm", "random"])
+def test_honest_count_holds_without_a_projection_and_with_either_norm(
+    rung: str, encoder: Encoder
+) -> None:
+    trial = climbing(RUNGS[rung], encoder)
+    assert step_cost(trial).flops == counted(trial, Learns.ALL)
+
+
+APART = Sampling(dropout=False)
+SAMPLERS: dict[str, spec.Objective] = {
+    "electra": spec.Electra(kind="electra", sampling=APART),
+    "electra_15": spec.Electra15(kind="electra_15", sampling=APART),
+    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm", sampling=APART),
+    "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", sampling=APART),
+    "two_stage": spec.TwoStage(kind="two_stage", sampling=APART),
+}
+SAMPLING = [(name, learns) for name, rung in SAMPLERS.items() for learns in shares(rung)]
+sampling_turns = pytest.mark.parametrize(
+    ("rung", "learns"), SAMPLING, ids=[f"{name}-{learns.value}" for name, learns in SAMPLING]
+)
+
+
+@sampling_turns
+def test_honest_count_of_sampling_without_dropout_is_what_pytorch_counts(
+    rung: str, learns: Learns
+) -> None:
+    trial = climbing(SAMPLERS[rung], replace(ENCODER, dropout=0.1))
+    assert step_cost(trial, learns).flops == counted(trial, learns)
+
+
+@pytest.mark.parametrize("rung", ["electra", "electra_15", "replace_mlm", "all_tokens_mlm"])
+def test_sampling_without_dropout_costs_one_more_forward_of_the_generator(rung: str) -> None:
+    apart, encoder = SAMPLERS[rung], replace(ENCODER, dropout=0.1)
+    together = replace(apart, sampling=Sampling())
+    alone = climbing(spec.Mlm(kind="mlm"), Generator().of(encoder))  # forward and twice back
+    more = step_cost(climbing(apart, encoder)), step_cost(climbing(together, encoder))
+    assert 3 * (more[0].flops - more[1].flops) == step_cost(alone).flops
+    assert 3 * (more[0].six_n - more[1].six_n) == step_cost(alone).six_n
+    assert 2 * (more[0].paper_flops - more[1].paper_flops) == pytest.approx(
+        step_cost(alone).paper_flops, abs=4
+    )
+    # Where nothing drops out there is nothing to leave out.
+    assert step_cost(climbing(apart)) == step_cost(climbing(together))
+
+
+def test_turns_cost_what_learns_and_one_way_of_what_is_frozen() -> None:
+    trial = climbing(RUNGS["alternation"])
+    both, generator, discriminator = (step_cost(trial, learns) for learns in Learns)
+    # (6 G + 2 D) + (2 G + 6 D) where a step of both is 6 G + 6 D; G is the narrower one
+    assert 3 * (generator.six_n + discriminator.six_n) == 4 * both.six_n
+    assert generator.six_n < discriminator.six_n < both.six_n
+    assert generator.flops < discriminator.flops < both.flops
+    assert both.tokens == generator.tokens == discriminator.tokens
+
+
+class Weightless(nn.Module):
+    """An objective of one weight: the loop counts what its trial says, and computes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.learnt: list[Learns] = []
+
+    def begin(self, learns: Learns) -> None:
+        self.learnt.append(learns)
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        return {"encoder": [self.weight]}
+
+    def forward(self, *_: object) -> Loss:
+        return Loss(0 * self.weight, {})
+
+
+def run(trial: Trial) -> tuple[Spent, list[Learns]]:
+    """Return what a run of the loop spends, and whose turn each of its steps was."""
+    objective: Any = Weightless()
+    batches = Batches(np.full((4, 8), FIRST_WORD, np.uint16), 1, 0)
+    ticks = itertools.count()
+    steps = train(
+        objective,
+        batches,
+        optim.build(objective, trial.optim),
+        trial=trial,
+        clock=lambda: float(next(ticks)),
+    )
+    *_, last = steps
+    return last.spent, objective.learnt
+
+
+ONE_COST = [name for name, rung in RUNGS.items() if set(shares(rung)) == {Learns.ALL}]
+TINY = replace(SIZES["tiny"], dropout=0.1)
+TAKING_TURNS: dict[str, spec.Objective] = {
+    "two_stage": RUNGS["two_stage"],
+    "two_stage, early": spec.TwoStage(kind="two_stage", switch=0.2),
+    "two_stage, late": spec.TwoStage(kind="two_stage", switch=0.75, sampling=APART),
+    "alternation": RUNGS["alternation"],
+    "alternation, narrow": spec.Adversarial(
+        kind="adversarial",
+        sharing="none",
+        generator=Generator(width=0.25, depth=0.5),
+        rule=spec.Alternation(kind="alternation", steps=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("rung", ONE_COST)
+def test_whoever_takes_no_turns_costs_a_step_in_the_mean(rung: str) -> None:
+    trial = climbing(RUNGS[rung])
+    assert mean_cost(trial) == step_cost(trial)
+
+
+@pytest.mark.parametrize("steps", [40, 41.3, 200.6])
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+@pytest.mark.parametrize("rung", TAKING_TURNS)
+def test_run_that_takes_turns_ends_within_a_step_of_the_mean_costs_prediction(
+    rung: str, kind: Literal["flops", "tokens"], steps: float
+) -> None:
+    unit = getattr(step_cost(climbing(TAKING_TURNS[rung], TINY)), kind)
+    trial = climbing(TAKING_TURNS[rung], TINY, kind=kind, amount=steps * unit)
+    spent, learnt = run(trial)
+    predicted = trial.budget.steps(mean_cost(trial))
+    assert predicted is not None
+    assert abs(spent.steps - predicted) <= 1
+    mean = mean_cost(trial)
+    for name in ("tokens", "flops", "paper_flops", "six_n"):
+        found = getattr(spent, name) / spent.steps
+        assert found == pytest.approx(getattr(mean, name), rel=1.5 / spent.steps), name
+    of_turns = {learns: step_cost(trial, learns) for learns in set(learnt)}
+    assert spent.flops == sum(of_turns[learns].flops for learns in learnt)
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+@pytest.mark.parametrize("switch", [0.2, 0.5, 0.75])
+def test_two_stages_divide_the_budget_at_the_switch(
+    switch: float, kind: Literal["flops", "tokens"]
+) -> None:
+    rung = spec.TwoStage(kind="two_stage", switch=switch)
+    trial = climbing(rung, TINY, kind=kind, amount=200 * getattr(step_cost(climbing(rung)), kind))
+    _, learnt = run(trial)
+    first = learnt.count(Learns.GENERATOR)
+    assert learnt == [Learns.GENERATOR] * first + [Learns.DISCRIMINATOR] * (len(learnt) - first)
+    one = getattr(step_cost(trial, Learns.GENERATOR), kind)
+    assert 0 <= first * one - switch * trial.budget.amount < one
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+@pytest.mark.parametrize("rung", RUNGS)
+def test_two_hundred_steps_of_every_rung_achieve_their_budget_within_a_hundredth(
+    rung: str, kind: Literal["flops", "tokens"]
+) -> None:
+    trial = climbing(RUNGS[rung], TINY, kind=kind, amount=1.0)  # of which the mean needs the kind
+    amount = 200.37 * getattr(mean_cost(trial), kind)
+    trial = replace(trial, budget=replace(trial.budget, amount=amount))
+    spent, _ = run(trial)
+    assert abs(spent.steps - 200) <= 1
+    assert getattr(spent, kind) == pytest.approx(amount, rel=0.01)
+    dearest = max(getattr(step_cost(trial, learns), kind) for learns in shares(RUNGS[rung]))
+    assert abs(getattr(spent, kind) - amount) <= dearest / 2

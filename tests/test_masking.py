@@ -1,4 +1,4 @@
-"""Masking and sampling: what the generator sees, and what it writes (traps 3 and 6)."""
+"""Masking: what the generator sees, and what is written over the text (trap 3)."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, UNK, Batch
 from lab.flops import masked_slots
-from lab.objectives.masking import mask, sample
+from lab.objectives.masking import as_bert, chosen, mask, written
 
 How = Literal["paper", "code"]
 HOWS: tuple[How, ...] = ("paper", "code")
@@ -151,81 +151,79 @@ def test_masks_change_with_seed_step_and_example(how: How) -> None:
     assert not mask(other, mask_prob=0.15, how=how, seed=1, step=0).slots_BK.equal(first)
 
 
-def draws(logits_V: Tensor, n: int, *, seed: int = 1) -> Tensor:
-    """Return n tokens drawn from the same logits at n windows' position 1."""
-    batch = Batch(torch.zeros(n, 4, dtype=torch.int64), torch.arange(n))
-    slots_B1 = torch.ones(n, 1, dtype=torch.int64)
-    return sample(logits_V.expand(n, 1, -1), slots_B1, batch, seed=seed, step=0)[:, 0]
+@properties
+@settings(deadline=None)
+def test_chosen_positions_are_those_of_the_used_slots(
+    batch: Batch, mask_prob: float, how: How, step: int
+) -> None:
+    masked = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    places = zip(masked.slots_BK.tolist(), masked.used_BK.tolist(), strict=True)
+    expected = [{p for p, used in zip(*row, strict=True) if used} for row in places]
+    assert [set(row.nonzero().flatten().tolist()) for row in chosen(masked)] == expected
 
 
-def test_samples_follow_the_softmax_at_temperature_one() -> None:
-    logits_V = torch.randn(24, generator=torch.Generator().manual_seed(0)) * 1.5
-    counts = torch.bincount(draws(logits_V, 40_000), minlength=24).numpy()
-    law = logits_V.double().softmax(0).numpy()
-    assert stats.chisquare(counts, law * counts.sum()).pvalue > 1e-4
-    assert counts[logits_V.argmax()] < 0.9 * counts.sum()
+@properties
+@settings(deadline=None)
+def test_tokens_are_written_over_the_original_at_the_used_slots_alone(
+    batch: Batch, mask_prob: float, how: How, step: int
+) -> None:
+    masked = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    before_BT = batch.ids_BT.clone()
+    tokens_BK = 1_000 + masked.slots_BK  # a token a position, as samples are
+    written_BT = written(batch, masked, tokens_BK)
+    here_BT = chosen(masked)
+    places_BT = torch.arange(batch.ids_BT.shape[1]).expand_as(here_BT)
+    assert written_BT[here_BT].equal(1_000 + places_BT[here_BT])
+    assert written_BT[~here_BT].equal(batch.ids_BT[~here_BT])
+    assert batch.ids_BT.equal(before_BT)
 
 
-def test_samples_of_neighbouring_slots_are_independent() -> None:
-    n = 20_000
-    batch = Batch(torch.zeros(n, 4, dtype=torch.int64), torch.arange(n))
-    slots_BK = torch.tensor([1, 2]).expand(n, -1)
-    drawn_BK = sample(torch.zeros(n, 2, 4), slots_BK, batch, seed=1, step=0).numpy()
-    table = np.zeros((4, 4))
-    np.add.at(table, (drawn_BK[:, 0], drawn_BK[:, 1]), 1)
-    assert stats.chisquare(table.flatten()).pvalue > 1e-4
+@given(
+    batch=batches(),
+    mask_prob=st.floats(0.01, 0.99),
+    vocab=st.sampled_from([FIRST_WORD + 1, 50, 1_000]),
+    step=st.integers(0, 10**6),
+)
+@settings(deadline=None)
+def test_bert_shows_masks_originals_and_words_at_the_slots_and_the_text_elsewhere(
+    batch: Batch, mask_prob: float, vocab: int, step: int
+) -> None:
+    masked = mask(batch, mask_prob=mask_prob, how="paper", seed=1, step=step)
+    bert = as_bert(masked, batch, vocab=vocab, seed=1, step=step)
+    here_BT = chosen(masked)
+    assert bert.ids_BT[~here_BT].equal(batch.ids_BT[~here_BT])
+    shown_N, original_N = bert.ids_BT[here_BT], batch.ids_BT[here_BT]
+    word_N = shown_N[(shown_N != MASK) & (shown_N != original_N)]
+    assert ((word_N >= FIRST_WORD) & (word_N < vocab)).all()
+    assert bert.labels_BK.equal(batch.ids_BT.gather(1, bert.slots_BK))
+    assert bert.slots_BK.equal(masked.slots_BK)
+    assert bert.used_BK.equal(masked.used_BK)
 
 
-# Gumbel noise made of bf16 uniforms ends at 5.54 and starts at -4.4: nothing 11 below the best
-# token would ever be drawn. Here everything but the best is, and holds 3.3 % of the law.
-def test_tail_of_bf16_logits_is_sampled() -> None:
-    V, n = 2_048, 4_096
-    logits_V = torch.zeros(V, dtype=torch.bfloat16)
-    logits_V[0] = 11
-    drawn_N = torch.cat([draws(logits_V, n // 2, seed=seed) for seed in (1, 2)])
-    tail_N = drawn_N[drawn_N > 0]
-    share = 1 - logits_V.double().softmax(0)[0].item()
-    assert len(tail_N) / n == pytest.approx(share, abs=5 * (share / n) ** 0.5)
-    assert len(tail_N.unique()) > 0.9 * len(tail_N)
-    assert stats.kstest(tail_N.numpy() / V, "uniform").pvalue > 1e-4
+# In a text of [UNK] alone no random word can look like the original.
+def test_bert_masks_eight_tenths_replaces_one_and_keeps_one() -> None:
+    vocab = 50
+    batch = thousands()
+    batch = Batch(torch.where(candidates(batch), UNK, batch.ids_BT), batch.example_B)
+    masked = mask(batch, mask_prob=0.15, how="paper", seed=1, step=0)
+    shown_N = as_bert(masked, batch, vocab=vocab, seed=1, step=0).ids_BT[chosen(masked)]
+    n = len(shown_N)
+    fates = [(shown_N == MASK).sum(), (shown_N >= FIRST_WORD).sum(), (shown_N == UNK).sum()]
+    assert sum(fates) == n
+    assert stats.chisquare(fates, [0.8 * n, 0.1 * n, 0.1 * n]).pvalue > 1e-4
+    words = np.bincount(shown_N[shown_N >= FIRST_WORD].numpy(), minlength=vocab)[FIRST_WORD:]
+    assert len(words) == vocab - FIRST_WORD
+    assert stats.chisquare(words).pvalue > 1e-4
 
 
-def test_bf16_logits_are_sampled_as_the_same_numbers_in_fp32() -> None:
-    logits_V = torch.randn(500, generator=torch.Generator().manual_seed(0)).bfloat16()
-    assert draws(logits_V, 2_000).equal(draws(logits_V.float(), 2_000))
+def test_bert_draws_anew_with_seed_step_and_example() -> None:
+    batch = thousands(32, 40)
+    masked = mask(batch, mask_prob=0.5, how="paper", seed=1, step=0)
 
+    def shown(batch: Batch = batch, seed: int = 1, step: int = 0) -> Tensor:
+        return as_bert(masked, batch, vocab=50, seed=seed, step=step).ids_BT
 
-def test_impossible_tokens_are_never_sampled() -> None:
-    logits_V = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf])
-    assert set(draws(logits_V, 5_000).tolist()) == {1, 3}
-
-
-def test_sampling_has_no_gradient() -> None:
-    logits_BKV = torch.zeros(2, 3, 5, requires_grad=True)
-    batch = Batch(torch.zeros(2, 8, dtype=torch.int64), torch.arange(2))
-    drawn_BK = sample(logits_BKV, torch.arange(3).expand(2, -1), batch, seed=1, step=0)
-    assert drawn_BK.dtype == torch.int64
-    assert not drawn_BK.requires_grad
-
-
-def test_samples_are_a_function_of_seed_step_and_example() -> None:
-    chance = torch.Generator().manual_seed(0)
-    batch = thousands(16, 12)
-    slots_BK = torch.arange(1, 5).expand(12, -1)
-    logits_BKV = torch.randn(12, 4, 50, generator=chance)
-    first = sample(logits_BKV, slots_BK, batch, seed=1, step=0)
-    torch.rand(7)
-    assert sample(logits_BKV, slots_BK, batch, seed=1, step=0).equal(first)
-    assert not sample(logits_BKV, slots_BK, batch, seed=2, step=0).equal(first)
-    assert not sample(logits_BKV, slots_BK, batch, seed=1, step=1).equal(first)
-    rows = torch.tensor([5, 0, 11])
-    part = Batch(batch.ids_BT[rows], batch.example_B[rows])
-    assert sample(logits_BKV[rows], slots_BK[rows], part, seed=1, step=0).equal(first[rows])
-
-
-def test_slot_drawn_twice_gets_one_token() -> None:
-    batch = thousands(16, 200)
-    slots_BK = torch.tensor([3, 3]).expand(200, -1)
-    drawn_BK = sample(torch.zeros(200, 2, 50), slots_BK, batch, seed=1, step=0)
-    assert drawn_BK[:, 0].equal(drawn_BK[:, 1])
-    assert len(drawn_BK.unique()) > 20
+    assert shown().equal(shown())
+    assert not shown(seed=2).equal(shown())
+    assert not shown(step=1).equal(shown())
+    assert not shown(Batch(batch.ids_BT, batch.example_B + 1_000)).equal(shown())

@@ -1,7 +1,7 @@
 """The optimizer against the official update, written out with numpy."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,30 +14,45 @@ from torch import nn
 
 from lab import spec
 from lab.budget import Budget
-from lab.objectives import Electra, build
+from lab.objectives import Electra, Objective, build
 from lab.optim import Adam, clip, set_rate
 from lab.optim import build as build_optimizer
-from lab.spec import Optim
+from lab.spec import Generator, Optim
 
-ENCODER = spec.Encoder(layers=2, hidden=16, ffn=32, heads=2, embedding=8, dropout=0, norm="post")
+ENCODER = spec.Encoder(layers=2, hidden=16, ffn=64, heads=2, embedding=8, dropout=0, norm="post")
+Sharing = Literal["none", "tokens", "all", "gdes"]
 SETTINGS = Optim(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)
 
 
-def objective(kind: str = "electra") -> Any:
+def objective(kind: str = "electra", sharing: Sharing = "tokens") -> Any:
+    generator = Generator(width=1.0 if sharing == "all" else 0.5)
+    electra = spec.Electra(kind="electra", sharing=sharing, generator=generator)
     trial = spec.Trial(
         encoder=ENCODER,
-        objective=spec.Electra(kind="electra") if kind == "electra" else spec.Mlm(kind="mlm"),
+        objective=electra if kind == "electra" else spec.Mlm(kind="mlm"),
         data=spec.Data(vocab=30, length=12),
         budget=Budget(kind="tokens", amount=1),
     )
     return build(trial, torch.ones(30))
 
 
-def with_gradients(seed: int = 0, scale: float = 1.0) -> Electra:
-    built, chance = objective(), torch.Generator().manual_seed(seed)
-    for parameter in built.parameters():
-        parameter.grad = scale * torch.randn(parameter.shape, generator=chance)
+def with_gradients(
+    seed: int = 0, scale: float = 1.0, generator_scale: float = 1.0, sharing: Sharing = "tokens"
+) -> Electra:
+    """Return an objective with normal gradients; those of the generator's own are scaled apart."""
+    built = objective("electra", sharing)
+    give_gradients(built, seed, scale, generator_scale)
     return built
+
+
+def give_gradients(
+    built: Objective, seed: int, scale: float = 1.0, generator_scale: float = 1.0
+) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    for network, parameters in built.networks().items():
+        of_network = scale * (generator_scale if network == "generator" else 1.0)
+        for parameter in parameters:
+            parameter.grad = of_network * torch.randn(parameter.shape, generator=chance)
 
 
 def norm(parameters: list[nn.Parameter]) -> float:
@@ -111,21 +126,47 @@ def test_only_matrices_decay(kind: str) -> None:
         assert torch.allclose(parameter, torch.tensor(expected)), name
 
 
+# The generator's own weights, by the names they have in the objective, which names what two
+# networks share by the one that is kept. What the kept one only reads is the generator's.
+OWN: dict[Sharing, tuple[str, ...]] = {
+    "none": ("generator.encoder.", "generator.vocabulary."),
+    "tokens": ("generator.encoder.", "generator.vocabulary."),
+    "all": ("generator.vocabulary.",),
+    "gdes": ("generator.encoder.", "generator.vocabulary.", "encoder.embeddings.base."),
+}
+
+
 @pytest.mark.parametrize("ratio", [1.0, 0.25, 4.0])
-def test_generators_rate_is_of_its_own_weights_only(ratio: float) -> None:
-    built = objective()
+@pytest.mark.parametrize("sharing", OWN)
+def test_generators_rate_is_of_its_own_weights_only(sharing: Sharing, ratio: float) -> None:
+    built = objective("electra", sharing)
     optimizer = build_optimizer(built, replace(SETTINGS, generator_lr=ratio))
     names = {id(p): name for name, p in built.named_parameters()}
     assert len(names) == sum(len(group["params"]) for group in optimizer.param_groups)
+    own = {name for name in names.values() if name.startswith(OWN[sharing])}
+    assert {".".join(name.split(".")[:2]) + "." for name in own} == {
+        ".".join(prefix.split(".")[:2]) + "." for prefix in OWN[sharing]
+    }
     set_rate(optimizer, 0.5)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            own = names[id(parameter)].split(".")[0] in ("generator", "vocabulary")
-            peak = SETTINGS.lr * (ratio if own else 1.0)
+            peak = SETTINGS.lr * (ratio if names[id(parameter)] in own else 1.0)
             assert group["peak"] == pytest.approx(peak)
             assert group["lr"] == pytest.approx(0.5 * peak)
-    # named_parameters names the shared tables by the network that is kept
-    assert not any(name.startswith("generator.embeddings.") for name in names.values())
+
+
+def test_shared_tables_go_at_the_rate_of_the_encoder_that_is_kept() -> None:
+    moves = {}
+    for ratio in (1.0, 3.0):
+        built = objective("electra", "tokens")
+        before = {name: p.detach().clone() for name, p in built.named_parameters()}
+        for parameter in built.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        build_optimizer(built, replace(SETTINGS, generator_lr=ratio)).step()
+        moves[ratio] = {name: p.detach() - before[name] for name, p in built.named_parameters()}
+    for name, move in moves[1.0].items():
+        times = 3.0 if name.startswith("generator.") else 1.0
+        torch.testing.assert_close(moves[3.0][name], times * move, rtol=1e-3, atol=1e-6)
 
 
 @given(scale=st.floats(1e-4, 1e3), limit=st.floats(1e-2, 1e2), seed=st.integers(0, 100))
@@ -136,7 +177,7 @@ def test_joint_norm_is_clipped_and_keeps_its_direction(
     built = with_gradients(seed, scale)
     before = [p.grad.clone() for p in built.parameters()]
     joint = norm(list(built.parameters()))
-    clip(built, limit)
+    clip(built, Optim(clip=limit))
     assert norm(list(built.parameters())) <= limit * (1 + 1e-5)
     factor = min(1.0, limit / joint)
     for gradient, parameter in zip(before, built.parameters(), strict=True):
@@ -146,7 +187,7 @@ def test_joint_norm_is_clipped_and_keeps_its_direction(
 def test_gradient_below_the_limit_is_untouched() -> None:
     built = with_gradients(scale=1e-3)
     before = [p.grad.clone() for p in built.parameters()]
-    clip(built, 1.0)
+    clip(built, Optim(clip=1.0))
     assert all(p.grad.equal(g) for p, g in zip(built.parameters(), before, strict=True))
 
 
@@ -156,6 +197,84 @@ def test_reported_norms_are_those_of_each_network_before_the_clip() -> None:
         f"health/grad_norm_{network}": norm(parameters)
         for network, parameters in built.networks().items()
     }
-    reported = clip(built, 0.1)
+    reported = clip(built, Optim(clip=0.1))
     assert set(reported) == {"health/grad_norm_discriminator", "health/grad_norm_generator"}
     assert {n: v.item() for n, v in reported.items()} == pytest.approx(expected, rel=1e-5)
+
+
+class Alone:
+    """One network of an objective, as an optimizer of its own would see it."""
+
+    def __init__(self, objective: Objective, network: str) -> None:
+        self._network, self._parameters = network, objective.networks()[network]
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        return {self._network: self._parameters}
+
+
+@pytest.mark.parametrize("sharing", OWN)
+@pytest.mark.parametrize("generator_scale", [0.01, 1.0, 100.0])
+def test_decoupled_networks_are_two_optimizers_that_each_clip_their_own(
+    sharing: Sharing, generator_scale: float
+) -> None:
+    settings = replace(SETTINGS, networks="decoupled", generator_lr=0.5, clip=3.0)
+    whole, apart = objective("electra", sharing), objective("electra", sharing)
+    optimizer = build_optimizer(whole, settings)
+    networks: list[Any] = [Alone(apart, network) for network in apart.networks()]
+    assert len(networks) == 2
+    own = [(network, build_optimizer(network, settings)) for network in networks]
+    for seed in range(4):
+        for built in (whole, apart):
+            give_gradients(built, seed, 1.0, generator_scale)
+        reported = clip(whole, settings)
+        optimizer.step()
+        for network, alone in own:
+            name, norm = clip(network, replace(settings, networks="coupled")).popitem()
+            assert norm.equal(reported[name])
+            alone.step()
+    for one, other in zip(whole.parameters(), apart.parameters(), strict=True):
+        assert one.equal(other)
+
+
+@pytest.mark.parametrize("generator_scale", [0.01, 1.0, 100.0])
+def test_decoupled_clip_scales_each_network_by_its_own_norm(generator_scale: float) -> None:
+    built = with_gradients(generator_scale=generator_scale)
+    before = {name: [p.grad.clone() for p in own] for name, own in built.networks().items()}
+    norms = {name: norm(own) for name, own in built.networks().items()}
+    limit = 3.0
+    assert max(norms.values()) > limit
+    clip(built, Optim(clip=limit, networks="decoupled"))
+    for name, own in built.networks().items():
+        for gradient, parameter in zip(before[name], own, strict=True):
+            expected = gradient * min(1.0, limit / norms[name])
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_coupled_clip_holds_a_small_gradient_back_for_a_large_one_and_decoupled_does_not() -> None:
+    norms: dict[str, float] = {}
+    networks: Literal["coupled", "decoupled"]
+    for networks in ("coupled", "decoupled"):
+        built = with_gradients(scale=1e-4, generator_scale=1e6)
+        before = norm(built.networks()["discriminator"])
+        clip(built, Optim(clip=1.0, networks=networks))
+        norms[networks] = norm(built.networks()["discriminator"]) / before
+        assert norm(built.networks()["generator"]) == pytest.approx(1.0, rel=1e-4)
+    assert norms["decoupled"] == 1
+    assert norms["coupled"] < 0.01
+
+
+@pytest.mark.parametrize("networks", ["coupled", "decoupled"])
+def test_frozen_network_is_neither_clipped_nor_moved_nor_reported(
+    networks: Literal["coupled", "decoupled"],
+) -> None:
+    built = with_gradients(sharing="none")
+    settings = replace(SETTINGS, networks=networks)
+    frozen = built.networks()["generator"]
+    for parameter in frozen:
+        parameter.grad = None
+    before = [p.detach().clone() for p in frozen]
+    optimizer = build_optimizer(built, settings)
+    assert set(clip(built, settings)) == {"health/grad_norm_discriminator"}
+    optimizer.step()
+    assert all(p.equal(q) for p, q in zip(frozen, before, strict=True))
+    assert norm(built.networks()["discriminator"]) == pytest.approx(settings.clip, rel=1e-4)

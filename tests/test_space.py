@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from lab import space, yaml_text
+from lab.label import label
 from lab.metrics import METRICS
 from lab.refusal import SpaceError
 from lab.spec import SIZES, Choices, Electra, Experiment, Mlm, Range
@@ -81,7 +82,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown key in a union": (
         "base.objective.genwidth=1",
         "base.objective.genwidth",
-        "unknown key; allowed: kind, mask_prob, masking, disc_weight, generator",
+        "unknown key; allowed: mask_prob, masking, gen_weight, generator, sharing, sampling, kind",
     ),
     "unknown key two deep": (
         "base.objective.generator.size=1",
@@ -89,6 +90,26 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "unknown key; allowed: width, depth",
     ),
     "unknown key in an encoder": ("base.encoder.h=1", "base.encoder.h", "allowed: size, layers"),
+    "unknown key in a union in a union": (
+        "base.objective={kind: adversarial, sharing: none, rule: {kind: alternation, stepz: 3}}",
+        "base.objective.rule.stepz",
+        "unknown key; allowed: kind, steps",
+    ),
+    "unknown key in what a union holds": (
+        "base.objective={kind: two_stage, sampling: {heat: 2}}",
+        "base.objective.sampling.heat",
+        "unknown key; allowed: temperature, dropout, disallow_correct",
+    ),
+    "key of another member": (
+        "base.objective={kind: mlm, generator: {width: 0.5}}",
+        "base.objective.generator",
+        "unknown key; allowed: mask_prob, kind, masking",
+    ),
+    "key that is also a kind": (
+        "base.objective.electra=1",
+        "base.objective.electra",
+        "unknown key; allowed: mask_prob",
+    ),
     "unknown compared path": ("compare.optim.rate=[1]", "compare.optim.rate", "unknown key"),
     "unknown key of a range": (
         "tune.batch={lo: 1, high: 2}",
@@ -98,7 +119,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "missing question": ("question=", "question", "must be text, not null"),
     "empty question": ("question=''", "question", "must not be empty"),
     "missing budget": ("base={encoder: {size: tiny}}", "base.objective", "required, and missing"),
-    "missing kind": ("base.objective={}", "base.objective.kind", "missing; one of electra, mlm"),
+    "missing kind": (
+        "base.objective={}",
+        "base.objective.kind",
+        "missing; one of adversarial, all_tokens_mlm, electra, electra_15, mlm, random, ",
+    ),
     "missing end": ("tune.batch={low: 1}", "tune.batch.high", "required, and missing"),
     "word for a whole number": ("base.batch=a", "base.batch", "must be a whole number, not 'a'"),
     "fraction for a whole number": ("base.batch=1.5", "base.batch", "a whole number, not 1.5"),
@@ -136,7 +161,62 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown kind": (
         "base.objective.kind=bert",
         "base.objective.kind",
-        "must be one of electra, mlm, not 'bert'",
+        "must be one of electra, electra_15, replace_mlm, all_tokens_mlm, mlm, two_stage, ",
+    ),
+    "unknown kind in a union": (
+        "base.objective={kind: adversarial, rule: {kind: wgan}}",
+        "base.objective.rule.kind",
+        "must be one of reinforce, alternation, not 'wgan'",
+    ),
+    "missing kind in a union": (
+        "base.objective={kind: adversarial, rule: {steps: 2}}",
+        "base.objective.rule.kind",
+        "required, and missing; one of alternation, reinforce",
+    ),
+    "wrong value in a union in a union": (
+        "base.objective={kind: adversarial, sharing: none, rule: {kind: alternation, steps: 0}}",
+        "base.objective.rule.steps",
+        "must be at least 1, not 0",
+    ),
+    "unknown sharing": (
+        "base.objective.sharing=tables",
+        "base.objective.sharing",
+        "must be one of none, tokens, all, gdes, not 'tables'",
+    ),
+    "masking of another member": (
+        "base.objective={kind: electra, masking: bert}",
+        "base.objective.masking",
+        "must be one of paper, code, not 'bert'",
+    ),
+    "alternation of networks that share": (
+        "base.objective={kind: adversarial, rule: {kind: alternation}, sharing: tokens}",
+        "base.objective",
+        "sharing must be none, not tokens",
+    ),
+    "alternation with the default of sharing": (
+        "base.objective={kind: adversarial, rule: {kind: alternation}}",
+        "base.objective",
+        "sharing must be none, not tokens",
+    ),
+    "game against samples of another law": (
+        "base.objective={kind: adversarial, sampling: {dropout: false}}",
+        "base.objective",
+        "sampling.dropout must be true",
+    ),
+    "all weights of two sizes": (
+        "base.objective={kind: electra, sharing: all, generator: {width: 0.5}}",
+        "base.objective.generator",
+        "sharing all needs a generator of the encoder's size",
+    ),
+    "stage without a share": (
+        "base.objective={kind: two_stage, switch: 1}",
+        "base.objective.switch",
+        "must be below 1, not 1",
+    ),
+    "temperature of zero": (
+        "base.objective.sampling.temperature=0",
+        "base.objective.sampling.temperature",
+        "must be above 0, not 0",
     ),
     "unknown size": ("base.encoder.size=huge", "base.encoder.size", "none of tiny, mini, small"),
     "unknown metric": ("metric=glue", "metric", "'glue' is none of detect/unigram/auroc"),
@@ -218,6 +298,45 @@ def test_a_detection_metric_needs_a_discriminator(refusal: Callable[..., str]) -
     line = refusal("compare={}", "base.objective.kind=mlm")
     assert line.startswith("metric: detect/mlm/auroc needs a discriminator")
     assert "probe/" in line
+
+
+@pytest.mark.parametrize("kind", ["mlm", "replace_mlm", "all_tokens_mlm"])
+def test_a_detection_metric_needs_a_discriminator_in_every_compared_objective(
+    kind: str, refusal: Callable[..., str]
+) -> None:
+    grid = f"compare={{objective: [{{kind: electra}}, {{kind: {kind}}}]}}"
+    line = refusal(grid)
+    assert line.startswith("metric: detect/mlm/auroc needs a discriminator")
+    assert f"objective {kind} has none" in line
+
+
+@pytest.mark.parametrize("kind", ["electra_15", "two_stage", "adversarial", "random"])
+def test_every_objective_with_a_discriminator_can_be_ranked_by_it(kind: str, load: Load) -> None:
+    experiment = load(f"compare={{objective: [{{kind: electra}}, {{kind: {kind}}}]}}")
+    assert [cell["objective"]["kind"] for cell in space.cells(experiment)] == ["electra", kind]
+
+
+def test_a_compared_objective_that_cannot_be_is_refused_where_it_stands(
+    refusal: Callable[..., str],
+) -> None:
+    whole = "[{kind: adversarial}, {kind: adversarial, rule: {kind: alternation}}]"
+    assert refusal(f"compare={{objective: {whole}}}").startswith("compare.objective: alternation")
+    part = refusal("base.objective.kind=adversarial", "compare={objective.sharing: [none, some]}")
+    assert part.startswith("compare.objective.sharing: must be one of none, tokens")
+
+
+def test_two_objectives_of_one_kind_have_labels_of_their_own(load: Load) -> None:
+    kinds = "{kind: electra}, {kind: electra, mask_prob: 0.4}, {kind: electra, sharing: gdes}"
+    rules = "{kind: adversarial}, {kind: adversarial, sharing: none, rule: {kind: alternation}}"
+    experiment = load(f"compare={{objective: [{kinds}, {rules}]}}")
+    labels = [label(cell) for cell in space.cells(experiment)]
+    assert labels == [
+        "electra",
+        "electra (mask_prob 0.4)",
+        "electra (sharing gdes)",
+        "adversarial",
+        "adversarial (sharing none, alternation)",
+    ]
 
 
 def test_a_generator_that_its_heads_do_not_divide_is_refused(refusal: Callable[..., str]) -> None:

@@ -66,9 +66,8 @@ class Generator(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
-        how, seed = self._masking, self._seed
-        masked = mask(batch, mask_prob=how.mask_prob, how=how.masking, seed=seed, step=step)
-        text_BT = batch.ids_BT != PAD
+        seed, text_BT = self._seed, batch.ids_BT != PAD
+        masked = self._mask(batch, step)
         hidden_BKh, logits_BKV = self.predict(masked, text_BT)
         law_BKV = law(
             self._without_dropout(masked, text_BT) if self._samples_apart else logits_BKV,
@@ -87,10 +86,19 @@ class Generator(nn.Module):
             loss=generator_loss(logits_BKV, masked),
         )
 
+    def learn(self, batch: Batch, step: int) -> Loss:
+        """Mask and predict alone, for who does not need the samples."""
+        masked = self._mask(batch, step)
+        return generator_loss(self.predict(masked, batch.ids_BT != PAD)[1], masked)
+
     def predict(self, masked: Masked, text_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden states (B, K, h) and logits (B, K, V) at the slots only (trap 5)."""
         hidden_BKh = at_slots(self.encoder(masked.ids_BT, text_BT), masked.slots_BK)
         return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
+
+    def _mask(self, batch: Batch, step: int) -> Masked:
+        how = self._masking
+        return mask(batch, mask_prob=how.mask_prob, how=how.masking, seed=self._seed, step=step)
 
     @torch.no_grad()
     def _without_dropout(self, masked: Masked, text_BT: Tensor) -> Tensor:

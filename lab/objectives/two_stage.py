@@ -43,15 +43,16 @@ class TwoStage(Detector):
 
     def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:
         """Return the loss of the network that learns."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.DISCRIMINATOR):
+        if learns is Learns.GENERATOR:
+            loss = self.generator.learn(batch, step)
+            return Loss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
+        with torch.no_grad():
             corrupted: Corrupted = self.generator(batch, step)
-        total, parts = corrupted.loss
-        if learns is not Learns.GENERATOR:
-            text_BT = batch.ids_BT != PAD
-            detected_BT = self.detect(corrupted.ids_BT, text_BT)
-            found = detection_loss(detected_BT, corrupted.replaced_BT, text_BT, text_BT)
-            total, parts = found.total, parts | found.parts
-        return Loss(total, parts | {"train/loss": total.detach()})
+        text_BT = batch.ids_BT != PAD
+        detected_BT = self.detect(corrupted.ids_BT, text_BT)
+        found = detection_loss(detected_BT, corrupted.replaced_BT, text_BT, text_BT)
+        parts = corrupted.loss.parts | found.parts
+        return Loss(found.total, parts | {"train/loss": found.total.detach()})
 
     def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
         """Return the discriminator's logits, shape (B, T)."""

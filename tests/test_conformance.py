@@ -1,0 +1,418 @@
+"""What every objective promises of one batch: who learns, what is read, written and scored."""
+
+from dataclasses import replace
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from members import (
+    ABSENT,
+    COUNTS_V,
+    DETECTORS,
+    MEMBERS,
+    SAMPLERS,
+    VOCAB,
+    WRITERS,
+    Lesson,
+    Member,
+    always,
+    candidates,
+    chosen,
+    each,
+    each_turn,
+    made,
+    masked,
+    only,
+    promised,
+    reading_turn,
+    reads,
+    text,
+    wanted,
+    watched,
+    write_by,
+)
+from scipy import stats
+from torch import Tensor
+from torch.nn import functional as F
+
+from lab import optim, spec
+from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, Batch
+from lab.objectives import Objective
+from lab.turns import Learns, shares
+
+# A law for whoever writes: every token, special ones too, from rare to four times as likely.
+LAW_V = torch.linspace(1, 4, VOCAB) / torch.linspace(1, 4, VOCAB).sum()
+LIKELY = ABSENT - 1
+
+
+def loss(member: Member, learns: Learns, batch: Batch, step: int = 0) -> tuple[Objective, Any]:
+    objective = made(member)
+    objective.begin(learns)
+    torch.manual_seed(0)
+    return objective, objective(batch, step, learns)
+
+
+# The table.
+
+
+def test_every_objective_is_a_member() -> None:
+    assert {type(member.objective) for member in MEMBERS} == set(get_args(spec.Objective))
+    assert len({member.id for member in MEMBERS}) == len(MEMBERS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (spec.Joint, "sharing"),
+        (spec.Masked, "masking"),
+        (spec.Mlm, "masking"),
+        (spec.Random, "law"),
+    ],
+)
+def test_every_value_of_a_choice_is_a_members(kind: type, name: str) -> None:
+    values = {getattr(m.objective, name) for m in MEMBERS if isinstance(m.objective, kind)}
+    assert values == set(get_args(get_type_hints(kind)[name]))
+
+
+def test_every_rule_of_the_game_is_a_members() -> None:
+    rules = {type(getattr(member.objective, "rule", None)) for member in MEMBERS}
+    assert rules - {type(None)} == {spec.Reinforce, spec.Alternation}
+
+
+@each()
+def test_promises_cover_the_turns_that_there_are(member: Member) -> None:
+    assert set(member.turns) == set(shares(member.objective))
+
+
+# What a step reports.
+
+
+@each_turn()
+def test_loss_and_parts_are_finite_and_parts_are_detached_scalars(
+    member: Member, learns: Learns
+) -> None:
+    _, found = loss(member, learns, text())
+    assert found.total.ndim == 0
+    assert found.total.requires_grad
+    for name, part in {"total": found.total, **found.parts}.items():
+        assert torch.isfinite(part), name
+        assert part.ndim == 0, name
+    assert not any(part.requires_grad or part.grad_fn for part in found.parts.values())
+    assert found.parts["train/loss"].equal(found.total.detach())
+
+
+# Who learns.
+
+
+def reached(objective: Objective) -> set[str]:
+    return {name for name, p in objective.named_parameters() if p.grad is not None}
+
+
+def assert_reaches(objective: Objective, lessons: tuple[Lesson, ...]) -> None:
+    """Softmax is blind to what all keys have in common: their bias gets zero but for rounding.
+
+    Every other parameter gets a gradient that is not zero; of a table not every row.
+    """
+    expected = promised(objective, tuple(p for one in lessons for p in one.reaches))
+    assert reached(objective) == expected
+    for name, parameter in objective.named_parameters():
+        if name in expected and not name.endswith("key.bias"):
+            assert parameter.grad.abs().max() > 0, name
+
+
+@each_turn()
+def test_gradients_reach_exactly_the_promised_parameters(member: Member, learns: Learns) -> None:
+    objective, found = loss(member, learns, text())
+    found.total.backward()
+    assert_reaches(objective, member.turns[learns])
+
+
+@each_turn()
+def test_gradient_of_each_loss_stays_within_what_it_promises(
+    member: Member, learns: Learns
+) -> None:
+    for lesson in member.turns[learns]:
+        objective = made(member)
+        for other in member.turns[learns]:
+            for head in other.heads if other is not lesson else ():
+                objective.get_submodule(head).register_forward_hook(
+                    lambda *given: given[2].detach()
+                )
+        objective(text(), 0, learns).total.backward()
+        assert_reaches(objective, (lesson,))
+
+
+@each_turn()
+def test_second_token_type_gets_no_gradient(member: Member, learns: Learns) -> None:
+    objective, found = loss(member, learns, text())
+    found.total.backward()
+    tables = [
+        p for name, p in objective.named_parameters() if "token_type" in name and p.grad is not None
+    ]
+    assert tables
+    assert all(p.grad[0].abs().max() > 0 and p.grad[1].abs().max() == 0 for p in tables)
+
+
+@each()
+def test_step_moves_the_weights_of_those_who_learn_and_no_others(member: Member) -> None:
+    objective = made(member)
+    optimizer = optim.build(objective, spec.Optim(weight_decay=0.5))
+    for learns in [*member.turns] * 2:  # the second time everything has momentum
+        objective.begin(learns)
+        before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+        optimizer.zero_grad()
+        objective(text(), 0, learns).total.backward()
+        optim.clip(objective, spec.Optim())
+        optimizer.step()
+        moved = {name for name, p in objective.named_parameters() if not p.equal(before[name])}
+        prefixes = tuple(p for lesson in member.turns[learns] for p in lesson.reaches)
+        expected = promised(objective, prefixes)
+        assert moved <= expected
+        assert all(name.endswith("key.bias") for name in expected - moved)
+
+
+# What is read.
+
+
+@each_turn()
+def test_special_tokens_and_padding_are_neither_masked_nor_replaced(
+    member: Member, learns: Learns
+) -> None:
+    batch = text(400)
+    fixed_BT = ~candidates(batch.ids_BT)
+    for network, ids_BT in reads(made(member), batch, learns).items():
+        assert ids_BT[fixed_BT].equal(batch.ids_BT[fixed_BT]), network
+        assert not ids_BT[~fixed_BT].equal(batch.ids_BT[~fixed_BT]), network
+
+
+@each(WRITERS)
+def test_kept_network_reads_the_original_with_words_at_the_chosen_slots(member: Member) -> None:
+    objective, batch = made(member), text(400)
+    write_by(objective, always(ABSENT))
+    ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
+    assert ids_BT.equal(batch.ids_BT.where(~chosen(member, batch), ABSENT))
+
+
+def code_slots(batch: Batch, wanted_B: Tensor) -> Tensor:
+    """Return how many distinct slots so many draws with replacement find, in the mean."""
+    n_B = candidates(batch.ids_BT).sum(1).double()
+    return n_B * (1 - (1 - 1 / n_B) ** wanted_B)
+
+
+@each(tuple(m for m in MEMBERS if m.reads_masks))
+def test_masked_share_is_the_promised_one(member: Member) -> None:
+    batch = text(2_000)
+    ids_BT = reads(made(member), batch, next(iter(member.turns)))[member.reads_masks]
+    new_B = ((ids_BT == MASK) & (batch.ids_BT != MASK)).sum(1)
+    wanted_B = wanted(member, batch)
+    match getattr(member.objective, "masking", "paper"):
+        case "paper":
+            assert new_B.equal(wanted_B)
+        case "code":
+            expected = 0.85 * code_slots(batch, wanted_B).sum().item()
+            assert new_B.sum().item() == pytest.approx(expected, rel=0.03)
+        case "bert":
+            assert new_B.sum().item() == pytest.approx(0.8 * wanted_B.sum().item(), rel=0.03)
+            changed = (ids_BT != batch.ids_BT).sum().item()
+            assert changed == pytest.approx(0.9 * wanted_B.sum().item(), rel=0.03)
+
+
+@each(WRITERS)
+def test_replaced_share_is_the_promised_one(member: Member) -> None:
+    objective, batch = made(member), text(2_000)
+    write_by(objective, always(ABSENT))
+    written_B = (reads(objective, batch, reading_turn(member))["encoder"] == ABSENT).sum(1)
+    wanted_B = wanted(member, batch)
+    if member.objective.masking == "paper":
+        assert written_B.equal(wanted_B)
+    else:
+        expected = code_slots(batch, wanted_B).sum().item()
+        assert written_B.sum().item() == pytest.approx(expected, rel=0.02)
+
+
+# What is scored.
+
+
+@each_turn()
+def test_loss_is_taken_at_the_promised_tokens_and_nowhere_else(
+    member: Member, learns: Learns
+) -> None:
+    objective, batch = made(member).eval(), text()
+    chosen_BT = chosen(member, batch)
+    text_BT = batch.ids_BT != PAD
+    kinds = {name: batch.ids_BT == token for name, token in (("CLS", CLS), ("SEP", SEP))}
+    kinds |= {"MASK": batch.ids_BT == MASK, "left alone": candidates(batch.ids_BT) & ~chosen_BT}
+    kinds |= {"padding": ~text_BT, "chosen": chosen_BT}
+    plain = objective(batch, 0, learns).total
+    for lesson in member.turns[learns]:
+        for name, where_BT in kinds.items():
+            with watched(objective, lesson.of, where_BT):
+                disturbed = objective(batch, 0, learns).total
+            scored = name == "chosen" or (lesson.scores == "text" and name != "padding")
+            assert where_BT.any(), name
+            assert disturbed.equal(plain) is not scored, (lesson.of, name)
+
+
+@each_turn()
+def test_more_padding_changes_nothing(member: Member, learns: Learns) -> None:
+    objective, wide = made(member).eval(), text(longest=10)
+    narrow = Batch(wide.ids_BT[:, :12], wide.example_B)
+    one, other = (objective(batch, 0, learns) for batch in (wide, narrow))
+    torch.testing.assert_close(one.total, other.total)
+    torch.testing.assert_close(one.parts, other.parts)
+
+
+# Labels.
+
+
+@each(WRITERS)
+def test_replaced_is_what_differs_from_the_original(member: Member) -> None:
+    objective, batch, learns = made(member).eval(), text(), reading_turn(member)
+    ids_BT = reads(objective, batch, learns)["encoder"]
+    rate = (ids_BT != batch.ids_BT).sum() / (batch.ids_BT != PAD).sum()
+    assert rate > 0
+    torch.testing.assert_close(objective(batch, 0, learns).parts["health/replacement_rate"], rate)
+
+
+@each(WRITERS)
+def test_samples_that_hit_the_original_are_not_replaced(member: Member) -> None:
+    objective, batch, learns = made(member).eval(), only(LIKELY), reading_turn(member)
+    write_by(objective, always(LIKELY))
+    assert reads(objective, batch, learns)["encoder"].equal(batch.ids_BT)
+    assert objective(batch, 0, learns).parts["health/replacement_rate"] == 0
+
+
+@each(DETECTORS)
+def test_discriminator_is_asked_where_the_text_differs_from_the_original(member: Member) -> None:
+    objective, batch, learns = made(member).eval(), only(LIKELY, 100), reading_turn(member)
+    write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
+    with torch.no_grad():
+        objective.detection.dense_prediction.weight.zero_()
+        objective.detection.dense_prediction.bias.fill_(2.0)
+    replaced_BT = reads(objective, batch, learns)["encoder"] != batch.ids_BT
+    (lesson,) = (one for one in member.turns[learns] if one.of == "encoder")
+    scored_BT = batch.ids_BT != PAD if lesson.scores == "text" else chosen(member, batch)
+    share = replaced_BT.sum() / scored_BT.sum()
+    assert 0 < share < 0.7
+    answer = torch.tensor(2.0)
+    expected = share * F.softplus(-answer) + (1 - share) * F.softplus(answer)
+    parts = objective(batch, 0, learns).parts
+    torch.testing.assert_close(parts["train/discriminator_loss"], expected)
+
+
+def test_copy_gate_pays_where_the_text_was_replaced() -> None:
+    (member,) = (m for m in MEMBERS if isinstance(m.objective, spec.AllTokensMlm))
+    objective, batch = made(member).eval(), only(LIKELY, 100)
+    write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
+    with torch.no_grad():
+        objective.gate.weight.zero_()
+        objective.gate.bias.fill_(1.0)
+        for parameter in objective.vocabulary.norm.parameters():
+            parameter.zero_()
+        objective.vocabulary.bias.zero_()
+    replaced_BT = reads(objective, batch)["encoder"] != batch.ids_BT
+    share = (replaced_BT.sum() / (batch.ids_BT != PAD).sum()).item()
+    copies = 1 / (1 + np.exp(-1.0))
+    right, wrong = copies + (1 - copies) / VOCAB, (1 - copies) / VOCAB
+    expected = -share * np.log(wrong) - (1 - share) * np.log(right)
+    parts = objective(batch, 0).parts
+    assert 0.05 < share < 0.3
+    assert parts["train/mlm_loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert parts["health/copy_gate"].item() == pytest.approx(copies, rel=1e-5)
+
+
+# The law of what is written.
+
+
+def written(member: Member, law_V: Tensor | None, batch: Batch, **sampling: Any) -> Tensor:
+    """Return how often each token was written into the chosen slots."""
+    if sampling:
+        settings = replace(member.objective.sampling, **sampling)
+        member = replace(member, objective=replace(member.objective, sampling=settings))
+    objective = made(member)
+    if law_V is not None:
+        write_by(objective, law_V)
+    ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
+    return torch.bincount(ids_BT[chosen(member, batch)], minlength=VOCAB)
+
+
+def assert_drawn_from(counts_V: Tensor, law_V: Tensor) -> None:
+    possible_V = law_V > 0
+    assert counts_V[~possible_V].sum() == 0
+    observed, law = counts_V[possible_V].numpy(), law_V[possible_V].double().numpy()
+    expected = law / law.sum() * observed.sum()
+    assert expected.min() > 5  # or chi-square would not hold
+    assert stats.chisquare(observed, expected).pvalue > 1e-4
+
+
+@each(SAMPLERS)
+def test_tokens_are_sampled_from_the_generators_softmax(member: Member) -> None:
+    assert_drawn_from(written(member, LAW_V, text(1_000)), LAW_V)
+
+
+@each(SAMPLERS)
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_temperature_divides_the_logits(member: Member, temperature: float) -> None:
+    counts_V = written(member, LAW_V, text(1_000), temperature=temperature)
+    assert_drawn_from(counts_V, LAW_V ** (1 / temperature))
+
+
+@each(SAMPLERS)
+def test_disallowed_original_is_never_written_and_the_rest_keeps_its_law(member: Member) -> None:
+    batch = only(LIKELY, 1_000)
+    counts_V = written(member, LAW_V, batch, disallow_correct=True)
+    assert_drawn_from(counts_V, LAW_V * (1 - always(LIKELY)))
+    assert written(member, LAW_V, batch)[LIKELY] > 0
+
+
+@each(SAMPLERS)
+def test_each_slot_gets_a_token_of_its_own_law(member: Member) -> None:
+    objective, batch = made(member), text(1_000)
+    said: list[Tensor] = []
+    objective.generator.vocabulary.register_forward_hook(lambda *given: said.append(given[2]))
+    ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
+    slots_BK, chosen_BT = masked(member, batch).slots_BK, chosen(member, batch)
+    law_BKV = said[0].double().log_softmax(-1)
+    own_BK = law_BKV.gather(-1, ids_BT.gather(1, slots_BK)[..., None])[..., 0]
+    mean_BK = (law_BKV.exp() * law_BKV).sum(-1)
+    spread_BK = (law_BKV.exp() * law_BKV.square()).sum(-1) - mean_BK.square()
+    surprise, variance = (  # one each position: a slot may be drawn twice
+        torch.zeros_like(ids_BT, dtype=torch.float64).scatter(1, slots_BK, value)[chosen_BT].sum()
+        for value in (own_BK - mean_BK, spread_BK)
+    )
+    assert abs(surprise) < 4 * variance.sqrt()
+    likeliest_BK = law_BKV.max(-1).values
+    assert (likeliest_BK - mean_BK).sum() > 20 * variance.sqrt()  # what argmax would give
+
+
+@each(tuple(m for m in SAMPLERS if not isinstance(m.objective, spec.Adversarial)))
+def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> None:
+    encoder, batch, learns = replace(member.encoder, dropout=0.3), text(100), reading_turn(member)
+    for dropout in (True, False):
+        settings = replace(member.objective, sampling=spec.Sampling(dropout=dropout))
+        objective = made(replace(member, objective=settings, encoder=encoder))
+        torch.manual_seed(0)
+        trained = reads(objective.train(), batch, learns)["encoder"]
+        assert objective.training
+        assert all(part.training for part in objective.modules())
+        still = reads(objective.eval(), batch, learns)["encoder"]
+        assert trained.equal(still) is not dropout
+
+
+@each(tuple(m for m in MEMBERS if isinstance(m.objective, spec.Random)))
+def test_random_words_follow_their_law_and_are_words(member: Member) -> None:
+    counts_V = COUNTS_V if member.objective.law == "unigram" else torch.ones(VOCAB)
+    law_V = torch.where(torch.arange(VOCAB) >= FIRST_WORD, counts_V, 0).double()
+    assert_drawn_from(written(member, None, text(1_000)), law_V)
+
+
+def test_random_words_of_bert_are_words() -> None:
+    (member,) = (m for m in MEMBERS if m.id == "mlm_bert")
+    batch = text(4_000)
+    ids_BT = reads(made(member), batch)["encoder"]
+    changed_BT = (ids_BT != batch.ids_BT) & (ids_BT != MASK)
+    counts_V = torch.bincount(ids_BT[changed_BT], minlength=VOCAB)
+    assert changed_BT.sum() > 500
+    assert counts_V[:FIRST_WORD].sum() == 0
+    assert (counts_V[FIRST_WORD:] > 0).all()

@@ -1,0 +1,117 @@
+"""Turns: who learns in a step, how far its stage is, and what share of a run each turn takes."""
+
+from itertools import product
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lab import spec
+from lab.turns import Learns, Turn, shares, turn
+
+
+def alternating(steps: int, weight: float = 1.0) -> spec.Adversarial:
+    return spec.Adversarial(
+        kind="adversarial",
+        sharing="none",
+        adversarial_weight=weight,
+        rule=spec.Alternation(kind="alternation", steps=steps),
+    )
+
+
+def two_stage(switch: float) -> spec.TwoStage:
+    return spec.TwoStage(kind="two_stage", switch=switch)
+
+
+TOGETHER: list[spec.Objective] = [
+    spec.Electra(kind="electra"),
+    spec.Electra15(kind="electra_15"),
+    spec.ReplaceMlm(kind="replace_mlm"),
+    spec.AllTokensMlm(kind="all_tokens_mlm"),
+    spec.Mlm(kind="mlm"),
+    spec.Random(kind="random"),
+    spec.Adversarial(kind="adversarial"),
+    spec.Adversarial(kind="adversarial", adversarial_weight=0.0),
+    alternating(3, weight=0.0),
+]
+objectives = (
+    st.sampled_from(TOGETHER)
+    | st.builds(two_stage, st.floats(0.01, 0.99))
+    | st.builds(alternating, st.integers(1, 20), st.floats(0.01, 1))
+)
+switches = st.floats(0, 1, exclude_min=True, exclude_max=True)
+fractions = st.floats(0, 1)
+steps = st.integers(0, 10**6)
+
+
+@pytest.mark.parametrize("objective", TOGETHER, ids=lambda objective: objective.kind)
+@given(step=steps, fraction=fractions)
+def test_whoever_takes_no_turns_learns_in_every_step(
+    objective: spec.Objective, step: int, fraction: float
+) -> None:
+    assert turn(objective, step, fraction) == Turn(Learns.ALL, fraction)
+    assert shares(objective) == {Learns.ALL: 1.0}
+
+
+@given(switch=switches, fraction=fractions, step=steps)
+def test_generator_learns_until_its_share_is_spent_whatever_the_step(
+    switch: float, fraction: float, step: int
+) -> None:
+    learns, progress = turn(two_stage(switch), step, fraction)
+    assert (learns is Learns.GENERATOR) == (fraction < switch)
+    assert learns is not Learns.ALL
+    assert 0 <= progress <= 1
+
+
+@pytest.mark.parametrize("switch", [0.1, 0.5, 0.75])
+def test_each_stage_goes_from_its_start_to_its_end(switch: float) -> None:
+    objective = two_stage(switch)
+    assert turn(objective, 0, 0.0) == Turn(Learns.GENERATOR, 0.0)
+    last = turn(objective, 500, switch - 1e-9)
+    assert last.learns is Learns.GENERATOR
+    assert last.progress == pytest.approx(1, abs=1e-7)
+    assert turn(objective, 500, switch) == Turn(Learns.DISCRIMINATOR, 0.0)
+    assert turn(objective, 1_000, 1.0) == Turn(Learns.DISCRIMINATOR, 1.0)
+
+
+@given(switch=switches, one=fractions, other=fractions)
+def test_progress_never_goes_back_within_a_stage(switch: float, one: float, other: float) -> None:
+    early, late = (turn(two_stage(switch), 0, part) for part in sorted((one, other)))
+    assume(early.learns is late.learns)
+    assert early.progress <= late.progress
+
+
+def test_budget_that_was_overshot_still_belongs_to_the_second_stage() -> None:
+    assert turn(two_stage(0.5), 7, 1.01).learns is Learns.DISCRIMINATOR
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_discriminator_begins_and_each_takes_its_steps_in_a_row(k: int) -> None:
+    found = [turn(alternating(k), step, 0.3).learns for step in range(4 * k)]
+    assert found == ([Learns.DISCRIMINATOR] * k + [Learns.GENERATOR] * k) * 2
+
+
+@given(k=st.integers(1, 50), first=steps, fraction=fractions, weight=st.floats(0.01, 1))
+def test_any_whole_round_has_as_many_steps_of_both_on_one_schedule(
+    k: int, first: int, fraction: float, weight: float
+) -> None:
+    round_ = [turn(alternating(k, weight), first + i, fraction) for i in range(2 * k)]
+    learns = [one.learns for one in round_]
+    assert learns.count(Learns.DISCRIMINATOR) == learns.count(Learns.GENERATOR) == k
+    assert {one.progress for one in round_} == {fraction}
+
+
+@given(objective=objectives)
+def test_shares_sum_to_one_and_name_the_turns_that_there_are(objective: spec.Objective) -> None:
+    parts = shares(objective)
+    assert sum(parts.values()) == pytest.approx(1)
+    assert min(parts.values()) > 0
+    points = product(range(40), (0.0, 0.005, 0.995))
+    assert {turn(objective, step, fraction).learns for step, fraction in points} == set(parts)
+
+
+@given(switch=st.floats(0.01, 0.99))
+def test_shares_of_two_stages_are_those_of_the_budget(switch: float) -> None:
+    grid = [turn(two_stage(switch), 0, (i + 0.5) / 1_000).learns for i in range(1_000)]
+    for learns, share in shares(two_stage(switch)).items():
+        assert grid.count(learns) / 1_000 == pytest.approx(share, abs=1e-3)
