@@ -5,7 +5,11 @@ where the trial runs; the driver copies it on, so whatever dies, nothing that en
 """
 
 import json
+import signal
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path as File
 
 from lab import corruption, data, live, provenance, record, space
@@ -39,6 +43,7 @@ class Driver:
         self._out: dict[File, list[Job]] = {}
         self._first: Work | None = None
         self._busy = 0.0
+        self.stop_file = storage / f"stop-{uuid.uuid4().hex}"
 
     def run(self, command: str) -> None:
         """Run every job that has not ended in this sweep or another, and record all of them.
@@ -62,7 +67,8 @@ class Driver:
                     from lab import runner  # ray takes seconds to import
 
                     ready = time.monotonic()
-                    runner.run(self, self._experiment.resources, self._storage / "ray")
+                    with self._stops_gently():
+                        runner.run(self, self._experiment.resources, self._storage / "ray")
                     wall = time.monotonic() - ready
                     measures = {
                         "slots": self._slots,
@@ -70,11 +76,12 @@ class Driver:
                         "wall_seconds": wall,
                         "slot_share": self._busy / (self._slots * wall),
                     }
-                    if not self.done():  # Tune answers Ctrl-C by returning what there is
+                    if self.stop_file.exists():
                         raise KeyboardInterrupt
             state = "finished"
         finally:
             self._interrupt()
+            self.stop_file.unlink(missing_ok=True)
             self._store.close(state, measures)
 
     def next(self) -> Work | None:
@@ -82,6 +89,8 @@ class Driver:
         if self._first is not None:
             work, self._first = self._first, None
             return work
+        if self.stop_file.exists():
+            return None
         while (job := self._search.ask()) is not None:
             text, held_out = self._prepared(job.trial.data)
             identity = job.trial.fingerprint(content_hash([text.name, held_out.name]))
@@ -90,6 +99,7 @@ class Driver:
                 folder=self._storage / "trials" / identity,
                 text=text,
                 held_out=held_out,
+                metric=self._experiment.metric,
             )
             outcome = record.read(work.folder)
             if outcome is not None and outcome.state in _SETTLED:
@@ -105,8 +115,8 @@ class Driver:
         return None
 
     def done(self) -> bool:
-        """Return whether every job has ended."""
-        return self._search.done
+        """Return whether every job has ended, or no more are wanted and none is out."""
+        return self._search.done or (self.stop_file.exists() and not self._out)
 
     def scored(self, work: Work) -> None:
         """Log the points that a running trial has added to its record."""
@@ -137,6 +147,22 @@ class Driver:
             f"{outcome.state} {live.settings(job)}{shown} in {live.duration(outcome.seconds)}{why}"
             + (f", {left}" if left else "")
         )
+
+    @contextmanager
+    def _stops_gently(self) -> Iterator[None]:
+        """Let the first Ctrl-C ask running trials to save and end, and the second end at once."""
+
+        def asked(*_: object) -> None:
+            if self.stop_file.exists():
+                raise KeyboardInterrupt
+            self.stop_file.touch()
+            self._view.changed("stopping: running trials save their state; Ctrl-C again stops now")
+
+        before = signal.signal(signal.SIGINT, asked)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _interrupt(self) -> None:
         """Say of the trials that were running when the sweep was stopped that they are not."""

@@ -13,12 +13,23 @@ from pathlib import Path as File
 from lab.spec import Outcome, Row, Trial
 
 
-def begin(folder: File, trial: Trial) -> None:
-    """Open a record, emptied of whatever a run that was cut off had left."""
+def begin(folder: File, trial: Trial, kept: int) -> tuple[Row, ...]:
+    """Open a record, or open it again where a run goes on, and return the points it keeps.
+
+    Args:
+        folder: of the record.
+        trial: what was asked.
+        kept: points that the run has behind it; what a run that was cut off left after them
+            is taken again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    rows = curve(folder)[:kept]
     (folder / "outcome.json").unlink(missing_ok=True)
-    (folder / "curve.jsonl").write_text("")
+    partial = folder / "curve.partial"
+    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    partial.replace(folder / "curve.jsonl")
     _write(folder / "trial.json", asdict(trial))
+    return rows
 
 
 def append(folder: File, row: Row) -> None:

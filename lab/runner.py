@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path as File
 from typing import Any
 
@@ -15,6 +16,7 @@ os.environ.update(  # before the import, which reads them
     RAY_USAGE_STATS_ENABLED="0",  # no telemetry
     RAY_AIR_NEW_OUTPUT="0",  # the sweep has a table of its own
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_DISABLE_SIGINT_HANDLER="1",  # the driver's asks trials to save their state first
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     # Nothing listens beyond loopback: without this Ray turns the address below into the host's,
     # and serves on all of them.
@@ -52,7 +54,7 @@ def run(source: Source, resources: Resources, storage: File) -> None:
         _node_ip_address="127.0.0.1",
         _temp_dir=scratch,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # Ray has put its own there
     works: dict[str, Work] = {}
     try:
         tune.Tuner(
@@ -88,7 +90,11 @@ class _Asker(Searcher):
             finished: str = Searcher.FINISHED
             return finished if self._source.done() else None
         self._works[trial_id] = work
-        return {"work": work, "resources": self._resources}
+        return {
+            "work": work,
+            "resources": self._resources,
+            "stop_file": self._source.stop_file,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -123,13 +129,24 @@ def _in_actor(config: dict[str, Any]) -> None:
 
     from lab import trial
 
-    work, resources = config["work"], config["resources"]
+    resources, stop_file = config["resources"], config["stop_file"]
     torch.set_num_threads(resources.cpus)
     trial.run(
-        work.trial,
-        work.folder,
-        text=work.text,
-        held_out=work.held_out,
+        config["work"],
         device="cuda" if resources.gpus else "cpu",
         report=lambda row: tune.report({"step": row["spent/steps"]}),
+        stop=_Poll(stop_file),
     )
+
+
+class _Poll:
+    """Whether a file exists, asked of the disk at most once a second."""
+
+    def __init__(self, file: File) -> None:
+        self._file, self._asked = file, time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._asked < 1:
+            return False
+        self._asked = time.monotonic()
+        return self._file.exists()

@@ -6,6 +6,7 @@ from pathlib import Path as File
 from typing import Protocol
 
 from lab.errors import UserError
+from lab.metrics import Metric
 from lab.spec import Resources, Trial
 
 
@@ -15,19 +16,27 @@ class Work:
 
     Attributes:
         trial: what to run.
-        folder: of its record.
+        folder: of its record and its checkpoints.
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
+        metric: what ranks trials here, and so which checkpoint is kept as the best.
     """
 
     trial: Trial
     folder: File
     text: File
     held_out: File
+    metric: Metric
 
 
 class Source(Protocol):
-    """Where work comes from and where its ends are told, all in the driver's one thread."""
+    """Where work comes from and where its ends are told, all in the driver's one thread.
+
+    Attributes:
+        stop_file: while it exists, running trials save their state and end.
+    """
+
+    stop_file: File
 
     def next(self) -> Work | None:
         """Return work for a free slot; None where there is none now."""

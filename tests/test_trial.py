@@ -16,6 +16,7 @@ from lab.metrics import METRICS
 from lab.objectives import Electra, Loss
 from lab.spec import Outcome, Row, Trial
 from lab.turns import Learns
+from lab.work import Work
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 STEPS, CURVE = 16, 4
@@ -39,7 +40,14 @@ def asked(prepared_text: PreparedText) -> Trial:
 @pytest.fixture
 def run(prepared_text: PreparedText, held_out: Path) -> Run:
     def run(asked: Trial, folder: Path, **named: Any) -> Outcome:
-        return trial.run(asked, folder, text=prepared_text.text, held_out=held_out, **named)
+        work = Work(
+            trial=asked,
+            folder=folder,
+            text=prepared_text.text,
+            held_out=held_out,
+            metric=METRICS["probe/pos/accuracy"],
+        )
+        return trial.run(work, **named)
 
     return run
 

@@ -1,0 +1,226 @@
+"""Checkpoints: what goes on from one is bitwise what would have been, and a damaged one is seen."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import PreparedText
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lab import record, spec, trial
+from lab.budget import Budget
+from lab.metrics import METRICS
+from lab.spec import Outcome, Row, Trial
+from lab.work import Work
+
+pytestmark = pytest.mark.usefixtures("few_sentences")
+STEPS, CURVE = 16, 4
+SHAPE = spec.Encoder(
+    layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
+)
+RUNGS: dict[str, spec.Objective] = {
+    "electra": spec.Electra(kind="electra"),
+    "gdes": spec.Electra(kind="electra", sharing="gdes"),
+    "two_stage": spec.TwoStage(kind="two_stage"),
+    "alternation": spec.Adversarial(
+        kind="adversarial", sharing="none", rule=spec.Alternation(kind="alternation", steps=3)
+    ),
+    "mlm": spec.Mlm(kind="mlm", masking="bert"),
+    "random": spec.Random(kind="random"),
+}
+
+
+class Stop:
+    """Says stop after so many steps."""
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def __call__(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+@pytest.fixture
+def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callable[..., Work]:
+    def work(name: str, rung: str = "electra", **changes: Any) -> Work:
+        asked = Trial(
+            encoder=SHAPE,
+            objective=RUNGS[rung],
+            data=prepared_text.data,
+            batch=8,
+            budget=Budget(kind="tokens", amount=STEPS * 8 * 16),
+            curve=CURVE,
+        )
+        return Work(
+            trial=replace(asked, **changes),
+            folder=tmp_path / name,
+            text=prepared_text.text,
+            held_out=held_out,
+            metric=METRICS["probe/pos/accuracy"],
+        )
+
+    return work
+
+
+def without_time(rows: tuple[Row, ...]) -> list[Row]:
+    return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
+
+
+def checkpoints(work: Work) -> list[Path]:
+    return sorted((work.folder / "checkpoints").iterdir())
+
+
+def final(work: Work) -> dict[str, Tensor]:
+    return load_file(checkpoints(work)[-1] / "state.safetensors")
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(value.equal(other[name]) for name, value in one.items())
+
+
+def interrupted(work: Work, after: int) -> Outcome:
+    outcome = trial.run(work, stop=Stop(after))
+    assert outcome.state == "interrupted"
+    return outcome
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
+    rung: str, work: Callable[..., Work]
+) -> None:
+    whole, parts = work("whole", rung), work("parts", rung)
+    expected = trial.run(whole)
+    interrupted(parts, 2)
+    torch.rand(100)  # what a new process would have done
+    interrupted(parts, 5)
+    outcome = trial.run(parts)
+    assert outcome.state == "finished"
+    assert without_time(outcome.rows) == without_time(expected.rows)
+    assert record.read(parts.folder) == outcome
+    assert_same(final(parts), final(whole))
+
+
+def test_interrupted_outcome_says_where(work: Callable[..., Work]) -> None:
+    outcome = interrupted(work("it"), 2)
+    assert outcome.reason == "stopped at step 3, and its state is saved"
+    assert len(outcome.rows) == 1
+
+
+def test_run_that_goes_on_does_not_take_its_points_again(work: Callable[..., Work]) -> None:
+    it, seen = work("it"), []
+    interrupted(it, 6)  # steps that were scored are not asked
+    trial.run(it, report=seen.append)
+    steps = [row["spent/steps"] for row in seen]
+    assert 0 not in steps
+    assert steps[-1] == STEPS
+    assert len(record.curve(it.folder)) == 1 + CURVE
+
+
+def test_points_recorded_after_the_checkpoint_are_taken_again(work: Callable[..., Work]) -> None:
+    whole, it = work("whole"), work("it")
+    expected = trial.run(whole)
+    interrupted(it, 6)
+    record.append(it.folder, {"spent/steps": 99.0})  # then the process was killed
+    with (it.folder / "curve.jsonl").open("a") as curve:
+        curve.write('{"spent/st')
+    assert without_time(trial.run(it).rows) == without_time(expected.rows)
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def tamper(folder: Path) -> None:
+    file = folder / "state.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.startswith("weight/"))
+    tensors[name] = tensors[name] + 1
+    save_file(tensors, file)
+
+
+def advance(folder: Path) -> None:
+    file = folder / "state.json"
+    body = json.loads(file.read_text())
+    body["place"]["spent"]["steps"] += 1
+    file.write_text(json.dumps(body))
+
+
+def empty(folder: Path) -> None:
+    (folder / "state.json").write_text("")
+
+
+def lose(folder: Path) -> None:
+    (folder / "state.safetensors").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, tamper, advance, empty, lose])
+@pytest.mark.parametrize("how_many", [1, 9])
+def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
+    damage: Callable[[Path], None], how_many: int, work: Callable[..., Work]
+) -> None:
+    whole, it = work("whole"), work("it")
+    expected = trial.run(whole)
+    interrupted(it, 5)
+    interrupted(it, 3)
+    assert len(checkpoints(it)) > 1
+    for folder in checkpoints(it)[-how_many:]:
+        damage(folder)
+    outcome = trial.run(it)
+    assert without_time(outcome.rows) == without_time(expected.rows)
+    assert_same(final(it), final(whole))
+
+
+def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work]) -> None:
+    expected, it, other = work("whole"), work("it"), work("other", "mlm")
+    interrupted(other, 5)
+    it.folder.mkdir()
+    (other.folder / "checkpoints").rename(it.folder / "checkpoints")
+    record.begin(it.folder, it.trial, 0)
+    record.append(it.folder, {"spent/steps": 0.0})
+    record.append(it.folder, {"spent/steps": 4.0})
+    assert without_time(trial.run(it).rows) == without_time(trial.run(expected).rows)
+
+
+def test_last_two_and_the_best_checkpoint_are_kept(work: Callable[..., Work]) -> None:
+    it = work("it", curve=8)
+    rows = trial.run(it).rows[1:]
+    steps = [int(folder.name) for folder in checkpoints(it)]
+    best = max(rows, key=lambda row: (row["probe/pos/accuracy"], row["spent/steps"]))
+    assert steps == sorted({14, 16, int(best["spent/steps"])})
+
+
+def test_checkpoint_holds_each_shared_table_once_and_no_pickle(work: Callable[..., Work]) -> None:
+    it = work("it")
+    trial.run(it)
+    folder = checkpoints(it)[-1]
+    assert sorted(file.name for file in folder.iterdir()) == ["state.json", "state.safetensors"]
+    tables = [name for name in final(it) if "word_embeddings" in name]
+    assert tables == ["weight/encoder.embeddings.word_embeddings.weight"]
+
+
+def test_save_that_breaks_leaves_the_one_before(
+    work: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, it = work("whole"), work("it")
+    expected = trial.run(whole)
+    interrupted(it, 5)
+    before = checkpoints(it)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lab.checkpoint.save_file", full)
+        outcome = trial.run(it)
+    assert outcome.state == "failed"
+    assert "No space left" in outcome.reason
+    assert checkpoints(it) == before
+    assert without_time(trial.run(it).rows) == without_time(expected.rows)
