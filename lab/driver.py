@@ -35,7 +35,7 @@ class Driver:
         self._experiment = experiment
         self._storage = storage
         self._store = store
-        self._search = Search(experiment, f"sqlite:///{storage}/optuna.db")
+        self._search = Search(experiment, f"sqlite:///{storage}/optuna.db", storage / "searches")
         self._slots = slots(experiment.resources)
         self._board = live.Board(experiment.metric, self._search.jobs, self._slots)
         self._view = live.view(self._board)
@@ -43,6 +43,7 @@ class Driver:
         self._out: dict[File, list[Job]] = {}
         self._first: Work | None = None
         self._busy = 0.0
+        self._before: dict[File, float] = {}
         self.stop_file = storage / f"stop-{uuid.uuid4().hex}"
 
     def run(self, command: str) -> None:
@@ -108,6 +109,7 @@ class Driver:
                 self._out[work.folder].append(job)
             else:
                 self._out[work.folder] = [job]
+                self._before[work.folder] = outcome.busy if outcome else 0.0
                 self._store.start(job, work.folder.name)
                 self._board.start(job)
                 self._view.changed(f"started {live.settings(job)}")
@@ -130,14 +132,15 @@ class Driver:
         outcome = record.read(work.folder)
         if outcome is None:
             outcome = _cut_off("failed", error or "it left no outcome", work.folder)
-        self._busy += outcome.busy
+        self._busy += outcome.busy - self._before.pop(work.folder)
         for job in self._out.pop(work.folder):
             self._end(job, work.folder, outcome)
 
     def _end(self, job: Job, folder: File, outcome: Outcome) -> None:
         self._store.start(job, folder.name)
         self._store.end(folder.name, outcome)
-        self._search.tell(job, outcome)
+        if outcome.state != "interrupted":  # it goes on another time; the search still waits
+            self._search.tell(job, outcome)
         self._board.end(job, outcome)
         score = outcome.rows[-1].get(self._experiment.metric.name) if outcome.rows else None
         shown = f" {self._experiment.metric.name} {score:.4f}" if score is not None else ""

@@ -2,8 +2,9 @@
 
 Each cell of `compare` has an Optuna study of its own, in which its nuisances are searched. Its
 best setting is then repeated on fresh seeds, and only repeats are compared across cells. Ask and
-tell are ours, so each trial is recorded as what it is: COMPLETE with its score, FAIL where it
-diverged or broke, and none RUNNING that nobody runs.
+tell are ours, so each trial is recorded as what it is: COMPLETE with its score, PRUNED where it
+diverged, which a sampler reads as worse than any score and which needs no made-up number, FAIL
+where it broke, which says nothing about the setting, and none RUNNING that nobody runs.
 """
 
 import json
@@ -11,6 +12,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path as File
 
 import optuna
 from optuna.distributions import (
@@ -27,6 +29,7 @@ from lab.spec import Choices, Distribution, Experiment, Job, Outcome, Path, Valu
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
+_STATES = {"finished": TrialState.COMPLETE, "diverged": TrialState.PRUNED}
 _INDEX = "index"  # a study trial's place in its cell's search
 
 
@@ -36,11 +39,13 @@ class Search:
     Args:
         experiment: what is asked.
         storage: Optuna storage URL; one writer.
+        notes: folder of what was asked for, from which a lost study is rebuilt.
     """
 
-    def __init__(self, experiment: Experiment, storage: str) -> None:
+    def __init__(self, experiment: Experiment, storage: str, notes: File) -> None:
         self._experiment = experiment
-        self._cells = [_Cell(experiment, cell, storage) for cell in space.cells(experiment)]
+        notes.mkdir(parents=True, exist_ok=True)
+        self._cells = [_Cell(experiment, cell, storage, notes) for cell in space.cells(experiment)]
         self._running: set[int] = set()
         self._repeats: dict[int, set[int]] = {place: set() for place in range(len(self._cells))}
 
@@ -103,20 +108,24 @@ class Search:
 class _Cell:
     """One cell's search for its nuisances."""
 
-    def __init__(self, experiment: Experiment, settings: dict[Path, Value], storage: str) -> None:
+    def __init__(
+        self, experiment: Experiment, settings: dict[Path, Value], storage: str, notes: File
+    ) -> None:
         self.settings = settings
         self._experiment = experiment
         self._tune = experiment.tune
         self.trials = design.searches(experiment)
-        self._tuned: dict[int, dict[Path, Value]] = {}
         self._asked: set[int] = set()
         self._running: dict[int, optuna.Trial] = {}
         self._ended: set[int] = set()  # points whose end the study holds already
         self._scores: dict[int, float | None] = {}
+        identity = _identity(experiment, settings)
+        self._notes = notes / f"{identity}.jsonl"
+        self._tuned = dict(_noted(self._notes))
         if self._tune:
             self._study = optuna.create_study(
                 storage=storage,
-                study_name=f"{experiment.name} {_identity(experiment, settings)}",
+                study_name=f"{experiment.name} {identity}",
                 direction=experiment.metric.direction,
                 sampler=_sampler(experiment),
                 load_if_exists=True,
@@ -138,7 +147,10 @@ class _Cell:
             trial = self._study.ask({path: _optuna(d) for path, d in self._tune.items()})
             trial.set_user_attr(_INDEX, index)
             self._running[index] = trial
-            self._tuned[index] = fixed if fixed is not None else self._read(trial.params)
+            if index not in self._tuned:
+                self._tuned[index] = fixed if fixed is not None else self._read(trial.params)
+                with self._notes.open("a") as notes:
+                    notes.write(json.dumps([index, self._tuned[index]]) + "\n")
         return self._tuned[index]
 
     def tell(self, index: int, outcome: Outcome) -> None:
@@ -150,7 +162,9 @@ class _Cell:
         self._scores[index] = score
         if trial := self._running.pop(index, None):
             trial.set_user_attr("state", outcome.state)
-            state = TrialState.FAIL if score is None else TrialState.COMPLETE
+            state = _STATES.get(outcome.state, TrialState.FAIL)
+            if state == TrialState.COMPLETE and score is None:
+                state = TrialState.PRUNED  # a score that is no number
             self._study.tell(trial, score, state=state)
 
     def best(self) -> dict[Path, Value] | None:
@@ -187,11 +201,21 @@ class _Cell:
             elif index is not None and "state" in trial.user_attrs:
                 self._ended.add(index)
             if index is not None:
-                self._tuned[index] = self._read(trial.params)
+                self._tuned.setdefault(index, self._read(trial.params))
 
     def _read(self, params: dict[Path, Value]) -> dict[Path, Value]:
         """Return values as the search space has them, from those that the study stores."""
         return {path: _value(self._tune[path], param) for path, param in params.items()}
+
+
+def _noted(file: File) -> Iterator[tuple[int, dict[Path, Value]]]:
+    """Yield points that were asked for; a line cut short by a kill was never run."""
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            index, tuned = json.loads(line)
+        except ValueError:
+            continue
+        yield index, tuned
 
 
 def _startup(experiment: Experiment) -> int:

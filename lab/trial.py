@@ -54,6 +54,7 @@ def run(
     state: State = "finished"
     reason, busy = "", 0.0
     rows: list[Row] = []
+    earlier = record.read(work.folder)
     try:
         training = _Training(work, _Yardstick(work.text, work.held_out, device))
         rows += record.begin(work.folder, work.trial, training.rows)
@@ -76,8 +77,8 @@ def run(
         reason=reason,
         rows=tuple(rows),
         began=began,
-        seconds=time.perf_counter() - entered,
-        busy=busy,
+        seconds=time.perf_counter() - entered + (earlier.seconds if earlier else 0.0),
+        busy=busy + (earlier.busy if earlier else 0.0),
     )
     record.end(work.folder, outcome)
     return outcome

@@ -134,8 +134,12 @@ def drive(
     return handed
 
 
+def notes(storage: str) -> Path:
+    return Path(storage.removeprefix("sqlite:///")).parent / "searches"
+
+
 def simulate(asked: spec.Experiment, storage: str, **how: object) -> list[Job]:
-    return drive(Search(asked, storage), asked.metric.name, **how)  # type: ignore[arg-type]
+    return drive(Search(asked, storage, notes(storage)), asked.metric.name, **how)  # type: ignore[arg-type]
 
 
 def studies(storage: str) -> list[list[FrozenTrial]]:
@@ -164,7 +168,7 @@ def test_every_cell_gets_its_searches_and_then_its_repeats(
     storage: str, sampler: str, slots: int
 ) -> None:
     asked = experiment(search=spec.Search(sampler=sampler, trials=6, seeds=2))
-    search = Search(asked, storage)
+    search = Search(asked, storage, notes(storage))
     jobs = drive(search, asked.metric.name, slots=slots)
     assert search.done
     assert search.ask() is None
@@ -178,7 +182,9 @@ def test_every_cell_gets_its_searches_and_then_its_repeats(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_point_that_diverged_is_recorded_as_failed(storage: str, sampler: str) -> None:
+def test_a_point_that_diverged_is_recorded_as_pruned_without_a_number(
+    storage: str, sampler: str
+) -> None:
     def fragile(trial: spec.Trial) -> float | None:
         return None if trial.optim.lr > 1e-3 else bowl(trial)
 
@@ -186,7 +192,7 @@ def test_a_point_that_diverged_is_recorded_as_failed(storage: str, sampler: str)
     jobs = searched(simulate(asked, storage, score=fragile))
     (trials,) = studies(storage)
     assert [trial.value for trial in trials] == [fragile(job.trial) for job in jobs]
-    states = {True: TrialState.FAIL, False: TrialState.COMPLETE}
+    states = {True: TrialState.PRUNED, False: TrialState.COMPLETE}
     assert [trial.state for trial in trials] == [states[trial.value is None] for trial in trials]
     assert {trial.state for trial in trials} == set(states.values())
 
@@ -201,6 +207,17 @@ def test_learning_sampler_survives_a_start_without_any_score(storage: str, sampl
     assert len(jobs) == 9
 
 
+def test_learning_sampler_learns_from_what_diverged(storage: str) -> None:
+    asked = experiment(search=spec.Search(sampler="tpe", trials=30), compare={WIDTH: (0.5,)})
+
+    def cliff(trial: spec.Trial) -> float | None:
+        return None if trial.optim.lr > 5e-4 else bowl(trial)
+
+    tried = [job.trial for job in simulate(asked, storage, score=cliff) if job.role == "search"]
+    lost = [cliff(trial) is None for trial in tried]
+    assert sum(lost[15:]) < sum(lost[:15])
+
+
 def test_learning_sampler_learns(storage: str) -> None:
     asked = experiment(search=spec.Search(sampler="tpe", trials=20), compare={WIDTH: (0.5,)})
     found = [bowl(job.trial) for job in simulate(asked, storage) if job.role == "search"]
@@ -213,7 +230,8 @@ def test_score_that_is_no_number_is_a_failure(storage: str, score: float) -> Non
     jobs = simulate(asked, storage, score=lambda t: score if t.optim.lr > 1e-3 else bowl(t))
     (repeat,) = (job for job in jobs if job.role == "repeat")
     assert repeat.trial.optim.lr <= 1e-3
-    assert any(trial.state == TrialState.FAIL for trials in studies(storage) for trial in trials)
+    states = {trial.state for trials in studies(storage) for trial in trials}
+    assert states == {TrialState.PRUNED, TrialState.COMPLETE}
 
 
 @pytest.mark.parametrize(
@@ -330,7 +348,7 @@ def test_designed_jobs_do_not_depend_on_the_order_of_ends(
 
 def finished(before: list[Outcome], asked: spec.Experiment, storage: str, **how: object) -> None:
     """Drive to the end and check what any earlier kill must leave true."""
-    search = Search(asked, storage)
+    search = Search(asked, storage, notes(storage))
     assert all(trial.state.is_finished() for trials in studies(storage) for trial in trials)
     jobs = drive(search, asked.metric.name, **how)  # type: ignore[arg-type]
     assert len(jobs) == search.jobs
@@ -340,7 +358,7 @@ def finished(before: list[Outcome], asked: spec.Experiment, storage: str, **how:
     assert all(records[key] is kept for key, kept in before)  # type: ignore[misc]
     assert len(records) == len(jobs), "a finished point was asked for again with other values"
     states = Counter(trial.state for trials in studies(storage) for trial in trials)
-    assert set(states) <= {TrialState.COMPLETE, TrialState.FAIL}
+    assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
     assert states[TrialState.COMPLETE] == asked.search.trials * len(space.cells(asked))
 
 
@@ -463,3 +481,21 @@ def test_other_questions_share_no_study(storage: str) -> None:
     for asked in changed:
         simulate(asked, storage)
     assert [len(trials) for trials in studies(storage)] == [2] * len(changed)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler: str) -> None:
+    asked = experiment(search=spec.Search(sampler=sampler, trials=9, seeds=1), compare={})
+    records: dict[object, Outcome] = {}
+    simulate(asked, storage, records=records, slots=3)
+    (before,) = studies(storage)
+    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+    known = len(records)
+    simulate(asked, storage, records=records, slots=2)
+    (after,) = studies(storage)
+    assert len(records) == known, "something was run that is on record"
+
+    def points(trials: list[FrozenTrial]) -> list[object]:
+        return sorted((t.user_attrs["index"], t.params, t.value, t.state) for t in trials)
+
+    assert [str(point) for point in points(after)] == [str(point) for point in points(before)]
