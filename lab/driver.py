@@ -132,7 +132,7 @@ class Driver:
         outcome = record.read(work.folder)
         if outcome is None:
             outcome = _cut_off("failed", error or "it left no outcome", work.folder)
-        self._busy += outcome.busy - self._before.pop(work.folder)
+        self._busy += max(0.0, outcome.busy - self._before.pop(work.folder))
         for job in self._out.pop(work.folder):
             self._end(job, work.folder, outcome)
 
