@@ -1,6 +1,12 @@
 """Folders that a sweep will write to, checked before it does anything."""
 
+import fcntl
+import os
+import shutil
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path as File
 
 from lab.errors import UserError
@@ -8,6 +14,44 @@ from lab.errors import UserError
 
 class PlaceError(UserError):
     """A folder that cannot be used; the message is one line for a person."""
+
+
+@contextmanager
+def claimed(storage: File, command: str) -> Iterator[None]:
+    """Keep a storage to one sweep at a time, which is the one writer of its databases.
+
+    Args:
+        storage: made if it is not there.
+        command: told to whoever comes second.
+
+    Raises:
+        PlaceError: another sweep is using it.
+    """
+    made = not storage.exists()
+    storage.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(storage, command):
+            yield
+    finally:
+        if made and [file.name for file in storage.iterdir()] == ["lock"]:  # nothing came of it
+            shutil.rmtree(storage)
+
+
+@contextmanager
+def _locked(storage: File, command: str) -> Iterator[None]:
+    with (storage / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise PlaceError(
+                f"--storage {storage}: in use by {lock.read() or 'another sweep'}; wait for it to "
+                f"end, or name another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, {command}")
+        lock.flush()
+        yield
 
 
 def check_storage(folder: File) -> None:

@@ -68,12 +68,12 @@ def _main(given: argparse.Namespace) -> int:
     places.check_storage(given.storage)
     places.check_reports(given.reports, experiment.name)
     uri = given.tracking_uri or default_uri(given.storage)
-    store = Store(uri, given.storage / "artifacts")
-    given.storage.mkdir(parents=True, exist_ok=True)
-    from lab.driver import Driver
+    with places.claimed(given.storage, _command(given)):
+        store = Store(uri, given.storage / "artifacts")
+        from lab.driver import Driver
 
-    Driver(experiment, given.storage.resolve(), store).run(_command(given))
-    return _conclude(experiment.name, uri, given)
+        Driver(experiment, given.storage.resolve(), store).run(_command(given))
+        return _conclude(experiment.name, uri, given)
 
 
 def _conclude(name: str, uri: str, given: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import places
 from lab.sweep import main
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +110,18 @@ def test_file_that_is_no_space_is_one_line(
 ) -> None:
     file.write_text(text)
     assert says in refusal(capsys, file)
+    assert files(cwd) == []
+
+
+def test_second_sweep_on_a_storage_says_who_has_it(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with places.claimed(cwd / "runs", "python -m lab.sweep other.yaml"):
+        line = refusal(capsys, file, "--storage", "runs")
+    assert f"--storage runs: in use by process {os.getpid()} on " in line
+    assert "python -m lab.sweep other.yaml; wait for it to end" in line
+    with places.claimed(cwd / "runs", "again"):
+        pass
     assert files(cwd) == []
 
 
