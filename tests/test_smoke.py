@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,9 +127,19 @@ def first(cwd: Path) -> Sweep:
 
 
 def records(storage: Path) -> dict[str, int]:
-    """Return when each trial's record was completed, by fingerprint."""
+    """Return when each finished trial's record was completed, by fingerprint."""
     outcomes = storage.glob("trials/*/outcome.json")
-    return {outcome.parent.name: outcome.stat().st_mtime_ns for outcome in outcomes}
+    return {
+        outcome.parent.name: outcome.stat().st_mtime_ns
+        for outcome in outcomes
+        if json.loads(outcome.read_text())["state"] == "finished"
+    }
+
+
+def ended_as(storage: Path) -> Counter[str]:
+    """Return how many records there are in each state."""
+    outcomes = storage.glob("trials/*/outcome.json")
+    return Counter(json.loads(outcome.read_text())["state"] for outcome in outcomes)
 
 
 def test_trials_finish_with_the_same_scores_in_records_and_in_mlflow(first: Sweep) -> None:
@@ -196,6 +207,13 @@ def test_interrupted_sweep_is_finished_by_the_same_command(first: Sweep, tmp_pat
     assert "the same command goes on" in (tmp_path / "err").read_text()
     kept = records(tmp_path / "storage")
     assert len(kept) == 1
+    assert ended_as(tmp_path / "storage") == {"finished": 1, "interrupted": 1}
+    (held,) = (
+        outcome.parent
+        for outcome in (tmp_path / "storage").glob("trials/*/outcome.json")
+        if outcome.parent.name not in kept
+    )
+    assert list(held.glob("checkpoints/*/state.safetensors"))
     with started(tmp_path, resources__slots=1) as process:
         ended(process, tmp_path, 0)
     finished = records(tmp_path / "storage")
