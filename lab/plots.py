@@ -21,7 +21,11 @@ from lab.spec import Path
 from lab.stats import Answer, marginal, untrained
 from lab.svg import INK, STYLED
 
-_OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
+# Okabe and Ito's, then Tol's muted: as many as unordered cells can still be told apart by.
+_COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C",
+    "#882255", "#44AA99", "#7A68C9", "#999933", "#AA4466",
+)  # fmt: skip
 _RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#F0A030"])
 _WIDE = 7.6  # inches
 _LOG = 4.0  # a numeric axis that spans more is logarithmic
@@ -245,10 +249,10 @@ def _colours(frames: Frames) -> dict[str, str]:
     """Return a colour for each cell, in the order of the search space."""
     labels = list(dict.fromkeys(frames.trials["cell"]))
     ordered = len(frames.compare) == 1 and all(_numeric(v) for v in frames.compare.values())
-    if not ordered and len(labels) <= len(_OKABE_ITO):
-        return dict(zip(labels, _OKABE_ITO, strict=False))
+    if not ordered and len(labels) <= len(_COLOURS):
+        return dict(zip(labels, _COLOURS, strict=False))
     if len(labels) == 1:
-        return {labels[0]: _OKABE_ITO[0]}
+        return {labels[0]: _COLOURS[0]}
     ramp = _RAMP(np.linspace(0, 1, len(labels)))
     if ordered:
         labels.sort(key=lambda cell: float(_value(frames, cell)))

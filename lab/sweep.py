@@ -6,6 +6,7 @@ command goes on where the first was stopped, or just writes the report.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -21,6 +22,9 @@ from lab.tracking import default_uri
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status (2 for bad input, 130 where interrupted)."""
     given = _parser().parse_args(arguments)
+    # Before torch is imported: a thread that waits by spinning takes a core from whoever else
+    # runs here, and with one of those the frozen model's two threads wait for each other for ever.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _main(given)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lab import optim, spec
 from lab.budget import Budget, Spent
@@ -98,12 +99,7 @@ _COPY = Lesson(
 _GENERATE = Lesson(
     of="generator", heads=("generator.vocabulary",), reaches=("generator",), scores="slots"
 )
-_PLAY = Lesson(
-    of="generator",
-    heads=("generator.vocabulary", "baseline"),
-    reaches=("generator", "baseline"),
-    scores="slots",
-)
+_EXPECT = Lesson(of="generator", heads=("baseline",), reaches=("baseline",), scores="slots")
 # What a loss of the kept encoder reaches where the tables it reads are another's.
 _ENCODER_BUT_BASE = (
     "encoder.embeddings.word_delta",
@@ -222,14 +218,14 @@ MEMBERS = (
     Member(
         id="reinforce",
         objective=_ADVERSARIAL,
-        turns={Learns.ALL: (_DETECT, _PLAY)},
+        turns={Learns.ALL: (_DETECT, _GENERATE, _EXPECT)},
         learns=(_BEATS_MAJORITY,),
         common=_TOKENS,
     ),
     Member(
         id="reinforce_half",
         objective=replace(_ADVERSARIAL, adversarial_weight=0.5),
-        turns={Learns.ALL: (_DETECT, _PLAY)},
+        turns={Learns.ALL: (_DETECT, _GENERATE, _EXPECT)},
         learns=(_BEATS_MAJORITY,),
         encoder=POST,
         common=_TOKENS,
@@ -242,7 +238,7 @@ MEMBERS = (
                 sharing="none",
                 rule=spec.Alternation(kind="alternation", steps=steps),
             ),
-            turns={Learns.DISCRIMINATOR: (_DETECT,), Learns.GENERATOR: (_PLAY,)},
+            turns={Learns.DISCRIMINATOR: (_DETECT,), Learns.GENERATOR: (_GENERATE, _EXPECT)},
             learns=(_BEATS_MAJORITY,),
             cuts=(3, 4),  # with two steps a turn: amid the generator's, and between two turns
         )
@@ -364,35 +360,42 @@ def wanted(member: Member, batch: Batch) -> Tensor:
     return torch.from_numpy(np.minimum(np.clip(rounded_B, 1, K), n_B)).long()
 
 
+def _speakers(objective: Any) -> tuple[dict[nn.Module, str], list[RemovableHandle]]:
+    """Return which network a body is, also while it is both's: then whoever calls it."""
+    if not hasattr(objective, "generator"):
+        return {objective.encoder: "encoder"}, []
+    generator = objective.generator
+    names = {generator.encoder: "generator", objective.encoder: "encoder"}
+
+    def enter(*_: Any) -> None:
+        names[generator.encoder] = "generator"
+
+    def leave(*_: Any) -> None:
+        names[objective.encoder] = "encoder"
+
+    hooks = generator.register_forward_pre_hook(enter), generator.register_forward_hook(leave)
+    return names, [*hooks]
+
+
 @contextmanager
 def watched(
     objective: Any, disturb: str = "", where_BT: Tensor | None = None
 ) -> Iterator[dict[str, Tensor]]:
-    """Note the tokens that each network reads; `disturb`'s last layer is altered at some places.
-
-    Two networks may be one module, so they are told apart by who calls.
-    """
+    """Note the tokens that each network reads; `disturb`'s last layer is altered at some places."""
     seen: dict[str, Tensor] = {}
-    speaking, handles, bodies = ["encoder"], [], {objective.encoder}
-    if hasattr(objective, "generator"):
-        generator = objective.generator
-        bodies.add(generator.encoder)
-        handles += [
-            generator.register_forward_pre_hook(lambda *_: speaking.append("generator")),
-            generator.register_forward_hook(lambda *_: speaking.remove("generator")),
-        ]
+    names, handles = _speakers(objective)
 
-    def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen[speaking[-1]] = given[0]
+    def note(body: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen[names[body]] = given[0]
 
-    def alter(_: nn.Module, given: tuple[Tensor, ...], hidden_BTh: Tensor) -> Tensor:
-        if speaking[-1] != disturb:
+    def alter(body: nn.Module, given: tuple[Tensor, ...], hidden_BTh: Tensor) -> Tensor:
+        if names[body] != disturb:
             return hidden_BTh
         chance = torch.Generator().manual_seed(0)
         noise_h = 3 * torch.randn(hidden_BTh.shape[-1], generator=chance)
         return hidden_BTh + where_BT[..., None] * noise_h
 
-    for body in bodies:
+    for body in names:
         handles += [body.register_forward_pre_hook(note), body.register_forward_hook(alter)]
     yield seen
     for handle in handles:

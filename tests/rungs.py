@@ -93,6 +93,11 @@ def observed(objective: Any, batch: Batch, step: int, *learns: Any) -> Drawn:
     return placed(loss, corrupted.masked, corrupted.sampled_BK, batch)
 
 
+def only_masked(loss: Loss, masked: Masked, batch: Batch) -> Drawn:
+    """Return what was drawn where nothing is sampled: the slots, and what stands there."""
+    return placed(loss, masked, masked.labels_BK, batch)
+
+
 def plain(encoder: Encoder) -> Encoder:
     """Return a copy whose tables, where they are sums of two, are written out."""
     copy = deepcopy(encoder)

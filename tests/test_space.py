@@ -610,3 +610,31 @@ def test_what_is_recorded_as_resolved_loads_as_the_same_experiment(
     again = tmp_path / file.name
     again.write_text(space.dump(asked), encoding="utf-8")
     assert space.load(again) == asked
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "network"),
+    [
+        ("train/mlm_loss", "electra", "predictor"),
+        ("train/generator_loss", "mlm", "generator"),
+        ("train/generator_loss", "random", "generator"),
+        ("train/discriminator_loss", "all_tokens_mlm", "discriminator"),
+    ],
+)
+def test_metric_that_the_objective_never_has_is_refused(
+    metric: str, kind: str, network: str, refusal: Callable[..., str]
+) -> None:
+    line = refusal(
+        f"metric={metric}", "compare={}", "tune={}", "search.trials=1", "search.sampler=qmc",
+        f"base.objective={{kind: {kind}}}",
+    )  # fmt: skip
+    assert line.startswith(f"metric: {metric} needs a {network} and objective {kind} has none")
+
+
+def test_run_that_ends_before_everybody_had_a_turn_is_refused(refusal: Callable[..., str]) -> None:
+    line = refusal(
+        "compare={}", "tune={}", "search.trials=1", "base.budget={kind: tokens, amount: 40960}",
+        "base.objective={kind: two_stage, switch: 0.999}",
+    )  # fmt: skip
+    assert line.startswith("base.budget.amount: 40960 tokens are ")
+    assert "at least 3000" in line

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lab import spec
-from lab.turns import Learns, Turn, shares, turn
+from lab.turns import Learns, Turn, least_steps, shares, turn
 
 
 def alternating(steps: int, weight: float = 1.0) -> spec.Adversarial:
@@ -115,3 +115,18 @@ def test_shares_of_two_stages_are_those_of_the_budget(switch: float) -> None:
     grid = [turn(two_stage(switch), 0, (i + 0.5) / 1_000).learns for i in range(1_000)]
     for learns, share in shares(two_stage(switch)).items():
         assert grid.count(learns) / 1_000 == pytest.approx(share, abs=1e-3)
+
+
+@given(objective=objectives, extra=st.integers(0, 50), share=st.floats(0.34, 1))
+def test_run_of_the_least_steps_gives_everybody_a_turn(
+    objective: spec.Objective, extra: int, share: float
+) -> None:
+    total = least_steps(objective) + extra
+    costs = {Learns.GENERATOR: share, Learns.DISCRIMINATOR: 1.0, Learns.ALL: 1.0}
+    mean = 1 / sum(part / costs[learns] for learns, part in shares(objective).items())
+    seen, step, spent = set(), 0, 0.0
+    while spent < total * mean:
+        learns = turn(objective, step, spent / (total * mean)).learns
+        seen.add(learns)
+        spent, step = spent + costs[learns], step + 1
+    assert seen == set(shares(objective))
