@@ -76,7 +76,11 @@ class Checkpoints:
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        self._prune()
+        self._prune(_KEPT)
+
+    def settle(self) -> None:
+        """Keep only the newest and the best: the run is over."""
+        self._prune(1)
 
     def load(
         self, objective: Objective, optimizer: Adam, means: dict[str, Tensor], *, rows: int
@@ -101,17 +105,13 @@ class Checkpoints:
                 return place
         return None
 
-    def clear(self) -> None:
-        """Delete all."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def _all(self) -> list[File]:
         found = self._folder.glob("[0-9]*") if self._folder.is_dir() else ()
         return sorted(found)
 
-    def _prune(self) -> None:
+    def _prune(self, newest: int) -> None:
         folders = self._all()
-        kept = set(folders[-_KEPT:])
+        kept = set(folders[-newest:])
         scored = []
         for folder in folders:
             try:

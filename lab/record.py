@@ -13,22 +13,19 @@ from pathlib import Path as File
 from lab.spec import Outcome, Row, Trial
 
 
-def begin(folder: File, trial: Trial, kept: int) -> tuple[Row, ...]:
-    """Open a record, or open it again where a run goes on, and return the points it keeps.
-
-    Args:
-        folder: of the record.
-        trial: what was asked.
-        kept: points that the run has behind it; what a run that was cut off left after them
-            is taken again.
-    """
+def begin(folder: File, trial: Trial) -> None:
+    """Open a record, or open it again where a run goes on: it has not ended any more."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = curve(folder)[:kept]
     (folder / "outcome.json").unlink(missing_ok=True)
+    _write(folder / "trial.json", asdict(trial))
+
+
+def keep(folder: File, count: int) -> tuple[Row, ...]:
+    """Keep the first `count` points; what a run that was cut off left after them is taken again."""
+    rows = curve(folder)[:count]
     partial = folder / "curve.partial"
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
     partial.replace(folder / "curve.jsonl")
-    _write(folder / "trial.json", asdict(trial))
     return rows
 
 

@@ -55,9 +55,10 @@ def run(
     reason, busy = "", 0.0
     rows: list[Row] = []
     earlier = record.read(work.folder)
+    record.begin(work.folder, work.trial)
     try:
         training = _Training(work, _Yardstick(work.text, work.held_out, device))
-        rows += record.begin(work.folder, work.trial, training.rows)
+        rows += record.keep(work.folder, training.rows)
         ready = time.perf_counter()
         for row in training.points(stop):
             if (name := record.not_finite(row)) is not None:
@@ -147,6 +148,7 @@ class _Training:
                     _spent(step.spent) | self._since.take() | yardstick.ends(objective)
                 )
                 self._save()
+                self._saved.settle()
             elif step.progress >= due / trial.curve:
                 scores = yardstick.on_the_way(objective)
                 yield self._scored(_spent(step.spent) | self._since.take() | scores)

@@ -183,18 +183,30 @@ def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work]) -> No
     interrupted(other, 5)
     it.folder.mkdir()
     (other.folder / "checkpoints").rename(it.folder / "checkpoints")
-    record.begin(it.folder, it.trial, 0)
+    record.begin(it.folder, it.trial)
     record.append(it.folder, {"spent/steps": 0.0})
     record.append(it.folder, {"spent/steps": 4.0})
     assert without_time(trial.run(it).rows) == without_time(trial.run(expected).rows)
 
 
-def test_last_two_and_the_best_checkpoint_are_kept(work: Callable[..., Work]) -> None:
+def best(rows: tuple[Row, ...]) -> int:
+    top = max(rows, key=lambda row: (row["probe/pos/accuracy"], row["spent/steps"]))
+    return int(top["spent/steps"])
+
+
+def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(work: Callable[..., Work]) -> None:
+    it = work("it", curve=8)
+    rows = interrupted(it, 6).rows[1:]
+    (*_, last) = (int(row["spent/steps"]) for row in rows)
+    steps = [int(folder.name) for folder in checkpoints(it)]
+    assert steps == sorted({last, last + 1, best(rows)})
+
+
+def test_newest_and_the_best_checkpoint_are_kept_in_the_end(work: Callable[..., Work]) -> None:
     it = work("it", curve=8)
     rows = trial.run(it).rows[1:]
     steps = [int(folder.name) for folder in checkpoints(it)]
-    best = max(rows, key=lambda row: (row["probe/pos/accuracy"], row["spent/steps"]))
-    assert steps == sorted({14, 16, int(best["spent/steps"])})
+    assert steps == sorted({STEPS, best(rows)})
 
 
 def test_checkpoint_holds_each_shared_table_once_and_no_pickle(work: Callable[..., Work]) -> None:

@@ -82,6 +82,7 @@ def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) ->
     outcome = run(asked, tmp_path / "made", report=reported.append)
     folder = tmp_path / "made"
     assert sorted(file.name for file in folder.iterdir()) == [
+        "checkpoints",
         "curve.jsonl",
         "outcome.json",
         "trial.json",
@@ -179,7 +180,15 @@ def test_exception_ends_failed_with_one_line(
 
 def test_missing_text_ends_failed(asked: Trial, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    outcome = trial.run(asked, tmp_path / "made", text=nowhere, held_out=nowhere)
+    outcome = trial.run(
+        Work(
+            trial=asked,
+            folder=tmp_path / "made",
+            text=nowhere,
+            held_out=nowhere,
+            metric=METRICS["probe/pos/accuracy"],
+        )
+    )
     assert outcome.state == "failed"
     assert outcome.reason.startswith("FileNotFoundError")
     assert outcome.rows == ()
@@ -243,11 +252,14 @@ def test_record_whose_last_line_was_cut_short_reads(asked: Trial, tmp_path: Path
     assert found.rows == (outcome.rows if cut == 1 else outcome.rows[:1])
 
 
-def test_opening_a_record_empties_it(asked: Trial, tmp_path: Path) -> None:
-    kept(tmp_path, asked)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_opening_a_record_again_keeps_the_points_that_are_asked_for(
+    asked: Trial, tmp_path: Path, count: int
+) -> None:
+    outcome = kept(tmp_path, asked)
     record.begin(tmp_path, asked)
     assert record.read(tmp_path) is None
-    assert record.curve(tmp_path) == ()
+    assert record.keep(tmp_path, count) == record.curve(tmp_path) == outcome.rows[:count]
 
 
 @pytest.mark.parametrize(("value", "name"), [(1.0, None), (math.nan, "b"), (-math.inf, "b")])
