@@ -22,8 +22,8 @@ from lab.tracking import default_uri
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status (2 for bad input, 130 where interrupted)."""
     given = _parser().parse_args(arguments)
-    # Before torch is imported: a thread that waits by spinning takes a core from whoever else
-    # runs here, and with one of those the frozen model's two threads wait for each other for ever.
+    # Before torch is imported: a thread that waits by spinning takes a core from whoever else runs
+    # here, and beside one other process the frozen model's threads mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
