@@ -185,7 +185,10 @@ def _detecting(trial: Trial, learns: bool) -> _Pass:
 
 
 def _paper_share(slots: int, length: int) -> float:
-    """Return where the official count puts the vocabulary head, whatever the mask rate."""
+    """Return the share of positions with a vocabulary head: all, or the official constant.
+
+    The official script takes .15625 whatever the mask rate; it knows no head at every position.
+    """
     return 1.0 if slots == length else PAPER_HEAD_SHARE
 
 

@@ -7,12 +7,8 @@ A generator with hidden state cannot promise that; a hash of the counters can, o
 import torch
 from torch import Tensor
 
-MASK, SAMPLE, KEEP, WORD = (
-    1,
-    2,
-    3,
-    4,
-)  # streams: the independent uses of chance at one (step, example)
+# Streams: the independent uses of chance at one (step, example).
+MASK, SAMPLE, KEEP, WORD = 1, 2, 3, 4
 
 
 def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) -> Tensor:
