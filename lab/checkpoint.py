@@ -36,12 +36,14 @@ class Place:
         rows: scored points recorded so far.
         score: the ranking metric at the last of them; None where it has none.
         counts: steps in each running mean since then, by name.
+        micro: windows of a micro-batch.
     """
 
     spent: Spent
     rows: int
     score: float | None
     counts: dict[str, int]
+    micro: int
 
 
 class DamagedError(ValueError):

@@ -20,6 +20,7 @@ from torch import Tensor
 from lab import noise, optim
 from lab.budget import Budget
 from lab.data import FIRST_WORD, PAD, Batch, Batches, Corpus
+from lab.gradient import Gradients
 from lab.metrics import CORRUPTIONS
 from lab.objectives import build
 from lab.objectives.masking import Masked, mask, written
@@ -101,7 +102,8 @@ def _frozen_model(corpus: Corpus, data: Data, progress: Callable[[float], None])
     model = build(trial, torch.from_numpy(corpus.counts_V()))
     batches = Batches(corpus.train_NT, trial.batch, trial.seeds.order)
     optimizer = optim.build(model, trial.optim)
-    for step in train(model, batches, optimizer, trial=trial, clock=time.monotonic):
+    gradients = Gradients(model, batches, trial)
+    for step in train(gradients, optimizer, trial=trial, clock=time.monotonic):
         progress(step.progress)
     assert isinstance(model, Mlm)  # noqa: S101 - `build` chose by the trial's own kind
     return model.eval()

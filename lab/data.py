@@ -106,18 +106,26 @@ class Batches:
     """The training windows in a seeded order, without end: batch n is a function of n.
 
     Each epoch is a permutation of its own; a batch may span two epochs.
+
+    Attributes:
+        size: windows of a batch.
     """
 
     def __init__(self, windows_NT: npt.NDArray[np.uint16], size: int, seed: int) -> None:
         self._windows_NT = windows_NT
-        self._size = size
+        self.size = size
         self._seed = seed
         self._epoch = -1
         self._order_N: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
     def __getitem__(self, step: int) -> Batch:
-        N = len(self._windows_NT)
-        places_B = np.arange(step * self._size, (step + 1) * self._size)
+        return self.part(step, 0, 1)
+
+    def part(self, step: int, index: int, parts: int) -> Batch:
+        """Return the `index`-th of `parts` consecutive parts of a batch, alike in size."""
+        N, first = len(self._windows_NT), step * self.size
+        ends = (first + self.size * end // parts for end in (index, index + 1))
+        places_B = np.arange(*ends)
         rows_B = np.array([self._row(*divmod(place, N)) for place in places_B.tolist()])
         ids_BT = torch.from_numpy(self._windows_NT[rows_B].astype(np.int64))
         return Batch(ids_BT, torch.from_numpy(rows_B))

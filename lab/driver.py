@@ -1,4 +1,4 @@
-"""The driver of a sweep: asks the search, hands work to the runner, records how it ends.
+"""The driver of a sweep: asks the search, hands work to the runner, sees to the records.
 
 It is the one writer of the store and of the search's studies. A trial's own record is written
 where the trial runs; the driver copies it on, so whatever dies, nothing that ended is lost.
@@ -10,41 +10,64 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path as File
 
-from lab import corruption, data, live, provenance, record, space
+from lab import corruption, data, live, provenance, record, space, twins
+from lab.ledger import Ledger
 from lab.search import Search
 from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
 from lab.store import Store
-from lab.work import Work, slots
+from lab.work import Work
 
-# A failed trial may have been the machine's fault; these two say something about the setting.
+# A failed trial may have been the machine's fault; these say something about the setting.
 _SETTLED: tuple[State, ...] = ("finished", "diverged")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a sweep runs and what it leaves where.
+
+    Attributes:
+        storage: absolute folder of records and caches, seen by all machines of a cluster.
+        address: of a Ray cluster to join; None starts Ray here.
+        fresh: whether what has ended before is run again.
+    """
+
+    storage: File
+    address: str | None = None
+    fresh: bool = False
+
+
 class Driver:
-    """Runs an experiment; `next`, `done`, `scored` and `ended` make it the runner's source.
+    """Runs an experiment; its other methods make it the runner's source.
 
     Args:
         experiment: what is asked.
-        storage: absolute folder of records and caches, seen by all machines of a cluster.
+        site: where.
         store: opened on the tracking URI.
     """
 
-    def __init__(self, experiment: Experiment, storage: File, store: Store) -> None:
-        self._experiment = experiment
-        self._storage = storage
-        self._store = store
-        self._search = Search(experiment, f"sqlite:///{storage}/optuna.db", storage / "searches")
-        self._slots = slots(experiment.resources)
-        self._board = live.Board(experiment.metric, self._search.jobs, self._slots)
+    def __init__(self, experiment: Experiment, site: Site, store: Store) -> None:
+        self._experiment, self._site, self._store = experiment, site, store
+        self._storage = site.storage
+        self._search = Search(
+            experiment,
+            f"sqlite:///{self._storage}/optuna.db",
+            self._storage / "searches",
+            fresh=site.fresh,
+        )
+        self._settled = (*_SETTLED, *(("stopped",) if experiment.search.stopping else ()))
+        self._board = live.Board(experiment.metric, self._search.jobs)
         self._view = live.view(self._board)
+        self._ledger = Ledger(store, self._view.changed)
         self._texts: dict[Data, tuple[File, File]] = {}
         self._out: dict[File, list[Job]] = {}
+        self._done: set[File] = set()
         self._first: Work | None = None
         self._busy = 0.0
         self._before: dict[File, float] = {}
-        self.stop_file = storage / f"stop-{uuid.uuid4().hex}"
+        self.stop_file = self._storage / f"stop-{uuid.uuid4().hex}"
 
     def run(self, command: str) -> None:
         """Run every job that has not ended in this sweep or another, and record all of them.
@@ -65,25 +88,39 @@ class Driver:
             with self._view:
                 self._first = self.next()
                 if self._first is not None:
-                    from lab import runner  # ray takes seconds to import
-
-                    ready = time.monotonic()
-                    with self._stops_gently():
-                        runner.run(self, self._experiment.resources, self._storage / "ray")
-                    wall = time.monotonic() - ready
-                    measures = {
-                        "slots": self._slots,
-                        "setup_seconds": ready - began,
-                        "wall_seconds": wall,
-                        "slot_share": self._busy / (self._slots * wall),
-                    }
+                    measures = self._carry_out(began)
                     if self.stop_file.exists():
                         raise KeyboardInterrupt
+                self._ledger.settle()
             state = "finished"
         finally:
             self._interrupt()
             self.stop_file.unlink(missing_ok=True)
             self._store.close(state, measures)
+
+    def _carry_out(self, began: float) -> dict[str, float]:
+        """Run what there is, and return the sweep's own measures."""
+        from lab import cluster, group, runner  # ray takes seconds to import
+
+        resources = self._experiment.resources
+        with cluster.opened(resources, self._site.address) as opened:
+            self._board.slots = opened.slots
+            ready = time.monotonic()
+            with self._stops_gently():
+                runner.run(
+                    self,
+                    resources,
+                    opened,
+                    str(self._storage / "ray"),
+                    runner.alone if resources.workers == 1 else group.carry_out,
+                )
+            wall = time.monotonic() - ready
+        return {
+            "slots": opened.slots,
+            "setup_seconds": ready - began,
+            "wall_seconds": wall,
+            "slot_share": self._busy / (opened.slots * wall),
+        }
 
     def next(self) -> Work | None:
         """Return the next trial to run; one whose record is complete is recorded on the way."""
@@ -93,52 +130,82 @@ class Driver:
         if self.stop_file.exists():
             return None
         while (job := self._search.ask()) is not None:
-            text, held_out = self._prepared(job.trial.data)
-            identity = job.trial.fingerprint(content_hash([text.name, held_out.name]))
-            work = Work(
-                trial=job.trial,
-                folder=self._storage / "trials" / identity,
-                text=text,
-                held_out=held_out,
-                metric=self._experiment.metric,
-            )
+            work, lineage = self._work(job)
             outcome = record.read(work.folder)
-            if outcome is not None and outcome.state in _SETTLED:
+            if outcome is not None and self._settles(work.folder, outcome):
                 self._end(job, work.folder, outcome)
             elif work.folder in self._out:  # two settings that came out the same: run once
                 self._out[work.folder].append(job)
             else:
-                self._out[work.folder] = [job]
-                self._before[work.folder] = outcome.busy if outcome else 0.0
-                self._store.start(job, work.folder.name)
-                self._board.start(job)
-                self._view.changed(f"started {live.settings(job)}")
+                self._hand_out(job, work, lineage)
                 return work
         return None
 
+    def _work(self, job: Job) -> tuple[Work, str]:
+        text, held_out = self._prepared(job.trial.data)
+        texts = content_hash([text.name, held_out.name])
+        work = Work(
+            trial=job.trial,
+            folder=self._storage / "trials" / job.trial.fingerprint(texts),
+            text=text,
+            held_out=held_out,
+            metric=self._experiment.metric,
+            resources=self._experiment.resources,
+        )
+        return work, job.trial.lineage(texts)
+
+    def _settles(self, folder: File, outcome: Outcome) -> bool:
+        """Return whether an outcome stands, and the trial need not run."""
+        if self._site.fresh and folder not in self._done:
+            return False
+        return outcome.state in self._settled
+
+    def _hand_out(self, job: Job, work: Work, lineage: str) -> None:
+        if self._site.fresh:
+            record.forget(work.folder)
+        earlier = record.last(work.folder)
+        self._before[work.folder] = earlier.busy if earlier else 0.0
+        record.queue(work.folder, work.trial, lineage)
+        if not self._site.fresh:
+            twins.take_over(work.folder, work.trial, lineage)
+        self._out[work.folder] = [job]
+        self._ledger.note(job, work.folder, fresh=self._site.fresh)
+        self._board.start(job)
+        self._view.changed(f"started {live.settings(job)}")
+
     def done(self) -> bool:
         """Return whether every job has ended, or no more are wanted and none is out."""
+        self._ledger.keep_up()
         return self._search.done or (self.stop_file.exists() and not self._out)
 
+    def began(self, work: Work) -> None:
+        """Record that a trial has its slot."""
+        for job in self._out[work.folder]:
+            self._ledger.note(job, work.folder)
+
     def scored(self, work: Work) -> None:
-        """Log the points that a running trial has added to its record."""
+        """Log the points that a running trial has added to its record, and end it if it lags."""
         rows = record.curve(work.folder)
-        if rows:
-            self._store.log(work.folder.name, rows)
-            self._board.row(self._out[work.folder][0], rows[-1])
+        if not rows:
+            return
+        for job in self._out[work.folder]:
+            self._ledger.note(job, work.folder)
+            if self._search.lags(job, rows):
+                record.ask_to_stop(work.folder)
+        self._board.row(self._out[work.folder][0], rows[-1])
 
     def ended(self, work: Work, error: str | None) -> None:
         """Record how a trial ended."""
         outcome = record.read(work.folder)
         if outcome is None:
             outcome = _cut_off("failed", error or "it left no outcome", work.folder)
+        self._done.add(work.folder)
         self._busy += max(0.0, outcome.busy - self._before.pop(work.folder))
         for job in self._out.pop(work.folder):
             self._end(job, work.folder, outcome)
 
     def _end(self, job: Job, folder: File, outcome: Outcome) -> None:
-        self._store.start(job, folder.name)
-        self._store.end(folder.name, outcome)
+        self._ledger.note(job, folder)
         if outcome.state != "interrupted":  # it goes on another time; the search still waits
             self._search.tell(job, outcome)
         self._board.end(job, outcome)
@@ -170,9 +237,10 @@ class Driver:
     def _interrupt(self) -> None:
         """Say of the trials that were running when the sweep was stopped that they are not."""
         for folder, jobs in self._out.items():
+            if record.read(folder) is None:
+                _cut_off("interrupted", "stopped by hand", folder)
             for job in jobs:
-                self._store.start(job, folder.name)
-                self._store.end(folder.name, _cut_off("interrupted", "stopped by hand", folder))
+                self._ledger.note(job, folder)
         self._out.clear()
 
     def _begin(self, command: str) -> None:
@@ -208,12 +276,15 @@ class Driver:
 
 
 def _cut_off(state: State, reason: str, folder: File) -> Outcome:
-    """Return the outcome of a trial that could not record its own."""
-    return Outcome(
+    """Record the end of a trial that could not do so itself."""
+    earlier = record.last(folder)
+    outcome = Outcome(
         state=state,
         reason=reason,
         rows=record.curve(folder),
         began=time.time(),
-        seconds=0.0,
-        busy=0.0,
+        seconds=earlier.seconds if earlier else 0.0,
+        busy=earlier.busy if earlier else 0.0,
     )
+    record.end(folder, outcome)
+    return outcome

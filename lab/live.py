@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
 class Board:
     """The state of a sweep, as figures."""
 
-    def __init__(self, metric: Metric, jobs: int, slots: int) -> None:
+    def __init__(self, metric: Metric, jobs: int, slots: int = 1) -> None:
         self.metric, self.jobs, self.slots = metric, jobs, slots
         self.began = time.monotonic()
         self.running: dict[int, tuple[Job, Row, float]] = {}

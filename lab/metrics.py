@@ -24,6 +24,7 @@ class Metric:
         spoiled_by: path prefixes whose variation makes values incomparable.
         because: why, in one sentence; empty where nothing spoils it.
         needs: a network without which an objective does not have it; None where all have it.
+        along: whether it is taken at every scored point, or only at a run's ends.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Metric:
     spoiled_by: tuple[str, ...] = ()
     because: str = ""
     needs: Network | None = None
+    along: bool = True
 
     def spoiler(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes this metric incomparable, if there is one."""
@@ -90,6 +92,7 @@ _PROBES = (
         name="probe/sentiment/accuracy",
         direction="maximize",
         title="sentiment accuracy of a linear probe (movie reviews), learned mix of layers",
+        along=False,
     ),
 )
 

@@ -44,8 +44,10 @@ class Estimate:
 
 def estimate(experiment: Experiment) -> list[Estimate]:
     """Return the plan by cell."""
-    speed = _GPU_FLOPS if experiment.resources.gpus else _CPU_SHARE * _core_speed()
-    speed *= experiment.resources.gpus or experiment.resources.cpus
+    resources = experiment.resources
+    gpus = resources.gpus_per_worker
+    speed = _GPU_FLOPS if gpus else _CPU_SHARE * _core_speed()
+    speed *= resources.workers * (gpus or resources.cpus_per_worker)
     plan = []
     for cell in space.cells(experiment):
         trial = space.trial(experiment.base, cell)
@@ -88,7 +90,7 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
 
 
 def _basis(experiment: Experiment) -> str:
-    if experiment.resources.gpus:
+    if experiment.resources.gpus_per_worker:
         return "at 23 % of an A100's bf16 peak a GPU; scoring and start-up come on top"
     return "from a matrix product timed on this machine; scoring and start-up come on top"
 

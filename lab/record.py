@@ -1,31 +1,60 @@
 """The durable record of a trial: a folder named by its fingerprint.
 
-`trial.json` says what was asked, `curve.jsonl` holds each scored point from the moment it is
-reached, and `outcome.json` says how it ended. The last is written in one piece, so a folder that
-has it is complete, and its trial is not trained again. MLflow is filled from these files.
+`trial.json` says what was asked, `state` where it stands, `curve.jsonl` holds each scored point
+from the moment it is reached, and `outcome.json` says how it ended. Each is written in one piece,
+the state last, so a record that says it has ended is complete, and its trial is not trained again.
+MLflow and Optuna are filled from these files.
 """
 
 import json
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path as File
+from typing import get_args
 
-from lab.spec import Outcome, Row, Trial
+from lab.spec import Outcome, Row, State, Trial
+
+_OPEN: tuple[State, ...] = ("queued", "running")
+
+
+def queue(folder: File, trial: Trial, lineage: str = "") -> None:
+    """Open a record, or open it again where a run goes on: it waits for its slot.
+
+    Args:
+        folder: of the record.
+        trial: what it is of.
+        lineage: names all trials that differ from it in the budget's amount alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stop").unlink(missing_ok=True)
+    asked = {"trial": asdict(trial), "lineage": lineage}
+    _write(folder / "trial.json", json.dumps(asked, indent=2))
+    _write(folder / "state", "queued")
 
 
 def begin(folder: File, trial: Trial) -> None:
-    """Open a record, or open it again where a run goes on: it has not ended any more."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "outcome.json").unlink(missing_ok=True)
-    _write(folder / "trial.json", asdict(trial))
+    """Say that a trial has its slot and runs."""
+    if not (folder / "trial.json").exists():
+        queue(folder, trial)
+    _write(folder / "state", "running")
+
+
+def note_origin(folder: File, name: str) -> None:
+    """Say which shorter run a trial goes on from."""
+    _write(folder / "origin", name)
+
+
+def origin(folder: File) -> str:
+    """Return which shorter run a trial goes on from; empty where it began by itself."""
+    file = folder / "origin"
+    return file.read_text().strip() if file.exists() else ""
 
 
 def keep(folder: File, count: int) -> tuple[Row, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
     rows = curve(folder)[:count]
-    partial = folder / "curve.partial"
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    partial.replace(folder / "curve.jsonl")
+    _write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
     return rows
 
 
@@ -37,11 +66,32 @@ def append(folder: File, row: Row) -> None:
 
 def end(folder: File, outcome: Outcome) -> None:
     """Complete the record."""
-    _write(folder / "outcome.json", {k: v for k, v in asdict(outcome).items() if k != "rows"})
+    fields = {name: value for name, value in asdict(outcome).items() if name != "rows"}
+    _write(folder / "outcome.json", json.dumps(fields, indent=2))
+    _write(folder / "state", outcome.state)
+
+
+def forget(folder: File) -> None:
+    """Remove a record with all that belongs to it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def state(folder: File) -> State | None:
+    """Return where a trial stands; None where it was never asked for."""
+    try:
+        said = (folder / "state").read_text().strip()
+    except FileNotFoundError:
+        return None
+    return next((state for state in get_args(State) if state == said), None)
 
 
 def read(folder: File) -> Outcome | None:
     """Return how a trial ended, or None where it has not."""
+    return None if state(folder) in (None, *_OPEN) else last(folder)
+
+
+def last(folder: File) -> Outcome | None:
+    """Return how a trial ended the last time, though it may run again; None before that."""
     try:
         ended = json.loads((folder / "outcome.json").read_text())
     except FileNotFoundError:
@@ -61,12 +111,22 @@ def curve(folder: File) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def ask_to_stop(folder: File) -> None:
+    """Ask a running trial to save its state and end."""
+    (folder / "stop").touch()
+
+
+def to_stop(folder: File) -> bool:
+    """Return whether a trial was asked to end."""
+    return (folder / "stop").exists()
+
+
 def not_finite(row: Row) -> str | None:
     """Return the name of a number of a point that is none, if there is one."""
     return next((name for name, value in row.items() if not math.isfinite(value)), None)
 
 
-def _write(file: File, content: object) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
+def _write(file: File, text: str) -> None:
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(f"{text}\n" if text else "")
     partial.replace(file)

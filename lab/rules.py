@@ -39,6 +39,11 @@ def check(experiment: Experiment) -> None:
     for path, distribution in experiment.tune.items():
         _check_distribution(path, distribution)
     _check_size(experiment)
+    if experiment.search.stopping is not None and not experiment.metric.along:
+        raise SpaceError(
+            f"search.stopping: {experiment.metric.name} is taken at the end alone; choose a metric "
+            f"that is taken on the way, for example probe/pos/accuracy"
+        )
 
 
 def _overlaps(experiment: Experiment) -> Iterator[tuple[Path, Path]]:

@@ -34,6 +34,11 @@ class Schedule(Noun):
         rising = min(1.0, progress / self.warmup) if self.warmup else 1.0
         return rising * self._falling(min(progress, 1.0))
 
+    @property
+    def flat(self) -> bool:
+        """Whether it does not depend on progress."""
+        return self.kind == "constant" and not self.warmup
+
     def _falling(self, progress: float) -> float:
         match self.kind:
             case "linear":

@@ -10,7 +10,7 @@ where it broke, which says nothing about the setting, and none RUNNING that nobo
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path as File
 
@@ -21,15 +21,33 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 
 from lab import design, space
-from lab.spec import Choices, Distribution, Experiment, Job, Outcome, Path, Value, content_hash
+from lab.spec import (
+    Choices,
+    Distribution,
+    Experiment,
+    Halving,
+    Job,
+    Outcome,
+    Path,
+    Row,
+    Value,
+    content_hash,
+)
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
-_STATES = {"finished": TrialState.COMPLETE, "diverged": TrialState.PRUNED}
+_STATES = {
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+}
+_BUSY = 60  # seconds to wait where another process locks the database
 _INDEX = "index"  # a study trial's place in its cell's search
 
 
@@ -40,12 +58,18 @@ class Search:
         experiment: what is asked.
         storage: Optuna storage URL; one writer.
         notes: folder of what was asked for, from which a lost study is rebuilt.
+        fresh: whether to begin anew, whatever was told before.
     """
 
-    def __init__(self, experiment: Experiment, storage: str, notes: File) -> None:
+    def __init__(
+        self, experiment: Experiment, storage: str, notes: File, *, fresh: bool = False
+    ) -> None:
         self._experiment = experiment
         notes.mkdir(parents=True, exist_ok=True)
-        self._cells = [_Cell(experiment, cell, storage, notes) for cell in space.cells(experiment)]
+        studies = _studies(storage) if experiment.tune else None
+        self._cells = [
+            _Cell(experiment, cell, studies, notes, fresh=fresh) for cell in space.cells(experiment)
+        ]
         self._running: set[int] = set()
         self._repeats: dict[int, set[int]] = {place: set() for place in range(len(self._cells))}
 
@@ -62,6 +86,13 @@ class Search:
         if job.role == "search":
             cell = self._cells[job.number % len(self._cells)]
             cell.tell(job.number // len(self._cells), outcome)
+
+    def lags(self, job: Job, rows: Sequence[Row]) -> bool:
+        """Return whether a running job should end early, by its curve so far."""
+        if job.role == "repeat" or self._experiment.search.stopping is None:
+            return False
+        cell = self._cells[job.number % len(self._cells)]
+        return cell.lags(job.number // len(self._cells), rows)
 
     @property
     def done(self) -> bool:
@@ -109,7 +140,13 @@ class _Cell:
     """One cell's search for its nuisances."""
 
     def __init__(
-        self, experiment: Experiment, settings: dict[Path, Value], storage: str, notes: File
+        self,
+        experiment: Experiment,
+        settings: dict[Path, Value],
+        studies: BaseStorage | None,
+        notes: File,
+        *,
+        fresh: bool,
     ) -> None:
         self.settings = settings
         self._experiment = experiment
@@ -121,13 +158,20 @@ class _Cell:
         self._scores: dict[int, float | None] = {}
         identity = _identity(experiment, settings)
         self._notes = notes / f"{identity}.jsonl"
+        self._shown: dict[int, int] = {}  # points of a curve that the study has
+        if fresh:
+            self._notes.unlink(missing_ok=True)
         self._tuned = dict(_noted(self._notes))
-        if self._tune:
+        if studies is not None:
+            name = f"{experiment.name} {identity}"
+            if fresh and name in optuna.get_all_study_names(studies):
+                optuna.delete_study(study_name=name, storage=studies)
             self._study = optuna.create_study(
-                storage=storage,
-                study_name=f"{experiment.name} {identity}",
+                storage=studies,
+                study_name=name,
                 direction=experiment.metric.direction,
                 sampler=_sampler(experiment),
+                pruner=_pruner(experiment),
                 load_if_exists=True,
             )
             self._study.set_user_attr("cell", settings)
@@ -160,12 +204,28 @@ class _Cell:
         if score is not None and not math.isfinite(score):
             score = None
         self._scores[index] = score
-        if trial := self._running.pop(index, None):
+        if trial := self._running.get(index):
+            self._show(index, outcome.rows)
+            del self._running[index]
             trial.set_user_attr("state", outcome.state)
             state = _STATES.get(outcome.state, TrialState.FAIL)
             if state == TrialState.COMPLETE and score is None:
                 state = TrialState.PRUNED  # a score that is no number
             self._study.tell(trial, score, state=state)
+
+    def lags(self, index: int, rows: Sequence[Row]) -> bool:
+        """Return whether a running point should end early."""
+        return self._show(index, rows) and self._running[index].should_prune()
+
+    def _show(self, index: int, rows: Sequence[Row]) -> bool:
+        """Tell the study a running point's scores on the way; return whether any was new."""
+        if self._experiment.search.stopping is None:
+            return False
+        known, name = self._shown.get(index, 1), self._experiment.metric.name  # 0 is untrained
+        for point, row in enumerate(rows[known:], known):
+            self._running[index].report(row[name], point)
+        self._shown[index] = max(known, len(rows))
+        return len(rows) > known
 
     def best(self) -> dict[Path, Value] | None:
         """Return the best nuisances once the search is over; None before, or if none finished."""
@@ -221,6 +281,19 @@ def _noted(file: File) -> Iterator[tuple[int, dict[Path, Value]]]:
 def _startup(experiment: Experiment) -> int:
     """Return how many quasi-random points an adaptive sampler starts from."""
     return max(4, 2 * len(experiment.tune))
+
+
+def _studies(url: str) -> BaseStorage:
+    """Return Optuna's storage, which waits where another process has locked the database."""
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY}})
+
+
+def _pruner(experiment: Experiment) -> BasePruner:
+    match experiment.search.stopping:
+        case None:
+            return NopPruner()
+        case Halving(factor=factor):
+            return SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
 
 
 def _sampler(experiment: Experiment) -> BaseSampler:

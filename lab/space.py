@@ -189,6 +189,7 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
     _check_cells(experiment)
     for settings in _corners(experiment):
         built = _at_its_path(experiment, settings)
+        _check_running(experiment, built)
         needs = experiment.metric.needs
         if needs is not None and needs not in built.objective.networks:
             raise SpaceError(
@@ -202,6 +203,26 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
             f"{experiment.metric.because}"
         )
     return experiment
+
+
+def _check_running(experiment: Experiment, built: Trial) -> None:
+    """Refuse what the trial cannot be run or compared by."""
+    if experiment.search.stopping is not None and not built.extendable:
+        raise SpaceError(
+            "search.stopping: scores on the way are those of runs that end there only under "
+            "base.schedule {kind: constant, warmup: 0} and without stages"
+        )
+    if built.batch < experiment.resources.workers:
+        raise SpaceError(
+            f"resources.workers: {experiment.resources.workers} for a batch of {built.batch} "
+            f"windows; at most one for each"
+        )
+    shared = 0 < experiment.resources.gpus_per_worker < 1
+    if shared and built.budget.kind == "seconds":
+        raise SpaceError(
+            "base.budget.kind: seconds on a GPU that trials share compare its load; take flops or "
+            "tokens, or a whole GPU"
+        )
 
 
 def _metric(name: str) -> Metric:

@@ -7,10 +7,10 @@ the size that learns within minutes on one core (reports/LOG.md says how it was 
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, Lt
+from annotated_types import Ge, Gt, Interval
 from pydantic import Field
 
 from lab import __version__
@@ -49,6 +49,7 @@ __all__ = [
     "Encoder",
     "Experiment",
     "Generator",
+    "Halving",
     "Job",
     "Joint",
     "Masked",
@@ -167,6 +168,16 @@ class Trial(Noun):
         """
         return content_hash({"trial": asdict(self), "data": data, "version": __version__})
 
+    def lineage(self, data: str) -> str:
+        """Return what it has in common with trials of another length: all but the amount."""
+        alike = replace(self, budget=replace(self.budget, amount=1.0))
+        return content_hash([alike.fingerprint(data)])
+
+    @property
+    def extendable(self) -> bool:
+        """Whether a run that is longer begins as this one."""
+        return self.schedule.flat and not isinstance(self.objective, TwoStage)
+
 
 def content_hash(value: object) -> str:
     """Return twelve hexadecimal digits that name `value` by its canonical JSON."""
@@ -204,6 +215,22 @@ Distribution = Range | Choices
 
 
 @dataclass(frozen=True, kw_only=True)
+class Halving(Noun):
+    """Asynchronous successive halving among a cell's searching runs, at scored points.
+
+    A run goes on past point 1, f, f^2, ... if its score is among the best 1/f that have come
+    there. Fair only where a run's beginning is a run of that length itself, so it asks for a
+    constant rate without warm-up.
+
+    Attributes:
+        factor: f.
+    """
+
+    kind: Literal["halving"]
+    factor: Annotated[int, Interval(ge=2, le=100)] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search(Noun):
     """How nuisances are searched in each cell, and how often its winner is repeated.
 
@@ -214,12 +241,14 @@ class Search(Noun):
         seeds: fresh repeats of each cell's best setting, on seeds the search never saw. Only
             these enter the comparison, so no cell wins by the luck that picked its setting.
         seed: of the sampler's own chance.
+        stopping: which searching runs end early; none do without it.
     """
 
     sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
     trials: Count = 1
     seeds: Count = 1
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    stopping: Halving | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,13 +256,16 @@ class Resources(Noun):
     """What one trial uses, and how many run side by side.
 
     Attributes:
-        cpus: CPU cores of a trial, also its threads.
-        gpus: GPUs of a trial; a fraction lets several share one.
-        slots: trials at once; 0 takes as many as the machine or cluster serves.
+        workers: processes that train one trial together, each on its part of every batch.
+        cpus_per_worker: CPU cores of each, also its threads.
+        gpus_per_worker: 1, or 0 for none; a fraction lets several trials share a GPU, whose
+            seconds are then compared with none.
+        slots: trials at once, at most; 0 takes as many as the machine or cluster serves.
     """
 
-    cpus: Annotated[int, Interval(ge=1, le=10_000)] = 1
-    gpus: Annotated[float, Ge(0), Lt(2)] = 0.0
+    workers: Annotated[int, Interval(ge=1, le=10_000)] = 1
+    cpus_per_worker: Annotated[int, Interval(ge=1, le=10_000)] = 1
+    gpus_per_worker: Annotated[float, Interval(ge=0, le=1)] = 0.0
     slots: Annotated[int, Interval(ge=0, le=1_000)] = 0
 
 
@@ -295,12 +327,14 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        state: `finished` has a score; `diverged` and `failed` have a reason instead.
+        state: `finished` has a score, the others a reason.
         reason: one line; empty for a finished trial.
         rows: the curve, from the untrained encoder (step 0) to the end.
         began: Unix time at which the trial took its slot.
         seconds: it held the slot, set-up included.
         busy: seconds of these that went into training or scoring.
+        device: what it was computed on.
+        shared: whether other trials used the device too, so that its seconds say little.
     """
 
     state: State
@@ -309,3 +343,5 @@ class Outcome:
     began: float
     seconds: float
     busy: float
+    device: str = ""
+    shared: bool = False

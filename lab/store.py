@@ -8,7 +8,7 @@ process and one thread write; workers hand their rows to it.
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
@@ -28,8 +28,11 @@ _STATUS: dict[State, str] = {
     "diverged": "FAILED",
     "failed": "FAILED",
 }
+_SETTLED = ("diverged", "stopped")
+_NEW = "new"  # a run that was created, and nothing else yet
 _BATCH = 900  # MLflow refuses more than 1,000 metrics in one request
 _TAG = 8_000  # and longer tags
+_PAGE = 1_000  # runs in one answer
 
 
 @dataclass
@@ -39,7 +42,7 @@ class _Run:
     id: str
     began: int  # Unix milliseconds
     last: int  # the last step that is stored; -1 before any
-    finished: bool
+    state: str
 
 
 class Store:
@@ -82,64 +85,85 @@ class Store:
             self._parent = run.info.run_id
             if found:
                 self._client.update_run(self._parent, status="RUNNING")
+                self._runs = dict(self._known())
             tags = {f"lab.{key}": value for key, value in provenance.items()}
             self._tag(self._parent, tags | _sweep_tags(experiment, identity))
             for name, content in texts.items():
                 self._client.log_text(self._parent, content, name)
 
-    def start(self, job: Job, fingerprint: str) -> None:
-        """Open the run of `job`, or take up the one that an earlier process left."""
-        key = {"lab.fingerprint": fingerprint, "lab.number": str(job.number)}
-        parent = {"mlflow.parentRunId": self._parent}
+    def sync(
+        self,
+        job: Job,
+        fingerprint: str,
+        state: State,
+        rows: Sequence[Row] = (),
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Bring a job's run up to its record; what is stored already is left as it is.
+
+        Args:
+            job: what was asked for.
+            fingerprint: of its trial.
+            state: where it stands.
+            rows: its curve so far; numbers that are not finite are left out.
+            outcome: how it ended, once it has.
+        """
         with in_one_line(self._uri):
-            run = self._find(parent | key) or self._client.create_run(
-                self._experiment,
-                run_name=f"{job.number}: {label(job.cell | job.tuned) or 'base'} #{job.repeat}",
-                tags=_cut(parent | key | _job_tags(job)),
-            )
-            known = self._runs[fingerprint] = _Run(
-                id=run.info.run_id,
-                began=run.info.start_time,
-                last=int(run.data.metrics.get("spent/steps", -1)),
-                finished=run.info.status == "FINISHED",
-            )
-            if known.finished:
+            run = self._runs.get(_key(job.number, fingerprint)) or self._create(job, fingerprint)
+            if run.state == "finished" or run.state == state in _SETTLED:
                 return
-            self._client.update_run(known.id, status="RUNNING")
-            self._batch(known.id, params=_flat(asdict(job.trial)))
-            self._tag(known.id, _job_tags(job))
+            if run.state == _NEW:  # also where an earlier process was killed before it had said all
+                self._batch(run.id, params=_flat(asdict(job.trial)))
+            self._log(run, rows)
+            if outcome is not None:
+                self._end(run, outcome)
+            elif run.state != state:
+                self._client.update_run(run.id, status=_STATUS[state])
+                self._tag(run.id, {"lab.state": state, "lab.reason": ""})
+            run.state = state
 
-    def log(self, fingerprint: str, rows: Iterable[Row]) -> None:
-        """Store the rows that are not stored yet; non-finite numbers are left out."""
-        run = self._runs[fingerprint]
-        fresh = [row for row in rows if row["spent/steps"] > run.last and not run.finished]
-        if not fresh:
-            return
+    def forget(self, job: Job, fingerprint: str) -> None:
+        """Delete a job's run, so that it is recorded anew."""
+        run = self._runs.pop(_key(job.number, fingerprint), None)
+        if run is not None:
+            with in_one_line(self._uri):
+                self._client.delete_run(run.id)
+
+    def _create(self, job: Job, fingerprint: str) -> _Run:
+        key = {"lab.fingerprint": fingerprint, "lab.number": str(job.number)}
+        tags = {"mlflow.parentRunId": self._parent} | key | _job_tags(job)
+        made = self._client.create_run(
+            self._experiment,
+            run_name=f"{job.number}: {label(job.cell | job.tuned) or 'base'} #{job.repeat}",
+            tags=_cut(tags),
+        )
+        run = self._runs[_key(job.number, fingerprint)] = _Run(
+            id=made.info.run_id, began=made.info.start_time, last=-1, state=_NEW
+        )
+        return run
+
+    def _log(self, run: _Run, rows: Iterable[Row]) -> None:
+        fresh = [row for row in rows if row["spent/steps"] > run.last]
         points = [point for row in fresh for point in self._points(run, row)]
-        with in_one_line(self._uri):
-            for begin in range(0, len(points), _BATCH):
-                self._batch(run.id, metrics=points[begin : begin + _BATCH])
-        run.last = int(fresh[-1]["spent/steps"])
+        for begin in range(0, len(points), _BATCH):
+            self._batch(run.id, metrics=points[begin : begin + _BATCH])
+        if fresh:
+            run.last = int(fresh[-1]["spent/steps"])
 
-    def end(self, fingerprint: str, outcome: Outcome) -> None:
-        """Store what is left of a trial's curve, and how it ended."""
-        run = self._runs[fingerprint]
-        if run.finished:
-            return
-        self.log(fingerprint, outcome.rows)
+    def _end(self, run: _Run, outcome: Outcome) -> None:
         ended = {"slot/seconds": outcome.seconds, "slot/busy_seconds": outcome.busy}
-        with in_one_line(self._uri):
-            self._batch(run.id, metrics=[(k, v, 0, _now()) for k, v in ended.items()])
-            self._tag(
-                run.id,
-                {
-                    "lab.state": outcome.state,
-                    "lab.reason": outcome.reason,
-                    "lab.began": f"{outcome.began:.3f}",
-                },
-            )
-            self._client.set_terminated(run.id, status=_STATUS[outcome.state])
-        run.finished = outcome.state == "finished"
+        self._batch(run.id, metrics=[(k, v, 0, _now()) for k, v in ended.items()])
+        self._client.set_terminated(run.id, status=_STATUS[outcome.state])
+        self._tag(  # last: a run that says how it ended is complete
+            run.id,
+            {
+                "lab.state": outcome.state,
+                "lab.reason": outcome.reason,
+                "lab.began": f"{outcome.began:.3f}",
+                "lab.device": outcome.device,
+                "lab.shared": str(outcome.shared),
+            },
+        )
 
     def close(self, state: State, measures: dict[str, float]) -> None:
         """Store the sweep's own measures (`slots`, `wall_seconds`, ...) and end its run."""
@@ -157,6 +181,28 @@ class Store:
         if known.lifecycle_stage != "active":
             raise StoreError(f"{self._uri}: experiment {name!r} was deleted; restore it in MLflow")
         return str(known.experiment_id)
+
+    def _known(self) -> Iterator[tuple[str, _Run]]:
+        """Yield the runs that an earlier process left, in a few requests, however many."""
+        query, token = f"tags.mlflow.parentRunId = '{self._parent}'", None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], query, max_results=_PAGE, page_token=token
+            )
+            for run in page:
+                tags = run.data.tags
+                yield (
+                    _key(int(tags["lab.number"]), tags["lab.fingerprint"]),
+                    _Run(
+                        id=run.info.run_id,
+                        began=run.info.start_time,
+                        last=int(run.data.metrics.get("spent/steps", -1)),
+                        state=tags["lab.state"],
+                    ),
+                )
+            token = page.token
+            if not token:
+                return
 
     def _find(self, tags: Mapping[str, str]) -> Any:
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
@@ -198,6 +244,10 @@ class Store:
         self._client.log_batch(run, tags=[RunTag(k, v) for k, v in _cut(tags).items()])
 
 
+def _key(number: int, fingerprint: str) -> str:
+    return f"{number} {fingerprint}"
+
+
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: text[:_TAG] for key, text in tags.items()}
 
@@ -222,7 +272,7 @@ def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
 def _job_tags(job: Job) -> dict[str, str]:
     return {
         "lab.kind": "trial",
-        "lab.state": "running",
+        "lab.state": _NEW,
         "lab.reason": "",
         "lab.cell": json.dumps(job.cell),
         "lab.tuned": json.dumps(job.tuned),

@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--storage", type=File, default=File("runs"), help="records, caches and the default stores"
     )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="Ray cluster to join, or auto on a node of it (default: start Ray here)",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="run again what has ended, and replace its record"
+    )
     parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
     parser.add_argument("--reports", type=File, default=File("reports"), help="folder of reports")
     return parser
@@ -65,18 +73,21 @@ def _main(given: argparse.Namespace) -> int:
     if given.dry_run:
         from lab import plan
 
-        slots = work.slots(experiment.resources)
+        node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
+        slots = max(1, work.slots(experiment.resources, [node]))
         print(plan.text(experiment, plan.estimate(experiment), slots))
         return 0
-    work.check(experiment.resources)
+    if given.address is None:
+        work.check(experiment.resources)
     places.check_storage(given.storage)
     places.check_reports(given.reports, experiment.name)
     uri = given.tracking_uri or default_uri(given.storage)
     with places.claimed(given.storage, _command(given)):
         store = Store(uri, given.storage / "artifacts")
-        from lab.driver import Driver
+        from lab.driver import Driver, Site
 
-        Driver(experiment, given.storage.resolve(), store).run(_command(given))
+        site = Site(storage=given.storage.resolve(), address=given.address, fresh=given.fresh)
+        Driver(experiment, site, store).run(_command(given))
         return _conclude(experiment.name, uri, given)
 
 

@@ -7,13 +7,11 @@ is not training time: the clock runs inside the step alone.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lab.budget import Budget, Cost, Spent
-from lab.data import Batches
 from lab.flops import step_cost
-from lab.objectives import Objective
+from lab.gradient import Gradients
 from lab.optim import Adam, clip, set_rate
 from lab.spec import Trial
 from lab.turns import shares, turn
@@ -36,8 +34,7 @@ class Step(NamedTuple):
 
 
 def train(
-    objective: Objective,
-    batches: Batches,
+    gradients: Gradients,
     optimizer: Adam,
     *,
     trial: Trial,
@@ -47,33 +44,28 @@ def train(
     """Yield a step after another until the budget is used.
 
     Args:
-        objective: what to minimise; moved to its device by the caller.
-        batches: text by step.
+        gradients: of what is minimised, on its text.
         optimizer: of the objective's parameters.
         trial: budget, schedule and clip.
-        clock: seconds, monotone.
+        clock: seconds, monotone; among several workers the first one's counts.
         spent: what an earlier part of the same run used; the loop goes on from there.
     """
-    budget, device = trial.budget, next(objective.parameters()).device
+    budget, objective = trial.budget, gradients.objective
     costs = {learns: step_cost(trial, learns) for learns in shares(trial.objective)}
     objective.train()
     learns, progress = turn(trial.objective, spent.steps, budget.fraction(spent))
     while not _used(budget, spent, costs[learns]):
         began = clock()
-        # Dropout is the only chance left in torch's own generator; tie it to the step too.
-        torch.manual_seed(trial.seeds.mask * 1_000_003 + spent.steps)
         set_rate(optimizer, trial.schedule(progress))
         objective.begin(learns)
-        loss = objective(batches[spent.steps].to(device), spent.steps, learns)
-        optimizer.zero_grad()
-        loss.total.backward()
+        parts = gradients.take(spent.steps, learns)
         norms = clip(objective, trial.optim)
         optimizer.step()
-        spent = spent.plus(costs[learns], clock() - began)
+        spent = spent.plus(costs[learns], gradients.workers.first(clock() - began))
         done = budget.fraction(spent)
         learns, progress = turn(trial.objective, spent.steps, done)
         last = _used(budget, spent, costs[learns])
-        yield Step(spent, min(1.0, done), loss.parts | norms, last)
+        yield Step(spent, min(1.0, done), parts | norms, last)
 
 
 def _used(budget: Budget, spent: Spent, cost: Cost) -> bool:

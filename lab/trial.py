@@ -1,31 +1,44 @@
-"""One trial, top to bottom, in this process."""
+"""One trial, top to bottom, in this process: alone, or as one of its workers."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path as File
 
 import torch
 
-from lab import corruption, data, optim, record, scores
+from lab import corruption, data, divergence, optim, record, scores
 from lab.budget import Spent
 from lab.checkpoint import Checkpoints, Place
+from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.spec import Outcome, Row, State
 from lab.tasks import Task
 from lab.train import Step, train
 from lab.work import Work
+from lab.workers import Alone, Workers
 
 _EVERY = 300.0  # seconds between checkpoints where no point is scored
+_WISHES: tuple[State, ...] = ("running", "interrupted", "stopped")
+_ALONE = Alone()
 
 
 class DivergedError(ArithmeticError):
-    """A loss or score that is no number any more."""
+    """A loss that is no number any more, or worse than that of who knows nothing."""
 
 
 class StoppedError(Exception):
-    """Somebody asked the trial to stop; its state is saved."""
+    """Somebody asked the trial to stop; its state is saved.
+
+    Args:
+        state: how it ends by that.
+        step: after which.
+        share: of the budget that is spent.
+    """
+
+    def __init__(self, state: State, step: int, share: float) -> None:
+        super().__init__(f"at step {step}, {share:.1%} of its budget; its state is saved")
+        self.state: State = state
 
 
 def run(
@@ -33,18 +46,22 @@ def run(
     *,
     device: str = "cpu",
     report: Callable[[Row], None] = lambda _: None,
-    stop: Callable[[], bool] = lambda: False,
+    wish: Callable[[], State] = lambda: "running",
+    workers: Workers = _ALONE,
 ) -> Outcome:
     """Train and score a trial, or go on with it, and leave its record.
 
     A run that was cut off goes on from its newest checkpoint, bitwise as if it had never
-    stopped, or from its start where there is none.
+    stopped, or from its start where there is none. Of several workers the first calls this, and
+    the others `follow`.
 
     Args:
         work: what to run, and where from and where to.
         device: where to compute.
         report: called with each scored point.
-        stop: asked after each step; true ends the run once its state is saved.
+        wish: asked after each step for the state the trial should be in; `interrupted` and
+            `stopped` end the run once its state is saved.
+        workers: who trains it together.
 
     Returns:
         How it ended. What goes wrong inside the trial is an outcome too, so that one bad
@@ -54,23 +71,23 @@ def run(
     state: State = "finished"
     reason, busy = "", 0.0
     rows: list[Row] = []
-    earlier = record.read(work.folder)
+    earlier = record.last(work.folder)
     record.begin(work.folder, work.trial)
     try:
-        training = _Training(work, _Yardstick(work.text, work.held_out, device))
+        training = _Training(work, _Yardstick(work, device), workers)
         rows += record.keep(work.folder, training.rows)
         ready = time.perf_counter()
-        for row in training.points(stop):
-            if (name := record.not_finite(row)) is not None:
-                raise DivergedError(f"{name} is not finite at step {row['spent/steps']:.0f}")
+        for row in training.points(wish):
             record.append(work.folder, row)
             rows.append(row)
             report(row)
             busy = time.perf_counter() - ready
+        if origin := record.origin(work.folder):
+            reason = f"went on from {origin}"
     except DivergedError as error:
         state, reason = "diverged", str(error)
     except StoppedError as error:
-        state, reason = "interrupted", str(error)
+        state, reason = error.state, str(error)
     except Exception as error:  # any other ending is the record's to tell
         state, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
     outcome = Outcome(
@@ -80,18 +97,55 @@ def run(
         began=began,
         seconds=time.perf_counter() - entered + (earlier.seconds if earlier else 0.0),
         busy=busy + (earlier.busy if earlier else 0.0),
+        device=_device(device),
+        shared=0 < work.resources.gpus_per_worker < 1,
     )
     record.end(work.folder, outcome)
     return outcome
 
 
-class _Yardstick:
-    """What a trial is measured with; read once in a process, whatever number of trials it runs."""
+def follow(work: Work, *, device: str, workers: Workers, report: Callable[[Row], None]) -> None:
+    """Take part in a trial that the first worker scores and records.
 
-    def __init__(self, text: File, held_out: File, device: str) -> None:
-        self.corpus = _corpus(text)
-        self.held_out = _held_out(held_out)
+    Args:
+        work: what to run.
+        device: where to compute.
+        workers: who trains it together.
+        report: called at each scored point, with what this worker knows of it.
+    """
+    try:
+        for row in _Training(work, _Watcher(work, device), workers).points(lambda: "running"):
+            report(row)
+    except (DivergedError, StoppedError):
+        return  # the first worker says so
+
+
+class _Watcher:
+    """What a trial is trained on."""
+
+    def __init__(self, work: Work, device: str) -> None:
+        self.corpus = _corpus(work.text)
         self.device = torch.device(device)
+
+    def clock(self) -> float:
+        """Return seconds, once all that was asked of the device is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def ends(self, objective: Objective) -> Row:  # noqa: ARG002
+        """Return no scores: others take them."""
+        return {}
+
+    on_the_way = ends
+
+
+class _Yardstick(_Watcher):
+    """What it is measured with; read once in a process, whatever number of trials it runs."""
+
+    def __init__(self, work: Work, device: str) -> None:
+        super().__init__(work, device)
+        self._held_out = _held_out(work.held_out)
 
     def ends(self, objective: Objective) -> Row:
         """Return all scores."""
@@ -99,7 +153,7 @@ class _Yardstick:
 
     def on_the_way(self, objective: Objective) -> Row:
         """Return the scores that cost little and move with training (reports/LOG.md)."""
-        return scores.detection(objective, self.held_out) | self._probe(objective, "pos")
+        return scores.detection(objective, self._held_out) | self._probe(objective, "pos")
 
     def _probe(self, objective: Objective, task: Task) -> Row:
         return scores.probing(objective, self.corpus.tokenizer, task)
@@ -108,12 +162,12 @@ class _Yardstick:
 class _Training:
     """A trial in the middle of its run: what moves, and how far it has come."""
 
-    def __init__(self, work: Work, yardstick: "_Yardstick") -> None:
+    def __init__(self, work: Work, yardstick: _Watcher, workers: Workers) -> None:
         trial, corpus = work.trial, yardstick.corpus
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
+        self._workers = workers
         self._objective = build(trial, torch.from_numpy(corpus.counts_V())).to(yardstick.device)
         self._optimizer = optim.build(self._objective, trial.optim)
-        self._batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order)
         self._saved = Checkpoints(
             work.folder / "checkpoints", maximize=work.metric.direction == "maximize"
         )
@@ -121,56 +175,84 @@ class _Training:
         self._spent, self.rows = Spent(), 0
         self._score: float | None = None
         self._at = time.monotonic()
+        micro = None
         known = len(record.curve(work.folder))
         place = self._saved.load(self._objective, self._optimizer, self._since.sums, rows=known)
         if place is not None:
             self._since.steps.update(place.counts)
             self._spent, self.rows, self._score = place.spent, place.rows, place.score
+            micro = place.micro
+        if workers.first(self._spent.steps) != self._spent.steps:
+            raise RuntimeError("the workers do not see the same checkpoints")
+        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order)
+        self._gradients = Gradients(self._objective, batches, trial, workers=workers, micro=micro)
 
-    def points(self, stop: Callable[[], bool]) -> Iterator[Row]:
+    def points(self, wish: Callable[[], State]) -> Iterator[Row]:
         """Train, and yield the untrained encoder, `curve` - 1 points on the way, and the end.
 
         Raises:
-            StoppedError: `stop` said so; the state is saved.
+            StoppedError: `wish` said so; the state is saved.
+            DivergedError: there is nothing left to train.
         """
         trial, yardstick, objective = self._trial, self._yardstick, self._objective
         if not self.rows:
-            yield self._scored(_spent(Spent()) | yardstick.ends(objective))
+            yield self._scored(yardstick.ends(objective))
         due = int(trial.budget.fraction(self._spent) * trial.curve) + 1
         for step in train(
-            objective, self._batches, self._optimizer,
-            trial=trial, clock=time.perf_counter, spent=self._spent,
+            self._gradients, self._optimizer,
+            trial=trial, clock=yardstick.clock, spent=self._spent,
         ):  # fmt: skip
             self._spent = step.spent
+            if not step.parts["train/loss"].isfinite():
+                raise DivergedError(f"train/loss is not finite at step {step.spent.steps}")
             self._since.add(step)
             if step.last:
-                yield self._scored(
-                    _spent(step.spent) | self._since.take() | yardstick.ends(objective)
-                )
+                yield self._scored(yardstick.ends(objective))
                 self._save()
-                self._saved.settle()
+                self._settle()
             elif step.progress >= due / trial.curve:
-                scores = yardstick.on_the_way(objective)
-                yield self._scored(_spent(step.spent) | self._since.take() | scores)
+                yield self._scored(yardstick.on_the_way(objective))
                 due = int(step.progress * trial.curve) + 1
                 self._save()
-            elif stop():
-                self._save()
-                raise StoppedError(f"stopped at step {step.spent.steps}, and its state is saved")
-            elif time.monotonic() - self._at > _EVERY:
-                self._save()
+            else:
+                self._heed(wish)
 
-    def _scored(self, row: Row) -> Row:
+    def _scored(self, taken: Row) -> Row:
+        """Return a scored point, once all workers know that training goes on."""
+        row = _spent(self._spent) | {"health/micro_batch": self._gradients.micro}
+        row |= self._since.take() | taken
+        why = divergence.reason(row, self._trial.data.vocab)
+        if self._workers.first(why is not None):
+            raise DivergedError(why or "the first worker says so")
         self.rows += 1
         self._score = row.get(self._metric.name)
         return row
 
+    def _heed(self, wish: Callable[[], State]) -> None:
+        wished = _WISHES[int(self._workers.first(_WISHES.index(wish())))]
+        if wished != "running":
+            self._save()
+            share = self._trial.budget.fraction(self._spent)
+            raise StoppedError(wished, self._spent.steps, share)
+        if time.monotonic() - self._at > _EVERY:
+            self._save()
+
     def _save(self) -> None:
+        if self._workers.rank:
+            return
         place = Place(
-            spent=self._spent, rows=self.rows, score=self._score, counts=dict(self._since.steps)
+            spent=self._spent,
+            rows=self.rows,
+            score=self._score,
+            counts=dict(self._since.steps),
+            micro=self._gradients.micro,
         )
         self._saved.save(place, self._objective, self._optimizer, self._since.sums)
         self._at = time.monotonic()
+
+    def _settle(self) -> None:
+        if not self._workers.rank:
+            self._saved.settle()
 
 
 class _Means:
@@ -195,6 +277,10 @@ class _Means:
         self.sums.clear()
         self.steps.clear()
         return means
+
+
+def _device(name: str) -> str:
+    return name if name == "cpu" else torch.cuda.get_device_name(name)
 
 
 def _spent(spent: Spent) -> Row:

@@ -1,13 +1,16 @@
 """Work as the driver hands it to whatever carries it out."""
 
 import os
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path as File
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from lab import record
 from lab.errors import UserError
 from lab.metrics import Metric
-from lab.spec import Resources, Trial
+from lab.spec import Resources, State, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,7 @@ class Work:
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
         metric: what ranks trials here, and so which checkpoint is kept as the best.
+        resources: what to run it on; no part of what it computes.
     """
 
     trial: Trial
@@ -27,6 +31,7 @@ class Work:
     text: File
     held_out: File
     metric: Metric
+    resources: Resources = field(default_factory=Resources)
 
 
 class Source(Protocol):
@@ -44,6 +49,9 @@ class Source(Protocol):
     def done(self) -> bool:
         """Return whether no work is left and none is out."""
 
+    def began(self, work: Work) -> None:
+        """Hear that work has got its slot."""
+
     def scored(self, work: Work) -> None:
         """Hear that a new point stands in the work's record."""
 
@@ -51,14 +59,46 @@ class Source(Protocol):
         """Hear that work has ended; `error` where its process died before it could record it."""
 
 
-def slots(resources: Resources) -> int:
-    """Return how many trials run at once on this machine."""
-    if resources.slots:
-        return resources.slots
-    at_once = _cores() // resources.cpus
-    if resources.gpus:
-        at_once = min(at_once, int(_gpus() / resources.gpus))
-    return max(1, at_once)
+class Wishes:
+    """The state that a running trial should be in, asked of the disk at most once a second.
+
+    Args:
+        stop_file: of the sweep; while it exists, all trials are to be interrupted.
+        folder: of the trial's record; a file `stop` in it ends this trial.
+    """
+
+    def __init__(self, stop_file: File, folder: File) -> None:
+        self._stop_file, self._folder, self._asked = stop_file, folder, time.monotonic()
+
+    def __call__(self) -> State:
+        """Return `running`, `interrupted` or `stopped`."""
+        if time.monotonic() - self._asked < 1:
+            return "running"
+        self._asked = time.monotonic()
+        if self._stop_file.exists():
+            return "interrupted"
+        return "stopped" if record.to_stop(self._folder) else "running"
+
+
+class Node(NamedTuple):
+    """What a machine has."""
+
+    cpus: float
+    gpus: float
+
+
+def slots(resources: Resources, nodes: Iterable[Node]) -> int:
+    """Return how many trials `nodes` serve at once; a worker has all it needs on one of them."""
+    workers = sum(_workers(resources, node) for node in nodes)
+    served = workers // resources.workers
+    return min(resources.slots, served) if resources.slots else served
+
+
+def _workers(resources: Resources, node: Node) -> int:
+    fit = int(node.cpus // resources.cpus_per_worker)
+    if resources.gpus_per_worker:
+        fit = min(fit, int(node.gpus) * int(1 / resources.gpus_per_worker))
+    return fit
 
 
 def check(resources: Resources) -> None:
@@ -67,17 +107,29 @@ def check(resources: Resources) -> None:
     Raises:
         UserError: names what is asked and what there is.
     """
-    if resources.cpus > _cores():
-        raise UserError(f"resources.cpus: {resources.cpus}, and this machine has {_cores()}")
-    if resources.gpus and resources.gpus > _gpus():
-        raise UserError(f"resources.gpus: {resources.gpus:g}, and this machine has {_gpus()}")
+    cpus, gpus = (
+        resources.workers * each for each in (resources.cpus_per_worker, resources.gpus_per_worker)
+    )
+    node = here(gpus=gpus > 0)
+    if cpus > node.cpus:
+        raise UserError(
+            f"resources.cpus_per_worker: {cpus} for {resources.workers} "
+            f"worker{'s' * (resources.workers > 1)}, and this machine has {node.cpus:g}"
+        )
+    if gpus > node.gpus:
+        raise UserError(
+            f"resources.gpus_per_worker: {gpus:g} for {resources.workers} "
+            f"worker{'s' * (resources.workers > 1)}, and this machine has {node.gpus:g}"
+        )
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+def here(*, gpus: bool) -> Node:
+    """Return what this machine has.
 
+    Args:
+        gpus: whether to look for GPUs; it takes seconds.
+    """
+    if gpus:
+        import torch
 
-def _gpus() -> int:
-    import torch  # only where a GPU is asked for: it takes seconds
-
-    return torch.cuda.device_count()
+    return Node(len(os.sched_getaffinity(0)), torch.cuda.device_count() if gpus else 0)

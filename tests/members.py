@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from lab import optim, spec
 from lab.budget import Budget, Spent
 from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, UNK, Batch, Batches
+from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.objectives import masking as masks
 from lab.schedule import Schedule
@@ -469,8 +470,7 @@ class Run:
         """Yield the steps that are left."""
         batches = Batches(windows(30).astype(np.uint16), self.trial.batch, self.trial.seeds.order)
         yield from train(
-            self.objective,
-            batches,
+            Gradients(self.objective, batches, self.trial),
             self.optimizer,
             trial=self.trial,
             clock=ticking(),

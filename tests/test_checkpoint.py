@@ -41,9 +41,9 @@ class Stop:
     def __init__(self, after: int) -> None:
         self._left = after
 
-    def __call__(self) -> bool:
+    def __call__(self) -> spec.State:
         self._left -= 1
-        return self._left < 0
+        return "interrupted" if self._left < 0 else "running"
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def interrupted(work: Work, after: int) -> Outcome:
-    outcome = trial.run(work, stop=Stop(after))
+    outcome = trial.run(work, wish=Stop(after))
     assert outcome.state == "interrupted"
     return outcome
 

@@ -194,7 +194,7 @@ def test_samples_that_hit_the_original_count_as_original() -> None:
     words_BT = torch.where(batch.ids_BT >= FIRST_WORD, LIKELY, batch.ids_BT)
     lucky = Batch(words_BT, batch.example_B)
     unlucky_BT = fed(objective, lucky) == UNLIKELY
-    parts = objective(lucky, 0).parts
+    parts = objective.health(objective(lucky, 0).parts)
     rate = unlucky_BT.sum() / (words_BT != PAD).sum()
     torch.testing.assert_close(parts["health/replacement_rate"], rate)
     expected = rate * math.log1p(math.exp(2)) + (1 - rate) * math.log1p(math.exp(-2))
@@ -205,7 +205,7 @@ def test_generator_that_always_hits_leaves_nothing_to_find() -> None:
     objective, batch = made(), text()
     write_by(objective, torch.eye(VOCAB)[LIKELY])
     lucky = Batch(torch.where(batch.ids_BT >= FIRST_WORD, LIKELY, batch.ids_BT), batch.example_B)
-    parts = objective(lucky, 0).parts
+    parts = objective.health(objective(lucky, 0).parts)
     assert fed(objective, lucky).equal(lucky.ids_BT)
     assert parts["health/replacement_rate"] == parts["health/majority_loss"] == 0
     assert parts["health/generator_accuracy"] == 1
@@ -343,7 +343,7 @@ def test_majority_loss_is_the_entropy_of_the_replacement_rate(mask_prob: float) 
     rate = fake / (batch.ids_BT != PAD).sum().item()
     entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
     answer_always(objective, math.log(rate / (1 - rate)))
-    parts = objective(batch, 0).parts
+    parts = objective.health(objective(batch, 0).parts)
     assert parts["health/majority_loss"].item() == pytest.approx(entropy, abs=1e-6)
     # ... which is what a discriminator pays that knows the rate and nothing else.
     assert parts["train/discriminator_loss"].item() == pytest.approx(entropy, abs=1e-6)
@@ -353,7 +353,8 @@ def test_health_counts_what_its_names_say() -> None:
     objective, batch = made(), text()
     for logit, recall in ((1.0, 1.0), (-1.0, 0.0)):
         answer_always(objective, logit)
-        assert objective(batch, 0).parts["health/recall_replaced"] == recall
+        parts = objective.health(objective(batch, 0).parts)
+        assert parts["health/recall_replaced"] == recall
     masked = mask(batch, mask_prob=0.15, how="paper", seed=SEED, step=0)
     write_by(objective, LAW_V)
     right = (masked.labels_BK[masked.used_BK] == LIKELY).float().mean()
@@ -399,7 +400,8 @@ def fit(objective: Objective, steps: int) -> list[dict[str, float]]:
         loss.total.backward()
         optim.clip(objective, spec.Optim(clip=1.0))
         optimizer.step()
-        seen.append({name: value.item() for name, value in loss.parts.items()})
+        parts = objective.health(loss.parts)
+        seen.append({name: value.item() for name, value in parts.items()})
     return seen
 
 

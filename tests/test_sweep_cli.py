@@ -257,8 +257,11 @@ def test_more_cores_than_there_are_are_refused_before_anything_runs(
     cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(ROOT / "search_spaces" / "smoke.yaml")
-    assert main([file, "--set", "resources.cpus=9999"]) == 2
-    assert "resources.cpus: 9999, and this machine has" in capsys.readouterr().err
+    assert main([file, "--set", "resources.cpus_per_worker=9999"]) == 2
+    assert (
+        "resources.cpus_per_worker: 9999 for 1 worker, and this machine has"
+        in capsys.readouterr().err
+    )
     assert not (cwd / "runs").exists()
 
 

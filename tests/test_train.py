@@ -14,6 +14,7 @@ from lab import optim, spec
 from lab.budget import Budget, Spent
 from lab.data import CLS, FIRST_WORD, SEP, Batch, Batches
 from lab.flops import step_cost
+from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.schedule import Schedule
 from lab.train import Step, train
@@ -51,8 +52,8 @@ class Recorded(Batches):
         super().__init__(*given)
         self.asked: list[tuple[int, list[int]]] = []
 
-    def __getitem__(self, step: int) -> Batch:
-        batch = super().__getitem__(step)
+    def part(self, step: int, index: int, parts: int) -> Batch:
+        batch = super().part(step, index, parts)
         self.asked.append((step, batch.example_B.tolist()))
         return batch
 
@@ -69,8 +70,9 @@ class Run:
         self._second = second
 
     def steps(self, spent: Spent = Spent()) -> Iterator[Step]:  # noqa: B008 - frozen
-        parts = (self.objective, self.batches, self.optimizer)
-        for step in train(*parts, trial=self.trial, clock=ticking(self._second), spent=spent):
+        gradients = Gradients(self.objective, self.batches, self.trial)
+        clock = ticking(self._second)
+        for step in train(gradients, self.optimizer, trial=self.trial, clock=clock, spent=spent):
             self.rates.append([group["lr"] for group in self.optimizer.param_groups])
             yield step
 
@@ -112,7 +114,8 @@ def test_seconds_are_those_inside_the_step() -> None:
         return now[0]
 
     run = Run()
-    for step in train(run.objective, run.batches, run.optimizer, trial=TRIAL, clock=clock):
+    gradients = Gradients(run.objective, run.batches, TRIAL)
+    for step in train(gradients, run.optimizer, trial=TRIAL, clock=clock):
         now[0] += 100  # scoring, saving, reporting
         assert step.spent.seconds == pytest.approx(0.5 * step.spent.steps)
 

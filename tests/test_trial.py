@@ -56,8 +56,8 @@ def breaks(monkeypatch: pytest.MonkeyPatch, at: int, how: Callable[[Loss], Loss]
     """Let the objective's loss at step `at` and after be what `how` makes of it."""
     forward = Electra.forward
 
-    def broken(self: Electra, batch: Any, step: int, learns: Learns) -> Loss:
-        loss = forward(self, batch, step, learns)
+    def broken(self: Electra, batch: Any, step: int, learns: Learns, places: Any) -> Loss:
+        loss = forward(self, batch, step, learns, places)
         return how(loss) if step >= at else loss
 
     monkeypatch.setattr(Electra, "forward", broken)

@@ -18,6 +18,7 @@ from lab.model import initialise
 from lab.objectives.base import Loss, mean
 from lab.objectives.electra import Electra
 from lab.objectives.generator import Corrupted
+from lab.objectives.masking import Places
 from lab.turns import Learns
 
 
@@ -31,10 +32,16 @@ class Adversarial(Electra):
             self.baseline = nn.Linear(settings.generator.of(trial.encoder).hidden, 1)
             initialise(self.baseline, trial.encoder.init_std, trial.seeds.init)
 
-    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,
+        places: Places | None = None,
+    ) -> Loss:
         """Return the losses of the networks that learn; those that do not are frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.DISCRIMINATOR):
-            corrupted: Corrupted = self.generator(batch, step)
+            corrupted: Corrupted = self.generator(batch, step, places)
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.GENERATOR):
             detected_BT, found = self.find(corrupted, batch)
         total = torch.zeros((), device=batch.ids_BT.device)
@@ -51,7 +58,7 @@ class Adversarial(Electra):
         """Return the generator's loss: what is left of its likelihood, the game, the baseline."""
         if not self._share:
             return Loss(corrupted.loss.total, {})
-        masked = corrupted.masked
+        masked, slots = corrupted.masked, corrupted.places.slots
         detected_BK = detected_BT.gather(1, masked.slots_BK).float()
         replaced_BK = corrupted.replaced_BT.gather(1, masked.slots_BK)
         # log p of the right answer; the discriminator's loss, which is the reward, is its negative.
@@ -60,15 +67,16 @@ class Adversarial(Electra):
         advantage_BK = (F.logsigmoid(expected_BK) - right_BK).detach()
         law_BKV = corrupted.law_BKV.log_softmax(-1)
         written_BK = law_BKV.gather(-1, corrupted.sampled_BK[..., None])[..., 0]
-        game = mean(-written_BK * advantage_BK, masked.used_BK)
+        game = mean(-written_BK * advantage_BK, masked.used_BK, slots)
         baseline = mean(
             F.binary_cross_entropy_with_logits(expected_BK, right_BK.exp(), reduction="none"),
             masked.used_BK,
+            slots,
         )
         total = (1 - self._share) * corrupted.loss.total + self._share * game + baseline
         parts = {
-            "health/reward": mean(-right_BK, masked.used_BK),
-            "health/advantage": mean(advantage_BK, masked.used_BK),
+            "health/reward": mean(-right_BK, masked.used_BK, slots),
+            "health/advantage": mean(advantage_BK, masked.used_BK, slots),
             "health/baseline_loss": baseline.detach(),
         }
         return Loss(total, parts)

@@ -4,19 +4,22 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from lab.data import Batch
 from lab.model import Encoder
+from lab.objectives.masking import Masked, Places, count
 from lab.turns import Learns
 
 
 class Loss(NamedTuple):
     """What a step learns from and what it reports.
 
+    Both add up over the pieces of a step's batch, where each is given the places of all of it.
+
     Attributes:
         total: scalar, differentiable.
-        parts: detached scalars for the record, by the names they are logged under.
+        parts: detached scalars by name; `Objective.health` makes the record's figures of them.
     """
 
     total: Tensor
@@ -36,12 +39,36 @@ class Objective(nn.Module, ABC):
         """Make ready for a step in which `learns` learns; the loop calls it before each."""
 
     @abstractmethod
-    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Return the batch with the slots chosen that `step` is about."""
+
+    def places(self, batch: Batch, step: int) -> Places:
+        """Return what the means of a batch are taken over."""
+        return count(self.mask(batch, step), batch)
+
+    @abstractmethod
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,
+        places: Places | None = None,
+    ) -> Loss:
         """Return the loss of `batch`, whose gradient reaches the networks that learn.
 
         Chance depends on the objective's seed, the examples and `step` alone; evaluation mode
         and a repeated call change nothing.
+
+        Args:
+            batch: the step's, or a piece of it.
+            step: which optimizer step.
+            learns: whose turn it is.
+            places: of the step's whole batch, where this is a piece of it (trap 7).
         """
+
+    def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the figures to record of a step, from its parts, added up over all pieces."""
+        return parts
 
     @abstractmethod
     def networks(self) -> dict[str, list[nn.Parameter]]:
@@ -58,35 +85,25 @@ class Detector(Objective):
     def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
         """Return logits, shape (B, T); positive means replaced."""
 
-
-def mean(value: Tensor, where: Tensor) -> Tensor:
-    """Return the mean of `value` over the true places of `where`, sum over sum; 0 over none.
-
-    Among W workers it is the worker's part of the mean over all of them, times W: what
-    data-parallel training averages is then the mean of the global batch, whoever holds how many
-    places (trap 7).
-    """
-    return (value * where).sum() / _places(where)
-
-
-def share(part: Tensor, whole: Tensor) -> Tensor:
-    """Return how much of `whole` is `part`, of all workers together; 0 of none."""
-    return _of_all(part.sum()) / _of_all(whole.sum()).clamp(min=1)
+    def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parts with the majority's loss, and recall in place of what was found."""
+        parts = dict(parts)
+        replaced, found = parts.pop(REPLACED, None), parts.pop(FOUND, None)
+        if replaced is None or found is None:  # a turn in which nothing is detected
+            return parts
+        return parts | {
+            "health/majority_loss": entropy(replaced),
+            "health/recall_replaced": torch.where(replaced > 0, found / replaced, 0.0),
+        }
 
 
-def _places(where: Tensor) -> Tensor:
-    return _of_all(where.sum()).clamp(min=1) / _workers()
+# Shares of the scored places: what was replaced, and what of it was found.
+REPLACED, FOUND = "replaced", "found"
 
 
-def _of_all(count: Tensor) -> Tensor:
-    if _workers() > 1:
-        distributed.all_reduce(count)
-    return count
-
-
-def _workers() -> int:
-    alone = not (distributed.is_available() and distributed.is_initialized())
-    return 1 if alone else distributed.get_world_size()
+def mean(value: Tensor, where: Tensor, places: Tensor) -> Tensor:
+    """Return the sum of `value` over the true places of `where`, over `places`; 0 over none."""
+    return (value * where).sum() / places.clamp(min=1)
 
 
 def entropy(share: Tensor) -> Tensor:

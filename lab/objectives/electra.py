@@ -12,7 +12,7 @@ from lab.objectives import sharing
 from lab.objectives.base import Detector, Loss
 from lab.objectives.detection import detection_loss
 from lab.objectives.generator import Corrupted, Generator
-from lab.objectives.masking import chosen
+from lab.objectives.masking import Masked, Places, chosen
 from lab.turns import Learns
 
 
@@ -39,9 +39,20 @@ class Electra(Detector):
         self._gen_weight, self._disc_weight = settings.gen_weight, settings.disc_weight
         self._everywhere = not isinstance(settings, spec.Electra15)
 
-    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:  # noqa: ARG002
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Return the batch as the generator sees it."""
+        masked: Masked = self.generator.mask(batch, step)
+        return masked
+
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,  # noqa: ARG002
+        places: Places | None = None,
+    ) -> Loss:
         """Return both losses on one masking and one sample of it."""
-        corrupted: Corrupted = self.generator(batch, step)
+        corrupted: Corrupted = self.generator(batch, step, places)
         _, found = self.find(corrupted, batch)
         total = self._gen_weight * corrupted.loss.total + self._disc_weight * found.total
         parts = {"train/loss": total.detach()} | corrupted.loss.parts | found.parts
@@ -51,8 +62,13 @@ class Electra(Detector):
         """Return the discriminator's logits, shape (B, T), and its loss."""
         text_BT = batch.ids_BT != PAD
         detected_BT = self.detect(corrupted.ids_BT, text_BT)
-        scored_BT = text_BT if self._everywhere else chosen(corrupted.masked)
-        return detected_BT, detection_loss(detected_BT, corrupted.replaced_BT, text_BT, scored_BT)
+        return detected_BT, detection_loss(
+            detected_BT,
+            corrupted.replaced_BT,
+            text_BT,
+            corrupted.places,
+            None if self._everywhere else chosen(corrupted.masked),
+        )
 
     def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
         """Return the discriminator's logits, shape (B, T)."""

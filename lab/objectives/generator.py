@@ -13,7 +13,7 @@ from lab import spec
 from lab.data import PAD, Batch
 from lab.model import Encoder, VocabularyHead, at_slots
 from lab.objectives.base import Loss, mean
-from lab.objectives.masking import Masked, mask, written
+from lab.objectives.masking import Masked, Places, count, mask, written
 from lab.objectives.sampling import law, sample
 
 
@@ -28,6 +28,7 @@ class Corrupted(NamedTuple):
         law_BKV: logits of the distribution they were drawn from, differentiable.
         hidden_BKh: the generator's last layer at the slots.
         loss: the generator's own, at the used slots.
+        places: of the step's whole batch.
     """
 
     ids_BT: Tensor
@@ -37,6 +38,7 @@ class Corrupted(NamedTuple):
     law_BKV: Tensor
     hidden_BKh: Tensor
     loss: Loss
+    places: Places
 
 
 class Generator(nn.Module):
@@ -64,10 +66,11 @@ class Generator(nn.Module):
         self._masking, self._sampling, self._seed = masking, sampling, trial.seeds.mask
         self._samples_apart = shape.dropout > 0 and not sampling.dropout
 
-    def forward(self, batch: Batch, step: int) -> Corrupted:
+    def forward(self, batch: Batch, step: int, places: Places | None = None) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
         seed, text_BT = self._seed, batch.ids_BT != PAD
-        masked = self._mask(batch, step)
+        masked = self.mask(batch, step)
+        places = places or count(masked, batch)
         hidden_BKh, logits_BKV = self.predict(masked, text_BT)
         law_BKV = law(
             self._without_dropout(masked, text_BT) if self._samples_apart else logits_BKV,
@@ -83,20 +86,23 @@ class Generator(nn.Module):
             sampled_BK=sampled_BK,
             law_BKV=law_BKV,
             hidden_BKh=hidden_BKh,
-            loss=generator_loss(logits_BKV, masked),
+            loss=generator_loss(logits_BKV, masked, places),
+            places=places,
         )
 
-    def learn(self, batch: Batch, step: int) -> Loss:
+    def learn(self, batch: Batch, step: int, places: Places | None = None) -> Loss:
         """Mask and predict alone, for who does not need the samples."""
-        masked = self._mask(batch, step)
-        return generator_loss(self.predict(masked, batch.ids_BT != PAD)[1], masked)
+        masked = self.mask(batch, step)
+        logits_BKV = self.predict(masked, batch.ids_BT != PAD)[1]
+        return generator_loss(logits_BKV, masked, places or count(masked, batch))
 
     def predict(self, masked: Masked, text_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden states (B, K, h) and logits (B, K, V) at the slots only (trap 5)."""
         hidden_BKh = at_slots(self.encoder(masked.ids_BT, text_BT), masked.slots_BK)
         return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
 
-    def _mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Choose slots and mask them."""
         how = self._masking
         return mask(batch, mask_prob=how.mask_prob, how=how.masking, seed=self._seed, step=step)
 
@@ -109,14 +115,15 @@ class Generator(nn.Module):
         return logits_BKV
 
 
-def generator_loss(logits_BKV: Tensor, masked: Masked) -> Loss:
+def generator_loss(logits_BKV: Tensor, masked: Masked, places: Places) -> Loss:
     """Return the cross-entropy over the used slots, in fp32, and how often the best is right."""
-    loss = mean(cross_entropy(logits_BKV, masked.labels_BK), masked.used_BK)
+    errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
+    loss = mean(errors_BK, masked.used_BK, places.slots)
     with torch.no_grad():
         right_BK = logits_BKV.argmax(-1) == masked.labels_BK
         parts = {
             "train/generator_loss": loss.detach(),
-            "health/generator_accuracy": mean(right_BK.float(), masked.used_BK),
+            "health/generator_accuracy": mean(right_BK.float(), masked.used_BK, places.slots),
         }
     return Loss(loss, parts)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lab import noise
-from lab.data import FIRST_WORD, MASK, UNK, Batch
+from lab.data import FIRST_WORD, MASK, PAD, UNK, Batch
 from lab.flops import masked_slots
 
 _KEPT = 0.15  # pretrain_helpers.py: a chosen slot becomes [MASK] with probability .85
@@ -29,6 +29,29 @@ class Masked(NamedTuple):
     slots_BK: Tensor
     used_BK: Tensor
     labels_BK: Tensor
+
+
+class Places(NamedTuple):
+    """How many places the means of a step are taken over, all pieces of its batch together.
+
+    Attributes:
+        slots: used slots; a position that was drawn twice counts twice.
+        chosen: positions that are used slots.
+        text: positions that are no padding.
+    """
+
+    slots: Tensor
+    chosen: Tensor
+    text: Tensor
+
+
+def count(masked: Masked, batch: Batch) -> Places:
+    """Return the places of one batch."""
+    return Places(
+        slots=masked.used_BK.sum(),
+        chosen=chosen(masked).sum(),
+        text=(batch.ids_BT != PAD).sum(),
+    )
 
 
 def mask(

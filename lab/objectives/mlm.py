@@ -7,7 +7,7 @@ from lab.data import PAD, Batch
 from lab.model import Encoder, VocabularyHead, at_slots, initialise
 from lab.objectives.base import Loss, Objective, mean
 from lab.objectives.generator import cross_entropy
-from lab.objectives.masking import Masked, as_bert, mask
+from lab.objectives.masking import Masked, Places, as_bert, count, mask
 from lab.turns import Learns
 
 
@@ -22,11 +22,19 @@ class Mlm(Objective):
         self.vocabulary.start_at(counts_V)
         self._settings, self._seed, self._vocab = settings, trial.seeds.mask, trial.data.vocab
 
-    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:  # noqa: ARG002
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,  # noqa: ARG002
+        places: Places | None = None,
+    ) -> Loss:
         """Return the mean cross-entropy over the used slots."""
-        masked = self._mask(batch, step)
+        masked = self.mask(batch, step)
+        places = places or count(masked, batch)
         logits_BKV = self.predict(masked.ids_BT, masked.slots_BK, batch.ids_BT != PAD)
-        loss = mean(cross_entropy(logits_BKV, masked.labels_BK), masked.used_BK)
+        errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
+        loss = mean(errors_BK, masked.used_BK, places.slots)
         return Loss(loss, {"train/loss": loss.detach(), "train/mlm_loss": loss.detach()})
 
     def predict(self, ids_BT: Tensor, slots_BK: Tensor, text_BT: Tensor) -> Tensor:
@@ -39,7 +47,8 @@ class Mlm(Objective):
         """Return the only network there is."""
         return {"encoder": [*self.encoder.parameters(), *self.vocabulary.parameters()]}
 
-    def _mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Choose slots and write there what the model sees."""
         how, share, seed = self._settings.masking, self._settings.mask_prob, self._seed
         if how != "bert":
             return mask(batch, mask_prob=share, how=how, seed=seed, step=step)

@@ -15,6 +15,7 @@ from lab.model import VocabularyHead, at_slots, initialise
 from lab.objectives import sharing
 from lab.objectives.base import Loss, Objective, mean
 from lab.objectives.generator import Corrupted, Generator, cross_entropy
+from lab.objectives.masking import Masked, Places
 from lab.turns import Learns
 
 
@@ -37,16 +38,29 @@ class Predictor(Objective):
         self.generator.vocabulary.start_at(counts_V)
         self._gen_weight, self._mlm_weight = settings.gen_weight, settings.mlm_weight
 
-    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:  # noqa: ARG002
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Return the batch as the generator sees it."""
+        masked: Masked = self.generator.mask(batch, step)
+        return masked
+
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,  # noqa: ARG002
+        places: Places | None = None,
+    ) -> Loss:
         """Return both losses on one masking and one sample of it."""
-        corrupted: Corrupted = self.generator(batch, step)
+        corrupted: Corrupted = self.generator(batch, step, places)
         text_BT = batch.ids_BT != PAD
         told = self.tell(self.encoder(corrupted.ids_BT, text_BT), corrupted, batch)
         total = self._gen_weight * corrupted.loss.total + self._mlm_weight * told.total
         parts = {
             "train/loss": total.detach(),
             "train/mlm_loss": told.total.detach(),
-            "health/replacement_rate": mean(corrupted.replaced_BT.float(), text_BT),
+            "health/replacement_rate": mean(
+                corrupted.replaced_BT.float(), text_BT, corrupted.places.text
+            ),
         }
         return Loss(total, parts | corrupted.loss.parts | told.parts)
 
@@ -68,7 +82,8 @@ class ReplaceMlm(Predictor):
         masked = corrupted.masked
         hidden_BKh = at_slots(hidden_BTh, masked.slots_BK)
         logits_BKV = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
-        return Loss(mean(cross_entropy(logits_BKV, masked.labels_BK), masked.used_BK), {})
+        errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
+        return Loss(mean(errors_BK, masked.used_BK, corrupted.places.slots), {})
 
 
 class AllTokensMlm(Predictor):
@@ -89,7 +104,7 @@ class AllTokensMlm(Predictor):
         guessed_BT = F.logsigmoid(-gate_BT) - cross_entropy(logits_BTV, batch.ids_BT)
         copied_BT = torch.logaddexp(F.logsigmoid(gate_BT), guessed_BT)
         errors_BT = -torch.where(corrupted.replaced_BT, guessed_BT, copied_BT)
-        text_BT = batch.ids_BT != PAD
+        text_BT, text = batch.ids_BT != PAD, corrupted.places.text
         with torch.no_grad():
-            parts = {"health/copy_gate": mean(gate_BT.sigmoid(), text_BT)}
-        return Loss(mean(errors_BT, text_BT), parts)
+            parts = {"health/copy_gate": mean(gate_BT.sigmoid(), text_BT, text)}
+        return Loss(mean(errors_BT, text_BT, text), parts)

@@ -7,7 +7,7 @@ from lab.data import PAD, Batch
 from lab.model import DetectionHead, Encoder, initialise
 from lab.objectives.base import Detector, Loss
 from lab.objectives.detection import detection_loss
-from lab.objectives.masking import mask, written
+from lab.objectives.masking import Masked, Places, count, mask, written
 from lab.objectives.sampling import cumulated, sample_words
 from lab.turns import Learns
 
@@ -25,15 +25,29 @@ class Random(Detector):
         initialise(self, trial.encoder.init_std, trial.seeds.init)
         self._settings, self._seed = settings, trial.seeds.mask
 
-    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:  # noqa: ARG002
-        """Return the discriminator's loss, at every token."""
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Choose slots; what is written there is words, not masks."""
         how, share, seed = self._settings.masking, self._settings.mask_prob, self._seed
+        return mask(batch, mask_prob=share, how=how, seed=seed, step=step)
+
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,  # noqa: ARG002
+        places: Places | None = None,
+    ) -> Loss:
+        """Return the discriminator's loss, at every token."""
         text_BT = batch.ids_BT != PAD
-        masked = mask(batch, mask_prob=share, how=how, seed=seed, step=step)
-        words_BK = sample_words(self.cumulated_V, masked.slots_BK, batch, seed=seed, step=step)
+        masked = self.mask(batch, step)
+        words_BK = sample_words(
+            self.cumulated_V, masked.slots_BK, batch, seed=self._seed, step=step
+        )
         ids_BT = written(batch, masked, words_BK)
         detected_BT = self.detect(ids_BT, text_BT)
-        loss = detection_loss(detected_BT, ids_BT != batch.ids_BT, text_BT, text_BT)
+        loss = detection_loss(
+            detected_BT, ids_BT != batch.ids_BT, text_BT, places or count(masked, batch)
+        )
         return Loss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
 
     def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from lab.model import DetectionHead, Encoder, initialise
 from lab.objectives.base import Detector, Loss
 from lab.objectives.detection import detection_loss
 from lab.objectives.generator import Corrupted, Generator
+from lab.objectives.masking import Masked, Places
 from lab.turns import Learns
 
 
@@ -41,16 +42,27 @@ class TwoStage(Detector):
             self.encoder.load_state_dict(self.generator.encoder.state_dict())
             self.switched.fill_(True)
 
-    def forward(self, batch: Batch, step: int, learns: Learns = Learns.ALL) -> Loss:
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Return the batch as the generator sees it."""
+        masked: Masked = self.generator.mask(batch, step)
+        return masked
+
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,
+        places: Places | None = None,
+    ) -> Loss:
         """Return the loss of the network that learns."""
         if learns is Learns.GENERATOR:
-            loss = self.generator.learn(batch, step)
+            loss = self.generator.learn(batch, step, places)
             return Loss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():
-            corrupted: Corrupted = self.generator(batch, step)
+            corrupted: Corrupted = self.generator(batch, step, places)
         text_BT = batch.ids_BT != PAD
         detected_BT = self.detect(corrupted.ids_BT, text_BT)
-        found = detection_loss(detected_BT, corrupted.replaced_BT, text_BT, text_BT)
+        found = detection_loss(detected_BT, corrupted.replaced_BT, text_BT, corrupted.places)
         parts = corrupted.loss.parts | found.parts
         return Loss(found.total, parts | {"train/loss": found.total.detach()})
 

@@ -1,0 +1,32 @@
+"""When a run is lost: it has learned less than nothing."""
+
+import math
+
+from lab import record
+from lab.spec import Row
+
+_FAR = math.log(2)  # nats; what a coin costs more than who knows the answer
+
+
+def reason(row: Row, vocab: int) -> str | None:
+    """Return why a run that has come to this point has diverged; None where it has not.
+
+    A number that is none, or a mean loss since the last point that is further than a coin's above
+    that of knowing nothing: for detection the majority's answer at the rate of replacement (trap
+    8), for prediction all words alike. An untrained network is below both lines.
+
+    Args:
+        row: a scored point.
+        vocab: words there are.
+    """
+    step = f"at step {row['spent/steps']:.0f}"
+    if (name := record.not_finite(row)) is not None:
+        return f"{name} is not finite {step}"
+    lines = {
+        "train/discriminator_loss": row.get("health/majority_loss", math.inf),
+        "train/mlm_loss": math.log(vocab),
+    }
+    for name, line in lines.items():
+        if (loss := row.get(name, -math.inf)) > line + _FAR:
+            return f"{name} is {loss:.3g} {step}, and knowing nothing costs {line:.3g}"
+    return None

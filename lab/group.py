@@ -1,0 +1,112 @@
+"""One trial by many workers: Ray Train sets up torch's process group, one process a worker.
+
+Ray Tune never stops such a trial: its workers would be left behind with what they hold. Whoever
+wants it stopped asks the first worker, which tells the others.
+"""
+
+import os
+import tempfile
+from pathlib import Path as File
+from typing import Any
+
+from ray import train
+from ray.train.backend import Backend, BackendConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from lab import record
+from lab.work import Wishes, Work
+
+RESTARTS = 2  # of a group of which a process died; its trial goes on from its checkpoint
+
+
+def carry_out(config: dict[str, Any]) -> None:
+    """Run one trial from a Tune actor, which only drives its workers."""
+    work: Work = config["work"]
+    resources = work.resources
+    gpus = resources.gpus_per_worker
+    backend = "nccl" if gpus else "gloo"
+    try:
+        TorchTrainer(
+            _worker,
+            train_loop_config=config,
+            torch_config=(TorchConfig if config["joined"] else _OnOneMachine)(backend=backend),
+            scaling_config=train.ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=bool(gpus),
+                resources_per_worker={"CPU": resources.cpus_per_worker}
+                | ({"GPU": gpus} if gpus else {}),
+            ),
+            run_config=train.RunConfig(
+                name=f"train-{work.folder.name}",
+                storage_path=config["storage"],
+                callbacks=[TuneReportCallback()],
+                failure_config=train.FailureConfig(max_failures=RESTARTS),
+            ),
+        ).fit()
+    except train.TrainingFailedError:
+        if record.read(work.folder) is None:  # else the first worker could say why
+            raise
+
+
+def _worker(config: dict[str, Any]) -> None:
+    import torch
+
+    from lab import trial
+    from lab.workers import Group
+
+    work: Work = config["work"]
+    torch.set_num_threads(work.resources.cpus_per_worker)
+    workers, device = Group(), str(train.torch.get_device())
+
+    def report(row: dict[str, float]) -> None:
+        train.report({"step": row["spent/steps"]})
+
+    if workers.rank:
+        trial.follow(work, device=device, workers=workers, report=report)
+        return
+    wishes = Wishes(config["stop_file"], work.folder)
+    outcome = trial.run(work, device=device, workers=workers, report=report, wish=wishes)
+    if outcome.state == "failed":  # the others wait for this one
+        raise RuntimeError(outcome.reason)
+
+
+class _OnOneMachine(TorchConfig):
+    """torch's process group, met by way of a file: its usual store listens on all addresses."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """Return who sets the group up."""
+        return _ByFile
+
+
+class _ByFile(Backend):
+    share_cuda_visible_devices = True  # as Ray's own for torch: GPUs reach each other
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Let all workers meet."""
+        meeting = tempfile.mkdtemp(prefix="lab-meeting-")
+        count = len(worker_group)
+        for future in [
+            worker_group.execute_single_async(
+                rank, _meet, backend_config.backend, f"{meeting}/store", rank, count
+            )
+            for rank in range(count)
+        ]:
+            import ray
+
+            ray.get(future)
+
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        """Nothing is left to do: the workers end."""
+
+
+def _meet(backend: str, meeting: str, rank: int, count: int) -> None:
+    from torch import distributed
+
+    os.environ["LOCAL_RANK"] = str(rank)
+    distributed.init_process_group(
+        backend, init_method=f"file://{meeting}", rank=rank, world_size=count
+    )
+    if rank == 0:  # all have met
+        File(meeting).parent.joinpath("met").touch()
