@@ -35,11 +35,12 @@ class Cluster:
 
     Attributes:
         slots: trials that it serves at once.
-        joined: whether it was there before, and may have many machines.
+        scratch: folder of this machine that goes when Ray does; None where Ray was there before
+            and may have many machines.
     """
 
     slots: int
-    joined: bool
+    scratch: str | None
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def _here(resources: Resources) -> Iterator[Cluster]:
             _temp_dir=scratch,
             **_QUIET,
         )
-        yield Cluster(slots=count, joined=False)
+        yield Cluster(slots=count, scratch=scratch)
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -98,6 +99,6 @@ def _joined(resources: Resources, address: str) -> Iterator[Cluster]:
                 f"{resources.cpus_per_worker} CPUs and {resources.gpus_per_worker:g} GPUs on "
                 f"{len(nodes)} nodes: {', '.join(f'{n.cpus:g} + {n.gpus:g}' for n in nodes)}"
             )
-        yield Cluster(slots=count, joined=True)
+        yield Cluster(slots=count, scratch=None)
     finally:
         ray.shutdown()

@@ -4,13 +4,13 @@ Ray Tune never stops such a trial: its workers would be left behind with what th
 wants it stopped asks the first worker, which tells the others.
 """
 
-import os
-import tempfile
-from pathlib import Path as File
+import uuid
+from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray import train
-from ray.train.backend import Backend, BackendConfig
+from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -25,12 +25,13 @@ def carry_out(config: dict[str, Any]) -> None:
     work: Work = config["work"]
     resources = work.resources
     gpus = resources.gpus_per_worker
-    backend = "nccl" if gpus else "gloo"
+    backend, scratch = "nccl" if gpus else "gloo", config["scratch"]
+    meets = TorchConfig(backend) if scratch is None else _OnOneMachine(backend, folder=scratch)
     try:
         TorchTrainer(
             _worker,
             train_loop_config=config,
-            torch_config=(TorchConfig if config["joined"] else _OnOneMachine)(backend=backend),
+            torch_config=meets,
             scaling_config=train.ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=bool(gpus),
@@ -71,8 +72,15 @@ def _worker(config: dict[str, Any]) -> None:
         raise RuntimeError(outcome.reason)
 
 
+@dataclass
 class _OnOneMachine(TorchConfig):
-    """torch's process group, met by way of a file: its usual store listens on all addresses."""
+    """torch's process group, met by way of a file: its usual store listens on all addresses.
+
+    Attributes:
+        folder: where the file is.
+    """
+
+    folder: str = ""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -83,30 +91,23 @@ class _OnOneMachine(TorchConfig):
 class _ByFile(Backend):
     share_cuda_visible_devices = True  # as Ray's own for torch: GPUs reach each other
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """Let all workers meet."""
-        meeting = tempfile.mkdtemp(prefix="lab-meeting-")
+    def on_start(self, worker_group: Any, backend_config: _OnOneMachine) -> None:
+        """Let all workers meet, in a file of their own each time."""
+        file = f"{backend_config.folder}/workers-{uuid.uuid4().hex}"
         count = len(worker_group)
-        for future in [
-            worker_group.execute_single_async(
-                rank, _meet, backend_config.backend, f"{meeting}/store", rank, count
-            )
-            for rank in range(count)
-        ]:
-            import ray
-
-            ray.get(future)
-
-    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Nothing is left to do: the workers end."""
+        ray.get(
+            [
+                worker_group.execute_single_async(
+                    rank, _meet, backend_config.backend, file, rank, count
+                )
+                for rank in range(count)
+            ]
+        )
 
 
-def _meet(backend: str, meeting: str, rank: int, count: int) -> None:
+def _meet(backend: str, file: str, rank: int, count: int) -> None:
     from torch import distributed
 
-    os.environ["LOCAL_RANK"] = str(rank)
     distributed.init_process_group(
-        backend, init_method=f"file://{meeting}", rank=rank, world_size=count
+        backend, init_method=f"file://{file}", rank=rank, world_size=count
     )
-    if rank == 0:  # all have met
-        File(meeting).parent.joinpath("met").touch()

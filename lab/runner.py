@@ -37,7 +37,7 @@ def run(
     """
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # Ray has put its own there
     works: dict[str, Work] = {}
-    settings = {"joined": cluster.joined, "storage": storage}
+    settings = {"scratch": cluster.scratch, "storage": storage}
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     tune.Tuner(
         tune.with_resources(carry_out, bundle if resources.workers == 1 else _DRIVES),
