@@ -15,6 +15,7 @@ from pathlib import Path as File
 
 from lab import corruption, data, live, provenance, record, space, twins
 from lab.ledger import Ledger
+from lab.mirror import Mirror
 from lab.search import Search
 from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
 from lab.store import Store
@@ -29,12 +30,16 @@ class Site:
     """Where a sweep runs and what it leaves where.
 
     Attributes:
-        storage: absolute folder of records and caches, seen by all machines of a cluster.
+        storage: absolute folder of records and caches.
+        mirror: what keeps it equal to the storage that all machines see.
+        ray: address of the folder for what Ray itself writes.
         address: of a Ray cluster to join; None starts Ray here.
         fresh: whether what has ended before is run again.
     """
 
     storage: File
+    mirror: Mirror
+    ray: str
     address: str | None = None
     fresh: bool = False
 
@@ -50,7 +55,8 @@ class Driver:
 
     def __init__(self, experiment: Experiment, site: Site, store: Store) -> None:
         self._experiment, self._site, self._store = experiment, site, store
-        self._storage = site.storage
+        self._storage, self._mirror = site.storage, site.mirror
+        self._mirror.pull(self._storage / "searches")
         self._search = Search(
             experiment,
             f"sqlite:///{self._storage}/optuna.db",
@@ -96,6 +102,7 @@ class Driver:
         finally:
             self._interrupt()
             self.stop_file.unlink(missing_ok=True)
+            self._mirror.push(self.stop_file)
             self._store.close(state, measures)
 
     def _carry_out(self, began: float) -> dict[str, float]:
@@ -111,7 +118,7 @@ class Driver:
                     self,
                     resources,
                     opened,
-                    str(self._storage / "ray"),
+                    self._site.ray,
                     runner.alone if resources.workers == 1 else group.carry_out,
                 )
             wall = time.monotonic() - ready
@@ -130,29 +137,31 @@ class Driver:
         if self.stop_file.exists():
             return None
         while (job := self._search.ask()) is not None:
-            work, lineage = self._work(job)
+            work = self._work(job)
+            self._fetch(work.folder)
             outcome = record.read(work.folder)
             if outcome is not None and self._settles(work.folder, outcome):
                 self._end(job, work.folder, outcome)
             elif work.folder in self._out:  # two settings that came out the same: run once
                 self._out[work.folder].append(job)
             else:
-                self._hand_out(job, work, lineage)
+                self._hand_out(job, work)
                 return work
         return None
 
-    def _work(self, job: Job) -> tuple[Work, str]:
+    def _work(self, job: Job) -> Work:
         text, held_out = self._prepared(job.trial.data)
         texts = content_hash([text.name, held_out.name])
-        work = Work(
+        return Work(
             trial=job.trial,
             folder=self._storage / "trials" / job.trial.fingerprint(texts),
             text=text,
             held_out=held_out,
             metric=self._experiment.metric,
             resources=self._experiment.resources,
+            lineage=job.trial.lineage(texts),
+            mirror=self._mirror,
         )
-        return work, job.trial.lineage(texts)
 
     def _settles(self, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome stands, and the trial need not run."""
@@ -160,14 +169,17 @@ class Driver:
             return False
         return outcome.state in self._settled
 
-    def _hand_out(self, job: Job, work: Work, lineage: str) -> None:
+    def _hand_out(self, job: Job, work: Work) -> None:
         if self._site.fresh:
             record.forget(work.folder)
+            self._mirror.push(work.folder)
+        self._mirror.push(self._storage / "searches")
         earlier = record.last(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
-        record.queue(work.folder, work.trial, lineage)
+        record.queue(work.folder, work.trial, work.lineage)
         if not self._site.fresh:
-            twins.take_over(work.folder, work.trial, lineage)
+            twins.take_over(work)
+        self._mirror.push(record.stop_file(work.folder))
         self._out[work.folder] = [job]
         self._ledger.note(job, work.folder, fresh=self._site.fresh)
         self._board.start(job)
@@ -180,25 +192,29 @@ class Driver:
 
     def began(self, work: Work) -> None:
         """Record that a trial has its slot."""
+        self._fetch(work.folder)
         for job in self._out[work.folder]:
             self._ledger.note(job, work.folder)
 
     def scored(self, work: Work) -> None:
         """Log the points that a running trial has added to its record, and end it if it lags."""
+        self._fetch(work.folder)
         rows = record.curve(work.folder)
         if not rows:
             return
         for job in self._out[work.folder]:
             self._ledger.note(job, work.folder)
             if self._search.lags(job, rows):
-                record.ask_to_stop(work.folder)
+                record.stop_file(work.folder).touch()
+                self._mirror.push(record.stop_file(work.folder))
         self._board.row(self._out[work.folder][0], rows[-1])
 
     def ended(self, work: Work, error: str | None) -> None:
         """Record how a trial ended."""
+        self._fetch(work.folder)
         outcome = record.read(work.folder)
         if outcome is None:
-            outcome = _cut_off("failed", error or "it left no outcome", work.folder)
+            outcome = self._cut_off("failed", error or "it left no outcome", work.folder)
         self._done.add(work.folder)
         self._busy += max(0.0, outcome.busy - self._before.pop(work.folder))
         for job in self._out.pop(work.folder):
@@ -226,6 +242,7 @@ class Driver:
             if self.stop_file.exists():
                 raise KeyboardInterrupt
             self.stop_file.touch()
+            self._mirror.push(self.stop_file)
             self._view.changed("stopping: running trials save their state; Ctrl-C again stops now")
 
         before = signal.signal(signal.SIGINT, asked)
@@ -238,7 +255,7 @@ class Driver:
         """Say of the trials that were running when the sweep was stopped that they are not."""
         for folder, jobs in self._out.items():
             if record.read(folder) is None:
-                _cut_off("interrupted", "stopped by hand", folder)
+                self._cut_off("interrupted", "stopped by hand", folder)
             for job in jobs:
                 self._ledger.note(job, folder)
         self._out.clear()
@@ -271,20 +288,28 @@ class Driver:
                     said = share
                     print(f"frozen masked language model: {share:.0%}", flush=True)
 
-            self._texts[settings] = text, corruption.prepare(corpus, settings, cache, progress)
+            held_out = corruption.prepare(corpus, settings, cache, progress)
+            self._texts[settings] = text, held_out
+            for made in (text, held_out):
+                self._mirror.push(made)
         return self._texts[settings]
 
+    def _fetch(self, folder: File) -> None:
+        """See a record as it stands, its checkpoints left where they are."""
+        self._mirror.pull(folder, *record.SMALL)
 
-def _cut_off(state: State, reason: str, folder: File) -> Outcome:
-    """Record the end of a trial that could not do so itself."""
-    earlier = record.last(folder)
-    outcome = Outcome(
-        state=state,
-        reason=reason,
-        rows=record.curve(folder),
-        began=time.time(),
-        seconds=earlier.seconds if earlier else 0.0,
-        busy=earlier.busy if earlier else 0.0,
-    )
-    record.end(folder, outcome)
-    return outcome
+    def _cut_off(self, state: State, reason: str, folder: File) -> Outcome:
+        """Record the end of a trial that could not do so itself."""
+        earlier = record.last(folder)
+        outcome = Outcome(
+            state=state,
+            reason=reason,
+            rows=record.curve(folder),
+            began=time.time(),
+            seconds=earlier.seconds if earlier else 0.0,
+            busy=earlier.busy if earlier else 0.0,
+        )
+        record.end(folder, outcome)
+        for name in ("outcome.json", "state"):
+            self._mirror.push(folder / name)
+        return outcome

@@ -4,6 +4,7 @@ Ray Tune never stops such a trial: its workers would be left behind with what th
 wants it stopped asks the first worker, which tells the others.
 """
 
+import os
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +57,10 @@ def _worker(config: dict[str, Any]) -> None:
     from lab import trial
     from lab.workers import Group
 
-    work: Work = config["work"]
-    torch.set_num_threads(work.resources.cpus_per_worker)
     workers, device = Group(), str(train.torch.get_device())
+    asked: Work = config["work"]
+    work = asked.brought(f"worker-{workers.rank}-{os.getpid()}")
+    torch.set_num_threads(work.resources.cpus_per_worker)
 
     def report(row: dict[str, float]) -> None:
         train.report({"step": row["spent/steps"]})
@@ -66,7 +68,7 @@ def _worker(config: dict[str, Any]) -> None:
     if workers.rank:
         trial.follow(work, device=device, workers=workers, report=report)
         return
-    wishes = Wishes(config["stop_file"], work.folder)
+    wishes = Wishes(asked, work, config["stop_file"])
     outcome = trial.run(work, device=device, workers=workers, report=report, wish=wishes)
     if outcome.state == "failed":  # the others wait for this one
         raise RuntimeError(outcome.reason)

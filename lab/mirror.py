@@ -6,7 +6,7 @@ goes on and pushes what it wrote. Who only reads needs a local root of its own: 
 remote's file over a newer one that has not been pushed yet.
 
 One rule makes a push that was cut off harmless: what says that the rest is whole goes up last and
-is deleted first. That is a record's `outcome.json`, and `.whole`, which stands in a remote folder
+is deleted first. That is a record's `state`, and `.whole`, which stands in a remote folder
 since its first push was complete; a folder without it is not there.
 """
 
@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from lab.errors import UserError
 
-_OUTCOME, _WHOLE = "outcome.json", ".whole"
+_LAST, _WHOLE = "state", ".whole"
 _SMALL = 2**20  # bytes; files up to this size are compared by content
 _OBJECTS = ("s3", "gcs", "abfs")  # need no folders, and show a file only once it is whole
 _TELLING = {"endpoint_override", "scheme", "region"}  # parameters of a URI that are no secrets
@@ -41,7 +41,20 @@ class Mirror(ABC):
     """Keeps local places, which are files or folders, equal to their remote ones.
 
     What has `partial` in its name is being written, and stays where it is.
+
+    Attributes:
+        pause: seconds to leave between two looks at a place that another writes.
     """
+
+    pause: float
+
+    @abstractmethod
+    def apart(self, name: str) -> "Mirror":
+        """Return a mirror of the same storage whose local folder no other process writes to."""
+
+    @abstractmethod
+    def place(self, place: File, of: "Mirror") -> File:
+        """Return where this one has a place of another mirror of the same storage."""
 
     @abstractmethod
     def push(self, place: File) -> None:
@@ -70,6 +83,16 @@ class Mirror(ABC):
 class Nowhere(Mirror):
     """The storage is a folder that all machines see."""
 
+    pause = 1.0
+
+    def apart(self, name: str) -> Mirror:  # noqa: ARG002
+        """Return itself: processes write to folders of their own in it."""
+        return self
+
+    def place(self, place: File, of: Mirror) -> File:  # noqa: ARG002
+        """Return the place."""
+        return place
+
     def push(self, place: File) -> None:
         """Do nothing: it is there."""
 
@@ -91,6 +114,16 @@ class Remote(Mirror):
 
     root: File
     uri: str = field(repr=False)
+    pause: float = 10.0
+
+    def apart(self, name: str) -> Mirror:
+        """Return a mirror with a local folder beside this one's."""
+        return Remote(_root(self.uri) / name, self.uri)
+
+    def place(self, place: File, of: Mirror) -> File:
+        """Return where this one has a place of another mirror of the same storage."""
+        assert isinstance(of, Remote)  # noqa: S101 - of the same storage
+        return self.root / place.relative_to(of.root)
 
     def push(self, place: File) -> None:
         """Upload what is new or changed, and delete what is gone."""
@@ -128,22 +161,34 @@ def opened(storage: str) -> tuple[File, Mirror]:
         path = f"{base}/partial-{File(probe.name).name}"
         _upload(store, File(probe.name), path)
         store.delete_file(path)
-    cache = File(os.environ.get("XDG_CACHE_HOME") or File.home() / ".cache")
-    root = cache.resolve() / "electra-lab" / hashlib.sha256(storage.encode()).hexdigest()[:12]
+    root = _root(storage) / "driver"
     return root, Remote(root, storage)
+
+
+def below(storage: str, name: str) -> str:
+    """Return the address of a place inside of a storage."""
+    if "://" not in storage:
+        return str(File(storage).resolve() / name)
+    tree, mark, parameters = storage.partition("?")
+    return f"{tree.rstrip('/')}/{name}{mark}{parameters}"
+
+
+def _root(uri: str) -> File:
+    cache = File(os.environ.get("XDG_CACHE_HOME") or File.home() / ".cache")
+    return cache.resolve() / "electra-lab" / hashlib.sha256(uri.encode()).hexdigest()[:12]
 
 
 def _push_folder(store: Any, folder: File, path: str) -> None:
     here, there, whole = _here(folder), _there(store, path), f"{path}/{_WHOLE}"
     changed = _changed(store, {name for name in here if here[name].is_file()}, here, there)
-    if _OUTCOME in there and (_OUTCOME in changed or _OUTCOME not in here):
-        _delete(store, there.pop(_OUTCOME))
-    for name in sorted(changed - {_OUTCOME}):
+    if _LAST in there and (_LAST in changed or _LAST not in here):
+        _delete(store, there.pop(_LAST))
+    for name in sorted(changed - {_LAST}):
         _upload(store, here[name], f"{path}/{name}")
     for name in _topmost(there.keys() - here.keys()):
         _delete(store, there[name])
-    if _OUTCOME in changed:
-        _upload(store, here[_OUTCOME], f"{path}/{_OUTCOME}")
+    if _LAST in changed:
+        _upload(store, here[_LAST], f"{path}/{_LAST}")
     if not store.get_file_info(whole).is_file:
         with tempfile.NamedTemporaryFile() as empty:
             _upload(store, File(empty.name), whole)

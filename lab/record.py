@@ -15,6 +15,7 @@ from typing import get_args
 
 from lab.spec import Outcome, Row, State, Trial
 
+SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all but checkpoints
 _OPEN: tuple[State, ...] = ("queued", "running")
 
 
@@ -27,16 +28,16 @@ def queue(folder: File, trial: Trial, lineage: str = "") -> None:
         lineage: names all trials that differ from it in the budget's amount alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "stop").unlink(missing_ok=True)
+    stop_file(folder).unlink(missing_ok=True)
     asked = {"trial": asdict(trial), "lineage": lineage}
     _write(folder / "trial.json", json.dumps(asked, indent=2))
     _write(folder / "state", "queued")
 
 
-def begin(folder: File, trial: Trial) -> None:
+def begin(folder: File, trial: Trial, lineage: str = "") -> None:
     """Say that a trial has its slot and runs."""
     if not (folder / "trial.json").exists():
-        queue(folder, trial)
+        queue(folder, trial, lineage)
     _write(folder / "state", "running")
 
 
@@ -111,14 +112,9 @@ def curve(folder: File) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def ask_to_stop(folder: File) -> None:
-    """Ask a running trial to save its state and end."""
-    (folder / "stop").touch()
-
-
-def to_stop(folder: File) -> bool:
-    """Return whether a trial was asked to end."""
-    return (folder / "stop").exists()
+def stop_file(folder: File) -> File:
+    """Return the file whose presence asks a running trial to save its state and end."""
+    return folder / "stop"
 
 
 def not_finite(row: Row) -> str | None:

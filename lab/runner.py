@@ -4,6 +4,7 @@ What to run, where it is recorded and who watches is the `Source`'s business; he
 work reaches actors and its end comes back. ray is imported here, in `cluster` and in `group`.
 """
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -63,13 +64,14 @@ def alone(config: dict[str, Any]) -> None:
 
     from lab import trial
 
-    work: Work = config["work"]
+    asked: Work = config["work"]
+    work = asked.brought(f"alone-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
     trial.run(
         work,
         device="cuda" if work.resources.gpus_per_worker else "cpu",
         report=lambda row: tune.report({"step": row["spent/steps"]}),
-        wish=Wishes(config["stop_file"], work.folder),
+        wish=Wishes(asked, work, config["stop_file"]),
     )
 
 

@@ -13,14 +13,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path as File
 
-from lab import places, space, work
+from lab import mirror, places, space, work
 from lab.errors import UserError
 from lab.store import Store
 from lab.tracking import default_uri
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status (2 for bad input, 130 where interrupted)."""
+    """Run the command; return its exit status.
+
+    0 where all is done, 1 where the machine failed, 2 for bad input, 130 where interrupted.
+    """
     given = _parser().parse_args(arguments)
     # Before torch is imported: a thread that waits by spinning takes a core from whoever else runs
     # here, and beside one other process the frozen model's threads mostly wait for each other.
@@ -86,7 +89,13 @@ def _main(given: argparse.Namespace) -> int:
         store = Store(uri, given.storage / "artifacts")
         from lab.driver import Driver, Site
 
-        site = Site(storage=given.storage.resolve(), address=given.address, fresh=given.fresh)
+        site = Site(
+            storage=root,
+            mirror=kept,
+            ray=mirror.below(given.storage, "ray"),
+            address=given.address,
+            fresh=given.fresh,
+        )
         Driver(experiment, site, store).run(_command(given))
         return _conclude(experiment.name, uri, given)
 

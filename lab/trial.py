@@ -72,13 +72,14 @@ def run(
     reason, busy = "", 0.0
     rows: list[Row] = []
     earlier = record.last(work.folder)
-    record.begin(work.folder, work.trial)
+    record.begin(work.folder, work.trial, work.lineage)
     try:
         training = _Training(work, _Yardstick(work, device), workers)
         rows += record.keep(work.folder, training.rows)
         ready = time.perf_counter()
         for row in training.points(wish):
             record.append(work.folder, row)
+            work.keep()
             rows.append(row)
             report(row)
             busy = time.perf_counter() - ready
@@ -101,6 +102,7 @@ def run(
         shared=0 < work.resources.gpus_per_worker < 1,
     )
     record.end(work.folder, outcome)
+    work.keep()
     return outcome
 
 
@@ -165,7 +167,7 @@ class _Training:
     def __init__(self, work: Work, yardstick: _Watcher, workers: Workers) -> None:
         trial, corpus = work.trial, yardstick.corpus
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
-        self._workers = workers
+        self._work, self._workers = work, workers
         self._objective = build(trial, torch.from_numpy(corpus.counts_V())).to(yardstick.device)
         self._optimizer = optim.build(self._objective, trial.optim)
         self._saved = Checkpoints(
@@ -248,6 +250,7 @@ class _Training:
             micro=self._gradients.micro,
         )
         self._saved.save(place, self._objective, self._optimizer, self._since.sums)
+        self._work.keep()
         self._at = time.monotonic()
 
     def _settle(self) -> None:

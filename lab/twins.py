@@ -11,19 +11,18 @@ from pathlib import Path as File
 
 from lab import record
 from lab.spec import Trial
+from lab.work import Work
 
 
-def take_over(folder: File, trial: Trial, lineage: str) -> None:
+def take_over(work: Work) -> None:
     """Start a record from the longest run of the same lineage that is shorter.
 
-    Args:
-        folder: of the trial's record, opened; one with checkpoints of its own is left alone.
-        trial: what it is of.
-        lineage: names all trials that differ from it in the budget's amount alone.
+    Among the records that lie in the same folder; one that has checkpoints is left alone.
     """
-    if not trial.extendable or (folder / "checkpoints").exists():
+    folder = work.folder
+    if not work.trial.extendable or (folder / "checkpoints").exists():
         return
-    shorter = list(_shorter(folder, trial, lineage))
+    shorter = list(_shorter(folder, work.trial, work.lineage))
     if not shorter:
         return
     _, origin = max(shorter)

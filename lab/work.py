@@ -3,13 +3,14 @@
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from typing import NamedTuple, Protocol
 
 from lab import record
 from lab.errors import UserError
 from lab.metrics import Metric
+from lab.mirror import Mirror, Nowhere
 from lab.spec import Resources, State, Trial
 
 
@@ -24,6 +25,8 @@ class Work:
         held_out: file of the frozen corruptions.
         metric: what ranks trials here, and so which checkpoint is kept as the best.
         resources: what to run it on; no part of what it computes.
+        lineage: names all trials that differ from it in the budget's amount alone.
+        mirror: what keeps these places equal to a storage that is no folder.
     """
 
     trial: Trial
@@ -32,6 +35,31 @@ class Work:
     held_out: File
     metric: Metric
     resources: Resources = field(default_factory=Resources)
+    lineage: str = ""
+    mirror: Mirror = field(default_factory=Nowhere)
+
+    def brought(self, name: str) -> "Work":
+        """Return the work with its places on this machine, as the storage has them now.
+
+        Args:
+            name: of the process, which has a record's folder for itself.
+        """
+        mirror, shared = self.mirror.apart(name), self.mirror.apart("shared")
+        work = replace(
+            self,
+            folder=mirror.place(self.folder, self.mirror),
+            text=shared.place(self.text, self.mirror),
+            held_out=shared.place(self.held_out, self.mirror),
+            mirror=mirror,
+        )
+        mirror.pull(work.folder)
+        shared.pull(work.text)
+        shared.pull(work.held_out)
+        return work
+
+    def keep(self) -> None:
+        """Let the storage have the record as it is here now."""
+        self.mirror.push(self.folder)
 
 
 class Source(Protocol):
@@ -60,24 +88,29 @@ class Source(Protocol):
 
 
 class Wishes:
-    """The state that a running trial should be in, asked of the disk at most once a second.
+    """The state that a running trial should be in, asked of the storage now and then.
 
     Args:
-        stop_file: of the sweep; while it exists, all trials are to be interrupted.
-        folder: of the trial's record; a file `stop` in it ends this trial.
+        asked: the trial's work as the driver gave it.
+        work: the same, brought here; a file `stop` in its folder ends the trial.
+        stop_file: of the sweep, at the driver's; while it exists, all trials are to be interrupted.
     """
 
-    def __init__(self, stop_file: File, folder: File) -> None:
-        self._stop_file, self._folder, self._asked = stop_file, folder, time.monotonic()
+    def __init__(self, asked: Work, work: Work, stop_file: File) -> None:
+        self._work, self._asked = work, time.monotonic()
+        self._stop_file = work.mirror.place(stop_file, asked.mirror)
 
     def __call__(self) -> State:
         """Return `running`, `interrupted` or `stopped`."""
-        if time.monotonic() - self._asked < 1:
+        mirror, folder = self._work.mirror, self._work.folder
+        if time.monotonic() - self._asked < mirror.pause:
             return "running"
         self._asked = time.monotonic()
+        mirror.pull(self._stop_file)
         if self._stop_file.exists():
             return "interrupted"
-        return "stopped" if record.to_stop(self._folder) else "running"
+        mirror.pull(record.stop_file(folder))
+        return "stopped" if record.stop_file(folder).exists() else "running"
 
 
 class Node(NamedTuple):
