@@ -10,6 +10,8 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path as File
 
@@ -35,8 +37,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lab.sweep: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what had ended is kept, and the same command goes on", file=sys.stderr)
+        print(f"interrupted; {_KEPT}", file=sys.stderr)
         return 130
+    except Exception as error:  # a disk, a node, a database: nobody's input
+        line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        print(f"lab.sweep: failed: {line}; {_KEPT}{_details()}", file=sys.stderr)
+        return 1
+
+
+def _details() -> str:
+    """Write the traceback down, and return where; nothing where that fails too."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="lab-error-", suffix=".txt", delete=False
+        ) as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return ""
+    return f" (details: {file.name})"
+
+
+_KEPT = "what had ended is kept, and the same command goes on"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument(
-        "--storage", type=File, default=File("runs"), help="records, caches and the default stores"
+        "--storage",
+        default="runs",
+        metavar="FOLDER|URI",
+        help="records and caches: a folder that all machines see, or s3://, gs://, hdfs:// ...",
     )
     parser.add_argument(
         "--address",
@@ -82,15 +106,16 @@ def _main(given: argparse.Namespace) -> int:
         return 0
     if given.address is None:
         work.check(experiment.resources)
-    places.check_storage(given.storage)
+    root, kept = mirror.opened(given.storage)
+    places.check_storage(root)
     places.check_reports(given.reports, experiment.name)
-    uri = given.tracking_uri or default_uri(given.storage)
-    with places.claimed(given.storage, _command(given)):
-        store = Store(uri, given.storage / "artifacts")
+    uri = given.tracking_uri or default_uri(root)
+    with places.claimed(root, _command(given)):
+        store = Store(uri, root / "artifacts")
         from lab.driver import Driver, Site
 
         site = Site(
-            storage=root,
+            storage=root.resolve(),
             mirror=kept,
             ray=mirror.below(given.storage, "ray"),
             address=given.address,
