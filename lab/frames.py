@@ -37,7 +37,8 @@ class Frames:
         texts: artifact files, name to content; empty where the store cannot serve them.
         trials: one row a trial by number: number, fingerprint, run_id, state, reason, role,
             repeat, cell, tuned (labels), score (ranking metric at the end; NaN unless
-            finished), untrained (the same at step 0), achieved (share of the budget), every
+            finished), untrained (the same at step 0), achieved (share of the budget), device,
+            shared (whether other trials used it too: its seconds compare with none), every
             parameter by dotted path, every last number by metric name.
         curves: one row a scored point by number and step: number, fingerprint, step, and
             every metric by name (NaN where it was not finite or not taken).
@@ -164,7 +165,7 @@ def _trials(runs: list[Any], curves: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 _LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repeat", "cell", "tuned",
-            "score", "untrained", "achieved")  # fmt: skip
+            "score", "untrained", "achieved", "device", "shared")  # fmt: skip
 
 
 def _trial(run: Any, metric: str, untrained: float | None) -> dict[str, object]:
@@ -186,6 +187,8 @@ def _trial(run: Any, metric: str, untrained: float | None) -> dict[str, object]:
         "score": last.get(metric, np.nan) if tags["state"] == "finished" else np.nan,
         "untrained": np.nan if untrained is None else untrained,
         "achieved": spent / float(str(params.get("budget.amount", "nan"))),
+        "device": tags.get("device", ""),
+        "shared": tags.get("shared") == "True",
         **params,
         # After the parameters: `encoder.size` is compared but no parameter of a built trial.
         **{path: _scalar(value) for path, value in (cell | tuned).items()},

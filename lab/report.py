@@ -159,6 +159,7 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
                 says=wording.curve(frames, axis, unit), svg=svg.text(plots.curves(frames, axis)),
             )
             for axis, unit in _COMPUTE.items()
+            if axis != "spent/seconds" or not frames.trials["shared"].any()  # their load, not them
         ]  # fmt: skip
     if result is not None:
         drawn = svg.text(plots.cells(frames, result, runs))

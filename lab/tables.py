@@ -87,7 +87,7 @@ def ledger(frames: Frames) -> Table:
     """Return all trials, whatever became of them."""
     head = ("trial", "state", "reason", "role", "setting", "nuisances", "repeat",
             "seeds (init, order, mask)", "score", "budget", "achieved", "FLOP", "paper's FLOP",
-            "6N FLOP", "tokens", "training s", "slot s", "fingerprint")  # fmt: skip
+            "6N FLOP", "tokens", "training s", "slot s", "device", "fingerprint")  # fmt: skip
     trials = frames.trials.to_dict("records")
     ended = frames.trials["state"].value_counts()
     says = f"All {len(trials)} trials, none left out: {ended.get('finished', 0)} finished."
@@ -110,6 +110,7 @@ def _ledger_row(trial: dict[Any, Any]) -> list[str]:
         *(wording.quantity(trial.get(name, math.nan), "") for name in amounts),
         wording.seconds(trial.get("spent/seconds", math.nan)),
         wording.seconds(trial.get("slot/seconds", math.nan)),
+        (trial["device"] or wording.NONE) + " (shared)" * bool(trial["shared"]),
         trial["fingerprint"],
     ]
 
@@ -141,7 +142,7 @@ def _compute_row(label: str, runs: pd.DataFrame) -> list[str]:
         " to ".join(ends),
         *(wording.quantity(float(runs[name].mean()), "") for name in amounts),
         f"{runs['spent/steps'].mean():,.0f}",
-        wording.seconds(float(runs["spent/seconds"].mean())),
+        "shared device" if runs["shared"].any() else wording.seconds(runs["spent/seconds"].mean()),
     ]
 
 
