@@ -131,7 +131,10 @@ class Sweep:
 
     @property
     def told(self) -> str:
-        """The exit status and the last line that a person saw."""
+        """The exit status, and how the trials ended or the last line that a person saw."""
+        if self.status == 0:
+            ends = Counter(re.findall(r"\] (finished|failed|diverged|interrupted) ", self.out))
+            return "0: " + ", ".join(f"{count} {state}" for state, count in sorted(ends.items()))
         lines = (self.err.strip() or self.out.strip()).splitlines() or ["nothing"]
         return f"{self.status}: {lines[-1]}"
 

@@ -6,20 +6,20 @@ import time
 
 from tests.drills.harness import Place, Result, Sweep
 
-_TRIAL = r"^ray::(?!IDLE)"  # a worker of Ray that runs something
+_TRIAL = r"^ray::ImplicitFunc\.train"  # a worker of Ray that runs Tune's function
+_AGENT = r"^ray::RuntimeEnvAgent"  # serves the raylet, which ends without it
+_RAYLET = r"/raylet/raylet "
 _TOLD_LAST = 20.0  # seconds within which a stop must have happened
 
 
 def actor_killed(place: Place) -> Result:
     """`kill -9` of one trial's process"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
-        workers = sweep.find(_TRIAL)
-        assert workers, "no process of a trial was found"
-        os.kill(workers[0], signal.SIGKILL)
-        sweep.wait()
-        place.check(sweep.status in {0, 2}, f"status {sweep.status}")
-    return place.finish(sweep)
+    return _one_killed(place, _TRIAL)
+
+
+def agent_killed(place: Place) -> Result:
+    """`kill -9` of the node's agent, without which the raylet ends too"""
+    return _one_killed(place, _AGENT)
 
 
 def driver_killed(place: Place) -> Result:
@@ -33,14 +33,7 @@ def driver_killed(place: Place) -> Result:
 
 def raylet_killed(place: Place) -> Result:
     """`kill -9` of the node's raylet"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
-        raylets = sweep.find(r"/raylet/raylet ")
-        assert raylets, "no raylet was found"
-        os.kill(raylets[0], signal.SIGKILL)
-        sweep.wait()
-        place.check(sweep.status in {0, 2}, f"status {sweep.status}")
-    return place.finish(sweep)
+    return _one_killed(place, _RAYLET)
 
 
 def interrupted(place: Place) -> Result:
@@ -100,6 +93,18 @@ def clock_set_back(place: Place) -> Result:
     return place.finish(sweep)
 
 
+def _one_killed(place: Place, pattern: str) -> Result:
+    """Kill one of Ray's processes; the sweep may go on, or end with one line."""
+    with place.sweep() as sweep:
+        sweep.until("two trials in the middle", place.in_the_middle)
+        found = sweep.find(pattern)
+        assert found, f"no process {pattern!r} was found"
+        os.kill(found[0], signal.SIGKILL)
+        sweep.wait()
+        place.check(sweep.status in {0, 2}, f"status {sweep.status}")
+    return place.finish(sweep)
+
+
 def _stopped(place: Place, sweep: Sweep) -> None:
     """Wait for a sweep that was told to stop, and see that it did so as promised."""
     began = time.monotonic()
@@ -114,6 +119,7 @@ def _stopped(place: Place, sweep: Sweep) -> None:
 DRILLS = {
     "actor-killed": actor_killed,
     "driver-killed": driver_killed,
+    "agent-killed": agent_killed,
     "raylet-killed": raylet_killed,
     "ctrl-c": interrupted,
     "ctrl-c-terminal": interrupted_in_terminal,
