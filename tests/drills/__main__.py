@@ -28,7 +28,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no such drill: {', '.join(unknown)}; there are {', '.join(_DRILLS)}")
     # A shell's background job ignores Ctrl-C, and so would the sweeps that it starts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="drills-"))
     undisturbed = _undisturbed(folder.resolve())
     table, problems = [], []

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = Path(__file__).parent / "drill.yaml"
 FAULTS = Path(__file__).parent / "faults"
-LIMIT = 180.0  # seconds that a sweep has, from the start or from the fault on
+LIMIT = 300.0  # seconds until a sweep is where a drill wants it
+STILL = 120.0  # seconds without a word or a scored point after which a sweep hangs
 GRACE = 15.0  # seconds that its processes have to go after it
 TRIES = 3  # of the same command
 
@@ -103,8 +104,9 @@ class Sweep:
         scratch: Ray's folders in /tmp, as its processes name them.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", out: Path, err: Path) -> None:
-        self.process, self._out, self._err = process, out, err
+    def __init__(self, process: "subprocess.Popen[bytes]", watched: Sequence[Path]) -> None:
+        self.process = process
+        self._out, self._err, self._storage = watched
         self.problems: list[str] = []
         self.scratch: set[Path] = set()
         self._known: set[Process] = set()
@@ -164,10 +166,13 @@ class Sweep:
             time.sleep(0.2)
         self.alive()
 
-    def wait(self, limit: float = LIMIT) -> None:
+    def wait(self) -> None:
         """Wait for its end; one that hangs is killed, which is a problem."""
-        if not self.ends(limit):
-            self.problems.append(f"hangs: killed after {limit:.0f} s")
+        done = self._done()
+        while not self.ends(STILL) and self._done() != done:
+            done = self._done()
+        if self.status is None:
+            self.problems.append("hangs: killed after minutes without a word or a point")
             self.kill()
         self.process.wait()
         left = self._left()
@@ -182,6 +187,11 @@ class Sweep:
             self.alive()
             time.sleep(0.2)
         return self.status is not None
+
+    def _done(self) -> int:
+        """Return a number that changes with all that it says and records."""
+        curves = self._storage.glob("trials/*/curve.jsonl")
+        return sum(file.stat().st_size for file in (self._out, self._err, *curves))
 
     def kill(self) -> None:
         """End all of its processes at once."""
@@ -258,7 +268,7 @@ class Place:
                 },
                 start_new_session=True,
             )
-        sweep = Sweep(process, out, err)
+        sweep = Sweep(process, (out, err, self.storage))
         try:
             yield sweep
         finally:
