@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.drills.harness import LIMIT, Place, Result, Sweep
+from tests.drills.harness import LIMIT, Place, Result, SkippedError, Sweep
 
 _HELD = 20.0  # seconds that another process holds a database
 _DOWN = 60.0  # seconds that the server is away
@@ -115,10 +115,12 @@ def _held(database: Path) -> Iterator[None]:
 
 
 def _free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port: int = opened.getsockname()[1]
-        return port
+    """Return a port below those that the system and Ray hand out, so that it stays free."""
+    for port in range(21_000, 30_000):
+        with socket.socket() as opened:
+            if opened.connect_ex(("127.0.0.1", port)):
+                return port
+    raise SkippedError("no port is free")
 
 
 def _served(folder: Path, port: int) -> "subprocess.Popen[bytes]":
@@ -137,6 +139,7 @@ def _served(folder: Path, port: int) -> "subprocess.Popen[bytes]":
         )
     end = time.monotonic() + 120
     while not _answers(port):
+        assert server.poll() is None, "the MLflow server ended; server.log says why"
         assert time.monotonic() < end, "the MLflow server does not answer"
         time.sleep(0.5)
     return server
