@@ -20,13 +20,13 @@ _DOWN = 60.0  # seconds that the server is away
 
 
 def mlflow_held(place: Place) -> Result:
-    """another process holds mlflow.db for 20 s in the middle"""
-    return _held_in_the_middle(place, "mlflow.db")
+    """another process holds mlflow.db for 20 s from a trial's end on"""
+    return _held_while_one_ends(place, "mlflow.db")
 
 
 def optuna_held(place: Place) -> Result:
-    """another process holds optuna.db for 20 s in the middle"""
-    return _held_in_the_middle(place, "optuna.db")
+    """another process holds optuna.db for 20 s from a trial's end on"""
+    return _held_while_one_ends(place, "optuna.db")
 
 
 def mlflow_held_at_start(place: Place) -> Result:
@@ -74,10 +74,12 @@ def server_away_at_start(place: Place) -> Result:
         _kill(server)
 
 
-def _held_in_the_middle(place: Place, name: str) -> Result:
+def _held_while_one_ends(place: Place, name: str) -> Result:
+    """Hold a database when the driver has something to write to it: a trial's end."""
     with place.sweep() as sweep:
         sweep.until("two trials in the middle", place.in_the_middle)
         with _held(place.storage / name):
+            sweep.until("the end of a trial", lambda: bool(place.states()))
             sweep.ends(_HELD)
         sweep.wait()
         _one_line_or_well(place, sweep)
