@@ -5,15 +5,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.drills import disk, numbers, processes, stores
 from tests.drills.harness import Place, Result, SkippedError
 
-_DRILLS: dict[str, Callable[[Place], Result]] = (
-    processes.DRILLS | disk.DRILLS | numbers.DRILLS | stores.DRILLS
-)
+_DRILLS = processes.DRILLS | disk.DRILLS | numbers.DRILLS | stores.DRILLS
 _HEAD = ("drill", "what was done", "the sweep (status: last line)", "the same command",
          "trials.csv equal?", "seconds", "result")  # fmt: skip
 
@@ -30,11 +27,11 @@ def main() -> int:
     # A shell's background job ignores Ctrl-C, and so would the sweeps that it starts.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="drills-"))
-    undisturbed = _undisturbed(folder.resolve())
+    folder = (given.folder or Path(tempfile.mkdtemp(prefix="drills-"))).resolve()
+    undisturbed = _undisturbed(folder)
     table, problems = [], []
     for name in given.names or _DRILLS:
-        row, wrong = _row(name, _fresh(folder.resolve() / name), undisturbed)
+        row, wrong = _row(name, _fresh(folder / name), undisturbed)
         table.append(row)
         problems += [f"{name}: {problem}" for problem in wrong]
         print(_line(row), *(f"    {problem}" for problem in wrong), sep="\n", flush=True)

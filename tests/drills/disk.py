@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.drills.harness import Place, Result, SkippedError, Sweep
+from tests.drills.harness import Drill, Place, Result, SkippedError, Sweep
 
 _SIZE = 64 * 2**20  # bytes of the small disk
 
@@ -137,7 +137,7 @@ def _unmount(folder: Path) -> None:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-DRILLS = {
+DRILLS: dict[str, Drill] = {
     "disk-full": disk_full,
     "disk-read-only": disk_read_only,
     "disk-read-only-at-start": disk_read_only_at_start,

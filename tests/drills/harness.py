@@ -357,6 +357,9 @@ class Place:
         return differences
 
 
+Drill = Callable[[Place], Result]  # the first line of its docstring says what is done
+
+
 def rows(file: Path) -> list[dict[str, str]]:
     """Return a table's rows without the columns that differ between any two runs."""
     with file.open(newline="") as opened:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.drills.harness import SPACE, Place, Result, Sweep
+from tests.drills.harness import SPACE, Drill, Place, Result, Sweep
 
 _STEP = 200  # of some hundreds; not one at which the trial is scored
 
@@ -114,7 +114,7 @@ def _trials(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-DRILLS = {
+DRILLS: dict[str, Drill] = {
     "diverged": diverged_for_good,
     "diverged-once": diverged_by_accident,
     "raises-in-repeat": raises_in_repeat,

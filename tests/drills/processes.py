@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from tests.drills.harness import Place, Result, Sweep
+from tests.drills.harness import Drill, Place, Result, Sweep
 
 _TRIAL = r"^ray::ImplicitFunc\.train"  # a worker of Ray that runs Tune's function
 _AGENT = r"^ray::RuntimeEnvAgent"  # serves the raylet, which ends without it
@@ -116,7 +116,7 @@ def _stopped(place: Place, sweep: Sweep) -> None:
     place.check(place.stored()["interrupted"] == 3, f"MLflow says {dict(place.stored())}")
 
 
-DRILLS = {
+DRILLS: dict[str, Drill] = {
     "actor-killed": actor_killed,
     "driver-killed": driver_killed,
     "agent-killed": agent_killed,

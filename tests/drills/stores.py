@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.drills.harness import LIMIT, Place, Result, SkippedError, Sweep
+from tests.drills.harness import LIMIT, Drill, Place, Result, SkippedError, Sweep
 
 _HELD = 20.0  # seconds that another process holds a database
 _DOWN = 60.0  # seconds that the server is away
@@ -164,7 +164,7 @@ def _kill(server: "subprocess.Popen[bytes]") -> None:
     server.wait()
 
 
-DRILLS = {
+DRILLS: dict[str, Drill] = {
     "mlflow-held": mlflow_held,
     "optuna-held": optuna_held,
     "mlflow-held-at-start": mlflow_held_at_start,
