@@ -37,7 +37,7 @@ class _AfterImport:
         del path, target
         if name != "lab.train":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         loader: Any = spec.loader if spec else None
         run = loader.exec_module
@@ -82,4 +82,4 @@ match os.environ.get("DRILL_FAULT"):
     case "clock":
         _set_clock_back(float(os.environ["DRILL_AT"]))
     case "nan" | "raise":
-        sys.meta_path.insert(0, _AfterImport())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _AfterImport())
