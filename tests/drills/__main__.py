@@ -51,6 +51,8 @@ def _row(name: str, folder: Path, undisturbed: Path) -> tuple[list[str], list[st
         result, verdict = Result("", "", "", []), f"skipped: {error}"
     except AssertionError as error:
         result, verdict = Result("", "", "", [*place.problems, str(error)]), "failed"
+    finally:
+        place.tidy()
     what = (drill.__doc__ or "").splitlines()[0]
     seconds = f"{time.monotonic() - began:.0f}"
     row = [name, what, result.first, result.again, result.equal, seconds, verdict]

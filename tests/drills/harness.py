@@ -338,6 +338,11 @@ class Place:
             problems=self.problems,
         )
 
+    def tidy(self) -> None:
+        """Remove what killed sweeps have left in /tmp, which has been told by now."""
+        for path in self.scratch:
+            shutil.rmtree(path, ignore_errors=True)
+
     def _half_written(self) -> list[str]:
         patterns = ("**/*partial*", "stop-*", "**/.*.new.*", "**/.*.old.*")
         places = (self.storage, self.folder / "reports")

@@ -20,13 +20,27 @@ _DOWN = 60.0  # seconds that the server is away
 
 
 def mlflow_held(place: Place) -> Result:
-    """another process holds mlflow.db for 20 s from a trial's end on"""
-    return _held_while_one_ends(place, "mlflow.db")
+    """another process holds mlflow.db for 20 s in the middle"""
+    with place.sweep() as sweep:
+        sweep.until("two trials in the middle", place.in_the_middle)
+        with _held(place.storage / "mlflow.db"):  # each scored point is written to it
+            sweep.ends(_HELD)
+        sweep.wait()
+        _one_line_or_well(place, sweep)
+    return place.finish(sweep)
 
 
 def optuna_held(place: Place) -> Result:
     """another process holds optuna.db for 20 s from a trial's end on"""
-    return _held_while_one_ends(place, "optuna.db")
+    with place.sweep() as sweep:
+        sweep.until("two trials in the middle", place.in_the_middle)
+        with _held(place.storage / "optuna.db"):  # nothing is written to it before the end
+            sweep.until("the end of a trial", lambda: bool(place.states()))
+            sweep.ends(_HELD)
+        sweep.wait()
+        _one_line_or_well(place, sweep)
+        place.check(sweep.told in {"0: 6 finished", f"2: {sweep.err.strip()}"}, "a trial is lost")
+    return place.finish(sweep)
 
 
 def mlflow_held_at_start(place: Place) -> Result:
@@ -72,18 +86,6 @@ def server_away_at_start(place: Place) -> Result:
         return place.finish(sweep)
     finally:
         _kill(server)
-
-
-def _held_while_one_ends(place: Place, name: str) -> Result:
-    """Hold a database when the driver has something to write to it: a trial's end."""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
-        with _held(place.storage / name):
-            sweep.until("the end of a trial", lambda: bool(place.states()))
-            sweep.ends(_HELD)
-        sweep.wait()
-        _one_line_or_well(place, sweep)
-    return place.finish(sweep)
 
 
 def _held_at_start(place: Place, name: str) -> Result:
