@@ -22,7 +22,7 @@ SPACE = Path(__file__).parent / "drill.yaml"
 FAULTS = Path(__file__).parent / "faults"
 LIMIT = 300.0  # seconds until a sweep is where a drill wants it
 STILL = 120.0  # seconds without a word or a scored point after which a sweep hangs
-GRACE = 60.0  # seconds that its processes have to go after it
+GRACE = 75.0  # seconds that its processes have to go; Ray's agents look for a dead node for 60
 TRIES = 3  # of the same command
 
 _SCRATCH = re.compile(r"/tmp/lab-\w+")  # noqa: S108 - Ray's folder, as lab.runner names it
