@@ -6,12 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path as File
 from typing import Any
 
 os.environ.update(  # before the import, which reads them
     RAY_USAGE_STATS_ENABLED="0",  # no telemetry
     RAY_AIR_NEW_OUTPUT="0",  # the sweep has a table of its own
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the record and the sweep's lines say what went wrong
     TUNE_DISABLE_SIGINT_HANDLER="1",  # the driver's asks trials to save their state first
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     # Nothing listens beyond loopback: without this Ray turns the address below into the host's,
@@ -25,8 +27,9 @@ from lab.errors import UserError
 from lab.spec import Resources
 from lab.work import Node, here, slots
 
+_SCRATCH = File("/tmp")  # noqa: S108 - the shortest path there is
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
-_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,8 @@ def opened(resources: Resources, address: str | None) -> Iterator[Cluster]:
 def _here(resources: Resources) -> Iterator[Cluster]:
     count = slots(resources, [here(gpus=resources.gpus_per_worker > 0)])
     # A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
-    scratch = tempfile.mkdtemp(prefix="lab-", dir="/tmp")
+    _sweep_up()
+    scratch = tempfile.mkdtemp(prefix=f"lab-{os.getpid()}-", dir=_SCRATCH)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # workers meet on loopback
     try:
         ray.init(
@@ -74,6 +78,19 @@ def _here(resources: Resources) -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sweep_up() -> None:
+    """Remove what drivers left that were killed."""
+    for folder in _SCRATCH.glob("lab-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdecimal() and folder.is_dir() and not File(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def alive() -> bool:
+    """Return whether any machine of it answers."""
+    return any(node["Alive"] for node in ray.nodes())
 
 
 @contextmanager

@@ -228,6 +228,8 @@ class Driver:
         score = outcome.rows[-1].get(self._experiment.metric.name) if outcome.rows else None
         shown = f" {self._experiment.metric.name} {score:.4f}" if score is not None else ""
         why = f": {outcome.reason}" if outcome.reason else ""
+        if self._search.waits(job, outcome):
+            why += "; its cell is repeated once the same command has tried it again"
         left = self._board.left()
         self._view.changed(
             f"{outcome.state} {live.settings(job)}{shown} in {live.duration(outcome.seconds)}{why}"
@@ -308,6 +310,7 @@ class Driver:
             began=time.time(),
             seconds=earlier.seconds if earlier else 0.0,
             busy=earlier.busy if earlier else 0.0,
+            tries=record.tries(folder),
         )
         record.end(folder, outcome)
         for name in ("outcome.json", "state"):

@@ -16,6 +16,7 @@ from lab.errors import UserError
 from lab.label import label
 from lab.metrics import METRICS, Metric
 from lab.spec import Path, Value
+from lab.store import SUPERSEDED
 from lab.tracking import connect, database
 
 BASE = "base"  # the only cell's name where nothing is compared
@@ -93,6 +94,7 @@ def load(uri: str, name: str) -> Frames:
         client, experiment.experiment_id, f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
     )
     children.sort(key=lambda run: (int(run.data.tags["lab.number"]), run.info.run_id))
+    _renumber(children)
     curves = _curves(client, children)
     return Frames(
         name=name,
@@ -102,6 +104,14 @@ def load(uri: str, name: str) -> Frames:
         trials=_trials(children, curves, sweep["metric"]),
         curves=curves,
     )
+
+
+def _renumber(runs: list[Any]) -> None:
+    """Give runs that another stands for the numbers after all others."""
+    free = max((int(run.data.tags["lab.number"]) for run in runs), default=0) + 1
+    for place, run in enumerate(r for r in runs if r.data.tags["lab.role"] == SUPERSEDED):
+        run.data.tags["lab.number"] = str(free + place)
+    runs.sort(key=lambda run: int(run.data.tags["lab.number"]))
 
 
 _IS_SWEEP = "tags.`lab.kind` = 'sweep'"

@@ -100,6 +100,14 @@ def last(folder: File) -> Outcome | None:
     return Outcome(rows=curve(folder), **ended)
 
 
+def tries(folder: File) -> int:
+    """Return which try the present one is, counting those that failed."""
+    before = last(folder)
+    if before is None:
+        return 1
+    return before.tries + (before.state == "failed")
+
+
 def curve(folder: File) -> tuple[Row, ...]:
     """Return the scored points so far; a line cut short by a kill is left out."""
     rows = []

@@ -6,24 +6,31 @@ work reaches actors and its end comes back. ray is imported here, in `cluster` a
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from lab.cluster import Cluster
+from lab import cluster
 from lab.spec import Resources
 from lab.work import Source, Wishes, Work
 
 _RESTARTS = 2  # of a trial whose process died; it goes on from its checkpoint
+_LOOK = 5.0  # seconds between two looks at the cluster
 _DRIVES = {"memory": 2**29}  # bytes; what an actor that only drives its workers asks for
+
+
+class LostError(RuntimeError):
+    """There is no machine left to run anything."""
 
 
 def run(
     source: Source,
     resources: Resources,
-    cluster: Cluster,
+    joined: cluster.Cluster,
     storage: str,
     carry_out: Callable[[dict[str, Any]], None],
 ) -> None:
@@ -32,30 +39,35 @@ def run(
     Args:
         source: the driver.
         resources: of each trial.
-        cluster: where.
+        joined: the cluster that carries it out.
         storage: folder, or address of one, for what Ray itself writes.
         carry_out: runs one trial in an actor: `alone`, or `group.carry_out`.
     """
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # Ray has put its own there
     works: dict[str, Work] = {}
-    settings = {"scratch": cluster.scratch, "storage": storage}
+    faults = _Faults()
+    settings = {"scratch": joined.scratch, "storage": storage}
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(carry_out, bundle if resources.workers == 1 else _DRIVES),
         tune_config=tune.TuneConfig(
-            search_alg=_Asker(source, settings, works),
+            search_alg=_Asker(source, settings, works, faults),
             num_samples=-1,
-            max_concurrent_trials=cluster.slots,
+            max_concurrent_trials=joined.slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=storage,
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
-            callbacks=[_Watcher(source, works)],
+            callbacks=[_Watcher(source, works, faults)],
             verbose=0,
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    finally:
+        faults.raise_first()
 
 
 def alone(config: dict[str, Any]) -> None:
@@ -75,18 +87,43 @@ def alone(config: dict[str, Any]) -> None:
     )
 
 
+class _Faults:
+    """Keeps the first error of the source, which Tune would wrap or swallow."""
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep what goes wrong inside."""
+        try:
+            yield
+        except Exception as error:
+            self._first = self._first or error
+            raise
+
+    def raise_first(self) -> None:
+        """Raise what was kept."""
+        if self._first is not None:
+            raise self._first
+
+
 class _Asker(Searcher):
     """Hands out the source's work, and returns its ends."""
 
-    def __init__(self, source: Source, settings: dict[str, Any], works: dict[str, Work]) -> None:
+    def __init__(
+        self, source: Source, settings: dict[str, Any], works: dict[str, Work], faults: _Faults
+    ) -> None:
         super().__init__()
         self._source, self._settings, self._works = source, settings, works
+        self._faults = faults
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        work = self._source.next()
-        if work is None:
-            finished: str = Searcher.FINISHED
-            return finished if self._source.done() else None
+        with self._faults.kept():
+            work = self._source.next()
+            if work is None:
+                finished: str = Searcher.FINISHED
+                return finished if self._source.done() else None
         self._works[trial_id] = work
         return self._settings | {"work": work, "stop_file": self._source.stop_file}
 
@@ -96,7 +133,8 @@ class _Asker(Searcher):
         del result  # the record has it
         if trial_id in self._works:
             reason = "its process died before it could say why" if error else None
-            self._source.ended(self._works.pop(trial_id), reason)
+            with self._faults.kept():
+                self._source.ended(self._works.pop(trial_id), reason)
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the search resumes from its own records."""
@@ -108,15 +146,28 @@ class _Asker(Searcher):
 class _Watcher(tune.Callback):
     """Passes on that a trial has begun or reported."""
 
-    def __init__(self, source: Source, works: dict[str, Work]) -> None:
-        self._source, self._works = source, works
+    def __init__(self, source: Source, works: dict[str, Work], faults: _Faults) -> None:
+        self._source, self._works, self._faults = source, works, faults
+        self._looked = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        del iteration, trials
+        self._faults.raise_first()
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        with self._faults.kept():
+            if not cluster.alive():
+                raise LostError("Ray's last machine is gone")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials
         if trial.trial_id in self._works:
-            self._source.began(self._works[trial.trial_id])
+            with self._faults.kept():
+                self._source.began(self._works[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials
         if trial.trial_id in self._works:
-            self._source.scored(self._works[trial.trial_id])
+            with self._faults.kept():
+                self._source.scored(self._works[trial.trial_id])

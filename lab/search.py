@@ -47,6 +47,7 @@ _STATES = {
     "stopped": TrialState.PRUNED,
     "diverged": TrialState.PRUNED,
 }
+_TRIES = 2  # a point that failed once may have been the machine's fault; its cell waits for it
 _BUSY = 60  # seconds to wait where another process locks the database
 _INDEX = "index"  # a study trial's place in its cell's search
 
@@ -98,6 +99,10 @@ class Search:
     def done(self) -> bool:
         """Whether every job has been asked for and told."""
         return not self._running and next(self._candidates(peek=True), None) is None
+
+    def waits(self, job: Job, outcome: Outcome) -> bool:
+        """Return whether a job's cell waits for it to be tried again before it is repeated."""
+        return job.role == "search" and _to_try_again(outcome)
 
     @property
     def jobs(self) -> int:
@@ -158,6 +163,7 @@ class _Cell:
         self._scores: dict[int, float | None] = {}
         identity = _identity(experiment, settings)
         self._notes = notes / f"{identity}.jsonl"
+        self._again: set[int] = set()  # points that the next call tries again
         self._shown: dict[int, int] = {}  # points of a curve that the study has
         if fresh:
             self._notes.unlink(missing_ok=True)
@@ -204,6 +210,8 @@ class _Cell:
         if score is not None and not math.isfinite(score):
             score = None
         self._scores[index] = score
+        if _to_try_again(outcome):
+            self._again.add(index)
         if trial := self._running.get(index):
             self._show(index, outcome.rows)
             del self._running[index]
@@ -232,7 +240,7 @@ class _Cell:
         if self.trials == 0:
             return {}
         finished = {i: score for i, score in self._scores.items() if score is not None}
-        if len(self._scores) < self.trials or not finished:
+        if len(self._scores) < self.trials or self._again or not finished:
             return None
         sign = 1 if self._experiment.metric.direction == "maximize" else -1
         return self._tuned[max(finished, key=lambda index: (sign * finished[index], -index))]
@@ -276,6 +284,10 @@ def _noted(file: File) -> Iterator[tuple[int, dict[Path, Value]]]:
         except ValueError:
             continue
         yield index, tuned
+
+
+def _to_try_again(outcome: Outcome) -> bool:
+    return outcome.state == "failed" and outcome.tries < _TRIES
 
 
 def _startup(experiment: Experiment) -> int:

@@ -335,6 +335,7 @@ class Outcome:
         busy: seconds of these that went into training or scoring.
         device: what it was computed on.
         shared: whether other trials used the device too, so that its seconds say little.
+        tries: how often it has been tried, this and earlier ones that failed.
     """
 
     state: State
@@ -345,3 +346,4 @@ class Outcome:
     busy: float
     device: str = ""
     shared: bool = False
+    tries: int = 1

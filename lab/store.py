@@ -28,6 +28,7 @@ _STATUS: dict[State, str] = {
     "diverged": "FAILED",
     "failed": "FAILED",
 }
+SUPERSEDED = "superseded"  # the role of a run that another stands for now
 _SETTLED = ("diverged", "stopped")
 _NEW = "new"  # a run that was created, and nothing else yet
 _BATCH = 900  # MLflow refuses more than 1,000 metrics in one request
@@ -43,6 +44,7 @@ class _Run:
     began: int  # Unix milliseconds
     last: int  # the last step that is stored; -1 before any
     state: str
+    superseded: bool = False  # another run has its number now
 
 
 class Store:
@@ -110,6 +112,7 @@ class Store:
         """
         with in_one_line(self._uri):
             run = self._runs.get(_key(job.number, fingerprint)) or self._create(job, fingerprint)
+            self._supersede(job, run)
             if run.state == "finished" or run.state == state in _SETTLED:
                 return
             if run.state == _NEW:  # also where an earlier process was killed before it had said all
@@ -141,6 +144,17 @@ class Store:
             id=made.info.run_id, began=made.info.start_time, last=-1, state=_NEW
         )
         return run
+
+    def _supersede(self, job: Job, run: _Run) -> None:
+        """Let `run` stand for its job alone: a search that learned more may have asked for another.
+
+        What it asked for before stays on record, and is compared with nothing.
+        """
+        for key, other in self._runs.items():
+            mine = key.startswith(f"{job.number} ")
+            if mine and other.superseded is (other is run):
+                other.superseded = other is not run
+                self._tag(other.id, {"lab.role": SUPERSEDED if other.superseded else job.role})
 
     def _log(self, run: _Run, rows: Iterable[Row]) -> None:
         fresh = [row for row in rows if row["spent/steps"] > run.last]
@@ -198,6 +212,7 @@ class Store:
                         began=run.info.start_time,
                         last=int(run.data.metrics.get("spent/steps", -1)),
                         state=tags["lab.state"],
+                        superseded=tags["lab.role"] == SUPERSEDED,
                     ),
                 )
             token = page.token

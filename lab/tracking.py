@@ -70,7 +70,7 @@ def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
         from mlflow import MlflowClient  # here, because importing it takes seconds
 
         for chatter in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(chatter).setLevel(logging.ERROR)
+            logging.getLogger(chatter).setLevel(logging.CRITICAL)
         try:
             client = MlflowClient(uri, registry_uri=uri)
             client.search_experiments(max_results=1)
@@ -90,7 +90,7 @@ def in_one_line(uri: str) -> Iterator[None]:
         # Their exceptions have no common base, and naming them would import them at once.
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "alembic"}:
             raise
-        text = _first_line(error)
+        text = _first_line(_origin(error))
         dead = "Max retries exceeded" in text or "timed out" in text
         raise StoreError(f"{uri}: {'no MLflow server answers' if dead else text}") from error
 
@@ -109,5 +109,12 @@ def _check_database(uri: str, file: File) -> None:
         raise StoreError(f"tracking URI {uri!r}: a database, but not one of MLflow's")
 
 
-def _first_line(error: Exception) -> str:
+def _origin(error: BaseException) -> BaseException:
+    """Return what the database itself said, where it was that."""
+    while (cause := getattr(error, "orig", None) or error.__cause__) is not None:
+        error = cause
+    return error
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -100,6 +100,7 @@ def run(
         busy=busy + (earlier.busy if earlier else 0.0),
         device=_device(device),
         shared=0 < work.resources.gpus_per_worker < 1,
+        tries=record.tries(work.folder),
     )
     record.end(work.folder, outcome)
     work.keep()
