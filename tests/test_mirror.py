@@ -19,7 +19,7 @@ LARGE = b"x" * (mirror._SMALL + 1)
 RECORD = {
     "trial.json": b"{}\n",
     "curve.jsonl": b"1\n2\n",
-    "outcome.json": b'{"state": "finished"}\n',
+    "state": b"finished\n",
     "checkpoints/000000000008/state.json": b'{"sha256": "1"}',
     "checkpoints/000000000008/state.safetensors": LARGE,
     "checkpoints/000000000016/state.json": b'{"sha256": "2"}',
@@ -105,7 +105,7 @@ def test_another_machine_pulls_what_was_pushed(uri: str, tmp_path: Path) -> None
     assert pulled(two, "trials/a") == RECORD
 
     later = RECORD | {"curve.jsonl": b"1\n3\n", "new/file": b"new"}
-    del later["outcome.json"], later["checkpoints/000000000008/state.json"]
+    del later["state"], later["checkpoints/000000000008/state.json"]
     del later["checkpoints/000000000008/state.safetensors"]
     write(one.root / "trials/a", later)
     one.push(one.root / "trials/a")
@@ -144,18 +144,18 @@ def test_a_record_reads_the_same_on_another_machine(near: Remote, other: Remote)
     record.begin(here, trial)
     record.append(here, {"spent/steps": 8.0})
     near.push(here)
-    other.pull(there, "trial.json", "curve.jsonl", "outcome.json")
+    other.pull(there, *record.SMALL)
     assert record.read(there) is None
     assert record.curve(there) == ({"spent/steps": 8.0},)
     rows = record.curve(here)
     outcome = Outcome(state="finished", reason="", rows=rows, began=1.0, seconds=2.0, busy=1.0)
     record.end(here, outcome)
     near.push(here)
-    other.pull(there, "trial.json", "curve.jsonl", "outcome.json")
+    other.pull(there, *record.SMALL)
     assert record.read(there) == outcome
     record.begin(here, trial)  # it goes on
     near.push(here)
-    other.pull(there, "trial.json", "curve.jsonl", "outcome.json")
+    other.pull(there, *record.SMALL)
     assert record.read(there) is None
 
 
@@ -171,23 +171,23 @@ def _trial() -> dict[str, object]:
 
 
 def test_small_files_are_pulled_without_the_large_ones(near: Remote, other: Remote) -> None:
-    small = ("trial.json", "curve.jsonl", "outcome.json")
+    small = ("trial.json", "curve.jsonl", "state")
     write(near.root / "a", RECORD)
     near.push(near.root / "a")
     assert pulled(other, "a", *small) == {name: RECORD[name] for name in small}
     write(other.root / "a", RECORD | {"checkpoints/000000000004/state.json": b"mine"})
-    (near.root / "a/outcome.json").unlink()
+    (near.root / "a/state").unlink()
     (near.root / "a/curve.jsonl").write_bytes(b"1\n3\n")
     near.push(near.root / "a")
     expected = RECORD | {"checkpoints/000000000004/state.json": b"mine", "curve.jsonl": b"1\n3\n"}
-    del expected["outcome.json"]
+    del expected["state"]
     assert pulled(other, "a", *small) == expected
 
 
 def test_what_is_not_there_is_left_alone_here(other: Remote) -> None:
     write(other.root / "a", RECORD)
     assert pulled(other, "a") == RECORD
-    other.pull(other.root / "a/outcome.json")
+    other.pull(other.root / "a/state")
     assert read(other.root / "a") == RECORD
 
 
@@ -291,7 +291,7 @@ def cut_off(patch: pytest.MonkeyPatch, after: int, *names: str) -> Callable[[], 
 
 def test_a_push_may_be_cut_off_anywhere(tmp_path: Path) -> None:
     newest = "checkpoints/000000000024"
-    later = {"trial.json": b"{}\n", "curve.jsonl": b"3\n", "outcome.json": b'{"state": "diverged"}'}
+    later = {"trial.json": b"{}\n", "curve.jsonl": b"3\n", "state": b"diverged"}
     later |= {f"{newest}/state.json": b"{}", f"{newest}/state.safetensors": LARGE}
     for start in (dict[str, bytes](), RECORD):
         for after in range(100):
@@ -306,14 +306,14 @@ def test_a_push_may_be_cut_off_anywhere(tmp_path: Path) -> None:
                 with suppress(MirrorError):
                     near.push(near.root / "a")
             there = {k: v for k, v in read(root / "far/a").items() if k != ".whole"}
-            if "outcome.json" in there:
+            if "state" in there:
                 assert there in (start, later), "a record that says it is complete is"
             got = pulled(Remote(reader, near.uri), "a")
             if not start:
                 assert got in ({}, later), "a new folder is there when all of it is"
                 assert (reader / "a").exists() == bool(got)
             elif f"{newest}/state.safetensors" not in got:  # what it replaces is still there
-                assert start.items() - got.items() <= {("outcome.json", start["outcome.json"])}
+                assert start.items() - got.items() <= {("state", start["state"])}
             near.push(near.root / "a")
             assert pulled(Remote(reader, near.uri), "a") == later
             if count() <= after:
@@ -392,7 +392,7 @@ def test_a_new_folder_appears_here_in_one_piece(
         assert pulled(other, "text") == read(near.root / "text")
 
 
-@pytest.mark.parametrize("here", [{}, {"outcome.json": b"x" * len(RECORD["outcome.json"])}])
+@pytest.mark.parametrize("here", [{}, {"state": b"x" * len(RECORD["state"])}])
 def test_a_reader_may_be_overtaken_by_the_writer(
     here: dict[str, bytes],
     near: Remote,
@@ -407,12 +407,12 @@ def test_a_reader_may_be_overtaken_by_the_writer(
 
     def then_deleted(store: object, path: str) -> dict[str, object]:
         found = listed(store, path)
-        (far / "a/outcome.json").unlink()
+        (far / "a/state").unlink()
         return found
 
     monkeypatch.setattr(mirror, "_there", then_deleted)
-    expected = RECORD | {"outcome.json": b""} | here
-    assert pulled(other, "a") | {"outcome.json": expected["outcome.json"]} == expected
+    expected = RECORD | {"state": b""} | here
+    assert pulled(other, "a") | {"state": expected["state"]} == expected
 
 
 # The door
@@ -424,7 +424,7 @@ def test_a_folder_is_its_own_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert root == tmp_path / "runs"
     assert isinstance(nowhere, Nowhere)
     nowhere.push(root / "a")
-    nowhere.pull(root / "a", "outcome.json")
+    nowhere.pull(root / "a", "state")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -433,15 +433,31 @@ def test_a_uri_has_a_folder_of_its_own(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root, _ = mirror.opened(uri)
-    assert root.parent == tmp_path / "cache/electra-lab"
-    assert len(root.name) == 12
+    assert root.parent.parent == tmp_path / "cache/electra-lab"
+    assert len(root.parent.name) == 12
     assert mirror.opened(uri) == (root, Remote(root, uri))
     assert mirror._there(*mirror._store(uri)) == {}, "the probe leaves nothing"
     assert mirror._store(uri) is mirror._store(uri), "one connection in a process"
     assert mirror.opened(f"file://{tmp_path}/elsewhere")[0] != root
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert mirror.opened(uri)[0] == tmp_path / ".cache/electra-lab" / root.name
+    assert mirror.opened(uri)[0] == tmp_path / ".cache/electra-lab" / root.parent.name / root.name
+
+
+def test_processes_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root, driver = mirror.opened(f"file://{tmp_path}/far")
+    one, two = driver.apart("one"), driver.apart("two")
+    places = {m.place(root / "trials/a", driver) for m in (driver, one, two)}
+    assert len(places) == 3
+    write(root / "trials/a", RECORD)
+    driver.push(root / "trials/a")
+    for each in (one, two):
+        there = each.place(root / "trials/a", driver)
+        each.pull(there)
+        assert read(there) == RECORD
 
 
 def test_it_travels_without_its_connection(uri: str, tmp_path: Path) -> None:
