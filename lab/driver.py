@@ -214,7 +214,11 @@ class Driver:
         self._fetch(work.folder)
         outcome = record.read(work.folder)
         if outcome is None:
-            outcome = self._cut_off("failed", error or "it left no outcome", work.folder)
+            outcome = self._cut_off(
+                "failed",
+                error or "it left no outcome; does its machine see --storage?",
+                work.folder,
+            )
         self._done.add(work.folder)
         self._busy += max(0.0, outcome.busy - self._before.pop(work.folder))
         for job in self._out.pop(work.folder):
