@@ -109,7 +109,7 @@ def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
 
 def test_interrupted_outcome_says_where(work: Callable[..., Work]) -> None:
     outcome = interrupted(work("it"), 2)
-    assert outcome.reason == "stopped at step 3, and its state is saved"
+    assert outcome.reason == "at step 3, 18.8% of its budget; its state is saved"
     assert len(outcome.rows) == 1
 
 

@@ -74,6 +74,13 @@ def begun(uri: str, folder: Path, name: str) -> Store:
     return store
 
 
+def ended(store: Store, how: spec.Outcome, job: spec.Job = JOB) -> None:
+    """Bring the store up to a trial that ran from its start to its end."""
+    store.sync(job, "f0", "queued")
+    store.sync(job, "f0", "running", how.rows[:1])
+    store.sync(job, "f0", how.state, how.rows, how)
+
+
 def children(uri: str, name: str) -> list[object]:
     client = connect(uri)
     known = client.get_experiment_by_name(name).experiment_id
@@ -82,8 +89,7 @@ def children(uri: str, name: str) -> list[object]:
 
 def test_store_gives_back_what_was_written(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "back")
-    store.start(JOB, "f0")
-    store.end("f0", outcome(row(0), row(40, **{"train/loss": 3.5}), row(80)))
+    ended(store, outcome(row(0), row(40, **{"train/loss": 3.5}), row(80)))
     store.close("finished", {"slots": 2.0, "wall_seconds": math.nan})
     read = frames.load(uri, "back")
     assert read.sweep["question"] == "Does it?"
@@ -107,8 +113,7 @@ def test_store_gives_back_what_was_written(uri: str, folder: Path) -> None:
 
 def test_score_is_also_stored_over_compute_and_data(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "axes")
-    store.start(JOB, "f0")
-    store.end("f0", outcome(row(0), row(40)))
+    ended(store, outcome(row(0), row(40)))
     client, (run,) = connect(uri), children(uri, "axes")
     steps = {
         name: [p.step for p in client.get_metric_history(run.info.run_id, f"{name}/{METRIC}")]
@@ -119,13 +124,13 @@ def test_score_is_also_stored_over_compute_and_data(uri: str, folder: Path) -> N
 
 def test_killed_sweep_goes_on_without_doubling_runs_or_points(uri: str, folder: Path) -> None:
     first = begun(uri, folder, "killed")
-    first.start(JOB, "f0")
-    first.log("f0", [row(0), row(40)])
+    first.sync(JOB, "f0", "queued")
+    first.sync(JOB, "f0", "running", [row(0), row(40)])
     del first  # killed: neither end nor close
     again = begun(uri, folder, "killed")
-    again.start(JOB, "f0")
-    again.log("f0", [row(0), row(40), row(80)])
-    again.end("f0", outcome(row(0), row(40), row(80), row(120)))
+    again.sync(JOB, "f0", "queued", [row(0), row(40)])
+    again.sync(JOB, "f0", "running", [row(0), row(40), row(80)])
+    ended(again, outcome(row(0), row(40), row(80), row(120)))
     again.close("finished", {})
     read = frames.load(uri, "killed")
     assert len(children(uri, "killed")) == len(read.trials) == 1
@@ -138,8 +143,7 @@ def test_killed_sweep_goes_on_without_doubling_runs_or_points(uri: str, folder: 
 def test_finished_trial_is_left_as_it_is(uri: str, folder: Path) -> None:
     for score in (0.5, 0.9):
         store = begun(uri, folder, "done")
-        store.start(JOB, "f0")
-        store.end("f0", outcome(row(0), row(40) | {METRIC: score}))
+        ended(store, outcome(row(0), row(40) | {METRIC: score}))
         store.close("finished", {})
     assert list(frames.load(uri, "done").trials["score"]) == [0.5]
 
@@ -147,8 +151,7 @@ def test_finished_trial_is_left_as_it_is(uri: str, folder: Path) -> None:
 def test_failed_trial_is_taken_up_again(uri: str, folder: Path) -> None:
     for end in (outcome(row(0), state="failed", reason="out of memory"), outcome(row(0), row(40))):
         store = begun(uri, folder, "retry")
-        store.start(JOB, "f0")
-        store.end("f0", end)
+        ended(store, end)
     trials = frames.load(uri, "retry").trials
     assert list(trials["state"]) == ["finished"]
     assert list(trials["reason"]) == [""]
@@ -166,8 +169,7 @@ def test_failed_trial_is_taken_up_again(uri: str, folder: Path) -> None:
 )
 def test_state_shows_in_mlflow(uri: str, folder: Path, state: spec.State, status: str) -> None:
     store = begun(uri, folder, f"state-{state}")
-    store.start(JOB, "f0")
-    store.end("f0", outcome(row(0), state=state, reason="because"))
+    ended(store, outcome(row(0), state=state, reason="because"))
     (run,) = children(uri, f"state-{state}")
     assert run.info.status == status
     assert run.data.tags["lab.reason"] == "because"
@@ -175,15 +177,13 @@ def test_state_shows_in_mlflow(uri: str, folder: Path, state: spec.State, status
 
 def test_score_of_an_unfinished_trial_is_no_score(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "unfinished")
-    store.start(JOB, "f0")
-    store.end("f0", outcome(row(0), row(40), state="stopped"))
+    ended(store, outcome(row(0), row(40), state="stopped"))
     assert frames.load(uri, "unfinished").trials["score"].isna().all()
 
 
 def test_numbers_that_are_not_finite_are_left_out(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "nan")
-    store.start(JOB, "f0")
-    store.end("f0", outcome(row(0), row(40) | {METRIC: math.nan, "train/loss": math.inf}))
+    ended(store, outcome(row(0), row(40) | {METRIC: math.nan, "train/loss": math.inf}))
     read = frames.load(uri, "nan")
     assert "train/loss" not in read.curves
     assert list(read.curves[METRIC].isna()) == [False, True]

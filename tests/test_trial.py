@@ -85,11 +85,14 @@ def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) ->
         "checkpoints",
         "curve.jsonl",
         "outcome.json",
+        "state",
         "trial.json",
     ]
     assert record.read(folder) == outcome
     assert tuple(reported) == outcome.rows
-    assert json.loads((folder / "trial.json").read_text()) == json.loads(json.dumps(asdict(asked)))
+    said = json.loads((folder / "trial.json").read_text())
+    assert said["trial"] == json.loads(json.dumps(asdict(asked)))
+    assert record.state(folder) == "finished"
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert 0 < outcome.busy <= outcome.seconds
 
