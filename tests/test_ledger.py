@@ -61,7 +61,7 @@ class Stub:
     def sync(
         self,
         job: spec.Job,
-        fingerprint: str,
+        fingerprint: str,  # noqa: ARG002
         state: spec.State,
         rows: tuple[spec.Row, ...] = (),
         outcome: spec.Outcome | None = None,
@@ -70,7 +70,7 @@ class Stub:
         assert (outcome is None) == (state in {"queued", "running"})
         self.calls.append(("sync", job.number, state, len(rows)))
 
-    def forget(self, job: spec.Job, fingerprint: str) -> None:
+    def forget(self, job: spec.Job, fingerprint: str) -> None:  # noqa: ARG002
         self._answer()
         self.calls.append(("forget", job.number, None, 0))
 
@@ -105,7 +105,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def kept(stub: Stub, clock: Clock, said: list[str]) -> Ledger:
-    return Ledger(cast(Store, stub), said.append)
+    return Ledger(cast("Store", stub), said.append)
 
 
 def test_record_is_copied_at_once_where_the_store_answers(
