@@ -1,6 +1,7 @@
 """Checkpoints: what goes on from one is bitwise what would have been, and a damaged one is seen."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +39,12 @@ RUNGS: dict[str, spec.Objective] = {
 class Stop:
     """Says stop after so many steps."""
 
-    def __init__(self, after: int) -> None:
-        self._left = after
+    def __init__(self, after: int, says: spec.State = "interrupted") -> None:
+        self._left, self._says = after, says
 
     def __call__(self) -> spec.State:
         self._left -= 1
-        return "interrupted" if self._left < 0 else "running"
+        return self._says if self._left < 0 else "running"
 
 
 @pytest.fixture
@@ -109,8 +110,59 @@ def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
 
 def test_interrupted_outcome_says_where(work: Callable[..., Work]) -> None:
     outcome = interrupted(work("it"), 2)
-    assert outcome.reason == "stopped at step 3, and its state is saved"
+    assert outcome.reason == "at step 3, 18.8% of its budget; its state is saved"
     assert len(outcome.rows) == 1
+
+
+def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(work: Callable[..., Work]) -> None:
+    whole, parts = work("whole"), work("parts")
+    expected = trial.run(whole)
+    stopped = trial.run(parts, wish=Stop(6, "stopped"))
+    assert stopped.state == record.state(parts.folder) == "stopped"
+    assert stopped.reason == "at step 9, 56.2% of its budget; its state is saved"
+    assert int(checkpoints(parts)[-1].name) == 9
+    assert record.read(parts.folder) == stopped
+    outcome = trial.run(parts)
+    assert (outcome.state, outcome.reason) == ("finished", "")
+    assert without_time(outcome.rows) == without_time(expected.rows)
+    assert_same(final(parts), final(whole))
+
+
+def test_seconds_add_up_over_interruptions_and_a_kill_between(work: Callable[..., Work]) -> None:
+    it = work("it")
+    interrupted(it, 2)
+    file = it.folder / "outcome.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"seconds": 1_000.0, "busy": 900.0}))
+
+    def killed(_: Row) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trial.run(it, report=killed)
+    assert (record.state(it.folder), record.read(it.folder)) == ("running", None)
+    began = time.perf_counter()
+    outcome = trial.run(it)
+    wall = time.perf_counter() - began
+    assert outcome.state == "finished"
+    assert 1_000 < outcome.seconds <= 1_000 + wall
+    assert 900 < outcome.busy <= 900 + wall
+
+
+def test_run_that_was_cut_off_before_it_could_say_so_ends_without_a_step(
+    work: Callable[..., Work],
+) -> None:
+    """Killed between its last checkpoint and its outcome."""
+    it = work("it")
+    expected = trial.run(it)
+    before = final(it)
+    (it.folder / "outcome.json").unlink()
+    record.begin(it.folder, it.trial)
+    seen: list[Row] = []
+    outcome = trial.run(it, report=seen.append)
+    assert seen == []
+    assert (outcome.state, outcome.rows) == ("finished", expected.rows)
+    assert_same(final(it), before)
 
 
 def test_run_that_goes_on_does_not_take_its_points_again(work: Callable[..., Work]) -> None:

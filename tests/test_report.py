@@ -122,22 +122,18 @@ def populate(
             done = outcome(rows)
             if rate == 5e-3:
                 done = outcome(rows[:3], "diverged", "loss is nan at step 251")
-            writer.start(job, f"{number:012x}")
-            writer.end(f"{number:012x}", done)
+            writer.sync(job, f"{number:012x}", done.state, done.rows, done)
             number += 1
     built = trial(BASE, {})
-    writer.start(
-        spec.Job(
-            number=number,
-            role="repeat",
-            cell=cells(experiment)[0],
-            tuned={},
-            repeat=99,
-            trial=built,
-        ),
-        "f" * 12,
+    lost = spec.Job(
+        number=number,
+        role="repeat",
+        cell=cells(experiment)[0],
+        tuned={},
+        repeat=99,
+        trial=built,
     )
-    writer.end("f" * 12, outcome((), "failed", "out of memory"))
+    writer.sync(lost, "f" * 12, "failed", (), outcome((), "failed", "out of memory"))
     writer.close(
         "finished", {"slots": 2.0, "wall_seconds": 900.0, "setup_seconds": 30.0, "slot_share": 0.93}
     )
@@ -246,13 +242,10 @@ def test_sweep_without_a_score_has_a_report_too(
     writer.begin(asked, {}, {})
     if end:
         built = trial(BASE, {})
-        writer.start(
-            spec.Job(
-                number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=built
-            ),
-            "a",
+        job = spec.Job(
+            number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=built
         )
-        writer.end("a", outcome((), end, "no space"))
+        writer.sync(job, "a", end, (), outcome((), end, "no space"))
     text = report.write(frames.load(uri, name), tmp_path).read_text()
     assert "No answer: no trial has finished." in text
 

@@ -164,7 +164,10 @@ class Oracle(Detector):
         super().__init__()
         self.rule, self.nothing = rule, torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, batch: Any, step: int) -> Loss:
+    def mask(self, batch: Any, step: int) -> Any:
+        raise NotImplementedError
+
+    def forward(self, batch: Any, step: int, *_: Any) -> Loss:
         raise NotImplementedError
 
     def networks(self) -> dict[str, list[torch.nn.Parameter]]:

@@ -17,7 +17,7 @@ from lab import space, yaml_text
 from lab.label import label
 from lab.metrics import METRICS
 from lab.refusal import SpaceError
-from lab.spec import SIZES, Choices, Electra, Experiment, Mlm, Range
+from lab.spec import SIZES, Choices, Electra, Experiment, Halving, Mlm, Range
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -260,12 +260,92 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "tuned budget": ("tune.budget.amount={low: 1, high: 2}", "tune.budget.amount", "never tuned"),
     "compared and tuned": ("compare.optim.lr=[1e-3]", "tune.optim.lr", "stands under compare too"),
     "trials without tuning": ("tune={}", "search.trials", "tune names nothing to vary"),
+    "cores of old": (
+        "resources.cpus=2",
+        "resources.cpus",
+        "unknown key; allowed: workers, cpus_per",
+    ),
+    "GPUs of old": (
+        "resources.gpus=1",
+        "resources.gpus",
+        "unknown key; allowed: workers, cpus_per",
+    ),
+    "GPUs of one worker": (
+        "resources.gpus_per_worker=2",
+        "resources.gpus_per_worker",
+        "must be at most 1, not 2",
+    ),
+    "no worker": ("resources.workers=0", "resources.workers", "must be at least 1, not 0"),
+    "more workers than windows": (
+        "resources.workers=129",
+        "resources.workers",
+        "129 for a batch of 128 windows",
+    ),
+    "halving without warmth": (
+        "search.stopping={kind: halving}",
+        "search.stopping",
+        "only under base.schedule {kind: constant, warmup: 0}",
+    ),
+    "halving by one": (
+        "search.stopping={kind: halving, factor: 1}",
+        "search.stopping.factor",
+        "must be at least 2, not 1",
+    ),
     "budget below one step": (
         "base.budget.amount=1e3",
         "base.budget.amount",
         "1000 flops are less than one step",
     ),
 }
+
+HALVING = ("search.stopping={kind: halving}", "base.schedule={kind: constant, warmup: 0}")
+
+
+@pytest.mark.parametrize("metric", ["detect/mlm/auroc", "probe/pos/accuracy"])
+def test_halving_at_a_constant_rate_is_an_experiment(load: Load, metric: str) -> None:
+    assert load(*HALVING, f"metric={metric}").search.stopping == Halving(kind="halving", factor=2)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("metric=probe/sentiment/accuracy", "probe/sentiment/accuracy is taken at the end alone"),
+        ("base.schedule={kind: constant, warmup: 0.1}", "{kind: constant, warmup: 0}"),
+        ("base.schedule={kind: stable, warmup: 0}", "{kind: constant, warmup: 0}"),
+        ("base.schedule={kind: linear, warmup: 0}", "{kind: constant, warmup: 0}"),
+        ("base.objective={kind: two_stage}", "without stages"),
+        ("compare.schedule.warmup=[0, 0.1]", "{kind: constant, warmup: 0}"),
+        (
+            "tune.schedule.kind={choices: [constant, cosine]}",
+            "{kind: constant, warmup: 0}",
+        ),
+    ],
+)
+def test_halving_is_refused_where_a_beginning_is_no_shorter_run(
+    refusal: Callable[..., str], override: str, says: str
+) -> None:
+    line = refusal("compare={batch: [64, 128]}", *HALVING, override)
+    assert line.startswith("search.stopping: ")
+    assert says in line
+
+
+def test_workers_are_held_against_every_batch(refusal: Callable[..., str], load: Load) -> None:
+    batches = "compare={batch: [4, 8]}"
+    assert load(batches, "resources.workers=4").resources.workers == 4
+    assert refusal(batches, "resources.workers=5").startswith(
+        "resources.workers: 5 for a batch of 4"
+    )
+    tuned = "tune={batch: {low: 2, high: 64, step: 2, integer: true}}"
+    assert refusal(tuned, "resources.workers=3").startswith("resources.workers: 3 for a batch of 2")
+
+
+def test_seconds_are_refused_on_a_part_of_a_gpu(refusal: Callable[..., str], load: Load) -> None:
+    seconds = "base.budget={kind: seconds, amount: 60}"
+    for whole in ("0", "1"):
+        load(seconds, f"resources.gpus_per_worker={whole}")
+    load("resources.gpus_per_worker=0.5")
+    line = refusal(seconds, "resources.gpus_per_worker=0.5")
+    assert line.startswith("base.budget.kind: seconds on a GPU that trials share")
 
 
 @pytest.mark.parametrize("mistake", WRONG)

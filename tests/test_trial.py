@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import PreparedText
 
 from lab import record, spec, trial
@@ -85,11 +86,14 @@ def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) ->
         "checkpoints",
         "curve.jsonl",
         "outcome.json",
+        "state",
         "trial.json",
     ]
     assert record.read(folder) == outcome
     assert tuple(reported) == outcome.rows
-    assert json.loads((folder / "trial.json").read_text()) == json.loads(json.dumps(asdict(asked)))
+    said = json.loads((folder / "trial.json").read_text())
+    assert said["trial"] == json.loads(json.dumps(asdict(asked)))
+    assert record.state(folder) == "finished"
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert 0 < outcome.busy <= outcome.seconds
 
@@ -163,6 +167,21 @@ def test_loss_that_is_no_number_ends_diverged(
     outcome = run(asked, tmp_path)
     assert outcome.state == "diverged"
     assert outcome.reason.startswith("train/loss is not finite at step ")
+    assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
+    assert record.read(tmp_path) == outcome
+
+
+@pytest.mark.parametrize("name", ["train/discriminator_loss", "train/mlm_loss"])
+def test_loss_beyond_knowing_nothing_ends_diverged(
+    run: Run, asked: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Finite all along: what it costs is far more than an answer without any training would."""
+    far = torch.tensor(50.0)
+    breaks(monkeypatch, 6, lambda loss: Loss(loss.total, loss.parts | {name: far}))
+    outcome = run(asked, tmp_path)
+    assert outcome.state == record.state(tmp_path) == "diverged"
+    assert outcome.reason.startswith(f"{name} is ")
+    assert " at step 8, and knowing nothing costs " in outcome.reason
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
     assert record.read(tmp_path) == outcome
 

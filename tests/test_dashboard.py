@@ -1,0 +1,115 @@
+"""Optuna's own dashboard opens the studies that the lab writes, and listens to nobody else."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import spec
+from lab.metrics import METRICS
+from lab.search import Search
+from lab.spec import Outcome, Range
+
+pytest.importorskip("optuna_dashboard")
+pytestmark = pytest.mark.slow
+COMMAND = Path(sys.executable).with_name("optuna-dashboard")
+WIDTH = "objective.generator.width"
+ASKED = spec.Experiment(
+    name="shown",
+    question="Does it?",
+    metric=METRICS["probe/pos/accuracy"],
+    base={
+        "encoder": {"size": "tiny"},
+        "objective": {"kind": "electra"},
+        "budget": {"kind": "flops", "amount": 1e12},
+    },
+    compare={WIDTH: (0.25, 0.5)},
+    tune={"optim.lr": Range(low=1e-4, high=1e-2, log=True)},
+    search=spec.Search(trials=3, stopping=spec.Halving(kind="halving")),
+    resources=spec.Resources(),
+)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a database with a study of each cell, three runs in each, one of them diverged."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    storage = f"sqlite:///{folder}/optuna.db"
+    search = Search(ASKED, storage, folder / "searches")
+    while (job := search.ask()) is not None:
+        rows: tuple[spec.Row, ...] = tuple(
+            {"spent/steps": 1.0 * n, ASKED.metric.name: 0.5 + job.number / 100 + n / 10}
+            for n in range(4)
+        )
+        state: spec.State = "diverged" if job.number == 1 else "finished"
+        search.lags(job, rows)
+        search.tell(
+            job, Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
+        )
+    return storage
+
+
+@pytest.fixture(scope="module")
+def port(storage: str) -> Iterator[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(COMMAND), storage, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            answered(process, port)
+            yield port
+        finally:
+            process.terminate()
+
+
+def answered(process: "subprocess.Popen[bytes]", port: int) -> None:
+    until = time.monotonic() + 90
+    while True:
+        try:
+            get(port, "/api/meta")
+        except urllib.error.URLError:
+            assert process.poll() is None, process.communicate()[1].decode()
+            assert time.monotonic() < until, "the dashboard does not answer"
+            time.sleep(0.2)
+        else:
+            return
+
+
+def get(port: int, path: str) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_dashboard_shows_a_study_for_each_cell_with_its_trials(port: int) -> None:
+    found = get(port, "/api/studies")["study_summaries"]
+    assert len(found) == 2
+    assert all(study["study_name"].startswith("shown ") for study in found)
+    states = []
+    for study in found:
+        shown = get(port, f"/api/studies/{study['study_id']}?after=0")
+        assert shown["directions"] == ["maximize"]
+        assert [trial["params"][0]["name"] for trial in shown["trials"]] == ["optim.lr"] * 3
+        assert all(len(trial["intermediate_values"]) == 3 for trial in shown["trials"])
+        states += [trial["state"].lower() for trial in shown["trials"]]
+    assert sorted(states) == ["complete"] * 5 + ["pruned"]
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's list of sockets")
+def test_dashboard_listens_on_loopback_alone(port: int) -> None:
+    listening = set()
+    for file in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        lines = file.read_text().splitlines()[1:] if file.exists() else []
+        for local, _, state in (line.split()[1:4] for line in lines):
+            address, _, at = local.partition(":")
+            if int(at, 16) == port and state == "0A":  # LISTEN
+                listening.add(address)
+    assert listening == {"0100007F"}  # 127.0.0.1, as the kernel writes it

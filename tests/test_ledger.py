@@ -1,0 +1,279 @@
+"""The ledger: MLflow may be away, and nothing is lost, doubled or out of order."""
+
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from lab import frames, ledger, record, spec
+from lab.ledger import Ledger
+from lab.metrics import METRICS
+from lab.space import trial
+from lab.store import Store
+from lab.tracking import StoreError, default_uri
+
+METRIC = "detect/bigram/auroc"
+BASE: dict[str, spec.Value] = {
+    "encoder": {"size": "tiny"},
+    "objective": {"kind": "electra"},
+    "budget": {"kind": "flops", "amount": 1e12},
+}
+TRIAL = trial(BASE, {})
+
+
+def job(number: int) -> spec.Job:
+    return spec.Job(number=number, role="repeat", cell={}, tuned={}, repeat=number, trial=TRIAL)
+
+
+def row(step: int) -> spec.Row:
+    spent = {f"spent/{kind}": float(step) for kind in ("steps", "tokens", "flops", "seconds")}
+    return spent | {METRIC: 0.5 + step / 100}
+
+
+def outcome(*rows: spec.Row, state: spec.State = "finished") -> spec.Outcome:
+    return spec.Outcome(state=state, reason="", rows=rows, began=1e9, seconds=9.0, busy=8.0)
+
+
+def ended(folder: Path, how: spec.Outcome) -> None:
+    record.queue(folder, TRIAL)
+    for row in how.rows:
+        record.append(folder, row)
+    record.end(folder, how)
+
+
+@dataclass
+class Stub:
+    """A store that keeps what it is told in order, and can fall silent."""
+
+    silent: bool = False
+    calls: list[tuple[str, int, spec.State | None, int]] = field(default_factory=list)
+    tries: int = 0
+
+    def _answer(self) -> None:
+        self.tries += 1
+        if self.silent:
+            raise StoreError("no MLflow server answers")
+
+    def sync(
+        self,
+        job: spec.Job,
+        fingerprint: str,  # noqa: ARG002
+        state: spec.State,
+        rows: tuple[spec.Row, ...] = (),
+        outcome: spec.Outcome | None = None,
+    ) -> None:
+        self._answer()
+        assert (outcome is None) == (state in {"queued", "running"})
+        self.calls.append(("sync", job.number, state, len(rows)))
+
+    def forget(self, job: spec.Job, fingerprint: str) -> None:  # noqa: ARG002
+        self._answer()
+        self.calls.append(("forget", job.number, None, 0))
+
+
+@dataclass
+class Clock:
+    now: float = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(ledger, "time", made)
+    return made
+
+
+@pytest.fixture
+def stub() -> Stub:
+    return Stub()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def kept(stub: Stub, clock: Clock, said: list[str]) -> Ledger:
+    return Ledger(cast("Store", stub), said.append)
+
+
+def test_record_is_copied_at_once_where_the_store_answers(
+    kept: Ledger, stub: Stub, tmp_path: Path, said: list[str]
+) -> None:
+    record.queue(tmp_path, TRIAL)
+    kept.note(job(0), tmp_path)
+    record.begin(tmp_path, TRIAL)
+    record.append(tmp_path, row(0))
+    kept.note(job(0), tmp_path)
+    record.end(tmp_path, outcome(row(0)))
+    kept.note(job(0), tmp_path)
+    kept.settle()
+    states = ["queued", "running", "finished"]
+    assert stub.calls == [("sync", 0, state, n) for state, n in zip(states, (0, 1, 1), strict=True)]
+    assert said == []
+
+
+def test_what_a_silent_store_misses_is_copied_in_order_once_it_is_back(
+    kept: Ledger, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
+) -> None:
+    stub.silent = True
+    order = [3, 0, 2, 1]
+    for number in order:
+        record.queue(tmp_path / str(number), TRIAL)
+        kept.note(job(number), tmp_path / str(number))
+        clock.now += 20
+    ended(tmp_path / "0", outcome(row(0), row(4)))
+    kept.note(job(0), tmp_path / "0")
+    assert stub.calls == []
+    stub.silent = False
+    clock.now += 20
+    kept.keep_up()
+    states = {0: "finished"}
+    assert [(number, state) for _, number, state, _ in stub.calls] == [
+        (number, states.get(number, "queued")) for number in order
+    ]
+    kept.settle()
+    assert len(stub.calls) == len(order)
+    assert len(said) == 2
+    assert said[0].startswith("trials go on")
+    assert said[0].endswith("no MLflow server answers")
+    assert said[1] == "MLflow is back"
+
+
+def test_store_that_falls_silent_halfway_gets_the_rest_and_nothing_twice(
+    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path
+) -> None:
+    stub.silent = True
+    for number in range(4):
+        ended(tmp_path / str(number), outcome(row(0)))
+        kept.note(job(number), tmp_path / str(number))
+    stub.silent, answer, left = False, stub._answer, [2]
+
+    def falls_silent() -> None:
+        left[0] -= 1
+        stub.silent = left[0] < 0
+        answer()
+
+    stub._answer = falls_silent  # type: ignore[method-assign]
+    clock.now += 20
+    kept.keep_up()
+    assert [number for _, number, _, _ in stub.calls] == [0, 1]
+    left[0] = 100
+    clock.now += 20
+    kept.keep_up()
+    assert [number for _, number, _, _ in stub.calls] == [0, 1, 2, 3]
+
+
+def test_silent_store_is_asked_now_and_then_and_spoken_of_once(
+    kept: Ledger, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
+) -> None:
+    stub.silent = True
+    record.queue(tmp_path, TRIAL)
+    for _ in range(600):  # a minute of a running sweep
+        kept.note(job(0), tmp_path)
+        kept.keep_up()
+        clock.now += 0.1
+    assert 2 <= stub.tries <= 7
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_run_that_is_recorded_anew_is_forgotten_once_and_first(
+    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, away: bool
+) -> None:
+    stub.silent = away
+    record.queue(tmp_path, TRIAL)
+    kept.note(job(0), tmp_path, fresh=True)
+    kept.note(job(0), tmp_path)
+    stub.silent = False
+    clock.now += 20
+    ended(tmp_path, outcome(row(0)))
+    kept.note(job(0), tmp_path)
+    assert [call[0] for call in stub.calls].count("forget") == 1
+    assert stub.calls[0][0] == "forget"
+    assert stub.calls[-1] == ("sync", 0, "finished", 1)
+
+
+def test_settle_waits_for_the_store(
+    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.silent = True
+    ended(tmp_path, outcome(row(0)))
+    kept.note(job(0), tmp_path)
+    back = clock.now + 60
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        stub.silent = clock.now < back
+
+    monkeypatch.setattr(clock, "sleep", sleep, raising=False)
+    kept.settle()
+    assert [call[2] for call in stub.calls] == ["finished"]
+
+
+def test_settle_ends_in_one_line_where_the_store_never_comes_back(
+    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_PATIENCE", 30.0)
+    began = clock.now
+    stub.silent = True
+    ended(tmp_path, outcome(row(0)))
+    kept.note(job(0), tmp_path)
+    with pytest.raises(StoreError, match="the same command copies them") as caught:
+        kept.settle()
+    assert "\n" not in str(caught.value)
+    assert "no MLflow server answers" in str(caught.value)
+    assert 30 <= clock.now - began <= 35
+
+
+def experiment(name: str) -> spec.Experiment:
+    return spec.Experiment(
+        name=name,
+        question="Does it?",
+        metric=METRICS[METRIC],
+        base=BASE,
+        compare={},
+        tune={},
+        search=spec.Search(seeds=3),
+        resources=spec.Resources(),
+    )
+
+
+def test_locked_database_loses_nothing(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_AGAIN", 0.0)
+    uri, folders = default_uri(tmp_path), [tmp_path / name for name in "abc"]
+    store = Store(uri, tmp_path / "artifacts")
+    store.begin(experiment("locked"), {}, {})
+    kept = Ledger(store, said.append)
+    record.queue(folders[0], TRIAL)
+    kept.note(job(0), folders[0])
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        ended(folders[0], outcome(row(0), row(4)))
+        began = time.monotonic()
+        kept.note(job(0), folders[0])
+        assert time.monotonic() - began < 60
+        assert len(said) == 1
+        assert "locked" in said[0]
+        other.rollback()
+    ended(folders[1], outcome(row(0), state="failed"))
+    kept.note(job(1), folders[1])
+    kept.settle()
+    store.close("finished", {})
+    trials = frames.load(uri, "locked").trials.sort_values("repeat")
+    assert list(trials["state"]) == ["finished", "failed"]
+    assert list(frames.load(uri, "locked").curves["step"]) == [0, 4, 0]
+    assert said[1:] == ["MLflow is back"]

@@ -1,0 +1,225 @@
+"""The record of a trial: it says where the trial stands, and survives being cut off anywhere."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from lab import record, spec
+from lab.space import trial
+from lab.work import Wishes
+
+TRIAL = trial(
+    {
+        "encoder": {"size": "tiny"},
+        "objective": {"kind": "electra"},
+        "budget": {"kind": "flops", "amount": 1e12},
+    },
+    {},
+)
+ROWS: tuple[spec.Row, ...] = tuple({"spent/steps": float(n), "a": n / 3} for n in range(4))
+STATES: tuple[spec.State, ...] = get_args(spec.State)
+ENDS = STATES[2:]
+FIRST = spec.Outcome(
+    state="interrupted", reason="by hand", rows=ROWS[:3], began=1e9, seconds=5.0, busy=4.0
+)
+LAST = replace(FIRST, state="finished", reason="", rows=ROWS, seconds=9.0, device="cpu")
+
+
+def ended(folder: Path, outcome: spec.Outcome) -> None:
+    record.queue(folder, TRIAL)
+    record.begin(folder, TRIAL)
+    for row in outcome.rows:
+        record.append(folder, row)
+    record.end(folder, outcome)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_record_says_where_its_trial_stands(tmp_path: Path, end: spec.State) -> None:
+    folder = tmp_path / "made"
+    outcome = replace(FIRST, state=end)
+    assert record.state(folder) is record.read(folder) is record.last(folder) is None
+    record.queue(folder, TRIAL)
+    assert (record.state(folder), record.read(folder)) == ("queued", None)
+    record.begin(folder, TRIAL)
+    assert (record.state(folder), record.read(folder)) == ("running", None)
+    for row in outcome.rows:
+        record.append(folder, row)
+    record.end(folder, outcome)
+    assert (record.state(folder), record.read(folder)) == (end, outcome)
+
+
+def test_trial_that_begins_without_a_queue_has_a_whole_record(tmp_path: Path) -> None:
+    record.begin(tmp_path / "it", TRIAL)
+    assert (tmp_path / "it" / "trial.json").exists()
+    assert record.state(tmp_path / "it") == "running"
+
+
+@pytest.mark.parametrize("opened", [record.queue, record.begin])
+def test_open_record_is_not_read_as_ended_by_an_older_outcome(
+    tmp_path: Path, opened: Callable[..., None]
+) -> None:
+    ended(tmp_path, FIRST)
+    opened(tmp_path, TRIAL)
+    assert record.read(tmp_path) is None
+    assert record.last(tmp_path) == FIRST
+
+
+def test_record_that_opens_again_is_not_asked_to_stop(tmp_path: Path) -> None:
+    record.queue(tmp_path, TRIAL)
+    record.ask_to_stop(tmp_path)
+    assert record.to_stop(tmp_path)
+    record.queue(tmp_path, TRIAL)
+    assert not record.to_stop(tmp_path)
+
+
+class Killed(BaseException):
+    """The process is gone, as by a signal."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Let the n-th touch of a file, counted from now, be the process's end."""
+    left = [-1]
+    write, rename, remove, opened = Path.write_text, Path.replace, Path.unlink, Path.open
+
+    def over() -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
+    def writes(self: Path, text: str, *given: Any, **named: Any) -> int:
+        if over():
+            write(self, text[: len(text) // 2], *given, **named)
+            raise Killed
+        return write(self, text, *given, **named)
+
+    def before(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acts(self: Path, *given: Any, **named: Any) -> Any:
+            if over():
+                raise Killed
+            return act(self, *given, **named)
+
+        return acts
+
+    def appends(self: Path, mode: str = "r", *given: Any, **named: Any) -> Any:
+        if mode == "a" and over():
+            with opened(self, mode) as file:
+                file.write('{"spent/steps": 1')
+            raise Killed
+        return opened(self, mode, *given, **named)
+
+    def kill_at(touch: int) -> None:
+        left[0] = touch
+
+    monkeypatch.setattr(Path, "write_text", writes)
+    monkeypatch.setattr(Path, "open", appends)
+    monkeypatch.setattr(Path, "replace", before(rename))
+    monkeypatch.setattr(Path, "unlink", before(remove))
+    yield kill_at
+    left[0] = -1
+
+
+def live(folder: Path, said: list[str]) -> None:
+    """Go through a record's whole life, an interruption in the middle; `said` hears of each end."""
+    record.queue(folder, TRIAL, "lineage")
+    record.begin(folder, TRIAL)
+    record.keep(folder, 0)
+    for row in FIRST.rows:
+        record.append(folder, row)
+    record.end(folder, FIRST)
+    said.append("interrupted")
+    record.queue(folder, TRIAL, "lineage")
+    said.pop()
+    record.begin(folder, TRIAL)
+    record.note_origin(folder, "another")
+    record.keep(folder, 2)
+    for row in LAST.rows[2:]:
+        record.append(folder, row)
+    record.end(folder, LAST)
+    said.append("finished")
+
+
+def test_record_cut_off_at_any_touch_of_a_file_is_open_or_whole(
+    tmp_path: Path, kill_at: Callable[[int], None]
+) -> None:
+    for touch in count(1):
+        folder, said = tmp_path / str(touch), list[str]()
+        kill_at(touch)
+        try:
+            live(folder, said)
+        except Killed:
+            kill_at(-1)
+        else:
+            break
+        found = record.read(folder)
+        assert found in (None, FIRST, LAST)
+        assert [found.state] == said[-1:] if said else found != LAST
+        assert record.last(folder) in (None, replace(FIRST, rows=record.curve(folder)), LAST)
+        assert list(record.curve(folder)) == list(ROWS[: len(record.curve(folder))])
+        live(folder, said)
+        assert record.read(folder) == LAST
+        assert record.origin(folder) == "another"
+    assert touch > 20
+
+
+@pytest.mark.parametrize("left", ["", "fini", "finishe", "over"])
+def test_record_whose_state_is_no_state_is_open(tmp_path: Path, left: str) -> None:
+    ended(tmp_path, LAST)
+    (tmp_path / "state").write_text(left)
+    assert record.state(tmp_path) is record.read(tmp_path) is None
+    record.queue(tmp_path, TRIAL)
+    assert record.state(tmp_path) == "queued"
+
+
+@pytest.mark.xfail(strict=True, reason="record.last reads what a power cut may leave as if whole")
+@pytest.mark.parametrize("left", ["", "{", '{"state": "finished"}'])
+def test_outcome_that_was_cut_short_is_none(tmp_path: Path, left: str) -> None:
+    ended(tmp_path, LAST)
+    (tmp_path / "outcome.json").write_text(left)
+    assert record.read(tmp_path) is record.last(tmp_path) is None
+
+
+def test_lost_outcome_is_none(tmp_path: Path) -> None:
+    ended(tmp_path, LAST)
+    (tmp_path / "outcome.json").unlink()
+    assert record.read(tmp_path) is record.last(tmp_path) is None
+
+
+@pytest.mark.xfail(strict=True, reason="nothing says how many points a finished curve has")
+def test_finished_record_without_its_last_point_is_not_read_as_finished(tmp_path: Path) -> None:
+    """Its score would be that of an earlier point."""
+    ended(tmp_path, LAST)
+    record.keep(tmp_path, 2)
+    assert record.read(tmp_path) is None
+
+
+def test_forgotten_record_was_never_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "it"
+    ended(folder, LAST)
+    record.forget(folder)
+    record.forget(folder)
+    assert not folder.exists()
+    assert record.state(folder) is None
+
+
+def test_wish_is_that_of_the_sweep_before_that_of_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("lab.work.time.monotonic", lambda: now[0])
+    record.queue(tmp_path / "it", TRIAL)
+    wish = Wishes(tmp_path / "stop-all", tmp_path / "it")
+
+    def asked() -> spec.State:
+        now[0] += 2
+        return wish()
+
+    assert asked() == "running"
+    record.ask_to_stop(tmp_path / "it")
+    assert wish() == "running"  # the disk is asked once a second
+    assert asked() == "stopped"
+    (tmp_path / "stop-all").touch()
+    assert asked() == "interrupted"
