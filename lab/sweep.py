@@ -79,6 +79,8 @@ def _main(given: argparse.Namespace) -> int:
         return 0
     if given.address is None:
         work.check(experiment.resources)
+    else:
+        work.check_address(given.address)
     places.check_storage(given.storage)
     places.check_reports(given.reports, experiment.name)
     uri = given.tracking_uri or default_uri(given.storage)
