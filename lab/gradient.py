@@ -20,6 +20,7 @@ from lab.turns import Learns, shares
 from lab.workers import Alone, Workers
 
 _ALONE = Alone()
+_SAYS_SO = ("DefaultCPUAllocator: ", "could not create a primitive")
 
 
 class Gradients:
@@ -138,7 +139,7 @@ class Gradients:
 
 
 def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Return whether an error says so; the allocator of CPUs has no class of its own for it."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        "DefaultCPUAllocator: " in str(error)
+    """Return whether an error says so; on CPUs neither torch nor oneDNN has a class for it."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in str(error) for words in _SAYS_SO
     )

@@ -106,6 +106,8 @@ def _main(given: argparse.Namespace) -> int:
         return 0
     if given.address is None:
         work.check(experiment.resources)
+    else:
+        work.check_address(given.address)
     root, kept = mirror.opened(given.storage)
     places.check_storage(root)
     places.check_reports(given.reports, experiment.name)

@@ -1,6 +1,7 @@
 """Work as the driver hands it to whatever carries it out."""
 
 import os
+import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,32 @@ def check(resources: Resources) -> None:
             f"resources.gpus_per_worker: {gpus:g} for {resources.workers} "
             f"worker{'s' * (resources.workers > 1)}, and this machine has {node.gpus:g}"
         )
+
+
+def check_address(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray would knock for a quarter of an hour.
+
+    Args:
+        address: host:port of a cluster's head; what has no port, as `auto`, is left to Ray.
+
+    Raises:
+        UserError: nothing listens there, or it is Ray's client's.
+    """
+    if "://" in address:
+        raise UserError(
+            f"--address {address}: a driver far away; run the command on a node of the cluster, with "
+            f"auto or the head's host:port"
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers there ({error}); "
+            "write auto on a node of it, or the head's host:port"
+        ) from None
 
 
 def here(*, gpus: bool) -> Node:

@@ -2,6 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,20 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import PreparedText
 from members import COUNTS_V, MEMBERS, Member, each, ticking, windows
 from members import trial as small
 from torch import distributed, multiprocessing
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from lab import optim, spec
+from lab import gradient, optim, record, spec, trial
 from lab.budget import Budget
-from lab.data import Batches
+from lab.data import Batch, Batches
 from lab.gradient import Gradients
-from lab.objectives import build
+from lab.metrics import METRICS
+from lab.objectives import Electra, Objective, build
 from lab.train import train
+from lab.work import Work
 from lab.workers import Alone, Group, Workers
 
 STEPS, BATCH = 50, 16
-WORKERS = (2, 4)
+DIVIDED = ((2, 8), (2, 2), (4, 1))  # workers, and windows of a micro-batch
 LIMIT = 1e-5  # relative difference of the losses
 LADDER = tuple(
     {member.objective.kind: member for member in reversed(MEMBERS)}.values()
@@ -31,27 +39,102 @@ TURNS = next(member for member in MEMBERS if member.id == "alternation_2")
 RUNGS = (*LADDER, TURNS)
 
 
-def asked(member: Member) -> Any:
+ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")
+
+
+def asked(member: Member, dropout: float = 0.0) -> Any:
     shape = small(member)
     amount = STEPS * BATCH * shape.data.length
     return replace(
         shape,
         batch=BATCH,
-        encoder=replace(shape.encoder, dropout=0.0),
+        encoder=replace(shape.encoder, dropout=dropout),
         optim=spec.Optim(lr=1e-3),
         budget=Budget(kind="tokens", amount=amount),
     )
 
 
+class Run:
+    """A run from its start; `ready` may alter it before it begins."""
+
+    def __init__(
+        self,
+        member: Member,
+        workers: Workers,
+        micro: int | None,
+        dropout: float = 0.0,
+        ready: Callable[[Gradients], None] = lambda _: None,
+    ) -> None:
+        trial = asked(member, dropout)
+        objective = build(trial, COUNTS_V)
+        batches = Batches(windows(30).astype(np.uint16), BATCH, trial.seeds.order)
+        self.gradients = Gradients(objective, batches, trial, workers=workers, micro=micro)
+        ready(self.gradients)
+        optimizer = optim.build(objective, trial.optim)
+        steps = train(self.gradients, optimizer, trial=trial, clock=ticking())
+        self.curve = [{name: v.item() for name, v in step.parts.items()} for step in steps]
+
+
 def curve(member: Member, workers: Workers, micro: int | None) -> list[dict[str, float]]:
     """Return what each step of a run reports."""
-    trial = asked(member)
-    objective = build(trial, COUNTS_V)
-    batches = Batches(windows(30).astype(np.uint16), BATCH, trial.seeds.order)
-    gradients = Gradients(objective, batches, trial, workers=workers, micro=micro)
-    optimizer = optim.build(objective, trial.optim)
-    steps = train(gradients, optimizer, trial=trial, clock=ticking())
-    return [{name: value.item() for name, value in step.parts.items()} for step in steps]
+    return Run(member, workers, micro).curve
+
+
+class Short:
+    """Memory for so many windows: the pass of more, or of one at a certain turn, fails.
+
+    Args:
+        windows: that fit.
+        passes: how many passes memory lasts for whatever they have.
+    """
+
+    def __init__(self, windows: int, passes: int = 0) -> None:
+        self._windows, self._left, self.failed = windows, passes, 0
+
+    def __call__(self, gradients: Gradients) -> None:
+        gradients.objective.register_forward_pre_hook(self._pass)
+
+    def _pass(self, _: Any, given: tuple[Any, ...]) -> None:
+        self._left -= 1
+        if self._left < 0 and len(given[0].ids_BT) > self._windows:
+            self.failed += 1
+            raise torch.OutOfMemoryError("out of memory")
+
+
+class Exchanges:
+    """Counts how often gradients are exchanged."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, gradients: Gradients) -> None:
+        gradients._model.register_comm_hook(None, self._exchange)
+
+    def _exchange(
+        self, _: Any, bucket: distributed.GradBucket
+    ) -> torch.futures.Future[torch.Tensor]:
+        self.count += 1
+        return allreduce_hook(distributed.group.WORLD, bucket)
+
+
+def in_pairs(rank: int, workers: Workers, folder: str) -> None:
+    """Run what two workers do on this one."""
+    one_short = Run(ELECTRA, workers, None, ready=Short(2) if rank else lambda _: None)
+    often, once = Exchanges(), Exchanges()
+    Run(ELECTRA, workers, BATCH // 2 // 4, ready=often)
+    Run(ELECTRA, workers, None, ready=once)
+    none_fits = ""
+    try:
+        Run(ELECTRA, workers, None, ready=Short(0) if rank else lambda _: None)
+    except torch.OutOfMemoryError as error:
+        none_fits = str(error)
+    said = {
+        "one short": [one_short.gradients.micro, one_short.curve],
+        "exchanges": [often.count, once.count],
+        "none fits": none_fits,
+        "dropout": Run(ELECTRA, workers, None, dropout=0.1).curve,
+    }
+    Path(folder, f"pair-{rank}.json").write_text(json.dumps(said))
 
 
 def work(rank: int, count: int, folder: str) -> None:
@@ -62,20 +145,31 @@ def work(rank: int, count: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
     workers = Group()
     for member in RUNGS:
-        for micro in (BATCH // count, max(1, BATCH // count // 4)):
+        for micro in (micro for among, micro in DIVIDED if among == count):
             seen = curve(member, workers, micro)
             if rank == count - 1:  # all say the same; the last one is asked
-                file = Path(folder, f"{member.id}-{count}-{BATCH // count // micro}.json")
-                file.write_text(json.dumps(seen))
+                Path(folder, f"{member.id}-{count}-{micro}.json").write_text(json.dumps(seen))
+    if count == 2:
+        in_pairs(rank, workers, folder)
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("workers")
-    for count in WORKERS:
+    for count in sorted({count for count, _ in DIVIDED}):
         multiprocessing.spawn(work, (count, str(made)), nprocs=count)
     return made
+
+
+@pytest.fixture(scope="module")
+def pair(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"pair-{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def whole() -> list[dict[str, float]]:
+    return curve(ELECTRA, Alone(), None)
 
 
 def losses(steps: list[dict[str, float]]) -> list[list[float]]:
@@ -85,14 +179,241 @@ def losses(steps: list[dict[str, float]]) -> list[list[float]]:
     ]
 
 
+def same(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:
+    return all(
+        b == pytest.approx(a, rel=LIMIT) for a, b in zip(losses(one), losses(other), strict=True)
+    )
+
+
 @pytest.mark.slow
 @each(RUNGS)
 def test_workers_and_micro_batches_give_the_same_curve(member: Member, folder: Path) -> None:
     whole = curve(member, Alone(), None)
     assert len(whole) == STEPS
     files = sorted(folder.glob(f"{member.id}-*.json"))
-    assert len(files) == 2 * len(WORKERS)
+    assert len(files) == len(DIVIDED)
     divided = [json.loads(file.read_text()) for file in files]
     for other in (curve(member, Alone(), BATCH // 4), *divided):
         for step, (one, two) in enumerate(zip(losses(whole), losses(other), strict=True)):
             assert two == pytest.approx(one, rel=LIMIT), step
+
+
+# Memory that runs out.
+@pytest.mark.parametrize(
+    ("fits", "passes", "ends"),
+    [(BATCH, 0, BATCH), (5, 0, 4), (1, 0, 1), (5, 7, 4)],
+    ids=["never", "at once", "but for one window", "later"],
+)
+def test_out_of_memory_halves_the_micro_batch_and_the_losses_stay(
+    whole: list[dict[str, float]], fits: int, passes: int, ends: int
+) -> None:
+    short = Short(fits, passes)
+    run = Run(ELECTRA, Alone(), None, ready=short)
+    assert run.gradients.micro == ends
+    assert 2**short.failed * ends == BATCH  # halved each time, and never tried again
+    assert same(whole, run.curve)
+
+
+def test_out_of_memory_amid_a_step_leaves_nothing_of_it(whole: list[dict[str, float]]) -> None:
+    run = Run(ELECTRA, Alone(), 4, ready=Short(2, passes=4 + 3))  # the second step's last piece
+    assert run.gradients.micro == 2
+    assert same(whole, run.curve)
+
+
+def test_no_room_for_one_window_is_one_clear_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="with a single window at a time"):
+        Run(ELECTRA, Alone(), None, ready=Short(0))
+
+
+def test_other_errors_are_no_lack_of_memory() -> None:
+    class Broken(Short):
+        def _pass(self, *_: Any) -> None:
+            self.failed += 1
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    broken = Broken(0)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        Run(ELECTRA, Alone(), None, ready=broken)
+    assert broken.failed == 1
+
+
+@pytest.mark.slow
+def test_workers_halve_together_where_one_is_short(
+    pair: list[dict[str, Any]], whole: list[dict[str, float]]
+) -> None:
+    for said in pair:
+        micro, curve = said["one short"]
+        assert micro == 2
+        assert same(whole, curve)
+    assert pair[0]["one short"] == pair[1]["one short"]
+
+
+@pytest.mark.slow
+def test_workers_give_up_together_where_one_has_no_room_for_a_window(
+    pair: list[dict[str, Any]],
+) -> None:
+    assert ["with a single window at a time" in said["none fits"] for said in pair] == [True] * 2
+
+
+@pytest.mark.slow
+def test_gradients_are_exchanged_once_a_step(pair: list[dict[str, Any]]) -> None:
+    # All of them fit into one bucket, and what is rehearsed is not exchanged.
+    assert [said["exchanges"] for said in pair] == [[STEPS, STEPS]] * 2
+
+
+@pytest.mark.slow
+def test_dropout_of_a_piece_depends_on_its_place_in_the_batch(pair: list[dict[str, Any]]) -> None:
+    halves = Run(ELECTRA, Alone(), BATCH // 2, dropout=0.1).curve
+    assert not same(halves, Run(ELECTRA, Alone(), BATCH // 2).curve)  # it is on
+    assert all(same(halves, said["dropout"]) for said in pair)
+
+
+# The same, by memory that does run out: of the address space of a process.
+NEEDY = spec.Trial(
+    encoder=spec.Encoder(
+        layers=2, hidden=64, ffn=1024, heads=2, embedding=32, init_std=0.1, dropout=0
+    ),
+    objective=spec.Electra(kind="electra"),
+    data=spec.Data(vocab=64, length=256),
+    batch=16,
+    optim=spec.Optim(lr=1e-3),
+    budget=Budget(kind="tokens", amount=2 * 16 * 256),
+)
+
+
+def needs(field: str) -> int:
+    """Return bytes of address space, as /proc names them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def short_of_memory() -> None:
+    """Run whole batches with room for some windows, then for none; say what became of it."""
+    import ctypes
+    import resource
+
+    torch.set_num_threads(1)
+    free, seen = resource.RLIM_INFINITY, Counter[str]()
+    recognised = gradient._out_of_memory
+
+    def note(error: MemoryError | RuntimeError) -> bool:
+        seen[type(error).__name__] += 1
+        return recognised(error)
+
+    gradient._out_of_memory = note
+    ids_NT = np.random.default_rng(0).integers(5, 64, (40, 256)).astype(np.uint16)
+
+    def run(micro: int | None) -> tuple[int, list[float]]:
+        objective = build(NEEDY, torch.ones(64))
+        gradients = Gradients(objective, Batches(ids_NT, NEEDY.batch, 1), NEEDY, micro=micro)
+        optimizer = optim.build(objective, NEEDY.optim)
+        steps = train(gradients, optimizer, trial=NEEDY, clock=ticking())
+        curve = [step.parts["train/loss"].item() for step in steps]
+        return gradients.micro, curve
+
+    def within(room: int) -> None:
+        ctypes.CDLL(None).malloc_trim(0)
+        resource.setrlimit(resource.RLIMIT_AS, (needs("VmSize") + room, free))
+
+    said: dict[str, Any] = {}
+    run(1)  # whatever is loaded or compiled only once
+    before = needs("VmSize")
+    said["free"] = run(4)
+    within(max(needs("VmPeak") - before, 2**22) + 2**23)
+    said["short"] = run(None)
+    said["raised"] = dict(seen)
+    within(2**20)
+    try:
+        run(None)
+    except Exception as error:
+        said["none"] = f"{type(error).__name__}: {error}"
+    resource.setrlimit(resource.RLIMIT_AS, (free, free))
+    sys.stdout.write(json.dumps(said))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_memory_that_runs_out_halves_the_micro_batch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import test_gradient; test_gradient.short_of_memory()"],
+        cwd=Path(__file__).parent,
+        # What is freed goes back at once, so that what is in use is what is needed.
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    (given, free), (found, short) = said["free"], said["short"]
+    assert given == 4
+    assert found in {8, 4}
+    assert said["raised"]
+    assert short == pytest.approx(free, rel=LIMIT)
+    assert said["none"] == "OutOfMemoryError: out of memory with a single window at a time"
+
+
+# The micro-batch of a trial.
+@pytest.mark.usefixtures("few_sentences")
+def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_again(
+    prepared_text: PreparedText, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = spec.Trial(
+        encoder=spec.Encoder(
+            layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
+        ),
+        objective=spec.Electra(kind="electra"),
+        data=prepared_text.data,
+        batch=8,
+        budget=Budget(kind="tokens", amount=16 * 8 * 16),
+        curve=4,
+    )
+    work = Work(
+        trial=asked,
+        folder=tmp_path / "trial",
+        text=prepared_text.text,
+        held_out=held_out,
+        metric=METRICS["probe/pos/accuracy"],
+    )
+    sizes: list[int] = []
+    forward = Electra.forward
+
+    def short(self: Objective, batch: Batch, *given: Any) -> Any:
+        sizes.append(len(batch.ids_BT))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, batch, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Electra, "forward", short)
+    wishes = iter(["running"] * 5 + ["interrupted"] * 99)
+    outcome = trial.run(work, wish=lambda: next(wishes))  # type: ignore[arg-type,return-value]
+    assert outcome.state == "interrupted"
+    assert sizes[:3] == [8, 4, 2]
+    newest = sorted((work.folder / "checkpoints").iterdir())[-1]
+    assert json.loads((newest / "state.json").read_text())["place"]["micro"] == 2
+    sizes.clear()
+    assert trial.run(work).state == "finished"
+    assert set(sizes) == {2}
+    micros = [row["health/micro_batch"] for row in record.curve(work.folder)]
+    assert micros == [8, 2, 2, 2, 2]  # nothing is known before the first step
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_trial_without_room_for_a_window_fails_in_one_line(
+    prepared_text: PreparedText, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
+
+    monkeypatch.setattr(Electra, "forward", short)
+    outcome = trial.run(
+        Work(
+            trial=replace(NEEDY, data=prepared_text.data, batch=4),
+            folder=tmp_path,
+            text=prepared_text.text,
+            held_out=held_out,
+            metric=METRICS["probe/pos/accuracy"],
+        )
+    )
+    assert outcome.state == "failed"
+    assert outcome.reason == "OutOfMemoryError: out of memory with a single window at a time"

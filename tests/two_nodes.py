@@ -1,0 +1,43 @@
+"""A Ray cluster of two nodes with one CPU each on this machine, for as long as its input is open.
+
+Says its address; answers each line of input with what it looks like then, as one line of JSON.
+"""
+
+import json
+import sys
+from collections import defaultdict
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.util import placement_group_table
+
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+
+
+def look() -> dict[str, object]:
+    actors = defaultdict(set)
+    for actor in ray._private.state.actors().values():
+        actors[actor["ActorClassName"]].add(actor["Address"]["NodeID"])
+    return {
+        "nodes": sum(node["Alive"] for node in ray.nodes()),
+        "cpus": ray.available_resources().get("CPU", 0),
+        "groups": [group["state"] for group in placement_group_table().values()],
+        "actors": {name: len(nodes) for name, nodes in actors.items()},
+    }
+
+
+def main() -> None:
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    try:
+        cluster.add_node(**NODE)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        print(cluster.address, flush=True)
+        for _ in sys.stdin:
+            print(json.dumps(look()), flush=True)
+        ray.shutdown()
+    finally:
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
