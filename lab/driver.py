@@ -178,7 +178,7 @@ class Driver:
         self._before[work.folder] = earlier.busy if earlier else 0.0
         record.queue(work.folder, work.trial, work.lineage)
         if not self._site.fresh:
-            twins.take_over(work)
+            twins.take_over(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))
         self._out[work.folder] = [job]
         self._ledger.note(job, work.folder, fresh=self._site.fresh)

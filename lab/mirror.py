@@ -156,7 +156,7 @@ def opened(storage: str) -> tuple[File, Mirror]:
         MirrorError: the URI is none that can be opened, or the tree behind it cannot be written.
     """
     if "://" not in storage:
-        return File(storage).resolve(), Nowhere()
+        return File(storage), Nowhere()
     with _reached(storage) as (store, base), tempfile.NamedTemporaryFile() as probe:
         path = f"{base}/partial-{File(probe.name).name}"
         _upload(store, File(probe.name), path)

@@ -8,10 +8,11 @@ MLflow and Optuna are filled from these files.
 
 import json
 import math
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path as File
-from typing import get_args
+from typing import Any, get_args
 
 from lab.spec import Outcome, Row, State, Trial
 
@@ -67,7 +68,7 @@ def append(folder: File, row: Row) -> None:
 
 def end(folder: File, outcome: Outcome) -> None:
     """Complete the record."""
-    fields = {name: value for name, value in asdict(outcome).items() if name != "rows"}
+    fields = asdict(outcome) | {"rows": len(outcome.rows)}
     _write(folder / "outcome.json", json.dumps(fields, indent=2))
     _write(folder / "state", outcome.state)
 
@@ -87,17 +88,29 @@ def state(folder: File) -> State | None:
 
 
 def read(folder: File) -> Outcome | None:
-    """Return how a trial ended, or None where it has not."""
-    return None if state(folder) in (None, *_OPEN) else last(folder)
+    """Return how a trial ended, or None where it has not, or its record is not whole."""
+    if state(folder) in (None, *_OPEN):
+        return None
+    ended = last(folder)
+    if ended is None or len(ended.rows) != _fields(folder).get("rows"):
+        return None
+    return ended
 
 
 def last(folder: File) -> Outcome | None:
     """Return how a trial ended the last time, though it may run again; None before that."""
     try:
-        ended = json.loads((folder / "outcome.json").read_text())
-    except FileNotFoundError:
+        return Outcome(**_fields(folder) | {"rows": curve(folder)})
+    except TypeError:  # nothing, or not all of it
         return None
-    return Outcome(rows=curve(folder), **ended)
+
+
+def _fields(folder: File) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return fields
 
 
 def tries(folder: File) -> int:
@@ -132,5 +145,8 @@ def not_finite(row: Row) -> str | None:
 
 def _write(file: File, text: str) -> None:
     partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(f"{text}\n" if text else "")
+    with partial.open("w") as opened:
+        opened.write(f"{text}\n" if text else "")
+        opened.flush()
+        os.fsync(opened.fileno())
     partial.replace(file)

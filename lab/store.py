@@ -158,10 +158,15 @@ class Store:
 
     def _log(self, run: _Run, rows: Iterable[Row]) -> None:
         fresh = [row for row in rows if row["spent/steps"] > run.last]
-        points = [point for row in fresh for point in self._points(run, row)]
-        for begin in range(0, len(points), _BATCH):
-            self._batch(run.id, metrics=points[begin : begin + _BATCH])
+        points: list[tuple[str, float, int, int]] = []
+        for row in fresh:
+            more = list(self._points(run, row))
+            if len(points) + len(more) > _BATCH:  # a row goes in one request: it is there or not
+                self._batch(run.id, metrics=points)
+                points = []
+            points += more
         if fresh:
+            self._batch(run.id, metrics=points)
             run.last = int(fresh[-1]["spent/steps"])
 
     def _end(self, run: _Run, outcome: Outcome) -> None:

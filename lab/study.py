@@ -130,13 +130,30 @@ class Study:
         if to_try_again(outcome):
             self._again.add(index)
         if trial := self._running.get(index):
-            self._show(index, outcome.rows)
+            if outcome.state != "diverged":
+                self._show(index, outcome.rows)
             del self._running[index]
-            trial.set_user_attr("state", outcome.state)
             state = _STATES.get(outcome.state, TrialState.FAIL)
             if state == TrialState.COMPLETE and score is None:
                 state = TrialState.PRUNED  # a score that is no number
-            self._study.tell(trial, score, state=state)
+            if outcome.state == "diverged" and self._shown.get(index):
+                self._replace(trial, index)
+            else:
+                trial.set_user_attr("state", outcome.state)
+                self._study.tell(trial, score, state=state)
+
+    def _replace(self, trial: optuna.Trial, index: int) -> None:
+        """Tell of a diverged point without its scores on the way: Optuna would take the last."""
+        attributes = {_INDEX: index, "state": "diverged"}
+        self._study.tell(trial, state=TrialState.FAIL)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=attributes,
+            )
+        )
 
     def lags(self, index: int, rows: Sequence[Row]) -> bool:
         """Return whether a running point should end early."""
@@ -144,7 +161,7 @@ class Study:
 
     def _show(self, index: int, rows: Sequence[Row]) -> bool:
         """Tell the study a running point's scores on the way; return whether any was new."""
-        if self._experiment.search.stopping is None:
+        if self._experiment.search.stopping is None or index not in self._running:
             return False
         known, name = self._shown.get(index, 1), self._experiment.metric.name  # 0 is untrained
         for point, row in enumerate(rows[known:], known):

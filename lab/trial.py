@@ -224,7 +224,7 @@ class _Training:
         """Return a scored point, once all workers know that training goes on."""
         row = _spent(self._spent) | {"health/micro_batch": self._gradients.micro}
         row |= self._since.take() | taken
-        why = divergence.reason(row, self._trial.data.vocab)
+        why = divergence.reason(row, self._trial.data.vocab, early=self.rows <= 1)
         if self._workers.first(why is not None):
             raise DivergedError(why or "the first worker says so")
         self.rows += 1

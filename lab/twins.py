@@ -11,24 +11,29 @@ from pathlib import Path as File
 
 from lab import record
 from lab.spec import Trial
-from lab.work import Work
 
 
-def take_over(work: Work) -> None:
+def take_over(folder: File, trial: Trial, lineage: str) -> None:
     """Start a record from the longest run of the same lineage that is shorter.
 
-    Among the records that lie in the same folder; one that has checkpoints is left alone.
+    Args:
+        folder: of the trial's record, opened, among those of the others; one with checkpoints of
+            its own is left alone.
+        trial: what it is of.
+        lineage: names all trials that differ from it in the budget's amount alone.
     """
-    folder = work.folder
-    if not work.trial.extendable or (folder / "checkpoints").exists():
+    if not trial.extendable or (folder / "checkpoints").exists():
         return
-    shorter = list(_shorter(folder, work.trial, work.lineage))
+    shorter = list(_shorter(folder, trial, lineage))
     if not shorter:
         return
     _, origin = max(shorter)
     shutil.copyfile(origin / "curve.jsonl", folder / "curve.jsonl")
-    shutil.copytree(origin / "checkpoints", folder / "checkpoints")
     record.note_origin(folder, origin.name)
+    partial = folder / "checkpoints.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(origin / "checkpoints", partial)
+    partial.rename(folder / "checkpoints")  # last: what has them is left alone
 
 
 def _shorter(folder: File, trial: Trial, lineage: str) -> Iterator[tuple[float, File]]:

@@ -168,7 +168,7 @@ def check_address(address: str) -> None:
     """
     if "://" in address:
         raise UserError(
-            f"--address {address}: a driver far away; run the command on a node of the cluster, with "
+            f"--address {address}: from far away; run the command on a node of the cluster, with "
             f"auto or the head's host:port"
         )
     host, colon, port = address.rpartition(":")

@@ -196,7 +196,7 @@ def swept(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: o
             now = running(storage)
             at_once = max(at_once, len(now))
             if stop_first and now and record.curve(now[0]):
-                record.ask_to_stop(now[0])
+                record.stop_file(now[0]).touch()
                 stop_first = False
             time.sleep(0.2)
         ended(process, cwd, 0)

@@ -53,12 +53,12 @@ class _AfterImport:
 def _spoil(module: Any) -> None:
     train = module.train
 
-    def spoilt(objective: Any, *given: Any, trial: Any, **rest: Any) -> Any:
+    def spoilt(gradients: Any, *given: Any, trial: Any, **rest: Any) -> Any:
         name = f"{trial.objective.generator.width} {trial.optim.lr} {trial.seeds.init}"
-        for step in train(objective, *given, trial=trial, **rest):
+        for step in train(gradients, *given, trial=trial, **rest):
             due = step.spent.steps == int(os.environ["DRILL_STEP"])
             if due and name == os.environ["DRILL_TRIAL"] and _for_the_first_time():
-                _break(objective)
+                _break(gradients.objective)
             yield step
 
     module.train = spoilt
