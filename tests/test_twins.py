@@ -270,13 +270,9 @@ def test_take_over_that_is_cut_off_is_done_again(
             (tmp_path / "it" / "checkpoints").mkdir()
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        match kill:
-            case "all":
-                patch.setattr(record, "note_origin", killed)
-            case "half":
-                patch.setattr("lab.twins.shutil.copytree", killed)
-            case _:
-                patch.setattr(f"lab.twins.shutil.{kill}", killed)
-        taken(tmp_path / "it", asked(2))
+    names = {"all": "lab.record.note_origin", "half": "lab.twins.shutil.copytree"}
+    with monkeypatch.context() as patch:
+        patch.setattr(names.get(kill, f"lab.twins.shutil.{kill}"), killed)
+        with pytest.raises(KeyboardInterrupt):
+            taken(tmp_path / "it", asked(2))
     assert taken(tmp_path / "it", asked(2)) == "donor"
