@@ -205,6 +205,24 @@ def test_run_that_is_recorded_anew_is_forgotten_once_and_first(
     assert stub.calls[-1] == ("sync", 0, "finished", 1)
 
 
+def test_store_that_falls_silent_after_it_has_forgotten_forgets_no_more(
+    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = stub.forget
+
+    def and_falls_silent(job: spec.Job, fingerprint: str) -> None:
+        forget(job, fingerprint)
+        stub.silent = True
+
+    monkeypatch.setattr(stub, "forget", and_falls_silent, raising=False)
+    record.queue(tmp_path, TRIAL)
+    kept.note(job(0), tmp_path, fresh=True)
+    stub.silent = False
+    clock.now += 20
+    kept.keep_up()
+    assert [call[0] for call in stub.calls] == ["forget", "sync"]
+
+
 def test_settle_waits_for_the_store(
     kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,20 +81,13 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:  # noqa: C901
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Let the n-th touch of a file, counted from now, be the process's end."""
-    left = [-1]
-    write, rename, remove, opened = Path.write_text, Path.replace, Path.unlink, Path.open
+    left, opened = [-1], Path.open
 
     def over() -> bool:
         left[0] -= 1
         return left[0] == 0
-
-    def writes(self: Path, text: str, *given: Any, **named: Any) -> int:
-        if over():
-            write(self, text[: len(text) // 2], *given, **named)
-            raise Killed
-        return write(self, text, *given, **named)
 
     def before(act: Callable[..., Any]) -> Callable[..., Any]:
         def acts(self: Path, *given: Any, **named: Any) -> Any:
@@ -105,20 +98,17 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
         return acts
 
     def appends(self: Path, mode: str = "r", *given: Any, **named: Any) -> Any:
-        if mode == "a" and over():
+        """Open, and let what would be written be cut short: `write_text` opens too."""
+        if mode in {"a", "w"} and over():
             with opened(self, mode) as file:
                 file.write('{"spent/steps": 1')
             raise Killed
         return opened(self, mode, *given, **named)
 
-    def kill_at(touch: int) -> None:
-        left[0] = touch
-
-    monkeypatch.setattr(Path, "write_text", writes)
     monkeypatch.setattr(Path, "open", appends)
-    monkeypatch.setattr(Path, "replace", before(rename))
-    monkeypatch.setattr(Path, "unlink", before(remove))
-    yield kill_at
+    monkeypatch.setattr(Path, "replace", before(Path.replace))
+    monkeypatch.setattr(Path, "unlink", before(Path.unlink))
+    yield lambda touch: left.__setitem__(0, touch)
     left[0] = -1
 
 

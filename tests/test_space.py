@@ -263,12 +263,12 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "cores of old": (
         "resources.cpus=2",
         "resources.cpus",
-        "unknown key; allowed: workers, cpus_per",
+        "unknown key; allowed: workers, ",
     ),
     "GPUs of old": (
         "resources.gpus=1",
         "resources.gpus",
-        "unknown key; allowed: workers, cpus_per",
+        "unknown key; allowed: workers, ",
     ),
     "GPUs of one worker": (
         "resources.gpus_per_worker=2",
@@ -336,7 +336,8 @@ def test_workers_are_held_against_every_batch(refusal: Callable[..., str], load:
         "resources.workers: 5 for a batch of 4"
     )
     tuned = "tune={batch: {low: 2, high: 64, step: 2, integer: true}}"
-    assert refusal(tuned, "resources.workers=3").startswith("resources.workers: 3 for a batch of 2")
+    line = refusal(tuned, "resources.workers=3")
+    assert line.startswith("resources.workers: 3 for a batch of 2")
 
 
 def test_seconds_are_refused_on_a_part_of_a_gpu(refusal: Callable[..., str], load: Load) -> None:
