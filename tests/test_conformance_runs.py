@@ -82,7 +82,8 @@ def fit(member: Member, steps: int) -> list[dict[str, float]]:
         loss.total.backward()
         optim.clip(objective, settings)
         optimizer.step()
-        seen.append({name: value.item() for name, value in loss.parts.items()})
+        parts = objective.health(loss.parts)
+        seen.append({name: value.item() for name, value in parts.items()})
     return seen
 
 

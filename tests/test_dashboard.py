@@ -97,10 +97,13 @@ def test_dashboard_shows_a_study_for_each_cell_with_its_trials(port: int) -> Non
     for study in found:
         shown = get(port, f"/api/studies/{study['study_id']}?after=0")
         assert shown["directions"] == ["maximize"]
-        assert [trial["params"][0]["name"] for trial in shown["trials"]] == ["optim.lr"] * 3
-        assert all(len(trial["intermediate_values"]) == 3 for trial in shown["trials"])
-        states += [trial["state"].lower() for trial in shown["trials"]]
-    assert sorted(states) == ["complete"] * 5 + ["pruned"]
+        assert {trial["params"][0]["name"] for trial in shown["trials"]} == {"optim.lr"}
+        states += [
+            (trial["state"].lower(), len(trial["intermediate_values"]))
+            for trial in shown["trials"]
+            if any(attribute["key"] == "state" for attribute in trial["user_attrs"])
+        ]
+    assert sorted(states) == [("complete", 3)] * 5 + [("pruned", 0)]  # diverged: no score told
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's list of sockets")
