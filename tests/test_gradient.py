@@ -32,6 +32,7 @@ from lab.workers import Alone, Group, Workers
 
 STEPS, BATCH = 50, 16
 DIVIDED = ((2, 8), (2, 2), (4, 1))  # workers, and windows of a micro-batch
+SAID = torch.OutOfMemoryError("out of memory")
 LONGEST = 500  # seconds; most of them where other work holds the cores
 LIMIT = 1e-5  # relative difference of the losses
 LADDER = tuple(
@@ -88,10 +89,11 @@ class Short:
     Args:
         windows: that fit.
         passes: how many passes memory lasts for whatever they have.
+        error: by which it is said.
     """
 
-    def __init__(self, windows: int, passes: int = 0) -> None:
-        self._windows, self._left, self.failed = windows, passes, 0
+    def __init__(self, windows: int, passes: int = 0, error: Exception = SAID) -> None:
+        self._windows, self._left, self._error, self.failed = windows, passes, error, 0
 
     def __call__(self, gradients: Gradients) -> None:
         gradients.objective.register_forward_pre_hook(self._pass)
@@ -100,7 +102,7 @@ class Short:
         self._left -= 1
         if self._left < 0 and len(given[0].ids_BT) > self._windows:
             self.failed += 1
-            raise torch.OutOfMemoryError("out of memory")
+            raise self._error
 
 
 class Exchanges:
@@ -247,6 +249,20 @@ def test_out_of_memory_amid_a_step_leaves_nothing_of_it(whole: list[dict[str, fl
 def test_no_room_for_one_window_is_one_clear_error() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="with a single window at a time"):
         Run(ELECTRA, Alone(), None, ready=Short(0))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate"),
+        RuntimeError("could not create a primitive"),  # seen of oneDNN, with hardly any left
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:30],
+)
+def test_each_way_of_saying_that_memory_is_out_is_understood(error: Exception) -> None:
+    assert Run(ELECTRA, Alone(), None, ready=Short(8, error=error)).gradients.micro == 8
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:
