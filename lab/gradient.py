@@ -115,7 +115,8 @@ class Gradients:
         for start in range(0, len(whole.ids_BT), self.micro):
             rows = slice(start, start + self.micro)
             piece = Batch(whole.ids_BT[rows], whole.example_B[rows]).to(device)
-            yield self._seed * 1_000_003 + step + ((first + start) << 40), piece
+            # Of a seed, CPUs use the lower 32 bits alone; an odd factor keeps places apart in them.
+            yield self._seed * 1_000_003 + step + (first + start) * 0x9E3779B1, piece
 
     def _places(self, whole: Batch, step: int, pieces: int) -> Places | None:
         if pieces == self.workers.count == 1:  # the objective sees the batch and counts for itself

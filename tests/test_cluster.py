@@ -20,7 +20,7 @@ import pytest
 from sweeps import LIMIT, LOOPBACK, METRIC, ROOT, ended, family, listening, said, started
 
 from lab import frames, record
-from lab.spec import Resources, Row
+from lab.spec import Resources, Row, State
 from lab.work import Node, slots
 
 LONG = {"base__budget__amount": "2e11"}  # long enough to be met in the middle
@@ -93,12 +93,14 @@ class Sweep(NamedTuple):
         storage: of its records.
         trials: as MLflow has them.
         at_once: trials that were seen to run, at most.
+        out: trials that were seen to run or to wait for their workers, at most.
         after: the cluster, then.
     """
 
     storage: Path
     trials: pd.DataFrame
     at_once: int
+    out: int
     after: dict[str, Any]
 
 
@@ -181,19 +183,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tracking: str) -> Iterator
         yield Cluster(process, tracking)
 
 
-def running(storage: Path) -> list[Path]:
-    """Return the records of the trials that run."""
+def standing(storage: Path, *states: State) -> list[Path]:
+    """Return the records that are in one of some states."""
     folders = (file.parent for file in storage.glob("trials/*/trial.json"))
-    return [folder for folder in folders if record.state(folder) == "running"]
+    return [folder for folder in folders if record.state(folder) in states]
 
 
 def swept(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: object) -> Sweep:
     """Run a sweep on the cluster; ask the first trial to stop once it has a point."""
-    storage, at_once, began = cwd / "storage", 0, time.monotonic()
+    storage, at_once, out, began = cwd / "storage", 0, 0, time.monotonic()
     options = ("--address", cluster.address, "--tracking-uri", cluster.uri)
     with started(cwd, *options, **changes) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
-            now = running(storage)
+            out = max(out, len(standing(storage, "queued", "running")))
+            now = standing(storage, "running")
             at_once = max(at_once, len(now))
             if stop_first and now and record.curve(now[0]):
                 record.stop_file(now[0]).touch()
@@ -201,7 +204,7 @@ def swept(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: o
             time.sleep(0.2)
         ended(process, cwd, 0)
     trials = frames.load(cluster.uri, "smoke").trials
-    return Sweep(storage, trials, at_once, cluster.at_rest())
+    return Sweep(storage, trials, at_once, out, cluster.at_rest())
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +276,7 @@ def test_trial_of_two_workers_that_is_asked_to_stop_saves_its_state(together: Sw
 
 @pytest.mark.slow
 def test_one_trial_at_a_time_where_there_is_room_for_one_group(together: Sweep) -> None:
-    assert together.at_once == 1
+    assert together.at_once == together.out == 1
 
 
 def refused(cwd: Path, *options: object, **changes: object) -> str:
