@@ -57,6 +57,16 @@ def opened(resources: Resources, address: str | None) -> Iterator[Cluster]:
         yield cluster
 
 
+def check(resources: Resources, address: str) -> None:
+    """Refuse a cluster that cannot serve one trial, before anything is written.
+
+    Raises:
+        UserError: as `opened`.
+    """
+    with _joined(resources, address):
+        pass
+
+
 @contextmanager
 def _here(resources: Resources) -> Iterator[Cluster]:
     count = slots(resources, [here(gpus=resources.gpus_per_worker > 0)])

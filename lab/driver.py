@@ -63,10 +63,9 @@ class Driver:
             self._storage / "searches",
             fresh=site.fresh,
         )
-        self._settled = (*_SETTLED, *(("stopped",) if experiment.search.stopping else ()))
         self._board = live.Board(experiment.metric, self._search.jobs)
         self._view = live.view(self._board)
-        self._ledger = Ledger(store, self._view.changed)
+        self._ledger = Ledger(store, self._view.say)
         self._texts: dict[Data, tuple[File, File]] = {}
         self._out: dict[File, list[Job]] = {}
         self._done: set[File] = set()
@@ -140,7 +139,7 @@ class Driver:
             work = self._work(job)
             self._fetch(work.folder)
             outcome = record.read(work.folder)
-            if outcome is not None and self._settles(work.folder, outcome):
+            if outcome is not None and self._settles(job, work.folder, outcome):
                 self._end(job, work.folder, outcome)
             elif work.folder in self._out:  # two settings that came out the same: run once
                 self._out[work.folder].append(job)
@@ -163,11 +162,13 @@ class Driver:
             mirror=self._mirror,
         )
 
-    def _settles(self, folder: File, outcome: Outcome) -> bool:
+    def _settles(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome stands, and the trial need not run."""
         if self._site.fresh and folder not in self._done:
             return False
-        return outcome.state in self._settled
+        # What another search stopped lagged behind other settings than this one's.
+        stopped = outcome.state == "stopped" and self._search.stopped(job)
+        return stopped or outcome.state in _SETTLED
 
     def _hand_out(self, job: Job, work: Work) -> None:
         if self._site.fresh:
@@ -177,7 +178,7 @@ class Driver:
         earlier = record.last(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
         record.queue(work.folder, work.trial, work.lineage)
-        if not self._site.fresh:
+        if not self._site.fresh and not self._search.stops(job):
             twins.take_over(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))
         self._out[work.folder] = [job]
@@ -249,7 +250,7 @@ class Driver:
                 raise KeyboardInterrupt
             self.stop_file.touch()
             self._mirror.push(self.stop_file)
-            self._view.changed("stopping: running trials save their state; Ctrl-C again stops now")
+            self._view.say("stopping: running trials save their state; Ctrl-C again stops now")
 
         before = signal.signal(signal.SIGINT, asked)
         try:

@@ -96,6 +96,9 @@ class View(Protocol):
     def changed(self, event: str) -> None:
         """The board has changed; `event` says how, in a line, where it is worth one."""
 
+    def say(self, line: str) -> None:
+        """Show a line that no board holds."""
+
 
 class Lines:
     """A line for each start and end."""
@@ -117,7 +120,11 @@ class Lines:
     def changed(self, event: str) -> None:
         """Print the event and where the sweep stands."""
         if event:
-            print(f"[{self._board.ended}/{self._board.jobs}] {event}", flush=True)
+            self.say(event)
+
+    def say(self, line: str) -> None:
+        """Print the line and where the sweep stands."""
+        print(f"[{self._board.ended}/{self._board.jobs}] {line}", flush=True)
 
 
 class LiveTable:
@@ -141,6 +148,10 @@ class LiveTable:
 
     def changed(self, event: str) -> None:
         """Nothing to do: the table reads the board by itself."""
+
+    def say(self, line: str) -> None:
+        """Print the line above the table."""
+        self._live.console.print(line, markup=False, highlight=False)
 
     def _table(self) -> Table:
         board = self._board

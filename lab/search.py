@@ -49,9 +49,18 @@ class Search:
             cell = self._studies[job.number % len(self._studies)]
             cell.tell(job.number // len(self._studies), outcome)
 
+    def stops(self, job: Job) -> bool:
+        """Return whether a job may be ended early."""
+        return job.role == "search" and self._experiment.search.stopping is not None
+
+    def stopped(self, job: Job) -> bool:
+        """Return whether this very search has told a job's end before."""
+        study = self._studies[job.number % len(self._studies)]
+        return self.stops(job) and study.told(job.number // len(self._studies))
+
     def lags(self, job: Job, rows: Sequence[Row]) -> bool:
         """Return whether a running job should end early, by its curve so far."""
-        if job.role == "repeat" or self._experiment.search.stopping is None:
+        if not self.stops(job):
             return False
         cell = self._studies[job.number % len(self._studies)]
         return cell.lags(job.number // len(self._studies), rows)

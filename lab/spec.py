@@ -328,7 +328,7 @@ class Outcome:
 
     Attributes:
         state: `finished` has a score, the others a reason.
-        reason: one line; empty for a finished trial.
+        reason: one line; of a finished trial, which shorter run it went on from, if it did.
         rows: the curve, from the untrained encoder (step 0) to the end.
         began: Unix time at which the trial took its slot.
         seconds: it held the slot, set-up included.

@@ -104,6 +104,10 @@ class Study:
         """Return whether the search's point `index` has not been asked for yet."""
         return index < self.trials and index not in self._asked
 
+    def told(self, index: int) -> bool:
+        """Return whether an earlier process has told how point `index` ended."""
+        return index in self._ended
+
     def ask(self, index: int) -> dict[Path, Value]:
         """Start point `index`, and return its nuisances, an earlier run's if there was one."""
         self._asked.add(index)

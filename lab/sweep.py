@@ -108,6 +108,9 @@ def _main(given: argparse.Namespace) -> int:
         work.check(experiment.resources)
     else:
         work.check_address(given.address)
+        from lab import cluster
+
+        cluster.check(experiment.resources, given.address)
     root, kept = mirror.opened(given.storage)
     places.check_storage(root)
     places.check_reports(given.reports, experiment.name)

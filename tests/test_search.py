@@ -532,7 +532,26 @@ def test_point_that_broke_is_recorded_as_failed(
     search.tell(works, outcome(asked.metric.name, 0.7))
     (trials,) = studies(storage)
     assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE]
-    (repeat,) = (job for job in iter(search.ask, None))
+
+
+def test_cell_is_repeated_once_a_point_that_broke_was_tried_again(storage: str) -> None:
+    """Else it would be repeated with another setting than that of an undisturbed search."""
+    asked = experiment(search=spec.Search(trials=2), compare={})
+    failed = replace(outcome("", None), state="failed")
+    search = Search(asked, storage, notes(storage))
+    broke, works = search.ask(), search.ask()
+    assert broke is not None
+    assert works is not None
+    search.tell(broke, failed)
+    search.tell(works, outcome(asked.metric.name, 0.7))
+    assert search.ask() is None
+    assert search.done
+    again = Search(asked, storage, notes(storage))
+    assert again.ask() == broke
+    assert again.ask() == works
+    again.tell(works, outcome(asked.metric.name, 0.7))
+    again.tell(broke, replace(failed, tries=2))
+    (repeat,) = (job for job in iter(again.ask, None))
     assert (repeat.role, repeat.tuned) == ("repeat", works.tuned)
 
 

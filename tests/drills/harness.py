@@ -216,12 +216,14 @@ class Place:
         folder: holds the storage, the reports and what the sweeps printed.
         undisturbed: the folder of a run without a fault, which this one must equal.
         uri: of an MLflow server; None for the default.
+        address: of a Ray cluster; None where the sweep starts its own.
         problems: found so far.
     """
 
     folder: Path
     undisturbed: Path
     uri: str | None = None
+    address: str | None = None
     problems: list[str] = field(default_factory=list)
     scratch: set[Path] = field(default_factory=set)
     _runs: int = 0
@@ -253,6 +255,7 @@ class Place:
         arguments = [str(SPACE), "--storage", str(self.storage)]
         arguments += ["--reports", str(self.folder / "reports")]
         arguments += ["--tracking-uri", self.uri] if self.uri else []
+        arguments += ["--address", self.address] if self.address else []
         with out.open("wb") as opened_out, err.open("wb") as opened_err:
             process = subprocess.Popen(
                 [sys.executable, "-m", "lab.sweep", *arguments],

@@ -3,9 +3,12 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-from tests.drills.harness import Drill, Place, Result, Sweep
+from tests.drills.harness import ROOT, Drill, Place, Result, Sweep
 
 _TRIAL = r"^ray::ImplicitFunc\.train"  # a worker of Ray that runs Tune's function
 _AGENT = r"^ray::RuntimeEnvAgent"  # serves the raylet, which ends without it
@@ -35,6 +38,44 @@ def driver_killed(place: Place) -> Result:
 def raylet_killed(place: Place) -> Result:
     """`kill -9` of the node's raylet"""
     return _one_killed(place, _RAYLET)
+
+
+def node_killed(place: Place) -> Result:
+    """`kill -9` of one of a cluster's two raylets"""
+    nodes = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "two_nodes.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert nodes.stdin is not None
+    assert nodes.stdout is not None
+    try:
+        place.address = nodes.stdout.readline().strip()
+        with place.sweep() as sweep:
+            sweep.until("two trials in the middle", place.in_the_middle)
+            os.kill(_second_raylet(place.address), signal.SIGKILL)
+            sweep.wait()
+            place.check(sweep.status == 0, f"the other node does not go on: {sweep.told}")
+        return place.finish(sweep)
+    finally:
+        nodes.stdin.close()
+        nodes.wait()
+
+
+def _second_raylet(address: str) -> int:
+    """Return the process of the raylet that is not the head's, of the cluster at an address."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has ended
+        second = words[0].endswith(b"/raylet/raylet") and b"--head" not in words
+        if second and any(address.encode() in word for word in words):
+            return int(process.name)
+    raise AssertionError("the second node was not found")
 
 
 def interrupted(place: Place) -> Result:
@@ -122,6 +163,7 @@ DRILLS: dict[str, Drill] = {
     "driver-killed": driver_killed,
     "agent-killed": agent_killed,
     "raylet-killed": raylet_killed,
+    "node-killed": node_killed,
     "ctrl-c": interrupted,
     "ctrl-c-terminal": interrupted_in_terminal,
     "ctrl-c-twice": interrupted_twice,
