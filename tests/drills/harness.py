@@ -353,7 +353,10 @@ class Place:
         return sorted({str(file.relative_to(self.folder)) for file in found})
 
     def _differences(self, but: Collection[str]) -> list[str]:
-        differences = []
+        differences: list[str] = []
+        # A repeat of what was best before stays on record, and is compared with nothing.
+        trials = self.reports / "trials.csv"
+        but = {*but, *_superseded(trials)} if trials.exists() else but
         for name in ("trials.csv", "curves.csv"):
             file = self.reports / name
             if not file.exists():
@@ -366,6 +369,11 @@ class Place:
 
 
 Drill = Callable[[Place], Result]  # the first line of its docstring says what is done
+
+
+def _superseded(file: Path) -> set[str]:
+    with file.open(newline="") as opened:
+        return {row["number"] for row in csv.DictReader(opened) if row["role"] == "superseded"}
 
 
 def rows(file: Path) -> list[dict[str, str]]:
