@@ -13,6 +13,8 @@ from tests.drills.harness import ROOT, Drill, Place, Result, Sweep
 _TRIAL = r"^ray::ImplicitFunc\.train"  # a worker of Ray that runs Tune's function
 _AGENT = r"^ray::RuntimeEnvAgent"  # serves the raylet, which ends without it
 _RAYLET = r"/raylet/raylet "
+# As `ray start` does it, of whatever the driver's process asks for itself.
+_NODES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 _TOLD_LAST = 20.0  # seconds within which a stop must have happened
 
 
@@ -44,6 +46,7 @@ def node_killed(place: Place) -> Result:
     """`kill -9` of one of a cluster's two raylets"""
     nodes = subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "two_nodes.py")],
+        env=os.environ | _NODES,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
