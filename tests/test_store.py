@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from lab import frames, record, spec
+from lab import frames, record, spec, stats, tables
 from lab.label import label
 from lab.ledger import Ledger
 from lab.metrics import METRICS
@@ -387,3 +387,20 @@ def test_labels_are_short_unless_they_collide() -> None:
     assert label({"optim.lr": 0.0015, "batch": 64}) == "lr 0.0015, batch 64"
     collide = label({"encoder.layers": 2, "other.layers": 4, "data": {"vocab": 512}})
     assert collide == 'encoder.layers 2, other.layers 4, data {"vocab": 512}'
+
+
+def test_device_that_trials_share_is_marked_and_its_seconds_are_compared_with_none(
+    uri: str, folder: Path
+) -> None:
+    store = begun(uri, folder, "shared")
+    shared = {"device": "NVIDIA H100", "shared": True}
+    counts = {"spent/paper_flops": 1.0, "spent/six_n": 1.0}
+    rows = [row(step, **counts) for step in (0, 40)]
+    ended(store, dataclasses.replace(outcome(*rows), **shared))
+    store.close("finished", {})
+    read = frames.load(uri, "shared")
+    assert list(read.trials["shared"]) == [True]
+    (line,) = tables.ledger(read).rows
+    assert "NVIDIA H100 (shared)" in line
+    (cost,) = tables.compute(stats.answer(read), stats.scored(read)).rows
+    assert cost[-1] == "shared device"
