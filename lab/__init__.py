@@ -1,3 +1,3 @@
 """A hyperparameter and scaling lab for pre-training encoders with replaced-token detection."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -183,8 +183,11 @@ def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:
 
 
 def _place(folder: File) -> Place:
-    raw = _body(folder)["place"]
-    return Place(**(raw | {"spent": Spent(**raw["spent"])}))
+    try:
+        raw = _body(folder)["place"]
+        return Place(**(raw | {"spent": Spent(**raw["spent"])}))
+    except (KeyError, TypeError) as error:
+        raise DamagedError(f"{folder}: of another form: {error}") from None
 
 
 def _body(folder: File) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Ray: started here by itself, or joined where an address is given."""
 
+import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
@@ -27,6 +29,7 @@ from lab.errors import UserError
 from lab.spec import Resources
 from lab.work import Node, here, slots
 
+# A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
 _SCRATCH = File("/tmp")  # noqa: S108 - the shortest path there is
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
@@ -70,32 +73,37 @@ def check(resources: Resources, address: str) -> None:
 @contextmanager
 def _here(resources: Resources) -> Iterator[Cluster]:
     count = slots(resources, [here(gpus=resources.gpus_per_worker > 0)])
-    # A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
-    _sweep_up()
-    scratch = tempfile.mkdtemp(prefix=f"lab-{os.getpid()}-", dir=_SCRATCH)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # workers meet on loopback
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"  # loopback
+    with _scratch() as scratch:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=count * resources.workers * resources.cpus_per_worker,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=scratch,
+                **_QUIET,
+            )
+            yield Cluster(slots=count, scratch=scratch)
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """Make a folder that goes when this process is done, or the next time if it is killed."""
+    for left in _SCRATCH.glob("lab-*/lock"):
+        with suppress(OSError), left.open() as lock:  # its driver lives
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix="lab-", dir=_SCRATCH)
     try:
-        ray.init(
-            address="local",
-            num_cpus=count * resources.workers * resources.cpus_per_worker,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=scratch,
-            **_QUIET,
-        )
-        yield Cluster(slots=count, scratch=scratch)
+        with File(folder, "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
     finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _sweep_up() -> None:
-    """Remove what drivers left that were killed."""
-    for folder in _SCRATCH.glob("lab-*-*"):
-        pid = folder.name.split("-")[1]
-        if pid.isdecimal() and folder.is_dir() and not File(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def alive() -> bool:

@@ -9,7 +9,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path as File
 
@@ -19,6 +19,7 @@ from lab.mirror import Mirror
 from lab.search import Search
 from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
 from lab.store import Store
+from lab.tracking import StoreError
 from lab.work import Work
 
 # A failed trial may have been the machine's fault; these say something about the setting.
@@ -102,7 +103,9 @@ class Driver:
             self._interrupt()
             self.stop_file.unlink(missing_ok=True)
             self._mirror.push(self.stop_file)
-            self._store.close(state, measures)
+            # What cut a sweep off is what it ends with; the store hears of it the next time.
+            with suppress(StoreError) if state == "interrupted" else nullcontext():
+                self._store.close(state, measures)
 
     def _carry_out(self, began: float) -> dict[str, float]:
         """Run what there is, and return the sweep's own measures."""
@@ -262,7 +265,7 @@ class Driver:
         """Say of the trials that were running when the sweep was stopped that they are not."""
         for folder, jobs in self._out.items():
             if record.read(folder) is None:
-                self._cut_off("interrupted", "stopped by hand", folder)
+                self._cut_off("interrupted", "the sweep ended while it ran", folder)
             for job in jobs:
                 self._ledger.note(job, folder)
         self._out.clear()

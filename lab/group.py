@@ -16,9 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from lab import record
-from lab.work import Wishes, Work
-
-RESTARTS = 2  # of a group of which a process died; its trial goes on from its checkpoint
+from lab.work import RESTARTS, Wishes, Work
 
 
 def carry_out(config: dict[str, Any]) -> None:
@@ -65,13 +63,16 @@ def _worker(config: dict[str, Any]) -> None:
     def report(row: dict[str, float]) -> None:
         train.report({"step": row["spent/steps"]})
 
-    if workers.rank:
-        trial.follow(work, device=device, workers=workers, report=report)
-        return
-    wishes = Wishes(asked, work, config["stop_file"])
-    outcome = trial.run(work, device=device, workers=workers, report=report, wish=wishes)
-    if outcome.state == "failed":  # the others wait for this one
-        raise RuntimeError(outcome.reason)
+    try:
+        if workers.rank:
+            trial.follow(work, device=device, workers=workers, report=report)
+            return
+        wishes = Wishes(asked, work, config["stop_file"])
+        outcome = trial.run(work, device=device, workers=workers, report=report, wish=wishes)
+        if outcome.state == "failed":  # the others wait for this one
+            raise RuntimeError(outcome.reason)
+    finally:
+        work.mirror.drop(work.folder)
 
 
 @dataclass

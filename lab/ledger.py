@@ -91,7 +91,8 @@ class Ledger:
         if entry.fresh:
             self._store.forget(job, folder.name)
             entry.fresh = False
-        outcome = record.read(folder)
-        rows = record.curve(folder) if outcome is None else outcome.rows
         state = record.state(folder) or "queued"
-        self._store.sync(job, folder.name, state, rows, outcome)
+        if (outcome := record.read(folder)) is not None:
+            self._store.sync(job, folder.name, outcome.state, outcome.rows, outcome)
+        elif record.is_open(state):  # else it is not whole, and whoever runs it again will say so
+            self._store.sync(job, folder.name, state, record.curve(folder))

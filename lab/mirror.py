@@ -49,6 +49,10 @@ class Mirror(ABC):
     pause: float
 
     @abstractmethod
+    def drop(self, place: File) -> None:
+        """Let go of a local place whose remote one is all that is needed from now on."""
+
+    @abstractmethod
     def apart(self, name: str) -> "Mirror":
         """Return a mirror of the same storage whose local folder no other process writes to."""
 
@@ -85,6 +89,9 @@ class Nowhere(Mirror):
 
     pause = 1.0
 
+    def drop(self, place: File) -> None:
+        """Do nothing: it is the only one."""
+
     def apart(self, name: str) -> Mirror:  # noqa: ARG002
         """Return itself: processes write to folders of their own in it."""
         return self
@@ -115,6 +122,10 @@ class Remote(Mirror):
     root: File
     uri: str = field(repr=False)
     pause: float = 10.0
+
+    def drop(self, place: File) -> None:
+        """Delete the local place."""
+        shutil.rmtree(place, ignore_errors=True)
 
     def apart(self, name: str) -> Mirror:
         """Return a mirror with a local folder beside this one's."""

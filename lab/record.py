@@ -87,6 +87,11 @@ def state(folder: File) -> State | None:
     return next((state for state in get_args(State) if state == said), None)
 
 
+def is_open(state: State) -> bool:
+    """Return whether a trial in `state` is yet to end."""
+    return state in _OPEN
+
+
 def read(folder: File) -> Outcome | None:
     """Return how a trial ended, or None where it has not, or its record is not whole."""
     if state(folder) in (None, *_OPEN):

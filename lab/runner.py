@@ -16,9 +16,8 @@ from ray.tune.search import Searcher
 
 from lab import cluster
 from lab.spec import Resources
-from lab.work import Source, Wishes, Work
+from lab.work import RESTARTS, Source, Wishes, Work
 
-_RESTARTS = 2  # of a trial whose process died; it goes on from its checkpoint
 _LOOK = 5.0  # seconds between two looks at the cluster
 _DRIVES = {"memory": 2**29}  # bytes; what an actor that only drives its workers asks for
 
@@ -59,7 +58,7 @@ def run(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=storage,
-            failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+            failure_config=tune.FailureConfig(max_failures=RESTARTS),
             callbacks=[_Watcher(source, works, faults)],
             verbose=0,
         ),
@@ -79,12 +78,15 @@ def alone(config: dict[str, Any]) -> None:
     asked: Work = config["work"]
     work = asked.brought(f"alone-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
-    trial.run(
-        work,
-        device="cuda" if work.resources.gpus_per_worker else "cpu",
-        report=lambda row: tune.report({"step": row["spent/steps"]}),
-        wish=Wishes(asked, work, config["stop_file"]),
-    )
+    try:
+        trial.run(
+            work,
+            device="cuda" if work.resources.gpus_per_worker else "cpu",
+            report=lambda row: tune.report({"step": row["spent/steps"]}),
+            wish=Wishes(asked, work, config["stop_file"]),
+        )
+    finally:
+        work.mirror.drop(work.folder)
 
 
 class _Faults:

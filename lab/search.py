@@ -54,9 +54,9 @@ class Search:
         return job.role == "search" and self._experiment.search.stopping is not None
 
     def stopped(self, job: Job) -> bool:
-        """Return whether this very search has told a job's end before."""
+        """Return whether this very search has ended a job early before."""
         study = self._studies[job.number % len(self._studies)]
-        return self.stops(job) and study.told(job.number // len(self._studies))
+        return self.stops(job) and study.stopped(job.number // len(self._studies))
 
     def lags(self, job: Job, rows: Sequence[Row]) -> bool:
         """Return whether a running job should end early, by its curve so far."""

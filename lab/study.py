@@ -10,8 +10,10 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path as File
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -84,7 +86,11 @@ class Study:
         self._shown: dict[int, int] = {}  # points of a curve that the study has
         if fresh:
             self._notes.unlink(missing_ok=True)
-        self._tuned = dict(_noted(self._notes))
+        self._tuned: dict[int, dict[Path, Value]] = {}
+        self._stopped: set[int] = set()
+        for index, tuned, *stopped in _noted(self._notes):
+            self._tuned[index] = tuned
+            self._stopped |= {index} if stopped else set()
         if storage is not None:
             name = f"{experiment.name} {identity}"
             if fresh and name in optuna.get_all_study_names(storage):
@@ -104,9 +110,9 @@ class Study:
         """Return whether the search's point `index` has not been asked for yet."""
         return index < self.trials and index not in self._asked
 
-    def told(self, index: int) -> bool:
-        """Return whether an earlier process has told how point `index` ended."""
-        return index in self._ended
+    def stopped(self, index: int) -> bool:
+        """Return whether this search has ended point `index` early before."""
+        return index in self._stopped
 
     def ask(self, index: int) -> dict[Path, Value]:
         """Start point `index`, and return its nuisances, an earlier run's if there was one."""
@@ -120,8 +126,7 @@ class Study:
             self._running[index] = trial
             if index not in self._tuned:
                 self._tuned[index] = fixed if fixed is not None else self._read(trial.params)
-                with self._notes.open("a") as notes:
-                    notes.write(json.dumps([index, self._tuned[index]]) + "\n")
+                self._note(index)
         return self._tuned[index]
 
     def tell(self, index: int, outcome: Outcome) -> None:
@@ -131,6 +136,9 @@ class Study:
         if score is not None and not math.isfinite(score):
             score = None
         self._scores[index] = score
+        if outcome.state == "stopped" and index not in self._stopped:
+            self._stopped.add(index)
+            self._note(index, "stopped")
         if to_try_again(outcome):
             self._again.add(index)
         if trial := self._running.get(index):
@@ -145,6 +153,10 @@ class Study:
             else:
                 trial.set_user_attr("state", outcome.state)
                 self._study.tell(trial, score, state=state)
+
+    def _note(self, index: int, *more: str) -> None:
+        with self._notes.open("a") as notes:
+            notes.write(json.dumps([index, self._tuned[index], *more]) + "\n")
 
     def _replace(self, trial: optuna.Trial, index: int) -> None:
         """Tell of a diverged point without its scores on the way: Optuna would take the last."""
@@ -214,14 +226,14 @@ class Study:
         return {path: _value(self._tune[path], param) for path, param in params.items()}
 
 
-def _noted(file: File) -> Iterator[tuple[int, dict[Path, Value]]]:
-    """Yield points that were asked for; a line cut short by a kill was never run."""
+def _noted(file: File) -> Iterator[list[Any]]:
+    """Yield the number of each point that was asked for, its nuisances, and `stopped` if it was.
+
+    A line cut short by a kill was never run.
+    """
     for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            index, tuned = json.loads(line)
-        except ValueError:
-            continue
-        yield index, tuned
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def to_try_again(outcome: Outcome) -> bool:

@@ -14,6 +14,8 @@ from lab.metrics import Metric
 from lab.mirror import Mirror, Nowhere
 from lab.spec import Resources, State, Trial
 
+RESTARTS = 2  # of a trial of which a process died; it goes on from its checkpoint
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
