@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lab import noise, optim
 from lab.budget import Budget
-from lab.data import FIRST_WORD, PAD, Batch, Batches, Corpus
+from lab.data import FIRST_WORD, Batch, Batches, Corpus
 from lab.gradient import Gradients
 from lab.metrics import CORRUPTIONS
 from lab.objectives import build
@@ -133,7 +133,7 @@ def _from_model(model: Mlm, batch: Batch, masked: Masked) -> Tensor:
         rows = slice(start, start + 128)
         part = Batch(batch.ids_BT[rows], batch.example_B[rows])
         slots_BK = masked.slots_BK[rows]
-        logits_BKV = model.predict(masked.ids_BT[rows], slots_BK, part.ids_BT != PAD)
+        logits_BKV = model.predict(masked.ids_BT[rows], slots_BK, part.segment_BT)
         filled.append(sample(logits_BKV, slots_BK, part, seed=_SEED, step=0))
     return torch.cat(filled)
 

@@ -44,9 +44,24 @@ class Batch(NamedTuple):
     ids_BT: Tensor
     example_B: Tensor
 
+    @property
+    def segment_BT(self) -> Tensor:
+        """Return where each token stands, as `segments` has it."""
+        return segments(self.ids_BT)
+
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
         return Batch(self.ids_BT.to(device), self.example_B.to(device))
+
+
+def segments(ids_BT: Tensor) -> Tensor:
+    """Return 0 at padding, 1 in a window's first segment and 2 in its second, int64, (B, T).
+
+    A segment ends with its [SEP]. Of the original text only: a generator may write one.
+    """
+    ends_BT = ids_BT == SEP
+    before_BT = ends_BT.cumsum(1) - ends_BT.long()
+    return torch.where(ids_BT == PAD, 0, before_BT.clamp(max=1) + 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,11 @@ class Embeddings(nn.Module):
             nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
         )
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """Return the sum, normalised with `norm: post`, shape (B, T, e); every type is 0."""
-        T = ids_BT.shape[1]
-        fixed_Te = self.position_embeddings.weight[:T] + self.token_type_embeddings.weight[0]
-        embedded_BTe: Tensor = self.norm(self.word_embeddings(ids_BT) + fixed_Te)
+    def forward(self, ids_BT: Tensor, type_BT: Tensor) -> Tensor:
+        """Return the sum, normalised with `norm: post`, shape (B, T, e)."""
+        words_BTe = self.word_embeddings(ids_BT) + self.token_type_embeddings(type_BT)
+        positions_Te = self.position_embeddings.weight[: ids_BT.shape[1]]
+        embedded_BTe: Tensor = self.norm(words_BTe + positions_Te)
         return embedded_BTe
 
     def table(self) -> Tensor:
@@ -60,16 +60,14 @@ class DisentangledEmbeddings(nn.Module):
             nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
         )
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, type_BT: Tensor) -> Tensor:
         """Return what `Embeddings` of the summed tables would."""
-        T = ids_BT.shape[1]
-        base = self.base
-        fixed_Te = base.position_embeddings.weight[:T].detach() + self.position_delta[:T]
-        fixed_Te = fixed_Te + base.token_type_embeddings.weight[0].detach()
-        fixed_Te = fixed_Te + self.token_type_delta[0]
+        base, T = self.base, ids_BT.shape[1]
         words_BTe = F.embedding(ids_BT, base.word_embeddings.weight.detach())
         words_BTe = words_BTe + F.embedding(ids_BT, self.word_delta)
-        embedded_BTe: Tensor = self.norm(words_BTe + fixed_Te)
+        types_2e = base.token_type_embeddings.weight.detach() + self.token_type_delta
+        positions_Te = base.position_embeddings.weight[:T].detach() + self.position_delta[:T]
+        embedded_BTe: Tensor = self.norm(words_BTe + types_2e[type_BT] + positions_Te)
         return embedded_BTe
 
     def table(self) -> Tensor:
@@ -137,21 +135,22 @@ class Encoder(nn.Module):
         )
         self._dropout = shape.dropout
 
-    def forward(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
         """Return the last layer, shape (B, T, h).
 
         Args:
             ids_BT: tokens.
-            text_BT: true at text, false at padding.
+            segment_BT: 0 at padding, 1 in the first segment, 2 in the second (`data.segments`).
         """
-        return self.every_layer(ids_BT, text_BT)[-1]
+        return self.every_layer(ids_BT, segment_BT)[-1]
 
-    def every_layer(self, ids_BT: Tensor, text_BT: Tensor) -> list[Tensor]:
+    def every_layer(self, ids_BT: Tensor, segment_BT: Tensor) -> list[Tensor]:
         """Return hidden states, shape (B, T, h): the blocks' input, then each block's output."""
+        text_BT, type_BT = segment_BT > 0, (segment_BT > 1).long()
         # Without padding no mask, which is faster; on a GPU the question would wait for it.
         unpadded = text_BT.device.type == "cpu" and bool(text_BT.all())
         seen_B11T = None if unpadded else text_BT[:, None, None, :]
-        embedded_BTe = F.dropout(self.embeddings(ids_BT), self._dropout, self.training)
+        embedded_BTe = F.dropout(self.embeddings(ids_BT, type_BT), self._dropout, self.training)
         states = [self.embeddings_project(embedded_BTe)]
         for layer in self.layers:
             states.append(layer(states[-1], seen_B11T))

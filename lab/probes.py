@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.data import CLS, PAD, SEP
+from lab.data import CLS, PAD, SEP, segments
 from lab.model import Encoder
 from lab.tasks import Sentences, Split, Task, read
 
@@ -109,7 +109,7 @@ def _features(encoder: Encoder, text: Windows) -> Tensor:
         longest = int(lengths_W[rows].max())
         ids_WT = text.ids_WT[rows, :longest].to(device)
         unit_WT = text.unit_WT[rows, :longest].to(device)
-        states_LWTh = torch.stack(encoder.every_layer(ids_WT, ids_WT != PAD)).float()
+        states_LWTh = torch.stack(encoder.every_layer(ids_WT, segments(ids_WT))).float()
         if not len(sums_LNh):
             sums_LNh = states_LWTh.new_zeros(len(states_LWTh), N, states_LWTh.shape[-1])
         counted = unit_WT >= 0

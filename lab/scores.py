@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab.corruption import HeldOut
-from lab.data import FIRST_WORD, PAD
+from lab.data import FIRST_WORD, segments
 from lab.objectives import Detector, Objective
 from lab.probes import accuracy
 from lab.spec import Row
@@ -33,7 +33,7 @@ def detection(objective: Objective, held_out: HeldOut) -> Row:
     objective.eval()
     for name, corrupted_NT in held_out.corrupted_NT.items():
         words_NT = held_out.original_NT >= FIRST_WORD
-        logits_N = _detect(objective, corrupted_NT)[words_NT]
+        logits_N = _detect(objective, corrupted_NT, segments(held_out.original_NT))[words_NT]
         replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
         row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
         row[f"detect/{name}/loss"] = F.binary_cross_entropy_with_logits(
@@ -69,7 +69,9 @@ def auroc(scores_N: Tensor, positive_N: Tensor) -> float:
 
 
 @torch.no_grad()
-def _detect(detector: Detector, ids_NT: Tensor) -> Tensor:
+def _detect(detector: Detector, ids_NT: Tensor, segment_NT: Tensor) -> Tensor:
     device = next(detector.parameters()).device
-    parts = (ids.to(device) for ids in ids_NT.split(_WINDOWS))
-    return torch.cat([detector.detect(ids, ids != PAD).double().cpu() for ids in parts])
+    parts = zip(ids_NT.split(_WINDOWS), segment_NT.split(_WINDOWS), strict=True)
+    return torch.cat(
+        [detector.detect(ids.to(device), where.to(device)).double().cpu() for ids, where in parts]
+    )

@@ -44,10 +44,10 @@ class Encoder(Noun):
 # Paper, table 6 (small, base, large). tiny and mini are the lab's: tiny for two CPU cores.
 SIZES: dict[str, Encoder] = {
     "tiny": Encoder(
-        layers=2, hidden=128, ffn=512, heads=4, embedding=128, init_std=0.05, dropout=0, norm="pre"
+        layers=2, hidden=128, ffn=512, heads=4, embedding=128, init_std=0.05, dropout=0
     ),
     "mini": Encoder(
-        layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0, norm="pre"
+        layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0
     ),
     "small": Encoder(layers=12, hidden=256, ffn=1024, heads=4, embedding=128),
     "base": Encoder(layers=12, hidden=768, ffn=3072, heads=12, embedding=768),

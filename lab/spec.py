@@ -35,6 +35,21 @@ from lab.metrics import Metric
 from lab.noun import Noun
 from lab.schedule import Schedule
 from lab.shapes import SIZES, Count, Encoder, Generator, Share
+from lab.starts import Earlier, Released, Scratch, Start
+from lab.texts import (
+    Data,
+    Embedded,
+    Files,
+    Hub,
+    Mixture,
+    Part,
+    Pretrained,
+    Saved,
+    Source,
+    Tokenization,
+    Trained,
+    WordPieces,
+)
 
 __all__ = [
     "SIZES",
@@ -44,55 +59,53 @@ __all__ = [
     "Choices",
     "Data",
     "Distribution",
+    "Earlier",
     "Electra",
     "Electra15",
+    "Embedded",
     "Encoder",
     "Experiment",
+    "Files",
     "Generator",
     "Halving",
+    "Hub",
     "Job",
     "Joint",
     "Masked",
+    "Mixture",
     "Mlm",
     "Objective",
     "Optim",
     "Outcome",
+    "Part",
     "Path",
+    "Pretrained",
     "Random",
     "Range",
     "Reinforce",
+    "Released",
     "ReplaceMlm",
     "Resources",
     "Row",
     "Sampling",
+    "Saved",
+    "Scratch",
     "Search",
     "Seeds",
+    "Source",
+    "Start",
     "State",
+    "Tokenization",
+    "Trained",
     "Trial",
     "TwoStage",
     "Value",
+    "WordPieces",
     "content_hash",
 ]
 
 Path = str  # a dotted path into a trial, for example objective.generator.width
 Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data(Noun):
-    """Text, tokenizer and windows.
-
-    Attributes:
-        source: `embedded`, the 25 MB of English inside the package (NOTICE).
-        share: of its documents that are used, chosen by a hash of their names.
-        vocab: WordPieces, trained on the training split, lower case.
-        length: positions of a window, [CLS] and [SEP] included; windows never cross documents.
-    """
-
-    source: Literal["embedded"] = "embedded"
-    share: Annotated[float, Interval(gt=0, le=1)] = 1.0
-    vocab: Annotated[int, Interval(ge=300, le=65_536)] = 2_048
-    length: Annotated[int, Interval(ge=8, le=4_096)] = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +159,14 @@ class Trial(Noun):
     """Everything that decides what one training run computes.
 
     Attributes:
+        init_from: what its networks start from; the schedule and the budget are its own.
         batch: windows of one optimizer step, over all workers.
         curve: how many times the run is scored on its way, its end included.
     """
 
     encoder: Encoder
     objective: Annotated[Objective, Field(discriminator="kind")]
+    init_from: Annotated[Start, Field(discriminator="kind")] = field(default_factory=Scratch)
     data: Data = field(default_factory=Data)
     batch: Count = 128
     optim: Optim = field(default_factory=Optim)

@@ -82,8 +82,8 @@ class Detector(Objective):
     """An objective that can say which tokens were replaced."""
 
     @abstractmethod
-    def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
-        """Return logits, shape (B, T); positive means replaced."""
+    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
+        """Return logits, shape (B, T); positive means replaced. `segment_BT`: `data.segments`."""
 
     def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the parts with the majority's loss, and recall in place of what was found."""

@@ -6,7 +6,7 @@ Letters: B examples, T positions.
 from torch import Tensor, nn
 
 from lab import spec
-from lab.data import PAD, Batch
+from lab.data import Batch
 from lab.model import DetectionHead, initialise
 from lab.objectives import sharing
 from lab.objectives.base import Detector, Loss
@@ -60,19 +60,19 @@ class Electra(Detector):
 
     def find(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, Loss]:
         """Return the discriminator's logits, shape (B, T), and its loss."""
-        text_BT = batch.ids_BT != PAD
-        detected_BT = self.detect(corrupted.ids_BT, text_BT)
+        segment_BT = batch.segment_BT
+        detected_BT = self.detect(corrupted.ids_BT, segment_BT)
         return detected_BT, detection_loss(
             detected_BT,
             corrupted.replaced_BT,
-            text_BT,
+            segment_BT > 0,
             corrupted.places,
             None if self._everywhere else chosen(corrupted.masked),
         )
 
-    def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
         """Return the discriminator's logits, shape (B, T)."""
-        logits_BT: Tensor = self.detection(self.encoder(ids_BT, text_BT))
+        logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT))
         return logits_BT
 
     def networks(self) -> dict[str, list[nn.Parameter]]:

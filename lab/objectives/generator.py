@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab import spec
-from lab.data import PAD, Batch
+from lab.data import Batch
 from lab.model import Encoder, VocabularyHead, at_slots
 from lab.objectives.base import Loss, mean
 from lab.objectives.masking import Masked, Places, count, mask, written
@@ -68,12 +68,12 @@ class Generator(nn.Module):
 
     def forward(self, batch: Batch, step: int, places: Places | None = None) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
-        seed, text_BT = self._seed, batch.ids_BT != PAD
+        seed, segment_BT = self._seed, batch.segment_BT
         masked = self.mask(batch, step)
         places = places or count(masked, batch)
-        hidden_BKh, logits_BKV = self.predict(masked, text_BT)
+        hidden_BKh, logits_BKV = self.predict(masked, segment_BT)
         law_BKV = law(
-            self._without_dropout(masked, text_BT) if self._samples_apart else logits_BKV,
+            self._without_dropout(masked, segment_BT) if self._samples_apart else logits_BKV,
             masked.labels_BK,
             self._sampling,
         )
@@ -93,12 +93,12 @@ class Generator(nn.Module):
     def learn(self, batch: Batch, step: int, places: Places | None = None) -> Loss:
         """Mask and predict alone, for who does not need the samples."""
         masked = self.mask(batch, step)
-        logits_BKV = self.predict(masked, batch.ids_BT != PAD)[1]
+        logits_BKV = self.predict(masked, batch.segment_BT)[1]
         return generator_loss(logits_BKV, masked, places or count(masked, batch))
 
-    def predict(self, masked: Masked, text_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, masked: Masked, segment_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden states (B, K, h) and logits (B, K, V) at the slots only (trap 5)."""
-        hidden_BKh = at_slots(self.encoder(masked.ids_BT, text_BT), masked.slots_BK)
+        hidden_BKh = at_slots(self.encoder(masked.ids_BT, segment_BT), masked.slots_BK)
         return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
 
     def mask(self, batch: Batch, step: int) -> Masked:
@@ -107,10 +107,10 @@ class Generator(nn.Module):
         return mask(batch, mask_prob=how.mask_prob, how=how.masking, seed=self._seed, step=step)
 
     @torch.no_grad()
-    def _without_dropout(self, masked: Masked, text_BT: Tensor) -> Tensor:
+    def _without_dropout(self, masked: Masked, segment_BT: Tensor) -> Tensor:
         training = self.training
         self.eval()
-        logits_BKV = self.predict(masked, text_BT)[1]
+        logits_BKV = self.predict(masked, segment_BT)[1]
         self.train(training)
         return logits_BKV
 

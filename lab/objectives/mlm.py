@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lab import spec
-from lab.data import PAD, Batch
+from lab.data import Batch
 from lab.model import Encoder, VocabularyHead, at_slots, initialise
 from lab.objectives.base import Loss, Objective, mean
 from lab.objectives.generator import cross_entropy
@@ -32,14 +32,14 @@ class Mlm(Objective):
         """Return the mean cross-entropy over the used slots."""
         masked = self.mask(batch, step)
         places = places or count(masked, batch)
-        logits_BKV = self.predict(masked.ids_BT, masked.slots_BK, batch.ids_BT != PAD)
+        logits_BKV = self.predict(masked.ids_BT, masked.slots_BK, batch.segment_BT)
         errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
         loss = mean(errors_BK, masked.used_BK, places.slots)
         return Loss(loss, {"train/loss": loss.detach(), "train/mlm_loss": loss.detach()})
 
-    def predict(self, ids_BT: Tensor, slots_BK: Tensor, text_BT: Tensor) -> Tensor:
+    def predict(self, ids_BT: Tensor, slots_BK: Tensor, segment_BT: Tensor) -> Tensor:
         """Return logits at the masked slots, shape (B, K, V)."""
-        hidden_BKh = at_slots(self.encoder(ids_BT, text_BT), slots_BK)
+        hidden_BKh = at_slots(self.encoder(ids_BT, segment_BT), slots_BK)
         logits_BKV: Tensor = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
         return logits_BKV
 

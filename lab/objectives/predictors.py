@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab import spec
-from lab.data import PAD, Batch
+from lab.data import Batch
 from lab.model import VocabularyHead, at_slots, initialise
 from lab.objectives import sharing
 from lab.objectives.base import Loss, Objective, mean
@@ -52,14 +52,14 @@ class Predictor(Objective):
     ) -> Loss:
         """Return both losses on one masking and one sample of it."""
         corrupted: Corrupted = self.generator(batch, step, places)
-        text_BT = batch.ids_BT != PAD
-        told = self.tell(self.encoder(corrupted.ids_BT, text_BT), corrupted, batch)
+        segment_BT = batch.segment_BT
+        told = self.tell(self.encoder(corrupted.ids_BT, segment_BT), corrupted, batch)
         total = self._gen_weight * corrupted.loss.total + self._mlm_weight * told.total
         parts = {
             "train/loss": total.detach(),
             "train/mlm_loss": told.total.detach(),
             "health/replacement_rate": mean(
-                corrupted.replaced_BT.float(), text_BT, corrupted.places.text
+                corrupted.replaced_BT.float(), segment_BT > 0, corrupted.places.text
             ),
         }
         return Loss(total, parts | corrupted.loss.parts | told.parts)
@@ -104,7 +104,7 @@ class AllTokensMlm(Predictor):
         guessed_BT = F.logsigmoid(-gate_BT) - cross_entropy(logits_BTV, batch.ids_BT)
         copied_BT = torch.logaddexp(F.logsigmoid(gate_BT), guessed_BT)
         errors_BT = -torch.where(corrupted.replaced_BT, guessed_BT, copied_BT)
-        text_BT, text = batch.ids_BT != PAD, corrupted.places.text
+        text_BT, text = batch.segment_BT > 0, corrupted.places.text
         with torch.no_grad():
             parts = {"health/copy_gate": mean(gate_BT.sigmoid(), text_BT, text)}
         return Loss(mean(errors_BT, text_BT, text), parts)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lab import spec
-from lab.data import PAD, Batch
+from lab.data import Batch
 from lab.model import DetectionHead, Encoder, initialise
 from lab.objectives.base import Detector, Loss
 from lab.objectives.detection import detection_loss
@@ -38,21 +38,21 @@ class Random(Detector):
         places: Places | None = None,
     ) -> Loss:
         """Return the discriminator's loss, at every token."""
-        text_BT = batch.ids_BT != PAD
+        segment_BT = batch.segment_BT
         masked = self.mask(batch, step)
         words_BK = sample_words(
             self.cumulated_V, masked.slots_BK, batch, seed=self._seed, step=step
         )
         ids_BT = written(batch, masked, words_BK)
-        detected_BT = self.detect(ids_BT, text_BT)
+        detected_BT = self.detect(ids_BT, segment_BT)
         loss = detection_loss(
-            detected_BT, ids_BT != batch.ids_BT, text_BT, places or count(masked, batch)
+            detected_BT, ids_BT != batch.ids_BT, segment_BT > 0, places or count(masked, batch)
         )
         return Loss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
 
-    def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
         """Return the discriminator's logits, shape (B, T)."""
-        logits_BT: Tensor = self.detection(self.encoder(ids_BT, text_BT))
+        logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT))
         return logits_BT
 
     def networks(self) -> dict[str, list[nn.Parameter]]:

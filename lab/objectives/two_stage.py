@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import spec
-from lab.data import PAD, Batch
+from lab.data import Batch
 from lab.model import DetectionHead, Encoder, initialise
 from lab.objectives.base import Detector, Loss
 from lab.objectives.detection import detection_loss
@@ -60,15 +60,15 @@ class TwoStage(Detector):
             return Loss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():
             corrupted: Corrupted = self.generator(batch, step, places)
-        text_BT = batch.ids_BT != PAD
-        detected_BT = self.detect(corrupted.ids_BT, text_BT)
-        found = detection_loss(detected_BT, corrupted.replaced_BT, text_BT, corrupted.places)
+        segment_BT = batch.segment_BT
+        detected_BT = self.detect(corrupted.ids_BT, segment_BT)
+        found = detection_loss(detected_BT, corrupted.replaced_BT, segment_BT > 0, corrupted.places)
         parts = corrupted.loss.parts | found.parts
         return Loss(found.total, parts | {"train/loss": found.total.detach()})
 
-    def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
         """Return the discriminator's logits, shape (B, T)."""
-        logits_BT: Tensor = self.detection(self.encoder(ids_BT, text_BT))
+        logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT))
         return logits_BT
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
