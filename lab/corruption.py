@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lab import noise, optim
 from lab.budget import Budget
-from lab.data import FIRST_WORD, Batch, Batches, Corpus
+from lab.data import Batch, Batches, Corpus
 from lab.gradient import Gradients
 from lab.metrics import CORRUPTIONS
 from lab.objectives import build
@@ -29,6 +29,7 @@ from lab.objectives.sampling import sample
 from lab.spec import SIZES, Data, Optim, Seeds, Trial, content_hash
 from lab.spec import Mlm as MlmSettings
 from lab.train import train
+from lab.vocabulary import FIRST_WORD
 
 _TOKENS = 32_768  # held-out positions: the AUROC's own noise is then near .004
 _SHARE = 0.15

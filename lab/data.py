@@ -24,10 +24,7 @@ from torch import Tensor
 
 from lab.errors import UserError
 from lab.spec import Data, content_hash
-
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PAD, UNK, CLS, SEP, MASK = range(5)
-FIRST_WORD = 5
+from lab.vocabulary import CLS, MASK, PAD, ROLES, SEP, SPECIAL, UNK, Vocabulary, open_vocabulary
 
 _HELD_OUT = 0.02  # share of the documents
 _SHORTEST = 8  # a document's last window is dropped below this many tokens
@@ -72,17 +69,17 @@ class Corpus:
         fingerprint: hash of the text, the tokenizer's settings and the window.
         train_NT: uint16 windows to learn from, mapped from disk.
         held_out_NT: uint16 windows of documents that training never sees.
-        tokenizer: trained on the training documents.
+        vocabulary: its tokens.
     """
 
     fingerprint: str
     train_NT: npt.NDArray[np.uint16]
     held_out_NT: npt.NDArray[np.uint16]
-    tokenizer: Tokenizer
+    vocabulary: Vocabulary
 
     def counts_V(self) -> npt.NDArray[np.int64]:
         """Return how often each token stands in the training windows; 0 for special ones."""
-        counts = np.bincount(self.train_NT.reshape(-1), minlength=self.tokenizer.get_vocab_size())
+        counts = np.bincount(self.train_NT.reshape(-1), minlength=self.vocabulary.size)
         counts[[PAD, CLS, SEP, MASK]] = 0
         return counts
 
@@ -113,7 +110,7 @@ def open_corpus(folder: File) -> Corpus:
         fingerprint=json.loads((folder / "text.json").read_text())["fingerprint"],
         train_NT=np.load(folder / "train.npy", mmap_mode="r"),
         held_out_NT=np.load(folder / "held_out.npy", mmap_mode="r"),
-        tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")),
+        vocabulary=open_vocabulary(folder),
     )
 
 
@@ -191,12 +188,13 @@ def _write(data: Data, folder: File) -> None:
     tokenizer = train_tokenizer(
         (text for text, held in zip(texts, held_out, strict=True) if not held), data.vocab
     )
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    vocabulary = Vocabulary(tokenizer, dict(zip(ROLES, SPECIAL, strict=True)))
+    encoded = [ids.tolist() for ids in vocabulary.encode(texts)]
     for file, wanted in (("train.npy", False), ("held_out.npy", True)):
         split = (ids for ids, held in zip(encoded, held_out, strict=True) if held is wanted)
         rows = [window for ids in split for window in windows(ids, data.length)]
         np.save(folder / file, np.array(rows, dtype=np.uint16))
-    tokenizer.save(str(folder / "tokenizer.json"))
+    vocabulary.save(folder)
     facts = {"fingerprint": _fingerprint(data), **asdict(data)}
     (folder / "text.json").write_text(json.dumps(facts, indent=2) + "\n")
 

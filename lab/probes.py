@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.data import CLS, PAD, SEP, segments
+from lab.data import segments
 from lab.model import Encoder
 from lab.tasks import Sentences, Split, Task, read
+from lab.vocabulary import CLS, PAD, SEP, Vocabulary
 
 _PENALTY = 1e-3  # of the squared weights, on standardised features
 _STEPS = 40
@@ -43,17 +43,19 @@ class Windows:
     classes: int
 
 
-def accuracy(encoder: Encoder, tokenizer: Tokenizer, task: Task, layer: int | None = None) -> float:
+def accuracy(
+    encoder: Encoder, vocabulary: Vocabulary, task: Task, layer: int | None = None
+) -> float:
     """Return the share of units of the test split that a probe labels right.
 
     Args:
         encoder: in evaluation mode.
-        tokenizer: its own.
+        vocabulary: its own.
         task: `pos` probes each word at its first token, `sentiment` each sentence's mean.
         layer: which layer to read, 0 the embeddings; None for a learned mix of all.
     """
     length = encoder.length
-    train, test = (windows(tokenizer, task, split, length) for split in ("train", "test"))
+    train, test = (windows(vocabulary, task, split, length) for split in ("train", "test"))
     features_LNh, mean_L1h, spread_L1h = _standardised(_features(encoder, train))
     device = features_LNh.device
     chosen = slice(None) if layer is None else slice(layer, layer + 1)
@@ -64,10 +66,10 @@ def accuracy(encoder: Encoder, tokenizer: Tokenizer, task: Task, layer: int | No
 
 
 @lru_cache(maxsize=8)
-def windows(tokenizer: Tokenizer, task: Task, split: Split, length: int) -> Windows:
+def windows(vocabulary: Vocabulary, task: Task, split: Split, length: int) -> Windows:
     """Return a task's split cut into windows of `length`; no word is left out."""
     sentences = read(task, split)
-    rows = list(_cut(tokenizer, sentences, length - 2, by_word=task == "pos"))
+    rows = list(_cut(vocabulary, sentences, length - 2, by_word=task == "pos"))
     return Windows(
         ids_WT=torch.tensor(
             [[CLS, *ids, SEP] + [PAD] * (length - 2 - len(ids)) for ids, _ in rows]
@@ -81,22 +83,19 @@ def windows(tokenizer: Tokenizer, task: Task, split: Split, length: int) -> Wind
 
 
 def _cut(
-    tokenizer: Tokenizer, sentences: Sentences, room: int, *, by_word: bool
+    vocabulary: Vocabulary, sentences: Sentences, room: int, *, by_word: bool
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Yield (tokens, unit of each token) of at most `room`; by word, only first tokens count."""
     unit = 0
-    encodings = tokenizer.encode_batch(
-        [list(words) for words in sentences.words], is_pretokenized=True
-    )
-    for words, encoding in zip(sentences.words, encodings, strict=True):
-        word_T = [-1, *(word for word in encoding.word_ids if word is not None)]
+    for words, encoded in zip(sentences.words, vocabulary.words(sentences.words), strict=True):
+        word_T = [-1, *encoded.word_T.tolist()]
         units = [
             (unit + word if word != before else -1) if by_word else unit
             for before, word in itertools.pairwise(word_T)
         ]
         unit += len(words) if by_word else 1
         for start in range(0, len(units), room):
-            yield encoding.ids[start : start + room], units[start : start + room]
+            yield encoded.ids_T[start : start + room].tolist(), units[start : start + room]
 
 
 @torch.no_grad()

@@ -6,16 +6,16 @@ Letters: N windows, T positions.
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
 from lab.corruption import HeldOut
-from lab.data import FIRST_WORD, segments
+from lab.data import segments
 from lab.objectives import Detector, Objective
 from lab.probes import accuracy
 from lab.spec import Row
 from lab.tasks import Task
+from lab.vocabulary import FIRST_WORD, Vocabulary
 
 _WINDOWS = 256  # windows read at once
 
@@ -43,11 +43,11 @@ def detection(objective: Objective, held_out: HeldOut) -> Row:
     return row
 
 
-def probing(objective: Objective, tokenizer: Tokenizer, task: Task) -> Row:
+def probing(objective: Objective, vocabulary: Vocabulary, task: Task) -> Row:
     """Return a probe's accuracy on a learned mix of the encoder's layers."""
     training = objective.training
     objective.eval()
-    row = {f"probe/{task}/accuracy": accuracy(objective.encoder, tokenizer, task)}
+    row = {f"probe/{task}/accuracy": accuracy(objective.encoder, vocabulary, task)}
     objective.train(training)
     return row
 

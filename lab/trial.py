@@ -159,7 +159,7 @@ class _Yardstick(_Watcher):
         return scores.detection(objective, self._held_out) | self._probe(objective, "pos")
 
     def _probe(self, objective: Objective, task: Task) -> Row:
-        return scores.probing(objective, self.corpus.tokenizer, task)
+        return scores.probing(objective, self.corpus.vocabulary, task)
 
 
 class _Training:

@@ -17,13 +17,14 @@ from torch.utils.hooks import RemovableHandle
 
 from lab import optim, spec
 from lab.budget import Budget, Spent
-from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, UNK, Batch, Batches
+from lab.data import Batch, Batches
 from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.objectives import masking as masks
 from lab.schedule import Schedule
 from lab.train import Step, train
 from lab.turns import Learns
+from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
 
 VOCAB, LENGTH, SHARE = 64, 16, 0.3
 ABSENT = VOCAB - 1  # a word that no text has

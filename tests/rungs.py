@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from lab import spec
 from lab.budget import Budget
-from lab.data import CLS, FIRST_WORD, PAD, SEP, Batch
+from lab.data import Batch
 from lab.model import DisentangledEmbeddings, Embeddings, Encoder
 from lab.objectives import Loss, build
 from lab.objectives.masking import Masked
+from lab.vocabulary import CLS, FIRST_WORD, PAD, SEP
 
 VOCAB, LENGTH, SEED = 48, 16, 3
 SHAPE = spec.Encoder(layers=2, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.2, dropout=0)

@@ -37,9 +37,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab import optim, spec
-from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, Batch
+from lab.data import Batch
 from lab.objectives import Objective
 from lab.turns import Learns, shares
+from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 
 # A law for whoever writes: every token, special ones too, from rare to four times as likely.
 LAW_V = torch.linspace(1, 4, VOCAB) / torch.linspace(1, 4, VOCAB).sum()

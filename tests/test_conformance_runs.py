@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from lab import optim, scores, spec
 from lab.corruption import HeldOut
-from lab.data import PAD
 from lab.objectives import Objective
 from lab.train import Step
 from lab.turns import Learns, turn
+from lab.vocabulary import PAD
 
 RULES = [spec.Reinforce(kind="reinforce"), spec.Alternation(kind="alternation")]
 

@@ -14,10 +14,11 @@ from torch import Tensor, distributed, multiprocessing, nn
 
 from lab import optim, spec
 from lab.budget import Budget
-from lab.data import PAD, Batch, Batches
+from lab.data import Batch, Batches
 from lab.gradient import Gradients
 from lab.objectives.masking import chosen, mask
 from lab.turns import Learns
+from lab.vocabulary import PAD
 from lab.workers import Alone, Group, Workers
 
 TEXT = text()

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import data
-from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, SPECIAL, UNK, Batches, Corpus, windows
+from lab.data import Batches, Corpus, windows
 from lab.spec import Data
+from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, SPECIAL, UNK
 
 SMALL = Data(vocab=600, length=16)
 DOCUMENTS = 150
@@ -41,7 +42,7 @@ def prepared(tmp_path: Path, settings: Data = SMALL) -> Corpus:
 
 def words_of(corpus: Corpus, windows_NT: npt.NDArray[np.uint16]) -> list[set[str]]:
     """Return the different words of each window; tokens of one word joined again."""
-    texts = [corpus.tokenizer.decode(row.tolist()) for row in windows_NT]
+    texts = [corpus.vocabulary.tokenizer.decode(row.tolist()) for row in windows_NT]
     return [set(text.replace(" ##", "").split()) for text in texts]
 
 
@@ -79,7 +80,7 @@ def test_held_out_documents_are_never_trained_on(tmp_path: Path) -> None:
     assert not train & held_out
     assert len(held_out) / len(train | held_out) == pytest.approx(0.2, abs=0.12)
     # Not even by the tokenizer: the words it has whole are training words.
-    whole = set(corpus.tokenizer.get_vocab()) & {word(n) for n in range(DOCUMENTS)}
+    whole = set(corpus.vocabulary.tokenizer.get_vocab()) & {word(n) for n in range(DOCUMENTS)}
     assert whole
     assert not whole & held_out
 
@@ -118,7 +119,7 @@ def test_prepared_text_has_the_shape_that_was_asked_for(prepared_text: PreparedT
 
 
 def test_special_tokens_have_their_numbers(prepared_text: PreparedText) -> None:
-    tokenizer = prepared_text.corpus.tokenizer
+    tokenizer = prepared_text.corpus.vocabulary.tokenizer
     assert tokenizer.get_vocab_size() == 400
     assert [tokenizer.token_to_id(token) for token in SPECIAL] == [PAD, UNK, CLS, SEP, MASK]
     assert tokenizer.encode("ÉCOLE").tokens == tokenizer.encode("ecole").tokens

@@ -10,10 +10,11 @@ import torch
 from members import VOCAB, Member
 
 from lab import divergence, spec
-from lab.data import CLS, FIRST_WORD, SEP, Batch
+from lab.data import Batch
 from lab.objectives import build
 from lab.space import trial
 from lab.spec import SIZES
+from lab.vocabulary import CLS, FIRST_WORD, SEP
 
 COIN = 2 * math.log(2)  # two of them
 MAJORITY = 0.4

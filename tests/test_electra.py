@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from lab import optim, scores, spec
 from lab.budget import Budget
 from lab.corruption import HeldOut
-from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, Batch
+from lab.data import Batch
 from lab.flops import masked_slots
 from lab.objectives import Electra, Mlm, Objective, build
 from lab.objectives import generator as module
 from lab.objectives.masking import Masked, mask
+from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 
 VOCAB, LENGTH, SEED = 64, 16, 3
 PAPER = spec.Encoder(layers=2, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.2, dropout=0)

@@ -17,13 +17,14 @@ from transformers.models.electra.modeling_electra import ElectraGeneratorPredict
 
 from lab import optim, spec
 from lab.budget import Budget, Cost, Spent
-from lab.data import FIRST_WORD, Batch, Batches
+from lab.data import Batch, Batches
 from lab.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
 from lab.gradient import Gradients
 from lab.objectives import Loss, build
 from lab.spec import SIZES, Data, Electra, Encoder, Generator, Mlm, Sampling, Trial
 from lab.train import train
 from lab.turns import Learns, shares
+from lab.vocabulary import FIRST_WORD
 
 PAPER_VOCAB = 30_522
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP, UNK, Batch
+from lab.data import Batch
 from lab.flops import masked_slots
 from lab.objectives.masking import as_bert, chosen, mask, written
+from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
 
 How = Literal["paper", "code"]
 HOWS: tuple[How, ...] = ("paper", "code")

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab import spec
-from lab.data import FIRST_WORD, MASK, PAD
 from lab.objectives import random as random_module
 from lab.objectives.masking import mask
 from lab.turns import Learns
+from lab.vocabulary import FIRST_WORD, MASK, PAD
 
 Model = Callable[..., Any]
 Sharing = Literal["none", "tokens", "all", "gdes"]

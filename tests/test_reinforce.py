@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab import spec
-from lab.data import FIRST_WORD, PAD
 from lab.objectives import generator as generator_module
 from lab.objectives.masking import mask
+from lab.vocabulary import FIRST_WORD, PAD
 
 VOCAB, LENGTH = FIRST_WORD + len(SHARES), 8
 ONE = text(1, LENGTH)

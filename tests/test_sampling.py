@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from lab.data import FIRST_WORD, Batch
+from lab.data import Batch
 from lab.objectives.sampling import cumulated, law, sample, sample_words
 from lab.spec import Sampling
+from lab.vocabulary import FIRST_WORD
 
 settings = hypothesis_settings(deadline=None)
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from lab import corruption, probes, scores, spec, tasks
 from lab.budget import Budget
 from lab.corruption import HeldOut, open_held_out
-from lab.data import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.metrics import CORRUPTIONS, METRICS
 from lab.model import Encoder, initialise
 from lab.objectives import Detector, Loss, build
 from lab.scores import auroc
+from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 
 SHAPE = spec.Encoder(
     layers=2, hidden=48, ffn=64, heads=2, embedding=32, init_std=0.1, dropout=0.1, norm="pre"
@@ -249,7 +249,7 @@ def test_probing_changes_nothing_and_has_the_names_of_its_metrics(
     built = objective(prepared_text, settings)
     chance = torch.get_rng_state()
     weights = {name: value.clone() for name, value in built.state_dict().items()}
-    row = scores.probing(built, prepared_text.corpus.tokenizer, "pos")
+    row = scores.probing(built, prepared_text.corpus.vocabulary, "pos")
     assert set(row) == {"probe/pos/accuracy"} <= set(METRICS)
     assert built.training
     assert torch.get_rng_state().equal(chance)
@@ -274,7 +274,7 @@ def majority(task: tasks.Task) -> float:
 def test_part_of_speech_probe_repeats_to_the_last_bit_and_beats_the_majority(
     layer: int | None, prepared_text: PreparedText
 ) -> None:
-    tokenizer = prepared_text.corpus.tokenizer
+    tokenizer = prepared_text.corpus.vocabulary
     torch.manual_seed(1)
     first = probes.accuracy(encoder(), tokenizer, "pos", layer)
     torch.manual_seed(2)
@@ -286,7 +286,7 @@ def test_part_of_speech_probe_repeats_to_the_last_bit_and_beats_the_majority(
 def test_sentiment_probe_repeats_to_the_last_bit_and_beats_the_majority(
     prepared_text: PreparedText,
 ) -> None:
-    found = [probes.accuracy(encoder(), prepared_text.corpus.tokenizer, "sentiment") for _ in "ab"]
+    found = [probes.accuracy(encoder(), prepared_text.corpus.vocabulary, "sentiment") for _ in "ab"]
     assert found[0] == found[1]
     assert found[0] > majority("sentiment")
 
@@ -296,7 +296,7 @@ def test_sentiment_probe_repeats_to_the_last_bit_and_beats_the_majority(
 def test_features_do_not_depend_on_the_order_of_the_windows(
     task: tasks.Task, prepared_text: PreparedText
 ) -> None:
-    read = probes.windows(prepared_text.corpus.tokenizer, task, "test", 16)
+    read = probes.windows(prepared_text.corpus.vocabulary, task, "test", 16)
     order_W = torch.randperm(len(read.ids_WT), generator=torch.Generator().manual_seed(0))
     other = probes.Windows(
         ids_WT=read.ids_WT[order_W],
@@ -314,7 +314,7 @@ def test_features_do_not_depend_on_the_order_of_the_windows(
 def test_every_unit_of_a_task_is_read_once(
     task: tasks.Task, split: tasks.Split, prepared_text: PreparedText
 ) -> None:
-    tokenizer = prepared_text.corpus.tokenizer
+    tokenizer = prepared_text.corpus.vocabulary
     read, sentences = probes.windows(tokenizer, task, split, 16), tasks.read(task, split)
     counts_N = torch.bincount(read.unit_WT[read.unit_WT >= 0], minlength=len(read.labels_N))
     assert len(read.labels_N) == sum(map(len, sentences.labels)) == len(counts_N)
@@ -325,6 +325,6 @@ def test_every_unit_of_a_task_is_read_once(
             for w, t in (read.unit_WT >= 0).nonzero().tolist()
         }
         assert counts_N.max() == 1
-        assert all(tokenizer.encode(units[unit]).ids[0] == token for unit, token in first.items())
+        assert all(tokenizer.encode([units[unit]])[0][0] == token for unit, token in first.items())
     assert (counts_N > 0).double().mean() > 0.99
     assert int(read.labels_N.max()) < read.classes

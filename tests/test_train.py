@@ -12,12 +12,13 @@ from torch import Tensor
 
 from lab import optim, spec
 from lab.budget import Budget, Spent
-from lab.data import CLS, FIRST_WORD, SEP, Batch, Batches
+from lab.data import Batch, Batches
 from lab.flops import step_cost
 from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.schedule import Schedule
 from lab.train import Step, train
+from lab.vocabulary import CLS, FIRST_WORD, SEP
 
 VOCAB, LENGTH = 40, 12
 TRIAL = spec.Trial(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lab import noise
-from lab.data import FIRST_WORD, MASK, PAD, UNK, Batch
+from lab.data import Batch
 from lab.flops import masked_slots
+from lab.vocabulary import FIRST_WORD, MASK, PAD, UNK
 
 _KEPT = 0.15  # pretrain_helpers.py: a chosen slot becomes [MASK] with probability .85
 

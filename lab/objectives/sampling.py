@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lab import noise, spec
-from lab.data import FIRST_WORD, Batch
+from lab.data import Batch
+from lab.vocabulary import FIRST_WORD
 
 
 def law(logits_BKV: Tensor, labels_BK: Tensor, settings: spec.Sampling) -> Tensor:
