@@ -20,26 +20,36 @@ SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all 
 _OPEN: tuple[State, ...] = ("queued", "running")
 
 
-def queue(folder: File, trial: Trial, lineage: str = "") -> None:
+def queue(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
     """Open a record, or open it again where a run goes on: it waits for its slot.
 
     Args:
         folder: of the record.
         trial: what it is of.
         lineage: names all trials that differ from it in the budget's amount alone.
+        text: name of the prepared text's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stop_file(folder).unlink(missing_ok=True)
-    asked = {"trial": asdict(trial), "lineage": lineage}
-    _write(folder / "trial.json", json.dumps(asked, indent=2))
+    said = {"trial": asdict(trial), "lineage": lineage, "text": text}
+    _write(folder / "trial.json", json.dumps(said, indent=2))
     _write(folder / "state", "queued")
 
 
-def begin(folder: File, trial: Trial, lineage: str = "") -> None:
+def begin(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
     """Say that a trial has its slot and runs."""
     if not (folder / "trial.json").exists():
-        queue(folder, trial, lineage)
+        queue(folder, trial, lineage, text)
     _write(folder / "state", "running")
+
+
+def asked(folder: File) -> dict[str, Any]:
+    """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
+    try:
+        said: dict[str, Any] = json.loads((folder / "trial.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return said
 
 
 def note_origin(folder: File, name: str) -> None:
