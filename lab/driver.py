@@ -18,6 +18,7 @@ from lab.ledger import Ledger
 from lab.mirror import Mirror
 from lab.search import Search
 from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
+from lab.starting import Starts
 from lab.store import Store
 from lab.tracking import StoreError
 from lab.work import Work
@@ -68,6 +69,7 @@ class Driver:
         self._view = live.view(self._board)
         self._ledger = Ledger(store, self._view.say)
         self._texts: dict[Data, tuple[File, File]] = {}
+        self._starts = Starts(self._storage, self._mirror)
         self._out: dict[File, list[Job]] = {}
         self._done: set[File] = set()
         self._first: Work | None = None
@@ -82,11 +84,13 @@ class Driver:
             command: what a person would type to do it again; kept with the results.
         """
         began = time.monotonic()
-        datas = {
-            space.trial(self._experiment.base, cell).data for cell in space.cells(self._experiment)
-        }
-        for each in sorted(datas, key=repr):
+        trials = [
+            space.trial(self._experiment.base, cell) for cell in space.cells(self._experiment)
+        ]
+        for each in sorted({trial.data for trial in trials}, key=repr):
             self._prepared(each)
+        for trial in trials:
+            self._starts.of(trial, self._prepared(trial.data)[0])
         self._begin(command)
         state: State = "interrupted"
         measures: dict[str, float] = {}
@@ -153,12 +157,15 @@ class Driver:
 
     def _work(self, job: Job) -> Work:
         text, held_out = self._prepared(job.trial.data)
-        texts = content_hash([text.name, held_out.name])
+        start = self._starts.of(job.trial, text)
+        made = [text, held_out] if start is None else [text, held_out, start]
+        texts = content_hash([each.name for each in made])
         return Work(
             trial=job.trial,
             folder=self._storage / "trials" / job.trial.fingerprint(texts),
             text=text,
             held_out=held_out,
+            start=start,
             metric=self._experiment.metric,
             resources=self._experiment.resources,
             lineage=job.trial.lineage(texts),

@@ -6,9 +6,11 @@ what else an objective has. Here every encoder has tables of its own, under the 
 """
 
 from collections.abc import Mapping
+from pathlib import Path as File
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lab.model import DisentangledEmbeddings, Encoder
@@ -66,6 +68,11 @@ def put(weights: Weights, objective: Objective) -> None:
         elif given:
             base = not part(weights, _GENERATORS)
             module.load_state_dict(_stored(module, given, with_base=base))
+
+
+def load(file: File, objective: Objective) -> None:
+    """Give an objective the weights of those of its parts that are in a file."""
+    put(load_file(file), objective)
 
 
 def part(weights: Mapping[str, Tensor], place: str) -> Weights:

@@ -26,6 +26,7 @@ class Work:
         folder: of its record and its checkpoints.
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
+        start: file of the weights that it starts from; None where chance draws them.
         metric: what ranks trials here, and so which checkpoint is kept as the best.
         resources: what to run it on; no part of what it computes.
         lineage: names all trials that differ from it in the budget's amount alone.
@@ -37,6 +38,7 @@ class Work:
     text: File
     held_out: File
     metric: Metric
+    start: File | None = None
     resources: Resources = field(default_factory=Resources)
     lineage: str = ""
     mirror: Mirror = field(default_factory=Nowhere)
@@ -53,11 +55,13 @@ class Work:
             folder=mirror.place(self.folder, self.mirror),
             text=shared.place(self.text, self.mirror),
             held_out=shared.place(self.held_out, self.mirror),
+            start=None if self.start is None else shared.place(self.start, self.mirror),
             mirror=mirror,
         )
         mirror.pull(work.folder)
-        shared.pull(work.text)
-        shared.pull(work.held_out)
+        for place in (work.text, work.held_out, work.start):
+            if place is not None:
+                shared.pull(place)
         return work
 
     def keep(self) -> None:
