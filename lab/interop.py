@@ -176,6 +176,8 @@ def _inner(made: Any, vocabulary: Vocabulary) -> Weights:
 
 def _check_settings(settings: dict[str, Any], vocabulary: Vocabulary) -> None:
     """Refuse what the lab's network does not compute."""
+    if not settings:
+        raise UserError("cannot be read: it has no config.json")
     if settings.get("model_type") != "electra":
         raise UserError(f"its model_type is {settings.get('model_type')!r}, not 'electra'")
     wanted = {"hidden_act": "gelu", "type_vocab_size": 2, "layer_norm_eps": 1e-12}
