@@ -6,9 +6,6 @@ tokenizer's outside.
 """
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
@@ -23,7 +20,7 @@ from transformers import (
     ElectraForPreTraining,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from lab.errors import UserError
 from lab.model import DetectionHead, Encoder, VocabularyHead
@@ -121,40 +118,8 @@ def load(folder: File) -> Any:
     return made.eval()
 
 
-def read(name: str, vocabulary: Vocabulary, *, detects: bool) -> tuple[Weights, int]:
-    """Return a released network by the lab's names, and how many heads it has.
-
-    Weights come from safetensors, or from a pickle that `torch.load(weights_only=True)` reads,
-    which runs no code.
-
-    Args:
-        name: a folder, or a name on the hub.
-        vocabulary: whose tokens it must have.
-        detects: whether its head finds replaced tokens; it predicts tokens otherwise.
-
-    Raises:
-        UserError: it cannot be read, is no ELECTRA as the lab has it, or lacks weights.
-    """
-    # transformers would ask a service of the hub to convert a pickle, from a thread of its own.
-    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "true"
-    kind = ElectraForPreTraining if detects else ElectraForMaskedLM
-    with _in_one_line():
-        settings, _ = ElectraConfig.get_config_dict(name)
-        _check_settings(settings, vocabulary)
-        _check_tokens(name, vocabulary)
-        made, said = kind.from_pretrained(
-            name, output_loading_info=True, dtype=torch.float32, weights_only=True
-        )
-    if missing := sorted(said["missing_keys"]):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"it lacks {missing[0]}{more}; it must be an {kind.__name__}")
-    if not detects and not made.generator_lm_head.weight.equal(made.get_input_embeddings().weight):
-        raise UserError("its head has a table of its own; the lab's is tied to the embeddings")
-    return _inner(made, vocabulary), made.config.num_attention_heads
-
-
-def _inner(made: Any, vocabulary: Vocabulary) -> Weights:
-    """Return a model's weights by the lab's names, tokens in the lab's order."""
+def inner(made: Any, vocabulary: Vocabulary) -> Weights:
+    """Return the weights of `made` by the lab's names, tokens in the lab's order."""
     config, theirs = made.config, made.state_dict()
     shape = Shape(
         layers=config.num_hidden_layers,
@@ -172,58 +137,6 @@ def _inner(made: Any, vocabulary: Vocabulary) -> Weights:
     outer_V = torch.from_numpy(vocabulary.outer_V)
     weights = {name: theirs[outer_name(name)].detach() for name in names}
     return weights | {name: weights[name][outer_V] for name in _TOKEN_ROWS if name in weights}
-
-
-def _check_settings(settings: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Refuse what the lab's network does not compute."""
-    if not settings:
-        raise UserError("cannot be read: it has no config.json")
-    if settings.get("model_type") != "electra":
-        raise UserError(f"its model_type is {settings.get('model_type')!r}, not 'electra'")
-    wanted = {"hidden_act": "gelu", "type_vocab_size": 2, "layer_norm_eps": 1e-12}
-    for key, value in wanted.items():
-        if settings.get(key, value) != value:
-            raise UserError(f"its {key} is {settings[key]!r}; the lab's is {value!r}")
-    vocab = settings.get("vocab_size", ElectraConfig().vocab_size)
-    if vocab != vocabulary.size:
-        raise UserError(f"{vocab} tokens, base.data.vocab has {vocabulary.size}")
-
-
-def _check_tokens(name: str, vocabulary: Vocabulary) -> None:
-    """Refuse a checkpoint whose tokens are others, where it says which they are."""
-    for number, token in _tokens(name):
-        mine = vocabulary.tokenizer.id_to_token(number)
-        if mine != token:
-            raise UserError(f"its token {number} is {token!r}, and base.data's is {mine!r}")
-
-
-def _tokens(name: str) -> Iterator[tuple[int, str]]:
-    file = cached_file(name, "tokenizer.json", **_WHERE_THERE)
-    if file is not None:
-        tokens = Tokenizer.from_file(file).get_vocab()
-        yield from sorted((number, token) for token, number in tokens.items())
-        return
-    file = cached_file(name, "vocab.txt", **_WHERE_THERE)
-    if file is not None:
-        yield from enumerate(File(file).read_text(encoding="utf-8").splitlines())
-
-
-_WHERE_THERE = {
-    "_raise_exceptions_for_missing_entries": False,
-    "_raise_exceptions_for_connection_errors": False,
-}
-
-
-@contextmanager
-def _in_one_line() -> Iterator[None]:
-    """Turn what a bad folder, a damaged file or the hub throws into one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # of many libraries, with no common base
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise UserError(f"cannot be read: {first}") from None
 
 
 def outer_name(name: str) -> str:

@@ -162,7 +162,7 @@ def _check_shared(weights: Weights, origin: Origin, trial: Trial) -> None:
 def _released(
     start: Released, text: File, *, detects: bool
 ) -> tuple[Weights, dict[str, int], dict[str, str]]:
-    from lab import interop  # it takes seconds, and most sweeps need none of it
+    from lab import released  # it takes seconds, and most sweeps need none of it
 
     vocabulary = open_vocabulary(text)
     named = {_KEPT: ("discriminator", start.discriminator)}
@@ -173,7 +173,9 @@ def _released(
     for place, (field, name) in named.items():
         said[place] = f"base.init_from.{field}: {name}"
         try:
-            found, heads[place] = interop.read(name, vocabulary, detects=detects and place == _KEPT)
+            found, heads[place] = released.read(
+                name, vocabulary, detects=detects and place == _KEPT
+            )
         except UserError as error:
             raise UserError(f"{said[place]}: {error}") from None
         prefix = place.removesuffix("encoder")
