@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path as File
 
-from lab import corruption, data, live, provenance, record, space, twins
+from lab import corruption, data, live, preparation, provenance, record, space, twins
 from lab.ledger import Ledger
 from lab.mirror import Mirror
 from lab.search import Search
@@ -82,10 +82,7 @@ class Driver:
             command: what a person would type to do it again; kept with the results.
         """
         began = time.monotonic()
-        datas = {
-            space.trial(self._experiment.base, cell).data for cell in space.cells(self._experiment)
-        }
-        for each in sorted(datas, key=repr):
+        for each in space.texts(self._experiment):
             self._prepared(each)
         self._begin(command)
         state: State = "interrupted"
@@ -287,8 +284,8 @@ class Driver:
         """Return the text and the frozen corruptions, made once for each content."""
         if settings not in self._texts:
             cache = self._storage / "cache"
-            print(f"text: {settings.vocab} WordPieces, windows of {settings.length}", flush=True)
-            text = data.prepare(settings, cache)
+            print(f"text: {settings.vocab} tokens, windows of {settings.length}", flush=True)
+            text = preparation.prepare(settings, cache, lambda line: print(line, flush=True))
             corpus = data.open_corpus(text)
             said = 0.0
 

@@ -26,6 +26,7 @@ from lab.refusal import SpaceError, one_line
 from lab.spec import (
     SIZES,
     Choices,
+    Data,
     Distribution,
     Experiment,
     Path,
@@ -106,6 +107,12 @@ def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
         dict(zip(paths, values, strict=True))
         for values in itertools.product(*experiment.compare.values())
     )
+
+
+def texts(experiment: Experiment) -> tuple[Data, ...]:
+    """Return the texts that the cells read, each once."""
+    read = {trial(experiment.base, cell).data for cell in cells(experiment)}
+    return tuple(sorted(read, key=repr))
 
 
 def dump(experiment: Experiment) -> str:

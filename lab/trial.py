@@ -169,7 +169,7 @@ class _Training:
         trial, corpus = work.trial, yardstick.corpus
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
         self._work, self._workers = work, workers
-        self._objective = build(trial, torch.from_numpy(corpus.counts_V())).to(yardstick.device)
+        self._objective = build(trial, torch.from_numpy(corpus.counts_V)).to(yardstick.device)
         self._optimizer = optim.build(self._objective, trial.optim)
         self._saved = Checkpoints(
             work.folder / "checkpoints", maximize=work.metric.direction == "maximize"
@@ -187,7 +187,7 @@ class _Training:
             micro = place.micro
         if workers.first(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
-        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order)
+        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
         self._gradients = Gradients(self._objective, batches, trial, workers=workers, micro=micro)
 
     def points(self, wish: Callable[[], State]) -> Iterator[Row]:

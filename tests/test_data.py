@@ -127,7 +127,7 @@ def test_special_tokens_have_their_numbers(prepared_text: PreparedText) -> None:
 
 def test_counts_are_of_training_words(prepared_text: PreparedText) -> None:
     corpus = prepared_text.corpus
-    counts_V = corpus.counts_V()
+    counts_V = corpus.counts_V
     assert len(counts_V) == 400
     assert (counts_V[[PAD, CLS, SEP, MASK]] == 0).all()
     assert counts_V.sum() == (~np.isin(corpus.train_NT, [PAD, CLS, SEP, MASK])).sum()

@@ -146,7 +146,7 @@ def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
         asked,
         budget=replace(asked.budget, amount=100 * 32 * 16.0),
         batch=32,
-        optim=spec.Optim(lr=1e-2, beta1=0.9, beta2=0.999),
+        optim=spec.Optim(lr=2e-3, beta1=0.9, beta2=0.999),
         curve=2,
     )
     rows = run(longer, tmp_path).rows
