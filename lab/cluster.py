@@ -99,8 +99,9 @@ def _scratch() -> Iterator[str]:
             shutil.rmtree(left.parent, ignore_errors=True)
     folder = tempfile.mkdtemp(prefix="lab-", dir=_SCRATCH)
     try:
-        with File(folder, "lock").open("w") as lock:
+        with File(folder, "unlocked").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            File(folder, "unlocked").rename(File(folder, "lock"))  # none sees it without its lock
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
