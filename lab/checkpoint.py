@@ -178,7 +178,7 @@ def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:
         if _digest(file) != _body(folder)["sha256"]:
             raise DamagedError(f"{file}: not what was written")
         return place, load_file(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, KeyError, SafetensorError) as error:
         raise DamagedError(f"{file}: {error}") from None
 
 

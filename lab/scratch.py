@@ -21,8 +21,9 @@ def folder(parent: File, prefix: str) -> Iterator[File]:
             shutil.rmtree(left.parent, ignore_errors=True)
     made = File(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
-        with (made / "lock").open("w") as lock:
+        with (made / "unlocked").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            (made / "unlocked").rename(made / "lock")  # nobody sees it without its lock
             yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
