@@ -31,14 +31,16 @@ def saved_texts(source: Saved) -> Iterator[Text]:
 
 def _saved_tables(source: Saved) -> "Iterator[pa.Table]":
     """Map the folder anew now and then: pages that were read count as memory until it is closed."""
-    start, size = 0, 1
-    while size:
+    start, rows = 0, _saved(source)
+    while start < len(rows):
         size = 0
-        for table in _saved(source).skip(start).iter(ROWS):
+        for table in rows.skip(start).iter(ROWS):
             yield table
             start, size = start + len(table), size + table.nbytes
             if size > _MAPPED:
                 break
+        del table  # or it keeps all of them mapped
+        rows = _saved(source)
 
 
 def _saved(source: Saved) -> Any:

@@ -7,6 +7,7 @@ Whitespace alone is no document. Rows are counted from 1.
 
 import glob
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -96,11 +97,7 @@ def _digest(file: File | Traversable) -> str:
 def _texts(source: Plain) -> Iterator[Text]:
     match source:
         case Embedded():
-            for file in _embedded():
-                with unpacked(file) as stream:
-                    yield from columns.json_lines(
-                        file.name, lines(file.name, stream, "utf-8"), "text"
-                    )
+            yield from _embedded_texts()
         case Files():
             line_codec(source.encoding)
             for file in _files(source):
@@ -124,6 +121,13 @@ def _or_empty(name: str, texts: Iterable[Text]) -> Iterator[Text]:
 def _embedded() -> list[Traversable]:
     folder = resources.files("lab").joinpath("text", "corpus")
     return sorted((f for f in folder.iterdir() if f.name.endswith(".xz")), key=lambda f: f.name)
+
+
+def _embedded_texts() -> Iterator[str]:
+    """Yield the embedded documents as they are, a slip of the scanner's (U+0002) among them."""
+    for file in _embedded():
+        with unpacked(file) as rows:
+            yield from (json.loads(row)["text"] for row in rows)
 
 
 def _files(source: Files) -> list[File]:
