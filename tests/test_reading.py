@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hub import COMMIT, served
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -455,6 +456,74 @@ def test_long_document_comes_in_pieces_that_end_with_a_line(tmp_path: Path, endi
     assert "\n".join(pieces).split("\n") == lines
     assert len(pieces) == 5
     assert all(PIECE * 0.9 < len(piece) <= PIECE for piece in pieces[:-1])
+
+
+READ_HUB = """
+import json, sys
+from lab.errors import UserError
+from lab.reading import Reading, identity
+from lab.texts import Hub
+
+for asked in json.loads(sys.argv[1]):
+    hub = Hub(kind="hub", **asked)
+    try:
+        said = [identity(hub), list(Reading(hub, "refuse").documents())]
+    except UserError as error:
+        said = str(error)
+    print(json.dumps(said))
+"""
+
+
+def read_hub(endpoint: str, home: Path, *asked: dict[str, str]) -> list[Any]:
+    """Return [identity, documents] or the refusal of each, in a process that is not offline."""
+    offline = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", READ_HUB, json.dumps(asked)],
+        check=True, capture_output=True, text=True, env=os.environ | offline,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_hub_gives_a_data_set_at_its_commit(tmp_path: Path) -> None:
+    script = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    folders = {
+        "owner/tables": {
+            "train-00000-of-00002.parquet": table(DOCUMENTS[:2]),
+            "train-00001-of-00002.parquet": table(DOCUMENTS[2:]),
+        },
+        "owner/lines": {"train.jsonl.zst": PACK[".zst"](objects(DOCUMENTS))},
+        "owner/bad": {"train.jsonl": b'{"text": "one"}\n{"text": null}\n'},
+        "owner/script": {"script.py": script.encode(), "train.jsonl": objects(DOCUMENTS)},
+    }
+    with served(folders) as hub:
+        said = read_hub(
+            f"http://127.0.0.1:{hub.server_port}",
+            tmp_path / "home",
+            {"name": "owner/tables"},
+            {"name": "owner/lines", "revision": COMMIT},
+            {"name": "owner/bad"},
+            {"name": "owner/script"},
+            {"name": "owner/tables", "split": "test"},
+            {"name": "owner/tables", "configuration": "20231101.fi"},
+            {"name": "owner/tables", "column": "body"},
+            {"name": "owner/lines", "column": "body"},
+            {"name": "owner/tables", "revision": "v2"},
+            {"name": "owner/none"},
+        )
+    assert said[0] == [["owner/tables", "", "train", COMMIT], DOCUMENTS]
+    assert said[1] == [["owner/lines", "", "train", COMMIT], DOCUMENTS]
+    assert said[2].startswith("owner/bad:2: not a text (null)")
+    reasons = [
+        "scripts are no longer supported", "Bad split: test", "'20231101.fi' not found",
+        "no column 'body'; it has 'id', 'text'", "no column 'body'; it has 'id', 'text'",
+        "404", "404",
+    ]  # fmt: skip
+    for refused, reason in zip(said[3:], reasons, strict=True):
+        assert reason in refused
+        assert "\n" not in refused
+    assert not (tmp_path / "ran").exists()
+    assert all("/datasets/owner/" in path for path in hub.asked)  # and nothing else was sent
 
 
 BOUND = 300  # MB above what the imports take
