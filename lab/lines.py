@@ -180,7 +180,8 @@ def plain(
 
 
 def pieces(text: str) -> Iterator[str]:
-    """Yield a document, in pieces if it is beyond `PIECE`, cut where a line ends."""
+    """Yield a document, lines separated by LF, in pieces if it is beyond `PIECE`."""
+    text = text.replace("\r\n", "\n")
     if len(text) <= PIECE:
         yield text
         return
