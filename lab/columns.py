@@ -73,7 +73,7 @@ def csv_records(name: str, lines: Iterator[Text], column: str, comma: str) -> It
     records = csv.reader(feed, delimiter=comma, strict=True)
     header: list[str] = []
     while feed.bad is None:
-        where = feed.next_record()
+        where, cells = feed.next_record(), []  # not two records at once
         try:
             cells = next(records)
         except StopIteration:
