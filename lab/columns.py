@@ -17,7 +17,7 @@ from lab.lines import DAMAGE, LONGEST, Bad, Text, sound
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS = 16  # of Arrow's tables held at once; each may have a cell of `LONGEST`
+_ROWS = 8  # of Parquet held at once; each may have `LONGEST`
 
 
 def json_lines(name: str, lines: Iterable[Text], column: str) -> Iterator[Text]:
@@ -73,7 +73,7 @@ def csv_records(name: str, lines: Iterator[Text], column: str, comma: str) -> It
     records = csv.reader(feed, delimiter=comma, strict=True)
     header: list[str] = []
     while feed.bad is None:
-        where = feed.next_record()
+        where, cells = feed.next_record(), []  # not two records at once
         try:
             cells = next(records)
         except StopIteration:
@@ -139,7 +139,9 @@ def parquet(name: str, file: IO[bytes], column: str) -> Iterator[Text]:
     try:
         rows = ParquetFile(file, pre_buffer=False, buffer_size=2**20)
         require(name, column, rows.schema_arrow.names)
-        yield from arrow(name, rows.iter_batches(ROWS, columns=[column], use_threads=False), column)
+        yield from arrow(
+            name, rows.iter_batches(_ROWS, columns=[column], use_threads=False), column
+        )
     except (*DAMAGE, pa.ArrowException) as error:
         said = " ".join(str(error).split())
         yield Bad(name, "damaged from some row to the file's end", said)

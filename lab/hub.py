@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lab.columns import ROWS, arrow, require
+from lab.columns import arrow, require
 from lab.errors import UserError
 from lab.lines import Text, local
 from lab.texts import Hub, Saved
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MAPPED = 2**27  # bytes
+_ROWS = 64  # looked at together; none is copied before its size is known
 
 
 def saved_texts(source: Saved) -> Iterator[Text]:
@@ -34,7 +35,7 @@ def _saved_tables(source: Saved) -> "Iterator[pa.Table]":
     start, rows = 0, _saved(source)
     while start < len(rows):
         size = 0
-        for table in rows.skip(start).iter(ROWS):
+        for table in rows.skip(start).iter(_ROWS):
             yield table
             start, size = start + len(table), size + table.nbytes
             if size > _MAPPED:
@@ -109,7 +110,7 @@ def streamed(source: Hub, revision: str | None, cache: str) -> Iterator[Text]:
     if rows.column_names is not None:  # as it is where the format has no schema
         require(_named(source), source.column, rows.column_names)
         rows = rows.select_columns([source.column])
-    yield from arrow(source.name, rows.with_format("arrow").iter(ROWS), source.column)
+    yield from arrow(source.name, rows.with_format("arrow").iter(_ROWS), source.column)
 
 
 def _named(source: Hub) -> str:
