@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lab import reading, scratch, spool, tasks, tokenizing
+from lab import hub, reading, scratch, spool, tasks, tokenizing
 from lab.contamination import Questions
 from lab.errors import UserError
-from lab.spec import Data, Mixture, Part, content_hash
+from lab.spec import Data, Hub, Mixture, Part, content_hash
 from lab.vocabulary import Vocabulary
 from lab.windowing import Document, Split, Windowing, window_type
 
@@ -44,6 +44,7 @@ def prepare(data: Data, cache: File, say: Say = lambda _: None) -> File:
     Raises:
         UserError: the text cannot be had as it is asked for.
     """
+    data = _pinned(data)
     identity = _identity(data)
     folder = cache / f"text-{identity}"
     if not folder.exists():
@@ -73,6 +74,19 @@ def parts(data: Data) -> tuple[Part, ...]:
             return several
         case plain:
             return (Part(weight=1.0, source=plain),)
+
+
+def _pinned(data: Data) -> Data:
+    """Name the commit of what comes from the hub, so that all passes read the same."""
+    pinned = tuple(
+        replace(part, source=replace(part.source, revision=hub.commit(part.source)))
+        if isinstance(part.source, Hub)
+        else part
+        for part in parts(data)
+    )
+    if isinstance(data.source, Mixture):
+        return replace(data, source=replace(data.source, parts=pinned))
+    return replace(data, source=pinned[0].source)
 
 
 def _identity(data: Data) -> str:
