@@ -180,7 +180,7 @@ class Driver:
         self._mirror.push(self._storage / "searches")
         earlier = record.last(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
-        record.queue(work.folder, work.trial, work.lineage)
+        record.queue(work.folder, work.trial, work.lineage, work.text.name)
         if not self._site.fresh and not self._search.stops(job):
             twins.take_over(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))

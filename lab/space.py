@@ -162,9 +162,9 @@ def _encoder(raw: Any) -> Any:
 
 def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
     try:
-        text = json.dumps(raw, default=str)
-    except (TypeError, ValueError, RecursionError) as error:  # a date as a key, an alias to itself
-        raise SpaceError(f"{prefix or 'the file'}: not plain data: {error}") from None
+        text = yaml_text.as_json(raw)
+    except SpaceError as error:
+        raise SpaceError(f"{prefix or 'the file'}: {error}") from None
     try:
         # JSON's strictness: a list may become a tuple, but no string becomes a number.
         return adapter.validate_json(text, strict=True)

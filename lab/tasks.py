@@ -1,4 +1,4 @@
-"""Labelled tasks: the two that the lab carries."""
+"""Labelled tasks: the two that the lab carries, as probes read them."""
 
 import json
 import lzma
@@ -52,6 +52,16 @@ def read(task: Task, split: Split) -> Sentences:
         labels=tuple(tuple(known.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
         classes=len(known),
     )
+
+
+def carried(task: Task, split: Split) -> Iterator[dict[str, Any]]:
+    """Yield all rows of a split, to be learned from in full.
+
+    `test` of the reviews is their test split alone; nothing reads their validation split.
+    """
+    for row in _rows(task):
+        if row["split"] == split:
+            yield row
 
 
 @cache

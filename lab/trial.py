@@ -72,7 +72,7 @@ def run(
     reason, busy = "", 0.0
     rows: list[Row] = []
     earlier = record.last(work.folder)
-    record.begin(work.folder, work.trial, work.lineage)
+    record.begin(work.folder, work.trial, work.lineage, work.text.name)
     try:
         training = _Training(work, _Yardstick(work, device), workers)
         rows += record.keep(work.folder, training.rows)
