@@ -8,9 +8,11 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path as File
 from typing import Any, NamedTuple, assert_never
 
+from lab import task_table
 from lab.errors import UserError
 from lab.rows import Row, read
 from lab.spec import content_hash
@@ -74,14 +76,16 @@ class Examples:
         form: kind, metric and epochs.
         train: to learn from.
         evaluation: to be scored on.
+        fingerprint: hash of all that is learned and scored; where it came from is no part.
     """
 
     name: str
     form: Form
     train: tuple[Example, ...]
     evaluation: tuple[Example, ...]
+    fingerprint: str
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels that can be learned, in order; none where nothing is sorted."""
         return tuple(sorted(_labels(self.train)))
@@ -90,15 +94,6 @@ class Examples:
     def unseen(self) -> tuple[str, ...]:
         """Labels of the evaluation that nobody can learn; every one of them is an error."""
         return tuple(sorted(_labels(self.evaluation) - _labels(self.train)))
-
-    def fingerprint(self) -> str:
-        """Return a hash of all that is learned and scored; where it came from is no part."""
-        form = {
-            key: value
-            for key, value in asdict(self.form).items()
-            if key in {"kind", "epochs", "unordered"}
-        }
-        return content_hash([form, self.train, self.evaluation])
 
 
 def _labels(examples: Iterable[Example]) -> set[str]:
@@ -118,14 +113,22 @@ def of(task: Task) -> Examples:
     Raises:
         UserError: names the first row that is wrong, or why the task cannot be scored.
     """
+    train, evaluation = (
+        _examples(task.form, read(rows)) for rows in (task.form.train, task.form.evaluation)
+    )
+    learned = {key: value for key, value in asdict(task.form).items() if key in _LEARNED}
     made = Examples(
         name=task.name,
         form=task.form,
-        train=_examples(task.form, read(task.form.train)),
-        evaluation=_examples(task.form, read(task.form.evaluation)),
+        train=train,
+        evaluation=evaluation,
+        fingerprint=content_hash([learned, train, evaluation]),
     )
     _check(made)
     return made
+
+
+_LEARNED = {"kind", "epochs", "unordered"}  # what of a form changes what is learned
 
 
 def _check(made: Examples) -> None:
@@ -143,11 +146,13 @@ def _check(made: Examples) -> None:
 def prepare(task: Task, cache: File) -> File:
     """Return the file of a task's examples, written first if it is not there; atomic."""
     made = of(task)
-    file = cache / f"task-{made.name}-{content_hash([made.fingerprint(), asdict(made.form)])}.json"
+    identity = content_hash([made.fingerprint, asdict(made.form)])
+    file = cache / f"task-{made.name}-{identity}.json"
     if not file.exists():
         cache.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {"name": made.name, "form": asdict(made.form)}
         content |= {"train": made.train, "evaluation": made.evaluation}
+        content |= {"fingerprint": made.fingerprint}
         with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as partial:
             json.dump(content, partial)
         File(partial.name).replace(file)
@@ -157,21 +162,20 @@ def prepare(task: Task, cache: File) -> File:
 def open_examples(file: File) -> Examples:
     """Read what `prepare` wrote."""
     content = json.loads(file.read_text())
-    form = _FORMS[content["form"]["kind"]](**content["form"])
+    form = task_table.form(content["form"])
     kind = _EXAMPLE[type(form)]
     train, evaluation = (
         tuple(kind(*example) for example in content[split]) for split in ("train", "evaluation")
     )
-    return Examples(name=content["name"], form=form, train=train, evaluation=evaluation)
+    return Examples(
+        name=content["name"],
+        form=form,
+        train=train,
+        evaluation=evaluation,
+        fingerprint=content["fingerprint"],
+    )
 
 
-_FORMS: dict[str, type[Form]] = {
-    "classification": Classification,
-    "pairs": Pairs,
-    "regression": Regression,
-    "tagging": Tagging,
-    "question_answering": QuestionAnswering,
-}
 _EXAMPLE: dict[type[Form], Callable[..., Example]] = {
     Classification: Labelled,
     Pairs: Labelled,

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path as File
+from statistics import median
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -72,16 +73,15 @@ def _main(given: argparse.Namespace) -> None:
     )
     if made.unseen:
         print(f"labels that nobody can learn, counted as errors: {', '.join(made.unseen)}")
-    known = ledger.runs()
-    left = [seed for seed in range(given.seeds) if seed not in known]
-    if left:
-        tuner = finetuning.Tuner(pretrained, made, protocol, given.device)
-        print(f"longer than a window of {pretrained.encoder.length}: {tuner.cut:.1%}")
-    for seed in left:
-        run = tuner.run(seed)
-        ledger.keep(run)
+
+    def tuner() -> finetuning.Tuner:
+        ready = finetuning.Tuner(pretrained, made, protocol, given.device)
+        print(f"longer than a window of {pretrained.encoder.length}: {ready.cut:.1%}")
+        return ready
+
+    for run in ledger.complete(given.seeds, tuner):
         score, took = run.scores[task.form.metric], duration(run.seconds)
-        print(f"seed {seed}: {task.form.metric} {score:.4f} in {took}", flush=True)
+        print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {took}", flush=True)
     runs = ledger.runs()
     _show(made, [runs[seed] for seed in range(given.seeds)])
     print(f"kept in {ledger.file}")
@@ -103,7 +103,6 @@ def _check(given: argparse.Namespace) -> None:
 
 def _show(made: "Examples", runs: "list[Tuned]") -> None:
     """Print every seed's scores, their medians, what it cost, and what knowing nothing gives."""
-    from lab.finetuned import middle
     from lab.grading import majority
 
     names = list(runs[0].scores)
@@ -113,14 +112,14 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
         table.add_row(str(run.seed), *scores, f"{run.flops:.3g}", f"{run.seconds:.1f}")
     table.add_section()
     total, seconds = sum(run.flops for run in runs), sum(run.seconds for run in runs)
-    medians = (f"{middle(runs, name):.4f}" for name in names)
-    table.add_row("median", *medians, f"{total:.3g} in all", f"{seconds:.1f} in all")
+    medians = {name: median(run.scores[name] for run in runs) for name in names}
+    table.add_row("median", *(f"{medians[name]:.4f}" for name in names))
     baseline = majority(made)
     table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
     Console().print(table)
     metric = made.form.metric
     print(
-        f"finetune/{made.name}: {metric} {middle(runs, metric):.4f} (median of {len(runs)}); "
+        f"finetune/{made.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
         f"{baseline[metric]:.4f} for always saying what is most frequent"
     )
     print(f"charged, beside pre-training: {total:.3g} FLOP, {duration(seconds)}")

@@ -5,14 +5,17 @@ seed ends, in one piece, so no seed is run twice.
 """
 
 import json
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path as File
 from statistics import median
 
 from lab import __version__, record
 from lab.examples import Examples
-from lab.finetuning import Protocol, Tuned
-from lab.spec import content_hash
+from lab.finetuning import Protocol, Tuned, Tuner
+from lab.metrics import CHARGES, finetuned
+from lab.spec import Row, content_hash
 
 
 class Ledger:
@@ -26,8 +29,10 @@ class Ledger:
     """
 
     def __init__(self, folder: File, task: Examples, given: Protocol, steps: int) -> None:
-        key = content_hash([task.fingerprint(), asdict(given), steps, __version__])
-        self.file = folder / "finetune" / f"{key}.json"
+        key = content_hash([task.fingerprint, asdict(given), steps, __version__])
+        self.name = f"finetune/{key}.json"  # in the record
+        self.file = folder / self.name
+        self._score, self._metric = finetuned(task.name).name, task.form.metric
         self._about = {"task": task.name, "protocol": asdict(given), "steps": steps}
 
     def runs(self) -> dict[int, Tuned]:
@@ -47,7 +52,47 @@ class Ledger:
         said = self._about | {"runs": [asdict(runs[seed]) for seed in sorted(runs)]}
         record.write(self.file, json.dumps(said, indent=2))
 
+    def complete(self, seeds: int, tuner: Callable[[], Tuner]) -> Iterator[Tuned]:
+        """Run the seeds that are missing of the first `seeds`; yield each once it is kept.
 
-def middle(runs: list[Tuned], metric: str) -> float:
-    """Return the median score over seeds."""
-    return median(run.scores[metric] for run in runs)
+        Args:
+            seeds: runs that there should be.
+            tuner: called if any is missing.
+        """
+        known = self.runs()
+        left = [seed for seed in range(seeds) if seed not in known]
+        if not left:
+            return
+        ready = tuner()
+        for seed in left:
+            run = ready.run(seed)
+            self.keep(run)
+            yield run
+
+    def summary(self, seeds: int) -> Row | None:
+        """Return what a trial's last point says of the first `seeds` runs; None if one is missing.
+
+        Median, lowest and highest score, and all that they cost, by name.
+        """
+        known = self.runs()
+        if not set(range(seeds)) <= known.keys():
+            return None
+        runs = [known[seed] for seed in range(seeds)]
+        scores = [run.scores[self._metric] for run in runs]
+        return {
+            self._score: median(scores),
+            f"{self._score}/low": min(scores),
+            f"{self._score}/high": max(scores),
+            f"{self._score}/flops": sum(run.flops for run in runs),
+            f"{self._score}/seconds": sum(run.seconds for run in runs),
+        }
+
+
+def charged(row: Row) -> Row:
+    """Return what all tasks of a point cost together, as `finetune/flops` and `/seconds`."""
+    return {
+        f"finetune/{what}": sum(
+            value for name, value in row.items() if re.fullmatch(f"finetune/[^/]+/{what}", name)
+        )
+        for what in CHARGES
+    }

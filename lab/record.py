@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any, get_args
@@ -77,7 +78,7 @@ def origin(folder: File) -> str:
 def keep(folder: File, count: int) -> tuple[Row, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
     rows = curve(folder)[:count]
-    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
+    _put(folder, rows)
     return rows
 
 
@@ -85,6 +86,26 @@ def append(folder: File, row: Row) -> None:
     """Add a scored point to the curve."""
     with (folder / "curve.jsonl").open("a") as curve:
         curve.write(json.dumps(row) + "\n")
+
+
+def amend(folder: File, more: Row) -> Row:
+    """Add numbers to the last point, which is returned."""
+    *rows, last = curve(folder)
+    _put(folder, (*rows, last | more))
+    return last | more
+
+
+def begin_with(folder: File, rows: Iterable[Row]) -> None:
+    """Begin the curve with points that another run has reached.
+
+    What its encoder gave when it was fine-tuned is no score of a run that goes on.
+    """
+    own = ({name: row[name] for name in row if not name.startswith("finetune/")} for row in rows)
+    _put(folder, own)
+
+
+def _put(folder: File, rows: Iterable[Row]) -> None:
+    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
 
 
 def end(folder: File, outcome: Outcome) -> None:

@@ -20,6 +20,7 @@ from annotated_types import Interval, MinLen
 from pydantic import Field, TypeAdapter, ValidationError
 
 from lab import yaml_text
+from lab.metrics import CHARGES
 from lab.noun import Noun
 from lab.refusal import SpaceError, one_line
 
@@ -241,7 +242,7 @@ def load(name: str, folder: File | None = None) -> Task:
     file = File(name)
     if file.suffix not in {".yaml", ".yml"}:
         raise SpaceError(f"{name}: no such task; {', '.join(TABLE)}, or a YAML file of your own")
-    if not _is_plain(file.stem):
+    if not _is_plain(file.stem) or file.stem in CHARGES:
         raise SpaceError(f"{file}: its name is the task's: letters, digits, - and _ alone")
     raw = yaml_text.read(file, "a task is a mapping with kind, train and evaluation")
     try:
@@ -279,14 +280,19 @@ def _local(rows: Carried | Table | Saved | Hub, folder: File) -> Carried | Table
     )
 
 
+def form(raw: dict[str, Any]) -> Form:
+    """Return a form of plain data, as `asdict` has it."""
+    return _adapter().validate_json(yaml_text.as_json(raw), strict=True)
+
+
 def _form(raw: dict[str, Any], folder: File) -> Form:
     """Return what YAML describes; a bare path is a file, and paths begin at `folder`."""
     for split in ("train", "evaluation"):
         if isinstance(raw.get(split), str):
             raw[split] = {"kind": "file", "path": raw[split]}
-    form = _adapter().validate_json(yaml_text.as_json(raw), strict=True)
-    train, evaluation = (_from(rows, folder) for rows in (form.train, form.evaluation))
-    return replace(form, train=train, evaluation=evaluation)
+    made = form(raw)
+    train, evaluation = (_from(rows, folder) for rows in (made.train, made.evaluation))
+    return replace(made, train=train, evaluation=evaluation)
 
 
 def _from(rows: Carried | Table | Saved | Hub, folder: File) -> Carried | Table | Saved | Hub:
