@@ -107,6 +107,23 @@ class Checkpoints:
                 return place
         return None
 
+    def weights(self, objective: Objective) -> Place | None:
+        """Put the weights alone of the newest undamaged checkpoint back; None where there is none.
+
+        Args:
+            objective: built from the same trial, dropout apart.
+        """
+        for folder in reversed(self._all()):
+            try:
+                place, tensors = _read(folder)
+                named = ((key.partition("/"), value) for key, value in tensors.items())
+                weights = {name: value for (kind, _, name), value in named if kind == "weight"}
+                _put_weights(weights, objective)
+            except DamagedError:
+                continue
+            return place
+        return None
+
     def _all(self) -> list[File]:
         found = self._folder.glob("[0-9]*") if self._folder.is_dir() else ()
         return sorted(found)
@@ -161,14 +178,18 @@ def _put_back(
                 state.setdefault(int(index), {})[moment] = value
             case _:
                 sums[name] = value.to(device)
+    _put_weights(weights, objective)
+    groups: Any = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    means.update(sums)
+
+
+def _put_weights(weights: dict[str, Tensor], objective: Objective) -> None:
     own = objective.state_dict()
     first = {value.data_ptr(): name for name, value in reversed(own.items())}
     if set(weights) != set(first.values()):
         raise DamagedError("its weights are not those of this trial")
     objective.load_state_dict({name: weights[first[v.data_ptr()]] for name, v in own.items()})
-    groups: Any = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    means.update(sums)
 
 
 def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:

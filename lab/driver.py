@@ -13,7 +13,20 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path as File
 
-from lab import corruption, data, live, preparation, provenance, record, space, twins
+from lab import (
+    corruption,
+    data,
+    examples,
+    finetuning,
+    live,
+    preparation,
+    provenance,
+    record,
+    space,
+    task_table,
+    twins,
+)
+from lab.finetuned import Ledger as Finetuned
 from lab.ledger import Ledger
 from lab.mirror import Mirror
 from lab.search import Search
@@ -67,6 +80,7 @@ class Driver:
         self._board = live.Board(experiment.metric, self._search.jobs)
         self._view = live.view(self._board)
         self._ledger = Ledger(store, self._view.say)
+        self._tasks: dict[File, examples.Examples] = {}
         self._texts: dict[Data, tuple[File, File]] = {}
         self._out: dict[File, list[Job]] = {}
         self._done: set[File] = set()
@@ -84,6 +98,10 @@ class Driver:
         began = time.monotonic()
         for each in space.texts(self._experiment):
             self._prepared(each)
+        for name in self._experiment.finetune.tasks:
+            file = examples.prepare(task_table.load(name), self._storage / "cache")
+            self._mirror.push(file)
+            self._tasks[file] = examples.open_examples(file)
         self._begin(command)
         state: State = "interrupted"
         measures: dict[str, float] = {}
@@ -160,6 +178,8 @@ class Driver:
             resources=self._experiment.resources,
             lineage=job.trial.lineage(texts),
             mirror=self._mirror,
+            tasks=tuple(self._tasks),
+            task_seeds=self._experiment.finetune.seeds,
         )
 
     def _settles(self, job: Job, folder: File, outcome: Outcome) -> bool:
@@ -168,7 +188,21 @@ class Driver:
             return False
         # What another search stopped lagged behind other settings than this one's.
         stopped = outcome.state == "stopped" and self._search.stopped(job)
+        if outcome.state == "finished":
+            return not self._lacks(job, folder, outcome)
         return stopped or outcome.state in _SETTLED
+
+    def _lacks(self, job: Job, folder: File, outcome: Outcome) -> bool:
+        """Return whether a finished trial has yet to be fine-tuned on something."""
+        last = outcome.rows[-1]
+        given = finetuning.protocol(job.trial.encoder.hidden)
+        for task in self._tasks.values():
+            ledger = Finetuned(folder, task, given, int(last["spent/steps"]))
+            self._mirror.pull(folder, ledger.name)
+            summary = ledger.summary(self._experiment.finetune.seeds)
+            if summary is None or not summary.items() <= last.items():
+                return True
+        return False
 
     def _hand_out(self, job: Job, work: Work) -> None:
         if self._site.fresh:
@@ -177,12 +211,14 @@ class Driver:
         self._mirror.push(self._storage / "searches")
         earlier = record.last(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
-        record.queue(work.folder, work.trial, work.lineage)
+        record.queue(work.folder, work.trial, work.lineage, work.text.name)
         if not self._site.fresh and not self._search.stops(job):
             twins.take_over(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))
         self._out[work.folder] = [job]
-        self._ledger.note(job, work.folder, fresh=self._site.fresh)
+        # What had finished and is given more scores is written to the store anew.
+        again = earlier is not None and earlier.state == "finished"
+        self._ledger.note(job, work.folder, fresh=self._site.fresh or again)
         self._board.start(job)
         self._view.changed(f"started {live.settings(job)}")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lab import hub, reading, scratch, spool, tasks, tokenizing
+from lab import examples, hub, reading, scratch, spool, tasks, tokenizing
 from lab.contamination import Questions
 from lab.errors import UserError
 from lab.spec import Data, Hub, Mixture, Part, content_hash
@@ -98,7 +98,7 @@ def _identity(data: Data) -> str:
             for part in parts(data)
         ],
         "tokenizer": tokenizing.identity(data.tokenizer),
-        "decontaminate": [content_hash(tasks.evaluation(name)) for name in data.decontaminate],
+        "decontaminate": [content_hash(examples.questions(name)) for name in data.decontaminate],
     }
     return content_hash(settings)
 
@@ -218,7 +218,7 @@ def _documents(spooled: spool.Spool, wanted_D: Chosen) -> Iterator[Document]:
 
 
 def _questions(names: tuple[str, ...], vocabulary: Vocabulary) -> Questions:
-    return Questions({name: vocabulary.encode(tasks.evaluation(name)) for name in names})
+    return Questions({name: vocabulary.encode(examples.questions(name)) for name in names})
 
 
 def _check(data: Data, train: Split, held_out: Split) -> None:

@@ -10,41 +10,63 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any, get_args
 
+from pydantic import TypeAdapter
+
+from lab.errors import UserError
 from lab.spec import Outcome, Row, State, Trial
 
 SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all but checkpoints
 _OPEN: tuple[State, ...] = ("queued", "running")
 
 
-def queue(folder: File, trial: Trial, lineage: str = "") -> None:
+def queue(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
     """Open a record, or open it again where a run goes on: it waits for its slot.
 
     Args:
         folder: of the record.
         trial: what it is of.
         lineage: names all trials that differ from it in the budget's amount alone.
+        text: name of the prepared text's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stop_file(folder).unlink(missing_ok=True)
-    asked = {"trial": asdict(trial), "lineage": lineage}
-    _write(folder / "trial.json", json.dumps(asked, indent=2))
-    _write(folder / "state", "queued")
+    asked = {"trial": asdict(trial), "lineage": lineage, "text": text}
+    write(folder / "trial.json", json.dumps(asked, indent=2))
+    write(folder / "state", "queued")
 
 
-def begin(folder: File, trial: Trial, lineage: str = "") -> None:
+def begin(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
     """Say that a trial has its slot and runs."""
     if not (folder / "trial.json").exists():
-        queue(folder, trial, lineage)
-    _write(folder / "state", "running")
+        queue(folder, trial, lineage, text)
+    write(folder / "state", "running")
+
+
+def asked(folder: File) -> tuple[Trial, str]:
+    """Return what a record is of, and the name of its prepared text's folder.
+
+    Raises:
+        UserError: there is no record, or it is of another version.
+    """
+    file = folder / "trial.json"
+    try:
+        said = json.loads(file.read_text())
+        trial = TypeAdapter(Trial).validate_json(json.dumps(said["trial"]), strict=True)
+        return trial, said["text"]
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no record of a trial") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: not as this version of the lab writes it") from None
 
 
 def note_origin(folder: File, name: str) -> None:
     """Say which shorter run a trial goes on from."""
-    _write(folder / "origin", name)
+    write(folder / "origin", name)
 
 
 def origin(folder: File) -> str:
@@ -56,7 +78,7 @@ def origin(folder: File) -> str:
 def keep(folder: File, count: int) -> tuple[Row, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
     rows = curve(folder)[:count]
-    _write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
+    _put(folder, rows)
     return rows
 
 
@@ -66,11 +88,31 @@ def append(folder: File, row: Row) -> None:
         curve.write(json.dumps(row) + "\n")
 
 
+def amend(folder: File, more: Row) -> Row:
+    """Add numbers to the last point, which is returned."""
+    *rows, last = curve(folder)
+    _put(folder, (*rows, last | more))
+    return last | more
+
+
+def begin_with(folder: File, rows: Iterable[Row]) -> None:
+    """Begin the curve with points that another run has reached.
+
+    What its encoder gave when it was fine-tuned is no score of a run that goes on.
+    """
+    own = ({name: row[name] for name in row if not name.startswith("finetune/")} for row in rows)
+    _put(folder, own)
+
+
+def _put(folder: File, rows: Iterable[Row]) -> None:
+    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
+
+
 def end(folder: File, outcome: Outcome) -> None:
     """Complete the record."""
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
-    _write(folder / "outcome.json", json.dumps(fields, indent=2))
-    _write(folder / "state", outcome.state)
+    write(folder / "outcome.json", json.dumps(fields, indent=2))
+    write(folder / "state", outcome.state)
 
 
 def forget(folder: File) -> None:
@@ -148,7 +190,8 @@ def not_finite(row: Row) -> str | None:
     return next((name for name, value in row.items() if not math.isfinite(value)), None)
 
 
-def _write(file: File, text: str) -> None:
+def write(file: File, text: str) -> None:
+    """Write a file in one piece: it is as it was, or as it should be."""
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("w") as opened:
         opened.write(f"{text}\n" if text else "")

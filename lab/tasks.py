@@ -1,4 +1,4 @@
-"""Labelled tasks: the two that the lab carries."""
+"""Labelled tasks: the two that the lab carries, as probes read them."""
 
 import json
 import lzma
@@ -55,10 +55,19 @@ def read(task: Task, split: Split) -> Sentences:
     )
 
 
-def evaluation(name: str) -> list[str]:
-    """Return the text of each question of a task's evaluation split."""
-    task: Task = "pos" if name == "pos" else "sentiment"
+def evaluation(task: Task) -> list[str]:
+    """Return the text of each question that a probe or a fine-tuned encoder is scored by."""
     return [" ".join(_words(task, row)) for row in _rows(task) if _split(task, row) == "test"]
+
+
+def carried(task: Task, split: Split) -> Iterator[dict[str, Any]]:
+    """Yield all rows of a split, to be learned from in full.
+
+    `test` of the reviews is their test split alone; nothing reads their validation split.
+    """
+    for row in _rows(task):
+        if row["split"] == split:
+            yield row
 
 
 @cache

@@ -3,13 +3,15 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 
-from lab import corruption, data, divergence, optim, record, scores
+from lab import corruption, data, divergence, encoders, finetuning, optim, record, scores
 from lab.budget import Spent
 from lab.checkpoint import Checkpoints, Place
+from lab.examples import Examples, open_examples
+from lab.finetuned import Ledger, charged
 from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.spec import Outcome, Row, State
@@ -72,7 +74,7 @@ def run(
     reason, busy = "", 0.0
     rows: list[Row] = []
     earlier = record.last(work.folder)
-    record.begin(work.folder, work.trial, work.lineage)
+    record.begin(work.folder, work.trial, work.lineage, work.text.name)
     try:
         training = _Training(work, _Yardstick(work, device), workers)
         rows += record.keep(work.folder, training.rows)
@@ -82,6 +84,10 @@ def run(
             work.keep()
             rows.append(row)
             report(row)
+            busy = time.perf_counter() - ready
+        for more in training.finetuned(wish):
+            rows[-1] = record.amend(work.folder, more)
+            work.keep()
             busy = time.perf_counter() - ready
         if origin := record.origin(work.folder):
             reason = f"went on from {origin}"
@@ -220,6 +226,32 @@ class _Training:
             else:
                 self._heed(wish)
 
+    def finetuned(self, wish: Callable[[], State]) -> Iterator[Row]:
+        """Fine-tune on each task as often as is asked; yield what its scores are once all are in.
+
+        What has been run before is not run again.
+
+        Raises:
+            StoppedError: the run is to be interrupted; what has ended is kept.
+        """
+        work, steps = self._work, self._spent.steps
+        given = finetuning.protocol(self._trial.encoder.hidden)
+        row: Row = {}
+        for task in map(_examples, work.tasks):
+            ledger = Ledger(work.folder, task, given, steps)
+            for _ in ledger.complete(work.task_seeds, partial(self._tuner, task, given)):
+                work.keep()
+                if wish() == "interrupted":
+                    raise StoppedError("interrupted", steps, 1.0)
+            row |= ledger.summary(work.task_seeds) or {}
+            yield row | charged(row)
+
+    def _tuner(self, task: Examples, given: finetuning.Protocol) -> finetuning.Tuner:
+        pretrained = encoders.of_objective(
+            self._objective, self._trial, self._yardstick.corpus.vocabulary, self._spent.steps
+        )
+        return finetuning.Tuner(pretrained, task, given, str(self._yardstick.device))
+
     def _scored(self, taken: Row) -> Row:
         """Return a scored point, once all workers know that training goes on."""
         row = _spent(self._spent) | {"health/micro_batch": self._gradients.micro}
@@ -303,3 +335,4 @@ def _spent(spent: Spent) -> Row:
 
 _corpus = lru_cache(maxsize=2)(data.open_corpus)
 _held_out = lru_cache(maxsize=2)(corruption.open_held_out)
+_examples = lru_cache(maxsize=4)(open_examples)
