@@ -116,9 +116,7 @@ class Checkpoints:
         for folder in reversed(self._all()):
             try:
                 place, tensors = _read(folder)
-                named = ((key.partition("/"), value) for key, value in tensors.items())
-                weights = {name: value for (kind, _, name), value in named if kind == "weight"}
-                _put_weights(weights, objective)
+                _put_weights(_named(tensors, "weight"), objective)
             except DamagedError:
                 continue
             return place
@@ -190,6 +188,11 @@ def _put_weights(weights: dict[str, Tensor], objective: Objective) -> None:
     if set(weights) != set(first.values()):
         raise DamagedError("its weights are not those of this trial")
     objective.load_state_dict({name: weights[first[v.data_ptr()]] for name, v in own.items()})
+
+
+def _named(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    found = ((key.partition("/"), value) for key, value in tensors.items())
+    return {name: value for (what, _, name), value in found if what == kind}
 
 
 def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:

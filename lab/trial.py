@@ -7,7 +7,17 @@ from functools import lru_cache, partial
 
 import torch
 
-from lab import corruption, data, divergence, encoders, finetuning, optim, record, scores
+from lab import (
+    corruption,
+    data,
+    divergence,
+    encoders,
+    finetuning,
+    optim,
+    record,
+    scores,
+    weights,
+)
 from lab.budget import Spent
 from lab.checkpoint import Checkpoints, Place
 from lab.examples import Examples, open_examples
@@ -191,6 +201,8 @@ class _Training:
             self._since.steps.update(place.counts)
             self._spent, self.rows, self._score = place.spent, place.rows, place.score
             micro = place.micro
+        elif work.start is not None:
+            weights.load(work.start, self._objective)
         if workers.first(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
         batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
