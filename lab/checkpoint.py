@@ -108,10 +108,10 @@ class Checkpoints:
         return None
 
     def weights(self, objective: Objective) -> Place | None:
-        """Give an objective the newest undamaged checkpoint's weights; None where there is none.
+        """Put the weights alone of the newest undamaged checkpoint back; None where there is none.
 
         Args:
-            objective: built from the same trial.
+            objective: built from the same trial, dropout apart.
         """
         for folder in reversed(self._all()):
             try:
@@ -202,7 +202,7 @@ def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:
         if _digest(file) != _body(folder)["sha256"]:
             raise DamagedError(f"{file}: not what was written")
         return place, load_file(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, KeyError, SafetensorError) as error:
         raise DamagedError(f"{file}: {error}") from None
 
 

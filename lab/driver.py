@@ -13,7 +13,20 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path as File
 
-from lab import corruption, data, live, provenance, record, space, twins
+from lab import (
+    corruption,
+    data,
+    examples,
+    finetuning,
+    live,
+    preparation,
+    provenance,
+    record,
+    space,
+    task_table,
+    twins,
+)
+from lab.finetuned import Ledger as Finetuned
 from lab.ledger import Ledger
 from lab.mirror import Mirror
 from lab.search import Search
@@ -68,6 +81,7 @@ class Driver:
         self._board = live.Board(experiment.metric, self._search.jobs)
         self._view = live.view(self._board)
         self._ledger = Ledger(store, self._view.say)
+        self._tasks: dict[File, examples.Examples] = {}
         self._texts: dict[Data, tuple[File, File]] = {}
         self._starts = Starts(self._storage, self._mirror)
         self._out: dict[File, list[Job]] = {}
@@ -84,13 +98,15 @@ class Driver:
             command: what a person would type to do it again; kept with the results.
         """
         began = time.monotonic()
-        trials = [
-            space.trial(self._experiment.base, cell) for cell in space.cells(self._experiment)
-        ]
-        for each in sorted({trial.data for trial in trials}, key=repr):
+        for each in space.texts(self._experiment):
             self._prepared(each)
-        for trial in trials:
+        for cell in space.cells(self._experiment):
+            trial = space.trial(self._experiment.base, cell)
             self._starts.of(trial, self._prepared(trial.data)[0])
+        for name in self._experiment.finetune.tasks:
+            file = examples.prepare(task_table.load(name), self._storage / "cache")
+            self._mirror.push(file)
+            self._tasks[file] = examples.open_examples(file)
         self._begin(command)
         state: State = "interrupted"
         measures: dict[str, float] = {}
@@ -170,6 +186,8 @@ class Driver:
             resources=self._experiment.resources,
             lineage=job.trial.lineage(texts),
             mirror=self._mirror,
+            tasks=tuple(self._tasks),
+            task_seeds=self._experiment.finetune.seeds,
         )
 
     def _settles(self, job: Job, folder: File, outcome: Outcome) -> bool:
@@ -178,7 +196,21 @@ class Driver:
             return False
         # What another search stopped lagged behind other settings than this one's.
         stopped = outcome.state == "stopped" and self._search.stopped(job)
+        if outcome.state == "finished":
+            return not self._lacks(job, folder, outcome)
         return stopped or outcome.state in _SETTLED
+
+    def _lacks(self, job: Job, folder: File, outcome: Outcome) -> bool:
+        """Return whether a finished trial has yet to be fine-tuned on something."""
+        last = outcome.rows[-1]
+        given = finetuning.protocol(job.trial.encoder.hidden)
+        for task in self._tasks.values():
+            ledger = Finetuned(folder, task, given, int(last["spent/steps"]))
+            self._mirror.pull(folder, ledger.name)
+            summary = ledger.summary(self._experiment.finetune.seeds)
+            if summary is None or not summary.items() <= last.items():
+                return True
+        return False
 
     def _hand_out(self, job: Job, work: Work) -> None:
         if self._site.fresh:
@@ -192,7 +224,9 @@ class Driver:
             twins.take_over(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))
         self._out[work.folder] = [job]
-        self._ledger.note(job, work.folder, fresh=self._site.fresh)
+        # What had finished and is given more scores is written to the store anew.
+        again = earlier is not None and earlier.state == "finished"
+        self._ledger.note(job, work.folder, fresh=self._site.fresh or again)
         self._board.start(job)
         self._view.changed(f"started {live.settings(job)}")
 
@@ -294,8 +328,8 @@ class Driver:
         """Return the text and the frozen corruptions, made once for each content."""
         if settings not in self._texts:
             cache = self._storage / "cache"
-            print(f"text: {settings.vocab} WordPieces, windows of {settings.length}", flush=True)
-            text = data.prepare(settings, cache)
+            print(f"text: {settings.vocab} tokens, windows of {settings.length}", flush=True)
+            text = preparation.prepare(settings, cache, lambda line: print(line, flush=True))
             corpus = data.open_corpus(text)
             said = 0.0
 

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         root, kept = mirror.opened(given.storage)
         uri = given.tracking_uri or default_uri(root)
         folder = runs.resolve(given.run, root, uri, kept)
-        kept.pull(root / "cache" / str(record.asked(folder).get("text")))
+        kept.pull(root / "cache" / str(record.said(folder).get("text")))
         for made in write(open_record(folder, root / "cache"), given.folder):
             print(made)
     except UserError as error:

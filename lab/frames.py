@@ -14,7 +14,7 @@ import pandas as pd
 
 from lab.errors import UserError
 from lab.label import label
-from lab.metrics import METRICS, Metric
+from lab.metrics import Metric, named
 from lab.spec import Path, Value
 from lab.store import SUPERSEDED
 from lab.tracking import connect, database
@@ -55,7 +55,9 @@ class Frames:
     @property
     def metric(self) -> Metric:
         """What ranks the trials."""
-        return METRICS[self.sweep["metric"]]
+        metric = named(self.sweep["metric"])
+        assert metric is not None  # noqa: S101 - a search space was checked
+        return metric
 
     @property
     def compare(self) -> dict[Path, list[Value]]:

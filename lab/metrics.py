@@ -6,6 +6,7 @@ A metric says which dotted paths it is blind to; a search space that varies any 
 paths it depends on is refused at the door with the metric's own reason.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -132,5 +133,37 @@ _RAW = (
         because="it is a weighted sum over losses that depend on the generator and the mask rate",
     ),
 )
+
+_AFTER = "finetune/"
+CHARGES = ("flops", "seconds")  # `finetune/<these>` are what it cost, and no task's score
+
+
+def finetuned(task: str) -> Metric:
+    """Return the score of a task after fine-tuning.
+
+    Tasks are words and texts, so it survives another tokenizer or window: a window that cuts texts
+    off is part of what an encoder is worth. All that `grading` knows is better when larger.
+    """
+    return Metric(
+        name=f"{_AFTER}{task}",
+        direction="maximize",
+        title=f"score on {task} after fine-tuning, median over seeds",
+        along=False,
+    )
+
+
+def named(name: str) -> Metric | None:
+    """Return the metric of that name, if there can be one."""
+    task = name.removeprefix(_AFTER)
+    if name in METRICS or task == name:
+        return METRICS.get(name)
+    return None if "/" in task or task in ("", *CHARGES) else finetuned(task)
+
+
+def among(names: Iterable[str]) -> dict[str, Metric]:
+    """Return those of `names` that are metrics, in the order of this page."""
+    found = {name: metric for name in sorted(names) if (metric := named(name)) is not None}
+    return {name: found[name] for name in (*METRICS, *found) if name in found}
+
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_DETECTION, *_PROBES, *_RAW)}

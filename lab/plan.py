@@ -86,6 +86,10 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
         f"estimate: {hours:.2g} hours, {memory / 2**30:.2g} GiB a trial beside the libraries "
         f"({_basis(experiment)})",
     ]
+    after = experiment.finetune
+    if after.tasks:
+        tasks = ", ".join(after.tasks)
+        lines.append(f"then, beside it: {after.seeds} runs each of fine-tuning on {tasks}")
     return "\n".join(lines)
 
 

@@ -10,10 +10,14 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any, get_args
 
+from pydantic import TypeAdapter
+
+from lab.errors import UserError
 from lab.spec import Outcome, Row, State, Trial
 
 SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all but checkpoints
@@ -31,30 +35,47 @@ def queue(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None
     """
     folder.mkdir(parents=True, exist_ok=True)
     stop_file(folder).unlink(missing_ok=True)
-    said = {"trial": asdict(trial), "lineage": lineage, "text": text}
-    _write(folder / "trial.json", json.dumps(said, indent=2))
-    _write(folder / "state", "queued")
+    asked = {"trial": asdict(trial), "lineage": lineage, "text": text}
+    write(folder / "trial.json", json.dumps(asked, indent=2))
+    write(folder / "state", "queued")
 
 
 def begin(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
     """Say that a trial has its slot and runs."""
     if not (folder / "trial.json").exists():
         queue(folder, trial, lineage, text)
-    _write(folder / "state", "running")
+    write(folder / "state", "running")
 
 
-def asked(folder: File) -> dict[str, Any]:
+def asked(folder: File) -> tuple[Trial, str]:
+    """Return what a record is of, and the name of its prepared text's folder.
+
+    Raises:
+        UserError: there is no record, or it is of another version.
+    """
+    file = folder / "trial.json"
+    try:
+        said = json.loads(file.read_text())
+        trial = TypeAdapter(Trial).validate_json(json.dumps(said["trial"]), strict=True)
+        return trial, said["text"]
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no record of a trial") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: not as this version of the lab writes it") from None
+
+
+def said(folder: File) -> dict[str, Any]:
     """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
     try:
-        said: dict[str, Any] = json.loads((folder / "trial.json").read_text())
+        found: dict[str, Any] = json.loads((folder / "trial.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return said
+    return found
 
 
 def note_origin(folder: File, name: str) -> None:
     """Say which shorter run a trial goes on from."""
-    _write(folder / "origin", name)
+    write(folder / "origin", name)
 
 
 def origin(folder: File) -> str:
@@ -66,7 +87,7 @@ def origin(folder: File) -> str:
 def keep(folder: File, count: int) -> tuple[Row, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
     rows = curve(folder)[:count]
-    _write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
+    _put(folder, rows)
     return rows
 
 
@@ -76,11 +97,31 @@ def append(folder: File, row: Row) -> None:
         curve.write(json.dumps(row) + "\n")
 
 
+def amend(folder: File, more: Row) -> Row:
+    """Add numbers to the last point, which is returned."""
+    *rows, last = curve(folder)
+    _put(folder, (*rows, last | more))
+    return last | more
+
+
+def begin_with(folder: File, rows: Iterable[Row]) -> None:
+    """Begin the curve with points that another run has reached.
+
+    What its encoder gave when it was fine-tuned is no score of a run that goes on.
+    """
+    own = ({name: row[name] for name in row if not name.startswith("finetune/")} for row in rows)
+    _put(folder, own)
+
+
+def _put(folder: File, rows: Iterable[Row]) -> None:
+    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
+
+
 def end(folder: File, outcome: Outcome) -> None:
     """Complete the record."""
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
-    _write(folder / "outcome.json", json.dumps(fields, indent=2))
-    _write(folder / "state", outcome.state)
+    write(folder / "outcome.json", json.dumps(fields, indent=2))
+    write(folder / "state", outcome.state)
 
 
 def forget(folder: File) -> None:
@@ -158,7 +199,8 @@ def not_finite(row: Row) -> str | None:
     return next((name for name, value in row.items() if not math.isfinite(value)), None)
 
 
-def _write(file: File, text: str) -> None:
+def write(file: File, text: str) -> None:
+    """Write a file in one piece: it is as it was, or as it should be."""
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("w") as opened:
         opened.write(f"{text}\n" if text else "")

@@ -32,9 +32,8 @@ def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "unexpected_keyword_argument"), found[0])
     steps = ([prefix] if prefix else []) + [str(step) for step in first["loc"]]
-    path = ".".join(_in_the_file(steps, schema)) or "the file"
-    if first["type"].startswith("union_tag"):
-        path += ".kind"
+    kind = ["kind"] if first["type"].startswith("union_tag") else []
+    path = ".".join([*_in_the_file(steps, schema), *kind]) or "the file"
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"{path}: {_plain(first, steps, schema)}{more}"
 

@@ -86,7 +86,7 @@ def _beginning(run: str, trials: File) -> list[File]:
 
 
 def _all(trials: File) -> list[File]:
-    return sorted(file.parent for file in trials.glob("*/trial.json") if record.asked(file.parent))
+    return sorted(file.parent for file in trials.glob("*/trial.json") if record.said(file.parent))
 
 
 def _listed(folders: list[File]) -> str:

@@ -16,18 +16,20 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import MinLen
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
-from lab import rules, yaml_text
+from lab import rules, task_table, yaml_text
 from lab.flops import mean_cost
 from lab.label import label
 from lab.ladder import generator_of
-from lab.metrics import METRICS, Metric
+from lab.metrics import METRICS, Metric, finetuned
 from lab.noun import Noun
 from lab.refusal import SpaceError, one_line
 from lab.spec import (
     SIZES,
     Choices,
+    Data,
     Distribution,
     Experiment,
+    Finetuning,
     Path,
     Range,
     Released,
@@ -63,6 +65,7 @@ class _Document(Noun):
     tune: dict[Path, _Distribution] = field(default_factory=dict)
     search: Search = field(default_factory=Search)
     resources: Resources = field(default_factory=Resources)
+    finetune: Finetuning = field(default_factory=Finetuning)
 
 
 def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -111,6 +114,12 @@ def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
     )
 
 
+def texts(experiment: Experiment) -> tuple[Data, ...]:
+    """Return the texts that the cells read, each once."""
+    read = {trial(experiment.base, cell).data for cell in cells(experiment)}
+    return tuple(sorted(read, key=repr))
+
+
 def dump(experiment: Experiment) -> str:
     """Return the search space as YAML with its overrides and defaults in it; `load` reads it."""
     plain = asdict(experiment) | {"metric": experiment.metric.name}
@@ -134,7 +143,10 @@ def json_schema() -> dict[str, Any]:
     encoder["anyOf"] = [{"required": ["size"]}, {"required": encoder.pop("required")}]
     definitions["Trial"] = trial_schema
     schema["properties"]["base"] = {"$ref": "#/$defs/Trial"}
-    schema["properties"]["metric"]["enum"] = sorted(METRICS)
+    schema["properties"]["metric"]["anyOf"] = [
+        {"enum": sorted(METRICS)},
+        {"pattern": "^finetune/[^/]+$"},
+    ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -165,9 +177,9 @@ def _encoder(raw: Any) -> Any:
 
 def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
     try:
-        text = json.dumps(raw, default=str)
-    except (TypeError, ValueError, RecursionError) as error:  # a date as a key, an alias to itself
-        raise SpaceError(f"{prefix or 'the file'}: not plain data: {error}") from None
+        text = yaml_text.as_json(raw)
+    except SpaceError as error:
+        raise SpaceError(f"{prefix or 'the file'}: {error}") from None
     try:
         # JSON's strictness: a list may become a tuple, but no string becomes a number.
         return adapter.validate_json(text, strict=True)
@@ -180,12 +192,13 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
     experiment = Experiment(
         name=name,
         question=document.question,
-        metric=_metric(document.metric),
+        metric=_metric(document.metric, _tasks(document.finetune)),
         base=document.base,
         compare=document.compare,
         tune=document.tune,
         search=document.search,
         resources=document.resources,
+        finetune=document.finetune,
     )
     rules.check(experiment)
     trial(experiment.base, {})  # also what compare and tune write over, as the schema asks
@@ -228,10 +241,24 @@ def _check_running(experiment: Experiment, built: Trial) -> None:
         )
 
 
-def _metric(name: str) -> Metric:
-    if name not in METRICS:
-        raise SpaceError(f"metric: {name!r} is none of {', '.join(METRICS)}")
-    return METRICS[name]
+def _tasks(asked: Finetuning) -> list[str]:
+    """Return the names of the tasks; each is found, and none twice."""
+    try:
+        names = [task_table.load(name).name for name in asked.tasks]
+    except SpaceError as error:
+        raise SpaceError(f"finetune.tasks: {error}") from None
+    for name in names:
+        if names.count(name) > 1:
+            raise SpaceError(f"finetune.tasks: two are called {name}")
+    return names
+
+
+def _metric(name: str, tasks: list[str]) -> Metric:
+    known = METRICS | {metric.name: metric for metric in map(finetuned, tasks)}
+    if name not in known:
+        hint = "" if not name.startswith("finetune/") else ": name its task in finetune.tasks"
+        raise SpaceError(f"metric: {name!r} is none of {', '.join(known)}{hint}")
+    return known[name]
 
 
 def _at_its_path(experiment: Experiment, settings: dict[Path, Value]) -> Trial:

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
 from pydantic import Field
 
 from lab import __version__
@@ -66,6 +66,7 @@ __all__ = [
     "Encoder",
     "Experiment",
     "Files",
+    "Finetuning",
     "Generator",
     "Halving",
     "Hub",
@@ -181,7 +182,10 @@ class Trial(Noun):
         Args:
             data: fingerprint of the prepared text (`lab.data`).
         """
-        return content_hash({"trial": asdict(self), "data": data, "version": __version__})
+        settings = asdict(self)
+        for place in ("source", "tokenizer", "decontaminate"):  # `data` names what they hold
+            del settings["data"][place]
+        return content_hash({"trial": settings, "data": data, "version": __version__})
 
     def lineage(self, data: str) -> str:
         """Return what it has in common with trials of another length: all but the amount."""
@@ -285,6 +289,19 @@ class Resources(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finetuning(Noun):
+    """What every finished trial is fine-tuned on, beside its pre-training and its budget.
+
+    Attributes:
+        tasks: of the lab's table (`task_table`), or YAML files; each gives `finetune/<task>`.
+        seeds: runs of each, whose median counts.
+    """
+
+    tasks: tuple[Annotated[str, MinLen(1)], ...] = ()
+    seeds: Annotated[int, Interval(ge=1, le=1_000)] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A question, and the trials that answer it.
 
@@ -297,6 +314,7 @@ class Experiment:
         tune: nuisance parameters, searched anew in each cell.
         search: how.
         resources: on what.
+        finetune: what comes after.
     """
 
     name: str
@@ -307,6 +325,7 @@ class Experiment:
     tune: dict[Path, Distribution]
     search: Search
     resources: Resources
+    finetune: Finetuning = field(default_factory=Finetuning)
 
 
 State = Literal["queued", "running", "finished", "stopped", "diverged", "failed", "interrupted"]

@@ -189,7 +189,7 @@ def _earlier(
     said = f"base.init_from.name: {start.name}"
     try:
         folder = runs.resolve(start.name, storage, mirror=mirror)
-        mirror.pull(storage / "cache" / str(record.asked(folder).get("text")))
+        mirror.pull(storage / "cache" / str(record.said(folder).get("text")))
         kept = open_record(folder, storage / "cache")
     except UserError as error:
         raise UserError(f"base.init_from.name: {error}") from None

@@ -17,7 +17,7 @@ from scipy import stats
 from lab.compute import Multiplier, multiplier
 from lab.frames import Frames
 from lab.intervals import Interval, floor, paired, t_interval
-from lab.metrics import METRICS, Metric
+from lab.metrics import Metric, among
 from lab.spec import Path
 
 _EDGE = 0.05  # share of a range, at either end, that counts as its edge
@@ -160,8 +160,8 @@ def fidelity(frames: Frames) -> pd.DataFrame:
     """
     finished = frames.trials[frames.trials["score"].notna()]
     rows = []
-    for name, metric in METRICS.items():
-        if name == frames.metric.name or name not in finished:
+    for name, metric in among(map(str, finished)).items():
+        if name == frames.metric.name:
             continue
         both = finished[["score", name]].dropna()
         agree = metric.direction == frames.metric.direction

@@ -170,6 +170,10 @@ class Store:
             run.last = int(fresh[-1]["spent/steps"])
 
     def _end(self, run: _Run, outcome: Outcome) -> None:
+        if outcome.rows and any(name.startswith("finetune/") for name in outcome.rows[-1]):
+            # Its last point was logged when pre-training ended, before it had these.
+            points = self._points(run, outcome.rows[-1])
+            self._batch(run.id, metrics=[p for p in points if "finetune/" in p[0]])
         ended = {"slot/seconds": outcome.seconds, "slot/busy_seconds": outcome.busy}
         self._batch(run.id, metrics=[(k, v, 0, _now()) for k, v in ended.items()])
         self._client.set_terminated(run.id, status=_STATUS[outcome.state])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lab import stats, wording
 from lab.frames import Frames
-from lab.metrics import METRICS
+from lab.metrics import among
 from lab.stats import Answer, Cell
 
 _UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
@@ -56,7 +56,8 @@ def _cell_row(cell: Cell, frames: Frames, runs: pd.DataFrame) -> list[str]:
 def scores(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
     """Return every score by setting, and how closely it follows the one that ranks."""
     fidelity = stats.fidelity(frames).set_index("metric")
-    names = [n for n in METRICS if n in runs and runs[n].notna().any()]
+    metrics = among(map(str, runs))
+    names = [n for n in metrics if runs[n].notna().any()]
     labels = [] if result is None else [cell.label for cell in result.cells]
     curves = frames.curves
     untrained = curves[(curves["step"] == 0) & curves["number"].isin(runs["number"])]
@@ -72,7 +73,7 @@ def scores(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
     rows = [
         [
             name,
-            METRICS[name].direction,
+            metrics[name].direction,
             wording.spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
             *(wording.spread(by_cell[label][name]) for label in labels),
             "ranks" if name == frames.metric.name else wording.rank(fidelity, name),

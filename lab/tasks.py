@@ -1,4 +1,4 @@
-"""Labelled tasks: the two that the lab carries."""
+"""Labelled tasks: the two that the lab carries, as probes read them."""
 
 import json
 import lzma
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Task = Literal["pos", "sentiment"]
 Split = Literal["train", "test"]
+EMBEDDED: tuple[Task, ...] = ("pos", "sentiment")
 
 # What a probe reads within seconds; test splits are as large as the noise of a score asks.
 _LIMITS: dict[tuple[Task, Split], int] = {
@@ -52,6 +53,21 @@ def read(task: Task, split: Split) -> Sentences:
         labels=tuple(tuple(known.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
         classes=len(known),
     )
+
+
+def evaluation(task: Task) -> list[str]:
+    """Return the text of each question that a probe or a fine-tuned encoder is scored by."""
+    return [" ".join(_words(task, row)) for row in _rows(task) if _split(task, row) == "test"]
+
+
+def carried(task: Task, split: Split) -> Iterator[dict[str, Any]]:
+    """Yield all rows of a split, to be learned from in full.
+
+    `test` of the reviews is their test split alone; nothing reads their validation split.
+    """
+    for row in _rows(task):
+        if row["split"] == split:
+            yield row
 
 
 @cache

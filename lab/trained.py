@@ -62,7 +62,7 @@ def open_record(folder: File, cache: File) -> Trained:
     Raises:
         UserError: it has no checkpoint that can be read, or its text is gone.
     """
-    asked = record.asked(folder)
+    asked = record.said(folder)
     text = cache / str(asked.get("text"))
     if not asked.get("text") or not text.is_dir():
         raise UserError(

@@ -3,13 +3,25 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 
-from lab import corruption, data, divergence, optim, record, scores, weights
+from lab import (
+    corruption,
+    data,
+    divergence,
+    encoders,
+    finetuning,
+    optim,
+    record,
+    scores,
+    weights,
+)
 from lab.budget import Spent
 from lab.checkpoint import Checkpoints, Place
+from lab.examples import Examples, open_examples
+from lab.finetuned import Ledger, charged
 from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.spec import Outcome, Row, State
@@ -82,6 +94,10 @@ def run(
             work.keep()
             rows.append(row)
             report(row)
+            busy = time.perf_counter() - ready
+        for more in training.finetuned(wish):
+            rows[-1] = record.amend(work.folder, more)
+            work.keep()
             busy = time.perf_counter() - ready
         if origin := record.origin(work.folder):
             reason = f"went on from {origin}"
@@ -169,7 +185,7 @@ class _Training:
         trial, corpus = work.trial, yardstick.corpus
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
         self._work, self._workers = work, workers
-        self._objective = build(trial, torch.from_numpy(corpus.counts_V())).to(yardstick.device)
+        self._objective = build(trial, torch.from_numpy(corpus.counts_V)).to(yardstick.device)
         self._optimizer = optim.build(self._objective, trial.optim)
         self._saved = Checkpoints(
             work.folder / "checkpoints", maximize=work.metric.direction == "maximize"
@@ -189,7 +205,7 @@ class _Training:
             weights.load(work.start, self._objective)
         if workers.first(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
-        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order)
+        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
         self._gradients = Gradients(self._objective, batches, trial, workers=workers, micro=micro)
 
     def points(self, wish: Callable[[], State]) -> Iterator[Row]:
@@ -221,6 +237,32 @@ class _Training:
                 self._save()
             else:
                 self._heed(wish)
+
+    def finetuned(self, wish: Callable[[], State]) -> Iterator[Row]:
+        """Fine-tune on each task as often as is asked; yield what its scores are once all are in.
+
+        What has been run before is not run again.
+
+        Raises:
+            StoppedError: the run is to be interrupted; what has ended is kept.
+        """
+        work, steps = self._work, self._spent.steps
+        given = finetuning.protocol(self._trial.encoder.hidden)
+        row: Row = {}
+        for task in map(_examples, work.tasks):
+            ledger = Ledger(work.folder, task, given, steps)
+            for _ in ledger.complete(work.task_seeds, partial(self._tuner, task, given)):
+                work.keep()
+                if wish() == "interrupted":
+                    raise StoppedError("interrupted", steps, 1.0)
+            row |= ledger.summary(work.task_seeds) or {}
+            yield row | charged(row)
+
+    def _tuner(self, task: Examples, given: finetuning.Protocol) -> finetuning.Tuner:
+        pretrained = encoders.of_objective(
+            self._objective, self._trial, self._yardstick.corpus.vocabulary, self._spent.steps
+        )
+        return finetuning.Tuner(pretrained, task, given, str(self._yardstick.device))
 
     def _scored(self, taken: Row) -> Row:
         """Return a scored point, once all workers know that training goes on."""
@@ -305,3 +347,4 @@ def _spent(spent: Spent) -> Row:
 
 _corpus = lru_cache(maxsize=2)(data.open_corpus)
 _held_out = lru_cache(maxsize=2)(corruption.open_held_out)
+_examples = lru_cache(maxsize=4)(open_examples)

@@ -28,7 +28,7 @@ def take_over(folder: File, trial: Trial, lineage: str) -> None:
     if not shorter:
         return
     _, origin = max(shorter)
-    shutil.copyfile(origin / "curve.jsonl", folder / "curve.jsonl")
+    record.begin_with(folder, record.curve(origin))
     record.note_origin(folder, origin.name)
     partial = folder / "checkpoints.partial"
     shutil.rmtree(partial, ignore_errors=True)

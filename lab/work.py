@@ -31,6 +31,8 @@ class Work:
         resources: what to run it on; no part of what it computes.
         lineage: names all trials that differ from it in the budget's amount alone.
         mirror: what keeps these places equal to a storage that is no folder.
+        tasks: files of what it is fine-tuned on once it has finished (`examples.prepare`).
+        task_seeds: runs of each.
     """
 
     trial: Trial
@@ -42,6 +44,8 @@ class Work:
     resources: Resources = field(default_factory=Resources)
     lineage: str = ""
     mirror: Mirror = field(default_factory=Nowhere)
+    tasks: tuple[File, ...] = ()
+    task_seeds: int = 1
 
     def brought(self, name: str) -> "Work":
         """Return the work with its places on this machine, as the storage has them now.
@@ -55,11 +59,12 @@ class Work:
             folder=mirror.place(self.folder, self.mirror),
             text=shared.place(self.text, self.mirror),
             held_out=shared.place(self.held_out, self.mirror),
+            tasks=tuple(shared.place(task, self.mirror) for task in self.tasks),
             start=None if self.start is None else shared.place(self.start, self.mirror),
             mirror=mirror,
         )
         mirror.pull(work.folder)
-        for place in (work.text, work.held_out, work.start):
+        for place in (work.text, work.held_out, *work.tasks, work.start):
             if place is not None:
                 shared.pull(place)
         return work

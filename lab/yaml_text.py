@@ -1,5 +1,6 @@
 """A search space as it is written: YAML and overrides -> plain mappings, unchecked."""
 
+import json
 import math
 import re
 from pathlib import Path as File
@@ -11,8 +12,14 @@ from lab.refusal import SpaceError
 from lab.spec import Path, Value
 
 
-def read(file: File) -> dict[str, Any]:
-    """Read a search space.
+def read(
+    file: File, wanted: str = "a search space is a mapping with question, metric and base"
+) -> dict[str, Any]:
+    """Read a search space, or another mapping.
+
+    Args:
+        file: the YAML file.
+        wanted: said where it is no mapping.
 
     Raises:
         SpaceError: names the file; it cannot be read, is not YAML or is no mapping.
@@ -26,13 +33,25 @@ def read(file: File) -> dict[str, Any]:
     except OSError as error:
         raise SpaceError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
     if not isinstance(raw, dict):
-        raise SpaceError(f"{file}: a search space is a mapping with question, metric and base")
+        raise SpaceError(f"{file}: {wanted}")
     return raw
 
 
 def write(raw: dict[str, Any]) -> str:
     """Return YAML text with the keys in their order."""
     return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100)
+
+
+def as_json(raw: Any) -> str:
+    """Return plain data as JSON.
+
+    Raises:
+        SpaceError: it is not plain: a date as a key, an alias to itself.
+    """
+    try:
+        return json.dumps(raw, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpaceError(f"not plain data: {error}") from None
 
 
 def override(raw: dict[str, Any], given: str) -> None:

@@ -1,0 +1,143 @@
+"""`python -m lab.finetune RUN TASK`: fine-tune an encoder that the lab has trained.
+
+    python -m lab.finetune 3fa1 sentiment
+    python -m lab.finetune runs/trials/3fa1c09be211 my_task.yaml --seeds 5
+    python -m lab.finetune 3fa1 mrpc --folder GLUE
+
+What has ended is kept in the record, and is not run again.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path as File
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from lab import task_table
+from lab.errors import UserError
+from lab.live import duration
+
+if TYPE_CHECKING:
+    from lab.examples import Examples
+    from lab.finetuning import Tuned
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 2 for bad input, 130 where interrupted."""
+    given = _parser().parse_args(arguments)
+    try:
+        _main(given)
+    except UserError as error:
+        print(f"lab.finetune: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; seeds that had ended are kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.finetune",
+        description="Fine-tune an encoder that the lab has trained, and score it.",
+    )
+    parser.add_argument("run", help="a trial's record, or the beginning of its name")
+    parser.add_argument("task", help=f"{', '.join(task_table.TABLE)}, or a YAML file")
+    parser.add_argument("--seeds", type=int, default=10, help="runs (default: 10, the paper's)")
+    parser.add_argument("--lr", type=float, help="peak learning rate (default: the paper's)")
+    parser.add_argument("--folder", type=File, help="local rows of GLUE's tasks: <task>/train.tsv")
+    parser.add_argument("--storage", type=File, default=File("runs"), help="records and caches")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    return parser
+
+
+def _main(given: argparse.Namespace) -> None:
+    _check(given)
+    task = task_table.load(given.task, given.folder)
+    folder = _folder(given.run, given.storage / "trials")
+
+    from lab import encoders, examples, finetuning  # torch takes seconds to import
+    from lab.finetuned import Ledger
+
+    pretrained = encoders.of_record(folder, given.storage / "cache")
+    made = examples.of(task)
+    protocol = finetuning.protocol(pretrained.shape.hidden, given.lr)
+    ledger = Ledger(folder, made, protocol, pretrained.steps)
+    print(
+        f"{task.name}: {len(made.train)} to learn from, {len(made.evaluation)} to be scored on, "
+        f"{task.form.epochs} epochs at {protocol.lr:g}"
+    )
+    if made.unseen:
+        print(f"labels that nobody can learn, counted as errors: {', '.join(made.unseen)}")
+
+    def tuner() -> finetuning.Tuner:
+        ready = finetuning.Tuner(pretrained, made, protocol, given.device)
+        print(f"longer than a window of {pretrained.encoder.length}: {ready.cut:.1%}")
+        return ready
+
+    for run in ledger.complete(given.seeds, tuner):
+        score, took = run.scores[task.form.metric], duration(run.seconds)
+        print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {took}", flush=True)
+    runs = ledger.runs()
+    _show(made, [runs[seed] for seed in range(given.seeds)])
+    print(f"kept in {ledger.file}")
+
+
+def _check(given: argparse.Namespace) -> None:
+    if given.seeds < 1:
+        raise UserError(f"--seeds {given.seeds}: at least 1")
+    if given.lr is not None and not 0 < given.lr < 1:
+        raise UserError(f"--lr {given.lr:g}: must be above 0 and below 1")
+    if given.device != "cpu":
+        import torch
+
+        try:
+            torch.empty(0, device=given.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {given.device}: {str(error).splitlines()[0]}") from None
+
+
+def _show(made: "Examples", runs: "list[Tuned]") -> None:
+    """Print every seed's scores, their medians, what it cost, and what knowing nothing gives."""
+    from lab.grading import majority
+
+    names = list(runs[0].scores)
+    table = Table("seed", *names, "FLOP", "seconds")
+    for run in runs:
+        scores = (f"{run.scores[name]:.4f}" for name in names)
+        table.add_row(str(run.seed), *scores, f"{run.flops:.3g}", f"{run.seconds:.1f}")
+    table.add_section()
+    total, seconds = sum(run.flops for run in runs), sum(run.seconds for run in runs)
+    medians = {name: median(run.scores[name] for run in runs) for name in names}
+    table.add_row("median", *(f"{medians[name]:.4f}" for name in names))
+    baseline = majority(made)
+    table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
+    Console().print(table)
+    metric = made.form.metric
+    print(
+        f"finetune/{made.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
+        f"{baseline[metric]:.4f} for always saying what is most frequent"
+    )
+    print(f"charged, beside pre-training: {total:.3g} FLOP, {duration(seconds)}")
+
+
+def _folder(name: str, trials: File) -> File:
+    """Return a record's folder by its path or the beginning of its name.
+
+    To be replaced by `runs.resolve`, which knows the names of sweeps too.
+    """
+    if (File(name) / "trial.json").is_file():
+        return File(name)
+    found = sorted(file.parent for file in trials.glob(f"{name}*/trial.json"))
+    if len(found) != 1:
+        there = ", ".join(folder.name for folder in found[:5]) or "no record"
+        raise UserError(f"{name}: the beginning of {there} in {trials}; it must be of exactly one")
+    return found[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
