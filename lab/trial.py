@@ -88,6 +88,8 @@ def run(
         for more in training.finetuned(wish):
             rows[-1] = record.amend(work.folder, more)
             work.keep()
+            if workers.count == 1:  # the others, who would have to report too, have ended
+                report(rows[-1])
             busy = time.perf_counter() - ready
         if origin := record.origin(work.folder):
             reason = f"went on from {origin}"
