@@ -78,7 +78,7 @@ def origin(folder: File) -> str:
 def keep(folder: File, count: int) -> tuple[Row, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
     rows = curve(folder)[:count]
-    _put(folder, rows)
+    put(folder, rows)
     return rows
 
 
@@ -91,21 +91,21 @@ def append(folder: File, row: Row) -> None:
 def amend(folder: File, more: Row) -> Row:
     """Add numbers to the last point, which is returned."""
     *rows, last = curve(folder)
-    _put(folder, (*rows, last | more))
+    put(folder, (*rows, last | more))
     return last | more
 
 
-def begin_with(folder: File, rows: Iterable[Row]) -> None:
-    """Begin the curve with points that another run has reached.
+def put(folder: File, rows: Iterable[Row], *, without: Iterable[str] = ()) -> None:
+    """Write the whole curve.
 
-    What its encoder gave when it was fine-tuned is no score of a run that goes on.
+    Args:
+        folder: of the record.
+        rows: its points.
+        without: names of numbers to leave out, with all that stands below them (`name/...`).
     """
-    own = ({name: row[name] for name in row if not name.startswith("finetune/")} for row in rows)
-    _put(folder, own)
-
-
-def _put(folder: File, rows: Iterable[Row]) -> None:
-    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
+    left = tuple(f"{name}/" for name in without)
+    kept = [{n: v for n, v in row.items() if not f"{n}/".startswith(left)} for row in rows]
+    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept))
 
 
 def end(folder: File, outcome: Outcome) -> None:

@@ -185,7 +185,10 @@ def test_labels_that_nobody_can_learn_are_named(tmp_path: Path) -> None:
 
 SPLITS = "train: a.csv\nevaluation: b.csv\n"
 BAD_YAML = {
-    "no kind": (SPLITS, "kind: required, and missing; one of classification, pairs, question_answering"),
+    "no kind": (
+        SPLITS,
+        "kind: required, and missing; one of classification, pairs, question_answering",
+    ),
     "unknown kind": (SPLITS + "kind: ner", "kind: must be one of classification, pairs,"),
     "no evaluation": ("kind: tagging\ntrain: a.csv", "evaluation: required, and missing"),
     "unknown key": (SPLITS + "kind: tagging\npair: b", "pair: unknown key; allowed: kind, train,"),

@@ -262,7 +262,7 @@ def test_take_over_that_is_cut_off_is_done_again(
 ) -> None:
     left(tmp_path / "donor", asked(1))
 
-    def killed(*given: Any) -> None:
+    def killed(*given: Any, **named: Any) -> None:
         if kill == "half":
             (tmp_path / "it" / "checkpoints.partial").mkdir()
         raise KeyboardInterrupt
@@ -272,7 +272,7 @@ def test_take_over_that_is_cut_off_is_done_again(
             case "all":
                 patch.setattr(record, "note_origin", killed)
             case "curve":
-                patch.setattr(record, "begin_with", killed)
+                patch.setattr(record, "put", killed)
             case _:
                 patch.setattr("lab.twins.shutil.copytree", killed)
         with pytest.raises(KeyboardInterrupt):
