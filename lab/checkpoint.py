@@ -116,9 +116,7 @@ class Checkpoints:
         for folder in reversed(self._all()):
             try:
                 place, tensors = _read(folder)
-                named = ((key.partition("/"), value) for key, value in tensors.items())
-                weights = {name: value for (kind, _, name), value in named if kind == "weight"}
-                _put_weights(weights, objective)
+                _put_weights(_named(tensors, "weight"), objective)
             except DamagedError:
                 continue
             return place
@@ -192,6 +190,11 @@ def _put_weights(weights: dict[str, Tensor], objective: Objective) -> None:
     objective.load_state_dict({name: weights[first[v.data_ptr()]] for name, v in own.items()})
 
 
+def _named(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    found = ((key.partition("/"), value) for key, value in tensors.items())
+    return {name: value for (what, _, name), value in found if what == kind}
+
+
 def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:
     place = _place(folder)
     file = folder / "state.safetensors"
@@ -199,7 +202,7 @@ def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:
         if _digest(file) != _body(folder)["sha256"]:
             raise DamagedError(f"{file}: not what was written")
         return place, load_file(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, KeyError, SafetensorError) as error:
         raise DamagedError(f"{file}: {error}") from None
 
 

@@ -1,12 +1,9 @@
 """Ray: started here by itself, or joined where an address is given."""
 
-import fcntl
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
@@ -25,6 +22,7 @@ os.environ.update(  # before the import, which reads them
 
 import ray
 
+from lab import scratch
 from lab.errors import UserError
 from lab.spec import Resources
 from lab.work import Node, here, slots
@@ -74,7 +72,7 @@ def check(resources: Resources, address: str) -> None:
 def _here(resources: Resources) -> Iterator[Cluster]:
     count = slots(resources, [here(gpus=resources.gpus_per_worker > 0)])
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"  # loopback
-    with _scratch() as scratch:
+    with scratch.folder(_SCRATCH, "lab-") as folder:
         try:
             ray.init(
                 address="local",
@@ -82,28 +80,12 @@ def _here(resources: Resources) -> Iterator[Cluster]:
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE,
                 _node_ip_address="127.0.0.1",
-                _temp_dir=scratch,
+                _temp_dir=str(folder),
                 **_QUIET,
             )
-            yield Cluster(slots=count, scratch=scratch)
+            yield Cluster(slots=count, scratch=str(folder))
         finally:
             ray.shutdown()
-
-
-@contextmanager
-def _scratch() -> Iterator[str]:
-    """Make a folder that goes when this process is done, or the next time if it is killed."""
-    for left in _SCRATCH.glob("lab-*/lock"):
-        with suppress(OSError), left.open() as lock:  # its driver lives
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left.parent, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix="lab-", dir=_SCRATCH)
-    try:
-        with File(folder, "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def alive() -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lab import noise, optim
 from lab.budget import Budget
-from lab.data import Batch, Batches, Corpus
+from lab.data import Batch, Batches, Corpus, Windows
 from lab.gradient import Gradients
 from lab.metrics import CORRUPTIONS
 from lab.objectives import build
@@ -32,6 +32,7 @@ from lab.train import train
 from lab.vocabulary import FIRST_WORD
 
 _TOKENS = 32_768  # held-out positions: the AUROC's own noise is then near .004
+_FOLLOWED = 2**24  # training positions that the frequencies are taken from, at most
 _SHARE = 0.15
 _FROZEN_TOKENS = 4_000_000  # or one epoch, where the text is smaller
 _SEED = 20_03_10555  # the paper's number; any constant would do
@@ -91,17 +92,21 @@ def open_held_out(file: File) -> HeldOut:
     return HeldOut(original_NT=as_tensor.pop("original"), corrupted_NT=as_tensor)
 
 
-def _windows(corpus: Corpus) -> npt.NDArray[np.uint16]:
+def _windows(corpus: Corpus) -> Windows:
     """Choose windows spread evenly over the held-out documents."""
-    held_out_NT = corpus.held_out_NT
-    wanted = min(len(held_out_NT), max(1, _TOKENS // held_out_NT.shape[1]))
-    return np.asarray(held_out_NT[np.linspace(0, len(held_out_NT) - 1, wanted).astype(int)])
+    return _spread(corpus.held_out_NT, max(1, _TOKENS // corpus.held_out_NT.shape[1]))
+
+
+def _spread(windows_NT: Windows, most: int) -> Windows:
+    """Return at most so many windows, spread evenly."""
+    wanted = min(len(windows_NT), most)
+    return np.asarray(windows_NT[np.linspace(0, len(windows_NT) - 1, wanted).astype(int)])
 
 
 def _frozen_model(corpus: Corpus, data: Data, progress: Callable[[float], None]) -> Mlm:
     trial = frozen_trial(data, corpus.train_NT.size)
-    model = build(trial, torch.from_numpy(corpus.counts_V()))
-    batches = Batches(corpus.train_NT, trial.batch, trial.seeds.order)
+    model = build(trial, torch.from_numpy(corpus.counts_V))
+    batches = Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
     optimizer = optim.build(model, trial.optim)
     gradients = Gradients(model, batches, trial)
     for step in train(gradients, optimizer, trial=trial, clock=time.monotonic):
@@ -110,7 +115,7 @@ def _frozen_model(corpus: Corpus, data: Data, progress: Callable[[float], None])
     return model.eval()
 
 
-def _corrupt(name: str, corpus: Corpus, model: Mlm) -> npt.NDArray[np.uint16]:
+def _corrupt(name: str, corpus: Corpus, model: Mlm) -> Windows:
     ids_NT = torch.from_numpy(_windows(corpus).astype(np.int64))
     batch = Batch(ids_NT, torch.arange(len(ids_NT)))
     masked = mask(batch, mask_prob=_SHARE, how="paper", seed=_SEED, step=0)
@@ -124,7 +129,7 @@ def _corrupt(name: str, corpus: Corpus, model: Mlm) -> npt.NDArray[np.uint16]:
         follows = _Follows(corpus)
         draw = follows.any if name == "unigram" else follows.after
         filled_NK = torch.from_numpy(draw(chance_NK.double().numpy(), before_NK.numpy()))
-    return written(batch, masked, filled_NK).numpy().astype(np.uint16)
+    return written(batch, masked, filled_NK).numpy().astype(corpus.held_out_NT.dtype)
 
 
 @torch.no_grad()
@@ -147,12 +152,13 @@ class _Follows:
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        before, after = corpus.train_NT[:, :-1].reshape(-1), corpus.train_NT[:, 1:].reshape(-1)
+        rows_NT = _spread(corpus.train_NT, _FOLLOWED // corpus.train_NT.shape[1])
+        before, after = rows_NT[:, :-1].reshape(-1), rows_NT[:, 1:].reshape(-1)
         words = after >= FIRST_WORD
         before, after = before[words], after[words]
         order = np.argsort(before, kind="stable")
         self._after = after[order]
-        self._starts = np.searchsorted(before[order], np.arange(2**16 + 1))
+        self._starts = np.searchsorted(before[order], np.arange(corpus.vocabulary.size + 1))
 
     def any(
         self, chance: npt.NDArray[np.float64], _before: npt.NDArray[np.int64]

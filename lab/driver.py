@@ -19,6 +19,7 @@ from lab import (
     examples,
     finetuning,
     live,
+    preparation,
     provenance,
     record,
     space,
@@ -31,6 +32,7 @@ from lab.metrics import finetuned
 from lab.mirror import Mirror
 from lab.search import Search
 from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
+from lab.starting import Starts
 from lab.store import Store
 from lab.tracking import StoreError
 from lab.work import Work
@@ -82,6 +84,7 @@ class Driver:
         self._ledger = Ledger(store, self._view.say)
         self._tasks: dict[File, examples.Examples] = {}
         self._texts: dict[Data, tuple[File, File]] = {}
+        self._starts = Starts(self._storage, self._mirror)
         self._out: dict[File, list[Job]] = {}
         self._done: set[File] = set()
         self._first: Work | None = None
@@ -96,11 +99,11 @@ class Driver:
             command: what a person would type to do it again; kept with the results.
         """
         began = time.monotonic()
-        datas = {
-            space.trial(self._experiment.base, cell).data for cell in space.cells(self._experiment)
-        }
-        for each in sorted(datas, key=repr):
+        for each in space.texts(self._experiment):
             self._prepared(each)
+        for cell in space.cells(self._experiment):
+            trial = space.trial(self._experiment.base, cell)
+            self._starts.of(trial, self._prepared(trial.data)[0])
         for name in self._experiment.finetune.tasks:
             file = examples.prepare(task_table.load(name), self._storage / "cache")
             self._mirror.push(file)
@@ -171,12 +174,15 @@ class Driver:
 
     def _work(self, job: Job) -> Work:
         text, held_out = self._prepared(job.trial.data)
-        texts = content_hash([text.name, held_out.name])
+        start = self._starts.of(job.trial, text)
+        made = [text, held_out] if start is None else [text, held_out, start]
+        texts = content_hash([each.name for each in made])
         return Work(
             trial=job.trial,
             folder=self._storage / "trials" / job.trial.fingerprint(texts),
             text=text,
             held_out=held_out,
+            start=start,
             metric=self._experiment.metric,
             resources=self._experiment.resources,
             lineage=job.trial.lineage(texts),
@@ -326,8 +332,8 @@ class Driver:
         """Return the text and the frozen corruptions, made once for each content."""
         if settings not in self._texts:
             cache = self._storage / "cache"
-            print(f"text: {settings.vocab} WordPieces, windows of {settings.length}", flush=True)
-            text = data.prepare(settings, cache)
+            print(f"text: {settings.vocab} tokens, windows of {settings.length}", flush=True)
+            text = preparation.prepare(settings, cache, lambda line: print(line, flush=True))
             corpus = data.open_corpus(text)
             said = 0.0
 

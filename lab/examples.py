@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path as File
 from typing import Any, NamedTuple, assert_never
 
-from lab import task_table
+from lab import task_table, tasks
 from lab.errors import UserError
 from lab.rows import Row, read
 from lab.spec import content_hash
@@ -291,3 +291,24 @@ class _Cells:
 def _shown(cell: object) -> str:
     said = "null" if cell is None else repr(cell)
     return said if len(said) <= 60 else f"{said[:60]}..."
+
+
+def questions(name: str) -> list[str]:
+    """Return the text of each question that a task is scored by, for whoever looks for copies.
+
+    Args:
+        name: of the table, or a YAML file.
+    """
+    if name in tasks.EMBEDDED:
+        return tasks.evaluation(name)
+    return [_text(example) for example in of(task_table.load(name)).evaluation]
+
+
+def _text(example: Example) -> str:
+    match example:
+        case Labelled(text=text, pair=pair):
+            return text if pair is None else f"{text} {pair}"
+        case Tagged(words=words):
+            return " ".join(words)
+        case Asked(question=question, context=context):
+            return f"{question} {context}"

@@ -64,6 +64,15 @@ def asked(folder: File) -> tuple[Trial, str]:
         raise UserError(f"{file}: not as this version of the lab writes it") from None
 
 
+def said(folder: File) -> dict[str, Any]:
+    """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "trial.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
 def note_origin(folder: File, name: str) -> None:
     """Say which shorter run a trial goes on from."""
     write(folder / "origin", name)

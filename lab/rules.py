@@ -18,7 +18,7 @@ _SHAPES = {
     "objective.generator.depth",
 }
 _NEVER_COMPARED = {"curve", "budget", "budget.kind"}
-_NEVER_TUNED = {"seeds", "budget", "curve"}
+_NEVER_TUNED = {"seeds", "budget", "curve", "init_from"}
 
 
 def check(experiment: Experiment) -> None:

@@ -26,14 +26,18 @@ from lab.refusal import SpaceError, one_line
 from lab.spec import (
     SIZES,
     Choices,
+    Data,
     Distribution,
     Experiment,
     Finetuning,
     Path,
     Range,
+    Released,
     Resources,
+    Scratch,
     Search,
     Trial,
+    TwoStage,
     Value,
 )
 from lab.turns import least_steps
@@ -108,6 +112,12 @@ def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
         dict(zip(paths, values, strict=True))
         for values in itertools.product(*experiment.compare.values())
     )
+
+
+def texts(experiment: Experiment) -> tuple[Data, ...]:
+    """Return the texts that the cells read, each once."""
+    read = {trial(experiment.base, cell).data for cell in cells(experiment)}
+    return tuple(sorted(read, key=repr))
 
 
 def dump(experiment: Experiment) -> str:
@@ -304,6 +314,7 @@ def _check_trial(built: Trial) -> None:
         generator_of(built.objective, built.encoder)
     except ValueError as error:
         raise SpaceError(f"base.objective.generator: {error}") from None
+    _check_start(built)
     try:
         cost = mean_cost(built)
         steps = built.budget.steps(cost)
@@ -321,6 +332,21 @@ def _check_trial(built: Trial) -> None:
             f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are {steps} steps, "
             f"and {built.objective.kind}'s networks take turns that need at least {least}"
         )
+
+
+def _check_start(built: Trial) -> None:
+    """Refuse a start that the objective has no use for."""
+    start, objective = built.init_from, built.objective
+    if isinstance(start, Scratch):
+        return
+    if isinstance(objective, TwoStage):
+        raise SpaceError(
+            "base.init_from: two_stage starts its discriminator from its own generator half way; "
+            "it begins from scratch"
+        )
+    generates = generator_of(objective, built.encoder) is not None
+    if isinstance(start, Released) and start.generator and not generates:
+        raise SpaceError(f"base.init_from.generator: objective {objective.kind} has no generator")
 
 
 if __name__ == "__main__":

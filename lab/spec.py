@@ -182,7 +182,10 @@ class Trial(Noun):
         Args:
             data: fingerprint of the prepared text (`lab.data`).
         """
-        return content_hash({"trial": asdict(self), "data": data, "version": __version__})
+        settings = asdict(self)
+        for place in ("source", "tokenizer", "decontaminate"):  # `data` names what they hold
+            del settings["data"][place]
+        return content_hash({"trial": settings, "data": data, "version": __version__})
 
     def lineage(self, data: str) -> str:
         """Return what it has in common with trials of another length: all but the amount."""

@@ -155,8 +155,8 @@ class Study:
                 self._study.tell(trial, score, state=state)
 
     def _note(self, index: int, *more: str) -> None:
-        with self._notes.open("a") as notes:
-            notes.write(json.dumps([index, self._tuned[index], *more]) + "\n")
+        with self._notes.open("a") as notes:  # a line of its own, whatever a kill left before it
+            notes.write("\n" + json.dumps([index, self._tuned[index], *more]))
 
     def _replace(self, trial: optuna.Trial, index: int) -> None:
         """Tell of a diverged point without its scores on the way: Optuna would take the last."""
@@ -218,6 +218,7 @@ class Study:
                 self._study.tell(trial.number, state=TrialState.FAIL)
             elif index is not None and "state" in trial.user_attrs:
                 self._ended.add(index)
+                self._stopped |= {index} if trial.user_attrs["state"] == "stopped" else set()
             if index is not None:
                 self._tuned.setdefault(index, self._read(trial.params))
 

@@ -14,11 +14,16 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path as File
+from typing import TYPE_CHECKING
 
 from lab import mirror, places, space, work
 from lab.errors import UserError
 from lab.store import Store
 from lab.tracking import default_uri
+
+if TYPE_CHECKING:
+    from lab.driver import Site
+    from lab.frames import Frames
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,19 +132,31 @@ def _main(given: argparse.Namespace) -> int:
             fresh=given.fresh,
         )
         Driver(experiment, site, store).run(_command(given))
-        return _conclude(experiment.name, uri, given)
+        return _conclude(experiment.name, uri, given, site)
 
 
-def _conclude(name: str, uri: str, given: argparse.Namespace) -> int:
+def _conclude(name: str, uri: str, given: argparse.Namespace, site: "Site") -> int:
     from lab import frames, report, stats, wording
 
     table = frames.load(uri, name)
     page = report.write(table, given.reports)
     print(f"\n{wording.headline(stats.answer(table))}\n")
     print(f"report:    {page}")
+    print(f"best:      {_served(table, uri, site)}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     print(f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(command)}")
     return 0
+
+
+def _served(table: "Frames", uri: str, site: "Site") -> str:
+    """Log the best trial as a model; return what became of that, which spoils no sweep."""
+    from lab import served
+
+    try:
+        return served.log(uri, table, site.storage, site.mirror) or "no trial has finished"
+    except Exception as error:  # of transformers, of a store or a disk; the answer stands without
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return f"not logged as a model: {why}"
 
 
 def _command(given: argparse.Namespace) -> str:

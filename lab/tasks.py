@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Task = Literal["pos", "sentiment"]
 Split = Literal["train", "test"]
+EMBEDDED: tuple[Task, ...] = ("pos", "sentiment")
 
 # What a probe reads within seconds; test splits are as large as the noise of a score asks.
 _LIMITS: dict[tuple[Task, Split], int] = {
@@ -52,6 +53,11 @@ def read(task: Task, split: Split) -> Sentences:
         labels=tuple(tuple(known.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
         classes=len(known),
     )
+
+
+def evaluation(task: Task) -> list[str]:
+    """Return the text of each question that a probe or a fine-tuned encoder is scored by."""
+    return [" ".join(_words(task, row)) for row in _rows(task) if _split(task, row) == "test"]
 
 
 def carried(task: Task, split: Split) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,17 @@ from functools import lru_cache, partial
 
 import torch
 
-from lab import corruption, data, divergence, encoders, finetuning, optim, record, scores
+from lab import (
+    corruption,
+    data,
+    divergence,
+    encoders,
+    finetuning,
+    optim,
+    record,
+    scores,
+    weights,
+)
 from lab.budget import Spent
 from lab.checkpoint import Checkpoints, Place
 from lab.examples import Examples, open_examples
@@ -177,7 +187,7 @@ class _Training:
         trial, corpus = work.trial, yardstick.corpus
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
         self._work, self._workers = work, workers
-        self._objective = build(trial, torch.from_numpy(corpus.counts_V())).to(yardstick.device)
+        self._objective = build(trial, torch.from_numpy(corpus.counts_V)).to(yardstick.device)
         self._optimizer = optim.build(self._objective, trial.optim)
         self._saved = Checkpoints(
             work.folder / "checkpoints", maximize=work.metric.direction == "maximize"
@@ -193,9 +203,11 @@ class _Training:
             self._since.steps.update(place.counts)
             self._spent, self.rows, self._score = place.spent, place.rows, place.score
             micro = place.micro
+        elif work.start is not None:
+            weights.load(work.start, self._objective)
         if workers.first(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
-        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order)
+        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
         self._gradients = Gradients(self._objective, batches, trial, workers=workers, micro=micro)
 
     def points(self, wish: Callable[[], State]) -> Iterator[Row]:

@@ -26,6 +26,7 @@ class Work:
         folder: of its record and its checkpoints.
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
+        start: file of the weights that it starts from; None where chance draws them.
         metric: what ranks trials here, and so which checkpoint is kept as the best.
         resources: what to run it on; no part of what it computes.
         lineage: names all trials that differ from it in the budget's amount alone.
@@ -39,6 +40,7 @@ class Work:
     text: File
     held_out: File
     metric: Metric
+    start: File | None = None
     resources: Resources = field(default_factory=Resources)
     lineage: str = ""
     mirror: Mirror = field(default_factory=Nowhere)
@@ -58,11 +60,13 @@ class Work:
             text=shared.place(self.text, self.mirror),
             held_out=shared.place(self.held_out, self.mirror),
             tasks=tuple(shared.place(task, self.mirror) for task in self.tasks),
+            start=None if self.start is None else shared.place(self.start, self.mirror),
             mirror=mirror,
         )
         mirror.pull(work.folder)
-        for place in (work.text, work.held_out, *work.tasks):
-            shared.pull(place)
+        for place in (work.text, work.held_out, *work.tasks, work.start):
+            if place is not None:
+                shared.pull(place)
         return work
 
     def keep(self) -> None:

@@ -27,11 +27,11 @@ class PreparedText(NamedTuple):
 @pytest.fixture(scope="session")
 def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
     """Return one hundredth of the embedded documents, with the smallest tokenizer and windows."""
-    from lab import data
+    from lab import data, preparation
     from lab.spec import Data
 
-    settings = Data(share=0.01, vocab=400, length=16)
-    text = data.prepare(settings, tmp_path_factory.mktemp("text"))
+    settings = Data(share=0.01, held_out=0.1, vocab=400, length=16)
+    text = preparation.prepare(settings, tmp_path_factory.mktemp("text"))
     return PreparedText(settings, text, data.open_corpus(text))
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: what goes on from one is bitwise what would have been, and a damaged one is seen."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -213,7 +214,11 @@ def lose(folder: Path) -> None:
     (folder / "state.safetensors").unlink()
 
 
-@pytest.mark.parametrize("damage", [truncate, tamper, advance, empty, lose])
+def listed(folder: Path) -> None:
+    (folder / "state.json").write_text("[]")
+
+
+@pytest.mark.parametrize("damage", [truncate, tamper, advance, empty, lose, listed])
 @pytest.mark.parametrize("how_many", [1, 9])
 def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
     damage: Callable[[Path], None], how_many: int, work: Callable[..., Work]
@@ -228,6 +233,41 @@ def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
     outcome = trial.run(it)
     assert without_time(outcome.rows) == without_time(expected.rows)
     assert_same(final(it), final(whole))
+
+
+Body = dict[str, Any]
+OTHER_FORMS: dict[str, Callable[[Body], Body]] = {
+    "no place": lambda body: {"sha256": body["sha256"]},
+    "no digest": lambda body: {"place": body["place"]},
+    "a key less": lambda body: body | {"place": {"spent": body["place"]["spent"]}},
+    "a key more": lambda body: body | {"place": body["place"] | {"chance": [1, 2]}},
+    "nothing spent": lambda body: body | {"place": body["place"] | {"spent": None}},
+    "more spent": lambda body: (
+        body | {"place": body["place"] | {"spent": body["place"]["spent"] | {"joules": 1.0}}}
+    ),
+    "a place that is none": lambda body: body | {"place": []},
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS.values(), ids=OTHER_FORMS.keys())
+def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
+    form: Callable[[Body], Body], work: Callable[..., Work]
+) -> None:
+    """As another version of the lab may have written it: whole, and sealed."""
+    it = work("it")
+    interrupted(it, 5)
+    interrupted(it, 3)
+    before, newest = checkpoints(it)[-2:]
+    file = newest / "state.json"
+    body = json.loads(file.read_text())
+    del body["seal"]
+    body = form(body)
+    text = json.dumps(body, sort_keys=True)  # what the seal is of
+    file.write_text(json.dumps(body | {"seal": hashlib.sha256(text.encode()).hexdigest()}))
+    seen: list[Row] = []
+    outcome = trial.run(it, report=seen.append)
+    assert (outcome.state, outcome.reason) == ("finished", "")
+    assert seen[0]["spent/steps"] > int(before.name), "it began anew"
 
 
 def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work]) -> None:

@@ -4,8 +4,9 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -295,3 +296,50 @@ def test_locked_database_loses_nothing(
     assert list(trials["state"]) == ["finished", "failed"]
     assert list(frames.load(uri, "locked").curves["step"]) == [0, 4, 0]
     assert said[1:] == ["MLflow is back"]
+
+
+def test_record_that_ends_while_it_is_copied_is_finished_with_its_outcome_or_not_yet(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the record's files was the last to be read before it ended."""
+    uri = default_uri(tmp_path)
+    store = Store(uri, tmp_path / "artifacts")
+    store.begin(experiment("overtaken"), {}, {})
+    kept, read_text = Ledger(store, said.append), Path.read_text
+    reads, overtaken = 0, set[int]()
+
+    def overtaking(file: Path, *how: Any, **named: Any) -> str:
+        nonlocal reads
+        number = len(overtaken)
+        if file.parent == tmp_path / str(number):
+            if reads == number:
+                overtaken.add(number)
+                record.append(file.parent, row(4))
+                record.end(file.parent, outcome(row(0), row(4)))
+            reads += 1
+        return read_text(file, *how, **named)
+
+    for number in count():
+        folder, reads = tmp_path / str(number), 0
+        record.begin(folder, TRIAL)
+        record.append(folder, row(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", overtaking)
+            kept.note(job(number), folder)
+        if number not in overtaken:
+            break
+    assert len(overtaken) > 2
+    once = frames.load(uri, "overtaken").trials.set_index("number")
+    assert set(once["state"]) == {"running", "finished"}
+    assert set(once["slot/busy_seconds"][once["state"] == "finished"]) == {8.0}
+    for number in overtaken:
+        kept.note(job(number), tmp_path / str(number))
+    record.end(folder, outcome(row(0)))
+    kept.note(job(number + 1), folder)
+    store.close("finished", {})
+    table = frames.load(uri, "overtaken")
+    assert set(table.trials["state"]) == {"finished"}
+    assert set(table.trials["slot/busy_seconds"]) == {8.0}
+    steps = table.curves.groupby("number")["step"].apply(list)
+    assert list(steps) == [[0, 4]] * len(overtaken) + [[0]]
+    assert said == []

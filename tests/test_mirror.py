@@ -6,14 +6,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import PreparedText
 
 from lab import mirror, record
+from lab.budget import Budget
 from lab.errors import UserError
+from lab.metrics import METRICS
 from lab.mirror import MirrorError, Nowhere, Remote
 from lab.spec import SIZES, Outcome, Trial
+from lab.work import Work
 
 LARGE = b"x" * (mirror._SMALL + 1)
 RECORD = {
@@ -458,6 +463,60 @@ def test_processes_have_folders_of_their_own(
         there = each.place(root / "trials/a", driver)
         each.pull(there)
         assert read(there) == RECORD
+
+
+def test_a_process_lets_go_of_its_copy_of_what_the_storage_has(uri: str, tmp_path: Path) -> None:
+    near, reader = Remote(tmp_path / "near", uri), Remote(tmp_path / "reader", uri)
+    for name in "ab":
+        write(near.root / name, RECORD)
+        near.push(near.root / name)
+    near.drop(near.root / "a")
+    near.drop(near.root / "a")
+    assert [place.name for place in near.root.iterdir()] == ["b"]
+    assert pulled(reader, "a") == RECORD
+    assert pulled(near, "a") == RECORD, "it may be needed again"
+
+
+def test_a_folder_that_is_its_own_mirror_keeps_what_is_let_go_of(tmp_path: Path) -> None:
+    write(tmp_path / "a", RECORD)
+    Nowhere().drop(tmp_path / "a")
+    assert read(tmp_path / "a") == RECORD
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_actor_leaves_no_record_behind_once_the_storage_has_it(
+    prepared_text: PreparedText,
+    held_out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each trial runs in an actor; what it says on the way goes to Tune, which is not here."""
+    runner = pytest.importorskip("lab.runner")
+    monkeypatch.setattr(runner.tune, "report", lambda _: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root, driver = mirror.opened(f"file://{tmp_path}/far")
+    shutil.copytree(prepared_text.text, root / "cache/text")
+    shutil.copy(held_out, root / "cache/held-out.npz")
+    asked = Trial(**_trial() | {"data": prepared_text.data, "batch": 8, "curve": 1})
+    work = Work(
+        trial=replace(asked, budget=Budget(kind="tokens", amount=2 * 8 * 16)),
+        folder=root / "trials/a",
+        text=root / "cache/text",
+        held_out=root / "cache/held-out.npz",
+        metric=METRICS["probe/pos/accuracy"],
+        mirror=driver,
+    )
+    record.queue(work.folder, work.trial)
+    for place in (work.text, work.held_out, work.folder):
+        driver.push(place)
+    runner.alone({"work": work, "stop_file": root / "stop"})
+    driver.pull(work.folder)
+    ended = record.read(work.folder)
+    assert ended is not None
+    assert ended.state == "finished", ended.reason
+    assert list(work.folder.glob("checkpoints/*/state.safetensors"))
+    (actor,) = root.parent.glob("alone-*")
+    assert [file for file in actor.rglob("*") if file.is_file()] == []
 
 
 def test_it_travels_without_its_connection(uri: str, tmp_path: Path) -> None:

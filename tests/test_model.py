@@ -46,7 +46,7 @@ def test_discriminator_is_transformers_electra(
     expected_BT = reference(IDS_BT, attention_mask=text_BT.long()).logits
     found_BT = head(encoder(IDS_BT, text_BT))
     assert expected_BT.std() > 0.1
-    torch.testing.assert_close(found_BT[text_BT], expected_BT[text_BT], atol=1e-5, rtol=0)
+    assert found_BT[text_BT].equal(expected_BT[text_BT])
 
 
 @shapes
@@ -63,7 +63,7 @@ def test_generator_is_transformers_electra_at_the_slots(
     found_BKV = head(at_slots(encoder(IDS_BT, text_BT), slots_BK), table_Ve)
     expected_BKV = torch.stack([expected_BTV[b, slots] for b, slots in enumerate(slots_BK)])
     assert found_BKV.shape == (5, 3, VOCAB)
-    torch.testing.assert_close(found_BKV, expected_BKV, atol=1e-5, rtol=0)
+    assert found_BKV.equal(expected_BKV)
 
 
 @shapes
@@ -80,7 +80,7 @@ def test_every_layer_is_transformers_hidden_states(
     found = encoder.every_layer(IDS_BT, text_BT)
     assert len(found) == len(expected) == shape.layers + 1
     for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours[text_BT], theirs[text_BT], atol=1e-5, rtol=0)
+        assert ours[text_BT].equal(theirs[text_BT])
     assert encoder(IDS_BT, text_BT).equal(found[-1])
 
 

@@ -1,5 +1,6 @@
 """The search, simulated: a made-up objective, slots that end in any order, and a real Optuna."""
 
+import json
 import math
 import random
 import shutil
@@ -586,20 +587,28 @@ def race(
     slots: int = 4,
     chance: int = 0,
     records: Records | None = None,
+    events: int = 100_000,
 ) -> dict[int, tuple[Job, Outcome]]:
-    """Do as the driver does with a sweep whose trials are scored on their way, in any order."""
+    """Do as the driver does with a sweep whose trials are scored on their way, in any order.
+
+    A record says for good how a trial ended, unless another search than this one has stopped it.
+    """
     records = {} if records is None else records
     running: list[tuple[Job, int]] = []
     ended: dict[int, tuple[Job, Outcome]] = {}
     draw = random.Random(chance)  # noqa: S311
 
     def end(job: Job, how: Outcome) -> None:
-        ended[job.number] = job, records.setdefault(key(job), how)
-        search.tell(job, records[key(job)])
+        ended[job.number] = job, how
+        records[key(job)] = how
+        search.tell(job, how)
 
     while not search.done:
+        events -= 1
+        if events < 0:
+            raise Killed
         job = search.ask() if len(running) < slots else None
-        if job is not None and key(job) in records:
+        if job is not None and settled(search, job, records):
             end(job, records[key(job)])
         elif job is not None:
             running.append((job, 0))
@@ -614,6 +623,11 @@ def race(
             else:
                 running.append((job, known + 1))
     return ended
+
+
+def settled(search: Search, job: Job, records: Records) -> bool:
+    known = records.get(key(job))
+    return known is not None and (known.state != "stopped" or search.stopped(job))
 
 
 @pytest.mark.parametrize("chance", range(4))
@@ -720,10 +734,11 @@ def test_lost_study_of_a_halving_is_rebuilt_from_the_notes(storage: str, empty: 
     race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
     (before,) = studies(storage)
     shutil.copy(empty, storage.removeprefix("sqlite:///"))
-    known = len(records)
+    known = dict(records)
     race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
     (after,) = studies(storage)
-    assert len(records) == known, "something was run that is on record"
+    assert_kept(known, records)
+    assert len(records) == len(known), "something was run that is on record"
 
     def held(trials: list[FrozenTrial]) -> list[object]:
         return sorted(
@@ -732,6 +747,70 @@ def test_lost_study_of_a_halving_is_rebuilt_from_the_notes(storage: str, empty: 
         )
 
     assert held(after) == held(before)
+
+
+def assert_kept(known: Records, records: Records) -> None:
+    assert {how.state for how in known.values()} == {"stopped", "finished"}
+    assert all(records[name] is how for name, how in known.items()), "something was run again"
+
+
+def lose_study(storage: str, empty: Path) -> None:
+    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+
+
+def lose_ends(storage: str, empty: Path) -> None:
+    """Leave of the notes what was asked for, as where a mirror has them from before the end."""
+    for file in notes(storage).iterdir():
+        lines = (json.loads(line)[:2] for line in file.read_text().splitlines() if line)
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def cut_line(storage: str, empty: Path) -> None:
+    """Be killed while the next note is written."""
+    lose_study(storage, empty)
+    for file in notes(storage).iterdir():
+        with file.open("a") as opened:
+            opened.write('\n[3, {"optim.l')
+
+
+@pytest.mark.parametrize("lose", [lose_study, lose_ends, cut_line])
+@pytest.mark.parametrize("events", [45, 60, 75])
+def test_killed_halving_that_lost_its_study_or_its_notes_trains_nothing_again(
+    storage: str, empty: Path, events: int, lose: Callable[[str, Path], None]
+) -> None:
+    asked, records = halved(), Records()
+    with pytest.raises(Killed):
+        race(
+            Search(asked, storage, notes(storage)),
+            asked.metric.name,
+            records=records,
+            events=events,
+        )
+    for _ in range(2):
+        lose(storage, empty)
+        known = dict(records)
+        ended = race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
+        assert_kept(known, records)
+    repeats = [how.state for job, how in ended.values() if job.role == "repeat"]
+    assert repeats == ["finished"] * 2
+    assert len(records) == len(ended) == len(known) == 18
+
+
+def test_run_is_trained_to_its_end_where_another_search_has_stopped_it(
+    storage: str, empty: Path, tmp_path: Path
+) -> None:
+    asked, records = halved(), Records()
+    race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
+    stopped = {name for name, how in records.items() if how.state == "stopped"}
+    other = tmp_path / "other" / "optuna.db"
+    other.parent.mkdir()
+    shutil.copy(empty, other)
+    search = Search(asked, f"sqlite:///{other}", notes(f"sqlite:///{other}"))
+    anew = Search(asked, storage, notes(storage), fresh=True)
+    for each in (search, anew):
+        asked_for = [each.ask() for _ in range(16)]
+        assert stopped <= {key(job) for job in asked_for if job is not None}
+        assert not any(each.stopped(job) for job in asked_for if job is not None)
 
 
 def test_failed_run_that_goes_again_is_halved_or_left_alone(storage: str) -> None:

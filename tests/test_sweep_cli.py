@@ -277,3 +277,19 @@ def test_another_programs_database_is_left_alone(
     assert main([file, "--tracking-uri", f"sqlite:///{database}"]) == 2
     assert "not one of MLflow's" in capsys.readouterr().err
     assert database.read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("held_out")  # with its small frozen model
+def test_interrupted_sweep_says_so_though_its_store_is_away_in_the_end(
+    cwd: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> dict[str, float]:
+        (cwd / "runs" / "mlflow.db").write_bytes(b"no database any more, " * 100)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.driver.Driver._carry_out", cut_off)
+    file = str(ROOT / "search_spaces" / "smoke.yaml")
+    small = "base.data={share: 0.01, vocab: 400, length: 16}"
+    assert main([file, "--set", small]) == 130
+    assert "interrupted; what had ended is kept" in capsys.readouterr().err

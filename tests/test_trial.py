@@ -144,9 +144,9 @@ def test_scoring_more_often_does_not_change_the_training(
 def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
     longer = replace(
         asked,
-        budget=replace(asked.budget, amount=100 * 32 * 16.0),
+        budget=replace(asked.budget, amount=200 * 32 * 16.0),
         batch=32,
-        optim=spec.Optim(lr=1e-2, beta1=0.9, beta2=0.999),
+        optim=spec.Optim(lr=3e-3, beta1=0.9, beta2=0.999),
         curve=2,
     )
     rows = run(longer, tmp_path).rows

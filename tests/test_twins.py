@@ -37,7 +37,7 @@ def asked(times: float = 1, rung: str = "electra", **changes: Any) -> Trial:
     made = Trial(
         encoder=SHAPE,
         objective=RUNGS[rung],
-        data=spec.Data(share=0.01, vocab=400, length=16),
+        data=spec.Data(share=0.01, held_out=0.1, vocab=400, length=16),
         batch=8,
         schedule=FLAT,
         budget=Budget(kind="tokens", amount=times * STEPS * 8 * 16),

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SMALL = {
-    "base.data": "{share: 0.01, vocab: 400, length: 32}",
+    "base.data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 32}",
     "base.batch": 32,
     "base.budget.amount": "3e10",
     "base.curve": 1,

@@ -1,0 +1,103 @@
+"""`python -m lab.prepare FILE`: prepare the text that a search space asks for, and nothing else.
+
+What a sweep would prepare first, into the same place: the sweep finds it done. Run again it
+prints what was counted then.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path as File
+from typing import Any
+
+from lab import mirror, places, space
+from lab.errors import UserError
+from lab.spec import Data
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 2 for bad input, 130 where interrupted."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _main(given)
+    except UserError as error:
+        print(f"lab.prepare: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing is left of a text that was not finished", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"lab.prepare: failed: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.prepare",
+        description="Prepare the text of a search space, and say what is in it.",
+    )
+    parser.add_argument("file", type=File, help="search space, for example gen_ratio.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="override a dotted path of the file, for example base.data.vocab=8192",
+    )
+    parser.add_argument(
+        "--storage", default="runs", metavar="FOLDER|URI", help="as for python -m lab.sweep"
+    )
+    return parser
+
+
+def _main(given: argparse.Namespace) -> int:
+    experiment = space.load(given.file, tuple(given.overrides))
+    root, kept = mirror.opened(given.storage)
+    places.check_storage(root)
+    from lab import preparation  # takes a second to import
+
+    for number, data in enumerate(space.texts(experiment)):
+        if number:
+            print()
+        began = time.monotonic()
+
+        def say(line: str, began: float = began) -> None:
+            print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
+
+        folder = preparation.prepare(data, root.resolve() / "cache", say)
+        kept.push(folder)
+        print("\n".join(lines(data, preparation.facts(folder))))
+        print(f"in:                    {folder}")
+    return 0
+
+
+def lines(data: Data, facts: dict[str, Any]) -> Iterator[str]:
+    """Yield what a person wants to know of a prepared text."""
+    train, held_out = facts["train"], facts["held_out"]
+    cut = f" in windows of {data.length} ({data.layout})"
+    yield f"documents:             {facts['documents']:,} ({facts['bytes'] / 1e6:,.1f} MB)"
+    yield f"  duplicates dropped:  {facts['duplicates']:,}"
+    yield f"  to learn from:       {train['documents']:,}"
+    yield f"  held out:            {held_out['documents']:,}"
+    for reason, count in facts["skipped"].items():
+        yield f"  skipped:             {count:,} ({reason})"
+    for example in facts["examples"]:
+        yield f"    {example}"
+    yield f"tokens:                {train['tokens_in_windows']:,}{cut}"
+    yield f"  unknown:             {train['unknown_rate']:.4%}"
+    yield f"  a word:              {train['tokens_per_word']:.3f}"
+    yield f"  padded share:        {train['padded_share']:.2%} of positions"
+    for overlap in facts["overlaps"]:
+        told = overlap["questions"] - overlap["short"]
+        yield (
+            f"  overlap with {overlap['task'] + ':':<9} {overlap['found']:,} of {told:,} questions "
+            f"share 13 tokens in a row ({overlap['short']:,} are shorter)"
+        )
+    if train["lines_cut"]:
+        yield f"  cut out for it:      {train['lines_cut']:,} lines"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

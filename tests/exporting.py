@@ -1,0 +1,75 @@
+"""What tests of leaving and of starting share: small tokenizers, and trials that never ran."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from members import COUNTS_V, LENGTH, POST, VOCAB
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import nn
+
+from lab import spec
+from lab.budget import Budget, Spent
+from lab.checkpoint import Place
+from lab.ladder import generator_of
+from lab.objectives import Detector, Objective, build
+from lab.trained import Trained
+from lab.vocabulary import ROLES, SPECIAL, Vocabulary
+from lab.weights import of
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = (*LETTERS, *(f"##{letter}" for letter in LETTERS), "the", "cat")
+FIRST = (*SPECIAL, "[four]", "[more]", "[words]", "one", "two", *WORDS)[:VOCAB]
+# As BERT has it: padding first, words that nobody uses, the other special tokens, words.
+BERT = ("[PAD]", *(f"[unused{n}]" for n in range(5)), *SPECIAL[1:], *WORDS)[:VOCAB]
+
+
+def vocabulary(tokens: tuple[str, ...], special: tuple[str, ...] = SPECIAL) -> Vocabulary:
+    """Return WordPieces numbered in the order of `tokens`."""
+    pieces = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=special[1]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(list(special))
+    return Vocabulary(tokenizer, dict(zip(ROLES, special, strict=True)))
+
+
+def asked(objective: spec.Objective, encoder: spec.Encoder = POST, **changes: Any) -> spec.Trial:
+    """Return a trial of one of the members' objectives, post-norm."""
+    return spec.Trial(
+        encoder=replace(encoder, norm="post"),
+        objective=objective,
+        data=spec.Data(vocab=VOCAB, length=LENGTH),
+        budget=Budget(kind="tokens", amount=1e6),
+        **changes,
+    )
+
+
+def random(trial: spec.Trial, seed: int = 1) -> Objective:
+    """Return the trial's objective; every weight, norms and biases too, has a value of its own."""
+    objective = build(trial, COUNTS_V).eval()
+    chance = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            nn.init.normal_(parameter, parameter.mean().item(), 0.2, chance)
+    return objective
+
+
+def trained(trial: spec.Trial, objective: Objective, words: Vocabulary, folder: Path) -> Trained:
+    """Return what a record would hold of an objective."""
+    text = folder / "text"
+    text.mkdir(parents=True, exist_ok=True)
+    words.save(text)
+    shapes = {"encoder": trial.encoder}
+    if generator := generator_of(trial.objective, trial.encoder):
+        shapes["generator.encoder"] = generator
+    return Trained(
+        folder=folder / "record",
+        text=text,
+        trial=trial,
+        place=Place(spent=Spent(), rows=0, score=None, counts={}, micro=1),
+        weights=of(objective),
+        shapes=shapes,
+        detects=isinstance(objective, Detector),
+    )
