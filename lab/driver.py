@@ -99,15 +99,12 @@ class Driver:
             command: what a person would type to do it again; kept with the results.
         """
         began = time.monotonic()
+        self._prepare_tasks()  # first: a bad row is found at once, and a text takes long
         for each in space.texts(self._experiment):
             self._prepared(each)
         for cell in space.cells(self._experiment):
             trial = space.trial(self._experiment.base, cell)
             self._starts.of(trial, self._prepared(trial.data)[0])
-        for name in self._experiment.finetune.tasks:
-            file = examples.prepare(task_table.load(name), self._storage / "cache")
-            self._mirror.push(file)
-            self._tasks[file] = examples.open_examples(file)
         self._begin(command)
         state: State = "interrupted"
         measures: dict[str, float] = {}
@@ -127,6 +124,12 @@ class Driver:
             # What cut a sweep off is what it ends with; the store hears of it the next time.
             with suppress(StoreError) if state == "interrupted" else nullcontext():
                 self._store.close(state, measures)
+
+    def _prepare_tasks(self) -> None:
+        for name in self._experiment.finetune.tasks:
+            file = examples.prepare(task_table.load(name), self._storage / "cache")
+            self._mirror.push(file)
+            self._tasks[file] = examples.open_examples(file)
 
     def _carry_out(self, began: float) -> dict[str, float]:
         """Run what there is, and return the sweep's own measures."""

@@ -6,9 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from conftest import PreparedText
+from sweeps import ended, started
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import encoders, examples, features, finetune, finetuning, heads, record, spec, trial
@@ -429,8 +431,32 @@ def test_results_are_of_one_task_protocol_and_encoder(
     assert asdict(protocol(16)) != asdict(protocol(16, 1e-3))
 
 
+@pytest.mark.slow
+def test_a_task_that_is_asked_for_later_trains_nothing_again(
+    tmp_path: Path, yamls: dict[str, str]
+) -> None:
+    """The command itself: the same trials, first trained, then fine-tuned and ranked by it."""
+    # What another sweep of the same base has finished is not run again.
+    few = {"base__budget__amount": "2e9", "base__curve": 1, "compare": "{}"}
+    after = {"finetune": f"{{tasks: [{yamls['pairs']}], seeds: 1}}", "metric": "finetune/pairs"}
+    for changes in (few, few | after):
+        with started(tmp_path, **changes) as process:
+            ended(process, tmp_path, 0)
+        (curve,) = (tmp_path / "storage" / "trials").glob("*/curve.jsonl")
+        last = json.loads(curve.read_text().splitlines()[-1])
+        (saved,) = curve.parent.glob("checkpoints/*/state.json")
+        seen = saved.stat().st_mtime_ns, {n: v for n, v in last.items() if "finetune" not in n}
+        if changes is few:
+            before = seen
+    assert seen == before
+    assert last["finetune/pairs"] >= 0
+    table = pd.read_csv(tmp_path / "reports" / "smoke" / "trials.csv")
+    assert table["score"].tolist() == [last["finetune/pairs"]]
+    assert table["spent/flops"].tolist() == [last["spent/flops"]]
+
+
 BAD = {
-    "unknown run": (["9999", "pos"], "9999: the beginning of no record"),
+    "unknown run": (["9999", "pos"], "9999: neither a trial in "),
     "unknown task": (["0123", "glue"], "glue: no such task; cola, sst2"),
     "no seeds": (["0123", "pos", "--seeds", "0"], "--seeds 0: at least 1"),
     "no rate": (["0123", "pos", "--lr", "0"], "--lr 0: must be above 0"),
