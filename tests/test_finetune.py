@@ -6,26 +6,40 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from conftest import PreparedText
-from sweeps import ended, started
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab import encoders, examples, features, finetune, finetuning, heads, record, spec, trial
+from lab import (
+    corruption,
+    encoders,
+    examples,
+    features,
+    finetune,
+    finetuning,
+    frames,
+    heads,
+    record,
+    space,
+    spec,
+    trial,
+)
 from lab.budget import Budget
 from lab.data import segments
-from lab.driver import Driver
+from lab.driver import Driver, Site
 from lab.examples import Examples
 from lab.finetuned import Ledger
 from lab.finetuning import Pretrained, Tuner, protocol
 from lab.metrics import METRICS, among, finetuned, named
+from lab.mirror import Nowhere
 from lab.model import DisentangledEmbeddings, Encoder, initialise
 from lab.schedule import Schedule
 from lab.shapes import Encoder as Shape
 from lab.spec import Outcome, State
+from lab.store import Store
 from lab.task_table import load
+from lab.tracking import default_uri
 from lab.work import Work
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
@@ -386,8 +400,6 @@ def test_the_driver_sees_what_is_missing(
     """A trial that had finished stands until a task, or more seeds of one, are asked for."""
     from types import SimpleNamespace
 
-    from lab.mirror import Nowhere
-
     outcome = run(asked, yamls["pairs"])
     folder = tmp_path / "trials" / "0123456789ab"
 
@@ -431,28 +443,57 @@ def test_results_are_of_one_task_protocol_and_encoder(
     assert asdict(protocol(16)) != asdict(protocol(16, 1e-3))
 
 
-@pytest.mark.slow
+def in_this_process(driver: Driver, began: float) -> dict[str, float]:
+    """Carry a driver's work out one after another, as the runner does in many processes."""
+    while (work := driver.next()) is not None:
+        driver.began(work)
+        trial.run(work, report=lambda _, at=work: driver.scored(at))
+        driver.ended(work, None)
+    return {}
+
+
 def test_a_task_that_is_asked_for_later_trains_nothing_again(
-    tmp_path: Path, yamls: dict[str, str]
+    tmp_path: Path, yamls: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command itself: the same trials, first trained, then fine-tuned and ranked by it."""
-    # What another sweep of the same base has finished is not run again.
-    few = {"base__budget__amount": "2e9", "base__curve": 1, "compare": "{}"}
-    after = {"finetune": f"{{tasks: [{yamls['pairs']}], seeds: 1}}", "metric": "finetune/pairs"}
-    for changes in (few, few | after):
-        with started(tmp_path, **changes) as process:
-            ended(process, tmp_path, 0)
-        (curve,) = (tmp_path / "storage" / "trials").glob("*/curve.jsonl")
-        last = json.loads(curve.read_text().splitlines()[-1])
-        (saved,) = curve.parent.glob("checkpoints/*/state.json")
-        seen = saved.stat().st_mtime_ns, {n: v for n, v in last.items() if "finetune" not in n}
-        if changes is few:
-            before = seen
-    assert seen == before
-    assert last["finetune/pairs"] >= 0
-    table = pd.read_csv(tmp_path / "reports" / "smoke" / "trials.csv")
-    assert table["score"].tolist() == [last["finetune/pairs"]]
-    assert table["spent/flops"].tolist() == [last["spent/flops"]]
+    """Trials of one sweep are fine-tuned by the next, ranked by it, and charged for it apart."""
+    monkeypatch.setattr(Driver, "_carry_out", in_this_process)
+    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 4_096)
+    file = tmp_path / "it.yaml"
+    scores = []
+    for metric, seeds in (("probe/pos/accuracy", 0), ("finetune/pairs", 1), ("finetune/pairs", 2)):
+        tasks = yamls["pairs"] if seeds else ""
+        file.write_text(SWEPT.format(metric=metric, tasks=tasks, seeds=seeds or 1))
+        site = Site(storage=tmp_path, mirror=Nowhere(), ray="")
+        store = Store(default_uri(tmp_path), tmp_path / "artifacts")
+        Driver(space.load(file), site, store).run("test")
+        (folder,) = (tmp_path / "trials").iterdir()
+        last = record.curve(folder)[-1]
+        (saved,) = folder.glob("checkpoints/*/state.json")
+        trained = saved.stat().st_mtime_ns, {n: last[n] for n in last if "finetune" not in n}
+        if not seeds:
+            before = trained
+        assert trained == before
+        row = frames.load(default_uri(tmp_path), "it").trials.iloc[0]
+        assert row["score"] == last[metric]
+        assert row["spent/flops"] == last["spent/flops"]
+        scores.append({n: row[n] for n in last if n.startswith("finetune/")})
+    assert scores[0] == {}
+    assert scores[2]["finetune/flops"] == 2 * scores[1]["finetune/flops"]
+    assert scores[2]["finetune/pairs/low"] <= scores[1]["finetune/pairs"]
+
+
+SWEPT = """
+question: q
+metric: {metric}
+base:
+  encoder: {{size: tiny, hidden: 16, ffn: 32, heads: 2, embedding: 8}}
+  objective: {{kind: mlm}}
+  data: {{share: 0.01, vocab: 400, length: 16, held_out: 0.1}}
+  batch: 8
+  budget: {{kind: tokens, amount: 1024}}
+  curve: 1
+finetune: {{tasks: [{tasks}], seeds: {seeds}}}
+"""
 
 
 BAD = {
@@ -502,8 +543,6 @@ finetune: {{tasks: [{tasks}], seeds: 2}}
 
 
 def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, str]) -> None:
-    from lab import space
-
     file = tmp_path / "it.yaml"
     file.write_text(SPACE.format(task="pairs", tasks=f"sentiment, {yamls['pairs']}"))
     experiment = space.load(file)
@@ -525,7 +564,6 @@ def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, s
 def test_a_search_space_with_bad_tasks_is_refused(
     task: str, tasks: str, says: str, tmp_path: Path
 ) -> None:
-    from lab import space
     from lab.errors import UserError
 
     file = tmp_path / "it.yaml"
