@@ -20,6 +20,7 @@ from lab import (
     finetuning,
     frames,
     heads,
+    plan,
     record,
     space,
     spec,
@@ -548,6 +549,8 @@ def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, s
     experiment = space.load(file)
     assert experiment.metric == finetuned("pairs")
     assert experiment.finetune == spec.Finetuning(tasks=("sentiment", yamls["pairs"]), seeds=2)
+    said = plan.text(experiment, plan.estimate(experiment), 1)
+    assert f"2 runs each of fine-tuning on sentiment, {yamls['pairs']}" in said
     (tmp_path / "again.yaml").write_text(space.dump(experiment))
     assert replace(space.load(tmp_path / "again.yaml"), name="it") == experiment
 
