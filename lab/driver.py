@@ -23,6 +23,7 @@ from lab import (
 )
 from lab.finetuned import Ledger as Finetuned
 from lab.ledger import Ledger
+from lab.metrics import finetuned
 from lab.mirror import Mirror
 from lab.search import Search
 from lab.spec import Experiment, Job, Outcome, State
@@ -202,6 +203,9 @@ class Driver:
         self._mirror.push(self._storage / "searches")
         earlier = record.last(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
+        if (rows := record.curve(work.folder)) and self._supplies.tasks:  # theirs are taken anew
+            anew = [finetuned(task.name).name for task in self._supplies.tasks.values()]
+            record.put(work.folder, rows, without=anew)
         record.queue(work.folder, work.trial, work.lineage, work.text.name)
         if not self._site.fresh and not self._search.stops(job):
             twins.take_over(work.folder, work.trial, work.lineage)

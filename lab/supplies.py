@@ -54,7 +54,7 @@ class Supplies:
         Raises:
             UserError: it cannot be had.
         """
-        self._judged = experiment.finetune.tasks
+        self._judged = experiment.finetune.tasks  # first: a bad row is found at once
         for name in experiment.finetune.tasks:
             file = examples.prepare(task_table.load(name), self._cache)
             self._mirror.push(file)
