@@ -121,10 +121,8 @@ class Official:
         return self.example() if self._tokens >= self._target else None
 
     def example(self) -> list[int]:
-        if self._chance.random() < 0.1:
-            first_segment_target = 100_000  # as there: longer than any window
-        else:
-            first_segment_target = (self._target - 3) // 2
+        single = self._chance.random() < 0.1
+        first_segment_target = 100_000 if single else (self._target - 3) // 2
         first: list[int] = []
         second: list[int] = []
         for sentence in self._sentences:
