@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from lab import task_table
+from lab import mirror, record, runs, task_table
 from lab.errors import UserError
 from lab.live import duration
+from lab.tracking import default_uri
 
 if TYPE_CHECKING:
     from lab.examples import Examples
@@ -45,12 +46,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lab.finetune",
         description="Fine-tune an encoder that the lab has trained, and score it.",
     )
-    parser.add_argument("run", help="a trial's record, or the beginning of its name")
+    parser.add_argument(
+        "run", help="a trial's name or its beginning, a record, or a sweep (its best)"
+    )
     parser.add_argument("task", help=f"{', '.join(task_table.TABLE)}, or a YAML file")
     parser.add_argument("--seeds", type=int, default=10, help="runs (default: 10, the paper's)")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: the paper's)")
     parser.add_argument("--folder", type=File, help="local rows of GLUE's tasks: <task>/train.tsv")
-    parser.add_argument("--storage", type=File, default=File("runs"), help="records and caches")
+    parser.add_argument("--storage", default="runs", metavar="FOLDER|URI", help="of the sweep")
+    parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     return parser
 
@@ -58,12 +62,14 @@ def _parser() -> argparse.ArgumentParser:
 def _main(given: argparse.Namespace) -> None:
     _check(given)
     task = task_table.load(given.task, given.folder)
-    folder = _folder(given.run, given.storage / "trials")
+    root, kept = mirror.opened(given.storage)
+    folder = runs.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
+    kept.pull(root / "cache" / str(record.said(folder).get("text")))
 
     from lab import encoders, examples, finetuning  # torch takes seconds to import
     from lab.finetuned import Ledger
 
-    pretrained = encoders.of_record(folder, given.storage / "cache")
+    pretrained = encoders.of_record(folder, root / "cache")
     made = examples.of(task)
     protocol = finetuning.protocol(pretrained.shape.hidden, given.lr)
     ledger = Ledger(folder, made, protocol, pretrained.steps)
@@ -80,10 +86,11 @@ def _main(given: argparse.Namespace) -> None:
         return ready
 
     for run in ledger.complete(given.seeds, tuner):
+        kept.push(ledger.file)
         score, took = run.scores[task.form.metric], duration(run.seconds)
         print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {took}", flush=True)
-    runs = ledger.runs()
-    _show(made, [runs[seed] for seed in range(given.seeds)])
+    done = ledger.runs()
+    _show(made, [done[seed] for seed in range(given.seeds)])
     print(f"kept in {ledger.file}")
 
 
@@ -123,20 +130,6 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
         f"{baseline[metric]:.4f} for always saying what is most frequent"
     )
     print(f"charged, beside pre-training: {total:.3g} FLOP, {duration(seconds)}")
-
-
-def _folder(name: str, trials: File) -> File:
-    """Return a record's folder by its path or the beginning of its name.
-
-    To be replaced by `runs.resolve`, which knows the names of sweeps too.
-    """
-    if (File(name) / "trial.json").is_file():
-        return File(name)
-    found = sorted(file.parent for file in trials.glob(f"{name}*/trial.json"))
-    if len(found) != 1:
-        there = ", ".join(folder.name for folder in found[:5]) or "no record"
-        raise UserError(f"{name}: the beginning of {there} in {trials}; it must be of exactly one")
-    return found[0]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ pyarrow; saved folders and the hub through `datasets`, which runs no code of the
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path as File
 from typing import Any, assert_never
@@ -151,14 +152,26 @@ def _parquet(file: File) -> Iterator[Row]:
     yield from _numbered(str(file), rows)
 
 
-def _saved(source: Saved) -> list[Row]:
-    from datasets import Dataset, load_from_disk
+def _datasets() -> Any:
+    """Return the library, which is to send nothing but the requests for the data."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is first imported
+    import datasets
+    import huggingface_hub.constants
 
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    return datasets
+
+
+def _saved(source: Saved) -> list[Row]:
+    datasets = _datasets()
     try:
-        found = load_from_disk(source.path)
+        found = datasets.load_from_disk(source.path)
     except Exception as error:  # datasets raises whatever its parts do
         raise UserError(f"{source.path}: no folder that datasets saved: {_first(error)}") from None
-    if isinstance(found, Dataset):
+    if isinstance(found, datasets.Dataset):
         return list(_numbered(source.path, found))
     if source.split not in found:
         raise UserError(f"{source.path}: no split {source.split!r}; it has {', '.join(found)}")
@@ -166,10 +179,8 @@ def _saved(source: Saved) -> list[Row]:
 
 
 def _hub(source: Hub) -> list[Row]:
-    from datasets import load_dataset
-
     try:
-        found = load_dataset(
+        found = _datasets().load_dataset(
             source.name,
             source.configuration or None,
             split=source.split,
