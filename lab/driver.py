@@ -14,16 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path as File
 
 from lab import (
-    corruption,
-    data,
-    examples,
     finetuning,
     live,
-    preparation,
     provenance,
     record,
     space,
-    task_table,
     twins,
 )
 from lab.finetuned import Ledger as Finetuned
@@ -31,9 +26,9 @@ from lab.ledger import Ledger
 from lab.metrics import finetuned
 from lab.mirror import Mirror
 from lab.search import Search
-from lab.spec import Data, Experiment, Job, Outcome, State, content_hash
-from lab.starting import Starts
+from lab.spec import Experiment, Job, Outcome, State
 from lab.store import Store
+from lab.supplies import Supplies
 from lab.tracking import StoreError
 from lab.work import Work
 
@@ -82,9 +77,7 @@ class Driver:
         self._board = live.Board(experiment.metric, self._search.jobs)
         self._view = live.view(self._board)
         self._ledger = Ledger(store, self._view.say)
-        self._tasks: dict[File, examples.Examples] = {}
-        self._texts: dict[Data, tuple[File, File]] = {}
-        self._starts = Starts(self._storage, self._mirror)
+        self._supplies = Supplies(self._storage, self._mirror)
         self._out: dict[File, list[Job]] = {}
         self._done: set[File] = set()
         self._first: Work | None = None
@@ -99,12 +92,7 @@ class Driver:
             command: what a person would type to do it again; kept with the results.
         """
         began = time.monotonic()
-        self._prepare_tasks()  # first: a bad row is found at once, and a text takes long
-        for each in space.texts(self._experiment):
-            self._prepared(each)
-        for cell in space.cells(self._experiment):
-            trial = space.trial(self._experiment.base, cell)
-            self._starts.of(trial, self._prepared(trial.data)[0])
+        self._supplies.prepare(self._experiment)
         self._begin(command)
         state: State = "interrupted"
         measures: dict[str, float] = {}
@@ -124,12 +112,6 @@ class Driver:
             # What cut a sweep off is what it ends with; the store hears of it the next time.
             with suppress(StoreError) if state == "interrupted" else nullcontext():
                 self._store.close(state, measures)
-
-    def _prepare_tasks(self) -> None:
-        for name in self._experiment.finetune.tasks:
-            file = examples.prepare(task_table.load(name), self._storage / "cache")
-            self._mirror.push(file)
-            self._tasks[file] = examples.open_examples(file)
 
     def _carry_out(self, began: float) -> dict[str, float]:
         """Run what there is, and return the sweep's own measures."""
@@ -176,21 +158,19 @@ class Driver:
         return None
 
     def _work(self, job: Job) -> Work:
-        text, held_out = self._prepared(job.trial.data)
-        start = self._starts.of(job.trial, text)
-        made = [text, held_out] if start is None else [text, held_out, start]
-        texts = content_hash([each.name for each in made])
+        supply = self._supplies.of(job.trial)
+        identity = supply.identity
         return Work(
             trial=job.trial,
-            folder=self._storage / "trials" / job.trial.fingerprint(texts),
-            text=text,
-            held_out=held_out,
-            start=start,
+            folder=self._storage / "trials" / job.trial.fingerprint(identity),
+            text=supply.text,
+            held_out=supply.held_out,
+            start=supply.start,
             metric=self._experiment.metric,
             resources=self._experiment.resources,
-            lineage=job.trial.lineage(texts),
+            lineage=job.trial.lineage(identity),
             mirror=self._mirror,
-            tasks=tuple(self._tasks),
+            tasks=tuple(self._supplies.tasks),
             task_seeds=self._experiment.finetune.seeds,
         )
 
@@ -208,7 +188,7 @@ class Driver:
         """Return whether a finished trial has yet to be fine-tuned on something."""
         last = outcome.rows[-1]
         given = finetuning.protocol(job.trial.encoder.hidden)
-        for task in self._tasks.values():
+        for task in self._supplies.tasks.values():
             ledger = Finetuned(folder, task, given, int(last["spent/steps"]))
             self._mirror.pull(folder, ledger.name)
             summary = ledger.summary(self._experiment.finetune.seeds)
@@ -223,8 +203,8 @@ class Driver:
         self._mirror.push(self._storage / "searches")
         earlier = record.last(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
-        if (rows := record.curve(work.folder)) and self._tasks:  # theirs are taken anew
-            anew = [finetuned(task.name).name for task in self._tasks.values()]
+        if (rows := record.curve(work.folder)) and self._supplies.tasks:  # theirs are taken anew
+            anew = [finetuned(task.name).name for task in self._supplies.tasks.values()]
             record.put(work.folder, rows, without=anew)
         record.queue(work.folder, work.trial, work.lineage, work.text.name)
         if not self._site.fresh and not self._search.stops(job):
@@ -319,8 +299,7 @@ class Driver:
         self._out.clear()
 
     def _begin(self, command: str) -> None:
-        names = [f"{text.name} {held_out.name}" for text, held_out in self._texts.values()]
-        facts = provenance.facts() | {"command": command, "data": ", ".join(names)}
+        facts = provenance.facts() | {"command": command, **self._supplies.said()}
         self._store.begin(
             self._experiment,
             facts | {"budget": json.dumps(self._experiment.base["budget"])},
@@ -330,27 +309,6 @@ class Driver:
                 "diff.patch": provenance.diff(),
             },
         )
-
-    def _prepared(self, settings: Data) -> tuple[File, File]:
-        """Return the text and the frozen corruptions, made once for each content."""
-        if settings not in self._texts:
-            cache = self._storage / "cache"
-            print(f"text: {settings.vocab} tokens, windows of {settings.length}", flush=True)
-            text = preparation.prepare(settings, cache, lambda line: print(line, flush=True))
-            corpus = data.open_corpus(text)
-            said = 0.0
-
-            def progress(share: float) -> None:
-                nonlocal said
-                if share >= said + 0.25 or share >= 1:
-                    said = share
-                    print(f"frozen masked language model: {share:.0%}", flush=True)
-
-            held_out = corruption.prepare(corpus, settings, cache, progress)
-            self._texts[settings] = text, held_out
-            for made in (text, held_out):
-                self._mirror.push(made)
-        return self._texts[settings]
 
     def _fetch(self, folder: File) -> None:
         """See a record as it stands, its checkpoints left where they are."""

@@ -21,7 +21,7 @@ from lab import examples, hub, reading, scratch, spool, tasks, tokenizing
 from lab.contamination import Questions
 from lab.errors import UserError
 from lab.spec import Data, Hub, Mixture, Part, content_hash
-from lab.vocabulary import Vocabulary
+from lab.vocabulary import Vocabulary, open_vocabulary
 from lab.windowing import Document, Split, Windowing, window_type
 
 _FORM = 1  # of what is written; another one is another text
@@ -65,6 +65,51 @@ def facts(folder: File) -> dict[str, Any]:
     """Return what was counted when a text was prepared."""
     found: dict[str, Any] = json.loads((folder / "text.json").read_text())
     return found
+
+
+def sentence(folder: File) -> str:
+    """Return what a report says of a prepared text."""
+    said = facts(folder)
+    train = said["train"]
+    told = ", ".join(
+        f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} of {overlap['task']}"
+        for overlap in said["overlaps"]
+    )
+    return (
+        f"{folder.name}: {train['windows']:,} windows of {said['length']}, "
+        f"{train['tokens_in_windows']:,} tokens, {train['unknown_rate']:.2%} unknown, "
+        f"{train['padded_share']:.2%} of positions padded; {said['duplicates']:,} duplicates "
+        f"dropped; questions that share 13 tokens in a row with it: {told}."
+    )
+
+
+def compare(folder: File, data: Data, names: tuple[str, ...], say: Say = lambda _: None) -> None:
+    """Add to the facts how much of more tasks' questions a prepared text holds.
+
+    The sources are read again for it: windows do not hold all that stands in a row.
+
+    Args:
+        folder: of the prepared text.
+        data: its settings.
+        names: tasks; those that were counted before are left out.
+        say: called with lines of progress.
+    """
+    said = facts(folder)
+    new = tuple(name for name in names if name not in {o["task"] for o in said["overlaps"]})
+    if not new:
+        return
+    say(f"looking for the questions of {', '.join(new)} in the text")
+    data, vocabulary = _pinned(data), open_vocabulary(folder)
+    with scratch.folder(folder.parent, "partial-") as partial:
+        spooled = spool.Spool(partial / "documents.bin")
+        _read(data, spooled, say)
+        train_D, _ = _split(data, spooled)
+        reported = _questions(new, vocabulary)
+        how = Windowing(data=data, vocabulary=vocabulary, parts=len(parts(data)), reported=reported)
+        how.write(partial / "again.bin", _documents(spooled, train_D))
+        said["overlaps"] += [asdict(overlap) for overlap in reported.overlaps()]
+        (partial / "text.json").write_text(json.dumps(said, indent=2) + "\n")
+        (partial / "text.json").replace(folder / "text.json")
 
 
 def parts(data: Data) -> tuple[Part, ...]:

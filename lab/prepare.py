@@ -67,6 +67,7 @@ def _main(given: argparse.Namespace) -> int:
             print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
 
         folder = preparation.prepare(data, root.resolve() / "cache", say)
+        preparation.compare(folder, data, experiment.finetune.tasks, say)
         kept.push(folder)
         print("\n".join(lines(data, preparation.facts(folder))))
         print(f"in:                    {folder}")

@@ -10,15 +10,17 @@ import warnings
 from importlib import metadata
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab import export, runs
+if TYPE_CHECKING:
+    from lab.trained import Trained
+
+from lab import runs
 from lab.frames import Frames
 from lab.mirror import Mirror
 from lab.tracking import connect, in_one_line
-from lab.trained import Trained, open_record
 
 _TAG = "electra_lab.model"  # not among the sweep's own tags, which the report shows
 _EXPORTED = "export"
@@ -49,14 +51,21 @@ def log(uri: str, frames: Frames, storage: File, mirror: Mirror) -> str | None:
         trial, _, model = parent.data.tags.get(_TAG, "").partition(" ")
         if trial == best:
             return str(model)
-        trained = open_record(runs.resolve(best, storage, mirror=mirror), storage / "cache")
         with TemporaryDirectory(prefix="lab-model-") as folder:
-            export.write(trained, File(folder) / _EXPORTED)
-            save(trained, File(folder))
+            _write(runs.resolve(best, storage, mirror=mirror), storage / "cache", File(folder))
             return _store(client, parent, best, File(folder))
 
 
-def save(trained: Trained, folder: File) -> None:
+def _write(record: File, cache: File, folder: File) -> None:
+    from lab import export  # here, because transformers takes seconds
+    from lab.trained import open_record
+
+    trained = open_record(record, cache)
+    export.write(trained, folder / _EXPORTED)
+    save(trained, folder)
+
+
+def save(trained: "Trained", folder: File) -> None:
     """Write `folder`/model as MLflow's, from what stands in `folder`/export.
 
     Signature and requirements are given, so MLflow neither guesses them in another process nor
@@ -79,10 +88,12 @@ def save(trained: Trained, folder: File) -> None:
         )
 
 
-def _pipeline(trained: Trained, folder: File) -> tuple[Any, Any]:
+def _pipeline(trained: "Trained", folder: File) -> tuple[Any, Any]:
     """Return what is served, and MLflow's type of what it answers."""
     from mlflow.types.schema import ColSpec, TensorSpec
     from transformers import AutoModel, AutoTokenizer, pipeline
+
+    from lab import export
 
     roles = {role.loads: name for _, name, role in export.networks(trained)}
     if name := roles.get("ElectraForMaskedLM"):  # the last: a generator where there is one

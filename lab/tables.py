@@ -127,6 +127,7 @@ def compute(result: Answer | None, runs: pd.DataFrame) -> Table:
             f"Means over the compared runs. All of them spent between {finished.min():.2%} and "
             f"{finished.max():.2%} of their budget."
         )
+    says += wording.started(runs)
     compared = () if result is None else result.cells
     rows = [_compute_row(cell.label, runs[runs["cell"] == cell.label]) for cell in compared]
     return Table(says=says, head=head, rows=rows)

@@ -127,6 +127,20 @@ def health(frames: Frames) -> str:
     )
 
 
+def started(runs: pd.DataFrame) -> str:
+    """Say what is not counted where runs start from other weights; nothing where none does."""
+    name = "init_from.kind"
+    others = runs.loc[runs[name] != "scratch", "cell"] if name in runs else pd.Series(dtype=str)
+    if others.empty:
+        return ""
+    labels = "; ".join(str(label) for label in others.unique())
+    return (
+        f" Only new compute is counted: runs of {labels} start from weights that were trained "
+        f"before (init_from), and what these had cost is in no number of this report; "
+        f"'untrained' is the score they start with."
+    )
+
+
 def spread(values: "pd.Series[float]") -> str:
     """Return mean ± sd (n); a score that was never taken is a dash."""
     known = values.dropna()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from members import COUNTS_V, LENGTH, POST, VOCAB
+from members import LENGTH, POST, VOCAB
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
 
@@ -48,7 +48,7 @@ def asked(objective: spec.Objective, encoder: spec.Encoder = POST, **changes: An
 
 def random(trial: spec.Trial, seed: int = 1) -> Objective:
     """Return the trial's objective; every weight, norms and biases too, has a value of its own."""
-    objective = build(trial, COUNTS_V).eval()
+    objective = build(trial, torch.arange(trial.data.vocab)).eval()
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in objective.parameters():

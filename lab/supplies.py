@@ -1,0 +1,99 @@
+"""What trials need before they start: text, questions, starting weights, tasks; each made once."""
+
+from dataclasses import dataclass
+from pathlib import Path as File
+
+from lab import corruption, data, examples, preparation, space, task_table
+from lab.mirror import Mirror
+from lab.spec import Data, Experiment, Trial, content_hash
+from lab.starting import Starts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supply:
+    """What one trial needs.
+
+    Attributes:
+        text: folder of the prepared text.
+        held_out: file of the frozen corruptions.
+        start: file of the weights to start from; None where chance draws them.
+    """
+
+    text: File
+    held_out: File
+    start: File | None
+
+    @property
+    def identity(self) -> str:
+        """What names it all by its content."""
+        made = [self.text, self.held_out] + ([] if self.start is None else [self.start])
+        return content_hash([each.name for each in made])
+
+
+class Supplies:
+    """Everything that the trials of a sweep read and did not make.
+
+    Args:
+        storage: of the records and caches.
+        mirror: what keeps it equal to a storage that is no folder.
+
+    Attributes:
+        tasks: to fine-tune on, by their files.
+    """
+
+    def __init__(self, storage: File, mirror: Mirror) -> None:
+        self._cache, self._mirror = storage / "cache", mirror
+        self._texts: dict[Data, tuple[File, File]] = {}
+        self._judged: tuple[str, ...] = ()
+        self._starts = Starts(storage, mirror)
+        self.tasks: dict[File, examples.Examples] = {}
+
+    def prepare(self, experiment: Experiment) -> None:
+        """Make what the cells of an experiment need, before any trial starts.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+        self._judged = experiment.finetune.tasks  # first: a bad row is found at once
+        for name in experiment.finetune.tasks:
+            file = examples.prepare(task_table.load(name), self._cache)
+            self._mirror.push(file)
+            self.tasks[file] = examples.open_examples(file)
+        for cell in space.cells(experiment):
+            self.of(space.trial(experiment.base, cell))
+
+    def of(self, trial: Trial) -> Supply:
+        """Return what a trial needs, made first where it is not there."""
+        text, held_out = self._prepared(trial.data)
+        return Supply(text=text, held_out=held_out, start=self._starts.of(trial, text))
+
+    def said(self) -> dict[str, str]:
+        """Return what a report tells of the texts, by tag."""
+        names = ", ".join(f"{text.name} {held_out.name}" for text, held_out in self._texts.values())
+        told = (preparation.sentence(text) for text, _ in self._texts.values())
+        return {"data": names, "text": " ".join(told)}
+
+    def _prepared(self, settings: Data) -> tuple[File, File]:
+        """Return the text and the frozen corruptions."""
+        if settings not in self._texts:
+            _say(f"text: {settings.vocab} tokens, windows of {settings.length}")
+            text = preparation.prepare(settings, self._cache, _say)
+            preparation.compare(text, settings, self._judged, _say)
+            said = 0.0
+
+            def progress(share: float) -> None:
+                nonlocal said
+                if share >= said + 0.25 or share >= 1:
+                    said = share
+                    _say(f"frozen masked language model: {share:.0%}")
+
+            corpus = data.open_corpus(text)
+            held_out = corruption.prepare(corpus, settings, self._cache, progress)
+            self._texts[settings] = text, held_out
+            for made in (text, held_out):
+                self._mirror.push(made)
+        return self._texts[settings]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

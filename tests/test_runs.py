@@ -1,0 +1,198 @@
+"""Which trial is meant, and the best one of a sweep as a model that MLflow loads."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PreparedText
+from exporting import random
+from test_store import experiment, outcome
+
+from lab import frames, optim, record, runs, served, spec
+from lab.budget import Budget, Spent
+from lab.checkpoint import Checkpoints, Place
+from lab.errors import UserError
+from lab.mirror import Nowhere
+from lab.store import Store
+from lab.tracking import connect, default_uri
+
+METRIC = "detect/bigram/auroc"
+ELECTRA = spec.Electra(kind="electra")
+BEST, OTHER, UNTOLD = "aaaa00000001", "aaaa00000002", "bbbb00000003"
+SCORES = {BEST: 0.8, OTHER: 0.6}
+
+
+def recorded(folder: Path, objective: spec.Objective, text: PreparedText) -> spec.Trial:
+    """Leave the record of a trial that has taken no step, with its weights."""
+    asked = spec.Trial(
+        encoder=spec.Encoder(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
+        objective=objective,
+        data=text.data,
+        budget=Budget(kind="tokens", amount=1e4),
+    )
+    record.queue(folder, asked, "", text.text.name)
+    made = random(asked)
+    place = Place(spent=Spent(), rows=1, score=None, counts={}, micro=1)
+    checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
+    checkpoints.save(place, made, optim.build(made, asked.optim), {})
+    return asked
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory, prepared_text: PreparedText) -> Path:
+    """Return a storage with three records."""
+    folder = tmp_path_factory.mktemp("storage")
+    (folder / "cache").mkdir()
+    (folder / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
+    for name in (BEST, OTHER, UNTOLD):
+        recorded(folder / "trials" / name, ELECTRA, prepared_text)
+    connect(default_uri(folder))
+    return folder
+
+
+def swept(storage: Path, name: str, scores: dict[str, float], **changes: object) -> frames.Frames:
+    """Record a sweep whose trials have ended with `scores`."""
+    uri = default_uri(storage)
+    store = Store(uri, storage / "artifacts")
+    width = "objective.generator.width"
+    store.begin(experiment(name, **changes), {}, {})
+    for number, (fingerprint, score) in enumerate(scores.items()):
+        trial, _ = record.asked(storage / "trials" / fingerprint)
+        job = spec.Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
+                       repeat=number + 1, trial=trial)  # fmt: skip
+        spent = dict.fromkeys(("steps", "tokens", "flops", "seconds"), 1.0)
+        row = {f"spent/{kind}": value for kind, value in spent.items()} | {METRIC: score}
+        store.sync(job, fingerprint, "finished", (row,), outcome(row))
+    store.close("finished", {})
+    return frames.load(uri, name)
+
+
+@pytest.mark.parametrize("run", [BEST, BEST[:-2] + "01", "bbbb"])
+def test_trial_is_found_by_its_name_or_its_beginning(storage: Path, run: str) -> None:
+    assert runs.resolve(run, storage) == storage / "trials" / (UNTOLD if run == "bbbb" else BEST)
+
+
+def test_record_is_found_by_its_folder(storage: Path, tmp_path: Path) -> None:
+    folder = storage / "trials" / OTHER
+    assert runs.resolve(str(folder), tmp_path) == folder
+
+
+def test_beginning_of_two_names_is_refused_with_both(storage: Path) -> None:
+    with pytest.raises(UserError, match=f"aaaa: begins the names of {BEST}, {OTHER}; write more"):
+        runs.resolve("aaaa", storage)
+
+
+@pytest.mark.parametrize("run", ["", ".", "..", "../trials", "trials/" + BEST, "ffff", "state"])
+def test_what_is_no_trial_is_refused_with_what_there_is(storage: Path, run: str) -> None:
+    with pytest.raises(UserError, match=f"there is {BEST}, {OTHER}, {UNTOLD}"):
+        runs.resolve(run, storage, default_uri(storage))
+
+
+def test_sweep_stands_for_its_best_repeat(storage: Path) -> None:
+    swept(storage, "upwards", SCORES)
+    assert runs.resolve("upwards", storage, default_uri(storage)).name == BEST
+    swept(storage, "turned", {BEST: SCORES[OTHER], OTHER: SCORES[BEST]})
+    assert runs.resolve("turned", storage, default_uri(storage)).name == OTHER
+
+
+def test_smaller_is_better_where_the_metric_says_so(storage: Path) -> None:
+    from lab.metrics import METRICS
+
+    loss = METRICS["detect/bigram/loss"]
+    table = swept(storage, "downwards", SCORES)
+    sweep = table.sweep | {"metric": loss.name}
+    assert runs.best(dataclasses.replace(table, sweep=sweep)) == OTHER
+
+
+def test_sweep_whose_record_is_elsewhere_is_refused(storage: Path, tmp_path: Path) -> None:
+    swept(storage, "elsewhere", SCORES)
+    with pytest.raises(UserError, match=f"its best trial is {BEST}, whose record is not in"):
+        runs.resolve("elsewhere", tmp_path, default_uri(storage))
+
+
+def test_sweep_without_an_end_is_refused(storage: Path) -> None:
+    swept(storage, "nothing", {})
+    with pytest.raises(UserError, match="nothing: no trial of that sweep has finished"):
+        runs.resolve("nothing", storage, default_uri(storage))
+
+
+@pytest.fixture
+def here(storage: Path) -> Iterator[None]:
+    """Point MLflow's own loaders at the store, as a person would."""
+    import mlflow
+
+    before, kept = mlflow.get_tracking_uri(), dict(os.environ)
+    mlflow.set_tracking_uri(default_uri(storage))
+    yield
+    mlflow.set_tracking_uri(before)
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_best_trial_is_a_model_that_mlflow_loads(storage: Path, here: None) -> None:
+    import mlflow.pyfunc
+    import mlflow.transformers
+    from transformers import pipeline
+
+    table, uri = swept(storage, "models", SCORES), default_uri(storage)
+    address = served.log(uri, table, storage, Nowhere())
+    assert address is not None
+    model = mlflow.pyfunc.load_model(address)
+    assert model.metadata.signature is not None
+    example = model.input_example
+    answer = model.predict(example)
+    client = connect(uri)
+    parent = client.get_run(table.trials["run_id"][0]).data.tags["mlflow.parentRunId"]
+    exported = Path(client.download_artifacts(parent, "export"))
+    assert sorted(folder.name for folder in exported.iterdir()) == ["discriminator", "generator"]
+    first = pipeline("fill-mask", model=str(exported / "generator"))(str(example))[0]
+    assert list(answer) == [first["token_str"]]
+    filled = mlflow.transformers.load_model(address)(str(example))
+    assert filled[0]["token"] == first["token"]
+    assert not list(Path(client.download_artifacts(parent, "")).rglob("*.pkl"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_same_best_trial_is_logged_once(storage: Path) -> None:
+    uri = default_uri(storage)
+    first = served.log(uri, swept(storage, "once", SCORES), storage, Nowhere())
+    assert served.log(uri, swept(storage, "once", SCORES), storage, Nowhere()) == first
+    other = swept(storage, "once", {**SCORES, UNTOLD: 0.9})
+    again = served.log(uri, other, storage, Nowhere())
+    assert again is not None
+    assert again != first
+    experiment_id = connect(uri).get_experiment_by_name("once").experiment_id
+    logged = connect(uri).search_logged_models([experiment_id])
+    assert [model.tags["trial"] for model in logged] == [UNTOLD, BEST]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_discriminator_alone_is_served_as_an_embedding(
+    tmp_path: Path, prepared_text: PreparedText
+) -> None:
+    import mlflow.pyfunc
+
+    from lab import export
+    from lab.trained import open_record
+
+    recorded(tmp_path / "cccc", spec.Random(kind="random"), prepared_text)
+    trained = open_record(tmp_path / "cccc", prepared_text.text.parent)
+    export.write(trained, tmp_path / "out" / "export")
+    served.save(trained, tmp_path / "out")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "out" / "model"))
+    assert model.predict(model.input_example).shape == (3, 16)  # [CLS] . [SEP]
+
+
+def test_sweep_that_cannot_be_served_says_so_in_a_line(
+    storage: Path, prepared_text: PreparedText, tmp_path: Path
+) -> None:
+    from lab.driver import Site
+    from lab.sweep import _served
+
+    site = Site(storage=tmp_path, mirror=Nowhere(), ray="")
+    line = _served(swept(storage, "cannot", SCORES), default_uri(storage), site)
+    assert line.startswith("not logged as a model: aaaa00000001: no trial in")
+    assert len(line.splitlines()) == 1
