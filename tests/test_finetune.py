@@ -1,6 +1,7 @@
 """Fine-tuning: the protocol against the official code's, the command, and inside of a trial."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -199,6 +200,17 @@ def test_what_can_be_told_apart_is_learned(
     made = replace(made, form=replace(made.form, epochs=12))
     scores = Tuner(pretrained, made, protocol(16, 2e-2)).run(0).scores
     assert scores[made.form.metric] > 0.9
+
+
+@pytest.mark.parametrize("kind", YAML)
+def test_a_run_that_is_lost_has_a_score_and_not_a_good_one(
+    pretrained: Pretrained, yamls: dict[str, str], kind: str
+) -> None:
+    """At a rate that ruins every weight; a score that is no number would be looked for for ever."""
+    made = made_of(yamls, kind)
+    scores = Tuner(pretrained, made, protocol(16, 1e30)).run(0).scores
+    assert all(math.isfinite(score) for score in scores.values())
+    assert scores[made.form.metric] < 0.9
 
 
 def test_pairs_without_order_are_learned_in_both(

@@ -246,7 +246,8 @@ def test_correlations_are_those_of_ranks_and_of_numbers() -> None:
     scores = grading.measuring(gold, said)
     assert scores["spearman"] == pytest.approx(1)
     assert scores["pearson"] == pytest.approx(np.corrcoef(gold, said)[0, 1])
-    assert grading.measuring(gold, [2.0] * 4) == {"spearman": 0.0, "pearson": 0.0}
+    for lost in ([2.0] * 4, [1.0, math.nan, 3.0, 4.0]):
+        assert grading.measuring(gold, lost) == {"spearman": 0.0, "pearson": 0.0}
 
 
 def test_majority_is_what_is_most_frequent_in_what_is_learned() -> None:
