@@ -24,7 +24,7 @@ from lab.spec import Data, Hub, Mixture, Part, content_hash
 from lab.vocabulary import Vocabulary, open_vocabulary
 from lab.windowing import Document, Split, Windowing, window_type
 
-_FORM = 1  # of what is written; another one is another text
+_FORM = 2  # of what is written; another one is another text
 _LEARNT = 2**27  # bytes of text that a tokenizer is trained on, at most
 _SHARE, _HELD_OUT, _SAMPLE = 1, 2, 3  # purposes of a document's place
 _SAID = 2**26  # bytes between two lines of progress
