@@ -7,11 +7,11 @@ pyarrow; saved folders and the hub through `datasets`, which runs no code of the
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path as File
 from typing import Any, assert_never
 
+from lab import quiet
 from lab.errors import UserError
 from lab.task_table import FORMATS, Carried, Hub, Saved, Table
 from lab.tasks import carried
@@ -152,21 +152,8 @@ def _parquet(file: File) -> Iterator[Row]:
     yield from _numbered(str(file), rows)
 
 
-def _datasets() -> Any:
-    """Return the library, which is to send nothing but the requests for the data."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is first imported
-    import datasets
-    import huggingface_hub.constants
-
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    return datasets
-
-
 def _saved(source: Saved) -> list[Row]:
-    datasets = _datasets()
+    datasets = quiet.datasets()
     try:
         found = datasets.load_from_disk(source.path)
     except Exception as error:  # datasets raises whatever its parts do
@@ -180,7 +167,7 @@ def _saved(source: Saved) -> list[Row]:
 
 def _hub(source: Hub) -> list[Row]:
     try:
-        found = _datasets().load_dataset(
+        found = quiet.datasets().load_dataset(
             source.name,
             source.configuration or None,
             split=source.split,
