@@ -108,7 +108,7 @@ def _data(trial: Trial, counted: str) -> str:
     data = trial.data
     lines = [
         *_sources(data.source),
-        f"{100 * data.share:.3g} % of the documents; {100 * data.held_out:.3g} % of these held out.",
+        f"{100 * data.share:.3g} % of the documents, {100 * data.held_out:.3g} % of it held out.",
         f"{data.vocab:,} tokens ({data.tokenizer.kind} tokenizer), windows of {data.length} "
         f"positions, layout {data.layout}.",
         counted,
