@@ -40,6 +40,7 @@ from lab.schedule import Schedule
 from lab.shapes import Encoder as Shape
 from lab.spec import Outcome, State
 from lab.store import Store
+from lab.supplies import Supplies
 from lab.task_table import load
 from lab.tracking import default_uri
 from lab.work import Work
@@ -407,21 +408,18 @@ def test_what_has_not_finished_is_not_tuned(
     assert not (tmp_path / "trials" / "0123456789ab" / "finetune").exists()
 
 
-def test_the_driver_sees_what_is_missing(
+def test_what_is_missing_is_seen(
     run: Run, asked: spec.Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
     """A trial that had finished stands until a task, or more seeds of one, are asked for."""
-    from types import SimpleNamespace
-
     outcome = run(asked, yamls["pairs"])
     folder = tmp_path / "trials" / "0123456789ab"
 
     def lacks(*kinds: str, seeds: int = 2) -> bool:
-        driver = object.__new__(Driver)
-        driver._tasks = {Path(kind): made_of(yamls, kind) for kind in kinds}
-        driver._mirror = Nowhere()
-        driver._experiment = SimpleNamespace(finetune=spec.Finetuning(seeds=seeds))  # type: ignore[assignment]
-        return driver._lacks(SimpleNamespace(trial=asked), folder, outcome)  # type: ignore[arg-type]
+        supplies = Supplies(tmp_path, Nowhere())
+        supplies.tasks = {Path(kind): made_of(yamls, kind) for kind in kinds}
+        supplies._seeds = seeds
+        return supplies.lacks(asked, folder, outcome)
 
     assert not lacks()
     assert not lacks("pairs")
