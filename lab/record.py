@@ -57,7 +57,7 @@ def asked(folder: File) -> tuple[Trial, str]:
     try:
         said = json.loads(file.read_text())
         trial = TypeAdapter(Trial).validate_json(json.dumps(said["trial"]), strict=True)
-        return trial, said["text"]
+        return trial, str(said["text"])
     except FileNotFoundError:
         raise UserError(f"{folder}: no record of a trial") from None
     except (ValueError, KeyError, TypeError):
@@ -67,10 +67,10 @@ def asked(folder: File) -> tuple[Trial, str]:
 def said(folder: File) -> dict[str, Any]:
     """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
     try:
-        found: dict[str, Any] = json.loads((folder / "trial.json").read_text())
+        found = json.loads((folder / "trial.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def note_origin(folder: File, name: str) -> None:
