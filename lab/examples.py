@@ -5,6 +5,7 @@ Prepared once for each content, by whoever starts a run, into a file that all fi
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -239,7 +240,13 @@ class _Cells:
         cell = self._cell(column)
         if not isinstance(cell, str):
             raise self.error(column, f"must be text, not {_shown(cell)}")
-        return cell
+        return self._whole(column, cell)
+
+    def _whole(self, column: str, text: str) -> str:
+        """Return text without halves of surrogate pairs, which JSON can write and nothing reads."""
+        if re.search("[\ud800-\udfff]", text):
+            raise self.error(column, f"half of a surrogate pair in {_shown(text)}")
+        return text
 
     def label(self, column: str) -> str:
         """Return a label."""
@@ -248,14 +255,14 @@ class _Cells:
     def _label(self, column: str, cell: object) -> str:
         if cell == "" or not isinstance(cell, str | int):
             raise self.error(column, f"must be text or a whole number, not {_shown(cell)}")
-        return str(cell)
+        return self._whole(column, str(cell))
 
     def number(self, column: str) -> float:
         """Return a number."""
         cell = self._cell(column)
         try:
             number = float(cell)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
             raise self.error(column, f"must be a number, not {_shown(cell)}")
@@ -265,7 +272,7 @@ class _Cells:
         """Return words or tags: a list, or what blanks part."""
         cell = self._cell(column)
         if isinstance(cell, str):
-            return cell.split()
+            return self._whole(column, cell).split()
         if not isinstance(cell, list):
             raise self.error(column, f"must be a list or text, not {_shown(cell)}")
         return [self._label(column, one) for one in cell]

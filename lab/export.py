@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"lab.export: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing half written is left", file=sys.stderr)
+        return 130
     except OSError as error:
         print(f"lab.export: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2

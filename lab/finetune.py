@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, 2 for bad input, 130 where interrupted."""
+    """Run the command; return 0, 2 for bad input, 130 where interrupted, 1 where a disk fails."""
     given = _parser().parse_args(arguments)
     try:
         _main(given)
@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; seeds that had ended are kept", file=sys.stderr)
         return 130
+    except OSError as error:
+        print(f"lab.finetune: failed: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

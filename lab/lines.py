@@ -76,7 +76,7 @@ def line_codec(encoding: str) -> codecs.CodecInfo:
     """
     try:
         codec = codecs.lookup(encoding)
-        if "\n".encode(encoding) == b"\n":
+        if b"\n".decode(encoding, errors="surrogateescape").encode(encoding) == b"\n":
             return codec
     except (LookupError, ValueError):
         raise UserError(f"data.source.encoding: no encoding is named {encoding!r}") from None

@@ -47,10 +47,10 @@ def begin(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None
 def said(folder: File) -> dict[str, Any]:
     """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
     try:
-        found: dict[str, Any] = json.loads((folder / "trial.json").read_text())
+        found = json.loads((folder / "trial.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def note_origin(folder: File, name: str) -> None:

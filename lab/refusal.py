@@ -48,6 +48,7 @@ _SAYS = {
     "too_short": "needs at least one value",
     "string_too_short": "must not be empty",
 }
+_COUNTED = {"too_short": "values", "string_too_short": "characters"}
 _MUST = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -70,6 +71,8 @@ def _plain(error: ErrorDetails, steps: list[str], schema: dict[str, Any]) -> str
     """Return what is wrong, what is allowed and what was given, in a person's words."""
     kind, context = error["type"], error.get("ctx", {})
     words = (_SAYS | _MUST).get(kind)
+    if context.get("min_length", 1) > 1:
+        return f"needs at least {context['min_length']} {_COUNTED[kind]}"
     if words is None:
         return error["msg"].removeprefix("Value error, ")
     holder = steps[:-1] if kind == "unexpected_keyword_argument" else steps

@@ -9,6 +9,7 @@ from pydantic import Field
 from lab.noun import Noun
 
 Name = Annotated[str, MinLen(1)]
+LEAST_VOCAB = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,6 @@ class Data(Noun):
     bad_text: Literal["refuse", "skip"] = "refuse"
     decontaminate: tuple[Name, ...] = ()
     tokenizer: Annotated[Tokenization, Field(discriminator="kind")] = field(default_factory=Trained)
-    vocab: Annotated[int, Interval(ge=300, le=2_000_000)] = 2_048
+    vocab: Annotated[int, Interval(ge=LEAST_VOCAB, le=2_000_000)] = 2_048
     length: Annotated[int, Interval(ge=8, le=4_096)] = 16
     layout: Literal["full", "segments"] = "full"

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib import resources
-from pathlib import Path as File
 from typing import Any, assert_never
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.normalizers import Normalizer
 
 from lab.errors import UserError
-from lab.spec import Pretrained, Tokenization, Trained, WordPieces
+from lab.lines import local
+from lab.texts import LEAST_VOCAB, Pretrained, Tokenization, Trained, WordPieces
 from lab.vocabulary import CLS, ROLES, SEP, SPECIAL, UNK, Vocabulary
 
 BERT = "bert-uncased"  # the vocabulary that the lab carries
@@ -45,12 +45,16 @@ def build(settings: Tokenization, vocab: int, texts: Texts) -> Vocabulary:
         case _:
             assert_never(settings)
     if vocabulary.size != vocab:
-        trained = isinstance(settings, Trained)
-        raise UserError(
-            f"data.vocab: {vocab} asked for, and {'the text yields' if trained else 'there are'} "
-            f"{vocabulary.size}; write {vocabulary.size}{' or less' if trained else ''}"
-        )
+        raise UserError(f"data.vocab: {vocab} asked for, and {_advice(settings, vocabulary.size)}")
     return vocabulary
+
+
+def _advice(settings: Tokenization, size: int) -> str:
+    if not isinstance(settings, Trained):
+        return f"there are {size}; write {size}"
+    if size < LEAST_VOCAB:
+        return f"the text yields {size}; it takes {LEAST_VOCAB}, so read more text"
+    return f"the text yields {size}; write {size} or less"
 
 
 def identity(settings: Tokenization) -> object:
@@ -192,10 +196,12 @@ def _pieces(file: str) -> list[str]:
         source = resources.files("lab").joinpath("text", "bert_uncased_vocab.txt")
         return source.read_text(encoding="utf-8").splitlines()
     try:
-        text = File(file).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or "not UTF-8"
-        raise UserError(f"data.tokenizer.file: {file}: {said}") from None
+        text = local(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"data.tokenizer.file: {file}: not UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: no path has a zero byte
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"data.tokenizer.file: {file!r}: {said}") from None
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
@@ -208,8 +214,8 @@ def _pretrained(settings: Pretrained) -> Vocabulary:
         loaded = AutoTokenizer.from_pretrained(
             settings.name, revision=settings.revision, use_fast=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        said = str(error).strip().splitlines()[0][:200]
+    except Exception as error:  # of many libraries, with no common base
+        said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise UserError(f"data.tokenizer.name: {settings.name}: {said}") from None
     if not loaded.is_fast:
         raise UserError(f"data.tokenizer.name: {settings.name}: no fast tokenizer (tokenizer.json)")

@@ -5,7 +5,7 @@ from pathlib import Path as File
 
 import torch
 
-from lab import record, space
+from lab import record
 from lab.checkpoint import Checkpoints, Place
 from lab.errors import UserError
 from lab.ladder import generator_of
@@ -62,14 +62,13 @@ def open_record(folder: File, cache: File) -> Trained:
     Raises:
         UserError: it has no checkpoint that can be read, or its text is gone.
     """
-    asked = record.said(folder)
-    text = cache / str(asked.get("text"))
-    if not asked.get("text") or not text.is_dir():
+    trial, name = record.asked(folder)
+    text = cache / name
+    if not name or not text.is_dir():
         raise UserError(
             f"{folder}: its text is not in {cache}; run its sweep again with the same --storage, "
             f"which prepares the text and trains nothing twice"
         )
-    trial = space.trial(asked["trial"], {})
     # The counts are where heads start, and a checkpoint has them further on.
     objective = build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).eval()
     place = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)

@@ -112,9 +112,21 @@ class Vocabulary:
 
 
 def open_vocabulary(folder: File) -> Vocabulary:
-    """Read what `Vocabulary.save` wrote."""
-    special = json.loads((folder / "special.json").read_text())
-    return Vocabulary(Tokenizer.from_file(str(folder / "tokenizer.json")), special)
+    """Read what `Vocabulary.save` wrote.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        special = json.loads((folder / "special.json").read_text())
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises it bare
+        said = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder}: its vocabulary is damaged ({said}); delete the folder, and its sweep, run "
+            f"again, makes it anew"
+        ) from None
+    return Vocabulary(tokenizer, special)
 
 
 def _number(tokenizer: Tokenizer, role: str, spelling: str | None) -> int:

@@ -377,7 +377,7 @@ class TestAlwaysRefused:
         assert ".txt .jsonl .json .csv .tsv .parquet, each also packed as .gz .bz2 .xz .zst" in said
 
     @pytest.mark.parametrize(
-        "encoding", ["utf-16", "utf-32-le", "cp037", "rot13", "base64", "x", ""]
+        "encoding", ["utf-16", "utf-32-le", "cp037", "rot13", "base64", "idna", "x", ""]
     )
     def test_encoding_without_lines(self, tmp_path: Path, encoding: str, bad_text: str) -> None:
         (tmp_path / "it.txt").write_text("text")
