@@ -15,6 +15,9 @@ from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any, get_args
 
+from pydantic import TypeAdapter
+
+from lab.errors import UserError
 from lab.spec import Outcome, Row, State, Trial
 
 SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all but checkpoints
@@ -42,6 +45,23 @@ def begin(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None
     if not (folder / "trial.json").exists():
         queue(folder, trial, lineage, text)
     write(folder / "state", "running")
+
+
+def asked(folder: File) -> tuple[Trial, str]:
+    """Return what a record is of, and the name of its prepared text's folder.
+
+    Raises:
+        UserError: there is no record, or it is of another version.
+    """
+    file = folder / "trial.json"
+    try:
+        found = json.loads(file.read_text())
+        trial = TypeAdapter(Trial).validate_json(json.dumps(found["trial"]), strict=True)
+        return trial, str(found["text"])
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no record of a trial") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: not as this version of the lab writes it") from None
 
 
 def said(folder: File) -> dict[str, Any]:
