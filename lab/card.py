@@ -54,7 +54,9 @@ PREDICTOR = Role(
 )
 
 
-def text(role: Role, trial: Trial, folder: File, rows: tuple[Row, ...], name: str) -> str:
+def text(
+    role: Role, trial: Trial, folder: File, rows: tuple[Row, ...], name: str, counted: str
+) -> str:
     """Return the card of one network.
 
     Args:
@@ -63,13 +65,14 @@ def text(role: Role, trial: Trial, folder: File, rows: tuple[Row, ...], name: st
         folder: of the record.
         rows: the curve up to the weights.
         name: of the network's own folder.
+        counted: a sentence on the prepared text.
     """
     last = rows[-1] if rows else {}
     tags = "".join(f"- {tag}\n" for tag in ("electra", "replaced-token-detection"))
     pipeline = "pipeline_tag: fill-mask\n" if role.loads == "ElectraForMaskedLM" else ""
     parts = {
         "How to load it": _loading(role, name),
-        "Data": _data(trial),
+        "Data": _data(trial, counted),
         "Settings": _settings(trial),
         "Compute": _compute(folder, trial, last),
         "Scores": _scores(rows),
@@ -101,13 +104,14 @@ def _loading(role: Role, name: str) -> str:
     )
 
 
-def _data(trial: Trial) -> str:
+def _data(trial: Trial, counted: str) -> str:
     data = trial.data
     lines = [
         *_sources(data.source),
-        f"{data.share:.3g} of the documents; {data.held_out:.3g} of these were held out.",
+        f"{100 * data.share:.3g} % of the documents, {100 * data.held_out:.3g} % of it held out.",
         f"{data.vocab:,} tokens ({data.tokenizer.kind} tokenizer), windows of {data.length} "
         f"positions, layout {data.layout}.",
+        counted,
     ]
     return _list(lines)
 

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path as File
 
 from lab import (
-    finetuning,
     live,
     provenance,
     record,
     space,
     twins,
 )
-from lab.finetuned import Ledger as Finetuned
 from lab.ledger import Ledger
+from lab.metrics import finetuned
 from lab.mirror import Mirror
 from lab.search import Search
 from lab.spec import Experiment, Job, Outcome, State
@@ -180,20 +179,8 @@ class Driver:
         # What another search stopped lagged behind other settings than this one's.
         stopped = outcome.state == "stopped" and self._search.stopped(job)
         if outcome.state == "finished":
-            return not self._lacks(job, folder, outcome)
+            return not self._supplies.lacks(job.trial, folder, outcome)
         return stopped or outcome.state in _SETTLED
-
-    def _lacks(self, job: Job, folder: File, outcome: Outcome) -> bool:
-        """Return whether a finished trial has yet to be fine-tuned on something."""
-        last = outcome.rows[-1]
-        given = finetuning.protocol(job.trial.encoder.hidden)
-        for task in self._supplies.tasks.values():
-            ledger = Finetuned(folder, task, given, int(last["spent/steps"]))
-            self._mirror.pull(folder, ledger.name)
-            summary = ledger.summary(self._experiment.finetune.seeds)
-            if summary is None or not summary.items() <= last.items():
-                return True
-        return False
 
     def _hand_out(self, job: Job, work: Work) -> None:
         if self._site.fresh:
@@ -202,6 +189,9 @@ class Driver:
         self._mirror.push(self._storage / "searches")
         earlier = record.last(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
+        if (rows := record.curve(work.folder)) and self._supplies.tasks:  # theirs are taken anew
+            anew = [finetuned(task.name).name for task in self._supplies.tasks.values()]
+            record.put(work.folder, rows, without=anew)
         record.queue(work.folder, work.trial, work.lineage, work.text.name)
         if not self._site.fresh and not self._search.stops(job):
             twins.take_over(work.folder, work.trial, work.lineage)

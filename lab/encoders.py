@@ -5,7 +5,7 @@ from pathlib import Path as File
 
 import torch
 
-from lab import record
+from lab import record, space
 from lab.checkpoint import Checkpoints
 from lab.errors import UserError
 from lab.finetuning import DROPOUT, Pretrained
@@ -24,9 +24,11 @@ def of_record(folder: File, cache: File) -> Pretrained:
     Raises:
         UserError: something of it is missing.
     """
-    trial, text = record.asked(folder)
+    asked = record.said(folder)
+    text = str(asked.get("text"))
     if not (cache / text / "tokenizer.json").is_file():
         raise UserError(f"{folder}: its text, {cache / text}, is gone, and with it its vocabulary")
+    trial = space.trial(asked["trial"], {})
     objective = _built(trial)
     place = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
     if place is None:

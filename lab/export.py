@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lab import card, interop, mirror, record, runs, spec
+from lab import card, interop, mirror, preparation, record, runs, spec
 from lab.errors import UserError
 from lab.model import DetectionHead, Encoder, VocabularyHead
 from lab.tracking import default_uri
@@ -122,7 +122,15 @@ def _write_network(
     interop.save(network, folder)
     rows = record.curve(trained.folder)[: trained.place.rows]
     (folder / "README.md").write_text(
-        card.text(role, trained.trial, trained.folder, rows, folder.name), encoding="utf-8"
+        card.text(
+            role,
+            trained.trial,
+            trained.folder,
+            rows,
+            folder.name,
+            preparation.sentence(trained.text),
+        ),
+        encoding="utf-8",
     )
     _verify(network, folder)
     return folder.name

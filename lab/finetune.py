@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from lab import runs, task_table
+from lab import mirror, record, runs, task_table
 from lab.errors import UserError
 from lab.live import duration
 from lab.tracking import default_uri
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=10, help="runs (default: 10, the paper's)")
     parser.add_argument("--lr", type=float, help="peak learning rate (default: the paper's)")
     parser.add_argument("--folder", type=File, help="local rows of GLUE's tasks: <task>/train.tsv")
-    parser.add_argument("--storage", type=File, default=File("runs"), help="records and caches")
+    parser.add_argument("--storage", default="runs", metavar="FOLDER|URI", help="of the sweep")
     parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     return parser
@@ -65,14 +65,14 @@ def _parser() -> argparse.ArgumentParser:
 def _main(given: argparse.Namespace) -> None:
     _check(given)
     task = task_table.load(given.task, given.folder)
-    folder = runs.resolve(
-        given.run, given.storage, given.tracking_uri or default_uri(given.storage)
-    )
+    root, kept = mirror.opened(given.storage)
+    folder = runs.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
+    kept.pull(root / "cache" / str(record.said(folder).get("text")))
 
     from lab import encoders, examples, finetuning  # torch takes seconds to import
     from lab.finetuned import Ledger
 
-    pretrained = encoders.of_record(folder, given.storage / "cache")
+    pretrained = encoders.of_record(folder, root / "cache")
     made = examples.of(task)
     protocol = finetuning.protocol(pretrained.shape.hidden, given.lr)
     ledger = Ledger(folder, made, protocol, pretrained.steps)
@@ -89,6 +89,7 @@ def _main(given: argparse.Namespace) -> None:
         return ready
 
     for run in ledger.complete(given.seeds, tuner):
+        kept.push(ledger.file)
         score, took = run.scores[task.form.metric], duration(run.seconds)
         print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {took}", flush=True)
     done = ledger.runs()

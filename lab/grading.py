@@ -97,10 +97,10 @@ def _matthews(gold: Sequence[int], said: Sequence[int]) -> float:
 
 
 def measuring(gold: Sequence[float], said: Sequence[float]) -> Scores:
-    """Return both correlations; 0 where either side is always the same."""
+    """Return both correlations; 0 where a side is always the same, or a run was lost to NaN."""
     from scipy import stats
 
-    if np.ptp(gold) == 0 or np.ptp(said) == 0:
+    if np.ptp(gold) == 0 or np.ptp(said) == 0 or not np.isfinite(said).all():
         return {"spearman": 0.0, "pearson": 0.0}
     return {
         "spearman": float(stats.spearmanr(gold, said).statistic),

@@ -160,7 +160,11 @@ class Tagger(Head):
 
 
 class Finder(Head):
-    """The first and the last token of an answer."""
+    """The first and the last token of an answer, each by itself, as BERT has it.
+
+    The official code has the last token depend on the first, and a classifier for no answer; both
+    would be weights that no other task has.
+    """
 
     def loss(self, hidden_BTh: Tensor, inputs: Inputs) -> Tensor:
         """Return the mean cross-entropy of both ends over all positions that are text."""

@@ -4,11 +4,11 @@ Nothing is sent but the requests for the data, and no code that lies beside them
 holds what `datasets` streams from the hub at once: of Parquet a row group.
 """
 
-import os
 import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lab import quiet
 from lab.columns import arrow, require
 from lab.errors import UserError
 from lab.lines import Text, local
@@ -45,7 +45,7 @@ def _saved_tables(source: Saved) -> "Iterator[pa.Table]":
 
 
 def _saved(source: Saved) -> Any:
-    datasets = _datasets()
+    datasets = quiet.datasets()
     try:
         saved = datasets.load_from_disk(local(source.path), keep_in_memory=False)
     except Exception as error:
@@ -83,7 +83,7 @@ def commit(source: Hub) -> str:
     Raises:
         UserError: there is none of this name or revision, or the hub does not answer.
     """
-    _datasets()
+    quiet.datasets()
     from huggingface_hub import HfApi
 
     if local(source.name).exists():  # which `datasets` would read instead
@@ -99,7 +99,7 @@ def commit(source: Hub) -> str:
 
 def streamed(source: Hub, revision: str | None, cache: str) -> Iterator[Text]:
     """Yield the text of each row of what `datasets` finds under a name."""
-    rows = _datasets().load_dataset(
+    rows = quiet.datasets().load_dataset(
         source.name,
         source.configuration or None,
         split=source.split,
@@ -121,15 +121,3 @@ def _named(source: Hub) -> str:
 def _said(error: Exception) -> str:
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= 300 else f"{words[:300]}…"
-
-
-def _datasets() -> Any:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is first imported
-    import datasets
-    import huggingface_hub.constants
-
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    return datasets

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from lab import examples, hub, reading, scratch, spool, tasks, tokenizing
 from lab.contamination import Questions
 from lab.errors import UserError
-from lab.spec import Data, Hub, Mixture, Part, content_hash
+from lab.spec import Data, Hub, Mixture, Part, Trained, content_hash
 from lab.vocabulary import Vocabulary, open_vocabulary
 from lab.windowing import Document, Split, Windowing, window_type
 
-_FORM = 1  # of what is written; another one is another text
+_FORM = 2  # of what is written; another one is another text
 _LEARNT = 2**27  # bytes of text that a tokenizer is trained on, at most
 _SHARE, _HELD_OUT, _SAMPLE = 1, 2, 3  # purposes of a document's place
 _SAID = 2**26  # bytes between two lines of progress
@@ -154,11 +154,15 @@ def _manner(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(data: Data, identity: str, partial: File, say: Say) -> None:
+    trained = isinstance(data.tokenizer, Trained)
+    if not trained:  # what is given is looked at before anything is read
+        tokenizing.build(data.tokenizer, data.vocab, tuple)
     spooled = spool.Spool(partial / "documents.bin")
     counted = _read(data, spooled, say)
     train_D, held_D = _split(data, spooled)
     learnt_D = _learnt_D(data, spooled, train_D)
-    say(f"{len(train_D):,} documents, {int(learnt_D.sum()):,} of them for the tokenizer")
+    if trained:
+        say(f"tokenizer: learning from {int(learnt_D.sum()):,} of {len(train_D):,} documents")
     vocabulary = tokenizing.build(data.tokenizer, data.vocab, lambda: spooled.read(learnt_D))
     folder = partial / "text"
     reported = _questions((*tasks.EMBEDDED, *data.decontaminate), vocabulary)

@@ -15,9 +15,6 @@ from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any, get_args
 
-from pydantic import TypeAdapter
-
-from lab.errors import UserError
 from lab.spec import Outcome, Row, State, Trial
 
 SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all but checkpoints
@@ -47,23 +44,6 @@ def begin(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None
     write(folder / "state", "running")
 
 
-def asked(folder: File) -> tuple[Trial, str]:
-    """Return what a record is of, and the name of its prepared text's folder.
-
-    Raises:
-        UserError: there is no record, or it is of another version.
-    """
-    file = folder / "trial.json"
-    try:
-        said = json.loads(file.read_text())
-        trial = TypeAdapter(Trial).validate_json(json.dumps(said["trial"]), strict=True)
-        return trial, str(said["text"])
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no record of a trial") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file}: not as this version of the lab writes it") from None
-
-
 def said(folder: File) -> dict[str, Any]:
     """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
     try:
@@ -87,7 +67,7 @@ def origin(folder: File) -> str:
 def keep(folder: File, count: int) -> tuple[Row, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
     rows = curve(folder)[:count]
-    _put(folder, rows)
+    put(folder, rows)
     return rows
 
 
@@ -100,21 +80,21 @@ def append(folder: File, row: Row) -> None:
 def amend(folder: File, more: Row) -> Row:
     """Add numbers to the last point, which is returned."""
     *rows, last = curve(folder)
-    _put(folder, (*rows, last | more))
+    put(folder, (*rows, last | more))
     return last | more
 
 
-def begin_with(folder: File, rows: Iterable[Row]) -> None:
-    """Begin the curve with points that another run has reached.
+def put(folder: File, rows: Iterable[Row], *, without: Iterable[str] = ()) -> None:
+    """Write the whole curve.
 
-    What its encoder gave when it was fine-tuned is no score of a run that goes on.
+    Args:
+        folder: of the record.
+        rows: its points.
+        without: names of numbers to leave out, with all that stands below them (`name/...`).
     """
-    own = ({name: row[name] for name in row if not name.startswith("finetune/")} for row in rows)
-    _put(folder, own)
-
-
-def _put(folder: File, rows: Iterable[Row]) -> None:
-    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in rows))
+    left = tuple(f"{name}/" for name in without)
+    kept = [{n: v for n, v in row.items() if not f"{n}/".startswith(left)} for row in rows]
+    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept))
 
 
 def end(folder: File, outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path as File
 from typing import Any, assert_never
 
+from lab import quiet
 from lab.errors import UserError
 from lab.task_table import FORMATS, Carried, Hub, Saved, Table
 from lab.tasks import carried
@@ -152,13 +153,12 @@ def _parquet(file: File) -> Iterator[Row]:
 
 
 def _saved(source: Saved) -> list[Row]:
-    from datasets import Dataset, load_from_disk
-
+    datasets = quiet.datasets()
     try:
-        found = load_from_disk(source.path)
+        found = datasets.load_from_disk(source.path)
     except Exception as error:  # datasets raises whatever its parts do
         raise UserError(f"{source.path}: no folder that datasets saved: {_first(error)}") from None
-    if isinstance(found, Dataset):
+    if isinstance(found, datasets.Dataset):
         return list(_numbered(source.path, found))
     if source.split not in found:
         raise UserError(f"{source.path}: no split {source.split!r}; it has {', '.join(found)}")
@@ -166,10 +166,8 @@ def _saved(source: Saved) -> list[Row]:
 
 
 def _hub(source: Hub) -> list[Row]:
-    from datasets import load_dataset
-
     try:
-        found = load_dataset(
+        found = quiet.datasets().load_dataset(
             source.name,
             source.configuration or None,
             split=source.split,

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path as File
 
-from lab import corruption, data, examples, preparation, space, task_table
+from lab import corruption, data, examples, finetuning, preparation, space, task_table
+from lab.finetuned import Ledger
 from lab.mirror import Mirror
-from lab.spec import Data, Experiment, Trial, content_hash
+from lab.spec import Data, Experiment, Outcome, Trial, content_hash
 from lab.starting import Starts
 
 
@@ -45,6 +46,7 @@ class Supplies:
         self._cache, self._mirror = storage / "cache", mirror
         self._texts: dict[Data, tuple[File, File]] = {}
         self._judged: tuple[str, ...] = ()
+        self._seeds = 0
         self._starts = Starts(storage, mirror)
         self.tasks: dict[File, examples.Examples] = {}
 
@@ -54,8 +56,9 @@ class Supplies:
         Raises:
             UserError: it cannot be had.
         """
-        self._judged = experiment.finetune.tasks
-        for name in experiment.finetune.tasks:
+        asked = experiment.finetune
+        self._judged, self._seeds = asked.tasks, asked.seeds
+        for name in asked.tasks:  # first: a bad row is found at once
             file = examples.prepare(task_table.load(name), self._cache)
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
@@ -66,6 +69,18 @@ class Supplies:
         """Return what a trial needs, made first where it is not there."""
         text, held_out = self._prepared(trial.data)
         return Supply(text=text, held_out=held_out, start=self._starts.of(trial, text))
+
+    def lacks(self, trial: Trial, folder: File, outcome: Outcome) -> bool:
+        """Return whether a trial that has finished has yet to be fine-tuned on something."""
+        last = outcome.rows[-1]
+        given = finetuning.protocol(trial.encoder.hidden)
+        for task in self.tasks.values():
+            ledger = Ledger(folder, task, given, int(last["spent/steps"]))
+            self._mirror.pull(folder, ledger.name)
+            summary = ledger.summary(self._seeds)
+            if summary is None or not summary.items() <= last.items():
+                return True
+        return False
 
     def said(self) -> dict[str, str]:
         """Return what a report tells of the texts, by tag."""

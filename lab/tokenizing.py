@@ -81,15 +81,25 @@ def train(settings: Trained, vocab: int, texts: Texts) -> Tokenizer:
     The library numbers the alphabet in the order of a hash map and breaks ties between merges by
     number, so the same text would give another vocabulary each time. Hence twice: once to find
     the alphabet's tokens, once with their order given. The alphabet is the most frequent
-    characters, as many as cover the text, and never more than half of the vocabulary.
+    characters, as many as cover the text, in half of the vocabulary; and in more where merges
+    leave room, as in a script whose every character is a word.
     """
-    characters = _alphabet(_normalizer(settings), texts, vocab // 2)
-    alphabet = sorted(set(_train(settings, texts, 0, SPECIAL, characters)) - set(SPECIAL))
-    first = (*SPECIAL, *alphabet)
-    if len(first) > vocab:
-        raise UserError(f"data.vocab: {vocab} are fewer than the text's {len(first)} characters")
-    pieces = _train(settings, texts, vocab, first, characters)
+    characters = _alphabet(_normalizer(settings), texts)
+    most = (vocab - len(SPECIAL)) // 2  # a character is two tokens, at a word's start and within
+    pieces = _learn(settings, texts, vocab, characters[:most])
+    while len(pieces) < vocab and most < len(characters):
+        most += max(1, (vocab - len(pieces)) // 2)
+        more = _learn(settings, texts, vocab, characters[:most])
+        if len(more) > vocab:
+            break
+        pieces = more
     return _as_bert(settings, pieces)
+
+
+def _learn(settings: Trained, texts: Texts, vocab: int, characters: list[str]) -> dict[str, int]:
+    """Return the pieces of an alphabet, more than `vocab` only where the alphabet itself is."""
+    alphabet = sorted(set(_train(settings, texts, 0, SPECIAL, characters)) - set(SPECIAL))
+    return _train(settings, texts, vocab, (*SPECIAL, *alphabet), characters)
 
 
 def _train(
@@ -108,14 +118,15 @@ def _train(
     return pieces
 
 
-def _alphabet(normalizer: Normalizer, texts: Texts, most: int) -> list[str]:
+def _alphabet(normalizer: Normalizer, texts: Texts) -> list[str]:
+    """Return the characters that cover the text, the most frequent first."""
     counts: Counter[str] = Counter()
     for text in texts():
         counts.update(normalizer.normalize_str(text))
     kept: list[str] = []
     wanted = _COVERAGE * sum(n for c, n in counts.items() if not c.isspace())
     for character, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
-        if wanted <= 0 or len(kept) == most:
+        if wanted <= 0:
             break
         if not character.isspace():
             kept.append(character)

@@ -96,8 +96,10 @@ def run(
             report(row)
             busy = time.perf_counter() - ready
         for more in training.finetuned(wish):
-            rows[-1] = record.amend(work.folder, more)
+            rows[-1] = record.amend(work.folder, more | charged(rows[-1] | more))
             work.keep()
+            if workers.count == 1:  # the others, who would have to report too, have ended
+                report(rows[-1])
             busy = time.perf_counter() - ready
         if origin := record.origin(work.folder):
             reason = f"went on from {origin}"
@@ -256,7 +258,7 @@ class _Training:
                 if wish() == "interrupted":
                     raise StoppedError("interrupted", steps, 1.0)
             row |= ledger.summary(work.task_seeds) or {}
-            yield row | charged(row)
+            yield row
 
     def _tuner(self, task: Examples, given: finetuning.Protocol) -> finetuning.Tuner:
         pretrained = encoders.of_objective(

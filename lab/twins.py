@@ -28,7 +28,8 @@ def take_over(folder: File, trial: Trial, lineage: str) -> None:
     if not shorter:
         return
     _, origin = max(shorter)
-    record.begin_with(folder, record.curve(origin))
+    # What its encoder gave when it was fine-tuned is no score of a run that goes on.
+    record.put(folder, record.curve(origin), without=("finetune",))
     record.note_origin(folder, origin.name)
     partial = folder / "checkpoints.partial"
     shutil.rmtree(partial, ignore_errors=True)

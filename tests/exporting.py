@@ -1,5 +1,6 @@
 """What tests of leaving and of starting share: small tokenizers, and trials that never ran."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ WORDS = (*LETTERS, *(f"##{letter}" for letter in LETTERS), "the", "cat")
 FIRST = (*SPECIAL, "[four]", "[more]", "[words]", "one", "two", *WORDS)[:VOCAB]
 # As BERT has it: padding first, words that nobody uses, the other special tokens, words.
 BERT = ("[PAD]", *(f"[unused{n}]" for n in range(5)), *SPECIAL[1:], *WORDS)[:VOCAB]
+
+# What preparation counts in a text, as far as a model card says it.
+COUNTED = {
+    "length": LENGTH,
+    "duplicates": 7,
+    "overlaps": [],
+    "train": {
+        "windows": 1_234,
+        "tokens_in_windows": 5_678,
+        "unknown_rate": 0.0123,
+        "padded_share": 0.0456,
+    },
+}
 
 
 def vocabulary(tokens: tuple[str, ...], special: tuple[str, ...] = SPECIAL) -> Vocabulary:
@@ -61,6 +75,7 @@ def trained(trial: spec.Trial, objective: Objective, words: Vocabulary, folder: 
     text = folder / "text"
     text.mkdir(parents=True, exist_ok=True)
     words.save(text)
+    (text / "text.json").write_text(json.dumps(COUNTED))
     shapes = {"encoder": trial.encoder}
     if generator := generator_of(trial.objective, trial.encoder):
         shapes["generator.encoder"] = generator

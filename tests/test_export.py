@@ -23,7 +23,7 @@ from transformers import (
     pipeline,
 )
 
-from lab import export, record, spec, trial
+from lab import export, preparation, record, spec, trial
 from lab.budget import Budget
 from lab.errors import UserError
 from lab.metrics import METRICS
@@ -226,12 +226,14 @@ def test_command_writes_folders_and_cards_of_the_record(
             assert f"| {name} | {METRICS[name].direction} |" in card
             assert f"{row[name]:.4f} |" in card
     assert f"| optimizer steps | {row['spent/steps']:.0f} |" in card
+    text = next((storage / "cache").glob("text-*"))
+    assert f"- {preparation.sentence(text)}\n" in card
     assert "CC BY-SA 4.0" in card
     front = card.split("---")[1]
     assert "library_name: transformers" in front
     assert "license" not in front
     ids = AutoTokenizer.from_pretrained(out / "generator")("the whale")["input_ids"]
-    words = open_vocabulary(next((storage / "cache").glob("text-*")))
+    words = open_vocabulary(text)
     assert ids[1:-1] == words.encode(["the whale"])[0].tolist()
     assert json.loads((out / "generator" / "config.json").read_text())["model_type"] == "electra"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab import data, preparation, spec, tasks
+from lab import data, preparation, reading, spec, tasks
 from lab.contamination import Questions
 from lab.data import Corpus, Windows
 from lab.errors import UserError
@@ -338,3 +338,20 @@ def test_the_command_refuses_in_one_line(
     Path("mine.yaml").write_text(SPACE.format(data=asked))
     assert main(["mine.yaml"]) == 2
     assert "data.source.paths: no file matches 'missing.txt'" in capsys.readouterr().err
+
+
+def test_the_readmes_own_data_is_prepared_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    written = readme.partition("<<'END'\n")[2].partition("END\n")[0]
+    (tmp_path / "texts" / "deep").mkdir(parents=True)
+    carried = list(reading.Reading(Embedded(), "refuse").documents())[:4_000]
+    for number, texts in enumerate((carried[::2], carried[1::2])):
+        (tmp_path / "texts" / ("deep" * number) / f"{number}.txt").write_text(
+            "\n\n".join(texts).replace("\2", "")
+        )
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(written)
+    assert main(["mine.yaml"]) == 0
+    assert "in windows of 16 (full)" in capsys.readouterr().out

@@ -288,3 +288,16 @@ def test_reading_rooms_import_neither_torch_nor_ray() -> None:
     code = f"import sys, lab.report; sys.exit(bool({heavy} & set(sys.modules)))"
     root = Path(report.__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_runs_from_other_weights_are_said_to_count_new_compute_alone(
+    uri: str, tmp_path: Path
+) -> None:
+    table = frames.load(uri, "width")
+    said = "Only new compute is counted"
+    assert said not in report.write(table, tmp_path / "scratch").with_suffix(".md").read_text()
+    trials = table.trials.copy()
+    trials.loc[trials["cell"] == "width 0.25", "init_from.kind"] = "transformers"
+    begun = dataclasses.replace(table, trials=trials)
+    text = report.write(begun, tmp_path / "begun").with_suffix(".md").read_text()
+    assert f"{said}: runs of width 0.25 start from weights that were trained before" in text

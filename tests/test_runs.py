@@ -10,7 +10,7 @@ from conftest import PreparedText
 from exporting import random
 from test_store import experiment, outcome
 
-from lab import frames, optim, record, runs, served, spec
+from lab import frames, optim, record, runs, served, space, spec
 from lab.budget import Budget, Spent
 from lab.checkpoint import Checkpoints, Place
 from lab.errors import UserError
@@ -59,7 +59,7 @@ def swept(storage: Path, name: str, scores: dict[str, float], **changes: object)
     width = "objective.generator.width"
     store.begin(experiment(name, **changes), {}, {})
     for number, (fingerprint, score) in enumerate(scores.items()):
-        trial, _ = record.asked(storage / "trials" / fingerprint)
+        trial = space.trial(record.said(storage / "trials" / fingerprint)["trial"], {})
         job = spec.Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
                        repeat=number + 1, trial=trial)  # fmt: skip
         spent = dict.fromkeys(("steps", "tokens", "flops", "seconds"), 1.0)

@@ -13,7 +13,7 @@ import pytest
 from lab import frames, record, spec, stats, tables
 from lab.label import label
 from lab.ledger import Ledger
-from lab.metrics import METRICS
+from lab.metrics import METRICS, finetuned
 from lab.space import trial
 from lab.store import Store
 from lab.tracking import StoreError, connect, default_uri
@@ -404,3 +404,39 @@ def test_device_that_trials_share_is_marked_and_its_seconds_are_compared_with_no
     assert "NVIDIA H100 (shared)" in line
     (cost,) = tables.compute(stats.answer(read), stats.scored(read)).rows
     assert cost[-1] == "shared device"
+
+
+TOY = "finetune/toy"
+
+
+def test_scores_of_fine_tuning_reach_a_point_that_was_stored_before_them(
+    uri: str, folder: Path
+) -> None:
+    """The last point is stored when pre-training ends, and has them once the trial has."""
+    store = begun(uri, folder, "tuned")
+    store.sync(JOB, "f0", "running", (row(0), row(80)))
+    more = {TOY: 0.75, f"{TOY}/low": 0.5, "finetune/flops": 1e9}
+    done = outcome(row(0), row(80, **more))
+    store.sync(JOB, "f0", "finished", done.rows, done)
+    store.close("finished", {})
+    read = frames.load(uri, "tuned")
+    assert {name: read.trials.iloc[0][name] for name in more} == more
+    assert read.curves[TOY].tolist()[1:] == [0.75]
+    assert read.trials.iloc[0]["spent/flops"] == row(80)["spent/flops"]
+
+
+def test_report_lists_the_score_of_a_task_and_not_its_parts(uri: str, folder: Path) -> None:
+    store = Store(uri, folder / "artifacts")
+    store.begin(experiment("ranked", metric=finetuned("toy")), {}, {})
+    more = {TOY: 0.75, f"{TOY}/low": 0.5, f"{TOY}/high": 0.9, "finetune/seconds": 2.0}
+    for number in range(2):
+        job = dataclasses.replace(JOB, number=number, repeat=number + 1)
+        ended(store, outcome(row(0), row(80, **more)), job)
+    store.close("finished", {})
+    read = frames.load(uri, "ranked")
+    assert read.metric == finetuned("toy")
+    answer = stats.answer(read)
+    assert answer is not None
+    assert answer.cells[0].score.mean == 0.75
+    table = tables.scores(read, answer, stats.scored(read))
+    assert [(line[0], line[-1]) for line in table.rows if "finetune" in line[0]] == [(TOY, "ranks")]

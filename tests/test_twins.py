@@ -255,14 +255,14 @@ def test_donor_without_a_state_or_with_a_damaged_record_is_passed_over(tmp_path:
 
 @pytest.mark.parametrize(
     "kill",
-    ["copyfile", "copytree", "half", "all"],
+    ["curve", "copytree", "half", "all"],
 )
 def test_take_over_that_is_cut_off_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: str
 ) -> None:
     left(tmp_path / "donor", asked(1))
 
-    def killed(*given: Any) -> None:
+    def killed(*given: Any, **named: Any) -> None:
         if kill == "half":
             (tmp_path / "it" / "checkpoints.partial").mkdir()
         raise KeyboardInterrupt
@@ -271,10 +271,19 @@ def test_take_over_that_is_cut_off_is_done_again(
         match kill:
             case "all":
                 patch.setattr(record, "note_origin", killed)
-            case "half":
-                patch.setattr("lab.twins.shutil.copytree", killed)
+            case "curve":
+                patch.setattr(record, "put", killed)
             case _:
-                patch.setattr(f"lab.twins.shutil.{kill}", killed)
+                patch.setattr("lab.twins.shutil.copytree", killed)
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path / "it", asked(2))
     assert taken(tmp_path / "it", asked(2)) == "donor"
+
+
+def test_what_was_taken_over_has_no_score_of_fine_tuning(tmp_path: Path) -> None:
+    """The shorter run's encoder was tuned; where nobody tunes the longer one's, it has no score."""
+    left(tmp_path / "donor", asked(1))
+    plain = record.curve(tmp_path / "donor")
+    record.amend(tmp_path / "donor", {"finetune/cola": 0.5, "finetune/cola/low": 0.4})
+    taken(tmp_path / "it", asked(2))
+    assert record.curve(tmp_path / "it") == plain

@@ -53,7 +53,8 @@ def test_every_import_is_declared_and_every_declared_distribution_imported() -> 
     declared = {plain(requirement) for requirement in PROJECT["dependencies"]}
     used = {name: providers[name] & declared for name in imports()}
     assert [name for name, found in used.items() if not found] == [], "imported, not declared"
-    assert declared - set().union(*used.values()) == set(), "declared, never imported"
+    unused = declared - set().union(*used.values())
+    assert unused == {"zstandard"}, "declared, never imported; datasets opens .zst with that one"
 
 
 @pytest.fixture(scope="module")
