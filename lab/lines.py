@@ -76,7 +76,8 @@ def line_codec(encoding: str) -> codecs.CodecInfo:
     """
     try:
         codec = codecs.lookup(encoding)
-        if b"\n".decode(encoding, errors="surrogateescape").encode(encoding) == b"\n":
+        b"\n".decode(encoding, errors="surrogateescape")  # which idna, for one, does not know
+        if "\n".encode(encoding) == b"\n":
             return codec
     except (LookupError, ValueError):
         raise UserError(f"data.source.encoding: no encoding is named {encoding!r}") from None
