@@ -201,7 +201,7 @@ def _pieces(file: str) -> list[str]:
         raise UserError(f"data.tokenizer.file: {file}: not UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: no path has a zero byte
         said = getattr(error, "strerror", None) or error
-        raise UserError(f"data.tokenizer.file: {file!r}: {said}") from None
+        raise UserError(f"data.tokenizer.file: {file}: {said}") from None
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
