@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Interval, MinLen
 from pydantic import Field
 
 from lab.noun import Noun
@@ -88,7 +88,7 @@ class Part(Noun):
         source: where its text comes from.
     """
 
-    weight: Annotated[float, Gt(0)]
+    weight: Annotated[float, Interval(gt=0, le=1e6)]
     source: Annotated[Plain, Field(discriminator="kind")]
 
 
