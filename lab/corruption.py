@@ -26,7 +26,7 @@ from lab.objectives import build
 from lab.objectives.masking import Masked, mask, written
 from lab.objectives.mlm import Mlm
 from lab.objectives.sampling import sample
-from lab.spec import SIZES, Data, Optim, Seeds, Trial, content_hash
+from lab.spec import SIZES, AdamConfig, Data, Seeds, Trial, content_hash
 from lab.spec import Mlm as MlmSettings
 from lab.train import train
 from lab.vocabulary import FIRST_WORD
@@ -54,7 +54,7 @@ def frozen_trial(data: Data, tokens: int) -> Trial:
         objective=MlmSettings(kind="mlm", mask_prob=_SHARE),
         data=data,
         batch=max(1, 2_048 // data.length),
-        optim=Optim(),
+        optim=AdamConfig(),
         budget=Budget(kind="tokens", amount=min(_FROZEN_TOKENS, tokens)),
         seeds=Seeds(init=_SEED, order=_SEED, mask=_SEED),
     )

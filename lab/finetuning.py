@@ -27,7 +27,7 @@ from lab.heads import Answer, Head, Inputs
 from lab.model import Encoder
 from lab.schedule import Schedule
 from lab.shapes import Encoder as Shape
-from lab.spec import Optim
+from lab.spec import AdamConfig
 from lab.task_table import Pairs, Regression
 from lab.vocabulary import Vocabulary
 
@@ -141,7 +141,7 @@ class Tuner:
 
     def _learn(self, encoder: Encoder, head: Head, seed: int) -> tuple[int, float]:
         """Return tokens and FLOPs of all steps."""
-        settings = Optim(
+        settings = AdamConfig(
             lr=self._protocol.lr, beta2=0.999, weight_decay=0, clip=self._protocol.clip
         )
         optimizer = optim.Adam(groups(encoder, head, self._protocol), settings)

@@ -7,7 +7,8 @@ Assumptions, before the arithmetic:
   `torch.utils.flop_counter` counts them; look-ups are free; the vocabulary head works at the
   masked slots only (at all of them for all-tokens MLM); backward is 2x forward, and what is
   frozen has none. Softmax, norms and activations are left out: they
-  cost time but hardly any arithmetic (2 % at small).
+  cost time but hardly any arithmetic (2 % at small). Muon's products are part of it, since they
+  are a quarter of a step of 1,024 tokens at width 64.
 - `paper_flops`: the official `flops_computation.py` (google-research/electra at 8a46635),
   which also counts element-wise work, treats the input look-up as a dense product with a
   one-hot matrix, puts the head at .15625 of the positions and takes backward as 1x forward.
@@ -32,6 +33,7 @@ from lab.ladder import (
     TwoStage,
     generator_of,
 )
+from lab.optim_config import MuonConfig
 from lab.shapes import Encoder
 from lab.spec import Trial
 from lab.turns import Learns, shares
@@ -115,7 +117,7 @@ def step_cost(trial: Trial, learns: Learns = Learns.ALL) -> Cost:
         flops += forward * (3 if one.learns else 1)
         paper += one.paper * (1 if one.learns else 0.5)
         six_n += (6 if one.learns else 2) * encoder_weights(one.encoder) * B * length
-    flops += B * _baseline(trial, learns)
+    flops += B * _baseline(trial, learns) + _orthogonalization(trial, learns)
     return Cost(tokens=B * length, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
 
 
@@ -204,6 +206,28 @@ def _baseline(trial: Trial, learns: Learns) -> float:
         return 0
     hidden = objective.generator.of(trial.encoder).hidden
     return 2 * 2 * hidden * masked_slots(trial.data.length, objective.mask_prob)
+
+
+def _orthogonalization(trial: Trial, learns: Learns) -> float:
+    """Return the FLOPs of Muon's matrix products in one step; 0 under Adam."""
+    optim, objective = trial.optim, trial.objective
+    if not isinstance(optim, MuonConfig):
+        return 0
+    updated = [one.encoder for one in _passes(trial, learns) if one.learns]
+    if isinstance(objective, Joint) and objective.sharing == "all":
+        updated = updated[:1]  # both networks have the same matrices
+    return optim.iterations * sum(map(_newton_schulz, updated))
+
+
+def _newton_schulz(encoder: Encoder) -> float:
+    """Return the FLOPs of one iteration over the matrices of all blocks."""
+    h, f = encoder.hidden, encoder.ffn
+
+    def products(rows: int, columns: int) -> int:  # of x x^T, its square, and their sum with x
+        small, large = sorted((rows, columns))
+        return 2 * small * small * (2 * large + small)
+
+    return encoder.layers * (4 * products(h, h) + 2 * products(h, f))
 
 
 def paper_step(

@@ -41,8 +41,18 @@ class Encoder(Noun):
             raise ValueError(f"hidden {self.hidden} is not a multiple of its {self.heads} heads")
 
 
-# Paper, table 6 (small, base, large). tiny and mini are the lab's: tiny for two CPU cores.
+# Paper, table 6 (small, base, large). The others are the lab's own, for CPU cores.
 SIZES: dict[str, Encoder] = {
+    "nano32": Encoder(
+        layers=2, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.05, dropout=0
+    ),
+    "nano48": Encoder(
+        layers=2, hidden=48, ffn=192, heads=2, embedding=48, init_std=0.05, dropout=0
+    ),
+    "nano": Encoder(layers=2, hidden=64, ffn=256, heads=2, embedding=64, init_std=0.05, dropout=0),
+    "nano96": Encoder(
+        layers=2, hidden=96, ffn=384, heads=3, embedding=96, init_std=0.05, dropout=0
+    ),
     "tiny": Encoder(
         layers=2, hidden=128, ffn=512, heads=4, embedding=128, init_std=0.05, dropout=0
     ),

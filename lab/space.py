@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import MinLen
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
-from lab import rules, task_table, yaml_text
+from lab import rules, size_defaults, task_table, yaml_text
 from lab.flops import mean_cost
 from lab.label import label
 from lab.ladder import generator_of
@@ -99,6 +99,7 @@ def trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
     for path in sorted(settings):  # a whole before its parts: objective, objective.mask_prob
         yaml_text.put(raw, f"base.{path}", deepcopy(settings[path]))
     raw = raw["base"]
+    _fill_defaults(raw)
     raw["encoder"] = _encoder(raw.get("encoder", {}))
     built = _validated(_trial_adapter(), raw, "base")
     _check_trial(built)
@@ -175,6 +176,17 @@ def _encoder(raw: Any) -> Any:
     return asdict(size) | fields
 
 
+def _fill_defaults(raw: dict[str, Any]) -> None:
+    """Write the defaults of a named size where the trial says nothing; Adam without a size."""
+    encoder = raw.get("encoder")
+    size = encoder.get("size") if isinstance(encoder, dict) else None
+    if isinstance(size, str) and size in size_defaults.DEFAULTS:
+        size_defaults.fill(raw, size)
+    optim = raw.get("optim")
+    if isinstance(optim, dict):
+        optim.setdefault("kind", "adam")
+
+
 def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
     try:
         text = yaml_text.as_json(raw)
@@ -212,13 +224,28 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
                 f"metric: {experiment.metric.name} needs a {needs} and objective "
                 f"{built.objective.kind} has none; choose a probe, for example probe/pos/accuracy"
             )
-    spoiler = experiment.metric.spoiler((*experiment.compare, *experiment.tune))
-    if spoiler is not None:
-        raise SpaceError(
-            f"metric: {experiment.metric.name} cannot rank trials that differ in {spoiler}: "
-            f"{experiment.metric.because}"
-        )
+    _check_metric(experiment)
     return experiment
+
+
+def _check_metric(experiment: Experiment) -> None:
+    """Refuse a metric that cannot rank the cells, by a compared value or by a size's default."""
+    asked = (*experiment.compare, *experiment.tune)
+    spoiler = experiment.metric.spoiler((*asked, *_defaults_that_differ(experiment)))
+    if spoiler is not None:
+        default = ", which encoder.size sets" if spoiler not in asked else ""
+        raise SpaceError(
+            f"metric: {experiment.metric.name} cannot rank trials that differ in {spoiler}"
+            f"{default}: {experiment.metric.because}"
+        )
+
+
+def _defaults_that_differ(experiment: Experiment) -> tuple[Path, ...]:
+    """Return the settings of the text in which cells differ by the defaults of their sizes."""
+    if not any(path.startswith("encoder") for path in experiment.compare):
+        return ()
+    texts = [asdict(trial(experiment.base, cell).data) for cell in cells(experiment)]
+    return tuple(f"data.{name}" for name in texts[0] if len({str(t[name]) for t in texts}) > 1)
 
 
 def _check_running(experiment: Experiment, built: Trial) -> None:

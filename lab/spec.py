@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Gt, Interval, MinLen
 from pydantic import Field
 
 from lab import __version__
@@ -33,8 +33,9 @@ from lab.ladder import (
 )
 from lab.metrics import Metric
 from lab.noun import Noun
+from lab.optim_config import AdamConfig, MuonConfig, Optim
 from lab.schedule import Schedule
-from lab.shapes import SIZES, Count, Encoder, Generator, Share
+from lab.shapes import SIZES, Count, Encoder, Generator
 from lab.starts import Earlier, Released, Scratch, Start
 from lab.texts import (
     Data,
@@ -53,6 +54,7 @@ from lab.texts import (
 
 __all__ = [
     "SIZES",
+    "AdamConfig",
     "Adversarial",
     "AllTokensMlm",
     "Alternation",
@@ -75,6 +77,7 @@ __all__ = [
     "Masked",
     "Mixture",
     "Mlm",
+    "MuonConfig",
     "Objective",
     "Optim",
     "Outcome",
@@ -107,33 +110,6 @@ __all__ = [
 
 Path = str  # a dotted path into a trial, for example objective.generator.width
 Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optim(Noun):
-    """Adam as the official `optimization.py`: no bias correction, decoupled decay, one clip.
-
-    Attributes:
-        lr: peak learning rate.
-        networks: `coupled`, one optimizer of both networks, which clips their joint gradient, as
-            officially; `decoupled`, one of each, which clips its own. Adam treats every weight
-            alone, so the clip is all that tells them apart.
-        generator_lr: ratio of the generator's rate to `lr`, for the weights it shares with none.
-        beta1: decay of the gradient's mean.
-        beta2: decay of the gradient's square.
-        eps: added to the root of the square.
-        weight_decay: on matrices; not on biases and LayerNorm.
-        clip: largest norm of the gradient, joint or of each network.
-    """
-
-    lr: Annotated[float, Gt(0)] = 1e-3
-    networks: Literal["coupled", "decoupled"] = "coupled"
-    generator_lr: Annotated[float, Gt(0)] = 1.0
-    beta1: Share = 0.9
-    beta2: Share = 0.98
-    eps: Annotated[float, Gt(0)] = 1e-6
-    weight_decay: Annotated[float, Ge(0)] = 0.01
-    clip: Annotated[float, Gt(0)] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +146,7 @@ class Trial(Noun):
     init_from: Annotated[Start, Field(discriminator="kind")] = field(default_factory=Scratch)
     data: Data = field(default_factory=Data)
     batch: Count = 128
-    optim: Optim = field(default_factory=Optim)
+    optim: Annotated[Optim, Field(discriminator="kind")] = field(default_factory=AdamConfig)
     schedule: Schedule = field(default_factory=Schedule)
     budget: Budget
     seeds: Seeds = field(default_factory=Seeds)

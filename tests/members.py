@@ -296,7 +296,7 @@ def trial(member: Member, **changes: Any) -> spec.Trial:
         objective=member.objective,
         data=spec.Data(vocab=VOCAB, length=LENGTH),
         batch=8,
-        optim=spec.Optim(lr=3e-3, weight_decay=0.1),
+        optim=spec.AdamConfig(lr=3e-3, weight_decay=0.1),
         schedule=Schedule(kind="constant", warmup=0),
         budget=Budget(kind="tokens", amount=8 * 8 * LENGTH),
         seeds=spec.Seeds(init=1, order=2, mask=3),

@@ -70,7 +70,7 @@ def test_every_seed_matters(member: Member, seed: str) -> None:
 
 def fit(member: Member, steps: int) -> list[dict[str, float]]:
     """Return what each of so many steps on one batch, one masking and one chance reported."""
-    objective, batch, settings = made(member), text(), spec.Optim(lr=5e-3)
+    objective, batch, settings = made(member), text(), spec.AdamConfig(lr=5e-3)
     optimizer = optim.build(objective, settings)
     seen = []
     for n in range(steps):
@@ -222,7 +222,7 @@ def test_every_parameter_is_owned_and_optimised_once(member: Member) -> None:
     objective = made(member)
     every = sorted(id(p) for p in objective.parameters() if p.requires_grad)
     owned = [id(p) for parameters in objective.networks().values() for p in parameters]
-    groups = optim.build(objective, spec.Optim()).param_groups
+    groups = optim.build(objective, spec.AdamConfig()).param_groups
     optimised = [id(p) for group in groups for p in group["params"]]
     assert sorted(owned) == every
     assert sorted(optimised) == every

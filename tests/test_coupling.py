@@ -76,7 +76,7 @@ def first_step(weight: Tensor, gradient: Tensor, rate: float, settings: spec.Opt
 
 
 def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
-    settings = spec.Optim(lr=1e-2, generator_lr=3.0)
+    settings = spec.AdamConfig(lr=1e-2, generator_lr=3.0)
     objective = made(KINDS["electra"])
     optimizer = optim.build(objective, settings)
     objective(TEXT, 0).total.backward()
@@ -104,7 +104,7 @@ def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
 def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all", "gdes"]) -> None:
     settings = spec.Electra(kind="electra", sharing=sharing, generator=spec.Generator(width=1))
     objective = made(settings, length=19)  # no other weight has a table's shape
-    optimizer = optim.build(objective, spec.Optim())
+    optimizer = optim.build(objective, spec.AdamConfig())
     objective(TEXT, 0).total.backward()
     optimizer.step()
     remembered = [id(p) for p in optimizer.state]
@@ -119,7 +119,7 @@ def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all
 # Trap 2. Weights are multiplied by a power of two, so that rounding is the same.
 def moved(disc_weight: float = 1.0, **settings: Any) -> dict[str, Tensor]:
     """Return how far some steps move each network's weights."""
-    rules = spec.Optim(weight_decay=0.0, **settings)
+    rules = spec.AdamConfig(weight_decay=0.0, **settings)
     objective = made(spec.Electra(kind="electra", sharing="none", disc_weight=disc_weight))
     optimizer, networks = optim.build(objective, rules), objective.networks()
     before = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}

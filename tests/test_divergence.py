@@ -72,7 +72,7 @@ def test_detection_in_a_turn_without_a_rate_of_replacement_is_not_judged() -> No
 def test_untrained_network_is_not_lost(member: Member) -> None:
     """Before any step that could move it: the rate is as good as zero."""
     as_shipped = replace(member.encoder, init_std=SIZES["tiny"].init_std)
-    frozen = members.trial(member, optim=spec.Optim(lr=1e-12), encoder=as_shipped)
+    frozen = members.trial(member, optim=spec.AdamConfig(lr=1e-12), encoder=as_shipped)
     run, sums = members.Run(frozen), dict[str, list[float]]()
     for step in run.steps():
         for name, value in step.parts.items():

@@ -294,7 +294,7 @@ def test_every_parameter_is_listed_and_optimised_once(
     built = made(objective, encoder)
     every = [id(p) for p in built.parameters()]
     listed = [id(p) for parameters in built.networks().values() for p in parameters]
-    groups = optim.build(built, spec.Optim()).param_groups
+    groups = optim.build(built, spec.AdamConfig()).param_groups
     optimised = [id(p) for group in groups for p in group["params"]]
     assert sorted(listed) == sorted(optimised) == sorted(every)
     assert len(set(every)) == len(every)
@@ -393,13 +393,13 @@ def test_forward_in_evaluation_can_be_repeated() -> None:
 
 
 def fit(objective: Objective, steps: int) -> list[dict[str, float]]:
-    optimizer = optim.build(objective, spec.Optim(lr=3e-3, beta1=0.9, beta2=0.999, eps=1e-6))
+    optimizer = optim.build(objective, spec.AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999, eps=1e-6))
     seen = []
     for _ in range(steps):
         loss = objective(text(), 0)
         optimizer.zero_grad()
         loss.total.backward()
-        optim.clip(objective, spec.Optim(clip=1.0))
+        optim.clip(objective, spec.AdamConfig(clip=1.0))
         optimizer.step()
         parts = objective.health(loss.parts)
         seen.append({name: value.item() for name, value in parts.items()})

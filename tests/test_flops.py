@@ -442,3 +442,24 @@ def test_two_hundred_steps_of_every_rung_achieve_their_budget_within_a_hundredth
     assert getattr(spent, kind) == pytest.approx(amount, rel=0.01)
     dearest = max(getattr(step_cost(trial, learns), kind) for learns in shares(RUNGS[rung]))
     assert abs(getattr(spent, kind) - amount) <= dearest / 2
+
+
+@pytest.mark.parametrize("width", [0.25, 1.0])
+@pytest.mark.parametrize("sharing", ["tokens", "all", "none", "gdes"])
+def test_muons_products_are_charged_as_the_counter_sees_them(
+    width: float, sharing: Literal["none", "tokens", "all", "gdes"]
+) -> None:
+    if sharing == "all" and width < 1:
+        pytest.skip("needs encoders of one size")
+    with_adam = replace(
+        trial(SIZES["nano"], width, vocab=400, length=16, batch=4),
+        objective=Electra(kind="electra", generator=Generator(width=width), sharing=sharing),
+    )
+    with_muon = replace(with_adam, optim=spec.MuonConfig(kind="muon"))
+    objective = build(with_muon, torch.ones(400))
+    for parameter in objective.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with FlopCounterMode(display=False) as counter:
+        optim.build(objective, with_muon.optim).step()
+    charged = step_cost(with_muon).flops - step_cost(with_adam).flops
+    assert charged == counter.get_total_flops()

@@ -52,7 +52,7 @@ def asked(member: Member, dropout: float = 0.0) -> Any:
         shape,
         batch=BATCH,
         encoder=replace(shape.encoder, dropout=dropout),
-        optim=spec.Optim(lr=1e-3),
+        optim=spec.AdamConfig(lr=1e-3),
         budget=Budget(kind="tokens", amount=amount),
     )
 
@@ -322,7 +322,7 @@ NEEDY = spec.Trial(
     objective=spec.Electra(kind="electra"),
     data=spec.Data(vocab=64, length=256),
     batch=16,
-    optim=spec.Optim(lr=1e-3),
+    optim=spec.AdamConfig(lr=1e-3),
     budget=Budget(kind="tokens", amount=2 * 16 * 256),
 )
 

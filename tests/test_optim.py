@@ -14,14 +14,15 @@ from torch import nn
 
 from lab import spec
 from lab.budget import Budget
+from lab.model import Block
 from lab.objectives import Electra, Objective, build
-from lab.optim import Adam, clip, set_rate
+from lab.optim import Adam, Muon, clip, orthogonalize, set_rate
 from lab.optim import build as build_optimizer
-from lab.spec import Generator, Optim
+from lab.spec import AdamConfig, Generator, MuonConfig
 
 ENCODER = spec.Encoder(layers=2, hidden=16, ffn=64, heads=2, embedding=8, dropout=0, norm="post")
 Sharing = Literal["none", "tokens", "all", "gdes"]
-SETTINGS = Optim(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)
+SETTINGS = AdamConfig(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)
 
 
 def objective(kind: str = "electra", sharing: Sharing = "tokens") -> Any:
@@ -63,7 +64,7 @@ def official(
     p: npt.NDArray[np.float64],
     gradients: list[npt.NDArray[np.float64]],
     rates: list[float],
-    settings: Optim,
+    settings: AdamConfig,
     decay: float,
 ) -> npt.NDArray[np.float64]:
     """Return `p` after `AdamWeightDecayOptimizer.apply_gradients` of model/optimization.py."""
@@ -77,9 +78,11 @@ def official(
     return p
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, Optim(), Optim(weight_decay=0.0, beta1=0.0)])
+@pytest.mark.parametrize(
+    "settings", [SETTINGS, AdamConfig(), AdamConfig(weight_decay=0.0, beta1=0.0)]
+)
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_update_is_the_official_one(settings: Optim, decay: float) -> None:
+def test_update_is_the_official_one(settings: AdamConfig, decay: float) -> None:
     draw = np.random.default_rng(0)
     start = draw.normal(size=(3, 4))
     gradients = [draw.normal(size=(3, 4)) for _ in range(6)]
@@ -98,7 +101,7 @@ def test_update_is_the_official_one(settings: Optim, decay: float) -> None:
 
 def test_first_step_is_not_bias_corrected() -> None:
     parameter = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    settings = Optim(beta1=0.9, beta2=0.999, eps=1e-12)
+    settings = AdamConfig(beta1=0.9, beta2=0.999, eps=1e-12)
     optimizer = Adam([{"params": [parameter], "lr": 1.0, "weight_decay": 0.0}], settings)
     parameter.grad = torch.ones(1, dtype=torch.float64)
     optimizer.step()
@@ -177,7 +180,7 @@ def test_joint_norm_is_clipped_and_keeps_its_direction(
     built = with_gradients(seed, scale)
     before = [p.grad.clone() for p in built.parameters()]
     joint = norm(list(built.parameters()))
-    clip(built, Optim(clip=limit))
+    clip(built, AdamConfig(clip=limit))
     assert norm(list(built.parameters())) <= limit * (1 + 1e-5)
     factor = min(1.0, limit / joint)
     for gradient, parameter in zip(before, built.parameters(), strict=True):
@@ -187,7 +190,7 @@ def test_joint_norm_is_clipped_and_keeps_its_direction(
 def test_gradient_below_the_limit_is_untouched() -> None:
     built = with_gradients(scale=1e-3)
     before = [p.grad.clone() for p in built.parameters()]
-    clip(built, Optim(clip=1.0))
+    clip(built, AdamConfig(clip=1.0))
     assert all(p.grad.equal(g) for p, g in zip(built.parameters(), before, strict=True))
 
 
@@ -197,7 +200,7 @@ def test_reported_norms_are_those_of_each_network_before_the_clip() -> None:
         f"health/grad_norm_{network}": norm(parameters)
         for network, parameters in built.networks().items()
     }
-    reported = clip(built, Optim(clip=0.1))
+    reported = clip(built, AdamConfig(clip=0.1))
     assert set(reported) == {"health/grad_norm_discriminator", "health/grad_norm_generator"}
     assert {n: v.item() for n, v in reported.items()} == pytest.approx(expected, rel=1e-5)
 
@@ -243,7 +246,7 @@ def test_decoupled_clip_scales_each_network_by_its_own_norm(generator_scale: flo
     norms = {name: norm(own) for name, own in built.networks().items()}
     limit = 3.0
     assert max(norms.values()) > limit
-    clip(built, Optim(clip=limit, networks="decoupled"))
+    clip(built, AdamConfig(clip=limit, networks="decoupled"))
     for name, own in built.networks().items():
         for gradient, parameter in zip(before[name], own, strict=True):
             expected = gradient * min(1.0, limit / norms[name])
@@ -256,7 +259,7 @@ def test_coupled_clip_holds_a_small_gradient_back_for_a_large_one_and_decoupled_
     for networks in ("coupled", "decoupled"):
         built = with_gradients(scale=1e-4, generator_scale=1e6)
         before = norm(built.networks()["discriminator"])
-        clip(built, Optim(clip=1.0, networks=networks))
+        clip(built, AdamConfig(clip=1.0, networks=networks))
         norms[networks] = norm(built.networks()["discriminator"]) / before
         assert norm(built.networks()["generator"]) == pytest.approx(1.0, rel=1e-4)
     assert norms["decoupled"] == 1
@@ -278,3 +281,75 @@ def test_frozen_network_is_neither_clipped_nor_moved_nor_reported(
     optimizer.step()
     assert all(p.equal(q) for p, q in zip(frozen, before, strict=True))
     assert norm(built.networks()["discriminator"]) == pytest.approx(settings.clip, rel=1e-4)
+
+
+MUON = MuonConfig(kind="muon", lr=0.01, hidden_lr=2.0, momentum=0.9, weight_decay=0.1)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8)])
+def test_muon_is_that_of_torch_but_for_its_bfloat16(shape: tuple[int, int]) -> None:
+    chance = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=chance)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    group = {"params": [ours], "lr": 0.02, "peak": 0.02, "weight_decay": 0.1, "hidden": True}
+    optimizer = Muon([group], MUON)
+    reference = torch.optim.Muon(
+        [theirs], lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
+    )
+    for _ in range(5):
+        ours.grad = torch.randn(shape, generator=chance)
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        reference.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved  # bfloat16 keeps 8 bits
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 6), (2, 4, 16), (2, 16, 4)])
+def test_orthogonalizing_keeps_singular_vectors_and_levels_singular_values(
+    shape: tuple[int, int, int],
+) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1)).double()
+    solved = orthogonalize(matrices, 5)
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    inner = u.mT @ solved @ vh.mT
+    assert torch.allclose(inner, torch.diag_embed(inner.diagonal(dim1=1, dim2=2)), atol=1e-9)
+    values = inner.diagonal(dim1=1, dim2=2)
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+
+
+def test_muon_takes_the_matrices_of_all_blocks_and_adam_the_rest() -> None:
+    built = objective()
+    optimizer = build_optimizer(built, MUON)
+    hidden = {id(p) for g in optimizer.param_groups if g["hidden"] for p in g["params"]}
+    expected = {
+        id(part.weight)
+        for block in built.modules()
+        if isinstance(block, Block)
+        for part in block.modules()
+        if isinstance(part, nn.Linear)
+    }
+    assert hidden == expected
+    assert len(expected) == 2 * 2 * 6  # two networks of two blocks with six matrices each
+    everyone = [id(p) for g in optimizer.param_groups for p in g["params"]]
+    assert len(everyone) == len(set(everyone))
+    assert set(everyone) == {id(p) for p in built.parameters()}
+
+
+def test_rates_of_muons_groups_are_those_of_adam_times_their_ratio() -> None:
+    settings = MuonConfig(kind="muon", lr=0.01, hidden_lr=3.0, generator_lr=0.5)
+    optimizer = build_optimizer(objective(), settings)
+    set_rate(optimizer, 0.5)
+    rates = {(g["hidden"], round(g["lr"], 9)) for g in optimizer.param_groups}
+    assert rates == {(True, 0.015), (True, 0.0075), (False, 0.005), (False, 0.0025)}
+
+
+def test_what_muon_does_not_take_moves_as_under_adam() -> None:
+    ours, theirs = with_gradients(), with_gradients()
+    build_optimizer(ours, MUON).step()
+    settings = AdamConfig(lr=MUON.lr, weight_decay=MUON.weight_decay)
+    build_optimizer(theirs, settings).step()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        hidden = ".layers." in name and mine.ndim == 2
+        assert mine.equal(other) is not hidden, name

@@ -1,10 +1,13 @@
 """The door: every kind of wrong input is one line with the file, the path and a reason."""
 
 import json
+import operator
 import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from lab import space, yaml_text
+from lab import size_defaults, space, yaml_text
 from lab.label import label
 from lab.metrics import METRICS
 from lab.refusal import SpaceError
-from lab.spec import SIZES, Choices, Electra, Experiment, Halving, Mlm, Range
+from lab.spec import SIZES, AdamConfig, Choices, Electra, Experiment, Halving, Mlm, Range
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -218,7 +221,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "base.objective.sampling.temperature",
         "must be above 0, not 0",
     ),
-    "unknown size": ("base.encoder.size=huge", "base.encoder.size", "none of tiny, mini, small"),
+    "unknown size": (
+        "base.encoder.size=huge",
+        "base.encoder.size",
+        "none of nano32, nano48, nano, nano96, tiny",
+    ),
     "unknown metric": ("metric=glue", "metric", "'glue' is none of detect/unigram/auroc"),
     "empty grid": ("compare.batch=[]", "compare.batch", "needs at least one value"),
     "value twice": ("compare.batch=[8, 8]", "compare.batch", "a value stands twice"),
@@ -277,9 +284,9 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "no worker": ("resources.workers=0", "resources.workers", "must be at least 1, not 0"),
     "more workers than windows": (
-        "resources.workers=129",
+        "resources.workers=65",
         "resources.workers",
-        "129 for a batch of 128 windows",
+        "65 for a batch of 64 windows",
     ),
     "halving without warmth": (
         "search.stopping={kind: halving}",
@@ -593,7 +600,44 @@ def test_objectives_can_be_compared_whole(load: Load) -> None:
         "compare={objective: [{kind: electra}, {kind: mlm}]}", "metric=probe/pos/accuracy"
     )
     kinds = [space.trial(experiment.base, cell).objective for cell in space.cells(experiment)]
-    assert kinds == [Electra(kind="electra"), Mlm(kind="mlm")]
+    share = size_defaults.DEFAULTS["tiny"].settings["objective.mask_prob"]
+    assert kinds == [Electra(kind="electra", mask_prob=share), Mlm(kind="mlm", mask_prob=share)]
+
+
+@pytest.mark.parametrize("size", size_defaults.DEFAULTS)
+def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) -> None:
+    paths = size_defaults.DEFAULTS[size].settings
+    experiment = load(
+        f"base={{encoder: {{size: {size}}}, objective: {{kind: electra}}, "
+        "budget: {kind: tokens, amount: 1e9}}",
+        "compare={}",
+    )
+    built = asdict(space.trial(experiment.base, {}))
+    for path, value in paths.items():
+        assert reduce(operator.getitem, path.split("."), built) == value
+    own = space.trial(experiment.base, {"data.length": 32, "optim.lr": 0.5, "optim.kind": "adam"})
+    assert (own.data.length, own.optim.lr, own.optim.kind) == (32, 0.5, "adam")
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_the_rate_is_the_optimizers_own(load: Load, kind: str) -> None:
+    built = space.trial(load(f"base.optim.kind={kind}").base, {})
+    assert built.optim.kind == kind
+    assert built.optim.lr == size_defaults.DEFAULTS["tiny"].lr[kind]
+
+
+def test_an_encoder_without_a_name_is_trained_by_adam(load: Load) -> None:
+    shape = asdict(SIZES["nano"])
+    built = space.trial(load(f"base.encoder={json.dumps(shape)}", "base.optim={lr: 0.01}").base, {})
+    assert built.optim == AdamConfig(lr=0.01)
+
+
+def test_a_size_whose_defaults_spoil_the_metric_is_refused(load: Load) -> None:
+    sizes = "compare={encoder.size: [tiny, small]}"
+    with pytest.raises(SpaceError, match=r"differ in data\.(length|vocab), which encoder\.size"):
+        load(sizes, "metric=detect/bigram/auroc")
+    fixed = "base.data={length: 16, vocab: 2048}"
+    assert load(sizes, fixed, "metric=detect/bigram/auroc")
 
 
 def test_whole_numbers_and_scales_of_init_can_be_tuned(load: Load) -> None:

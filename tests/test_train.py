@@ -133,7 +133,7 @@ def test_step_reports_progress_and_what_is_spent() -> None:
 @pytest.mark.parametrize("kind", ["linear", "cosine", "stable", "constant"])
 def test_rates_are_the_schedule_of_progress_before_the_step(kind: Any) -> None:
     schedule = Schedule(kind=kind, warmup=0.25)
-    settings = spec.Optim(generator_lr=0.5)
+    settings = spec.AdamConfig(generator_lr=0.5)
     run = Run(replace(TRIAL, schedule=schedule, optim=settings))
     list(run.steps())
     peaks = [settings.lr, settings.lr, settings.lr / 2, settings.lr / 2]

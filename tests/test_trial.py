@@ -146,7 +146,7 @@ def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
         asked,
         budget=replace(asked.budget, amount=200 * 32 * 16.0),
         batch=32,
-        optim=spec.Optim(lr=3e-3, beta1=0.9, beta2=0.999),
+        optim=spec.AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999),
         curve=2,
     )
     rows = run(longer, tmp_path).rows

@@ -184,7 +184,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "order": {"seeds": spec.Seeds(order=1)},
     "init": {"seeds": spec.Seeds(init=1)},
     "mask": {"seeds": spec.Seeds(mask=1)},
-    "rate": {"optim": spec.Optim(lr=2e-3)},
+    "rate": {"optim": spec.AdamConfig(lr=2e-3)},
     "objective": {"objective": spec.Electra(kind="electra", mask_prob=0.3)},
     "unit": {"budget": Budget(kind="flops", amount=10.0)},
     "schedule": {"schedule": Schedule(kind="linear", warmup=0)},

@@ -1,0 +1,101 @@
+"""Defaults that a named size brings along, beside the encoder's shape.
+
+A value that the search space gives itself is never replaced. The values of the lab's own sizes
+were found by measurement (reports/LOG.md); those of small, base and large are the paper's (tables
+6 and 7, and `configure_pretraining.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab import yaml_text
+from lab.spec import Path, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeDefaults:
+    """Values by dotted path, and the peak learning rate of each optimizer.
+
+    Attributes:
+        optimizer: the value of `optim.kind`.
+        lr: the peak learning rate by optimizer.
+        settings: the other values, by dotted path.
+    """
+
+    optimizer: str
+    lr: Mapping[str, float]
+    settings: Mapping[Path, Value]
+
+
+def _own(**lr: float) -> SizeDefaults:
+    return SizeDefaults(
+        optimizer="muon",
+        lr=lr,
+        settings={
+            "objective.mask_prob": 0.25,
+            "data.length": 16,
+            "data.vocab": 2_048,
+            "batch": 64,
+        },
+    )
+
+
+def _paper(lr: float, mask_prob: float, length: int, batch: int) -> SizeDefaults:
+    return SizeDefaults(
+        optimizer="adam",
+        lr={"adam": lr, "muon": lr},
+        settings={
+            "objective.mask_prob": mask_prob,
+            "data.length": length,
+            "data.vocab": 30_522,
+            "batch": batch,
+            "optim.beta2": 0.999,
+            "schedule.kind": "linear",
+        },
+    )
+
+
+DEFAULTS: dict[str, SizeDefaults] = {
+    "nano32": _own(adam=1e-3, muon=1e-3),
+    "nano48": _own(adam=1e-3, muon=1e-3),
+    "nano": _own(adam=1e-3, muon=1e-3),
+    "nano96": _own(adam=1e-3, muon=1e-3),
+    "tiny": _own(adam=1e-3, muon=1e-3),
+    "mini": _own(adam=7e-4, muon=7e-4),
+    "small": _paper(5e-4, 0.15, 128, 128),
+    "base": _paper(2e-4, 0.15, 512, 256),
+    "large": _paper(2e-4, 0.25, 512, 2_048),
+}
+
+
+def fill(raw: dict[str, Any], size: str) -> None:
+    """Write the defaults of `size` into a trial's raw settings where they say nothing.
+
+    Args:
+        raw: of a trial, as a search space has it.
+        size: a key of `DEFAULTS`.
+
+    Raises:
+        SpaceError: something on the way to a path is no mapping.
+    """
+    defaults = DEFAULTS[size]
+    _write(raw, "optim.kind", defaults.optimizer)
+    optim = raw["optim"]
+    if isinstance(optim, dict) and optim.get("kind") in defaults.lr:
+        _write(raw, "optim.lr", defaults.lr[optim["kind"]])
+    for path, value in defaults.settings.items():
+        _write(raw, path, value)
+
+
+def _write(raw: dict[str, Any], path: Path, value: Value) -> None:
+    inner: Any = raw
+    *parents, last = path.split(".")
+    for parent in parents:
+        if parent == "objective" and parent not in raw:
+            return  # it is missing, and the loader says so
+        inner = inner.get(parent, {})
+        if not isinstance(inner, dict):
+            return  # the loader refuses it with its place
+    if last not in inner:
+        yaml_text.put(raw, path, value)
