@@ -32,6 +32,7 @@ from lab.ladder import (
     ReplaceMlm,
     TwoStage,
     generator_of,
+    has_frozen_generator,
 )
 from lab.optim_config import MuonConfig
 from lab.shapes import Encoder
@@ -146,10 +147,13 @@ def _passes(trial: Trial, learns: Learns) -> Iterator[_Pass]:
     slots = masked_slots(trial.data.length, objective.mask_prob)
     generator = generator_of(objective, encoder)
     if generator is not None:
-        yield _predicting(trial, generator, slots, learns is not Learns.DISCRIMINATOR)
+        updated = learns is not Learns.DISCRIMINATOR and not has_frozen_generator(objective)
+        yield _predicting(trial, generator, slots, updated)
     match objective:
         case TwoStage() if learns is Learns.GENERATOR:
             return
+        case _ if has_frozen_generator(objective):
+            pass  # its one pass is without dropout
         case Joint(sampling=sampling) | TwoStage(sampling=sampling) if generator is not None:
             if encoder.dropout and not sampling.dropout:
                 yield _predicting(trial, generator, slots, False)  # once more, to sample

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt, Interval
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from lab.metrics import Network
 from lab.noun import Noun
 from lab.shapes import Count, Encoder, Generator
+from lab.starts import Earlier, MlmRun
 
 _Probability = Annotated[float, Interval(gt=0, lt=1)]
 
@@ -31,6 +32,34 @@ class Sampling(Noun):
     temperature: Annotated[float, Gt(0)] = 1.0
     dropout: bool = True
     disallow_correct: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenGenerator(Generator):
+    """A generator that is trained before the trial and stays as it is (Fast-ELECTRA, 2310.07347).
+
+    It samples without dropout and costs one forward pass. Its temperature (`sampling`) may fall
+    while the discriminator learns, as in the paper.
+
+    Attributes:
+        init_from: a masked-language-model run that the sweep makes, or another trial, of which it
+            takes the generator, or the encoder where that predicts tokens.
+    """
+
+    kind: Literal["frozen"]
+    init_from: Annotated[MlmRun | Earlier, Field(discriminator="kind")]
+
+
+def _kind_of_generator(raw: object) -> str:
+    frozen = "kind" in raw if isinstance(raw, dict) else isinstance(raw, FrozenGenerator)
+    return "FrozenGenerator" if frozen else "Generator"
+
+
+# A generator that learns has no kind, so that an error speaks of the one that was meant.
+AnyGenerator = Annotated[
+    Annotated[Generator, Tag("Generator")] | Annotated[FrozenGenerator, Tag("FrozenGenerator")],
+    Discriminator(_kind_of_generator),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +93,7 @@ class Joint(Masked):
 
     Attributes:
         gen_weight: the weight of the generator's loss.
-        generator: its size.
+        generator: its size, and whether it learns or is frozen.
         sharing: `none`; `tokens`, the whole embedding layer, as officially; `all` weights of two
             encoders of one size; `gdes`, the encoder reads the generator's tables, sends them no
             gradient, and learns its difference to them (DeBERTaV3, section 3.3).
@@ -72,9 +101,20 @@ class Joint(Masked):
     """
 
     gen_weight: Annotated[float, Gt(0)] = 1.0
-    generator: Generator = field(default_factory=Generator)
+    generator: AnyGenerator = field(default_factory=Generator)
     sharing: Literal["none", "tokens", "all", "gdes"] = "tokens"
     sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.generator, FrozenGenerator):
+            return
+        if self.sharing != "none":
+            raise ValueError(
+                f"a frozen generator cannot share weights with a network that learns: sharing must "
+                f"be none, not {self.sharing}"
+            )
+        if self.gen_weight != 1:
+            raise ValueError("gen_weight: a frozen generator has no loss to weigh; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +241,9 @@ class Adversarial(Joint):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.generator, FrozenGenerator):
+            raise ValueError("an adversarial generator learns in every step: it cannot be frozen")
         if isinstance(self.rule, Alternation) and self.sharing != "none":
             raise ValueError(
                 f"alternation freezes one network while the other learns, which weights of both "
@@ -248,3 +291,8 @@ def generator_of(objective: Objective, encoder: Encoder) -> Encoder | None:
                     "sharing all needs a generator of the encoder's size: width 1 and depth 1"
                 )
             return shape
+
+
+def has_frozen_generator(objective: Rung) -> bool:
+    """Return whether the objective's generator is trained before the trial and never updated."""
+    return isinstance(objective, Joint) and isinstance(objective.generator, FrozenGenerator)

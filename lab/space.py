@@ -19,9 +19,10 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from lab import rules, size_defaults, task_table, yaml_text
 from lab.flops import mean_cost
 from lab.label import label
-from lab.ladder import generator_of
+from lab.ladder import generator_of, has_frozen_generator
 from lab.metrics import METRICS, Metric, finetuned
 from lab.noun import Noun
+from lab.preparatory import GENERATOR, own_budget, preparatory_runs
 from lab.refusal import SpaceError, one_line
 from lab.spec import (
     SIZES,
@@ -30,6 +31,7 @@ from lab.spec import (
     Distribution,
     Experiment,
     Finetuning,
+    Joint,
     Path,
     Range,
     Released,
@@ -344,14 +346,17 @@ def _check_trial(built: Trial) -> None:
     _check_start(built)
     try:
         cost = mean_cost(built)
-        steps = built.budget.steps(cost)
+        _check_preparatory(built)
+        steps = own_budget(built).steps(cost)
     except OverflowError:
         raise SpaceError("base: one step's compute is too large to count") from None
-    if steps == 0:
+    if steps is not None and steps < 1:
         unit = cost.flops if built.budget.kind == "flops" else cost.tokens
+        left = built.budget.amount - own_budget(built).amount
+        without = f", less the {left:.4g} of its preparatory mlm runs," if left else ""
         raise SpaceError(
-            f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are less than one "
-            f"step, which costs {unit:.3g}"
+            f"base.budget.amount: {built.budget.amount:g} {built.budget.kind}{without} are less "
+            f"than one step, which costs {unit:.3g}"
         )
     least = least_steps(built.objective)
     if steps is not None and steps < least:
@@ -374,6 +379,36 @@ def _check_start(built: Trial) -> None:
     generates = generator_of(objective, built.encoder) is not None
     if isinstance(start, Released) and start.generator and not generates:
         raise SpaceError(f"base.init_from.generator: objective {objective.kind} has no generator")
+    if isinstance(start, Released) and start.generator and has_frozen_generator(objective):
+        raise SpaceError(
+            "base.init_from.generator: the frozen generator is that of "
+            "base.objective.generator.init_from; leave it out"
+        )
+
+
+def _check_preparatory(built: Trial) -> None:
+    """Refuse mlm runs that train nothing, cannot be charged, or whose tables cannot be shared."""
+    runs, objective = preparatory_runs(built), built.objective
+    if runs and built.budget.kind == "seconds":
+        raise SpaceError(
+            "base.budget.kind: a budget that counts preparatory mlm runs is in flops or tokens, "
+            "not in seconds"
+        )
+    for network, run in runs.items():
+        if not run.budget.steps(mean_cost(run)):
+            frozen = network == GENERATOR and has_frozen_generator(objective)
+            place = "objective.generator.init_from" if frozen else "init_from"
+            raise SpaceError(
+                f"base.{place}.budget.amount: {run.budget.amount:g} {run.budget.kind} are less "
+                f"than one step of the {network}'s mlm run"
+            )
+    shared = isinstance(objective, Joint) and objective.sharing == "tokens"
+    if shared and len(set(runs.values())) > 1:
+        raise SpaceError(
+            "base.init_from: encoder and generator start from mlm runs of their own shapes, whose "
+            "tables differ, and base.objective.sharing: tokens has one table for both; take none "
+            "or gdes, or a generator of width 1 and depth 1"
+        )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from lab.ladder import (
     Alternation,
     Electra,
     Electra15,
+    FrozenGenerator,
     Joint,
     Masked,
     Mlm,
@@ -36,7 +37,7 @@ from lab.noun import Noun
 from lab.optim_config import AdamConfig, MuonConfig, Optim
 from lab.schedule import Schedule
 from lab.shapes import SIZES, Count, Encoder, Generator
-from lab.starts import Earlier, Released, Scratch, Start
+from lab.starts import Earlier, MlmRun, Released, Scratch, Start
 from lab.texts import (
     Data,
     Embedded,
@@ -69,6 +70,7 @@ __all__ = [
     "Experiment",
     "Files",
     "Finetuning",
+    "FrozenGenerator",
     "Generator",
     "Halving",
     "Hub",
@@ -77,6 +79,7 @@ __all__ = [
     "Masked",
     "Mixture",
     "Mlm",
+    "MlmRun",
     "MuonConfig",
     "Objective",
     "Optim",

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import MinLen
+from annotated_types import Gt, MinLen
 
+from lab.budget import Budget
 from lab.noun import Noun
 
 
@@ -42,4 +43,26 @@ class Earlier(Noun):
     name: Annotated[str, MinLen(4)]
 
 
-Start = Scratch | Released | Earlier
+@dataclass(frozen=True, kw_only=True)
+class MlmRun(Noun):
+    """A masked-language-model run that the sweep trains before the trials that start from it.
+
+    Text, batch, masking, optimizer, schedule and seeds are those of the trial, so that one run
+    serves all trials that agree in these. Its compute is part of the trial's budget.
+
+    Attributes:
+        budget: of one run, in FLOPs or tokens.
+        lr: its peak learning rate; the trial's where it is not given, which takes a run for each
+            rate that is tuned.
+    """
+
+    kind: Literal["mlm"]
+    budget: Budget
+    lr: Annotated[float, Gt(0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget.kind == "seconds":
+            raise ValueError("the budget of an mlm run is in flops or tokens, not in seconds")
+
+
+Start = Scratch | Released | Earlier | MlmRun

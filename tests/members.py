@@ -121,6 +121,10 @@ _JOINT = (_GENERATOR_LEARNS, _BEATS_MAJORITY)
 _SAME_SIZE = spec.Generator(width=1)
 _ELECTRA = spec.Electra(kind="electra", mask_prob=SHARE)
 _ADVERSARIAL = spec.Adversarial(kind="adversarial", mask_prob=SHARE)
+FROZEN = spec.FrozenGenerator(
+    kind="frozen",
+    init_from=spec.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=2 * 8 * LENGTH)),
+)
 
 MEMBERS = (
     Member(
@@ -160,6 +164,16 @@ MEMBERS = (
         encoder=POST,
         common=_TOKENS,
     ),
+    *(
+        Member(
+            id=f"electra_frozen_{encoder.norm}",
+            objective=replace(_ELECTRA, sharing="none", generator=FROZEN),
+            turns={Learns.ALL: (_DETECT,)},
+            learns=(_BEATS_MAJORITY,),
+            encoder=encoder,
+        )
+        for encoder in (PRE, POST)
+    ),
     Member(
         id="electra_15",
         objective=spec.Electra15(kind="electra_15", mask_prob=SHARE),
@@ -183,6 +197,14 @@ MEMBERS = (
         learns=(_GENERATOR_LEARNS, _PREDICTS),
         encoder=POST,
         common=_BASE,
+    ),
+    Member(
+        id="replace_mlm_frozen",
+        objective=spec.ReplaceMlm(
+            kind="replace_mlm", mask_prob=SHARE, sharing="none", generator=FROZEN
+        ),
+        turns={Learns.ALL: (_PREDICT,)},
+        learns=(_PREDICTS,),
     ),
     Member(
         id="all_tokens_mlm",

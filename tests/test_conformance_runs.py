@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lab import optim, scores, spec
 from lab.corruption import HeldOut
+from lab.ladder import has_frozen_generator
 from lab.objectives import Objective
 from lab.train import Step
 from lab.turns import Learns, turn
@@ -232,11 +233,43 @@ def test_every_parameter_is_owned_and_optimised_once(member: Member) -> None:
 def test_what_is_shared_belongs_to_the_kept_network_unless_it_only_reads(member: Member) -> None:
     objective = made(member)
     first, *others = objective.networks()
-    assert others == (["generator"] if hasattr(objective, "generator") else [])
+    generates = hasattr(objective, "generator") and not has_frozen_generator(member.objective)
+    assert others == (["generator"] if generates else [])
     of_first = {id(p) for p in objective.networks()[first]}
     base = "encoder.embeddings.base"
     for name, p in objective.encoder.named_parameters("encoder"):
         assert (id(p) in of_first) is not name.startswith(base), name
+
+
+# The frozen generator.
+
+
+@each(tuple(m for m in MEMBERS if has_frozen_generator(m.objective)))
+def test_frozen_generator_stays_as_it_is_while_the_kept_network_learns(member: Member) -> None:
+    run = Run(trial(member))
+    generator, encoder = run.objective.generator, run.objective.encoder
+    before, began = state(generator), state(encoder)
+    for _ in run.steps():
+        assert all(p.grad is None for p in generator.parameters())
+    assert same(state(generator), before)
+    assert not same(state(encoder), began)
+    optimized = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
+    assert not optimized & {id(p) for p in generator.parameters()}
+
+
+@each(tuple(m for m in MEMBERS if has_frozen_generator(m.objective)))
+def test_frozen_generator_writes_without_dropout_while_the_kept_network_has_it(
+    member: Member,
+) -> None:
+    objective, batch = made(replace(member, encoder=replace(member.encoder, dropout=0.3))), text()
+    for _ in range(2):
+        objective.train()
+        assert objective.encoder.training
+        assert not any(part.training for part in objective.generator.modules())
+        torch.manual_seed(0)
+        trained = objective.generator(batch, 0)
+        assert trained.ids_BT.equal(objective.eval().generator(batch, 0).ids_BT)
+        assert not trained.law_BKV.requires_grad
 
 
 # The adversarial game.

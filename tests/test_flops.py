@@ -219,6 +219,9 @@ def test_mlm_costs_less_than_electra_on_the_same_encoder() -> None:
 # networks, a width that is no multiple of another, and heads and tables at odds with each other.
 ENCODER = Encoder(layers=2, hidden=24, ffn=96, heads=2, embedding=16, dropout=0, norm="pre")
 LIKE_IT = Generator(width=1.0, depth=1.0)
+FROZEN = spec.FrozenGenerator(
+    kind="frozen", init_from=spec.MlmRun(kind="mlm", budget=Budget(kind="flops", amount=1e6))
+)
 RUNGS: dict[str, spec.Objective] = {
     "electra": spec.Electra(kind="electra"),
     "electra, none": spec.Electra(kind="electra", sharing="none"),
@@ -228,11 +231,15 @@ RUNGS: dict[str, spec.Objective] = {
     "electra, never correct": spec.Electra(
         kind="electra", sampling=spec.Sampling(temperature=2.0, disallow_correct=True)
     ),
+    "electra, frozen": spec.Electra(kind="electra", sharing="none", generator=FROZEN),
     "electra_15": spec.Electra15(kind="electra_15"),
     "replace_mlm": spec.ReplaceMlm(kind="replace_mlm"),
     "replace_mlm, gdes": spec.ReplaceMlm(kind="replace_mlm", sharing="gdes"),
     "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", mask_prob=0.3),
     "all_tokens_mlm, gdes": spec.AllTokensMlm(kind="all_tokens_mlm", sharing="gdes"),
+    "all_tokens_mlm, frozen": spec.AllTokensMlm(
+        kind="all_tokens_mlm", sharing="none", generator=FROZEN
+    ),
     "mlm": spec.Mlm(kind="mlm", mask_prob=0.4),
     "mlm, bert": spec.Mlm(kind="mlm", masking="bert"),
     "two_stage": spec.TwoStage(kind="two_stage"),
@@ -290,6 +297,15 @@ def test_honest_count_holds_without_a_projection_and_with_either_norm(
     assert step_cost(trial).flops == counted(trial, Learns.ALL)
 
 
+def test_frozen_generator_costs_a_third_of_one_that_learns() -> None:
+    """Forward alone: 2 of the 6 passes that 6N counts, 1 of 3 in the honest count."""
+    frozen, learning = RUNGS["electra, frozen"], RUNGS["electra, none"]
+    narrow = climbing(spec.Mlm(kind="mlm"), Generator().of(ENCODER))
+    saved, whole = step_cost(climbing(learning)), step_cost(climbing(frozen))
+    assert 3 * (saved.flops - whole.flops) == 2 * step_cost(narrow).flops
+    assert 3 * (saved.six_n - whole.six_n) == 2 * step_cost(narrow).six_n
+
+
 APART = Sampling(dropout=False)
 SAMPLERS: dict[str, spec.Objective] = {
     "electra": spec.Electra(kind="electra", sampling=APART),
@@ -297,6 +313,9 @@ SAMPLERS: dict[str, spec.Objective] = {
     "replace_mlm": spec.ReplaceMlm(kind="replace_mlm", sampling=APART),
     "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", sampling=APART),
     "two_stage": spec.TwoStage(kind="two_stage", sampling=APART),
+    "electra, frozen": spec.Electra(
+        kind="electra", sharing="none", generator=FROZEN, sampling=APART
+    ),
 }
 SAMPLING = [(name, learns) for name, rung in SAMPLERS.items() for learns in shares(rung)]
 sampling_turns = pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Replaced-token detection with a jointly trained generator (paper, section 2).
+"""Replaced-token detection with a generator that learns beside it (paper, section 2) or is frozen.
 
 Letters: B examples, T positions.
 """
@@ -11,7 +11,7 @@ from lab.model import DetectionHead, initialise
 from lab.objectives import sharing
 from lab.objectives.base import Detector, Loss
 from lab.objectives.detection import detection_loss
-from lab.objectives.generator import Corrupted, Generator
+from lab.objectives.generator import Corrupted, generator_weight, make_generator
 from lab.objectives.masking import Masked, Places, chosen
 from lab.turns import Learns
 
@@ -32,11 +32,10 @@ class Electra(Detector):
         super().__init__()
         self.encoder, body = sharing.encoders(trial, settings)
         self.detection = DetectionHead(trial.encoder)
-        shape = settings.generator.of(trial.encoder)
-        self.generator = Generator(body, shape, trial, settings, settings.sampling)
+        self.generator = make_generator(body, trial, settings)
         initialise(self, trial.encoder.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
-        self._gen_weight, self._disc_weight = settings.gen_weight, settings.disc_weight
+        self._gen_weight, self._disc_weight = generator_weight(settings), settings.disc_weight
         self._everywhere = not isinstance(settings, spec.Electra15)
 
     def mask(self, batch: Batch, step: int) -> Masked:

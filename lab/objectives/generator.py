@@ -3,7 +3,7 @@
 Letters: B examples, T positions, K masked slots, V vocabulary, h the generator's width.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lab import spec
 from lab.data import Batch
+from lab.ladder import has_frozen_generator
 from lab.model import Encoder, VocabularyHead, at_slots
 from lab.objectives.base import Loss, mean
 from lab.objectives.masking import Masked, Places, count, mask, written
@@ -113,6 +114,53 @@ class Generator(nn.Module):
         logits_BKV = self.predict(masked, segment_BT)[1]
         self.train(training)
         return logits_BKV
+
+
+class FrozenGenerator(Generator):
+    """A generator whose weights stay as they are: no gradient, no dropout, no optimizer.
+
+    Its loss is reported and not learned from.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        shape: spec.Encoder,
+        trial: spec.Trial,
+        masking: spec.Masked,
+        sampling: spec.Sampling,
+    ) -> None:
+        super().__init__(encoder, shape, trial, masking, sampling)
+        self._samples_apart = False  # its one pass is without dropout
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, step: int, places: Places | None = None) -> Corrupted:
+        """Mask, predict, sample and write, all on one draw of the chosen slots."""
+        return super().forward(batch, step, places)
+
+
+def make_generator(body: Encoder, trial: spec.Trial, settings: spec.Joint) -> Generator:
+    """Return the generator of an objective, which learns or is frozen.
+
+    Args:
+        body: its encoder, which may share parts with the one that is kept.
+        trial: shape, vocabulary and seeds.
+        settings: of the objective.
+    """
+    shape = settings.generator.of(trial.encoder)
+    kind = FrozenGenerator if has_frozen_generator(settings) else Generator
+    return kind(body, shape, trial, settings, settings.sampling)
+
+
+def generator_weight(settings: spec.Joint) -> float:
+    """Return the weight of the generator's loss in the total; a frozen one's is only reported."""
+    return 0.0 if has_frozen_generator(settings) else settings.gen_weight
 
 
 def generator_loss(logits_BKV: Tensor, masked: Masked, places: Places) -> Loss:

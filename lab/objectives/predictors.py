@@ -14,7 +14,12 @@ from lab.data import Batch
 from lab.model import VocabularyHead, at_slots, initialise
 from lab.objectives import sharing
 from lab.objectives.base import Loss, Objective, mean
-from lab.objectives.generator import Corrupted, Generator, cross_entropy
+from lab.objectives.generator import (
+    Corrupted,
+    cross_entropy,
+    generator_weight,
+    make_generator,
+)
 from lab.objectives.masking import Masked, Places
 from lab.turns import Learns
 
@@ -31,12 +36,11 @@ class Predictor(Objective):
         super().__init__()
         self.encoder, body = sharing.encoders(trial, settings)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
-        shape = settings.generator.of(trial.encoder)
-        self.generator = Generator(body, shape, trial, settings, settings.sampling)
+        self.generator = make_generator(body, trial, settings)
         initialise(self, trial.encoder.init_std, trial.seeds.init)
         self.vocabulary.start_at(counts_V)
         self.generator.vocabulary.start_at(counts_V)
-        self._gen_weight, self._mlm_weight = settings.gen_weight, settings.mlm_weight
+        self._gen_weight, self._mlm_weight = generator_weight(settings), settings.mlm_weight
 
     def mask(self, batch: Batch, step: int) -> Masked:
         """Return the batch as the generator sees it."""

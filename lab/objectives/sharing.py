@@ -36,14 +36,13 @@ def encoders(trial: spec.Trial, settings: spec.Joint) -> tuple[Encoder, Encoder]
 def owners(name: str, kept: list[nn.Module], generator: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Return every parameter once: those of `kept` under `name`, and the generator's own.
 
-    Tables that the kept network reads without sending them a gradient are the generator's.
+    Tables that the kept network reads without sending them a gradient are the generator's. A
+    frozen generator has no parameters to own.
     """
     modules = [part for module in kept for part in module.modules()]
     read = [part.base for part in modules if isinstance(part, DisentangledEmbeddings)]
     theirs = {id(p) for base in read for p in base.parameters()}
     mine = {id(p): p for p in chain.from_iterable(module.parameters() for module in kept)}
     mine = {key: p for key, p in mine.items() if key not in theirs}
-    return {
-        name: list(mine.values()),
-        "generator": [p for p in generator.parameters() if id(p) not in mine],
-    }
+    own = [p for p in generator.parameters() if p.requires_grad and id(p) not in mine]
+    return {name: list(mine.values())} | ({"generator": own} if own else {})

@@ -1,0 +1,91 @@
+"""The mlm runs that a sweep trains before the trials that start from them, and what these cost.
+
+Such a run is an ordinary trial with a record of its own, named by its fingerprint: two trials that
+ask for the same one share it, in this sweep or in any other on the same storage.
+
+A trial is charged for them: its budget counts stand-alone compute, what it takes to repeat the
+trial from nothing. Its own training gets what the runs leave. Marginal compute, its own training
+alone, is recorded beside it. What a trial starts from and the sweep does not train (`trial`,
+`transformers`) is in no budget.
+"""
+
+from dataclasses import replace
+
+from lab.budget import Budget, Spent
+from lab.flops import mean_cost
+from lab.ladder import FrozenGenerator, Joint, Mlm, generator_of
+from lab.shapes import Encoder
+from lab.spec import Trial
+from lab.starts import Earlier, MlmRun
+
+KEPT, GENERATOR = "encoder", "generator"  # which network starts from a run
+
+
+def frozen_start(trial: Trial) -> MlmRun | Earlier | None:
+    """Return what the trial's frozen generator is; None where the trial has none."""
+    match trial.objective:
+        case Joint(generator=FrozenGenerator(init_from=start)):
+            return start
+        case _:
+            return None
+
+
+def preparatory_runs(trial: Trial) -> dict[str, Trial]:
+    """Return the mlm runs that a trial's networks start from, by network; none for most trials.
+
+    Each network starts from a run of its own shape, which is one run where the shapes are equal.
+    """
+    frozen, start = frozen_start(trial), trial.init_from
+    generator = generator_of(trial.objective, trial.encoder)
+    runs = {}
+    if isinstance(start, MlmRun):
+        runs[KEPT] = _run(trial, trial.encoder, start)
+        if generator is not None and frozen is None:
+            runs[GENERATOR] = _run(trial, generator, start)
+    if isinstance(frozen, MlmRun) and generator is not None:
+        runs[GENERATOR] = _run(trial, generator, frozen)
+    return runs
+
+
+def preparatory_cost(trial: Trial) -> Spent:
+    """Return what the trial's preparatory runs spend together, each counted once; no seconds."""
+    total = Spent()
+    for run in dict.fromkeys(preparatory_runs(trial).values()):
+        cost = mean_cost(run)
+        steps = run.budget.steps(cost) or 0
+        total = Spent(
+            steps=total.steps + steps,
+            tokens=total.tokens + steps * cost.tokens,
+            flops=total.flops + steps * cost.flops,
+            paper_flops=total.paper_flops + steps * cost.paper_flops,
+            six_n=total.six_n + steps * cost.six_n,
+        )
+    return total
+
+
+def own_budget(trial: Trial) -> Budget:
+    """Return what the trial's budget leaves to its own training."""
+    spent = preparatory_cost(trial)
+    match trial.budget.kind:
+        case "flops":
+            return replace(trial.budget, amount=trial.budget.amount - spent.flops)
+        case "tokens":
+            return replace(trial.budget, amount=trial.budget.amount - spent.tokens)
+        case "seconds":
+            return trial.budget
+
+
+def _run(trial: Trial, shape: Encoder, start: MlmRun) -> Trial:
+    objective = trial.objective
+    optim = trial.optim if start.lr is None else replace(trial.optim, lr=start.lr)
+    return Trial(
+        encoder=shape,
+        objective=Mlm(kind="mlm", mask_prob=objective.mask_prob, masking=objective.masking),
+        data=trial.data,
+        batch=trial.batch,
+        optim=replace(optim, networks="coupled", generator_lr=1.0),  # of no effect on one network
+        schedule=trial.schedule,
+        budget=start.budget,
+        seeds=trial.seeds,
+        curve=1,
+    )
