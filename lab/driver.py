@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 from lab import (
@@ -23,10 +23,12 @@ from lab import (
 from lab.ledger import Ledger
 from lab.metrics import finetuned
 from lab.mirror import Mirror
+from lab.preparatory import describe
+from lab.preparatory_queue import Lost, PreparatoryQueue
 from lab.search import Search
-from lab.spec import Experiment, Job, Outcome, State
+from lab.spec import Experiment, Job, Outcome, State, Trial, content_hash
 from lab.store import Store
-from lab.supplies import Supplies
+from lab.supplies import Supplies, Supply
 from lab.tracking import StoreError
 from lab.work import Work
 
@@ -76,8 +78,9 @@ class Driver:
         self._view = live.view(self._board)
         self._ledger = Ledger(store, self._view.say)
         self._supplies = Supplies(self._storage, self._mirror)
-        self._out: dict[File, list[Job]] = {}
+        self._out: dict[File, list[Job]] = {}  # no job is out with a preparatory run
         self._done: set[File] = set()
+        self._preparatory = PreparatoryQueue(self._preparatory_work, self._prepared, self._out)
         self._first: Work | None = None
         self._busy = 0.0
         self._before: dict[File, float] = {}
@@ -102,6 +105,7 @@ class Driver:
                     if self.stop_file.exists():
                         raise KeyboardInterrupt
                 self._ledger.settle()
+            measures |= self._preparatory.measures()
             state = "finished"
         finally:
             self._interrupt()
@@ -142,35 +146,80 @@ class Driver:
             return work
         if self.stop_file.exists():
             return None
-        while (job := self._search.ask()) is not None:
-            work = self._work(job)
-            self._fetch(work.folder)
-            outcome = record.read(work.folder)
-            if outcome is not None and self._settles(job, work.folder, outcome):
-                self._end(job, work.folder, outcome)
-            elif work.folder in self._out:  # two settings that came out the same: run once
-                self._out[work.folder].append(job)
-            else:
-                self._hand_out(job, work)
-                return work
+        while (run := self._preparatory.next()) is None:
+            job = self._preparatory.released() or self._ask()
+            if job is None:
+                return None
+            if not self._preparatory.holds(job) and (ready := self._next_of(job)) is not None:
+                return ready
+        self._open(run)
+        self._out[run.folder] = []
+        self._view.say(f"preparatory run {run.folder.name}: {describe(run.trial)}")
+        return run
+
+    def _ask(self) -> Job | None:
+        """Return a new job, unless as many as there are slots wait for preparatory runs."""
+        return self._search.ask() if self._preparatory.waiting < self._board.slots else None
+
+    def _next_of(self, job: Job) -> Work | None:
+        """Return the work of a job that can start; None where none is left or it runs already."""
+        if (lost := self._preparatory.lost(job.trial)) is not None:
+            self._end_unstarted(job, lost)
+            return None
+        work = self._work(job)
+        self._fetch(work.folder)
+        outcome = record.read(work.folder)
+        if outcome is not None and self._settles(job, work.folder, outcome):
+            self._end(job, work.folder, outcome)
+        elif work.folder in self._out:  # two settings that came out the same: run once
+            if not self._out[work.folder]:
+                self._board.start(job)  # until now it was a preparatory run
+            self._out[work.folder].append(job)
+        else:
+            self._hand_out(job, work)
+            return work
         return None
 
+    def _end_unstarted(self, job: Job, lost: Lost) -> None:
+        """Record that a job cannot start, because a run that it starts from did not finish."""
+        identity = content_hash([self._supplies.before(job.trial).identity, lost.name])
+        folder = self._storage / "trials" / job.trial.fingerprint(identity)
+        text = self._supplies.before(job.trial).text
+        record.queue(folder, job.trial, job.trial.lineage(identity), text.name)
+        reason = f"its preparatory run {lost.name} {lost.state}: {lost.reason}"
+        self._end(job, folder, self._cut_off(lost.state, reason, folder))
+
     def _work(self, job: Job) -> Work:
-        supply = self._supplies.of(job.trial)
+        return self._work_of(job.trial, self._supplies.of(job.trial))
+
+    def _preparatory_work(self, run: Trial) -> Work:
+        return replace(self._work_of(run, self._supplies.before(run)), tasks=())
+
+    def _work_of(self, trial: Trial, supply: Supply) -> Work:
         identity = supply.identity
         return Work(
-            trial=job.trial,
-            folder=self._storage / "trials" / job.trial.fingerprint(identity),
+            trial=trial,
+            folder=self._storage / "trials" / trial.fingerprint(identity),
             text=supply.text,
             held_out=supply.held_out,
             start=supply.start,
+            charged=supply.charged,
+            earlier_flops=supply.earlier_flops,
             metric=self._experiment.metric,
             resources=self._experiment.resources,
-            lineage=job.trial.lineage(identity),
+            lineage=trial.lineage(identity),
             mirror=self._mirror,
             tasks=tuple(self._supplies.tasks),
             task_seeds=self._experiment.finetune.seeds,
         )
+
+    def _prepared(self, folder: File) -> Outcome | None:
+        """Return how a preparatory run has ended; None where it has yet to, or to run again."""
+        self._fetch(folder)
+        outcome = record.read(folder)
+        if outcome is None or folder in self._done:
+            return outcome
+        return outcome if outcome.state in _SETTLED and not self._site.fresh else None
 
     def _settles(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome stands, and the trial need not run."""
@@ -183,6 +232,17 @@ class Driver:
         return stopped or outcome.state in _SETTLED
 
     def _hand_out(self, job: Job, work: Work) -> None:
+        earlier = record.last(work.folder)
+        self._open(work, extends=not self._search.stops(job))
+        self._out[work.folder] = [job]
+        # What had finished and is given more scores is written to the store anew.
+        again = earlier is not None and earlier.state == "finished"
+        self._ledger.note(job, work.folder, fresh=self._site.fresh or again)
+        self._board.start(job)
+        self._view.changed(f"started {live.settings(job)}")
+
+    def _open(self, work: Work, *, extends: bool = True) -> None:
+        """Open a trial's record; it may go on from a shorter run where it `extends` one."""
         if self._site.fresh:
             record.forget(work.folder)
             self._mirror.push(work.folder)
@@ -193,15 +253,9 @@ class Driver:
             anew = [finetuned(task.name).name for task in self._supplies.tasks.values()]
             record.put(work.folder, rows, without=anew)
         record.queue(work.folder, work.trial, work.lineage, work.text.name)
-        if not self._site.fresh and not self._search.stops(job):
+        if not self._site.fresh and extends:
             twins.take_over(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))
-        self._out[work.folder] = [job]
-        # What had finished and is given more scores is written to the store anew.
-        again = earlier is not None and earlier.state == "finished"
-        self._ledger.note(job, work.folder, fresh=self._site.fresh or again)
-        self._board.start(job)
-        self._view.changed(f"started {live.settings(job)}")
 
     def done(self) -> bool:
         """Return whether every job has ended, or no more are wanted and none is out."""
@@ -225,7 +279,8 @@ class Driver:
             if self._search.lags(job, rows):
                 record.stop_file(work.folder).touch()
                 self._mirror.push(record.stop_file(work.folder))
-        self._board.row(self._out[work.folder][0], rows[-1])
+        if self._out[work.folder]:
+            self._board.row(self._out[work.folder][0], rows[-1])
 
     def ended(self, work: Work, error: str | None) -> None:
         """Record how a trial ended."""
@@ -239,8 +294,12 @@ class Driver:
             )
         self._done.add(work.folder)
         self._busy += max(0.0, outcome.busy - self._before.pop(work.folder))
-        for job in self._out.pop(work.folder):
+        jobs = self._out.pop(work.folder)
+        for job in jobs:
             self._end(job, work.folder, outcome)
+        if not jobs:
+            why = f": {outcome.reason}" if outcome.reason else ""
+            self._view.say(f"preparatory run {work.folder.name} {outcome.state}{why}")
 
     def _end(self, job: Job, folder: File, outcome: Outcome) -> None:
         self._ledger.note(job, folder)

@@ -75,6 +75,12 @@ def own_budget(trial: Trial) -> Budget:
             return trial.budget
 
 
+def describe(run: Trial) -> str:
+    """Return a preparatory run in a few words: `mlm, 16 wide, 5e+11 flops, seed 1`."""
+    budget = f"{run.budget.amount:.3g} {run.budget.kind}"
+    return f"mlm, {run.encoder.hidden} wide, {budget}, seed {run.seeds.init}"
+
+
 def _run(trial: Trial, shape: Encoder, start: MlmRun) -> Trial:
     objective = trial.objective
     optim = trial.optim if start.lr is None else replace(trial.optim, lr=start.lr)

@@ -38,7 +38,12 @@ def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str
     return f"{path}: {_plain(first, steps, schema)}{more}"
 
 
-_UNTAGGED = {"Range", "Choices", "Generator", "FrozenGenerator"}  # told apart by their keys, so the schema has no tags for them
+_UNTAGGED = {
+    "Range",
+    "Choices",
+    "Generator",
+    "FrozenGenerator",
+}  # told apart by their keys, so the schema has no tags for them
 
 # What is wrong and what is allowed, by pydantic's name; `_MUST` also shows what was given.
 _SAYS = {

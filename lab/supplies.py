@@ -1,11 +1,13 @@
 """What trials need before they start: text, questions, starting weights, tasks; each made once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 
-from lab import corruption, data, examples, finetuning, preparation, space, task_table
+from lab import corruption, data, examples, finetuning, preparation, record, space, task_table
+from lab.budget import Spent
 from lab.finetuned import Ledger
 from lab.mirror import Mirror
+from lab.preparatory import preparatory_cost, preparatory_runs
 from lab.spec import Data, Experiment, Outcome, Trial, content_hash
 from lab.starting import Starts
 
@@ -18,11 +20,15 @@ class Supply:
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
         start: file of the weights to start from; None where chance draws them.
+        charged: what its preparatory runs have spent.
+        earlier_flops: of earlier trials that it starts from; None where nobody recorded them.
     """
 
     text: File
     held_out: File
     start: File | None
+    charged: Spent = field(default_factory=Spent)
+    earlier_flops: float | None = 0.0
 
     @property
     def identity(self) -> str:
@@ -43,7 +49,7 @@ class Supplies:
     """
 
     def __init__(self, storage: File, mirror: Mirror) -> None:
-        self._cache, self._mirror = storage / "cache", mirror
+        self._storage, self._cache, self._mirror = storage, storage / "cache", mirror
         self._texts: dict[Data, tuple[File, File]] = {}
         self._judged: tuple[str, ...] = ()
         self._seeds = 0
@@ -63,12 +69,38 @@ class Supplies:
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
         for cell in space.cells(experiment):
-            self.of(space.trial(experiment.base, cell))
+            trial = space.trial(experiment.base, cell)
+            text, _ = self._prepared(trial.data)
+            self._starts.of(trial, text)  # what it names; its preparatory runs come later
 
     def of(self, trial: Trial) -> Supply:
-        """Return what a trial needs, made first where it is not there."""
+        """Return what a trial needs, made first where it is not there.
+
+        Its preparatory runs (`records`) have finished.
+        """
         text, held_out = self._prepared(trial.data)
-        return Supply(text=text, held_out=held_out, start=self._starts.of(trial, text))
+        records = self.records(trial)
+        origin = self._starts.of(trial, text, records)
+        seconds = sum(_seconds(folder) for folder in set(records.values()))
+        return Supply(
+            text=text,
+            held_out=held_out,
+            start=None if origin is None else origin.file,
+            charged=replace(preparatory_cost(trial), seconds=seconds),
+            earlier_flops=0.0 if origin is None else origin.earlier_flops,
+        )
+
+    def before(self, trial: Trial) -> Supply:
+        """Return what a trial needs that starts from no other weights, or has yet to get them."""
+        text, held_out = self._prepared(trial.data)
+        return Supply(text=text, held_out=held_out, start=None)
+
+    def records(self, trial: Trial) -> dict[str, File]:
+        """Return the folders of the records of a trial's preparatory runs, by network."""
+        return {network: self._record(run) for network, run in preparatory_runs(trial).items()}
+
+    def _record(self, run: Trial) -> File:
+        return self._storage / "trials" / run.fingerprint(self.before(run).identity)
 
     def lacks(self, trial: Trial, folder: File, outcome: Outcome) -> bool:
         """Return whether a trial that has finished has yet to be fine-tuned on something."""
@@ -108,6 +140,12 @@ class Supplies:
             for made in (text, held_out):
                 self._mirror.push(made)
         return self._texts[settings]
+
+
+def _seconds(folder: File) -> float:
+    """Return the seconds of training that a finished trial has recorded."""
+    rows = record.curve(folder)
+    return rows[-1]["spent/seconds"] if rows else 0.0
 
 
 def _say(line: str) -> None:

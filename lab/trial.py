@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
@@ -24,6 +25,7 @@ from lab.examples import Examples, open_examples
 from lab.finetuned import Ledger, charged
 from lab.gradient import Gradients
 from lab.objectives import Objective, build
+from lab.preparatory import own_budget
 from lab.spec import Outcome, Row, State
 from lab.tasks import Task
 from lab.train import Step, train
@@ -184,7 +186,8 @@ class _Training:
     """A trial in the middle of its run: what moves, and how far it has come."""
 
     def __init__(self, work: Work, yardstick: _Watcher, workers: Workers) -> None:
-        trial, corpus = work.trial, yardstick.corpus
+        corpus = yardstick.corpus
+        trial = replace(work.trial, budget=own_budget(work.trial))
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
         self._work, self._workers = work, workers
         self._objective = build(trial, torch.from_numpy(corpus.counts_V)).to(yardstick.device)
@@ -268,7 +271,7 @@ class _Training:
 
     def _scored(self, taken: Row) -> Row:
         """Return a scored point, once all workers know that training goes on."""
-        row = _spent(self._spent) | {"health/micro_batch": self._gradients.micro}
+        row = _spent(self._spent, self._work) | {"health/micro_batch": self._gradients.micro}
         row |= self._since.take() | taken
         why = divergence.reason(row, self._trial.data.vocab, early=self.rows <= 1)
         if self._workers.first(why is not None):
@@ -333,18 +336,27 @@ def _device(name: str) -> str:
     return name if name == "cpu" else torch.cuda.get_device_name(name)
 
 
-def _spent(spent: Spent) -> Row:
-    seconds = max(spent.seconds, 1e-9)
-    return {
+def _spent(spent: Spent, work: Work) -> Row:
+    """Return what a trial has spent, its preparatory runs included; their steps are not its own.
+
+    Marginal FLOPs are its own training's. Stand-alone FLOPs are those of everything it starts
+    from as well; they are left out where nobody recorded that.
+    """
+    seconds, charged = max(spent.seconds, 1e-9), work.charged
+    row = {
         "spent/steps": spent.steps,
-        "spent/tokens": spent.tokens,
-        "spent/flops": spent.flops,
-        "spent/paper_flops": spent.paper_flops,
-        "spent/six_n": spent.six_n,
-        "spent/seconds": spent.seconds,
+        "spent/tokens": spent.tokens + charged.tokens,
+        "spent/flops": spent.flops + charged.flops,
+        "spent/paper_flops": spent.paper_flops + charged.paper_flops,
+        "spent/six_n": spent.six_n + charged.six_n,
+        "spent/seconds": spent.seconds + charged.seconds,
+        "spent/marginal_flops": spent.flops,
         "health/tokens_per_second": spent.tokens / seconds,
         "health/flops_per_second": spent.flops / seconds,
     }
+    if work.earlier_flops is not None:
+        row["spent/standalone_flops"] = row["spent/flops"] + work.earlier_flops
+    return row
 
 
 _corpus = lru_cache(maxsize=2)(data.open_corpus)

@@ -9,6 +9,7 @@ from pathlib import Path as File
 from typing import NamedTuple, Protocol
 
 from lab import record
+from lab.budget import Spent
 from lab.errors import UserError
 from lab.metrics import Metric
 from lab.mirror import Mirror, Nowhere
@@ -31,6 +32,9 @@ class Work:
         resources: what to run it on; no part of what it computes.
         lineage: names all trials that differ from it in the budget's amount alone.
         mirror: what keeps these places equal to a storage that is no folder.
+        charged: what its preparatory runs have spent, which its budget counts.
+        earlier_flops: stand-alone FLOPs of the earlier trials it starts from, which its budget does
+            not count; None where it starts from weights whose compute nobody recorded.
         tasks: files of what it is fine-tuned on once it has finished (`examples.prepare`).
         task_seeds: runs of each.
     """
@@ -44,6 +48,8 @@ class Work:
     resources: Resources = field(default_factory=Resources)
     lineage: str = ""
     mirror: Mirror = field(default_factory=Nowhere)
+    charged: Spent = field(default_factory=Spent)
+    earlier_flops: float | None = 0.0
     tasks: tuple[File, ...] = ()
     task_seeds: int = 1
 

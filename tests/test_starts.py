@@ -89,10 +89,10 @@ def started(wanted: spec.Trial, words: Vocabulary, folder: Path, seed: int = 5) 
     text = folder / "text"
     text.mkdir(exist_ok=True)
     words.save(text)
-    file = Starts(folder, Nowhere()).of(wanted, text)
+    origin = Starts(folder, Nowhere()).of(wanted, text)
     objective = random(wanted, seed)
-    if file is not None:
-        weights.load(file, objective)
+    if origin is not None:
+        weights.load(origin.file, objective)
     return objective
 
 
@@ -414,9 +414,9 @@ def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
     earlier = trial.run(work)
     storage = tmp_path
     second = replace(work.trial, init_from=spec.Earlier(kind="trial", name="0123"))
-    file = Starts(storage, Nowhere()).of(second, work.text)
-    assert file is not None
-    going_on = replace(work, trial=second, folder=storage / "trials" / "second", start=file)
+    origin = Starts(storage, Nowhere()).of(second, work.text)
+    assert origin is not None
+    going_on = replace(work, trial=second, folder=storage / "trials" / "second", start=origin.file)
     later = trial.run(going_on)
     assert (earlier.state, later.state) == ("finished", "finished")
     first_row, last_row = later.rows[0], earlier.rows[-1]
@@ -431,8 +431,10 @@ def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
 def test_run_that_was_cut_off_does_not_start_again(work: Work, tmp_path: Path) -> None:
     trial.run(work)
     second = replace(work.trial, init_from=spec.Earlier(kind="trial", name="0123"))
-    file = Starts(tmp_path, Nowhere()).of(second, work.text)
-    through = replace(work, trial=second, folder=tmp_path / "trials" / "through", start=file)
+    origin = Starts(tmp_path, Nowhere()).of(second, work.text)
+    assert origin is not None
+    begun = tmp_path / "trials" / "through"
+    through = replace(work, trial=second, folder=begun, start=origin.file)
     expected = trial.run(through).rows[-1]
     cut = replace(through, folder=tmp_path / "trials" / "cut")
     steps = iter(["running"] * 4 + ["interrupted"])
