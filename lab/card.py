@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_never
 
 from lab import __version__, record, wording
 from lab.metrics import METRICS
+from lab.preparatory import frozen_start
 from lab.spec import Embedded, Files, Hub, Mixture, Row, Saved, Source, Trial
 
 _AMOUNTS = (
@@ -154,8 +155,17 @@ def _compute(folder: File, trial: Trial, last: Row) -> str:
     rows.append(("device", (ended.device if ended else "") or wording.NONE))
     rows.append(("budget", f"{trial.budget.amount:g} {trial.budget.kind}"))
     note = ""
-    if trial.init_from.kind != "scratch":
-        note = "\n\nIt counts the new compute alone: what the starting point had cost is not in it."
+    kinds = {trial.init_from.kind, getattr(frozen_start(trial), "kind", "scratch")}
+    if "mlm" in kinds:
+        own = wording.quantity(last.get("spent/marginal_flops", math.nan), "FLOP")
+        note += (
+            f"\n\nIt counts the mlm runs that the trial starts from as well; its own training took "
+            f"{own}."
+        )
+    if kinds & {"trial", "transformers"}:
+        note += (
+            "\n\nIt counts the new compute alone: what the starting point had cost is not in it."
+        )
     return _table(("what", "amount"), rows) + note
 
 

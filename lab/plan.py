@@ -1,16 +1,18 @@
 """What a sweep would do, before it does it: `--dry-run`."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lab import space
+from lab.budget import Cost
 from lab.design import searches
 from lab.flops import encoder_weights, masked_slots, mean_cost
 from lab.label import label
 from lab.ladder import generator_of
 from lab.live import duration
+from lab.preparatory import own_budget, preparatory_runs
 from lab.spec import AllTokensMlm, Experiment, Path, Trial, Value
 
 # Both from single machines, hence an estimate: the trainer's share of what a bare matrix product
@@ -29,7 +31,7 @@ class Estimate:
         settings: its compared values.
         runs: searches and repeats.
         steps: of one run; None where only a clock knows.
-        flops: honest, of one run; None likewise.
+        flops: honest, of one run's own training; None likewise.
         seconds: of one run on this machine.
         memory: bytes of one run, without the libraries.
     """
@@ -52,7 +54,7 @@ def estimate(experiment: Experiment) -> list[Estimate]:
     for cell in space.cells(experiment):
         trial = space.trial(experiment.base, cell)
         cost = mean_cost(trial)
-        steps = trial.budget.steps(cost)
+        steps = own_budget(trial).steps(cost)
         flops = None if steps is None else float(steps * cost.flops)
         seconds = trial.budget.amount if flops is None else flops / speed
         plan.append(
@@ -77,8 +79,12 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}, {duration(cell.seconds)}")
     runs = sum(cell.runs for cell in plan)
-    total = sum(cell.runs * (cell.flops or 0) for cell in plan)
+    runs_before = preparatory(experiment)
+    before = sum(cost.flops * (run.budget.steps(cost) or 0) for run, cost in runs_before.items())
+    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + before
     hours = sum(cell.runs * cell.seconds for cell in plan) / slots / 3_600
+    if runs_before:
+        lines.append(f"before them: {len(runs_before)} preparatory mlm runs, {before:.4g} FLOPs")
     memory = max(cell.memory for cell in plan)
     lines += [
         "",
@@ -91,6 +97,17 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
         tasks = ", ".join(after.tasks)
         lines.append(f"then, beside it: {after.seeds} runs each of fine-tuning on {tasks}")
     return "\n".join(lines)
+
+
+def preparatory(experiment: Experiment) -> dict[Trial, Cost]:
+    """Return the preparatory runs of all cells and seeds, each once, with what a step costs.
+
+    Nuisances are as in the base: a tuned rate that an mlm run takes over needs more of them.
+    """
+    repeats = [*([0] if searches(experiment) else []), *range(1, experiment.search.seeds + 1)]
+    trials = [space.trial(experiment.base, cell) for cell in space.cells(experiment)]
+    seeded = [replace(t, seeds=t.seeds.repeat(repeat)) for t in trials for repeat in repeats]
+    return {run: mean_cost(run) for trial in seeded for run in preparatory_runs(trial).values()}
 
 
 def _basis(experiment: Experiment) -> str:

@@ -48,7 +48,10 @@ def preparatory_runs(trial: Trial) -> dict[str, Trial]:
 
 
 def preparatory_cost(trial: Trial) -> Spent:
-    """Return what the trial's preparatory runs spend together, each counted once; no seconds."""
+    """Return what the trial's preparatory runs will spend together, each counted once.
+
+    Within a step of each, which is how near a run comes to its budget; seconds are left out.
+    """
     total = Spent()
     for run in dict.fromkeys(preparatory_runs(trial).values()):
         cost = mean_cost(run)

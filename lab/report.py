@@ -138,12 +138,11 @@ def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tu
     trials = frames.trials
     states = trials["state"].value_counts()
     slots = _column(trials, "slot/seconds").sum() / 3_600
-    spent = wording.quantity(_column(trials, "spent/flops").sum(), "FLOP")
     facts = [] if result is None else wording.effects(frames, result, runs)
     return [
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
         *facts,
-        ("cost", f"{spent} of training; {slots:.3g} slot hours, set-up included"),
+        ("cost", f"{wording.cost(frames)}; {slots:.3g} slot hours, set-up included"),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
         ("sweep", frames.sweep["state"]),
         ("reproduce", frames.sweep.get("command", wording.NONE)),

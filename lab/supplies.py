@@ -1,13 +1,14 @@
 """What trials need before they start: text, questions, starting weights, tasks; each made once."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path as File
 
 from lab import corruption, data, examples, finetuning, preparation, record, space, task_table
 from lab.budget import Spent
 from lab.finetuned import Ledger
 from lab.mirror import Mirror
-from lab.preparatory import preparatory_cost, preparatory_runs
+from lab.preparatory import preparatory_runs
 from lab.spec import Data, Experiment, Outcome, Trial, content_hash
 from lab.starting import Starts
 
@@ -81,12 +82,11 @@ class Supplies:
         text, held_out = self._prepared(trial.data)
         records = self.records(trial)
         origin = self._starts.of(trial, text, records)
-        seconds = sum(_seconds(folder) for folder in set(records.values()))
         return Supply(
             text=text,
             held_out=held_out,
             start=None if origin is None else origin.file,
-            charged=replace(preparatory_cost(trial), seconds=seconds),
+            charged=_spent(set(records.values())),
             earlier_flops=0.0 if origin is None else origin.earlier_flops,
         )
 
@@ -142,10 +142,16 @@ class Supplies:
         return self._texts[settings]
 
 
-def _seconds(folder: File) -> float:
-    """Return the seconds of training that a finished trial has recorded."""
-    rows = record.curve(folder)
-    return rows[-1]["spent/seconds"] if rows else 0.0
+def _spent(folders: Iterable[File]) -> Spent:
+    """Return what finished trials have spent together, by their records."""
+    ends = [record.curve(folder)[-1] for folder in folders]
+    return Spent(
+        tokens=int(sum(row["spent/tokens"] for row in ends)),
+        flops=int(sum(row["spent/flops"] for row in ends)),
+        paper_flops=int(sum(row["spent/paper_flops"] for row in ends)),
+        six_n=int(sum(row["spent/six_n"] for row in ends)),
+        seconds=sum(row["spent/seconds"] for row in ends),
+    )
 
 
 def _say(line: str) -> None:

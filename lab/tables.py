@@ -13,6 +13,13 @@ from lab.metrics import among
 from lab.stats import Answer, Cell
 
 _UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
+_AMOUNTS = {
+    "spent/flops": "FLOP",
+    "spent/paper_flops": "paper's FLOP",
+    "spent/six_n": "6N FLOP",
+    "spent/tokens": "tokens",
+}
+_APART = {"spent/marginal_flops": "marginal FLOP", "spent/standalone_flops": "stand-alone FLOP"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +105,6 @@ def ledger(frames: Frames) -> Table:
 def _ledger_row(trial: dict[Any, Any]) -> list[str]:
     seeds = (wording.plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
     achieved = trial["achieved"]
-    amounts = ("spent/flops", "spent/paper_flops", "spent/six_n", "spent/tokens")
     return [
         *(
             str(trial[key])
@@ -108,7 +114,7 @@ def _ledger_row(trial: dict[Any, Any]) -> list[str]:
         wording.score(trial["score"]),
         _target(trial),
         wording.NONE if math.isnan(achieved) else f"{achieved:.1%}",
-        *(wording.quantity(trial.get(name, math.nan), "") for name in amounts),
+        *(wording.quantity(trial.get(name, math.nan), "") for name in _AMOUNTS),
         wording.seconds(trial.get("spent/seconds", math.nan)),
         wording.seconds(trial.get("slot/seconds", math.nan)),
         (trial["device"] or wording.NONE) + " (shared)" * bool(trial["shared"]),
@@ -117,9 +123,15 @@ def _ledger_row(trial: dict[Any, Any]) -> list[str]:
 
 
 def compute(result: Answer | None, runs: pd.DataFrame) -> Table:
-    """Return what the compared runs of each setting cost, beside their target."""
-    head = ("setting", "runs", "budget", "achieved", "FLOP", "paper's FLOP", "6N FLOP", "tokens",
-            "steps", "training s")  # fmt: skip
+    """Return what the compared runs of each setting cost, beside their target.
+
+    Marginal and stand-alone FLOPs stand beside each other where they differ in any run.
+    """
+    amounts = dict(_AMOUNTS)
+    marginal, standalone = (runs.get(name) for name in _APART)
+    if marginal is not None and (standalone is None or not marginal.equals(standalone)):
+        amounts |= _APART
+    head = ("setting", "runs", "budget", "achieved", *amounts.values(), "steps", "training s")
     finished = runs["achieved"].dropna()
     says = "No run has finished."
     if len(finished):
@@ -129,20 +141,25 @@ def compute(result: Answer | None, runs: pd.DataFrame) -> Table:
         )
     says += wording.started(runs)
     compared = () if result is None else result.cells
-    rows = [_compute_row(cell.label, runs[runs["cell"] == cell.label]) for cell in compared]
+    rows = [
+        _compute_row(cell.label, runs[runs["cell"] == cell.label], tuple(amounts))
+        for cell in compared
+    ]
     return Table(says=says, head=head, rows=rows)
 
 
-def _compute_row(label: str, runs: pd.DataFrame) -> list[str]:
+def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list[str]:
     achieved = runs["achieved"]
     ends = dict.fromkeys(f"{end:.2%}" for end in (achieved.min(), achieved.max()))
-    amounts = ("spent/flops", "spent/paper_flops", "spent/six_n", "spent/tokens")
     return [
         label,
         str(len(runs)),
         _target(runs.iloc[0].to_dict()),
         " to ".join(ends),
-        *(wording.quantity(float(runs[name].mean()), "") for name in amounts),
+        *(
+            wording.quantity(float(runs[name].mean()) if name in runs else math.nan, "")
+            for name in amounts
+        ),
         f"{runs['spent/steps'].mean():,.0f}",
         "shared device" if runs["shared"].any() else wording.seconds(runs["spent/seconds"].mean()),
     ]

@@ -127,18 +127,46 @@ def health(frames: Frames) -> str:
     )
 
 
+def cost(frames: Frames) -> str:
+    """Say what all trials of a sweep cost together, each preparatory run counted once."""
+    trials, measures = frames.trials, frames.measures
+    name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"
+    own = float(trials[name].sum()) if name in trials else 0.0
+    before = measures.get("preparatory_flops", 0.0)
+    says = f"{quantity(own + before, 'FLOP')} of training"
+    if before:
+        runs = f"{measures['preparatory_runs']:.0f} preparatory mlm runs"
+        says += f", {quantity(before, 'FLOP')} of it in {runs}"
+    return says
+
+
 def started(runs: pd.DataFrame) -> str:
-    """Say what is not counted where runs start from other weights; nothing where none does."""
-    name = "init_from.kind"
-    others = runs.loc[runs[name] != "scratch", "cell"] if name in runs else pd.Series(dtype=str)
-    if others.empty:
-        return ""
-    labels = "; ".join(str(label) for label in others.unique())
-    return (
-        f" Only new compute is counted: runs of {labels} start from weights that were trained "
-        f"before (init_from), and what these had cost is in no number of this report; "
-        f"'untrained' is the score they start with."
-    )
+    """Say which compute is equal where runs start from other weights; nothing where none does."""
+    start, frozen = "init_from.kind", "objective.generator.init_from.kind"
+    prepared = _cells_where(runs, start, {"mlm"}) | _cells_where(runs, frozen, {"mlm"})
+    earlier = _cells_where(runs, start, {"trial", "transformers"})
+    earlier |= _cells_where(runs, frozen, {"trial"})
+    says = ""
+    if prepared:
+        says += (
+            f" Stand-alone compute is equal: runs of {'; '.join(prepared)} start from mlm runs "
+            f"that the sweep trained for them, and what these had cost is part of their budget and "
+            f"of every FLOP count here but the marginal one."
+        )
+    if earlier:
+        says += (
+            f" Only new compute is counted: runs of {'; '.join(earlier)} start from weights that "
+            f"were trained before (init_from), and what these had cost is in no budget of this "
+            f"report; the stand-alone FLOPs have it where it is known."
+        )
+    return says + (" 'untrained' is the score they start with." if says else "")
+
+
+def _cells_where(runs: pd.DataFrame, name: str, kinds: set[str]) -> dict[str, None]:
+    """Return the labels of cells whose parameter `name` is one of `kinds`, in order, once each."""
+    if name not in runs:
+        return {}
+    return dict.fromkeys(map(str, runs.loc[runs[name].isin(kinds), "cell"]))
 
 
 def spread(values: "pd.Series[float]") -> str:
