@@ -84,7 +84,7 @@ def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
     total = sum(cell.runs * (cell.flops or 0) for cell in plan) + before
     hours = sum(cell.runs * cell.seconds for cell in plan) / slots / 3_600
     if runs_before:
-        lines.append(f"before them: {len(runs_before)} preparatory mlm runs, {before:.4g} FLOPs")
+        lines.append(f"before them: preparatory mlm runs: {len(runs_before)}, {before:.4g} FLOPs")
     memory = max(cell.memory for cell in plan)
     lines += [
         "",

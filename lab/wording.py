@@ -135,7 +135,8 @@ def cost(frames: Frames) -> str:
     before = measures.get("preparatory_flops", 0.0)
     says = f"{quantity(own + before, 'FLOP')} of training"
     if before:
-        runs = f"{measures['preparatory_runs']:.0f} preparatory mlm runs"
+        count = round(measures["preparatory_runs"])
+        runs = f"{count} preparatory mlm run{'s' * (count > 1)}"
         says += f", {quantity(before, 'FLOP')} of it in {runs}"
     return says
 
@@ -159,7 +160,9 @@ def started(runs: pd.DataFrame) -> str:
             f"were trained before (init_from), and what these had cost is in no budget of this "
             f"report; the stand-alone FLOPs have it where it is known."
         )
-    return says + (" 'untrained' is the score they start with." if says else "")
+    if _cells_where(runs, start, {"mlm", "trial", "transformers"}):
+        says += " Where an encoder starts from such weights, 'untrained' is the score of these."
+    return says
 
 
 def _cells_where(runs: pd.DataFrame, name: str, kinds: set[str]) -> dict[str, None]:

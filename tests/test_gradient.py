@@ -39,7 +39,8 @@ LADDER = tuple(
     {member.objective.kind: member for member in reversed(MEMBERS)}.values()
 )  # the first member of each kind
 TURNS = next(member for member in MEMBERS if member.id == "alternation_2")
-RUNGS = (*LADDER, TURNS)
+FROZEN = next(member for member in MEMBERS if member.id == "electra_frozen_post")
+RUNGS = (*LADDER, TURNS, FROZEN)
 
 
 ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")

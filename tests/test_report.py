@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import frames, report, spec, stats, store, tracking
+from lab import frames, report, spec, stats, store, tracking, wording
 from lab.metrics import METRICS
 from lab.places import PlaceError
 from lab.space import cells, trial
@@ -290,14 +290,64 @@ def test_reading_rooms_import_neither_torch_nor_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
-def test_runs_from_other_weights_are_said_to_count_new_compute_alone(
+def begun(table: frames.Frames, **columns: object) -> frames.Frames:
+    """Return the sweep with parameters of the trials of one cell replaced."""
+    trials = table.trials.copy()
+    for name, value in columns.items():
+        trials.loc[trials["cell"] == "width 0.25", name.replace("__", ".")] = value
+    return dataclasses.replace(table, trials=trials)
+
+
+@pytest.mark.parametrize("path", ["init_from__kind", "objective__generator__init_from__kind"])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("trial", "Only new compute is counted: runs of width 0.25 start from weights that were"),
+        ("mlm", "Stand-alone compute is equal: runs of width 0.25 start from mlm runs that the"),
+    ],
+)
+def test_report_says_which_compute_is_equal_where_runs_start_from_other_weights(
+    uri: str, tmp_path: Path, path: str, kind: str, says: str
+) -> None:
+    table = frames.load(uri, "width")
+    plain = report.write(table, tmp_path / "scratch").with_suffix(".md").read_text()
+    assert "compute is" not in plain
+    started = begun(table, **{path: kind})
+    text = report.write(started, tmp_path / "begun").with_suffix(".md").read_text()
+    assert says in text
+    assert ("'untrained' is the score of these" in text) is (path == "init_from__kind")
+
+
+def test_marginal_and_stand_alone_compute_stand_beside_each_other_where_they_differ(
     uri: str, tmp_path: Path
 ) -> None:
     table = frames.load(uri, "width")
-    said = "Only new compute is counted"
-    assert said not in report.write(table, tmp_path / "scratch").with_suffix(".md").read_text()
-    trials = table.trials.copy()
-    trials.loc[trials["cell"] == "width 0.25", "init_from.kind"] = "transformers"
-    begun = dataclasses.replace(table, trials=trials)
-    text = report.write(begun, tmp_path / "begun").with_suffix(".md").read_text()
-    assert f"{said}: runs of width 0.25 start from weights that were trained before" in text
+    own = {"spent/marginal_flops": 1e12, "spent/standalone_flops": 1e12}
+    alike = dataclasses.replace(table, trials=table.trials.assign(**own))
+    assert "marginal FLOP" not in report.write(alike, tmp_path).with_suffix(".md").read_text()
+    charged = begun(alike, **{"spent/marginal_flops": 7e11})
+    text = report.write(charged, tmp_path).with_suffix(".md").read_text()
+    (head, _, *rows) = re.findall(r"^\|.*\|$", text[text.index("| setting | runs |") :], re.M)
+    place = [cell.strip() for cell in head.split("|")].index("marginal FLOP")
+    shown = {row.split("|")[1].strip(): row.split("|")[place].strip() for row in rows[:3]}
+    assert shown == {"width 0.25": "700 G", "width 0.5": "1 T", "width 1": "1 T"}
+
+
+def test_compute_that_nobody_recorded_is_a_dash(uri: str, tmp_path: Path) -> None:
+    table = frames.load(uri, "width")
+    own = table.trials.assign(**{"spent/marginal_flops": 1e12})
+    unknown = dataclasses.replace(table, trials=own)
+    text = report.write(unknown, tmp_path).with_suffix(".md").read_text()
+    assert "| marginal FLOP | stand-alone FLOP |" in text
+    assert "| 1 T | – |" in text
+
+
+def test_cost_of_a_sweep_counts_a_preparatory_run_once(uri: str) -> None:
+    table = frames.load(uri, "width")
+    alike = table.trials.assign(**{"spent/marginal_flops": 1e12})
+    measures = {"preparatory_runs": 2.0, "preparatory_flops": 5e11}
+    sweep = dataclasses.replace(table, trials=alike, measures=measures)
+    whole = len(alike) + 0.5
+    assert wording.cost(sweep) == (
+        f"{whole:.3g} TFLOP of training, 500 GFLOP of it in 2 preparatory mlm runs"
+    )

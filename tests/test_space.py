@@ -763,3 +763,91 @@ def test_run_that_ends_before_everybody_had_a_turn_is_refused(refusal: Callable[
     )  # fmt: skip
     assert line.startswith("base.budget.amount: 40960 tokens are ")
     assert "at least 3000" in line
+
+
+FROZEN = "{kind: frozen, init_from: {kind: mlm, budget: {kind: flops, amount: 1e11}}}"
+MLM = "{kind: mlm, budget: {kind: flops, amount: %s}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            (f"base.objective.generator={FROZEN}",),
+            "base.objective: a frozen generator cannot share weights with a network that learns: "
+            "sharing must be none, not tokens",
+        ),
+        (
+            (f"base.objective={{kind: electra, gen_weight: 2, sharing: none, generator: {FROZEN}}}",),
+            "base.objective: gen_weight: a frozen generator has no loss to weigh; leave it out",
+        ),
+        (
+            (f"base.objective={{kind: adversarial, sharing: none, generator: {FROZEN}}}",),
+            "base.objective: an adversarial generator learns in every step: it cannot be frozen",
+        ),
+        (
+            ("base.objective.generator={kind: frozen}",),
+            "base.objective.generator.init_from: required, and missing",
+        ),
+        (
+            ("base.objective.generator={kind: frozen, init_from: {kind: scratch}}",),
+            "base.objective.generator.init_from.kind: must be one of mlm, trial, not 'scratch'",
+        ),
+        (
+            ("base.init_from={kind: mlm, budget: {kind: seconds, amount: 9}}",),
+            "base.init_from: the budget of an mlm run is in flops or tokens, not in seconds",
+        ),
+        (
+            (f"base.init_from={MLM % 1}", "base.objective.sharing=none"),
+            "base.init_from.budget.amount: 1 flops are less than one step of the encoder's mlm run",
+        ),
+        (
+            (f"base.objective={{kind: electra, sharing: none, generator: {FROZEN}}}",
+             "base.objective.generator.init_from.budget.amount=1"),
+            "base.objective.generator.init_from.budget.amount: 1 flops are less than one step of "
+            "the generator's mlm run",
+        ),
+        (
+            (f"base.init_from={MLM % '1e11'}", "base.objective.sharing=none",
+             "base.budget={kind: seconds, amount: 60}"),
+            "base.budget.kind: a budget that counts preparatory mlm runs is in flops or tokens, "
+            "not in seconds",
+        ),
+        (
+            (f"base.init_from={MLM % '1e11'}",),
+            "base.init_from: encoder and generator start from mlm runs of their own shapes, whose "
+            "tables differ, and base.objective.sharing: tokens has one table for both; take none "
+            "or gdes, or a generator of width 1 and depth 1",
+        ),
+        (
+            (f"base.objective={{kind: electra, sharing: none, generator: {FROZEN}}}",
+             "base.init_from={kind: transformers, discriminator: d, generator: g}"),
+            "base.init_from.generator: the frozen generator is that of "
+            "base.objective.generator.init_from; leave it out",
+        ),
+    ],
+    ids=lambda value: value.partition(": ")[2][:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_preparatory_run_of_no_use_is_refused_at_its_path(
+    overrides: tuple[str, ...], says: str, refusal: Callable[..., str]
+) -> None:
+    assert refusal("compare={}", "tune={}", "search={seeds: 1}", *overrides) == says
+
+
+def test_runs_that_leave_nothing_of_the_budget_are_refused(refusal: Callable[..., str]) -> None:
+    line = refusal(f"base.init_from={MLM % '6e11'}", "base.objective.sharing=none")
+    assert re.match(
+        r"base\.budget\.amount: 1e\+12 flops, less the 1\.2\d*e\+12 of its preparatory mlm runs, "
+        r"are less than one step, which costs ",
+        line,
+    )
+
+
+def test_a_learning_and_a_frozen_generator_are_compared_whole(load: Load) -> None:
+    compare = f"compare={{objective.generator: [{{width: 0.25}}, {FROZEN}]}}"
+    experiment = load("base.objective.sharing=none", compare)
+    kinds = [
+        type(space.trial(experiment.base, cell).objective.generator).__name__
+        for cell in space.cells(experiment)
+    ]
+    assert kinds == ["Generator", "FrozenGenerator"]
