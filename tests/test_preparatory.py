@@ -30,7 +30,7 @@ from lab.supplies import Supplies, Supply
 from lab.trained import open_record
 from lab.work import Work
 
-SHAPE = spec.Encoder(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1)
+SHAPE = spec.Encoder(layers=1, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.1, dropout=0.1)
 STEP = 8 * 16  # tokens
 MLM = spec.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=6 * STEP), lr=2e-3)
 FROZEN = spec.FrozenGenerator(kind="frozen", width=0.5, init_from=MLM)
@@ -92,7 +92,7 @@ def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> N
         {"budget": Budget(kind="tokens", amount=40 * STEP)},
         {"curve": 5},
         {"optim": spec.AdamConfig(lr=3e-3, generator_lr=0.5)},
-        {"encoder": replace(SHAPE, layers=1, ffn=64)},
+        {"encoder": replace(SHAPE, ffn=96)},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -2,6 +2,7 @@
 
 import json
 import operator
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -778,7 +779,8 @@ MLM = "{kind: mlm, budget: {kind: flops, amount: %s}}"
             "sharing must be none, not tokens",
         ),
         (
-            (f"base.objective={{kind: electra, gen_weight: 2, sharing: none, generator: {FROZEN}}}",),
+            (f"base.objective={{kind: electra, gen_weight: 2, sharing: none, generator: {FROZEN}}}",
+            ),
             "base.objective: gen_weight: a frozen generator has no loss to weigh; leave it out",
         ),
         (
@@ -837,7 +839,7 @@ def test_preparatory_run_of_no_use_is_refused_at_its_path(
 def test_runs_that_leave_nothing_of_the_budget_are_refused(refusal: Callable[..., str]) -> None:
     line = refusal(f"base.init_from={MLM % '6e11'}", "base.objective.sharing=none")
     assert re.match(
-        r"base\.budget\.amount: 1e\+12 flops, less the 1\.2\d*e\+12 of its preparatory mlm runs, "
+        r"base\.budget\.amount: 1e\+12 flops, less the 1\.\d+e\+12 of its preparatory mlm runs, "
         r"are less than one step, which costs ",
         line,
     )
