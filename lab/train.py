@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lab.allocator import keep_freed_memory
 from lab.budget import Budget, Cost, Spent
 from lab.flops import step_cost
 from lab.gradient import Gradients
@@ -50,6 +51,7 @@ def train(
         clock: seconds, monotone; among several workers the first one's counts.
         spent: what an earlier part of the same run used; the loop goes on from there.
     """
+    keep_freed_memory()
     budget, objective = trial.budget, gradients.objective
     costs = {learns: step_cost(trial, learns) for learns in shares(trial.objective)}
     objective.train()
