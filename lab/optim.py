@@ -1,10 +1,11 @@
 """The optimizers: the official Adam (`model/optimization.py`), and Muon for hidden matrices.
 
 torch's AdamW corrects the bias of its moments unless the step is infinite, so its fused kernel is
-called with an infinite step. Decay is decoupled and spares biases and LayerNorm. Muon's update is that of `torch.optim.Muon` with
-`adjust_lr_fn="match_rms_adamw"`, a test compares the two. It is written out because torch
-iterates over matrices one by one in bfloat16: at width 64 that takes three times as long on a
-CPU core as one batched product for all matrices of a shape (reports/LOG.md).
+called with an infinite step. Decay is decoupled and spares biases and LayerNorm. Muon's update is
+that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, a test compares the two. It is
+written out because torch iterates over matrices one by one in bfloat16: at width 64 that takes
+three times as long on a CPU core as one batched product for all matrices of a shape
+(reports/LOG.md).
 """
 
 from collections import defaultdict
@@ -162,7 +163,8 @@ def clip(objective: Objective, settings: OptimConfig) -> dict[str, torch.Tensor]
     }
     gradients = {network: own for network, own in gradients.items() if own}  # the frozen have none
     norms = {
-        network: nn.utils.get_total_norm(own, foreach=True) for network, own in gradients.items()
+        network: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(own)))
+        for network, own in gradients.items()
     }
     joint = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     for network, own in gradients.items():

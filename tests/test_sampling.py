@@ -75,6 +75,19 @@ def test_impossible_tokens_are_never_sampled() -> None:
     assert set(draws(logits_V, 5_000).tolist()) == {1, 3}
 
 
+@pytest.mark.parametrize("vocab", [64, 65, 128, 150])
+def test_tokens_at_both_ends_of_a_chunk_are_sampled_and_impossible_ones_between_never(
+    vocab: int,
+) -> None:
+    possible = [place for place in (0, 63, 64, 127, 128, vocab - 1) if place < vocab]
+    logits_V = torch.full((vocab,), -torch.inf)
+    logits_V[possible] = 0.0
+    drawn = draws(logits_V, 5_000)
+    assert set(drawn.tolist()) == set(possible)
+    counts = torch.bincount(drawn, minlength=vocab)[sorted(set(possible))].numpy()
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
 def test_sampling_has_no_gradient() -> None:
     logits_BKV = torch.zeros(2, 3, 5, requires_grad=True)
     drawn_BK = sample(logits_BKV, torch.arange(3).expand(2, -1), windows(2), seed=1, step=0)
