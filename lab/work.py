@@ -92,6 +92,9 @@ class Source(Protocol):
     def began(self, work: Work) -> None:
         """Hear that work has got its slot."""
 
+    def looked(self) -> None:
+        """Look how far running trials have come; called several times a second."""
+
     def scored(self, work: Work) -> None:
         """Hear that a new point stands in the work's record."""
 
