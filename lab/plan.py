@@ -10,7 +10,7 @@ from lab.design import searches
 from lab.flops import encoder_weights, masked_slots, mean_cost
 from lab.label import label
 from lab.ladder import generator_of
-from lab.live import duration
+from lab.remaining import duration
 from lab.spec import AllTokensMlm, Experiment, Path, Trial, Value
 
 # Both from single machines, hence an estimate: the trainer's share of what a bare matrix product

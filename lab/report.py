@@ -8,7 +8,6 @@ A pure function of the store: no clock, no log, no network. The same store gives
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -17,7 +16,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lab import flops, plots, stats, svg, tables, wording
+from lab import command, flops, plots, stats, svg, tables, wording
 from lab.errors import UserError
 from lab.frames import Frames, load
 from lab.places import check_target
@@ -25,6 +24,7 @@ from lab.stats import Answer
 from lab.tracking import default_uri
 
 _COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
+_KEPT = "an earlier report is left as it was"
 _REPLACED = "health/replacement_rate"
 _CARRIED = {
     "question",
@@ -63,15 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", metavar="URI", default=default_uri(), help="MLflow store")
     parser.add_argument("--out", metavar="FOLDER", type=File, default=File("reports"))
     asked = parser.parse_args(arguments)
+    return command.run("lab.report", _KEPT, lambda: _main(asked))
+
+
+def _main(asked: argparse.Namespace) -> None:
+    frames = load(asked.tracking_uri, asked.name)
     try:
-        print(write(load(asked.tracking_uri, asked.name), asked.out))
-    except UserError as error:
-        print(f"lab.report: error: {error}", file=sys.stderr)
-        return 2
+        page = write(frames, asked.out)
     except OSError as error:
-        print(f"lab.report: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+        raise UserError(f"{error.filename}: {error.strerror}") from None
+    print(page)
 
 
 def write(frames: Frames, folder: File) -> File:
@@ -208,4 +209,4 @@ def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.execute(main)

@@ -1,13 +1,19 @@
 """What trials need before they start: text, questions, starting weights, tasks; each made once."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as File
 
 from lab import corruption, data, examples, finetuning, preparation, space, task_table
 from lab.finetuned import Ledger
 from lab.mirror import Mirror
+from lab.progress import Tell, silent
 from lab.spec import Data, Experiment, Outcome, Trial, content_hash
 from lab.starting import Starts
+
+_FROZEN = (
+    "training the frozen masked language model that makes the held-out corruptions (once per text)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +43,14 @@ class Supplies:
     Args:
         storage: of the records and caches.
         mirror: what keeps it equal to a storage that is no folder.
+        tell: told each phase that takes long, and the share of it that is done.
 
     Attributes:
         tasks: to fine-tune on, by their files.
     """
 
-    def __init__(self, storage: File, mirror: Mirror) -> None:
-        self._cache, self._mirror = storage / "cache", mirror
+    def __init__(self, storage: File, mirror: Mirror, tell: Tell = silent) -> None:
+        self._cache, self._mirror, self._tell = storage / "cache", mirror, tell
         self._texts: dict[Data, tuple[File, File]] = {}
         self._judged: tuple[str, ...] = ()
         self._seeds = 0
@@ -59,6 +66,7 @@ class Supplies:
         asked = experiment.finetune
         self._judged, self._seeds = asked.tasks, asked.seeds
         for name in asked.tasks:  # first: a bad row is found at once
+            self._tell(f"reading the task {name}", None)
             file = examples.prepare(task_table.load(name), self._cache)
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
@@ -91,24 +99,20 @@ class Supplies:
     def _prepared(self, settings: Data) -> tuple[File, File]:
         """Return the text and the frozen corruptions."""
         if settings not in self._texts:
-            _say(f"text: {settings.vocab} tokens, windows of {settings.length}")
-            text = preparation.prepare(settings, self._cache, _say)
-            preparation.compare(text, settings, self._judged, _say)
-            said = 0.0
-
-            def progress(share: float) -> None:
-                nonlocal said
-                if share >= said + 0.25 or share >= 1:
-                    said = share
-                    _say(f"frozen masked language model: {share:.0%}")
-
+            asked = f"{settings.vocab} tokens, windows of {settings.length}"
+            self._tell(f"preparing the text ({asked})", None)
+            say = partial(_told, self._tell, "preparing the text")
+            text = preparation.prepare(settings, self._cache, say)
+            preparation.compare(text, settings, self._judged, say)
             corpus = data.open_corpus(text)
-            held_out = corruption.prepare(corpus, settings, self._cache, progress)
+            held_out = corruption.prepare(
+                corpus, settings, self._cache, partial(self._tell, _FROZEN)
+            )
             self._texts[settings] = text, held_out
             for made in (text, held_out):
                 self._mirror.push(made)
         return self._texts[settings]
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _told(tell: Tell, phase: str, line: str) -> None:
+    tell(f"{phase}: {line}", None)

@@ -14,6 +14,7 @@ from lab import (
     encoders,
     finetuning,
     optim,
+    progress,
     record,
     scores,
     weights,
@@ -24,6 +25,7 @@ from lab.examples import Examples, open_examples
 from lab.finetuned import Ledger, charged
 from lab.gradient import Gradients
 from lab.objectives import Objective, build
+from lab.progress import Tell, silent
 from lab.spec import Outcome, Row, State
 from lab.tasks import Task
 from lab.train import Step, train
@@ -85,8 +87,9 @@ def run(
     rows: list[Row] = []
     earlier = record.last(work.folder)
     record.begin(work.folder, work.trial, work.lineage, work.text.name)
+    tell = progress.Reporter(work.folder, work.mirror)
     try:
-        training = _Training(work, _Yardstick(work, device), workers)
+        training = _Training(work, _Yardstick(work, device), workers, tell)
         rows += record.keep(work.folder, training.rows)
         ready = time.perf_counter()
         for row in training.points(wish):
@@ -120,6 +123,7 @@ def run(
         shared=0 < work.resources.gpus_per_worker < 1,
         tries=record.tries(work.folder),
     )
+    progress.forget(work.folder)
     record.end(work.folder, outcome)
     work.keep()
     return outcome
@@ -183,7 +187,10 @@ class _Yardstick(_Watcher):
 class _Training:
     """A trial in the middle of its run: what moves, and how far it has come."""
 
-    def __init__(self, work: Work, yardstick: _Watcher, workers: Workers) -> None:
+    def __init__(
+        self, work: Work, yardstick: _Watcher, workers: Workers, tell: Tell = silent
+    ) -> None:
+        self._tell = tell
         trial, corpus = work.trial, yardstick.corpus
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
         self._work, self._workers = work, workers
@@ -219,6 +226,7 @@ class _Training:
         """
         trial, yardstick, objective = self._trial, self._yardstick, self._objective
         if not self.rows:
+            self._tell(progress.UNTRAINED, None)
             yield self._scored(yardstick.ends(objective))
         due = int(trial.budget.fraction(self._spent) * trial.curve) + 1
         for step in train(
@@ -229,7 +237,9 @@ class _Training:
             if not step.parts["train/loss"].isfinite():
                 raise DivergedError(f"train/loss is not finite at step {step.spent.steps}")
             self._since.add(step)
+            self._tell(progress.TRAINING, step.progress)
             if step.last:
+                self._tell(progress.TRAINED, None)
                 yield self._scored(yardstick.ends(objective))
                 self._save()
                 self._settle()
@@ -253,7 +263,9 @@ class _Training:
         row: Row = {}
         for task in map(_examples, work.tasks):
             ledger = Ledger(work.folder, task, given, steps)
-            for _ in ledger.complete(work.task_seeds, partial(self._tuner, task, given)):
+            self._tell(progress.tuning(task.name), None)
+            for run in ledger.complete(work.task_seeds, partial(self._tuner, task, given)):
+                self._tell(progress.tuning(task.name), (run.seed + 1) / work.task_seeds)
                 work.keep()
                 if wish() == "interrupted":
                     raise StoppedError("interrupted", steps, 1.0)
