@@ -6,10 +6,11 @@ It is written every few seconds at most, and means nothing once the trial has en
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 
-from lab.mirror import Mirror
+from lab.mirror import Mirror, MirrorError
 
 NAME = "progress"
 TRAINING = "training"
@@ -60,9 +61,10 @@ class Reporter:
             return
         self._phase, self._at = phase, now
         partial = self._file.with_name(f"{NAME}.partial")
-        partial.write_text(json.dumps(asdict(Progress(phase=phase, share=share))))
-        partial.replace(self._file)
-        self._mirror.push(self._file)
+        with suppress(OSError, MirrorError):  # no trial is lost to its display
+            partial.write_text(json.dumps(asdict(Progress(phase=phase, share=share))))
+            partial.replace(self._file)
+            self._mirror.push(self._file)
 
 
 def read(folder: File) -> Progress | None:

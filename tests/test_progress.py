@@ -40,3 +40,9 @@ def test_a_new_phase_is_told_at_once_and_a_share_now_and_then(
 def test_a_file_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / progress.NAME).write_text(text)
     assert progress.read(tmp_path) is None
+
+
+def test_a_place_that_cannot_be_written_costs_no_trial(tmp_path: Path) -> None:
+    Reporter(tmp_path / "gone", Nowhere())(TRAINING, 0.5)
+    assert progress.read(tmp_path / "gone") is None
+    assert not (tmp_path / "gone").exists()
