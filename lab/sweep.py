@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import mirror, places, space, work
+from lab import mirror, places, plan, rules, space, work
 from lab.errors import UserError
+from lab.spec import Experiment
 from lab.store import Store
 from lab.tracking import default_uri
 
@@ -102,13 +103,10 @@ def _parser() -> argparse.ArgumentParser:
 def _main(given: argparse.Namespace) -> int:
     # What takes seconds to import is imported where it is needed: --help and --dry-run are quick.
     experiment = space.load(given.file, tuple(given.overrides))
+    for warning in rules.warnings(experiment):
+        print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if given.dry_run:
-        from lab import plan
-
-        node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
-        slots = max(1, work.slots(experiment.resources, [node]))
-        print(plan.text(experiment, plan.estimate(experiment), slots))
-        return 0
+        return _plan(experiment, given)
     if given.address is None:
         work.check(experiment.resources)
     else:
@@ -122,6 +120,8 @@ def _main(given: argparse.Namespace) -> int:
     uri = given.tracking_uri or default_uri(root)
     with places.claimed(root, _command(given)):
         store = Store(uri, root / "artifacts")
+        if given.address is None:  # a cluster's machines are not timed from here
+            print(_expected(experiment, root, _slots(experiment), uri).line(), flush=True)
         from lab.driver import Driver, Site
 
         site = Site(
@@ -135,12 +135,37 @@ def _main(given: argparse.Namespace) -> int:
         return _conclude(experiment.name, uri, given, site)
 
 
+def _plan(experiment: Experiment, given: argparse.Namespace) -> int:
+    """Print what would be run, at once, then how long it would take."""
+    slots = _slots(experiment)
+    print(plan.heading(experiment, plan.cells(experiment), slots), flush=True)
+    root = None if "://" in given.storage else File(given.storage)
+    uri = given.tracking_uri or default_uri(root or File())
+    print(f"\n{plan.table(_expected(experiment, root, slots, uri))}")
+    if root is None:
+        print(f"{given.storage} is not read here: what it holds already is counted as left to do")
+    return 0
+
+
+def _slots(experiment: Experiment) -> int:
+    """Return the slots of this machine, one where it has too little for a trial."""
+    node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
+    return max(1, work.slots(experiment.resources, [node]))
+
+
+def _expected(experiment: Experiment, root: File | None, slots: int, uri: str) -> plan.Expectation:
+    from lab import expectation  # imports torch
+
+    return expectation.expect(experiment, root, slots, uri)
+
+
 def _conclude(name: str, uri: str, given: argparse.Namespace, site: "Site") -> int:
-    from lab import frames, report, stats, wording
+    from lab import conclusion, frames, report, stats
 
     table = frames.load(uri, name)
     page = report.write(table, given.reports)
-    print(f"\n{wording.headline(stats.answer(table))}\n")
+    print(f"\n{conclusion.headline(table, stats.answer(table), stats.scored(table))}")
+    print(f"valid for: {conclusion.valid_for(table)}\n")
     print(f"report:    {page}")
     print(f"best:      {_served(table, uri, site)}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
