@@ -75,17 +75,15 @@ def _noise(frames: Frames, result: Answer) -> str:
 def _nothing_learned(result: Answer, runs: pd.DataFrame) -> str:
     best = result.cells[0]
     mine = runs[runs["cell"] == best.label]
-    start = "untrained"
-    if "init_from.kind" in mine and (mine["init_from.kind"] != "scratch").any():
-        start = "at its start"
     before = mine["untrained"].mean()
-    against = f"{start}: {wording.score(before)}" if not math.isnan(before) else "chance: 0.5"
+    scratch = "init_from.kind" not in mine or bool((mine["init_from.kind"] == "scratch").all())
+    start = "the untrained encoder" if scratch else "the score at its start"
+    line = "chance, 0.5" if math.isnan(before) else f"{start}, {wording.score(before)}"
     said = (
         f"Nothing was learned: the best mean, {wording.interval(best.score)} of {best.label}, is "
-        f"not above {against}, by the sweep's own interval."
+        f"not told apart from {line}."
     )
-    more = _advice(mine) if start == "untrained" else ""
-    return f"{said} {more}".strip()
+    return f"{said} {_advice(mine)}".strip() if scratch else said
 
 
 def _advice(runs: pd.DataFrame) -> str:
