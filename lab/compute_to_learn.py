@@ -53,4 +53,4 @@ def advice(hidden: int, layers: int, flops: float) -> str:
             f"batch and window (there {same[0].window})."
         )
     rows = dict.fromkeys((LEARNED[0], *same))
-    return f"Known to learn, on windows of {LEARNED[0].window}: {'; '.join(map(str, rows))}."
+    return f"On windows of {LEARNED[0].window} an encoder {', one '.join(map(str, rows))}."

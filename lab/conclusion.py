@@ -28,7 +28,7 @@ def headline(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> str:
     if frames.answer == "noise":
         return _noise(frames, result)
     if stats.learned(frames, result, runs) is False:
-        return _nothing_learned(result, runs)
+        return _nothing_learned(frames.metric.name, result, runs)
     if frames.compare and all(path.startswith("budget.") for path in frames.compare):
         best = result.cells[0]
         return f"{best.label} has the best mean, {wording.interval(best.score)}; {_NO_SETTING}."
@@ -72,7 +72,7 @@ def _noise(frames: Frames, result: Answer) -> str:
     )
 
 
-def _nothing_learned(result: Answer, runs: pd.DataFrame) -> str:
+def _nothing_learned(metric: str, result: Answer, runs: pd.DataFrame) -> str:
     best = result.cells[0]
     mine = runs[runs["cell"] == best.label]
     before = mine["untrained"].mean()
@@ -80,8 +80,8 @@ def _nothing_learned(result: Answer, runs: pd.DataFrame) -> str:
     start = "the untrained encoder" if scratch else "the score at its start"
     line = "chance, 0.5" if math.isnan(before) else f"{start}, {wording.score(before)}"
     said = (
-        f"Nothing was learned: the best mean, {wording.interval(best.score)} of {best.label}, is "
-        f"not told apart from {line}."
+        f"Nothing was learned that {metric} shows: the best mean, {wording.interval(best.score)} "
+        f"of {best.label}, is not told apart from {line}."
     )
     return f"{said} {_advice(mine)}".strip() if scratch else said
 
@@ -120,13 +120,24 @@ def valid_for(frames: Frames) -> str:
     trials = frames.trials
     if "encoder.hidden" not in trials:
         return wording.NONE
-    sizes = _each(trials, "encoder.hidden", "encoder.layers", form="{} wide x {} layers")
-    budgets = _each(trials, "budget.amount", "budget.kind", form="{} {} a run")
-    windows = _each(trials, "data.length", form="windows of {}")
-    vocabulary = _each(trials, "data.vocab", form="{} tokens in the vocabulary")
-    objectives = _each(trials, "objective.kind", form="{}")
-    parts = [f"encoder {sizes}", budgets, windows, _texts(trials), vocabulary]
-    return ", ".join([*parts, f"objective {objectives}"])
+    shapes = trials[["encoder.hidden", "encoder.layers"]].dropna().drop_duplicates()
+    sizes = [f"{hidden:g} wide × {layers:g} layers" for hidden, layers in shapes.to_numpy()]
+    unit = _values(trials, "budget.kind").replace("flops", "FLOPs")
+    parts = [
+        f"encoder {' and '.join(sizes)}",
+        f"{_values(trials, 'budget.amount')} {unit} a run",
+        f"windows of {_values(trials, 'data.length')}",
+        _texts(trials),
+        f"{_values(trials, 'data.vocab')} tokens in the vocabulary",
+        f"objective {_values(trials, 'objective.kind')}",
+    ]
+    return ", ".join(parts)
+
+
+def _values(trials: pd.DataFrame, path: str) -> str:
+    """Return the different values at a path: `16`, `16 and 32`."""
+    *most, last = map(wording.plain, trials[path].dropna().unique().tolist())
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def contamination(frames: Frames) -> list[tuple[str, str]]:
@@ -137,21 +148,13 @@ def contamination(frames: Frames) -> list[tuple[str, str]]:
     task = frames.metric.task
     counted = json.loads(frames.sweep.get("overlaps", "{}"))
     found = [
-        f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} questions in {text}"
+        f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} questions of {task}, "
+        f"which ranks the trials, share 13 tokens in a row with the training text {text}"
         for text, overlaps in counted.items()
         for overlap in overlaps
         if overlap["task"] == task
     ]
-    if not found:
-        return []
-    says = f"{task} ranks the trials; sharing 13 tokens in a row with the training text: "
-    return [("contamination", says + "; ".join(found))]
-
-
-def _each(trials: pd.DataFrame, *paths: str, form: str) -> str:
-    """Return the different values of some paths, each by `form`."""
-    rows = trials[list(paths)].dropna().drop_duplicates().to_numpy().tolist()
-    return " and ".join(form.format(*map(wording.plain, row)) for row in rows)
+    return [("contamination", "; ".join(found))] if found else []
 
 
 def _texts(trials: pd.DataFrame) -> str:
@@ -172,5 +175,7 @@ def _text(row: dict[Any, Any]) -> str:
             name = "a mixture of sources"
         case _:
             keys = ("source.name", "source.path", "source.paths")
-            name = next((text for key in keys if isinstance(text := row.get(key), str)), str(kind))
+            name = next(
+                (text for key in keys if isinstance(text := row.get(key), str)), "text unknown"
+            )
     return name if share >= 1 else f"{share:.3g} of {name}"

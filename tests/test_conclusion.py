@@ -87,7 +87,9 @@ def test_nothing_is_recommended_where_nothing_was_learned() -> None:
     assert result is not None
     assert result.separable, "the case is about a winner among cells that learned nothing"
     said = headline(frames)
-    assert said.startswith("Nothing was learned: the best mean, 0.5007 [0.4969, 0.5045]")
+    assert said.startswith(
+        f"Nothing was learned that {AUROC} shows: the best mean, 0.5007 [0.4969, 0.5045]"
+    )
     assert "width 0.25" in said
     assert "Take" not in said
     assert "64 wide with 2 layers learns at 1e12 to 2.5e12 FLOPs" in said
@@ -215,7 +217,7 @@ def test_no_finished_trial_is_no_answer() -> None:
 
 def test_card_names_size_budget_window_text_and_objective() -> None:
     assert conclusion.valid_for(sweep(APART)) == (
-        "encoder 128 wide x 2 layers, 1e+12 flops a run, windows of 16, the lab's embedded "
+        "encoder 128 wide × 2 layers, 1e+12 FLOPs a run, windows of 16, the lab's embedded "
         "English, 2048 tokens in the vocabulary, objective electra"
     )
 
@@ -227,8 +229,8 @@ def test_card_names_every_value_that_trials_differ_in() -> None:
     trials["data.source.kind"], trials["data.source.paths"] = "files", '["a/*.txt"]'
     trials["data.share"] = 0.5
     said = conclusion.valid_for(dataclasses.replace(frames, trials=trials))
-    assert "encoder 64 wide x 2 layers and 128 wide x 2 layers" in said
-    assert "windows of 32 and windows of 16" in said
+    assert "encoder 64 wide × 2 layers and 128 wide × 2 layers" in said
+    assert "windows of 32 and 16" in said
     assert '0.5 of ["a/*.txt"]' in said
     assert "objective mlm and electra" in said
 
@@ -244,8 +246,8 @@ OVERLAPS = {
 @pytest.mark.parametrize(
     ("metric", "says"),
     [
-        (PROBE, "3 of 10 questions in text-a"),
-        ("finetune/sentiment", "0 of 8 questions in text-a"),
+        (PROBE, "3 of 10 questions of pos"),
+        ("finetune/sentiment", "0 of 8 questions of sentiment"),
         ("finetune/other", None),
         (AUROC, None),
     ],
