@@ -19,7 +19,8 @@ from lab.supplies import Supply
 from lab.task_size import TaskSize
 from lab.tracking import database
 
-_PREPARATION = 1.5  # seconds a MB of text: read, learned from by the tokenizer, cut into windows
+_READING = 0.13  # seconds a MB of text
+_TOKENIZING = 1.3  # seconds a MB of text that is used: tokenizer, windows, search for copies
 _BYTES = 3.2  # of English text a token, of a vocabulary of 2,048
 _STORE, _NEW_STORE, _RAY, _ACTOR, _REPORT = 3.0, 5.0, 8.0, 6.0, 15.0  # seconds
 _CORRUPTING = 4.0  # seconds to draw three corruptions
@@ -31,9 +32,21 @@ _TUNING = 0.5  # fine-tuning's FLOP/s by pre-training's: it has dropout and unev
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
-    """Seconds of one run of a cell on its slot."""
+class _Cell:
+    """A cell's runs: how many are left, and the seconds of one on its slot.
 
+    Attributes:
+        plan: what is asked.
+        untrained: runs that are left to train.
+        untuned: runs that are trained and left to fine-tune.
+        training: seconds of one run's steps.
+        scoring: of its scored points.
+        finetuning: of all its tasks and seeds.
+    """
+
+    plan: CellPlan
+    untrained: int
+    untuned: int
     training: float
     scoring: float
     finetuning: float
@@ -51,24 +64,22 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
     Raises:
         UserError: the text or a task cannot be read.
     """
-    cells = plan.cells(experiment)
+    plans = plan.cells(experiment)
     texts = [_Text(settings, storage) for settings in space.texts(experiment)]
-    done = _done(experiment, storage, texts, len(cells))
-    left = [cell.runs - each.finetuned for cell, each in zip(cells, done, strict=True)]
-    if not any(left):
-        why = f"all {sum(cell.runs for cell in cells)} have ended before"
+    done = _done(experiment, storage, texts, len(plans))
+    if all(cell.runs == ended.finetuned for cell, ended in zip(plans, done, strict=True)):
+        why = f"all {sum(cell.runs for cell in plans)} have ended before"
         phases = (_start(uri), Phase(name="trials", seconds=0.0, why=why), _report())
         return Expectation(phases=phases, slots=slots, first_score=None, basis="")
     tasks = [task_size.of(name) for name in experiment.finetune.tasks]
-    speeds = Speeds((cell.trial for cell in cells), experiment.resources)
-    runs = [_run(cell, experiment.finetune.seeds, tasks, speeds) for cell in cells]
+    speeds = Speeds((cell.trial for cell in plans), experiment.resources)
+    seeds = experiment.finetune.seeds
+    cells = [_cell(*both, tasks, seeds, speeds) for both in zip(plans, done, strict=True)]
     before = [_start(uri), *_tasks(tasks), *(p for text in texts for p in text.phases()), _ray()]
-    first = next(number for number, count in enumerate(left) if count)
-    once = (runs[first].training + runs[first].scoring) / cells[first].trial.curve
     return Expectation(
-        phases=(*before, *_trials(cells, done, runs, slots), _report()),
+        phases=(*before, *_trials(experiment, cells, slots), _report()),
         slots=slots,
-        first_score=once + sum(phase.seconds or 0.0 for phase in before),
+        first_score=sum(phase.seconds or 0.0 for phase in before) + _first_point(cells),
         basis=speeds.basis,
     )
 
@@ -82,16 +93,25 @@ def _done(
     return count(experiment, storage, identities)
 
 
-def _run(cell: CellPlan, seeds: int, tasks: Sequence[TaskSize], speeds: Speeds) -> _Run:
-    trial = cell.trial
-    speed = speeds.of(trial)
-    training = trial.budget.amount if cell.flops is None else cell.flops / speed
+def _cell(
+    cell: CellPlan, done: Finished, tasks: Sequence[TaskSize], seeds: int, speeds: Speeds
+) -> _Cell:
+    trial, speed = cell.trial, speeds.of(cell.trial)
     tuning = sum(_tuning_flops(trial, task) for task in tasks) * seeds
-    return _Run(
-        training=training,
+    return _Cell(
+        plan=cell,
+        untrained=cell.runs - done.trained,
+        untuned=done.trained - done.finetuned,
+        training=trial.budget.amount if cell.flops is None else cell.flops / speed,
         scoring=_scoring_flops(trial) / speed,
         finetuning=tuning / (speed * _TUNING),
     )
+
+
+def _first_point(cells: Sequence[_Cell]) -> float:
+    """Return the seconds to the first scored point of the next run; 0 where none is trained."""
+    left = (cell for cell in cells if cell.untrained)
+    return next(((c.training + c.scoring) / c.plan.trial.curve for c in left), 0.0)
 
 
 def _forward(trial: Trial, length: int | None = None) -> float:
@@ -115,41 +135,34 @@ def _tuning_flops(trial: Trial, task: TaskSize) -> float:
     return rows * length * _forward(trial, length)
 
 
-def _trials(
-    cells: Sequence[CellPlan], done: Sequence[Finished], runs: Sequence[_Run], slots: int
-) -> list[Phase]:
+def _trials(experiment: Experiment, cells: Sequence[_Cell], slots: int) -> list[Phase]:
     """Return training, scoring and fine-tuning, which share the slots' time."""
-    training = scoring = finetuning = 0.0
-    jobs: list[tuple[int, float]] = []
-    for cell, ended, run in zip(cells, done, runs, strict=True):
-        whole, tuned = cell.runs - ended.trained, ended.trained - ended.finetuned
-        training += whole * run.training
-        scoring += whole * run.scoring
-        finetuning += (whole + tuned) * run.finetuning
-        jobs += [
-            (whole, run.training + run.scoring + run.finetuning),
-            (tuned, run.finetuning),
-        ]
-    wall = plan.makespan(jobs, slots) / max(1e-9, training + scoring + finetuning)
-    left = sum(cell.runs - ended.trained for cell, ended in zip(cells, done, strict=True))
-    before = sum(ended.trained for ended in done)
-    phases = [
-        Phase(name="training", seconds=training * wall, why=_training(left, before, slots)),
-        Phase(name="scoring", seconds=scoring * wall, why=_scoring(cells[0].trial)),
+    busy = {
+        "training": sum(cell.untrained * cell.training for cell in cells),
+        "scoring": sum(cell.untrained * cell.scoring for cell in cells),
+        "fine-tuning": sum((cell.untrained + cell.untuned) * cell.finetuning for cell in cells),
+    }
+    why = {
+        "training": _counted(experiment, cells, slots),
+        "scoring": f"{cells[0].plan.trial.curve + 1} points a trial: frozen corruptions, probes",
+        "fine-tuning": "every trial on every task and seed, in its slot",
+    }
+    jobs = [(c.untrained, c.training + c.scoring + c.finetuning) for c in cells]
+    jobs += [(c.untuned, c.finetuning) for c in cells]
+    wall = plan.makespan(jobs, slots) / sum(busy.values())
+    return [
+        Phase(name=name, seconds=seconds * wall, why=why[name])
+        for name, seconds in busy.items()
+        if seconds or name != "fine-tuning"
     ]
-    if finetuning:
-        why = "every finished trial on every task and seed, in its slot"
-        phases.append(Phase(name="fine-tuning", seconds=finetuning * wall, why=why))
-    return phases
 
 
-def _training(left: int, before: int, slots: int) -> str:
+def _counted(experiment: Experiment, cells: Sequence[_Cell], slots: int) -> str:
+    left = sum(cell.untrained for cell in cells)
+    before = sum(cell.plan.runs for cell in cells) - left
     ended = f", {before} ended before" if before else ""
-    return f"{left} trials, {slots} at a time{ended}"
-
-
-def _scoring(trial: Trial) -> str:
-    return f"{trial.curve + 1} points a trial: frozen corruptions, linear probes"
+    early = "; at most: search.stopping ends some early" if experiment.search.stopping else ""
+    return f"{left} trials, {slots} at a time{ended}{early}"
 
 
 def _tasks(tasks: Sequence[TaskSize]) -> list[Phase]:
@@ -214,7 +227,7 @@ class _Text:
             return Phase(name=name, seconds=0.0, why="prepared before")
         if self._bytes is None:
             return Phase(name=name, seconds=None, why="the hub tells its size when it is read")
-        seconds = self._bytes / 1e6 * _PREPARATION
+        seconds = self._bytes / 1e6 * (_READING + _TOKENIZING * self.settings.share)
         why = f"{self._bytes / 1e6:,.0f} MB are read, tokenized and cut into windows, once"
         return Phase(name=name, seconds=seconds, why=why)
 

@@ -99,6 +99,9 @@ def _ended(folder: File, identities: Mapping[Data, str]) -> Trial | None:
 
 
 def _is_finetuned(experiment: Experiment, folder: File) -> bool:
+    """Return whether a trial needs no fine-tuning any more; one that diverged gets none."""
+    if record.state(folder) == "diverged":
+        return True
     last = (record.curve(folder) or ({},))[-1]
     tasks = (task_table.load(name).name for name in experiment.finetune.tasks)
     return all(finetuned(task).name in last for task in tasks)

@@ -107,7 +107,9 @@ def test_trial_without_the_score_of_a_task_has_yet_to_be_finetuned(tmp_path: Pat
     first, second, *_ = jobs(asked, tmp_path)
     leave(tmp_path, first.trial, "finished", {"spent/steps": 8.0, "finetune/sentiment": 0.6})
     leave(tmp_path, second.trial, "finished")
-    assert sorted(counted(asked, tmp_path)) == [(1, 0), (1, 1)]
+    assert counted(asked, tmp_path) == [(1, 1), (1, 0)]
+    leave(tmp_path, second.trial, "diverged")
+    assert counted(asked, tmp_path) == [(1, 1), (1, 1)]
 
 
 def test_storage_that_is_not_there_holds_nothing_and_is_not_made(tmp_path: Path) -> None:
