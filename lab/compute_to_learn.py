@@ -5,36 +5,42 @@ Measured by this lab with objective `electra` on its embedded text; each row nam
 
 from dataclasses import dataclass
 
+from lab.shapes import SIZES, Encoder
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
     """A size that learned, and the compute within which it did.
 
     Attributes:
-        hidden: width of the encoder.
-        layers: of the encoder.
+        size: a key of `SIZES`.
         window: positions of a training window.
         low: FLOPs at which the first runs score above untrained.
         high: FLOPs at which every seed does.
         source: file of the repository with the measurement.
     """
 
-    hidden: int
-    layers: int
+    size: str
     window: int
     low: float
     high: float
     source: str
 
+    @property
+    def encoder(self) -> Encoder:
+        """Its shape."""
+        return SIZES[self.size]
+
     def __str__(self) -> str:
+        shape = f"{self.encoder.hidden} wide, {self.encoder.layers} layers"
         span = f"{self.low:.2g} to {self.high:.2g} FLOPs".replace("e+", "e")
-        return f"{self.hidden} wide with {self.layers} layers learns at {span} ({self.source})"
+        return f"{self.size} ({shape}) learns at {span} ({self.source})"
 
 
 # Cheapest first.
 LEARNED = (
-    Learned(hidden=64, layers=2, window=16, low=1e12, high=2.5e12, source="reports/LOG.md"),
-    Learned(hidden=128, layers=2, window=16, low=6e12, high=1.2e13, source="reports/noise"),
+    Learned(size="nano", window=16, low=1e12, high=2.5e12, source="reports/LOG.md"),
+    Learned(size="tiny", window=16, low=6e12, high=1.2e13, source="reports/noise"),
 )
 
 
@@ -46,11 +52,11 @@ def advice(hidden: int, layers: int, flops: float) -> str:
         layers: of it.
         flops: that it was trained with.
     """
-    same = [row for row in LEARNED if (row.hidden, row.layers) == (hidden, layers)]
+    same = [r for r in LEARNED if (r.encoder.hidden, r.encoder.layers) == (hidden, layers)]
     if any(row.high <= flops for row in same):
         return (
             f"The same size has learned with less: {same[0]}; compare learning rate, mask rate, "
             f"batch and window (there {same[0].window})."
         )
     rows = dict.fromkeys((LEARNED[0], *same))
-    return f"On windows of {LEARNED[0].window} an encoder {', one '.join(map(str, rows))}."
+    return f"On windows of {LEARNED[0].window} {', '.join(map(str, rows))}."

@@ -92,8 +92,8 @@ def test_nothing_is_recommended_where_nothing_was_learned() -> None:
     )
     assert "width 0.25" in said
     assert "Take" not in said
-    assert "64 wide with 2 layers learns at 1e12 to 2.5e12 FLOPs" in said
-    assert "128 wide with 2 layers learns at 6e12 to 1.2e13 FLOPs" in said
+    assert "nano (64 wide, 2 layers) learns at 1e12 to 2.5e12 FLOPs" in said
+    assert "tiny (128 wide, 2 layers) learns at 6e12 to 1.2e13 FLOPs" in said
 
 
 @pytest.mark.parametrize("chance", range(20))
@@ -140,16 +140,16 @@ def test_learned_is_what_lies_beyond_the_start_by_its_interval(
 def test_runs_that_start_from_weights_are_held_against_their_start() -> None:
     said = headline(sweep(NOTHING, settings={"init_from.kind": "transformers"}))
     assert "the score at its start, 0.5000" in said
-    assert "wide with" not in said
+    assert "learns at" not in said
 
 
-@pytest.mark.parametrize("row", LEARNED, ids=lambda row: str(row.hidden))
+@pytest.mark.parametrize("row", LEARNED, ids=lambda row: row.size)
 def test_advice_names_the_size_itself_only_with_more_compute_than_was_spent(row: object) -> None:
     assert isinstance(row, type(LEARNED[0]))
-    short = advice(row.hidden, row.layers, row.high / 10)
+    short = advice(row.encoder.hidden, row.encoder.layers, row.high / 10)
     assert str(row) in short
     assert str(LEARNED[0]) in short
-    assert "has learned with less" in advice(row.hidden, row.layers, row.high)
+    assert "has learned with less" in advice(row.encoder.hidden, row.encoder.layers, row.high)
 
 
 def test_size_that_was_never_measured_is_told_the_cheapest_that_was() -> None:
