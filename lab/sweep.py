@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import mirror, places, plan, rules, space, work
+from lab import mirror, places, rules, space, work
 from lab.errors import UserError
 from lab.spec import Experiment
 from lab.store import Store
@@ -25,6 +25,7 @@ from lab.tracking import default_uri
 if TYPE_CHECKING:
     from lab.driver import Site
     from lab.frames import Frames
+    from lab.plan import Expectation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,6 +138,8 @@ def _main(given: argparse.Namespace) -> int:
 
 def _plan(experiment: Experiment, given: argparse.Namespace) -> int:
     """Print what would be run, at once, then how long it would take."""
+    from lab import plan
+
     slots = _slots(experiment)
     print(plan.heading(experiment, plan.cells(experiment), slots), flush=True)
     root = None if "://" in given.storage else File(given.storage)
@@ -153,7 +156,7 @@ def _slots(experiment: Experiment) -> int:
     return max(1, work.slots(experiment.resources, [node]))
 
 
-def _expected(experiment: Experiment, root: File | None, slots: int, uri: str) -> plan.Expectation:
+def _expected(experiment: Experiment, root: File | None, slots: int, uri: str) -> "Expectation":
     from lab import expectation  # imports torch
 
     return expectation.expect(experiment, root, slots, uri)

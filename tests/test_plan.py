@@ -80,7 +80,7 @@ def test_dry_run_writes_nothing(file: Path, cwd: Path) -> None:
 
 
 def test_what_will_run_is_said_before_anything_heavy_is_imported(file: Path, cwd: Path) -> None:
-    heavy = {"torch", "ray", "mlflow", "optuna", "transformers", "pandas", "matplotlib", "datasets"}
+    heavy = {"torch", "ray", "mlflow", "optuna", "transformers", "pandas", "scipy", "datasets"}
     code = f"""
 import sys
 from lab import plan, sweep
