@@ -126,7 +126,7 @@ def flops_per_second(trial: Trial, threads: int | None = None) -> float:
 
 
 def _endless(trial: Trial) -> Trial:
-    """Return a trial of the same shapes with a small enough batch and a budget beyond reach."""
+    """Return a trial of the same shapes with a small enough batch and a budget never reached."""
     cost = max(step_cost(trial, learns).flops for learns in shares(trial.objective))
     batch = max(1, min(trial.batch, int(trial.batch * _BATCH_FLOPS / cost)))
     return replace(trial, batch=batch, budget=Budget(kind="flops", amount=1e30))

@@ -23,7 +23,7 @@ from lab.spec import Path
 _EDGE = 0.05  # share of a range, at either end, that counts as its edge
 _FEW = 3  # fewer repeats than this leave an interval too wide to use
 _BINS = 5
-_CHANCE = 0.5  # AUROC of an answer that does not look
+_CHANCE = 0.5  # AUROC of random answers
 
 
 @dataclass(frozen=True, kw_only=True)

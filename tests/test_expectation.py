@@ -100,7 +100,8 @@ def test_two_slots_halve_what_trials_take_and_nothing_else(
     one, two = (phases(experiment(), tmp_path, slots) for slots in (1, 2))
     shared = {"training", "scoring"}
     for name in one:
-        assert two[name] == pytest.approx(one[name] / 2 if name in shared else one[name])
+        seconds = one[name] / 2 if name in shared else one[name]
+        assert two[name] == pytest.approx(seconds, rel=1e-3)  # cells differ by part of a step
 
 
 def test_budget_in_seconds_is_what_training_takes(tmp_path: Path) -> None:
@@ -119,6 +120,7 @@ def test_gpus_are_estimated_and_not_timed() -> None:
 
 def test_what_is_too_large_to_time_is_estimated_from_a_product() -> None:
     large = {"encoder": {"size": "large"}, "data": {"length": 512, "vocab": 30_522}, "batch": 2_048}
+    large["budget"] = {"kind": "flops", "amount": 1e20}
     trial = space.trial(BASE | large, {})
     speeds = pace.Speeds([trial], spec.Resources())
     assert "matrix product" in speeds.basis

@@ -89,7 +89,7 @@ def test_trials_of_other_settings_seeds_texts_or_versions_are_not_counted(
 ) -> None:
     asked = experiment(tune={}, search=spec.Search(seeds=3))
     job = jobs(asked, tmp_path)[0]
-    leave(tmp_path, replace(job.trial, batch=64), "finished")
+    leave(tmp_path, replace(job.trial, batch=96), "finished")
     leave(tmp_path, replace(job.trial, seeds=job.trial.seeds.repeat(7)), "finished")
     assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
     leave(tmp_path, job.trial, "finished")
