@@ -222,7 +222,7 @@ class _Text:
         return self._preparation(), self._frozen()
 
     def _preparation(self) -> Phase:
-        name = f"text, windows of {self.settings.length}"
+        name = f"text, {self.settings.vocab:,} tokens, windows of {self.settings.length}"
         if self._prepared:
             return Phase(name=name, seconds=0.0, why="prepared before")
         if self._bytes is None:

@@ -57,7 +57,7 @@ def test_every_part_of_a_sweep_has_its_time(tmp_path: Path) -> None:
     assert list(known) == [
         "start",
         "tasks",
-        "text, windows of 16",
+        "text, 400 tokens, windows of 16",
         "frozen masked language model",
         "Ray",
         "training",
@@ -76,7 +76,7 @@ def test_prepared_text_and_corruptions_take_no_more_time(
 
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 32_768)  # as the fixture made them
     known = phases(experiment(), storage)
-    assert known["text, windows of 16"] == 0
+    assert known["text, 400 tokens, windows of 16"] == 0
     assert known["frozen masked language model"] == 0
     assert known["training"]
 
@@ -90,7 +90,7 @@ def test_text_on_the_hub_is_unknown_and_is_not_asked_for(
     monkeypatch.setattr("lab.hub.commit", asked_for)
     source = {"kind": "hub", "name": "some/text", "split": "train", "column": "text"}
     asked = experiment(base=BASE | {"data": {"source": source, "vocab": 400, "length": 16}})
-    assert phases(asked, tmp_path)["text, windows of 16"] is None
+    assert phases(asked, tmp_path)["text, 400 tokens, windows of 16"] is None
 
 
 def test_two_slots_halve_what_trials_take_and_nothing_else(
