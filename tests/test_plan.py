@@ -62,8 +62,9 @@ def test_dry_run_says_cells_trials_steps_compute_memory_and_the_time_of_each_par
     for width in ("0.25", "0.5", "1"):
         assert re.search(rf"width {width}: 7 trials of [\d,]+ steps, [\d.e+]+ FLOPs\n", said)
     assert re.search(r"cells: 3 +trials: 21 +FLOPs: [\d.e+]+ +slots: [12]  .*GiB a trial", said)
-    parts = ("start", "text, 2,048 tokens, windows of 16", "frozen masked language model", "Ray", "training",
-             "scoring", "report and model", "total")  # fmt: skip
+    text = "text, 2,048 tokens, windows of 16"
+    parts = ("start", text, "frozen masked language model", "Ray", "training", "scoring",
+             "report and model", "total")  # fmt: skip
     for part in parts:
         assert re.search(rf"^{part} +(\d+ h )?(\d+ min ?)?(\d+ s)?  \w", said, re.MULTILINE), part
     assert "21 trials, " in said
