@@ -28,7 +28,7 @@ _ROWS = 9_000  # of a task, read and checked in a second
 _DETECTED = 3 * 32_768  # tokens that detection reads at a scored point
 _PROBE_TOKENS = {"pos": 70_000, "sentiment": 200_000}  # read for each fit of a probe
 _PROBE_FIT = 7e8  # FLOPs of a fit of the tag probe, for each unit of width
-_TUNING = 0.5  # fine-tuning's FLOP/s by pre-training's: it has dropout and uneven windows
+_TUNING = 0.6  # fine-tuning's FLOP/s by pre-training's: it has dropout and uneven windows
 
 
 @dataclass(frozen=True, kw_only=True)
