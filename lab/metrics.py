@@ -36,6 +36,12 @@ class Metric:
     needs: Network | None = None
     along: bool = True
 
+    @property
+    def task(self) -> str | None:
+        """The labelled task whose questions it scores; None where it scores none."""
+        family, _, rest = self.name.partition("/")
+        return rest.partition("/")[0] if family in ("probe", "finetune") else None
+
     def spoiler(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes this metric incomparable, if there is one."""
         for path in paths:

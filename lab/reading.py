@@ -25,6 +25,7 @@ from lab.texts import Embedded, Files, Hub, Plain, Saved
 
 _FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _SHOWN = 5
+_PACKED_RATIO = 4.0  # bytes of English text to a packed one; xz of the embedded text
 
 
 class Reading:
@@ -87,6 +88,37 @@ def identity(source: Plain) -> object:
             return [source.name, source.configuration, source.split, hub.commit(source)]
         case _:
             assert_never(source)
+
+
+def size(source: Plain) -> float | None:
+    """Return about how many bytes of text a source holds; None where only the hub knows.
+
+    Packed files and Parquet count as `_PACKED_RATIO` times their size.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    match source:
+        case Embedded():
+            return float(sum(_unpacked_size(file.name, _length(file)) for file in _embedded()))
+        case Files():
+            return sum(_unpacked_size(file.name, file.stat().st_size) for file in _files(source))
+        case Saved():
+            folder = local(source.path)
+            return float(sum(file.stat().st_size for file in folder.rglob("*.arrow")))
+        case Hub():
+            return None
+        case _:
+            assert_never(source)
+
+
+def _unpacked_size(name: str, bytes_: int) -> float:
+    return bytes_ * (_PACKED_RATIO if name.endswith((*PACKED, ".parquet")) else 1.0)
+
+
+def _length(file: Traversable) -> int:
+    with file.open("rb") as opened:
+        return opened.seek(0, os.SEEK_END)
 
 
 def _digest(file: File | Traversable) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lab import command, flops, plots, stats, svg, tables, wording
+from lab import command, conclusion, flops, plots, stats, svg, tables, wording
 from lab.errors import UserError
 from lab.frames import Frames, load
 from lab.places import check_target
@@ -36,6 +36,8 @@ _CARRIED = {
     "search",
     "command",
     "opened",
+    "answer",
+    "overlaps",
 }
 
 
@@ -122,7 +124,7 @@ def _page(frames: Frames) -> dict[str, Any]:
     result, runs = stats.answer(frames), stats.scored(frames)
     return {
         "frames": frames,
-        "headline": wording.headline(result),
+        "headline": conclusion.headline(frames, result, runs),
         "facts": _facts(frames, result, runs),
         "flags": stats.flags(frames, result),
         "cells": tables.cells(frames, result, runs),
@@ -140,9 +142,11 @@ def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tu
     states = trials["state"].value_counts()
     slots = _column(trials, "slot/seconds").sum() / 3_600
     spent = wording.quantity(_column(trials, "spent/flops").sum(), "FLOP")
-    facts = [] if result is None else wording.effects(frames, result, runs)
+    facts = [] if result is None else conclusion.facts(frames, result, runs)
     return [
+        ("valid for", conclusion.valid_for(frames)),
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
+        *conclusion.contamination(frames),
         *facts,
         ("cost", f"{spent} of training; {slots:.3g} slot hours, set-up included"),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),

@@ -25,6 +25,7 @@ from lab.noun import Noun
 from lab.refusal import SpaceError, one_line
 from lab.spec import (
     SIZES,
+    Answer,
     Choices,
     Data,
     Distribution,
@@ -66,6 +67,7 @@ class _Document(Noun):
     search: Search = field(default_factory=Search)
     resources: Resources = field(default_factory=Resources)
     finetune: Finetuning = field(default_factory=Finetuning)
+    answer: Answer = "ranking"
 
 
 def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -211,6 +213,7 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
         search=document.search,
         resources=document.resources,
         finetune=document.finetune,
+        answer=document.answer,
     )
     rules.check(experiment)
     trial(experiment.base, {})  # also what compare and tune write over, as the schema asks

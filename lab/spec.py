@@ -58,6 +58,7 @@ __all__ = [
     "Adversarial",
     "AllTokensMlm",
     "Alternation",
+    "Answer",
     "Choices",
     "Data",
     "Distribution",
@@ -110,6 +111,7 @@ __all__ = [
 
 Path = str  # a dotted path into a trial, for example objective.generator.width
 Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
+Answer = Literal["ranking", "path", "noise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,14 +236,15 @@ class Search(Noun):
             and can be re-analysed; `tpe` and `gp` learn from what has ended.
         trials: settings tried in each cell; 1 where nothing is tuned.
         seeds: fresh repeats of each cell's best setting, on seeds the search never saw. Only
-            these enter the comparison, so no cell wins by the luck that picked its setting.
+            these enter the comparison, so no cell wins by the luck that picked its setting. An
+            interval needs two; three are the fewest that leave it narrow enough to use.
         seed: of the sampler's own chance.
         stopping: which searching runs end early; none do without it.
     """
 
     sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
     trials: Count = 1
-    seeds: Count = 1
+    seeds: Count = 3
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     stopping: Halving | None = None
 
@@ -291,6 +294,8 @@ class Experiment:
         search: how.
         resources: on what.
         finetune: what comes after.
+        answer: what the report's card concludes. `ranking`: which setting to take; `path`: whether
+            every trial finished; `noise`: how far seeds alone spread the score.
     """
 
     name: str
@@ -302,6 +307,7 @@ class Experiment:
     search: Search
     resources: Resources
     finetune: Finetuning = field(default_factory=Finetuning)
+    answer: Answer = "ranking"
 
 
 State = Literal["queued", "running", "finished", "stopped", "diverged", "failed", "interrupted"]

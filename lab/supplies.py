@@ -1,8 +1,10 @@
 """What trials need before they start: text, questions, starting weights, tasks; each made once."""
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path as File
+from typing import Any
 
 from lab import corruption, data, examples, finetuning, preparation, space, task_table
 from lab.finetuned import Ledger
@@ -93,8 +95,20 @@ class Supplies:
     def said(self) -> dict[str, str]:
         """Return what a report tells of the texts, by tag."""
         names = ", ".join(f"{text.name} {held_out.name}" for text, held_out in self._texts.values())
-        told = (preparation.sentence(text) for text, _ in self._texts.values())
-        return {"data": names, "text": " ".join(told)}
+        texts = [text for text, _ in self._texts.values()]
+        return {
+            "data": names,
+            "text": " ".join(preparation.sentence(text) for text in texts),
+            "overlaps": json.dumps({text.name: self._overlaps(text) for text in texts}),
+        }
+
+    def _overlaps(self, text: File) -> list[dict[str, Any]]:
+        """Return what a text has in common with each task, by the name that metrics use."""
+        names = {name: task_table.load(name).name for name in self._judged}
+        found = preparation.facts(text)["overlaps"]
+        return [
+            overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in found
+        ]
 
     def _prepared(self, settings: Data) -> tuple[File, File]:
         """Return the text and the frozen corruptions."""

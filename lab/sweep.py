@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lab.frames import Frames
     from lab.live import View
     from lab.mirror import Mirror
+    from lab.plan import Expectation
     from lab.spec import Experiment
 
 _KEPT = "what had ended is kept, and the same command goes on"
@@ -73,11 +74,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(given: argparse.Namespace) -> None:
     # What takes time to import is imported where it is needed: the first words are quick.
-    from lab import mirror, places, space
+    from lab import mirror, places, rules, space
 
     experiment = space.load(given.file, tuple(given.overrides))
+    for warning in rules.warnings(experiment):
+        print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if given.dry_run:
-        _plan(experiment)
+        _plan(experiment, given)
         return
     _check(given, experiment)
     root, kept = mirror.opened(given.storage)
@@ -93,12 +96,32 @@ def _main(given: argparse.Namespace) -> None:
         print("\n".join(lines))
 
 
-def _plan(experiment: "Experiment") -> None:
-    from lab import plan, work
+def _plan(experiment: "Experiment", given: argparse.Namespace) -> None:
+    """Print what would be run, at once, then how long it would take."""
+    from lab import plan
+    from lab.tracking import default_uri
+
+    slots = _slots(experiment)
+    print(plan.heading(experiment, plan.cells(experiment), slots), flush=True)
+    root = None if "://" in given.storage else File(given.storage)
+    uri = given.tracking_uri or default_uri(root or File())
+    print(f"\n{plan.table(_expected(experiment, root, slots, uri))}")
+    if root is None:
+        print(f"{given.storage} is not read here: what it holds already is counted as left to do")
+
+
+def _slots(experiment: "Experiment") -> int:
+    """Return the slots of this machine, one where it has too little for a trial."""
+    from lab import work
 
     node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
-    slots = max(1, work.slots(experiment.resources, [node]))
-    print(plan.text(experiment, plan.estimate(experiment), slots))
+    return max(1, work.slots(experiment.resources, [node]))
+
+
+def _expected(experiment: "Experiment", root: File | None, slots: int, uri: str) -> "Expectation":
+    from lab import expectation  # imports torch
+
+    return expectation.expect(experiment, root, slots, uri)
 
 
 def _check(given: argparse.Namespace, experiment: "Experiment") -> None:
@@ -129,6 +152,9 @@ def _carry_out(
 
     uri = given.tracking_uri or default_uri(root)
     store = Store(uri, root / "artifacts")
+    if given.address is None:  # a cluster's machines are not timed from here
+        view.doing("timing a few optimizer steps of each cell")
+        view.say(_expected(experiment, root, _slots(experiment), uri).line())
     view.doing("loading torch and Optuna")
     from lab.driver import Driver, Site
 
@@ -147,7 +173,7 @@ def _conclude(
     name: str, uri: str, given: argparse.Namespace, site: "Site", view: "View"
 ) -> list[str]:
     view.doing("writing the report")
-    from lab import frames, report, stats, wording
+    from lab import conclusion, frames, report, stats
 
     table = frames.load(uri, name)
     page = report.write(table, given.reports)
@@ -155,7 +181,8 @@ def _conclude(
     best = _served(table, uri, site)
     ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     return [
-        f"\n{wording.headline(stats.answer(table))}\n",
+        f"\n{conclusion.headline(table, stats.answer(table), stats.scored(table))}",
+        f"valid for: {conclusion.valid_for(table)}\n",
         f"report:    {page}",
         f"best:      {best}",
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
