@@ -68,6 +68,11 @@ def estimate(experiment: Experiment) -> list[Estimate]:
     return plan
 
 
+def seconds(experiment: Experiment, slots: int) -> float:
+    """Return how long a sweep takes on this machine, an estimate."""
+    return sum(cell.runs * cell.seconds for cell in estimate(experiment)) / slots
+
+
 def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
     """Return the plan for a person."""
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
