@@ -60,8 +60,8 @@ def guess(file: str, sample: bytes) -> Encoding:
     invalid = _invalid(text, sample)
     beyond = sum(map(len, re.findall("[^\x00-\x7f\udc80-\udcff]+", text)))
     if not invalid:
-        mark = " after a byte order mark" if sample.startswith(codecs.BOM_UTF8) else ""
-        return Encoding(name="utf-8", because=f"All bytes read are UTF-8{mark}.")
+        marked = " after a byte order mark" if sample.startswith(codecs.BOM_UTF8) else ""
+        return Encoding(name="utf-8", because=f"All bytes that were read are UTF-8{marked}.")
     if invalid <= max(1, _DAMAGED * beyond) and beyond > invalid:
         return Encoding(
             name="utf-8",

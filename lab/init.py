@@ -127,11 +127,10 @@ class _Text:
     def facts(self, vocab: int) -> "Facts":
         """Return all figures, with a vocabulary of this size or near it."""
         from lab import recommend, task_draft, token_survey
-        from lab.texts import Trained
 
         self._say(f"learning a vocabulary of about {vocab:,} tokens from a sample")
-        tokenizer = Trained(**self._tokenizer.value)
-        tokens = token_survey.survey(tokenizer, vocab, self.survey.sample)
+        chosen = recommend.trained(self._tokenizer)
+        tokens = token_survey.survey(chosen, vocab, self.survey.sample)
         draft = self._draft
         facts = recommend.Facts(
             guess=self._guess,
@@ -145,49 +144,59 @@ class _Text:
 
 
 def _fitted(text: _Text, minutes: float, name: str) -> "Recommendation":
-    """Return the search space that takes about so many minutes on this machine."""
-    from lab import recommend
-
-    facts = text.facts(recommend.TABLE[0].vocab)
-    for design in recommend.DESIGNS:
-        flops = _flops(facts, design, minutes, name)
-        if flops >= design.least:
-            break
-    wanted = recommend.pick_size(flops).vocab
-    if wanted > facts.tokens.asked:
-        facts = text.facts(wanted)
-    slots = work.slots(Resources(), [work.here(gpus=False)])
-    return recommend.recommend(
-        facts, flops, design, f"{minutes:g} minutes on {slots} cores of this machine"
-    )
-
-
-def _flops(facts: "Facts", design: "Design", minutes: float, name: str) -> float:
-    """Return the FLOPs of a trial for which `plan` expects a sweep of so many minutes.
+    """Return the search space that takes about so many minutes on this machine.
 
     Raises:
         UserError: no trial gets ten steps.
     """
+    from lab import recommend
+
+    facts = text.facts(recommend.TABLE[0].count("data.vocab"))
+    design = recommend.DESIGNS[-1]
+    flops = 1e12  # a first guess
+    for _ in range(2):  # the second time at about the size and the design that are chosen
+        flops = _flops(facts, flops, design, minutes, name)
+        design = recommend.pick_design(flops, before=design)
+    flops = _flops(facts, flops, design, minutes, name)
+    if flops < _LEAST:
+        raise UserError(
+            f"--minutes {minutes:g}: too few for {len(recommend.WIDTHS)} widths with "
+            f"{design.seeds} seeds each; give more"
+        )
+    wanted = recommend.pick_size(flops).count("data.vocab")
+    if wanted > facts.tokens.asked:
+        facts = text.facts(wanted)
+    allowed = f"{minutes:g} minutes on {_slots()} cores of this machine"
+    return recommend.recommend(facts, flops, design, allowed)
+
+
+def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: str) -> float:
+    """Return the FLOPs of a trial for which a sweep is expected to take so many minutes.
+
+    Time is a line in FLOPs, since preparation, scoring and fine-tuning do not depend on them.
+
+    Args:
+        facts: what is known of the text.
+        near: FLOPs by which the size is chosen, and at which time is estimated.
+        design: how often a cell is run.
+        minutes: of the sweep.
+        name: of the search space.
+    """
     from lab import commented_yaml, plan, recommend
 
-    slots = max(1, work.slots(Resources(), [work.here(gpus=False)]))
-    flops, wanted = 1e12, _TRAINING * 60 * minutes
+    draft = commented_yaml.plain(recommend.recommend(facts, near, design, "").document)
 
-    def expected(share: float) -> float:
-        raw = commented_yaml.plain(recommend.recommend(facts, flops, design, "").document)
-        raw["base"]["budget"]["amount"] = share * flops
-        return plan.seconds(space.checked(name, raw), slots)
+    def expected(flops: float) -> float:
+        draft["base"]["budget"]["amount"] = flops
+        return plan.seconds(space.checked(name, draft), _slots())
 
-    for _ in range(2):  # the second time at about the size that is chosen
-        little, all_of_it = expected(0.1), expected(1.0)
-        slope = (all_of_it - little) / 0.9
-        flops *= (wanted - all_of_it + slope) / slope
-        if flops < _LEAST:
-            raise UserError(
-                f"--minutes {minutes:g}: too few for a sweep of {len(recommend.WIDTHS)} widths "
-                f"with {design.seeds} seeds each; give more"
-            )
-    return flops
+    little, much = expected(1e11), expected(1e13)
+    slope = (much - little) / (1e13 - 1e11)
+    return max(0.0, 1e11 + (_TRAINING * 60 * minutes - little) / slope)
+
+
+def _slots() -> int:
+    return max(1, work.slots(Resources(), [work.here(gpus=False)]))
 
 
 def _heading(given: argparse.Namespace, text: _Text, made: "Recommendation") -> str:
@@ -195,7 +204,7 @@ def _heading(given: argparse.Namespace, text: _Text, made: "Recommendation") -> 
     survey = text.survey
     read = "" if survey.share == 1 else f" (estimated from {survey.share:.2%} of it)"
     scripts = ", ".join(
-        f"{script.capitalize()} {share:.1%}" for script, share in list(survey.scripts.items())[:3]
+        f"{script} {share:.1%}" for script, share in survey.scripts.items() if share > 0.0005
     )
     lines = [
         f"Written by python -m lab.init for {' '.join(given.texts)[:200]}",

@@ -109,7 +109,7 @@ def unpacked(file: File | Traversable) -> Iterator[IO[bytes]]:
 
 
 def unpacking(packed: IO[bytes], suffix: str) -> IO[bytes]:
-    """Return a stream of a file's unpacked content; other suffixes than `PACKED` leave it as it is."""
+    """Return a stream of unpacked content; what has no suffix of `PACKED` stays as it is."""
     match suffix:
         case ".gz":
             return io.BufferedReader(gzip.open(packed))  # whose lines are read in C

@@ -4,13 +4,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
 from lab import space
 from lab.commented_yaml import Section, plain
 from lab.errors import UserError
-from lab.flops import mean_cost
+from lab.flops import encoder_weights, mean_cost
 from lab.shapes import SIZES
+from lab.size_defaults import DEFAULTS
 from lab.source_guess import SourceGuess
 from lab.text_survey import TextSurvey
+from lab.texts import Trained
 from lab.token_survey import TokenSurvey
 
 WIDTHS = (0.25, 0.5, 1.0)
@@ -25,67 +29,44 @@ _ENDLESS, _REFUSED = 0.01, 0.3  # share of characters in words too long for the 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """An encoder, and settings found by measurement to suit it (reports/LOG.md).
+    """A named size, and the compute from which it is chosen.
 
     Attributes:
-        hidden: its width.
-        layers: its blocks.
-        heads: its attention heads.
-        embedding: width of its token table.
+        name: of the encoder (`shapes.SIZES`) and its settings (`size_defaults.DEFAULTS`).
         least: FLOPs of a trial from which it is chosen; near the square of its weights, since
             1e5 weights are about compute-optimal at 1e13.
-        vocab: tokens of its vocabulary, where the text yields them.
-        length: positions of a window.
-        longest: of a window that a task may ask for.
-        mask_prob: share of the tokens that are masked.
-        lr: peak learning rate.
-        step: positions of one optimizer step.
+        longest: positions of a window that a task may ask for.
     """
 
-    hidden: int
-    layers: int
-    heads: int
-    embedding: int
+    name: str
     least: float
-    vocab: int = 2_048
-    length: int = 16
-    longest: int = 64
-    mask_prob: float = 0.25
-    lr: float = 1e-3
-    step: int = 1_024
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """The encoder as a search space has it: its name, or its fields where it has none."""
-        for name, shape in SIZES.items():
-            if (shape.hidden, shape.layers) == (self.hidden, self.layers):
-                return {"size": name}
-        return {
-            "layers": self.layers,
-            "hidden": self.hidden,
-            "ffn": 4 * self.hidden,
-            "heads": self.heads,
-            "embedding": self.embedding,
-            "init_std": 0.05,
-            "dropout": 0,
-        }
+    longest: int
 
     @property
     def weights(self) -> int:
-        """Weights of the blocks, biases and norms left out."""
-        return 12 * self.layers * self.hidden**2
+        """Weights of the blocks."""
+        return encoder_weights(SIZES[self.name])
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate of the size's own optimizer."""
+        own = DEFAULTS[self.name]
+        return own.lr[own.optimizer]
+
+    def count(self, path: str) -> int:
+        """Return a default that is a whole number, by its dotted path."""
+        return int(str(DEFAULTS[self.name].settings[path]))
 
 
-# Smallest first. The one place to change when a size is measured again.
+# Smallest first. The one place to change when sizes are measured again.
 TABLE = (
-    Size(hidden=32, layers=2, heads=1, embedding=32, least=0, longest=32),
-    Size(hidden=48, layers=2, heads=2, embedding=48, least=7e11, longest=32),
-    Size(hidden=64, layers=2, heads=2, embedding=64, least=2e12),
-    Size(hidden=96, layers=2, heads=3, embedding=96, least=2.5e13),
-    Size(hidden=128, layers=2, heads=4, embedding=128, least=1e14, vocab=4_096, longest=128),
-    Size(hidden=256, layers=4, heads=4, embedding=128, least=1.5e15, vocab=8_192, longest=128,
-         lr=5e-4, step=2_048),
-)  # fmt: skip
+    Size(name="nano32", least=0, longest=32),
+    Size(name="nano48", least=7e11, longest=32),
+    Size(name="nano", least=2e12, longest=64),
+    Size(name="nano96", least=2.5e13, longest=64),
+    Size(name="tiny", least=1e14, longest=128),
+    Size(name="mini", least=1.5e15, longest=128),
+)
 _LEARNS = 5e11  # FLOPs of a trial below which nothing has been seen to learn from context
 
 
@@ -192,9 +173,29 @@ def tokenizer(text: TextSurvey, *, cased: bool) -> Section:
     return Section(value=value, because="\n".join(lines))
 
 
+def trained(tokenizer: Section) -> Trained:
+    """Return what `tokenizer` chose, as the lab trains it."""
+    return TypeAdapter(Trained).validate_python(tokenizer.value)
+
+
 def pick_size(flops: float) -> Size:
     """Return the largest size that pays at this compute of a trial."""
     return [size for size in TABLE if size.least <= flops][-1]
+
+
+def pick_design(flops: float, before: Design) -> Design:
+    """Return the most thorough design that leaves enough compute to each trial.
+
+    Args:
+        flops: of a trial under another design.
+        before: that design.
+    """
+    runs = before.trials + before.seeds
+    return next(
+        design
+        for design in DESIGNS
+        if flops * runs / (design.trials + design.seeds) >= design.least
+    )
 
 
 def check(facts: Facts) -> None:
@@ -219,12 +220,12 @@ def check(facts: Facts) -> None:
 def window(size: Size, facts: Facts) -> Section:
     """Return the positions of a window, from the task's texts or the documents."""
     median = facts.tokens.quantile(0.5)
-    kept = facts.tokens.kept(size.length)
+    length = usual = size.count("data.length")
+    kept = facts.tokens.kept(usual)
     lines = [f"Documents have {median:,} tokens in the median."]
-    length = size.length
     if kept < 0.5:
         length = 8
-        lines.append(f"Windows of {size.length} would lose {1 - kept:.0%} of the tokens.")
+        lines.append(f"Windows of {usual} would lose {1 - kept:.0%} of the tokens.")
     if facts.task is not None:
         wanted = sorted(facts.task.sizes)[int(0.75 * (len(facts.task.sizes) - 1))]
         while length < min(wanted, size.longest):
@@ -234,7 +235,7 @@ def window(size: Size, facts: Facts) -> Section:
             f"Three in four texts of {facts.task.name} take at most {wanted:,} positions; "
             f"{holds:.0%} fit into {length}."
         )
-    elif length == size.length:
+    elif length == usual:
         lines.append(f"At this compute windows of {length} learn soonest.")
     return Section(value=length, because=" ".join(lines))
 
@@ -263,50 +264,55 @@ def recommend(facts: Facts, flops: float, design: Design, asked: str) -> Recomme
     """
     size = pick_size(flops)
     length = window(size, facts)
-    data = _data(size, length, facts)
-    base = {
-        "encoder": Section(
-            value=size.settings,
-            because=f"{size.hidden} wide, {size.layers} layers, {size.weights:,} weights: the "
-            f"largest size that pays at {flops:.2g} FLOPs a trial.",
-        ),
-        "objective": Section(
-            value={"kind": "electra", "mask_prob": size.mask_prob},
-            because="Best mask probability measured at this size.",
-        ),
-        "data": Section(value=data),
-        "batch": Section(
-            value=max(1, size.step // int(str(length.value))),
-            because=f"Windows of a step: {size.step:,} positions, the best measured at this size.",
-        ),
-        "optim": Section(
-            value={"lr": size.lr},
-            because="Best rate measured at this size"
-            + ("; tuned below." if design.trials else "."),
-        ),
-    }
+    data = _data(length, facts)
+    base = _trial(size, length, flops, tuned=bool(design.trials)) | {"data": Section(value=data)}
     most = EPOCHS * _positions(base, facts) * _cheapest(base)
-    amount = _rounded_down(min(flops, most))
+    amount = float(f"{min(flops, most):.2g}")
     share = _share(base, facts, amount)
     if share is not None:
         data["share"] = share
-    base["budget"] = _budget(base, facts, amount, f"{asked} allow {flops:.2g} FLOPs a trial")
+    base["budget"] = _budget(base, facts, amount, f"{asked} allow {_short(flops)} FLOPs a trial")
     return Recommendation(
         document=_document(facts, base, size, design),
         warnings=tuple(_warnings(facts, amount, flops, most)),
     )
 
 
+def _trial(size: Size, length: Section, flops: float, *, tuned: bool) -> dict[str, Section]:
+    """Return what a size decides."""
+    shape, own = SIZES[size.name], DEFAULTS[size.name]
+    step = size.count("batch") * size.count("data.length")
+    return {
+        "encoder": Section(
+            value={"size": size.name},
+            because=f"{shape.hidden} wide, {shape.layers} layers, {size.weights:,} weights in "
+            f"them: the largest size that pays at {_short(flops)} FLOPs a trial.",
+        ),
+        "objective": Section(
+            value={"kind": "electra", "mask_prob": own.settings["objective.mask_prob"]},
+            because=f"The mask probability of {size.name} (lab/size_defaults.py).",
+        ),
+        "batch": Section(
+            value=max(1, step // int(str(length.value))),
+            because=f"Windows of a step: {step:,} positions, as {size.name} has.",
+        ),
+        "optim": Section(
+            value={"kind": own.optimizer, "lr": size.lr},
+            because=f"Optimizer and rate of {size.name}" + ("; tuned below." if tuned else "."),
+        ),
+    }
+
+
 def _warnings(facts: Facts, amount: float, flops: float, most: float) -> Iterator[str]:
     if most < flops:
         yield (
-            f"the text is too small for this time: {EPOCHS} passes over it take {most:.2g} FLOPs "
-            f"a trial, of the {flops:.2g} that there is time for"
+            f"the text is too small for this time: {EPOCHS} passes over it take {_short(most)} "
+            f"FLOPs a trial, of the {_short(flops)} that there is time for"
         )
     if amount < _LEARNS:
         yield (
-            f"{amount:.2g} FLOPs a trial are too few to learn from context, which begins near "
-            f"{_LEARNS:.0e}: give more {'text' if most < flops else 'minutes'}"
+            f"{_short(amount)} FLOPs a trial are too few to learn from context, which begins near "
+            f"{_short(_LEARNS)}: give more {'text' if most < flops else 'minutes'}"
         )
     if facts.text.endless > _ENDLESS:
         yield (
@@ -358,11 +364,11 @@ def _metric(task: TaskFacts | None) -> Section:
     )
 
 
-def _data(size: Size, length: Section, facts: Facts) -> dict[str, Section]:
+def _data(length: Section, facts: Facts) -> dict[str, Section]:
     text, tokens = facts.text, facts.tokens
     read = "the whole text" if text.share == 1 else f"{text.share:.2%} of the text"
     vocabulary = (
-        f"{tokens.alphabet:,} characters make up 99.95% of {read}; "
+        f"{tokens.alphabet:,} characters make up 99.95% of a sample; "
         + (f"{tokens.asked:,} tokens suit this size" if tokens.vocab == tokens.asked
            else f"the text yields no more than {tokens.vocab:,} safely")
         + f" and give {1 / tokens.per_character:.2g} characters a token, {tokens.unknown:.2%} of "
@@ -417,8 +423,8 @@ def _cheapest(base: dict[str, Section]) -> float:
 def _positions(base: dict[str, Section], facts: Facts) -> float:
     """Return the positions of one pass over the training windows."""
     data = plain(base)["data"]
-    trained = facts.total * (1 - data["held_out"])
-    return trained * facts.tokens.positions(data["length"])
+    trained = facts.total * (1 - float(data["held_out"]))
+    return trained * facts.tokens.positions(int(data["length"]))
 
 
 def _budget(base: dict[str, Section], facts: Facts, amount: float, allowed: str) -> Section:
@@ -427,7 +433,7 @@ def _budget(base: dict[str, Section], facts: Facts, amount: float, allowed: str)
     passes = amount / _cheapest(base) / positions
     return Section(
         value={"kind": "flops", "amount": amount},
-        because=f"{allowed}. {amount:.2g} are {passes:.2g} passes over about {positions:,.0f} "
+        because=f"{allowed}. {_short(amount)} are {passes:.2g} passes over about {positions:,.0f} "
         f"training positions where the generator is narrowest; more than {EPOCHS} teach little.",
     )
 
@@ -446,7 +452,6 @@ def _share(base: dict[str, Section], facts: Facts, flops: float) -> Section | No
     )
 
 
-def _rounded_down(value: float) -> float:
-    """Return two digits of a number, rounded down."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f"{math.floor(value / unit + 1e-9) * unit:.2g}")
+def _short(value: float) -> str:
+    """Return two digits of a number: 2.1e12."""
+    return f"{value:.2g}".replace("e+", "e")

@@ -10,7 +10,7 @@ from pathlib import Path as File
 from statistics import median
 from typing import Literal
 
-from lab import columns, encoding_guess, reading
+from lab import columns, encoding_guess
 from lab.errors import UserError
 from lab.file_samples import FileSample, Samples
 from lab.lines import PACKED, lines

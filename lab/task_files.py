@@ -76,6 +76,7 @@ def guess(file: File, rows: Sequence[Row]) -> TaskGuess:
     cells = {name: [row[name] for _, row in rows] for name in names}
     label = _label(file, cells)
     texts = _texts(file, {name: each for name, each in cells.items() if name != label})
+    different = len(set(map(str, cells[label])))
     kind, why = _kind(cells[label], paired=len(texts) == 2)
     metric, metric_why = _metric(kind, cells[label])
     keys = {"text": texts[0], "label": label} | ({"pair": texts[1]} if len(texts) == 2 else {})
@@ -86,7 +87,7 @@ def guess(file: File, rows: Sequence[Row]) -> TaskGuess:
         because={
             "kind": why,
             "text": f"{' and '.join(texts)}: mean of {_mean(cells[texts[0]]):,.0f} characters.",
-            "label": f"{len(set(map(str, cells[label]))):,} different values in {len(rows):,} rows.",
+            "label": f"{different:,} different values in {len(rows):,} rows.",
             "metric": metric_why,
         },
     )
@@ -191,10 +192,9 @@ def split(file: File, rows: Sequence[Row], task: TaskGuess) -> tuple[list[Row], 
 def _chosen(rows: Sequence[Row], task: TaskGuess) -> set[str]:
     """Return the texts whose rows are to be scored on."""
     text, label = task.columns["text"], task.columns["label"]
-    stratum = (lambda row: "") if task.kind == "regression" else (lambda row: str(row[label]))
     strata: dict[str, list[str]] = defaultdict(list)
     for one, row in {row[text]: row for _, row in rows}.items():
-        strata[stratum(row)].append(one)
+        strata["" if task.kind == "regression" else str(row[label])].append(one)
     return {
         one
         for texts in strata.values()

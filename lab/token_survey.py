@@ -84,13 +84,12 @@ def survey(settings: Trained, vocab: int, sample: Sequence[str]) -> TokenSurvey:
     learned = tokenizing.train(settings, kept, lambda: sample)
     encoded = learned.encode_batch(_first(sample), add_special_tokens=False)
     sizes = tuple(len(one.ids) for one in encoded)
-    unknown = learned.token_to_id(SPECIAL[UNK])
     return TokenSurvey(
         vocab=kept,
         asked=asked,
         alphabet=len(alphabet),
         per_character=sum(sizes) / max(1, sum(map(len, _first(sample)))),
-        unknown=sum(one.ids.count(unknown) for one in encoded) / max(1, sum(sizes)),
+        unknown=sum(one.tokens.count(SPECIAL[UNK]) for one in encoded) / max(1, sum(sizes)),
         sizes=sizes,
         tokenizer=learned,
     )
