@@ -88,7 +88,7 @@ class Design:
 # A noisy comparison of trained models is worth more than a precise one of untrained models.
 DESIGNS = (
     Design(trials=5, seeds=5, least=2e13),
-    Design(trials=3, seeds=3, least=1e12),
+    Design(trials=3, seeds=4, least=1e12),
     Design(trials=0, seeds=3, least=_LEARNS),
     Design(trials=0, seeds=2, least=0),
 )
@@ -337,13 +337,14 @@ def _document(
     }
     if design.trials:
         document["tune"] = Section(
-            value={"optim.lr": {"low": 0.4 * size.lr, "high": 1.6 * size.lr, "log": True}},
+            value={"optim.lr": {"low": 0.7 * size.lr, "high": 2.8 * size.lr, "log": True}},
             because="Each width gets its own learning rate.",
         )
     repeats = f"{design.seeds} repeats of each width show the noise between seeds."
     tried = f"{design.trials} rates are tried at each width. " if design.trials else ""
     document["search"] = Section(
-        value={"trials": max(1, design.trials), "seeds": design.seeds}, because=tried + repeats
+        value={"sampler": "grid", "trials": max(1, design.trials), "seeds": design.seeds},
+        because=tried + repeats,
     )
     if facts.task is not None:
         document["finetune"] = Section(
@@ -358,8 +359,8 @@ def _metric(task: TaskFacts | None) -> Section:
             value=f"finetune/{task.name}", because="Trials are ranked by the task's score."
         )
     return Section(
-        value="detect/bigram/auroc",
-        because="Detection of tokens drawn by what follows the one before, in held-out text: "
+        value="detect/mlm/auroc",
+        because="Detection in held-out text of tokens drawn from a frozen masked language model: "
         "comparable between generators, and of little noise at small sizes.",
     )
 
