@@ -10,6 +10,7 @@ fine-tunes.
 """
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -35,6 +36,7 @@ _TRAINING = 0.8  # share of a sweep's time; preparation, scoring and start-up ta
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 2 for bad input, 130 where interrupted, 1 where a disk fails."""
     given = _parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `sweep`, whose steps are timed here
     try:
         _main(given)
     except UserError as error:
@@ -147,7 +149,7 @@ def _fitted(text: _Text, minutes: float, name: str) -> "Recommendation":
     """Return the search space that takes about so many minutes on this machine.
 
     Raises:
-        UserError: no trial gets ten steps.
+        UserError: that is too short a time for any.
     """
     from lab import recommend
 
@@ -158,11 +160,6 @@ def _fitted(text: _Text, minutes: float, name: str) -> "Recommendation":
         flops = _flops(facts, flops, design, minutes, name)
         design = recommend.pick_design(flops, before=design)
     flops = _flops(facts, flops, design, minutes, name)
-    if flops < _LEAST:
-        raise UserError(
-            f"--minutes {minutes:g}: too few for {len(recommend.WIDTHS)} widths with "
-            f"{design.seeds} seeds each; give more"
-        )
     wanted = recommend.pick_size(flops).count("data.vocab")
     if wanted > facts.tokens.asked:
         facts = text.facts(wanted)
@@ -181,6 +178,9 @@ def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: 
         design: how often a cell is run.
         minutes: of the sweep.
         name: of the search space.
+
+    Raises:
+        UserError: preparation and scoring alone take as long.
     """
     from lab import commented_yaml, plan, recommend
 
@@ -192,7 +192,15 @@ def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: 
 
     little, much = expected(1e11), expected(1e13)
     slope = (much - little) / (1e13 - 1e11)
-    return max(0.0, 1e11 + (_TRAINING * 60 * minutes - little) / slope)
+    fixed = little - 1e11 * slope
+    flops = (_TRAINING * 60 * minutes - fixed) / slope
+    if flops < _LEAST:
+        raise UserError(
+            f"--minutes {minutes:g}: too few for {len(recommend.WIDTHS)} widths with "
+            f"{design.seeds} seeds each; preparation, scoring and {_LEAST:.0e} FLOPs a trial take "
+            f"about {(fixed + _LEAST * slope) / 60:.2g}"
+        )
+    return flops
 
 
 def _slots() -> int:

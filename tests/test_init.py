@@ -310,7 +310,9 @@ def test_a_file_that_is_there_is_never_replaced(capsys: pytest.CaptureFixture[st
 
 
 def test_too_little_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--minutes 0.001: too few" in refused(capsys, english_paragraphs(), "--minutes", "0.001")
+    assert "--minutes 0.001: too few for 3 widths" in refused(
+        capsys, english_paragraphs(), "--minutes", "0.001"
+    )
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
