@@ -18,7 +18,9 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _DAMAGED = 0.01  # bytes that are not UTF-8, for each character beyond ASCII that is
-_NULS = 0.1  # share of zero bytes in UTF-16 of Western text is about a half
+# Share of zero bytes: in UTF-16 half of Western text and the spaces of other scripts, all of them
+# first or all second bytes of a character.
+_NULS, _ONE_SIDED = 0.01, 0.9
 # Icelandic and Vietnamese aside, Western European text has at most an eighth of accented letters;
 # Cyrillic or Greek in a one-byte encoding has hardly any ASCII letters.
 _WESTERN = 0.3
@@ -53,9 +55,10 @@ def guess(file: str, sample: bytes) -> Encoding:
     for mark, name in _MARKS.items():
         if sample.startswith(mark):
             raise _refusal(file, f"begins with the byte order mark of {name}", name)
-    if sample.count(0) > _NULS * max(1, len(sample)):
-        name = "utf-16le" if sample[1::2].count(0) > sample[::2].count(0) else "utf-16be"
-        raise _refusal(file, f"{sample.count(0) / len(sample):.0%} of its bytes are zero", name)
+    zeros, second = sample.count(0), sample[1::2].count(0)
+    if zeros > _NULS * len(sample) and max(second, zeros - second) > _ONE_SIDED * zeros:
+        name = "utf-16le" if second > zeros - second else "utf-16be"
+        raise _refusal(file, f"{zeros / len(sample):.0%} of its bytes are zero", name)
     text = sample.decode("utf-8", errors="surrogateescape")
     invalid = _invalid(text, sample)
     beyond = sum(map(len, re.findall("[^\x00-\x7f\udc80-\udcff]+", text)))

@@ -469,7 +469,10 @@ def test_a_task_of_the_table_is_taken_as_it_is() -> None:
     [
         ("comment,label\n" + "some text,pos\n" * 60, "no column looks like a label"),
         ("n,label\n" + "".join(f"{n % 3},{n % 2}\n" for n in range(60)), "no column of text"),
-        ("comment,label\nfirst text,a\nsecond text,b\n" * 5, "10 rows are too few to be split"),
+        (
+            "comment,label\n" + "first text,a\nsecond text,b\n" * 5,
+            "10 rows are too few to be split",
+        ),
         ("comment,label\n" + "".join(f"text {n},\n" for n in range(60)), "no column looks like"),
         ("comment,label\n", "no rows"),
     ],
