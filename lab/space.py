@@ -86,7 +86,7 @@ def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
     try:
         for override in overrides:
             yaml_text.override(raw, override)
-        return _check(file.stem, raw)
+        return checked(file.stem, raw)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
 
@@ -201,7 +201,12 @@ def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
         raise SpaceError(one_line(error, prefix, json_schema())) from None
 
 
-def _check(name: str, raw: dict[str, Any]) -> Experiment:
+def checked(name: str, raw: dict[str, Any]) -> Experiment:
+    """Return the experiment that a search space's plain data describes.
+
+    Raises:
+        SpaceError: names the dotted path that is wrong.
+    """
     document = _validated(_adapter(), raw, "")
     experiment = Experiment(
         name=name,
