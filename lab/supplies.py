@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path as File
 
 from lab import corruption, data, examples, finetuning, preparation, space, task_table
+from lab.errors import UserError
 from lab.finetuned import Ledger
 from lab.mirror import Mirror
 from lab.spec import Data, Experiment, Outcome, Trial, content_hash
 from lab.starting import Starts
+from lab.vocabulary import open_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +20,19 @@ class Supply:
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
         start: file of the weights to start from; None where chance draws them.
+        short_text: folder of the text in the short windows that grow; None where none do.
     """
 
     text: File
     held_out: File
     start: File | None
+    short_text: File | None
 
     @property
     def identity(self) -> str:
         """What names it all by its content."""
-        made = [self.text, self.held_out] + ([] if self.start is None else [self.start])
+        either = (self.start, self.short_text)
+        made = [self.text, self.held_out, *(file for file in either if file is not None)]
         return content_hash([each.name for each in made])
 
 
@@ -44,7 +49,8 @@ class Supplies:
 
     def __init__(self, storage: File, mirror: Mirror) -> None:
         self._cache, self._mirror = storage / "cache", mirror
-        self._texts: dict[Data, tuple[File, File]] = {}
+        self._texts: dict[Data, File] = {}
+        self._held_out: dict[Data, File] = {}
         self._judged: tuple[str, ...] = ()
         self._seeds = 0
         self._starts = Starts(storage, mirror)
@@ -67,8 +73,15 @@ class Supplies:
 
     def of(self, trial: Trial) -> Supply:
         """Return what a trial needs, made first where it is not there."""
-        text, held_out = self._prepared(trial.data)
-        return Supply(text=text, held_out=held_out, start=self._starts.of(trial, text))
+        text, *short = map(self._text, trial.texts)
+        for one in short:
+            _check_tokenizers(text, one)
+        return Supply(
+            text=text,
+            held_out=self._questions(trial.data, text),
+            start=self._starts.of(trial, text),
+            short_text=short[0] if short else None,
+        )
 
     def lacks(self, trial: Trial, folder: File, outcome: Outcome) -> bool:
         """Return whether a trial that has finished has yet to be fine-tuned on something."""
@@ -84,16 +97,23 @@ class Supplies:
 
     def said(self) -> dict[str, str]:
         """Return what a report tells of the texts, by tag."""
-        names = ", ".join(f"{text.name} {held_out.name}" for text, held_out in self._texts.values())
-        told = (preparation.sentence(text) for text, _ in self._texts.values())
-        return {"data": names, "text": " ".join(told)}
+        made = [*self._texts.values(), *self._held_out.values()]
+        told = map(preparation.sentence, self._texts.values())
+        return {"data": " ".join(file.name for file in made), "text": " ".join(told)}
 
-    def _prepared(self, settings: Data) -> tuple[File, File]:
-        """Return the text and the frozen corruptions."""
+    def _text(self, settings: Data) -> File:
+        """Return the folder of the prepared text."""
         if settings not in self._texts:
             _say(f"text: {settings.vocab} tokens, windows of {settings.length}")
             text = preparation.prepare(settings, self._cache, _say)
             preparation.compare(text, settings, self._judged, _say)
+            self._texts[settings] = text
+            self._mirror.push(text)
+        return self._texts[settings]
+
+    def _questions(self, settings: Data, text: File) -> File:
+        """Return the file of the frozen corruptions."""
+        if settings not in self._held_out:
             said = 0.0
 
             def progress(share: float) -> None:
@@ -104,10 +124,18 @@ class Supplies:
 
             corpus = data.open_corpus(text)
             held_out = corruption.prepare(corpus, settings, self._cache, progress)
-            self._texts[settings] = text, held_out
-            for made in (text, held_out):
-                self._mirror.push(made)
-        return self._texts[settings]
+            self._held_out[settings] = held_out
+            self._mirror.push(held_out)
+        return self._held_out[settings]
+
+
+def _check_tokenizers(text: File, short: File) -> None:
+    """Refuse two texts that one encoder cannot read."""
+    if len({open_vocabulary(folder).fingerprint() for folder in (text, short)}) > 1:
+        raise UserError(
+            f"{text} and {short} hold one text in windows of two lengths, and their tokenizers "
+            f"differ; delete both, and the sweep, run again, makes them anew"
+        )
 
 
 def _say(line: str) -> None:
