@@ -113,15 +113,17 @@ class Gradients:
         return _Part(spent.steps, learns, start, windows._replace(offset=offset))
 
     def _offset(self, step: int, length: int) -> int:
-        """Return where in the position table windows of `length` begin: short ones anywhere,
-        every second step, and all others at its start.
+        """Return the row of the position table at which windows of `length` begin.
+
+        Short ones begin at its start in half of the steps and anywhere in the others. Chance says
+        which these are: every second one would be the steps of one network where two alternate.
         """
         room = self._length - length
-        if not room or step % 2 == 0:
+        if not room:
             return 0
-        nobody = torch.zeros(1, dtype=torch.int64)
-        chance = noise.uniform(self._seed, noise.OFFSET, step, nobody, 1).item()
-        return int(chance * (room + 1))
+        alone = torch.zeros(1, dtype=torch.int64)
+        chance = noise.uniform(self._seed, noise.OFFSET, step, alone, 1).item()
+        return int((2 * chance - 1) * (room + 1)) if chance > 0.5 else 0
 
     def _windows(self, now: StepSettings) -> int:
         """Return the windows of a micro-batch."""

@@ -19,9 +19,9 @@ class FullWindows(Noun):
 class GrowingWindows(Noun):
     """Windows of `start` positions first, then of `data.length`.
 
-    A step of short windows reads as many more of them as makes up for their length. In every second
-    such step all windows stand at a random offset, so that each row of the position table is
-    trained (reports/LOG.md).
+    A step of short windows reads as many more of them as makes up for their length. In half of
+    these steps all windows stand at a random offset of the position table, so that each of its
+    rows is trained.
 
     Attributes:
         start: positions of a short window, [CLS] and [SEP] included; below `data.length`.

@@ -19,7 +19,7 @@ from lab import optim, spec
 from lab.budget import Budget, Spent
 from lab.data import Batch, Batches
 from lab.gradient import Gradients
-from lab.objectives import Objective, build
+from lab.objectives import Loss, Objective, build
 from lab.objectives import masking as masks
 from lab.schedule import Schedule
 from lab.train import Step, train
@@ -364,8 +364,8 @@ def text(rows: int = 8, longest: int = LENGTH - 2) -> Batch:
 
 def only(word: int, rows: int = 8) -> Batch:
     """Return windows of one word."""
-    ids_BT, example_B = text(rows)
-    return Batch(ids_BT.where(~candidates(ids_BT), word), example_B)
+    batch = text(rows)
+    return batch._replace(ids_BT=batch.ids_BT.where(~candidates(batch.ids_BT), word))
 
 
 def candidates(ids_BT: Tensor) -> Tensor:
@@ -492,6 +492,28 @@ def ticking() -> Callable[[], float]:
     """Return a clock on which every step takes a second: it is read twice a step."""
     ticks = iter(range(10**6))
     return lambda: float(next(ticks))
+
+
+class Weightless(nn.Module):
+    """An objective of one weight: the loop counts what its trial says, and computes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.learnt: list[Learns] = []
+
+    def begin(self, learns: Learns, _: spec.StepSettings) -> None:
+        """Note whose turn it is."""
+        self.learnt.append(learns)
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        return {"encoder": [self.weight]}
+
+    def forward(self, *_: object) -> Loss:
+        return Loss(0 * self.weight, {"train/loss": torch.zeros(())})
+
+    def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        return parts
 
 
 class Run:

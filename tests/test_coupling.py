@@ -53,7 +53,7 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
     apart.load_state_dict({name: weights[name] for name in apart.state_dict()})
     joint(TEXT, 0).total.backward()
 
-    generator_loss = apart.generator(TEXT, 0).loss.total
+    generator_loss = apart.generator(TEXT, 0, apart.now).loss.total
     generator_loss.backward()
     assert not gradients(apart.encoder)
     found = gradients(joint.generator)
@@ -62,7 +62,7 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
         assert gradient.norm() > 1e-4 or name.endswith("key.bias")
 
     apart.zero_grad()
-    (apart(TEXT, 0).total - apart.generator(TEXT, 0).loss.total).backward()
+    (apart(TEXT, 0).total - apart.generator(TEXT, 0, apart.now).loss.total).backward()
     found = gradients(joint.encoder)
     for name, gradient in gradients(apart.encoder).items():
         ours = name.replace("_embeddings.weight", "_delta")

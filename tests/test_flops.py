@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from members import Weightless
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,7 +21,7 @@ from lab.budget import Budget, Cost, Spent
 from lab.data import Batch, Batches
 from lab.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
 from lab.gradient import Gradients
-from lab.objectives import Loss, build
+from lab.objectives import build
 from lab.spec import SIZES, Data, Electra, Encoder, Generator, Mlm, Sampling, Trial
 from lab.train import train
 from lab.turns import Learns, shares
@@ -355,27 +356,6 @@ def test_turns_cost_what_learns_and_one_way_of_what_is_frozen() -> None:
     assert generator.six_n < discriminator.six_n < both.six_n
     assert generator.flops < discriminator.flops < both.flops
     assert both.tokens == generator.tokens == discriminator.tokens
-
-
-class Weightless(nn.Module):
-    """An objective of one weight: the loop counts what its trial says, and computes nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-        self.learnt: list[Learns] = []
-
-    def begin(self, learns: Learns, _: spec.StepSettings) -> None:
-        self.learnt.append(learns)
-
-    def networks(self) -> dict[str, list[nn.Parameter]]:
-        return {"encoder": [self.weight]}
-
-    def forward(self, *_: object) -> Loss:
-        return Loss(0 * self.weight, {"train/loss": torch.zeros(())})
-
-    def health(self, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return parts
 
 
 def run(trial: Trial) -> tuple[Spent, list[Learns]]:

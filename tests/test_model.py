@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -78,13 +79,10 @@ def test_generator_is_transformers_electra_at_the_slots(
 def test_windows_at_an_offset_read_the_rows_of_the_position_table_from_there(apart: bool) -> None:
     """As one whose table begins with these rows; nothing else moves."""
 
-    def made() -> Any:
-        encoder = Encoder(PROJECTED, VOCAB, LENGTH)
-        if apart:
-            encoder.embeddings = DisentangledEmbeddings(encoder.embeddings, PROJECTED)
-        return random(encoder)
-
-    encoder, rolled = made(), made()
+    encoder = Encoder(PROJECTED, VOCAB, LENGTH)
+    if apart:
+        encoder.embeddings = DisentangledEmbeddings(encoder.embeddings, PROJECTED)
+    rolled = deepcopy(random(encoder))
     tables = ["position_delta", "base.position_embeddings.weight"]
     for name in tables if apart else ["position_embeddings.weight"]:
         table = rolled.embeddings.get_parameter(name)
