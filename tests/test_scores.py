@@ -175,7 +175,7 @@ class Oracle(Detector):
     def networks(self) -> dict[str, list[torch.nn.Parameter]]:
         return {}
 
-    def detect(self, ids_BT: Tensor, text_BT: Tensor, offset: int = 0) -> Tensor:
+    def detect(self, ids_BT: Tensor, text_BT: Tensor, offset: int = 0) -> Tensor:  # noqa: ARG002
         assert (text_BT > 0).equal(ids_BT != PAD)
         return self.rule(ids_BT).float()
 
