@@ -134,7 +134,7 @@ def _steps(trial: spec.Trial) -> Iterator[Step]:
     words_NT = FIRST_WORD + chance.zipf(1.3, (_WINDOWS, _LENGTH)) % (_VOCAB - FIRST_WORD)
     words_NT[:, 0], words_NT[:, -1] = CLS, SEP
     objective = build(trial, torch.ones(_VOCAB))
-    batches = Batches(words_NT.astype(np.uint16), trial.batch, trial.seeds.order)
+    batches = {_LENGTH: Batches(words_NT.astype(np.uint16), trial.seeds.order)}
     return train(
         Gradients(objective, batches, trial),
         optim.build(objective, trial.optim),

@@ -111,7 +111,7 @@ def _spread(windows_NT: Windows, most: int) -> Windows:
 def _frozen_model(corpus: Corpus, data: Data, progress: Callable[[float], None]) -> Mlm:
     trial = frozen_trial(data, corpus.train_NT.size)
     model = build(trial, torch.from_numpy(corpus.counts_V))
-    batches = Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
+    batches = {data.length: Batches(corpus.train_NT, trial.seeds.order, corpus.parts)}
     optimizer = optim.build(model, trial.optim)
     gradients = Gradients(model, batches, trial)
     for step in train(gradients, optimizer, trial=trial, clock=time.monotonic):

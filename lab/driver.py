@@ -174,6 +174,7 @@ class Driver:
             text=supply.text,
             held_out=supply.held_out,
             start=supply.start,
+            short_text=supply.short_text,
             metric=self._experiment.metric,
             resources=self._experiment.resources,
             lineage=job.trial.lineage(identity),

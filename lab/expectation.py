@@ -5,7 +5,7 @@ constants that were measured with this code on one core of an AMD EPYC. Nothing 
 nothing is downloaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
 
@@ -66,6 +66,7 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
     """
     plans = plan.cells(experiment)
     texts = [_Text(settings, storage) for settings in space.texts(experiment)]
+    judged = {cell.trial.data for cell in plans}
     done = _done(experiment, storage, texts, len(plans))
     if all(cell.runs == ended.finetuned for cell, ended in zip(plans, done, strict=True)):
         why = f"all {sum(cell.runs for cell in plans)} have ended before"
@@ -75,7 +76,8 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
     speeds = Speeds((cell.trial for cell in plans), experiment.resources)
     seeds = experiment.finetune.seeds
     cells = [_cell(*both, tasks, seeds, speeds) for both in zip(plans, done, strict=True)]
-    before = [_start(uri), *_tasks(tasks), *(p for text in texts for p in text.phases()), _ray()]
+    prepared = (p for text in texts for p in text.phases(judged=text.settings in judged))
+    before = [_start(uri), *_tasks(tasks), *prepared, _ray()]
     return Expectation(
         phases=(*before, *_trials(experiment, cells, slots), _report()),
         slots=slots,
@@ -87,10 +89,30 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
 def _done(
     experiment: Experiment, storage: File | None, texts: Sequence["_Text"], cells: int
 ) -> Sequence[Finished]:
-    identities = {text.settings: text.identity for text in texts if text.identity}
+    identities = _identities(experiment, {text.settings: text for text in texts})
     if storage is None or not identities:
         return [Finished(trained=0, finetuned=0)] * cells
     return count(experiment, storage, identities)
+
+
+def _identities(
+    experiment: Experiment, texts: Mapping[Data, "_Text"]
+) -> dict[tuple[Data, ...], str]:
+    """Return the identities of what the trials read, where all of it is prepared."""
+    found = {}
+    for cell in space.cells(experiment):
+        trial = space.trial(experiment.base, cell)
+        text, *short = (texts[settings] for settings in trial.texts)
+        if text.folder is None or text.held_out is None or any(s.folder is None for s in short):
+            continue
+        supply = Supply(
+            text=text.folder,
+            held_out=text.held_out,
+            start=None,
+            short_text=short[0].folder if short else None,
+        )
+        found[trial.texts] = supply.identity
+    return found
 
 
 def _cell(
@@ -198,32 +220,30 @@ class _Text:
 
     def __init__(self, settings: Data, storage: File | None) -> None:
         self.settings = settings
-        self.identity: str | None = None
+        self.folder: File | None = None
+        self.held_out: File | None = None
         cache = None if storage is None else storage / "cache"
         sources = [part.source for part in preparation.parts(settings)]
         self._remote = any(isinstance(source, Hub) for source in sources)
         sizes = [reading.size(source) for source in sources]
         known = [size for size in sizes if size is not None]
         self._bytes = None if len(known) < len(sizes) else sum(known)
-        folder = None if cache is None or self._remote else preparation.prepared(settings, cache)
-        self._prepared = folder is not None
+        if cache is not None and not self._remote:
+            self.folder = preparation.prepared(settings, cache)
         self._tokens = (self._bytes or 0.0) * settings.share * (1 - settings.held_out) / _BYTES
-        self._corrupted = False
-        if folder is not None and cache is not None:
-            corpus = data.open_corpus(folder)
+        if self.folder is not None and cache is not None:
+            corpus = data.open_corpus(self.folder)
             self._tokens = float(corpus.train_NT.size)
             held_out = corruption.target(corpus, settings, cache)
-            self._corrupted = held_out.exists()
-            if self._corrupted:
-                self.identity = Supply(text=folder, held_out=held_out, start=None).identity
+            self.held_out = held_out if held_out.exists() else None
 
-    def phases(self) -> tuple[Phase, Phase]:
-        """Return preparation and the frozen model."""
-        return self._preparation(), self._frozen()
+    def phases(self, *, judged: bool) -> Sequence[Phase]:
+        """Return preparation, and the frozen model where trials are scored on this text."""
+        return (self._preparation(), self._frozen()) if judged else (self._preparation(),)
 
     def _preparation(self) -> Phase:
         name = f"text, {self.settings.vocab:,} tokens, windows of {self.settings.length}"
-        if self._prepared:
+        if self.folder is not None:
             return Phase(name=name, seconds=0.0, why="prepared before")
         if self._bytes is None:
             return Phase(name=name, seconds=None, why="the hub tells its size when it is read")
@@ -233,7 +253,7 @@ class _Text:
 
     def _frozen(self) -> Phase:
         name = "frozen masked language model"
-        if self._corrupted:
+        if self.held_out is not None:
             return Phase(name=name, seconds=0.0, why="its corruptions were made before")
         tokens = round(self._tokens) or 10**12
         trial = corruption.frozen_trial(self.settings, tokens)

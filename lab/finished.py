@@ -29,7 +29,7 @@ class Finished:
 
 
 def count(
-    experiment: Experiment, storage: File, identities: Mapping[Data, str]
+    experiment: Experiment, storage: File, identities: Mapping[tuple[Data, ...], str]
 ) -> tuple[Finished, ...]:
     """Return the finished runs of each cell, in the order of `space.cells`.
 
@@ -39,7 +39,8 @@ def count(
     Args:
         experiment: what is asked.
         storage: of the records; need not exist.
-        identities: of the prepared text and corruptions (`Supply.identity`), where both exist.
+        identities: of the prepared texts and corruptions (`Supply.identity`), where all exist, by
+            the texts that a trial reads.
     """
     wanted = _wanted(experiment)
     found: dict[tuple[int, int], dict[str, bool]] = {}
@@ -87,14 +88,14 @@ def _remove(settings: dict[str, Any], path: Path) -> None:
     settings.pop(last, None)
 
 
-def _ended(folder: File, identities: Mapping[Data, str]) -> Trial | None:
+def _ended(folder: File, identities: Mapping[tuple[Data, ...], str]) -> Trial | None:
     if record.state(folder) not in _ENDED:
         return None
     try:
         trial, _ = record.asked(folder)
     except UserError:  # of another version
         return None
-    identity = identities.get(trial.data)
+    identity = identities.get(trial.texts)
     return trial if identity and trial.fingerprint(identity) == folder.name else None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Streams: the independent uses of chance at one (step, example).
-MASK, SAMPLE, KEEP, WORD = 1, 2, 3, 4
+MASK, SAMPLE, KEEP, WORD, OFFSET = 1, 2, 3, 4, 5
 
 
 def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from lab.flops import step_cost
 from lab.gradient import Gradients
 from lab.ladder import generator_of
 from lab.objectives import build
-from lab.spec import Resources, Trial
+from lab.spec import FullWindows, Resources, Trial
 from lab.train import Step, train
 from lab.turns import shares
 from lab.vocabulary import FIRST_WORD
@@ -74,7 +74,7 @@ class Speeds:
         return self._known[min(self._known, key=lambda known: abs(known - flops))] * workers
 
     def _timed(self, trial: Trial) -> float:
-        of_worker = max(1, trial.batch // self._resources.workers)
+        of_worker = max(1, trial.at(0.5).batch // self._resources.workers)
         return flops_per_second(replace(trial, batch=of_worker), self._resources.cpus_per_worker)
 
 
@@ -126,19 +126,30 @@ def flops_per_second(trial: Trial, threads: int | None = None) -> float:
 
 
 def _endless(trial: Trial) -> Trial:
-    """Return a trial of the same shapes with a small enough batch and a budget never reached."""
-    cost = max(step_cost(trial, learns).flops for learns in shares(trial.objective))
-    batch = max(1, min(trial.batch, int(trial.batch * _BATCH_FLOPS / cost)))
-    return replace(trial, batch=batch, budget=Budget(kind="flops", amount=1e30))
+    """Return a trial of the same shapes with a small enough batch and a budget never reached.
+
+    Where settings move with progress, these are the ones at half of the budget.
+    """
+    now = trial.at(0.5)
+    trial = replace(
+        trial,
+        data=replace(trial.data, length=now.length),
+        windows=FullWindows(),
+        batch=now.batch,
+        budget=Budget(kind="flops", amount=1e30),
+    )
+    cost = max(step_cost(trial, learns, 0.5).flops for learns in shares(trial.objective))
+    return replace(trial, batch=max(1, min(now.batch, int(now.batch * _BATCH_FLOPS / cost))))
 
 
 def _steps(trial: Trial) -> Iterator[Step]:
-    V, T = trial.data.vocab, trial.data.length
-    ids_NT = np.random.default_rng(0).integers(FIRST_WORD, V, (trial.batch, T), np.uint32)
+    V, now = trial.data.vocab, trial.at(0.0)
+    shape = (now.batch, now.length)
+    ids_NT = np.random.default_rng(0).integers(FIRST_WORD, V, shape, np.uint32)
     counts_V = torch.ones(V, dtype=torch.int64)
     counts_V[:FIRST_WORD] = 0
     objective = build(trial, counts_V)
-    gradients = Gradients(objective, Batches(ids_NT, trial.batch, seed=0), trial)
+    gradients = Gradients(objective, {now.length: Batches(ids_NT, seed=0)}, trial)
     optimizer = optim.build(objective, trial.optim)
     return train(gradients, optimizer, trial=trial, clock=time.perf_counter)
 

@@ -11,7 +11,7 @@ from lab.flops import encoder_weights, masked_slots, mean_cost
 from lab.label import label
 from lab.ladder import generator_of
 from lab.remaining import duration
-from lab.spec import AllTokensMlm, Experiment, Path, Trial, Value
+from lab.spec import AllTokensMlm, Experiment, Path, StepSettings, Trial, Value
 
 _ADAM_BYTES = 16  # weight, gradient and two moments in fp32
 
@@ -164,17 +164,19 @@ def makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
 
 def memory(trial: Trial) -> float:
     """Return bytes of weights, optimizer and activations of one step."""
-    data, objective, B = trial.data, trial.objective, trial.batch
+    data, objective = trial.data, trial.objective
     generator = generator_of(objective, trial.encoder)
     shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
     table = (data.vocab + data.length) * trial.encoder.embedding
     weights = table + sum(encoder_weights(shape) for shape in shapes)
     # A block keeps about 8 hidden-wide tensors and 2 ffn-wide ones for its backward pass; the
     # vocabulary head keeps logits, probabilities and their gradient.
-    tokens = B * data.length
-    blocks = sum(s.layers * (8 * s.hidden + 2 * s.ffn) for s in shapes) * tokens
-    slots = masked_slots(data.length, objective.mask_prob)
-    if isinstance(objective, AllTokensMlm):
-        slots += data.length
-    head = 3 * B * slots * data.vocab
-    return _ADAM_BYTES * weights + 4.0 * (blocks + head)
+    block = sum(shape.layers * (8 * shape.hidden + 2 * shape.ffn) for shape in shapes)
+    everywhere = isinstance(objective, AllTokensMlm)
+
+    def activations(now: StepSettings) -> int:
+        slots = masked_slots(now.length, now.mask_prob) + everywhere * now.length
+        return now.batch * (block * now.length + 3 * slots * data.vocab)
+
+    most = max(activations(trial.at(progress)) for progress in trial.knots)
+    return _ADAM_BYTES * weights + 4.0 * most

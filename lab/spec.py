@@ -15,6 +15,7 @@ from pydantic import Field
 
 from lab import __version__
 from lab.budget import Budget
+from lab.growth import FullWindows, GrowingWindows, WindowGrowth, length_at
 from lab.ladder import (
     Adversarial,
     AllTokensMlm,
@@ -30,10 +31,13 @@ from lab.ladder import (
     ReplaceMlm,
     Sampling,
     TwoStage,
+    disc_weight_at,
+    temperature_at,
 )
 from lab.metrics import Metric
 from lab.noun import Noun
 from lab.optim_config import AdamConfig, MuonConfig, Optim
+from lab.ramps import CountRamp, ProbabilityRamp, Ramp, StepSettings, WindowCount, value_at
 from lab.schedule import Schedule
 from lab.shapes import SIZES, Count, Encoder, Generator
 from lab.starts import Earlier, Released, Scratch, Start
@@ -60,6 +64,7 @@ __all__ = [
     "Alternation",
     "Answer",
     "Choices",
+    "CountRamp",
     "Data",
     "Distribution",
     "Earlier",
@@ -70,7 +75,9 @@ __all__ = [
     "Experiment",
     "Files",
     "Finetuning",
+    "FullWindows",
     "Generator",
+    "GrowingWindows",
     "Halving",
     "Hub",
     "Job",
@@ -85,6 +92,8 @@ __all__ = [
     "Part",
     "Path",
     "Pretrained",
+    "ProbabilityRamp",
+    "Ramp",
     "Random",
     "Range",
     "Reinforce",
@@ -100,6 +109,7 @@ __all__ = [
     "Source",
     "Start",
     "State",
+    "StepSettings",
     "Tokenization",
     "Trained",
     "Trial",
@@ -139,7 +149,9 @@ class Trial(Noun):
 
     Attributes:
         init_from: what its networks start from; the schedule and the budget are its own.
-        batch: windows of one optimizer step, over all workers.
+        windows: whether windows are of full length throughout, or short ones first.
+        batch: windows of one optimizer step, over all workers; a number or a ramp. Where windows
+            grow it counts full ones, and short ones are as many more as makes up for their length.
         curve: how many times the run is scored on its way, its end included.
     """
 
@@ -147,7 +159,10 @@ class Trial(Noun):
     objective: Annotated[Objective, Field(discriminator="kind")]
     init_from: Annotated[Start, Field(discriminator="kind")] = field(default_factory=Scratch)
     data: Data = field(default_factory=Data)
-    batch: Count = 128
+    windows: Annotated[WindowGrowth, Field(discriminator="kind")] = field(
+        default_factory=FullWindows
+    )
+    batch: WindowCount = 128
     optim: Annotated[Optim, Field(discriminator="kind")] = field(default_factory=AdamConfig)
     schedule: Schedule = field(default_factory=Schedule)
     budget: Budget
@@ -171,9 +186,50 @@ class Trial(Noun):
         return content_hash([alike.fingerprint(data)])
 
     @property
+    def texts(self) -> tuple[Data, ...]:
+        """What it reads: the text in full windows, then that in the short ones it begins with."""
+        match self.windows:
+            case GrowingWindows(start=start):
+                return self.data, replace(self.data, length=start)
+            case _:
+                return (self.data,)
+
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """Progress at which settings begin, jump and end; they are lines in between."""
+        match self.windows:
+            case GrowingWindows(until=until):
+                return 0.0, until, 1.0
+            case _:
+                return 0.0, 1.0
+
+    def at(self, progress: float) -> StepSettings:
+        """Return the settings of a step at `progress`, each a plain number."""
+        objective, length = self.objective, length_at(self.windows, self.data.length, progress)
+        batch = round(value_at(self.batch, progress))
+        return StepSettings(
+            length=length,
+            batch=batch * self.data.length // length,
+            mask_prob=value_at(objective.mask_prob, progress),
+            disc_weight=disc_weight_at(objective, progress),
+            temperature=temperature_at(objective, progress),
+        )
+
+    @property
+    def moves(self) -> frozenset[str]:
+        """Names of the step settings that are not the same throughout."""
+        values = zip(*map(self.at, self.knots), strict=True)
+        return frozenset(
+            name
+            for name, seen in zip(StepSettings._fields, values, strict=True)
+            if len(set(seen)) > 1
+        )
+
+    @property
     def extendable(self) -> bool:
-        """Whether a run that is longer begins as this one."""
-        return self.schedule.flat and not isinstance(self.objective, TwoStage)
+        """Whether a run that is longer begins as this one: nothing in it depends on its end."""
+        staged = isinstance(self.objective, TwoStage)
+        return self.schedule.flat and not staged and not self.moves
 
 
 def content_hash(value: object) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path as File
 from typing import Any
 
 from lab import corruption, data, examples, finetuning, preparation, space, task_table
+from lab.errors import UserError
 from lab.finetuned import Ledger
 from lab.mirror import Mirror
 from lab.progress import Tell, silent
 from lab.spec import Data, Experiment, Outcome, Trial, content_hash
 from lab.starting import Starts
+from lab.vocabulary import open_vocabulary
 
 _FROZEN = (
     "training the frozen masked language model that makes the held-out corruptions (once per text)"
@@ -26,16 +28,19 @@ class Supply:
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
         start: file of the weights to start from; None where chance draws them.
+        short_text: folder of the text in the short windows that grow; None where none do.
     """
 
     text: File
     held_out: File
     start: File | None
+    short_text: File | None
 
     @property
     def identity(self) -> str:
         """What names it all by its content."""
-        made = [self.text, self.held_out] + ([] if self.start is None else [self.start])
+        either = (self.start, self.short_text)
+        made = [self.text, self.held_out, *(file for file in either if file is not None)]
         return content_hash([each.name for each in made])
 
 
@@ -53,7 +58,8 @@ class Supplies:
 
     def __init__(self, storage: File, mirror: Mirror, tell: Tell = silent) -> None:
         self._cache, self._mirror, self._tell = storage / "cache", mirror, tell
-        self._texts: dict[Data, tuple[File, File]] = {}
+        self._texts: dict[Data, File] = {}
+        self._held_out: dict[Data, File] = {}
         self._judged: tuple[str, ...] = ()
         self._seeds = 0
         self._starts = Starts(storage, mirror)
@@ -77,8 +83,15 @@ class Supplies:
 
     def of(self, trial: Trial) -> Supply:
         """Return what a trial needs, made first where it is not there."""
-        text, held_out = self._prepared(trial.data)
-        return Supply(text=text, held_out=held_out, start=self._starts.of(trial, text))
+        text, *short = map(self._text, trial.texts)
+        for one in short:
+            _check_tokenizers(text, one)
+        return Supply(
+            text=text,
+            held_out=self._questions(trial.data, text),
+            start=self._starts.of(trial, text),
+            short_text=short[0] if short else None,
+        )
 
     def lacks(self, trial: Trial, folder: File, outcome: Outcome) -> bool:
         """Return whether a trial that has finished has yet to be fine-tuned on something."""
@@ -94,10 +107,10 @@ class Supplies:
 
     def said(self) -> dict[str, str]:
         """Return what a report tells of the texts, by tag."""
-        names = ", ".join(f"{text.name} {held_out.name}" for text, held_out in self._texts.values())
-        texts = [text for text, _ in self._texts.values()]
+        made = [*self._texts.values(), *self._held_out.values()]
+        texts = list(self._texts.values())
         return {
-            "data": names,
+            "data": " ".join(file.name for file in made),
             "text": " ".join(preparation.sentence(text) for text in texts),
             "overlaps": json.dumps({text.name: self._overlaps(text) for text in texts}),
         }
@@ -110,22 +123,36 @@ class Supplies:
             overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in found
         ]
 
-    def _prepared(self, settings: Data) -> tuple[File, File]:
-        """Return the text and the frozen corruptions."""
+    def _text(self, settings: Data) -> File:
+        """Return the folder of the prepared text."""
         if settings not in self._texts:
             asked = f"{settings.vocab} tokens, windows of {settings.length}"
             self._tell(f"preparing the text ({asked})", None)
             say = partial(_told, self._tell, "preparing the text")
             text = preparation.prepare(settings, self._cache, say)
             preparation.compare(text, settings, self._judged, say)
-            corpus = data.open_corpus(text)
-            held_out = corruption.prepare(
-                corpus, settings, self._cache, partial(self._tell, _FROZEN)
-            )
-            self._texts[settings] = text, held_out
-            for made in (text, held_out):
-                self._mirror.push(made)
+            self._texts[settings] = text
+            self._mirror.push(text)
         return self._texts[settings]
+
+    def _questions(self, settings: Data, text: File) -> File:
+        """Return the file of the frozen corruptions."""
+        if settings not in self._held_out:
+            corpus = data.open_corpus(text)
+            told = partial(self._tell, _FROZEN)
+            held_out = corruption.prepare(corpus, settings, self._cache, told)
+            self._held_out[settings] = held_out
+            self._mirror.push(held_out)
+        return self._held_out[settings]
+
+
+def _check_tokenizers(text: File, short: File) -> None:
+    """Refuse two texts that one encoder cannot read."""
+    if len({open_vocabulary(folder).fingerprint() for folder in (text, short)}) > 1:
+        raise UserError(
+            f"{text} and {short} hold one text in windows of two lengths, and their tokenizers "
+            f"differ; delete both, and the sweep, run again, makes them anew"
+        )
 
 
 def _told(tell: Tell, phase: str, line: str) -> None:

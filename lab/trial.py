@@ -203,19 +203,21 @@ class _Training:
         self._spent, self.rows = Spent(), 0
         self._score: float | None = None
         self._at = time.monotonic()
-        micro = None
+        most = None
         known = len(record.curve(work.folder))
         place = self._saved.load(self._objective, self._optimizer, self._since.sums, rows=known)
         if place is not None:
             self._since.steps.update(place.counts)
             self._spent, self.rows, self._score = place.spent, place.rows, place.score
-            micro = place.micro
+            most = place.most
         elif work.start is not None:
             weights.load(work.start, self._objective)
         if workers.first(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
-        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
-        self._gradients = Gradients(self._objective, batches, trial, workers=workers, micro=micro)
+        self._gradients = Gradients(
+            self._objective, _batches(work), trial, workers=workers, most=most
+        )
+        self._settings = trial.at(0.0)
 
     def points(self, wish: Callable[[], State]) -> Iterator[Row]:
         """Train, and yield the untrained encoder, `curve` - 1 points on the way, and the end.
@@ -233,7 +235,7 @@ class _Training:
             self._gradients, self._optimizer,
             trial=trial, clock=yardstick.clock, spent=self._spent,
         ):  # fmt: skip
-            self._spent = step.spent
+            self._spent, self._settings = step.spent, step.settings
             if not step.parts["train/loss"].isfinite():
                 raise DivergedError(f"train/loss is not finite at step {step.spent.steps}")
             self._since.add(step)
@@ -281,6 +283,8 @@ class _Training:
     def _scored(self, taken: Row) -> Row:
         """Return a scored point, once all workers know that training goes on."""
         row = _spent(self._spent) | {"health/micro_batch": self._gradients.micro}
+        settings = self._settings._asdict()
+        row |= {f"schedule/{name}": settings[name] for name in sorted(self._trial.moves)}
         row |= self._since.take() | taken
         why = divergence.reason(row, self._trial.data.vocab, early=self.rows <= 1)
         if self._workers.first(why is not None):
@@ -306,7 +310,7 @@ class _Training:
             rows=self.rows,
             score=self._score,
             counts=dict(self._since.steps),
-            micro=self._gradients.micro,
+            most=self._gradients.most,
         )
         self._saved.save(place, self._objective, self._optimizer, self._since.sums)
         self._work.keep()
@@ -359,6 +363,16 @@ def _spent(spent: Spent) -> Row:
     }
 
 
-_corpus = lru_cache(maxsize=2)(data.open_corpus)
+def _batches(work: Work) -> dict[int, data.Batches]:
+    """Return the training windows, by their length."""
+    texts = [work.text] if work.short_text is None else [work.text, work.short_text]
+    seed = work.trial.seeds.order
+    return {
+        corpus.train_NT.shape[1]: data.Batches(corpus.train_NT, seed, corpus.parts)
+        for corpus in map(_corpus, texts)
+    }
+
+
+_corpus = lru_cache(maxsize=4)(data.open_corpus)
 _held_out = lru_cache(maxsize=2)(corruption.open_held_out)
 _examples = lru_cache(maxsize=4)(open_examples)

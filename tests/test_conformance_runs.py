@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from members import (
+    GROWING,
     MEMBERS,
     Falls,
     Member,
@@ -75,7 +76,7 @@ def fit(member: Member, steps: int) -> list[dict[str, float]]:
     seen = []
     for n in range(steps):
         learns = turn(member.objective, n, n / steps).learns
-        objective.begin(learns)
+        objective.begin(learns, objective.now)
         torch.manual_seed(n)
         loss = objective(batch, 0, learns)
         optimizer.zero_grad()
@@ -172,7 +173,7 @@ def saved(value: Any) -> Any:
     ("member", "cut"),
     [
         pytest.param(member, cut, id=f"{member.id}-{cut}")
-        for member in MEMBERS
+        for member in (*MEMBERS, *GROWING)
         for cut in member.cuts
     ],
 )

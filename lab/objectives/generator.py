@@ -66,16 +66,19 @@ class Generator(nn.Module):
         self._masking, self._sampling, self._seed = masking, sampling, trial.seeds.mask
         self._samples_apart = shape.dropout > 0 and not sampling.dropout
 
-    def forward(self, batch: Batch, step: int, places: Places | None = None) -> Corrupted:
+    def forward(
+        self, batch: Batch, step: int, now: spec.StepSettings, places: Places | None = None
+    ) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
-        seed, segment_BT = self._seed, batch.segment_BT
-        masked = self.mask(batch, step)
+        seed = self._seed
+        masked = self.mask(batch, step, now)
         places = places or count(masked, batch)
-        hidden_BKh, logits_BKV = self.predict(masked, segment_BT)
+        hidden_BKh, logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)
         law_BKV = law(
-            self._without_dropout(masked, segment_BT) if self._samples_apart else logits_BKV,
+            self._without_dropout(masked, batch) if self._samples_apart else logits_BKV,
             masked.labels_BK,
-            self._sampling,
+            temperature=now.temperature,
+            disallow_correct=self._sampling.disallow_correct,
         )
         sampled_BK = sample(law_BKV, masked.slots_BK, batch, seed=seed, step=step)
         ids_BT = written(batch, masked, sampled_BK)
@@ -90,27 +93,29 @@ class Generator(nn.Module):
             places=places,
         )
 
-    def learn(self, batch: Batch, step: int, places: Places | None = None) -> Loss:
+    def learn(
+        self, batch: Batch, step: int, now: spec.StepSettings, places: Places | None = None
+    ) -> Loss:
         """Mask and predict alone, for who does not need the samples."""
-        masked = self.mask(batch, step)
-        logits_BKV = self.predict(masked, batch.segment_BT)[1]
+        masked = self.mask(batch, step, now)
+        logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)[1]
         return generator_loss(logits_BKV, masked, places or count(masked, batch))
 
-    def predict(self, masked: Masked, segment_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, masked: Masked, segment_BT: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
         """Return hidden states (B, K, h) and logits (B, K, V) at the slots only (trap 5)."""
-        hidden_BKh = at_slots(self.encoder(masked.ids_BT, segment_BT), masked.slots_BK)
+        hidden_BKh = at_slots(self.encoder(masked.ids_BT, segment_BT, offset), masked.slots_BK)
         return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
 
-    def mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int, now: spec.StepSettings) -> Masked:
         """Choose slots and mask them."""
-        how = self._masking
-        return mask(batch, mask_prob=how.mask_prob, how=how.masking, seed=self._seed, step=step)
+        how, seed = self._masking.masking, self._seed
+        return mask(batch, mask_prob=now.mask_prob, how=how, seed=seed, step=step)
 
     @torch.no_grad()
-    def _without_dropout(self, masked: Masked, segment_BT: Tensor) -> Tensor:
+    def _without_dropout(self, masked: Masked, batch: Batch) -> Tensor:
         training = self.training
         self.eval()
-        logits_BKV = self.predict(masked, segment_BT)[1]
+        logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)[1]
         self.train(training)
         return logits_BKV
 

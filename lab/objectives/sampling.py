@@ -6,25 +6,28 @@ Letters: B examples, T positions, K slots, V vocabulary, C tokens of a chunk, M 
 import torch
 from torch import Tensor
 
-from lab import noise, spec
+from lab import noise
 from lab.data import Batch
 from lab.vocabulary import FIRST_WORD
 
 _CHUNK = 64  # tokens; about the root of a vocabulary, so that both levels of a draw are short
 
 
-def law(logits_BKV: Tensor, labels_BK: Tensor, settings: spec.Sampling) -> Tensor:
+def law(
+    logits_BKV: Tensor, labels_BK: Tensor, *, temperature: float, disallow_correct: bool
+) -> Tensor:
     """Return the logits, in fp32 (trap 6), of the distribution that tokens are drawn from.
 
     Args:
         logits_BKV: the generator's.
         labels_BK: the original tokens.
-        settings: temperature, and whether the original may be drawn.
+        temperature: divides the logits.
+        disallow_correct: whether the original may not be drawn.
     """
     logits_BKV = logits_BKV.float()
-    if settings.temperature != 1:
-        logits_BKV = logits_BKV / settings.temperature
-    if settings.disallow_correct:
+    if temperature != 1:
+        logits_BKV = logits_BKV / temperature
+    if disallow_correct:
         logits_BKV = logits_BKV.scatter(-1, labels_BK[..., None], -torch.inf)
     return logits_BKV
 
