@@ -69,6 +69,8 @@ def curve(frames: Frames, axis: str, unit: str) -> str:
     half = line[(line[name] - start).abs() >= abs(end - start) / 2]
     if math.isnan(start):
         return f"The best score of any trial ends at {score(end)}; no untrained score was taken."
+    if len(line) == 1:  # the best line never rose
+        return f"No score is better than the best untrained one, {score(end)}."
     begin = f"The best score of any trial goes from {score(start)} untrained to {score(end)}"
     if half.empty:
         return f"{begin}."

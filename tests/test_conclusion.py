@@ -168,6 +168,12 @@ def test_untrained_is_spoken_of_only_where_it_was_scored() -> None:
     assert "no untrained score was taken" in wording.curve(unknown, "spent/flops", "FLOP")
 
 
+def test_curve_that_never_rises_is_said_to() -> None:
+    frames = sweep({0.5: [0.4, 0.3, 0.2]}, untrained=0.5)
+    says = wording.curve(frames, "spent/flops", "FLOP")
+    assert says == "No score is better than the best untrained one, 0.5000."
+
+
 def test_path_says_how_many_trials_finished_and_ranks_nothing() -> None:
     frames = sweep(APART, answer="path")
     assert headline(frames) == (
