@@ -51,7 +51,7 @@ class Size:
     def lr(self) -> float:
         """Peak learning rate of the size's own optimizer."""
         own = DEFAULTS[self.name]
-        return own.lr[own.optimizer]
+        return float(str(own.optim[own.optimizer]["lr"]))
 
     def count(self, path: str) -> int:
         """Return a default that is a whole number, by its dotted path."""
@@ -281,8 +281,14 @@ def recommend(facts: Facts, flops: float, design: Design, asked: str) -> Recomme
 def _trial(size: Size, length: Section, flops: float, *, tuned: bool) -> dict[str, Section]:
     """Return what a size decides."""
     shape, own = SIZES[size.name], DEFAULTS[size.name]
-    step = size.count("batch") * size.count("data.length")
-    return {
+    short = size.count("data.length")
+    step = size.count("batch") * short
+    grows = int(str(length.value)) > short
+    windows = Section(
+        value={"kind": "growing", "start": short},
+        because=f"The first part of the run reads windows of {short}: from them it learns sooner.",
+    )
+    return ({"windows": windows} if grows else {}) | {
         "encoder": Section(
             value={"size": size.name},
             because=f"{shape.hidden} wide, {shape.layers} layers, {size.weights:,} weights in "

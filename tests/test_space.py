@@ -635,7 +635,7 @@ def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) 
 def test_the_rate_is_the_optimizers_own(load: Load, kind: str) -> None:
     built = space.trial(load(f"base.optim.kind={kind}").base, {})
     assert built.optim.kind == kind
-    assert built.optim.lr == size_defaults.DEFAULTS["tiny"].lr[kind]
+    assert built.optim.lr == size_defaults.DEFAULTS["tiny"].optim[kind]["lr"]
 
 
 def test_an_encoder_without_a_name_is_trained_by_adam(load: Load) -> None:
