@@ -10,7 +10,17 @@ from typing import NamedTuple, assert_never
 from lab import __version__, record, wording
 from lab.metrics import METRICS
 from lab.preparatory import frozen_start
-from lab.spec import Embedded, Files, Hub, Mixture, Row, Saved, Source, Trial
+from lab.spec import (
+    Embedded,
+    Files,
+    GrowingWindows,
+    Hub,
+    Mixture,
+    Row,
+    Saved,
+    Source,
+    Trial,
+)
 
 _AMOUNTS = (
     ("honest FLOPs (matrix products, sparse look-up, backward 2x forward)", "spent/flops"),
@@ -111,10 +121,18 @@ def _data(trial: Trial, counted: str) -> str:
         *_sources(data.source),
         f"{100 * data.share:.3g} % of the documents, {100 * data.held_out:.3g} % of it held out.",
         f"{data.vocab:,} tokens ({data.tokenizer.kind} tokenizer), windows of {data.length} "
-        f"positions, layout {data.layout}.",
+        f"positions, layout {data.layout}{_grown(trial)}.",
         counted,
     ]
     return _list(lines)
+
+
+def _grown(trial: Trial) -> str:
+    match trial.windows:
+        case GrowingWindows(start=start, until=until):
+            return f"; windows of {start} positions until {100 * until:.3g} % of the progress"
+        case _:
+            return ""
 
 
 def _sources(source: Source) -> list[str]:

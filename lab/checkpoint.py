@@ -36,14 +36,14 @@ class Place:
         rows: scored points recorded so far.
         score: the ranking metric at the last of them; None where it has none.
         counts: steps in each running mean since then, by name.
-        micro: windows of a micro-batch.
+        most: positions of a micro-batch, at most; None for as many as there are.
     """
 
     spent: Spent
     rows: int
     score: float | None
     counts: dict[str, int]
-    micro: int
+    most: int | None
 
 
 class DamagedError(ValueError):

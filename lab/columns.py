@@ -7,8 +7,10 @@ alone knows to find, saved folders and the hub, is read through it.
 """
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from lab.errors import UserError
@@ -17,7 +19,9 @@ from lab.lines import DAMAGE, LONGEST, Bad, Text, sound
 if TYPE_CHECKING:
     import pyarrow as pa
 
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _ROWS = 8  # of Parquet held at once; each may have `LONGEST`
+_KEYS = 100  # objects of JSON Lines whose keys are collected
 
 
 def json_lines(name: str, lines: Iterable[Text], column: str) -> Iterator[Text]:
@@ -35,6 +39,48 @@ def json_lines(name: str, lines: Iterable[Text], column: str) -> Iterator[Text]:
             yield line
         elif line.strip():
             yield _member(f"{name}:{row}", line, column)
+
+
+def json_keys(lines: Iterable[Text]) -> list[str]:
+    """Return the keys of the first objects of JSON Lines, in the order in which they appear."""
+    keys: dict[str, None] = {}
+    for line in itertools.islice(lines, _KEYS):
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line) if isinstance(line, str) else None
+            keys |= dict.fromkeys(row if isinstance(row, dict) else ())
+    return list(keys)
+
+
+def csv_header(lines: Iterable[Text], comma: str) -> list[str]:
+    """Return the cells of the first record of CSV; none where there is no record."""
+    texts = (f"{line}\n" for line in lines if isinstance(line, str))
+    with suppress(csv.Error):
+        return next((cells for cells in csv.reader(texts, delimiter=comma) if cells), [])
+    return []
+
+
+def parquet_names(file: IO[bytes]) -> list[str]:
+    """Return the names of the columns of Parquet; none where it is damaged."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return list(ParquetFile(file).schema_arrow.names)
+    except (*DAMAGE, pa.ArrowException):
+        return []
+
+
+def parquet_size(file: IO[bytes]) -> tuple[int, int]:
+    """Return the rows of Parquet and their unpacked bytes; none where it is damaged."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        found = ParquetFile(file).metadata
+    except (*DAMAGE, pa.ArrowException):
+        return 0, 0
+    sizes = (found.row_group(n).total_byte_size for n in range(found.num_row_groups))
+    return int(found.num_rows), int(sum(sizes))
 
 
 def _begins(line: Text) -> str:

@@ -71,10 +71,7 @@ def prepare(
         cache: folder to keep the file in.
         progress: called with the share of the frozen model's training that is done.
     """
-    identity = content_hash(
-        [corpus.fingerprint, repr(frozen_trial(data, corpus.train_NT.size)), _TOKENS]
-    )
-    file = cache / f"held-out-{identity}.npz"
+    file = target(corpus, data, cache)
     if not file.exists():
         model = _frozen_model(corpus, data, progress)
         arrays = {"original": _windows(corpus)}
@@ -83,6 +80,14 @@ def prepare(
             np.savez(partial, allow_pickle=False, **arrays)
         File(partial.name).replace(file)
     return file
+
+
+def target(corpus: Corpus, data: Data, cache: File) -> File:
+    """Return the file that `prepare` returns, whether it is there or not."""
+    identity = content_hash(
+        [corpus.fingerprint, repr(frozen_trial(data, corpus.train_NT.size)), _TOKENS]
+    )
+    return cache / f"held-out-{identity}.npz"
 
 
 def open_held_out(file: File) -> HeldOut:
@@ -106,7 +111,7 @@ def _spread(windows_NT: Windows, most: int) -> Windows:
 def _frozen_model(corpus: Corpus, data: Data, progress: Callable[[float], None]) -> Mlm:
     trial = frozen_trial(data, corpus.train_NT.size)
     model = build(trial, torch.from_numpy(corpus.counts_V))
-    batches = Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
+    batches = {data.length: Batches(corpus.train_NT, trial.seeds.order, corpus.parts)}
     optimizer = optim.build(model, trial.optim)
     gradients = Gradients(model, batches, trial)
     for step in train(gradients, optimizer, trial=trial, clock=time.monotonic):

@@ -25,10 +25,12 @@ class Batch(NamedTuple):
     Attributes:
         ids_BT: int64 tokens.
         example_B: int64 identities of the windows, for randomness by counter.
+        offset: row of the position table at which the windows begin.
     """
 
     ids_BT: Tensor
     example_B: Tensor
+    offset: int = 0
 
     @property
     def segment_BT(self) -> Tensor:
@@ -37,7 +39,11 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
-        return Batch(self.ids_BT.to(device), self.example_B.to(device))
+        return self._replace(ids_BT=self.ids_BT.to(device), example_B=self.example_B.to(device))
+
+    def rows(self, start: int, end: int) -> "Batch":
+        """Return some of the windows."""
+        return self._replace(ids_BT=self.ids_BT[start:end], example_B=self.example_B[start:end])
 
 
 def segments(ids_BT: Tensor) -> Tensor:
@@ -102,35 +108,24 @@ def open_corpus(folder: File) -> Corpus:
 
 
 class Batches:
-    """The training windows in a seeded order, without end: batch n is a function of n.
+    """The training windows in a seeded order, without end: a batch is a function of its place.
 
     An epoch is as many windows as there are. Of a mixture each part gives its share of them, and
     goes on in the next epoch where it stopped: no window of a part is read twice before all of it
     has been read once. A batch may span two epochs.
-
-    Attributes:
-        size: windows of a batch.
     """
 
-    def __init__(
-        self, windows_NT: Windows, size: int, seed: int, parts: Sequence[Part] = ()
-    ) -> None:
+    def __init__(self, windows_NT: Windows, seed: int, parts: Sequence[Part] = ()) -> None:
         self._windows_NT = windows_NT
-        self.size = size
         self._seed = seed
         self._parts = tuple(parts) or (Part(len(windows_NT), 1.0),)
         self._epoch = -1
         self._order_N: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
-    def __getitem__(self, step: int) -> Batch:
-        return self.part(step, 0, 1)
-
-    def part(self, step: int, index: int, parts: int) -> Batch:
-        """Return the `index`-th of `parts` consecutive parts of a batch, alike in size."""
-        N, first = len(self._windows_NT), step * self.size
-        ends = (first + self.size * end // parts for end in (index, index + 1))
-        places_B = np.arange(*ends)
-        rows_B = np.array([self._row(*divmod(place, N)) for place in places_B.tolist()])
+    def between(self, start: int, end: int) -> Batch:
+        """Return the windows from place `start` to before place `end` of the order."""
+        N = len(self._windows_NT)
+        rows_B = np.array([self._row(*divmod(place, N)) for place in range(start, end)])
         ids_BT = torch.from_numpy(self._windows_NT[rows_B].astype(np.int64))
         return Batch(ids_BT, torch.from_numpy(rows_B))
 

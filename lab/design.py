@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import qmc
 
 from lab.spec import Choices, Distribution, Experiment, Path, Range, Value
 
@@ -46,6 +45,8 @@ def random(tune: Mapping[Path, Distribution], seed: int, number: int) -> dict[Pa
 
 def halton(tune: Mapping[Path, Distribution], seed: int, number: int) -> dict[Path, Value]:
     """Return the `number`-th point of a scrambled Halton sequence."""
+    from scipy.stats import qmc  # here, because it takes a second to import
+
     sequence = qmc.Halton(len(tune), scramble=True, rng=np.random.default_rng(seed))
     return _point(tune, sequence.fast_forward(number).random(1)[0])
 

@@ -14,17 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 from lab import (
-    live,
+    progress,
     provenance,
     record,
     space,
     twins,
 )
+from lab.board import settings
 from lab.ledger import Ledger
+from lab.live import View
 from lab.metrics import finetuned
-from lab.mirror import Mirror
+from lab.mirror import Mirror, MirrorError
 from lab.preparatory import describe
 from lab.preparatory_queue import Lost, PreparatoryQueue
+from lab.remaining import duration
 from lab.search import Search
 from lab.spec import Experiment, Job, Outcome, State, Trial, content_hash
 from lab.store import Store
@@ -62,10 +65,12 @@ class Driver:
         experiment: what is asked.
         site: where.
         store: opened on the tracking URI.
+        view: open; shows how things stand.
     """
 
-    def __init__(self, experiment: Experiment, site: Site, store: Store) -> None:
+    def __init__(self, experiment: Experiment, site: Site, store: Store, view: View) -> None:
         self._experiment, self._site, self._store = experiment, site, store
+        self._board, self._view = view.board, view
         self._storage, self._mirror = site.storage, site.mirror
         self._mirror.pull(self._storage / "searches")
         self._search = Search(
@@ -74,16 +79,16 @@ class Driver:
             self._storage / "searches",
             fresh=site.fresh,
         )
-        self._board = live.Board(experiment.metric, self._search.jobs)
-        self._view = live.view(self._board)
+        self._board.jobs = self._search.jobs
         self._ledger = Ledger(store, self._view.say)
-        self._supplies = Supplies(self._storage, self._mirror)
+        self._supplies = Supplies(self._storage, self._mirror, view.doing)
         self._out: dict[File, list[Job]] = {}  # no job is out with a preparatory run
         self._done: set[File] = set()
         self._preparatory = PreparatoryQueue(self._preparatory_work, self._prepared, self._out)
         self._first: Work | None = None
         self._busy = 0.0
         self._before: dict[File, float] = {}
+        self._looked = 0.0
         self.stop_file = self._storage / f"stop-{uuid.uuid4().hex}"
 
     def run(self, command: str) -> None:
@@ -94,17 +99,19 @@ class Driver:
         """
         began = time.monotonic()
         self._supplies.prepare(self._experiment)
+        self._board.tasks = [progress.tuning(each.name) for each in self._supplies.tasks.values()]
+        self._view.doing("opening the sweep's run in MLflow")
         self._begin(command)
         state: State = "interrupted"
         measures: dict[str, float] = {}
         try:
-            with self._view:
-                self._first = self.next()
-                if self._first is not None:
-                    measures = self._carry_out(began)
-                    if self.stop_file.exists():
-                        raise KeyboardInterrupt
-                self._ledger.settle()
+            self._first = self.next()
+            if self._first is not None:
+                measures = self._carry_out(began)
+                if self.stop_file.exists():
+                    raise KeyboardInterrupt
+            self._view.doing("copying the last records to MLflow")
+            self._ledger.settle()
             measures |= self._preparatory.measures()
             state = "finished"
         finally:
@@ -117,12 +124,14 @@ class Driver:
 
     def _carry_out(self, began: float) -> dict[str, float]:
         """Run what there is, and return the sweep's own measures."""
+        self._view.doing("starting Ray" if self._site.address is None else "joining Ray")
         from lab import cluster, group, runner  # ray takes seconds to import
 
         resources = self._experiment.resources
         with cluster.opened(resources, self._site.address) as opened:
             self._board.slots = opened.slots
             ready = time.monotonic()
+            self._view.doing("")
             with self._stops_gently():
                 runner.run(
                     self,
@@ -132,6 +141,7 @@ class Driver:
                     runner.alone if resources.workers == 1 else group.carry_out,
                 )
             wall = time.monotonic() - ready
+            self._view.doing("stopping Ray")
         return {
             "slots": opened.slots,
             "setup_seconds": ready - began,
@@ -203,6 +213,7 @@ class Driver:
             text=supply.text,
             held_out=supply.held_out,
             start=supply.start,
+            short_text=supply.short_text,
             charged=supply.charged,
             earlier_flops=supply.earlier_flops,
             metric=self._experiment.metric,
@@ -239,7 +250,7 @@ class Driver:
         again = earlier is not None and earlier.state == "finished"
         self._ledger.note(job, work.folder, fresh=self._site.fresh or again)
         self._board.start(job)
-        self._view.changed(f"started {live.settings(job)}")
+        self._view.changed(f"started {settings(job)}")
 
     def _open(self, work: Work, *, extends: bool = True) -> None:
         """Open a trial's record; it may go on from a shorter run where it `extends` one."""
@@ -256,6 +267,8 @@ class Driver:
         if not self._site.fresh and extends:
             twins.take_over(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))
+        progress.forget(work.folder)
+        self._mirror.push(work.folder / progress.NAME)
 
     def done(self) -> bool:
         """Return whether every job has ended, or no more are wanted and none is out."""
@@ -268,6 +281,18 @@ class Driver:
         for job in self._out[work.folder]:
             self._ledger.note(job, work.folder)
 
+    def looked(self) -> None:
+        """Read how far the running trials are, as often as the storage is to be asked."""
+        now = time.monotonic()
+        if now - self._looked < self._mirror.pause:
+            return
+        self._looked = now
+        for folder, jobs in self._out.items():
+            with suppress(MirrorError):  # it is for display alone
+                self._mirror.pull(folder, progress.NAME)
+            if (seen := progress.read(folder)) is not None:
+                self._board.moved(jobs[0], seen)
+
     def scored(self, work: Work) -> None:
         """Log the points that a running trial has added to its record, and end it if it lags."""
         self._fetch(work.folder)
@@ -279,8 +304,9 @@ class Driver:
             if self._search.lags(job, rows):
                 record.stop_file(work.folder).touch()
                 self._mirror.push(record.stop_file(work.folder))
-        if self._out[work.folder]:
-            self._board.row(self._out[work.folder][0], rows[-1])
+        for job in self._out[work.folder][:1]:  # none of a preparatory run
+            if self._board.row(job, rows[-1]):
+                self._view.changed(f"scored {self._board.scored(job)}")
 
     def ended(self, work: Work, error: str | None) -> None:
         """Record how a trial ended."""
@@ -313,7 +339,7 @@ class Driver:
             why += "; its cell is repeated once the same command has tried it again"
         left = self._board.left()
         self._view.changed(
-            f"{outcome.state} {live.settings(job)}{shown} in {live.duration(outcome.seconds)}{why}"
+            f"{outcome.state} {settings(job)}{shown} in {duration(outcome.seconds)}{why}"
             + (f", {left}" if left else "")
         )
 
@@ -341,6 +367,8 @@ class Driver:
                 self._cut_off("interrupted", "the sweep ended while it ran", folder)
             for job in jobs:
                 self._ledger.note(job, folder)
+                if (outcome := record.read(folder)) is not None:
+                    self._board.end(job, outcome)
         self._out.clear()
 
     def _begin(self, command: str) -> None:

@@ -10,7 +10,6 @@ is read back and has to compute what the lab computes, bit for bit, before it ap
 
 import argparse
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path as File
@@ -19,13 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lab import card, interop, mirror, preparation, record, runs, spec
+from lab import card, command, interop, mirror, preparation, record, runs, spec
 from lab.errors import UserError
 from lab.model import DetectionHead, Encoder, VocabularyHead
 from lab.tracking import default_uri
 from lab.trained import Trained, open_record
 from lab.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.weights import part
+
+_KEPT = "nothing half written is left"
 
 
 class Inputs(NamedTuple):
@@ -51,23 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--storage", default="runs", metavar="FOLDER|URI", help="of the sweep")
     parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
     given = parser.parse_args(arguments)
+    return command.run("lab.export", _KEPT, lambda: _main(given))
+
+
+def _main(given: argparse.Namespace) -> None:
+    root, kept = mirror.opened(given.storage)
+    uri = given.tracking_uri or default_uri(root)
+    folder = runs.resolve(given.run, root, uri, kept)
+    kept.pull(root / "cache" / str(record.said(folder).get("text")))
     try:
-        root, kept = mirror.opened(given.storage)
-        uri = given.tracking_uri or default_uri(root)
-        folder = runs.resolve(given.run, root, uri, kept)
-        kept.pull(root / "cache" / str(record.said(folder).get("text")))
-        for made in write(open_record(folder, root / "cache"), given.folder):
-            print(made)
-    except UserError as error:
-        print(f"lab.export: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing half written is left", file=sys.stderr)
-        return 130
+        made = write(open_record(folder, root / "cache"), given.folder)
     except OSError as error:
-        print(f"lab.export: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+        raise UserError(f"{error.filename}: {error.strerror}") from None
+    print("\n".join(str(each) for each in made))
 
 
 def write(trained: Trained, target: File) -> list[File]:
@@ -189,4 +186,4 @@ def _inputs(network: interop.Network) -> Inputs:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.execute(main)

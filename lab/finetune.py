@@ -8,40 +8,26 @@ What has ended is kept in the record, and is not run again.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path as File
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from lab import mirror, record, runs, task_table
+from lab import command, task_table
 from lab.errors import UserError
-from lab.live import duration
-from lab.tracking import default_uri
 
 if TYPE_CHECKING:
     from lab.examples import Examples
     from lab.finetuning import Tuned
 
+_KEPT = "seeds that had ended are kept"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 2 for bad input, 130 where interrupted, 1 where a disk fails."""
+    """Run the command; return its exit status, as `command.run`."""
     given = _parser().parse_args(arguments)
-    try:
-        _main(given)
-    except UserError as error:
-        print(f"lab.finetune: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; seeds that had ended are kept", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"lab.finetune: failed: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run("lab.finetune", _KEPT, partial(_main, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,12 +49,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(given: argparse.Namespace) -> None:
+    from lab import mirror, record, runs
+    from lab.remaining import duration
+    from lab.tracking import default_uri
+
     _check(given)
     task = task_table.load(given.task, given.folder)
     root, kept = mirror.opened(given.storage)
     folder = runs.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
     kept.pull(root / "cache" / str(record.said(folder).get("text")))
 
+    print(f"{folder.name}: fine-tuning on {task.name}", flush=True)
     from lab import encoders, examples, finetuning  # torch takes seconds to import
     from lab.finetuned import Ledger
 
@@ -113,7 +104,11 @@ def _check(given: argparse.Namespace) -> None:
 
 def _show(made: "Examples", runs: "list[Tuned]") -> None:
     """Print every seed's scores, their medians, what it cost, and what knowing nothing gives."""
+    from rich.console import Console
+    from rich.table import Table
+
     from lab.grading import majority
+    from lab.remaining import duration
 
     names = list(runs[0].scores)
     table = Table("seed", *names, "FLOP", "seconds")
@@ -136,4 +131,4 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.execute(main)

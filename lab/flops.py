@@ -20,7 +20,9 @@ convention cannot be read under another.
 Letters: h hidden, f ffn, e embedding, v vocabulary, s positions, l layers, k masked slots.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from lab.budget import Cost
@@ -42,6 +44,7 @@ from lab.turns import Learns, shares
 # flops_computation.py, the constants' comments there: what one element of each costs.
 _DROPOUT, _LAYER_NORM, _ACTIVATION, _SOFTMAX = 4, 5, 8, 5
 PAPER_HEAD_SHARE = 0.15625
+_POINTS = 256  # at which settings that move are looked at, between two knots
 
 
 def masked_slots(length: int, mask_prob: float) -> int:
@@ -105,34 +108,42 @@ class _Pass(NamedTuple):
     learns: bool
 
 
-def step_cost(trial: Trial, learns: Learns = Learns.ALL) -> Cost:
+class _Shape(NamedTuple):
+    """What a step's cost depends on beside the trial's constants.
+
+    Attributes:
+        length: positions of a window.
+        batch: windows.
+        slots: masked slots of a window.
+    """
+
+    length: int
+    batch: int
+    slots: int
+
+
+def step_cost(trial: Trial, learns: Learns = Learns.ALL, progress: float = 0.0) -> Cost:
     """Return what one optimizer step of `trial` costs under each convention.
 
     A network that is frozen or only samples goes forward and not back: a third of the honest
     count and of 6N, half of the paper's.
+
+    Args:
+        trial: what is trained.
+        learns: the networks that the step updates.
+        progress: at which the step is taken; settings that move are as they are there.
     """
-    length, B = trial.data.length, trial.batch
-    flops = paper = six_n = 0.0
-    for one in _passes(trial, learns):
-        forward = B * (length * _sum(encoder_terms(one.encoder, length)) + one.head)
-        flops += forward * (3 if one.learns else 1)
-        paper += one.paper * (1 if one.learns else 0.5)
-        six_n += (6 if one.learns else 2) * encoder_weights(one.encoder) * B * length
-    flops += B * _baseline(trial, learns) + _orthogonalization(trial, learns)
-    return Cost(tokens=B * length, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
+    return _cost(trial, learns, _shape(trial, progress))
 
 
 def mean_cost(trial: Trial) -> Cost:
     """Return what a step costs in the mean over the whole run, whoever's turn it is."""
-    costs = {learns: step_cost(trial, learns) for learns in shares(trial.objective)}
-    weights = dict(shares(trial.objective))
-    if isinstance(trial.objective, TwoStage) and trial.budget.kind == "flops":
-        # Its stages are shares of the budget, of which a dearer step leaves fewer.
-        weights = {learns: share / costs[learns].flops for learns, share in weights.items()}
+    weights = _steps(trial)
     total = sum(weights.values())
+    shares = {cost: weight / total for cost, weight in weights.items()}
 
     def mean(unit: Callable[[Cost], int]) -> int:
-        return round(sum(unit(costs[learns]) * w for learns, w in weights.items()) / total)
+        return round(sum(unit(cost) * share for cost, share in shares.items()))
 
     return Cost(
         tokens=mean(lambda cost: cost.tokens),
@@ -142,13 +153,67 @@ def mean_cost(trial: Trial) -> Cost:
     )
 
 
-def _passes(trial: Trial, learns: Learns) -> Iterator[_Pass]:
-    objective, encoder = trial.objective, trial.encoder
-    slots = masked_slots(trial.data.length, objective.mask_prob)
+def _steps(trial: Trial) -> dict[Cost, float]:
+    """Return how many steps of each cost a run has, up to a common factor.
+
+    A stretch of the budget holds as many steps as its share of the budget over their mean cost.
+    """
+    kinds = shares(trial.objective)
+    if isinstance(trial.objective, TwoStage):  # its stages divide the budget
+        groups = [(share, {learns: 1.0}) for learns, share in kinds.items()]
+    else:  # kinds of steps that alternate divide the steps
+        groups = [(1.0, kinds)]
+    weights: dict[Cost, float] = {}
+    for (shape, width), (budget, group) in itertools.product(_course(trial), groups):
+        costs = {learns: _cost(trial, learns, shape) for learns in group}
+        mean = sum(_unit(trial, costs[learns]) * share for learns, share in group.items())
+        for learns, share in group.items():
+            steps = width * budget * share / mean
+            weights[costs[learns]] = weights.get(costs[learns], 0.0) + steps
+    return weights
+
+
+def _unit(trial: Trial, cost: Cost) -> float:
+    """Return a cost in the unit of the budget; tokens where that is seconds, which no one knows."""
+    return cost.flops if trial.budget.kind == "flops" else cost.tokens
+
+
+def _course(trial: Trial) -> Iterator[tuple[_Shape, float]]:
+    """Yield the shapes that a step has from progress 0 to 1, each with its share of progress."""
+    if not trial.moves:
+        yield _shape(trial, 0.0), 1.0
+        return
+    for start, end in itertools.pairwise(trial.knots):
+        width = (end - start) / _POINTS
+        for point in range(_POINTS):
+            yield _shape(trial, start + (point + 0.5) * width), width
+
+
+def _shape(trial: Trial, progress: float) -> _Shape:
+    now = trial.at(progress)
+    return _Shape(now.length, now.batch, masked_slots(now.length, now.mask_prob))
+
+
+@lru_cache(maxsize=1_024)  # the loop asks before every step
+def _cost(trial: Trial, learns: Learns, shape: _Shape) -> Cost:
+    flops = paper = six_n = 0.0
+    tokens = shape.batch * shape.length
+    for one in _passes(trial, learns, shape):
+        forward = tokens * _sum(encoder_terms(one.encoder, shape.length)) + shape.batch * one.head
+        flops += forward * (3 if one.learns else 1)
+        paper += one.paper * (1 if one.learns else 0.5)
+        six_n += (6 if one.learns else 2) * encoder_weights(one.encoder) * tokens
+    flops += shape.batch * _baseline(trial, learns, shape.slots)
+    flops += _orthogonalization(trial, learns, shape)
+    return Cost(tokens=tokens, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
+
+
+def _passes(trial: Trial, learns: Learns, shape: _Shape) -> Iterator[_Pass]:
+    objective, encoder, vocab = trial.objective, trial.encoder, trial.data.vocab
     generator = generator_of(objective, encoder)
     if generator is not None:
         updated = learns is not Learns.DISCRIMINATOR and not has_frozen_generator(objective)
-        yield _predicting(trial, generator, slots, updated)
+        yield _predicting(generator, vocab, shape, updated)
     match objective:
         case TwoStage() if learns is Learns.GENERATOR:
             return
@@ -156,36 +221,33 @@ def _passes(trial: Trial, learns: Learns) -> Iterator[_Pass]:
             pass  # its one pass is without dropout
         case Joint(sampling=sampling) | TwoStage(sampling=sampling) if generator is not None:
             if encoder.dropout and not sampling.dropout:
-                yield _predicting(trial, generator, slots, False)  # once more, to sample
+                yield _predicting(generator, vocab, shape, False)  # once more, to sample
     match objective:
         case Mlm() | ReplaceMlm():
-            yield _predicting(trial, encoder, slots, True)
+            yield _predicting(encoder, vocab, shape, True)
         case AllTokensMlm():
-            everywhere = _predicting(trial, encoder, trial.data.length, True)
-            gate = trial.data.length * _sum(copy_gate_terms(encoder))
+            everywhere = _predicting(encoder, vocab, shape._replace(slots=shape.length), True)
+            gate = shape.length * _sum(copy_gate_terms(encoder))
             yield everywhere._replace(head=everywhere.head + gate)
         case _:
-            yield _detecting(trial, learns is not Learns.GENERATOR)
+            yield _detecting(encoder, vocab, shape, learns is not Learns.GENERATOR)
 
 
-def _predicting(trial: Trial, encoder: Encoder, slots: int, learns: bool) -> _Pass:
-    length, vocab = trial.data.length, trial.data.vocab
+def _predicting(encoder: Encoder, vocab: int, shape: _Shape, learns: bool) -> _Pass:
+    share = _paper_share(shape.slots, shape.length)
     return _Pass(
         encoder=encoder,
-        head=slots * _sum(generator_head_terms(encoder, vocab)),
-        paper=paper_step(
-            encoder, length, vocab, trial.batch, head_share=_paper_share(slots, length)
-        ),
+        head=shape.slots * _sum(generator_head_terms(encoder, vocab)),
+        paper=paper_step(encoder, shape.length, vocab, shape.batch, head_share=share),
         learns=learns,
     )
 
 
-def _detecting(trial: Trial, learns: bool) -> _Pass:
-    length, vocab = trial.data.length, trial.data.vocab
+def _detecting(encoder: Encoder, vocab: int, shape: _Shape, learns: bool) -> _Pass:
     return _Pass(
-        encoder=trial.encoder,
-        head=length * _sum(discriminator_head_terms(trial.encoder)),
-        paper=paper_step(trial.encoder, length, vocab, trial.batch, head_share=None),
+        encoder=encoder,
+        head=shape.length * _sum(discriminator_head_terms(encoder)),
+        paper=paper_step(encoder, shape.length, vocab, shape.batch, head_share=None),
         learns=learns,
     )
 
@@ -198,7 +260,7 @@ def _paper_share(slots: int, length: int) -> float:
     return 1.0 if slots == length else PAPER_HEAD_SHARE
 
 
-def _baseline(trial: Trial, learns: Learns) -> float:
+def _baseline(trial: Trial, learns: Learns, slots: int) -> float:
     """Return the FLOPs of REINFORCE's baseline for one window: a logit a slot, and its gradient.
 
     Its input is detached, so that backward costs as much as forward.
@@ -209,15 +271,15 @@ def _baseline(trial: Trial, learns: Learns) -> float:
     if objective.adversarial_weight == 0:
         return 0
     hidden = objective.generator.of(trial.encoder).hidden
-    return 2 * 2 * hidden * masked_slots(trial.data.length, objective.mask_prob)
+    return 2 * 2 * hidden * slots
 
 
-def _orthogonalization(trial: Trial, learns: Learns) -> float:
+def _orthogonalization(trial: Trial, learns: Learns, shape: _Shape) -> float:
     """Return the FLOPs of Muon's matrix products in one step; 0 under Adam."""
     optim, objective = trial.optim, trial.objective
     if not isinstance(optim, MuonConfig):
         return 0
-    updated = [one.encoder for one in _passes(trial, learns) if one.learns]
+    updated = [one.encoder for one in _passes(trial, learns, shape) if one.learns]
     if isinstance(objective, Joint) and objective.sharing == "all":
         updated = updated[:1]  # both networks have the same matrices
     return optim.iterations * sum(map(_newton_schulz, updated))

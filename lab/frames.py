@@ -60,6 +60,11 @@ class Frames:
         return metric
 
     @property
+    def answer(self) -> str:
+        """What the card concludes (`spec.Answer`); sweeps before 0.3.0 are rankings."""
+        return self.sweep.get("answer", "ranking")
+
+    @property
     def compare(self) -> dict[Path, list[Value]]:
         """Compared values by path."""
         return dict(json.loads(self.sweep["compare"]))

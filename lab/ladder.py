@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from lab.metrics import Network
 from lab.noun import Noun
+from lab.ramps import Positive, Probability, value_at
 from lab.shapes import Count, Encoder, Generator
 from lab.starts import Earlier, MlmRun
 
@@ -23,13 +24,14 @@ class Sampling(Noun):
     """How the generator's tokens are drawn (`run_pretraining.PretrainingModel._get_fake_data`).
 
     Attributes:
-        temperature: divides the logits; the generator's own loss is taken without it.
+        temperature: divides the logits, a number or a ramp; the generator's own loss is taken
+            without it.
         dropout: whether the generator's dropout is on while it samples, as officially; without
             it a second pass makes the samples.
         disallow_correct: never draw the original token, so that every chosen slot is replaced.
     """
 
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Positive = 1.0
     dropout: bool = True
     disallow_correct: bool = False
 
@@ -67,12 +69,12 @@ class Rung(Noun):
     """What all rungs have in common.
 
     Attributes:
-        mask_prob: share of the tokens that are chosen.
+        mask_prob: share of the tokens that are chosen; a number or a ramp.
     """
 
     networks: ClassVar[frozenset[Network]] = frozenset({"generator", "discriminator"})
 
-    mask_prob: _Probability = 0.15
+    mask_prob: Probability = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +124,11 @@ class Electra(Joint):
     """Replaced-token detection at every token (paper, section 2).
 
     Attributes:
-        disc_weight: the weight of the discriminator's loss, lambda.
+        disc_weight: the weight of the discriminator's loss, lambda; a number or a ramp.
     """
 
     kind: Literal["electra"]
-    disc_weight: Annotated[float, Gt(0)] = 50.0
+    disc_weight: Positive = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +136,11 @@ class Electra15(Joint):
     """Replaced-token detection at the chosen slots only.
 
     Attributes:
-        disc_weight: the weight of the discriminator's loss, lambda.
+        disc_weight: the weight of the discriminator's loss, lambda; a number or a ramp.
     """
 
     kind: Literal["electra_15"]
-    disc_weight: Annotated[float, Gt(0)] = 50.0
+    disc_weight: Positive = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,14 +229,14 @@ class Adversarial(Joint):
     Its gradient is REINFORCE's, against a learned baseline.
 
     Attributes:
-        disc_weight: the weight of the discriminator's loss, lambda.
+        disc_weight: the weight of the discriminator's loss, lambda; a number or a ramp.
         adversarial_weight: the share of the generator's loss that is adversarial; the rest is
             its likelihood. Without any there is no game and no turns: ELECTRA.
         rule: whose turn it is to learn.
     """
 
     kind: Literal["adversarial"]
-    disc_weight: Annotated[float, Gt(0)] = 50.0
+    disc_weight: Positive = 50.0
     adversarial_weight: Annotated[float, Interval(ge=0, le=1)] = 1.0
     rule: Annotated[Reinforce | Alternation, Field(discriminator="kind")] = field(
         default_factory=lambda: Reinforce(kind="reinforce")
@@ -296,3 +298,21 @@ def generator_of(objective: Objective, encoder: Encoder) -> Encoder | None:
 def has_frozen_generator(objective: Rung) -> bool:
     """Return whether the objective's generator is trained before the trial and never updated."""
     return isinstance(objective, Joint) and isinstance(objective.generator, FrozenGenerator)
+
+
+def disc_weight_at(objective: Objective, progress: float) -> float:
+    """Return the weight of the discriminator's loss; 1 where the objective sets none."""
+    match objective:
+        case Electra() | Electra15() | Adversarial():
+            return value_at(objective.disc_weight, progress)
+        case _:
+            return 1.0
+
+
+def temperature_at(objective: Objective, progress: float) -> float:
+    """Return the temperature of the generator's samples; 1 where none are drawn."""
+    match objective:
+        case Joint(sampling=sampling) | TwoStage(sampling=sampling):
+            return value_at(sampling.temperature, progress)
+        case _:
+            return 1.0

@@ -105,10 +105,11 @@ def unpacked(file: File | Traversable) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
     with packed:
-        yield _unpacking(packed, File(file.name).suffix.lower())
+        yield unpacking(packed, File(file.name).suffix.lower())
 
 
-def _unpacking(packed: IO[bytes], suffix: str) -> IO[bytes]:
+def unpacking(packed: IO[bytes], suffix: str) -> IO[bytes]:
+    """Return a stream of unpacked content; what has no suffix of `PACKED` stays as it is."""
     match suffix:
         case ".gz":
             return io.BufferedReader(gzip.open(packed))  # whose lines are read in C

@@ -1,142 +1,165 @@
-"""What a person sees while a sweep runs: a live table, or plain lines where nobody watches."""
+"""What a person sees while a sweep runs: a table that is drawn anew, or plain lines in a pipe.
 
+One thread prints, fed by a queue. So a signal handler may say something, a line appears though
+the main thread waits for something long, and a display never stands still.
+"""
+
+import signal
 import sys
+import threading
 import time
-from collections import Counter
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, Group
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType, Segment
 from rich.table import Table
+from rich.text import Text
 
-from lab.label import label
-from lab.metrics import Metric
-from lab.spec import Job, Outcome, Row
+from lab.board import Board, Running, settings
+from lab.command import discard_output
+from lab.remaining import clock
+from lab.spec import Job, Outcome
 
-
-def settings(job: Job) -> str:
-    """Return a job's settings in a few words."""
-    parts = (label(job.cell | job.tuned), f"seed {job.trial.seeds.init}")
-    return ", ".join(part for part in parts if part)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as a person writes it."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+_SILENCE = 10.0  # seconds after which plain lines say what happens
+_SHARE = 30  # and later this part of the time since the start, so that a long log stays short
+_FRAME = 0.5  # seconds between two drawings of a table
+_WIDE = 100  # columns from which a table shows all that is known
 
 
-class Board:
-    """The state of a sweep, as figures."""
+class View(ABC):
+    """Shows a board while it is open.
 
-    def __init__(self, metric: Metric, jobs: int, slots: int = 1) -> None:
-        self.metric, self.jobs, self.slots = metric, jobs, slots
-        self.began = time.monotonic()
-        self.running: dict[int, tuple[Job, Row, float]] = {}
-        self.states: Counter[str] = Counter()
-        self.flops = 0.0
-        self.recent: list[tuple[Job, Outcome]] = []
-        self._slot_seconds: list[float] = []
+    Once nobody reads what it prints any more, it interrupts the process as Ctrl-C does, and
+    leaving it raises BrokenPipeError.
 
-    def start(self, job: Job) -> None:
-        """A job has got its slot."""
-        self.running[job.number] = (job, {}, time.monotonic())
+    Args:
+        board: to show.
+        pause: seconds between two calls of `_tick`.
 
-    def row(self, job: Job, row: Row) -> None:
-        """A job has reached a scored point."""
-        _, _, since = self.running[job.number]
-        self.running[job.number] = (job, row, since)
+    Attributes:
+        board: that is shown.
+    """
 
-    def end(self, job: Job, outcome: Outcome) -> None:
-        """A job has ended, now or in an earlier run of the sweep."""
-        if self.running.pop(job.number, None):
-            self._slot_seconds.append(outcome.seconds)
-        self.states[outcome.state] += 1
-        self.flops += outcome.rows[-1]["spent/flops"] if outcome.rows else 0.0
-        self.recent = [*self.recent[-7:], (job, outcome)]
+    def __init__(self, board: Board, pause: float) -> None:
+        self.board, self._pause = board, pause
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._print, daemon=True)
+        self._unread = False
 
-    @property
-    def ended(self) -> int:
-        """How many jobs have ended."""
-        return self.states.total()
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
 
-    def left(self) -> str:
-        """Return the time that is left, from what ended jobs took; empty before the first."""
-        if not self._slot_seconds:
-            return ""
-        mean = sum(self._slot_seconds) / len(self._slot_seconds)
-        used = sum(time.monotonic() - since for _, _, since in self.running.values())
-        rest = max(0.0, (self.jobs - self.ended) * mean - used) / self.slots
-        return f"about {duration(rest)} left"
-
-    def headline(self) -> str:
-        """Return trials by state, compute and time, in a line."""
-        waiting = max(0, self.jobs - self.ended - len(self.running))
-        parts = [f"{count} {state}" for state, count in sorted(self.states.items())]
-        parts += [f"{len(self.running)} running", f"{waiting} queued", f"{self.flops:.3g} FLOPs"]
-        parts += [duration(time.monotonic() - self.began), self.left()]
-        return " · ".join(part for part in parts if part)
-
-
-class View(Protocol):
-    """Something that shows a board."""
-
-    def __enter__(self) -> Self: ...
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         at: TracebackType | None,
-    ) -> None: ...
-
-    def changed(self, event: str) -> None:
-        """The board has changed; `event` says how, in a line, where it is worth one."""
+    ) -> None:
+        self.board.doing("")
+        self._lines.put(None)
+        self._thread.join()
+        if self._unread:
+            raise BrokenPipeError from error
 
     def say(self, line: str) -> None:
-        """Show a line that no board holds."""
+        """Show a line that stays."""
+        self._lines.put(line)
+
+    def doing(self, phase: str, share: float | None = None) -> None:
+        """Show what the sweep itself does; an empty phase ends it.
+
+        Args:
+            phase: in words, with the reason where it takes long.
+            share: of the phase that is done.
+        """
+        if self.board.doing(phase, share) and phase:
+            self._began(phase)
+
+    @abstractmethod
+    def changed(self, event: str) -> None:
+        """Show that the board has changed, by `event`, a line."""
+
+    @abstractmethod
+    def _began(self, phase: str) -> None:
+        """Show that a phase has begun."""
+
+    @abstractmethod
+    def _show(self, line: str) -> None:
+        """Print a line."""
+
+    @abstractmethod
+    def _tick(self) -> None:
+        """Show how things stand, if it is time."""
+
+    def _print(self) -> None:
+        try:
+            while (line := self._next()) is not None:
+                if line:
+                    self._show(line)
+                self._tick()
+        except OSError:  # a closed pipe, a terminal that is gone
+            self._unread = True
+            discard_output()
+            main = threading.main_thread().ident
+            if main is not None:
+                signal.pthread_kill(main, signal.SIGINT)
+
+    def _next(self) -> str | None:
+        """Return the next line, an empty one after a pause, None in the end."""
+        try:
+            return self._lines.get(timeout=self._pause)
+        except Empty:
+            return ""
 
 
-class Lines:
-    """A line for each start and end."""
+class Lines(View):
+    """A line for each event, and now and then one on how things stand."""
 
     def __init__(self, board: Board) -> None:
-        self._board = board
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        pass
+        super().__init__(board, pause=1.0)
+        self._began_at = self._said_at = time.monotonic()
 
     def changed(self, event: str) -> None:
-        """Print the event and where the sweep stands."""
-        if event:
-            self.say(event)
+        """Print the event."""
+        self.say(event)
 
-    def say(self, line: str) -> None:
-        """Print the line and where the sweep stands."""
-        print(f"[{self._board.ended}/{self._board.jobs}] {line}", flush=True)
+    def _began(self, phase: str) -> None:
+        self.say(phase)
+
+    def _show(self, line: str) -> None:
+        board = self.board
+        where = f"[{board.ended}/{board.jobs}] " if board.jobs else ""
+        print(f"{where}{line}", flush=True)
+        self._said_at = time.monotonic()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        silent = now - self._said_at >= max(_SILENCE, (now - self._began_at) / _SHARE)
+        if silent and (status := self.board.status()):
+            rest = self.board.left()
+            self._show(status + (f" (in all {rest})" if rest else ""))
 
 
-class LiveTable:
-    """A table that is drawn anew."""
+class LiveTable(View):
+    """A table that is drawn anew in place."""
 
     def __init__(self, board: Board, console: Console) -> None:
-        self._board = board
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=2)
+        super().__init__(board, pause=_FRAME)
+        self._console = console
+        self._live = _Reflowing(
+            get_renderable=self._drawn, console=console, auto_refresh=False, redirect_stderr=True
+        )
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
+        self._live.start(refresh=True)
+        return super().__enter__()
 
     def __exit__(
         self,
@@ -144,39 +167,103 @@ class LiveTable:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._live.__exit__(kind, error, at)
+        try:
+            super().__exit__(kind, error, at)
+        finally:
+            self._live.transient = not self.board.jobs
+            with suppress(OSError):
+                self._live.stop()
 
     def changed(self, event: str) -> None:
-        """Nothing to do: the table reads the board by itself."""
+        """Do nothing: the table reads the board by itself."""
 
-    def say(self, line: str) -> None:
-        """Print the line above the table."""
-        self._live.console.print(line, markup=False, highlight=False)
+    def _began(self, phase: str) -> None:
+        """Do nothing: the table shows the phase."""
 
-    def _table(self) -> Table:
-        board = self._board
-        table = Table(title=board.headline(), title_justify="left", expand=False)
-        for column in ("trial", "state", "settings", board.metric.name, "FLOPs", "time"):
-            table.add_column(column)
-        for job, outcome in board.recent:
-            table.add_row(*_cells(job, outcome.state, outcome.rows, board.metric, outcome.seconds))
-        for job, row, since in list(board.running.values()):
-            rows = (row,) if row else ()
-            now = time.monotonic() - since
-            table.add_row(*_cells(job, "running", rows, board.metric, now), style="bold")
+    def _show(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False)
+
+    def _tick(self) -> None:
+        self._live.refresh()
+
+    def _drawn(self) -> Group:
+        board, parts = self.board, list[ConsoleRenderable]()
+        if doings := board.doings():
+            parts.append(Text(doings, style="bold"))
+        if headline := board.headline():
+            parts.append(Text(headline))
+        if board.running or board.recent:
+            parts.append(self._table(self._console.height - 6))
+        return Group(*parts)
+
+    def _table(self, rows: int) -> Table:
+        """Return the running trials and the newest that have ended, as many as fit."""
+        wide = self._console.width >= _WIDE
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("trial", no_wrap=True, justify="right")
+        table.add_column("state", overflow="ellipsis")
+        table.add_column("settings", overflow="ellipsis")
+        table.add_column(self.board.metric.name if wide else "score", no_wrap=True)
+        if wide:
+            table.add_column("FLOPs", no_wrap=True)
+        table.add_column("time", no_wrap=True, justify="right")
+        table.add_column("left", no_wrap=True, justify="right")
+        running = list(self.board.running.values())[: max(1, rows)]
+        room = max(0, rows - len(running))
+        for job, outcome in self.board.recent[-room:] if room else []:
+            table.add_row(*self._ended(job, outcome, wide=wide))
+        for each in running:
+            table.add_row(*self._running(each, wide=wide), style="bold")
         return table
+
+    def _ended(self, job: Job, outcome: Outcome, *, wide: bool) -> list[Text]:
+        last = outcome.rows[-1] if outcome.rows else {}
+        return self._row(job, outcome.state, last, (clock(outcome.seconds), ""), wide=wide)
+
+    def _running(self, each: Running, *, wide: bool) -> list[Text]:
+        board = self.board
+        rest = board.left_of(each)
+        late = "" if rest is None else "overdue" if rest < 0 else f"~{clock(max(1.0, rest))}"
+        times = (clock(board.elapsed(each)), late)
+        return self._row(each.job, board.trial(each), each.row, times, wide=wide)
+
+    def _row(
+        self, job: Job, state: str, last: dict[str, float], times: tuple[str, str], *, wide: bool
+    ) -> list[Text]:
+        name = self.board.metric.name
+        score = f"{last[name]:.4f}" if name in last else ""
+        flops = [f"{last['spent/flops']:.3g}" if last else ""] if wide else []
+        cells = [str(job.number), state, settings(job), score, *flops, *times]
+        return [Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells]
+
+
+class _Reflowing(Live):
+    """A live display that finds its first line again after the terminal has become narrower.
+
+    A terminal wraps the lines it shows when it becomes narrower; rich counts them as they were
+    drawn, and would leave a part of the old display above the new one.
+    """
+
+    _widths: tuple[int, ...] = ()
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Replace the way back that rich takes by one through the lines as they are shown."""
+        drawn = super().process_renderables(renderables)
+        if self.console.is_interactive and not self._alt_screen:
+            drawn[0] = self._way_back()
+            lines = self.console.render_lines(self._live_render, pad=False)
+            self._widths = tuple(map(Segment.get_line_length, lines))
+        return drawn
+
+    def _way_back(self) -> Control:
+        width = max(1, self.console.width)
+        rows = sum(max(1, -(-each // width)) for each in self._widths)
+        up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * (rows - 1)
+        return Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *up)
 
 
 def view(board: Board) -> View:
-    """Return a live table in a terminal, plain lines elsewhere."""
+    """Return a live table in a terminal that can show one, plain lines elsewhere."""
     console = Console()
-    return LiveTable(board, console) if sys.stdout.isatty() else Lines(board)
-
-
-def _cells(
-    job: Job, state: str, rows: tuple[Row, ...], metric: Metric, seconds: float
-) -> tuple[str, ...]:
-    last = rows[-1] if rows else {}
-    score = f"{last[metric.name]:.4f}" if metric.name in last else ""
-    flops = f"{last['spent/flops']:.3g}" if last else ""
-    return (str(job.number), state, settings(job), score, flops, duration(seconds))
+    alive = sys.stdout.isatty() and not console.is_dumb_terminal
+    return LiveTable(board, console) if alive else Lines(board)

@@ -36,6 +36,12 @@ class Metric:
     needs: Network | None = None
     along: bool = True
 
+    @property
+    def task(self) -> str | None:
+        """The labelled task whose questions it scores; None where it scores none."""
+        family, _, rest = self.name.partition("/")
+        return rest.partition("/")[0] if family in ("probe", "finetune") else None
+
     def spoiler(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes this metric incomparable, if there is one."""
         for path in paths:
@@ -102,7 +108,7 @@ _RAW = (
         name="train/generator_loss",
         direction="minimize",
         title="generator's masked-language-model loss while training",
-        spoiled_by=(*_TEXT, "objective", "encoder"),
+        spoiled_by=(*_TEXT, "windows", "objective", "encoder"),
         because="a masked-language-model loss falls with the generator's size and the mask rate, "
         "and a better generator is not a better discriminator",
         needs="generator",
@@ -111,7 +117,7 @@ _RAW = (
         name="train/mlm_loss",
         direction="minimize",
         title="encoder's loss of predicting tokens while training",
-        spoiled_by=(*_TEXT, "objective", "encoder"),
+        spoiled_by=(*_TEXT, "windows", "objective", "encoder"),
         because="it depends on the mask rate, on what the masks are filled with, and on which "
         "tokens are predicted",
         needs="predictor",
@@ -120,7 +126,7 @@ _RAW = (
         name="train/discriminator_loss",
         direction="minimize",
         title="discriminator's loss while training",
-        spoiled_by=(*_TEXT, "objective", "encoder", "optim", "budget"),
+        spoiled_by=(*_TEXT, "windows", "objective", "encoder", "optim", "budget"),
         because="it depends on how well the generator fools it: a weaker generator gives a lower "
         "loss and teaches less",
         needs="discriminator",
@@ -129,7 +135,7 @@ _RAW = (
         name="train/loss",
         direction="minimize",
         title="total training loss",
-        spoiled_by=(*_TEXT, "objective", "encoder", "optim", "budget"),
+        spoiled_by=(*_TEXT, "windows", "objective", "encoder", "optim", "budget"),
         because="it is a weighted sum over losses that depend on the generator and the mask rate",
     ),
 )

@@ -31,10 +31,16 @@ class Embeddings(nn.Module):
             nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
         )
 
-    def forward(self, ids_BT: Tensor, type_BT: Tensor) -> Tensor:
-        """Return the sum, normalised with `norm: post`, shape (B, T, e)."""
+    def forward(self, ids_BT: Tensor, type_BT: Tensor, offset: int = 0) -> Tensor:
+        """Return the sum, normalised with `norm: post`, shape (B, T, e).
+
+        Args:
+            ids_BT: tokens.
+            type_BT: 1 in the second segment, 0 elsewhere.
+            offset: row of the position table at which the windows begin.
+        """
         words_BTe = self.word_embeddings(ids_BT) + self.token_type_embeddings(type_BT)
-        positions_Te = self.position_embeddings.weight[: ids_BT.shape[1]]
+        positions_Te = self.position_embeddings.weight[offset : offset + ids_BT.shape[1]]
         embedded_BTe: Tensor = self.norm(words_BTe + positions_Te)
         return embedded_BTe
 
@@ -60,13 +66,13 @@ class DisentangledEmbeddings(nn.Module):
             nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
         )
 
-    def forward(self, ids_BT: Tensor, type_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, type_BT: Tensor, offset: int = 0) -> Tensor:
         """Return what `Embeddings` of the summed tables would."""
-        base, T = self.base, ids_BT.shape[1]
+        base, rows = self.base, slice(offset, offset + ids_BT.shape[1])
         words_BTe = F.embedding(ids_BT, base.word_embeddings.weight.detach())
         words_BTe = words_BTe + F.embedding(ids_BT, self.word_delta)
         types_2e = base.token_type_embeddings.weight.detach() + self.token_type_delta
-        positions_Te = base.position_embeddings.weight[:T].detach() + self.position_delta[:T]
+        positions_Te = base.position_embeddings.weight[rows].detach() + self.position_delta[rows]
         embedded_BTe: Tensor = self.norm(words_BTe + types_2e[type_BT] + positions_Te)
         return embedded_BTe
 
@@ -135,22 +141,24 @@ class Encoder(nn.Module):
         )
         self._dropout = shape.dropout
 
-    def forward(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> Tensor:
         """Return the last layer, shape (B, T, h).
 
         Args:
             ids_BT: tokens.
             segment_BT: 0 at padding, 1 in the first segment, 2 in the second (`data.segments`).
+            offset: row of the position table at which the windows begin.
         """
-        return self.every_layer(ids_BT, segment_BT)[-1]
+        return self.every_layer(ids_BT, segment_BT, offset)[-1]
 
-    def every_layer(self, ids_BT: Tensor, segment_BT: Tensor) -> list[Tensor]:
+    def every_layer(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> list[Tensor]:
         """Return hidden states, shape (B, T, h): the blocks' input, then each block's output."""
         text_BT, type_BT = segment_BT > 0, (segment_BT > 1).long()
         # Without padding no mask, which is faster; on a GPU the question would wait for it.
         unpadded = text_BT.device.type == "cpu" and bool(text_BT.all())
         seen_B11T = None if unpadded else text_BT[:, None, None, :]
-        embedded_BTe = F.dropout(self.embeddings(ids_BT, type_BT), self._dropout, self.training)
+        embedded_BTe = self.embeddings(ids_BT, type_BT, offset)
+        embedded_BTe = F.dropout(embedded_BTe, self._dropout, self.training)
         states = [self.embeddings_project(embedded_BTe)]
         for layer in self.layers:
             states.append(layer(states[-1], seen_B11T))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Streams: the independent uses of chance at one (step, example).
-MASK, SAMPLE, KEEP, WORD = 1, 2, 3, 4
+MASK, SAMPLE, KEEP, WORD, OFFSET = 1, 2, 3, 4, 5
 
 
 def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) -> Tensor:
@@ -24,7 +24,7 @@ def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) ->
     Returns:
         float32, shape (B, count); 24 random bits each, moved off both ends by half a unit.
     """
-    key = _mix(_mix(torch.tensor(seed * 8 + stream, device=example_B.device)) + step)
+    key = _signed(_mix_one(_mix_one(seed * 8 + stream) + step))
     counter_N = torch.arange(1, count + 1, device=example_B.device) * _GOLDEN
     bits_BN = _mix(_mix(key + example_B * _GOLDEN)[:, None] + counter_N)
     uniform_BN: Tensor = (_shift(bits_BN, 40).to(torch.float32) + 0.5) / 2**24
@@ -35,9 +35,11 @@ def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) ->
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
+_ALL = 2**64 - 1
 
 
 def _mix(x: Tensor) -> Tensor:
+    """Return the mix of each number of a tensor."""
     x = (x ^ _shift(x, 30)) * _FIRST
     x = (x ^ _shift(x, 27)) * _SECOND
     return x ^ _shift(x, 31)
@@ -46,3 +48,16 @@ def _mix(x: Tensor) -> Tensor:
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Shift right and fill with zeros, which `>>` on signed integers does not."""
     return torch.bitwise_and(x >> bits, 2 ** (64 - bits) - 1)
+
+
+def _mix_one(x: int) -> int:
+    """Return the mix of one number, in [0, 2**64): what `_mix` does, without its tensors."""
+    x &= _ALL
+    x = ((x ^ x >> 30) * _FIRST) & _ALL
+    x = ((x ^ x >> 27) * _SECOND) & _ALL
+    return x ^ x >> 31
+
+
+def _signed(x: int) -> int:
+    """Return the int64 of the same bits."""
+    return x - 2**64 if x >= 2**63 else x

@@ -1,10 +1,11 @@
 """The optimizers: the official Adam (`model/optimization.py`), and Muon for hidden matrices.
 
-torch's AdamW corrects the bias and cannot be told not to, so the update is written out. Decay
-is decoupled and spares biases and LayerNorm. Muon's update is that of `torch.optim.Muon` with
-`adjust_lr_fn="match_rms_adamw"`, a test compares the two. It is written out because torch
-iterates over matrices one by one in bfloat16: at width 64 that takes three times as long on a
-CPU core as one batched product for all matrices of a shape (reports/LOG.md).
+torch's AdamW corrects the bias of its moments unless the step is infinite, so its fused kernel is
+called with an infinite step. Decay is decoupled and spares biases and LayerNorm. Muon's update is
+that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, a test compares the two. It is
+written out because torch iterates over matrices one by one in bfloat16: at width 64 that takes
+three times as long on a CPU core as one batched product for all matrices of a shape
+(reports/LOG.md).
 """
 
 from collections import defaultdict
@@ -37,21 +38,22 @@ class Adam(Optimizer):
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:  # torch._foreach refuses an empty list
+            if parameters:
                 self._update(group, parameters)
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         settings = self._settings
         gradients = [p.grad for p in parameters if p.grad is not None]
         means, squares = (self._moments(parameters, name) for name in ("mean", "square"))
-        torch._foreach_lerp_(means, gradients, 1 - settings.beta1)
-        torch._foreach_mul_(squares, settings.beta2)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - settings.beta2)
-        divisors = torch._foreach_sqrt(squares)
-        torch._foreach_add_(divisors, settings.eps)
-        # One update from the old weights: decay and gradient step are added, as officially.
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_addcdiv_(parameters, means, divisors, -group["lr"])
+        # The kernel divides m by 1 - beta1^t and v by 1 - beta2^t, which are 1 at an infinite t.
+        # Decay and gradient step are added, both from the old weights, as officially.
+        step = torch.full((), torch.inf, device=parameters[0].device)
+        torch._fused_adamw_(
+            parameters, gradients, means, squares, [], [step] * len(parameters),
+            lr=group["lr"], beta1=settings.beta1, beta2=settings.beta2,
+            weight_decay=group["weight_decay"], eps=settings.eps,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def _moments(self, parameters: list[Tensor], name: str) -> list[Tensor]:
         """Return the named moment of each parameter, zeros before its first update."""
@@ -161,7 +163,8 @@ def clip(objective: Objective, settings: OptimConfig) -> dict[str, torch.Tensor]
     }
     gradients = {network: own for network, own in gradients.items() if own}  # the frozen have none
     norms = {
-        network: nn.utils.get_total_norm(own, foreach=True) for network, own in gradients.items()
+        network: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(own)))
+        for network, own in gradients.items()
     }
     joint = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     for network, own in gradients.items():

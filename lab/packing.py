@@ -40,7 +40,7 @@ def full(ids: Ids, length: int) -> npt.NDArray[np.int64]:
     """Return [CLS] … [SEP] windows that a document fills one after another, the last one padded."""
     room = length - 2
     whole, rest = divmod(len(ids), room)
-    kept = whole + (rest >= min(_SHORTEST, room))
+    kept = count(len(ids), length)
     windows_NT = np.full((kept, length), PAD, np.int64)
     words_NT = windows_NT[:, 1:-1]
     fits = min(len(ids), kept * room)
@@ -51,6 +51,13 @@ def full(ids: Ids, length: int) -> npt.NDArray[np.int64]:
         words_NT[whole, :rest] = ids[whole * room : fits]
         windows_NT[whole, 1 + rest] = SEP
     return windows_NT
+
+
+def count(tokens: int, length: int) -> int:
+    """Return how many windows `full` makes of a document of so many tokens."""
+    room = length - 2
+    whole, rest = divmod(tokens, room)
+    return whole + (rest >= min(_SHORTEST, room))
 
 
 def segments(lines: Sequence[Ids], length: int, chance: random.Random) -> Iterator[list[int]]:

@@ -1,9 +1,8 @@
-"""What a sweep would do, before it does it: `--dry-run`."""
+"""What a sweep will run, and how long its parts will take: the words of `--dry-run`."""
 
-import time
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from lab import space
 from lab.budget import Cost
@@ -11,91 +10,125 @@ from lab.design import searches
 from lab.flops import encoder_weights, masked_slots, mean_cost
 from lab.label import label
 from lab.ladder import generator_of
-from lab.live import duration
 from lab.preparatory import own_budget, preparatory_runs
-from lab.spec import AllTokensMlm, Experiment, Path, Trial, Value
+from lab.remaining import duration
+from lab.spec import AllTokensMlm, Experiment, Path, StepSettings, Trial, Value
 
-# Both from single machines, hence an estimate: the trainer's share of what a bare matrix product
-# reaches on one core (reports/LOG.md), and NVIDIA's ELECTRA-Base on an A100 (about 23 % of peak by
-# the honest count, DeepLearningExamples), taken for any GPU.
-_CPU_SHARE = 0.42
-_GPU_FLOPS = 0.23 * 312e12
 _ADAM_BYTES = 16  # weight, gradient and two moments in fp32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """One cell of the plan.
+class CellPlan:
+    """One cell's runs.
 
     Attributes:
         settings: its compared values.
+        trial: one of its runs.
         runs: searches and repeats.
         steps: of one run; None where only a clock knows.
         flops: honest, of one run's own training; None likewise.
-        seconds: of one run on this machine.
         memory: bytes of one run, without the libraries.
     """
 
     settings: dict[Path, Value]
+    trial: Trial
     runs: int
     steps: int | None
     flops: float | None
-    seconds: float
     memory: float
 
 
-def estimate(experiment: Experiment) -> list[Estimate]:
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of a sweep.
+
+    Attributes:
+        name: in a few words.
+        seconds: of wall clock; None where they cannot be known beforehand.
+        why: what takes the time, or why it takes none.
+    """
+
+    name: str
+    seconds: float | None
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """How long a sweep will take on this machine.
+
+    Attributes:
+        phases: in order; they follow each other, so their seconds add up.
+        slots: trials at once.
+        first_score: seconds to the first scored point of a training run; None where none is left.
+        basis: how the seconds were found.
+    """
+
+    phases: tuple[Phase, ...]
+    slots: int
+    first_score: float | None
+    basis: str
+
+    @property
+    def seconds(self) -> float:
+        """Total of all phases that are known."""
+        return sum(phase.seconds or 0.0 for phase in self.phases)
+
+    def line(self) -> str:
+        """Return the expectation in one line, as a sweep prints it first."""
+        unknown = [phase.name for phase in self.phases if phase.seconds is None]
+        more = f", and {', '.join(unknown)}" if unknown else ""
+        if self.first_score is None:
+            return f"expected: about {about(self.seconds)}{more}; no trial is left to run"
+        return (
+            f"expected: about {about(self.seconds)} on {self.slots} "
+            f"slot{'s' * (self.slots > 1)}{more}; first score after about {about(self.first_score)}"
+        )
+
+
+def cells(experiment: Experiment) -> list[CellPlan]:
     """Return the plan by cell."""
-    resources = experiment.resources
-    gpus = resources.gpus_per_worker
-    speed = _GPU_FLOPS if gpus else _CPU_SHARE * _core_speed()
-    speed *= resources.workers * (gpus or resources.cpus_per_worker)
     plan = []
-    for cell in space.cells(experiment):
-        trial = space.trial(experiment.base, cell)
+    for settings in space.cells(experiment):
+        trial = space.trial(experiment.base, settings)
         cost = mean_cost(trial)
         steps = own_budget(trial).steps(cost)
-        flops = None if steps is None else float(steps * cost.flops)
-        seconds = trial.budget.amount if flops is None else flops / speed
         plan.append(
-            Estimate(
-                settings=cell,
+            CellPlan(
+                settings=settings,
+                trial=trial,
                 runs=searches(experiment) + experiment.search.seeds,
                 steps=steps,
-                flops=flops,
-                seconds=seconds,
-                memory=_memory(trial),
+                flops=_flops(steps, cost),
+                memory=memory(trial),
             )
         )
     return plan
 
 
-def text(experiment: Experiment, plan: list[Estimate], slots: int) -> str:
-    """Return the plan for a person."""
+def _flops(steps: int | None, cost: Cost) -> float | None:
+    return None if steps is None else float(steps * cost.flops)
+
+
+def heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str:
+    """Return what will be run: known at once, without timing anything."""
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
     for cell in plan:
-        name = label(cell.settings) or "one cell"
         steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
-        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}, {duration(cell.seconds)}")
+        lines.append(f"{label(cell.settings) or 'one cell'}: {cell.runs} trials of {steps}{flops}")
     runs = sum(cell.runs for cell in plan)
     runs_before = preparatory(experiment)
     before = sum(cost.flops * (run.budget.steps(cost) or 0) for run, cost in runs_before.items())
-    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + before
-    hours = sum(cell.runs * cell.seconds for cell in plan) / slots / 3_600
     if runs_before:
         lines.append(f"before them: preparatory mlm runs: {len(runs_before)}, {before:.4g} FLOPs")
-    memory = max(cell.memory for cell in plan)
+    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + before
+    most = max(cell.memory for cell in plan)
     lines += [
         "",
-        f"cells: {len(plan)}   trials: {runs}   FLOPs: {total:.4g}   slots: {slots}",
-        f"estimate: {hours:.2g} hours, {memory / 2**30:.2g} GiB a trial beside the libraries "
-        f"({_basis(experiment)})",
+        f"cells: {len(plan)}   trials: {runs}   FLOPs: {total:.4g}   slots: {slots}   "
+        f"memory: {most / 2**30:.2g} GiB a trial beside the libraries",
     ]
-    after = experiment.finetune
-    if after.tasks:
-        tasks = ", ".join(after.tasks)
-        lines.append(f"then, beside it: {after.seeds} runs each of fine-tuning on {tasks}")
     return "\n".join(lines)
 
 
@@ -110,36 +143,56 @@ def preparatory(experiment: Experiment) -> dict[Trial, Cost]:
     return {run: mean_cost(run) for trial in seeded for run in preparatory_runs(trial).values()}
 
 
-def _basis(experiment: Experiment) -> str:
-    if experiment.resources.gpus_per_worker:
-        return "at 23 % of an A100's bf16 peak a GPU; scoring and start-up come on top"
-    return "from a matrix product timed on this machine; scoring and start-up come on top"
+def table(expected: Expectation) -> str:
+    """Return the phases with their seconds and reasons, and the total."""
+    rows = [
+        (phase.name, "unknown" if phase.seconds is None else duration(phase.seconds), phase.why)
+        for phase in expected.phases
+    ]
+    rows.append(("total", duration(expected.seconds), expected.basis))
+    names, times = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{name:<{names}}  {time:>{times}}  {why}".rstrip() for name, time, why in rows]
+    return "\n".join([*lines, "", expected.line()])
 
 
-def _core_speed() -> float:
-    """Return FLOP/s of a small fp32 matrix product on one core, by processor time."""
-    a, b = np.ones((2_048, 128), np.float32), np.ones((128, 512), np.float32)
-    a @ b
-    began, rounds = time.process_time(), 0
-    while time.process_time() - began < 0.2:
-        a @ b
-        rounds += 1
-    return rounds * 2 * 2_048 * 128 * 512 / (time.process_time() - began)
+def about(seconds: float) -> str:
+    """Return a duration with the digits that an estimate deserves."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3_600:,.1f} h" if seconds < 36_000 else f"{seconds / 3_600:,.0f} h"
 
 
-def _memory(trial: Trial) -> float:
+def makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
+    """Return the seconds in which `slots` work off jobs, each slot taking the next one when free.
+
+    Args:
+        jobs: counts of equal jobs in order, and the seconds of one.
+        slots: how many run at once.
+    """
+    free = [0.0] * slots  # a heap: when each slot is free again
+    for count, seconds in jobs:
+        for _ in range(count):
+            heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def memory(trial: Trial) -> float:
     """Return bytes of weights, optimizer and activations of one step."""
-    data, objective, B = trial.data, trial.objective, trial.batch
+    data, objective = trial.data, trial.objective
     generator = generator_of(objective, trial.encoder)
     shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
     table = (data.vocab + data.length) * trial.encoder.embedding
     weights = table + sum(encoder_weights(shape) for shape in shapes)
     # A block keeps about 8 hidden-wide tensors and 2 ffn-wide ones for its backward pass; the
     # vocabulary head keeps logits, probabilities and their gradient.
-    tokens = B * data.length
-    blocks = sum(s.layers * (8 * s.hidden + 2 * s.ffn) for s in shapes) * tokens
-    slots = masked_slots(data.length, objective.mask_prob)
-    if isinstance(objective, AllTokensMlm):
-        slots += data.length
-    head = 3 * B * slots * data.vocab
-    return _ADAM_BYTES * weights + 4.0 * (blocks + head)
+    block = sum(shape.layers * (8 * shape.hidden + 2 * shape.ffn) for shape in shapes)
+    everywhere = isinstance(objective, AllTokensMlm)
+
+    def activations(now: StepSettings) -> int:
+        slots = masked_slots(now.length, now.mask_prob) + everywhere * now.length
+        return now.batch * (block * now.length + 3 * slots * data.vocab)
+
+    most = max(activations(trial.at(progress)) for progress in trial.knots)
+    return _ADAM_BYTES * weights + 4.0 * most

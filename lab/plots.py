@@ -58,6 +58,12 @@ _HEALTH = (  # panel title, its lines: metric, what the legend calls it, line st
             ("health/grad_norm_generator", "generator", ":"),
         ),
     ),
+    # Settings that moved; a trial in which they stay has none of them.
+    ("positions of a window", (("schedule/length", "length", "-"),)),
+    ("windows of a step", (("schedule/batch", "batch", "-"),)),
+    ("mask probability", (("schedule/mask_prob", "mask_prob", "-"),)),
+    ("weight of the discriminator's loss", (("schedule/disc_weight", "disc_weight", "-"),)),
+    ("sampling temperature", (("schedule/temperature", "temperature", "-"),)),
 )
 
 

@@ -45,20 +45,33 @@ def prepare(data: Data, cache: File, say: Say = lambda _: None) -> File:
         UserError: the text cannot be had as it is asked for.
     """
     data = _pinned(data)
-    identity = _identity(data)
-    folder = cache / f"text-{identity}"
+    folder = _folder(data, cache)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with scratch.folder(cache, "partial-") as partial:
             made = partial / "text"
             made.mkdir()
-            _write(data, identity, partial, say)
+            _write(data, folder.name.removeprefix("text-"), partial, say)
             try:
                 made.replace(folder)
             except OSError:
                 if not folder.exists():  # another sweep may have finished the same text first
                     raise
     return folder
+
+
+def prepared(data: Data, cache: File) -> File | None:
+    """Return the folder of a text that has been prepared before; None where it has not.
+
+    Raises:
+        UserError: its sources cannot be read.
+    """
+    folder = _folder(_pinned(data), cache)
+    return folder if folder.exists() else None
+
+
+def _folder(pinned: Data, cache: File) -> File:
+    return cache / f"text-{_identity(pinned)}"
 
 
 def facts(folder: File) -> dict[str, Any]:

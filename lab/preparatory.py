@@ -91,6 +91,7 @@ def _run(trial: Trial, shape: Encoder, start: MlmRun) -> Trial:
         encoder=shape,
         objective=Mlm(kind="mlm", mask_prob=objective.mask_prob, masking=objective.masking),
         data=trial.data,
+        windows=trial.windows,
         batch=trial.batch,
         optim=replace(optim, networks="coupled", generator_lr=1.0),  # of no effect on one network
         schedule=trial.schedule,

@@ -5,31 +5,24 @@ prints what was counted then.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path as File
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lab import mirror, places, space
-from lab.errors import UserError
-from lab.spec import Data
+from lab import command
+
+if TYPE_CHECKING:
+    from lab.spec import Data
+
+_KEPT = "nothing is left of a text that was not finished"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, 2 for bad input, 130 where interrupted."""
+    """Run the command; return its exit status, as `command.run`."""
     given = _parser().parse_args(arguments)
-    try:
-        return _main(given)
-    except UserError as error:
-        print(f"lab.prepare: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing is left of a text that was not finished", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"lab.prepare: failed: {error}", file=sys.stderr)
-        return 1
+    return command.run("lab.prepare", _KEPT, partial(_main, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,11 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(given: argparse.Namespace) -> int:
+def _main(given: argparse.Namespace) -> None:
+    from lab import mirror, places, space
+
     experiment = space.load(given.file, tuple(given.overrides))
     root, kept = mirror.opened(given.storage)
     places.check_storage(root)
-    from lab import preparation  # takes a second to import
+    print(f"{experiment.name}: preparing its text", flush=True)
+    from lab import preparation  # takes seconds to import
 
     for number, data in enumerate(space.texts(experiment)):
         if number:
@@ -71,10 +67,9 @@ def _main(given: argparse.Namespace) -> int:
         kept.push(folder)
         print("\n".join(lines(data, preparation.facts(folder))))
         print(f"in:                    {folder}")
-    return 0
 
 
-def lines(data: Data, facts: dict[str, Any]) -> Iterator[str]:
+def lines(data: "Data", facts: dict[str, Any]) -> Iterator[str]:
     """Yield what a person wants to know of a prepared text."""
     train, held_out = facts["train"], facts["held_out"]
     cut = f" in windows of {data.length} ({data.layout})"
@@ -101,4 +96,4 @@ def lines(data: Data, facts: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.execute(main)

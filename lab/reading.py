@@ -13,10 +13,11 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path as File
-from typing import Literal, assert_never
+from typing import IO, Literal, assert_never
 
 from lab import columns, hub
 from lab.errors import UserError
@@ -25,6 +26,7 @@ from lab.texts import Embedded, Files, Hub, Plain, Saved
 
 _FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _SHOWN = 5
+_PACKED_RATIO = 4.0  # bytes of English text to a packed one; xz of the embedded text
 
 
 class Reading:
@@ -76,7 +78,7 @@ def identity(source: Plain) -> object:
         case Embedded():
             return [[file.name, _digest(file)] for file in _embedded()]
         case Files():
-            return [[file.name, _digest(file)] for file in _files(source)]
+            return [[file.name, _digest(file)] for file in matching_files(source)]
         case Saved():
             folder = local(source.path)
             files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -87,6 +89,39 @@ def identity(source: Plain) -> object:
             return [source.name, source.configuration, source.split, hub.commit(source)]
         case _:
             assert_never(source)
+
+
+def size(source: Plain) -> float | None:
+    """Return about how many bytes of text a source holds; None where only the hub knows.
+
+    Packed files and Parquet count as `_PACKED_RATIO` times their size.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    match source:
+        case Embedded():
+            return float(sum(_unpacked_size(file.name, _length(file)) for file in _embedded()))
+        case Files():
+            return sum(
+                _unpacked_size(file.name, file.stat().st_size) for file in matching_files(source)
+            )
+        case Saved():
+            folder = local(source.path)
+            return float(sum(file.stat().st_size for file in folder.rglob("*.arrow")))
+        case Hub():
+            return None
+        case _:
+            assert_never(source)
+
+
+def _unpacked_size(name: str, bytes_: int) -> float:
+    return bytes_ * (_PACKED_RATIO if name.endswith((*PACKED, ".parquet")) else 1.0)
+
+
+def _length(file: Traversable) -> int:
+    with file.open("rb") as opened:
+        return opened.seek(0, os.SEEK_END)
 
 
 def _digest(file: File | Traversable) -> str:
@@ -100,7 +135,7 @@ def _texts(source: Plain) -> Iterator[Text]:
             yield from _embedded_texts()
         case Files():
             line_codec(source.encoding)
-            for file in _files(source):
+            for file in matching_files(source):
                 yield from _or_empty(str(file), _file_texts(source, file))
         case Saved():
             yield from _or_empty(source.path, hub.saved_texts(source))
@@ -130,11 +165,11 @@ def _embedded_texts() -> Iterator[str]:
             yield from (json.loads(row)["text"] for row in rows)
 
 
-def _files(source: Files) -> list[File]:
+def matching_files(source: Files) -> list[File]:
     """Return the files in order, each once; all exist and have a format."""
     found = sorted({file for path in source.paths for file in _matches(path)})
     for file in found:
-        _format(file)
+        file_format(file)
     return found
 
 
@@ -154,7 +189,7 @@ def _matches(path: str) -> list[File]:
     return files
 
 
-def _format(file: File) -> str:
+def file_format(file: File) -> str:
     """Return the extension that says what is in the file, whatever it is packed as."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in PACKED:
@@ -168,32 +203,48 @@ def _format(file: File) -> str:
 
 
 def _file_texts(source: Files, file: File) -> Iterator[Text]:
-    name = str(file)
     with unpacked(file) as stream:
-        rows = lines(name, stream, source.encoding)
-        match _format(file):
-            case ".txt":
-                yield from plain(name, rows, source.documents)
-            case ".csv":
-                yield from columns.csv_records(name, rows, source.column, ",")
-            case ".tsv":
-                yield from columns.csv_records(name, rows, source.column, "\t")
-            case ".parquet":
-                yield from _parquet_texts(file, source.column)
-            case _:
-                yield from columns.json_lines(name, rows, source.column)
-
-
-def _parquet_texts(file: File, column: str) -> Iterator[Text]:
-    """Parquet is not read from its beginning, so a packed one is unpacked on disk first."""
-    with unpacked(file) as stream:
-        if file.suffix.lower() not in PACKED:
-            yield from columns.parquet(str(file), stream, column)
+        if file_format(file) != ".parquet":
+            yield from stream_texts(source, file, stream)
             return
-        with tempfile.TemporaryFile() as whole:
-            try:
-                shutil.copyfileobj(stream, whole)
-            except DAMAGE as error:
-                yield Bad(str(file), "damaged from here to the file's end", str(error))
-                return
-            yield from columns.parquet(str(file), whole, column)
+        try:
+            with seekable(file, stream) as whole:
+                yield from columns.parquet(str(file), whole, source.column)
+        except DAMAGE as error:  # of the packing; columns.parquet reports that of its pages
+            yield Bad(str(file), "damaged from here to the file's end", str(error))
+
+
+def stream_texts(source: Files, file: File, stream: IO[bytes]) -> Iterator[Text]:
+    """Yield the texts of an unpacked stream, or of its beginning, of any format but Parquet.
+
+    Args:
+        source: column, kind of documents and encoding.
+        file: names the rows, and its extension the format.
+        stream: its content.
+    """
+    name = str(file)
+    rows = lines(name, stream, source.encoding)
+    match file_format(file):
+        case ".txt":
+            yield from plain(name, rows, source.documents)
+        case ".csv" | ".tsv" as suffix:
+            yield from columns.csv_records(name, rows, source.column, columns.DELIMITERS[suffix])
+        case _:
+            yield from columns.json_lines(name, rows, source.column)
+
+
+@contextmanager
+def seekable(file: File, stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Return an unpacked stream from which Parquet, which is read from its end, can be read.
+
+    A packed file is unpacked on disk first.
+
+    Raises:
+        DAMAGE: the packing is damaged.
+    """
+    if file.suffix.lower() not in PACKED:
+        yield stream
+        return
+    with tempfile.TemporaryFile() as whole:
+        shutil.copyfileobj(stream, whole)
+        yield whole

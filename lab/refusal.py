@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lab.errors import UserError
+from lab.ramps import TAGS
 
 
 class SpaceError(UserError):
@@ -38,12 +39,9 @@ def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str
     return f"{path}: {_plain(first, steps, schema)}{more}"
 
 
-_UNTAGGED = {
-    "Range",
-    "Choices",
-    "Generator",
-    "FrozenGenerator",
-}  # told apart by their keys, so the schema has no tags for them
+_NUMBER, _RAMP = TAGS
+# Told apart by their keys or types, so the schema has no tags for them.
+_UNTAGGED = {"Range", "Choices", "Generator", "FrozenGenerator", *TAGS}
 
 # What is wrong and what is allowed, by pydantic's name; `_MUST` also shows what was given.
 _SAYS = {
@@ -83,6 +81,8 @@ def _plain(error: ErrorDetails, steps: list[str], schema: dict[str, Any]) -> str
     holder = steps[:-1] if kind == "unexpected_keyword_argument" else steps
     limits = {key: _bare(value) for key, value in context.items()}
     said = words.format(**_allowed_at(holder, schema), **limits)
+    if holder[-1:] == [_NUMBER] and kind in ("float_type", "int_type"):
+        said += " or a mapping with {keys}".format(**_allowed_at([*steps[:-1], _RAMP], schema))
     return said if kind in _SAYS else f"{said}, not {_shown(context.get('tag', error['input']))}"
 
 
@@ -110,7 +110,7 @@ def _allowed_at(steps: list[str], schema: dict[str, Any]) -> dict[str, str]:
     node = schema
     for _, node in _walk(steps, schema):  # noqa: B007 - the last one is wanted
         pass
-    members = [_definition(schema, member) for member in node.get("oneOf", [])]
+    members = [_definition(schema, one) for one in node.get("oneOf", []) if "$ref" in one]
     keys = dict.fromkeys(key for one in (node, *members) for key in one.get("properties", {}))
     return {"keys": ", ".join(keys) or "dotted paths", "tags": ", ".join(_tagged(node))}
 
@@ -130,7 +130,9 @@ def _walk(steps: list[str], schema: dict[str, Any]) -> Iterator[tuple[str, dict[
     """Yield each step of a location with the schema's node below it."""
     node = schema
     for step in steps:
-        if step not in _UNTAGGED:  # whoever got one of them wrong may mean the other
+        if step == _RAMP:
+            node = next(member for member in node.get("oneOf", [{}]) if "type" not in member)
+        elif step not in _UNTAGGED:  # whoever got one of them wrong may mean the other
             node = _schema_below(node, step)
         if "$ref" in node:
             node = _definition(schema, node)

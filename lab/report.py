@@ -8,7 +8,6 @@ A pure function of the store: no clock, no log, no network. The same store gives
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -17,7 +16,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lab import flops, plots, stats, svg, tables, wording
+from lab import command, conclusion, flops, plots, stats, svg, tables, wording
 from lab.errors import UserError
 from lab.frames import Frames, load
 from lab.places import check_target
@@ -25,6 +24,7 @@ from lab.stats import Answer
 from lab.tracking import default_uri
 
 _COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
+_KEPT = "an earlier report is left as it was"
 _REPLACED = "health/replacement_rate"
 _CARRIED = {
     "question",
@@ -36,6 +36,8 @@ _CARRIED = {
     "search",
     "command",
     "opened",
+    "answer",
+    "overlaps",
 }
 
 
@@ -63,15 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", metavar="URI", default=default_uri(), help="MLflow store")
     parser.add_argument("--out", metavar="FOLDER", type=File, default=File("reports"))
     asked = parser.parse_args(arguments)
+    return command.run("lab.report", _KEPT, lambda: _main(asked))
+
+
+def _main(asked: argparse.Namespace) -> None:
+    frames = load(asked.tracking_uri, asked.name)
     try:
-        print(write(load(asked.tracking_uri, asked.name), asked.out))
-    except UserError as error:
-        print(f"lab.report: error: {error}", file=sys.stderr)
-        return 2
+        page = write(frames, asked.out)
     except OSError as error:
-        print(f"lab.report: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+        raise UserError(f"{error.filename}: {error.strerror}") from None
+    print(page)
 
 
 def write(frames: Frames, folder: File) -> File:
@@ -121,7 +124,7 @@ def _page(frames: Frames) -> dict[str, Any]:
     result, runs = stats.answer(frames), stats.scored(frames)
     return {
         "frames": frames,
-        "headline": wording.headline(result),
+        "headline": conclusion.headline(frames, result, runs),
         "facts": _facts(frames, result, runs),
         "flags": stats.flags(frames, result),
         "cells": tables.cells(frames, result, runs),
@@ -138,9 +141,11 @@ def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tu
     trials = frames.trials
     states = trials["state"].value_counts()
     slots = _column(trials, "slot/seconds").sum() / 3_600
-    facts = [] if result is None else wording.effects(frames, result, runs)
+    facts = [] if result is None else conclusion.facts(frames, result, runs)
     return [
+        ("valid for", conclusion.valid_for(frames)),
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
+        *conclusion.contamination(frames),
         *facts,
         ("cost", f"{wording.cost(frames)}; {slots:.3g} slot hours, set-up included"),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
@@ -207,4 +212,4 @@ def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.execute(main)

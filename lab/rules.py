@@ -39,11 +39,24 @@ def check(experiment: Experiment) -> None:
     for path, distribution in experiment.tune.items():
         _check_distribution(path, distribution)
     _check_size(experiment)
+    if experiment.answer == "noise" and experiment.search.seeds < 2:
+        raise SpaceError("search.seeds: 1, but answer: noise is a spread between at least 2 seeds")
     if experiment.search.stopping is not None and not experiment.metric.along:
         raise SpaceError(
             f"search.stopping: {experiment.metric.name} is taken at the end alone; choose a metric "
             f"that is taken on the way, for example probe/pos/accuracy"
         )
+
+
+def warnings(experiment: Experiment) -> tuple[str, ...]:
+    """Return what will keep a sweep that is allowed from answering its question."""
+    cells = math.prod(len(values) for values in experiment.compare.values())
+    if experiment.answer != "ranking" or cells < 2 or experiment.search.seeds > 1:
+        return ()
+    return (
+        "search.seeds: 1 runs each setting once: no interval can be computed, and no setting can "
+        "be told apart from another; take 3 or more, for example --set search.seeds=3",
+    )
 
 
 def _overlaps(experiment: Experiment) -> Iterator[tuple[Path, Path]]:

@@ -7,8 +7,10 @@ work reaches actors and its end comes back. ray is imported here, in `cluster` a
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -43,30 +45,24 @@ def run(
         carry_out: runs one trial in an actor: `alone`, or `group.carry_out`.
     """
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # Ray has put its own there
-    works: dict[str, Work] = {}
-    faults = _Faults()
-    settings = {"scratch": joined.scratch, "storage": storage}
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    tuner = tune.Tuner(
-        tune.with_resources(carry_out, bundle if resources.workers == 1 else _DRIVES),
-        tune_config=tune.TuneConfig(
-            search_alg=_Asker(source, settings, works, faults),
-            num_samples=-1,
-            max_concurrent_trials=joined.slots,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=storage,
-            failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            callbacks=[_Watcher(source, works, faults)],
-            verbose=0,
-        ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        faults.raise_first()
+    with _Session(source, {"scratch": joined.scratch, "storage": storage}).open() as token:
+        tune.Tuner(
+            tune.with_resources(carry_out, bundle if resources.workers == 1 else _DRIVES),
+            tune_config=tune.TuneConfig(
+                search_alg=_Asker(token),
+                num_samples=-1,
+                max_concurrent_trials=joined.slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=storage,
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                callbacks=[_Watcher(token)],
+                verbose=0,
+            ),
+        ).fit()
 
 
 def alone(config: dict[str, Any]) -> None:
@@ -89,11 +85,36 @@ def alone(config: dict[str, Any]) -> None:
         work.mirror.drop(work.folder)
 
 
-class _Faults:
-    """Keeps the first error of the source, which Tune would wrap or swallow."""
+@dataclass
+class _Session:
+    """What Tune's searcher and callback work on; it never leaves this process.
 
-    def __init__(self) -> None:
-        self._first: Exception | None = None
+    Tune pickles both when it starts, for a `Tuner.restore` that the lab has no use for, since
+    the records hold all that a sweep goes on from. So both hold a token instead of the source,
+    which has a display, databases and locks.
+
+    Attributes:
+        source: the driver.
+        settings: what every trial's configuration has beside its work.
+        works: handed out and not ended, by Tune's name of the trial.
+        fault: the first error of the source, which Tune would wrap or swallow.
+    """
+
+    source: Source
+    settings: dict[str, Any]
+    works: dict[str, Work] = field(default_factory=dict)
+    fault: Exception | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[str]:
+        """Yield the token of this session; raise the source's first error in the end."""
+        token = uuid.uuid4().hex
+        _SESSIONS[token] = self
+        try:
+            yield token
+        finally:
+            del _SESSIONS[token]
+            self.raise_fault()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -101,42 +122,48 @@ class _Faults:
         try:
             yield
         except Exception as error:
-            self._first = self._first or error
+            self.fault = self.fault or error
             raise
 
-    def raise_first(self) -> None:
+    def raise_fault(self) -> None:
         """Raise what was kept."""
-        if self._first is not None:
-            raise self._first
+        if self.fault is not None:
+            raise self.fault
+
+
+_SESSIONS: dict[str, _Session] = {}
 
 
 class _Asker(Searcher):
-    """Hands out the source's work, and returns its ends."""
+    """Hands out the source's work, and returns its ends.
 
-    def __init__(
-        self, source: Source, settings: dict[str, Any], works: dict[str, Work], faults: _Faults
-    ) -> None:
+    Args:
+        token: of an open session.
+    """
+
+    def __init__(self, token: str) -> None:
         super().__init__()
-        self._source, self._settings, self._works = source, settings, works
-        self._faults = faults
+        self._token = token
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        with self._faults.kept():
-            work = self._source.next()
+        session = _SESSIONS[self._token]
+        with session.kept():
+            work = session.source.next()
             if work is None:
                 finished: str = Searcher.FINISHED
-                return finished if self._source.done() else None
-        self._works[trial_id] = work
-        return self._settings | {"work": work, "stop_file": self._source.stop_file}
+                return finished if session.source.done() else None
+        session.works[trial_id] = work
+        return session.settings | {"work": work, "stop_file": session.source.stop_file}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         del result  # the record has it
-        if trial_id in self._works:
+        session = _SESSIONS[self._token]
+        if trial_id in session.works:
             reason = "its process died before it could say why" if error else None
-            with self._faults.kept():
-                self._source.ended(self._works.pop(trial_id), reason)
+            with session.kept():
+                session.source.ended(session.works.pop(trial_id), reason)
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the search resumes from its own records."""
@@ -146,30 +173,39 @@ class _Asker(Searcher):
 
 
 class _Watcher(tune.Callback):
-    """Passes on that a trial has begun or reported."""
+    """Passes on that a trial has begun or reported.
 
-    def __init__(self, source: Source, works: dict[str, Work], faults: _Faults) -> None:
-        self._source, self._works, self._faults = source, works, faults
+    Args:
+        token: of an open session.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
         self._looked = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
         del iteration, trials
-        self._faults.raise_first()
+        session = _SESSIONS[self._token]
+        session.raise_fault()
+        with session.kept():
+            session.source.looked()
         if time.monotonic() - self._looked < _LOOK:
             return
         self._looked = time.monotonic()
-        with self._faults.kept():
+        with session.kept():
             if not cluster.alive():
                 raise LostError("Ray's last machine is gone")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials
-        if trial.trial_id in self._works:
-            with self._faults.kept():
-                self._source.began(self._works[trial.trial_id])
+        session = _SESSIONS[self._token]
+        if trial.trial_id in session.works:
+            with session.kept():
+                session.source.began(session.works[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials
-        if trial.trial_id in self._works:
-            with self._faults.kept():
-                self._source.scored(self._works[trial.trial_id])
+        session = _SESSIONS[self._token]
+        if trial.trial_id in session.works:
+            with session.kept():
+                session.source.scored(session.works[trial.trial_id])

@@ -15,42 +15,46 @@ from lab.spec import Path, Value
 
 @dataclass(frozen=True, kw_only=True)
 class SizeDefaults:
-    """Values by dotted path, and the peak learning rate of each optimizer.
+    """Values that a size brings along.
 
     Attributes:
         optimizer: the value of `optim.kind`.
-        lr: the peak learning rate by optimizer.
+        optim: the settings under `optim`, by optimizer.
         settings: the other values, by dotted path.
     """
 
     optimizer: str
-    lr: Mapping[str, float]
+    optim: Mapping[str, Mapping[str, Value]]
     settings: Mapping[Path, Value]
 
 
-def _own(**lr: float) -> SizeDefaults:
+def _own(*, adam: float, muon: float) -> SizeDefaults:
     return SizeDefaults(
         optimizer="muon",
-        lr=lr,
+        optim={
+            "adam": {"lr": adam},
+            "muon": {"lr": muon, "hidden_lr": 8.0, "iterations": 3},
+        },
         settings={
             "objective.mask_prob": 0.25,
             "data.length": 16,
             "data.vocab": 2_048,
             "batch": 64,
+            "schedule.warmup": 0.01,
         },
     )
 
 
 def _paper(lr: float, mask_prob: float, length: int, batch: int) -> SizeDefaults:
+    rates = {"lr": lr, "beta2": 0.999}
     return SizeDefaults(
         optimizer="adam",
-        lr={"adam": lr, "muon": lr},
+        optim={"adam": rates, "muon": rates},
         settings={
             "objective.mask_prob": mask_prob,
             "data.length": length,
             "data.vocab": 30_522,
             "batch": batch,
-            "optim.beta2": 0.999,
             "schedule.kind": "linear",
         },
     )
@@ -82,9 +86,10 @@ def fill(raw: dict[str, Any], size: str) -> None:
     defaults = DEFAULTS[size]
     _write(raw, "optim.kind", defaults.optimizer)
     optim = raw["optim"]
-    if isinstance(optim, dict) and optim.get("kind") in defaults.lr:
-        _write(raw, "optim.lr", defaults.lr[optim["kind"]])
-    for path, value in defaults.settings.items():
+    kind = optim.get("kind") if isinstance(optim, dict) else None
+    own = defaults.optim.get(kind, {}) if isinstance(kind, str) else {}
+    rates = {f"optim.{name}": value for name, value in own.items()}
+    for path, value in {**rates, **defaults.settings}.items():
         _write(raw, path, value)
 
 

@@ -6,6 +6,7 @@ written, and said in one line: the file, the dotted path, what is wrong, what is
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -26,11 +27,13 @@ from lab.preparatory import GENERATOR, own_budget, preparatory_runs
 from lab.refusal import SpaceError, one_line
 from lab.spec import (
     SIZES,
+    Answer,
     Choices,
     Data,
     Distribution,
     Experiment,
     Finetuning,
+    GrowingWindows,
     Joint,
     Path,
     Range,
@@ -68,6 +71,7 @@ class _Document(Noun):
     search: Search = field(default_factory=Search)
     resources: Resources = field(default_factory=Resources)
     finetune: Finetuning = field(default_factory=Finetuning)
+    answer: Answer = "ranking"
 
 
 def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -86,7 +90,7 @@ def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
     try:
         for override in overrides:
             yaml_text.override(raw, override)
-        return _check(file.stem, raw)
+        return checked(file.stem, raw)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
 
@@ -119,7 +123,7 @@ def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
 
 def texts(experiment: Experiment) -> tuple[Data, ...]:
     """Return the texts that the cells read, each once."""
-    read = {trial(experiment.base, cell).data for cell in cells(experiment)}
+    read = {text for cell in cells(experiment) for text in trial(experiment.base, cell).texts}
     return tuple(sorted(read, key=repr))
 
 
@@ -201,7 +205,12 @@ def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
         raise SpaceError(one_line(error, prefix, json_schema())) from None
 
 
-def _check(name: str, raw: dict[str, Any]) -> Experiment:
+def checked(name: str, raw: dict[str, Any]) -> Experiment:
+    """Return the experiment that a search space's plain data describes.
+
+    Raises:
+        SpaceError: names the dotted path that is wrong.
+    """
     document = _validated(_adapter(), raw, "")
     experiment = Experiment(
         name=name,
@@ -213,6 +222,7 @@ def _check(name: str, raw: dict[str, Any]) -> Experiment:
         search=document.search,
         resources=document.resources,
         finetune=document.finetune,
+        answer=document.answer,
     )
     rules.check(experiment)
     trial(experiment.base, {})  # also what compare and tune write over, as the schema asks
@@ -255,11 +265,13 @@ def _check_running(experiment: Experiment, built: Trial) -> None:
     if experiment.search.stopping is not None and not built.extendable:
         raise SpaceError(
             "search.stopping: scores on the way are those of runs that end there only under "
-            "base.schedule {kind: constant, warmup: 0} and without stages"
+            "base.schedule {kind: constant, warmup: 0}, without stages, and where no other setting "
+            f"moves{_moving(built)}"
         )
-    if built.batch < experiment.resources.workers:
+    least = min(built.at(progress).batch for progress in built.knots)
+    if least < experiment.resources.workers:
         raise SpaceError(
-            f"resources.workers: {experiment.resources.workers} for a batch of {built.batch} "
+            f"resources.workers: {experiment.resources.workers} for a batch of {least} "
             f"windows; at most one for each"
         )
     shared = 0 < experiment.resources.gpus_per_worker < 1
@@ -268,6 +280,10 @@ def _check_running(experiment: Experiment, built: Trial) -> None:
             "base.budget.kind: seconds on a GPU that trials share compare its load; take flops or "
             "tokens, or a whole GPU"
         )
+
+
+def _moving(built: Trial) -> str:
+    return f"; here {', '.join(sorted(built.moves))} do" if built.moves else ""
 
 
 def _tasks(asked: Finetuning) -> list[str]:
@@ -344,6 +360,7 @@ def _check_trial(built: Trial) -> None:
     except ValueError as error:
         raise SpaceError(f"base.objective.generator: {error}") from None
     _check_start(built)
+    _check_windows(built)
     try:
         cost = mean_cost(built)
         _check_preparatory(built)
@@ -358,11 +375,25 @@ def _check_trial(built: Trial) -> None:
             f"base.budget.amount: {built.budget.amount:g} {built.budget.kind}{without} are less "
             f"than one step, which costs {unit:.3g}"
         )
+    said = f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are {steps} steps"
     least = least_steps(built.objective)
     if steps is not None and steps < least:
         raise SpaceError(
-            f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are {steps} steps, "
-            f"and {built.objective.kind}'s networks take turns that need at least {least}"
+            f"{said}, and {built.objective.kind}'s networks take turns that need at least {least}"
+        )
+    if isinstance(built.windows, GrowingWindows) and steps is not None:
+        until = built.windows.until
+        least *= math.ceil(2 / min(until, 1 - until))
+        if steps < least:
+            raise SpaceError(f"{said}, and windows that grow at {until:g} need at least {least}")
+
+
+def _check_windows(built: Trial) -> None:
+    """Refuse short windows that are not short."""
+    windows, length = built.windows, built.data.length
+    if isinstance(windows, GrowingWindows) and windows.start >= length:
+        raise SpaceError(
+            f"base.windows.start: must be below base.data.length, {length}, not {windows.start}"
         )
 
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from lab import __version__
 from lab.budget import Budget
+from lab.growth import FullWindows, GrowingWindows, WindowGrowth, length_at
 from lab.ladder import (
     Adversarial,
     AllTokensMlm,
@@ -31,10 +32,13 @@ from lab.ladder import (
     ReplaceMlm,
     Sampling,
     TwoStage,
+    disc_weight_at,
+    temperature_at,
 )
 from lab.metrics import Metric
 from lab.noun import Noun
 from lab.optim_config import AdamConfig, MuonConfig, Optim
+from lab.ramps import CountRamp, ProbabilityRamp, Ramp, StepSettings, WindowCount, value_at
 from lab.schedule import Schedule
 from lab.shapes import SIZES, Count, Encoder, Generator
 from lab.starts import Earlier, MlmRun, Released, Scratch, Start
@@ -59,7 +63,9 @@ __all__ = [
     "Adversarial",
     "AllTokensMlm",
     "Alternation",
+    "Answer",
     "Choices",
+    "CountRamp",
     "Data",
     "Distribution",
     "Earlier",
@@ -71,7 +77,9 @@ __all__ = [
     "Files",
     "Finetuning",
     "FrozenGenerator",
+    "FullWindows",
     "Generator",
+    "GrowingWindows",
     "Halving",
     "Hub",
     "Job",
@@ -87,6 +95,8 @@ __all__ = [
     "Part",
     "Path",
     "Pretrained",
+    "ProbabilityRamp",
+    "Ramp",
     "Random",
     "Range",
     "Reinforce",
@@ -102,6 +112,7 @@ __all__ = [
     "Source",
     "Start",
     "State",
+    "StepSettings",
     "Tokenization",
     "Trained",
     "Trial",
@@ -113,6 +124,7 @@ __all__ = [
 
 Path = str  # a dotted path into a trial, for example objective.generator.width
 Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
+Answer = Literal["ranking", "path", "noise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +152,9 @@ class Trial(Noun):
 
     Attributes:
         init_from: what its networks start from; the schedule and the budget are its own.
-        batch: windows of one optimizer step, over all workers.
+        windows: whether windows are of full length throughout, or short ones first.
+        batch: windows of one optimizer step, over all workers; a number or a ramp. Where windows
+            grow it counts full ones, and short ones are as many more as makes up for their length.
         curve: how many times the run is scored on its way, its end included.
     """
 
@@ -148,7 +162,10 @@ class Trial(Noun):
     objective: Annotated[Objective, Field(discriminator="kind")]
     init_from: Annotated[Start, Field(discriminator="kind")] = field(default_factory=Scratch)
     data: Data = field(default_factory=Data)
-    batch: Count = 128
+    windows: Annotated[WindowGrowth, Field(discriminator="kind")] = field(
+        default_factory=FullWindows
+    )
+    batch: WindowCount = 128
     optim: Annotated[Optim, Field(discriminator="kind")] = field(default_factory=AdamConfig)
     schedule: Schedule = field(default_factory=Schedule)
     budget: Budget
@@ -172,9 +189,50 @@ class Trial(Noun):
         return content_hash([alike.fingerprint(data)])
 
     @property
+    def texts(self) -> tuple[Data, ...]:
+        """What it reads: the text in full windows, then that in the short ones it begins with."""
+        match self.windows:
+            case GrowingWindows(start=start):
+                return self.data, replace(self.data, length=start)
+            case _:
+                return (self.data,)
+
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """Progress at which settings begin, jump and end; they are lines in between."""
+        match self.windows:
+            case GrowingWindows(until=until):
+                return 0.0, until, 1.0
+            case _:
+                return 0.0, 1.0
+
+    def at(self, progress: float) -> StepSettings:
+        """Return the settings of a step at `progress`, each a plain number."""
+        objective, length = self.objective, length_at(self.windows, self.data.length, progress)
+        batch = round(value_at(self.batch, progress))
+        return StepSettings(
+            length=length,
+            batch=batch * self.data.length // length,
+            mask_prob=value_at(objective.mask_prob, progress),
+            disc_weight=disc_weight_at(objective, progress),
+            temperature=temperature_at(objective, progress),
+        )
+
+    @property
+    def moves(self) -> frozenset[str]:
+        """Names of the step settings that are not the same throughout."""
+        values = zip(*map(self.at, self.knots), strict=True)
+        return frozenset(
+            name
+            for name, seen in zip(StepSettings._fields, values, strict=True)
+            if len(set(seen)) > 1
+        )
+
+    @property
     def extendable(self) -> bool:
-        """Whether a run that is longer begins as this one."""
-        return self.schedule.flat and not isinstance(self.objective, TwoStage)
+        """Whether a run that is longer begins as this one: nothing in it depends on its end."""
+        staged = isinstance(self.objective, TwoStage)
+        return self.schedule.flat and not staged and not self.moves
 
 
 def content_hash(value: object) -> str:
@@ -237,14 +295,15 @@ class Search(Noun):
             and can be re-analysed; `tpe` and `gp` learn from what has ended.
         trials: settings tried in each cell; 1 where nothing is tuned.
         seeds: fresh repeats of each cell's best setting, on seeds the search never saw. Only
-            these enter the comparison, so no cell wins by the luck that picked its setting.
+            these enter the comparison, so no cell wins by the luck that picked its setting. An
+            interval needs two; three are the fewest that leave it narrow enough to use.
         seed: of the sampler's own chance.
         stopping: which searching runs end early; none do without it.
     """
 
     sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
     trials: Count = 1
-    seeds: Count = 1
+    seeds: Count = 3
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     stopping: Halving | None = None
 
@@ -294,6 +353,8 @@ class Experiment:
         search: how.
         resources: on what.
         finetune: what comes after.
+        answer: what the report's card concludes. `ranking`: which setting to take; `path`: whether
+            every trial finished; `noise`: how far seeds alone spread the score.
     """
 
     name: str
@@ -305,6 +366,7 @@ class Experiment:
     search: Search
     resources: Resources
     finetune: Finetuning = field(default_factory=Finetuning)
+    answer: Answer = "ranking"
 
 
 State = Literal["queued", "running", "finished", "stopped", "diverged", "failed", "interrupted"]

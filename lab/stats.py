@@ -23,6 +23,7 @@ from lab.spec import Path
 _EDGE = 0.05  # share of a range, at either end, that counts as its edge
 _FEW = 3  # fewer repeats than this leave an interval too wide to use
 _BINS = 5
+_CHANCE = 0.5  # AUROC of random answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,35 @@ def _cell(frames: Frames, runs: pd.DataFrame, label: str, gap: Interval, best: s
     )
 
 
+def gained(runs: pd.DataFrame, label: str) -> Interval:
+    """Return a cell's scores minus those its runs started with; NaN where no start was scored."""
+    mine = runs[runs["cell"] == label]
+    return t_interval((mine["score"] - mine["untrained"]).dropna().to_numpy(dtype=float))
+
+
+def above_start(frames: Frames, runs: pd.DataFrame, cell: Cell) -> bool | None:
+    """Return whether a cell scores better than its runs did before training.
+
+    Its 95 % interval must lie wholly on the better side of the score at step 0, where that was
+    taken, and an AUROC's also above chance. None where there is no interval to tell by.
+    """
+    sign = 1 if _upwards(frames.metric) else -1
+    margins = [sign * end for end in _ends_of(gained(runs, cell.label))]
+    if frames.metric.name.endswith("/auroc"):
+        margins.append(cell.score.low - _CHANCE)
+    known = [margin for margin in margins if not math.isnan(margin)]
+    return all(margin > 0 for margin in known) if known else None
+
+
+def _ends_of(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def learned(frames: Frames, result: Answer, runs: pd.DataFrame) -> bool | None:
+    """Return whether the best cell has learned anything; None where no interval tells."""
+    return above_start(frames, runs, result.cells[0])
+
+
 def untrained(frames: Frames) -> Interval:
     """Return mean and interval of the ranking metric at step 0, one value a trial."""
     return t_interval(frames.trials["untrained"].dropna().to_numpy(dtype=float))
@@ -224,7 +254,7 @@ def flags(frames: Frames, result: Answer | None) -> tuple[str, ...]:
             f"{spoiled} of {len(states)} trials diverged or failed "
             f"({spoiled / len(states):.0%}); the ledger gives each reason."
         )
-    if result is None:
+    if result is None or frames.answer == "path":
         return tuple(found)
     if not result.confirmed:
         found.append("No repeat has finished: scores are those of the search runs that were "

@@ -284,6 +284,7 @@ def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
         "lab.sweep": identity,
         "lab.question": experiment.question,
         "lab.metric": experiment.metric.name,
+        "lab.answer": experiment.answer,
         "lab.compare": json.dumps(experiment.compare),
         "lab.reference": json.dumps(_reference(experiment)),
         "lab.tune": json.dumps(tune),

@@ -1,16 +1,26 @@
 """What trials need before they start: text, questions, starting weights, tasks; each made once."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path as File
+from typing import Any
 
 from lab import corruption, data, examples, finetuning, preparation, record, space, task_table
 from lab.budget import Spent
+from lab.errors import UserError
 from lab.finetuned import Ledger
 from lab.mirror import Mirror
 from lab.preparatory import preparatory_runs
+from lab.progress import Tell, silent
 from lab.spec import Data, Experiment, Outcome, Trial, content_hash
 from lab.starting import Starts
+from lab.vocabulary import open_vocabulary
+
+_FROZEN = (
+    "training the frozen masked language model that makes the held-out corruptions (once per text)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +31,7 @@ class Supply:
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
         start: file of the weights to start from; None where chance draws them.
+        short_text: folder of the text in the short windows that grow; None where none do.
         charged: what its preparatory runs have spent.
         earlier_flops: of earlier trials that it starts from; None where nobody recorded them.
     """
@@ -28,13 +39,15 @@ class Supply:
     text: File
     held_out: File
     start: File | None
+    short_text: File | None = None
     charged: Spent = field(default_factory=Spent)
     earlier_flops: float | None = 0.0
 
     @property
     def identity(self) -> str:
         """What names it all by its content."""
-        made = [self.text, self.held_out] + ([] if self.start is None else [self.start])
+        either = (self.start, self.short_text)
+        made = [self.text, self.held_out, *(file for file in either if file is not None)]
         return content_hash([each.name for each in made])
 
 
@@ -44,14 +57,17 @@ class Supplies:
     Args:
         storage: of the records and caches.
         mirror: what keeps it equal to a storage that is no folder.
+        tell: told each phase that takes long, and the share of it that is done.
 
     Attributes:
         tasks: to fine-tune on, by their files.
     """
 
-    def __init__(self, storage: File, mirror: Mirror) -> None:
-        self._storage, self._cache, self._mirror = storage, storage / "cache", mirror
-        self._texts: dict[Data, tuple[File, File]] = {}
+    def __init__(self, storage: File, mirror: Mirror, tell: Tell = silent) -> None:
+        self._storage, self._cache = storage, storage / "cache"
+        self._mirror, self._tell = mirror, tell
+        self._texts: dict[Data, File] = {}
+        self._held_out: dict[Data, File] = {}
         self._judged: tuple[str, ...] = ()
         self._seeds = 0
         self._starts = Starts(storage, mirror)
@@ -66,12 +82,13 @@ class Supplies:
         asked = experiment.finetune
         self._judged, self._seeds = asked.tasks, asked.seeds
         for name in asked.tasks:  # first: a bad row is found at once
+            self._tell(f"reading the task {name}", None)
             file = examples.prepare(task_table.load(name), self._cache)
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
         for cell in space.cells(experiment):
             trial = space.trial(experiment.base, cell)
-            text, _ = self._prepared(trial.data)
+            text = self.before(trial).text
             self._starts.of(trial, text)  # what it names; its preparatory runs come later
 
     def of(self, trial: Trial) -> Supply:
@@ -79,21 +96,28 @@ class Supplies:
 
         Its preparatory runs (`records`) have finished.
         """
-        text, held_out = self._prepared(trial.data)
-        records = self.records(trial)
-        origin = self._starts.of(trial, text, records)
-        return Supply(
-            text=text,
-            held_out=held_out,
-            start=None if origin is None else origin.file,
+        supply, records = self.before(trial), self.records(trial)
+        origin = self._starts.of(trial, supply.text, records)
+        if origin is None:
+            return supply
+        return replace(
+            supply,
+            start=origin.file,
             charged=_spent(set(records.values())),
-            earlier_flops=0.0 if origin is None else origin.earlier_flops,
+            earlier_flops=origin.earlier_flops,
         )
 
     def before(self, trial: Trial) -> Supply:
         """Return what a trial needs that starts from no other weights, or has yet to get them."""
-        text, held_out = self._prepared(trial.data)
-        return Supply(text=text, held_out=held_out, start=None)
+        text, *short = map(self._text, trial.texts)
+        for one in short:
+            _check_tokenizers(text, one)
+        return Supply(
+            text=text,
+            held_out=self._questions(trial.data, text),
+            start=None,
+            short_text=short[0] if short else None,
+        )
 
     def records(self, trial: Trial) -> dict[str, File]:
         """Return the folders of the records of a trial's preparatory runs, by network."""
@@ -116,30 +140,43 @@ class Supplies:
 
     def said(self) -> dict[str, str]:
         """Return what a report tells of the texts, by tag."""
-        names = ", ".join(f"{text.name} {held_out.name}" for text, held_out in self._texts.values())
-        told = (preparation.sentence(text) for text, _ in self._texts.values())
-        return {"data": names, "text": " ".join(told)}
+        made = [*self._texts.values(), *self._held_out.values()]
+        texts = list(self._texts.values())
+        return {
+            "data": " ".join(file.name for file in made),
+            "text": " ".join(preparation.sentence(text) for text in texts),
+            "overlaps": json.dumps({text.name: self._overlaps(text) for text in texts}),
+        }
 
-    def _prepared(self, settings: Data) -> tuple[File, File]:
-        """Return the text and the frozen corruptions."""
+    def _overlaps(self, text: File) -> list[dict[str, Any]]:
+        """Return what a text has in common with each task, by the name that metrics use."""
+        names = {name: task_table.load(name).name for name in self._judged}
+        found = preparation.facts(text)["overlaps"]
+        return [
+            overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in found
+        ]
+
+    def _text(self, settings: Data) -> File:
+        """Return the folder of the prepared text."""
         if settings not in self._texts:
-            _say(f"text: {settings.vocab} tokens, windows of {settings.length}")
-            text = preparation.prepare(settings, self._cache, _say)
-            preparation.compare(text, settings, self._judged, _say)
-            said = 0.0
-
-            def progress(share: float) -> None:
-                nonlocal said
-                if share >= said + 0.25 or share >= 1:
-                    said = share
-                    _say(f"frozen masked language model: {share:.0%}")
-
-            corpus = data.open_corpus(text)
-            held_out = corruption.prepare(corpus, settings, self._cache, progress)
-            self._texts[settings] = text, held_out
-            for made in (text, held_out):
-                self._mirror.push(made)
+            asked = f"{settings.vocab} tokens, windows of {settings.length}"
+            self._tell(f"preparing the text ({asked})", None)
+            say = partial(_told, self._tell, "preparing the text")
+            text = preparation.prepare(settings, self._cache, say)
+            preparation.compare(text, settings, self._judged, say)
+            self._texts[settings] = text
+            self._mirror.push(text)
         return self._texts[settings]
+
+    def _questions(self, settings: Data, text: File) -> File:
+        """Return the file of the frozen corruptions."""
+        if settings not in self._held_out:
+            corpus = data.open_corpus(text)
+            told = partial(self._tell, _FROZEN)
+            held_out = corruption.prepare(corpus, settings, self._cache, told)
+            self._held_out[settings] = held_out
+            self._mirror.push(held_out)
+        return self._held_out[settings]
 
 
 def _spent(folders: Iterable[File]) -> Spent:
@@ -154,5 +191,14 @@ def _spent(folders: Iterable[File]) -> Spent:
     )
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _check_tokenizers(text: File, short: File) -> None:
+    """Refuse two texts that one encoder cannot read."""
+    if len({open_vocabulary(folder).fingerprint() for folder in (text, short)}) > 1:
+        raise UserError(
+            f"{text} and {short} hold one text in windows of two lengths, and their tokenizers "
+            f"differ; delete both, and the sweep, run again, makes them anew"
+        )
+
+
+def _told(tell: Tell, phase: str, line: str) -> None:
+    tell(f"{phase}: {line}", None)

@@ -10,59 +10,32 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import mirror, places, space, work
-from lab.errors import UserError
-from lab.store import Store
-from lab.tracking import default_uri
+from lab import command
 
 if TYPE_CHECKING:
     from lab.driver import Site
     from lab.frames import Frames
+    from lab.live import View
+    from lab.mirror import Mirror
+    from lab.plan import Expectation
+    from lab.spec import Experiment
+
+_KEPT = "what had ended is kept, and the same command goes on"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status.
-
-    0 where all is done, 1 where the machine failed, 2 for bad input, 130 where interrupted.
-    """
+    """Run the command; return its exit status, as `command.run`."""
     given = _parser().parse_args(arguments)
     # Before torch is imported: a thread that waits by spinning takes a core from whoever else runs
     # here, and beside one other process the frozen model's threads mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _main(given)
-    except UserError as error:
-        print(f"lab.sweep: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted; {_KEPT}", file=sys.stderr)
-        return 130
-    except Exception as error:  # a disk, a node, a database: nobody's input
-        line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        print(f"lab.sweep: failed: {line}; {_KEPT}{_details()}", file=sys.stderr)
-        return 1
-
-
-def _details() -> str:
-    """Write the traceback down, and return where; nothing where that fails too."""
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="lab-error-", suffix=".txt", delete=False
-        ) as file:
-            traceback.print_exc(file=file)
-    except OSError:
-        return ""
-    return f" (details: {file.name})"
-
-
-_KEPT = "what had ended is kept, and the same command goes on"
+    return command.run("lab.sweep", _KEPT, partial(_main, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,53 +72,121 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(given: argparse.Namespace) -> int:
-    # What takes seconds to import is imported where it is needed: --help and --dry-run are quick.
+def _main(given: argparse.Namespace) -> None:
+    # What takes time to import is imported where it is needed: the first words are quick.
+    from lab import mirror, places, rules, space
+
     experiment = space.load(given.file, tuple(given.overrides))
+    for warning in rules.warnings(experiment):
+        print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if given.dry_run:
-        from lab import plan
-
-        node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
-        slots = max(1, work.slots(experiment.resources, [node]))
-        print(plan.text(experiment, plan.estimate(experiment), slots))
-        return 0
-    if given.address is None:
-        work.check(experiment.resources)
-    else:
-        work.check_address(given.address)
-        from lab import cluster
-
-        cluster.check(experiment.resources, given.address)
+        _plan(experiment, given)
+        return
+    _check(given, experiment)
     root, kept = mirror.opened(given.storage)
     places.check_storage(root)
     places.check_reports(given.reports, experiment.name)
-    uri = given.tracking_uri or default_uri(root)
     with places.claimed(root, _command(given)):
-        store = Store(uri, root / "artifacts")
-        from lab.driver import Driver, Site
+        print(f"{experiment.name}: {experiment.question}", flush=True)
+        from lab import live
+        from lab.board import Board
 
-        site = Site(
-            storage=root.resolve(),
-            mirror=kept,
-            ray=mirror.below(given.storage, "ray"),
-            address=given.address,
-            fresh=given.fresh,
-        )
-        Driver(experiment, site, store).run(_command(given))
-        return _conclude(experiment.name, uri, given, site)
+        with live.view(Board(experiment.metric)) as view:
+            lines = _carry_out(given, experiment, root, kept, view)
+        print("\n".join(lines))
 
 
-def _conclude(name: str, uri: str, given: argparse.Namespace, site: "Site") -> int:
-    from lab import frames, report, stats, wording
+def _plan(experiment: "Experiment", given: argparse.Namespace) -> None:
+    """Print what would be run, at once, then how long it would take."""
+    from lab import plan
+    from lab.tracking import default_uri
+
+    slots = _slots(experiment)
+    print(plan.heading(experiment, plan.cells(experiment), slots), flush=True)
+    root = None if "://" in given.storage else File(given.storage)
+    uri = given.tracking_uri or default_uri(root or File())
+    print(f"\n{plan.table(_expected(experiment, root, slots, uri))}")
+    if root is None:
+        print(f"{given.storage} is not read here: what it holds already is counted as left to do")
+
+
+def _slots(experiment: "Experiment") -> int:
+    """Return the slots of this machine, one where it has too little for a trial."""
+    from lab import work
+
+    node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
+    return max(1, work.slots(experiment.resources, [node]))
+
+
+def _expected(experiment: "Experiment", root: File | None, slots: int, uri: str) -> "Expectation":
+    from lab import expectation  # imports torch
+
+    return expectation.expect(experiment, root, slots, uri)
+
+
+def _check(given: argparse.Namespace, experiment: "Experiment") -> None:
+    """Refuse resources that are not there."""
+    from lab import work
+
+    if given.address is None:
+        work.check(experiment.resources)
+        return
+    work.check_address(given.address)
+    from lab import cluster
+
+    cluster.check(experiment.resources, given.address)
+
+
+def _carry_out(
+    given: argparse.Namespace,
+    experiment: "Experiment",
+    root: File,
+    kept: "Mirror",
+    view: "View",
+) -> list[str]:
+    """Run the sweep and write its report; return what is printed in the end."""
+    view.doing("opening MLflow's store (its tables are made the first time)")
+    from lab import mirror
+    from lab.store import Store
+    from lab.tracking import default_uri
+
+    uri = given.tracking_uri or default_uri(root)
+    store = Store(uri, root / "artifacts")
+    if given.address is None:  # a cluster's machines are not timed from here
+        view.doing("timing a few optimizer steps of each cell")
+        view.say(_expected(experiment, root, _slots(experiment), uri).line())
+    view.doing("loading torch and Optuna")
+    from lab.driver import Driver, Site
+
+    site = Site(
+        storage=root.resolve(),
+        mirror=kept,
+        ray=mirror.below(given.storage, "ray"),
+        address=given.address,
+        fresh=given.fresh,
+    )
+    Driver(experiment, site, store, view).run(_command(given))
+    return _conclude(experiment.name, uri, given, site, view)
+
+
+def _conclude(
+    name: str, uri: str, given: argparse.Namespace, site: "Site", view: "View"
+) -> list[str]:
+    view.doing("writing the report")
+    from lab import conclusion, frames, report, stats
 
     table = frames.load(uri, name)
     page = report.write(table, given.reports)
-    print(f"\n{wording.headline(stats.answer(table))}\n")
-    print(f"report:    {page}")
-    print(f"best:      {_served(table, uri, site)}")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    print(f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(command)}")
-    return 0
+    view.doing("logging the best trial as an MLflow model")
+    best = _served(table, uri, site)
+    ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    return [
+        f"\n{conclusion.headline(table, stats.answer(table), stats.scored(table))}",
+        f"valid for: {conclusion.valid_for(table)}\n",
+        f"report:    {page}",
+        f"best:      {best}",
+        f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
+    ]
 
 
 def _served(table: "Frames", uri: str, site: "Site") -> str:
@@ -167,4 +208,4 @@ def _command(given: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.execute(main)

@@ -84,7 +84,7 @@ def train(settings: Trained, vocab: int, texts: Texts) -> Tokenizer:
     characters, as many as cover the text, in half of the vocabulary; and in more where merges
     leave room, as in a script whose every character is a word.
     """
-    characters = _alphabet(_normalizer(settings), texts)
+    characters = alphabet(settings, texts)
     most = (vocab - len(SPECIAL)) // 2  # a character is two tokens, at a word's start and within
     pieces = _learn(settings, texts, vocab, characters[:most])
     while len(pieces) < vocab and most < len(characters):
@@ -118,8 +118,9 @@ def _train(
     return pieces
 
 
-def _alphabet(normalizer: Normalizer, texts: Texts) -> list[str]:
+def alphabet(settings: Trained, texts: Texts) -> list[str]:
     """Return the characters that cover the text, the most frequent first."""
+    normalizer = _normalizer(settings)
     counts: Counter[str] = Counter()
     for text in texts():
         counts.update(normalizer.normalize_str(text))

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lab.allocator import keep_freed_memory
 from lab.budget import Budget, Cost, Spent
 from lab.flops import step_cost
 from lab.gradient import Gradients
 from lab.optim import Adam, clip, set_rate
-from lab.spec import Trial
-from lab.turns import shares, turn
+from lab.spec import StepSettings, Trial
+from lab.turns import turn
 
 
 class Step(NamedTuple):
@@ -24,12 +25,14 @@ class Step(NamedTuple):
         spent: everything used so far, this step included.
         progress: share of the budget spent, this step included; at most 1.
         parts: the step's losses and health, detached scalars by name.
+        settings: those of the step.
         last: whether the budget is used.
     """
 
     spent: Spent
     progress: float
     parts: dict[str, Tensor]
+    settings: StepSettings
     last: bool
 
 
@@ -46,26 +49,29 @@ def train(
     Args:
         gradients: of what is minimised, on its text.
         optimizer: of the objective's parameters.
-        trial: budget, schedule and clip.
+        trial: budget, schedules and clip.
         clock: seconds, monotone; among several workers the first one's counts.
         spent: what an earlier part of the same run used; the loop goes on from there.
     """
+    keep_freed_memory()
     budget, objective = trial.budget, gradients.objective
-    costs = {learns: step_cost(trial, learns) for learns in shares(trial.objective)}
     objective.train()
     learns, progress = turn(trial.objective, spent.steps, budget.fraction(spent))
-    while not _used(budget, spent, costs[learns]):
+    cost = step_cost(trial, learns, progress)
+    while not _used(budget, spent, cost):
         began = clock()
+        settings = trial.at(progress)
         set_rate(optimizer, trial.schedule(progress))
-        objective.begin(learns)
-        parts = gradients.take(spent.steps, learns)
+        objective.begin(learns, settings)
+        parts = gradients.take(spent, learns, settings)
         norms = clip(objective, trial.optim)
         optimizer.step()
-        spent = spent.plus(costs[learns], gradients.workers.first(clock() - began))
+        spent = spent.plus(cost, gradients.workers.first(clock() - began))
         done = budget.fraction(spent)
         learns, progress = turn(trial.objective, spent.steps, done)
-        last = _used(budget, spent, costs[learns])
-        yield Step(spent, min(1.0, done), parts | norms, last)
+        cost = step_cost(trial, learns, progress)
+        last = _used(budget, spent, cost)
+        yield Step(spent, min(1.0, done), parts | norms, settings, last)
 
 
 def _used(budget: Budget, spent: Spent, cost: Cost) -> bool:

@@ -15,6 +15,7 @@ from lab import (
     encoders,
     finetuning,
     optim,
+    progress,
     record,
     scores,
     weights,
@@ -26,6 +27,7 @@ from lab.finetuned import Ledger, charged
 from lab.gradient import Gradients
 from lab.objectives import Objective, build
 from lab.preparatory import own_budget
+from lab.progress import Tell, silent
 from lab.spec import Outcome, Row, State
 from lab.tasks import Task
 from lab.train import Step, train
@@ -87,8 +89,9 @@ def run(
     rows: list[Row] = []
     earlier = record.last(work.folder)
     record.begin(work.folder, work.trial, work.lineage, work.text.name)
+    tell = progress.Reporter(work.folder, work.mirror)
     try:
-        training = _Training(work, _Yardstick(work, device), workers)
+        training = _Training(work, _Yardstick(work, device), workers, tell)
         rows += record.keep(work.folder, training.rows)
         ready = time.perf_counter()
         for row in training.points(wish):
@@ -122,6 +125,7 @@ def run(
         shared=0 < work.resources.gpus_per_worker < 1,
         tries=record.tries(work.folder),
     )
+    progress.forget(work.folder)
     record.end(work.folder, outcome)
     work.keep()
     return outcome
@@ -185,7 +189,10 @@ class _Yardstick(_Watcher):
 class _Training:
     """A trial in the middle of its run: what moves, and how far it has come."""
 
-    def __init__(self, work: Work, yardstick: _Watcher, workers: Workers) -> None:
+    def __init__(
+        self, work: Work, yardstick: _Watcher, workers: Workers, tell: Tell = silent
+    ) -> None:
+        self._tell = tell
         corpus = yardstick.corpus
         trial = replace(work.trial, budget=own_budget(work.trial))
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
@@ -199,19 +206,21 @@ class _Training:
         self._spent, self.rows = Spent(), 0
         self._score: float | None = None
         self._at = time.monotonic()
-        micro = None
+        most = None
         known = len(record.curve(work.folder))
         place = self._saved.load(self._objective, self._optimizer, self._since.sums, rows=known)
         if place is not None:
             self._since.steps.update(place.counts)
             self._spent, self.rows, self._score = place.spent, place.rows, place.score
-            micro = place.micro
+            most = place.most
         elif work.start is not None:
             weights.load(work.start, self._objective)
         if workers.first(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
-        batches = data.Batches(corpus.train_NT, trial.batch, trial.seeds.order, corpus.parts)
-        self._gradients = Gradients(self._objective, batches, trial, workers=workers, micro=micro)
+        self._gradients = Gradients(
+            self._objective, _batches(work), trial, workers=workers, most=most
+        )
+        self._settings = trial.at(0.0)
 
     def points(self, wish: Callable[[], State]) -> Iterator[Row]:
         """Train, and yield the untrained encoder, `curve` - 1 points on the way, and the end.
@@ -222,17 +231,20 @@ class _Training:
         """
         trial, yardstick, objective = self._trial, self._yardstick, self._objective
         if not self.rows:
+            self._tell(progress.UNTRAINED, None)
             yield self._scored(yardstick.ends(objective))
         due = int(trial.budget.fraction(self._spent) * trial.curve) + 1
         for step in train(
             self._gradients, self._optimizer,
             trial=trial, clock=yardstick.clock, spent=self._spent,
         ):  # fmt: skip
-            self._spent = step.spent
+            self._spent, self._settings = step.spent, step.settings
             if not step.parts["train/loss"].isfinite():
                 raise DivergedError(f"train/loss is not finite at step {step.spent.steps}")
             self._since.add(step)
+            self._tell(progress.TRAINING, step.progress)
             if step.last:
+                self._tell(progress.TRAINED, None)
                 yield self._scored(yardstick.ends(objective))
                 self._save()
                 self._settle()
@@ -256,7 +268,9 @@ class _Training:
         row: Row = {}
         for task in map(_examples, work.tasks):
             ledger = Ledger(work.folder, task, given, steps)
-            for _ in ledger.complete(work.task_seeds, partial(self._tuner, task, given)):
+            self._tell(progress.tuning(task.name), None)
+            for run in ledger.complete(work.task_seeds, partial(self._tuner, task, given)):
+                self._tell(progress.tuning(task.name), (run.seed + 1) / work.task_seeds)
                 work.keep()
                 if wish() == "interrupted":
                     raise StoppedError("interrupted", steps, 1.0)
@@ -272,6 +286,8 @@ class _Training:
     def _scored(self, taken: Row) -> Row:
         """Return a scored point, once all workers know that training goes on."""
         row = _spent(self._spent, self._work) | {"health/micro_batch": self._gradients.micro}
+        settings = self._settings._asdict()
+        row |= {f"schedule/{name}": settings[name] for name in sorted(self._trial.moves)}
         row |= self._since.take() | taken
         why = divergence.reason(row, self._trial.data.vocab, early=self.rows <= 1)
         if self._workers.first(why is not None):
@@ -297,7 +313,7 @@ class _Training:
             rows=self.rows,
             score=self._score,
             counts=dict(self._since.steps),
-            micro=self._gradients.micro,
+            most=self._gradients.most,
         )
         self._saved.save(place, self._objective, self._optimizer, self._since.sums)
         self._work.keep()
@@ -359,6 +375,16 @@ def _spent(spent: Spent, work: Work) -> Row:
     return row
 
 
-_corpus = lru_cache(maxsize=2)(data.open_corpus)
+def _batches(work: Work) -> dict[int, data.Batches]:
+    """Return the training windows, by their length."""
+    texts = [work.text] if work.short_text is None else [work.text, work.short_text]
+    seed = work.trial.seeds.order
+    return {
+        corpus.train_NT.shape[1]: data.Batches(corpus.train_NT, seed, corpus.parts)
+        for corpus in map(_corpus, texts)
+    }
+
+
+_corpus = lru_cache(maxsize=4)(data.open_corpus)
 _held_out = lru_cache(maxsize=2)(corruption.open_held_out)
 _examples = lru_cache(maxsize=4)(open_examples)

@@ -6,37 +6,21 @@ import pandas as pd
 
 from lab.compute import best_line
 from lab.frames import Frames
-from lab.intervals import Interval, t_interval
-from lab.stats import Answer, edges, untrained
+from lab.intervals import Interval
+from lab.stats import Answer, edges, gained, untrained
 
 NONE = "–"
 _MINUS = "−"
-
-
-def headline(result: Answer | None) -> str:
-    """Return the recommendation, or plainly that there is none."""
-    if result is None:
-        return "No answer: no trial has finished."
-    best = result.cells[0]
-    setting = best.label + (f" with {best.tuned}" if best.tuned else "")
-    if len(result.cells) == 1:
-        return f"Only one setting has a score: {setting}."
-    if result.separable:
-        return f"Take {setting}."
-    rest = len(result.cells) - len(result.tie)
-    worse = f"; the other {rest} are worse" if rest > 1 else "; the other is worse" if rest else ""
-    return f"Not separable: {'; '.join(result.tie)}{worse}."
+_NOT_SCORED = "not scored: this metric is taken at the end of a run only"
 
 
 def effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what the best cell gains over the reference, over untrained, and over noise."""
-    best = result.cells[0]
-    mine = runs[runs["cell"] == best.label]
-    gained = t_interval((mine["score"] - mine["untrained"]).dropna().to_numpy(dtype=float))
-    start = untrained(frames)
+    best, start = result.cells[0], untrained(frames).mean
+    gain = interval(gained(runs, best.label), signed=True)
     lines = [
         ("best mean", f"{best.label}: {interval(best.score)}"),
-        ("untrained", f"{score(start.mean)}; the best is {interval(gained, signed=True)} from it"),
+        ("untrained", _NOT_SCORED if math.isnan(start) else f"{score(start)}; best {gain} from it"),
         ("noise floor", f"sd {score(result.floor)} between repeats of one setting"),
     ]
     if result.effect is None or result.multiplier is None or result.reference is None:
@@ -44,7 +28,7 @@ def effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[st
     name, times = result.reference.label, result.multiplier
     around = "" if math.isnan(times.low) else f" [{_times(times.low)}, {_times(times.high)}]"
     if math.isnan(times.share):
-        reach = f"cannot be set against {name}, which ends no better than untrained"
+        reach = f"cannot be set against {name}{_why_not(result, runs)}"
     elif math.isinf(times.share):
         reach = f"never reaches the end score of {name}"
     else:
@@ -57,6 +41,15 @@ def effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[st
         ("compute", f"{best.label} {reach}"),
         *lines,
     ]
+
+
+def _why_not(result: Answer, runs: pd.DataFrame) -> str:
+    """Say why no compute multiplier exists; only scores at step 0 can speak of untrained."""
+    if result.effect is None or math.isnan(result.effect.mean):
+        return ": no repeat of both has finished"
+    if runs.loc[runs["cell"] == result.cells[0].label, "untrained"].isna().any():
+        return ": no score was taken before the end"
+    return ", which ends no better than untrained"
 
 
 def _without_effect(frames: Frames, result: Answer) -> list[tuple[str, str]]:
@@ -74,8 +67,12 @@ def curve(frames: Frames, axis: str, unit: str) -> str:
     name, line = frames.metric.name, best_line(frames, axis)
     start, end = untrained(frames).mean, float(line[name].iloc[-1])
     half = line[(line[name] - start).abs() >= abs(end - start) / 2]
+    if math.isnan(start):
+        return f"The best score of any trial ends at {score(end)}; no untrained score was taken."
+    if len(line) == 1:  # the best line never rose
+        return f"No score is better than the best untrained one, {score(end)}."
     begin = f"The best score of any trial goes from {score(start)} untrained to {score(end)}"
-    if half.empty or math.isnan(start):
+    if half.empty:
         return f"{begin}."
     return f"{begin}; half of that way is done after {quantity(half[axis].iloc[0], unit)}."
 

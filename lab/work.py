@@ -28,6 +28,7 @@ class Work:
         text: folder of the prepared text.
         held_out: file of the frozen corruptions.
         start: file of the weights that it starts from; None where chance draws them.
+        short_text: folder of the text in the short windows that grow; None where none do.
         metric: what ranks trials here, and so which checkpoint is kept as the best.
         resources: what to run it on; no part of what it computes.
         lineage: names all trials that differ from it in the budget's amount alone.
@@ -45,6 +46,7 @@ class Work:
     held_out: File
     metric: Metric
     start: File | None = None
+    short_text: File | None = None
     resources: Resources = field(default_factory=Resources)
     lineage: str = ""
     mirror: Mirror = field(default_factory=Nowhere)
@@ -60,17 +62,22 @@ class Work:
             name: of the process, which has a record's folder for itself.
         """
         mirror, shared = self.mirror.apart(name), self.mirror.apart("shared")
+
+        def here(place: File | None) -> File | None:
+            return None if place is None else shared.place(place, self.mirror)
+
         work = replace(
             self,
             folder=mirror.place(self.folder, self.mirror),
             text=shared.place(self.text, self.mirror),
             held_out=shared.place(self.held_out, self.mirror),
             tasks=tuple(shared.place(task, self.mirror) for task in self.tasks),
-            start=None if self.start is None else shared.place(self.start, self.mirror),
+            start=here(self.start),
+            short_text=here(self.short_text),
             mirror=mirror,
         )
         mirror.pull(work.folder)
-        for place in (work.text, work.held_out, *work.tasks, work.start):
+        for place in (work.text, work.held_out, *work.tasks, work.start, work.short_text):
             if place is not None:
                 shared.pull(place)
         return work
@@ -97,6 +104,9 @@ class Source(Protocol):
 
     def began(self, work: Work) -> None:
         """Hear that work has got its slot."""
+
+    def looked(self) -> None:
+        """Look how far running trials have come; called several times a second."""
 
     def scored(self, work: Work) -> None:
         """Hear that a new point stands in the work's record."""

@@ -83,7 +83,7 @@ def trained(trial: spec.Trial, objective: Objective, words: Vocabulary, folder: 
         folder=folder / "record",
         text=text,
         trial=trial,
-        place=Place(spent=Spent(), rows=0, score=None, counts={}, micro=1),
+        place=Place(spent=Spent(), rows=0, score=None, counts={}, most=None),
         weights=of(objective),
         shapes=shapes,
         detects=isinstance(objective, Detector),

@@ -6,7 +6,7 @@ Below the table: text, and the few ways in which properties look into an objecti
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from lab import optim, spec
 from lab.budget import Budget, Spent
 from lab.data import Batch, Batches
 from lab.gradient import Gradients
-from lab.objectives import Objective, build
+from lab.objectives import Loss, Objective, build
 from lab.objectives import masking as masks
 from lab.schedule import Schedule
 from lab.train import Step, train
@@ -73,6 +73,7 @@ class Member:
         reads_masks: the network that reads [MASK]; none does without a generator.
         common: prefixes of the encoder's parameters that the generator has as well.
         cuts: after how many of eight steps a run is broken off to go on from its state.
+        windows: whether its windows grow.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Member:
     reads_masks: Literal["encoder", "generator", ""] = "generator"
     common: tuple[str, ...] = ()
     cuts: tuple[int, ...] = (3,)
+    windows: spec.FullWindows | spec.GrowingWindows = field(default_factory=spec.FullWindows)
 
 
 _DETECT = Lesson(
@@ -125,6 +127,15 @@ FROZEN = spec.FrozenGenerator(
     kind="frozen",
     init_from=spec.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=2 * 8 * LENGTH)),
 )
+
+# They begin as the plain ones, which properties of a single step look at, and end elsewhere.
+_MOVING_ELECTRA = replace(
+    _ELECTRA,
+    mask_prob=spec.ProbabilityRamp(start=SHARE, end=0.15),
+    disc_weight=spec.Ramp(start=50.0, end=10.0),
+    sampling=spec.Sampling(temperature=spec.Ramp(start=1.0, end=0.5)),
+)
+_GROWING = spec.GrowingWindows(kind="growing", start=8, until=0.5)
 
 MEMBERS = (
     Member(
@@ -173,6 +184,16 @@ MEMBERS = (
             encoder=encoder,
         )
         for encoder in (PRE, POST)
+    ),
+    Member(
+        id="electra_moving",
+        objective=_MOVING_ELECTRA,
+        turns={Learns.ALL: (_DETECT, _GENERATE)},
+        learns=_JOINT,
+        encoder=POST,
+        common=_TOKENS,
+        cuts=(3, 4, 5),  # the last short windows are to come, the first full ones are, were
+        windows=_GROWING,
     ),
     Member(
         id="electra_15",
@@ -285,6 +306,11 @@ MEMBERS = (
     ),
 )
 
+GROWING = tuple(
+    replace(member, id=f"{member.id}_growing", windows=_GROWING, cuts=(3, 4, 5))
+    for member in {member.objective.kind: member for member in reversed(MEMBERS)}.values()
+)  # the first of each kind
+
 DETECTORS = tuple(m for m in MEMBERS if "discriminator" in m.objective.networks)
 SAMPLERS = tuple(m for m in MEMBERS if hasattr(m.objective, "sampling"))
 WRITERS = tuple(m for m in MEMBERS if m.reads_masks != "encoder")  # they replace what they mask
@@ -317,6 +343,7 @@ def trial(member: Member, **changes: Any) -> spec.Trial:
         encoder=member.encoder,
         objective=member.objective,
         data=spec.Data(vocab=VOCAB, length=LENGTH),
+        windows=member.windows,
         batch=8,
         optim=spec.AdamConfig(lr=3e-3, weight_decay=0.1),
         schedule=Schedule(kind="constant", warmup=0),
@@ -331,16 +358,25 @@ def made(member: Member, **changes: Any) -> Any:
     return build(trial(member, **changes), COUNTS_V)
 
 
-def windows(rows: int, longest: int = LENGTH - 2) -> np.ndarray:
+def windows(rows: int, longest: int = LENGTH - 2, length: int = LENGTH) -> np.ndarray:
     """Return windows of `longest`, longest - 1, ... words; one in ten [UNK], one in ten [MASK]."""
     draw = np.random.default_rng(0)
-    ids_NT = np.full((rows, LENGTH), PAD)
+    ids_NT = np.full((rows, length), PAD)
     for place, row in enumerate(ids_NT):
-        n = longest - place % 8
+        n = max(2, longest - place % 8)
         words = draw.integers(FIRST_WORD, ABSENT, n)
         kind = draw.random(n)
         row[: n + 2] = [CLS, *np.select([kind < 0.1, kind < 0.2], [UNK, MASK], words), SEP]
     return ids_NT
+
+
+def texts(trial: spec.Trial) -> dict[int, Batches]:
+    """Return what the trial reads, by the length of its windows."""
+    lengths = [data.length for data in trial.texts]
+    return {
+        length: Batches(windows(30, length - 2, length).astype(np.uint16), trial.seeds.order)
+        for length in lengths
+    }
 
 
 def text(rows: int = 8, longest: int = LENGTH - 2) -> Batch:
@@ -350,8 +386,8 @@ def text(rows: int = 8, longest: int = LENGTH - 2) -> Batch:
 
 def only(word: int, rows: int = 8) -> Batch:
     """Return windows of one word."""
-    ids_BT, example_B = text(rows)
-    return Batch(ids_BT.where(~candidates(ids_BT), word), example_B)
+    batch = text(rows)
+    return batch._replace(ids_BT=batch.ids_BT.where(~candidates(batch.ids_BT), word))
 
 
 def candidates(ids_BT: Tensor) -> Tensor:
@@ -369,7 +405,7 @@ def masked(member: Member, batch: Batch, step: int = 0) -> masks.Masked:
     how = getattr(member.objective, "masking", "paper")
     return masks.mask(
         batch,
-        mask_prob=member.objective.mask_prob,
+        mask_prob=trial(member).at(0.0).mask_prob,
         how="paper" if how == "bert" else how,
         seed=trial(member).seeds.mask,
         step=step,
@@ -378,7 +414,7 @@ def masked(member: Member, batch: Batch, step: int = 0) -> masks.Masked:
 
 def wanted(member: Member, batch: Batch) -> Tensor:
     """Return clip(round(n p), 1, K) of each window, in single precision as officially."""
-    share, K = member.objective.mask_prob, int((SHARE + 0.005) * LENGTH)
+    share, K = trial(member).at(0.0).mask_prob, int((SHARE + 0.005) * LENGTH)
     n_B = candidates(batch.ids_BT).sum(1).numpy()
     rounded_B = np.round(n_B.astype(np.float32) * np.float32(share))
     return torch.from_numpy(np.minimum(np.clip(rounded_B, 1, K), n_B)).long()
@@ -480,6 +516,28 @@ def ticking() -> Callable[[], float]:
     return lambda: float(next(ticks))
 
 
+class Weightless(nn.Module):
+    """An objective of one weight: the loop counts what its trial says, and computes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.learnt: list[Learns] = []
+
+    def begin(self, learns: Learns, _: spec.StepSettings) -> None:
+        """Note whose turn it is."""
+        self.learnt.append(learns)
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        return {"encoder": [self.weight]}
+
+    def forward(self, *_: object) -> Loss:
+        return Loss(0 * self.weight, {"train/loss": torch.zeros(())})
+
+    def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        return parts
+
+
 class Run:
     """A trial in the training loop."""
 
@@ -491,9 +549,8 @@ class Run:
 
     def steps(self, spent: Spent = Spent()) -> Iterator[Step]:  # noqa: B008 - frozen
         """Yield the steps that are left."""
-        batches = Batches(windows(30).astype(np.uint16), self.trial.batch, self.trial.seeds.order)
         yield from train(
-            Gradients(self.objective, batches, self.trial),
+            Gradients(self.objective, texts(self.trial), self.trial),
             self.optimizer,
             trial=self.trial,
             clock=ticking(),

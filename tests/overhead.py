@@ -16,7 +16,8 @@ from typing import Any
 
 from ray import tune
 
-from lab import record, runner, space
+from lab import live, record, runner, space
+from lab.board import Board
 from lab.driver import Driver, Site
 from lab.mirror import Nowhere
 from lab.spec import Outcome, Row
@@ -54,8 +55,10 @@ def carry_out(trials: int, storage: Path) -> None:
     experiment = space.load(ROOT / "search_spaces" / "smoke.yaml", overrides)
     storage.mkdir(parents=True, exist_ok=True)
     site = Site(storage=storage, mirror=Nowhere(), ray=str(storage / "ray"))
-    driver = Watched(experiment, site, Store(default_uri(storage), storage / "artifacts"))
-    driver.run("overhead")
+    store = Store(default_uri(storage), storage / "artifacts")
+    with live.view(Board(experiment.metric)) as view:
+        driver = Watched(experiment, site, store, view)
+        driver.run("overhead")
     if driver.at:
         first, last = driver.at[0], driver.at[-1]
         print(f"start to the first trial: {first - began:.1f} s")

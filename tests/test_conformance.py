@@ -50,7 +50,7 @@ LIKELY = ABSENT - 1
 
 def loss(member: Member, learns: Learns, batch: Batch, step: int = 0) -> tuple[Objective, Any]:
     objective = made(member)
-    objective.begin(learns)
+    objective.begin(learns, objective.now)
     torch.manual_seed(0)
     return objective, objective(batch, step, learns)
 
@@ -161,7 +161,7 @@ def test_step_moves_the_weights_of_those_who_learn_and_no_others(member: Member)
     objective = made(member)
     optimizer = optim.build(objective, spec.AdamConfig(weight_decay=0.5))
     for learns in [*member.turns] * 2:  # the second time everything has momentum
-        objective.begin(learns)
+        objective.begin(learns, objective.now)
         before = {name: p.detach().clone() for name, p in objective.named_parameters()}
         optimizer.zero_grad()
         objective(text(), 0, learns).total.backward()

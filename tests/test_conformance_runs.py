@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from members import (
+    GROWING,
     MEMBERS,
     Falls,
     Member,
@@ -76,7 +77,7 @@ def fit(member: Member, steps: int) -> list[dict[str, float]]:
     seen = []
     for n in range(steps):
         learns = turn(member.objective, n, n / steps).learns
-        objective.begin(learns)
+        objective.begin(learns, objective.now)
         torch.manual_seed(n)
         loss = objective(batch, 0, learns)
         optimizer.zero_grad()
@@ -173,7 +174,7 @@ def saved(value: Any) -> Any:
     ("member", "cut"),
     [
         pytest.param(member, cut, id=f"{member.id}-{cut}")
-        for member in MEMBERS
+        for member in (*MEMBERS, *GROWING)
         for cut in member.cuts
     ],
 )
@@ -262,13 +263,14 @@ def test_frozen_generator_writes_without_dropout_while_the_kept_network_has_it(
     member: Member,
 ) -> None:
     objective, batch = made(replace(member, encoder=replace(member.encoder, dropout=0.3))), text()
+    now = trial(member).at(0.0)
     for _ in range(2):
         objective.train()
         assert objective.encoder.training
         assert not any(part.training for part in objective.generator.modules())
         torch.manual_seed(0)
-        trained = objective.generator(batch, 0)
-        assert trained.ids_BT.equal(objective.eval().generator(batch, 0).ids_BT)
+        trained = objective.generator(batch, 0, now)
+        assert trained.ids_BT.equal(objective.eval().generator(batch, 0, now).ids_BT)
         assert not trained.law_BKV.requires_grad
 
 

@@ -13,7 +13,7 @@ from rungs import LENGTH, SEED, SHAPE, TABLES, VOCAB, made, plain, text
 from torch import Tensor, distributed, multiprocessing, nn
 
 from lab import optim, spec
-from lab.budget import Budget
+from lab.budget import Budget, Spent
 from lab.data import Batch, Batches
 from lab.gradient import Gradients
 from lab.objectives.masking import chosen, mask
@@ -53,7 +53,7 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
     apart.load_state_dict({name: weights[name] for name in apart.state_dict()})
     joint(TEXT, 0).total.backward()
 
-    generator_loss = apart.generator(TEXT, 0).loss.total
+    generator_loss = apart.generator(TEXT, 0, apart.now).loss.total
     generator_loss.backward()
     assert not gradients(apart.encoder)
     found = gradients(joint.generator)
@@ -62,7 +62,7 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
         assert gradient.norm() > 1e-4 or name.endswith("key.bias")
 
     apart.zero_grad()
-    (apart(TEXT, 0).total - apart.generator(TEXT, 0).loss.total).backward()
+    (apart(TEXT, 0).total - apart.generator(TEXT, 0, apart.now).loss.total).backward()
     found = gradients(joint.encoder)
     for name, gradient in gradients(apart.encoder).items():
         ours = name.replace("_embeddings.weight", "_delta")
@@ -189,17 +189,18 @@ def asked(rung: str) -> spec.Trial:
 def batches(rung: str) -> Batches:
     """Return text of which the first batch has the long windows first and then the short ones."""
     seed = asked(rung).seeds.order
-    order = Batches(np.arange(len(BOTH), dtype=np.uint16)[:, None], len(BOTH), seed)[0].ids_BT[:, 0]
+    places_N1 = np.arange(len(BOTH), dtype=np.uint16)[:, None]
+    order = Batches(places_N1, seed).between(0, len(BOTH)).ids_BT[:, 0]
     ids_NT = np.empty((len(BOTH), LENGTH), np.uint16)
     ids_NT[order.numpy()] = TEXT.ids_BT[BOTH].numpy()
-    return Batches(ids_NT, len(BOTH), seed)
+    return Batches(ids_NT, seed)
 
 
 def step(rung: str, workers: Workers) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return gradients and figures of the first step."""
     objective = made(RUNGS[rung])
-    taken = Gradients(objective, batches(rung), asked(rung), workers=workers)
-    figures = taken.take(0, Learns.ALL)
+    taken = Gradients(objective, {LENGTH: batches(rung)}, asked(rung), workers=workers)
+    figures = taken.take(Spent(), Learns.ALL, objective.now)
     return gradients(objective), figures
 
 
@@ -232,7 +233,8 @@ def test_workers_take_the_gradient_and_the_figures_of_the_whole_batch(
         objective(batch, 0).total.backward()
         return gradients(objective)
 
-    halves = [batches(rung).part(0, rank, 2) for rank in range(2)]
+    half = len(BOTH) // 2
+    halves = [batches(rung).between(*ends) for ends in ((0, half), (half, len(BOTH)))]
     counts = [(h.ids_BT != PAD).sum() for h in halves]
     slots = [chosen(mask(h, mask_prob=0.3, how="paper", seed=SEED, step=0)).sum() for h in halves]
     assert counts[0] > 1.5 * counts[1]

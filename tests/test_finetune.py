@@ -21,12 +21,14 @@ from lab import (
     finetuning,
     frames,
     heads,
+    live,
     plan,
     record,
     space,
     spec,
     trial,
 )
+from lab.board import Board
 from lab.budget import Budget
 from lab.data import segments
 from lab.driver import Driver, Site
@@ -476,7 +478,9 @@ def test_a_task_that_is_asked_for_later_trains_nothing_again(
         file.write_text(SWEPT.format(metric=metric, tasks=tasks, seeds=seeds or 1))
         site = Site(storage=tmp_path, mirror=Nowhere(), ray="")
         store = Store(default_uri(tmp_path), tmp_path / "artifacts")
-        Driver(space.load(file), site, store).run("test")
+        experiment = space.load(file)
+        with live.view(Board(experiment.metric)) as view:
+            Driver(experiment, site, store, view).run("test")
         (folder,) = (tmp_path / "trials").iterdir()
         last = record.curve(folder)[-1]
         (saved,) = folder.glob("checkpoints/*/state.json")

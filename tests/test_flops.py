@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from members import Weightless
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,7 +21,7 @@ from lab.budget import Budget, Cost, Spent
 from lab.data import Batch, Batches
 from lab.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
 from lab.gradient import Gradients
-from lab.objectives import Loss, build
+from lab.objectives import build
 from lab.spec import SIZES, Data, Electra, Encoder, Generator, Mlm, Sampling, Trial
 from lab.train import train
 from lab.turns import Learns, shares
@@ -268,14 +269,17 @@ def climbing(rung: spec.Objective, encoder: Encoder = ENCODER, **budget: Any) ->
     )
 
 
-def counted(trial: Trial, learns: Learns) -> int:
+def counted(trial: Trial, learns: Learns, progress: float = 0.0) -> int:
     """Return what PyTorch counts in a step: forward, and backward where there is one."""
-    objective = build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).train()
-    words_BT = torch.randint(FIRST_WORD, trial.data.vocab, (trial.batch, trial.data.length))
-    objective.begin(learns)
+    objective, now = (
+        build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)),
+        trial.at(progress),
+    )
+    words_BT = torch.randint(FIRST_WORD, trial.data.vocab, (now.batch, now.length))
+    objective.train().begin(learns, now)
     # The counter knows no FLOPs of the fused kernel; in the other, attention is matrix products.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        batch = Batch(words_BT, torch.arange(trial.batch))
+        batch = Batch(words_BT, torch.arange(now.batch))
         objective(batch, 0, learns).total.backward()
     return counter.get_total_flops()
 
@@ -286,6 +290,23 @@ def test_honest_count_of_every_rung_in_every_turn_is_what_pytorch_counts(
 ) -> None:
     trial = climbing(RUNGS[rung])
     assert step_cost(trial, learns).flops == counted(trial, learns)
+
+
+MOVING = {
+    "windows": spec.GrowingWindows(kind="growing", start=8, until=0.6),
+    "batch": spec.CountRamp(start=2, end=5),
+}
+FADING = spec.ProbabilityRamp(start=0.4, end=0.15)
+
+
+@turns
+def test_honest_count_is_what_pytorch_counts_wherever_settings_have_moved_to(
+    rung: str, learns: Learns
+) -> None:
+    moving = replace(climbing(replace(RUNGS[rung], mask_prob=FADING)), **MOVING)
+    costs = [step_cost(moving, learns, progress).flops for progress in (0.0, 0.59, 0.6, 1.0)]
+    assert costs == [counted(moving, learns, progress) for progress in (0.0, 0.59, 0.6, 1.0)]
+    assert len(set(costs)) == 4
 
 
 @pytest.mark.parametrize("encoder", [replace(ENCODER, embedding=24), replace(ENCODER, norm="post")])
@@ -356,31 +377,11 @@ def test_turns_cost_what_learns_and_one_way_of_what_is_frozen() -> None:
     assert both.tokens == generator.tokens == discriminator.tokens
 
 
-class Weightless(nn.Module):
-    """An objective of one weight: the loop counts what its trial says, and computes nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-        self.learnt: list[Learns] = []
-
-    def begin(self, learns: Learns) -> None:
-        self.learnt.append(learns)
-
-    def networks(self) -> dict[str, list[nn.Parameter]]:
-        return {"encoder": [self.weight]}
-
-    def forward(self, *_: object) -> Loss:
-        return Loss(0 * self.weight, {"train/loss": torch.zeros(())})
-
-    def health(self, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return parts
-
-
 def run(trial: Trial) -> tuple[Spent, list[Learns]]:
     """Return what a run of the loop spends, and whose turn each of its steps was."""
     objective: Any = Weightless()
-    batches = Batches(np.full((4, 8), FIRST_WORD, np.uint16), 1, 0)
+    text = Batches(np.full((4, 8), FIRST_WORD, np.uint16), 0)
+    batches = {data.length: text for data in trial.texts}
     ticks = itertools.count()
     steps = train(
         Gradients(objective, batches, trial),
@@ -482,3 +483,33 @@ def test_muons_products_are_charged_as_the_counter_sees_them(
         optim.build(objective, with_muon.optim).step()
     charged = step_cost(with_muon).flops - step_cost(with_adam).flops
     assert charged == counter.get_total_flops()
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "windows": {"windows": MOVING["windows"]},
+    "late windows": {"windows": spec.GrowingWindows(kind="growing", start=16, until=0.9)},
+    "more windows": {"batch": MOVING["batch"]},
+    "fewer windows": {"batch": spec.CountRamp(start=40, end=4)},
+    "mask rate": {"mask_prob": FADING},
+    "all": {**MOVING, "mask_prob": FADING},
+}
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens"])
+@pytest.mark.parametrize("rung", ["electra", "all_tokens_mlm", "two_stage", "alternation"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_run_whose_settings_move_achieves_its_budget_in_the_steps_that_are_predicted(
+    schedule: str, rung: str, kind: Literal["flops", "tokens"]
+) -> None:
+    changes = dict(SCHEDULES[schedule])
+    mask_prob = changes.pop("mask_prob", 0.15)
+    trial = replace(climbing(replace(RUNGS[rung], mask_prob=mask_prob), TINY), **changes)
+    trial = replace(trial, budget=Budget(kind=kind, amount=1.0))  # the mean needs the kind
+    amount = 400.3 * getattr(mean_cost(trial), kind)
+    trial = replace(trial, budget=replace(trial.budget, amount=amount))
+    spent, _ = run(trial)
+    assert spent.steps == pytest.approx(trial.budget.steps(mean_cost(trial)), abs=4)
+    assert getattr(spent, kind) == pytest.approx(amount, rel=0.01)
+    mean = mean_cost(trial)
+    for name in ("tokens", "flops", "paper_flops", "six_n"):
+        assert getattr(spent, name) / spent.steps == pytest.approx(getattr(mean, name), rel=0.01)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PreparedText
-from members import COUNTS_V, MEMBERS, Member, each, ticking, windows
+from members import COUNTS_V, LENGTH, MEMBERS, Member, each, texts, ticking
 from members import trial as small
 from torch import distributed, multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -39,8 +39,9 @@ LADDER = tuple(
     {member.objective.kind: member for member in reversed(MEMBERS)}.values()
 )  # the first member of each kind
 TURNS = next(member for member in MEMBERS if member.id == "alternation_2")
+MOVING = next(member for member in MEMBERS if member.id == "electra_moving")
 FROZEN = next(member for member in MEMBERS if member.id == "electra_frozen_post")
-RUNGS = (*LADDER, TURNS, FROZEN)
+RUNGS = (*LADDER, TURNS, MOVING, FROZEN)
 
 
 ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")
@@ -71,8 +72,9 @@ class Run:
     ) -> None:
         trial = asked(member, dropout)
         objective = build(trial, COUNTS_V)
-        batches = Batches(windows(30).astype(np.uint16), BATCH, trial.seeds.order)
-        self.gradients = Gradients(objective, batches, trial, workers=workers, micro=micro)
+        batches = texts(trial)
+        most = micro and micro * LENGTH
+        self.gradients = Gradients(objective, batches, trial, workers=workers, most=most)
         ready(self.gradients)
         optimizer = optim.build(objective, trial.optim)
         steps = train(self.gradients, optimizer, trial=trial, clock=ticking())
@@ -354,7 +356,8 @@ def short_of_memory() -> None:
         objective = build(NEEDY, torch.ones(64))
         if room:
             within(room)
-        gradients = Gradients(objective, Batches(ids_NT, NEEDY.batch, 1), NEEDY, micro=micro)
+        most = micro and micro * NEEDY.data.length
+        gradients = Gradients(objective, {NEEDY.data.length: Batches(ids_NT, 1)}, NEEDY, most=most)
         optimizer = optim.build(objective, NEEDY.optim)
         steps = train(gradients, optimizer, trial=NEEDY, clock=ticking())
         curve = [step.parts["train/loss"].item() for step in steps]
@@ -437,7 +440,7 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
     assert outcome.state == "interrupted"
     assert sizes[:3] == [8, 4, 2]
     newest = sorted((work.folder / "checkpoints").iterdir())[-1]
-    assert json.loads((newest / "state.json").read_text())["place"]["micro"] == 2
+    assert json.loads((newest / "state.json").read_text())["place"]["most"] == 2 * 16
     sizes.clear()
     assert trial.run(work).state == "finished"
     assert set(sizes) == {2}

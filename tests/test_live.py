@@ -1,15 +1,23 @@
 """What a person sees while a sweep runs: figures that add up, shown in either of two ways."""
 
+import io
+import math
 import random
 import re
+import time
 from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from lab import live, spec
-from lab.live import Board, Lines, LiveTable
+from lab.board import Board
+from lab.live import Lines, LiveTable
 from lab.metrics import METRICS
+from lab.progress import TRAINED, TRAINING, UNTRAINED, Progress
+from lab.remaining import clock as on_a_clock
+from lab.remaining import duration
 from lab.space import trial
 
 METRIC = METRICS["detect/bigram/auroc"]
@@ -19,6 +27,29 @@ BASE: dict[str, spec.Value] = {
     "objective": {"kind": "electra"},
     "budget": {"kind": "flops", "amount": 1e12},
 }
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def board_of(jobs: int, slots: int = 1, clock: Clock | None = None) -> Board:
+    board = Board(METRIC, clock or time.monotonic)
+    board.jobs, board.slots = jobs, slots
+    return board
 
 
 def job(number: int) -> spec.Job:
@@ -48,7 +79,7 @@ def counted(board: Board) -> dict[str, int]:
 @pytest.mark.parametrize("chance", range(5))
 def test_every_job_is_queued_running_or_ended(chance: int) -> None:
     draw = random.Random(chance)  # noqa: S311
-    board = Board(METRIC, 12, 3)
+    board = board_of(12, 3)
     queued, running = [job(number) for number in range(12)], list[spec.Job]()
     while queued or running:
         match draw.choice(["start", "row", "end", "known"]):
@@ -72,14 +103,76 @@ def test_every_job_is_queued_running_or_ended(chance: int) -> None:
     assert board.flops == 12 * 2e9
 
 
-def test_time_left_comes_from_jobs_that_ran_here() -> None:
-    board = Board(METRIC, 5, 2)
+def test_time_left_is_none_before_anything_is_known(clock: Clock) -> None:
+    board = board_of(5, 2, clock)
     assert board.left() == ""
     board.end(job(0), outcome("finished", row(0.6)))
     assert board.left() == "", "a job that ended in an earlier run took no time in this one"
+
+
+def carried(board: Board, number: int, clock: Clock, training: float) -> None:
+    """Run a trial: 10 s until it reports, 5 s and 8 s of scoring, its training between them."""
+    board.start(job(number))
+    clock.wait(10)
+    board.moved(job(number), Progress(phase=UNTRAINED))
+    clock.wait(5)
+    for share in range(5):
+        board.moved(job(number), Progress(phase=TRAINING, share=share / 4))
+        clock.wait(training / 4 if share < 4 else 0)
+    board.moved(job(number), Progress(phase=TRAINED))
+    clock.wait(8)
+    board.end(job(number), outcome("finished", row(0.6)))
+
+
+def test_time_left_counts_what_is_queued_and_every_phase(clock: Clock) -> None:
+    board = board_of(5, 2, clock)
+    carried(board, 0, clock, training=37)
+    assert board.left() == "about 2 min 00 s left"  # 4 trials of a minute, two at once
+    for number in (1, 2):
+        board.start(job(number))
+    clock.wait(10)
+    for number in (1, 2):
+        assert board.left_of(board.running[number]) == pytest.approx(50)
+    assert board.left() == "about 1 min 50 s left"  # 2 x 50 s and 2 x 60 s, two at once
+
+
+def test_a_first_trial_learns_from_itself(clock: Clock) -> None:
+    board = board_of(1, 1, clock)
+    board.start(job(0))
+    board.moved(job(0), Progress(phase=UNTRAINED))
+    clock.wait(5)
+    running = board.running[0]
+    assert board.left_of(running) is None
+    for seconds in range(11):  # it goes on from a checkpoint at 40 %
+        board.moved(job(0), Progress(phase=TRAINING, share=0.4 + seconds / 100))
+        clock.wait(1)
+    assert board.trial(running) == "training 50%"
+    assert board.left_of(running) == pytest.approx(50 - 1 + 5)  # the last scoring as the first
+
+
+def test_an_estimate_that_is_exceeded_is_not_said_to_be_no_time(clock: Clock) -> None:
+    board = board_of(2, 1, clock)
+    carried(board, 0, clock, training=37)
     board.start(job(1))
+    board.moved(job(1), Progress(phase=TRAINED))
+    clock.wait(7.9)
+    assert board.left() == "about 1 s left"
+    clock.wait(45)
+    assert board.left() == "longer than estimated"
+    assert "longer than estimated" in board.status()
     board.end(job(1), outcome("finished", row(0.6)))
-    assert board.left() == "about 1 min 30 s left"  # 3 jobs of a minute, two at once
+    assert board.left() == "", "nothing is left to wait for"
+
+
+def test_a_phase_of_the_sweep_says_how_far_it_is_and_how_long_it_takes(clock: Clock) -> None:
+    board = board_of(0, 1, clock)
+    assert board.doings() == board.headline() == ""
+    assert board.doing("training the frozen model", 0.0)
+    clock.wait(6)
+    assert not board.doing("training the frozen model", 0.25)
+    assert board.doings() == "training the frozen model: 25%, 6 s, about 18 s left"
+    assert board.doing("starting Ray")
+    assert board.doings() == "starting Ray, 0 s"
 
 
 @pytest.mark.parametrize(
@@ -87,51 +180,128 @@ def test_time_left_comes_from_jobs_that_ran_here() -> None:
     [(0.4, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (3_600, "1 h 00 min")],
 )
 def test_duration_is_written_as_a_person_does(seconds: float, says: str) -> None:
-    assert live.duration(seconds) == says
+    assert duration(seconds) == says
+
+
+@pytest.mark.parametrize(("seconds", "says"), [(0.4, "0:00"), (61, "1:01"), (3_661, "1:01:01")])
+def test_a_clock_shows_a_duration(seconds: float, says: str) -> None:
+    assert on_a_clock(seconds) == says
 
 
 def test_plain_lines_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
-    board = Board(METRIC, 2, 1)
-    view = live.view(board)
-    assert isinstance(view, Lines)
-    with view:
+    board = Board(METRIC)
+    with live.view(board) as view:
+        assert isinstance(view, Lines)
+        view.doing("loading")
+        view.doing("loading", 0.5)
+        view.doing("")
+        time.sleep(0.1)  # the thread prints
+        board.jobs = 2
         board.start(job(0))
         view.changed("started it")
+        time.sleep(0.1)
         board.end(job(0), outcome("finished", row(0.6)))
         view.changed("finished it")
-        view.changed("")
-    assert capsys.readouterr().out == "[0/2] started it\n[1/2] finished it\n"
+    assert capsys.readouterr().out == "loading\n[0/2] started it\n[1/2] finished it\n"
 
 
-def test_live_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines_break_a_silence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_SILENCE", 0.2)
+    board = board_of(2)
+    with live.view(board) as view:
+        board.start(job(0))
+        view.doing("starting Ray")
+        until = time.monotonic() + 30
+        while (said := capsys.readouterr().out).count("starting Ray,") < 1:
+            assert time.monotonic() < until, said
+            time.sleep(0.2)
+        view.doing("")
+        board.moved(job(0), Progress(phase=TRAINING, share=0.25))
+        while "seed 0: training 25%" not in (said := capsys.readouterr().out):
+            assert time.monotonic() < until, said
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveTable), ("dumb", Lines)])
+def test_live_table_in_a_terminal_that_can_show_one(
+    term: str, kind: type[live.View], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert isinstance(live.view(Board(METRIC, 1, 1)), LiveTable)
+    monkeypatch.setenv("TERM", term)
+    assert isinstance(live.view(Board(METRIC)), kind)
+
+
+def shown(board: Board, width: int, height: int = 24) -> list[str]:
+    console = Console(record=True, width=width, height=height, force_terminal=True)
+    console.print(LiveTable(board, console)._drawn())
+    return console.export_text().splitlines()
+
+
+def filled() -> Board:
+    board = board_of(40, 2)
+    for number in range(20):
+        board.start(job(number))
+        if number < 18:
+            board.end(job(number), outcome("finished", row(0.7321)))
+    board.row(job(18), row(0.6125))
+    board.moved(job(18), Progress(phase=UNTRAINED))
+    board.end(job(20), outcome("diverged"))
+    return board
 
 
 def test_live_table_shows_settings_and_scores() -> None:
-    board = Board(METRIC, 4, 2)
-    console = Console(record=True, width=160, force_terminal=True)
-    with LiveTable(board, console) as view:
-        for number in range(3):
-            board.start(job(number))
-        board.row(job(0), row(0.6125))
-        board.end(job(1), outcome("finished", row(0.7321)))
-        board.end(job(2), outcome("diverged"))
-        view.changed("something")
-    shown = console.export_text()
-    (running,) = (line for line in shown.splitlines() if " running " in line and "│ 0" in line)
-    (ended,) = (line for line in shown.splitlines() if " finished " in line and "│ 1" in line)
-    assert "width 0.25, lr 0.0015, seed 0" in running
+    lines = shown(filled(), 160)
+    (running,) = (line for line in lines if "scoring the untrained encoder" in line)
+    assert running.split()[0] == "18"
+    assert "width 0.25, lr 0.0015, seed 18" in running
     assert "0.6125" in running
-    assert "seed 1" in ended
+    (ended,) = (line for line in lines if line.split()[:2] == ["17", "finished"])
     assert "0.7321" in ended
     assert "2e+09" in ended
-    assert METRIC.name in shown
-    assert "1 diverged · 1 finished · 1 running · 1 queued" in shown
+    assert any(METRIC.name in line for line in lines)
+    assert any("1 diverged · 18 finished · 2 running · 19 queued" in line for line in lines)
+
+
+@pytest.mark.parametrize("height", [10, 24])
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_live_table_fits_its_terminal(width: int, height: int) -> None:
+    board = filled()
+    board.doing(
+        "training the frozen masked language model that makes the held-out corruptions", 0.4
+    )
+    lines = shown(board, width, height)
+    assert max(map(cell_len, lines)) <= width
+    assert len(lines) <= height
+    assert sum("seed" in line or "width" in line for line in lines) >= 2, "what runs is there"
 
 
 def test_live_table_shows_an_empty_board() -> None:
-    console = Console(record=True, width=100, force_terminal=True)
-    with LiveTable(Board(METRIC, 0, 1), console):
-        pass
-    assert "0 running · 0 queued" in console.export_text()
+    board = board_of(3)
+    assert "0 running · 3 queued" in "".join(shown(board, 100))
+
+
+def test_more_trials_than_lines_do_not_fill_the_screen() -> None:
+    board = board_of(64, 64)
+    for number in range(64):
+        board.start(job(number))
+    assert len(shown(board, 80, 24)) <= 24
+
+
+def test_a_table_finds_its_first_line_in_a_terminal_that_has_become_narrower() -> None:
+    """The terminal has wrapped what it showed, so there are more lines to go back."""
+    file = io.StringIO()
+    console = Console(file=file, width=80, height=24, force_terminal=True)
+    display = LiveTable(filled(), console)._live
+    display.start(refresh=True)
+    display.refresh()
+    drawn = file.getvalue().rpartition("\x1b[2K")[2].splitlines()
+    widths = [cell_len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in drawn]
+    assert max(widths) > 40
+    file.truncate(0)
+    console.width = 40
+    display.refresh()
+    rows = sum(max(1, math.ceil(width / 40)) for width in widths)
+    assert file.getvalue().count("\x1b[1A") == rows - 1
+    display.stop()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.model import DetectionHead, Encoder, VocabularyHead, at_slots, initialise
+from lab.model import (
+    DetectionHead,
+    DisentangledEmbeddings,
+    Encoder,
+    VocabularyHead,
+    at_slots,
+    initialise,
+)
 from lab.spec import SIZES, Generator
 from lab.spec import Encoder as Shape
 
@@ -64,6 +72,25 @@ def test_generator_is_transformers_electra_at_the_slots(
     expected_BKV = torch.stack([expected_BTV[b, slots] for b, slots in enumerate(slots_BK)])
     assert found_BKV.shape == (5, 3, VOCAB)
     assert found_BKV.equal(expected_BKV)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["own", "disentangled"])
+@torch.no_grad()
+def test_windows_at_an_offset_read_the_rows_of_the_position_table_from_there(apart: bool) -> None:
+    """As one whose table begins with these rows; nothing else moves."""
+
+    encoder = Encoder(PROJECTED, VOCAB, LENGTH)
+    if apart:
+        encoder.embeddings = DisentangledEmbeddings(encoder.embeddings, PROJECTED)
+    rolled = deepcopy(random(encoder))
+    tables = ["position_delta", "base.position_embeddings.weight"]
+    for name in tables if apart else ["position_embeddings.weight"]:
+        table = rolled.embeddings.get_parameter(name)
+        table.copy_(table.roll(-5, 0))
+    ids_BT, text_BT = IDS_BT[:, :7], PADDED_BT[:, :7]
+    found_BTh = encoder(ids_BT, text_BT, 5)
+    assert found_BTh.equal(rolled(ids_BT, text_BT))
+    assert not found_BTh.equal(encoder(ids_BT, text_BT))
 
 
 @shapes

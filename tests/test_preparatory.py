@@ -139,7 +139,8 @@ def storage(
 ) -> Path:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-    monkeypatch.setattr(Supplies, "_prepared", lambda *_: (prepared_text.text, held_out))
+    monkeypatch.setattr(Supplies, "_text", lambda *_: prepared_text.text)
+    monkeypatch.setattr(Supplies, "_questions", lambda *_: held_out)
     return tmp_path
 
 
@@ -150,6 +151,7 @@ def work_of(wanted: spec.Trial, supply: Supply, folder: Path) -> Work:
         text=supply.text,
         held_out=supply.held_out,
         start=supply.start,
+        short_text=supply.short_text,
         charged=supply.charged,
         earlier_flops=supply.earlier_flops,
         metric=METRICS["probe/pos/accuracy"],

@@ -240,13 +240,13 @@ def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
 ) -> None:
     objective = made(spec.TwoStage(kind="two_stage"))
     generator = reference(objective.generator.encoder, objective.generator.vocabulary)
-    objective.begin(Learns.GENERATOR)
+    objective.begin(Learns.GENERATOR, objective.now)
     masked = mask(TEXT, mask_prob=0.15, how="paper", seed=SEED, step=1)
     drawn = only_masked(objective(TEXT, 1, Learns.GENERATOR), masked, TEXT)
     expected = likelihood(generator, drawn.shown_BT, drawn)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
-    objective.begin(Learns.DISCRIMINATOR)
+    objective.begin(Learns.DISCRIMINATOR, objective.now)
     discriminator = reference(objective.generator.encoder, objective.detection)
     drawn = observed(objective, TEXT, 1, Learns.DISCRIMINATOR)
     assert has_luck(drawn)

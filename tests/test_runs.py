@@ -34,7 +34,7 @@ def recorded(folder: Path, objective: spec.Objective, text: PreparedText) -> spe
     )
     record.queue(folder, asked, "", text.text.name)
     made = random(asked)
-    place = Place(spent=Spent(), rows=1, score=None, counts={}, micro=1)
+    place = Place(spent=Spent(), rows=1, score=None, counts={}, most=None)
     checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
     checkpoints.save(place, made, optim.build(made, asked.optim), {})
     return asked

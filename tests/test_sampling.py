@@ -75,6 +75,19 @@ def test_impossible_tokens_are_never_sampled() -> None:
     assert set(draws(logits_V, 5_000).tolist()) == {1, 3}
 
 
+@pytest.mark.parametrize("vocab", [64, 65, 128, 150])
+def test_tokens_at_both_ends_of_a_chunk_are_sampled_and_impossible_ones_between_never(
+    vocab: int,
+) -> None:
+    possible = [place for place in (0, 63, 64, 127, 128, vocab - 1) if place < vocab]
+    logits_V = torch.full((vocab,), -torch.inf)
+    logits_V[possible] = 0.0
+    drawn = draws(logits_V, 5_000)
+    assert set(drawn.tolist()) == set(possible)
+    counts = torch.bincount(drawn, minlength=vocab)[sorted(set(possible))].numpy()
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
 def test_sampling_has_no_gradient() -> None:
     logits_BKV = torch.zeros(2, 3, 5, requires_grad=True)
     drawn_BK = sample(logits_BKV, torch.arange(3).expand(2, -1), windows(2), seed=1, step=0)
@@ -105,14 +118,23 @@ def test_slot_drawn_twice_gets_one_token() -> None:
 
 
 # The law that samples are drawn from: what the softmax of `law` says, in double precision.
+def laid(logits_BKV: Tensor, labels_BK: Tensor, sampling: Sampling) -> Tensor:
+    return law(
+        logits_BKV,
+        labels_BK,
+        temperature=sampling.temperature,
+        disallow_correct=sampling.disallow_correct,
+    )
+
+
 def law_of(logits_V: Tensor, original: int, sampling: Sampling) -> Tensor:
-    found_BKV = law(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
+    found_BKV = laid(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
     return found_BKV[0, 0].double().softmax(-1)
 
 
 def test_plain_law_is_the_generators_own() -> None:
     logits_BKV, labels_BK = some_logits(2, 3, 24), torch.zeros(2, 3, dtype=torch.int64)
-    assert law(logits_BKV, labels_BK, Sampling()).equal(logits_BKV)
+    assert laid(logits_BKV, labels_BK, Sampling()).equal(logits_BKV)
 
 
 @given(temperature=st.floats(0.2, 8.0))
@@ -140,7 +162,7 @@ def test_original_that_is_disallowed_leaves_its_share_to_the_others_in_proportio
 def test_samples_follow_the_law_that_is_asked_for() -> None:
     logits_V, sampling = some_logits(24), Sampling(temperature=2.0, disallow_correct=True)
     original = int(logits_V.argmax())
-    asked_BKV = law(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
+    asked_BKV = laid(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
     counts = torch.bincount(draws(asked_BKV[0, 0], 40_000), minlength=24).numpy()
     assert counts[original] == 0
     expected_V = (logits_V.double() / 2).exp().index_fill(0, torch.tensor([original]), 0.0)
@@ -153,7 +175,7 @@ def test_samples_follow_the_law_that_is_asked_for() -> None:
 def test_law_is_single_precision_and_passes_gradients(sampling: Sampling) -> None:
     logits_BKV = some_logits(2, 3, 24).bfloat16().requires_grad_()
     labels_BK = torch.zeros(2, 3, dtype=torch.int64)
-    found_BKV = law(logits_BKV, labels_BK, sampling)
+    found_BKV = laid(logits_BKV, labels_BK, sampling)
     assert found_BKV.dtype == torch.float32
     found_BKV.softmax(-1)[..., 5].sum().backward()
     assert logits_BKV.grad is not None

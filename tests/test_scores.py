@@ -161,7 +161,9 @@ class Oracle(Detector):
     """A detector that answers by a rule instead of weights."""
 
     def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
+        budget = Budget(kind="tokens", amount=1)
+        settings = spec.Random(kind="random")
+        super().__init__(spec.Trial(encoder=SHAPE, objective=settings, budget=budget))
         self.rule, self.nothing = rule, torch.nn.Parameter(torch.zeros(1))
 
     def mask(self, batch: Any, step: int) -> Any:
@@ -173,7 +175,7 @@ class Oracle(Detector):
     def networks(self) -> dict[str, list[torch.nn.Parameter]]:
         return {}
 
-    def detect(self, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+    def detect(self, ids_BT: Tensor, text_BT: Tensor, offset: int = 0) -> Tensor:  # noqa: ARG002
         assert (text_BT > 0).equal(ids_BT != PAD)
         return self.rule(ids_BT).float()
 

@@ -1,6 +1,7 @@
 """Scratch: what a killed process left goes at the next start, what a living one uses stays."""
 
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from sweeps import ROOT
 
-from lab import scratch
+from lab import places, scratch
 
 
 @pytest.fixture
@@ -19,17 +20,20 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+CODE = (
+    "import sys, pathlib\nfrom lab import scratch\n"
+    "with scratch.folder(pathlib.Path(sys.argv[1]), 'lab-') as folder:\n"
+    "    pathlib.Path(folder, 'session').mkdir()\n"
+    "    print(folder, flush=True)\n"
+    "    sys.stdin.read()\n"
+)
+DRIVER = [sys.executable, "-c", CODE]
+
+
 @contextmanager
 def driver(place: Path) -> "Iterator[tuple[subprocess.Popen[str], Path]]":
     """Run another driver that has a scratch folder; it is killed in the end."""
-    code = (
-        "import sys, pathlib\nfrom lab import scratch\n"
-        "with scratch.folder(pathlib.Path(sys.argv[1]), 'lab-') as folder:\n"
-        "    pathlib.Path(folder, 'session').mkdir()\n"
-        "    print(folder, flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    command = [sys.executable, "-c", code, str(place)]
+    command = [*DRIVER, str(place)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
@@ -92,3 +96,73 @@ def test_drivers_that_start_at_once_keep_their_folders(
         with scratch.folder(place, "lab-"):
             pass
         assert list(place.iterdir()) == [mine]
+
+
+def abandoned(place: Path) -> Path:
+    """Return a folder that a process left behind when it was killed."""
+    with driver(place) as (process, folder):
+        process.kill()
+        process.wait()
+    assert (folder / "session").is_dir()
+    return folder
+
+
+def swept(place: Path) -> None:
+    with scratch.folder(place, "lab-"):
+        pass
+
+
+def test_a_storage_is_never_scratch(place: Path) -> None:
+    storage = place / "lab-mine"
+    with places.claimed(storage, "python -m lab.sweep mine.yaml"):
+        (storage / "trials" / "0123").mkdir(parents=True)
+    before = sorted(storage.rglob("*"))
+    assert storage / "lock" in before
+    swept(place)
+    assert sorted(storage.rglob("*")) == before
+
+
+@pytest.mark.parametrize("result", ["trials", "mlflow.db", "optuna.db"])
+def test_results_stay_even_in_a_marked_folder(place: Path, result: str) -> None:
+    folder = abandoned(place)
+    (folder / result).mkdir() if result == "trials" else (folder / result).touch()
+    swept(place)
+    assert {folder / result, folder / "session"} <= set(folder.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", scratch.CONTENT[:-1], scratch.CONTENT + b"more"])
+def test_a_file_that_only_has_the_marks_name_is_no_mark(place: Path, content: bytes) -> None:
+    folder = abandoned(place)
+    (folder / scratch.MARK).write_bytes(content)
+    swept(place)
+    assert (folder / "session").is_dir()
+
+
+def test_a_pipe_in_the_marks_place_holds_nobody_up(place: Path) -> None:
+    folder = abandoned(place)
+    (folder / scratch.MARK).unlink()
+    os.mkfifo(folder / scratch.MARK)
+    subprocess.run([*DRIVER, str(place)], cwd=ROOT, input=b"", timeout=60, check=True)
+    assert list(place.iterdir()) == [folder]
+
+
+def test_links_are_not_followed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    target = abandoned(elsewhere)
+    (place / "lab-link").symlink_to(target)
+    (place / "lab-folder").mkdir()
+    (place / "lab-folder" / scratch.MARK).symlink_to(target / scratch.MARK)
+    kept = abandoned(place)
+    (kept / "out").symlink_to(elsewhere)
+    swept(place)
+    assert set(place.iterdir()) == {place / "lab-link", place / "lab-folder"}
+    assert (target / "session").is_dir()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("part", [".", scratch.MARK])
+def test_what_belongs_to_another_user_stays(place: Path, part: str) -> None:
+    folder = abandoned(place)
+    os.chown(folder / part, 12_345, 12_345)
+    swept(place)
+    assert (folder / "session").is_dir()

@@ -66,6 +66,30 @@ def test_plain_lines_say_what_starts_and_ends(first: Sweep) -> None:
     assert "\x1b" not in first.out
 
 
+def test_sweep_says_what_to_expect_and_that_the_path_works(cwd: Path, first: Sweep) -> None:
+    expected = re.compile(r"^expected: about .* on 2 slots; first score after about ", re.MULTILINE)
+    assert len(expected.findall(first.out)) == 1
+    assert first.out.index("expected: ") < first.out.index("] started")
+    says = f"The whole path works: {TRIALS} of {TRIALS} trials finished, from text to report."
+    assert says in first.out
+    report = (cwd / "reports" / "smoke" / "report.md").read_text()
+    assert f"**{says}**" in report
+    assert "| valid for | encoder 128 wide × 2 layers, 3e+10 FLOPs a run" in report
+
+
+def test_dry_run_counts_what_has_ended_and_changes_nothing(cwd: Path, first: Sweep) -> None:
+    before = {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")}
+    with started(cwd, "--dry-run") as process:
+        ended(process, cwd, 0)
+    assert "all 2 have ended before" in said(cwd)
+    assert "no trial is left to run" in said(cwd)
+    with started(cwd, "--dry-run", search__seeds=3) as process:
+        ended(process, cwd, 0)
+    assert "4 trials, 2 at a time, 2 ended before" in said(cwd)
+    assert "prepared before" in said(cwd)
+    assert {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")} == before
+
+
 def test_report_is_whole(cwd: Path, first: Sweep) -> None:
     folder = cwd / "reports" / "smoke"
     page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
@@ -93,6 +117,7 @@ def test_same_command_again_only_writes_the_report(cwd: Path, first: Sweep) -> N
         ended(process, cwd, 0)
     assert time.monotonic() - began < first.seconds / 2
     assert "started" not in said(cwd)
+    assert "no trial is left to run" in said(cwd)
     assert records(first.storage) == before
     assert (folder / "trials.csv").read_bytes() == table
 

@@ -129,9 +129,21 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "missing; one of adversarial, all_tokens_mlm, electra, electra_15, mlm, random, ",
     ),
     "missing end": ("tune.batch={low: 1}", "tune.batch.high", "required, and missing"),
-    "word for a whole number": ("base.batch=a", "base.batch", "must be a whole number, not 'a'"),
-    "fraction for a whole number": ("base.batch=1.5", "base.batch", "a whole number, not 1.5"),
-    "truth for a whole number": ("base.batch=true", "base.batch", "a whole number, not true"),
+    "word for a whole number": (
+        "base.batch=a",
+        "base.batch",
+        "a whole number or a mapping with start, end, not 'a'",
+    ),
+    "fraction for a whole number": (
+        "base.batch=1.5",
+        "base.batch",
+        "or a mapping with start, end, not 1.5",
+    ),
+    "truth for a whole number": (
+        "base.batch=true",
+        "base.batch",
+        "or a mapping with start, end, not true",
+    ),
     "list for a number": ("base.optim.lr=[1]", "base.optim.lr", "must be a number, not a list"),
     "word for a number": ("base.optim.lr=fast", "base.optim.lr", "must be a number, not 'fast'"),
     "quoted number": ("base.optim.lr='1e-3'", "base.optim.lr", "must be a number, not '1e-3'"),
@@ -230,7 +242,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown metric": ("metric=glue", "metric", "'glue' is none of detect/unigram/auroc"),
     "empty grid": ("compare.batch=[]", "compare.batch", "needs at least one value"),
     "value twice": ("compare.batch=[8, 8]", "compare.batch", "a value stands twice"),
-    "wrong value in a grid": ("compare.batch=[8, a]", "compare.batch", "a whole number, not 'a'"),
+    "wrong value in a grid": ("compare.batch=[8, a]", "compare.batch", "with start, end, not 'a'"),
     "empty choices": ("tune.batch={choices: []}", "tune.batch.choices", "empty"),
     "turned range": ("tune.batch={low: 9, high: 8}", "tune.batch", "low 9 is not below high 8"),
     "log range from zero": (
@@ -624,7 +636,7 @@ def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) 
 def test_the_rate_is_the_optimizers_own(load: Load, kind: str) -> None:
     built = space.trial(load(f"base.optim.kind={kind}").base, {})
     assert built.optim.kind == kind
-    assert built.optim.lr == size_defaults.DEFAULTS["tiny"].lr[kind]
+    assert built.optim.lr == size_defaults.DEFAULTS["tiny"].optim[kind]["lr"]
 
 
 def test_an_encoder_without_a_name_is_trained_by_adam(load: Load) -> None:

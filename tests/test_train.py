@@ -53,9 +53,9 @@ class Recorded(Batches):
         super().__init__(*given)
         self.asked: list[tuple[int, list[int]]] = []
 
-    def part(self, step: int, index: int, parts: int) -> Batch:
-        batch = super().part(step, index, parts)
-        self.asked.append((step, batch.example_B.tolist()))
+    def between(self, start: int, end: int) -> Batch:
+        batch = super().between(start, end)
+        self.asked.append((start, batch.example_B.tolist()))
         return batch
 
 
@@ -66,12 +66,12 @@ class Run:
         self.trial = trial
         self.objective: Objective = build(trial, torch.ones(VOCAB))
         self.optimizer = optim.build(self.objective, trial.optim)
-        self.batches = Recorded(windows(), trial.batch, trial.seeds.order)
+        self.batches = Recorded(windows(), trial.seeds.order)
         self.rates: list[list[float]] = []
         self._second = second
 
     def steps(self, spent: Spent = Spent()) -> Iterator[Step]:  # noqa: B008 - frozen
-        gradients = Gradients(self.objective, self.batches, self.trial)
+        gradients = Gradients(self.objective, {LENGTH: self.batches}, self.trial)
         clock = ticking(self._second)
         for step in train(gradients, self.optimizer, trial=self.trial, clock=clock, spent=spent):
             self.rates.append([group["lr"] for group in self.optimizer.param_groups])
@@ -115,7 +115,7 @@ def test_seconds_are_those_inside_the_step() -> None:
         return now[0]
 
     run = Run()
-    gradients = Gradients(run.objective, run.batches, TRIAL)
+    gradients = Gradients(run.objective, {LENGTH: run.batches}, TRIAL)
     for step in train(gradients, run.optimizer, trial=TRIAL, clock=clock):
         now[0] += 100  # scoring, saving, reporting
         assert step.spent.seconds == pytest.approx(0.5 * step.spent.steps)
@@ -144,7 +144,7 @@ def test_rates_are_the_schedule_of_progress_before_the_step(kind: Any) -> None:
 def test_run_asks_for_each_batch_once_in_order() -> None:
     run = Run()
     list(run.steps())
-    assert [step for step, _ in run.batches.asked] == list(range(10))
+    assert [start for start, _ in run.batches.asked] == list(range(0, 40, 4))
 
 
 @pytest.mark.parametrize("kind", ["tokens", "flops", "seconds"])

@@ -11,11 +11,12 @@ import pytest
 import torch
 from conftest import PreparedText
 
-from lab import record, spec, trial
+from lab import progress, record, spec, trial
 from lab.budget import Budget
 from lab.metrics import METRICS
 from lab.objectives import Electra, Loss
-from lab.spec import Outcome, Row, Trial
+from lab.progress import TRAINED, TRAINING, UNTRAINED, Progress
+from lab.spec import Outcome, Row, State, Trial
 from lab.turns import Learns
 from lab.work import Work
 
@@ -96,6 +97,23 @@ def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) ->
     assert record.state(folder) == "finished"
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert 0 < outcome.busy <= outcome.seconds
+
+
+def test_each_phase_of_a_run_can_be_read_while_it_lasts(
+    run: Run, asked: Trial, tmp_path: Path
+) -> None:
+    seen: list[Progress | None] = []
+
+    def wish() -> State:
+        seen.append(progress.read(tmp_path))
+        return "running"
+
+    run(asked, tmp_path, report=lambda _: seen.append(progress.read(tmp_path)), wish=wish)
+    phases = [each.phase for each in seen if each is not None]
+    assert len(phases) == len(seen)
+    assert list(dict.fromkeys(phases)) == [UNTRAINED, TRAINING, TRAINED]
+    assert [each.phase for each in (seen[0], seen[-1]) if each] == [UNTRAINED, TRAINED]
+    assert progress.read(tmp_path) is None
 
 
 def test_rows_go_from_the_untrained_encoder_to_the_end(

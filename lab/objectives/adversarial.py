@@ -41,7 +41,7 @@ class Adversarial(Electra):
     ) -> Loss:
         """Return the losses of the networks that learn; those that do not are frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.DISCRIMINATOR):
-            corrupted: Corrupted = self.generator(batch, step, places)
+            corrupted: Corrupted = self.generator(batch, step, self.now, places)
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.GENERATOR):
             detected_BT, found = self.find(corrupted, batch)
         total = torch.zeros((), device=batch.ids_BT.device)
@@ -51,7 +51,7 @@ class Adversarial(Electra):
             total = total + self._gen_weight * played.total
             parts |= played.parts
         if learns is not Learns.GENERATOR:
-            total = total + self._disc_weight * found.total
+            total = total + self.now.disc_weight * found.total
         return Loss(total, {"train/loss": total.detach()} | parts)
 
     def _play(self, corrupted: Corrupted, detected_BT: Tensor) -> Loss:

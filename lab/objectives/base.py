@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lab.data import Batch
-from lab.model import Encoder
+from lab.model import DetectionHead, Encoder
 from lab.objectives.masking import Masked, Places, count
+from lab.spec import StepSettings, Trial
 from lab.turns import Learns
 
 
@@ -29,14 +30,24 @@ class Loss(NamedTuple):
 class Objective(nn.Module, ABC):
     """Something to pre-train.
 
+    Args:
+        trial: whose settings hold until the first step begins.
+
     Attributes:
         encoder: what probes, fine-tuning and export receive.
+        now: the settings of the present step.
     """
 
     encoder: Encoder
+    now: StepSettings
 
-    def begin(self, learns: Learns) -> None:
-        """Make ready for a step in which `learns` learns; the loop calls it before each."""
+    def __init__(self, trial: Trial) -> None:
+        super().__init__()
+        self.now = trial.at(0.0)
+
+    def begin(self, learns: Learns, settings: StepSettings) -> None:  # noqa: ARG002
+        """Make ready for a step that updates `learns`; the loop calls it before each."""
+        self.now = settings
 
     @abstractmethod
     def mask(self, batch: Batch, step: int) -> Masked:
@@ -81,9 +92,18 @@ class Objective(nn.Module, ABC):
 class Detector(Objective):
     """An objective that can say which tokens were replaced."""
 
-    @abstractmethod
-    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
-        """Return logits, shape (B, T); positive means replaced. `segment_BT`: `data.segments`."""
+    detection: DetectionHead
+
+    def detect(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> Tensor:
+        """Return logits, shape (B, T); positive means replaced.
+
+        Args:
+            ids_BT: tokens, some of them replaced.
+            segment_BT: of the original text, as `data.segments` has it.
+            offset: row of the position table at which the windows begin.
+        """
+        logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT, offset))
+        return logits_BT
 
     def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the parts with the majority's loss, and recall in place of what was found."""

@@ -29,18 +29,18 @@ class Electra(Detector):
         settings: spec.Electra | spec.Electra15 | spec.Adversarial,
         counts_V: Tensor,
     ) -> None:
-        super().__init__()
+        super().__init__(trial)
         self.encoder, body = sharing.encoders(trial, settings)
         self.detection = DetectionHead(trial.encoder)
         self.generator = make_generator(body, trial, settings)
         initialise(self, trial.encoder.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
-        self._gen_weight, self._disc_weight = generator_weight(settings), settings.disc_weight
+        self._gen_weight = generator_weight(settings)
         self._everywhere = not isinstance(settings, spec.Electra15)
 
     def mask(self, batch: Batch, step: int) -> Masked:
         """Return the batch as the generator sees it."""
-        masked: Masked = self.generator.mask(batch, step)
+        masked: Masked = self.generator.mask(batch, step, self.now)
         return masked
 
     def forward(
@@ -51,16 +51,17 @@ class Electra(Detector):
         places: Places | None = None,
     ) -> Loss:
         """Return both losses on one masking and one sample of it."""
-        corrupted: Corrupted = self.generator(batch, step, places)
+        corrupted: Corrupted = self.generator(batch, step, self.now, places)
         _, found = self.find(corrupted, batch)
-        total = self._gen_weight * corrupted.loss.total + self._disc_weight * found.total
+        weighted = self.now.disc_weight * found.total
+        total = self._gen_weight * corrupted.loss.total + weighted
         parts = {"train/loss": total.detach()} | corrupted.loss.parts | found.parts
         return Loss(total, parts)
 
     def find(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, Loss]:
         """Return the discriminator's logits, shape (B, T), and its loss."""
         segment_BT = batch.segment_BT
-        detected_BT = self.detect(corrupted.ids_BT, segment_BT)
+        detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
         return detected_BT, detection_loss(
             detected_BT,
             corrupted.replaced_BT,
@@ -68,11 +69,6 @@ class Electra(Detector):
             corrupted.places,
             None if self._everywhere else chosen(corrupted.masked),
         )
-
-    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
-        """Return the discriminator's logits, shape (B, T)."""
-        logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT))
-        return logits_BT
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the discriminator's parameters, then those that are the generator's."""

@@ -15,12 +15,16 @@ class Mlm(Objective):
     """Predict masked tokens; loss and head at the masked slots only."""
 
     def __init__(self, trial: spec.Trial, settings: spec.Mlm, counts_V: Tensor) -> None:
-        super().__init__()
+        super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
         initialise(self, trial.encoder.init_std, trial.seeds.init)
         self.vocabulary.start_at(counts_V)
-        self._settings, self._seed, self._vocab = settings, trial.seeds.mask, trial.data.vocab
+        self._masking, self._seed, self._vocab = (
+            settings.masking,
+            trial.seeds.mask,
+            trial.data.vocab,
+        )
 
     def forward(
         self,
@@ -32,14 +36,16 @@ class Mlm(Objective):
         """Return the mean cross-entropy over the used slots."""
         masked = self.mask(batch, step)
         places = places or count(masked, batch)
-        logits_BKV = self.predict(masked.ids_BT, masked.slots_BK, batch.segment_BT)
+        logits_BKV = self.predict(masked.ids_BT, masked.slots_BK, batch.segment_BT, batch.offset)
         errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
         loss = mean(errors_BK, masked.used_BK, places.slots)
         return Loss(loss, {"train/loss": loss.detach(), "train/mlm_loss": loss.detach()})
 
-    def predict(self, ids_BT: Tensor, slots_BK: Tensor, segment_BT: Tensor) -> Tensor:
+    def predict(
+        self, ids_BT: Tensor, slots_BK: Tensor, segment_BT: Tensor, offset: int = 0
+    ) -> Tensor:
         """Return logits at the masked slots, shape (B, K, V)."""
-        hidden_BKh = at_slots(self.encoder(ids_BT, segment_BT), slots_BK)
+        hidden_BKh = at_slots(self.encoder(ids_BT, segment_BT, offset), slots_BK)
         logits_BKV: Tensor = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
         return logits_BKV
 
@@ -49,7 +55,7 @@ class Mlm(Objective):
 
     def mask(self, batch: Batch, step: int) -> Masked:
         """Choose slots and write there what the model sees."""
-        how, share, seed = self._settings.masking, self._settings.mask_prob, self._seed
+        how, share, seed = self._masking, self.now.mask_prob, self._seed
         if how != "bert":
             return mask(batch, mask_prob=share, how=how, seed=seed, step=step)
         masked = mask(batch, mask_prob=share, how="paper", seed=seed, step=step)

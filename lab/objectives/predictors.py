@@ -33,7 +33,7 @@ class Predictor(Objective):
         settings: spec.ReplaceMlm | spec.AllTokensMlm,
         counts_V: Tensor,
     ) -> None:
-        super().__init__()
+        super().__init__(trial)
         self.encoder, body = sharing.encoders(trial, settings)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
         self.generator = make_generator(body, trial, settings)
@@ -44,7 +44,7 @@ class Predictor(Objective):
 
     def mask(self, batch: Batch, step: int) -> Masked:
         """Return the batch as the generator sees it."""
-        masked: Masked = self.generator.mask(batch, step)
+        masked: Masked = self.generator.mask(batch, step, self.now)
         return masked
 
     def forward(
@@ -55,9 +55,10 @@ class Predictor(Objective):
         places: Places | None = None,
     ) -> Loss:
         """Return both losses on one masking and one sample of it."""
-        corrupted: Corrupted = self.generator(batch, step, places)
+        corrupted: Corrupted = self.generator(batch, step, self.now, places)
         segment_BT = batch.segment_BT
-        told = self.tell(self.encoder(corrupted.ids_BT, segment_BT), corrupted, batch)
+        hidden_BTh = self.encoder(corrupted.ids_BT, segment_BT, batch.offset)
+        told = self.tell(hidden_BTh, corrupted, batch)
         total = self._gen_weight * corrupted.loss.total + self._mlm_weight * told.total
         parts = {
             "train/loss": total.detach(),

@@ -18,17 +18,17 @@ class Random(Detector):
     cumulated_V: Tensor
 
     def __init__(self, trial: spec.Trial, settings: spec.Random, counts_V: Tensor) -> None:
-        super().__init__()
+        super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.detection = DetectionHead(trial.encoder)
         self.register_buffer("cumulated_V", cumulated(settings.law, counts_V))
         initialise(self, trial.encoder.init_std, trial.seeds.init)
-        self._settings, self._seed = settings, trial.seeds.mask
+        self._masking, self._seed = settings.masking, trial.seeds.mask
 
     def mask(self, batch: Batch, step: int) -> Masked:
         """Choose slots; what is written there is words, not masks."""
-        how, share, seed = self._settings.masking, self._settings.mask_prob, self._seed
-        return mask(batch, mask_prob=share, how=how, seed=seed, step=step)
+        share, seed = self.now.mask_prob, self._seed
+        return mask(batch, mask_prob=share, how=self._masking, seed=seed, step=step)
 
     def forward(
         self,
@@ -44,16 +44,11 @@ class Random(Detector):
             self.cumulated_V, masked.slots_BK, batch, seed=self._seed, step=step
         )
         ids_BT = written(batch, masked, words_BK)
-        detected_BT = self.detect(ids_BT, segment_BT)
+        detected_BT = self.detect(ids_BT, segment_BT, batch.offset)
         loss = detection_loss(
             detected_BT, ids_BT != batch.ids_BT, segment_BT > 0, places or count(masked, batch)
         )
         return Loss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
-
-    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
-        """Return the discriminator's logits, shape (B, T)."""
-        logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT))
-        return logits_BT
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the only network there is."""

@@ -26,7 +26,7 @@ class TwoStage(Detector):
     switched: Tensor
 
     def __init__(self, trial: spec.Trial, settings: spec.TwoStage, counts_V: Tensor) -> None:
-        super().__init__()
+        super().__init__(trial)
         vocab, length, shape = trial.data.vocab, trial.data.length, trial.encoder
         self.encoder = Encoder(shape, vocab, length)
         self.detection = DetectionHead(shape)
@@ -36,15 +36,16 @@ class TwoStage(Detector):
         initialise(self, shape.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
 
-    def begin(self, learns: Learns) -> None:
+    def begin(self, learns: Learns, settings: spec.StepSettings) -> None:
         """Hand the generator's weights on before the discriminator's first step."""
+        super().begin(learns, settings)
         if learns is Learns.DISCRIMINATOR and not self.switched:
             self.encoder.load_state_dict(self.generator.encoder.state_dict())
             self.switched.fill_(True)
 
     def mask(self, batch: Batch, step: int) -> Masked:
         """Return the batch as the generator sees it."""
-        masked: Masked = self.generator.mask(batch, step)
+        masked: Masked = self.generator.mask(batch, step, self.now)
         return masked
 
     def forward(
@@ -56,20 +57,15 @@ class TwoStage(Detector):
     ) -> Loss:
         """Return the loss of the network that learns."""
         if learns is Learns.GENERATOR:
-            loss = self.generator.learn(batch, step, places)
+            loss = self.generator.learn(batch, step, self.now, places)
             return Loss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():
-            corrupted: Corrupted = self.generator(batch, step, places)
+            corrupted: Corrupted = self.generator(batch, step, self.now, places)
         segment_BT = batch.segment_BT
-        detected_BT = self.detect(corrupted.ids_BT, segment_BT)
+        detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
         found = detection_loss(detected_BT, corrupted.replaced_BT, segment_BT > 0, corrupted.places)
         parts = corrupted.loss.parts | found.parts
         return Loss(found.total, parts | {"train/loss": found.total.detach()})
-
-    def detect(self, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
-        """Return the discriminator's logits, shape (B, T)."""
-        logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT))
-        return logits_BT
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the discriminator's parameters, then the generator's."""

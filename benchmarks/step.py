@@ -1,0 +1,177 @@
+"""Time of a training step: python -m benchmarks.step [--threads N].
+
+Prints, for each shape, steps, tokens and FLOPs per second, the share of the machine's fp32 peak,
+and where the time goes by kind of operation. The peak is that of a square matrix product in the
+same process, on the same threads; it is timed between the shapes in every round, and each time
+is the least of all rounds, so that other load on the machine cancels as far as it can. Text is
+random tokens with Zipf's frequencies; objective, optimizer and loop are those of a trial.
+"""
+
+import argparse
+import itertools
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path as File
+
+import numpy as np
+import torch
+
+from lab import optim, spec
+from lab.budget import Budget
+from lab.data import Batches
+from lab.flops import step_cost
+from lab.gradient import Gradients
+from lab.objectives import build
+from lab.objectives.generator import cross_entropy
+from lab.train import Step, train
+from lab.vocabulary import CLS, FIRST_WORD, SEP
+
+_ROUNDS, _STEPS, _PROFILED = 10, 5, 10
+_WINDOWS, _VOCAB, _LENGTH = 20_000, 2_048, 16
+_SQUARE = 1_024  # rows and columns of the product that the peak is taken from
+_PAPER = (32, 19, 30_522)  # windows, masked slots, vocabulary: half a batch of ELECTRA-Small
+
+# Kind of operation: beginnings of its names in torch's profiler. The first that fits counts.
+_KINDS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "attention": ("aten::_scaled_dot",),
+    "gelu": ("aten::gelu",),
+    "layer norm": ("aten::native_layer_norm",),
+    "softmax and losses": (
+        "aten::_log_softmax", "aten::_softmax", "aten::nll", "aten::binary_cross",
+    ),
+    "optimizer": ("aten::_fused", "aten::_foreach", "Optimizer", "aten::linalg", "aten::sqrt",
+                  "aten::lerp", "aten::addc"),
+    "look-ups": ("aten::embedding", "aten::index", "aten::gather", "aten::scatter",
+                 "aten::searchsorted"),
+    "copies": ("aten::copy", "aten::cat", "aten::fill", "aten::zero", "aten::clone"),
+    "sums": ("aten::sum", "aten::cumsum", "aten::amax", "aten::argmax"),
+    "other arithmetic": (
+        "aten::add", "aten::sub", "aten::mul", "aten::div", "aten::neg", "aten::bitwise",
+        "aten::__", "aten::where", "aten::masked", "aten::clamp", "aten::sort", "aten::sigmoid",
+    ),
+    "dispatch and autograd": ("",),
+}  # fmt: skip
+
+
+class _Timed:
+    """Something to time, and the least time it has taken.
+
+    Args:
+        call: does it once.
+        count: calls of one round.
+    """
+
+    def __init__(self, call: Callable[[], object], count: int) -> None:
+        self._call, self._count = call, count
+        self.seconds = float("inf")
+        self.call = call
+
+    def measure(self) -> None:
+        """Take the time of a round."""
+        began = time.perf_counter()
+        for _ in range(self._count):
+            self._call()
+        self.seconds = min(self.seconds, (time.perf_counter() - began) / self._count)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    torch.set_num_threads(parser.parse_args().threads)
+    square = torch.randn(_SQUARE, _SQUARE)
+    trials = _trials()
+    steps = {name: _Timed(_steps(trial).__next__, _STEPS) for name, trial in trials.items()}
+    peak = _Timed(lambda: square @ square, 4)
+    loss = _Timed(_cross_entropy(), 1)
+    for _, one in itertools.product(range(_ROUNDS), [*steps.values(), peak, loss]):
+        one.measure()
+    square_flops = 2 * _SQUARE**3 / peak.seconds
+    print(f"{_processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    print(f"square product of {_SQUARE}: {square_flops / 1e9:.1f} GFLOP/s\n")
+    print(f"{'shape':<18}{'ms':>8}{'steps/s':>9}{'tokens/s':>10}{'GFLOP/s':>9}{'of peak':>9}")
+    for name, one in steps.items():
+        cost = step_cost(trials[name])
+        rate = cost.flops / one.seconds
+        print(
+            f"{name:<18}{one.seconds * 1e3:>8.2f}{1 / one.seconds:>9.1f}"
+            f"{cost.tokens / one.seconds:>10,.0f}{rate / 1e9:>9.1f}{rate / square_flops:>9.1%}"
+        )
+    print(
+        f"\ncross-entropy {'x'.join(map(str, _PAPER))}, and back: {loss.seconds * 1e3:.0f} ms\n"
+        f"\n{'share of the time, %':<24}" + "".join(f"{name:>18}" for name in steps)
+    )
+    profiles = {name: _profile(one.call) for name, one in steps.items()}
+    for kind in _KINDS:
+        print(f"{kind:<24}" + "".join(f"{profiles[name][kind]:>18.1%}" for name in steps))
+
+
+def _trials() -> dict[str, spec.Trial]:
+    trials = {
+        f"nano g{width:g} batch {batch}": _trial("nano", width, batch)
+        for width, batch in itertools.product((0.25, 0.5, 1.0), (64, 128))
+    }
+    return trials | {"tiny g0.25": _trial("tiny", 0.25, 128)}
+
+
+def _trial(size: str, width: float, batch: int) -> spec.Trial:
+    return spec.Trial(
+        encoder=spec.SIZES[size],
+        objective=spec.Electra(
+            kind="electra", mask_prob=0.25, generator=spec.Generator(width=width)
+        ),
+        data=spec.Data(vocab=_VOCAB, length=_LENGTH),
+        batch=batch,
+        budget=Budget(kind="tokens", amount=1e12),
+    )
+
+
+def _steps(trial: spec.Trial) -> Iterator[Step]:
+    chance = np.random.default_rng(0)
+    words_NT = FIRST_WORD + chance.zipf(1.3, (_WINDOWS, _LENGTH)) % (_VOCAB - FIRST_WORD)
+    words_NT[:, 0], words_NT[:, -1] = CLS, SEP
+    objective = build(trial, torch.ones(_VOCAB))
+    batches = {_LENGTH: Batches(words_NT.astype(np.uint16), trial.seeds.order)}
+    return train(
+        Gradients(objective, batches, trial),
+        optim.build(objective, trial.optim),
+        trial=trial,
+        clock=time.perf_counter,
+    )
+
+
+def _cross_entropy() -> Callable[[], None]:
+    logits_BKV = torch.randn(_PAPER, requires_grad=True)
+    labels_BK = torch.randint(_PAPER[-1], _PAPER[:-1])
+
+    def call() -> None:
+        logits_BKV.grad = None
+        cross_entropy(logits_BKV, labels_BK).sum().backward()
+
+    return call
+
+
+def _profile(step: Callable[[], object]) -> dict[str, float]:
+    """Return the share of the time of each kind of operation."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(_PROFILED):
+            step()
+    times: Counter[str] = Counter()
+    for event in profile.key_averages():
+        kind = next(kind for kind, names in _KINDS.items() if event.key.startswith(names))
+        times[kind] += event.self_cpu_time_total
+    return {kind: times[kind] / times.total() for kind in _KINDS}
+
+
+def _processor() -> str:
+    cpuinfo = File("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The state of a sweep as figures: what a display shows of it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lab.label import label
+from lab.metrics import Metric
+from lab.progress import Progress
+from lab.remaining import Course, Durations, duration, left, total
+from lab.spec import Job, Outcome, Row
+
+_RECENT = 8  # ended trials that are kept for display
+
+
+def settings(job: Job) -> str:
+    """Return a job's settings in a few words."""
+    parts = (label(job.cell | job.tuned), f"seed {job.trial.seeds.init}")
+    return ", ".join(part for part in parts if part)
+
+
+@dataclass
+class Running:
+    """A trial that has its slot.
+
+    Attributes:
+        job: what was asked for.
+        since: when it got its slot, in seconds of the board's clock.
+        course: its way through its phases.
+        row: its newest scored point; empty before the first.
+    """
+
+    job: Job
+    since: float
+    course: Course
+    row: Row = field(default_factory=dict)
+
+
+class Board:
+    """Counts what has ended, and follows what runs.
+
+    One thread changes it; another may read it meanwhile, and sees each trial as it was or is.
+
+    Args:
+        metric: that ranks trials.
+        clock: seconds, monotone.
+
+    Attributes:
+        jobs: how many the sweep has; 0 until the search says so.
+        slots: trials that run at once.
+        tasks: phases of fine-tuning of each trial.
+        phase: what the sweep does beside its trials; empty while only they run.
+        share: of the phase that is done; None where nobody counts.
+    """
+
+    def __init__(self, metric: Metric, clock: Callable[[], float] = time.monotonic) -> None:
+        self.metric, self._clock = metric, clock
+        self.jobs, self.slots = 0, 1
+        self.tasks: Sequence[str] = ()
+        self.running: dict[int, Running] = {}
+        self.states: Counter[str] = Counter()
+        self.flops = 0.0
+        self.recent: list[tuple[Job, Outcome]] = []
+        self.phase = ""
+        self.share: float | None = None
+        self._durations = Durations()
+        self._began = self._phase_began = clock()
+
+    def doing(self, phase: str, share: float | None = None) -> bool:
+        """The sweep is in a phase of its own; return whether it is a new one."""
+        new = phase != self.phase
+        if new:
+            self._phase_began = self._clock()
+        self.phase, self.share = phase, share
+        return new
+
+    def start(self, job: Job) -> None:
+        """A job has got its slot."""
+        now = self._clock()
+        self.running[job.number] = Running(job, now, Course(self._durations, now, self.tasks))
+
+    def moved(self, job: Job, progress: Progress) -> None:
+        """A job's trial says how far it is."""
+        self.running[job.number].course.moved(progress, self._clock())
+
+    def row(self, job: Job, row: Row) -> bool:
+        """A job has reached a scored point; return whether it is a new one."""
+        running = self.running[job.number]
+        new = running.row.get("spent/steps") != row["spent/steps"]
+        running.row = row
+        return new
+
+    def scored(self, job: Job) -> str:
+        """Return the newest score of a running job, in a line."""
+        row, budget = self.running[job.number].row, job.trial.budget
+        share = min(1.0, row[f"spent/{budget.kind}"] / budget.amount)
+        score = f"{row[self.metric.name]:.4f}" if self.metric.name in row else "no score"
+        return f"{settings(job)} at {share:.0%} of its budget: {self.metric.name} {score}"
+
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A job has ended, now or in an earlier run of the sweep."""
+        if (was := self.running.pop(job.number, None)) and outcome.state == "finished":
+            now = self._clock()
+            was.course.end(now)
+            self._durations.add("trial", now - was.since)
+        self.states[outcome.state] += 1
+        self.flops += outcome.rows[-1]["spent/flops"] if outcome.rows else 0.0
+        self.recent = [*self.recent[1 - _RECENT :], (job, outcome)]
+
+    @property
+    def ended(self) -> int:
+        """How many jobs have ended."""
+        return self.states.total()
+
+    @property
+    def queued(self) -> int:
+        """How many jobs wait for a slot."""
+        return max(0, self.jobs - self.ended - len(self.running))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the sweep began."""
+        return self._clock() - self._began
+
+    def elapsed(self, running: Running) -> float:
+        """Return the seconds that a trial has had its slot."""
+        return self._clock() - running.since
+
+    def left_of(self, running: Running) -> float | None:
+        """Return the seconds that a trial has left, as `Course.left`."""
+        return running.course.left(self._clock())
+
+    def left(self) -> str:
+        """Return the time until all trials have ended, in words; empty where it is not known."""
+        now, running = self._clock(), list(self.running.values())
+        rest = [each.course.left(now) for each in running]
+        whole = self._durations.mean("trial")
+        if whole is None:  # none has ended here: the longest of those that run
+            wholes = [
+                now - each.since + max(0.0, seconds)
+                for each, seconds in zip(running, rest, strict=True)
+                if seconds is not None
+            ]
+            whole = max(wholes, default=None)
+        return left(total(rest, self.queued, whole, self.slots))
+
+    def headline(self) -> str:
+        """Return trials by state, compute and time, in a line; empty before there are any."""
+        if not self.jobs:
+            return ""
+        states = [f"{count} {state}" for state, count in sorted(self.states.items())]
+        going = [each.row["spent/flops"] for each in list(self.running.values()) if each.row]
+        flops = self.flops + sum(going)
+        parts = [*states, f"{len(self.running)} running", f"{self.queued} queued"]
+        parts += [f"{flops:.3g} FLOPs" if flops else "", duration(self.seconds), self.left()]
+        return " · ".join(part for part in parts if part)
+
+    def doings(self) -> str:
+        """Return the sweep's own phase, how far it is and what it has taken; empty without one."""
+        if not self.phase:
+            return ""
+        took = self._clock() - self._phase_began
+        share = "" if self.share is None else f": {self.share:.0%}"
+        rest = left(took / self.share - took) if self.share else ""
+        return ", ".join(part for part in (f"{self.phase}{share}", duration(took), rest) if part)
+
+    def trial(self, running: Running) -> str:
+        """Return the phase of a trial and how far it is."""
+        progress = running.course.progress
+        share = "" if progress.share is None else f" {progress.share:.0%}"
+        return f"{progress.phase}{share}"
+
+    def status(self) -> str:
+        """Return what happens now, in a line: the sweep's own phase, or its running trials."""
+        if self.phase:
+            return self.doings()
+        trials = [
+            ", ".join(part for part in (self._named(each), left(self.left_of(each))) if part)
+            for each in list(self.running.values())
+        ]
+        return "; ".join([*trials[:2], *([f"{len(trials) - 2} more"] if len(trials) > 2 else [])])
+
+    def _named(self, running: Running) -> str:
+        return f"{settings(running.job)}: {self.trial(running)}"

@@ -1,0 +1,108 @@
+"""Which of a sweep's runs its storage already holds, without writing anything."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path as File
+from typing import Any
+
+from lab import record, space, task_table
+from lab.design import searches
+from lab.errors import UserError
+from lab.metrics import finetuned
+from lab.spec import Data, Experiment, Path, Trial
+
+_ENDED = ("finished", "diverged")  # what the same command does not run again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """Runs of one cell that need no more training.
+
+    Attributes:
+        trained: how many.
+        finetuned: how many of them have the score of every task too.
+    """
+
+    trained: int
+    finetuned: int
+
+
+def count(
+    experiment: Experiment, storage: File, identities: Mapping[tuple[Data, ...], str]
+) -> tuple[Finished, ...]:
+    """Return the finished runs of each cell, in the order of `space.cells`.
+
+    A record counts where its folder is named by the fingerprint that the sweep would give it, and
+    its settings are a cell's apart from nuisances and seeds.
+
+    Args:
+        experiment: what is asked.
+        storage: of the records; need not exist.
+        identities: of the prepared texts and corruptions (`Supply.identity`), where all exist, by
+            the texts that a trial reads.
+    """
+    wanted = _wanted(experiment)
+    found: dict[tuple[int, int], dict[str, bool]] = {}
+    for folder in sorted((storage / "trials").glob("*")):
+        trial = _ended(folder, identities)
+        place = None if trial is None else wanted.get(_key(trial, experiment))
+        if place is not None:
+            found.setdefault(place, {})[folder.name] = _is_finetuned(experiment, folder)
+    return tuple(_of_cell(experiment, cell, found) for cell in range(len(space.cells(experiment))))
+
+
+def _of_cell(
+    experiment: Experiment, cell: int, found: Mapping[tuple[int, int], dict[str, bool]]
+) -> Finished:
+    trained = complete = 0
+    for repeat in range(experiment.search.seeds + 1):
+        runs = list(found.get((cell, repeat), {}).values())
+        room = 1 if repeat else searches(experiment)
+        trained += min(room, len(runs))
+        complete += min(room, sum(runs))
+    return Finished(trained=trained, finetuned=complete)
+
+
+def _wanted(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """Return cell and repeat by what a trial's configuration must be, nuisances left out."""
+    return {
+        _key(trial, experiment, repeat): (number, repeat)
+        for number, cell in enumerate(space.cells(experiment))
+        for trial in [space.trial(experiment.base, cell)]
+        for repeat in range(experiment.search.seeds + 1)
+    }
+
+
+def _key(trial: Trial, experiment: Experiment, repeat: int = 0) -> str:
+    settings = asdict(trial) | {"seeds": asdict(trial.seeds.repeat(repeat))}
+    for path in experiment.tune:
+        _remove(settings, path)
+    return json.dumps(settings, sort_keys=True)
+
+
+def _remove(settings: dict[str, Any], path: Path) -> None:
+    *above, last = path.split(".")
+    for name in above:
+        settings = settings[name]
+    settings.pop(last, None)
+
+
+def _ended(folder: File, identities: Mapping[tuple[Data, ...], str]) -> Trial | None:
+    if record.state(folder) not in _ENDED:
+        return None
+    try:
+        trial, _ = record.asked(folder)
+    except UserError:  # of another version
+        return None
+    identity = identities.get(trial.texts)
+    return trial if identity and trial.fingerprint(identity) == folder.name else None
+
+
+def _is_finetuned(experiment: Experiment, folder: File) -> bool:
+    """Return whether a trial needs no fine-tuning any more; one that diverged gets none."""
+    if record.state(folder) == "diverged":
+        return True
+    last = (record.curve(folder) or ({},))[-1]
+    tasks = (task_table.load(name).name for name in experiment.finetune.tasks)
+    return all(finetuned(task).name in last for task in tasks)

@@ -1,0 +1,51 @@
+"""YAML with comments: what a parser reads is what was meant, whatever the comments say."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab import commented_yaml, yaml_text
+from lab.commented_yaml import Section
+
+KEYS = st.text(st.characters(categories=["L", "N"], include_characters="._-"), min_size=1)
+NUMBERS = st.integers(-(10**9), 10**9) | st.floats(1e-30, 1e30) | st.booleans()
+TEXTS = st.text(st.characters(exclude_categories=["C"]))
+VALUES = st.recursive(
+    NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=6,
+)
+SECTIONS = st.recursive(
+    st.builds(lambda value, because: Section(value=value, because=because), VALUES, TEXTS),
+    lambda inner: st.builds(
+        lambda value, because: Section(value=value, because=because),
+        st.dictionaries(KEYS, inner, min_size=1, max_size=3),
+        TEXTS,
+    ),
+    max_leaves=6,
+)
+
+
+def same(read: Any, meant: Any) -> bool:
+    """Return whether two documents are equal; 5e12 may be read as a whole number."""
+    if isinstance(meant, dict):
+        return list(read) == list(meant) and all(same(read[key], meant[key]) for key in meant)
+    if isinstance(meant, list):
+        return len(read) == len(meant) and all(map(same, read, meant))
+    return bool(read == meant) and isinstance(read, bool) == isinstance(meant, bool)
+
+
+@given(st.dictionaries(KEYS, SECTIONS, min_size=1, max_size=4), TEXTS)
+def test_a_parser_reads_what_was_written(document: dict[str, Section], heading: str) -> None:
+    written = commented_yaml.write(document, heading)
+    assert same(yaml_text.parse(written), commented_yaml.plain(document))
+
+
+def test_comments_stand_above_their_settings_and_are_wrapped() -> None:
+    inner = {"b": Section(value=5e12, because="word " * 40)}
+    written = commented_yaml.write({"a": Section(value=inner, because="Why.")}, "Head.")
+    lines = written.splitlines()
+    assert lines[:4] == ["# Head.", "", "# Why.", "a:"]
+    assert lines[-1] == "  b: 5e12"
+    assert all(line.startswith("  # word") and len(line) <= 100 for line in lines[4:-1])

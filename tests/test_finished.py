@@ -1,0 +1,117 @@
+"""Which runs count as done: those that the same sweep would not run again, and no other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab import finished, record, space, spec
+from lab.metrics import METRICS
+from lab.search import Search
+from lab.spec import Job, Outcome
+
+IDENTITY = "0123456789ab"
+WIDTH = "objective.generator.width"
+
+
+def experiment(**changes: object) -> spec.Experiment:
+    asked = spec.Experiment(
+        name="counted",
+        question="Does it?",
+        metric=METRICS["detect/bigram/auroc"],
+        base={
+            "encoder": {"size": "tiny"},
+            "objective": {"kind": "electra"},
+            "budget": {"kind": "flops", "amount": 1e12},
+        },
+        compare={WIDTH: (0.25, 0.5)},
+        tune={"optim.lr": spec.Range(low=1e-4, high=1e-2, log=True)},
+        search=spec.Search(trials=3, seeds=2),
+        resources=spec.Resources(),
+    )
+    return replace(asked, **changes)
+
+
+def jobs(asked: spec.Experiment, folder: Path) -> list[Job]:
+    """Return all jobs of a sweep that ran to its end, in the order of asking."""
+    search = Search(asked, f"sqlite:///{folder}/optuna.db", folder / "searches")
+    found = []
+    while (job := search.ask()) is not None:
+        found.append(job)
+        row = {"spent/steps": 8.0, asked.metric.name: 0.5 + job.trial.optim.lr}
+        search.tell(job, outcome(row))
+    return found
+
+
+def outcome(row: spec.Row, state: spec.State = "finished") -> Outcome:
+    return Outcome(state=state, reason="", rows=(row,), began=0.0, seconds=1.0, busy=1.0)
+
+
+def leave(storage: Path, trial: spec.Trial, state: spec.State, row: spec.Row | None = None) -> None:
+    folder = storage / "trials" / trial.fingerprint(IDENTITY)
+    record.queue(folder, trial)
+    record.append(folder, row or {"spent/steps": 8.0})
+    record.end(folder, outcome({}, state))
+
+
+def counted(asked: spec.Experiment, storage: Path) -> list[tuple[int, int]]:
+    identities = dict.fromkeys(space.texts(asked), IDENTITY)
+    return [(c.trained, c.finetuned) for c in finished.count(asked, storage, identities)]
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+@pytest.mark.parametrize("chance", range(3))
+def test_whatever_has_ended_is_counted_in_its_cell(
+    tuned: bool, chance: int, tmp_path: Path
+) -> None:
+    asked = experiment() if tuned else experiment(tune={}, search=spec.Search(seeds=4))
+    all_jobs = jobs(asked, tmp_path)
+    assert len(all_jobs) == (10 if tuned else 8)
+    drawn = np.random.default_rng(chance)
+    ended = [all_jobs[place] for place in drawn.choice(len(all_jobs), 4, replace=False)]
+    for job in ended:
+        leave(tmp_path, job.trial, "finished" if drawn.random() < 0.5 else "diverged")
+    mine = [sum(job.cell == cell for job in ended) for cell in space.cells(asked)]
+    assert counted(asked, tmp_path) == [(n, n) for n in mine]
+
+
+def test_what_runs_again_is_not_counted(tmp_path: Path) -> None:
+    asked = experiment(tune={}, search=spec.Search(seeds=3))
+    first, second, third, *_ = jobs(asked, tmp_path)
+    for job, state in ((first, "failed"), (second, "interrupted"), (third, "stopped")):
+        leave(tmp_path, job.trial, state)
+    assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
+
+
+def test_trials_of_other_settings_seeds_texts_or_versions_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = experiment(tune={}, search=spec.Search(seeds=3))
+    job = jobs(asked, tmp_path)[0]
+    leave(tmp_path, replace(job.trial, batch=96), "finished")
+    leave(tmp_path, replace(job.trial, seeds=job.trial.seeds.repeat(7)), "finished")
+    assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
+    leave(tmp_path, job.trial, "finished")
+    assert counted(asked, tmp_path) == [(1, 1), (0, 0)]
+    other = dict.fromkeys(space.texts(asked), "another text")
+    assert [c.trained for c in finished.count(asked, tmp_path, other)] == [0, 0]
+    monkeypatch.setattr(spec, "__version__", "9.9.9")
+    assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
+
+
+def test_trial_without_the_score_of_a_task_has_yet_to_be_finetuned(tmp_path: Path) -> None:
+    asked = experiment(
+        tune={}, search=spec.Search(seeds=3), finetune=spec.Finetuning(tasks=("sentiment",))
+    )
+    first, second, *_ = jobs(asked, tmp_path)
+    leave(tmp_path, first.trial, "finished", {"spent/steps": 8.0, "finetune/sentiment": 0.6})
+    leave(tmp_path, second.trial, "finished")
+    assert counted(asked, tmp_path) == [(1, 1), (1, 0)]
+    leave(tmp_path, second.trial, "diverged")
+    assert counted(asked, tmp_path) == [(1, 1), (1, 1)]
+
+
+def test_storage_that_is_not_there_holds_nothing_and_is_not_made(tmp_path: Path) -> None:
+    assert counted(experiment(), tmp_path / "none") == [(0, 0), (0, 0)]
+    assert not (tmp_path / "none").exists()

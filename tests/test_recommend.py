@@ -1,0 +1,142 @@
+"""Recommendations: functions of a text's figures and a trial's compute."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from languages import ENGLISH, sentences
+
+from lab import recommend, space, token_survey
+from lab.commented_yaml import plain
+from lab.flops import mean_cost
+from lab.recommend import DESIGNS, EPOCHS, TABLE, WIDTHS, Facts, Recommendation, TaskFacts
+from lab.source_guess import SourceGuess
+from lab.spec import Experiment
+from lab.text_survey import TextSurvey
+from lab.texts import Files, Trained
+
+FLOPS = st.floats(3e10, 1e16)
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    sample = tuple(sentences(ENGLISH, 1_000))
+    text = TextSurvey(
+        share=1.0,
+        files=1,
+        stored=60_000_000,
+        documents=1_000_000,
+        characters=60_000_000,
+        words=12_000_000,
+        duplicates=0.0,
+        bad={},
+        letters=50_000_000,
+        scripts={"LATIN": 1.0},
+        accented=0.0,
+        upper=0.03,
+        compatibility=0.0,
+        endless=0.0,
+        median_document=60.0,
+        sample=sample,
+    )
+    source = Files(kind="files", paths=("a.txt",))
+    return Facts(
+        guess=SourceGuess(source=source, because={"encoding": "UTF-8."}, damaged=False),
+        text=text,
+        tokenizer=recommend.tokenizer(text, cased=False),
+        tokens=token_survey.survey(Trained(), 2_048, sample),
+        task=None,
+    )
+
+
+def made(facts: Facts, flops: float) -> Recommendation:
+    return recommend.recommend(facts, flops, DESIGNS[1], "30 minutes")
+
+
+def experiment(facts: Facts, flops: float) -> Experiment:
+    return space.checked("mine", plain(made(facts, flops).document))
+
+
+@given(first=FLOPS, second=FLOPS)
+def test_more_compute_never_gives_a_smaller_encoder(first: float, second: float) -> None:
+    sizes = [recommend.pick_size(flops).weights for flops in sorted((first, second))]
+    assert sizes == sorted(sizes)
+
+
+@given(flops=FLOPS)
+def test_more_compute_never_gives_fewer_repeats(flops: float) -> None:
+    for before in DESIGNS:
+        few, many = (recommend.pick_design(amount, before=before) for amount in (flops, 10 * flops))
+        assert few.trials + few.seeds <= many.trials + many.seeds
+
+
+def test_sizes_and_designs_are_in_order() -> None:
+    assert [size.least for size in TABLE] == sorted({size.least for size in TABLE})
+    assert [size.weights for size in TABLE] == sorted({size.weights for size in TABLE})
+    assert TABLE[0].least == DESIGNS[-1].least == 0
+
+
+@pytest.mark.parametrize("flops", [5e10, 5e11, 5e12, 5e13, 5e14])
+def test_no_trial_reads_the_text_more_often_than_pays(facts: Facts, flops: float) -> None:
+    small = replace(facts, text=replace(facts.text, characters=1_000_000))
+    asked = experiment(small, flops)
+    for width in WIDTHS:
+        trial = space.trial(asked.base, {"objective.generator.width": width})
+        cost = mean_cost(trial)
+        read = trial.budget.amount / cost.flops * cost.tokens
+        once = small.total * small.tokens.positions(trial.data.length)
+        assert read <= 1.05 * EPOCHS * once  # the budget has two digits
+
+
+def test_a_text_too_small_for_its_time_is_warned_of(facts: Facts) -> None:
+    small = replace(facts, text=replace(facts.text, characters=1_000_000))
+    assert any("too small for this time" in warning for warning in made(small, 5e13).warnings)
+    assert made(facts, 5e12).warnings == ()
+
+
+def test_too_little_compute_to_learn_is_warned_of(facts: Facts) -> None:
+    (warning,) = made(facts, 1e11).warnings
+    assert "too few to learn from context" in warning
+    assert "give more minutes" in warning
+
+
+def test_of_a_large_text_only_a_share_is_prepared(facts: Facts) -> None:
+    large = replace(facts, text=replace(facts.text, characters=10**12))
+    asked = experiment(large, 5e12)
+    trial = space.trial(asked.base, {"objective.generator.width": 0.25})
+    cost = mean_cost(trial)
+    read = trial.budget.amount / cost.flops * cost.tokens
+    there = trial.data.share * large.total * large.tokens.positions(trial.data.length)
+    assert 2 * read < there < 6 * read
+    assert "share" not in plain(made(facts, 5e12).document)["base"]["data"]
+
+
+@pytest.mark.parametrize(("size", "least"), [(10, 16), (30, 32), (60, 64), (500, 64)])
+def test_a_window_holds_the_texts_of_the_task(facts: Facts, size: int, least: int) -> None:
+    task = TaskFacts(file="t.yaml", name="t", sizes=[size] * 50, because="Rows.")
+    window = recommend.window(recommend.pick_size(5e12), replace(facts, task=task))
+    assert window.value == least
+    assert f"take at most {size} positions" in window.because
+
+
+def test_a_step_reads_as_many_positions_in_any_window(facts: Facts) -> None:
+    task = TaskFacts(file="sentiment", name="sentiment", sizes=[60] * 50, because="Rows.")
+    for one in (facts, replace(facts, task=task)):
+        base = plain(recommend.recommend(one, 5e12, DESIGNS[1], "").document)["base"]
+        assert base["batch"] * base["data"]["length"] == 1_024
+
+
+@pytest.mark.parametrize(
+    ("changed", "setting", "value"),
+    [
+        ({"accented": 0.03}, "accents", "keep"),
+        ({"accented": 0.0001}, "accents", "strip"),
+        ({"compatibility": 0.05}, "form", "nfkc"),
+    ],
+)
+def test_the_tokenizer_follows_the_letters(
+    facts: Facts, changed: dict[str, float], setting: str, value: str
+) -> None:
+    chosen = recommend.tokenizer(replace(facts.text, **changed), cased=False)  # type: ignore[arg-type]
+    assert plain({"tokenizer": chosen})["tokenizer"][setting] == value
