@@ -26,7 +26,8 @@ from lab.objectives import build
 from lab.objectives.masking import Masked, mask, written
 from lab.objectives.mlm import Mlm
 from lab.objectives.sampling import sample
-from lab.spec import SIZES, AdamConfig, Data, Seeds, Trial, content_hash
+from lab.schedule import Schedule
+from lab.spec import SIZES, Data, MuonConfig, Seeds, Trial, content_hash
 from lab.spec import Mlm as MlmSettings
 from lab.train import train
 from lab.vocabulary import FIRST_WORD
@@ -34,7 +35,8 @@ from lab.vocabulary import FIRST_WORD
 _TOKENS = 32_768  # held-out positions: the AUROC's own noise is then near .004
 _FOLLOWED = 2**24  # training positions that the frequencies are taken from, at most
 _SHARE = 0.15
-_FROZEN_TOKENS = 4_000_000  # or one epoch, where the text is smaller
+_FROZEN_TOKENS = 2_000_000  # or one epoch, where the text is smaller
+_FROZEN_STEP = 1_024  # positions of one step
 _SEED = 20_03_10555  # the paper's number; any constant would do
 _STREAMS = {name: 16 + place for place, name in enumerate(CORRUPTIONS)}
 
@@ -50,11 +52,12 @@ class HeldOut:
 def frozen_trial(data: Data, tokens: int) -> Trial:
     """Return the run that makes the frozen masked language model of a text of `tokens`."""
     return Trial(
-        encoder=SIZES["tiny"],
-        objective=MlmSettings(kind="mlm", mask_prob=_SHARE),
+        encoder=SIZES["nano"],
+        objective=MlmSettings(kind="mlm", mask_prob=0.25),
         data=data,
-        batch=max(1, 2_048 // data.length),
-        optim=AdamConfig(),
+        batch=max(1, _FROZEN_STEP // data.length),
+        optim=MuonConfig(kind="muon", iterations=3),
+        schedule=Schedule(warmup=0.02),
         budget=Budget(kind="tokens", amount=min(_FROZEN_TOKENS, tokens)),
         seeds=Seeds(init=_SEED, order=_SEED, mask=_SEED),
     )

@@ -43,9 +43,7 @@ class Encoder(Noun):
 
 # Paper, table 6 (small, base, large). The others are the lab's own, for CPU cores.
 SIZES: dict[str, Encoder] = {
-    "nano32": Encoder(
-        layers=2, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.05, dropout=0
-    ),
+    "nano32": Encoder(layers=1, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.1, dropout=0),
     "nano48": Encoder(
         layers=2, hidden=48, ffn=192, heads=2, embedding=48, init_std=0.05, dropout=0
     ),

@@ -28,12 +28,12 @@ class SizeDefaults:
     settings: Mapping[Path, Value]
 
 
-def _own(*, adam: float, muon: float) -> SizeDefaults:
+def _own(*, adam: float, muon: float, hidden: float) -> SizeDefaults:
     return SizeDefaults(
         optimizer="muon",
         optim={
             "adam": {"lr": adam},
-            "muon": {"lr": muon, "hidden_lr": 8.0, "iterations": 3},
+            "muon": {"lr": muon, "hidden_lr": hidden, "iterations": 3},
         },
         settings={
             "objective.mask_prob": 0.25,
@@ -61,12 +61,12 @@ def _paper(lr: float, mask_prob: float, length: int, batch: int) -> SizeDefaults
 
 
 DEFAULTS: dict[str, SizeDefaults] = {
-    "nano32": _own(adam=1e-3, muon=1e-3),
-    "nano48": _own(adam=1e-3, muon=1e-3),
-    "nano": _own(adam=1e-3, muon=1e-3),
-    "nano96": _own(adam=1e-3, muon=1e-3),
-    "tiny": _own(adam=1e-3, muon=1e-3),
-    "mini": _own(adam=7e-4, muon=7e-4),
+    "nano32": _own(adam=1e-3, muon=1e-3, hidden=8.0),
+    "nano48": _own(adam=1e-3, muon=1e-3, hidden=4.0),
+    "nano": _own(adam=1e-3, muon=1e-3, hidden=4.0),
+    "nano96": _own(adam=1e-3, muon=1e-3, hidden=4.0),
+    "tiny": _own(adam=1e-3, muon=1e-3, hidden=4.0),
+    "mini": _own(adam=7e-4, muon=7e-4, hidden=4.0),
     "small": _paper(5e-4, 0.15, 128, 128),
     "base": _paper(2e-4, 0.15, 512, 256),
     "large": _paper(2e-4, 0.25, 512, 2_048),
