@@ -5,7 +5,7 @@ import signal
 import sys
 from types import FrameType
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 def leave(_signal: int, _frame: FrameType | None) -> None:

@@ -32,14 +32,16 @@ class Learned:
         return SIZES[self.size]
 
     def __str__(self) -> str:
-        shape = f"{self.encoder.hidden} wide, {self.encoder.layers} layers"
+        layers = self.encoder.layers
+        shape = f"{self.encoder.hidden} wide, {layers} layer{'s' * (layers > 1)}"
         span = f"{self.low:.2g} to {self.high:.2g} FLOPs".replace("e+", "e")
         return f"{self.size} ({shape}) learns at {span} ({self.source})"
 
 
 # Cheapest first.
 LEARNED = (
-    Learned(size="nano", window=16, low=1e12, high=2.5e12, source="reports/LOG.md"),
+    Learned(size="nano32", window=16, low=2.5e11, high=1e12, source="reports/nano32"),
+    Learned(size="nano", window=16, low=1.25e12, high=2.5e12, source="reports/gen_ratio"),
     Learned(size="tiny", window=16, low=6e12, high=1.2e13, source="reports/noise"),
 )
 

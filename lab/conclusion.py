@@ -121,7 +121,10 @@ def valid_for(frames: Frames) -> str:
     if "encoder.hidden" not in trials:
         return wording.NONE
     shapes = trials[["encoder.hidden", "encoder.layers"]].dropna().drop_duplicates()
-    sizes = [f"{hidden:g} wide × {layers:g} layers" for hidden, layers in shapes.to_numpy()]
+    sizes = [
+        f"{hidden:g} wide × {layers:g} layer{'s' if layers > 1 else ''}"
+        for hidden, layers in shapes.to_numpy()
+    ]
     unit = _values(trials, "budget.kind").replace("flops", "FLOPs")
     parts = [
         f"encoder {' and '.join(sizes)}",

@@ -92,7 +92,7 @@ def test_nothing_is_recommended_where_nothing_was_learned() -> None:
     )
     assert "width 0.25" in said
     assert "Take" not in said
-    assert "nano (64 wide, 2 layers) learns at 1e12 to 2.5e12 FLOPs" in said
+    assert "nano32 (32 wide, 1 layer) learns at 2.5e11 to 1e12 FLOPs" in said
     assert "tiny (128 wide, 2 layers) learns at 6e12 to 1.2e13 FLOPs" in said
 
 
