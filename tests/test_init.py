@@ -15,12 +15,23 @@ import pandas
 import pytest
 from languages import ENGLISH, FRENCH, RUSSIAN, chinese, sentences
 
-from lab import corruption, data, init, preparation, space, sweep, task_table, trial, yaml_text
+from lab import (
+    corruption,
+    data,
+    init,
+    pace,
+    preparation,
+    space,
+    sweep,
+    task_table,
+    trial,
+    yaml_text,
+)
 from lab.budget import Budget
 from lab.spec import Experiment
 from lab.work import Work
 
-MINUTES = "3"
+MINUTES, WITH_TASK = "3", "10"
 Write = Callable[[], str]  # writes a text into the current folder, and returns what to give
 
 
@@ -107,7 +118,8 @@ TEXTS: dict[Write, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def written(*arguments: str) -> dict[str, Any]:
     """Run the command; return the one search space that is there afterwards, as plain data."""
-    assert init.main([*arguments, "--minutes", MINUTES]) == 0
+    minutes = WITH_TASK if "--task" in arguments else MINUTES
+    assert init.main([*arguments, "--minutes", minutes]) == 0
     return yaml_text.read(search_space())
 
 
@@ -142,6 +154,12 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
         metric=experiment.metric,
     )
     return trial.run(work).state
+
+
+@pytest.fixture(autouse=True)
+def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the machine a speed of its own, so that a loaded one gets the same search space."""
+    monkeypatch.setattr(pace, "flops_per_second", lambda *_: 3e10)
 
 
 @pytest.fixture
