@@ -9,10 +9,12 @@ random tokens with Zipf's frequencies; objective, optimizer and loop are those o
 
 import argparse
 import itertools
+import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path as File
 
 import numpy as np
@@ -89,24 +91,52 @@ def main() -> None:
     loss = _Timed(_cross_entropy(), 1)
     for _, one in itertools.product(range(_ROUNDS), [*steps.values(), peak, loss]):
         one.measure()
-    square_flops = 2 * _SQUARE**3 / peak.seconds
-    print(f"{_processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
-    print(f"square product of {_SQUARE}: {square_flops / 1e9:.1f} GFLOP/s\n")
-    print(f"{'shape':<18}{'ms':>8}{'steps/s':>9}{'tokens/s':>10}{'GFLOP/s':>9}{'of peak':>9}")
-    for name, one in steps.items():
-        cost = step_cost(trials[name])
-        rate = cost.flops / one.seconds
-        print(
-            f"{name:<18}{one.seconds * 1e3:>8.2f}{1 / one.seconds:>9.1f}"
-            f"{cost.tokens / one.seconds:>10,.0f}{rate / 1e9:>9.1f}{rate / square_flops:>9.1%}"
-        )
-    print(
-        f"\ncross-entropy {'x'.join(map(str, _PAPER))}, and back: {loss.seconds * 1e3:.0f} ms\n"
-        f"\n{'share of the time, %':<24}" + "".join(f"{name:>18}" for name in steps)
-    )
     profiles = {name: _profile(one.call) for name, one in steps.items()}
-    for kind in _KINDS:
-        print(f"{kind:<24}" + "".join(f"{profiles[name][kind]:>18.1%}" for name in steps))
+    square_flops = 2 * _SQUARE**3 / peak.seconds
+    print(_machine())
+    print(f"square product of {_SQUARE}: {square_flops / 1e9:.1f} GFLOP/s\n")
+    print(_speeds(trials, steps, square_flops))
+    shape = "x".join(map(str, _PAPER))
+    print(f"\ncross-entropy {shape}, and back: {loss.seconds * 1e3:.0f} ms\n")
+    print(_shares(profiles))
+
+
+def _speeds(trials: dict[str, spec.Trial], steps: dict[str, _Timed], square_flops: float) -> str:
+    """Return the table of the speeds."""
+    rows = [("shape", "ms", "steps/s", "tokens/s", "GFLOP/s", "of the product")]
+    for name, one in steps.items():
+        cost, seconds = step_cost(trials[name]), one.seconds
+        rate = cost.flops / seconds
+        rows.append(
+            (
+                name,
+                f"{seconds * 1e3:.2f}",
+                f"{1 / seconds:.1f}",
+                f"{cost.tokens / seconds:,.0f}",
+                f"{rate / 1e9:.1f}",
+                f"{rate / square_flops:.1%}",
+            )
+        )
+    return _table(rows)
+
+
+def _shares(profiles: dict[str, dict[str, float]]) -> str:
+    """Return the table of where the time goes."""
+    rows = [("share of the time", *profiles)]
+    rows += [(kind, *(f"{found[kind]:.1%}" for found in profiles.values())) for kind in _KINDS]
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Return lines of columns, each as wide as its widest cell; all but the first to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
 
 
 def _trials() -> dict[str, spec.Trial]:
@@ -114,7 +144,11 @@ def _trials() -> dict[str, spec.Trial]:
         f"nano g{width:g} batch {batch}": _trial("nano", width, batch)
         for width, batch in itertools.product((0.25, 0.5, 1.0), (64, 128))
     }
-    return trials | {"tiny g0.25": _trial("tiny", 0.25, 128)}
+    muon = spec.MuonConfig(kind="muon", iterations=3)  # the default of the lab's own sizes
+    return trials | {
+        "nano g0.25 batch 64, Muon": replace(_trial("nano", 0.25, 64), optim=muon),
+        "tiny g0.25 batch 128": _trial("tiny", 0.25, 128),
+    }
 
 
 def _trial(size: str, width: float, batch: int) -> spec.Trial:
@@ -166,11 +200,20 @@ def _profile(step: Callable[[], object]) -> dict[str, float]:
     return {kind: times[kind] / times.total() for kind in _KINDS}
 
 
+def _machine() -> str:
+    """Return one line: processor, cores, threads, system and versions."""
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s), "
+        f"{torch.backends.cpu.get_cpu_capability()}, {platform.platform()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
 def _processor() -> str:
     cpuinfo = File("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ Assumptions, before the arithmetic:
 - `flops`, the honest count and the primary one: matrix multiplications only, as
   `torch.utils.flop_counter` counts them; look-ups are free; the vocabulary head works at the
   masked slots only (at all of them for all-tokens MLM); backward is 2x forward, and what is
-  frozen has none. Softmax, norms and activations are left out: they
-  cost time but hardly any arithmetic (2 % at small). Muon's products are part of it, since they
-  are a quarter of a step of 1,024 tokens at width 64.
+  frozen has none. Softmax, norms and activations are left out: they cost time but hardly any
+  arithmetic (2 % at small). Muon's products are part of it: at width 64 they add a tenth to a
+  step of 1,024 tokens with three iterations, and a sixth with five.
 - `paper_flops`: the official `flops_computation.py` (google-research/electra at 8a46635),
   which also counts element-wise work, treats the input look-up as a dense product with a
   one-hot matrix, puts the head at .15625 of the positions and takes backward as 1x forward.

@@ -65,6 +65,9 @@ PROBES: tuple[Literal["pos", "sentiment"], ...] = ("pos", "sentiment")
 # number survives it; the probes read words and sentences and do.
 _TEXT = ("data",)
 
+# What decides how strong a generator becomes, beside the objective and the encoder.
+_TRAINING = ("init_from", "windows", "batch", "optim", "schedule", "budget")
+
 _DETECTION = tuple(
     metric
     for source in CORRUPTIONS
@@ -81,7 +84,7 @@ _DETECTION = tuple(
             name=f"detect/{source}/loss",
             direction="minimize",
             title=f"loss on {source} replacements in held-out text",
-            spoiled_by=(*_TEXT, "objective"),
+            spoiled_by=(*_TEXT, "objective", "init_from"),
             because="a discriminator's probabilities are calibrated to the generator and mask rate "
             "it trained with, so its loss on a fixed corruption moves with them; use the AUROC",
             needs="discriminator",
@@ -126,7 +129,7 @@ _RAW = (
         name="train/discriminator_loss",
         direction="minimize",
         title="discriminator's loss while training",
-        spoiled_by=(*_TEXT, "windows", "objective", "encoder", "optim", "budget"),
+        spoiled_by=(*_TEXT, "objective", "encoder", *_TRAINING),
         because="it depends on how well the generator fools it: a weaker generator gives a lower "
         "loss and teaches less",
         needs="discriminator",
@@ -135,7 +138,7 @@ _RAW = (
         name="train/loss",
         direction="minimize",
         title="total training loss",
-        spoiled_by=(*_TEXT, "windows", "objective", "encoder", "optim", "budget"),
+        spoiled_by=(*_TEXT, "objective", "encoder", *_TRAINING),
         because="it is a weighted sum over losses that depend on the generator and the mask rate",
     ),
 )

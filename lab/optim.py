@@ -2,7 +2,7 @@
 
 torch's AdamW corrects the bias of its moments unless the step is infinite, so its fused kernel is
 called with an infinite step. Decay is decoupled and spares biases and LayerNorm. Muon's update is
-that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, a test compares the two. It is
+that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`; a test compares the two. It is
 written out because torch iterates over matrices one by one in bfloat16: at width 64 that takes
 three times as long on a CPU core as one batched product for all matrices of a shape
 (reports/LOG.md).
@@ -46,7 +46,8 @@ class Adam(Optimizer):
         gradients = [p.grad for p in parameters if p.grad is not None]
         means, squares = (self._moments(parameters, name) for name in ("mean", "square"))
         # The kernel divides m by 1 - beta1^t and v by 1 - beta2^t, which are 1 at an infinite t.
-        # Decay and gradient step are added, both from the old weights, as officially.
+        # Decay and gradient step are added, both from the old weights, as officially. The kernel
+        # takes for granted that a gradient has its parameter's strides, which autograd sees to.
         step = torch.full((), torch.inf, device=parameters[0].device)
         torch._fused_adamw_(
             parameters, gradients, means, squares, [], [step] * len(parameters),

@@ -76,12 +76,11 @@ DEFAULTS: dict[str, SizeDefaults] = {
 def fill(raw: dict[str, Any], size: str) -> None:
     """Write the defaults of `size` into a trial's raw settings where they say nothing.
 
-    Args:
-        raw: of a trial, as a search space has it.
-        size: a key of `DEFAULTS`.
+    A section that is no mapping is left as it is: the loader refuses it with its path.
 
-    Raises:
-        SpaceError: something on the way to a path is no mapping.
+    Args:
+        raw: settings of a trial, as a search space has them.
+        size: a key of `DEFAULTS`.
     """
     defaults = DEFAULTS[size]
     _write(raw, "optim.kind", defaults.optimizer)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from operator import attrgetter
 from pathlib import Path as File
 from typing import Annotated, Any, TypeVar
 
@@ -253,11 +254,14 @@ def _check_metric(experiment: Experiment) -> None:
 
 
 def _defaults_that_differ(experiment: Experiment) -> tuple[Path, ...]:
-    """Return the settings of the text in which cells differ by the defaults of their sizes."""
-    if not any(path.startswith("encoder") for path in experiment.compare):
+    """Return the settings in which trials differ by the defaults of their sizes."""
+    if not any(path.startswith("encoder") for path in (*experiment.compare, *experiment.tune)):
         return ()
-    texts = [asdict(trial(experiment.base, cell).data) for cell in cells(experiment)]
-    return tuple(f"data.{name}" for name in texts[0] if len({str(t[name]) for t in texts}) > 1)
+    trials = [trial(experiment.base, settings) for settings in _corners(experiment)]
+    paths = dict.fromkeys(
+        path for size in size_defaults.DEFAULTS.values() for path in size.settings
+    )
+    return tuple(path for path in paths if len({attrgetter(path)(one) for one in trials}) > 1)
 
 
 def _check_running(experiment: Experiment, built: Trial) -> None:

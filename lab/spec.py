@@ -1,8 +1,8 @@
 """The lab's vocabulary: frozen nouns, in the order a search space shows them.
 
 Nothing here imports torch, ray, optuna or mlflow. Everything is built and checked at one door
-(`lab.space`); past it nothing is optional or mutable. A default here is the value for `tiny`,
-the size that learns within minutes on one core (reports/LOG.md says how it was found).
+(`lab.space`); past it nothing is optional or mutable. A default here holds for an encoder without a
+named size; those of the sizes are in `lab.size_defaults`.
 """
 
 import hashlib

@@ -32,6 +32,14 @@ RUNGS: dict[str, spec.Objective] = {
     "alternation": spec.Adversarial(
         kind="adversarial", sharing="none", rule=spec.Alternation(kind="alternation", steps=3)
     ),
+    "frozen": spec.Electra(
+        kind="electra",
+        sharing="none",
+        generator=spec.FrozenGenerator(
+            kind="frozen",
+            init_from=spec.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=8 * 16)),
+        ),
+    ),
     "mlm": spec.Mlm(kind="mlm", masking="bert"),
     "random": spec.Random(kind="random"),
 }
@@ -93,11 +101,14 @@ def interrupted(work: Work, after: int) -> Outcome:
     return outcome
 
 
+@pytest.mark.parametrize(
+    "optim", [spec.AdamConfig(), spec.MuonConfig(kind="muon")], ids=lambda optim: optim.kind
+)
 @pytest.mark.parametrize("rung", RUNGS)
 def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
-    rung: str, work: Callable[..., Work]
+    rung: str, optim: spec.Optim, work: Callable[..., Work]
 ) -> None:
-    whole, parts = work("whole", rung), work("parts", rung)
+    whole, parts = (work(name, rung, optim=optim) for name in ("whole", "parts"))
     expected = trial.run(whole)
     interrupted(parts, 2)
     torch.rand(100)  # what a new process would have done

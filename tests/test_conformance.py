@@ -157,15 +157,22 @@ def test_second_token_type_gets_no_gradient(member: Member, learns: Learns) -> N
 
 
 @each()
-def test_step_moves_the_weights_of_those_who_learn_and_no_others(member: Member) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [spec.AdamConfig(weight_decay=0.5), spec.MuonConfig(kind="muon", weight_decay=0.5)],
+    ids=lambda settings: settings.kind,
+)
+def test_step_moves_the_weights_of_those_who_learn_and_no_others(
+    member: Member, settings: spec.Optim
+) -> None:
     objective = made(member)
-    optimizer = optim.build(objective, spec.AdamConfig(weight_decay=0.5))
+    optimizer = optim.build(objective, settings)
     for learns in [*member.turns] * 2:  # the second time everything has momentum
         objective.begin(learns, objective.now)
         before = {name: p.detach().clone() for name, p in objective.named_parameters()}
         optimizer.zero_grad()
         objective(text(), 0, learns).total.backward()
-        optim.clip(objective, spec.AdamConfig())
+        optim.clip(objective, settings)
         optimizer.step()
         moved = {name for name, p in objective.named_parameters() if not p.equal(before[name])}
         prefixes = tuple(p for lesson in member.turns[learns] for p in lesson.reaches)

@@ -170,16 +170,27 @@ def saved(value: Any) -> Any:
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize(
-    ("member", "cut"),
-    [
-        pytest.param(member, cut, id=f"{member.id}-{cut}")
-        for member in (*MEMBERS, *GROWING)
-        for cut in member.cuts
-    ],
-)
+def each_cut(members: tuple[Member, ...]) -> pytest.MarkDecorator:
+    """Return a parametrisation by member and number of steps before the break."""
+    cases = [(member, cut) for member in members for cut in member.cuts]
+    ids = [f"{member.id}-{cut}" for member, cut in cases]
+    return pytest.mark.parametrize(("member", "cut"), cases, ids=ids)
+
+
+@each_cut((*MEMBERS, *GROWING))
 def test_run_goes_on_from_its_saved_state_as_if_never_stopped(member: Member, cut: int) -> None:
-    settings = trial(member)
+    assert_goes_on(trial(member), cut)
+
+
+@each_cut(MEMBERS)
+def test_run_under_muon_goes_on_from_its_saved_state_as_if_never_stopped(
+    member: Member, cut: int
+) -> None:
+    assert_goes_on(trial(member, optim=spec.MuonConfig(kind="muon", lr=1e-3)), cut)
+
+
+def assert_goes_on(settings: spec.Trial, cut: int) -> None:
+    """A run of `settings` that is broken off after `cut` steps ends as one that was not."""
     whole, first, second = Run(settings), Run(settings), Run(settings, init=9)
     expected = list(whole.steps())
     *_, stopped = islice(first.steps(), cut)

@@ -485,6 +485,22 @@ def test_muons_products_are_charged_as_the_counter_sees_them(
     assert charged == counter.get_total_flops()
 
 
+@turns
+def test_muon_is_charged_for_the_matrices_that_a_step_updates_and_for_no_others(
+    rung: str, learns: Learns
+) -> None:
+    with_adam = climbing(RUNGS[rung])
+    with_muon = replace(with_adam, optim=spec.MuonConfig(kind="muon"))
+    objective, now = build(with_muon, torch.ones(300, dtype=torch.int64)), with_muon.at(0.0)
+    objective.train().begin(learns, now)
+    words_BT = torch.randint(FIRST_WORD, 300, (now.batch, now.length))
+    objective(Batch(words_BT, torch.arange(now.batch)), 0, learns).total.backward()
+    with FlopCounterMode(display=False) as counter:
+        optim.build(objective, with_muon.optim).step()
+    charged = step_cost(with_muon, learns).flops - step_cost(with_adam, learns).flops
+    assert charged == counter.get_total_flops() > 0
+
+
 SCHEDULES: dict[str, dict[str, Any]] = {
     "windows": {"windows": MOVING["windows"]},
     "late windows": {"windows": spec.GrowingWindows(kind="growing", start=16, until=0.9)},

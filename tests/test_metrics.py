@@ -42,7 +42,17 @@ def test_a_raw_loss_never_ranks_objectives_or_encoders(name: str, path: str) -> 
 
 
 @pytest.mark.parametrize("name", ["train/discriminator_loss", "train/loss"])
-@pytest.mark.parametrize("path", ["objective.disc_weight", "optim.lr", "budget.amount"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "objective.disc_weight",
+        "optim.lr",
+        "budget.amount",
+        "init_from",
+        "batch.end",
+        "windows.until",
+    ],
+)
 def test_a_loss_that_holds_the_discriminators_ranks_no_training(name: str, path: str) -> None:
     assert METRICS[name].spoiler((path,)) == path
 

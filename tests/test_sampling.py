@@ -88,6 +88,13 @@ def test_tokens_at_both_ends_of_a_chunk_are_sampled_and_impossible_ones_between_
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
+# A diverged generator says NaN; the run ends by its loss, not in a table that is too short.
+@pytest.mark.parametrize("vocab", [24, 64, 128, 150])
+def test_logits_that_are_no_numbers_give_tokens_of_the_vocabulary(vocab: int) -> None:
+    drawn = draws(torch.full((vocab,), torch.nan), 50)
+    assert ((drawn >= 0) & (drawn < vocab)).all()
+
+
 def test_sampling_has_no_gradient() -> None:
     logits_BKV = torch.zeros(2, 3, 5, requires_grad=True)
     drawn_BK = sample(logits_BKV, torch.arange(3).expand(2, -1), windows(2), seed=1, step=0)

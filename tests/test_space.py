@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,17 @@ from lab import size_defaults, space, yaml_text
 from lab.label import label
 from lab.metrics import METRICS
 from lab.refusal import SpaceError
-from lab.spec import SIZES, AdamConfig, Choices, Electra, Experiment, Halving, Mlm, Range
+from lab.spec import (
+    SIZES,
+    AdamConfig,
+    Choices,
+    Electra,
+    Experiment,
+    Halving,
+    Mlm,
+    MuonConfig,
+    Range,
+)
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -160,6 +170,34 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "tune.batch={choices: 3}",
         "tune.batch.choices",
         "must be a list, not 3",
+    ),
+    "word for an objective": (
+        "base.objective=electra",
+        "base.objective",
+        "must be a mapping with",
+    ),
+    "word for a schedule": ("base.schedule=flat", "base.schedule", "must be a mapping with kind, "),
+    "nothing for a text": ("base.data=null", "base.data", "must be a mapping with source, "),
+    "nothing for an optimizer": ("base.optim=null", "base.optim", "must be a mapping with lr, "),
+    "unknown optimizer": (
+        "base.optim.kind=sgd",
+        "base.optim.kind",
+        "must be one of adam, muon, not 'sgd'",
+    ),
+    "list for an optimizer": (
+        "base.optim.kind=[muon]",
+        "base.optim.kind",
+        "must be one of adam, muon, not ",
+    ),
+    "unknown optimizer in a grid": (
+        "compare={optim.kind: [adam, sgd]}",
+        "compare.optim.kind",
+        "must be one of adam, muon, not 'sgd'",
+    ),
+    "setting of another optimizer": (
+        "base.optim={kind: adam, hidden_lr: 2}",
+        "base.optim.hidden_lr",
+        "unknown key; allowed: lr, ",
     ),
     "too small": ("base.batch=0", "base.batch", "must be at least 1, not 0"),
     "not above": ("base.optim.lr=0", "base.optim.lr", "must be above 0, not 0"),
@@ -632,6 +670,23 @@ def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) 
     assert (own.data.length, own.optim.lr, own.optim.kind) == (32, 0.5, "adam")
 
 
+def test_a_size_brings_the_rates_of_optimizers_that_are_compared_whole(load: Load) -> None:
+    experiment = load(
+        "compare={optim: [{kind: adam}, {kind: muon}, {clip: 0.5}, {kind: adam, lr: 0.5}]}",
+        "tune={}",
+        "search.trials=1",
+    )
+    cells = [space.trial(experiment.base, cell).optim for cell in space.cells(experiment)]
+    own = size_defaults.DEFAULTS["tiny"].optim
+    muon = MuonConfig(kind="muon", **own["muon"])
+    assert cells == [
+        AdamConfig(**own["adam"]),
+        muon,
+        replace(muon, clip=0.5),
+        replace(AdamConfig(**own["adam"]), lr=0.5),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["adam", "muon"])
 def test_the_rate_is_the_optimizers_own(load: Load, kind: str) -> None:
     built = space.trial(load(f"base.optim.kind={kind}").base, {})
@@ -649,8 +704,20 @@ def test_a_size_whose_defaults_spoil_the_metric_is_refused(load: Load) -> None:
     sizes = "compare={encoder.size: [tiny, small]}"
     with pytest.raises(SpaceError, match=r"differ in data\.(length|vocab), which encoder\.size"):
         load(sizes, "metric=detect/bigram/auroc")
+    tuned = "tune={encoder.size: {choices: [tiny, small]}}"
+    with pytest.raises(SpaceError, match=r"differ in data\.(length|vocab), which encoder\.size"):
+        load("compare={}", tuned, "metric=detect/bigram/auroc")
     fixed = "base.data={length: 16, vocab: 2048}"
-    assert load(sizes, fixed, "metric=detect/bigram/auroc")
+    for asked in (sizes, tuned):
+        assert load("compare={}", asked, fixed, "metric=detect/bigram/auroc")
+
+
+def test_a_size_whose_default_of_the_mask_rate_spoils_the_metric_is_refused(load: Load) -> None:
+    sizes = "compare={encoder.size: [base, large]}", "base.budget.amount=1e20"
+    with pytest.raises(SpaceError, match=r"differ in objective\.mask_prob, which encoder\.size"):
+        load(*sizes, "metric=detect/bigram/loss")
+    assert load(*sizes, "metric=detect/bigram/auroc")
+    assert load(*sizes, "base.objective.mask_prob=0.2", "metric=detect/bigram/loss")
 
 
 def test_whole_numbers_and_scales_of_init_can_be_tuned(load: Load) -> None:

@@ -189,6 +189,14 @@ def test_loss_that_is_no_number_ends_diverged(
     assert record.read(tmp_path) == outcome
 
 
+def test_rate_that_makes_the_weights_overflow_ends_diverged(
+    run: Run, asked: Trial, tmp_path: Path
+) -> None:
+    """The generator then says NaN, and its samples are tokens all the same."""
+    outcome = run(replace(asked, optim=spec.AdamConfig(lr=1e25)), tmp_path)
+    assert outcome.state == "diverged", outcome.reason
+
+
 @pytest.mark.parametrize("name", ["train/discriminator_loss", "train/mlm_loss"])
 def test_loss_beyond_knowing_nothing_ends_diverged(
     run: Run, asked: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -39,7 +39,8 @@ def sample(logits_BKV: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, ste
     law of the official Gumbel-max with V times less noise. It finds first the chunk of tokens
     and then the token in it, because sums over chunks are vectorised and a cumulated sum is not.
     In fp32 whatever the logits' type (trap 6). The noise belongs to the position, so a slot
-    drawn twice gets one token. A token of probability 0 is never drawn.
+    drawn twice gets one token. A token of probability 0 is never drawn. Where logits are NaN, the
+    token is any of the vocabulary: the loss of the step says that the run has diverged.
 
     Returns:
         int64 tokens, shape (B, K).
@@ -60,7 +61,9 @@ def sample(logits_BKV: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, ste
         token_BKC = chunk_BK1 * _CHUNK + torch.arange(_CHUNK, device=share_BKV.device)
         inside_BKC = token_BKC < share_BKV.shape[-1]
         share_BKC = share_BKV.gather(-1, token_BKC.where(inside_BKC, 0)).where(inside_BKC, 0)
-        return (chunk_BK1 * _CHUNK + _invert(share_BKC, rest_BK1)[0])[..., 0]
+        token_BK1 = chunk_BK1 * _CHUNK + _invert(share_BKC, rest_BK1)[0]
+        # NaN exceeds nothing: the index found is then past the end, which no table can look up.
+        return token_BK1.clamp(max=share_BKV.shape[-1] - 1)[..., 0]
 
 
 def _invert(share_BKN: Tensor, target_BK1: Tensor) -> tuple[Tensor, Tensor]:
