@@ -31,7 +31,7 @@ from lab.budget import Budget
 from lab.spec import Experiment
 from lab.work import Work
 
-MINUTES, WITH_TASK = "3", "10"
+MINUTES, WITH_TASK = "3", "60"
 Write = Callable[[], str]  # writes a text into the current folder, and returns what to give
 
 
@@ -144,13 +144,14 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
     asked = space.trial(experiment.base, cell)
     positions = 8 * asked.data.length * asked.batch
     asked = replace(asked, budget=Budget(kind="tokens", amount=positions), curve=1)
-    text = preparation.prepare(asked.data, cache)
+    text, *short = (preparation.prepare(settings, cache) for settings in asked.texts)
     held_out = corruption.prepare(data.open_corpus(text), asked.data, cache)
     work = Work(
         trial=asked,
         folder=cache / "trial",
         text=text,
         held_out=held_out,
+        short_text=short[0] if short else None,
         metric=experiment.metric,
     )
     return trial.run(work).state
