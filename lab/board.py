@@ -56,7 +56,7 @@ class Board:
         preparing: preparatory runs that have their slot, by name of the record.
         preparatory_flops: of the preparatory runs that have ended, each counted once.
         phase: what the sweep does beside its trials; empty while only they run.
-        share: of the phase that is done; None where nobody counts.
+        share: of the phase that is done; None where it is not counted.
     """
 
     def __init__(self, metric: Metric, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,7 +75,7 @@ class Board:
         self._began = self._phase_began = clock()
 
     def doing(self, phase: str, share: float | None = None) -> bool:
-        """The sweep is in a phase of its own; return whether it is a new one."""
+        """Set the phase of the sweep itself; return whether it is a new one."""
         new = phase != self.phase
         if new:
             self._phase_began = self._clock()
@@ -83,33 +83,38 @@ class Board:
         return new
 
     def start(self, job: Job) -> None:
-        """A job has got its slot."""
+        """Add a job that has got its slot."""
         now = self._clock()
         course = Course(self._durations, now, self.tasks)
         self.running[job.number] = Running(str(job.number), settings(job), now, course)
 
     def prepare(self, name: str, run: str) -> None:
-        """A preparatory run, `run` in words, has got its slot."""
+        """Add a preparatory run that has got its slot.
+
+        Args:
+            name: of its record.
+            run: in words.
+        """
         now = self._clock()
         course = Course(self._preparatory_durations, now)
         self.preparing[name] = Running("", f"preparatory {run}", now, course)
 
     def prepare_moved(self, name: str, progress: Progress) -> None:
-        """A preparatory run says how far it is."""
+        """Set how far a preparatory run is."""
         self.preparing[name].course.moved(progress, self._clock())
 
     def prepared(self, name: str, state: State) -> None:
-        """A preparatory run has ended."""
+        """Remove a preparatory run, which has ended or become a trial."""
         was = self.preparing.pop(name, None)
         if was is not None and state == "finished":
             was.course.end(self._clock())
 
     def moved(self, job: Job, progress: Progress) -> None:
-        """A job's trial says how far it is."""
+        """Set how far a job's trial is."""
         self.running[job.number].course.moved(progress, self._clock())
 
     def row(self, job: Job, row: Row) -> bool:
-        """A job has reached a scored point; return whether it is a new one."""
+        """Set a job's newest scored point; return whether it is a new one."""
         running = self.running[job.number]
         new = running.row.get("spent/steps") != row["spent/steps"]
         running.row = row
@@ -123,7 +128,7 @@ class Board:
         return f"{settings(job)} at {share:.0%} of its budget: {self.metric.name} {score}"
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """A job has ended, now or in an earlier run of the sweep."""
+        """Count a job that has ended, now or in an earlier run of the sweep."""
         if (was := self.running.pop(job.number, None)) and outcome.state == "finished":
             now = self._clock()
             was.course.end(now)

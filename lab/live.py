@@ -35,8 +35,8 @@ _WIDE = 100  # columns from which a table shows all that is known
 class View(ABC):
     """Shows a board while it is open.
 
-    Once nobody reads what it prints any more, it interrupts the process as Ctrl-C does, and
-    leaving it raises BrokenPipeError.
+    Once its output is closed, it interrupts the process as Ctrl-C does, and leaving it raises
+    BrokenPipeError.
 
     Args:
         board: to show.
