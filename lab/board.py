@@ -9,7 +9,7 @@ from lab.label import label
 from lab.metrics import Metric
 from lab.progress import Progress
 from lab.remaining import Course, Durations, duration, left, total
-from lab.spec import Job, Outcome, Row
+from lab.spec import Job, Outcome, Row, State
 
 _RECENT = 8  # ended trials that are kept for display
 
@@ -22,16 +22,18 @@ def settings(job: Job) -> str:
 
 @dataclass
 class Running:
-    """A trial that has its slot.
+    """A trial, or a preparatory run, that has its slot.
 
     Attributes:
-        job: what was asked for.
+        number: of the trial's job; empty for a preparatory run.
+        settings: in a few words.
         since: when it got its slot, in seconds of the board's clock.
         course: its way through its phases.
         row: its newest scored point; empty before the first.
     """
 
-    job: Job
+    number: str
+    settings: str
     since: float
     course: Course
     row: Row = field(default_factory=dict)
@@ -50,8 +52,11 @@ class Board:
         jobs: how many the sweep has; 0 until the search says so.
         slots: trials that run at once.
         tasks: phases of fine-tuning of each trial.
+        running: trials that have their slot, by number of the job.
+        preparing: preparatory runs that have their slot, by name of the record.
+        preparatory_flops: of the preparatory runs that have ended, each counted once.
         phase: what the sweep does beside its trials; empty while only they run.
-        share: of the phase that is done; None where nobody counts.
+        share: of the phase that is done; None where it is not counted.
     """
 
     def __init__(self, metric: Metric, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,16 +64,18 @@ class Board:
         self.jobs, self.slots = 0, 1
         self.tasks: Sequence[str] = ()
         self.running: dict[int, Running] = {}
+        self.preparing: dict[str, Running] = {}
+        self.preparatory_flops = 0.0
         self.states: Counter[str] = Counter()
-        self.flops = 0.0
+        self._flops = 0.0  # of the trials that have ended, their own training alone
         self.recent: list[tuple[Job, Outcome]] = []
         self.phase = ""
         self.share: float | None = None
-        self._durations = Durations()
+        self._durations, self._preparatory_durations = Durations(), Durations()
         self._began = self._phase_began = clock()
 
     def doing(self, phase: str, share: float | None = None) -> bool:
-        """The sweep is in a phase of its own; return whether it is a new one."""
+        """Set the phase of the sweep itself; return whether it is a new one."""
         new = phase != self.phase
         if new:
             self._phase_began = self._clock()
@@ -76,16 +83,38 @@ class Board:
         return new
 
     def start(self, job: Job) -> None:
-        """A job has got its slot."""
+        """Add a job that has got its slot."""
         now = self._clock()
-        self.running[job.number] = Running(job, now, Course(self._durations, now, self.tasks))
+        course = Course(self._durations, now, self.tasks)
+        self.running[job.number] = Running(str(job.number), settings(job), now, course)
+
+    def prepare(self, name: str, run: str) -> None:
+        """Add a preparatory run that has got its slot.
+
+        Args:
+            name: of its record.
+            run: in words.
+        """
+        now = self._clock()
+        course = Course(self._preparatory_durations, now)
+        self.preparing[name] = Running("", f"preparatory {run}", now, course)
+
+    def prepare_moved(self, name: str, progress: Progress) -> None:
+        """Set how far a preparatory run is."""
+        self.preparing[name].course.moved(progress, self._clock())
+
+    def prepared(self, name: str, state: State) -> None:
+        """Remove a preparatory run, which has ended or become a trial."""
+        was = self.preparing.pop(name, None)
+        if was is not None and state == "finished":
+            was.course.end(self._clock())
 
     def moved(self, job: Job, progress: Progress) -> None:
-        """A job's trial says how far it is."""
+        """Set how far a job's trial is."""
         self.running[job.number].course.moved(progress, self._clock())
 
     def row(self, job: Job, row: Row) -> bool:
-        """A job has reached a scored point; return whether it is a new one."""
+        """Set a job's newest scored point; return whether it is a new one."""
         running = self.running[job.number]
         new = running.row.get("spent/steps") != row["spent/steps"]
         running.row = row
@@ -99,14 +128,26 @@ class Board:
         return f"{settings(job)} at {share:.0%} of its budget: {self.metric.name} {score}"
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """A job has ended, now or in an earlier run of the sweep."""
+        """Count a job that has ended, now or in an earlier run of the sweep."""
         if (was := self.running.pop(job.number, None)) and outcome.state == "finished":
             now = self._clock()
             was.course.end(now)
             self._durations.add("trial", now - was.since)
         self.states[outcome.state] += 1
-        self.flops += outcome.rows[-1]["spent/flops"] if outcome.rows else 0.0
+        self._flops += outcome.rows[-1]["spent/marginal_flops"] if outcome.rows else 0.0
         self.recent = [*self.recent[1 - _RECENT :], (job, outcome)]
+
+    @property
+    def occupied(self) -> list[Running]:
+        """What has a slot: preparatory runs, then trials."""
+        return [*list(self.preparing.values()), *list(self.running.values())]
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all training so far, each preparatory run counted once."""
+        rows = [each.row for each in list(self.running.values()) if each.row]
+        own = sum(row["spent/marginal_flops"] for row in rows)
+        return self._flops + own + self.preparatory_flops
 
     @property
     def ended(self) -> int:
@@ -133,14 +174,14 @@ class Board:
 
     def left(self) -> str:
         """Return the time until all trials have ended, in words; empty where it is not known."""
-        now, running = self._clock(), list(self.running.values())
+        now, running = self._clock(), self.occupied
         rest = [each.course.left(now) for each in running]
         whole = self._durations.mean("trial")
         if whole is None:  # none has ended here: the longest of those that run
             wholes = [
                 now - each.since + max(0.0, seconds)
                 for each, seconds in zip(running, rest, strict=True)
-                if seconds is not None
+                if each.number and seconds is not None
             ]
             whole = max(wholes, default=None)
         return left(total(rest, self.queued, whole, self.slots))
@@ -150,9 +191,9 @@ class Board:
         if not self.jobs:
             return ""
         states = [f"{count} {state}" for state, count in sorted(self.states.items())]
-        going = [each.row["spent/flops"] for each in list(self.running.values()) if each.row]
-        flops = self.flops + sum(going)
-        parts = [*states, f"{len(self.running)} running", f"{self.queued} queued"]
+        count, flops = len(self.preparing), self.flops
+        prepares = [f"{count} preparatory run{'s' * (count > 1)}"] if count else []
+        parts = [*states, *prepares, f"{len(self.running)} running", f"{self.queued} queued"]
         parts += [f"{flops:.3g} FLOPs" if flops else "", duration(self.seconds), self.left()]
         return " · ".join(part for part in parts if part)
 
@@ -172,14 +213,14 @@ class Board:
         return f"{progress.phase}{share}"
 
     def status(self) -> str:
-        """Return what happens now, in a line: the sweep's own phase, or its running trials."""
+        """Return the sweep's own phase, or what its slots run, in a line."""
         if self.phase:
             return self.doings()
         trials = [
             ", ".join(part for part in (self._named(each), left(self.left_of(each))) if part)
-            for each in list(self.running.values())
+            for each in self.occupied
         ]
         return "; ".join([*trials[:2], *([f"{len(trials) - 2} more"] if len(trials) > 2 else [])])
 
     def _named(self, running: Running) -> str:
-        return f"{settings(running.job)}: {self.trial(running)}"
+        return f"{running.settings}: {self.trial(running)}"

@@ -1,7 +1,7 @@
 """How a command ends as a process: one line and an exit status, whatever ends it.
 
 0 where all is done, 1 where the machine failed, 2 for bad input, 130 where it was interrupted,
-141 where nobody reads its output any more (128 + SIGPIPE, as a shell has it).
+141 where its output is closed (128 + SIGPIPE, as a shell has it).
 """
 
 import os
@@ -42,9 +42,9 @@ def run(name: str, kept: str, body: Callable[[], None]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         discard_output()
-        _say(f"{name}: nobody reads the output any more; {kept}")
+        _say(f"{name}: the output is closed; {kept}")
         return UNREAD
-    except Exception as error:  # a disk, a node, a database: nobody's input
+    except Exception as error:  # of a disk, a node, a database: not bad input
         if _interrupted(error):
             _say(f"interrupted; {kept}")
             return INTERRUPTED
@@ -71,7 +71,7 @@ def execute(main: Callable[[], int]) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # nobody reads that either
+    with suppress(OSError):  # standard error is closed too
         print(line, file=sys.stderr, flush=True)
 
 

@@ -25,11 +25,11 @@ from lab.ledger import Ledger
 from lab.live import View
 from lab.metrics import finetuned
 from lab.mirror import Mirror, MirrorError
-from lab.preparatory import describe
+from lab.preparatory import describe, unstarted_identity
 from lab.preparatory_queue import Lost, PreparatoryQueue
 from lab.remaining import duration
 from lab.search import Search
-from lab.spec import Experiment, Job, Outcome, State, Trial, content_hash
+from lab.spec import Experiment, Job, Outcome, State, Trial
 from lab.store import Store
 from lab.supplies import Supplies, Supply
 from lab.tracking import StoreError
@@ -164,6 +164,7 @@ class Driver:
                 return ready
         self._open(run)
         self._out[run.folder] = []
+        self._board.prepare(run.folder.name, describe(run.trial))
         self._view.say(f"preparatory run {run.folder.name}: {describe(run.trial)}")
         return run
 
@@ -173,6 +174,7 @@ class Driver:
 
     def _next_of(self, job: Job) -> Work | None:
         """Return the work of a job that can start; None where none is left or it runs already."""
+        self._board.preparatory_flops = self._preparatory.flops
         if (lost := self._preparatory.lost(job.trial)) is not None:
             self._end_unstarted(job, lost)
             return None
@@ -182,8 +184,9 @@ class Driver:
         if outcome is not None and self._settles(job, work.folder, outcome):
             self._end(job, work.folder, outcome)
         elif work.folder in self._out:  # two settings that came out the same: run once
-            if not self._out[work.folder]:
-                self._board.start(job)  # until now it was a preparatory run
+            if not self._out[work.folder]:  # until now it was a preparatory run
+                self._board.prepared(work.folder.name, "running")
+                self._board.start(job)
             self._out[work.folder].append(job)
         else:
             self._hand_out(job, work)
@@ -192,10 +195,10 @@ class Driver:
 
     def _end_unstarted(self, job: Job, lost: Lost) -> None:
         """Record that a job cannot start, because a run that it starts from did not finish."""
-        identity = content_hash([self._supplies.before(job.trial).identity, lost.name])
+        supply = self._supplies.before(job.trial)
+        identity = unstarted_identity(supply.identity, lost.name)
         folder = self._storage / "trials" / job.trial.fingerprint(identity)
-        text = self._supplies.before(job.trial).text
-        record.queue(folder, job.trial, job.trial.lineage(identity), text.name)
+        record.queue(folder, job.trial, job.trial.lineage(identity), supply.text.name)
         reason = f"its preparatory run {lost.name} {lost.state}: {lost.reason}"
         self._end(job, folder, self._cut_off(lost.state, reason, folder))
 
@@ -290,8 +293,12 @@ class Driver:
         for folder, jobs in self._out.items():
             with suppress(MirrorError):  # it is for display alone
                 self._mirror.pull(folder, progress.NAME)
-            if (seen := progress.read(folder)) is not None:
+            if (seen := progress.read(folder)) is None:
+                continue
+            if jobs:
                 self._board.moved(jobs[0], seen)
+            else:
+                self._board.prepare_moved(folder.name, seen)
 
     def scored(self, work: Work) -> None:
         """Log the points that a running trial has added to its record, and end it if it lags."""
@@ -324,6 +331,7 @@ class Driver:
         for job in jobs:
             self._end(job, work.folder, outcome)
         if not jobs:
+            self._board.prepared(work.folder.name, outcome.state)
             why = f": {outcome.reason}" if outcome.reason else ""
             self._view.say(f"preparatory run {work.folder.name} {outcome.state}{why}")
 
@@ -365,6 +373,7 @@ class Driver:
         for folder, jobs in self._out.items():
             if record.read(folder) is None:
                 self._cut_off("interrupted", "the sweep ended while it ran", folder)
+            self._board.prepared(folder.name, "interrupted")
             for job in jobs:
                 self._ledger.note(job, folder)
                 if (outcome := record.read(folder)) is not None:

@@ -6,14 +6,15 @@ nothing is downloaded.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 from lab import corruption, data, pace, plan, preparation, reading, space, task_size
-from lab.finished import Finished, count
-from lab.flops import discriminator_head_terms, encoder_terms, step_cost
+from lab.finished import Finished, Identities, Prepared, count, has_ended
+from lab.flops import discriminator_head_terms, encoder_terms, mean_cost, step_cost
 from lab.pace import Speeds
 from lab.plan import CellPlan, Expectation, Phase
+from lab.preparatory import preparatory_runs
 from lab.spec import Data, Experiment, Hub, Trial
 from lab.supplies import Supply
 from lab.task_size import TaskSize
@@ -36,12 +37,13 @@ class _Cell:
     """A cell's runs: how many are left, and the seconds of one on its slot.
 
     Attributes:
-        plan: what is asked.
+        plan: settings, and one of its trials.
         untrained: runs that are left to train.
         untuned: runs that are trained and left to fine-tune.
         training: seconds of one run's steps.
         scoring: of its scored points.
         finetuning: of all its tasks and seeds.
+        preparing: of the preparatory runs that its next trial waits for.
     """
 
     plan: CellPlan
@@ -50,6 +52,7 @@ class _Cell:
     training: float
     scoring: float
     finetuning: float
+    preparing: tuple[float, ...]
 
 
 def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -> Expectation:
@@ -67,38 +70,45 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
     plans = plan.cells(experiment)
     texts = [_Text(settings, storage) for settings in space.texts(experiment)]
     judged = {cell.trial.data for cell in plans}
-    done = _done(experiment, storage, texts, len(plans))
+    prepared = _prepared(experiment, storage, texts)
+    done = _done(experiment, storage, prepared, len(plans))
     if all(cell.runs == ended.finetuned for cell, ended in zip(plans, done, strict=True)):
         why = f"all {sum(cell.runs for cell in plans)} have ended before"
         phases = (_start(uri), Phase(name="trials", seconds=0.0, why=why), _report())
         return Expectation(phases=phases, slots=slots, first_score=None, basis="")
     tasks = [task_size.of(name) for name in experiment.finetune.tasks]
-    speeds = Speeds((cell.trial for cell in plans), experiment.resources)
-    seeds = experiment.finetune.seeds
-    cells = [_cell(*both, tasks, seeds, speeds) for both in zip(plans, done, strict=True)]
-    prepared = (p for text in texts for p in text.phases(judged=text.settings in judged))
-    before = [_start(uri), *_tasks(tasks), *prepared, _ray()]
+    runs = plan.preparatory(experiment)
+    left = [run for run in runs if storage is None or not has_ended(run, storage, prepared)]
+    speeds = Speeds([*(cell.trial for cell in plans), *left], experiment.resources)
+    preparing = {run: _seconds_of_run(run, speeds) for run in left}
+    cells = [
+        _cell(experiment, *both, tasks, speeds, preparing) for both in zip(plans, done, strict=True)
+    ]
+    of_texts = (p for text in texts for p in text.phases(judged=text.settings in judged))
+    before = [_start(uri), *_tasks(tasks), *of_texts, _ray()]
+    trials = _trials(experiment, cells, list(preparing.values()), slots)
     return Expectation(
-        phases=(*before, *_trials(experiment, cells, slots), _report()),
+        phases=(*before, *trials, _report()),
         slots=slots,
-        first_score=sum(phase.seconds or 0.0 for phase in before) + _first_point(cells),
+        first_score=sum(phase.seconds or 0.0 for phase in before) + _first_point(cells, slots),
         basis=speeds.basis,
     )
 
 
 def _done(
-    experiment: Experiment, storage: File | None, texts: Sequence["_Text"], cells: int
+    experiment: Experiment, storage: File | None, prepared: Prepared, cells: int
 ) -> Sequence[Finished]:
-    identities = _identities(experiment, {text.settings: text for text in texts})
-    if storage is None or not identities:
+    if storage is None or not prepared:
         return [Finished(trained=0, finetuned=0)] * cells
-    return count(experiment, storage, identities)
+    return count(experiment, storage, prepared)
 
 
-def _identities(
-    experiment: Experiment, texts: Mapping[Data, "_Text"]
-) -> dict[tuple[Data, ...], str]:
-    """Return the identities of what the trials read, where all of it is prepared."""
+def _prepared(
+    experiment: Experiment, storage: File | None, made: Sequence["_Text"]
+) -> dict[tuple[Data, ...], Identities]:
+    """Return the identities of the trials' inputs, where all texts are prepared."""
+    texts = {text.settings: text for text in made}
+    starts = [] if storage is None else sorted((storage / "cache").glob("start-*.safetensors"))
     found = {}
     for cell in space.cells(experiment):
         trial = space.trial(experiment.base, cell)
@@ -111,15 +121,30 @@ def _identities(
             start=None,
             short_text=short[0].folder if short else None,
         )
-        found[trial.texts] = supply.identity
+        started = tuple(replace(supply, start=start).identity for start in starts)
+        found[trial.texts] = Identities(scratch=supply.identity, started=started)
     return found
 
 
+def _seconds_of_run(run: Trial, speeds: Speeds) -> float:
+    """Return the seconds of a preparatory run on its slot, its scores included."""
+    cost = mean_cost(run)
+    flops = (run.budget.steps(cost) or 0) * cost.flops + _scoring_flops(run)
+    return flops / speeds.of(run)
+
+
 def _cell(
-    cell: CellPlan, done: Finished, tasks: Sequence[TaskSize], seeds: int, speeds: Speeds
+    experiment: Experiment,
+    cell: CellPlan,
+    done: Finished,
+    tasks: Sequence[TaskSize],
+    speeds: Speeds,
+    preparing: Mapping[Trial, float],
 ) -> _Cell:
     trial, speed = cell.trial, speeds.of(cell.trial)
-    tuning = sum(_tuning_flops(trial, task) for task in tasks) * seeds
+    tuning = sum(_tuning_flops(trial, task) for task in tasks) * experiment.finetune.seeds
+    runs = plan.preparatory_of_cell(experiment, cell.settings)
+    left = tuple(preparing[run] for run in runs if run in preparing)
     return _Cell(
         plan=cell,
         untrained=cell.runs - done.trained,
@@ -127,13 +152,17 @@ def _cell(
         training=trial.budget.amount if cell.flops is None else cell.flops / speed,
         scoring=_scoring_flops(trial) / speed,
         finetuning=tuning / (speed * _TUNING),
+        preparing=left[: len(set(preparatory_runs(trial).values()))],
     )
 
 
-def _first_point(cells: Sequence[_Cell]) -> float:
-    """Return the seconds to the first scored point of the next run; 0 where none is trained."""
-    left = (cell for cell in cells if cell.untrained)
-    return next(((c.training + c.scoring) / c.plan.trial.curve for c in left), 0.0)
+def _first_point(cells: Sequence[_Cell], slots: int) -> float:
+    """Return the seconds to the first scored point of the next trial; 0 where none is trained."""
+    cell = next((cell for cell in cells if cell.untrained), None)
+    if cell is None:
+        return 0.0
+    before = plan.makespan([(1, seconds) for seconds in cell.preparing], slots)
+    return before + (cell.training + cell.scoring) / cell.plan.trial.curve
 
 
 def _forward(trial: Trial, length: int | None = None) -> float:
@@ -157,25 +186,30 @@ def _tuning_flops(trial: Trial, task: TaskSize) -> float:
     return rows * length * _forward(trial, length)
 
 
-def _trials(experiment: Experiment, cells: Sequence[_Cell], slots: int) -> list[Phase]:
-    """Return training, scoring and fine-tuning, which share the slots' time."""
+def _trials(
+    experiment: Experiment, cells: Sequence[_Cell], preparing: Sequence[float], slots: int
+) -> list[Phase]:
+    """Return preparatory runs, training, scoring and fine-tuning, which share the slots' time."""
     busy = {
+        "preparatory runs": sum(preparing),
         "training": sum(cell.untrained * cell.training for cell in cells),
         "scoring": sum(cell.untrained * cell.scoring for cell in cells),
         "fine-tuning": sum((cell.untrained + cell.untuned) * cell.finetuning for cell in cells),
     }
     why = {
+        "preparatory runs": f"{len(preparing)} mlm runs that trials start from, scored twice each",
         "training": _counted(experiment, cells, slots),
         "scoring": f"{cells[0].plan.trial.curve + 1} points a trial: frozen corruptions, probes",
         "fine-tuning": "every trial on every task and seed, in its slot",
     }
-    jobs = [(c.untrained, c.training + c.scoring + c.finetuning) for c in cells]
+    jobs = [(1, seconds) for seconds in preparing]
+    jobs += [(c.untrained, c.training + c.scoring + c.finetuning) for c in cells]
     jobs += [(c.untuned, c.finetuning) for c in cells]
     wall = plan.makespan(jobs, slots) / sum(busy.values())
     return [
         Phase(name=name, seconds=seconds * wall, why=why[name])
         for name, seconds in busy.items()
-        if seconds or name != "fine-tuning"
+        if seconds or name in ("training", "scoring")
     ]
 
 

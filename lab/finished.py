@@ -1,7 +1,7 @@
 """Which of a sweep's runs its storage already holds, without writing anything."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
@@ -10,6 +10,7 @@ from lab import record, space, task_table
 from lab.design import searches
 from lab.errors import UserError
 from lab.metrics import finetuned
+from lab.preparatory import preparatory_runs, unstarted_identity
 from lab.spec import Data, Experiment, Path, Trial
 
 _ENDED = ("finished", "diverged")  # what the same command does not run again
@@ -28,9 +29,40 @@ class Finished:
     finetuned: int
 
 
-def count(
-    experiment: Experiment, storage: File, identities: Mapping[tuple[Data, ...], str]
-) -> tuple[Finished, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Identities:
+    """What names the inputs of trials that read the same texts (`Supply.identity`).
+
+    Attributes:
+        scratch: where chance draws all weights.
+        started: where weights are read, for each file of them in the cache.
+    """
+
+    scratch: str
+    started: tuple[str, ...] = ()
+
+    def names(self, trial: Trial) -> Iterator[str]:
+        """Yield the names that the record of a trial can have."""
+        yield from map(trial.fingerprint, (self.scratch, *self.started))
+        for run in set(preparatory_runs(trial).values()):  # where one did not finish
+            yield trial.fingerprint(unstarted_identity(self.scratch, self.name_of_run(run)))
+
+    def name_of_run(self, run: Trial) -> str:
+        """Return the name of the record of a preparatory run, which starts from scratch."""
+        return run.fingerprint(self.scratch)
+
+
+Prepared = Mapping[tuple[Data, ...], Identities]  # where all exist, by the texts that trials read
+
+
+def has_ended(run: Trial, storage: File, prepared: Prepared) -> bool:
+    """Return whether a preparatory run needs no more training."""
+    known = prepared.get(run.texts)
+    name = None if known is None else known.name_of_run(run)
+    return name is not None and record.state(storage / "trials" / name) in _ENDED
+
+
+def count(experiment: Experiment, storage: File, prepared: Prepared) -> tuple[Finished, ...]:
     """Return the finished runs of each cell, in the order of `space.cells`.
 
     A record counts where its folder is named by the fingerprint that the sweep would give it, and
@@ -39,13 +71,12 @@ def count(
     Args:
         experiment: what is asked.
         storage: of the records; need not exist.
-        identities: of the prepared texts and corruptions (`Supply.identity`), where all exist, by
-            the texts that a trial reads.
+        prepared: texts, corruptions and weights to start from.
     """
     wanted = _wanted(experiment)
     found: dict[tuple[int, int], dict[str, bool]] = {}
     for folder in sorted((storage / "trials").glob("*")):
-        trial = _ended(folder, identities)
+        trial = _ended(folder, prepared)
         place = None if trial is None else wanted.get(_key(trial, experiment))
         if place is not None:
             found.setdefault(place, {})[folder.name] = _is_finetuned(experiment, folder)
@@ -88,15 +119,15 @@ def _remove(settings: dict[str, Any], path: Path) -> None:
     settings.pop(last, None)
 
 
-def _ended(folder: File, identities: Mapping[tuple[Data, ...], str]) -> Trial | None:
+def _ended(folder: File, prepared: Prepared) -> Trial | None:
     if record.state(folder) not in _ENDED:
         return None
     try:
         trial, _ = record.asked(folder)
     except UserError:  # of another version
         return None
-    identity = identities.get(trial.texts)
-    return trial if identity and trial.fingerprint(identity) == folder.name else None
+    known = prepared.get(trial.texts)
+    return trial if known is not None and folder.name in known.names(trial) else None
 
 
 def _is_finetuned(experiment: Experiment, folder: File) -> bool:

@@ -35,8 +35,8 @@ _WIDE = 100  # columns from which a table shows all that is known
 class View(ABC):
     """Shows a board while it is open.
 
-    Once nobody reads what it prints any more, it interrupts the process as Ctrl-C does, and
-    leaving it raises BrokenPipeError.
+    Once its output is closed, it interrupts the process as Ctrl-C does, and leaving it raises
+    BrokenPipeError.
 
     Args:
         board: to show.
@@ -64,9 +64,11 @@ class View(ABC):
     ) -> None:
         self.board.doing("")
         self._lines.put(None)
-        self._thread.join()
-        if self._unread:
-            raise BrokenPipeError from error
+        try:
+            self._thread.join()
+        finally:  # the thread may interrupt this very wait: its last lines are not read
+            if self._unread:
+                raise BrokenPipeError from error
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -192,7 +194,7 @@ class LiveTable(View):
             parts.append(Text(doings, style="bold"))
         if headline := board.headline():
             parts.append(Text(headline))
-        if board.running or board.recent:
+        if board.occupied or board.recent:
             parts.append(self._table(self._console.height - 6))
         return Group(*parts)
 
@@ -208,7 +210,7 @@ class LiveTable(View):
             table.add_column("FLOPs", no_wrap=True)
         table.add_column("time", no_wrap=True, justify="right")
         table.add_column("left", no_wrap=True, justify="right")
-        running = list(self.board.running.values())[: max(1, rows)]
+        running = self.board.occupied[: max(1, rows)]
         room = max(0, rows - len(running))
         for job, outcome in self.board.recent[-room:] if room else []:
             table.add_row(*self._ended(job, outcome, wide=wide))
@@ -218,22 +220,29 @@ class LiveTable(View):
 
     def _ended(self, job: Job, outcome: Outcome, *, wide: bool) -> list[Text]:
         last = outcome.rows[-1] if outcome.rows else {}
-        return self._row(job, outcome.state, last, (clock(outcome.seconds), ""), wide=wide)
+        named = (str(job.number), outcome.state, settings(job))
+        return self._row(named, last, (clock(outcome.seconds), ""), wide=wide)
 
     def _running(self, each: Running, *, wide: bool) -> list[Text]:
         board = self.board
         rest = board.left_of(each)
         late = "" if rest is None else "overdue" if rest < 0 else f"~{clock(max(1.0, rest))}"
         times = (clock(board.elapsed(each)), late)
-        return self._row(each.job, board.trial(each), each.row, times, wide=wide)
+        named = (each.number, board.trial(each), each.settings)
+        return self._row(named, each.row, times, wide=wide)
 
     def _row(
-        self, job: Job, state: str, last: dict[str, float], times: tuple[str, str], *, wide: bool
+        self,
+        named: tuple[str, str, str],
+        last: dict[str, float],
+        times: tuple[str, str],
+        *,
+        wide: bool,
     ) -> list[Text]:
         name = self.board.metric.name
         score = f"{last[name]:.4f}" if name in last else ""
         flops = [f"{last['spent/flops']:.3g}" if last else ""] if wide else []
-        cells = [str(job.number), state, settings(job), score, *flops, *times]
+        cells = [*named, score, *flops, *times]
         return [Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells]
 
 

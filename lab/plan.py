@@ -1,12 +1,12 @@
 """What a sweep will run, and how long its parts will take: the words of `--dry-run`."""
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lab import space
 from lab.budget import Cost
-from lab.design import searches
+from lab.design import grid, random, searches
 from lab.flops import encoder_weights, masked_slots, mean_cost
 from lab.label import label
 from lab.ladder import generator_of
@@ -133,14 +133,34 @@ def heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str
 
 
 def preparatory(experiment: Experiment) -> dict[Trial, Cost]:
-    """Return the preparatory runs of all cells and seeds, each once, with what a step costs.
+    """Return the preparatory runs of all cells and seeds, each once, with what a step costs."""
+    cells = space.cells(experiment)
+    runs = (run for cell in cells for run in preparatory_of_cell(experiment, cell))
+    return {run: mean_cost(run) for run in dict.fromkeys(runs)}
 
-    Nuisances are as in the base: a tuned rate that an mlm run takes over needs more of them.
+
+def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> list[Trial]:
+    """Return the preparatory runs of a cell's trials, each once, in the order of the trials.
+
+    Random points stand in for those of a sampler other than the grid, and repeats have the base's
+    nuisances: this changes which rates an mlm run takes over, and hardly how many runs there are.
     """
-    repeats = [*([0] if searches(experiment) else []), *range(1, experiment.search.seeds + 1)]
-    trials = [space.trial(experiment.base, cell) for cell in space.cells(experiment)]
-    seeded = [replace(t, seeds=t.seeds.repeat(repeat)) for t in trials for repeat in repeats]
-    return {run: mean_cost(run) for trial in seeded for run in preparatory_runs(trial).values()}
+    base = space.trial(experiment.base, cell)
+    if not preparatory_runs(base):
+        return []
+    trials = [space.trial(experiment.base, dict(cell) | point) for point in _points(experiment)]
+    trials += [
+        replace(base, seeds=base.seeds.repeat(n + 1)) for n in range(experiment.search.seeds)
+    ]
+    return list(dict.fromkeys(run for t in trials for run in preparatory_runs(t).values()))
+
+
+def _points(experiment: Experiment) -> list[dict[Path, Value]]:
+    """Return nuisances of a cell's search, as many as it tries."""
+    tune, search = experiment.tune, experiment.search
+    if tune and search.sampler == "grid":
+        return grid(tune, search.trials)
+    return [random(tune, search.seed, number) for number in range(searches(experiment))]
 
 
 def table(expected: Expectation) -> str:

@@ -15,7 +15,7 @@ from lab.budget import Budget, Spent
 from lab.flops import mean_cost
 from lab.ladder import FrozenGenerator, Joint, Mlm, generator_of
 from lab.shapes import Encoder
-from lab.spec import Trial
+from lab.spec import Trial, content_hash
 from lab.starts import Earlier, MlmRun
 
 KEPT, GENERATOR = "encoder", "generator"  # which network starts from a run
@@ -76,6 +76,16 @@ def own_budget(trial: Trial) -> Budget:
             return replace(trial.budget, amount=trial.budget.amount - spent.tokens)
         case "seconds":
             return trial.budget
+
+
+def unstarted_identity(identity: str, run: str) -> str:
+    """Return what names the inputs of a trial that could not start.
+
+    Args:
+        identity: of its inputs without weights to start from (`Supply.identity`).
+        run: name of the record of the preparatory run that did not finish.
+    """
+    return content_hash([identity, run])
 
 
 def describe(run: Trial) -> str:

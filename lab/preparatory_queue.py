@@ -74,14 +74,19 @@ class PreparatoryQueue:
                 return Lost(work.folder.name, outcome.state, outcome.reason)
         return None
 
+    @property
+    def flops(self) -> float:
+        """FLOPs of the runs that jobs have started from, each counted once."""
+        rows = [outcome.rows[-1] for outcome in self._used.values() if outcome.rows]
+        return sum(row["spent/flops"] for row in rows)
+
     def measures(self) -> dict[str, float]:
         """Return what the runs have cost that jobs have started from, each counted once."""
         if not self._used:
             return {}
-        rows = [outcome.rows[-1] for outcome in self._used.values() if outcome.rows]
         return {
             "preparatory_runs": len(self._used),
-            "preparatory_flops": sum(row["spent/flops"] for row in rows),
+            "preparatory_flops": self.flops,
             "preparatory_slot_seconds": sum(outcome.seconds for outcome in self._used.values()),
         }
 

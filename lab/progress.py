@@ -23,7 +23,7 @@ class Progress:
 
     Attributes:
         phase: what the trial does, in words.
-        share: of the phase that is done, from 0 to 1; None where nobody counts.
+        share: of the phase that is done, from 0 to 1; None where it is not counted.
     """
 
     phase: str
@@ -39,7 +39,7 @@ Tell = Callable[[str, float | None], None]
 
 
 def silent(phase: str, share: float | None) -> None:
-    """Tell nobody."""
+    """Discard the report."""
 
 
 class Reporter:

@@ -1,7 +1,7 @@
 """Ray Tune carries work out: one trial a slot, in an actor that lives from trial to trial.
 
-What to run, where it is recorded and who watches is the `Source`'s business; here is only how
-work reaches actors and its end comes back. ray is imported here, in `cluster` and in `group`.
+The `Source` decides what to run and where to record it. This module hands work to actors and
+reports its end. ray is imported here, in `cluster` and in `group`.
 """
 
 import os

@@ -42,7 +42,7 @@ class Origin:
         heads: of each encoder, by place.
         said: where each encoder was found, by place: a dotted path and a name.
         earlier_flops: what earlier trials that it names had spent, stand-alone; None where it
-            names weights whose compute nobody recorded.
+            names weights whose compute was not recorded.
     """
 
     file: File
@@ -335,7 +335,7 @@ def _without_generator(read: _Read) -> _Read:
 
 
 def _standalone(kept: Trained) -> float | None:
-    """Return what a trial's weights took from nothing; None where nobody recorded it."""
+    """Return what a trial's weights took from nothing; None where that was not recorded."""
     rows = record.curve(kept.folder)
     if not rows or "spent/standalone_flops" not in rows[-1]:
         return None

@@ -33,7 +33,7 @@ class Supply:
         start: file of the weights to start from; None where chance draws them.
         short_text: folder of the text in the short windows that grow; None where none do.
         charged: what its preparatory runs have spent.
-        earlier_flops: of earlier trials that it starts from; None where nobody recorded them.
+        earlier_flops: of earlier trials that it starts from; None where they were not recorded.
     """
 
     text: File

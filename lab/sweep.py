@@ -31,8 +31,8 @@ _KEPT = "what had ended is kept, and the same command goes on"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `command.run`."""
     given = _parser().parse_args(arguments)
-    # Before torch is imported: a thread that waits by spinning takes a core from whoever else runs
-    # here, and beside one other process the frozen model's threads mostly wait for each other.
+    # Before torch is imported: a thread that waits by spinning takes a core from other
+    # processes, and beside one of them the frozen model's threads mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return command.run("lab.sweep", _KEPT, partial(_main, given))

@@ -29,7 +29,7 @@ ENDS: dict[str, tuple[Callable[[], None], int, str]] = {
     "unread": (
         raising(BrokenPipeError()),
         141,
-        r"lab\.it: nobody reads the output any more; all is kept\n",
+        r"lab\.it: the output is closed; all is kept\n",
     ),
     "disk": (
         raising(OSError(28, "No space left on device")),

@@ -10,8 +10,10 @@ from conftest import PreparedText
 from members import Member, each
 from members import trial as of_member
 
-from lab import examples, expectation, pace, space, spec, task_size, task_table
+from lab import examples, expectation, pace, plan, record, space, spec, task_size, task_table
 from lab.metrics import METRICS
+from lab.mirror import Nowhere
+from lab.supplies import Supplies
 from lab.tracking import default_uri
 
 BASE = {
@@ -108,6 +110,50 @@ def test_budget_in_seconds_is_what_training_takes(tmp_path: Path) -> None:
     asked = experiment(base=BASE | {"budget": {"kind": "seconds", "amount": 20}})
     known = phases(asked, tmp_path)
     assert known["training"] == pytest.approx(2 * 3 * 20)
+
+
+MLM = {"kind": "mlm", "budget": {"kind": "flops", "amount": 2e9}, "lr": 1e-3}
+SEPARATE = {"kind": "electra", "generator": {"width": 1}, "sharing": "none"}
+
+
+def from_mlm_runs(**changes: object) -> spec.Experiment:
+    """Return a question in which one of two cells starts from mlm runs."""
+    return experiment(
+        base=BASE | {"objective": SEPARATE},
+        compare={"init_from": ({"kind": "scratch"}, MLM)},
+        **changes,
+    )
+
+
+def test_preparatory_runs_are_timed_and_leave_less_to_the_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
+    monkeypatch.setattr(expectation, "_scoring_flops", lambda _: 0.0)
+    known = phases(from_mlm_runs(), tmp_path)
+    assert known["preparatory runs"] == pytest.approx(3 * 2, rel=0.1)  # of each seed
+    assert known["training"] == pytest.approx(3 * 10 + 3 * 8, rel=0.1)
+    assert "preparatory runs" not in phases(experiment(), tmp_path)
+
+
+def test_preparatory_run_that_has_ended_takes_no_more_time(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab import corruption
+
+    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 32_768)  # as the fixture made them
+    monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
+    asked = from_mlm_runs()
+    before = phases(asked, storage)["preparatory runs"]
+    run = next(iter(plan.preparatory(asked)))
+    supply = Supplies(storage, Nowhere()).before(run)
+    folder = storage / "trials" / run.fingerprint(supply.identity)
+    record.queue(folder, run)
+    row = {"spent/steps": 1.0}
+    ended = spec.Outcome(state="finished", reason="", rows=(row,), began=0, seconds=1, busy=1)
+    record.append(folder, row)
+    record.end(folder, ended)
+    assert phases(asked, storage)["preparatory runs"] == pytest.approx(before * 2 / 3, rel=1e-3)
 
 
 def test_gpus_are_estimated_and_not_timed() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from lab import finished, record, space, spec
+from lab.finished import Identities
 from lab.metrics import METRICS
+from lab.preparatory import preparatory_runs, unstarted_identity
 from lab.search import Search
 from lab.spec import Job, Outcome
 
@@ -48,16 +50,27 @@ def outcome(row: spec.Row, state: spec.State = "finished") -> Outcome:
     return Outcome(state=state, reason="", rows=(row,), began=0.0, seconds=1.0, busy=1.0)
 
 
-def leave(storage: Path, trial: spec.Trial, state: spec.State, row: spec.Row | None = None) -> None:
-    folder = storage / "trials" / trial.fingerprint(IDENTITY)
+def leave(
+    storage: Path,
+    trial: spec.Trial,
+    state: spec.State,
+    row: spec.Row | None = None,
+    identity: str = IDENTITY,
+) -> None:
+    folder = storage / "trials" / trial.fingerprint(identity)
     record.queue(folder, trial)
     record.append(folder, row or {"spent/steps": 8.0})
     record.end(folder, outcome({}, state))
 
 
 def counted(asked: spec.Experiment, storage: Path) -> list[tuple[int, int]]:
-    identities = dict.fromkeys(space.texts(asked), IDENTITY)
-    return [(c.trained, c.finetuned) for c in finished.count(asked, storage, identities)]
+    found = finished.count(asked, storage, prepared(asked, IDENTITY))
+    return [(c.trained, c.finetuned) for c in found]
+
+
+def prepared(asked: spec.Experiment, identity: str, *started: str) -> finished.Prepared:
+    known = Identities(scratch=identity, started=started)
+    return {space.trial(asked.base, cell).texts: known for cell in space.cells(asked)}
 
 
 @pytest.mark.parametrize("tuned", [True, False])
@@ -94,7 +107,7 @@ def test_trials_of_other_settings_seeds_texts_or_versions_are_not_counted(
     assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
     leave(tmp_path, job.trial, "finished")
     assert counted(asked, tmp_path) == [(1, 1), (0, 0)]
-    other = dict.fromkeys(space.texts(asked), "another text")
+    other = prepared(asked, "another text")
     assert [c.trained for c in finished.count(asked, tmp_path, other)] == [0, 0]
     monkeypatch.setattr(spec, "__version__", "9.9.9")
     assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
@@ -110,6 +123,47 @@ def test_trial_without_the_score_of_a_task_has_yet_to_be_finetuned(tmp_path: Pat
     assert counted(asked, tmp_path) == [(1, 1), (1, 0)]
     leave(tmp_path, second.trial, "diverged")
     assert counted(asked, tmp_path) == [(1, 1), (1, 1)]
+
+
+def from_mlm_runs() -> spec.Experiment:
+    """Return a question whose trials start from mlm runs."""
+    mlm = {"kind": "mlm", "budget": {"kind": "flops", "amount": 1e11}}
+    asked = experiment(tune={}, search=spec.Search(seeds=3))
+    return replace(
+        asked,
+        base=asked.base | {"init_from": mlm, "objective": {"kind": "electra", "sharing": "none"}},
+    )
+
+
+def test_trial_that_started_from_weights_is_counted_by_their_file(tmp_path: Path) -> None:
+    asked = from_mlm_runs()
+    first, second, third, *_ = jobs(asked, tmp_path)
+    for job, identity in ((first, "one"), (second, "two"), (third, "weights that are gone")):
+        leave(tmp_path, job.trial, "finished", identity=identity)
+    found = finished.count(asked, tmp_path, prepared(asked, IDENTITY, "one", "two"))
+    assert [cell.trained for cell in found] == [1, 1]
+
+
+def test_trial_whose_preparatory_run_diverged_needs_no_training(tmp_path: Path) -> None:
+    asked = from_mlm_runs()
+    trial = jobs(asked, tmp_path)[0].trial
+    run = next(iter(preparatory_runs(trial).values()))
+    leave(tmp_path, run, "diverged")
+    identity = unstarted_identity(IDENTITY, run.fingerprint(IDENTITY))
+    leave(tmp_path, trial, "diverged", identity=identity)
+    assert counted(asked, tmp_path) == [(1, 1), (0, 0)]
+
+
+@pytest.mark.parametrize(("state", "ends"), [("finished", True), ("interrupted", False)])
+def test_preparatory_run_has_ended_where_its_record_has(
+    state: spec.State, ends: bool, tmp_path: Path
+) -> None:
+    asked = from_mlm_runs()
+    run = next(iter(preparatory_runs(space.trial(asked.base, {WIDTH: 0.25})).values()))
+    assert not finished.has_ended(run, tmp_path, prepared(asked, IDENTITY))
+    leave(tmp_path, run, state)
+    assert finished.has_ended(run, tmp_path, prepared(asked, IDENTITY)) == ends
+    assert not finished.has_ended(run, tmp_path, {})
 
 
 def test_storage_that_is_not_there_holds_nothing_and_is_not_made(tmp_path: Path) -> None:

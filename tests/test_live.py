@@ -64,7 +64,8 @@ def job(number: int) -> spec.Job:
 
 
 def row(score: float) -> spec.Row:
-    return {"spent/steps": 8.0, "spent/flops": 2e9, METRIC.name: score}
+    flops = {"spent/flops": 2e9, "spent/marginal_flops": 2e9}
+    return {"spent/steps": 8.0, METRIC.name: score} | flops
 
 
 def outcome(state: spec.State = "finished", *rows: spec.Row) -> spec.Outcome:
@@ -162,6 +163,27 @@ def test_an_estimate_that_is_exceeded_is_not_said_to_be_no_time(clock: Clock) ->
     assert "longer than estimated" in board.status()
     board.end(job(1), outcome("finished", row(0.6)))
     assert board.left() == "", "nothing is left to wait for"
+
+
+def test_a_preparatory_run_is_shown_and_is_no_trial(clock: Clock) -> None:
+    board = board_of(2, 1, clock)
+    board.prepare("0123456789ab", "mlm, 16 wide")
+    board.prepare_moved("0123456789ab", Progress(phase=TRAINING, share=0.25))
+    assert board.headline().startswith("1 preparatory run · 0 running · 2 queued")
+    assert board.status() == "preparatory mlm, 16 wide: training 25%"
+    (line,) = (line for line in shown(board, 120) if "preparatory mlm, 16 wide" in line)
+    assert line.split()[:2] == ["training", "25%"]
+    board.prepared("0123456789ab", "finished")
+    assert board.status() == ""
+    assert board.ended == 0
+
+
+def test_a_preparatory_run_that_trials_share_is_counted_once() -> None:
+    board = board_of(2)
+    board.preparatory_flops = 5e9
+    for number in range(2):
+        board.end(job(number), outcome("finished", row(0.6) | {"spent/flops": 7e9}))
+    assert board.flops == 5e9 + 2 * 2e9
 
 
 def test_a_phase_of_the_sweep_says_how_far_it_is_and_how_long_it_takes(clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""All commands in a terminal, interrupted, and in front of a pipe that nobody reads."""
+"""All commands in a terminal, interrupted, and before a closed pipe."""
 
 import shlex
 import subprocess
@@ -129,8 +129,7 @@ def test_a_sweep_that_nobody_reads_ends_as_by_ctrl_c(
     assert question.startswith("smoke: Does the whole path run")
     assert status == "141"
     assert unread.stderr == (
-        "lab.sweep: nobody reads the output any more; "
-        "what had ended is kept, and the same command goes on\n"
+        "lab.sweep: the output is closed; what had ended is kept, and the same command goes on\n"
     )
 
 
