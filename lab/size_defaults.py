@@ -28,7 +28,15 @@ class SizeDefaults:
     settings: Mapping[Path, Value]
 
 
-def _own(*, adam: float, muon: float, hidden: float) -> SizeDefaults:
+def _own(
+    *,
+    adam: float,
+    muon: float,
+    hidden: float,
+    mask_prob: float = 0.25,
+    batch: int = 64,
+    warmup: float = 0.01,
+) -> SizeDefaults:
     return SizeDefaults(
         optimizer="muon",
         optim={
@@ -36,11 +44,11 @@ def _own(*, adam: float, muon: float, hidden: float) -> SizeDefaults:
             "muon": {"lr": muon, "hidden_lr": hidden, "iterations": 3},
         },
         settings={
-            "objective.mask_prob": 0.25,
+            "objective.mask_prob": mask_prob,
             "data.length": 16,
             "data.vocab": 2_048,
-            "batch": 64,
-            "schedule.warmup": 0.01,
+            "batch": batch,
+            "schedule.warmup": warmup,
         },
     )
 
@@ -61,7 +69,8 @@ def _paper(lr: float, mask_prob: float, length: int, batch: int) -> SizeDefaults
 
 
 DEFAULTS: dict[str, SizeDefaults] = {
-    "nano32": _own(adam=1e-3, muon=1e-3, hidden=8.0),
+    # Found by search_spaces/joint.yaml (reports/joint).
+    "nano32": _own(adam=1e-3, muon=1.9e-3, hidden=4.8, mask_prob=0.2, batch=96, warmup=0.1),
     "nano48": _own(adam=1e-3, muon=1e-3, hidden=4.0),
     "nano": _own(adam=1e-3, muon=1e-3, hidden=4.0),
     "nano96": _own(adam=1e-3, muon=1e-3, hidden=4.0),
