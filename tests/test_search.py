@@ -200,7 +200,7 @@ def test_a_point_that_diverged_is_recorded_as_pruned_without_a_number(
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_learning_sampler_survives_a_start_without_any_score(storage: str, sampler: str) -> None:
-    asked = experiment(search=spec.Search(sampler=sampler, trials=8), compare={})
+    asked = experiment(search=spec.Search(sampler=sampler, trials=8, seeds=1), compare={})
     scores = count()
     jobs = simulate(
         asked, storage, score=lambda trial: None if next(scores) < 6 else bowl(trial), slots=5
@@ -227,7 +227,7 @@ def test_learning_sampler_learns(storage: str) -> None:
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
 def test_score_that_is_no_number_is_a_failure(storage: str, score: float) -> None:
-    asked = experiment(search=spec.Search(trials=3), compare={})
+    asked = experiment(search=spec.Search(trials=3, seeds=1), compare={})
     jobs = simulate(asked, storage, score=lambda t: score if t.optim.lr > 1e-3 else bowl(t))
     (repeat,) = (job for job in jobs if job.role == "repeat")
     assert repeat.trial.optim.lr <= 1e-3
@@ -443,7 +443,7 @@ def test_sweep_that_is_over_asks_for_the_same_again(storage: str) -> None:
 
 
 def test_failed_point_may_run_again_with_the_same_values(storage: str) -> None:
-    asked = experiment(search=spec.Search(trials=3), compare={})
+    asked = experiment(search=spec.Search(trials=3, seeds=1), compare={})
     first = simulate(asked, storage, score=lambda _: None)
     again = simulate(asked, storage, score=bowl)  # without records, as for `failed`
     assert [job.tuned for job in again[:3]] == [job.tuned for job in first]
@@ -537,7 +537,7 @@ def test_point_that_broke_is_recorded_as_failed(
 
 def test_cell_is_repeated_once_a_point_that_broke_was_tried_again(storage: str) -> None:
     """Else it would be repeated with another setting than that of an undisturbed search."""
-    asked = experiment(search=spec.Search(trials=2), compare={})
+    asked = experiment(search=spec.Search(trials=2, seeds=1), compare={})
     failed = replace(outcome("", None), state="failed")
     search = Search(asked, storage, notes(storage))
     broke, works = search.ask(), search.ask()
