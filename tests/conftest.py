@@ -1,6 +1,7 @@
 """What several files share: one thread, a little prepared text, and weights for transformers."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,6 +9,11 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, by whatever test
 os.environ["HF_HUB_OFFLINE"] = "1"  # transformers builds models here, and fetches none
+
+# A shell starts background jobs with SIGINT ignored, which the processes that tests interrupt would
+# inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from pathlib import Path
