@@ -117,9 +117,10 @@ SEPARATE = {"kind": "electra", "generator": {"width": 1}, "sharing": "none"}
 
 
 def from_mlm_runs(**changes: object) -> spec.Experiment:
-    """Return a question in which one of two cells starts from mlm runs."""
+    """Return a question in which one of two cells starts from mlm runs, one for both networks."""
+    encoder = BASE["encoder"] | {"ffn": 4 * BASE["encoder"]["hidden"]}  # as its generator has it
     return experiment(
-        base=BASE | {"objective": SEPARATE},
+        base=BASE | {"encoder": encoder, "objective": SEPARATE},
         compare={"init_from": ({"kind": "scratch"}, MLM)},
         **changes,
     )
