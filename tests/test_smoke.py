@@ -74,7 +74,7 @@ def test_sweep_says_what_to_expect_and_that_the_path_works(cwd: Path, first: Swe
     assert says in first.out
     report = (cwd / "reports" / "smoke" / "report.md").read_text()
     assert f"**{says}**" in report
-    assert "| valid for | encoder 64 wide × 2 layers, 2e+10 FLOPs a run" in report
+    assert "| valid for | encoder 64 wide × 2 layers, 3e+10 FLOPs a run" in report
 
 
 def test_dry_run_counts_what_has_ended_and_changes_nothing(cwd: Path, first: Sweep) -> None:
