@@ -10,7 +10,7 @@ sweep: install
 	$(BIN)/python -m lab.sweep search_spaces/gen_ratio.yaml
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check lab tests

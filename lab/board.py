@@ -16,7 +16,7 @@ _RECENT = 8  # ended trials that are kept for display
 
 def settings(job: Job) -> str:
     """Return a job's settings in a few words."""
-    parts = (label(job.cell | job.tuned), f"seed {job.trial.seeds.init}")
+    parts = (label(job.cell | job.tuned, job.compared), f"seed {job.trial.seeds.init}")
     return ", ".join(part for part in parts if part)
 
 

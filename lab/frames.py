@@ -77,7 +77,7 @@ class Frames:
     @property
     def reference(self) -> str:
         """Label of the cell that equals the base; of the first where none does."""
-        return label(json.loads(self.sweep["reference"])) or BASE
+        return label(json.loads(self.sweep["reference"]), self.compare) or BASE
 
 
 def load(uri: str, name: str) -> Frames:
@@ -108,7 +108,7 @@ def load(uri: str, name: str) -> Frames:
         sweep=sweep,
         measures=dict(sorted(parent.data.metrics.items())),
         texts=_read_texts(client, parent.info.run_id),
-        trials=_trials(children, curves, sweep["metric"]),
+        trials=_trials(children, curves, sweep["metric"], json.loads(sweep["compare"])),
         curves=curves,
     )
 
@@ -173,10 +173,17 @@ def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=["number", "fingerprint", "step", *names])
 
 
-def _trials(runs: list[Any], curves: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _trials(
+    runs: list[Any],
+    curves: pd.DataFrame,
+    metric: str,
+    compared: dict[Path, list[Value]],
+) -> pd.DataFrame:
     known = metric in curves
     first = curves[curves["step"] == 0].set_index("number")[metric] if known else pd.Series()
-    records = [_trial(run, metric, first.get(int(run.data.tags["lab.number"]))) for run in runs]
+    records = [
+        _trial(run, metric, first.get(int(run.data.tags["lab.number"])), compared) for run in runs
+    ]
     names = list(dict.fromkeys(name for record in records for name in record))
     return pd.DataFrame(records, columns=names or list(_LEADING))
 
@@ -185,7 +192,9 @@ _LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repea
             "score", "untrained", "achieved", "device", "shared")  # fmt: skip
 
 
-def _trial(run: Any, metric: str, untrained: float | None) -> dict[str, object]:
+def _trial(
+    run: Any, metric: str, untrained: float | None, compared: dict[Path, list[Value]]
+) -> dict[str, object]:
     tags, last = _tags(run), dict(sorted(run.data.metrics.items()))
     cell, tuned = json.loads(tags["cell"]), json.loads(tags["tuned"])
     params = {path: _number(text) for path, text in sorted(run.data.params.items())}
@@ -199,8 +208,8 @@ def _trial(run: Any, metric: str, untrained: float | None) -> dict[str, object]:
         "reason": tags["reason"],
         "role": tags["role"],
         "repeat": int(tags["repeat"]),
-        "cell": label(cell) or BASE,
-        "tuned": label(tuned),
+        "cell": label(cell, compared) or BASE,
+        "tuned": label(tuned, {}),
         "score": last.get(metric, np.nan) if tags["state"] == "finished" else np.nan,
         "untrained": np.nan if untrained is None else untrained,
         "achieved": spent / float(str(params.get("budget.amount", "nan"))),

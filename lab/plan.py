@@ -114,9 +114,10 @@ def heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str
     """Return what will be run: known at once, without timing anything."""
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
     for cell in plan:
+        name = label(cell.settings, experiment.compare) or "one cell"
         steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
-        lines.append(f"{label(cell.settings) or 'one cell'}: {cell.runs} trials of {steps}{flops}")
+        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
     runs = sum(cell.runs for cell in plan)
     runs_before = preparatory(experiment)
     before = sum(cost.flops * (run.budget.steps(cost) or 0) for run, cost in runs_before.items())

@@ -108,4 +108,5 @@ class Search:
             tuned=tuned,
             repeat=repeat,
             trial=replace(trial, seeds=trial.seeds.repeat(repeat)),
+            compared=self._experiment.compare,
         )

@@ -327,7 +327,7 @@ def _check_cells(experiment: Experiment) -> None:
     names: set[str] = set()
     trials: set[Trial] = set()
     for cell in cells(experiment):
-        name, built = label(cell), _at_its_path(experiment, cell)
+        name, built = label(cell, experiment.compare), _at_its_path(experiment, cell)
         if name in names or built in trials:
             raise SpaceError(f"compare: two cells are the same, or look it: {name}")
         names.add(name)

@@ -7,6 +7,7 @@ named size; those of the sizes are in `lab.size_defaults`.
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -384,6 +385,7 @@ class Job:
         tuned: the nuisance values, by path.
         repeat: which seeds; search runs share 0, repeats count from 1.
         trial: what to run.
+        compared: all values that a path of `cell` takes in the sweep; they shorten its label.
     """
 
     number: int
@@ -392,6 +394,7 @@ class Job:
     tuned: dict[Path, Value]
     repeat: int
     trial: Trial
+    compared: Mapping[Path, Sequence[Value]] = field(default_factory=dict)
 
 
 Row = dict[str, float]  # one scored point of a curve: `spent/*` and metrics, by name

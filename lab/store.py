@@ -135,9 +135,10 @@ class Store:
     def _create(self, job: Job, fingerprint: str) -> _Run:
         key = {"lab.fingerprint": fingerprint, "lab.number": str(job.number)}
         tags = {"mlflow.parentRunId": self._parent} | key | _job_tags(job)
+        name = label(job.cell | job.tuned, job.compared)
         made = self._client.create_run(
             self._experiment,
-            run_name=f"{job.number}: {label(job.cell | job.tuned) or 'base'} #{job.repeat}",
+            run_name=f"{job.number}: {name or 'base'} #{job.repeat}",
             tags=_cut(tags),
         )
         run = self._runs[_key(job.number, fingerprint)] = _Run(

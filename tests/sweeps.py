@@ -25,12 +25,15 @@ LIMIT = 540  # seconds; most of it where other work holds the cores
 
 
 @contextmanager
-def started(cwd: Path, *options: object, **changes: object) -> "Iterator[subprocess.Popen[str]]":
+def started(
+    cwd: Path, *options: object, package: Path = ROOT, **changes: object
+) -> "Iterator[subprocess.Popen[str]]":
     """Run the command in a session of its own; whatever is left of it is killed at the end.
 
     Args:
         cwd: where it runs, and leaves what it says.
         options: after all others.
+        package: folder that `lab` is imported from.
         changes: of SMALL, with __ for a dot.
     """
     settings = SMALL | {path.replace("__", "."): value for path, value in changes.items()}
@@ -44,7 +47,7 @@ def started(cwd: Path, *options: object, **changes: object) -> "Iterator[subproc
             stderr=err,
             text=True,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
         try:

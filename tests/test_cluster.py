@@ -23,7 +23,9 @@ from lab import frames, record
 from lab.spec import Resources, Row, State
 from lab.work import Node, slots
 
-LONG = {"base__budget__amount": "2e11"}  # long enough to be met in the middle
+LONG = {"base__budget__amount": "8e10"}  # long enough to be met in the middle
+MLM = "{kind: mlm, budget: {kind: flops, amount: 1e10}, lr: 1e-3}"
+STARTS = {"compare": f"{{init_from: [{{kind: scratch}}, {MLM}]}}"}  # the second has a run before it
 AS_STARTED_BY_HAND = {
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
@@ -209,20 +211,29 @@ def swept(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: o
 
 @pytest.fixture(scope="module")
 def alone(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return swept(cluster, tmp_path_factory.mktemp("alone"), resources__slots=0, **LONG)
+    cwd = tmp_path_factory.mktemp("alone")
+    return swept(cluster, cwd, resources__slots=0, **LONG, **STARTS)
 
 
 @pytest.fixture(scope="module")
 def together(cluster: Cluster, alone: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     cwd = tmp_path_factory.mktemp("together")
     shutil.copytree(alone.storage / "cache", cwd / "storage" / "cache")
-    return swept(cluster, cwd, stop_first=True, resources__slots=0, resources__workers=2, **LONG)
+    changes = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
+    return swept(cluster, cwd, stop_first=True, **changes)
 
 
 def scores(sweep: Sweep) -> dict[str, float]:
-    """Return the last score of each record."""
+    """Return the last score of each record; an mlm run has none."""
     folders = (file.parent for file in sweep.storage.glob("trials/*/outcome.json"))
-    return {folder.name: record.curve(folder)[-1][METRIC] for folder in folders}
+    last = {folder.name: record.curve(folder)[-1] for folder in folders}
+    return {name: row[METRIC] for name, row in last.items() if METRIC in row}
+
+
+def preparatory(storage: Path) -> list[Path]:
+    """Return the records of mlm runs."""
+    folders = (file.parent for file in storage.glob("trials/*/outcome.json"))
+    return [f for f in folders if record.asked(f)[0].objective.kind == "mlm"]
 
 
 def assert_left_as_found(after: dict[str, Any]) -> None:
@@ -272,6 +283,16 @@ def test_trial_of_two_workers_that_is_asked_to_stop_saves_its_state(together: Sw
     assert outcome.state == "stopped"
     assert "its state is saved" in outcome.reason
     assert list(folder.glob("checkpoints/*/state.safetensors"))
+
+
+@pytest.mark.slow
+def test_workers_train_the_run_that_a_trial_starts_from(alone: Sweep, together: Sweep) -> None:
+    (one,), (other,) = preparatory(alone.storage), preparatory(together.storage)
+    assert record.state(other) == "finished"
+    assert one.name == other.name
+    for a, b in zip(curve(alone.storage, one.name), curve(together.storage, one.name), strict=True):
+        for each in (key for key in a if key.startswith("train/")):
+            assert b[each] == pytest.approx(a[each], rel=1e-3), each
 
 
 @pytest.mark.slow
@@ -338,18 +359,24 @@ class Killed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def killed(alone: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+def killed(together: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """Run a trial by two workers; kill one of them once there is a checkpoint."""
     cwd = tmp_path_factory.mktemp("killed")
-    shutil.copytree(alone.storage / "cache", cwd / "storage" / "cache")
+    shutil.copytree(together.storage / "cache", cwd / "storage" / "cache")
+    for folder in preparatory(together.storage):  # of the trial, which is not trained again
+        shutil.copytree(folder, cwd / "storage" / "trials" / folder.name)
     seen, workers, began = set[str](), list[int](), time.monotonic()
     rows: tuple[Row, ...] = ()
-    cell = {"compare__objective__generator__width": "[0.5]"}
+    cell = {"compare": f"{{init_from: [{MLM}]}}"}
     with started(cwd, resources__slots=0, resources__workers=2, **cell, **LONG) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
-            saved = list(cwd.glob("storage/trials/*/checkpoints/*/state.json"))
+            saved = [
+                folder
+                for folder in standing(cwd / "storage", "running")
+                if list(folder.glob("checkpoints/*/state.json"))
+            ]
             if not workers and saved:
-                rows = record.curve(saved[0].parents[2])
+                rows = record.curve(saved[0])
                 seen = listening(process.pid)
                 workers = train_workers(process.pid)
                 os.kill(workers[-1], signal.SIGKILL)
@@ -361,7 +388,8 @@ def killed(alone: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 @pytest.mark.slow
 def test_trial_goes_on_where_a_worker_was_killed(together: Sweep, killed: Killed) -> None:
     assert killed.workers == 2
-    (folder,) = (killed.storage / "trials").iterdir()
+    done = preparatory(killed.storage)
+    (folder,) = (f for f in (killed.storage / "trials").iterdir() if f not in done)
     outcome = record.read(folder)
     assert outcome is not None
     assert outcome.state == "finished", outcome.reason

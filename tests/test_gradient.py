@@ -30,7 +30,7 @@ from lab.train import train
 from lab.work import Work
 from lab.workers import Alone, Group, Workers
 
-STEPS, BATCH = 50, 16
+STEPS, BATCH = 16, 16
 DIVIDED = ((2, 8), (2, 2), (4, 1))  # workers, and windows of a micro-batch
 SAID = torch.OutOfMemoryError("out of memory")
 LONGEST = 500  # seconds; most of them where other work holds the cores

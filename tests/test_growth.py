@@ -468,11 +468,11 @@ def test_numbers_and_ramps_are_compared_with_each_other(tmp_path: Path) -> None:
     )
     cells = [space.trial(experiment.base, cell) for cell in space.cells(experiment)]
     assert [len(cell.moves) for cell in cells] == [0, 2, 1, 3]
-    assert {label(cell) for cell in space.cells(experiment)} == {
+    assert {label(cell, experiment.compare) for cell in space.cells(experiment)} == {
         "mask_prob 0.15, full",
-        "mask_prob 0.15, growing (start 16, until 0.85)",
-        'mask_prob {"start": 0.4, "end": 0.15}, full',
-        'mask_prob {"start": 0.4, "end": 0.15}, growing (start 16, until 0.85)',
+        "mask_prob 0.15, growing",
+        "mask_prob 0.4 → 0.15, full",
+        "mask_prob 0.4 → 0.15, growing",
     }
 
 

@@ -93,18 +93,6 @@ def test_trials_spend_their_budget_with_what_came_before(cwd: Path, whole: dict[
     assert before.max() > 1.8 * before.min()  # of one run, and of two
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_workers_train_a_preparatory_run_and_the_trial_that_starts_from_it(
-    workers: int, tmp_path: Path
-) -> None:
-    one = ASKED | {"compare": "{}", "resources__workers": workers, "resources__slots": 1}
-    with started(tmp_path, **one) as process:
-        ended(process, tmp_path, 0)
-    folders = [tmp_path / "storage" / "trials" / name for name in records(tmp_path / "storage")]
-    kinds = [record.asked(folder)[0].objective.kind for folder in folders]
-    assert sorted(kinds) == ["electra", "mlm"]
-
-
 def test_shipped_question_asks_for_a_run_of_each_shape_and_seed() -> None:
     experiment = space.load(Path(__file__).parent.parent / "search_spaces" / "frozen.yaml")
     counts = [

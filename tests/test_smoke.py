@@ -1,16 +1,21 @@
-"""The whole path, as a person starts it: text, trials in Ray, MLflow, report; twice; cut off."""
+"""The whole path, as a person installs and starts it: wheel, text, trials, MLflow, report."""
 
+import importlib.util
 import json
 import re
 import shutil
-import signal
+import subprocess
+import sys
 import time
+import tomllib
+import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import pytest
-from sweeps import LIMIT, LOOPBACK, METRIC, ended, ended_as, listening, records, said, started
+from sweeps import LIMIT, LOOPBACK, METRIC, ROOT, ended, listening, records, said, started
 
 from lab import frames, record
 from lab.tracking import default_uri
@@ -18,6 +23,7 @@ from lab.tracking import default_uri
 pytestmark = pytest.mark.slow
 
 TRIALS = 2
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 class Sweep(NamedTuple):
@@ -33,15 +39,59 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(cwd: Path) -> Sweep:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build from a copy, since building leaves folders beside the sources."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    shutil.copytree(ROOT / "lab", source / "lab", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]):
+        shutil.copy(ROOT / name, source)
+    # Without isolation, nothing is downloaded; with it, pip fetches setuptools itself.
+    there = importlib.util.find_spec("setuptools") is not None
+    enough = there and int(metadata.version("setuptools").partition(".")[0]) >= 77
+    isolation = ["--no-build-isolation"] if enough else []
+    pip("wheel", str(source), "--no-deps", *isolation, "--wheel-dir", str(built))
+    (made,) = built.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    pip("install", str(wheel), "--no-deps", "--no-index", "--target", str(folder))
+    return folder
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def first(cwd: Path, site: Path) -> Sweep:
+    """Run the sweep from the installed package: none of the checkout's code is imported."""
     began, seen = time.monotonic(), set[str]()
-    with started(cwd) as process:
+    with started(cwd, package=site) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             if "] started" in said(cwd):
                 seen |= listening(process.pid)
             time.sleep(0.5)
         ended(process, cwd, 0)
     return Sweep(cwd / "storage", said(cwd), time.monotonic() - began, seen)
+
+
+def test_wheel_holds_code_text_templates_and_licenses(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    kept = [
+        path
+        for path in (ROOT / "lab").rglob("*")
+        if path.suffix in {".py", ".xz", ".jinja"} or path.name == "py.typed"
+    ]
+    assert any(path.suffix == ".xz" for path in kept)
+    assert {str(path.relative_to(ROOT)) for path in kept} <= names
+    assert not [name for name in names if name.startswith(("tests", "search_spaces", "reports"))]
+    assert {Path(name).name for name in names} >= {"LICENSE", "NOTICE", "py.typed"}
 
 
 def test_trials_finish_with_the_same_scores_in_records_and_in_mlflow(first: Sweep) -> None:
@@ -74,6 +124,8 @@ def test_sweep_says_what_to_expect_and_that_the_path_works(cwd: Path, first: Swe
     assert says in first.out
     report = (cwd / "reports" / "smoke" / "report.md").read_text()
     assert f"**{says}**" in report
+    # An installed copy has no commit, whatever checkout lies around it.
+    assert re.search(r"(?m)^- commit: none$", report)
     assert "| valid for | encoder 64 wide × 2 layers, 3e+10 FLOPs a run" in report
 
 
@@ -120,34 +172,3 @@ def test_same_command_again_only_writes_the_report(cwd: Path, first: Sweep) -> N
     assert "no trial is left to run" in said(cwd)
     assert records(first.storage) == before
     assert (folder / "trials.csv").read_bytes() == table
-
-
-def test_interrupted_sweep_is_finished_by_the_same_command(first: Sweep, tmp_path: Path) -> None:
-    shutil.copytree(first.storage / "cache", tmp_path / "storage" / "cache")
-    with started(tmp_path, resources__slots=1) as process:
-        began = time.monotonic()
-        # The second has its slot: before that, an interrupt leaves nothing of it.
-        while said(tmp_path).count("] started") < TRIALS and process.poll() is None:
-            assert time.monotonic() - began < LIMIT
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        ended(process, tmp_path, 130)
-    assert "the same command goes on" in (tmp_path / "err").read_text()
-    kept = records(tmp_path / "storage")
-    assert len(kept) == 1
-    assert ended_as(tmp_path / "storage") == {"finished": 1, "interrupted": 1}
-    (held,) = (
-        outcome.parent
-        for outcome in (tmp_path / "storage").glob("trials/*/outcome.json")
-        if outcome.parent.name not in kept
-    )
-    assert list(held.glob("checkpoints/*/state.safetensors"))
-    with started(tmp_path, resources__slots=1) as process:
-        ended(process, tmp_path, 0)
-    finished = records(tmp_path / "storage")
-    assert len(finished) == TRIALS
-    assert finished.items() >= kept.items(), "a trial was trained twice"
-    assert said(tmp_path).count("] started") == TRIALS - len(kept)
-    trials = frames.load(default_uri(tmp_path / "storage"), "smoke").trials
-    assert list(trials["state"]) == ["finished"] * TRIALS
-    assert set(finished) == set(records(first.storage)), "the same trials have the same names"

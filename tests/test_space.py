@@ -468,13 +468,13 @@ def test_two_objectives_of_one_kind_have_labels_of_their_own(load: Load) -> None
     kinds = "{kind: electra}, {kind: electra, mask_prob: 0.4}, {kind: electra, sharing: gdes}"
     rules = "{kind: adversarial}, {kind: adversarial, sharing: none, rule: {kind: alternation}}"
     experiment = load(f"compare={{objective: [{kinds}, {rules}]}}")
-    labels = [label(cell) for cell in space.cells(experiment)]
+    labels = [label(cell, experiment.compare) for cell in space.cells(experiment)]
     assert labels == [
         "electra",
-        "electra (mask_prob 0.4)",
-        "electra (sharing gdes)",
+        "electra, mask_prob 0.4",
+        "electra, sharing gdes",
         "adversarial",
-        "adversarial (sharing none, alternation)",
+        "adversarial, sharing none, rule alternation",
     ]
 
 

@@ -384,8 +384,8 @@ def test_locked_database_is_one_line(tmp_path: Path) -> None:
 
 
 def test_labels_are_short_unless_they_collide() -> None:
-    assert label({"optim.lr": 0.0015, "batch": 64}) == "lr 0.0015, batch 64"
-    collide = label({"encoder.layers": 2, "other.layers": 4, "data": {"vocab": 512}})
+    assert label({"optim.lr": 0.0015, "batch": 64}, {}) == "lr 0.0015, batch 64"
+    collide = label({"encoder.layers": 2, "other.layers": 4, "data": {"vocab": 512}}, {})
     assert collide == 'encoder.layers 2, other.layers 4, data {"vocab": 512}'
 
 
