@@ -10,6 +10,7 @@ from lab.spec import Path, Value
 def label(values: Mapping[Path, Value], compared: Mapping[Path, Sequence[Value]]) -> str:
     """Return a short name of a setting: `width 0.25`, whole paths where last parts collide.
 
+    A kind is named by what it is a kind of: `optim muon`.
     A mapping with a kind is named by that kind. Where it is one of several compared values, its
     name holds only what tells it apart from the others: `generator frozen`, `growing, until 0.6`.
 
@@ -17,7 +18,7 @@ def label(values: Mapping[Path, Value], compared: Mapping[Path, Sequence[Value]]
         values: of the setting, by path.
         compared: all values that a path takes, for the paths that are compared.
     """
-    lasts = [path.rpartition(".")[2] for path in values]
+    lasts = [path.removesuffix(".kind").rpartition(".")[2] for path in values]
     parts = []
     for path, last, value in zip(values, lasts, values.values(), strict=True):
         if isinstance(value, dict) and "kind" in value:

@@ -34,6 +34,10 @@ def test_labels_of_shipped_search_spaces_fit_into_a_table(file: Path) -> None:
     assert max(map(len, found)) <= 60, found
 
 
+def test_a_kind_is_named_by_what_it_is_a_kind_of() -> None:
+    assert labels("optimizer") == ["optim adam", "optim muon"]
+
+
 def test_a_value_alone_is_named_by_its_kind() -> None:
     assert label({"objective": {"kind": "electra", "mask_prob": 0.3}}, {}) == "electra"
 
