@@ -113,10 +113,13 @@ def _key(trial: Trial, experiment: Experiment, repeat: int = 0) -> str:
 
 
 def _remove(settings: dict[str, Any], path: Path) -> None:
+    """Remove a path; a trial of another objective may lack it, or hold a number on the way."""
     *above, last = path.split(".")
+    inner: Any = settings
     for name in above:
-        settings = settings[name]
-    settings.pop(last, None)
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    if isinstance(inner, dict):
+        inner.pop(last, None)
 
 
 def _ended(folder: File, prepared: Prepared) -> Trial | None:

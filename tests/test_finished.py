@@ -113,6 +113,17 @@ def test_trials_of_other_settings_seeds_texts_or_versions_are_not_counted(
     assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
 
 
+def test_trials_that_lack_what_is_tuned_are_not_counted(tmp_path: Path) -> None:
+    """A storage holds other sweeps' trials: some have no generator, no ramp, no such section."""
+    asked = experiment(
+        compare={},
+        tune={WIDTH: spec.Choices(choices=(0.25, 0.5)), "batch.start": spec.Range(low=8, high=16)},
+    )
+    other = {**asked.base, "objective": {"kind": "mlm"}, "batch": 32}
+    leave(tmp_path, space.trial(other, {}), "finished")
+    assert counted(asked, tmp_path) == [(0, 0)]
+
+
 def test_trial_without_the_score_of_a_task_has_yet_to_be_finetuned(tmp_path: Path) -> None:
     asked = experiment(
         tune={}, search=spec.Search(seeds=3), finetune=spec.Finetuning(tasks=("sentiment",))
