@@ -30,7 +30,7 @@ class GrowingWindows(Noun):
 
     kind: Literal["growing"]
     start: Annotated[int, Interval(ge=8, le=4_096)] = 16
-    until: Annotated[float, Interval(gt=0, lt=1)] = 0.6
+    until: Annotated[float, Interval(gt=0, lt=1)] = 0.85
 
 
 WindowGrowth = FullWindows | GrowingWindows

@@ -12,6 +12,8 @@ from typing import Any
 from lab import yaml_text
 from lab.spec import Path, Value
 
+_START = 16  # positions
+
 
 @dataclass(frozen=True, kw_only=True)
 class SizeDefaults:
@@ -21,11 +23,13 @@ class SizeDefaults:
         optimizer: the value of `optim.kind`.
         optim: the settings under `optim`, by optimizer.
         settings: the other values, by dotted path.
+        start: length from which longer windows grow; None where they are full throughout.
     """
 
     optimizer: str
     optim: Mapping[str, Mapping[str, Value]]
     settings: Mapping[Path, Value]
+    start: int | None = None
 
 
 def _own(
@@ -45,11 +49,12 @@ def _own(
         },
         settings={
             "objective.mask_prob": mask_prob,
-            "data.length": 16,
+            "data.length": _START,
             "data.vocab": 2_048,
             "batch": batch,
             "schedule.warmup": warmup,
         },
+        start=_START,
     )
 
 
@@ -85,6 +90,9 @@ DEFAULTS: dict[str, SizeDefaults] = {
 def fill(raw: dict[str, Any], size: str) -> None:
     """Write the defaults of `size` into a trial's raw settings where they say nothing.
 
+    Where windows are at least twice as long as those of the size, they grow from these, and a
+    batch has as many fewer as keep the tokens of a step (reports/windows).
+
     A section that is no mapping is left as it is: the loader refuses it with its path.
 
     Args:
@@ -97,7 +105,14 @@ def fill(raw: dict[str, Any], size: str) -> None:
     kind = optim.get("kind") if isinstance(optim, dict) else None
     own = defaults.optim.get(kind, {}) if isinstance(kind, str) else {}
     rates = {f"optim.{name}": value for name, value in own.items()}
-    for path, value in {**rates, **defaults.settings}.items():
+    settings = {**rates, **defaults.settings}
+    data = raw.get("data")
+    length = data.get("length") if isinstance(data, dict) else None
+    start = defaults.start
+    if start is not None and isinstance(length, int) and length >= 2 * start:
+        settings["windows"] = {"kind": "growing", "start": start}
+        settings["batch"] = max(1, int(str(settings["batch"])) * start // length)
+    for path, value in settings.items():
         _write(raw, path, value)
 
 

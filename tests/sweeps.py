@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 METRIC = "detect/unigram/auroc"
 SMALL = {
-    "base.data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 32}",
+    "base.data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 16}",
     "base.batch": 32,
     "base.budget.amount": "3e10",
     "base.curve": 2,

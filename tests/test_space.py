@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from lab import size_defaults, space, yaml_text
+from lab.growth import FullWindows, GrowingWindows
 from lab.label import label
 from lab.metrics import METRICS
 from lab.refusal import SpaceError
@@ -668,6 +669,27 @@ def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) 
         assert reduce(operator.getitem, path.split("."), built) == value
     own = space.trial(experiment.base, {"data.length": 32, "optim.lr": 0.5, "optim.kind": "adam"})
     assert (own.data.length, own.optim.lr, own.optim.kind) == (32, 0.5, "adam")
+
+
+@pytest.mark.parametrize("length", [16, 31, 32, 128])
+def test_long_windows_grow_from_those_of_a_size_with_as_many_tokens_a_step(
+    load: Load, length: int
+) -> None:
+    built = space.trial(load("base.encoder.size=nano", f"base.data.length={length}").base, {})
+    grows = length >= 32
+    assert built.windows == (GrowingWindows(kind="growing") if grows else FullWindows())
+    assert built.batch == (64 * 16 // length if grows else 64)
+
+
+def test_windows_and_batches_that_are_given_are_kept(load: Load) -> None:
+    given = load("base.data.length=64", "base.windows={kind: full}", "base.batch=48").base
+    built = space.trial(given, {})
+    assert (built.windows, built.batch) == (FullWindows(), 48)
+
+
+def test_the_papers_sizes_read_full_windows(load: Load) -> None:
+    built = space.trial(load("base.encoder.size=small", "base.budget.amount=1e18").base, {})
+    assert built.windows == FullWindows()
 
 
 def test_a_size_brings_the_rates_of_optimizers_that_are_compared_whole(load: Load) -> None:
