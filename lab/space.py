@@ -287,7 +287,10 @@ def _check_running(experiment: Experiment, built: Trial) -> None:
 
 
 def _moving(built: Trial) -> str:
-    return f"; here {', '.join(sorted(built.moves))} do" if built.moves else ""
+    if not built.moves:
+        return ""
+    full = " (base.windows {kind: full} keeps the length)" if "length" in built.moves else ""
+    return f"; here {', '.join(sorted(built.moves))} move{full}"
 
 
 def _tasks(asked: Finetuning) -> list[str]:

@@ -388,6 +388,7 @@ base:
   encoder: {size: nano}
   objective: {kind: electra}
   data: {length: 64}
+  windows: {kind: full}
   batch: 32
   budget: {kind: flops, amount: 1e12}
 """
