@@ -71,12 +71,7 @@ def test_every_part_of_a_sweep_has_its_time(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_prepared_text_and_corruptions_take_no_more_time(
-    storage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lab import corruption
-
-    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 32_768)  # as the fixture made them
+def test_prepared_text_and_corruptions_take_no_more_time(storage: Path) -> None:
     known = phases(experiment(), storage)
     assert known["text, 400 tokens, windows of 16"] == 0
     assert known["frozen masked language model"] == 0
@@ -140,9 +135,6 @@ def test_preparatory_runs_are_timed_and_leave_less_to_the_trials(
 def test_preparatory_run_that_has_ended_takes_no_more_time(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab import corruption
-
-    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 32_768)  # as the fixture made them
     monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
     asked = from_mlm_runs()
     before = phases(asked, storage)["preparatory runs"]
