@@ -73,6 +73,19 @@ def few_sentences() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def unsynced() -> Iterator[None]:
+    """Let databases not wait for the disk: no test cuts the power."""
+    from sqlalchemy import Engine, event
+
+    def connected(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
+
+
+@pytest.fixture(scope="session")
 def transformers_model() -> "Callable[..., Any]":
     """Return a function that gives a model of transformers the weights of ours, name by name."""
     return _transformers_model

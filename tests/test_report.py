@@ -140,7 +140,7 @@ def populate(
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
     uri = tracking.default_uri(folder)
     rates = {LR: spec.Range(low=5e-4, high=5e-3, log=True)}
