@@ -49,7 +49,7 @@ class Questions:
     """
 
     def __init__(self, tasks: dict[str, Sequence[Ids]]) -> None:
-        self._grams = {name: [hashes(ids) for ids in asked] for name, asked in tasks.items()}
+        self._grams = {name: _hashes_of_each(asked) for name, asked in tasks.items()}
         every = [grams for asked in self._grams.values() for grams in asked]
         self._known_G = np.unique(np.concatenate(every)) if every else np.empty(0, np.uint64)
         self._met_G = np.zeros(len(self._known_G), bool)
@@ -83,10 +83,31 @@ class Questions:
                 task=name,
                 questions=len(asked),
                 short=sum(not len(grams) for grams in asked),
-                found=sum(bool(np.isin(grams, met_G).any()) for grams in asked),
+                found=_with_any(asked, met_G),
             )
             for name, asked in self._grams.items()
         ]
+
+
+def _hashes_of_each(texts: Sequence[Ids]) -> list[Hashes]:
+    """Return the hashes of each text, computed of all at once."""
+    if not texts:
+        return []
+    ends = np.cumsum([len(ids_T) for ids_T in texts]).tolist()
+    joined_G = hashes(np.concatenate(texts))
+    return [
+        joined_G[end - len(ids_T) : max(0, end - NGRAM + 1)]
+        for ids_T, end in zip(texts, ends, strict=True)
+    ]
+
+
+def _with_any(texts: Sequence[Hashes], met_G: Hashes) -> int:
+    """Return how many texts have a hash that is among `met_G`."""
+    if not texts:
+        return 0
+    ends = np.cumsum([len(grams) for grams in texts])
+    met = np.isin(np.concatenate(texts), met_G)
+    return sum(bool(part.any()) for part in np.split(met, ends[:-1]))
 
 
 def hashes(ids_T: Ids) -> Hashes:

@@ -22,7 +22,7 @@ Letters: h hidden, f ffn, e embedding, v vocabulary, s positions, l layers, k ma
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from lab.budget import Cost
@@ -163,13 +163,20 @@ def _steps(trial: Trial) -> dict[Cost, float]:
         groups = [(share, {learns: 1.0}) for learns, share in kinds.items()]
     else:  # kinds of steps that alternate divide the steps
         groups = [(1.0, kinds)]
+
+    @cache  # shapes repeat
+    def steps(shape: _Shape, width: float) -> list[tuple[Cost, float]]:
+        found = []
+        for budget, group in groups:
+            costs = {learns: _cost(trial, learns, shape) for learns in group}
+            mean = sum(_unit(trial, costs[learns]) * share for learns, share in group.items())
+            found += [(costs[one], width * budget * share / mean) for one, share in group.items()]
+        return found
+
     weights: dict[Cost, float] = {}
-    for (shape, width), (budget, group) in itertools.product(_course(trial), groups):
-        costs = {learns: _cost(trial, learns, shape) for learns in group}
-        mean = sum(_unit(trial, costs[learns]) * share for learns, share in group.items())
-        for learns, share in group.items():
-            steps = width * budget * share / mean
-            weights[costs[learns]] = weights.get(costs[learns], 0.0) + steps
+    for shape, width in _course(trial):
+        for cost, count in steps(shape, width):
+            weights[cost] = weights.get(cost, 0.0) + count
     return weights
 
 
@@ -185,6 +192,10 @@ def _course(trial: Trial) -> Iterator[tuple[_Shape, float]]:
         return
     for start, end in itertools.pairwise(trial.knots):
         width = (end - start) / _POINTS
+        first, last = (_shape(trial, start + (n + 0.5) * width) for n in (0, _POINTS - 1))
+        if first == last:  # and so all between, on a line
+            yield from itertools.repeat((first, width), _POINTS)
+            continue
         for point in range(_POINTS):
             yield _shape(trial, start + (point + 0.5) * width), width
 

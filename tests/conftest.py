@@ -49,25 +49,40 @@ def held_out(
     from lab import corruption
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corruption, "_FROZEN_TOKENS", 32_768)
+        patch.setattr(corruption, "_FROZEN_TOKENS", 16_384)
+        patch.setattr(corruption, "_TOKENS", 4_096)
         cache = tmp_path_factory.mktemp("held_out")
         yield corruption.prepare(prepared_text.corpus, prepared_text.data, cache)
 
 
 @pytest.fixture(scope="session")
 def few_sentences() -> Iterator[None]:
-    """Let probes read a few hundred sentences, so that one takes a fraction of a second."""
+    """Let probes read few sentences and fit for few steps, so that one takes some milliseconds."""
     from lab import probes, tasks
 
-    limits = {("pos", "train"): 200, ("pos", "test"): 100}
-    limits |= {("sentiment", "train"): 500, ("sentiment", "test"): 300}
+    limits = {("pos", "train"): 100, ("pos", "test"): 50}
+    limits |= {("sentiment", "train"): 200, ("sentiment", "test"): 150}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "_LIMITS", limits)
+        patch.setattr(probes, "_STEPS", 12)
         for cached in (tasks.read, tasks._labels, probes.windows):
             cached.cache_clear()
         yield
     for cached in (tasks.read, tasks._labels, probes.windows):
         cached.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def unsynced() -> Iterator[None]:
+    """Let databases not wait for the disk: no test cuts the power."""
+    from sqlalchemy import Engine, event
+
+    def connected(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
 
 
 @pytest.fixture(scope="session")

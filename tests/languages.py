@@ -1,11 +1,12 @@
 """Texts of several scripts: words of random syllables by Zipf's law, and Chinese characters."""
 
 import random
+from functools import cache
 from itertools import product
 
-ENGLISH = [a + b for a, b in product("bdfghlmnprst", "aeiou")]
-FRENCH = [a + b for a, b in product("bdflmnprst", ["a", "e", "é", "ou", "è", "ï"])]
-RUSSIAN = [a + b for a, b in product("бвгдзклмнпрстй", "аеиоуы")]
+ENGLISH = tuple(a + b for a, b in product("bdfghlmnprst", "aeiou"))
+FRENCH = tuple(a + b for a, b in product("bdflmnprst", ["a", "e", "é", "ou", "è", "ï"]))
+RUSSIAN = tuple(a + b for a, b in product("бвгдзклмнпрстй", "аеиоуы"))
 # The 3,755 common characters of GB 2312, level 1.
 CHINESE = [
     bytes([row, cell]).decode("gb2312")
@@ -14,15 +15,16 @@ CHINESE = [
 ]
 
 
-def sentences(syllables: list[str], count: int, seed: int = 0) -> list[str]:
+@cache
+def sentences(syllables: tuple[str, ...], count: int, seed: int = 0) -> tuple[str, ...]:
     """Return sentences of six to eighteen words each."""
     chance = random.Random(seed)  # noqa: S311
     words = ["".join(chance.choices(syllables, k=chance.randint(1, 4))) for _ in range(3_000)]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
-    return [
+    return tuple(
         " ".join(chance.choices(words, weights, k=chance.randint(6, 18))).capitalize() + "."
         for _ in range(count)
-    ]
+    )
 
 
 def chinese(count: int, seed: int = 0) -> list[str]:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -56,9 +57,9 @@ class Stop:
         return self._says if self._left < 0 else "running"
 
 
-@pytest.fixture
-def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callable[..., Work]:
-    def work(name: str, rung: str = "electra", **changes: Any) -> Work:
+@pytest.fixture(scope="module")
+def work_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Work]:
+    def work_in(folder: Path, rung: str = "electra", **changes: Any) -> Work:
         asked = Trial(
             encoder=SHAPE,
             objective=RUNGS[rung],
@@ -69,13 +70,44 @@ def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callabl
         )
         return Work(
             trial=replace(asked, **changes),
-            folder=tmp_path / name,
+            folder=folder,
             text=prepared_text.text,
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
         )
 
-    return work
+    return work_in
+
+
+@pytest.fixture
+def work(work_in: Callable[..., Work], tmp_path: Path) -> Callable[..., Work]:
+    return lambda name, *arguments, **changes: work_in(tmp_path / name, *arguments, **changes)
+
+
+class Whole(NamedTuple):
+    """A run that was never interrupted."""
+
+    outcome: Outcome
+    final: dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    work_in: Callable[..., Work], few_sentences: None, tmp_path_factory: pytest.TempPathFactory
+) -> Whole:
+    it = work_in(tmp_path_factory.mktemp("whole") / "it")
+    return Whole(trial.run(it), final(it))
+
+
+@pytest.fixture(scope="module")
+def cut_off(
+    work_in: Callable[..., Work], few_sentences: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the folder of a run that was interrupted twice, to be copied."""
+    it = work_in(tmp_path_factory.mktemp("cut_off") / "it")
+    interrupted(it, 5)
+    interrupted(it, 3)
+    return it.folder
 
 
 def without_time(rows: tuple[Row, ...]) -> list[Row]:
@@ -101,10 +133,14 @@ def interrupted(work: Work, after: int) -> Outcome:
     return outcome
 
 
+ADAM, MUON = spec.AdamConfig(), spec.MuonConfig(kind="muon")
+
+
 @pytest.mark.parametrize(
-    "optim", [spec.AdamConfig(), spec.MuonConfig(kind="muon")], ids=lambda optim: optim.kind
+    ("rung", "optim"),
+    [(rung, ADAM) for rung in RUNGS] + [("electra", MUON), ("alternation", MUON)],
+    ids=lambda value: getattr(value, "kind", value),
 )
-@pytest.mark.parametrize("rung", RUNGS)
 def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
     rung: str, optim: spec.Optim, work: Callable[..., Work]
 ) -> None:
@@ -126,9 +162,10 @@ def test_interrupted_outcome_says_where(work: Callable[..., Work]) -> None:
     assert len(outcome.rows) == 1
 
 
-def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(work: Callable[..., Work]) -> None:
-    whole, parts = work("whole"), work("parts")
-    expected = trial.run(whole)
+def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(
+    work: Callable[..., Work], whole: Whole
+) -> None:
+    parts = work("parts")
     stopped = trial.run(parts, wish=Stop(6, "stopped"))
     assert stopped.state == record.state(parts.folder) == "stopped"
     assert stopped.reason == "at step 9, 56.2% of its budget; its state is saved"
@@ -136,8 +173,8 @@ def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(work: Callable[..., 
     assert record.read(parts.folder) == stopped
     outcome = trial.run(parts)
     assert (outcome.state, outcome.reason) == ("finished", "")
-    assert without_time(outcome.rows) == without_time(expected.rows)
-    assert_same(final(parts), final(whole))
+    assert without_time(outcome.rows) == without_time(whole.outcome.rows)
+    assert_same(final(parts), whole.final)
 
 
 def test_seconds_add_up_over_interruptions_and_a_kill_between(work: Callable[..., Work]) -> None:
@@ -187,14 +224,15 @@ def test_run_that_goes_on_does_not_take_its_points_again(work: Callable[..., Wor
     assert len(record.curve(it.folder)) == 1 + CURVE
 
 
-def test_points_recorded_after_the_checkpoint_are_taken_again(work: Callable[..., Work]) -> None:
-    whole, it = work("whole"), work("it")
-    expected = trial.run(whole)
+def test_points_recorded_after_the_checkpoint_are_taken_again(
+    work: Callable[..., Work], whole: Whole
+) -> None:
+    it = work("it")
     interrupted(it, 6)
     record.append(it.folder, {"spent/steps": 99.0})  # then the process was killed
     with (it.folder / "curve.jsonl").open("a") as curve:
         curve.write('{"spent/st')
-    assert without_time(trial.run(it).rows) == without_time(expected.rows)
+    assert without_time(trial.run(it).rows) == without_time(whole.outcome.rows)
 
 
 def truncate(folder: Path) -> None:
@@ -232,18 +270,20 @@ def listed(folder: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate, tamper, advance, empty, lose, listed])
 @pytest.mark.parametrize("how_many", [1, 9])
 def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
-    damage: Callable[[Path], None], how_many: int, work: Callable[..., Work]
+    damage: Callable[[Path], None],
+    how_many: int,
+    work: Callable[..., Work],
+    whole: Whole,
+    cut_off: Path,
 ) -> None:
-    whole, it = work("whole"), work("it")
-    expected = trial.run(whole)
-    interrupted(it, 5)
-    interrupted(it, 3)
+    it = work("it")
+    shutil.copytree(cut_off, it.folder)
     assert len(checkpoints(it)) > 1
     for folder in checkpoints(it)[-how_many:]:
         damage(folder)
     outcome = trial.run(it)
-    assert without_time(outcome.rows) == without_time(expected.rows)
-    assert_same(final(it), final(whole))
+    assert without_time(outcome.rows) == without_time(whole.outcome.rows)
+    assert_same(final(it), whole.final)
 
 
 Body = dict[str, Any]
@@ -262,12 +302,11 @@ OTHER_FORMS: dict[str, Callable[[Body], Body]] = {
 
 @pytest.mark.parametrize("form", OTHER_FORMS.values(), ids=OTHER_FORMS.keys())
 def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
-    form: Callable[[Body], Body], work: Callable[..., Work]
+    form: Callable[[Body], Body], work: Callable[..., Work], cut_off: Path
 ) -> None:
     """As another version of the lab may have written it: whole, and sealed."""
     it = work("it")
-    interrupted(it, 5)
-    interrupted(it, 3)
+    shutil.copytree(cut_off, it.folder)
     before, newest = checkpoints(it)[-2:]
     file = newest / "state.json"
     body = json.loads(file.read_text())
@@ -281,15 +320,15 @@ def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
     assert seen[0]["spent/steps"] > int(before.name), "it began anew"
 
 
-def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work]) -> None:
-    expected, it, other = work("whole"), work("it"), work("other", "mlm")
+def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work], whole: Whole) -> None:
+    it, other = work("it"), work("other", "mlm")
     interrupted(other, 5)
     it.folder.mkdir()
     (other.folder / "checkpoints").rename(it.folder / "checkpoints")
     record.begin(it.folder, it.trial)
     record.append(it.folder, {"spent/steps": 0.0})
     record.append(it.folder, {"spent/steps": 4.0})
-    assert without_time(trial.run(it).rows) == without_time(trial.run(expected).rows)
+    assert without_time(trial.run(it).rows) == without_time(whole.outcome.rows)
 
 
 def best(rows: tuple[Row, ...]) -> int:
@@ -322,10 +361,9 @@ def test_checkpoint_holds_each_shared_table_once_and_no_pickle(work: Callable[..
 
 
 def test_save_that_breaks_leaves_the_one_before(
-    work: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
+    work: Callable[..., Work], whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, it = work("whole"), work("it")
-    expected = trial.run(whole)
+    it = work("it")
     interrupted(it, 5)
     before = checkpoints(it)
 
@@ -338,4 +376,4 @@ def test_save_that_breaks_leaves_the_one_before(
     assert outcome.state == "failed"
     assert "No space left" in outcome.reason
     assert checkpoints(it) == before
-    assert without_time(trial.run(it).rows) == without_time(expected.rows)
+    assert without_time(trial.run(it).rows) == without_time(whole.outcome.rows)

@@ -45,6 +45,13 @@ def phases(asked: spec.Experiment, storage: Path | None, slots: int = 1) -> dict
     return {phase.name: phase.seconds for phase in expected.phases}
 
 
+@pytest.fixture(autouse=True)
+def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time as few and as small steps as there can be."""
+    monkeypatch.setattr(pace, "_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "_BATCH_FLOPS", 1e8)
+
+
 @pytest.fixture
 def storage(tmp_path: Path, prepared_text: PreparedText, held_out: Path) -> Path:
     """Return a storage that holds the prepared text and its corruptions."""
@@ -71,12 +78,7 @@ def test_every_part_of_a_sweep_has_its_time(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_prepared_text_and_corruptions_take_no_more_time(
-    storage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lab import corruption
-
-    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 32_768)  # as the fixture made them
+def test_prepared_text_and_corruptions_take_no_more_time(storage: Path) -> None:
     known = phases(experiment(), storage)
     assert known["text, 400 tokens, windows of 16"] == 0
     assert known["frozen masked language model"] == 0
@@ -140,9 +142,6 @@ def test_preparatory_runs_are_timed_and_leave_less_to_the_trials(
 def test_preparatory_run_that_has_ended_takes_no_more_time(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab import corruption
-
-    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 32_768)  # as the fixture made them
     monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
     asked = from_mlm_runs()
     before = phases(asked, storage)["preparatory runs"]
@@ -190,10 +189,13 @@ def test_no_more_than_a_few_shapes_are_timed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @each()
-def test_every_objective_can_be_timed(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "_SECONDS", 0.0)
+def test_every_objective_can_be_timed(member: Member) -> None:
+    assert pace.flops_per_second(of_member(member), 1) > 0
+
+
+def test_timing_leaves_the_number_of_threads_as_it_is() -> None:
     threads = torch.get_num_threads()
-    assert pace.flops_per_second(of_member(member), 2) > 0
+    pace.flops_per_second(space.trial(BASE, {}), threads + 1)
     assert torch.get_num_threads() == threads
 
 

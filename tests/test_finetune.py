@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from conftest import PreparedText
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import (
-    corruption,
     encoders,
     examples,
     features,
@@ -465,11 +465,16 @@ def in_this_process(driver: Driver, began: float) -> dict[str, float]:
 
 
 def test_a_task_that_is_asked_for_later_trains_nothing_again(
-    tmp_path: Path, yamls: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    prepared_text: PreparedText,
+    held_out: Path,
+    tmp_path: Path,
+    yamls: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trials of one sweep are fine-tuned by the next, ranked by it, and charged for it apart."""
     monkeypatch.setattr(Driver, "_carry_out", in_this_process)
-    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 4_096)
+    shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
+    shutil.copy(held_out, tmp_path / "cache")
     file = tmp_path / "it.yaml"
     scores = []
     for metric, seeds in (("probe/pos/accuracy", 0), ("finetune/pairs", 1), ("finetune/pairs", 2)):

@@ -359,7 +359,7 @@ def test_trial_that_is_broken_off_after_every_step_ends_bitwise_as_one_that_was_
 def test_both_texts_are_prepared_and_belong_to_the_trials_identity(
     prepared_text: PreparedText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 32_768)
+    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 4_096)
     supplies = Supplies(tmp_path, mirror.Nowhere())
     plain = small(ELECTRA, data=prepared_text.data)
     growing = replace(plain, windows=GrowingWindows(kind="growing", start=8))

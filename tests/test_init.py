@@ -19,11 +19,14 @@ from lab import (
     corruption,
     data,
     init,
+    new_files,
     pace,
     preparation,
     space,
     sweep,
+    task_draft,
     task_table,
+    tasks,
     trial,
     yaml_text,
 )
@@ -44,9 +47,9 @@ def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def english_paragraphs() -> str:
-    lines = sentences(ENGLISH, 4_000)
+    lines = sentences(ENGLISH, 3_000)
     Path("novel.txt").write_text(
-        "\n\n".join("\n".join(lines[n : n + 4]) for n in range(0, 4_000, 4))
+        "\n\n".join("\n".join(lines[n : n + 3]) for n in range(0, 3_000, 3))
     )
     return "novel.txt"
 
@@ -165,8 +168,11 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten what is trained and probed beside the trial."""
-    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 8_192)
+    """Shorten what is trained, probed and looked for beside the trial."""
+    every = tasks.evaluation
+    monkeypatch.setattr(tasks, "evaluation", lambda task: every(task)[:200])
+    monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 2_048)
+    monkeypatch.setattr(corruption, "_TOKENS", 4_096)
 
 
 @pytest.mark.usefixtures("quick")
@@ -394,6 +400,12 @@ def test_a_labelled_file_becomes_a_task_that_the_sweep_fine_tunes_on(
     assert run_one_trial(space.load(search_space()), tmp_path / "cache") == "finished"
 
 
+def drafted(*files: str) -> None:
+    """Write the files of a task alone; the search space goes beside them."""
+    with new_files.written(task_draft.draft(files, Path("novel.yaml")).contents):
+        pass
+
+
 def split_of(stem: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     train, scored = (
         [json.loads(line) for line in Path(f"{stem}_{part}.jsonl").read_text().splitlines()]
@@ -405,18 +417,17 @@ def split_of(stem: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def test_a_split_is_by_text_even_in_labels_and_the_same_each_time(task_file: str) -> None:
     table = labelled()
     pandas.concat([table, table[:50]]).to_csv(task_file, index=False)  # with duplicates
-    name = english_paragraphs()
-    written(name, "--task", task_file)
+    drafted(task_file)
     first = train, scored = split_of("comments")
     assert len(train) + len(scored) == 650
     assert not {row["comment"] for row in train} & {row["comment"] for row in scored}
     for label in ("neg", "pos"):
         share = sum(row["label"] == label for row in scored) / (table["label"] == label).sum()
         assert share == pytest.approx(0.2, abs=0.05)
-    for file in (*Path().glob("comments_*"), search_space()):
+    for file in Path().glob("comments_*"):
         file.unlink()
     table.sample(frac=1, random_state=0).to_csv(task_file, index=False)
-    written(name, "--task", task_file)
+    drafted(task_file)
     again = split_of("comments")[1]
     assert {row["comment"] for row in again} == {row["comment"] for row in first[1]}
 
@@ -425,7 +436,7 @@ def test_a_column_called_split_decides(task_file: str) -> None:
     table = labelled()
     table["split"] = ["test" if n % 3 == 0 else "train" for n in range(len(table))]
     table.to_csv(task_file, index=False)
-    written(english_paragraphs(), "--task", task_file)
+    drafted(task_file)
     train, scored = split_of("comments")
     assert (len(train), len(scored)) == (400, 200)
     assert scored[1]["comment"] == table["comment"][3]
@@ -434,7 +445,7 @@ def test_a_column_called_split_decides(task_file: str) -> None:
 def test_two_labelled_files_stay_where_they_are(task_file: str) -> None:
     Path("elsewhere").mkdir()
     labelled(200, seed=2).to_csv("elsewhere/more.csv", index=False)
-    written(english_paragraphs(), "--task", task_file, "--task", "elsewhere/more.csv")
+    drafted(task_file, "elsewhere/more.csv")
     form = task_table.load("comments_task.yaml").form
     assert Path(form.evaluation.path).resolve() == Path("elsewhere/more.csv").resolve()  # type: ignore[union-attr]
     assert not list(Path().glob("comments_*.jsonl"))
@@ -470,7 +481,7 @@ def test_the_kind_of_a_task_is_told_by_its_columns(
         for n, text in enumerate(sentences(ENGLISH, 200))
     ]
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    written(english_paragraphs(), "--task", "t.jsonl")
+    drafted("t.jsonl")
     task = task_table.load("t_task.yaml")
     assert (task.form.kind, task.form.metric) == (kind, metric)
     assert len(examples.of(task).train) + len(examples.of(task).evaluation) == 200

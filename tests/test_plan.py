@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import plan, space, spec
+from lab import pace, plan, space, spec
 from lab.budget import Budget, Spent
 from lab.flops import step_cost
 from lab.metrics import METRICS
@@ -33,6 +33,13 @@ tune:
 search: {trials: 4, seeds: 3}
 resources: {slots: 2}
 """
+
+
+@pytest.fixture(autouse=True)
+def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time as few and as small steps as there can be."""
+    monkeypatch.setattr(pace, "_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "_BATCH_FLOPS", 1e8)
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def populate(
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
     uri = tracking.default_uri(folder)
     rates = {LR: spec.Range(low=5e-4, high=5e-3, log=True)}
@@ -151,8 +151,22 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def page(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return report.write(frames.load(uri, "width"), tmp_path_factory.mktemp("reports"))
+def width(uri: str) -> frames.Frames:
+    return frames.load(uri, "width")
+
+
+@pytest.fixture(scope="module")
+def page(width: frames.Frames, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.write(width, tmp_path_factory.mktemp("reports"))
+
+
+@pytest.fixture
+def words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures, for tests of what a report says."""
+    none: dict[str, list[report.Figure]] = {
+        "compute": [], "cells": [], "nuisances": [], "health": []
+    }  # fmt: skip
+    monkeypatch.setattr(report, "_figures", lambda *_: none)
 
 
 def test_planted_difference_is_recommended(page: Path) -> None:
@@ -162,6 +176,7 @@ def test_planted_difference_is_recommended(page: Path) -> None:
     assert "Take width 0.25 with lr 0.0015." in page.with_suffix(".md").read_text()
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_sweep_over_nothing_but_seeds_is_not_separable(uri: str, tmp_path: Path) -> None:
     read = frames.load(uri, "seeds")
     assert stats.answer(read).separable is False
@@ -196,9 +211,9 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Path) -> None:
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
 
 
-def test_every_trial_is_in_the_ledger_with_its_reason(uri: str, page: Path) -> None:
+def test_every_trial_is_in_the_ledger_with_its_reason(width: frames.Frames, page: Path) -> None:
     rows = re.findall(r'<tr id="trial-(\d+)" class="(\w+)">(.*)\n', page.read_text())
-    trials = frames.load(uri, "width").trials
+    trials = width.trials
     assert [(int(n), state) for n, state, _ in rows] == list(
         zip(trials["number"], trials["state"], strict=True)
     )
@@ -218,6 +233,7 @@ def test_every_figure_says_what_it_shows(page: Path) -> None:
     assert not re.search(r"\bnan\b", page.read_text().replace("loss is nan at step", ""))
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_older_report_is_replaced_and_anything_else_is_left_alone(uri: str, tmp_path: Path) -> None:
     read = frames.load(uri, "seeds")
     report.write(read, tmp_path)
@@ -262,25 +278,24 @@ def test_two_numeric_paths_make_a_heat_map_and_odd_values_a_report(
         assert "<svg" in report.write(frames.load(uri, name), tmp_path / "reports").read_text()
 
 
-def test_command_line_writes_the_report_and_says_what_is_wrong_in_a_line(
-    uri: str, tmp_path: Path
-) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "lab.report", *arguments, "--out", str(tmp_path)]
-        root = Path(report.__file__).parent.parent
-        return subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-
-    made = run("seeds", "--tracking-uri", uri)
+def test_command_line_writes_the_report(uri: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lab.report", "seeds", "--tracking-uri", uri]
+    command += ["--out", str(tmp_path)]
+    root = Path(report.__file__).parent.parent
+    made = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert (made.returncode, made.stderr) == (0, "")
     assert Path(made.stdout.strip()).is_file()
-    for arguments in (
-        ("typo", "--tracking-uri", uri),
-        ("seeds", "--tracking-uri", tracking.default_uri(tmp_path)),
-    ):
-        wrong = run(*arguments)
-        assert wrong.returncode == 2
-        assert wrong.stderr.startswith("lab.report: error: ")
-        assert wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", ["name", "database"])
+def test_command_line_says_what_is_wrong_in_a_line(
+    wrong: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, where = ("typo", uri) if wrong == "name" else ("seeds", tracking.default_uri(tmp_path))
+    assert report.main([name, "--tracking-uri", where, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lab.report: error: ")
+    assert said.count("\n") == 1
 
 
 def test_reading_rooms_import_neither_torch_nor_ray() -> None:
@@ -298,6 +313,7 @@ def begun(table: frames.Frames, **columns: object) -> frames.Frames:
     return dataclasses.replace(table, trials=trials)
 
 
+@pytest.mark.usefixtures("words_alone")
 @pytest.mark.parametrize("path", ["init_from__kind", "objective__generator__init_from__kind"])
 @pytest.mark.parametrize(
     ("kind", "says"),
@@ -307,23 +323,20 @@ def begun(table: frames.Frames, **columns: object) -> frames.Frames:
     ],
 )
 def test_report_says_which_compute_is_equal_where_runs_start_from_other_weights(
-    uri: str, tmp_path: Path, path: str, kind: str, says: str
+    width: frames.Frames, page: Path, tmp_path: Path, path: str, kind: str, says: str
 ) -> None:
-    table = frames.load(uri, "width")
-    plain = report.write(table, tmp_path / "scratch").with_suffix(".md").read_text()
-    assert "compute is" not in plain
-    started = begun(table, **{path: kind})
-    text = report.write(started, tmp_path / "begun").with_suffix(".md").read_text()
+    assert "compute is" not in page.with_suffix(".md").read_text()
+    text = report.write(begun(width, **{path: kind}), tmp_path).with_suffix(".md").read_text()
     assert says in text
     assert ("'untrained' is the score of these" in text) is (path == "init_from__kind")
 
 
+@pytest.mark.usefixtures("words_alone")
 def test_marginal_and_stand_alone_compute_stand_beside_each_other_where_they_differ(
-    uri: str, tmp_path: Path
+    width: frames.Frames, tmp_path: Path
 ) -> None:
-    table = frames.load(uri, "width")
     own = {"spent/marginal_flops": 1e12, "spent/standalone_flops": 1e12}
-    alike = dataclasses.replace(table, trials=table.trials.assign(**own))
+    alike = dataclasses.replace(width, trials=width.trials.assign(**own))
     assert "marginal FLOP" not in report.write(alike, tmp_path).with_suffix(".md").read_text()
     charged = begun(alike, **{"spent/marginal_flops": 7e11})
     text = report.write(charged, tmp_path).with_suffix(".md").read_text()
@@ -333,20 +346,19 @@ def test_marginal_and_stand_alone_compute_stand_beside_each_other_where_they_dif
     assert shown == {"width 0.25": "700 G", "width 0.5": "1 T", "width 1": "1 T"}
 
 
-def test_compute_that_nobody_recorded_is_a_dash(uri: str, tmp_path: Path) -> None:
-    table = frames.load(uri, "width")
-    own = table.trials.assign(**{"spent/marginal_flops": 1e12})
-    unknown = dataclasses.replace(table, trials=own)
+@pytest.mark.usefixtures("words_alone")
+def test_compute_that_nobody_recorded_is_a_dash(width: frames.Frames, tmp_path: Path) -> None:
+    own = width.trials.assign(**{"spent/marginal_flops": 1e12})
+    unknown = dataclasses.replace(width, trials=own)
     text = report.write(unknown, tmp_path).with_suffix(".md").read_text()
     assert "| marginal FLOP | stand-alone FLOP |" in text
     assert "| 1 T | – |" in text
 
 
-def test_cost_of_a_sweep_counts_a_preparatory_run_once(uri: str) -> None:
-    table = frames.load(uri, "width")
-    alike = table.trials.assign(**{"spent/marginal_flops": 1e12})
+def test_cost_of_a_sweep_counts_a_preparatory_run_once(width: frames.Frames) -> None:
+    alike = width.trials.assign(**{"spent/marginal_flops": 1e12})
     measures = {"preparatory_runs": 2.0, "preparatory_flops": 5e11}
-    sweep = dataclasses.replace(table, trials=alike, measures=measures)
+    sweep = dataclasses.replace(width, trials=alike, measures=measures)
     whole = len(alike) + 0.5
     assert wording.cost(sweep) == (
         f"{whole:.3g} TFLOP of training, 500 GFLOP of it in 2 preparatory mlm runs"

@@ -18,6 +18,7 @@ from lab.space import trial
 from lab.store import Store
 from lab.tracking import StoreError, connect, default_uri
 
+pytestmark = pytest.mark.usefixtures("unsynced")
 METRIC = "detect/bigram/auroc"
 WIDTH = "objective.generator.width"
 BASE: dict[str, spec.Value] = {
@@ -287,7 +288,7 @@ class Counted:
 
 
 def test_runs_that_are_known_cost_a_handful_of_requests(uri: str, folder: Path) -> None:
-    known, done = 500, outcome(row(0), row(40))
+    known, done = 120, outcome(row(0), row(40))
     store = begun(uri, folder, "many")
     ended(store, done)
     (run,) = children(uri, "many")
@@ -374,7 +375,11 @@ def test_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_locked_database_is_one_line(tmp_path: Path) -> None:
+def test_locked_database_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect_file = sqlite3.connect
+    monkeypatch.setattr(
+        "sqlite3.connect", lambda file, **how: connect_file(file, **(how | {"timeout": 0.05}))
+    )
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="locked"):
