@@ -40,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("task", help=f"{', '.join(task_table.TABLE)}, or a YAML file")
     parser.add_argument("--seeds", type=int, default=10, help="runs (default: 10, the paper's)")
-    parser.add_argument("--lr", type=float, help="peak learning rate (default: the paper's)")
+    parser.add_argument(
+        "--lr",
+        type=float,
+        help="peak learning rate (default: 0.001 below a width of 256, else the paper's)",
+    )
     parser.add_argument("--folder", type=File, help="local rows of GLUE's tasks: <task>/train.tsv")
     parser.add_argument("--storage", default="runs", metavar="FOLDER|URI", help="of the sweep")
     parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")

@@ -1,6 +1,7 @@
 """Fine-tuning by the paper's protocol (table 7; the official `configure_finetuning.py`).
 
-Adam without weight decay, a rate for each layer, linear warm-up over a tenth of the run and linear
+Encoders narrower than the paper's have a rate of their own. Adam without weight decay, a rate for
+each layer, linear warm-up over a tenth of the run and linear
 decay, batches of 32, dropout of a tenth in the encoder and before the head, whatever pre-training
 used. The evaluation split is scored once, after the last epoch: nothing is picked on it. A run is a
 function of its seed, which draws the head, the order of the windows and the dropout.
@@ -55,13 +56,21 @@ class Protocol:
 
 
 def protocol(hidden: int, lr: float | None = None) -> Protocol:
-    """Return the paper's protocol for an encoder as wide as its small, base or large.
+    """Return the protocol for an encoder of a width.
+
+    The paper's from its small on. Narrower encoders have few layers and learn little at that rate
+    (reports/LOG.md): theirs is higher, and the same for all layers.
 
     Args:
         hidden: width; between two of the paper's sizes the smaller rate is taken.
-        lr: instead of the paper's rate.
+        lr: instead of the width's own rate.
     """
-    rate, decay = (3e-4, 0.8) if hidden <= 256 else (1e-4, 0.8) if hidden <= 768 else (5e-5, 0.9)
+    if hidden < 256:
+        rate, decay = 1e-3, 1.0
+    elif hidden <= 768:
+        rate, decay = (3e-4, 0.8) if hidden == 256 else (1e-4, 0.8)
+    else:
+        rate, decay = 5e-5, 0.9
     return Protocol(lr=rate if lr is None else lr, decay=decay)
 
 

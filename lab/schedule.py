@@ -49,9 +49,10 @@ class Schedule(Noun):
                 return 0.5 * (1.0 + math.cos(math.pi * progress))
             case "stable":
                 start = 1.0 - self.decay
-                return (
-                    1.0 if progress <= start else 1.0 - math.sqrt((progress - start) / self.decay)
-                )
+                if progress <= start:
+                    return 1.0
+                # Rounding of `start` may put the quotient above 1 at the end of a short decay.
+                return 1.0 - math.sqrt(min(1.0, (progress - start) / self.decay))
             case "constant":
                 return 1.0
             case _:

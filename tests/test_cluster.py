@@ -294,12 +294,14 @@ def test_trial_of_two_workers_that_is_asked_to_stop_saves_its_state(together: Sw
 
 @pytest.mark.slow
 def test_workers_train_the_run_that_a_trial_starts_from(alone: Sweep, together: Sweep) -> None:
-    (one,), (other,) = preparatory(alone.storage), preparatory(together.storage)
-    assert record.state(other) == "finished"
-    assert one.name == other.name
-    for a, b in zip(curve(alone.storage, one.name), curve(together.storage, one.name), strict=True):
-        for each in (key for key in a if key.startswith("train/")):
-            assert b[each] == pytest.approx(a[each], rel=1e-3), each
+    names = {folder.name for folder in preparatory(together.storage)}
+    assert len(names) == 2, "one for each shape"
+    assert names == {folder.name for folder in preparatory(alone.storage)}
+    for name in names:
+        one, other = curve(alone.storage, name), curve(together.storage, name)
+        for a, b in zip(one, other, strict=True):
+            for each in (key for key in a if key.startswith("train/")):
+                assert b[each] == pytest.approx(a[each], rel=1e-3), each
 
 
 @pytest.mark.slow

@@ -135,14 +135,18 @@ def test_every_parameter_learns_at_the_official_rate(layers: int, norm: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("hidden", "lr", "decay"), [(128, 3e-4, 0.8), (256, 3e-4, 0.8), (768, 1e-4, 0.8),
-                                (1024, 5e-5, 0.9)]
-)  # fmt: skip
+    ("hidden", "lr", "decay"), [(256, 3e-4, 0.8), (768, 1e-4, 0.8), (1024, 5e-5, 0.9)]
+)
 def test_the_papers_sizes_have_the_papers_rates(hidden: int, lr: float, decay: float) -> None:
     """Table 7 of the paper."""
     given = protocol(hidden)
     assert (given.lr, given.decay, given.batch, given.warmup) == (lr, decay, 32, 0.1)
     assert protocol(hidden, 1e-3).lr == 1e-3
+
+
+def test_encoders_narrower_than_the_papers_have_one_higher_rate_for_all_layers() -> None:
+    rates = {(protocol(hidden).lr, protocol(hidden).decay) for hidden in (32, 64, 128, 255)}
+    assert rates == {(1e-3, 1.0)}
 
 
 def test_rate_rises_over_a_tenth_of_all_steps_and_falls_to_nothing(
@@ -157,7 +161,7 @@ def test_rate_rises_over_a_tenth_of_all_steps_and_falls_to_nothing(
         seen.append(max(group["lr"] for group in optimizer.param_groups))
 
     monkeypatch.setattr(finetuning.optim, "set_rate", noted)
-    Tuner(pretrained, made_of(yamls, "classification"), protocol(16)).run(0)
+    Tuner(pretrained, made_of(yamls, "classification"), protocol(256)).run(0)
     steps = 6 * 4  # epochs, and batches of 32 in 128 rows
     official = [3e-4 * (1 - n / steps) * min(1, n / (0.1 * steps)) for n in range(steps)]
     assert seen == pytest.approx(official)

@@ -178,7 +178,7 @@ def test_steps_are_those_that_come_nearest_to_the_budget(amount: float) -> None:
 
 def test_steps_of_tokens_are_exact() -> None:
     base = experiment().base | {"budget": {"kind": "tokens", "amount": 10 * 16 * 32}, "batch": 16}
-    base |= {"data": {"length": 32}}
+    base |= {"data": {"length": 32}, "windows": {"kind": "full"}}
     assert [cell.steps for cell in plan.cells(experiment(base=base))] == [10, 10, 10]
 
 
