@@ -392,7 +392,10 @@ def _check_trial(built: Trial) -> None:
         until = built.windows.until
         least *= math.ceil(2 / min(until, 1 - until))
         if steps < least:
-            raise SpaceError(f"{said}, and windows that grow at {until:g} need at least {least}")
+            raise SpaceError(
+                f"{said}, and windows that grow at {until:g} need at least {least}; "
+                "base.windows {kind: full} does not grow"
+            )
 
 
 def _check_windows(built: Trial) -> None:
