@@ -456,7 +456,7 @@ def test_results_are_of_one_task_protocol_and_encoder(
         )
     }
     assert len(files) == 4
-    assert asdict(protocol(16)) != asdict(protocol(16, 1e-3))
+    assert asdict(protocol(16)) != asdict(protocol(16, 2e-3))
 
 
 def in_this_process(driver: Driver, began: float) -> dict[str, float]:
