@@ -10,7 +10,7 @@ from lab.spec import Path, Value
 def label(values: Mapping[Path, Value], compared: Mapping[Path, Sequence[Value]]) -> str:
     """Return a short name of a setting: `width 0.25`, whole paths where last parts collide.
 
-    A kind is named by what it is a kind of: `optim muon`.
+    A path that ends in `kind` is named by the part before it: `optim muon`.
     A mapping with a kind is named by that kind. Where it is one of several compared values, its
     name holds only what tells it apart from the others: `generator frozen`, `growing, until 0.6`.
 
@@ -61,7 +61,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _encloses(outer: str, inner: str) -> bool:
-    """Return whether the mapping whose kind `outer` is holds the one whose kind `inner` is."""
+    """Return whether the mapping at whose `kind` path `outer` ends contains that of `inner`."""
     return outer != inner and inner.startswith(outer.removesuffix("kind"))
 
 

@@ -168,7 +168,7 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten what is trained, probed and looked for beside the trial."""
+    """Use a smaller frozen model, smaller probes and fewer task questions."""
     every = tasks.evaluation
     monkeypatch.setattr(tasks, "evaluation", lambda task: every(task)[:200])
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 2_048)

@@ -162,7 +162,7 @@ def page(width: frames.Frames, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figures, for tests of what a report says."""
+    """Write reports without figures: the tests read their text only."""
     none: dict[str, list[report.Figure]] = {
         "compute": [], "cells": [], "nuisances": [], "health": []
     }  # fmt: skip

@@ -182,7 +182,9 @@ def test_interrupted_trials_end_as_trials_that_were_not(
     cwd: Path, whole: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scores, "probing", lambda *_: {})  # probes take long and need no proof here
-    for name in records(cwd / "storage"):
+    names = records(cwd / "storage")
+    assert len(names) == 2
+    for name in names:
         folder = cwd / "storage" / "trials" / name
         asked, text = record.asked(folder)
         (held_out,) = (cwd / "storage" / "cache").glob("held-out-*.npz")
