@@ -2,8 +2,9 @@
 
 Encoders narrower than the paper's have a rate of their own. Adam without weight decay, a rate for
 each layer, linear warm-up over a tenth of the run and linear decay, batches of 32, dropout of a
-tenth in the encoder and before the head, whatever pre-training used. The evaluation split is scored once, after the last epoch: nothing is picked on it. A run is a
-function of its seed, which draws the head, the order of the windows and the dropout.
+tenth in the encoder and before the head, whatever pre-training used. The evaluation split is
+scored once, after the last epoch: nothing is picked on it. A run is a function of its seed, which
+draws the head, the order of the windows and the dropout.
 
 Letters: B windows, T positions.
 """
