@@ -3,9 +3,9 @@
 Letters: N windows, T positions.
 """
 
-import numpy as np
+import math
+
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,17 +55,19 @@ def probing(objective: Objective, vocabulary: Vocabulary, task: Task) -> Row:
 def auroc(scores_N: Tensor, positive_N: Tensor) -> float:
     """Return the chance that a positive outranks a negative, ties counting half.
 
-    The Mann-Whitney statistic over its number of pairs.
+    The Mann-Whitney statistic over its number of pairs; NaN where a score is.
 
     Raises:
         ValueError: one of the two classes is empty.
     """
-    positives, total = int(positive_N.sum()), len(positive_N)
-    if positives in (0, total):
+    positive, negative = scores_N[positive_N], scores_N[~positive_N].sort().values
+    if not (len(positive) and len(negative)):
         raise ValueError("AUROC needs both replaced and original tokens")
-    ranks_N = rankdata(scores_N.numpy())
-    sum_of_ranks = float(np.sum(ranks_N[positive_N.numpy()]))
-    return (sum_of_ranks - positives * (positives + 1) / 2) / (positives * (total - positives))
+    if scores_N.isnan().any():
+        return math.nan
+    below = torch.searchsorted(negative, positive).sum()
+    not_above = torch.searchsorted(negative, positive, right=True).sum()
+    return float(below + not_above) / (2 * len(positive) * len(negative))
 
 
 @torch.no_grad()

