@@ -20,15 +20,16 @@ from pathlib import Path as File
 import numpy as np
 import torch
 
-from lab import optim, spec
-from lab.budget import Budget
-from lab.data import Batches
-from lab.flops import step_cost
-from lab.gradient import Gradients
-from lab.objectives import build
-from lab.objectives.generator import cross_entropy
-from lab.train import Step, train
-from lab.vocabulary import CLS, FIRST_WORD, SEP
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.flops import step_cost
+from lab.data.batches import Batches
+from lab.data.vocabulary import CLS, FIRST_WORD, SEP
+from lab.training import optimizer
+from lab.training.gradients import Gradients
+from lab.training.loop import Step, train
+from lab.training.objectives import build
+from lab.training.objectives.generator import cross_entropy
 
 _ROUNDS, _STEPS, _PROFILED = 10, 5, 10
 _WINDOWS, _VOCAB, _LENGTH = 20_000, 2_048, 16
@@ -171,7 +172,7 @@ def _steps(trial: spec.Trial) -> Iterator[Step]:
     batches = {_LENGTH: Batches(words_NT.astype(np.uint16), trial.seeds.order)}
     return train(
         Gradients(objective, batches, trial),
-        optim.build(objective, trial.optim),
+        optimizer.build(objective, trial.optim),
         trial=trial,
         clock=time.perf_counter,
     )

@@ -18,13 +18,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lab import card, command, interop, mirror, preparation, record, runs, spec
+from lab import cli
+from lab.config import trial
+from lab.data import preparation
+from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
-from lab.model import DetectionHead, Encoder, VocabularyHead
-from lab.tracking import default_uri
-from lab.trained import Trained, open_record
-from lab.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
-from lab.weights import part
+from lab.interop import find_trial, hf_weights, model_card
+from lab.interop.trained import Trained, open_record
+from lab.storage import mirror, record
+from lab.tracking.client import default_uri
+from lab.training.model import DetectionHead, Encoder, VocabularyHead
+from lab.training.weights import part
 
 _KEPT = "nothing half written is left"
 
@@ -52,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--storage", default="runs", metavar="FOLDER|URI", help="of the sweep")
     parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
     given = parser.parse_args(arguments)
-    return command.run("lab.export", _KEPT, lambda: _main(given))
+    return cli.run("lab.export", _KEPT, lambda: _main(given))
 
 
 def _main(given: argparse.Namespace) -> None:
     root, kept = mirror.opened(given.storage)
     uri = given.tracking_uri or default_uri(root)
-    folder = runs.resolve(given.run, root, uri, kept)
+    folder = find_trial.resolve(given.run, root, uri, kept)
     kept.pull(root / "cache" / str(record.said(folder).get("text")))
     try:
         made = write(open_record(folder, root / "cache"), given.folder)
@@ -91,35 +95,35 @@ def write(trained: Trained, target: File) -> list[File]:
     return [target / name for name in names]
 
 
-def networks(trained: Trained) -> Iterator[tuple[str, str, card.Role]]:
+def networks(trained: Trained) -> Iterator[tuple[str, str, model_card.Role]]:
     """Yield place, folder's name and role of each network."""
     if trained.detects:
-        yield "encoder", "discriminator", card.DISCRIMINATOR
+        yield "encoder", "discriminator", model_card.DISCRIMINATOR
     else:
-        role = card.PREDICTOR
-        if isinstance(trained.trial.objective, spec.AllTokensMlm):
+        role = model_card.PREDICTOR
+        if isinstance(trained.trial.objective, trial.AllTokensMlm):
             role = role._replace(
                 left="While training a gate copied tokens that were right; transformers has no "
                 "place for it, and it is left out: the logits are those of the softmax alone."
             )
         yield "encoder", "encoder", role
     if "generator.encoder" in trained.shapes:
-        yield "generator.encoder", "generator", card.GENERATOR
+        yield "generator.encoder", "generator", model_card.GENERATOR
 
 
 def _write_network(
-    trained: Trained, place: str, role: card.Role, vocabulary: Vocabulary, folder: File
+    trained: Trained, place: str, role: model_card.Role, vocabulary: Vocabulary, folder: File
 ) -> str:
-    network = interop.Network(
+    network = hf_weights.Network(
         shape=trained.shapes[place],
         length=trained.trial.data.length,
         weights=trained.network(place),
         vocabulary=vocabulary,
     )
-    interop.save(network, folder)
+    hf_weights.save(network, folder)
     rows = record.curve(trained.folder)[: trained.place.rows]
     (folder / "README.md").write_text(
-        card.text(
+        model_card.text(
             role,
             trained.trial,
             trained.folder,
@@ -133,18 +137,18 @@ def _write_network(
     return folder.name
 
 
-def _verify(network: interop.Network, folder: File) -> None:
+def _verify(network: hf_weights.Network, folder: File) -> None:
     """Compare what was written with the lab's own network, bit for bit."""
     inputs = _inputs(network)
     expected, text_BT = ours(network, inputs), inputs.segment_BT > 0
-    found = theirs(interop.load(folder), network.vocabulary, inputs)
+    found = theirs(hf_weights.load(folder), network.vocabulary, inputs)
     if not found[text_BT].equal(expected[text_BT]):
         worst = (found[text_BT] - expected[text_BT]).abs().max().item()
         raise RuntimeError(f"{folder.name}: transformers computes something else, by {worst:.3g}")
 
 
 @torch.no_grad()
-def ours(network: interop.Network, inputs: Inputs) -> Tensor:
+def ours(network: hf_weights.Network, inputs: Inputs) -> Tensor:
     """Return the lab's logits: (B, T) of a discriminator, (B, T, V) in the lab's order."""
     vocab, shape = network.vocabulary.size, network.shape
     encoder = Encoder(shape, vocab, network.length).eval()
@@ -173,7 +177,7 @@ def theirs(model: Any, vocabulary: Vocabulary, inputs: Inputs) -> Tensor:
     return logits if logits.ndim == 2 else logits[..., outer_V]
 
 
-def _inputs(network: interop.Network) -> Inputs:
+def _inputs(network: hf_weights.Network) -> Inputs:
     B, T, V = 4, network.length, network.vocabulary.size
     ids_BT = torch.randint(FIRST_WORD, V, (B, T), generator=torch.Generator().manual_seed(0))
     ids_BT[:, 0], ids_BT[:, T // 2] = CLS, SEP
@@ -186,4 +190,4 @@ def _inputs(network: interop.Network) -> Inputs:
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

@@ -14,12 +14,13 @@ from pathlib import Path as File
 from statistics import median
 from typing import TYPE_CHECKING
 
-from lab import command, task_table
+from lab import cli
+from lab.config import tasks
 from lab.errors import UserError
 
 if TYPE_CHECKING:
-    from lab.examples import Examples
-    from lab.finetuning import Tuned
+    from lab.finetuning.finetuner import Tuned
+    from lab.tasks.examples import Examples
 
 _KEPT = "seeds that had ended are kept"
 
@@ -27,7 +28,7 @@ _KEPT = "seeds that had ended are kept"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `command.run`."""
     given = _parser().parse_args(arguments)
-    return command.run("lab.finetune", _KEPT, partial(_main, given))
+    return cli.run("lab.finetune", _KEPT, partial(_main, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", help="a trial's name or its beginning, a record, or a sweep (its best)"
     )
-    parser.add_argument("task", help=f"{', '.join(task_table.TABLE)}, or a YAML file")
+    parser.add_argument("task", help=f"{', '.join(tasks.TABLE)}, or a YAML file")
     parser.add_argument("--seeds", type=int, default=10, help="runs (default: 10, the paper's)")
     parser.add_argument(
         "--lr",
@@ -53,23 +54,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(given: argparse.Namespace) -> None:
-    from lab import mirror, record, runs
-    from lab.remaining import duration
-    from lab.tracking import default_uri
+    from lab.display.remaining import duration
+    from lab.interop import find_trial
+    from lab.storage import mirror, record
+    from lab.tracking.client import default_uri
 
     _check(given)
-    task = task_table.load(given.task, given.folder)
+    task = tasks.load(given.task, given.folder)
     root, kept = mirror.opened(given.storage)
-    folder = runs.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
+    folder = find_trial.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
     kept.pull(root / "cache" / str(record.said(folder).get("text")))
 
     print(f"{folder.name}: fine-tuning on {task.name}", flush=True)
-    from lab import encoders, examples, finetuning  # torch takes seconds to import
-    from lab.finetuned import Ledger
+    from lab.finetuning import finetuner  # torch takes seconds to import
+    from lab.finetuning import pretrained as encoders
+    from lab.finetuning.results import Ledger
+    from lab.tasks import examples
 
     pretrained = encoders.of_record(folder, root / "cache")
     made = examples.of(task)
-    protocol = finetuning.protocol(pretrained.shape.hidden, given.lr)
+    protocol = finetuner.protocol(pretrained.shape.hidden, given.lr)
     ledger = Ledger(folder, made, protocol, pretrained.steps)
     print(
         f"{task.name}: {len(made.train)} to learn from, {len(made.evaluation)} to be scored on, "
@@ -78,8 +82,8 @@ def _main(given: argparse.Namespace) -> None:
     if made.unseen:
         print(f"labels that nobody can learn, counted as errors: {', '.join(made.unseen)}")
 
-    def tuner() -> finetuning.Tuner:
-        ready = finetuning.Tuner(pretrained, made, protocol, given.device)
+    def tuner() -> finetuner.Tuner:
+        ready = finetuner.Tuner(pretrained, made, protocol, given.device)
         print(f"longer than a window of {pretrained.encoder.length}: {ready.cut:.1%}")
         return ready
 
@@ -111,8 +115,8 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lab.grading import majority
-    from lab.remaining import duration
+    from lab.display.remaining import duration
+    from lab.finetuning.metrics import majority
 
     names = list(runs[0].scores)
     table = Table("seed", *names, "FLOP", "seconds")
@@ -135,4 +139,4 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

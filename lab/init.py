@@ -20,14 +20,16 @@ from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import command, space, work
+from lab import cli
+from lab.config import search_space
+from lab.config.trial import Resources
 from lab.errors import UserError
-from lab.spec import Resources
+from lab.trials import assignment
 
 if TYPE_CHECKING:
-    from lab.file_samples import Say
-    from lab.recommend import Design, Facts, Recommendation
-    from lab.task_draft import TaskDraft
+    from lab.suggestion.file_samples import Say
+    from lab.suggestion.recommend import Design, Facts, Recommendation
+    from lab.suggestion.task_draft import TaskDraft
 
 _SAID = 2.0  # seconds between two lines of progress
 _LEAST = 2e10  # FLOPs of a trial, some ten steps
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `command.run`."""
     given = _parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `sweep`, whose steps are timed here
-    return command.run("lab.init", "nothing was written", partial(_main, given))
+    return cli.run("lab.init", "nothing was written", partial(_main, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +77,8 @@ def _minutes(text: str) -> float:
 
 
 def _main(given: argparse.Namespace) -> None:
-    from lab import commented_yaml, new_files, task_draft
+    from lab.storage import new_files
+    from lab.suggestion import commented_yaml, task_draft
 
     output = given.output or File(f"{_stem(given.texts[0])}.yaml")
     if output.suffix not in {".yaml", ".yml"}:
@@ -88,7 +91,7 @@ def _main(given: argparse.Namespace) -> None:
         heading = _heading(given, text, made)
         content = commented_yaml.write(made.document, heading)
         with new_files.written({output: content}):
-            space.load(output)
+            search_space.load(output)
     _conclude(output, draft, heading)
 
 
@@ -105,7 +108,7 @@ class _Text:
     """
 
     def __init__(self, texts: tuple[str, ...], draft: "TaskDraft | None", say: "Say") -> None:
-        from lab import file_samples, recommend, source_guess, task_draft, text_survey
+        from lab.suggestion import file_samples, recommend, source_guess, task_draft, text_survey
 
         paths = source_guess.paths_of(texts)
         read = file_samples.read(paths, say)
@@ -117,7 +120,7 @@ class _Text:
 
     def facts(self, vocab: int) -> "Facts":
         """Return all figures, with a vocabulary of this size or near it."""
-        from lab import recommend, task_draft, token_survey
+        from lab.suggestion import recommend, task_draft, token_survey
 
         self._say(f"learning a vocabulary of about {vocab:,} tokens from a sample")
         chosen = recommend.trained(self._tokenizer)
@@ -140,7 +143,7 @@ def _fitted(text: _Text, minutes: float, name: str) -> "Recommendation":
     Raises:
         UserError: that is too short a time for any.
     """
-    from lab import recommend
+    from lab.suggestion import recommend
 
     facts = text.facts(recommend.TABLE[0].count("data.vocab"))
     design = recommend.DESIGNS[-1]
@@ -171,14 +174,15 @@ def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: 
     Raises:
         UserError: preparation and scoring alone take as long.
     """
-    from lab import commented_yaml, expectation, recommend
-    from lab.tracking import default_uri
+    from lab.execution import expectation
+    from lab.suggestion import commented_yaml, recommend
+    from lab.tracking.client import default_uri
 
     draft = commented_yaml.plain(recommend.recommend(facts, near, design, "").document)
 
     def expected(flops: float) -> float:
         draft["base"]["budget"]["amount"] = flops
-        asked = space.checked(name, draft)
+        asked = search_space.checked(name, draft)
         return expectation.expect(asked, None, _slots(), default_uri(File("runs"))).seconds
 
     little, much = expected(1e11), expected(1e13)
@@ -195,7 +199,7 @@ def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: 
 
 
 def _slots() -> int:
-    return max(1, work.slots(Resources(), [work.here(gpus=False)]))
+    return max(1, assignment.slots(Resources(), [assignment.here(gpus=False)]))
 
 
 def _heading(given: argparse.Namespace, text: _Text, made: "Recommendation") -> str:
@@ -248,4 +252,4 @@ def _progress() -> "Say":
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

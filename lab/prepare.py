@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
-from lab import command
+from lab import cli
 
 if TYPE_CHECKING:
-    from lab.spec import Data
+    from lab.config.trial import Data
 
 _KEPT = "nothing is left of a text that was not finished"
 
@@ -22,7 +22,7 @@ _KEPT = "nothing is left of a text that was not finished"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `command.run`."""
     given = _parser().parse_args(arguments)
-    return command.run("lab.prepare", _KEPT, partial(_main, given))
+    return cli.run("lab.prepare", _KEPT, partial(_main, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,15 +46,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(given: argparse.Namespace) -> None:
-    from lab import mirror, places, space
+    from lab.config import search_space
+    from lab.storage import checks, mirror
 
-    experiment = space.load(given.file, tuple(given.overrides))
+    experiment = search_space.load(given.file, tuple(given.overrides))
     root, kept = mirror.opened(given.storage)
-    places.check_storage(root)
+    checks.check_storage(root)
     print(f"{experiment.name}: preparing its text", flush=True)
-    from lab import preparation  # takes seconds to import
+    from lab.data import preparation  # takes seconds to import
 
-    for number, data in enumerate(space.texts(experiment)):
+    for number, data in enumerate(search_space.texts(experiment)):
         if number:
             print()
         began = time.monotonic()
@@ -96,4 +97,4 @@ def lines(data: "Data", facts: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

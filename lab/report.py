@@ -16,12 +16,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from lab import command, conclusion, flops, plots, stats, svg, tables, wording
+from lab import cli
+from lab.config import flops
 from lab.errors import UserError
-from lab.frames import Frames, load
-from lab.places import check_target
-from lab.stats import Answer
-from lab.tracking import default_uri
+from lab.reporting import conclusion, plots, sentences, stats, svg, tables
+from lab.reporting.stats import Answer
+from lab.storage.checks import check_target
+from lab.tracking.client import default_uri
+from lab.tracking.frames import Frames, load
 
 _COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
 _KEPT = "an earlier report is left as it was"
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", metavar="URI", default=default_uri(), help="MLflow store")
     parser.add_argument("--out", metavar="FOLDER", type=File, default=File("reports"))
     asked = parser.parse_args(arguments)
-    return command.run("lab.report", _KEPT, lambda: _main(asked))
+    return cli.run("lab.report", _KEPT, lambda: _main(asked))
 
 
 def _main(asked: argparse.Namespace) -> None:
@@ -147,10 +149,10 @@ def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tu
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
         *conclusion.contamination(frames),
         *facts,
-        ("cost", f"{wording.cost(frames)}; {slots:.3g} slot hours, set-up included"),
+        ("cost", f"{sentences.cost(frames)}; {slots:.3g} slot hours, set-up included"),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
         ("sweep", frames.sweep["state"]),
-        ("reproduce", frames.sweep.get("command", wording.NONE)),
+        ("reproduce", frames.sweep.get("command", sentences.NONE)),
     ]
 
 
@@ -160,7 +162,7 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
         groups["compute"] = [
             Figure(
                 name=f"score-{unit.lower()}", title=f"Score against {axis.partition('/')[2]}",
-                says=wording.curve(frames, axis, unit), svg=svg.text(plots.curves(frames, axis)),
+                says=sentences.curve(frames, axis, unit), svg=svg.text(plots.curves(frames, axis)),
             )
             for axis, unit in _COMPUTE.items()
             if axis != "spent/seconds" or not frames.trials["shared"].any()  # their load, not them
@@ -168,19 +170,19 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
     if result is not None:
         drawn = svg.text(plots.cells(frames, result, runs))
         groups["cells"] = [
-            Figure(name="cells", title="Settings compared", says=wording.cells(result), svg=drawn)
+            Figure(name="cells", title="Settings compared", says=sentences.cells(result), svg=drawn)
         ]
         if plots.is_grid(frames) and _REPLACED in runs:
             drawn = svg.text(plots.heat_map(frames, _means(runs, _REPLACED)))
             groups["cells"].append(
                 Figure(
                     name="replacement-rate", title="Replacement rate",
-                    says=wording.replacement(frames, runs), svg=drawn,
+                    says=sentences.replacement(frames, runs), svg=drawn,
                 )
             )  # fmt: skip
         groups["nuisances"] = [
             Figure(
-                name=f"tune-{path}", title=path, says=wording.nuisance(frames, result, path),
+                name=f"tune-{path}", title=path, says=sentences.nuisance(frames, result, path),
                 svg=svg.text(plots.nuisance(frames, path)),
             )
             for path in frames.tune
@@ -189,7 +191,9 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
     health = plots.health(frames)
     if health is not None:
         groups["health"] = [
-            Figure(name="health", title="Health", says=wording.health(frames), svg=svg.text(health))
+            Figure(
+                name="health", title="Health", says=sentences.health(frames), svg=svg.text(health)
+            )
         ]
     return groups
 
@@ -212,4 +216,4 @@ def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import command
+from lab import cli
 
 if TYPE_CHECKING:
-    from lab.driver import Site
-    from lab.frames import Frames
-    from lab.live import View
-    from lab.mirror import Mirror
-    from lab.plan import Expectation
-    from lab.spec import Experiment
+    from lab.config.trial import Experiment
+    from lab.display.live import View
+    from lab.execution.driver import Site
+    from lab.search.plan import Expectation
+    from lab.storage.mirror import Mirror
+    from lab.tracking.frames import Frames
 
 _KEPT = "what had ended is kept, and the same command goes on"
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # processes, and beside one of them the frozen model's threads mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return command.run("lab.sweep", _KEPT, partial(_main, given))
+    return cli.run("lab.sweep", _KEPT, partial(_main, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,22 +74,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(given: argparse.Namespace) -> None:
     # What takes time to import is imported where it is needed: the first words are quick.
-    from lab import mirror, places, rules, space
+    from lab.config import search_space, validation
+    from lab.storage import checks, mirror
 
-    experiment = space.load(given.file, tuple(given.overrides))
-    for warning in rules.warnings(experiment):
+    experiment = search_space.load(given.file, tuple(given.overrides))
+    for warning in validation.warnings(experiment):
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if given.dry_run:
         _plan(experiment, given)
         return
     _check(given, experiment)
     root, kept = mirror.opened(given.storage)
-    places.check_storage(root)
-    places.check_reports(given.reports, experiment.name)
-    with places.claimed(root, _command(given)):
+    checks.check_storage(root)
+    checks.check_reports(given.reports, experiment.name)
+    with checks.claimed(root, _command(given)):
         print(f"{experiment.name}: {experiment.question}", flush=True)
-        from lab import live
-        from lab.board import Board
+        from lab.display import live
+        from lab.display.board import Board
 
         with live.view(Board(experiment.metric)) as view:
             lines = _carry_out(given, experiment, root, kept, view)
@@ -98,8 +99,8 @@ def _main(given: argparse.Namespace) -> None:
 
 def _plan(experiment: "Experiment", given: argparse.Namespace) -> None:
     """Print what would be run, at once, then how long it would take."""
-    from lab import plan
-    from lab.tracking import default_uri
+    from lab.search import plan
+    from lab.tracking.client import default_uri
 
     slots = _slots(experiment)
     print(plan.heading(experiment, plan.cells(experiment), slots), flush=True)
@@ -112,29 +113,29 @@ def _plan(experiment: "Experiment", given: argparse.Namespace) -> None:
 
 def _slots(experiment: "Experiment") -> int:
     """Return the slots of this machine, one where it has too little for a trial."""
-    from lab import work
+    from lab.trials import assignment
 
-    node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
-    return max(1, work.slots(experiment.resources, [node]))
+    node = assignment.here(gpus=experiment.resources.gpus_per_worker > 0)
+    return max(1, assignment.slots(experiment.resources, [node]))
 
 
 def _expected(experiment: "Experiment", root: File | None, slots: int, uri: str) -> "Expectation":
-    from lab import expectation  # imports torch
+    from lab.execution import expectation  # imports torch
 
     return expectation.expect(experiment, root, slots, uri)
 
 
 def _check(given: argparse.Namespace, experiment: "Experiment") -> None:
     """Refuse resources that are not there."""
-    from lab import work
+    from lab.trials import assignment
 
     if given.address is None:
-        work.check(experiment.resources)
+        assignment.check(experiment.resources)
         return
-    work.check_address(given.address)
-    from lab import cluster
+    assignment.check_address(given.address)
+    from lab.execution import ray_cluster
 
-    cluster.check(experiment.resources, given.address)
+    ray_cluster.check(experiment.resources, given.address)
 
 
 def _carry_out(
@@ -146,9 +147,9 @@ def _carry_out(
 ) -> list[str]:
     """Run the sweep and write its report; return what is printed in the end."""
     view.doing("opening MLflow's store (its tables are made the first time)")
-    from lab import mirror
-    from lab.store import Store
-    from lab.tracking import default_uri
+    from lab.storage import mirror
+    from lab.tracking.client import default_uri
+    from lab.tracking.store import Store
 
     uri = given.tracking_uri or default_uri(root)
     store = Store(uri, root / "artifacts")
@@ -156,7 +157,7 @@ def _carry_out(
         view.doing("timing a few optimizer steps of each cell")
         view.say(_expected(experiment, root, _slots(experiment), uri).line())
     view.doing("loading torch and Optuna")
-    from lab.driver import Driver, Site
+    from lab.execution.driver import Driver, Site
 
     site = Site(
         storage=root.resolve(),
@@ -173,7 +174,9 @@ def _conclude(
     name: str, uri: str, given: argparse.Namespace, site: "Site", view: "View"
 ) -> list[str]:
     view.doing("writing the report")
-    from lab import conclusion, frames, report, stats
+    from lab import report
+    from lab.reporting import conclusion, stats
+    from lab.tracking import frames
 
     table = frames.load(uri, name)
     page = report.write(table, given.reports)
@@ -191,10 +194,10 @@ def _conclude(
 
 def _served(table: "Frames", uri: str, site: "Site") -> str:
     """Log the best trial as a model; return what became of that, which spoils no sweep."""
-    from lab import served
+    from lab.interop import mlflow_model
 
     try:
-        return served.log(uri, table, site.storage, site.mirror) or "no trial has finished"
+        return mlflow_model.log(uri, table, site.storage, site.mirror) or "no trial has finished"
     except Exception as error:  # of transformers, of a store or a disk; the answer stands without
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return f"not logged as a model: {why}"
@@ -208,4 +211,4 @@ def _command(given: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

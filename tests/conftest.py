@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from lab.data import Corpus
-    from lab.spec import Data
+    from lab.config.trial import Data
+    from lab.data.batches import Corpus
 
 
 class PreparedText(NamedTuple):
-    data: "Data"
+    batches: "Data"
     text: "Path"
     corpus: "Corpus"
 
@@ -38,12 +38,12 @@ class PreparedText(NamedTuple):
 @pytest.fixture(scope="session")
 def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
     """Return one hundredth of the embedded documents, with the smallest tokenizer and windows."""
-    from lab import data, preparation
-    from lab.spec import Data
+    from lab.config.trial import Data
+    from lab.data import batches, preparation
 
     settings = Data(share=0.01, held_out=0.1, vocab=400, length=16)
     text = preparation.prepare(settings, tmp_path_factory.mktemp("text"))
-    return PreparedText(settings, text, data.open_corpus(text))
+    return PreparedText(settings, text, batches.open_corpus(text))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def held_out(
     prepared_text: PreparedText, tmp_path_factory: pytest.TempPathFactory
 ) -> "Iterator[Path]":
     """Return the frozen corruptions of the prepared text; their model has hardly been trained."""
-    from lab import corruption
+    from lab.evaluation import corruption
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruption, "_FROZEN_TOKENS", 16_384)
@@ -63,17 +63,18 @@ def held_out(
 @pytest.fixture(scope="session")
 def few_sentences() -> Iterator[None]:
     """Let probes read few sentences and fit for few steps, so that one takes some milliseconds."""
-    from lab import probes, tasks
+    from lab.evaluation import probes
+    from lab.tasks import embedded
 
     limits = {("pos", "train"): 100, ("pos", "test"): 50}
     limits |= {("sentiment", "train"): 200, ("sentiment", "test"): 150}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "_LIMITS", limits)
+        patch.setattr(embedded, "_LIMITS", limits)
         patch.setattr(probes, "_STEPS", 12)
-        for cached in (tasks.read, tasks._labels, probes.windows):
+        for cached in (embedded.read, embedded._labels, probes.windows):
             cached.cache_clear()
         yield
-    for cached in (tasks.read, tasks._labels, probes.windows):
+    for cached in (embedded.read, embedded._labels, probes.windows):
         cached.cache_clear()
 
 
@@ -122,7 +123,7 @@ def _transformers_model(
     import torch
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-    from lab.model import DetectionHead
+    from lab.training.model import DetectionHead
 
     config = ElectraConfig(
         vocab_size=vocab,

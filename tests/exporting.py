@@ -10,14 +10,14 @@ from members import LENGTH, POST, VOCAB
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
 
-from lab import spec
-from lab.budget import Budget, Spent
-from lab.checkpoint import Place
-from lab.ladder import generator_of
-from lab.objectives import Detector, Objective, build
-from lab.trained import Trained
-from lab.vocabulary import ROLES, SPECIAL, Vocabulary
-from lab.weights import of
+from lab.config import trial as spec
+from lab.config.budget import Budget, Spent
+from lab.config.objective import generator_of
+from lab.data.vocabulary import ROLES, SPECIAL, Vocabulary
+from lab.interop.trained import Trained
+from lab.training.checkpoint import Place
+from lab.training.objectives import Detector, Objective, build
+from lab.training.weights import of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = (*LETTERS, *(f"##{letter}" for letter in LETTERS), "the", "cat")

@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lab import optim, spec
-from lab.budget import Budget, Spent
-from lab.data import Batch, Batches
-from lab.gradient import Gradients
-from lab.objectives import Loss, Objective, build
-from lab.objectives import masking as masks
-from lab.schedule import Schedule
-from lab.train import Step, train
-from lab.turns import Learns
-from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
+from lab.config import trial as spec
+from lab.config.budget import Budget, Spent
+from lab.config.phases import Learns
+from lab.config.schedule import Schedule
+from lab.data.batches import Batch, Batches
+from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
+from lab.training import optimizer
+from lab.training.gradients import Gradients
+from lab.training.loop import Step, train
+from lab.training.objectives import Loss, Objective, build
+from lab.training.objectives import masking as masks
 
 VOCAB, LENGTH, SHARE = 64, 16, 0.3
 ABSENT = VOCAB - 1  # a word that no text has
@@ -545,7 +546,7 @@ class Run:
         self.trial = trial
         seeds = trial.seeds if init is None else replace(trial.seeds, init=init)
         self.objective: Any = build(replace(trial, seeds=seeds), COUNTS_V)
-        self.optimizer = optim.build(self.objective, trial.optim)
+        self.optimizer = optimizer.build(self.objective, trial.optim)
 
     def steps(self, spent: Spent = Spent()) -> Iterator[Step]:  # noqa: B008 - frozen
         """Yield the steps that are left."""

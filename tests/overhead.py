@@ -16,14 +16,17 @@ from typing import Any
 
 from ray import tune
 
-from lab import live, record, runner, space
-from lab.board import Board
-from lab.driver import Driver, Site
-from lab.mirror import Nowhere
-from lab.spec import Outcome, Row
-from lab.store import Store
-from lab.tracking import default_uri
-from lab.work import Work
+from lab.config import search_space
+from lab.config.trial import Outcome, Row
+from lab.display import live
+from lab.display.board import Board
+from lab.execution import runner
+from lab.execution.driver import Driver, Site
+from lab.storage import record
+from lab.storage.mirror import Nowhere
+from lab.tracking.client import default_uri
+from lab.tracking.store import Store
+from lab.trials.assignment import Work
 
 ROOT = Path(__file__).parent.parent
 EVERY = 100  # trials between two looks at the memory
@@ -52,7 +55,7 @@ def carry_out(trials: int, storage: Path) -> None:
     began = time.monotonic()
     runner.alone = nothing
     overrides = (f"search.seeds={trials}", "compare.objective.generator.width=[0.25]")
-    experiment = space.load(ROOT / "search_spaces" / "smoke.yaml", overrides)
+    experiment = search_space.load(ROOT / "search_spaces" / "smoke.yaml", overrides)
     storage.mkdir(parents=True, exist_ok=True)
     site = Site(storage=storage, mirror=Nowhere(), ray=str(storage / "ray"))
     store = Store(default_uri(storage), storage / "artifacts")

@@ -16,8 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import preparation, prepare, reading
-from lab.spec import Data, Embedded, Files, Trained, WordPieces
+from lab import prepare
+from lab.config.trial import Data, Embedded, Files, Trained, WordPieces
+from lab.data import preparation, sources
 
 _ALONE = 50_000_000  # bytes that `tokenizers` encodes alone
 _TOKENIZERS = {
@@ -56,7 +57,7 @@ def _make(file: Path, size: int) -> int:
     chance = random.Random(0)  # noqa: S311
     lines = [
         line
-        for text in reading.Reading(Embedded(), "refuse").documents()
+        for text in sources.Reading(Embedded(), "refuse").documents()
         for line in text.split("\n")
         if line.isprintable()
     ]
@@ -92,9 +93,9 @@ def _prepare(text: Path, tokenizer: str) -> None:
 
 def _alone(text: Path) -> float:
     """Return the bytes a second that the library encodes when it does nothing else."""
-    from lab import tokenizing
+    from lab.data import tokenizers
 
-    tokenizer = tokenizing.build(_TOKENIZERS["given"], 30_522, lambda: ()).tokenizer
+    tokenizer = tokenizers.build(_TOKENIZERS["given"], 30_522, lambda: ()).tokenizer
     spent = done = 0.0
     for batch in _batches(text):
         began = time.monotonic()

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lab import spec
-from lab.budget import Budget
-from lab.data import Batch
-from lab.model import DisentangledEmbeddings, Embeddings, Encoder
-from lab.objectives import Loss, build
-from lab.objectives.masking import Masked
-from lab.vocabulary import CLS, FIRST_WORD, PAD, SEP
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.data.batches import Batch
+from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
+from lab.training.model import DisentangledEmbeddings, Embeddings, Encoder
+from lab.training.objectives import Loss, build
+from lab.training.objectives.masking import Masked
 
 VOCAB, LENGTH, SEED = 48, 16, 3
 SHAPE = spec.Encoder(layers=2, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.2, dropout=0)

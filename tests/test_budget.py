@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lab.budget import Budget, Cost, Spent
+from lab.config.budget import Budget, Cost, Spent
 
 settings = hypothesis_settings(deadline=None)
 UNITS: tuple[Literal["flops", "tokens", "seconds"], ...] = ("flops", "tokens", "seconds")

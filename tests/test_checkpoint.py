@@ -15,44 +15,46 @@ from conftest import PreparedText
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lab import record, spec, trial
-from lab.budget import Budget
-from lab.metrics import METRICS
-from lab.spec import Outcome, Row, Trial
-from lab.work import Work
+from lab.config import trial
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.config.trial import Outcome, Row, Trial
+from lab.storage import record
+from lab.trials import run
+from lab.trials.assignment import Work
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 STEPS, CURVE = 16, 4
-SHAPE = spec.Encoder(
+SHAPE = trial.Encoder(
     layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
 )
-RUNGS: dict[str, spec.Objective] = {
-    "electra": spec.Electra(kind="electra"),
-    "gdes": spec.Electra(kind="electra", sharing="gdes"),
-    "two_stage": spec.TwoStage(kind="two_stage"),
-    "alternation": spec.Adversarial(
-        kind="adversarial", sharing="none", rule=spec.Alternation(kind="alternation", steps=3)
+RUNGS: dict[str, trial.Objective] = {
+    "electra": trial.Electra(kind="electra"),
+    "gdes": trial.Electra(kind="electra", sharing="gdes"),
+    "two_stage": trial.TwoStage(kind="two_stage"),
+    "alternation": trial.Adversarial(
+        kind="adversarial", sharing="none", rule=trial.Alternation(kind="alternation", steps=3)
     ),
-    "frozen": spec.Electra(
+    "frozen": trial.Electra(
         kind="electra",
         sharing="none",
-        generator=spec.FrozenGenerator(
+        generator=trial.FrozenGenerator(
             kind="frozen",
-            init_from=spec.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=8 * 16)),
+            init_from=trial.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=8 * 16)),
         ),
     ),
-    "mlm": spec.Mlm(kind="mlm", masking="bert"),
-    "random": spec.Random(kind="random"),
+    "mlm": trial.Mlm(kind="mlm", masking="bert"),
+    "random": trial.Random(kind="random"),
 }
 
 
 class Stop:
     """Says stop after so many steps."""
 
-    def __init__(self, after: int, says: spec.State = "interrupted") -> None:
+    def __init__(self, after: int, says: trial.State = "interrupted") -> None:
         self._left, self._says = after, says
 
-    def __call__(self) -> spec.State:
+    def __call__(self) -> trial.State:
         self._left -= 1
         return self._says if self._left < 0 else "running"
 
@@ -96,7 +98,7 @@ def whole(
     work_in: Callable[..., Work], few_sentences: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Whole:
     it = work_in(tmp_path_factory.mktemp("whole") / "it")
-    return Whole(trial.run(it), final(it))
+    return Whole(run.run(it), final(it))
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +130,12 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def interrupted(work: Work, after: int) -> Outcome:
-    outcome = trial.run(work, wish=Stop(after))
+    outcome = run.run(work, wish=Stop(after))
     assert outcome.state == "interrupted"
     return outcome
 
 
-ADAM, MUON = spec.AdamConfig(), spec.MuonConfig(kind="muon")
+ADAM, MUON = trial.AdamConfig(), trial.MuonConfig(kind="muon")
 
 
 @pytest.mark.parametrize(
@@ -142,14 +144,14 @@ ADAM, MUON = spec.AdamConfig(), spec.MuonConfig(kind="muon")
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
-    rung: str, optim: spec.Optim, work: Callable[..., Work]
+    rung: str, optim: trial.Optim, work: Callable[..., Work]
 ) -> None:
     whole, parts = (work(name, rung, optim=optim) for name in ("whole", "parts"))
-    expected = trial.run(whole)
+    expected = run.run(whole)
     interrupted(parts, 2)
     torch.rand(100)  # what a new process would have done
     interrupted(parts, 5)
-    outcome = trial.run(parts)
+    outcome = run.run(parts)
     assert outcome.state == "finished"
     assert without_time(outcome.rows) == without_time(expected.rows)
     assert record.read(parts.folder) == outcome
@@ -166,12 +168,12 @@ def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(
     work: Callable[..., Work], whole: Whole
 ) -> None:
     parts = work("parts")
-    stopped = trial.run(parts, wish=Stop(6, "stopped"))
+    stopped = run.run(parts, wish=Stop(6, "stopped"))
     assert stopped.state == record.state(parts.folder) == "stopped"
     assert stopped.reason == "at step 9, 56.2% of its budget; its state is saved"
     assert int(checkpoints(parts)[-1].name) == 9
     assert record.read(parts.folder) == stopped
-    outcome = trial.run(parts)
+    outcome = run.run(parts)
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert without_time(outcome.rows) == without_time(whole.outcome.rows)
     assert_same(final(parts), whole.final)
@@ -188,10 +190,10 @@ def test_seconds_add_up_over_interruptions_and_a_kill_between(work: Callable[...
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trial.run(it, report=killed)
+        run.run(it, report=killed)
     assert (record.state(it.folder), record.read(it.folder)) == ("running", None)
     began = time.perf_counter()
-    outcome = trial.run(it)
+    outcome = run.run(it)
     wall = time.perf_counter() - began
     assert outcome.state == "finished"
     assert 1_000 < outcome.seconds <= 1_000 + wall
@@ -203,12 +205,12 @@ def test_run_that_was_cut_off_before_it_could_say_so_ends_without_a_step(
 ) -> None:
     """Killed between its last checkpoint and its outcome."""
     it = work("it")
-    expected = trial.run(it)
+    expected = run.run(it)
     before = final(it)
     (it.folder / "outcome.json").unlink()
     record.begin(it.folder, it.trial)
     seen: list[Row] = []
-    outcome = trial.run(it, report=seen.append)
+    outcome = run.run(it, report=seen.append)
     assert seen == []
     assert (outcome.state, outcome.rows) == ("finished", expected.rows)
     assert_same(final(it), before)
@@ -217,7 +219,7 @@ def test_run_that_was_cut_off_before_it_could_say_so_ends_without_a_step(
 def test_run_that_goes_on_does_not_take_its_points_again(work: Callable[..., Work]) -> None:
     it, seen = work("it"), []
     interrupted(it, 6)  # steps that were scored are not asked
-    trial.run(it, report=seen.append)
+    run.run(it, report=seen.append)
     steps = [row["spent/steps"] for row in seen]
     assert 0 not in steps
     assert steps[-1] == STEPS
@@ -232,7 +234,7 @@ def test_points_recorded_after_the_checkpoint_are_taken_again(
     record.append(it.folder, {"spent/steps": 99.0})  # then the process was killed
     with (it.folder / "curve.jsonl").open("a") as curve:
         curve.write('{"spent/st')
-    assert without_time(trial.run(it).rows) == without_time(whole.outcome.rows)
+    assert without_time(run.run(it).rows) == without_time(whole.outcome.rows)
 
 
 def truncate(folder: Path) -> None:
@@ -281,7 +283,7 @@ def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
     assert len(checkpoints(it)) > 1
     for folder in checkpoints(it)[-how_many:]:
         damage(folder)
-    outcome = trial.run(it)
+    outcome = run.run(it)
     assert without_time(outcome.rows) == without_time(whole.outcome.rows)
     assert_same(final(it), whole.final)
 
@@ -315,7 +317,7 @@ def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
     text = json.dumps(body, sort_keys=True)  # what the seal is of
     file.write_text(json.dumps(body | {"seal": hashlib.sha256(text.encode()).hexdigest()}))
     seen: list[Row] = []
-    outcome = trial.run(it, report=seen.append)
+    outcome = run.run(it, report=seen.append)
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert seen[0]["spent/steps"] > int(before.name), "it began anew"
 
@@ -328,7 +330,7 @@ def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work], whole
     record.begin(it.folder, it.trial)
     record.append(it.folder, {"spent/steps": 0.0})
     record.append(it.folder, {"spent/steps": 4.0})
-    assert without_time(trial.run(it).rows) == without_time(whole.outcome.rows)
+    assert without_time(run.run(it).rows) == without_time(whole.outcome.rows)
 
 
 def best(rows: tuple[Row, ...]) -> int:
@@ -346,14 +348,14 @@ def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(work: Callable[...
 
 def test_newest_and_the_best_checkpoint_are_kept_in_the_end(work: Callable[..., Work]) -> None:
     it = work("it", curve=8)
-    rows = trial.run(it).rows[1:]
+    rows = run.run(it).rows[1:]
     steps = [int(folder.name) for folder in checkpoints(it)]
     assert steps == sorted({STEPS, best(rows)})
 
 
 def test_checkpoint_holds_each_shared_table_once_and_no_pickle(work: Callable[..., Work]) -> None:
     it = work("it")
-    trial.run(it)
+    run.run(it)
     folder = checkpoints(it)[-1]
     assert sorted(file.name for file in folder.iterdir()) == ["state.json", "state.safetensors"]
     tables = [name for name in final(it) if "word_embeddings" in name]
@@ -371,9 +373,9 @@ def test_save_that_breaks_leaves_the_one_before(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lab.checkpoint.save_file", full)
-        outcome = trial.run(it)
+        patch.setattr("lab.training.checkpoint.save_file", full)
+        outcome = run.run(it)
     assert outcome.state == "failed"
     assert "No space left" in outcome.reason
     assert checkpoints(it) == before
-    assert without_time(trial.run(it).rows) == without_time(whole.outcome.rows)
+    assert without_time(run.run(it).rows) == without_time(whole.outcome.rows)

@@ -19,9 +19,10 @@ import pandas as pd
 import pytest
 from sweeps import LIMIT, LOOPBACK, METRIC, ROOT, ended, family, listening, said, started
 
-from lab import frames, record
-from lab.spec import Resources, Row, State
-from lab.work import Node, slots
+from lab.config.trial import Resources, Row, State
+from lab.storage import record
+from lab.tracking import frames
+from lab.trials.assignment import Node, slots
 
 LONG = {"base__budget__amount": "8e10"}  # long enough to be met in the middle
 MLM = "{kind: mlm, budget: {kind: flops, amount: 1e10}, lr: 1e-3}"

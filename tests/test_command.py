@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import command
+from lab import cli
 from lab.errors import UserError
 
 
@@ -48,9 +48,9 @@ def test_each_end_is_one_line_and_a_status(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(command, "discard_output", lambda: None)  # pytest's own is not given up
+    monkeypatch.setattr(cli, "discard_output", lambda: None)  # pytest's own is not given up
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert command.run("lab.it", "all is kept", body) == status
+    assert cli.run("lab.it", "all is kept", body) == status
     out, said = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(line, said), said

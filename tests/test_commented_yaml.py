@@ -5,8 +5,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import commented_yaml, yaml_text
-from lab.commented_yaml import Section
+from lab.config import yaml
+from lab.suggestion import commented_yaml
+from lab.suggestion.commented_yaml import Section
 
 KEYS = st.text(st.characters(categories=["L", "N"], include_characters="._-"), min_size=1)
 NUMBERS = st.integers(-(10**9), 10**9) | st.floats(1e-30, 1e30) | st.booleans()
@@ -39,7 +40,7 @@ def same(read: Any, meant: Any) -> bool:
 @given(st.dictionaries(KEYS, SECTIONS, min_size=1, max_size=4), TEXTS)
 def test_a_parser_reads_what_was_written(document: dict[str, Section], heading: str) -> None:
     written = commented_yaml.write(document, heading)
-    assert same(yaml_text.parse(written), commented_yaml.plain(document))
+    assert same(yaml.parse(written), commented_yaml.plain(document))
 
 
 def test_comments_stand_above_their_settings_and_are_wrapped() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab import conclusion, stats, wording
-from lab.compute_to_learn import LEARNED, advice
-from lab.frames import Frames
+from lab.reporting import conclusion, sentences, stats
+from lab.reporting.compute_to_learn import LEARNED, advice
+from lab.tracking.frames import Frames
 
 AUROC = "detect/bigram/auroc"
 PROBE = "probe/pos/accuracy"
@@ -165,12 +165,12 @@ def test_untrained_is_spoken_of_only_where_it_was_scored() -> None:
     assert "untrained" not in shown["compute"]
     assert "no score was taken before the end" in shown["compute"]
     assert shown["untrained"] == "not scored: this metric is taken at the end of a run only"
-    assert "no untrained score was taken" in wording.curve(unknown, "spent/flops", "FLOP")
+    assert "no untrained score was taken" in sentences.curve(unknown, "spent/flops", "FLOP")
 
 
 def test_curve_that_never_rises_is_said_to() -> None:
     frames = sweep({0.5: [0.4, 0.3, 0.2]}, untrained=0.5)
-    says = wording.curve(frames, "spent/flops", "FLOP")
+    says = sentences.curve(frames, "spent/flops", "FLOP")
     assert says == "No score is better than the best untrained one, 0.5000."
 
 

@@ -36,12 +36,13 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab import optim, spec
-from lab.data import Batch
-from lab.ladder import has_frozen_generator
-from lab.objectives import Objective
-from lab.turns import Learns, shares
-from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
+from lab.config import trial
+from lab.config.objective import has_frozen_generator
+from lab.config.phases import Learns, shares
+from lab.data.batches import Batch
+from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
+from lab.training import optimizer as optim
+from lab.training.objectives import Objective
 
 # A law for whoever writes: every token, special ones too, from rare to four times as likely.
 LAW_V = torch.linspace(1, 4, VOCAB) / torch.linspace(1, 4, VOCAB).sum()
@@ -59,17 +60,17 @@ def loss(member: Member, learns: Learns, batch: Batch, step: int = 0) -> tuple[O
 
 
 def test_every_objective_is_a_member() -> None:
-    assert {type(member.objective) for member in MEMBERS} == set(get_args(spec.Objective))
+    assert {type(member.objective) for member in MEMBERS} == set(get_args(trial.Objective))
     assert len({member.id for member in MEMBERS}) == len(MEMBERS)
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (spec.Joint, "sharing"),
-        (spec.Masked, "masking"),
-        (spec.Mlm, "masking"),
-        (spec.Random, "law"),
+        (trial.Joint, "sharing"),
+        (trial.Masked, "masking"),
+        (trial.Mlm, "masking"),
+        (trial.Random, "law"),
     ],
 )
 def test_every_value_of_a_choice_is_a_members(kind: type, name: str) -> None:
@@ -79,7 +80,7 @@ def test_every_value_of_a_choice_is_a_members(kind: type, name: str) -> None:
 
 def test_every_rule_of_the_game_is_a_members() -> None:
     rules = {type(getattr(member.objective, "rule", None)) for member in MEMBERS}
-    assert rules - {type(None)} == {spec.Reinforce, spec.Alternation}
+    assert rules - {type(None)} == {trial.Reinforce, trial.Alternation}
 
 
 @each()
@@ -159,11 +160,11 @@ def test_second_token_type_gets_no_gradient(member: Member, learns: Learns) -> N
 @each()
 @pytest.mark.parametrize(
     "settings",
-    [spec.AdamConfig(weight_decay=0.5), spec.MuonConfig(kind="muon", weight_decay=0.5)],
+    [trial.AdamConfig(weight_decay=0.5), trial.MuonConfig(kind="muon", weight_decay=0.5)],
     ids=lambda settings: settings.kind,
 )
 def test_step_moves_the_weights_of_those_who_learn_and_no_others(
-    member: Member, settings: spec.Optim
+    member: Member, settings: trial.Optim
 ) -> None:
     objective = made(member)
     optimizer = optim.build(objective, settings)
@@ -311,7 +312,7 @@ def test_discriminator_is_asked_where_the_text_differs_from_the_original(member:
 
 
 def test_copy_gate_pays_where_the_text_was_replaced() -> None:
-    (member,) = (m for m in MEMBERS if isinstance(m.objective, spec.AllTokensMlm))
+    (member,) = (m for m in MEMBERS if isinstance(m.objective, trial.AllTokensMlm))
     objective, batch = made(member).eval(), only(LIKELY, 100)
     write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
     with torch.no_grad():
@@ -399,13 +400,13 @@ def test_each_slot_gets_a_token_of_its_own_law(member: Member) -> None:
     tuple(
         m
         for m in SAMPLERS
-        if not isinstance(m.objective, spec.Adversarial) and not has_frozen_generator(m.objective)
+        if not isinstance(m.objective, trial.Adversarial) and not has_frozen_generator(m.objective)
     )
 )
 def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> None:
     encoder, batch, learns = replace(member.encoder, dropout=0.3), text(100), reading_turn(member)
     for dropout in (True, False):
-        settings = replace(member.objective, sampling=spec.Sampling(dropout=dropout))
+        settings = replace(member.objective, sampling=trial.Sampling(dropout=dropout))
         objective = made(replace(member, objective=settings, encoder=encoder))
         torch.manual_seed(0)
         trained = reads(objective.train(), batch, learns)["encoder"]
@@ -415,7 +416,7 @@ def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> No
         assert trained.equal(still) is not dropout
 
 
-@each(tuple(m for m in MEMBERS if isinstance(m.objective, spec.Random)))
+@each(tuple(m for m in MEMBERS if isinstance(m.objective, trial.Random)))
 def test_random_words_follow_their_law_and_are_words(member: Member) -> None:
     counts_V = COUNTS_V if member.objective.law == "unigram" else torch.ones(VOCAB)
     law_V = torch.where(torch.arange(VOCAB) >= FIRST_WORD, counts_V, 0).double()

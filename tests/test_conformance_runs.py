@@ -24,13 +24,15 @@ from members import (
 )
 from torch import Tensor, nn
 
-from lab import optim, scores, spec
-from lab.corruption import HeldOut
-from lab.ladder import has_frozen_generator
-from lab.objectives import Objective
-from lab.train import Step
-from lab.turns import Learns, turn
-from lab.vocabulary import PAD
+from lab.config import trial as spec
+from lab.config.objective import has_frozen_generator
+from lab.config.phases import Learns, turn
+from lab.data.vocabulary import PAD
+from lab.evaluation import scores
+from lab.evaluation.corruption import HeldOut
+from lab.training import optimizer as optim
+from lab.training.loop import Step
+from lab.training.objectives import Objective
 
 RULES = [spec.Reinforce(kind="reinforce"), spec.Alternation(kind="alternation")]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.contamination import NGRAM, Overlap, Questions, hashes
+from lab.data.contamination import NGRAM, Overlap, Questions, hashes
 
 Ids = npt.NDArray[np.int64]
 

@@ -12,20 +12,21 @@ import torch
 from rungs import LENGTH, SEED, SHAPE, TABLES, VOCAB, made, plain, text
 from torch import Tensor, distributed, multiprocessing, nn
 
-from lab import optim, spec
-from lab.budget import Budget, Spent
-from lab.data import Batch, Batches
-from lab.gradient import Gradients
-from lab.objectives.masking import chosen, mask
-from lab.turns import Learns
-from lab.vocabulary import PAD
-from lab.workers import Alone, Group, Workers
+from lab.config import trial
+from lab.config.budget import Budget, Spent
+from lab.config.phases import Learns
+from lab.data.batches import Batch, Batches
+from lab.data.vocabulary import PAD
+from lab.training import optimizer as optim
+from lab.training.distributed import Alone, Group, Workers
+from lab.training.gradients import Gradients
+from lab.training.objectives.masking import chosen, mask
 
 TEXT = text()
 KINDS = {
-    "electra": spec.Electra(kind="electra", sharing="gdes"),
-    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm", sharing="gdes"),
-    "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", sharing="gdes"),
+    "electra": trial.Electra(kind="electra", sharing="gdes"),
+    "replace_mlm": trial.ReplaceMlm(kind="replace_mlm", sharing="gdes"),
+    "all_tokens_mlm": trial.AllTokensMlm(kind="all_tokens_mlm", sharing="gdes"),
 }
 
 
@@ -70,13 +71,13 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
         assert gradient.norm() > 1e-4 or name.endswith("key.bias")
 
 
-def first_step(weight: Tensor, gradient: Tensor, rate: float, settings: spec.Optim) -> Tensor:
+def first_step(weight: Tensor, gradient: Tensor, rate: float, settings: trial.Optim) -> Tensor:
     mean, square = (1 - settings.beta1) * gradient, (1 - settings.beta2) * gradient**2
     return weight - rate * (mean / (square.sqrt() + settings.eps) + settings.weight_decay * weight)
 
 
 def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
-    settings = spec.AdamConfig(lr=1e-2, generator_lr=3.0)
+    settings = trial.AdamConfig(lr=1e-2, generator_lr=3.0)
     objective = made(KINDS["electra"])
     optimizer = optim.build(objective, settings)
     objective(TEXT, 0).total.backward()
@@ -102,9 +103,9 @@ def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
 # Trap 4, by what the optimizer remembers: two states of one table would move it twice.
 @pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
 def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all", "gdes"]) -> None:
-    settings = spec.Electra(kind="electra", sharing=sharing, generator=spec.Generator(width=1))
+    settings = trial.Electra(kind="electra", sharing=sharing, generator=trial.Generator(width=1))
     objective = made(settings, length=19)  # no other weight has a table's shape
-    optimizer = optim.build(objective, spec.AdamConfig())
+    optimizer = optim.build(objective, trial.AdamConfig())
     objective(TEXT, 0).total.backward()
     optimizer.step()
     remembered = [id(p) for p in optimizer.state]
@@ -119,8 +120,8 @@ def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all
 # Trap 2. Weights are multiplied by a power of two, so that rounding is the same.
 def moved(disc_weight: float = 1.0, **settings: Any) -> dict[str, Tensor]:
     """Return how far some steps move each network's weights."""
-    rules = spec.AdamConfig(weight_decay=0.0, **settings)
-    objective = made(spec.Electra(kind="electra", sharing="none", disc_weight=disc_weight))
+    rules = trial.AdamConfig(weight_decay=0.0, **settings)
+    objective = made(trial.Electra(kind="electra", sharing="none", disc_weight=disc_weight))
     optimizer, networks = optim.build(objective, rules), objective.networks()
     before = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}
     for step in range(5):
@@ -166,23 +167,23 @@ def test_generators_rate_moves_the_generator_in_proportion() -> None:
 
 
 # Trap 7. Two workers hold halves of a batch with different counts of text and of slots.
-RUNGS: dict[str, spec.Objective] = {
-    "electra": spec.Electra(kind="electra", mask_prob=0.3),
-    "electra_15": spec.Electra15(kind="electra_15", mask_prob=0.3),
-    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm", mask_prob=0.3),
+RUNGS: dict[str, trial.Objective] = {
+    "electra": trial.Electra(kind="electra", mask_prob=0.3),
+    "electra_15": trial.Electra15(kind="electra_15", mask_prob=0.3),
+    "replace_mlm": trial.ReplaceMlm(kind="replace_mlm", mask_prob=0.3),
 }
 LONG, SHORT = range(3), range(8, 11)
 BOTH = [*LONG, *SHORT]
 
 
-def asked(rung: str) -> spec.Trial:
-    return spec.Trial(
+def asked(rung: str) -> trial.Trial:
+    return trial.Trial(
         encoder=SHAPE,
         objective=RUNGS[rung],
-        data=spec.Data(vocab=VOCAB, length=LENGTH),
+        data=trial.Data(vocab=VOCAB, length=LENGTH),
         batch=len(BOTH),
         budget=Budget(kind="tokens", amount=1e6),
-        seeds=spec.Seeds(init=1, mask=SEED),
+        seeds=trial.Seeds(init=1, mask=SEED),
     )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from lab import spec
-from lab.metrics import METRICS
-from lab.search import Search
-from lab.spec import Outcome, Range
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.config.trial import Outcome, Range
+from lab.search.search import Search
 
 pytest.importorskip("optuna_dashboard")
 pytestmark = pytest.mark.slow

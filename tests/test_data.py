@@ -9,8 +9,8 @@ from conftest import PreparedText
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.data import Batches, Part
-from lab.vocabulary import CLS, MASK, PAD, SEP
+from lab.data.batches import Batches, Part
+from lab.data.vocabulary import CLS, MASK, PAD, SEP
 
 
 def test_windows_begin_end_and_are_padded_as_they_should(prepared_text: PreparedText) -> None:

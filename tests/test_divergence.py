@@ -9,12 +9,13 @@ import pytest
 import torch
 from members import VOCAB, Member
 
-from lab import divergence, spec
-from lab.data import Batch
-from lab.objectives import build
-from lab.space import trial
-from lab.spec import SIZES
-from lab.vocabulary import CLS, FIRST_WORD, SEP
+from lab.config import trial as spec
+from lab.config.search_space import trial
+from lab.config.trial import SIZES
+from lab.data.batches import Batch
+from lab.data.vocabulary import CLS, FIRST_WORD, SEP
+from lab.training.objectives import build
+from lab.trials import divergence
 
 COIN = 2 * math.log(2)  # two of them
 MAJORITY = 0.4

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab import optim, scores, spec
-from lab.budget import Budget
-from lab.corruption import HeldOut
-from lab.data import Batch
-from lab.flops import masked_slots
-from lab.objectives import Electra, Mlm, Objective, build
-from lab.objectives import generator as module
-from lab.objectives.masking import Masked, mask
-from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.flops import masked_slots
+from lab.data.batches import Batch
+from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
+from lab.evaluation import scores
+from lab.evaluation.corruption import HeldOut
+from lab.training import optimizer as optim
+from lab.training.objectives import Electra, Mlm, Objective, build
+from lab.training.objectives import generator as module
+from lab.training.objectives.masking import Masked, mask
 
 VOCAB, LENGTH, SEED = 64, 16, 3
 PAPER = spec.Encoder(layers=2, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.2, dropout=0)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from languages import ENGLISH, FRENCH, RUSSIAN, chinese, sentences
 
-from lab.encoding_guess import guess
 from lab.errors import UserError
+from lab.suggestion.encoding_guess import guess
 
 FRENCH_TEXT = "\n".join(sentences(FRENCH, 50))
 TEXTS = {

@@ -10,11 +10,17 @@ from conftest import PreparedText
 from members import Member, each
 from members import trial as of_member
 
-from lab import examples, expectation, pace, plan, record, space, spec, task_size, task_table
-from lab.metrics import METRICS
-from lab.mirror import Nowhere
-from lab.supplies import Supplies
-from lab.tracking import default_uri
+from lab.config import search_space, tasks
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.execution import expectation, pace
+from lab.execution.prerequisites import Supplies
+from lab.search import plan
+from lab.storage import record
+from lab.storage.mirror import Nowhere
+from lab.tasks import examples
+from lab.tasks import size as task_size
+from lab.tracking.client import default_uri
 
 BASE = {
     "encoder": {"layers": 1, "hidden": 16, "ffn": 16, "heads": 1, "embedding": 16, "dropout": 0},
@@ -91,7 +97,7 @@ def test_text_on_the_hub_is_unknown_and_is_not_asked_for(
     def asked_for(*_: object) -> str:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr("lab.hub.commit", asked_for)
+    monkeypatch.setattr("lab.data.hub.commit", asked_for)
     source = {"kind": "hub", "name": "some/text", "split": "train", "column": "text"}
     asked = experiment(base=BASE | {"data": {"source": source, "vocab": 400, "length": 16}})
     assert phases(asked, tmp_path)["text, 400 tokens, windows of 16"] is None
@@ -158,7 +164,7 @@ def test_preparatory_run_that_has_ended_takes_no_more_time(
 
 def test_gpus_are_estimated_and_not_timed() -> None:
     asked = experiment(resources=spec.Resources(gpus_per_worker=1))
-    trial = space.trial(asked.base, {})
+    trial = search_space.trial(asked.base, {})
     speeds = pace.Speeds([trial], asked.resources)
     assert "A100" in speeds.basis
     assert speeds.of(trial) == pace._GPU_FLOPS
@@ -167,7 +173,7 @@ def test_gpus_are_estimated_and_not_timed() -> None:
 def test_what_is_too_large_to_time_is_estimated_from_a_product() -> None:
     large = {"encoder": {"size": "large"}, "data": {"length": 512, "vocab": 30_522}, "batch": 2_048}
     large["budget"] = {"kind": "flops", "amount": 1e20}
-    trial = space.trial(BASE | large, {})
+    trial = search_space.trial(BASE | large, {})
     speeds = pace.Speeds([trial], spec.Resources())
     assert "matrix product" in speeds.basis
     assert speeds.of(trial) > 0
@@ -181,8 +187,8 @@ def test_no_more_than_a_few_shapes_are_timed(monkeypatch: pytest.MonkeyPatch) ->
         return 1e9
 
     monkeypatch.setattr(pace, "flops_per_second", noted)
-    trials = [space.trial(BASE, {"batch": batch}) for batch in range(1, 50)]
-    same = [space.trial(BASE, {"optim.lr": lr}) for lr in (1e-3, 2e-3)]
+    trials = [search_space.trial(BASE, {"batch": batch}) for batch in range(1, 50)]
+    same = [search_space.trial(BASE, {"optim.lr": lr}) for lr in (1e-3, 2e-3)]
     pace.Speeds([*trials, *same], spec.Resources())
     assert len(timed) == 6
     assert {trial.batch for trial in timed} >= {1, 49}
@@ -195,18 +201,18 @@ def test_every_objective_can_be_timed(member: Member) -> None:
 
 def test_timing_leaves_the_number_of_threads_as_it_is() -> None:
     threads = torch.get_num_threads()
-    pace.flops_per_second(space.trial(BASE, {}), threads + 1)
+    pace.flops_per_second(search_space.trial(BASE, {}), threads + 1)
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("name", ["sentiment", "pos"])
 def test_sizes_of_the_embedded_tasks_are_those_that_are_read(name: str) -> None:
-    size, read = task_size.of(name), examples.of(task_table.load(name))
+    size, read = task_size.of(name), examples.of(tasks.load(name))
     assert (size.train, size.evaluation) == (len(read.train), len(read.evaluation))
 
 
 def test_every_task_of_the_table_has_a_size() -> None:
-    assert set(task_size._KNOWN) == set(task_table.TABLE)
+    assert set(task_size._KNOWN) == set(tasks.TABLE)
 
 
 def test_size_of_a_tasks_file_is_that_of_its_rows(tmp_path: Path) -> None:

@@ -13,38 +13,33 @@ import torch
 from conftest import PreparedText
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab import (
-    encoders,
-    examples,
-    features,
-    finetune,
-    finetuning,
-    frames,
-    heads,
-    live,
-    record,
-    space,
-    spec,
-    trial,
-)
-from lab.board import Board
-from lab.budget import Budget
-from lab.data import segments
-from lab.driver import Driver, Site
-from lab.examples import Examples
-from lab.finetuned import Ledger
-from lab.finetuning import Pretrained, Tuner, protocol
-from lab.metrics import METRICS, among, finetuned, named
-from lab.mirror import Nowhere
-from lab.model import DisentangledEmbeddings, Encoder, initialise
-from lab.schedule import Schedule
-from lab.shapes import Encoder as Shape
-from lab.spec import Outcome, State
-from lab.store import Store
-from lab.supplies import Supplies
-from lab.task_table import load
-from lab.tracking import default_uri
-from lab.work import Work
+from lab import finetune
+from lab.config import search_space, trial
+from lab.config.architecture import Encoder as Shape
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS, among, finetuned, named
+from lab.config.schedule import Schedule
+from lab.config.tasks import load
+from lab.config.trial import Outcome, State
+from lab.data.batches import segments
+from lab.display import live
+from lab.display.board import Board
+from lab.execution.driver import Driver, Site
+from lab.execution.prerequisites import Supplies
+from lab.finetuning import features, finetuner, heads
+from lab.finetuning import pretrained as encoders
+from lab.finetuning.finetuner import Pretrained, Tuner, protocol
+from lab.finetuning.results import Ledger
+from lab.storage import record
+from lab.storage.mirror import Nowhere
+from lab.tasks import examples
+from lab.tasks.examples import Examples
+from lab.tracking import frames
+from lab.tracking.client import default_uri
+from lab.tracking.store import Store
+from lab.training.model import DisentangledEmbeddings, Encoder, initialise
+from lab.trials import run as trial
+from lab.trials.assignment import Work
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
@@ -92,7 +87,7 @@ def yamls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def pretrained(prepared_text: PreparedText) -> Pretrained:
     vocabulary = prepared_text.corpus.vocabulary
-    encoder = Encoder(replace(SHAPE, dropout=finetuning.DROPOUT), vocabulary.size, 16)
+    encoder = Encoder(replace(SHAPE, dropout=finetuner.DROPOUT), vocabulary.size, 16)
     initialise(encoder, 0.1, 0)
     return Pretrained(encoder, SHAPE, vocabulary, 0)
 
@@ -127,11 +122,11 @@ def test_every_parameter_learns_at_the_official_rate(layers: int, norm: Any) -> 
         wanted[id(parameter)] = rates[key]
     found = {
         id(parameter): group["peak"]
-        for group in finetuning.groups(encoder, head, given)
+        for group in finetuner.groups(encoder, head, given)
         for parameter in group["params"]
     }
     assert found == pytest.approx(wanted)
-    assert all(g["weight_decay"] == 0 for g in finetuning.groups(encoder, head, given))
+    assert all(g["weight_decay"] == 0 for g in finetuner.groups(encoder, head, given))
 
 
 @pytest.mark.parametrize(
@@ -154,13 +149,13 @@ def test_rate_rises_over_a_tenth_of_all_steps_and_falls_to_nothing(
 ) -> None:
     """`polynomial_decay` times warm-up, as `create_optimizer` of the official code."""
     seen: list[float] = []
-    given = finetuning.optim.set_rate
+    given = finetuner.optim.set_rate
 
     def noted(optimizer: Any, multiplier: float) -> None:
         given(optimizer, multiplier)
         seen.append(max(group["lr"] for group in optimizer.param_groups))
 
-    monkeypatch.setattr(finetuning.optim, "set_rate", noted)
+    monkeypatch.setattr(finetuner.optim, "set_rate", noted)
     Tuner(pretrained, made_of(yamls, "classification"), protocol(256)).run(0)
     steps = 6 * 4  # epochs, and batches of 32 in 128 rows
     official = [3e-4 * (1 - n / steps) * min(1, n / (0.1 * steps)) for n in range(steps)]
@@ -246,14 +241,14 @@ def test_flops_are_those_that_torch_counts(
     ):
         hidden = encoder(inputs.ids_BT, segments(inputs.ids_BT))
         head.loss(hidden, inputs)
-    assert finetuning.step_flops(SHAPE, head, inputs) == 3 * counter.get_total_flops()
+    assert finetuner.step_flops(SHAPE, head, inputs) == 3 * counter.get_total_flops()
 
 
 @pytest.fixture(scope="module")
-def asked(prepared_text: PreparedText) -> spec.Trial:
-    return spec.Trial(
+def asked(prepared_text: PreparedText) -> trial.Trial:
+    return trial.Trial(
         encoder=replace(SHAPE, norm="pre"),
-        objective=spec.Electra(kind="electra"),
+        objective=trial.Electra(kind="electra"),
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=8 * 8 * 16),
@@ -268,7 +263,7 @@ Run = Callable[..., Outcome]
 def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
     """Return a function that runs a trial and fine-tunes it, in a storage of its own."""
 
-    def run(asked: spec.Trial, *tasks: str, seeds: int = 2, **named: Any) -> Outcome:
+    def run(asked: trial.Trial, *tasks: str, seeds: int = 2, **named: Any) -> Outcome:
         (tmp_path / "cache").mkdir(exist_ok=True)
         text = tmp_path / "cache" / prepared_text.text.name
         if not text.exists():
@@ -288,7 +283,7 @@ def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
 
 
 def test_a_finished_trial_is_tuned_and_says_so_in_its_last_point(
-    run: Run, asked: spec.Trial, yamls: dict[str, str], tmp_path: Path
+    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
     plain = run(asked)
     outcome = run(asked, yamls["classification"], yamls["tagging"])
@@ -309,7 +304,7 @@ def test_a_finished_trial_is_tuned_and_says_so_in_its_last_point(
 
 def test_the_command_gives_what_the_trial_did(
     run: Run,
-    asked: spec.Trial,
+    asked: trial.Trial,
     yamls: dict[str, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -337,10 +332,10 @@ def test_the_command_gives_what_the_trial_did(
 
 @pytest.mark.parametrize("sharing", ["none", "tokens", "gdes"])
 def test_the_encoder_of_a_record_is_the_one_that_was_trained(
-    run: Run, asked: spec.Trial, sharing: Any, tmp_path: Path, prepared_text: PreparedText
+    run: Run, asked: trial.Trial, sharing: Any, tmp_path: Path, prepared_text: PreparedText
 ) -> None:
     """All but its dropout; tables that are a sum of two included."""
-    objective = spec.Electra(kind="electra", sharing=sharing)
+    objective = trial.Electra(kind="electra", sharing=sharing)
     run(replace(asked, objective=objective))
     found = encoders.of_record(tmp_path / "trials" / "0123456789ab", tmp_path / "cache")
     held = torch.from_numpy(prepared_text.corpus.held_out_NT[:4].astype("int64"))
@@ -369,19 +364,19 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
         ours = found.encoder.eval()(held, segments(held))
     assert torch.equal(theirs, ours)
     assert found.steps == 8
-    assert found.encoder._dropout == found.encoder.layers[0]._dropout == finetuning.DROPOUT
+    assert found.encoder._dropout == found.encoder.layers[0]._dropout == finetuner.DROPOUT
     is_sum = isinstance(found.encoder.embeddings, DisentangledEmbeddings)
     assert is_sum is (sharing == "gdes")
 
 
 def test_interrupted_tuning_goes_on_where_it_was(
-    run: Run, asked: spec.Trial, yamls: dict[str, str], tmp_path: Path,
+    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     ran: list[int] = []
     once = Tuner.run
 
-    def noted(self: Tuner, seed: int) -> finetuning.Tuned:
+    def noted(self: Tuner, seed: int) -> finetuner.Tuned:
         ran.append(seed)
         return once(self, seed)
 
@@ -406,7 +401,7 @@ def test_interrupted_tuning_goes_on_where_it_was(
 
 
 def test_what_has_not_finished_is_not_tuned(
-    run: Run, asked: spec.Trial, yamls: dict[str, str], tmp_path: Path
+    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
     outcome = run(asked, yamls["pairs"], wish=lambda: "stopped")
     assert outcome.state == "stopped"
@@ -414,7 +409,7 @@ def test_what_has_not_finished_is_not_tuned(
 
 
 def test_what_is_missing_is_seen(
-    run: Run, asked: spec.Trial, yamls: dict[str, str], tmp_path: Path
+    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
     """A trial that had finished stands until a task, or more seeds of one, are asked for."""
     outcome = run(asked, yamls["pairs"])
@@ -434,7 +429,7 @@ def test_what_is_missing_is_seen(
 
 def test_damaged_results_are_made_again(yamls: dict[str, str], tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, made_of(yamls, "pairs"), protocol(16), 8)
-    run = finetuning.Tuned(seed=1, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
+    run = finetuner.Tuned(seed=1, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
     ledger.keep(run)
     ledger.keep(replace(run, seed=0))
     assert ledger.runs() == {0: replace(run, seed=0), 1: run}
@@ -486,7 +481,7 @@ def test_a_task_that_is_asked_for_later_trains_nothing_again(
         file.write_text(SWEPT.format(metric=metric, tasks=tasks, seeds=seeds or 1))
         site = Site(storage=tmp_path, mirror=Nowhere(), ray="")
         store = Store(default_uri(tmp_path), tmp_path / "artifacts")
-        experiment = space.load(file)
+        experiment = search_space.load(file)
         with live.view(Board(experiment.metric)) as view:
             Driver(experiment, site, store, view).run("test")
         (folder,) = (tmp_path / "trials").iterdir()
@@ -532,7 +527,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_command_is_refused_in_one_line(
-    asked: spec.Trial, prepared_text: PreparedText, tmp_path: Path,
+    asked: trial.Trial, prepared_text: PreparedText, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], case: str,
 ) -> None:  # fmt: skip
     (tmp_path / "cache").mkdir()
@@ -569,11 +564,11 @@ finetune: {{tasks: [{tasks}], seeds: 2}}
 def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, str]) -> None:
     file = tmp_path / "it.yaml"
     file.write_text(SPACE.format(task="pairs", tasks=f"sentiment, {yamls['pairs']}"))
-    experiment = space.load(file)
+    experiment = search_space.load(file)
     assert experiment.metric == finetuned("pairs")
-    assert experiment.finetune == spec.Finetuning(tasks=("sentiment", yamls["pairs"]), seeds=2)
-    (tmp_path / "again.yaml").write_text(space.dump(experiment))
-    assert replace(space.load(tmp_path / "again.yaml"), name="it") == experiment
+    assert experiment.finetune == trial.Finetuning(tasks=("sentiment", yamls["pairs"]), seeds=2)
+    (tmp_path / "again.yaml").write_text(search_space.dump(experiment))
+    assert replace(search_space.load(tmp_path / "again.yaml"), name="it") == experiment
 
 
 @pytest.mark.parametrize(
@@ -593,5 +588,5 @@ def test_a_search_space_with_bad_tasks_is_refused(
     file = tmp_path / "it.yaml"
     file.write_text(SPACE.format(task=task, tasks=tasks))
     with pytest.raises(UserError, match=r"it\.yaml: ") as error:
-        space.load(file)
+        search_space.load(file)
     assert says in str(error.value)

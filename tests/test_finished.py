@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import finished, record, space, spec
-from lab.finished import Identities
-from lab.metrics import METRICS
-from lab.preparatory import preparatory_runs, unstarted_identity
-from lab.search import Search
-from lab.spec import Job, Outcome
+from lab.config import search_space
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.config.preparatory_runs import preparatory_runs, unstarted_identity
+from lab.config.trial import Job, Outcome
+from lab.search import finished
+from lab.search.finished import Identities
+from lab.search.search import Search
+from lab.storage import record
 
 IDENTITY = "0123456789ab"
 WIDTH = "objective.generator.width"
@@ -70,7 +73,7 @@ def counted(asked: spec.Experiment, storage: Path) -> list[tuple[int, int]]:
 
 def prepared(asked: spec.Experiment, identity: str, *started: str) -> finished.Prepared:
     known = Identities(scratch=identity, started=started)
-    return {space.trial(asked.base, cell).texts: known for cell in space.cells(asked)}
+    return {search_space.trial(asked.base, cell).texts: known for cell in search_space.cells(asked)}
 
 
 @pytest.mark.parametrize("tuned", [True, False])
@@ -85,7 +88,7 @@ def test_whatever_has_ended_is_counted_in_its_cell(
     ended = [all_jobs[place] for place in drawn.choice(len(all_jobs), 4, replace=False)]
     for job in ended:
         leave(tmp_path, job.trial, "finished" if drawn.random() < 0.5 else "diverged")
-    mine = [sum(job.cell == cell for job in ended) for cell in space.cells(asked)]
+    mine = [sum(job.cell == cell for job in ended) for cell in search_space.cells(asked)]
     assert counted(asked, tmp_path) == [(n, n) for n in mine]
 
 
@@ -120,7 +123,7 @@ def test_trials_that_lack_what_is_tuned_are_not_counted(tmp_path: Path) -> None:
         tune={WIDTH: spec.Choices(choices=(0.25, 0.5)), "batch.start": spec.Range(low=8, high=16)},
     )
     other = {**asked.base, "objective": {"kind": "mlm"}, "batch": 32}
-    leave(tmp_path, space.trial(other, {}), "finished")
+    leave(tmp_path, search_space.trial(other, {}), "finished")
     assert counted(asked, tmp_path) == [(0, 0)]
 
 
@@ -170,7 +173,7 @@ def test_preparatory_run_has_ended_where_its_record_has(
     state: spec.State, ends: bool, tmp_path: Path
 ) -> None:
     asked = from_mlm_runs()
-    run = next(iter(preparatory_runs(space.trial(asked.base, {WIDTH: 0.25})).values()))
+    run = next(iter(preparatory_runs(search_space.trial(asked.base, {WIDTH: 0.25})).values()))
     assert not finished.has_ended(run, tmp_path, prepared(asked, IDENTITY))
     leave(tmp_path, run, state)
     assert finished.has_ended(run, tmp_path, prepared(asked, IDENTITY)) == ends

@@ -16,16 +16,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ElectraConfig, ElectraForPreTraining, ElectraModel
 from transformers.models.electra.modeling_electra import ElectraGeneratorPredictions
 
-from lab import optim, spec
-from lab.budget import Budget, Cost, Spent
-from lab.data import Batch, Batches
-from lab.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
-from lab.gradient import Gradients
-from lab.objectives import build
-from lab.spec import SIZES, Data, Electra, Encoder, Generator, Mlm, Sampling, Trial
-from lab.train import train
-from lab.turns import Learns, shares
-from lab.vocabulary import FIRST_WORD
+from lab.config import trial as spec
+from lab.config.budget import Budget, Cost, Spent
+from lab.config.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
+from lab.config.phases import Learns, shares
+from lab.config.trial import SIZES, Data, Electra, Encoder, Generator, Mlm, Sampling, Trial
+from lab.data.batches import Batch, Batches
+from lab.data.vocabulary import FIRST_WORD
+from lab.training import optimizer
+from lab.training.gradients import Gradients
+from lab.training.loop import train
+from lab.training.objectives import build
 
 PAPER_VOCAB = 30_522
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -385,7 +386,7 @@ def run(trial: Trial) -> tuple[Spent, list[Learns]]:
     ticks = itertools.count()
     steps = train(
         Gradients(objective, batches, trial),
-        optim.build(objective, trial.optim),
+        optimizer.build(objective, trial.optim),
         trial=trial,
         clock=lambda: float(next(ticks)),
     )
@@ -480,7 +481,7 @@ def test_muons_products_are_charged_as_the_counter_sees_them(
     for parameter in objective.parameters():
         parameter.grad = torch.ones_like(parameter)
     with FlopCounterMode(display=False) as counter:
-        optim.build(objective, with_muon.optim).step()
+        optimizer.build(objective, with_muon.optim).step()
     charged = step_cost(with_muon).flops - step_cost(with_adam).flops
     assert charged == counter.get_total_flops()
 
@@ -496,7 +497,7 @@ def test_muon_is_charged_for_the_matrices_that_a_step_updates_and_for_no_others(
     words_BT = torch.randint(FIRST_WORD, 300, (now.batch, now.length))
     objective(Batch(words_BT, torch.arange(now.batch)), 0, learns).total.backward()
     with FlopCounterMode(display=False) as counter:
-        optim.build(objective, with_muon.optim).step()
+        optimizer.build(objective, with_muon.optim).step()
     charged = step_cost(with_muon, learns).flops - step_cost(with_adam, learns).flops
     assert charged == counter.get_total_flops() > 0
 

@@ -20,15 +20,19 @@ from members import trial as small
 from torch import distributed, multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from lab import gradient, optim, record, spec, trial
-from lab.budget import Budget
-from lab.data import Batch, Batches
-from lab.gradient import Gradients
-from lab.metrics import METRICS
-from lab.objectives import Electra, Objective, build
-from lab.train import train
-from lab.work import Work
-from lab.workers import Alone, Group, Workers
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.data.batches import Batch, Batches
+from lab.storage import record
+from lab.training import gradients as gradient
+from lab.training import optimizer as optim
+from lab.training.distributed import Alone, Group, Workers
+from lab.training.gradients import Gradients
+from lab.training.loop import train
+from lab.training.objectives import Electra, Objective, build
+from lab.trials import run as trial
+from lab.trials.assignment import Work
 
 STEPS, BATCH = 16, 16
 DIVIDED = ((2, 8), (2, 2), (4, 1))  # workers, and windows of a micro-batch
@@ -341,7 +345,7 @@ def short_of_memory() -> None:
     import ctypes
     import resource
 
-    from lab import train as loop
+    from lab.training import loop
 
     loop.keep_freed_memory = lambda: None  # what is kept would be room beside what is measured
     torch.set_num_threads(1)

@@ -30,21 +30,26 @@ from members import (
 from members import trial as small
 from scipy.stats import chisquare
 
-from lab import corruption, data, mirror, optim, preparation, scores, space, spec, trial
-from lab.budget import Budget
-from lab.data import Batches
+from lab.config import search_space, trial
+from lab.config.budget import Budget
+from lab.config.error_messages import SpaceError
+from lab.config.flops import mean_cost
+from lab.config.labels import label
+from lab.config.metrics import METRICS
+from lab.config.ramps import value_at
+from lab.config.trial import CountRamp, GrowingWindows, ProbabilityRamp, Ramp, Row, Trial
+from lab.data import batches, preparation
+from lab.data.batches import Batches
 from lab.errors import UserError
-from lab.flops import mean_cost
-from lab.gradient import Gradients
-from lab.label import label
-from lab.metrics import METRICS
-from lab.objectives import build
-from lab.ramps import value_at
-from lab.refusal import SpaceError
-from lab.spec import CountRamp, GrowingWindows, ProbabilityRamp, Ramp, Row, Trial
-from lab.supplies import Supplies
-from lab.train import train
-from lab.work import Work
+from lab.evaluation import corruption, scores
+from lab.execution.prerequisites import Supplies
+from lab.storage import mirror
+from lab.training import optimizer
+from lab.training.gradients import Gradients
+from lab.training.loop import train
+from lab.training.objectives import build
+from lab.trials import run as trial
+from lab.trials.assignment import Work
 
 ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")
 MOVING = next(member for member in MEMBERS if member.id == "electra_moving")
@@ -77,7 +82,7 @@ def test_steps_of_short_windows_read_as_many_tokens_as_those_of_full_ones(
     length: int, start: int, until: float, batch: int, progress: float
 ) -> None:
     growing = GrowingWindows(kind="growing", start=start, until=until)
-    asked = small(ELECTRA, data=spec.Data(length=length), windows=growing, batch=batch)
+    asked = small(ELECTRA, data=trial.Data(length=length), windows=growing, batch=batch)
     now = asked.at(progress)
     assert now.length == (start if progress < until else length)
     assert 0 <= batch * length - now.batch * now.length < start
@@ -125,7 +130,7 @@ def test_a_step_computes_what_a_trial_of_its_settings_would(member: Member) -> N
     if hasattr(member.objective, "disc_weight"):
         changes["disc_weight"] = Ramp(start=100.0, end=1.0)
     if hasattr(member.objective, "sampling"):
-        changes["sampling"] = spec.Sampling(temperature=Ramp(start=4.0, end=0.5))
+        changes["sampling"] = trial.Sampling(temperature=Ramp(start=4.0, end=0.5))
     moving = replace(member, objective=replace(member.objective, **changes))
     asked = small(moving)
     for progress in (0.0, 0.3, 1.0):
@@ -134,7 +139,7 @@ def test_a_step_computes_what_a_trial_of_its_settings_would(member: Member) -> N
         if "disc_weight" in changes:
             plain["disc_weight"] = now.disc_weight
         if "sampling" in changes:
-            plain["sampling"] = spec.Sampling(temperature=now.temperature)
+            plain["sampling"] = trial.Sampling(temperature=now.temperature)
         ours = made(moving)
         theirs = made(replace(member, objective=replace(member.objective, **plain)))
         for learns in member.turns:
@@ -152,7 +157,7 @@ class Watched(Batches):
         super().__init__(*given)
         self.read: list[range] = []
 
-    def between(self, start: int, end: int) -> data.Batch:
+    def between(self, start: int, end: int) -> batches.Batch:
         self.read.append(range(start, end))
         return super().between(start, end)
 
@@ -166,7 +171,7 @@ def watched(asked: Trial, steps: int, objective: Any) -> tuple[dict[int, Watched
     offsets: list[int] = []
     objective.register_forward_pre_hook(lambda _, given: offsets.append(given[0].offset))
     gradients = Gradients(objective, read, asked)
-    run = train(gradients, optim.build(objective, asked.optim), trial=asked, clock=lambda: 0.0)
+    run = train(gradients, optimizer.build(objective, asked.optim), trial=asked, clock=lambda: 0.0)
     list(islice(run, steps))
     return read, offsets
 
@@ -209,7 +214,7 @@ def test_short_windows_stand_at_the_start_in_half_of_their_steps_and_anywhere_in
 
 def test_networks_that_alternate_both_read_short_windows_at_an_offset() -> None:
     member = next(member for member in GROWING if member.objective.kind == "adversarial")
-    rule = spec.Alternation(kind="alternation", steps=1)
+    rule = trial.Alternation(kind="alternation", steps=1)
     objective = replace(member.objective, rule=rule, sharing="none")
     asked = small(replace(member, objective=objective), batch=1)
     asked = replace(asked, budget=Budget(kind="tokens", amount=80 * LENGTH))
@@ -244,7 +249,7 @@ def test_micro_batch_holds_as_many_positions_before_and_after_the_change() -> No
     sizes: list[tuple[int, ...]] = []
     divided.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].ids_BT.shape)))
     gradients = Gradients(divided, texts(asked), asked, most=4 * LENGTH)
-    steps = train(gradients, optim.build(divided, asked.optim), trial=asked, clock=lambda: 0.0)
+    steps = train(gradients, optimizer.build(divided, asked.optim), trial=asked, clock=lambda: 0.0)
     losses = [step.parts["train/loss"].item() for step in steps]
     expected = [step.parts["train/loss"].item() for step in whole.steps()]
     assert losses == pytest.approx(expected, rel=1e-5)
@@ -267,7 +272,7 @@ def work(
 ) -> Callable[..., Work]:
     def work(name: str, **changes: Any) -> Work:
         asked = Trial(
-            encoder=spec.Encoder(
+            encoder=trial.Encoder(
                 layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
             ),
             objective=MOVING.objective,
@@ -312,7 +317,7 @@ def test_points_of_a_trial_have_its_settings_as_they_were_at_the_step_before(
 def test_trial_whose_settings_stay_records_no_schedule(work: Callable[..., Work]) -> None:
     plain = replace(work("it"), short_text=None)
     plain = replace(
-        plain, trial=replace(plain.trial, windows=spec.FullWindows(), objective=ELECTRA.objective)
+        plain, trial=replace(plain.trial, windows=trial.FullWindows(), objective=ELECTRA.objective)
     )
     rows = trial.run(plain).rows
     assert not [name for row in rows for name in row if name.startswith("schedule/")]
@@ -368,7 +373,7 @@ def test_both_texts_are_prepared_and_belong_to_the_trials_identity(
     assert supply.short_text is not None
     assert (supply.text, supply.held_out) == (without.text, without.held_out)
     assert supply.text.name == prepared_text.text.name
-    full, short = map(data.open_corpus, (supply.text, supply.short_text))
+    full, short = map(batches.open_corpus, (supply.text, supply.short_text))
     assert (full.train_NT.shape[1], short.train_NT.shape[1]) == (16, 8)
     assert full.vocabulary.fingerprint() == short.vocabulary.fingerprint()
     assert supply.identity != without.identity
@@ -394,10 +399,10 @@ base:
 """
 
 
-def load(tmp_path: Path, *overrides: str) -> spec.Experiment:
+def load(tmp_path: Path, *overrides: str) -> trial.Experiment:
     file = tmp_path / "windows.yaml"
     file.write_text(GOOD)
-    return space.load(file, overrides)
+    return search_space.load(file, overrides)
 
 
 @pytest.mark.parametrize(
@@ -467,9 +472,9 @@ def test_numbers_and_ramps_are_compared_with_each_other(tmp_path: Path) -> None:
         "compare.windows=[{kind: full}, {kind: growing, start: 16, until: 0.85}]",
         "tune.objective.disc_weight={choices: [50, {start: 50, end: 5}]}",
     )
-    cells = [space.trial(experiment.base, cell) for cell in space.cells(experiment)]
+    cells = [search_space.trial(experiment.base, cell) for cell in search_space.cells(experiment)]
     assert [len(cell.moves) for cell in cells] == [0, 2, 1, 3]
-    assert {label(cell, experiment.compare) for cell in space.cells(experiment)} == {
+    assert {label(cell, experiment.compare) for cell in search_space.cells(experiment)} == {
         "mask_prob 0.15, full",
         "mask_prob 0.15, growing",
         "mask_prob 0.4 → 0.15, full",
@@ -485,7 +490,7 @@ def test_parts_of_a_ramp_and_of_the_windows_are_compared_and_tuned(tmp_path: Pat
         "compare.windows.until=[0.6, 0.85]",
         "tune.objective.mask_prob.start={low: 0.2, high: 0.6}",
     )
-    cells = [space.trial(experiment.base, cell) for cell in space.cells(experiment)]
+    cells = [search_space.trial(experiment.base, cell) for cell in search_space.cells(experiment)]
     assert [cell.at(0.7).length for cell in cells] == [64, 16]
 
 

@@ -14,12 +14,7 @@ from sklearn import metrics
 from torch import nn
 from torch.nn import functional as F
 
-from lab import features, grading, heads
-from lab.data import segments
-from lab.examples import Asked, Example, Examples, Labelled, Tagged
-from lab.features import NOWHERE, UNSEEN, Window
-from lab.heads import Span
-from lab.task_table import (
+from lab.config.tasks import (
     TABLE,
     Classification,
     Form,
@@ -29,7 +24,13 @@ from lab.task_table import (
     Table,
     Tagging,
 )
-from lab.vocabulary import CLS, PAD, SEP, UNK, Vocabulary
+from lab.data.batches import segments
+from lab.data.vocabulary import CLS, PAD, SEP, UNK, Vocabulary
+from lab.finetuning import features, heads
+from lab.finetuning import metrics as grading
+from lab.finetuning.features import NOWHERE, UNSEEN, Window
+from lab.finetuning.heads import Span
+from lab.tasks.examples import Asked, Example, Examples, Labelled, Tagged
 
 NOTHING = Table(kind="file", path="none")
 ROWS: Any = {"train": NOTHING, "evaluation": NOTHING}
@@ -268,7 +269,7 @@ def test_majority_is_what_is_most_frequent_in_what_is_learned() -> None:
 def test_majority_is_scikit_learns_dummy(name: str) -> None:
     from sklearn.dummy import DummyClassifier
 
-    from lab import examples
+    from lab.tasks import examples
 
     made = examples.of(TABLE[name])
     learned, asked = (

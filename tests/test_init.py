@@ -15,24 +15,19 @@ import pandas
 import pytest
 from languages import ENGLISH, FRENCH, RUSSIAN, chinese, sentences
 
-from lab import (
-    corruption,
-    data,
-    init,
-    new_files,
-    pace,
-    preparation,
-    space,
-    sweep,
-    task_draft,
-    task_table,
-    tasks,
-    trial,
-    yaml_text,
-)
-from lab.budget import Budget
-from lab.spec import Experiment
-from lab.work import Work
+from lab import init, sweep
+from lab.config import search_space as space
+from lab.config import tasks, yaml
+from lab.config.budget import Budget
+from lab.config.trial import Experiment
+from lab.data import batches, preparation
+from lab.evaluation import corruption
+from lab.execution import pace
+from lab.storage import new_files
+from lab.suggestion import task_draft
+from lab.tasks import embedded
+from lab.trials import run
+from lab.trials.assignment import Work
 
 MINUTES, WITH_TASK = "3", "60"
 Write = Callable[[], str]  # writes a text into the current folder, and returns what to give
@@ -123,7 +118,7 @@ def written(*arguments: str) -> dict[str, Any]:
     """Run the command; return the one search space that is there afterwards, as plain data."""
     minutes = WITH_TASK if "--task" in arguments else MINUTES
     assert init.main([*arguments, "--minutes", minutes]) == 0
-    return yaml_text.read(search_space())
+    return yaml.read(search_space())
 
 
 def search_space() -> Path:
@@ -148,7 +143,7 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
     positions = 8 * asked.data.length * asked.batch
     asked = replace(asked, budget=Budget(kind="tokens", amount=positions), curve=1)
     text, *short = (preparation.prepare(settings, cache) for settings in asked.texts)
-    held_out = corruption.prepare(data.open_corpus(text), asked.data, cache)
+    held_out = corruption.prepare(batches.open_corpus(text), asked.data, cache)
     work = Work(
         trial=asked,
         folder=cache / "trial",
@@ -157,7 +152,7 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
         short_text=short[0] if short else None,
         metric=experiment.metric,
     )
-    return trial.run(work).state
+    return run.run(work).state
 
 
 @pytest.fixture(autouse=True)
@@ -169,8 +164,8 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a smaller frozen model, smaller probes and fewer task questions."""
-    every = tasks.evaluation
-    monkeypatch.setattr(tasks, "evaluation", lambda task: every(task)[:200])
+    every = embedded.evaluation
+    monkeypatch.setattr(embedded, "evaluation", lambda task: every(task)[:200])
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 2_048)
     monkeypatch.setattr(corruption, "_TOKENS", 4_096)
 
@@ -207,7 +202,7 @@ def test_reasons_hold_measured_figures() -> None:
 
 
 def test_a_long_text_is_estimated_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lab import file_samples, source_guess, text_survey
+    from lab.suggestion import file_samples, source_guess, text_survey
 
     name = english_paragraphs()
     monkeypatch.setattr(file_samples, "_MOST", 2**16)
@@ -219,7 +214,7 @@ def test_a_long_text_is_estimated_from_its_beginning(monkeypatch: pytest.MonkeyP
 
 
 def test_duplicates_are_counted() -> None:
-    from lab import file_samples, source_guess, text_survey
+    from lab.suggestion import file_samples, source_guess, text_survey
 
     Path("twice.txt").write_text("\n".join(sentences(ENGLISH, 1_000) * 2))
     read = file_samples.read(("twice.txt",))
@@ -393,8 +388,8 @@ def test_a_labelled_file_becomes_a_task_that_the_sweep_fine_tunes_on(
     assert made["metric"] == "finetune/comments_task"
     assert made["finetune"]["tasks"] == ["comments_task.yaml"]
     assert made["base"]["data"]["length"] >= 32  # its texts do not fit into less
-    form = task_table.load("comments_task.yaml").form
-    assert isinstance(form, task_table.Classification)
+    form = tasks.load("comments_task.yaml").form
+    assert isinstance(form, tasks.Classification)
     assert (form.text, form.label) == ("comment", "label")
     assert sweep.main([str(search_space()), "--dry-run"]) == 0
     assert run_one_trial(space.load(search_space()), tmp_path / "cache") == "finished"
@@ -446,7 +441,7 @@ def test_two_labelled_files_stay_where_they_are(task_file: str) -> None:
     Path("elsewhere").mkdir()
     labelled(200, seed=2).to_csv("elsewhere/more.csv", index=False)
     drafted(task_file, "elsewhere/more.csv")
-    form = task_table.load("comments_task.yaml").form
+    form = tasks.load("comments_task.yaml").form
     assert Path(form.evaluation.path).resolve() == Path("elsewhere/more.csv").resolve()  # type: ignore[union-attr]
     assert not list(Path().glob("comments_*.jsonl"))
 
@@ -474,7 +469,7 @@ def test_two_labelled_files_stay_where_they_are(task_file: str) -> None:
 def test_the_kind_of_a_task_is_told_by_its_columns(
     columns: dict[str, Callable[[int], Any]], kind: str, metric: str
 ) -> None:
-    from lab import examples
+    from lab.tasks import examples
 
     rows = [
         {"sentence1": text} | {name: value(n) for name, value in columns.items()}
@@ -482,7 +477,7 @@ def test_the_kind_of_a_task_is_told_by_its_columns(
     ]
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     drafted("t.jsonl")
-    task = task_table.load("t_task.yaml")
+    task = tasks.load("t_task.yaml")
     assert (task.form.kind, task.form.metric) == (kind, metric)
     assert len(examples.of(task).train) + len(examples.of(task).evaluation) == 200
 

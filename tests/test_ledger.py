@@ -12,12 +12,14 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, event
 
-from lab import frames, ledger, record, spec
-from lab.ledger import Ledger
-from lab.metrics import METRICS
-from lab.space import trial
-from lab.store import Store
-from lab.tracking import StoreError, default_uri
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.config.search_space import trial
+from lab.storage import record
+from lab.tracking import frames, sync
+from lab.tracking.client import StoreError, default_uri
+from lab.tracking.store import Store
+from lab.tracking.sync import Ledger
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 METRIC = "detect/bigram/auroc"
@@ -93,7 +95,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(ledger, "time", made)
+    monkeypatch.setattr(sync, "time", made)
     return made
 
 
@@ -247,7 +249,7 @@ def test_settle_waits_for_the_store(
 def test_settle_ends_in_one_line_where_the_store_never_comes_back(
     kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_PATIENCE", 30.0)
+    monkeypatch.setattr(sync, "_PATIENCE", 30.0)
     began = clock.now
     stub.silent = True
     ended(tmp_path, outcome(row(0)))
@@ -290,7 +292,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_locked_database_loses_nothing(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
-    monkeypatch.setattr(ledger, "_AGAIN", 0.0)
+    monkeypatch.setattr(sync, "_AGAIN", 0.0)
     uri, folders = default_uri(tmp_path), [tmp_path / name for name in "abc"]
     store = Store(uri, tmp_path / "artifacts")
     store.begin(experiment("locked"), {}, {})

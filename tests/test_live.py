@@ -11,14 +11,15 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from lab import live, spec
-from lab.board import Board
-from lab.live import Lines, LiveTable
-from lab.metrics import METRICS
-from lab.progress import TRAINED, TRAINING, UNTRAINED, Progress
-from lab.remaining import clock as on_a_clock
-from lab.remaining import duration
-from lab.space import trial
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.config.search_space import trial
+from lab.display import live
+from lab.display.board import Board
+from lab.display.live import Lines, LiveTable
+from lab.display.remaining import clock as on_a_clock
+from lab.display.remaining import duration
+from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, Progress
 
 METRIC = METRICS["detect/bigram/auroc"]
 WIDTH = "objective.generator.width"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from lab.data import Batch
-from lab.flops import masked_slots
-from lab.objectives.masking import as_bert, chosen, mask, written
-from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
+from lab.config.flops import masked_slots
+from lab.data.batches import Batch
+from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
+from lab.training.objectives.masking import as_bert, chosen, mask, written
 
 How = Literal["paper", "code"]
 HOWS: tuple[How, ...] = ("paper", "code")

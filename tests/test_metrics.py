@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lab.metrics import CORRUPTIONS, METRICS, PROBES, Metric
+from lab.config.metrics import CORRUPTIONS, METRICS, PROBES, Metric
 
 settings = hypothesis_settings(deadline=None)
 names = st.sampled_from(["objective", "objectives", "generator", "width", "data", "lr"])

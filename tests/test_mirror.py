@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from conftest import PreparedText
 
-from lab import mirror, record
-from lab.budget import Budget
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.config.trial import SIZES, Outcome, Trial
 from lab.errors import UserError
-from lab.metrics import METRICS
-from lab.mirror import MirrorError, Nowhere, Remote
-from lab.spec import SIZES, Outcome, Trial
-from lab.work import Work
+from lab.storage import mirror, record
+from lab.storage.mirror import MirrorError, Nowhere, Remote
+from lab.trials.assignment import Work
 
 LARGE = b"x" * (mirror._SMALL + 1)
 RECORD = {
@@ -165,8 +165,8 @@ def test_a_record_reads_the_same_on_another_machine(near: Remote, other: Remote)
 
 
 def _trial() -> dict[str, object]:
-    from lab.budget import Budget
-    from lab.spec import Electra
+    from lab.config.budget import Budget
+    from lab.config.trial import Electra
 
     return {
         "encoder": SIZES["tiny"],
@@ -491,7 +491,7 @@ def test_actor_leaves_no_record_behind_once_the_storage_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each trial runs in an actor; what it says on the way goes to Tune, which is not here."""
-    runner = pytest.importorskip("lab.runner")
+    runner = pytest.importorskip("lab.execution.runner")
     monkeypatch.setattr(runner.tune, "report", lambda _: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root, driver = mirror.opened(f"file://{tmp_path}/far")

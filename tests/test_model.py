@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.model import (
+from lab.config.trial import SIZES, Generator
+from lab.config.trial import Encoder as Shape
+from lab.training.model import (
     DetectionHead,
     DisentangledEmbeddings,
     Encoder,
@@ -19,8 +21,6 @@ from lab.model import (
     at_slots,
     initialise,
 )
-from lab.spec import SIZES, Generator
-from lab.spec import Encoder as Shape
 
 VOCAB, LENGTH = 60, 12
 PROJECTED = Shape(layers=3, hidden=24, ffn=40, heads=3, embedding=8, dropout=0)

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lab import noise
+from lab.training import counter_rng
 
 EXAMPLES_B = torch.arange(1_000)
 
 
 def numbers(
-    seed: int = 0, stream: int = noise.MASK, step: int = 0, first: int = 0
+    seed: int = 0, stream: int = counter_rng.MASK, step: int = 0, first: int = 0
 ) -> npt.NDArray[np.float32]:
-    return noise.uniform(seed, stream, step, EXAMPLES_B + first, 100).numpy()
+    return counter_rng.uniform(seed, stream, step, EXAMPLES_B + first, 100).numpy()
 
 
 @given(
@@ -33,10 +33,10 @@ def numbers(
 def test_number_does_not_depend_on_the_batch(
     seed: int, stream: int, step: int, example_B: list[int], count: int, data: st.DataObject
 ) -> None:
-    whole_BN = noise.uniform(seed, stream, step, torch.tensor(example_B), count)
+    whole_BN = counter_rng.uniform(seed, stream, step, torch.tensor(example_B), count)
     rows = data.draw(st.lists(st.integers(0, len(example_B) - 1), min_size=1))
     fewer = data.draw(st.integers(1, count))
-    part_BN = noise.uniform(seed, stream, step, torch.tensor(example_B)[rows], fewer)
+    part_BN = counter_rng.uniform(seed, stream, step, torch.tensor(example_B)[rows], fewer)
     assert part_BN.equal(whole_BN[rows, :fewer])
     assert whole_BN.dtype == torch.float32
     assert ((whole_BN > 0) & (whole_BN < 1)).all()
@@ -51,7 +51,7 @@ def test_number_does_not_depend_on_torchs_own_chance() -> None:
 
 # All 24 bits are set here, found by search: in float32, 2**24 - 1/2 is 2**24.
 def test_largest_number_is_below_one() -> None:
-    largest = noise.uniform(0, noise.MASK, 65, torch.tensor([113]), 799)[0, 798]
+    largest = counter_rng.uniform(0, counter_rng.MASK, 65, torch.tensor([113]), 799)[0, 798]
     assert largest == 1 - 2**-24
 
 
@@ -59,8 +59,8 @@ def test_largest_number_is_below_one() -> None:
     "other",
     [
         {"seed": 1},
-        {"stream": noise.SAMPLE},
-        {"stream": noise.KEEP},
+        {"stream": counter_rng.SAMPLE},
+        {"stream": counter_rng.KEEP},
         {"step": 1},
         {"first": 1_000},
         {"seed": 2**31 - 1, "step": 10**6, "first": 10**9},
@@ -80,7 +80,7 @@ def test_numbers_hardly_ever_repeat() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
-@pytest.mark.parametrize("stream", [noise.MASK, noise.SAMPLE, noise.KEEP])
+@pytest.mark.parametrize("stream", [counter_rng.MASK, counter_rng.SAMPLE, counter_rng.KEEP])
 def test_numbers_are_uniform(seed: int, stream: int) -> None:
     drawn = numbers(seed, stream).astype(np.float64).flatten()
     error = len(drawn) ** -0.5
@@ -91,7 +91,8 @@ def test_numbers_are_uniform(seed: int, stream: int) -> None:
 
 def test_numbers_of_one_slot_are_uniform_over_the_steps() -> None:
     steps = [
-        noise.uniform(0, noise.MASK, step, torch.tensor([7]), 1).item() for step in range(2_000)
+        counter_rng.uniform(0, counter_rng.MASK, step, torch.tensor([7]), 1).item()
+        for step in range(2_000)
     ]
     assert stats.kstest(steps, "uniform").pvalue > 1e-4
 

@@ -12,13 +12,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lab import spec
-from lab.budget import Budget
-from lab.model import Block
-from lab.objectives import Electra, Objective, build
-from lab.optim import Adam, Muon, clip, orthogonalize, set_rate
-from lab.optim import build as build_optimizer
-from lab.spec import AdamConfig, Generator, MuonConfig
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.trial import AdamConfig, Generator, MuonConfig
+from lab.training.model import Block
+from lab.training.objectives import Electra, Objective, build
+from lab.training.optimizer import Adam, Muon, clip, orthogonalize, set_rate
+from lab.training.optimizer import build as build_optimizer
 
 ENCODER = spec.Encoder(layers=2, hidden=16, ffn=64, heads=2, embedding=8, dropout=0, norm="post")
 Sharing = Literal["none", "tokens", "all", "gdes"]

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import data
-from lab.packing import full, pack, segments
-from lab.vocabulary import CLS, FIRST_WORD, PAD, SEP
+from lab.data import batches
+from lab.data.packing import full, pack, segments
+from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 
 SHORTEST = 8
 SEED = 20_240_501
@@ -201,7 +201,7 @@ def test_one_window_in_ten_has_one_segment_and_one_in_twenty_another_target() ->
 @pytest.mark.parametrize("layout", ["full", "segments"])
 def test_token_types_are_those_that_packing_made(layout: Layout) -> None:
     rows = pack(counted([9, 4, 30, 2, 17] * 20), 24, layout, SEED)
-    types = data.segments(torch.from_numpy(rows)).tolist()
+    types = batches.segments(torch.from_numpy(rows)).tolist()
     for row, told in zip(rows.tolist(), types, strict=True):
         expected = [1]
         for number, body in enumerate(bodies(row), 1):

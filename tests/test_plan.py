@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import pace, plan, space, spec
-from lab.budget import Budget, Spent
-from lab.flops import step_cost
-from lab.metrics import METRICS
+from lab.config import search_space
+from lab.config import trial as spec
+from lab.config.budget import Budget, Spent
+from lab.config.flops import step_cost
+from lab.config.metrics import METRICS
+from lab.execution import pace
+from lab.search import plan
 from lab.sweep import main
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +173,7 @@ def steps_taken(trial: spec.Trial) -> int:
 def test_steps_are_those_that_come_nearest_to_the_budget(amount: float) -> None:
     base = experiment().base | {"budget": {"kind": "flops", "amount": amount}, "batch": 16}
     for cell in plan.cells(experiment(base=base)):
-        trial = space.trial(base, cell.settings)
+        trial = search_space.trial(base, cell.settings)
         assert cell.steps == steps_taken(trial)
         assert cell.flops == cell.steps * step_cost(trial).flops
         assert abs(cell.flops - amount) <= step_cost(trial).flops / 2
@@ -210,7 +213,7 @@ def test_runs_are_those_that_the_search_hands_out() -> None:
 
 
 def test_budget_says_how_many_steps_without_a_plan() -> None:
-    trial = space.trial(experiment().base, {})
+    trial = search_space.trial(experiment().base, {})
     assert trial.budget == Budget(kind="flops", amount=1e11)
     assert trial.budget.steps(step_cost(trial)) == steps_taken(trial)
 

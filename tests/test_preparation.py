@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab import data, preparation, reading, spec, tasks
-from lab.contamination import Questions
-from lab.data import Corpus, Windows
+from lab.config import trial
+from lab.config.trial import Data, Embedded, Files, Mixture, Trained, WordPieces
+from lab.config.trial import Part as Ingredient
+from lab.data import batches, preparation, sources
+from lab.data.batches import Corpus, Windows
+from lab.data.contamination import Questions
+from lab.data.vocabulary import SPECIAL
 from lab.errors import UserError
 from lab.prepare import lines, main
-from lab.spec import Data, Embedded, Files, Mixture, Trained, WordPieces
-from lab.spec import Part as Ingredient
-from lab.vocabulary import SPECIAL
+from lab.tasks import embedded
 
 Written = Callable[[Path, list[str]], Data]
 
@@ -51,8 +53,8 @@ def vocabulary_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for copies of a few evaluation sentences; all of them take a second to encode."""
-    every = tasks.evaluation
-    monkeypatch.setattr(tasks, "evaluation", lambda task: every(task)[:200])
+    every = embedded.evaluation
+    monkeypatch.setattr(embedded, "evaluation", lambda task: every(task)[:200])
 
 
 def documents(first: int = 0, count: int = DOCUMENTS) -> list[str]:
@@ -82,7 +84,7 @@ def written(vocabulary_file: str) -> Written:
 
 
 def prepared(cache: Path, asked: Data) -> Corpus:
-    return data.open_corpus(preparation.prepare(asked, cache))
+    return batches.open_corpus(preparation.prepare(asked, cache))
 
 
 def facts(cache: Path, asked: Data) -> dict[str, Any]:
@@ -166,10 +168,10 @@ def test_text_is_named_by_its_content_and_not_by_where_it_lies(
     folders = {preparation.prepare(each, tmp_path / "cache") for each in asked}
     assert len(folders) == 1
     trials = {
-        spec.Trial(
-            encoder=spec.SIZES["tiny"],
-            objective=spec.Electra(kind="electra"),
-            budget=spec.Budget(kind="tokens", amount=1),
+        trial.Trial(
+            encoder=trial.SIZES["tiny"],
+            objective=trial.Electra(kind="electra"),
+            budget=trial.Budget(kind="tokens", amount=1),
             data=each,
         ).fingerprint("text")
         for each in asked
@@ -223,7 +225,7 @@ def test_two_may_prepare_at_once(
     monkeypatch.setattr(preparation, "_write", overtaken)
     folder = preparation.prepare(asked, tmp_path / "cache")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [folder.name]
-    data.open_corpus(folder)
+    batches.open_corpus(folder)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device")])
@@ -261,7 +263,7 @@ def test_a_mixture_keeps_its_parts_apart(written: Written, tmp_path: Path) -> No
 
 def contaminated(tmp_path: Path, written: Written) -> tuple[Data, list[str]]:
     """Return text with some evaluation sentences in the middle of its documents."""
-    asked = [text for text in tasks.evaluation("sentiment") if len(text.split()) > 20][:40]
+    asked = [text for text in embedded.evaluation("sentiment") if len(text.split()) > 20][:40]
     texts = [f"first line of {word(n)}\n{text}\nthe last line" for n, text in enumerate(asked)]
     bert = WordPieces(kind="wordpieces", file="bert-uncased")
     return replace(written(tmp_path, texts + documents(300)), tokenizer=bert, vocab=30_522), asked
@@ -354,7 +356,7 @@ def test_the_readmes_own_data_is_prepared_as_written(
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     written = readme.partition("<<'END'\n")[2].partition("END\n")[0]
     (tmp_path / "texts" / "deep").mkdir(parents=True)
-    carried = list(islice(reading.Reading(Embedded(), "refuse").documents(), 120))
+    carried = list(islice(sources.Reading(Embedded(), "refuse").documents(), 120))
     for number, texts in enumerate((carried[::2], carried[1::2])):
         (tmp_path / "texts" / ("deep" * number) / f"{number}.txt").write_text(
             "\n\n".join(texts).replace("\2", "")

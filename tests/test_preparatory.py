@@ -11,44 +11,47 @@ import torch
 from conftest import PreparedText
 from safetensors.torch import load_file
 
-from lab import record, spec, trial, weights
-from lab.budget import Budget
-from lab.errors import UserError
-from lab.metrics import METRICS
-from lab.mirror import Nowhere
-from lab.objectives import build
-from lab.preparatory import (
+from lab.config import trial
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.config.preparatory_runs import (
     GENERATOR,
     KEPT,
     own_budget,
     preparatory_cost,
     preparatory_runs,
 )
-from lab.preparatory_queue import Lost, PreparatoryQueue
-from lab.starting import Starts
-from lab.supplies import Supplies, Supply
-from lab.trained import open_record
-from lab.work import Work
+from lab.errors import UserError
+from lab.execution.preparatory_queue import Lost, PreparatoryQueue
+from lab.execution.prerequisites import Supplies, Supply
+from lab.interop.initial_weights import Starts
+from lab.interop.trained import open_record
+from lab.storage import record
+from lab.storage.mirror import Nowhere
+from lab.training import weights
+from lab.training.objectives import build
+from lab.trials import run as trial
+from lab.trials.assignment import Work
 
-SHAPE = spec.Encoder(layers=1, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.1, dropout=0.1)
+SHAPE = trial.Encoder(layers=1, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.1, dropout=0.1)
 STEP = 8 * 16  # tokens
-MLM = spec.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=6 * STEP), lr=2e-3)
-FROZEN = spec.FrozenGenerator(kind="frozen", width=0.5, init_from=MLM)
-ELECTRA = spec.Electra(kind="electra", generator=spec.Generator(width=0.5), sharing="none")
+MLM = trial.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=6 * STEP), lr=2e-3)
+FROZEN = trial.FrozenGenerator(kind="frozen", width=0.5, init_from=MLM)
+ELECTRA = trial.Electra(kind="electra", generator=trial.Generator(width=0.5), sharing="none")
 FAST = replace(ELECTRA, generator=FROZEN)
-SAME_SIZE = replace(ELECTRA, generator=spec.Generator(width=1), sharing="tokens")
+SAME_SIZE = replace(ELECTRA, generator=trial.Generator(width=1), sharing="tokens")
 
 
-def asked(objective: spec.Objective = FAST, **changes: Any) -> spec.Trial:
+def asked(objective: trial.Objective = FAST, **changes: Any) -> trial.Trial:
     settings: dict[str, Any] = {
         "encoder": SHAPE,
         "objective": objective,
-        "data": spec.Data(share=0.01, held_out=0.1, vocab=400, length=16),
+        "data": trial.Data(share=0.01, held_out=0.1, vocab=400, length=16),
         "batch": 8,
         "budget": Budget(kind="tokens", amount=20 * STEP),
         "curve": 2,
     }
-    return spec.Trial(**settings | changes)
+    return trial.Trial(**settings | changes)
 
 
 # Which runs.
@@ -64,7 +67,7 @@ def test_frozen_generator_is_an_mlm_run_of_its_shape_and_mask_rate() -> None:
     ((network, run),) = preparatory_runs(wanted).items()
     assert network == GENERATOR
     assert run.encoder == FROZEN.of(SHAPE)
-    assert run.objective == spec.Mlm(kind="mlm", mask_prob=0.3, masking="code")
+    assert run.objective == trial.Mlm(kind="mlm", mask_prob=0.3, masking="code")
     assert (run.budget, run.optim.lr) == (MLM.budget, 2e-3)
     assert (run.data, run.batch, run.seeds) == (wanted.data, wanted.batch, wanted.seeds)
 
@@ -74,7 +77,7 @@ def test_each_network_starts_from_a_run_of_its_own_shape() -> None:
     assert {network: run.encoder.hidden for network, run in two.items()} == {KEPT: 16, GENERATOR: 8}
     one = preparatory_runs(asked(SAME_SIZE, init_from=MLM))
     assert one[KEPT] == one[GENERATOR]
-    assert set(preparatory_runs(asked(spec.Random(kind="random"), init_from=MLM))) == {KEPT}
+    assert set(preparatory_runs(asked(trial.Random(kind="random"), init_from=MLM))) == {KEPT}
 
 
 def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> None:
@@ -91,7 +94,7 @@ def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> N
     [
         {"budget": Budget(kind="tokens", amount=40 * STEP)},
         {"curve": 5},
-        {"optim": spec.AdamConfig(lr=3e-3, generator_lr=0.5)},
+        {"optim": trial.AdamConfig(lr=3e-3, generator_lr=0.5)},
         {"encoder": replace(SHAPE, ffn=96)},
     ],
     ids=lambda change: next(iter(change)),
@@ -101,7 +104,7 @@ def test_trials_that_differ_in_their_own_training_share_one_run(change: dict[str
 
 
 @pytest.mark.parametrize(
-    "change", [{"seeds": spec.Seeds(init=1)}, {"batch": 16}, {"data": spec.Data(vocab=500)}]
+    "change", [{"seeds": trial.Seeds(init=1)}, {"batch": 16}, {"data": trial.Data(vocab=500)}]
 )
 def test_trials_of_other_seeds_batches_or_texts_do_not(change: dict[str, Any]) -> None:
     assert preparatory_runs(asked(**change)) != preparatory_runs(asked())
@@ -109,7 +112,7 @@ def test_trials_of_other_seeds_batches_or_texts_do_not(change: dict[str, Any]) -
 
 def test_run_without_a_rate_takes_that_of_the_trial() -> None:
     inherits = replace(MLM, lr=None)
-    wanted = asked(ELECTRA, init_from=inherits, optim=spec.AdamConfig(lr=7e-4))
+    wanted = asked(ELECTRA, init_from=inherits, optim=trial.AdamConfig(lr=7e-4))
     assert preparatory_runs(wanted)[KEPT].optim.lr == 7e-4
 
 
@@ -144,7 +147,7 @@ def storage(
     return tmp_path
 
 
-def work_of(wanted: spec.Trial, supply: Supply, folder: Path) -> Work:
+def work_of(wanted: trial.Trial, supply: Supply, folder: Path) -> Work:
     return Work(
         trial=wanted,
         folder=folder,
@@ -158,7 +161,7 @@ def work_of(wanted: spec.Trial, supply: Supply, folder: Path) -> Work:
     )
 
 
-def prepared(wanted: spec.Trial, storage: Path) -> Work:
+def prepared(wanted: trial.Trial, storage: Path) -> Work:
     """Carry out a trial's preparatory runs, and return its own work."""
     supplies = Supplies(storage, Nowhere())
     for network, folder in supplies.records(wanted).items():
@@ -177,7 +180,7 @@ def begun(work: Work) -> weights.Weights:
     return weights.of(objective)
 
 
-def of_run(wanted: spec.Trial, network: str, storage: Path) -> weights.Weights:
+def of_run(wanted: trial.Trial, network: str, storage: Path) -> weights.Weights:
     folder = Supplies(storage, Nowhere()).records(wanted)[network]
     return open_record(folder, storage / "cache").weights
 
@@ -197,7 +200,7 @@ def test_frozen_generator_is_the_run_bit_for_bit_from_begin_to_end(storage: Path
 
 
 @pytest.mark.parametrize("objective", [ELECTRA, SAME_SIZE], ids=["two shapes", "one shape"])
-def test_both_networks_start_from_mlm_runs(objective: spec.Objective, storage: Path) -> None:
+def test_both_networks_start_from_mlm_runs(objective: trial.Objective, storage: Path) -> None:
     work = prepared(asked(objective, init_from=MLM), storage)
     found = begun(work)
     encoder = of_run(work.trial, KEPT, storage)
@@ -207,7 +210,7 @@ def test_both_networks_start_from_mlm_runs(objective: spec.Objective, storage: P
 
 
 def test_predictor_s_head_starts_from_the_run_too(storage: Path) -> None:
-    work = prepared(asked(spec.Mlm(kind="mlm"), init_from=MLM), storage)
+    work = prepared(asked(trial.Mlm(kind="mlm"), init_from=MLM), storage)
     assert same(begun(work), of_run(work.trial, KEPT, storage))
 
 
@@ -254,7 +257,7 @@ def interrupted(after: int) -> Callable[[], Any]:
     return lambda: next(wishes)
 
 
-def without_time(rows: tuple[spec.Row, ...]) -> list[spec.Row]:
+def without_time(rows: tuple[trial.Row, ...]) -> list[trial.Row]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
@@ -273,7 +276,7 @@ def test_trial_that_was_cut_off_goes_on_bitwise(after: int, storage: Path) -> No
 def test_generator_of_an_earlier_trial_is_taken_and_stays_out_of_the_budget(storage: Path) -> None:
     joint = prepared(asked(ELECTRA), storage)
     spent = trial.run(joint).rows[-1]["spent/flops"]
-    earlier = spec.Earlier(kind="trial", name=joint.folder.name)
+    earlier = trial.Earlier(kind="trial", name=joint.folder.name)
     work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
     whole = open_record(joint.folder, storage / "cache").weights
     assert same(weights.part(begun(work), "generator"), weights.part(whole, "generator"))
@@ -284,9 +287,9 @@ def test_generator_of_an_earlier_trial_is_taken_and_stays_out_of_the_budget(stor
 
 
 def test_encoder_of_an_earlier_mlm_trial_is_a_generator(storage: Path) -> None:
-    mlm = prepared(asked(spec.Mlm(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
+    mlm = prepared(asked(trial.Mlm(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
     trial.run(mlm)
-    earlier = spec.Earlier(kind="trial", name=mlm.folder.name)
+    earlier = trial.Earlier(kind="trial", name=mlm.folder.name)
     work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
     expected = open_record(mlm.folder, storage / "cache").weights
     assert same(weights.part(begun(work), "generator"), expected)
@@ -295,7 +298,7 @@ def test_encoder_of_an_earlier_mlm_trial_is_a_generator(storage: Path) -> None:
 def test_one_earlier_trial_for_both_networks_is_counted_once(storage: Path) -> None:
     joint = prepared(asked(ELECTRA), storage)
     spent = trial.run(joint).rows[-1]["spent/flops"]
-    earlier = spec.Earlier(kind="trial", name=joint.folder.name)
+    earlier = trial.Earlier(kind="trial", name=joint.folder.name)
     frozen = replace(FAST, generator=replace(FROZEN, init_from=earlier))
     work = prepared(asked(frozen, init_from=earlier), storage)
     assert work.earlier_flops == spent
@@ -304,12 +307,12 @@ def test_one_earlier_trial_for_both_networks_is_counted_once(storage: Path) -> N
 def test_earlier_trial_that_predicts_nothing_or_is_of_another_shape_is_refused(
     storage: Path, prepared_text: PreparedText
 ) -> None:
-    random, wide = asked(spec.Random(kind="random")), asked(spec.Mlm(kind="mlm"))
+    random, wide = asked(trial.Random(kind="random")), asked(trial.Mlm(kind="mlm"))
     path = r"base\.objective\.generator\.init_from\.name: {}: "
     for other, says in ((random, "none of its networks predicts tokens"), (wide, "hidden 16, the")):
         work = prepared(other, storage)
         trial.run(work)
-        earlier = spec.Earlier(kind="trial", name=work.folder.name)
+        earlier = trial.Earlier(kind="trial", name=work.folder.name)
         wanted = asked(replace(FAST, generator=replace(FROZEN, init_from=earlier)))
         with pytest.raises(UserError, match=path.format(work.folder.name) + says):
             Starts(storage, Nowhere()).of(wanted, prepared_text.text)
@@ -343,23 +346,23 @@ class Ends:
 
     def __init__(self, storage: Path) -> None:
         self.storage, self.running = storage, set[Path]()
-        self.ended: dict[Path, spec.Outcome] = {}
+        self.ended: dict[Path, trial.Outcome] = {}
         self.queue = PreparatoryQueue(self.work, self.ended.get, self.running)
 
-    def work(self, run: spec.Trial) -> Work:
+    def work(self, run: trial.Trial) -> Work:
         supply = Supplies(self.storage, Nowhere()).before(run)
         folder = self.storage / "trials" / run.fingerprint(supply.identity)
         return work_of(run, supply, folder)
 
-    def end(self, work: Work, state: spec.State = "finished") -> None:
+    def end(self, work: Work, state: trial.State = "finished") -> None:
         self.running.discard(work.folder)
-        self.ended[work.folder] = spec.Outcome(
+        self.ended[work.folder] = trial.Outcome(
             state=state, reason="why", rows=({"spent/flops": 5.0},), began=0, seconds=2, busy=1
         )
 
 
-def job(wanted: spec.Trial, number: int = 0) -> spec.Job:
-    return spec.Job(number=number, role="repeat", cell={}, tuned={}, repeat=1, trial=wanted)
+def job(wanted: trial.Trial, number: int = 0) -> trial.Job:
+    return trial.Job(number=number, role="repeat", cell={}, tuned={}, repeat=1, trial=wanted)
 
 
 def test_jobs_wait_for_the_run_that_they_share_which_is_made_once(storage: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from sweeps import LIMIT, ended, records, said, started
 
-from lab import frames, record, space
-from lab.preparatory import preparatory_runs
-from lab.tracking import default_uri
+from lab.config import search_space
+from lab.config.preparatory_runs import preparatory_runs
+from lab.storage import record
+from lab.tracking import frames
+from lab.tracking.client import default_uri
 
 pytestmark = pytest.mark.slow
 
@@ -94,9 +96,9 @@ def test_trials_spend_their_budget_with_what_came_before(cwd: Path, whole: dict[
 
 
 def test_shipped_question_asks_for_a_run_of_each_shape_and_seed() -> None:
-    experiment = space.load(Path(__file__).parent.parent / "search_spaces" / "frozen.yaml")
+    experiment = search_space.load(Path(__file__).parent.parent / "search_spaces" / "frozen.yaml")
     counts = [
-        len(set(preparatory_runs(space.trial(experiment.base, cell)).values()))
-        for cell in space.cells(experiment)
+        len(set(preparatory_runs(search_space.trial(experiment.base, cell)).values()))
+        for cell in search_space.cells(experiment)
     ]
     assert counts == [0, 2, 1, 2]

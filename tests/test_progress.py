@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import progress
-from lab.mirror import Nowhere
-from lab.progress import TRAINING, UNTRAINED, Progress, Reporter
+from lab.storage.mirror import Nowhere
+from lab.trials import progress
+from lab.trials.progress import TRAINING, UNTRAINED, Progress, Reporter
 
 
 @pytest.fixture

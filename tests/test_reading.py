@@ -22,10 +22,10 @@ from hub import COMMIT, served
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.config.data import Embedded, Files, Hub, Plain, Saved
+from lab.data.sources import Reading, identity
+from lab.data.text_files import LONGEST, PIECE
 from lab.errors import UserError
-from lab.lines import LONGEST, PIECE
-from lab.reading import Reading, identity
-from lab.texts import Embedded, Files, Hub, Plain, Saved
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "": lambda content: content,
@@ -149,7 +149,7 @@ def test_saved_folder_that_is_mapped_several_times_gives_each_row_once(
 ) -> None:
     documents = [f"document {n}" for n in range(1000)]
     datasets.Dataset.from_dict({"text": documents}).save_to_disk(tmp_path, num_shards=3)
-    monkeypatch.setattr("lab.hub._MAPPED", 1500)
+    monkeypatch.setattr("lab.data.hub._MAPPED", 1500)
     assert read(Saved(kind="saved", path=str(tmp_path))) == documents
 
 
@@ -461,8 +461,8 @@ def test_long_document_comes_in_pieces_that_end_with_a_line(tmp_path: Path, endi
 READ_HUB = """
 import json, sys
 from lab.errors import UserError
-from lab.reading import Reading, identity
-from lab.texts import Hub
+from lab.data.sources import Reading, identity
+from lab.config.data import Hub
 
 for asked in json.loads(sys.argv[1]):
     hub = Hub(kind="hub", **asked)
@@ -531,8 +531,8 @@ BOUND = 300  # MB above what the imports take
 MEASURE = """
 import re, sys
 import datasets, pyarrow.parquet
-from lab.reading import Reading
-from lab.texts import Files, Saved
+from lab.data.sources import Reading
+from lab.config.data import Files, Saved
 
 def peak():  # ru_maxrss begins with that of the process that started this one
     with open("/proc/self/status") as status:

@@ -7,14 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from languages import ENGLISH, sentences
 
-from lab import recommend, space, token_survey
-from lab.commented_yaml import plain
-from lab.flops import mean_cost
-from lab.recommend import DESIGNS, EPOCHS, TABLE, WIDTHS, Facts, Recommendation, TaskFacts
-from lab.source_guess import SourceGuess
-from lab.spec import Experiment
-from lab.text_survey import TextSurvey
-from lab.texts import Files, Trained
+from lab.config import search_space
+from lab.config.data import Files, Trained
+from lab.config.flops import mean_cost
+from lab.config.trial import Experiment
+from lab.suggestion import recommend, token_survey
+from lab.suggestion.commented_yaml import plain
+from lab.suggestion.recommend import (
+    DESIGNS,
+    EPOCHS,
+    TABLE,
+    WIDTHS,
+    Facts,
+    Recommendation,
+    TaskFacts,
+)
+from lab.suggestion.source_guess import SourceGuess
+from lab.suggestion.text_survey import TextSurvey
 
 FLOPS = st.floats(3e10, 1e16)
 
@@ -55,7 +64,7 @@ def made(facts: Facts, flops: float) -> Recommendation:
 
 
 def experiment(facts: Facts, flops: float) -> Experiment:
-    return space.checked("mine", plain(made(facts, flops).document))
+    return search_space.checked("mine", plain(made(facts, flops).document))
 
 
 @given(first=FLOPS, second=FLOPS)
@@ -82,7 +91,7 @@ def test_no_trial_reads_the_text_more_often_than_pays(facts: Facts, flops: float
     small = replace(facts, text=replace(facts.text, characters=1_000_000))
     asked = experiment(small, flops)
     for width in WIDTHS:
-        trial = space.trial(asked.base, {"objective.generator.width": width})
+        trial = search_space.trial(asked.base, {"objective.generator.width": width})
         cost = mean_cost(trial)
         read = trial.budget.amount / cost.flops * cost.tokens
         once = small.total * small.tokens.positions(trial.data.length)
@@ -104,7 +113,7 @@ def test_too_little_compute_to_learn_is_warned_of(facts: Facts) -> None:
 def test_of_a_large_text_only_a_share_is_prepared(facts: Facts) -> None:
     large = replace(facts, text=replace(facts.text, characters=10**12))
     asked = experiment(large, 5e12)
-    trial = space.trial(asked.base, {"objective.generator.width": 0.25})
+    trial = search_space.trial(asked.base, {"objective.generator.width": 0.25})
     cost = mean_cost(trial)
     read = trial.budget.amount / cost.flops * cost.tokens
     there = trial.data.share * large.total * large.tokens.positions(trial.data.length)

@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 import pytest
 
-from lab import record, spec
-from lab.metrics import METRICS
-from lab.space import trial
-from lab.work import Wishes, Work
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.config.search_space import trial
+from lab.storage import record
+from lab.trials.assignment import Wishes, Work
 
 TRIAL = trial(
     {
@@ -197,7 +198,7 @@ def test_wish_is_that_of_the_sweep_before_that_of_the_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("lab.work.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lab.trials.assignment.time.monotonic", lambda: now[0])
     record.queue(tmp_path / "it", TRIAL)
     work = Work(
         trial=TRIAL,

@@ -27,16 +27,16 @@ from rungs import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab import spec
-from lab.objectives import random as random_module
-from lab.objectives.masking import mask
-from lab.turns import Learns
-from lab.vocabulary import FIRST_WORD, MASK, PAD
+from lab.config import trial
+from lab.config.phases import Learns
+from lab.data.vocabulary import FIRST_WORD, MASK, PAD
+from lab.training.objectives import random as random_module
+from lab.training.objectives.masking import mask
 
 Model = Callable[..., Any]
 Sharing = Literal["none", "tokens", "all", "gdes"]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-FULL = spec.Generator(width=1)
+FULL = trial.Generator(width=1)
 TEXT = text()
 SEEN_BT = (TEXT.ids_BT != PAD).long()
 sharings = pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
@@ -46,7 +46,7 @@ sharings = pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
 def reference(transformers_model: Model) -> Model:
     """Return a function that gives transformers' model of an encoder, its head and its shape."""
 
-    def give(encoder: Any, head: nn.Module, shape: spec.Encoder = SHAPE) -> Any:
+    def give(encoder: Any, head: nn.Module, shape: trial.Encoder = SHAPE) -> Any:
         model = transformers_model(plain(encoder), head, shape, VOCAB, LENGTH)
         # It would hide the gradient of a [PAD] that was sampled; ours is a word vector like others.
         model.electra.embeddings.word_embeddings.padding_idx = None
@@ -89,7 +89,7 @@ class Logits(nn.Module):
         return self.model(ids_BT, **given).logits
 
 
-def once_each(objective: Any, settings: spec.Electra) -> Drawn:
+def once_each(objective: Any, settings: trial.Electra) -> Drawn:
     """Return a step that draws no slot twice, which electra_pytorch would count once."""
     for step in range(5_000):
         masked = mask(
@@ -117,7 +117,7 @@ def test_joint_loss_and_its_gradients_are_those_of_electra_pytorch(
 ) -> None:
     from electra_pytorch import electra_pytorch as package
 
-    settings = spec.Electra(
+    settings = trial.Electra(
         kind="electra", mask_prob=share, masking=how, disc_weight=weight, sharing=sharing
     )
     objective = made(settings)
@@ -165,7 +165,7 @@ def test_joint_loss_and_its_gradients_are_those_of_electra_pytorch(
 
 @sharings
 def test_electra_15_is_detection_at_the_slots(sharing: Sharing, reference: Model) -> None:
-    settings = spec.Electra15(kind="electra_15", sharing=sharing, generator=FULL, disc_weight=7.0)
+    settings = trial.Electra15(kind="electra_15", sharing=sharing, generator=FULL, disc_weight=7.0)
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
     assert has_luck(drawn)
@@ -179,7 +179,7 @@ def test_electra_15_is_detection_at_the_slots(sharing: Sharing, reference: Model
 def test_replace_mlm_is_the_likelihood_of_the_originals_under_the_samples(
     sharing: Sharing, reference: Model
 ) -> None:
-    settings = spec.ReplaceMlm(
+    settings = trial.ReplaceMlm(
         kind="replace_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0, gen_weight=2.0
     )
     objective = made(settings)
@@ -193,7 +193,7 @@ def test_replace_mlm_is_the_likelihood_of_the_originals_under_the_samples(
 
 @sharings
 def test_all_tokens_mlm_mixes_a_copy_and_a_guess(sharing: Sharing, reference: Model) -> None:
-    settings = spec.AllTokensMlm(
+    settings = trial.AllTokensMlm(
         kind="all_tokens_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0
     )
     objective = made(settings)
@@ -219,7 +219,7 @@ def test_all_tokens_mlm_mixes_a_copy_and_a_guess(sharing: Sharing, reference: Mo
 def test_mlm_is_the_likelihood_of_the_originals(
     how: Literal["paper", "bert"], reference: Model
 ) -> None:
-    objective = made(spec.Mlm(kind="mlm", masking=how, mask_prob=0.3))
+    objective = made(trial.Mlm(kind="mlm", masking=how, mask_prob=0.3))
     read: list[Tensor] = []
     objective.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     loss = objective(TEXT, 1)
@@ -238,7 +238,7 @@ def test_mlm_is_the_likelihood_of_the_originals(
 def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
     reference: Model,
 ) -> None:
-    objective = made(spec.TwoStage(kind="two_stage"))
+    objective = made(trial.TwoStage(kind="two_stage"))
     generator = reference(objective.generator.encoder, objective.generator.vocabulary)
     objective.begin(Learns.GENERATOR, objective.now)
     masked = mask(TEXT, mask_prob=0.15, how="paper", seed=SEED, step=1)
@@ -258,7 +258,7 @@ def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
 def test_random_is_detection_of_words_that_chance_has_written(
     law: Literal["unigram", "uniform"], reference: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = made(spec.Random(kind="random", law=law, mask_prob=0.3))
+    objective = made(trial.Random(kind="random", law=law, mask_prob=0.3))
     sample, words = random_module.sample_words, []
     monkeypatch.setattr(
         random_module, "sample_words", lambda *a, **b: words.append(sample(*a, **b)) or words[-1]
@@ -276,7 +276,7 @@ def test_random_is_detection_of_words_that_chance_has_written(
 def test_adversarial_discriminator_learns_what_electras_does(
     sharing: Sharing, reference: Model
 ) -> None:
-    settings = spec.Adversarial(kind="adversarial", sharing=sharing, generator=FULL)
+    settings = trial.Adversarial(kind="adversarial", sharing=sharing, generator=FULL)
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
     assert has_luck(drawn)
@@ -294,7 +294,7 @@ def test_adversarial_discriminator_learns_what_electras_does(
 def test_exported_networks_come_back_bit_equal_and_tied(reference: Model, tmp_path: Path) -> None:
     from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
-    settings = spec.Electra(kind="electra")
+    settings = trial.Electra(kind="electra")
     kinds = {"generator": ElectraForMaskedLM, "discriminator": ElectraForPreTraining}
     saved = dict(zip(kinds, pair(made(settings), settings, reference), strict=True))
     for name, kind in kinds.items():
@@ -315,7 +315,7 @@ def test_generator_loaded_from_a_discriminator_gets_a_fresh_head(
 ) -> None:
     from transformers import ElectraForMaskedLM
 
-    settings = spec.Electra(kind="electra")
+    settings = trial.Electra(kind="electra")
     pair(made(settings), settings, reference)[1].save_pretrained(tmp_path)
     loaded, report = ElectraForMaskedLM.from_pretrained(
         tmp_path, local_files_only=True, output_loading_info=True

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import frames, report, spec, stats, store, tracking, wording
-from lab.metrics import METRICS
-from lab.places import PlaceError
-from lab.space import cells, trial
+from lab import report
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.config.search_space import cells, trial
+from lab.reporting import sentences, stats
+from lab.storage.checks import PlaceError
+from lab.tracking import client, frames, store
 
 METRIC = "detect/bigram/auroc"
 WIDTH = "objective.generator.width"
@@ -142,7 +145,7 @@ def populate(
 @pytest.fixture(scope="module")
 def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
-    uri = tracking.default_uri(folder)
+    uri = client.default_uri(folder)
     rates = {LR: spec.Range(low=5e-4, high=5e-3, log=True)}
     widths = {WIDTH: (0.25, 0.5, 1.0)}
     populate(uri, folder, planned("width", widths, rates, 3), {0.25: 0.03, 1.0: -0.02})
@@ -291,7 +294,7 @@ def test_command_line_writes_the_report(uri: str, tmp_path: Path) -> None:
 def test_command_line_says_what_is_wrong_in_a_line(
     wrong: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, where = ("typo", uri) if wrong == "name" else ("seeds", tracking.default_uri(tmp_path))
+    name, where = ("typo", uri) if wrong == "name" else ("seeds", client.default_uri(tmp_path))
     assert report.main([name, "--tracking-uri", where, "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("lab.report: error: ")
@@ -360,6 +363,6 @@ def test_cost_of_a_sweep_counts_a_preparatory_run_once(width: frames.Frames) -> 
     measures = {"preparatory_runs": 2.0, "preparatory_flops": 5e11}
     sweep = dataclasses.replace(width, trials=alike, measures=measures)
     whole = len(alike) + 0.5
-    assert wording.cost(sweep) == (
+    assert sentences.cost(sweep) == (
         f"{whole:.3g} TFLOP of training, 500 GFLOP of it in 2 preparatory mlm runs"
     )

@@ -12,13 +12,13 @@ import pytest
 from ray import cloudpickle
 from rich.live import Live
 
-from lab import group, runner
-from lab.cluster import Cluster
-from lab.metrics import METRICS
-from lab.mirror import Mirror, Nowhere, Remote
-from lab.space import trial
-from lab.spec import Resources
-from lab.work import Work
+from lab.config.metrics import METRICS
+from lab.config.search_space import trial
+from lab.config.trial import Resources
+from lab.execution import runner, worker_group
+from lab.execution.ray_cluster import Cluster
+from lab.storage.mirror import Mirror, Nowhere, Remote
+from lab.trials.assignment import Work
 
 SMALL = 8_192  # bytes
 # Modules of a display, a lock, a connection, and of what holds one.
@@ -91,7 +91,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     opened.close()
 
 
-@pytest.mark.parametrize("carry_out", [runner.alone, group.carry_out])
+@pytest.mark.parametrize("carry_out", [runner.alone, worker_group.carry_out])
 def test_what_tune_pickles_is_small_and_holds_nothing_of_the_drivers_process(
     source: Source, carry_out: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

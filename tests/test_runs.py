@@ -10,13 +10,18 @@ from conftest import PreparedText
 from exporting import random
 from test_store import experiment, outcome
 
-from lab import frames, optim, record, runs, served, space, spec
-from lab.budget import Budget, Spent
-from lab.checkpoint import Checkpoints, Place
+from lab.config import search_space
+from lab.config import trial as spec
+from lab.config.budget import Budget, Spent
 from lab.errors import UserError
-from lab.mirror import Nowhere
-from lab.store import Store
-from lab.tracking import connect, default_uri
+from lab.interop import find_trial, mlflow_model
+from lab.storage import record
+from lab.storage.mirror import Nowhere
+from lab.tracking import frames
+from lab.tracking.client import connect, default_uri
+from lab.tracking.store import Store
+from lab.training import optimizer
+from lab.training.checkpoint import Checkpoints, Place
 
 METRIC = "detect/bigram/auroc"
 ELECTRA = spec.Electra(kind="electra")
@@ -36,7 +41,7 @@ def recorded(folder: Path, objective: spec.Objective, text: PreparedText) -> spe
     made = random(asked)
     place = Place(spent=Spent(), rows=1, score=None, counts={}, most=None)
     checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
-    checkpoints.save(place, made, optim.build(made, asked.optim), {})
+    checkpoints.save(place, made, optimizer.build(made, asked.optim), {})
     return asked
 
 
@@ -59,7 +64,7 @@ def swept(storage: Path, name: str, scores: dict[str, float], **changes: object)
     width = "objective.generator.width"
     store.begin(experiment(name, **changes), {}, {})
     for number, (fingerprint, score) in enumerate(scores.items()):
-        trial = space.trial(record.said(storage / "trials" / fingerprint)["trial"], {})
+        trial = search_space.trial(record.said(storage / "trials" / fingerprint)["trial"], {})
         job = spec.Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
                        repeat=number + 1, trial=trial)  # fmt: skip
         spent = dict.fromkeys(("steps", "tokens", "flops", "seconds"), 1.0)
@@ -71,51 +76,53 @@ def swept(storage: Path, name: str, scores: dict[str, float], **changes: object)
 
 @pytest.mark.parametrize("run", [BEST, BEST[:-2] + "01", "bbbb"])
 def test_trial_is_found_by_its_name_or_its_beginning(storage: Path, run: str) -> None:
-    assert runs.resolve(run, storage) == storage / "trials" / (UNTOLD if run == "bbbb" else BEST)
+    assert find_trial.resolve(run, storage) == storage / "trials" / (
+        UNTOLD if run == "bbbb" else BEST
+    )
 
 
 def test_record_is_found_by_its_folder(storage: Path, tmp_path: Path) -> None:
     folder = storage / "trials" / OTHER
-    assert runs.resolve(str(folder), tmp_path) == folder
+    assert find_trial.resolve(str(folder), tmp_path) == folder
 
 
 def test_beginning_of_two_names_is_refused_with_both(storage: Path) -> None:
     with pytest.raises(UserError, match=f"aaaa: begins the names of {BEST}, {OTHER}; write more"):
-        runs.resolve("aaaa", storage)
+        find_trial.resolve("aaaa", storage)
 
 
 @pytest.mark.parametrize("run", ["", ".", "..", "../trials", "trials/" + BEST, "ffff", "state"])
 def test_what_is_no_trial_is_refused_with_what_there_is(storage: Path, run: str) -> None:
     with pytest.raises(UserError, match=f"there is {BEST}, {OTHER}, {UNTOLD}"):
-        runs.resolve(run, storage, default_uri(storage))
+        find_trial.resolve(run, storage, default_uri(storage))
 
 
 def test_sweep_stands_for_its_best_repeat(storage: Path) -> None:
     swept(storage, "upwards", SCORES)
-    assert runs.resolve("upwards", storage, default_uri(storage)).name == BEST
+    assert find_trial.resolve("upwards", storage, default_uri(storage)).name == BEST
     swept(storage, "turned", {BEST: SCORES[OTHER], OTHER: SCORES[BEST]})
-    assert runs.resolve("turned", storage, default_uri(storage)).name == OTHER
+    assert find_trial.resolve("turned", storage, default_uri(storage)).name == OTHER
 
 
 def test_smaller_is_better_where_the_metric_says_so(storage: Path) -> None:
-    from lab.metrics import METRICS
+    from lab.config.metrics import METRICS
 
     loss = METRICS["detect/bigram/loss"]
     table = swept(storage, "downwards", SCORES)
     sweep = table.sweep | {"metric": loss.name}
-    assert runs.best(dataclasses.replace(table, sweep=sweep)) == OTHER
+    assert find_trial.best(dataclasses.replace(table, sweep=sweep)) == OTHER
 
 
 def test_sweep_whose_record_is_elsewhere_is_refused(storage: Path, tmp_path: Path) -> None:
     swept(storage, "elsewhere", SCORES)
     with pytest.raises(UserError, match=f"its best trial is {BEST}, whose record is not in"):
-        runs.resolve("elsewhere", tmp_path, default_uri(storage))
+        find_trial.resolve("elsewhere", tmp_path, default_uri(storage))
 
 
 def test_sweep_without_an_end_is_refused(storage: Path) -> None:
     swept(storage, "nothing", {})
     with pytest.raises(UserError, match="nothing: no trial of that sweep has finished"):
-        runs.resolve("nothing", storage, default_uri(storage))
+        find_trial.resolve("nothing", storage, default_uri(storage))
 
 
 @pytest.fixture
@@ -138,7 +145,7 @@ def test_best_trial_is_a_model_that_mlflow_loads(storage: Path, here: None) -> N
     from transformers import pipeline
 
     table, uri = swept(storage, "models", SCORES), default_uri(storage)
-    address = served.log(uri, table, storage, Nowhere())
+    address = mlflow_model.log(uri, table, storage, Nowhere())
     assert address is not None
     model = mlflow.pyfunc.load_model(address)
     assert model.metadata.signature is not None
@@ -158,10 +165,10 @@ def test_best_trial_is_a_model_that_mlflow_loads(storage: Path, here: None) -> N
 @pytest.mark.filterwarnings("ignore")
 def test_same_best_trial_is_logged_once(storage: Path) -> None:
     uri = default_uri(storage)
-    first = served.log(uri, swept(storage, "once", SCORES), storage, Nowhere())
-    assert served.log(uri, swept(storage, "once", SCORES), storage, Nowhere()) == first
+    first = mlflow_model.log(uri, swept(storage, "once", SCORES), storage, Nowhere())
+    assert mlflow_model.log(uri, swept(storage, "once", SCORES), storage, Nowhere()) == first
     other = swept(storage, "once", {**SCORES, UNTOLD: 0.9})
-    again = served.log(uri, other, storage, Nowhere())
+    again = mlflow_model.log(uri, other, storage, Nowhere())
     assert again is not None
     assert again != first
     experiment_id = connect(uri).get_experiment_by_name("once").experiment_id
@@ -176,12 +183,12 @@ def test_discriminator_alone_is_served_as_an_embedding(
     import mlflow.pyfunc
 
     from lab import export
-    from lab.trained import open_record
+    from lab.interop.trained import open_record
 
     recorded(tmp_path / "cccc", spec.Random(kind="random"), prepared_text)
     trained = open_record(tmp_path / "cccc", prepared_text.text.parent)
     export.write(trained, tmp_path / "out" / "export")
-    served.save(trained, tmp_path / "out")
+    mlflow_model.save(trained, tmp_path / "out")
     model = mlflow.pyfunc.load_model(str(tmp_path / "out" / "model"))
     assert model.predict(model.input_example).shape == (3, 16)  # [CLS] . [SEP]
 
@@ -189,7 +196,7 @@ def test_discriminator_alone_is_served_as_an_embedding(
 def test_sweep_that_cannot_be_served_says_so_in_a_line(
     storage: Path, prepared_text: PreparedText, tmp_path: Path
 ) -> None:
-    from lab.driver import Site
+    from lab.execution.driver import Site
     from lab.sweep import _served
 
     site = Site(storage=tmp_path, mirror=Nowhere(), ray="")

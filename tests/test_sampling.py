@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from lab.data import Batch
-from lab.objectives.sampling import cumulated, law, sample, sample_words
-from lab.spec import Sampling
-from lab.vocabulary import FIRST_WORD
+from lab.config.trial import Sampling
+from lab.data.batches import Batch
+from lab.data.vocabulary import FIRST_WORD
+from lab.training.objectives.sampling import cumulated, law, sample, sample_words
 
 settings = hypothesis_settings(deadline=None)
 

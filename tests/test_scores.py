@@ -15,14 +15,16 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lab import corruption, probes, scores, spec, tasks
-from lab.budget import Budget
-from lab.corruption import HeldOut, open_held_out
-from lab.metrics import CORRUPTIONS, METRICS
-from lab.model import Encoder, initialise
-from lab.objectives import Detector, Loss, build
-from lab.scores import auroc
-from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.metrics import CORRUPTIONS, METRICS
+from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
+from lab.evaluation import corruption, probes, scores
+from lab.evaluation.corruption import HeldOut, open_held_out
+from lab.evaluation.scores import auroc
+from lab.tasks import embedded
+from lab.training.model import Encoder, initialise
+from lab.training.objectives import Detector, Loss, build
 
 SHAPE = spec.Encoder(
     layers=2, hidden=48, ffn=64, heads=2, embedding=32, init_std=0.1, dropout=0.1, norm="pre"
@@ -265,9 +267,9 @@ def encoder(seed: int = 0) -> Encoder:
     return made.eval()
 
 
-def majority(task: tasks.Task) -> float:
-    train = [label for labels in tasks.read(task, "train").labels for label in labels]
-    test = [label for labels in tasks.read(task, "test").labels for label in labels]
+def majority(task: embedded.Task) -> float:
+    train = [label for labels in embedded.read(task, "train").labels for label in labels]
+    test = [label for labels in embedded.read(task, "test").labels for label in labels]
     return float(np.mean(np.array(test) == stats.mode(train).mode))
 
 
@@ -296,7 +298,7 @@ def test_sentiment_probe_repeats_to_the_last_bit_and_beats_the_majority(
 @few
 @pytest.mark.parametrize("task", ["pos", "sentiment"])
 def test_features_do_not_depend_on_the_order_of_the_windows(
-    task: tasks.Task, prepared_text: PreparedText
+    task: embedded.Task, prepared_text: PreparedText
 ) -> None:
     read = probes.windows(prepared_text.corpus.vocabulary, task, "test", 16)
     order_W = torch.randperm(len(read.ids_WT), generator=torch.Generator().manual_seed(0))
@@ -314,10 +316,10 @@ def test_features_do_not_depend_on_the_order_of_the_windows(
 @pytest.mark.parametrize("task", ["pos", "sentiment"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_unit_of_a_task_is_read_once(
-    task: tasks.Task, split: tasks.Split, prepared_text: PreparedText
+    task: embedded.Task, split: embedded.Split, prepared_text: PreparedText
 ) -> None:
     tokenizer = prepared_text.corpus.vocabulary
-    read, sentences = probes.windows(tokenizer, task, split, 16), tasks.read(task, split)
+    read, sentences = probes.windows(tokenizer, task, split, 16), embedded.read(task, split)
     counts_N = torch.bincount(read.unit_WT[read.unit_WT >= 0], minlength=len(read.labels_N))
     assert len(read.labels_N) == sum(map(len, sentences.labels)) == len(counts_N)
     if task == "pos":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sweeps import ROOT
 
-from lab import places, scratch
+from lab.storage import checks, temp_dirs
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def driver(place: Path) -> "Iterator[tuple[subprocess.Popen[str], Path]]":
 def test_scratch_goes_with_its_driver_and_what_a_living_one_uses_stays(place: Path) -> None:
     with driver(place) as (process, folder):
         for _ in range(2):
-            with scratch.folder(place, "lab-") as mine:
+            with temp_dirs.folder(place, "lab-") as mine:
                 assert {folder, mine} == set(place.iterdir())
             assert list(place.iterdir()) == [folder]
             assert (folder / "session").is_dir()
         process.kill()
         process.wait()
         assert (folder / "session").is_dir(), "nobody was there to remove it"
-        with scratch.folder(place, "lab-") as mine:
+        with temp_dirs.folder(place, "lab-") as mine:
             assert list(place.iterdir()) == [mine]
     assert list(place.iterdir()) == []
 
@@ -72,7 +72,7 @@ def test_what_others_keep_there_is_left_alone(place: Path) -> None:
     (place / "lab-999999-x").mkdir()  # without a lock it is nobody's scratch
     (place / "elsewhere").mkdir()
     (place / "elsewhere" / "lock").touch()
-    with scratch.folder(place, "lab-"):
+    with temp_dirs.folder(place, "lab-"):
         pass
     assert set(place.iterdir()) == others
 
@@ -85,15 +85,15 @@ def test_drivers_that_start_at_once_keep_their_folders(
 
     def overtaken(*how: Any) -> None:
         monkeypatch.setattr(fcntl, "flock", lock)
-        with scratch.folder(place, "lab-"):
+        with temp_dirs.folder(place, "lab-"):
             pass
         lock(*how)
 
     monkeypatch.setattr(fcntl, "flock", overtaken)
-    with scratch.folder(place, "lab-") as mine:
+    with temp_dirs.folder(place, "lab-") as mine:
         assert fcntl.flock is lock
         assert list(place.iterdir()) == [mine]
-        with scratch.folder(place, "lab-"):
+        with temp_dirs.folder(place, "lab-"):
             pass
         assert list(place.iterdir()) == [mine]
 
@@ -108,13 +108,13 @@ def abandoned(place: Path) -> Path:
 
 
 def swept(place: Path) -> None:
-    with scratch.folder(place, "lab-"):
+    with temp_dirs.folder(place, "lab-"):
         pass
 
 
 def test_a_storage_is_never_scratch(place: Path) -> None:
     storage = place / "lab-mine"
-    with places.claimed(storage, "python -m lab.sweep mine.yaml"):
+    with checks.claimed(storage, "python -m lab.sweep mine.yaml"):
         (storage / "trials" / "0123").mkdir(parents=True)
     before = sorted(storage.rglob("*"))
     assert storage / "lock" in before
@@ -130,18 +130,18 @@ def test_results_stay_even_in_a_marked_folder(place: Path, result: str) -> None:
     assert {folder / result, folder / "session"} <= set(folder.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"", scratch.CONTENT[:-1], scratch.CONTENT + b"more"])
+@pytest.mark.parametrize("content", [b"", temp_dirs.CONTENT[:-1], temp_dirs.CONTENT + b"more"])
 def test_a_file_that_only_has_the_marks_name_is_no_mark(place: Path, content: bytes) -> None:
     folder = abandoned(place)
-    (folder / scratch.MARK).write_bytes(content)
+    (folder / temp_dirs.MARK).write_bytes(content)
     swept(place)
     assert (folder / "session").is_dir()
 
 
 def test_a_pipe_in_the_marks_place_holds_nobody_up(place: Path) -> None:
     folder = abandoned(place)
-    (folder / scratch.MARK).unlink()
-    os.mkfifo(folder / scratch.MARK)
+    (folder / temp_dirs.MARK).unlink()
+    os.mkfifo(folder / temp_dirs.MARK)
     subprocess.run([*DRIVER, str(place)], cwd=ROOT, input=b"", timeout=60, check=True)
     assert list(place.iterdir()) == [folder]
 
@@ -151,7 +151,7 @@ def test_links_are_not_followed(place: Path, tmp_path_factory: pytest.TempPathFa
     target = abandoned(elsewhere)
     (place / "lab-link").symlink_to(target)
     (place / "lab-folder").mkdir()
-    (place / "lab-folder" / scratch.MARK).symlink_to(target / scratch.MARK)
+    (place / "lab-folder" / temp_dirs.MARK).symlink_to(target / temp_dirs.MARK)
     kept = abandoned(place)
     (kept / "out").symlink_to(elsewhere)
     swept(place)
@@ -160,7 +160,7 @@ def test_links_are_not_followed(place: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-@pytest.mark.parametrize("part", [".", scratch.MARK])
+@pytest.mark.parametrize("part", [".", temp_dirs.MARK])
 def test_what_belongs_to_another_user_stays(place: Path, part: str) -> None:
     folder = abandoned(place)
     os.chown(folder / part, 12_345, 12_345)

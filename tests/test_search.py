@@ -14,10 +14,12 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from lab import design, space, spec
-from lab.metrics import METRICS
-from lab.search import Search
-from lab.spec import Choices, Job, Outcome, Range, content_hash
+from lab.config import search_space
+from lab.config import trial as spec
+from lab.config.metrics import METRICS
+from lab.config.trial import Choices, Job, Outcome, Range, content_hash
+from lab.search import designs
+from lab.search.search import Search
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 WIDTH = "objective.generator.width"
@@ -311,7 +313,7 @@ def test_values_of_a_joint_space_are_valid_trials(storage: str, sampler: str) ->
     asked = experiment(search=spec.Search(sampler=sampler, trials=18), compare={}, tune=JOINT)
     jobs = simulate(asked, storage, slots=2)
     for job in jobs:
-        again = space.trial(asked.base, job.cell | job.tuned)
+        again = search_space.trial(asked.base, job.cell | job.tuned)
         assert replace(again, seeds=job.trial.seeds) == job.trial
         assert set(job.tuned) == set(JOINT)
     stored = [trial.params for trials in studies(storage) for trial in trials]
@@ -363,7 +365,7 @@ def finished(before: list[Outcome], asked: spec.Experiment, storage: str, **how:
     assert len(records) == len(jobs), "a finished point was asked for again with other values"
     states = Counter(trial.state for trials in studies(storage) for trial in trials)
     assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
-    assert states[TrialState.COMPLETE] == asked.search.trials * len(space.cells(asked))
+    assert states[TrialState.COMPLETE] == asked.search.trials * len(search_space.cells(asked))
 
 
 @pytest.mark.parametrize(
@@ -470,7 +472,7 @@ def test_larger_grid_is_the_whole_larger_grid(storage: str) -> None:
     for trials in (3, 5):
         asked = experiment(search=spec.Search(sampler="grid", trials=trials), compare={})
         points = [job.tuned for job in searched(simulate(asked, storage))]
-        assert points == design.grid(asked.tune, trials)
+        assert points == designs.grid(asked.tune, trials)
 
 
 def test_other_questions_share_no_study(storage: str) -> None:

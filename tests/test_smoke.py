@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 from sweeps import LIMIT, LOOPBACK, METRIC, ROOT, ended, listening, records, said, started
 
-from lab import frames, record
-from lab.tracking import default_uri
+from lab.storage import record
+from lab.tracking import frames
+from lab.tracking.client import default_uri
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lab import spec
-from lab.budget import Budget
-from lab.spec import SIZES, Electra, Encoder, Generator, Mlm, Seeds, Trial, content_hash
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.trial import SIZES, Electra, Encoder, Generator, Mlm, Seeds, Trial, content_hash
 
 settings = hypothesis_settings(deadline=None)
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

@@ -22,23 +22,27 @@ from transformers import (
     ElectraForPreTraining,
 )
 
-from lab import export, record, space, spec, trial, weights
-from lab.budget import Budget
+from lab import export
+from lab.config import search_space, trial
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.data.vocabulary import CLS, FIRST_WORD, SEP, Vocabulary
 from lab.errors import UserError
-from lab.metrics import METRICS
-from lab.mirror import Nowhere
-from lab.objectives import Objective, build
-from lab.starting import Starts
-from lab.vocabulary import CLS, FIRST_WORD, SEP, Vocabulary
-from lab.work import Work
+from lab.interop.initial_weights import Starts
+from lab.storage import record
+from lab.storage.mirror import Nowhere
+from lab.training import weights
+from lab.training.objectives import Objective, build
+from lab.trials import run
+from lab.trials.assignment import Work
 
-GENERATOR = spec.Generator(width=0.5)
-ELECTRA = spec.Electra(kind="electra", generator=GENERATOR, sharing="none")
+GENERATOR = trial.Generator(width=0.5)
+ELECTRA = trial.Electra(kind="electra", generator=GENERATOR, sharing="none")
 numberings = pytest.mark.parametrize("tokens", [FIRST, BERT], ids=["first", "as_bert"])
 Change = Callable[[dict[str, Any]], Any]
 
 
-def config(shape: spec.Encoder, **changes: Any) -> ElectraConfig:
+def config(shape: trial.Encoder, **changes: Any) -> ElectraConfig:
     settings: dict[str, Any] = {
         "vocab_size": VOCAB,
         "embedding_size": shape.embedding,
@@ -76,15 +80,15 @@ def pair(folder: Path) -> tuple[Any, Any]:
     )
 
 
-def released(folder: Path, generator: bool = True) -> spec.Released:
-    return spec.Released(
+def released(folder: Path, generator: bool = True) -> trial.Released:
+    return trial.Released(
         kind="transformers",
         discriminator=str(folder / "d"),
         generator=str(folder / "g") if generator else "",
     )
 
 
-def started(wanted: spec.Trial, words: Vocabulary, folder: Path, seed: int = 5) -> Objective:
+def started(wanted: trial.Trial, words: Vocabulary, folder: Path, seed: int = 5) -> Objective:
     """Return the trial's objective as its run begins."""
     text = folder / "text"
     text.mkdir(exist_ok=True)
@@ -156,13 +160,13 @@ def test_without_a_generator_it_is_drawn_beside_what_it_shares(sharing: str, fol
 def test_export_and_start_are_a_round_trip(
     sharing: str, tokens: tuple[str, ...], folder: Path
 ) -> None:
-    width = spec.Generator(width=1 if sharing == "all" else 0.5)
+    width = trial.Generator(width=1 if sharing == "all" else 0.5)
     objective = replace(ELECTRA, sharing=sharing, generator=width)  # type: ignore[arg-type]
     wanted, words = asked(objective), vocabulary(tokens)
     first = random(wanted, 1)
     export.write(trained(wanted, first, words, folder), folder / "out")
     out = folder / "out"
-    start = spec.Released(
+    start = trial.Released(
         kind="transformers",
         discriminator=str(out / "discriminator"),
         generator=str(out / "generator"),
@@ -174,7 +178,7 @@ def test_export_and_start_are_a_round_trip(
 
 
 def test_predictor_starts_with_its_head(folder: Path) -> None:
-    wanted = asked(spec.Mlm(kind="mlm"))
+    wanted = asked(trial.Mlm(kind="mlm"))
     model = checkpoint(ElectraForMaskedLM, config(wanted.encoder), folder / "d")
     words = vocabulary(BERT)
     begun = started(replace(wanted, init_from=released(folder, generator=False)), words, folder)
@@ -186,7 +190,7 @@ def test_predictor_starts_with_its_head(folder: Path) -> None:
     assert found_BTV.equal(expected_BTV)
 
 
-def refused(folder: Path, wanted: spec.Trial, words: Vocabulary | None = None) -> str:
+def refused(folder: Path, wanted: trial.Trial, words: Vocabulary | None = None) -> str:
     """Return the one line that a start is refused with; nothing is left in the cache."""
     with pytest.raises(UserError) as caught:
         started(wanted, words or vocabulary(FIRST), folder)
@@ -215,7 +219,7 @@ def test_heads_alone_are_told_apart(folder: Path) -> None:
 
 def test_generator_of_another_width_is_named(folder: Path) -> None:
     pair(folder)
-    objective = replace(ELECTRA, generator=spec.Generator(width=1))
+    objective = replace(ELECTRA, generator=trial.Generator(width=1))
     said = refused(folder, asked(objective, init_from=released(folder)))
     assert said.startswith(f"base.init_from.generator: {folder / 'g'}: hidden 16, the generator")
 
@@ -243,7 +247,7 @@ def test_pre_norm_cannot_start_from_post_norm(folder: Path) -> None:
 def test_generator_in_the_discriminator_s_place_is_refused(folder: Path) -> None:
     """Trap 11: transformers would give it a fresh head and only warn."""
     pair(folder)
-    start = spec.Released(kind="transformers", discriminator=str(folder / "g"))
+    start = trial.Released(kind="transformers", discriminator=str(folder / "g"))
     said = refused(folder, asked(ELECTRA, GENERATOR.of(POST), init_from=start))
     assert "it lacks discriminator_predictions.dense.bias and 3 more" in said
     assert "ElectraForPreTraining" in said
@@ -251,7 +255,7 @@ def test_generator_in_the_discriminator_s_place_is_refused(folder: Path) -> None
 
 def test_discriminator_in_the_generator_s_place_is_refused(folder: Path) -> None:
     pair(folder)
-    start = spec.Released(
+    start = trial.Released(
         kind="transformers", discriminator=str(folder / "d"), generator=str(folder / "d")
     )
     said = refused(folder, asked(ELECTRA, init_from=start))
@@ -373,7 +377,7 @@ def base(**changes: Any) -> Asked:
 )
 def test_start_of_no_use_is_refused_at_the_door(changes: Asked, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        space.trial(base(**changes), {})
+        search_space.trial(base(**changes), {})
 
 
 def test_start_is_compared_and_never_tuned(tmp_path: Path) -> None:
@@ -381,19 +385,19 @@ def test_start_is_compared_and_never_tuned(tmp_path: Path) -> None:
     document = {"question": "which?", "metric": "probe/pos/accuracy", "base": base()}
     file = tmp_path / "starts.yaml"
     file.write_text(json.dumps(document | {"compare": {"init_from": starts}}))
-    assert len(space.cells(space.load(file))) == 2
+    assert len(search_space.cells(search_space.load(file))) == 2
     file.write_text(json.dumps(document | {"tune": {"init_from": {"choices": starts}}}))
     with pytest.raises(UserError, match=r"tune\.init_from: never tuned"):
-        space.load(file)
+        search_space.load(file)
 
 
 @pytest.fixture
 def work(prepared_text: PreparedText, held_out: Path, few_sentences: None, tmp_path: Path) -> Work:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-    first = spec.Trial(
-        encoder=spec.Encoder(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
-        objective=spec.Electra(kind="electra"),
+    first = trial.Trial(
+        encoder=trial.Encoder(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
+        objective=trial.Electra(kind="electra"),
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
@@ -411,13 +415,13 @@ def work(prepared_text: PreparedText, held_out: Path, few_sentences: None, tmp_p
 def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
     work: Work, tmp_path: Path
 ) -> None:
-    earlier = trial.run(work)
+    earlier = run.run(work)
     storage = tmp_path
-    second = replace(work.trial, init_from=spec.Earlier(kind="trial", name="0123"))
+    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
     origin = Starts(storage, Nowhere()).of(second, work.text)
     assert origin is not None
     going_on = replace(work, trial=second, folder=storage / "trials" / "second", start=origin.file)
-    later = trial.run(going_on)
+    later = run.run(going_on)
     assert (earlier.state, later.state) == ("finished", "finished")
     first_row, last_row = later.rows[0], earlier.rows[-1]
     same = [name for name in first_row if name.startswith(("detect/", "probe/"))]
@@ -429,24 +433,24 @@ def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
 
 
 def test_run_that_was_cut_off_does_not_start_again(work: Work, tmp_path: Path) -> None:
-    trial.run(work)
-    second = replace(work.trial, init_from=spec.Earlier(kind="trial", name="0123"))
+    run.run(work)
+    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
     origin = Starts(tmp_path, Nowhere()).of(second, work.text)
     assert origin is not None
     begun = tmp_path / "trials" / "through"
     through = replace(work, trial=second, folder=begun, start=origin.file)
-    expected = trial.run(through).rows[-1]
+    expected = run.run(through).rows[-1]
     cut = replace(through, folder=tmp_path / "trials" / "cut")
     steps = iter(["running"] * 4 + ["interrupted"])
-    assert trial.run(cut, wish=lambda: next(steps)).state == "interrupted"  # type: ignore[arg-type,return-value]
-    found = trial.run(cut).rows[-1]
+    assert run.run(cut, wish=lambda: next(steps)).state == "interrupted"  # type: ignore[arg-type,return-value]
+    found = run.run(cut).rows[-1]
     same = [name for name in found if name.startswith(("detect/", "probe/", "train/"))]
     assert [found[name] for name in same] == [expected[name] for name in same]
 
 
 def test_other_text_s_tokens_are_refused(work: Work, tmp_path: Path) -> None:
-    trial.run(work)
-    second = replace(work.trial, init_from=spec.Earlier(kind="trial", name="0123"))
+    run.run(work)
+    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
     other = tmp_path / "text-other"
     other.mkdir()
     vocabulary(FIRST).save(other)
@@ -456,16 +460,16 @@ def test_other_text_s_tokens_are_refused(work: Work, tmp_path: Path) -> None:
 
 def test_earlier_trial_without_weights_is_refused(work: Work, tmp_path: Path) -> None:
     record.queue(work.folder, work.trial, "", work.text.name)
-    second = replace(work.trial, init_from=spec.Earlier(kind="trial", name="0123"))
+    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
     with pytest.raises(UserError, match="no checkpoint that can be read, and its state is queued"):
         Starts(tmp_path, Nowhere()).of(second, work.text)
-    nobody = replace(work.trial, init_from=spec.Earlier(kind="trial", name="ffff"))
+    nobody = replace(work.trial, init_from=trial.Earlier(kind="trial", name="ffff"))
     with pytest.raises(UserError, match=r"ffff: no trial in .*; there is 0123456789ab"):
         Starts(tmp_path, Nowhere()).of(nobody, work.text)
 
 
 def test_counts_stay_out_of_a_start() -> None:
     """What a text gives an objective is no weight, and is not carried on."""
-    wanted = asked(spec.Random(kind="random"))
+    wanted = asked(trial.Random(kind="random"))
     objective = build(wanted, COUNTS_V)
     assert {name.partition(".")[0] for name in weights.of(objective)} == {"encoder", "detection"}

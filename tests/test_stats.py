@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab import compute, intervals, stats
-from lab.frames import Frames
+from lab.reporting import compute_multiplier, intervals, stats
+from lab.tracking.frames import Frames
 
 METRIC = "detect/bigram/auroc"
 PATH = "objective.generator.width"
@@ -185,13 +185,13 @@ def test_multiplier_of_straight_lines_is_the_ratio_of_their_slopes() -> None:
 
 def test_multiplier_says_never() -> None:
     frames = sweep({0.5: [0.70, 0.72], 0.25: [0.60, 0.62]})
-    reached = compute.multiplier(frames, frames.trials, "width 0.25", "width 0.5")
+    reached = compute_multiplier.multiplier(frames, frames.trials, "width 0.25", "width 0.5")
     assert math.isinf(reached.share)
     assert math.isinf(reached.high)
 
 
 def test_best_line_only_rises() -> None:
-    line = compute.best_line(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
+    line = compute_multiplier.best_line(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
     assert line[METRIC].is_monotonic_increasing
     assert line["spent/flops"].is_monotonic_increasing
     assert line[METRIC].iloc[-1] == 0.9

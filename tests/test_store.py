@@ -10,13 +10,16 @@ from typing import get_args
 
 import pytest
 
-from lab import frames, record, spec, stats, tables
-from lab.label import label
-from lab.ledger import Ledger
-from lab.metrics import METRICS, finetuned
-from lab.space import trial
-from lab.store import Store
-from lab.tracking import StoreError, connect, default_uri
+from lab.config import trial as spec
+from lab.config.labels import label
+from lab.config.metrics import METRICS, finetuned
+from lab.config.search_space import trial
+from lab.reporting import stats, tables
+from lab.storage import record
+from lab.tracking import frames
+from lab.tracking.client import StoreError, connect, default_uri
+from lab.tracking.store import Store
+from lab.tracking.sync import Ledger
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 METRIC = "detect/bigram/auroc"
@@ -254,7 +257,7 @@ def test_driver_killed_after_any_request_is_completed(
 def test_driver_killed_between_the_requests_of_a_row_loses_none_of_it(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    monkeypatch.setattr("lab.store._BATCH", 6)
+    monkeypatch.setattr("lab.tracking.store._BATCH", 6)
     name, wide = f"half-{after}", row(40, **{"train/loss": 3.5})
     first = begun(uri, folder, name)
     log, left = first._client.log_batch, [after]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import places
+from lab.storage import checks
 from lab.sweep import main
 
 ROOT = Path(__file__).parent.parent
@@ -122,11 +122,11 @@ def test_file_that_is_no_space_is_one_line(
 def test_second_sweep_on_a_storage_says_who_has_it(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with places.claimed(cwd / "runs", "python -m lab.sweep other.yaml"):
+    with checks.claimed(cwd / "runs", "python -m lab.sweep other.yaml"):
         line = refusal(capsys, file, "--storage", "runs")
     assert f"--storage runs: in use by process {os.getpid()} on " in line
     assert "python -m lab.sweep other.yaml; wait for it to end" in line
-    with places.claimed(cwd / "runs", "again"):
+    with checks.claimed(cwd / "runs", "again"):
         pass
     assert files(cwd) == []
 
@@ -244,7 +244,7 @@ def test_help_imports_nothing_heavy(cwd: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "lab.command" in imported
+    assert "lab.cli" in imported
     assert not imported & {"torch", "ray", "mlflow", "optuna", "transformers", "pandas", "scipy"}
 
 
@@ -294,7 +294,7 @@ def test_interrupted_sweep_says_so_though_its_store_is_away_in_the_end(
         (cwd / "runs" / "mlflow.db").write_bytes(b"no database any more, " * 100)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lab.driver.Driver._carry_out", cut_off)
+    monkeypatch.setattr("lab.execution.driver.Driver._carry_out", cut_off)
     file = str(ROOT / "search_spaces" / "smoke.yaml")
     small = "base.data={share: 0.01, vocab: 400, length: 16}"
     assert main([file, "--set", small]) == 130

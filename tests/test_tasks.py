@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from lab import examples, task_table, tasks
+from lab.config import tasks
+from lab.config.tasks import TABLE, Hub, Table, Task
 from lab.errors import UserError
-from lab.examples import Asked, Labelled, Tagged
-from lab.task_table import TABLE, Hub, Table, Task
+from lab.tasks import embedded, examples
+from lab.tasks.examples import Asked, Labelled, Tagged
 
 # The GLUE benchmark's data sets as nyu-mll/glue has them: columns, split, metric (Wang et al. 2019,
 # table 1; of MRPC and QQP accuracy, of STS-B Spearman, as the ELECTRA paper's section 3.1).
@@ -54,7 +55,7 @@ def test_both_orders_are_learned_where_the_official_code_does() -> None:
 @pytest.mark.parametrize("name", ["pos", "sentiment"])
 def test_what_the_lab_carries_is_learned_in_full(name: Any) -> None:
     made = examples.of(TABLE[name])
-    splits = {split: list(tasks.carried(name, split)) for split in ("train", "test")}
+    splits = {split: list(embedded.carried(name, split)) for split in ("train", "test")}
     assert (len(made.train), len(made.evaluation)) == tuple(map(len, splits.values()))
     if name == "pos":  # no document is in both
         documents = [{row["doc"] for row in rows} for rows in splits.values()]
@@ -89,14 +90,14 @@ def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-@pytest.mark.parametrize("suffix", task_table.FORMATS)
+@pytest.mark.parametrize("suffix", tasks.FORMATS)
 def test_every_format_says_the_same(tmp_path: Path, suffix: str) -> None:
     """NA is a text, a lone quotation mark too, and an empty cell."""
     file = written(tmp_path, suffix, ROWS)
     (tmp_path / "mine.yaml").write_text(
         f"kind: classification\ntrain: {file.name}\nevaluation: {file.name}\n"
     )
-    made = examples.of(task_table.load(str(tmp_path / "mine.yaml")))
+    made = examples.of(tasks.load(str(tmp_path / "mine.yaml")))
     assert made.train == tuple(Labelled(r["text"], None, str(r["label"])) for r in ROWS)
 
 
@@ -106,7 +107,7 @@ def test_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
     rows = [{"sentence": "a b", "label": 1}, {"sentence": "c", "label": 0}]
     saved = DatasetDict({s: Dataset.from_list(rows) for s in ("train", "validation")})
     saved.save_to_disk(tmp_path / "cola")
-    made = examples.of(task_table.load("cola", tmp_path))
+    made = examples.of(tasks.load("cola", tmp_path))
     assert made.train == (Labelled("a b", None, "1"), Labelled("c", None, "0"))
 
 
@@ -114,11 +115,11 @@ def test_glue_in_a_local_folder_is_found_by_its_splits(tmp_path: Path) -> None:
     (tmp_path / "mnli").mkdir()
     for split in ("train", "validation_matched"):
         (tmp_path / "mnli" / f"{split}.tsv").write_text("premise\thypothesis\tlabel\na\tb\t2\n")
-    form = task_table.load("mnli", tmp_path).form
+    form = tasks.load("mnli", tmp_path).form
     assert isinstance(form.evaluation, Table)
     assert form.evaluation.path == str(tmp_path / "mnli" / "validation_matched.tsv")
     with pytest.raises(UserError, match="has no train"):
-        task_table.load("rte", tmp_path)
+        tasks.load("rte", tmp_path)
 
 
 def test_squads_own_files_are_read(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_squads_own_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "squad.yaml").write_text(
         "kind: question_answering\ntrain: squad.json\nevaluation: squad.json\n"
     )
-    made = examples.of(task_table.load(str(tmp_path / "squad.yaml")))
+    made = examples.of(tasks.load(str(tmp_path / "squad.yaml")))
     assert made.train == (Asked("Who?", "Ah Bo", ["Bo"], [3]), Asked("Why?", "Ah Bo", [], []))
 
 
@@ -143,7 +144,7 @@ def own(tmp_path: Path) -> Own:
     def own(yaml: str, *rows: dict[str, Any]) -> Task:
         (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
         (tmp_path / "own.yaml").write_text(f"train: rows.jsonl\nevaluation: rows.jsonl\n{yaml}")
-        return task_table.load(str(tmp_path / "own.yaml"))
+        return tasks.load(str(tmp_path / "own.yaml"))
 
     return own
 
@@ -179,7 +180,7 @@ def test_labels_that_nobody_can_learn_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nu,x\nv,y\n")
     (tmp_path / "b.csv").write_text("text,label\nu,x\nv,z\nw,z\n")
     (tmp_path / "own.yaml").write_text("kind: classification\ntrain: a.csv\nevaluation: b.csv\n")
-    made = examples.of(task_table.load(str(tmp_path / "own.yaml")))
+    made = examples.of(tasks.load(str(tmp_path / "own.yaml")))
     assert (made.labels, made.unseen) == (("x", "y"), ("z",))
 
 
@@ -215,7 +216,7 @@ def test_bad_yaml_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
     text, says = BAD_YAML[case]
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        task_table.load(str(tmp_path / "own.yaml"))
+        tasks.load(str(tmp_path / "own.yaml"))
     line = str(error.value)
     assert line.startswith(f"{tmp_path / 'own.yaml'}: ")
     assert says in line
@@ -225,7 +226,7 @@ def test_bad_yaml_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("name", ["glue", "flops.yaml", "a b.yaml", "nowhere.yaml"])
 def test_task_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=name):
-        task_table.load(name)
+        tasks.load(name)
 
 
 ANSWERS = {"text": ["b"], "answer_start": [2]}
@@ -282,7 +283,7 @@ def test_bad_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(content)
     (tmp_path / "own.yaml").write_text(f"kind: classification\ntrain: {name}\nevaluation: {name}\n")
     with pytest.raises(UserError) as error:
-        examples.of(task_table.load(str(tmp_path / "own.yaml")))
+        examples.of(tasks.load(str(tmp_path / "own.yaml")))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -11,9 +11,11 @@ import pytest
 from sweeps import LIMIT, METRIC, ROOT, SMALL, ended_as, records
 from terminal import CONTROLS, coloured, cursor_is_shown, opened
 
-from lab import record, scores, trial
-from lab.metrics import METRICS
-from lab.work import Work
+from lab.config.metrics import METRICS
+from lab.evaluation import scores
+from lab.storage import record
+from lab.trials import run
+from lab.trials.assignment import Work
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +197,7 @@ def test_interrupted_trials_end_as_trials_that_were_not(
             held_out=held_out,
             metric=METRICS[METRIC],
         )
-        undisturbed = trial.run(work).rows
+        undisturbed = run.run(work).rows
         for one, other in zip(record.curve(folder), undisturbed, strict=True):
             assert {key: one[key] for key in other if "second" not in key} == {
                 key: value for key, value in other.items() if "second" not in key

@@ -18,10 +18,10 @@ from sweeps import ROOT
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertTokenizer, BertTokenizerFast, RobertaTokenizerFast
 
+from lab.config.trial import Pretrained, Trained, WordPieces
+from lab.data.tokenizers import BERT, build, identity
+from lab.data.vocabulary import FIRST_WORD, ROLES, SPECIAL, UNK, Vocabulary, open_vocabulary
 from lab.errors import UserError
-from lab.spec import Pretrained, Trained, WordPieces
-from lab.tokenizing import BERT, build, identity
-from lab.vocabulary import FIRST_WORD, ROLES, SPECIAL, UNK, Vocabulary, open_vocabulary
 
 BERT_SIZE = 30_522
 WORDS = (
@@ -88,7 +88,7 @@ def test_berts_template_is_that_of_transformers(bert: Vocabulary, reference: Any
 
 def test_training_twice_gives_the_same_vocabulary() -> None:
     code = (
-        "import random, sys\nfrom lab.spec import Trained\nfrom lab.tokenizing import build\n"
+        "import random, sys\nfrom lab.config.trial import Trained\nfrom lab.data.tokenizers import build\n"
         "chance = random.Random(5)\n"
         "letters = 'aábcdeëfghijklmnoprstuvyzåäöαβγ日本語漢字かな'\n"
         "words = [''.join(chance.choices(letters, k=chance.randint(1, 6))) for _ in range(900)]\n"

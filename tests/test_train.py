@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lab import optim, spec
-from lab.budget import Budget, Spent
-from lab.data import Batch, Batches
-from lab.flops import step_cost
-from lab.gradient import Gradients
-from lab.objectives import Objective, build
-from lab.schedule import Schedule
-from lab.train import Step, train
-from lab.vocabulary import CLS, FIRST_WORD, SEP
+from lab.config import trial as spec
+from lab.config.budget import Budget, Spent
+from lab.config.flops import step_cost
+from lab.config.schedule import Schedule
+from lab.data.batches import Batch, Batches
+from lab.data.vocabulary import CLS, FIRST_WORD, SEP
+from lab.training import optimizer
+from lab.training.gradients import Gradients
+from lab.training.loop import Step, train
+from lab.training.objectives import Objective, build
 
 VOCAB, LENGTH = 40, 12
 TRIAL = spec.Trial(
@@ -65,7 +66,7 @@ class Run:
     def __init__(self, trial: spec.Trial = TRIAL, second: float = 1.0) -> None:
         self.trial = trial
         self.objective: Objective = build(trial, torch.ones(VOCAB))
-        self.optimizer = optim.build(self.objective, trial.optim)
+        self.optimizer = optimizer.build(self.objective, trial.optim)
         self.batches = Recorded(windows(), trial.seeds.order)
         self.rates: list[list[float]] = []
         self._second = second

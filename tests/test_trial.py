@@ -11,14 +11,17 @@ import pytest
 import torch
 from conftest import PreparedText
 
-from lab import progress, record, spec, trial
-from lab.budget import Budget
-from lab.metrics import METRICS
-from lab.objectives import Electra, Loss
-from lab.progress import TRAINED, TRAINING, UNTRAINED, Progress
-from lab.spec import Outcome, Row, State, Trial
-from lab.turns import Learns
-from lab.work import Work
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.config.phases import Learns
+from lab.config.trial import Outcome, Row, State, Trial
+from lab.storage import record
+from lab.training.objectives import Electra, Loss
+from lab.trials import progress
+from lab.trials import run as trial
+from lab.trials.assignment import Work
+from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, Progress
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 STEPS, CURVE = 16, 4

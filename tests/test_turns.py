@@ -6,32 +6,32 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lab import spec
-from lab.turns import Learns, Turn, least_steps, shares, turn
+from lab.config import trial
+from lab.config.phases import Learns, Turn, least_steps, shares, turn
 
 
-def alternating(steps: int, weight: float = 1.0) -> spec.Adversarial:
-    return spec.Adversarial(
+def alternating(steps: int, weight: float = 1.0) -> trial.Adversarial:
+    return trial.Adversarial(
         kind="adversarial",
         sharing="none",
         adversarial_weight=weight,
-        rule=spec.Alternation(kind="alternation", steps=steps),
+        rule=trial.Alternation(kind="alternation", steps=steps),
     )
 
 
-def two_stage(switch: float) -> spec.TwoStage:
-    return spec.TwoStage(kind="two_stage", switch=switch)
+def two_stage(switch: float) -> trial.TwoStage:
+    return trial.TwoStage(kind="two_stage", switch=switch)
 
 
-TOGETHER: list[spec.Objective] = [
-    spec.Electra(kind="electra"),
-    spec.Electra15(kind="electra_15"),
-    spec.ReplaceMlm(kind="replace_mlm"),
-    spec.AllTokensMlm(kind="all_tokens_mlm"),
-    spec.Mlm(kind="mlm"),
-    spec.Random(kind="random"),
-    spec.Adversarial(kind="adversarial"),
-    spec.Adversarial(kind="adversarial", adversarial_weight=0.0),
+TOGETHER: list[trial.Objective] = [
+    trial.Electra(kind="electra"),
+    trial.Electra15(kind="electra_15"),
+    trial.ReplaceMlm(kind="replace_mlm"),
+    trial.AllTokensMlm(kind="all_tokens_mlm"),
+    trial.Mlm(kind="mlm"),
+    trial.Random(kind="random"),
+    trial.Adversarial(kind="adversarial"),
+    trial.Adversarial(kind="adversarial", adversarial_weight=0.0),
     alternating(3, weight=0.0),
 ]
 objectives = (
@@ -47,7 +47,7 @@ steps = st.integers(0, 10**6)
 @pytest.mark.parametrize("objective", TOGETHER, ids=lambda objective: objective.kind)
 @given(step=steps, fraction=fractions)
 def test_whoever_takes_no_turns_learns_in_every_step(
-    objective: spec.Objective, step: int, fraction: float
+    objective: trial.Objective, step: int, fraction: float
 ) -> None:
     assert turn(objective, step, fraction) == Turn(Learns.ALL, fraction)
     assert shares(objective) == {Learns.ALL: 1.0}
@@ -102,7 +102,7 @@ def test_any_whole_round_has_as_many_steps_of_both_on_one_schedule(
 
 
 @given(objective=objectives)
-def test_shares_sum_to_one_and_name_the_turns_that_there_are(objective: spec.Objective) -> None:
+def test_shares_sum_to_one_and_name_the_turns_that_there_are(objective: trial.Objective) -> None:
     parts = shares(objective)
     assert sum(parts.values()) == pytest.approx(1)
     assert min(parts.values()) > 0
@@ -119,7 +119,7 @@ def test_shares_of_two_stages_are_those_of_the_budget(switch: float) -> None:
 
 @given(objective=objectives, extra=st.integers(0, 50), share=st.floats(0.34, 1))
 def test_run_of_the_least_steps_gives_everybody_a_turn(
-    objective: spec.Objective, extra: int, share: float
+    objective: trial.Objective, extra: int, share: float
 ) -> None:
     total = least_steps(objective) + extra
     costs = {Learns.GENERATOR: share, Learns.DISCRIMINATOR: 1.0, Learns.ALL: 1.0}

@@ -10,12 +10,14 @@ from conftest import PreparedText
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lab import record, spec, trial, twins
-from lab.budget import Budget
-from lab.metrics import METRICS
-from lab.schedule import Schedule
-from lab.spec import Outcome, Row, Trial
-from lab.work import Work
+from lab.config import trial as spec
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.config.schedule import Schedule
+from lab.config.trial import Outcome, Row, Trial
+from lab.storage import record
+from lab.trials import extend, run
+from lab.trials.assignment import Work
 
 STEPS, CURVE = 8, 4
 FLAT = Schedule(kind="constant", warmup=0)
@@ -66,7 +68,7 @@ def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callabl
 def opened(work: Work) -> Work:
     """Do as the driver does with a trial that it hands out."""
     record.queue(work.folder, work.trial, work.trial.lineage(TEXT))
-    twins.take_over(work.folder, work.trial, work.trial.lineage(TEXT))
+    extend.take_over(work.folder, work.trial, work.trial.lineage(TEXT))
     return work
 
 
@@ -83,14 +85,14 @@ def without_time(row: Row) -> Row:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Hear of every step that is trained."""
     made: list[int] = []
-    train = trial.train
+    train = run.train
 
     def heard(*given: Any, **named: Any) -> Any:
         for step in train(*given, **named):
             made.append(step.spent.steps)
             yield step
 
-    monkeypatch.setattr(trial, "train", heard)
+    monkeypatch.setattr(run, "train", heard)
     return made
 
 
@@ -102,10 +104,10 @@ def test_extended_run_ends_bitwise_as_the_long_run_done_at_once(
     whole, donor, longer = (
         work(name, asked(times, rung)) for name, times in (("whole", 2), ("donor", 1), ("it", 2))
     )
-    expected = trial.run(whole)
-    short = trial.run(opened(donor))
+    expected = run.run(whole)
+    short = run.run(opened(donor))
     steps.clear()
-    outcome = trial.run(opened(longer))
+    outcome = run.run(opened(longer))
     assert steps == list(range(STEPS + 1, 2 * STEPS + 1)), "only the second half"
     assert outcome.state == "finished"
     assert outcome.reason == "went on from donor"
@@ -125,10 +127,10 @@ def test_extended_run_that_is_interrupted_goes_on_and_still_says_where_from(
     whole, donor, longer = (
         work(name, asked(times)) for name, times in (("whole", 2), ("donor", 1), ("it", 2))
     )
-    expected = trial.run(whole)
-    trial.run(opened(donor))
-    assert trial.run(opened(longer), wish=lambda: "interrupted").state == "interrupted"
-    outcome = trial.run(opened(longer))
+    expected = run.run(whole)
+    run.run(opened(donor))
+    assert run.run(opened(longer), wish=lambda: "interrupted").state == "interrupted"
+    outcome = run.run(opened(longer))
     assert outcome.reason == "went on from donor"
     assert all(value.equal(final(whole)[1][name]) for name, value in final(longer)[1].items())
     assert without_time(outcome.rows[-1]) == without_time(expected.rows[-1])
@@ -155,7 +157,7 @@ def left(folder: Path, trial: Trial, state: spec.State = "finished", text: str =
 def taken(folder: Path, trial: Trial) -> str:
     """Return which run a trial goes on from; its record holds that run's state, or none."""
     record.queue(folder, trial, trial.lineage(TEXT))
-    twins.take_over(folder, trial, trial.lineage(TEXT))
+    extend.take_over(folder, trial, trial.lineage(TEXT))
     name = record.origin(folder)
     states = sorted((folder / "checkpoints").glob("*/state.json"))
     assert [state.read_text() for state in states] == ([name] if name else [])
@@ -240,7 +242,7 @@ def test_two_stages_are_not_extended(tmp_path: Path) -> None:
 def test_record_with_a_state_of_its_own_is_left_alone(tmp_path: Path) -> None:
     left(tmp_path / "donor", asked(1))
     own = left(tmp_path / "it", asked(2), "interrupted")
-    twins.take_over(own, asked(2), asked(2).lineage(TEXT))
+    extend.take_over(own, asked(2), asked(2).lineage(TEXT))
     assert record.origin(own) == ""
     assert (own / "checkpoints" / "000000000008" / "state.json").read_text() == "it"
 
@@ -274,7 +276,7 @@ def test_take_over_that_is_cut_off_is_done_again(
             case "curve":
                 patch.setattr(record, "put", killed)
             case _:
-                patch.setattr("lab.twins.shutil.copytree", killed)
+                patch.setattr("lab.trials.extend.shutil.copytree", killed)
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path / "it", asked(2))
     assert taken(tmp_path / "it", asked(2)) == "donor"

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lab import windowing
-from lab.contamination import NGRAM, Questions
-from lab.packing import pack
-from lab.spec import Data
-from lab.spool import Spool, digest, first_D, place_D
-from lab.vocabulary import CLS, FIRST_WORD, MASK, PAD, ROLES, SEP, SPECIAL, UNK, Vocabulary
-from lab.windowing import Document, Split, Windowing, ahead, batches, stretches, window_type
+from lab.config.trial import Data
+from lab.data import windows
+from lab.data.contamination import NGRAM, Questions
+from lab.data.document_store import Spool, digest, first_D, place_D
+from lab.data.packing import pack
+from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, ROLES, SEP, SPECIAL, UNK, Vocabulary
+from lab.data.windows import Document, Split, Windowing, ahead, batches, stretches, window_type
 
 LENGTH = 12
 
@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windowing, "_MOST", 40)  # bytes, so that a few documents are several
+    monkeypatch.setattr(windows, "_MOST", 40)  # bytes, so that a few documents are several
 
 
 def tokens(line: str) -> npt.NDArray[np.int64]:
@@ -169,7 +169,7 @@ def test_stretches_are_what_stands_between_the_lines_that_are_gone(goes: list[bo
 @given(sizes=st.lists(st.integers(0, 30), max_size=20))
 def test_batches_keep_order_and_close_once_they_are_full(sizes: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windowing, "_MOST", 40)
+        patch.setattr(windows, "_MOST", 40)
         read = [Document("x" * size, number, 0) for number, size in enumerate(sizes)]
         found = list(batches(read))
     assert [document for batch in found for document in batch] == read

@@ -25,7 +25,7 @@ STILL = 120.0  # seconds without a word or a scored point after which a sweep ha
 GRACE = 75.0  # seconds that its processes have to go; Ray's agents look for a dead node for 60
 TRIES = 3  # of the same command
 
-_SCRATCH = re.compile(r"/tmp/lab-\w+")  # noqa: S108 - Ray's folder, as lab.runner names it
+_SCRATCH = re.compile(r"/tmp/lab-\w+")  # noqa: S108 - Ray's folder, as lab.execution.runner names it
 
 # Columns of trials.csv and curves.csv that hold run ids, durations and speeds.
 NOT_COMPARED = {

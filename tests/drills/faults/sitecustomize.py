@@ -29,13 +29,13 @@ def _set_clock_back(at: float) -> None:
 
 
 class _AfterImport:
-    """Spoils `lab.train` as soon as it has been imported, before anybody takes a name from it."""
+    """Spoils `lab.training.loop` as soon as it has been imported, before anybody takes a name from it."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         del path, target
-        if name != "lab.train":
+        if name != "lab.training.loop":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

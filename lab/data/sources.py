@@ -1,0 +1,261 @@
+"""From a plain source to a stream of documents, in bounded memory.
+
+Local files are read by `lines` and `columns`, the rest by `hub`, through `datasets`.
+A document beyond 1 MiB of characters is handed out in pieces that end where a line ends.
+Whitespace alone is no document. Rows are counted from 1.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path as File
+from typing import IO, Literal, assert_never
+
+from lab.config.data import Embedded, Files, Hub, Plain, Saved
+from lab.data import hub, tabular
+from lab.data.text_files import (
+    DAMAGE,
+    PACKED,
+    Bad,
+    Text,
+    line_codec,
+    lines,
+    local,
+    pieces,
+    plain,
+    unpacked,
+)
+from lab.errors import UserError
+
+_FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_SHOWN = 5
+_PACKED_RATIO = 4.0  # bytes of English text to a packed one; xz of the embedded text
+
+
+class Reading:
+    """Reads a source, and refuses or counts what in it is no text.
+
+    Attributes:
+        skipped: how many rows were left out, by reason, in the present or last stream; what is
+            lost behind a damage counts as one.
+        examples: the first of them, as `file:row: reason`.
+    """
+
+    def __init__(self, source: Plain, bad_text: Literal["refuse", "skip"]) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.examples: list[str] = []
+        self._source = source
+        self._bad_text = bad_text
+
+    def documents(self) -> Iterator[str]:
+        """Yield the documents from the beginning, in an order that the content alone decides.
+
+        Raises:
+            UserError: nothing can be read, or a row is bad and to be refused.
+        """
+        self.skipped.clear()
+        self.examples.clear()
+        for text in _texts(self._source):
+            if isinstance(text, Bad):
+                self._leave_out(text)
+            else:
+                yield from (piece for piece in pieces(text) if piece.strip())
+
+    def _leave_out(self, bad: Bad) -> None:
+        if self._bad_text == "refuse":
+            raise UserError(f"{bad}; `data.bad_text: skip` leaves such rows out")
+        self.skipped[bad.reason] += 1
+        if len(self.examples) < _SHOWN:
+            self.examples.append(str(bad))
+
+
+def identity(source: Plain) -> object:
+    """Return what names the content, for JSON: digests of files, or a commit of the hub.
+
+    A file's folder and times are no part of it; its name is, and its place in the order.
+
+    Raises:
+        UserError: there is no such file, or the hub does not answer.
+    """
+    match source:
+        case Embedded():
+            return [[file.name, _digest(file)] for file in _embedded()]
+        case Files():
+            return [[file.name, _digest(file)] for file in matching_files(source)]
+        case Saved():
+            folder = local(source.path)
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            if not files:
+                raise UserError(f"data.source.path: no folder {source.path!r} with files in it")
+            return [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
+        case Hub():
+            return [source.name, source.configuration, source.split, hub.commit(source)]
+        case _:
+            assert_never(source)
+
+
+def size(source: Plain) -> float | None:
+    """Return about how many bytes of text a source holds; None where only the hub knows.
+
+    Packed files and Parquet count as `_PACKED_RATIO` times their size.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    match source:
+        case Embedded():
+            return float(sum(_unpacked_size(file.name, _length(file)) for file in _embedded()))
+        case Files():
+            return sum(
+                _unpacked_size(file.name, file.stat().st_size) for file in matching_files(source)
+            )
+        case Saved():
+            folder = local(source.path)
+            return float(sum(file.stat().st_size for file in folder.rglob("*.arrow")))
+        case Hub():
+            return None
+        case _:
+            assert_never(source)
+
+
+def _unpacked_size(name: str, bytes_: int) -> float:
+    return bytes_ * (_PACKED_RATIO if name.endswith((*PACKED, ".parquet")) else 1.0)
+
+
+def _length(file: Traversable) -> int:
+    with file.open("rb") as opened:
+        return opened.seek(0, os.SEEK_END)
+
+
+def _digest(file: File | Traversable) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _texts(source: Plain) -> Iterator[Text]:
+    match source:
+        case Embedded():
+            yield from _embedded_texts()
+        case Files():
+            line_codec(source.encoding)
+            for file in matching_files(source):
+                yield from _or_empty(str(file), _file_texts(source, file))
+        case Saved():
+            yield from _or_empty(source.path, hub.saved_texts(source))
+        case Hub():
+            yield from _or_empty(source.name, hub.hub_texts(source))
+        case _:
+            assert_never(source)
+
+
+def _or_empty(name: str, texts: Iterable[Text]) -> Iterator[Text]:
+    row = None
+    for row in texts:
+        yield row
+    if row is None:
+        yield Bad(name, "empty file")
+
+
+def _embedded() -> list[Traversable]:
+    folder = resources.files("lab").joinpath("text", "corpus")
+    return sorted((f for f in folder.iterdir() if f.name.endswith(".xz")), key=lambda f: f.name)
+
+
+def _embedded_texts() -> Iterator[str]:
+    """Yield the embedded documents as they are, a slip of the scanner's (U+0002) among them."""
+    for file in _embedded():
+        with unpacked(file) as rows:
+            yield from (json.loads(row)["text"] for row in rows)
+
+
+def matching_files(source: Files) -> list[File]:
+    """Return the files in order, each once; all exist and have a format."""
+    found = sorted({file for path in source.paths for file in _matches(path)})
+    for file in found:
+        file_format(file)
+    return found
+
+
+def _matches(path: str) -> list[File]:
+    whole = local(path)
+    if os.path.lexists(whole):  # a name may have brackets in it
+        if not whole.is_file():
+            raise UserError(
+                f"data.source.paths: {path!r} is no file; for a folder's files take "
+                f"'{whole}/*.txt', for what `datasets` saved `kind: saved`"
+            )
+        return [whole]
+    names = glob.glob(str(whole), recursive=True)  # noqa: PTH207 - the path may be absolute
+    files = [File(name) for name in names if File(name).is_file()]
+    if not files:
+        raise UserError(f"data.source.paths: no file matches {path!r} from {File.cwd()}")
+    return files
+
+
+def file_format(file: File) -> str:
+    """Return the extension that says what is in the file, whatever it is packed as."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    if not suffixes or suffixes[-1] not in _FORMATS:
+        raise UserError(
+            f"data.source.paths: {str(file)!r} ends with none of {' '.join(_FORMATS)}, "
+            f"each also packed as {' '.join(PACKED)}"
+        )
+    return suffixes[-1]
+
+
+def _file_texts(source: Files, file: File) -> Iterator[Text]:
+    with unpacked(file) as stream:
+        if file_format(file) != ".parquet":
+            yield from stream_texts(source, file, stream)
+            return
+        try:
+            with seekable(file, stream) as whole:
+                yield from tabular.parquet(str(file), whole, source.column)
+        except DAMAGE as error:  # of the packing; columns.parquet reports that of its pages
+            yield Bad(str(file), "damaged from here to the file's end", str(error))
+
+
+def stream_texts(source: Files, file: File, stream: IO[bytes]) -> Iterator[Text]:
+    """Yield the texts of an unpacked stream, or of its beginning, of any format but Parquet.
+
+    Args:
+        source: column, kind of documents and encoding.
+        file: names the rows, and its extension the format.
+        stream: its content.
+    """
+    name = str(file)
+    rows = lines(name, stream, source.encoding)
+    match file_format(file):
+        case ".txt":
+            yield from plain(name, rows, source.documents)
+        case ".csv" | ".tsv" as suffix:
+            yield from tabular.csv_records(name, rows, source.column, tabular.DELIMITERS[suffix])
+        case _:
+            yield from tabular.json_lines(name, rows, source.column)
+
+
+@contextmanager
+def seekable(file: File, stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Return an unpacked stream from which Parquet, which is read from its end, can be read.
+
+    A packed file is unpacked on disk first.
+
+    Raises:
+        DAMAGE: the packing is damaged.
+    """
+    if file.suffix.lower() not in PACKED:
+        yield stream
+        return
+    with tempfile.TemporaryFile() as whole:
+        shutil.copyfileobj(stream, whole)
+        yield whole

@@ -1,0 +1,136 @@
+"""The best trial of a sweep as an MLflow model on the sweep's run.
+
+The network that fills masks (the generator, or an encoder that predicts tokens) under MLflow's
+`transformers` flavour, which `mlflow.pyfunc` loads too; where there is none, the encoder as it
+embeds text. Beside it, as files of the run, all that `lab.export` writes, the discriminator with
+its head among it. Files alone: nothing is pickled and no code of the lab is stored.
+"""
+
+import warnings
+from importlib import metadata
+from pathlib import Path as File
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lab.interop.trained import Trained
+
+from lab.interop import find_trial
+from lab.storage.mirror import Mirror
+from lab.tracking.client import connect, in_one_line
+from lab.tracking.frames import Frames
+
+_TAG = "electra_lab.model"  # not among the sweep's own tags, which the report shows
+_EXPORTED = "export"
+
+
+def log(uri: str, frames: Frames, storage: File, mirror: Mirror) -> str | None:
+    """Log a sweep's best trial, unless it is logged already; return the model's address.
+
+    Args:
+        uri: of the store.
+        frames: the sweep, as the store has it.
+        storage: of the records.
+        mirror: brings the record and its text.
+
+    Returns:
+        `models:/…`, or None where no trial has finished.
+
+    Raises:
+        UserError: the record cannot be read or exported, or the store does not answer.
+    """
+    best = find_trial.best(frames)
+    if best is None:
+        return None
+    client = connect(uri)
+    with in_one_line(uri):
+        child = frames.trials.loc[frames.trials["fingerprint"] == best, "run_id"].iloc[0]
+        parent = client.get_run(client.get_run(child).data.tags["mlflow.parentRunId"])
+        trial, _, model = parent.data.tags.get(_TAG, "").partition(" ")
+        if trial == best:
+            return str(model)
+        with TemporaryDirectory(prefix="lab-model-") as folder:
+            _write(
+                find_trial.resolve(best, storage, mirror=mirror), storage / "cache", File(folder)
+            )
+            return _store(client, parent, best, File(folder))
+
+
+def _write(record: File, cache: File, folder: File) -> None:
+    from lab import export  # here, because transformers takes seconds
+    from lab.interop.trained import open_record
+
+    trained = open_record(record, cache)
+    export.write(trained, folder / _EXPORTED)
+    save(trained, folder)
+
+
+def save(trained: "Trained", folder: File) -> None:
+    """Write `folder`/model as MLflow's, from what stands in `folder`/export.
+
+    Signature and requirements are given, so MLflow neither guesses them in another process nor
+    asks a network.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what MLflow and transformers tell each other's authors
+        import mlflow.transformers  # here, because importing it takes seconds
+        from mlflow.models import ModelSignature
+        from mlflow.types.schema import ColSpec, Schema
+
+        pipeline, outputs = _pipeline(trained, folder / _EXPORTED)
+        mlflow.transformers.save_model(
+            pipeline,
+            str(folder / "model"),
+            task=pipeline.task,
+            signature=ModelSignature(Schema([ColSpec("string")]), Schema([outputs])),
+            input_example=_example(pipeline),
+            pip_requirements=_requirements(),
+        )
+
+
+def _pipeline(trained: "Trained", folder: File) -> tuple[Any, Any]:
+    """Return what is served, and MLflow's type of what it answers."""
+    from mlflow.types.schema import ColSpec, TensorSpec
+    from transformers import AutoModel, AutoTokenizer, pipeline
+
+    from lab import export
+
+    roles = {role.loads: name for _, name, role in export.networks(trained)}
+    if name := roles.get("ElectraForMaskedLM"):  # the last: a generator where there is one
+        return pipeline("fill-mask", model=str(folder / name)), ColSpec("string")
+    body = folder / roles["ElectraForPreTraining"]
+    served = pipeline(
+        "feature-extraction",
+        model=AutoModel.from_pretrained(body),
+        tokenizer=AutoTokenizer.from_pretrained(body),
+    )
+    return served, TensorSpec(np.dtype(np.float64), (-1, served.model.config.hidden_size))
+
+
+def _example(pipeline: Any) -> str:
+    """Return a text that any tokenizer reads."""
+    return f"{pipeline.tokenizer.mask_token}." if pipeline.task == "fill-mask" else "."
+
+
+def _requirements() -> list[str]:
+    """Return what loads the model, in the versions that wrote it."""
+    names = ("mlflow", "torch", "transformers", "tokenizers")
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
+
+
+def _store(client: Any, parent: Any, trial: str, folder: File) -> str:
+    from mlflow.entities import LoggedModelOutput
+
+    run = parent.info.run_id
+    made = client.create_logged_model(
+        parent.info.experiment_id, name="best", source_run_id=run, tags={"trial": trial}
+    )
+    client.log_model_artifacts(made.model_id, str(folder / "model"))
+    client.finalize_logged_model(made.model_id, "READY")
+    client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])
+    client.log_artifacts(run, str(folder / _EXPORTED), _EXPORTED)
+    address = f"models:/{made.model_id}"
+    client.set_tag(run, _TAG, f"{trial} {address}")  # last: what has it is logged whole
+    return address

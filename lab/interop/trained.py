@@ -1,0 +1,92 @@
+"""A trial's networks as its record holds them: to leave the lab, and for others to start from."""
+
+from dataclasses import dataclass
+from pathlib import Path as File
+
+import torch
+
+from lab.config.objective import generator_of
+from lab.config.trial import Encoder, Trial
+from lab.data.vocabulary import Vocabulary, open_vocabulary
+from lab.errors import UserError
+from lab.storage import record
+from lab.training.checkpoint import Checkpoints, Place
+from lab.training.objectives import Detector, build
+from lab.training.weights import Weights, of, part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a record holds of a trial's networks.
+
+    Attributes:
+        folder: of the record.
+        text: folder of the prepared text.
+        trial: what was asked.
+        place: how far the weights have come.
+        weights: by the names of `weights.of`.
+        shapes: of the encoders, by place: `encoder`, and `generator.encoder` where there is one.
+        detects: whether the encoder's head finds replaced tokens; it predicts tokens otherwise.
+    """
+
+    folder: File
+    text: File
+    trial: Trial
+    place: Place
+    weights: Weights
+    shapes: dict[str, Encoder]
+    detects: bool
+
+    def vocabulary(self) -> Vocabulary:
+        """Return its tokens."""
+        return open_vocabulary(self.text)
+
+    def network(self, place: str) -> Weights:
+        """Return an encoder and its head, as `encoder.*` and `detection.*` or `vocabulary.*`.
+
+        Args:
+            place: of the encoder.
+        """
+        named = part(self.weights, "generator") if place == "generator.encoder" else self.weights
+        head = "detection" if place == "encoder" and self.detects else "vocabulary"
+        return {n: v for n, v in named.items() if n.partition(".")[0] in ("encoder", head)}
+
+
+def open_record(folder: File, cache: File) -> Trained:
+    """Read the newest checkpoint of a record.
+
+    Args:
+        folder: of the record.
+        cache: where prepared texts lie.
+
+    Raises:
+        UserError: it has no checkpoint that can be read, or its text is gone.
+    """
+    trial, name = record.asked(folder)
+    text = cache / name
+    if not name or not text.is_dir():
+        raise UserError(
+            f"{folder}: its text is not in {cache}; run its sweep again with the same --storage, "
+            f"which prepares the text and trains nothing twice"
+        )
+    # The counts are where heads start, and a checkpoint has them further on.
+    objective = build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).eval()
+    place = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
+    if place is None:
+        raise UserError(
+            f"{folder}: no checkpoint that can be read, and its state is "
+            f"{record.state(folder)}; only a trial that has trained has weights"
+        )
+    shapes = {"encoder": trial.encoder}
+    generator = generator_of(trial.objective, trial.encoder)
+    if generator is not None:
+        shapes["generator.encoder"] = generator
+    return Trained(
+        folder=folder,
+        text=text,
+        trial=trial,
+        place=place,
+        weights=of(objective),
+        shapes=shapes,
+        detects=isinstance(objective, Detector),
+    )

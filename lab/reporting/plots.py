@@ -1,0 +1,304 @@
+"""Numbers -> figures. No global state: each function returns a Figure that nothing else holds.
+
+Data colours read on light and on dark, and with colour-blind eyes (Okabe and Ito; a ramp from
+blue to orange where the compared value is a number); the style and its one ink are `svg`'s.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+
+from lab.config.trial import Path
+from lab.reporting.compute_multiplier import best_line
+from lab.reporting.intervals import Interval
+from lab.reporting.stats import Answer, marginal, untrained
+from lab.reporting.svg import INK, STYLED
+from lab.tracking.frames import Frames
+
+# Okabe and Ito's, then Tol's muted: as many as unordered cells can still be told apart by.
+_COLOURS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C",
+    "#882255", "#44AA99", "#7A68C9", "#999933", "#AA4466",
+)  # fmt: skip
+_RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#F0A030"])
+_WIDE = 7.6  # inches
+_LOG = 4.0  # a numeric axis that spans more is logarithmic
+_AXES = {
+    "spent/flops": ("training compute", "FLOP"),
+    "spent/tokens": ("tokens read", ""),
+    "spent/seconds": ("training time", "s"),
+}
+
+_HEALTH = (  # panel title, its lines: metric, what the legend calls it, line style
+    ("replaced tokens", (("health/replacement_rate", "replaced", "-"),)),
+    ("replaced tokens found", (("health/recall_replaced", "recall", "-"),)),
+    (
+        "discriminator loss",
+        (
+            ("train/discriminator_loss", "loss", "-"),
+            ("health/majority_loss", "always answering 'original'", ":"),
+        ),
+    ),
+    (
+        "loss of predicting tokens",
+        (("train/generator_loss", "generator", "-"), ("train/mlm_loss", "encoder", ":")),
+    ),
+    ("generator accuracy", (("health/generator_accuracy", "accuracy", "-"),)),
+    (
+        "gradient norm",
+        (
+            ("health/grad_norm_discriminator", "discriminator", "-"),
+            ("health/grad_norm_encoder", "encoder", "-"),
+            ("health/grad_norm_generator", "generator", ":"),
+        ),
+    ),
+    # Settings that moved; a trial in which they stay has none of them.
+    ("positions of a window", (("schedule/length", "length", "-"),)),
+    ("windows of a step", (("schedule/batch", "batch", "-"),)),
+    ("mask probability", (("schedule/mask_prob", "mask_prob", "-"),)),
+    ("weight of the discriminator's loss", (("schedule/disc_weight", "disc_weight", "-"),)),
+    ("sampling temperature", (("schedule/temperature", "temperature", "-"),)),
+)
+
+
+@STYLED
+def curves(frames: Frames, axis: str) -> Figure:
+    """Score over `axis`: a thin line a trial, the best line bold, the untrained band dashed."""
+    name = frames.metric.name
+    colours = _colours(frames)
+    figure, axes = _figure(3.7)
+    cells = frames.trials.set_index("number")["cell"]
+    for number, curve in frames.curves.groupby("number"):
+        drawn = curve[[axis, name]].dropna()
+        axes.plot(drawn[axis], drawn[name], color=colours[cells[number]], lw=0.9, alpha=0.65)
+    best = best_line(frames, axis)
+    end = frames.curves[axis].max()
+    axes.step(
+        [*best[axis], end], [*best[name], best[name].iloc[-1]], where="post", color=INK, lw=2,
+        label="best so far",
+    )  # fmt: skip
+    _untrained(axes, untrained(frames))
+    title, unit = _AXES[axis]
+    axes.set_xlabel(title)
+    axes.xaxis.set_major_formatter(EngFormatter(unit))
+    axes.set_ylabel(name)
+    axes.set_xlim(left=0)
+    for cell, colour in colours.items():
+        axes.plot([], [], color=colour, lw=2, label=cell)
+    _legend(figure, axes)
+    return figure
+
+
+@STYLED
+def cells(frames: Frames, answer: Answer, runs: pd.DataFrame) -> Figure:
+    """Score by cell: a dot a repeat, mean and interval; a heat map over two numeric paths."""
+    if is_grid(frames):
+        return heat_map(frames, {cell.label: cell.score.mean for cell in answer.cells})
+    colours = _colours(frames)
+    figure, axes = _figure(3.3)
+    places = _places(frames, axes, list(colours))
+    width = 0.012 * (max(places.values()) - min(places.values()) or 1.0)
+    for cell in answer.cells:
+        scores = runs.loc[runs["cell"] == cell.label, "score"]
+        x, colour = places[cell.label], colours[cell.label]
+        log = axes.get_xscale() == "log"
+        spots = x * 1.03 ** _spread(len(scores)) if log else x + width * _spread(len(scores))
+        axes.plot(spots, scores, "o", color=colour, alpha=0.75, ms=4.5, mew=0)
+        half = cell.score.high - cell.score.mean
+        axes.errorbar(x, cell.score.mean, yerr=None if np.isnan(half) else half, fmt="_",
+                      color=colour, ms=16, mew=2, elinewidth=1.4, capsize=3)  # fmt: skip
+    low, high = axes.get_ylim()
+    start = untrained(frames)
+    if low - (high - low) < start.mean < high + (high - low):
+        _untrained(axes, start)
+    elif not np.isnan(start.mean):  # drawn to scale it would press the cells into one line
+        axes.annotate(
+            f"untrained: {start.mean:.4f}, outside", (0.01, 0.02), xycoords="axes fraction"
+        )
+    axes.set_ylabel(frames.metric.name)
+    _legend(figure, axes)
+    return figure
+
+
+@STYLED
+def nuisance(frames: Frames, path: Path) -> Figure:
+    """Search score over one nuisance: a dot a trial, a line over the best of each bin.
+
+    Trials without a score stand as crosses at the foot.
+    """
+    colours, distribution = _colours(frames), frames.tune[path]
+    figure, axes = _figure(2.9)
+    search = frames.trials[frames.trials["role"] == "search"]
+    numeric, binned = _numeric(search[path]), marginal(frames, path)
+    for cell, colour in colours.items():
+        mine, line = search[search["cell"] == cell], binned[binned["cell"] == cell]
+        x = mine[path] if numeric else mine[path].astype(str)
+        axes.plot(x, mine["score"], "o", color=colour, ms=4.5, mew=0, alpha=0.7, label=cell)
+        lost = x[mine["score"].isna()]
+        foot = axes.get_xaxis_transform()
+        axes.plot(lost, np.full(len(lost), 0.03), "x", color=colour, ms=5, transform=foot)
+        if numeric:
+            axes.plot(line["value"], line["best"], color=colour, lw=1.1, alpha=0.7)
+    if distribution.get("log"):
+        _log_axis(axes)
+    axes.set_xlabel(path)
+    axes.set_ylabel(frames.metric.name)
+    _legend(figure, axes)
+    return figure
+
+
+@STYLED
+def health(frames: Frames) -> Figure | None:
+    """Small multiples of how training went, over compute; None if nothing was recorded."""
+    panels = [
+        (title, [line for line in lines if line[0] in frames.curves])
+        for title, lines in _HEALTH
+        if any(metric in frames.curves for metric, _, _ in lines)
+    ]
+    if not panels:
+        return None
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(_WIDE, 2.0 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    colours = _colours(frames)
+    cells = frames.trials.set_index("number")["cell"]
+    for axes, (title, lines) in zip(grid.flat, panels, strict=False):
+        for metric, _, style in lines:
+            for number, curve in frames.curves.groupby("number"):
+                drawn = curve[["spent/flops", metric]].dropna()
+                axes.plot(drawn["spent/flops"], drawn[metric], style, color=colours[cells[number]],
+                          lw=0.8, alpha=0.7)  # fmt: skip
+        _panel(axes, title, lines)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.remove()
+    figure.supxlabel("training compute, FLOP", fontsize=9)
+    handles = [mpl.lines.Line2D([], [], color=colour, lw=2) for colour in colours.values()]
+    figure.legend(handles, list(colours), loc="outside lower left", ncols=4)
+    return figure
+
+
+def _panel(axes: Axes, title: str, lines: Sequence[tuple[str, str, str]]) -> None:
+    axes.set_title(title)
+    axes.xaxis.set_major_formatter(EngFormatter("", sep=""))
+    if len(lines) > 1:
+        for _, name, style in lines:
+            axes.plot([], [], style, color=INK, lw=0.8, label=name)
+        axes.margins(y=0.2)  # room for the legend
+        axes.legend(fontsize=7)
+
+
+def is_grid(frames: Frames) -> bool:
+    """Return whether two numbers are compared, so that cells have places on a map."""
+    return len(frames.compare) == 2 and all(_numeric(v) for v in frames.compare.values())
+
+
+@STYLED
+def heat_map(frames: Frames, means: Mapping[str, float]) -> Figure:
+    """A colour and a number for each cell, over the two compared paths.
+
+    Args:
+        frames: of a sweep that `is_grid`.
+        means: what to show, by the cell's label.
+    """
+    down, across = frames.compare
+    rows, columns = (sorted(map(float, map(str, frames.compare[p]))) for p in (down, across))
+    grid = np.full((len(rows), len(columns)), np.nan)
+    figure, axes = _figure(0.45 * len(rows) + 1.6)
+    for cell, trials in frames.trials.groupby("cell"):
+        i, j = (
+            places.index(float(trials[path].iloc[0]))
+            for path, places in ((down, rows), (across, columns))
+        )
+        grid[i, j] = means.get(str(cell), np.nan)
+    axes.imshow(grid, cmap="cividis", aspect="auto", origin="lower")
+    for (i, j), mean in np.ndenumerate(grid):
+        if not np.isnan(mean):
+            light = mean > (np.nanmin(grid) + np.nanmax(grid)) / 2
+            axes.text(
+                j, i, f"{mean:.4f}", ha="center", va="center", color="#111" if light else "#eee"
+            )
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(columns)), [f"{v:g}" for v in columns])
+    axes.set_yticks(range(len(rows)), [f"{v:g}" for v in rows])
+    axes.set_xlabel(across)
+    axes.set_ylabel(down)
+    return figure
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDE, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        columns = max(1, 90 // (max(map(len, names)) + 6))
+        figure.legend(handles, names, loc="outside lower left", ncols=columns)
+
+
+def _untrained(axes: Axes, line: Interval) -> None:
+    if not np.isnan(line.mean):
+        axes.axhline(line.mean, color=INK, lw=1, ls=(0, (4, 3)), alpha=0.7, label="untrained")
+    if line.low < line.high:
+        axes.axhspan(line.low, line.high, color=INK, alpha=0.10, lw=0)
+
+
+def _colours(frames: Frames) -> dict[str, str]:
+    """Return a colour for each cell, in the order of the search space."""
+    labels = list(dict.fromkeys(frames.trials["cell"]))
+    ordered = len(frames.compare) == 1 and all(_numeric(v) for v in frames.compare.values())
+    if not ordered and len(labels) <= len(_COLOURS):
+        return dict(zip(labels, _COLOURS, strict=False))
+    if len(labels) == 1:
+        return {labels[0]: _COLOURS[0]}
+    ramp = _RAMP(np.linspace(0, 1, len(labels)))
+    if ordered:
+        labels.sort(key=lambda cell: float(_value(frames, cell)))
+    return {cell: to_hex(colour) for cell, colour in zip(labels, ramp, strict=True)}
+
+
+def _value(frames: Frames, cell: str) -> float:
+    (path,) = frames.compare
+    return float(frames.trials.loc[frames.trials["cell"] == cell, path].iloc[0])
+
+
+def _places(frames: Frames, axes: Axes, labels: list[str]) -> dict[str, float]:
+    """Set up the x-axis for cells: their number where they are numbers, places otherwise."""
+    if len(frames.compare) == 1 and all(_numeric(v) for v in frames.compare.values()):
+        places = {cell: _value(frames, cell) for cell in labels}
+        axes.set_xlabel(next(iter(frames.compare)))
+        if min(places.values()) > 0 and max(places.values()) / min(places.values()) > _LOG:
+            _log_axis(axes)
+        axes.set_xticks(list(places.values()), [f"{x:g}" for x in places.values()])
+        return places
+    axes.set_xticks(
+        range(len(labels)),
+        labels,
+        rotation=20 if len(labels) > 4 else 0,
+        ha="right" if len(labels) > 4 else "center",
+    )
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    return {cell: float(i) for i, cell in enumerate(labels)}
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _spread(count: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    return np.linspace(-1, 1, count) if count > 1 else np.zeros(count)
+
+
+def _numeric(values: Iterable[object]) -> bool:
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)

@@ -1,0 +1,118 @@
+"""Recognise the encoding of a file from its first bytes.
+
+UTF-8, and the Western European Latin-1 and Windows-1252, are recognised. Other one-byte encodings
+give the same bytes other letters, which no count of bytes tells apart reliably; they are refused.
+"""
+
+import codecs
+import re
+from dataclasses import dataclass
+
+from lab.errors import UserError
+
+# UTF-32's little-endian mark begins with that of UTF-16, so it comes first.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_DAMAGED = 0.01  # bytes that are not UTF-8, for each character beyond ASCII that is
+# Share of zero bytes: in UTF-16 half of Western text and the spaces of other scripts, all of them
+# first or all second bytes of a character.
+_NULS, _ONE_SIDED = 0.01, 0.9
+# Icelandic and Vietnamese aside, Western European text has at most an eighth of accented letters;
+# Cyrillic or Greek in a one-byte encoding has hardly any ASCII letters.
+_WESTERN = 0.3
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """An encoding, and the figures by which it was recognised.
+
+    Attributes:
+        name: of a codec that `lab.data.text_files` takes.
+        because: one sentence.
+        damaged: whether some bytes are not of this encoding.
+    """
+
+    name: str
+    because: str
+    damaged: bool = False
+
+
+def guess(file: str, sample: bytes) -> Encoding:
+    """Return the encoding of a file.
+
+    Args:
+        file: named in errors.
+        sample: its first bytes; the last character may be cut off.
+
+    Raises:
+        UserError: it is none of the three; the message has the command that converts the file.
+    """
+    for mark, name in _MARKS.items():
+        if sample.startswith(mark):
+            raise _refusal(file, f"begins with the byte order mark of {name}", name)
+    zeros, second = sample.count(0), sample[1::2].count(0)
+    if zeros > _NULS * len(sample) and max(second, zeros - second) > _ONE_SIDED * zeros:
+        name = "utf-16le" if second > zeros - second else "utf-16be"
+        raise _refusal(file, f"{zeros / len(sample):.0%} of its bytes are zero", name)
+    text = sample.decode("utf-8", errors="surrogateescape")
+    invalid = _invalid(text, sample)
+    beyond = sum(map(len, re.findall("[^\x00-\x7f\udc80-\udcff]+", text)))
+    if not invalid:
+        marked = " after a byte order mark" if sample.startswith(codecs.BOM_UTF8) else ""
+        return Encoding(name="utf-8", because=f"All bytes that were read are UTF-8{marked}.")
+    if invalid <= max(1, _DAMAGED * beyond) and beyond > invalid:
+        return Encoding(
+            name="utf-8",
+            because=f"UTF-8, {invalid:,} damaged bytes beside {beyond:,} characters beyond ASCII.",
+            damaged=True,
+        )
+    return _one_byte(file, sample, invalid)
+
+
+def _invalid(text: str, sample: bytes) -> int:
+    """Return the bytes that are not UTF-8; a character cut off by the sample's end is none."""
+    cut = len(re.search("[\udc80-\udcff]{0,3}$", text)[0])  # type: ignore[index]
+    if cut:
+        tail = sample[-cut:]
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(tail)
+        except UnicodeDecodeError:
+            cut = 0
+    return len(re.findall("[\udc80-\udcff]", text)) - cut
+
+
+def _one_byte(file: str, sample: bytes, invalid: int) -> Encoding:
+    """Return Latin-1 or Windows-1252, which differ in 0x80 to 0x9F, controls in Latin-1."""
+    name = "cp1252" if re.search(b"[\x80-\x9f]", sample) else "latin-1"
+    try:
+        text = sample.decode(name)
+    except UnicodeDecodeError as error:
+        byte = sample[error.start]
+        raise _refusal(file, f"byte 0x{byte:02X} is neither UTF-8 nor Windows-1252") from None
+    letters = re.findall(r"[^\W\d_]", text)
+    beyond = sum(letter > "\x7f" for letter in letters)
+    share = beyond / max(1, len(letters))
+    if not beyond or share > _WESTERN:
+        raise _refusal(
+            file, f"not UTF-8, and {share:.0%} of its letters would be accented ones in {name}"
+        )
+    words = dict.fromkeys(re.findall(r"[^\W\d_]*[\xc0-\xff][^\W\d_]*", text))
+    shown = ", ".join(list(words)[:_EXAMPLES])
+    return Encoding(
+        name=name,
+        because=f"{invalid:,} bytes are not UTF-8; as {name} they give words such as {shown}. "
+        f"If these look wrong, name the encoding that the file was saved in.",
+    )
+
+
+def _refusal(file: str, why: str, name: str = "ENCODING") -> UserError:
+    return UserError(
+        f"{file}: {why}; convert it: iconv -f {name} -t utf-8 {file!r} > converted.txt".replace(
+            "'", '"'
+        )
+    )

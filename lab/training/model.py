@@ -1,0 +1,227 @@
+"""Encoder and heads: ELECTRA's, parameter for parameter, with a choice of where the norm stands.
+
+With `norm: post` the forward equals `transformers.ElectraModel` on the same weights (a test holds
+it to 1e-5), so what is trained here is what others load. `norm: pre` moves each LayerNorm before
+its block and adds one at the end; short runs of narrow encoders need it (reports/LOG.md).
+
+Letters: B examples, T positions, K slots, V vocabulary, e embedding width, h hidden width,
+A attention heads, d width of a head.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.config.architecture import Encoder as Shape
+
+_EPS = 1e-12  # modeling.layer_norm and ElectraConfig.layer_norm_eps
+
+
+class Embeddings(nn.Module):
+    """Token + position + type. Both networks hold the same object; only this one has a table."""
+
+    def __init__(self, shape: Shape, vocab: int, length: int) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocab, shape.embedding)
+        self.position_embeddings = nn.Embedding(length, shape.embedding)
+        self.token_type_embeddings = nn.Embedding(2, shape.embedding)
+        # Before a pre-norm block a norm would make the stream so large that what the blocks add
+        # drowns in it at the start.
+        self.norm = (
+            nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
+        )
+
+    def forward(self, ids_BT: Tensor, type_BT: Tensor, offset: int = 0) -> Tensor:
+        """Return the sum, normalised with `norm: post`, shape (B, T, e).
+
+        Args:
+            ids_BT: tokens.
+            type_BT: 1 in the second segment, 0 elsewhere.
+            offset: row of the position table at which the windows begin.
+        """
+        words_BTe = self.word_embeddings(ids_BT) + self.token_type_embeddings(type_BT)
+        positions_Te = self.position_embeddings.weight[offset : offset + ids_BT.shape[1]]
+        embedded_BTe: Tensor = self.norm(words_BTe + positions_Te)
+        return embedded_BTe
+
+    def table(self) -> Tensor:
+        """Return the word vectors, shape (V, e), for a head that ties to them."""
+        return self.word_embeddings.weight
+
+
+class DisentangledEmbeddings(nn.Module):
+    """Another network's tables, which get no gradient from here, plus a difference of its own.
+
+    Gradient-disentangled sharing (DeBERTaV3, section 3.3): E_D = sg(E_G) + E_delta, where the
+    difference starts at zero. The norm, where there is one, is its own.
+    """
+
+    def __init__(self, base: Embeddings, shape: Shape) -> None:
+        super().__init__()
+        self.base = base
+        self.word_delta = nn.Parameter(torch.zeros_like(base.word_embeddings.weight))
+        self.position_delta = nn.Parameter(torch.zeros_like(base.position_embeddings.weight))
+        self.token_type_delta = nn.Parameter(torch.zeros_like(base.token_type_embeddings.weight))
+        self.norm = (
+            nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
+        )
+
+    def forward(self, ids_BT: Tensor, type_BT: Tensor, offset: int = 0) -> Tensor:
+        """Return what `Embeddings` of the summed tables would."""
+        base, rows = self.base, slice(offset, offset + ids_BT.shape[1])
+        words_BTe = F.embedding(ids_BT, base.word_embeddings.weight.detach())
+        words_BTe = words_BTe + F.embedding(ids_BT, self.word_delta)
+        types_2e = base.token_type_embeddings.weight.detach() + self.token_type_delta
+        positions_Te = base.position_embeddings.weight[rows].detach() + self.position_delta[rows]
+        embedded_BTe: Tensor = self.norm(words_BTe + types_2e[type_BT] + positions_Te)
+        return embedded_BTe
+
+    def table(self) -> Tensor:
+        """Return the word vectors, shape (V, e), for a head that ties to them."""
+        return self.base.word_embeddings.weight.detach() + self.word_delta
+
+
+class Block(nn.Module):
+    """Self-attention and a feed-forward network, each added to its input."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        h = shape.hidden
+        self.query, self.key, self.value = nn.Linear(h, h), nn.Linear(h, h), nn.Linear(h, h)
+        self.attention_output = nn.Linear(h, h)
+        self.attention_norm = nn.LayerNorm(h, eps=_EPS)
+        self.intermediate = nn.Linear(h, shape.ffn)
+        self.output = nn.Linear(shape.ffn, h)
+        self.output_norm = nn.LayerNorm(h, eps=_EPS)
+        self._heads, self._dropout, self._pre = shape.heads, shape.dropout, shape.norm == "pre"
+
+    def forward(self, x_BTh: Tensor, seen_B11T: Tensor | None) -> Tensor:
+        """Return the block's output; `seen_B11T` is false where nobody may look."""
+        if self._pre:
+            x_BTh = x_BTh + self._attend(self.attention_norm(x_BTh), seen_B11T)
+            return x_BTh + self._feed(self.output_norm(x_BTh))
+        x_BTh = self.attention_norm(x_BTh + self._attend(x_BTh, seen_B11T))
+        normed_BTh: Tensor = self.output_norm(x_BTh + self._feed(x_BTh))
+        return normed_BTh
+
+    def _attend(self, x_BTh: Tensor, seen_B11T: Tensor | None) -> Tensor:
+        B, T, h = x_BTh.shape
+        q, k, v = (
+            project(x_BTh).view(B, T, self._heads, -1).transpose(1, 2)
+            for project in (self.query, self.key, self.value)
+        )
+        dropout = self._dropout if self.training else 0.0
+        mixed_BATd = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_B11T, dropout_p=dropout)
+        return self._drop(self.attention_output(mixed_BATd.transpose(1, 2).reshape(B, T, h)))
+
+    def _feed(self, x_BTh: Tensor) -> Tensor:
+        return self._drop(self.output(F.gelu(self.intermediate(x_BTh))))
+
+    def _drop(self, x_BTh: Tensor) -> Tensor:
+        return F.dropout(x_BTh, self._dropout, self.training)
+
+
+class Encoder(nn.Module):
+    """Embeddings, a map to the hidden width where it differs, and blocks."""
+
+    embeddings: Embeddings | DisentangledEmbeddings
+
+    def __init__(self, shape: Shape, vocab: int, length: int) -> None:
+        super().__init__()
+        self.length = length
+        self.embeddings = Embeddings(shape, vocab, length)
+        self.embeddings_project = (
+            nn.Linear(shape.embedding, shape.hidden)
+            if shape.embedding != shape.hidden
+            else nn.Identity()
+        )
+        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.final_norm = (
+            nn.LayerNorm(shape.hidden, eps=_EPS) if shape.norm == "pre" else nn.Identity()
+        )
+        self._dropout = shape.dropout
+
+    def forward(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> Tensor:
+        """Return the last layer, shape (B, T, h).
+
+        Args:
+            ids_BT: tokens.
+            segment_BT: 0 at padding, 1 in the first segment, 2 in the second (`data.segments`).
+            offset: row of the position table at which the windows begin.
+        """
+        return self.every_layer(ids_BT, segment_BT, offset)[-1]
+
+    def every_layer(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> list[Tensor]:
+        """Return hidden states, shape (B, T, h): the blocks' input, then each block's output."""
+        text_BT, type_BT = segment_BT > 0, (segment_BT > 1).long()
+        # Without padding no mask, which is faster; on a GPU the question would wait for it.
+        unpadded = text_BT.device.type == "cpu" and bool(text_BT.all())
+        seen_B11T = None if unpadded else text_BT[:, None, None, :]
+        embedded_BTe = self.embeddings(ids_BT, type_BT, offset)
+        embedded_BTe = F.dropout(embedded_BTe, self._dropout, self.training)
+        states = [self.embeddings_project(embedded_BTe)]
+        for layer in self.layers:
+            states.append(layer(states[-1], seen_B11T))
+        states[-1] = self.final_norm(states[-1])
+        return states
+
+
+class VocabularyHead(nn.Module):
+    """The generator's head: dense, gelu, LayerNorm, the embedding table, a bias.
+
+    It holds no table: the caller hands in the one it ties to, so no copy can go stale (trap 4).
+    """
+
+    def __init__(self, shape: Shape, vocab: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.hidden, shape.embedding)
+        self.norm = nn.LayerNorm(shape.embedding, eps=_EPS)
+        self.bias = nn.Parameter(torch.zeros(vocab))
+
+    def forward(self, hidden_BKh: Tensor, table_Ve: Tensor) -> Tensor:
+        """Return logits, shape (B, K, V)."""
+        return F.linear(self.norm(F.gelu(self.dense(hidden_BKh))), table_Ve, self.bias)
+
+    def start_at(self, counts_V: Tensor) -> None:
+        """Start the bias at the log of the unigram frequencies, one count added to each."""
+        share_V = (counts_V.float() + 1) / (counts_V.sum() + len(counts_V))
+        with torch.no_grad():
+            self.bias.copy_(share_V.log())
+
+
+class DetectionHead(nn.Module):
+    """The discriminator's head: dense, gelu, one logit a token; positive means replaced."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.hidden, shape.hidden)
+        self.dense_prediction = nn.Linear(shape.hidden, 1)
+
+    def forward(self, hidden_BTh: Tensor) -> Tensor:
+        """Return logits, shape (B, T)."""
+        logits_BT1: Tensor = self.dense_prediction(F.gelu(self.dense(hidden_BTh)))
+        return logits_BT1[..., 0]
+
+
+def at_slots(hidden_BTh: Tensor, slots_BK: Tensor) -> Tensor:
+    """Return the hidden states at the slots, shape (B, K, h)."""
+    return hidden_BTh.gather(1, slots_BK[..., None].expand(-1, -1, hidden_BTh.shape[-1]))
+
+
+def initialise(module: nn.Module, std: float, seed: int) -> None:
+    """Draw all weights anew: normal, truncated at two deviations; biases 0, LayerNorm 1.
+
+    As `modeling.create_initializer` of the official code. The draws depend on `seed` alone,
+    whatever the process did before.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        match part:
+            case nn.Linear():
+                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, chance)
+                nn.init.zeros_(part.bias)
+            case nn.Embedding():
+                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, chance)
+            case nn.LayerNorm():
+                nn.init.ones_(part.weight)
+                nn.init.zeros_(part.bias)

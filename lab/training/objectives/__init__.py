@@ -1,0 +1,58 @@
+"""The family of objectives: what a trial minimises."""
+
+from typing import assert_never
+
+from torch import Tensor
+
+from lab.config import trial as spec
+from lab.training.objectives.adversarial import Adversarial
+from lab.training.objectives.base import Detector, Loss, Objective
+from lab.training.objectives.electra import Electra
+from lab.training.objectives.mlm import Mlm
+from lab.training.objectives.predictors import AllTokensMlm, ReplaceMlm
+from lab.training.objectives.random import Random
+from lab.training.objectives.two_stage import TwoStage
+
+__all__ = [
+    "Adversarial",
+    "AllTokensMlm",
+    "Detector",
+    "Electra",
+    "Loss",
+    "Mlm",
+    "Objective",
+    "Random",
+    "ReplaceMlm",
+    "TwoStage",
+    "build",
+]
+
+
+def build(trial: spec.Trial, counts_V: Tensor) -> Objective:
+    """Return the trial's objective with its initial weights.
+
+    Args:
+        trial: shape, objective and seeds.
+        counts_V: how often each token stands in the training text; vocabulary heads start at
+            these frequencies.
+    """
+    settings = trial.objective
+    made: Objective
+    match settings:
+        case spec.Electra() | spec.Electra15():
+            made = Electra(trial, settings, counts_V)
+        case spec.ReplaceMlm():
+            made = ReplaceMlm(trial, settings, counts_V)
+        case spec.AllTokensMlm():
+            made = AllTokensMlm(trial, settings, counts_V)
+        case spec.Mlm():
+            made = Mlm(trial, settings, counts_V)
+        case spec.TwoStage():
+            made = TwoStage(trial, settings, counts_V)
+        case spec.Adversarial():
+            made = Adversarial(trial, settings, counts_V)
+        case spec.Random():
+            made = Random(trial, settings, counts_V)
+        case _:
+            assert_never(settings)
+    return made

@@ -1,0 +1,115 @@
+"""The rungs that predict tokens from a generator's samples (paper, section 3.4).
+
+Letters: B examples, T positions, K masked slots, V vocabulary.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.config import trial as spec
+from lab.config.phases import Learns
+from lab.data.batches import Batch
+from lab.training.model import VocabularyHead, at_slots, initialise
+from lab.training.objectives import sharing
+from lab.training.objectives.base import Loss, Objective, mean
+from lab.training.objectives.generator import (
+    Corrupted,
+    cross_entropy,
+    generator_weight,
+    make_generator,
+)
+from lab.training.objectives.masking import Masked, Places
+
+
+class Predictor(Objective):
+    """An encoder that reads what a generator has written and says what stood there before."""
+
+    def __init__(
+        self,
+        trial: spec.Trial,
+        settings: spec.ReplaceMlm | spec.AllTokensMlm,
+        counts_V: Tensor,
+    ) -> None:
+        super().__init__(trial)
+        self.encoder, body = sharing.encoders(trial, settings)
+        self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
+        self.generator = make_generator(body, trial, settings)
+        initialise(self, trial.encoder.init_std, trial.seeds.init)
+        self.vocabulary.start_at(counts_V)
+        self.generator.vocabulary.start_at(counts_V)
+        self._gen_weight, self._mlm_weight = generator_weight(settings), settings.mlm_weight
+
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Return the batch as the generator sees it."""
+        masked: Masked = self.generator.mask(batch, step, self.now)
+        return masked
+
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,  # noqa: ARG002
+        places: Places | None = None,
+    ) -> Loss:
+        """Return both losses on one masking and one sample of it."""
+        corrupted: Corrupted = self.generator(batch, step, self.now, places)
+        segment_BT = batch.segment_BT
+        hidden_BTh = self.encoder(corrupted.ids_BT, segment_BT, batch.offset)
+        told = self.tell(hidden_BTh, corrupted, batch)
+        total = self._gen_weight * corrupted.loss.total + self._mlm_weight * told.total
+        parts = {
+            "train/loss": total.detach(),
+            "train/mlm_loss": told.total.detach(),
+            "health/replacement_rate": mean(
+                corrupted.replaced_BT.float(), segment_BT > 0, corrupted.places.text
+            ),
+        }
+        return Loss(total, parts | corrupted.loss.parts | told.parts)
+
+    @abstractmethod
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:
+        """Return the loss of telling the original tokens from the encoder's last layer."""
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the encoder's parameters and its heads', then those that are the generator's."""
+        heads = [part for name, part in self.named_children() if name != "generator"]
+        return sharing.owners("encoder", heads, self.generator)
+
+
+class ReplaceMlm(Predictor):
+    """The tokens at the chosen slots are predicted; loss and head are there only."""
+
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:  # noqa: ARG002
+        """Return the mean cross-entropy over the used slots."""
+        masked = corrupted.masked
+        hidden_BKh = at_slots(hidden_BTh, masked.slots_BK)
+        logits_BKV = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
+        errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
+        return Loss(mean(errors_BK, masked.used_BK, corrupted.places.slots), {})
+
+
+class AllTokensMlm(Predictor):
+    """Every token is predicted: a gate D copies what stands there, 1 - D trusts the softmax.
+
+    p(x) = D [x is the input] + (1 - D) softmax(x), over all text.
+    """
+
+    def __init__(self, trial: spec.Trial, settings: spec.AllTokensMlm, counts_V: Tensor) -> None:
+        super().__init__(trial, settings, counts_V)
+        self.gate = nn.Linear(trial.encoder.hidden, 1)
+        initialise(self.gate, trial.encoder.init_std, trial.seeds.init)
+
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:
+        """Return the mean of -log p over all text."""
+        logits_BTV = self.vocabulary(hidden_BTh, self.encoder.embeddings.table())
+        gate_BT = self.gate(hidden_BTh).float()[..., 0]
+        guessed_BT = F.logsigmoid(-gate_BT) - cross_entropy(logits_BTV, batch.ids_BT)
+        copied_BT = torch.logaddexp(F.logsigmoid(gate_BT), guessed_BT)
+        errors_BT = -torch.where(corrupted.replaced_BT, guessed_BT, copied_BT)
+        text_BT, text = batch.segment_BT > 0, corrupted.places.text
+        with torch.no_grad():
+            parts = {"health/copy_gate": mean(gate_BT.sigmoid(), text_BT, text)}
+        return Loss(mean(errors_BT, text_BT, text), parts)

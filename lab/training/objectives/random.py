@@ -1,0 +1,55 @@
+"""Replaced-token detection without a generator: words drawn by a fixed law (paper, section 3.4)."""
+
+from torch import Tensor, nn
+
+from lab.config import trial as spec
+from lab.config.phases import Learns
+from lab.data.batches import Batch
+from lab.training.model import DetectionHead, Encoder, initialise
+from lab.training.objectives.base import Detector, Loss
+from lab.training.objectives.detection import detection_loss
+from lab.training.objectives.masking import Masked, Places, count, mask, written
+from lab.training.objectives.sampling import cumulated, sample_words
+
+
+class Random(Detector):
+    """An encoder finds the words that chance has replaced."""
+
+    cumulated_V: Tensor
+
+    def __init__(self, trial: spec.Trial, settings: spec.Random, counts_V: Tensor) -> None:
+        super().__init__(trial)
+        self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
+        self.detection = DetectionHead(trial.encoder)
+        self.register_buffer("cumulated_V", cumulated(settings.law, counts_V))
+        initialise(self, trial.encoder.init_std, trial.seeds.init)
+        self._masking, self._seed = settings.masking, trial.seeds.mask
+
+    def mask(self, batch: Batch, step: int) -> Masked:
+        """Choose slots; what is written there is words, not masks."""
+        share, seed = self.now.mask_prob, self._seed
+        return mask(batch, mask_prob=share, how=self._masking, seed=seed, step=step)
+
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: Learns = Learns.ALL,  # noqa: ARG002
+        places: Places | None = None,
+    ) -> Loss:
+        """Return the discriminator's loss, at every token."""
+        segment_BT = batch.segment_BT
+        masked = self.mask(batch, step)
+        words_BK = sample_words(
+            self.cumulated_V, masked.slots_BK, batch, seed=self._seed, step=step
+        )
+        ids_BT = written(batch, masked, words_BK)
+        detected_BT = self.detect(ids_BT, segment_BT, batch.offset)
+        loss = detection_loss(
+            detected_BT, ids_BT != batch.ids_BT, segment_BT > 0, places or count(masked, batch)
+        )
+        return Loss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the only network there is."""
+        return {"discriminator": [*self.encoder.parameters(), *self.detection.parameters()]}

@@ -1,0 +1,174 @@
+"""The optimizers: the official Adam (`model/optimization.py`), and Muon for hidden matrices.
+
+torch's AdamW corrects the bias of its moments unless the step is infinite, so its fused kernel is
+called with an infinite step. Decay is decoupled and spares biases and LayerNorm. Muon's update is
+that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`; a test compares the two. It is
+written out because torch iterates over matrices one by one in bfloat16: at width 64 that takes
+three times as long on a CPU core as one batched product for all matrices of a shape
+(reports/LOG.md).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lab.config.optimizer import MuonConfig, OptimConfig
+from lab.training.model import Block
+from lab.training.objectives import Objective
+
+# Quintic Newton-Schulz iteration (Jordan et al., 2024), the defaults of torch.optim.Muon.
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_LEAST_NORM = 1e-7
+_UPDATE_RMS = 0.2  # match_rms_adamw (Liu et al., 2025, arXiv 2502.16982)
+
+
+class Adam(Optimizer):
+    """theta -= lr (m / (sqrt(v) + eps) + decay theta), with m and v uncorrected."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], settings: OptimConfig) -> None:
+        super().__init__(groups, {"lr": settings.lr})
+        self._settings = settings
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._update(group, parameters)
+
+    def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        settings = self._settings
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        means, squares = (self._moments(parameters, name) for name in ("mean", "square"))
+        # The kernel divides m by 1 - beta1^t and v by 1 - beta2^t, which are 1 at an infinite t.
+        # Decay and gradient step are added, both from the old weights, as officially. The kernel
+        # takes for granted that a gradient has its parameter's strides, which autograd sees to.
+        step = torch.full((), torch.inf, device=parameters[0].device)
+        torch._fused_adamw_(
+            parameters, gradients, means, squares, [], [step] * len(parameters),
+            lr=group["lr"], beta1=settings.beta1, beta2=settings.beta2,
+            weight_decay=group["weight_decay"], eps=settings.eps,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    def _moments(self, parameters: list[Tensor], name: str) -> list[Tensor]:
+        """Return the named moment of each parameter, zeros before its first update."""
+        for parameter in parameters:
+            if name not in self.state[parameter]:
+                self.state[parameter][name] = torch.zeros_like(parameter)
+        return [self.state[parameter][name] for parameter in parameters]
+
+
+class Muon(Adam):
+    """Momentum, orthogonalized, for the groups marked `hidden`; Adam for the others.
+
+    theta -= lr (.2 sqrt(max(rows, columns)) orthogonalize(m) + decay theta), with Nesterov's m.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], settings: MuonConfig) -> None:
+        super().__init__(groups, settings)
+        self._momentum, self._iterations = settings.momentum, settings.iterations
+
+    def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        if not group["hidden"]:
+            super()._update(group, parameters)
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta = self._moments(parameters, "momentum")
+        torch._foreach_lerp_(momenta, gradients, 1 - self._momentum)
+        updates = torch._foreach_lerp(gradients, momenta, self._momentum)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for rows in _by_shape(updates):
+            solved = orthogonalize(torch.stack([updates[row] for row in rows]), self._iterations)
+            scale = group["lr"] * _UPDATE_RMS * max(solved.shape[1:]) ** 0.5
+            torch._foreach_add_([parameters[row] for row in rows], solved.unbind(), alpha=-scale)
+
+
+def _by_shape(matrices: Sequence[Tensor]) -> Iterable[list[int]]:
+    """Return the indices of the matrices of each shape."""
+    rows = defaultdict(list)
+    for row, matrix in enumerate(matrices):
+        rows[matrix.shape].append(row)
+    return rows.values()
+
+
+def orthogonalize(matrices_NRC: Tensor, iterations: int) -> Tensor:
+    """Return matrices with the same singular vectors and singular values near 1.
+
+    Args:
+        matrices_NRC: N matrices of R rows and C columns.
+        iterations: of the quintic Newton-Schulz iteration.
+
+    Returns:
+        Shape (N, R, C).
+    """
+    a, b, c = _COEFFICIENTS
+    upright = matrices_NRC.shape[1] > matrices_NRC.shape[2]
+    x = matrices_NRC.mT if upright else matrices_NRC
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_LEAST_NORM)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if upright else x
+
+
+def build(objective: Objective, settings: OptimConfig) -> Adam:
+    """Return the optimizer; its groups carry `peak`, the rate that a schedule multiplies."""
+    matrices = _hidden_matrices(objective) if isinstance(settings, MuonConfig) else set()
+    groups = []
+    for network, parameters in objective.networks().items():
+        peak = settings.lr * (settings.generator_lr if network == "generator" else 1.0)
+        hidden = [p for p in parameters if id(p) in matrices]
+        others = [p for p in parameters if id(p) not in matrices]
+        if isinstance(settings, MuonConfig):
+            groups.append(_group(hidden, peak * settings.hidden_lr, settings.weight_decay))
+            groups[-1]["hidden"] = True
+        for decays in (True, False):
+            chosen = [p for p in others if (p.ndim > 1) is decays]
+            groups.append(_group(chosen, peak, settings.weight_decay if decays else 0.0))
+    return Muon(groups, settings) if isinstance(settings, MuonConfig) else Adam(groups, settings)
+
+
+def _group(parameters: list[nn.Parameter], peak: float, decay: float) -> dict[str, Any]:
+    return {"params": parameters, "peak": peak, "lr": peak, "weight_decay": decay, "hidden": False}
+
+
+def _hidden_matrices(objective: Objective) -> set[int]:
+    """Return the identities of the weight matrices inside the blocks of all networks."""
+    blocks = [module for module in objective.modules() if isinstance(module, Block)]
+    linears = [part for block in blocks for part in block.modules() if isinstance(part, nn.Linear)]
+    return {id(linear.weight) for linear in linears}
+
+
+def set_rate(optimizer: Adam, multiplier: float) -> None:
+    """Set every group's rate to `multiplier` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * multiplier
+
+
+def clip(objective: Objective, settings: OptimConfig) -> dict[str, torch.Tensor]:
+    """Scale the joint gradient, or that of each network, to a norm of at most `settings.clip`.
+
+    Returns:
+        The norm of each learning network's gradient before that, as
+        `health/grad_norm_<network>`.
+    """
+    gradients = {
+        network: [p.grad for p in parameters if p.grad is not None]
+        for network, parameters in objective.networks().items()
+    }
+    gradients = {network: own for network, own in gradients.items() if own}  # the frozen have none
+    norms = {
+        network: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(own)))
+        for network, own in gradients.items()
+    }
+    joint = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    for network, own in gradients.items():
+        norm = joint if settings.networks == "coupled" else norms[network]
+        torch._foreach_mul_(own, settings.clip / norm.clamp(min=settings.clip))
+    return {f"health/grad_norm_{network}": norm for network, norm in norms.items()}
