@@ -21,8 +21,12 @@ import numpy as np
 import torch
 
 from lab.config import trial as spec
+from lab.config.architecture import SIZES, GeneratorConfig
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
 from lab.config.flops import step_cost
+from lab.config.objective import ElectraConfig
+from lab.config.optimizer import MuonConfig
 from lab.data.batches import Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
 from lab.training import optimizer
@@ -145,7 +149,7 @@ def _trials() -> dict[str, spec.Trial]:
         f"nano g{width:g} batch {batch}": _trial("nano", width, batch)
         for width, batch in itertools.product((0.25, 0.5, 1.0), (64, 128))
     }
-    muon = spec.MuonConfig(kind="muon", iterations=3)  # the default of the lab's own sizes
+    muon = MuonConfig(kind="muon", iterations=3)  # the default of the lab's own sizes
     return trials | {
         "nano g0.25 batch 64, Muon": replace(_trial("nano", 0.25, 64), optim=muon),
         "tiny g0.25 batch 128": _trial("tiny", 0.25, 128),
@@ -154,11 +158,11 @@ def _trials() -> dict[str, spec.Trial]:
 
 def _trial(size: str, width: float, batch: int) -> spec.Trial:
     return spec.Trial(
-        encoder=spec.SIZES[size],
-        objective=spec.Electra(
-            kind="electra", mask_prob=0.25, generator=spec.Generator(width=width)
+        encoder=SIZES[size],
+        objective=ElectraConfig(
+            kind="electra", mask_prob=0.25, generator=GeneratorConfig(width=width)
         ),
-        data=spec.Data(vocab=_VOCAB, length=_LENGTH),
+        data=DataConfig(vocab=_VOCAB, length=_LENGTH),
         batch=batch,
         budget=Budget(kind="tokens", amount=1e12),
     )

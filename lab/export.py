@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lab import cli
-from lab.config import trial
+from lab.config.objective import AllTokensMlmConfig
 from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
@@ -101,7 +101,7 @@ def networks(trained: Trained) -> Iterator[tuple[str, str, model_card.Role]]:
         yield "encoder", "discriminator", model_card.DISCRIMINATOR
     else:
         role = model_card.PREDICTOR
-        if isinstance(trained.trial.objective, trial.AllTokensMlm):
+        if isinstance(trained.trial.objective, AllTokensMlmConfig):
             role = role._replace(
                 left="While training a gate copied tokens that were right; transformers has no "
                 "place for it, and it is left out: the logits are those of the softmax alone."

@@ -15,8 +15,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from lab import cli
-from lab.config import tasks
 from lab.errors import UserError
+from lab.loading.task_table import TASKS, load_task
 
 if TYPE_CHECKING:
     from lab.finetuning.finetuner import Tuned
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", help="a trial's name or its beginning, a record, or a sweep (its best)"
     )
-    parser.add_argument("task", help=f"{', '.join(tasks.TABLE)}, or a YAML file")
+    parser.add_argument("task", help=f"{', '.join(TASKS)}, or a YAML file")
     parser.add_argument("--seeds", type=int, default=10, help="runs (default: 10, the paper's)")
     parser.add_argument(
         "--lr",
@@ -60,7 +60,7 @@ def _main(given: argparse.Namespace) -> None:
     from lab.tracking.client import default_uri
 
     _check(given)
-    task = tasks.load(given.task, given.folder)
+    task = load_task(given.task, given.folder)
     root, kept = mirror.opened(given.storage)
     folder = find_trial.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
     kept.pull(root / "cache" / str(record.said(folder).get("text")))

@@ -21,9 +21,9 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli
-from lab.config import search_space
-from lab.config.trial import Resources
+from lab.config.experiment import Resources
 from lab.errors import UserError
+from lab.loading import search_space
 from lab.trials import assignment
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lab import cli
 
 if TYPE_CHECKING:
-    from lab.config.trial import Data
+    from lab.config.data import DataConfig
 
 _KEPT = "nothing is left of a text that was not finished"
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(given: argparse.Namespace) -> None:
-    from lab.config import search_space
+    from lab.loading import search_space
     from lab.storage import checks, mirror
 
     experiment = search_space.load(given.file, tuple(given.overrides))
@@ -70,7 +70,7 @@ def _main(given: argparse.Namespace) -> None:
         print(f"in:                    {folder}")
 
 
-def lines(data: "Data", facts: dict[str, Any]) -> Iterator[str]:
+def lines(data: "DataConfig", facts: dict[str, Any]) -> Iterator[str]:
     """Yield what a person wants to know of a prepared text."""
     train, held_out = facts["train"], facts["held_out"]
     cut = f" in windows of {data.length} ({data.layout})"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lab import cli
 
 if TYPE_CHECKING:
-    from lab.config.trial import Experiment
+    from lab.config.experiment import Experiment
     from lab.display.live import View
     from lab.execution.driver import Site
     from lab.search.plan import Expectation
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(given: argparse.Namespace) -> None:
     # What takes time to import is imported where it is needed: the first words are quick.
-    from lab.config import search_space, validation
+    from lab.loading import search_space, validation
     from lab.storage import checks, mirror
 
     experiment = search_space.load(given.file, tuple(given.overrides))

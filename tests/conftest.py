@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from lab.config.trial import Data
+    from lab.config.data import DataConfig
     from lab.data.batches import Corpus
 
 
 class PreparedText(NamedTuple):
-    batches: "Data"
+    batches: "DataConfig"
     text: "Path"
     corpus: "Corpus"
 
@@ -38,10 +38,10 @@ class PreparedText(NamedTuple):
 @pytest.fixture(scope="session")
 def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
     """Return one hundredth of the embedded documents, with the smallest tokenizer and windows."""
-    from lab.config.trial import Data
+    from lab.config.data import DataConfig
     from lab.data import batches, preparation
 
-    settings = Data(share=0.01, held_out=0.1, vocab=400, length=16)
+    settings = DataConfig(share=0.01, held_out=0.1, vocab=400, length=16)
     text = preparation.prepare(settings, tmp_path_factory.mktemp("text"))
     return PreparedText(settings, text, batches.open_corpus(text))
 

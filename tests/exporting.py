@@ -11,8 +11,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
-from lab.config.objective import generator_of
+from lab.config.data import DataConfig
+from lab.config.objective import AnyObjectiveConfig, generator_of
 from lab.data.vocabulary import ROLES, SPECIAL, Vocabulary
 from lab.interop.trained import Trained
 from lab.training.checkpoint import Place
@@ -49,12 +51,14 @@ def vocabulary(tokens: tuple[str, ...], special: tuple[str, ...] = SPECIAL) -> V
     return Vocabulary(tokenizer, dict(zip(ROLES, special, strict=True)))
 
 
-def asked(objective: spec.Objective, encoder: spec.Encoder = POST, **changes: Any) -> spec.Trial:
+def asked(
+    objective: AnyObjectiveConfig, encoder: EncoderConfig = POST, **changes: Any
+) -> spec.Trial:
     """Return a trial of one of the members' objectives, post-norm."""
     return spec.Trial(
         encoder=replace(encoder, norm="post"),
         objective=objective,
-        data=spec.Data(vocab=VOCAB, length=LENGTH),
+        data=DataConfig(vocab=VOCAB, length=LENGTH),
         budget=Budget(kind="tokens", amount=1e6),
         **changes,
     )

@@ -16,9 +16,29 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget, Spent
-from lab.config.phases import Learns
+from lab.config.data import DataConfig
+from lab.config.init_from import FromMlmRun
+from lab.config.objective import (
+    AdversarialConfig,
+    AllTokensMlmConfig,
+    AlternationConfig,
+    AnyObjectiveConfig,
+    Electra15Config,
+    ElectraConfig,
+    FrozenGeneratorConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+    ReplaceMlmConfig,
+    SamplingConfig,
+    TwoStageConfig,
+)
+from lab.config.optimizer import AdamConfig
+from lab.config.phases import UpdatedNetworks
+from lab.config.ramps import ProbabilityRamp, Ramp, StepSettings
 from lab.config.schedule import Schedule
+from lab.config.window_growth import FullWindows, GrowingWindows
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
 from lab.training import optimizer
@@ -30,7 +50,7 @@ from lab.training.objectives import masking as masks
 VOCAB, LENGTH, SHARE = 64, 16, 0.3
 ABSENT = VOCAB - 1  # a word that no text has
 COUNTS_V = torch.arange(VOCAB)
-PRE = spec.Encoder(
+PRE = EncoderConfig(
     layers=2, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.15, dropout=0, norm="pre"
 )
 POST = replace(PRE, embedding=16, dropout=0.1, norm="post")
@@ -78,14 +98,14 @@ class Member:
     """
 
     id: str
-    objective: spec.Objective
-    turns: Mapping[Learns, tuple[Lesson, ...]]
+    objective: AnyObjectiveConfig
+    turns: Mapping[UpdatedNetworks, tuple[Lesson, ...]]
     learns: tuple[Falls, ...]
-    encoder: spec.Encoder = PRE
+    encoder: EncoderConfig = PRE
     reads_masks: Literal["encoder", "generator", ""] = "generator"
     common: tuple[str, ...] = ()
     cuts: tuple[int, ...] = (3,)
-    windows: spec.FullWindows | spec.GrowingWindows = field(default_factory=spec.FullWindows)
+    windows: FullWindows | GrowingWindows = field(default_factory=FullWindows)
 
 
 _DETECT = Lesson(
@@ -121,41 +141,41 @@ _GENERATOR_LEARNS = Falls("train/generator_loss", 0.65)
 _BEATS_MAJORITY = Falls("train/discriminator_loss", 0.8, "health/majority_loss")
 _PREDICTS = Falls("train/mlm_loss", 0.5)
 _JOINT = (_GENERATOR_LEARNS, _BEATS_MAJORITY)
-_SAME_SIZE = spec.Generator(width=1)
-_ELECTRA = spec.Electra(kind="electra", mask_prob=SHARE)
-_ADVERSARIAL = spec.Adversarial(kind="adversarial", mask_prob=SHARE)
-FROZEN = spec.FrozenGenerator(
+_SAME_SIZE = GeneratorConfig(width=1)
+_ELECTRA = ElectraConfig(kind="electra", mask_prob=SHARE)
+_ADVERSARIAL = AdversarialConfig(kind="adversarial", mask_prob=SHARE)
+FROZEN = FrozenGeneratorConfig(
     kind="frozen",
-    init_from=spec.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=2 * 8 * LENGTH)),
+    init_from=FromMlmRun(kind="mlm", budget=Budget(kind="tokens", amount=2 * 8 * LENGTH)),
 )
 
 # They begin as the plain ones, which properties of a single step look at, and end elsewhere.
 _MOVING_ELECTRA = replace(
     _ELECTRA,
-    mask_prob=spec.ProbabilityRamp(start=SHARE, end=0.15),
-    disc_weight=spec.Ramp(start=50.0, end=10.0),
-    sampling=spec.Sampling(temperature=spec.Ramp(start=1.0, end=0.5)),
+    mask_prob=ProbabilityRamp(start=SHARE, end=0.15),
+    disc_weight=Ramp(start=50.0, end=10.0),
+    sampling=SamplingConfig(temperature=Ramp(start=1.0, end=0.5)),
 )
-_GROWING = spec.GrowingWindows(kind="growing", start=8, until=0.5)
+_GROWING = GrowingWindows(kind="growing", start=8, until=0.5)
 
 MEMBERS = (
     Member(
         id="electra_none",
         objective=replace(_ELECTRA, sharing="none"),
-        turns={Learns.ALL: (_DETECT, _GENERATE)},
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
         learns=_JOINT,
     ),
     Member(
         id="electra_tokens",
         objective=_ELECTRA,
-        turns={Learns.ALL: (_DETECT, _GENERATE)},
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
         learns=_JOINT,
         common=_TOKENS,
     ),
     Member(
         id="electra_all",
         objective=replace(_ELECTRA, sharing="all", generator=_SAME_SIZE),
-        turns={Learns.ALL: (_DETECT, _GENERATE)},
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
         learns=_JOINT,
         common=("encoder",),
     ),
@@ -163,15 +183,18 @@ MEMBERS = (
         id="electra_gdes",
         objective=replace(_ELECTRA, sharing="gdes"),
         turns={
-            Learns.ALL: (replace(_DETECT, reaches=(*_ENCODER_BUT_BASE, "detection")), _GENERATE)
+            UpdatedNetworks.ALL: (
+                replace(_DETECT, reaches=(*_ENCODER_BUT_BASE, "detection")),
+                _GENERATE,
+            )
         },
         learns=_JOINT,
         common=_BASE,
     ),
     Member(
         id="electra_half_as_deep",
-        objective=replace(_ELECTRA, generator=spec.Generator(depth=0.5), masking="code"),
-        turns={Learns.ALL: (_DETECT, _GENERATE)},
+        objective=replace(_ELECTRA, generator=GeneratorConfig(depth=0.5), masking="code"),
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
         learns=_JOINT,
         encoder=POST,
         common=_TOKENS,
@@ -180,7 +203,7 @@ MEMBERS = (
         Member(
             id=f"electra_frozen_{encoder.norm}",
             objective=replace(_ELECTRA, sharing="none", generator=FROZEN),
-            turns={Learns.ALL: (_DETECT,)},
+            turns={UpdatedNetworks.ALL: (_DETECT,)},
             learns=(_BEATS_MAJORITY,),
             encoder=encoder,
         )
@@ -189,7 +212,7 @@ MEMBERS = (
     Member(
         id="electra_moving",
         objective=_MOVING_ELECTRA,
-        turns={Learns.ALL: (_DETECT, _GENERATE)},
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
         learns=_JOINT,
         encoder=POST,
         common=_TOKENS,
@@ -198,23 +221,26 @@ MEMBERS = (
     ),
     Member(
         id="electra_15",
-        objective=spec.Electra15(kind="electra_15", mask_prob=SHARE),
-        turns={Learns.ALL: (_DETECT_AT_SLOTS, _GENERATE)},
+        objective=Electra15Config(kind="electra_15", mask_prob=SHARE),
+        turns={UpdatedNetworks.ALL: (_DETECT_AT_SLOTS, _GENERATE)},
         learns=_JOINT,
         common=_TOKENS,
     ),
     Member(
         id="replace_mlm_tokens",
-        objective=spec.ReplaceMlm(kind="replace_mlm", mask_prob=SHARE),
-        turns={Learns.ALL: (_PREDICT, _GENERATE)},
+        objective=ReplaceMlmConfig(kind="replace_mlm", mask_prob=SHARE),
+        turns={UpdatedNetworks.ALL: (_PREDICT, _GENERATE)},
         learns=(_GENERATOR_LEARNS, _PREDICTS),
         common=_TOKENS,
     ),
     Member(
         id="replace_mlm_gdes",
-        objective=spec.ReplaceMlm(kind="replace_mlm", mask_prob=SHARE, sharing="gdes"),
+        objective=ReplaceMlmConfig(kind="replace_mlm", mask_prob=SHARE, sharing="gdes"),
         turns={
-            Learns.ALL: (replace(_PREDICT, reaches=(*_ENCODER_BUT_BASE, "vocabulary")), _GENERATE)
+            UpdatedNetworks.ALL: (
+                replace(_PREDICT, reaches=(*_ENCODER_BUT_BASE, "vocabulary")),
+                _GENERATE,
+            )
         },
         learns=(_GENERATOR_LEARNS, _PREDICTS),
         encoder=POST,
@@ -222,16 +248,16 @@ MEMBERS = (
     ),
     Member(
         id="replace_mlm_frozen",
-        objective=spec.ReplaceMlm(
+        objective=ReplaceMlmConfig(
             kind="replace_mlm", mask_prob=SHARE, sharing="none", generator=FROZEN
         ),
-        turns={Learns.ALL: (_PREDICT,)},
+        turns={UpdatedNetworks.ALL: (_PREDICT,)},
         learns=(_PREDICTS,),
     ),
     Member(
         id="all_tokens_mlm",
-        objective=spec.AllTokensMlm(kind="all_tokens_mlm", mask_prob=SHARE),
-        turns={Learns.ALL: (_COPY, _GENERATE)},
+        objective=AllTokensMlmConfig(kind="all_tokens_mlm", mask_prob=SHARE),
+        turns={UpdatedNetworks.ALL: (_COPY, _GENERATE)},
         learns=(_GENERATOR_LEARNS, _PREDICTS),
         encoder=POST,
         common=_TOKENS,
@@ -239,8 +265,8 @@ MEMBERS = (
     *(
         Member(
             id=f"mlm_{how}",
-            objective=spec.Mlm(kind="mlm", mask_prob=SHARE, masking=how),
-            turns={Learns.ALL: (_PREDICT,)},
+            objective=MlmConfig(kind="mlm", mask_prob=SHARE, masking=how),
+            turns={UpdatedNetworks.ALL: (_PREDICT,)},
             learns=(_PREDICTS,),
             encoder=encoder,
             reads_masks="encoder",
@@ -249,29 +275,29 @@ MEMBERS = (
     ),
     Member(
         id="two_stage",
-        objective=spec.TwoStage(kind="two_stage", mask_prob=SHARE),
-        turns={Learns.GENERATOR: (_GENERATE,), Learns.DISCRIMINATOR: (_DETECT,)},
+        objective=TwoStageConfig(kind="two_stage", mask_prob=SHARE),
+        turns={UpdatedNetworks.GENERATOR: (_GENERATE,), UpdatedNetworks.DISCRIMINATOR: (_DETECT,)},
         learns=_JOINT,
         cuts=(3, 4, 5),  # the last of the first stage is to come, the switch is, the switch was
     ),
     Member(
         id="two_stage_post",
-        objective=spec.TwoStage(kind="two_stage", mask_prob=SHARE, masking="code"),
-        turns={Learns.GENERATOR: (_GENERATE,), Learns.DISCRIMINATOR: (_DETECT,)},
+        objective=TwoStageConfig(kind="two_stage", mask_prob=SHARE, masking="code"),
+        turns={UpdatedNetworks.GENERATOR: (_GENERATE,), UpdatedNetworks.DISCRIMINATOR: (_DETECT,)},
         learns=_JOINT,
         encoder=POST,
     ),
     Member(
         id="reinforce",
         objective=_ADVERSARIAL,
-        turns={Learns.ALL: (_DETECT, _GENERATE, _EXPECT)},
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _EXPECT)},
         learns=(_BEATS_MAJORITY,),
         common=_TOKENS,
     ),
     Member(
         id="reinforce_half",
         objective=replace(_ADVERSARIAL, adversarial_weight=0.5),
-        turns={Learns.ALL: (_DETECT, _GENERATE, _EXPECT)},
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _EXPECT)},
         learns=(_BEATS_MAJORITY,),
         encoder=POST,
         common=_TOKENS,
@@ -282,9 +308,12 @@ MEMBERS = (
             objective=replace(
                 _ADVERSARIAL,
                 sharing="none",
-                rule=spec.Alternation(kind="alternation", steps=steps),
+                rule=AlternationConfig(kind="alternation", steps=steps),
             ),
-            turns={Learns.DISCRIMINATOR: (_DETECT,), Learns.GENERATOR: (_GENERATE, _EXPECT)},
+            turns={
+                UpdatedNetworks.DISCRIMINATOR: (_DETECT,),
+                UpdatedNetworks.GENERATOR: (_GENERATE, _EXPECT),
+            },
             learns=(_BEATS_MAJORITY,),
             cuts=(3, 4),  # with two steps a turn: amid the generator's, and between two turns
         )
@@ -292,15 +321,17 @@ MEMBERS = (
     ),
     Member(
         id="random_unigram",
-        objective=spec.Random(kind="random", mask_prob=SHARE),
-        turns={Learns.ALL: (_DETECT,)},
+        objective=RandomReplacementConfig(kind="random", mask_prob=SHARE),
+        turns={UpdatedNetworks.ALL: (_DETECT,)},
         learns=(_BEATS_MAJORITY,),
         reads_masks="",
     ),
     Member(
         id="random_uniform",
-        objective=spec.Random(kind="random", mask_prob=SHARE, law="uniform", masking="code"),
-        turns={Learns.ALL: (_DETECT,)},
+        objective=RandomReplacementConfig(
+            kind="random", mask_prob=SHARE, law="uniform", masking="code"
+        ),
+        turns={UpdatedNetworks.ALL: (_DETECT,)},
         learns=(_BEATS_MAJORITY,),
         encoder=POST,
         reads_masks="",
@@ -329,7 +360,7 @@ def each_turn(members: tuple[Member, ...] = MEMBERS) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("member", "learns"), cases, ids=ids)
 
 
-def reading_turn(member: Member) -> Learns:
+def reading_turn(member: Member) -> UpdatedNetworks:
     """Return a turn in which the encoder that is kept learns."""
     return next(
         learns
@@ -343,10 +374,10 @@ def trial(member: Member, **changes: Any) -> spec.Trial:
     base = spec.Trial(
         encoder=member.encoder,
         objective=member.objective,
-        data=spec.Data(vocab=VOCAB, length=LENGTH),
+        data=DataConfig(vocab=VOCAB, length=LENGTH),
         windows=member.windows,
         batch=8,
-        optim=spec.AdamConfig(lr=3e-3, weight_decay=0.1),
+        optim=AdamConfig(lr=3e-3, weight_decay=0.1),
         schedule=Schedule(kind="constant", warmup=0),
         budget=Budget(kind="tokens", amount=8 * 8 * LENGTH),
         seeds=spec.Seeds(init=1, order=2, mask=3),
@@ -464,7 +495,7 @@ def watched(
 
 
 def reads(
-    objective: Objective, batch: Batch, learns: Learns = Learns.ALL, step: int = 0
+    objective: Objective, batch: Batch, learns: UpdatedNetworks = UpdatedNetworks.ALL, step: int = 0
 ) -> dict[str, Tensor]:
     """Return the tokens that each network is given to read."""
     with watched(objective) as seen, torch.no_grad():
@@ -523,9 +554,9 @@ class Weightless(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
-        self.learnt: list[Learns] = []
+        self.learnt: list[UpdatedNetworks] = []
 
-    def begin(self, learns: Learns, _: spec.StepSettings) -> None:
+    def begin(self, learns: UpdatedNetworks, _: StepSettings) -> None:
         """Note whose turn it is."""
         self.learnt.append(learns)
 

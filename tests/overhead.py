@@ -16,12 +16,12 @@ from typing import Any
 
 from ray import tune
 
-from lab.config import search_space
-from lab.config.trial import Outcome, Row
+from lab.config.results import MetricRow, Outcome
 from lab.display import live
 from lab.display.board import Board
 from lab.execution import runner
 from lab.execution.driver import Driver, Site
+from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import Nowhere
 from lab.tracking.client import default_uri
@@ -107,7 +107,7 @@ def nothing(config: dict[str, Any]) -> None:
     record.end(work.folder, outcome)
 
 
-def row(step: int, metric: str) -> Row:
+def row(step: int, metric: str) -> MetricRow:
     """Return a scored point."""
     names = ("tokens", "flops", "paper_flops", "six_n", "seconds")
     return {"spent/steps": step, metric: 0.5} | {f"spent/{name}": float(step) for name in names}

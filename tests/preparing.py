@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab import prepare
-from lab.config.trial import Data, Embedded, Files, Trained, WordPieces
+from lab.config.data import DataConfig, EmbeddedText, TextFiles, TrainedTokenizer, WordPieceFile
 from lab.data import preparation, sources
 
 _ALONE = 50_000_000  # bytes that `tokenizers` encodes alone
 _TOKENIZERS = {
-    "given": WordPieces(kind="wordpieces", file="bert-uncased"),
-    "trained": Trained(),
+    "given": WordPieceFile(kind="wordpieces", file="bert-uncased"),
+    "trained": TrainedTokenizer(),
 }
 
 
@@ -57,7 +57,7 @@ def _make(file: Path, size: int) -> int:
     chance = random.Random(0)  # noqa: S311
     lines = [
         line
-        for text in sources.Reading(Embedded(), "refuse").documents()
+        for text in sources.Reading(EmbeddedText(), "refuse").documents()
         for line in text.split("\n")
         if line.isprintable()
     ]
@@ -71,8 +71,8 @@ def _make(file: Path, size: int) -> int:
 
 
 def _prepare(text: Path, tokenizer: str) -> None:
-    data = Data(
-        source=Files(kind="files", paths=(str(text),)),
+    data = DataConfig(
+        source=TextFiles(kind="files", paths=(str(text),)),
         tokenizer=_TOKENIZERS[tokenizer],
         vocab=30_522,
         length=128,

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
+from lab.config.objective import AnyObjectiveConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 from lab.training.model import DisentangledEmbeddings, Embeddings, Encoder
@@ -19,19 +22,19 @@ from lab.training.objectives import Loss, build
 from lab.training.objectives.masking import Masked
 
 VOCAB, LENGTH, SEED = 48, 16, 3
-SHAPE = spec.Encoder(layers=2, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.2, dropout=0)
+SHAPE = EncoderConfig(layers=2, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.2, dropout=0)
 SHARES = [0.5, 0.2, 0.1, 0.1, 0.05, 0.05]  # of the few words in the text, so that samples hit some
 TABLES = ("word", "position", "token_type")
 
 
 def made(
-    objective: spec.Objective, vocab: int = VOCAB, length: int = LENGTH, noise: float = 0.1
+    objective: AnyObjectiveConfig, vocab: int = VOCAB, length: int = LENGTH, noise: float = 0.1
 ) -> Any:
     """Return the objective; noise gives every weight, biases and differences too, its own value."""
     trial = spec.Trial(
         encoder=SHAPE,
         objective=objective,
-        data=spec.Data(vocab=vocab, length=length),
+        data=DataConfig(vocab=vocab, length=length),
         budget=Budget(kind="tokens", amount=1e6),
         seeds=spec.Seeds(init=1, mask=SEED),
     )

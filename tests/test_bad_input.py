@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from lab import finetune
-from lab.config import search_space, tasks
-from lab.config.data import Pretrained, Trained, WordPieces
-from lab.config.error_messages import SpaceError
+from lab.config.data import PretrainedTokenizer, TrainedTokenizer, WordPieceFile
 from lab.data import tokenizers
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.interop.trained import open_record
+from lab.loading import search_space
+from lab.loading.error_messages import SpaceError
+from lab.loading.task_table import load_task
 from lab.storage.record import said
 from lab.tasks import examples
 
@@ -26,7 +27,7 @@ def nothing() -> list[str]:
 @pytest.mark.parametrize("file", ["a\0b", "~nobody-of-that-name/vocab.txt", "x" * 5_000])
 def test_vocabulary_that_no_path_leads_to_is_refused(file: str) -> None:
     with pytest.raises(UserError, match=r"data\.tokenizer\.file: ") as refused:
-        tokenizers.build(WordPieces(kind="wordpieces", file=file), 512, nothing)
+        tokenizers.build(WordPieceFile(kind="wordpieces", file=file), 512, nothing)
     assert "\n" not in str(refused.value)
 
 
@@ -35,13 +36,13 @@ def test_vocabulary_that_no_path_leads_to_is_refused(file: str) -> None:
 def test_folder_that_is_no_tokenizer_is_refused(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=f"data.tokenizer.name: {tmp_path}: .") as refused:
-        tokenizers.identity(Pretrained(kind="transformers", name=str(tmp_path)))
+        tokenizers.identity(PretrainedTokenizer(kind="transformers", name=str(tmp_path)))
     assert "\n" not in str(refused.value)
 
 
 def test_text_too_small_for_any_vocabulary_is_not_told_to_take_a_smaller_one() -> None:
     with pytest.raises(UserError, match="it takes 300, so read more text"):
-        tokenizers.build(Trained(), 512, lambda: ["a b", "c d"])
+        tokenizers.build(TrainedTokenizer(), 512, lambda: ["a b", "c d"])
 
 
 def test_damaged_vocabulary_of_a_prepared_text_is_named(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_damaged_record_is_named(tmp_path: Path, content: str) -> None:
 def test_row_that_nothing_can_read_is_named(tmp_path: Path, form: str, row: object) -> None:
     (tmp_path / "it.jsonl").write_text(json.dumps(row))
     (tmp_path / "it.yaml").write_text(f"kind: {form}\ntrain: it.jsonl\nevaluation: it.jsonl\n")
-    task = tasks.load(str(tmp_path / "it.yaml"))
+    task = load_task(str(tmp_path / "it.yaml"))
     with pytest.raises(UserError, match=r"it.jsonl:1: (text|label|words): ") as refused:
         examples.of(task)
     str(refused.value).encode()  # it can be printed

@@ -15,46 +15,59 @@ from conftest import PreparedText
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lab.config import trial
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.init_from import FromMlmRun
 from lab.config.metrics import METRICS
-from lab.config.trial import Outcome, Row, Trial
+from lab.config.objective import (
+    AdversarialConfig,
+    AlternationConfig,
+    AnyObjectiveConfig,
+    ElectraConfig,
+    FrozenGeneratorConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+    TwoStageConfig,
+)
+from lab.config.optimizer import AdamConfig, AnyOptimizerConfig, MuonConfig
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Trial
 from lab.storage import record
 from lab.trials import run
 from lab.trials.assignment import Work
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 STEPS, CURVE = 16, 4
-SHAPE = trial.Encoder(
+SHAPE = EncoderConfig(
     layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
 )
-RUNGS: dict[str, trial.Objective] = {
-    "electra": trial.Electra(kind="electra"),
-    "gdes": trial.Electra(kind="electra", sharing="gdes"),
-    "two_stage": trial.TwoStage(kind="two_stage"),
-    "alternation": trial.Adversarial(
-        kind="adversarial", sharing="none", rule=trial.Alternation(kind="alternation", steps=3)
+RUNGS: dict[str, AnyObjectiveConfig] = {
+    "electra": ElectraConfig(kind="electra"),
+    "gdes": ElectraConfig(kind="electra", sharing="gdes"),
+    "two_stage": TwoStageConfig(kind="two_stage"),
+    "alternation": AdversarialConfig(
+        kind="adversarial", sharing="none", rule=AlternationConfig(kind="alternation", steps=3)
     ),
-    "frozen": trial.Electra(
+    "frozen": ElectraConfig(
         kind="electra",
         sharing="none",
-        generator=trial.FrozenGenerator(
+        generator=FrozenGeneratorConfig(
             kind="frozen",
-            init_from=trial.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=8 * 16)),
+            init_from=FromMlmRun(kind="mlm", budget=Budget(kind="tokens", amount=8 * 16)),
         ),
     ),
-    "mlm": trial.Mlm(kind="mlm", masking="bert"),
-    "random": trial.Random(kind="random"),
+    "mlm": MlmConfig(kind="mlm", masking="bert"),
+    "random": RandomReplacementConfig(kind="random"),
 }
 
 
 class Stop:
     """Says stop after so many steps."""
 
-    def __init__(self, after: int, says: trial.State = "interrupted") -> None:
+    def __init__(self, after: int, says: State = "interrupted") -> None:
         self._left, self._says = after, says
 
-    def __call__(self) -> trial.State:
+    def __call__(self) -> State:
         self._left -= 1
         return self._says if self._left < 0 else "running"
 
@@ -112,7 +125,7 @@ def cut_off(
     return it.folder
 
 
-def without_time(rows: tuple[Row, ...]) -> list[Row]:
+def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
@@ -135,7 +148,7 @@ def interrupted(work: Work, after: int) -> Outcome:
     return outcome
 
 
-ADAM, MUON = trial.AdamConfig(), trial.MuonConfig(kind="muon")
+ADAM, MUON = AdamConfig(), MuonConfig(kind="muon")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +157,7 @@ ADAM, MUON = trial.AdamConfig(), trial.MuonConfig(kind="muon")
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
-    rung: str, optim: trial.Optim, work: Callable[..., Work]
+    rung: str, optim: AnyOptimizerConfig, work: Callable[..., Work]
 ) -> None:
     whole, parts = (work(name, rung, optim=optim) for name in ("whole", "parts"))
     expected = run.run(whole)
@@ -186,7 +199,7 @@ def test_seconds_add_up_over_interruptions_and_a_kill_between(work: Callable[...
     said = json.loads(file.read_text())
     file.write_text(json.dumps(said | {"seconds": 1_000.0, "busy": 900.0}))
 
-    def killed(_: Row) -> None:
+    def killed(_: MetricRow) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -209,7 +222,7 @@ def test_run_that_was_cut_off_before_it_could_say_so_ends_without_a_step(
     before = final(it)
     (it.folder / "outcome.json").unlink()
     record.begin(it.folder, it.trial)
-    seen: list[Row] = []
+    seen: list[MetricRow] = []
     outcome = run.run(it, report=seen.append)
     assert seen == []
     assert (outcome.state, outcome.rows) == ("finished", expected.rows)
@@ -316,7 +329,7 @@ def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
     body = form(body)
     text = json.dumps(body, sort_keys=True)  # what the seal is of
     file.write_text(json.dumps(body | {"seal": hashlib.sha256(text.encode()).hexdigest()}))
-    seen: list[Row] = []
+    seen: list[MetricRow] = []
     outcome = run.run(it, report=seen.append)
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert seen[0]["spent/steps"] > int(before.name), "it began anew"
@@ -333,7 +346,7 @@ def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work], whole
     assert without_time(run.run(it).rows) == without_time(whole.outcome.rows)
 
 
-def best(rows: tuple[Row, ...]) -> int:
+def best(rows: tuple[MetricRow, ...]) -> int:
     top = max(rows, key=lambda row: (row["probe/pos/accuracy"], row["spent/steps"]))
     return int(top["spent/steps"])
 

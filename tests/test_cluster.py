@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from sweeps import LIMIT, LOOPBACK, METRIC, ROOT, ended, family, listening, said, started
 
-from lab.config.trial import Resources, Row, State
+from lab.config.experiment import Resources
+from lab.config.results import MetricRow, State
 from lab.storage import record
 from lab.tracking import frames
 from lab.trials.assignment import Node, slots
@@ -340,7 +341,7 @@ def test_cluster_too_small_for_a_trial_is_one_line(
 
 
 # On this machine alone, without --address.
-def curve(storage: Path, name: str) -> list[Row]:
+def curve(storage: Path, name: str) -> list[MetricRow]:
     """Return a record's points but for what time gave."""
     rows = record.curve(storage / "trials" / name)
     return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
@@ -364,7 +365,7 @@ class Killed(NamedTuple):
     said: str
     listening: set[str]
     workers: int
-    rows: tuple[Row, ...]  # on record when the worker was killed
+    rows: tuple[MetricRow, ...]  # on record when the worker was killed
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +376,7 @@ def killed(together: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     for folder in preparatory(together.storage):  # of the trial, which is not trained again
         shutil.copytree(folder, cwd / "storage" / "trials" / folder.name)
     seen, workers, began = set[str](), list[int](), time.monotonic()
-    rows: tuple[Row, ...] = ()
+    rows: tuple[MetricRow, ...] = ()
     changes = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
     changes["compare"] = f"{{init_from: [{MLM}]}}"
     with started(cwd, **changes) as process:

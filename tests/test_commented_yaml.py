@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.config import yaml
+from lab.loading import yaml_text
 from lab.suggestion import commented_yaml
 from lab.suggestion.commented_yaml import Section
 
@@ -40,7 +40,7 @@ def same(read: Any, meant: Any) -> bool:
 @given(st.dictionaries(KEYS, SECTIONS, min_size=1, max_size=4), TEXTS)
 def test_a_parser_reads_what_was_written(document: dict[str, Section], heading: str) -> None:
     written = commented_yaml.write(document, heading)
-    assert same(yaml.parse(written), commented_yaml.plain(document))
+    assert same(yaml_text.parse(written), commented_yaml.plain(document))
 
 
 def test_comments_stand_above_their_settings_and_are_wrapped() -> None:

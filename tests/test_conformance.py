@@ -36,9 +36,21 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.config import trial
-from lab.config.objective import has_frozen_generator
-from lab.config.phases import Learns, shares
+from lab.config.objective import (
+    AdversarialConfig,
+    AllTokensMlmConfig,
+    AlternationConfig,
+    AnyObjectiveConfig,
+    JointObjectiveConfig,
+    MaskedObjectiveConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+    ReinforceConfig,
+    SamplingConfig,
+    has_frozen_generator,
+)
+from lab.config.optimizer import AdamConfig, AnyOptimizerConfig, MuonConfig
+from lab.config.phases import UpdatedNetworks, phase_shares
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.training import optimizer as optim
@@ -49,7 +61,9 @@ LAW_V = torch.linspace(1, 4, VOCAB) / torch.linspace(1, 4, VOCAB).sum()
 LIKELY = ABSENT - 1
 
 
-def loss(member: Member, learns: Learns, batch: Batch, step: int = 0) -> tuple[Objective, Any]:
+def loss(
+    member: Member, learns: UpdatedNetworks, batch: Batch, step: int = 0
+) -> tuple[Objective, Any]:
     objective = made(member)
     objective.begin(learns, objective.now)
     torch.manual_seed(0)
@@ -60,17 +74,17 @@ def loss(member: Member, learns: Learns, batch: Batch, step: int = 0) -> tuple[O
 
 
 def test_every_objective_is_a_member() -> None:
-    assert {type(member.objective) for member in MEMBERS} == set(get_args(trial.Objective))
+    assert {type(member.objective) for member in MEMBERS} == set(get_args(AnyObjectiveConfig))
     assert len({member.id for member in MEMBERS}) == len(MEMBERS)
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (trial.Joint, "sharing"),
-        (trial.Masked, "masking"),
-        (trial.Mlm, "masking"),
-        (trial.Random, "law"),
+        (JointObjectiveConfig, "sharing"),
+        (MaskedObjectiveConfig, "masking"),
+        (MlmConfig, "masking"),
+        (RandomReplacementConfig, "law"),
     ],
 )
 def test_every_value_of_a_choice_is_a_members(kind: type, name: str) -> None:
@@ -80,12 +94,12 @@ def test_every_value_of_a_choice_is_a_members(kind: type, name: str) -> None:
 
 def test_every_rule_of_the_game_is_a_members() -> None:
     rules = {type(getattr(member.objective, "rule", None)) for member in MEMBERS}
-    assert rules - {type(None)} == {trial.Reinforce, trial.Alternation}
+    assert rules - {type(None)} == {ReinforceConfig, AlternationConfig}
 
 
 @each()
 def test_promises_cover_the_turns_that_there_are(member: Member) -> None:
-    assert set(member.turns) == set(shares(member.objective))
+    assert set(member.turns) == set(phase_shares(member.objective))
 
 
 # What a step reports.
@@ -93,7 +107,7 @@ def test_promises_cover_the_turns_that_there_are(member: Member) -> None:
 
 @each_turn()
 def test_loss_and_parts_are_finite_and_parts_are_detached_scalars(
-    member: Member, learns: Learns
+    member: Member, learns: UpdatedNetworks
 ) -> None:
     _, found = loss(member, learns, text())
     assert found.total.ndim == 0
@@ -125,7 +139,9 @@ def assert_reaches(objective: Objective, lessons: tuple[Lesson, ...]) -> None:
 
 
 @each_turn()
-def test_gradients_reach_exactly_the_promised_parameters(member: Member, learns: Learns) -> None:
+def test_gradients_reach_exactly_the_promised_parameters(
+    member: Member, learns: UpdatedNetworks
+) -> None:
     objective, found = loss(member, learns, text())
     found.total.backward()
     assert_reaches(objective, member.turns[learns])
@@ -133,7 +149,7 @@ def test_gradients_reach_exactly_the_promised_parameters(member: Member, learns:
 
 @each_turn()
 def test_gradient_of_each_loss_stays_within_what_it_promises(
-    member: Member, learns: Learns
+    member: Member, learns: UpdatedNetworks
 ) -> None:
     for lesson in member.turns[learns]:
         objective = made(member)
@@ -147,7 +163,7 @@ def test_gradient_of_each_loss_stays_within_what_it_promises(
 
 
 @each_turn()
-def test_second_token_type_gets_no_gradient(member: Member, learns: Learns) -> None:
+def test_second_token_type_gets_no_gradient(member: Member, learns: UpdatedNetworks) -> None:
     objective, found = loss(member, learns, text())
     found.total.backward()
     tables = [
@@ -160,11 +176,11 @@ def test_second_token_type_gets_no_gradient(member: Member, learns: Learns) -> N
 @each()
 @pytest.mark.parametrize(
     "settings",
-    [trial.AdamConfig(weight_decay=0.5), trial.MuonConfig(kind="muon", weight_decay=0.5)],
+    [AdamConfig(weight_decay=0.5), MuonConfig(kind="muon", weight_decay=0.5)],
     ids=lambda settings: settings.kind,
 )
 def test_step_moves_the_weights_of_those_who_learn_and_no_others(
-    member: Member, settings: trial.Optim
+    member: Member, settings: AnyOptimizerConfig
 ) -> None:
     objective = made(member)
     optimizer = optim.build(objective, settings)
@@ -187,7 +203,7 @@ def test_step_moves_the_weights_of_those_who_learn_and_no_others(
 
 @each_turn()
 def test_special_tokens_and_padding_are_neither_masked_nor_replaced(
-    member: Member, learns: Learns
+    member: Member, learns: UpdatedNetworks
 ) -> None:
     batch = text(400)
     fixed_BT = ~candidates(batch.ids_BT)
@@ -246,7 +262,7 @@ def test_replaced_share_is_the_promised_one(member: Member) -> None:
 
 @each_turn()
 def test_loss_is_taken_at_the_promised_tokens_and_nowhere_else(
-    member: Member, learns: Learns
+    member: Member, learns: UpdatedNetworks
 ) -> None:
     objective, batch = made(member).eval(), text()
     chosen_BT = chosen(member, batch)
@@ -265,7 +281,7 @@ def test_loss_is_taken_at_the_promised_tokens_and_nowhere_else(
 
 
 @each_turn()
-def test_more_padding_changes_nothing(member: Member, learns: Learns) -> None:
+def test_more_padding_changes_nothing(member: Member, learns: UpdatedNetworks) -> None:
     objective, wide = made(member).eval(), text(longest=10)
     narrow = Batch(wide.ids_BT[:, :12], wide.example_B)
     one, other = (objective(batch, 0, learns) for batch in (wide, narrow))
@@ -312,7 +328,7 @@ def test_discriminator_is_asked_where_the_text_differs_from_the_original(member:
 
 
 def test_copy_gate_pays_where_the_text_was_replaced() -> None:
-    (member,) = (m for m in MEMBERS if isinstance(m.objective, trial.AllTokensMlm))
+    (member,) = (m for m in MEMBERS if isinstance(m.objective, AllTokensMlmConfig))
     objective, batch = made(member).eval(), only(LIKELY, 100)
     write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
     with torch.no_grad():
@@ -400,13 +416,13 @@ def test_each_slot_gets_a_token_of_its_own_law(member: Member) -> None:
     tuple(
         m
         for m in SAMPLERS
-        if not isinstance(m.objective, trial.Adversarial) and not has_frozen_generator(m.objective)
+        if not isinstance(m.objective, AdversarialConfig) and not has_frozen_generator(m.objective)
     )
 )
 def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> None:
     encoder, batch, learns = replace(member.encoder, dropout=0.3), text(100), reading_turn(member)
     for dropout in (True, False):
-        settings = replace(member.objective, sampling=trial.Sampling(dropout=dropout))
+        settings = replace(member.objective, sampling=SamplingConfig(dropout=dropout))
         objective = made(replace(member, objective=settings, encoder=encoder))
         torch.manual_seed(0)
         trained = reads(objective.train(), batch, learns)["encoder"]
@@ -416,7 +432,7 @@ def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> No
         assert trained.equal(still) is not dropout
 
 
-@each(tuple(m for m in MEMBERS if isinstance(m.objective, trial.Random)))
+@each(tuple(m for m in MEMBERS if isinstance(m.objective, RandomReplacementConfig)))
 def test_random_words_follow_their_law_and_are_words(member: Member) -> None:
     counts_V = COUNTS_V if member.objective.law == "unigram" else torch.ones(VOCAB)
     law_V = torch.where(torch.arange(VOCAB) >= FIRST_WORD, counts_V, 0).double()

@@ -25,8 +25,15 @@ from members import (
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.objective import has_frozen_generator
-from lab.config.phases import Learns, turn
+from lab.config.objective import (
+    AlternationConfig,
+    ElectraConfig,
+    ReinforceConfig,
+    TwoStageConfig,
+    has_frozen_generator,
+)
+from lab.config.optimizer import AdamConfig, MuonConfig
+from lab.config.phases import UpdatedNetworks, phase_at
 from lab.data.vocabulary import PAD
 from lab.evaluation import scores
 from lab.evaluation.corruption import HeldOut
@@ -34,7 +41,7 @@ from lab.training import optimizer as optim
 from lab.training.loop import Step
 from lab.training.objectives import Objective
 
-RULES = [spec.Reinforce(kind="reinforce"), spec.Alternation(kind="alternation")]
+RULES = [ReinforceConfig(kind="reinforce"), AlternationConfig(kind="alternation")]
 
 
 def reports(steps: list[Step]) -> list[dict[str, float]]:
@@ -74,11 +81,11 @@ def test_every_seed_matters(member: Member, seed: str) -> None:
 
 def fit(member: Member, steps: int) -> list[dict[str, float]]:
     """Return what each of so many steps on one batch, one masking and one chance reported."""
-    objective, batch, settings = made(member), text(), spec.AdamConfig(lr=5e-3)
+    objective, batch, settings = made(member), text(), AdamConfig(lr=5e-3)
     optimizer = optim.build(objective, settings)
     seen = []
     for n in range(steps):
-        learns = turn(member.objective, n, n / steps).learns
+        learns = phase_at(member.objective, n, n / steps).learns
         objective.begin(learns, objective.now)
         torch.manual_seed(n)
         loss = objective(batch, 0, learns)
@@ -188,7 +195,7 @@ def test_run_goes_on_from_its_saved_state_as_if_never_stopped(member: Member, cu
 def test_run_under_muon_goes_on_from_its_saved_state_as_if_never_stopped(
     member: Member, cut: int
 ) -> None:
-    assert_goes_on(trial(member, optim=spec.MuonConfig(kind="muon", lr=1e-3)), cut)
+    assert_goes_on(trial(member, optim=MuonConfig(kind="muon", lr=1e-3)), cut)
 
 
 def assert_goes_on(settings: spec.Trial, cut: int) -> None:
@@ -237,7 +244,7 @@ def test_every_parameter_is_owned_and_optimised_once(member: Member) -> None:
     objective = made(member)
     every = sorted(id(p) for p in objective.parameters() if p.requires_grad)
     owned = [id(p) for parameters in objective.networks().values() for p in parameters]
-    groups = optim.build(objective, spec.AdamConfig()).param_groups
+    groups = optim.build(objective, AdamConfig()).param_groups
     optimised = [id(p) for group in groups for p in group["params"]]
     assert sorted(owned) == every
     assert sorted(optimised) == every
@@ -292,7 +299,7 @@ def test_frozen_generator_writes_without_dropout_while_the_kept_network_has_it(
 
 def adversarial(rule: Any, **settings: Any) -> Member:
     (member,) = (m for m in MEMBERS if m.id == "reinforce")
-    sharing = "none" if isinstance(rule, spec.Alternation) else "tokens"
+    sharing = "none" if isinstance(rule, AlternationConfig) else "tokens"
     settings = {"sharing": sharing, "rule": rule} | settings
     return replace(member, objective=replace(member.objective, **settings))
 
@@ -301,7 +308,7 @@ def adversarial(rule: Any, **settings: Any) -> Member:
 def test_game_without_weight_is_electra(rule: Any) -> None:
     member = adversarial(rule, adversarial_weight=0.0)
     shared = {name: getattr(member.objective, name) for name in ("mask_prob", "sharing")}
-    electra = replace(member, objective=spec.Electra(kind="electra", **shared))
+    electra = replace(member, objective=ElectraConfig(kind="electra", **shared))
     game, plain = Run(trial(member)), Run(trial(electra))
     assert reports(list(islice(game.steps(), 5))) == reports(list(islice(plain.steps(), 5)))
     assert same(state(game.objective), state(plain.objective))
@@ -317,7 +324,7 @@ def own(objective: Objective) -> dict[str, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_networks_alternate_and_the_discriminator_begins(steps: int) -> None:
-    rule = spec.Alternation(kind="alternation", steps=steps)
+    rule = AlternationConfig(kind="alternation", steps=steps)
     run = Run(trial(adversarial(rule)))
     before, movers = own(run.objective), []
     for step in run.steps():
@@ -368,13 +375,16 @@ def test_discriminator_stays_as_it_was_until_the_switch() -> None:
 
 @pytest.mark.parametrize("switch", [0.25, 0.5])
 def test_each_stage_has_the_whole_schedule(switch: float) -> None:
-    settings = spec.TwoStage(kind="two_stage", switch=switch)
-    turns = [turn(settings, n, n / 80) for n in range(81)]
+    settings = TwoStageConfig(kind="two_stage", switch=switch)
+    turns = [phase_at(settings, n, n / 80) for n in range(81)]
     first = round(80 * switch)
-    for stage, learns in ((turns[:first], Learns.GENERATOR), (turns[first:], Learns.DISCRIMINATOR)):
+    for stage, learns in (
+        (turns[:first], UpdatedNetworks.GENERATOR),
+        (turns[first:], UpdatedNetworks.DISCRIMINATOR),
+    ):
         assert {one.learns for one in stage} == {learns}
         assert stage[0].progress == 0
-        steps = len(stage) if learns is Learns.GENERATOR else len(stage) - 1
+        steps = len(stage) if learns is UpdatedNetworks.GENERATOR else len(stage) - 1
         assert [one.progress for one in stage] == pytest.approx(
             [n / steps for n in range(len(stage))]
         )

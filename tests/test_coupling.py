@@ -13,8 +13,18 @@ from rungs import LENGTH, SEED, SHAPE, TABLES, VOCAB, made, plain, text
 from torch import Tensor, distributed, multiprocessing, nn
 
 from lab.config import trial
+from lab.config.architecture import GeneratorConfig
 from lab.config.budget import Budget, Spent
-from lab.config.phases import Learns
+from lab.config.data import DataConfig
+from lab.config.objective import (
+    AllTokensMlmConfig,
+    AnyObjectiveConfig,
+    Electra15Config,
+    ElectraConfig,
+    ReplaceMlmConfig,
+)
+from lab.config.optimizer import AdamConfig, AnyOptimizerConfig
+from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import PAD
 from lab.training import optimizer as optim
@@ -24,9 +34,9 @@ from lab.training.objectives.masking import chosen, mask
 
 TEXT = text()
 KINDS = {
-    "electra": trial.Electra(kind="electra", sharing="gdes"),
-    "replace_mlm": trial.ReplaceMlm(kind="replace_mlm", sharing="gdes"),
-    "all_tokens_mlm": trial.AllTokensMlm(kind="all_tokens_mlm", sharing="gdes"),
+    "electra": ElectraConfig(kind="electra", sharing="gdes"),
+    "replace_mlm": ReplaceMlmConfig(kind="replace_mlm", sharing="gdes"),
+    "all_tokens_mlm": AllTokensMlmConfig(kind="all_tokens_mlm", sharing="gdes"),
 }
 
 
@@ -71,13 +81,15 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
         assert gradient.norm() > 1e-4 or name.endswith("key.bias")
 
 
-def first_step(weight: Tensor, gradient: Tensor, rate: float, settings: trial.Optim) -> Tensor:
+def first_step(
+    weight: Tensor, gradient: Tensor, rate: float, settings: AnyOptimizerConfig
+) -> Tensor:
     mean, square = (1 - settings.beta1) * gradient, (1 - settings.beta2) * gradient**2
     return weight - rate * (mean / (square.sqrt() + settings.eps) + settings.weight_decay * weight)
 
 
 def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
-    settings = trial.AdamConfig(lr=1e-2, generator_lr=3.0)
+    settings = AdamConfig(lr=1e-2, generator_lr=3.0)
     objective = made(KINDS["electra"])
     optimizer = optim.build(objective, settings)
     objective(TEXT, 0).total.backward()
@@ -103,9 +115,9 @@ def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
 # Trap 4, by what the optimizer remembers: two states of one table would move it twice.
 @pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
 def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all", "gdes"]) -> None:
-    settings = trial.Electra(kind="electra", sharing=sharing, generator=trial.Generator(width=1))
+    settings = ElectraConfig(kind="electra", sharing=sharing, generator=GeneratorConfig(width=1))
     objective = made(settings, length=19)  # no other weight has a table's shape
-    optimizer = optim.build(objective, trial.AdamConfig())
+    optimizer = optim.build(objective, AdamConfig())
     objective(TEXT, 0).total.backward()
     optimizer.step()
     remembered = [id(p) for p in optimizer.state]
@@ -120,8 +132,8 @@ def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all
 # Trap 2. Weights are multiplied by a power of two, so that rounding is the same.
 def moved(disc_weight: float = 1.0, **settings: Any) -> dict[str, Tensor]:
     """Return how far some steps move each network's weights."""
-    rules = trial.AdamConfig(weight_decay=0.0, **settings)
-    objective = made(trial.Electra(kind="electra", sharing="none", disc_weight=disc_weight))
+    rules = AdamConfig(weight_decay=0.0, **settings)
+    objective = made(ElectraConfig(kind="electra", sharing="none", disc_weight=disc_weight))
     optimizer, networks = optim.build(objective, rules), objective.networks()
     before = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}
     for step in range(5):
@@ -167,10 +179,10 @@ def test_generators_rate_moves_the_generator_in_proportion() -> None:
 
 
 # Trap 7. Two workers hold halves of a batch with different counts of text and of slots.
-RUNGS: dict[str, trial.Objective] = {
-    "electra": trial.Electra(kind="electra", mask_prob=0.3),
-    "electra_15": trial.Electra15(kind="electra_15", mask_prob=0.3),
-    "replace_mlm": trial.ReplaceMlm(kind="replace_mlm", mask_prob=0.3),
+RUNGS: dict[str, AnyObjectiveConfig] = {
+    "electra": ElectraConfig(kind="electra", mask_prob=0.3),
+    "electra_15": Electra15Config(kind="electra_15", mask_prob=0.3),
+    "replace_mlm": ReplaceMlmConfig(kind="replace_mlm", mask_prob=0.3),
 }
 LONG, SHORT = range(3), range(8, 11)
 BOTH = [*LONG, *SHORT]
@@ -180,7 +192,7 @@ def asked(rung: str) -> trial.Trial:
     return trial.Trial(
         encoder=SHAPE,
         objective=RUNGS[rung],
-        data=trial.Data(vocab=VOCAB, length=LENGTH),
+        data=DataConfig(vocab=VOCAB, length=LENGTH),
         batch=len(BOTH),
         budget=Budget(kind="tokens", amount=1e6),
         seeds=trial.Seeds(init=1, mask=SEED),
@@ -201,7 +213,7 @@ def step(rung: str, workers: Workers) -> tuple[dict[str, Tensor], dict[str, Tens
     """Return gradients and figures of the first step."""
     objective = made(RUNGS[rung])
     taken = Gradients(objective, {LENGTH: batches(rung)}, asked(rung), workers=workers)
-    figures = taken.take(Spent(), Learns.ALL, objective.now)
+    figures = taken.take(Spent(), UpdatedNetworks.ALL, objective.now)
     return gradients(objective), figures
 
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from lab.config import trial as spec
+from lab.config.experiment import Experiment, HalvingConfig, Range, Resources, SearchConfig
 from lab.config.metrics import METRICS
-from lab.config.trial import Outcome, Range
+from lab.config.results import MetricRow, Outcome, State
 from lab.search.search import Search
 
 pytest.importorskip("optuna_dashboard")
 pytestmark = pytest.mark.slow
 COMMAND = Path(sys.executable).with_name("optuna-dashboard")
 WIDTH = "objective.generator.width"
-ASKED = spec.Experiment(
+ASKED = Experiment(
     name="shown",
     question="Does it?",
     metric=METRICS["probe/pos/accuracy"],
@@ -33,8 +33,8 @@ ASKED = spec.Experiment(
     },
     compare={WIDTH: (0.25, 0.5)},
     tune={"optim.lr": Range(low=1e-4, high=1e-2, log=True)},
-    search=spec.Search(trials=3, stopping=spec.Halving(kind="halving")),
-    resources=spec.Resources(),
+    search=SearchConfig(trials=3, stopping=HalvingConfig(kind="halving")),
+    resources=Resources(),
 )
 
 
@@ -45,11 +45,11 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
     storage = f"sqlite:///{folder}/optuna.db"
     search = Search(ASKED, storage, folder / "searches")
     while (job := search.ask()) is not None:
-        rows: tuple[spec.Row, ...] = tuple(
+        rows: tuple[MetricRow, ...] = tuple(
             {"spent/steps": 1.0 * n, ASKED.metric.name: 0.5 + job.number / 100 + n / 10}
             for n in range(4)
         )
-        state: spec.State = "diverged" if job.number == 1 else "finished"
+        state: State = "diverged" if job.number == 1 else "finished"
         search.lags(job, rows)
         search.tell(
             job, Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)

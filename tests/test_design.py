@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import qmc
 
-from lab.config.trial import Choices, Distribution, Path, Range, Value
+from lab.config.experiment import Choices, Distribution, Range
+from lab.config.trial import Path, Value
 from lab.search import designs
 
 Point = dict[Path, Value]

@@ -9,17 +9,18 @@ import pytest
 import torch
 from members import VOCAB, Member
 
-from lab.config import trial as spec
-from lab.config.search_space import trial
-from lab.config.trial import SIZES
+from lab.config.architecture import SIZES
+from lab.config.optimizer import AdamConfig
+from lab.config.results import MetricRow
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
+from lab.loading.search_space import trial
 from lab.training.objectives import build
 from lab.trials import divergence
 
 COIN = 2 * math.log(2)  # two of them
 MAJORITY = 0.4
-DETECTS: spec.Row = {"spent/steps": 40.0, "health/majority_loss": MAJORITY}
+DETECTS: MetricRow = {"spent/steps": 40.0, "health/majority_loss": MAJORITY}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -73,7 +74,7 @@ def test_detection_in_a_turn_without_a_rate_of_replacement_is_not_judged() -> No
 def test_untrained_network_is_not_lost(member: Member) -> None:
     """Before any step that could move it: the rate is as good as zero."""
     as_shipped = replace(member.encoder, init_std=SIZES["tiny"].init_std)
-    frozen = members.trial(member, optim=spec.AdamConfig(lr=1e-12), encoder=as_shipped)
+    frozen = members.trial(member, optim=AdamConfig(lr=1e-12), encoder=as_shipped)
     run, sums = members.Run(frozen), dict[str, list[float]]()
     for step in run.steps():
         for name, value in step.parts.items():

@@ -13,8 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
 from lab.config.flops import masked_slots
+from lab.config.objective import AnyObjectiveConfig, ElectraConfig, MlmConfig
+from lab.config.optimizer import AdamConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.evaluation import scores
@@ -25,26 +29,26 @@ from lab.training.objectives import generator as module
 from lab.training.objectives.masking import Masked, mask
 
 VOCAB, LENGTH, SEED = 64, 16, 3
-PAPER = spec.Encoder(layers=2, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.2, dropout=0)
+PAPER = EncoderConfig(layers=2, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.2, dropout=0)
 PRE = replace(PAPER, norm="pre")
 COUNTS_V = torch.arange(VOCAB)
-ELECTRA = spec.Electra(kind="electra")
-MLM = spec.Mlm(kind="mlm")
+ELECTRA = ElectraConfig(kind="electra")
+MLM = MlmConfig(kind="mlm")
 Model = Callable[..., Any]
 
 
-def trial(objective: spec.Objective = ELECTRA, encoder: spec.Encoder = PRE) -> spec.Trial:
+def trial(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE) -> spec.Trial:
     return spec.Trial(
         encoder=encoder,
         objective=objective,
-        data=spec.Data(vocab=VOCAB, length=LENGTH),
+        data=DataConfig(vocab=VOCAB, length=LENGTH),
         batch=8,
         budget=Budget(kind="tokens", amount=1e6),
         seeds=spec.Seeds(init=1, mask=SEED),
     )
 
 
-def made(objective: spec.Objective = ELECTRA, encoder: spec.Encoder = PRE) -> Any:
+def made(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE) -> Any:
     return build(trial(objective, encoder), COUNTS_V)
 
 
@@ -91,7 +95,7 @@ def test_loss_is_the_reference_of_transformers(
     transformers_model: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = spec.Electra(kind="electra", mask_prob=0.3, masking=how, disc_weight=weight)
+    settings = ElectraConfig(kind="electra", mask_prob=0.3, masking=how, disc_weight=weight)
     objective, batch = made(settings, PAPER), text(vocab=FIRST_WORD + 4)
     with torch.no_grad():
         objective.generator.vocabulary.bias[FIRST_WORD + 4 :] -= 3  # so that some samples are lucky
@@ -166,7 +170,7 @@ def test_replacements_are_sampled_and_not_the_likeliest() -> None:
 def test_discriminator_reads_the_original_with_samples_and_no_masks(
     how: Literal["paper", "code"],
 ) -> None:
-    objective, batch = made(spec.Electra(kind="electra", masking=how)), text()
+    objective, batch = made(ElectraConfig(kind="electra", masking=how)), text()
     write_by(objective, LAW_V)
     masked = mask(batch, mask_prob=0.15, how=how, seed=SEED, step=0)
     chosen_BT = torch.zeros_like(batch.ids_BT).scatter_add(
@@ -217,7 +221,7 @@ def test_generator_that_always_hits_leaves_nothing_to_find() -> None:
 
 def gradients(weight: float) -> dict[str, dict[str, Tensor]]:
     """Return the gradient by network and name; that of a shared table under `shared`."""
-    objective = made(spec.Electra(kind="electra", disc_weight=weight), PAPER)
+    objective = made(ElectraConfig(kind="electra", disc_weight=weight), PAPER)
     objective(text(), 0).total.backward()
     shared = {id(p) for p in objective.encoder.embeddings.parameters()}
     found: dict[str, dict[str, Tensor]] = {"shared": {}, "generator": {}, "discriminator": {}}
@@ -291,12 +295,12 @@ def test_vocabulary_head_reads_the_shared_table_as_it_is_now() -> None:
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
 @pytest.mark.parametrize("encoder", [PAPER, PRE], ids=["post", "pre"])
 def test_every_parameter_is_listed_and_optimised_once(
-    objective: spec.Objective, encoder: spec.Encoder
+    objective: AnyObjectiveConfig, encoder: EncoderConfig
 ) -> None:
     built = made(objective, encoder)
     every = [id(p) for p in built.parameters()]
     listed = [id(p) for parameters in built.networks().values() for p in parameters]
-    groups = optim.build(built, spec.AdamConfig()).param_groups
+    groups = optim.build(built, AdamConfig()).param_groups
     optimised = [id(p) for group in groups for p in group["params"]]
     assert sorted(listed) == sorted(optimised) == sorted(every)
     assert len(set(every)) == len(every)
@@ -306,7 +310,7 @@ def test_every_parameter_is_listed_and_optimised_once(
 
 # Trap 5.
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
-def test_vocabulary_logits_exist_at_the_slots_only(objective: spec.Objective) -> None:
+def test_vocabulary_logits_exist_at_the_slots_only(objective: AnyObjectiveConfig) -> None:
     built, K = made(objective), masked_slots(LENGTH, 0.15)
     shapes: list[torch.Size] = []
     head = built.vocabulary if objective is MLM else built.generator.vocabulary
@@ -329,7 +333,7 @@ def test_logits_at_a_slot_are_those_of_its_position() -> None:
     [(ELECTRA, "train/generator_loss"), (MLM, "train/mlm_loss")],
     ids=["electra", "mlm"],
 )
-def test_losses_are_single_precision_under_bf16(objective: spec.Objective, name: str) -> None:
+def test_losses_are_single_precision_under_bf16(objective: AnyObjectiveConfig, name: str) -> None:
     built = made(objective)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = built(text(), 0)
@@ -341,7 +345,7 @@ def test_losses_are_single_precision_under_bf16(objective: spec.Objective, name:
 # Trap 8.
 @pytest.mark.parametrize("mask_prob", [0.15, 0.4])
 def test_majority_loss_is_the_entropy_of_the_replacement_rate(mask_prob: float) -> None:
-    objective, batch = made(spec.Electra(kind="electra", mask_prob=mask_prob)), text()
+    objective, batch = made(ElectraConfig(kind="electra", mask_prob=mask_prob)), text()
     fake = (fed(objective, batch) != batch.ids_BT).sum().item()
     rate = fake / (batch.ids_BT != PAD).sum().item()
     entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
@@ -395,13 +399,13 @@ def test_forward_in_evaluation_can_be_repeated() -> None:
 
 
 def fit(objective: Objective, steps: int) -> list[dict[str, float]]:
-    optimizer = optim.build(objective, spec.AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999, eps=1e-6))
+    optimizer = optim.build(objective, AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999, eps=1e-6))
     seen = []
     for _ in range(steps):
         loss = objective(text(), 0)
         optimizer.zero_grad()
         loss.total.backward()
-        optim.clip(objective, spec.AdamConfig(clip=1.0))
+        optim.clip(objective, AdamConfig(clip=1.0))
         optimizer.step()
         parts = objective.health(loss.parts)
         seen.append({name: value.item() for name, value in parts.items()})
@@ -409,7 +413,7 @@ def fit(objective: Objective, steps: int) -> list[dict[str, float]]:
 
 
 def test_electra_overfits_one_batch() -> None:
-    objective = made(spec.Electra(kind="electra", mask_prob=0.3))
+    objective = made(ElectraConfig(kind="electra", mask_prob=0.3))
     seen = fit(objective, 80)
     assert seen[-1]["train/generator_loss"] < 0.5 * seen[0]["train/generator_loss"]
     # Replacements change while the generator learns: below the majority is what can be learned.
@@ -423,7 +427,7 @@ def test_mlm_overfits_one_batch() -> None:
 
 
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
-def test_training_is_bitwise_equal_under_a_seed(objective: spec.Objective) -> None:
+def test_training_is_bitwise_equal_under_a_seed(objective: AnyObjectiveConfig) -> None:
     first = made(objective)
     one = fit(first, 5)
     torch.manual_seed(99)
@@ -436,7 +440,7 @@ def test_training_is_bitwise_equal_under_a_seed(objective: spec.Objective) -> No
 
 
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
-def test_seeds_of_weights_and_masks_are_apart(objective: spec.Objective) -> None:
+def test_seeds_of_weights_and_masks_are_apart(objective: AnyObjectiveConfig) -> None:
     base = trial(objective)
     masks = build(replace(base, seeds=replace(base.seeds, mask=77)), COUNTS_V)
     weights = build(replace(base, seeds=replace(base.seeds, init=77)), COUNTS_V)
@@ -452,7 +456,7 @@ def test_seeds_of_weights_and_masks_are_apart(objective: spec.Objective) -> None
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
 @pytest.mark.parametrize("encoder", [PAPER, PRE], ids=["post", "pre"])
 def test_saved_and_loaded_objective_is_the_same(
-    objective: spec.Objective, encoder: spec.Encoder
+    objective: AnyObjectiveConfig, encoder: EncoderConfig
 ) -> None:
     trained, file = made(objective, encoder), io.BytesIO()
     fit(trained, 3)

@@ -10,11 +10,14 @@ from conftest import PreparedText
 from members import Member, each
 from members import trial as of_member
 
-from lab.config import search_space, tasks
 from lab.config import trial as spec
+from lab.config.experiment import Experiment, FinetuneConfig, Resources, SearchConfig
 from lab.config.metrics import METRICS
+from lab.config.results import Outcome
 from lab.execution import expectation, pace
 from lab.execution.prerequisites import Supplies
+from lab.loading import search_space
+from lab.loading.task_table import TASKS, load_task
 from lab.search import plan
 from lab.storage import record
 from lab.storage.mirror import Nowhere
@@ -31,7 +34,7 @@ BASE = {
 }
 
 
-def experiment(**changes: object) -> spec.Experiment:
+def experiment(**changes: object) -> Experiment:
     fields: dict[str, object] = {
         "name": "expected",
         "question": "Does it?",
@@ -39,13 +42,13 @@ def experiment(**changes: object) -> spec.Experiment:
         "base": BASE,
         "compare": {"objective.mask_prob": (0.15, 0.3)},
         "tune": {},
-        "search": spec.Search(seeds=3),
-        "resources": spec.Resources(),
+        "search": SearchConfig(seeds=3),
+        "resources": Resources(),
     }
-    return spec.Experiment(**(fields | changes))  # type: ignore[arg-type]
+    return Experiment(**(fields | changes))  # type: ignore[arg-type]
 
 
-def phases(asked: spec.Experiment, storage: Path | None, slots: int = 1) -> dict[str, float | None]:
+def phases(asked: Experiment, storage: Path | None, slots: int = 1) -> dict[str, float | None]:
     uri = default_uri(storage or Path("none"))
     expected = expectation.expect(asked, storage, slots, uri)
     return {phase.name: phase.seconds for phase in expected.phases}
@@ -67,7 +70,7 @@ def storage(tmp_path: Path, prepared_text: PreparedText, held_out: Path) -> Path
 
 
 def test_every_part_of_a_sweep_has_its_time(tmp_path: Path) -> None:
-    asked = experiment(finetune=spec.Finetuning(tasks=("sentiment",), seeds=2))
+    asked = experiment(finetune=FinetuneConfig(tasks=("sentiment",), seeds=2))
     known = phases(asked, tmp_path)
     assert list(known) == [
         "start",
@@ -124,7 +127,7 @@ MLM = {"kind": "mlm", "budget": {"kind": "flops", "amount": 2e9}, "lr": 1e-3}
 SEPARATE = {"kind": "electra", "generator": {"width": 1}, "sharing": "none"}
 
 
-def from_mlm_runs(**changes: object) -> spec.Experiment:
+def from_mlm_runs(**changes: object) -> Experiment:
     """Return a question in which one of two cells starts from mlm runs, one for both networks."""
     encoder = BASE["encoder"] | {"ffn": 4 * BASE["encoder"]["hidden"]}  # as its generator has it
     return experiment(
@@ -156,14 +159,14 @@ def test_preparatory_run_that_has_ended_takes_no_more_time(
     folder = storage / "trials" / run.fingerprint(supply.identity)
     record.queue(folder, run)
     row = {"spent/steps": 1.0}
-    ended = spec.Outcome(state="finished", reason="", rows=(row,), began=0, seconds=1, busy=1)
+    ended = Outcome(state="finished", reason="", rows=(row,), began=0, seconds=1, busy=1)
     record.append(folder, row)
     record.end(folder, ended)
     assert phases(asked, storage)["preparatory runs"] == pytest.approx(before * 2 / 3, rel=1e-3)
 
 
 def test_gpus_are_estimated_and_not_timed() -> None:
-    asked = experiment(resources=spec.Resources(gpus_per_worker=1))
+    asked = experiment(resources=Resources(gpus_per_worker=1))
     trial = search_space.trial(asked.base, {})
     speeds = pace.Speeds([trial], asked.resources)
     assert "A100" in speeds.basis
@@ -174,7 +177,7 @@ def test_what_is_too_large_to_time_is_estimated_from_a_product() -> None:
     large = {"encoder": {"size": "large"}, "data": {"length": 512, "vocab": 30_522}, "batch": 2_048}
     large["budget"] = {"kind": "flops", "amount": 1e20}
     trial = search_space.trial(BASE | large, {})
-    speeds = pace.Speeds([trial], spec.Resources())
+    speeds = pace.Speeds([trial], Resources())
     assert "matrix product" in speeds.basis
     assert speeds.of(trial) > 0
 
@@ -189,7 +192,7 @@ def test_no_more_than_a_few_shapes_are_timed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pace, "flops_per_second", noted)
     trials = [search_space.trial(BASE, {"batch": batch}) for batch in range(1, 50)]
     same = [search_space.trial(BASE, {"optim.lr": lr}) for lr in (1e-3, 2e-3)]
-    pace.Speeds([*trials, *same], spec.Resources())
+    pace.Speeds([*trials, *same], Resources())
     assert len(timed) == 6
     assert {trial.batch for trial in timed} >= {1, 49}
 
@@ -207,12 +210,12 @@ def test_timing_leaves_the_number_of_threads_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["sentiment", "pos"])
 def test_sizes_of_the_embedded_tasks_are_those_that_are_read(name: str) -> None:
-    size, read = task_size.of(name), examples.of(tasks.load(name))
+    size, read = task_size.of(name), examples.of(load_task(name))
     assert (size.train, size.evaluation) == (len(read.train), len(read.evaluation))
 
 
 def test_every_task_of_the_table_has_a_size() -> None:
-    assert set(task_size._KNOWN) == set(tasks.TABLE)
+    assert set(task_size._KNOWN) == set(TASKS)
 
 
 def test_size_of_a_tasks_file_is_that_of_its_rows(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from conftest import PreparedText
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import finetune
-from lab.config import search_space, trial
-from lab.config.architecture import Encoder as Shape
+from lab.config import trial
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.metrics import METRICS, among, finetuned, named
+from lab.config.results import Outcome, State
 from lab.config.schedule import Schedule
-from lab.config.tasks import load
-from lab.config.trial import Outcome, State
 from lab.data.batches import segments
 from lab.display import live
 from lab.display.board import Board
@@ -30,6 +29,8 @@ from lab.finetuning import features, finetuner, heads
 from lab.finetuning import pretrained as encoders
 from lab.finetuning.finetuner import Pretrained, Tuner, protocol
 from lab.finetuning.results import Ledger
+from lab.loading import search_space
+from lab.loading.task_table import load_task
 from lab.storage import record
 from lab.storage.mirror import Nowhere
 from lab.tasks import examples
@@ -43,7 +44,7 @@ from lab.trials.assignment import Work
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
-SHAPE = Shape(layers=2, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0)
+SHAPE = EncoderConfig(layers=2, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0)
 WORDS = ("the", "king", "of", "land", "and", "man", "day", "great")
 YAML = {
     "classification": "kind: classification\nepochs: 6",
@@ -93,7 +94,7 @@ def pretrained(prepared_text: PreparedText) -> Pretrained:
 
 
 def made_of(yamls: dict[str, str], kind: str) -> Examples:
-    return examples.of(load(yamls[kind]))
+    return examples.of(load_task(yamls[kind]))
 
 
 def official_rates(lr: float, decay: float, n_layers: int) -> dict[str, float]:
@@ -177,7 +178,7 @@ def test_same_seed_gives_the_same_scores_to_the_last_bit(
     assert (again.scores, again.flops, again.tokens) == (first.scores, first.flops, first.tokens)
     after = pretrained.encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert load(yamls[kind]).form.metric in first.scores
+    assert load_task(yamls[kind]).form.metric in first.scores
 
 
 def test_another_seed_draws_another_head_order_and_dropout(
@@ -274,7 +275,7 @@ def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
             text=text,
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
-            tasks=tuple(examples.prepare(load(task), tmp_path / "cache") for task in tasks),
+            tasks=tuple(examples.prepare(load_task(task), tmp_path / "cache") for task in tasks),
             task_seeds=seeds,
         )
         return trial.run(work, **named)

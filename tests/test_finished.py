@@ -6,11 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.config import search_space
 from lab.config import trial as spec
+from lab.config.experiment import (
+    Choices,
+    Experiment,
+    FinetuneConfig,
+    Job,
+    Range,
+    Resources,
+    SearchConfig,
+)
 from lab.config.metrics import METRICS
 from lab.config.preparatory_runs import preparatory_runs, unstarted_identity
-from lab.config.trial import Job, Outcome
+from lab.config.results import MetricRow, Outcome, State
+from lab.loading import search_space
 from lab.search import finished
 from lab.search.finished import Identities
 from lab.search.search import Search
@@ -20,8 +29,8 @@ IDENTITY = "0123456789ab"
 WIDTH = "objective.generator.width"
 
 
-def experiment(**changes: object) -> spec.Experiment:
-    asked = spec.Experiment(
+def experiment(**changes: object) -> Experiment:
+    asked = Experiment(
         name="counted",
         question="Does it?",
         metric=METRICS["detect/bigram/auroc"],
@@ -31,14 +40,14 @@ def experiment(**changes: object) -> spec.Experiment:
             "budget": {"kind": "flops", "amount": 1e12},
         },
         compare={WIDTH: (0.25, 0.5)},
-        tune={"optim.lr": spec.Range(low=1e-4, high=1e-2, log=True)},
-        search=spec.Search(trials=3, seeds=2),
-        resources=spec.Resources(),
+        tune={"optim.lr": Range(low=1e-4, high=1e-2, log=True)},
+        search=SearchConfig(trials=3, seeds=2),
+        resources=Resources(),
     )
     return replace(asked, **changes)
 
 
-def jobs(asked: spec.Experiment, folder: Path) -> list[Job]:
+def jobs(asked: Experiment, folder: Path) -> list[Job]:
     """Return all jobs of a sweep that ran to its end, in the order of asking."""
     search = Search(asked, f"sqlite:///{folder}/optuna.db", folder / "searches")
     found = []
@@ -49,15 +58,15 @@ def jobs(asked: spec.Experiment, folder: Path) -> list[Job]:
     return found
 
 
-def outcome(row: spec.Row, state: spec.State = "finished") -> Outcome:
+def outcome(row: MetricRow, state: State = "finished") -> Outcome:
     return Outcome(state=state, reason="", rows=(row,), began=0.0, seconds=1.0, busy=1.0)
 
 
 def leave(
     storage: Path,
     trial: spec.Trial,
-    state: spec.State,
-    row: spec.Row | None = None,
+    state: State,
+    row: MetricRow | None = None,
     identity: str = IDENTITY,
 ) -> None:
     folder = storage / "trials" / trial.fingerprint(identity)
@@ -66,12 +75,12 @@ def leave(
     record.end(folder, outcome({}, state))
 
 
-def counted(asked: spec.Experiment, storage: Path) -> list[tuple[int, int]]:
+def counted(asked: Experiment, storage: Path) -> list[tuple[int, int]]:
     found = finished.count(asked, storage, prepared(asked, IDENTITY))
     return [(c.trained, c.finetuned) for c in found]
 
 
-def prepared(asked: spec.Experiment, identity: str, *started: str) -> finished.Prepared:
+def prepared(asked: Experiment, identity: str, *started: str) -> finished.Prepared:
     known = Identities(scratch=identity, started=started)
     return {search_space.trial(asked.base, cell).texts: known for cell in search_space.cells(asked)}
 
@@ -81,7 +90,7 @@ def prepared(asked: spec.Experiment, identity: str, *started: str) -> finished.P
 def test_whatever_has_ended_is_counted_in_its_cell(
     tuned: bool, chance: int, tmp_path: Path
 ) -> None:
-    asked = experiment() if tuned else experiment(tune={}, search=spec.Search(seeds=4))
+    asked = experiment() if tuned else experiment(tune={}, search=SearchConfig(seeds=4))
     all_jobs = jobs(asked, tmp_path)
     assert len(all_jobs) == (10 if tuned else 8)
     drawn = np.random.default_rng(chance)
@@ -93,7 +102,7 @@ def test_whatever_has_ended_is_counted_in_its_cell(
 
 
 def test_what_runs_again_is_not_counted(tmp_path: Path) -> None:
-    asked = experiment(tune={}, search=spec.Search(seeds=3))
+    asked = experiment(tune={}, search=SearchConfig(seeds=3))
     first, second, third, *_ = jobs(asked, tmp_path)
     for job, state in ((first, "failed"), (second, "interrupted"), (third, "stopped")):
         leave(tmp_path, job.trial, state)
@@ -103,7 +112,7 @@ def test_what_runs_again_is_not_counted(tmp_path: Path) -> None:
 def test_trials_of_other_settings_seeds_texts_or_versions_are_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = experiment(tune={}, search=spec.Search(seeds=3))
+    asked = experiment(tune={}, search=SearchConfig(seeds=3))
     job = jobs(asked, tmp_path)[0]
     leave(tmp_path, replace(job.trial, batch=96), "finished")
     leave(tmp_path, replace(job.trial, seeds=job.trial.seeds.repeat(7)), "finished")
@@ -120,7 +129,7 @@ def test_trials_that_lack_what_is_tuned_are_not_counted(tmp_path: Path) -> None:
     """A storage holds other sweeps' trials: some have no generator, no ramp, no such section."""
     asked = experiment(
         compare={},
-        tune={WIDTH: spec.Choices(choices=(0.25, 0.5)), "batch.start": spec.Range(low=8, high=16)},
+        tune={WIDTH: Choices(choices=(0.25, 0.5)), "batch.start": Range(low=8, high=16)},
     )
     other = {**asked.base, "objective": {"kind": "mlm"}, "batch": 32}
     leave(tmp_path, search_space.trial(other, {}), "finished")
@@ -129,7 +138,7 @@ def test_trials_that_lack_what_is_tuned_are_not_counted(tmp_path: Path) -> None:
 
 def test_trial_without_the_score_of_a_task_has_yet_to_be_finetuned(tmp_path: Path) -> None:
     asked = experiment(
-        tune={}, search=spec.Search(seeds=3), finetune=spec.Finetuning(tasks=("sentiment",))
+        tune={}, search=SearchConfig(seeds=3), finetune=FinetuneConfig(tasks=("sentiment",))
     )
     first, second, *_ = jobs(asked, tmp_path)
     leave(tmp_path, first.trial, "finished", {"spent/steps": 8.0, "finetune/sentiment": 0.6})
@@ -139,10 +148,10 @@ def test_trial_without_the_score_of_a_task_has_yet_to_be_finetuned(tmp_path: Pat
     assert counted(asked, tmp_path) == [(1, 1), (1, 1)]
 
 
-def from_mlm_runs() -> spec.Experiment:
+def from_mlm_runs() -> Experiment:
     """Return a question whose trials start from mlm runs."""
     mlm = {"kind": "mlm", "budget": {"kind": "flops", "amount": 1e11}}
-    asked = experiment(tune={}, search=spec.Search(seeds=3))
+    asked = experiment(tune={}, search=SearchConfig(seeds=3))
     return replace(
         asked,
         base=asked.base | {"init_from": mlm, "objective": {"kind": "electra", "sharing": "none"}},
@@ -170,7 +179,7 @@ def test_trial_whose_preparatory_run_diverged_needs_no_training(tmp_path: Path) 
 
 @pytest.mark.parametrize(("state", "ends"), [("finished", True), ("interrupted", False)])
 def test_preparatory_run_has_ended_where_its_record_has(
-    state: spec.State, ends: bool, tmp_path: Path
+    state: State, ends: bool, tmp_path: Path
 ) -> None:
     asked = from_mlm_runs()
     run = next(iter(preparatory_runs(search_space.trial(asked.base, {WIDTH: 0.25})).values()))

@@ -16,11 +16,30 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ElectraConfig, ElectraForPreTraining, ElectraModel
 from transformers.models.electra.modeling_electra import ElectraGeneratorPredictions
 
-from lab.config import trial as spec
+from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget, Cost, Spent
+from lab.config.data import DataConfig
 from lab.config.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
-from lab.config.phases import Learns, shares
-from lab.config.trial import SIZES, Data, Electra, Encoder, Generator, Mlm, Sampling, Trial
+from lab.config.init_from import FromMlmRun
+from lab.config.objective import (
+    AdversarialConfig,
+    AllTokensMlmConfig,
+    AlternationConfig,
+    AnyObjectiveConfig,
+    Electra15Config,
+    ElectraConfig,
+    FrozenGeneratorConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+    ReplaceMlmConfig,
+    SamplingConfig,
+    TwoStageConfig,
+)
+from lab.config.optimizer import MuonConfig
+from lab.config.phases import UpdatedNetworks, phase_shares
+from lab.config.ramps import CountRamp, ProbabilityRamp
+from lab.config.trial import Trial
+from lab.config.window_growth import GrowingWindows
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import FIRST_WORD
 from lab.training import optimizer
@@ -31,15 +50,17 @@ from lab.training.objectives import build
 PAPER_VOCAB = 30_522
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 # A small that keeps what matters to the count: a projection from 128 to 256, a narrower generator.
-SHALLOW = Encoder(layers=2, hidden=256, ffn=1024, heads=4, embedding=128)
+SHALLOW = EncoderConfig(layers=2, hidden=256, ffn=1024, heads=4, embedding=128)
 SHAPES = {"tiny": SIZES["tiny"], "shallow": SHALLOW, "mini": SIZES["mini"]}
 
 
-def trial(encoder: Encoder, width: float = 0.5, *, vocab: int, length: int, batch: int) -> Trial:
+def trial(
+    encoder: EncoderConfig, width: float = 0.5, *, vocab: int, length: int, batch: int
+) -> Trial:
     return Trial(
         encoder=encoder,
-        objective=Electra(kind="electra", generator=Generator(width=width)),
-        data=Data(vocab=vocab, length=length),
+        objective=ElectraConfig(kind="electra", generator=GeneratorConfig(width=width)),
+        data=DataConfig(vocab=vocab, length=length),
         batch=batch,
         budget=Budget(kind="flops", amount=1e18),
     )
@@ -49,8 +70,8 @@ def paper_small(width: float) -> Cost:
     return step_cost(trial(SIZES["small"], width, vocab=PAPER_VOCAB, length=128, batch=128))
 
 
-def paper_electra(encoder: Encoder, width: float, length: int, batch: int) -> float:
-    generator = Generator(width=width).of(encoder)
+def paper_electra(encoder: EncoderConfig, width: float, length: int, batch: int) -> float:
+    generator = GeneratorConfig(width=width).of(encoder)
     return paper_step(encoder, length, PAPER_VOCAB, batch, head_share=None) + paper_step(
         generator, length, PAPER_VOCAB, batch, head_share=PAPER_HEAD_SHARE
     )
@@ -108,7 +129,7 @@ class Reference(nn.Module):
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
-        assert isinstance(trial.objective, Electra)
+        assert isinstance(trial.objective, ElectraConfig)
         narrow = config(trial.objective.generator.of(trial.encoder), trial)
         self.generator = ElectraModel(narrow)
         self.head = ElectraGeneratorPredictions(narrow)
@@ -123,7 +144,7 @@ class Reference(nn.Module):
         return logits_BKV.mean() + self.discriminator(ids_BT).logits.mean()
 
 
-def config(encoder: Encoder, trial: Trial) -> ElectraConfig:
+def config(encoder: EncoderConfig, trial: Trial) -> ElectraConfig:
     return ElectraConfig(
         vocab_size=trial.data.vocab,
         embedding_size=encoder.embedding,
@@ -208,7 +229,7 @@ def test_mlm_costs_less_than_electra_on_the_same_encoder() -> None:
     electra = trial(SIZES["tiny"], vocab=2_048, length=32, batch=8)
     mlm = Trial(
         encoder=electra.encoder,
-        objective=Mlm(kind="mlm"),
+        objective=MlmConfig(kind="mlm"),
         data=electra.data,
         batch=8,
         budget=electra.budget,
@@ -219,58 +240,58 @@ def test_mlm_costs_less_than_electra_on_the_same_encoder() -> None:
 
 # The lab's own objectives, every rung in every turn it has. Small, but with a projection in both
 # networks, a width that is no multiple of another, and heads and tables at odds with each other.
-ENCODER = Encoder(layers=2, hidden=24, ffn=96, heads=2, embedding=16, dropout=0, norm="pre")
-LIKE_IT = Generator(width=1.0, depth=1.0)
-FROZEN = spec.FrozenGenerator(
-    kind="frozen", init_from=spec.MlmRun(kind="mlm", budget=Budget(kind="flops", amount=1e6))
+ENCODER = EncoderConfig(layers=2, hidden=24, ffn=96, heads=2, embedding=16, dropout=0, norm="pre")
+LIKE_IT = GeneratorConfig(width=1.0, depth=1.0)
+FROZEN = FrozenGeneratorConfig(
+    kind="frozen", init_from=FromMlmRun(kind="mlm", budget=Budget(kind="flops", amount=1e6))
 )
-RUNGS: dict[str, spec.Objective] = {
-    "electra": spec.Electra(kind="electra"),
-    "electra, none": spec.Electra(kind="electra", sharing="none"),
-    "electra, all": spec.Electra(kind="electra", sharing="all", generator=LIKE_IT),
-    "electra, gdes": spec.Electra(kind="electra", sharing="gdes"),
-    "electra, one layer": spec.Electra(kind="electra", generator=Generator(depth=0.5)),
-    "electra, never correct": spec.Electra(
-        kind="electra", sampling=spec.Sampling(temperature=2.0, disallow_correct=True)
+RUNGS: dict[str, AnyObjectiveConfig] = {
+    "electra": ElectraConfig(kind="electra"),
+    "electra, none": ElectraConfig(kind="electra", sharing="none"),
+    "electra, all": ElectraConfig(kind="electra", sharing="all", generator=LIKE_IT),
+    "electra, gdes": ElectraConfig(kind="electra", sharing="gdes"),
+    "electra, one layer": ElectraConfig(kind="electra", generator=GeneratorConfig(depth=0.5)),
+    "electra, never correct": ElectraConfig(
+        kind="electra", sampling=SamplingConfig(temperature=2.0, disallow_correct=True)
     ),
-    "electra, frozen": spec.Electra(kind="electra", sharing="none", generator=FROZEN),
-    "electra_15": spec.Electra15(kind="electra_15"),
-    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm"),
-    "replace_mlm, gdes": spec.ReplaceMlm(kind="replace_mlm", sharing="gdes"),
-    "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", mask_prob=0.3),
-    "all_tokens_mlm, gdes": spec.AllTokensMlm(kind="all_tokens_mlm", sharing="gdes"),
-    "all_tokens_mlm, frozen": spec.AllTokensMlm(
+    "electra, frozen": ElectraConfig(kind="electra", sharing="none", generator=FROZEN),
+    "electra_15": Electra15Config(kind="electra_15"),
+    "replace_mlm": ReplaceMlmConfig(kind="replace_mlm"),
+    "replace_mlm, gdes": ReplaceMlmConfig(kind="replace_mlm", sharing="gdes"),
+    "all_tokens_mlm": AllTokensMlmConfig(kind="all_tokens_mlm", mask_prob=0.3),
+    "all_tokens_mlm, gdes": AllTokensMlmConfig(kind="all_tokens_mlm", sharing="gdes"),
+    "all_tokens_mlm, frozen": AllTokensMlmConfig(
         kind="all_tokens_mlm", sharing="none", generator=FROZEN
     ),
-    "mlm": spec.Mlm(kind="mlm", mask_prob=0.4),
-    "mlm, bert": spec.Mlm(kind="mlm", masking="bert"),
-    "two_stage": spec.TwoStage(kind="two_stage"),
-    "adversarial": spec.Adversarial(kind="adversarial"),
-    "adversarial, none": spec.Adversarial(kind="adversarial", sharing="none"),
-    "adversarial, half": spec.Adversarial(kind="adversarial", adversarial_weight=0.5),
-    "adversarial, no game": spec.Adversarial(kind="adversarial", adversarial_weight=0.0),
-    "alternation": spec.Adversarial(
-        kind="adversarial", sharing="none", rule=spec.Alternation(kind="alternation")
+    "mlm": MlmConfig(kind="mlm", mask_prob=0.4),
+    "mlm, bert": MlmConfig(kind="mlm", masking="bert"),
+    "two_stage": TwoStageConfig(kind="two_stage"),
+    "adversarial": AdversarialConfig(kind="adversarial"),
+    "adversarial, none": AdversarialConfig(kind="adversarial", sharing="none"),
+    "adversarial, half": AdversarialConfig(kind="adversarial", adversarial_weight=0.5),
+    "adversarial, no game": AdversarialConfig(kind="adversarial", adversarial_weight=0.0),
+    "alternation": AdversarialConfig(
+        kind="adversarial", sharing="none", rule=AlternationConfig(kind="alternation")
     ),
-    "random": spec.Random(kind="random"),
+    "random": RandomReplacementConfig(kind="random"),
 }
-TURNS = [(name, learns) for name, rung in RUNGS.items() for learns in shares(rung)]
+TURNS = [(name, learns) for name, rung in RUNGS.items() for learns in phase_shares(rung)]
 turns = pytest.mark.parametrize(
     ("rung", "learns"), TURNS, ids=[f"{name}-{learns.value}" for name, learns in TURNS]
 )
 
 
-def climbing(rung: spec.Objective, encoder: Encoder = ENCODER, **budget: Any) -> Trial:
+def climbing(rung: AnyObjectiveConfig, encoder: EncoderConfig = ENCODER, **budget: Any) -> Trial:
     return Trial(
         encoder=encoder,
         objective=rung,
-        data=Data(vocab=300, length=20),
+        data=DataConfig(vocab=300, length=20),
         batch=3,
         budget=Budget(**budget) if budget else Budget(kind="tokens", amount=1e6),
     )
 
 
-def counted(trial: Trial, learns: Learns, progress: float = 0.0) -> int:
+def counted(trial: Trial, learns: UpdatedNetworks, progress: float = 0.0) -> int:
     """Return what PyTorch counts in a step: forward, and backward where there is one."""
     objective, now = (
         build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)),
@@ -287,22 +308,22 @@ def counted(trial: Trial, learns: Learns, progress: float = 0.0) -> int:
 
 @turns
 def test_honest_count_of_every_rung_in_every_turn_is_what_pytorch_counts(
-    rung: str, learns: Learns
+    rung: str, learns: UpdatedNetworks
 ) -> None:
     trial = climbing(RUNGS[rung])
     assert step_cost(trial, learns).flops == counted(trial, learns)
 
 
 MOVING = {
-    "windows": spec.GrowingWindows(kind="growing", start=8, until=0.6),
-    "batch": spec.CountRamp(start=2, end=5),
+    "windows": GrowingWindows(kind="growing", start=8, until=0.6),
+    "batch": CountRamp(start=2, end=5),
 }
-FADING = spec.ProbabilityRamp(start=0.4, end=0.15)
+FADING = ProbabilityRamp(start=0.4, end=0.15)
 
 
 @turns
 def test_honest_count_is_what_pytorch_counts_wherever_settings_have_moved_to(
-    rung: str, learns: Learns
+    rung: str, learns: UpdatedNetworks
 ) -> None:
     moving = replace(climbing(replace(RUNGS[rung], mask_prob=FADING)), **MOVING)
     costs = [step_cost(moving, learns, progress).flops for progress in (0.0, 0.59, 0.6, 1.0)]
@@ -313,33 +334,33 @@ def test_honest_count_is_what_pytorch_counts_wherever_settings_have_moved_to(
 @pytest.mark.parametrize("encoder", [replace(ENCODER, embedding=24), replace(ENCODER, norm="post")])
 @pytest.mark.parametrize("rung", ["electra, none", "all_tokens_mlm", "mlm", "random"])
 def test_honest_count_holds_without_a_projection_and_with_either_norm(
-    rung: str, encoder: Encoder
+    rung: str, encoder: EncoderConfig
 ) -> None:
     trial = climbing(RUNGS[rung], encoder)
-    assert step_cost(trial).flops == counted(trial, Learns.ALL)
+    assert step_cost(trial).flops == counted(trial, UpdatedNetworks.ALL)
 
 
 def test_frozen_generator_costs_a_third_of_one_that_learns() -> None:
     """Forward alone: 2 of the 6 passes that 6N counts, 1 of 3 in the honest count."""
     frozen, learning = RUNGS["electra, frozen"], RUNGS["electra, none"]
-    narrow = climbing(spec.Mlm(kind="mlm"), Generator().of(ENCODER))
+    narrow = climbing(MlmConfig(kind="mlm"), GeneratorConfig().of(ENCODER))
     saved, whole = step_cost(climbing(learning)), step_cost(climbing(frozen))
     assert 3 * (saved.flops - whole.flops) == 2 * step_cost(narrow).flops
     assert 3 * (saved.six_n - whole.six_n) == 2 * step_cost(narrow).six_n
 
 
-APART = Sampling(dropout=False)
-SAMPLERS: dict[str, spec.Objective] = {
-    "electra": spec.Electra(kind="electra", sampling=APART),
-    "electra_15": spec.Electra15(kind="electra_15", sampling=APART),
-    "replace_mlm": spec.ReplaceMlm(kind="replace_mlm", sampling=APART),
-    "all_tokens_mlm": spec.AllTokensMlm(kind="all_tokens_mlm", sampling=APART),
-    "two_stage": spec.TwoStage(kind="two_stage", sampling=APART),
-    "electra, frozen": spec.Electra(
+APART = SamplingConfig(dropout=False)
+SAMPLERS: dict[str, AnyObjectiveConfig] = {
+    "electra": ElectraConfig(kind="electra", sampling=APART),
+    "electra_15": Electra15Config(kind="electra_15", sampling=APART),
+    "replace_mlm": ReplaceMlmConfig(kind="replace_mlm", sampling=APART),
+    "all_tokens_mlm": AllTokensMlmConfig(kind="all_tokens_mlm", sampling=APART),
+    "two_stage": TwoStageConfig(kind="two_stage", sampling=APART),
+    "electra, frozen": ElectraConfig(
         kind="electra", sharing="none", generator=FROZEN, sampling=APART
     ),
 }
-SAMPLING = [(name, learns) for name, rung in SAMPLERS.items() for learns in shares(rung)]
+SAMPLING = [(name, learns) for name, rung in SAMPLERS.items() for learns in phase_shares(rung)]
 sampling_turns = pytest.mark.parametrize(
     ("rung", "learns"), SAMPLING, ids=[f"{name}-{learns.value}" for name, learns in SAMPLING]
 )
@@ -347,7 +368,7 @@ sampling_turns = pytest.mark.parametrize(
 
 @sampling_turns
 def test_honest_count_of_sampling_without_dropout_is_what_pytorch_counts(
-    rung: str, learns: Learns
+    rung: str, learns: UpdatedNetworks
 ) -> None:
     trial = climbing(SAMPLERS[rung], replace(ENCODER, dropout=0.1))
     assert step_cost(trial, learns).flops == counted(trial, learns)
@@ -356,8 +377,8 @@ def test_honest_count_of_sampling_without_dropout_is_what_pytorch_counts(
 @pytest.mark.parametrize("rung", ["electra", "electra_15", "replace_mlm", "all_tokens_mlm"])
 def test_sampling_without_dropout_costs_one_more_forward_of_the_generator(rung: str) -> None:
     apart, encoder = SAMPLERS[rung], replace(ENCODER, dropout=0.1)
-    together = replace(apart, sampling=Sampling())
-    alone = climbing(spec.Mlm(kind="mlm"), Generator().of(encoder))  # forward and twice back
+    together = replace(apart, sampling=SamplingConfig())
+    alone = climbing(MlmConfig(kind="mlm"), GeneratorConfig().of(encoder))  # forward and twice back
     more = step_cost(climbing(apart, encoder)), step_cost(climbing(together, encoder))
     assert 3 * (more[0].flops - more[1].flops) == step_cost(alone).flops
     assert 3 * (more[0].six_n - more[1].six_n) == step_cost(alone).six_n
@@ -370,7 +391,7 @@ def test_sampling_without_dropout_costs_one_more_forward_of_the_generator(rung: 
 
 def test_turns_cost_what_learns_and_one_way_of_what_is_frozen() -> None:
     trial = climbing(RUNGS["alternation"])
-    both, generator, discriminator = (step_cost(trial, learns) for learns in Learns)
+    both, generator, discriminator = (step_cost(trial, learns) for learns in UpdatedNetworks)
     # (6 G + 2 D) + (2 G + 6 D) where a step of both is 6 G + 6 D; G is the narrower one
     assert 3 * (generator.six_n + discriminator.six_n) == 4 * both.six_n
     assert generator.six_n < discriminator.six_n < both.six_n
@@ -378,7 +399,7 @@ def test_turns_cost_what_learns_and_one_way_of_what_is_frozen() -> None:
     assert both.tokens == generator.tokens == discriminator.tokens
 
 
-def run(trial: Trial) -> tuple[Spent, list[Learns]]:
+def run(trial: Trial) -> tuple[Spent, list[UpdatedNetworks]]:
     """Return what a run of the loop spends, and whose turn each of its steps was."""
     objective: Any = Weightless()
     text = Batches(np.full((4, 8), FIRST_WORD, np.uint16), 0)
@@ -394,18 +415,20 @@ def run(trial: Trial) -> tuple[Spent, list[Learns]]:
     return last.spent, objective.learnt
 
 
-ONE_COST = [name for name, rung in RUNGS.items() if set(shares(rung)) == {Learns.ALL}]
+ONE_COST = [
+    name for name, rung in RUNGS.items() if set(phase_shares(rung)) == {UpdatedNetworks.ALL}
+]
 TINY = replace(SIZES["tiny"], dropout=0.1)
-TAKING_TURNS: dict[str, spec.Objective] = {
+TAKING_TURNS: dict[str, AnyObjectiveConfig] = {
     "two_stage": RUNGS["two_stage"],
-    "two_stage, early": spec.TwoStage(kind="two_stage", switch=0.2),
-    "two_stage, late": spec.TwoStage(kind="two_stage", switch=0.75, sampling=APART),
+    "two_stage, early": TwoStageConfig(kind="two_stage", switch=0.2),
+    "two_stage, late": TwoStageConfig(kind="two_stage", switch=0.75, sampling=APART),
     "alternation": RUNGS["alternation"],
-    "alternation, narrow": spec.Adversarial(
+    "alternation, narrow": AdversarialConfig(
         kind="adversarial",
         sharing="none",
-        generator=Generator(width=0.25, depth=0.5),
-        rule=spec.Alternation(kind="alternation", steps=2),
+        generator=GeneratorConfig(width=0.25, depth=0.5),
+        rule=AlternationConfig(kind="alternation", steps=2),
     ),
 }
 
@@ -441,12 +464,14 @@ def test_run_that_takes_turns_ends_within_a_step_of_the_mean_costs_prediction(
 def test_two_stages_divide_the_budget_at_the_switch(
     switch: float, kind: Literal["flops", "tokens"]
 ) -> None:
-    rung = spec.TwoStage(kind="two_stage", switch=switch)
+    rung = TwoStageConfig(kind="two_stage", switch=switch)
     trial = climbing(rung, TINY, kind=kind, amount=200 * getattr(step_cost(climbing(rung)), kind))
     _, learnt = run(trial)
-    first = learnt.count(Learns.GENERATOR)
-    assert learnt == [Learns.GENERATOR] * first + [Learns.DISCRIMINATOR] * (len(learnt) - first)
-    one = getattr(step_cost(trial, Learns.GENERATOR), kind)
+    first = learnt.count(UpdatedNetworks.GENERATOR)
+    assert learnt == [UpdatedNetworks.GENERATOR] * first + [UpdatedNetworks.DISCRIMINATOR] * (
+        len(learnt) - first
+    )
+    one = getattr(step_cost(trial, UpdatedNetworks.GENERATOR), kind)
     assert 0 <= first * one - switch * trial.budget.amount < one
 
 
@@ -461,7 +486,7 @@ def test_two_hundred_steps_of_every_rung_achieve_their_budget_within_a_hundredth
     spent, _ = run(trial)
     assert abs(spent.steps - 200) <= 1
     assert getattr(spent, kind) == pytest.approx(amount, rel=0.01)
-    dearest = max(getattr(step_cost(trial, learns), kind) for learns in shares(RUNGS[rung]))
+    dearest = max(getattr(step_cost(trial, learns), kind) for learns in phase_shares(RUNGS[rung]))
     assert abs(getattr(spent, kind) - amount) <= dearest / 2
 
 
@@ -474,9 +499,11 @@ def test_muons_products_are_charged_as_the_counter_sees_them(
         pytest.skip("needs encoders of one size")
     with_adam = replace(
         trial(SIZES["nano"], width, vocab=400, length=16, batch=4),
-        objective=Electra(kind="electra", generator=Generator(width=width), sharing=sharing),
+        objective=ElectraConfig(
+            kind="electra", generator=GeneratorConfig(width=width), sharing=sharing
+        ),
     )
-    with_muon = replace(with_adam, optim=spec.MuonConfig(kind="muon"))
+    with_muon = replace(with_adam, optim=MuonConfig(kind="muon"))
     objective = build(with_muon, torch.ones(400))
     for parameter in objective.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -488,10 +515,10 @@ def test_muons_products_are_charged_as_the_counter_sees_them(
 
 @turns
 def test_muon_is_charged_for_the_matrices_that_a_step_updates_and_for_no_others(
-    rung: str, learns: Learns
+    rung: str, learns: UpdatedNetworks
 ) -> None:
     with_adam = climbing(RUNGS[rung])
-    with_muon = replace(with_adam, optim=spec.MuonConfig(kind="muon"))
+    with_muon = replace(with_adam, optim=MuonConfig(kind="muon"))
     objective, now = build(with_muon, torch.ones(300, dtype=torch.int64)), with_muon.at(0.0)
     objective.train().begin(learns, now)
     words_BT = torch.randint(FIRST_WORD, 300, (now.batch, now.length))
@@ -504,9 +531,9 @@ def test_muon_is_charged_for_the_matrices_that_a_step_updates_and_for_no_others(
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "windows": {"windows": MOVING["windows"]},
-    "late windows": {"windows": spec.GrowingWindows(kind="growing", start=16, until=0.9)},
+    "late windows": {"windows": GrowingWindows(kind="growing", start=16, until=0.9)},
     "more windows": {"batch": MOVING["batch"]},
-    "fewer windows": {"batch": spec.CountRamp(start=40, end=4)},
+    "fewer windows": {"batch": CountRamp(start=40, end=4)},
     "mask rate": {"mask_prob": FADING},
     "all": {**MOVING, "mask_prob": FADING},
 }

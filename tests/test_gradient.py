@@ -21,8 +21,12 @@ from torch import distributed, multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
 from lab.config.metrics import METRICS
+from lab.config.objective import ElectraConfig
+from lab.config.optimizer import AdamConfig
 from lab.data.batches import Batch, Batches
 from lab.storage import record
 from lab.training import gradients as gradient
@@ -58,7 +62,7 @@ def asked(member: Member, dropout: float = 0.0) -> Any:
         shape,
         batch=BATCH,
         encoder=replace(shape.encoder, dropout=dropout),
-        optim=spec.AdamConfig(lr=1e-3),
+        optim=AdamConfig(lr=1e-3),
         budget=Budget(kind="tokens", amount=amount),
     )
 
@@ -323,13 +327,13 @@ def test_no_two_pieces_have_the_same_dropout() -> None:
 
 # The same, by memory that does run out: of the address space of a process.
 NEEDY = spec.Trial(
-    encoder=spec.Encoder(
+    encoder=EncoderConfig(
         layers=2, hidden=64, ffn=1024, heads=2, embedding=32, init_std=0.1, dropout=0
     ),
-    objective=spec.Electra(kind="electra"),
-    data=spec.Data(vocab=64, length=256),
+    objective=ElectraConfig(kind="electra"),
+    data=DataConfig(vocab=64, length=256),
     batch=16,
-    optim=spec.AdamConfig(lr=1e-3),
+    optim=AdamConfig(lr=1e-3),
     budget=Budget(kind="tokens", amount=2 * 16 * 256),
 )
 
@@ -416,10 +420,10 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
     prepared_text: PreparedText, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = spec.Trial(
-        encoder=spec.Encoder(
+        encoder=EncoderConfig(
             layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
         ),
-        objective=spec.Electra(kind="electra"),
+        objective=ElectraConfig(kind="electra"),
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=16 * 8 * 16),

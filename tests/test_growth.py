@@ -30,19 +30,22 @@ from members import (
 from members import trial as small
 from scipy.stats import chisquare
 
-from lab.config import search_space, trial
+from lab.config import trial
 from lab.config.budget import Budget
-from lab.config.error_messages import SpaceError
 from lab.config.flops import mean_cost
 from lab.config.labels import label
 from lab.config.metrics import METRICS
-from lab.config.ramps import value_at
-from lab.config.trial import CountRamp, GrowingWindows, ProbabilityRamp, Ramp, Row, Trial
+from lab.config.ramps import CountRamp, ProbabilityRamp, Ramp, value_at
+from lab.config.results import MetricRow
+from lab.config.trial import Trial
+from lab.config.window_growth import GrowingWindows
 from lab.data import batches, preparation
 from lab.data.batches import Batches
 from lab.errors import UserError
 from lab.evaluation import corruption, scores
 from lab.execution.prerequisites import Supplies
+from lab.loading import search_space
+from lab.loading.error_messages import SpaceError
 from lab.storage import mirror
 from lab.training import optimizer
 from lab.training.gradients import Gradients
@@ -294,7 +297,7 @@ def work(
     return work
 
 
-def without_time(rows: tuple[Row, ...]) -> list[Row]:
+def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 

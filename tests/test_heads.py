@@ -15,14 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from lab.config.tasks import (
-    TABLE,
-    Classification,
-    Form,
-    Pairs,
-    QuestionAnswering,
-    Regression,
-    Table,
-    Tagging,
+    ClassificationTask,
+    FileRows,
+    PairTask,
+    QuestionAnsweringTask,
+    RegressionTask,
+    TaggingTask,
+    TaskConfig,
 )
 from lab.data.batches import segments
 from lab.data.vocabulary import CLS, PAD, SEP, UNK, Vocabulary
@@ -30,25 +29,26 @@ from lab.finetuning import features, heads
 from lab.finetuning import metrics as grading
 from lab.finetuning.features import NOWHERE, UNSEEN, Window
 from lab.finetuning.heads import Span
+from lab.loading.task_table import TASKS
 from lab.tasks.examples import Asked, Example, Examples, Labelled, Tagged
 
-NOTHING = Table(kind="file", path="none")
+NOTHING = FileRows(kind="file", path="none")
 ROWS: Any = {"train": NOTHING, "evaluation": NOTHING}
 CPU = torch.device("cpu")
 
 
-def task(form: Form, *found: Example, train: tuple[Example, ...] | None = None) -> Examples:
+def task(form: TaskConfig, *found: Example, train: tuple[Example, ...] | None = None) -> Examples:
     return Examples(
         name="it", form=form, train=found if train is None else train, evaluation=found,
         fingerprint="f",
     )  # fmt: skip
 
 
-PAIRS = Pairs(kind="pairs", **ROWS)
-SINGLE = Classification(kind="classification", **ROWS)
-NUMBER = Regression(kind="regression", **ROWS)
-TAGS = Tagging(kind="tagging", **ROWS)
-ASKING = QuestionAnswering(kind="question_answering", **ROWS)
+PAIRS = PairTask(kind="pairs", **ROWS)
+SINGLE = ClassificationTask(kind="classification", **ROWS)
+NUMBER = RegressionTask(kind="regression", **ROWS)
+TAGS = TaggingTask(kind="tagging", **ROWS)
+ASKING = QuestionAnsweringTask(kind="question_answering", **ROWS)
 
 
 def taken_one_by_one(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
@@ -271,7 +271,7 @@ def test_majority_is_scikit_learns_dummy(name: str) -> None:
 
     from lab.tasks import examples
 
-    made = examples.of(TABLE[name])
+    made = examples.of(TASKS[name])
     learned, asked = (
         [tag for e in split for tag in (e.tags if isinstance(e, Tagged) else [e.label])]  # type: ignore[union-attr]
         for split in (made.train, made.evaluation)

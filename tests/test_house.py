@@ -52,8 +52,8 @@ def test_no_file_runs_what_it_reads(file: Path) -> None:
 def test_the_space_loader_is_a_safe_one() -> None:
     import yaml
 
-    from lab.config import yaml as yaml_text
-    from lab.config.error_messages import SpaceError
+    from lab.loading import yaml_text
+    from lab.loading.error_messages import SpaceError
 
     assert issubclass(yaml_text._Loader, yaml.SafeLoader)
     with pytest.raises(SpaceError, match="not YAML"):

@@ -16,13 +16,14 @@ import pytest
 from languages import ENGLISH, FRENCH, RUSSIAN, chinese, sentences
 
 from lab import init, sweep
-from lab.config import search_space as space
-from lab.config import tasks, yaml
+from lab.config import tasks
 from lab.config.budget import Budget
-from lab.config.trial import Experiment
+from lab.config.experiment import Experiment
 from lab.data import batches, preparation
 from lab.evaluation import corruption
 from lab.execution import pace
+from lab.loading import search_space, yaml_text
+from lab.loading.task_table import load_task
 from lab.storage import new_files
 from lab.suggestion import task_draft
 from lab.tasks import embedded
@@ -118,7 +119,7 @@ def written(*arguments: str) -> dict[str, Any]:
     """Run the command; return the one search space that is there afterwards, as plain data."""
     minutes = WITH_TASK if "--task" in arguments else MINUTES
     assert init.main([*arguments, "--minutes", minutes]) == 0
-    return yaml.read(search_space())
+    return yaml_text.read(search_space())
 
 
 def search_space() -> Path:
@@ -138,8 +139,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def run_one_trial(experiment: Experiment, cache: Path) -> str:
     """Train the first cell for a few steps, from the text on; return how it ended."""
-    (cell, *_) = space.cells(experiment)
-    asked = space.trial(experiment.base, cell)
+    (cell, *_) = search_space.cells(experiment)
+    asked = search_space.trial(experiment.base, cell)
     positions = 8 * asked.data.length * asked.batch
     asked = replace(asked, budget=Budget(kind="tokens", amount=positions), curve=1)
     text, *short = (preparation.prepare(settings, cache) for settings in asked.texts)
@@ -181,7 +182,7 @@ def test_what_it_writes_is_planned_prepared_and_trained(
     assert tokenizer.items() <= made["base"]["data"]["tokenizer"].items()
     assert sweep.main([str(search_space()), "--dry-run"]) == 0
     assert "cells: 3" in capsys.readouterr().out
-    assert run_one_trial(space.load(search_space()), tmp_path / "cache") == "finished"
+    assert run_one_trial(search_space.load(search_space()), tmp_path / "cache") == "finished"
 
 
 def test_every_setting_has_its_reason_above_it() -> None:
@@ -388,11 +389,11 @@ def test_a_labelled_file_becomes_a_task_that_the_sweep_fine_tunes_on(
     assert made["metric"] == "finetune/comments_task"
     assert made["finetune"]["tasks"] == ["comments_task.yaml"]
     assert made["base"]["data"]["length"] >= 32  # its texts do not fit into less
-    form = tasks.load("comments_task.yaml").form
-    assert isinstance(form, tasks.Classification)
+    form = load_task("comments_task.yaml").form
+    assert isinstance(form, tasks.ClassificationTask)
     assert (form.text, form.label) == ("comment", "label")
     assert sweep.main([str(search_space()), "--dry-run"]) == 0
-    assert run_one_trial(space.load(search_space()), tmp_path / "cache") == "finished"
+    assert run_one_trial(search_space.load(search_space()), tmp_path / "cache") == "finished"
 
 
 def drafted(*files: str) -> None:
@@ -441,7 +442,7 @@ def test_two_labelled_files_stay_where_they_are(task_file: str) -> None:
     Path("elsewhere").mkdir()
     labelled(200, seed=2).to_csv("elsewhere/more.csv", index=False)
     drafted(task_file, "elsewhere/more.csv")
-    form = tasks.load("comments_task.yaml").form
+    form = load_task("comments_task.yaml").form
     assert Path(form.evaluation.path).resolve() == Path("elsewhere/more.csv").resolve()  # type: ignore[union-attr]
     assert not list(Path().glob("comments_*.jsonl"))
 
@@ -477,7 +478,7 @@ def test_the_kind_of_a_task_is_told_by_its_columns(
     ]
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     drafted("t.jsonl")
-    task = tasks.load("t_task.yaml")
+    task = load_task("t_task.yaml")
     assert (task.form.kind, task.form.metric) == (kind, metric)
     assert len(examples.of(task).train) + len(examples.of(task).evaluation) == 200
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.config import search_space
 from lab.config.labels import label
+from lab.loading import search_space
 
 SPACES = sorted((Path(__file__).parent.parent / "search_spaces").rglob("*.yaml"))
 

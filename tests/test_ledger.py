@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from lab.config import trial as spec
+from lab.config.experiment import Experiment, Job, Resources, SearchConfig
 from lab.config.metrics import METRICS
-from lab.config.search_space import trial
+from lab.config.results import MetricRow, Outcome, State
+from lab.loading.search_space import trial
 from lab.storage import record
 from lab.tracking import frames, sync
 from lab.tracking.client import StoreError, default_uri
@@ -31,20 +33,20 @@ BASE: dict[str, spec.Value] = {
 TRIAL = trial(BASE, {})
 
 
-def job(number: int) -> spec.Job:
-    return spec.Job(number=number, role="repeat", cell={}, tuned={}, repeat=number, trial=TRIAL)
+def job(number: int) -> Job:
+    return Job(number=number, role="repeat", cell={}, tuned={}, repeat=number, trial=TRIAL)
 
 
-def row(step: int) -> spec.Row:
+def row(step: int) -> MetricRow:
     spent = {f"spent/{kind}": float(step) for kind in ("steps", "tokens", "flops", "seconds")}
     return spent | {METRIC: 0.5 + step / 100}
 
 
-def outcome(*rows: spec.Row, state: spec.State = "finished") -> spec.Outcome:
-    return spec.Outcome(state=state, reason="", rows=rows, began=1e9, seconds=9.0, busy=8.0)
+def outcome(*rows: MetricRow, state: State = "finished") -> Outcome:
+    return Outcome(state=state, reason="", rows=rows, began=1e9, seconds=9.0, busy=8.0)
 
 
-def ended(folder: Path, how: spec.Outcome) -> None:
+def ended(folder: Path, how: Outcome) -> None:
     record.queue(folder, TRIAL)
     for row in how.rows:
         record.append(folder, row)
@@ -56,7 +58,7 @@ class Stub:
     """A store that keeps what it is told in order, and can fall silent."""
 
     silent: bool = False
-    calls: list[tuple[str, int, spec.State | None, int]] = field(default_factory=list)
+    calls: list[tuple[str, int, State | None, int]] = field(default_factory=list)
     tries: int = 0
 
     def _answer(self) -> None:
@@ -66,17 +68,17 @@ class Stub:
 
     def sync(
         self,
-        job: spec.Job,
+        job: Job,
         fingerprint: str,  # noqa: ARG002
-        state: spec.State,
-        rows: tuple[spec.Row, ...] = (),
-        outcome: spec.Outcome | None = None,
+        state: State,
+        rows: tuple[MetricRow, ...] = (),
+        outcome: Outcome | None = None,
     ) -> None:
         self._answer()
         assert (outcome is None) == (state in {"queued", "running"})
         self.calls.append(("sync", job.number, state, len(rows)))
 
-    def forget(self, job: spec.Job, fingerprint: str) -> None:  # noqa: ARG002
+    def forget(self, job: Job, fingerprint: str) -> None:  # noqa: ARG002
         self._answer()
         self.calls.append(("forget", job.number, None, 0))
 
@@ -216,7 +218,7 @@ def test_store_that_falls_silent_after_it_has_forgotten_forgets_no_more(
 ) -> None:
     forget = stub.forget
 
-    def and_falls_silent(job: spec.Job, fingerprint: str) -> None:
+    def and_falls_silent(job: Job, fingerprint: str) -> None:
         forget(job, fingerprint)
         stub.silent = True
 
@@ -261,16 +263,16 @@ def test_settle_ends_in_one_line_where_the_store_never_comes_back(
     assert 30 <= clock.now - began <= 35
 
 
-def experiment(name: str) -> spec.Experiment:
-    return spec.Experiment(
+def experiment(name: str) -> Experiment:
+    return Experiment(
         name=name,
         question="Does it?",
         metric=METRICS[METRIC],
         base=BASE,
         compare={},
         tune={},
-        search=spec.Search(seeds=3),
-        resources=spec.Resources(),
+        search=SearchConfig(seeds=3),
+        resources=Resources(),
     )
 
 

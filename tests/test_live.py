@@ -12,13 +12,15 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from lab.config import trial as spec
+from lab.config.experiment import Job
 from lab.config.metrics import METRICS
-from lab.config.search_space import trial
+from lab.config.results import MetricRow, Outcome, State
 from lab.display import live
 from lab.display.board import Board
 from lab.display.live import Lines, LiveTable
 from lab.display.remaining import clock as on_a_clock
 from lab.display.remaining import duration
+from lab.loading.search_space import trial
 from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, Progress
 
 METRIC = METRICS["detect/bigram/auroc"]
@@ -53,8 +55,8 @@ def board_of(jobs: int, slots: int = 1, clock: Clock | None = None) -> Board:
     return board
 
 
-def job(number: int) -> spec.Job:
-    return spec.Job(
+def job(number: int) -> Job:
+    return Job(
         number=number,
         role="search",
         cell={WIDTH: 0.25},
@@ -64,13 +66,13 @@ def job(number: int) -> spec.Job:
     )
 
 
-def row(score: float) -> spec.Row:
+def row(score: float) -> MetricRow:
     flops = {"spent/flops": 2e9, "spent/marginal_flops": 2e9}
     return {"spent/steps": 8.0, METRIC.name: score} | flops
 
 
-def outcome(state: spec.State = "finished", *rows: spec.Row) -> spec.Outcome:
-    return spec.Outcome(state=state, reason="", rows=rows, began=0.0, seconds=60.0, busy=50.0)
+def outcome(state: State = "finished", *rows: MetricRow) -> Outcome:
+    return Outcome(state=state, reason="", rows=rows, began=0.0, seconds=60.0, busy=50.0)
 
 
 def counted(board: Board) -> dict[str, int]:
@@ -82,7 +84,7 @@ def counted(board: Board) -> dict[str, int]:
 def test_every_job_is_queued_running_or_ended(chance: int) -> None:
     draw = random.Random(chance)  # noqa: S311
     board = board_of(12, 3)
-    queued, running = [job(number) for number in range(12)], list[spec.Job]()
+    queued, running = [job(number) for number in range(12)], list[Job]()
     while queued or running:
         match draw.choice(["start", "row", "end", "known"]):
             case "start" if queued and len(running) < 3:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import PreparedText
 
+from lab.config.architecture import SIZES
 from lab.config.budget import Budget
 from lab.config.metrics import METRICS
-from lab.config.trial import SIZES, Outcome, Trial
+from lab.config.results import Outcome
+from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.storage import mirror, record
 from lab.storage.mirror import MirrorError, Nowhere, Remote
@@ -166,11 +168,11 @@ def test_a_record_reads_the_same_on_another_machine(near: Remote, other: Remote)
 
 def _trial() -> dict[str, object]:
     from lab.config.budget import Budget
-    from lab.config.trial import Electra
+    from lab.config.objective import ElectraConfig
 
     return {
         "encoder": SIZES["tiny"],
-        "objective": Electra(kind="electra"),
+        "objective": ElectraConfig(kind="electra"),
         "budget": Budget(kind="flops", amount=1e12),
     }
 

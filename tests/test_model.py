@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.config.trial import SIZES, Generator
-from lab.config.trial import Encoder as Shape
+from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
 from lab.training.model import (
     DetectionHead,
     DisentangledEmbeddings,
@@ -23,7 +22,7 @@ from lab.training.model import (
 )
 
 VOCAB, LENGTH = 60, 12
-PROJECTED = Shape(layers=3, hidden=24, ffn=40, heads=3, embedding=8, dropout=0)
+PROJECTED = EncoderConfig(layers=3, hidden=24, ffn=40, heads=3, embedding=8, dropout=0)
 STRAIGHT = replace(PROJECTED, embedding=24)
 PRE = replace(PROJECTED, norm="pre")
 IDS_BT = torch.randint(VOCAB, (5, LENGTH), generator=torch.Generator().manual_seed(0))
@@ -47,7 +46,7 @@ def random(module: nn.Module, seed: int = 1) -> Any:
 @texts
 @torch.no_grad()
 def test_discriminator_is_transformers_electra(
-    shape: Shape, text_BT: Tensor, transformers_model: Model
+    shape: EncoderConfig, text_BT: Tensor, transformers_model: Model
 ) -> None:
     encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(DetectionHead(shape))
     reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
@@ -61,7 +60,7 @@ def test_discriminator_is_transformers_electra(
 @texts
 @torch.no_grad()
 def test_generator_is_transformers_electra_at_the_slots(
-    shape: Shape, text_BT: Tensor, transformers_model: Model
+    shape: EncoderConfig, text_BT: Tensor, transformers_model: Model
 ) -> None:
     encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(VocabularyHead(shape, VOCAB))
     reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
@@ -97,7 +96,7 @@ def test_windows_at_an_offset_read_the_rows_of_the_position_table_from_there(apa
 @texts
 @torch.no_grad()
 def test_every_layer_is_transformers_hidden_states(
-    shape: Shape, text_BT: Tensor, transformers_model: Model
+    shape: EncoderConfig, text_BT: Tensor, transformers_model: Model
 ) -> None:
     encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(DetectionHead(shape))
     reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
@@ -111,7 +110,7 @@ def test_every_layer_is_transformers_hidden_states(
     assert encoder(IDS_BT, text_BT).equal(found[-1])
 
 
-def pre_norm(encoder: Encoder, shape: Shape, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
+def pre_norm(encoder: Encoder, shape: EncoderConfig, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
     """Return the last layer by the definition: x + f(norm(x)) twice a block, a norm at the end."""
     tables = encoder.embeddings
     positions = torch.arange(ids_BT.shape[1])
@@ -149,7 +148,7 @@ def test_pre_norm_is_its_definition(text_BT: Tensor) -> None:
 
 @pytest.mark.parametrize("shape", [PROJECTED, PRE], ids=["post", "pre"])
 @torch.no_grad()
-def test_padding_does_not_reach_the_text(shape: Shape) -> None:
+def test_padding_does_not_reach_the_text(shape: EncoderConfig) -> None:
     encoder = random(Encoder(shape, VOCAB, LENGTH))
     other_BT = torch.where(PADDED_BT, IDS_BT, 7)
     first, second = encoder(IDS_BT, PADDED_BT), encoder(other_BT, PADDED_BT)
@@ -169,7 +168,7 @@ def test_dropout_acts_in_training_alone() -> None:
 
 def test_small_has_the_parameters_of_the_paper() -> None:
     small, vocab, length = SIZES["small"], 30_522, 512
-    narrow = Generator(width=1 / 4).of(small)
+    narrow = GeneratorConfig(width=1 / 4).of(small)
     with torch.device("meta"):
         discriminator = [Encoder(small, vocab, length), DetectionHead(small)]
         body, head = Encoder(narrow, vocab, length), VocabularyHead(narrow, vocab)

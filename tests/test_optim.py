@@ -13,25 +13,28 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
-from lab.config.trial import AdamConfig, Generator, MuonConfig
+from lab.config.data import DataConfig
+from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.training.model import Block
 from lab.training.objectives import Electra, Objective, build
 from lab.training.optimizer import Adam, Muon, clip, orthogonalize, set_rate
 from lab.training.optimizer import build as build_optimizer
 
-ENCODER = spec.Encoder(layers=2, hidden=16, ffn=64, heads=2, embedding=8, dropout=0, norm="post")
+ENCODER = EncoderConfig(layers=2, hidden=16, ffn=64, heads=2, embedding=8, dropout=0, norm="post")
 Sharing = Literal["none", "tokens", "all", "gdes"]
 SETTINGS = AdamConfig(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1)
 
 
 def objective(kind: str = "electra", sharing: Sharing = "tokens") -> Any:
-    generator = Generator(width=1.0 if sharing == "all" else 0.5)
-    electra = spec.Electra(kind="electra", sharing=sharing, generator=generator)
+    generator = GeneratorConfig(width=1.0 if sharing == "all" else 0.5)
+    electra = ElectraConfig(kind="electra", sharing=sharing, generator=generator)
     trial = spec.Trial(
         encoder=ENCODER,
-        objective=electra if kind == "electra" else spec.Mlm(kind="mlm"),
-        data=spec.Data(vocab=30, length=12),
+        objective=electra if kind == "electra" else MlmConfig(kind="mlm"),
+        data=DataConfig(vocab=30, length=12),
         budget=Budget(kind="tokens", amount=1),
     )
     return build(trial, torch.ones(30))

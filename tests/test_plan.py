@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.config import search_space
 from lab.config import trial as spec
 from lab.config.budget import Budget, Spent
+from lab.config.experiment import Experiment, Range, Resources, SearchConfig
 from lab.config.flops import step_cost
 from lab.config.metrics import METRICS
 from lab.execution import pace
+from lab.loading import search_space
 from lab.search import plan
 from lab.sweep import main
 
@@ -136,11 +137,11 @@ def test_comparison_without_repeats_is_warned_of_and_planned_all_the_same(
 
 
 def test_search_space_without_a_search_section_has_repeats_enough_for_an_interval() -> None:
-    assert spec.Search().seeds >= 3
+    assert SearchConfig().seeds >= 3
 
 
-def experiment(**changes: object) -> spec.Experiment:
-    asked = spec.Experiment(
+def experiment(**changes: object) -> Experiment:
+    asked = Experiment(
         name="planned",
         question="Does it?",
         metric=METRICS["detect/bigram/auroc"],
@@ -151,8 +152,8 @@ def experiment(**changes: object) -> spec.Experiment:
         },
         compare={WIDTH: (0.25, 0.5, 1.0)},
         tune={},
-        search=spec.Search(seeds=3),
-        resources=spec.Resources(),
+        search=SearchConfig(seeds=3),
+        resources=Resources(),
     )
     return replace(asked, **changes)
 
@@ -203,11 +204,11 @@ def test_larger_networks_need_more_memory() -> None:
 
 
 def test_runs_are_those_that_the_search_hands_out() -> None:
-    lr = spec.Range(low=1e-4, high=1e-2, log=True)
-    width = spec.Range(low=1, high=3)
+    lr = Range(low=1e-4, high=1e-2, log=True)
+    width = Range(low=1, high=3)
     tuned = {"optim.lr": lr, "objective.disc_weight": width}
     for sampler, runs in (("qmc", 11 + 2), ("grid", 9 + 2)):  # 3 x 3 is the largest grid below 11
-        search = spec.Search(sampler=sampler, trials=11, seeds=2)
+        search = SearchConfig(sampler=sampler, trials=11, seeds=2)
         asked = experiment(tune=tuned, search=search)
         assert [cell.runs for cell in plan.cells(asked)] == [runs] * 3
 

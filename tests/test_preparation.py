@@ -11,8 +11,18 @@ import numpy as np
 import pytest
 
 from lab.config import trial
-from lab.config.trial import Data, Embedded, Files, Mixture, Trained, WordPieces
-from lab.config.trial import Part as Ingredient
+from lab.config.architecture import SIZES
+from lab.config.budget import Budget
+from lab.config.data import (
+    DataConfig,
+    EmbeddedText,
+    Mixture,
+    MixturePart,
+    TextFiles,
+    TrainedTokenizer,
+    WordPieceFile,
+)
+from lab.config.objective import ElectraConfig
 from lab.data import batches, preparation, sources
 from lab.data.batches import Corpus, Windows
 from lab.data.contamination import Questions
@@ -21,7 +31,7 @@ from lab.errors import UserError
 from lab.prepare import lines, main
 from lab.tasks import embedded
 
-Written = Callable[[Path, list[str]], Data]
+Written = Callable[[Path, list[str]], DataConfig]
 
 DOCUMENTS = 150
 SPACE = """
@@ -62,19 +72,19 @@ def documents(first: int = 0, count: int = DOCUMENTS) -> list[str]:
     return [f"{word(n)} " * (8 + 7 * n % 60) for n in range(first, first + count)]
 
 
-def in_file(folder: Path, texts: list[str]) -> Files:
+def in_file(folder: Path, texts: list[str]) -> TextFiles:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "text.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return Files(kind="files", paths=(str(file),))
+    return TextFiles(kind="files", paths=(str(file),))
 
 
 @pytest.fixture
 def written(vocabulary_file: str) -> Written:
-    def write(folder: Path, texts: list[str]) -> Data:
-        return Data(
+    def write(folder: Path, texts: list[str]) -> DataConfig:
+        return DataConfig(
             source=in_file(folder, texts),
-            tokenizer=WordPieces(kind="wordpieces", file=vocabulary_file),
+            tokenizer=WordPieceFile(kind="wordpieces", file=vocabulary_file),
             vocab=len(SPECIAL) + WORDS,
             length=16,
             held_out=0.2,
@@ -83,11 +93,11 @@ def written(vocabulary_file: str) -> Written:
     return write
 
 
-def prepared(cache: Path, asked: Data) -> Corpus:
+def prepared(cache: Path, asked: DataConfig) -> Corpus:
     return batches.open_corpus(preparation.prepare(asked, cache))
 
 
-def facts(cache: Path, asked: Data) -> dict[str, Any]:
+def facts(cache: Path, asked: DataConfig) -> dict[str, Any]:
     return preparation.facts(preparation.prepare(asked, cache))
 
 
@@ -113,7 +123,9 @@ def test_held_out_documents_are_never_learnt_from(written: Written, tmp_path: Pa
 
 def test_the_tokenizer_does_not_learn_from_what_is_held_out(tmp_path: Path) -> None:
     source = in_file(tmp_path, documents(0, 600))
-    asked = Data(source=source, tokenizer=Trained(), vocab=300, length=16, held_out=0.5)
+    asked = DataConfig(
+        source=source, tokenizer=TrainedTokenizer(), vocab=300, length=16, held_out=0.5
+    )
     corpus = prepared(tmp_path / "cache", asked)
     train, held_out = (
         set(" ".join(corpus.vocabulary.decode(row.tolist()) for row in windows_NT).split())
@@ -169,9 +181,9 @@ def test_text_is_named_by_its_content_and_not_by_where_it_lies(
     assert len(folders) == 1
     trials = {
         trial.Trial(
-            encoder=trial.SIZES["tiny"],
-            objective=trial.Electra(kind="electra"),
-            budget=trial.Budget(kind="tokens", amount=1),
+            encoder=SIZES["tiny"],
+            objective=ElectraConfig(kind="electra"),
+            budget=Budget(kind="tokens", amount=1),
             data=each,
         ).fingerprint("text")
         for each in asked
@@ -206,7 +218,7 @@ def test_preparing_again_changes_nothing(written: Written, tmp_path: Path) -> No
 
 
 def test_prepared_text_is_the_same_wherever_it_is_prepared(tmp_path: Path) -> None:
-    asked = Data(source=Embedded(), share=0.01, vocab=400)
+    asked = DataConfig(source=EmbeddedText(), share=0.01, vocab=400)
     first, second = (preparation.prepare(asked, tmp_path / name) for name in "ab")
     for file in first.iterdir():
         assert file.read_bytes() == (second / file.name).read_bytes(), file.name
@@ -246,7 +258,7 @@ def test_a_mixture_keeps_its_parts_apart(written: Written, tmp_path: Path) -> No
     mixture = Mixture(
         kind="mixture",
         parts=tuple(
-            Ingredient(weight=weight, source=each.source)  # type: ignore[arg-type]
+            MixturePart(weight=weight, source=each.source)  # type: ignore[arg-type]
             for weight, each in ((3.0, few), (1.0, many))
         ),
     )
@@ -261,11 +273,11 @@ def test_a_mixture_keeps_its_parts_apart(written: Written, tmp_path: Path) -> No
     assert not set[str]().union(*tail) & {word(n) for n in range(30)}
 
 
-def contaminated(tmp_path: Path, written: Written) -> tuple[Data, list[str]]:
+def contaminated(tmp_path: Path, written: Written) -> tuple[DataConfig, list[str]]:
     """Return text with some evaluation sentences in the middle of its documents."""
     asked = [text for text in embedded.evaluation("sentiment") if len(text.split()) > 20][:40]
     texts = [f"first line of {word(n)}\n{text}\nthe last line" for n, text in enumerate(asked)]
-    bert = WordPieces(kind="wordpieces", file="bert-uncased")
+    bert = WordPieceFile(kind="wordpieces", file="bert-uncased")
     return replace(written(tmp_path, texts + documents(300)), tokenizer=bert, vocab=30_522), asked
 
 
@@ -293,7 +305,7 @@ def test_contamination_can_be_cut_out(written: Written, tmp_path: Path) -> None:
     ("asked", "message"),
     [
         ({"vocab": 5_000}, "data.vocab: 5000 asked for, and there are 405; write 405"),
-        ({"tokenizer": Trained(), "vocab": 5_000}, "5000 asked for, and the text yields"),
+        ({"tokenizer": TrainedTokenizer(), "vocab": 5_000}, "5000 asked for, and the text yields"),
         ({"share": 1e-9}, "0 of 150 documents are left"),
         ({"decontaminate": ("nonsense",)}, "nonsense"),
     ],
@@ -356,7 +368,7 @@ def test_the_readmes_own_data_is_prepared_as_written(
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     written = readme.partition("<<'END'\n")[2].partition("END\n")[0]
     (tmp_path / "texts" / "deep").mkdir(parents=True)
-    carried = list(islice(sources.Reading(Embedded(), "refuse").documents(), 120))
+    carried = list(islice(sources.Reading(EmbeddedText(), "refuse").documents(), 120))
     for number, texts in enumerate((carried[::2], carried[1::2])):
         (tmp_path / "texts" / ("deep" * number) / f"{number}.txt").write_text(
             "\n\n".join(texts).replace("\2", "")

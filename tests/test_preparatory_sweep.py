@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sweeps import LIMIT, ended, records, said, started
 
-from lab.config import search_space
 from lab.config.preparatory_runs import preparatory_runs
+from lab.loading import search_space
 from lab.storage import record
 from lab.tracking import frames
 from lab.tracking.client import default_uri

@@ -22,7 +22,7 @@ from hub import COMMIT, served
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.config.data import Embedded, Files, Hub, Plain, Saved
+from lab.config.data import EmbeddedText, HubDataset, SavedDataset, SingleSource, TextFiles
 from lab.data.sources import Reading, identity
 from lab.data.text_files import LONGEST, PIECE
 from lab.errors import UserError
@@ -64,15 +64,15 @@ WRITE: dict[str, Callable[[list[str]], bytes]] = {
 }
 
 
-def files(*paths: Path | str, **more: Any) -> Files:
-    return Files(kind="files", paths=tuple(map(str, paths)), **more)
+def files(*paths: Path | str, **more: Any) -> TextFiles:
+    return TextFiles(kind="files", paths=tuple(map(str, paths)), **more)
 
 
-def read(source: Plain) -> list[str]:
+def read(source: SingleSource) -> list[str]:
     return list(Reading(source, "refuse").documents())
 
 
-def refusal(source: Plain, bad_text: Any = "refuse") -> str:
+def refusal(source: SingleSource, bad_text: Any = "refuse") -> str:
     with pytest.raises(UserError) as refused:
         list(Reading(source, bad_text).documents())
     assert "\n" not in str(refused.value)
@@ -130,7 +130,7 @@ def test_embedded_text_is_what_lies_in_the_package() -> None:
         for file in sorted(folder.glob("*.xz"))
         for row in lzma.decompress(file.read_bytes()).decode().splitlines()
     ]
-    assert read(Embedded()) == [row["text"] for row in rows]
+    assert read(EmbeddedText()) == [row["text"] for row in rows]
 
 
 def test_saved_folder_gives_its_rows(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_saved_folder_gives_its_rows(tmp_path: Path) -> None:
     whole.save_to_disk(tmp_path / "one", num_shards=2)
     splits = datasets.DatasetDict({"train": whole, "rest": whole.select([2, 0])})
     splits.save_to_disk(tmp_path / "many")
-    assert read(Saved(kind="saved", path=str(tmp_path / "one"))) == DOCUMENTS
-    assert read(Saved(kind="saved", path=str(tmp_path / "many"))) == DOCUMENTS
-    rest = Saved(kind="saved", path=str(tmp_path / "many"), split="rest")
+    assert read(SavedDataset(kind="saved", path=str(tmp_path / "one"))) == DOCUMENTS
+    assert read(SavedDataset(kind="saved", path=str(tmp_path / "many"))) == DOCUMENTS
+    rest = SavedDataset(kind="saved", path=str(tmp_path / "many"), split="rest")
     assert read(rest) == [DOCUMENTS[2], DOCUMENTS[0]]
 
 
@@ -150,7 +150,7 @@ def test_saved_folder_that_is_mapped_several_times_gives_each_row_once(
     documents = [f"document {n}" for n in range(1000)]
     datasets.Dataset.from_dict({"text": documents}).save_to_disk(tmp_path, num_shards=3)
     monkeypatch.setattr("lab.data.hub._MAPPED", 1500)
-    assert read(Saved(kind="saved", path=str(tmp_path))) == documents
+    assert read(SavedDataset(kind="saved", path=str(tmp_path))) == documents
 
 
 @pytest.mark.parametrize(
@@ -338,9 +338,9 @@ class TestAlwaysRefused:
     def test_saved_folder_without_the_column_or_split(self, tmp_path: Path, bad_text: str) -> None:
         rows = datasets.Dataset.from_dict({"id": [1], "text": ["one"]})
         datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path)
-        it = Saved(kind="saved", path=str(tmp_path), column="body")
+        it = SavedDataset(kind="saved", path=str(tmp_path), column="body")
         assert refusal(it, bad_text) == f"{tmp_path}: no column 'body'; it has 'id', 'text'"
-        it = Saved(kind="saved", path=str(tmp_path), split="test")
+        it = SavedDataset(kind="saved", path=str(tmp_path), split="test")
         assert refusal(it, bad_text).endswith("has no 'test'; it has 'train'")
 
     def test_column_of_numbers(self, tmp_path: Path, bad_text: str) -> None:
@@ -392,17 +392,17 @@ class TestAlwaysRefused:
 
     def test_folder_that_was_not_saved(self, tmp_path: Path, bad_text: str) -> None:
         for path in (tmp_path, tmp_path / "missing"):
-            said = refusal(Saved(kind="saved", path=str(path)), bad_text)
+            said = refusal(SavedDataset(kind="saved", path=str(path)), bad_text)
             assert said.startswith(f"data.source.path: {str(path)!r}: ")
 
     def test_hub_out_of_reach(self, bad_text: str) -> None:
-        it = Hub(kind="hub", name="wikimedia/wikipedia", configuration="20231101.fi")
+        it = HubDataset(kind="hub", name="wikimedia/wikipedia", configuration="20231101.fi")
         assert "wikimedia/wikipedia 20231101.fi train at main on the hub" in refusal(it, bad_text)
         with pytest.raises(UserError, match="on the hub: Cannot reach"):
             identity(it)
 
     def test_folder_in_place_of_a_name_of_the_hub(self, tmp_path: Path, bad_text: str) -> None:
-        assert "is a folder here" in refusal(Hub(kind="hub", name=str(tmp_path)), bad_text)
+        assert "is a folder here" in refusal(HubDataset(kind="hub", name=str(tmp_path)), bad_text)
 
 
 def test_files_come_in_the_order_of_their_names_each_once(
@@ -430,21 +430,21 @@ def test_identity_is_that_of_the_content(tmp_path: Path) -> None:
     second.write_text("tex7")
     assert identity(files(second)) != named
     assert identity(files(first.rename(tmp_path / "b.txt"))) != named
-    assert identity(Embedded()) == identity(Embedded())
+    assert identity(EmbeddedText()) == identity(EmbeddedText())
 
 
 def test_identity_of_a_saved_folder_is_that_of_its_content(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": ["one"]})
     rows.save_to_disk(tmp_path / "a")
-    it = Saved(kind="saved", path=str(tmp_path / "a"))
+    it = SavedDataset(kind="saved", path=str(tmp_path / "a"))
     named = identity(it)
     for file in (tmp_path / "a").iterdir():
         os.utime(file, (1, 1))
     assert json.loads(json.dumps(named)) == named == identity(it)
     rows.map(lambda row: {"text": row["text"] + "!"}).save_to_disk(tmp_path / "b")
-    assert identity(Saved(kind="saved", path=str(tmp_path / "b"))) != named
+    assert identity(SavedDataset(kind="saved", path=str(tmp_path / "b"))) != named
     with pytest.raises(UserError, match="no folder"):
-        identity(Saved(kind="saved", path=str(tmp_path / "missing")))
+        identity(SavedDataset(kind="saved", path=str(tmp_path / "missing")))
 
 
 @pytest.mark.parametrize("ending", [".txt", ".jsonl", ".parquet"])

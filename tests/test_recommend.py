@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from languages import ENGLISH, sentences
 
-from lab.config import search_space
-from lab.config.data import Files, Trained
+from lab.config.data import TextFiles, TrainedTokenizer
+from lab.config.experiment import Experiment
 from lab.config.flops import mean_cost
-from lab.config.trial import Experiment
+from lab.loading import search_space
 from lab.suggestion import recommend, token_survey
 from lab.suggestion.commented_yaml import plain
 from lab.suggestion.recommend import (
@@ -49,12 +49,12 @@ def facts() -> Facts:
         median_document=60.0,
         sample=sample,
     )
-    source = Files(kind="files", paths=("a.txt",))
+    source = TextFiles(kind="files", paths=("a.txt",))
     return Facts(
         guess=SourceGuess(source=source, because={"encoding": "UTF-8."}, damaged=False),
         text=text,
         tokenizer=recommend.tokenizer(text, cased=False),
-        tokens=token_survey.survey(Trained(), 2_048, sample),
+        tokens=token_survey.survey(TrainedTokenizer(), 2_048, sample),
         task=None,
     )
 

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from lab.config import trial as spec
 from lab.config.metrics import METRICS
-from lab.config.search_space import trial
+from lab.config.results import MetricRow, Outcome, State
+from lab.loading.search_space import trial
 from lab.storage import record
 from lab.trials.assignment import Wishes, Work
 
@@ -22,16 +22,16 @@ TRIAL = trial(
     },
     {},
 )
-ROWS: tuple[spec.Row, ...] = tuple({"spent/steps": float(n), "a": n / 3} for n in range(4))
-STATES: tuple[spec.State, ...] = get_args(spec.State)
+ROWS: tuple[MetricRow, ...] = tuple({"spent/steps": float(n), "a": n / 3} for n in range(4))
+STATES: tuple[State, ...] = get_args(State)
 ENDS = STATES[2:]
-FIRST = spec.Outcome(
+FIRST = Outcome(
     state="interrupted", reason="by hand", rows=ROWS[:3], began=1e9, seconds=5.0, busy=4.0
 )
 LAST = replace(FIRST, state="finished", reason="", rows=ROWS, seconds=9.0, device="cpu")
 
 
-def ended(folder: Path, outcome: spec.Outcome) -> None:
+def ended(folder: Path, outcome: Outcome) -> None:
     record.queue(folder, TRIAL)
     record.begin(folder, TRIAL)
     for row in outcome.rows:
@@ -40,7 +40,7 @@ def ended(folder: Path, outcome: spec.Outcome) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_record_says_where_its_trial_stands(tmp_path: Path, end: spec.State) -> None:
+def test_record_says_where_its_trial_stands(tmp_path: Path, end: State) -> None:
     folder = tmp_path / "made"
     outcome = replace(FIRST, state=end)
     assert record.state(folder) is record.read(folder) is record.last(folder) is None
@@ -209,7 +209,7 @@ def test_wish_is_that_of_the_sweep_before_that_of_the_trial(
     )
     wish = Wishes(work, work, tmp_path / "stop-all")
 
-    def asked() -> spec.State:
+    def asked() -> State:
         now[0] += 2
         return wish()
 

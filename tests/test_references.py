@@ -27,8 +27,18 @@ from rungs import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.config import trial
-from lab.config.phases import Learns
+from lab.config.architecture import EncoderConfig, GeneratorConfig
+from lab.config.objective import (
+    AdversarialConfig,
+    AllTokensMlmConfig,
+    Electra15Config,
+    ElectraConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+    ReplaceMlmConfig,
+    TwoStageConfig,
+)
+from lab.config.phases import UpdatedNetworks
 from lab.data.vocabulary import FIRST_WORD, MASK, PAD
 from lab.training.objectives import random as random_module
 from lab.training.objectives.masking import mask
@@ -36,7 +46,7 @@ from lab.training.objectives.masking import mask
 Model = Callable[..., Any]
 Sharing = Literal["none", "tokens", "all", "gdes"]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-FULL = trial.Generator(width=1)
+FULL = GeneratorConfig(width=1)
 TEXT = text()
 SEEN_BT = (TEXT.ids_BT != PAD).long()
 sharings = pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
@@ -46,7 +56,7 @@ sharings = pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
 def reference(transformers_model: Model) -> Model:
     """Return a function that gives transformers' model of an encoder, its head and its shape."""
 
-    def give(encoder: Any, head: nn.Module, shape: trial.Encoder = SHAPE) -> Any:
+    def give(encoder: Any, head: nn.Module, shape: EncoderConfig = SHAPE) -> Any:
         model = transformers_model(plain(encoder), head, shape, VOCAB, LENGTH)
         # It would hide the gradient of a [PAD] that was sampled; ours is a word vector like others.
         model.electra.embeddings.word_embeddings.padding_idx = None
@@ -89,7 +99,7 @@ class Logits(nn.Module):
         return self.model(ids_BT, **given).logits
 
 
-def once_each(objective: Any, settings: trial.Electra) -> Drawn:
+def once_each(objective: Any, settings: ElectraConfig) -> Drawn:
     """Return a step that draws no slot twice, which electra_pytorch would count once."""
     for step in range(5_000):
         masked = mask(
@@ -117,7 +127,7 @@ def test_joint_loss_and_its_gradients_are_those_of_electra_pytorch(
 ) -> None:
     from electra_pytorch import electra_pytorch as package
 
-    settings = trial.Electra(
+    settings = ElectraConfig(
         kind="electra", mask_prob=share, masking=how, disc_weight=weight, sharing=sharing
     )
     objective = made(settings)
@@ -165,7 +175,7 @@ def test_joint_loss_and_its_gradients_are_those_of_electra_pytorch(
 
 @sharings
 def test_electra_15_is_detection_at_the_slots(sharing: Sharing, reference: Model) -> None:
-    settings = trial.Electra15(kind="electra_15", sharing=sharing, generator=FULL, disc_weight=7.0)
+    settings = Electra15Config(kind="electra_15", sharing=sharing, generator=FULL, disc_weight=7.0)
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
     assert has_luck(drawn)
@@ -179,7 +189,7 @@ def test_electra_15_is_detection_at_the_slots(sharing: Sharing, reference: Model
 def test_replace_mlm_is_the_likelihood_of_the_originals_under_the_samples(
     sharing: Sharing, reference: Model
 ) -> None:
-    settings = trial.ReplaceMlm(
+    settings = ReplaceMlmConfig(
         kind="replace_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0, gen_weight=2.0
     )
     objective = made(settings)
@@ -193,7 +203,7 @@ def test_replace_mlm_is_the_likelihood_of_the_originals_under_the_samples(
 
 @sharings
 def test_all_tokens_mlm_mixes_a_copy_and_a_guess(sharing: Sharing, reference: Model) -> None:
-    settings = trial.AllTokensMlm(
+    settings = AllTokensMlmConfig(
         kind="all_tokens_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0
     )
     objective = made(settings)
@@ -219,7 +229,7 @@ def test_all_tokens_mlm_mixes_a_copy_and_a_guess(sharing: Sharing, reference: Mo
 def test_mlm_is_the_likelihood_of_the_originals(
     how: Literal["paper", "bert"], reference: Model
 ) -> None:
-    objective = made(trial.Mlm(kind="mlm", masking=how, mask_prob=0.3))
+    objective = made(MlmConfig(kind="mlm", masking=how, mask_prob=0.3))
     read: list[Tensor] = []
     objective.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     loss = objective(TEXT, 1)
@@ -238,17 +248,17 @@ def test_mlm_is_the_likelihood_of_the_originals(
 def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
     reference: Model,
 ) -> None:
-    objective = made(trial.TwoStage(kind="two_stage"))
+    objective = made(TwoStageConfig(kind="two_stage"))
     generator = reference(objective.generator.encoder, objective.generator.vocabulary)
-    objective.begin(Learns.GENERATOR, objective.now)
+    objective.begin(UpdatedNetworks.GENERATOR, objective.now)
     masked = mask(TEXT, mask_prob=0.15, how="paper", seed=SEED, step=1)
-    drawn = only_masked(objective(TEXT, 1, Learns.GENERATOR), masked, TEXT)
+    drawn = only_masked(objective(TEXT, 1, UpdatedNetworks.GENERATOR), masked, TEXT)
     expected = likelihood(generator, drawn.shown_BT, drawn)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
-    objective.begin(Learns.DISCRIMINATOR, objective.now)
+    objective.begin(UpdatedNetworks.DISCRIMINATOR, objective.now)
     discriminator = reference(objective.generator.encoder, objective.detection)
-    drawn = observed(objective, TEXT, 1, Learns.DISCRIMINATOR)
+    drawn = observed(objective, TEXT, 1, UpdatedNetworks.DISCRIMINATOR)
     assert has_luck(drawn)
     expected = detection(discriminator, drawn, SEEN_BT > 0)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
@@ -258,7 +268,7 @@ def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
 def test_random_is_detection_of_words_that_chance_has_written(
     law: Literal["unigram", "uniform"], reference: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = made(trial.Random(kind="random", law=law, mask_prob=0.3))
+    objective = made(RandomReplacementConfig(kind="random", law=law, mask_prob=0.3))
     sample, words = random_module.sample_words, []
     monkeypatch.setattr(
         random_module, "sample_words", lambda *a, **b: words.append(sample(*a, **b)) or words[-1]
@@ -276,7 +286,7 @@ def test_random_is_detection_of_words_that_chance_has_written(
 def test_adversarial_discriminator_learns_what_electras_does(
     sharing: Sharing, reference: Model
 ) -> None:
-    settings = trial.Adversarial(kind="adversarial", sharing=sharing, generator=FULL)
+    settings = AdversarialConfig(kind="adversarial", sharing=sharing, generator=FULL)
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
     assert has_luck(drawn)
@@ -294,7 +304,7 @@ def test_adversarial_discriminator_learns_what_electras_does(
 def test_exported_networks_come_back_bit_equal_and_tied(reference: Model, tmp_path: Path) -> None:
     from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
-    settings = trial.Electra(kind="electra")
+    settings = ElectraConfig(kind="electra")
     kinds = {"generator": ElectraForMaskedLM, "discriminator": ElectraForPreTraining}
     saved = dict(zip(kinds, pair(made(settings), settings, reference), strict=True))
     for name, kind in kinds.items():
@@ -315,7 +325,7 @@ def test_generator_loaded_from_a_discriminator_gets_a_fresh_head(
 ) -> None:
     from transformers import ElectraForMaskedLM
 
-    settings = trial.Electra(kind="electra")
+    settings = ElectraConfig(kind="electra")
     pair(made(settings), settings, reference)[1].save_pretrained(tmp_path)
     loaded, report = ElectraForMaskedLM.from_pretrained(
         tmp_path, local_files_only=True, output_loading_info=True

@@ -13,7 +13,8 @@ from rungs import SHAPE, SHARES, assert_same_gradients, gradient, made, observed
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.config import trial
+from lab.config.architecture import GeneratorConfig
+from lab.config.objective import AdversarialConfig, SamplingConfig
 from lab.data.vocabulary import FIRST_WORD, PAD
 from lab.training.objectives import generator as generator_module
 from lab.training.objectives.masking import mask
@@ -21,7 +22,7 @@ from lab.training.objectives.masking import mask
 VOCAB, LENGTH = FIRST_WORD + len(SHARES), 8
 ONE = text(1, LENGTH)
 SEEN_BT = (ONE.ids_BT != PAD).long()
-SMALL = trial.Generator().of(SHAPE)
+SMALL = GeneratorConfig().of(SHAPE)
 (SLOT,) = mask(ONE, mask_prob=0.15, how="paper", seed=3, step=0).slots_BK[0].tolist()
 ORIGINAL = int(ONE.ids_BT[0, SLOT])
 Model = Callable[..., Any]
@@ -29,13 +30,13 @@ Model = Callable[..., Any]
 
 def adversary(weight: float = 1.0, baseline: float = 0.0, **sampling: Any) -> Any:
     """Return an objective that shares nothing, with one slot in its window."""
-    settings = trial.Adversarial(
+    settings = AdversarialConfig(
         kind="adversarial",
         sharing="none",
         adversarial_weight=weight,
         gen_weight=3.0,
         disc_weight=5.0,
-        sampling=trial.Sampling(**sampling),
+        sampling=SamplingConfig(**sampling),
     )
     objective = made(settings, VOCAB, LENGTH)
     with torch.no_grad():
@@ -174,7 +175,7 @@ def test_generators_step_makes_the_discriminator_fail_more(
 def test_loss_of_the_game_is_its_formula_at_many_slots(
     weight: float, transformers_model: Model
 ) -> None:
-    settings = trial.Adversarial(
+    settings = AdversarialConfig(
         kind="adversarial", sharing="none", adversarial_weight=weight, mask_prob=0.3
     )
     objective, batch = made(settings), text()

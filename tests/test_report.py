@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from lab import report
-from lab.config import trial as spec
+from lab.config.experiment import Experiment, Job, Range, Resources, SearchConfig
 from lab.config.metrics import METRICS
-from lab.config.search_space import cells, trial
+from lab.config.results import MetricRow, Outcome, State
+from lab.loading.search_space import cells, trial
 from lab.reporting import sentences, stats
 from lab.storage.checks import PlaceError
 from lab.tracking import client, frames, store
@@ -28,20 +29,20 @@ BASE = {
 }
 
 
-def planned(name: str, compare: dict, tune: dict, repeats: int) -> spec.Experiment:
-    return spec.Experiment(
+def planned(name: str, compare: dict, tune: dict, repeats: int) -> Experiment:
+    return Experiment(
         name=name,
         question="Does a <smaller> generator learn more per FLOP?",
         metric=METRICS[METRIC],
         base=BASE,
         compare=compare,
         tune=tune,
-        search=spec.Search(trials=6 if tune else 1, seeds=repeats),
-        resources=spec.Resources(),
+        search=SearchConfig(trials=6 if tune else 1, seeds=repeats),
+        resources=Resources(),
     )
 
 
-def curve(job: spec.Job, end: float, chance: np.random.Generator) -> tuple[spec.Row, ...]:
+def curve(job: Job, end: float, chance: np.random.Generator) -> tuple[MetricRow, ...]:
     """A learning curve from .5 to `end` at 1e12 FLOPs."""
     rows = []
     for i in range(9):
@@ -80,15 +81,11 @@ def curve(job: spec.Job, end: float, chance: np.random.Generator) -> tuple[spec.
     return tuple(rows)
 
 
-def outcome(
-    rows: tuple[spec.Row, ...], state: spec.State = "finished", reason: str = ""
-) -> spec.Outcome:
-    return spec.Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=140.0, busy=130.0)
+def outcome(rows: tuple[MetricRow, ...], state: State = "finished", reason: str = "") -> Outcome:
+    return Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=140.0, busy=130.0)
 
 
-def populate(
-    uri: str, folder: Path, experiment: spec.Experiment, effect: dict[float, float]
-) -> None:
+def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float, float]) -> None:
     """Store the sweep that `experiment` asks for, scores 0.7 + effect of the width + noise."""
     writer = store.Store(uri, folder)
     texts = {
@@ -112,9 +109,7 @@ def populate(
             tuned = {LR: rate} if experiment.tune else {}
             built = trial(BASE, cell | tuned)
             built = dataclasses.replace(built, seeds=built.seeds.repeat(repeat))
-            job = spec.Job(
-                number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=built
-            )
+            job = Job(number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=built)
             miss = 0 if rate is None else 0.05 * np.log(rate / 1.5e-3) ** 2
             width = cell.get(WIDTH, 0.0)
             rows = curve(
@@ -128,7 +123,7 @@ def populate(
             writer.sync(job, f"{number:012x}", done.state, done.rows, done)
             number += 1
     built = trial(BASE, {})
-    lost = spec.Job(
+    lost = Job(
         number=number,
         role="repeat",
         cell=cells(experiment)[0],
@@ -146,7 +141,7 @@ def populate(
 def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
     uri = client.default_uri(folder)
-    rates = {LR: spec.Range(low=5e-4, high=5e-3, log=True)}
+    rates = {LR: Range(low=5e-4, high=5e-3, log=True)}
     widths = {WIDTH: (0.25, 0.5, 1.0)}
     populate(uri, folder, planned("width", widths, rates, 3), {0.25: 0.03, 1.0: -0.02})
     populate(uri, folder, planned("seeds", {"seeds.init": (0, 100)}, {}, 3), {})
@@ -253,15 +248,15 @@ def test_older_report_is_replaced_and_anything_else_is_left_alone(uri: str, tmp_
 
 @pytest.mark.parametrize("end", [None, "failed"])
 def test_sweep_without_a_score_has_a_report_too(
-    uri: str, tmp_path: Path, end: spec.State | None
+    uri: str, tmp_path: Path, end: State | None
 ) -> None:
     name = f"empty-{end}"
-    asked = planned(name, {WIDTH: (0.25, 0.5)}, {LR: spec.Range(low=5e-4, high=5e-3)}, 1)
+    asked = planned(name, {WIDTH: (0.25, 0.5)}, {LR: Range(low=5e-4, high=5e-3)}, 1)
     writer = store.Store(uri, tmp_path / "artifacts")
     writer.begin(asked, {}, {})
     if end:
         built = trial(BASE, {})
-        job = spec.Job(
+        job = Job(
             number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=built
         )
         writer.sync(job, "a", end, (), outcome((), end, "no space"))

@@ -12,11 +12,11 @@ import pytest
 from ray import cloudpickle
 from rich.live import Live
 
+from lab.config.experiment import Resources
 from lab.config.metrics import METRICS
-from lab.config.search_space import trial
-from lab.config.trial import Resources
 from lab.execution import runner, worker_group
 from lab.execution.ray_cluster import Cluster
+from lab.loading.search_space import trial
 from lab.storage.mirror import Mirror, Nowhere, Remote
 from lab.trials.assignment import Work
 

@@ -10,11 +10,14 @@ from conftest import PreparedText
 from exporting import random
 from test_store import experiment, outcome
 
-from lab.config import search_space
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
+from lab.config.experiment import Job
+from lab.config.objective import AnyObjectiveConfig, ElectraConfig, RandomReplacementConfig
 from lab.errors import UserError
 from lab.interop import find_trial, mlflow_model
+from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import Nowhere
 from lab.tracking import frames
@@ -24,15 +27,15 @@ from lab.training import optimizer
 from lab.training.checkpoint import Checkpoints, Place
 
 METRIC = "detect/bigram/auroc"
-ELECTRA = spec.Electra(kind="electra")
+ELECTRA = ElectraConfig(kind="electra")
 BEST, OTHER, UNTOLD = "aaaa00000001", "aaaa00000002", "bbbb00000003"
 SCORES = {BEST: 0.8, OTHER: 0.6}
 
 
-def recorded(folder: Path, objective: spec.Objective, text: PreparedText) -> spec.Trial:
+def recorded(folder: Path, objective: AnyObjectiveConfig, text: PreparedText) -> spec.Trial:
     """Leave the record of a trial that has taken no step, with its weights."""
     asked = spec.Trial(
-        encoder=spec.Encoder(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
+        encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
         objective=objective,
         data=text.data,
         budget=Budget(kind="tokens", amount=1e4),
@@ -65,7 +68,7 @@ def swept(storage: Path, name: str, scores: dict[str, float], **changes: object)
     store.begin(experiment(name, **changes), {}, {})
     for number, (fingerprint, score) in enumerate(scores.items()):
         trial = search_space.trial(record.said(storage / "trials" / fingerprint)["trial"], {})
-        job = spec.Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
+        job = Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
                        repeat=number + 1, trial=trial)  # fmt: skip
         spent = dict.fromkeys(("steps", "tokens", "flops", "seconds"), 1.0)
         row = {f"spent/{kind}": value for kind, value in spent.items()} | {METRIC: score}
@@ -185,7 +188,7 @@ def test_discriminator_alone_is_served_as_an_embedding(
     from lab import export
     from lab.interop.trained import open_record
 
-    recorded(tmp_path / "cccc", spec.Random(kind="random"), prepared_text)
+    recorded(tmp_path / "cccc", RandomReplacementConfig(kind="random"), prepared_text)
     trained = open_record(tmp_path / "cccc", prepared_text.text.parent)
     export.write(trained, tmp_path / "out" / "export")
     mlflow_model.save(trained, tmp_path / "out")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from lab.config.trial import Sampling
+from lab.config.objective import SamplingConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import FIRST_WORD
 from lab.training.objectives.sampling import cumulated, law, sample, sample_words
@@ -125,7 +125,7 @@ def test_slot_drawn_twice_gets_one_token() -> None:
 
 
 # The law that samples are drawn from: what the softmax of `law` says, in double precision.
-def laid(logits_BKV: Tensor, labels_BK: Tensor, sampling: Sampling) -> Tensor:
+def laid(logits_BKV: Tensor, labels_BK: Tensor, sampling: SamplingConfig) -> Tensor:
     return law(
         logits_BKV,
         labels_BK,
@@ -134,14 +134,14 @@ def laid(logits_BKV: Tensor, labels_BK: Tensor, sampling: Sampling) -> Tensor:
     )
 
 
-def law_of(logits_V: Tensor, original: int, sampling: Sampling) -> Tensor:
+def law_of(logits_V: Tensor, original: int, sampling: SamplingConfig) -> Tensor:
     found_BKV = laid(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
     return found_BKV[0, 0].double().softmax(-1)
 
 
 def test_plain_law_is_the_generators_own() -> None:
     logits_BKV, labels_BK = some_logits(2, 3, 24), torch.zeros(2, 3, dtype=torch.int64)
-    assert laid(logits_BKV, labels_BK, Sampling()).equal(logits_BKV)
+    assert laid(logits_BKV, labels_BK, SamplingConfig()).equal(logits_BKV)
 
 
 @given(temperature=st.floats(0.2, 8.0))
@@ -149,7 +149,7 @@ def test_plain_law_is_the_generators_own() -> None:
 def test_temperature_takes_the_root_of_the_probabilities(temperature: float) -> None:
     logits_V = some_logits(24)
     expected_V = logits_V.double().softmax(-1) ** (1 / temperature)
-    found_V = law_of(logits_V, 0, Sampling(temperature=temperature))
+    found_V = law_of(logits_V, 0, SamplingConfig(temperature=temperature))
     torch.testing.assert_close(found_V, expected_V / expected_V.sum(), rtol=1e-4, atol=1e-9)
 
 
@@ -159,15 +159,17 @@ def test_original_that_is_disallowed_leaves_its_share_to_the_others_in_proportio
     original: int, temperature: float
 ) -> None:
     logits_V = some_logits(24)
-    free_V = law_of(logits_V, original, Sampling(temperature=temperature))
-    found_V = law_of(logits_V, original, Sampling(temperature=temperature, disallow_correct=True))
+    free_V = law_of(logits_V, original, SamplingConfig(temperature=temperature))
+    found_V = law_of(
+        logits_V, original, SamplingConfig(temperature=temperature, disallow_correct=True)
+    )
     expected_V = free_V.index_fill(0, torch.tensor([original]), 0.0)
     assert found_V[original] == 0
     torch.testing.assert_close(found_V, expected_V / expected_V.sum())
 
 
 def test_samples_follow_the_law_that_is_asked_for() -> None:
-    logits_V, sampling = some_logits(24), Sampling(temperature=2.0, disallow_correct=True)
+    logits_V, sampling = some_logits(24), SamplingConfig(temperature=2.0, disallow_correct=True)
     original = int(logits_V.argmax())
     asked_BKV = laid(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
     counts = torch.bincount(draws(asked_BKV[0, 0], 40_000), minlength=24).numpy()
@@ -178,8 +180,10 @@ def test_samples_follow_the_law_that_is_asked_for() -> None:
     assert stats.chisquare(counts[others], expected[others]).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=2.0, disallow_correct=True)])
-def test_law_is_single_precision_and_passes_gradients(sampling: Sampling) -> None:
+@pytest.mark.parametrize(
+    "sampling", [SamplingConfig(), SamplingConfig(temperature=2.0, disallow_correct=True)]
+)
+def test_law_is_single_precision_and_passes_gradients(sampling: SamplingConfig) -> None:
     logits_BKV = some_logits(2, 3, 24).bfloat16().requires_grad_()
     labels_BK = torch.zeros(2, 3, dtype=torch.int64)
     found_BKV = laid(logits_BKV, labels_BK, sampling)

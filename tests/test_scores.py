@@ -16,8 +16,16 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.metrics import CORRUPTIONS, METRICS
+from lab.config.objective import (
+    AnyObjectiveConfig,
+    ElectraConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+)
+from lab.config.results import MetricRow
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.evaluation import corruption, probes, scores
 from lab.evaluation.corruption import HeldOut, open_held_out
@@ -26,14 +34,14 @@ from lab.tasks import embedded
 from lab.training.model import Encoder, initialise
 from lab.training.objectives import Detector, Loss, build
 
-SHAPE = spec.Encoder(
+SHAPE = EncoderConfig(
     layers=2, hidden=48, ffn=64, heads=2, embedding=32, init_std=0.1, dropout=0.1, norm="pre"
 )
 sources = pytest.mark.parametrize("source", CORRUPTIONS)
 few = pytest.mark.usefixtures("few_sentences")
 
 
-def objective(text: PreparedText, settings: spec.Objective) -> Any:
+def objective(text: PreparedText, settings: AnyObjectiveConfig) -> Any:
     trial = spec.Trial(
         encoder=SHAPE, objective=settings, data=text.data, budget=Budget(kind="tokens", amount=1)
     )
@@ -164,7 +172,7 @@ class Oracle(Detector):
 
     def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
         budget = Budget(kind="tokens", amount=1)
-        settings = spec.Random(kind="random")
+        settings = RandomReplacementConfig(kind="random")
         super().__init__(spec.Trial(encoder=SHAPE, objective=settings, budget=budget))
         self.rule, self.nothing = rule, torch.nn.Parameter(torch.zeros(1))
 
@@ -215,7 +223,7 @@ def test_answers_at_special_tokens_do_not_count(held_out: Path) -> None:
     chance = torch.Generator().manual_seed(0)
     noise_NT = torch.randn(read.original_NT.shape, generator=chance)
 
-    def row(at_special: float) -> spec.Row:
+    def row(at_special: float) -> MetricRow:
         return scores.detection(
             Oracle(lambda ids: noise_NT[: len(ids)].where(ids >= FIRST_WORD, at_special)),
             HeldOut(
@@ -230,7 +238,7 @@ def test_answers_at_special_tokens_do_not_count(held_out: Path) -> None:
 def test_detection_does_not_depend_on_how_many_windows_are_read_at_once(
     held_out: Path, prepared_text: PreparedText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built, read = objective(prepared_text, spec.Electra(kind="electra")), open_held_out(held_out)
+    built, read = objective(prepared_text, ElectraConfig(kind="electra")), open_held_out(held_out)
     whole = scores.detection(built, read)
     monkeypatch.setattr(scores, "_WINDOWS", 7)
     assert scores.detection(built, read) == pytest.approx(whole, abs=1e-6)
@@ -240,15 +248,15 @@ def test_objective_without_discriminator_gets_no_detection_score(
     held_out: Path, prepared_text: PreparedText
 ) -> None:
     assert (
-        scores.detection(objective(prepared_text, spec.Mlm(kind="mlm")), open_held_out(held_out))
+        scores.detection(objective(prepared_text, MlmConfig(kind="mlm")), open_held_out(held_out))
         == {}
     )
 
 
 @few
-@pytest.mark.parametrize("settings", [spec.Electra(kind="electra"), spec.Mlm(kind="mlm")])
+@pytest.mark.parametrize("settings", [ElectraConfig(kind="electra"), MlmConfig(kind="mlm")])
 def test_probing_changes_nothing_and_has_the_names_of_its_metrics(
-    settings: spec.Objective, prepared_text: PreparedText
+    settings: AnyObjectiveConfig, prepared_text: PreparedText
 ) -> None:
     built = objective(prepared_text, settings)
     chance = torch.get_rng_state()

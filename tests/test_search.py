@@ -14,17 +14,29 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from lab.config import search_space
 from lab.config import trial as spec
+from lab.config.experiment import (
+    Choices,
+    Distribution,
+    Experiment,
+    HalvingConfig,
+    Job,
+    Range,
+    Resources,
+    SearchConfig,
+)
 from lab.config.metrics import METRICS
-from lab.config.trial import Choices, Job, Outcome, Range, content_hash
+from lab.config.objective import ElectraConfig
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import content_hash
+from lab.loading import search_space
 from lab.search import designs
 from lab.search.search import Search
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 WIDTH = "objective.generator.width"
 LR = Range(low=1e-4, high=1e-2, log=True)
-JOINT: dict[str, spec.Distribution] = {
+JOINT: dict[str, Distribution] = {
     WIDTH: Range(low=0.25, high=1.0, step=0.25),
     "objective.generator.depth": Choices(choices=(0.5, 1.0)),
     "objective.mask_prob": Range(low=0.1, high=0.52, step=0.05),
@@ -40,8 +52,8 @@ Score = Callable[[spec.Trial], float | None]
 Records = dict[str, Outcome]
 
 
-def experiment(*, search: spec.Search, **changes: object) -> spec.Experiment:
-    asked = spec.Experiment(
+def experiment(*, search: SearchConfig, **changes: object) -> Experiment:
+    asked = Experiment(
         name="simulated",
         question="Does it?",
         metric=METRICS["detect/bigram/auroc"],
@@ -54,20 +66,20 @@ def experiment(*, search: spec.Search, **changes: object) -> spec.Experiment:
         compare={WIDTH: (0.25, 0.5)},
         tune={"optim.lr": LR},
         search=search,
-        resources=spec.Resources(),
+        resources=Resources(),
     )
     return replace(asked, **changes)
 
 
 def bowl(trial: spec.Trial) -> float:
     """Best at a rate that depends on the cell; seeds add a little."""
-    assert isinstance(trial.objective, spec.Electra)
+    assert isinstance(trial.objective, ElectraConfig)
     best = 2e-3 * trial.objective.generator.width
     return 0.9 - abs(math.log(trial.optim.lr / best)) / 20 + trial.seeds.init / 1_000
 
 
 def outcome(metric: str, score: float | None) -> Outcome:
-    state: spec.State = "diverged" if score is None else "finished"
+    state: State = "diverged" if score is None else "finished"
     row = {"spent/steps": 8.0, "spent/flops": 1e9, **({} if score is None else {metric: score})}
     return Outcome(state=state, reason="", rows=(row,), began=0.0, seconds=1.0, busy=1.0)
 
@@ -142,7 +154,7 @@ def notes(storage: str) -> Path:
     return Path(storage.removeprefix("sqlite:///")).parent / "searches"
 
 
-def simulate(asked: spec.Experiment, storage: str, **how: object) -> list[Job]:
+def simulate(asked: Experiment, storage: str, **how: object) -> list[Job]:
     return drive(Search(asked, storage, notes(storage)), asked.metric.name, **how)  # type: ignore[arg-type]
 
 
@@ -173,7 +185,7 @@ def searched(jobs: list[Job]) -> list[Job]:
 def test_every_cell_gets_its_searches_and_then_its_repeats(
     storage: str, sampler: str, slots: int
 ) -> None:
-    asked = experiment(search=spec.Search(sampler=sampler, trials=6, seeds=2))
+    asked = experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
     search = Search(asked, storage, notes(storage))
     jobs = drive(search, asked.metric.name, slots=slots)
     assert search.done
@@ -194,7 +206,7 @@ def test_a_point_that_diverged_is_recorded_as_pruned_without_a_number(
     def fragile(trial: spec.Trial) -> float | None:
         return None if trial.optim.lr > 1e-3 else bowl(trial)
 
-    asked = experiment(search=spec.Search(sampler=sampler, trials=7), compare={})
+    asked = experiment(search=SearchConfig(sampler=sampler, trials=7), compare={})
     jobs = searched(simulate(asked, storage, score=fragile))
     (trials,) = studies(storage)
     assert [trial.value for trial in trials] == [fragile(job.trial) for job in jobs]
@@ -205,7 +217,7 @@ def test_a_point_that_diverged_is_recorded_as_pruned_without_a_number(
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_learning_sampler_survives_a_start_without_any_score(storage: str, sampler: str) -> None:
-    asked = experiment(search=spec.Search(sampler=sampler, trials=8, seeds=1), compare={})
+    asked = experiment(search=SearchConfig(sampler=sampler, trials=8, seeds=1), compare={})
     scores = count()
     jobs = simulate(
         asked, storage, score=lambda trial: None if next(scores) < 6 else bowl(trial), slots=5
@@ -214,7 +226,7 @@ def test_learning_sampler_survives_a_start_without_any_score(storage: str, sampl
 
 
 def test_learning_sampler_learns_from_what_diverged(storage: str) -> None:
-    asked = experiment(search=spec.Search(sampler="tpe", trials=30), compare={WIDTH: (0.5,)})
+    asked = experiment(search=SearchConfig(sampler="tpe", trials=30), compare={WIDTH: (0.5,)})
 
     def cliff(trial: spec.Trial) -> float | None:
         return None if trial.optim.lr > 5e-4 else bowl(trial)
@@ -225,14 +237,14 @@ def test_learning_sampler_learns_from_what_diverged(storage: str) -> None:
 
 
 def test_learning_sampler_learns(storage: str) -> None:
-    asked = experiment(search=spec.Search(sampler="tpe", trials=20), compare={WIDTH: (0.5,)})
+    asked = experiment(search=SearchConfig(sampler="tpe", trials=20), compare={WIDTH: (0.5,)})
     found = [bowl(job.trial) for job in simulate(asked, storage) if job.role == "search"]
     assert sum(found[10:]) > sum(found[:10])
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
 def test_score_that_is_no_number_is_a_failure(storage: str, score: float) -> None:
-    asked = experiment(search=spec.Search(trials=3, seeds=1), compare={})
+    asked = experiment(search=SearchConfig(trials=3, seeds=1), compare={})
     jobs = simulate(asked, storage, score=lambda t: score if t.optim.lr > 1e-3 else bowl(t))
     (repeat,) = (job for job in jobs if job.role == "repeat")
     assert repeat.trial.optim.lr <= 1e-3
@@ -247,7 +259,7 @@ def test_repeats_use_the_best_nuisances_in_the_metrics_direction(
     storage: str, metric: str, sign: int
 ) -> None:
     asked = experiment(
-        search=spec.Search(trials=6, seeds=3),
+        search=SearchConfig(trials=6, seeds=3),
         metric=METRICS[metric],
         compare={"batch": (32, 64)},
     )
@@ -263,7 +275,7 @@ def test_repeats_use_the_best_nuisances_in_the_metrics_direction(
 
 
 def test_repeats_run_on_seeds_that_the_search_never_used(storage: str) -> None:
-    asked = experiment(search=spec.Search(trials=4, seeds=3))
+    asked = experiment(search=SearchConfig(trials=4, seeds=3))
     jobs = simulate(asked, storage)
     searched = {job.trial.seeds for job in jobs if job.role == "search"}
     repeated = [job.trial.seeds for job in jobs if job.role == "repeat"]
@@ -275,7 +287,7 @@ def test_repeats_run_on_seeds_that_the_search_never_used(storage: str) -> None:
 
 def test_the_same_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
     """Common random numbers, so that differences can be taken within repeats."""
-    asked = experiment(search=spec.Search(trials=2, seeds=4), compare={WIDTH: (0.25, 0.5, 1.0)})
+    asked = experiment(search=SearchConfig(trials=2, seeds=4), compare={WIDTH: (0.25, 0.5, 1.0)})
     jobs = [job for job in simulate(asked, storage, slots=4) if job.role == "repeat"]
     seeds = {job.repeat: set[spec.Seeds]() for job in jobs}
     for job in jobs:
@@ -286,7 +298,7 @@ def test_the_same_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
 
 
 def test_nothing_tuned_means_repeats_only_and_no_study(storage: str) -> None:
-    asked = experiment(search=spec.Search(seeds=3), tune={})
+    asked = experiment(search=SearchConfig(seeds=3), tune={})
     jobs = simulate(asked, storage, slots=2)
     assert [job.role for job in jobs] == ["repeat"] * 6
     assert all(job.tuned == {} for job in jobs)
@@ -294,23 +306,23 @@ def test_nothing_tuned_means_repeats_only_and_no_study(storage: str) -> None:
 
 
 def test_nothing_compared_is_one_cell(storage: str) -> None:
-    jobs = simulate(experiment(search=spec.Search(trials=3, seeds=2), compare={}), storage)
+    jobs = simulate(experiment(search=SearchConfig(trials=3, seeds=2), compare={}), storage)
     assert [job.role for job in jobs] == ["search"] * 3 + ["repeat"] * 2
 
 
 def test_cell_where_all_failed_has_no_repeats_and_the_search_ends(storage: str) -> None:
     def doomed(trial: spec.Trial) -> float | None:
-        assert isinstance(trial.objective, spec.Electra)
+        assert isinstance(trial.objective, ElectraConfig)
         return None if trial.objective.generator.width == 0.25 else bowl(trial)
 
-    asked = experiment(search=spec.Search(trials=3, seeds=2))
+    asked = experiment(search=SearchConfig(trials=3, seeds=2))
     roles = Counter((job.cell[WIDTH], job.role) for job in simulate(asked, storage, score=doomed))
     assert roles == {(0.25, "search"): 3, (0.5, "search"): 3, (0.5, "repeat"): 2}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_values_of_a_joint_space_are_valid_trials(storage: str, sampler: str) -> None:
-    asked = experiment(search=spec.Search(sampler=sampler, trials=18), compare={}, tune=JOINT)
+    asked = experiment(search=SearchConfig(sampler=sampler, trials=18), compare={}, tune=JOINT)
     jobs = simulate(asked, storage, slots=2)
     for job in jobs:
         again = search_space.trial(asked.base, job.cell | job.tuned)
@@ -324,7 +336,7 @@ def test_values_of_a_joint_space_are_valid_trials(storage: str, sampler: str) ->
 def test_choices_may_be_mappings(storage: str, sampler: str) -> None:
     choices = ({"width": 0.25, "depth": 1.0}, {"width": 0.5, "depth": 0.5})
     asked = experiment(
-        search=spec.Search(sampler=sampler, trials=6),
+        search=SearchConfig(sampler=sampler, trials=6),
         compare={},
         tune={"objective.generator": Choices(choices=choices)},
     )
@@ -339,7 +351,7 @@ def test_choices_may_be_mappings(storage: str, sampler: str) -> None:
 def test_designed_jobs_do_not_depend_on_the_order_of_ends(
     tmp_path: Path, empty: Path, sampler: str
 ) -> None:
-    asked = experiment(search=spec.Search(sampler=sampler, trials=5, seeds=2))
+    asked = experiment(search=SearchConfig(sampler=sampler, trials=5, seeds=2))
     runs = []
     for chance, slots in ((0, 1), (1, 2), (2, 5), (3, 40)):
         file = tmp_path / f"{chance}.db"
@@ -352,7 +364,7 @@ def test_designed_jobs_do_not_depend_on_the_order_of_ends(
 # After a kill.
 
 
-def finished(before: list[Outcome], asked: spec.Experiment, storage: str, **how: object) -> None:
+def finished(before: list[Outcome], asked: Experiment, storage: str, **how: object) -> None:
     """Drive to the end and check what any earlier kill must leave true."""
     search = Search(asked, storage, notes(storage))
     assert all(trial.state.is_finished() for trials in studies(storage) for trial in trials)
@@ -372,7 +384,7 @@ def finished(before: list[Outcome], asked: spec.Experiment, storage: str, **how:
     ("sampler", "events"), [("grid", 4), ("random", 9), ("qmc", 13), ("tpe", 4), ("gp", 13)]
 )
 def test_killed_driver_is_continued(storage: str, sampler: str, events: int) -> None:
-    asked = experiment(search=spec.Search(sampler=sampler, trials=6, seeds=2))
+    asked = experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
     records: Records = {}
     for more in (events, events + 2):  # killed twice
         with pytest.raises(Killed):
@@ -421,7 +433,7 @@ def test_driver_killed_at_any_write_is_continued(
     tmp_path: Path, empty: Path, sampler: str, kill_at: Callable[[int], None]
 ) -> None:
     asked = experiment(
-        search=spec.Search(sampler=sampler, trials=2 if sampler == "qmc" else 5), compare={}
+        search=SearchConfig(sampler=sampler, trials=2 if sampler == "qmc" else 5), compare={}
     )
     for write in count(1, 1 if sampler == "qmc" else 5):
         file = tmp_path / f"{write}.db"
@@ -439,7 +451,7 @@ def test_driver_killed_at_any_write_is_continued(
 
 
 def test_sweep_that_is_over_asks_for_the_same_again(storage: str) -> None:
-    asked = experiment(search=spec.Search(sampler="tpe", trials=8, seeds=2))
+    asked = experiment(search=SearchConfig(sampler="tpe", trials=8, seeds=2))
     records: Records = {}
     first = simulate(asked, storage, records=records, slots=3)
     held = studies(storage)
@@ -449,7 +461,7 @@ def test_sweep_that_is_over_asks_for_the_same_again(storage: str) -> None:
 
 
 def test_failed_point_may_run_again_with_the_same_values(storage: str) -> None:
-    asked = experiment(search=spec.Search(trials=3, seeds=1), compare={})
+    asked = experiment(search=SearchConfig(trials=3, seeds=1), compare={})
     first = simulate(asked, storage, score=lambda _: None)
     again = simulate(asked, storage, score=bowl)  # without records, as for `failed`
     assert [job.tuned for job in again[:3]] == [job.tuned for job in first]
@@ -461,7 +473,7 @@ def test_more_trials_continue_the_study(storage: str, sampler: str) -> None:
     records: Records = {}
     jobs: list[list[Job]] = []
     for trials in (5, 9):
-        asked = experiment(search=spec.Search(sampler=sampler, trials=trials))
+        asked = experiment(search=SearchConfig(sampler=sampler, trials=trials))
         jobs.append(searched(simulate(asked, storage, records=records)))
     fewer, more = ([(str(job.cell), str(job.tuned)) for job in found] for found in jobs)
     assert more[: len(fewer)] == fewer
@@ -470,20 +482,20 @@ def test_more_trials_continue_the_study(storage: str, sampler: str) -> None:
 
 def test_larger_grid_is_the_whole_larger_grid(storage: str) -> None:
     for trials in (3, 5):
-        asked = experiment(search=spec.Search(sampler="grid", trials=trials), compare={})
+        asked = experiment(search=SearchConfig(sampler="grid", trials=trials), compare={})
         points = [job.tuned for job in searched(simulate(asked, storage))]
         assert points == designs.grid(asked.tune, trials)
 
 
 def test_other_questions_share_no_study(storage: str) -> None:
     """A study is known by what its scores depend on, and a name holds many."""
-    first = experiment(search=spec.Search(trials=2), compare={})
+    first = experiment(search=SearchConfig(trials=2), compare={})
     changed = [
         first,
         replace(first, metric=METRICS["probe/pos/accuracy"]),
         replace(first, base=first.base | {"batch": 64}),
         replace(first, tune={"optim.lr": Range(low=1e-3, high=1e-2, log=True)}),
-        replace(first, search=spec.Search(trials=2, seed=1)),
+        replace(first, search=SearchConfig(trials=2, seed=1)),
     ]
     for asked in changed:
         simulate(asked, storage)
@@ -492,7 +504,7 @@ def test_other_questions_share_no_study(storage: str) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler: str) -> None:
-    asked = experiment(search=spec.Search(sampler=sampler, trials=9, seeds=1), compare={})
+    asked = experiment(search=SearchConfig(sampler=sampler, trials=9, seeds=1), compare={})
     records: dict[object, Outcome] = {}
     simulate(asked, storage, records=records, slots=3)
     (before,) = studies(storage)
@@ -508,11 +520,11 @@ def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler
     assert [str(point) for point in points(after)] == [str(point) for point in points(before)]
 
 
-@pytest.mark.parametrize("stopping", [None, spec.Halving(kind="halving")])
+@pytest.mark.parametrize("stopping", [None, HalvingConfig(kind="halving")])
 def test_fresh_search_forgets_its_study_and_its_notes_and_no_others(
-    storage: str, stopping: spec.Halving | None
+    storage: str, stopping: HalvingConfig | None
 ) -> None:
-    asked = experiment(search=spec.Search(sampler="tpe", trials=6, stopping=stopping), compare={})
+    asked = experiment(search=SearchConfig(sampler="tpe", trials=6, stopping=stopping), compare={})
     other = replace(asked, metric=METRICS["probe/pos/accuracy"])
     for each in (asked, other):
         simulate(each, storage)
@@ -526,11 +538,11 @@ def test_fresh_search_forgets_its_study_and_its_notes_and_no_others(
     assert sorted(len(trials) for trials in studies(storage)) == [6, 6]
 
 
-@pytest.mark.parametrize("stopping", [None, spec.Halving(kind="halving")])
+@pytest.mark.parametrize("stopping", [None, HalvingConfig(kind="halving")])
 def test_point_that_broke_is_recorded_as_failed(
-    storage: str, stopping: spec.Halving | None
+    storage: str, stopping: HalvingConfig | None
 ) -> None:
-    asked = experiment(search=spec.Search(trials=2, stopping=stopping), compare={})
+    asked = experiment(search=SearchConfig(trials=2, stopping=stopping), compare={})
     search = Search(asked, storage, notes(storage))
     broke, works = search.ask(), search.ask()
     assert broke is not None
@@ -543,7 +555,7 @@ def test_point_that_broke_is_recorded_as_failed(
 
 def test_cell_is_repeated_once_a_point_that_broke_was_tried_again(storage: str) -> None:
     """Else it would be repeated with another setting than that of an undisturbed search."""
-    asked = experiment(search=spec.Search(trials=2, seeds=1), compare={})
+    asked = experiment(search=SearchConfig(trials=2, seeds=1), compare={})
     failed = replace(outcome("", None), state="failed")
     search = Search(asked, storage, notes(storage))
     broke, works = search.ask(), search.ask()
@@ -568,8 +580,8 @@ POINTS = 8
 Curve = Callable[[spec.Trial, int], float]
 
 
-def halved(**changes: object) -> spec.Experiment:
-    search = spec.Search(trials=16, seeds=2, stopping=spec.Halving(kind="halving"))
+def halved(**changes: object) -> Experiment:
+    search = SearchConfig(trials=16, seeds=2, stopping=HalvingConfig(kind="halving"))
     named = {"search": search, "compare": {}, "metric": METRICS["probe/pos/accuracy"]} | changes
     return experiment(**named)  # type: ignore[arg-type]
 
@@ -579,7 +591,7 @@ def grows(trial: spec.Trial, point: int) -> float:
     return bowl(trial) - 0.5 / (1 + point)
 
 
-def points(metric: str, trial: spec.Trial, curve: Curve, known: int) -> tuple[spec.Row, ...]:
+def points(metric: str, trial: spec.Trial, curve: Curve, known: int) -> tuple[MetricRow, ...]:
     return tuple(
         {"spent/steps": 1.0 * n, "spent/flops": 1e9, metric: curve(trial, n)} for n in range(known)
     )
@@ -703,7 +715,7 @@ def test_repeats_are_never_stopped(storage: str) -> None:
 
 
 def test_nothing_lags_without_halving(storage: str) -> None:
-    asked = halved(search=spec.Search(trials=8))
+    asked = halved(search=SearchConfig(trials=8))
     ended = race(Search(asked, storage, notes(storage)), asked.metric.name)
     assert {how.state for _, how in ended.values()} == {"finished"}
     (trials,) = studies(storage)
@@ -715,7 +727,7 @@ def test_cells_are_halved_each_among_its_own(storage: str) -> None:
     asked = halved(compare={WIDTH: (0.25, 0.5)})
 
     def uneven(trial: spec.Trial, point: int) -> float:
-        assert isinstance(trial.objective, spec.Electra)
+        assert isinstance(trial.objective, ElectraConfig)
         return grows(trial, point) - (trial.objective.generator.width == 0.25)
 
     ended = race(Search(asked, storage, notes(storage)), asked.metric.name, curve=uneven)

@@ -17,22 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from lab.config import search_space, size_defaults, yaml
-from lab.config.error_messages import SpaceError
+from lab.config.architecture import SIZES
+from lab.config.experiment import Choices, Experiment, HalvingConfig, Range
 from lab.config.labels import label
 from lab.config.metrics import METRICS
-from lab.config.trial import (
-    SIZES,
-    AdamConfig,
-    Choices,
-    Electra,
-    Experiment,
-    Halving,
-    Mlm,
-    MuonConfig,
-    Range,
-)
+from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.config.window_growth import FullWindows, GrowingWindows
+from lab.loading import search_space, size_defaults, yaml_text
+from lab.loading.error_messages import SpaceError
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -362,7 +355,9 @@ HALVING = ("search.stopping={kind: halving}", "base.schedule={kind: constant, wa
 
 @pytest.mark.parametrize("metric", ["detect/mlm/auroc", "probe/pos/accuracy"])
 def test_halving_at_a_constant_rate_is_an_experiment(load: Load, metric: str) -> None:
-    assert load(*HALVING, f"metric={metric}").search.stopping == Halving(kind="halving", factor=2)
+    assert load(*HALVING, f"metric={metric}").search.stopping == HalvingConfig(
+        kind="halving", factor=2
+    )
 
 
 @pytest.mark.parametrize(
@@ -647,7 +642,7 @@ def test_settings_change_neither_the_base_nor_each_other(load: Load) -> None:
 def test_a_part_outlives_its_whole_in_any_order(turned: bool, load: Load) -> None:
     pairs = [("objective", {"kind": "electra", "mask_prob": 0.4}), ("objective.mask_prob", 0.2)]
     built = search_space.trial(load().base, dict(reversed(pairs) if turned else pairs))
-    assert built.objective == Electra(kind="electra", mask_prob=0.2)
+    assert built.objective == ElectraConfig(kind="electra", mask_prob=0.2)
 
 
 def test_objectives_can_be_compared_whole(load: Load) -> None:
@@ -659,7 +654,10 @@ def test_objectives_can_be_compared_whole(load: Load) -> None:
         for cell in search_space.cells(experiment)
     ]
     share = size_defaults.DEFAULTS["tiny"].settings["objective.mask_prob"]
-    assert kinds == [Electra(kind="electra", mask_prob=share), Mlm(kind="mlm", mask_prob=share)]
+    assert kinds == [
+        ElectraConfig(kind="electra", mask_prob=share),
+        MlmConfig(kind="mlm", mask_prob=share),
+    ]
 
 
 @pytest.mark.parametrize("size", size_defaults.DEFAULTS)
@@ -822,7 +820,7 @@ def test_the_schema_wants_a_size_or_every_field_of_an_encoder() -> None:
 
 def plain(text: str) -> Any:
     """Read YAML as an editor that knows YAML 1.2 does."""
-    return json.loads(json.dumps(yaml.parse(text)))
+    return json.loads(json.dumps(yaml_text.parse(text)))
 
 
 def test_the_shipped_schema_is_the_one_that_the_code_derives() -> None:

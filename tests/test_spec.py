@@ -11,8 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from lab.config import trial as spec
+from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
-from lab.config.trial import SIZES, Electra, Encoder, Generator, Mlm, Seeds, Trial, content_hash
+from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.trial import Seeds, Trial, content_hash
 
 settings = hypothesis_settings(deadline=None)
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -23,7 +25,7 @@ ratios = st.floats(0, 1, exclude_min=True)
 def trial() -> Trial:
     return Trial(
         encoder=SIZES["tiny"],
-        objective=Electra(kind="electra"),
+        objective=ElectraConfig(kind="electra"),
         budget=Budget(kind="flops", amount=1e12),
     )
 
@@ -45,7 +47,7 @@ def changes(noun: Any) -> Iterator[tuple[str, Any]]:
         value = getattr(noun, field.name)
         inner = changes(value) if is_dataclass(value) else [("", other(value))]
         for path, changed in inner:
-            if isinstance(noun, Encoder) and field.name in {"hidden", "heads"}:
+            if isinstance(noun, EncoderConfig) and field.name in {"hidden", "heads"}:
                 changed = {"hidden": 2 * value, "heads": 1}[field.name]
             yield f"{field.name}.{path}".strip("."), replace(noun, **{field.name: changed})
 
@@ -78,7 +80,7 @@ def test_what_names_the_text_is_told_by_the_texts_name_alone(path: str) -> None:
 
 
 def test_the_objective_changes_the_fingerprint() -> None:
-    mlm = replace(trial(), objective=Mlm(kind="mlm"))
+    mlm = replace(trial(), objective=MlmConfig(kind="mlm"))
     assert mlm.fingerprint("text") != trial().fingerprint("text")
 
 
@@ -121,7 +123,7 @@ def test_repeats_add_up(a: int, b: int) -> None:
 def test_generators_have_the_papers_shapes(
     size: str, ratio: float, hidden: int, heads: int, layers: int
 ) -> None:
-    shape = Generator(width=ratio).of(SIZES[size])
+    shape = GeneratorConfig(width=ratio).of(SIZES[size])
     assert (shape.hidden, shape.heads, shape.layers) == (hidden, heads, layers)
     assert shape.ffn == 4 * hidden
     assert shape.embedding == SIZES[size].embedding  # the table is shared
@@ -129,19 +131,19 @@ def test_generators_have_the_papers_shapes(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_whole_ratio_is_the_discriminators_shape(size: str) -> None:
-    assert Generator(width=1.0, depth=1.0).of(SIZES[size]) == SIZES[size]
+    assert GeneratorConfig(width=1.0, depth=1.0).of(SIZES[size]) == SIZES[size]
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(0.5, 6), (1 / 3, 4), (0.01, 1)])
 def test_depth_is_an_axis_of_its_own(depth: float, layers: int) -> None:
-    shape = Generator(width=1.0, depth=depth).of(SIZES["base"])
+    shape = GeneratorConfig(width=1.0, depth=depth).of(SIZES["base"])
     assert shape == replace(SIZES["base"], layers=layers)
 
 
-def refusal(encoder: Encoder, width: float) -> str:
+def refusal(encoder: EncoderConfig, width: float) -> str:
     """Return why `width` makes no generator; empty where it makes one."""
     try:
-        Generator(width=width).of(encoder)
+        GeneratorConfig(width=width).of(encoder)
     except ValueError as error:
         return str(error)
     return ""
@@ -155,7 +157,7 @@ def test_a_generator_is_a_valid_encoder_no_larger_than_its_discriminator(
 ) -> None:
     encoder = SIZES[size]
     assume(not refusal(encoder, width))
-    shape = Generator(width=width, depth=depth).of(encoder)
+    shape = GeneratorConfig(width=width, depth=depth).of(encoder)
     assert shape.hidden % shape.heads == 0
     assert 1 <= shape.hidden <= encoder.hidden
     assert 1 <= shape.layers <= encoder.layers
@@ -175,7 +177,7 @@ def test_the_width_that_a_refusal_suggests_is_accepted(hidden: int) -> None:
 @pytest.mark.parametrize("hidden", [100, 101])
 def test_heads_must_divide_an_encoders_width(hidden: int) -> None:
     with pytest.raises(ValueError, match=f"hidden {hidden} is not a multiple of its 3 heads"):
-        Encoder(layers=1, hidden=hidden, ffn=8, heads=3, embedding=8)
+        EncoderConfig(layers=1, hidden=hidden, ffn=8, heads=3, embedding=8)
 
 
 def test_the_named_sizes_are_those_of_the_paper() -> None:

@@ -23,12 +23,16 @@ from transformers import (
 )
 
 from lab import export
-from lab.config import search_space, trial
+from lab.config import trial
+from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
+from lab.config.init_from import FromCheckpoint, FromTrial
 from lab.config.metrics import METRICS
+from lab.config.objective import ElectraConfig, MlmConfig, RandomReplacementConfig
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop.initial_weights import Starts
+from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import Nowhere
 from lab.training import weights
@@ -36,13 +40,13 @@ from lab.training.objectives import Objective, build
 from lab.trials import run
 from lab.trials.assignment import Work
 
-GENERATOR = trial.Generator(width=0.5)
-ELECTRA = trial.Electra(kind="electra", generator=GENERATOR, sharing="none")
+GENERATOR = GeneratorConfig(width=0.5)
+ELECTRA = ElectraConfig(kind="electra", generator=GENERATOR, sharing="none")
 numberings = pytest.mark.parametrize("tokens", [FIRST, BERT], ids=["first", "as_bert"])
 Change = Callable[[dict[str, Any]], Any]
 
 
-def config(shape: trial.Encoder, **changes: Any) -> ElectraConfig:
+def config(shape: EncoderConfig, **changes: Any) -> ElectraConfig:
     settings: dict[str, Any] = {
         "vocab_size": VOCAB,
         "embedding_size": shape.embedding,
@@ -80,8 +84,8 @@ def pair(folder: Path) -> tuple[Any, Any]:
     )
 
 
-def released(folder: Path, generator: bool = True) -> trial.Released:
-    return trial.Released(
+def released(folder: Path, generator: bool = True) -> FromCheckpoint:
+    return FromCheckpoint(
         kind="transformers",
         discriminator=str(folder / "d"),
         generator=str(folder / "g") if generator else "",
@@ -160,13 +164,13 @@ def test_without_a_generator_it_is_drawn_beside_what_it_shares(sharing: str, fol
 def test_export_and_start_are_a_round_trip(
     sharing: str, tokens: tuple[str, ...], folder: Path
 ) -> None:
-    width = trial.Generator(width=1 if sharing == "all" else 0.5)
+    width = GeneratorConfig(width=1 if sharing == "all" else 0.5)
     objective = replace(ELECTRA, sharing=sharing, generator=width)  # type: ignore[arg-type]
     wanted, words = asked(objective), vocabulary(tokens)
     first = random(wanted, 1)
     export.write(trained(wanted, first, words, folder), folder / "out")
     out = folder / "out"
-    start = trial.Released(
+    start = FromCheckpoint(
         kind="transformers",
         discriminator=str(out / "discriminator"),
         generator=str(out / "generator"),
@@ -178,7 +182,7 @@ def test_export_and_start_are_a_round_trip(
 
 
 def test_predictor_starts_with_its_head(folder: Path) -> None:
-    wanted = asked(trial.Mlm(kind="mlm"))
+    wanted = asked(MlmConfig(kind="mlm"))
     model = checkpoint(ElectraForMaskedLM, config(wanted.encoder), folder / "d")
     words = vocabulary(BERT)
     begun = started(replace(wanted, init_from=released(folder, generator=False)), words, folder)
@@ -219,7 +223,7 @@ def test_heads_alone_are_told_apart(folder: Path) -> None:
 
 def test_generator_of_another_width_is_named(folder: Path) -> None:
     pair(folder)
-    objective = replace(ELECTRA, generator=trial.Generator(width=1))
+    objective = replace(ELECTRA, generator=GeneratorConfig(width=1))
     said = refused(folder, asked(objective, init_from=released(folder)))
     assert said.startswith(f"base.init_from.generator: {folder / 'g'}: hidden 16, the generator")
 
@@ -247,7 +251,7 @@ def test_pre_norm_cannot_start_from_post_norm(folder: Path) -> None:
 def test_generator_in_the_discriminator_s_place_is_refused(folder: Path) -> None:
     """Trap 11: transformers would give it a fresh head and only warn."""
     pair(folder)
-    start = trial.Released(kind="transformers", discriminator=str(folder / "g"))
+    start = FromCheckpoint(kind="transformers", discriminator=str(folder / "g"))
     said = refused(folder, asked(ELECTRA, GENERATOR.of(POST), init_from=start))
     assert "it lacks discriminator_predictions.dense.bias and 3 more" in said
     assert "ElectraForPreTraining" in said
@@ -255,7 +259,7 @@ def test_generator_in_the_discriminator_s_place_is_refused(folder: Path) -> None
 
 def test_discriminator_in_the_generator_s_place_is_refused(folder: Path) -> None:
     pair(folder)
-    start = trial.Released(
+    start = FromCheckpoint(
         kind="transformers", discriminator=str(folder / "d"), generator=str(folder / "d")
     )
     said = refused(folder, asked(ELECTRA, init_from=start))
@@ -396,8 +400,8 @@ def work(prepared_text: PreparedText, held_out: Path, few_sentences: None, tmp_p
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
     first = trial.Trial(
-        encoder=trial.Encoder(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
-        objective=trial.Electra(kind="electra"),
+        encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
+        objective=ElectraConfig(kind="electra"),
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
@@ -417,7 +421,7 @@ def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
 ) -> None:
     earlier = run.run(work)
     storage = tmp_path
-    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
+    second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
     origin = Starts(storage, Nowhere()).of(second, work.text)
     assert origin is not None
     going_on = replace(work, trial=second, folder=storage / "trials" / "second", start=origin.file)
@@ -434,7 +438,7 @@ def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
 
 def test_run_that_was_cut_off_does_not_start_again(work: Work, tmp_path: Path) -> None:
     run.run(work)
-    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
+    second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
     origin = Starts(tmp_path, Nowhere()).of(second, work.text)
     assert origin is not None
     begun = tmp_path / "trials" / "through"
@@ -450,7 +454,7 @@ def test_run_that_was_cut_off_does_not_start_again(work: Work, tmp_path: Path) -
 
 def test_other_text_s_tokens_are_refused(work: Work, tmp_path: Path) -> None:
     run.run(work)
-    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
+    second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
     other = tmp_path / "text-other"
     other.mkdir()
     vocabulary(FIRST).save(other)
@@ -460,16 +464,16 @@ def test_other_text_s_tokens_are_refused(work: Work, tmp_path: Path) -> None:
 
 def test_earlier_trial_without_weights_is_refused(work: Work, tmp_path: Path) -> None:
     record.queue(work.folder, work.trial, "", work.text.name)
-    second = replace(work.trial, init_from=trial.Earlier(kind="trial", name="0123"))
+    second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
     with pytest.raises(UserError, match="no checkpoint that can be read, and its state is queued"):
         Starts(tmp_path, Nowhere()).of(second, work.text)
-    nobody = replace(work.trial, init_from=trial.Earlier(kind="trial", name="ffff"))
+    nobody = replace(work.trial, init_from=FromTrial(kind="trial", name="ffff"))
     with pytest.raises(UserError, match=r"ffff: no trial in .*; there is 0123456789ab"):
         Starts(tmp_path, Nowhere()).of(nobody, work.text)
 
 
 def test_counts_stay_out_of_a_start() -> None:
     """What a text gives an objective is no weight, and is not carried on."""
-    wanted = asked(trial.Random(kind="random"))
+    wanted = asked(RandomReplacementConfig(kind="random"))
     objective = build(wanted, COUNTS_V)
     assert {name.partition(".")[0] for name in weights.of(objective)} == {"encoder", "detection"}

@@ -11,9 +11,11 @@ from typing import get_args
 import pytest
 
 from lab.config import trial as spec
+from lab.config.experiment import Experiment, Job, Resources, SearchConfig
 from lab.config.labels import label
 from lab.config.metrics import METRICS, finetuned
-from lab.config.search_space import trial
+from lab.config.results import MetricRow, Outcome, State
+from lab.loading.search_space import trial
 from lab.reporting import stats, tables
 from lab.storage import record
 from lab.tracking import frames
@@ -31,21 +33,21 @@ BASE: dict[str, spec.Value] = {
 }
 
 
-def experiment(name: str, **changes: object) -> spec.Experiment:
-    asked = spec.Experiment(
+def experiment(name: str, **changes: object) -> Experiment:
+    asked = Experiment(
         name=name,
         question="Does it?",
         metric=METRICS[METRIC],
         base=BASE,
         compare={WIDTH: (0.25, 0.5)},
         tune={},
-        search=spec.Search(),
-        resources=spec.Resources(),
+        search=SearchConfig(),
+        resources=Resources(),
     )
     return dataclasses.replace(asked, **changes)
 
 
-JOB = spec.Job(
+JOB = Job(
     number=0,
     role="repeat",
     cell={WIDTH: 0.25},
@@ -55,13 +57,13 @@ JOB = spec.Job(
 )
 
 
-def row(step: int, **more: float) -> spec.Row:
+def row(step: int, **more: float) -> MetricRow:
     spent = {"steps": step, "tokens": 4_096 * step, "flops": 2.5e9 * step, "seconds": 0.5 * step}
     return {f"spent/{k}": float(v) for k, v in spent.items()} | {METRIC: 0.5 + step / 1_000} | more
 
 
-def outcome(*rows: spec.Row, state: spec.State = "finished", reason: str = "") -> spec.Outcome:
-    return spec.Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=9.0, busy=8.0)
+def outcome(*rows: MetricRow, state: State = "finished", reason: str = "") -> Outcome:
+    return Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=9.0, busy=8.0)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def begun(uri: str, folder: Path, name: str) -> Store:
     return store
 
 
-def ended(store: Store, how: spec.Outcome, job: spec.Job = JOB) -> None:
+def ended(store: Store, how: Outcome, job: Job = JOB) -> None:
     """Bring the store up to a trial that ran from its start to its end."""
     store.sync(job, "f0", "queued")
     store.sync(job, "f0", "running", how.rows[:1])
@@ -165,7 +167,7 @@ def test_failed_trial_is_taken_up_again(uri: str, folder: Path) -> None:
     assert list(trials["reason"]) == [""]
 
 
-STATUS: dict[spec.State, str] = {
+STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -176,7 +178,7 @@ STATUS: dict[spec.State, str] = {
 }
 
 
-def recorded(folder: Path, state: spec.State) -> Path:
+def recorded(folder: Path, state: State) -> Path:
     """Leave a record that stands at `state`."""
     record.queue(folder, JOB.trial)
     if state != "queued":
@@ -187,9 +189,9 @@ def recorded(folder: Path, state: spec.State) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("state", get_args(spec.State))
+@pytest.mark.parametrize("state", get_args(State))
 def test_state_in_mlflow_is_that_of_the_record(
-    uri: str, folder: Path, tmp_path: Path, state: spec.State
+    uri: str, folder: Path, tmp_path: Path, state: State
 ) -> None:
     name = f"state-{state}"
     kept = Ledger(begun(uri, folder, name), pytest.fail)
@@ -202,7 +204,7 @@ def test_state_in_mlflow_is_that_of_the_record(
 
 @pytest.mark.parametrize("state", ["stopped", "interrupted", "failed"])
 def test_run_that_goes_on_is_open_again(
-    uri: str, folder: Path, tmp_path: Path, state: spec.State
+    uri: str, folder: Path, tmp_path: Path, state: State
 ) -> None:
     name = f"again-{state}"
     kept = Ledger(begun(uri, folder, name), pytest.fail)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lab.config import tasks
-from lab.config.tasks import TABLE, Hub, Table, Task
+from lab.config.tasks import FileRows, HubRows, Task
 from lab.errors import UserError
+from lab.loading.task_table import TASKS, load_task
 from lab.tasks import embedded, examples
 from lab.tasks.examples import Asked, Labelled, Tagged
 
@@ -30,31 +31,31 @@ GLUE = {
 
 
 def test_the_table_holds_glue_and_what_the_lab_carries() -> None:
-    assert set(TABLE) == {*GLUE, "sentiment", "pos"}
-    assert all(name == task.name for name, task in TABLE.items())
+    assert set(TASKS) == {*GLUE, "sentiment", "pos"}
+    assert all(name == task.name for name, task in TASKS.items())
 
 
 @pytest.mark.parametrize("name", GLUE)
 def test_glue_is_read_from_its_columns_and_scored_as_the_paper_does(name: str) -> None:
     columns, split, metric, epochs = GLUE[name]
-    form = TABLE[name].form
+    form = TASKS[name].form
     texts = (getattr(form, "text", ""), getattr(form, "pair", ""))
     assert tuple(text for text in texts if text) == columns
     assert (form.metric, form.epochs) == (metric, epochs)
-    assert isinstance(form.train, Hub)
-    assert isinstance(form.evaluation, Hub)
+    assert isinstance(form.train, HubRows)
+    assert isinstance(form.evaluation, HubRows)
     assert {rows.name for rows in (form.train, form.evaluation)} == {"nyu-mll/glue"}
     assert {rows.configuration for rows in (form.train, form.evaluation)} == {name}
     assert (form.train.split, form.evaluation.split) == ("train", split)
 
 
 def test_both_orders_are_learned_where_the_official_code_does() -> None:
-    assert {n for n, t in TABLE.items() if getattr(t.form, "unordered", False)} == {"mrpc", "stsb"}
+    assert {n for n, t in TASKS.items() if getattr(t.form, "unordered", False)} == {"mrpc", "stsb"}
 
 
 @pytest.mark.parametrize("name", ["pos", "sentiment"])
 def test_what_the_lab_carries_is_learned_in_full(name: Any) -> None:
-    made = examples.of(TABLE[name])
+    made = examples.of(TASKS[name])
     splits = {split: list(embedded.carried(name, split)) for split in ("train", "test")}
     assert (len(made.train), len(made.evaluation)) == tuple(map(len, splits.values()))
     if name == "pos":  # no document is in both
@@ -97,7 +98,7 @@ def test_every_format_says_the_same(tmp_path: Path, suffix: str) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"kind: classification\ntrain: {file.name}\nevaluation: {file.name}\n"
     )
-    made = examples.of(tasks.load(str(tmp_path / "mine.yaml")))
+    made = examples.of(load_task(str(tmp_path / "mine.yaml")))
     assert made.train == tuple(Labelled(r["text"], None, str(r["label"])) for r in ROWS)
 
 
@@ -107,7 +108,7 @@ def test_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
     rows = [{"sentence": "a b", "label": 1}, {"sentence": "c", "label": 0}]
     saved = DatasetDict({s: Dataset.from_list(rows) for s in ("train", "validation")})
     saved.save_to_disk(tmp_path / "cola")
-    made = examples.of(tasks.load("cola", tmp_path))
+    made = examples.of(load_task("cola", tmp_path))
     assert made.train == (Labelled("a b", None, "1"), Labelled("c", None, "0"))
 
 
@@ -115,11 +116,11 @@ def test_glue_in_a_local_folder_is_found_by_its_splits(tmp_path: Path) -> None:
     (tmp_path / "mnli").mkdir()
     for split in ("train", "validation_matched"):
         (tmp_path / "mnli" / f"{split}.tsv").write_text("premise\thypothesis\tlabel\na\tb\t2\n")
-    form = tasks.load("mnli", tmp_path).form
-    assert isinstance(form.evaluation, Table)
+    form = load_task("mnli", tmp_path).form
+    assert isinstance(form.evaluation, FileRows)
     assert form.evaluation.path == str(tmp_path / "mnli" / "validation_matched.tsv")
     with pytest.raises(UserError, match="has no train"):
-        tasks.load("rte", tmp_path)
+        load_task("rte", tmp_path)
 
 
 def test_squads_own_files_are_read(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_squads_own_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "squad.yaml").write_text(
         "kind: question_answering\ntrain: squad.json\nevaluation: squad.json\n"
     )
-    made = examples.of(tasks.load(str(tmp_path / "squad.yaml")))
+    made = examples.of(load_task(str(tmp_path / "squad.yaml")))
     assert made.train == (Asked("Who?", "Ah Bo", ["Bo"], [3]), Asked("Why?", "Ah Bo", [], []))
 
 
@@ -144,7 +145,7 @@ def own(tmp_path: Path) -> Own:
     def own(yaml: str, *rows: dict[str, Any]) -> Task:
         (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
         (tmp_path / "own.yaml").write_text(f"train: rows.jsonl\nevaluation: rows.jsonl\n{yaml}")
-        return tasks.load(str(tmp_path / "own.yaml"))
+        return load_task(str(tmp_path / "own.yaml"))
 
     return own
 
@@ -180,7 +181,7 @@ def test_labels_that_nobody_can_learn_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nu,x\nv,y\n")
     (tmp_path / "b.csv").write_text("text,label\nu,x\nv,z\nw,z\n")
     (tmp_path / "own.yaml").write_text("kind: classification\ntrain: a.csv\nevaluation: b.csv\n")
-    made = examples.of(tasks.load(str(tmp_path / "own.yaml")))
+    made = examples.of(load_task(str(tmp_path / "own.yaml")))
     assert (made.labels, made.unseen) == (("x", "y"), ("z",))
 
 
@@ -216,7 +217,7 @@ def test_bad_yaml_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
     text, says = BAD_YAML[case]
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(UserError) as error:
-        tasks.load(str(tmp_path / "own.yaml"))
+        load_task(str(tmp_path / "own.yaml"))
     line = str(error.value)
     assert line.startswith(f"{tmp_path / 'own.yaml'}: ")
     assert says in line
@@ -226,7 +227,7 @@ def test_bad_yaml_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("name", ["glue", "flops.yaml", "a b.yaml", "nowhere.yaml"])
 def test_task_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=name):
-        tasks.load(name)
+        load_task(name)
 
 
 ANSWERS = {"text": ["b"], "answer_start": [2]}
@@ -283,7 +284,7 @@ def test_bad_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(content)
     (tmp_path / "own.yaml").write_text(f"kind: classification\ntrain: {name}\nevaluation: {name}\n")
     with pytest.raises(UserError) as error:
-        examples.of(tasks.load(str(tmp_path / "own.yaml")))
+        examples.of(load_task(str(tmp_path / "own.yaml")))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

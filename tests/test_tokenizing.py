@@ -18,7 +18,7 @@ from sweeps import ROOT
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertTokenizer, BertTokenizerFast, RobertaTokenizerFast
 
-from lab.config.trial import Pretrained, Trained, WordPieces
+from lab.config.data import PretrainedTokenizer, TrainedTokenizer, WordPieceFile
 from lab.data.tokenizers import BERT, build, identity
 from lab.data.vocabulary import FIRST_WORD, ROLES, SPECIAL, UNK, Vocabulary, open_vocabulary
 from lab.errors import UserError
@@ -37,7 +37,7 @@ def pieces() -> list[str]:
 
 @pytest.fixture(scope="module")
 def bert() -> Vocabulary:
-    return build(WordPieces(kind="wordpieces", file=BERT), BERT_SIZE, list)
+    return build(WordPieceFile(kind="wordpieces", file=BERT), BERT_SIZE, list)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def trained(text: str, vocab: int = 300, **how: Any) -> Vocabulary:
-    return build(Trained(**how), vocab, lambda: [text])
+    return build(TrainedTokenizer(**how), vocab, lambda: [text])
 
 
 def refused(settings: Any, vocab: int = 400, text: str = WORDS) -> str:
@@ -143,16 +143,16 @@ def test_ideographs_are_words_where_asked(ideographs: bool, words: int) -> None:
 
 def test_size_is_what_was_asked_or_the_right_number_is_told() -> None:
     assert trained(WORDS * 5, 120).size == 120
-    said = refused(Trained(), 5_000)
+    said = refused(TrainedTokenizer(), 5_000)
     assert said.startswith("data.vocab: 5000 asked for, and the text yields ")
     number = int(said.rsplit("yields ", 1)[1].partition(";")[0])
     assert trained(WORDS, number).size == number
-    refused(Trained(), number + 1)
-    said = refused(Trained(), 5_000, ideographs(300))
+    refused(TrainedTokenizer(), number + 1)
+    said = refused(TrainedTokenizer(), 5_000, ideographs(300))
     number = int(said.rsplit("yields ", 1)[1].partition(";")[0])
     assert number > 200, "every character is a word, and so the whole vocabulary an alphabet"
     assert trained(ideographs(300), number).size == number
-    bert = refused(WordPieces(kind="wordpieces", file=BERT), 400)
+    bert = refused(WordPieceFile(kind="wordpieces", file=BERT), 400)
     assert bert == "data.vocab: 400 asked for, and there are 30522; write 30522"
 
 
@@ -204,7 +204,7 @@ def test_text_that_spells_a_special_token_is_text(bert: Vocabulary, tmp_path: Pa
             assert not set(found.ids_T.tolist()) & (set(range(FIRST_WORD)) - {UNK})
 
 
-def roberta(folder: Path, **less: Any) -> Pretrained:
+def roberta(folder: Path, **less: Any) -> PretrainedTokenizer:
     """Save a byte-level BPE with RoBERTa's special tokens, as transformers does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -221,18 +221,18 @@ def roberta(folder: Path, **less: Any) -> Pretrained:
     merges = [tuple(merge) for merge in model["merges"]]
     saved = RobertaTokenizerFast(vocab=model["vocab"], merges=merges)
     saved.save_pretrained(str(folder))
-    return Pretrained(kind="transformers", name=str(folder))
+    return PretrainedTokenizer(kind="transformers", name=str(folder))
 
 
-def bert_like(folder: Path) -> Pretrained:
+def bert_like(folder: Path) -> PretrainedTokenizer:
     """Save a WordPiece tokenizer numbered as BERT's: [PAD] is 0, [UNK] 100, [MASK] 103."""
     names = pieces()[:104] + [piece for piece in pieces()[104:] if piece.isascii()][:3_000]
     saved = BertTokenizer(vocab={name: number for number, name in enumerate(names)})
     saved.save_pretrained(str(folder))
-    return Pretrained(kind="transformers", name=str(folder))
+    return PretrainedTokenizer(kind="transformers", name=str(folder))
 
 
-def loaded(settings: Pretrained) -> Any:
+def loaded(settings: PretrainedTokenizer) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(settings.name)
@@ -273,7 +273,7 @@ def test_a_saved_tokenizer_without_a_special_token_is_refused(tmp_path: Path) ->
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"})
     )
-    said = refused(Pretrained(kind="transformers", name=str(tmp_path)))
+    said = refused(PretrainedTokenizer(kind="transformers", name=str(tmp_path)))
     assert said.startswith(f"data.tokenizer.name: {tmp_path}: it has no ")
     assert "mask_token" in said
     assert "pad_token" not in said
@@ -283,7 +283,7 @@ def test_a_saved_tokenizer_without_a_special_token_is_refused(tmp_path: Path) ->
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
-    said = refused(Pretrained(kind="transformers", name=str(tmp_path)))
+    said = refused(PretrainedTokenizer(kind="transformers", name=str(tmp_path)))
     assert said.startswith(f"data.tokenizer.name: {tmp_path}: ")
 
 
@@ -304,7 +304,7 @@ def test_a_bad_vocabulary_file_is_refused(
     file = tmp_path / "vocab.txt"
     if content is not None:
         file.write_bytes(content)
-    said = refused(WordPieces(kind="wordpieces", file=str(file)))
+    said = refused(WordPieceFile(kind="wordpieces", file=str(file)))
     assert said == f"data.tokenizer.file: {file}: {expected}"
 
 
@@ -314,7 +314,7 @@ def test_a_vocabulary_file_may_end_its_lines_in_any_way(tmp_path: Path) -> None:
     for number, end in enumerate(["\n", "\r\n"]):
         file = tmp_path / f"{number}.txt"
         file.write_bytes((end.join(names) + end).encode())
-        settings = WordPieces(kind="wordpieces", file=str(file))
+        settings = WordPieceFile(kind="wordpieces", file=str(file))
         made.append(build(settings, len(names), list).tokenizer.get_vocab())
     assert made[0] == made[1] == {name: number for number, name in enumerate(names)}
 

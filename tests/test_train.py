@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
+from lab.config.data import DataConfig
 from lab.config.flops import step_cost
+from lab.config.objective import ElectraConfig
+from lab.config.optimizer import AdamConfig
 from lab.config.schedule import Schedule
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
@@ -23,11 +27,11 @@ from lab.training.objectives import Objective, build
 
 VOCAB, LENGTH = 40, 12
 TRIAL = spec.Trial(
-    encoder=spec.Encoder(
+    encoder=EncoderConfig(
         layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
     ),
-    objective=spec.Electra(kind="electra"),
-    data=spec.Data(vocab=VOCAB, length=LENGTH),
+    objective=ElectraConfig(kind="electra"),
+    data=DataConfig(vocab=VOCAB, length=LENGTH),
     batch=4,
     budget=Budget(kind="tokens", amount=10 * 4 * LENGTH),
     seeds=spec.Seeds(init=1, order=2, mask=3),
@@ -134,7 +138,7 @@ def test_step_reports_progress_and_what_is_spent() -> None:
 @pytest.mark.parametrize("kind", ["linear", "cosine", "stable", "constant"])
 def test_rates_are_the_schedule_of_progress_before_the_step(kind: Any) -> None:
     schedule = Schedule(kind=kind, warmup=0.25)
-    settings = spec.AdamConfig(generator_lr=0.5)
+    settings = AdamConfig(generator_lr=0.5)
     run = Run(replace(TRIAL, schedule=schedule, optim=settings))
     list(run.steps())
     peaks = [settings.lr, settings.lr, settings.lr / 2, settings.lr / 2]

@@ -11,11 +11,14 @@ import pytest
 import torch
 from conftest import PreparedText
 
-from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.metrics import METRICS
-from lab.config.phases import Learns
-from lab.config.trial import Outcome, Row, State, Trial
+from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.optimizer import AdamConfig
+from lab.config.phases import UpdatedNetworks
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Trial
 from lab.storage import record
 from lab.training.objectives import Electra, Loss
 from lab.trials import progress
@@ -31,10 +34,10 @@ Run = Callable[..., Outcome]
 @pytest.fixture
 def asked(prepared_text: PreparedText) -> Trial:
     return Trial(
-        encoder=spec.Encoder(
+        encoder=EncoderConfig(
             layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
         ),
-        objective=spec.Electra(kind="electra"),
+        objective=ElectraConfig(kind="electra"),
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=STEPS * 8 * 16),
@@ -61,7 +64,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch, at: int, how: Callable[[Loss], Loss]
     """Let the objective's loss at step `at` and after be what `how` makes of it."""
     forward = Electra.forward
 
-    def broken(self: Electra, batch: Any, step: int, learns: Learns, places: Any) -> Loss:
+    def broken(self: Electra, batch: Any, step: int, learns: UpdatedNetworks, places: Any) -> Loss:
         loss = forward(self, batch, step, learns, places)
         return how(loss) if step >= at else loss
 
@@ -78,12 +81,12 @@ def raises(loss: Loss) -> Loss:
     raise RuntimeError("out of memory\nand a second line")
 
 
-def without_time(rows: tuple[Row, ...]) -> list[Row]:
+def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
 def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) -> None:
-    reported: list[Row] = []
+    reported: list[MetricRow] = []
     outcome = run(asked, tmp_path / "made", report=reported.append)
     folder = tmp_path / "made"
     assert sorted(file.name for file in folder.iterdir()) == [
@@ -167,7 +170,7 @@ def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
         asked,
         budget=replace(asked.budget, amount=200 * 32 * 16.0),
         batch=32,
-        optim=spec.AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999),
+        optim=AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999),
         curve=2,
     )
     rows = run(longer, tmp_path).rows
@@ -175,7 +178,7 @@ def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
 
 
 def test_mlm_has_no_detection_score(run: Run, asked: Trial, tmp_path: Path) -> None:
-    outcome = run(replace(asked, objective=spec.Mlm(kind="mlm")), tmp_path)
+    outcome = run(replace(asked, objective=MlmConfig(kind="mlm")), tmp_path)
     assert outcome.state == "finished"
     assert not any(name.startswith("detect/") for row in outcome.rows for name in row)
     assert "probe/pos/accuracy" in outcome.rows[-1]
@@ -196,7 +199,7 @@ def test_rate_that_makes_the_weights_overflow_ends_diverged(
     run: Run, asked: Trial, tmp_path: Path
 ) -> None:
     """The generator then says NaN, and its samples are tokens all the same."""
-    outcome = run(replace(asked, optim=spec.AdamConfig(lr=1e25)), tmp_path)
+    outcome = run(replace(asked, optim=AdamConfig(lr=1e25)), tmp_path)
     assert outcome.state == "diverged", outcome.reason
 
 
@@ -246,7 +249,7 @@ def test_missing_text_ends_failed(asked: Trial, tmp_path: Path) -> None:
 def test_run_that_is_cut_off_has_no_outcome(
     run: Run, asked: Trial, tmp_path: Path, error: type[BaseException]
 ) -> None:
-    def cut(row: Row) -> None:
+    def cut(row: MetricRow) -> None:
         if row["spent/steps"] == 8:
             raise error
 

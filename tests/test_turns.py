@@ -6,32 +6,43 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lab.config import trial
-from lab.config.phases import Learns, Turn, least_steps, shares, turn
+from lab.config.objective import (
+    AdversarialConfig,
+    AllTokensMlmConfig,
+    AlternationConfig,
+    AnyObjectiveConfig,
+    Electra15Config,
+    ElectraConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+    ReplaceMlmConfig,
+    TwoStageConfig,
+)
+from lab.config.phases import Phase, UpdatedNetworks, minimum_steps, phase_at, phase_shares
 
 
-def alternating(steps: int, weight: float = 1.0) -> trial.Adversarial:
-    return trial.Adversarial(
+def alternating(steps: int, weight: float = 1.0) -> AdversarialConfig:
+    return AdversarialConfig(
         kind="adversarial",
         sharing="none",
         adversarial_weight=weight,
-        rule=trial.Alternation(kind="alternation", steps=steps),
+        rule=AlternationConfig(kind="alternation", steps=steps),
     )
 
 
-def two_stage(switch: float) -> trial.TwoStage:
-    return trial.TwoStage(kind="two_stage", switch=switch)
+def two_stage(switch: float) -> TwoStageConfig:
+    return TwoStageConfig(kind="two_stage", switch=switch)
 
 
-TOGETHER: list[trial.Objective] = [
-    trial.Electra(kind="electra"),
-    trial.Electra15(kind="electra_15"),
-    trial.ReplaceMlm(kind="replace_mlm"),
-    trial.AllTokensMlm(kind="all_tokens_mlm"),
-    trial.Mlm(kind="mlm"),
-    trial.Random(kind="random"),
-    trial.Adversarial(kind="adversarial"),
-    trial.Adversarial(kind="adversarial", adversarial_weight=0.0),
+TOGETHER: list[AnyObjectiveConfig] = [
+    ElectraConfig(kind="electra"),
+    Electra15Config(kind="electra_15"),
+    ReplaceMlmConfig(kind="replace_mlm"),
+    AllTokensMlmConfig(kind="all_tokens_mlm"),
+    MlmConfig(kind="mlm"),
+    RandomReplacementConfig(kind="random"),
+    AdversarialConfig(kind="adversarial"),
+    AdversarialConfig(kind="adversarial", adversarial_weight=0.0),
     alternating(3, weight=0.0),
 ]
 objectives = (
@@ -47,86 +58,92 @@ steps = st.integers(0, 10**6)
 @pytest.mark.parametrize("objective", TOGETHER, ids=lambda objective: objective.kind)
 @given(step=steps, fraction=fractions)
 def test_whoever_takes_no_turns_learns_in_every_step(
-    objective: trial.Objective, step: int, fraction: float
+    objective: AnyObjectiveConfig, step: int, fraction: float
 ) -> None:
-    assert turn(objective, step, fraction) == Turn(Learns.ALL, fraction)
-    assert shares(objective) == {Learns.ALL: 1.0}
+    assert phase_at(objective, step, fraction) == Phase(UpdatedNetworks.ALL, fraction)
+    assert phase_shares(objective) == {UpdatedNetworks.ALL: 1.0}
 
 
 @given(switch=switches, fraction=fractions, step=steps)
 def test_generator_learns_until_its_share_is_spent_whatever_the_step(
     switch: float, fraction: float, step: int
 ) -> None:
-    learns, progress = turn(two_stage(switch), step, fraction)
-    assert (learns is Learns.GENERATOR) == (fraction < switch)
-    assert learns is not Learns.ALL
+    learns, progress = phase_at(two_stage(switch), step, fraction)
+    assert (learns is UpdatedNetworks.GENERATOR) == (fraction < switch)
+    assert learns is not UpdatedNetworks.ALL
     assert 0 <= progress <= 1
 
 
 @pytest.mark.parametrize("switch", [0.1, 0.5, 0.75])
 def test_each_stage_goes_from_its_start_to_its_end(switch: float) -> None:
     objective = two_stage(switch)
-    assert turn(objective, 0, 0.0) == Turn(Learns.GENERATOR, 0.0)
-    last = turn(objective, 500, switch - 1e-9)
-    assert last.learns is Learns.GENERATOR
+    assert phase_at(objective, 0, 0.0) == Phase(UpdatedNetworks.GENERATOR, 0.0)
+    last = phase_at(objective, 500, switch - 1e-9)
+    assert last.learns is UpdatedNetworks.GENERATOR
     assert last.progress == pytest.approx(1, abs=1e-7)
-    assert turn(objective, 500, switch) == Turn(Learns.DISCRIMINATOR, 0.0)
-    assert turn(objective, 1_000, 1.0) == Turn(Learns.DISCRIMINATOR, 1.0)
+    assert phase_at(objective, 500, switch) == Phase(UpdatedNetworks.DISCRIMINATOR, 0.0)
+    assert phase_at(objective, 1_000, 1.0) == Phase(UpdatedNetworks.DISCRIMINATOR, 1.0)
 
 
 @given(switch=switches, one=fractions, other=fractions)
 def test_progress_never_goes_back_within_a_stage(switch: float, one: float, other: float) -> None:
-    early, late = (turn(two_stage(switch), 0, part) for part in sorted((one, other)))
+    early, late = (phase_at(two_stage(switch), 0, part) for part in sorted((one, other)))
     assume(early.learns is late.learns)
     assert early.progress <= late.progress
 
 
 def test_budget_that_was_overshot_still_belongs_to_the_second_stage() -> None:
-    assert turn(two_stage(0.5), 7, 1.01).learns is Learns.DISCRIMINATOR
+    assert phase_at(two_stage(0.5), 7, 1.01).learns is UpdatedNetworks.DISCRIMINATOR
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_discriminator_begins_and_each_takes_its_steps_in_a_row(k: int) -> None:
-    found = [turn(alternating(k), step, 0.3).learns for step in range(4 * k)]
-    assert found == ([Learns.DISCRIMINATOR] * k + [Learns.GENERATOR] * k) * 2
+    found = [phase_at(alternating(k), step, 0.3).learns for step in range(4 * k)]
+    assert found == ([UpdatedNetworks.DISCRIMINATOR] * k + [UpdatedNetworks.GENERATOR] * k) * 2
 
 
 @given(k=st.integers(1, 50), first=steps, fraction=fractions, weight=st.floats(0.01, 1))
 def test_any_whole_round_has_as_many_steps_of_both_on_one_schedule(
     k: int, first: int, fraction: float, weight: float
 ) -> None:
-    round_ = [turn(alternating(k, weight), first + i, fraction) for i in range(2 * k)]
+    round_ = [phase_at(alternating(k, weight), first + i, fraction) for i in range(2 * k)]
     learns = [one.learns for one in round_]
-    assert learns.count(Learns.DISCRIMINATOR) == learns.count(Learns.GENERATOR) == k
+    assert (
+        learns.count(UpdatedNetworks.DISCRIMINATOR) == learns.count(UpdatedNetworks.GENERATOR) == k
+    )
     assert {one.progress for one in round_} == {fraction}
 
 
 @given(objective=objectives)
-def test_shares_sum_to_one_and_name_the_turns_that_there_are(objective: trial.Objective) -> None:
-    parts = shares(objective)
+def test_shares_sum_to_one_and_name_the_turns_that_there_are(objective: AnyObjectiveConfig) -> None:
+    parts = phase_shares(objective)
     assert sum(parts.values()) == pytest.approx(1)
     assert min(parts.values()) > 0
     points = product(range(40), (0.0, 0.005, 0.995))
-    assert {turn(objective, step, fraction).learns for step, fraction in points} == set(parts)
+    assert {phase_at(objective, step, fraction).learns for step, fraction in points} == set(parts)
 
 
 @given(switch=st.floats(0.01, 0.99))
 def test_shares_of_two_stages_are_those_of_the_budget(switch: float) -> None:
-    grid = [turn(two_stage(switch), 0, (i + 0.5) / 1_000).learns for i in range(1_000)]
-    for learns, share in shares(two_stage(switch)).items():
+    grid = [phase_at(two_stage(switch), 0, (i + 0.5) / 1_000).learns for i in range(1_000)]
+    for learns, share in phase_shares(two_stage(switch)).items():
         assert grid.count(learns) / 1_000 == pytest.approx(share, abs=1e-3)
 
 
 @given(objective=objectives, extra=st.integers(0, 50), share=st.floats(0.34, 1))
 def test_run_of_the_least_steps_gives_everybody_a_turn(
-    objective: trial.Objective, extra: int, share: float
+    objective: AnyObjectiveConfig, extra: int, share: float
 ) -> None:
-    total = least_steps(objective) + extra
-    costs = {Learns.GENERATOR: share, Learns.DISCRIMINATOR: 1.0, Learns.ALL: 1.0}
-    mean = 1 / sum(part / costs[learns] for learns, part in shares(objective).items())
+    total = minimum_steps(objective) + extra
+    costs = {
+        UpdatedNetworks.GENERATOR: share,
+        UpdatedNetworks.DISCRIMINATOR: 1.0,
+        UpdatedNetworks.ALL: 1.0,
+    }
+    mean = 1 / sum(part / costs[learns] for learns, part in phase_shares(objective).items())
     seen, step, spent = set(), 0, 0.0
     while spent < total * mean:
-        learns = turn(objective, step, spent / (total * mean)).learns
+        learns = phase_at(objective, step, spent / (total * mean)).learns
         seen.add(learns)
         spent, step = spent + costs[learns], step + 1
-    assert seen == set(shares(objective))
+    assert seen == set(phase_shares(objective))

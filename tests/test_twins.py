@@ -11,26 +11,38 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
 from lab.config.metrics import METRICS
+from lab.config.objective import (
+    AdversarialConfig,
+    AlternationConfig,
+    AnyObjectiveConfig,
+    ElectraConfig,
+    MlmConfig,
+    TwoStageConfig,
+)
+from lab.config.optimizer import AdamConfig
+from lab.config.results import MetricRow, Outcome, State
 from lab.config.schedule import Schedule
-from lab.config.trial import Outcome, Row, Trial
+from lab.config.trial import Trial
 from lab.storage import record
 from lab.trials import extend, run
 from lab.trials.assignment import Work
 
 STEPS, CURVE = 8, 4
 FLAT = Schedule(kind="constant", warmup=0)
-SHAPE = spec.Encoder(
+SHAPE = EncoderConfig(
     layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
 )
-RUNGS: dict[str, spec.Objective] = {
-    "electra": spec.Electra(kind="electra"),
-    "gdes": spec.Electra(kind="electra", sharing="gdes"),
-    "alternation": spec.Adversarial(
-        kind="adversarial", sharing="none", rule=spec.Alternation(kind="alternation", steps=3)
+RUNGS: dict[str, AnyObjectiveConfig] = {
+    "electra": ElectraConfig(kind="electra"),
+    "gdes": ElectraConfig(kind="electra", sharing="gdes"),
+    "alternation": AdversarialConfig(
+        kind="adversarial", sharing="none", rule=AlternationConfig(kind="alternation", steps=3)
     ),
-    "mlm": spec.Mlm(kind="mlm"),
+    "mlm": MlmConfig(kind="mlm"),
 }
 TEXT = "text"
 
@@ -39,7 +51,7 @@ def asked(times: float = 1, rung: str = "electra", **changes: Any) -> Trial:
     made = Trial(
         encoder=SHAPE,
         objective=RUNGS[rung],
-        data=spec.Data(share=0.01, held_out=0.1, vocab=400, length=16),
+        data=DataConfig(share=0.01, held_out=0.1, vocab=400, length=16),
         batch=8,
         schedule=FLAT,
         budget=Budget(kind="tokens", amount=times * STEPS * 8 * 16),
@@ -77,7 +89,7 @@ def final(work: Work) -> tuple[str, dict[str, Tensor]]:
     return newest.name, load_file(newest / "state.safetensors")
 
 
-def without_time(row: Row) -> Row:
+def without_time(row: MetricRow) -> MetricRow:
     return {name: value for name, value in row.items() if "second" not in name}
 
 
@@ -139,7 +151,7 @@ def test_extended_run_that_is_interrupted_goes_on_and_still_says_where_from(
 # What is taken over.
 
 
-def left(folder: Path, trial: Trial, state: spec.State = "finished", text: str = TEXT) -> Path:
+def left(folder: Path, trial: Trial, state: State = "finished", text: str = TEXT) -> Path:
     """Leave what a run of the trial would have left."""
     record.queue(folder, trial, trial.lineage(text))
     record.append(folder, {"spent/steps": 0.0})
@@ -178,7 +190,7 @@ def test_longest_of_the_shorter_runs_is_taken_over(tmp_path: Path) -> None:
     assert taken(tmp_path / "it", asked(4)) == "x3"
 
 
-TWO_STAGE = spec.TwoStage(kind="two_stage")
+TWO_STAGE = TwoStageConfig(kind="two_stage")
 OTHERS: dict[str, dict[str, Any]] = {
     "batch": {"batch": 16},
     "curve": {"curve": 8},
@@ -186,8 +198,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "order": {"seeds": spec.Seeds(order=1)},
     "init": {"seeds": spec.Seeds(init=1)},
     "mask": {"seeds": spec.Seeds(mask=1)},
-    "rate": {"optim": spec.AdamConfig(lr=2e-3)},
-    "objective": {"objective": spec.Electra(kind="electra", mask_prob=0.3)},
+    "rate": {"optim": AdamConfig(lr=2e-3)},
+    "objective": {"objective": ElectraConfig(kind="electra", mask_prob=0.3)},
     "unit": {"budget": Budget(kind="flops", amount=10.0)},
     "schedule": {"schedule": Schedule(kind="linear", warmup=0)},
 }
@@ -213,7 +225,7 @@ def test_run_that_is_no_shorter_is_not_taken_over(tmp_path: Path, times: float) 
 @pytest.mark.parametrize(
     "state", ["queued", "running", "interrupted", "stopped", "diverged", "failed"]
 )
-def test_run_that_has_not_finished_is_not_taken_over(tmp_path: Path, state: spec.State) -> None:
+def test_run_that_has_not_finished_is_not_taken_over(tmp_path: Path, state: State) -> None:
     left(tmp_path / "donor", asked(1), state)
     assert taken(tmp_path / "it", asked(2)) == ""
 

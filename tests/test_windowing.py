@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lab.config.trial import Data
+from lab.config.data import DataConfig
 from lab.data import windows
 from lab.data.contamination import NGRAM, Questions
 from lab.data.document_store import Spool, digest, first_D, place_D
@@ -65,7 +65,7 @@ def written(
 
 
 def settings(layout: Any = "full", **more: Any) -> Windowing:
-    data = Data(length=LENGTH, layout=layout, decontaminate=("x",) if more else ())
+    data = DataConfig(length=LENGTH, layout=layout, decontaminate=("x",) if more else ())
     return Windowing(data=data, vocabulary=NUMBERS, parts=3, **more)
 
 
@@ -213,7 +213,7 @@ def test_tokens_beyond_65536_take_four_bytes(place: Path) -> None:
     assert window_type(2**16) is np.uint16
     assert window_type(2**16 + 1) is np.uint32
     last = 2**16 + 9
-    how = Windowing(data=Data(length=LENGTH), vocabulary=vocabulary(last + 1), parts=1)
+    how = Windowing(data=DataConfig(length=LENGTH), vocabulary=vocabulary(last + 1), parts=1)
     _, windows_NT = written(how, place, [Document(spelled(last - 9, 10), 1, 0)])
     assert windows_NT[0, 1:-1].tolist() == tokens_of(last)
 

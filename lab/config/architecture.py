@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Interval
 
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder(Noun):
+class EncoderConfig(StrictConfig):
     """Shape of a transformer encoder.
 
     Attributes:
@@ -42,29 +42,33 @@ class Encoder(Noun):
 
 
 # Paper, table 6 (small, base, large). The others are the lab's own, for CPU cores.
-SIZES: dict[str, Encoder] = {
-    "nano32": Encoder(layers=1, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.1, dropout=0),
-    "nano48": Encoder(
+SIZES: dict[str, EncoderConfig] = {
+    "nano32": EncoderConfig(
+        layers=1, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.1, dropout=0
+    ),
+    "nano48": EncoderConfig(
         layers=2, hidden=48, ffn=192, heads=2, embedding=48, init_std=0.05, dropout=0
     ),
-    "nano": Encoder(layers=2, hidden=64, ffn=256, heads=2, embedding=64, init_std=0.05, dropout=0),
-    "nano96": Encoder(
+    "nano": EncoderConfig(
+        layers=2, hidden=64, ffn=256, heads=2, embedding=64, init_std=0.05, dropout=0
+    ),
+    "nano96": EncoderConfig(
         layers=2, hidden=96, ffn=384, heads=3, embedding=96, init_std=0.05, dropout=0
     ),
-    "tiny": Encoder(
+    "tiny": EncoderConfig(
         layers=2, hidden=128, ffn=512, heads=4, embedding=128, init_std=0.05, dropout=0
     ),
-    "mini": Encoder(
+    "mini": EncoderConfig(
         layers=4, hidden=256, ffn=1024, heads=4, embedding=128, init_std=0.04, dropout=0
     ),
-    "small": Encoder(layers=12, hidden=256, ffn=1024, heads=4, embedding=128),
-    "base": Encoder(layers=12, hidden=768, ffn=3072, heads=12, embedding=768),
-    "large": Encoder(layers=24, hidden=1024, ffn=4096, heads=16, embedding=1024),
+    "small": EncoderConfig(layers=12, hidden=256, ffn=1024, heads=4, embedding=128),
+    "base": EncoderConfig(layers=12, hidden=768, ffn=3072, heads=12, embedding=768),
+    "large": EncoderConfig(layers=24, hidden=1024, ffn=4096, heads=16, embedding=1024),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generator(Noun):
+class GeneratorConfig(StrictConfig):
     """The generator relative to the discriminator, on two axes.
 
     Attributes:
@@ -75,7 +79,7 @@ class Generator(Noun):
     width: Annotated[float, Interval(gt=0, le=1)] = 0.5
     depth: Annotated[float, Interval(gt=0, le=1)] = 1.0
 
-    def of(self, encoder: Encoder) -> Encoder:
+    def of(self, encoder: EncoderConfig) -> EncoderConfig:
         """Return the generator's shape beside `encoder`.
 
         As `run_pretraining.get_generator_config`: ffn = 4 x hidden, and as many heads of the

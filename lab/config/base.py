@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 
-class Noun:
+class StrictConfig:
     """A frozen dataclass under this base refuses keys that it does not know."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

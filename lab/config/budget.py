@@ -10,7 +10,7 @@ from typing import Annotated, Literal, assert_never
 
 from annotated_types import Interval
 
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Spent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget(Noun):
+class Budget(StrictConfig):
     """A limit in one unit: honest training FLOPs, tokens read, or training seconds."""
 
     kind: Literal["flops", "tokens", "seconds"]

@@ -6,21 +6,21 @@ from typing import Annotated, Literal
 from annotated_types import Interval, MinLen
 from pydantic import Field
 
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 
 Name = Annotated[str, MinLen(1)]
 LEAST_VOCAB = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedded(Noun):
+class EmbeddedText(StrictConfig):
     """The 25 MB of English inside the package (NOTICE)."""
 
     kind: Literal["embedded"] = "embedded"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Noun):
+class TextFiles(StrictConfig):
     """Local files; .txt, .jsonl (or .json, one object a line), .csv, .tsv, .parquet.
 
     Each may be packed as .gz, .bz2, .xz or .zst.
@@ -41,7 +41,7 @@ class Files(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saved(Noun):
+class SavedDataset(StrictConfig):
     """A folder that `datasets` saved (`save_to_disk`).
 
     Attributes:
@@ -57,7 +57,7 @@ class Saved(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hub(Noun):
+class HubDataset(StrictConfig):
     """A data set of the Hugging Face hub. No code of it is run.
 
     Attributes:
@@ -76,11 +76,11 @@ class Hub(Noun):
     revision: Name = "main"
 
 
-Plain = Embedded | Files | Saved | Hub
+SingleSource = EmbeddedText | TextFiles | SavedDataset | HubDataset
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part(Noun):
+class MixturePart(StrictConfig):
     """One ingredient of a mixture.
 
     Attributes:
@@ -89,22 +89,22 @@ class Part(Noun):
     """
 
     weight: Annotated[float, Interval(gt=0, le=1e6)]
-    source: Annotated[Plain, Field(discriminator="kind")]
+    source: Annotated[SingleSource, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture(Noun):
+class Mixture(StrictConfig):
     """Several sources. A small part with a large weight is read more often than a large one."""
 
     kind: Literal["mixture"]
-    parts: Annotated[tuple[Part, ...], MinLen(2)]
+    parts: Annotated[tuple[MixturePart, ...], MinLen(2)]
 
 
-Source = Plain | Mixture
+TextSource = SingleSource | Mixture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained(Noun):
+class TrainedTokenizer(StrictConfig):
     """WordPieces of the training text itself, as many as `vocab` (BERT's splitting of words).
 
     Attributes:
@@ -123,12 +123,12 @@ class Trained(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordPieces(Noun):
+class WordPieceFile(StrictConfig):
     """A WordPiece vocabulary, one piece a line, as BERT's `vocab.txt`.
 
     Attributes:
         file: its path; `bert-uncased` is BERT's own 30,522, which the lab carries.
-        cased: as in `Trained`, and so on.
+        cased: as in `TrainedTokenizer`, and so on.
     """
 
     kind: Literal["wordpieces"]
@@ -139,7 +139,7 @@ class WordPieces(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrained(Noun):
+class PretrainedTokenizer(StrictConfig):
     """A fast tokenizer of `transformers`.
 
     Attributes:
@@ -152,11 +152,11 @@ class Pretrained(Noun):
     revision: Name = "main"
 
 
-Tokenization = Trained | WordPieces | Pretrained
+TokenizerConfig = TrainedTokenizer | WordPieceFile | PretrainedTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data(Noun):
+class DataConfig(StrictConfig):
     """Text, tokenizer and windows.
 
     Attributes:
@@ -176,12 +176,14 @@ class Data(Noun):
             twenty of another length (`build_pretraining_dataset.py`).
     """
 
-    source: Annotated[Source, Field(discriminator="kind")] = field(default_factory=Embedded)
+    source: Annotated[TextSource, Field(discriminator="kind")] = field(default_factory=EmbeddedText)
     share: Annotated[float, Interval(gt=0, le=1)] = 1.0
     held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.02
     bad_text: Literal["refuse", "skip"] = "refuse"
     decontaminate: tuple[Name, ...] = ()
-    tokenizer: Annotated[Tokenization, Field(discriminator="kind")] = field(default_factory=Trained)
+    tokenizer: Annotated[TokenizerConfig, Field(discriminator="kind")] = field(
+        default_factory=TrainedTokenizer
+    )
     vocab: Annotated[int, Interval(ge=LEAST_VOCAB, le=2_000_000)] = 2_048
     length: Annotated[int, Interval(ge=8, le=4_096)] = 16
     layout: Literal["full", "segments"] = "full"

@@ -25,20 +25,20 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from lab.config.architecture import Encoder
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Cost
 from lab.config.objective import (
-    Adversarial,
-    AllTokensMlm,
-    Joint,
-    Mlm,
-    ReplaceMlm,
-    TwoStage,
+    AdversarialConfig,
+    AllTokensMlmConfig,
+    JointObjectiveConfig,
+    MlmConfig,
+    ReplaceMlmConfig,
+    TwoStageConfig,
     generator_of,
     has_frozen_generator,
 )
 from lab.config.optimizer import MuonConfig
-from lab.config.phases import Learns, shares
+from lab.config.phases import UpdatedNetworks, phase_shares
 from lab.config.trial import Trial
 
 # flops_computation.py, the constants' comments there: what one element of each costs.
@@ -55,7 +55,7 @@ def masked_slots(length: int, mask_prob: float) -> int:
     return max(1, int((mask_prob + 0.005) * length))
 
 
-def encoder_terms(encoder: Encoder, length: int) -> Mapping[str, float]:
+def encoder_terms(encoder: EncoderConfig, length: int) -> Mapping[str, float]:
     """Return the forward FLOPs of one token in the encoder's blocks, by name."""
     h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
     return {
@@ -67,7 +67,7 @@ def encoder_terms(encoder: Encoder, length: int) -> Mapping[str, float]:
     }
 
 
-def generator_head_terms(encoder: Encoder, vocab: int) -> Mapping[str, float]:
+def generator_head_terms(encoder: EncoderConfig, vocab: int) -> Mapping[str, float]:
     """Return the forward FLOPs of the vocabulary head at one masked slot, by name."""
     return {
         "head_transform": 2 * encoder.hidden * encoder.embedding,
@@ -75,19 +75,19 @@ def generator_head_terms(encoder: Encoder, vocab: int) -> Mapping[str, float]:
     }
 
 
-def discriminator_head_terms(encoder: Encoder) -> Mapping[str, float]:
+def discriminator_head_terms(encoder: EncoderConfig) -> Mapping[str, float]:
     """Return the forward FLOPs of the detection head at one token, by name."""
     return {"detect_transform": 2 * encoder.hidden**2, "detect": 2 * encoder.hidden}
 
 
-def encoder_weights(encoder: Encoder) -> int:
+def encoder_weights(encoder: EncoderConfig) -> int:
     """Return the parameters of the blocks and the embedding's projection, tables left out."""
     h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
     block = 4 * (h * h + h) + 2 * h * f + h + f + 4 * h
     return encoder.layers * block + (e * h + h if e != h else 0)
 
 
-def copy_gate_terms(encoder: Encoder) -> Mapping[str, float]:
+def copy_gate_terms(encoder: EncoderConfig) -> Mapping[str, float]:
     """Return the forward FLOPs of the all-tokens model's copy gate at one token, by name."""
     return {"copy_gate": 2 * encoder.hidden}
 
@@ -102,7 +102,7 @@ class _Pass(NamedTuple):
         learns: whether there is a way back.
     """
 
-    encoder: Encoder
+    encoder: EncoderConfig
     head: float
     paper: float
     learns: bool
@@ -122,7 +122,9 @@ class _Shape(NamedTuple):
     slots: int
 
 
-def step_cost(trial: Trial, learns: Learns = Learns.ALL, progress: float = 0.0) -> Cost:
+def step_cost(
+    trial: Trial, learns: UpdatedNetworks = UpdatedNetworks.ALL, progress: float = 0.0
+) -> Cost:
     """Return what one optimizer step of `trial` costs under each convention.
 
     A network that is frozen or only samples goes forward and not back: a third of the honest
@@ -158,8 +160,8 @@ def _steps(trial: Trial) -> dict[Cost, float]:
 
     A stretch of the budget holds as many steps as its share of the budget over their mean cost.
     """
-    kinds = shares(trial.objective)
-    if isinstance(trial.objective, TwoStage):  # its stages divide the budget
+    kinds = phase_shares(trial.objective)
+    if isinstance(trial.objective, TwoStageConfig):  # its stages divide the budget
         groups = [(share, {learns: 1.0}) for learns, share in kinds.items()]
     else:  # kinds of steps that alternate divide the steps
         groups = [(1.0, kinds)]
@@ -206,7 +208,7 @@ def _shape(trial: Trial, progress: float) -> _Shape:
 
 
 @lru_cache(maxsize=1_024)  # the loop asks before every step
-def _cost(trial: Trial, learns: Learns, shape: _Shape) -> Cost:
+def _cost(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Cost:
     flops = paper = six_n = 0.0
     tokens = shape.batch * shape.length
     for one in _passes(trial, learns, shape):
@@ -219,32 +221,36 @@ def _cost(trial: Trial, learns: Learns, shape: _Shape) -> Cost:
     return Cost(tokens=tokens, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
 
 
-def _passes(trial: Trial, learns: Learns, shape: _Shape) -> Iterator[_Pass]:
+def _passes(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Iterator[_Pass]:
     objective, encoder, vocab = trial.objective, trial.encoder, trial.data.vocab
     generator = generator_of(objective, encoder)
     if generator is not None:
-        updated = learns is not Learns.DISCRIMINATOR and not has_frozen_generator(objective)
+        updated = learns is not UpdatedNetworks.DISCRIMINATOR and not has_frozen_generator(
+            objective
+        )
         yield _predicting(generator, vocab, shape, updated)
     match objective:
-        case TwoStage() if learns is Learns.GENERATOR:
+        case TwoStageConfig() if learns is UpdatedNetworks.GENERATOR:
             return
         case _ if has_frozen_generator(objective):
             pass  # its one pass is without dropout
-        case Joint(sampling=sampling) | TwoStage(sampling=sampling) if generator is not None:
+        case JointObjectiveConfig(sampling=sampling) | TwoStageConfig(sampling=sampling) if (
+            generator is not None
+        ):
             if encoder.dropout and not sampling.dropout:
                 yield _predicting(generator, vocab, shape, False)  # once more, to sample
     match objective:
-        case Mlm() | ReplaceMlm():
+        case MlmConfig() | ReplaceMlmConfig():
             yield _predicting(encoder, vocab, shape, True)
-        case AllTokensMlm():
+        case AllTokensMlmConfig():
             everywhere = _predicting(encoder, vocab, shape._replace(slots=shape.length), True)
             gate = shape.length * _sum(copy_gate_terms(encoder))
             yield everywhere._replace(head=everywhere.head + gate)
         case _:
-            yield _detecting(encoder, vocab, shape, learns is not Learns.GENERATOR)
+            yield _detecting(encoder, vocab, shape, learns is not UpdatedNetworks.GENERATOR)
 
 
-def _predicting(encoder: Encoder, vocab: int, shape: _Shape, learns: bool) -> _Pass:
+def _predicting(encoder: EncoderConfig, vocab: int, shape: _Shape, learns: bool) -> _Pass:
     share = _paper_share(shape.slots, shape.length)
     return _Pass(
         encoder=encoder,
@@ -254,7 +260,7 @@ def _predicting(encoder: Encoder, vocab: int, shape: _Shape, learns: bool) -> _P
     )
 
 
-def _detecting(encoder: Encoder, vocab: int, shape: _Shape, learns: bool) -> _Pass:
+def _detecting(encoder: EncoderConfig, vocab: int, shape: _Shape, learns: bool) -> _Pass:
     return _Pass(
         encoder=encoder,
         head=shape.length * _sum(discriminator_head_terms(encoder)),
@@ -271,13 +277,13 @@ def _paper_share(slots: int, length: int) -> float:
     return 1.0 if slots == length else PAPER_HEAD_SHARE
 
 
-def _baseline(trial: Trial, learns: Learns, slots: int) -> float:
+def _baseline(trial: Trial, learns: UpdatedNetworks, slots: int) -> float:
     """Return the FLOPs of REINFORCE's baseline for one window: a logit a slot, and its gradient.
 
     Its input is detached, so that backward costs as much as forward.
     """
     objective = trial.objective
-    if not isinstance(objective, Adversarial) or learns is Learns.DISCRIMINATOR:
+    if not isinstance(objective, AdversarialConfig) or learns is UpdatedNetworks.DISCRIMINATOR:
         return 0
     if objective.adversarial_weight == 0:
         return 0
@@ -285,18 +291,18 @@ def _baseline(trial: Trial, learns: Learns, slots: int) -> float:
     return 2 * 2 * hidden * slots
 
 
-def _orthogonalization(trial: Trial, learns: Learns, shape: _Shape) -> float:
+def _orthogonalization(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> float:
     """Return the FLOPs of Muon's matrix products in one step; 0 under Adam."""
     optim, objective = trial.optim, trial.objective
     if not isinstance(optim, MuonConfig):
         return 0
     updated = [one.encoder for one in _passes(trial, learns, shape) if one.learns]
-    if isinstance(objective, Joint) and objective.sharing == "all":
+    if isinstance(objective, JointObjectiveConfig) and objective.sharing == "all":
         updated = updated[:1]  # both networks have the same matrices
     return optim.iterations * sum(map(_newton_schulz, updated))
 
 
-def _newton_schulz(encoder: Encoder) -> float:
+def _newton_schulz(encoder: EncoderConfig) -> float:
     """Return the FLOPs of one iteration over the matrices of all blocks."""
     h, f = encoder.hidden, encoder.ffn
 
@@ -308,7 +314,7 @@ def _newton_schulz(encoder: Encoder) -> float:
 
 
 def paper_step(
-    encoder: Encoder, length: int, vocab: int, batch: int, *, head_share: float | None
+    encoder: EncoderConfig, length: int, vocab: int, batch: int, *, head_share: float | None
 ) -> float:
     """Return one network's FLOPs of a step as `TransformerHparams.get_train_flops` does.
 
@@ -328,7 +334,7 @@ def paper_step(
     return 2 * batch * length * per_token
 
 
-def _paper_block(encoder: Encoder, s: int) -> Mapping[str, float]:
+def _paper_block(encoder: EncoderConfig, s: int) -> Mapping[str, float]:
     h, f, heads = encoder.hidden, encoder.ffn, encoder.heads
     return {
         "kqv": 3 * 2 * h * h,
@@ -354,7 +360,7 @@ def _paper_block(encoder: Encoder, s: int) -> Mapping[str, float]:
     }
 
 
-def _paper_input(encoder: Encoder, s: int, v: int) -> Mapping[str, float]:
+def _paper_input(encoder: EncoderConfig, s: int, v: int) -> Mapping[str, float]:
     h, e = encoder.hidden, encoder.embedding
     projects = e != h
     return {
@@ -368,7 +374,7 @@ def _paper_input(encoder: Encoder, s: int, v: int) -> Mapping[str, float]:
     }
 
 
-def _paper_vocabulary(encoder: Encoder, v: int) -> Mapping[str, float]:
+def _paper_vocabulary(encoder: EncoderConfig, v: int) -> Mapping[str, float]:
     h, e = encoder.hidden, encoder.embedding
     return {
         "multiply": 2 * e * v,
@@ -381,7 +387,7 @@ def _paper_vocabulary(encoder: Encoder, v: int) -> Mapping[str, float]:
     }
 
 
-def _paper_detection(encoder: Encoder) -> Mapping[str, float]:
+def _paper_detection(encoder: EncoderConfig) -> Mapping[str, float]:
     h = encoder.hidden
     return {
         "hidden": 2 * h * h,

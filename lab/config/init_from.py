@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, MinLen
 
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 from lab.config.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scratch(Noun):
+class FromScratch(StrictConfig):
     """Weights drawn by `seeds.init`."""
 
     kind: Literal["scratch"] = "scratch"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Released(Noun):
+class FromCheckpoint(StrictConfig):
     """ELECTRA checkpoints of `transformers`: folders, or names on the hub.
 
     Attributes:
@@ -32,7 +32,7 @@ class Released(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier(Noun):
+class FromTrial(StrictConfig):
     """Another trial of the lab, with the same storage and the same text's vocabulary.
 
     Attributes:
@@ -44,7 +44,7 @@ class Earlier(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlmRun(Noun):
+class FromMlmRun(StrictConfig):
     """A masked-language-model run that the sweep trains before the trials that start from it.
 
     Text, batch, masking, optimizer, schedule and seeds are those of the trial, so that one run
@@ -65,4 +65,4 @@ class MlmRun(Noun):
             raise ValueError("the budget of an mlm run is in flops or tokens, not in seconds")
 
 
-Start = Scratch | Released | Earlier | MlmRun
+InitFrom = FromScratch | FromCheckpoint | FromTrial | FromMlmRun

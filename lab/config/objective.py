@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Gt, Interval
 from pydantic import Discriminator, Field, Tag
 
-from lab.config.architecture import Count, Encoder, Generator
-from lab.config.base import Noun
-from lab.config.init_from import Earlier, MlmRun
+from lab.config.architecture import Count, EncoderConfig, GeneratorConfig
+from lab.config.base import StrictConfig
+from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.metrics import Network
 from lab.config.ramps import Positive, Probability, value_at
 
@@ -20,7 +20,7 @@ _Probability = Annotated[float, Interval(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling(Noun):
+class SamplingConfig(StrictConfig):
     """How the generator's tokens are drawn (`run_pretraining.PretrainingModel._get_fake_data`).
 
     Attributes:
@@ -37,7 +37,7 @@ class Sampling(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenGenerator(Generator):
+class FrozenGeneratorConfig(GeneratorConfig):
     """A generator that is trained before the trial and stays as it is (Fast-ELECTRA, 2310.07347).
 
     It samples without dropout and costs one forward pass. Its temperature (`sampling`) may fall
@@ -49,23 +49,24 @@ class FrozenGenerator(Generator):
     """
 
     kind: Literal["frozen"]
-    init_from: Annotated[MlmRun | Earlier, Field(discriminator="kind")]
+    init_from: Annotated[FromMlmRun | FromTrial, Field(discriminator="kind")]
 
 
 def _kind_of_generator(raw: object) -> str:
-    frozen = "kind" in raw if isinstance(raw, dict) else isinstance(raw, FrozenGenerator)
+    frozen = "kind" in raw if isinstance(raw, dict) else isinstance(raw, FrozenGeneratorConfig)
     return "FrozenGenerator" if frozen else "Generator"
 
 
 # A generator that learns has no kind, so that an error speaks of the one that was meant.
-AnyGenerator = Annotated[
-    Annotated[Generator, Tag("Generator")] | Annotated[FrozenGenerator, Tag("FrozenGenerator")],
+AnyGeneratorConfig = Annotated[
+    Annotated[GeneratorConfig, Tag("Generator")]
+    | Annotated[FrozenGeneratorConfig, Tag("FrozenGenerator")],
     Discriminator(_kind_of_generator),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung(Noun):
+class ObjectiveConfig(StrictConfig):
     """What all rungs have in common.
 
     Attributes:
@@ -78,7 +79,7 @@ class Rung(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masked(Rung):
+class MaskedObjectiveConfig(ObjectiveConfig):
     """A rung that fills the chosen slots with something else than the original.
 
     Attributes:
@@ -90,7 +91,7 @@ class Masked(Rung):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joint(Masked):
+class JointObjectiveConfig(MaskedObjectiveConfig):
     """A rung on which a generator and the encoder that is kept learn beside each other.
 
     Attributes:
@@ -103,12 +104,12 @@ class Joint(Masked):
     """
 
     gen_weight: Annotated[float, Gt(0)] = 1.0
-    generator: AnyGenerator = field(default_factory=Generator)
+    generator: AnyGeneratorConfig = field(default_factory=GeneratorConfig)
     sharing: Literal["none", "tokens", "all", "gdes"] = "tokens"
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.generator, FrozenGenerator):
+        if not isinstance(self.generator, FrozenGeneratorConfig):
             return
         if self.sharing != "none":
             raise ValueError(
@@ -120,7 +121,7 @@ class Joint(Masked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Electra(Joint):
+class ElectraConfig(JointObjectiveConfig):
     """Replaced-token detection at every token (paper, section 2).
 
     Attributes:
@@ -132,7 +133,7 @@ class Electra(Joint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Electra15(Joint):
+class Electra15Config(JointObjectiveConfig):
     """Replaced-token detection at the chosen slots only.
 
     Attributes:
@@ -144,7 +145,7 @@ class Electra15(Joint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplaceMlm(Joint):
+class ReplaceMlmConfig(JointObjectiveConfig):
     """The original tokens are predicted at the chosen slots, from the generator's samples there.
 
     Attributes:
@@ -158,7 +159,7 @@ class ReplaceMlm(Joint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AllTokensMlm(Joint):
+class AllTokensMlmConfig(JointObjectiveConfig):
     """The original of every token is predicted, with a gate that may copy what stands there.
 
     Attributes:
@@ -172,7 +173,7 @@ class AllTokensMlm(Joint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mlm(Rung):
+class MlmConfig(ObjectiveConfig):
     """Masked language modelling by the encoder itself: the baseline.
 
     Attributes:
@@ -187,7 +188,7 @@ class Mlm(Rung):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoStage(Masked):
+class TwoStageConfig(MaskedObjectiveConfig):
     """First the generator alone; then a discriminator that starts from its weights (section 3.2).
 
     Both have one size, and the generator is frozen once the discriminator learns. Each stage has
@@ -200,18 +201,18 @@ class TwoStage(Masked):
 
     kind: Literal["two_stage"]
     switch: _Probability = 0.5
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reinforce(Noun):
+class ReinforceConfig(StrictConfig):
     """Both networks learn in each step, as in the paper's appendix F."""
 
     kind: Literal["reinforce"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alternation(Noun):
+class AlternationConfig(StrictConfig):
     """One network is frozen while the other takes its steps; the discriminator begins.
 
     Attributes:
@@ -223,7 +224,7 @@ class Alternation(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversarial(Joint):
+class AdversarialConfig(JointObjectiveConfig):
     """The generator is trained to make the discriminator fail (paper, appendix F).
 
     Its gradient is REINFORCE's, against a learned baseline.
@@ -238,15 +239,15 @@ class Adversarial(Joint):
     kind: Literal["adversarial"]
     disc_weight: Positive = 50.0
     adversarial_weight: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    rule: Annotated[Reinforce | Alternation, Field(discriminator="kind")] = field(
-        default_factory=lambda: Reinforce(kind="reinforce")
+    rule: Annotated[ReinforceConfig | AlternationConfig, Field(discriminator="kind")] = field(
+        default_factory=lambda: ReinforceConfig(kind="reinforce")
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.generator, FrozenGenerator):
+        if isinstance(self.generator, FrozenGeneratorConfig):
             raise ValueError("an adversarial generator learns in every step: it cannot be frozen")
-        if isinstance(self.rule, Alternation) and self.sharing != "none":
+        if isinstance(self.rule, AlternationConfig) and self.sharing != "none":
             raise ValueError(
                 f"alternation freezes one network while the other learns, which weights of both "
                 f"cannot: sharing must be none, not {self.sharing}"
@@ -259,7 +260,7 @@ class Adversarial(Joint):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random(Masked):
+class RandomReplacementConfig(MaskedObjectiveConfig):
     """Replaced-token detection without a generator.
 
     Attributes:
@@ -272,21 +273,30 @@ class Random(Masked):
     law: Literal["unigram", "uniform"] = "unigram"
 
 
-Objective = Electra | Electra15 | ReplaceMlm | AllTokensMlm | Mlm | TwoStage | Adversarial | Random
+AnyObjectiveConfig = (
+    ElectraConfig
+    | Electra15Config
+    | ReplaceMlmConfig
+    | AllTokensMlmConfig
+    | MlmConfig
+    | TwoStageConfig
+    | AdversarialConfig
+    | RandomReplacementConfig
+)
 
 
-def generator_of(objective: Objective, encoder: Encoder) -> Encoder | None:
+def generator_of(objective: AnyObjectiveConfig, encoder: EncoderConfig) -> EncoderConfig | None:
     """Return the shape of the objective's generator beside `encoder`; None where it has none.
 
     Raises:
         ValueError: `encoder` allows no such generator.
     """
     match objective:
-        case TwoStage():
+        case TwoStageConfig():
             return encoder
-        case Mlm() | Random():
+        case MlmConfig() | RandomReplacementConfig():
             return None
-        case Joint(generator=generator, sharing=sharing):
+        case JointObjectiveConfig(generator=generator, sharing=sharing):
             shape = generator.of(encoder)
             if sharing == "all" and shape != encoder:
                 raise ValueError(
@@ -295,24 +305,26 @@ def generator_of(objective: Objective, encoder: Encoder) -> Encoder | None:
             return shape
 
 
-def has_frozen_generator(objective: Rung) -> bool:
+def has_frozen_generator(objective: ObjectiveConfig) -> bool:
     """Return whether the objective's generator is trained before the trial and never updated."""
-    return isinstance(objective, Joint) and isinstance(objective.generator, FrozenGenerator)
+    return isinstance(objective, JointObjectiveConfig) and isinstance(
+        objective.generator, FrozenGeneratorConfig
+    )
 
 
-def disc_weight_at(objective: Objective, progress: float) -> float:
+def disc_weight_at(objective: AnyObjectiveConfig, progress: float) -> float:
     """Return the weight of the discriminator's loss; 1 where the objective sets none."""
     match objective:
-        case Electra() | Electra15() | Adversarial():
+        case ElectraConfig() | Electra15Config() | AdversarialConfig():
             return value_at(objective.disc_weight, progress)
         case _:
             return 1.0
 
 
-def temperature_at(objective: Objective, progress: float) -> float:
+def temperature_at(objective: AnyObjectiveConfig, progress: float) -> float:
     """Return the temperature of the generator's samples; 1 where none are drawn."""
     match objective:
-        case Joint(sampling=sampling) | TwoStage(sampling=sampling):
+        case JointObjectiveConfig(sampling=sampling) | TwoStageConfig(sampling=sampling):
             return value_at(sampling.temperature, progress)
         case _:
             return 1.0

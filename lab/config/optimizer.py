@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from lab.config.architecture import Share
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig(Noun):
+class OptimizerConfig(StrictConfig):
     """What all optimizers have: the official Adam's settings, and how networks are clipped.
 
     Attributes:
@@ -37,14 +37,14 @@ class OptimConfig(Noun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamConfig(OptimConfig):
+class AdamConfig(OptimizerConfig):
     """Adam as the official `optimization.py`: no bias correction, decoupled decay, one clip."""
 
     kind: Literal["adam"] = "adam"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MuonConfig(OptimConfig):
+class MuonConfig(OptimizerConfig):
     """Muon for the weight matrices inside the blocks; for all other weights Adam as above.
 
     The hidden matrices are query, key, value, attention output and both of the feed-forward
@@ -63,4 +63,4 @@ class MuonConfig(OptimConfig):
     iterations: Annotated[int, Interval(ge=1, le=10)] = 5
 
 
-Optim = AdamConfig | MuonConfig
+AnyOptimizerConfig = AdamConfig | MuonConfig

@@ -8,10 +8,15 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-from lab.config.objective import Adversarial, Alternation, Objective, TwoStage
+from lab.config.objective import (
+    AdversarialConfig,
+    AlternationConfig,
+    AnyObjectiveConfig,
+    TwoStageConfig,
+)
 
 
-class Learns(Enum):
+class UpdatedNetworks(Enum):
     """The networks whose weights a step moves."""
 
     ALL = "all"
@@ -19,7 +24,7 @@ class Learns(Enum):
     DISCRIMINATOR = "discriminator"
 
 
-class Turn(NamedTuple):
+class Phase(NamedTuple):
     """A step's place in its run.
 
     Attributes:
@@ -27,48 +32,54 @@ class Turn(NamedTuple):
         progress: share of the present stage that is done, in [0, 1]; schedules go by it.
     """
 
-    learns: Learns
+    learns: UpdatedNetworks
     progress: float
 
 
-def turn(objective: Objective, step: int, fraction: float) -> Turn:
+def phase_at(objective: AnyObjectiveConfig, step: int, fraction: float) -> Phase:
     """Return whose turn the `step`-th step is, with `fraction` of the budget spent before it."""
     match objective:
-        case TwoStage(switch=switch):
+        case TwoStageConfig(switch=switch):
             if fraction < switch:
-                return Turn(Learns.GENERATOR, fraction / switch)
-            return Turn(Learns.DISCRIMINATOR, (fraction - switch) / (1 - switch))
-        case Adversarial(rule=Alternation(steps=steps), adversarial_weight=weight) if weight > 0:
+                return Phase(UpdatedNetworks.GENERATOR, fraction / switch)
+            return Phase(UpdatedNetworks.DISCRIMINATOR, (fraction - switch) / (1 - switch))
+        case AdversarialConfig(rule=AlternationConfig(steps=steps), adversarial_weight=weight) if (
+            weight > 0
+        ):
             # The generator can only learn from a discriminator that has learned something.
             even = step // steps % 2 == 0
-            return Turn(Learns.DISCRIMINATOR if even else Learns.GENERATOR, fraction)
+            return Phase(
+                UpdatedNetworks.DISCRIMINATOR if even else UpdatedNetworks.GENERATOR, fraction
+            )
         case _:
-            return Turn(Learns.ALL, fraction)
+            return Phase(UpdatedNetworks.ALL, fraction)
 
 
-def shares(objective: Objective) -> dict[Learns, float]:
+def phase_shares(objective: AnyObjectiveConfig) -> dict[UpdatedNetworks, float]:
     """Return the share of a run that each kind of turn takes: of its budget, or of its steps.
 
     Stages divide the budget, alternation divides the steps.
     """
     match objective:
-        case TwoStage(switch=switch):
-            return {Learns.GENERATOR: switch, Learns.DISCRIMINATOR: 1 - switch}
-        case Adversarial(rule=Alternation(), adversarial_weight=weight) if weight > 0:
-            return {Learns.DISCRIMINATOR: 0.5, Learns.GENERATOR: 0.5}
+        case TwoStageConfig(switch=switch):
+            return {UpdatedNetworks.GENERATOR: switch, UpdatedNetworks.DISCRIMINATOR: 1 - switch}
+        case AdversarialConfig(rule=AlternationConfig(), adversarial_weight=weight) if weight > 0:
+            return {UpdatedNetworks.DISCRIMINATOR: 0.5, UpdatedNetworks.GENERATOR: 0.5}
         case _:
-            return {Learns.ALL: 1.0}
+            return {UpdatedNetworks.ALL: 1.0}
 
 
-def least_steps(objective: Objective) -> int:
+def minimum_steps(objective: AnyObjectiveConfig) -> int:
     """Return how many steps a run needs so that every network surely has a turn.
 
     A step of one stage costs less than three times a step of the other.
     """
     match objective:
-        case TwoStage(switch=switch):
+        case TwoStageConfig(switch=switch):
             return math.ceil(3 / min(switch, 1 - switch))
-        case Adversarial(rule=Alternation(steps=steps), adversarial_weight=weight) if weight > 0:
+        case AdversarialConfig(rule=AlternationConfig(steps=steps), adversarial_weight=weight) if (
+            weight > 0
+        ):
             return 2 * steps
         case _:
             return 1

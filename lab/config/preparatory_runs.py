@@ -11,20 +11,25 @@ alone, is recorded beside it. What a trial starts from and the sweep does not tr
 
 from dataclasses import replace
 
-from lab.config.architecture import Encoder
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.flops import mean_cost
-from lab.config.init_from import Earlier, MlmRun
-from lab.config.objective import FrozenGenerator, Joint, Mlm, generator_of
+from lab.config.init_from import FromMlmRun, FromTrial
+from lab.config.objective import (
+    FrozenGeneratorConfig,
+    JointObjectiveConfig,
+    MlmConfig,
+    generator_of,
+)
 from lab.config.trial import Trial, content_hash
 
 KEPT, GENERATOR = "encoder", "generator"  # which network starts from a run
 
 
-def frozen_start(trial: Trial) -> MlmRun | Earlier | None:
+def frozen_start(trial: Trial) -> FromMlmRun | FromTrial | None:
     """Return what the trial's frozen generator is; None where the trial has none."""
     match trial.objective:
-        case Joint(generator=FrozenGenerator(init_from=start)):
+        case JointObjectiveConfig(generator=FrozenGeneratorConfig(init_from=start)):
             return start
         case _:
             return None
@@ -38,11 +43,11 @@ def preparatory_runs(trial: Trial) -> dict[str, Trial]:
     frozen, start = frozen_start(trial), trial.init_from
     generator = generator_of(trial.objective, trial.encoder)
     runs = {}
-    if isinstance(start, MlmRun):
+    if isinstance(start, FromMlmRun):
         runs[KEPT] = _run(trial, trial.encoder, start)
         if generator is not None and frozen is None:
             runs[GENERATOR] = _run(trial, generator, start)
-    if isinstance(frozen, MlmRun) and generator is not None:
+    if isinstance(frozen, FromMlmRun) and generator is not None:
         runs[GENERATOR] = _run(trial, generator, frozen)
     return runs
 
@@ -94,12 +99,12 @@ def describe(run: Trial) -> str:
     return f"mlm, {run.encoder.hidden} wide, {budget}, seed {run.seeds.init}"
 
 
-def _run(trial: Trial, shape: Encoder, start: MlmRun) -> Trial:
+def _run(trial: Trial, shape: EncoderConfig, start: FromMlmRun) -> Trial:
     objective = trial.objective
     optim = trial.optim if start.lr is None else replace(trial.optim, lr=start.lr)
     return Trial(
         encoder=shape,
-        objective=Mlm(kind="mlm", mask_prob=objective.mask_prob, masking=objective.masking),
+        objective=MlmConfig(kind="mlm", mask_prob=objective.mask_prob, masking=objective.masking),
         data=trial.data,
         windows=trial.windows,
         batch=trial.batch,

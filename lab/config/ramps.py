@@ -11,13 +11,13 @@ from annotated_types import Gt, Interval
 from pydantic import Discriminator, Tag
 
 from lab.config.architecture import Count
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 
 TAGS = ("a number", "a ramp")  # which of the two an error speaks of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ramp(Noun):
+class Ramp(StrictConfig):
     """A positive number that moves linearly with progress.
 
     Attributes:

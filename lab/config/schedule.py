@@ -11,11 +11,11 @@ from typing import Annotated, Literal, assert_never
 
 from annotated_types import Ge, Interval, Le
 
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(Noun):
+class Schedule(StrictConfig):
     """Warm-up, then `kind`.
 
     Attributes:

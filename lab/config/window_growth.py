@@ -5,18 +5,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from lab.config.base import Noun
+from lab.config.base import StrictConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullWindows(Noun):
+class FullWindows(StrictConfig):
     """Windows of `data.length` from the first step to the last."""
 
     kind: Literal["full"] = "full"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowingWindows(Noun):
+class GrowingWindows(StrictConfig):
     """Windows of `start` positions first, then of `data.length`.
 
     A step of short windows reads as many more of them as makes up for their length. In half of
@@ -33,10 +33,10 @@ class GrowingWindows(Noun):
     until: Annotated[float, Interval(gt=0, lt=1)] = 0.85
 
 
-WindowGrowth = FullWindows | GrowingWindows
+WindowSchedule = FullWindows | GrowingWindows
 
 
-def length_at(growth: WindowGrowth, length: int, progress: float) -> int:
+def length_at(growth: WindowSchedule, length: int, progress: float) -> int:
     """Return the positions of a window at `progress`, where a full one has `length`."""
     match growth:
         case GrowingWindows(start=start, until=until) if progress < until:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lab.config.data import Hub, Saved
+from lab.config.data import HubDataset, SavedDataset
 from lab.data.tabular import arrow, require
 from lab.data.text_files import Text, local
 from lab.errors import UserError
@@ -21,7 +21,7 @@ _MAPPED = 2**27  # bytes
 _ROWS = 64  # looked at together; none is copied before its size is known
 
 
-def saved_texts(source: Saved) -> Iterator[Text]:
+def saved_texts(source: SavedDataset) -> Iterator[Text]:
     """Yield the text of each row of a saved folder.
 
     Raises:
@@ -30,7 +30,7 @@ def saved_texts(source: Saved) -> Iterator[Text]:
     yield from arrow(source.path, _saved_tables(source), source.column)
 
 
-def _saved_tables(source: Saved) -> "Iterator[pa.Table]":
+def _saved_tables(source: SavedDataset) -> "Iterator[pa.Table]":
     """Map the folder anew now and then: pages that were read count as memory until it is closed."""
     start, rows = 0, _saved(source)
     while start < len(rows):
@@ -44,7 +44,7 @@ def _saved_tables(source: Saved) -> "Iterator[pa.Table]":
         rows = _saved(source)
 
 
-def _saved(source: Saved) -> Any:
+def _saved(source: SavedDataset) -> Any:
     datasets = hf_datasets.datasets()
     try:
         saved = datasets.load_from_disk(local(source.path), keep_in_memory=False)
@@ -61,7 +61,7 @@ def _saved(source: Saved) -> Any:
     return saved.select_columns([source.column]).with_format("arrow")
 
 
-def hub_texts(source: Hub) -> Iterator[Text]:
+def hub_texts(source: HubDataset) -> Iterator[Text]:
     """Yield the text of each row of a data set of the hub, at the commit of its revision.
 
     Raises:
@@ -77,7 +77,7 @@ def hub_texts(source: Hub) -> Iterator[Text]:
             raise UserError(f"{_named(source)}: {_said(error)}") from None
 
 
-def commit(source: Hub) -> str:
+def commit(source: HubDataset) -> str:
     """Return the commit that the revision stands for.
 
     Raises:
@@ -97,7 +97,7 @@ def commit(source: Hub) -> str:
         raise UserError(f"{_named(source)}: {_said(error)}") from None
 
 
-def streamed(source: Hub, revision: str | None, cache: str) -> Iterator[Text]:
+def streamed(source: HubDataset, revision: str | None, cache: str) -> Iterator[Text]:
     """Yield the text of each row of what `datasets` finds under a name."""
     rows = hf_datasets.datasets().load_dataset(
         source.name,
@@ -113,7 +113,7 @@ def streamed(source: Hub, revision: str | None, cache: str) -> Iterator[Text]:
     yield from arrow(source.name, rows.with_format("arrow").iter(_ROWS), source.column)
 
 
-def _named(source: Hub) -> str:
+def _named(source: HubDataset) -> str:
     whole = " ".join(filter(None, (source.name, source.configuration, source.split)))
     return f"data.source: {whole} at {source.revision} on the hub"
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lab.config.trial import Data, Hub, Mixture, Part, Trained, content_hash
+from lab.config.data import DataConfig, HubDataset, Mixture, MixturePart, TrainedTokenizer
+from lab.config.trial import content_hash
 from lab.data import document_store, hub, sources, tokenizers
 from lab.data.contamination import Questions
 from lab.data.vocabulary import Vocabulary, open_vocabulary
@@ -35,7 +36,7 @@ Say = Callable[[str], None]
 Chosen = npt.NDArray[np.bool_]
 
 
-def prepare(data: Data, cache: File, say: Say = lambda _: None) -> File:
+def prepare(data: DataConfig, cache: File, say: Say = lambda _: None) -> File:
     """Return the folder of the prepared text, made first if it is not there.
 
     Args:
@@ -62,7 +63,7 @@ def prepare(data: Data, cache: File, say: Say = lambda _: None) -> File:
     return folder
 
 
-def prepared(data: Data, cache: File) -> File | None:
+def prepared(data: DataConfig, cache: File) -> File | None:
     """Return the folder of a text that has been prepared before; None where it has not.
 
     Raises:
@@ -72,7 +73,7 @@ def prepared(data: Data, cache: File) -> File | None:
     return folder if folder.exists() else None
 
 
-def _folder(pinned: Data, cache: File) -> File:
+def _folder(pinned: DataConfig, cache: File) -> File:
     return cache / f"text-{_identity(pinned)}"
 
 
@@ -98,7 +99,9 @@ def sentence(folder: File) -> str:
     )
 
 
-def compare(folder: File, data: Data, names: tuple[str, ...], say: Say = lambda _: None) -> None:
+def compare(
+    folder: File, data: DataConfig, names: tuple[str, ...], say: Say = lambda _: None
+) -> None:
     """Add to the facts how much of more tasks' questions a prepared text holds.
 
     The sources are read again for it: windows do not hold all that stands in a row.
@@ -127,20 +130,20 @@ def compare(folder: File, data: Data, names: tuple[str, ...], say: Say = lambda 
         (partial / "text.json").replace(folder / "text.json")
 
 
-def parts(data: Data) -> tuple[Part, ...]:
+def parts(data: DataConfig) -> tuple[MixturePart, ...]:
     """Return what a text is mixed of; one part where it is not."""
     match data.source:
         case Mixture(parts=several):
             return several
         case plain:
-            return (Part(weight=1.0, source=plain),)
+            return (MixturePart(weight=1.0, source=plain),)
 
 
-def _pinned(data: Data) -> Data:
+def _pinned(data: DataConfig) -> DataConfig:
     """Name the commit of what comes from the hub, so that all passes read the same."""
     pinned = tuple(
         replace(part, source=replace(part.source, revision=hub.commit(part.source)))
-        if isinstance(part.source, Hub)
+        if isinstance(part.source, HubDataset)
         else part
         for part in parts(data)
     )
@@ -149,7 +152,7 @@ def _pinned(data: Data) -> Data:
     return replace(data, source=pinned[0].source)
 
 
-def _identity(data: Data) -> str:
+def _identity(data: DataConfig) -> str:
     """Name a text by its content: where it lies is no part of it."""
     settings = asdict(data) | {
         "form": _FORM,
@@ -168,8 +171,8 @@ def _manner(source: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in source.items() if key not in ("paths", "path")}
 
 
-def _write(data: Data, identity: str, partial: File, say: Say) -> None:
-    trained = isinstance(data.tokenizer, Trained)
+def _write(data: DataConfig, identity: str, partial: File, say: Say) -> None:
+    trained = isinstance(data.tokenizer, TrainedTokenizer)
     if not trained:  # what is given is looked at before anything is read
         tokenizers.build(data.tokenizer, data.vocab, tuple)
     spooled = document_store.Spool(partial / "documents.bin")
@@ -210,7 +213,7 @@ def _write(data: Data, identity: str, partial: File, say: Say) -> None:
     (folder / "text.json").write_text(json.dumps(body, indent=2) + "\n")
 
 
-def _read(data: Data, spooled: document_store.Spool, say: Say) -> dict[str, Any]:
+def _read(data: DataConfig, spooled: document_store.Spool, say: Say) -> dict[str, Any]:
     """Read all parts into the spool, and return what was counted."""
     skipped: Counter[str] = Counter()
     examples: list[str] = []
@@ -243,7 +246,7 @@ def _every(say: Say, line: str) -> Callable[[float], None]:
     return progress
 
 
-def _split(data: Data, spooled: document_store.Spool) -> tuple[Chosen, Chosen]:
+def _split(data: DataConfig, spooled: document_store.Spool) -> tuple[Chosen, Chosen]:
     """Return which documents are learnt from and which are held out; a text stands in one only."""
     digests_D = spooled.digests_D()
     used_D = document_store.first_D(digests_D) & (
@@ -263,7 +266,7 @@ def _split(data: Data, spooled: document_store.Spool) -> tuple[Chosen, Chosen]:
     return used_D & ~held_D, held_D
 
 
-def _learnt_D(data: Data, spooled: document_store.Spool, train_D: Chosen) -> Chosen:
+def _learnt_D(data: DataConfig, spooled: document_store.Spool, train_D: Chosen) -> Chosen:
     """Return which documents the tokenizer learns from: all, or as many of each part as fit."""
     part_D, bytes_D = spooled.part_D(), spooled.bytes_D()
     place_D = document_store.place_D(spooled.digests_D(), _SAMPLE)
@@ -287,7 +290,7 @@ def _questions(names: tuple[str, ...], vocabulary: Vocabulary) -> Questions:
     return Questions({name: vocabulary.encode(examples.questions(name)) for name in names})
 
 
-def _check(data: Data, train: Split, held_out: Split) -> None:
+def _check(data: DataConfig, train: Split, held_out: Split) -> None:
     for split, name in ((train, "to learn from"), (held_out, "held out")):
         if not sum(split.windows):
             raise UserError(

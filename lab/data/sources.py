@@ -19,7 +19,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path as File
 from typing import IO, Literal, assert_never
 
-from lab.config.data import Embedded, Files, Hub, Plain, Saved
+from lab.config.data import EmbeddedText, HubDataset, SavedDataset, SingleSource, TextFiles
 from lab.data import hub, tabular
 from lab.data.text_files import (
     DAMAGE,
@@ -49,7 +49,7 @@ class Reading:
         examples: the first of them, as `file:row: reason`.
     """
 
-    def __init__(self, source: Plain, bad_text: Literal["refuse", "skip"]) -> None:
+    def __init__(self, source: SingleSource, bad_text: Literal["refuse", "skip"]) -> None:
         self.skipped: Counter[str] = Counter()
         self.examples: list[str] = []
         self._source = source
@@ -77,7 +77,7 @@ class Reading:
             self.examples.append(str(bad))
 
 
-def identity(source: Plain) -> object:
+def identity(source: SingleSource) -> object:
     """Return what names the content, for JSON: digests of files, or a commit of the hub.
 
     A file's folder and times are no part of it; its name is, and its place in the order.
@@ -86,23 +86,23 @@ def identity(source: Plain) -> object:
         UserError: there is no such file, or the hub does not answer.
     """
     match source:
-        case Embedded():
+        case EmbeddedText():
             return [[file.name, _digest(file)] for file in _embedded()]
-        case Files():
+        case TextFiles():
             return [[file.name, _digest(file)] for file in matching_files(source)]
-        case Saved():
+        case SavedDataset():
             folder = local(source.path)
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             if not files:
                 raise UserError(f"data.source.path: no folder {source.path!r} with files in it")
             return [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
-        case Hub():
+        case HubDataset():
             return [source.name, source.configuration, source.split, hub.commit(source)]
         case _:
             assert_never(source)
 
 
-def size(source: Plain) -> float | None:
+def size(source: SingleSource) -> float | None:
     """Return about how many bytes of text a source holds; None where only the hub knows.
 
     Packed files and Parquet count as `_PACKED_RATIO` times their size.
@@ -111,16 +111,16 @@ def size(source: Plain) -> float | None:
         UserError: there is no such file.
     """
     match source:
-        case Embedded():
+        case EmbeddedText():
             return float(sum(_unpacked_size(file.name, _length(file)) for file in _embedded()))
-        case Files():
+        case TextFiles():
             return sum(
                 _unpacked_size(file.name, file.stat().st_size) for file in matching_files(source)
             )
-        case Saved():
+        case SavedDataset():
             folder = local(source.path)
             return float(sum(file.stat().st_size for file in folder.rglob("*.arrow")))
-        case Hub():
+        case HubDataset():
             return None
         case _:
             assert_never(source)
@@ -140,17 +140,17 @@ def _digest(file: File | Traversable) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _texts(source: Plain) -> Iterator[Text]:
+def _texts(source: SingleSource) -> Iterator[Text]:
     match source:
-        case Embedded():
+        case EmbeddedText():
             yield from _embedded_texts()
-        case Files():
+        case TextFiles():
             line_codec(source.encoding)
             for file in matching_files(source):
                 yield from _or_empty(str(file), _file_texts(source, file))
-        case Saved():
+        case SavedDataset():
             yield from _or_empty(source.path, hub.saved_texts(source))
-        case Hub():
+        case HubDataset():
             yield from _or_empty(source.name, hub.hub_texts(source))
         case _:
             assert_never(source)
@@ -176,7 +176,7 @@ def _embedded_texts() -> Iterator[str]:
             yield from (json.loads(row)["text"] for row in rows)
 
 
-def matching_files(source: Files) -> list[File]:
+def matching_files(source: TextFiles) -> list[File]:
     """Return the files in order, each once; all exist and have a format."""
     found = sorted({file for path in source.paths for file in _matches(path)})
     for file in found:
@@ -213,7 +213,7 @@ def file_format(file: File) -> str:
     return suffixes[-1]
 
 
-def _file_texts(source: Files, file: File) -> Iterator[Text]:
+def _file_texts(source: TextFiles, file: File) -> Iterator[Text]:
     with unpacked(file) as stream:
         if file_format(file) != ".parquet":
             yield from stream_texts(source, file, stream)
@@ -225,7 +225,7 @@ def _file_texts(source: Files, file: File) -> Iterator[Text]:
             yield Bad(str(file), "damaged from here to the file's end", str(error))
 
 
-def stream_texts(source: Files, file: File, stream: IO[bytes]) -> Iterator[Text]:
+def stream_texts(source: TextFiles, file: File, stream: IO[bytes]) -> Iterator[Text]:
     """Yield the texts of an unpacked stream, or of its beginning, of any format but Parquet.
 
     Args:

@@ -11,7 +11,13 @@ from typing import Any, assert_never
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.normalizers import Normalizer
 
-from lab.config.data import LEAST_VOCAB, Pretrained, Tokenization, Trained, WordPieces
+from lab.config.data import (
+    LEAST_VOCAB,
+    PretrainedTokenizer,
+    TokenizerConfig,
+    TrainedTokenizer,
+    WordPieceFile,
+)
 from lab.data.text_files import local
 from lab.data.vocabulary import CLS, ROLES, SEP, SPECIAL, UNK, Vocabulary
 from lab.errors import UserError
@@ -24,7 +30,7 @@ _LONGEST = 100  # characters of a word that is still taken apart (tokenization.W
 Texts = Callable[[], Iterable[str]]
 
 
-def build(settings: Tokenization, vocab: int, texts: Texts) -> Vocabulary:
+def build(settings: TokenizerConfig, vocab: int, texts: Texts) -> Vocabulary:
     """Return the vocabulary that `settings` ask for.
 
     Args:
@@ -36,11 +42,11 @@ def build(settings: Tokenization, vocab: int, texts: Texts) -> Vocabulary:
         UserError: it cannot be had, lacks a special token, or has another size.
     """
     match settings:
-        case Trained():
+        case TrainedTokenizer():
             vocabulary = _own(train(settings, vocab, texts))
-        case WordPieces():
+        case WordPieceFile():
             vocabulary = _own(_wordpieces(settings))
-        case Pretrained():
+        case PretrainedTokenizer():
             vocabulary = _pretrained(settings)
         case _:
             assert_never(settings)
@@ -49,33 +55,33 @@ def build(settings: Tokenization, vocab: int, texts: Texts) -> Vocabulary:
     return vocabulary
 
 
-def _advice(settings: Tokenization, size: int) -> str:
-    if not isinstance(settings, Trained):
+def _advice(settings: TokenizerConfig, size: int) -> str:
+    if not isinstance(settings, TrainedTokenizer):
         return f"there are {size}; write {size}"
     if size < LEAST_VOCAB:
         return f"the text yields {size}; it takes {LEAST_VOCAB}, so read more text"
     return f"the text yields {size}; write {size} or less"
 
 
-def identity(settings: Tokenization) -> object:
+def identity(settings: TokenizerConfig) -> object:
     """Return what names the content of `settings`: a hash of its file, where it has one.
 
     Raises:
         UserError: it cannot be read.
     """
     match settings:
-        case Trained():
+        case TrainedTokenizer():
             return asdict(settings)
-        case WordPieces():
+        case WordPieceFile():
             digest = hashlib.sha256("\n".join(_pieces(settings.file)).encode()).hexdigest()
             return asdict(settings) | {"file": digest}
-        case Pretrained():
+        case PretrainedTokenizer():
             return _pretrained(settings).fingerprint()
         case _:
             assert_never(settings)
 
 
-def train(settings: Trained, vocab: int, texts: Texts) -> Tokenizer:
+def train(settings: TrainedTokenizer, vocab: int, texts: Texts) -> Tokenizer:
     """Train WordPiece with BERT's splitting.
 
     The library numbers the alphabet in the order of a hash map and breaks ties between merges by
@@ -96,14 +102,20 @@ def train(settings: Trained, vocab: int, texts: Texts) -> Tokenizer:
     return _as_bert(settings, pieces)
 
 
-def _learn(settings: Trained, texts: Texts, vocab: int, characters: list[str]) -> dict[str, int]:
+def _learn(
+    settings: TrainedTokenizer, texts: Texts, vocab: int, characters: list[str]
+) -> dict[str, int]:
     """Return the pieces of an alphabet, more than `vocab` only where the alphabet itself is."""
     alphabet = sorted(set(_train(settings, texts, 0, SPECIAL, characters)) - set(SPECIAL))
     return _train(settings, texts, vocab, (*SPECIAL, *alphabet), characters)
 
 
 def _train(
-    settings: Trained, texts: Texts, vocab: int, first: tuple[str, ...], characters: list[str]
+    settings: TrainedTokenizer,
+    texts: Texts,
+    vocab: int,
+    first: tuple[str, ...],
+    characters: list[str],
 ) -> dict[str, int]:
     tokenizer = _as_bert(settings, None)
     trainer = trainers.WordPieceTrainer(
@@ -118,7 +130,7 @@ def _train(
     return pieces
 
 
-def alphabet(settings: Trained, texts: Texts) -> list[str]:
+def alphabet(settings: TrainedTokenizer, texts: Texts) -> list[str]:
     """Return the characters that cover the text, the most frequent first."""
     normalizer = _normalizer(settings)
     counts: Counter[str] = Counter()
@@ -135,7 +147,9 @@ def alphabet(settings: Trained, texts: Texts) -> list[str]:
     return kept
 
 
-def _as_bert(settings: Trained | WordPieces, pieces: dict[str, int] | None) -> Tokenizer:
+def _as_bert(
+    settings: TrainedTokenizer | WordPieceFile, pieces: dict[str, int] | None
+) -> Tokenizer:
     """Return a WordPiece tokenizer; without pieces one that can be trained."""
     model: Any = models.WordPiece(
         **({} if pieces is None else {"vocab": pieces}),
@@ -148,14 +162,14 @@ def _as_bert(settings: Trained | WordPieces, pieces: dict[str, int] | None) -> T
     return tokenizer
 
 
-def _normalizer(settings: Trained | WordPieces) -> Normalizer:
+def _normalizer(settings: TrainedTokenizer | WordPieceFile) -> Normalizer:
     bert = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=settings.ideographs,
         strip_accents=settings.accents == "strip",
         lowercase=not settings.cased,
     )
-    if isinstance(settings, WordPieces):
+    if isinstance(settings, WordPieceFile):
         return bert
     form = normalizers.NFKC() if settings.form == "nfkc" else normalizers.NFC()
     return normalizers.Sequence([form, bert])
@@ -180,7 +194,7 @@ def _decoder() -> Any:
     return decoders.WordPiece()
 
 
-def _wordpieces(settings: WordPieces) -> Tokenizer:
+def _wordpieces(settings: WordPieceFile) -> Tokenizer:
     pieces = _pieces(settings.file)
     numbers = {piece: number for number, piece in enumerate(pieces)}
     if len(numbers) < len(pieces):
@@ -206,7 +220,7 @@ def _pieces(file: str) -> list[str]:
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def _pretrained(settings: Pretrained) -> Vocabulary:
+def _pretrained(settings: PretrainedTokenizer) -> Vocabulary:
     """Load a tokenizer's rules and tables; code beside them is not run."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from transformers import AutoTokenizer

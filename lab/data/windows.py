@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lab.config.trial import Data
+from lab.config.data import DataConfig
 from lab.data.contamination import Questions
 from lab.data.packing import pack
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, UNK, Ids, Vocabulary
@@ -97,7 +97,7 @@ class Windowing:
         say: called with lines of progress.
     """
 
-    data: Data
+    data: DataConfig
     vocabulary: Vocabulary
     parts: int
     reported: Questions = field(default_factory=lambda: Questions({}))

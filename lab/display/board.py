@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lab.config.experiment import Job
 from lab.config.labels import label
 from lab.config.metrics import Metric
-from lab.config.trial import Job, Outcome, Row, State
+from lab.config.results import MetricRow, Outcome, State
 from lab.display.remaining import Course, Durations, duration, left, total
 from lab.trials.progress import Progress
 
@@ -36,7 +37,7 @@ class Running:
     settings: str
     since: float
     course: Course
-    row: Row = field(default_factory=dict)
+    row: MetricRow = field(default_factory=dict)
 
 
 class Board:
@@ -113,7 +114,7 @@ class Board:
         """Set how far a job's trial is."""
         self.running[job.number].course.moved(progress, self._clock())
 
-    def row(self, job: Job, row: Row) -> bool:
+    def row(self, job: Job, row: MetricRow) -> bool:
         """Set a job's newest scored point; return whether it is a new one."""
         running = self.running[job.number]
         new = running.row.get("spent/steps") != row["spent/steps"]

@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.cli import discard_output
-from lab.config.trial import Job, Outcome
+from lab.config.experiment import Job
+from lab.config.results import Outcome
 from lab.display.board import Board, Running, settings
 from lab.display.remaining import clock
 

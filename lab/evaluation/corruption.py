@@ -17,11 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lab.config.architecture import SIZES
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
 from lab.config.metrics import CORRUPTIONS
+from lab.config.objective import MlmConfig
+from lab.config.optimizer import MuonConfig
 from lab.config.schedule import Schedule
-from lab.config.trial import SIZES, Data, MuonConfig, Seeds, Trial, content_hash
-from lab.config.trial import Mlm as MlmSettings
+from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD
 from lab.training import counter_rng
@@ -50,11 +53,11 @@ class HeldOut:
     corrupted_NT: dict[str, Tensor]
 
 
-def frozen_trial(data: Data, tokens: int) -> Trial:
+def frozen_trial(data: DataConfig, tokens: int) -> Trial:
     """Return the run that makes the frozen masked language model of a text of `tokens`."""
     return Trial(
         encoder=SIZES["nano"],
-        objective=MlmSettings(kind="mlm", mask_prob=0.25),
+        objective=MlmConfig(kind="mlm", mask_prob=0.25),
         data=data,
         batch=max(1, _FROZEN_STEP // data.length),
         optim=MuonConfig(kind="muon", iterations=3),
@@ -65,7 +68,10 @@ def frozen_trial(data: Data, tokens: int) -> Trial:
 
 
 def prepare(
-    corpus: Corpus, data: Data, cache: File, progress: Callable[[float], None] = lambda _: None
+    corpus: Corpus,
+    data: DataConfig,
+    cache: File,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> File:
     """Return the file of the corrupted held-out text, made first if it is not there.
 
@@ -86,7 +92,7 @@ def prepare(
     return file
 
 
-def target(corpus: Corpus, data: Data, cache: File) -> File:
+def target(corpus: Corpus, data: DataConfig, cache: File) -> File:
     """Return the file that `prepare` returns, whether it is there or not."""
     identity = content_hash(
         [corpus.fingerprint, repr(frozen_trial(data, corpus.train_NT.size)), _TOKENS]
@@ -112,7 +118,7 @@ def _spread(windows_NT: Windows, most: int) -> Windows:
     return np.asarray(windows_NT[np.linspace(0, len(windows_NT) - 1, wanted).astype(int)])
 
 
-def _frozen_model(corpus: Corpus, data: Data, progress: Callable[[float], None]) -> Mlm:
+def _frozen_model(corpus: Corpus, data: DataConfig, progress: Callable[[float], None]) -> Mlm:
     trial = frozen_trial(data, corpus.train_NT.size)
     model = build(trial, torch.from_numpy(corpus.counts_V))
     batches = {data.length: Batches(corpus.train_NT, trial.seeds.order, corpus.parts)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.config.trial import Row
+from lab.config.results import MetricRow
 from lab.data.batches import segments
 from lab.data.vocabulary import FIRST_WORD, Vocabulary
 from lab.evaluation.corruption import HeldOut
@@ -20,7 +20,7 @@ from lab.training.objectives import Detector, Objective
 _WINDOWS = 256  # windows read at once
 
 
-def detection(objective: Objective, held_out: HeldOut) -> Row:
+def detection(objective: Objective, held_out: HeldOut) -> MetricRow:
     """Return loss and AUROC of finding each frozen corruption; nothing without a discriminator.
 
     Over words only, special tokens and padding left out. The objective is put into evaluation
@@ -28,7 +28,7 @@ def detection(objective: Objective, held_out: HeldOut) -> Row:
     """
     if not isinstance(objective, Detector):
         return {}
-    row: Row = {}
+    row: MetricRow = {}
     training = objective.training
     objective.eval()
     for name, corrupted_NT in held_out.corrupted_NT.items():
@@ -43,7 +43,7 @@ def detection(objective: Objective, held_out: HeldOut) -> Row:
     return row
 
 
-def probing(objective: Objective, vocabulary: Vocabulary, task: Task) -> Row:
+def probing(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
     """Return a probe's accuracy on a learned mix of the encoder's layers."""
     training = objective.training
     objective.eval()

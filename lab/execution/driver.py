@@ -13,16 +13,18 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 
-from lab.config import search_space
+from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.preparatory_runs import describe, unstarted_identity
-from lab.config.trial import Experiment, Job, Outcome, State, Trial
+from lab.config.results import Outcome, State
+from lab.config.trial import Trial
 from lab.display.board import settings
 from lab.display.live import View
 from lab.display.remaining import duration
 from lab.execution import provenance
 from lab.execution.preparatory_queue import Lost, PreparatoryQueue
 from lab.execution.prerequisites import Supplies, Supply
+from lab.loading import search_space
 from lab.search.search import Search
 from lab.storage import record
 from lab.storage.mirror import Mirror, MirrorError

@@ -9,16 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 
-from lab.config import search_space
+from lab.config.data import DataConfig, HubDataset
+from lab.config.experiment import Experiment
 from lab.config.flops import discriminator_head_terms, encoder_terms, mean_cost, step_cost
 from lab.config.preparatory_runs import preparatory_runs
-from lab.config.trial import Data, Experiment, Hub, Trial
+from lab.config.trial import Trial
 from lab.data import batches, preparation
 from lab.data import sources as reading
 from lab.evaluation import corruption
 from lab.execution import pace
 from lab.execution.pace import Speeds
 from lab.execution.prerequisites import Supply
+from lab.loading import search_space
 from lab.search import plan
 from lab.search.finished import Finished, Identities, Prepared, count, has_ended
 from lab.search.plan import CellPlan, Expectation, Phase
@@ -111,7 +113,7 @@ def _done(
 
 def _prepared(
     experiment: Experiment, storage: File | None, made: Sequence["_Text"]
-) -> dict[tuple[Data, ...], Identities]:
+) -> dict[tuple[DataConfig, ...], Identities]:
     """Return the identities of the trials' inputs, where all texts are prepared."""
     texts = {text.settings: text for text in made}
     starts = [] if storage is None else sorted((storage / "cache").glob("start-*.safetensors"))
@@ -258,13 +260,13 @@ def _report() -> Phase:
 class _Text:
     """A text and its frozen corruptions, as far as they are prepared."""
 
-    def __init__(self, settings: Data, storage: File | None) -> None:
+    def __init__(self, settings: DataConfig, storage: File | None) -> None:
         self.settings = settings
         self.folder: File | None = None
         self.held_out: File | None = None
         cache = None if storage is None else storage / "cache"
         sources = [part.source for part in preparation.parts(settings)]
-        self._remote = any(isinstance(source, Hub) for source in sources)
+        self._remote = any(isinstance(source, HubDataset) for source in sources)
         sizes = [reading.size(source) for source in sources]
         known = [size for size in sizes if size is not None]
         self._bytes = None if len(known) < len(sizes) else sum(known)

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from lab.config.budget import Budget
+from lab.config.experiment import Resources
 from lab.config.flops import step_cost
 from lab.config.objective import generator_of
-from lab.config.phases import shares
-from lab.config.trial import FullWindows, Resources, Trial
+from lab.config.phases import phase_shares
+from lab.config.trial import Trial
+from lab.config.window_growth import FullWindows
 from lab.data.batches import Batches
 from lab.data.vocabulary import FIRST_WORD
 from lab.search import plan
@@ -139,7 +141,7 @@ def _endless(trial: Trial) -> Trial:
         batch=now.batch,
         budget=Budget(kind="flops", amount=1e30),
     )
-    cost = max(step_cost(trial, learns, 0.5).flops for learns in shares(trial.objective))
+    cost = max(step_cost(trial, learns, 0.5).flops for learns in phase_shares(trial.objective))
     return replace(trial, batch=max(1, min(now.batch, int(now.batch * _BATCH_FLOPS / cost))))
 
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Container
 from pathlib import Path as File
 from typing import NamedTuple
 
+from lab.config.experiment import Job
 from lab.config.preparatory_runs import preparatory_runs
-from lab.config.trial import Job, Outcome, State, Trial
+from lab.config.results import Outcome, State
+from lab.config.trial import Trial
 from lab.trials.assignment import Work
 
 

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path as File
 from typing import Any
 
-from lab.config import search_space, tasks
 from lab.config.budget import Spent
+from lab.config.data import DataConfig
+from lab.config.experiment import Experiment
 from lab.config.preparatory_runs import preparatory_runs
-from lab.config.trial import Data, Experiment, Outcome, Trial, content_hash
+from lab.config.results import Outcome
+from lab.config.trial import Trial, content_hash
 from lab.data import batches, preparation
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
@@ -18,6 +20,8 @@ from lab.evaluation import corruption
 from lab.finetuning import finetuner
 from lab.finetuning.results import Ledger
 from lab.interop.initial_weights import Starts
+from lab.loading import search_space
+from lab.loading.task_table import load_task
 from lab.storage import record
 from lab.storage.mirror import Mirror
 from lab.tasks import examples
@@ -71,8 +75,8 @@ class Supplies:
     def __init__(self, storage: File, mirror: Mirror, tell: Tell = silent) -> None:
         self._storage, self._cache = storage, storage / "cache"
         self._mirror, self._tell = mirror, tell
-        self._texts: dict[Data, File] = {}
-        self._held_out: dict[Data, File] = {}
+        self._texts: dict[DataConfig, File] = {}
+        self._held_out: dict[DataConfig, File] = {}
         self._judged: tuple[str, ...] = ()
         self._seeds = 0
         self._starts = Starts(storage, mirror)
@@ -88,7 +92,7 @@ class Supplies:
         self._judged, self._seeds = asked.tasks, asked.seeds
         for name in asked.tasks:  # first: a bad row is found at once
             self._tell(f"reading the task {name}", None)
-            file = examples.prepare(tasks.load(name), self._cache)
+            file = examples.prepare(load_task(name), self._cache)
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
         for cell in search_space.cells(experiment):
@@ -155,13 +159,13 @@ class Supplies:
 
     def _overlaps(self, text: File) -> list[dict[str, Any]]:
         """Return what a text has in common with each task, by the name that metrics use."""
-        names = {name: tasks.load(name).name for name in self._judged}
+        names = {name: load_task(name).name for name in self._judged}
         found = preparation.facts(text)["overlaps"]
         return [
             overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in found
         ]
 
-    def _text(self, settings: Data) -> File:
+    def _text(self, settings: DataConfig) -> File:
         """Return the folder of the prepared text."""
         if settings not in self._texts:
             asked = f"{settings.vocab} tokens, windows of {settings.length}"
@@ -173,7 +177,7 @@ class Supplies:
             self._mirror.push(text)
         return self._texts[settings]
 
-    def _questions(self, settings: Data, text: File) -> File:
+    def _questions(self, settings: DataConfig, text: File) -> File:
         """Return the file of the frozen corruptions."""
         if settings not in self._held_out:
             corpus = batches.open_corpus(text)

@@ -22,7 +22,7 @@ os.environ.update(  # before the import, which reads them
 
 import ray
 
-from lab.config.trial import Resources
+from lab.config.experiment import Resources
 from lab.errors import UserError
 from lab.storage import temp_dirs
 from lab.trials.assignment import Node, here, slots
@@ -44,7 +44,7 @@ class Cluster:
     """
 
     slots: int
-    temp_dirs: str | None
+    scratch: str | None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from lab.config.trial import Resources
+from lab.config.experiment import Resources
 from lab.execution import ray_cluster
 from lab.trials.assignment import RESTARTS, Source, Wishes, Work
 

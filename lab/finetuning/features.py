@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lab.config.tasks import (
-    Classification,
-    Pairs,
-    QuestionAnswering,
-    Regression,
-    Tagging,
+    ClassificationTask,
+    PairTask,
+    QuestionAnsweringTask,
+    RegressionTask,
+    TaggingTask,
 )
 from lab.data.vocabulary import CLS, SEP, UNK, Vocabulary
 from lab.tasks.examples import Asked, Example, Examples, Labelled, Tagged
@@ -68,17 +68,17 @@ def of(
 ) -> Features:
     """Return the windows of some examples of a task, of at most `length` positions."""
     match task.form:
-        case Classification() | Pairs():
+        case ClassificationTask() | PairTask():
             known = {label: float(place) for place, label in enumerate(task.labels)}
             labelled = _labelled(examples)
             targets = [known.get(str(one.label), UNSEEN) for one in labelled]
             return _texts(labelled, targets, vocabulary, length)
-        case Regression():
+        case RegressionTask():
             labelled = _labelled(examples)
             return _texts(labelled, [float(one.label) for one in labelled], vocabulary, length)
-        case Tagging():
+        case TaggingTask():
             return _words(task, [e for e in examples if isinstance(e, Tagged)], vocabulary, length)
-        case QuestionAnswering():
+        case QuestionAnsweringTask():
             return _questions([e for e in examples if isinstance(e, Asked)], vocabulary, length)
         case _:
             assert_never(task.form)

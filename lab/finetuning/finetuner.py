@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from lab.config import flops
-from lab.config.architecture import Encoder as Shape
+from lab.config.architecture import EncoderConfig
+from lab.config.optimizer import AdamConfig
 from lab.config.schedule import Schedule
-from lab.config.tasks import Pairs, Regression
-from lab.config.trial import AdamConfig
+from lab.config.tasks import PairTask, RegressionTask
 from lab.data.batches import segments
 from lab.data.vocabulary import Vocabulary
 from lab.finetuning import features, heads
@@ -87,7 +87,7 @@ class Pretrained(NamedTuple):
     """
 
     encoder: Encoder
-    shape: Shape
+    shape: EncoderConfig
     vocabulary: Vocabulary
     steps: int
 
@@ -224,7 +224,7 @@ def _depth(name: str, layers: int) -> int:
             return 0
 
 
-def step_flops(shape: Shape, head: Head, inputs: Inputs) -> float:
+def step_flops(shape: EncoderConfig, head: Head, inputs: Inputs) -> float:
     """Return the FLOPs of a step by the honest count: forward, and backward as twice that."""
     tokens, length = inputs.ids_BT.numel(), inputs.ids_BT.shape[1]
     body = tokens * sum(flops.encoder_terms(shape, length).values())
@@ -233,7 +233,7 @@ def step_flops(shape: Shape, head: Head, inputs: Inputs) -> float:
 
 def _both_orders(task: Examples) -> tuple[Example, ...]:
     """Return what is learned from, pairs whose order means nothing in both."""
-    if not isinstance(task.form, Pairs | Regression) or not task.form.unordered:
+    if not isinstance(task.form, PairTask | RegressionTask) or not task.form.unordered:
         return task.train
     pairs = [e for e in task.train if isinstance(e, Labelled) and e.pair is not None]
     return (*task.train, *(Labelled(str(e.pair), e.text, e.label) for e in pairs))

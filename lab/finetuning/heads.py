@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config.tasks import (
-    Classification,
-    Pairs,
-    QuestionAnswering,
-    Regression,
-    Tagging,
+    ClassificationTask,
+    PairTask,
+    QuestionAnsweringTask,
+    RegressionTask,
+    TaggingTask,
 )
 from lab.data.vocabulary import PAD
 from lab.finetuning.features import NOWHERE, Window
@@ -207,14 +207,14 @@ def best_span(start_T: Tensor, end_T: Tensor, window: Window) -> Span:
 def build(task: Examples, hidden: int, dropout: float) -> Head:
     """Return a task's head; `start` draws its weights."""
     match task.form:
-        case Classification() | Pairs():
+        case ClassificationTask() | PairTask():
             return Sorter(hidden, len(task.labels), dropout)
-        case Regression():
+        case RegressionTask():
             numbers = [float(e.label) for e in task.train if isinstance(e, Labelled)]
             return Measurer(hidden, dropout, min(numbers), max(numbers))
-        case Tagging():
+        case TaggingTask():
             return Tagger(hidden, len(task.labels), dropout)
-        case QuestionAnswering():
+        case QuestionAnsweringTask():
             return Finder(hidden, 2, dropout)
         case _:
             assert_never(task.form)

@@ -14,11 +14,11 @@ from typing import assert_never
 import numpy as np
 
 from lab.config.tasks import (
-    Classification,
-    Pairs,
-    QuestionAnswering,
-    Regression,
-    Tagging,
+    ClassificationTask,
+    PairTask,
+    QuestionAnsweringTask,
+    RegressionTask,
+    TaggingTask,
 )
 from lab.finetuning.features import UNSEEN, Window
 from lab.finetuning.heads import Answer, Span
@@ -36,14 +36,14 @@ def grade(task: Examples, windows: Sequence[Window], answers: Sequence[Answer]) 
         answers: to each of them.
     """
     match task.form:
-        case Classification() | Pairs():
+        case ClassificationTask() | PairTask():
             return sorting(_gold(task), [int(a) for a in answers if isinstance(a, int)])
-        case Regression():
+        case RegressionTask():
             return measuring(_numbers(task), [a for a in answers if isinstance(a, float)])
-        case Tagging():
+        case TaggingTask():
             said = chain.from_iterable(a for a in answers if isinstance(a, list))
             return _tags(sorting(_gold(task), list(said)))
-        case QuestionAnswering():
+        case QuestionAnsweringTask():
             spans = [a for a in answers if isinstance(a, Span)]
             return answering(_asked(task), texts(task, windows, spans))
         case _:
@@ -56,14 +56,14 @@ def majority(task: Examples) -> Scores:
     To a question that is nothing; to a number, the mean, which follows no other number.
     """
     match task.form:
-        case Classification() | Pairs() | Tagging():
+        case ClassificationTask() | PairTask() | TaggingTask():
             gold = _gold(task)
             frequent = Counter(_all(task.train)).most_common(1)[0][0]
             scores = sorting(gold, [task.labels.index(frequent)] * len(gold))
-            return _tags(scores) if isinstance(task.form, Tagging) else scores
-        case Regression():
+            return _tags(scores) if isinstance(task.form, TaggingTask) else scores
+        case RegressionTask():
             return {"spearman": 0.0, "pearson": 0.0}
-        case QuestionAnswering():
+        case QuestionAnsweringTask():
             return answering(_asked(task), [""] * len(task.evaluation))
         case _:
             assert_never(task.form)

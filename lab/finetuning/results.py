@@ -13,7 +13,8 @@ from statistics import median
 
 from lab import __version__
 from lab.config.metrics import CHARGES, finetuned
-from lab.config.trial import Row, content_hash
+from lab.config.results import MetricRow
+from lab.config.trial import content_hash
 from lab.finetuning.finetuner import Protocol, Tuned, Tuner
 from lab.storage import record
 from lab.tasks.examples import Examples
@@ -70,7 +71,7 @@ class Ledger:
             self.keep(run)
             yield run
 
-    def summary(self, seeds: int) -> Row | None:
+    def summary(self, seeds: int) -> MetricRow | None:
         """Return what a trial's last point says of the first `seeds` runs; None if one is missing.
 
         Median, lowest and highest score, and all that they cost, by name.
@@ -89,7 +90,7 @@ class Ledger:
         }
 
 
-def charged(row: Row) -> Row:
+def charged(row: MetricRow) -> MetricRow:
     """Return what all tasks of a point cost together, as `finetune/flops` and `/seconds`."""
     return {
         f"finetune/{what}": sum(

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from lab.config.architecture import Encoder as Shape
+from lab.config.architecture import EncoderConfig
 from lab.data.vocabulary import PAD, Vocabulary
 from lab.errors import UserError
 from lab.training.model import DetectionHead, Encoder, VocabularyHead
@@ -57,7 +57,7 @@ class Network:
         vocabulary: its tokens.
     """
 
-    shape: Shape
+    shape: EncoderConfig
     length: int
     weights: Weights
     vocabulary: Vocabulary
@@ -121,7 +121,7 @@ def load(folder: File) -> Any:
 def inner(made: Any, vocabulary: Vocabulary) -> Weights:
     """Return the weights of `made` by the lab's names, tokens in the lab's order."""
     config, theirs = made.config, made.state_dict()
-    shape = Shape(
+    shape = EncoderConfig(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         ffn=config.intermediate_size,

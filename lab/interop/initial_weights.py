@@ -15,10 +15,11 @@ from typing import NamedTuple, assert_never
 
 from safetensors.torch import load_file, save_file
 
-from lab.config.architecture import Encoder
+from lab.config.architecture import EncoderConfig
+from lab.config.init_from import FromCheckpoint, FromMlmRun, FromScratch, FromTrial, InitFrom
 from lab.config.objective import generator_of
 from lab.config.preparatory_runs import GENERATOR, KEPT, frozen_start
-from lab.config.trial import Earlier, MlmRun, Released, Scratch, Start, Trial
+from lab.config.trial import Trial
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.interop import find_trial
@@ -64,8 +65,8 @@ class Sources:
         detects: whether the encoder's head finds replaced tokens; it predicts tokens otherwise.
     """
 
-    start: Start
-    frozen: MlmRun | Earlier | None
+    start: InitFrom
+    frozen: FromMlmRun | FromTrial | None
     records: tuple[tuple[str, File], ...]
     text: File
     detects: bool
@@ -162,14 +163,14 @@ def resolve(sources: Sources, storage: File, mirror: Mirror) -> Origin | None:
 def _kept(sources: Sources, reader: "_Reader") -> Iterator[_Read]:
     """Yield what `init_from` gives; nothing of a generator that is frozen."""
     match sources.start:
-        case Scratch():
+        case FromScratch():
             return
-        case Released() as start:
+        case FromCheckpoint() as start:
             yield _released(start, sources.text, detects=sources.detects)
-        case Earlier(name=name):
+        case FromTrial(name=name):
             read = reader.earlier("base.init_from.name", name)
             yield _without_generator(read) if sources.frozen is not None else read
-        case MlmRun():
+        case FromMlmRun():
             for network, folder in sources.records:
                 if network == KEPT or sources.frozen is None:
                     yield reader.predictor(folder, network, f"base.init_from: {folder.name}")
@@ -183,9 +184,9 @@ def _frozen(sources: Sources, reader: "_Reader") -> Iterator[_Read]:
     match sources.frozen:
         case None:
             return
-        case Earlier(name=name):
+        case FromTrial(name=name):
             yield reader.generator(f"{path}.name", name)
-        case MlmRun():
+        case FromMlmRun():
             for network, folder in sources.records:
                 if network == GENERATOR:
                     yield reader.predictor(folder, network, f"{path}: {folder.name}")
@@ -215,7 +216,7 @@ def check(origin: Origin, trial: Trial) -> None:
 
 
 def _differences(
-    encoder: Weights, heads: int, shape: Encoder, trial: Trial
+    encoder: Weights, heads: int, shape: EncoderConfig, trial: Trial
 ) -> Iterator[tuple[str, str]]:
     """Yield what an encoder's weights are and what is asked for, where these are not the same."""
     found = dims(encoder)
@@ -248,7 +249,7 @@ def _check_shared(weights: Weights, origin: Origin, trial: Trial) -> None:
             )
 
 
-def _released(start: Released, text: File, *, detects: bool) -> _Read:
+def _released(start: FromCheckpoint, text: File, *, detects: bool) -> _Read:
     from lab.interop import hf_checkpoints  # it takes seconds, and most sweeps need none of it
 
     vocabulary = open_vocabulary(text)

@@ -8,19 +8,12 @@ from pathlib import Path as File
 from typing import NamedTuple, assert_never
 
 from lab import __version__
+from lab.config.data import EmbeddedText, HubDataset, Mixture, SavedDataset, TextFiles, TextSource
 from lab.config.metrics import METRICS
 from lab.config.preparatory_runs import frozen_start
-from lab.config.trial import (
-    Embedded,
-    Files,
-    GrowingWindows,
-    Hub,
-    Mixture,
-    Row,
-    Saved,
-    Source,
-    Trial,
-)
+from lab.config.results import MetricRow
+from lab.config.trial import Trial
+from lab.config.window_growth import GrowingWindows
 from lab.reporting import sentences
 from lab.storage import record
 
@@ -68,7 +61,7 @@ PREDICTOR = Role(
 
 
 def text(
-    role: Role, trial: Trial, folder: File, rows: tuple[Row, ...], name: str, counted: str
+    role: Role, trial: Trial, folder: File, rows: tuple[MetricRow, ...], name: str, counted: str
 ) -> str:
     """Return the card of one network.
 
@@ -137,18 +130,18 @@ def _grown(trial: Trial) -> str:
             return ""
 
 
-def _sources(source: Source) -> list[str]:
+def _sources(source: TextSource) -> list[str]:
     match source:
-        case Embedded():
+        case EmbeddedText():
             return [
                 "The lab's embedded English: introductions of Wikipedia articles, State of the "
                 "Union addresses, Moby Dick, Jane Austen's novels, the Bible in Basic English."
             ]
-        case Files(paths=paths):
+        case TextFiles(paths=paths):
             return [f"Local files: {', '.join(paths)}."]
-        case Saved(path=path, split=split):
+        case SavedDataset(path=path, split=split):
             return [f"A data set saved at {path}, split {split}."]
-        case Hub(name=name, configuration=configuration, split=split, revision=revision):
+        case HubDataset(name=name, configuration=configuration, split=split, revision=revision):
             which = " ".join(part for part in (name, configuration) if part)
             return [f"{which} of the Hugging Face hub, split {split}, revision {revision}."]
         case Mixture(parts=parts):
@@ -167,7 +160,7 @@ def _settings(trial: Trial) -> str:
     return f"```json\n{json.dumps(asked, indent=2)}\n```"
 
 
-def _compute(folder: File, trial: Trial, last: Row) -> str:
+def _compute(folder: File, trial: Trial, last: MetricRow) -> str:
     ended = record.last(folder)
     rows = [(what, sentences.quantity(last.get(name, math.nan), "")) for what, name in _AMOUNTS]
     rows.append(("optimizer steps", f"{last.get('spent/steps', 0):,.0f}"))
@@ -189,7 +182,7 @@ def _compute(folder: File, trial: Trial, last: Row) -> str:
     return _table(("what", "amount"), rows) + note
 
 
-def _scores(rows: tuple[Row, ...]) -> str:
+def _scores(rows: tuple[MetricRow, ...]) -> str:
     if not rows:
         return "None was taken."
     first, last = rows[0], rows[-1]
@@ -209,7 +202,7 @@ def _scores(rows: tuple[Row, ...]) -> str:
     )
 
 
-def _limits(role: Role, trial: Trial, folder: File, last: Row) -> str:
+def _limits(role: Role, trial: Trial, folder: File, last: MetricRow) -> str:
     state, size, tokens = record.state(folder), trial.encoder, last.get("spent/tokens", math.nan)
     lines = [
         f"Its run is {state}." if state != "finished" else "Its run finished.",
@@ -223,14 +216,14 @@ def _limits(role: Role, trial: Trial, folder: File, last: Row) -> str:
     return _list(lines)
 
 
-def _licence(source: Source) -> str:
+def _licence(source: TextSource) -> str:
     lines = dict.fromkeys(_licences(source))
     return _list([*lines, "The lab's code is under Apache-2.0, which says nothing of weights."])
 
 
-def _licences(source: Source) -> list[str]:
+def _licences(source: TextSource) -> list[str]:
     match source:
-        case Embedded():
+        case EmbeddedText():
             return [
                 "Wikipedia's text is by its contributors, CC BY-SA 4.0 "
                 "(https://creativecommons.org/licenses/by-sa/4.0/).",
@@ -239,7 +232,7 @@ def _licences(source: Source) -> list[str]:
             ]
         case Mixture(parts=parts):
             return [line for each in parts for line in _licences(each.source)]
-        case Files() | Saved() | Hub():
+        case TextFiles() | SavedDataset() | HubDataset():
             return [
                 "What the text's owners allow is not recorded here; whoever trained on it has to "
                 "say."

@@ -5,8 +5,9 @@ from pathlib import Path as File
 
 import torch
 
+from lab.config.architecture import EncoderConfig
 from lab.config.objective import generator_of
-from lab.config.trial import Encoder, Trial
+from lab.config.trial import Trial
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.storage import record
@@ -34,7 +35,7 @@ class Trained:
     trial: Trial
     place: Place
     weights: Weights
-    shapes: dict[str, Encoder]
+    shapes: dict[str, EncoderConfig]
     detects: bool
 
     def vocabulary(self) -> Vocabulary:

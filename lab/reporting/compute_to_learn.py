@@ -5,7 +5,7 @@ Measured by this lab with objective `electra` on its embedded text; each row nam
 
 from dataclasses import dataclass
 
-from lab.config.architecture import SIZES, Encoder
+from lab.config.architecture import SIZES, EncoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Learned:
     source: str
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> EncoderConfig:
         """Its shape."""
         return SIZES[self.size]
 

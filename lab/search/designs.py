@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from lab.config.trial import Choices, Distribution, Experiment, Path, Range, Value
+from lab.config.experiment import Choices, Distribution, Experiment, Range
+from lab.config.trial import Path, Value
 
 
 def searches(experiment: Experiment) -> int:

@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
 
-from lab.config import search_space
-from lab.config import tasks as task_table
+from lab.config.data import DataConfig
+from lab.config.experiment import Experiment
 from lab.config.metrics import finetuned
 from lab.config.preparatory_runs import preparatory_runs, unstarted_identity
-from lab.config.trial import Data, Experiment, Path, Trial
+from lab.config.trial import Path, Trial
 from lab.errors import UserError
+from lab.loading import search_space
+from lab.loading.task_table import load_task
 from lab.search.designs import searches
 from lab.storage import record
 
@@ -54,7 +56,9 @@ class Identities:
         return run.fingerprint(self.scratch)
 
 
-Prepared = Mapping[tuple[Data, ...], Identities]  # where all exist, by the texts that trials read
+Prepared = Mapping[
+    tuple[DataConfig, ...], Identities
+]  # where all exist, by the texts that trials read
 
 
 def has_ended(run: Trial, storage: File, prepared: Prepared) -> bool:
@@ -142,5 +146,5 @@ def _is_finetuned(experiment: Experiment, folder: File) -> bool:
     if record.state(folder) == "diverged":
         return True
     last = (record.curve(folder) or ({},))[-1]
-    tasks = (task_table.load(name).name for name in experiment.finetune.tasks)
+    tasks = (load_task(name).name for name in experiment.finetune.tasks)
     return all(finetuned(task).name in last for task in tasks)

@@ -4,14 +4,16 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lab.config import search_space
 from lab.config.budget import Cost
+from lab.config.experiment import Experiment
 from lab.config.flops import encoder_weights, masked_slots, mean_cost
 from lab.config.labels import label
-from lab.config.objective import generator_of
+from lab.config.objective import AllTokensMlmConfig, generator_of
 from lab.config.preparatory_runs import own_budget, preparatory_runs
-from lab.config.trial import AllTokensMlm, Experiment, Path, StepSettings, Trial, Value
+from lab.config.ramps import StepSettings
+from lab.config.trial import Path, Trial, Value
 from lab.display.remaining import duration
+from lab.loading import search_space
 from lab.search.designs import grid, random, searches
 
 _ADAM_BYTES = 16  # weight, gradient and two moments in fp32
@@ -211,7 +213,7 @@ def memory(trial: Trial) -> float:
     # A block keeps about 8 hidden-wide tensors and 2 ffn-wide ones for its backward pass; the
     # vocabulary head keeps logits, probabilities and their gradient.
     block = sum(shape.layers * (8 * shape.hidden + 2 * shape.ffn) for shape in shapes)
-    everywhere = isinstance(objective, AllTokensMlm)
+    everywhere = isinstance(objective, AllTokensMlmConfig)
 
     def activations(now: StepSettings) -> int:
         slots = masked_slots(now.length, now.mask_prob) + everywhere * now.length

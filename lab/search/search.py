@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path as File
 
-from lab.config import search_space
-from lab.config.trial import Experiment, Job, Outcome, Path, Row, Value
+from lab.config.experiment import Experiment, Job
+from lab.config.results import MetricRow, Outcome
+from lab.config.trial import Path, Value
+from lab.loading import search_space
 from lab.search.study import Study, opened, to_try_again
 
 
@@ -59,7 +61,7 @@ class Search:
         study = self._studies[job.number % len(self._studies)]
         return self.stops(job) and study.stopped(job.number // len(self._studies))
 
-    def lags(self, job: Job, rows: Sequence[Row]) -> bool:
+    def lags(self, job: Job, rows: Sequence[MetricRow]) -> bool:
         """Return whether a running job should end early, by its curve so far."""
         if not self.stops(job):
             return False

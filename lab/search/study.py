@@ -27,17 +27,9 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 
-from lab.config.trial import (
-    Choices,
-    Distribution,
-    Experiment,
-    Halving,
-    Outcome,
-    Path,
-    Row,
-    Value,
-    content_hash,
-)
+from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig
+from lab.config.results import MetricRow, Outcome
+from lab.config.trial import Path, Value, content_hash
 from lab.search import designs
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
@@ -171,11 +163,11 @@ class Study:
             )
         )
 
-    def lags(self, index: int, rows: Sequence[Row]) -> bool:
+    def lags(self, index: int, rows: Sequence[MetricRow]) -> bool:
         """Return whether a running point should end early."""
         return self._show(index, rows) and self._running[index].should_prune()
 
-    def _show(self, index: int, rows: Sequence[Row]) -> bool:
+    def _show(self, index: int, rows: Sequence[MetricRow]) -> bool:
         """Tell the study a running point's scores on the way; return whether any was new."""
         if self._experiment.search.stopping is None or index not in self._running:
             return False
@@ -256,7 +248,7 @@ def _pruner(experiment: Experiment) -> BasePruner:
     match experiment.search.stopping:
         case None:
             return NopPruner()
-        case Halving(factor=factor):
+        case HalvingConfig(factor=factor):
             return SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
 
 

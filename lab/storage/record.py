@@ -17,7 +17,8 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
-from lab.config.trial import Outcome, Row, State, Trial
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Trial
 from lab.errors import UserError
 
 SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all but checkpoints
@@ -84,27 +85,27 @@ def origin(folder: File) -> str:
     return file.read_text().strip() if file.exists() else ""
 
 
-def keep(folder: File, count: int) -> tuple[Row, ...]:
+def keep(folder: File, count: int) -> tuple[MetricRow, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
     rows = curve(folder)[:count]
     put(folder, rows)
     return rows
 
 
-def append(folder: File, row: Row) -> None:
+def append(folder: File, row: MetricRow) -> None:
     """Add a scored point to the curve."""
     with (folder / "curve.jsonl").open("a") as curve:
         curve.write(json.dumps(row) + "\n")
 
 
-def amend(folder: File, more: Row) -> Row:
+def amend(folder: File, more: MetricRow) -> MetricRow:
     """Add numbers to the last point, which is returned."""
     *rows, last = curve(folder)
     put(folder, (*rows, last | more))
     return last | more
 
 
-def put(folder: File, rows: Iterable[Row], *, without: Iterable[str] = ()) -> None:
+def put(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str] = ()) -> None:
     """Write the whole curve.
 
     Args:
@@ -177,7 +178,7 @@ def tries(folder: File) -> int:
     return before.tries + (before.state == "failed")
 
 
-def curve(folder: File) -> tuple[Row, ...]:
+def curve(folder: File) -> tuple[MetricRow, ...]:
     """Return the scored points so far; a line cut short by a kill is left out."""
     rows = []
     file = folder / "curve.jsonl"
@@ -194,7 +195,7 @@ def stop_file(folder: File) -> File:
     return folder / "stop"
 
 
-def not_finite(row: Row) -> str | None:
+def not_finite(row: MetricRow) -> str | None:
     """Return the name of a number of a point that is none, if there is one."""
     return next((name for name, value in row.items() if not math.isfinite(value)), None)
 

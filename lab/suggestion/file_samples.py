@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path as File
 from typing import IO
 
-from lab.config.data import Files
+from lab.config.data import TextFiles
 from lab.data import sources, tabular
 from lab.data.text_files import DAMAGE, PACKED, Text, unpacking
 from lab.errors import UserError
@@ -57,7 +57,7 @@ class FileSample:
             with sources.seekable(self.file, stream) as whole:
                 yield whole
 
-    def texts(self, source: Files) -> Iterator[Text]:
+    def texts(self, source: TextFiles) -> Iterator[Text]:
         """Yield the documents that a source reads, and what is no text.
 
         Raises:
@@ -109,7 +109,7 @@ def read(paths: tuple[str, ...], say: Say = lambda _: None) -> Samples:
     Raises:
         UserError: there is no such file, its format is unknown, or it cannot be opened.
     """
-    files = sources.matching_files(Files(kind="files", paths=paths))
+    files = sources.matching_files(TextFiles(kind="files", paths=paths))
     step = max(1, -(-len(files) // _FILES))
     chosen = files[::step]
     limit = min(_MOST, max(_LEAST, _TOTAL // len(chosen)))

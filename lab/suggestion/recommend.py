@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from lab.config import search_space
 from lab.config.architecture import SIZES
-from lab.config.data import Trained
+from lab.config.data import TrainedTokenizer
 from lab.config.flops import encoder_weights, mean_cost
-from lab.config.size_defaults import DEFAULTS
 from lab.errors import UserError
+from lab.loading import search_space
+from lab.loading.size_defaults import DEFAULTS
 from lab.suggestion.commented_yaml import Section, plain
 from lab.suggestion.source_guess import SourceGuess
 from lab.suggestion.text_survey import TextSurvey
@@ -173,9 +173,9 @@ def tokenizer(text: TextSurvey, *, cased: bool) -> Section:
     return Section(value=value, because="\n".join(lines))
 
 
-def trained(tokenizer: Section) -> Trained:
+def trained(tokenizer: Section) -> TrainedTokenizer:
     """Return what `tokenizer` chose, as the lab trains it."""
-    return TypeAdapter(Trained).validate_python(tokenizer.value)
+    return TypeAdapter(TrainedTokenizer).validate_python(tokenizer.value)
 
 
 def pick_size(flops: float) -> Size:

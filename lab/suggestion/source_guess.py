@@ -10,7 +10,7 @@ from pathlib import Path as File
 from statistics import median
 from typing import Literal
 
-from lab.config.data import Files
+from lab.config.data import TextFiles
 from lab.data import tabular
 from lab.data.text_files import PACKED, lines
 from lab.errors import UserError
@@ -37,7 +37,7 @@ class SourceGuess:
         median_line: characters of a line of plain text that is not blank; 0 for tables.
     """
 
-    source: Files
+    source: TextFiles
     because: dict[str, str]
     damaged: bool
     median_line: float = 0.0
@@ -72,18 +72,18 @@ def guess(paths: tuple[str, ...], read: Samples) -> SourceGuess:
         UserError: no one source reads all of them; the message says what to change.
     """
     encoding = _encoding(read)
-    source = Files(kind="files", paths=paths, encoding=encoding.name)
+    source = TextFiles(kind="files", paths=paths, encoding=encoding.name)
     because = {"encoding": encoding.because}
     tables = [sample for sample in read.samples if sample.suffix != ".txt"]
     if tables:
         column, because["column"] = _column(source, tables)
-        source = Files(kind="files", paths=paths, encoding=encoding.name, column=column)
+        source = TextFiles(kind="files", paths=paths, encoding=encoding.name, column=column)
     plain = [sample for sample in read.samples if sample.suffix == ".txt"]
     if not plain:
         return SourceGuess(source=source, because=because, damaged=encoding.damaged)
     layout = _layout(plain, encoding.name)
     kind, because["documents"] = layout.documents()
-    source = Files(
+    source = TextFiles(
         kind="files", paths=paths, encoding=encoding.name, column=source.column, documents=kind
     )
     return SourceGuess(
@@ -117,7 +117,7 @@ def _ascii(read: Samples, file: File) -> bool:
     return all(sample.content.isascii() for sample in read.samples if sample.file == file)
 
 
-def _column(source: Files, tables: list[FileSample]) -> tuple[str, str]:
+def _column(source: TextFiles, tables: list[FileSample]) -> tuple[str, str]:
     """Return the column of prose with the longest mean text, among those that all files have."""
     names = [_names(source, sample) for sample in tables]
     shared = [name for name in names[0] if all(name in others for others in names)]
@@ -154,7 +154,7 @@ def _check_header(file: File, chosen: str, shared: list[str]) -> None:
         )
 
 
-def _names(source: Files, sample: FileSample) -> list[str]:
+def _names(source: TextFiles, sample: FileSample) -> list[str]:
     with sample.opened() as stream:
         if sample.suffix == ".parquet":
             return tabular.parquet_names(stream)
@@ -172,8 +172,8 @@ class _Mean:
     words: float
 
 
-def _mean(source: Files, tables: list[FileSample], column: str) -> _Mean:
-    read = Files(kind="files", paths=source.paths, encoding=source.encoding, column=column)
+def _mean(source: TextFiles, tables: list[FileSample], column: str) -> _Mean:
+    read = TextFiles(kind="files", paths=source.paths, encoding=source.encoding, column=column)
     cells = [cell for sample in tables[:_MANY_FILES] for cell in _cells(read, sample)]
     count = max(1, len(cells))
     # An ideograph is a word; texts of other scripts without spaces are long, and few compete.
@@ -181,7 +181,7 @@ def _mean(source: Files, tables: list[FileSample], column: str) -> _Mean:
     return _Mean(characters=sum(map(len, cells)) / count, words=words / count)
 
 
-def _cells(source: Files, sample: FileSample) -> Iterator[str]:
+def _cells(source: TextFiles, sample: FileSample) -> Iterator[str]:
     """Yield the first cells of a column that are text; none where it holds no text."""
     try:
         for cell in islice(sample.texts(source), _ROWS):

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from lab.config import tasks
 from lab.errors import UserError
+from lab.loading.task_table import TASKS, load_task
 from lab.suggestion import commented_yaml, task_files
 from lab.suggestion.commented_yaml import Section
 from lab.suggestion.recommend import TaskFacts
@@ -44,7 +45,7 @@ def draft(given: Sequence[str], output: File) -> TaskDraft:
         UserError: it is none of these, or its columns are not recognised.
     """
     first = given[0]
-    if len(given) == 1 and (first in tasks.TABLE or File(first).suffix in {".yaml", ".yml"}):
+    if len(given) == 1 and (first in TASKS or File(first).suffix in {".yaml", ".yml"}):
         return TaskDraft(name=first, because="The task that --task names.")
     if len(given) > 2:
         raise UserError("--task: at most two files: rows to learn from, and to be scored on")
@@ -84,7 +85,7 @@ def facts(draft: TaskDraft, tokenizer: Tokenizer) -> TaskFacts:
     Raises:
         UserError: a row is wrong.
     """
-    task = tasks.load(draft.name)
+    task = load_task(draft.name)
     made = examples.of(task)
     several = [*made.train, *made.evaluation]
     several = several[:: max(1, -(-len(several) // _MEASURED))]
@@ -99,7 +100,7 @@ def facts(draft: TaskDraft, tokenizer: Tokenizer) -> TaskFacts:
 
 def is_tagging(draft: TaskDraft) -> bool:
     """Return whether each word has a tag, which its case may tell."""
-    return isinstance(tasks.load(draft.name).form, tasks.Tagging)
+    return isinstance(load_task(draft.name).form, tasks.TaggingTask)
 
 
 def _texts(example: Example) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any, Literal
 
-from lab.config.tasks import FORMATS, Table
+from lab.config.tasks import FORMATS, FileRows
 from lab.errors import UserError
 from lab.tasks.rows import Row, read
 
@@ -59,7 +59,7 @@ def rows_of(file: File) -> list[Row]:
     """
     if file.suffix not in FORMATS:
         raise UserError(f"{file}: a task is a YAML file, or rows in {', '.join(FORMATS)}")
-    return read(Table(kind="file", path=str(file)))
+    return read(FileRows(kind="file", path=str(file)))
 
 
 def guess(file: File, rows: Sequence[Row]) -> TaskGuess:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab.config.data import Files
+from lab.config.data import TextFiles
 from lab.data.text_files import Bad, pieces
 from lab.errors import UserError
 from lab.suggestion.file_samples import FileSample, Samples
@@ -126,7 +126,7 @@ class _Counts:
         self._sample: list[str] = []
         self._sampled, self._every = 0, 1
 
-    def add(self, sample: FileSample, source: Files) -> None:
+    def add(self, sample: FileSample, source: TextFiles) -> None:
         """Count a file."""
         for text in sample.texts(source):
             if isinstance(text, Bad):

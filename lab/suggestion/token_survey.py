@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from lab.config.data import LEAST_VOCAB, Trained
+from lab.config.data import LEAST_VOCAB, TrainedTokenizer
 from lab.data import packing, tokenizers
 from lab.data.vocabulary import SPECIAL, UNK
 from lab.errors import UserError
@@ -60,7 +60,7 @@ class TokenSurvey:
         return sum(held) / max(1, sum(self.sizes))
 
 
-def survey(settings: Trained, vocab: int, sample: Sequence[str]) -> TokenSurvey:
+def survey(settings: TrainedTokenizer, vocab: int, sample: Sequence[str]) -> TokenSurvey:
     """Train a tokenizer on a sample and count.
 
     Args:

@@ -13,18 +13,18 @@ from functools import cached_property
 from pathlib import Path as File
 from typing import Any, NamedTuple, assert_never
 
-from lab.config import tasks
 from lab.config.tasks import (
-    Classification,
-    Form,
-    Pairs,
-    QuestionAnswering,
-    Regression,
-    Tagging,
+    ClassificationTask,
+    PairTask,
+    QuestionAnsweringTask,
+    RegressionTask,
+    TaggingTask,
     Task,
+    TaskConfig,
 )
 from lab.config.trial import content_hash
 from lab.errors import UserError
+from lab.loading.task_table import load_task, task_config
 from lab.tasks import embedded
 from lab.tasks.rows import Row, read
 
@@ -82,7 +82,7 @@ class Examples:
     """
 
     name: str
-    form: Form
+    form: TaskConfig
     train: tuple[Example, ...]
     evaluation: tuple[Example, ...]
     fingerprint: str
@@ -134,7 +134,7 @@ _LEARNED = {"kind", "epochs", "unordered"}  # what of a form changes what is lea
 
 
 def _check(made: Examples) -> None:
-    if isinstance(made.form, Regression | QuestionAnswering):
+    if isinstance(made.form, RegressionTask | QuestionAnsweringTask):
         return
     if len(made.labels) < 2:
         raise UserError(f"{made.name}: one label in all rows to learn from: {made.labels[0]!r}")
@@ -164,7 +164,7 @@ def prepare(task: Task, cache: File) -> File:
 def open_examples(file: File) -> Examples:
     """Read what `prepare` wrote."""
     content = json.loads(file.read_text())
-    form = tasks.form(content["form"])
+    form = task_config(content["form"])
     kind = _EXAMPLE[type(form)]
     train, evaluation = (
         tuple(kind(*example) for example in content[split]) for split in ("train", "evaluation")
@@ -178,32 +178,32 @@ def open_examples(file: File) -> Examples:
     )
 
 
-_EXAMPLE: dict[type[Form], Callable[..., Example]] = {
-    Classification: Labelled,
-    Pairs: Labelled,
-    Regression: Labelled,
-    Tagging: Tagged,
-    QuestionAnswering: Asked,
+_EXAMPLE: dict[type[TaskConfig], Callable[..., Example]] = {
+    ClassificationTask: Labelled,
+    PairTask: Labelled,
+    RegressionTask: Labelled,
+    TaggingTask: Tagged,
+    QuestionAnsweringTask: Asked,
 }
 
 
-def _examples(form: Form, rows: Sequence[Row]) -> tuple[Example, ...]:
+def _examples(form: TaskConfig, rows: Sequence[Row]) -> tuple[Example, ...]:
     return tuple(_example(form, _Cells(*row)) for row in rows)
 
 
-def _example(form: Form, cells: "_Cells") -> Example:
+def _example(form: TaskConfig, cells: "_Cells") -> Example:
     match form:
-        case Classification():
+        case ClassificationTask():
             return Labelled(cells.text(form.text), None, cells.label(form.label))
-        case Pairs():
+        case PairTask():
             texts = cells.text(form.text), cells.text(form.pair)
             return Labelled(*texts, cells.label(form.label))
-        case Regression():
+        case RegressionTask():
             pair = cells.text(form.pair) if form.pair else None
             return Labelled(cells.text(form.text), pair, cells.number(form.label))
-        case Tagging():
+        case TaggingTask():
             return _tagged(form, cells)
-        case QuestionAnswering():
+        case QuestionAnsweringTask():
             context = cells.text(form.context)
             answers = cells.answers(form.answers, context)
             return Asked(cells.text(form.question), context, *answers)
@@ -211,7 +211,7 @@ def _example(form: Form, cells: "_Cells") -> Example:
             assert_never(form)
 
 
-def _tagged(form: Tagging, cells: "_Cells") -> Tagged:
+def _tagged(form: TaggingTask, cells: "_Cells") -> Tagged:
     words, tags = cells.listed(form.words), cells.listed(form.tags)
     if len(words) != len(tags):
         raise cells.error(form.tags, f"{len(tags)} tags for {len(words)} words")
@@ -309,7 +309,7 @@ def questions(name: str) -> list[str]:
     """
     if name in embedded.EMBEDDED:
         return embedded.evaluation(name)
-    return [_text(example) for example in of(tasks.load(name)).evaluation]
+    return [_text(example) for example in of(load_task(name)).evaluation]
 
 
 def _text(example: Example) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path as File
 from typing import Any, assert_never
 
-from lab.config.tasks import FORMATS, Carried, Hub, Saved, Table
+from lab.config.tasks import FORMATS, EmbeddedRows, FileRows, HubRows, SavedRows
 from lab.errors import UserError
 from lab.tasks import hf_datasets
 from lab.tasks.embedded import carried
@@ -19,20 +19,20 @@ from lab.tasks.embedded import carried
 Row = tuple[str, dict[str, Any]]  # its name, as file:row from 1, and its columns
 
 
-def read(source: Carried | Table | Saved | Hub) -> list[Row]:
+def read(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> list[Row]:
     """Return all rows of a source.
 
     Raises:
         UserError: it cannot be read, a row is not one, or there are none.
     """
     match source:
-        case Carried():
+        case EmbeddedRows():
             rows = list(_numbered(source.name, carried(source.name, source.split)))
-        case Table():
+        case FileRows():
             rows = _table(File(source.path))
-        case Saved():
+        case SavedRows():
             rows = _saved(source)
-        case Hub():
+        case HubRows():
             rows = _hub(source)
         case _:
             assert_never(source)
@@ -41,11 +41,11 @@ def read(source: Carried | Table | Saved | Hub) -> list[Row]:
     return rows
 
 
-def _named(source: Carried | Table | Saved | Hub) -> str:
+def _named(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> str:
     match source:
-        case Table() | Saved():
+        case FileRows() | SavedRows():
             return source.path
-        case Carried() | Hub():
+        case EmbeddedRows() | HubRows():
             return f"{source.name} {source.split}"
         case _:
             assert_never(source)
@@ -152,7 +152,7 @@ def _parquet(file: File) -> Iterator[Row]:
     yield from _numbered(str(file), rows)
 
 
-def _saved(source: Saved) -> list[Row]:
+def _saved(source: SavedRows) -> list[Row]:
     datasets = hf_datasets.datasets()
     try:
         found = datasets.load_from_disk(source.path)
@@ -165,7 +165,7 @@ def _saved(source: Saved) -> list[Row]:
     return list(_numbered(f"{source.path} {source.split}", found[source.split]))
 
 
-def _hub(source: Hub) -> list[Row]:
+def _hub(source: HubRows) -> list[Row]:
     try:
         found = hf_datasets.datasets().load_dataset(
             source.name,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lab.config import tasks
+from lab.loading.task_table import load_task
 from lab.tasks import examples
 
 _WORD_TOKENS = 1.5  # tokens of a word, of a vocabulary of a few thousand
@@ -50,7 +50,7 @@ def of(name: str) -> TaskSize:
     Raises:
         UserError: as `examples.of`.
     """
-    task = tasks.load(name)
+    task = load_task(name)
     if name in _KNOWN:
         train, evaluation, words = _KNOWN[name]
     else:

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
 
-from lab.config.error_messages import SpaceError
+from lab.config.experiment import Experiment, Job
 from lab.config.labels import label
-from lab.config.search_space import cells, trial
-from lab.config.trial import Experiment, Job, Outcome, Path, Row, State, Value, content_hash
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Path, Value, content_hash
+from lab.loading.error_messages import SpaceError
+from lab.loading.search_space import cells, trial
 from lab.tracking.client import StoreError, connect, database, in_one_line
 
 _STATUS: dict[State, str] = {
@@ -98,7 +100,7 @@ class Store:
         job: Job,
         fingerprint: str,
         state: State,
-        rows: Sequence[Row] = (),
+        rows: Sequence[MetricRow] = (),
         outcome: Outcome | None = None,
     ) -> None:
         """Bring a job's run up to its record; what is stored already is left as it is.
@@ -157,7 +159,7 @@ class Store:
                 other.superseded = other is not run
                 self._tag(other.id, {"lab.role": SUPERSEDED if other.superseded else job.role})
 
-    def _log(self, run: _Run, rows: Iterable[Row]) -> None:
+    def _log(self, run: _Run, rows: Iterable[MetricRow]) -> None:
         fresh = [row for row in rows if row["spent/steps"] > run.last]
         points: list[tuple[str, float, int, int]] = []
         for row in fresh:
@@ -234,7 +236,7 @@ class Store:
         runs = self._client.search_runs([self._experiment], query, max_results=1)
         return runs[0] if runs else None
 
-    def _points(self, run: _Run, row: Row) -> Iterator[tuple[str, float, int, int]]:
+    def _points(self, run: _Run, row: MetricRow) -> Iterator[tuple[str, float, int, int]]:
         """Yield name, value, step and time (ms) of a row's numbers.
 
         Time is training time after the run's start, so that the UI's time axis shows seconds

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as File
 
-from lab.config.trial import Job
+from lab.config.experiment import Job
 from lab.storage import record
 from lab.tracking.client import StoreError
 from lab.tracking.store import Store

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lab.config.budget import Spent
 from lab.config.flops import masked_slots
-from lab.config.phases import Learns, shares
-from lab.config.trial import StepSettings, Trial
+from lab.config.phases import UpdatedNetworks, phase_shares
+from lab.config.ramps import StepSettings
+from lab.config.trial import Trial
 from lab.data.batches import Batch, Batches
 from lab.training import counter_rng
 from lab.training.distributed import Alone, Workers
@@ -38,7 +39,7 @@ class _Part(NamedTuple):
     """
 
     step: int
-    learns: Learns
+    learns: UpdatedNetworks
     first: int
     windows: Batch
 
@@ -72,11 +73,11 @@ class Gradients:
         self.objective, self.workers, self.most = objective, workers, most
         self._batches, self._seed = batches, trial.seeds.mask
         self._length = trial.data.length
-        self._model = workers.wrap(objective, whole=len(shares(trial.objective)) == 1)
-        self._rehearsed: set[tuple[Learns, int, int, int]] = set()
+        self._model = workers.wrap(objective, whole=len(phase_shares(trial.objective)) == 1)
+        self._rehearsed: set[tuple[UpdatedNetworks, int, int, int]] = set()
         self.micro = self._windows(trial.at(0.0))
 
-    def take(self, spent: Spent, learns: Learns, now: StepSettings) -> dict[str, Tensor]:
+    def take(self, spent: Spent, learns: UpdatedNetworks, now: StepSettings) -> dict[str, Tensor]:
         """Leave the gradient of a step in the weights, and return its figures for the record.
 
         A step reads on where the run is: behind as many windows of its length as hold the tokens
@@ -104,7 +105,7 @@ class Gradients:
         summed = self.workers.sum(torch.stack([parts[name].double() for name in names]))
         return self.objective.health(dict(zip(names, summed.float(), strict=True)))
 
-    def _part(self, spent: Spent, learns: Learns, now: StepSettings) -> _Part:
+    def _part(self, spent: Spent, learns: UpdatedNetworks, now: StepSettings) -> _Part:
         rank, count = self.workers.rank, self.workers.count
         start, end = (now.batch * place // count for place in (rank, rank + 1))
         read = spent.tokens // now.length

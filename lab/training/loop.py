@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lab.config.budget import Budget, Cost, Spent
 from lab.config.flops import step_cost
-from lab.config.phases import turn
-from lab.config.trial import StepSettings, Trial
+from lab.config.phases import phase_at
+from lab.config.ramps import StepSettings
+from lab.config.trial import Trial
 from lab.training.allocator import keep_freed_memory
 from lab.training.gradients import Gradients
 from lab.training.optimizer import Adam, clip, set_rate
@@ -56,7 +57,7 @@ def train(
     keep_freed_memory()
     budget, objective = trial.budget, gradients.objective
     objective.train()
-    learns, progress = turn(trial.objective, spent.steps, budget.fraction(spent))
+    learns, progress = phase_at(trial.objective, spent.steps, budget.fraction(spent))
     cost = step_cost(trial, learns, progress)
     while not _used(budget, spent, cost):
         began = clock()
@@ -68,7 +69,7 @@ def train(
         optimizer.step()
         spent = spent.plus(cost, gradients.workers.first(clock() - began))
         done = budget.fraction(spent)
-        learns, progress = turn(trial.objective, spent.steps, done)
+        learns, progress = phase_at(trial.objective, spent.steps, done)
         cost = step_cost(trial, learns, progress)
         last = _used(budget, spent, cost)
         yield Step(spent, min(1.0, done), parts | norms, settings, last)

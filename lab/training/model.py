@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.config.architecture import Encoder as Shape
+from lab.config.architecture import EncoderConfig
 
 _EPS = 1e-12  # modeling.layer_norm and ElectraConfig.layer_norm_eps
 
@@ -20,7 +20,7 @@ _EPS = 1e-12  # modeling.layer_norm and ElectraConfig.layer_norm_eps
 class Embeddings(nn.Module):
     """Token + position + type. Both networks hold the same object; only this one has a table."""
 
-    def __init__(self, shape: Shape, vocab: int, length: int) -> None:
+    def __init__(self, shape: EncoderConfig, vocab: int, length: int) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(vocab, shape.embedding)
         self.position_embeddings = nn.Embedding(length, shape.embedding)
@@ -56,7 +56,7 @@ class DisentangledEmbeddings(nn.Module):
     difference starts at zero. The norm, where there is one, is its own.
     """
 
-    def __init__(self, base: Embeddings, shape: Shape) -> None:
+    def __init__(self, base: Embeddings, shape: EncoderConfig) -> None:
         super().__init__()
         self.base = base
         self.word_delta = nn.Parameter(torch.zeros_like(base.word_embeddings.weight))
@@ -84,7 +84,7 @@ class DisentangledEmbeddings(nn.Module):
 class Block(nn.Module):
     """Self-attention and a feed-forward network, each added to its input."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: EncoderConfig) -> None:
         super().__init__()
         h = shape.hidden
         self.query, self.key, self.value = nn.Linear(h, h), nn.Linear(h, h), nn.Linear(h, h)
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
 
     embeddings: Embeddings | DisentangledEmbeddings
 
-    def __init__(self, shape: Shape, vocab: int, length: int) -> None:
+    def __init__(self, shape: EncoderConfig, vocab: int, length: int) -> None:
         super().__init__()
         self.length = length
         self.embeddings = Embeddings(shape, vocab, length)
@@ -172,7 +172,7 @@ class VocabularyHead(nn.Module):
     It holds no table: the caller hands in the one it ties to, so no copy can go stale (trap 4).
     """
 
-    def __init__(self, shape: Shape, vocab: int) -> None:
+    def __init__(self, shape: EncoderConfig, vocab: int) -> None:
         super().__init__()
         self.dense = nn.Linear(shape.hidden, shape.embedding)
         self.norm = nn.LayerNorm(shape.embedding, eps=_EPS)
@@ -192,7 +192,7 @@ class VocabularyHead(nn.Module):
 class DetectionHead(nn.Module):
     """The discriminator's head: dense, gelu, one logit a token; positive means replaced."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: EncoderConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(shape.hidden, shape.hidden)
         self.dense_prediction = nn.Linear(shape.hidden, 1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lab.config.optimizer import MuonConfig, OptimConfig
+from lab.config.optimizer import MuonConfig, OptimizerConfig
 from lab.training.model import Block
 from lab.training.objectives import Objective
 
@@ -29,7 +29,7 @@ _UPDATE_RMS = 0.2  # match_rms_adamw (Liu et al., 2025, arXiv 2502.16982)
 class Adam(Optimizer):
     """theta -= lr (m / (sqrt(v) + eps) + decay theta), with m and v uncorrected."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]], settings: OptimConfig) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], settings: OptimizerConfig) -> None:
         super().__init__(groups, {"lr": settings.lr})
         self._settings = settings
 
@@ -117,7 +117,7 @@ def orthogonalize(matrices_NRC: Tensor, iterations: int) -> Tensor:
     return x.mT if upright else x
 
 
-def build(objective: Objective, settings: OptimConfig) -> Adam:
+def build(objective: Objective, settings: OptimizerConfig) -> Adam:
     """Return the optimizer; its groups carry `peak`, the rate that a schedule multiplies."""
     matrices = _hidden_matrices(objective) if isinstance(settings, MuonConfig) else set()
     groups = []
@@ -151,7 +151,7 @@ def set_rate(optimizer: Adam, multiplier: float) -> None:
         group["lr"] = group["peak"] * multiplier
 
 
-def clip(objective: Objective, settings: OptimConfig) -> dict[str, torch.Tensor]:
+def clip(objective: Objective, settings: OptimizerConfig) -> dict[str, torch.Tensor]:
     """Scale the joint gradient, or that of each network, to a norm of at most `settings.clip`.
 
     Returns:

@@ -9,8 +9,10 @@ from pathlib import Path as File
 from typing import NamedTuple, Protocol
 
 from lab.config.budget import Spent
+from lab.config.experiment import Resources
 from lab.config.metrics import Metric
-from lab.config.trial import Resources, State, Trial
+from lab.config.results import State
+from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.storage import record
 from lab.storage.mirror import Mirror, Nowhere

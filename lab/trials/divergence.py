@@ -2,13 +2,13 @@
 
 import math
 
-from lab.config.trial import Row
+from lab.config.results import MetricRow
 from lab.storage import record
 
 _FAR = 2 * math.log(2)  # nats; two coins, for an untrained network may be one from the line
 
 
-def reason(row: Row, vocab: int, *, early: bool = False) -> str | None:
+def reason(row: MetricRow, vocab: int, *, early: bool = False) -> str | None:
     """Return why a run that has come to this point has diverged; None where it has not.
 
     A number that is none, or a mean loss since the last point that is two coins' above that of

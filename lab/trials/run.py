@@ -10,7 +10,7 @@ import torch
 
 from lab.config.budget import Spent
 from lab.config.preparatory_runs import own_budget
-from lab.config.trial import Outcome, Row, State
+from lab.config.results import MetricRow, Outcome, State
 from lab.data import batches
 from lab.evaluation import corruption, scores
 from lab.finetuning import finetuner
@@ -56,7 +56,7 @@ def run(
     work: Work,
     *,
     device: str = "cpu",
-    report: Callable[[Row], None] = lambda _: None,
+    report: Callable[[MetricRow], None] = lambda _: None,
     wish: Callable[[], State] = lambda: "running",
     workers: Workers = _ALONE,
 ) -> Outcome:
@@ -81,7 +81,7 @@ def run(
     began, entered = time.time(), time.perf_counter()
     state: State = "finished"
     reason, busy = "", 0.0
-    rows: list[Row] = []
+    rows: list[MetricRow] = []
     earlier = record.last(work.folder)
     record.begin(work.folder, work.trial, work.lineage, work.text.name)
     tell = progress.Reporter(work.folder, work.mirror)
@@ -126,7 +126,9 @@ def run(
     return outcome
 
 
-def follow(work: Work, *, device: str, workers: Workers, report: Callable[[Row], None]) -> None:
+def follow(
+    work: Work, *, device: str, workers: Workers, report: Callable[[MetricRow], None]
+) -> None:
     """Take part in a trial that the first worker scores and records.
 
     Args:
@@ -155,7 +157,7 @@ class _Watcher:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def ends(self, objective: Objective) -> Row:  # noqa: ARG002
+    def ends(self, objective: Objective) -> MetricRow:  # noqa: ARG002
         """Return no scores: others take them."""
         return {}
 
@@ -169,15 +171,15 @@ class _Yardstick(_Watcher):
         super().__init__(work, device)
         self._held_out = _held_out(work.held_out)
 
-    def ends(self, objective: Objective) -> Row:
+    def ends(self, objective: Objective) -> MetricRow:
         """Return all scores."""
         return self.on_the_way(objective) | self._probe(objective, "sentiment")
 
-    def on_the_way(self, objective: Objective) -> Row:
+    def on_the_way(self, objective: Objective) -> MetricRow:
         """Return the scores that cost little and move with training (reports/LOG.md)."""
         return scores.detection(objective, self._held_out) | self._probe(objective, "pos")
 
-    def _probe(self, objective: Objective, task: Task) -> Row:
+    def _probe(self, objective: Objective, task: Task) -> MetricRow:
         return scores.probing(objective, self.corpus.vocabulary, task)
 
 
@@ -217,7 +219,7 @@ class _Training:
         )
         self._settings = trial.at(0.0)
 
-    def points(self, wish: Callable[[], State]) -> Iterator[Row]:
+    def points(self, wish: Callable[[], State]) -> Iterator[MetricRow]:
         """Train, and yield the untrained encoder, `curve` - 1 points on the way, and the end.
 
         Raises:
@@ -250,7 +252,7 @@ class _Training:
             else:
                 self._heed(wish)
 
-    def finetuned(self, wish: Callable[[], State]) -> Iterator[Row]:
+    def finetuned(self, wish: Callable[[], State]) -> Iterator[MetricRow]:
         """Fine-tune on each task as often as is asked; yield what its scores are once all are in.
 
         What has been run before is not run again.
@@ -260,7 +262,7 @@ class _Training:
         """
         work, steps = self._work, self._spent.steps
         given = finetuner.protocol(self._trial.encoder.hidden)
-        row: Row = {}
+        row: MetricRow = {}
         for task in map(_examples, work.tasks):
             ledger = Ledger(work.folder, task, given, steps)
             self._tell(progress.tuning(task.name), None)
@@ -278,7 +280,7 @@ class _Training:
         )
         return finetuner.Tuner(pretrained, task, given, str(self._yardstick.device))
 
-    def _scored(self, taken: Row) -> Row:
+    def _scored(self, taken: MetricRow) -> MetricRow:
         """Return a scored point, once all workers know that training goes on."""
         row = _spent(self._spent, self._work) | {"health/micro_batch": self._gradients.micro}
         settings = self._settings._asdict()
@@ -335,7 +337,7 @@ class _Means:
             self.sums[name] = self.sums.get(name, 0) + value
         self.steps.update(step.parts.keys())
 
-    def take(self) -> Row:
+    def take(self) -> MetricRow:
         """Return the means and start anew."""
         means = {name: (value / self.steps[name]).item() for name, value in self.sums.items()}
         self.sums.clear()
@@ -347,7 +349,7 @@ def _device(name: str) -> str:
     return name if name == "cpu" else torch.cuda.get_device_name(name)
 
 
-def _spent(spent: Spent, work: Work) -> Row:
+def _spent(spent: Spent, work: Work) -> MetricRow:
     """Return what a trial has spent, its preparatory runs included; their steps are not its own.
 
     Marginal FLOPs are its own training's. Stand-alone FLOPs are those of everything it starts

@@ -5,6 +5,16 @@ from typing import assert_never
 from torch import Tensor
 
 from lab.config import trial as spec
+from lab.config.objective import (
+    AdversarialConfig,
+    AllTokensMlmConfig,
+    Electra15Config,
+    ElectraConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+    ReplaceMlmConfig,
+    TwoStageConfig,
+)
 from lab.training.objectives.adversarial import Adversarial
 from lab.training.objectives.base import Detector, Loss, Objective
 from lab.training.objectives.electra import Electra
@@ -39,19 +49,19 @@ def build(trial: spec.Trial, counts_V: Tensor) -> Objective:
     settings = trial.objective
     made: Objective
     match settings:
-        case spec.Electra() | spec.Electra15():
+        case ElectraConfig() | Electra15Config():
             made = Electra(trial, settings, counts_V)
-        case spec.ReplaceMlm():
+        case ReplaceMlmConfig():
             made = ReplaceMlm(trial, settings, counts_V)
-        case spec.AllTokensMlm():
+        case AllTokensMlmConfig():
             made = AllTokensMlm(trial, settings, counts_V)
-        case spec.Mlm():
+        case MlmConfig():
             made = Mlm(trial, settings, counts_V)
-        case spec.TwoStage():
+        case TwoStageConfig():
             made = TwoStage(trial, settings, counts_V)
-        case spec.Adversarial():
+        case AdversarialConfig():
             made = Adversarial(trial, settings, counts_V)
-        case spec.Random():
+        case RandomReplacementConfig():
             made = Random(trial, settings, counts_V)
         case _:
             assert_never(settings)

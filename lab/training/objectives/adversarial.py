@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config import trial as spec
-from lab.config.phases import Learns
+from lab.config.objective import AdversarialConfig
+from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.training.model import initialise
 from lab.training.objectives.base import Loss, mean
@@ -25,7 +26,7 @@ from lab.training.objectives.masking import Places
 class Adversarial(Electra):
     """ELECTRA whose generator plays against the discriminator, by either rule."""
 
-    def __init__(self, trial: spec.Trial, settings: spec.Adversarial, counts_V: Tensor) -> None:
+    def __init__(self, trial: spec.Trial, settings: AdversarialConfig, counts_V: Tensor) -> None:
         super().__init__(trial, settings, counts_V)
         self._share = settings.adversarial_weight
         if self._share:
@@ -36,21 +37,25 @@ class Adversarial(Electra):
         self,
         batch: Batch,
         step: int,
-        learns: Learns = Learns.ALL,
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,
         places: Places | None = None,
     ) -> Loss:
         """Return the losses of the networks that learn; those that do not are frozen."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.DISCRIMINATOR):
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and learns is not UpdatedNetworks.DISCRIMINATOR
+        ):
             corrupted: Corrupted = self.generator(batch, step, self.now, places)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns is not Learns.GENERATOR):
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and learns is not UpdatedNetworks.GENERATOR
+        ):
             detected_BT, found = self.find(corrupted, batch)
         total = torch.zeros((), device=batch.ids_BT.device)
         parts = corrupted.loss.parts | found.parts
-        if learns is not Learns.DISCRIMINATOR:
+        if learns is not UpdatedNetworks.DISCRIMINATOR:
             played = self._play(corrupted, detected_BT.detach())
             total = total + self._gen_weight * played.total
             parts |= played.parts
-        if learns is not Learns.GENERATOR:
+        if learns is not UpdatedNetworks.GENERATOR:
             total = total + self.now.disc_weight * found.total
         return Loss(total, {"train/loss": total.detach()} | parts)
 

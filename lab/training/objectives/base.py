@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lab.config.phases import Learns
-from lab.config.trial import StepSettings, Trial
+from lab.config.phases import UpdatedNetworks
+from lab.config.ramps import StepSettings
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder
 from lab.training.objectives.masking import Masked, Places, count
@@ -45,7 +46,7 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.now = trial.at(0.0)
 
-    def begin(self, learns: Learns, settings: StepSettings) -> None:  # noqa: ARG002
+    def begin(self, learns: UpdatedNetworks, settings: StepSettings) -> None:  # noqa: ARG002
         """Make ready for a step that updates `learns`; the loop calls it before each."""
         self.now = settings
 
@@ -62,7 +63,7 @@ class Objective(nn.Module, ABC):
         self,
         batch: Batch,
         step: int,
-        learns: Learns = Learns.ALL,
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,
         places: Places | None = None,
     ) -> Loss:
         """Return the loss of `batch`, whose gradient reaches the networks that learn.

@@ -6,7 +6,8 @@ Letters: B examples, T positions.
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.phases import Learns
+from lab.config.objective import AdversarialConfig, Electra15Config, ElectraConfig
+from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, initialise
 from lab.training.objectives import sharing
@@ -26,7 +27,7 @@ class Electra(Detector):
     def __init__(
         self,
         trial: spec.Trial,
-        settings: spec.Electra | spec.Electra15 | spec.Adversarial,
+        settings: ElectraConfig | Electra15Config | AdversarialConfig,
         counts_V: Tensor,
     ) -> None:
         super().__init__(trial)
@@ -36,7 +37,7 @@ class Electra(Detector):
         initialise(self, trial.encoder.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
         self._gen_weight = generator_weight(settings)
-        self._everywhere = not isinstance(settings, spec.Electra15)
+        self._everywhere = not isinstance(settings, Electra15Config)
 
     def mask(self, batch: Batch, step: int) -> Masked:
         """Return the batch as the generator sees it."""
@@ -47,7 +48,7 @@ class Electra(Detector):
         self,
         batch: Batch,
         step: int,
-        learns: Learns = Learns.ALL,  # noqa: ARG002
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         places: Places | None = None,
     ) -> Loss:
         """Return both losses on one masking and one sample of it."""

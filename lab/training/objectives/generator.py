@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config import trial as spec
-from lab.config.objective import has_frozen_generator
+from lab.config.architecture import EncoderConfig
+from lab.config.objective import (
+    JointObjectiveConfig,
+    MaskedObjectiveConfig,
+    SamplingConfig,
+    has_frozen_generator,
+)
+from lab.config.ramps import StepSettings
 from lab.data.batches import Batch
 from lab.training.model import Encoder, VocabularyHead, at_slots
 from lab.training.objectives.base import Loss, mean
@@ -56,10 +63,10 @@ class Generator(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        shape: spec.Encoder,
+        shape: EncoderConfig,
         trial: spec.Trial,
-        masking: spec.Masked,
-        sampling: spec.Sampling,
+        masking: MaskedObjectiveConfig,
+        sampling: SamplingConfig,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -68,7 +75,7 @@ class Generator(nn.Module):
         self._samples_apart = shape.dropout > 0 and not sampling.dropout
 
     def forward(
-        self, batch: Batch, step: int, now: spec.StepSettings, places: Places | None = None
+        self, batch: Batch, step: int, now: StepSettings, places: Places | None = None
     ) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
         seed = self._seed
@@ -95,7 +102,7 @@ class Generator(nn.Module):
         )
 
     def learn(
-        self, batch: Batch, step: int, now: spec.StepSettings, places: Places | None = None
+        self, batch: Batch, step: int, now: StepSettings, places: Places | None = None
     ) -> Loss:
         """Mask and predict alone, for who does not need the samples."""
         masked = self.mask(batch, step, now)
@@ -107,7 +114,7 @@ class Generator(nn.Module):
         hidden_BKh = at_slots(self.encoder(masked.ids_BT, segment_BT, offset), masked.slots_BK)
         return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
 
-    def mask(self, batch: Batch, step: int, now: spec.StepSettings) -> Masked:
+    def mask(self, batch: Batch, step: int, now: StepSettings) -> Masked:
         """Choose slots and mask them."""
         how, seed = self._masking.masking, self._seed
         return mask(batch, mask_prob=now.mask_prob, how=how, seed=seed, step=step)
@@ -130,10 +137,10 @@ class FrozenGenerator(Generator):
     def __init__(
         self,
         encoder: Encoder,
-        shape: spec.Encoder,
+        shape: EncoderConfig,
         trial: spec.Trial,
-        masking: spec.Masked,
-        sampling: spec.Sampling,
+        masking: MaskedObjectiveConfig,
+        sampling: SamplingConfig,
     ) -> None:
         super().__init__(encoder, shape, trial, masking, sampling)
         self._samples_apart = False  # its one pass is without dropout
@@ -146,13 +153,13 @@ class FrozenGenerator(Generator):
 
     @torch.no_grad()
     def forward(
-        self, batch: Batch, step: int, now: spec.StepSettings, places: Places | None = None
+        self, batch: Batch, step: int, now: StepSettings, places: Places | None = None
     ) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
         return super().forward(batch, step, now, places)
 
 
-def make_generator(body: Encoder, trial: spec.Trial, settings: spec.Joint) -> Generator:
+def make_generator(body: Encoder, trial: spec.Trial, settings: JointObjectiveConfig) -> Generator:
     """Return the generator of an objective, which learns or is frozen.
 
     Args:
@@ -165,7 +172,7 @@ def make_generator(body: Encoder, trial: spec.Trial, settings: spec.Joint) -> Ge
     return kind(body, shape, trial, settings, settings.sampling)
 
 
-def generator_weight(settings: spec.Joint) -> float:
+def generator_weight(settings: JointObjectiveConfig) -> float:
     """Return the weight of the generator's loss in the total; a frozen one's is only reported."""
     return 0.0 if has_frozen_generator(settings) else settings.gen_weight
 

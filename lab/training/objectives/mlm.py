@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.phases import Learns
+from lab.config.objective import MlmConfig
+from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.training.model import Encoder, VocabularyHead, at_slots, initialise
 from lab.training.objectives.base import Loss, Objective, mean
@@ -14,7 +15,7 @@ from lab.training.objectives.masking import Masked, Places, as_bert, count, mask
 class Mlm(Objective):
     """Predict masked tokens; loss and head at the masked slots only."""
 
-    def __init__(self, trial: spec.Trial, settings: spec.Mlm, counts_V: Tensor) -> None:
+    def __init__(self, trial: spec.Trial, settings: MlmConfig, counts_V: Tensor) -> None:
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
@@ -30,7 +31,7 @@ class Mlm(Objective):
         self,
         batch: Batch,
         step: int,
-        learns: Learns = Learns.ALL,  # noqa: ARG002
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         places: Places | None = None,
     ) -> Loss:
         """Return the mean cross-entropy over the used slots."""

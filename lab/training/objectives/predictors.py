@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config import trial as spec
-from lab.config.phases import Learns
+from lab.config.objective import AllTokensMlmConfig, ReplaceMlmConfig
+from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.training.model import VocabularyHead, at_slots, initialise
 from lab.training.objectives import sharing
@@ -30,7 +31,7 @@ class Predictor(Objective):
     def __init__(
         self,
         trial: spec.Trial,
-        settings: spec.ReplaceMlm | spec.AllTokensMlm,
+        settings: ReplaceMlmConfig | AllTokensMlmConfig,
         counts_V: Tensor,
     ) -> None:
         super().__init__(trial)
@@ -51,7 +52,7 @@ class Predictor(Objective):
         self,
         batch: Batch,
         step: int,
-        learns: Learns = Learns.ALL,  # noqa: ARG002
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         places: Places | None = None,
     ) -> Loss:
         """Return both losses on one masking and one sample of it."""
@@ -97,7 +98,7 @@ class AllTokensMlm(Predictor):
     p(x) = D [x is the input] + (1 - D) softmax(x), over all text.
     """
 
-    def __init__(self, trial: spec.Trial, settings: spec.AllTokensMlm, counts_V: Tensor) -> None:
+    def __init__(self, trial: spec.Trial, settings: AllTokensMlmConfig, counts_V: Tensor) -> None:
         super().__init__(trial, settings, counts_V)
         self.gate = nn.Linear(trial.encoder.hidden, 1)
         initialise(self.gate, trial.encoder.init_std, trial.seeds.init)

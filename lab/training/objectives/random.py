@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.phases import Learns
+from lab.config.objective import RandomReplacementConfig
+from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder, initialise
 from lab.training.objectives.base import Detector, Loss
@@ -17,7 +18,9 @@ class Random(Detector):
 
     cumulated_V: Tensor
 
-    def __init__(self, trial: spec.Trial, settings: spec.Random, counts_V: Tensor) -> None:
+    def __init__(
+        self, trial: spec.Trial, settings: RandomReplacementConfig, counts_V: Tensor
+    ) -> None:
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.detection = DetectionHead(trial.encoder)
@@ -34,7 +37,7 @@ class Random(Detector):
         self,
         batch: Batch,
         step: int,
-        learns: Learns = Learns.ALL,  # noqa: ARG002
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         places: Places | None = None,
     ) -> Loss:
         """Return the discriminator's loss, at every token."""

@@ -9,10 +9,11 @@ from typing import assert_never
 from torch import nn
 
 from lab.config import trial as spec
+from lab.config.objective import JointObjectiveConfig
 from lab.training.model import DisentangledEmbeddings, Encoder
 
 
-def encoders(trial: spec.Trial, settings: spec.Joint) -> tuple[Encoder, Encoder]:
+def encoders(trial: spec.Trial, settings: JointObjectiveConfig) -> tuple[Encoder, Encoder]:
     """Return the encoder that is kept, and the generator's."""
     vocab, length = trial.data.vocab, trial.data.length
     shape = settings.generator.of(trial.encoder)

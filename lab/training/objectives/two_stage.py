@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.phases import Learns
+from lab.config.objective import TwoStageConfig
+from lab.config.phases import UpdatedNetworks
+from lab.config.ramps import StepSettings
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder, initialise
 from lab.training.objectives.base import Detector, Loss
@@ -25,7 +27,7 @@ class TwoStage(Detector):
 
     switched: Tensor
 
-    def __init__(self, trial: spec.Trial, settings: spec.TwoStage, counts_V: Tensor) -> None:
+    def __init__(self, trial: spec.Trial, settings: TwoStageConfig, counts_V: Tensor) -> None:
         super().__init__(trial)
         vocab, length, shape = trial.data.vocab, trial.data.length, trial.encoder
         self.encoder = Encoder(shape, vocab, length)
@@ -36,10 +38,10 @@ class TwoStage(Detector):
         initialise(self, shape.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
 
-    def begin(self, learns: Learns, settings: spec.StepSettings) -> None:
+    def begin(self, learns: UpdatedNetworks, settings: StepSettings) -> None:
         """Hand the generator's weights on before the discriminator's first step."""
         super().begin(learns, settings)
-        if learns is Learns.DISCRIMINATOR and not self.switched:
+        if learns is UpdatedNetworks.DISCRIMINATOR and not self.switched:
             self.encoder.load_state_dict(self.generator.encoder.state_dict())
             self.switched.fill_(True)
 
@@ -52,11 +54,11 @@ class TwoStage(Detector):
         self,
         batch: Batch,
         step: int,
-        learns: Learns = Learns.ALL,
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,
         places: Places | None = None,
     ) -> Loss:
         """Return the loss of the network that learns."""
-        if learns is Learns.GENERATOR:
+        if learns is UpdatedNetworks.GENERATOR:
             loss = self.generator.learn(batch, step, self.now, places)
             return Loss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():

@@ -18,36 +18,36 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import MinLen
 from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
-from lab.config import size_defaults, validation, yaml
-from lab.config import tasks as task_table
-from lab.config.base import Noun
-from lab.config.error_messages import SpaceError, one_line
-from lab.config.flops import mean_cost
-from lab.config.labels import label
-from lab.config.metrics import METRICS, Metric, finetuned
-from lab.config.objective import generator_of, has_frozen_generator
-from lab.config.phases import least_steps
-from lab.config.preparatory_runs import GENERATOR, own_budget, preparatory_runs
-from lab.config.trial import (
-    SIZES,
+from lab.config.architecture import SIZES
+from lab.config.base import StrictConfig
+from lab.config.data import DataConfig
+from lab.config.experiment import (
     Answer,
     Choices,
-    Data,
     Distribution,
     Experiment,
-    Finetuning,
-    GrowingWindows,
-    Joint,
-    Path,
+    FinetuneConfig,
     Range,
-    Released,
     Resources,
-    Scratch,
-    Search,
-    Trial,
-    TwoStage,
-    Value,
+    SearchConfig,
 )
+from lab.config.flops import mean_cost
+from lab.config.init_from import FromCheckpoint, FromScratch
+from lab.config.labels import label
+from lab.config.metrics import METRICS, Metric, finetuned
+from lab.config.objective import (
+    JointObjectiveConfig,
+    TwoStageConfig,
+    generator_of,
+    has_frozen_generator,
+)
+from lab.config.phases import minimum_steps
+from lab.config.preparatory_runs import GENERATOR, own_budget, preparatory_runs
+from lab.config.trial import Path, Trial, Value
+from lab.config.window_growth import GrowingWindows
+from lab.loading import size_defaults, validation, yaml_text
+from lab.loading.error_messages import SpaceError, one_line
+from lab.loading.task_table import load_task
 
 _T = TypeVar("_T")
 
@@ -64,15 +64,15 @@ _Distribution = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Document(Noun):
+class _Document(StrictConfig):
     question: Annotated[str, MinLen(1)]
     metric: str
     base: dict[str, Value]
     compare: dict[Path, Annotated[tuple[Value, ...], MinLen(1)]] = field(default_factory=dict)
     tune: dict[Path, _Distribution] = field(default_factory=dict)
-    search: Search = field(default_factory=Search)
+    search: SearchConfig = field(default_factory=SearchConfig)
     resources: Resources = field(default_factory=Resources)
-    finetune: Finetuning = field(default_factory=Finetuning)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     answer: Answer = "ranking"
 
 
@@ -88,10 +88,10 @@ def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
     """
     if file.stem in {"Default", ".", "..", ""} or not file.stem.isprintable():
         raise SpaceError(f"{file}: the name of the file names the sweep: {file.stem!r} cannot")
-    raw = yaml.read(file)
+    raw = yaml_text.read(file)
     try:
         for override in overrides:
-            yaml.override(raw, override)
+            yaml_text.override(raw, override)
         return checked(file.stem, raw)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
@@ -105,7 +105,7 @@ def trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
     """
     raw: dict[str, Any] = {"base": deepcopy(dict(base))}
     for path in sorted(settings):  # a whole before its parts: objective, objective.mask_prob
-        yaml.put(raw, f"base.{path}", deepcopy(settings[path]))
+        yaml_text.put(raw, f"base.{path}", deepcopy(settings[path]))
     raw = raw["base"]
     _fill_defaults(raw)
     raw["encoder"] = _encoder(raw.get("encoder", {}))
@@ -123,7 +123,7 @@ def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
     )
 
 
-def texts(experiment: Experiment) -> tuple[Data, ...]:
+def texts(experiment: Experiment) -> tuple[DataConfig, ...]:
     """Return the texts that the cells read, each once."""
     read = {text for cell in cells(experiment) for text in trial(experiment.base, cell).texts}
     return tuple(sorted(read, key=repr))
@@ -136,7 +136,7 @@ def dump(experiment: Experiment) -> str:
     for distribution in plain["tune"].values():
         if distribution.get("step", 0) is None:
             del distribution["step"]
-    return yaml.write(json.loads(json.dumps(plain)))
+    return yaml_text.write(json.loads(json.dumps(plain)))
 
 
 def json_schema() -> dict[str, Any]:
@@ -197,7 +197,7 @@ def _fill_defaults(raw: dict[str, Any]) -> None:
 
 def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
     try:
-        text = yaml.as_json(raw)
+        text = yaml_text.as_json(raw)
     except SpaceError as error:
         raise SpaceError(f"{prefix or 'the file'}: {error}") from None
     try:
@@ -294,10 +294,10 @@ def _moving(built: Trial) -> str:
     return f"; here {', '.join(sorted(built.moves))} move{full}"
 
 
-def _tasks(asked: Finetuning) -> list[str]:
+def _tasks(asked: FinetuneConfig) -> list[str]:
     """Return the names of the tasks; each is found, and none twice."""
     try:
-        names = [task_table.load(name).name for name in asked.tasks]
+        names = [load_task(name).name for name in asked.tasks]
     except SpaceError as error:
         raise SpaceError(f"finetune.tasks: {error}") from None
     for name in names:
@@ -384,7 +384,7 @@ def _check_trial(built: Trial) -> None:
             f"than one step, which costs {unit:.3g}"
         )
     said = f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are {steps} steps"
-    least = least_steps(built.objective)
+    least = minimum_steps(built.objective)
     if steps is not None and steps < least:
         raise SpaceError(
             f"{said}, and {built.objective.kind}'s networks take turns that need at least {least}"
@@ -411,17 +411,17 @@ def _check_windows(built: Trial) -> None:
 def _check_start(built: Trial) -> None:
     """Refuse a start that the objective has no use for."""
     start, objective = built.init_from, built.objective
-    if isinstance(start, Scratch):
+    if isinstance(start, FromScratch):
         return
-    if isinstance(objective, TwoStage):
+    if isinstance(objective, TwoStageConfig):
         raise SpaceError(
             "base.init_from: two_stage starts its discriminator from its own generator half way; "
             "it begins from scratch"
         )
     generates = generator_of(objective, built.encoder) is not None
-    if isinstance(start, Released) and start.generator and not generates:
+    if isinstance(start, FromCheckpoint) and start.generator and not generates:
         raise SpaceError(f"base.init_from.generator: objective {objective.kind} has no generator")
-    if isinstance(start, Released) and start.generator and has_frozen_generator(objective):
+    if isinstance(start, FromCheckpoint) and start.generator and has_frozen_generator(objective):
         raise SpaceError(
             "base.init_from.generator: the frozen generator is that of "
             "base.objective.generator.init_from; leave it out"
@@ -444,7 +444,7 @@ def _check_preparatory(built: Trial) -> None:
                 f"base.{place}.budget.amount: {run.budget.amount:g} {run.budget.kind} are less "
                 f"than one step of the {network}'s mlm run"
             )
-    shared = isinstance(objective, Joint) and objective.sharing == "tokens"
+    shared = isinstance(objective, JointObjectiveConfig) and objective.sharing == "tokens"
     if shared and len(set(runs.values())) > 1:
         raise SpaceError(
             "base.init_from: encoder and generator start from mlm runs of their own shapes, whose "

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from lab.config.error_messages import SpaceError
 from lab.config.trial import Path, Value
+from lab.loading.error_messages import SpaceError
 
 
 def read(

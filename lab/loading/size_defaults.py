@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lab.config import yaml
 from lab.config.trial import Path, Value
+from lab.loading import yaml_text
 
 _START = 16  # positions
 
@@ -126,4 +126,4 @@ def _write(raw: dict[str, Any], path: Path, value: Value) -> None:
         if not isinstance(inner, dict):
             return  # the loader refuses it with its place
     if last not in inner:
-        yaml.put(raw, path, value)
+        yaml_text.put(raw, path, value)

@@ -4,8 +4,9 @@ import json
 import math
 from collections.abc import Iterator
 
-from lab.config.error_messages import SpaceError
-from lab.config.trial import Choices, Distribution, Experiment, Path, Range
+from lab.config.experiment import Choices, Distribution, Experiment, Range
+from lab.config.trial import Path
+from lab.loading.error_messages import SpaceError
 
 _MOST_CELLS = 10_000
 _MOST_STEPS = 10_000

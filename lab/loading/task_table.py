@@ -1,0 +1,160 @@
+"""The table of tasks, and tasks that a user describes in a YAML file.
+
+The table has GLUE's nine tasks and the two of the package. A user's task:
+
+    kind: classification        # pairs, regression, tagging, question_answering
+    train: reviews/train.csv    # relative to the YAML file; .csv .tsv .jsonl .json .parquet
+    evaluation: reviews/test.csv
+    text: review                # the columns, where their names differ from the defaults
+    label: stars
+    metric: macro_f1
+"""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path as File
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from lab.config.metrics import CHARGES
+from lab.config.tasks import (
+    FORMATS,
+    ClassificationTask,
+    EmbeddedRows,
+    FileRows,
+    HubRows,
+    PairTask,
+    RegressionTask,
+    SavedRows,
+    TaggingTask,
+    Task,
+    TaskConfig,
+)
+from lab.loading import yaml_text
+from lab.loading.error_messages import SpaceError, one_line
+
+
+def _glue(name: str, split: str = "validation") -> dict[str, Any]:
+    """Return where a GLUE task's rows are; the labels of its test split are not public."""
+    train, evaluation = (
+        HubRows(kind="hub", name="nyu-mll/glue", configuration=name, split=one)
+        for one in ("train", split)
+    )
+    return {"train": train, "evaluation": evaluation}
+
+
+def _carried(name: Literal["pos", "sentiment"]) -> dict[str, Any]:
+    return {
+        "train": EmbeddedRows(kind="carried", name=name, split="train"),
+        "evaluation": EmbeddedRows(kind="carried", name=name, split="test"),
+    }
+
+
+# Metrics are GLUE's (Wang et al. 2019, table 1), with Spearman's for STS-B as in the ELECTRA paper;
+# epochs and orders are the official `configure_finetuning.py`'s and `classification_tasks.py`'s.
+_FORMS: dict[str, TaskConfig] = {
+    "cola": ClassificationTask(kind="classification", **_glue("cola"), text="sentence",
+                           metric="matthews"),
+    "sst2": ClassificationTask(kind="classification", **_glue("sst2"), text="sentence"),
+    "mrpc": PairTask(kind="pairs", **_glue("mrpc"), text="sentence1", pair="sentence2",
+                  unordered=True),
+    "stsb": RegressionTask(kind="regression", **_glue("stsb"), text="sentence1", pair="sentence2",
+                       unordered=True, epochs=10),
+    "qqp": PairTask(kind="pairs", **_glue("qqp"), text="question1", pair="question2"),
+    "mnli": PairTask(kind="pairs", **_glue("mnli", "validation_matched"), text="premise",
+                  pair="hypothesis"),
+    "qnli": PairTask(kind="pairs", **_glue("qnli"), text="question", pair="sentence"),
+    "rte": PairTask(kind="pairs", **_glue("rte"), text="sentence1", pair="sentence2", epochs=10),
+    "wnli": PairTask(kind="pairs", **_glue("wnli"), text="sentence1", pair="sentence2"),
+    "sentiment": ClassificationTask(kind="classification", **_carried("sentiment")),
+    "pos": TaggingTask(kind="tagging", **_carried("pos")),
+}  # fmt: skip
+TASKS: dict[str, Task] = {name: Task(name=name, form=form) for name, form in _FORMS.items()}
+
+
+def load_task(name: str, folder: File | None = None) -> Task:
+    """Return a task of the table, or the one that a YAML file describes.
+
+    Args:
+        name: one of `TASKS`, or a path that ends in .yaml or .yml.
+        folder: where the table's rows of the hub lie, as `with_local_rows` finds them.
+
+    Raises:
+        SpaceError: names the file and the dotted path.
+    """
+    if name in TASKS:
+        return TASKS[name] if folder is None else with_local_rows(TASKS[name], folder)
+    file = File(name)
+    if file.suffix not in {".yaml", ".yml"}:
+        raise SpaceError(f"{name}: no such task; {', '.join(TASKS)}, or a YAML file of your own")
+    if not _is_plain(file.stem) or file.stem in CHARGES:
+        raise SpaceError(f"{file}: its name is the task's: letters, digits, - and _ alone")
+    raw = yaml_text.read(file, "a task is a mapping with kind, train and evaluation")
+    try:
+        return Task(name=file.stem, form=_form(raw, file.absolute().parent))
+    except ValidationError as error:
+        raise SpaceError(f"{file}: {one_line(error, '', _adapter().json_schema())}") from None
+
+
+def with_local_rows(task: Task, folder: File) -> Task:
+    """Return a task whose rows are in a folder, instead of on the hub.
+
+    Args:
+        task: of the table.
+        folder: holds <task>, which `datasets` saved, or <task>/<split>.csv, .tsv, .jsonl, ...
+
+    Raises:
+        SpaceError: there is neither.
+    """
+    train, evaluation = (
+        _local(rows, folder / task.name) for rows in (task.form.train, task.form.evaluation)
+    )
+    return replace(task, form=replace(task.form, train=train, evaluation=evaluation))
+
+
+def _local(
+    rows: EmbeddedRows | FileRows | SavedRows | HubRows, folder: File
+) -> EmbeddedRows | FileRows | SavedRows | HubRows:
+    if not isinstance(rows, HubRows):
+        return rows
+    if (folder / "dataset_dict.json").is_file():
+        return SavedRows(kind="saved", path=str(folder.absolute()), split=rows.split)
+    for suffix in FORMATS:
+        if (file := folder / f"{rows.split}{suffix}").is_file():
+            return FileRows(kind="file", path=str(file.absolute()))
+    raise SpaceError(
+        f"{folder}: has no {rows.split} ({', '.join(FORMATS)}), and is none that datasets saved"
+    )
+
+
+def task_config(raw: dict[str, Any]) -> TaskConfig:
+    """Return a form of plain data, as `asdict` has it."""
+    return _adapter().validate_json(yaml_text.as_json(raw), strict=True)
+
+
+def _form(raw: dict[str, Any], folder: File) -> TaskConfig:
+    """Return what YAML describes; a bare path is a file, and paths begin at `folder`."""
+    for split in ("train", "evaluation"):
+        if isinstance(raw.get(split), str):
+            raw[split] = {"kind": "file", "path": raw[split]}
+    made = task_config(raw)
+    train, evaluation = (_from(rows, folder) for rows in (made.train, made.evaluation))
+    return replace(made, train=train, evaluation=evaluation)
+
+
+def _from(
+    rows: EmbeddedRows | FileRows | SavedRows | HubRows, folder: File
+) -> EmbeddedRows | FileRows | SavedRows | HubRows:
+    if isinstance(rows, FileRows | SavedRows):
+        return replace(rows, path=str(folder / rows.path))
+    return rows
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+
+
+@cache
+def _adapter() -> TypeAdapter[TaskConfig]:
+    return TypeAdapter(Annotated[TaskConfig, Field(discriminator="kind")])
