@@ -31,8 +31,8 @@ from lab.data.batches import Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
 from lab.training import optimizer
 from lab.training.gradients import Gradients
-from lab.training.loop import Step, train
-from lab.training.objectives import build
+from lab.training.loop import CompletedStep, train_steps
+from lab.training.objectives import build_objective
 from lab.training.objectives.generator import cross_entropy
 
 _ROUNDS, _STEPS, _PROFILED = 10, 5, 10
@@ -168,15 +168,15 @@ def _trial(size: str, width: float, batch: int) -> spec.Trial:
     )
 
 
-def _steps(trial: spec.Trial) -> Iterator[Step]:
+def _steps(trial: spec.Trial) -> Iterator[CompletedStep]:
     chance = np.random.default_rng(0)
     words_NT = FIRST_WORD + chance.zipf(1.3, (_WINDOWS, _LENGTH)) % (_VOCAB - FIRST_WORD)
     words_NT[:, 0], words_NT[:, -1] = CLS, SEP
-    objective = build(trial, torch.ones(_VOCAB))
+    objective = build_objective(trial, torch.ones(_VOCAB))
     batches = {_LENGTH: Batches(words_NT.astype(np.uint16), trial.seeds.order)}
-    return train(
+    return train_steps(
         Gradients(objective, batches, trial),
-        optimizer.build(objective, trial.optim),
+        optimizer.build_optimizer(objective, trial.optim),
         trial=trial,
         clock=time.perf_counter,
     )

@@ -24,11 +24,11 @@ from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop import find_trial, hf_weights, model_card
-from lab.interop.trained import Trained, open_record
+from lab.interop.trained import TrainedTrial, open_trained
 from lab.storage import mirror, record
 from lab.tracking.client import default_uri
 from lab.training.model import DetectionHead, Encoder, VocabularyHead
-from lab.training.weights import part
+from lab.training.weights import weights_below
 
 _KEPT = "nothing half written is left"
 
@@ -60,18 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(given: argparse.Namespace) -> None:
-    root, kept = mirror.opened(given.storage)
+    root, kept = mirror.open_mirror(given.storage)
     uri = given.tracking_uri or default_uri(root)
-    folder = find_trial.resolve(given.run, root, uri, kept)
-    kept.pull(root / "cache" / str(record.said(folder).get("text")))
+    folder = find_trial.resolve_run(given.run, root, uri, kept)
+    kept.pull(root / "cache" / str(record.read_facts(folder).get("text")))
     try:
-        made = write(open_record(folder, root / "cache"), given.folder)
+        made = write(open_trained(folder, root / "cache"), given.folder)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     print("\n".join(str(each) for each in made))
 
 
-def write(trained: Trained, target: File) -> list[File]:
+def write(trained: TrainedTrial, target: File) -> list[File]:
     """Write a trial's networks and return their folders; nothing half written is left.
 
     Raises:
@@ -95,7 +95,7 @@ def write(trained: Trained, target: File) -> list[File]:
     return [target / name for name in names]
 
 
-def networks(trained: Trained) -> Iterator[tuple[str, str, model_card.Role]]:
+def networks(trained: TrainedTrial) -> Iterator[tuple[str, str, model_card.NetworkRole]]:
     """Yield place, folder's name and role of each network."""
     if trained.detects:
         yield "encoder", "discriminator", model_card.DISCRIMINATOR
@@ -112,24 +112,28 @@ def networks(trained: Trained) -> Iterator[tuple[str, str, model_card.Role]]:
 
 
 def _write_network(
-    trained: Trained, place: str, role: model_card.Role, vocabulary: Vocabulary, folder: File
+    trained: TrainedTrial,
+    place: str,
+    role: model_card.NetworkRole,
+    vocabulary: Vocabulary,
+    folder: File,
 ) -> str:
-    network = hf_weights.Network(
+    network = hf_weights.HfNetwork(
         shape=trained.shapes[place],
         length=trained.trial.data.length,
         weights=trained.network(place),
         vocabulary=vocabulary,
     )
-    hf_weights.save(network, folder)
-    rows = record.curve(trained.folder)[: trained.place.rows]
+    hf_weights.save_hf_model(network, folder)
+    rows = record.read_curve(trained.folder)[: trained.place.rows]
     (folder / "README.md").write_text(
-        model_card.text(
+        model_card.write_card(
             role,
             trained.trial,
             trained.folder,
             rows,
             folder.name,
-            preparation.sentence(trained.text),
+            preparation.describe_text(trained.text),
         ),
         encoding="utf-8",
     )
@@ -137,30 +141,30 @@ def _write_network(
     return folder.name
 
 
-def _verify(network: hf_weights.Network, folder: File) -> None:
+def _verify(network: hf_weights.HfNetwork, folder: File) -> None:
     """Compare what was written with the lab's own network, bit for bit."""
     inputs = _inputs(network)
     expected, text_BT = ours(network, inputs), inputs.segment_BT > 0
-    found = theirs(hf_weights.load(folder), network.vocabulary, inputs)
+    found = theirs(hf_weights.load_hf_model(folder), network.vocabulary, inputs)
     if not found[text_BT].equal(expected[text_BT]):
         worst = (found[text_BT] - expected[text_BT]).abs().max().item()
         raise RuntimeError(f"{folder.name}: transformers computes something else, by {worst:.3g}")
 
 
 @torch.no_grad()
-def ours(network: hf_weights.Network, inputs: Inputs) -> Tensor:
+def ours(network: hf_weights.HfNetwork, inputs: Inputs) -> Tensor:
     """Return the lab's logits: (B, T) of a discriminator, (B, T, V) in the lab's order."""
     vocab, shape = network.vocabulary.size, network.shape
     encoder = Encoder(shape, vocab, network.length).eval()
-    encoder.load_state_dict(part(network.weights, "encoder"))
+    encoder.load_state_dict(weights_below(network.weights, "encoder"))
     hidden_BTh = encoder(*inputs)
-    if head := part(network.weights, "detection"):
+    if head := weights_below(network.weights, "detection"):
         detection = DetectionHead(shape)
         detection.load_state_dict(head)
         found_BT: Tensor = detection(hidden_BTh)
         return found_BT
     vocabulary = VocabularyHead(shape, vocab)
-    vocabulary.load_state_dict(part(network.weights, "vocabulary"))
+    vocabulary.load_state_dict(weights_below(network.weights, "vocabulary"))
     logits_BTV: Tensor = vocabulary(hidden_BTh, encoder.embeddings.table())
     return logits_BTV
 
@@ -177,7 +181,7 @@ def theirs(model: Any, vocabulary: Vocabulary, inputs: Inputs) -> Tensor:
     return logits if logits.ndim == 2 else logits[..., outer_V]
 
 
-def _inputs(network: hf_weights.Network) -> Inputs:
+def _inputs(network: hf_weights.HfNetwork) -> Inputs:
     B, T, V = 4, network.length, network.vocabulary.size
     ids_BT = torch.randint(FIRST_WORD, V, (B, T), generator=torch.Generator().manual_seed(0))
     ids_BT[:, 0], ids_BT[:, T // 2] = CLS, SEP

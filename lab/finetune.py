@@ -19,7 +19,7 @@ from lab.errors import UserError
 from lab.loading.task_table import TASKS, load_task
 
 if TYPE_CHECKING:
-    from lab.finetuning.finetuner import Tuned
+    from lab.finetuning.finetuner import FinetuneRun
     from lab.tasks.examples import Examples
 
 _KEPT = "seeds that had ended are kept"
@@ -54,27 +54,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(given: argparse.Namespace) -> None:
-    from lab.display.remaining import duration
+    from lab.display.remaining import format_duration
     from lab.interop import find_trial
     from lab.storage import mirror, record
     from lab.tracking.client import default_uri
 
     _check(given)
     task = load_task(given.task, given.folder)
-    root, kept = mirror.opened(given.storage)
-    folder = find_trial.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
-    kept.pull(root / "cache" / str(record.said(folder).get("text")))
+    root, kept = mirror.open_mirror(given.storage)
+    folder = find_trial.resolve_run(given.run, root, given.tracking_uri or default_uri(root), kept)
+    kept.pull(root / "cache" / str(record.read_facts(folder).get("text")))
 
     print(f"{folder.name}: fine-tuning on {task.name}", flush=True)
     from lab.finetuning import finetuner  # torch takes seconds to import
     from lab.finetuning import pretrained as encoders
-    from lab.finetuning.results import Ledger
+    from lab.finetuning.results import FinetuneResults
     from lab.tasks import examples
 
-    pretrained = encoders.of_record(folder, root / "cache")
-    made = examples.of(task)
-    protocol = finetuner.protocol(pretrained.shape.hidden, given.lr)
-    ledger = Ledger(folder, made, protocol, pretrained.steps)
+    pretrained = encoders.load_from_record(folder, root / "cache")
+    made = examples.read_examples(task)
+    protocol = finetuner.default_protocol(pretrained.shape.hidden, given.lr)
+    ledger = FinetuneResults(folder, made, protocol, pretrained.steps)
     print(
         f"{task.name}: {len(made.train)} to learn from, {len(made.evaluation)} to be scored on, "
         f"{task.form.epochs} epochs at {protocol.lr:g}"
@@ -82,14 +82,14 @@ def _main(given: argparse.Namespace) -> None:
     if made.unseen:
         print(f"labels that nobody can learn, counted as errors: {', '.join(made.unseen)}")
 
-    def tuner() -> finetuner.Tuner:
-        ready = finetuner.Tuner(pretrained, made, protocol, given.device)
+    def tuner() -> finetuner.Finetuner:
+        ready = finetuner.Finetuner(pretrained, made, protocol, given.device)
         print(f"longer than a window of {pretrained.encoder.length}: {ready.cut:.1%}")
         return ready
 
     for run in ledger.complete(given.seeds, tuner):
         kept.push(ledger.file)
-        score, took = run.scores[task.form.metric], duration(run.seconds)
+        score, took = run.scores[task.form.metric], format_duration(run.seconds)
         print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {took}", flush=True)
     done = ledger.runs()
     _show(made, [done[seed] for seed in range(given.seeds)])
@@ -110,13 +110,13 @@ def _check(given: argparse.Namespace) -> None:
             raise UserError(f"--device {given.device}: {str(error).splitlines()[0]}") from None
 
 
-def _show(made: "Examples", runs: "list[Tuned]") -> None:
+def _show(made: "Examples", runs: "list[FinetuneRun]") -> None:
     """Print every seed's scores, their medians, what it cost, and what knowing nothing gives."""
     from rich.console import Console
     from rich.table import Table
 
-    from lab.display.remaining import duration
-    from lab.finetuning.metrics import majority
+    from lab.display.remaining import format_duration
+    from lab.finetuning.metrics import majority_baseline
 
     names = list(runs[0].scores)
     table = Table("seed", *names, "FLOP", "seconds")
@@ -127,7 +127,7 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
     total, seconds = sum(run.flops for run in runs), sum(run.seconds for run in runs)
     medians = {name: median(run.scores[name] for run in runs) for name in names}
     table.add_row("median", *(f"{medians[name]:.4f}" for name in names))
-    baseline = majority(made)
+    baseline = majority_baseline(made)
     table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
     Console().print(table)
     metric = made.form.metric
@@ -135,7 +135,7 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
         f"finetune/{made.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
         f"{baseline[metric]:.4f} for always saying what is most frequent"
     )
-    print(f"charged, beside pre-training: {total:.3g} FLOP, {duration(seconds)}")
+    print(f"charged, beside pre-training: {total:.3g} FLOP, {format_duration(seconds)}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from lab.trials import assignment
 
 if TYPE_CHECKING:
     from lab.suggestion.file_samples import Say
-    from lab.suggestion.recommend import Design, Facts, Recommendation
+    from lab.suggestion.recommend import Facts, Recommendation, RunDesign
     from lab.suggestion.task_draft import TaskDraft
 
 _SAID = 2.0  # seconds between two lines of progress
@@ -83,15 +83,15 @@ def _main(given: argparse.Namespace) -> None:
     output = given.output or File(f"{_stem(given.texts[0])}.yaml")
     if output.suffix not in {".yaml", ".yml"}:
         raise UserError(f"--output {output}: the name of a search space ends with .yaml")
-    new_files.check(output, "--output")
-    draft = task_draft.draft(given.tasks, output) if given.tasks else None
-    with new_files.written({} if draft is None else draft.contents):
+    new_files.check_not_there(output, "--output")
+    draft = task_draft.draft_task(given.tasks, output) if given.tasks else None
+    with new_files.write_all({} if draft is None else draft.contents):
         text = _Text(tuple(given.texts), draft, _progress())
         made = _fitted(text, given.minutes, output.stem)
         heading = _heading(given, text, made)
-        content = commented_yaml.write(made.document, heading)
-        with new_files.written({output: content}):
-            search_space.load(output)
+        content = commented_yaml.write_commented(made.document, heading)
+        with new_files.write_all({output: content}):
+            search_space.load_experiment(output)
     _conclude(output, draft, heading)
 
 
@@ -110,30 +110,30 @@ class _Text:
     def __init__(self, texts: tuple[str, ...], draft: "TaskDraft | None", say: "Say") -> None:
         from lab.suggestion import file_samples, recommend, source_guess, task_draft, text_survey
 
-        paths = source_guess.paths_of(texts)
-        read = file_samples.read(paths, say)
-        self._guess = source_guess.guess(paths, read)
-        self.survey = text_survey.survey(self._guess, read, say)
+        paths = source_guess.expand_paths(texts)
+        read = file_samples.read_samples(paths, say)
+        self._guess = source_guess.guess_source(paths, read)
+        self.survey = text_survey.survey_text(self._guess, read, say)
         self._draft, self._say = draft, say
         cased = draft is not None and task_draft.is_tagging(draft)
-        self._tokenizer = recommend.tokenizer(self.survey, cased=cased)
+        self._tokenizer = recommend.recommend_tokenizer(self.survey, cased=cased)
 
     def facts(self, vocab: int) -> "Facts":
         """Return all figures, with a vocabulary of this size or near it."""
         from lab.suggestion import recommend, task_draft, token_survey
 
         self._say(f"learning a vocabulary of about {vocab:,} tokens from a sample")
-        chosen = recommend.trained(self._tokenizer)
-        tokens = token_survey.survey(chosen, vocab, self.survey.sample)
+        chosen = recommend.is_trained(self._tokenizer)
+        tokens = token_survey.survey_tokens(chosen, vocab, self.survey.sample)
         draft = self._draft
         facts = recommend.Facts(
             guess=self._guess,
             text=self.survey,
             tokenizer=self._tokenizer,
             tokens=tokens,
-            task=None if draft is None else task_draft.facts(draft, tokens.tokenizer),
+            task=None if draft is None else task_draft.task_facts(draft, tokens.tokenizer),
         )
-        recommend.check(facts)
+        recommend.check_text_size(facts)
         return facts
 
 
@@ -159,7 +159,7 @@ def _fitted(text: _Text, minutes: float, name: str) -> "Recommendation":
     return recommend.recommend(facts, flops, design, allowed)
 
 
-def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: str) -> float:
+def _flops(facts: "Facts", near: float, design: "RunDesign", minutes: float, name: str) -> float:
     """Return the FLOPs of a trial for which a sweep is expected to take so many minutes.
 
     Time is a line in FLOPs, since preparation, scoring and fine-tuning do not depend on them.
@@ -178,12 +178,12 @@ def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: 
     from lab.suggestion import commented_yaml, recommend
     from lab.tracking.client import default_uri
 
-    draft = commented_yaml.plain(recommend.recommend(facts, near, design, "").document)
+    draft = commented_yaml.to_plain(recommend.recommend(facts, near, design, "").document)
 
     def expected(flops: float) -> float:
         draft["base"]["budget"]["amount"] = flops
-        asked = search_space.checked(name, draft)
-        return expectation.expect(asked, None, _slots(), default_uri(File("runs"))).seconds
+        asked = search_space.check_experiment(name, draft)
+        return expectation.estimate_sweep(asked, None, _slots(), default_uri(File("runs"))).seconds
 
     little, much = expected(1e11), expected(1e13)
     slope = (much - little) / (1e13 - 1e11)
@@ -199,7 +199,7 @@ def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: 
 
 
 def _slots() -> int:
-    return max(1, assignment.slots(Resources(), [assignment.here(gpus=False)]))
+    return max(1, assignment.count_slots(Resources(), [assignment.local_resources(gpus=False)]))
 
 
 def _heading(given: argparse.Namespace, text: _Text, made: "Recommendation") -> str:

@@ -49,13 +49,13 @@ def _main(given: argparse.Namespace) -> None:
     from lab.loading import search_space
     from lab.storage import checks, mirror
 
-    experiment = search_space.load(given.file, tuple(given.overrides))
-    root, kept = mirror.opened(given.storage)
+    experiment = search_space.load_experiment(given.file, tuple(given.overrides))
+    root, kept = mirror.open_mirror(given.storage)
     checks.check_storage(root)
     print(f"{experiment.name}: preparing its text", flush=True)
     from lab.data import preparation  # takes seconds to import
 
-    for number, data in enumerate(search_space.texts(experiment)):
+    for number, data in enumerate(search_space.required_texts(experiment)):
         if number:
             print()
         began = time.monotonic()
@@ -63,10 +63,10 @@ def _main(given: argparse.Namespace) -> None:
         def say(line: str, began: float = began) -> None:
             print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
 
-        folder = preparation.prepare(data, root.resolve() / "cache", say)
-        preparation.compare(folder, data, experiment.finetune.tasks, say)
+        folder = preparation.prepare_text(data, root.resolve() / "cache", say)
+        preparation.add_overlaps(folder, data, experiment.finetune.tasks, say)
         kept.push(folder)
-        print("\n".join(lines(data, preparation.facts(folder))))
+        print("\n".join(lines(data, preparation.read_facts(folder))))
         print(f"in:                    {folder}")
 
 

@@ -23,7 +23,7 @@ from lab.reporting import conclusion, plots, sentences, stats, svg, tables
 from lab.reporting.stats import Answer
 from lab.storage.checks import check_target
 from lab.tracking.client import default_uri
-from lab.tracking.frames import Frames, load
+from lab.tracking.frames import SweepFrames, load_frames
 
 _COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
 _KEPT = "an earlier report is left as it was"
@@ -55,7 +55,7 @@ class Figure:
     @property
     def inline(self) -> str:
         """The drawing for a page that holds several."""
-        return svg.inline(self.svg, self.name)
+        return svg.inline_svg(self.svg, self.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(asked: argparse.Namespace) -> None:
-    frames = load(asked.tracking_uri, asked.name)
+    frames = load_frames(asked.tracking_uri, asked.name)
     try:
         page = write(frames, asked.out)
     except OSError as error:
@@ -79,7 +79,7 @@ def _main(asked: argparse.Namespace) -> None:
     print(page)
 
 
-def write(frames: Frames, folder: File) -> File:
+def write(frames: SweepFrames, folder: File) -> File:
     """Write `folder`/<name>/ and return its report.html; an older report is replaced whole.
 
     Raises:
@@ -100,7 +100,7 @@ def write(frames: Frames, folder: File) -> File:
     return target / "report.html"
 
 
-def _fill(frames: Frames, folder: File) -> None:
+def _fill(frames: SweepFrames, folder: File) -> None:
     page = _page(frames)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(File(__file__).parent),
@@ -116,38 +116,38 @@ def _fill(frames: Frames, folder: File) -> None:
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "figures").mkdir()
     for figure in (f for group in page["figures"].values() for f in group):
-        drawn = svg.standalone(figure.svg)
+        drawn = svg.standalone_svg(figure.svg)
         (folder / "figures" / f"{figure.name}.svg").write_text(drawn, encoding="utf-8")
     frames.trials.to_csv(folder / "trials.csv", index=False)
     frames.curves.to_csv(folder / "curves.csv", index=False)
 
 
-def _page(frames: Frames) -> dict[str, Any]:
-    result, runs = stats.answer(frames), stats.scored(frames)
+def _page(frames: SweepFrames) -> dict[str, Any]:
+    result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     return {
         "frames": frames,
-        "headline": conclusion.headline(frames, result, runs),
+        "headline": conclusion.write_headline(frames, result, runs),
         "facts": _facts(frames, result, runs),
-        "flags": stats.flags(frames, result),
-        "cells": tables.cells(frames, result, runs),
-        "compute": tables.compute(result, runs),
+        "flags": stats.flag_trials(frames, result),
+        "cells": tables.cell_table(frames, result, runs),
+        "compute": tables.compute_table(result, runs),
         "figures": _figures(frames, result, runs),
-        "scores": tables.scores(frames, result, runs),
-        "ledger": tables.ledger(frames),
+        "scores": tables.score_table(frames, result, runs),
+        "ledger": tables.trial_table(frames),
         "provenance": _provenance(frames),
         "conventions": flops.__doc__,
     }
 
 
-def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tuple[str, str]]:
+def _facts(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> list[tuple[str, str]]:
     trials = frames.trials
     states = trials["state"].value_counts()
     slots = _column(trials, "slot/seconds").sum() / 3_600
-    facts = [] if result is None else conclusion.facts(frames, result, runs)
+    facts = [] if result is None else conclusion.list_facts(frames, result, runs)
     return [
-        ("valid for", conclusion.valid_for(frames)),
+        ("valid for", conclusion.describe_validity(frames)),
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
-        *conclusion.contamination(frames),
+        *conclusion.describe_contamination(frames),
         *facts,
         ("cost", f"{sentences.cost(frames)}; {slots:.3g} slot hours, set-up included"),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
@@ -156,24 +156,26 @@ def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tu
     ]
 
 
-def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[str, list[Figure]]:
+def _figures(
+    frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
+) -> dict[str, list[Figure]]:
     groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
     if frames.metric.name in frames.curves:
         groups["compute"] = [
             Figure(
                 name=f"score-{unit.lower()}", title=f"Score against {axis.partition('/')[2]}",
-                says=sentences.curve(frames, axis, unit), svg=svg.text(plots.curves(frames, axis)),
+                says=sentences.curve(frames, axis, unit), svg=svg.render_svg(plots.plot_curves(frames, axis)),
             )
             for axis, unit in _COMPUTE.items()
             if axis != "spent/seconds" or not frames.trials["shared"].any()  # their load, not them
         ]  # fmt: skip
     if result is not None:
-        drawn = svg.text(plots.cells(frames, result, runs))
+        drawn = svg.render_svg(plots.plot_cells(frames, result, runs))
         groups["cells"] = [
             Figure(name="cells", title="Settings compared", says=sentences.cells(result), svg=drawn)
         ]
-        if plots.is_grid(frames) and _REPLACED in runs:
-            drawn = svg.text(plots.heat_map(frames, _means(runs, _REPLACED)))
+        if plots.is_two_way_grid(frames) and _REPLACED in runs:
+            drawn = svg.render_svg(plots.plot_heat_map(frames, _means(runs, _REPLACED)))
             groups["cells"].append(
                 Figure(
                     name="replacement-rate", title="Replacement rate",
@@ -183,16 +185,19 @@ def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[
         groups["nuisances"] = [
             Figure(
                 name=f"tune-{path}", title=path, says=sentences.nuisance(frames, result, path),
-                svg=svg.text(plots.nuisance(frames, path)),
+                svg=svg.render_svg(plots.plot_nuisance(frames, path)),
             )
             for path in frames.tune
             if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
         ]  # fmt: skip
-    health = plots.health(frames)
+    health = plots.plot_health(frames)
     if health is not None:
         groups["health"] = [
             Figure(
-                name="health", title="Health", says=sentences.health(frames), svg=svg.text(health)
+                name="health",
+                title="Health",
+                says=sentences.health(frames),
+                svg=svg.render_svg(health),
             )
         ]
     return groups
@@ -202,7 +207,7 @@ def _means(runs: pd.DataFrame, name: str) -> dict[str, float]:
     return {str(label): float(mean) for label, mean in runs.groupby("cell")[name].mean().items()}
 
 
-def _provenance(frames: Frames) -> list[tuple[str, str]]:
+def _provenance(frames: SweepFrames) -> list[tuple[str, str]]:
     tags = [(key, text) for key, text in frames.sweep.items() if key not in _CARRIED]
     measures = [
         (name.replace("_", " "), f"{value:.1%}" if name.endswith("share") else f"{value:,.4g}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lab.execution.driver import Site
     from lab.search.plan import Expectation
     from lab.storage.mirror import Mirror
-    from lab.tracking.frames import Frames
+    from lab.tracking.frames import SweepFrames
 
 _KEPT = "what had ended is kept, and the same command goes on"
 
@@ -77,22 +77,22 @@ def _main(given: argparse.Namespace) -> None:
     from lab.loading import search_space, validation
     from lab.storage import checks, mirror
 
-    experiment = search_space.load(given.file, tuple(given.overrides))
-    for warning in validation.warnings(experiment):
+    experiment = search_space.load_experiment(given.file, tuple(given.overrides))
+    for warning in validation.collect_warnings(experiment):
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if given.dry_run:
         _plan(experiment, given)
         return
     _check(given, experiment)
-    root, kept = mirror.opened(given.storage)
+    root, kept = mirror.open_mirror(given.storage)
     checks.check_storage(root)
     checks.check_reports(given.reports, experiment.name)
-    with checks.claimed(root, _command(given)):
+    with checks.claim_storage(root, _command(given)):
         print(f"{experiment.name}: {experiment.question}", flush=True)
         from lab.display import live
         from lab.display.board import Board
 
-        with live.view(Board(experiment.metric)) as view:
+        with live.open_view(Board(experiment.metric)) as view:
             lines = _carry_out(given, experiment, root, kept, view)
         print("\n".join(lines))
 
@@ -103,10 +103,10 @@ def _plan(experiment: "Experiment", given: argparse.Namespace) -> None:
     from lab.tracking.client import default_uri
 
     slots = _slots(experiment)
-    print(plan.heading(experiment, plan.cells(experiment), slots), flush=True)
+    print(plan.plan_heading(experiment, plan.plan_cells(experiment), slots), flush=True)
     root = None if "://" in given.storage else File(given.storage)
     uri = given.tracking_uri or default_uri(root or File())
-    print(f"\n{plan.table(_expected(experiment, root, slots, uri))}")
+    print(f"\n{plan.plan_table(_expected(experiment, root, slots, uri))}")
     if root is None:
         print(f"{given.storage} is not read here: what it holds already is counted as left to do")
 
@@ -115,14 +115,14 @@ def _slots(experiment: "Experiment") -> int:
     """Return the slots of this machine, one where it has too little for a trial."""
     from lab.trials import assignment
 
-    node = assignment.here(gpus=experiment.resources.gpus_per_worker > 0)
-    return max(1, assignment.slots(experiment.resources, [node]))
+    node = assignment.local_resources(gpus=experiment.resources.gpus_per_worker > 0)
+    return max(1, assignment.count_slots(experiment.resources, [node]))
 
 
 def _expected(experiment: "Experiment", root: File | None, slots: int, uri: str) -> "Expectation":
     from lab.execution import expectation  # imports torch
 
-    return expectation.expect(experiment, root, slots, uri)
+    return expectation.estimate_sweep(experiment, root, slots, uri)
 
 
 def _check(given: argparse.Namespace, experiment: "Experiment") -> None:
@@ -130,12 +130,12 @@ def _check(given: argparse.Namespace, experiment: "Experiment") -> None:
     from lab.trials import assignment
 
     if given.address is None:
-        assignment.check(experiment.resources)
+        assignment.check_resources(experiment.resources)
         return
     assignment.check_address(given.address)
     from lab.execution import ray_cluster
 
-    ray_cluster.check(experiment.resources, given.address)
+    ray_cluster.check_cluster(experiment.resources, given.address)
 
 
 def _carry_out(
@@ -149,10 +149,10 @@ def _carry_out(
     view.doing("opening MLflow's store (its tables are made the first time)")
     from lab.storage import mirror
     from lab.tracking.client import default_uri
-    from lab.tracking.store import Store
+    from lab.tracking.store import MlflowStore
 
     uri = given.tracking_uri or default_uri(root)
-    store = Store(uri, root / "artifacts")
+    store = MlflowStore(uri, root / "artifacts")
     if given.address is None:  # a cluster's machines are not timed from here
         view.doing("timing a few optimizer steps of each cell")
         view.say(_expected(experiment, root, _slots(experiment), uri).line())
@@ -162,7 +162,7 @@ def _carry_out(
     site = Site(
         storage=root.resolve(),
         mirror=kept,
-        ray=mirror.below(given.storage, "ray"),
+        ray=mirror.join_uri(given.storage, "ray"),
         address=given.address,
         fresh=given.fresh,
     )
@@ -178,26 +178,28 @@ def _conclude(
     from lab.reporting import conclusion, stats
     from lab.tracking import frames
 
-    table = frames.load(uri, name)
+    table = frames.load_frames(uri, name)
     page = report.write(table, given.reports)
     view.doing("logging the best trial as an MLflow model")
     best = _served(table, uri, site)
     ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     return [
-        f"\n{conclusion.headline(table, stats.answer(table), stats.scored(table))}",
-        f"valid for: {conclusion.valid_for(table)}\n",
+        f"\n{conclusion.write_headline(table, stats.compute_answer(table), stats.scored_trials(table))}",
+        f"valid for: {conclusion.describe_validity(table)}\n",
         f"report:    {page}",
         f"best:      {best}",
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
     ]
 
 
-def _served(table: "Frames", uri: str, site: "Site") -> str:
+def _served(table: "SweepFrames", uri: str, site: "Site") -> str:
     """Log the best trial as a model; return what became of that, which spoils no sweep."""
     from lab.interop import mlflow_model
 
     try:
-        return mlflow_model.log(uri, table, site.storage, site.mirror) or "no trial has finished"
+        return (
+            mlflow_model.log_model(uri, table, site.storage, site.mirror) or "no trial has finished"
+        )
     except Exception as error:  # of transformers, of a store or a disk; the answer stands without
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return f"not logged as a model: {why}"

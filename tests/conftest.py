@@ -42,7 +42,7 @@ def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
     from lab.data import batches, preparation
 
     settings = DataConfig(share=0.01, held_out=0.1, vocab=400, length=16)
-    text = preparation.prepare(settings, tmp_path_factory.mktemp("text"))
+    text = preparation.prepare_text(settings, tmp_path_factory.mktemp("text"))
     return PreparedText(settings, text, batches.open_corpus(text))
 
 
@@ -57,7 +57,7 @@ def held_out(
         patch.setattr(corruption, "_FROZEN_TOKENS", 16_384)
         patch.setattr(corruption, "_TOKENS", 4_096)
         cache = tmp_path_factory.mktemp("held_out")
-        yield corruption.prepare(prepared_text.corpus, prepared_text.data, cache)
+        yield corruption.prepare_held_out(prepared_text.corpus, prepared_text.data, cache)
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +71,10 @@ def few_sentences() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "_LIMITS", limits)
         patch.setattr(probes, "_STEPS", 12)
-        for cached in (embedded.read, embedded._labels, probes.windows):
+        for cached in (embedded.read_embedded, embedded._labels, probes.probe_windows):
             cached.cache_clear()
         yield
-    for cached in (embedded.read, embedded._labels, probes.windows):
+    for cached in (embedded.read_embedded, embedded._labels, probes.probe_windows):
         cached.cache_clear()
 
 

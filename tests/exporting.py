@@ -16,10 +16,10 @@ from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
 from lab.config.objective import AnyObjectiveConfig, generator_of
 from lab.data.vocabulary import ROLES, SPECIAL, Vocabulary
-from lab.interop.trained import Trained
-from lab.training.checkpoint import Place
-from lab.training.objectives import Detector, Objective, build
-from lab.training.weights import of
+from lab.interop.trained import TrainedTrial
+from lab.training.checkpoint import TrainingPosition
+from lab.training.objectives import Detector, Objective, build_objective
+from lab.training.weights import collect_weights
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = (*LETTERS, *(f"##{letter}" for letter in LETTERS), "the", "cat")
@@ -66,7 +66,7 @@ def asked(
 
 def random(trial: spec.Trial, seed: int = 1) -> Objective:
     """Return the trial's objective; every weight, norms and biases too, has a value of its own."""
-    objective = build(trial, torch.arange(trial.data.vocab)).eval()
+    objective = build_objective(trial, torch.arange(trial.data.vocab)).eval()
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in objective.parameters():
@@ -74,7 +74,9 @@ def random(trial: spec.Trial, seed: int = 1) -> Objective:
     return objective
 
 
-def trained(trial: spec.Trial, objective: Objective, words: Vocabulary, folder: Path) -> Trained:
+def trained(
+    trial: spec.Trial, objective: Objective, words: Vocabulary, folder: Path
+) -> TrainedTrial:
     """Return what a record would hold of an objective."""
     text = folder / "text"
     text.mkdir(parents=True, exist_ok=True)
@@ -83,12 +85,12 @@ def trained(trial: spec.Trial, objective: Objective, words: Vocabulary, folder: 
     shapes = {"encoder": trial.encoder}
     if generator := generator_of(trial.objective, trial.encoder):
         shapes["generator.encoder"] = generator
-    return Trained(
+    return TrainedTrial(
         folder=folder / "record",
         text=text,
         trial=trial,
-        place=Place(spent=Spent(), rows=0, score=None, counts={}, most=None),
-        weights=of(objective),
+        place=TrainingPosition(spent=Spent(), rows=0, score=None, counts={}, most=None),
+        weights=collect_weights(objective),
         shapes=shapes,
         detects=isinstance(objective, Detector),
     )

@@ -43,8 +43,8 @@ from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
 from lab.training import optimizer
 from lab.training.gradients import Gradients
-from lab.training.loop import Step, train
-from lab.training.objectives import Loss, Objective, build
+from lab.training.loop import CompletedStep, train_steps
+from lab.training.objectives import Loss, Objective, build_objective
 from lab.training.objectives import masking as masks
 
 VOCAB, LENGTH, SHARE = 64, 16, 0.3
@@ -387,7 +387,7 @@ def trial(member: Member, **changes: Any) -> spec.Trial:
 
 def made(member: Member, **changes: Any) -> Any:
     """Return the member's objective."""
-    return build(trial(member, **changes), COUNTS_V)
+    return build_objective(trial(member, **changes), COUNTS_V)
 
 
 def windows(rows: int, longest: int = LENGTH - 2, length: int = LENGTH) -> np.ndarray:
@@ -429,13 +429,13 @@ def candidates(ids_BT: Tensor) -> Tensor:
 
 def chosen(member: Member, batch: Batch, step: int = 0) -> Tensor:
     """Return where the member chooses slots."""
-    return masks.chosen(masked(member, batch, step))
+    return masks.chosen_positions(masked(member, batch, step))
 
 
-def masked(member: Member, batch: Batch, step: int = 0) -> masks.Masked:
+def masked(member: Member, batch: Batch, step: int = 0) -> masks.MaskedBatch:
     """Return the slots that the member chooses, by its seed."""
     how = getattr(member.objective, "masking", "paper")
-    return masks.mask(
+    return masks.mask_batch(
         batch,
         mask_prob=trial(member).at(0.0).mask_prob,
         how="paper" if how == "bert" else how,
@@ -576,12 +576,12 @@ class Run:
     def __init__(self, trial: spec.Trial, init: int | None = None) -> None:
         self.trial = trial
         seeds = trial.seeds if init is None else replace(trial.seeds, init=init)
-        self.objective: Any = build(replace(trial, seeds=seeds), COUNTS_V)
-        self.optimizer = optimizer.build(self.objective, trial.optim)
+        self.objective: Any = build_objective(replace(trial, seeds=seeds), COUNTS_V)
+        self.optimizer = optimizer.build_optimizer(self.objective, trial.optim)
 
-    def steps(self, spent: Spent = Spent()) -> Iterator[Step]:  # noqa: B008 - frozen
+    def steps(self, spent: Spent = Spent()) -> Iterator[CompletedStep]:  # noqa: B008 - frozen
         """Yield the steps that are left."""
-        yield from train(
+        yield from train_steps(
             Gradients(self.objective, texts(self.trial), self.trial),
             self.optimizer,
             trial=self.trial,

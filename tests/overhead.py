@@ -23,10 +23,10 @@ from lab.execution import runner
 from lab.execution.driver import Driver, Site
 from lab.loading import search_space
 from lab.storage import record
-from lab.storage.mirror import Nowhere
+from lab.storage.mirror import LocalOnly
 from lab.tracking.client import default_uri
-from lab.tracking.store import Store
-from lab.trials.assignment import Work
+from lab.tracking.store import MlflowStore
+from lab.trials.assignment import Assignment
 
 ROOT = Path(__file__).parent.parent
 EVERY = 100  # trials between two looks at the memory
@@ -53,13 +53,13 @@ def main() -> None:
 def carry_out(trials: int, storage: Path) -> None:
     """Run the sweep in this process and say what it cost."""
     began = time.monotonic()
-    runner.alone = nothing
+    runner.run_in_actor = nothing
     overrides = (f"search.seeds={trials}", "compare.objective.generator.width=[0.25]")
-    experiment = search_space.load(ROOT / "search_spaces" / "smoke.yaml", overrides)
+    experiment = search_space.load_experiment(ROOT / "search_spaces" / "smoke.yaml", overrides)
     storage.mkdir(parents=True, exist_ok=True)
-    site = Site(storage=storage, mirror=Nowhere(), ray=str(storage / "ray"))
-    store = Store(default_uri(storage), storage / "artifacts")
-    with live.view(Board(experiment.metric)) as view:
+    site = Site(storage=storage, mirror=LocalOnly(), ray=str(storage / "ray"))
+    store = MlflowStore(default_uri(storage), storage / "artifacts")
+    with live.open_view(Board(experiment.metric)) as view:
         driver = Watched(experiment, site, store, view)
         driver.run("overhead")
     if driver.at:
@@ -79,12 +79,12 @@ class Watched(Driver):
         self.memory: dict[int, float] = {}
         self._count = 0
 
-    def began(self, work: Work) -> None:
+    def began(self, work: Assignment) -> None:
         """Note the time."""
         self.at.append(time.monotonic())
         super().began(work)
 
-    def ended(self, work: Work, error: str | None) -> None:
+    def ended(self, work: Assignment, error: str | None) -> None:
         """Note the memory."""
         super().ended(work, error)
         self._count += 1
@@ -95,16 +95,16 @@ class Watched(Driver):
 
 def nothing(config: dict[str, Any]) -> None:
     """Leave the record of a trial that finished at once."""
-    work: Work = config["work"]
-    record.begin(work.folder, work.trial)
+    work: Assignment = config["work"]
+    record.begin_record(work.folder, work.trial)
     rows = [row(step, work.metric.name) for step in (0, 1)]
     for each in rows:
-        record.append(work.folder, each)
+        record.append_row(work.folder, each)
     tune.report({"step": 1})
     outcome = Outcome(
         state="finished", reason="", rows=tuple(rows), began=time.time(), seconds=0.0, busy=0.0
     )
-    record.end(work.folder, outcome)
+    record.write_outcome(work.folder, outcome)
 
 
 def row(step: int, metric: str) -> MetricRow:

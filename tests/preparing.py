@@ -57,7 +57,7 @@ def _make(file: Path, size: int) -> int:
     chance = random.Random(0)  # noqa: S311
     lines = [
         line
-        for text in sources.Reading(EmbeddedText(), "refuse").documents()
+        for text in sources.SourceReader(EmbeddedText(), "refuse").documents()
         for line in text.split("\n")
         if line.isprintable()
     ]
@@ -82,8 +82,8 @@ def _prepare(text: Path, tokenizer: str) -> None:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
 
-    folder = preparation.prepare(data, text.parent / "cache", say)
-    for line in prepare.lines(data, preparation.facts(folder)):
+    folder = preparation.prepare_text(data, text.parent / "cache", say)
+    for line in prepare.lines(data, preparation.read_facts(folder)):
         print(line)
     # Not of `resource`: there a child's peak begins with its parent's.
     status = Path("/proc/self/status").read_text().splitlines()
@@ -95,7 +95,7 @@ def _alone(text: Path) -> float:
     """Return the bytes a second that the library encodes when it does nothing else."""
     from lab.data import tokenizers
 
-    tokenizer = tokenizers.build(_TOKENIZERS["given"], 30_522, lambda: ()).tokenizer
+    tokenizer = tokenizers.build_vocabulary(_TOKENIZERS["given"], 30_522, lambda: ()).tokenizer
     spent = done = 0.0
     for batch in _batches(text):
         began = time.monotonic()

@@ -18,8 +18,8 @@ from lab.config.objective import AnyObjectiveConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 from lab.training.model import DisentangledEmbeddings, Embeddings, Encoder
-from lab.training.objectives import Loss, build
-from lab.training.objectives.masking import Masked
+from lab.training.objectives import Loss, build_objective
+from lab.training.objectives.masking import MaskedBatch
 
 VOCAB, LENGTH, SEED = 48, 16, 3
 SHAPE = EncoderConfig(layers=2, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.2, dropout=0)
@@ -40,7 +40,7 @@ def made(
     )
     counts_V = torch.ones(vocab)
     counts_V[FIRST_WORD : FIRST_WORD + len(SHARES)] += 100 * torch.tensor(SHARES)
-    built, chance = build(trial, counts_V), torch.Generator().manual_seed(2)
+    built, chance = build_objective(trial, counts_V), torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter += noise * torch.randn(parameter.shape, generator=chance)
@@ -75,7 +75,7 @@ class Drawn(NamedTuple):
     labels_BT: Tensor
 
 
-def placed(loss: Loss, masked: Masked, tokens_BK: Tensor, batch: Batch) -> Drawn:
+def placed(loss: Loss, masked: MaskedBatch, tokens_BK: Tensor, batch: Batch) -> Drawn:
     """Write what was drawn slot by slot to its positions, one at a time."""
     chosen_BT = torch.zeros_like(batch.ids_BT, dtype=torch.bool)
     written_BT, labels_BT = batch.ids_BT.clone(), torch.full_like(batch.ids_BT, -100)
@@ -97,7 +97,7 @@ def observed(objective: Any, batch: Batch, step: int, *learns: Any) -> Drawn:
     return placed(loss, corrupted.masked, corrupted.sampled_BK, batch)
 
 
-def only_masked(loss: Loss, masked: Masked, batch: Batch) -> Drawn:
+def only_masked(loss: Loss, masked: MaskedBatch, batch: Batch) -> Drawn:
     """Return what was drawn where nothing is sampled: the slots, and what stands there."""
     return placed(loss, masked, masked.labels_BK, batch)
 

@@ -34,7 +34,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.storage import record
 from lab.trials import run
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 STEPS, CURVE = 16, 4
@@ -73,8 +73,8 @@ class Stop:
 
 
 @pytest.fixture(scope="module")
-def work_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Work]:
-    def work_in(folder: Path, rung: str = "electra", **changes: Any) -> Work:
+def work_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Assignment]:
+    def work_in(folder: Path, rung: str = "electra", **changes: Any) -> Assignment:
         asked = Trial(
             encoder=SHAPE,
             objective=RUNGS[rung],
@@ -83,7 +83,7 @@ def work_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Work]:
             budget=Budget(kind="tokens", amount=STEPS * 8 * 16),
             curve=CURVE,
         )
-        return Work(
+        return Assignment(
             trial=replace(asked, **changes),
             folder=folder,
             text=prepared_text.text,
@@ -95,7 +95,7 @@ def work_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Work]:
 
 
 @pytest.fixture
-def work(work_in: Callable[..., Work], tmp_path: Path) -> Callable[..., Work]:
+def work(work_in: Callable[..., Assignment], tmp_path: Path) -> Callable[..., Assignment]:
     return lambda name, *arguments, **changes: work_in(tmp_path / name, *arguments, **changes)
 
 
@@ -108,15 +108,19 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(
-    work_in: Callable[..., Work], few_sentences: None, tmp_path_factory: pytest.TempPathFactory
+    work_in: Callable[..., Assignment],
+    few_sentences: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Whole:
     it = work_in(tmp_path_factory.mktemp("whole") / "it")
-    return Whole(run.run(it), final(it))
+    return Whole(run.run_trial(it), final(it))
 
 
 @pytest.fixture(scope="module")
 def cut_off(
-    work_in: Callable[..., Work], few_sentences: None, tmp_path_factory: pytest.TempPathFactory
+    work_in: Callable[..., Assignment],
+    few_sentences: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """Return the folder of a run that was interrupted twice, to be copied."""
     it = work_in(tmp_path_factory.mktemp("cut_off") / "it")
@@ -129,11 +133,11 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
-def checkpoints(work: Work) -> list[Path]:
+def checkpoints(work: Assignment) -> list[Path]:
     return sorted((work.folder / "checkpoints").iterdir())
 
 
-def final(work: Work) -> dict[str, Tensor]:
+def final(work: Assignment) -> dict[str, Tensor]:
     return load_file(checkpoints(work)[-1] / "state.safetensors")
 
 
@@ -142,8 +146,8 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert all(value.equal(other[name]) for name, value in one.items())
 
 
-def interrupted(work: Work, after: int) -> Outcome:
-    outcome = run.run(work, wish=Stop(after))
+def interrupted(work: Assignment, after: int) -> Outcome:
+    outcome = run.run_trial(work, wish=Stop(after))
     assert outcome.state == "interrupted"
     return outcome
 
@@ -157,42 +161,44 @@ ADAM, MUON = AdamConfig(), MuonConfig(kind="muon")
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
-    rung: str, optim: AnyOptimizerConfig, work: Callable[..., Work]
+    rung: str, optim: AnyOptimizerConfig, work: Callable[..., Assignment]
 ) -> None:
     whole, parts = (work(name, rung, optim=optim) for name in ("whole", "parts"))
-    expected = run.run(whole)
+    expected = run.run_trial(whole)
     interrupted(parts, 2)
     torch.rand(100)  # what a new process would have done
     interrupted(parts, 5)
-    outcome = run.run(parts)
+    outcome = run.run_trial(parts)
     assert outcome.state == "finished"
     assert without_time(outcome.rows) == without_time(expected.rows)
-    assert record.read(parts.folder) == outcome
+    assert record.read_outcome(parts.folder) == outcome
     assert_same(final(parts), final(whole))
 
 
-def test_interrupted_outcome_says_where(work: Callable[..., Work]) -> None:
+def test_interrupted_outcome_says_where(work: Callable[..., Assignment]) -> None:
     outcome = interrupted(work("it"), 2)
     assert outcome.reason == "at step 3, 18.8% of its budget; its state is saved"
     assert len(outcome.rows) == 1
 
 
 def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(
-    work: Callable[..., Work], whole: Whole
+    work: Callable[..., Assignment], whole: Whole
 ) -> None:
     parts = work("parts")
-    stopped = run.run(parts, wish=Stop(6, "stopped"))
-    assert stopped.state == record.state(parts.folder) == "stopped"
+    stopped = run.run_trial(parts, wish=Stop(6, "stopped"))
+    assert stopped.state == record.read_state(parts.folder) == "stopped"
     assert stopped.reason == "at step 9, 56.2% of its budget; its state is saved"
     assert int(checkpoints(parts)[-1].name) == 9
-    assert record.read(parts.folder) == stopped
-    outcome = run.run(parts)
+    assert record.read_outcome(parts.folder) == stopped
+    outcome = run.run_trial(parts)
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert without_time(outcome.rows) == without_time(whole.outcome.rows)
     assert_same(final(parts), whole.final)
 
 
-def test_seconds_add_up_over_interruptions_and_a_kill_between(work: Callable[..., Work]) -> None:
+def test_seconds_add_up_over_interruptions_and_a_kill_between(
+    work: Callable[..., Assignment],
+) -> None:
     it = work("it")
     interrupted(it, 2)
     file = it.folder / "outcome.json"
@@ -203,10 +209,10 @@ def test_seconds_add_up_over_interruptions_and_a_kill_between(work: Callable[...
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.run(it, report=killed)
-    assert (record.state(it.folder), record.read(it.folder)) == ("running", None)
+        run.run_trial(it, report=killed)
+    assert (record.read_state(it.folder), record.read_outcome(it.folder)) == ("running", None)
     began = time.perf_counter()
-    outcome = run.run(it)
+    outcome = run.run_trial(it)
     wall = time.perf_counter() - began
     assert outcome.state == "finished"
     assert 1_000 < outcome.seconds <= 1_000 + wall
@@ -214,40 +220,40 @@ def test_seconds_add_up_over_interruptions_and_a_kill_between(work: Callable[...
 
 
 def test_run_that_was_cut_off_before_it_could_say_so_ends_without_a_step(
-    work: Callable[..., Work],
+    work: Callable[..., Assignment],
 ) -> None:
     """Killed between its last checkpoint and its outcome."""
     it = work("it")
-    expected = run.run(it)
+    expected = run.run_trial(it)
     before = final(it)
     (it.folder / "outcome.json").unlink()
-    record.begin(it.folder, it.trial)
+    record.begin_record(it.folder, it.trial)
     seen: list[MetricRow] = []
-    outcome = run.run(it, report=seen.append)
+    outcome = run.run_trial(it, report=seen.append)
     assert seen == []
     assert (outcome.state, outcome.rows) == ("finished", expected.rows)
     assert_same(final(it), before)
 
 
-def test_run_that_goes_on_does_not_take_its_points_again(work: Callable[..., Work]) -> None:
+def test_run_that_goes_on_does_not_take_its_points_again(work: Callable[..., Assignment]) -> None:
     it, seen = work("it"), []
     interrupted(it, 6)  # steps that were scored are not asked
-    run.run(it, report=seen.append)
+    run.run_trial(it, report=seen.append)
     steps = [row["spent/steps"] for row in seen]
     assert 0 not in steps
     assert steps[-1] == STEPS
-    assert len(record.curve(it.folder)) == 1 + CURVE
+    assert len(record.read_curve(it.folder)) == 1 + CURVE
 
 
 def test_points_recorded_after_the_checkpoint_are_taken_again(
-    work: Callable[..., Work], whole: Whole
+    work: Callable[..., Assignment], whole: Whole
 ) -> None:
     it = work("it")
     interrupted(it, 6)
-    record.append(it.folder, {"spent/steps": 99.0})  # then the process was killed
+    record.append_row(it.folder, {"spent/steps": 99.0})  # then the process was killed
     with (it.folder / "curve.jsonl").open("a") as curve:
         curve.write('{"spent/st')
-    assert without_time(run.run(it).rows) == without_time(whole.outcome.rows)
+    assert without_time(run.run_trial(it).rows) == without_time(whole.outcome.rows)
 
 
 def truncate(folder: Path) -> None:
@@ -287,7 +293,7 @@ def listed(folder: Path) -> None:
 def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
     damage: Callable[[Path], None],
     how_many: int,
-    work: Callable[..., Work],
+    work: Callable[..., Assignment],
     whole: Whole,
     cut_off: Path,
 ) -> None:
@@ -296,7 +302,7 @@ def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
     assert len(checkpoints(it)) > 1
     for folder in checkpoints(it)[-how_many:]:
         damage(folder)
-    outcome = run.run(it)
+    outcome = run.run_trial(it)
     assert without_time(outcome.rows) == without_time(whole.outcome.rows)
     assert_same(final(it), whole.final)
 
@@ -317,7 +323,7 @@ OTHER_FORMS: dict[str, Callable[[Body], Body]] = {
 
 @pytest.mark.parametrize("form", OTHER_FORMS.values(), ids=OTHER_FORMS.keys())
 def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
-    form: Callable[[Body], Body], work: Callable[..., Work], cut_off: Path
+    form: Callable[[Body], Body], work: Callable[..., Assignment], cut_off: Path
 ) -> None:
     """As another version of the lab may have written it: whole, and sealed."""
     it = work("it")
@@ -330,20 +336,22 @@ def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
     text = json.dumps(body, sort_keys=True)  # what the seal is of
     file.write_text(json.dumps(body | {"seal": hashlib.sha256(text.encode()).hexdigest()}))
     seen: list[MetricRow] = []
-    outcome = run.run(it, report=seen.append)
+    outcome = run.run_trial(it, report=seen.append)
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert seen[0]["spent/steps"] > int(before.name), "it began anew"
 
 
-def test_another_trials_checkpoint_is_not_taken(work: Callable[..., Work], whole: Whole) -> None:
+def test_another_trials_checkpoint_is_not_taken(
+    work: Callable[..., Assignment], whole: Whole
+) -> None:
     it, other = work("it"), work("other", "mlm")
     interrupted(other, 5)
     it.folder.mkdir()
     (other.folder / "checkpoints").rename(it.folder / "checkpoints")
-    record.begin(it.folder, it.trial)
-    record.append(it.folder, {"spent/steps": 0.0})
-    record.append(it.folder, {"spent/steps": 4.0})
-    assert without_time(run.run(it).rows) == without_time(whole.outcome.rows)
+    record.begin_record(it.folder, it.trial)
+    record.append_row(it.folder, {"spent/steps": 0.0})
+    record.append_row(it.folder, {"spent/steps": 4.0})
+    assert without_time(run.run_trial(it).rows) == without_time(whole.outcome.rows)
 
 
 def best(rows: tuple[MetricRow, ...]) -> int:
@@ -351,7 +359,9 @@ def best(rows: tuple[MetricRow, ...]) -> int:
     return int(top["spent/steps"])
 
 
-def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(work: Callable[..., Work]) -> None:
+def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(
+    work: Callable[..., Assignment],
+) -> None:
     it = work("it", curve=8)
     rows = interrupted(it, 6).rows[1:]
     (*_, last) = (int(row["spent/steps"]) for row in rows)
@@ -359,16 +369,20 @@ def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(work: Callable[...
     assert steps == sorted({last, last + 1, best(rows)})
 
 
-def test_newest_and_the_best_checkpoint_are_kept_in_the_end(work: Callable[..., Work]) -> None:
+def test_newest_and_the_best_checkpoint_are_kept_in_the_end(
+    work: Callable[..., Assignment],
+) -> None:
     it = work("it", curve=8)
-    rows = run.run(it).rows[1:]
+    rows = run.run_trial(it).rows[1:]
     steps = [int(folder.name) for folder in checkpoints(it)]
     assert steps == sorted({STEPS, best(rows)})
 
 
-def test_checkpoint_holds_each_shared_table_once_and_no_pickle(work: Callable[..., Work]) -> None:
+def test_checkpoint_holds_each_shared_table_once_and_no_pickle(
+    work: Callable[..., Assignment],
+) -> None:
     it = work("it")
-    run.run(it)
+    run.run_trial(it)
     folder = checkpoints(it)[-1]
     assert sorted(file.name for file in folder.iterdir()) == ["state.json", "state.safetensors"]
     tables = [name for name in final(it) if "word_embeddings" in name]
@@ -376,7 +390,7 @@ def test_checkpoint_holds_each_shared_table_once_and_no_pickle(work: Callable[..
 
 
 def test_save_that_breaks_leaves_the_one_before(
-    work: Callable[..., Work], whole: Whole, monkeypatch: pytest.MonkeyPatch
+    work: Callable[..., Assignment], whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = work("it")
     interrupted(it, 5)
@@ -387,8 +401,8 @@ def test_save_that_breaks_leaves_the_one_before(
 
     with monkeypatch.context() as patch:
         patch.setattr("lab.training.checkpoint.save_file", full)
-        outcome = run.run(it)
+        outcome = run.run_trial(it)
     assert outcome.state == "failed"
     assert "No space left" in outcome.reason
     assert checkpoints(it) == before
-    assert without_time(run.run(it).rows) == without_time(whole.outcome.rows)
+    assert without_time(run.run_trial(it).rows) == without_time(whole.outcome.rows)

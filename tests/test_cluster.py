@@ -23,7 +23,7 @@ from lab.config.experiment import Resources
 from lab.config.results import MetricRow, State
 from lab.storage import record
 from lab.tracking import frames
-from lab.trials.assignment import Node, slots
+from lab.trials.assignment import NodeResources, count_slots
 
 LONG = {"base__budget__amount": "8e10"}  # long enough to be met in the middle
 MLM = "{kind: mlm, budget: {kind: flops, amount: 1e10}, lr: 1e-3}"
@@ -43,28 +43,36 @@ OPEN = {"CREATED", "PENDING", "RESCHEDULING", "PREPARED"}  # of placement groups
 @pytest.mark.parametrize(
     ("resources", "nodes", "served"),
     [
-        (Resources(), [Node(2, 0)], 2),
-        (Resources(cpus_per_worker=2), [Node(3, 0)], 1),
-        (Resources(cpus_per_worker=2), [Node(3, 0), Node(3, 0)], 2),  # halves do not add up
-        (Resources(workers=2, cpus_per_worker=2), [Node(2, 0), Node(2, 0)], 1),
-        (Resources(workers=3), [Node(2, 0), Node(2, 0)], 1),
-        (Resources(workers=2), [Node(1, 0)], 0),
-        (Resources(workers=9), [Node(1, 0), Node(1, 0)], 0),
-        (Resources(gpus_per_worker=1), [Node(16, 2), Node(16, 0)], 2),
-        (Resources(gpus_per_worker=0.5), [Node(16, 1)], 2),
-        (Resources(gpus_per_worker=0.4), [Node(16, 2)], 4),  # a fraction is of one GPU
-        (Resources(gpus_per_worker=0.5), [Node(3, 4)], 3),
-        (Resources(workers=4, gpus_per_worker=1), [Node(16, 2), Node(16, 2), Node(16, 1)], 1),
-        (Resources(slots=3), [Node(8, 0)], 3),
-        (Resources(slots=8), [Node(3, 0)], 3),
-        (Resources(slots=1, gpus_per_worker=1), [Node(8, 0)], 0),
+        (Resources(), [NodeResources(2, 0)], 2),
+        (Resources(cpus_per_worker=2), [NodeResources(3, 0)], 1),
+        (
+            Resources(cpus_per_worker=2),
+            [NodeResources(3, 0), NodeResources(3, 0)],
+            2,
+        ),  # halves do not add up
+        (Resources(workers=2, cpus_per_worker=2), [NodeResources(2, 0), NodeResources(2, 0)], 1),
+        (Resources(workers=3), [NodeResources(2, 0), NodeResources(2, 0)], 1),
+        (Resources(workers=2), [NodeResources(1, 0)], 0),
+        (Resources(workers=9), [NodeResources(1, 0), NodeResources(1, 0)], 0),
+        (Resources(gpus_per_worker=1), [NodeResources(16, 2), NodeResources(16, 0)], 2),
+        (Resources(gpus_per_worker=0.5), [NodeResources(16, 1)], 2),
+        (Resources(gpus_per_worker=0.4), [NodeResources(16, 2)], 4),  # a fraction is of one GPU
+        (Resources(gpus_per_worker=0.5), [NodeResources(3, 4)], 3),
+        (
+            Resources(workers=4, gpus_per_worker=1),
+            [NodeResources(16, 2), NodeResources(16, 2), NodeResources(16, 1)],
+            1,
+        ),
+        (Resources(slots=3), [NodeResources(8, 0)], 3),
+        (Resources(slots=8), [NodeResources(3, 0)], 3),
+        (Resources(slots=1, gpus_per_worker=1), [NodeResources(8, 0)], 0),
         (Resources(), [], 0),
     ],
 )
 def test_slots_are_trials_of_which_each_worker_fits_on_a_node(
-    resources: Resources, nodes: list[Node], served: int
+    resources: Resources, nodes: list[NodeResources], served: int
 ) -> None:
-    assert slots(resources, nodes) == served
+    assert count_slots(resources, nodes) == served
 
 
 class Cluster:
@@ -193,7 +201,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, tracking: str) -> Iterator
 def standing(storage: Path, *states: State) -> list[Path]:
     """Return the records that are in one of some states."""
     folders = (file.parent for file in storage.glob("trials/*/trial.json"))
-    return [folder for folder in folders if record.state(folder) in states]
+    return [folder for folder in folders if record.read_state(folder) in states]
 
 
 def swept(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: object) -> Sweep:
@@ -205,12 +213,12 @@ def swept(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: o
             out = max(out, len(standing(storage, "queued", "running")))
             now = standing(storage, "running")
             at_once = max(at_once, len(now))
-            if stop_first and now and record.curve(now[0]):
+            if stop_first and now and record.read_curve(now[0]):
                 record.stop_file(now[0]).touch()
                 stop_first = False
             time.sleep(0.2)
         ended(process, cwd, 0)
-    trials = frames.load(cluster.uri, "smoke").trials
+    trials = frames.load_frames(cluster.uri, "smoke").trials
     return Sweep(storage, trials, at_once, out, cluster.at_rest())
 
 
@@ -231,14 +239,14 @@ def together(cluster: Cluster, alone: Sweep, tmp_path_factory: pytest.TempPathFa
 def scores(sweep: Sweep) -> dict[str, float]:
     """Return the last score of each record; an mlm run has none."""
     folders = (file.parent for file in sweep.storage.glob("trials/*/outcome.json"))
-    last = {folder.name: record.curve(folder)[-1] for folder in folders}
+    last = {folder.name: record.read_curve(folder)[-1] for folder in folders}
     return {name: row[METRIC] for name, row in last.items() if METRIC in row}
 
 
 def preparatory(storage: Path) -> list[Path]:
     """Return the records of mlm runs."""
     folders = (file.parent for file in storage.glob("trials/*/outcome.json"))
-    return [f for f in folders if record.asked(f)[0].objective.kind == "mlm"]
+    return [f for f in folders if record.read_trial(f)[0].objective.kind == "mlm"]
 
 
 def assert_left_as_found(after: dict[str, Any]) -> None:
@@ -275,7 +283,7 @@ def test_one_worker_a_node_trains_what_one_process_does(alone: Sweep, together: 
         sweep.trials.loc[sweep.trials["init_from.kind"] == "mlm", "fingerprint"].item()
         for sweep in (alone, together)
     ]
-    assert record.state(together.storage / "trials" / names[1]) == "finished"
+    assert record.read_state(together.storage / "trials" / names[1]) == "finished"
     curves = [curve(sweep.storage, n) for sweep, n in zip((alone, together), names, strict=True)]
     for one, other in zip(*curves, strict=True):
         assert other["spent/steps"] == one["spent/steps"]
@@ -287,7 +295,7 @@ def test_one_worker_a_node_trains_what_one_process_does(alone: Sweep, together: 
 def test_trial_of_two_workers_that_is_asked_to_stop_saves_its_state(together: Sweep) -> None:
     (name,) = together.trials.loc[together.trials["state"] == "stopped", "fingerprint"]
     folder = together.storage / "trials" / name
-    outcome = record.read(folder)
+    outcome = record.read_outcome(folder)
     assert outcome is not None
     assert outcome.state == "stopped"
     assert "its state is saved" in outcome.reason
@@ -343,7 +351,7 @@ def test_cluster_too_small_for_a_trial_is_one_line(
 # On this machine alone, without --address.
 def curve(storage: Path, name: str) -> list[MetricRow]:
     """Return a record's points but for what time gave."""
-    rows = record.curve(storage / "trials" / name)
+    rows = record.read_curve(storage / "trials" / name)
     return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
 
 
@@ -387,7 +395,7 @@ def killed(together: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Killed:
                 if list(folder.glob("checkpoints/*/state.json"))
             ]
             if not workers and saved:
-                rows = record.curve(saved[0])
+                rows = record.read_curve(saved[0])
                 seen = listening(process.pid)
                 workers = train_workers(process.pid)
                 os.kill(workers[-1], signal.SIGKILL)
@@ -401,7 +409,7 @@ def test_trial_goes_on_where_a_worker_was_killed(together: Sweep, killed: Killed
     assert killed.workers == 2
     done = preparatory(killed.storage)
     (folder,) = (f for f in (killed.storage / "trials").iterdir() if f not in done)
-    outcome = record.read(folder)
+    outcome = record.read_outcome(folder)
     assert outcome is not None
     assert outcome.state == "finished", outcome.reason
     # It went on from there: what was measured before, seconds too, was not measured again.
@@ -409,7 +417,7 @@ def test_trial_goes_on_where_a_worker_was_killed(together: Sweep, killed: Killed
     assert outcome.rows[: len(killed.rows)] == killed.rows
     undisturbed = curve(together.storage, folder.name)
     assert undisturbed
-    assert record.state(together.storage / "trials" / folder.name) == "finished"
+    assert record.read_state(together.storage / "trials" / folder.name) == "finished"
     assert curve(killed.storage, folder.name) == undisturbed
 
 

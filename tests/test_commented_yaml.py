@@ -39,13 +39,13 @@ def same(read: Any, meant: Any) -> bool:
 
 @given(st.dictionaries(KEYS, SECTIONS, min_size=1, max_size=4), TEXTS)
 def test_a_parser_reads_what_was_written(document: dict[str, Section], heading: str) -> None:
-    written = commented_yaml.write(document, heading)
-    assert same(yaml_text.parse(written), commented_yaml.plain(document))
+    written = commented_yaml.write_commented(document, heading)
+    assert same(yaml_text.parse(written), commented_yaml.to_plain(document))
 
 
 def test_comments_stand_above_their_settings_and_are_wrapped() -> None:
     inner = {"b": Section(value=5e12, because="word " * 40)}
-    written = commented_yaml.write({"a": Section(value=inner, because="Why.")}, "Head.")
+    written = commented_yaml.write_commented({"a": Section(value=inner, because="Why.")}, "Head.")
     lines = written.splitlines()
     assert lines[:4] == ["# Head.", "", "# Why.", "a:"]
     assert lines[-1] == "  b: 5e12"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from lab.reporting import conclusion, sentences, stats
-from lab.reporting.compute_to_learn import LEARNED, advice
-from lab.tracking.frames import Frames
+from lab.reporting.compute_to_learn import LEARNED, advise_budget
+from lab.tracking.frames import SweepFrames
 
 AUROC = "detect/bigram/auroc"
 PROBE = "probe/pos/accuracy"
@@ -30,7 +30,7 @@ def sweep(
     path: str = WIDTH,
     settings: dict[str, object] | None = None,
     **tags: str,
-) -> Frames:
+) -> SweepFrames:
     """Return frames of repeats: the i-th score of each value is that of repeat i + 1."""
     trials = [
         {
@@ -51,7 +51,7 @@ def sweep(
     ]
     tags = {"state": "finished", "reference": json.dumps({path: next(iter(scores))})} | tags
     tags |= {"metric": metric, "compare": json.dumps({path: list(scores)}), "tune": "{}"}
-    return Frames(
+    return SweepFrames(
         name="widths",
         sweep=tags,
         measures={},
@@ -61,14 +61,16 @@ def sweep(
     )
 
 
-def headline(frames: Frames) -> str:
-    return conclusion.headline(frames, stats.answer(frames), stats.scored(frames))
+def headline(frames: SweepFrames) -> str:
+    return conclusion.write_headline(
+        frames, stats.compute_answer(frames), stats.scored_trials(frames)
+    )
 
 
-def card(frames: Frames) -> dict[str, str]:
-    result = stats.answer(frames)
+def card(frames: SweepFrames) -> dict[str, str]:
+    result = stats.compute_answer(frames)
     assert result is not None
-    return dict(conclusion.facts(frames, result, stats.scored(frames)))
+    return dict(conclusion.list_facts(frames, result, stats.scored_trials(frames)))
 
 
 APART = {0.25: [0.80, 0.81, 0.79], 0.5: [0.70, 0.71, 0.69]}
@@ -83,7 +85,7 @@ def test_setting_that_is_told_apart_is_recommended() -> None:
 
 def test_nothing_is_recommended_where_nothing_was_learned() -> None:
     frames = sweep(NOTHING)
-    result = stats.answer(frames)
+    result = stats.compute_answer(frames)
     assert result is not None
     assert result.separable, "the case is about a winner among cells that learned nothing"
     said = headline(frames)
@@ -104,10 +106,10 @@ def test_recommendation_and_nothing_learned_never_stand_together(chance: int) ->
         for width in (0.25, 0.5, 1.0)
     }
     frames = sweep(scores)
-    result, runs = stats.answer(frames), stats.scored(frames)
+    result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     assert result is not None
     said = headline(frames)
-    learned = stats.learned(frames, result, runs)
+    learned = stats.has_learned(frames, result, runs)
     assert said.startswith("Nothing was learned") is (learned is False)
     assert said.startswith("Take ") is (learned is True and result.separable)
 
@@ -132,9 +134,9 @@ def test_learned_is_what_lies_beyond_the_start_by_its_interval(
     metric: str, untrained: float, best: list[float], learned: bool | None
 ) -> None:
     frames = sweep({0.5: best}, metric=metric, untrained=untrained)
-    result = stats.answer(frames)
+    result = stats.compute_answer(frames)
     assert result is not None
-    assert stats.learned(frames, result, stats.scored(frames)) is learned
+    assert stats.has_learned(frames, result, stats.scored_trials(frames)) is learned
 
 
 def test_runs_that_start_from_weights_are_held_against_their_start() -> None:
@@ -146,15 +148,17 @@ def test_runs_that_start_from_weights_are_held_against_their_start() -> None:
 @pytest.mark.parametrize("row", LEARNED, ids=lambda row: row.size)
 def test_advice_names_the_size_itself_only_with_more_compute_than_was_spent(row: object) -> None:
     assert isinstance(row, type(LEARNED[0]))
-    short = advice(row.encoder.hidden, row.encoder.layers, row.high / 10)
+    short = advise_budget(row.encoder.hidden, row.encoder.layers, row.high / 10)
     assert str(row) in short
     assert str(LEARNED[0]) in short
-    assert "has learned with less" in advice(row.encoder.hidden, row.encoder.layers, row.high)
+    assert "has learned with less" in advise_budget(
+        row.encoder.hidden, row.encoder.layers, row.high
+    )
 
 
 def test_size_that_was_never_measured_is_told_the_cheapest_that_was() -> None:
     assert min(LEARNED, key=lambda row: row.high) == LEARNED[0]
-    assert str(LEARNED[0]) in advice(768, 12, 1e12)
+    assert str(LEARNED[0]) in advise_budget(768, 12, 1e12)
 
 
 def test_untrained_is_spoken_of_only_where_it_was_scored() -> None:
@@ -222,7 +226,7 @@ def test_no_finished_trial_is_no_answer() -> None:
 
 
 def test_card_names_size_budget_window_text_and_objective() -> None:
-    assert conclusion.valid_for(sweep(APART)) == (
+    assert conclusion.describe_validity(sweep(APART)) == (
         "encoder 128 wide × 2 layers, 1e+12 FLOPs a run, windows of 16, the lab's embedded "
         "English, 2048 tokens in the vocabulary, objective electra"
     )
@@ -234,7 +238,7 @@ def test_card_names_every_value_that_trials_differ_in() -> None:
     trials.loc[:2, ["encoder.hidden", "data.length", "objective.kind"]] = [64, 32, "mlm"]
     trials["data.source.kind"], trials["data.source.paths"] = "files", '["a/*.txt"]'
     trials["data.share"] = 0.5
-    said = conclusion.valid_for(dataclasses.replace(frames, trials=trials))
+    said = conclusion.describe_validity(dataclasses.replace(frames, trials=trials))
     assert "encoder 64 wide × 2 layers and 128 wide × 2 layers" in said
     assert "windows of 32 and 16" in said
     assert '0.5 of ["a/*.txt"]' in said
@@ -262,11 +266,13 @@ def test_contamination_of_the_ranking_task_stands_on_the_card(
     metric: str, says: str | None
 ) -> None:
     shown = dict(
-        conclusion.contamination(sweep(APART, metric=metric, overlaps=json.dumps(OVERLAPS)))
+        conclusion.describe_contamination(
+            sweep(APART, metric=metric, overlaps=json.dumps(OVERLAPS))
+        )
     )
     assert (says is None) is ("contamination" not in shown)
     assert says is None or says in shown["contamination"]
 
 
 def test_sweep_before_overlaps_were_kept_has_no_line_on_them() -> None:
-    assert conclusion.contamination(sweep(APART, metric=PROBE)) == []
+    assert conclusion.describe_contamination(sweep(APART, metric=PROBE)) == []

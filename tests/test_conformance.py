@@ -183,13 +183,13 @@ def test_step_moves_the_weights_of_those_who_learn_and_no_others(
     member: Member, settings: AnyOptimizerConfig
 ) -> None:
     objective = made(member)
-    optimizer = optim.build(objective, settings)
+    optimizer = optim.build_optimizer(objective, settings)
     for learns in [*member.turns] * 2:  # the second time everything has momentum
         objective.begin(learns, objective.now)
         before = {name: p.detach().clone() for name, p in objective.named_parameters()}
         optimizer.zero_grad()
         objective(text(), 0, learns).total.backward()
-        optim.clip(objective, settings)
+        optim.clip_gradients(objective, settings)
         optimizer.step()
         moved = {name for name, p in objective.named_parameters() if not p.equal(before[name])}
         prefixes = tuple(p for lesson in member.turns[learns] for p in lesson.reaches)

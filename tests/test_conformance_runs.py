@@ -38,13 +38,13 @@ from lab.data.vocabulary import PAD
 from lab.evaluation import scores
 from lab.evaluation.corruption import HeldOut
 from lab.training import optimizer as optim
-from lab.training.loop import Step
+from lab.training.loop import CompletedStep
 from lab.training.objectives import Objective
 
 RULES = [ReinforceConfig(kind="reinforce"), AlternationConfig(kind="alternation")]
 
 
-def reports(steps: list[Step]) -> list[dict[str, float]]:
+def reports(steps: list[CompletedStep]) -> list[dict[str, float]]:
     return [{name: value.item() for name, value in step.parts.items()} for step in steps]
 
 
@@ -82,7 +82,7 @@ def test_every_seed_matters(member: Member, seed: str) -> None:
 def fit(member: Member, steps: int) -> list[dict[str, float]]:
     """Return what each of so many steps on one batch, one masking and one chance reported."""
     objective, batch, settings = made(member), text(), AdamConfig(lr=5e-3)
-    optimizer = optim.build(objective, settings)
+    optimizer = optim.build_optimizer(objective, settings)
     seen = []
     for n in range(steps):
         learns = phase_at(member.objective, n, n / steps).learns
@@ -91,7 +91,7 @@ def fit(member: Member, steps: int) -> list[dict[str, float]]:
         loss = objective(batch, 0, learns)
         optimizer.zero_grad()
         loss.total.backward()
-        optim.clip(objective, settings)
+        optim.clip_gradients(objective, settings)
         optimizer.step()
         parts = objective.health(loss.parts)
         seen.append({name: value.item() for name, value in parts.items()})
@@ -131,7 +131,7 @@ def evaluate(objective: Any, member: Member) -> None:
             objective.detect(batch.ids_BT, text_BT)
     objective.train()
     corrupted_BT = batch.ids_BT.where(batch.ids_BT != batch.ids_BT[0, 1], batch.ids_BT[0, 2])
-    row = scores.detection(
+    row = scores.score_detection(
         objective, HeldOut(original_NT=batch.ids_BT, corrupted_NT={"": corrupted_BT})
     )
     assert bool(row) is ("discriminator" in member.objective.networks)
@@ -244,7 +244,7 @@ def test_every_parameter_is_owned_and_optimised_once(member: Member) -> None:
     objective = made(member)
     every = sorted(id(p) for p in objective.parameters() if p.requires_grad)
     owned = [id(p) for parameters in objective.networks().values() for p in parameters]
-    groups = optim.build(objective, AdamConfig()).param_groups
+    groups = optim.build_optimizer(objective, AdamConfig()).param_groups
     optimised = [id(p) for group in groups for p in group["params"]]
     assert sorted(owned) == every
     assert sorted(optimised) == every

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.data.contamination import NGRAM, Overlap, Questions, hashes
+from lab.data.contamination import NGRAM, EvaluationNgrams, Overlap, ngram_hashes
 
 Ids = npt.NDArray[np.int64]
 
@@ -25,7 +25,7 @@ def grams(tokens: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(tokens[at : at + NGRAM]) for at in range(len(tokens) - NGRAM + 1)]
 
 
-def shared(asked: Questions, read: Sequence[Sequence[int]]) -> list[bool]:
+def shared(asked: EvaluationNgrams, read: Sequence[Sequence[int]]) -> list[bool]:
     document_T = np.repeat(np.arange(len(read)), [len(tokens) for tokens in read])
     joined = [token for tokens in read for token in tokens]
     return asked.shared_T(ids(joined), document_T).tolist()
@@ -47,7 +47,7 @@ def brute(read: Sequence[Sequence[int]], asked: Sequence[Sequence[int]]) -> list
 def test_shared_tokens_are_those_in_a_shared_ngram(
     read: list[list[int]], asked: list[list[int]]
 ) -> None:
-    found = shared(Questions({"task": [ids(question) for question in asked]}), read)
+    found = shared(EvaluationNgrams({"task": [ids(question) for question in asked]}), read)
     assert found == brute(read, asked)
 
 
@@ -55,7 +55,7 @@ def test_shared_tokens_are_those_in_a_shared_ngram(
 def test_overlaps_count_questions_that_were_met_in_any_batch(
     batches: list[list[list[int]]], tasks: list[list[list[int]]]
 ) -> None:
-    asked = Questions({str(n): [ids(text) for text in task] for n, task in enumerate(tasks)})
+    asked = EvaluationNgrams({str(n): [ids(text) for text in task] for n, task in enumerate(tasks)})
     for read in batches:
         shared(asked, read)
     met = {gram for read in batches for tokens in read for gram in grams(tokens)}
@@ -72,7 +72,7 @@ def test_overlaps_count_questions_that_were_met_in_any_batch(
 
 def test_documents_do_not_join() -> None:
     question = list(range(5, 5 + NGRAM))
-    asked = Questions({"task": [ids(question)]})
+    asked = EvaluationNgrams({"task": [ids(question)]})
     for cut in range(1, NGRAM):
         assert not any(shared(asked, [question[:cut], question[cut:]]))
     assert asked.overlaps()[0].found == 0
@@ -84,15 +84,15 @@ def test_documents_do_not_join() -> None:
 def test_one_other_token_is_no_overlap(change: int) -> None:
     question = list(range(5, 5 + NGRAM))
     other = [token + (place == change) for place, token in enumerate(question)]
-    assert not any(shared(Questions({"task": [ids(question)]}), [other]))
+    assert not any(shared(EvaluationNgrams({"task": [ids(question)]}), [other]))
 
 
 def test_no_questions_share_nothing() -> None:
-    assert not any(shared(Questions({}), [list(range(40))]))
-    assert Questions({}).overlaps() == []
+    assert not any(shared(EvaluationNgrams({}), [list(range(40))]))
+    assert EvaluationNgrams({}).overlaps() == []
 
 
 def test_hashes_tell_a_million_ngrams_apart() -> None:
     """2^40 pairs among 2^64 values: one collision is a chance of one in thirty million."""
     tokens_T = np.random.default_rng(7).integers(0, 30_000, 2**20)
-    assert len(np.unique(hashes(tokens_T))) == len(tokens_T) - NGRAM + 1
+    assert len(np.unique(ngram_hashes(tokens_T))) == len(tokens_T) - NGRAM + 1

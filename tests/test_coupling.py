@@ -28,9 +28,9 @@ from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import PAD
 from lab.training import optimizer as optim
-from lab.training.distributed import Alone, Group, Workers
+from lab.training.distributed import ProcessGroup, SingleProcess, Workers
 from lab.training.gradients import Gradients
-from lab.training.objectives.masking import chosen, mask
+from lab.training.objectives.masking import chosen_positions, mask_batch
 
 TEXT = text()
 KINDS = {
@@ -91,7 +91,7 @@ def first_step(
 def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
     settings = AdamConfig(lr=1e-2, generator_lr=3.0)
     objective = made(KINDS["electra"])
-    optimizer = optim.build(objective, settings)
+    optimizer = optim.build_optimizer(objective, settings)
     objective(TEXT, 0).total.backward()
     parts = objective.encoder.embeddings
     expected = {}
@@ -117,7 +117,7 @@ def test_gdes_table_moves_by_its_difference_and_with_the_generators() -> None:
 def test_each_shared_table_has_one_state(sharing: Literal["none", "tokens", "all", "gdes"]) -> None:
     settings = ElectraConfig(kind="electra", sharing=sharing, generator=GeneratorConfig(width=1))
     objective = made(settings, length=19)  # no other weight has a table's shape
-    optimizer = optim.build(objective, AdamConfig())
+    optimizer = optim.build_optimizer(objective, AdamConfig())
     objective(TEXT, 0).total.backward()
     optimizer.step()
     remembered = [id(p) for p in optimizer.state]
@@ -134,12 +134,12 @@ def moved(disc_weight: float = 1.0, **settings: Any) -> dict[str, Tensor]:
     """Return how far some steps move each network's weights."""
     rules = AdamConfig(weight_decay=0.0, **settings)
     objective = made(ElectraConfig(kind="electra", sharing="none", disc_weight=disc_weight))
-    optimizer, networks = optim.build(objective, rules), objective.networks()
+    optimizer, networks = optim.build_optimizer(objective, rules), objective.networks()
     before = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}
     for step in range(5):
         optimizer.zero_grad()
         objective(TEXT, step).total.backward()
-        optim.clip(objective, rules)
+        optim.clip_gradients(objective, rules)
         optimizer.step()
     after = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}
     return {network: after[network] - before[network] for network in networks}
@@ -223,7 +223,7 @@ def work(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    workers = Group()
+    workers = ProcessGroup()
     for rung in RUNGS:
         torch.save(step(rung, workers), f"{folder}/{rung}-{rank}")
     distributed.destroy_process_group()
@@ -249,10 +249,13 @@ def test_workers_take_the_gradient_and_the_figures_of_the_whole_batch(
     half = len(BOTH) // 2
     halves = [batches(rung).between(*ends) for ends in ((0, half), (half, len(BOTH)))]
     counts = [(h.ids_BT != PAD).sum() for h in halves]
-    slots = [chosen(mask(h, mask_prob=0.3, how="paper", seed=SEED, step=0)).sum() for h in halves]
+    slots = [
+        chosen_positions(mask_batch(h, mask_prob=0.3, how="paper", seed=SEED, step=0)).sum()
+        for h in halves
+    ]
     assert counts[0] > 1.5 * counts[1]
     assert slots[0] > 1.5 * slots[1]
-    whole, figures = step(rung, Alone())
+    whole, figures = step(rung, SingleProcess())
     size = math.hypot(*(g.norm() for g in whole.values()))
     for rank in range(2):
         found, said = torch.load(workers / f"{rung}-{rank}", weights_only=True)

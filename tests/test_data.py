@@ -9,7 +9,7 @@ from conftest import PreparedText
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.data.batches import Batches, Part
+from lab.data.batches import Batches, PartWindows
 from lab.data.vocabulary import CLS, MASK, PAD, SEP
 
 
@@ -88,7 +88,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len({tuple(order) for order in orders}) == len(orders)
 
 
-MIXED = (Part(30, 1.0), Part(5, 2.0), Part(65, 1.0))
+MIXED = (PartWindows(30, 1.0), PartWindows(5, 2.0), PartWindows(65, 1.0))
 
 
 def of_part(row: int) -> int:

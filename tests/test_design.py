@@ -26,7 +26,7 @@ TUNE: dict[Path, Distribution] = {
     "schedule.shape": Choices(choices=("linear", "cosine", "constant")),
 }
 UNIT: dict[Path, Distribution] = {"a": Range(low=0, high=1), "b": Range(low=0, high=1)}
-NUMBERED = pytest.mark.parametrize("points", [designs.random, designs.halton])
+NUMBERED = pytest.mark.parametrize("points", [designs.random_points, designs.halton_points])
 
 _FINITE = st.floats(-1e9, 1e9, allow_nan=False, allow_subnormal=False)
 _PLACES = st.floats(0, 1, exclude_max=True)
@@ -68,12 +68,14 @@ def ranges(draw: st.DrawFn) -> Range:
 @given(ranges(), _PLACES)
 @settings(deadline=None)
 def test_every_place_is_a_value_on_the_axis(distribution: Range, place: float) -> None:
-    assert on_its_axis(distribution, designs.value_at(distribution, place))
+    assert on_its_axis(distribution, designs.value_at_quantile(distribution, place))
 
 
 @pytest.mark.parametrize("distribution", TUNE.values(), ids=TUNE.keys())
 def test_axis_is_covered_from_end_to_end(distribution: Distribution) -> None:
-    values = [designs.value_at(distribution, place) for place in np.linspace(0, 1, 999, False)]
+    values = [
+        designs.value_at_quantile(distribution, place) for place in np.linspace(0, 1, 999, False)
+    ]
     assert all(on_its_axis(distribution, value) for value in values)
     match distribution:
         case Choices(choices=choices):
@@ -109,7 +111,7 @@ def test_log_range_is_log_uniform(points: Points) -> None:
 
 
 def test_stepped_values_are_equally_likely() -> None:
-    values = [designs.halton(TUNE, 0, n)["objective.generator.width"] for n in range(400)]
+    values = [designs.halton_points(TUNE, 0, n)["objective.generator.width"] for n in range(400)]
     _, counts = np.unique(np.array(values, float), return_counts=True)
     assert stats.chisquare(counts).pvalue > 0.01
 
@@ -118,7 +120,7 @@ def test_stepped_values_are_equally_likely() -> None:
 def test_halton_fills_better_than_random(seed: int) -> None:
     halton, random = (
         qmc.discrepancy([list(points(UNIT, seed, n).values()) for n in range(64)])
-        for points in (designs.halton, designs.random)
+        for points in (designs.halton_points, designs.random_points)
     )
     assert halton < random / 2
 
@@ -127,7 +129,7 @@ def test_halton_fills_better_than_random(seed: int) -> None:
 @settings(deadline=None)
 def test_grid_is_full_and_no_larger_than_asked(tune: dict[Path, Distribution], trials: int) -> None:
     tune |= {"kind": Choices(choices=("a", "b"))} if trials >= 2 else {}
-    points = designs.grid(tune, trials)
+    points = designs.grid_points(tune, trials)
     assert 1 <= len(points) <= trials
     assert len({str(point) for point in points}) == len(points)
     axes = [{point[path] for point in points} for path in tune]
@@ -137,7 +139,7 @@ def test_grid_is_full_and_no_larger_than_asked(tune: dict[Path, Distribution], t
 
 def test_grid_of_a_range_holds_both_ends() -> None:
     tune: dict[Path, Distribution] = {"a": Range(low=1e-4, high=1e-2, log=True), "b": TUNE["batch"]}
-    points = designs.grid(tune, 9)
+    points = designs.grid_points(tune, 9)
     assert len(points) == 9
     assert sorted({point["a"] for point in points}) == pytest.approx([1e-4, 1e-3, 1e-2])
     assert sorted({point["b"] for point in points}) == [16, 45, 128]
@@ -146,4 +148,4 @@ def test_grid_of_a_range_holds_both_ends() -> None:
 def test_grid_takes_choices_that_are_lists_or_mappings() -> None:
     choices = ({"width": 0.25, "depth": 1.0}, {"width": 0.5, "depth": 0.5}, [1, 2])
     tune: dict[Path, Distribution] = {"objective.generator": Choices(choices=choices)}
-    assert [p["objective.generator"] for p in designs.grid(tune, 3)] == list(choices)
+    assert [p["objective.generator"] for p in designs.grid_points(tune, 3)] == list(choices)

@@ -14,8 +14,8 @@ from lab.config.optimizer import AdamConfig
 from lab.config.results import MetricRow
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
-from lab.loading.search_space import trial
-from lab.training.objectives import build
+from lab.loading.search_space import build_trial
+from lab.training.objectives import build_objective
 from lab.trials import divergence
 
 COIN = 2 * math.log(2)  # two of them
@@ -26,7 +26,7 @@ DETECTS: MetricRow = {"spent/steps": 40.0, "health/majority_loss": MAJORITY}
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["train/loss", "probe/pos/accuracy", "health/grad_norm_encoder"])
 def test_number_that_is_none_is_a_divergence(name: str, value: float) -> None:
-    said = divergence.reason({"spent/steps": 40.0, name: value}, VOCAB)
+    said = divergence.divergence_reason({"spent/steps": 40.0, name: value}, VOCAB)
     assert said == f"{name} is not finite at step 40"
 
 
@@ -41,7 +41,7 @@ def test_number_that_is_none_is_a_divergence(name: str, value: float) -> None:
 )
 def test_detection_is_held_against_the_majoritys_answer(above: float, lost: bool) -> None:
     row = DETECTS | {"train/discriminator_loss": MAJORITY + COIN + above}
-    said = divergence.reason(row, VOCAB)
+    said = divergence.divergence_reason(row, VOCAB)
     assert (said is not None) == lost
     if said is not None:
         assert said.startswith("train/discriminator_loss is ")
@@ -50,15 +50,18 @@ def test_detection_is_held_against_the_majoritys_answer(above: float, lost: bool
 
 def test_detection_at_the_line_itself_is_not_lost() -> None:
     at = DETECTS | {"train/discriminator_loss": MAJORITY + COIN}
-    assert divergence.reason(at, VOCAB) is None
-    assert divergence.reason(at | {"health/majority_loss": MAJORITY - 1e-9}, VOCAB) is not None
+    assert divergence.divergence_reason(at, VOCAB) is None
+    assert (
+        divergence.divergence_reason(at | {"health/majority_loss": MAJORITY - 1e-9}, VOCAB)
+        is not None
+    )
 
 
 @pytest.mark.parametrize("vocab", [400, 30_522])
 def test_prediction_is_held_against_all_words_alike(vocab: int) -> None:
     line = math.log(vocab) + COIN
     below, at, above = (
-        divergence.reason({"spent/steps": 8.0, "train/mlm_loss": line + more}, vocab)
+        divergence.divergence_reason({"spent/steps": 8.0, "train/mlm_loss": line + more}, vocab)
         for more in (-1e-6, 0.0, 1e-6)
     )
     assert below is at is None
@@ -67,7 +70,10 @@ def test_prediction_is_held_against_all_words_alike(vocab: int) -> None:
 
 
 def test_detection_in_a_turn_without_a_rate_of_replacement_is_not_judged() -> None:
-    assert divergence.reason({"spent/steps": 8.0, "train/discriminator_loss": 9.0}, VOCAB) is None
+    assert (
+        divergence.divergence_reason({"spent/steps": 8.0, "train/discriminator_loss": 9.0}, VOCAB)
+        is None
+    )
 
 
 @members.each()
@@ -80,7 +86,7 @@ def test_untrained_network_is_not_lost(member: Member) -> None:
         for name, value in step.parts.items():
             sums.setdefault(name, []).append(float(value))
         row = {name: sum(values) / len(values) for name, values in sums.items()}
-        assert divergence.reason(row | {"spent/steps": step.spent.steps}, VOCAB) is None
+        assert divergence.divergence_reason(row | {"spent/steps": step.spent.steps}, VOCAB) is None
     assert any(name in row for name in ("train/discriminator_loss", "train/mlm_loss"))
 
 
@@ -98,7 +104,7 @@ def test_untrained_network_of_wide_weights_is_not_lost(kind: str) -> None:
 
 def untrained(encoder: dict[str, object], kind: str) -> str | None:
     """Return why an untrained network has diverged, by one batch of random words."""
-    asked = trial(
+    asked = build_trial(
         {
             "encoder": encoder,
             "objective": {"kind": kind},
@@ -107,7 +113,7 @@ def untrained(encoder: dict[str, object], kind: str) -> str | None:
         {},
     )
     vocab = asked.data.vocab
-    objective = build(asked, torch.ones(vocab)).train()
+    objective = build_objective(asked, torch.ones(vocab)).train()
     words_BT = torch.from_numpy(np.random.default_rng(0).integers(FIRST_WORD, vocab, (32, 16)))
     words_BT[:, 0], words_BT[:, -1] = CLS, SEP
     batch = Batch(words_BT, torch.arange(32))
@@ -115,4 +121,4 @@ def untrained(encoder: dict[str, object], kind: str) -> str | None:
         parts = objective.health(objective(batch, 0).parts)
     row = {name: float(value) for name, value in parts.items()}
     early = "init_std" in encoder
-    return divergence.reason(row | {"spent/steps": 1.0}, vocab, early=early)
+    return divergence.divergence_reason(row | {"spent/steps": 1.0}, vocab, early=early)

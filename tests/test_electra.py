@@ -24,9 +24,9 @@ from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.evaluation import scores
 from lab.evaluation.corruption import HeldOut
 from lab.training import optimizer as optim
-from lab.training.objectives import Electra, Mlm, Objective, build
+from lab.training.objectives import Electra, Mlm, Objective, build_objective
 from lab.training.objectives import generator as module
-from lab.training.objectives.masking import Masked, mask
+from lab.training.objectives.masking import MaskedBatch, mask_batch
 
 VOCAB, LENGTH, SEED = 64, 16, 3
 PAPER = EncoderConfig(layers=2, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.2, dropout=0)
@@ -49,7 +49,7 @@ def trial(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE)
 
 
 def made(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE) -> Any:
-    return build(trial(objective, encoder), COUNTS_V)
+    return build_objective(trial(objective, encoder), COUNTS_V)
 
 
 def text(rows: int = 8, vocab: int = VOCAB) -> Batch:
@@ -109,7 +109,7 @@ def test_loss_is_the_reference_of_transformers(
     monkeypatch.setattr(module, "sample", spied)
     loss = objective(batch, 5)
 
-    masked = mask(batch, mask_prob=0.3, how=how, seed=SEED, step=5)
+    masked = mask_batch(batch, mask_prob=0.3, how=how, seed=SEED, step=5)
     small = settings.generator.of(PAPER)
     ours = objective.generator
     generator = transformers_model(ours.encoder, ours.vocabulary, small, VOCAB, LENGTH)
@@ -137,7 +137,7 @@ def test_loss_is_the_reference_of_transformers(
 
 def test_mlm_loss_is_the_reference_of_transformers(transformers_model: Model) -> None:
     objective, batch = made(MLM, PAPER), text()
-    masked = mask(batch, mask_prob=0.15, how="paper", seed=SEED, step=5)
+    masked = mask_batch(batch, mask_prob=0.15, how="paper", seed=SEED, step=5)
     model = transformers_model(objective.encoder, objective.vocabulary, PAPER, VOCAB, LENGTH)
     labels_BT = torch.full_like(batch.ids_BT, -100)
     for b, k in masked.used_BK.nonzero().tolist():
@@ -172,7 +172,7 @@ def test_discriminator_reads_the_original_with_samples_and_no_masks(
 ) -> None:
     objective, batch = made(ElectraConfig(kind="electra", masking=how)), text()
     write_by(objective, LAW_V)
-    masked = mask(batch, mask_prob=0.15, how=how, seed=SEED, step=0)
+    masked = mask_batch(batch, mask_prob=0.15, how=how, seed=SEED, step=0)
     chosen_BT = torch.zeros_like(batch.ids_BT).scatter_add(
         1, masked.slots_BK, masked.used_BK.long()
     )
@@ -274,7 +274,7 @@ def test_networks_share_one_object_for_each_table() -> None:
 
 def predicted(objective: Electra, ids_BT: Tensor, slots_BK: Tensor) -> Tensor:
     """Return the generator's logits at the slots of a text that is taken as it is."""
-    shown = Masked(ids_BT, slots_BK, torch.ones_like(slots_BK, dtype=torch.bool), slots_BK)
+    shown = MaskedBatch(ids_BT, slots_BK, torch.ones_like(slots_BK, dtype=torch.bool), slots_BK)
     return objective.generator.predict(shown, ids_BT != PAD)[1].detach()
 
 
@@ -300,7 +300,7 @@ def test_every_parameter_is_listed_and_optimised_once(
     built = made(objective, encoder)
     every = [id(p) for p in built.parameters()]
     listed = [id(p) for parameters in built.networks().values() for p in parameters]
-    groups = optim.build(built, AdamConfig()).param_groups
+    groups = optim.build_optimizer(built, AdamConfig()).param_groups
     optimised = [id(p) for group in groups for p in group["params"]]
     assert sorted(listed) == sorted(optimised) == sorted(every)
     assert len(set(every)) == len(every)
@@ -362,7 +362,7 @@ def test_health_counts_what_its_names_say() -> None:
         answer_always(objective, logit)
         parts = objective.health(objective(batch, 0).parts)
         assert parts["health/recall_replaced"] == recall
-    masked = mask(batch, mask_prob=0.15, how="paper", seed=SEED, step=0)
+    masked = mask_batch(batch, mask_prob=0.15, how="paper", seed=SEED, step=0)
     write_by(objective, LAW_V)
     right = (masked.labels_BK[masked.used_BK] == LIKELY).float().mean()
     assert objective(batch, 0).parts["health/generator_accuracy"] == right
@@ -379,8 +379,8 @@ def test_evaluation_changes_nothing(training: bool) -> None:
     chance, weights = state(objective)
     held_out = HeldOut(original_NT=batch.ids_BT, corrupted_NT={"own": fed(objective, batch)})
     torch.set_rng_state(chance)
-    first = scores.detection(objective, held_out)
-    assert scores.detection(objective, held_out) == first
+    first = scores.score_detection(objective, held_out)
+    assert scores.score_detection(objective, held_out) == first
     assert objective.training is training
     after_chance, after = state(objective)
     assert after_chance.equal(chance)
@@ -399,13 +399,15 @@ def test_forward_in_evaluation_can_be_repeated() -> None:
 
 
 def fit(objective: Objective, steps: int) -> list[dict[str, float]]:
-    optimizer = optim.build(objective, AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999, eps=1e-6))
+    optimizer = optim.build_optimizer(
+        objective, AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999, eps=1e-6)
+    )
     seen = []
     for _ in range(steps):
         loss = objective(text(), 0)
         optimizer.zero_grad()
         loss.total.backward()
-        optim.clip(objective, AdamConfig(clip=1.0))
+        optim.clip_gradients(objective, AdamConfig(clip=1.0))
         optimizer.step()
         parts = objective.health(loss.parts)
         seen.append({name: value.item() for name, value in parts.items()})
@@ -442,9 +444,9 @@ def test_training_is_bitwise_equal_under_a_seed(objective: AnyObjectiveConfig) -
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
 def test_seeds_of_weights_and_masks_are_apart(objective: AnyObjectiveConfig) -> None:
     base = trial(objective)
-    masks = build(replace(base, seeds=replace(base.seeds, mask=77)), COUNTS_V)
-    weights = build(replace(base, seeds=replace(base.seeds, init=77)), COUNTS_V)
-    reference = build(base, COUNTS_V)
+    masks = build_objective(replace(base, seeds=replace(base.seeds, mask=77)), COUNTS_V)
+    weights = build_objective(replace(base, seeds=replace(base.seeds, init=77)), COUNTS_V)
+    reference = build_objective(base, COUNTS_V)
     same = masks.state_dict()
     assert all(same[n].equal(v) for n, v in reference.state_dict().items())
     assert not all(weights.state_dict()[n].equal(v) for n, v in reference.state_dict().items())
@@ -462,7 +464,7 @@ def test_saved_and_loaded_objective_is_the_same(
     fit(trained, 3)
     torch.save(trained.state_dict(), file)
     file.seek(0)
-    loaded = build(
+    loaded = build_objective(
         replace(trial(objective, encoder), seeds=spec.Seeds(init=9, mask=SEED)), COUNTS_V
     )
     loaded.load_state_dict(torch.load(file, weights_only=True))

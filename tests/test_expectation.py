@@ -15,12 +15,12 @@ from lab.config.experiment import Experiment, FinetuneConfig, Resources, SearchC
 from lab.config.metrics import METRICS
 from lab.config.results import Outcome
 from lab.execution import expectation, pace
-from lab.execution.prerequisites import Supplies
+from lab.execution.prerequisites import Prerequisites
 from lab.loading import search_space
 from lab.loading.task_table import TASKS, load_task
 from lab.search import plan
 from lab.storage import record
-from lab.storage.mirror import Nowhere
+from lab.storage.mirror import LocalOnly
 from lab.tasks import examples
 from lab.tasks import size as task_size
 from lab.tracking.client import default_uri
@@ -50,7 +50,7 @@ def experiment(**changes: object) -> Experiment:
 
 def phases(asked: Experiment, storage: Path | None, slots: int = 1) -> dict[str, float | None]:
     uri = default_uri(storage or Path("none"))
-    expected = expectation.expect(asked, storage, slots, uri)
+    expected = expectation.estimate_sweep(asked, storage, slots, uri)
     return {phase.name: phase.seconds for phase in expected.phases}
 
 
@@ -154,21 +154,21 @@ def test_preparatory_run_that_has_ended_takes_no_more_time(
     monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
     asked = from_mlm_runs()
     before = phases(asked, storage)["preparatory runs"]
-    run = next(iter(plan.preparatory(asked)))
-    supply = Supplies(storage, Nowhere()).before(run)
+    run = next(iter(plan.preparatory_phase(asked)))
+    supply = Prerequisites(storage, LocalOnly()).before(run)
     folder = storage / "trials" / run.fingerprint(supply.identity)
-    record.queue(folder, run)
+    record.write_queued(folder, run)
     row = {"spent/steps": 1.0}
     ended = Outcome(state="finished", reason="", rows=(row,), began=0, seconds=1, busy=1)
-    record.append(folder, row)
-    record.end(folder, ended)
+    record.append_row(folder, row)
+    record.write_outcome(folder, ended)
     assert phases(asked, storage)["preparatory runs"] == pytest.approx(before * 2 / 3, rel=1e-3)
 
 
 def test_gpus_are_estimated_and_not_timed() -> None:
     asked = experiment(resources=Resources(gpus_per_worker=1))
-    trial = search_space.trial(asked.base, {})
-    speeds = pace.Speeds([trial], asked.resources)
+    trial = search_space.build_trial(asked.base, {})
+    speeds = pace.SlotSpeeds([trial], asked.resources)
     assert "A100" in speeds.basis
     assert speeds.of(trial) == pace._GPU_FLOPS
 
@@ -176,8 +176,8 @@ def test_gpus_are_estimated_and_not_timed() -> None:
 def test_what_is_too_large_to_time_is_estimated_from_a_product() -> None:
     large = {"encoder": {"size": "large"}, "data": {"length": 512, "vocab": 30_522}, "batch": 2_048}
     large["budget"] = {"kind": "flops", "amount": 1e20}
-    trial = search_space.trial(BASE | large, {})
-    speeds = pace.Speeds([trial], Resources())
+    trial = search_space.build_trial(BASE | large, {})
+    speeds = pace.SlotSpeeds([trial], Resources())
     assert "matrix product" in speeds.basis
     assert speeds.of(trial) > 0
 
@@ -190,27 +190,27 @@ def test_no_more_than_a_few_shapes_are_timed(monkeypatch: pytest.MonkeyPatch) ->
         return 1e9
 
     monkeypatch.setattr(pace, "flops_per_second", noted)
-    trials = [search_space.trial(BASE, {"batch": batch}) for batch in range(1, 50)]
-    same = [search_space.trial(BASE, {"optim.lr": lr}) for lr in (1e-3, 2e-3)]
-    pace.Speeds([*trials, *same], Resources())
+    trials = [search_space.build_trial(BASE, {"batch": batch}) for batch in range(1, 50)]
+    same = [search_space.build_trial(BASE, {"optim.lr": lr}) for lr in (1e-3, 2e-3)]
+    pace.SlotSpeeds([*trials, *same], Resources())
     assert len(timed) == 6
     assert {trial.batch for trial in timed} >= {1, 49}
 
 
 @each()
 def test_every_objective_can_be_timed(member: Member) -> None:
-    assert pace.flops_per_second(of_member(member), 1) > 0
+    assert pace.measure_flops_per_second(of_member(member), 1) > 0
 
 
 def test_timing_leaves_the_number_of_threads_as_it_is() -> None:
     threads = torch.get_num_threads()
-    pace.flops_per_second(search_space.trial(BASE, {}), threads + 1)
+    pace.measure_flops_per_second(search_space.build_trial(BASE, {}), threads + 1)
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("name", ["sentiment", "pos"])
 def test_sizes_of_the_embedded_tasks_are_those_that_are_read(name: str) -> None:
-    size, read = task_size.of(name), examples.of(load_task(name))
+    size, read = task_size.task_size(name), examples.read_examples(load_task(name))
     assert (size.train, size.evaluation) == (len(read.train), len(read.evaluation))
 
 
@@ -224,5 +224,5 @@ def test_size_of_a_tasks_file_is_that_of_its_rows(tmp_path: Path) -> None:
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
     task = tmp_path / "mine.yaml"
     task.write_text("kind: classification\ntrain: train.jsonl\nevaluation: evaluation.jsonl\n")
-    size = task_size.of(str(task))
+    size = task_size.task_size(str(task))
     assert (size.train, size.evaluation, size.tokens) == (8, 4, 8)

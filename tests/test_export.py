@@ -33,7 +33,7 @@ from lab.errors import UserError
 from lab.storage import record
 from lab.training.objectives import Objective
 from lab.trials import run as trial
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 SHARING = ("none", "tokens", "all", "gdes")
 numberings = pytest.mark.parametrize("tokens", [FIRST, BERT], ids=["first", "as_bert"])
@@ -203,14 +203,14 @@ def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) ->
     (storage / "cache").mkdir(exist_ok=True)
     if not (storage / "cache" / prepared_text.text.name).exists():
         (storage / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-        work = Work(
+        work = Assignment(
             trial=asked,
             folder=storage / "trials" / "0123456789ab",
             text=prepared_text.text,
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
         )
-        assert trial.run(work).state == "finished"
+        assert trial.run_trial(work).state == "finished"
     return storage
 
 
@@ -223,7 +223,7 @@ def test_command_writes_folders_and_cards_of_the_record(
     files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     for folder in out.iterdir():
         assert {file.name for file in folder.iterdir()} == files | {"README.md"}
-    row = record.curve(storage / "trials" / "0123456789ab")[-1]
+    row = record.read_curve(storage / "trials" / "0123456789ab")[-1]
     card = (out / "discriminator" / "README.md").read_text()
     for name in METRICS:
         if name in row:
@@ -231,7 +231,7 @@ def test_command_writes_folders_and_cards_of_the_record(
             assert f"{row[name]:.4f} |" in card
     assert f"| optimizer steps | {row['spent/steps']:.0f} |" in card
     text = next((storage / "cache").glob("text-*"))
-    assert f"- {preparation.sentence(text)}\n" in card
+    assert f"- {preparation.describe_text(text)}\n" in card
     assert "CC BY-SA 4.0" in card
     front = card.split("---")[1]
     assert "library_name: transformers" in front

@@ -20,27 +20,27 @@ from lab.config.budget import Budget
 from lab.config.metrics import METRICS, among, finetuned, named
 from lab.config.results import Outcome, State
 from lab.config.schedule import Schedule
-from lab.data.batches import segments
+from lab.data.batches import segment_ids
 from lab.display import live
 from lab.display.board import Board
 from lab.execution.driver import Driver, Site
-from lab.execution.prerequisites import Supplies
+from lab.execution.prerequisites import Prerequisites
 from lab.finetuning import features, finetuner, heads
 from lab.finetuning import pretrained as encoders
-from lab.finetuning.finetuner import Pretrained, Tuner, protocol
-from lab.finetuning.results import Ledger
+from lab.finetuning.finetuner import Finetuner, PretrainedEncoder, default_protocol
+from lab.finetuning.results import FinetuneResults
 from lab.loading import search_space
 from lab.loading.task_table import load_task
 from lab.storage import record
-from lab.storage.mirror import Nowhere
+from lab.storage.mirror import LocalOnly
 from lab.tasks import examples
 from lab.tasks.examples import Examples
 from lab.tracking import frames
 from lab.tracking.client import default_uri
-from lab.tracking.store import Store
-from lab.training.model import DisentangledEmbeddings, Encoder, initialise
+from lab.tracking.store import MlflowStore
+from lab.training.model import DisentangledEmbeddings, Encoder, initialize_weights
 from lab.trials import run as trial
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
@@ -86,15 +86,15 @@ def yamls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def pretrained(prepared_text: PreparedText) -> Pretrained:
+def pretrained(prepared_text: PreparedText) -> PretrainedEncoder:
     vocabulary = prepared_text.corpus.vocabulary
     encoder = Encoder(replace(SHAPE, dropout=finetuner.DROPOUT), vocabulary.size, 16)
-    initialise(encoder, 0.1, 0)
-    return Pretrained(encoder, SHAPE, vocabulary, 0)
+    initialize_weights(encoder, 0.1, 0)
+    return PretrainedEncoder(encoder, SHAPE, vocabulary, 0)
 
 
 def made_of(yamls: dict[str, str], kind: str) -> Examples:
-    return examples.of(load_task(yamls[kind]))
+    return examples.read_examples(load_task(yamls[kind]))
 
 
 def official_rates(lr: float, decay: float, n_layers: int) -> dict[str, float]:
@@ -108,8 +108,8 @@ def official_rates(lr: float, decay: float, n_layers: int) -> dict[str, float]:
 @pytest.mark.parametrize("layers", [1, 2, 12])
 def test_every_parameter_learns_at_the_official_rate(layers: int, norm: Any) -> None:
     shape = replace(SHAPE, layers=layers, norm=norm)
-    encoder, head = Encoder(shape, 30, 16), heads.Sorter(16, 3, 0.1)
-    given = protocol(256)
+    encoder, head = Encoder(shape, 30, 16), heads.ClassificationHead(16, 3, 0.1)
+    given = default_protocol(256)
     rates = official_rates(given.lr, given.decay, layers)
     wanted = {id(p): rates["task_specific/"] for p in head.parameters()}
     for name, parameter in encoder.named_parameters():
@@ -123,11 +123,11 @@ def test_every_parameter_learns_at_the_official_rate(layers: int, norm: Any) -> 
         wanted[id(parameter)] = rates[key]
     found = {
         id(parameter): group["peak"]
-        for group in finetuner.groups(encoder, head, given)
+        for group in finetuner.parameter_groups(encoder, head, given)
         for parameter in group["params"]
     }
     assert found == pytest.approx(wanted)
-    assert all(g["weight_decay"] == 0 for g in finetuner.groups(encoder, head, given))
+    assert all(g["weight_decay"] == 0 for g in finetuner.parameter_groups(encoder, head, given))
 
 
 @pytest.mark.parametrize(
@@ -135,18 +135,21 @@ def test_every_parameter_learns_at_the_official_rate(layers: int, norm: Any) -> 
 )
 def test_the_papers_sizes_have_the_papers_rates(hidden: int, lr: float, decay: float) -> None:
     """Table 7 of the paper."""
-    given = protocol(hidden)
+    given = default_protocol(hidden)
     assert (given.lr, given.decay, given.batch, given.warmup) == (lr, decay, 32, 0.1)
-    assert protocol(hidden, 1e-3).lr == 1e-3
+    assert default_protocol(hidden, 1e-3).lr == 1e-3
 
 
 def test_encoders_narrower_than_the_papers_have_one_higher_rate_for_all_layers() -> None:
-    rates = {(protocol(hidden).lr, protocol(hidden).decay) for hidden in (32, 64, 128, 255)}
+    rates = {
+        (default_protocol(hidden).lr, default_protocol(hidden).decay)
+        for hidden in (32, 64, 128, 255)
+    }
     assert rates == {(1e-3, 1.0)}
 
 
 def test_rate_rises_over_a_tenth_of_all_steps_and_falls_to_nothing(
-    pretrained: Pretrained, yamls: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    pretrained: PretrainedEncoder, yamls: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`polynomial_decay` times warm-up, as `create_optimizer` of the official code."""
     seen: list[float] = []
@@ -157,7 +160,7 @@ def test_rate_rises_over_a_tenth_of_all_steps_and_falls_to_nothing(
         seen.append(max(group["lr"] for group in optimizer.param_groups))
 
     monkeypatch.setattr(finetuner.optim, "set_rate", noted)
-    Tuner(pretrained, made_of(yamls, "classification"), protocol(256)).run(0)
+    Finetuner(pretrained, made_of(yamls, "classification"), default_protocol(256)).run(0)
     steps = 6 * 4  # epochs, and batches of 32 in 128 rows
     official = [3e-4 * (1 - n / steps) * min(1, n / (0.1 * steps)) for n in range(steps)]
     assert seen == pytest.approx(official)
@@ -166,15 +169,15 @@ def test_rate_rises_over_a_tenth_of_all_steps_and_falls_to_nothing(
 
 @pytest.mark.parametrize("kind", YAML)
 def test_same_seed_gives_the_same_scores_to_the_last_bit(
-    pretrained: Pretrained, yamls: dict[str, str], kind: str
+    pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
     """Whatever the process drew before; and the encoder that was given stays as it is."""
-    tuner = Tuner(pretrained, made_of(yamls, kind), protocol(16, 3e-3))
+    tuner = Finetuner(pretrained, made_of(yamls, kind), default_protocol(16, 3e-3))
     before = {name: value.clone() for name, value in pretrained.encoder.state_dict().items()}
     first = tuner.run(3)
     torch.manual_seed(99)
     tuner.run(4)
-    again = Tuner(pretrained, made_of(yamls, kind), protocol(16, 3e-3)).run(3)
+    again = Finetuner(pretrained, made_of(yamls, kind), default_protocol(16, 3e-3)).run(3)
     assert (again.scores, again.flops, again.tokens) == (first.scores, first.flops, first.tokens)
     after = pretrained.encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -182,9 +185,9 @@ def test_same_seed_gives_the_same_scores_to_the_last_bit(
 
 
 def test_another_seed_draws_another_head_order_and_dropout(
-    pretrained: Pretrained, yamls: dict[str, str]
+    pretrained: PretrainedEncoder, yamls: dict[str, str]
 ) -> None:
-    tuner = Tuner(pretrained, made_of(yamls, "regression"), protocol(16))
+    tuner = Finetuner(pretrained, made_of(yamls, "regression"), default_protocol(16))
     assert tuner.run(0).scores != tuner.run(1).scores
     orders = [[w.example for batch in tuner._batches(seed) for w in batch] for seed in (0, 1)]
     assert orders[0] != orders[1]
@@ -195,31 +198,31 @@ def test_another_seed_draws_another_head_order_and_dropout(
 
 @pytest.mark.parametrize("kind", ["classification", "tagging", "question_answering"])
 def test_what_can_be_told_apart_is_learned(
-    pretrained: Pretrained, yamls: dict[str, str], kind: str
+    pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
     """By a word, at a rate for so small an encoder; and of rows that were not learned from."""
     made = made_of(yamls, kind)
     made = replace(made, form=replace(made.form, epochs=12))
-    scores = Tuner(pretrained, made, protocol(16, 2e-2)).run(0).scores
+    scores = Finetuner(pretrained, made, default_protocol(16, 2e-2)).run(0).scores
     assert scores[made.form.metric] > 0.9
 
 
 @pytest.mark.parametrize("kind", YAML)
 def test_a_run_that_is_lost_has_a_score_and_not_a_good_one(
-    pretrained: Pretrained, yamls: dict[str, str], kind: str
+    pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
     """At a rate that ruins every weight; a score that is no number would be looked for for ever."""
     made = made_of(yamls, kind)
-    scores = Tuner(pretrained, made, protocol(16, 1e30)).run(0).scores
+    scores = Finetuner(pretrained, made, default_protocol(16, 1e30)).run(0).scores
     assert all(math.isfinite(score) for score in scores.values())
     assert scores[made.form.metric] < 0.9
 
 
 def test_pairs_without_order_are_learned_in_both(
-    pretrained: Pretrained, yamls: dict[str, str]
+    pretrained: PretrainedEncoder, yamls: dict[str, str]
 ) -> None:
     made = made_of(yamls, "pairs")
-    tuner = Tuner(pretrained, made, protocol(16))
+    tuner = Finetuner(pretrained, made, default_protocol(16))
     assert len(tuner._train) == 2 * len(made.train)
     assert len(tuner._evaluation) == len(made.evaluation)
     there, back = tuner._train[0].ids, tuner._train[len(made.train)].ids
@@ -230,19 +233,22 @@ def test_pairs_without_order_are_learned_in_both(
 
 @pytest.mark.parametrize("kind", YAML)
 def test_flops_are_those_that_torch_counts(
-    pretrained: Pretrained, yamls: dict[str, str], kind: str
+    pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
     made = made_of(yamls, kind)
-    windows, _ = features.of(made, made.train[:8], pretrained.vocabulary, 16)
+    windows, _ = features.make_features(made, made.train[:8], pretrained.vocabulary, 16)
     encoder = Encoder(SHAPE, pretrained.vocabulary.size, 16)
-    head, inputs = heads.build(made, 16, 0.0), heads.collate(windows, torch.device("cpu"))
+    head, inputs = (
+        heads.build_head(made, 16, 0.0),
+        heads.collate_windows(windows, torch.device("cpu")),
+    )
     with (
         FlopCounterMode(display=False) as counter,
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
     ):
-        hidden = encoder(inputs.ids_BT, segments(inputs.ids_BT))
+        hidden = encoder(inputs.ids_BT, segment_ids(inputs.ids_BT))
         head.loss(hidden, inputs)
-    assert finetuner.step_flops(SHAPE, head, inputs) == 3 * counter.get_total_flops()
+    assert finetuner.finetune_step_flops(SHAPE, head, inputs) == 3 * counter.get_total_flops()
 
 
 @pytest.fixture(scope="module")
@@ -269,16 +275,18 @@ def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
         text = tmp_path / "cache" / prepared_text.text.name
         if not text.exists():
             text.symlink_to(prepared_text.text)
-        work = Work(
+        work = Assignment(
             trial=asked,
             folder=tmp_path / "trials" / "0123456789ab",
             text=text,
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
-            tasks=tuple(examples.prepare(load_task(task), tmp_path / "cache") for task in tasks),
+            tasks=tuple(
+                examples.prepare_examples(load_task(task), tmp_path / "cache") for task in tasks
+            ),
             task_seeds=seeds,
         )
-        return trial.run(work, **named)
+        return trial.run_trial(work, **named)
 
     return run
 
@@ -290,7 +298,7 @@ def test_a_finished_trial_is_tuned_and_says_so_in_its_last_point(
     outcome = run(asked, yamls["classification"], yamls["tagging"])
     folder = tmp_path / "trials" / "0123456789ab"
     assert outcome.state == "finished"
-    assert outcome.rows == record.curve(folder) == record.read(folder).rows  # type: ignore[union-attr]
+    assert outcome.rows == record.read_curve(folder) == record.read_outcome(folder).rows  # type: ignore[union-attr]
     *before, last = outcome.rows
     assert tuple(before) == plain.rows[:-1]
     assert plain.rows[-1].items() <= last.items()  # nothing was trained, or charged, again
@@ -323,8 +331,8 @@ def test_the_command_gives_what_the_trial_did(
     assert [{k: v for k, v in run.items() if k != "seconds"} for run in outside] == alike[:2]
 
     ran: list[int] = []
-    once = Tuner.run
-    monkeypatch.setattr(Tuner, "run", lambda self, seed: ran.append(seed) or once(self, seed))  # type: ignore[func-returns-value]
+    once = Finetuner.run
+    monkeypatch.setattr(Finetuner, "run", lambda self, seed: ran.append(seed) or once(self, seed))  # type: ignore[func-returns-value]
     assert finetune.main([*command, "3"]) == 0
     assert ran == [2]
     said = capsys.readouterr().out
@@ -338,10 +346,10 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
     """All but its dropout; tables that are a sum of two included."""
     objective = trial.Electra(kind="electra", sharing=sharing)
     run(replace(asked, objective=objective))
-    found = encoders.of_record(tmp_path / "trials" / "0123456789ab", tmp_path / "cache")
+    found = encoders.load_from_record(tmp_path / "trials" / "0123456789ab", tmp_path / "cache")
     held = torch.from_numpy(prepared_text.corpus.held_out_NT[:4].astype("int64"))
     made = trial._Training(
-        Work(
+        Assignment(
             trial=replace(asked, objective=objective),
             folder=tmp_path / "trials" / "0123456789ab",
             text=prepared_text.text,
@@ -349,7 +357,7 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
             metric=METRICS["probe/pos/accuracy"],
         ),
         trial._Watcher(
-            Work(
+            Assignment(
                 trial=asked,
                 folder=tmp_path,
                 text=prepared_text.text,
@@ -361,8 +369,8 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
         trial._ALONE,
     )._objective.eval()
     with torch.no_grad():
-        theirs = made.encoder(held, segments(held))
-        ours = found.encoder.eval()(held, segments(held))
+        theirs = made.encoder(held, segment_ids(held))
+        ours = found.encoder.eval()(held, segment_ids(held))
     assert torch.equal(theirs, ours)
     assert found.steps == 8
     assert found.encoder._dropout == found.encoder.layers[0]._dropout == finetuner.DROPOUT
@@ -375,13 +383,13 @@ def test_interrupted_tuning_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     ran: list[int] = []
-    once = Tuner.run
+    once = Finetuner.run
 
-    def noted(self: Tuner, seed: int) -> finetuner.Tuned:
+    def noted(self: Finetuner, seed: int) -> finetuner.FinetuneRun:
         ran.append(seed)
         return once(self, seed)
 
-    monkeypatch.setattr(Tuner, "run", noted)
+    monkeypatch.setattr(Finetuner, "run", noted)
 
     def wish() -> State:
         return "interrupted" if ran else "running"
@@ -394,7 +402,9 @@ def test_interrupted_tuning_goes_on_where_it_was(
     assert second.state == "finished"
     assert ran == [0, 1, 2]
     assert first.rows[-1].items() <= second.rows[-1].items()
-    ledger = Ledger(tmp_path / "trials" / "0123456789ab", made_of(yamls, "pairs"), protocol(16), 8)
+    ledger = FinetuneResults(
+        tmp_path / "trials" / "0123456789ab", made_of(yamls, "pairs"), default_protocol(16), 8
+    )
     summary = ledger.summary(3)
     assert summary is not None
     assert summary.items() <= second.rows[-1].items()
@@ -417,7 +427,7 @@ def test_what_is_missing_is_seen(
     folder = tmp_path / "trials" / "0123456789ab"
 
     def lacks(*kinds: str, seeds: int = 2) -> bool:
-        supplies = Supplies(tmp_path, Nowhere())
+        supplies = Prerequisites(tmp_path, LocalOnly())
         supplies.tasks = {Path(kind): made_of(yamls, kind) for kind in kinds}
         supplies._seeds = seeds
         return supplies.lacks(asked, folder, outcome)
@@ -429,8 +439,8 @@ def test_what_is_missing_is_seen(
 
 
 def test_damaged_results_are_made_again(yamls: dict[str, str], tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, made_of(yamls, "pairs"), protocol(16), 8)
-    run = finetuner.Tuned(seed=1, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
+    ledger = FinetuneResults(tmp_path, made_of(yamls, "pairs"), default_protocol(16), 8)
+    run = finetuner.FinetuneRun(seed=1, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
     ledger.keep(run)
     ledger.keep(replace(run, seed=0))
     assert ledger.runs() == {0: replace(run, seed=0), 1: run}
@@ -443,23 +453,23 @@ def test_results_are_of_one_task_protocol_and_encoder(
 ) -> None:
     made = made_of(yamls, "pairs")
     files = {
-        Ledger(tmp_path, examples_, given, steps).file
+        FinetuneResults(tmp_path, examples_, given, steps).file
         for examples_, given, steps in (
-            (made, protocol(16), 8),
-            (made_of(yamls, "tagging"), protocol(16), 8),
-            (made, protocol(16, 2e-3), 8),
-            (made, protocol(16), 9),
+            (made, default_protocol(16), 8),
+            (made_of(yamls, "tagging"), default_protocol(16), 8),
+            (made, default_protocol(16, 2e-3), 8),
+            (made, default_protocol(16), 9),
         )
     }
     assert len(files) == 4
-    assert asdict(protocol(16)) != asdict(protocol(16, 2e-3))
+    assert asdict(default_protocol(16)) != asdict(default_protocol(16, 2e-3))
 
 
 def in_this_process(driver: Driver, began: float) -> dict[str, float]:
     """Carry a driver's work out one after another, as the runner does in many processes."""
     while (work := driver.next()) is not None:
         driver.began(work)
-        trial.run(work, report=lambda _, at=work: driver.scored(at))
+        trial.run_trial(work, report=lambda _, at=work: driver.scored(at))
         driver.ended(work, None)
     return {}
 
@@ -480,19 +490,19 @@ def test_a_task_that_is_asked_for_later_trains_nothing_again(
     for metric, seeds in (("probe/pos/accuracy", 0), ("finetune/pairs", 1), ("finetune/pairs", 2)):
         tasks = yamls["pairs"] if seeds else ""
         file.write_text(SWEPT.format(metric=metric, tasks=tasks, seeds=seeds or 1))
-        site = Site(storage=tmp_path, mirror=Nowhere(), ray="")
-        store = Store(default_uri(tmp_path), tmp_path / "artifacts")
-        experiment = search_space.load(file)
-        with live.view(Board(experiment.metric)) as view:
+        site = Site(storage=tmp_path, mirror=LocalOnly(), ray="")
+        store = MlflowStore(default_uri(tmp_path), tmp_path / "artifacts")
+        experiment = search_space.load_experiment(file)
+        with live.open_view(Board(experiment.metric)) as view:
             Driver(experiment, site, store, view).run("test")
         (folder,) = (tmp_path / "trials").iterdir()
-        last = record.curve(folder)[-1]
+        last = record.read_curve(folder)[-1]
         (saved,) = folder.glob("checkpoints/*/state.json")
         trained = saved.stat().st_mtime_ns, {n: last[n] for n in last if "finetune" not in n}
         if not seeds:
             before = trained
         assert trained == before
-        row = frames.load(default_uri(tmp_path), "it").trials.iloc[0]
+        row = frames.load_frames(default_uri(tmp_path), "it").trials.iloc[0]
         assert row["score"] == last[metric]
         assert row["spent/flops"] == last["spent/flops"]
         scores.append({n: row[n] for n in last if n.startswith("finetune/")})
@@ -533,7 +543,7 @@ def test_bad_command_is_refused_in_one_line(
 ) -> None:  # fmt: skip
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-    record.queue(tmp_path / "trials" / "0123456789ab", asked, "", prepared_text.text.name)
+    record.write_queued(tmp_path / "trials" / "0123456789ab", asked, "", prepared_text.text.name)
     arguments, says = BAD[case]
     assert finetune.main([*arguments, "--storage", str(tmp_path)]) == 2
     said = capsys.readouterr().err
@@ -565,11 +575,11 @@ finetune: {{tasks: [{tasks}], seeds: 2}}
 def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, str]) -> None:
     file = tmp_path / "it.yaml"
     file.write_text(SPACE.format(task="pairs", tasks=f"sentiment, {yamls['pairs']}"))
-    experiment = search_space.load(file)
+    experiment = search_space.load_experiment(file)
     assert experiment.metric == finetuned("pairs")
     assert experiment.finetune == trial.Finetuning(tasks=("sentiment", yamls["pairs"]), seeds=2)
-    (tmp_path / "again.yaml").write_text(search_space.dump(experiment))
-    assert replace(search_space.load(tmp_path / "again.yaml"), name="it") == experiment
+    (tmp_path / "again.yaml").write_text(search_space.dump_experiment(experiment))
+    assert replace(search_space.load_experiment(tmp_path / "again.yaml"), name="it") == experiment
 
 
 @pytest.mark.parametrize(
@@ -589,5 +599,5 @@ def test_a_search_space_with_bad_tasks_is_refused(
     file = tmp_path / "it.yaml"
     file.write_text(SPACE.format(task=task, tasks=tasks))
     with pytest.raises(UserError, match=r"it\.yaml: ") as error:
-        search_space.load(file)
+        search_space.load_experiment(file)
     assert says in str(error.value)

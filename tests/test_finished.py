@@ -21,7 +21,7 @@ from lab.config.preparatory_runs import preparatory_runs, unstarted_identity
 from lab.config.results import MetricRow, Outcome, State
 from lab.loading import search_space
 from lab.search import finished
-from lab.search.finished import Identities
+from lab.search.finished import TrialIdentities
 from lab.search.search import Search
 from lab.storage import record
 
@@ -70,19 +70,22 @@ def leave(
     identity: str = IDENTITY,
 ) -> None:
     folder = storage / "trials" / trial.fingerprint(identity)
-    record.queue(folder, trial)
-    record.append(folder, row or {"spent/steps": 8.0})
-    record.end(folder, outcome({}, state))
+    record.write_queued(folder, trial)
+    record.append_row(folder, row or {"spent/steps": 8.0})
+    record.write_outcome(folder, outcome({}, state))
 
 
 def counted(asked: Experiment, storage: Path) -> list[tuple[int, int]]:
-    found = finished.count(asked, storage, prepared(asked, IDENTITY))
+    found = finished.count_finished(asked, storage, prepared(asked, IDENTITY))
     return [(c.trained, c.finetuned) for c in found]
 
 
 def prepared(asked: Experiment, identity: str, *started: str) -> finished.Prepared:
-    known = Identities(scratch=identity, started=started)
-    return {search_space.trial(asked.base, cell).texts: known for cell in search_space.cells(asked)}
+    known = TrialIdentities(scratch=identity, started=started)
+    return {
+        search_space.build_trial(asked.base, cell).texts: known
+        for cell in search_space.expand_cells(asked)
+    }
 
 
 @pytest.mark.parametrize("tuned", [True, False])
@@ -97,7 +100,7 @@ def test_whatever_has_ended_is_counted_in_its_cell(
     ended = [all_jobs[place] for place in drawn.choice(len(all_jobs), 4, replace=False)]
     for job in ended:
         leave(tmp_path, job.trial, "finished" if drawn.random() < 0.5 else "diverged")
-    mine = [sum(job.cell == cell for job in ended) for cell in search_space.cells(asked)]
+    mine = [sum(job.cell == cell for job in ended) for cell in search_space.expand_cells(asked)]
     assert counted(asked, tmp_path) == [(n, n) for n in mine]
 
 
@@ -120,7 +123,7 @@ def test_trials_of_other_settings_seeds_texts_or_versions_are_not_counted(
     leave(tmp_path, job.trial, "finished")
     assert counted(asked, tmp_path) == [(1, 1), (0, 0)]
     other = prepared(asked, "another text")
-    assert [c.trained for c in finished.count(asked, tmp_path, other)] == [0, 0]
+    assert [c.trained for c in finished.count_finished(asked, tmp_path, other)] == [0, 0]
     monkeypatch.setattr(spec, "__version__", "9.9.9")
     assert counted(asked, tmp_path) == [(0, 0), (0, 0)]
 
@@ -132,7 +135,7 @@ def test_trials_that_lack_what_is_tuned_are_not_counted(tmp_path: Path) -> None:
         tune={WIDTH: Choices(choices=(0.25, 0.5)), "batch.start": Range(low=8, high=16)},
     )
     other = {**asked.base, "objective": {"kind": "mlm"}, "batch": 32}
-    leave(tmp_path, search_space.trial(other, {}), "finished")
+    leave(tmp_path, search_space.build_trial(other, {}), "finished")
     assert counted(asked, tmp_path) == [(0, 0)]
 
 
@@ -163,7 +166,7 @@ def test_trial_that_started_from_weights_is_counted_by_their_file(tmp_path: Path
     first, second, third, *_ = jobs(asked, tmp_path)
     for job, identity in ((first, "one"), (second, "two"), (third, "weights that are gone")):
         leave(tmp_path, job.trial, "finished", identity=identity)
-    found = finished.count(asked, tmp_path, prepared(asked, IDENTITY, "one", "two"))
+    found = finished.count_finished(asked, tmp_path, prepared(asked, IDENTITY, "one", "two"))
     assert [cell.trained for cell in found] == [1, 1]
 
 
@@ -182,7 +185,7 @@ def test_preparatory_run_has_ended_where_its_record_has(
     state: State, ends: bool, tmp_path: Path
 ) -> None:
     asked = from_mlm_runs()
-    run = next(iter(preparatory_runs(search_space.trial(asked.base, {WIDTH: 0.25})).values()))
+    run = next(iter(preparatory_runs(search_space.build_trial(asked.base, {WIDTH: 0.25})).values()))
     assert not finished.has_ended(run, tmp_path, prepared(asked, IDENTITY))
     leave(tmp_path, run, state)
     assert finished.has_ended(run, tmp_path, prepared(asked, IDENTITY)) == ends

@@ -44,8 +44,8 @@ from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import FIRST_WORD
 from lab.training import optimizer
 from lab.training.gradients import Gradients
-from lab.training.loop import train
-from lab.training.objectives import build
+from lab.training.loop import train_steps
+from lab.training.objectives import build_objective
 
 PAPER_VOCAB = 30_522
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -294,7 +294,7 @@ def climbing(rung: AnyObjectiveConfig, encoder: EncoderConfig = ENCODER, **budge
 def counted(trial: Trial, learns: UpdatedNetworks, progress: float = 0.0) -> int:
     """Return what PyTorch counts in a step: forward, and backward where there is one."""
     objective, now = (
-        build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)),
+        build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64)),
         trial.at(progress),
     )
     words_BT = torch.randint(FIRST_WORD, trial.data.vocab, (now.batch, now.length))
@@ -405,9 +405,9 @@ def run(trial: Trial) -> tuple[Spent, list[UpdatedNetworks]]:
     text = Batches(np.full((4, 8), FIRST_WORD, np.uint16), 0)
     batches = {data.length: text for data in trial.texts}
     ticks = itertools.count()
-    steps = train(
+    steps = train_steps(
         Gradients(objective, batches, trial),
-        optimizer.build(objective, trial.optim),
+        optimizer.build_optimizer(objective, trial.optim),
         trial=trial,
         clock=lambda: float(next(ticks)),
     )
@@ -504,11 +504,11 @@ def test_muons_products_are_charged_as_the_counter_sees_them(
         ),
     )
     with_muon = replace(with_adam, optim=MuonConfig(kind="muon"))
-    objective = build(with_muon, torch.ones(400))
+    objective = build_objective(with_muon, torch.ones(400))
     for parameter in objective.parameters():
         parameter.grad = torch.ones_like(parameter)
     with FlopCounterMode(display=False) as counter:
-        optimizer.build(objective, with_muon.optim).step()
+        optimizer.build_optimizer(objective, with_muon.optim).step()
     charged = step_cost(with_muon).flops - step_cost(with_adam).flops
     assert charged == counter.get_total_flops()
 
@@ -519,12 +519,15 @@ def test_muon_is_charged_for_the_matrices_that_a_step_updates_and_for_no_others(
 ) -> None:
     with_adam = climbing(RUNGS[rung])
     with_muon = replace(with_adam, optim=MuonConfig(kind="muon"))
-    objective, now = build(with_muon, torch.ones(300, dtype=torch.int64)), with_muon.at(0.0)
+    objective, now = (
+        build_objective(with_muon, torch.ones(300, dtype=torch.int64)),
+        with_muon.at(0.0),
+    )
     objective.train().begin(learns, now)
     words_BT = torch.randint(FIRST_WORD, 300, (now.batch, now.length))
     objective(Batch(words_BT, torch.arange(now.batch)), 0, learns).total.backward()
     with FlopCounterMode(display=False) as counter:
-        optimizer.build(objective, with_muon.optim).step()
+        optimizer.build_optimizer(objective, with_muon.optim).step()
     charged = step_cost(with_muon, learns).flops - step_cost(with_adam, learns).flops
     assert charged == counter.get_total_flops() > 0
 

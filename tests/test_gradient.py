@@ -31,12 +31,12 @@ from lab.data.batches import Batch, Batches
 from lab.storage import record
 from lab.training import gradients as gradient
 from lab.training import optimizer as optim
-from lab.training.distributed import Alone, Group, Workers
+from lab.training.distributed import ProcessGroup, SingleProcess, Workers
 from lab.training.gradients import Gradients
-from lab.training.loop import train
-from lab.training.objectives import Electra, Objective, build
+from lab.training.loop import train_steps
+from lab.training.objectives import Electra, Objective, build_objective
 from lab.trials import run as trial
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 STEPS, BATCH = 16, 16
 DIVIDED = ((2, 8), (2, 2), (4, 1))  # workers, and windows of a micro-batch
@@ -79,13 +79,13 @@ class Run:
         ready: Callable[[Gradients], None] = lambda _: None,
     ) -> None:
         trial = asked(member, dropout)
-        objective = build(trial, COUNTS_V)
+        objective = build_objective(trial, COUNTS_V)
         batches = texts(trial)
         most = micro and micro * LENGTH
         self.gradients = Gradients(objective, batches, trial, workers=workers, most=most)
         ready(self.gradients)
-        optimizer = optim.build(objective, trial.optim)
-        steps = train(self.gradients, optimizer, trial=trial, clock=ticking())
+        optimizer = optim.build_optimizer(objective, trial.optim)
+        steps = train_steps(self.gradients, optimizer, trial=trial, clock=ticking())
         self.curve = [{name: v.item() for name, v in step.parts.items()} for step in steps]
 
 
@@ -173,7 +173,7 @@ def work(rank: int, count: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     meeting = f"file://{folder}/meeting-{count}"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
-    workers = Group()
+    workers = ProcessGroup()
     for member in RUNGS:
         for micro in (micro for among, micro in DIVIDED if among == count):
             seen = curve(member, workers, micro)
@@ -206,7 +206,7 @@ def pair(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole() -> list[dict[str, float]]:
-    return curve(ELECTRA, Alone(), None)
+    return curve(ELECTRA, SingleProcess(), None)
 
 
 def losses(steps: list[dict[str, float]]) -> list[list[float]]:
@@ -225,12 +225,12 @@ def same(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:
 @pytest.mark.slow
 @each(RUNGS)
 def test_workers_and_micro_batches_give_the_same_curve(member: Member, folder: Path) -> None:
-    whole = curve(member, Alone(), None)
+    whole = curve(member, SingleProcess(), None)
     assert len(whole) == STEPS
     files = sorted(folder.glob(f"{member.id}-*.json"))
     assert len(files) == len(DIVIDED)
     divided = [json.loads(file.read_text()) for file in files]
-    for other in (curve(member, Alone(), BATCH // 4), *divided):
+    for other in (curve(member, SingleProcess(), BATCH // 4), *divided):
         for step, (one, two) in enumerate(zip(losses(whole), losses(other), strict=True)):
             assert two == pytest.approx(one, rel=LIMIT), step
 
@@ -245,21 +245,23 @@ def test_out_of_memory_halves_the_micro_batch_and_the_losses_stay(
     whole: list[dict[str, float]], fits: int, passes: int, ends: int
 ) -> None:
     short = Short(fits, passes)
-    run = Run(ELECTRA, Alone(), None, ready=short)
+    run = Run(ELECTRA, SingleProcess(), None, ready=short)
     assert run.gradients.micro == ends
     assert 2**short.failed * ends == BATCH  # halved each time, and never tried again
     assert same(whole, run.curve)
 
 
 def test_out_of_memory_amid_a_step_leaves_nothing_of_it(whole: list[dict[str, float]]) -> None:
-    run = Run(ELECTRA, Alone(), 4, ready=Short(2, passes=4 + 3))  # the second step's last piece
+    run = Run(
+        ELECTRA, SingleProcess(), 4, ready=Short(2, passes=4 + 3)
+    )  # the second step's last piece
     assert run.gradients.micro == 2
     assert same(whole, run.curve)
 
 
 def test_no_room_for_one_window_is_one_clear_error() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="with a single window at a time"):
-        Run(ELECTRA, Alone(), None, ready=Short(0))
+        Run(ELECTRA, SingleProcess(), None, ready=Short(0))
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_no_room_for_one_window_is_one_clear_error() -> None:
     ids=lambda error: f"{type(error).__name__} {error}"[:30],
 )
 def test_each_way_of_saying_that_memory_is_out_is_understood(error: Exception) -> None:
-    assert Run(ELECTRA, Alone(), None, ready=Short(8, error=error)).gradients.micro == 8
+    assert Run(ELECTRA, SingleProcess(), None, ready=Short(8, error=error)).gradients.micro == 8
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:
@@ -284,7 +286,7 @@ def test_other_errors_are_no_lack_of_memory() -> None:
 
     broken = Broken(0)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        Run(ELECTRA, Alone(), None, ready=broken)
+        Run(ELECTRA, SingleProcess(), None, ready=broken)
     assert broken.failed == 1
 
 
@@ -314,14 +316,14 @@ def test_gradients_are_exchanged_once_a_step(pair: list[dict[str, Any]]) -> None
 
 @pytest.mark.slow
 def test_dropout_of_a_piece_depends_on_its_place_in_the_batch(pair: list[dict[str, Any]]) -> None:
-    halves = Run(ELECTRA, Alone(), BATCH // 2, dropout=0.1).curve
-    assert not same(halves, Run(ELECTRA, Alone(), BATCH // 2).curve)  # it is on
+    halves = Run(ELECTRA, SingleProcess(), BATCH // 2, dropout=0.1).curve
+    assert not same(halves, Run(ELECTRA, SingleProcess(), BATCH // 2).curve)  # it is on
     assert all(same(halves, said["dropout"]) for said in pair)
 
 
 def test_no_two_pieces_have_the_same_dropout() -> None:
     chance = Chance()
-    Run(ELECTRA, Alone(), BATCH // 4, ready=chance)
+    Run(ELECTRA, SingleProcess(), BATCH // 4, ready=chance)
     assert len(chance.drawn) == len(set(chance.drawn)) == 4 * STEPS
 
 
@@ -364,13 +366,13 @@ def short_of_memory() -> None:
     ids_NT = np.random.default_rng(0).integers(5, 64, (40, 256)).astype(np.uint16)
 
     def run(micro: int | None, room: int = 0) -> tuple[int, list[float]]:
-        objective = build(NEEDY, torch.ones(64))
+        objective = build_objective(NEEDY, torch.ones(64))
         if room:
             within(room)
         most = micro and micro * NEEDY.data.length
         gradients = Gradients(objective, {NEEDY.data.length: Batches(ids_NT, 1)}, NEEDY, most=most)
-        optimizer = optim.build(objective, NEEDY.optim)
-        steps = train(gradients, optimizer, trial=NEEDY, clock=ticking())
+        optimizer = optim.build_optimizer(objective, NEEDY.optim)
+        steps = train_steps(gradients, optimizer, trial=NEEDY, clock=ticking())
         curve = [step.parts["train/loss"].item() for step in steps]
         return gradients.micro, curve
 
@@ -429,7 +431,7 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
         curve=4,
     )
-    work = Work(
+    work = Assignment(
         trial=asked,
         folder=tmp_path / "trial",
         text=prepared_text.text,
@@ -447,15 +449,15 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
 
     monkeypatch.setattr(Electra, "forward", short)
     wishes = iter(["running"] * 5 + ["interrupted"] * 99)
-    outcome = trial.run(work, wish=lambda: next(wishes))  # type: ignore[arg-type,return-value]
+    outcome = trial.run_trial(work, wish=lambda: next(wishes))  # type: ignore[arg-type,return-value]
     assert outcome.state == "interrupted"
     assert sizes[:3] == [8, 4, 2]
     newest = sorted((work.folder / "checkpoints").iterdir())[-1]
     assert json.loads((newest / "state.json").read_text())["place"]["most"] == 2 * 16
     sizes.clear()
-    assert trial.run(work).state == "finished"
+    assert trial.run_trial(work).state == "finished"
     assert set(sizes) == {2}
-    micros = [row["health/micro_batch"] for row in record.curve(work.folder)]
+    micros = [row["health/micro_batch"] for row in record.read_curve(work.folder)]
     assert micros == [8, 2, 2, 2, 2]  # nothing is known before the first step
 
 
@@ -467,8 +469,8 @@ def test_trial_without_room_for_a_window_fails_in_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
 
     monkeypatch.setattr(Electra, "forward", short)
-    outcome = trial.run(
-        Work(
+    outcome = trial.run_trial(
+        Assignment(
             trial=replace(NEEDY, data=prepared_text.data, batch=4),
             folder=tmp_path,
             text=prepared_text.text,

@@ -43,16 +43,16 @@ from lab.data import batches, preparation
 from lab.data.batches import Batches
 from lab.errors import UserError
 from lab.evaluation import corruption, scores
-from lab.execution.prerequisites import Supplies
+from lab.execution.prerequisites import Prerequisites
 from lab.loading import search_space
 from lab.loading.error_messages import SpaceError
 from lab.storage import mirror
 from lab.training import optimizer
 from lab.training.gradients import Gradients
-from lab.training.loop import train
-from lab.training.objectives import build
+from lab.training.loop import train_steps
+from lab.training.objectives import build_objective
 from lab.trials import run as trial
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")
 MOVING = next(member for member in MEMBERS if member.id == "electra_moving")
@@ -174,7 +174,9 @@ def watched(asked: Trial, steps: int, objective: Any) -> tuple[dict[int, Watched
     offsets: list[int] = []
     objective.register_forward_pre_hook(lambda _, given: offsets.append(given[0].offset))
     gradients = Gradients(objective, read, asked)
-    run = train(gradients, optimizer.build(objective, asked.optim), trial=asked, clock=lambda: 0.0)
+    run = train_steps(
+        gradients, optimizer.build_optimizer(objective, asked.optim), trial=asked, clock=lambda: 0.0
+    )
     list(islice(run, steps))
     return read, offsets
 
@@ -230,7 +232,7 @@ def test_networks_that_alternate_both_read_short_windows_at_an_offset() -> None:
 def test_short_windows_train_every_row_of_the_position_table(member: Member) -> None:
     asked = small(member, windows=GrowingWindows(kind="growing", start=8, until=0.99), batch=4)
     asked = replace(asked, budget=Budget(kind="tokens", amount=100 * 4 * LENGTH))
-    objective = build(asked, COUNTS_V)
+    objective = build_objective(asked, COUNTS_V)
     tables = {
         name: table
         for name, table in objective.named_parameters()
@@ -248,11 +250,13 @@ def test_short_windows_train_every_row_of_the_position_table(member: Member) -> 
 
 def test_micro_batch_holds_as_many_positions_before_and_after_the_change() -> None:
     asked = small(ELECTRA, windows=GrowingWindows(kind="growing", start=8, until=0.5))
-    whole, divided = Run(asked), build(asked, COUNTS_V)
+    whole, divided = Run(asked), build_objective(asked, COUNTS_V)
     sizes: list[tuple[int, ...]] = []
     divided.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].ids_BT.shape)))
     gradients = Gradients(divided, texts(asked), asked, most=4 * LENGTH)
-    steps = train(gradients, optimizer.build(divided, asked.optim), trial=asked, clock=lambda: 0.0)
+    steps = train_steps(
+        gradients, optimizer.build_optimizer(divided, asked.optim), trial=asked, clock=lambda: 0.0
+    )
     losses = [step.parts["train/loss"].item() for step in steps]
     expected = [step.parts["train/loss"].item() for step in whole.steps()]
     assert losses == pytest.approx(expected, rel=1e-5)
@@ -266,14 +270,14 @@ def test_micro_batch_holds_as_many_positions_before_and_after_the_change() -> No
 @pytest.fixture(scope="module")
 def short_text(prepared_text: PreparedText, tmp_path_factory: pytest.TempPathFactory) -> Path:
     short = replace(prepared_text.data, length=8)
-    return preparation.prepare(short, tmp_path_factory.mktemp("short"))
+    return preparation.prepare_text(short, tmp_path_factory.mktemp("short"))
 
 
 @pytest.fixture
 def work(
     prepared_text: PreparedText, short_text: Path, held_out: Path, tmp_path: Path
-) -> Callable[..., Work]:
-    def work(name: str, **changes: Any) -> Work:
+) -> Callable[..., Assignment]:
+    def work(name: str, **changes: Any) -> Assignment:
         asked = Trial(
             encoder=trial.Encoder(
                 layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
@@ -285,7 +289,7 @@ def work(
             budget=Budget(kind="tokens", amount=20 * 8 * 16),
             curve=4,
         )
-        return Work(
+        return Assignment(
             trial=replace(asked, **changes),
             folder=tmp_path / name,
             text=prepared_text.text,
@@ -303,10 +307,10 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
 
 @pytest.mark.usefixtures("few_sentences")
 def test_points_of_a_trial_have_its_settings_as_they_were_at_the_step_before(
-    work: Callable[..., Work],
+    work: Callable[..., Assignment],
 ) -> None:
     asked = work("it")
-    rows = trial.run(asked).rows
+    rows = trial.run_trial(asked).rows
     assert [row["spent/steps"] for row in rows] == [0, 5, 10, 15, 20]
     for row in rows:
         now = asked.trial.at(max(0, row["spent/steps"] - 1) / 20)
@@ -317,18 +321,18 @@ def test_points_of_a_trial_have_its_settings_as_they_were_at_the_step_before(
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_trial_whose_settings_stay_records_no_schedule(work: Callable[..., Work]) -> None:
+def test_trial_whose_settings_stay_records_no_schedule(work: Callable[..., Assignment]) -> None:
     plain = replace(work("it"), short_text=None)
     plain = replace(
         plain, trial=replace(plain.trial, windows=trial.FullWindows(), objective=ELECTRA.objective)
     )
-    rows = trial.run(plain).rows
+    rows = trial.run_trial(plain).rows
     assert not [name for row in rows for name in row if name.startswith("schedule/")]
 
 
 @pytest.mark.usefixtures("few_sentences")
 def test_trial_is_scored_in_full_windows_from_its_first_point_to_its_last(
-    work: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
+    work: Callable[..., Assignment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
     detect = scores._detect
@@ -339,23 +343,23 @@ def test_trial_is_scored_in_full_windows_from_its_first_point_to_its_last(
 
     monkeypatch.setattr(scores, "_detect", noted)
     asked = work("it")
-    assert trial.run(asked).state == "finished"
+    assert trial.run_trial(asked).state == "finished"
     assert seen == [16] * 3 * 5
 
 
 @pytest.mark.usefixtures("few_sentences")
 @pytest.mark.parametrize("kind", ["tokens", "flops"])
 def test_trial_that_is_broken_off_after_every_step_ends_bitwise_as_one_that_was_not(
-    work: Callable[..., Work], kind: Any
+    work: Callable[..., Assignment], kind: Any
 ) -> None:
     budget = Budget(kind=kind, amount=1.0)
     step = getattr(mean_cost(work("", budget=budget).trial), kind)
     budget = replace(budget, amount=20.0 * step)
-    expected = trial.run(work("whole", budget=budget))
+    expected = trial.run_trial(work("whole", budget=budget))
     assert expected.state == "finished", expected.reason
     again = work("again", budget=budget)
     breaks = 0
-    while (outcome := trial.run(again, wish=lambda: "interrupted")).state == "interrupted":
+    while (outcome := trial.run_trial(again, wish=lambda: "interrupted")).state == "interrupted":
         breaks += 1
     assert breaks >= 15
     assert without_time(outcome.rows) == without_time(expected.rows)
@@ -368,7 +372,7 @@ def test_both_texts_are_prepared_and_belong_to_the_trials_identity(
     prepared_text: PreparedText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 4_096)
-    supplies = Supplies(tmp_path, mirror.Nowhere())
+    supplies = Prerequisites(tmp_path, mirror.LocalOnly())
     plain = small(ELECTRA, data=prepared_text.data)
     growing = replace(plain, windows=GrowingWindows(kind="growing", start=8))
     without, supply = supplies.of(plain), supplies.of(growing)
@@ -405,7 +409,7 @@ base:
 def load(tmp_path: Path, *overrides: str) -> trial.Experiment:
     file = tmp_path / "windows.yaml"
     file.write_text(GOOD)
-    return search_space.load(file, overrides)
+    return search_space.load_experiment(file, overrides)
 
 
 @pytest.mark.parametrize(
@@ -475,9 +479,12 @@ def test_numbers_and_ramps_are_compared_with_each_other(tmp_path: Path) -> None:
         "compare.windows=[{kind: full}, {kind: growing, start: 16, until: 0.85}]",
         "tune.objective.disc_weight={choices: [50, {start: 50, end: 5}]}",
     )
-    cells = [search_space.trial(experiment.base, cell) for cell in search_space.cells(experiment)]
+    cells = [
+        search_space.build_trial(experiment.base, cell)
+        for cell in search_space.expand_cells(experiment)
+    ]
     assert [len(cell.moves) for cell in cells] == [0, 2, 1, 3]
-    assert {label(cell, experiment.compare) for cell in search_space.cells(experiment)} == {
+    assert {label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)} == {
         "mask_prob 0.15, full",
         "mask_prob 0.15, growing",
         "mask_prob 0.4 → 0.15, full",
@@ -493,7 +500,10 @@ def test_parts_of_a_ramp_and_of_the_windows_are_compared_and_tuned(tmp_path: Pat
         "compare.windows.until=[0.6, 0.85]",
         "tune.objective.mask_prob.start={low: 0.2, high: 0.6}",
     )
-    cells = [search_space.trial(experiment.base, cell) for cell in search_space.cells(experiment)]
+    cells = [
+        search_space.build_trial(experiment.base, cell)
+        for cell in search_space.expand_cells(experiment)
+    ]
     assert [cell.at(0.7).length for cell in cells] == [64, 16]
 
 

@@ -23,14 +23,14 @@ from lab.config.tasks import (
     TaggingTask,
     TaskConfig,
 )
-from lab.data.batches import segments
+from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, PAD, SEP, UNK, Vocabulary
 from lab.finetuning import features, heads
 from lab.finetuning import metrics as grading
-from lab.finetuning.features import NOWHERE, UNSEEN, Window
+from lab.finetuning.features import NOWHERE, UNSEEN, TaskWindow
 from lab.finetuning.heads import Span
 from lab.loading.task_table import TASKS
-from lab.tasks.examples import Asked, Example, Examples, Labelled, Tagged
+from lab.tasks.examples import Example, Examples, QuestionExample, TagExample, TextExample
 
 NOTHING = FileRows(kind="file", path="none")
 ROWS: Any = {"train": NOTHING, "evaluation": NOTHING}
@@ -64,7 +64,7 @@ def taken_one_by_one(a: list[int], b: list[int], room: int) -> tuple[list[int], 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 40))
 def test_pairs_are_cut_as_the_official_code_cuts_them(a: int, b: int, room: int) -> None:
     first, second = list(range(a)), list(range(100, 100 + b))
-    assert features.truncated(first, second, room) == taken_one_by_one(first, second, room)
+    assert features.truncate_pair(first, second, room) == taken_one_by_one(first, second, room)
 
 
 @pytest.fixture
@@ -73,12 +73,12 @@ def vocabulary(prepared_text: PreparedText) -> Vocabulary:
 
 
 def test_pair_is_two_segments(vocabulary: Vocabulary) -> None:
-    made = task(PAIRS, Labelled("the king", "of the land", "x"), Labelled("a", "b", "y"))
-    windows, cut = features.of(made, made.evaluation, vocabulary, 64)
+    made = task(PAIRS, TextExample("the king", "of the land", "x"), TextExample("a", "b", "y"))
+    windows, cut = features.make_features(made, made.evaluation, vocabulary, 64)
     first, second = (ids.tolist() for ids in vocabulary.encode(["the king", "of the land"]))
     assert windows[0].ids == [CLS, *first, SEP, *second, SEP]
-    inputs = heads.collate(windows, CPU)
-    where = segments(inputs.ids_BT)[0].tolist()
+    inputs = heads.collate_windows(windows, CPU)
+    where = segment_ids(inputs.ids_BT)[0].tolist()
     assert where == [1] * (len(first) + 2) + [2] * (len(second) + 1)
     assert [window.target for window in windows] == [[0.0], [1.0]]
     assert cut == 0
@@ -87,23 +87,23 @@ def test_pair_is_two_segments(vocabulary: Vocabulary) -> None:
 def test_what_does_not_fit_is_cut_and_counted(vocabulary: Vocabulary) -> None:
     long = "the king of the land and all of his men " * 5
     for made in (
-        task(SINGLE, Labelled(long, None, "x"), Labelled("a", None, "y")),
-        task(PAIRS, Labelled(long, "a", "x"), Labelled("a", "b", "y")),
-        task(PAIRS, Labelled("a", long, "x"), Labelled("a", "b", "y")),
-        task(PAIRS, Labelled(long, long, "x"), Labelled("a", "b", "y")),
+        task(SINGLE, TextExample(long, None, "x"), TextExample("a", None, "y")),
+        task(PAIRS, TextExample(long, "a", "x"), TextExample("a", "b", "y")),
+        task(PAIRS, TextExample("a", long, "x"), TextExample("a", "b", "y")),
+        task(PAIRS, TextExample(long, long, "x"), TextExample("a", "b", "y")),
     ):
-        windows, cut = features.of(made, made.evaluation, vocabulary, 16)
+        windows, cut = features.make_features(made, made.evaluation, vocabulary, 16)
         assert len(windows[0].ids) == 16
         assert cut == 0.5
 
 
 def test_unseen_label_is_never_right(vocabulary: Vocabulary) -> None:
-    known = (Labelled("a", None, "x"), Labelled("b", None, "y"))
-    made = task(SINGLE, Labelled("a", None, "z"), Labelled("a", None, "x"), train=known)
-    windows, _ = features.of(made, made.evaluation, vocabulary, 16)
+    known = (TextExample("a", None, "x"), TextExample("b", None, "y"))
+    made = task(SINGLE, TextExample("a", None, "z"), TextExample("a", None, "x"), train=known)
+    windows, _ = features.make_features(made, made.evaluation, vocabulary, 16)
     assert [window.target for window in windows] == [[UNSEEN], [0.0]]
     for answer in (0, 1):
-        scores = grading.grade(made, windows, [answer, 0])
+        scores = grading.score_task(made, windows, [answer, 0])
         assert scores["accuracy"] == 0.5
 
 
@@ -112,8 +112,8 @@ def test_every_word_is_tagged_once_and_in_order(vocabulary: Vocabulary, length: 
     """However short the windows; a word of no tokens, and one longer than a window, too."""
     words = ["The", "king", "\u200b", "incomprehensibilities" * 3, "of", "zz", "the", "land", "."]
     tags = [f"t{place}" for place in range(len(words))]
-    made = task(TAGS, Tagged(words, tags), Tagged(["a"], ["t0"]))
-    windows, _ = features.of(made, made.evaluation, vocabulary, length)
+    made = task(TAGS, TagExample(words, tags), TagExample(["a"], ["t0"]))
+    windows, _ = features.make_features(made, made.evaluation, vocabulary, length)
     found = [int(t) for window in windows for t in window.target if t != NOWHERE]
     assert found == [made.labels.index(tag) for tag in [*tags, "t0"]]
     for window in windows:
@@ -123,8 +123,8 @@ def test_every_word_is_tagged_once_and_in_order(vocabulary: Vocabulary, length: 
 
 
 def test_tagger_reads_the_first_token_of_each_word(vocabulary: Vocabulary) -> None:
-    made = task(TAGS, Tagged(["incomprehensibilities", "king"], ["x", "y"]))
-    (window,), _ = features.of(made, made.evaluation, vocabulary, 64)
+    made = task(TAGS, TagExample(["incomprehensibilities", "king"], ["x", "y"]))
+    (window,), _ = features.make_features(made, made.evaluation, vocabulary, 64)
     pieces = vocabulary.words([["incomprehensibilities", "king"]])[0]
     firsts = [1 + pieces.word_T.tolist().index(word) for word in (0, 1)]
     assert [place for place, t in enumerate(window.target) if t != NOWHERE] == firsts
@@ -139,14 +139,14 @@ def test_answers_map_back_to_their_characters(vocabulary: Vocabulary, length: in
     """The target's positions, read back, are the answer; and some window holds it whole."""
     for answer in ("Denmark", "Norway", "the 10th century", "Norman knights"):
         for start in (CONTEXT.index(answer), CONTEXT.rindex(answer)):
-            made = task(ASKING, Asked("From where?", CONTEXT, [answer], [start]))
-            windows, _ = features.of(made, made.evaluation, vocabulary, length)
+            made = task(ASKING, QuestionExample("From where?", CONTEXT, [answer], [start]))
+            windows, _ = features.make_features(made, made.evaluation, vocabulary, length)
             whole = [window for window in windows if window.target != [0, 0]]
             assert whole
             for window in whole:
                 first, last = map(int, window.target)
                 sure = Span(first, last, 1.0, 0.0)
-                assert grading.texts(made, [window], [sure]) == [answer]
+                assert grading.answer_texts(made, [window], [sure]) == [answer]
                 begins, ends = (
                     window.spans_N2[first - window.first, 0],
                     window.spans_N2[last - window.first, 1],
@@ -158,8 +158,8 @@ def test_answers_map_back_to_their_characters(vocabulary: Vocabulary, length: in
 def test_windows_of_a_question_cover_its_text_and_overlap(
     vocabulary: Vocabulary, length: int
 ) -> None:
-    made = task(ASKING, Asked("Where from did they come?", CONTEXT, [], []))
-    windows, cut = features.of(made, made.evaluation, vocabulary, length)
+    made = task(ASKING, QuestionExample("Where from did they come?", CONTEXT, [], []))
+    windows, cut = features.make_features(made, made.evaluation, vocabulary, length)
     spans = vocabulary.spans([CONTEXT])[0].span_T2
     seen = [tuple(span) for window in windows for span in window.spans_N2.tolist()]
     assert set(seen) == {tuple(span) for span in spans.tolist()}
@@ -170,9 +170,9 @@ def test_windows_of_a_question_cover_its_text_and_overlap(
     assert all(window.target == [0, 0] for window in windows)
 
 
-def window_of(tokens: int) -> Window:
+def window_of(tokens: int) -> TaskWindow:
     spans = np.array([[2 * place, 2 * place + 1] for place in range(tokens)])
-    return Window([CLS, 9, SEP, *range(10, 10 + tokens), SEP], [0, 0], 0, 3, spans)
+    return TaskWindow([CLS, 9, SEP, *range(10, 10 + tokens), SEP], [0, 0], 0, 3, spans)
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31 - 1))
@@ -191,16 +191,19 @@ def test_best_span_is_the_best_of_all_that_are_allowed(tokens: int, seed: int) -
 
 
 def test_no_answer_is_said_only_where_it_could_be_learned() -> None:
-    answered, not_answered = Asked("q", "a b", ["b"], [2]), Asked("q", "a b", [], [])
-    window = Window([CLS, 9, SEP, 10, 11, SEP], [4, 4], 0, 3, np.array([[0, 1], [2, 3]]))
+    answered, not_answered = (
+        QuestionExample("q", "a b", ["b"], [2]),
+        QuestionExample("q", "a b", [], []),
+    )
+    window = TaskWindow([CLS, 9, SEP, 10, 11, SEP], [4, 4], 0, 3, np.array([[0, 1], [2, 3]]))
     doubtful = Span(4, 4, 1.0, 2.0)
     sure = Span(3, 3, 3.0, 2.0)
     always = task(ASKING, answered)
     sometimes = task(ASKING, answered, train=(answered, not_answered))
-    assert grading.texts(always, [window], [doubtful]) == ["b"]
-    assert grading.texts(sometimes, [window], [doubtful]) == [""]
+    assert grading.answer_texts(always, [window], [doubtful]) == ["b"]
+    assert grading.answer_texts(sometimes, [window], [doubtful]) == [""]
     # Another window of the same question has a better answer, and doubts less.
-    assert grading.texts(sometimes, [window, window], [doubtful, sure]) == ["a"]
+    assert grading.answer_texts(sometimes, [window, window], [doubtful, sure]) == ["a"]
 
 
 # Worked out by hand from SQuAD's evaluate-v2.0.py: lower case, no punctuation, no articles.
@@ -221,13 +224,13 @@ SQUAD = {
 def test_answers_are_graded_as_squad_does(case: tuple[str, str]) -> None:
     right, said = case
     exact, shared = SQUAD[case]
-    scores = grading.answering([[right] if right else []], [said])
+    scores = grading.answer_scores([[right] if right else []], [said])
     assert scores["exact_match"] == exact
     assert scores["f1"] == pytest.approx(shared)
 
 
 def test_the_best_of_several_right_answers_counts() -> None:
-    scores = grading.answering([["x", "Denver Broncos"], ["y"]], ["Broncos Denver", "y"])
+    scores = grading.answer_scores([["x", "Denver Broncos"], ["y"]], ["Broncos Denver", "y"])
     assert scores == {"exact_match": 0.5, "f1": 1.0}
 
 
@@ -235,7 +238,7 @@ def test_the_best_of_several_right_answers_counts() -> None:
 def test_two_labels_have_the_four_scores_by_their_formulas(pairs: list[tuple[int, int]]) -> None:
     count = {key: pairs.count(key) for key in ((0, 0), (0, 1), (1, 0), (1, 1))}
     tn, fp, fn, tp = count.values()
-    scores = grading.sorting([gold for gold, _ in pairs], [said for _, said in pairs])
+    scores = grading.classification_scores([gold for gold, _ in pairs], [said for _, said in pairs])
     assert scores["accuracy"] == pytest.approx((tn + tp) / len(pairs))
     assert scores["f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn) if tp else 0)
     under = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
@@ -244,25 +247,27 @@ def test_two_labels_have_the_four_scores_by_their_formulas(pairs: list[tuple[int
 
 def test_correlations_are_those_of_ranks_and_of_numbers() -> None:
     gold, said = [1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.0, 16.0]
-    scores = grading.measuring(gold, said)
+    scores = grading.regression_scores(gold, said)
     assert scores["spearman"] == pytest.approx(1)
     assert scores["pearson"] == pytest.approx(np.corrcoef(gold, said)[0, 1])
     for lost in ([2.0] * 4, [1.0, math.nan, 3.0, 4.0]):
-        assert grading.measuring(gold, lost) == {"spearman": 0.0, "pearson": 0.0}
+        assert grading.regression_scores(gold, lost) == {"spearman": 0.0, "pearson": 0.0}
 
 
 def test_majority_is_what_is_most_frequent_in_what_is_learned() -> None:
-    train = tuple(Labelled("a", None, label) for label in "xyy")
-    made = task(SINGLE, *(Labelled("a", None, label) for label in "xxxy"), train=train)
-    assert grading.majority(made)["accuracy"] == 0.25
-    matthews = grading.majority(replace(made, form=replace(SINGLE, metric="matthews")))
+    train = tuple(TextExample("a", None, label) for label in "xyy")
+    made = task(SINGLE, *(TextExample("a", None, label) for label in "xxxy"), train=train)
+    assert grading.majority_baseline(made)["accuracy"] == 0.25
+    matthews = grading.majority_baseline(replace(made, form=replace(SINGLE, metric="matthews")))
     assert matthews["matthews"] == 0
-    tags = task(TAGS, Tagged(["a", "b"], ["x", "y"]), train=(Tagged(["a"] * 3, list("xxy")),))
-    assert grading.majority(tags)["accuracy"] == 0.5
-    asked = task(ASKING, Asked("q", "b", [], []), Asked("q", "b", ["b"], [0]))
-    assert grading.majority(asked) == {"exact_match": 0.5, "f1": 0.5}
-    number = task(NUMBER, Labelled("a", None, 1.0), Labelled("b", None, 2.0))
-    assert grading.majority(number)["spearman"] == 0
+    tags = task(
+        TAGS, TagExample(["a", "b"], ["x", "y"]), train=(TagExample(["a"] * 3, list("xxy")),)
+    )
+    assert grading.majority_baseline(tags)["accuracy"] == 0.5
+    asked = task(ASKING, QuestionExample("q", "b", [], []), QuestionExample("q", "b", ["b"], [0]))
+    assert grading.majority_baseline(asked) == {"exact_match": 0.5, "f1": 0.5}
+    number = task(NUMBER, TextExample("a", None, 1.0), TextExample("b", None, 2.0))
+    assert grading.majority_baseline(number)["spearman"] == 0
 
 
 @pytest.mark.parametrize("name", ["pos", "sentiment"])
@@ -271,33 +276,35 @@ def test_majority_is_scikit_learns_dummy(name: str) -> None:
 
     from lab.tasks import examples
 
-    made = examples.of(TASKS[name])
+    made = examples.read_examples(TASKS[name])
     learned, asked = (
-        [tag for e in split for tag in (e.tags if isinstance(e, Tagged) else [e.label])]  # type: ignore[union-attr]
+        [tag for e in split for tag in (e.tags if isinstance(e, TagExample) else [e.label])]  # type: ignore[union-attr]
         for split in (made.train, made.evaluation)
     )
     dummy = DummyClassifier(strategy="most_frequent").fit(np.zeros((len(learned), 1)), learned)
     said = dummy.predict(np.zeros((len(asked), 1)))
-    assert grading.majority(made)["accuracy"] == metrics.accuracy_score(asked, said)
+    assert grading.majority_baseline(made)["accuracy"] == metrics.accuracy_score(asked, said)
 
 
 def head_of(made: Examples) -> heads.Head:
-    head = heads.build(made, 8, dropout=0)
+    head = heads.build_head(made, 8, dropout=0)
     head.start(torch.Generator().manual_seed(1))
     return head
 
 
-def hidden(inputs: heads.Inputs) -> torch.Tensor:
+def hidden(inputs: heads.HeadInputs) -> torch.Tensor:
     chance = torch.Generator().manual_seed(2)
     return torch.randn(*inputs.ids_BT.shape, 8, generator=chance)
 
 
 MADE: dict[str, Examples] = {
-    "classification": task(SINGLE, Labelled("the king", None, "x"), Labelled("a", None, "y")),
-    "regression": task(NUMBER, Labelled("the king", None, 2.0), Labelled("a", None, 5.0)),
-    "tagging": task(TAGS, Tagged(["the", "king"], ["x", "y"]), Tagged(["a"], ["x"])),
+    "classification": task(SINGLE, TextExample("the king", None, "x"), TextExample("a", None, "y")),
+    "regression": task(NUMBER, TextExample("the king", None, 2.0), TextExample("a", None, 5.0)),
+    "tagging": task(TAGS, TagExample(["the", "king"], ["x", "y"]), TagExample(["a"], ["x"])),
     "question_answering": task(
-        ASKING, Asked("who", "the king", ["king"], [4]), Asked("a", "b the king of", ["b"], [0])
+        ASKING,
+        QuestionExample("who", "the king", ["king"], [4]),
+        QuestionExample("a", "b the king of", ["b"], [0]),
     ),
 }
 
@@ -305,10 +312,10 @@ MADE: dict[str, Examples] = {
 @pytest.mark.parametrize("kind", MADE)
 def test_padding_changes_no_answer_and_no_loss(kind: str, vocabulary: Vocabulary) -> None:
     made = MADE[kind]
-    windows, _ = features.of(made, made.evaluation, vocabulary, 16)
+    windows, _ = features.make_features(made, made.evaluation, vocabulary, 16)
     head = head_of(made).eval()
-    inputs = heads.collate(windows, CPU)
-    wider = heads.Inputs(
+    inputs = heads.collate_windows(windows, CPU)
+    wider = heads.HeadInputs(
         F.pad(inputs.ids_BT, (0, 3), value=PAD),
         F.pad(inputs.target_BX, (0, 3), value=NOWHERE) if kind == "tagging" else inputs.target_BX,
         windows,
@@ -322,8 +329,8 @@ def test_padding_changes_no_answer_and_no_loss(kind: str, vocabulary: Vocabulary
 
 def test_losses_are_the_means_that_they_say(vocabulary: Vocabulary) -> None:
     for kind, made in MADE.items():
-        windows, _ = features.of(made, made.evaluation, vocabulary, 16)
-        head, inputs = head_of(made).eval(), heads.collate(windows, CPU)
+        windows, _ = features.make_features(made, made.evaluation, vocabulary, 16)
+        head, inputs = head_of(made).eval(), heads.collate_windows(windows, CPU)
         states = hidden(inputs)
         logits = states @ head.dense.weight.T
         match kind:

@@ -28,7 +28,7 @@ from lab.storage import new_files
 from lab.suggestion import task_draft
 from lab.tasks import embedded
 from lab.trials import run
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 MINUTES, WITH_TASK = "3", "60"
 Write = Callable[[], str]  # writes a text into the current folder, and returns what to give
@@ -139,13 +139,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def run_one_trial(experiment: Experiment, cache: Path) -> str:
     """Train the first cell for a few steps, from the text on; return how it ended."""
-    (cell, *_) = search_space.cells(experiment)
-    asked = search_space.trial(experiment.base, cell)
+    (cell, *_) = search_space.expand_cells(experiment)
+    asked = search_space.build_trial(experiment.base, cell)
     positions = 8 * asked.data.length * asked.batch
     asked = replace(asked, budget=Budget(kind="tokens", amount=positions), curve=1)
-    text, *short = (preparation.prepare(settings, cache) for settings in asked.texts)
-    held_out = corruption.prepare(batches.open_corpus(text), asked.data, cache)
-    work = Work(
+    text, *short = (preparation.prepare_text(settings, cache) for settings in asked.texts)
+    held_out = corruption.prepare_held_out(batches.open_corpus(text), asked.data, cache)
+    work = Assignment(
         trial=asked,
         folder=cache / "trial",
         text=text,
@@ -153,7 +153,7 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
         short_text=short[0] if short else None,
         metric=experiment.metric,
     )
-    return run.run(work).state
+    return run.run_trial(work).state
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +165,7 @@ def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a smaller frozen model, smaller probes and fewer task questions."""
-    every = embedded.evaluation
+    every = embedded.evaluation_texts
     monkeypatch.setattr(embedded, "evaluation", lambda task: every(task)[:200])
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 2_048)
     monkeypatch.setattr(corruption, "_TOKENS", 4_096)
@@ -182,7 +182,10 @@ def test_what_it_writes_is_planned_prepared_and_trained(
     assert tokenizer.items() <= made["base"]["data"]["tokenizer"].items()
     assert sweep.main([str(search_space()), "--dry-run"]) == 0
     assert "cells: 3" in capsys.readouterr().out
-    assert run_one_trial(search_space.load(search_space()), tmp_path / "cache") == "finished"
+    assert (
+        run_one_trial(search_space.load_experiment(search_space()), tmp_path / "cache")
+        == "finished"
+    )
 
 
 def test_every_setting_has_its_reason_above_it() -> None:
@@ -207,8 +210,8 @@ def test_a_long_text_is_estimated_from_its_beginning(monkeypatch: pytest.MonkeyP
 
     name = english_paragraphs()
     monkeypatch.setattr(file_samples, "_MOST", 2**16)
-    read = file_samples.read((name,))
-    found = text_survey.survey(source_guess.guess((name,), read), read)
+    read = file_samples.read_samples((name,))
+    found = text_survey.survey_text(source_guess.guess_source((name,), read), read)
     assert found.share < 0.5
     assert found.documents == pytest.approx(1_000, rel=0.1)
     assert found.characters == pytest.approx(Path(name).stat().st_size, rel=0.1)
@@ -218,8 +221,8 @@ def test_duplicates_are_counted() -> None:
     from lab.suggestion import file_samples, source_guess, text_survey
 
     Path("twice.txt").write_text("\n".join(sentences(ENGLISH, 1_000) * 2))
-    read = file_samples.read(("twice.txt",))
-    found = text_survey.survey(source_guess.guess(("twice.txt",), read), read)
+    read = file_samples.read_samples(("twice.txt",))
+    found = text_survey.survey_text(source_guess.guess_source(("twice.txt",), read), read)
     assert found.duplicates == pytest.approx(0.5, abs=0.01)
 
 
@@ -393,12 +396,15 @@ def test_a_labelled_file_becomes_a_task_that_the_sweep_fine_tunes_on(
     assert isinstance(form, tasks.ClassificationTask)
     assert (form.text, form.label) == ("comment", "label")
     assert sweep.main([str(search_space()), "--dry-run"]) == 0
-    assert run_one_trial(search_space.load(search_space()), tmp_path / "cache") == "finished"
+    assert (
+        run_one_trial(search_space.load_experiment(search_space()), tmp_path / "cache")
+        == "finished"
+    )
 
 
 def drafted(*files: str) -> None:
     """Write the files of a task alone; the search space goes beside them."""
-    with new_files.written(task_draft.draft(files, Path("novel.yaml")).contents):
+    with new_files.write_all(task_draft.draft_task(files, Path("novel.yaml")).contents):
         pass
 
 
@@ -480,7 +486,10 @@ def test_the_kind_of_a_task_is_told_by_its_columns(
     drafted("t.jsonl")
     task = load_task("t_task.yaml")
     assert (task.form.kind, task.form.metric) == (kind, metric)
-    assert len(examples.of(task).train) + len(examples.of(task).evaluation) == 200
+    assert (
+        len(examples.read_examples(task).train) + len(examples.read_examples(task).evaluation)
+        == 200
+    )
 
 
 def test_a_task_of_the_table_is_taken_as_it_is() -> None:

@@ -13,8 +13,8 @@ SPACES = sorted((Path(__file__).parent.parent / "search_spaces").rglob("*.yaml")
 
 def labels(name: str) -> list[str]:
     (file,) = (file for file in SPACES if file.stem == name)
-    experiment = search_space.load(file)
-    return [label(cell, experiment.compare) for cell in search_space.cells(experiment)]
+    experiment = search_space.load_experiment(file)
+    return [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
 
 
 def test_a_frozen_generator_is_told_from_one_that_learns_in_two_words() -> None:
@@ -28,8 +28,8 @@ def test_windows_that_grow_at_different_times_say_when() -> None:
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_labels_of_shipped_search_spaces_fit_into_a_table(file: Path) -> None:
-    experiment = search_space.load(file)
-    found = [label(cell, experiment.compare) for cell in search_space.cells(experiment)]
+    experiment = search_space.load_experiment(file)
+    found = [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
     assert len(set(found)) == len(found)
     assert max(map(len, found)) <= 60, found
 

@@ -16,12 +16,12 @@ from lab.config import trial as spec
 from lab.config.experiment import Experiment, Job, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
-from lab.loading.search_space import trial
+from lab.loading.search_space import build_trial
 from lab.storage import record
 from lab.tracking import frames, sync
 from lab.tracking.client import StoreError, default_uri
-from lab.tracking.store import Store
-from lab.tracking.sync import Ledger
+from lab.tracking.store import MlflowStore
+from lab.tracking.sync import MlflowSync
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 METRIC = "detect/bigram/auroc"
@@ -30,7 +30,7 @@ BASE: dict[str, spec.Value] = {
     "objective": {"kind": "electra"},
     "budget": {"kind": "flops", "amount": 1e12},
 }
-TRIAL = trial(BASE, {})
+TRIAL = build_trial(BASE, {})
 
 
 def job(number: int) -> Job:
@@ -47,10 +47,10 @@ def outcome(*rows: MetricRow, state: State = "finished") -> Outcome:
 
 
 def ended(folder: Path, how: Outcome) -> None:
-    record.queue(folder, TRIAL)
+    record.write_queued(folder, TRIAL)
     for row in how.rows:
-        record.append(folder, row)
-    record.end(folder, how)
+        record.append_row(folder, row)
+    record.write_outcome(folder, how)
 
 
 @dataclass
@@ -112,19 +112,19 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def kept(stub: Stub, clock: Clock, said: list[str]) -> Ledger:
-    return Ledger(cast("Store", stub), said.append)
+def kept(stub: Stub, clock: Clock, said: list[str]) -> MlflowSync:
+    return MlflowSync(cast("Store", stub), said.append)
 
 
 def test_record_is_copied_at_once_where_the_store_answers(
-    kept: Ledger, stub: Stub, tmp_path: Path, said: list[str]
+    kept: MlflowSync, stub: Stub, tmp_path: Path, said: list[str]
 ) -> None:
-    record.queue(tmp_path, TRIAL)
+    record.write_queued(tmp_path, TRIAL)
     kept.note(job(0), tmp_path)
-    record.begin(tmp_path, TRIAL)
-    record.append(tmp_path, row(0))
+    record.begin_record(tmp_path, TRIAL)
+    record.append_row(tmp_path, row(0))
     kept.note(job(0), tmp_path)
-    record.end(tmp_path, outcome(row(0)))
+    record.write_outcome(tmp_path, outcome(row(0)))
     kept.note(job(0), tmp_path)
     kept.settle()
     states = ["queued", "running", "finished"]
@@ -133,12 +133,12 @@ def test_record_is_copied_at_once_where_the_store_answers(
 
 
 def test_what_a_silent_store_misses_is_copied_in_order_once_it_is_back(
-    kept: Ledger, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
+    kept: MlflowSync, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
 ) -> None:
     stub.silent = True
     order = [3, 0, 2, 1]
     for number in order:
-        record.queue(tmp_path / str(number), TRIAL)
+        record.write_queued(tmp_path / str(number), TRIAL)
         kept.note(job(number), tmp_path / str(number))
         clock.now += 20
     ended(tmp_path / "0", outcome(row(0), row(4)))
@@ -160,7 +160,7 @@ def test_what_a_silent_store_misses_is_copied_in_order_once_it_is_back(
 
 
 def test_store_that_falls_silent_halfway_gets_the_rest_and_nothing_twice(
-    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path
+    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path
 ) -> None:
     stub.silent = True
     for number in range(4):
@@ -184,10 +184,10 @@ def test_store_that_falls_silent_halfway_gets_the_rest_and_nothing_twice(
 
 
 def test_silent_store_is_asked_now_and_then_and_spoken_of_once(
-    kept: Ledger, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
+    kept: MlflowSync, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
 ) -> None:
     stub.silent = True
-    record.queue(tmp_path, TRIAL)
+    record.write_queued(tmp_path, TRIAL)
     for _ in range(600):  # a minute of a running sweep
         kept.note(job(0), tmp_path)
         kept.keep_up()
@@ -198,10 +198,10 @@ def test_silent_store_is_asked_now_and_then_and_spoken_of_once(
 
 @pytest.mark.parametrize("away", [False, True])
 def test_run_that_is_recorded_anew_is_forgotten_once_and_first(
-    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, away: bool
+    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, away: bool
 ) -> None:
     stub.silent = away
-    record.queue(tmp_path, TRIAL)
+    record.write_queued(tmp_path, TRIAL)
     kept.note(job(0), tmp_path, fresh=True)
     kept.note(job(0), tmp_path)
     stub.silent = False
@@ -214,7 +214,7 @@ def test_run_that_is_recorded_anew_is_forgotten_once_and_first(
 
 
 def test_store_that_falls_silent_after_it_has_forgotten_forgets_no_more(
-    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget = stub.forget
 
@@ -223,7 +223,7 @@ def test_store_that_falls_silent_after_it_has_forgotten_forgets_no_more(
         stub.silent = True
 
     monkeypatch.setattr(stub, "forget", and_falls_silent, raising=False)
-    record.queue(tmp_path, TRIAL)
+    record.write_queued(tmp_path, TRIAL)
     kept.note(job(0), tmp_path, fresh=True)
     stub.silent = False
     clock.now += 20
@@ -232,7 +232,7 @@ def test_store_that_falls_silent_after_it_has_forgotten_forgets_no_more(
 
 
 def test_settle_waits_for_the_store(
-    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub.silent = True
     ended(tmp_path, outcome(row(0)))
@@ -249,7 +249,7 @@ def test_settle_waits_for_the_store(
 
 
 def test_settle_ends_in_one_line_where_the_store_never_comes_back(
-    kept: Ledger, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync, "_PATIENCE", 30.0)
     began = clock.now
@@ -296,10 +296,10 @@ def test_locked_database_loses_nothing(
 ) -> None:
     monkeypatch.setattr(sync, "_AGAIN", 0.0)
     uri, folders = default_uri(tmp_path), [tmp_path / name for name in "abc"]
-    store = Store(uri, tmp_path / "artifacts")
+    store = MlflowStore(uri, tmp_path / "artifacts")
     store.begin(experiment("locked"), {}, {})
-    kept = Ledger(store, said.append)
-    record.queue(folders[0], TRIAL)
+    kept = MlflowSync(store, said.append)
+    record.write_queued(folders[0], TRIAL)
     kept.note(job(0), folders[0])
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -312,9 +312,9 @@ def test_locked_database_loses_nothing(
     kept.note(job(1), folders[1])
     kept.settle()
     store.close("finished", {})
-    trials = frames.load(uri, "locked").trials.sort_values("repeat")
+    trials = frames.load_frames(uri, "locked").trials.sort_values("repeat")
     assert list(trials["state"]) == ["finished", "failed"]
-    assert list(frames.load(uri, "locked").curves["step"]) == [0, 4, 0]
+    assert list(frames.load_frames(uri, "locked").curves["step"]) == [0, 4, 0]
     assert said[1:] == ["MLflow is back"]
 
 
@@ -323,9 +323,9 @@ def test_record_that_ends_while_it_is_copied_is_finished_with_its_outcome_or_not
 ) -> None:
     """Whichever of the record's files was the last to be read before it ended."""
     uri = default_uri(tmp_path)
-    store = Store(uri, tmp_path / "artifacts")
+    store = MlflowStore(uri, tmp_path / "artifacts")
     store.begin(experiment("overtaken"), {}, {})
-    kept, read_text = Ledger(store, said.append), Path.read_text
+    kept, read_text = MlflowSync(store, said.append), Path.read_text
     reads, overtaken = 0, set[int]()
 
     def overtaking(file: Path, *how: Any, **named: Any) -> str:
@@ -334,30 +334,30 @@ def test_record_that_ends_while_it_is_copied_is_finished_with_its_outcome_or_not
         if file.parent == tmp_path / str(number):
             if reads == number:
                 overtaken.add(number)
-                record.append(file.parent, row(4))
-                record.end(file.parent, outcome(row(0), row(4)))
+                record.append_row(file.parent, row(4))
+                record.write_outcome(file.parent, outcome(row(0), row(4)))
             reads += 1
         return read_text(file, *how, **named)
 
     for number in count():
         folder, reads = tmp_path / str(number), 0
-        record.begin(folder, TRIAL)
-        record.append(folder, row(0))
+        record.begin_record(folder, TRIAL)
+        record.append_row(folder, row(0))
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", overtaking)
             kept.note(job(number), folder)
         if number not in overtaken:
             break
     assert len(overtaken) > 2
-    once = frames.load(uri, "overtaken").trials.set_index("number")
+    once = frames.load_frames(uri, "overtaken").trials.set_index("number")
     assert set(once["state"]) == {"running", "finished"}
     assert set(once["slot/busy_seconds"][once["state"] == "finished"]) == {8.0}
     for number in overtaken:
         kept.note(job(number), tmp_path / str(number))
-    record.end(folder, outcome(row(0)))
+    record.write_outcome(folder, outcome(row(0)))
     kept.note(job(number + 1), folder)
     store.close("finished", {})
-    table = frames.load(uri, "overtaken")
+    table = frames.load_frames(uri, "overtaken")
     assert set(table.trials["state"]) == {"finished"}
     assert set(table.trials["slot/busy_seconds"]) == {8.0}
     steps = table.curves.groupby("number")["step"].apply(list)

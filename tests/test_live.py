@@ -17,11 +17,10 @@ from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.display import live
 from lab.display.board import Board
-from lab.display.live import Lines, LiveTable
-from lab.display.remaining import clock as on_a_clock
-from lab.display.remaining import duration
-from lab.loading.search_space import trial
-from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, Progress
+from lab.display.live import LiveTable, PlainLines
+from lab.display.remaining import format_clock, format_duration
+from lab.loading.search_space import build_trial
+from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
 
 METRIC = METRICS["detect/bigram/auroc"]
 WIDTH = "objective.generator.width"
@@ -62,7 +61,7 @@ def job(number: int) -> Job:
         cell={WIDTH: 0.25},
         tuned={"optim.lr": 0.0015},
         repeat=0,
-        trial=replace(trial(BASE, {WIDTH: 0.25}), seeds=spec.Seeds(init=number)),
+        trial=replace(build_trial(BASE, {WIDTH: 0.25}), seeds=spec.Seeds(init=number)),
     )
 
 
@@ -118,12 +117,12 @@ def carried(board: Board, number: int, clock: Clock, training: float) -> None:
     """Run a trial: 10 s until it reports, 5 s and 8 s of scoring, its training between them."""
     board.start(job(number))
     clock.wait(10)
-    board.moved(job(number), Progress(phase=UNTRAINED))
+    board.moved(job(number), PhaseProgress(phase=UNTRAINED))
     clock.wait(5)
     for share in range(5):
-        board.moved(job(number), Progress(phase=TRAINING, share=share / 4))
+        board.moved(job(number), PhaseProgress(phase=TRAINING, share=share / 4))
         clock.wait(training / 4 if share < 4 else 0)
-    board.moved(job(number), Progress(phase=TRAINED))
+    board.moved(job(number), PhaseProgress(phase=TRAINED))
     clock.wait(8)
     board.end(job(number), outcome("finished", row(0.6)))
 
@@ -143,12 +142,12 @@ def test_time_left_counts_what_is_queued_and_every_phase(clock: Clock) -> None:
 def test_a_first_trial_learns_from_itself(clock: Clock) -> None:
     board = board_of(1, 1, clock)
     board.start(job(0))
-    board.moved(job(0), Progress(phase=UNTRAINED))
+    board.moved(job(0), PhaseProgress(phase=UNTRAINED))
     clock.wait(5)
     running = board.running[0]
     assert board.left_of(running) is None
     for seconds in range(11):  # it goes on from a checkpoint at 40 %
-        board.moved(job(0), Progress(phase=TRAINING, share=0.4 + seconds / 100))
+        board.moved(job(0), PhaseProgress(phase=TRAINING, share=0.4 + seconds / 100))
         clock.wait(1)
     assert board.trial(running) == "training 50%"
     assert board.left_of(running) == pytest.approx(50 - 1 + 5)  # the last scoring as the first
@@ -158,7 +157,7 @@ def test_an_estimate_that_is_exceeded_is_not_said_to_be_no_time(clock: Clock) ->
     board = board_of(2, 1, clock)
     carried(board, 0, clock, training=37)
     board.start(job(1))
-    board.moved(job(1), Progress(phase=TRAINED))
+    board.moved(job(1), PhaseProgress(phase=TRAINED))
     clock.wait(7.9)
     assert board.left() == "about 1 s left"
     clock.wait(45)
@@ -171,7 +170,7 @@ def test_an_estimate_that_is_exceeded_is_not_said_to_be_no_time(clock: Clock) ->
 def test_a_preparatory_run_is_shown_and_is_no_trial(clock: Clock) -> None:
     board = board_of(2, 1, clock)
     board.prepare("0123456789ab", "mlm, 16 wide")
-    board.prepare_moved("0123456789ab", Progress(phase=TRAINING, share=0.25))
+    board.prepare_moved("0123456789ab", PhaseProgress(phase=TRAINING, share=0.25))
     assert board.headline().startswith("1 preparatory run · 0 running · 2 queued")
     assert board.status() == "preparatory mlm, 16 wide: training 25%"
     (line,) = (line for line in shown(board, 120) if "preparatory mlm, 16 wide" in line)
@@ -205,18 +204,18 @@ def test_a_phase_of_the_sweep_says_how_far_it_is_and_how_long_it_takes(clock: Cl
     [(0.4, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (3_600, "1 h 00 min")],
 )
 def test_duration_is_written_as_a_person_does(seconds: float, says: str) -> None:
-    assert duration(seconds) == says
+    assert format_duration(seconds) == says
 
 
 @pytest.mark.parametrize(("seconds", "says"), [(0.4, "0:00"), (61, "1:01"), (3_661, "1:01:01")])
 def test_a_clock_shows_a_duration(seconds: float, says: str) -> None:
-    assert on_a_clock(seconds) == says
+    assert format_clock(seconds) == says
 
 
 def test_plain_lines_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     board = Board(METRIC)
-    with live.view(board) as view:
-        assert isinstance(view, Lines)
+    with live.open_view(board) as view:
+        assert isinstance(view, PlainLines)
         view.doing("loading")
         view.doing("loading", 0.5)
         view.doing("")
@@ -235,7 +234,7 @@ def test_plain_lines_break_a_silence(
 ) -> None:
     monkeypatch.setattr(live, "_SILENCE", 0.2)
     board = board_of(2)
-    with live.view(board) as view:
+    with live.open_view(board) as view:
         board.start(job(0))
         view.doing("starting Ray")
         until = time.monotonic() + 30
@@ -243,19 +242,19 @@ def test_plain_lines_break_a_silence(
             assert time.monotonic() < until, said
             time.sleep(0.2)
         view.doing("")
-        board.moved(job(0), Progress(phase=TRAINING, share=0.25))
+        board.moved(job(0), PhaseProgress(phase=TRAINING, share=0.25))
         while "seed 0: training 25%" not in (said := capsys.readouterr().out):
             assert time.monotonic() < until, said
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveTable), ("dumb", Lines)])
+@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveTable), ("dumb", PlainLines)])
 def test_live_table_in_a_terminal_that_can_show_one(
     term: str, kind: type[live.View], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", term)
-    assert isinstance(live.view(Board(METRIC)), kind)
+    assert isinstance(live.open_view(Board(METRIC)), kind)
 
 
 def shown(board: Board, width: int, height: int = 24) -> list[str]:
@@ -271,7 +270,7 @@ def filled() -> Board:
         if number < 18:
             board.end(job(number), outcome("finished", row(0.7321)))
     board.row(job(18), row(0.6125))
-    board.moved(job(18), Progress(phase=UNTRAINED))
+    board.moved(job(18), PhaseProgress(phase=UNTRAINED))
     board.end(job(20), outcome("diverged"))
     return board
 

@@ -13,7 +13,12 @@ from torch import Tensor
 from lab.config.flops import masked_slots
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
-from lab.training.objectives.masking import as_bert, chosen, mask, written
+from lab.training.objectives.masking import (
+    apply_bert_corruption,
+    chosen_positions,
+    mask_batch,
+    write_tokens,
+)
 
 How = Literal["paper", "code"]
 HOWS: tuple[How, ...] = ("paper", "code")
@@ -55,7 +60,7 @@ properties = given(
 @properties
 @settings(deadline=None)
 def test_only_candidates_are_masked(batch: Batch, mask_prob: float, how: How, step: int) -> None:
-    masked = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
     changed_BT = masked.ids_BT != batch.ids_BT
     assert (masked.ids_BT[changed_BT] == MASK).all()
     assert candidates(batch)[changed_BT].all()
@@ -67,7 +72,7 @@ def test_only_candidates_are_masked(batch: Batch, mask_prob: float, how: How, st
 def test_number_of_slots_is_the_rounded_share_of_the_candidates(
     batch: Batch, mask_prob: float, how: How, step: int
 ) -> None:
-    masked = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
     K = masked_slots(batch.ids_BT.shape[1], mask_prob)
     n_B = candidates(batch).sum(1).numpy()
     # In single precision, as officially: round(.15 x 30) must fall on the same side of the half.
@@ -82,7 +87,7 @@ def test_number_of_slots_is_the_rounded_share_of_the_candidates(
 def test_labels_are_the_original_tokens_and_the_rest_of_the_text_stays(
     batch: Batch, mask_prob: float, how: How, step: int
 ) -> None:
-    masked = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
     assert masked.labels_BK.equal(batch.ids_BT.gather(1, masked.slots_BK))
     chosen_BT = torch.zeros_like(batch.ids_BT).scatter_add(
         1, masked.slots_BK, masked.used_BK.long()
@@ -98,11 +103,11 @@ def test_labels_are_the_original_tokens_and_the_rest_of_the_text_stays(
 def test_masks_do_not_depend_on_the_rest_of_the_batch(
     batch: Batch, mask_prob: float, how: How, step: int
 ) -> None:
-    whole = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    whole = mask_batch(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
     for rank in range(2):
         rows = torch.arange(rank, len(batch.ids_BT), 2).flip(0)
         part = Batch(batch.ids_BT[rows], batch.example_B[rows])
-        alone = mask(part, mask_prob=mask_prob, how=how, seed=1, step=step)
+        alone = mask_batch(part, mask_prob=mask_prob, how=how, seed=1, step=step)
         for of_whole, of_part in zip(whole, alone, strict=True):
             assert of_part.equal(of_whole[rows])
 
@@ -110,13 +115,13 @@ def test_masks_do_not_depend_on_the_rest_of_the_batch(
 @given(batch=batches(), mask_prob=st.floats(0.01, 0.99))
 @settings(deadline=None)
 def test_paper_slots_are_distinct_and_always_masked(batch: Batch, mask_prob: float) -> None:
-    masked = mask(batch, mask_prob=mask_prob, how="paper", seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=mask_prob, how="paper", seed=1, step=0)
     assert (masked.ids_BT == MASK).sum(1).equal(masked.used_BK.sum(1))
 
 
 def test_code_draws_with_replacement_and_keeps_fifteen_in_a_hundred() -> None:
     batch = thousands()
-    masked = mask(batch, mask_prob=0.15, how="code", seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=0.15, how="code", seed=1, step=0)
     assert masked.used_BK.all()
     chosen_BT = torch.zeros_like(batch.ids_BT).scatter(1, masked.slots_BK, 1).bool()
     expected = 126 * (1 - (1 - 1 / 126) ** 19)
@@ -128,7 +133,7 @@ def test_code_draws_with_replacement_and_keeps_fifteen_in_a_hundred() -> None:
 
 @hows
 def test_every_candidate_is_chosen_as_often(how: How) -> None:
-    masked = mask(thousands(), mask_prob=0.15, how=how, seed=1, step=0)
+    masked = mask_batch(thousands(), mask_prob=0.15, how=how, seed=1, step=0)
     counts = np.bincount(masked.slots_BK.flatten().numpy(), minlength=128)[1:-1]
     assert stats.chisquare(counts).pvalue > 1e-4
 
@@ -136,7 +141,7 @@ def test_every_candidate_is_chosen_as_often(how: How) -> None:
 @hows
 def test_unknown_words_are_candidates(how: How) -> None:
     batch = Batch(torch.tensor([[CLS, *[UNK] * 6, SEP]]), torch.tensor([0]))
-    masked = mask(batch, mask_prob=0.5, how=how, seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=0.5, how=how, seed=1, step=0)
     assert (masked.labels_BK[masked.used_BK] == UNK).all()
     assert masked.used_BK.sum() == 3
 
@@ -145,11 +150,11 @@ def test_unknown_words_are_candidates(how: How) -> None:
 def test_masks_change_with_seed_step_and_example(how: How) -> None:
     batch = thousands(32, 8)
     other = Batch(batch.ids_BT, batch.example_B + 1_000)
-    first = mask(batch, mask_prob=0.15, how=how, seed=1, step=0).slots_BK
-    assert mask(batch, mask_prob=0.15, how=how, seed=1, step=0).slots_BK.equal(first)
-    assert not mask(batch, mask_prob=0.15, how=how, seed=2, step=0).slots_BK.equal(first)
-    assert not mask(batch, mask_prob=0.15, how=how, seed=1, step=1).slots_BK.equal(first)
-    assert not mask(other, mask_prob=0.15, how=how, seed=1, step=0).slots_BK.equal(first)
+    first = mask_batch(batch, mask_prob=0.15, how=how, seed=1, step=0).slots_BK
+    assert mask_batch(batch, mask_prob=0.15, how=how, seed=1, step=0).slots_BK.equal(first)
+    assert not mask_batch(batch, mask_prob=0.15, how=how, seed=2, step=0).slots_BK.equal(first)
+    assert not mask_batch(batch, mask_prob=0.15, how=how, seed=1, step=1).slots_BK.equal(first)
+    assert not mask_batch(other, mask_prob=0.15, how=how, seed=1, step=0).slots_BK.equal(first)
 
 
 @properties
@@ -157,10 +162,10 @@ def test_masks_change_with_seed_step_and_example(how: How) -> None:
 def test_chosen_positions_are_those_of_the_used_slots(
     batch: Batch, mask_prob: float, how: How, step: int
 ) -> None:
-    masked = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
     places = zip(masked.slots_BK.tolist(), masked.used_BK.tolist(), strict=True)
     expected = [{p for p, used in zip(*row, strict=True) if used} for row in places]
-    assert [set(row.nonzero().flatten().tolist()) for row in chosen(masked)] == expected
+    assert [set(row.nonzero().flatten().tolist()) for row in chosen_positions(masked)] == expected
 
 
 @properties
@@ -168,11 +173,11 @@ def test_chosen_positions_are_those_of_the_used_slots(
 def test_tokens_are_written_over_the_original_at_the_used_slots_alone(
     batch: Batch, mask_prob: float, how: How, step: int
 ) -> None:
-    masked = mask(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, how=how, seed=1, step=step)
     before_BT = batch.ids_BT.clone()
     tokens_BK = 1_000 + masked.slots_BK  # a token a position, as samples are
-    written_BT = written(batch, masked, tokens_BK)
-    here_BT = chosen(masked)
+    written_BT = write_tokens(batch, masked, tokens_BK)
+    here_BT = chosen_positions(masked)
     places_BT = torch.arange(batch.ids_BT.shape[1]).expand_as(here_BT)
     assert written_BT[here_BT].equal(1_000 + places_BT[here_BT])
     assert written_BT[~here_BT].equal(batch.ids_BT[~here_BT])
@@ -189,9 +194,9 @@ def test_tokens_are_written_over_the_original_at_the_used_slots_alone(
 def test_bert_shows_masks_originals_and_words_at_the_slots_and_the_text_elsewhere(
     batch: Batch, mask_prob: float, vocab: int, step: int
 ) -> None:
-    masked = mask(batch, mask_prob=mask_prob, how="paper", seed=1, step=step)
-    bert = as_bert(masked, batch, vocab=vocab, seed=1, step=step)
-    here_BT = chosen(masked)
+    masked = mask_batch(batch, mask_prob=mask_prob, how="paper", seed=1, step=step)
+    bert = apply_bert_corruption(masked, batch, vocab=vocab, seed=1, step=step)
+    here_BT = chosen_positions(masked)
     assert bert.ids_BT[~here_BT].equal(batch.ids_BT[~here_BT])
     shown_N, original_N = bert.ids_BT[here_BT], batch.ids_BT[here_BT]
     word_N = shown_N[(shown_N != MASK) & (shown_N != original_N)]
@@ -206,8 +211,10 @@ def test_bert_masks_eight_tenths_replaces_one_and_keeps_one() -> None:
     vocab = 50
     batch = thousands()
     batch = Batch(torch.where(candidates(batch), UNK, batch.ids_BT), batch.example_B)
-    masked = mask(batch, mask_prob=0.15, how="paper", seed=1, step=0)
-    shown_N = as_bert(masked, batch, vocab=vocab, seed=1, step=0).ids_BT[chosen(masked)]
+    masked = mask_batch(batch, mask_prob=0.15, how="paper", seed=1, step=0)
+    shown_N = apply_bert_corruption(masked, batch, vocab=vocab, seed=1, step=0).ids_BT[
+        chosen_positions(masked)
+    ]
     n = len(shown_N)
     fates = [(shown_N == MASK).sum(), (shown_N >= FIRST_WORD).sum(), (shown_N == UNK).sum()]
     assert sum(fates) == n
@@ -219,10 +226,10 @@ def test_bert_masks_eight_tenths_replaces_one_and_keeps_one() -> None:
 
 def test_bert_draws_anew_with_seed_step_and_example() -> None:
     batch = thousands(32, 40)
-    masked = mask(batch, mask_prob=0.5, how="paper", seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=0.5, how="paper", seed=1, step=0)
 
     def shown(batch: Batch = batch, seed: int = 1, step: int = 0) -> Tensor:
-        return as_bert(masked, batch, vocab=50, seed=seed, step=step).ids_BT
+        return apply_bert_corruption(masked, batch, vocab=50, seed=seed, step=step).ids_BT
 
     assert shown().equal(shown())
     assert not shown(seed=2).equal(shown())

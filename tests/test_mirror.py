@@ -19,8 +19,8 @@ from lab.config.results import Outcome
 from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.storage import mirror, record
-from lab.storage.mirror import MirrorError, Nowhere, Remote
-from lab.trials.assignment import Work
+from lab.storage.mirror import LocalOnly, MirrorError, Remote
+from lab.trials.assignment import Assignment
 
 LARGE = b"x" * (mirror._SMALL + 1)
 RECORD = {
@@ -148,22 +148,22 @@ def test_a_file_travels_alone(uri: str, tmp_path: Path) -> None:
 def test_a_record_reads_the_same_on_another_machine(near: Remote, other: Remote) -> None:
     trial = Trial(**_trial())
     here, there = near.root / "trials/a", other.root / "trials/a"
-    record.begin(here, trial)
-    record.append(here, {"spent/steps": 8.0})
+    record.begin_record(here, trial)
+    record.append_row(here, {"spent/steps": 8.0})
     near.push(here)
     other.pull(there, *record.SMALL)
-    assert record.read(there) is None
-    assert record.curve(there) == ({"spent/steps": 8.0},)
-    rows = record.curve(here)
+    assert record.read_outcome(there) is None
+    assert record.read_curve(there) == ({"spent/steps": 8.0},)
+    rows = record.read_curve(here)
     outcome = Outcome(state="finished", reason="", rows=rows, began=1.0, seconds=2.0, busy=1.0)
-    record.end(here, outcome)
+    record.write_outcome(here, outcome)
     near.push(here)
     other.pull(there, *record.SMALL)
-    assert record.read(there) == outcome
-    record.begin(here, trial)  # it goes on
+    assert record.read_outcome(there) == outcome
+    record.begin_record(here, trial)  # it goes on
     near.push(here)
     other.pull(there, *record.SMALL)
-    assert record.read(there) is None
+    assert record.read_outcome(there) is None
 
 
 def _trial() -> dict[str, object]:
@@ -427,9 +427,9 @@ def test_a_reader_may_be_overtaken_by_the_writer(
 
 def test_a_folder_is_its_own_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    root, nowhere = mirror.opened("runs")
+    root, nowhere = mirror.open_mirror("runs")
     assert root == Path("runs")
-    assert isinstance(nowhere, Nowhere)
+    assert isinstance(nowhere, LocalOnly)
     nowhere.push(root / "a")
     nowhere.pull(root / "a", "state")
     assert list(tmp_path.iterdir()) == []
@@ -439,23 +439,25 @@ def test_a_uri_has_a_folder_of_its_own(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root, _ = mirror.opened(uri)
+    root, _ = mirror.open_mirror(uri)
     assert root.parent.parent == tmp_path / "cache/electra-lab"
     assert len(root.parent.name) == 12
-    assert mirror.opened(uri) == (root, Remote(root, uri))
+    assert mirror.open_mirror(uri) == (root, Remote(root, uri))
     assert mirror._there(*mirror._store(uri)) == {}, "the probe leaves nothing"
     assert mirror._store(uri) is mirror._store(uri), "one connection in a process"
-    assert mirror.opened(f"file://{tmp_path}/elsewhere")[0] != root
+    assert mirror.open_mirror(f"file://{tmp_path}/elsewhere")[0] != root
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert mirror.opened(uri)[0] == tmp_path / ".cache/electra-lab" / root.parent.name / root.name
+    assert (
+        mirror.open_mirror(uri)[0] == tmp_path / ".cache/electra-lab" / root.parent.name / root.name
+    )
 
 
 def test_processes_have_folders_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root, driver = mirror.opened(f"file://{tmp_path}/far")
+    root, driver = mirror.open_mirror(f"file://{tmp_path}/far")
     one, two = driver.apart("one"), driver.apart("two")
     places = {m.place(root / "trials/a", driver) for m in (driver, one, two)}
     assert len(places) == 3
@@ -481,7 +483,7 @@ def test_a_process_lets_go_of_its_copy_of_what_the_storage_has(uri: str, tmp_pat
 
 def test_a_folder_that_is_its_own_mirror_keeps_what_is_let_go_of(tmp_path: Path) -> None:
     write(tmp_path / "a", RECORD)
-    Nowhere().drop(tmp_path / "a")
+    LocalOnly().drop(tmp_path / "a")
     assert read(tmp_path / "a") == RECORD
 
 
@@ -496,11 +498,11 @@ def test_actor_leaves_no_record_behind_once_the_storage_has_it(
     runner = pytest.importorskip("lab.execution.runner")
     monkeypatch.setattr(runner.tune, "report", lambda _: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root, driver = mirror.opened(f"file://{tmp_path}/far")
+    root, driver = mirror.open_mirror(f"file://{tmp_path}/far")
     shutil.copytree(prepared_text.text, root / "cache/text")
     shutil.copy(held_out, root / "cache/held-out.npz")
     asked = Trial(**_trial() | {"data": prepared_text.data, "batch": 8, "curve": 1})
-    work = Work(
+    work = Assignment(
         trial=replace(asked, budget=Budget(kind="tokens", amount=2 * 8 * 16)),
         folder=root / "trials/a",
         text=root / "cache/text",
@@ -508,12 +510,12 @@ def test_actor_leaves_no_record_behind_once_the_storage_has_it(
         metric=METRICS["probe/pos/accuracy"],
         mirror=driver,
     )
-    record.queue(work.folder, work.trial)
+    record.write_queued(work.folder, work.trial)
     for place in (work.text, work.held_out, work.folder):
         driver.push(place)
     runner.alone({"work": work, "stop_file": root / "stop"})
     driver.pull(work.folder)
-    ended = record.read(work.folder)
+    ended = record.read_outcome(work.folder)
     assert ended is not None
     assert ended.state == "finished", ended.reason
     assert list(work.folder.glob("checkpoints/*/state.safetensors"))
@@ -547,7 +549,7 @@ def test_it_travels_without_its_connection(uri: str, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_used_is_refused_in_one_line(storage: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as refused:
-        mirror.opened(storage)
+        mirror.open_mirror(storage)
     line = str(refused.value)
     assert line.startswith(f"--storage {storage.partition('?')[0]}: ")
     assert line.endswith("such as s3://bucket/path")
@@ -556,7 +558,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(storage: str, says: str) -> 
 
 def test_a_bucket_that_is_not_there_is_refused(s3: str) -> None:
     with pytest.raises(MirrorError, match=r"--storage s3://missing/runs: .*NO_SUCH_BUCKET"):
-        mirror.opened(f"s3://key:hidden@missing/runs?{s3}")
+        mirror.open_mirror(f"s3://key:hidden@missing/runs?{s3}")
 
 
 @pytest.mark.parametrize(
@@ -572,7 +574,7 @@ def test_a_bucket_that_is_not_there_is_refused(s3: str) -> None:
 )
 def test_no_secret_is_ever_printed(storage: str) -> None:
     with pytest.raises(MirrorError) as refused:
-        mirror.opened(storage)
+        mirror.open_mirror(storage)
     shown = str(refused.value).lower()
     assert "key" not in shown
     assert "hid" not in shown
@@ -590,7 +592,7 @@ def test_a_reason_is_told_without_the_secrets_in_it(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(mirror, "_store", refusing)
     with pytest.raises(MirrorError) as refused:
-        mirror.opened(storage)
+        mirror.open_mirror(storage)
     assert str(refused.value).split("; name")[0] == (
         "--storage s3://bucket/runs: s3://***:***@bucket/runs?endpoint_override=host&scheme=http"
         "&token=*** at http host: ***, ***"

@@ -17,8 +17,8 @@ from lab.training.model import (
     DisentangledEmbeddings,
     Encoder,
     VocabularyHead,
-    at_slots,
-    initialise,
+    gather_slots,
+    initialize_weights,
 )
 
 VOCAB, LENGTH = 60, 12
@@ -67,7 +67,7 @@ def test_generator_is_transformers_electra_at_the_slots(
     expected_BTV = reference(IDS_BT, attention_mask=text_BT.long()).logits
     slots_BK = torch.tensor([[0, 11, 3], [8, 8, 1], [2, 1, 0], [0, 0, 0], [5, 6, 7]])
     table_Ve = encoder.embeddings.word_embeddings.weight
-    found_BKV = head(at_slots(encoder(IDS_BT, text_BT), slots_BK), table_Ve)
+    found_BKV = head(gather_slots(encoder(IDS_BT, text_BT), slots_BK), table_Ve)
     expected_BKV = torch.stack([expected_BTV[b, slots] for b, slots in enumerate(slots_BK)])
     assert found_BKV.shape == (5, 3, VOCAB)
     assert found_BKV.equal(expected_BKV)
@@ -195,7 +195,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     def weights(seed: int) -> dict[str, Tensor]:
         torch.rand(torch.seed() % 17)  # whatever the process did before
         encoder = random(Encoder(PRE, VOCAB, LENGTH), seed=torch.seed() % 1_000)
-        initialise(encoder, 0.05, seed)
+        initialize_weights(encoder, 0.05, seed)
         return encoder.state_dict()
 
     first, same, other = weights(1), weights(1), weights(2)
@@ -209,7 +209,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("std", [0.02, 0.05])
 def test_initial_weights_are_normal_truncated_at_two_deviations(std: float) -> None:
     encoder = Encoder(replace(PRE, hidden=96, ffn=384), 500, 64)
-    initialise(encoder, std, 0)
+    initialize_weights(encoder, std, 0)
     truncated = 0.8796  # deviation of the standard normal truncated at two
     for name, value in encoder.named_parameters():
         if value.ndim > 1:
@@ -227,7 +227,7 @@ def test_shared_part_is_drawn_once() -> None:
     pair = nn.ModuleList([Encoder(PRE, VOCAB, LENGTH), Encoder(PRE, VOCAB, LENGTH)])
     single = Encoder(PRE, VOCAB, LENGTH)
     pair[1].embeddings = pair[0].embeddings
-    initialise(pair, 0.05, 0)
-    initialise(single, 0.05, 0)
+    initialize_weights(pair, 0.05, 0)
+    initialize_weights(single, 0.05, 0)
     first = pair[0].state_dict()
     assert all(value.equal(first[name]) for name, value in single.state_dict().items())

@@ -19,9 +19,15 @@ from lab.config.data import DataConfig
 from lab.config.objective import ElectraConfig, MlmConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.training.model import Block
-from lab.training.objectives import Electra, Objective, build
-from lab.training.optimizer import Adam, Muon, clip, orthogonalize, set_rate
-from lab.training.optimizer import build as build_optimizer
+from lab.training.objectives import Electra, Objective, build_objective
+from lab.training.optimizer import (
+    Adam,
+    Muon,
+    build_optimizer,
+    clip_gradients,
+    orthogonalize,
+    set_rate,
+)
 
 ENCODER = EncoderConfig(layers=2, hidden=16, ffn=64, heads=2, embedding=8, dropout=0, norm="post")
 Sharing = Literal["none", "tokens", "all", "gdes"]
@@ -37,7 +43,7 @@ def objective(kind: str = "electra", sharing: Sharing = "tokens") -> Any:
         data=DataConfig(vocab=30, length=12),
         budget=Budget(kind="tokens", amount=1),
     )
-    return build(trial, torch.ones(30))
+    return build_objective(trial, torch.ones(30))
 
 
 def with_gradients(
@@ -183,7 +189,7 @@ def test_joint_norm_is_clipped_and_keeps_its_direction(
     built = with_gradients(seed, scale)
     before = [p.grad.clone() for p in built.parameters()]
     joint = norm(list(built.parameters()))
-    clip(built, AdamConfig(clip=limit))
+    clip_gradients(built, AdamConfig(clip=limit))
     assert norm(list(built.parameters())) <= limit * (1 + 1e-5)
     factor = min(1.0, limit / joint)
     for gradient, parameter in zip(before, built.parameters(), strict=True):
@@ -193,7 +199,7 @@ def test_joint_norm_is_clipped_and_keeps_its_direction(
 def test_gradient_below_the_limit_is_untouched() -> None:
     built = with_gradients(scale=1e-3)
     before = [p.grad.clone() for p in built.parameters()]
-    clip(built, AdamConfig(clip=1.0))
+    clip_gradients(built, AdamConfig(clip=1.0))
     assert all(p.grad.equal(g) for p, g in zip(built.parameters(), before, strict=True))
 
 
@@ -203,7 +209,7 @@ def test_reported_norms_are_those_of_each_network_before_the_clip() -> None:
         f"health/grad_norm_{network}": norm(parameters)
         for network, parameters in built.networks().items()
     }
-    reported = clip(built, AdamConfig(clip=0.1))
+    reported = clip_gradients(built, AdamConfig(clip=0.1))
     assert set(reported) == {"health/grad_norm_discriminator", "health/grad_norm_generator"}
     assert {n: v.item() for n, v in reported.items()} == pytest.approx(expected, rel=1e-5)
 
@@ -232,10 +238,10 @@ def test_decoupled_networks_are_two_optimizers_that_each_clip_their_own(
     for seed in range(4):
         for built in (whole, apart):
             give_gradients(built, seed, 1.0, generator_scale)
-        reported = clip(whole, settings)
+        reported = clip_gradients(whole, settings)
         optimizer.step()
         for network, alone in own:
-            name, norm = clip(network, replace(settings, networks="coupled")).popitem()
+            name, norm = clip_gradients(network, replace(settings, networks="coupled")).popitem()
             assert norm.equal(reported[name])
             alone.step()
     for one, other in zip(whole.parameters(), apart.parameters(), strict=True):
@@ -249,7 +255,7 @@ def test_decoupled_clip_scales_each_network_by_its_own_norm(generator_scale: flo
     norms = {name: norm(own) for name, own in built.networks().items()}
     limit = 3.0
     assert max(norms.values()) > limit
-    clip(built, AdamConfig(clip=limit, networks="decoupled"))
+    clip_gradients(built, AdamConfig(clip=limit, networks="decoupled"))
     for name, own in built.networks().items():
         for gradient, parameter in zip(before[name], own, strict=True):
             expected = gradient * min(1.0, limit / norms[name])
@@ -262,7 +268,7 @@ def test_coupled_clip_holds_a_small_gradient_back_for_a_large_one_and_decoupled_
     for networks in ("coupled", "decoupled"):
         built = with_gradients(scale=1e-4, generator_scale=1e6)
         before = norm(built.networks()["discriminator"])
-        clip(built, AdamConfig(clip=1.0, networks=networks))
+        clip_gradients(built, AdamConfig(clip=1.0, networks=networks))
         norms[networks] = norm(built.networks()["discriminator"]) / before
         assert norm(built.networks()["generator"]) == pytest.approx(1.0, rel=1e-4)
     assert norms["decoupled"] == 1
@@ -280,7 +286,7 @@ def test_frozen_network_is_neither_clipped_nor_moved_nor_reported(
         parameter.grad = None
     before = [p.detach().clone() for p in frozen]
     optimizer = build_optimizer(built, settings)
-    assert set(clip(built, settings)) == {"health/grad_norm_discriminator"}
+    assert set(clip_gradients(built, settings)) == {"health/grad_norm_discriminator"}
     optimizer.step()
     assert all(p.equal(q) for p, q in zip(frozen, before, strict=True))
     assert norm(built.networks()["discriminator"]) == pytest.approx(settings.clip, rel=1e-4)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.data import batches
-from lab.data.packing import full, pack, segments
+from lab.data.packing import pack_document, pack_full_windows, pack_two_segments
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 
 SHORTEST = 8
@@ -50,7 +50,7 @@ def test_full_windows_hold_the_document_in_order_and_drop_only_a_short_tail(
     tokens: int, length: int
 ) -> None:
     ids, room = counted([tokens])[0], length - 2
-    rows = full(ids, length)
+    rows = pack_full_windows(ids, length)
     assert rows.shape[1] == length
     parts = [body for row in rows.tolist() for body in bodies(row)]
     assert len(parts) == len(rows), "one segment each"
@@ -65,7 +65,9 @@ def test_full_windows_hold_the_document_in_order_and_drop_only_a_short_tail(
 def test_full_windows_know_neither_lines_nor_seed(sizes: list[int], length: int, seed: int) -> None:
     lines = counted(sizes)
     whole = np.concatenate([np.empty(0, np.int64), *lines])
-    np.testing.assert_array_equal(pack(lines, length, "full", seed), full(whole, length))
+    np.testing.assert_array_equal(
+        pack_document(lines, length, "full", seed), pack_full_windows(whole, length)
+    )
 
 
 @given(sizes=sizes, length=lengths, seed=seeds)
@@ -73,7 +75,7 @@ def test_segments_hold_tokens_of_the_document_in_order(
     sizes: list[int], length: int, seed: int
 ) -> None:
     lines = counted(sizes)
-    rows = pack(lines, length, "segments", seed)
+    rows = pack_document(lines, length, "segments", seed)
     assert rows.shape == (len(rows), length)
     parts = [bodies(row) for row in rows.tolist()]
     assert all(len(part) in (1, 2) and all(part) for part in parts)
@@ -91,15 +93,15 @@ def test_segments_are_a_function_of_lines_and_seed(
     sizes: list[int], length: int, seed: int
 ) -> None:
     lines = counted(sizes)
-    once = pack(lines, length, "segments", seed)
+    once = pack_document(lines, length, "segments", seed)
     random.seed(seed)
-    again = pack([line.copy() for line in lines], length, "segments", seed)
+    again = pack_document([line.copy() for line in lines], length, "segments", seed)
     np.testing.assert_array_equal(once, again)
 
 
 def test_another_seed_cuts_another_way() -> None:
     lines = counted([7] * 400)
-    assert len({pack(lines, 32, "segments", seed).tobytes() for seed in range(8)}) == 8
+    assert len({pack_document(lines, 32, "segments", seed).tobytes() for seed in range(8)}) == 8
 
 
 class Official:
@@ -166,7 +168,7 @@ def test_segments_are_those_of_the_official_script(
     """Where no line is longer than a segment; there the lab takes it in pieces."""
     sizes = case.draw(st.lists(st.integers(1, max(1, (length - 3) // 2)), max_size=60))
     lines = counted(sizes)
-    assert pack(lines, length, "segments", seed).tolist() == official(lines, length, seed)
+    assert pack_document(lines, length, "segments", seed).tolist() == official(lines, length, seed)
 
 
 @given(sizes=sizes, length=lengths, seed=seeds)
@@ -175,7 +177,7 @@ def test_a_line_longer_than_a_segment_is_so_many_lines(
 ) -> None:
     most, lines = (length - 3) // 2, counted(sizes)
     pieces = [line[at : at + most] for line in lines for at in range(0, len(line), most)]
-    assert pack(lines, length, "segments", seed).tolist() == official(pieces, length, seed)
+    assert pack_document(lines, length, "segments", seed).tolist() == official(pieces, length, seed)
 
 
 def within(hits: int, tries: int, share: float) -> bool:
@@ -189,7 +191,7 @@ def test_one_window_in_ten_has_one_segment_and_one_in_twenty_another_target() ->
     Other targets are 5 to T alike, of which the last four fill a window as the usual one does.
     """
     length, lines = 64, counted([1] * 400_000)
-    rows = list(segments(lines, length, random.Random(SEED)))  # noqa: S311
+    rows = list(pack_two_segments(lines, length, random.Random(SEED)))  # noqa: S311
     single = sum(len(bodies(row)) == 1 for row in rows)
     assert within(single, len(rows), 0.1)
     gathered = [len(list(chain(*bodies(row)))) for row in rows[:-1]]
@@ -200,8 +202,8 @@ def test_one_window_in_ten_has_one_segment_and_one_in_twenty_another_target() ->
 
 @pytest.mark.parametrize("layout", ["full", "segments"])
 def test_token_types_are_those_that_packing_made(layout: Layout) -> None:
-    rows = pack(counted([9, 4, 30, 2, 17] * 20), 24, layout, SEED)
-    types = batches.segments(torch.from_numpy(rows)).tolist()
+    rows = pack_document(counted([9, 4, 30, 2, 17] * 20), 24, layout, SEED)
+    types = batches.segment_ids(torch.from_numpy(rows)).tolist()
     for row, told in zip(rows.tolist(), types, strict=True):
         expected = [1]
         for number, body in enumerate(bodies(row), 1):
@@ -212,4 +214,4 @@ def test_token_types_are_those_that_packing_made(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", ["full", "segments"])
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0], [3, 2]])
 def test_a_document_of_next_to_nothing_has_no_window(layout: Layout, sizes: list[int]) -> None:
-    assert pack(counted(sizes), 16, layout, SEED).shape == (0, 16)
+    assert pack_document(counted(sizes), 16, layout, SEED).shape == (0, 16)

@@ -173,8 +173,8 @@ def steps_taken(trial: spec.Trial) -> int:
 @pytest.mark.parametrize("amount", [2.6e9, 1e10, 1e11, 3.7e11])
 def test_steps_are_those_that_come_nearest_to_the_budget(amount: float) -> None:
     base = experiment().base | {"budget": {"kind": "flops", "amount": amount}, "batch": 16}
-    for cell in plan.cells(experiment(base=base)):
-        trial = search_space.trial(base, cell.settings)
+    for cell in plan.plan_cells(experiment(base=base)):
+        trial = search_space.build_trial(base, cell.settings)
         assert cell.steps == steps_taken(trial)
         assert cell.flops == cell.steps * step_cost(trial).flops
         assert abs(cell.flops - amount) <= step_cost(trial).flops / 2
@@ -183,22 +183,22 @@ def test_steps_are_those_that_come_nearest_to_the_budget(amount: float) -> None:
 def test_steps_of_tokens_are_exact() -> None:
     base = experiment().base | {"budget": {"kind": "tokens", "amount": 10 * 16 * 32}, "batch": 16}
     base |= {"data": {"length": 32}, "windows": {"kind": "full"}}
-    assert [cell.steps for cell in plan.cells(experiment(base=base))] == [10, 10, 10]
+    assert [cell.steps for cell in plan.plan_cells(experiment(base=base))] == [10, 10, 10]
 
 
 def test_steps_of_seconds_are_the_clocks() -> None:
     base = experiment().base | {"budget": {"kind": "seconds", "amount": 90}}
     asked = experiment(base=base)
-    cells = plan.cells(asked)
+    cells = plan.plan_cells(asked)
     assert [(cell.steps, cell.flops) for cell in cells] == [(None, None)] * 3
-    assert "as many steps as fit" in plan.heading(asked, cells, 1)
+    assert "as many steps as fit" in plan.plan_heading(asked, cells, 1)
 
 
 def test_larger_networks_need_more_memory() -> None:
     base = experiment().base | {"budget": {"kind": "flops", "amount": 1e13}}
     sizes = tuple({"size": size} for size in ("tiny", "mini", "small"))
     asked = experiment(base=base, compare={"encoder": sizes})
-    memory = [cell.memory for cell in plan.cells(asked)]
+    memory = [cell.memory for cell in plan.plan_cells(asked)]
     assert memory == sorted(memory)
     assert 2**20 < memory[0] < memory[-1] < 2**36
 
@@ -210,11 +210,11 @@ def test_runs_are_those_that_the_search_hands_out() -> None:
     for sampler, runs in (("qmc", 11 + 2), ("grid", 9 + 2)):  # 3 x 3 is the largest grid below 11
         search = SearchConfig(sampler=sampler, trials=11, seeds=2)
         asked = experiment(tune=tuned, search=search)
-        assert [cell.runs for cell in plan.cells(asked)] == [runs] * 3
+        assert [cell.runs for cell in plan.plan_cells(asked)] == [runs] * 3
 
 
 def test_budget_says_how_many_steps_without_a_plan() -> None:
-    trial = search_space.trial(experiment().base, {})
+    trial = search_space.build_trial(experiment().base, {})
     assert trial.budget == Budget(kind="flops", amount=1e11)
     assert trial.budget.steps(step_cost(trial)) == steps_taken(trial)
 
@@ -226,15 +226,15 @@ def test_budget_says_how_many_steps_without_a_plan() -> None:
 def test_slots_are_never_idle_while_a_job_waits(jobs: list[tuple[int, float]], slots: int) -> None:
     total = sum(count * seconds for count, seconds in jobs)
     longest = max((seconds for count, seconds in jobs if count), default=0.0)
-    taken = plan.makespan(jobs, slots)
+    taken = plan.estimate_makespan(jobs, slots)
     assert taken >= max(longest, total / slots) * (1 - 1e-9)
     assert taken <= (total / slots + longest) * (1 + 1e-9)
 
 
 def test_one_slot_takes_the_sum_and_a_slot_for_each_job_the_longest() -> None:
-    assert plan.makespan([(3, 2.0), (1, 5.0)], 1) == 11.0
-    assert plan.makespan([(3, 2.0), (1, 5.0)], 4) == 5.0
-    assert plan.makespan([(5, 1.0)], 2) == 3.0
+    assert plan.estimate_makespan([(3, 2.0), (1, 5.0)], 1) == 11.0
+    assert plan.estimate_makespan([(3, 2.0), (1, 5.0)], 4) == 5.0
+    assert plan.estimate_makespan([(5, 1.0)], 2) == 3.0
 
 
 def test_expectation_is_the_sum_of_its_phases_and_names_those_that_are_unknown() -> None:
@@ -245,11 +245,11 @@ def test_expectation_is_the_sum_of_its_phases_and_names_those_that_are_unknown()
     assert expected.line() == (
         "expected: about 10 min on 2 slots, and text; first score after about 60 s"
     )
-    assert re.search(r"^text +unknown  on the hub$", plan.table(expected), re.MULTILINE)
+    assert re.search(r"^text +unknown  on the hub$", plan.plan_table(expected), re.MULTILINE)
 
 
 @given(seconds=st.floats(1, 1e7))
 def test_about_is_within_a_tenth_from_a_minute_on(seconds: float) -> None:
-    number, unit = plan.about(seconds).replace(",", "").split()
+    number, unit = plan.format_about(seconds).replace(",", "").split()
     said = float(number) * {"s": 1, "min": 60, "h": 3_600}[unit]
     assert abs(said - seconds) <= max(0.1 * seconds, 5)

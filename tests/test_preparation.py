@@ -25,7 +25,7 @@ from lab.config.data import (
 from lab.config.objective import ElectraConfig
 from lab.data import batches, preparation, sources
 from lab.data.batches import Corpus, Windows
-from lab.data.contamination import Questions
+from lab.data.contamination import EvaluationNgrams
 from lab.data.vocabulary import SPECIAL
 from lab.errors import UserError
 from lab.prepare import lines, main
@@ -63,7 +63,7 @@ def vocabulary_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for copies of a few evaluation sentences; all of them take a second to encode."""
-    every = embedded.evaluation
+    every = embedded.evaluation_texts
     monkeypatch.setattr(embedded, "evaluation", lambda task: every(task)[:200])
 
 
@@ -94,11 +94,11 @@ def written(vocabulary_file: str) -> Written:
 
 
 def prepared(cache: Path, asked: DataConfig) -> Corpus:
-    return batches.open_corpus(preparation.prepare(asked, cache))
+    return batches.open_corpus(preparation.prepare_text(asked, cache))
 
 
 def facts(cache: Path, asked: DataConfig) -> dict[str, Any]:
-    return preparation.facts(preparation.prepare(asked, cache))
+    return preparation.read_facts(preparation.prepare_text(asked, cache))
 
 
 def words_of(corpus: Corpus, windows_NT: Windows) -> list[set[str]]:
@@ -177,7 +177,7 @@ def test_text_is_named_by_its_content_and_not_by_where_it_lies(
     written: Written, tmp_path: Path
 ) -> None:
     asked = [written(tmp_path / name, documents()) for name in ("a", "b")]
-    folders = {preparation.prepare(each, tmp_path / "cache") for each in asked}
+    folders = {preparation.prepare_text(each, tmp_path / "cache") for each in asked}
     assert len(folders) == 1
     trials = {
         trial.Trial(
@@ -190,7 +190,7 @@ def test_text_is_named_by_its_content_and_not_by_where_it_lies(
     }
     assert len(trials) == 1
     other = written(tmp_path / "a", documents(1))
-    assert preparation.prepare(other, tmp_path / "cache") not in folders
+    assert preparation.prepare_text(other, tmp_path / "cache") not in folders
 
 
 @pytest.mark.parametrize(
@@ -203,23 +203,24 @@ def test_text_is_named_by_its_settings_too(
 ) -> None:
     asked = written(tmp_path, documents())
     first, second = (
-        preparation.prepare(each, tmp_path / "cache") for each in (asked, replace(asked, **other))
+        preparation.prepare_text(each, tmp_path / "cache")
+        for each in (asked, replace(asked, **other))
     )
     assert first != second
 
 
 def test_preparing_again_changes_nothing(written: Written, tmp_path: Path) -> None:
     asked = written(tmp_path, documents())
-    folder = preparation.prepare(asked, tmp_path / "cache")
+    folder = preparation.prepare_text(asked, tmp_path / "cache")
     before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()}
-    assert preparation.prepare(asked, tmp_path / "cache") == folder
+    assert preparation.prepare_text(asked, tmp_path / "cache") == folder
     after = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()}
     assert after == before
 
 
 def test_prepared_text_is_the_same_wherever_it_is_prepared(tmp_path: Path) -> None:
     asked = DataConfig(source=EmbeddedText(), share=0.01, vocab=400)
-    first, second = (preparation.prepare(asked, tmp_path / name) for name in "ab")
+    first, second = (preparation.prepare_text(asked, tmp_path / name) for name in "ab")
     for file in first.iterdir():
         assert file.read_bytes() == (second / file.name).read_bytes(), file.name
 
@@ -231,11 +232,13 @@ def test_two_may_prepare_at_once(
 
     def overtaken(*arguments: Any) -> None:
         monkeypatch.setattr(preparation, "_write", write)
-        preparation.prepare(asked, tmp_path / "cache")  # another sweep begins and ends meanwhile
+        preparation.prepare_text(
+            asked, tmp_path / "cache"
+        )  # another sweep begins and ends meanwhile
         write(*arguments)
 
     monkeypatch.setattr(preparation, "_write", overtaken)
-    folder = preparation.prepare(asked, tmp_path / "cache")
+    folder = preparation.prepare_text(asked, tmp_path / "cache")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [folder.name]
     batches.open_corpus(folder)
 
@@ -249,7 +252,7 @@ def test_interrupted_preparation_leaves_nothing(
 
     monkeypatch.setattr(preparation, "_check", interrupted)  # all windows have been written
     with pytest.raises(type(error) if isinstance(error, OSError) else error):  # type: ignore[arg-type]
-        preparation.prepare(written(tmp_path, documents()), tmp_path / "cache")
+        preparation.prepare_text(written(tmp_path, documents()), tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -275,7 +278,7 @@ def test_a_mixture_keeps_its_parts_apart(written: Written, tmp_path: Path) -> No
 
 def contaminated(tmp_path: Path, written: Written) -> tuple[DataConfig, list[str]]:
     """Return text with some evaluation sentences in the middle of its documents."""
-    asked = [text for text in embedded.evaluation("sentiment") if len(text.split()) > 20][:40]
+    asked = [text for text in embedded.evaluation_texts("sentiment") if len(text.split()) > 20][:40]
     texts = [f"first line of {word(n)}\n{text}\nthe last line" for n, text in enumerate(asked)]
     bert = WordPieceFile(kind="wordpieces", file="bert-uncased")
     return replace(written(tmp_path, texts + documents(300)), tokenizer=bert, vocab=30_522), asked
@@ -294,7 +297,7 @@ def test_contamination_can_be_cut_out(written: Written, tmp_path: Path) -> None:
     cut = replace(dirty, decontaminate=("sentiment",), length=64)
     corpus, found = prepared(tmp_path / "cache", cut), facts(tmp_path / "cache", cut)
     assert 0.6 * len(asked) < found["train"]["lines_cut"] <= len(asked)
-    questions = Questions({"sentiment": corpus.vocabulary.encode(asked)})
+    questions = EvaluationNgrams({"sentiment": corpus.vocabulary.encode(asked)})
     ids_T = corpus.train_NT.reshape(-1).astype(np.int64)
     window_T = np.repeat(np.arange(len(corpus.train_NT)), 64)
     assert not questions.shared_T(ids_T, window_T).any()
@@ -314,14 +317,16 @@ def test_what_cannot_be_had_is_one_line(
     written: Written, tmp_path: Path, asked: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as said:
-        preparation.prepare(replace(written(tmp_path, documents()), **asked), tmp_path / "cache")
+        preparation.prepare_text(
+            replace(written(tmp_path, documents()), **asked), tmp_path / "cache"
+        )
     assert "\n" not in str(said.value)
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
 
 
 def test_documents_too_short_for_a_window_are_refused(written: Written, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make no window of 16 tokens"):
-        preparation.prepare(written(tmp_path, ["ab cd", "ef gh", "ij kl"]), tmp_path / "cache")
+        preparation.prepare_text(written(tmp_path, ["ab cd", "ef gh", "ij kl"]), tmp_path / "cache")
 
 
 def test_what_is_told_is_what_was_counted(written: Written, tmp_path: Path) -> None:
@@ -368,7 +373,7 @@ def test_the_readmes_own_data_is_prepared_as_written(
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     written = readme.partition("<<'END'\n")[2].partition("END\n")[0]
     (tmp_path / "texts" / "deep").mkdir(parents=True)
-    carried = list(islice(sources.Reading(EmbeddedText(), "refuse").documents(), 120))
+    carried = list(islice(sources.SourceReader(EmbeddedText(), "refuse").documents(), 120))
     for number, texts in enumerate((carried[::2], carried[1::2])):
         (tmp_path / "texts" / ("deep" * number) / f"{number}.txt").write_text(
             "\n\n".join(texts).replace("\2", "")

@@ -22,16 +22,16 @@ from lab.config.preparatory_runs import (
     preparatory_runs,
 )
 from lab.errors import UserError
-from lab.execution.preparatory_queue import Lost, PreparatoryQueue
-from lab.execution.prerequisites import Supplies, Supply
-from lab.interop.initial_weights import Starts
-from lab.interop.trained import open_record
+from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
+from lab.execution.prerequisites import Prerequisites, TrialInputs
+from lab.interop.initial_weights import InitialWeights
+from lab.interop.trained import open_trained
 from lab.storage import record
-from lab.storage.mirror import Nowhere
+from lab.storage.mirror import LocalOnly
 from lab.training import weights
-from lab.training.objectives import build
+from lab.training.objectives import build_objective
 from lab.trials import run as trial
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 SHAPE = trial.Encoder(layers=1, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.1, dropout=0.1)
 STEP = 8 * 16  # tokens
@@ -142,13 +142,13 @@ def storage(
 ) -> Path:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-    monkeypatch.setattr(Supplies, "_text", lambda *_: prepared_text.text)
-    monkeypatch.setattr(Supplies, "_questions", lambda *_: held_out)
+    monkeypatch.setattr(Prerequisites, "_text", lambda *_: prepared_text.text)
+    monkeypatch.setattr(Prerequisites, "_questions", lambda *_: held_out)
     return tmp_path
 
 
-def work_of(wanted: trial.Trial, supply: Supply, folder: Path) -> Work:
-    return Work(
+def work_of(wanted: trial.Trial, supply: TrialInputs, folder: Path) -> Assignment:
+    return Assignment(
         trial=wanted,
         folder=folder,
         text=supply.text,
@@ -161,28 +161,28 @@ def work_of(wanted: trial.Trial, supply: Supply, folder: Path) -> Work:
     )
 
 
-def prepared(wanted: trial.Trial, storage: Path) -> Work:
+def prepared(wanted: trial.Trial, storage: Path) -> Assignment:
     """Carry out a trial's preparatory runs, and return its own work."""
-    supplies = Supplies(storage, Nowhere())
+    supplies = Prerequisites(storage, LocalOnly())
     for network, folder in supplies.records(wanted).items():
         run = preparatory_runs(wanted)[network]
-        if record.read(folder) is None:
-            assert trial.run(work_of(run, supplies.before(run), folder)).state == "finished"
+        if record.read_outcome(folder) is None:
+            assert trial.run_trial(work_of(run, supplies.before(run), folder)).state == "finished"
     supply = supplies.of(wanted)
     return work_of(wanted, supply, storage / "trials" / wanted.fingerprint(supply.identity))
 
 
-def begun(work: Work) -> weights.Weights:
+def begun(work: Assignment) -> weights.Weights:
     """Return the weights with which a trial begins."""
-    objective = build(work.trial, torch.ones(400, dtype=torch.int64))
+    objective = build_objective(work.trial, torch.ones(400, dtype=torch.int64))
     assert work.start is not None
-    weights.load(work.start, objective)
-    return weights.of(objective)
+    weights.load_weights(work.start, objective)
+    return weights.collect_weights(objective)
 
 
 def of_run(wanted: trial.Trial, network: str, storage: Path) -> weights.Weights:
-    folder = Supplies(storage, Nowhere()).records(wanted)[network]
-    return open_record(folder, storage / "cache").weights
+    folder = Prerequisites(storage, LocalOnly()).records(wanted)[network]
+    return open_trained(folder, storage / "cache").weights
 
 
 def same(one: weights.Weights, other: weights.Weights) -> bool:
@@ -192,10 +192,10 @@ def same(one: weights.Weights, other: weights.Weights) -> bool:
 def test_frozen_generator_is_the_run_bit_for_bit_from_begin_to_end(storage: Path) -> None:
     work = prepared(asked(), storage)
     run = of_run(work.trial, GENERATOR, storage)
-    assert same(weights.part(begun(work), "generator"), run)
-    assert trial.run(work).state == "finished"
-    kept = open_record(work.folder, storage / "cache")
-    assert same(weights.part(kept.weights, "generator"), run)
+    assert same(weights.weights_below(begun(work), "generator"), run)
+    assert trial.run_trial(work).state == "finished"
+    kept = open_trained(work.folder, storage / "cache")
+    assert same(weights.weights_below(kept.weights, "generator"), run)
     assert kept.shapes.keys() == {"encoder", "generator.encoder"}
 
 
@@ -204,9 +204,9 @@ def test_both_networks_start_from_mlm_runs(objective: trial.Objective, storage: 
     work = prepared(asked(objective, init_from=MLM), storage)
     found = begun(work)
     encoder = of_run(work.trial, KEPT, storage)
-    assert same(weights.part(found, "encoder"), weights.part(encoder, "encoder"))
-    assert same(weights.part(found, "generator"), of_run(work.trial, GENERATOR, storage))
-    assert trial.run(work).state == "finished"
+    assert same(weights.weights_below(found, "encoder"), weights.weights_below(encoder, "encoder"))
+    assert same(weights.weights_below(found, "generator"), of_run(work.trial, GENERATOR, storage))
+    assert trial.run_trial(work).state == "finished"
 
 
 def test_predictor_s_head_starts_from_the_run_too(storage: Path) -> None:
@@ -216,10 +216,10 @@ def test_predictor_s_head_starts_from_the_run_too(storage: Path) -> None:
 
 def test_rows_begin_with_what_the_runs_spent_and_end_at_the_budget(storage: Path) -> None:
     work = prepared(asked(init_from=MLM), storage)
-    rows = trial.run(work).rows
+    rows = trial.run_trial(work).rows
     before = [
-        record.curve(folder)[-1]
-        for folder in Supplies(storage, Nowhere()).records(work.trial).values()
+        record.read_curve(folder)[-1]
+        for folder in Prerequisites(storage, LocalOnly()).records(work.trial).values()
     ]
     expected = preparatory_cost(work.trial)
     assert len(before) == 2
@@ -246,7 +246,7 @@ def test_schedule_runs_over_the_own_part_of_the_budget(storage: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(work.trial.schedule), "__call__", noted)
-        trial.run(work)
+        trial.run_trial(work)
     assert rates[0] == 0
     assert len(rates) == 14
     assert rates[-1] == pytest.approx(13 / 14)
@@ -264,10 +264,10 @@ def without_time(rows: tuple[trial.Row, ...]) -> list[trial.Row]:
 @pytest.mark.parametrize("after", [2, 8])
 def test_trial_that_was_cut_off_goes_on_bitwise(after: int, storage: Path) -> None:
     through = prepared(asked(), storage)
-    expected = trial.run(through).rows
+    expected = trial.run_trial(through).rows
     cut = replace(through, folder=storage / "trials" / "cut")
-    assert trial.run(cut, wish=interrupted(after)).state == "interrupted"
-    assert without_time(trial.run(cut).rows) == without_time(expected)
+    assert trial.run_trial(cut, wish=interrupted(after)).state == "interrupted"
+    assert without_time(trial.run_trial(cut).rows) == without_time(expected)
 
 
 # Earlier trials.
@@ -275,12 +275,14 @@ def test_trial_that_was_cut_off_goes_on_bitwise(after: int, storage: Path) -> No
 
 def test_generator_of_an_earlier_trial_is_taken_and_stays_out_of_the_budget(storage: Path) -> None:
     joint = prepared(asked(ELECTRA), storage)
-    spent = trial.run(joint).rows[-1]["spent/flops"]
+    spent = trial.run_trial(joint).rows[-1]["spent/flops"]
     earlier = trial.Earlier(kind="trial", name=joint.folder.name)
     work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
-    whole = open_record(joint.folder, storage / "cache").weights
-    assert same(weights.part(begun(work), "generator"), weights.part(whole, "generator"))
-    last = trial.run(work).rows[-1]
+    whole = open_trained(joint.folder, storage / "cache").weights
+    assert same(
+        weights.weights_below(begun(work), "generator"), weights.weights_below(whole, "generator")
+    )
+    last = trial.run_trial(work).rows[-1]
     assert last["spent/tokens"] == 20 * STEP
     assert last["spent/flops"] == last["spent/marginal_flops"]
     assert last["spent/standalone_flops"] == last["spent/flops"] + spent
@@ -288,16 +290,16 @@ def test_generator_of_an_earlier_trial_is_taken_and_stays_out_of_the_budget(stor
 
 def test_encoder_of_an_earlier_mlm_trial_is_a_generator(storage: Path) -> None:
     mlm = prepared(asked(trial.Mlm(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
-    trial.run(mlm)
+    trial.run_trial(mlm)
     earlier = trial.Earlier(kind="trial", name=mlm.folder.name)
     work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
-    expected = open_record(mlm.folder, storage / "cache").weights
-    assert same(weights.part(begun(work), "generator"), expected)
+    expected = open_trained(mlm.folder, storage / "cache").weights
+    assert same(weights.weights_below(begun(work), "generator"), expected)
 
 
 def test_one_earlier_trial_for_both_networks_is_counted_once(storage: Path) -> None:
     joint = prepared(asked(ELECTRA), storage)
-    spent = trial.run(joint).rows[-1]["spent/flops"]
+    spent = trial.run_trial(joint).rows[-1]["spent/flops"]
     earlier = trial.Earlier(kind="trial", name=joint.folder.name)
     frozen = replace(FAST, generator=replace(FROZEN, init_from=earlier))
     work = prepared(asked(frozen, init_from=earlier), storage)
@@ -311,11 +313,11 @@ def test_earlier_trial_that_predicts_nothing_or_is_of_another_shape_is_refused(
     path = r"base\.objective\.generator\.init_from\.name: {}: "
     for other, says in ((random, "none of its networks predicts tokens"), (wide, "hidden 16, the")):
         work = prepared(other, storage)
-        trial.run(work)
+        trial.run_trial(work)
         earlier = trial.Earlier(kind="trial", name=work.folder.name)
         wanted = asked(replace(FAST, generator=replace(FROZEN, init_from=earlier)))
         with pytest.raises(UserError, match=path.format(work.folder.name) + says):
-            Starts(storage, Nowhere()).of(wanted, prepared_text.text)
+            InitialWeights(storage, LocalOnly()).of(wanted, prepared_text.text)
 
 
 # Identity.
@@ -326,12 +328,12 @@ def test_trial_is_named_by_the_content_of_its_generator(storage: Path) -> None:
     assert first.start is not None
     assert prepared(asked(), storage).folder == first.folder
     other = storage / "trials" / "other"
-    run = Supplies(storage, Nowhere()).records(first.trial)[GENERATOR]
-    made = open_record(run, storage / "cache")
+    run = Prerequisites(storage, LocalOnly()).records(first.trial)[GENERATOR]
+    made = open_trained(run, storage / "cache")
     longer = replace(made.trial, budget=Budget(kind="tokens", amount=7 * STEP))
-    supply = Supplies(storage, Nowhere()).before(longer)
-    trial.run(work_of(longer, supply, other))
-    origin = Starts(storage, Nowhere()).of(first.trial, supply.text, {GENERATOR: other})
+    supply = Prerequisites(storage, LocalOnly()).before(longer)
+    trial.run_trial(work_of(longer, supply, other))
+    origin = InitialWeights(storage, LocalOnly()).of(first.trial, supply.text, {GENERATOR: other})
     assert origin is not None
     assert origin.file.name != first.start.name
     assert load_file(origin.file).keys() == load_file(first.start).keys()
@@ -349,12 +351,12 @@ class Ends:
         self.ended: dict[Path, trial.Outcome] = {}
         self.queue = PreparatoryQueue(self.work, self.ended.get, self.running)
 
-    def work(self, run: trial.Trial) -> Work:
-        supply = Supplies(self.storage, Nowhere()).before(run)
+    def work(self, run: trial.Trial) -> Assignment:
+        supply = Prerequisites(self.storage, LocalOnly()).before(run)
         folder = self.storage / "trials" / run.fingerprint(supply.identity)
         return work_of(run, supply, folder)
 
-    def end(self, work: Work, state: trial.State = "finished") -> None:
+    def end(self, work: Assignment, state: trial.State = "finished") -> None:
         self.running.discard(work.folder)
         self.ended[work.folder] = trial.Outcome(
             state=state, reason="why", rows=({"spent/flops": 5.0},), began=0, seconds=2, busy=1
@@ -402,4 +404,4 @@ def test_job_waits_for_both_of_its_runs_which_are_made_side_by_side(storage: Pat
     assert ends.queue.released() is None
     ends.end(works[1], "diverged")
     assert ends.queue.released() is waits
-    assert ends.queue.lost(waits.trial) == Lost(works[1].folder.name, "diverged", "why")
+    assert ends.queue.lost(waits.trial) == FailedRun(works[1].folder.name, "diverged", "why")

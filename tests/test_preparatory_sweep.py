@@ -59,7 +59,9 @@ def test_interrupted_preparatory_run_is_gone_on_with_and_each_is_trained_once(
     cwd: Path, whole: dict[str, int]
 ) -> None:
     """A generator's run that two trials share, an encoder's run, and two trials that finish."""
-    kinds = [record.asked(cwd / "storage" / "trials" / name)[0].objective.kind for name in whole]
+    kinds = [
+        record.read_trial(cwd / "storage" / "trials" / name)[0].objective.kind for name in whole
+    ]
     assert sorted(kinds) == ["electra", "electra", "mlm", "mlm"]
 
 
@@ -69,7 +71,7 @@ def test_nothing_is_trained_again_and_the_report_counts_each_run_once(
     with started(cwd, **ASKED) as process:
         ended(process, cwd, 0)
     assert records(cwd / "storage") == whole
-    table = frames.load(default_uri(cwd / "storage"), "smoke")
+    table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
     assert table.measures["preparatory_runs"] == 3  # the third diverged, and was trained
     text = (cwd / "reports" / "smoke" / "report.md").read_text()
     assert re.search(r"\| cost \| .* of training, .* of it in 3 preparatory mlm runs", text)
@@ -80,14 +82,14 @@ def test_nothing_is_trained_again_and_the_report_counts_each_run_once(
 def test_trial_whose_preparatory_run_diverges_says_so_and_takes_nothing_with_it(
     cwd: Path, whole: dict[str, int]
 ) -> None:
-    trials = frames.load(default_uri(cwd / "storage"), "smoke").trials
+    trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
     assert sorted(trials["state"]) == ["diverged", "finished", "finished"]
     (reason,) = trials.loc[trials["state"] == "diverged", "reason"]
     assert re.match(r"its preparatory run [0-9a-f]{12} diverged: ", reason)
 
 
 def test_trials_spend_their_budget_with_what_came_before(cwd: Path, whole: dict[str, int]) -> None:
-    trials = frames.load(default_uri(cwd / "storage"), "smoke").trials
+    trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
     done = trials[trials["state"] == "finished"]
     assert done["achieved"].between(0.9, 1.1).all()
     before = done["spent/flops"] - done["spent/marginal_flops"]
@@ -96,9 +98,11 @@ def test_trials_spend_their_budget_with_what_came_before(cwd: Path, whole: dict[
 
 
 def test_shipped_question_asks_for_a_run_of_each_shape_and_seed() -> None:
-    experiment = search_space.load(Path(__file__).parent.parent / "search_spaces" / "frozen.yaml")
+    experiment = search_space.load_experiment(
+        Path(__file__).parent.parent / "search_spaces" / "frozen.yaml"
+    )
     counts = [
-        len(set(preparatory_runs(search_space.trial(experiment.base, cell)).values()))
-        for cell in search_space.cells(experiment)
+        len(set(preparatory_runs(search_space.build_trial(experiment.base, cell)).values()))
+        for cell in search_space.expand_cells(experiment)
     ]
     assert counts == [0, 2, 1, 2]

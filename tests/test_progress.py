@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.storage.mirror import Nowhere
+from lab.storage.mirror import LocalOnly
 from lab.trials import progress
-from lab.trials.progress import TRAINING, UNTRAINED, Progress, Reporter
+from lab.trials.progress import TRAINING, UNTRAINED, PhaseProgress, ProgressReporter
 
 
 @pytest.fixture
@@ -20,29 +20,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_new_phase_is_told_at_once_and_a_share_now_and_then(
     tmp_path: Path, clock: list[float]
 ) -> None:
-    mirror = Nowhere()
-    tell = Reporter(tmp_path, mirror)
+    mirror = LocalOnly()
+    tell = ProgressReporter(tmp_path, mirror)
     tell(UNTRAINED, None)
-    assert progress.read(tmp_path) == Progress(phase=UNTRAINED)
+    assert progress.read_progress(tmp_path) == PhaseProgress(phase=UNTRAINED)
     tell(TRAINING, 0.25)
-    assert progress.read(tmp_path) == Progress(phase=TRAINING, share=0.25)
+    assert progress.read_progress(tmp_path) == PhaseProgress(phase=TRAINING, share=0.25)
     tell(TRAINING, 0.5)
-    assert progress.read(tmp_path) == Progress(phase=TRAINING, share=0.25)
+    assert progress.read_progress(tmp_path) == PhaseProgress(phase=TRAINING, share=0.25)
     clock[0] += mirror.pause
     tell(TRAINING, 0.75)
-    assert progress.read(tmp_path) == Progress(phase=TRAINING, share=0.75)
+    assert progress.read_progress(tmp_path) == PhaseProgress(phase=TRAINING, share=0.75)
     assert [file.name for file in tmp_path.iterdir()] == [progress.NAME]
-    progress.forget(tmp_path)
-    assert progress.read(tmp_path) is None
+    progress.clear_progress(tmp_path)
+    assert progress.read_progress(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"phase": "a", "sha', '{"other": 1}', "\0"])
 def test_a_file_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / progress.NAME).write_text(text)
-    assert progress.read(tmp_path) is None
+    assert progress.read_progress(tmp_path) is None
 
 
 def test_a_place_that_cannot_be_written_costs_no_trial(tmp_path: Path) -> None:
-    Reporter(tmp_path / "gone", Nowhere())(TRAINING, 0.5)
-    assert progress.read(tmp_path / "gone") is None
+    ProgressReporter(tmp_path / "gone", LocalOnly())(TRAINING, 0.5)
+    assert progress.read_progress(tmp_path / "gone") is None
     assert not (tmp_path / "gone").exists()

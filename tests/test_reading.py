@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.config.data import EmbeddedText, HubDataset, SavedDataset, SingleSource, TextFiles
-from lab.data.sources import Reading, identity
+from lab.data.sources import SourceReader, source_identity
 from lab.data.text_files import LONGEST, PIECE
 from lab.errors import UserError
 
@@ -69,12 +69,12 @@ def files(*paths: Path | str, **more: Any) -> TextFiles:
 
 
 def read(source: SingleSource) -> list[str]:
-    return list(Reading(source, "refuse").documents())
+    return list(SourceReader(source, "refuse").documents())
 
 
 def refusal(source: SingleSource, bad_text: Any = "refuse") -> str:
     with pytest.raises(UserError) as refused:
-        list(Reading(source, bad_text).documents())
+        list(SourceReader(source, bad_text).documents())
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -279,7 +279,7 @@ def test_bad_text_is_skipped_and_counted(tmp_path: Path, name: str) -> None:
     file, content, where, reason, kept = BAD[name]
     (tmp_path / file).write_bytes(content)
     (tmp_path / "b.txt").write_text("the next file")
-    reading = Reading(files(tmp_path / "*"), "skip")
+    reading = SourceReader(files(tmp_path / "*"), "skip")
     for _ in range(2):  # a second stream counts anew
         assert list(reading.documents()) == [*kept.split(), "the next file"]
         assert list(reading.skipped.values()) == [1]
@@ -296,7 +296,7 @@ def test_packed_file_that_was_cut_off_is_told_from_a_whole_one(
     content = PACK[packed](WRITE[ending](documents))
     (tmp_path / f"a{ending}{packed}").write_bytes(content[: len(content) * 3 // 4])
     assert ": damaged from here to the file's end" in refusal(files(tmp_path / "*"))
-    reading = Reading(files(tmp_path / "*"), "skip")
+    reading = SourceReader(files(tmp_path / "*"), "skip")
     read = list(reading.documents())
     assert read == documents[: len(read)]
     assert ending == ".parquet" or len(read) > 100
@@ -311,7 +311,7 @@ def test_damaged_page_of_parquet_leaves_what_stands_before_it(tmp_path: Path) ->
     begin = pq.read_metadata(tmp_path / "a.parquet").row_group(2).column(0).dictionary_page_offset
     content[begin : begin + 40] = b"?" * 40
     (tmp_path / "a.parquet").write_bytes(content)
-    reading = Reading(files(tmp_path / "a.parquet"), "skip")
+    reading = SourceReader(files(tmp_path / "a.parquet"), "skip")
     read = list(reading.documents())
     assert read == documents[: len(read)]
     assert len(read) >= 900
@@ -320,7 +320,7 @@ def test_damaged_page_of_parquet_leaves_what_stands_before_it(tmp_path: Path) ->
 
 def test_only_the_first_bad_rows_are_shown(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\0\n" * 100 + b"one\n" + b"\xff\n" * 10)
-    reading = Reading(files(tmp_path / "a.txt"), "skip")
+    reading = SourceReader(files(tmp_path / "a.txt"), "skip")
     assert list(reading.documents()) == ["one"]
     assert reading.skipped == {"control character U+0000": 100, "wrong encoding": 10}
     assert [line.split(":")[1] for line in reading.examples] == ["1", "2", "3", "4", "5"]
@@ -399,7 +399,7 @@ class TestAlwaysRefused:
         it = HubDataset(kind="hub", name="wikimedia/wikipedia", configuration="20231101.fi")
         assert "wikimedia/wikipedia 20231101.fi train at main on the hub" in refusal(it, bad_text)
         with pytest.raises(UserError, match="on the hub: Cannot reach"):
-            identity(it)
+            source_identity(it)
 
     def test_folder_in_place_of_a_name_of_the_hub(self, tmp_path: Path, bad_text: str) -> None:
         assert "is a folder here" in refusal(HubDataset(kind="hub", name=str(tmp_path)), bad_text)
@@ -425,26 +425,26 @@ def test_identity_is_that_of_the_content(tmp_path: Path) -> None:
         file.parent.mkdir()
         file.write_text("text")
     os.utime(second, (1, 1))
-    named = identity(files(first))
-    assert json.loads(json.dumps(named)) == named == identity(files(second))
+    named = source_identity(files(first))
+    assert json.loads(json.dumps(named)) == named == source_identity(files(second))
     second.write_text("tex7")
-    assert identity(files(second)) != named
-    assert identity(files(first.rename(tmp_path / "b.txt"))) != named
-    assert identity(EmbeddedText()) == identity(EmbeddedText())
+    assert source_identity(files(second)) != named
+    assert source_identity(files(first.rename(tmp_path / "b.txt"))) != named
+    assert source_identity(EmbeddedText()) == source_identity(EmbeddedText())
 
 
 def test_identity_of_a_saved_folder_is_that_of_its_content(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": ["one"]})
     rows.save_to_disk(tmp_path / "a")
     it = SavedDataset(kind="saved", path=str(tmp_path / "a"))
-    named = identity(it)
+    named = source_identity(it)
     for file in (tmp_path / "a").iterdir():
         os.utime(file, (1, 1))
-    assert json.loads(json.dumps(named)) == named == identity(it)
+    assert json.loads(json.dumps(named)) == named == source_identity(it)
     rows.map(lambda row: {"text": row["text"] + "!"}).save_to_disk(tmp_path / "b")
-    assert identity(SavedDataset(kind="saved", path=str(tmp_path / "b"))) != named
+    assert source_identity(SavedDataset(kind="saved", path=str(tmp_path / "b"))) != named
     with pytest.raises(UserError, match="no folder"):
-        identity(SavedDataset(kind="saved", path=str(tmp_path / "missing")))
+        source_identity(SavedDataset(kind="saved", path=str(tmp_path / "missing")))
 
 
 @pytest.mark.parametrize("ending", [".txt", ".jsonl", ".parquet"])

@@ -12,7 +12,7 @@ from lab.config.experiment import Experiment
 from lab.config.flops import mean_cost
 from lab.loading import search_space
 from lab.suggestion import recommend, token_survey
-from lab.suggestion.commented_yaml import plain
+from lab.suggestion.commented_yaml import to_plain
 from lab.suggestion.recommend import (
     DESIGNS,
     EPOCHS,
@@ -53,8 +53,8 @@ def facts() -> Facts:
     return Facts(
         guess=SourceGuess(source=source, because={"encoding": "UTF-8."}, damaged=False),
         text=text,
-        tokenizer=recommend.tokenizer(text, cased=False),
-        tokens=token_survey.survey(TrainedTokenizer(), 2_048, sample),
+        tokenizer=recommend.recommend_tokenizer(text, cased=False),
+        tokens=token_survey.survey_tokens(TrainedTokenizer(), 2_048, sample),
         task=None,
     )
 
@@ -64,7 +64,7 @@ def made(facts: Facts, flops: float) -> Recommendation:
 
 
 def experiment(facts: Facts, flops: float) -> Experiment:
-    return search_space.checked("mine", plain(made(facts, flops).document))
+    return search_space.check_experiment("mine", to_plain(made(facts, flops).document))
 
 
 @given(first=FLOPS, second=FLOPS)
@@ -91,7 +91,7 @@ def test_no_trial_reads_the_text_more_often_than_pays(facts: Facts, flops: float
     small = replace(facts, text=replace(facts.text, characters=1_000_000))
     asked = experiment(small, flops)
     for width in WIDTHS:
-        trial = search_space.trial(asked.base, {"objective.generator.width": width})
+        trial = search_space.build_trial(asked.base, {"objective.generator.width": width})
         cost = mean_cost(trial)
         read = trial.budget.amount / cost.flops * cost.tokens
         once = small.total * small.tokens.positions(trial.data.length)
@@ -113,18 +113,18 @@ def test_too_little_compute_to_learn_is_warned_of(facts: Facts) -> None:
 def test_of_a_large_text_only_a_share_is_prepared(facts: Facts) -> None:
     large = replace(facts, text=replace(facts.text, characters=10**12))
     asked = experiment(large, 5e12)
-    trial = search_space.trial(asked.base, {"objective.generator.width": 0.25})
+    trial = search_space.build_trial(asked.base, {"objective.generator.width": 0.25})
     cost = mean_cost(trial)
     read = trial.budget.amount / cost.flops * cost.tokens
     there = trial.data.share * large.total * large.tokens.positions(trial.data.length)
     assert 2 * read < there < 6 * read
-    assert "share" not in plain(made(facts, 5e12).document)["base"]["data"]
+    assert "share" not in to_plain(made(facts, 5e12).document)["base"]["data"]
 
 
 @pytest.mark.parametrize(("size", "least"), [(10, 16), (30, 32), (60, 64), (500, 64)])
 def test_a_window_holds_the_texts_of_the_task(facts: Facts, size: int, least: int) -> None:
     task = TaskFacts(file="t.yaml", name="t", sizes=[size] * 50, because="Rows.")
-    window = recommend.window(recommend.pick_size(5e12), replace(facts, task=task))
+    window = recommend.recommend_window(recommend.pick_size(5e12), replace(facts, task=task))
     assert window.value == least
     assert f"take at most {size} positions" in window.because
 
@@ -132,7 +132,7 @@ def test_a_window_holds_the_texts_of_the_task(facts: Facts, size: int, least: in
 def test_a_step_reads_as_many_positions_in_any_window(facts: Facts) -> None:
     task = TaskFacts(file="sentiment", name="sentiment", sizes=[60] * 50, because="Rows.")
     for one in (facts, replace(facts, task=task)):
-        base = plain(recommend.recommend(one, 5e12, DESIGNS[1], "").document)["base"]
+        base = to_plain(recommend.recommend(one, 5e12, DESIGNS[1], "").document)["base"]
         assert base["batch"] * base["data"]["length"] == 1_024
 
 
@@ -147,5 +147,5 @@ def test_a_step_reads_as_many_positions_in_any_window(facts: Facts) -> None:
 def test_the_tokenizer_follows_the_letters(
     facts: Facts, changed: dict[str, float], setting: str, value: str
 ) -> None:
-    chosen = recommend.tokenizer(replace(facts.text, **changed), cased=False)  # type: ignore[arg-type]
-    assert plain({"tokenizer": chosen})["tokenizer"][setting] == value
+    chosen = recommend.recommend_tokenizer(replace(facts.text, **changed), cased=False)  # type: ignore[arg-type]
+    assert to_plain({"tokenizer": chosen})["tokenizer"][setting] == value

@@ -10,11 +10,11 @@ import pytest
 
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
-from lab.loading.search_space import trial
+from lab.loading.search_space import build_trial
 from lab.storage import record
-from lab.trials.assignment import Wishes, Work
+from lab.trials.assignment import Assignment, StopSignal
 
-TRIAL = trial(
+TRIAL = build_trial(
     {
         "encoder": {"size": "tiny"},
         "objective": {"kind": "electra"},
@@ -32,48 +32,53 @@ LAST = replace(FIRST, state="finished", reason="", rows=ROWS, seconds=9.0, devic
 
 
 def ended(folder: Path, outcome: Outcome) -> None:
-    record.queue(folder, TRIAL)
-    record.begin(folder, TRIAL)
+    record.write_queued(folder, TRIAL)
+    record.begin_record(folder, TRIAL)
     for row in outcome.rows:
-        record.append(folder, row)
-    record.end(folder, outcome)
+        record.append_row(folder, row)
+    record.write_outcome(folder, outcome)
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_record_says_where_its_trial_stands(tmp_path: Path, end: State) -> None:
     folder = tmp_path / "made"
     outcome = replace(FIRST, state=end)
-    assert record.state(folder) is record.read(folder) is record.last(folder) is None
-    record.queue(folder, TRIAL)
-    assert (record.state(folder), record.read(folder)) == ("queued", None)
-    record.begin(folder, TRIAL)
-    assert (record.state(folder), record.read(folder)) == ("running", None)
+    assert (
+        record.read_state(folder)
+        is record.read_outcome(folder)
+        is record.read_last_outcome(folder)
+        is None
+    )
+    record.write_queued(folder, TRIAL)
+    assert (record.read_state(folder), record.read_outcome(folder)) == ("queued", None)
+    record.begin_record(folder, TRIAL)
+    assert (record.read_state(folder), record.read_outcome(folder)) == ("running", None)
     for row in outcome.rows:
-        record.append(folder, row)
-    record.end(folder, outcome)
-    assert (record.state(folder), record.read(folder)) == (end, outcome)
+        record.append_row(folder, row)
+    record.write_outcome(folder, outcome)
+    assert (record.read_state(folder), record.read_outcome(folder)) == (end, outcome)
 
 
 def test_trial_that_begins_without_a_queue_has_a_whole_record(tmp_path: Path) -> None:
-    record.begin(tmp_path / "it", TRIAL)
+    record.begin_record(tmp_path / "it", TRIAL)
     assert (tmp_path / "it" / "trial.json").exists()
-    assert record.state(tmp_path / "it") == "running"
+    assert record.read_state(tmp_path / "it") == "running"
 
 
-@pytest.mark.parametrize("opened", [record.queue, record.begin])
+@pytest.mark.parametrize("opened", [record.write_queued, record.begin_record])
 def test_open_record_is_not_read_as_ended_by_an_older_outcome(
     tmp_path: Path, opened: Callable[..., None]
 ) -> None:
     ended(tmp_path, FIRST)
     opened(tmp_path, TRIAL)
-    assert record.read(tmp_path) is None
-    assert record.last(tmp_path) == FIRST
+    assert record.read_outcome(tmp_path) is None
+    assert record.read_last_outcome(tmp_path) == FIRST
 
 
 def test_record_that_opens_again_is_not_asked_to_stop(tmp_path: Path) -> None:
-    record.queue(tmp_path, TRIAL)
+    record.write_queued(tmp_path, TRIAL)
     record.stop_file(tmp_path).touch()
-    record.queue(tmp_path, TRIAL)
+    record.write_queued(tmp_path, TRIAL)
     assert not record.stop_file(tmp_path).exists()
 
 
@@ -115,21 +120,21 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
 def live(folder: Path, said: list[str]) -> None:
     """Go through a record's whole life, an interruption in the middle; `said` hears of each end."""
-    record.queue(folder, TRIAL, "lineage")
-    record.begin(folder, TRIAL)
-    record.keep(folder, 0)
+    record.write_queued(folder, TRIAL, "lineage")
+    record.begin_record(folder, TRIAL)
+    record.keep_rows(folder, 0)
     for row in FIRST.rows:
-        record.append(folder, row)
-    record.end(folder, FIRST)
+        record.append_row(folder, row)
+    record.write_outcome(folder, FIRST)
     said.append("interrupted")
-    record.queue(folder, TRIAL, "lineage")
+    record.write_queued(folder, TRIAL, "lineage")
     said.pop()
-    record.begin(folder, TRIAL)
-    record.note_origin(folder, "another")
-    record.keep(folder, 2)
+    record.begin_record(folder, TRIAL)
+    record.write_origin(folder, "another")
+    record.keep_rows(folder, 2)
     for row in LAST.rows[2:]:
-        record.append(folder, row)
-    record.end(folder, LAST)
+        record.append_row(folder, row)
+    record.write_outcome(folder, LAST)
     said.append("finished")
 
 
@@ -145,14 +150,18 @@ def test_record_cut_off_at_any_touch_of_a_file_is_open_or_whole(
             kill_at(-1)
         else:
             break
-        found = record.read(folder)
+        found = record.read_outcome(folder)
         assert found in (None, FIRST, LAST)
         assert [found.state] == said[-1:] if said else found != LAST
-        assert record.last(folder) in (None, replace(FIRST, rows=record.curve(folder)), LAST)
-        assert list(record.curve(folder)) == list(ROWS[: len(record.curve(folder))])
+        assert record.read_last_outcome(folder) in (
+            None,
+            replace(FIRST, rows=record.read_curve(folder)),
+            LAST,
+        )
+        assert list(record.read_curve(folder)) == list(ROWS[: len(record.read_curve(folder))])
         live(folder, said)
-        assert record.read(folder) == LAST
-        assert record.origin(folder) == "another"
+        assert record.read_outcome(folder) == LAST
+        assert record.read_origin(folder) == "another"
     assert touch > 20
 
 
@@ -160,29 +169,29 @@ def test_record_cut_off_at_any_touch_of_a_file_is_open_or_whole(
 def test_record_whose_state_is_no_state_is_open(tmp_path: Path, left: str) -> None:
     ended(tmp_path, LAST)
     (tmp_path / "state").write_text(left)
-    assert record.state(tmp_path) is record.read(tmp_path) is None
-    record.queue(tmp_path, TRIAL)
-    assert record.state(tmp_path) == "queued"
+    assert record.read_state(tmp_path) is record.read_outcome(tmp_path) is None
+    record.write_queued(tmp_path, TRIAL)
+    assert record.read_state(tmp_path) == "queued"
 
 
 @pytest.mark.parametrize("left", ["", "{", '{"state": "finished"}'])
 def test_outcome_that_was_cut_short_is_none(tmp_path: Path, left: str) -> None:
     ended(tmp_path, LAST)
     (tmp_path / "outcome.json").write_text(left)
-    assert record.read(tmp_path) is record.last(tmp_path) is None
+    assert record.read_outcome(tmp_path) is record.read_last_outcome(tmp_path) is None
 
 
 def test_lost_outcome_is_none(tmp_path: Path) -> None:
     ended(tmp_path, LAST)
     (tmp_path / "outcome.json").unlink()
-    assert record.read(tmp_path) is record.last(tmp_path) is None
+    assert record.read_outcome(tmp_path) is record.read_last_outcome(tmp_path) is None
 
 
 def test_finished_record_without_its_last_point_is_not_read_as_finished(tmp_path: Path) -> None:
     """Its score would be that of an earlier point."""
     ended(tmp_path, LAST)
-    record.keep(tmp_path, 2)
-    assert record.read(tmp_path) is None
+    record.keep_rows(tmp_path, 2)
+    assert record.read_outcome(tmp_path) is None
 
 
 def test_forgotten_record_was_never_asked_for(tmp_path: Path) -> None:
@@ -191,7 +200,7 @@ def test_forgotten_record_was_never_asked_for(tmp_path: Path) -> None:
     record.forget(folder)
     record.forget(folder)
     assert not folder.exists()
-    assert record.state(folder) is None
+    assert record.read_state(folder) is None
 
 
 def test_wish_is_that_of_the_sweep_before_that_of_the_trial(
@@ -199,15 +208,15 @@ def test_wish_is_that_of_the_sweep_before_that_of_the_trial(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("lab.trials.assignment.time.monotonic", lambda: now[0])
-    record.queue(tmp_path / "it", TRIAL)
-    work = Work(
+    record.write_queued(tmp_path / "it", TRIAL)
+    work = Assignment(
         trial=TRIAL,
         folder=tmp_path / "it",
         text=tmp_path,
         held_out=tmp_path,
         metric=METRICS["probe/pos/accuracy"],
     )
-    wish = Wishes(work, work, tmp_path / "stop-all")
+    wish = StopSignal(work, work, tmp_path / "stop-all")
 
     def asked() -> State:
         now[0] += 2

@@ -41,7 +41,7 @@ from lab.config.objective import (
 from lab.config.phases import UpdatedNetworks
 from lab.data.vocabulary import FIRST_WORD, MASK, PAD
 from lab.training.objectives import random as random_module
-from lab.training.objectives.masking import mask
+from lab.training.objectives.masking import mask_batch
 
 Model = Callable[..., Any]
 Sharing = Literal["none", "tokens", "all", "gdes"]
@@ -102,7 +102,7 @@ class Logits(nn.Module):
 def once_each(objective: Any, settings: ElectraConfig) -> Drawn:
     """Return a step that draws no slot twice, which electra_pytorch would count once."""
     for step in range(5_000):
-        masked = mask(
+        masked = mask_batch(
             TEXT, mask_prob=settings.mask_prob, how=settings.masking, seed=SEED, step=step
         )
         slots = [s[u].tolist() for s, u in zip(masked.slots_BK, masked.used_BK, strict=True)]
@@ -233,7 +233,7 @@ def test_mlm_is_the_likelihood_of_the_originals(
     read: list[Tensor] = []
     objective.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     loss = objective(TEXT, 1)
-    masked = mask(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
+    masked = mask_batch(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
     drawn = placed(loss, masked, masked.labels_BK, TEXT)
     shown = read[0][drawn.chosen_BT]
     original = TEXT.ids_BT[drawn.chosen_BT]
@@ -251,7 +251,7 @@ def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
     objective = made(TwoStageConfig(kind="two_stage"))
     generator = reference(objective.generator.encoder, objective.generator.vocabulary)
     objective.begin(UpdatedNetworks.GENERATOR, objective.now)
-    masked = mask(TEXT, mask_prob=0.15, how="paper", seed=SEED, step=1)
+    masked = mask_batch(TEXT, mask_prob=0.15, how="paper", seed=SEED, step=1)
     drawn = only_masked(objective(TEXT, 1, UpdatedNetworks.GENERATOR), masked, TEXT)
     expected = likelihood(generator, drawn.shown_BT, drawn)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
@@ -274,7 +274,7 @@ def test_random_is_detection_of_words_that_chance_has_written(
         random_module, "sample_words", lambda *a, **b: words.append(sample(*a, **b)) or words[-1]
     )
     loss = objective(TEXT, 1)
-    masked = mask(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
+    masked = mask_batch(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
     drawn = placed(loss, masked, words[0], TEXT)
     assert has_luck(drawn)
     assert (words[0] >= FIRST_WORD).all()

@@ -17,13 +17,13 @@ from lab.config.architecture import GeneratorConfig
 from lab.config.objective import AdversarialConfig, SamplingConfig
 from lab.data.vocabulary import FIRST_WORD, PAD
 from lab.training.objectives import generator as generator_module
-from lab.training.objectives.masking import mask
+from lab.training.objectives.masking import mask_batch
 
 VOCAB, LENGTH = FIRST_WORD + len(SHARES), 8
 ONE = text(1, LENGTH)
 SEEN_BT = (ONE.ids_BT != PAD).long()
 SMALL = GeneratorConfig().of(SHAPE)
-(SLOT,) = mask(ONE, mask_prob=0.15, how="paper", seed=3, step=0).slots_BK[0].tolist()
+(SLOT,) = mask_batch(ONE, mask_prob=0.15, how="paper", seed=3, step=0).slots_BK[0].tolist()
 ORIGINAL = int(ONE.ids_BT[0, SLOT])
 Model = Callable[..., Any]
 
@@ -77,7 +77,7 @@ class Exact:
         self.models = generator, discriminator
         for net in self.models:
             net.electra.embeddings.word_embeddings.padding_idx = None
-        shown_BT = mask(ONE, mask_prob=0.15, how="paper", seed=3, step=0).ids_BT
+        shown_BT = mask_batch(ONE, mask_prob=0.15, how="paper", seed=3, step=0).ids_BT
         given = {"attention_mask": SEEN_BT, "output_hidden_states": True}
         read = generator(shown_BT, **given)
         logits_V = read.logits[0, SLOT]

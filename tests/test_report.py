@@ -14,9 +14,9 @@ from lab import report
 from lab.config.experiment import Experiment, Job, Range, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
-from lab.loading.search_space import cells, trial
+from lab.loading.search_space import build_trial, expand_cells
 from lab.reporting import sentences, stats
-from lab.storage.checks import PlaceError
+from lab.storage.checks import StorageError
 from lab.tracking import client, frames, store
 
 METRIC = "detect/bigram/auroc"
@@ -87,7 +87,7 @@ def outcome(rows: tuple[MetricRow, ...], state: State = "finished", reason: str 
 
 def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float, float]) -> None:
     """Store the sweep that `experiment` asks for, scores 0.7 + effect of the width + noise."""
-    writer = store.Store(uri, folder)
+    writer = store.MlflowStore(uri, folder)
     texts = {
         "space.yaml": "question: resolved\nbase:\n  batch: 128\n",
         "environment.txt": "torch==2.13.0\n",
@@ -100,14 +100,14 @@ def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float,
     chance = np.random.default_rng(1)
     luck = chance.normal(0, 0.01, size=20)
     number = 0
-    for cell in cells(experiment):
+    for cell in expand_cells(experiment):
         rates = (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3) if experiment.tune else (None,)
         for role, repeat in [("search", 0)] * len(rates) + [
             ("repeat", i + 1) for i in range(experiment.search.seeds)
         ]:
             rate = rates[number % len(rates)] if role == "search" else 1.5e-3
             tuned = {LR: rate} if experiment.tune else {}
-            built = trial(BASE, cell | tuned)
+            built = build_trial(BASE, cell | tuned)
             built = dataclasses.replace(built, seeds=built.seeds.repeat(repeat))
             job = Job(number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=built)
             miss = 0 if rate is None else 0.05 * np.log(rate / 1.5e-3) ** 2
@@ -122,11 +122,11 @@ def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float,
                 done = outcome(rows[:3], "diverged", "loss is nan at step 251")
             writer.sync(job, f"{number:012x}", done.state, done.rows, done)
             number += 1
-    built = trial(BASE, {})
+    built = build_trial(BASE, {})
     lost = Job(
         number=number,
         role="repeat",
-        cell=cells(experiment)[0],
+        cell=expand_cells(experiment)[0],
         tuned={},
         repeat=99,
         trial=built,
@@ -149,12 +149,12 @@ def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def width(uri: str) -> frames.Frames:
-    return frames.load(uri, "width")
+def width(uri: str) -> frames.SweepFrames:
+    return frames.load_frames(uri, "width")
 
 
 @pytest.fixture(scope="module")
-def page(width: frames.Frames, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(width: frames.SweepFrames, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(width, tmp_path_factory.mktemp("reports"))
 
 
@@ -176,15 +176,15 @@ def test_planted_difference_is_recommended(page: Path) -> None:
 
 @pytest.mark.usefixtures("words_alone")
 def test_sweep_over_nothing_but_seeds_is_not_separable(uri: str, tmp_path: Path) -> None:
-    read = frames.load(uri, "seeds")
-    assert stats.answer(read).separable is False
+    read = frames.load_frames(uri, "seeds")
+    assert stats.compute_answer(read).separable is False
     text = report.write(read, tmp_path).read_text()
     assert "Not separable: " in text
     assert "Take init" not in text
 
 
 def test_report_made_twice_is_the_same_bytes(uri: str, page: Path, tmp_path: Path) -> None:
-    again = report.write(frames.load(uri, "width"), tmp_path)
+    again = report.write(frames.load_frames(uri, "width"), tmp_path)
     names = sorted(p.relative_to(page.parent) for p in page.parent.rglob("*") if p.is_file())
     assert [str(n) for n in names if n.suffix != ".svg"] == [
         "curves.csv",
@@ -209,7 +209,9 @@ def test_ids_are_unique_and_links_lead_somewhere(page: Path) -> None:
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
 
 
-def test_every_trial_is_in_the_ledger_with_its_reason(width: frames.Frames, page: Path) -> None:
+def test_every_trial_is_in_the_ledger_with_its_reason(
+    width: frames.SweepFrames, page: Path
+) -> None:
     rows = re.findall(r'<tr id="trial-(\d+)" class="(\w+)">(.*)\n', page.read_text())
     trials = width.trials
     assert [(int(n), state) for n, state, _ in rows] == list(
@@ -233,7 +235,7 @@ def test_every_figure_says_what_it_shows(page: Path) -> None:
 
 @pytest.mark.usefixtures("words_alone")
 def test_older_report_is_replaced_and_anything_else_is_left_alone(uri: str, tmp_path: Path) -> None:
-    read = frames.load(uri, "seeds")
+    read = frames.load_frames(uri, "seeds")
     report.write(read, tmp_path)
     (tmp_path / "seeds" / "stale.txt").write_text("old")
     report.write(read, tmp_path)
@@ -241,7 +243,7 @@ def test_older_report_is_replaced_and_anything_else_is_left_alone(uri: str, tmp_
     shutil.rmtree(tmp_path / "seeds")
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "thesis.txt").write_text("mine")
-    with pytest.raises(PlaceError, match="left alone"):
+    with pytest.raises(StorageError, match="left alone"):
         report.write(read, tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["seeds", "thesis.txt"]
 
@@ -252,15 +254,15 @@ def test_sweep_without_a_score_has_a_report_too(
 ) -> None:
     name = f"empty-{end}"
     asked = planned(name, {WIDTH: (0.25, 0.5)}, {LR: Range(low=5e-4, high=5e-3)}, 1)
-    writer = store.Store(uri, tmp_path / "artifacts")
+    writer = store.MlflowStore(uri, tmp_path / "artifacts")
     writer.begin(asked, {}, {})
     if end:
-        built = trial(BASE, {})
+        built = build_trial(BASE, {})
         job = Job(
             number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=built
         )
         writer.sync(job, "a", end, (), outcome((), end, "no space"))
-    text = report.write(frames.load(uri, name), tmp_path).read_text()
+    text = report.write(frames.load_frames(uri, name), tmp_path).read_text()
     assert "No answer: no trial has finished." in text
 
 
@@ -273,7 +275,9 @@ def test_two_numeric_paths_make_a_heat_map_and_odd_values_a_report(
         ("none", {}),
     ):
         populate(uri, tmp_path, planned(name, compare, {}, 2), {0.25: 0.05})
-        assert "<svg" in report.write(frames.load(uri, name), tmp_path / "reports").read_text()
+        assert (
+            "<svg" in report.write(frames.load_frames(uri, name), tmp_path / "reports").read_text()
+        )
 
 
 def test_command_line_writes_the_report(uri: str, tmp_path: Path) -> None:
@@ -303,7 +307,7 @@ def test_reading_rooms_import_neither_torch_nor_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
-def begun(table: frames.Frames, **columns: object) -> frames.Frames:
+def begun(table: frames.SweepFrames, **columns: object) -> frames.SweepFrames:
     """Return the sweep with parameters of the trials of one cell replaced."""
     trials = table.trials.copy()
     for name, value in columns.items():
@@ -321,7 +325,7 @@ def begun(table: frames.Frames, **columns: object) -> frames.Frames:
     ],
 )
 def test_report_says_which_compute_is_equal_where_runs_start_from_other_weights(
-    width: frames.Frames, page: Path, tmp_path: Path, path: str, kind: str, says: str
+    width: frames.SweepFrames, page: Path, tmp_path: Path, path: str, kind: str, says: str
 ) -> None:
     assert "compute is" not in page.with_suffix(".md").read_text()
     text = report.write(begun(width, **{path: kind}), tmp_path).with_suffix(".md").read_text()
@@ -331,7 +335,7 @@ def test_report_says_which_compute_is_equal_where_runs_start_from_other_weights(
 
 @pytest.mark.usefixtures("words_alone")
 def test_marginal_and_stand_alone_compute_stand_beside_each_other_where_they_differ(
-    width: frames.Frames, tmp_path: Path
+    width: frames.SweepFrames, tmp_path: Path
 ) -> None:
     own = {"spent/marginal_flops": 1e12, "spent/standalone_flops": 1e12}
     alike = dataclasses.replace(width, trials=width.trials.assign(**own))
@@ -345,7 +349,7 @@ def test_marginal_and_stand_alone_compute_stand_beside_each_other_where_they_dif
 
 
 @pytest.mark.usefixtures("words_alone")
-def test_compute_that_nobody_recorded_is_a_dash(width: frames.Frames, tmp_path: Path) -> None:
+def test_compute_that_nobody_recorded_is_a_dash(width: frames.SweepFrames, tmp_path: Path) -> None:
     own = width.trials.assign(**{"spent/marginal_flops": 1e12})
     unknown = dataclasses.replace(width, trials=own)
     text = report.write(unknown, tmp_path).with_suffix(".md").read_text()
@@ -353,7 +357,7 @@ def test_compute_that_nobody_recorded_is_a_dash(width: frames.Frames, tmp_path: 
     assert "| 1 T | – |" in text
 
 
-def test_cost_of_a_sweep_counts_a_preparatory_run_once(width: frames.Frames) -> None:
+def test_cost_of_a_sweep_counts_a_preparatory_run_once(width: frames.SweepFrames) -> None:
     alike = width.trials.assign(**{"spent/marginal_flops": 1e12})
     measures = {"preparatory_runs": 2.0, "preparatory_flops": 5e11}
     sweep = dataclasses.replace(width, trials=alike, measures=measures)

@@ -15,10 +15,10 @@ from rich.live import Live
 from lab.config.experiment import Resources
 from lab.config.metrics import METRICS
 from lab.execution import runner, worker_group
-from lab.execution.ray_cluster import Cluster
-from lab.loading.search_space import trial
-from lab.storage.mirror import Mirror, Nowhere, Remote
-from lab.trials.assignment import Work
+from lab.execution.ray_cluster import RayCluster
+from lab.loading.search_space import build_trial
+from lab.storage.mirror import LocalOnly, Mirror, Remote
+from lab.trials.assignment import Assignment
 
 SMALL = 8_192  # bytes
 # Modules of a display, a lock, a connection, and of what holds one.
@@ -27,9 +27,9 @@ OWN = {"_io", "_thread", "rich", "socket", "sqlite3", "threading"} | {
 }
 
 
-def work(folder: Path, mirror: Mirror) -> Work:
-    return Work(
-        trial=trial(
+def work(folder: Path, mirror: Mirror) -> Assignment:
+    return Assignment(
+        trial=build_trial(
             {
                 "encoder": {"size": "tiny"},
                 "objective": {"kind": "electra"},
@@ -56,19 +56,19 @@ class Source:
     def close(self) -> None:
         self._held[2].close()
 
-    def next(self) -> Work | None:
+    def next(self) -> Assignment | None:
         return self._work
 
     def done(self) -> bool:
         return False
 
-    def began(self, work: Work) -> None: ...
+    def began(self, work: Assignment) -> None: ...
 
     def looked(self) -> None: ...
 
-    def scored(self, work: Work) -> None: ...
+    def scored(self, work: Assignment) -> None: ...
 
-    def ended(self, work: Work, error: str | None) -> None: ...
+    def ended(self, work: Assignment, error: str | None) -> None: ...
 
 
 class Tuner:
@@ -85,13 +85,13 @@ class Tuner:
 
 @pytest.fixture(params=["folder", "address"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
-    mirror = Nowhere() if request.param == "folder" else Remote(tmp_path, "s3://bucket/lab")
+    mirror = LocalOnly() if request.param == "folder" else Remote(tmp_path, "s3://bucket/lab")
     opened = Source(tmp_path, mirror)
     yield opened
     opened.close()
 
 
-@pytest.mark.parametrize("carry_out", [runner.alone, worker_group.carry_out])
+@pytest.mark.parametrize("carry_out", [runner.run_in_actor, worker_group.run_in_worker_group])
 def test_what_tune_pickles_is_small_and_holds_nothing_of_the_drivers_process(
     source: Source, carry_out: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +100,7 @@ def test_what_tune_pickles_is_small_and_holds_nothing_of_the_drivers_process(
     monkeypatch.setattr(runner.tune, "Tuner", Tuner)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        runner.run(source, Resources(), Cluster(slots=1, scratch=None), "ray", carry_out)
+        runner.run_trials(source, Resources(), RayCluster(slots=1, scratch=None), "ray", carry_out)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert len(Tuner.handed) == 4

@@ -12,7 +12,12 @@ from torch import Tensor
 from lab.config.objective import SamplingConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import FIRST_WORD
-from lab.training.objectives.sampling import cumulated, law, sample, sample_words
+from lab.training.objectives.sampling import (
+    cumulative_distribution,
+    sample_from_cumulative,
+    sample_tokens,
+    sampling_logits_BKV,
+)
 
 settings = hypothesis_settings(deadline=None)
 
@@ -30,7 +35,7 @@ def draws(logits_V: Tensor, n: int, *, seed: int = 1) -> Tensor:
     """Return n tokens drawn from the same logits at n windows' position 1."""
     batch = windows(n)
     slots_B1 = torch.ones(n, 1, dtype=torch.int64)
-    return sample(logits_V.expand(n, 1, -1), slots_B1, batch, seed=seed, step=0)[:, 0]
+    return sample_tokens(logits_V.expand(n, 1, -1), slots_B1, batch, seed=seed, step=0)[:, 0]
 
 
 def test_samples_follow_the_softmax_at_temperature_one() -> None:
@@ -45,7 +50,7 @@ def test_samples_of_neighbouring_slots_are_independent() -> None:
     n = 20_000
     batch = windows(n)
     slots_BK = torch.tensor([1, 2]).expand(n, -1)
-    drawn_BK = sample(torch.zeros(n, 2, 4), slots_BK, batch, seed=1, step=0).numpy()
+    drawn_BK = sample_tokens(torch.zeros(n, 2, 4), slots_BK, batch, seed=1, step=0).numpy()
     table = np.zeros((4, 4))
     np.add.at(table, (drawn_BK[:, 0], drawn_BK[:, 1]), 1)
     assert stats.chisquare(table.flatten()).pvalue > 1e-4
@@ -97,7 +102,7 @@ def test_logits_that_are_no_numbers_give_tokens_of_the_vocabulary(vocab: int) ->
 
 def test_sampling_has_no_gradient() -> None:
     logits_BKV = torch.zeros(2, 3, 5, requires_grad=True)
-    drawn_BK = sample(logits_BKV, torch.arange(3).expand(2, -1), windows(2), seed=1, step=0)
+    drawn_BK = sample_tokens(logits_BKV, torch.arange(3).expand(2, -1), windows(2), seed=1, step=0)
     assert drawn_BK.dtype == torch.int64
     assert not drawn_BK.requires_grad
 
@@ -106,27 +111,27 @@ def test_samples_are_a_function_of_seed_step_and_example() -> None:
     batch = windows(12)
     slots_BK = torch.arange(1, 5).expand(12, -1)
     logits_BKV = some_logits(12, 4, 50)
-    first = sample(logits_BKV, slots_BK, batch, seed=1, step=0)
+    first = sample_tokens(logits_BKV, slots_BK, batch, seed=1, step=0)
     torch.rand(7)
-    assert sample(logits_BKV, slots_BK, batch, seed=1, step=0).equal(first)
-    assert not sample(logits_BKV, slots_BK, batch, seed=2, step=0).equal(first)
-    assert not sample(logits_BKV, slots_BK, batch, seed=1, step=1).equal(first)
+    assert sample_tokens(logits_BKV, slots_BK, batch, seed=1, step=0).equal(first)
+    assert not sample_tokens(logits_BKV, slots_BK, batch, seed=2, step=0).equal(first)
+    assert not sample_tokens(logits_BKV, slots_BK, batch, seed=1, step=1).equal(first)
     rows = torch.tensor([5, 0, 11])
     part = Batch(batch.ids_BT[rows], batch.example_B[rows])
-    assert sample(logits_BKV[rows], slots_BK[rows], part, seed=1, step=0).equal(first[rows])
+    assert sample_tokens(logits_BKV[rows], slots_BK[rows], part, seed=1, step=0).equal(first[rows])
 
 
 def test_slot_drawn_twice_gets_one_token() -> None:
     batch = windows(200)
     slots_BK = torch.tensor([3, 3]).expand(200, -1)
-    drawn_BK = sample(torch.zeros(200, 2, 50), slots_BK, batch, seed=1, step=0)
+    drawn_BK = sample_tokens(torch.zeros(200, 2, 50), slots_BK, batch, seed=1, step=0)
     assert drawn_BK[:, 0].equal(drawn_BK[:, 1])
     assert len(drawn_BK.unique()) > 20
 
 
 # The law that samples are drawn from: what the softmax of `law` says, in double precision.
 def laid(logits_BKV: Tensor, labels_BK: Tensor, sampling: SamplingConfig) -> Tensor:
-    return law(
+    return sampling_logits_BKV(
         logits_BKV,
         labels_BK,
         temperature=sampling.temperature,
@@ -198,7 +203,9 @@ COUNTS_V = torch.tensor([900, 900, 900, 900, 900, 40, 0, 700, 3, 0, 60, 160, 20,
 
 def words(law: str, n: int = 40_000, counts_V: Tensor = COUNTS_V) -> Tensor:
     slots_BK = torch.tensor([1, 2]).expand(n // 2, -1)
-    return sample_words(cumulated(law, counts_V), slots_BK, windows(n // 2), seed=1, step=0)
+    return sample_from_cumulative(
+        cumulative_distribution(law, counts_V), slots_BK, windows(n // 2), seed=1, step=0
+    )
 
 
 def test_unigram_words_come_by_their_frequency() -> None:
@@ -233,19 +240,21 @@ def test_words_that_never_occur_and_special_tokens_are_never_drawn(
 
 def test_counts_are_not_changed() -> None:
     counts_V = torch.arange(1, 20)
-    cumulated("unigram", counts_V)
+    cumulative_distribution("unigram", counts_V)
     assert counts_V.equal(torch.arange(1, 20))
 
 
 def test_words_are_a_function_of_seed_step_example_and_position() -> None:
-    cumulated_V = cumulated("unigram", COUNTS_V)
+    cumulated_V = cumulative_distribution("unigram", COUNTS_V)
     batch, slots_BK = windows(50), torch.tensor([3, 3, 4]).expand(50, -1)
-    first = sample_words(cumulated_V, slots_BK, batch, seed=1, step=0)
-    assert sample_words(cumulated_V, slots_BK, batch, seed=1, step=0).equal(first)
-    assert not sample_words(cumulated_V, slots_BK, batch, seed=2, step=0).equal(first)
-    assert not sample_words(cumulated_V, slots_BK, batch, seed=1, step=1).equal(first)
+    first = sample_from_cumulative(cumulated_V, slots_BK, batch, seed=1, step=0)
+    assert sample_from_cumulative(cumulated_V, slots_BK, batch, seed=1, step=0).equal(first)
+    assert not sample_from_cumulative(cumulated_V, slots_BK, batch, seed=2, step=0).equal(first)
+    assert not sample_from_cumulative(cumulated_V, slots_BK, batch, seed=1, step=1).equal(first)
     assert first[:, 0].equal(first[:, 1])
     assert not first[:, 0].equal(first[:, 2])
     rows = torch.tensor([40, 7])
     part = Batch(batch.ids_BT[rows], batch.example_B[rows])
-    assert sample_words(cumulated_V, slots_BK[rows], part, seed=1, step=0).equal(first[rows])
+    assert sample_from_cumulative(cumulated_V, slots_BK[rows], part, seed=1, step=0).equal(
+        first[rows]
+    )

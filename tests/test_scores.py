@@ -31,8 +31,8 @@ from lab.evaluation import corruption, probes, scores
 from lab.evaluation.corruption import HeldOut, open_held_out
 from lab.evaluation.scores import auroc
 from lab.tasks import embedded
-from lab.training.model import Encoder, initialise
-from lab.training.objectives import Detector, Loss, build
+from lab.training.model import Encoder, initialize_weights
+from lab.training.objectives import Detector, Loss, build_objective
 
 SHAPE = EncoderConfig(
     layers=2, hidden=48, ffn=64, heads=2, embedding=32, init_std=0.1, dropout=0.1, norm="pre"
@@ -45,7 +45,7 @@ def objective(text: PreparedText, settings: AnyObjectiveConfig) -> Any:
     trial = spec.Trial(
         encoder=SHAPE, objective=settings, data=text.data, budget=Budget(kind="tokens", amount=1)
     )
-    return build(trial, torch.from_numpy(text.corpus.counts_V))
+    return build_objective(trial, torch.from_numpy(text.corpus.counts_V))
 
 
 @given(
@@ -106,7 +106,7 @@ def test_second_preparation_asks_the_same_questions(
 ) -> None:
     torch.manual_seed(4)
     torch.rand(9)
-    again = corruption.prepare(prepared_text.corpus, prepared_text.data, tmp_path)
+    again = corruption.prepare_held_out(prepared_text.corpus, prepared_text.data, tmp_path)
     first, second = open_held_out(held_out), open_held_out(again)
     assert again.name == held_out.name
     assert again != held_out
@@ -119,7 +119,10 @@ def test_prepared_questions_are_not_made_again(
     held_out: Path, prepared_text: PreparedText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corruption, "_frozen_model", None)
-    assert corruption.prepare(prepared_text.corpus, prepared_text.data, held_out.parent) == held_out
+    assert (
+        corruption.prepare_held_out(prepared_text.corpus, prepared_text.data, held_out.parent)
+        == held_out
+    )
     assert [file.name for file in held_out.parent.iterdir()] == [held_out.name]
 
 
@@ -204,16 +207,16 @@ def knowing(held_out: HeldOut, scale: float) -> Oracle:
 
 def test_detector_that_knows_scores_one(held_out: Path) -> None:
     read = open_held_out(held_out)
-    row = scores.detection(knowing(read, 20.0), read)
+    row = scores.score_detection(knowing(read, 20.0), read)
     for source in CORRUPTIONS:
         assert row[f"detect/{source}/auroc"] == 1
         assert row[f"detect/{source}/loss"] < 1e-6
-    row = scores.detection(knowing(read, -20.0), read)
+    row = scores.score_detection(knowing(read, -20.0), read)
     assert all(row[f"detect/{source}/auroc"] == 0 for source in CORRUPTIONS)
 
 
 def test_detector_that_knows_nothing_scores_one_half(held_out: Path) -> None:
-    row = scores.detection(Oracle(torch.zeros_like), open_held_out(held_out))
+    row = scores.score_detection(Oracle(torch.zeros_like), open_held_out(held_out))
     assert {row[f"detect/{source}/auroc"] for source in CORRUPTIONS} == {0.5}
     assert row["detect/mlm/loss"] == pytest.approx(np.log(2))
 
@@ -224,7 +227,7 @@ def test_answers_at_special_tokens_do_not_count(held_out: Path) -> None:
     noise_NT = torch.randn(read.original_NT.shape, generator=chance)
 
     def row(at_special: float) -> MetricRow:
-        return scores.detection(
+        return scores.score_detection(
             Oracle(lambda ids: noise_NT[: len(ids)].where(ids >= FIRST_WORD, at_special)),
             HeldOut(
                 original_NT=read.original_NT,
@@ -239,16 +242,18 @@ def test_detection_does_not_depend_on_how_many_windows_are_read_at_once(
     held_out: Path, prepared_text: PreparedText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built, read = objective(prepared_text, ElectraConfig(kind="electra")), open_held_out(held_out)
-    whole = scores.detection(built, read)
+    whole = scores.score_detection(built, read)
     monkeypatch.setattr(scores, "_WINDOWS", 7)
-    assert scores.detection(built, read) == pytest.approx(whole, abs=1e-6)
+    assert scores.score_detection(built, read) == pytest.approx(whole, abs=1e-6)
 
 
 def test_objective_without_discriminator_gets_no_detection_score(
     held_out: Path, prepared_text: PreparedText
 ) -> None:
     assert (
-        scores.detection(objective(prepared_text, MlmConfig(kind="mlm")), open_held_out(held_out))
+        scores.score_detection(
+            objective(prepared_text, MlmConfig(kind="mlm")), open_held_out(held_out)
+        )
         == {}
     )
 
@@ -261,7 +266,7 @@ def test_probing_changes_nothing_and_has_the_names_of_its_metrics(
     built = objective(prepared_text, settings)
     chance = torch.get_rng_state()
     weights = {name: value.clone() for name, value in built.state_dict().items()}
-    row = scores.probing(built, prepared_text.corpus.vocabulary, "pos")
+    row = scores.score_probe(built, prepared_text.corpus.vocabulary, "pos")
     assert set(row) == {"probe/pos/accuracy"} <= set(METRICS)
     assert built.training
     assert torch.get_rng_state().equal(chance)
@@ -271,13 +276,13 @@ def test_probing_changes_nothing_and_has_the_names_of_its_metrics(
 
 def encoder(seed: int = 0) -> Encoder:
     made = Encoder(SHAPE, 400, 16)
-    initialise(made, SHAPE.init_std, seed)
+    initialize_weights(made, SHAPE.init_std, seed)
     return made.eval()
 
 
 def majority(task: embedded.Task) -> float:
-    train = [label for labels in embedded.read(task, "train").labels for label in labels]
-    test = [label for labels in embedded.read(task, "test").labels for label in labels]
+    train = [label for labels in embedded.read_embedded(task, "train").labels for label in labels]
+    test = [label for labels in embedded.read_embedded(task, "test").labels for label in labels]
     return float(np.mean(np.array(test) == stats.mode(train).mode))
 
 
@@ -288,9 +293,9 @@ def test_part_of_speech_probe_repeats_to_the_last_bit_and_beats_the_majority(
 ) -> None:
     tokenizer = prepared_text.corpus.vocabulary
     torch.manual_seed(1)
-    first = probes.accuracy(encoder(), tokenizer, "pos", layer)
+    first = probes.probe_accuracy(encoder(), tokenizer, "pos", layer)
     torch.manual_seed(2)
-    assert probes.accuracy(encoder(), tokenizer, "pos", layer) == first
+    assert probes.probe_accuracy(encoder(), tokenizer, "pos", layer) == first
     assert first > majority("pos") + 0.1
 
 
@@ -298,7 +303,9 @@ def test_part_of_speech_probe_repeats_to_the_last_bit_and_beats_the_majority(
 def test_sentiment_probe_repeats_to_the_last_bit_and_beats_the_majority(
     prepared_text: PreparedText,
 ) -> None:
-    found = [probes.accuracy(encoder(), prepared_text.corpus.vocabulary, "sentiment") for _ in "ab"]
+    found = [
+        probes.probe_accuracy(encoder(), prepared_text.corpus.vocabulary, "sentiment") for _ in "ab"
+    ]
     assert found[0] == found[1]
     assert found[0] > majority("sentiment")
 
@@ -308,9 +315,9 @@ def test_sentiment_probe_repeats_to_the_last_bit_and_beats_the_majority(
 def test_features_do_not_depend_on_the_order_of_the_windows(
     task: embedded.Task, prepared_text: PreparedText
 ) -> None:
-    read = probes.windows(prepared_text.corpus.vocabulary, task, "test", 16)
+    read = probes.probe_windows(prepared_text.corpus.vocabulary, task, "test", 16)
     order_W = torch.randperm(len(read.ids_WT), generator=torch.Generator().manual_seed(0))
-    other = probes.Windows(
+    other = probes.ProbeWindows(
         ids_WT=read.ids_WT[order_W],
         unit_WT=read.unit_WT[order_W],
         labels_N=read.labels_N,
@@ -327,7 +334,10 @@ def test_every_unit_of_a_task_is_read_once(
     task: embedded.Task, split: embedded.Split, prepared_text: PreparedText
 ) -> None:
     tokenizer = prepared_text.corpus.vocabulary
-    read, sentences = probes.windows(tokenizer, task, split, 16), embedded.read(task, split)
+    read, sentences = (
+        probes.probe_windows(tokenizer, task, split, 16),
+        embedded.read_embedded(task, split),
+    )
     counts_N = torch.bincount(read.unit_WT[read.unit_WT >= 0], minlength=len(read.labels_N))
     assert len(read.labels_N) == sum(map(len, sentences.labels)) == len(counts_N)
     if task == "pos":

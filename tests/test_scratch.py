@@ -46,14 +46,14 @@ def driver(place: Path) -> "Iterator[tuple[subprocess.Popen[str], Path]]":
 def test_scratch_goes_with_its_driver_and_what_a_living_one_uses_stays(place: Path) -> None:
     with driver(place) as (process, folder):
         for _ in range(2):
-            with temp_dirs.folder(place, "lab-") as mine:
+            with temp_dirs.temporary_folder(place, "lab-") as mine:
                 assert {folder, mine} == set(place.iterdir())
             assert list(place.iterdir()) == [folder]
             assert (folder / "session").is_dir()
         process.kill()
         process.wait()
         assert (folder / "session").is_dir(), "nobody was there to remove it"
-        with temp_dirs.folder(place, "lab-") as mine:
+        with temp_dirs.temporary_folder(place, "lab-") as mine:
             assert list(place.iterdir()) == [mine]
     assert list(place.iterdir()) == []
 
@@ -72,7 +72,7 @@ def test_what_others_keep_there_is_left_alone(place: Path) -> None:
     (place / "lab-999999-x").mkdir()  # without a lock it is nobody's scratch
     (place / "elsewhere").mkdir()
     (place / "elsewhere" / "lock").touch()
-    with temp_dirs.folder(place, "lab-"):
+    with temp_dirs.temporary_folder(place, "lab-"):
         pass
     assert set(place.iterdir()) == others
 
@@ -85,15 +85,15 @@ def test_drivers_that_start_at_once_keep_their_folders(
 
     def overtaken(*how: Any) -> None:
         monkeypatch.setattr(fcntl, "flock", lock)
-        with temp_dirs.folder(place, "lab-"):
+        with temp_dirs.temporary_folder(place, "lab-"):
             pass
         lock(*how)
 
     monkeypatch.setattr(fcntl, "flock", overtaken)
-    with temp_dirs.folder(place, "lab-") as mine:
+    with temp_dirs.temporary_folder(place, "lab-") as mine:
         assert fcntl.flock is lock
         assert list(place.iterdir()) == [mine]
-        with temp_dirs.folder(place, "lab-"):
+        with temp_dirs.temporary_folder(place, "lab-"):
             pass
         assert list(place.iterdir()) == [mine]
 
@@ -108,13 +108,13 @@ def abandoned(place: Path) -> Path:
 
 
 def swept(place: Path) -> None:
-    with temp_dirs.folder(place, "lab-"):
+    with temp_dirs.temporary_folder(place, "lab-"):
         pass
 
 
 def test_a_storage_is_never_scratch(place: Path) -> None:
     storage = place / "lab-mine"
-    with checks.claimed(storage, "python -m lab.sweep mine.yaml"):
+    with checks.claim_storage(storage, "python -m lab.sweep mine.yaml"):
         (storage / "trials" / "0123").mkdir(parents=True)
     before = sorted(storage.rglob("*"))
     assert storage / "lock" in before

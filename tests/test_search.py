@@ -325,7 +325,7 @@ def test_values_of_a_joint_space_are_valid_trials(storage: str, sampler: str) ->
     asked = experiment(search=SearchConfig(sampler=sampler, trials=18), compare={}, tune=JOINT)
     jobs = simulate(asked, storage, slots=2)
     for job in jobs:
-        again = search_space.trial(asked.base, job.cell | job.tuned)
+        again = search_space.build_trial(asked.base, job.cell | job.tuned)
         assert replace(again, seeds=job.trial.seeds) == job.trial
         assert set(job.tuned) == set(JOINT)
     stored = [trial.params for trials in studies(storage) for trial in trials]
@@ -377,7 +377,9 @@ def finished(before: list[Outcome], asked: Experiment, storage: str, **how: obje
     assert len(records) == len(jobs), "a finished point was asked for again with other values"
     states = Counter(trial.state for trials in studies(storage) for trial in trials)
     assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
-    assert states[TrialState.COMPLETE] == asked.search.trials * len(search_space.cells(asked))
+    assert states[TrialState.COMPLETE] == asked.search.trials * len(
+        search_space.expand_cells(asked)
+    )
 
 
 @pytest.mark.parametrize(
@@ -484,7 +486,7 @@ def test_larger_grid_is_the_whole_larger_grid(storage: str) -> None:
     for trials in (3, 5):
         asked = experiment(search=SearchConfig(sampler="grid", trials=trials), compare={})
         points = [job.tuned for job in searched(simulate(asked, storage))]
-        assert points == designs.grid(asked.tune, trials)
+        assert points == designs.grid_points(asked.tune, trials)
 
 
 def test_other_questions_share_no_study(storage: str) -> None:

@@ -95,10 +95,10 @@ def test_wheel_holds_code_text_templates_and_licenses(wheel: Path) -> None:
 
 
 def test_trials_finish_with_the_same_scores_in_records_and_in_mlflow(first: Sweep) -> None:
-    trials = frames.load(default_uri(first.storage), "smoke").trials
+    trials = frames.load_frames(default_uri(first.storage), "smoke").trials
     assert list(trials["state"]) == ["finished"] * TRIALS
     kept = {
-        name: record.curve(first.storage / "trials" / name)[-1][METRIC]
+        name: record.read_curve(first.storage / "trials" / name)[-1][METRIC]
         for name in records(first.storage)
     }
     assert dict(zip(trials["fingerprint"], trials["score"], strict=True)) == kept

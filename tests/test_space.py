@@ -53,7 +53,7 @@ def load(tmp_path: Path) -> Load:
     def load(*overrides: str, text: str = GOOD) -> Experiment:
         file = tmp_path / "generator_size.yaml"
         file.write_text(text, encoding="utf-8")
-        return search_space.load(file, overrides)
+        return search_space.load_experiment(file, overrides)
 
     return load
 
@@ -448,7 +448,7 @@ def test_a_detection_metric_needs_a_discriminator_in_every_compared_objective(
 @pytest.mark.parametrize("kind", ["electra_15", "two_stage", "adversarial", "random"])
 def test_every_objective_with_a_discriminator_can_be_ranked_by_it(kind: str, load: Load) -> None:
     experiment = load(f"compare={{objective: [{{kind: electra}}, {{kind: {kind}}}]}}")
-    assert [cell["objective"]["kind"] for cell in search_space.cells(experiment)] == [
+    assert [cell["objective"]["kind"] for cell in search_space.expand_cells(experiment)] == [
         "electra",
         kind,
     ]
@@ -467,7 +467,7 @@ def test_two_objectives_of_one_kind_have_labels_of_their_own(load: Load) -> None
     kinds = "{kind: electra}, {kind: electra, mask_prob: 0.4}, {kind: electra, sharing: gdes}"
     rules = "{kind: adversarial}, {kind: adversarial, sharing: none, rule: {kind: alternation}}"
     experiment = load(f"compare={{objective: [{kinds}, {rules}]}}")
-    labels = [label(cell, experiment.compare) for cell in search_space.cells(experiment)]
+    labels = [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
     assert labels == [
         "electra",
         "electra, mask_prob 0.4",
@@ -506,13 +506,13 @@ def test_widths_between_the_ends_of_a_range_are_checked_too(refusal: Callable[..
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
     with pytest.raises(SpaceError) as caught:
-        search_space.load(file)
+        search_space.load_experiment(file)
     assert str(caught.value) == f"{file}: no such file or directory"
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="is a directory"):
-        search_space.load(tmp_path)
+        search_space.load_experiment(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "a word", "3"])
@@ -524,7 +524,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "bytes.yaml"
     file.write_bytes(b"question: \xff")
     with pytest.raises(SpaceError, match=r"bytes\.yaml: not UTF-8 text"):
-        search_space.load(file)
+        search_space.load_experiment(file)
 
 
 @pytest.mark.parametrize(
@@ -560,7 +560,7 @@ def test_a_merged_key_may_be_overridden(load: Load) -> None:
     grid = "compare:\n  encoder: [&two {<<: {size: tiny, layers: 1}, layers: 2}]\n"
     text = grid + GOOD.partition("compare:")[0].replace("{size: tiny}", "{<<: *two, layers: 3}")
     experiment = load(text=text)
-    assert search_space.trial(experiment.base, {}).encoder.layers == 3
+    assert search_space.build_trial(experiment.base, {}).encoder.layers == 3
     assert experiment.compare == {"encoder": ({"size": "tiny", "layers": 2},)}
 
 
@@ -570,11 +570,11 @@ def test_a_merged_key_may_be_overridden(load: Load) -> None:
 )
 def test_numbers_are_those_of_yaml_1_2(written: str, number: float, load: Load) -> None:
     experiment = load(f"base.optim.lr={written}", "tune={}", "search.trials=1")
-    assert search_space.trial(experiment.base, {}).optim.lr == number
+    assert search_space.build_trial(experiment.base, {}).optim.lr == number
 
 
 def test_a_round_number_with_an_exponent_is_a_whole_one(load: Load) -> None:
-    assert search_space.trial(load("base.batch=1e2").base, {}).batch == 100
+    assert search_space.build_trial(load("base.batch=1e2").base, {}).batch == 100
 
 
 @pytest.mark.parametrize("override", ["base.batch", "=3", "", "base.batch=[", "base.batch=a: b: c"])
@@ -599,7 +599,7 @@ def test_a_base_is_a_trial_even_where_every_cell_writes_over_it(
 def test_overrides_reach_dotted_paths_in_order(load: Load) -> None:
     experiment = load("base.optim.lr=1e-3", "base.optim.lr=2e-3", "search.seeds=7", "tune={}",
                       "search.trials=1")  # fmt: skip
-    assert search_space.trial(experiment.base, {}).optim.lr == 2e-3
+    assert search_space.build_trial(experiment.base, {}).optim.lr == 2e-3
     assert experiment.search.seeds == 7
 
 
@@ -612,20 +612,20 @@ def test_overrides_replace_a_grid_and_a_range_by_dotted_path(load: Load) -> None
 def test_overrides_add_sections_that_a_file_lacks(load: Load) -> None:
     experiment = load("compare.objective.mask_prob=[0.15, 0.25]", "base.seeds.init=3")
     assert set(experiment.compare) == {"objective.generator.width", "objective.mask_prob"}
-    assert search_space.trial(experiment.base, {}).seeds.init == 3
+    assert search_space.build_trial(experiment.base, {}).seeds.init == 3
 
 
 def test_cells_are_the_full_grid(load: Load) -> None:
     experiment = load("compare.batch=[64, 128]")
-    cells = search_space.cells(experiment)
+    cells = search_space.expand_cells(experiment)
     assert len(cells) == 6
     assert len({json.dumps(cell) for cell in cells}) == 6
-    assert search_space.cells(load("compare={}")) == ({},)
+    assert search_space.expand_cells(load("compare={}")) == ({},)
 
 
 def test_a_named_size_is_a_start_that_fields_override(load: Load) -> None:
     base = load("base.encoder.layers=3").base
-    built = search_space.trial(base, {"encoder.size": "mini"})
+    built = search_space.build_trial(base, {"encoder.size": "mini"})
     assert built.encoder.layers == 3
     assert built.encoder.hidden == SIZES["mini"].hidden
 
@@ -633,7 +633,7 @@ def test_a_named_size_is_a_start_that_fields_override(load: Load) -> None:
 def test_settings_change_neither_the_base_nor_each_other(load: Load) -> None:
     base = load().base
     before, settings = deepcopy(base), {"encoder": {"size": "mini"}, "encoder.layers": 3}
-    assert search_space.trial(base, settings).encoder.layers == 3
+    assert search_space.build_trial(base, settings).encoder.layers == 3
     assert base == before
     assert settings == {"encoder": {"size": "mini"}, "encoder.layers": 3}
 
@@ -641,7 +641,7 @@ def test_settings_change_neither_the_base_nor_each_other(load: Load) -> None:
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_part_outlives_its_whole_in_any_order(turned: bool, load: Load) -> None:
     pairs = [("objective", {"kind": "electra", "mask_prob": 0.4}), ("objective.mask_prob", 0.2)]
-    built = search_space.trial(load().base, dict(reversed(pairs) if turned else pairs))
+    built = search_space.build_trial(load().base, dict(reversed(pairs) if turned else pairs))
     assert built.objective == ElectraConfig(kind="electra", mask_prob=0.2)
 
 
@@ -650,8 +650,8 @@ def test_objectives_can_be_compared_whole(load: Load) -> None:
         "compare={objective: [{kind: electra}, {kind: mlm}]}", "metric=probe/pos/accuracy"
     )
     kinds = [
-        search_space.trial(experiment.base, cell).objective
-        for cell in search_space.cells(experiment)
+        search_space.build_trial(experiment.base, cell).objective
+        for cell in search_space.expand_cells(experiment)
     ]
     share = size_defaults.DEFAULTS["tiny"].settings["objective.mask_prob"]
     assert kinds == [
@@ -668,10 +668,10 @@ def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) 
         "budget: {kind: tokens, amount: 1e9}}",
         "compare={}",
     )
-    built = asdict(search_space.trial(experiment.base, {}))
+    built = asdict(search_space.build_trial(experiment.base, {}))
     for path, value in paths.items():
         assert reduce(operator.getitem, path.split("."), built) == value
-    own = search_space.trial(
+    own = search_space.build_trial(
         experiment.base, {"data.length": 32, "optim.lr": 0.5, "optim.kind": "adam"}
     )
     assert (own.data.length, own.optim.lr, own.optim.kind) == (32, 0.5, "adam")
@@ -681,7 +681,7 @@ def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) 
 def test_long_windows_grow_from_those_of_a_size_with_as_many_tokens_a_step(
     load: Load, length: int
 ) -> None:
-    built = search_space.trial(
+    built = search_space.build_trial(
         load("base.encoder.size=nano", f"base.data.length={length}").base, {}
     )
     grows = length >= 32
@@ -691,12 +691,14 @@ def test_long_windows_grow_from_those_of_a_size_with_as_many_tokens_a_step(
 
 def test_windows_and_batches_that_are_given_are_kept(load: Load) -> None:
     given = load("base.data.length=64", "base.windows={kind: full}", "base.batch=48").base
-    built = search_space.trial(given, {})
+    built = search_space.build_trial(given, {})
     assert (built.windows, built.batch) == (FullWindows(), 48)
 
 
 def test_the_papers_sizes_read_full_windows(load: Load) -> None:
-    built = search_space.trial(load("base.encoder.size=small", "base.budget.amount=1e18").base, {})
+    built = search_space.build_trial(
+        load("base.encoder.size=small", "base.budget.amount=1e18").base, {}
+    )
     assert built.windows == FullWindows()
 
 
@@ -707,7 +709,8 @@ def test_a_size_brings_the_rates_of_optimizers_that_are_compared_whole(load: Loa
         "search.trials=1",
     )
     cells = [
-        search_space.trial(experiment.base, cell).optim for cell in search_space.cells(experiment)
+        search_space.build_trial(experiment.base, cell).optim
+        for cell in search_space.expand_cells(experiment)
     ]
     own = size_defaults.DEFAULTS["tiny"].optim
     muon = MuonConfig(kind="muon", **own["muon"])
@@ -721,14 +724,14 @@ def test_a_size_brings_the_rates_of_optimizers_that_are_compared_whole(load: Loa
 
 @pytest.mark.parametrize("kind", ["adam", "muon"])
 def test_the_rate_is_the_optimizers_own(load: Load, kind: str) -> None:
-    built = search_space.trial(load(f"base.optim.kind={kind}").base, {})
+    built = search_space.build_trial(load(f"base.optim.kind={kind}").base, {})
     assert built.optim.kind == kind
     assert built.optim.lr == size_defaults.DEFAULTS["tiny"].optim[kind]["lr"]
 
 
 def test_an_encoder_without_a_name_is_trained_by_adam(load: Load) -> None:
     shape = asdict(SIZES["nano"])
-    built = search_space.trial(
+    built = search_space.build_trial(
         load(f"base.encoder={json.dumps(shape)}", "base.optim={lr: 0.01}").base, {}
     )
     assert built.optim == AdamConfig(lr=0.01)
@@ -843,7 +846,7 @@ def test_the_schema_is_printed_by_one_command() -> None:
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_every_shipped_search_space_loads_and_fits_the_schema(file: Path) -> None:
-    assert search_space.load(file).name == file.stem
+    assert search_space.load_experiment(file).name == file.stem
     validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     validator.validate(plain(file.read_text(encoding="utf-8")))
 
@@ -852,10 +855,10 @@ def test_every_shipped_search_space_loads_and_fits_the_schema(file: Path) -> Non
 def test_what_is_recorded_as_resolved_loads_as_the_same_experiment(
     file: Path, tmp_path: Path
 ) -> None:
-    asked = search_space.load(file, ("base.batch=64",))
+    asked = search_space.load_experiment(file, ("base.batch=64",))
     again = tmp_path / file.name
-    again.write_text(search_space.dump(asked), encoding="utf-8")
-    assert search_space.load(again) == asked
+    again.write_text(search_space.dump_experiment(asked), encoding="utf-8")
+    assert search_space.load_experiment(again) == asked
 
 
 @pytest.mark.parametrize(
@@ -969,7 +972,7 @@ def test_a_learning_and_a_frozen_generator_are_compared_whole(load: Load) -> Non
     compare = f"compare={{objective.generator: [{{width: 0.25}}, {FROZEN}]}}"
     experiment = load("base.objective.sharing=none", compare)
     kinds = [
-        type(search_space.trial(experiment.base, cell).objective.generator).__name__
-        for cell in search_space.cells(experiment)
+        type(search_space.build_trial(experiment.base, cell).objective.generator).__name__
+        for cell in search_space.expand_cells(experiment)
     ]
     assert kinds == ["Generator", "FrozenGenerator"]

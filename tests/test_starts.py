@@ -31,14 +31,14 @@ from lab.config.metrics import METRICS
 from lab.config.objective import ElectraConfig, MlmConfig, RandomReplacementConfig
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP, Vocabulary
 from lab.errors import UserError
-from lab.interop.initial_weights import Starts
+from lab.interop.initial_weights import InitialWeights
 from lab.loading import search_space
 from lab.storage import record
-from lab.storage.mirror import Nowhere
+from lab.storage.mirror import LocalOnly
 from lab.training import weights
-from lab.training.objectives import Objective, build
+from lab.training.objectives import Objective, build_objective
 from lab.trials import run
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 GENERATOR = GeneratorConfig(width=0.5)
 ELECTRA = ElectraConfig(kind="electra", generator=GENERATOR, sharing="none")
@@ -97,10 +97,10 @@ def started(wanted: trial.Trial, words: Vocabulary, folder: Path, seed: int = 5)
     text = folder / "text"
     text.mkdir(exist_ok=True)
     words.save(text)
-    origin = Starts(folder, Nowhere()).of(wanted, text)
+    origin = InitialWeights(folder, LocalOnly()).of(wanted, text)
     objective = random(wanted, seed)
     if origin is not None:
-        weights.load(origin.file, objective)
+        weights.load_weights(origin.file, objective)
     return objective
 
 
@@ -146,7 +146,7 @@ def test_without_a_generator_it_is_drawn_beside_what_it_shares(sharing: str, fol
     wanted = asked(objective, init_from=released(folder, generator=False))
     words = vocabulary(FIRST)
     begun, drawn = started(wanted, words, folder), random(wanted, 5)
-    found, before = weights.of(begun), weights.of(drawn)
+    found, before = weights.collect_weights(begun), weights.collect_weights(drawn)
     tables = [name for name in found if ".embeddings." in name and not name.endswith("norm.weight")]
     tables = [name for name in tables if "_embeddings." in name and name.startswith("generator.")]
     assert len(tables) == 3
@@ -175,8 +175,8 @@ def test_export_and_start_are_a_round_trip(
         discriminator=str(out / "discriminator"),
         generator=str(out / "generator"),
     )
-    begun = weights.of(started(replace(wanted, init_from=start), words, folder))
-    expected = weights.of(first)
+    begun = weights.collect_weights(started(replace(wanted, init_from=start), words, folder))
+    expected = weights.collect_weights(first)
     assert begun.keys() == expected.keys()
     assert all(value.equal(expected[name]) for name, value in begun.items())
 
@@ -381,7 +381,7 @@ def base(**changes: Any) -> Asked:
 )
 def test_start_of_no_use_is_refused_at_the_door(changes: Asked, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        search_space.trial(base(**changes), {})
+        search_space.build_trial(base(**changes), {})
 
 
 def test_start_is_compared_and_never_tuned(tmp_path: Path) -> None:
@@ -389,14 +389,16 @@ def test_start_is_compared_and_never_tuned(tmp_path: Path) -> None:
     document = {"question": "which?", "metric": "probe/pos/accuracy", "base": base()}
     file = tmp_path / "starts.yaml"
     file.write_text(json.dumps(document | {"compare": {"init_from": starts}}))
-    assert len(search_space.cells(search_space.load(file))) == 2
+    assert len(search_space.expand_cells(search_space.load_experiment(file))) == 2
     file.write_text(json.dumps(document | {"tune": {"init_from": {"choices": starts}}}))
     with pytest.raises(UserError, match=r"tune\.init_from: never tuned"):
-        search_space.load(file)
+        search_space.load_experiment(file)
 
 
 @pytest.fixture
-def work(prepared_text: PreparedText, held_out: Path, few_sentences: None, tmp_path: Path) -> Work:
+def work(
+    prepared_text: PreparedText, held_out: Path, few_sentences: None, tmp_path: Path
+) -> Assignment:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
     first = trial.Trial(
@@ -407,7 +409,7 @@ def work(prepared_text: PreparedText, held_out: Path, few_sentences: None, tmp_p
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
         curve=2,
     )
-    return Work(
+    return Assignment(
         trial=first,
         folder=tmp_path / "trials" / "0123456789ab",
         text=prepared_text.text,
@@ -417,15 +419,15 @@ def work(prepared_text: PreparedText, held_out: Path, few_sentences: None, tmp_p
 
 
 def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
-    work: Work, tmp_path: Path
+    work: Assignment, tmp_path: Path
 ) -> None:
-    earlier = run.run(work)
+    earlier = run.run_trial(work)
     storage = tmp_path
     second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
-    origin = Starts(storage, Nowhere()).of(second, work.text)
+    origin = InitialWeights(storage, LocalOnly()).of(second, work.text)
     assert origin is not None
     going_on = replace(work, trial=second, folder=storage / "trials" / "second", start=origin.file)
-    later = run.run(going_on)
+    later = run.run_trial(going_on)
     assert (earlier.state, later.state) == ("finished", "finished")
     first_row, last_row = later.rows[0], earlier.rows[-1]
     same = [name for name in first_row if name.startswith(("detect/", "probe/"))]
@@ -436,44 +438,47 @@ def test_trial_goes_on_from_an_earlier_one_with_a_schedule_of_its_own(
     assert later.rows[-1]["detect/mlm/loss"] != first_row["detect/mlm/loss"]
 
 
-def test_run_that_was_cut_off_does_not_start_again(work: Work, tmp_path: Path) -> None:
-    run.run(work)
+def test_run_that_was_cut_off_does_not_start_again(work: Assignment, tmp_path: Path) -> None:
+    run.run_trial(work)
     second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
-    origin = Starts(tmp_path, Nowhere()).of(second, work.text)
+    origin = InitialWeights(tmp_path, LocalOnly()).of(second, work.text)
     assert origin is not None
     begun = tmp_path / "trials" / "through"
     through = replace(work, trial=second, folder=begun, start=origin.file)
-    expected = run.run(through).rows[-1]
+    expected = run.run_trial(through).rows[-1]
     cut = replace(through, folder=tmp_path / "trials" / "cut")
     steps = iter(["running"] * 4 + ["interrupted"])
-    assert run.run(cut, wish=lambda: next(steps)).state == "interrupted"  # type: ignore[arg-type,return-value]
-    found = run.run(cut).rows[-1]
+    assert run.run_trial(cut, wish=lambda: next(steps)).state == "interrupted"  # type: ignore[arg-type,return-value]
+    found = run.run_trial(cut).rows[-1]
     same = [name for name in found if name.startswith(("detect/", "probe/", "train/"))]
     assert [found[name] for name in same] == [expected[name] for name in same]
 
 
-def test_other_text_s_tokens_are_refused(work: Work, tmp_path: Path) -> None:
-    run.run(work)
+def test_other_text_s_tokens_are_refused(work: Assignment, tmp_path: Path) -> None:
+    run.run_trial(work)
     second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
     other = tmp_path / "text-other"
     other.mkdir()
     vocabulary(FIRST).save(other)
     with pytest.raises(UserError, match=r"base\.init_from\.name: 0123: its tokens are those of"):
-        Starts(tmp_path, Nowhere()).of(second, other)
+        InitialWeights(tmp_path, LocalOnly()).of(second, other)
 
 
-def test_earlier_trial_without_weights_is_refused(work: Work, tmp_path: Path) -> None:
-    record.queue(work.folder, work.trial, "", work.text.name)
+def test_earlier_trial_without_weights_is_refused(work: Assignment, tmp_path: Path) -> None:
+    record.write_queued(work.folder, work.trial, "", work.text.name)
     second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
     with pytest.raises(UserError, match="no checkpoint that can be read, and its state is queued"):
-        Starts(tmp_path, Nowhere()).of(second, work.text)
+        InitialWeights(tmp_path, LocalOnly()).of(second, work.text)
     nobody = replace(work.trial, init_from=FromTrial(kind="trial", name="ffff"))
     with pytest.raises(UserError, match=r"ffff: no trial in .*; there is 0123456789ab"):
-        Starts(tmp_path, Nowhere()).of(nobody, work.text)
+        InitialWeights(tmp_path, LocalOnly()).of(nobody, work.text)
 
 
 def test_counts_stay_out_of_a_start() -> None:
     """What a text gives an objective is no weight, and is not carried on."""
     wanted = asked(RandomReplacementConfig(kind="random"))
-    objective = build(wanted, COUNTS_V)
-    assert {name.partition(".")[0] for name in weights.of(objective)} == {"encoder", "detection"}
+    objective = build_objective(wanted, COUNTS_V)
+    assert {name.partition(".")[0] for name in weights.collect_weights(objective)} == {
+        "encoder",
+        "detection",
+    }

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lab.reporting import compute_multiplier, intervals, stats
-from lab.tracking.frames import Frames
+from lab.tracking.frames import SweepFrames
 
 METRIC = "detect/bigram/auroc"
 PATH = "objective.generator.width"
@@ -22,7 +22,7 @@ def sweep(
     metric: str = METRIC,
     tune: dict[str, object] | None = None,
     flops: float = 1e12,
-) -> Frames:
+) -> SweepFrames:
     """Frames of repeats: the i-th score of each width is that of repeat i + 1.
 
     Every curve is a straight line from .5 to its score.
@@ -55,7 +55,7 @@ def sweep(
                 }
                 for i in range(5)
             ]
-    return Frames(
+    return SweepFrames(
         name="widths",
         sweep={
             "metric": metric,
@@ -79,14 +79,14 @@ def test_interval_is_scipys() -> None:
 
 def test_difference_of_two_cells_is_scipys_paired_t_interval() -> None:
     a, b = [0.71, 0.73, 0.70, 0.76], [0.70, 0.70, 0.69, 0.71]
-    ours = intervals.paired(pd.DataFrame({"a": a, "b": b}), "a", "b")
+    ours = intervals.paired_interval(pd.DataFrame({"a": a, "b": b}), "a", "b")
     theirs = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-4)
 
 
 def test_floor_is_the_pooled_deviation() -> None:
     a, b = [0.71, 0.73, 0.70], [0.60, 0.61, 0.65]
-    result = stats.answer(sweep({0.25: a, 0.5: b}))
+    result = stats.compute_answer(sweep({0.25: a, 0.5: b}))
     assert result is not None
     assert result.floor == pytest.approx(math.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2))
 
@@ -101,12 +101,14 @@ def test_sweep_over_nothing_but_seeds_finds_a_difference_in_at_most_one_of_twent
         luck = chance.normal(size=(5, 1))
         table = pd.DataFrame(luck + chance.normal(size=(5, cells))).rename(columns=str)
         best = str(table.mean().idxmax())
-        found += any(intervals.paired(table, c, best).excludes_zero for c in table if c != best)
+        found += any(
+            intervals.paired_interval(table, c, best).excludes_zero for c in table if c != best
+        )
     assert found <= 26  # 15 expected; binomial, one in 200 beyond
 
 
 def test_identical_cells_tie() -> None:
-    result = stats.answer(sweep({0.25: [0.7, 0.71, 0.72], 0.5: [0.7, 0.71, 0.72]}))
+    result = stats.compute_answer(sweep({0.25: [0.7, 0.71, 0.72], 0.5: [0.7, 0.71, 0.72]}))
     assert result is not None
     assert result.tie == ("width 0.25", "width 0.5")
     assert not result.separable
@@ -115,7 +117,7 @@ def test_identical_cells_tie() -> None:
 @pytest.mark.parametrize(("metric", "best"), [(METRIC, "width 0.25"), ("train/loss", "width 0.5")])
 def test_planted_difference_is_found_in_the_metrics_direction(metric: str, best: str) -> None:
     frames = sweep({0.5: [0.70, 0.72, 0.71], 0.25: [0.75, 0.765, 0.762]}, metric=metric)
-    result = stats.answer(frames)
+    result = stats.compute_answer(frames)
     assert result is not None
     assert result.separable
     assert result.tie == (best,)
@@ -124,7 +126,7 @@ def test_planted_difference_is_found_in_the_metrics_direction(metric: str, best:
 def test_difference_is_found_under_luck_that_repeats_share() -> None:
     luck = np.array([-0.1, 0.1, 0.0, 0.05])
     small = np.array([0.001, -0.001, 0.0, 0.001])
-    result = stats.answer(sweep({0.5: list(0.7 + luck), 0.25: list(0.71 + luck + small)}))
+    result = stats.compute_answer(sweep({0.5: list(0.7 + luck), 0.25: list(0.71 + luck + small)}))
     assert result is not None
     assert result.separable
     assert result.effect is not None
@@ -132,17 +134,17 @@ def test_difference_is_found_under_luck_that_repeats_share() -> None:
 
 
 def test_one_repeat_separates_nothing() -> None:
-    result = stats.answer(sweep({0.25: [0.9], 0.5: [0.6]}))
+    result = stats.compute_answer(sweep({0.25: [0.9], 0.5: [0.6]}))
     assert result is not None
     assert not result.separable
     assert result.tie == ("width 0.25", "width 0.5")
     assert any(
-        "Fewer than" in flag for flag in stats.flags(sweep({0.25: [0.9], 0.5: [0.6]}), result)
+        "Fewer than" in flag for flag in stats.flag_trials(sweep({0.25: [0.9], 0.5: [0.6]}), result)
     )
 
 
 def test_cells_are_paired_by_repeats_that_both_have() -> None:
-    result = stats.answer(sweep({0.5: [0.70, math.nan, 0.72], 0.25: [0.75, 0.10, 0.77]}))
+    result = stats.compute_answer(sweep({0.5: [0.70, math.nan, 0.72], 0.25: [0.75, 0.10, 0.77]}))
     assert result is not None
     assert result.effect is None  # on its own repeats the reference has the better mean
     other = result.cells[1]
@@ -153,22 +155,22 @@ def test_cells_are_paired_by_repeats_that_both_have() -> None:
 
 def test_cell_without_a_finished_trial_is_named() -> None:
     frames = sweep({0.5: [0.7, 0.71], 0.25: [math.nan, math.nan]})
-    result = stats.answer(frames)
+    result = stats.compute_answer(frames)
     assert result is not None
     assert result.missing == ("width 0.25",)
-    flags = stats.flags(frames, result)
+    flags = stats.flag_trials(frames, result)
     assert any("No finished trial: width 0.25" in flag for flag in flags)
     assert any("2 of 4 trials diverged or failed (50%)" in flag for flag in flags)
 
 
 def test_no_finished_trial_gives_no_answer() -> None:
-    assert stats.answer(sweep({0.5: [math.nan]})) is None
+    assert stats.compute_answer(sweep({0.5: [math.nan]})) is None
 
 
 def test_search_runs_answer_only_until_a_repeat_has_finished() -> None:
     frames = sweep({0.5: [0.7, 0.6], 0.25: [0.8, 0.5]})
     frames.trials["role"] = "search"
-    result = stats.answer(frames)
+    result = stats.compute_answer(frames)
     assert result is not None
     assert not result.confirmed
     assert [cell.score.mean for cell in result.cells] == [0.8, 0.7]
@@ -176,7 +178,7 @@ def test_search_runs_answer_only_until_a_repeat_has_finished() -> None:
 
 
 def test_multiplier_of_straight_lines_is_the_ratio_of_their_slopes() -> None:
-    result = stats.answer(sweep({0.5: [0.70, 0.70], 0.25: [0.90, 0.90]}))
+    result = stats.compute_answer(sweep({0.5: [0.70, 0.70], 0.25: [0.90, 0.90]}))
     assert result is not None
     assert result.multiplier is not None
     assert result.multiplier.share == pytest.approx(0.5)
@@ -185,13 +187,15 @@ def test_multiplier_of_straight_lines_is_the_ratio_of_their_slopes() -> None:
 
 def test_multiplier_says_never() -> None:
     frames = sweep({0.5: [0.70, 0.72], 0.25: [0.60, 0.62]})
-    reached = compute_multiplier.multiplier(frames, frames.trials, "width 0.25", "width 0.5")
+    reached = compute_multiplier.compute_multiplier(
+        frames, frames.trials, "width 0.25", "width 0.5"
+    )
     assert math.isinf(reached.share)
     assert math.isinf(reached.high)
 
 
 def test_best_line_only_rises() -> None:
-    line = compute_multiplier.best_line(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
+    line = compute_multiplier.best_so_far(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
     assert line[METRIC].is_monotonic_increasing
     assert line["spent/flops"].is_monotonic_increasing
     assert line[METRIC].iloc[-1] == 0.9
@@ -202,7 +206,7 @@ def test_rank_correlation_is_scipys_and_reads_losses_upside_down() -> None:
     other = np.array([0.5, 0.8, 0.6, 0.4, 0.7, 0.65])
     frames.trials["probe/pos/accuracy"] = other
     frames.trials["train/loss"] = -other
-    ranks = stats.fidelity(frames).set_index("metric")["rank_correlation"]
+    ranks = stats.metric_correlations(frames).set_index("metric")["rank_correlation"]
     expected = scipy_stats.spearmanr(frames.trials["score"], other).statistic
     assert ranks["probe/pos/accuracy"] == pytest.approx(expected)
     assert ranks["train/loss"] == pytest.approx(expected)
@@ -223,9 +227,9 @@ def test_best_value_at_the_edge_is_flagged(
 ) -> None:
     frames = sweep({0.5: [0.7, 0.71, 0.72]}, tune={LR: distribution})
     frames.trials[LR] = value
-    result = stats.answer(frames)
+    result = stats.compute_answer(frames)
     assert result is not None
-    assert any("edge" in flag for flag in stats.flags(frames, result)) == flagged
+    assert any("edge" in flag for flag in stats.flag_trials(frames, result)) == flagged
 
 
 def test_marginal_bins_keep_every_search_run() -> None:
@@ -234,7 +238,7 @@ def test_marginal_bins_keep_every_search_run() -> None:
     )
     frames.trials["role"] = "search"
     frames.trials[LR] = np.geomspace(1e-4, 1e-2, 20)
-    binned = stats.marginal(frames, LR)
+    binned = stats.marginal_means(frames, LR)
     assert binned["n"].sum() == 20
     assert list(binned["n"]) == [4, 4, 4, 4, 4]
     assert binned["best"].iloc[-1] == pytest.approx(0.7)

@@ -15,13 +15,13 @@ from lab.config.experiment import Experiment, Job, Resources, SearchConfig
 from lab.config.labels import label
 from lab.config.metrics import METRICS, finetuned
 from lab.config.results import MetricRow, Outcome, State
-from lab.loading.search_space import trial
+from lab.loading.search_space import build_trial
 from lab.reporting import stats, tables
 from lab.storage import record
 from lab.tracking import frames
-from lab.tracking.client import StoreError, connect, default_uri
-from lab.tracking.store import Store
-from lab.tracking.sync import Ledger
+from lab.tracking.client import StoreError, connect_client, default_uri
+from lab.tracking.store import MlflowStore
+from lab.tracking.sync import MlflowSync
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 METRIC = "detect/bigram/auroc"
@@ -53,7 +53,7 @@ JOB = Job(
     cell={WIDTH: 0.25},
     tuned={},
     repeat=1,
-    trial=trial(BASE, {WIDTH: 0.25}),
+    trial=build_trial(BASE, {WIDTH: 0.25}),
 )
 
 
@@ -69,7 +69,7 @@ def outcome(*rows: MetricRow, state: State = "finished", reason: str = "") -> Ou
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("store")
-    connect(default_uri(made))  # the schema takes seconds, so one for all tests
+    connect_client(default_uri(made))  # the schema takes seconds, so one for all tests
     return made
 
 
@@ -78,13 +78,13 @@ def uri(folder: Path) -> str:
     return default_uri(folder)
 
 
-def begun(uri: str, folder: Path, name: str) -> Store:
-    store = Store(uri, folder / "artifacts")
+def begun(uri: str, folder: Path, name: str) -> MlflowStore:
+    store = MlflowStore(uri, folder / "artifacts")
     store.begin(experiment(name), {"commit": "abc"}, {"space.yaml": "question: Does it?\n"})
     return store
 
 
-def ended(store: Store, how: Outcome, job: Job = JOB) -> None:
+def ended(store: MlflowStore, how: Outcome, job: Job = JOB) -> None:
     """Bring the store up to a trial that ran from its start to its end."""
     store.sync(job, "f0", "queued")
     store.sync(job, "f0", "running", how.rows[:1])
@@ -92,7 +92,7 @@ def ended(store: Store, how: Outcome, job: Job = JOB) -> None:
 
 
 def children(uri: str, name: str) -> list[object]:
-    client = connect(uri)
+    client = connect_client(uri)
     known = client.get_experiment_by_name(name).experiment_id
     return list(client.search_runs([known], "tags.`lab.kind` = 'trial'"))
 
@@ -101,7 +101,7 @@ def test_store_gives_back_what_was_written(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "back")
     ended(store, outcome(row(0), row(40, **{"train/loss": 3.5}), row(80)))
     store.close("finished", {"slots": 2.0, "wall_seconds": math.nan})
-    read = frames.load(uri, "back")
+    read = frames.load_frames(uri, "back")
     assert read.sweep["question"] == "Does it?"
     assert read.sweep["commit"] == "abc"
     assert read.sweep["state"] == "finished"
@@ -124,7 +124,7 @@ def test_store_gives_back_what_was_written(uri: str, folder: Path) -> None:
 def test_score_is_also_stored_over_compute_and_data(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "axes")
     ended(store, outcome(row(0), row(40)))
-    client, (run,) = connect(uri), children(uri, "axes")
+    client, (run,) = connect_client(uri), children(uri, "axes")
     steps = {
         name: [p.step for p in client.get_metric_history(run.info.run_id, f"{name}/{METRIC}")]
         for name in ("by_gflops", "by_ktokens")
@@ -142,11 +142,11 @@ def test_killed_sweep_goes_on_without_doubling_runs_or_points(uri: str, folder: 
     again.sync(JOB, "f0", "running", [row(0), row(40), row(80)])
     ended(again, outcome(row(0), row(40), row(80), row(120)))
     again.close("finished", {})
-    read = frames.load(uri, "killed")
+    read = frames.load_frames(uri, "killed")
     assert len(children(uri, "killed")) == len(read.trials) == 1
     assert list(read.trials["state"]) == ["finished"]
     (run,) = children(uri, "killed")
-    points = connect(uri).get_metric_history(run.info.run_id, METRIC)
+    points = connect_client(uri).get_metric_history(run.info.run_id, METRIC)
     assert [point.step for point in points] == [0, 40, 80, 120]
 
 
@@ -155,14 +155,14 @@ def test_finished_trial_is_left_as_it_is(uri: str, folder: Path) -> None:
         store = begun(uri, folder, "done")
         ended(store, outcome(row(0), row(40) | {METRIC: score}))
         store.close("finished", {})
-    assert list(frames.load(uri, "done").trials["score"]) == [0.5]
+    assert list(frames.load_frames(uri, "done").trials["score"]) == [0.5]
 
 
 def test_failed_trial_is_taken_up_again(uri: str, folder: Path) -> None:
     for end in (outcome(row(0), state="failed", reason="out of memory"), outcome(row(0), row(40))):
         store = begun(uri, folder, "retry")
         ended(store, end)
-    trials = frames.load(uri, "retry").trials
+    trials = frames.load_frames(uri, "retry").trials
     assert list(trials["state"]) == ["finished"]
     assert list(trials["reason"]) == [""]
 
@@ -180,12 +180,12 @@ STATUS: dict[State, str] = {
 
 def recorded(folder: Path, state: State) -> Path:
     """Leave a record that stands at `state`."""
-    record.queue(folder, JOB.trial)
+    record.write_queued(folder, JOB.trial)
     if state != "queued":
-        record.begin(folder, JOB.trial)
-        record.append(folder, row(0))
+        record.begin_record(folder, JOB.trial)
+        record.append_row(folder, row(0))
     if state not in {"queued", "running"}:
-        record.end(folder, outcome(row(0), state=state, reason="because"))
+        record.write_outcome(folder, outcome(row(0), state=state, reason="because"))
     return folder
 
 
@@ -194,10 +194,10 @@ def test_state_in_mlflow_is_that_of_the_record(
     uri: str, folder: Path, tmp_path: Path, state: State
 ) -> None:
     name = f"state-{state}"
-    kept = Ledger(begun(uri, folder, name), pytest.fail)
+    kept = MlflowSync(begun(uri, folder, name), pytest.fail)
     kept.note(JOB, recorded(tmp_path / "f0", state))
     (run,) = children(uri, name)
-    assert record.state(tmp_path / "f0") == run.data.tags["lab.state"] == state
+    assert record.read_state(tmp_path / "f0") == run.data.tags["lab.state"] == state
     assert run.info.status == STATUS[state]
     assert run.data.tags["lab.reason"] == ("" if state in {"queued", "running"} else "because")
 
@@ -207,7 +207,7 @@ def test_run_that_goes_on_is_open_again(
     uri: str, folder: Path, tmp_path: Path, state: State
 ) -> None:
     name = f"again-{state}"
-    kept = Ledger(begun(uri, folder, name), pytest.fail)
+    kept = MlflowSync(begun(uri, folder, name), pytest.fail)
     for now in (state, "queued", "running"):
         kept.note(JOB, recorded(tmp_path / "f0", now))
         (run,) = children(uri, name)
@@ -251,7 +251,7 @@ def test_driver_killed_after_any_request_is_completed(
     (run,) = children(uri, name)
     assert run.data.params[WIDTH] == "0.25"
     assert (run.info.status, run.data.tags["lab.state"]) == ("FINISHED", "finished")
-    points = connect(uri).get_metric_history(run.info.run_id, METRIC)
+    points = connect_client(uri).get_metric_history(run.info.run_id, METRIC)
     assert [point.step for point in points] == [0, 40, 80]
 
 
@@ -297,11 +297,11 @@ def test_runs_that_are_known_cost_a_handful_of_requests(uri: str, folder: Path) 
     store = begun(uri, folder, "many")
     ended(store, done)
     (run,) = children(uri, "many")
-    client = connect(uri)
+    client = connect_client(uri)
     for number in range(1, known):
         tags = run.data.tags | {"lab.number": str(number)}
         client.create_run(run.info.experiment_id, tags=tags)
-    again = Store(uri, folder / "artifacts")
+    again = MlflowStore(uri, folder / "artifacts")
     again._client = counted = Counted(again._client)
     again.begin(experiment("many"), {"commit": "abc"}, {})
     assert counted.calls.total() <= 6, counted.calls
@@ -321,20 +321,20 @@ def test_run_that_is_forgotten_is_recorded_anew(uri: str, folder: Path) -> None:
     assert children(uri, "anew") == []
     ended(store, outcome(row(0), row(80)))
     (run,) = children(uri, "anew")
-    points = connect(uri).get_metric_history(run.info.run_id, METRIC)
+    points = connect_client(uri).get_metric_history(run.info.run_id, METRIC)
     assert [point.step for point in points] == [0, 80]
 
 
 def test_score_of_an_unfinished_trial_is_no_score(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "unfinished")
     ended(store, outcome(row(0), row(40), state="stopped"))
-    assert frames.load(uri, "unfinished").trials["score"].isna().all()
+    assert frames.load_frames(uri, "unfinished").trials["score"].isna().all()
 
 
 def test_numbers_that_are_not_finite_are_left_out(uri: str, folder: Path) -> None:
     store = begun(uri, folder, "nan")
     ended(store, outcome(row(0), row(40) | {METRIC: math.nan, "train/loss": math.inf}))
-    read = frames.load(uri, "nan")
+    read = frames.load_frames(uri, "nan")
     assert "train/loss" not in read.curves
     assert list(read.curves[METRIC].isna()) == [False, True]
 
@@ -343,13 +343,13 @@ def test_changed_sweep_is_another_run_and_the_last_opened_is_read(uri: str, fold
     store = begun(uri, folder, "changed")
     store.close("finished", {})
     store.begin(experiment("changed", question="Another?"), {}, {})
-    assert frames.load(uri, "changed").sweep["question"] == "Another?"
+    assert frames.load_frames(uri, "changed").sweep["question"] == "Another?"
 
 
 def test_unknown_name_is_one_line_with_the_names_there_are(uri: str, folder: Path) -> None:
     begun(uri, folder, "known")
     with pytest.raises(frames.FramesError, match=r"^nothing: .*known") as caught:
-        frames.load(uri, "nothing")
+        frames.load_frames(uri, "nothing")
     assert "\n" not in str(caught.value)
 
 
@@ -368,7 +368,7 @@ def test_unreadable_uri_is_one_line(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StoreError, match=says) as caught:
-        Store(uri, tmp_path)
+        MlflowStore(uri, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -376,7 +376,7 @@ def test_database_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a database, and longer than its header would be" * 10)
     for bad in (tmp_path, tmp_path / "file", tmp_path / "file" / "mlflow.db"):
         with pytest.raises(StoreError) as caught:
-            connect(f"sqlite:///{bad}")
+            connect_client(f"sqlite:///{bad}")
         assert "\n" not in str(caught.value)
 
 
@@ -388,7 +388,7 @@ def test_locked_database_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with sqlite3.connect(tmp_path / "mlflow.db") as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="locked"):
-            connect(default_uri(tmp_path))
+            connect_client(default_uri(tmp_path))
         other.rollback()
     other.close()
 
@@ -408,11 +408,11 @@ def test_device_that_trials_share_is_marked_and_its_seconds_are_compared_with_no
     rows = [row(step, **counts) for step in (0, 40)]
     ended(store, dataclasses.replace(outcome(*rows), **shared))
     store.close("finished", {})
-    read = frames.load(uri, "shared")
+    read = frames.load_frames(uri, "shared")
     assert list(read.trials["shared"]) == [True]
-    (line,) = tables.ledger(read).rows
+    (line,) = tables.trial_table(read).rows
     assert "NVIDIA H100 (shared)" in line
-    (cost,) = tables.compute(stats.answer(read), stats.scored(read)).rows
+    (cost,) = tables.compute_table(stats.compute_answer(read), stats.scored_trials(read)).rows
     assert cost[-1] == "shared device"
 
 
@@ -429,24 +429,24 @@ def test_scores_of_fine_tuning_reach_a_point_that_was_stored_before_them(
     done = outcome(row(0), row(80, **more))
     store.sync(JOB, "f0", "finished", done.rows, done)
     store.close("finished", {})
-    read = frames.load(uri, "tuned")
+    read = frames.load_frames(uri, "tuned")
     assert {name: read.trials.iloc[0][name] for name in more} == more
     assert read.curves[TOY].tolist()[1:] == [0.75]
     assert read.trials.iloc[0]["spent/flops"] == row(80)["spent/flops"]
 
 
 def test_report_lists_the_score_of_a_task_and_not_its_parts(uri: str, folder: Path) -> None:
-    store = Store(uri, folder / "artifacts")
+    store = MlflowStore(uri, folder / "artifacts")
     store.begin(experiment("ranked", metric=finetuned("toy")), {}, {})
     more = {TOY: 0.75, f"{TOY}/low": 0.5, f"{TOY}/high": 0.9, "finetune/seconds": 2.0}
     for number in range(2):
         job = dataclasses.replace(JOB, number=number, repeat=number + 1)
         ended(store, outcome(row(0), row(80, **more)), job)
     store.close("finished", {})
-    read = frames.load(uri, "ranked")
+    read = frames.load_frames(uri, "ranked")
     assert read.metric == finetuned("toy")
-    answer = stats.answer(read)
+    answer = stats.compute_answer(read)
     assert answer is not None
     assert answer.cells[0].score.mean == 0.75
-    table = tables.scores(read, answer, stats.scored(read))
+    table = tables.score_table(read, answer, stats.scored_trials(read))
     assert [(line[0], line[-1]) for line in table.rows if "finetune" in line[0]] == [(TOY, "ranks")]

@@ -122,11 +122,11 @@ def test_file_that_is_no_space_is_one_line(
 def test_second_sweep_on_a_storage_says_who_has_it(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with checks.claimed(cwd / "runs", "python -m lab.sweep other.yaml"):
+    with checks.claim_storage(cwd / "runs", "python -m lab.sweep other.yaml"):
         line = refusal(capsys, file, "--storage", "runs")
     assert f"--storage runs: in use by process {os.getpid()} on " in line
     assert "python -m lab.sweep other.yaml; wait for it to end" in line
-    with checks.claimed(cwd / "runs", "again"):
+    with checks.claim_storage(cwd / "runs", "again"):
         pass
     assert files(cwd) == []
 

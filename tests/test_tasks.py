@@ -13,7 +13,7 @@ from lab.config.tasks import FileRows, HubRows, Task
 from lab.errors import UserError
 from lab.loading.task_table import TASKS, load_task
 from lab.tasks import embedded, examples
-from lab.tasks.examples import Asked, Labelled, Tagged
+from lab.tasks.examples import QuestionExample, TagExample, TextExample
 
 # The GLUE benchmark's data sets as nyu-mll/glue has them: columns, split, metric (Wang et al. 2019,
 # table 1; of MRPC and QQP accuracy, of STS-B Spearman, as the ELECTRA paper's section 3.1).
@@ -55,8 +55,8 @@ def test_both_orders_are_learned_where_the_official_code_does() -> None:
 
 @pytest.mark.parametrize("name", ["pos", "sentiment"])
 def test_what_the_lab_carries_is_learned_in_full(name: Any) -> None:
-    made = examples.of(TASKS[name])
-    splits = {split: list(embedded.carried(name, split)) for split in ("train", "test")}
+    made = examples.read_examples(TASKS[name])
+    splits = {split: list(embedded.read_embedded_rows(name, split)) for split in ("train", "test")}
     assert (len(made.train), len(made.evaluation)) == tuple(map(len, splits.values()))
     if name == "pos":  # no document is in both
         documents = [{row["doc"] for row in rows} for rows in splits.values()]
@@ -98,8 +98,8 @@ def test_every_format_says_the_same(tmp_path: Path, suffix: str) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"kind: classification\ntrain: {file.name}\nevaluation: {file.name}\n"
     )
-    made = examples.of(load_task(str(tmp_path / "mine.yaml")))
-    assert made.train == tuple(Labelled(r["text"], None, str(r["label"])) for r in ROWS)
+    made = examples.read_examples(load_task(str(tmp_path / "mine.yaml")))
+    assert made.train == tuple(TextExample(r["text"], None, str(r["label"])) for r in ROWS)
 
 
 def test_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
     rows = [{"sentence": "a b", "label": 1}, {"sentence": "c", "label": 0}]
     saved = DatasetDict({s: Dataset.from_list(rows) for s in ("train", "validation")})
     saved.save_to_disk(tmp_path / "cola")
-    made = examples.of(load_task("cola", tmp_path))
-    assert made.train == (Labelled("a b", None, "1"), Labelled("c", None, "0"))
+    made = examples.read_examples(load_task("cola", tmp_path))
+    assert made.train == (TextExample("a b", None, "1"), TextExample("c", None, "0"))
 
 
 def test_glue_in_a_local_folder_is_found_by_its_splits(tmp_path: Path) -> None:
@@ -131,8 +131,11 @@ def test_squads_own_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "squad.yaml").write_text(
         "kind: question_answering\ntrain: squad.json\nevaluation: squad.json\n"
     )
-    made = examples.of(load_task(str(tmp_path / "squad.yaml")))
-    assert made.train == (Asked("Who?", "Ah Bo", ["Bo"], [3]), Asked("Why?", "Ah Bo", [], []))
+    made = examples.read_examples(load_task(str(tmp_path / "squad.yaml")))
+    assert made.train == (
+        QuestionExample("Who?", "Ah Bo", ["Bo"], [3]),
+        QuestionExample("Why?", "Ah Bo", [], []),
+    )
 
 
 Own = Callable[..., Task]
@@ -152,8 +155,8 @@ def own(tmp_path: Path) -> Own:
 
 def test_words_are_a_list_or_parted_by_blanks(own: Own) -> None:
     rows = {"words": ["a", "b"], "tags": ["x", 1]}, {"words": "a  b", "tags": "x y"}
-    made = examples.of(own("kind: tagging", *rows))
-    assert made.train == (Tagged(["a", "b"], ["x", "1"]), Tagged(["a", "b"], ["x", "y"]))
+    made = examples.read_examples(own("kind: tagging", *rows))
+    assert made.train == (TagExample(["a", "b"], ["x", "1"]), TagExample(["a", "b"], ["x", "y"]))
 
 
 def test_prepared_examples_are_the_same_when_opened(own: Own, tmp_path: Path) -> None:
@@ -161,18 +164,21 @@ def test_prepared_examples_are_the_same_when_opened(own: Own, tmp_path: Path) ->
     for kind in ("classification", "regression", "tagging", "question_answering"):
         other = row | {"label": 2, "tags": "y"}
         task = own(f"kind: {kind}", row | {"answers": ANSWERS}, other | {"answers": ANSWERS})
-        file = examples.prepare(task, tmp_path / "cache")
-        assert examples.open_examples(file) == examples.of(task)
-        assert examples.prepare(task, tmp_path / "cache") == file
+        file = examples.prepare_examples(task, tmp_path / "cache")
+        assert examples.open_examples(file) == examples.read_examples(task)
+        assert examples.prepare_examples(task, tmp_path / "cache") == file
 
 
 def test_fingerprint_is_of_what_is_learned_and_scored_alone(own: Own) -> None:
     rows = {"text": "a", "label": "x"}, {"text": "b", "label": "y"}
-    first = examples.of(own("kind: classification", *rows)).fingerprint
-    assert examples.of(own("kind: classification\nmetric: macro_f1", *rows)).fingerprint == first
+    first = examples.read_examples(own("kind: classification", *rows)).fingerprint
+    assert (
+        examples.read_examples(own("kind: classification\nmetric: macro_f1", *rows)).fingerprint
+        == first
+    )
     others = {
-        examples.of(own("kind: classification\nepochs: 4", *rows)).fingerprint,
-        examples.of(own("kind: classification", *reversed(rows))).fingerprint,
+        examples.read_examples(own("kind: classification\nepochs: 4", *rows)).fingerprint,
+        examples.read_examples(own("kind: classification", *reversed(rows))).fingerprint,
     }
     assert len(others | {first}) == 3
 
@@ -181,7 +187,7 @@ def test_labels_that_nobody_can_learn_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nu,x\nv,y\n")
     (tmp_path / "b.csv").write_text("text,label\nu,x\nv,z\nw,z\n")
     (tmp_path / "own.yaml").write_text("kind: classification\ntrain: a.csv\nevaluation: b.csv\n")
-    made = examples.of(load_task(str(tmp_path / "own.yaml")))
+    made = examples.read_examples(load_task(str(tmp_path / "own.yaml")))
     assert (made.labels, made.unseen) == (("x", "y"), ("z",))
 
 
@@ -260,7 +266,7 @@ def test_bad_row_is_named(own: Own, tmp_path: Path, case: str) -> None:
     yaml, row, says = BAD_ROWS[case]
     good = {"text": "a", "label": 1, "words": "a", "tags": "x", "question": "q", "context": "a b"}
     with pytest.raises(UserError) as error:
-        examples.of(own(yaml, good | {"answers": ANSWERS}, row))
+        examples.read_examples(own(yaml, good | {"answers": ANSWERS}, row))
     line = str(error.value)
     assert line.startswith(f"{tmp_path / 'rows.jsonl'}:2: {says}")
     assert "\n" not in line
@@ -284,7 +290,7 @@ def test_bad_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(content)
     (tmp_path / "own.yaml").write_text(f"kind: classification\ntrain: {name}\nevaluation: {name}\n")
     with pytest.raises(UserError) as error:
-        examples.of(load_task(str(tmp_path / "own.yaml")))
+        examples.read_examples(load_task(str(tmp_path / "own.yaml")))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -292,4 +298,4 @@ def test_bad_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
 def test_f1_of_more_than_two_labels_is_refused(own: Own) -> None:
     rows = [{"text": "a", "label": label} for label in "xyz"]
     with pytest.raises(UserError, match="take macro_f1"):
-        examples.of(own("kind: classification\nmetric: f1", *rows))
+        examples.read_examples(own("kind: classification\nmetric: f1", *rows))

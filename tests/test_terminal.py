@@ -15,7 +15,7 @@ from lab.config.metrics import METRICS
 from lab.evaluation import scores
 from lab.storage import record
 from lab.trials import run
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 pytestmark = pytest.mark.slow
 
@@ -188,17 +188,17 @@ def test_interrupted_trials_end_as_trials_that_were_not(
     assert len(names) == 2
     for name in names:
         folder = cwd / "storage" / "trials" / name
-        asked, text = record.asked(folder)
+        asked, text = record.read_trial(folder)
         (held_out,) = (cwd / "storage" / "cache").glob("held-out-*.npz")
-        work = Work(
+        work = Assignment(
             trial=asked,
             folder=tmp_path / name,
             text=cwd / "storage" / "cache" / text,
             held_out=held_out,
             metric=METRICS[METRIC],
         )
-        undisturbed = run.run(work).rows
-        for one, other in zip(record.curve(folder), undisturbed, strict=True):
+        undisturbed = run.run_trial(work).rows
+        for one, other in zip(record.read_curve(folder), undisturbed, strict=True):
             assert {key: one[key] for key in other if "second" not in key} == {
                 key: value for key, value in other.items() if "second" not in key
             }

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertTokenizer, BertTokenizerFast, RobertaTokenizerFast
 
 from lab.config.data import PretrainedTokenizer, TrainedTokenizer, WordPieceFile
-from lab.data.tokenizers import BERT, build, identity
+from lab.data.tokenizers import BERT, build_vocabulary, tokenizer_identity
 from lab.data.vocabulary import FIRST_WORD, ROLES, SPECIAL, UNK, Vocabulary, open_vocabulary
 from lab.errors import UserError
 
@@ -37,7 +37,7 @@ def pieces() -> list[str]:
 
 @pytest.fixture(scope="module")
 def bert() -> Vocabulary:
-    return build(WordPieceFile(kind="wordpieces", file=BERT), BERT_SIZE, list)
+    return build_vocabulary(WordPieceFile(kind="wordpieces", file=BERT), BERT_SIZE, list)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def trained(text: str, vocab: int = 300, **how: Any) -> Vocabulary:
-    return build(TrainedTokenizer(**how), vocab, lambda: [text])
+    return build_vocabulary(TrainedTokenizer(**how), vocab, lambda: [text])
 
 
 def refused(settings: Any, vocab: int = 400, text: str = WORDS) -> str:
     """Return what is said where a vocabulary is refused, which is one line."""
     with pytest.raises(UserError) as error:
-        build(settings, vocab, lambda: [text])
+        build_vocabulary(settings, vocab, lambda: [text])
     said = str(error.value)
     assert "\n" not in said
     return said
@@ -194,7 +194,7 @@ def test_alphabet_is_the_most_frequent_where_the_vocabulary_is_full(whole: bool,
 
 def test_text_that_spells_a_special_token_is_text(bert: Vocabulary, tmp_path: Path) -> None:
     own = trained(f"{WORDS} [MASK] <s> " * 20, 150)
-    byte_level = build(roberta(tmp_path), 400, list)
+    byte_level = build_vocabulary(roberta(tmp_path), 400, list)
     for vocabulary in (bert, own, byte_level):
         spelled = [*vocabulary.special.values(), "[MASK]", "<s>", "a [CLS] b</s>", "[MASK][MASK]"]
         for ids in vocabulary.encode(spelled):
@@ -244,7 +244,7 @@ def test_a_saved_tokenizer_keeps_its_tokens_and_special_ones_come_first(
 ) -> None:
     settings = make(tmp_path / "given")
     theirs = loaded(settings)
-    vocabulary = build(settings, len(theirs), list)
+    vocabulary = build_vocabulary(settings, len(theirs), list)
     assert vocabulary.special == {role: getattr(theirs, f"{role}_token") for role in ROLES}
     first = [getattr(theirs, f"{role}_token_id") for role in ROLES]
     assert vocabulary.outer_V[:FIRST_WORD].tolist() == first
@@ -258,11 +258,11 @@ def test_a_saved_tokenizer_keeps_its_tokens_and_special_ones_come_first(
     again = open_vocabulary(tmp_path)
     assert [row.tolist() for row in again.encode(texts)] == [row.tolist() for row in ids]
     np.testing.assert_array_equal(again.outer_V, vocabulary.outer_V)
-    assert again.fingerprint() == vocabulary.fingerprint() == identity(settings)
+    assert again.fingerprint() == vocabulary.fingerprint() == tokenizer_identity(settings)
 
 
 def test_bert_like_numbers_are_not_the_labs(tmp_path: Path) -> None:
-    vocabulary = build(bert_like(tmp_path), 3_104, list)
+    vocabulary = build_vocabulary(bert_like(tmp_path), 3_104, list)
     assert vocabulary.outer_V[:FIRST_WORD].tolist() == [0, 100, 101, 102, 103]
 
 
@@ -315,7 +315,7 @@ def test_a_vocabulary_file_may_end_its_lines_in_any_way(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.txt"
         file.write_bytes((end.join(names) + end).encode())
         settings = WordPieceFile(kind="wordpieces", file=str(file))
-        made.append(build(settings, len(names), list).tokenizer.get_vocab())
+        made.append(build_vocabulary(settings, len(names), list).tokenizer.get_vocab())
     assert made[0] == made[1] == {name: number for number, name in enumerate(names)}
 
 
@@ -325,7 +325,7 @@ SENTENCES = ["The café isn't far.", "漢字 and 🚀 rockets", "", "Ünïcödé
 @pytest.mark.parametrize("make", [roberta, bert_like])
 def test_words_and_spans_agree_with_encode(make: Any, tmp_path: Path) -> None:
     settings = make(tmp_path)
-    vocabulary = build(settings, len(loaded(settings)), list)
+    vocabulary = build_vocabulary(settings, len(loaded(settings)), list)
     whole = vocabulary.encode(SENTENCES)
     for text, ids, found in zip(SENTENCES, whole, vocabulary.spans(SENTENCES), strict=True):
         assert found.ids_T.tolist() == ids.tolist()

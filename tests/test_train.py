@@ -22,8 +22,8 @@ from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
 from lab.training import optimizer
 from lab.training.gradients import Gradients
-from lab.training.loop import Step, train
-from lab.training.objectives import Objective, build
+from lab.training.loop import CompletedStep, train_steps
+from lab.training.objectives import Objective, build_objective
 
 VOCAB, LENGTH = 40, 12
 TRIAL = spec.Trial(
@@ -69,16 +69,18 @@ class Run:
 
     def __init__(self, trial: spec.Trial = TRIAL, second: float = 1.0) -> None:
         self.trial = trial
-        self.objective: Objective = build(trial, torch.ones(VOCAB))
-        self.optimizer = optimizer.build(self.objective, trial.optim)
+        self.objective: Objective = build_objective(trial, torch.ones(VOCAB))
+        self.optimizer = optimizer.build_optimizer(self.objective, trial.optim)
         self.batches = Recorded(windows(), trial.seeds.order)
         self.rates: list[list[float]] = []
         self._second = second
 
-    def steps(self, spent: Spent = Spent()) -> Iterator[Step]:  # noqa: B008 - frozen
+    def steps(self, spent: Spent = Spent()) -> Iterator[CompletedStep]:  # noqa: B008 - frozen
         gradients = Gradients(self.objective, {LENGTH: self.batches}, self.trial)
         clock = ticking(self._second)
-        for step in train(gradients, self.optimizer, trial=self.trial, clock=clock, spent=spent):
+        for step in train_steps(
+            gradients, self.optimizer, trial=self.trial, clock=clock, spent=spent
+        ):
             self.rates.append([group["lr"] for group in self.optimizer.param_groups])
             yield step
 
@@ -86,7 +88,7 @@ class Run:
         return [p.detach().clone() for p in self.objective.parameters()]
 
 
-def losses(steps: list[Step]) -> list[dict[str, float]]:
+def losses(steps: list[CompletedStep]) -> list[dict[str, float]]:
     return [{name: value.item() for name, value in step.parts.items()} for step in steps]
 
 
@@ -121,7 +123,7 @@ def test_seconds_are_those_inside_the_step() -> None:
 
     run = Run()
     gradients = Gradients(run.objective, {LENGTH: run.batches}, TRIAL)
-    for step in train(gradients, run.optimizer, trial=TRIAL, clock=clock):
+    for step in train_steps(gradients, run.optimizer, trial=TRIAL, clock=clock):
         now[0] += 100  # scoring, saving, reporting
         assert step.spent.seconds == pytest.approx(0.5 * step.spent.steps)
 

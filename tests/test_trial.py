@@ -23,8 +23,8 @@ from lab.storage import record
 from lab.training.objectives import Electra, Loss
 from lab.trials import progress
 from lab.trials import run as trial
-from lab.trials.assignment import Work
-from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, Progress
+from lab.trials.assignment import Assignment
+from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 STEPS, CURVE = 16, 4
@@ -48,14 +48,14 @@ def asked(prepared_text: PreparedText) -> Trial:
 @pytest.fixture
 def run(prepared_text: PreparedText, held_out: Path) -> Run:
     def run(asked: Trial, folder: Path, **named: Any) -> Outcome:
-        work = Work(
+        work = Assignment(
             trial=asked,
             folder=folder,
             text=prepared_text.text,
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
         )
-        return trial.run(work, **named)
+        return trial.run_trial(work, **named)
 
     return run
 
@@ -96,11 +96,11 @@ def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) ->
         "state",
         "trial.json",
     ]
-    assert record.read(folder) == outcome
+    assert record.read_outcome(folder) == outcome
     assert tuple(reported) == outcome.rows
     said = json.loads((folder / "trial.json").read_text())
     assert said["trial"] == json.loads(json.dumps(asdict(asked)))
-    assert record.state(folder) == "finished"
+    assert record.read_state(folder) == "finished"
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert 0 < outcome.busy <= outcome.seconds
 
@@ -108,18 +108,18 @@ def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) ->
 def test_each_phase_of_a_run_can_be_read_while_it_lasts(
     run: Run, asked: Trial, tmp_path: Path
 ) -> None:
-    seen: list[Progress | None] = []
+    seen: list[PhaseProgress | None] = []
 
     def wish() -> State:
-        seen.append(progress.read(tmp_path))
+        seen.append(progress.read_progress(tmp_path))
         return "running"
 
-    run(asked, tmp_path, report=lambda _: seen.append(progress.read(tmp_path)), wish=wish)
+    run(asked, tmp_path, report=lambda _: seen.append(progress.read_progress(tmp_path)), wish=wish)
     phases = [each.phase for each in seen if each is not None]
     assert len(phases) == len(seen)
     assert list(dict.fromkeys(phases)) == [UNTRAINED, TRAINING, TRAINED]
     assert [each.phase for each in (seen[0], seen[-1]) if each] == [UNTRAINED, TRAINED]
-    assert progress.read(tmp_path) is None
+    assert progress.read_progress(tmp_path) is None
 
 
 def test_rows_go_from_the_untrained_encoder_to_the_end(
@@ -192,7 +192,7 @@ def test_loss_that_is_no_number_ends_diverged(
     assert outcome.state == "diverged"
     assert outcome.reason.startswith("train/loss is not finite at step ")
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
-    assert record.read(tmp_path) == outcome
+    assert record.read_outcome(tmp_path) == outcome
 
 
 def test_rate_that_makes_the_weights_overflow_ends_diverged(
@@ -211,11 +211,11 @@ def test_loss_beyond_knowing_nothing_ends_diverged(
     far = torch.tensor(50.0)
     breaks(monkeypatch, 6, lambda loss: Loss(loss.total, loss.parts | {name: far}))
     outcome = run(asked, tmp_path)
-    assert outcome.state == record.state(tmp_path) == "diverged"
+    assert outcome.state == record.read_state(tmp_path) == "diverged"
     assert outcome.reason.startswith(f"{name} is ")
     assert " at step 8, and knowing nothing costs " in outcome.reason
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
-    assert record.read(tmp_path) == outcome
+    assert record.read_outcome(tmp_path) == outcome
 
 
 def test_exception_ends_failed_with_one_line(
@@ -226,13 +226,13 @@ def test_exception_ends_failed_with_one_line(
     assert outcome.state == "failed"
     assert outcome.reason == "RuntimeError: out of memory"
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
-    assert record.read(tmp_path) == outcome
+    assert record.read_outcome(tmp_path) == outcome
 
 
 def test_missing_text_ends_failed(asked: Trial, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    outcome = trial.run(
-        Work(
+    outcome = trial.run_trial(
+        Assignment(
             trial=asked,
             folder=tmp_path / "made",
             text=nowhere,
@@ -255,8 +255,8 @@ def test_run_that_is_cut_off_has_no_outcome(
 
     with pytest.raises(error):
         run(asked, tmp_path, report=cut)
-    assert record.read(tmp_path) is None
-    assert [row["spent/steps"] for row in record.curve(tmp_path)] == [0, 4, 8]
+    assert record.read_outcome(tmp_path) is None
+    assert [row["spent/steps"] for row in record.read_curve(tmp_path)] == [0, 4, 8]
 
 
 def test_run_replaces_what_one_that_was_cut_off_had_left(
@@ -266,8 +266,8 @@ def test_run_replaces_what_one_that_was_cut_off_had_left(
         breaks(patch, 6, raises)
         run(asked, tmp_path)
     outcome = run(asked, tmp_path)
-    assert record.read(tmp_path) == outcome
-    assert len(record.curve(tmp_path)) == 1 + CURVE
+    assert record.read_outcome(tmp_path) == outcome
+    assert len(record.read_curve(tmp_path)) == 1 + CURVE
 
 
 def kept(folder: Path, trial: Trial) -> Outcome:
@@ -279,17 +279,17 @@ def kept(folder: Path, trial: Trial) -> Outcome:
         seconds=2.5,
         busy=2.0,
     )
-    record.begin(folder, trial)
+    record.begin_record(folder, trial)
     for row in outcome.rows:
-        record.append(folder, row)
-    record.end(folder, outcome)
+        record.append_row(folder, row)
+    record.write_outcome(folder, outcome)
     return outcome
 
 
 def test_record_gives_back_what_was_written(asked: Trial, tmp_path: Path) -> None:
-    assert record.read(tmp_path) is None
+    assert record.read_outcome(tmp_path) is None
     outcome = kept(tmp_path, asked)
-    assert record.read(tmp_path) == outcome
+    assert record.read_outcome(tmp_path) == outcome
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 25])
@@ -298,8 +298,8 @@ def test_record_whose_last_line_was_cut_short_reads(asked: Trial, tmp_path: Path
     curve = tmp_path / "curve.jsonl"
     curve.write_text(curve.read_text()[:-cut])
     # Without its line feed alone, a line is still whole.
-    assert record.curve(tmp_path) == (outcome.rows if cut == 1 else outcome.rows[:1])
-    assert record.read(tmp_path) == (outcome if cut == 1 else None)
+    assert record.read_curve(tmp_path) == (outcome.rows if cut == 1 else outcome.rows[:1])
+    assert record.read_outcome(tmp_path) == (outcome if cut == 1 else None)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -307,11 +307,11 @@ def test_opening_a_record_again_keeps_the_points_that_are_asked_for(
     asked: Trial, tmp_path: Path, count: int
 ) -> None:
     outcome = kept(tmp_path, asked)
-    record.begin(tmp_path, asked)
-    assert record.read(tmp_path) is None
-    assert record.keep(tmp_path, count) == record.curve(tmp_path) == outcome.rows[:count]
+    record.begin_record(tmp_path, asked)
+    assert record.read_outcome(tmp_path) is None
+    assert record.keep_rows(tmp_path, count) == record.read_curve(tmp_path) == outcome.rows[:count]
 
 
 @pytest.mark.parametrize(("value", "name"), [(1.0, None), (math.nan, "b"), (-math.inf, "b")])
 def test_a_number_that_is_none_is_named(value: float, name: str | None) -> None:
-    assert record.not_finite({"a": 0.0, "b": value}) == name
+    assert record.non_finite_metrics({"a": 0.0, "b": value}) == name

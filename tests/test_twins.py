@@ -29,7 +29,7 @@ from lab.config.schedule import Schedule
 from lab.config.trial import Trial
 from lab.storage import record
 from lab.trials import extend, run
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 STEPS, CURVE = 8, 4
 FLAT = Schedule(kind="constant", warmup=0)
@@ -64,9 +64,9 @@ def asked(times: float = 1, rung: str = "electra", **changes: Any) -> Trial:
 
 
 @pytest.fixture
-def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callable[..., Work]:
-    def work(name: str, trial: Trial) -> Work:
-        return Work(
+def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callable[..., Assignment]:
+    def work(name: str, trial: Trial) -> Assignment:
+        return Assignment(
             trial=trial,
             folder=tmp_path / name,
             text=prepared_text.text,
@@ -77,14 +77,14 @@ def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callabl
     return work
 
 
-def opened(work: Work) -> Work:
+def opened(work: Assignment) -> Assignment:
     """Do as the driver does with a trial that it hands out."""
-    record.queue(work.folder, work.trial, work.trial.lineage(TEXT))
-    extend.take_over(work.folder, work.trial, work.trial.lineage(TEXT))
+    record.write_queued(work.folder, work.trial, work.trial.lineage(TEXT))
+    extend.extend_from_shorter_run(work.folder, work.trial, work.trial.lineage(TEXT))
     return work
 
 
-def final(work: Work) -> tuple[str, dict[str, Tensor]]:
+def final(work: Assignment) -> tuple[str, dict[str, Tensor]]:
     newest = max((work.folder / "checkpoints").iterdir())
     return newest.name, load_file(newest / "state.safetensors")
 
@@ -111,15 +111,15 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.usefixtures("few_sentences")
 @pytest.mark.parametrize("rung", RUNGS)
 def test_extended_run_ends_bitwise_as_the_long_run_done_at_once(
-    rung: str, work: Callable[..., Work], steps: list[int]
+    rung: str, work: Callable[..., Assignment], steps: list[int]
 ) -> None:
     whole, donor, longer = (
         work(name, asked(times, rung)) for name, times in (("whole", 2), ("donor", 1), ("it", 2))
     )
-    expected = run.run(whole)
-    short = run.run(opened(donor))
+    expected = run.run_trial(whole)
+    short = run.run_trial(opened(donor))
     steps.clear()
-    outcome = run.run(opened(longer))
+    outcome = run.run_trial(opened(longer))
     assert steps == list(range(STEPS + 1, 2 * STEPS + 1)), "only the second half"
     assert outcome.state == "finished"
     assert outcome.reason == "went on from donor"
@@ -134,15 +134,15 @@ def test_extended_run_ends_bitwise_as_the_long_run_done_at_once(
 
 @pytest.mark.usefixtures("few_sentences")
 def test_extended_run_that_is_interrupted_goes_on_and_still_says_where_from(
-    work: Callable[..., Work],
+    work: Callable[..., Assignment],
 ) -> None:
     whole, donor, longer = (
         work(name, asked(times)) for name, times in (("whole", 2), ("donor", 1), ("it", 2))
     )
-    expected = run.run(whole)
-    run.run(opened(donor))
-    assert run.run(opened(longer), wish=lambda: "interrupted").state == "interrupted"
-    outcome = run.run(opened(longer))
+    expected = run.run_trial(whole)
+    run.run_trial(opened(donor))
+    assert run.run_trial(opened(longer), wish=lambda: "interrupted").state == "interrupted"
+    outcome = run.run_trial(opened(longer))
     assert outcome.reason == "went on from donor"
     assert all(value.equal(final(whole)[1][name]) for name, value in final(longer)[1].items())
     assert without_time(outcome.rows[-1]) == without_time(expected.rows[-1])
@@ -153,27 +153,27 @@ def test_extended_run_that_is_interrupted_goes_on_and_still_says_where_from(
 
 def left(folder: Path, trial: Trial, state: State = "finished", text: str = TEXT) -> Path:
     """Leave what a run of the trial would have left."""
-    record.queue(folder, trial, trial.lineage(text))
-    record.append(folder, {"spent/steps": 0.0})
+    record.write_queued(folder, trial, trial.lineage(text))
+    record.append_row(folder, {"spent/steps": 0.0})
     (folder / "checkpoints" / "000000000008").mkdir(parents=True)
     (folder / "checkpoints" / "000000000008" / "state.json").write_text(folder.name)
     if state in {"queued", "running"}:
-        record.begin(folder, trial)
+        record.begin_record(folder, trial)
     else:
-        rows = record.curve(folder)
+        rows = record.read_curve(folder)
         ended = Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
-        record.end(folder, ended)
+        record.write_outcome(folder, ended)
     return folder
 
 
 def taken(folder: Path, trial: Trial) -> str:
     """Return which run a trial goes on from; its record holds that run's state, or none."""
-    record.queue(folder, trial, trial.lineage(TEXT))
-    extend.take_over(folder, trial, trial.lineage(TEXT))
-    name = record.origin(folder)
+    record.write_queued(folder, trial, trial.lineage(TEXT))
+    extend.extend_from_shorter_run(folder, trial, trial.lineage(TEXT))
+    name = record.read_origin(folder)
     states = sorted((folder / "checkpoints").glob("*/state.json"))
     assert [state.read_text() for state in states] == ([name] if name else [])
-    assert len(record.curve(folder)) == len(states)
+    assert len(record.read_curve(folder)) == len(states)
     return name
 
 
@@ -181,7 +181,7 @@ def taken(folder: Path, trial: Trial) -> str:
 def test_finished_shorter_run_is_taken_over(tmp_path: Path, rung: str) -> None:
     left(tmp_path / "donor", asked(1, rung))
     assert taken(tmp_path / "it", asked(1.5, rung)) == "donor"
-    assert record.read(tmp_path / "donor") is not None
+    assert record.read_outcome(tmp_path / "donor") is not None
 
 
 def test_longest_of_the_shorter_runs_is_taken_over(tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_two_stages_are_not_extended(tmp_path: Path) -> None:
 def test_record_with_a_state_of_its_own_is_left_alone(tmp_path: Path) -> None:
     left(tmp_path / "donor", asked(1))
     own = left(tmp_path / "it", asked(2), "interrupted")
-    extend.take_over(own, asked(2), asked(2).lineage(TEXT))
-    assert record.origin(own) == ""
+    extend.extend_from_shorter_run(own, asked(2), asked(2).lineage(TEXT))
+    assert record.read_origin(own) == ""
     assert (own / "checkpoints" / "000000000008" / "state.json").read_text() == "it"
 
 
@@ -297,7 +297,7 @@ def test_take_over_that_is_cut_off_is_done_again(
 def test_what_was_taken_over_has_no_score_of_fine_tuning(tmp_path: Path) -> None:
     """The shorter run's encoder was tuned; where nobody tunes the longer one's, it has no score."""
     left(tmp_path / "donor", asked(1))
-    plain = record.curve(tmp_path / "donor")
-    record.amend(tmp_path / "donor", {"finetune/cola": 0.5, "finetune/cola/low": 0.4})
+    plain = record.read_curve(tmp_path / "donor")
+    record.amend_last_row(tmp_path / "donor", {"finetune/cola": 0.5, "finetune/cola/low": 0.4})
     taken(tmp_path / "it", asked(2))
-    assert record.curve(tmp_path / "it") == plain
+    assert record.read_curve(tmp_path / "it") == plain

@@ -34,8 +34,8 @@ class Batch(NamedTuple):
 
     @property
     def segment_BT(self) -> Tensor:
-        """Return where each token stands, as `segments` has it."""
-        return segments(self.ids_BT)
+        """Return where each token stands, as `segment_ids` has it."""
+        return segment_ids(self.ids_BT)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
         return self._replace(ids_BT=self.ids_BT[start:end], example_B=self.example_B[start:end])
 
 
-def segments(ids_BT: Tensor) -> Tensor:
+def segment_ids(ids_BT: Tensor) -> Tensor:
     """Return 0 at padding, 1 in a window's first segment and 2 in its second, int64, (B, T).
 
     A segment ends with its [SEP]. Of the original text only: a generator may write one.
@@ -56,7 +56,7 @@ def segments(ids_BT: Tensor) -> Tensor:
     return torch.where(ids_BT == PAD, 0, before_BT.clamp(max=1) + 1)
 
 
-class Part(NamedTuple):
+class PartWindows(NamedTuple):
     """Some windows of a text that stand together.
 
     Attributes:
@@ -84,7 +84,7 @@ class Corpus:
     fingerprint: str
     train_NT: Windows
     held_out_NT: Windows
-    parts: tuple[Part, ...]
+    parts: tuple[PartWindows, ...]
     vocabulary: Vocabulary
     counts_V: npt.NDArray[np.int64]
 
@@ -101,7 +101,7 @@ def open_corpus(folder: File) -> Corpus:
         fingerprint=facts["fingerprint"],
         train_NT=windows("train"),
         held_out_NT=windows("held_out"),
-        parts=tuple(map(Part, facts["train"]["parts"], facts["weights"])),
+        parts=tuple(map(PartWindows, facts["train"]["parts"], facts["weights"])),
         vocabulary=open_vocabulary(folder),
         counts_V=np.load(folder / "counts.npy", allow_pickle=False),
     )
@@ -115,10 +115,10 @@ class Batches:
     has been read once. A batch may span two epochs.
     """
 
-    def __init__(self, windows_NT: Windows, seed: int, parts: Sequence[Part] = ()) -> None:
+    def __init__(self, windows_NT: Windows, seed: int, parts: Sequence[PartWindows] = ()) -> None:
         self._windows_NT = windows_NT
         self._seed = seed
-        self._parts = tuple(parts) or (Part(len(windows_NT), 1.0),)
+        self._parts = tuple(parts) or (PartWindows(len(windows_NT), 1.0),)
         self._epoch = -1
         self._order_N: npt.NDArray[np.int64] = np.empty(0, np.int64)
 

@@ -41,7 +41,7 @@ class Overlap:
     found: int
 
 
-class Questions:
+class EvaluationNgrams:
     """The n-grams of evaluation splits, and which of them have been met.
 
     Args:
@@ -64,7 +64,7 @@ class Questions:
             document_T: which document each belongs to.
         """
         shared_T = np.zeros(len(ids_T), bool)
-        grams_G = hashes(ids_T)
+        grams_G = ngram_hashes(ids_T)
         whole_G = document_T[: len(grams_G)] == document_T[len(ids_T) - len(grams_G) :]
         candidates = np.flatnonzero(self._sieve[grams_G >> _SHIFT] & whole_G)
         places = np.searchsorted(self._known_G, grams_G[candidates])
@@ -94,7 +94,7 @@ def _hashes_of_each(texts: Sequence[Ids]) -> list[Hashes]:
     if not texts:
         return []
     ends = np.cumsum([len(ids_T) for ids_T in texts]).tolist()
-    joined_G = hashes(np.concatenate(texts))
+    joined_G = ngram_hashes(np.concatenate(texts))
     return [
         joined_G[end - len(ids_T) : max(0, end - NGRAM + 1)]
         for ids_T, end in zip(texts, ends, strict=True)
@@ -110,7 +110,7 @@ def _with_any(texts: Sequence[Hashes], met_G: Hashes) -> int:
     return sum(bool(part.any()) for part in np.split(met, ends[:-1]))
 
 
-def hashes(ids_T: Ids) -> Hashes:
+def ngram_hashes(ids_T: Ids) -> Hashes:
     """Return a hash of each 13 tokens in a row, shape (max(0, T - 12),)."""
     count = max(0, len(ids_T) - NGRAM + 1)
     tokens_T = ids_T.astype(np.uint64)

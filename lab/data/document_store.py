@@ -18,7 +18,7 @@ _HALF = np.uint64(32)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio's: spreads neighbours over all 64 bits
 
 
-class Spool:
+class DocumentStore:
     """An append-only file of documents.
 
     Attributes:
@@ -38,7 +38,7 @@ class Spool:
                 encoded = document.encode()
                 out.write(encoded)
                 self._bytes.append(len(encoded))
-                self._digests.append(digest(encoded))
+                self._digests.append(hash_text(encoded))
                 yield len(encoded)
         self.parts.append(len(self._bytes) - first)
 
@@ -68,19 +68,19 @@ class Spool:
         self._file.unlink(missing_ok=True)
 
 
-def digest(text: bytes) -> int:
+def hash_text(text: bytes) -> int:
     """Return 64 bits that name a text."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
-def first_D(digests_D: Digests) -> npt.NDArray[np.bool_]:
+def first_occurrence_D(digests_D: Digests) -> npt.NDArray[np.bool_]:
     """Return which documents do not stand there before."""
     first = np.zeros(len(digests_D), bool)
     first[np.unique(digests_D, return_index=True)[1]] = True
     return first
 
 
-def place_D(digests_D: Digests, purpose: int) -> npt.NDArray[np.float64]:
+def hash_fraction_D(digests_D: Digests, purpose: int) -> npt.NDArray[np.float64]:
     """Return each document's place in [0, 1) for a purpose; another purpose has other places."""
     with np.errstate(over="ignore"):
         mixed_D = (digests_D ^ np.uint64(purpose)) * _MIX

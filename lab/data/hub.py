@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lab.config.data import HubDataset, SavedDataset
-from lab.data.tabular import arrow, require
-from lab.data.text_files import Text, local
+from lab.data.tabular import read_arrow, require_column
+from lab.data.text_files import Text, expand_home
 from lab.errors import UserError
 from lab.tasks import hf_datasets
 
@@ -21,13 +21,13 @@ _MAPPED = 2**27  # bytes
 _ROWS = 64  # looked at together; none is copied before its size is known
 
 
-def saved_texts(source: SavedDataset) -> Iterator[Text]:
+def read_saved_texts(source: SavedDataset) -> Iterator[Text]:
     """Yield the text of each row of a saved folder.
 
     Raises:
         UserError: it is no such folder, or has no such split or column.
     """
-    yield from arrow(source.path, _saved_tables(source), source.column)
+    yield from read_arrow(source.path, _saved_tables(source), source.column)
 
 
 def _saved_tables(source: SavedDataset) -> "Iterator[pa.Table]":
@@ -45,9 +45,9 @@ def _saved_tables(source: SavedDataset) -> "Iterator[pa.Table]":
 
 
 def _saved(source: SavedDataset) -> Any:
-    datasets = hf_datasets.datasets()
+    datasets = hf_datasets.import_datasets()
     try:
-        saved = datasets.load_from_disk(local(source.path), keep_in_memory=False)
+        saved = datasets.load_from_disk(expand_home(source.path), keep_in_memory=False)
     except Exception as error:
         raise UserError(f"data.source.path: {source.path!r}: {_said(error)}") from None
     if isinstance(saved, datasets.DatasetDict):
@@ -57,11 +57,11 @@ def _saved(source: SavedDataset) -> Any:
                 f"it has {', '.join(map(repr, saved))}"
             )
         saved = saved[source.split]
-    require(source.path, source.column, saved.column_names)
+    require_column(source.path, source.column, saved.column_names)
     return saved.select_columns([source.column]).with_format("arrow")
 
 
-def hub_texts(source: HubDataset) -> Iterator[Text]:
+def read_hub_texts(source: HubDataset) -> Iterator[Text]:
     """Yield the text of each row of a data set of the hub, at the commit of its revision.
 
     Raises:
@@ -70,23 +70,23 @@ def hub_texts(source: HubDataset) -> Iterator[Text]:
     """
     with tempfile.TemporaryDirectory() as cache:  # of locks; streaming keeps nothing there
         try:
-            yield from streamed(source, commit(source), cache)
+            yield from stream_texts(source, resolve_commit(source), cache)
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"{_named(source)}: {_said(error)}") from None
 
 
-def commit(source: HubDataset) -> str:
+def resolve_commit(source: HubDataset) -> str:
     """Return the commit that the revision stands for.
 
     Raises:
         UserError: there is none of this name or revision, or the hub does not answer.
     """
-    hf_datasets.datasets()
+    hf_datasets.import_datasets()
     from huggingface_hub import HfApi
 
-    if local(source.name).exists():  # which `datasets` would read instead
+    if expand_home(source.name).exists():  # which `datasets` would read instead
         raise UserError(
             f"data.source.name: {source.name!r} is a folder here; `kind: files` and `kind: saved` "
             "read what is local"
@@ -97,9 +97,9 @@ def commit(source: HubDataset) -> str:
         raise UserError(f"{_named(source)}: {_said(error)}") from None
 
 
-def streamed(source: HubDataset, revision: str | None, cache: str) -> Iterator[Text]:
+def stream_texts(source: HubDataset, revision: str | None, cache: str) -> Iterator[Text]:
     """Yield the text of each row of what `datasets` finds under a name."""
-    rows = hf_datasets.datasets().load_dataset(
+    rows = hf_datasets.import_datasets().load_dataset(
         source.name,
         source.configuration or None,
         split=source.split,
@@ -108,9 +108,9 @@ def streamed(source: HubDataset, revision: str | None, cache: str) -> Iterator[T
         cache_dir=cache,
     )
     if rows.column_names is not None:  # as it is where the format has no schema
-        require(_named(source), source.column, rows.column_names)
+        require_column(_named(source), source.column, rows.column_names)
         rows = rows.select_columns([source.column])
-    yield from arrow(source.name, rows.with_format("arrow").iter(_ROWS), source.column)
+    yield from read_arrow(source.name, rows.with_format("arrow").iter(_ROWS), source.column)
 
 
 def _named(source: HubDataset) -> str:

@@ -15,7 +15,7 @@ from lab.data.vocabulary import CLS, PAD, SEP, Ids
 _SHORTEST = 8  # a document's last window is dropped below this many tokens
 
 
-def pack(
+def pack_document(
     lines: Sequence[Ids], length: int, layout: Literal["full", "segments"], seed: int
 ) -> npt.NDArray[np.int64]:
     """Return a document's windows, shape (N, T).
@@ -23,24 +23,26 @@ def pack(
     Args:
         lines: its lines as tokens.
         length: T.
-        layout: `full` or `segments`, as `texts.Data` says.
+        layout: `pack_full_windows` or `pack_two_segments`, as `texts.Data` says.
         seed: the document's own, for what is left to chance.
     """
     match layout:
         case "full":
-            return full(np.concatenate(lines) if lines else np.empty(0, np.int64), length)
+            return pack_full_windows(
+                np.concatenate(lines) if lines else np.empty(0, np.int64), length
+            )
         case "segments":
-            rows = list(segments(lines, length, random.Random(seed)))  # noqa: S311
+            rows = list(pack_two_segments(lines, length, random.Random(seed)))  # noqa: S311
             return np.array(rows, np.int64).reshape(-1, length)
         case _:
             assert_never(layout)
 
 
-def full(ids: Ids, length: int) -> npt.NDArray[np.int64]:
+def pack_full_windows(ids: Ids, length: int) -> npt.NDArray[np.int64]:
     """Return [CLS] … [SEP] windows that a document fills one after another, the last one padded."""
     room = length - 2
     whole, rest = divmod(len(ids), room)
-    kept = count(len(ids), length)
+    kept = count_full_windows(len(ids), length)
     windows_NT = np.full((kept, length), PAD, np.int64)
     words_NT = windows_NT[:, 1:-1]
     fits = min(len(ids), kept * room)
@@ -53,14 +55,16 @@ def full(ids: Ids, length: int) -> npt.NDArray[np.int64]:
     return windows_NT
 
 
-def count(tokens: int, length: int) -> int:
-    """Return how many windows `full` makes of a document of so many tokens."""
+def count_full_windows(tokens: int, length: int) -> int:
+    """Return how many windows `pack_full_windows` makes of a document of so many tokens."""
     room = length - 2
     whole, rest = divmod(tokens, room)
     return whole + (rest >= min(_SHORTEST, room))
 
 
-def segments(lines: Sequence[Ids], length: int, chance: random.Random) -> Iterator[list[int]]:
+def pack_two_segments(
+    lines: Sequence[Ids], length: int, chance: random.Random
+) -> Iterator[list[int]]:
     """Yield ELECTRA's examples: [CLS] lines [SEP] lines [SEP], padded.
 
     As `build_pretraining_dataset.ExampleBuilder`: lines are gathered until they reach a target,

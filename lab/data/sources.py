@@ -1,6 +1,6 @@
 """From a plain source to a stream of documents, in bounded memory.
 
-Local files are read by `lines` and `columns`, the rest by `hub`, through `datasets`.
+Local files are read by `read_lines` and `columns`, the rest by `hub`, through `datasets`.
 A document beyond 1 MiB of characters is handed out in pieces that end where a line ends.
 Whitespace alone is no document. Rows are counted from 1.
 """
@@ -24,14 +24,14 @@ from lab.data import hub, tabular
 from lab.data.text_files import (
     DAMAGE,
     PACKED,
-    Bad,
+    BadText,
     Text,
-    line_codec,
-    lines,
-    local,
-    pieces,
-    plain,
-    unpacked,
+    codec_for_lines,
+    expand_home,
+    open_unpacked,
+    read_lines,
+    read_plain_text,
+    split_into_pieces,
 )
 from lab.errors import UserError
 
@@ -40,7 +40,7 @@ _SHOWN = 5
 _PACKED_RATIO = 4.0  # bytes of English text to a packed one; xz of the embedded text
 
 
-class Reading:
+class SourceReader:
     """Reads a source, and refuses or counts what in it is no text.
 
     Attributes:
@@ -64,12 +64,12 @@ class Reading:
         self.skipped.clear()
         self.examples.clear()
         for text in _texts(self._source):
-            if isinstance(text, Bad):
+            if isinstance(text, BadText):
                 self._leave_out(text)
             else:
-                yield from (piece for piece in pieces(text) if piece.strip())
+                yield from (piece for piece in split_into_pieces(text) if piece.strip())
 
-    def _leave_out(self, bad: Bad) -> None:
+    def _leave_out(self, bad: BadText) -> None:
         if self._bad_text == "refuse":
             raise UserError(f"{bad}; `data.bad_text: skip` leaves such rows out")
         self.skipped[bad.reason] += 1
@@ -77,7 +77,7 @@ class Reading:
             self.examples.append(str(bad))
 
 
-def identity(source: SingleSource) -> object:
+def source_identity(source: SingleSource) -> object:
     """Return what names the content, for JSON: digests of files, or a commit of the hub.
 
     A file's folder and times are no part of it; its name is, and its place in the order.
@@ -91,18 +91,18 @@ def identity(source: SingleSource) -> object:
         case TextFiles():
             return [[file.name, _digest(file)] for file in matching_files(source)]
         case SavedDataset():
-            folder = local(source.path)
+            folder = expand_home(source.path)
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             if not files:
                 raise UserError(f"data.source.path: no folder {source.path!r} with files in it")
             return [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
         case HubDataset():
-            return [source.name, source.configuration, source.split, hub.commit(source)]
+            return [source.name, source.configuration, source.split, hub.resolve_commit(source)]
         case _:
             assert_never(source)
 
 
-def size(source: SingleSource) -> float | None:
+def estimate_size(source: SingleSource) -> float | None:
     """Return about how many bytes of text a source holds; None where only the hub knows.
 
     Packed files and Parquet count as `_PACKED_RATIO` times their size.
@@ -118,7 +118,7 @@ def size(source: SingleSource) -> float | None:
                 _unpacked_size(file.name, file.stat().st_size) for file in matching_files(source)
             )
         case SavedDataset():
-            folder = local(source.path)
+            folder = expand_home(source.path)
             return float(sum(file.stat().st_size for file in folder.rglob("*.arrow")))
         case HubDataset():
             return None
@@ -145,13 +145,13 @@ def _texts(source: SingleSource) -> Iterator[Text]:
         case EmbeddedText():
             yield from _embedded_texts()
         case TextFiles():
-            line_codec(source.encoding)
+            codec_for_lines(source.encoding)
             for file in matching_files(source):
                 yield from _or_empty(str(file), _file_texts(source, file))
         case SavedDataset():
-            yield from _or_empty(source.path, hub.saved_texts(source))
+            yield from _or_empty(source.path, hub.read_saved_texts(source))
         case HubDataset():
-            yield from _or_empty(source.name, hub.hub_texts(source))
+            yield from _or_empty(source.name, hub.read_hub_texts(source))
         case _:
             assert_never(source)
 
@@ -161,7 +161,7 @@ def _or_empty(name: str, texts: Iterable[Text]) -> Iterator[Text]:
     for row in texts:
         yield row
     if row is None:
-        yield Bad(name, "empty file")
+        yield BadText(name, "empty file")
 
 
 def _embedded() -> list[Traversable]:
@@ -172,7 +172,7 @@ def _embedded() -> list[Traversable]:
 def _embedded_texts() -> Iterator[str]:
     """Yield the embedded documents as they are, a slip of the scanner's (U+0002) among them."""
     for file in _embedded():
-        with unpacked(file) as rows:
+        with open_unpacked(file) as rows:
             yield from (json.loads(row)["text"] for row in rows)
 
 
@@ -180,12 +180,12 @@ def matching_files(source: TextFiles) -> list[File]:
     """Return the files in order, each once; all exist and have a format."""
     found = sorted({file for path in source.paths for file in _matches(path)})
     for file in found:
-        file_format(file)
+        detect_format(file)
     return found
 
 
 def _matches(path: str) -> list[File]:
-    whole = local(path)
+    whole = expand_home(path)
     if os.path.lexists(whole):  # a name may have brackets in it
         if not whole.is_file():
             raise UserError(
@@ -200,7 +200,7 @@ def _matches(path: str) -> list[File]:
     return files
 
 
-def file_format(file: File) -> str:
+def detect_format(file: File) -> str:
     """Return the extension that says what is in the file, whatever it is packed as."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in PACKED:
@@ -214,15 +214,15 @@ def file_format(file: File) -> str:
 
 
 def _file_texts(source: TextFiles, file: File) -> Iterator[Text]:
-    with unpacked(file) as stream:
-        if file_format(file) != ".parquet":
+    with open_unpacked(file) as stream:
+        if detect_format(file) != ".parquet":
             yield from stream_texts(source, file, stream)
             return
         try:
-            with seekable(file, stream) as whole:
-                yield from tabular.parquet(str(file), whole, source.column)
+            with open_seekable(file, stream) as whole:
+                yield from tabular.read_parquet(str(file), whole, source.column)
         except DAMAGE as error:  # of the packing; columns.parquet reports that of its pages
-            yield Bad(str(file), "damaged from here to the file's end", str(error))
+            yield BadText(str(file), "damaged from here to the file's end", str(error))
 
 
 def stream_texts(source: TextFiles, file: File, stream: IO[bytes]) -> Iterator[Text]:
@@ -234,18 +234,20 @@ def stream_texts(source: TextFiles, file: File, stream: IO[bytes]) -> Iterator[T
         stream: its content.
     """
     name = str(file)
-    rows = lines(name, stream, source.encoding)
-    match file_format(file):
+    rows = read_lines(name, stream, source.encoding)
+    match detect_format(file):
         case ".txt":
-            yield from plain(name, rows, source.documents)
+            yield from read_plain_text(name, rows, source.documents)
         case ".csv" | ".tsv" as suffix:
-            yield from tabular.csv_records(name, rows, source.column, tabular.DELIMITERS[suffix])
+            yield from tabular.read_csv_records(
+                name, rows, source.column, tabular.DELIMITERS[suffix]
+            )
         case _:
-            yield from tabular.json_lines(name, rows, source.column)
+            yield from tabular.read_json_lines(name, rows, source.column)
 
 
 @contextmanager
-def seekable(file: File, stream: IO[bytes]) -> Iterator[IO[bytes]]:
+def open_seekable(file: File, stream: IO[bytes]) -> Iterator[IO[bytes]]:
     """Return an unpacked stream from which Parquet, which is read from its end, can be read.
 
     A packed file is unpacked on disk first.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
-from lab.data.text_files import DAMAGE, LONGEST, Bad, Text, sound
+from lab.data.text_files import DAMAGE, LONGEST, BadText, Text, validate_text
 from lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _ROWS = 8  # of Parquet held at once; each may have `LONGEST`
 _KEYS = 100  # objects of JSON Lines whose keys are collected
 
 
-def json_lines(name: str, lines: Iterable[Text], column: str) -> Iterator[Text]:
+def read_json_lines(name: str, lines: Iterable[Text], column: str) -> Iterator[Text]:
     """Yield the text of each object, one a line; blank lines are none.
 
     Raises:
@@ -35,13 +35,13 @@ def json_lines(name: str, lines: Iterable[Text], column: str) -> Iterator[Text]:
             raise UserError(
                 f"{name}: one JSON array, not one object a line; `jq -c '.[]'` makes it that"
             )
-        if isinstance(line, Bad):
+        if isinstance(line, BadText):
             yield line
         elif line.strip():
             yield _member(f"{name}:{row}", line, column)
 
 
-def json_keys(lines: Iterable[Text]) -> list[str]:
+def read_json_keys(lines: Iterable[Text]) -> list[str]:
     """Return the keys of the first objects of JSON Lines, in the order in which they appear."""
     keys: dict[str, None] = {}
     for line in itertools.islice(lines, _KEYS):
@@ -51,7 +51,7 @@ def json_keys(lines: Iterable[Text]) -> list[str]:
     return list(keys)
 
 
-def csv_header(lines: Iterable[Text], comma: str) -> list[str]:
+def read_csv_header(lines: Iterable[Text], comma: str) -> list[str]:
     """Return the cells of the first record of CSV; none where there is no record."""
     texts = (f"{line}\n" for line in lines if isinstance(line, str))
     with suppress(csv.Error):
@@ -59,7 +59,7 @@ def csv_header(lines: Iterable[Text], comma: str) -> list[str]:
     return []
 
 
-def parquet_names(file: IO[bytes]) -> list[str]:
+def read_parquet_names(file: IO[bytes]) -> list[str]:
     """Return the names of the columns of Parquet; none where it is damaged."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
@@ -70,7 +70,7 @@ def parquet_names(file: IO[bytes]) -> list[str]:
         return []
 
 
-def parquet_size(file: IO[bytes]) -> tuple[int, int]:
+def read_parquet_size(file: IO[bytes]) -> tuple[int, int]:
     """Return the rows of Parquet and their unpacked bytes; none where it is damaged."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
@@ -84,20 +84,24 @@ def parquet_size(file: IO[bytes]) -> tuple[int, int]:
 
 
 def _begins(line: Text) -> str:
-    return (line.begins if isinstance(line, Bad) else line[:64]).lstrip()
+    return (line.begins if isinstance(line, BadText) else line[:64]).lstrip()
 
 
 def _member(where: str, line: str, column: str) -> Text:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Bad(where, "not JSON", str(error))
+        return BadText(where, "not JSON", str(error))
     if not isinstance(row, dict):
-        return Bad(where, "not a JSON object")
+        return BadText(where, "not a JSON object")
     if column not in row:
-        return Bad(where, f"no column {column!r}", f"it has {_listed(list(row))}")
+        return BadText(where, f"no column {column!r}", f"it has {_listed(list(row))}")
     text = row[column]
-    return sound(where, text) if isinstance(text, str) else Bad(where, "not a text", _json(text))
+    return (
+        validate_text(where, text)
+        if isinstance(text, str)
+        else BadText(where, "not a text", _json(text))
+    )
 
 
 def _json(value: object) -> str:
@@ -105,7 +109,7 @@ def _json(value: object) -> str:
     return said if len(said) < 40 else f"{said[:40]}…"
 
 
-def csv_records(name: str, lines: Iterator[Text], column: str, comma: str) -> Iterator[Text]:
+def read_csv_records(name: str, lines: Iterator[Text], column: str, comma: str) -> Iterator[Text]:
     """Yield the text of each record, named by the line in which it begins.
 
     An empty cell is an empty text: CSV knows no null. Where the records' limits are lost (a line
@@ -126,10 +130,10 @@ def csv_records(name: str, lines: Iterator[Text], column: str, comma: str) -> It
             break
         except csv.Error as error:
             if feed.bad is None:
-                yield Bad(where, "not CSV", str(error))
+                yield BadText(where, "not CSV", str(error))
             continue
         if cells and not header:
-            require(name, column, cells)
+            require_column(name, column, cells)
             header = cells
         elif cells:
             yield _cell(where, cells, header, column)
@@ -139,15 +143,15 @@ def csv_records(name: str, lines: Iterator[Text], column: str, comma: str) -> It
 
 def _cell(where: str, cells: list[str], header: list[str], column: str) -> Text:
     if len(cells) != len(header):
-        return Bad(where, "not as many cells as the header", f"{len(cells)} for {len(header)}")
-    return sound(where, cells[header.index(column)])
+        return BadText(where, "not as many cells as the header", f"{len(cells)} for {len(header)}")
+    return validate_text(where, cells[header.index(column)])
 
 
 class _Feed:
     """Gives lines to the parser of CSV until a record's limits are lost, which `bad` then tells."""
 
     def __init__(self, name: str, lines: Iterator[Text]) -> None:
-        self.bad: Bad | None = None
+        self.bad: BadText | None = None
         self._name, self._lines = name, lines
         self._row = self._begun = self._held = 0
 
@@ -168,12 +172,14 @@ class _Feed:
             self._held += len(line) + 1
             if self._held <= LONGEST:
                 return f"{line}\n"
-            line = Bad(f"{self._name}:{self._begun}", f"longer than {LONGEST >> 20} MiB")
-        self.bad = Bad(line.where, line.reason, line.detail or "the rest of the file is left out")
+            line = BadText(f"{self._name}:{self._begun}", f"longer than {LONGEST >> 20} MiB")
+        self.bad = BadText(
+            line.where, line.reason, line.detail or "the rest of the file is left out"
+        )
         raise StopIteration
 
 
-def parquet(name: str, file: IO[bytes], column: str) -> Iterator[Text]:
+def read_parquet(name: str, file: IO[bytes], column: str) -> Iterator[Text]:
     """Yield the text of each row. Memory is bounded where the file's pages (1 MB) and cells are.
 
     Raises:
@@ -184,16 +190,18 @@ def parquet(name: str, file: IO[bytes], column: str) -> Iterator[Text]:
 
     try:
         rows = ParquetFile(file, pre_buffer=False, buffer_size=2**20)
-        require(name, column, rows.schema_arrow.names)
-        yield from arrow(
+        require_column(name, column, rows.schema_arrow.names)
+        yield from read_arrow(
             name, rows.iter_batches(_ROWS, columns=[column], use_threads=False), column
         )
     except (*DAMAGE, pa.ArrowException) as error:
         said = " ".join(str(error).split())
-        yield Bad(name, "damaged from some row to the file's end", said)
+        yield BadText(name, "damaged from some row to the file's end", said)
 
 
-def arrow(name: str, tables: "Iterable[pa.Table | pa.RecordBatch]", column: str) -> Iterator[Text]:
+def read_arrow(
+    name: str, tables: "Iterable[pa.Table | pa.RecordBatch]", column: str
+) -> Iterator[Text]:
     """Yield the text of each row of Arrow's tables.
 
     Raises:
@@ -211,7 +219,7 @@ def _texts(
 ) -> "pa.Array | pa.ChunkedArray":
     import pyarrow.types as kinds
 
-    require(name, column, table.schema.names)
+    require_column(name, column, table.schema.names)
     cells: pa.Array | pa.ChunkedArray = table.column(column)
     kind = cells.type
     if kinds.is_dictionary(kind):
@@ -227,14 +235,14 @@ def _texts(
 
 def _scalar(where: str, cell: "pa.Scalar") -> Text:
     if not cell.is_valid:
-        return Bad(where, "not a text", "null")
+        return BadText(where, "not a text", "null")
     raw = cell.as_buffer()
     if raw.size > LONGEST:
-        return Bad(where, f"longer than {LONGEST >> 20} MiB")
-    return sound(where, str(raw, "utf-8", "surrogateescape"))
+        return BadText(where, f"longer than {LONGEST >> 20} MiB")
+    return validate_text(where, str(raw, "utf-8", "surrogateescape"))
 
 
-def require(name: str, column: str, columns: Sequence[str]) -> None:
+def require_column(name: str, column: str, columns: Sequence[str]) -> None:
     """Refuse what has no such column, whatever is to become of bad text: nothing can be read."""
     if column not in columns:
         raise UserError(f"{name}: no column {column!r}; it has {_listed(columns)}")

@@ -1,6 +1,6 @@
 """Lines of files that may be packed, damaged or without end, in bounded memory.
 
-What cannot be text comes out as `Bad`, in its place among the lines, and reading goes on.
+What cannot be text comes out as `BadText`, in its place among the lines, and reading goes on.
 """
 
 import bz2
@@ -28,7 +28,7 @@ _WRONG = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 
 
 @dataclass(frozen=True)
-class Bad:
+class BadText:
     """What should be text and is not.
 
     Attributes:
@@ -47,10 +47,10 @@ class Bad:
         return f"{self.where}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
 
-Text = str | Bad
+Text = str | BadText
 
 
-def sound(where: str, text: str) -> Text:
+def validate_text(where: str, text: str) -> Text:
     """Return the text, or what is wrong with it.
 
     No text has C0 or C1 controls (tab, line feed and carriage return apart), halves of surrogate
@@ -62,13 +62,13 @@ def sound(where: str, text: str) -> Text:
         return text
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:
-        return Bad(where, "wrong encoding", f"byte 0x{code - 0xDC00:02X}")
+        return BadText(where, "wrong encoding", f"byte 0x{code - 0xDC00:02X}")
     if code > 0xFF:
-        return Bad(where, "not the text it was", f"U+{code:04X}")
-    return Bad(where, f"control character U+{code:04X}")
+        return BadText(where, "not the text it was", f"U+{code:04X}")
+    return BadText(where, f"control character U+{code:04X}")
 
 
-def line_codec(encoding: str) -> codecs.CodecInfo:
+def codec_for_lines(encoding: str) -> codecs.CodecInfo:
     """Return the codec of an encoding whose lines end with the byte of a line feed.
 
     Raises:
@@ -86,7 +86,7 @@ def line_codec(encoding: str) -> codecs.CodecInfo:
     )
 
 
-def local(path: str) -> File:
+def expand_home(path: str) -> File:
     """Return a path, `~` being a home where there is one."""
     with suppress(RuntimeError):
         return File(path).expanduser()
@@ -94,7 +94,7 @@ def local(path: str) -> File:
 
 
 @contextmanager
-def unpacked(file: File | Traversable) -> Iterator[IO[bytes]]:
+def open_unpacked(file: File | Traversable) -> Iterator[IO[bytes]]:
     """Open a file, unpacked by its extension; what is damaged shows when it is read (`DAMAGE`).
 
     Raises:
@@ -105,10 +105,10 @@ def unpacked(file: File | Traversable) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
     with packed:
-        yield unpacking(packed, File(file.name).suffix.lower())
+        yield unpack_stream(packed, File(file.name).suffix.lower())
 
 
-def unpacking(packed: IO[bytes], suffix: str) -> IO[bytes]:
+def unpack_stream(packed: IO[bytes], suffix: str) -> IO[bytes]:
     """Return a stream of unpacked content; what has no suffix of `PACKED` stays as it is."""
     match suffix:
         case ".gz":
@@ -125,13 +125,13 @@ def unpacking(packed: IO[bytes], suffix: str) -> IO[bytes]:
             return packed
 
 
-def lines(name: str, stream: IO[bytes], encoding: str) -> Iterator[Text]:
+def read_lines(name: str, stream: IO[bytes], encoding: str) -> Iterator[Text]:
     """Yield each line without its end, LF or CRLF; a BOM of UTF-8 is no text.
 
-    Bytes that do not decode are left for `sound` to find. A line beyond `LONGEST` is read to its
-    end and not kept. Where the file turns out to be damaged, a `Bad` is its last line.
+    Bytes that do not decode are left for `validate_text` to find. A line beyond `LONGEST` is read to its
+    end and not kept. Where the file turns out to be damaged, a `BadText` is its last line.
     """
-    codec, row = line_codec(encoding), 0
+    codec, row = codec_for_lines(encoding), 0
     try:
         while raw := stream.readline(LONGEST + 1):
             row += 1
@@ -140,11 +140,11 @@ def lines(name: str, stream: IO[bytes], encoding: str) -> Iterator[Text]:
             if len(raw) > LONGEST:
                 _pass_over(stream, raw)
                 begins = _decoded(raw[:64], encoding)
-                yield Bad(f"{name}:{row}", f"longer than {LONGEST >> 20} MiB", begins=begins)
+                yield BadText(f"{name}:{row}", f"longer than {LONGEST >> 20} MiB", begins=begins)
             else:
                 yield _decoded(raw.removesuffix(b"\n").removesuffix(b"\r"), encoding)
     except DAMAGE as error:
-        yield Bad(f"{name}:{row + 1}", "damaged from here to the file's end", str(error))
+        yield BadText(f"{name}:{row + 1}", "damaged from here to the file's end", str(error))
 
 
 def _pass_over(stream: IO[bytes], raw: bytes) -> None:
@@ -159,7 +159,7 @@ def _decoded(raw: bytes, encoding: str) -> str:
         return raw.decode(encoding, errors="replace")
 
 
-def plain(
+def read_plain_text(
     name: str, lines: Iterable[Text], documents: Literal["paragraph", "line", "file"]
 ) -> Iterator[Text]:
     """Yield the documents of plain text, lines separated by LF.
@@ -169,8 +169,8 @@ def plain(
     """
     held = _Held()
     for row, line in enumerate(lines, 1):
-        text = sound(f"{name}:{row}", line) if isinstance(line, str) else line
-        if isinstance(text, Bad):
+        text = validate_text(f"{name}:{row}", line) if isinstance(line, str) else line
+        if isinstance(text, BadText):
             yield text
         elif documents == "paragraph" and not text.strip():
             yield from held.take()
@@ -181,7 +181,7 @@ def plain(
     yield from held.take()
 
 
-def pieces(text: str) -> Iterator[str]:
+def split_into_pieces(text: str) -> Iterator[str]:
     """Yield a document, lines separated by LF, in pieces if it is beyond `PIECE`."""
     text = text.replace("\r\n", "\n")
     if len(text) <= PIECE:

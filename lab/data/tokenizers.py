@@ -18,7 +18,7 @@ from lab.config.data import (
     TrainedTokenizer,
     WordPieceFile,
 )
-from lab.data.text_files import local
+from lab.data.text_files import expand_home
 from lab.data.vocabulary import CLS, ROLES, SEP, SPECIAL, UNK, Vocabulary
 from lab.errors import UserError
 
@@ -30,7 +30,7 @@ _LONGEST = 100  # characters of a word that is still taken apart (tokenization.W
 Texts = Callable[[], Iterable[str]]
 
 
-def build(settings: TokenizerConfig, vocab: int, texts: Texts) -> Vocabulary:
+def build_vocabulary(settings: TokenizerConfig, vocab: int, texts: Texts) -> Vocabulary:
     """Return the vocabulary that `settings` ask for.
 
     Args:
@@ -43,7 +43,7 @@ def build(settings: TokenizerConfig, vocab: int, texts: Texts) -> Vocabulary:
     """
     match settings:
         case TrainedTokenizer():
-            vocabulary = _own(train(settings, vocab, texts))
+            vocabulary = _own(train_wordpiece(settings, vocab, texts))
         case WordPieceFile():
             vocabulary = _own(_wordpieces(settings))
         case PretrainedTokenizer():
@@ -63,7 +63,7 @@ def _advice(settings: TokenizerConfig, size: int) -> str:
     return f"the text yields {size}; write {size} or less"
 
 
-def identity(settings: TokenizerConfig) -> object:
+def tokenizer_identity(settings: TokenizerConfig) -> object:
     """Return what names the content of `settings`: a hash of its file, where it has one.
 
     Raises:
@@ -81,7 +81,7 @@ def identity(settings: TokenizerConfig) -> object:
             assert_never(settings)
 
 
-def train(settings: TrainedTokenizer, vocab: int, texts: Texts) -> Tokenizer:
+def train_wordpiece(settings: TrainedTokenizer, vocab: int, texts: Texts) -> Tokenizer:
     """Train WordPiece with BERT's splitting.
 
     The library numbers the alphabet in the order of a hash map and breaks ties between merges by
@@ -90,7 +90,7 @@ def train(settings: TrainedTokenizer, vocab: int, texts: Texts) -> Tokenizer:
     characters, as many as cover the text, in half of the vocabulary; and in more where merges
     leave room, as in a script whose every character is a word.
     """
-    characters = alphabet(settings, texts)
+    characters = frequent_characters(settings, texts)
     most = (vocab - len(SPECIAL)) // 2  # a character is two tokens, at a word's start and within
     pieces = _learn(settings, texts, vocab, characters[:most])
     while len(pieces) < vocab and most < len(characters):
@@ -130,7 +130,7 @@ def _train(
     return pieces
 
 
-def alphabet(settings: TrainedTokenizer, texts: Texts) -> list[str]:
+def frequent_characters(settings: TrainedTokenizer, texts: Texts) -> list[str]:
     """Return the characters that cover the text, the most frequent first."""
     normalizer = _normalizer(settings)
     counts: Counter[str] = Counter()
@@ -211,7 +211,7 @@ def _pieces(file: str) -> list[str]:
         source = resources.files("lab").joinpath("text", "bert_uncased_vocab.txt")
         return source.read_text(encoding="utf-8").splitlines()
     try:
-        text = local(file).read_text(encoding="utf-8")
+        text = expand_home(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"data.tokenizer.file: {file}: not UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: no path has a zero byte

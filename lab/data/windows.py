@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lab.config.data import DataConfig
-from lab.data.contamination import Questions
-from lab.data.packing import pack
+from lab.data.contamination import EvaluationNgrams
+from lab.data.packing import pack_document
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, UNK, Ids, Vocabulary
 
 _BATCH = 2**20  # bytes of text that a core encodes at once
@@ -41,7 +41,7 @@ class Document(NamedTuple):
 
 
 @dataclass
-class Split:
+class WindowCounts:
     """What a file of windows holds.
 
     Attributes:
@@ -85,7 +85,7 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windowing:
+class WindowWriter:
     """How documents become windows.
 
     Attributes:
@@ -100,16 +100,16 @@ class Windowing:
     data: DataConfig
     vocabulary: Vocabulary
     parts: int
-    reported: Questions = field(default_factory=lambda: Questions({}))
-    unwanted: Questions = field(default_factory=lambda: Questions({}))
+    reported: EvaluationNgrams = field(default_factory=lambda: EvaluationNgrams({}))
+    unwanted: EvaluationNgrams = field(default_factory=lambda: EvaluationNgrams({}))
     say: Callable[[float], None] = lambda _: None
 
-    def write(self, file: File, documents: Iterable[Document]) -> Split:
+    def write(self, file: File, documents: Iterable[Document]) -> WindowCounts:
         """Write the windows of `documents`, whose parts follow each other, and return counts."""
         size = self.vocabulary.size
-        split = Split(windows=[0] * self.parts, counts_V=np.zeros(size, np.int64))
+        split = WindowCounts(windows=[0] * self.parts, counts_V=np.zeros(size, np.int64))
         with file.open("wb") as out:
-            for batch, encoded in ahead(self._encode, batches(documents)):
+            for batch, encoded in process_ahead(self._encode, batch_documents(documents)):
                 rows = list(self._windows(batch, encoded, split))
                 windows_NT = np.concatenate(rows)
                 windows_NT.astype(window_type(size)).tofile(out)
@@ -128,7 +128,7 @@ class Windowing:
         return [[next(encoded) for _ in lines] for lines in texts]
 
     def _windows(
-        self, batch: list[Document], encoded: list[Lines], split: Split
+        self, batch: list[Document], encoded: list[Lines], split: WindowCounts
     ) -> Iterator[npt.NDArray[np.int64]]:
         """Yield the windows of each document, and count."""
         ids_T = np.concatenate(
@@ -142,8 +142,8 @@ class Windowing:
         for document, lines, gone in zip(batch, encoded, cut, strict=True):
             split.characters += len(document.text)
             split.words += len(document.text.split())
-            for stretch in stretches(lines, gone):
-                rows_NT = pack(stretch, self.data.length, self.data.layout, document.seed)
+            for stretch in remaining_stretches(lines, gone):
+                rows_NT = pack_document(stretch, self.data.length, self.data.layout, document.seed)
                 split.windows[document.part] += len(rows_NT)
                 yield rows_NT
         yield np.empty((0, self.data.length), np.int64)
@@ -162,7 +162,7 @@ class Windowing:
         return [[next(gone) for _ in lines] for lines in encoded]
 
 
-def stretches(lines: Lines, gone: list[bool]) -> Iterator[Lines]:
+def remaining_stretches(lines: Lines, gone: list[bool]) -> Iterator[Lines]:
     """Yield what is left of a document between the lines that are gone."""
     left: Lines = []
     for line, goes in zip(lines, gone, strict=True):
@@ -180,7 +180,7 @@ def window_type(size: int) -> type[np.unsignedinteger[Any]]:
     return np.uint16 if size <= 2**16 else np.uint32
 
 
-def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+def batch_documents(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Yield documents in groups of about as much text as the cores encode at once."""
     most = min(_MOST, _BATCH * len(os.sched_getaffinity(0)))
     batch: list[Document] = []
@@ -195,7 +195,7 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def ahead(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[tuple[_In, _Out]]:
+def process_ahead(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[tuple[_In, _Out]]:
     """Yield each item and what `work` makes of it, while the next is being worked on."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         before = None

@@ -9,20 +9,26 @@ from lab.config.experiment import Job
 from lab.config.labels import label
 from lab.config.metrics import Metric
 from lab.config.results import MetricRow, Outcome, State
-from lab.display.remaining import Course, Durations, duration, left, total
-from lab.trials.progress import Progress
+from lab.display.remaining import (
+    PhaseDurations,
+    TrialProgress,
+    format_duration,
+    format_time_left,
+    total_time_left,
+)
+from lab.trials.progress import PhaseProgress
 
 _RECENT = 8  # ended trials that are kept for display
 
 
-def settings(job: Job) -> str:
+def describe_settings(job: Job) -> str:
     """Return a job's settings in a few words."""
     parts = (label(job.cell | job.tuned, job.compared), f"seed {job.trial.seeds.init}")
     return ", ".join(part for part in parts if part)
 
 
 @dataclass
-class Running:
+class RunningTrial:
     """A trial, or a preparatory run, that has its slot.
 
     Attributes:
@@ -36,7 +42,7 @@ class Running:
     number: str
     settings: str
     since: float
-    course: Course
+    course: TrialProgress
     row: MetricRow = field(default_factory=dict)
 
 
@@ -64,15 +70,15 @@ class Board:
         self.metric, self._clock = metric, clock
         self.jobs, self.slots = 0, 1
         self.tasks: Sequence[str] = ()
-        self.running: dict[int, Running] = {}
-        self.preparing: dict[str, Running] = {}
+        self.running: dict[int, RunningTrial] = {}
+        self.preparing: dict[str, RunningTrial] = {}
         self.preparatory_flops = 0.0
         self.states: Counter[str] = Counter()
         self._flops = 0.0  # of the trials that have ended, their own training alone
         self.recent: list[tuple[Job, Outcome]] = []
         self.phase = ""
         self.share: float | None = None
-        self._durations, self._preparatory_durations = Durations(), Durations()
+        self._durations, self._preparatory_durations = PhaseDurations(), PhaseDurations()
         self._began = self._phase_began = clock()
 
     def doing(self, phase: str, share: float | None = None) -> bool:
@@ -86,8 +92,10 @@ class Board:
     def start(self, job: Job) -> None:
         """Add a job that has got its slot."""
         now = self._clock()
-        course = Course(self._durations, now, self.tasks)
-        self.running[job.number] = Running(str(job.number), settings(job), now, course)
+        course = TrialProgress(self._durations, now, self.tasks)
+        self.running[job.number] = RunningTrial(
+            str(job.number), describe_settings(job), now, course
+        )
 
     def prepare(self, name: str, run: str) -> None:
         """Add a preparatory run that has got its slot.
@@ -97,10 +105,10 @@ class Board:
             run: in words.
         """
         now = self._clock()
-        course = Course(self._preparatory_durations, now)
-        self.preparing[name] = Running("", f"preparatory {run}", now, course)
+        course = TrialProgress(self._preparatory_durations, now)
+        self.preparing[name] = RunningTrial("", f"preparatory {run}", now, course)
 
-    def prepare_moved(self, name: str, progress: Progress) -> None:
+    def prepare_moved(self, name: str, progress: PhaseProgress) -> None:
         """Set how far a preparatory run is."""
         self.preparing[name].course.moved(progress, self._clock())
 
@@ -110,7 +118,7 @@ class Board:
         if was is not None and state == "finished":
             was.course.end(self._clock())
 
-    def moved(self, job: Job, progress: Progress) -> None:
+    def moved(self, job: Job, progress: PhaseProgress) -> None:
         """Set how far a job's trial is."""
         self.running[job.number].course.moved(progress, self._clock())
 
@@ -126,7 +134,7 @@ class Board:
         row, budget = self.running[job.number].row, job.trial.budget
         share = min(1.0, row[f"spent/{budget.kind}"] / budget.amount)
         score = f"{row[self.metric.name]:.4f}" if self.metric.name in row else "no score"
-        return f"{settings(job)} at {share:.0%} of its budget: {self.metric.name} {score}"
+        return f"{describe_settings(job)} at {share:.0%} of its budget: {self.metric.name} {score}"
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """Count a job that has ended, now or in an earlier run of the sweep."""
@@ -139,7 +147,7 @@ class Board:
         self.recent = [*self.recent[1 - _RECENT :], (job, outcome)]
 
     @property
-    def occupied(self) -> list[Running]:
+    def occupied(self) -> list[RunningTrial]:
         """What has a slot: preparatory runs, then trials."""
         return [*list(self.preparing.values()), *list(self.running.values())]
 
@@ -165,11 +173,11 @@ class Board:
         """Seconds since the sweep began."""
         return self._clock() - self._began
 
-    def elapsed(self, running: Running) -> float:
+    def elapsed(self, running: RunningTrial) -> float:
         """Return the seconds that a trial has had its slot."""
         return self._clock() - running.since
 
-    def left_of(self, running: Running) -> float | None:
+    def left_of(self, running: RunningTrial) -> float | None:
         """Return the seconds that a trial has left, as `Course.left`."""
         return running.course.left(self._clock())
 
@@ -185,7 +193,7 @@ class Board:
                 if each.number and seconds is not None
             ]
             whole = max(wholes, default=None)
-        return left(total(rest, self.queued, whole, self.slots))
+        return format_time_left(total_time_left(rest, self.queued, whole, self.slots))
 
     def headline(self) -> str:
         """Return trials by state, compute and time, in a line; empty before there are any."""
@@ -195,7 +203,7 @@ class Board:
         count, flops = len(self.preparing), self.flops
         prepares = [f"{count} preparatory run{'s' * (count > 1)}"] if count else []
         parts = [*states, *prepares, f"{len(self.running)} running", f"{self.queued} queued"]
-        parts += [f"{flops:.3g} FLOPs" if flops else "", duration(self.seconds), self.left()]
+        parts += [f"{flops:.3g} FLOPs" if flops else "", format_duration(self.seconds), self.left()]
         return " · ".join(part for part in parts if part)
 
     def doings(self) -> str:
@@ -204,10 +212,12 @@ class Board:
             return ""
         took = self._clock() - self._phase_began
         share = "" if self.share is None else f": {self.share:.0%}"
-        rest = left(took / self.share - took) if self.share else ""
-        return ", ".join(part for part in (f"{self.phase}{share}", duration(took), rest) if part)
+        rest = format_time_left(took / self.share - took) if self.share else ""
+        return ", ".join(
+            part for part in (f"{self.phase}{share}", format_duration(took), rest) if part
+        )
 
-    def trial(self, running: Running) -> str:
+    def trial(self, running: RunningTrial) -> str:
         """Return the phase of a trial and how far it is."""
         progress = running.course.progress
         share = "" if progress.share is None else f" {progress.share:.0%}"
@@ -218,10 +228,12 @@ class Board:
         if self.phase:
             return self.doings()
         trials = [
-            ", ".join(part for part in (self._named(each), left(self.left_of(each))) if part)
+            ", ".join(
+                part for part in (self._named(each), format_time_left(self.left_of(each))) if part
+            )
             for each in self.occupied
         ]
         return "; ".join([*trials[:2], *([f"{len(trials) - 2} more"] if len(trials) > 2 else [])])
 
-    def _named(self, running: Running) -> str:
+    def _named(self, running: RunningTrial) -> str:
         return f"{running.settings}: {self.trial(running)}"

@@ -24,8 +24,8 @@ from rich.text import Text
 from lab.cli import discard_output
 from lab.config.experiment import Job
 from lab.config.results import Outcome
-from lab.display.board import Board, Running, settings
-from lab.display.remaining import clock
+from lab.display.board import Board, RunningTrial, describe_settings
+from lab.display.remaining import format_clock
 
 _SILENCE = 10.0  # seconds after which plain lines say what happens
 _SHARE = 30  # and later this part of the time since the start, so that a long log stays short
@@ -122,7 +122,7 @@ class View(ABC):
             return ""
 
 
-class Lines(View):
+class PlainLines(View):
     """A line for each event, and now and then one on how things stand."""
 
     def __init__(self, board: Board) -> None:
@@ -221,14 +221,14 @@ class LiveTable(View):
 
     def _ended(self, job: Job, outcome: Outcome, *, wide: bool) -> list[Text]:
         last = outcome.rows[-1] if outcome.rows else {}
-        named = (str(job.number), outcome.state, settings(job))
-        return self._row(named, last, (clock(outcome.seconds), ""), wide=wide)
+        named = (str(job.number), outcome.state, describe_settings(job))
+        return self._row(named, last, (format_clock(outcome.seconds), ""), wide=wide)
 
-    def _running(self, each: Running, *, wide: bool) -> list[Text]:
+    def _running(self, each: RunningTrial, *, wide: bool) -> list[Text]:
         board = self.board
         rest = board.left_of(each)
-        late = "" if rest is None else "overdue" if rest < 0 else f"~{clock(max(1.0, rest))}"
-        times = (clock(board.elapsed(each)), late)
+        late = "" if rest is None else "overdue" if rest < 0 else f"~{format_clock(max(1.0, rest))}"
+        times = (format_clock(board.elapsed(each)), late)
         named = (each.number, board.trial(each), each.settings)
         return self._row(named, each.row, times, wide=wide)
 
@@ -272,8 +272,8 @@ class _Reflowing(Live):
         return Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *up)
 
 
-def view(board: Board) -> View:
+def open_view(board: Board) -> View:
     """Return a live table in a terminal that can show one, plain lines elsewhere."""
     console = Console()
     alive = sys.stdout.isatty() and not console.is_dumb_terminal
-    return LiveTable(board, console) if alive else Lines(board)
+    return LiveTable(board, console) if alive else PlainLines(board)

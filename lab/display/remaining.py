@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, Progress
+from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as a person writes it."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -21,14 +21,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """Return a duration as a clock shows it, for where there is little room."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def left(seconds: float | None) -> str:
+def format_time_left(seconds: float | None) -> str:
     """Return an estimate in words; empty where there is none.
 
     Args:
@@ -36,13 +36,13 @@ def left(seconds: float | None) -> str:
     """
     if seconds is None:
         return ""
-    return f"about {duration(max(1.0, seconds))} left" if seconds >= 0 else OVERDUE
+    return f"about {format_duration(max(1.0, seconds))} left" if seconds >= 0 else OVERDUE
 
 
 OVERDUE = "longer than estimated"
 
 
-class Durations:
+class PhaseDurations:
     """What phases of trials took in this sweep, in seconds."""
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class _Seen:
     """A report and its time, in seconds."""
 
     at: float
-    progress: Progress
+    progress: PhaseProgress
 
 
-class Course:
+class TrialProgress:
     """A running trial's way through its phases.
 
     Args:
@@ -74,17 +74,17 @@ class Course:
         tasks: phases of fine-tuning that follow training.
     """
 
-    def __init__(self, durations: Durations, began: float, tasks: Sequence[str] = ()) -> None:
+    def __init__(self, durations: PhaseDurations, began: float, tasks: Sequence[str] = ()) -> None:
         self._durations, self._tasks = durations, tuple(tasks)
-        seen = _Seen(began, Progress(phase="starting"))
+        seen = _Seen(began, PhaseProgress(phase="starting"))
         self._seen = seen, seen  # the first and the last report of the present phase
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> PhaseProgress:
         """The last report."""
         return self._seen[1].progress
 
-    def moved(self, progress: Progress, now: float) -> None:
+    def moved(self, progress: PhaseProgress, now: float) -> None:
         """Take a report in."""
         first, last = self._seen
         if progress == last.progress:
@@ -137,7 +137,7 @@ def _alike(phase: str) -> tuple[str, ...]:
     return {TRAINED: (TRAINED, UNTRAINED), UNTRAINED: (UNTRAINED, TRAINED)}.get(phase, (phase,))
 
 
-def total(
+def total_time_left(
     running: Sequence[float | None], queued: int, whole: float | None, slots: int
 ) -> float | None:
     """Return seconds until all trials have ended; None where one of them is not known yet.

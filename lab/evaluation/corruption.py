@@ -30,11 +30,11 @@ from lab.data.vocabulary import FIRST_WORD
 from lab.training import counter_rng
 from lab.training import optimizer as optim
 from lab.training.gradients import Gradients
-from lab.training.loop import train
-from lab.training.objectives import build
-from lab.training.objectives.masking import Masked, mask, written
+from lab.training.loop import train_steps
+from lab.training.objectives import build_objective
+from lab.training.objectives.masking import MaskedBatch, mask_batch, write_tokens
 from lab.training.objectives.mlm import Mlm
-from lab.training.objectives.sampling import sample
+from lab.training.objectives.sampling import sample_tokens
 
 _TOKENS = 32_768  # held-out positions: the AUROC's own noise is then near .004
 _FOLLOWED = 2**24  # training positions that the frequencies are taken from, at most
@@ -53,7 +53,7 @@ class HeldOut:
     corrupted_NT: dict[str, Tensor]
 
 
-def frozen_trial(data: DataConfig, tokens: int) -> Trial:
+def frozen_model_trial(data: DataConfig, tokens: int) -> Trial:
     """Return the run that makes the frozen masked language model of a text of `tokens`."""
     return Trial(
         encoder=SIZES["nano"],
@@ -67,7 +67,7 @@ def frozen_trial(data: DataConfig, tokens: int) -> Trial:
     )
 
 
-def prepare(
+def prepare_held_out(
     corpus: Corpus,
     data: DataConfig,
     cache: File,
@@ -81,7 +81,7 @@ def prepare(
         cache: folder to keep the file in.
         progress: called with the share of the frozen model's training that is done.
     """
-    file = target(corpus, data, cache)
+    file = held_out_file(corpus, data, cache)
     if not file.exists():
         model = _frozen_model(corpus, data, progress)
         arrays = {"original": _windows(corpus)}
@@ -92,16 +92,16 @@ def prepare(
     return file
 
 
-def target(corpus: Corpus, data: DataConfig, cache: File) -> File:
-    """Return the file that `prepare` returns, whether it is there or not."""
+def held_out_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
+    """Return the file that `prepare_held_out` returns, whether it is there or not."""
     identity = content_hash(
-        [corpus.fingerprint, repr(frozen_trial(data, corpus.train_NT.size)), _TOKENS]
+        [corpus.fingerprint, repr(frozen_model_trial(data, corpus.train_NT.size)), _TOKENS]
     )
     return cache / f"held-out-{identity}.npz"
 
 
 def open_held_out(file: File) -> HeldOut:
-    """Read what `prepare` wrote."""
+    """Read what `prepare_held_out` wrote."""
     with np.load(file, allow_pickle=False) as arrays:
         as_tensor = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in arrays.files}
     return HeldOut(original_NT=as_tensor.pop("original"), corrupted_NT=as_tensor)
@@ -119,12 +119,12 @@ def _spread(windows_NT: Windows, most: int) -> Windows:
 
 
 def _frozen_model(corpus: Corpus, data: DataConfig, progress: Callable[[float], None]) -> Mlm:
-    trial = frozen_trial(data, corpus.train_NT.size)
-    model = build(trial, torch.from_numpy(corpus.counts_V))
+    trial = frozen_model_trial(data, corpus.train_NT.size)
+    model = build_objective(trial, torch.from_numpy(corpus.counts_V))
     batches = {data.length: Batches(corpus.train_NT, trial.seeds.order, corpus.parts)}
-    optimizer = optim.build(model, trial.optim)
+    optimizer = optim.build_optimizer(model, trial.optim)
     gradients = Gradients(model, batches, trial)
-    for step in train(gradients, optimizer, trial=trial, clock=time.monotonic):
+    for step in train_steps(gradients, optimizer, trial=trial, clock=time.monotonic):
         progress(step.progress)
     assert isinstance(model, Mlm)  # noqa: S101 - `build` chose by the trial's own kind
     return model.eval()
@@ -133,7 +133,7 @@ def _frozen_model(corpus: Corpus, data: DataConfig, progress: Callable[[float], 
 def _corrupt(name: str, corpus: Corpus, model: Mlm) -> Windows:
     ids_NT = torch.from_numpy(_windows(corpus).astype(np.int64))
     batch = Batch(ids_NT, torch.arange(len(ids_NT)))
-    masked = mask(batch, mask_prob=_SHARE, how="paper", seed=_SEED, step=0)
+    masked = mask_batch(batch, mask_prob=_SHARE, how="paper", seed=_SEED, step=0)
     if name == "mlm":
         filled_NK = _from_model(model, batch, masked)
     else:
@@ -144,18 +144,18 @@ def _corrupt(name: str, corpus: Corpus, model: Mlm) -> Windows:
         follows = _Follows(corpus)
         draw = follows.any if name == "unigram" else follows.after
         filled_NK = torch.from_numpy(draw(chance_NK.double().numpy(), before_NK.numpy()))
-    return written(batch, masked, filled_NK).numpy().astype(corpus.held_out_NT.dtype)
+    return write_tokens(batch, masked, filled_NK).numpy().astype(corpus.held_out_NT.dtype)
 
 
 @torch.no_grad()
-def _from_model(model: Mlm, batch: Batch, masked: Masked) -> Tensor:
+def _from_model(model: Mlm, batch: Batch, masked: MaskedBatch) -> Tensor:
     filled = []
     for start in range(0, len(batch.ids_BT), 128):
         rows = slice(start, start + 128)
         part = Batch(batch.ids_BT[rows], batch.example_B[rows])
         slots_BK = masked.slots_BK[rows]
         logits_BKV = model.predict(masked.ids_BT[rows], slots_BK, part.segment_BT)
-        filled.append(sample(logits_BKV, slots_BK, part, seed=_SEED, step=0))
+        filled.append(sample_tokens(logits_BKV, slots_BK, part, seed=_SEED, step=0))
     return torch.cat(filled)
 
 

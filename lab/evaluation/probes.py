@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.data.batches import segments
+from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, PAD, SEP, Vocabulary
-from lab.tasks.embedded import Sentences, Split, Task, read
+from lab.tasks.embedded import Split, TaggedSentences, Task, read_embedded
 from lab.training.model import Encoder
 
 _PENALTY = 1e-3  # of the squared weights, on standardised features
@@ -27,7 +27,7 @@ _WINDOWS = 256  # windows read at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
+class ProbeWindows:
     """A task's text as windows, and what each window contributes to.
 
     Attributes:
@@ -43,7 +43,7 @@ class Windows:
     classes: int
 
 
-def accuracy(
+def probe_accuracy(
     encoder: Encoder, vocabulary: Vocabulary, task: Task, layer: int | None = None
 ) -> float:
     """Return the share of units of the test split that a probe labels right.
@@ -55,7 +55,7 @@ def accuracy(
         layer: which layer to read, 0 the embeddings; None for a learned mix of all.
     """
     length = encoder.length
-    train, test = (windows(vocabulary, task, split, length) for split in ("train", "test"))
+    train, test = (probe_windows(vocabulary, task, split, length) for split in ("train", "test"))
     features_LNh, mean_L1h, spread_L1h = _standardised(_features(encoder, train))
     device = features_LNh.device
     chosen = slice(None) if layer is None else slice(layer, layer + 1)
@@ -66,11 +66,11 @@ def accuracy(
 
 
 @lru_cache(maxsize=8)
-def windows(vocabulary: Vocabulary, task: Task, split: Split, length: int) -> Windows:
+def probe_windows(vocabulary: Vocabulary, task: Task, split: Split, length: int) -> ProbeWindows:
     """Return a task's split cut into windows of `length`; no word is left out."""
-    sentences = read(task, split)
+    sentences = read_embedded(task, split)
     rows = list(_cut(vocabulary, sentences, length - 2, by_word=task == "pos"))
-    return Windows(
+    return ProbeWindows(
         ids_WT=torch.tensor(
             [[CLS, *ids, SEP] + [PAD] * (length - 2 - len(ids)) for ids, _ in rows]
         ),
@@ -83,7 +83,7 @@ def windows(vocabulary: Vocabulary, task: Task, split: Split, length: int) -> Wi
 
 
 def _cut(
-    vocabulary: Vocabulary, sentences: Sentences, room: int, *, by_word: bool
+    vocabulary: Vocabulary, sentences: TaggedSentences, room: int, *, by_word: bool
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Yield (tokens, unit of each token) of at most `room`; by word, only first tokens count."""
     unit = 0
@@ -99,7 +99,7 @@ def _cut(
 
 
 @torch.no_grad()
-def _features(encoder: Encoder, text: Windows) -> Tensor:
+def _features(encoder: Encoder, text: ProbeWindows) -> Tensor:
     """Return each layer's mean hidden state over each unit's positions, shape (L, N, h)."""
     device = next(encoder.parameters()).device
     N, sums_LNh = len(text.labels_N), torch.empty(0)
@@ -108,7 +108,7 @@ def _features(encoder: Encoder, text: Windows) -> Tensor:
         longest = int(lengths_W[rows].max())
         ids_WT = text.ids_WT[rows, :longest].to(device)
         unit_WT = text.unit_WT[rows, :longest].to(device)
-        states_LWTh = torch.stack(encoder.every_layer(ids_WT, segments(ids_WT))).float()
+        states_LWTh = torch.stack(encoder.every_layer(ids_WT, segment_ids(ids_WT))).float()
         if not len(sums_LNh):
             sums_LNh = states_LWTh.new_zeros(len(states_LWTh), N, states_LWTh.shape[-1])
         counted = unit_WT >= 0

@@ -10,17 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab.config.results import MetricRow
-from lab.data.batches import segments
+from lab.data.batches import segment_ids
 from lab.data.vocabulary import FIRST_WORD, Vocabulary
 from lab.evaluation.corruption import HeldOut
-from lab.evaluation.probes import accuracy
+from lab.evaluation.probes import probe_accuracy
 from lab.tasks.embedded import Task
 from lab.training.objectives import Detector, Objective
 
 _WINDOWS = 256  # windows read at once
 
 
-def detection(objective: Objective, held_out: HeldOut) -> MetricRow:
+def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
     """Return loss and AUROC of finding each frozen corruption; nothing without a discriminator.
 
     Over words only, special tokens and padding left out. The objective is put into evaluation
@@ -33,7 +33,7 @@ def detection(objective: Objective, held_out: HeldOut) -> MetricRow:
     objective.eval()
     for name, corrupted_NT in held_out.corrupted_NT.items():
         words_NT = held_out.original_NT >= FIRST_WORD
-        logits_N = _detect(objective, corrupted_NT, segments(held_out.original_NT))[words_NT]
+        logits_N = _detect(objective, corrupted_NT, segment_ids(held_out.original_NT))[words_NT]
         replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
         row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
         row[f"detect/{name}/loss"] = F.binary_cross_entropy_with_logits(
@@ -43,11 +43,11 @@ def detection(objective: Objective, held_out: HeldOut) -> MetricRow:
     return row
 
 
-def probing(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
+def score_probe(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
     """Return a probe's accuracy on a learned mix of the encoder's layers."""
     training = objective.training
     objective.eval()
-    row = {f"probe/{task}/accuracy": accuracy(objective.encoder, vocabulary, task)}
+    row = {f"probe/{task}/accuracy": probe_accuracy(objective.encoder, vocabulary, task)}
     objective.train(training)
     return row
 

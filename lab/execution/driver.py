@@ -18,21 +18,21 @@ from lab.config.metrics import finetuned
 from lab.config.preparatory_runs import describe, unstarted_identity
 from lab.config.results import Outcome, State
 from lab.config.trial import Trial
-from lab.display.board import settings
+from lab.display.board import describe_settings
 from lab.display.live import View
-from lab.display.remaining import duration
+from lab.display.remaining import format_duration
 from lab.execution import provenance
-from lab.execution.preparatory_queue import Lost, PreparatoryQueue
-from lab.execution.prerequisites import Supplies, Supply
+from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
+from lab.execution.prerequisites import Prerequisites, TrialInputs
 from lab.loading import search_space
 from lab.search.search import Search
 from lab.storage import record
 from lab.storage.mirror import Mirror, MirrorError
 from lab.tracking.client import StoreError
-from lab.tracking.store import Store
-from lab.tracking.sync import Ledger
+from lab.tracking.store import MlflowStore
+from lab.tracking.sync import MlflowSync
 from lab.trials import extend, progress
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 # A failed trial may have been the machine's fault; these say something about the setting.
 _SETTLED: tuple[State, ...] = ("finished", "diverged")
@@ -67,7 +67,7 @@ class Driver:
         view: open; shows how things stand.
     """
 
-    def __init__(self, experiment: Experiment, site: Site, store: Store, view: View) -> None:
+    def __init__(self, experiment: Experiment, site: Site, store: MlflowStore, view: View) -> None:
         self._experiment, self._site, self._store = experiment, site, store
         self._board, self._view = view.board, view
         self._storage, self._mirror = site.storage, site.mirror
@@ -79,12 +79,12 @@ class Driver:
             fresh=site.fresh,
         )
         self._board.jobs = self._search.jobs
-        self._ledger = Ledger(store, self._view.say)
-        self._supplies = Supplies(self._storage, self._mirror, view.doing)
+        self._ledger = MlflowSync(store, self._view.say)
+        self._supplies = Prerequisites(self._storage, self._mirror, view.doing)
         self._out: dict[File, list[Job]] = {}  # no job is out with a preparatory run
         self._done: set[File] = set()
         self._preparatory = PreparatoryQueue(self._preparatory_work, self._prepared, self._out)
-        self._first: Work | None = None
+        self._first: Assignment | None = None
         self._busy = 0.0
         self._before: dict[File, float] = {}
         self._looked = 0.0
@@ -98,7 +98,9 @@ class Driver:
         """
         began = time.monotonic()
         self._supplies.prepare(self._experiment)
-        self._board.tasks = [progress.tuning(each.name) for each in self._supplies.tasks.values()]
+        self._board.tasks = [
+            progress.finetuning_phase(each.name) for each in self._supplies.tasks.values()
+        ]
         self._view.doing("opening the sweep's run in MLflow")
         self._begin(command)
         state: State = "interrupted"
@@ -131,17 +133,19 @@ class Driver:
         )
 
         resources = self._experiment.resources
-        with ray_cluster.opened(resources, self._site.address) as opened:
+        with ray_cluster.open_cluster(resources, self._site.address) as opened:
             self._board.slots = opened.slots
             ready = time.monotonic()
             self._view.doing("")
             with self._stops_gently():
-                runner.run(
+                runner.run_trials(
                     self,
                     resources,
                     opened,
                     self._site.ray,
-                    runner.alone if resources.workers == 1 else worker_group.carry_out,
+                    runner.run_in_actor
+                    if resources.workers == 1
+                    else worker_group.run_in_worker_group,
                 )
             wall = time.monotonic() - ready
             self._view.doing("stopping Ray")
@@ -152,7 +156,7 @@ class Driver:
             "slot_share": self._busy / (opened.slots * wall),
         }
 
-    def next(self) -> Work | None:
+    def next(self) -> Assignment | None:
         """Return the next trial to run; one whose record is complete is recorded on the way."""
         if self._first is not None:
             work, self._first = self._first, None
@@ -175,7 +179,7 @@ class Driver:
         """Return a new job, unless as many as there are slots wait for preparatory runs."""
         return self._search.ask() if self._preparatory.waiting < self._board.slots else None
 
-    def _next_of(self, job: Job) -> Work | None:
+    def _next_of(self, job: Job) -> Assignment | None:
         """Return the work of a job that can start; None where none is left or it runs already."""
         self._board.preparatory_flops = self._preparatory.flops
         if (lost := self._preparatory.lost(job.trial)) is not None:
@@ -183,7 +187,7 @@ class Driver:
             return None
         work = self._work(job)
         self._fetch(work.folder)
-        outcome = record.read(work.folder)
+        outcome = record.read_outcome(work.folder)
         if outcome is not None and self._settles(job, work.folder, outcome):
             self._end(job, work.folder, outcome)
         elif work.folder in self._out:  # two settings that came out the same: run once
@@ -196,24 +200,24 @@ class Driver:
             return work
         return None
 
-    def _end_unstarted(self, job: Job, lost: Lost) -> None:
+    def _end_unstarted(self, job: Job, lost: FailedRun) -> None:
         """Record that a job cannot start, because a run that it starts from did not finish."""
         supply = self._supplies.before(job.trial)
         identity = unstarted_identity(supply.identity, lost.name)
         folder = self._storage / "trials" / job.trial.fingerprint(identity)
-        record.queue(folder, job.trial, job.trial.lineage(identity), supply.text.name)
+        record.write_queued(folder, job.trial, job.trial.lineage(identity), supply.text.name)
         reason = f"its preparatory run {lost.name} {lost.state}: {lost.reason}"
         self._end(job, folder, self._cut_off(lost.state, reason, folder))
 
-    def _work(self, job: Job) -> Work:
+    def _work(self, job: Job) -> Assignment:
         return self._work_of(job.trial, self._supplies.of(job.trial))
 
-    def _preparatory_work(self, run: Trial) -> Work:
+    def _preparatory_work(self, run: Trial) -> Assignment:
         return replace(self._work_of(run, self._supplies.before(run)), tasks=())
 
-    def _work_of(self, trial: Trial, supply: Supply) -> Work:
+    def _work_of(self, trial: Trial, supply: TrialInputs) -> Assignment:
         identity = supply.identity
-        return Work(
+        return Assignment(
             trial=trial,
             folder=self._storage / "trials" / trial.fingerprint(identity),
             text=supply.text,
@@ -233,7 +237,7 @@ class Driver:
     def _prepared(self, folder: File) -> Outcome | None:
         """Return how a preparatory run has ended; None where it has yet to, or to run again."""
         self._fetch(folder)
-        outcome = record.read(folder)
+        outcome = record.read_outcome(folder)
         if outcome is None or folder in self._done:
             return outcome
         return outcome if outcome.state in _SETTLED and not self._site.fresh else None
@@ -248,32 +252,34 @@ class Driver:
             return not self._supplies.lacks(job.trial, folder, outcome)
         return stopped or outcome.state in _SETTLED
 
-    def _hand_out(self, job: Job, work: Work) -> None:
-        earlier = record.last(work.folder)
+    def _hand_out(self, job: Job, work: Assignment) -> None:
+        earlier = record.read_last_outcome(work.folder)
         self._open(work, extends=not self._search.stops(job))
         self._out[work.folder] = [job]
         # What had finished and is given more scores is written to the store anew.
         again = earlier is not None and earlier.state == "finished"
         self._ledger.note(job, work.folder, fresh=self._site.fresh or again)
         self._board.start(job)
-        self._view.changed(f"started {settings(job)}")
+        self._view.changed(f"started {describe_settings(job)}")
 
-    def _open(self, work: Work, *, extends: bool = True) -> None:
+    def _open(self, work: Assignment, *, extends: bool = True) -> None:
         """Open a trial's record; it may go on from a shorter run where it `extends` one."""
         if self._site.fresh:
             record.forget(work.folder)
             self._mirror.push(work.folder)
         self._mirror.push(self._storage / "searches")
-        earlier = record.last(work.folder)
+        earlier = record.read_last_outcome(work.folder)
         self._before[work.folder] = earlier.busy if earlier else 0.0
-        if (rows := record.curve(work.folder)) and self._supplies.tasks:  # theirs are taken anew
+        if (
+            rows := record.read_curve(work.folder)
+        ) and self._supplies.tasks:  # theirs are taken anew
             anew = [finetuned(task.name).name for task in self._supplies.tasks.values()]
-            record.put(work.folder, rows, without=anew)
-        record.queue(work.folder, work.trial, work.lineage, work.text.name)
+            record.write_rows(work.folder, rows, without=anew)
+        record.write_queued(work.folder, work.trial, work.lineage, work.text.name)
         if not self._site.fresh and extends:
-            extend.take_over(work.folder, work.trial, work.lineage)
+            extend.extend_from_shorter_run(work.folder, work.trial, work.lineage)
         self._mirror.push(record.stop_file(work.folder))
-        progress.forget(work.folder)
+        progress.clear_progress(work.folder)
         self._mirror.push(work.folder / progress.NAME)
 
     def done(self) -> bool:
@@ -281,7 +287,7 @@ class Driver:
         self._ledger.keep_up()
         return self._search.done or (self.stop_file.exists() and not self._out)
 
-    def began(self, work: Work) -> None:
+    def began(self, work: Assignment) -> None:
         """Record that a trial has its slot."""
         self._fetch(work.folder)
         for job in self._out[work.folder]:
@@ -296,17 +302,17 @@ class Driver:
         for folder, jobs in self._out.items():
             with suppress(MirrorError):  # it is for display alone
                 self._mirror.pull(folder, progress.NAME)
-            if (seen := progress.read(folder)) is None:
+            if (seen := progress.read_progress(folder)) is None:
                 continue
             if jobs:
                 self._board.moved(jobs[0], seen)
             else:
                 self._board.prepare_moved(folder.name, seen)
 
-    def scored(self, work: Work) -> None:
+    def scored(self, work: Assignment) -> None:
         """Log the points that a running trial has added to its record, and end it if it lags."""
         self._fetch(work.folder)
-        rows = record.curve(work.folder)
+        rows = record.read_curve(work.folder)
         if not rows:
             return
         for job in self._out[work.folder]:
@@ -318,10 +324,10 @@ class Driver:
             if self._board.row(job, rows[-1]):
                 self._view.changed(f"scored {self._board.scored(job)}")
 
-    def ended(self, work: Work, error: str | None) -> None:
+    def ended(self, work: Assignment, error: str | None) -> None:
         """Record how a trial ended."""
         self._fetch(work.folder)
-        outcome = record.read(work.folder)
+        outcome = record.read_outcome(work.folder)
         if outcome is None:
             outcome = self._cut_off(
                 "failed",
@@ -350,7 +356,7 @@ class Driver:
             why += "; its cell is repeated once the same command has tried it again"
         left = self._board.left()
         self._view.changed(
-            f"{outcome.state} {settings(job)}{shown} in {duration(outcome.seconds)}{why}"
+            f"{outcome.state} {describe_settings(job)}{shown} in {format_duration(outcome.seconds)}{why}"
             + (f", {left}" if left else "")
         )
 
@@ -374,24 +380,24 @@ class Driver:
     def _interrupt(self) -> None:
         """Say of the trials that were running when the sweep was stopped that they are not."""
         for folder, jobs in self._out.items():
-            if record.read(folder) is None:
+            if record.read_outcome(folder) is None:
                 self._cut_off("interrupted", "the sweep ended while it ran", folder)
             self._board.prepared(folder.name, "interrupted")
             for job in jobs:
                 self._ledger.note(job, folder)
-                if (outcome := record.read(folder)) is not None:
+                if (outcome := record.read_outcome(folder)) is not None:
                     self._board.end(job, outcome)
         self._out.clear()
 
     def _begin(self, command: str) -> None:
-        facts = provenance.facts() | {"command": command, **self._supplies.said()}
+        facts = provenance.code_and_machine() | {"command": command, **self._supplies.said()}
         self._store.begin(
             self._experiment,
             facts | {"budget": json.dumps(self._experiment.base["budget"])},
             {
-                "space.yaml": search_space.dump(self._experiment),
-                "environment.txt": provenance.environment(),
-                "diff.patch": provenance.diff(),
+                "space.yaml": search_space.dump_experiment(self._experiment),
+                "environment.txt": provenance.installed_packages(),
+                "diff.patch": provenance.uncommitted_diff(),
             },
         )
 
@@ -401,17 +407,17 @@ class Driver:
 
     def _cut_off(self, state: State, reason: str, folder: File) -> Outcome:
         """Record the end of a trial that could not do so itself."""
-        earlier = record.last(folder)
+        earlier = record.read_last_outcome(folder)
         outcome = Outcome(
             state=state,
             reason=reason,
-            rows=record.curve(folder),
+            rows=record.read_curve(folder),
             began=time.time(),
             seconds=earlier.seconds if earlier else 0.0,
             busy=earlier.busy if earlier else 0.0,
-            tries=record.tries(folder),
+            tries=record.count_tries(folder),
         )
-        record.end(folder, outcome)
+        record.write_outcome(folder, outcome)
         for name in ("outcome.json", "state"):
             self._mirror.push(folder / name)
         return outcome

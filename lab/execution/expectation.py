@@ -18,15 +18,15 @@ from lab.data import batches, preparation
 from lab.data import sources as reading
 from lab.evaluation import corruption
 from lab.execution import pace
-from lab.execution.pace import Speeds
-from lab.execution.prerequisites import Supply
+from lab.execution.pace import SlotSpeeds
+from lab.execution.prerequisites import TrialInputs
 from lab.loading import search_space
 from lab.search import plan
-from lab.search.finished import Finished, Identities, Prepared, count, has_ended
+from lab.search.finished import FinishedTrials, Prepared, TrialIdentities, count_finished, has_ended
 from lab.search.plan import CellPlan, Expectation, Phase
 from lab.tasks import size as task_size
 from lab.tasks.size import TaskSize
-from lab.tracking.client import database
+from lab.tracking.client import database_file
 
 _READING = 0.13  # seconds a MB of text
 _TOKENIZING = 1.3  # seconds a MB of text that is used: tokenizer, windows, search for copies
@@ -63,7 +63,9 @@ class _Cell:
     preparing: tuple[float, ...]
 
 
-def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -> Expectation:
+def estimate_sweep(
+    experiment: Experiment, storage: File | None, slots: int, uri: str
+) -> Expectation:
     """Return how long a sweep will take.
 
     Args:
@@ -75,8 +77,8 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
     Raises:
         UserError: the text or a task cannot be read.
     """
-    plans = plan.cells(experiment)
-    texts = [_Text(settings, storage) for settings in search_space.texts(experiment)]
+    plans = plan.plan_cells(experiment)
+    texts = [_Text(settings, storage) for settings in search_space.required_texts(experiment)]
     judged = {cell.trial.data for cell in plans}
     prepared = _prepared(experiment, storage, texts)
     done = _done(experiment, storage, prepared, len(plans))
@@ -84,10 +86,10 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
         why = f"all {sum(cell.runs for cell in plans)} have ended before"
         phases = (_start(uri), Phase(name="trials", seconds=0.0, why=why), _report())
         return Expectation(phases=phases, slots=slots, first_score=None, basis="")
-    tasks = [task_size.of(name) for name in experiment.finetune.tasks]
-    runs = plan.preparatory(experiment)
+    tasks = [task_size.task_size(name) for name in experiment.finetune.tasks]
+    runs = plan.preparatory_phase(experiment)
     left = [run for run in runs if storage is None or not has_ended(run, storage, prepared)]
-    speeds = Speeds([*(cell.trial for cell in plans), *left], experiment.resources)
+    speeds = SlotSpeeds([*(cell.trial for cell in plans), *left], experiment.resources)
     preparing = {run: _seconds_of_run(run, speeds) for run in left}
     cells = [
         _cell(experiment, *both, tasks, speeds, preparing) for both in zip(plans, done, strict=True)
@@ -105,36 +107,36 @@ def expect(experiment: Experiment, storage: File | None, slots: int, uri: str) -
 
 def _done(
     experiment: Experiment, storage: File | None, prepared: Prepared, cells: int
-) -> Sequence[Finished]:
+) -> Sequence[FinishedTrials]:
     if storage is None or not prepared:
-        return [Finished(trained=0, finetuned=0)] * cells
-    return count(experiment, storage, prepared)
+        return [FinishedTrials(trained=0, finetuned=0)] * cells
+    return count_finished(experiment, storage, prepared)
 
 
 def _prepared(
     experiment: Experiment, storage: File | None, made: Sequence["_Text"]
-) -> dict[tuple[DataConfig, ...], Identities]:
+) -> dict[tuple[DataConfig, ...], TrialIdentities]:
     """Return the identities of the trials' inputs, where all texts are prepared."""
     texts = {text.settings: text for text in made}
     starts = [] if storage is None else sorted((storage / "cache").glob("start-*.safetensors"))
     found = {}
-    for cell in search_space.cells(experiment):
-        trial = search_space.trial(experiment.base, cell)
+    for cell in search_space.expand_cells(experiment):
+        trial = search_space.build_trial(experiment.base, cell)
         text, *short = (texts[settings] for settings in trial.texts)
         if text.folder is None or text.held_out is None or any(s.folder is None for s in short):
             continue
-        supply = Supply(
+        supply = TrialInputs(
             text=text.folder,
             held_out=text.held_out,
             start=None,
             short_text=short[0].folder if short else None,
         )
         started = tuple(replace(supply, start=start).identity for start in starts)
-        found[trial.texts] = Identities(scratch=supply.identity, started=started)
+        found[trial.texts] = TrialIdentities(scratch=supply.identity, started=started)
     return found
 
 
-def _seconds_of_run(run: Trial, speeds: Speeds) -> float:
+def _seconds_of_run(run: Trial, speeds: SlotSpeeds) -> float:
     """Return the seconds of a preparatory run on its slot, its scores included."""
     cost = mean_cost(run)
     flops = (run.budget.steps(cost) or 0) * cost.flops + _scoring_flops(run)
@@ -144,9 +146,9 @@ def _seconds_of_run(run: Trial, speeds: Speeds) -> float:
 def _cell(
     experiment: Experiment,
     cell: CellPlan,
-    done: Finished,
+    done: FinishedTrials,
     tasks: Sequence[TaskSize],
-    speeds: Speeds,
+    speeds: SlotSpeeds,
     preparing: Mapping[Trial, float],
 ) -> _Cell:
     trial, speed = cell.trial, speeds.of(cell.trial)
@@ -169,7 +171,7 @@ def _first_point(cells: Sequence[_Cell], slots: int) -> float:
     cell = next((cell for cell in cells if cell.untrained), None)
     if cell is None:
         return 0.0
-    before = plan.makespan([(1, seconds) for seconds in cell.preparing], slots)
+    before = plan.estimate_makespan([(1, seconds) for seconds in cell.preparing], slots)
     return before + (cell.training + cell.scoring) / cell.plan.trial.curve
 
 
@@ -213,7 +215,7 @@ def _trials(
     jobs = [(1, seconds) for seconds in preparing]
     jobs += [(c.untrained, c.training + c.scoring + c.finetuning) for c in cells]
     jobs += [(c.untuned, c.finetuning) for c in cells]
-    wall = plan.makespan(jobs, slots) / sum(busy.values())
+    wall = plan.estimate_makespan(jobs, slots) / sum(busy.values())
     return [
         Phase(name=name, seconds=seconds * wall, why=why[name])
         for name, seconds in busy.items()
@@ -237,7 +239,7 @@ def _tasks(tasks: Sequence[TaskSize]) -> list[Phase]:
 
 
 def _start(uri: str) -> Phase:
-    file = database(uri)
+    file = database_file(uri)
     new = file is not None and not file.exists()
     why = "MLflow makes a new database" if new else "MLflow opens its store"
     return Phase(name="start", seconds=_NEW_STORE if new else _STORE, why=why)
@@ -265,18 +267,18 @@ class _Text:
         self.folder: File | None = None
         self.held_out: File | None = None
         cache = None if storage is None else storage / "cache"
-        sources = [part.source for part in preparation.parts(settings)]
+        sources = [part.source for part in preparation.mixture_parts(settings)]
         self._remote = any(isinstance(source, HubDataset) for source in sources)
-        sizes = [reading.size(source) for source in sources]
+        sizes = [reading.estimate_size(source) for source in sources]
         known = [size for size in sizes if size is not None]
         self._bytes = None if len(known) < len(sizes) else sum(known)
         if cache is not None and not self._remote:
-            self.folder = preparation.prepared(settings, cache)
+            self.folder = preparation.find_prepared(settings, cache)
         self._tokens = (self._bytes or 0.0) * settings.share * (1 - settings.held_out) / _BYTES
         if self.folder is not None and cache is not None:
             corpus = batches.open_corpus(self.folder)
             self._tokens = float(corpus.train_NT.size)
-            held_out = corruption.target(corpus, settings, cache)
+            held_out = corruption.held_out_file(corpus, settings, cache)
             self.held_out = held_out if held_out.exists() else None
 
     def phases(self, *, judged: bool) -> Sequence[Phase]:
@@ -298,9 +300,11 @@ class _Text:
         if self.held_out is not None:
             return Phase(name=name, seconds=0.0, why="its corruptions were made before")
         tokens = round(self._tokens) or 10**12
-        trial = corruption.frozen_trial(self.settings, tokens)
+        trial = corruption.frozen_model_trial(self.settings, tokens)
         steps = trial.budget.steps(step_cost(trial)) or 0
         # In the driver's own process, on all of its cores.
-        seconds = steps * step_cost(trial).flops / pace.flops_per_second(trial) + _CORRUPTING
+        seconds = (
+            steps * step_cost(trial).flops / pace.measure_flops_per_second(trial) + _CORRUPTING
+        )
         why = f"learns from {trial.budget.amount:,.0f} tokens to make held-out corruptions, once"
         return Phase(name=name, seconds=seconds, why=why)

@@ -20,8 +20,8 @@ from lab.data.vocabulary import FIRST_WORD
 from lab.search import plan
 from lab.training import optimizer as optim
 from lab.training.gradients import Gradients
-from lab.training.loop import Step, train
-from lab.training.objectives import build
+from lab.training.loop import CompletedStep, train_steps
+from lab.training.objectives import build_objective
 
 _SECONDS = 0.5  # of timed steps, for each shape
 _FEWEST = 2  # timed steps; where networks take turns, one of each
@@ -36,7 +36,7 @@ _CPU_SHARE = 0.42
 _GPU_FLOPS = 0.23 * 312e12
 
 
-class Speeds:
+class SlotSpeeds:
     """FLOP/s of one slot for each trial of a sweep.
 
     Trials of equal shapes are timed once. Where there are more shapes than `_SHAPES`, those
@@ -78,11 +78,13 @@ class Speeds:
 
     def _timed(self, trial: Trial) -> float:
         of_worker = max(1, trial.at(0.5).batch // self._resources.workers)
-        return flops_per_second(replace(trial, batch=of_worker), self._resources.cpus_per_worker)
+        return measure_flops_per_second(
+            replace(trial, batch=of_worker), self._resources.cpus_per_worker
+        )
 
 
 def _fits(trial: Trial) -> bool:
-    return plan.memory(trial) <= _MEMORY
+    return plan.estimate_memory(trial) <= _MEMORY
 
 
 def _shape(trial: Trial) -> Hashable:
@@ -108,7 +110,7 @@ def _product_speed() -> float:
     return rounds * 2 * 2_048 * 128 * 512 / (time.process_time() - began)
 
 
-def flops_per_second(trial: Trial, threads: int | None = None) -> float:
+def measure_flops_per_second(trial: Trial, threads: int | None = None) -> float:
     """Return the honest FLOP/s of a trial's optimizer steps on the CPU.
 
     Random tokens stand in for text: speed depends on shapes. The first step, which also allocates,
@@ -145,16 +147,16 @@ def _endless(trial: Trial) -> Trial:
     return replace(trial, batch=max(1, min(now.batch, int(now.batch * _BATCH_FLOPS / cost))))
 
 
-def _steps(trial: Trial) -> Iterator[Step]:
+def _steps(trial: Trial) -> Iterator[CompletedStep]:
     V, now = trial.data.vocab, trial.at(0.0)
     shape = (now.batch, now.length)
     ids_NT = np.random.default_rng(0).integers(FIRST_WORD, V, shape, np.uint32)
     counts_V = torch.ones(V, dtype=torch.int64)
     counts_V[:FIRST_WORD] = 0
-    objective = build(trial, counts_V)
+    objective = build_objective(trial, counts_V)
     gradients = Gradients(objective, {now.length: Batches(ids_NT, seed=0)}, trial)
-    optimizer = optim.build(objective, trial.optim)
-    return train(gradients, optimizer, trial=trial, clock=time.perf_counter)
+    optimizer = optim.build_optimizer(objective, trial.optim)
+    return train_steps(gradients, optimizer, trial=trial, clock=time.perf_counter)
 
 
 @contextmanager

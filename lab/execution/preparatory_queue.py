@@ -8,10 +8,10 @@ from lab.config.experiment import Job
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome, State
 from lab.config.trial import Trial
-from lab.trials.assignment import Work
+from lab.trials.assignment import Assignment
 
 
-class Lost(NamedTuple):
+class FailedRun(NamedTuple):
     """A preparatory run without weights to start from.
 
     Attributes:
@@ -36,7 +36,7 @@ class PreparatoryQueue:
 
     def __init__(
         self,
-        work: Callable[[Trial], Work],
+        work: Callable[[Trial], Assignment],
         ended: Callable[[File], Outcome | None],
         running: Container[File],
     ) -> None:
@@ -63,17 +63,17 @@ class PreparatoryQueue:
             self._waiting.remove(job)
         return job
 
-    def next(self) -> Work | None:
+    def next(self) -> Assignment | None:
         """Return a run that a waiting job needs and that does not run yet."""
         missing = (work for job in self._waiting for work in self._missing(job))
         return next((work for work in missing if work.folder not in self._running), None)
 
-    def lost(self, trial: Trial) -> Lost | None:
+    def lost(self, trial: Trial) -> FailedRun | None:
         """Return a run without which a trial cannot start, now that all of them have ended."""
         for work in self._works(trial):
             outcome = self._used[work.folder]
             if outcome.state != "finished":
-                return Lost(work.folder.name, outcome.state, outcome.reason)
+                return FailedRun(work.folder.name, outcome.state, outcome.reason)
         return None
 
     @property
@@ -92,10 +92,10 @@ class PreparatoryQueue:
             "preparatory_slot_seconds": sum(outcome.seconds for outcome in self._used.values()),
         }
 
-    def _works(self, trial: Trial) -> list[Work]:
+    def _works(self, trial: Trial) -> list[Assignment]:
         return [self._work(run) for run in dict.fromkeys(preparatory_runs(trial).values())]
 
-    def _missing(self, job: Job) -> list[Work]:
+    def _missing(self, job: Job) -> list[Assignment]:
         """Return the runs that have yet to end, and note those that have."""
         missing = []
         for work in self._works(job.trial):

@@ -18,14 +18,14 @@ from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.evaluation import corruption
 from lab.finetuning import finetuner
-from lab.finetuning.results import Ledger
-from lab.interop.initial_weights import Starts
+from lab.finetuning.results import FinetuneResults
+from lab.interop.initial_weights import InitialWeights
 from lab.loading import search_space
 from lab.loading.task_table import load_task
 from lab.storage import record
 from lab.storage.mirror import Mirror
 from lab.tasks import examples
-from lab.trials.progress import Tell, silent
+from lab.trials.progress import Tell, ignore_progress
 
 _FROZEN = (
     "training the frozen masked language model that makes the held-out corruptions (once per text)"
@@ -33,7 +33,7 @@ _FROZEN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supply:
+class TrialInputs:
     """What one trial needs.
 
     Attributes:
@@ -60,7 +60,7 @@ class Supply:
         return content_hash([each.name for each in made])
 
 
-class Supplies:
+class Prerequisites:
     """Everything that the trials of a sweep read and did not make.
 
     Args:
@@ -72,14 +72,14 @@ class Supplies:
         tasks: to fine-tune on, by their files.
     """
 
-    def __init__(self, storage: File, mirror: Mirror, tell: Tell = silent) -> None:
+    def __init__(self, storage: File, mirror: Mirror, tell: Tell = ignore_progress) -> None:
         self._storage, self._cache = storage, storage / "cache"
         self._mirror, self._tell = mirror, tell
         self._texts: dict[DataConfig, File] = {}
         self._held_out: dict[DataConfig, File] = {}
         self._judged: tuple[str, ...] = ()
         self._seeds = 0
-        self._starts = Starts(storage, mirror)
+        self._starts = InitialWeights(storage, mirror)
         self.tasks: dict[File, examples.Examples] = {}
 
     def prepare(self, experiment: Experiment) -> None:
@@ -92,15 +92,15 @@ class Supplies:
         self._judged, self._seeds = asked.tasks, asked.seeds
         for name in asked.tasks:  # first: a bad row is found at once
             self._tell(f"reading the task {name}", None)
-            file = examples.prepare(load_task(name), self._cache)
+            file = examples.prepare_examples(load_task(name), self._cache)
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
-        for cell in search_space.cells(experiment):
-            trial = search_space.trial(experiment.base, cell)
+        for cell in search_space.expand_cells(experiment):
+            trial = search_space.build_trial(experiment.base, cell)
             text = self.before(trial).text
             self._starts.of(trial, text)  # what it names; its preparatory runs come later
 
-    def of(self, trial: Trial) -> Supply:
+    def of(self, trial: Trial) -> TrialInputs:
         """Return what a trial needs, made first where it is not there.
 
         Its preparatory runs (`records`) have finished.
@@ -116,12 +116,12 @@ class Supplies:
             earlier_flops=origin.earlier_flops,
         )
 
-    def before(self, trial: Trial) -> Supply:
+    def before(self, trial: Trial) -> TrialInputs:
         """Return what a trial needs that starts from no other weights, or has yet to get them."""
         text, *short = map(self._text, trial.texts)
         for one in short:
             _check_tokenizers(text, one)
-        return Supply(
+        return TrialInputs(
             text=text,
             held_out=self._questions(trial.data, text),
             start=None,
@@ -138,9 +138,9 @@ class Supplies:
     def lacks(self, trial: Trial, folder: File, outcome: Outcome) -> bool:
         """Return whether a trial that has finished has yet to be fine-tuned on something."""
         last = outcome.rows[-1]
-        given = finetuner.protocol(trial.encoder.hidden)
+        given = finetuner.default_protocol(trial.encoder.hidden)
         for task in self.tasks.values():
-            ledger = Ledger(folder, task, given, int(last["spent/steps"]))
+            ledger = FinetuneResults(folder, task, given, int(last["spent/steps"]))
             self._mirror.pull(folder, ledger.name)
             summary = ledger.summary(self._seeds)
             if summary is None or not summary.items() <= last.items():
@@ -153,14 +153,14 @@ class Supplies:
         texts = list(self._texts.values())
         return {
             "data": " ".join(file.name for file in made),
-            "text": " ".join(preparation.sentence(text) for text in texts),
+            "text": " ".join(preparation.describe_text(text) for text in texts),
             "overlaps": json.dumps({text.name: self._overlaps(text) for text in texts}),
         }
 
     def _overlaps(self, text: File) -> list[dict[str, Any]]:
         """Return what a text has in common with each task, by the name that metrics use."""
         names = {name: load_task(name).name for name in self._judged}
-        found = preparation.facts(text)["overlaps"]
+        found = preparation.read_facts(text)["overlaps"]
         return [
             overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in found
         ]
@@ -171,8 +171,8 @@ class Supplies:
             asked = f"{settings.vocab} tokens, windows of {settings.length}"
             self._tell(f"preparing the text ({asked})", None)
             say = partial(_told, self._tell, "preparing the text")
-            text = preparation.prepare(settings, self._cache, say)
-            preparation.compare(text, settings, self._judged, say)
+            text = preparation.prepare_text(settings, self._cache, say)
+            preparation.add_overlaps(text, settings, self._judged, say)
             self._texts[settings] = text
             self._mirror.push(text)
         return self._texts[settings]
@@ -182,7 +182,7 @@ class Supplies:
         if settings not in self._held_out:
             corpus = batches.open_corpus(text)
             told = partial(self._tell, _FROZEN)
-            held_out = corruption.prepare(corpus, settings, self._cache, told)
+            held_out = corruption.prepare_held_out(corpus, settings, self._cache, told)
             self._held_out[settings] = held_out
             self._mirror.push(held_out)
         return self._held_out[settings]
@@ -190,7 +190,7 @@ class Supplies:
 
 def _spent(folders: Iterable[File]) -> Spent:
     """Return what finished trials have spent together, by their records."""
-    ends = [record.curve(folder)[-1] for folder in folders]
+    ends = [record.read_curve(folder)[-1] for folder in folders]
     return Spent(
         tokens=int(sum(row["spent/tokens"] for row in ends)),
         flops=int(sum(row["spent/flops"] for row in ends)),

@@ -9,7 +9,7 @@ from pathlib import Path as File
 from lab import __version__
 
 
-def facts() -> dict[str, str]:
+def code_and_machine() -> dict[str, str]:
     """Return version, commit (`none` outside git), whether files differ from it, and machine."""
     commit = _git("rev-parse", "HEAD")
     return {
@@ -24,12 +24,12 @@ def facts() -> dict[str, str]:
     }
 
 
-def diff() -> str:
+def uncommitted_diff() -> str:
     """Return what the code differs by from its commit, as a patch; empty outside git."""
     return _git("diff", "HEAD")
 
 
-def environment() -> str:
+def installed_packages() -> str:
     """Return the installed distributions, one `name==version` a line."""
     installed = {d.name: d.version for d in metadata.distributions() if d.name}
     return "".join(f"{name}=={installed[name]}\n" for name in sorted(installed, key=str.lower))

@@ -25,7 +25,7 @@ import ray
 from lab.config.experiment import Resources
 from lab.errors import UserError
 from lab.storage import temp_dirs
-from lab.trials.assignment import Node, here, slots
+from lab.trials.assignment import NodeResources, count_slots, local_resources
 
 # A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
 _SCRATCH = File("/tmp")  # noqa: S108 - the shortest path there is
@@ -34,7 +34,7 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
+class RayCluster:
     """Ray, running.
 
     Attributes:
@@ -48,7 +48,7 @@ class Cluster:
 
 
 @contextmanager
-def opened(resources: Resources, address: str | None) -> Iterator[Cluster]:
+def open_cluster(resources: Resources, address: str | None) -> Iterator[RayCluster]:
     """Join the cluster at `address`, or start Ray here, on loopback alone, and stop it after.
 
     Raises:
@@ -58,21 +58,21 @@ def opened(resources: Resources, address: str | None) -> Iterator[Cluster]:
         yield cluster
 
 
-def check(resources: Resources, address: str) -> None:
+def check_cluster(resources: Resources, address: str) -> None:
     """Refuse a cluster that cannot serve one trial, before anything is written.
 
     Raises:
-        UserError: as `opened`.
+        UserError: as `open_cluster`.
     """
     with _joined(resources, address):
         pass
 
 
 @contextmanager
-def _here(resources: Resources) -> Iterator[Cluster]:
-    count = slots(resources, [here(gpus=resources.gpus_per_worker > 0)])
+def _here(resources: Resources) -> Iterator[RayCluster]:
+    count = count_slots(resources, [local_resources(gpus=resources.gpus_per_worker > 0)])
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"  # loopback
-    with temp_dirs.folder(_SCRATCH, "lab-") as folder:
+    with temp_dirs.temporary_folder(_SCRATCH, "lab-") as folder:
         try:
             ray.init(
                 address="local",
@@ -83,18 +83,18 @@ def _here(resources: Resources) -> Iterator[Cluster]:
                 _temp_dir=str(folder),
                 **_QUIET,
             )
-            yield Cluster(slots=count, scratch=str(folder))
+            yield RayCluster(slots=count, scratch=str(folder))
         finally:
             ray.shutdown()
 
 
-def alive() -> bool:
+def any_node_alive() -> bool:
     """Return whether any machine of it answers."""
     return any(node["Alive"] for node in ray.nodes())
 
 
 @contextmanager
-def _joined(resources: Resources, address: str) -> Iterator[Cluster]:
+def _joined(resources: Resources, address: str) -> Iterator[RayCluster]:
     try:
         ray.init(address=address, **_QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -105,17 +105,17 @@ def _joined(resources: Resources, address: str) -> Iterator[Cluster]:
         ) from None
     try:
         nodes = [
-            Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+            NodeResources(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
             for node in ray.nodes()
             if node["Alive"]
         ]
-        count = slots(resources, nodes)
+        count = count_slots(resources, nodes)
         if not count:
             raise UserError(
                 f"resources: no room for {resources.workers} workers of "
                 f"{resources.cpus_per_worker} CPUs and {resources.gpus_per_worker:g} GPUs on "
                 f"{len(nodes)} nodes: {', '.join(f'{n.cpus:g} + {n.gpus:g}' for n in nodes)}"
             )
-        yield Cluster(slots=count, scratch=None)
+        yield RayCluster(slots=count, scratch=None)
     finally:
         ray.shutdown()

@@ -1,6 +1,6 @@
 """Ray Tune carries work out: one trial a slot, in an actor that lives from trial to trial.
 
-The `Source` decides what to run and where to record it. This module hands work to actors and
+The `AssignmentSource` decides what to run and where to record it. This module hands work to actors and
 reports its end. ray is imported here, in `cluster` and in `group`.
 """
 
@@ -18,20 +18,20 @@ from ray.tune.search import Searcher
 
 from lab.config.experiment import Resources
 from lab.execution import ray_cluster
-from lab.trials.assignment import RESTARTS, Source, Wishes, Work
+from lab.trials.assignment import RESTARTS, Assignment, AssignmentSource, StopSignal
 
 _LOOK = 5.0  # seconds between two looks at the cluster
 _DRIVES = {"memory": 2**29}  # bytes; what an actor that only drives its workers asks for
 
 
-class LostError(RuntimeError):
+class ClusterLostError(RuntimeError):
     """There is no machine left to run anything."""
 
 
-def run(
-    source: Source,
+def run_trials(
+    source: AssignmentSource,
     resources: Resources,
-    joined: ray_cluster.Cluster,
+    joined: ray_cluster.RayCluster,
     storage: str,
     carry_out: Callable[[dict[str, Any]], None],
 ) -> None:
@@ -42,7 +42,7 @@ def run(
         resources: of each trial.
         joined: the cluster that carries it out.
         storage: folder, or address of one, for what Ray itself writes.
-        carry_out: runs one trial in an actor: `alone`, or `group.carry_out`.
+        carry_out: runs one trial in an actor: `run_in_actor`, or `group.carry_out`.
     """
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # Ray has put its own there
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
@@ -65,21 +65,21 @@ def run(
         ).fit()
 
 
-def alone(config: dict[str, Any]) -> None:
+def run_in_actor(config: dict[str, Any]) -> None:
     """Run one trial in a Tune actor, which was used before and will be again."""
     import torch
 
     from lab.trials import run as trial
 
-    asked: Work = config["work"]
+    asked: Assignment = config["work"]
     work = asked.brought(f"alone-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
     try:
-        trial.run(
+        trial.run_trial(
             work,
             device="cuda" if work.resources.gpus_per_worker else "cpu",
             report=lambda row: tune.report({"step": row["spent/steps"]}),
-            wish=Wishes(asked, work, config["stop_file"]),
+            wish=StopSignal(asked, work, config["stop_file"]),
         )
     finally:
         work.mirror.drop(work.folder)
@@ -100,9 +100,9 @@ class _Session:
         fault: the first error of the source, which Tune would wrap or swallow.
     """
 
-    source: Source
+    source: AssignmentSource
     settings: dict[str, Any]
-    works: dict[str, Work] = field(default_factory=dict)
+    works: dict[str, Assignment] = field(default_factory=dict)
     fault: Exception | None = None
 
     @contextmanager
@@ -193,8 +193,8 @@ class _Watcher(tune.Callback):
             return
         self._looked = time.monotonic()
         with session.kept():
-            if not ray_cluster.alive():
-                raise LostError("Ray's last machine is gone")
+            if not ray_cluster.any_node_alive():
+                raise ClusterLostError("Ray's last machine is gone")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials

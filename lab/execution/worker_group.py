@@ -16,12 +16,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from lab.storage import record
-from lab.trials.assignment import RESTARTS, Wishes, Work
+from lab.trials.assignment import RESTARTS, Assignment, StopSignal
 
 
-def carry_out(config: dict[str, Any]) -> None:
+def run_in_worker_group(config: dict[str, Any]) -> None:
     """Run one trial from a Tune actor, which only drives its workers."""
-    work: Work = config["work"]
+    work: Assignment = config["work"]
     resources = work.resources
     gpus = resources.gpus_per_worker
     backend, scratch = "nccl" if gpus else "gloo", config["scratch"]
@@ -45,18 +45,18 @@ def carry_out(config: dict[str, Any]) -> None:
             ),
         ).fit()
     except train.TrainingFailedError:
-        if record.read(work.folder) is None:  # else the first worker could say why
+        if record.read_outcome(work.folder) is None:  # else the first worker could say why
             raise
 
 
 def _worker(config: dict[str, Any]) -> None:
     import torch
 
-    from lab.training.distributed import Group
+    from lab.training.distributed import ProcessGroup
     from lab.trials import run
 
-    workers, device = Group(), str(train.torch.get_device())
-    asked: Work = config["work"]
+    workers, device = ProcessGroup(), str(train.torch.get_device())
+    asked: Assignment = config["work"]
     work = asked.brought(f"worker-{workers.rank}-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
 
@@ -65,10 +65,10 @@ def _worker(config: dict[str, Any]) -> None:
 
     try:
         if workers.rank:
-            run.follow(work, device=device, workers=workers, report=report)
+            run.follow_trial(work, device=device, workers=workers, report=report)
             return
-        wishes = Wishes(asked, work, config["stop_file"])
-        outcome = run.run(work, device=device, workers=workers, report=report, wish=wishes)
+        wishes = StopSignal(asked, work, config["stop_file"])
+        outcome = run.run_trial(work, device=device, workers=workers, report=report, wish=wishes)
         if outcome.state == "failed":  # the others wait for this one
             raise RuntimeError(outcome.reason)
     finally:

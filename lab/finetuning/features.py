@@ -25,14 +25,14 @@ from lab.config.tasks import (
     TaggingTask,
 )
 from lab.data.vocabulary import CLS, SEP, UNK, Vocabulary
-from lab.tasks.examples import Asked, Example, Examples, Labelled, Tagged
+from lab.tasks.examples import Example, Examples, QuestionExample, TagExample, TextExample
 
 NOWHERE = -100  # a position that is not scored; what `cross_entropy` passes over
 UNSEEN = -1  # a label that nobody can learn
 _QUESTION = 64  # tokens of a question, at most: `max_query_length`
 
 
-class Window(NamedTuple):
+class TaskWindow(NamedTuple):
     """What an encoder reads at once.
 
     Attributes:
@@ -59,11 +59,11 @@ class Features(NamedTuple):
         cut: share of the examples that did not fit into one window.
     """
 
-    windows: list[Window]
+    windows: list[TaskWindow]
     cut: float
 
 
-def of(
+def make_features(
     task: Examples, examples: Sequence[Example], vocabulary: Vocabulary, length: int
 ) -> Features:
     """Return the windows of some examples of a task, of at most `length` positions."""
@@ -77,19 +77,23 @@ def of(
             labelled = _labelled(examples)
             return _texts(labelled, [float(one.label) for one in labelled], vocabulary, length)
         case TaggingTask():
-            return _words(task, [e for e in examples if isinstance(e, Tagged)], vocabulary, length)
+            return _words(
+                task, [e for e in examples if isinstance(e, TagExample)], vocabulary, length
+            )
         case QuestionAnsweringTask():
-            return _questions([e for e in examples if isinstance(e, Asked)], vocabulary, length)
+            return _questions(
+                [e for e in examples if isinstance(e, QuestionExample)], vocabulary, length
+            )
         case _:
             assert_never(task.form)
 
 
-def _labelled(examples: Sequence[Example]) -> list[Labelled]:
-    return [example for example in examples if isinstance(example, Labelled)]
+def _labelled(examples: Sequence[Example]) -> list[TextExample]:
+    return [example for example in examples if isinstance(example, TextExample)]
 
 
 def _texts(
-    examples: Sequence[Labelled], targets: Sequence[float], vocabulary: Vocabulary, length: int
+    examples: Sequence[TextExample], targets: Sequence[float], vocabulary: Vocabulary, length: int
 ) -> Features:
     firsts = [ids.tolist() for ids in vocabulary.encode([one.text for one in examples])]
     seconds = [ids.tolist() for ids in vocabulary.encode([one.pair or "" for one in examples])]
@@ -100,15 +104,17 @@ def _texts(
         if one.pair is None:
             kept_a, rest = a[: length - 2], []
         else:
-            kept_a, kept_b = truncated(a, b, length - 3)
+            kept_a, kept_b = truncate_pair(a, b, length - 3)
             rest = [*kept_b, SEP]
             cut += len(kept_b) < len(b) and len(kept_a) == len(a)
         cut += len(kept_a) < len(a)
-        windows.append(Window([CLS, *kept_a, SEP, *rest], [target], number))
+        windows.append(TaskWindow([CLS, *kept_a, SEP, *rest], [target], number))
     return Features(windows, cut / len(examples))
 
 
-def truncated(a: Sequence[int], b: Sequence[int], room: int) -> tuple[Sequence[int], Sequence[int]]:
+def truncate_pair(
+    a: Sequence[int], b: Sequence[int], room: int
+) -> tuple[Sequence[int], Sequence[int]]:
     """Return the beginnings of both that fit; the longer one is cut first, then both alike.
 
     The result of `_truncate_seq_pair`, which takes a token a time from the longer, of equals `b`.
@@ -118,7 +124,7 @@ def truncated(a: Sequence[int], b: Sequence[int], room: int) -> tuple[Sequence[i
 
 
 def _words(
-    task: Examples, sentences: Sequence[Tagged], vocabulary: Vocabulary, length: int
+    task: Examples, sentences: Sequence[TagExample], vocabulary: Vocabulary, length: int
 ) -> Features:
     known = {tag: place for place, tag in enumerate(task.labels)}
     encoded = vocabulary.words([sentence.words for sentence in sentences])
@@ -128,7 +134,7 @@ def _words(
         tags = [known.get(tag, UNSEEN) for tag in sentence.tags]
         made = list(_packed(pieces, tags, length - 2))
         cut += len(made) > 1
-        windows += [Window([CLS, *ids, SEP], [NOWHERE, *t, NOWHERE], number) for ids, t in made]
+        windows += [TaskWindow([CLS, *ids, SEP], [NOWHERE, *t, NOWHERE], number) for ids, t in made]
     return Features(windows, cut / len(sentences))
 
 
@@ -155,10 +161,12 @@ def _packed(
     yield ids, targets
 
 
-def _questions(questions: Sequence[Asked], vocabulary: Vocabulary, length: int) -> Features:
+def _questions(
+    questions: Sequence[QuestionExample], vocabulary: Vocabulary, length: int
+) -> Features:
     heads = vocabulary.encode([one.question for one in questions])
     bodies = vocabulary.spans([one.context for one in questions])
-    windows: list[Window] = []
+    windows: list[TaskWindow] = []
     cut = 0
     for number, (one, asked, body) in enumerate(zip(questions, heads, bodies, strict=True)):
         head = [CLS, *asked[: min(_QUESTION, (length - 3) // 2)].tolist(), SEP]
@@ -168,11 +176,13 @@ def _questions(questions: Sequence[Asked], vocabulary: Vocabulary, length: int) 
         for start in starts:
             ids, spans_N2 = body.ids_T[start : start + room], body.span_T2[start : start + room]
             target = _answer(one, spans_N2, len(head))
-            windows.append(Window([*head, *ids.tolist(), SEP], target, number, len(head), spans_N2))
+            windows.append(
+                TaskWindow([*head, *ids.tolist(), SEP], target, number, len(head), spans_N2)
+            )
     return Features(windows, cut / len(questions))
 
 
-def _answer(one: Asked, spans_N2: npt.NDArray[np.int64], first: int) -> list[int]:
+def _answer(one: QuestionExample, spans_N2: npt.NDArray[np.int64], first: int) -> list[int]:
     """Return the positions of the first answer's first and last token; 0, 0 where it is not whole.
 
     `first` is where the text begins in its window.

@@ -24,13 +24,13 @@ from lab.config.architecture import EncoderConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.schedule import Schedule
 from lab.config.tasks import PairTask, RegressionTask
-from lab.data.batches import segments
+from lab.data.batches import segment_ids
 from lab.data.vocabulary import Vocabulary
 from lab.finetuning import features, heads
-from lab.finetuning.features import Window
-from lab.finetuning.heads import Answer, Head, Inputs
-from lab.finetuning.metrics import Scores, grade
-from lab.tasks.examples import Example, Examples, Labelled
+from lab.finetuning.features import TaskWindow
+from lab.finetuning.heads import Answer, Head, HeadInputs
+from lab.finetuning.metrics import Scores, score_task
+from lab.tasks.examples import Example, Examples, TextExample
 from lab.training import optimizer as optim
 from lab.training.model import Encoder
 
@@ -39,7 +39,7 @@ _READ = 64  # windows scored at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class FinetuneProtocol:
     """What fine-tuning is done by.
 
     Attributes:
@@ -57,7 +57,7 @@ class Protocol:
     clip: float = 1.0
 
 
-def protocol(hidden: int, lr: float | None = None) -> Protocol:
+def default_protocol(hidden: int, lr: float | None = None) -> FinetuneProtocol:
     """Return the protocol for an encoder of a width.
 
     The paper's from its small on. Narrower encoders have few layers and learn little at that rate
@@ -73,10 +73,10 @@ def protocol(hidden: int, lr: float | None = None) -> Protocol:
         rate, decay = (3e-4, 0.8) if hidden == 256 else (1e-4, 0.8)
     else:
         rate, decay = 5e-5, 0.9
-    return Protocol(lr=rate if lr is None else lr, decay=decay)
+    return FinetuneProtocol(lr=rate if lr is None else lr, decay=decay)
 
 
-class Pretrained(NamedTuple):
+class PretrainedEncoder(NamedTuple):
     """An encoder to start from.
 
     Attributes:
@@ -93,7 +93,7 @@ class Pretrained(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
+class FinetuneRun:
     """One run of fine-tuning.
 
     Attributes:
@@ -111,7 +111,7 @@ class Tuned:
     seconds: float
 
 
-class Tuner:
+class Finetuner:
     """Fine-tunes one encoder on one task, as often as there are seeds.
 
     Args:
@@ -125,24 +125,30 @@ class Tuner:
     """
 
     def __init__(
-        self, pretrained: Pretrained, task: Examples, given: Protocol, device: str = "cpu"
+        self,
+        pretrained: PretrainedEncoder,
+        task: Examples,
+        given: FinetuneProtocol,
+        device: str = "cpu",
     ) -> None:
         self._pretrained, self._task, self._protocol = pretrained, task, given
         self._device = torch.device(device)
         vocabulary, length = pretrained.vocabulary, pretrained.encoder.length
-        self._train, _ = features.of(task, _both_orders(task), vocabulary, length)
-        self._evaluation, self.cut = features.of(task, task.evaluation, vocabulary, length)
+        self._train, _ = features.make_features(task, _both_orders(task), vocabulary, length)
+        self._evaluation, self.cut = features.make_features(
+            task, task.evaluation, vocabulary, length
+        )
 
-    def run(self, seed: int) -> Tuned:
+    def run(self, seed: int) -> FinetuneRun:
         """Learn from all epochs, then score the evaluation split."""
         began, shape = time.perf_counter(), self._pretrained.shape
         encoder = deepcopy(self._pretrained.encoder).to(self._device)
-        head = heads.build(self._task, shape.hidden, DROPOUT)
+        head = heads.build_head(self._task, shape.hidden, DROPOUT)
         head.start(torch.Generator().manual_seed(seed))
         head.to(self._device)
         tokens, spent = self._learn(encoder, head, seed)
-        scores = grade(self._task, self._evaluation, self._answers(encoder, head))
-        return Tuned(
+        scores = score_task(self._task, self._evaluation, self._answers(encoder, head))
+        return FinetuneRun(
             seed=seed,
             scores=scores,
             flops=spent,
@@ -155,7 +161,7 @@ class Tuner:
         settings = AdamConfig(
             lr=self._protocol.lr, beta2=0.999, weight_decay=0, clip=self._protocol.clip
         )
-        optimizer = optim.Adam(groups(encoder, head, self._protocol), settings)
+        optimizer = optim.Adam(parameter_groups(encoder, head, self._protocol), settings)
         schedule = Schedule(kind="linear", warmup=self._protocol.warmup)
         parameters = [*encoder.parameters(), *head.parameters()]
         encoder.train()
@@ -163,18 +169,18 @@ class Tuner:
         tokens, spent = 0, 0.0
         steps = self._task.form.epochs * -(-len(self._train) // self._protocol.batch)
         for step, windows in enumerate(self._batches(seed)):
-            inputs = heads.collate(windows, self._device)
+            inputs = heads.collate_windows(windows, self._device)
             torch.manual_seed(seed * 1_000_003 + step)  # of dropout
             optim.set_rate(optimizer, schedule(step / steps))
             optimizer.zero_grad()
-            head.loss(encoder(inputs.ids_BT, segments(inputs.ids_BT)), inputs).backward()
+            head.loss(encoder(inputs.ids_BT, segment_ids(inputs.ids_BT)), inputs).backward()
             nn.utils.clip_grad_norm_(parameters, self._protocol.clip)
             optimizer.step()
             tokens += inputs.ids_BT.numel()
-            spent += step_flops(self._pretrained.shape, head, inputs)
+            spent += finetune_step_flops(self._pretrained.shape, head, inputs)
         return tokens, spent
 
-    def _batches(self, seed: int) -> Iterator[list[Window]]:
+    def _batches(self, seed: int) -> Iterator[list[TaskWindow]]:
         N, B = len(self._train), self._protocol.batch
         for epoch in range(self._task.form.epochs):
             order_N = np.random.default_rng([seed, epoch]).permutation(N).tolist()
@@ -189,13 +195,15 @@ class Tuner:
         places = np.argsort([len(window.ids) for window in self._evaluation], kind="stable")
         for start in range(0, len(places), _READ):  # alike in length: little padding
             chosen = places[start : start + _READ].tolist()
-            inputs = heads.collate([self._evaluation[place] for place in chosen], self._device)
-            hidden_BTh = encoder(inputs.ids_BT, segments(inputs.ids_BT))
+            inputs = heads.collate_windows(
+                [self._evaluation[place] for place in chosen], self._device
+            )
+            hidden_BTh = encoder(inputs.ids_BT, segment_ids(inputs.ids_BT))
             found |= zip(chosen, head.answers(hidden_BTh, inputs), strict=True)
         return [found[place] for place in range(len(places))]
 
 
-def groups(encoder: Encoder, head: Head, given: Protocol) -> list[dict[str, Any]]:
+def parameter_groups(encoder: Encoder, head: Head, given: FinetuneProtocol) -> list[dict[str, Any]]:
     """Return the parameters by depth, each with its rate, for `optim.Adam`.
 
     `optimization._get_layer_lrs` of the official code: of n layers, layer l (from 0) learns at
@@ -224,7 +232,7 @@ def _depth(name: str, layers: int) -> int:
             return 0
 
 
-def step_flops(shape: EncoderConfig, head: Head, inputs: Inputs) -> float:
+def finetune_step_flops(shape: EncoderConfig, head: Head, inputs: HeadInputs) -> float:
     """Return the FLOPs of a step by the honest count: forward, and backward as twice that."""
     tokens, length = inputs.ids_BT.numel(), inputs.ids_BT.shape[1]
     body = tokens * sum(flops.encoder_terms(shape, length).values())
@@ -235,5 +243,5 @@ def _both_orders(task: Examples) -> tuple[Example, ...]:
     """Return what is learned from, pairs whose order means nothing in both."""
     if not isinstance(task.form, PairTask | RegressionTask) or not task.form.unordered:
         return task.train
-    pairs = [e for e in task.train if isinstance(e, Labelled) and e.pair is not None]
-    return (*task.train, *(Labelled(str(e.pair), e.text, e.label) for e in pairs))
+    pairs = [e for e in task.train if isinstance(e, TextExample) and e.pair is not None]
+    return (*task.train, *(TextExample(str(e.pair), e.text, e.label) for e in pairs))

@@ -19,8 +19,8 @@ from lab.config.tasks import (
     TaggingTask,
 )
 from lab.data.vocabulary import PAD
-from lab.finetuning.features import NOWHERE, Window
-from lab.tasks.examples import Examples, Labelled
+from lab.finetuning.features import NOWHERE, TaskWindow
+from lab.tasks.examples import Examples, TextExample
 
 _ANSWER = 30  # tokens of an answer, at most: `max_answer_length` of the official code
 
@@ -44,7 +44,7 @@ class Span(NamedTuple):
 Answer = int | float | list[int] | Span  # to one window
 
 
-class Inputs(NamedTuple):
+class HeadInputs(NamedTuple):
     """Windows, padded to the longest.
 
     Attributes:
@@ -55,16 +55,18 @@ class Inputs(NamedTuple):
 
     ids_BT: Tensor
     target_BX: Tensor
-    windows: Sequence[Window]
+    windows: Sequence[TaskWindow]
 
 
-def collate(windows: Sequence[Window], device: torch.device) -> Inputs:
+def collate_windows(windows: Sequence[TaskWindow], device: torch.device) -> HeadInputs:
     """Return windows as tensors on `device`."""
     T = max(len(window.ids) for window in windows)
     X = max(len(window.target) for window in windows)
     ids = [[*window.ids, *[PAD] * (T - len(window.ids))] for window in windows]
     targets = [[*window.target, *[NOWHERE] * (X - len(window.target))] for window in windows]
-    return Inputs(torch.tensor(ids, device=device), torch.tensor(targets, device=device), windows)
+    return HeadInputs(
+        torch.tensor(ids, device=device), torch.tensor(targets, device=device), windows
+    )
 
 
 class Head(nn.Module, ABC):
@@ -91,32 +93,32 @@ class Head(nn.Module, ABC):
         return logits
 
     @abstractmethod
-    def loss(self, hidden_BTh: Tensor, inputs: Inputs) -> Tensor:
+    def loss(self, hidden_BTh: Tensor, inputs: HeadInputs) -> Tensor:
         """Return the mean loss, a scalar."""
 
     @abstractmethod
-    def answers(self, hidden_BTh: Tensor, inputs: Inputs) -> Sequence[Answer]:
+    def answers(self, hidden_BTh: Tensor, inputs: HeadInputs) -> Sequence[Answer]:
         """Return what it says of each window."""
 
-    def places(self, inputs: Inputs) -> int:
+    def places(self, inputs: HeadInputs) -> int:
         """Return how many positions it reads."""
         return len(inputs.ids_BT)
 
 
-class Sorter(Head):
+class ClassificationHead(Head):
     """One of C labels, at [CLS]."""
 
-    def loss(self, hidden_BTh: Tensor, inputs: Inputs) -> Tensor:
+    def loss(self, hidden_BTh: Tensor, inputs: HeadInputs) -> Tensor:
         """Return the mean cross-entropy over windows."""
         return F.cross_entropy(self.logits(hidden_BTh[:, 0]), inputs.target_BX[:, 0].long())
 
-    def answers(self, hidden_BTh: Tensor, inputs: Inputs) -> list[int]:  # noqa: ARG002
+    def answers(self, hidden_BTh: Tensor, inputs: HeadInputs) -> list[int]:  # noqa: ARG002
         """Return the likeliest label's number."""
         labels: list[int] = self.logits(hidden_BTh[:, 0]).argmax(-1).tolist()
         return labels
 
 
-class Measurer(Head):
+class RegressionHead(Head):
     """A number, at [CLS]; learned as a share of the way from the smallest to the largest.
 
     Args:
@@ -128,45 +130,45 @@ class Measurer(Head):
         super().__init__(hidden, 1, dropout)
         self._low, self._way = low, (high - low) or 1.0
 
-    def loss(self, hidden_BTh: Tensor, inputs: Inputs) -> Tensor:
+    def loss(self, hidden_BTh: Tensor, inputs: HeadInputs) -> Tensor:
         """Return the mean squared error."""
         share_B = (inputs.target_BX[:, 0] - self._low) / self._way
         return F.mse_loss(self.logits(hidden_BTh[:, 0])[:, 0], share_B)
 
-    def answers(self, hidden_BTh: Tensor, inputs: Inputs) -> list[float]:  # noqa: ARG002
+    def answers(self, hidden_BTh: Tensor, inputs: HeadInputs) -> list[float]:  # noqa: ARG002
         """Return the numbers."""
         share_B = self.logits(hidden_BTh[:, 0])[:, 0].double()
         numbers: list[float] = (share_B * self._way + self._low).tolist()
         return numbers
 
 
-class Tagger(Head):
+class TaggingHead(Head):
     """One of C tags, at the first token of each word."""
 
-    def loss(self, hidden_BTh: Tensor, inputs: Inputs) -> Tensor:
+    def loss(self, hidden_BTh: Tensor, inputs: HeadInputs) -> Tensor:
         """Return the mean cross-entropy over words."""
         read_BT = inputs.target_BX != NOWHERE
         return F.cross_entropy(self.logits(hidden_BTh[read_BT]), inputs.target_BX[read_BT].long())
 
-    def answers(self, hidden_BTh: Tensor, inputs: Inputs) -> list[list[int]]:
+    def answers(self, hidden_BTh: Tensor, inputs: HeadInputs) -> list[list[int]]:
         """Return the likeliest tag's number for each word."""
         read_BT = inputs.target_BX != NOWHERE
         tags = self.logits(hidden_BTh[read_BT]).argmax(-1)
         return [tags_W.tolist() for tags_W in tags.split(read_BT.sum(1).tolist())]
 
-    def places(self, inputs: Inputs) -> int:
+    def places(self, inputs: HeadInputs) -> int:
         """Return the number of words."""
         return int((inputs.target_BX != NOWHERE).sum())
 
 
-class Finder(Head):
+class SpanHead(Head):
     """The first and the last token of an answer, each by itself, as BERT has it.
 
     The official code has the last token depend on the first, and a classifier for no answer; both
     would be weights that no other task has.
     """
 
-    def loss(self, hidden_BTh: Tensor, inputs: Inputs) -> Tensor:
+    def loss(self, hidden_BTh: Tensor, inputs: HeadInputs) -> Tensor:
         """Return the mean cross-entropy of both ends over all positions that are text."""
         ends_B2T = self._ends(hidden_BTh, inputs.ids_BT != PAD)
         return F.cross_entropy(ends_B2T.flatten(0, 1), inputs.target_BX.long().flatten())
@@ -175,7 +177,7 @@ class Finder(Head):
         logits_B2T = self.logits(hidden_BTh).transpose(1, 2)
         return logits_B2T.masked_fill(~seen_BT[:, None], -torch.inf)
 
-    def answers(self, hidden_BTh: Tensor, inputs: Inputs) -> list[Span]:
+    def answers(self, hidden_BTh: Tensor, inputs: HeadInputs) -> list[Span]:
         """Return the best span of each window, of those that end where they begin or later."""
         ends_B2T = self._ends(hidden_BTh, inputs.ids_BT != PAD).double().cpu()
         return [
@@ -183,12 +185,12 @@ class Finder(Head):
             for ends_2T, window in zip(ends_B2T, inputs.windows, strict=True)
         ]
 
-    def places(self, inputs: Inputs) -> int:
+    def places(self, inputs: HeadInputs) -> int:
         """Return the number of positions."""
         return inputs.ids_BT.numel()
 
 
-def best_span(start_T: Tensor, end_T: Tensor, window: Window) -> Span:
+def best_span(start_T: Tensor, end_T: Tensor, window: TaskWindow) -> Span:
     """Return the span of a window's text with the largest sum of logits, `_ANSWER` tokens at most.
 
     Where the window has no text there is no span, and its score is minus infinity.
@@ -204,17 +206,17 @@ def best_span(start_T: Tensor, end_T: Tensor, window: Window) -> Span:
     return Span(first + start, first + end, float(sums_NN[start, end]), none)
 
 
-def build(task: Examples, hidden: int, dropout: float) -> Head:
+def build_head(task: Examples, hidden: int, dropout: float) -> Head:
     """Return a task's head; `start` draws its weights."""
     match task.form:
         case ClassificationTask() | PairTask():
-            return Sorter(hidden, len(task.labels), dropout)
+            return ClassificationHead(hidden, len(task.labels), dropout)
         case RegressionTask():
-            numbers = [float(e.label) for e in task.train if isinstance(e, Labelled)]
-            return Measurer(hidden, dropout, min(numbers), max(numbers))
+            numbers = [float(e.label) for e in task.train if isinstance(e, TextExample)]
+            return RegressionHead(hidden, dropout, min(numbers), max(numbers))
         case TaggingTask():
-            return Tagger(hidden, len(task.labels), dropout)
+            return TaggingHead(hidden, len(task.labels), dropout)
         case QuestionAnsweringTask():
-            return Finder(hidden, 2, dropout)
+            return SpanHead(hidden, 2, dropout)
         case _:
             assert_never(task.form)

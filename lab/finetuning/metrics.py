@@ -20,14 +20,14 @@ from lab.config.tasks import (
     RegressionTask,
     TaggingTask,
 )
-from lab.finetuning.features import UNSEEN, Window
+from lab.finetuning.features import UNSEEN, TaskWindow
 from lab.finetuning.heads import Answer, Span
-from lab.tasks.examples import Asked, Examples, Labelled, Tagged
+from lab.tasks.examples import Examples, QuestionExample, TagExample, TextExample
 
 Scores = dict[str, float]
 
 
-def grade(task: Examples, windows: Sequence[Window], answers: Sequence[Answer]) -> Scores:
+def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[Answer]) -> Scores:
     """Return every score that a task's kind has, the one that counts among them.
 
     Args:
@@ -37,20 +37,22 @@ def grade(task: Examples, windows: Sequence[Window], answers: Sequence[Answer]) 
     """
     match task.form:
         case ClassificationTask() | PairTask():
-            return sorting(_gold(task), [int(a) for a in answers if isinstance(a, int)])
+            return classification_scores(
+                _gold(task), [int(a) for a in answers if isinstance(a, int)]
+            )
         case RegressionTask():
-            return measuring(_numbers(task), [a for a in answers if isinstance(a, float)])
+            return regression_scores(_numbers(task), [a for a in answers if isinstance(a, float)])
         case TaggingTask():
             said = chain.from_iterable(a for a in answers if isinstance(a, list))
-            return _tags(sorting(_gold(task), list(said)))
+            return _tags(classification_scores(_gold(task), list(said)))
         case QuestionAnsweringTask():
             spans = [a for a in answers if isinstance(a, Span)]
-            return answering(_asked(task), texts(task, windows, spans))
+            return answer_scores(_asked(task), answer_texts(task, windows, spans))
         case _:
             assert_never(task.form)
 
 
-def majority(task: Examples) -> Scores:
+def majority_baseline(task: Examples) -> Scores:
     """Return the scores of who always says what is most frequent in what is learned from.
 
     To a question that is nothing; to a number, the mean, which follows no other number.
@@ -59,17 +61,17 @@ def majority(task: Examples) -> Scores:
         case ClassificationTask() | PairTask() | TaggingTask():
             gold = _gold(task)
             frequent = Counter(_all(task.train)).most_common(1)[0][0]
-            scores = sorting(gold, [task.labels.index(frequent)] * len(gold))
+            scores = classification_scores(gold, [task.labels.index(frequent)] * len(gold))
             return _tags(scores) if isinstance(task.form, TaggingTask) else scores
         case RegressionTask():
             return {"spearman": 0.0, "pearson": 0.0}
         case QuestionAnsweringTask():
-            return answering(_asked(task), [""] * len(task.evaluation))
+            return answer_scores(_asked(task), [""] * len(task.evaluation))
         case _:
             assert_never(task.form)
 
 
-def sorting(gold: Sequence[int], said: Sequence[int]) -> Scores:
+def classification_scores(gold: Sequence[int], said: Sequence[int]) -> Scores:
     """Return accuracy, F1 and the correlation of Matthews; of two labels the second's F1 too.
 
     Args:
@@ -96,7 +98,7 @@ def _matthews(gold: Sequence[int], said: Sequence[int]) -> float:
         return float(matthews_corrcoef(gold, said))
 
 
-def measuring(gold: Sequence[float], said: Sequence[float]) -> Scores:
+def regression_scores(gold: Sequence[float], said: Sequence[float]) -> Scores:
     """Return both correlations; 0 where a side is always the same, or a run was lost to NaN."""
     from scipy import stats
 
@@ -108,7 +110,7 @@ def measuring(gold: Sequence[float], said: Sequence[float]) -> Scores:
     }
 
 
-def answering(gold: Sequence[Sequence[str]], said: Sequence[str]) -> Scores:
+def answer_scores(gold: Sequence[Sequence[str]], said: Sequence[str]) -> Scores:
     """Return SQuAD's exact match and F1, of each question's best answer, as shares.
 
     Args:
@@ -116,21 +118,23 @@ def answering(gold: Sequence[Sequence[str]], said: Sequence[str]) -> Scores:
         said: answers; empty for none.
     """
     pairs = [(right or [""], answer) for right, answer in zip(gold, said, strict=True)]
-    exact = [max(normalised(one) == normalised(a) for one in right) for right, a in pairs]
-    shared = [max(overlap(one, a) for one in right) for right, a in pairs]
+    exact = [
+        max(normalize_answer(one) == normalize_answer(a) for one in right) for right, a in pairs
+    ]
+    shared = [max(token_overlap(one, a) for one in right) for right, a in pairs]
     return {"exact_match": float(np.mean(exact)), "f1": float(np.mean(shared))}
 
 
-def overlap(right: str, said: str) -> float:
+def token_overlap(right: str, said: str) -> float:
     """Return F1 of the words of two answers; where one has none, whether both have."""
-    a, b = normalised(right).split(), normalised(said).split()
+    a, b = normalize_answer(right).split(), normalize_answer(said).split()
     if not a or not b:
         return float(a == b)
     common = sum((Counter(a) & Counter(b)).values())
     return 2 * common / (len(a) + len(b))
 
 
-def normalised(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """Return an answer in lower case, without punctuation, articles and blanks beside one.
 
     `normalize_answer` of SQuAD's `evaluate-v2.0.py`.
@@ -139,13 +143,13 @@ def normalised(answer: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
-def texts(task: Examples, windows: Sequence[Window], spans: Sequence[Span]) -> list[str]:
+def answer_texts(task: Examples, windows: Sequence[TaskWindow], spans: Sequence[Span]) -> list[str]:
     """Return the best answer of each question over all of its windows.
 
     None, an empty text, only where some question that was learned from had none: then where the
     windows agree that [CLS] is likelier than any span.
     """
-    open_ended = not all(e.answers for e in task.train if isinstance(e, Asked))
+    open_ended = not all(e.answers for e in task.train if isinstance(e, QuestionExample))
     best: dict[int, tuple[float, str]] = {}
     none: dict[int, float] = {}
     for window, span in zip(windows, spans, strict=True):
@@ -160,8 +164,8 @@ def texts(task: Examples, windows: Sequence[Window], spans: Sequence[Span]) -> l
     ]  # fmt: skip
 
 
-def _text(example: object, window: Window, span: Span) -> str:
-    if not isinstance(example, Asked):
+def _text(example: object, window: TaskWindow, span: Span) -> str:
+    if not isinstance(example, QuestionExample):
         return ""
     start = window.spans_N2[span.start - window.first, 0]
     end = window.spans_N2[span.end - window.first, 1]
@@ -177,19 +181,19 @@ def _all(examples: Sequence[object]) -> list[str]:
     labels: list[str] = []
     for example in examples:
         match example:
-            case Labelled(label=label):
+            case TextExample(label=label):
                 labels.append(str(label))
-            case Tagged(tags=tags):
+            case TagExample(tags=tags):
                 labels.extend(tags)
     return labels
 
 
 def _numbers(task: Examples) -> list[float]:
-    return [float(e.label) for e in task.evaluation if isinstance(e, Labelled)]
+    return [float(e.label) for e in task.evaluation if isinstance(e, TextExample)]
 
 
 def _asked(task: Examples) -> list[Sequence[str]]:
-    return [e.answers for e in task.evaluation if isinstance(e, Asked)]
+    return [e.answers for e in task.evaluation if isinstance(e, QuestionExample)]
 
 
 def _tags(scores: Scores) -> Scores:

@@ -8,13 +8,13 @@ import torch
 from lab.config.trial import Trial
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.errors import UserError
-from lab.finetuning.finetuner import DROPOUT, Pretrained
+from lab.finetuning.finetuner import DROPOUT, PretrainedEncoder
 from lab.storage import record
 from lab.training.checkpoint import Checkpoints
-from lab.training.objectives import Objective, build
+from lab.training.objectives import Objective, build_objective
 
 
-def of_record(folder: File, cache: File) -> Pretrained:
+def load_from_record(folder: File, cache: File) -> PretrainedEncoder:
     """Return the encoder of a record's newest checkpoint.
 
     Args:
@@ -24,7 +24,7 @@ def of_record(folder: File, cache: File) -> Pretrained:
     Raises:
         UserError: something of it is missing.
     """
-    trial, text = record.asked(folder)
+    trial, text = record.read_trial(folder)
     if not (cache / text / "tokenizer.json").is_file():
         raise UserError(f"{folder}: its text, {cache / text}, is gone, and with it its vocabulary")
     objective = _built(trial)
@@ -32,19 +32,21 @@ def of_record(folder: File, cache: File) -> Pretrained:
     if place is None:
         raise UserError(f"{folder}: no checkpoint that can be read")
     vocabulary = open_vocabulary(cache / text)
-    return Pretrained(objective.encoder, trial.encoder, vocabulary, place.spent.steps)
+    return PretrainedEncoder(objective.encoder, trial.encoder, vocabulary, place.spent.steps)
 
 
-def of_objective(
+def copy_from_objective(
     objective: Objective, trial: Trial, vocabulary: Vocabulary, steps: int
-) -> Pretrained:
+) -> PretrainedEncoder:
     """Return a copy of an objective's encoder."""
     copy = _built(trial)
     copy.load_state_dict(objective.state_dict())
-    return Pretrained(copy.encoder, trial.encoder, vocabulary, steps)
+    return PretrainedEncoder(copy.encoder, trial.encoder, vocabulary, steps)
 
 
 def _built(trial: Trial) -> Objective:
     """Return a trial's objective with the dropout of fine-tuning, to be given its weights."""
     shape = replace(trial.encoder, dropout=DROPOUT)
-    return build(replace(trial, encoder=shape), torch.ones(trial.data.vocab, dtype=torch.int64))
+    return build_objective(
+        replace(trial, encoder=shape), torch.ones(trial.data.vocab, dtype=torch.int64)
+    )

@@ -15,12 +15,12 @@ from lab import __version__
 from lab.config.metrics import CHARGES, finetuned
 from lab.config.results import MetricRow
 from lab.config.trial import content_hash
-from lab.finetuning.finetuner import Protocol, Tuned, Tuner
+from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
 from lab.storage import record
 from lab.tasks.examples import Examples
 
 
-class Ledger:
+class FinetuneResults:
     """The runs of one encoder on one task under one protocol.
 
     Args:
@@ -30,31 +30,31 @@ class Ledger:
         steps: of pre-training behind the encoder.
     """
 
-    def __init__(self, folder: File, task: Examples, given: Protocol, steps: int) -> None:
+    def __init__(self, folder: File, task: Examples, given: FinetuneProtocol, steps: int) -> None:
         key = content_hash([task.fingerprint, asdict(given), steps, __version__])
         self.name = f"finetune/{key}.json"  # in the record
         self.file = folder / self.name
         self._score, self._metric = finetuned(task.name).name, task.form.metric
         self._about = {"task": task.name, "protocol": asdict(given), "steps": steps}
 
-    def runs(self) -> dict[int, Tuned]:
+    def runs(self) -> dict[int, FinetuneRun]:
         """Return what there is, by seed."""
         try:
             said = json.loads(self.file.read_text())["runs"]
-            return {run["seed"]: Tuned(**run) for run in said}
+            return {run["seed"]: FinetuneRun(**run) for run in said}
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError):  # not what was written: it is made again
             return {}
 
-    def keep(self, run: Tuned) -> None:
+    def keep(self, run: FinetuneRun) -> None:
         """Add a run."""
         runs = self.runs() | {run.seed: run}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         said = self._about | {"runs": [asdict(runs[seed]) for seed in sorted(runs)]}
-        record.write(self.file, json.dumps(said, indent=2))
+        record.write_json(self.file, json.dumps(said, indent=2))
 
-    def complete(self, seeds: int, tuner: Callable[[], Tuner]) -> Iterator[Tuned]:
+    def complete(self, seeds: int, tuner: Callable[[], Finetuner]) -> Iterator[FinetuneRun]:
         """Run the seeds that are missing of the first `seeds`; yield each once it is kept.
 
         Args:
@@ -90,7 +90,7 @@ class Ledger:
         }
 
 
-def charged(row: MetricRow) -> MetricRow:
+def charge_finetuning(row: MetricRow) -> MetricRow:
     """Return what all tasks of a point cost together, as `finetune/flops` and `/seconds`."""
     return {
         f"finetune/{what}": sum(

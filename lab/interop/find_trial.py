@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from lab.errors import UserError
 from lab.storage import record
-from lab.storage.mirror import Mirror, Nowhere
+from lab.storage.mirror import LocalOnly, Mirror
 
 if TYPE_CHECKING:
-    from lab.tracking.frames import Frames
+    from lab.tracking.frames import SweepFrames
 
-_HERE = Nowhere()
+_HERE = LocalOnly()
 _FEW = 5
 _NAME = re.compile(r"[0-9a-f]{4,12}")
 
 
-def resolve(run: str, storage: File, uri: str | None = None, mirror: Mirror = _HERE) -> File:
+def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror = _HERE) -> File:
     """Return the folder of a trial's record.
 
     Args:
@@ -46,14 +46,14 @@ def resolve(run: str, storage: File, uri: str | None = None, mirror: Mirror = _H
     return _of_sweep(run, trials, uri, mirror)
 
 
-def best(frames: "Frames") -> str | None:
+def find_best_trial(frames: "SweepFrames") -> str | None:
     """Return the name of the best repeat of a sweep's best setting; None before any has ended."""
     from lab.reporting import stats
 
-    answer = stats.answer(frames)
+    answer = stats.compute_answer(frames)
     if answer is None:
         return None
-    runs = stats.scored(frames)
+    runs = stats.scored_trials(frames)
     mine = runs[runs["cell"] == answer.cells[0].label]
     order = mine.sort_values(
         "score", ascending=frames.metric.direction == "minimize", kind="stable"
@@ -65,7 +65,7 @@ def _of_sweep(name: str, trials: File, uri: str, mirror: Mirror) -> File:
     from lab.tracking import frames  # it takes seconds, and most names need none of it
 
     try:
-        trial = best(frames.load(uri, name))
+        trial = find_best_trial(frames.load_frames(uri, name))
     except frames.FramesError as error:
         raise UserError(
             f"{name}: neither a trial in {trials}, where there is {_listed(_all(trials))}, "
@@ -86,7 +86,9 @@ def _beginning(run: str, trials: File) -> list[File]:
 
 
 def _all(trials: File) -> list[File]:
-    return sorted(file.parent for file in trials.glob("*/trial.json") if record.said(file.parent))
+    return sorted(
+        file.parent for file in trials.glob("*/trial.json") if record.read_facts(file.parent)
+    )
 
 
 def _listed(folders: list[File]) -> str:

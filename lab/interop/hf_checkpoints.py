@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 
 from lab.data.vocabulary import Vocabulary
 from lab.errors import UserError
-from lab.interop.hf_weights import inner
+from lab.interop.hf_weights import to_lab_name
 from lab.training.weights import Weights
 
 _WHERE_THERE = {
@@ -26,7 +26,7 @@ _WHERE_THERE = {
 }
 
 
-def read(name: str, vocabulary: Vocabulary, *, detects: bool) -> tuple[Weights, int]:
+def read_checkpoint(name: str, vocabulary: Vocabulary, *, detects: bool) -> tuple[Weights, int]:
     """Return a released network by the lab's names, and how many heads it has.
 
     Weights come from safetensors, or from a pickle that `torch.load(weights_only=True)` reads,
@@ -55,7 +55,7 @@ def read(name: str, vocabulary: Vocabulary, *, detects: bool) -> tuple[Weights, 
         raise UserError(f"it lacks {missing[0]}{more}; it must be an {kind.__name__}")
     if not detects and not made.generator_lm_head.weight.equal(made.get_input_embeddings().weight):
         raise UserError("its head has a table of its own; the lab's is tied to the embeddings")
-    return inner(made, vocabulary), made.config.num_attention_heads
+    return to_lab_name(made, vocabulary), made.config.num_attention_heads
 
 
 def _check_settings(settings: dict[str, Any], vocabulary: Vocabulary) -> None:

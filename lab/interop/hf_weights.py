@@ -26,7 +26,7 @@ from lab.config.architecture import EncoderConfig
 from lab.data.vocabulary import PAD, Vocabulary
 from lab.errors import UserError
 from lab.training.model import DetectionHead, Encoder, VocabularyHead
-from lab.training.weights import Weights, part
+from lab.training.weights import Weights, weights_below
 
 _TABLE = "encoder.embeddings.word_embeddings.weight"
 _TOKEN_ROWS = (_TABLE, "vocabulary.bias")
@@ -47,7 +47,7 @@ logging.disable_progress_bar()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class HfNetwork:
     """An encoder with a head, as it leaves the lab.
 
     Attributes:
@@ -63,7 +63,7 @@ class Network:
     vocabulary: Vocabulary
 
 
-def model(network: Network) -> Any:
+def build_hf_model(network: HfNetwork) -> Any:
     """Return an `ElectraForPreTraining`, or an `ElectraForMaskedLM` for a vocabulary head.
 
     Raises:
@@ -74,36 +74,36 @@ def model(network: Network) -> Any:
             "encoder.norm: pre has no counterpart in transformers; what is to leave the lab is "
             "trained with encoder.norm: post, the default"
         )
-    detects = bool(part(network.weights, "detection"))
+    detects = bool(weights_below(network.weights, "detection"))
     made = (ElectraForPreTraining if detects else ElectraForMaskedLM)(_config(network))
     inner_V = torch.from_numpy(np.argsort(network.vocabulary.outer_V))
     theirs = {}
     for name, value in network.weights.items():
-        theirs[outer_name(name)] = value[inner_V] if name in _TOKEN_ROWS else value
+        theirs[to_hf_name(name)] = value[inner_V] if name in _TOKEN_ROWS else value
     if not detects:
-        theirs[_TIED] = theirs[outer_name(_TABLE)]
+        theirs[_TIED] = theirs[to_hf_name(_TABLE)]
     made.load_state_dict(theirs, strict=True)
     made.tie_weights()
     return made.eval()
 
 
-def save(network: Network, folder: File) -> None:
+def save_hf_model(network: HfNetwork, folder: File) -> None:
     """Write configuration, weights and tokenizer.
 
     Raises:
-        UserError: as `model`.
+        UserError: as `build_hf_model`.
     """
-    made = model(network)
+    made = build_hf_model(network)
     made.save_pretrained(folder)
-    tokenizer(network.vocabulary, network.length).save_pretrained(folder)
+    build_hf_tokenizer(network.vocabulary, network.length).save_pretrained(folder)
     # transformers 5 writes the name of a class that version 4 does not have; both read this one.
     said = folder / "tokenizer_config.json"
     fields = json.loads(said.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     said.write_text(json.dumps(fields, indent=2) + "\n")
 
 
-def load(folder: File) -> Any:
-    """Return the model that `save` wrote, whole: nothing missing, its head tied to its table.
+def load_hf_model(folder: File) -> Any:
+    """Return the model that `save_hf_model` wrote, whole: nothing missing, its head tied to its table.
 
     Raises:
         RuntimeError: it is not.
@@ -118,7 +118,7 @@ def load(folder: File) -> Any:
     return made.eval()
 
 
-def inner(made: Any, vocabulary: Vocabulary) -> Weights:
+def to_lab_name(made: Any, vocabulary: Vocabulary) -> Weights:
     """Return the weights of `made` by the lab's names, tokens in the lab's order."""
     config, theirs = made.config, made.state_dict()
     shape = EncoderConfig(
@@ -135,11 +135,11 @@ def inner(made: Any, vocabulary: Vocabulary) -> Weights:
     places = {"encoder": encoder, "detection" if detects else "vocabulary": head}
     names = [f"{place}.{name}" for place, module in places.items() for name in module.state_dict()]
     outer_V = torch.from_numpy(vocabulary.outer_V)
-    weights = {name: theirs[outer_name(name)].detach() for name in names}
+    weights = {name: theirs[to_hf_name(name)].detach() for name in names}
     return weights | {name: weights[name][outer_V] for name in _TOKEN_ROWS if name in weights}
 
 
-def outer_name(name: str) -> str:
+def to_hf_name(name: str) -> str:
     """Return transformers' name of a weight."""
     match name.split("."):
         case ["encoder", "layers", number, block, kind]:
@@ -159,7 +159,7 @@ def outer_name(name: str) -> str:
     return outer
 
 
-def tokenizer(vocabulary: Vocabulary, length: int) -> Any:
+def build_hf_tokenizer(vocabulary: Vocabulary, length: int) -> Any:
     """Return the tokenizer as `transformers` has it: [CLS] A [SEP] B [SEP], types 0 and 1."""
     own = Tokenizer.from_str(vocabulary.tokenizer.to_str())  # "[MASK]" in a text is a mask here
     special = vocabulary.special
@@ -177,7 +177,7 @@ def tokenizer(vocabulary: Vocabulary, length: int) -> Any:
     )
 
 
-def _config(network: Network) -> Any:
+def _config(network: HfNetwork) -> Any:
     shape, outer_V = network.shape, network.vocabulary.outer_V
     return ElectraConfig(
         vocab_size=network.vocabulary.size,

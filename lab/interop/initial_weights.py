@@ -23,10 +23,10 @@ from lab.config.trial import Trial
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.interop import find_trial
-from lab.interop.trained import Trained, open_record
+from lab.interop.trained import TrainedTrial, open_trained
 from lab.storage import record
 from lab.storage.mirror import Mirror
-from lab.training.weights import Weights, dims, part
+from lab.training.weights import Weights, infer_dims, weights_below
 
 _KEPT, _GENERATORS = "encoder", "generator.encoder"
 
@@ -36,7 +36,7 @@ _NO_RECORDS: Records = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class WeightsOrigin:
     """Weights to start from, and what tells whether they fit.
 
     Attributes:
@@ -54,7 +54,7 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class WeightSources:
     """What a trial's first weights are read from.
 
     Attributes:
@@ -72,7 +72,7 @@ class Sources:
     detects: bool
 
 
-class Starts:
+class InitialWeights:
     """What the trials of a sweep start from, each source read once.
 
     Args:
@@ -82,9 +82,9 @@ class Starts:
 
     def __init__(self, storage: File, mirror: Mirror) -> None:
         self._storage, self._mirror = storage, mirror
-        self._known: dict[Sources, Origin | None] = {}
+        self._known: dict[WeightSources, WeightsOrigin | None] = {}
 
-    def of(self, trial: Trial, text: File, records: Records = _NO_RECORDS) -> Origin | None:
+    def of(self, trial: Trial, text: File, records: Records = _NO_RECORDS) -> WeightsOrigin | None:
         """Return the weights that a trial starts from; None where chance draws all of them.
 
         Args:
@@ -94,9 +94,9 @@ class Starts:
                 what the trial names is read and checked.
 
         Raises:
-            UserError: as `resolve` and `check`.
+            UserError: as `resolve_source` and `check_shapes`.
         """
-        sources = Sources(
+        sources = WeightSources(
             start=trial.init_from,
             frozen=frozen_start(trial),
             records=tuple(sorted(records.items())),
@@ -104,13 +104,13 @@ class Starts:
             detects="discriminator" in trial.objective.networks,
         )
         if sources not in self._known:
-            found = resolve(sources, self._storage, self._mirror)
+            found = resolve_source(sources, self._storage, self._mirror)
             if found is not None:
                 self._mirror.push(found.file)
             self._known[sources] = found
         origin = self._known[sources]
         if origin is not None:
-            check(origin, trial)
+            check_shapes(origin, trial)
         return origin
 
 
@@ -123,7 +123,7 @@ class _Read(NamedTuple):
     spent: dict[File | None, float | None]  # stand-alone FLOPs by record; None where unknown
 
 
-def resolve(sources: Sources, storage: File, mirror: Mirror) -> Origin | None:
+def resolve_source(sources: WeightSources, storage: File, mirror: Mirror) -> WeightsOrigin | None:
     """Read what a trial starts from, and leave it as a file in the cache.
 
     Args:
@@ -152,7 +152,7 @@ def resolve(sources: Sources, storage: File, mirror: Mirror) -> Origin | None:
     file = storage / "cache" / f"start-{_digest(weights)}.safetensors"
     if not file.exists():
         _save(weights, file)
-    return Origin(
+    return WeightsOrigin(
         file=file,
         heads=heads,
         said=said,
@@ -160,7 +160,7 @@ def resolve(sources: Sources, storage: File, mirror: Mirror) -> Origin | None:
     )
 
 
-def _kept(sources: Sources, reader: "_Reader") -> Iterator[_Read]:
+def _kept(sources: WeightSources, reader: "_Reader") -> Iterator[_Read]:
     """Yield what `init_from` gives; nothing of a generator that is frozen."""
     match sources.start:
         case FromScratch():
@@ -178,7 +178,7 @@ def _kept(sources: Sources, reader: "_Reader") -> Iterator[_Read]:
             assert_never(sources.start)
 
 
-def _frozen(sources: Sources, reader: "_Reader") -> Iterator[_Read]:
+def _frozen(sources: WeightSources, reader: "_Reader") -> Iterator[_Read]:
     """Yield the weights of a frozen generator."""
     path = "base.objective.generator.init_from"
     match sources.frozen:
@@ -194,7 +194,7 @@ def _frozen(sources: Sources, reader: "_Reader") -> Iterator[_Read]:
             assert_never(sources.frozen)
 
 
-def check(origin: Origin, trial: Trial) -> None:
+def check_shapes(origin: WeightsOrigin, trial: Trial) -> None:
     """Refuse weights that are not of a trial's shapes.
 
     Raises:
@@ -207,7 +207,11 @@ def check(origin: Origin, trial: Trial) -> None:
     weights = load_file(origin.file)
     for place, heads in origin.heads.items():
         shape = shapes.get(place)  # none of a generator that this objective does without
-        wrong = [] if shape is None else [*_differences(part(weights, place), heads, shape, trial)]
+        wrong = (
+            []
+            if shape is None
+            else [*_differences(weights_below(weights, place), heads, shape, trial)]
+        )
         if wrong:
             name = "base.encoder" if place == _KEPT else "the generator of base.objective"
             told = "; ".join(f"{theirs}, {name} has {mine}" for theirs, mine in wrong)
@@ -219,7 +223,7 @@ def _differences(
     encoder: Weights, heads: int, shape: EncoderConfig, trial: Trial
 ) -> Iterator[tuple[str, str]]:
     """Yield what an encoder's weights are and what is asked for, where these are not the same."""
-    found = dims(encoder)
+    found = infer_dims(encoder)
     for side in ("layers", "hidden", "ffn", "embedding"):
         theirs, mine = getattr(found, side), getattr(shape, side)
         if theirs != mine:
@@ -233,14 +237,14 @@ def _differences(
         yield f"positions {found.length}", f"{trial.data.length} (base.data.length)"
 
 
-def _check_shared(weights: Weights, origin: Origin, trial: Trial) -> None:
+def _check_shared(weights: Weights, origin: WeightsOrigin, trial: Trial) -> None:
     """Refuse a generator that is to share what is not the same in both."""
     sharing = getattr(trial.objective, "sharing", "none")
     shared = {"tokens": "embeddings.", "all": ""}.get(sharing)
-    generator = part(weights, _GENERATORS)
+    generator = weights_below(weights, _GENERATORS)
     if shared is None or not generator:
         return
-    kept = part(weights, _KEPT)
+    kept = weights_below(weights, _KEPT)
     for name, value in generator.items():
         if name.startswith(shared) and not value.equal(kept[name]):
             raise UserError(
@@ -261,7 +265,7 @@ def _released(start: FromCheckpoint, text: File, *, detects: bool) -> _Read:
     for place, (field, name) in named.items():
         said[place] = f"base.init_from.{field}: {name}"
         try:
-            found, heads[place] = hf_checkpoints.read(
+            found, heads[place] = hf_checkpoints.read_checkpoint(
                 name, vocabulary, detects=detects and place == _KEPT
             )
         except UserError as error:
@@ -301,24 +305,24 @@ class _Reader:
     def predictor(self, folder: File, network: str, said: str) -> _Read:
         """Return the network of a preparatory run, as the encoder that is kept or a generator."""
         self._mirror.pull(folder)
-        kept = open_record(folder, self._storage / "cache")
+        kept = open_trained(folder, self._storage / "cache")
         if network == GENERATOR:
             return self._as_generator(kept, _KEPT, said, {})
         return _Read(kept.network(_KEPT), {_KEPT: kept.trial.encoder.heads}, {_KEPT: said}, {})
 
     def _as_generator(
-        self, kept: Trained, place: str, said: str, spent: dict[File | None, float | None]
+        self, kept: TrainedTrial, place: str, said: str, spent: dict[File | None, float | None]
     ) -> _Read:
         weights = {f"generator.{name}": value for name, value in kept.network(place).items()}
         heads = {_GENERATORS: kept.shapes[place].heads}
         return _Read(weights, heads, {_GENERATORS: said}, spent)
 
-    def _named(self, path: str, name: str) -> Trained:
+    def _named(self, path: str, name: str) -> TrainedTrial:
         try:
-            folder = find_trial.resolve(name, self._storage, mirror=self._mirror)
+            folder = find_trial.resolve_run(name, self._storage, mirror=self._mirror)
             cache = self._storage / "cache"
-            self._mirror.pull(cache / str(record.said(folder).get("text")))
-            kept = open_record(folder, cache)
+            self._mirror.pull(cache / str(record.read_facts(folder).get("text")))
+            kept = open_trained(folder, cache)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         if kept.vocabulary().fingerprint() != open_vocabulary(self._text).fingerprint():
@@ -336,9 +340,9 @@ def _without_generator(read: _Read) -> _Read:
     )
 
 
-def _standalone(kept: Trained) -> float | None:
+def _standalone(kept: TrainedTrial) -> float | None:
     """Return what a trial's weights took from nothing; None where that was not recorded."""
-    rows = record.curve(kept.folder)
+    rows = record.read_curve(kept.folder)
     if not rows or "spent/standalone_flops" not in rows[-1]:
         return None
     before = rows[-1]["spent/standalone_flops"] - rows[-1]["spent/marginal_flops"]

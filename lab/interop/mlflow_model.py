@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from lab.interop.trained import Trained
+    from lab.interop.trained import TrainedTrial
 
 from lab.interop import find_trial
 from lab.storage.mirror import Mirror
-from lab.tracking.client import connect, in_one_line
-from lab.tracking.frames import Frames
+from lab.tracking.client import connect_client, describe_error
+from lab.tracking.frames import SweepFrames
 
 _TAG = "electra_lab.model"  # not among the sweep's own tags, which the report shows
 _EXPORTED = "export"
 
 
-def log(uri: str, frames: Frames, storage: File, mirror: Mirror) -> str | None:
+def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> str | None:
     """Log a sweep's best trial, unless it is logged already; return the model's address.
 
     Args:
@@ -41,11 +41,11 @@ def log(uri: str, frames: Frames, storage: File, mirror: Mirror) -> str | None:
     Raises:
         UserError: the record cannot be read or exported, or the store does not answer.
     """
-    best = find_trial.best(frames)
+    best = find_trial.find_best_trial(frames)
     if best is None:
         return None
-    client = connect(uri)
-    with in_one_line(uri):
+    client = connect_client(uri)
+    with describe_error(uri):
         child = frames.trials.loc[frames.trials["fingerprint"] == best, "run_id"].iloc[0]
         parent = client.get_run(client.get_run(child).data.tags["mlflow.parentRunId"])
         trial, _, model = parent.data.tags.get(_TAG, "").partition(" ")
@@ -53,21 +53,23 @@ def log(uri: str, frames: Frames, storage: File, mirror: Mirror) -> str | None:
             return str(model)
         with TemporaryDirectory(prefix="lab-model-") as folder:
             _write(
-                find_trial.resolve(best, storage, mirror=mirror), storage / "cache", File(folder)
+                find_trial.resolve_run(best, storage, mirror=mirror),
+                storage / "cache",
+                File(folder),
             )
             return _store(client, parent, best, File(folder))
 
 
 def _write(record: File, cache: File, folder: File) -> None:
     from lab import export  # here, because transformers takes seconds
-    from lab.interop.trained import open_record
+    from lab.interop.trained import open_trained
 
-    trained = open_record(record, cache)
+    trained = open_trained(record, cache)
     export.write(trained, folder / _EXPORTED)
-    save(trained, folder)
+    save_model(trained, folder)
 
 
-def save(trained: "Trained", folder: File) -> None:
+def save_model(trained: "TrainedTrial", folder: File) -> None:
     """Write `folder`/model as MLflow's, from what stands in `folder`/export.
 
     Signature and requirements are given, so MLflow neither guesses them in another process nor
@@ -90,7 +92,7 @@ def save(trained: "Trained", folder: File) -> None:
         )
 
 
-def _pipeline(trained: "Trained", folder: File) -> tuple[Any, Any]:
+def _pipeline(trained: "TrainedTrial", folder: File) -> tuple[Any, Any]:
     """Return what is served, and MLflow's type of what it answers."""
     from mlflow.types.schema import ColSpec, TensorSpec
     from transformers import AutoModel, AutoTokenizer, pipeline

@@ -25,7 +25,7 @@ _AMOUNTS = (
 )
 
 
-class Role(NamedTuple):
+class NetworkRole(NamedTuple):
     """What a network is in its trial.
 
     Attributes:
@@ -41,27 +41,32 @@ class Role(NamedTuple):
     left: str = ""
 
 
-DISCRIMINATOR = Role(
+DISCRIMINATOR = NetworkRole(
     "ELECTRA discriminator",
     "ElectraForPreTraining",
     "It says of every token whether it was replaced (positive logits); its body is what "
     "fine-tuning starts from.",
 )
-GENERATOR = Role(
+GENERATOR = NetworkRole(
     "ELECTRA generator",
     "ElectraForMaskedLM",
     "It fills [MASK]; while training it wrote the replacements that another network had to find or "
     "to undo.",
 )
-PREDICTOR = Role(
+PREDICTOR = NetworkRole(
     "masked language model",
     "ElectraForMaskedLM",
     "It predicts tokens; its body is what fine-tuning starts from.",
 )
 
 
-def text(
-    role: Role, trial: Trial, folder: File, rows: tuple[MetricRow, ...], name: str, counted: str
+def write_card(
+    role: NetworkRole,
+    trial: Trial,
+    folder: File,
+    rows: tuple[MetricRow, ...],
+    name: str,
+    counted: str,
 ) -> str:
     """Return the card of one network.
 
@@ -94,7 +99,7 @@ def text(
     )
 
 
-def _loading(role: Role, name: str) -> str:
+def _loading(role: NetworkRole, name: str) -> str:
     more = (
         f'\n\nfill = pipeline("fill-mask", model="{name}")'
         if role.loads == "ElectraForMaskedLM"
@@ -161,7 +166,7 @@ def _settings(trial: Trial) -> str:
 
 
 def _compute(folder: File, trial: Trial, last: MetricRow) -> str:
-    ended = record.last(folder)
+    ended = record.read_last_outcome(folder)
     rows = [(what, sentences.quantity(last.get(name, math.nan), "")) for what, name in _AMOUNTS]
     rows.append(("optimizer steps", f"{last.get('spent/steps', 0):,.0f}"))
     rows.append(("seconds of training", sentences.seconds(last.get("spent/seconds", math.nan))))
@@ -202,8 +207,12 @@ def _scores(rows: tuple[MetricRow, ...]) -> str:
     )
 
 
-def _limits(role: Role, trial: Trial, folder: File, last: MetricRow) -> str:
-    state, size, tokens = record.state(folder), trial.encoder, last.get("spent/tokens", math.nan)
+def _limits(role: NetworkRole, trial: Trial, folder: File, last: MetricRow) -> str:
+    state, size, tokens = (
+        record.read_state(folder),
+        trial.encoder,
+        last.get("spent/tokens", math.nan),
+    )
     lines = [
         f"Its run is {state}." if state != "finished" else "Its run finished.",
         f"{size.layers} layers, {size.hidden} wide, {sentences.quantity(tokens, 'tokens')} read; the "

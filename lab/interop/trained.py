@@ -11,13 +11,13 @@ from lab.config.trial import Trial
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.storage import record
-from lab.training.checkpoint import Checkpoints, Place
-from lab.training.objectives import Detector, build
-from lab.training.weights import Weights, of, part
+from lab.training.checkpoint import Checkpoints, TrainingPosition
+from lab.training.objectives import Detector, build_objective
+from lab.training.weights import Weights, collect_weights, weights_below
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedTrial:
     """What a record holds of a trial's networks.
 
     Attributes:
@@ -33,7 +33,7 @@ class Trained:
     folder: File
     text: File
     trial: Trial
-    place: Place
+    place: TrainingPosition
     weights: Weights
     shapes: dict[str, EncoderConfig]
     detects: bool
@@ -48,12 +48,16 @@ class Trained:
         Args:
             place: of the encoder.
         """
-        named = part(self.weights, "generator") if place == "generator.encoder" else self.weights
+        named = (
+            weights_below(self.weights, "generator")
+            if place == "generator.encoder"
+            else self.weights
+        )
         head = "detection" if place == "encoder" and self.detects else "vocabulary"
         return {n: v for n, v in named.items() if n.partition(".")[0] in ("encoder", head)}
 
 
-def open_record(folder: File, cache: File) -> Trained:
+def open_trained(folder: File, cache: File) -> TrainedTrial:
     """Read the newest checkpoint of a record.
 
     Args:
@@ -63,7 +67,7 @@ def open_record(folder: File, cache: File) -> Trained:
     Raises:
         UserError: it has no checkpoint that can be read, or its text is gone.
     """
-    trial, name = record.asked(folder)
+    trial, name = record.read_trial(folder)
     text = cache / name
     if not name or not text.is_dir():
         raise UserError(
@@ -71,23 +75,23 @@ def open_record(folder: File, cache: File) -> Trained:
             f"which prepares the text and trains nothing twice"
         )
     # The counts are where heads start, and a checkpoint has them further on.
-    objective = build(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).eval()
+    objective = build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).eval()
     place = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
     if place is None:
         raise UserError(
             f"{folder}: no checkpoint that can be read, and its state is "
-            f"{record.state(folder)}; only a trial that has trained has weights"
+            f"{record.read_state(folder)}; only a trial that has trained has weights"
         )
     shapes = {"encoder": trial.encoder}
     generator = generator_of(trial.objective, trial.encoder)
     if generator is not None:
         shapes["generator.encoder"] = generator
-    return Trained(
+    return TrainedTrial(
         folder=folder,
         text=text,
         trial=trial,
         place=place,
-        weights=of(objective),
+        weights=collect_weights(objective),
         shapes=shapes,
         detects=isinstance(objective, Detector),
     )

@@ -76,7 +76,7 @@ class _Document(StrictConfig):
     answer: Answer = "ranking"
 
 
-def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
+def load_experiment(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
     """Read, override and check a search space.
 
     Args:
@@ -92,12 +92,12 @@ def load(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
     try:
         for override in overrides:
             yaml_text.override(raw, override)
-        return checked(file.stem, raw)
+        return check_experiment(file.stem, raw)
     except SpaceError as error:
         raise SpaceError(f"{file}: {error}") from None
 
 
-def trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
+def build_trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
     """Return `base` with `settings` written at their dotted paths, as a checked trial.
 
     Raises:
@@ -114,7 +114,7 @@ def trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
     return built
 
 
-def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
+def expand_cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
     """Return the full grid over `compare`; one empty cell where nothing is compared."""
     paths = list(experiment.compare)
     return tuple(
@@ -123,14 +123,18 @@ def cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
     )
 
 
-def texts(experiment: Experiment) -> tuple[DataConfig, ...]:
+def required_texts(experiment: Experiment) -> tuple[DataConfig, ...]:
     """Return the texts that the cells read, each once."""
-    read = {text for cell in cells(experiment) for text in trial(experiment.base, cell).texts}
+    read = {
+        text
+        for cell in expand_cells(experiment)
+        for text in build_trial(experiment.base, cell).texts
+    }
     return tuple(sorted(read, key=repr))
 
 
-def dump(experiment: Experiment) -> str:
-    """Return the search space as YAML with its overrides and defaults in it; `load` reads it."""
+def dump_experiment(experiment: Experiment) -> str:
+    """Return the search space as YAML with its overrides and defaults in it; `load_experiment` reads it."""
     plain = asdict(experiment) | {"metric": experiment.metric.name}
     del plain["name"]
     for distribution in plain["tune"].values():
@@ -189,7 +193,7 @@ def _fill_defaults(raw: dict[str, Any]) -> None:
     encoder = raw.get("encoder")
     size = encoder.get("size") if isinstance(encoder, dict) else None
     if isinstance(size, str) and size in size_defaults.DEFAULTS:
-        size_defaults.fill(raw, size)
+        size_defaults.fill_defaults(raw, size)
     optim = raw.get("optim")
     if isinstance(optim, dict):
         optim.setdefault("kind", "adam")
@@ -207,7 +211,7 @@ def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
         raise SpaceError(one_line(error, prefix, json_schema())) from None
 
 
-def checked(name: str, raw: dict[str, Any]) -> Experiment:
+def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
     """Return the experiment that a search space's plain data describes.
 
     Raises:
@@ -226,8 +230,8 @@ def checked(name: str, raw: dict[str, Any]) -> Experiment:
         finetune=document.finetune,
         answer=document.answer,
     )
-    validation.check(experiment)
-    trial(experiment.base, {})  # also what compare and tune write over, as the schema asks
+    validation.check_experiment_limits(experiment)
+    build_trial(experiment.base, {})  # also what compare and tune write over, as the schema asks
     _check_cells(experiment)
     for settings in _corners(experiment):
         built = _at_its_path(experiment, settings)
@@ -258,7 +262,7 @@ def _defaults_that_differ(experiment: Experiment) -> tuple[Path, ...]:
     """Return the settings in which trials differ by the defaults of their sizes."""
     if not any(path.startswith("encoder") for path in (*experiment.compare, *experiment.tune)):
         return ()
-    trials = [trial(experiment.base, settings) for settings in _corners(experiment)]
+    trials = [build_trial(experiment.base, settings) for settings in _corners(experiment)]
     paths = dict.fromkeys(
         path for size in size_defaults.DEFAULTS.values() for path in size.settings
     )
@@ -317,7 +321,7 @@ def _metric(name: str, tasks: list[str]) -> Metric:
 def _at_its_path(experiment: Experiment, settings: dict[Path, Value]) -> Trial:
     """Return the trial; an error about a compared or tuned value names the place it stands at."""
     try:
-        return trial(experiment.base, settings)
+        return build_trial(experiment.base, settings)
     except SpaceError as error:
         for path in sorted(settings, key=len, reverse=True):
             if str(error).startswith(f"base.{path}"):
@@ -330,7 +334,7 @@ def _check_cells(experiment: Experiment) -> None:
     """Refuse two cells that are one trial, or that a report could not tell apart."""
     names: set[str] = set()
     trials: set[Trial] = set()
-    for cell in cells(experiment):
+    for cell in expand_cells(experiment):
         name, built = label(cell, experiment.compare), _at_its_path(experiment, cell)
         if name in names or built in trials:
             raise SpaceError(f"compare: two cells are the same, or look it: {name}")
@@ -347,7 +351,7 @@ def _corners(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
     ends = {path: _ends(distribution) for path, distribution in experiment.tune.items()}
     first = {path: values[0] for path, values in ends.items()}
     nuisances = [first, *(first | {path: v} for path, values in ends.items() for v in values)]
-    return tuple(cell | nuisance for cell in cells(experiment) for nuisance in nuisances)
+    return tuple(cell | nuisance for cell in expand_cells(experiment) for nuisance in nuisances)
 
 
 def _ends(distribution: Distribution) -> tuple[Value, ...]:

@@ -87,7 +87,7 @@ DEFAULTS: dict[str, SizeDefaults] = {
 }
 
 
-def fill(raw: dict[str, Any], size: str) -> None:
+def fill_defaults(raw: dict[str, Any], size: str) -> None:
     """Write the defaults of `size` into a trial's raw settings where they say nothing.
 
     Where windows are at least twice as long as those of the size, they grow from these, and a

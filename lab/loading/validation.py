@@ -22,7 +22,7 @@ _NEVER_COMPARED = {"curve", "budget", "budget.kind"}
 _NEVER_TUNED = {"seeds", "budget", "curve", "init_from"}
 
 
-def check(experiment: Experiment) -> None:
+def check_experiment_limits(experiment: Experiment) -> None:
     """Refuse what no sweep should be made of.
 
     Raises:
@@ -49,7 +49,7 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def warnings(experiment: Experiment) -> tuple[str, ...]:
+def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
     """Return what will keep a sweep that is allowed from answering its question."""
     cells = math.prod(len(values) for values in experiment.compare.values())
     if experiment.answer != "ranking" or cells < 2 or experiment.search.seeds > 1:

@@ -13,13 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lab.reporting.intervals import LEVEL, Floats
-from lab.tracking.frames import Frames
+from lab.tracking.frames import SweepFrames
 
 _DRAWS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Multiplier:
+class ComputeMultiplier:
     """Share of the reference's FLOPs at which the best cell reaches the reference's end score.
 
     `share` and both ends of its bootstrap interval may be inf: never reached. The ends are NaN
@@ -31,7 +31,7 @@ class Multiplier:
     high: float
 
 
-def best_line(frames: Frames, axis: str) -> pd.DataFrame:
+def best_so_far(frames: SweepFrames, axis: str) -> pd.DataFrame:
     """Return the best score so far over `axis` (`spent/flops`, ...), any trial, any time of it.
 
     Returns:
@@ -44,7 +44,9 @@ def best_line(frames: Frames, axis: str) -> pd.DataFrame:
     return points.assign(**{name: running}).drop_duplicates(name).reset_index(drop=True)
 
 
-def multiplier(frames: Frames, runs: pd.DataFrame, best: str, reference: str) -> Multiplier:
+def compute_multiplier(
+    frames: SweepFrames, runs: pd.DataFrame, best: str, reference: str
+) -> ComputeMultiplier:
     """Return how much of the reference's compute `best` needs for the reference's end score.
 
     The mean curve of `best` is interpolated linearly between scored points. Its scores on the
@@ -62,7 +64,7 @@ def multiplier(frames: Frames, runs: pd.DataFrame, best: str, reference: str) ->
     goals = theirs["score"].reindex(common).to_numpy(dtype=float)
     budgets = theirs["spent/flops"].reindex(common).to_numpy(dtype=float)
     if not common:
-        return Multiplier(share=math.nan, low=math.nan, high=math.nan)
+        return ComputeMultiplier(share=math.nan, low=math.nan, high=math.nan)
     sign = 1.0 if frames.metric.direction == "maximize" else -1.0
 
     def share(drawn: NDArray[np.intp]) -> float:
@@ -72,11 +74,11 @@ def multiplier(frames: Frames, runs: pd.DataFrame, best: str, reference: str) ->
     n = len(common)
     whole = share(np.arange(n))
     if n < 2:
-        return Multiplier(share=whole, low=math.nan, high=math.nan)
+        return ComputeMultiplier(share=whole, low=math.nan, high=math.nan)
     chance = np.random.default_rng(0)
     draws = np.sort([share(chance.integers(n, size=n)) for _ in range(_DRAWS)])
     tail = int(_DRAWS * (1 - LEVEL) / 2)
-    return Multiplier(share=whole, low=float(draws[tail]), high=float(draws[-tail - 1]))
+    return ComputeMultiplier(share=whole, low=float(draws[tail]), high=float(draws[-tail - 1]))
 
 
 def _reach(paths: list[Floats], goal: float, sign: float) -> float:

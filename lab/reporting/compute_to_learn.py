@@ -9,7 +9,7 @@ from lab.config.architecture import SIZES, EncoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
+class LearnedAt:
     """A size that learned, and the compute within which it did.
 
     Attributes:
@@ -40,13 +40,13 @@ class Learned:
 
 # Cheapest first.
 LEARNED = (
-    Learned(size="nano32", window=16, low=2.5e11, high=1e12, source="reports/nano32"),
-    Learned(size="nano", window=16, low=1.25e12, high=2.5e12, source="reports/gen_ratio"),
-    Learned(size="tiny", window=16, low=6e12, high=1.2e13, source="reports/noise"),
+    LearnedAt(size="nano32", window=16, low=2.5e11, high=1e12, source="reports/nano32"),
+    LearnedAt(size="nano", window=16, low=1.25e12, high=2.5e12, source="reports/gen_ratio"),
+    LearnedAt(size="tiny", window=16, low=6e12, high=1.2e13, source="reports/noise"),
 )
 
 
-def advice(hidden: int, layers: int, flops: float) -> str:
+def advise_budget(hidden: int, layers: int, flops: float) -> str:
     """Return a sentence on the size or the budget at which something would be learned.
 
     Args:

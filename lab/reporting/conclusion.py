@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 
 from lab.reporting import sentences, stats
-from lab.reporting.compute_to_learn import advice
+from lab.reporting.compute_to_learn import advise_budget
 from lab.reporting.stats import Answer
-from lab.tracking.frames import Frames
+from lab.tracking.frames import SweepFrames
 from lab.tracking.store import SUPERSEDED
 
 
-def headline(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> str:
+def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> str:
     """Return the answer to a sweep's question, or why there is none.
 
     Args:
@@ -27,7 +27,7 @@ def headline(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> str:
         return "No answer: no trial has finished."
     if frames.answer == "noise":
         return _noise(frames, result)
-    if stats.learned(frames, result, runs) is False:
+    if stats.has_learned(frames, result, runs) is False:
         return _nothing_learned(frames.metric.name, result, runs)
     if frames.compare and all(path.startswith("budget.") for path in frames.compare):
         best = result.cells[0]
@@ -50,7 +50,7 @@ def _ranking(result: Answer) -> str:
     return f"Not separable: {'; '.join(result.tie)}{worse}."
 
 
-def _path(frames: Frames) -> str:
+def _path(frames: SweepFrames) -> str:
     asked = frames.trials[frames.trials["role"] != SUPERSEDED]
     states = asked["state"].value_counts()
     finished, total = int(states.get("finished", 0)), len(asked)
@@ -61,7 +61,7 @@ def _path(frames: Frames) -> str:
     return f"The path does not work yet: {finished} of {total} trials finished{listed}."
 
 
-def _noise(frames: Frames, result: Answer) -> str:
+def _noise(frames: SweepFrames, result: Answer) -> str:
     known = [cell.sd for cell in result.cells if not math.isnan(cell.sd)]
     if not known:
         return "No answer: no setting has two finished repeats; no setting is recommended."
@@ -91,10 +91,10 @@ def _advice(runs: pd.DataFrame) -> str:
     if any(name not in runs for name in needed):
         return ""
     hidden, layers, flops = (float(runs[name].mean()) for name in needed)
-    return advice(round(hidden), round(layers), flops)
+    return advise_budget(round(hidden), round(layers), flops)
 
 
-def facts(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the lines of the card that a sweep's kind of answer calls for."""
     if frames.answer == "path":
         return []
@@ -103,19 +103,19 @@ def facts(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str,
     return sentences.effects(frames, result, runs)
 
 
-def _spreads(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+def _spreads(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
     by_label = {cell.label: cell for cell in result.cells}
     order = [by_label[name] for name in frames.trials["cell"].unique() if name in by_label]
     spread = "; ".join(f"{c.label}: sd {sentences.score(c.sd)} ({c.score.n} seeds)" for c in order)
     lines = [("noise floor", spread)]
-    above = {cell.label: stats.above_start(frames, runs, cell) for cell in order}
+    above = {cell.label: stats.is_above_untrained(frames, runs, cell) for cell in order}
     if all(known is None for known in above.values()):
         return lines
     shows = "; ".join(name for name, known in above.items() if known) or "no setting"
     return [*lines, ("training shows", f"mean above untrained, by its 95 % interval: {shows}")]
 
 
-def valid_for(frames: Frames) -> str:
+def describe_validity(frames: SweepFrames) -> str:
     """Return size, budget, window, text and objective of a sweep's trials, in one line."""
     trials = frames.trials
     if "encoder.hidden" not in trials:
@@ -143,7 +143,7 @@ def _values(trials: pd.DataFrame, path: str) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def contamination(frames: Frames) -> list[tuple[str, str]]:
+def describe_contamination(frames: SweepFrames) -> list[tuple[str, str]]:
     """Return how much of the task that ranks trials stands in their training text.
 
     Nothing where no task ranks them, or where nothing was counted.

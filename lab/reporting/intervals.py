@@ -44,7 +44,7 @@ def t_interval(values: Floats) -> Interval:
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
-def paired(table: pd.DataFrame, label: str, other: str) -> Interval:
+def paired_interval(table: pd.DataFrame, label: str, other: str) -> Interval:
     """Return `label` minus `other` within repeats, with Tukey's simultaneous 95 % interval.
 
     The noise is the residual of repeat + cell. Where the spread of this pair's own differences
@@ -80,7 +80,7 @@ def _residual(table: pd.DataFrame) -> tuple[float, int]:
     return (math.sqrt(left / freedom), freedom) if freedom else (math.nan, 0)
 
 
-def floor(table: pd.DataFrame) -> float:
+def smallest_detectable(table: pd.DataFrame) -> float:
     """Return the pooled standard deviation between repeats of the same cell."""
     freedom = table.notna().sum() - 1
     squares = (table.var(ddof=1).fillna(0.0) * freedom.clip(lower=0)).sum()

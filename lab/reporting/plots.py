@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 from lab.config.trial import Path
-from lab.reporting.compute_multiplier import best_line
+from lab.reporting.compute_multiplier import best_so_far
 from lab.reporting.intervals import Interval
-from lab.reporting.stats import Answer, marginal, untrained
+from lab.reporting.stats import Answer, marginal_means, untrained_scores
 from lab.reporting.svg import INK, STYLED
-from lab.tracking.frames import Frames
+from lab.tracking.frames import SweepFrames
 
 # Okabe and Ito's, then Tol's muted: as many as unordered cells can still be told apart by.
 _COLOURS = (
@@ -68,7 +68,7 @@ _HEALTH = (  # panel title, its lines: metric, what the legend calls it, line st
 
 
 @STYLED
-def curves(frames: Frames, axis: str) -> Figure:
+def plot_curves(frames: SweepFrames, axis: str) -> Figure:
     """Score over `axis`: a thin line a trial, the best line bold, the untrained band dashed."""
     name = frames.metric.name
     colours = _colours(frames)
@@ -77,13 +77,13 @@ def curves(frames: Frames, axis: str) -> Figure:
     for number, curve in frames.curves.groupby("number"):
         drawn = curve[[axis, name]].dropna()
         axes.plot(drawn[axis], drawn[name], color=colours[cells[number]], lw=0.9, alpha=0.65)
-    best = best_line(frames, axis)
+    best = best_so_far(frames, axis)
     end = frames.curves[axis].max()
     axes.step(
         [*best[axis], end], [*best[name], best[name].iloc[-1]], where="post", color=INK, lw=2,
         label="best so far",
     )  # fmt: skip
-    _untrained(axes, untrained(frames))
+    _untrained(axes, untrained_scores(frames))
     title, unit = _AXES[axis]
     axes.set_xlabel(title)
     axes.xaxis.set_major_formatter(EngFormatter(unit))
@@ -96,10 +96,10 @@ def curves(frames: Frames, axis: str) -> Figure:
 
 
 @STYLED
-def cells(frames: Frames, answer: Answer, runs: pd.DataFrame) -> Figure:
+def plot_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> Figure:
     """Score by cell: a dot a repeat, mean and interval; a heat map over two numeric paths."""
-    if is_grid(frames):
-        return heat_map(frames, {cell.label: cell.score.mean for cell in answer.cells})
+    if is_two_way_grid(frames):
+        return plot_heat_map(frames, {cell.label: cell.score.mean for cell in answer.cells})
     colours = _colours(frames)
     figure, axes = _figure(3.3)
     places = _places(frames, axes, list(colours))
@@ -114,7 +114,7 @@ def cells(frames: Frames, answer: Answer, runs: pd.DataFrame) -> Figure:
         axes.errorbar(x, cell.score.mean, yerr=None if np.isnan(half) else half, fmt="_",
                       color=colour, ms=16, mew=2, elinewidth=1.4, capsize=3)  # fmt: skip
     low, high = axes.get_ylim()
-    start = untrained(frames)
+    start = untrained_scores(frames)
     if low - (high - low) < start.mean < high + (high - low):
         _untrained(axes, start)
     elif not np.isnan(start.mean):  # drawn to scale it would press the cells into one line
@@ -127,7 +127,7 @@ def cells(frames: Frames, answer: Answer, runs: pd.DataFrame) -> Figure:
 
 
 @STYLED
-def nuisance(frames: Frames, path: Path) -> Figure:
+def plot_nuisance(frames: SweepFrames, path: Path) -> Figure:
     """Search score over one nuisance: a dot a trial, a line over the best of each bin.
 
     Trials without a score stand as crosses at the foot.
@@ -135,7 +135,7 @@ def nuisance(frames: Frames, path: Path) -> Figure:
     colours, distribution = _colours(frames), frames.tune[path]
     figure, axes = _figure(2.9)
     search = frames.trials[frames.trials["role"] == "search"]
-    numeric, binned = _numeric(search[path]), marginal(frames, path)
+    numeric, binned = _numeric(search[path]), marginal_means(frames, path)
     for cell, colour in colours.items():
         mine, line = search[search["cell"] == cell], binned[binned["cell"] == cell]
         x = mine[path] if numeric else mine[path].astype(str)
@@ -154,7 +154,7 @@ def nuisance(frames: Frames, path: Path) -> Figure:
 
 
 @STYLED
-def health(frames: Frames) -> Figure | None:
+def plot_health(frames: SweepFrames) -> Figure | None:
     """Small multiples of how training went, over compute; None if nothing was recorded."""
     panels = [
         (title, [line for line in lines if line[0] in frames.curves])
@@ -194,17 +194,17 @@ def _panel(axes: Axes, title: str, lines: Sequence[tuple[str, str, str]]) -> Non
         axes.legend(fontsize=7)
 
 
-def is_grid(frames: Frames) -> bool:
+def is_two_way_grid(frames: SweepFrames) -> bool:
     """Return whether two numbers are compared, so that cells have places on a map."""
     return len(frames.compare) == 2 and all(_numeric(v) for v in frames.compare.values())
 
 
 @STYLED
-def heat_map(frames: Frames, means: Mapping[str, float]) -> Figure:
+def plot_heat_map(frames: SweepFrames, means: Mapping[str, float]) -> Figure:
     """A colour and a number for each cell, over the two compared paths.
 
     Args:
-        frames: of a sweep that `is_grid`.
+        frames: of a sweep that `is_two_way_grid`.
         means: what to show, by the cell's label.
     """
     down, across = frames.compare
@@ -251,7 +251,7 @@ def _untrained(axes: Axes, line: Interval) -> None:
         axes.axhspan(line.low, line.high, color=INK, alpha=0.10, lw=0)
 
 
-def _colours(frames: Frames) -> dict[str, str]:
+def _colours(frames: SweepFrames) -> dict[str, str]:
     """Return a colour for each cell, in the order of the search space."""
     labels = list(dict.fromkeys(frames.trials["cell"]))
     ordered = len(frames.compare) == 1 and all(_numeric(v) for v in frames.compare.values())
@@ -265,12 +265,12 @@ def _colours(frames: Frames) -> dict[str, str]:
     return {cell: to_hex(colour) for cell, colour in zip(labels, ramp, strict=True)}
 
 
-def _value(frames: Frames, cell: str) -> float:
+def _value(frames: SweepFrames, cell: str) -> float:
     (path,) = frames.compare
     return float(frames.trials.loc[frames.trials["cell"] == cell, path].iloc[0])
 
 
-def _places(frames: Frames, axes: Axes, labels: list[str]) -> dict[str, float]:
+def _places(frames: SweepFrames, axes: Axes, labels: list[str]) -> dict[str, float]:
     """Set up the x-axis for cells: their number where they are numbers, places otherwise."""
     if len(frames.compare) == 1 and all(_numeric(v) for v in frames.compare.values()):
         places = {cell: _value(frames, cell) for cell in labels}

@@ -4,20 +4,20 @@ import math
 
 import pandas as pd
 
-from lab.reporting.compute_multiplier import best_line
+from lab.reporting.compute_multiplier import best_so_far
 from lab.reporting.intervals import Interval
-from lab.reporting.stats import Answer, edges, gained, untrained
-from lab.tracking.frames import Frames
+from lab.reporting.stats import Answer, edge_values, gain_over_untrained, untrained_scores
+from lab.tracking.frames import SweepFrames
 
 NONE = "–"
 _MINUS = "−"
 _NOT_SCORED = "not scored: this metric is taken at the end of a run only"
 
 
-def effects(frames: Frames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+def effects(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what the best cell gains over the reference, over untrained, and over noise."""
-    best, start = result.cells[0], untrained(frames).mean
-    gain = interval(gained(runs, best.label), signed=True)
+    best, start = result.cells[0], untrained_scores(frames).mean
+    gain = interval(gain_over_untrained(runs, best.label), signed=True)
     lines = [
         ("best mean", f"{best.label}: {interval(best.score)}"),
         ("untrained", _NOT_SCORED if math.isnan(start) else f"{score(start)}; best {gain} from it"),
@@ -52,7 +52,7 @@ def _why_not(result: Answer, runs: pd.DataFrame) -> str:
     return ", which ends no better than untrained"
 
 
-def _without_effect(frames: Frames, result: Answer) -> list[tuple[str, str]]:
+def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
     if result.reference is None:
         return [("effect", f"unknown: the reference, {frames.reference}, has no score")]
     if len(result.cells) == 1 or result.cells[1].difference is None:
@@ -62,10 +62,10 @@ def _without_effect(frames: Frames, result: Answer) -> list[tuple[str, str]]:
     return [("effect", f"{best.label} is the reference itself; next is {second.label}, {gap}")]
 
 
-def curve(frames: Frames, axis: str, unit: str) -> str:
+def curve(frames: SweepFrames, axis: str, unit: str) -> str:
     """Say how far the best score goes over `axis`, and where half of the way is done."""
-    name, line = frames.metric.name, best_line(frames, axis)
-    start, end = untrained(frames).mean, float(line[name].iloc[-1])
+    name, line = frames.metric.name, best_so_far(frames, axis)
+    start, end = untrained_scores(frames).mean, float(line[name].iloc[-1])
     half = line[(line[name] - start).abs() >= abs(end - start) / 2]
     if math.isnan(start):
         return f"The best score of any trial ends at {score(end)}; no untrained score was taken."
@@ -86,7 +86,7 @@ def cells(result: Answer) -> str:
     return f"Of {n} runs {best.label} has the best mean, {interval(best.score)}{told}."
 
 
-def replacement(frames: Frames, runs: pd.DataFrame) -> str:
+def replacement(frames: SweepFrames, runs: pd.DataFrame) -> str:
     """Say how far apart the replacement rates end, and whether the score goes with them."""
     ends = runs.groupby("cell")[["health/replacement_rate", "score"]].mean()
     rates = ends["health/replacement_rate"]
@@ -100,17 +100,17 @@ def replacement(frames: Frames, runs: pd.DataFrame) -> str:
     return f"{says} Rank correlation of a cell's mean {frames.metric.name} with it: {both}."
 
 
-def nuisance(frames: Frames, result: Answer, path: str) -> str:
+def nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
     """Say where each cell's best value of one nuisance lies, and whether at an edge."""
     best = "; ".join(f"{plain(cell.settings[path])} in {cell.label}" for cell in result.cells)
-    at = [cell.label for cell in result.cells if path in edges(frames, cell)]
+    at = [cell.label for cell in result.cells if path in edge_values(frames, cell)]
     lost = frames.trials.loc[frames.trials["role"] == "search", "score"].isna().sum()
     crosses = f" Crosses: {lost} trials without a score." if lost else ""
     edge = f" At the edge of its range in {'; '.join(at)}: widen it." if at else ""
     return f"Best {path}: {best}.{edge}{crosses}"
 
 
-def health(frames: Frames) -> str:
+def health(frames: SweepFrames) -> str:
     """Say in how many trials the discriminator learned more than to answer 'original'."""
     last = frames.curves.groupby("number").last()
     loss, line = "train/discriminator_loss", "health/majority_loss"
@@ -124,7 +124,7 @@ def health(frames: Frames) -> str:
     )
 
 
-def cost(frames: Frames) -> str:
+def cost(frames: SweepFrames) -> str:
     """Say what all trials of a sweep cost together, each preparatory run counted once."""
     trials, measures = frames.trials, frames.measures
     name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"

@@ -16,9 +16,9 @@ from scipy import stats
 
 from lab.config.metrics import Metric, among
 from lab.config.trial import Path
-from lab.reporting.compute_multiplier import Multiplier, multiplier
-from lab.reporting.intervals import Interval, floor, paired, t_interval
-from lab.tracking.frames import Frames
+from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
+from lab.reporting.intervals import Interval, paired_interval, smallest_detectable, t_interval
+from lab.tracking.frames import SweepFrames
 
 _EDGE = 0.05  # share of a range, at either end, that counts as its edge
 _FEW = 3  # fewer repeats than this leave an interval too wide to use
@@ -68,7 +68,7 @@ class Answer:
     cells: tuple[Cell, ...]
     reference: Cell | None
     effect: Interval | None
-    multiplier: Multiplier | None
+    multiplier: ComputeMultiplier | None
     floor: float
     confirmed: bool
     missing: tuple[str, ...]
@@ -84,7 +84,7 @@ class Answer:
         return len(self.cells) > 1 and len(self.tie) == 1
 
 
-def scored(frames: Frames) -> pd.DataFrame:
+def scored_trials(frames: SweepFrames) -> pd.DataFrame:
     """Return the trials that cells are compared by.
 
     Finished repeats; where there is none, the best finished search run of each cell. (Its other
@@ -95,7 +95,7 @@ def scored(frames: Frames) -> pd.DataFrame:
     return repeats if len(repeats) else _picked(frames)
 
 
-def _picked(frames: Frames) -> pd.DataFrame:
+def _picked(frames: SweepFrames) -> pd.DataFrame:
     """Return each cell's best finished search run."""
     trials = frames.trials
     search = trials[trials["score"].notna() & (trials["role"] == "search")]
@@ -107,30 +107,30 @@ def _upwards(metric: Metric) -> bool:
     return metric.direction == "maximize"
 
 
-def answer(frames: Frames) -> Answer | None:
+def compute_answer(frames: SweepFrames) -> Answer | None:
     """Compare the cells; None while no trial has finished."""
-    runs = scored(frames)
+    runs = scored_trials(frames)
     if runs.empty:
         return None
     table = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
     means = table.mean().sort_values(ascending=not _upwards(frames.metric), kind="stable")
     best = str(means.index[0])
-    pairs = {label: paired(table, str(label), best) for label in means.index}
+    pairs = {label: paired_interval(table, str(label), best) for label in means.index}
     cells = tuple(_cell(frames, runs, str(label), pairs[label], best) for label in means.index)
     reference = next((cell for cell in cells if cell.label == frames.reference), None)
     other = reference is not None and reference.label != best
     return Answer(
         cells=cells,
         reference=reference,
-        effect=paired(table, best, frames.reference) if other else None,
-        multiplier=multiplier(frames, runs, best, frames.reference) if other else None,
-        floor=floor(table),
+        effect=paired_interval(table, best, frames.reference) if other else None,
+        multiplier=compute_multiplier(frames, runs, best, frames.reference) if other else None,
+        floor=smallest_detectable(table),
         confirmed=bool((runs["role"] == "repeat").all()),
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
     )
 
 
-def _cell(frames: Frames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
+def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
     mine = runs[runs["cell"] == label]
     picked = _picked(frames).set_index("cell")["score"]
     scores = mine["score"].to_numpy(dtype=float)
@@ -147,20 +147,20 @@ def _cell(frames: Frames, runs: pd.DataFrame, label: str, gap: Interval, best: s
     )
 
 
-def gained(runs: pd.DataFrame, label: str) -> Interval:
+def gain_over_untrained(runs: pd.DataFrame, label: str) -> Interval:
     """Return a cell's scores minus those its runs started with; NaN where no start was scored."""
     mine = runs[runs["cell"] == label]
     return t_interval((mine["score"] - mine["untrained"]).dropna().to_numpy(dtype=float))
 
 
-def above_start(frames: Frames, runs: pd.DataFrame, cell: Cell) -> bool | None:
+def is_above_untrained(frames: SweepFrames, runs: pd.DataFrame, cell: Cell) -> bool | None:
     """Return whether a cell scores better than its runs did before training.
 
     Its 95 % interval must lie wholly on the better side of the score at step 0, where that was
     taken, and an AUROC's also above chance. None where there is no interval to tell by.
     """
     sign = 1 if _upwards(frames.metric) else -1
-    margins = [sign * end for end in _ends_of(gained(runs, cell.label))]
+    margins = [sign * end for end in _ends_of(gain_over_untrained(runs, cell.label))]
     if frames.metric.name.endswith("/auroc"):
         margins.append(cell.score.low - _CHANCE)
     known = [margin for margin in margins if not math.isnan(margin)]
@@ -171,17 +171,17 @@ def _ends_of(interval: Interval) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def learned(frames: Frames, result: Answer, runs: pd.DataFrame) -> bool | None:
+def has_learned(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> bool | None:
     """Return whether the best cell has learned anything; None where no interval tells."""
-    return above_start(frames, runs, result.cells[0])
+    return is_above_untrained(frames, runs, result.cells[0])
 
 
-def untrained(frames: Frames) -> Interval:
+def untrained_scores(frames: SweepFrames) -> Interval:
     """Return mean and interval of the ranking metric at step 0, one value a trial."""
     return t_interval(frames.trials["untrained"].dropna().to_numpy(dtype=float))
 
 
-def fidelity(frames: Frames) -> pd.DataFrame:
+def metric_correlations(frames: SweepFrames) -> pd.DataFrame:
     """Return how other end scores rank the finished trials beside the ranking metric.
 
     Returns:
@@ -203,7 +203,7 @@ def fidelity(frames: Frames) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "rank_correlation", "trials"])
 
 
-def marginal(frames: Frames, path: Path) -> pd.DataFrame:
+def marginal_means(frames: SweepFrames, path: Path) -> pd.DataFrame:
     """Return each cell's search scores along one nuisance, whatever the others were.
 
     Returns:
@@ -229,7 +229,7 @@ def _ends(distribution: dict[str, Any]) -> tuple[float, float]:
     return (math.log(low), math.log(high)) if distribution["log"] else (low, high)
 
 
-def edges(frames: Frames, cell: Cell) -> tuple[Path, ...]:
+def edge_values(frames: SweepFrames, cell: Cell) -> tuple[Path, ...]:
     """Return the nuisances whose best value lies at an edge of what was searched."""
     return tuple(p for p, d in frames.tune.items() if _at_edge(cell.settings[p], d))
 
@@ -244,7 +244,7 @@ def _at_edge(value: Any, distribution: dict[str, Any]) -> bool:
     return min(place - low, high - place) <= _EDGE * (high - low)
 
 
-def flags(frames: Frames, result: Answer | None) -> tuple[str, ...]:
+def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
     """Return what a reader must know before trusting the answer, one sentence each."""
     states = frames.trials["state"]
     spoiled = int(states.isin(["diverged", "failed"]).sum())
@@ -267,6 +267,6 @@ def flags(frames: Frames, result: Answer | None) -> tuple[str, ...]:
     found.extend(
         f"{cell.label}: the best {path} lies at the edge of its range; widen it."
         for cell in result.cells
-        for path in edges(frames, cell)
+        for path in edge_values(frames, cell)
     )
     return tuple(found)

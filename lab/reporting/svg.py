@@ -45,14 +45,14 @@ STYLED = mpl.rc_context(_STYLE)
 
 
 @STYLED
-def text(figure: Figure) -> str:
+def render_svg(figure: Figure) -> str:
     """Return `figure` as SVG, the same bytes for the same data."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue().replace(INK, "currentColor")
 
 
-def inline(drawn: str, name: str) -> str:
+def inline_svg(drawn: str, name: str) -> str:
     """Return an SVG for a page that holds several: unique ids, no prologue, fluid width."""
     body = drawn[drawn.index("<svg") :]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
@@ -67,7 +67,7 @@ def inline(drawn: str, name: str) -> str:
     )
 
 
-def standalone(drawn: str) -> str:
+def standalone_svg(drawn: str) -> str:
     """Return an SVG for a file of its own, which follows its viewer's light or dark scheme."""
     style = (
         "<style>svg{color:#1b1f24;background:#fff}"

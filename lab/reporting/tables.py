@@ -10,7 +10,7 @@ import pandas as pd
 from lab.config.metrics import among
 from lab.reporting import sentences, stats
 from lab.reporting.stats import Answer, Cell
-from lab.tracking.frames import Frames
+from lab.tracking.frames import SweepFrames
 
 _UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
 _AMOUNTS = {
@@ -31,7 +31,7 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def cells(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
+def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
     """Return the compared settings, best first."""
     compared = () if result is None else result.cells
     what = "repeats on fresh seeds" if result and result.confirmed else "the picked search runs"
@@ -45,9 +45,9 @@ def cells(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
     return Table(says=says, head=head, rows=[_cell_row(cell, frames, runs) for cell in compared])
 
 
-def _cell_row(cell: Cell, frames: Frames, runs: pd.DataFrame) -> list[str]:
+def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
     numbers = runs.loc[runs["cell"] == cell.label, "number"]
-    flagged = f" (at the edge: {', '.join(e)})" if (e := stats.edges(frames, cell)) else ""
+    flagged = f" (at the edge: {', '.join(e)})" if (e := stats.edge_values(frames, cell)) else ""
     return [
         cell.label,
         f"{sentences.score(cell.score.mean)} ± {sentences.score(cell.sd)} ({cell.score.n})",
@@ -62,9 +62,9 @@ def _cell_row(cell: Cell, frames: Frames, runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def scores(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
+def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
     """Return every score by setting, and how closely it follows the one that ranks."""
-    fidelity = stats.fidelity(frames).set_index("metric")
+    fidelity = stats.metric_correlations(frames).set_index("metric")
     metrics = among(map(str, runs))
     names = [n for n in metrics if runs[n].notna().any()]
     labels = [] if result is None else [cell.label for cell in result.cells]
@@ -93,7 +93,7 @@ def scores(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> Table:
     return Table(says=says, head=head, rows=rows)
 
 
-def ledger(frames: Frames) -> Table:
+def trial_table(frames: SweepFrames) -> Table:
     """Return all trials, whatever became of them."""
     head = ("trial", "state", "reason", "role", "setting", "nuisances", "repeat",
             "seeds (init, order, mask)", "score", "budget", "achieved", "FLOP", "paper's FLOP",
@@ -124,7 +124,7 @@ def _ledger_row(trial: dict[Any, Any]) -> list[str]:
     ]
 
 
-def compute(result: Answer | None, runs: pd.DataFrame) -> Table:
+def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
     """Return what the compared runs of each setting cost, beside their target.
 
     Marginal and stand-alone FLOPs stand beside each other where they differ in any run.

@@ -14,16 +14,16 @@ from lab.config.experiment import Choices, Distribution, Experiment, Range
 from lab.config.trial import Path, Value
 
 
-def searches(experiment: Experiment) -> int:
+def search_points(experiment: Experiment) -> int:
     """Return how many settings each cell's search tries."""
     if not experiment.tune:
         return 0
     if experiment.search.sampler == "grid":
-        return len(grid(experiment.tune, experiment.search.trials))
+        return len(grid_points(experiment.tune, experiment.search.trials))
     return experiment.search.trials
 
 
-def grid(tune: Mapping[Path, Distribution], trials: int) -> list[dict[Path, Value]]:
+def grid_points(tune: Mapping[Path, Distribution], trials: int) -> list[dict[Path, Value]]:
     """Return a full grid of at most `trials` points: all choices, ranges cut equally fine."""
     ranges = sum(isinstance(distribution, Range) for distribution in tune.values())
     fixed = int(np.prod([len(d.choices) for d in tune.values() if isinstance(d, Choices)]))
@@ -35,16 +35,16 @@ def grid(tune: Mapping[Path, Distribution], trials: int) -> list[dict[Path, Valu
             continue
         places = np.arange(levels) / (levels - 1) if levels > 1 else np.array([0.5])
         places = np.minimum(places, np.nextafter(1.0, 0.0))
-        axes.append(list(dict.fromkeys(value_at(distribution, float(u)) for u in places)))
+        axes.append(list(dict.fromkeys(value_at_quantile(distribution, float(u)) for u in places)))
     return [dict(zip(tune, values, strict=True)) for values in itertools.product(*axes)][:trials]
 
 
-def random(tune: Mapping[Path, Distribution], seed: int, number: int) -> dict[Path, Value]:
+def random_points(tune: Mapping[Path, Distribution], seed: int, number: int) -> dict[Path, Value]:
     """Return the `number`-th independent uniform point."""
     return _point(tune, np.random.default_rng([seed, number]).random(len(tune)))
 
 
-def halton(tune: Mapping[Path, Distribution], seed: int, number: int) -> dict[Path, Value]:
+def halton_points(tune: Mapping[Path, Distribution], seed: int, number: int) -> dict[Path, Value]:
     """Return the `number`-th point of a scrambled Halton sequence."""
     from scipy.stats import qmc  # here, because it takes a second to import
 
@@ -52,7 +52,7 @@ def halton(tune: Mapping[Path, Distribution], seed: int, number: int) -> dict[Pa
     return _point(tune, sequence.fast_forward(number).random(1)[0])
 
 
-def value_at(distribution: Distribution, place: float) -> Value:
+def value_at_quantile(distribution: Distribution, place: float) -> Value:
     """Return the value at `place` in [0, 1) of a distribution."""
     match distribution:
         case Choices(choices=choices):
@@ -73,6 +73,6 @@ def value_at(distribution: Distribution, place: float) -> Value:
 
 def _point(tune: Mapping[Path, Distribution], places: npt.NDArray[np.float64]) -> dict[Path, Value]:
     return {
-        path: value_at(distribution, float(place))
+        path: value_at_quantile(distribution, float(place))
         for (path, distribution), place in zip(tune.items(), places, strict=True)
     }

@@ -14,14 +14,14 @@ from lab.config.trial import Path, Trial
 from lab.errors import UserError
 from lab.loading import search_space
 from lab.loading.task_table import load_task
-from lab.search.designs import searches
+from lab.search.designs import search_points
 from lab.storage import record
 
 _ENDED = ("finished", "diverged")  # what the same command does not run again
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class FinishedTrials:
     """Runs of one cell that need no more training.
 
     Attributes:
@@ -34,7 +34,7 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identities:
+class TrialIdentities:
     """What names the inputs of trials that read the same texts (`Supply.identity`).
 
     Attributes:
@@ -57,7 +57,7 @@ class Identities:
 
 
 Prepared = Mapping[
-    tuple[DataConfig, ...], Identities
+    tuple[DataConfig, ...], TrialIdentities
 ]  # where all exist, by the texts that trials read
 
 
@@ -65,10 +65,12 @@ def has_ended(run: Trial, storage: File, prepared: Prepared) -> bool:
     """Return whether a preparatory run needs no more training."""
     known = prepared.get(run.texts)
     name = None if known is None else known.name_of_run(run)
-    return name is not None and record.state(storage / "trials" / name) in _ENDED
+    return name is not None and record.read_state(storage / "trials" / name) in _ENDED
 
 
-def count(experiment: Experiment, storage: File, prepared: Prepared) -> tuple[Finished, ...]:
+def count_finished(
+    experiment: Experiment, storage: File, prepared: Prepared
+) -> tuple[FinishedTrials, ...]:
     """Return the finished runs of each cell, in the order of `space.cells`.
 
     A record counts where its folder is named by the fingerprint that the sweep would give it, and
@@ -87,28 +89,29 @@ def count(experiment: Experiment, storage: File, prepared: Prepared) -> tuple[Fi
         if place is not None:
             found.setdefault(place, {})[folder.name] = _is_finetuned(experiment, folder)
     return tuple(
-        _of_cell(experiment, cell, found) for cell in range(len(search_space.cells(experiment)))
+        _of_cell(experiment, cell, found)
+        for cell in range(len(search_space.expand_cells(experiment)))
     )
 
 
 def _of_cell(
     experiment: Experiment, cell: int, found: Mapping[tuple[int, int], dict[str, bool]]
-) -> Finished:
+) -> FinishedTrials:
     trained = complete = 0
     for repeat in range(experiment.search.seeds + 1):
         runs = list(found.get((cell, repeat), {}).values())
-        room = 1 if repeat else searches(experiment)
+        room = 1 if repeat else search_points(experiment)
         trained += min(room, len(runs))
         complete += min(room, sum(runs))
-    return Finished(trained=trained, finetuned=complete)
+    return FinishedTrials(trained=trained, finetuned=complete)
 
 
 def _wanted(experiment: Experiment) -> dict[str, tuple[int, int]]:
     """Return cell and repeat by what a trial's configuration must be, nuisances left out."""
     return {
         _key(trial, experiment, repeat): (number, repeat)
-        for number, cell in enumerate(search_space.cells(experiment))
-        for trial in [search_space.trial(experiment.base, cell)]
+        for number, cell in enumerate(search_space.expand_cells(experiment))
+        for trial in [search_space.build_trial(experiment.base, cell)]
         for repeat in range(experiment.search.seeds + 1)
     }
 
@@ -131,10 +134,10 @@ def _remove(settings: dict[str, Any], path: Path) -> None:
 
 
 def _ended(folder: File, prepared: Prepared) -> Trial | None:
-    if record.state(folder) not in _ENDED:
+    if record.read_state(folder) not in _ENDED:
         return None
     try:
-        trial, _ = record.asked(folder)
+        trial, _ = record.read_trial(folder)
     except UserError:  # of another version
         return None
     known = prepared.get(trial.texts)
@@ -143,8 +146,8 @@ def _ended(folder: File, prepared: Prepared) -> Trial | None:
 
 def _is_finetuned(experiment: Experiment, folder: File) -> bool:
     """Return whether a trial needs no fine-tuning any more; one that diverged gets none."""
-    if record.state(folder) == "diverged":
+    if record.read_state(folder) == "diverged":
         return True
-    last = (record.curve(folder) or ({},))[-1]
+    last = (record.read_curve(folder) or ({},))[-1]
     tasks = (load_task(name).name for name in experiment.finetune.tasks)
     return all(finetuned(task).name in last for task in tasks)

@@ -12,9 +12,9 @@ from lab.config.objective import AllTokensMlmConfig, generator_of
 from lab.config.preparatory_runs import own_budget, preparatory_runs
 from lab.config.ramps import StepSettings
 from lab.config.trial import Path, Trial, Value
-from lab.display.remaining import duration
+from lab.display.remaining import format_duration
 from lab.loading import search_space
-from lab.search.designs import grid, random, searches
+from lab.search.designs import grid_points, random_points, search_points
 
 _ADAM_BYTES = 16  # weight, gradient and two moments in fp32
 
@@ -81,28 +81,28 @@ class Expectation:
         unknown = [phase.name for phase in self.phases if phase.seconds is None]
         more = f", and {', '.join(unknown)}" if unknown else ""
         if self.first_score is None:
-            return f"expected: about {about(self.seconds)}{more}; no trial is left to run"
+            return f"expected: about {format_about(self.seconds)}{more}; no trial is left to run"
         return (
-            f"expected: about {about(self.seconds)} on {self.slots} "
-            f"slot{'s' * (self.slots > 1)}{more}; first score after about {about(self.first_score)}"
+            f"expected: about {format_about(self.seconds)} on {self.slots} "
+            f"slot{'s' * (self.slots > 1)}{more}; first score after about {format_about(self.first_score)}"
         )
 
 
-def cells(experiment: Experiment) -> list[CellPlan]:
+def plan_cells(experiment: Experiment) -> list[CellPlan]:
     """Return the plan by cell."""
     plan = []
-    for settings in search_space.cells(experiment):
-        trial = search_space.trial(experiment.base, settings)
+    for settings in search_space.expand_cells(experiment):
+        trial = search_space.build_trial(experiment.base, settings)
         cost = mean_cost(trial)
         steps = own_budget(trial).steps(cost)
         plan.append(
             CellPlan(
                 settings=settings,
                 trial=trial,
-                runs=searches(experiment) + experiment.search.seeds,
+                runs=search_points(experiment) + experiment.search.seeds,
                 steps=steps,
                 flops=_flops(steps, cost),
-                memory=memory(trial),
+                memory=estimate_memory(trial),
             )
         )
     return plan
@@ -112,7 +112,7 @@ def _flops(steps: int | None, cost: Cost) -> float | None:
     return None if steps is None else float(steps * cost.flops)
 
 
-def heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str:
+def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str:
     """Return what will be run: known at once, without timing anything."""
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
     for cell in plan:
@@ -121,7 +121,7 @@ def heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
     runs = sum(cell.runs for cell in plan)
-    runs_before = preparatory(experiment)
+    runs_before = preparatory_phase(experiment)
     before = sum(cost.flops * (run.budget.steps(cost) or 0) for run, cost in runs_before.items())
     if runs_before:
         lines.append(f"before them: preparatory mlm runs: {len(runs_before)}, {before:.4g} FLOPs")
@@ -135,9 +135,9 @@ def heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str
     return "\n".join(lines)
 
 
-def preparatory(experiment: Experiment) -> dict[Trial, Cost]:
+def preparatory_phase(experiment: Experiment) -> dict[Trial, Cost]:
     """Return the preparatory runs of all cells and seeds, each once, with what a step costs."""
-    cells = search_space.cells(experiment)
+    cells = search_space.expand_cells(experiment)
     runs = (run for cell in cells for run in preparatory_of_cell(experiment, cell))
     return {run: mean_cost(run) for run in dict.fromkeys(runs)}
 
@@ -148,11 +148,12 @@ def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> l
     Random points stand in for those of a sampler other than the grid, and repeats have the base's
     nuisances: this changes which rates an mlm run takes over, and hardly how many runs there are.
     """
-    base = search_space.trial(experiment.base, cell)
+    base = search_space.build_trial(experiment.base, cell)
     if not preparatory_runs(base):
         return []
     trials = [
-        search_space.trial(experiment.base, dict(cell) | point) for point in _points(experiment)
+        search_space.build_trial(experiment.base, dict(cell) | point)
+        for point in _points(experiment)
     ]
     trials += [
         replace(base, seeds=base.seeds.repeat(n + 1)) for n in range(experiment.search.seeds)
@@ -164,23 +165,27 @@ def _points(experiment: Experiment) -> list[dict[Path, Value]]:
     """Return nuisances of a cell's search, as many as it tries."""
     tune, search = experiment.tune, experiment.search
     if tune and search.sampler == "grid":
-        return grid(tune, search.trials)
-    return [random(tune, search.seed, number) for number in range(searches(experiment))]
+        return grid_points(tune, search.trials)
+    return [random_points(tune, search.seed, number) for number in range(search_points(experiment))]
 
 
-def table(expected: Expectation) -> str:
+def plan_table(expected: Expectation) -> str:
     """Return the phases with their seconds and reasons, and the total."""
     rows = [
-        (phase.name, "unknown" if phase.seconds is None else duration(phase.seconds), phase.why)
+        (
+            phase.name,
+            "unknown" if phase.seconds is None else format_duration(phase.seconds),
+            phase.why,
+        )
         for phase in expected.phases
     ]
-    rows.append(("total", duration(expected.seconds), expected.basis))
+    rows.append(("total", format_duration(expected.seconds), expected.basis))
     names, times = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{name:<{names}}  {time:>{times}}  {why}".rstrip() for name, time, why in rows]
     return "\n".join([*lines, "", expected.line()])
 
 
-def about(seconds: float) -> str:
+def format_about(seconds: float) -> str:
     """Return a duration with the digits that an estimate deserves."""
     if seconds < 90:
         return f"{max(5, 5 * round(seconds / 5))} s"
@@ -189,7 +194,7 @@ def about(seconds: float) -> str:
     return f"{seconds / 3_600:,.1f} h" if seconds < 36_000 else f"{seconds / 3_600:,.0f} h"
 
 
-def makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
+def estimate_makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
     """Return the seconds in which `slots` work off jobs, each slot taking the next one when free.
 
     Args:
@@ -203,7 +208,7 @@ def makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
     return max(free)
 
 
-def memory(trial: Trial) -> float:
+def estimate_memory(trial: Trial) -> float:
     """Return bytes of weights, optimizer and activations of one step."""
     data, objective = trial.data, trial.objective
     generator = generator_of(objective, trial.encoder)

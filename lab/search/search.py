@@ -12,7 +12,7 @@ from lab.config.experiment import Experiment, Job
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value
 from lab.loading import search_space
-from lab.search.study import Study, opened, to_try_again
+from lab.search.study import Study, is_retry, open_study
 
 
 class Search:
@@ -30,10 +30,10 @@ class Search:
     ) -> None:
         self._experiment = experiment
         notes.mkdir(parents=True, exist_ok=True)
-        studies = opened(storage) if experiment.tune else None
+        studies = open_study(storage) if experiment.tune else None
         self._studies = [
             Study(experiment, cell, studies, notes, fresh=fresh)
-            for cell in search_space.cells(experiment)
+            for cell in search_space.expand_cells(experiment)
         ]
         self._running: set[int] = set()
         self._repeats: dict[int, set[int]] = {place: set() for place in range(len(self._studies))}
@@ -75,7 +75,7 @@ class Search:
 
     def waits(self, job: Job, outcome: Outcome) -> bool:
         """Return whether a job's cell waits for it to be tried again before it is repeated."""
-        return job.role == "search" and to_try_again(outcome)
+        return job.role == "search" and is_retry(outcome)
 
     @property
     def jobs(self) -> int:
@@ -103,7 +103,7 @@ class Search:
     def _job(
         self, number: int, role: str, cell: Study, tuned: dict[Path, Value], repeat: int
     ) -> Job:
-        trial = search_space.trial(self._experiment.base, cell.settings | tuned)
+        trial = search_space.build_trial(self._experiment.base, cell.settings | tuned)
         return Job(
             number=number,
             role="search" if role == "search" else "repeat",

@@ -67,7 +67,7 @@ class Study:
         self.settings = settings
         self._experiment = experiment
         self._tune = experiment.tune
-        self.trials = designs.searches(experiment)
+        self.trials = designs.search_points(experiment)
         self._asked: set[int] = set()
         self._running: dict[int, optuna.Trial] = {}
         self._ended: set[int] = set()  # points whose end the study holds already
@@ -131,7 +131,7 @@ class Study:
         if outcome.state == "stopped" and index not in self._stopped:
             self._stopped.add(index)
             self._note(index, "stopped")
-        if to_try_again(outcome):
+        if is_retry(outcome):
             self._again.add(index)
         if trial := self._running.get(index):
             if outcome.state != "diverged":
@@ -192,13 +192,13 @@ class Study:
         search = self._experiment.search
         match search.sampler:
             case "grid":
-                return designs.grid(self._tune, search.trials)[index]
+                return designs.grid_points(self._tune, search.trials)[index]
             case "random":
-                return designs.random(self._tune, search.seed, index)
+                return designs.random_points(self._tune, search.seed, index)
             case "tpe" | "gp" if index >= _startup(self._experiment):
                 return None
             case _:
-                return designs.halton(self._tune, search.seed, index)
+                return designs.halton_points(self._tune, search.seed, index)
 
     def _take_up(self) -> None:
         """Learn what the study holds; a trial that a killed driver left running ends here."""
@@ -229,7 +229,7 @@ def _noted(file: File) -> Iterator[list[Any]]:
             yield json.loads(line)
 
 
-def to_try_again(outcome: Outcome) -> bool:
+def is_retry(outcome: Outcome) -> bool:
     """Return whether a point is no answer yet: once may have been the machine's fault."""
     return outcome.state == "failed" and outcome.tries < _TRIES
 
@@ -239,7 +239,7 @@ def _startup(experiment: Experiment) -> int:
     return max(4, 2 * len(experiment.tune))
 
 
-def opened(url: str) -> BaseStorage:
+def open_study(url: str) -> BaseStorage:
     """Return Optuna's storage, which waits where another process has locked the database."""
     return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY}})
 

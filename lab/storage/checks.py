@@ -12,12 +12,12 @@ from pathlib import Path as File
 from lab.errors import UserError
 
 
-class PlaceError(UserError):
+class StorageError(UserError):
     """A folder that cannot be used; the message is one line for a person."""
 
 
 @contextmanager
-def claimed(storage: File, command: str) -> Iterator[None]:
+def claim_storage(storage: File, command: str) -> Iterator[None]:
     """Keep a storage to one sweep at a time, which is the one writer of its databases.
 
     Args:
@@ -44,7 +44,7 @@ def _locked(storage: File, command: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise PlaceError(
+            raise StorageError(
                 f"--storage {storage}: in use by {lock.read() or 'another sweep'}; wait for it to "
                 f"end, or name another folder"
             ) from None
@@ -57,7 +57,7 @@ def _locked(storage: File, command: str) -> Iterator[None]:
 def check_storage(folder: File) -> None:
     """Refuse a storage that cannot be written, or whose path no SQLite address can hold."""
     if set("%?#") & set(str(folder.resolve())):
-        raise PlaceError(f"--storage {folder}: %, ? and # cannot stand in a database's address")
+        raise StorageError(f"--storage {folder}: %, ? and # cannot stand in a database's address")
     _check_writable(folder, "--storage")
 
 
@@ -70,9 +70,9 @@ def check_reports(folder: File, name: str) -> None:
 def check_target(target: File) -> None:
     """Refuse to replace something that is no report."""
     if target.exists() and not target.is_dir():
-        raise PlaceError(f"{target}: a file stands where the report's folder would be")
+        raise StorageError(f"{target}: a file stands where the report's folder would be")
     if target.is_dir() and not (target / "report.html").exists() and any(target.iterdir()):
-        raise PlaceError(f"{target}: exists and holds no report; it is left alone")
+        raise StorageError(f"{target}: exists and holds no report; it is left alone")
 
 
 def _check_writable(folder: File, option: str) -> None:
@@ -83,4 +83,4 @@ def _check_writable(folder: File, option: str) -> None:
             pass
     except OSError as error:
         why = (error.strerror or "no access").lower()
-        raise PlaceError(f"{option} {folder}: cannot be written: {why}") from None
+        raise StorageError(f"{option} {folder}: cannot be written: {why}") from None

@@ -84,7 +84,7 @@ class Mirror(ABC):
         """
 
 
-class Nowhere(Mirror):
+class LocalOnly(Mirror):
     """The storage is a folder that all machines see."""
 
     pause = 1.0
@@ -156,7 +156,7 @@ class Remote(Mirror):
                 _download(store, {place.name: there}, place.parent)
 
 
-def opened(storage: str) -> tuple[File, Mirror]:
+def open_mirror(storage: str) -> tuple[File, Mirror]:
     """Return the local folder of a storage, and what keeps the two equal.
 
     Args:
@@ -167,7 +167,7 @@ def opened(storage: str) -> tuple[File, Mirror]:
         MirrorError: the URI is none that can be opened, or the tree behind it cannot be written.
     """
     if "://" not in storage:
-        return File(storage), Nowhere()
+        return File(storage), LocalOnly()
     with _reached(storage) as (store, base), tempfile.NamedTemporaryFile() as probe:
         path = f"{base}/partial-{File(probe.name).name}"
         _upload(store, File(probe.name), path)
@@ -176,7 +176,7 @@ def opened(storage: str) -> tuple[File, Mirror]:
     return root, Remote(root, storage)
 
 
-def below(storage: str, name: str) -> str:
+def join_uri(storage: str, name: str) -> str:
     """Return the address of a place inside of a storage."""
     if "://" not in storage:
         return str(File(storage).resolve() / name)

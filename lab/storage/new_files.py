@@ -9,7 +9,7 @@ from pathlib import Path as File
 from lab.errors import UserError
 
 
-def check(file: File, option: str) -> None:
+def check_not_there(file: File, option: str) -> None:
     """Refuse a path that cannot be a new file.
 
     Args:
@@ -26,7 +26,7 @@ def check(file: File, option: str) -> None:
 
 
 @contextmanager
-def written(contents: Mapping[File, str]) -> Iterator[None]:
+def write_all(contents: Mapping[File, str]) -> Iterator[None]:
     """Write new files, and remove them again where the body fails.
 
     Raises:

@@ -1,6 +1,6 @@
 """The durable record of a trial: a folder named by its fingerprint.
 
-`trial.json` says what was asked, `state` where it stands, `curve.jsonl` holds each scored point
+`trial.json` says what was asked, `read_state` where it stands, `curve.jsonl` holds each scored point
 from the moment it is reached, and `outcome.json` says how it ended. Each is written in one piece,
 the state last, so a record that says it has ended is complete, and its trial is not trained again.
 MLflow and Optuna are filled from these files.
@@ -25,7 +25,7 @@ SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all 
 _OPEN: tuple[State, ...] = ("queued", "running")
 
 
-def queue(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
+def write_queued(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
     """Open a record, or open it again where a run goes on: it waits for its slot.
 
     Args:
@@ -37,18 +37,18 @@ def queue(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None
     folder.mkdir(parents=True, exist_ok=True)
     stop_file(folder).unlink(missing_ok=True)
     asked = {"trial": asdict(trial), "lineage": lineage, "text": text}
-    write(folder / "trial.json", json.dumps(asked, indent=2))
-    write(folder / "state", "queued")
+    write_json(folder / "trial.json", json.dumps(asked, indent=2))
+    write_json(folder / "state", "queued")
 
 
-def begin(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
+def begin_record(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
     """Say that a trial has its slot and runs."""
     if not (folder / "trial.json").exists():
-        queue(folder, trial, lineage, text)
-    write(folder / "state", "running")
+        write_queued(folder, trial, lineage, text)
+    write_json(folder / "state", "running")
 
 
-def asked(folder: File) -> tuple[Trial, str]:
+def read_trial(folder: File) -> tuple[Trial, str]:
     """Return what a record is of, and the name of its prepared text's folder.
 
     Raises:
@@ -65,7 +65,7 @@ def asked(folder: File) -> tuple[Trial, str]:
         raise UserError(f"{file}: not as this version of the lab writes it") from None
 
 
-def said(folder: File) -> dict[str, Any]:
+def read_facts(folder: File) -> dict[str, Any]:
     """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
     try:
         found = json.loads((folder / "trial.json").read_text())
@@ -74,38 +74,38 @@ def said(folder: File) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def note_origin(folder: File, name: str) -> None:
+def write_origin(folder: File, name: str) -> None:
     """Say which shorter run a trial goes on from."""
-    write(folder / "origin", name)
+    write_json(folder / "origin", name)
 
 
-def origin(folder: File) -> str:
+def read_origin(folder: File) -> str:
     """Return which shorter run a trial goes on from; empty where it began by itself."""
     file = folder / "origin"
     return file.read_text().strip() if file.exists() else ""
 
 
-def keep(folder: File, count: int) -> tuple[MetricRow, ...]:
+def keep_rows(folder: File, count: int) -> tuple[MetricRow, ...]:
     """Keep the first `count` points; what a run that was cut off left after them is taken again."""
-    rows = curve(folder)[:count]
-    put(folder, rows)
+    rows = read_curve(folder)[:count]
+    write_rows(folder, rows)
     return rows
 
 
-def append(folder: File, row: MetricRow) -> None:
+def append_row(folder: File, row: MetricRow) -> None:
     """Add a scored point to the curve."""
     with (folder / "curve.jsonl").open("a") as curve:
         curve.write(json.dumps(row) + "\n")
 
 
-def amend(folder: File, more: MetricRow) -> MetricRow:
+def amend_last_row(folder: File, more: MetricRow) -> MetricRow:
     """Add numbers to the last point, which is returned."""
-    *rows, last = curve(folder)
-    put(folder, (*rows, last | more))
+    *rows, last = read_curve(folder)
+    write_rows(folder, (*rows, last | more))
     return last | more
 
 
-def put(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str] = ()) -> None:
+def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str] = ()) -> None:
     """Write the whole curve.
 
     Args:
@@ -115,14 +115,14 @@ def put(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str] = ())
     """
     left = tuple(f"{name}/" for name in without)
     kept = [{n: v for n, v in row.items() if not f"{n}/".startswith(left)} for row in rows]
-    write(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept))
+    write_json(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept))
 
 
-def end(folder: File, outcome: Outcome) -> None:
+def write_outcome(folder: File, outcome: Outcome) -> None:
     """Complete the record."""
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
-    write(folder / "outcome.json", json.dumps(fields, indent=2))
-    write(folder / "state", outcome.state)
+    write_json(folder / "outcome.json", json.dumps(fields, indent=2))
+    write_json(folder / "state", outcome.state)
 
 
 def forget(folder: File) -> None:
@@ -130,7 +130,7 @@ def forget(folder: File) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def state(folder: File) -> State | None:
+def read_state(folder: File) -> State | None:
     """Return where a trial stands; None where it was never asked for."""
     try:
         said = (folder / "state").read_text().strip()
@@ -139,25 +139,25 @@ def state(folder: File) -> State | None:
     return next((state for state in get_args(State) if state == said), None)
 
 
-def is_open(state: State) -> bool:
-    """Return whether a trial in `state` is yet to end."""
+def is_running(state: State) -> bool:
+    """Return whether a trial in `read_state` is yet to end."""
     return state in _OPEN
 
 
-def read(folder: File) -> Outcome | None:
+def read_outcome(folder: File) -> Outcome | None:
     """Return how a trial ended, or None where it has not, or its record is not whole."""
-    if state(folder) in (None, *_OPEN):
+    if read_state(folder) in (None, *_OPEN):
         return None
-    ended = last(folder)
+    ended = read_last_outcome(folder)
     if ended is None or len(ended.rows) != _fields(folder).get("rows"):
         return None
     return ended
 
 
-def last(folder: File) -> Outcome | None:
+def read_last_outcome(folder: File) -> Outcome | None:
     """Return how a trial ended the last time, though it may run again; None before that."""
     try:
-        return Outcome(**_fields(folder) | {"rows": curve(folder)})
+        return Outcome(**_fields(folder) | {"rows": read_curve(folder)})
     except TypeError:  # nothing, or not all of it
         return None
 
@@ -170,15 +170,15 @@ def _fields(folder: File) -> dict[str, Any]:
     return fields
 
 
-def tries(folder: File) -> int:
+def count_tries(folder: File) -> int:
     """Return which try the present one is, counting those that failed."""
-    before = last(folder)
+    before = read_last_outcome(folder)
     if before is None:
         return 1
     return before.tries + (before.state == "failed")
 
 
-def curve(folder: File) -> tuple[MetricRow, ...]:
+def read_curve(folder: File) -> tuple[MetricRow, ...]:
     """Return the scored points so far; a line cut short by a kill is left out."""
     rows = []
     file = folder / "curve.jsonl"
@@ -195,12 +195,12 @@ def stop_file(folder: File) -> File:
     return folder / "stop"
 
 
-def not_finite(row: MetricRow) -> str | None:
+def non_finite_metrics(row: MetricRow) -> str | None:
     """Return the name of a number of a point that is none, if there is one."""
     return next((name for name, value in row.items() if not math.isfinite(value)), None)
 
 
-def write(file: File, text: str) -> None:
+def write_json(file: File, text: str) -> None:
     """Write a file in one piece: it is as it was, or as it should be."""
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("w") as opened:

@@ -19,7 +19,7 @@ CONTENT = (
 
 
 @contextmanager
-def folder(parent: File, prefix: str) -> Iterator[File]:
+def temporary_folder(parent: File, prefix: str) -> Iterator[File]:
     """Make a new folder in `parent`, and remove abandoned ones with the same prefix.
 
     A process holds a lock on the mark in its folder while it lives. The lock works across

@@ -24,7 +24,7 @@ class Section:
     because: str = ""
 
 
-def write(sections: Mapping[str, Section], heading: str = "") -> str:
+def write_commented(sections: Mapping[str, Section], heading: str = "") -> str:
     """Return a document whose keys are in their order.
 
     Args:
@@ -35,14 +35,14 @@ def write(sections: Mapping[str, Section], heading: str = "") -> str:
     return "\n".join([*head, *_lines(sections, 0)]) + "\n"
 
 
-def plain(sections: Mapping[str, Section]) -> dict[str, Any]:
+def to_plain(sections: Mapping[str, Section]) -> dict[str, Any]:
     """Return the document as plain data, as a parser reads it."""
     return {key: _plain(section.value) for key, section in sections.items()}
 
 
 def _plain(value: object) -> object:
     if isinstance(value, dict) and any(isinstance(inner, Section) for inner in value.values()):
-        return plain(value)
+        return to_plain(value)
     return value
 
 

@@ -42,7 +42,7 @@ class Encoding:
     damaged: bool = False
 
 
-def guess(file: str, sample: bytes) -> Encoding:
+def guess_encoding(file: str, sample: bytes) -> Encoding:
     """Return the encoding of a file.
 
     Args:

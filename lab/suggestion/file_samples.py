@@ -11,7 +11,7 @@ from typing import IO
 
 from lab.config.data import TextFiles
 from lab.data import sources, tabular
-from lab.data.text_files import DAMAGE, PACKED, Text, unpacking
+from lab.data.text_files import DAMAGE, PACKED, Text, unpack_stream
 from lab.errors import UserError
 
 _TOTAL = 32 * 2**20  # bytes that are read of all files together
@@ -53,8 +53,8 @@ class FileSample:
             yield io.BytesIO(self.content)
             return
         with self.file.open("rb") as packed:
-            stream = unpacking(packed, self.file.suffix.lower())
-            with sources.seekable(self.file, stream) as whole:
+            stream = unpack_stream(packed, self.file.suffix.lower())
+            with sources.open_seekable(self.file, stream) as whole:
                 yield whole
 
     def texts(self, source: TextFiles) -> Iterator[Text]:
@@ -65,7 +65,7 @@ class FileSample:
         """
         with self.opened() as stream:
             if self.suffix == ".parquet":
-                rows = tabular.parquet(str(self.file), stream, source.column)
+                rows = tabular.read_parquet(str(self.file), stream, source.column)
                 yield from islice(rows, self.rows)
                 return
             before: Text | None = None
@@ -99,7 +99,7 @@ class Samples:
         return sum(one.stored * one.share for one in self.samples) / self.stored
 
 
-def read(paths: tuple[str, ...], say: Say = lambda _: None) -> Samples:
+def read_samples(paths: tuple[str, ...], say: Say = lambda _: None) -> Samples:
     """Read the beginning of the files, of evenly spread ones where there are many.
 
     Args:
@@ -124,12 +124,12 @@ def read(paths: tuple[str, ...], say: Say = lambda _: None) -> Samples:
 
 
 def _sample(file: File, limit: int) -> FileSample:
-    suffix, stored = sources.file_format(file), file.stat().st_size
+    suffix, stored = sources.detect_format(file), file.stat().st_size
     if suffix == ".parquet":
         return _parquet_sample(FileSample(file=file, suffix=suffix, stored=stored), limit)
     try:
         with file.open("rb") as packed:
-            stream = unpacking(packed, file.suffix.lower())
+            stream = unpack_stream(packed, file.suffix.lower())
             content = stream.read(limit + 1)
             consumed = packed.tell()
     except DAMAGE as error:
@@ -147,7 +147,7 @@ def _parquet_sample(sample: FileSample, limit: int) -> FileSample:
     """Return a sample of as many rows as have `limit` unpacked bytes in the mean."""
     try:
         with sample.opened() as stream:
-            rows, size = tabular.parquet_size(stream)
+            rows, size = tabular.read_parquet_size(stream)
     except DAMAGE as error:
         raise UserError(f"{sample.file}: cannot be read: {error}") from None
     share = min(1.0, limit / max(1, size))

@@ -12,7 +12,7 @@ from lab.config.flops import encoder_weights, mean_cost
 from lab.errors import UserError
 from lab.loading import search_space
 from lab.loading.size_defaults import DEFAULTS
-from lab.suggestion.commented_yaml import Section, plain
+from lab.suggestion.commented_yaml import Section, to_plain
 from lab.suggestion.source_guess import SourceGuess
 from lab.suggestion.text_survey import TextSurvey
 from lab.suggestion.token_survey import TokenSurvey
@@ -28,7 +28,7 @@ _ENDLESS, _REFUSED = 0.01, 0.3  # share of characters in words too long for the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class SizeOption:
     """A named size, and the compute from which it is chosen.
 
     Attributes:
@@ -60,18 +60,18 @@ class Size:
 
 # Smallest first. The one place to change when sizes are measured again.
 TABLE = (
-    Size(name="nano32", least=0, longest=32),
-    Size(name="nano48", least=7e11, longest=32),
-    Size(name="nano", least=2e12, longest=64),
-    Size(name="nano96", least=2.5e13, longest=64),
-    Size(name="tiny", least=1e14, longest=128),
-    Size(name="mini", least=1.5e15, longest=128),
+    SizeOption(name="nano32", least=0, longest=32),
+    SizeOption(name="nano48", least=7e11, longest=32),
+    SizeOption(name="nano", least=2e12, longest=64),
+    SizeOption(name="nano96", least=2.5e13, longest=64),
+    SizeOption(name="tiny", least=1e14, longest=128),
+    SizeOption(name="mini", least=1.5e15, longest=128),
 )
 _LEARNS = 5e11  # FLOPs of a trial below which nothing has been seen to learn from context
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
+class RunDesign:
     """How often a cell is run.
 
     Attributes:
@@ -87,10 +87,10 @@ class Design:
 
 # A noisy comparison of trained models is worth more than a precise one of untrained models.
 DESIGNS = (
-    Design(trials=5, seeds=5, least=2e13),
-    Design(trials=3, seeds=4, least=1e12),
-    Design(trials=0, seeds=3, least=_LEARNS),
-    Design(trials=0, seeds=2, least=0),
+    RunDesign(trials=5, seeds=5, least=2e13),
+    RunDesign(trials=3, seeds=4, least=1e12),
+    RunDesign(trials=0, seeds=3, least=_LEARNS),
+    RunDesign(trials=0, seeds=2, least=0),
 )
 
 
@@ -118,7 +118,7 @@ class Facts:
     Attributes:
         guess: source of the text.
         text: its figures.
-        tokenizer: how it becomes tokens, as `tokenizer` returns it.
+        tokenizer: how it becomes tokens, as `recommend_tokenizer` returns it.
         tokens: its figures as tokens.
         task: to fine-tune on; None for none.
     """
@@ -136,7 +136,7 @@ class Facts:
         return round(self.text.characters * self.tokens.per_character * different)
 
 
-def tokenizer(text: TextSurvey, *, cased: bool) -> Section:
+def recommend_tokenizer(text: TextSurvey, *, cased: bool) -> Section:
     """Return the tokenizer for a text.
 
     Args:
@@ -173,17 +173,17 @@ def tokenizer(text: TextSurvey, *, cased: bool) -> Section:
     return Section(value=value, because="\n".join(lines))
 
 
-def trained(tokenizer: Section) -> TrainedTokenizer:
-    """Return what `tokenizer` chose, as the lab trains it."""
+def is_trained(tokenizer: Section) -> TrainedTokenizer:
+    """Return what `recommend_tokenizer` chose, as the lab trains it."""
     return TypeAdapter(TrainedTokenizer).validate_python(tokenizer.value)
 
 
-def pick_size(flops: float) -> Size:
+def pick_size(flops: float) -> SizeOption:
     """Return the largest size that pays at this compute of a trial."""
     return [size for size in TABLE if size.least <= flops][-1]
 
 
-def pick_design(flops: float, before: Design) -> Design:
+def pick_design(flops: float, before: RunDesign) -> RunDesign:
     """Return the most thorough design that leaves enough compute to each trial.
 
     Args:
@@ -198,7 +198,7 @@ def pick_design(flops: float, before: Design) -> Design:
     )
 
 
-def check(facts: Facts) -> None:
+def check_text_size(facts: Facts) -> None:
     """Refuse a text that is too small.
 
     Raises:
@@ -217,7 +217,7 @@ def check(facts: Facts) -> None:
         )
 
 
-def window(size: Size, facts: Facts) -> Section:
+def recommend_window(size: SizeOption, facts: Facts) -> Section:
     """Return the positions of a window, from the task's texts or the documents."""
     median = facts.tokens.quantile(0.5)
     length = usual = size.count("data.length")
@@ -253,7 +253,7 @@ class Recommendation:
     warnings: tuple[str, ...]
 
 
-def recommend(facts: Facts, flops: float, design: Design, asked: str) -> Recommendation:
+def recommend(facts: Facts, flops: float, design: RunDesign, asked: str) -> Recommendation:
     """Return the search space.
 
     Args:
@@ -263,7 +263,7 @@ def recommend(facts: Facts, flops: float, design: Design, asked: str) -> Recomme
         asked: the time and the machine, in words.
     """
     size = pick_size(flops)
-    length = window(size, facts)
+    length = recommend_window(size, facts)
     data = _data(length, facts)
     base = _trial(size, length, flops, tuned=bool(design.trials)) | {"data": Section(value=data)}
     most = EPOCHS * _positions(base, facts) * _cheapest(base)
@@ -278,7 +278,7 @@ def recommend(facts: Facts, flops: float, design: Design, asked: str) -> Recomme
     )
 
 
-def _trial(size: Size, length: Section, flops: float, *, tuned: bool) -> dict[str, Section]:
+def _trial(size: SizeOption, length: Section, flops: float, *, tuned: bool) -> dict[str, Section]:
     """Return what a size decides."""
     shape, own = SIZES[size.name], DEFAULTS[size.name]
     short = size.count("data.length")
@@ -328,7 +328,7 @@ def _warnings(facts: Facts, amount: float, flops: float, most: float) -> Iterato
 
 
 def _document(
-    facts: Facts, base: dict[str, Section], size: Size, design: Design
+    facts: Facts, base: dict[str, Section], size: SizeOption, design: RunDesign
 ) -> dict[str, Section]:
     """Return the whole search space around the trial that all others differ from."""
     name = facts.guess.source.paths[0] if len(facts.guess.source.paths) == 1 else "this text"
@@ -422,16 +422,17 @@ def _why_source(guess: SourceGuess) -> str:
 
 def _cheapest(base: dict[str, Section]) -> float:
     """Return the FLOPs of a position in the cell in which it costs least."""
-    raw = plain(base) | {"budget": {"kind": "tokens", "amount": 1e9}}
+    raw = to_plain(base) | {"budget": {"kind": "tokens", "amount": 1e9}}
     costs = [
-        mean_cost(search_space.trial(raw, {"objective.generator.width": width})) for width in WIDTHS
+        mean_cost(search_space.build_trial(raw, {"objective.generator.width": width}))
+        for width in WIDTHS
     ]
     return min(cost.flops / cost.tokens for cost in costs)
 
 
 def _positions(base: dict[str, Section], facts: Facts) -> float:
     """Return the positions of one pass over the training windows."""
-    data = plain(base)["data"]
+    data = to_plain(base)["data"]
     trained = facts.total * (1 - float(data["held_out"]))
     return trained * facts.tokens.positions(int(data["length"]))
 

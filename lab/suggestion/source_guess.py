@@ -12,7 +12,7 @@ from typing import Literal
 
 from lab.config.data import TextFiles
 from lab.data import tabular
-from lab.data.text_files import PACKED, lines
+from lab.data.text_files import PACKED, read_lines
 from lab.errors import UserError
 from lab.suggestion import encoding_guess
 from lab.suggestion.file_samples import FileSample, Samples
@@ -43,7 +43,7 @@ class SourceGuess:
     median_line: float = 0.0
 
 
-def paths_of(texts: Iterable[str]) -> tuple[str, ...]:
+def expand_paths(texts: Iterable[str]) -> tuple[str, ...]:
     """Return files and globs as they are, and for a folder the globs of the formats found in it.
 
     Raises:
@@ -65,7 +65,7 @@ def _paths(text: str) -> Iterator[str]:
     yield from (str(File(text) / "**" / f"*{end}") for end in found)
 
 
-def guess(paths: tuple[str, ...], read: Samples) -> SourceGuess:
+def guess_source(paths: tuple[str, ...], read: Samples) -> SourceGuess:
     """Return the source that reads the files.
 
     Raises:
@@ -94,7 +94,7 @@ def guess(paths: tuple[str, ...], read: Samples) -> SourceGuess:
 def _encoding(read: Samples) -> encoding_guess.Encoding:
     """Return the one encoding of all files."""
     found = {
-        sample.file: encoding_guess.guess(str(sample.file), sample.content)
+        sample.file: encoding_guess.guess_encoding(str(sample.file), sample.content)
         for sample in read.samples
         if sample.suffix != ".parquet"
     }
@@ -157,11 +157,11 @@ def _check_header(file: File, chosen: str, shared: list[str]) -> None:
 def _names(source: TextFiles, sample: FileSample) -> list[str]:
     with sample.opened() as stream:
         if sample.suffix == ".parquet":
-            return tabular.parquet_names(stream)
-        rows = lines(str(sample.file), stream, source.encoding)
+            return tabular.read_parquet_names(stream)
+        rows = read_lines(str(sample.file), stream, source.encoding)
         if sample.suffix in tabular.DELIMITERS:
-            return tabular.csv_header(rows, tabular.DELIMITERS[sample.suffix])
-        return tabular.json_keys(rows)
+            return tabular.read_csv_header(rows, tabular.DELIMITERS[sample.suffix])
+        return tabular.read_json_keys(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +234,7 @@ def _layout(plain: list[FileSample], encoding: str) -> _Layout:
     for sample in plain:
         inside = False
         with sample.opened() as stream:
-            for line in lines(str(sample.file), stream, encoding):
+            for line in read_lines(str(sample.file), stream, encoding):
                 full = not isinstance(line, str) or bool(line.strip())
                 paragraphs += full and not inside
                 inside = full

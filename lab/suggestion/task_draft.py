@@ -14,7 +14,7 @@ from lab.suggestion import commented_yaml, task_files
 from lab.suggestion.commented_yaml import Section
 from lab.suggestion.recommend import TaskFacts
 from lab.tasks import examples
-from lab.tasks.examples import Asked, Example, Labelled, Tagged
+from lab.tasks.examples import Example, QuestionExample, TagExample, TextExample
 
 _MEASURED = 5_000  # texts whose tokens are counted
 
@@ -34,7 +34,7 @@ class TaskDraft:
     contents: dict[File, str] = field(default_factory=dict)
 
 
-def draft(given: Sequence[str], output: File) -> TaskDraft:
+def draft_task(given: Sequence[str], output: File) -> TaskDraft:
     """Return the task that `--task` names.
 
     Args:
@@ -49,15 +49,15 @@ def draft(given: Sequence[str], output: File) -> TaskDraft:
         return TaskDraft(name=first, because="The task that --task names.")
     if len(given) > 2:
         raise UserError("--task: at most two files: rows to learn from, and to be scored on")
-    rows = task_files.rows_of(File(first))
-    guess = task_files.guess(File(first), rows)
+    rows = task_files.read_task_rows(File(first))
+    guess = task_files.guess_task(File(first), rows)
     stem = "".join(c if c.isascii() and c.isalnum() else "_" for c in File(first).stem)
     contents: dict[File, str] = {}
     if len(given) == 2:
         paths = tuple(os.path.relpath(file, output.parent) for file in given)
         because = f"{first} to learn from, {given[1]} to be scored on."
     else:
-        train, scored, how = task_files.split(File(first), rows, guess)
+        train, scored, how = task_files.split_rows(File(first), rows, guess)
         paths = f"{stem}_train.jsonl", f"{stem}_evaluation.jsonl"
         for path, part in zip(paths, (train, scored), strict=True):
             contents[output.parent / path] = task_files.as_json_lines(part, guess)
@@ -76,17 +76,19 @@ def _yaml(guess: task_files.TaskGuess, paths: Sequence[str], because: str) -> st
         key: Section(value=value, because=guess.because.get(key, ""))
         for key, value in settings.items()
     }
-    return commented_yaml.write(sections, f"A task for python -m lab.finetune.\n{because}")
+    return commented_yaml.write_commented(
+        sections, f"A task for python -m lab.finetune.\n{because}"
+    )
 
 
-def facts(draft: TaskDraft, tokenizer: Tokenizer) -> TaskFacts:
+def task_facts(draft: TaskDraft, tokenizer: Tokenizer) -> TaskFacts:
     """Return the task's figures; its files are written.
 
     Raises:
         UserError: a row is wrong.
     """
     task = load_task(draft.name)
-    made = examples.of(task)
+    made = examples.read_examples(task)
     several = [*made.train, *made.evaluation]
     several = several[:: max(1, -(-len(several) // _MEASURED))]
     texts = [_texts(example) for example in several]
@@ -105,9 +107,9 @@ def is_tagging(draft: TaskDraft) -> bool:
 
 def _texts(example: Example) -> tuple[str, ...]:
     match example:
-        case Labelled(text=text, pair=pair):
+        case TextExample(text=text, pair=pair):
             return (text,) if pair is None else (text, pair)
-        case Tagged(words=words):
+        case TagExample(words=words):
             return (" ".join(words),)
-        case Asked(question=question, context=context):
+        case QuestionExample(question=question, context=context):
             return question, context

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lab.config.tasks import FORMATS, FileRows
 from lab.errors import UserError
-from lab.tasks.rows import Row, read
+from lab.tasks.rows import SourceRow, read_rows
 
 Kind = Literal["classification", "regression", "pairs"]
 
@@ -51,7 +51,7 @@ class TaskGuess:
         return {"kind": self.kind, **files, **self.columns, "metric": self.metric}
 
 
-def rows_of(file: File) -> list[Row]:
+def read_task_rows(file: File) -> list[SourceRow]:
     """Return the rows of a labelled file.
 
     Raises:
@@ -59,10 +59,10 @@ def rows_of(file: File) -> list[Row]:
     """
     if file.suffix not in FORMATS:
         raise UserError(f"{file}: a task is a YAML file, or rows in {', '.join(FORMATS)}")
-    return read(FileRows(kind="file", path=str(file)))
+    return read_rows(FileRows(kind="file", path=str(file)))
 
 
-def guess(file: File, rows: Sequence[Row]) -> TaskGuess:
+def guess_task(file: File, rows: Sequence[SourceRow]) -> TaskGuess:
     """Return what the columns of labelled rows are.
 
     Args:
@@ -162,10 +162,12 @@ def _metric(kind: Kind, labels: Sequence[Any]) -> tuple[str, str]:
     return ("macro_f1" if count > _UNEVEN * len(labels) else "accuracy"), said
 
 
-def split(file: File, rows: Sequence[Row], task: TaskGuess) -> tuple[list[Row], list[Row], str]:
+def split_rows(
+    file: File, rows: Sequence[SourceRow], task: TaskGuess
+) -> tuple[list[SourceRow], list[SourceRow], str]:
     """Return the rows to learn from, those to be scored on, and how they were told apart.
 
-    A column `split` decides where there is one; otherwise a hash of the text does, a fifth of the
+    A column `split_rows` decides where there is one; otherwise a hash of the text does, a fifth of the
     rows of each label, so that the same file is always split in the same way and equal texts stay
     together.
 
@@ -189,7 +191,7 @@ def split(file: File, rows: Sequence[Row], task: TaskGuess) -> tuple[list[Row], 
     return train, scored, f"by a hash of the text, {EVALUATION:.0%} of each label's rows"
 
 
-def _chosen(rows: Sequence[Row], task: TaskGuess) -> set[str]:
+def _chosen(rows: Sequence[SourceRow], task: TaskGuess) -> set[str]:
     """Return the texts whose rows are to be scored on."""
     text, label = task.columns["text"], task.columns["label"]
     strata: dict[str, list[str]] = defaultdict(list)
@@ -206,7 +208,7 @@ def _place(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
-def as_json_lines(rows: Iterable[Row], task: TaskGuess) -> str:
+def as_json_lines(rows: Iterable[SourceRow], task: TaskGuess) -> str:
     """Return the columns of a task as JSON Lines."""
     kept = ({name: row[name] for name in task.columns.values()} for _, row in rows)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab.config.data import TextFiles
-from lab.data.text_files import Bad, pieces
+from lab.data.text_files import BadText, split_into_pieces
 from lab.errors import UserError
 from lab.suggestion.file_samples import FileSample, Samples
 from lab.suggestion.source_guess import SourceGuess, weighted_median
@@ -69,7 +69,7 @@ class TextSurvey:
     sample: tuple[str, ...]
 
 
-def survey(guess: SourceGuess, read: Samples, say: Say = lambda _: None) -> TextSurvey:
+def survey_text(guess: SourceGuess, read: Samples, say: Say = lambda _: None) -> TextSurvey:
     """Count what is in a text.
 
     Raises:
@@ -129,10 +129,10 @@ class _Counts:
     def add(self, sample: FileSample, source: TextFiles) -> None:
         """Count a file."""
         for text in sample.texts(source):
-            if isinstance(text, Bad):
+            if isinstance(text, BadText):
                 self.bad[text.reason] += 1
                 continue
-            for piece in pieces(text):
+            for piece in split_into_pieces(text):
                 if piece.strip():
                     self._add(piece)
 

@@ -51,16 +51,19 @@ class TokenSurvey:
 
     def positions(self, length: int) -> float:
         """Return positions of windows of `length` that a token of the sample takes up."""
-        windows = sum(packing.count(size, length) for size in self.sizes)
+        windows = sum(packing.count_full_windows(size, length) for size in self.sizes)
         return length * windows / max(1, sum(self.sizes))
 
     def kept(self, length: int) -> float:
         """Return the share of the tokens that windows of `length` hold."""
-        held = (min(size, (length - 2) * packing.count(size, length)) for size in self.sizes)
+        held = (
+            min(size, (length - 2) * packing.count_full_windows(size, length))
+            for size in self.sizes
+        )
         return sum(held) / max(1, sum(self.sizes))
 
 
-def survey(settings: TrainedTokenizer, vocab: int, sample: Sequence[str]) -> TokenSurvey:
+def survey_tokens(settings: TrainedTokenizer, vocab: int, sample: Sequence[str]) -> TokenSurvey:
     """Train a tokenizer on a sample and count.
 
     Args:
@@ -71,9 +74,9 @@ def survey(settings: TrainedTokenizer, vocab: int, sample: Sequence[str]) -> Tok
     Raises:
         UserError: the sample yields no vocabulary that the lab takes.
     """
-    alphabet = tokenizers.alphabet(settings, lambda: sample)
+    alphabet = tokenizers.frequent_characters(settings, lambda: sample)
     asked = min(_MOST, max(vocab, _called_for(alphabet, ideographs=settings.ideographs)))
-    learned = tokenizers.train(settings, round(_MARGIN * asked), lambda: sample)
+    learned = tokenizers.train_wordpiece(settings, round(_MARGIN * asked), lambda: sample)
     size = learned.get_vocab_size()
     kept = min(asked, int(size / _MARGIN))
     if kept < LEAST_VOCAB:
@@ -81,7 +84,7 @@ def survey(settings: TrainedTokenizer, vocab: int, sample: Sequence[str]) -> Tok
             f"the text yields a vocabulary of {kept} tokens, and it takes {LEAST_VOCAB}: "
             f"{sum(map(len, sample)):,} characters are too few, or too much alike"
         )
-    learned = tokenizers.train(settings, kept, lambda: sample)
+    learned = tokenizers.train_wordpiece(settings, kept, lambda: sample)
     encoded = learned.encode_batch(_first(sample), add_special_tokens=False)
     sizes = tuple(len(one.ids) for one in encoded)
     return TokenSurvey(

@@ -22,7 +22,7 @@ _LIMITS: dict[tuple[Task, Split], int] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sentences:
+class TaggedSentences:
     """Labelled sentences.
 
     Attributes:
@@ -37,7 +37,7 @@ class Sentences:
 
 
 @cache
-def read(task: Task, split: Split) -> Sentences:
+def read_embedded(task: Task, split: Split) -> TaggedSentences:
     """Return a split: every n-th sentence, so that all documents take part.
 
     `pos` is the base tag of each word (Brown, split by document); `sentiment` is 1 for a
@@ -48,19 +48,19 @@ def read(task: Task, split: Split) -> Sentences:
     chosen = _spread(
         [row for row in _rows(task) if _split(task, row) == split], _LIMITS[task, split]
     )
-    return Sentences(
+    return TaggedSentences(
         words=tuple(tuple(_words(task, row)) for row in chosen),
         labels=tuple(tuple(known.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
         classes=len(known),
     )
 
 
-def evaluation(task: Task) -> list[str]:
+def evaluation_texts(task: Task) -> list[str]:
     """Return the text of each question that a probe or a fine-tuned encoder is scored by."""
     return [" ".join(_words(task, row)) for row in _rows(task) if _split(task, row) == "test"]
 
 
-def carried(task: Task, split: Split) -> Iterator[dict[str, Any]]:
+def read_embedded_rows(task: Task, split: Split) -> Iterator[dict[str, Any]]:
     """Yield all rows of a split, to be learned from in full.
 
     `test` of the reviews is their test split alone; nothing reads their validation split.

@@ -26,10 +26,10 @@ from lab.config.trial import content_hash
 from lab.errors import UserError
 from lab.loading.task_table import load_task, task_config
 from lab.tasks import embedded
-from lab.tasks.rows import Row, read
+from lab.tasks.rows import SourceRow, read_rows
 
 
-class Labelled(NamedTuple):
+class TextExample(NamedTuple):
     """A text, or two, with a label.
 
     Attributes:
@@ -43,14 +43,14 @@ class Labelled(NamedTuple):
     label: str | float
 
 
-class Tagged(NamedTuple):
+class TagExample(NamedTuple):
     """Words with a tag each."""
 
     words: Sequence[str]
     tags: Sequence[str]
 
 
-class Asked(NamedTuple):
+class QuestionExample(NamedTuple):
     """A question about a text.
 
     Attributes:
@@ -66,7 +66,7 @@ class Asked(NamedTuple):
     starts: Sequence[int]
 
 
-Example = Labelled | Tagged | Asked
+Example = TextExample | TagExample | QuestionExample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,21 +102,21 @@ def _labels(examples: Iterable[Example]) -> set[str]:
     found: set[str] = set()
     for example in examples:
         match example:
-            case Labelled(label=str() as label):
+            case TextExample(label=str() as label):
                 found.add(label)
-            case Tagged(tags=tags):
+            case TagExample(tags=tags):
                 found.update(tags)
     return found
 
 
-def of(task: Task) -> Examples:
+def read_examples(task: Task) -> Examples:
     """Read and check a task's rows.
 
     Raises:
         UserError: names the first row that is wrong, or why the task cannot be scored.
     """
     train, evaluation = (
-        _examples(task.form, read(rows)) for rows in (task.form.train, task.form.evaluation)
+        _examples(task.form, read_rows(rows)) for rows in (task.form.train, task.form.evaluation)
     )
     learned = {key: value for key, value in asdict(task.form).items() if key in _LEARNED}
     made = Examples(
@@ -145,9 +145,9 @@ def _check(made: Examples) -> None:
         )
 
 
-def prepare(task: Task, cache: File) -> File:
+def prepare_examples(task: Task, cache: File) -> File:
     """Return the file of a task's examples, written first if it is not there; atomic."""
-    made = of(task)
+    made = read_examples(task)
     identity = content_hash([made.fingerprint, asdict(made.form)])
     file = cache / f"task-{made.name}-{identity}.json"
     if not file.exists():
@@ -162,7 +162,7 @@ def prepare(task: Task, cache: File) -> File:
 
 
 def open_examples(file: File) -> Examples:
-    """Read what `prepare` wrote."""
+    """Read what `prepare_examples` wrote."""
     content = json.loads(file.read_text())
     form = task_config(content["form"])
     kind = _EXAMPLE[type(form)]
@@ -179,45 +179,45 @@ def open_examples(file: File) -> Examples:
 
 
 _EXAMPLE: dict[type[TaskConfig], Callable[..., Example]] = {
-    ClassificationTask: Labelled,
-    PairTask: Labelled,
-    RegressionTask: Labelled,
-    TaggingTask: Tagged,
-    QuestionAnsweringTask: Asked,
+    ClassificationTask: TextExample,
+    PairTask: TextExample,
+    RegressionTask: TextExample,
+    TaggingTask: TagExample,
+    QuestionAnsweringTask: QuestionExample,
 }
 
 
-def _examples(form: TaskConfig, rows: Sequence[Row]) -> tuple[Example, ...]:
+def _examples(form: TaskConfig, rows: Sequence[SourceRow]) -> tuple[Example, ...]:
     return tuple(_example(form, _Cells(*row)) for row in rows)
 
 
 def _example(form: TaskConfig, cells: "_Cells") -> Example:
     match form:
         case ClassificationTask():
-            return Labelled(cells.text(form.text), None, cells.label(form.label))
+            return TextExample(cells.text(form.text), None, cells.label(form.label))
         case PairTask():
             texts = cells.text(form.text), cells.text(form.pair)
-            return Labelled(*texts, cells.label(form.label))
+            return TextExample(*texts, cells.label(form.label))
         case RegressionTask():
             pair = cells.text(form.pair) if form.pair else None
-            return Labelled(cells.text(form.text), pair, cells.number(form.label))
+            return TextExample(cells.text(form.text), pair, cells.number(form.label))
         case TaggingTask():
             return _tagged(form, cells)
         case QuestionAnsweringTask():
             context = cells.text(form.context)
             answers = cells.answers(form.answers, context)
-            return Asked(cells.text(form.question), context, *answers)
+            return QuestionExample(cells.text(form.question), context, *answers)
         case _:
             assert_never(form)
 
 
-def _tagged(form: TaggingTask, cells: "_Cells") -> Tagged:
+def _tagged(form: TaggingTask, cells: "_Cells") -> TagExample:
     words, tags = cells.listed(form.words), cells.listed(form.tags)
     if len(words) != len(tags):
         raise cells.error(form.tags, f"{len(tags)} tags for {len(words)} words")
     if not words:
         raise cells.error(form.words, "no words")
-    return Tagged(words, tags)
+    return TagExample(words, tags)
 
 
 class _Cells:
@@ -301,22 +301,22 @@ def _shown(cell: object) -> str:
     return said if len(said) <= 60 else f"{said[:60]}..."
 
 
-def questions(name: str) -> list[str]:
+def evaluation_questions(name: str) -> list[str]:
     """Return the text of each question that a task is scored by, for whoever looks for copies.
 
     Args:
         name: of the table, or a YAML file.
     """
     if name in embedded.EMBEDDED:
-        return embedded.evaluation(name)
-    return [_text(example) for example in of(load_task(name)).evaluation]
+        return embedded.evaluation_texts(name)
+    return [_text(example) for example in read_examples(load_task(name)).evaluation]
 
 
 def _text(example: Example) -> str:
     match example:
-        case Labelled(text=text, pair=pair):
+        case TextExample(text=text, pair=pair):
             return text if pair is None else f"{text} {pair}"
-        case Tagged(words=words):
+        case TagExample(words=words):
             return " ".join(words)
-        case Asked(question=question, context=context):
+        case QuestionExample(question=question, context=context):
             return f"{question} {context}"

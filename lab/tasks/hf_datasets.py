@@ -1,10 +1,10 @@
-"""`datasets`, imported so that it sends nothing but the requests for the data."""
+"""`import_datasets`, imported so that it sends nothing but the requests for the data."""
 
 import os
 from typing import Any
 
 
-def datasets() -> Any:
+def import_datasets() -> Any:
     """Return the library, without telemetry, counts, progress bars and warnings."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is first imported
     import datasets

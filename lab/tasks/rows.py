@@ -14,12 +14,12 @@ from typing import Any, assert_never
 from lab.config.tasks import FORMATS, EmbeddedRows, FileRows, HubRows, SavedRows
 from lab.errors import UserError
 from lab.tasks import hf_datasets
-from lab.tasks.embedded import carried
+from lab.tasks.embedded import read_embedded_rows
 
-Row = tuple[str, dict[str, Any]]  # its name, as file:row from 1, and its columns
+SourceRow = tuple[str, dict[str, Any]]  # its name, as file:row from 1, and its columns
 
 
-def read(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> list[Row]:
+def read_rows(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> list[SourceRow]:
     """Return all rows of a source.
 
     Raises:
@@ -27,7 +27,7 @@ def read(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> list[Row]:
     """
     match source:
         case EmbeddedRows():
-            rows = list(_numbered(source.name, carried(source.name, source.split)))
+            rows = list(_numbered(source.name, read_embedded_rows(source.name, source.split)))
         case FileRows():
             rows = _table(File(source.path))
         case SavedRows():
@@ -51,11 +51,11 @@ def _named(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> str:
             assert_never(source)
 
 
-def _numbered(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
+def _numbered(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[SourceRow]:
     return ((f"{name}:{number}", row) for number, row in enumerate(rows, 1))
 
 
-def _table(file: File) -> list[Row]:
+def _table(file: File) -> list[SourceRow]:
     try:
         match file.suffix:
             case ".csv":
@@ -81,7 +81,7 @@ class _Unquoted(csv.excel_tab):
     quoting = csv.QUOTE_NONE
 
 
-def _csv(file: File, dialect: type[csv.Dialect]) -> Iterator[Row]:
+def _csv(file: File, dialect: type[csv.Dialect]) -> Iterator[SourceRow]:
     csv.field_size_limit(max(csv.field_size_limit(), 2**24))
     with file.open(encoding="utf-8-sig", newline="") as lines:
         records = csv.DictReader(lines, dialect=dialect, strict=True)
@@ -94,7 +94,7 @@ def _csv(file: File, dialect: type[csv.Dialect]) -> Iterator[Row]:
             raise UserError(f"{file}: line {records.line_num}: not CSV: {error}") from None
 
 
-def _json_lines(file: File) -> Iterator[Row]:
+def _json_lines(file: File) -> Iterator[SourceRow]:
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -114,7 +114,7 @@ def _object(where: str, row: object) -> dict[str, Any]:
     return row
 
 
-def _json(file: File) -> Iterator[Row]:
+def _json(file: File) -> Iterator[SourceRow]:
     """Yield the rows of a list, or the questions of SQuAD's own files."""
     read = _parsed(file, 1, file.read_text(encoding="utf-8-sig"))
     if isinstance(read, list):
@@ -140,7 +140,7 @@ def _squad(read: Any) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _parquet(file: File) -> Iterator[Row]:
+def _parquet(file: File) -> Iterator[SourceRow]:
     import pyarrow as pa
     from pyarrow.parquet import read_table
 
@@ -152,8 +152,8 @@ def _parquet(file: File) -> Iterator[Row]:
     yield from _numbered(str(file), rows)
 
 
-def _saved(source: SavedRows) -> list[Row]:
-    datasets = hf_datasets.datasets()
+def _saved(source: SavedRows) -> list[SourceRow]:
+    datasets = hf_datasets.import_datasets()
     try:
         found = datasets.load_from_disk(source.path)
     except Exception as error:  # datasets raises whatever its parts do
@@ -165,9 +165,9 @@ def _saved(source: SavedRows) -> list[Row]:
     return list(_numbered(f"{source.path} {source.split}", found[source.split]))
 
 
-def _hub(source: HubRows) -> list[Row]:
+def _hub(source: HubRows) -> list[SourceRow]:
     try:
-        found = hf_datasets.datasets().load_dataset(
+        found = hf_datasets.import_datasets().load_dataset(
             source.name,
             source.configuration or None,
             split=source.split,

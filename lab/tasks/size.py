@@ -41,7 +41,7 @@ _KNOWN = {
 }
 
 
-def of(name: str) -> TaskSize:
+def task_size(name: str) -> TaskSize:
     """Return the size of a task.
 
     Args:
@@ -54,8 +54,8 @@ def of(name: str) -> TaskSize:
     if name in _KNOWN:
         train, evaluation, words = _KNOWN[name]
     else:
-        read = examples.of(task)
+        read = examples.read_examples(task)
         train, evaluation = len(read.train), len(read.evaluation)
-        words = sum(len(text.split()) for text in examples.questions(name)) // evaluation
+        words = sum(len(text.split()) for text in examples.evaluation_questions(name)) // evaluation
     tokens = round(words * _WORD_TOKENS) + 2
     return TaskSize(train, evaluation, tokens, task.form.epochs)

@@ -28,7 +28,7 @@ def default_uri(storage: File = File("runs")) -> str:
     return f"sqlite:///{storage.resolve()}/mlflow.db"
 
 
-def database(uri: str) -> File | None:
+def database_file(uri: str) -> File | None:
     """Return the file behind a SQLite URI; None for a server, which has no file here.
 
     Raises:
@@ -47,7 +47,7 @@ def database(uri: str) -> File | None:
     return File(unquote(rest[1:]))
 
 
-def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
+def connect_client(uri: str) -> Any:  # MlflowClient, which mypy cannot see
     """Return a client that has answered once; a SQLite schema is created by the way.
 
     Creating the schema breaks when several processes do it at once, so this belongs into the
@@ -56,7 +56,7 @@ def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
     Raises:
         StoreError: the URI cannot be read or written, or no server answers within seconds.
     """
-    file = database(uri)
+    file = database_file(uri)
     if file is not None:
         _check_database(uri, file)
     # MLflow retries a dead server for four minutes; setdefault leaves a person's choice alone.
@@ -65,7 +65,7 @@ def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    with warnings.catch_warnings(), in_one_line(uri):
+    with warnings.catch_warnings(), describe_error(uri):
         warnings.simplefilter("ignore")  # SQLAlchemy's advice to MLflow's authors
         from mlflow import MlflowClient  # here, because importing it takes seconds
 
@@ -80,7 +80,7 @@ def connect(uri: str) -> Any:  # MlflowClient, which mypy cannot see
 
 
 @contextmanager
-def in_one_line(uri: str) -> Iterator[None]:
+def describe_error(uri: str) -> Iterator[None]:
     """Turn what MLflow and its database throw into one line."""
     try:
         yield

@@ -16,7 +16,7 @@ from lab.config.labels import label
 from lab.config.metrics import Metric, named
 from lab.config.trial import Path, Value
 from lab.errors import UserError
-from lab.tracking.client import connect, database
+from lab.tracking.client import connect_client, database_file
 from lab.tracking.store import SUPERSEDED
 
 BASE = "base"  # the only cell's name where nothing is compared
@@ -28,7 +28,7 @@ class FramesError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frames:
+class SweepFrames:
     """One sweep as the store holds it.
 
     Attributes:
@@ -80,17 +80,17 @@ class Frames:
         return label(json.loads(self.sweep["reference"]), self.compare) or BASE
 
 
-def load(uri: str, name: str) -> Frames:
+def load_frames(uri: str, name: str) -> SweepFrames:
     """Read the sweep that was opened last under `name`.
 
     Raises:
         FramesError: there is none.
         StoreError: the store cannot be read.
     """
-    file = database(uri)
+    file = database_file(uri)
     if file is not None and not file.is_file():
         raise FramesError(f"{file}: no such store; run a sweep, or name one with --tracking-uri")
-    client = connect(uri)
+    client = connect_client(uri)
     experiment = client.get_experiment_by_name(name)
     parents = [] if experiment is None else _runs(client, experiment.experiment_id, _IS_SWEEP)
     if not parents:
@@ -103,7 +103,7 @@ def load(uri: str, name: str) -> Frames:
     children.sort(key=lambda run: (int(run.data.tags["lab.number"]), run.info.run_id))
     _renumber(children)
     curves = _curves(client, children)
-    return Frames(
+    return SweepFrames(
         name=name,
         sweep=sweep,
         measures=dict(sorted(parent.data.metrics.items())),

@@ -18,8 +18,8 @@ from lab.config.labels import label
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Path, Value, content_hash
 from lab.loading.error_messages import SpaceError
-from lab.loading.search_space import cells, trial
-from lab.tracking.client import StoreError, connect, database, in_one_line
+from lab.loading.search_space import build_trial, expand_cells
+from lab.tracking.client import StoreError, connect_client, database_file, describe_error
 
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
@@ -49,7 +49,7 @@ class _Run:
     superseded: bool = False  # another run has its number now
 
 
-class Store:
+class MlflowStore:
     """Writes one sweep at a time.
 
     Args:
@@ -62,8 +62,8 @@ class Store:
 
     def __init__(self, uri: str, artifacts: File) -> None:
         self._uri = uri
-        self._client = connect(uri)
-        self._location = None if database(uri) is None else artifacts.resolve().as_uri()
+        self._client = connect_client(uri)
+        self._location = None if database_file(uri) is None else artifacts.resolve().as_uri()
         self._experiment = ""
         self._parent = ""
         self._metric = ""
@@ -82,7 +82,7 @@ class Store:
         identity = content_hash(asdict(experiment))
         self._metric = experiment.metric.name
         self._runs = {}
-        with in_one_line(self._uri):
+        with describe_error(self._uri):
             self._experiment = self._experiment_id(experiment.name)
             found = self._find({"lab.sweep": identity, "lab.kind": "sweep"})
             run = found or self._client.create_run(self._experiment, run_name=experiment.name)
@@ -112,7 +112,7 @@ class Store:
             rows: its curve so far; numbers that are not finite are left out.
             outcome: how it ended, once it has.
         """
-        with in_one_line(self._uri):
+        with describe_error(self._uri):
             run = self._runs.get(_key(job.number, fingerprint)) or self._create(job, fingerprint)
             self._supersede(job, run)
             if run.state == "finished" or run.state == state in _SETTLED:
@@ -131,7 +131,7 @@ class Store:
         """Delete a job's run, so that it is recorded anew."""
         run = self._runs.pop(_key(job.number, fingerprint), None)
         if run is not None:
-            with in_one_line(self._uri):
+            with describe_error(self._uri):
                 self._client.delete_run(run.id)
 
     def _create(self, job: Job, fingerprint: str) -> _Run:
@@ -193,7 +193,7 @@ class Store:
 
     def close(self, state: State, measures: dict[str, float]) -> None:
         """Store the sweep's own measures (`slots`, `wall_seconds`, ...) and end its run."""
-        with in_one_line(self._uri):
+        with describe_error(self._uri):
             finite = {k: v for k, v in measures.items() if math.isfinite(v)}
             self._batch(self._parent, metrics=[(k, v, 0, _now()) for k, v in finite.items()])
             self._tag(self._parent, {"lab.state": state})
@@ -311,10 +311,10 @@ def _job_tags(job: Job) -> dict[str, str]:
 
 def _reference(experiment: Experiment) -> dict[Path, Value]:
     """Return the cell that changes nothing in the base; the first where none does."""
-    grid = cells(experiment)
+    grid = expand_cells(experiment)
     try:
-        base = trial(experiment.base, {})
-        return next((cell for cell in grid if trial(experiment.base, cell) == base), grid[0])
+        base = build_trial(experiment.base, {})
+        return next((cell for cell in grid if build_trial(experiment.base, cell) == base), grid[0])
     except SpaceError:  # a base may leave to `compare` what it must have
         return grid[0]
 

@@ -12,7 +12,7 @@ from pathlib import Path as File
 from lab.config.experiment import Job
 from lab.storage import record
 from lab.tracking.client import StoreError
-from lab.tracking.store import Store
+from lab.tracking.store import MlflowStore
 
 _AGAIN = 10.0  # seconds between two tries
 _PATIENCE = 180.0  # seconds that a sweep waits for it in the end
@@ -25,7 +25,7 @@ class _Entry:
     fresh: bool
 
 
-class Ledger:
+class MlflowSync:
     """Copies records to the store.
 
     Args:
@@ -33,7 +33,7 @@ class Ledger:
         says: told a line when the store falls silent, and when it is back.
     """
 
-    def __init__(self, store: Store, says: Callable[[str], None]) -> None:
+    def __init__(self, store: MlflowStore, says: Callable[[str], None]) -> None:
         self._store, self._says = store, says
         self._behind: dict[int, _Entry] = {}
         self._silent: str | None = None
@@ -91,8 +91,10 @@ class Ledger:
         if entry.fresh:
             self._store.forget(job, folder.name)
             entry.fresh = False
-        state = record.state(folder) or "queued"
-        if (outcome := record.read(folder)) is not None:
+        state = record.read_state(folder) or "queued"
+        if (outcome := record.read_outcome(folder)) is not None:
             self._store.sync(job, folder.name, outcome.state, outcome.rows, outcome)
-        elif record.is_open(state):  # else it is not whole, and whoever runs it again will say so
-            self._store.sync(job, folder.name, state, record.curve(folder))
+        elif record.is_running(
+            state
+        ):  # else it is not whole, and whoever runs it again will say so
+            self._store.sync(job, folder.name, state, record.read_curve(folder))

@@ -28,7 +28,7 @@ _KEPT = 2  # the newest, and the one before it in case the newest is damaged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TrainingPosition:
     """Where in its run a trial is.
 
     Attributes:
@@ -62,7 +62,11 @@ class Checkpoints:
         self._folder, self._maximize = folder, maximize
 
     def save(
-        self, place: Place, objective: Objective, optimizer: Adam, means: dict[str, Tensor]
+        self,
+        place: TrainingPosition,
+        objective: Objective,
+        optimizer: Adam,
+        means: dict[str, Tensor],
     ) -> None:
         """Write a checkpoint, then delete those that are neither new nor best."""
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,7 @@ class Checkpoints:
 
     def load(
         self, objective: Objective, optimizer: Adam, means: dict[str, Tensor], *, rows: int
-    ) -> Place | None:
+    ) -> TrainingPosition | None:
         """Put the newest undamaged checkpoint back; None where there is none.
 
         Args:
@@ -107,7 +111,7 @@ class Checkpoints:
                 return place
         return None
 
-    def weights(self, objective: Objective) -> Place | None:
+    def weights(self, objective: Objective) -> TrainingPosition | None:
         """Put the weights alone of the newest undamaged checkpoint back; None where there is none.
 
         Args:
@@ -195,7 +199,7 @@ def _named(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     return {name: value for (what, _, name), value in found if what == kind}
 
 
-def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:
+def _read(folder: File) -> tuple[TrainingPosition, dict[str, Tensor]]:
     place = _place(folder)
     file = folder / "state.safetensors"
     try:
@@ -206,10 +210,10 @@ def _read(folder: File) -> tuple[Place, dict[str, Tensor]]:
         raise DamagedError(f"{file}: {error}") from None
 
 
-def _place(folder: File) -> Place:
+def _place(folder: File) -> TrainingPosition:
     try:
         raw = _body(folder)["place"]
-        return Place(**(raw | {"spent": Spent(**raw["spent"])}))
+        return TrainingPosition(**(raw | {"spent": Spent(**raw["spent"])}))
     except (KeyError, TypeError) as error:
         raise DamagedError(f"{folder}: of another form: {error}") from None
 

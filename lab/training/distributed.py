@@ -37,7 +37,7 @@ class Workers(ABC):
         """Return the first one's value, whatever the others have."""
 
 
-class Alone(Workers):
+class SingleProcess(Workers):
     """One process."""
 
     rank, count = 0, 1
@@ -55,7 +55,7 @@ class Alone(Workers):
         return value
 
 
-class Group(Workers):
+class ProcessGroup(Workers):
     """All of torch's process group, which the caller has set up.
 
     Words between workers go by way of gloo, whatever gradients take: they must not wait for a

@@ -20,11 +20,11 @@ from lab.config.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.data.batches import Batch, Batches
 from lab.training import counter_rng
-from lab.training.distributed import Alone, Workers
+from lab.training.distributed import SingleProcess, Workers
 from lab.training.objectives import Objective
-from lab.training.objectives.masking import Places
+from lab.training.objectives.masking import TokenCounts
 
-_ALONE = Alone()
+_ALONE = SingleProcess()
 _SAYS_SO = ("DefaultCPUAllocator: ", "could not create a primitive")
 
 
@@ -178,12 +178,12 @@ class Gradients:
             # Of a seed, CPUs use the lower 32 bits alone; an odd factor keeps places apart in them.
             yield self._seed * 1_000_003 + part.step + (part.first + start) * 0x9E3779B1, piece
 
-    def _places(self, part: _Part, pieces: int) -> Places | None:
+    def _places(self, part: _Part, pieces: int) -> TokenCounts | None:
         if pieces == self.workers.count == 1:  # the objective sees the batch and counts for itself
             return None
         device = next(self.objective.parameters()).device
         own = torch.stack(tuple(self.objective.places(part.windows.to(device), part.step)))
-        return Places(*self.workers.sum(own))
+        return TokenCounts(*self.workers.sum(own))
 
     def _apart(self) -> AbstractContextManager[None]:
         """Return a context in which no gradient is exchanged."""

@@ -16,10 +16,10 @@ from lab.config.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.training.allocator import keep_freed_memory
 from lab.training.gradients import Gradients
-from lab.training.optimizer import Adam, clip, set_rate
+from lab.training.optimizer import Adam, clip_gradients, set_rate
 
 
-class Step(NamedTuple):
+class CompletedStep(NamedTuple):
     """One optimizer step, done.
 
     Attributes:
@@ -37,14 +37,14 @@ class Step(NamedTuple):
     last: bool
 
 
-def train(
+def train_steps(
     gradients: Gradients,
     optimizer: Adam,
     *,
     trial: Trial,
     clock: Callable[[], float],
     spent: Spent = Spent(),  # noqa: B008 - frozen
-) -> Iterator[Step]:
+) -> Iterator[CompletedStep]:
     """Yield a step after another until the budget is used.
 
     Args:
@@ -65,14 +65,14 @@ def train(
         set_rate(optimizer, trial.schedule(progress))
         objective.begin(learns, settings)
         parts = gradients.take(spent, learns, settings)
-        norms = clip(objective, trial.optim)
+        norms = clip_gradients(objective, trial.optim)
         optimizer.step()
         spent = spent.plus(cost, gradients.workers.first(clock() - began))
         done = budget.fraction(spent)
         learns, progress = phase_at(trial.objective, spent.steps, done)
         cost = step_cost(trial, learns, progress)
         last = _used(budget, spent, cost)
-        yield Step(spent, min(1.0, done), parts | norms, settings, last)
+        yield CompletedStep(spent, min(1.0, done), parts | norms, settings, last)
 
 
 def _used(budget: Budget, spent: Spent, cost: Cost) -> bool:

@@ -203,12 +203,12 @@ class DetectionHead(nn.Module):
         return logits_BT1[..., 0]
 
 
-def at_slots(hidden_BTh: Tensor, slots_BK: Tensor) -> Tensor:
+def gather_slots(hidden_BTh: Tensor, slots_BK: Tensor) -> Tensor:
     """Return the hidden states at the slots, shape (B, K, h)."""
     return hidden_BTh.gather(1, slots_BK[..., None].expand(-1, -1, hidden_BTh.shape[-1]))
 
 
-def initialise(module: nn.Module, std: float, seed: int) -> None:
+def initialize_weights(module: nn.Module, std: float, seed: int) -> None:
     """Draw all weights anew: normal, truncated at two deviations; biases 0, LayerNorm 1.
 
     As `modeling.create_initializer` of the official code. The draws depend on `seed` alone,

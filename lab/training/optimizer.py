@@ -117,7 +117,7 @@ def orthogonalize(matrices_NRC: Tensor, iterations: int) -> Tensor:
     return x.mT if upright else x
 
 
-def build(objective: Objective, settings: OptimizerConfig) -> Adam:
+def build_optimizer(objective: Objective, settings: OptimizerConfig) -> Adam:
     """Return the optimizer; its groups carry `peak`, the rate that a schedule multiplies."""
     matrices = _hidden_matrices(objective) if isinstance(settings, MuonConfig) else set()
     groups = []
@@ -151,7 +151,7 @@ def set_rate(optimizer: Adam, multiplier: float) -> None:
         group["lr"] = group["peak"] * multiplier
 
 
-def clip(objective: Objective, settings: OptimizerConfig) -> dict[str, torch.Tensor]:
+def clip_gradients(objective: Objective, settings: OptimizerConfig) -> dict[str, torch.Tensor]:
     """Scale the joint gradient, or that of each network, to a norm of at most `settings.clip`.
 
     Returns:

@@ -28,7 +28,7 @@ _DELTAS = {
 }
 
 
-class Dims(NamedTuple):
+class EncoderDims(NamedTuple):
     """What the weights of an encoder say of its shape; its heads they do not."""
 
     layers: int
@@ -39,7 +39,7 @@ class Dims(NamedTuple):
     length: int
 
 
-def of(objective: Objective) -> Weights:
+def collect_weights(objective: Objective) -> Weights:
     """Return all its weights, on the CPU."""
     named = {
         f"{place}.{name}": value.detach().cpu()
@@ -50,32 +50,32 @@ def of(objective: Objective) -> Weights:
 
 
 @torch.no_grad()
-def put(weights: Weights, objective: Objective) -> None:
+def assign_weights(weights: Weights, objective: Objective) -> None:
     """Give an objective the weights of those of its parts that are there; the others stay.
 
     Of more positions than the objective has, it takes the first. Where `weights` have no
     generator, one whose tables differ from the encoder's begins with the encoder's.
 
     Args:
-        weights: by the names of `of`, of encoders of the objective's shapes.
+        weights: by the names of `collect_weights`, of encoders of the objective's shapes.
         objective: gets them.
     """
     for place, module in _parts(objective).items():
-        given = part(weights, place)
+        given = weights_below(weights, place)
         if not isinstance(module, Encoder):
             if given:
                 module.load_state_dict(given)
         elif given:
-            base = not part(weights, _GENERATORS)
+            base = not weights_below(weights, _GENERATORS)
             module.load_state_dict(_stored(module, given, with_base=base))
 
 
-def load(file: File, objective: Objective) -> None:
+def load_weights(file: File, objective: Objective) -> None:
     """Give an objective the weights of those of its parts that are in a file."""
-    put(load_file(file), objective)
+    assign_weights(load_file(file), objective)
 
 
-def part(weights: Mapping[str, Tensor], place: str) -> Weights:
+def weights_below(weights: Mapping[str, Tensor], place: str) -> Weights:
     """Return the weights below `place`, by their names there; none where it has none."""
     return {
         name.removeprefix(f"{place}."): value
@@ -84,12 +84,12 @@ def part(weights: Mapping[str, Tensor], place: str) -> Weights:
     }
 
 
-def dims(encoder: Mapping[str, Tensor]) -> Dims:
+def infer_dims(encoder: Mapping[str, Tensor]) -> EncoderDims:
     """Return the shape that an encoder's weights have."""
     vocab, embedding = encoder[_WORDS].shape
     ffn, hidden = encoder["layers.0.intermediate.weight"].shape
     layers = sum(name.endswith(".query.weight") for name in encoder)
-    return Dims(layers, hidden, ffn, embedding, vocab, len(encoder[_POSITIONS]))
+    return EncoderDims(layers, hidden, ffn, embedding, vocab, len(encoder[_POSITIONS]))
 
 
 def _parts(objective: Objective) -> dict[str, nn.Module]:

@@ -15,13 +15,13 @@ from lab.config.results import State
 from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.storage import record
-from lab.storage.mirror import Mirror, Nowhere
+from lab.storage.mirror import LocalOnly, Mirror
 
 RESTARTS = 2  # of a trial of which a process died; it goes on from its checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Assignment:
     """A trial, ready to run: everything is in place on storage that all machines see.
 
     Attributes:
@@ -51,13 +51,13 @@ class Work:
     short_text: File | None = None
     resources: Resources = field(default_factory=Resources)
     lineage: str = ""
-    mirror: Mirror = field(default_factory=Nowhere)
+    mirror: Mirror = field(default_factory=LocalOnly)
     charged: Spent = field(default_factory=Spent)
     earlier_flops: float | None = 0.0
     tasks: tuple[File, ...] = ()
     task_seeds: int = 1
 
-    def brought(self, name: str) -> "Work":
+    def brought(self, name: str) -> "Assignment":
         """Return the work with its places on this machine, as the storage has them now.
 
         Args:
@@ -89,7 +89,7 @@ class Work:
         self.mirror.push(self.folder)
 
 
-class Source(Protocol):
+class AssignmentSource(Protocol):
     """Where work comes from and where its ends are told, all in the driver's one thread.
 
     Attributes:
@@ -98,26 +98,26 @@ class Source(Protocol):
 
     stop_file: File
 
-    def next(self) -> Work | None:
+    def next(self) -> Assignment | None:
         """Return work for a free slot; None where there is none now."""
 
     def done(self) -> bool:
         """Return whether no work is left and none is out."""
 
-    def began(self, work: Work) -> None:
+    def began(self, work: Assignment) -> None:
         """Hear that work has got its slot."""
 
     def looked(self) -> None:
         """Look how far running trials have come; called several times a second."""
 
-    def scored(self, work: Work) -> None:
+    def scored(self, work: Assignment) -> None:
         """Hear that a new point stands in the work's record."""
 
-    def ended(self, work: Work, error: str | None) -> None:
+    def ended(self, work: Assignment, error: str | None) -> None:
         """Hear that work has ended; `error` where its process died before it could record it."""
 
 
-class Wishes:
+class StopSignal:
     """The state that a running trial should be in, asked of the storage now and then.
 
     Args:
@@ -126,7 +126,7 @@ class Wishes:
         stop_file: of the sweep, at the driver's; while it exists, all trials are to be interrupted.
     """
 
-    def __init__(self, asked: Work, work: Work, stop_file: File) -> None:
+    def __init__(self, asked: Assignment, work: Assignment, stop_file: File) -> None:
         self._work, self._asked = work, time.monotonic()
         self._stop_file = work.mirror.place(stop_file, asked.mirror)
 
@@ -143,28 +143,28 @@ class Wishes:
         return "stopped" if record.stop_file(folder).exists() else "running"
 
 
-class Node(NamedTuple):
+class NodeResources(NamedTuple):
     """What a machine has."""
 
     cpus: float
     gpus: float
 
 
-def slots(resources: Resources, nodes: Iterable[Node]) -> int:
+def count_slots(resources: Resources, nodes: Iterable[NodeResources]) -> int:
     """Return how many trials `nodes` serve at once; a worker has all it needs on one of them."""
     workers = sum(_workers(resources, node) for node in nodes)
     served = workers // resources.workers
     return min(resources.slots, served) if resources.slots else served
 
 
-def _workers(resources: Resources, node: Node) -> int:
+def _workers(resources: Resources, node: NodeResources) -> int:
     fit = int(node.cpus // resources.cpus_per_worker)
     if resources.gpus_per_worker:
         fit = min(fit, int(node.gpus) * int(1 / resources.gpus_per_worker))
     return fit
 
 
-def check(resources: Resources) -> None:
+def check_resources(resources: Resources) -> None:
     """Refuse resources of which this machine cannot serve one trial: it would wait for ever.
 
     Raises:
@@ -173,7 +173,7 @@ def check(resources: Resources) -> None:
     cpus, gpus = (
         resources.workers * each for each in (resources.cpus_per_worker, resources.gpus_per_worker)
     )
-    node = here(gpus=gpus > 0)
+    node = local_resources(gpus=gpus > 0)
     if cpus > node.cpus:
         raise UserError(
             f"resources.cpus_per_worker: {cpus} for {resources.workers} "
@@ -212,7 +212,7 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def here(*, gpus: bool) -> Node:
+def local_resources(*, gpus: bool) -> NodeResources:
     """Return what this machine has.
 
     Args:
@@ -221,4 +221,4 @@ def here(*, gpus: bool) -> Node:
     if gpus:
         import torch
 
-    return Node(len(os.sched_getaffinity(0)), torch.cuda.device_count() if gpus else 0)
+    return NodeResources(len(os.sched_getaffinity(0)), torch.cuda.device_count() if gpus else 0)

@@ -8,7 +8,7 @@ from lab.storage import record
 _FAR = 2 * math.log(2)  # nats; two coins, for an untrained network may be one from the line
 
 
-def reason(row: MetricRow, vocab: int, *, early: bool = False) -> str | None:
+def divergence_reason(row: MetricRow, vocab: int, *, early: bool = False) -> str | None:
     """Return why a run that has come to this point has diverged; None where it has not.
 
     A number that is none, or a mean loss since the last point that is two coins' above that of
@@ -21,7 +21,7 @@ def reason(row: MetricRow, vocab: int, *, early: bool = False) -> str | None:
         early: whether it is the first after the start, which wide weights may have been far off.
     """
     step = f"at step {row['spent/steps']:.0f}"
-    if (name := record.not_finite(row)) is not None:
+    if (name := record.non_finite_metrics(row)) is not None:
         return f"{name} is not finite {step}"
     if early:
         return None

@@ -13,7 +13,7 @@ from lab.config.trial import Trial
 from lab.storage import record
 
 
-def take_over(folder: File, trial: Trial, lineage: str) -> None:
+def extend_from_shorter_run(folder: File, trial: Trial, lineage: str) -> None:
     """Start a record from the longest run of the same lineage that is shorter.
 
     Args:
@@ -29,8 +29,8 @@ def take_over(folder: File, trial: Trial, lineage: str) -> None:
         return
     _, origin = max(shorter)
     # What its encoder gave when it was fine-tuned is no score of a run that goes on.
-    record.put(folder, record.curve(origin), without=("finetune",))
-    record.note_origin(folder, origin.name)
+    record.write_rows(folder, record.read_curve(origin), without=("finetune",))
+    record.write_origin(folder, origin.name)
     partial = folder / "checkpoints.partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(origin / "checkpoints", partial)
@@ -44,7 +44,7 @@ def _shorter(folder: File, trial: Trial, lineage: str) -> Iterator[tuple[float, 
             said = json.loads(asked.read_text())
         except ValueError:
             continue
-        if said.get("lineage") != lineage or record.state(asked.parent) != "finished":
+        if said.get("lineage") != lineage or record.read_state(asked.parent) != "finished":
             continue
         amount = said["trial"]["budget"]["amount"]
         if amount < trial.budget.amount and (asked.parent / "checkpoints").exists():

@@ -18,7 +18,7 @@ UNTRAINED, TRAINED = "scoring the untrained encoder", "scoring the trained encod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class PhaseProgress:
     """A phase of a trial.
 
     Attributes:
@@ -30,7 +30,7 @@ class Progress:
     share: float | None = None
 
 
-def tuning(task: str) -> str:
+def finetuning_phase(task: str) -> str:
     """Return the phase of fine-tuning on a task."""
     return f"fine-tuning on {task}"
 
@@ -38,11 +38,11 @@ def tuning(task: str) -> str:
 Tell = Callable[[str, float | None], None]
 
 
-def silent(phase: str, share: float | None) -> None:
+def ignore_progress(phase: str, share: float | None) -> None:
     """Discard the report."""
 
 
-class Reporter:
+class ProgressReporter:
     """Writes down how far a trial is: each new phase, and its share now and then.
 
     Args:
@@ -62,19 +62,19 @@ class Reporter:
         self._phase, self._at = phase, now
         partial = self._file.with_name(f"{NAME}.partial")
         with suppress(OSError, MirrorError):  # no trial is lost to its display
-            partial.write_text(json.dumps(asdict(Progress(phase=phase, share=share))))
+            partial.write_text(json.dumps(asdict(PhaseProgress(phase=phase, share=share))))
             partial.replace(self._file)
             self._mirror.push(self._file)
 
 
-def read(folder: File) -> Progress | None:
+def read_progress(folder: File) -> PhaseProgress | None:
     """Return how far the trial of a record is; None where it does not say."""
     try:
-        return Progress(**json.loads((folder / NAME).read_text()))
+        return PhaseProgress(**json.loads((folder / NAME).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def forget(folder: File) -> None:
+def clear_progress(folder: File) -> None:
     """Remove what an earlier run of the trial has left."""
     (folder / NAME).unlink(missing_ok=True)

@@ -15,23 +15,23 @@ from lab.data import batches
 from lab.evaluation import corruption, scores
 from lab.finetuning import finetuner
 from lab.finetuning import pretrained as encoders
-from lab.finetuning.results import Ledger, charged
+from lab.finetuning.results import FinetuneResults, charge_finetuning
 from lab.storage import record
 from lab.tasks.embedded import Task
 from lab.tasks.examples import Examples, open_examples
 from lab.training import optimizer, weights
-from lab.training.checkpoint import Checkpoints, Place
-from lab.training.distributed import Alone, Workers
+from lab.training.checkpoint import Checkpoints, TrainingPosition
+from lab.training.distributed import SingleProcess, Workers
 from lab.training.gradients import Gradients
-from lab.training.loop import Step, train
-from lab.training.objectives import Objective, build
+from lab.training.loop import CompletedStep, train_steps
+from lab.training.objectives import Objective, build_objective
 from lab.trials import divergence, progress
-from lab.trials.assignment import Work
-from lab.trials.progress import Tell, silent
+from lab.trials.assignment import Assignment
+from lab.trials.progress import Tell, ignore_progress
 
 _EVERY = 300.0  # seconds between checkpoints where no point is scored
 _WISHES: tuple[State, ...] = ("running", "interrupted", "stopped")
-_ALONE = Alone()
+_ALONE = SingleProcess()
 
 
 class DivergedError(ArithmeticError):
@@ -52,8 +52,8 @@ class StoppedError(Exception):
         self.state: State = state
 
 
-def run(
-    work: Work,
+def run_trial(
+    work: Assignment,
     *,
     device: str = "cpu",
     report: Callable[[MetricRow], None] = lambda _: None,
@@ -64,7 +64,7 @@ def run(
 
     A run that was cut off goes on from its newest checkpoint, bitwise as if it had never
     stopped, or from its start where there is none. Of several workers the first calls this, and
-    the others `follow`.
+    the others `follow_trial`.
 
     Args:
         work: what to run, and where from and where to.
@@ -82,26 +82,26 @@ def run(
     state: State = "finished"
     reason, busy = "", 0.0
     rows: list[MetricRow] = []
-    earlier = record.last(work.folder)
-    record.begin(work.folder, work.trial, work.lineage, work.text.name)
-    tell = progress.Reporter(work.folder, work.mirror)
+    earlier = record.read_last_outcome(work.folder)
+    record.begin_record(work.folder, work.trial, work.lineage, work.text.name)
+    tell = progress.ProgressReporter(work.folder, work.mirror)
     try:
         training = _Training(work, _Yardstick(work, device), workers, tell)
-        rows += record.keep(work.folder, training.rows)
+        rows += record.keep_rows(work.folder, training.rows)
         ready = time.perf_counter()
         for row in training.points(wish):
-            record.append(work.folder, row)
+            record.append_row(work.folder, row)
             work.keep()
             rows.append(row)
             report(row)
             busy = time.perf_counter() - ready
         for more in training.finetuned(wish):
-            rows[-1] = record.amend(work.folder, more | charged(rows[-1] | more))
+            rows[-1] = record.amend_last_row(work.folder, more | charge_finetuning(rows[-1] | more))
             work.keep()
             if workers.count == 1:  # the others, who would have to report too, have ended
                 report(rows[-1])
             busy = time.perf_counter() - ready
-        if origin := record.origin(work.folder):
+        if origin := record.read_origin(work.folder):
             reason = f"went on from {origin}"
     except DivergedError as error:
         state, reason = "diverged", str(error)
@@ -118,16 +118,16 @@ def run(
         busy=busy + (earlier.busy if earlier else 0.0),
         device=_device(device),
         shared=0 < work.resources.gpus_per_worker < 1,
-        tries=record.tries(work.folder),
+        tries=record.count_tries(work.folder),
     )
-    progress.forget(work.folder)
-    record.end(work.folder, outcome)
+    progress.clear_progress(work.folder)
+    record.write_outcome(work.folder, outcome)
     work.keep()
     return outcome
 
 
-def follow(
-    work: Work, *, device: str, workers: Workers, report: Callable[[MetricRow], None]
+def follow_trial(
+    work: Assignment, *, device: str, workers: Workers, report: Callable[[MetricRow], None]
 ) -> None:
     """Take part in a trial that the first worker scores and records.
 
@@ -147,7 +147,7 @@ def follow(
 class _Watcher:
     """What a trial is trained on."""
 
-    def __init__(self, work: Work, device: str) -> None:
+    def __init__(self, work: Assignment, device: str) -> None:
         self.corpus = _corpus(work.text)
         self.device = torch.device(device)
 
@@ -167,7 +167,7 @@ class _Watcher:
 class _Yardstick(_Watcher):
     """What it is measured with; read once in a process, whatever number of trials it runs."""
 
-    def __init__(self, work: Work, device: str) -> None:
+    def __init__(self, work: Assignment, device: str) -> None:
         super().__init__(work, device)
         self._held_out = _held_out(work.held_out)
 
@@ -177,25 +177,27 @@ class _Yardstick(_Watcher):
 
     def on_the_way(self, objective: Objective) -> MetricRow:
         """Return the scores that cost little and move with training (reports/LOG.md)."""
-        return scores.detection(objective, self._held_out) | self._probe(objective, "pos")
+        return scores.score_detection(objective, self._held_out) | self._probe(objective, "pos")
 
     def _probe(self, objective: Objective, task: Task) -> MetricRow:
-        return scores.probing(objective, self.corpus.vocabulary, task)
+        return scores.score_probe(objective, self.corpus.vocabulary, task)
 
 
 class _Training:
     """A trial in the middle of its run: what moves, and how far it has come."""
 
     def __init__(
-        self, work: Work, yardstick: _Watcher, workers: Workers, tell: Tell = silent
+        self, work: Assignment, yardstick: _Watcher, workers: Workers, tell: Tell = ignore_progress
     ) -> None:
         self._tell = tell
         corpus = yardstick.corpus
         trial = replace(work.trial, budget=own_budget(work.trial))
         self._trial, self._yardstick, self._metric = trial, yardstick, work.metric
         self._work, self._workers = work, workers
-        self._objective = build(trial, torch.from_numpy(corpus.counts_V)).to(yardstick.device)
-        self._optimizer = optimizer.build(self._objective, trial.optim)
+        self._objective = build_objective(trial, torch.from_numpy(corpus.counts_V)).to(
+            yardstick.device
+        )
+        self._optimizer = optimizer.build_optimizer(self._objective, trial.optim)
         self._saved = Checkpoints(
             work.folder / "checkpoints", maximize=work.metric.direction == "maximize"
         )
@@ -204,14 +206,14 @@ class _Training:
         self._score: float | None = None
         self._at = time.monotonic()
         most = None
-        known = len(record.curve(work.folder))
+        known = len(record.read_curve(work.folder))
         place = self._saved.load(self._objective, self._optimizer, self._since.sums, rows=known)
         if place is not None:
             self._since.steps.update(place.counts)
             self._spent, self.rows, self._score = place.spent, place.rows, place.score
             most = place.most
         elif work.start is not None:
-            weights.load(work.start, self._objective)
+            weights.load_weights(work.start, self._objective)
         if workers.first(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
         self._gradients = Gradients(
@@ -231,7 +233,7 @@ class _Training:
             self._tell(progress.UNTRAINED, None)
             yield self._scored(yardstick.ends(objective))
         due = int(trial.budget.fraction(self._spent) * trial.curve) + 1
-        for step in train(
+        for step in train_steps(
             self._gradients, self._optimizer,
             trial=trial, clock=yardstick.clock, spent=self._spent,
         ):  # fmt: skip
@@ -261,24 +263,24 @@ class _Training:
             StoppedError: the run is to be interrupted; what has ended is kept.
         """
         work, steps = self._work, self._spent.steps
-        given = finetuner.protocol(self._trial.encoder.hidden)
+        given = finetuner.default_protocol(self._trial.encoder.hidden)
         row: MetricRow = {}
         for task in map(_examples, work.tasks):
-            ledger = Ledger(work.folder, task, given, steps)
-            self._tell(progress.tuning(task.name), None)
+            ledger = FinetuneResults(work.folder, task, given, steps)
+            self._tell(progress.finetuning_phase(task.name), None)
             for run in ledger.complete(work.task_seeds, partial(self._tuner, task, given)):
-                self._tell(progress.tuning(task.name), (run.seed + 1) / work.task_seeds)
+                self._tell(progress.finetuning_phase(task.name), (run.seed + 1) / work.task_seeds)
                 work.keep()
                 if wish() == "interrupted":
                     raise StoppedError("interrupted", steps, 1.0)
             row |= ledger.summary(work.task_seeds) or {}
             yield row
 
-    def _tuner(self, task: Examples, given: finetuner.Protocol) -> finetuner.Tuner:
-        pretrained = encoders.of_objective(
+    def _tuner(self, task: Examples, given: finetuner.FinetuneProtocol) -> finetuner.Finetuner:
+        pretrained = encoders.copy_from_objective(
             self._objective, self._trial, self._yardstick.corpus.vocabulary, self._spent.steps
         )
-        return finetuner.Tuner(pretrained, task, given, str(self._yardstick.device))
+        return finetuner.Finetuner(pretrained, task, given, str(self._yardstick.device))
 
     def _scored(self, taken: MetricRow) -> MetricRow:
         """Return a scored point, once all workers know that training goes on."""
@@ -286,7 +288,7 @@ class _Training:
         settings = self._settings._asdict()
         row |= {f"schedule/{name}": settings[name] for name in sorted(self._trial.moves)}
         row |= self._since.take() | taken
-        why = divergence.reason(row, self._trial.data.vocab, early=self.rows <= 1)
+        why = divergence.divergence_reason(row, self._trial.data.vocab, early=self.rows <= 1)
         if self._workers.first(why is not None):
             raise DivergedError(why or "the first worker says so")
         self.rows += 1
@@ -305,7 +307,7 @@ class _Training:
     def _save(self) -> None:
         if self._workers.rank:
             return
-        place = Place(
+        place = TrainingPosition(
             spent=self._spent,
             rows=self.rows,
             score=self._score,
@@ -331,7 +333,7 @@ class _Means:
         self.sums: dict[str, torch.Tensor] = {}
         self.steps: Counter[str] = Counter()
 
-    def add(self, step: Step) -> None:
+    def add(self, step: CompletedStep) -> None:
         """Count a step in; sums stay on the device, so no step waits for one."""
         for name, value in step.parts.items():
             self.sums[name] = self.sums.get(name, 0) + value
@@ -349,7 +351,7 @@ def _device(name: str) -> str:
     return name if name == "cpu" else torch.cuda.get_device_name(name)
 
 
-def _spent(spent: Spent, work: Work) -> MetricRow:
+def _spent(spent: Spent, work: Assignment) -> MetricRow:
     """Return what a trial has spent, its preparatory runs included; their steps are not its own.
 
     Marginal FLOPs are its own training's. Stand-alone FLOPs are those of everything it starts
@@ -372,7 +374,7 @@ def _spent(spent: Spent, work: Work) -> MetricRow:
     return row
 
 
-def _batches(work: Work) -> dict[int, batches.Batches]:
+def _batches(work: Assignment) -> dict[int, batches.Batches]:
     """Return the training windows, by their length."""
     texts = [work.text] if work.short_text is None else [work.text, work.short_text]
     seed = work.trial.seeds.order

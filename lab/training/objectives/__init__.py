@@ -16,7 +16,7 @@ from lab.config.objective import (
     TwoStageConfig,
 )
 from lab.training.objectives.adversarial import Adversarial
-from lab.training.objectives.base import Detector, Loss, Objective
+from lab.training.objectives.base import Detector, Objective, StepLoss
 from lab.training.objectives.electra import Electra
 from lab.training.objectives.mlm import Mlm
 from lab.training.objectives.predictors import AllTokensMlm, ReplaceMlm
@@ -28,17 +28,17 @@ __all__ = [
     "AllTokensMlm",
     "Detector",
     "Electra",
-    "Loss",
     "Mlm",
     "Objective",
     "Random",
     "ReplaceMlm",
+    "StepLoss",
     "TwoStage",
     "build",
 ]
 
 
-def build(trial: spec.Trial, counts_V: Tensor) -> Objective:
+def build_objective(trial: spec.Trial, counts_V: Tensor) -> Objective:
     """Return the trial's objective with its initial weights.
 
     Args:

@@ -16,11 +16,11 @@ from lab.config import trial as spec
 from lab.config.objective import AdversarialConfig
 from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
-from lab.training.model import initialise
-from lab.training.objectives.base import Loss, mean
+from lab.training.model import initialize_weights
+from lab.training.objectives.base import StepLoss, masked_mean
 from lab.training.objectives.electra import Electra
 from lab.training.objectives.generator import Corrupted
-from lab.training.objectives.masking import Places
+from lab.training.objectives.masking import TokenCounts
 
 
 class Adversarial(Electra):
@@ -31,15 +31,15 @@ class Adversarial(Electra):
         self._share = settings.adversarial_weight
         if self._share:
             self.baseline = nn.Linear(settings.generator.of(trial.encoder).hidden, 1)
-            initialise(self.baseline, trial.encoder.init_std, trial.seeds.init)
+            initialize_weights(self.baseline, trial.encoder.init_std, trial.seeds.init)
 
     def forward(
         self,
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,
-        places: Places | None = None,
-    ) -> Loss:
+        places: TokenCounts | None = None,
+    ) -> StepLoss:
         """Return the losses of the networks that learn; those that do not are frozen."""
         with torch.set_grad_enabled(
             torch.is_grad_enabled() and learns is not UpdatedNetworks.DISCRIMINATOR
@@ -57,12 +57,12 @@ class Adversarial(Electra):
             parts |= played.parts
         if learns is not UpdatedNetworks.GENERATOR:
             total = total + self.now.disc_weight * found.total
-        return Loss(total, {"train/loss": total.detach()} | parts)
+        return StepLoss(total, {"train/loss": total.detach()} | parts)
 
-    def _play(self, corrupted: Corrupted, detected_BT: Tensor) -> Loss:
+    def _play(self, corrupted: Corrupted, detected_BT: Tensor) -> StepLoss:
         """Return the generator's loss: what is left of its likelihood, the game, the baseline."""
         if not self._share:
-            return Loss(corrupted.loss.total, {})
+            return StepLoss(corrupted.loss.total, {})
         masked, slots = corrupted.masked, corrupted.places.slots
         detected_BK = detected_BT.gather(1, masked.slots_BK).float()
         replaced_BK = corrupted.replaced_BT.gather(1, masked.slots_BK)
@@ -72,19 +72,19 @@ class Adversarial(Electra):
         advantage_BK = (F.logsigmoid(expected_BK) - right_BK).detach()
         law_BKV = corrupted.law_BKV.log_softmax(-1)
         written_BK = law_BKV.gather(-1, corrupted.sampled_BK[..., None])[..., 0]
-        game = mean(-written_BK * advantage_BK, masked.used_BK, slots)
-        baseline = mean(
+        game = masked_mean(-written_BK * advantage_BK, masked.used_BK, slots)
+        baseline = masked_mean(
             F.binary_cross_entropy_with_logits(expected_BK, right_BK.exp(), reduction="none"),
             masked.used_BK,
             slots,
         )
         total = (1 - self._share) * corrupted.loss.total + self._share * game + baseline
         parts = {
-            "health/reward": mean(-right_BK, masked.used_BK, slots),
-            "health/advantage": mean(advantage_BK, masked.used_BK, slots),
+            "health/reward": masked_mean(-right_BK, masked.used_BK, slots),
+            "health/advantage": masked_mean(advantage_BK, masked.used_BK, slots),
             "health/baseline_loss": baseline.detach(),
         }
-        return Loss(total, parts)
+        return StepLoss(total, parts)
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the discriminator's parameters, then the generator's and its baseline's."""

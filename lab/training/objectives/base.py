@@ -11,10 +11,10 @@ from lab.config.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder
-from lab.training.objectives.masking import Masked, Places, count
+from lab.training.objectives.masking import MaskedBatch, TokenCounts, count_tokens
 
 
-class Loss(NamedTuple):
+class StepLoss(NamedTuple):
     """What a step learns from and what it reports.
 
     Both add up over the pieces of a step's batch, where each is given the places of all of it.
@@ -51,12 +51,12 @@ class Objective(nn.Module, ABC):
         self.now = settings
 
     @abstractmethod
-    def mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the batch with the slots chosen that `step` is about."""
 
-    def places(self, batch: Batch, step: int) -> Places:
+    def places(self, batch: Batch, step: int) -> TokenCounts:
         """Return what the means of a batch are taken over."""
-        return count(self.mask(batch, step), batch)
+        return count_tokens(self.mask(batch, step), batch)
 
     @abstractmethod
     def forward(
@@ -64,8 +64,8 @@ class Objective(nn.Module, ABC):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,
-        places: Places | None = None,
-    ) -> Loss:
+        places: TokenCounts | None = None,
+    ) -> StepLoss:
         """Return the loss of `batch`, whose gradient reaches the networks that learn.
 
         Chance depends on the objective's seed, the examples and `step` alone; evaluation mode
@@ -113,7 +113,7 @@ class Detector(Objective):
         if replaced is None or found is None:  # a turn in which nothing is detected
             return parts
         return parts | {
-            "health/majority_loss": entropy(replaced),
+            "health/majority_loss": base_rate_entropy(replaced),
             "health/recall_replaced": torch.where(replaced > 0, found / replaced, 0.0),
         }
 
@@ -122,12 +122,12 @@ class Detector(Objective):
 REPLACED, FOUND = "replaced", "found"
 
 
-def mean(value: Tensor, where: Tensor, places: Tensor) -> Tensor:
+def masked_mean(value: Tensor, where: Tensor, places: Tensor) -> Tensor:
     """Return the sum of `value` over the true places of `where`, over `places`; 0 over none."""
     return (value * where).sum() / places.clamp(min=1)
 
 
-def entropy(share: Tensor) -> Tensor:
+def base_rate_entropy(share: Tensor) -> Tensor:
     """Return the loss of always answering with the base rate `share`, in nats (trap 8)."""
     nats: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
     return nats

@@ -4,17 +4,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.training.objectives.base import FOUND, REPLACED, Loss, mean
-from lab.training.objectives.masking import Places
+from lab.training.objectives.base import FOUND, REPLACED, StepLoss, masked_mean
+from lab.training.objectives.masking import TokenCounts
 
 
 def detection_loss(
     detected_BT: Tensor,
     replaced_BT: Tensor,
     text_BT: Tensor,
-    places: Places,
+    places: TokenCounts,
     slots_BT: Tensor | None = None,
-) -> Loss:
+) -> StepLoss:
     """Return the sigmoid cross-entropy, in fp32, of telling replaced tokens from original ones.
 
     Args:
@@ -29,13 +29,13 @@ def detection_loss(
         detected_BT.float(), replaced_BT.float(), reduction="none"
     )
     scored_BT, scored = (text_BT, places.text) if slots_BT is None else (slots_BT, places.chosen)
-    loss = mean(errors_BT, scored_BT, scored)
+    loss = masked_mean(errors_BT, scored_BT, scored)
     with torch.no_grad():
         fakes_BT = replaced_BT.float()
         parts = {
             "train/discriminator_loss": loss.detach(),
-            "health/replacement_rate": mean(fakes_BT, text_BT, places.text),
-            REPLACED: mean(fakes_BT, scored_BT, scored),
-            FOUND: mean((detected_BT > 0).float(), replaced_BT & scored_BT, scored),
+            "health/replacement_rate": masked_mean(fakes_BT, text_BT, places.text),
+            REPLACED: masked_mean(fakes_BT, scored_BT, scored),
+            FOUND: masked_mean((detected_BT > 0).float(), replaced_BT & scored_BT, scored),
         }
-    return Loss(loss, parts)
+    return StepLoss(loss, parts)

@@ -9,12 +9,12 @@ from lab.config import trial as spec
 from lab.config.objective import AdversarialConfig, Electra15Config, ElectraConfig
 from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
-from lab.training.model import DetectionHead, initialise
+from lab.training.model import DetectionHead, initialize_weights
 from lab.training.objectives import sharing
-from lab.training.objectives.base import Detector, Loss
+from lab.training.objectives.base import Detector, StepLoss
 from lab.training.objectives.detection import detection_loss
 from lab.training.objectives.generator import Corrupted, generator_weight, make_generator
-from lab.training.objectives.masking import Masked, Places, chosen
+from lab.training.objectives.masking import MaskedBatch, TokenCounts, chosen_positions
 
 
 class Electra(Detector):
@@ -31,17 +31,17 @@ class Electra(Detector):
         counts_V: Tensor,
     ) -> None:
         super().__init__(trial)
-        self.encoder, body = sharing.encoders(trial, settings)
+        self.encoder, body = sharing.build_encoders(trial, settings)
         self.detection = DetectionHead(trial.encoder)
         self.generator = make_generator(body, trial, settings)
-        initialise(self, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
         self._gen_weight = generator_weight(settings)
         self._everywhere = not isinstance(settings, Electra15Config)
 
-    def mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the batch as the generator sees it."""
-        masked: Masked = self.generator.mask(batch, step, self.now)
+        masked: MaskedBatch = self.generator.mask(batch, step, self.now)
         return masked
 
     def forward(
@@ -49,17 +49,17 @@ class Electra(Detector):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
-        places: Places | None = None,
-    ) -> Loss:
+        places: TokenCounts | None = None,
+    ) -> StepLoss:
         """Return both losses on one masking and one sample of it."""
         corrupted: Corrupted = self.generator(batch, step, self.now, places)
         _, found = self.find(corrupted, batch)
         weighted = self.now.disc_weight * found.total
         total = self._gen_weight * corrupted.loss.total + weighted
         parts = {"train/loss": total.detach()} | corrupted.loss.parts | found.parts
-        return Loss(total, parts)
+        return StepLoss(total, parts)
 
-    def find(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, Loss]:
+    def find(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, StepLoss]:
         """Return the discriminator's logits, shape (B, T), and its loss."""
         segment_BT = batch.segment_BT
         detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
@@ -68,9 +68,11 @@ class Electra(Detector):
             corrupted.replaced_BT,
             segment_BT > 0,
             corrupted.places,
-            None if self._everywhere else chosen(corrupted.masked),
+            None if self._everywhere else chosen_positions(corrupted.masked),
         )
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the discriminator's parameters, then those that are the generator's."""
-        return sharing.owners("discriminator", [self.encoder, self.detection], self.generator)
+        return sharing.parameter_owners(
+            "discriminator", [self.encoder, self.detection], self.generator
+        )

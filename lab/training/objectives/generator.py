@@ -19,10 +19,16 @@ from lab.config.objective import (
 )
 from lab.config.ramps import StepSettings
 from lab.data.batches import Batch
-from lab.training.model import Encoder, VocabularyHead, at_slots
-from lab.training.objectives.base import Loss, mean
-from lab.training.objectives.masking import Masked, Places, count, mask, written
-from lab.training.objectives.sampling import law, sample
+from lab.training.model import Encoder, VocabularyHead, gather_slots
+from lab.training.objectives.base import StepLoss, masked_mean
+from lab.training.objectives.masking import (
+    MaskedBatch,
+    TokenCounts,
+    count_tokens,
+    mask_batch,
+    write_tokens,
+)
+from lab.training.objectives.sampling import sample_tokens, sampling_logits_BKV
 
 
 class Corrupted(NamedTuple):
@@ -41,12 +47,12 @@ class Corrupted(NamedTuple):
 
     ids_BT: Tensor
     replaced_BT: Tensor
-    masked: Masked
+    masked: MaskedBatch
     sampled_BK: Tensor
     law_BKV: Tensor
     hidden_BKh: Tensor
-    loss: Loss
-    places: Places
+    loss: StepLoss
+    places: TokenCounts
 
 
 class Generator(nn.Module):
@@ -75,21 +81,21 @@ class Generator(nn.Module):
         self._samples_apart = shape.dropout > 0 and not sampling.dropout
 
     def forward(
-        self, batch: Batch, step: int, now: StepSettings, places: Places | None = None
+        self, batch: Batch, step: int, now: StepSettings, places: TokenCounts | None = None
     ) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
         seed = self._seed
         masked = self.mask(batch, step, now)
-        places = places or count(masked, batch)
+        places = places or count_tokens(masked, batch)
         hidden_BKh, logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)
-        law_BKV = law(
+        law_BKV = sampling_logits_BKV(
             self._without_dropout(masked, batch) if self._samples_apart else logits_BKV,
             masked.labels_BK,
             temperature=now.temperature,
             disallow_correct=self._sampling.disallow_correct,
         )
-        sampled_BK = sample(law_BKV, masked.slots_BK, batch, seed=seed, step=step)
-        ids_BT = written(batch, masked, sampled_BK)
+        sampled_BK = sample_tokens(law_BKV, masked.slots_BK, batch, seed=seed, step=step)
+        ids_BT = write_tokens(batch, masked, sampled_BK)
         return Corrupted(
             ids_BT=ids_BT,
             replaced_BT=ids_BT != batch.ids_BT,
@@ -102,25 +108,27 @@ class Generator(nn.Module):
         )
 
     def learn(
-        self, batch: Batch, step: int, now: StepSettings, places: Places | None = None
-    ) -> Loss:
+        self, batch: Batch, step: int, now: StepSettings, places: TokenCounts | None = None
+    ) -> StepLoss:
         """Mask and predict alone, for who does not need the samples."""
         masked = self.mask(batch, step, now)
         logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)[1]
-        return generator_loss(logits_BKV, masked, places or count(masked, batch))
+        return generator_loss(logits_BKV, masked, places or count_tokens(masked, batch))
 
-    def predict(self, masked: Masked, segment_BT: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, masked: MaskedBatch, segment_BT: Tensor, offset: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Return hidden states (B, K, h) and logits (B, K, V) at the slots only (trap 5)."""
-        hidden_BKh = at_slots(self.encoder(masked.ids_BT, segment_BT, offset), masked.slots_BK)
+        hidden_BKh = gather_slots(self.encoder(masked.ids_BT, segment_BT, offset), masked.slots_BK)
         return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
 
-    def mask(self, batch: Batch, step: int, now: StepSettings) -> Masked:
+    def mask(self, batch: Batch, step: int, now: StepSettings) -> MaskedBatch:
         """Choose slots and mask them."""
         how, seed = self._masking.masking, self._seed
-        return mask(batch, mask_prob=now.mask_prob, how=how, seed=seed, step=step)
+        return mask_batch(batch, mask_prob=now.mask_prob, how=how, seed=seed, step=step)
 
     @torch.no_grad()
-    def _without_dropout(self, masked: Masked, batch: Batch) -> Tensor:
+    def _without_dropout(self, masked: MaskedBatch, batch: Batch) -> Tensor:
         training = self.training
         self.eval()
         logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)[1]
@@ -153,7 +161,7 @@ class FrozenGenerator(Generator):
 
     @torch.no_grad()
     def forward(
-        self, batch: Batch, step: int, now: StepSettings, places: Places | None = None
+        self, batch: Batch, step: int, now: StepSettings, places: TokenCounts | None = None
     ) -> Corrupted:
         """Mask, predict, sample and write, all on one draw of the chosen slots."""
         return super().forward(batch, step, now, places)
@@ -177,19 +185,21 @@ def generator_weight(settings: JointObjectiveConfig) -> float:
     return 0.0 if has_frozen_generator(settings) else settings.gen_weight
 
 
-def generator_loss(logits_BKV: Tensor, masked: Masked, places: Places) -> Loss:
+def generator_loss(logits_BKV: Tensor, masked: MaskedBatch, places: TokenCounts) -> StepLoss:
     """Return the cross-entropy over the used slots, in fp32, and how often the best is right."""
     errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
-    loss = mean(errors_BK, masked.used_BK, places.slots)
+    loss = masked_mean(errors_BK, masked.used_BK, places.slots)
     with torch.no_grad():
         # A comparison with the largest logit reads them once; argmax takes 17 times as long.
         label_BK = logits_BKV.gather(-1, masked.labels_BK[..., None])[..., 0]
         right_BK = label_BK == logits_BKV.amax(-1)
         parts = {
             "train/generator_loss": loss.detach(),
-            "health/generator_accuracy": mean(right_BK.float(), masked.used_BK, places.slots),
+            "health/generator_accuracy": masked_mean(
+                right_BK.float(), masked.used_BK, places.slots
+            ),
         }
-    return Loss(loss, parts)
+    return StepLoss(loss, parts)
 
 
 def cross_entropy(logits_BKV: Tensor, labels_BK: Tensor) -> Tensor:

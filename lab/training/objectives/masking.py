@@ -16,7 +16,7 @@ from lab.training import counter_rng
 _KEPT = 0.15  # pretrain_helpers.py: a chosen slot becomes [MASK] with probability .85
 
 
-class Masked(NamedTuple):
+class MaskedBatch(NamedTuple):
     """A batch as the generator sees it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Masked(NamedTuple):
     labels_BK: Tensor
 
 
-class Places(NamedTuple):
+class TokenCounts(NamedTuple):
     """How many places the means of a step are taken over, all pieces of its batch together.
 
     Attributes:
@@ -46,18 +46,18 @@ class Places(NamedTuple):
     text: Tensor
 
 
-def count(masked: Masked, batch: Batch) -> Places:
+def count_tokens(masked: MaskedBatch, batch: Batch) -> TokenCounts:
     """Return the places of one batch."""
-    return Places(
+    return TokenCounts(
         slots=masked.used_BK.sum(),
-        chosen=chosen(masked).sum(),
+        chosen=chosen_positions(masked).sum(),
         text=(batch.ids_BT != PAD).sum(),
     )
 
 
-def mask(
+def mask_batch(
     batch: Batch, *, mask_prob: float, how: Literal["paper", "code"], seed: int, step: int
-) -> Masked:
+) -> MaskedBatch:
     """Choose slots and mask them.
 
     Every token but [CLS], [SEP], [MASK] and padding is a candidate; of n candidates
@@ -94,22 +94,24 @@ def mask(
     slots_BK = slots_BK.where(used_BK, 0)  # position 0 is [CLS]: harmless to write back
     labels_BK = ids_BT.gather(1, slots_BK)
     shown_BK = labels_BK.masked_fill(used_BK & becomes_BK, MASK)
-    return Masked(ids_BT.scatter(1, slots_BK, shown_BK), slots_BK, used_BK, labels_BK)
+    return MaskedBatch(ids_BT.scatter(1, slots_BK, shown_BK), slots_BK, used_BK, labels_BK)
 
 
-def written(batch: Batch, masked: Masked, tokens_BK: Tensor) -> Tensor:
+def write_tokens(batch: Batch, masked: MaskedBatch, tokens_BK: Tensor) -> Tensor:
     """Return the original text, not the masked one, with `tokens_BK` at the used slots (trap 3)."""
     kept_BK = tokens_BK.where(masked.used_BK, batch.ids_BT.gather(1, masked.slots_BK))
     return batch.ids_BT.scatter(1, masked.slots_BK, kept_BK)
 
 
-def chosen(masked: Masked) -> Tensor:
+def chosen_positions(masked: MaskedBatch) -> Tensor:
     """Return which positions are used slots, bool, shape (B, T)."""
     times_BT = torch.zeros_like(masked.ids_BT)
     return times_BT.scatter_add(1, masked.slots_BK, masked.used_BK.long()) > 0
 
 
-def as_bert(masked: Masked, batch: Batch, *, vocab: int, seed: int, step: int) -> Masked:
+def apply_bert_corruption(
+    masked: MaskedBatch, batch: Batch, *, vocab: int, seed: int, step: int
+) -> MaskedBatch:
     """Return `masked` with a random word at a tenth of its slots and the original at a tenth.
 
     BERT's 80/10/10 (`create_pretraining_data.create_masked_lm_predictions`), but that random

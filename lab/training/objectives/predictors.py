@@ -13,16 +13,16 @@ from lab.config import trial as spec
 from lab.config.objective import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
-from lab.training.model import VocabularyHead, at_slots, initialise
+from lab.training.model import VocabularyHead, gather_slots, initialize_weights
 from lab.training.objectives import sharing
-from lab.training.objectives.base import Loss, Objective, mean
+from lab.training.objectives.base import Objective, StepLoss, masked_mean
 from lab.training.objectives.generator import (
     Corrupted,
     cross_entropy,
     generator_weight,
     make_generator,
 )
-from lab.training.objectives.masking import Masked, Places
+from lab.training.objectives.masking import MaskedBatch, TokenCounts
 
 
 class Predictor(Objective):
@@ -35,17 +35,17 @@ class Predictor(Objective):
         counts_V: Tensor,
     ) -> None:
         super().__init__(trial)
-        self.encoder, body = sharing.encoders(trial, settings)
+        self.encoder, body = sharing.build_encoders(trial, settings)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
         self.generator = make_generator(body, trial, settings)
-        initialise(self, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
         self.vocabulary.start_at(counts_V)
         self.generator.vocabulary.start_at(counts_V)
         self._gen_weight, self._mlm_weight = generator_weight(settings), settings.mlm_weight
 
-    def mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the batch as the generator sees it."""
-        masked: Masked = self.generator.mask(batch, step, self.now)
+        masked: MaskedBatch = self.generator.mask(batch, step, self.now)
         return masked
 
     def forward(
@@ -53,8 +53,8 @@ class Predictor(Objective):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
-        places: Places | None = None,
-    ) -> Loss:
+        places: TokenCounts | None = None,
+    ) -> StepLoss:
         """Return both losses on one masking and one sample of it."""
         corrupted: Corrupted = self.generator(batch, step, self.now, places)
         segment_BT = batch.segment_BT
@@ -64,32 +64,32 @@ class Predictor(Objective):
         parts = {
             "train/loss": total.detach(),
             "train/mlm_loss": told.total.detach(),
-            "health/replacement_rate": mean(
+            "health/replacement_rate": masked_mean(
                 corrupted.replaced_BT.float(), segment_BT > 0, corrupted.places.text
             ),
         }
-        return Loss(total, parts | corrupted.loss.parts | told.parts)
+        return StepLoss(total, parts | corrupted.loss.parts | told.parts)
 
     @abstractmethod
-    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:
         """Return the loss of telling the original tokens from the encoder's last layer."""
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the encoder's parameters and its heads', then those that are the generator's."""
         heads = [part for name, part in self.named_children() if name != "generator"]
-        return sharing.owners("encoder", heads, self.generator)
+        return sharing.parameter_owners("encoder", heads, self.generator)
 
 
 class ReplaceMlm(Predictor):
     """The tokens at the chosen slots are predicted; loss and head are there only."""
 
-    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:  # noqa: ARG002
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:  # noqa: ARG002
         """Return the mean cross-entropy over the used slots."""
         masked = corrupted.masked
-        hidden_BKh = at_slots(hidden_BTh, masked.slots_BK)
+        hidden_BKh = gather_slots(hidden_BTh, masked.slots_BK)
         logits_BKV = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
         errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
-        return Loss(mean(errors_BK, masked.used_BK, corrupted.places.slots), {})
+        return StepLoss(masked_mean(errors_BK, masked.used_BK, corrupted.places.slots), {})
 
 
 class AllTokensMlm(Predictor):
@@ -101,9 +101,9 @@ class AllTokensMlm(Predictor):
     def __init__(self, trial: spec.Trial, settings: AllTokensMlmConfig, counts_V: Tensor) -> None:
         super().__init__(trial, settings, counts_V)
         self.gate = nn.Linear(trial.encoder.hidden, 1)
-        initialise(self.gate, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self.gate, trial.encoder.init_std, trial.seeds.init)
 
-    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> Loss:
+    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:
         """Return the mean of -log p over all text."""
         logits_BTV = self.vocabulary(hidden_BTh, self.encoder.embeddings.table())
         gate_BT = self.gate(hidden_BTh).float()[..., 0]
@@ -112,5 +112,5 @@ class AllTokensMlm(Predictor):
         errors_BT = -torch.where(corrupted.replaced_BT, guessed_BT, copied_BT)
         text_BT, text = batch.segment_BT > 0, corrupted.places.text
         with torch.no_grad():
-            parts = {"health/copy_gate": mean(gate_BT.sigmoid(), text_BT, text)}
-        return Loss(mean(errors_BT, text_BT, text), parts)
+            parts = {"health/copy_gate": masked_mean(gate_BT.sigmoid(), text_BT, text)}
+        return StepLoss(masked_mean(errors_BT, text_BT, text), parts)

@@ -6,11 +6,17 @@ from lab.config import trial as spec
 from lab.config.objective import RandomReplacementConfig
 from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
-from lab.training.model import DetectionHead, Encoder, initialise
-from lab.training.objectives.base import Detector, Loss
+from lab.training.model import DetectionHead, Encoder, initialize_weights
+from lab.training.objectives.base import Detector, StepLoss
 from lab.training.objectives.detection import detection_loss
-from lab.training.objectives.masking import Masked, Places, count, mask, written
-from lab.training.objectives.sampling import cumulated, sample_words
+from lab.training.objectives.masking import (
+    MaskedBatch,
+    TokenCounts,
+    count_tokens,
+    mask_batch,
+    write_tokens,
+)
+from lab.training.objectives.sampling import cumulative_distribution, sample_from_cumulative
 
 
 class Random(Detector):
@@ -24,34 +30,37 @@ class Random(Detector):
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.detection = DetectionHead(trial.encoder)
-        self.register_buffer("cumulated_V", cumulated(settings.law, counts_V))
-        initialise(self, trial.encoder.init_std, trial.seeds.init)
+        self.register_buffer("cumulated_V", cumulative_distribution(settings.law, counts_V))
+        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
         self._masking, self._seed = settings.masking, trial.seeds.mask
 
-    def mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Choose slots; what is written there is words, not masks."""
         share, seed = self.now.mask_prob, self._seed
-        return mask(batch, mask_prob=share, how=self._masking, seed=seed, step=step)
+        return mask_batch(batch, mask_prob=share, how=self._masking, seed=seed, step=step)
 
     def forward(
         self,
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
-        places: Places | None = None,
-    ) -> Loss:
+        places: TokenCounts | None = None,
+    ) -> StepLoss:
         """Return the discriminator's loss, at every token."""
         segment_BT = batch.segment_BT
         masked = self.mask(batch, step)
-        words_BK = sample_words(
+        words_BK = sample_from_cumulative(
             self.cumulated_V, masked.slots_BK, batch, seed=self._seed, step=step
         )
-        ids_BT = written(batch, masked, words_BK)
+        ids_BT = write_tokens(batch, masked, words_BK)
         detected_BT = self.detect(ids_BT, segment_BT, batch.offset)
         loss = detection_loss(
-            detected_BT, ids_BT != batch.ids_BT, segment_BT > 0, places or count(masked, batch)
+            detected_BT,
+            ids_BT != batch.ids_BT,
+            segment_BT > 0,
+            places or count_tokens(masked, batch),
         )
-        return Loss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
+        return StepLoss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the only network there is."""

@@ -13,7 +13,7 @@ from lab.training import counter_rng
 _CHUNK = 64  # tokens; about the root of a vocabulary, so that both levels of a draw are short
 
 
-def law(
+def sampling_logits_BKV(
     logits_BKV: Tensor, labels_BK: Tensor, *, temperature: float, disallow_correct: bool
 ) -> Tensor:
     """Return the logits, in fp32 (trap 6), of the distribution that tokens are drawn from.
@@ -32,7 +32,9 @@ def law(
     return logits_BKV
 
 
-def sample(logits_BKV: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, step: int) -> Tensor:
+def sample_tokens(
+    logits_BKV: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, step: int
+) -> Tensor:
     """Draw a token at each slot from the full softmax, without gradient.
 
     By inversion: one uniform number a slot against the cumulated probabilities, which has the
@@ -80,7 +82,7 @@ def _invert(share_BKN: Tensor, target_BK1: Tensor) -> tuple[Tensor, Tensor]:
     return index_BK1, target_BK1 - before_BK1
 
 
-def cumulated(law: str, counts_V: Tensor) -> Tensor:
+def cumulative_distribution(law: str, counts_V: Tensor) -> Tensor:
     """Return the cumulated probabilities of words under a fixed law, shape (V,), float64.
 
     Args:
@@ -93,7 +95,7 @@ def cumulated(law: str, counts_V: Tensor) -> Tensor:
     return cumulated_V / cumulated_V[-1]
 
 
-def sample_words(
+def sample_from_cumulative(
     cumulated_V: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, step: int
 ) -> Tensor:
     """Draw a word at each slot by its place in `cumulated_V`; int64, shape (B, K)."""

@@ -13,7 +13,7 @@ from lab.config.objective import JointObjectiveConfig
 from lab.training.model import DisentangledEmbeddings, Encoder
 
 
-def encoders(trial: spec.Trial, settings: JointObjectiveConfig) -> tuple[Encoder, Encoder]:
+def build_encoders(trial: spec.Trial, settings: JointObjectiveConfig) -> tuple[Encoder, Encoder]:
     """Return the encoder that is kept, and the generator's."""
     vocab, length = trial.data.vocab, trial.data.length
     shape = settings.generator.of(trial.encoder)
@@ -34,7 +34,9 @@ def encoders(trial: spec.Trial, settings: JointObjectiveConfig) -> tuple[Encoder
     return kept, generator
 
 
-def owners(name: str, kept: list[nn.Module], generator: nn.Module) -> dict[str, list[nn.Parameter]]:
+def parameter_owners(
+    name: str, kept: list[nn.Module], generator: nn.Module
+) -> dict[str, list[nn.Parameter]]:
     """Return every parameter once: those of `kept` under `name`, and the generator's own.
 
     Tables that the kept network reads without sending them a gradient are the generator's. A

@@ -11,11 +11,11 @@ from lab.config.objective import TwoStageConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import StepSettings
 from lab.data.batches import Batch
-from lab.training.model import DetectionHead, Encoder, initialise
-from lab.training.objectives.base import Detector, Loss
+from lab.training.model import DetectionHead, Encoder, initialize_weights
+from lab.training.objectives.base import Detector, StepLoss
 from lab.training.objectives.detection import detection_loss
 from lab.training.objectives.generator import Corrupted, Generator
-from lab.training.objectives.masking import Masked, Places
+from lab.training.objectives.masking import MaskedBatch, TokenCounts
 
 
 class TwoStage(Detector):
@@ -35,7 +35,7 @@ class TwoStage(Detector):
         body = Encoder(shape, vocab, length)
         self.generator = Generator(body, shape, trial, settings, settings.sampling)
         self.register_buffer("switched", torch.tensor(False))
-        initialise(self, shape.init_std, trial.seeds.init)
+        initialize_weights(self, shape.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
 
     def begin(self, learns: UpdatedNetworks, settings: StepSettings) -> None:
@@ -45,9 +45,9 @@ class TwoStage(Detector):
             self.encoder.load_state_dict(self.generator.encoder.state_dict())
             self.switched.fill_(True)
 
-    def mask(self, batch: Batch, step: int) -> Masked:
+    def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the batch as the generator sees it."""
-        masked: Masked = self.generator.mask(batch, step, self.now)
+        masked: MaskedBatch = self.generator.mask(batch, step, self.now)
         return masked
 
     def forward(
@@ -55,19 +55,19 @@ class TwoStage(Detector):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,
-        places: Places | None = None,
-    ) -> Loss:
+        places: TokenCounts | None = None,
+    ) -> StepLoss:
         """Return the loss of the network that learns."""
         if learns is UpdatedNetworks.GENERATOR:
             loss = self.generator.learn(batch, step, self.now, places)
-            return Loss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
+            return StepLoss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():
             corrupted: Corrupted = self.generator(batch, step, self.now, places)
         segment_BT = batch.segment_BT
         detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
         found = detection_loss(detected_BT, corrupted.replaced_BT, segment_BT > 0, corrupted.places)
         parts = corrupted.loss.parts | found.parts
-        return Loss(found.total, parts | {"train/loss": found.total.detach()})
+        return StepLoss(found.total, parts | {"train/loss": found.total.detach()})
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the discriminator's parameters, then the generator's."""
