@@ -100,7 +100,7 @@ def test_text_on_the_hub_is_unknown_and_is_not_asked_for(
     def asked_for(*_: object) -> str:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr("lab.data.hub.commit", asked_for)
+    monkeypatch.setattr("lab.data.hub.resolve_commit", asked_for)
     source = {"kind": "hub", "name": "some/text", "split": "train", "column": "text"}
     asked = experiment(base=BASE | {"data": {"source": source, "vocab": 400, "length": 16}})
     assert phases(asked, tmp_path)["text, 400 tokens, windows of 16"] is None
@@ -109,7 +109,7 @@ def test_text_on_the_hub_is_unknown_and_is_not_asked_for(
 def test_two_slots_halve_what_trials_take_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
+    monkeypatch.setattr(pace, "measure_flops_per_second", lambda *_: 1e9)
     one, two = (phases(experiment(), tmp_path, slots) for slots in (1, 2))
     shared = {"training", "scoring"}
     for name in one:
@@ -140,7 +140,7 @@ def from_mlm_runs(**changes: object) -> Experiment:
 def test_preparatory_runs_are_timed_and_leave_less_to_the_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
+    monkeypatch.setattr(pace, "measure_flops_per_second", lambda *_: 1e9)
     monkeypatch.setattr(expectation, "_scoring_flops", lambda _: 0.0)
     known = phases(from_mlm_runs(), tmp_path)
     assert known["preparatory runs"] == pytest.approx(3 * 2, rel=0.1)  # of each seed
@@ -151,7 +151,7 @@ def test_preparatory_runs_are_timed_and_leave_less_to_the_trials(
 def test_preparatory_run_that_has_ended_takes_no_more_time(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "flops_per_second", lambda *_: 1e9)
+    monkeypatch.setattr(pace, "measure_flops_per_second", lambda *_: 1e9)
     asked = from_mlm_runs()
     before = phases(asked, storage)["preparatory runs"]
     run = next(iter(plan.preparatory_phase(asked)))
@@ -189,7 +189,7 @@ def test_no_more_than_a_few_shapes_are_timed(monkeypatch: pytest.MonkeyPatch) ->
         timed.append(trial)
         return 1e9
 
-    monkeypatch.setattr(pace, "flops_per_second", noted)
+    monkeypatch.setattr(pace, "measure_flops_per_second", noted)
     trials = [search_space.build_trial(BASE, {"batch": batch}) for batch in range(1, 50)]
     same = [search_space.build_trial(BASE, {"optim.lr": lr}) for lr in (1e-3, 2e-3)]
     pace.SlotSpeeds([*trials, *same], Resources())

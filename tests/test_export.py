@@ -24,16 +24,18 @@ from transformers import (
 )
 
 from lab import export
-from lab.config import trial
+from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.metrics import METRICS
+from lab.config.objective import ElectraConfig, RandomReplacementConfig
+from lab.config.trial import Trial
 from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.storage import record
 from lab.training.objectives import Objective
-from lab.trials import run as trial
 from lab.trials.assignment import Assignment
+from lab.trials.run import run_trial
 
 SHARING = ("none", "tokens", "all", "gdes")
 numberings = pytest.mark.parametrize("tokens", [FIRST, BERT], ids=["first", "as_bert"])
@@ -72,9 +74,9 @@ def tells(objective: Objective, place: str, ids_BT: Tensor, segment_BT: Tensor) 
     return logits
 
 
-def one_of(sharing: str) -> trial.Electra:
+def one_of(sharing: str) -> ElectraConfig:
     width = 1 if sharing == "all" else 0.5
-    return trial.Electra(kind="electra", sharing=sharing, generator=trial.Generator(width=width))  # type: ignore[arg-type]
+    return ElectraConfig(kind="electra", sharing=sharing, generator=GeneratorConfig(width=width))  # type: ignore[arg-type]
 
 
 @each()
@@ -138,7 +140,7 @@ def test_tie_holds_after_a_second_save(tmp_path: Path) -> None:
 
 @numberings
 def test_tokenizer_gives_the_lab_s_tokens(tokens: tuple[str, ...], tmp_path: Path) -> None:
-    wanted, words = asked(trial.Random(kind="random")), vocabulary(tokens)
+    wanted, words = asked(RandomReplacementConfig(kind="random")), vocabulary(tokens)
     export.write(trained(wanted, random(wanted), words, tmp_path), tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "discriminator")
     first, second = "The cat bade the cat Ω", "a cab"
@@ -191,9 +193,9 @@ def test_what_computes_something_else_is_not_left(
 @pytest.fixture
 def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) -> Path:
     """Return a storage with one trial that has run."""
-    asked = trial.Trial(
-        encoder=trial.Encoder(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
-        objective=trial.Electra(kind="electra"),
+    asked = Trial(
+        encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
+        objective=ElectraConfig(kind="electra"),
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
@@ -210,7 +212,7 @@ def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) ->
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
         )
-        assert trial.run_trial(work).state == "finished"
+        assert run_trial(work).state == "finished"
     return storage
 
 

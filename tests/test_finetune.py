@@ -14,12 +14,14 @@ from conftest import PreparedText
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import finetune
-from lab.config import trial
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.experiment import FinetuneConfig
 from lab.config.metrics import METRICS, among, finetuned, named
+from lab.config.objective import ElectraConfig
 from lab.config.results import Outcome, State
 from lab.config.schedule import Schedule
+from lab.config.trial import Trial
 from lab.data.batches import segment_ids
 from lab.display import live
 from lab.display.board import Board
@@ -39,8 +41,9 @@ from lab.tracking import frames
 from lab.tracking.client import default_uri
 from lab.tracking.store import MlflowStore
 from lab.training.model import DisentangledEmbeddings, Encoder, initialize_weights
-from lab.trials import run as trial
+from lab.trials import run as trial_run
 from lab.trials.assignment import Assignment
+from lab.trials.run import run_trial
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
@@ -252,10 +255,10 @@ def test_flops_are_those_that_torch_counts(
 
 
 @pytest.fixture(scope="module")
-def asked(prepared_text: PreparedText) -> trial.Trial:
-    return trial.Trial(
+def asked(prepared_text: PreparedText) -> Trial:
+    return Trial(
         encoder=replace(SHAPE, norm="pre"),
-        objective=trial.Electra(kind="electra"),
+        objective=ElectraConfig(kind="electra"),
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=8 * 8 * 16),
@@ -270,7 +273,7 @@ Run = Callable[..., Outcome]
 def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
     """Return a function that runs a trial and fine-tunes it, in a storage of its own."""
 
-    def run(asked: trial.Trial, *tasks: str, seeds: int = 2, **named: Any) -> Outcome:
+    def run(asked: Trial, *tasks: str, seeds: int = 2, **named: Any) -> Outcome:
         (tmp_path / "cache").mkdir(exist_ok=True)
         text = tmp_path / "cache" / prepared_text.text.name
         if not text.exists():
@@ -286,13 +289,13 @@ def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
             ),
             task_seeds=seeds,
         )
-        return trial.run_trial(work, **named)
+        return run_trial(work, **named)
 
     return run
 
 
 def test_a_finished_trial_is_tuned_and_says_so_in_its_last_point(
-    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path
+    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
     plain = run(asked)
     outcome = run(asked, yamls["classification"], yamls["tagging"])
@@ -313,7 +316,7 @@ def test_a_finished_trial_is_tuned_and_says_so_in_its_last_point(
 
 def test_the_command_gives_what_the_trial_did(
     run: Run,
-    asked: trial.Trial,
+    asked: Trial,
     yamls: dict[str, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -341,14 +344,14 @@ def test_the_command_gives_what_the_trial_did(
 
 @pytest.mark.parametrize("sharing", ["none", "tokens", "gdes"])
 def test_the_encoder_of_a_record_is_the_one_that_was_trained(
-    run: Run, asked: trial.Trial, sharing: Any, tmp_path: Path, prepared_text: PreparedText
+    run: Run, asked: Trial, sharing: Any, tmp_path: Path, prepared_text: PreparedText
 ) -> None:
     """All but its dropout; tables that are a sum of two included."""
-    objective = trial.Electra(kind="electra", sharing=sharing)
+    objective = ElectraConfig(kind="electra", sharing=sharing)
     run(replace(asked, objective=objective))
     found = encoders.load_from_record(tmp_path / "trials" / "0123456789ab", tmp_path / "cache")
     held = torch.from_numpy(prepared_text.corpus.held_out_NT[:4].astype("int64"))
-    made = trial._Training(
+    made = trial_run._Training(
         Assignment(
             trial=replace(asked, objective=objective),
             folder=tmp_path / "trials" / "0123456789ab",
@@ -356,7 +359,7 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
             held_out=tmp_path,
             metric=METRICS["probe/pos/accuracy"],
         ),
-        trial._Watcher(
+        trial_run._Watcher(
             Assignment(
                 trial=asked,
                 folder=tmp_path,
@@ -366,7 +369,7 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
             ),
             "cpu",
         ),
-        trial._ALONE,
+        trial_run._ALONE,
     )._objective.eval()
     with torch.no_grad():
         theirs = made.encoder(held, segment_ids(held))
@@ -379,7 +382,7 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
 
 
 def test_interrupted_tuning_goes_on_where_it_was(
-    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path,
+    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     ran: list[int] = []
@@ -412,7 +415,7 @@ def test_interrupted_tuning_goes_on_where_it_was(
 
 
 def test_what_has_not_finished_is_not_tuned(
-    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path
+    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
     outcome = run(asked, yamls["pairs"], wish=lambda: "stopped")
     assert outcome.state == "stopped"
@@ -420,7 +423,7 @@ def test_what_has_not_finished_is_not_tuned(
 
 
 def test_what_is_missing_is_seen(
-    run: Run, asked: trial.Trial, yamls: dict[str, str], tmp_path: Path
+    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
     """A trial that had finished stands until a task, or more seeds of one, are asked for."""
     outcome = run(asked, yamls["pairs"])
@@ -469,7 +472,7 @@ def in_this_process(driver: Driver, began: float) -> dict[str, float]:
     """Carry a driver's work out one after another, as the runner does in many processes."""
     while (work := driver.next()) is not None:
         driver.began(work)
-        trial.run_trial(work, report=lambda _, at=work: driver.scored(at))
+        run_trial(work, report=lambda _, at=work: driver.scored(at))
         driver.ended(work, None)
     return {}
 
@@ -538,7 +541,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_command_is_refused_in_one_line(
-    asked: trial.Trial, prepared_text: PreparedText, tmp_path: Path,
+    asked: Trial, prepared_text: PreparedText, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], case: str,
 ) -> None:  # fmt: skip
     (tmp_path / "cache").mkdir()
@@ -577,7 +580,7 @@ def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, s
     file.write_text(SPACE.format(task="pairs", tasks=f"sentiment, {yamls['pairs']}"))
     experiment = search_space.load_experiment(file)
     assert experiment.metric == finetuned("pairs")
-    assert experiment.finetune == trial.Finetuning(tasks=("sentiment", yamls["pairs"]), seeds=2)
+    assert experiment.finetune == FinetuneConfig(tasks=("sentiment", yamls["pairs"]), seeds=2)
     (tmp_path / "again.yaml").write_text(search_space.dump_experiment(experiment))
     assert replace(search_space.load_experiment(tmp_path / "again.yaml"), name="it") == experiment
 

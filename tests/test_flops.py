@@ -13,7 +13,8 @@ from members import Weightless
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import ElectraConfig, ElectraForPreTraining, ElectraModel
+from transformers import ElectraConfig as HfElectraConfig
+from transformers import ElectraForPreTraining, ElectraModel
 from transformers.models.electra.modeling_electra import ElectraGeneratorPredictions
 
 from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
@@ -144,8 +145,8 @@ class Reference(nn.Module):
         return logits_BKV.mean() + self.discriminator(ids_BT).logits.mean()
 
 
-def config(encoder: EncoderConfig, trial: Trial) -> ElectraConfig:
-    return ElectraConfig(
+def config(encoder: EncoderConfig, trial: Trial) -> HfElectraConfig:
+    return HfElectraConfig(
         vocab_size=trial.data.vocab,
         embedding_size=encoder.embedding,
         hidden_size=encoder.hidden,

@@ -30,15 +30,18 @@ from members import (
 from members import trial as small
 from scipy.stats import chisquare
 
-from lab.config import trial
+from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
+from lab.config.experiment import Experiment
 from lab.config.flops import mean_cost
 from lab.config.labels import label
 from lab.config.metrics import METRICS
+from lab.config.objective import AlternationConfig, SamplingConfig
 from lab.config.ramps import CountRamp, ProbabilityRamp, Ramp, value_at
 from lab.config.results import MetricRow
 from lab.config.trial import Trial
-from lab.config.window_growth import GrowingWindows
+from lab.config.window_growth import FullWindows, GrowingWindows
 from lab.data import batches, preparation
 from lab.data.batches import Batches
 from lab.errors import UserError
@@ -51,8 +54,8 @@ from lab.training import optimizer
 from lab.training.gradients import Gradients
 from lab.training.loop import train_steps
 from lab.training.objectives import build_objective
-from lab.trials import run as trial
 from lab.trials.assignment import Assignment
+from lab.trials.run import run_trial
 
 ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")
 MOVING = next(member for member in MEMBERS if member.id == "electra_moving")
@@ -85,7 +88,7 @@ def test_steps_of_short_windows_read_as_many_tokens_as_those_of_full_ones(
     length: int, start: int, until: float, batch: int, progress: float
 ) -> None:
     growing = GrowingWindows(kind="growing", start=start, until=until)
-    asked = small(ELECTRA, data=trial.Data(length=length), windows=growing, batch=batch)
+    asked = small(ELECTRA, data=DataConfig(length=length), windows=growing, batch=batch)
     now = asked.at(progress)
     assert now.length == (start if progress < until else length)
     assert 0 <= batch * length - now.batch * now.length < start
@@ -133,7 +136,7 @@ def test_a_step_computes_what_a_trial_of_its_settings_would(member: Member) -> N
     if hasattr(member.objective, "disc_weight"):
         changes["disc_weight"] = Ramp(start=100.0, end=1.0)
     if hasattr(member.objective, "sampling"):
-        changes["sampling"] = trial.Sampling(temperature=Ramp(start=4.0, end=0.5))
+        changes["sampling"] = SamplingConfig(temperature=Ramp(start=4.0, end=0.5))
     moving = replace(member, objective=replace(member.objective, **changes))
     asked = small(moving)
     for progress in (0.0, 0.3, 1.0):
@@ -142,7 +145,7 @@ def test_a_step_computes_what_a_trial_of_its_settings_would(member: Member) -> N
         if "disc_weight" in changes:
             plain["disc_weight"] = now.disc_weight
         if "sampling" in changes:
-            plain["sampling"] = trial.Sampling(temperature=now.temperature)
+            plain["sampling"] = SamplingConfig(temperature=now.temperature)
         ours = made(moving)
         theirs = made(replace(member, objective=replace(member.objective, **plain)))
         for learns in member.turns:
@@ -219,7 +222,7 @@ def test_short_windows_stand_at_the_start_in_half_of_their_steps_and_anywhere_in
 
 def test_networks_that_alternate_both_read_short_windows_at_an_offset() -> None:
     member = next(member for member in GROWING if member.objective.kind == "adversarial")
-    rule = trial.Alternation(kind="alternation", steps=1)
+    rule = AlternationConfig(kind="alternation", steps=1)
     objective = replace(member.objective, rule=rule, sharing="none")
     asked = small(replace(member, objective=objective), batch=1)
     asked = replace(asked, budget=Budget(kind="tokens", amount=80 * LENGTH))
@@ -279,7 +282,7 @@ def work(
 ) -> Callable[..., Assignment]:
     def work(name: str, **changes: Any) -> Assignment:
         asked = Trial(
-            encoder=trial.Encoder(
+            encoder=EncoderConfig(
                 layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
             ),
             objective=MOVING.objective,
@@ -310,7 +313,7 @@ def test_points_of_a_trial_have_its_settings_as_they_were_at_the_step_before(
     work: Callable[..., Assignment],
 ) -> None:
     asked = work("it")
-    rows = trial.run_trial(asked).rows
+    rows = run_trial(asked).rows
     assert [row["spent/steps"] for row in rows] == [0, 5, 10, 15, 20]
     for row in rows:
         now = asked.trial.at(max(0, row["spent/steps"] - 1) / 20)
@@ -324,9 +327,9 @@ def test_points_of_a_trial_have_its_settings_as_they_were_at_the_step_before(
 def test_trial_whose_settings_stay_records_no_schedule(work: Callable[..., Assignment]) -> None:
     plain = replace(work("it"), short_text=None)
     plain = replace(
-        plain, trial=replace(plain.trial, windows=trial.FullWindows(), objective=ELECTRA.objective)
+        plain, trial=replace(plain.trial, windows=FullWindows(), objective=ELECTRA.objective)
     )
-    rows = trial.run_trial(plain).rows
+    rows = run_trial(plain).rows
     assert not [name for row in rows for name in row if name.startswith("schedule/")]
 
 
@@ -343,7 +346,7 @@ def test_trial_is_scored_in_full_windows_from_its_first_point_to_its_last(
 
     monkeypatch.setattr(scores, "_detect", noted)
     asked = work("it")
-    assert trial.run_trial(asked).state == "finished"
+    assert run_trial(asked).state == "finished"
     assert seen == [16] * 3 * 5
 
 
@@ -355,11 +358,11 @@ def test_trial_that_is_broken_off_after_every_step_ends_bitwise_as_one_that_was_
     budget = Budget(kind=kind, amount=1.0)
     step = getattr(mean_cost(work("", budget=budget).trial), kind)
     budget = replace(budget, amount=20.0 * step)
-    expected = trial.run_trial(work("whole", budget=budget))
+    expected = run_trial(work("whole", budget=budget))
     assert expected.state == "finished", expected.reason
     again = work("again", budget=budget)
     breaks = 0
-    while (outcome := trial.run_trial(again, wish=lambda: "interrupted")).state == "interrupted":
+    while (outcome := run_trial(again, wish=lambda: "interrupted")).state == "interrupted":
         breaks += 1
     assert breaks >= 15
     assert without_time(outcome.rows) == without_time(expected.rows)
@@ -406,7 +409,7 @@ base:
 """
 
 
-def load(tmp_path: Path, *overrides: str) -> trial.Experiment:
+def load(tmp_path: Path, *overrides: str) -> Experiment:
     file = tmp_path / "windows.yaml"
     file.write_text(GOOD)
     return search_space.load_experiment(file, overrides)

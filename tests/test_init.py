@@ -119,10 +119,10 @@ def written(*arguments: str) -> dict[str, Any]:
     """Run the command; return the one search space that is there afterwards, as plain data."""
     minutes = WITH_TASK if "--task" in arguments else MINUTES
     assert init.main([*arguments, "--minutes", minutes]) == 0
-    return yaml_text.read(search_space())
+    return yaml_text.read(written_space())
 
 
-def search_space() -> Path:
+def written_space() -> Path:
     (file,) = (f for f in Path().glob("*.yaml") if not f.stem.endswith("_task"))
     return file
 
@@ -159,14 +159,14 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the machine a speed of its own, so that a loaded one gets the same search space."""
-    monkeypatch.setattr(pace, "flops_per_second", lambda *_: 3e10)
+    monkeypatch.setattr(pace, "measure_flops_per_second", lambda *_: 3e10)
 
 
 @pytest.fixture
 def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a smaller frozen model, smaller probes and fewer task questions."""
     every = embedded.evaluation_texts
-    monkeypatch.setattr(embedded, "evaluation", lambda task: every(task)[:200])
+    monkeypatch.setattr(embedded, "evaluation_texts", lambda task: every(task)[:200])
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 2_048)
     monkeypatch.setattr(corruption, "_TOKENS", 4_096)
 
@@ -180,17 +180,17 @@ def test_what_it_writes_is_planned_prepared_and_trained(
     source, tokenizer = TEXTS[write]
     assert source.items() <= made["base"]["data"]["source"].items()
     assert tokenizer.items() <= made["base"]["data"]["tokenizer"].items()
-    assert sweep.main([str(search_space()), "--dry-run"]) == 0
+    assert sweep.main([str(written_space()), "--dry-run"]) == 0
     assert "cells: 3" in capsys.readouterr().out
     assert (
-        run_one_trial(search_space.load_experiment(search_space()), tmp_path / "cache")
+        run_one_trial(search_space.load_experiment(written_space()), tmp_path / "cache")
         == "finished"
     )
 
 
 def test_every_setting_has_its_reason_above_it() -> None:
     written(english_paragraphs())
-    lines = search_space().read_text().splitlines()
+    lines = written_space().read_text().splitlines()
     settings = [n for n, line in enumerate(lines) if line and not line.lstrip().startswith("#")]
     bare = [lines[n].partition(":")[0].strip() for n in settings if "#" not in lines[n - 1]]
     # The question is its own reason; base and data only hold others.
@@ -199,7 +199,7 @@ def test_every_setting_has_its_reason_above_it() -> None:
 
 def test_reasons_hold_measured_figures() -> None:
     written(cyrillic_jsonl())
-    text = " ".join(search_space().read_text().replace("#", "").split())
+    text = " ".join(written_space().read_text().replace("#", "").split())
     assert "3,000 documents" in text
     assert "CYRILLIC 100.0%" in text
     assert "Of the columns of text the one with the longest mean" in text
@@ -351,7 +351,7 @@ def test_damaged_bytes_are_skipped_and_counted() -> None:
     Path("dirty.txt").write_bytes(good + b"\nbroken \xff\n")
     made = written("dirty.txt")
     assert made["base"]["data"]["bad_text"] == "skip"
-    assert "1 wrong encoding" in search_space().read_text()
+    assert "1 wrong encoding" in written_space().read_text()
 
 
 def test_help_imports_nothing_that_takes_long() -> None:
@@ -395,9 +395,9 @@ def test_a_labelled_file_becomes_a_task_that_the_sweep_fine_tunes_on(
     form = load_task("comments_task.yaml").form
     assert isinstance(form, tasks.ClassificationTask)
     assert (form.text, form.label) == ("comment", "label")
-    assert sweep.main([str(search_space()), "--dry-run"]) == 0
+    assert sweep.main([str(written_space()), "--dry-run"]) == 0
     assert (
-        run_one_trial(search_space.load_experiment(search_space()), tmp_path / "cache")
+        run_one_trial(search_space.load_experiment(written_space()), tmp_path / "cache")
         == "finished"
     )
 

@@ -113,7 +113,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def kept(stub: Stub, clock: Clock, said: list[str]) -> MlflowSync:
-    return MlflowSync(cast("Store", stub), said.append)
+    return MlflowSync(cast("MlflowStore", stub), said.append)
 
 
 def test_record_is_copied_at_once_where_the_store_answers(

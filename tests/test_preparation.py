@@ -64,7 +64,7 @@ def vocabulary_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for copies of a few evaluation sentences; all of them take a second to encode."""
     every = embedded.evaluation_texts
-    monkeypatch.setattr(embedded, "evaluation", lambda task: every(task)[:200])
+    monkeypatch.setattr(embedded, "evaluation_texts", lambda task: every(task)[:200])
 
 
 def documents(first: int = 0, count: int = DOCUMENTS) -> list[str]:

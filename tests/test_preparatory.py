@@ -11,9 +11,20 @@ import torch
 from conftest import PreparedText
 from safetensors.torch import load_file
 
-from lab.config import trial
+from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
+from lab.config.data import DataConfig
+from lab.config.experiment import Job
+from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.metrics import METRICS
+from lab.config.objective import (
+    AnyObjectiveConfig,
+    ElectraConfig,
+    FrozenGeneratorConfig,
+    MlmConfig,
+    RandomReplacementConfig,
+)
+from lab.config.optimizer import AdamConfig
 from lab.config.preparatory_runs import (
     GENERATOR,
     KEPT,
@@ -21,6 +32,8 @@ from lab.config.preparatory_runs import (
     preparatory_cost,
     preparatory_runs,
 )
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Seeds, Trial
 from lab.errors import UserError
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites, TrialInputs
@@ -30,28 +43,28 @@ from lab.storage import record
 from lab.storage.mirror import LocalOnly
 from lab.training import weights
 from lab.training.objectives import build_objective
-from lab.trials import run as trial
 from lab.trials.assignment import Assignment
+from lab.trials.run import run_trial
 
-SHAPE = trial.Encoder(layers=1, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.1, dropout=0.1)
+SHAPE = EncoderConfig(layers=1, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.1, dropout=0.1)
 STEP = 8 * 16  # tokens
-MLM = trial.MlmRun(kind="mlm", budget=Budget(kind="tokens", amount=6 * STEP), lr=2e-3)
-FROZEN = trial.FrozenGenerator(kind="frozen", width=0.5, init_from=MLM)
-ELECTRA = trial.Electra(kind="electra", generator=trial.Generator(width=0.5), sharing="none")
+MLM = FromMlmRun(kind="mlm", budget=Budget(kind="tokens", amount=6 * STEP), lr=2e-3)
+FROZEN = FrozenGeneratorConfig(kind="frozen", width=0.5, init_from=MLM)
+ELECTRA = ElectraConfig(kind="electra", generator=GeneratorConfig(width=0.5), sharing="none")
 FAST = replace(ELECTRA, generator=FROZEN)
-SAME_SIZE = replace(ELECTRA, generator=trial.Generator(width=1), sharing="tokens")
+SAME_SIZE = replace(ELECTRA, generator=GeneratorConfig(width=1), sharing="tokens")
 
 
-def asked(objective: trial.Objective = FAST, **changes: Any) -> trial.Trial:
+def asked(objective: AnyObjectiveConfig = FAST, **changes: Any) -> Trial:
     settings: dict[str, Any] = {
         "encoder": SHAPE,
         "objective": objective,
-        "data": trial.Data(share=0.01, held_out=0.1, vocab=400, length=16),
+        "data": DataConfig(share=0.01, held_out=0.1, vocab=400, length=16),
         "batch": 8,
         "budget": Budget(kind="tokens", amount=20 * STEP),
         "curve": 2,
     }
-    return trial.Trial(**settings | changes)
+    return Trial(**settings | changes)
 
 
 # Which runs.
@@ -67,7 +80,7 @@ def test_frozen_generator_is_an_mlm_run_of_its_shape_and_mask_rate() -> None:
     ((network, run),) = preparatory_runs(wanted).items()
     assert network == GENERATOR
     assert run.encoder == FROZEN.of(SHAPE)
-    assert run.objective == trial.Mlm(kind="mlm", mask_prob=0.3, masking="code")
+    assert run.objective == MlmConfig(kind="mlm", mask_prob=0.3, masking="code")
     assert (run.budget, run.optim.lr) == (MLM.budget, 2e-3)
     assert (run.data, run.batch, run.seeds) == (wanted.data, wanted.batch, wanted.seeds)
 
@@ -77,7 +90,9 @@ def test_each_network_starts_from_a_run_of_its_own_shape() -> None:
     assert {network: run.encoder.hidden for network, run in two.items()} == {KEPT: 16, GENERATOR: 8}
     one = preparatory_runs(asked(SAME_SIZE, init_from=MLM))
     assert one[KEPT] == one[GENERATOR]
-    assert set(preparatory_runs(asked(trial.Random(kind="random"), init_from=MLM))) == {KEPT}
+    assert set(preparatory_runs(asked(RandomReplacementConfig(kind="random"), init_from=MLM))) == {
+        KEPT
+    }
 
 
 def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> None:
@@ -94,7 +109,7 @@ def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> N
     [
         {"budget": Budget(kind="tokens", amount=40 * STEP)},
         {"curve": 5},
-        {"optim": trial.AdamConfig(lr=3e-3, generator_lr=0.5)},
+        {"optim": AdamConfig(lr=3e-3, generator_lr=0.5)},
         {"encoder": replace(SHAPE, ffn=96)},
     ],
     ids=lambda change: next(iter(change)),
@@ -104,7 +119,7 @@ def test_trials_that_differ_in_their_own_training_share_one_run(change: dict[str
 
 
 @pytest.mark.parametrize(
-    "change", [{"seeds": trial.Seeds(init=1)}, {"batch": 16}, {"data": trial.Data(vocab=500)}]
+    "change", [{"seeds": Seeds(init=1)}, {"batch": 16}, {"data": DataConfig(vocab=500)}]
 )
 def test_trials_of_other_seeds_batches_or_texts_do_not(change: dict[str, Any]) -> None:
     assert preparatory_runs(asked(**change)) != preparatory_runs(asked())
@@ -112,7 +127,7 @@ def test_trials_of_other_seeds_batches_or_texts_do_not(change: dict[str, Any]) -
 
 def test_run_without_a_rate_takes_that_of_the_trial() -> None:
     inherits = replace(MLM, lr=None)
-    wanted = asked(ELECTRA, init_from=inherits, optim=trial.AdamConfig(lr=7e-4))
+    wanted = asked(ELECTRA, init_from=inherits, optim=AdamConfig(lr=7e-4))
     assert preparatory_runs(wanted)[KEPT].optim.lr == 7e-4
 
 
@@ -147,7 +162,7 @@ def storage(
     return tmp_path
 
 
-def work_of(wanted: trial.Trial, supply: TrialInputs, folder: Path) -> Assignment:
+def work_of(wanted: Trial, supply: TrialInputs, folder: Path) -> Assignment:
     return Assignment(
         trial=wanted,
         folder=folder,
@@ -161,13 +176,13 @@ def work_of(wanted: trial.Trial, supply: TrialInputs, folder: Path) -> Assignmen
     )
 
 
-def prepared(wanted: trial.Trial, storage: Path) -> Assignment:
+def prepared(wanted: Trial, storage: Path) -> Assignment:
     """Carry out a trial's preparatory runs, and return its own work."""
     supplies = Prerequisites(storage, LocalOnly())
     for network, folder in supplies.records(wanted).items():
         run = preparatory_runs(wanted)[network]
         if record.read_outcome(folder) is None:
-            assert trial.run_trial(work_of(run, supplies.before(run), folder)).state == "finished"
+            assert run_trial(work_of(run, supplies.before(run), folder)).state == "finished"
     supply = supplies.of(wanted)
     return work_of(wanted, supply, storage / "trials" / wanted.fingerprint(supply.identity))
 
@@ -180,7 +195,7 @@ def begun(work: Assignment) -> weights.Weights:
     return weights.collect_weights(objective)
 
 
-def of_run(wanted: trial.Trial, network: str, storage: Path) -> weights.Weights:
+def of_run(wanted: Trial, network: str, storage: Path) -> weights.Weights:
     folder = Prerequisites(storage, LocalOnly()).records(wanted)[network]
     return open_trained(folder, storage / "cache").weights
 
@@ -193,30 +208,30 @@ def test_frozen_generator_is_the_run_bit_for_bit_from_begin_to_end(storage: Path
     work = prepared(asked(), storage)
     run = of_run(work.trial, GENERATOR, storage)
     assert same(weights.weights_below(begun(work), "generator"), run)
-    assert trial.run_trial(work).state == "finished"
+    assert run_trial(work).state == "finished"
     kept = open_trained(work.folder, storage / "cache")
     assert same(weights.weights_below(kept.weights, "generator"), run)
     assert kept.shapes.keys() == {"encoder", "generator.encoder"}
 
 
 @pytest.mark.parametrize("objective", [ELECTRA, SAME_SIZE], ids=["two shapes", "one shape"])
-def test_both_networks_start_from_mlm_runs(objective: trial.Objective, storage: Path) -> None:
+def test_both_networks_start_from_mlm_runs(objective: AnyObjectiveConfig, storage: Path) -> None:
     work = prepared(asked(objective, init_from=MLM), storage)
     found = begun(work)
     encoder = of_run(work.trial, KEPT, storage)
     assert same(weights.weights_below(found, "encoder"), weights.weights_below(encoder, "encoder"))
     assert same(weights.weights_below(found, "generator"), of_run(work.trial, GENERATOR, storage))
-    assert trial.run_trial(work).state == "finished"
+    assert run_trial(work).state == "finished"
 
 
 def test_predictor_s_head_starts_from_the_run_too(storage: Path) -> None:
-    work = prepared(asked(trial.Mlm(kind="mlm"), init_from=MLM), storage)
+    work = prepared(asked(MlmConfig(kind="mlm"), init_from=MLM), storage)
     assert same(begun(work), of_run(work.trial, KEPT, storage))
 
 
 def test_rows_begin_with_what_the_runs_spent_and_end_at_the_budget(storage: Path) -> None:
     work = prepared(asked(init_from=MLM), storage)
-    rows = trial.run_trial(work).rows
+    rows = run_trial(work).rows
     before = [
         record.read_curve(folder)[-1]
         for folder in Prerequisites(storage, LocalOnly()).records(work.trial).values()
@@ -246,7 +261,7 @@ def test_schedule_runs_over_the_own_part_of_the_budget(storage: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(work.trial.schedule), "__call__", noted)
-        trial.run_trial(work)
+        run_trial(work)
     assert rates[0] == 0
     assert len(rates) == 14
     assert rates[-1] == pytest.approx(13 / 14)
@@ -257,17 +272,17 @@ def interrupted(after: int) -> Callable[[], Any]:
     return lambda: next(wishes)
 
 
-def without_time(rows: tuple[trial.Row, ...]) -> list[trial.Row]:
+def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
 @pytest.mark.parametrize("after", [2, 8])
 def test_trial_that_was_cut_off_goes_on_bitwise(after: int, storage: Path) -> None:
     through = prepared(asked(), storage)
-    expected = trial.run_trial(through).rows
+    expected = run_trial(through).rows
     cut = replace(through, folder=storage / "trials" / "cut")
-    assert trial.run_trial(cut, wish=interrupted(after)).state == "interrupted"
-    assert without_time(trial.run_trial(cut).rows) == without_time(expected)
+    assert run_trial(cut, wish=interrupted(after)).state == "interrupted"
+    assert without_time(run_trial(cut).rows) == without_time(expected)
 
 
 # Earlier trials.
@@ -275,23 +290,23 @@ def test_trial_that_was_cut_off_goes_on_bitwise(after: int, storage: Path) -> No
 
 def test_generator_of_an_earlier_trial_is_taken_and_stays_out_of_the_budget(storage: Path) -> None:
     joint = prepared(asked(ELECTRA), storage)
-    spent = trial.run_trial(joint).rows[-1]["spent/flops"]
-    earlier = trial.Earlier(kind="trial", name=joint.folder.name)
+    spent = run_trial(joint).rows[-1]["spent/flops"]
+    earlier = FromTrial(kind="trial", name=joint.folder.name)
     work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
     whole = open_trained(joint.folder, storage / "cache").weights
     assert same(
         weights.weights_below(begun(work), "generator"), weights.weights_below(whole, "generator")
     )
-    last = trial.run_trial(work).rows[-1]
+    last = run_trial(work).rows[-1]
     assert last["spent/tokens"] == 20 * STEP
     assert last["spent/flops"] == last["spent/marginal_flops"]
     assert last["spent/standalone_flops"] == last["spent/flops"] + spent
 
 
 def test_encoder_of_an_earlier_mlm_trial_is_a_generator(storage: Path) -> None:
-    mlm = prepared(asked(trial.Mlm(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
-    trial.run_trial(mlm)
-    earlier = trial.Earlier(kind="trial", name=mlm.folder.name)
+    mlm = prepared(asked(MlmConfig(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
+    run_trial(mlm)
+    earlier = FromTrial(kind="trial", name=mlm.folder.name)
     work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
     expected = open_trained(mlm.folder, storage / "cache").weights
     assert same(weights.weights_below(begun(work), "generator"), expected)
@@ -299,8 +314,8 @@ def test_encoder_of_an_earlier_mlm_trial_is_a_generator(storage: Path) -> None:
 
 def test_one_earlier_trial_for_both_networks_is_counted_once(storage: Path) -> None:
     joint = prepared(asked(ELECTRA), storage)
-    spent = trial.run_trial(joint).rows[-1]["spent/flops"]
-    earlier = trial.Earlier(kind="trial", name=joint.folder.name)
+    spent = run_trial(joint).rows[-1]["spent/flops"]
+    earlier = FromTrial(kind="trial", name=joint.folder.name)
     frozen = replace(FAST, generator=replace(FROZEN, init_from=earlier))
     work = prepared(asked(frozen, init_from=earlier), storage)
     assert work.earlier_flops == spent
@@ -309,12 +324,12 @@ def test_one_earlier_trial_for_both_networks_is_counted_once(storage: Path) -> N
 def test_earlier_trial_that_predicts_nothing_or_is_of_another_shape_is_refused(
     storage: Path, prepared_text: PreparedText
 ) -> None:
-    random, wide = asked(trial.Random(kind="random")), asked(trial.Mlm(kind="mlm"))
+    random, wide = asked(RandomReplacementConfig(kind="random")), asked(MlmConfig(kind="mlm"))
     path = r"base\.objective\.generator\.init_from\.name: {}: "
     for other, says in ((random, "none of its networks predicts tokens"), (wide, "hidden 16, the")):
         work = prepared(other, storage)
-        trial.run_trial(work)
-        earlier = trial.Earlier(kind="trial", name=work.folder.name)
+        run_trial(work)
+        earlier = FromTrial(kind="trial", name=work.folder.name)
         wanted = asked(replace(FAST, generator=replace(FROZEN, init_from=earlier)))
         with pytest.raises(UserError, match=path.format(work.folder.name) + says):
             InitialWeights(storage, LocalOnly()).of(wanted, prepared_text.text)
@@ -332,7 +347,7 @@ def test_trial_is_named_by_the_content_of_its_generator(storage: Path) -> None:
     made = open_trained(run, storage / "cache")
     longer = replace(made.trial, budget=Budget(kind="tokens", amount=7 * STEP))
     supply = Prerequisites(storage, LocalOnly()).before(longer)
-    trial.run_trial(work_of(longer, supply, other))
+    run_trial(work_of(longer, supply, other))
     origin = InitialWeights(storage, LocalOnly()).of(first.trial, supply.text, {GENERATOR: other})
     assert origin is not None
     assert origin.file.name != first.start.name
@@ -348,23 +363,23 @@ class Ends:
 
     def __init__(self, storage: Path) -> None:
         self.storage, self.running = storage, set[Path]()
-        self.ended: dict[Path, trial.Outcome] = {}
+        self.ended: dict[Path, Outcome] = {}
         self.queue = PreparatoryQueue(self.work, self.ended.get, self.running)
 
-    def work(self, run: trial.Trial) -> Assignment:
+    def work(self, run: Trial) -> Assignment:
         supply = Prerequisites(self.storage, LocalOnly()).before(run)
         folder = self.storage / "trials" / run.fingerprint(supply.identity)
         return work_of(run, supply, folder)
 
-    def end(self, work: Assignment, state: trial.State = "finished") -> None:
+    def end(self, work: Assignment, state: State = "finished") -> None:
         self.running.discard(work.folder)
-        self.ended[work.folder] = trial.Outcome(
+        self.ended[work.folder] = Outcome(
             state=state, reason="why", rows=({"spent/flops": 5.0},), began=0, seconds=2, busy=1
         )
 
 
-def job(wanted: trial.Trial, number: int = 0) -> trial.Job:
-    return trial.Job(number=number, role="repeat", cell={}, tuned={}, repeat=1, trial=wanted)
+def job(wanted: Trial, number: int = 0) -> Job:
+    return Job(number=number, role="repeat", cell={}, tuned={}, repeat=1, trial=wanted)
 
 
 def test_jobs_wait_for_the_run_that_they_share_which_is_made_once(storage: Path) -> None:

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    ElectraConfig,
     ElectraForMaskedLM,
     ElectraForPreTraining,
 )
+from transformers import ElectraConfig as HfElectraConfig
 
 from lab import export
 from lab.config import trial
@@ -46,7 +46,7 @@ numberings = pytest.mark.parametrize("tokens", [FIRST, BERT], ids=["first", "as_
 Change = Callable[[dict[str, Any]], Any]
 
 
-def config(shape: EncoderConfig, **changes: Any) -> ElectraConfig:
+def config(shape: EncoderConfig, **changes: Any) -> HfElectraConfig:
     settings: dict[str, Any] = {
         "vocab_size": VOCAB,
         "embedding_size": shape.embedding,
@@ -56,7 +56,7 @@ def config(shape: EncoderConfig, **changes: Any) -> ElectraConfig:
         "intermediate_size": shape.ffn,
         "max_position_embeddings": 2 * LENGTH,
     }
-    return ElectraConfig(**settings | changes)
+    return HfElectraConfig(**settings | changes)
 
 
 def checkpoint(kind: Any, settings: Any, folder: Path) -> Any:

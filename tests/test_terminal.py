@@ -183,7 +183,9 @@ def test_the_same_command_goes_on_to_the_end_in_a_terminal_that_changes(
 def test_interrupted_trials_end_as_trials_that_were_not(
     cwd: Path, whole: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores, "probing", lambda *_: {})  # probes take long and need no proof here
+    monkeypatch.setattr(
+        scores, "score_probe", lambda *_: {}
+    )  # probes take long and need no proof here
     names = records(cwd / "storage")
     assert len(names) == 2
     for name in names:

@@ -22,9 +22,9 @@ from lab.config.trial import Trial
 from lab.storage import record
 from lab.training.objectives import Electra, Loss
 from lab.trials import progress
-from lab.trials import run as trial
 from lab.trials.assignment import Assignment
 from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
+from lab.trials.run import run_trial
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 STEPS, CURVE = 16, 4
@@ -55,7 +55,7 @@ def run(prepared_text: PreparedText, held_out: Path) -> Run:
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
         )
-        return trial.run_trial(work, **named)
+        return run_trial(work, **named)
 
     return run
 
@@ -231,7 +231,7 @@ def test_exception_ends_failed_with_one_line(
 
 def test_missing_text_ends_failed(asked: Trial, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    outcome = trial.run_trial(
+    outcome = run_trial(
         Assignment(
             trial=asked,
             folder=tmp_path / "made",

@@ -284,9 +284,9 @@ def test_take_over_that_is_cut_off_is_done_again(
     with monkeypatch.context() as patch:
         match kill:
             case "all":
-                patch.setattr(record, "note_origin", killed)
+                patch.setattr(record, "write_origin", killed)
             case "curve":
-                patch.setattr(record, "put", killed)
+                patch.setattr(record, "write_rows", killed)
             case _:
                 patch.setattr("lab.trials.extend.shutil.copytree", killed)
         with pytest.raises(KeyboardInterrupt):
