@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -23,21 +23,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from prepared_text import PreparedText
     from torch import Tensor, nn
-
-    from lab.config.data import DataConfig
-    from lab.data.batches import Corpus
-
-
-class PreparedText(NamedTuple):
-    batches: "DataConfig"
-    text: "Path"
-    corpus: "Corpus"
 
 
 @pytest.fixture(scope="session")
-def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
+def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> "PreparedText":
     """Return one hundredth of the embedded documents, with the smallest tokenizer and windows."""
+    from prepared_text import PreparedText
+
     from lab.config.data import DataConfig
     from lab.data import batches, preparation
 
@@ -48,7 +42,7 @@ def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
 
 @pytest.fixture(scope="session")
 def held_out(
-    prepared_text: PreparedText, tmp_path_factory: pytest.TempPathFactory
+    prepared_text: "PreparedText", tmp_path_factory: pytest.TempPathFactory
 ) -> "Iterator[Path]":
     """Return the frozen corruptions of the prepared text; their model has hardly been trained."""
     from lab.evaluation import corruption

@@ -1,0 +1,107 @@
+"""A sweep that trains what its trials start from: cut off, gone on with, and failing."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from project import ROOT
+from sweeps import LIMIT, ended, records, said, started
+
+from lab.config.preparatory_runs import preparatory_runs
+from lab.loading import search_space
+from lab.storage import record
+from lab.tracking import frames
+from lab.tracking.client import default_uri
+
+pytestmark = pytest.mark.slow
+
+MLM = "{kind: mlm, budget: {kind: flops, amount: 4e9}, lr: %s}"
+FROZEN = "{kind: frozen, width: 0.25, init_from: %s}" % (MLM % "1e-3")
+ASKED = {
+    "base__encoder": "{size: nano32}",
+    "base__objective": f"{{kind: electra, sharing: none, generator: {FROZEN}}}",
+    "base__data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 16}",
+    "base__budget__amount": "2e10",
+    "compare": f"{{init_from: [{{kind: scratch}}, {MLM % '1e-3'}, {MLM % '1e9'}]}}",
+}
+
+
+@pytest.fixture(scope="module")
+def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("preparatory")
+
+
+@pytest.fixture(scope="module")
+def cut_off(cwd: Path) -> dict[str, int]:
+    """Interrupt the sweep while its first preparatory run is under way; return what had ended."""
+    with started(cwd, **ASKED) as process:
+        began = time.monotonic()
+        while "preparatory run" not in said(cwd) and time.monotonic() - began < LIMIT:
+            assert process.poll() is None, said(cwd)
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        ended(process, cwd, 130)
+    return records(cwd / "storage")
+
+
+@pytest.fixture(scope="module")
+def whole(cwd: Path, cut_off: dict[str, int]) -> dict[str, int]:
+    """Go on with the sweep to its end; return what has finished."""
+    with started(cwd, **ASKED) as process:
+        ended(process, cwd, 0)
+    finished = records(cwd / "storage")
+    assert all(finished[name] == when for name, when in cut_off.items())
+    return finished
+
+
+def test_interrupted_preparatory_run_is_gone_on_with_and_each_is_trained_once(
+    cwd: Path, whole: dict[str, int]
+) -> None:
+    """A generator's run that two trials share, an encoder's run, and two trials that finish."""
+    kinds = [
+        record.read_trial(cwd / "storage" / "trials" / name)[0].objective.kind for name in whole
+    ]
+    assert sorted(kinds) == ["electra", "electra", "mlm", "mlm"]
+
+
+def test_nothing_is_trained_again_and_the_report_counts_each_run_once(
+    cwd: Path, whole: dict[str, int]
+) -> None:
+    with started(cwd, **ASKED) as process:
+        ended(process, cwd, 0)
+    assert records(cwd / "storage") == whole
+    table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
+    assert table.measures["preparatory_runs"] == 3  # the third diverged, and was trained
+    text = (cwd / "reports" / "smoke" / "report.md").read_text()
+    assert re.search(r"\| cost \| .* of training, .* of it in 3 preparatory mlm runs", text)
+    assert "Stand-alone compute is equal: runs of " in text
+    assert "| marginal FLOP | stand-alone FLOP |" in text
+
+
+def test_trial_whose_preparatory_run_diverges_says_so_and_takes_nothing_with_it(
+    cwd: Path, whole: dict[str, int]
+) -> None:
+    trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
+    assert sorted(trials["state"]) == ["diverged", "finished", "finished"]
+    (reason,) = trials.loc[trials["state"] == "diverged", "reason"]
+    assert re.match(r"its preparatory run [0-9a-f]{12} diverged: ", reason)
+
+
+def test_trials_spend_their_budget_with_what_came_before(cwd: Path, whole: dict[str, int]) -> None:
+    trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
+    done = trials[trials["state"] == "finished"]
+    assert done["achieved"].between(0.9, 1.1).all()
+    before = done["spent/flops"] - done["spent/marginal_flops"]
+    assert before.between(3.5e9, 9e9).all()
+    assert before.max() > 1.8 * before.min()  # of one run, and of two
+
+
+def test_shipped_question_asks_for_a_run_of_each_shape_and_seed() -> None:
+    experiment = search_space.load_experiment(ROOT / "search_spaces" / "frozen.yaml")
+    counts = [
+        len(set(preparatory_runs(search_space.build_trial(experiment.base, cell)).values()))
+        for cell in search_space.expand_cells(experiment)
+    ]
+    assert counts == [0, 2, 1, 2]

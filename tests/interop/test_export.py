@@ -1,0 +1,276 @@
+"""What leaves the lab is transformers' own, computes the same bits, and says what it is."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exporting import BERT, FIRST, asked, random, trained, vocabulary
+from members import LENGTH, MEMBERS, POST, VOCAB, Member, each
+from prepared_text import PreparedText
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    pipeline,
+)
+
+from lab import export
+from lab.config.architecture import EncoderConfig, GeneratorConfig
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.config.objective import ElectraConfig, RandomReplacementConfig
+from lab.config.trial import Trial
+from lab.data import preparation
+from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary
+from lab.errors import UserError
+from lab.storage import record
+from lab.training.objectives import Objective
+from lab.trials.assignment import Assignment
+from lab.trials.run import run_trial
+
+SHARING = ("none", "tokens", "all", "gdes")
+numberings = pytest.mark.parametrize("tokens", [FIRST, BERT], ids=["first", "as_bert"])
+Run = Callable[..., Any]
+
+
+def inputs(padded: bool) -> tuple[Tensor, Tensor]:
+    """Return windows of two segments, with their ends padded or full, and where each token is."""
+    ids_BT = torch.randint(FIRST_WORD, VOCAB, (3, LENGTH), generator=torch.manual_seed(3))
+    segment_BT = torch.where(torch.arange(LENGTH) < 7, 1, 2).expand(3, LENGTH).clone()
+    ids_BT[:, 0], ids_BT[:, 6], ids_BT[:, -1] = CLS, SEP, SEP
+    if padded:
+        for row, end in enumerate((LENGTH, 12, 5)):
+            ids_BT[row, end:], segment_BT[row, end:] = PAD, 0
+    return ids_BT, segment_BT
+
+
+def outside(words: Vocabulary, ids_BT: Tensor, segment_BT: Tensor) -> dict[str, Tensor]:
+    """Return the same as transformers takes it."""
+    return {
+        "input_ids": torch.from_numpy(words.outer_V)[ids_BT],
+        "attention_mask": (segment_BT > 0).long(),
+        "token_type_ids": (segment_BT > 1).long(),
+    }
+
+
+def tells(objective: Objective, place: str, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
+    """Return an objective's own logits, by its own modules, of the network at `place`."""
+    whose: Any = objective.get_submodule(place.rpartition(".")[0])
+    if place == "encoder" and hasattr(objective, "detection"):
+        found: Tensor = objective.detect(ids_BT, segment_BT)  # type: ignore[operator]
+        return found
+    logits: Tensor = whose.vocabulary(
+        whose.encoder(ids_BT, segment_BT), whose.encoder.embeddings.table()
+    )
+    return logits
+
+
+def one_of(sharing: str) -> ElectraConfig:
+    width = 1 if sharing == "all" else 0.5
+    return ElectraConfig(kind="electra", sharing=sharing, generator=GeneratorConfig(width=width))  # type: ignore[arg-type]
+
+
+@each()
+@numberings
+@torch.no_grad()
+def test_every_network_computes_the_same_bits_in_transformers(
+    member: Member, tokens: tuple[str, ...], tmp_path: Path
+) -> None:
+    wanted, words = asked(member.objective, member.encoder), vocabulary(tokens)
+    objective = random(wanted)
+    kept = trained(wanted, objective, words, tmp_path)
+    export.write(kept, tmp_path / "out")
+    outer_V = torch.from_numpy(words.outer_V)
+    for place, name, role in export.networks(kept):
+        kind = {c.__name__: c for c in (ElectraForPreTraining, ElectraForMaskedLM)}[role.loads]
+        model = kind.from_pretrained(tmp_path / "out" / name)
+        for padded in (False, True):
+            ids_BT, segment_BT = inputs(padded)
+            text_BT = segment_BT > 0
+            found = model(**outside(words, ids_BT, segment_BT)).logits
+            found = found if kind is ElectraForPreTraining else found[..., outer_V]
+            expected = tells(objective, place, ids_BT, segment_BT)
+            assert expected[text_BT].std() > 0.01
+            assert found[text_BT].equal(expected[text_BT]), (name, padded)
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@torch.no_grad()
+def test_bodies_load_under_every_head(sharing: str, tmp_path: Path) -> None:
+    wanted, words = asked(one_of(sharing), POST), vocabulary(BERT)
+    objective = random(wanted)
+    export.write(trained(wanted, objective, words, tmp_path), tmp_path / "out")
+    ids_BT, segment_BT = inputs(padded=True)
+    given, text_BT = outside(words, ids_BT, segment_BT), segment_BT > 0
+    bodies = {"discriminator": objective.encoder, "generator": objective.generator.encoder}  # type: ignore[union-attr]
+    for name, encoder in bodies.items():
+        expected = encoder(ids_BT, segment_BT)[text_BT]  # type: ignore[operator]
+        body = AutoModel.from_pretrained(tmp_path / "out" / name)
+        assert body(**given).last_hidden_state[text_BT].equal(expected)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            tmp_path / "out" / name, num_labels=3
+        )
+        assert classifier.electra(**given).last_hidden_state[text_BT].equal(expected)
+        assert classifier(**given).logits.shape == (3, 3)
+
+
+def test_tie_holds_after_a_second_save(tmp_path: Path) -> None:
+    """Trap 11: what transformers saves again is still one table."""
+    wanted = asked(one_of("gdes"))
+    export.write(trained(wanted, random(wanted), vocabulary(BERT), tmp_path), tmp_path / "out")
+    model = ElectraForMaskedLM.from_pretrained(tmp_path / "out" / "generator")
+    model.save_pretrained(tmp_path / "again")
+    again, said = ElectraForMaskedLM.from_pretrained(tmp_path / "again", output_loading_info=True)
+    assert not said["missing_keys"]
+    assert again.generator_lm_head.weight is again.electra.embeddings.word_embeddings.weight
+    first = load_file(tmp_path / "out" / "generator" / "model.safetensors")
+    second = load_file(tmp_path / "again" / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(value.equal(second[name]) for name, value in first.items())
+
+
+@numberings
+def test_tokenizer_gives_the_lab_s_tokens(tokens: tuple[str, ...], tmp_path: Path) -> None:
+    wanted, words = asked(RandomReplacementConfig(kind="random")), vocabulary(tokens)
+    export.write(trained(wanted, random(wanted), words, tmp_path), tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "discriminator")
+    first, second = "The cat bade the cat Ω", "a cab"
+    a, b = (words.outer_V[ids].tolist() for ids in words.encode([first, second]))
+    cls, sep = (int(words.outer_V[number]) for number in (CLS, SEP))
+    assert len(a) > 8
+    pair = tokenizer(first, second)
+    assert pair["input_ids"] == [cls, *a, sep, *b, sep]
+    assert pair["token_type_ids"] == [0] * (len(a) + 2) + [1] * (len(b) + 1)
+    assert tokenizer(second)["input_ids"] == [cls, *b, sep]
+    assert (tokenizer.model_max_length, len(tokenizer)) == (LENGTH, VOCAB)
+    assert tokenizer.mask_token_id == int(words.outer_V[4])
+    assert tokenizer.pad_token_id == int(words.outer_V[PAD])
+
+
+def test_fill_mask_says_what_the_generator_says(tmp_path: Path) -> None:
+    wanted, words = asked(one_of("tokens")), vocabulary(BERT)
+    objective = random(wanted)
+    export.write(trained(wanted, objective, words, tmp_path), tmp_path / "out")
+    fill = pipeline("fill-mask", model=str(tmp_path / "out" / "generator"))
+    answers = fill("the [MASK] bade", top_k=VOCAB)
+    ids = [2, *words.encode(["the"])[0], 4, *words.encode(["bade"])[0], 3]
+    ids_BT = torch.tensor([ids])
+    with torch.no_grad():
+        logits_BTV = tells(objective, "generator.encoder", ids_BT, torch.ones_like(ids_BT))
+    expected = words.outer_V[logits_BTV[0, 2].argsort(descending=True).numpy()].tolist()
+    assert [answer["token"] for answer in answers] == expected
+
+
+def test_pre_norm_is_refused_in_one_line(tmp_path: Path) -> None:
+    wanted = asked(one_of("tokens"))
+    wanted = replace(wanted, encoder=replace(wanted.encoder, norm="pre"))
+    kept = trained(wanted, random(wanted), vocabulary(FIRST), tmp_path)
+    with pytest.raises(UserError, match=r"encoder\.norm: pre .* encoder\.norm: post"):
+        export.write(kept, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["text"]
+
+
+def test_what_computes_something_else_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = asked(one_of("tokens"))
+    kept = trained(wanted, random(wanted), vocabulary(FIRST), tmp_path)
+    monkeypatch.setattr(export, "ours", lambda *_: torch.zeros(4, LENGTH))
+    with pytest.raises(RuntimeError, match="computes something else"):
+        export.write(kept, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["text"]
+
+
+@pytest.fixture
+def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) -> Path:
+    """Return a storage with one trial that has run."""
+    asked = Trial(
+        encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
+        objective=ElectraConfig(kind="electra"),
+        data=prepared_text.data,
+        batch=8,
+        budget=Budget(kind="tokens", amount=16 * 8 * 16),
+        curve=2,
+    )
+    storage = prepared_text.text.parent
+    (storage / "cache").mkdir(exist_ok=True)
+    if not (storage / "cache" / prepared_text.text.name).exists():
+        (storage / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
+        work = Assignment(
+            trial=asked,
+            folder=storage / "trials" / "0123456789ab",
+            text=prepared_text.text,
+            held_out=held_out,
+            metric=METRICS["probe/pos/accuracy"],
+        )
+        assert run_trial(work).state == "finished"
+    return storage
+
+
+def test_command_writes_folders_and_cards_of_the_record(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    assert export.main(["0123", str(out), "--storage", str(storage)]) == 0
+    assert capsys.readouterr().out.split() == [str(out / "discriminator"), str(out / "generator")]
+    files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    for folder in out.iterdir():
+        assert {file.name for file in folder.iterdir()} == files | {"README.md"}
+    row = record.read_curve(storage / "trials" / "0123456789ab")[-1]
+    card = (out / "discriminator" / "README.md").read_text()
+    for name in METRICS:
+        if name in row:
+            assert f"| {name} | {METRICS[name].direction} |" in card
+            assert f"{row[name]:.4f} |" in card
+    assert f"| optimizer steps | {row['spent/steps']:.0f} |" in card
+    text = next((storage / "cache").glob("text-*"))
+    assert f"- {preparation.describe_text(text)}\n" in card
+    assert "CC BY-SA 4.0" in card
+    front = card.split("---")[1]
+    assert "library_name: transformers" in front
+    assert "license" not in front
+    ids = AutoTokenizer.from_pretrained(out / "generator")("the whale")["input_ids"]
+    words = open_vocabulary(text)
+    assert ids[1:-1] == words.encode(["the whale"])[0].tolist()
+    assert json.loads((out / "generator" / "config.json").read_text())["model_type"] == "electra"
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        ("abcdef", "no trial in .*; there is 0123456789ab|nor a sweep"),
+        ("../elsewhere", "no trial in .*; there is 0123456789ab"),
+    ],
+)
+def test_unknown_run_is_one_line(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, says: str
+) -> None:
+    out = tmp_path / "out"
+    assert export.main([run, str(out), "--storage", str(storage)]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(says, said)
+    assert not out.exists()
+
+
+def test_folder_that_holds_something_is_left_alone(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    assert export.main(["0123", str(tmp_path), "--storage", str(storage)]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_members_cover_every_sharing() -> None:
+    kinds = {getattr(member.objective, "sharing", None) for member in MEMBERS}
+    assert set(SHARING) <= kinds

@@ -1,0 +1,214 @@
+"""Which trial is meant, and the best one of a sweep as a model that MLflow loads."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from exporting import random
+from prepared_text import PreparedText
+from test_store import experiment, outcome
+
+from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
+from lab.config.budget import Budget, Spent
+from lab.config.experiment import Job
+from lab.config.objective import AnyObjectiveConfig, ElectraConfig, RandomReplacementConfig
+from lab.errors import UserError
+from lab.interop import find_trial, mlflow_model
+from lab.loading import search_space
+from lab.storage import record
+from lab.storage.mirror import LocalOnly
+from lab.tracking import frames
+from lab.tracking.client import connect_client, default_uri
+from lab.tracking.store import MlflowStore
+from lab.training import optimizer
+from lab.training.checkpoint import Checkpoints, TrainingPosition
+
+METRIC = "detect/bigram/auroc"
+ELECTRA = ElectraConfig(kind="electra")
+BEST, OTHER, UNTOLD = "aaaa00000001", "aaaa00000002", "bbbb00000003"
+SCORES = {BEST: 0.8, OTHER: 0.6}
+
+
+def recorded(folder: Path, objective: AnyObjectiveConfig, text: PreparedText) -> spec.Trial:
+    """Leave the record of a trial that has taken no step, with its weights."""
+    asked = spec.Trial(
+        encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
+        objective=objective,
+        data=text.data,
+        budget=Budget(kind="tokens", amount=1e4),
+    )
+    record.write_queued(folder, asked, "", text.text.name)
+    made = random(asked)
+    place = TrainingPosition(spent=Spent(), rows=1, score=None, counts={}, most=None)
+    checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
+    checkpoints.save(place, made, optimizer.build_optimizer(made, asked.optim), {})
+    return asked
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory, prepared_text: PreparedText) -> Path:
+    """Return a storage with three records."""
+    folder = tmp_path_factory.mktemp("storage")
+    (folder / "cache").mkdir()
+    (folder / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
+    for name in (BEST, OTHER, UNTOLD):
+        recorded(folder / "trials" / name, ELECTRA, prepared_text)
+    connect_client(default_uri(folder))
+    return folder
+
+
+def swept(
+    storage: Path, name: str, scores: dict[str, float], **changes: object
+) -> frames.SweepFrames:
+    """Record a sweep whose trials have ended with `scores`."""
+    uri = default_uri(storage)
+    store = MlflowStore(uri, storage / "artifacts")
+    width = "objective.generator.width"
+    store.begin(experiment(name, **changes), {}, {})
+    for number, (fingerprint, score) in enumerate(scores.items()):
+        trial = search_space.build_trial(
+            record.read_facts(storage / "trials" / fingerprint)["trial"], {}
+        )
+        job = Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
+                       repeat=number + 1, trial=trial)  # fmt: skip
+        spent = dict.fromkeys(("steps", "tokens", "flops", "seconds"), 1.0)
+        row = {f"spent/{kind}": value for kind, value in spent.items()} | {METRIC: score}
+        store.sync(job, fingerprint, "finished", (row,), outcome(row))
+    store.close("finished", {})
+    return frames.load_frames(uri, name)
+
+
+@pytest.mark.parametrize("run", [BEST, BEST[:-2] + "01", "bbbb"])
+def test_trial_is_found_by_its_name_or_its_beginning(storage: Path, run: str) -> None:
+    assert find_trial.resolve_run(run, storage) == storage / "trials" / (
+        UNTOLD if run == "bbbb" else BEST
+    )
+
+
+def test_record_is_found_by_its_folder(storage: Path, tmp_path: Path) -> None:
+    folder = storage / "trials" / OTHER
+    assert find_trial.resolve_run(str(folder), tmp_path) == folder
+
+
+def test_beginning_of_two_names_is_refused_with_both(storage: Path) -> None:
+    with pytest.raises(UserError, match=f"aaaa: begins the names of {BEST}, {OTHER}; write more"):
+        find_trial.resolve_run("aaaa", storage)
+
+
+@pytest.mark.parametrize("run", ["", ".", "..", "../trials", "trials/" + BEST, "ffff", "state"])
+def test_what_is_no_trial_is_refused_with_what_there_is(storage: Path, run: str) -> None:
+    with pytest.raises(UserError, match=f"there is {BEST}, {OTHER}, {UNTOLD}"):
+        find_trial.resolve_run(run, storage, default_uri(storage))
+
+
+def test_sweep_stands_for_its_best_repeat(storage: Path) -> None:
+    swept(storage, "upwards", SCORES)
+    assert find_trial.resolve_run("upwards", storage, default_uri(storage)).name == BEST
+    swept(storage, "turned", {BEST: SCORES[OTHER], OTHER: SCORES[BEST]})
+    assert find_trial.resolve_run("turned", storage, default_uri(storage)).name == OTHER
+
+
+def test_smaller_is_better_where_the_metric_says_so(storage: Path) -> None:
+    from lab.config.metrics import METRICS
+
+    loss = METRICS["detect/bigram/loss"]
+    table = swept(storage, "downwards", SCORES)
+    sweep = table.sweep | {"metric": loss.name}
+    assert find_trial.find_best_trial(dataclasses.replace(table, sweep=sweep)) == OTHER
+
+
+def test_sweep_whose_record_is_elsewhere_is_refused(storage: Path, tmp_path: Path) -> None:
+    swept(storage, "elsewhere", SCORES)
+    with pytest.raises(UserError, match=f"its best trial is {BEST}, whose record is not in"):
+        find_trial.resolve_run("elsewhere", tmp_path, default_uri(storage))
+
+
+def test_sweep_without_an_end_is_refused(storage: Path) -> None:
+    swept(storage, "nothing", {})
+    with pytest.raises(UserError, match="nothing: no trial of that sweep has finished"):
+        find_trial.resolve_run("nothing", storage, default_uri(storage))
+
+
+@pytest.fixture
+def here(storage: Path) -> Iterator[None]:
+    """Point MLflow's own loaders at the store, as a person would."""
+    import mlflow
+
+    before, kept = mlflow.get_tracking_uri(), dict(os.environ)
+    mlflow.set_tracking_uri(default_uri(storage))
+    yield
+    mlflow.set_tracking_uri(before)
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_best_trial_is_a_model_that_mlflow_loads(storage: Path, here: None) -> None:
+    import mlflow.pyfunc
+    import mlflow.transformers
+    from transformers import pipeline
+
+    table, uri = swept(storage, "models", SCORES), default_uri(storage)
+    address = mlflow_model.log_model(uri, table, storage, LocalOnly())
+    assert address is not None
+    model = mlflow.pyfunc.load_model(address)
+    assert model.metadata.signature is not None
+    example = model.input_example
+    answer = model.predict(example)
+    client = connect_client(uri)
+    parent = client.get_run(table.trials["run_id"][0]).data.tags["mlflow.parentRunId"]
+    exported = Path(client.download_artifacts(parent, "export"))
+    assert sorted(folder.name for folder in exported.iterdir()) == ["discriminator", "generator"]
+    first = pipeline("fill-mask", model=str(exported / "generator"))(str(example))[0]
+    assert list(answer) == [first["token_str"]]
+    filled = mlflow.transformers.load_model(address)(str(example))
+    assert filled[0]["token"] == first["token"]
+    assert not list(Path(client.download_artifacts(parent, "")).rglob("*.pkl"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_same_best_trial_is_logged_once(storage: Path) -> None:
+    uri = default_uri(storage)
+    first = mlflow_model.log_model(uri, swept(storage, "once", SCORES), storage, LocalOnly())
+    assert (
+        mlflow_model.log_model(uri, swept(storage, "once", SCORES), storage, LocalOnly()) == first
+    )
+    other = swept(storage, "once", {**SCORES, UNTOLD: 0.9})
+    again = mlflow_model.log_model(uri, other, storage, LocalOnly())
+    assert again is not None
+    assert again != first
+    experiment_id = connect_client(uri).get_experiment_by_name("once").experiment_id
+    logged = connect_client(uri).search_logged_models([experiment_id])
+    assert [model.tags["trial"] for model in logged] == [UNTOLD, BEST]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_discriminator_alone_is_served_as_an_embedding(
+    tmp_path: Path, prepared_text: PreparedText
+) -> None:
+    import mlflow.pyfunc
+
+    from lab import export
+    from lab.interop.trained import open_trained
+
+    recorded(tmp_path / "cccc", RandomReplacementConfig(kind="random"), prepared_text)
+    trained = open_trained(tmp_path / "cccc", prepared_text.text.parent)
+    export.write(trained, tmp_path / "out" / "export")
+    mlflow_model.save_model(trained, tmp_path / "out")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "out" / "model"))
+    assert model.predict(model.input_example).shape == (3, 16)  # [CLS] . [SEP]
+
+
+def test_sweep_that_cannot_be_served_says_so_in_a_line(
+    storage: Path, prepared_text: PreparedText, tmp_path: Path
+) -> None:
+    from lab.execution.driver import Site
+    from lab.sweep import _served
+
+    site = Site(storage=tmp_path, mirror=LocalOnly(), ray="")
+    line = _served(swept(storage, "cannot", SCORES), default_uri(storage), site)
+    assert line.startswith("not logged as a model: aaaa00000001: no trial in")
+    assert len(line.splitlines()) == 1

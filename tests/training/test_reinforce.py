@@ -1,0 +1,209 @@
+"""The adversarial generator's gradient, averaged over all tokens, against the exact one.
+
+With one slot the expected reward is a sum over the vocabulary, which autograd differentiates
+through transformers' softmax; ours, which no gradient reaches, must agree in the mean.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from objectives_by_kind import SHAPE, SHARES, assert_same_gradients, gradient, made, observed, text
+from torch import Tensor
+from torch.nn import functional as F
+
+from lab.config.architecture import GeneratorConfig
+from lab.config.objective import AdversarialConfig, SamplingConfig
+from lab.data.vocabulary import FIRST_WORD, PAD
+from lab.training.objectives import generator as generator_module
+from lab.training.objectives.masking import mask_batch
+
+VOCAB, LENGTH = FIRST_WORD + len(SHARES), 8
+ONE = text(1, LENGTH)
+SEEN_BT = (ONE.ids_BT != PAD).long()
+SMALL = GeneratorConfig().of(SHAPE)
+(SLOT,) = mask_batch(ONE, mask_prob=0.15, how="paper", seed=3, step=0).slots_BK[0].tolist()
+ORIGINAL = int(ONE.ids_BT[0, SLOT])
+Model = Callable[..., Any]
+
+
+def adversary(weight: float = 1.0, baseline: float = 0.0, **sampling: Any) -> Any:
+    """Return an objective that shares nothing, with one slot in its window."""
+    settings = AdversarialConfig(
+        kind="adversarial",
+        sharing="none",
+        adversarial_weight=weight,
+        gen_weight=3.0,
+        disc_weight=5.0,
+        sampling=SamplingConfig(**sampling),
+    )
+    objective = made(settings, VOCAB, LENGTH)
+    with torch.no_grad():
+        objective.baseline.bias.fill_(baseline)
+    return objective
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return a function that makes each later sample the given token."""
+
+    def force(token: int) -> None:
+        monkeypatch.setattr(
+            generator_module,
+            "sample",
+            lambda _law, slots_BK, *_, **__: torch.full_like(slots_BK, token),
+        )
+
+    return force
+
+
+class Exact:
+    """The game by transformers' models: every token's probability and reward.
+
+    Attributes:
+        models: the generator and the discriminator.
+        hidden_h: the generator's last layer at the slot.
+        law_V: probabilities, differentiable.
+        rewards_V: the discriminator's loss at the slot for each token, held.
+        found_V: its mean loss over the text for each token, differentiable.
+        likelihood: the generator's loss.
+    """
+
+    def __init__(self, objective: Any, model: Model, **sampling: Any) -> None:
+        body, head = objective.generator.encoder, objective.generator.vocabulary
+        generator = model(body, head, SMALL, VOCAB, LENGTH)
+        discriminator = model(objective.encoder, objective.detection, SHAPE, VOCAB, LENGTH)
+        self.models = generator, discriminator
+        for net in self.models:
+            net.electra.embeddings.word_embeddings.padding_idx = None
+        shown_BT = mask_batch(ONE, mask_prob=0.15, how="paper", seed=3, step=0).ids_BT
+        given = {"attention_mask": SEEN_BT, "output_hidden_states": True}
+        read = generator(shown_BT, **given)
+        logits_V = read.logits[0, SLOT]
+        self.hidden_h = read.hidden_states[-1][0, SLOT].detach()
+        self.likelihood = -logits_V.log_softmax(-1)[ORIGINAL]
+        allowed_V = torch.ones(VOCAB, dtype=torch.bool)
+        allowed_V[ORIGINAL] = not sampling.get("disallow_correct", False)
+        odds_V = (logits_V / sampling.get("temperature", 1.0)).exp() * allowed_V
+        self.law_V = odds_V / odds_V.sum()
+        written_VT = ONE.ids_BT.repeat(VOCAB, 1)
+        written_VT[:, SLOT] = torch.arange(VOCAB)
+        found_VT = discriminator(written_VT, attention_mask=SEEN_BT.expand(VOCAB, -1)).logits
+        fake_VT = (written_VT != ONE.ids_BT).float()
+        errors_VT = F.binary_cross_entropy_with_logits(found_VT, fake_VT, reduction="none")
+        self.rewards_V = errors_VT[:, SLOT].detach()
+        self.found_V = errors_VT[:, SEEN_BT[0] > 0].mean(-1)
+
+    def expected_reward(self) -> Tensor:
+        return (self.law_V * self.rewards_V).sum()
+
+
+def average_gradients(objective: Any, law_V: Tensor, force: Callable[[int], None]) -> None:
+    """Leave in the objective the mean of its gradient over every token it may draw."""
+    objective.zero_grad()
+    for token in range(VOCAB):
+        if law_V[token] > 0:
+            force(token)
+            (law_V[token].detach() * objective(ONE, 0).total).backward()
+
+
+@pytest.mark.parametrize("baseline", [-3.0, 0.0, 2.0])
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.5}, {"disallow_correct": True}])
+def test_expected_gradient_is_the_exact_one_whatever_the_baseline(
+    baseline: float,
+    weight: float,
+    sampling: dict[str, Any],
+    transformers_model: Model,
+    forced: Callable[[int], None],
+) -> None:
+    objective = adversary(weight, baseline, **sampling)
+    exact = Exact(objective, transformers_model, **sampling)
+    average_gradients(objective, exact.law_V, forced)
+    generator, discriminator = exact.models
+    game = -weight * exact.expected_reward() + (1 - weight) * exact.likelihood
+    found = (exact.law_V.detach() * exact.found_V).sum()  # samples pass no gradient
+    (3 * game + 5 * found).backward()
+    networks = [
+        (objective.generator.encoder, objective.generator.vocabulary, SMALL, generator),
+        (objective.encoder, objective.detection, SHAPE, discriminator),
+    ]
+    for encoder, head, shape, theirs in networks:
+        ours = transformers_model(gradient(encoder), gradient(head), shape, VOCAB, LENGTH)
+        assert_same_gradients(ours, theirs)
+
+    # The baseline learns by cross-entropy to say exp(-reward), from the hidden state as it is.
+    right = (exact.law_V * (-exact.rewards_V).exp()).sum().item()
+    said = objective.baseline(exact.hidden_h).sigmoid().item()
+    close = {"rtol": 1e-4, "atol": 1e-6}
+    slope = torch.tensor(3 * (said - right))
+    torch.testing.assert_close(objective.baseline.bias.grad, slope[None], **close)
+    torch.testing.assert_close(
+        objective.baseline.weight.grad, slope * exact.hidden_h[None], **close
+    )
+
+
+def test_baseline_changes_what_a_single_sample_says(forced: Callable[[int], None]) -> None:
+    forced(ORIGINAL)
+    norms = []
+    for baseline in (-3.0, 0.0, 2.0):
+        objective = adversary(baseline=baseline)
+        objective(ONE, 0).total.backward()
+        norms.append(objective.generator.vocabulary.bias.grad.norm().item())
+    assert max(norms) > 2 * min(norms)
+
+
+def test_generators_step_makes_the_discriminator_fail_more(
+    transformers_model: Model, forced: Callable[[int], None]
+) -> None:
+    objective = adversary()
+    before = Exact(objective, transformers_model)
+    average_gradients(objective, before.law_V, forced)
+    steepness = 0.0
+    with torch.no_grad():
+        for parameter in objective.generator.parameters():
+            parameter -= 1e-3 * parameter.grad
+            steepness += parameter.grad.square().sum().item() / 3
+    after = Exact(objective, transformers_model)
+    rise = (after.expected_reward() - before.expected_reward()).item()
+    assert rise == pytest.approx(1e-3 * steepness, rel=0.1)
+    assert rise > 1e-5
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_loss_of_the_game_is_its_formula_at_many_slots(
+    weight: float, transformers_model: Model
+) -> None:
+    settings = AdversarialConfig(
+        kind="adversarial", sharing="none", adversarial_weight=weight, mask_prob=0.3
+    )
+    objective, batch = made(settings), text()
+    drawn = observed(objective, batch, 0)
+    seen_BT = batch.ids_BT != PAD
+    body, head = objective.generator.encoder, objective.generator.vocabulary
+    generator = transformers_model(body, head, SMALL, 48, 16)
+    discriminator = transformers_model(objective.encoder, objective.detection, SHAPE, 48, 16)
+    given = {"attention_mask": seen_BT.long(), "output_hidden_states": True}
+    read = generator(drawn.shown_BT, **given)
+    log_law_BTV = read.logits.log_softmax(-1)
+    fake_BT = (drawn.written_BT != batch.ids_BT).float()
+    found_BT = discriminator(drawn.written_BT, **given).logits
+    reward_BT = F.binary_cross_entropy_with_logits(found_BT, fake_BT, reduction="none")
+    said_BT = objective.baseline(read.hidden_states[-1])[..., 0].sigmoid()
+    right_BT = (-reward_BT).exp()
+
+    def at_slots(value_BT: Tensor) -> Tensor:
+        return value_BT[drawn.chosen_BT].mean()
+
+    log_written_BT = log_law_BTV.gather(-1, drawn.written_BT[..., None])[..., 0]
+    log_original_BT = log_law_BTV.gather(-1, batch.ids_BT[..., None])[..., 0]
+    game = at_slots(-log_written_BT * (reward_BT + said_BT.log()))
+    baseline = at_slots(-right_BT * said_BT.log() - (1 - right_BT) * (1 - said_BT).log())
+    expected = weight * game + (1 - weight) * at_slots(-log_original_BT) + baseline
+    expected = expected + 50 * reward_BT[seen_BT].mean()
+    torch.testing.assert_close(drawn.loss.total, expected, atol=1e-5, rtol=1e-5)
+    parts = drawn.loss.parts
+    torch.testing.assert_close(parts["health/reward"], at_slots(reward_BT).detach())
+    torch.testing.assert_close(parts["health/baseline_loss"], baseline.detach())
+    assert drawn.chosen_BT.sum() > len(batch.ids_BT)
