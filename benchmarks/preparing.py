@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab import prepare
-from lab.config.data import DataConfig, EmbeddedText, TextFiles, TrainedTokenizer, WordPieceFile
+from lab.config.data import DataConfig, EmbeddedText, TextFiles, TrainedTokenizer, WordPieceFile, TokenizerConfig
 from lab.data import preparation, sources
 
 _ALONE = 50_000_000  # bytes that `tokenizers` encodes alone
-_TOKENIZERS = {
+_TOKENIZERS: dict[str, TokenizerConfig] = {
     "given": WordPieceFile(kind="wordpieces", file="bert-uncased"),
     "trained": TrainedTokenizer(),
 }

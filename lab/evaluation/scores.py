@@ -15,7 +15,7 @@ from lab.data.vocabulary import FIRST_WORD, Vocabulary
 from lab.evaluation.corruption import HeldOut
 from lab.evaluation.probes import probe_accuracy
 from lab.tasks.embedded import Task
-from lab.training.objectives import Detector, Objective
+from lab.training.objectives.base import Detector, Objective
 
 _WINDOWS = 256  # windows read at once
 

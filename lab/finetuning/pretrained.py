@@ -11,7 +11,8 @@ from lab.errors import UserError
 from lab.finetuning.finetuner import DROPOUT, PretrainedEncoder
 from lab.storage import record
 from lab.training.checkpoint import Checkpoints
-from lab.training.objectives import Objective, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import Objective
 
 
 def load_from_record(folder: File, cache: File) -> PretrainedEncoder:

@@ -12,7 +12,8 @@ from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.storage import record
 from lab.training.checkpoint import Checkpoints, TrainingPosition
-from lab.training.objectives import Detector, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import Detector
 from lab.training.weights import Weights, collect_weights, weights_below
 
 

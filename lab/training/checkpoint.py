@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lab.config.budget import Spent
-from lab.training.objectives import Objective
+from lab.training.objectives.base import Objective
 from lab.training.optimizer import Adam
 
 _KEPT = 2  # the newest, and the one before it in case the newest is damaged

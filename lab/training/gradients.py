@@ -21,7 +21,7 @@ from lab.config.trial import Trial
 from lab.data.batches import Batch, Batches
 from lab.training import counter_rng
 from lab.training.distributed import SingleProcess, Workers
-from lab.training.objectives import Objective
+from lab.training.objectives.base import Objective
 from lab.training.objectives.masking import TokenCounts
 
 _ALONE = SingleProcess()

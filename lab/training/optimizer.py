@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from lab.config.optimizer import MuonConfig, OptimizerConfig
 from lab.training.model import Block
-from lab.training.objectives import Objective
+from lab.training.objectives.base import Objective
 
 # Quintic Newton-Schulz iteration (Jordan et al., 2024), the defaults of torch.optim.Muon.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lab.training.model import DisentangledEmbeddings, Encoder
-from lab.training.objectives import Objective
+from lab.training.objectives.base import Objective
 from lab.training.objectives.generator import Generator
 
 Weights = dict[str, Tensor]

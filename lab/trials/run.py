@@ -24,7 +24,8 @@ from lab.training.checkpoint import Checkpoints, TrainingPosition
 from lab.training.distributed import SingleProcess, Workers
 from lab.training.gradients import Gradients
 from lab.training.loop import CompletedStep, train_steps
-from lab.training.objectives import Objective, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import Objective
 from lab.trials import divergence, progress
 from lab.trials.assignment import Assignment
 from lab.trials.progress import Tell, ignore_progress

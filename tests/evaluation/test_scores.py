@@ -32,7 +32,8 @@ from lab.evaluation.corruption import HeldOut, open_held_out
 from lab.evaluation.scores import auroc
 from lab.tasks import embedded
 from lab.training.model import Encoder, initialize_weights
-from lab.training.objectives import Detector, Loss, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import Detector, StepLoss
 
 SHAPE = EncoderConfig(
     layers=2, hidden=48, ffn=64, heads=2, embedding=32, init_std=0.1, dropout=0.1, norm="pre"
@@ -182,7 +183,7 @@ class Oracle(Detector):
     def mask(self, batch: Any, step: int) -> Any:
         raise NotImplementedError
 
-    def forward(self, batch: Any, step: int, *_: Any) -> Loss:
+    def forward(self, batch: Any, step: int, *_: Any) -> StepLoss:
         raise NotImplementedError
 
     def networks(self) -> dict[str, list[torch.nn.Parameter]]:

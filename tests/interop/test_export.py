@@ -33,7 +33,7 @@ from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.storage import record
-from lab.training.objectives import Objective
+from lab.training.objectives.base import Objective
 from lab.trials.assignment import Assignment
 from lab.trials.run import run_trial
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from exporting import random
 from prepared_text import PreparedText
-from test_store import experiment, outcome
+from experiments import experiment, outcome
 
 from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig

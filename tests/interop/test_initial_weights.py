@@ -36,7 +36,8 @@ from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
 from lab.training import weights
-from lab.training.objectives import Objective, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import Objective
 from lab.trials import run
 from lab.trials.assignment import Assignment
 

@@ -18,7 +18,8 @@ from lab.config.objective import AnyObjectiveConfig, generator_of
 from lab.data.vocabulary import ROLES, SPECIAL, Vocabulary
 from lab.interop.trained import TrainedTrial
 from lab.training.checkpoint import TrainingPosition
-from lab.training.objectives import Detector, Objective, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import Detector, Objective
 from lab.training.weights import collect_weights
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -44,8 +44,9 @@ from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
 from lab.training import optimizer
 from lab.training.gradients import Gradients
 from lab.training.loop import CompletedStep, train_steps
-from lab.training.objectives import Loss, Objective, build_objective
+from lab.training.objectives import build_objective
 from lab.training.objectives import masking as masks
+from lab.training.objectives.base import Objective, StepLoss
 
 VOCAB, LENGTH, SHARE = 64, 16, 0.3
 ABSENT = VOCAB - 1  # a word that no text has
@@ -563,8 +564,8 @@ class Weightless(nn.Module):
     def networks(self) -> dict[str, list[nn.Parameter]]:
         return {"encoder": [self.weight]}
 
-    def forward(self, *_: object) -> Loss:
-        return Loss(0 * self.weight, {"train/loss": torch.zeros(())})
+    def forward(self, *_: object) -> StepLoss:
+        return StepLoss(0 * self.weight, {"train/loss": torch.zeros(())})
 
     def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         return parts

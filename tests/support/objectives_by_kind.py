@@ -18,7 +18,8 @@ from lab.config.objective import AnyObjectiveConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 from lab.training.model import DisentangledEmbeddings, Embeddings, Encoder
-from lab.training.objectives import Loss, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import StepLoss
 from lab.training.objectives.masking import MaskedBatch
 
 VOCAB, LENGTH, SEED = 48, 16, 3
@@ -68,14 +69,14 @@ class Drawn(NamedTuple):
         labels_BT: the original at the used slots, -100 elsewhere, as transformers wants it.
     """
 
-    loss: Loss
+    loss: StepLoss
     chosen_BT: Tensor
     shown_BT: Tensor
     written_BT: Tensor
     labels_BT: Tensor
 
 
-def placed(loss: Loss, masked: MaskedBatch, tokens_BK: Tensor, batch: Batch) -> Drawn:
+def placed(loss: StepLoss, masked: MaskedBatch, tokens_BK: Tensor, batch: Batch) -> Drawn:
     """Write what was drawn slot by slot to its positions, one at a time."""
     chosen_BT = torch.zeros_like(batch.ids_BT, dtype=torch.bool)
     written_BT, labels_BT = batch.ids_BT.clone(), torch.full_like(batch.ids_BT, -100)
@@ -97,7 +98,7 @@ def observed(objective: Any, batch: Batch, step: int, *learns: Any) -> Drawn:
     return placed(loss, corrupted.masked, corrupted.sampled_BK, batch)
 
 
-def only_masked(loss: Loss, masked: MaskedBatch, batch: Batch) -> Drawn:
+def only_masked(loss: StepLoss, masked: MaskedBatch, batch: Batch) -> Drawn:
     """Return what was drawn where nothing is sampled: the slots, and what stands there."""
     return placed(loss, masked, masked.labels_BK, batch)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from experiments import BASE, JOB, METRIC, WIDTH, experiment, outcome, row
 
 from lab.config import trial as spec
 from lab.config.experiment import Experiment, Job, Resources, SearchConfig
@@ -24,48 +25,6 @@ from lab.tracking.store import MlflowStore
 from lab.tracking.sync import MlflowSync
 
 pytestmark = pytest.mark.usefixtures("unsynced")
-METRIC = "detect/bigram/auroc"
-WIDTH = "objective.generator.width"
-BASE: dict[str, spec.Value] = {
-    "encoder": {"size": "tiny"},
-    "objective": {"kind": "electra"},
-    "budget": {"kind": "flops", "amount": 1e12},
-}
-
-
-def experiment(name: str, **changes: object) -> Experiment:
-    asked = Experiment(
-        name=name,
-        question="Does it?",
-        metric=METRICS[METRIC],
-        base=BASE,
-        compare={WIDTH: (0.25, 0.5)},
-        tune={},
-        search=SearchConfig(),
-        resources=Resources(),
-    )
-    return dataclasses.replace(asked, **changes)
-
-
-JOB = Job(
-    number=0,
-    role="repeat",
-    cell={WIDTH: 0.25},
-    tuned={},
-    repeat=1,
-    trial=build_trial(BASE, {WIDTH: 0.25}),
-)
-
-
-def row(step: int, **more: float) -> MetricRow:
-    spent = {"steps": step, "tokens": 4_096 * step, "flops": 2.5e9 * step, "seconds": 0.5 * step}
-    return {f"spent/{k}": float(v) for k, v in spent.items()} | {METRIC: 0.5 + step / 1_000} | more
-
-
-def outcome(*rows: MetricRow, state: State = "finished", reason: str = "") -> Outcome:
-    return Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=9.0, busy=8.0)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("store")

@@ -54,7 +54,7 @@ from lab.config.phases import UpdatedNetworks, phase_shares
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.training import optimizer as optim
-from lab.training.objectives import Objective
+from lab.training.objectives.base import Objective
 
 # A law for whoever writes: every token, special ones too, from rare to four times as likely.
 LAW_V = torch.linspace(1, 4, VOCAB) / torch.linspace(1, 4, VOCAB).sum()

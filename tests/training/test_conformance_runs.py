@@ -39,7 +39,7 @@ from lab.evaluation import scores
 from lab.evaluation.corruption import HeldOut
 from lab.training import optimizer as optim
 from lab.training.loop import CompletedStep
-from lab.training.objectives import Objective
+from lab.training.objectives.base import Objective
 
 RULES = [ReinforceConfig(kind="reinforce"), AlternationConfig(kind="alternation")]
 

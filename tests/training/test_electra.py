@@ -24,8 +24,9 @@ from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.evaluation import scores
 from lab.evaluation.corruption import HeldOut
 from lab.training import optimizer as optim
-from lab.training.objectives import Electra, Mlm, Objective, build_objective
+from lab.training.objectives import Electra, Mlm, build_objective
 from lab.training.objectives import generator as module
+from lab.training.objectives.base import Objective
 from lab.training.objectives.masking import MaskedBatch, mask_batch
 
 VOCAB, LENGTH, SEED = 64, 16, 3

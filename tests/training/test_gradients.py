@@ -34,7 +34,8 @@ from lab.training import optimizer as optim
 from lab.training.distributed import ProcessGroup, SingleProcess, Workers
 from lab.training.gradients import Gradients
 from lab.training.loop import train_steps
-from lab.training.objectives import Electra, Objective, build_objective
+from lab.training.objectives import Electra, build_objective
+from lab.training.objectives.base import Objective
 from lab.trials import run as trial
 from lab.trials.assignment import Assignment
 

@@ -23,7 +23,8 @@ from lab.data.vocabulary import CLS, FIRST_WORD, SEP
 from lab.training import optimizer
 from lab.training.gradients import Gradients
 from lab.training.loop import CompletedStep, train_steps
-from lab.training.objectives import Objective, build_objective
+from lab.training.objectives import build_objective
+from lab.training.objectives.base import Objective
 
 VOCAB, LENGTH = 40, 12
 TRIAL = spec.Trial(

@@ -19,7 +19,8 @@ from lab.config.data import DataConfig
 from lab.config.objective import ElectraConfig, MlmConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.training.model import Block
-from lab.training.objectives import Electra, Objective, build_objective
+from lab.training.objectives import Electra, build_objective
+from lab.training.objectives.base import Objective
 from lab.training.optimizer import (
     Adam,
     Muon,

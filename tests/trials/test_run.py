@@ -20,7 +20,8 @@ from lab.config.phases import UpdatedNetworks
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.storage import record
-from lab.training.objectives import Electra, Loss
+from lab.training.objectives import Electra
+from lab.training.objectives.base import StepLoss
 from lab.trials import progress
 from lab.trials.assignment import Assignment
 from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
@@ -60,24 +61,26 @@ def run(prepared_text: PreparedText, held_out: Path) -> Run:
     return run
 
 
-def breaks(monkeypatch: pytest.MonkeyPatch, at: int, how: Callable[[Loss], Loss]) -> None:
+def breaks(monkeypatch: pytest.MonkeyPatch, at: int, how: Callable[[StepLoss], StepLoss]) -> None:
     """Let the objective's loss at step `at` and after be what `how` makes of it."""
     forward = Electra.forward
 
-    def broken(self: Electra, batch: Any, step: int, learns: UpdatedNetworks, places: Any) -> Loss:
+    def broken(
+        self: Electra, batch: Any, step: int, learns: UpdatedNetworks, places: Any
+    ) -> StepLoss:
         loss = forward(self, batch, step, learns, places)
         return how(loss) if step >= at else loss
 
     monkeypatch.setattr(Electra, "forward", broken)
 
 
-def not_a_number(loss: Loss) -> Loss:
-    return Loss(
+def not_a_number(loss: StepLoss) -> StepLoss:
+    return StepLoss(
         loss.total * math.nan, {name: value * math.nan for name, value in loss.parts.items()}
     )
 
 
-def raises(loss: Loss) -> Loss:
+def raises(loss: StepLoss) -> StepLoss:
     raise RuntimeError("out of memory\nand a second line")
 
 
@@ -209,7 +212,7 @@ def test_loss_beyond_knowing_nothing_ends_diverged(
 ) -> None:
     """Finite all along: what it costs is far more than an answer without any training would."""
     far = torch.tensor(50.0)
-    breaks(monkeypatch, 6, lambda loss: Loss(loss.total, loss.parts | {name: far}))
+    breaks(monkeypatch, 6, lambda loss: StepLoss(loss.total, loss.parts | {name: far}))
     outcome = run(asked, tmp_path)
     assert outcome.state == record.read_state(tmp_path) == "diverged"
     assert outcome.reason.startswith(f"{name} is ")

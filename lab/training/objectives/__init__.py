@@ -16,26 +16,12 @@ from lab.config.objective import (
     TwoStageConfig,
 )
 from lab.training.objectives.adversarial import Adversarial
-from lab.training.objectives.base import Detector, Objective, StepLoss
+from lab.training.objectives.base import Objective
 from lab.training.objectives.electra import Electra
 from lab.training.objectives.mlm import Mlm
 from lab.training.objectives.predictors import AllTokensMlm, ReplaceMlm
 from lab.training.objectives.random import Random
 from lab.training.objectives.two_stage import TwoStage
-
-__all__ = [
-    "Adversarial",
-    "AllTokensMlm",
-    "Detector",
-    "Electra",
-    "Mlm",
-    "Objective",
-    "Random",
-    "ReplaceMlm",
-    "StepLoss",
-    "TwoStage",
-    "build",
-]
 
 
 def build_objective(trial: spec.Trial, counts_V: Tensor) -> Objective:
