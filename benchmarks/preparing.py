@@ -17,7 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab import prepare
-from lab.config.data import DataConfig, EmbeddedText, TextFiles, TrainedTokenizer, WordPieceFile, TokenizerConfig
+from lab.config.data import (
+    DataConfig,
+    EmbeddedText,
+    TextFiles,
+    TokenizerConfig,
+    TrainedTokenizer,
+    WordPieceFile,
+)
 from lab.data import preparation, sources
 
 _ALONE = 50_000_000  # bytes that `tokenizers` encodes alone

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(given: argparse.Namespace) -> None:
-    from lab.display.remaining import format_duration
+    from lab.formatting import format_duration
     from lab.interop import find_trial
     from lab.storage import mirror, record
     from lab.tracking.client import default_uri
@@ -115,8 +115,8 @@ def _show(made: "Examples", runs: "list[FinetuneRun]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lab.display.remaining import format_duration
     from lab.finetuning.metrics import majority_baseline
+    from lab.formatting import format_duration
 
     names = list(runs[0].scores)
     table = Table("seed", *names, "FLOP", "seconds")

@@ -16,6 +16,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli
+from lab.reporting.page import write_report
 
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
@@ -174,12 +175,11 @@ def _conclude(
     name: str, uri: str, given: argparse.Namespace, site: "Site", view: "View"
 ) -> list[str]:
     view.doing("writing the report")
-    from lab import report
     from lab.reporting import conclusion, stats
     from lab.tracking import frames
 
     table = frames.load_frames(uri, name)
-    page = report.write(table, given.reports)
+    page = write_report(table, given.reports)
     view.doing("logging the best trial as an MLflow model")
     best = _served(table, uri, site)
     ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]

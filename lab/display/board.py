@@ -9,13 +9,8 @@ from lab.config.experiment import Job
 from lab.config.labels import label
 from lab.config.metrics import Metric
 from lab.config.results import MetricRow, Outcome, State
-from lab.display.remaining import (
-    PhaseDurations,
-    TrialProgress,
-    format_duration,
-    format_time_left,
-    total_time_left,
-)
+from lab.display.remaining import PhaseDurations, TrialProgress, total_time_left
+from lab.formatting import format_duration, format_time_left
 from lab.trials.progress import PhaseProgress
 
 _RECENT = 8  # ended trials that are kept for display

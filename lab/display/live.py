@@ -25,7 +25,7 @@ from lab.cli import discard_output
 from lab.config.experiment import Job
 from lab.config.results import Outcome
 from lab.display.board import Board, RunningTrial, describe_settings
-from lab.display.remaining import format_clock
+from lab.formatting import format_clock
 
 _SILENCE = 10.0  # seconds after which plain lines say what happens
 _SHARE = 30  # and later this part of the time since the start, so that a long log stays short

@@ -20,10 +20,10 @@ from lab.config.results import Outcome, State
 from lab.config.trial import Trial
 from lab.display.board import describe_settings
 from lab.display.live import View
-from lab.display.remaining import format_duration
 from lab.execution import provenance
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites, TrialInputs
+from lab.formatting import format_duration
 from lab.loading import search_space
 from lab.search.search import Search
 from lab.storage import record

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lab.interop.export import exported_networks, write_networks
+
 if TYPE_CHECKING:
     from lab.interop.trained import TrainedTrial
 
@@ -61,11 +63,10 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
 
 
 def _write(record: File, cache: File, folder: File) -> None:
-    from lab import export  # here, because transformers takes seconds
     from lab.interop.trained import open_trained
 
     trained = open_trained(record, cache)
-    export.write(trained, folder / _EXPORTED)
+    write_networks(trained, folder / _EXPORTED)
     save_model(trained, folder)
 
 
@@ -97,9 +98,7 @@ def _pipeline(trained: "TrainedTrial", folder: File) -> tuple[Any, Any]:
     from mlflow.types.schema import ColSpec, TensorSpec
     from transformers import AutoModel, AutoTokenizer, pipeline
 
-    from lab import export
-
-    roles = {role.loads: name for _, name, role in export.networks(trained)}
+    roles = {role.loads: name for _, name, role in exported_networks(trained)}
     if name := roles.get("ElectraForMaskedLM"):  # the last: a generator where there is one
         return pipeline("fill-mask", model=str(folder / name)), ColSpec("string")
     body = folder / roles["ElectraForPreTraining"]

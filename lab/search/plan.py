@@ -12,7 +12,7 @@ from lab.config.objective import AllTokensMlmConfig, generator_of
 from lab.config.preparatory_runs import own_budget, preparatory_runs
 from lab.config.ramps import StepSettings
 from lab.config.trial import Path, Trial, Value
-from lab.display.remaining import format_duration
+from lab.formatting import format_duration
 from lab.loading import search_space
 from lab.search.designs import grid_points, random_points, search_points
 

@@ -18,7 +18,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.display import live
 from lab.display.board import Board
 from lab.display.live import LiveTable, PlainLines
-from lab.display.remaining import format_clock, format_duration
+from lab.formatting import format_clock, format_duration
 from lab.loading.search_space import build_trial
 from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
 

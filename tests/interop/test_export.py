@@ -32,6 +32,7 @@ from lab.config.trial import Trial
 from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary
 from lab.errors import UserError
+from lab.interop.export import exported_networks, write_networks
 from lab.storage import record
 from lab.training.objectives.base import Objective
 from lab.trials.assignment import Assignment
@@ -88,9 +89,9 @@ def test_every_network_computes_the_same_bits_in_transformers(
     wanted, words = asked(member.objective, member.encoder), vocabulary(tokens)
     objective = random(wanted)
     kept = trained(wanted, objective, words, tmp_path)
-    export.write(kept, tmp_path / "out")
+    write_networks(kept, tmp_path / "out")
     outer_V = torch.from_numpy(words.outer_V)
-    for place, name, role in export.networks(kept):
+    for place, name, role in exported_networks(kept):
         kind = {c.__name__: c for c in (ElectraForPreTraining, ElectraForMaskedLM)}[role.loads]
         model = kind.from_pretrained(tmp_path / "out" / name)
         for padded in (False, True):
@@ -108,7 +109,7 @@ def test_every_network_computes_the_same_bits_in_transformers(
 def test_bodies_load_under_every_head(sharing: str, tmp_path: Path) -> None:
     wanted, words = asked(one_of(sharing), POST), vocabulary(BERT)
     objective = random(wanted)
-    export.write(trained(wanted, objective, words, tmp_path), tmp_path / "out")
+    write_networks(trained(wanted, objective, words, tmp_path), tmp_path / "out")
     ids_BT, segment_BT = inputs(padded=True)
     given, text_BT = outside(words, ids_BT, segment_BT), segment_BT > 0
     bodies = {"discriminator": objective.encoder, "generator": objective.generator.encoder}  # type: ignore[union-attr]
@@ -126,7 +127,7 @@ def test_bodies_load_under_every_head(sharing: str, tmp_path: Path) -> None:
 def test_tie_holds_after_a_second_save(tmp_path: Path) -> None:
     """Trap 11: what transformers saves again is still one table."""
     wanted = asked(one_of("gdes"))
-    export.write(trained(wanted, random(wanted), vocabulary(BERT), tmp_path), tmp_path / "out")
+    write_networks(trained(wanted, random(wanted), vocabulary(BERT), tmp_path), tmp_path / "out")
     model = ElectraForMaskedLM.from_pretrained(tmp_path / "out" / "generator")
     model.save_pretrained(tmp_path / "again")
     again, said = ElectraForMaskedLM.from_pretrained(tmp_path / "again", output_loading_info=True)
@@ -141,7 +142,7 @@ def test_tie_holds_after_a_second_save(tmp_path: Path) -> None:
 @numberings
 def test_tokenizer_gives_the_lab_s_tokens(tokens: tuple[str, ...], tmp_path: Path) -> None:
     wanted, words = asked(RandomReplacementConfig(kind="random")), vocabulary(tokens)
-    export.write(trained(wanted, random(wanted), words, tmp_path), tmp_path / "out")
+    write_networks(trained(wanted, random(wanted), words, tmp_path), tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "discriminator")
     first, second = "The cat bade the cat Ω", "a cab"
     a, b = (words.outer_V[ids].tolist() for ids in words.encode([first, second]))
@@ -159,7 +160,7 @@ def test_tokenizer_gives_the_lab_s_tokens(tokens: tuple[str, ...], tmp_path: Pat
 def test_fill_mask_says_what_the_generator_says(tmp_path: Path) -> None:
     wanted, words = asked(one_of("tokens")), vocabulary(BERT)
     objective = random(wanted)
-    export.write(trained(wanted, objective, words, tmp_path), tmp_path / "out")
+    write_networks(trained(wanted, objective, words, tmp_path), tmp_path / "out")
     fill = pipeline("fill-mask", model=str(tmp_path / "out" / "generator"))
     answers = fill("the [MASK] bade", top_k=VOCAB)
     ids = [2, *words.encode(["the"])[0], 4, *words.encode(["bade"])[0], 3]
@@ -175,7 +176,7 @@ def test_pre_norm_is_refused_in_one_line(tmp_path: Path) -> None:
     wanted = replace(wanted, encoder=replace(wanted.encoder, norm="pre"))
     kept = trained(wanted, random(wanted), vocabulary(FIRST), tmp_path)
     with pytest.raises(UserError, match=r"encoder\.norm: pre .* encoder\.norm: post"):
-        export.write(kept, tmp_path / "out")
+        write_networks(kept, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["text"]
 
 
@@ -184,9 +185,9 @@ def test_what_computes_something_else_is_not_left(
 ) -> None:
     wanted = asked(one_of("tokens"))
     kept = trained(wanted, random(wanted), vocabulary(FIRST), tmp_path)
-    monkeypatch.setattr(export, "ours", lambda *_: torch.zeros(4, LENGTH))
+    monkeypatch.setattr(export, "lab_logits", lambda *_: torch.zeros(4, LENGTH))
     with pytest.raises(RuntimeError, match="computes something else"):
-        export.write(kept, tmp_path / "out")
+        write_networks(kept, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["text"]
 
 

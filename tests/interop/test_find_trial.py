@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from experiments import experiment, outcome
 from exporting import random
 from prepared_text import PreparedText
-from experiments import experiment, outcome
 
 from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
@@ -17,6 +17,7 @@ from lab.config.experiment import Job
 from lab.config.objective import AnyObjectiveConfig, ElectraConfig, RandomReplacementConfig
 from lab.errors import UserError
 from lab.interop import find_trial, mlflow_model
+from lab.interop.export import write_networks
 from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
@@ -191,12 +192,11 @@ def test_discriminator_alone_is_served_as_an_embedding(
 ) -> None:
     import mlflow.pyfunc
 
-    from lab import export
     from lab.interop.trained import open_trained
 
     recorded(tmp_path / "cccc", RandomReplacementConfig(kind="random"), prepared_text)
     trained = open_trained(tmp_path / "cccc", prepared_text.text.parent)
-    export.write(trained, tmp_path / "out" / "export")
+    write_networks(trained, tmp_path / "out" / "export")
     mlflow_model.save_model(trained, tmp_path / "out")
     model = mlflow.pyfunc.load_model(str(tmp_path / "out" / "model"))
     assert model.predict(model.input_example).shape == (3, 16)  # [CLS] . [SEP]

@@ -22,7 +22,6 @@ from transformers import (
 )
 from transformers import ElectraConfig as HfElectraConfig
 
-from lab import export
 from lab.config import trial
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
@@ -31,6 +30,7 @@ from lab.config.metrics import METRICS
 from lab.config.objective import ElectraConfig, MlmConfig, RandomReplacementConfig
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP, Vocabulary
 from lab.errors import UserError
+from lab.interop.export import write_networks
 from lab.interop.initial_weights import InitialWeights
 from lab.loading import search_space
 from lab.storage import record
@@ -169,7 +169,7 @@ def test_export_and_start_are_a_round_trip(
     objective = replace(ELECTRA, sharing=sharing, generator=width)  # type: ignore[arg-type]
     wanted, words = asked(objective), vocabulary(tokens)
     first = random(wanted, 1)
-    export.write(trained(wanted, first, words, folder), folder / "out")
+    write_networks(trained(wanted, first, words, folder), folder / "out")
     out = folder / "out"
     start = FromCheckpoint(
         kind="transformers",

@@ -17,6 +17,7 @@ from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.loading.search_space import build_trial, expand_cells
 from lab.reporting import sentences, stats
+from lab.reporting.page import Figure, write_report
 from lab.storage.checks import StorageError
 from lab.tracking import client, frames, store
 
@@ -156,13 +157,13 @@ def width(uri: str) -> frames.SweepFrames:
 
 @pytest.fixture(scope="module")
 def page(width: frames.SweepFrames, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return report.write(width, tmp_path_factory.mktemp("reports"))
+    return write_report(width, tmp_path_factory.mktemp("reports"))
 
 
 @pytest.fixture
 def words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write reports without figures: the tests read their text only."""
-    none: dict[str, list[report.Figure]] = {
+    none: dict[str, list[Figure]] = {
         "compute": [], "cells": [], "nuisances": [], "health": []
     }  # fmt: skip
     monkeypatch.setattr(report, "_figures", lambda *_: none)
@@ -179,13 +180,13 @@ def test_planted_difference_is_recommended(page: Path) -> None:
 def test_sweep_over_nothing_but_seeds_is_not_separable(uri: str, tmp_path: Path) -> None:
     read = frames.load_frames(uri, "seeds")
     assert stats.compute_answer(read).separable is False
-    text = report.write(read, tmp_path).read_text()
+    text = write_report(read, tmp_path).read_text()
     assert "Not separable: " in text
     assert "Take init" not in text
 
 
 def test_report_made_twice_is_the_same_bytes(uri: str, page: Path, tmp_path: Path) -> None:
-    again = report.write(frames.load_frames(uri, "width"), tmp_path)
+    again = write_report(frames.load_frames(uri, "width"), tmp_path)
     names = sorted(p.relative_to(page.parent) for p in page.parent.rglob("*") if p.is_file())
     assert [str(n) for n in names if n.suffix != ".svg"] == [
         "curves.csv",
@@ -237,15 +238,15 @@ def test_every_figure_says_what_it_shows(page: Path) -> None:
 @pytest.mark.usefixtures("words_alone")
 def test_older_report_is_replaced_and_anything_else_is_left_alone(uri: str, tmp_path: Path) -> None:
     read = frames.load_frames(uri, "seeds")
-    report.write(read, tmp_path)
+    write_report(read, tmp_path)
     (tmp_path / "seeds" / "stale.txt").write_text("old")
-    report.write(read, tmp_path)
+    write_report(read, tmp_path)
     assert not (tmp_path / "seeds" / "stale.txt").exists()
     shutil.rmtree(tmp_path / "seeds")
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "thesis.txt").write_text("mine")
     with pytest.raises(StorageError, match="left alone"):
-        report.write(read, tmp_path)
+        write_report(read, tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["seeds", "thesis.txt"]
 
 
@@ -263,7 +264,7 @@ def test_sweep_without_a_score_has_a_report_too(
             number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=built
         )
         writer.sync(job, "a", end, (), outcome((), end, "no space"))
-    text = report.write(frames.load_frames(uri, name), tmp_path).read_text()
+    text = write_report(frames.load_frames(uri, name), tmp_path).read_text()
     assert "No answer: no trial has finished." in text
 
 
@@ -277,7 +278,7 @@ def test_two_numeric_paths_make_a_heat_map_and_odd_values_a_report(
     ):
         populate(uri, tmp_path, planned(name, compare, {}, 2), {0.25: 0.05})
         assert (
-            "<svg" in report.write(frames.load_frames(uri, name), tmp_path / "reports").read_text()
+            "<svg" in write_report(frames.load_frames(uri, name), tmp_path / "reports").read_text()
         )
 
 
@@ -329,7 +330,7 @@ def test_report_says_which_compute_is_equal_where_runs_start_from_other_weights(
     width: frames.SweepFrames, page: Path, tmp_path: Path, path: str, kind: str, says: str
 ) -> None:
     assert "compute is" not in page.with_suffix(".md").read_text()
-    text = report.write(begun(width, **{path: kind}), tmp_path).with_suffix(".md").read_text()
+    text = write_report(begun(width, **{path: kind}), tmp_path).with_suffix(".md").read_text()
     assert says in text
     assert ("'untrained' is the score of these" in text) is (path == "init_from__kind")
 
@@ -340,9 +341,9 @@ def test_marginal_and_stand_alone_compute_stand_beside_each_other_where_they_dif
 ) -> None:
     own = {"spent/marginal_flops": 1e12, "spent/standalone_flops": 1e12}
     alike = dataclasses.replace(width, trials=width.trials.assign(**own))
-    assert "marginal FLOP" not in report.write(alike, tmp_path).with_suffix(".md").read_text()
+    assert "marginal FLOP" not in write_report(alike, tmp_path).with_suffix(".md").read_text()
     charged = begun(alike, **{"spent/marginal_flops": 7e11})
-    text = report.write(charged, tmp_path).with_suffix(".md").read_text()
+    text = write_report(charged, tmp_path).with_suffix(".md").read_text()
     (head, _, *rows) = re.findall(r"^\|.*\|$", text[text.index("| setting | runs |") :], re.M)
     place = [cell.strip() for cell in head.split("|")].index("marginal FLOP")
     shown = {row.split("|")[1].strip(): row.split("|")[place].strip() for row in rows[:3]}
@@ -353,7 +354,7 @@ def test_marginal_and_stand_alone_compute_stand_beside_each_other_where_they_dif
 def test_compute_that_nobody_recorded_is_a_dash(width: frames.SweepFrames, tmp_path: Path) -> None:
     own = width.trials.assign(**{"spent/marginal_flops": 1e12})
     unknown = dataclasses.replace(width, trials=own)
-    text = report.write(unknown, tmp_path).with_suffix(".md").read_text()
+    text = write_report(unknown, tmp_path).with_suffix(".md").read_text()
     assert "| marginal FLOP | stand-alone FLOP |" in text
     assert "| 1 T | – |" in text
 

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from experiments import BASE, JOB, METRIC, WIDTH, experiment, outcome, row
+from experiments import JOB, METRIC, WIDTH, experiment, outcome, row
 
-from lab.config import trial as spec
-from lab.config.experiment import Experiment, Job, Resources, SearchConfig
+from lab.config.experiment import Job
 from lab.config.labels import label
-from lab.config.metrics import METRICS, finetuned
-from lab.config.results import MetricRow, Outcome, State
-from lab.loading.search_space import build_trial
+from lab.config.metrics import finetuned
+from lab.config.results import Outcome, State
 from lab.reporting import stats, tables
 from lab.storage import record
 from lab.tracking import frames
@@ -25,6 +23,8 @@ from lab.tracking.store import MlflowStore
 from lab.tracking.sync import MlflowSync
 
 pytestmark = pytest.mark.usefixtures("unsynced")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("store")

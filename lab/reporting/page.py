@@ -1,0 +1,192 @@
+"""Write the report of one sweep: HTML, Markdown, figures and CSV files.
+
+A pure function of the tracking store: no clock, no log, no network. The same store gives the same
+bytes.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from lab.config import flops
+from lab.reporting import conclusion, plots, sentences, stats, svg, tables
+from lab.reporting.stats import Answer
+from lab.storage.checks import check_target
+from lab.tracking.frames import SweepFrames
+
+_COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
+_REPLACED = "health/replacement_rate"
+_CARRIED = {
+    "question",
+    "kind",
+    "metric",
+    "compare",
+    "reference",
+    "tune",
+    "search",
+    "command",
+    "opened",
+    "answer",
+    "overlaps",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing, and the one sentence that says what it shows."""
+
+    name: str
+    title: str
+    says: str
+    svg: str
+
+    @property
+    def inline(self) -> str:
+        """The drawing for a page that holds several."""
+        return svg.inline_svg(self.svg, self.name)
+
+
+def write_report(frames: SweepFrames, folder: File) -> File:
+    """Write `folder`/<name>/ and return its report.html; an older report is replaced whole.
+
+    Raises:
+        PlaceError: the folder holds something that is no report.
+    """
+    target = folder / frames.name
+    check_target(target)
+    partial, old = (folder / f".{frames.name}.{part}.{os.getpid()}" for part in ("new", "old"))
+    partial.mkdir(parents=True)
+    try:
+        _fill(frames, partial)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return target / "report.html"
+
+
+def _fill(frames: SweepFrames, folder: File) -> None:
+    page = _page(frames)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", r"\|")
+    for name in ("report.html", "report.md"):
+        text = environment.get_template(f"{name}.jinja").render(page)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "figures").mkdir()
+    for figure in (f for group in page["figures"].values() for f in group):
+        drawn = svg.standalone_svg(figure.svg)
+        (folder / "figures" / f"{figure.name}.svg").write_text(drawn, encoding="utf-8")
+    frames.trials.to_csv(folder / "trials.csv", index=False)
+    frames.curves.to_csv(folder / "curves.csv", index=False)
+
+
+def _page(frames: SweepFrames) -> dict[str, Any]:
+    result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
+    return {
+        "frames": frames,
+        "headline": conclusion.write_headline(frames, result, runs),
+        "facts": _facts(frames, result, runs),
+        "flags": stats.flag_trials(frames, result),
+        "cells": tables.cell_table(frames, result, runs),
+        "compute": tables.compute_table(result, runs),
+        "figures": _figures(frames, result, runs),
+        "scores": tables.score_table(frames, result, runs),
+        "ledger": tables.trial_table(frames),
+        "provenance": _provenance(frames),
+        "conventions": flops.__doc__,
+    }
+
+
+def _facts(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> list[tuple[str, str]]:
+    trials = frames.trials
+    states = trials["state"].value_counts()
+    slots = _column(trials, "slot/seconds").sum() / 3_600
+    facts = [] if result is None else conclusion.list_facts(frames, result, runs)
+    return [
+        ("valid for", conclusion.describe_validity(frames)),
+        ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
+        *conclusion.describe_contamination(frames),
+        *facts,
+        ("cost", f"{sentences.cost(frames)}; {slots:.3g} slot hours, set-up included"),
+        ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
+        ("sweep", frames.sweep["state"]),
+        ("reproduce", frames.sweep.get("command", sentences.NONE)),
+    ]
+
+
+def _figures(
+    frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
+) -> dict[str, list[Figure]]:
+    groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
+    if frames.metric.name in frames.curves:
+        groups["compute"] = [
+            Figure(
+                name=f"score-{unit.lower()}", title=f"Score against {axis.partition('/')[2]}",
+                says=sentences.curve(frames, axis, unit), svg=svg.render_svg(plots.plot_curves(frames, axis)),
+            )
+            for axis, unit in _COMPUTE.items()
+            if axis != "spent/seconds" or not frames.trials["shared"].any()  # their load, not them
+        ]  # fmt: skip
+    if result is not None:
+        drawn = svg.render_svg(plots.plot_cells(frames, result, runs))
+        groups["cells"] = [
+            Figure(name="cells", title="Settings compared", says=sentences.cells(result), svg=drawn)
+        ]
+        if plots.is_two_way_grid(frames) and _REPLACED in runs:
+            drawn = svg.render_svg(plots.plot_heat_map(frames, _means(runs, _REPLACED)))
+            groups["cells"].append(
+                Figure(
+                    name="replacement-rate", title="Replacement rate",
+                    says=sentences.replacement(frames, runs), svg=drawn,
+                )
+            )  # fmt: skip
+        groups["nuisances"] = [
+            Figure(
+                name=f"tune-{path}", title=path, says=sentences.nuisance(frames, result, path),
+                svg=svg.render_svg(plots.plot_nuisance(frames, path)),
+            )
+            for path in frames.tune
+            if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
+        ]  # fmt: skip
+    health = plots.plot_health(frames)
+    if health is not None:
+        groups["health"] = [
+            Figure(
+                name="health",
+                title="Health",
+                says=sentences.health(frames),
+                svg=svg.render_svg(health),
+            )
+        ]
+    return groups
+
+
+def _means(runs: pd.DataFrame, name: str) -> dict[str, float]:
+    return {str(label): float(mean) for label, mean in runs.groupby("cell")[name].mean().items()}
+
+
+def _provenance(frames: SweepFrames) -> list[tuple[str, str]]:
+    tags = [(key, text) for key, text in frames.sweep.items() if key not in _CARRIED]
+    measures = [
+        (name.replace("_", " "), f"{value:.1%}" if name.endswith("share") else f"{value:,.4g}")
+        for name, value in frames.measures.items()
+    ]
+    return [*tags, *measures]
+
+
+def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
+    return trials[name] if name in trials else pd.Series(dtype=float)
