@@ -110,7 +110,7 @@ class TrainedTokenizer(StrictConfig):
     Attributes:
         cased: whether case is kept.
         accents: `strip` turns é into e, which suits English and breaks most other languages.
-        form: Unicode normalisation before anything else; `nfkc` also folds half- and full-width
+        normalization: Unicode normalisation before anything else; `nfkc` also folds half- and full-width
             forms and ligatures.
         ideographs: whether each Chinese character is a word of its own.
     """
@@ -118,7 +118,7 @@ class TrainedTokenizer(StrictConfig):
     kind: Literal["trained"] = "trained"
     cased: bool = False
     accents: Literal["strip", "keep"] = "strip"
-    form: Literal["nfc", "nfkc"] = "nfc"
+    normalization: Literal["nfc", "nfkc"] = "nfc"
     ideographs: bool = True
 
 

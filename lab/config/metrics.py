@@ -25,7 +25,7 @@ class Metric:
         spoiled_by: path prefixes whose variation makes values incomparable.
         because: why, in one sentence; empty where nothing spoils it.
         needs: a network without which an objective does not have it; None where all have it.
-        along: whether it is taken at every scored point, or only at a run's ends.
+        at_every_evaluation: whether it is taken at every scored point, or only at a run's ends.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Metric:
     spoiled_by: tuple[str, ...] = ()
     because: str = ""
     needs: Network | None = None
-    along: bool = True
+    at_every_evaluation: bool = True
 
     @property
     def task(self) -> str | None:
@@ -102,7 +102,7 @@ _PROBES = (
         name="probe/sentiment/accuracy",
         direction="maximize",
         title="sentiment accuracy of a linear probe (movie reviews), learned mix of layers",
-        along=False,
+        at_every_evaluation=False,
     ),
 )
 
@@ -157,7 +157,7 @@ def finetuned(task: str) -> Metric:
         name=f"{_AFTER}{task}",
         direction="maximize",
         title=f"score on {task} after fine-tuning, median over seeds",
-        along=False,
+        at_every_evaluation=False,
     )
 
 

@@ -54,13 +54,13 @@ class FrozenGeneratorConfig(GeneratorConfig):
 
 def _kind_of_generator(raw: object) -> str:
     frozen = "kind" in raw if isinstance(raw, dict) else isinstance(raw, FrozenGeneratorConfig)
-    return "FrozenGenerator" if frozen else "Generator"
+    return "FrozenGeneratorConfig" if frozen else "GeneratorConfig"
 
 
 # A generator that learns has no kind, so that an error speaks of the one that was meant.
 AnyGeneratorConfig = Annotated[
-    Annotated[GeneratorConfig, Tag("Generator")]
-    | Annotated[FrozenGeneratorConfig, Tag("FrozenGenerator")],
+    Annotated[GeneratorConfig, Tag("GeneratorConfig")]
+    | Annotated[FrozenGeneratorConfig, Tag("FrozenGeneratorConfig")],
     Discriminator(_kind_of_generator),
 ]
 
@@ -264,13 +264,13 @@ class RandomReplacementConfig(MaskedObjectiveConfig):
     """Replaced-token detection without a generator.
 
     Attributes:
-        law: `unigram` draws replacements by their frequency, `uniform` all words alike.
+        replacement_distribution: `unigram` draws replacements by their frequency, `uniform` all words alike.
     """
 
     networks: ClassVar[frozenset[Network]] = frozenset({"discriminator"})
 
     kind: Literal["random"]
-    law: Literal["unigram", "uniform"] = "unigram"
+    replacement_distribution: Literal["unigram", "uniform"] = "unigram"
 
 
 AnyObjectiveConfig = (

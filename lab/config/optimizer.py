@@ -15,8 +15,8 @@ class OptimizerConfig(StrictConfig):
 
     Attributes:
         lr: peak learning rate.
-        networks: `coupled`, one optimizer of both networks, which clips their joint gradient, as
-            officially; `decoupled`, one of each, which clips its own. Adam treats every weight
+        clip_scope: `joint`, one optimizer of both networks, which clips their joint gradient, as
+            officially; `per_network`, one of each, which clips its own. Adam treats every weight
             alone, so the clip is all that tells them apart.
         generator_lr: ratio of the generator's rate to `lr`, for the weights it shares with none.
         beta1: decay of the gradient's mean.
@@ -27,7 +27,7 @@ class OptimizerConfig(StrictConfig):
     """
 
     lr: Annotated[float, Gt(0)] = 1e-3
-    networks: Literal["coupled", "decoupled"] = "coupled"
+    clip_scope: Literal["joint", "per_network"] = "joint"
     generator_lr: Annotated[float, Gt(0)] = 1.0
     beta1: Share = 0.9
     beta2: Share = 0.98

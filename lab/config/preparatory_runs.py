@@ -108,9 +108,9 @@ def _run(trial: Trial, shape: EncoderConfig, start: FromMlmRun) -> Trial:
         data=trial.data,
         windows=trial.windows,
         batch=trial.batch,
-        optim=replace(optim, networks="coupled", generator_lr=1.0),  # of no effect on one network
+        optim=replace(optim, clip_scope="joint", generator_lr=1.0),  # of no effect on one network
         schedule=trial.schedule,
         budget=start.budget,
         seeds=trial.seeds,
-        curve=1,
+        evaluations=1,
     )

@@ -56,7 +56,8 @@ class Trial(StrictConfig):
         windows: whether windows are of full length throughout, or short ones first.
         batch: windows of one optimizer step, over all workers; a number or a ramp. Where windows
             grow it counts full ones, and short ones are as many more as makes up for their length.
-        curve: how many times the run is scored on its way, its end included.
+        evaluations: how many times a run is scored, spaced evenly over its budget; the last is at
+            the end. The untrained encoder is scored too.
     """
 
     encoder: EncoderConfig
@@ -73,7 +74,7 @@ class Trial(StrictConfig):
     schedule: Schedule = field(default_factory=Schedule)
     budget: Budget
     seeds: Seeds = field(default_factory=Seeds)
-    curve: Annotated[int, Interval(ge=1, le=1_000)] = 8
+    evaluations: Annotated[int, Interval(ge=1, le=1_000)] = 8
 
     def fingerprint(self, data: str) -> str:
         """Return the trial's identity: a hash of configuration, data and code version.

@@ -171,7 +171,7 @@ def _normalizer(settings: TrainedTokenizer | WordPieceFile) -> Normalizer:
     )
     if isinstance(settings, WordPieceFile):
         return bert
-    form = normalizers.NFKC() if settings.form == "nfkc" else normalizers.NFC()
+    form = normalizers.NFKC() if settings.normalization == "nfkc" else normalizers.NFC()
     return normalizers.Sequence([form, bert])
 
 

@@ -172,7 +172,7 @@ def _first_point(cells: Sequence[_Cell], slots: int) -> float:
     if cell is None:
         return 0.0
     before = plan.estimate_makespan([(1, seconds) for seconds in cell.preparing], slots)
-    return before + (cell.training + cell.scoring) / cell.plan.trial.curve
+    return before + (cell.training + cell.scoring) / cell.plan.trial.evaluations
 
 
 def _forward(trial: Trial, length: int | None = None) -> float:
@@ -186,7 +186,7 @@ def _scoring_flops(trial: Trial) -> float:
     point = _PROBE_TOKENS["pos"] * forward + fit
     if "discriminator" in trial.objective.networks:
         point += _DETECTED * (forward + sum(discriminator_head_terms(trial.encoder).values()))
-    return (trial.curve + 1) * point + 2 * _PROBE_TOKENS["sentiment"] * forward
+    return (trial.evaluations + 1) * point + 2 * _PROBE_TOKENS["sentiment"] * forward
 
 
 def _tuning_flops(trial: Trial, task: TaskSize) -> float:
@@ -209,7 +209,7 @@ def _trials(
     why = {
         "preparatory runs": f"{len(preparing)} mlm runs that trials start from, scored twice each",
         "training": _counted(experiment, cells, slots),
-        "scoring": f"{cells[0].plan.trial.curve + 1} points a trial: frozen corruptions, probes",
+        "scoring": f"{cells[0].plan.trial.evaluations + 1} points a trial: frozen corruptions, probes",
         "fine-tuning": "every trial on every task and seed, in its slot",
     }
     jobs = [(1, seconds) for seconds in preparing]

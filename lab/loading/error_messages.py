@@ -41,7 +41,7 @@ def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str
 
 _NUMBER, _RAMP = TAGS
 # Told apart by their keys or types, so the schema has no tags for them.
-_UNTAGGED = {"Range", "Choices", "Generator", "FrozenGenerator", *TAGS}
+_UNTAGGED = {"Range", "Choices", "GeneratorConfig", "FrozenGeneratorConfig", *TAGS}
 
 # What is wrong and what is allowed, by pydantic's name; `_MUST` also shows what was given.
 _SAYS = {
@@ -50,6 +50,13 @@ _SAYS = {
     "union_tag_not_found": "required, and missing; one of {tags}",
     "too_short": "needs at least one value",
     "string_too_short": "must not be empty",
+}
+# Keys of version 0.2.0 and their present names.
+_RENAMED = {
+    "curve": "evaluations",
+    "networks": "clip_scope",
+    "form": "normalization",
+    "law": "replacement_distribution",
 }
 _COUNTED = {"too_short": "values", "string_too_short": "characters"}
 _MUST = {
@@ -80,7 +87,10 @@ def _plain(error: ErrorDetails, steps: list[str], schema: dict[str, Any]) -> str
         return error["msg"].removeprefix("Value error, ")
     holder = steps[:-1] if kind == "unexpected_keyword_argument" else steps
     limits = {key: _bare(value) for key, value in context.items()}
-    said = words.format(**_allowed_at(holder, schema), **limits)
+    allowed = _allowed_at(holder, schema)
+    if holder is not steps and (new := _RENAMED.get(steps[-1], "")) in allowed["keys"].split(", "):
+        return f"unknown key; version 0.3.0 names it {new}"
+    said = words.format(**allowed, **limits)
     if holder[-1:] == [_NUMBER] and kind in ("float_type", "int_type"):
         said += " or a mapping with {keys}".format(**_allowed_at([*steps[:-1], _RAMP], schema))
     return said if kind in _SAYS else f"{said}, not {_shown(context.get('tag', error['input']))}"

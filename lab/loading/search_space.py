@@ -148,7 +148,7 @@ def json_schema() -> dict[str, Any]:
     schema = _adapter().json_schema()
     trial_schema = _trial_adapter().json_schema()
     definitions = {**trial_schema.pop("$defs"), **schema.pop("$defs")}
-    encoder = definitions["Encoder"]
+    encoder = definitions["EncoderConfig"]
     encoder["properties"] = {
         "size": {"enum": sorted(SIZES), "description": "start from a named size"},
         **encoder["properties"],

@@ -18,8 +18,8 @@ _SHAPES = {
     "objective.generator.width",
     "objective.generator.depth",
 }
-_NEVER_COMPARED = {"curve", "budget", "budget.kind"}
-_NEVER_TUNED = {"seeds", "budget", "curve", "init_from"}
+_NEVER_COMPARED = {"evaluations", "budget", "budget.kind"}
+_NEVER_TUNED = {"seeds", "budget", "evaluations", "init_from"}
 
 
 def check_experiment_limits(experiment: Experiment) -> None:
@@ -42,7 +42,7 @@ def check_experiment_limits(experiment: Experiment) -> None:
     _check_size(experiment)
     if experiment.answer == "noise" and experiment.search.seeds < 2:
         raise SpaceError("search.seeds: 1, but answer: noise is a spread between at least 2 seeds")
-    if experiment.search.stopping is not None and not experiment.metric.along:
+    if experiment.search.stopping is not None and not experiment.metric.at_every_evaluation:
         raise SpaceError(
             f"search.stopping: {experiment.metric.name} is taken at the end alone; choose a metric "
             f"that is taken on the way, for example probe/pos/accuracy"

@@ -152,13 +152,13 @@ def recommend_tokenizer(text: TextSurvey, *, cased: bool) -> Section:
             f"the tokenizer takes for unknown; put spaces between words first (a word segmenter)"
         )
     keeps = text.accented > 0.002
-    form = "nfkc" if text.compatibility > 0.001 else "nfc"
+    normalization = "nfkc" if text.compatibility > 0.001 else "nfc"
     ideographs = text.scripts.get("CJK", 0.0)
     value = {
         "kind": "trained",
         "cased": cased,
         "accents": "keep" if keeps else "strip",
-        "form": form,
+        "normalization": normalization,
         "ideographs": True,
     }
     lines = [

@@ -169,6 +169,6 @@ def clip_gradients(objective: Objective, settings: OptimizerConfig) -> dict[str,
     }
     joint = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     for network, own in gradients.items():
-        norm = joint if settings.networks == "coupled" else norms[network]
+        norm = joint if settings.clip_scope == "joint" else norms[network]
         torch._foreach_mul_(own, settings.clip / norm.clamp(min=settings.clip))
     return {f"health/grad_norm_{network}": norm for network, norm in norms.items()}

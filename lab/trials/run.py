@@ -223,7 +223,7 @@ class _Training:
         self._settings = trial.at(0.0)
 
     def points(self, wish: Callable[[], State]) -> Iterator[MetricRow]:
-        """Train, and yield the untrained encoder, `curve` - 1 points on the way, and the end.
+        """Train, and yield the untrained encoder, `evaluations` - 1 points on the way, and the end.
 
         Raises:
             StoppedError: `wish` said so; the state is saved.
@@ -233,7 +233,7 @@ class _Training:
         if not self.rows:
             self._tell(progress.UNTRAINED, None)
             yield self._scored(yardstick.ends(objective))
-        due = int(trial.budget.fraction(self._spent) * trial.curve) + 1
+        due = int(trial.budget.fraction(self._spent) * trial.evaluations) + 1
         for step in train_steps(
             self._gradients, self._optimizer,
             trial=trial, clock=yardstick.clock, spent=self._spent,
@@ -248,9 +248,9 @@ class _Training:
                 yield self._scored(yardstick.ends(objective))
                 self._save()
                 self._settle()
-            elif step.progress >= due / trial.curve:
+            elif step.progress >= due / trial.evaluations:
                 yield self._scored(yardstick.on_the_way(objective))
-                due = int(step.progress * trial.curve) + 1
+                due = int(step.progress * trial.evaluations) + 1
                 self._save()
             else:
                 self._heed(wish)

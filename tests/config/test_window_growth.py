@@ -290,7 +290,7 @@ def work(
             windows=GrowingWindows(kind="growing", start=8, until=0.6),
             batch=8,
             budget=Budget(kind="tokens", amount=20 * 8 * 16),
-            curve=4,
+            evaluations=4,
         )
         return Assignment(
             trial=replace(asked, **changes),

@@ -123,9 +123,9 @@ def test_training_twice_gives_the_same_vocabulary() -> None:
         ("Việt", {"accents": "keep"}, {"v", "i", "ệ", "t"}),
         ("Việt", {}, {"v", "i", "e", "t"}),
         ("Vie\u0323\u0302t", {"accents": "keep"}, {"v", "i", "ệ", "t"}),
-        ("Ａｂ１", {"form": "nfkc"}, {"a", "b", "1"}),
+        ("Ａｂ１", {"normalization": "nfkc"}, {"a", "b", "1"}),
         ("Ａｂ１", {}, {"ａ", "ｂ", "１"}),
-        ("ﬁ", {"form": "nfkc"}, {"f", "i"}),
+        ("ﬁ", {"normalization": "nfkc"}, {"f", "i"}),
         ("ﬁ", {}, {"ﬁ"}),
     ],
 )

@@ -262,7 +262,7 @@ def asked(prepared_text: PreparedText) -> Trial:
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=8 * 8 * 16),
-        curve=2,
+        evaluations=2,
     )
 
 
@@ -523,7 +523,7 @@ base:
   data: {{share: 0.01, vocab: 400, length: 16, held_out: 0.1}}
   batch: 8
   budget: {{kind: tokens, amount: 1024}}
-  curve: 1
+  evaluations: 1
 search: {{seeds: 1}}
 finetune: {{tasks: [{tasks}], seeds: {seeds}}}
 """
@@ -560,7 +560,7 @@ def test_scores_of_tasks_are_metrics_and_what_they_cost_is_none() -> None:
              "spent/flops", "finetune/"]  # fmt: skip
     assert list(among(names)) == ["probe/pos/accuracy", "finetune/my_task"]
     assert named("finetune/my_task") == finetuned("my_task")
-    assert not finetuned("my_task").along
+    assert not finetuned("my_task").at_every_evaluation
     assert finetuned("my_task").spoiler(("data.vocab", "objective")) is None
 
 

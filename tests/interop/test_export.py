@@ -200,7 +200,7 @@ def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) ->
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
-        curve=2,
+        evaluations=2,
     )
     storage = prepared_text.text.parent
     (storage / "cache").mkdir(exist_ok=True)

@@ -408,7 +408,7 @@ def work(
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
-        curve=2,
+        evaluations=2,
     )
     return Assignment(
         trial=first,

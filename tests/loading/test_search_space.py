@@ -284,7 +284,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "range past its field": ("tune.optim.beta1={low: 0.5, high: 1}", "tune.optim.beta1", "below 1"),
     "equal cells": ("compare={optim.clip: [1, 1.0]}", "compare", "two cells are the same"),
-    "compared curve": ("compare={curve: [1, 2]}", "compare.curve", "no setting"),
+    "compared curve": ("compare={evaluations: [1, 2]}", "compare.evaluations", "no setting"),
     "endless range": ("tune.optim.lr={low: 0, high: 1, step: 1e-9}", "tune.optim.lr", "more than"),
     "endless seeds": ("search.seeds=1e9", "search.seeds", "at most"),
     "endless budget": ("base.budget.amount=1e300", "base.budget.amount", "at most"),
@@ -975,4 +975,4 @@ def test_a_learning_and_a_frozen_generator_are_compared_whole(load: Load) -> Non
         type(search_space.build_trial(experiment.base, cell).objective.generator).__name__
         for cell in search_space.expand_cells(experiment)
     ]
-    assert kinds == ["Generator", "FrozenGenerator"]
+    assert kinds == ["GeneratorConfig", "FrozenGeneratorConfig"]

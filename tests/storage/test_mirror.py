@@ -501,7 +501,7 @@ def test_actor_leaves_no_record_behind_once_the_storage_has_it(
     root, driver = mirror.open_mirror(f"file://{tmp_path}/far")
     shutil.copytree(prepared_text.text, root / "cache/text")
     shutil.copy(held_out, root / "cache/held-out.npz")
-    asked = Trial(**_trial() | {"data": prepared_text.data, "batch": 8, "curve": 1})
+    asked = Trial(**_trial() | {"data": prepared_text.data, "batch": 8, "evaluations": 1})
     work = Assignment(
         trial=replace(asked, budget=Budget(kind="tokens", amount=2 * 8 * 16)),
         folder=root / "trials/a",

@@ -141,7 +141,7 @@ def test_a_step_reads_as_many_positions_in_any_window(facts: Facts) -> None:
     [
         ({"accented": 0.03}, "accents", "keep"),
         ({"accented": 0.0001}, "accents", "strip"),
-        ({"compatibility": 0.05}, "form", "nfkc"),
+        ({"compatibility": 0.05}, "normalization", "nfkc"),
     ],
 )
 def test_the_tokenizer_follows_the_letters(

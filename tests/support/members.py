@@ -330,7 +330,7 @@ MEMBERS = (
     Member(
         id="random_uniform",
         objective=RandomReplacementConfig(
-            kind="random", mask_prob=SHARE, law="uniform", masking="code"
+            kind="random", mask_prob=SHARE, replacement_distribution="uniform", masking="code"
         ),
         turns={UpdatedNetworks.ALL: (_DETECT,)},
         learns=(_BEATS_MAJORITY,),

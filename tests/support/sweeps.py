@@ -18,7 +18,7 @@ SMALL = {
     "base.data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 16}",
     "base.batch": 32,
     "base.budget.amount": "3e10",
-    "base.curve": 2,
+    "base.evaluations": 2,
     "search.seeds": 1,
     "resources.slots": 2,
 }

@@ -81,7 +81,7 @@ def work_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Assign
             data=prepared_text.data,
             batch=8,
             budget=Budget(kind="tokens", amount=STEPS * 8 * 16),
-            curve=CURVE,
+            evaluations=CURVE,
         )
         return Assignment(
             trial=replace(asked, **changes),
@@ -362,7 +362,7 @@ def best(rows: tuple[MetricRow, ...]) -> int:
 def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(
     work: Callable[..., Assignment],
 ) -> None:
-    it = work("it", curve=8)
+    it = work("it", evaluations=8)
     rows = interrupted(it, 6).rows[1:]
     (*_, last) = (int(row["spent/steps"]) for row in rows)
     steps = [int(folder.name) for folder in checkpoints(it)]
@@ -372,7 +372,7 @@ def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(
 def test_newest_and_the_best_checkpoint_are_kept_in_the_end(
     work: Callable[..., Assignment],
 ) -> None:
-    it = work("it", curve=8)
+    it = work("it", evaluations=8)
     rows = run.run_trial(it).rows[1:]
     steps = [int(folder.name) for folder in checkpoints(it)]
     assert steps == sorted({STEPS, best(rows)})

@@ -84,7 +84,7 @@ def test_every_objective_is_a_member() -> None:
         (JointObjectiveConfig, "sharing"),
         (MaskedObjectiveConfig, "masking"),
         (MlmConfig, "masking"),
-        (RandomReplacementConfig, "law"),
+        (RandomReplacementConfig, "replacement_distribution"),
     ],
 )
 def test_every_value_of_a_choice_is_a_members(kind: type, name: str) -> None:
@@ -434,7 +434,9 @@ def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> No
 
 @each(tuple(m for m in MEMBERS if isinstance(m.objective, RandomReplacementConfig)))
 def test_random_words_follow_their_law_and_are_words(member: Member) -> None:
-    counts_V = COUNTS_V if member.objective.law == "unigram" else torch.ones(VOCAB)
+    counts_V = (
+        COUNTS_V if member.objective.replacement_distribution == "unigram" else torch.ones(VOCAB)
+    )
     law_V = torch.where(torch.arange(VOCAB) >= FIRST_WORD, counts_V, 0).double()
     assert_drawn_from(written(member, None, text(1_000)), law_V)
 

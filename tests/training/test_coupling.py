@@ -150,9 +150,9 @@ def change(one: Tensor, other: Tensor) -> float:
 
 
 INERT = [
-    {"networks": "decoupled", "clip": 1e-2},
-    {"networks": "decoupled", "clip": 1e9},
-    {"networks": "coupled", "clip": 1e9},
+    {"clip_scope": "per_network", "clip": 1e-2},
+    {"clip_scope": "per_network", "clip": 1e9},
+    {"clip_scope": "joint", "clip": 1e9},
 ]
 
 
@@ -166,14 +166,16 @@ def test_weight_of_a_loss_is_inert_under_adam(settings: dict[str, Any]) -> None:
 
 def test_weight_of_a_loss_acts_through_the_joint_clip() -> None:
     one, sixteen = (
-        moved(weight, eps=1e-20, networks="coupled", clip=1e-2) for weight in (1.0, 16.0)
+        moved(weight, eps=1e-20, clip_scope="joint", clip=1e-2) for weight in (1.0, 16.0)
     )
     for network, way in one.items():
         assert change(way, sixteen[network]) > 1e-2, network
 
 
 def test_generators_rate_moves_the_generator_in_proportion() -> None:
-    one, three = (moved(lr=1e-5, generator_lr=ratio, networks="decoupled") for ratio in (1.0, 3.0))
+    one, three = (
+        moved(lr=1e-5, generator_lr=ratio, clip_scope="per_network") for ratio in (1.0, 3.0)
+    )
     assert change(3 * one["generator"], three["generator"]) < 1e-2
     assert change(one["discriminator"], three["discriminator"]) < 1e-2
 

@@ -431,7 +431,7 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=16 * 8 * 16),
-        curve=4,
+        evaluations=4,
     )
     work = Assignment(
         trial=asked,

@@ -230,7 +230,7 @@ class Alone:
 def test_decoupled_networks_are_two_optimizers_that_each_clip_their_own(
     sharing: Sharing, generator_scale: float
 ) -> None:
-    settings = replace(SETTINGS, networks="decoupled", generator_lr=0.5, clip=3.0)
+    settings = replace(SETTINGS, clip_scope="per_network", generator_lr=0.5, clip=3.0)
     whole, apart = objective("electra", sharing), objective("electra", sharing)
     optimizer = build_optimizer(whole, settings)
     networks: list[Any] = [Alone(apart, network) for network in apart.networks()]
@@ -242,7 +242,7 @@ def test_decoupled_networks_are_two_optimizers_that_each_clip_their_own(
         reported = clip_gradients(whole, settings)
         optimizer.step()
         for network, alone in own:
-            name, norm = clip_gradients(network, replace(settings, networks="coupled")).popitem()
+            name, norm = clip_gradients(network, replace(settings, clip_scope="joint")).popitem()
             assert norm.equal(reported[name])
             alone.step()
     for one, other in zip(whole.parameters(), apart.parameters(), strict=True):
@@ -256,7 +256,7 @@ def test_decoupled_clip_scales_each_network_by_its_own_norm(generator_scale: flo
     norms = {name: norm(own) for name, own in built.networks().items()}
     limit = 3.0
     assert max(norms.values()) > limit
-    clip_gradients(built, AdamConfig(clip=limit, networks="decoupled"))
+    clip_gradients(built, AdamConfig(clip=limit, clip_scope="per_network"))
     for name, own in built.networks().items():
         for gradient, parameter in zip(before[name], own, strict=True):
             expected = gradient * min(1.0, limit / norms[name])
@@ -265,23 +265,23 @@ def test_decoupled_clip_scales_each_network_by_its_own_norm(generator_scale: flo
 
 def test_coupled_clip_holds_a_small_gradient_back_for_a_large_one_and_decoupled_does_not() -> None:
     norms: dict[str, float] = {}
-    networks: Literal["coupled", "decoupled"]
-    for networks in ("coupled", "decoupled"):
+    networks: Literal["joint", "per_network"]
+    for networks in ("joint", "per_network"):
         built = with_gradients(scale=1e-4, generator_scale=1e6)
         before = norm(built.networks()["discriminator"])
-        clip_gradients(built, AdamConfig(clip=1.0, networks=networks))
+        clip_gradients(built, AdamConfig(clip=1.0, clip_scope=networks))
         norms[networks] = norm(built.networks()["discriminator"]) / before
         assert norm(built.networks()["generator"]) == pytest.approx(1.0, rel=1e-4)
-    assert norms["decoupled"] == 1
-    assert norms["coupled"] < 0.01
+    assert norms["per_network"] == 1
+    assert norms["joint"] < 0.01
 
 
-@pytest.mark.parametrize("networks", ["coupled", "decoupled"])
+@pytest.mark.parametrize("networks", ["joint", "per_network"])
 def test_frozen_network_is_neither_clipped_nor_moved_nor_reported(
-    networks: Literal["coupled", "decoupled"],
+    networks: Literal["joint", "per_network"],
 ) -> None:
     built = with_gradients(sharing="none")
-    settings = replace(SETTINGS, networks=networks)
+    settings = replace(SETTINGS, clip_scope=networks)
     frozen = built.networks()["generator"]
     for parameter in frozen:
         parameter.grad = None

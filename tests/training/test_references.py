@@ -268,7 +268,9 @@ def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
 def test_random_is_detection_of_words_that_chance_has_written(
     law: Literal["unigram", "uniform"], reference: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = made(RandomReplacementConfig(kind="random", law=law, mask_prob=0.3))
+    objective = made(
+        RandomReplacementConfig(kind="random", replacement_distribution=law, mask_prob=0.3)
+    )
     sample, words = random_module.sample_words, []
     monkeypatch.setattr(
         random_module, "sample_words", lambda *a, **b: words.append(sample(*a, **b)) or words[-1]

@@ -55,7 +55,7 @@ def asked(times: float = 1, rung: str = "electra", **changes: Any) -> Trial:
         batch=8,
         schedule=FLAT,
         budget=Budget(kind="tokens", amount=times * STEPS * 8 * 16),
-        curve=CURVE,
+        evaluations=CURVE,
     )
     return replace(made, **changes)
 
@@ -193,7 +193,7 @@ def test_longest_of_the_shorter_runs_is_taken_over(tmp_path: Path) -> None:
 TWO_STAGE = TwoStageConfig(kind="two_stage")
 OTHERS: dict[str, dict[str, Any]] = {
     "batch": {"batch": 16},
-    "curve": {"curve": 8},
+    "evaluations": {"evaluations": 8},
     "encoder": {"encoder": replace(SHAPE, layers=2)},
     "order": {"seeds": spec.Seeds(order=1)},
     "init": {"seeds": spec.Seeds(init=1)},

@@ -42,7 +42,7 @@ def asked(prepared_text: PreparedText) -> Trial:
         data=prepared_text.data,
         batch=8,
         budget=Budget(kind="tokens", amount=STEPS * 8 * 16),
-        curve=CURVE,
+        evaluations=CURVE,
     )
 
 
@@ -145,7 +145,7 @@ def test_rows_go_from_the_untrained_encoder_to_the_end(
 def test_curve_has_as_many_points_as_asked_for(
     run: Run, asked: Trial, tmp_path: Path, curve: int
 ) -> None:
-    rows = run(replace(asked, curve=curve), tmp_path).rows
+    rows = run(replace(asked, evaluations=curve), tmp_path).rows
     assert len(rows) == 1 + curve
     assert rows[-1]["spent/steps"] == STEPS
 
@@ -161,7 +161,7 @@ def test_scoring_more_often_does_not_change_the_training(
     run: Run, asked: Trial, tmp_path: Path
 ) -> None:
     often, once = (
-        without_time(run(replace(asked, curve=curve), tmp_path / str(curve)).rows)
+        without_time(run(replace(asked, evaluations=curve), tmp_path / str(curve)).rows)
         for curve in (8, 1)
     )
     same = {name for name in often[-1] if name.startswith(("detect/", "probe/"))}
@@ -174,7 +174,7 @@ def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
         budget=replace(asked.budget, amount=200 * 32 * 16.0),
         batch=32,
         optim=AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999),
-        curve=2,
+        evaluations=2,
     )
     rows = run(longer, tmp_path).rows
     assert rows[-1]["train/generator_loss"] < rows[1]["train/generator_loss"]

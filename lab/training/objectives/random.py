@@ -30,7 +30,9 @@ class Random(Detector):
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.detection = DetectionHead(trial.encoder)
-        self.register_buffer("cumulated_V", cumulative_distribution(settings.law, counts_V))
+        self.register_buffer(
+            "cumulated_V", cumulative_distribution(settings.replacement_distribution, counts_V)
+        )
         initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
         self._masking, self._seed = settings.masking, trial.seeds.mask
 
