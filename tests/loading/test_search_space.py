@@ -835,7 +835,7 @@ def test_the_shipped_schema_is_the_one_that_the_code_derives() -> None:
 
 def test_the_schema_is_printed_by_one_command() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lab.config.search_space"],
+        [sys.executable, "-m", "lab.loading.search_space"],
         cwd=ROOT,
         capture_output=True,
         text=True,

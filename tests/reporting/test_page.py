@@ -16,6 +16,7 @@ from lab.config.experiment import Experiment, Job, Range, Resources, SearchConfi
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.loading.search_space import build_trial, expand_cells
+from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
 from lab.reporting.page import Figure, write_report
 from lab.storage.checks import StorageError
@@ -166,7 +167,7 @@ def words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     none: dict[str, list[Figure]] = {
         "compute": [], "cells": [], "nuisances": [], "health": []
     }  # fmt: skip
-    monkeypatch.setattr(report, "_figures", lambda *_: none)
+    monkeypatch.setattr(page_module, "_figures", lambda *_: none)
 
 
 def test_planted_difference_is_recommended(page: Path) -> None:

@@ -513,7 +513,7 @@ def test_actor_leaves_no_record_behind_once_the_storage_has_it(
     record.write_queued(work.folder, work.trial)
     for place in (work.text, work.held_out, work.folder):
         driver.push(place)
-    runner.alone({"work": work, "stop_file": root / "stop"})
+    runner.run_in_actor({"work": work, "stop_file": root / "stop"})
     driver.pull(work.folder)
     ended = record.read_outcome(work.folder)
     assert ended is not None
