@@ -88,12 +88,15 @@ def test_berts_template_is_that_of_transformers(bert: Vocabulary, reference: Any
 
 def test_training_twice_gives_the_same_vocabulary() -> None:
     code = (
-        "import random, sys\nfrom lab.config.trial import Trained\nfrom lab.data.tokenizers import build\n"
+        "import random\n"
+        "from lab.config.data import TrainedTokenizer\n"
+        "from lab.data.tokenizers import build_vocabulary\n"
         "chance = random.Random(5)\n"
         "letters = 'aábcdeëfghijklmnoprstuvyzåäöαβγ日本語漢字かな'\n"
         "words = [''.join(chance.choices(letters, k=chance.randint(1, 6))) for _ in range(900)]\n"
         "texts = [' '.join(chance.choices(words, k=30)) for _ in range(200)]\n"
-        "made = build(Trained(accents='keep'), 700, lambda: iter(texts))\n"
+        "settings = TrainedTokenizer(accents='keep')\n"
+        "made = build_vocabulary(settings, 700, lambda: iter(texts))\n"
         "print(made.fingerprint())\n"
     )
     made = [

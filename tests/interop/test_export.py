@@ -32,6 +32,7 @@ from lab.config.trial import Trial
 from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary
 from lab.errors import UserError
+from lab.interop import export as interop_export
 from lab.interop.export import exported_networks, write_networks
 from lab.storage import record
 from lab.training.objectives.base import Objective
@@ -185,7 +186,7 @@ def test_what_computes_something_else_is_not_left(
 ) -> None:
     wanted = asked(one_of("tokens"))
     kept = trained(wanted, random(wanted), vocabulary(FIRST), tmp_path)
-    monkeypatch.setattr(export, "lab_logits", lambda *_: torch.zeros(4, LENGTH))
+    monkeypatch.setattr(interop_export, "lab_logits", lambda *_: torch.zeros(4, LENGTH))
     with pytest.raises(RuntimeError, match="computes something else"):
         write_networks(kept, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["text"]

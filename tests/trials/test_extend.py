@@ -97,14 +97,14 @@ def without_time(row: MetricRow) -> MetricRow:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Hear of every step that is trained."""
     made: list[int] = []
-    train = run.train
+    train = run.train_steps
 
     def heard(*given: Any, **named: Any) -> Any:
         for step in train(*given, **named):
             made.append(step.spent.steps)
             yield step
 
-    monkeypatch.setattr(run, "train", heard)
+    monkeypatch.setattr(run, "train_steps", heard)
     return made
 
 
