@@ -25,7 +25,7 @@ from lab.config.architecture import SIZES, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.flops import step_cost
-from lab.config.objective import ElectraConfig
+from lab.config.objectives.electra import ElectraConfig
 from lab.config.optimizer import MuonConfig
 from lab.data.batches import Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP

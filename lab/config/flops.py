@@ -27,18 +27,9 @@ from typing import NamedTuple
 
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Cost
-from lab.config.objective import (
-    AdversarialConfig,
-    AllTokensMlmConfig,
-    JointObjectiveConfig,
-    MlmConfig,
-    ReplaceMlmConfig,
-    TwoStageConfig,
-    generator_of,
-    has_frozen_generator,
-)
+from lab.config.objectives.base import Head, NetworkPass
 from lab.config.optimizer import MuonConfig
-from lab.config.phases import UpdatedNetworks, phase_shares
+from lab.config.phases import UpdatedNetworks
 from lab.config.trial import Trial
 
 # flops_computation.py, the constants' comments there: what one element of each costs.
@@ -90,22 +81,6 @@ def encoder_weights(encoder: EncoderConfig) -> int:
 def copy_gate_terms(encoder: EncoderConfig) -> Mapping[str, float]:
     """Return the forward FLOPs of the all-tokens model's copy gate at one token, by name."""
     return {"copy_gate": 2 * encoder.hidden}
-
-
-class _Pass(NamedTuple):
-    """One network's way through the batch of a step.
-
-    Attributes:
-        encoder: its body.
-        head: forward FLOPs of its head for one window.
-        paper: FLOPs of a step as the official script counts them, were it to learn.
-        learns: whether there is a way back.
-    """
-
-    encoder: EncoderConfig
-    head: float
-    paper: float
-    learns: bool
 
 
 class _Shape(NamedTuple):
@@ -160,11 +135,11 @@ def _steps(trial: Trial) -> dict[Cost, float]:
 
     A stretch of the budget holds as many steps as its share of the budget over their mean cost.
     """
-    kinds = phase_shares(trial.objective)
-    if isinstance(trial.objective, TwoStageConfig):  # its stages divide the budget
+    kinds = trial.objective.phase_shares()
+    if trial.objective.staged:
         groups = [(share, {learns: 1.0}) for learns, share in kinds.items()]
-    else:  # kinds of steps that alternate divide the steps
-        groups = [(1.0, kinds)]
+    else:
+        groups = [(1.0, dict(kinds))]
 
     @cache  # shapes repeat
     def steps(shape: _Shape, width: float) -> list[tuple[Cost, float]]:
@@ -209,95 +184,55 @@ def _shape(trial: Trial, progress: float) -> _Shape:
 
 @lru_cache(maxsize=1_024)  # the loop asks before every step
 def _cost(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Cost:
+    objective, vocab = trial.objective, trial.data.vocab
     flops = paper = six_n = 0.0
     tokens = shape.batch * shape.length
-    for one in _passes(trial, learns, shape):
-        forward = tokens * _sum(encoder_terms(one.encoder, shape.length)) + shape.batch * one.head
-        flops += forward * (3 if one.learns else 1)
-        paper += one.paper * (1 if one.learns else 0.5)
-        six_n += (6 if one.learns else 2) * encoder_weights(one.encoder) * tokens
-    flops += shape.batch * _baseline(trial, learns, shape.slots)
-    flops += _orthogonalization(trial, learns, shape)
+    for one in objective.passes(trial.encoder, learns):
+        body = tokens * _sum(encoder_terms(one.encoder, shape.length))
+        forward = body + shape.batch * _head_flops(one, vocab, shape)
+        flops += forward * (3 if one.updated else 1)
+        share = _paper_head_share(one.head)
+        paper_flops = paper_step(one.encoder, shape.length, vocab, shape.batch, head_share=share)
+        paper += paper_flops * (1 if one.updated else 0.5)
+        six_n += (6 if one.updated else 2) * encoder_weights(one.encoder) * tokens
+    flops += shape.batch * objective.extra_flops(trial.encoder, learns, shape.slots)
+    flops += _orthogonalization(trial, learns)
     return Cost(tokens=tokens, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
 
 
-def _passes(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Iterator[_Pass]:
-    objective, encoder, vocab = trial.objective, trial.encoder, trial.data.vocab
-    generator = generator_of(objective, encoder)
-    if generator is not None:
-        updated = learns is not UpdatedNetworks.DISCRIMINATOR and not has_frozen_generator(
-            objective
-        )
-        yield _predicting(generator, vocab, shape, updated)
-    match objective:
-        case TwoStageConfig() if learns is UpdatedNetworks.GENERATOR:
-            return
-        case _ if has_frozen_generator(objective):
-            pass  # its one pass is without dropout
-        case JointObjectiveConfig(sampling=sampling) | TwoStageConfig(sampling=sampling) if (
-            generator is not None
-        ):
-            if encoder.dropout and not sampling.dropout:
-                yield _predicting(generator, vocab, shape, False)  # once more, to sample
-    match objective:
-        case MlmConfig() | ReplaceMlmConfig():
-            yield _predicting(encoder, vocab, shape, True)
-        case AllTokensMlmConfig():
-            everywhere = _predicting(encoder, vocab, shape._replace(slots=shape.length), True)
-            gate = shape.length * _sum(copy_gate_terms(encoder))
-            yield everywhere._replace(head=everywhere.head + gate)
-        case _:
-            yield _detecting(encoder, vocab, shape, learns is not UpdatedNetworks.GENERATOR)
+def _head_flops(one: NetworkPass, vocab: int, shape: _Shape) -> float:
+    """Return the forward FLOPs of a pass's head for one window."""
+    vocabulary = _sum(generator_head_terms(one.encoder, vocab))
+    match one.head:
+        case "vocabulary_at_slots":
+            return shape.slots * vocabulary
+        case "vocabulary_at_all_tokens":
+            return shape.length * (vocabulary + _sum(copy_gate_terms(one.encoder)))
+        case "detection":
+            return shape.length * _sum(discriminator_head_terms(one.encoder))
 
 
-def _predicting(encoder: EncoderConfig, vocab: int, shape: _Shape, learns: bool) -> _Pass:
-    share = _paper_share(shape.slots, shape.length)
-    return _Pass(
-        encoder=encoder,
-        head=shape.slots * _sum(generator_head_terms(encoder, vocab)),
-        paper=paper_step(encoder, shape.length, vocab, shape.batch, head_share=share),
-        learns=learns,
-    )
+def _paper_head_share(head: Head) -> float | None:
+    """Return the share of positions with a vocabulary head; None for a detection head.
 
-
-def _detecting(encoder: EncoderConfig, vocab: int, shape: _Shape, learns: bool) -> _Pass:
-    return _Pass(
-        encoder=encoder,
-        head=shape.length * _sum(discriminator_head_terms(encoder)),
-        paper=paper_step(encoder, shape.length, vocab, shape.batch, head_share=None),
-        learns=learns,
-    )
-
-
-def _paper_share(slots: int, length: int) -> float:
-    """Return the share of positions with a vocabulary head: all, or the official constant.
-
-    The official script takes .15625 whatever the mask rate; it knows no head at every position.
+    The official script uses a constant whatever the mask rate, and has no head at every position.
     """
-    return 1.0 if slots == length else PAPER_HEAD_SHARE
+    match head:
+        case "vocabulary_at_slots":
+            return PAPER_HEAD_SHARE
+        case "vocabulary_at_all_tokens":
+            return 1.0
+        case "detection":
+            return None
 
 
-def _baseline(trial: Trial, learns: UpdatedNetworks, slots: int) -> float:
-    """Return the FLOPs of REINFORCE's baseline for one window: a logit a slot, and its gradient.
-
-    Its input is detached, so that backward costs as much as forward.
-    """
-    objective = trial.objective
-    if not isinstance(objective, AdversarialConfig) or learns is UpdatedNetworks.DISCRIMINATOR:
-        return 0
-    if objective.adversarial_weight == 0:
-        return 0
-    hidden = objective.generator.of(trial.encoder).hidden
-    return 2 * 2 * hidden * slots
-
-
-def _orthogonalization(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> float:
+def _orthogonalization(trial: Trial, learns: UpdatedNetworks) -> float:
     """Return the FLOPs of Muon's matrix products in one step; 0 under Adam."""
     optim, objective = trial.optim, trial.objective
     if not isinstance(optim, MuonConfig):
         return 0
-    updated = [one.encoder for one in _passes(trial, learns, shape) if one.learns]
-    if isinstance(objective, JointObjectiveConfig) and objective.sharing == "all":
+    updated = [one.encoder for one in objective.passes(trial.encoder, learns) if one.updated]
+    if objective.shares_encoders:
         updated = updated[:1]  # both networks have the same matrices
     return optim.iterations * sum(map(_newton_schulz, updated))
 

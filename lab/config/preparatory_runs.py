@@ -15,12 +15,8 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.flops import mean_cost
 from lab.config.init_from import FromMlmRun, FromTrial
-from lab.config.objective import (
-    FrozenGeneratorConfig,
-    JointObjectiveConfig,
-    MlmConfig,
-    generator_of,
-)
+from lab.config.objectives.generators import FrozenGeneratorConfig, JointObjectiveConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.trial import Trial, content_hash
 
 KEPT, GENERATOR = "encoder", "generator"  # which network starts from a run
@@ -41,7 +37,7 @@ def preparatory_runs(trial: Trial) -> dict[str, Trial]:
     Each network starts from a run of its own shape, which is one run where the shapes are equal.
     """
     frozen, start = frozen_start(trial), trial.init_from
-    generator = generator_of(trial.objective, trial.encoder)
+    generator = trial.objective.generator_shape(trial.encoder)
     runs = {}
     if isinstance(start, FromMlmRun):
         runs[KEPT] = _run(trial, trial.encoder, start)

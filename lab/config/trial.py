@@ -18,7 +18,7 @@ from lab.config.base import StrictConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.init_from import FromScratch, InitFrom
-from lab.config.objective import AnyObjectiveConfig, TwoStageConfig, disc_weight_at, temperature_at
+from lab.config.objectives import AnyObjectiveConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig
 from lab.config.ramps import StepSettings, WindowCount, value_at
 from lab.config.schedule import Schedule
@@ -118,8 +118,8 @@ class Trial(StrictConfig):
             length=length,
             batch=batch * self.data.length // length,
             mask_prob=value_at(objective.mask_prob, progress),
-            disc_weight=disc_weight_at(objective, progress),
-            temperature=temperature_at(objective, progress),
+            disc_weight=objective.disc_weight_at(progress),
+            temperature=objective.temperature_at(progress),
         )
 
     @property
@@ -135,8 +135,7 @@ class Trial(StrictConfig):
     @property
     def extendable(self) -> bool:
         """Whether a run that is longer begins as this one: nothing in it depends on its end."""
-        staged = isinstance(self.objective, TwoStageConfig)
-        return self.schedule.flat and not staged and not self.moves
+        return self.schedule.flat and not self.objective.staged and not self.moves
 
 
 def content_hash(value: object) -> str:

@@ -21,7 +21,7 @@ from lab.config.architecture import SIZES
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.metrics import CORRUPTIONS
-from lab.config.objective import MlmConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import MuonConfig
 from lab.config.schedule import Schedule
 from lab.config.trial import Seeds, Trial, content_hash

@@ -11,8 +11,6 @@ import torch
 from lab.config.budget import Budget
 from lab.config.experiment import Resources
 from lab.config.flops import step_cost
-from lab.config.objective import generator_of
-from lab.config.phases import phase_shares
 from lab.config.trial import Trial
 from lab.config.window_growth import FullWindows
 from lab.data.batches import Batches
@@ -89,7 +87,7 @@ def _fits(trial: Trial) -> bool:
 
 def _shape(trial: Trial) -> Hashable:
     """Return what a step's speed depends on."""
-    generator = generator_of(trial.objective, trial.encoder)
+    generator = trial.objective.generator_shape(trial.encoder)
     return trial.objective.kind, trial.encoder, generator, step_cost(trial), trial.data.vocab
 
 
@@ -143,7 +141,7 @@ def _endless(trial: Trial) -> Trial:
         batch=now.batch,
         budget=Budget(kind="flops", amount=1e30),
     )
-    cost = max(step_cost(trial, learns, 0.5).flops for learns in phase_shares(trial.objective))
+    cost = max(step_cost(trial, learns, 0.5).flops for learns in trial.objective.phase_shares())
     return replace(trial, batch=max(1, min(now.batch, int(now.batch * _BATCH_FLOPS / cost))))
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lab.config.objective import AllTokensMlmConfig
 from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
@@ -62,11 +61,8 @@ def exported_networks(trained: TrainedTrial) -> Iterator[tuple[str, str, model_c
         yield "encoder", "discriminator", model_card.DISCRIMINATOR
     else:
         role = model_card.PREDICTOR
-        if isinstance(trained.trial.objective, AllTokensMlmConfig):
-            role = role._replace(
-                left="While training a gate copied tokens that were right; transformers has no "
-                "place for it, and it is left out: the logits are those of the softmax alone."
-            )
+        if lacking := trained.trial.objective.not_exported:
+            role = role._replace(left=lacking)
         yield "encoder", "encoder", role
     if "generator.encoder" in trained.shapes:
         yield "generator.encoder", "generator", model_card.GENERATOR

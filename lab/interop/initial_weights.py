@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from lab.config.architecture import EncoderConfig
 from lab.config.init_from import FromCheckpoint, FromMlmRun, FromScratch, FromTrial, InitFrom
-from lab.config.objective import generator_of
 from lab.config.preparatory_runs import GENERATOR, KEPT, frozen_start
 from lab.config.trial import Trial
 from lab.data.vocabulary import open_vocabulary
@@ -201,7 +200,7 @@ def check_shapes(origin: WeightsOrigin, trial: Trial) -> None:
         UserError: names every side that differs.
     """
     shapes = {_KEPT: trial.encoder}
-    generator = generator_of(trial.objective, trial.encoder)
+    generator = trial.objective.generator_shape(trial.encoder)
     if generator is not None:
         shapes[_GENERATORS] = generator
     weights = load_file(origin.file)

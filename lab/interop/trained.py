@@ -6,7 +6,6 @@ from pathlib import Path as File
 import torch
 
 from lab.config.architecture import EncoderConfig
-from lab.config.objective import generator_of
 from lab.config.trial import Trial
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.errors import UserError
@@ -84,7 +83,7 @@ def open_trained(folder: File, cache: File) -> TrainedTrial:
             f"{record.read_state(folder)}; only a trial that has trained has weights"
         )
     shapes = {"encoder": trial.encoder}
-    generator = generator_of(trial.objective, trial.encoder)
+    generator = trial.objective.generator_shape(trial.encoder)
     if generator is not None:
         shapes["generator.encoder"] = generator
     return TrainedTrial(

@@ -35,13 +35,6 @@ from lab.config.flops import mean_cost
 from lab.config.init_from import FromCheckpoint, FromScratch
 from lab.config.labels import label
 from lab.config.metrics import METRICS, Metric, finetuned
-from lab.config.objective import (
-    JointObjectiveConfig,
-    TwoStageConfig,
-    generator_of,
-    has_frozen_generator,
-)
-from lab.config.phases import minimum_steps
 from lab.config.preparatory_runs import GENERATOR, own_budget, preparatory_runs
 from lab.config.trial import Path, Trial, Value
 from lab.config.window_growth import GrowingWindows
@@ -368,7 +361,7 @@ def _ends(distribution: Distribution) -> tuple[Value, ...]:
 
 def _check_trial(built: Trial) -> None:
     try:
-        generator_of(built.objective, built.encoder)
+        built.objective.generator_shape(built.encoder)
     except ValueError as error:
         raise SpaceError(f"base.objective.generator: {error}") from None
     _check_start(built)
@@ -388,7 +381,7 @@ def _check_trial(built: Trial) -> None:
             f"than one step, which costs {unit:.3g}"
         )
     said = f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are {steps} steps"
-    least = minimum_steps(built.objective)
+    least = built.objective.minimum_steps()
     if steps is not None and steps < least:
         raise SpaceError(
             f"{said}, and {built.objective.kind}'s networks take turns that need at least {least}"
@@ -417,15 +410,12 @@ def _check_start(built: Trial) -> None:
     start, objective = built.init_from, built.objective
     if isinstance(start, FromScratch):
         return
-    if isinstance(objective, TwoStageConfig):
-        raise SpaceError(
-            "base.init_from: two_stage starts its discriminator from its own generator half way; "
-            "it begins from scratch"
-        )
-    generates = generator_of(objective, built.encoder) is not None
+    if why := objective.starts_from_scratch:
+        raise SpaceError(f"base.init_from: {why}; leave init_from out")
+    generates = objective.generator_shape(built.encoder) is not None
     if isinstance(start, FromCheckpoint) and start.generator and not generates:
         raise SpaceError(f"base.init_from.generator: objective {objective.kind} has no generator")
-    if isinstance(start, FromCheckpoint) and start.generator and has_frozen_generator(objective):
+    if isinstance(start, FromCheckpoint) and start.generator and objective.frozen_generator:
         raise SpaceError(
             "base.init_from.generator: the frozen generator is that of "
             "base.objective.generator.init_from; leave it out"
@@ -442,14 +432,13 @@ def _check_preparatory(built: Trial) -> None:
         )
     for network, run in runs.items():
         if not run.budget.steps(mean_cost(run)):
-            frozen = network == GENERATOR and has_frozen_generator(objective)
+            frozen = network == GENERATOR and objective.frozen_generator
             place = "objective.generator.init_from" if frozen else "init_from"
             raise SpaceError(
                 f"base.{place}.budget.amount: {run.budget.amount:g} {run.budget.kind} are less "
                 f"than one step of the {network}'s mlm run"
             )
-    shared = isinstance(objective, JointObjectiveConfig) and objective.sharing == "tokens"
-    if shared and len(set(runs.values())) > 1:
+    if objective.shares_table and len(set(runs.values())) > 1:
         raise SpaceError(
             "base.init_from: encoder and generator start from mlm runs of their own shapes, whose "
             "tables differ, and base.objective.sharing: tokens has one table for both; take none "

@@ -8,7 +8,7 @@ from lab.config.budget import Cost
 from lab.config.experiment import Experiment
 from lab.config.flops import encoder_weights, masked_slots, mean_cost
 from lab.config.labels import label
-from lab.config.objective import AllTokensMlmConfig, generator_of
+from lab.config.phases import UpdatedNetworks
 from lab.config.preparatory_runs import own_budget, preparatory_runs
 from lab.config.ramps import StepSettings
 from lab.config.trial import Path, Trial, Value
@@ -211,14 +211,15 @@ def estimate_makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
 def estimate_memory(trial: Trial) -> float:
     """Return bytes of weights, optimizer and activations of one step."""
     data, objective = trial.data, trial.objective
-    generator = generator_of(objective, trial.encoder)
+    generator = objective.generator_shape(trial.encoder)
     shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
     table = (data.vocab + data.length) * trial.encoder.embedding
     weights = table + sum(encoder_weights(shape) for shape in shapes)
     # A block keeps about 8 hidden-wide tensors and 2 ffn-wide ones for its backward pass; the
     # vocabulary head keeps logits, probabilities and their gradient.
     block = sum(shape.layers * (8 * shape.hidden + 2 * shape.ffn) for shape in shapes)
-    everywhere = isinstance(objective, AllTokensMlmConfig)
+    passes = objective.passes(trial.encoder, UpdatedNetworks.ALL)
+    everywhere = any(one.head == "vocabulary_at_all_tokens" for one in passes)
 
     def activations(now: StepSettings) -> int:
         slots = masked_slots(now.length, now.mask_prob) + everywhere * now.length

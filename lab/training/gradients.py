@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lab.config.budget import Spent
 from lab.config.flops import masked_slots
-from lab.config.phases import UpdatedNetworks, phase_shares
+from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.data.batches import Batch, Batches
@@ -73,7 +73,7 @@ class Gradients:
         self.objective, self.workers, self.most = objective, workers, most
         self._batches, self._seed = batches, trial.seeds.mask
         self._length = trial.data.length
-        self._model = workers.wrap(objective, whole=len(phase_shares(trial.objective)) == 1)
+        self._model = workers.wrap(objective, whole=len(trial.objective.phase_shares()) == 1)
         self._rehearsed: set[tuple[UpdatedNetworks, int, int, int]] = set()
         self.micro = self._windows(trial.at(0.0))
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lab.config.budget import Budget, Cost, Spent
 from lab.config.flops import step_cost
-from lab.config.phases import phase_at
 from lab.config.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.training.allocator import keep_freed_memory
@@ -57,7 +56,7 @@ def train_steps(
     keep_freed_memory()
     budget, objective = trial.budget, gradients.objective
     objective.train()
-    learns, progress = phase_at(trial.objective, spent.steps, budget.fraction(spent))
+    learns, progress = trial.objective.phase_at(spent.steps, budget.fraction(spent))
     cost = step_cost(trial, learns, progress)
     while not _used(budget, spent, cost):
         began = clock()
@@ -69,7 +68,7 @@ def train_steps(
         optimizer.step()
         spent = spent.plus(cost, gradients.workers.first(clock() - began))
         done = budget.fraction(spent)
-        learns, progress = phase_at(trial.objective, spent.steps, done)
+        learns, progress = trial.objective.phase_at(spent.steps, done)
         cost = step_cost(trial, learns, progress)
         last = _used(budget, spent, cost)
         yield CompletedStep(spent, min(1.0, done), parts | norms, settings, last)

@@ -22,22 +22,16 @@ from lab.config.budget import Budget, Cost, Spent
 from lab.config.data import DataConfig
 from lab.config.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
 from lab.config.init_from import FromMlmRun
-from lab.config.objective import (
-    AdversarialConfig,
-    AllTokensMlmConfig,
-    AlternationConfig,
-    AnyObjectiveConfig,
-    Electra15Config,
-    ElectraConfig,
-    FrozenGeneratorConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-    ReplaceMlmConfig,
-    SamplingConfig,
-    TwoStageConfig,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
+from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.generators import FrozenGeneratorConfig, SamplingConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import MuonConfig
-from lab.config.phases import UpdatedNetworks, phase_shares
+from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import CountRamp, ProbabilityRamp
 from lab.config.trial import Trial
 from lab.config.window_growth import GrowingWindows
@@ -276,7 +270,7 @@ RUNGS: dict[str, AnyObjectiveConfig] = {
     ),
     "random": RandomReplacementConfig(kind="random"),
 }
-TURNS = [(name, learns) for name, rung in RUNGS.items() for learns in phase_shares(rung)]
+TURNS = [(name, learns) for name, rung in RUNGS.items() for learns in rung.phase_shares()]
 turns = pytest.mark.parametrize(
     ("rung", "learns"), TURNS, ids=[f"{name}-{learns.value}" for name, learns in TURNS]
 )
@@ -361,7 +355,7 @@ SAMPLERS: dict[str, AnyObjectiveConfig] = {
         kind="electra", sharing="none", generator=FROZEN, sampling=APART
     ),
 }
-SAMPLING = [(name, learns) for name, rung in SAMPLERS.items() for learns in phase_shares(rung)]
+SAMPLING = [(name, learns) for name, rung in SAMPLERS.items() for learns in rung.phase_shares()]
 sampling_turns = pytest.mark.parametrize(
     ("rung", "learns"), SAMPLING, ids=[f"{name}-{learns.value}" for name, learns in SAMPLING]
 )
@@ -417,7 +411,7 @@ def run(trial: Trial) -> tuple[Spent, list[UpdatedNetworks]]:
 
 
 ONE_COST = [
-    name for name, rung in RUNGS.items() if set(phase_shares(rung)) == {UpdatedNetworks.ALL}
+    name for name, rung in RUNGS.items() if set(rung.phase_shares()) == {UpdatedNetworks.ALL}
 ]
 TINY = replace(SIZES["tiny"], dropout=0.1)
 TAKING_TURNS: dict[str, AnyObjectiveConfig] = {
@@ -487,7 +481,7 @@ def test_two_hundred_steps_of_every_rung_achieve_their_budget_within_a_hundredth
     spent, _ = run(trial)
     assert abs(spent.steps - 200) <= 1
     assert getattr(spent, kind) == pytest.approx(amount, rel=0.01)
-    dearest = max(getattr(step_cost(trial, learns), kind) for learns in phase_shares(RUNGS[rung]))
+    dearest = max(getattr(step_cost(trial, learns), kind) for learns in RUNGS[rung].phase_shares())
     assert abs(getattr(spent, kind) - amount) <= dearest / 2
 
 

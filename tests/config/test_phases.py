@@ -6,19 +6,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lab.config.objective import (
-    AdversarialConfig,
-    AllTokensMlmConfig,
-    AlternationConfig,
-    AnyObjectiveConfig,
-    Electra15Config,
-    ElectraConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-    ReplaceMlmConfig,
-    TwoStageConfig,
-)
-from lab.config.phases import Phase, UpdatedNetworks, minimum_steps, phase_at, phase_shares
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
+from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.objectives.two_stage import TwoStageConfig
+from lab.config.phases import Phase, UpdatedNetworks
 
 
 def alternating(steps: int, weight: float = 1.0) -> AdversarialConfig:
@@ -60,15 +55,15 @@ steps = st.integers(0, 10**6)
 def test_whoever_takes_no_turns_learns_in_every_step(
     objective: AnyObjectiveConfig, step: int, fraction: float
 ) -> None:
-    assert phase_at(objective, step, fraction) == Phase(UpdatedNetworks.ALL, fraction)
-    assert phase_shares(objective) == {UpdatedNetworks.ALL: 1.0}
+    assert objective.phase_at(step, fraction) == Phase(UpdatedNetworks.ALL, fraction)
+    assert objective.phase_shares() == {UpdatedNetworks.ALL: 1.0}
 
 
 @given(switch=switches, fraction=fractions, step=steps)
 def test_generator_learns_until_its_share_is_spent_whatever_the_step(
     switch: float, fraction: float, step: int
 ) -> None:
-    learns, progress = phase_at(two_stage(switch), step, fraction)
+    learns, progress = two_stage(switch).phase_at(step, fraction)
     assert (learns is UpdatedNetworks.GENERATOR) == (fraction < switch)
     assert learns is not UpdatedNetworks.ALL
     assert 0 <= progress <= 1
@@ -77,28 +72,28 @@ def test_generator_learns_until_its_share_is_spent_whatever_the_step(
 @pytest.mark.parametrize("switch", [0.1, 0.5, 0.75])
 def test_each_stage_goes_from_its_start_to_its_end(switch: float) -> None:
     objective = two_stage(switch)
-    assert phase_at(objective, 0, 0.0) == Phase(UpdatedNetworks.GENERATOR, 0.0)
-    last = phase_at(objective, 500, switch - 1e-9)
+    assert objective.phase_at(0, 0.0) == Phase(UpdatedNetworks.GENERATOR, 0.0)
+    last = objective.phase_at(500, switch - 1e-9)
     assert last.learns is UpdatedNetworks.GENERATOR
     assert last.progress == pytest.approx(1, abs=1e-7)
-    assert phase_at(objective, 500, switch) == Phase(UpdatedNetworks.DISCRIMINATOR, 0.0)
-    assert phase_at(objective, 1_000, 1.0) == Phase(UpdatedNetworks.DISCRIMINATOR, 1.0)
+    assert objective.phase_at(500, switch) == Phase(UpdatedNetworks.DISCRIMINATOR, 0.0)
+    assert objective.phase_at(1_000, 1.0) == Phase(UpdatedNetworks.DISCRIMINATOR, 1.0)
 
 
 @given(switch=switches, one=fractions, other=fractions)
 def test_progress_never_goes_back_within_a_stage(switch: float, one: float, other: float) -> None:
-    early, late = (phase_at(two_stage(switch), 0, part) for part in sorted((one, other)))
+    early, late = (two_stage(switch).phase_at(0, part) for part in sorted((one, other)))
     assume(early.learns is late.learns)
     assert early.progress <= late.progress
 
 
 def test_budget_that_was_overshot_still_belongs_to_the_second_stage() -> None:
-    assert phase_at(two_stage(0.5), 7, 1.01).learns is UpdatedNetworks.DISCRIMINATOR
+    assert two_stage(0.5).phase_at(7, 1.01).learns is UpdatedNetworks.DISCRIMINATOR
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_discriminator_begins_and_each_takes_its_steps_in_a_row(k: int) -> None:
-    found = [phase_at(alternating(k), step, 0.3).learns for step in range(4 * k)]
+    found = [alternating(k).phase_at(step, 0.3).learns for step in range(4 * k)]
     assert found == ([UpdatedNetworks.DISCRIMINATOR] * k + [UpdatedNetworks.GENERATOR] * k) * 2
 
 
@@ -106,7 +101,7 @@ def test_discriminator_begins_and_each_takes_its_steps_in_a_row(k: int) -> None:
 def test_any_whole_round_has_as_many_steps_of_both_on_one_schedule(
     k: int, first: int, fraction: float, weight: float
 ) -> None:
-    round_ = [phase_at(alternating(k, weight), first + i, fraction) for i in range(2 * k)]
+    round_ = [alternating(k, weight).phase_at(first + i, fraction) for i in range(2 * k)]
     learns = [one.learns for one in round_]
     assert (
         learns.count(UpdatedNetworks.DISCRIMINATOR) == learns.count(UpdatedNetworks.GENERATOR) == k
@@ -116,17 +111,17 @@ def test_any_whole_round_has_as_many_steps_of_both_on_one_schedule(
 
 @given(objective=objectives)
 def test_shares_sum_to_one_and_name_the_turns_that_there_are(objective: AnyObjectiveConfig) -> None:
-    parts = phase_shares(objective)
+    parts = objective.phase_shares()
     assert sum(parts.values()) == pytest.approx(1)
     assert min(parts.values()) > 0
     points = product(range(40), (0.0, 0.005, 0.995))
-    assert {phase_at(objective, step, fraction).learns for step, fraction in points} == set(parts)
+    assert {objective.phase_at(step, fraction).learns for step, fraction in points} == set(parts)
 
 
 @given(switch=st.floats(0.01, 0.99))
 def test_shares_of_two_stages_are_those_of_the_budget(switch: float) -> None:
-    grid = [phase_at(two_stage(switch), 0, (i + 0.5) / 1_000).learns for i in range(1_000)]
-    for learns, share in phase_shares(two_stage(switch)).items():
+    grid = [two_stage(switch).phase_at(0, (i + 0.5) / 1_000).learns for i in range(1_000)]
+    for learns, share in two_stage(switch).phase_shares().items():
         assert grid.count(learns) / 1_000 == pytest.approx(share, abs=1e-3)
 
 
@@ -134,16 +129,16 @@ def test_shares_of_two_stages_are_those_of_the_budget(switch: float) -> None:
 def test_run_of_the_least_steps_gives_everybody_a_turn(
     objective: AnyObjectiveConfig, extra: int, share: float
 ) -> None:
-    total = minimum_steps(objective) + extra
+    total = objective.minimum_steps() + extra
     costs = {
         UpdatedNetworks.GENERATOR: share,
         UpdatedNetworks.DISCRIMINATOR: 1.0,
         UpdatedNetworks.ALL: 1.0,
     }
-    mean = 1 / sum(part / costs[learns] for learns, part in phase_shares(objective).items())
+    mean = 1 / sum(part / costs[learns] for learns, part in objective.phase_shares().items())
     seen, step, spent = set(), 0, 0.0
     while spent < total * mean:
-        learns = phase_at(objective, step, spent / (total * mean)).learns
+        learns = objective.phase_at(step, spent / (total * mean)).learns
         seen.add(learns)
         spent, step = spent + costs[learns], step + 1
-    assert seen == set(phase_shares(objective))
+    assert seen == set(objective.phase_shares())

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from lab.config import trial as spec
 from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
-from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.trial import Seeds, Trial, content_hash
 
 settings = hypothesis_settings(deadline=None)

@@ -37,7 +37,8 @@ from lab.config.experiment import Experiment
 from lab.config.flops import mean_cost
 from lab.config.labels import label
 from lab.config.metrics import METRICS
-from lab.config.objective import AlternationConfig, SamplingConfig
+from lab.config.objectives.adversarial import AlternationConfig
+from lab.config.objectives.generators import SamplingConfig
 from lab.config.ramps import CountRamp, ProbabilityRamp, Ramp, value_at
 from lab.config.results import MetricRow
 from lab.config.trial import Trial

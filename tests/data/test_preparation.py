@@ -23,7 +23,7 @@ from lab.config.data import (
     TrainedTokenizer,
     WordPieceFile,
 )
-from lab.config.objective import ElectraConfig
+from lab.config.objectives.electra import ElectraConfig
 from lab.data import batches, preparation, sources
 from lab.data.batches import Corpus, Windows
 from lab.data.contamination import EvaluationNgrams

@@ -19,12 +19,10 @@ from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.metrics import CORRUPTIONS, METRICS
-from lab.config.objective import (
-    AnyObjectiveConfig,
-    ElectraConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.results import MetricRow
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.evaluation import corruption, probes, scores

@@ -17,13 +17,11 @@ from lab.config.data import DataConfig
 from lab.config.experiment import Job
 from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.metrics import METRICS
-from lab.config.objective import (
-    AnyObjectiveConfig,
-    ElectraConfig,
-    FrozenGeneratorConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.generators import FrozenGeneratorConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.preparatory_runs import (
     GENERATOR,

@@ -18,7 +18,7 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.experiment import FinetuneConfig
 from lab.config.metrics import METRICS, among, finetuned, named
-from lab.config.objective import ElectraConfig
+from lab.config.objectives.electra import ElectraConfig
 from lab.config.results import Outcome, State
 from lab.config.schedule import Schedule
 from lab.config.trial import Trial

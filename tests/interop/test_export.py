@@ -27,7 +27,8 @@ from lab import export
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.metrics import METRICS
-from lab.config.objective import ElectraConfig, RandomReplacementConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.trial import Trial
 from lab.data import preparation
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary

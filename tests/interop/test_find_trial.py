@@ -14,7 +14,9 @@ from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.experiment import Job
-from lab.config.objective import AnyObjectiveConfig, ElectraConfig, RandomReplacementConfig
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.random import RandomReplacementConfig
 from lab.errors import UserError
 from lab.interop import find_trial, mlflow_model
 from lab.interop.export import write_networks

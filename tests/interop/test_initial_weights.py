@@ -27,7 +27,9 @@ from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.init_from import FromCheckpoint, FromTrial
 from lab.config.metrics import METRICS
-from lab.config.objective import ElectraConfig, MlmConfig, RandomReplacementConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop.export import write_networks

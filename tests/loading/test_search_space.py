@@ -22,7 +22,8 @@ from lab.config.architecture import SIZES
 from lab.config.experiment import Choices, Experiment, HalvingConfig, Range
 from lab.config.labels import label
 from lab.config.metrics import METRICS
-from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.config.window_growth import FullWindows, GrowingWindows
 from lab.loading import search_space, size_defaults, yaml_text
@@ -90,7 +91,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown key in a union": (
         "base.objective.genwidth=1",
         "base.objective.genwidth",
-        "unknown key; allowed: mask_prob, masking, gen_weight, generator, sharing, sampling, kind",
+        "unknown key; allowed: mask_prob, masking, gen_weight, generator, sharing, sampling, disc_weight, kind",
     ),
     "unknown key two deep": (
         "base.objective.generator.size=1",

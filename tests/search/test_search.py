@@ -26,7 +26,7 @@ from lab.config.experiment import (
     SearchConfig,
 )
 from lab.config.metrics import METRICS
-from lab.config.objective import ElectraConfig
+from lab.config.objectives.electra import ElectraConfig
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import content_hash
 from lab.loading import search_space

@@ -168,7 +168,7 @@ def test_a_record_reads_the_same_on_another_machine(near: Remote, other: Remote)
 
 def _trial() -> dict[str, object]:
     from lab.config.budget import Budget
-    from lab.config.objective import ElectraConfig
+    from lab.config.objectives.electra import ElectraConfig
 
     return {
         "encoder": SIZES["tiny"],

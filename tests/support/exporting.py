@@ -14,7 +14,7 @@ from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
-from lab.config.objective import AnyObjectiveConfig, generator_of
+from lab.config.objectives import AnyObjectiveConfig
 from lab.data.vocabulary import ROLES, SPECIAL, Vocabulary
 from lab.interop.trained import TrainedTrial
 from lab.training.checkpoint import TrainingPosition
@@ -84,7 +84,7 @@ def trained(
     words.save(text)
     (text / "text.json").write_text(json.dumps(COUNTED))
     shapes = {"encoder": trial.encoder}
-    if generator := generator_of(trial.objective, trial.encoder):
+    if generator := trial.objective.generator_shape(trial.encoder):
         shapes["generator.encoder"] = generator
     return TrainedTrial(
         folder=folder / "record",

@@ -20,20 +20,14 @@ from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
 from lab.config.init_from import FromMlmRun
-from lab.config.objective import (
-    AdversarialConfig,
-    AllTokensMlmConfig,
-    AlternationConfig,
-    AnyObjectiveConfig,
-    Electra15Config,
-    ElectraConfig,
-    FrozenGeneratorConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-    ReplaceMlmConfig,
-    SamplingConfig,
-    TwoStageConfig,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
+from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.generators import FrozenGeneratorConfig, SamplingConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import ProbabilityRamp, Ramp, StepSettings

@@ -14,7 +14,7 @@ from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
-from lab.config.objective import AnyObjectiveConfig
+from lab.config.objectives import AnyObjectiveConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 from lab.training.model import DisentangledEmbeddings, Embeddings, Encoder

@@ -19,16 +19,13 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.init_from import FromMlmRun
 from lab.config.metrics import METRICS
-from lab.config.objective import (
-    AdversarialConfig,
-    AlternationConfig,
-    AnyObjectiveConfig,
-    ElectraConfig,
-    FrozenGeneratorConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-    TwoStageConfig,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.generators import FrozenGeneratorConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig, MuonConfig
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial

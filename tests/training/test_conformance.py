@@ -36,21 +36,15 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.config.objective import (
-    AdversarialConfig,
-    AllTokensMlmConfig,
-    AlternationConfig,
-    AnyObjectiveConfig,
-    JointObjectiveConfig,
-    MaskedObjectiveConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-    ReinforceConfig,
-    SamplingConfig,
-    has_frozen_generator,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig, ReinforceConfig
+from lab.config.objectives.base import MaskedObjectiveConfig
+from lab.config.objectives.generators import JointObjectiveConfig, SamplingConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.predictors import AllTokensMlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig, MuonConfig
-from lab.config.phases import UpdatedNetworks, phase_shares
+from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.training import optimizer as optim
@@ -99,7 +93,7 @@ def test_every_rule_of_the_game_is_a_members() -> None:
 
 @each()
 def test_promises_cover_the_turns_that_there_are(member: Member) -> None:
-    assert set(member.turns) == set(phase_shares(member.objective))
+    assert set(member.turns) == set(member.objective.phase_shares())
 
 
 # What a step reports.
@@ -416,7 +410,7 @@ def test_each_slot_gets_a_token_of_its_own_law(member: Member) -> None:
     tuple(
         m
         for m in SAMPLERS
-        if not isinstance(m.objective, AdversarialConfig) and not has_frozen_generator(m.objective)
+        if not isinstance(m.objective, AdversarialConfig) and not m.objective.frozen_generator
     )
 )
 def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> None:

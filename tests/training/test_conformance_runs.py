@@ -25,15 +25,11 @@ from members import (
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.objective import (
-    AlternationConfig,
-    ElectraConfig,
-    ReinforceConfig,
-    TwoStageConfig,
-    has_frozen_generator,
-)
+from lab.config.objectives.adversarial import AlternationConfig, ReinforceConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
-from lab.config.phases import UpdatedNetworks, phase_at
+from lab.config.phases import UpdatedNetworks
 from lab.data.vocabulary import PAD
 from lab.evaluation import scores
 from lab.evaluation.corruption import HeldOut
@@ -85,7 +81,7 @@ def fit(member: Member, steps: int) -> list[dict[str, float]]:
     optimizer = optim.build_optimizer(objective, settings)
     seen = []
     for n in range(steps):
-        learns = phase_at(member.objective, n, n / steps).learns
+        learns = member.objective.phase_at(n, n / steps).learns
         objective.begin(learns, objective.now)
         torch.manual_seed(n)
         loss = objective(batch, 0, learns)
@@ -254,7 +250,7 @@ def test_every_parameter_is_owned_and_optimised_once(member: Member) -> None:
 def test_what_is_shared_belongs_to_the_kept_network_unless_it_only_reads(member: Member) -> None:
     objective = made(member)
     first, *others = objective.networks()
-    generates = hasattr(objective, "generator") and not has_frozen_generator(member.objective)
+    generates = hasattr(objective, "generator") and not member.objective.frozen_generator
     assert others == (["generator"] if generates else [])
     of_first = {id(p) for p in objective.networks()[first]}
     base = "encoder.embeddings.base"
@@ -265,7 +261,7 @@ def test_what_is_shared_belongs_to_the_kept_network_unless_it_only_reads(member:
 # The frozen generator.
 
 
-@each(tuple(m for m in MEMBERS if has_frozen_generator(m.objective)))
+@each(tuple(m for m in MEMBERS if m.objective.frozen_generator))
 def test_frozen_generator_stays_as_it_is_while_the_kept_network_learns(member: Member) -> None:
     run = Run(trial(member))
     generator, encoder = run.objective.generator, run.objective.encoder
@@ -278,7 +274,7 @@ def test_frozen_generator_stays_as_it_is_while_the_kept_network_learns(member: M
     assert not optimized & {id(p) for p in generator.parameters()}
 
 
-@each(tuple(m for m in MEMBERS if has_frozen_generator(m.objective)))
+@each(tuple(m for m in MEMBERS if m.objective.frozen_generator))
 def test_frozen_generator_writes_without_dropout_while_the_kept_network_has_it(
     member: Member,
 ) -> None:
@@ -376,7 +372,7 @@ def test_discriminator_stays_as_it_was_until_the_switch() -> None:
 @pytest.mark.parametrize("switch", [0.25, 0.5])
 def test_each_stage_has_the_whole_schedule(switch: float) -> None:
     settings = TwoStageConfig(kind="two_stage", switch=switch)
-    turns = [phase_at(settings, n, n / 80) for n in range(81)]
+    turns = [settings.phase_at(n, n / 80) for n in range(81)]
     first = round(80 * switch)
     for stage, learns in (
         (turns[:first], UpdatedNetworks.GENERATOR),

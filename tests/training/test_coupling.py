@@ -16,13 +16,9 @@ from lab.config import trial
 from lab.config.architecture import GeneratorConfig
 from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
-from lab.config.objective import (
-    AllTokensMlmConfig,
-    AnyObjectiveConfig,
-    Electra15Config,
-    ElectraConfig,
-    ReplaceMlmConfig,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig
 from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch, Batches

@@ -17,7 +17,9 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.flops import masked_slots
-from lab.config.objective import AnyObjectiveConfig, ElectraConfig, MlmConfig
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP

@@ -25,7 +25,7 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.metrics import METRICS
-from lab.config.objective import ElectraConfig
+from lab.config.objectives.electra import ElectraConfig
 from lab.config.optimizer import AdamConfig
 from lab.data.batches import Batch, Batches
 from lab.storage import record

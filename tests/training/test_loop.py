@@ -15,7 +15,7 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
 from lab.config.flops import step_cost
-from lab.config.objective import ElectraConfig
+from lab.config.objectives.electra import ElectraConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.schedule import Schedule
 from lab.data.batches import Batch, Batches

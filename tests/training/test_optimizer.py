@@ -16,7 +16,8 @@ from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
-from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.training.model import Block
 from lab.training.objectives import Electra, build_objective

@@ -28,16 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config.architecture import EncoderConfig, GeneratorConfig
-from lab.config.objective import (
-    AdversarialConfig,
-    AllTokensMlmConfig,
-    Electra15Config,
-    ElectraConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-    ReplaceMlmConfig,
-    TwoStageConfig,
-)
+from lab.config.objectives.adversarial import AdversarialConfig
+from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.phases import UpdatedNetworks
 from lab.data.vocabulary import FIRST_WORD, MASK, PAD
 from lab.training.objectives import random as random_module

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab.config.architecture import GeneratorConfig
-from lab.config.objective import AdversarialConfig, SamplingConfig
+from lab.config.objectives.adversarial import AdversarialConfig
+from lab.config.objectives.generators import SamplingConfig
 from lab.data.vocabulary import FIRST_WORD, PAD
 from lab.training.objectives import generator as generator_module
 from lab.training.objectives.masking import mask_batch

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from lab.config.objective import SamplingConfig
+from lab.config.objectives.generators import SamplingConfig
 from lab.data.batches import Batch
 from lab.data.vocabulary import FIRST_WORD
 from lab.training.objectives.sampling import (

@@ -15,14 +15,11 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.metrics import METRICS
-from lab.config.objective import (
-    AdversarialConfig,
-    AlternationConfig,
-    AnyObjectiveConfig,
-    ElectraConfig,
-    MlmConfig,
-    TwoStageConfig,
-)
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.schedule import Schedule

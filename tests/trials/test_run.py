@@ -14,7 +14,8 @@ from prepared_text import PreparedText
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.metrics import METRICS
-from lab.config.objective import ElectraConfig, MlmConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.results import MetricRow, Outcome, State

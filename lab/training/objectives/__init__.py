@@ -5,16 +5,12 @@ from typing import assert_never
 from torch import Tensor
 
 from lab.config import trial as spec
-from lab.config.objective import (
-    AdversarialConfig,
-    AllTokensMlmConfig,
-    Electra15Config,
-    ElectraConfig,
-    MlmConfig,
-    RandomReplacementConfig,
-    ReplaceMlmConfig,
-    TwoStageConfig,
-)
+from lab.config.objectives.adversarial import AdversarialConfig
+from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.training.objectives.adversarial import Adversarial
 from lab.training.objectives.base import Objective
 from lab.training.objectives.electra import Electra

@@ -6,7 +6,7 @@ Letters: B examples, T positions.
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.objective import AdversarialConfig, Electra15Config, ElectraConfig
+from lab.config.objectives.electra import DetectionConfig
 from lab.config.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, initialize_weights
@@ -27,7 +27,7 @@ class Electra(Detector):
     def __init__(
         self,
         trial: spec.Trial,
-        settings: ElectraConfig | Electra15Config | AdversarialConfig,
+        settings: DetectionConfig,
         counts_V: Tensor,
     ) -> None:
         super().__init__(trial)
@@ -37,7 +37,7 @@ class Electra(Detector):
         initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
         self.generator.vocabulary.start_at(counts_V)
         self._gen_weight = generator_weight(settings)
-        self._everywhere = not isinstance(settings, Electra15Config)
+        self._everywhere = settings.loss_at_all_tokens
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the batch as the generator sees it."""

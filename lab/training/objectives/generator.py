@@ -11,12 +11,8 @@ from torch.nn import functional as F
 
 from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
-from lab.config.objective import (
-    JointObjectiveConfig,
-    MaskedObjectiveConfig,
-    SamplingConfig,
-    has_frozen_generator,
-)
+from lab.config.objectives.base import MaskedObjectiveConfig
+from lab.config.objectives.generators import JointObjectiveConfig, SamplingConfig
 from lab.config.ramps import StepSettings
 from lab.data.batches import Batch
 from lab.training.model import Encoder, VocabularyHead, gather_slots
@@ -176,13 +172,13 @@ def make_generator(body: Encoder, trial: spec.Trial, settings: JointObjectiveCon
         settings: of the objective.
     """
     shape = settings.generator.of(trial.encoder)
-    kind = FrozenGenerator if has_frozen_generator(settings) else Generator
+    kind = FrozenGenerator if settings.frozen_generator else Generator
     return kind(body, shape, trial, settings, settings.sampling)
 
 
 def generator_weight(settings: JointObjectiveConfig) -> float:
     """Return the weight of the generator's loss in the total; a frozen one's is only reported."""
-    return 0.0 if has_frozen_generator(settings) else settings.gen_weight
+    return 0.0 if settings.frozen_generator else settings.gen_weight
 
 
 def generator_loss(logits_BKV: Tensor, masked: MaskedBatch, places: TokenCounts) -> StepLoss:

@@ -9,7 +9,7 @@ from typing import assert_never
 from torch import nn
 
 from lab.config import trial as spec
-from lab.config.objective import JointObjectiveConfig
+from lab.config.objectives.generators import JointObjectiveConfig
 from lab.training.model import DisentangledEmbeddings, Encoder
 
 

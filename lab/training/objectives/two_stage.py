@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.config import trial as spec
-from lab.config.objective import TwoStageConfig
+from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import StepSettings
 from lab.data.batches import Batch
