@@ -96,7 +96,7 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^(\w+):", read(ROOT / "Makefile"), re.MULTILINE))
 
 
-def test_search_space_reference_is_what_the_command_prints() -> None:
+def test_search_space_reference_equals_the_output_of_its_command() -> None:
     assert read(DOCS / "search-space.md") == write_reference(), (
         "run: python -m lab.loading.reference > docs/search-space.md"
     )
