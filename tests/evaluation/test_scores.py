@@ -177,7 +177,7 @@ def test_bigram_replacements_follow_the_original_preceding_token(
 
 
 class RuleDetector(Detector):
-    """A detector whose logits come from a function of the tokens instead of weights."""
+    """A detector that computes its logits from the tokens by a given function."""
 
     def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
         budget = Budget(kind="tokens", amount=1)
