@@ -371,7 +371,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
             ),
             "cpu",
         ),
-        trial_run._ALONE,
+        trial_run._SINGLE_PROCESS,
     )._objective.eval()
     with torch.no_grad():
         expected = trained.encoder(ids_NT, segment_ids(ids_NT))
