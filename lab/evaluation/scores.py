@@ -1,4 +1,4 @@
-"""The yardstick: what a trial's encoder is worth, whatever trained it.
+"""Scores that are comparable across trials: replaced-token detection and linear probes.
 
 Letters: N windows, T positions.
 """
@@ -17,14 +17,14 @@ from lab.evaluation.probes import probe_accuracy
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Detector, Objective
 
-_WINDOWS = 256  # windows read at once
+_WINDOWS = 256  # windows encoded at once
 
 
 def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
-    """Return loss and AUROC of finding each frozen corruption; nothing without a discriminator.
+    """Return the loss and the AUROC of the discriminator on each held-out corruption.
 
-    Over words only, special tokens and padding left out. The objective is put into evaluation
-    mode and back; no state of it changes.
+    Special tokens and padding are not scored. The objective is in evaluation mode meanwhile, and
+    none of its state changes. The row is empty for an objective without a discriminator.
     """
     if not isinstance(objective, Detector):
         return {}
@@ -44,7 +44,10 @@ def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
 
 
 def score_probe(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
-    """Return a probe's accuracy on a learned mix of the encoder's layers."""
+    """Return the accuracy of a probe on a learned mix of the encoder's layers.
+
+    The objective is in evaluation mode meanwhile, and none of its state changes.
+    """
     training = objective.training
     objective.eval()
     row = {f"probe/{task}/accuracy": probe_accuracy(objective.encoder, vocabulary, task)}
@@ -53,9 +56,10 @@ def score_probe(objective: Objective, vocabulary: Vocabulary, task: Task) -> Met
 
 
 def auroc(scores_N: Tensor, positive_N: Tensor) -> float:
-    """Return the chance that a positive outranks a negative, ties counting half.
+    """Return the area under the ROC curve; NaN if a score is NaN.
 
-    The Mann-Whitney statistic over its number of pairs; NaN where a score is.
+    It is the Mann-Whitney statistic divided by the number of pairs: the share of pairs of a
+    positive and a negative in which the positive has the higher score. A tie counts as half.
 
     Raises:
         ValueError: one of the two classes is empty.
@@ -75,5 +79,8 @@ def _detect(detector: Detector, ids_NT: Tensor, segment_NT: Tensor) -> Tensor:
     device = next(detector.parameters()).device
     parts = zip(ids_NT.split(_WINDOWS), segment_NT.split(_WINDOWS), strict=True)
     return torch.cat(
-        [detector.detect(ids.to(device), where.to(device)).double().cpu() for ids, where in parts]
+        [
+            detector.detect(ids.to(device), segment.to(device)).double().cpu()
+            for ids, segment in parts
+        ]
     )

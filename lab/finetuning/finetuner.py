@@ -1,10 +1,11 @@
-"""Fine-tuning by the paper's protocol (table 7; the official `configure_finetuning.py`).
+"""Fine-tune encoders by the paper's protocol (table 7; the official `configure_finetuning.py`).
 
-Encoders narrower than the paper's have a rate of their own. Adam without weight decay, a rate for
-each layer, linear warm-up over a tenth of the run and linear decay, batches of 32, dropout of a
-tenth in the encoder and before the head, whatever pre-training used. The evaluation split is
-scored once, after the last epoch: nothing is picked on it. A run is a function of its seed, which
-draws the head, the order of the windows and the dropout.
+The optimizer is Adam without weight decay, with layer-wise learning rates, linear warm-up over 10 %
+of the steps, linear decay and batches of 32. Dropout is 0.1 in the encoder and before the head,
+independent of the pre-training's dropout. Encoders narrower than the paper's have another learning
+rate (`default_protocol`). The evaluation split is scored once, after the last epoch, so nothing is
+selected on it. A run is a function of its seed, which determines the head's initial weights, the
+order of the windows and dropout.
 
 Letters: B windows, T positions.
 """
@@ -35,19 +36,19 @@ from lab.training import optimizer as optim
 from lab.training.model import Encoder
 
 DROPOUT = 0.1
-_READ = 64  # windows scored at once
+_EVAL_BATCH = 64  # windows scored at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneProtocol:
-    """What fine-tuning is done by.
+    """Hyperparameters of fine-tuning.
 
     Attributes:
-        lr: peak rate of the head.
-        decay: ratio of the rates of two layers, the lower to the upper.
+        lr: peak learning rate of the head.
+        decay: learning rate of a layer divided by that of the layer above it.
         batch: windows of a step.
-        warmup: share of the steps.
-        clip: largest norm of the gradient.
+        warmup: share of the steps during which the learning rate increases.
+        clip: maximum norm of the gradient.
     """
 
     lr: float
@@ -58,14 +59,15 @@ class FinetuneProtocol:
 
 
 def default_protocol(hidden: int, lr: float | None = None) -> FinetuneProtocol:
-    """Return the protocol for an encoder of a width.
+    """Return the protocol for an encoder of a given width.
 
-    The paper's from its small on. Narrower encoders have few layers and learn little at that rate
-    (reports/LOG.md): theirs is higher, and the same for all layers.
+    From width 256 (the paper's "small") on it is the paper's. Narrower encoders have few layers and
+    learn little at the paper's rate (reports/LOG.md); their rate is higher and equal in all layers.
 
     Args:
-        hidden: width; between two of the paper's sizes the smaller rate is taken.
-        lr: instead of the width's own rate.
+        hidden: hidden width of the encoder. A width between two of the paper's sizes gets the rate
+            of the larger size, which is the lower one.
+        lr: peak learning rate of the head; None for the default of the width.
     """
     if hidden < 256:
         rate, decay = 1e-3, 1.0
@@ -77,13 +79,13 @@ def default_protocol(hidden: int, lr: float | None = None) -> FinetuneProtocol:
 
 
 class PretrainedEncoder(NamedTuple):
-    """An encoder to start from.
+    """A pre-trained encoder, from which fine-tuning starts.
 
     Attributes:
-        encoder: built with `DROPOUT`.
-        shape: of it.
-        vocabulary: its own.
-        steps: of its pre-training.
+        encoder: encoder with dropout probability `DROPOUT`.
+        shape: architecture of the encoder.
+        vocabulary: vocabulary of the encoder.
+        steps: steps of its pre-training.
     """
 
     encoder: Encoder
@@ -94,14 +96,15 @@ class PretrainedEncoder(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRun:
-    """One run of fine-tuning.
+    """Result of one fine-tuning run.
 
     Attributes:
-        seed: of the head, the order and the dropout.
-        scores: of the evaluation split, by metric.
-        flops: of learning, by the honest count, padding included; scoring is not counted.
-        tokens: positions learned from, padding included.
-        seconds: of learning and scoring.
+        seed: seed of the head's initial weights, the order of the windows and dropout.
+        scores: scores on the evaluation split, by metric.
+        flops: FLOPs of the training steps (`finetune_step_flops`), padding included. Scoring is not
+            counted.
+        tokens: positions of the training batches, padding included.
+        seconds: duration of training and scoring.
     """
 
     seed: int
@@ -112,52 +115,56 @@ class FinetuneRun:
 
 
 class Finetuner:
-    """Fine-tunes one encoder on one task, as often as there are seeds.
+    """Fine-tunes one encoder on one task, once for each seed.
 
     Args:
-        pretrained: to start from; stays as it is.
-        task: to learn.
-        given: the protocol.
-        device: where to compute.
+        pretrained: encoder to start from; it is not modified.
+        task: task to fine-tune on.
+        protocol: hyperparameters.
+        device: device of the computation.
 
     Attributes:
-        cut: share of the examples to be scored on that one window does not hold.
+        cut: share of the evaluation examples that do not fit into one window.
     """
 
     def __init__(
         self,
         pretrained: PretrainedEncoder,
         task: Examples,
-        given: FinetuneProtocol,
+        protocol: FinetuneProtocol,
         device: str = "cpu",
     ) -> None:
-        self._pretrained, self._task, self._protocol = pretrained, task, given
+        self._pretrained, self._task, self._protocol = pretrained, task, protocol
         self._device = torch.device(device)
         vocabulary, length = pretrained.vocabulary, pretrained.encoder.length
-        self._train, _ = features.make_features(task, _both_orders(task), vocabulary, length)
+        self._train, _ = features.make_features(task, _training_examples(task), vocabulary, length)
         self._evaluation, self.cut = features.make_features(
             task, task.evaluation, vocabulary, length
         )
 
     def run(self, seed: int) -> FinetuneRun:
-        """Learn from all epochs, then score the evaluation split."""
+        """Train for all epochs, score the evaluation split, and return the result.
+
+        Args:
+            seed: seed of the head's initial weights, the order of the windows and dropout.
+        """
         began, shape = time.perf_counter(), self._pretrained.shape
         encoder = deepcopy(self._pretrained.encoder).to(self._device)
         head = heads.build_head(self._task, shape.hidden, DROPOUT)
-        head.start(torch.Generator().manual_seed(seed))
+        head.init_weights(torch.Generator().manual_seed(seed))
         head.to(self._device)
-        tokens, spent = self._learn(encoder, head, seed)
-        scores = score_task(self._task, self._evaluation, self._answers(encoder, head))
+        tokens, spent_flops = self._fit(encoder, head, seed)
+        scores = score_task(self._task, self._evaluation, self._predict(encoder, head))
         return FinetuneRun(
             seed=seed,
             scores=scores,
-            flops=spent,
+            flops=spent_flops,
             tokens=tokens,
             seconds=time.perf_counter() - began,
         )
 
-    def _learn(self, encoder: Encoder, head: Head, seed: int) -> tuple[int, float]:
-        """Return tokens and FLOPs of all steps."""
+    def _fit(self, encoder: Encoder, head: Head, seed: int) -> tuple[int, float]:
+        """Train the encoder and the head; return the tokens and FLOPs of all steps."""
         settings = AdamConfig(
             lr=self._protocol.lr, beta2=0.999, weight_decay=0, clip=self._protocol.clip
         )
@@ -166,56 +173,59 @@ class Finetuner:
         parameters = [*encoder.parameters(), *head.parameters()]
         encoder.train()
         head.train()
-        tokens, spent = 0, 0.0
+        tokens, spent_flops = 0, 0.0
         steps = self._task.form.epochs * -(-len(self._train) // self._protocol.batch)
         for step, windows in enumerate(self._batches(seed)):
             inputs = heads.collate_windows(windows, self._device)
-            torch.manual_seed(seed * 1_000_003 + step)  # of dropout
+            torch.manual_seed(seed * 1_000_003 + step)  # for dropout
             optim.set_rate(optimizer, schedule(step / steps))
             optimizer.zero_grad()
             head.loss(encoder(inputs.ids_BT, segment_ids(inputs.ids_BT)), inputs).backward()
             nn.utils.clip_grad_norm_(parameters, self._protocol.clip)
             optimizer.step()
             tokens += inputs.ids_BT.numel()
-            spent += finetune_step_flops(self._pretrained.shape, head, inputs)
-        return tokens, spent
+            spent_flops += finetune_step_flops(self._pretrained.shape, head, inputs)
+        return tokens, spent_flops
 
     def _batches(self, seed: int) -> Iterator[list[TaskWindow]]:
         N, B = len(self._train), self._protocol.batch
         for epoch in range(self._task.form.epochs):
             order_N = np.random.default_rng([seed, epoch]).permutation(N).tolist()
             for start in range(0, N, B):
-                yield [self._train[place] for place in order_N[start : start + B]]
+                yield [self._train[index] for index in order_N[start : start + B]]
 
     @torch.no_grad()
-    def _answers(self, encoder: Encoder, head: Head) -> list[Answer]:
+    def _predict(self, encoder: Encoder, head: Head) -> list[Answer]:
+        """Return the prediction for each evaluation window."""
         encoder.eval()
         head.eval()
-        found: dict[int, Answer] = {}
-        places = np.argsort([len(window.ids) for window in self._evaluation], kind="stable")
-        for start in range(0, len(places), _READ):  # alike in length: little padding
-            chosen = places[start : start + _READ].tolist()
+        predicted: dict[int, Answer] = {}
+        order = np.argsort([len(window.ids) for window in self._evaluation], kind="stable")
+        for start in range(0, len(order), _EVAL_BATCH):  # similar lengths: little padding
+            indices = order[start : start + _EVAL_BATCH].tolist()
             inputs = heads.collate_windows(
-                [self._evaluation[place] for place in chosen], self._device
+                [self._evaluation[index] for index in indices], self._device
             )
             hidden_BTh = encoder(inputs.ids_BT, segment_ids(inputs.ids_BT))
-            found |= zip(chosen, head.answers(hidden_BTh, inputs), strict=True)
-        return [found[place] for place in range(len(places))]
+            predicted |= zip(indices, head.predict(hidden_BTh, inputs), strict=True)
+        return [predicted[index] for index in range(len(order))]
 
 
-def parameter_groups(encoder: Encoder, head: Head, given: FinetuneProtocol) -> list[dict[str, Any]]:
-    """Return the parameters by depth, each with its rate, for `optim.Adam`.
+def parameter_groups(
+    encoder: Encoder, head: Head, protocol: FinetuneProtocol
+) -> list[dict[str, Any]]:
+    """Return the parameter groups of `optim.Adam`: one for each depth, with its learning rate.
 
-    `optimization._get_layer_lrs` of the official code: of n layers, layer l (from 0) learns at
-    lr x decay^(n + 1 - l), the embeddings and their projection at lr x decay^(n + 2), the head at
-    lr. So even the top layer is two steps below the head. A pre-norm encoder's last norm, which
-    the official one lacks, goes with the top layer.
+    The rates equal those of `optimization._get_layer_lrs` of the official code. With n layers,
+    layer l (from 0) has the rate lr x decay^(n + 1 - l), the embeddings and their projection have
+    lr x decay^(n + 2), and the head has lr. Hence the rate of the top layer is lr x decay^2. The
+    final norm of a pre-norm encoder, which the official encoder lacks, has the top layer's rate.
     """
     top = len(encoder.layers) + 2
     by_depth: dict[int, list[nn.Parameter]] = {top: list(head.parameters())}
     for name, parameter in encoder.named_parameters():
         by_depth.setdefault(_depth(name, top - 2), []).append(parameter)
-    rates = {depth: given.lr * given.decay ** (top - depth) for depth in by_depth}
+    rates = {depth: protocol.lr * protocol.decay ** (top - depth) for depth in by_depth}
     return [
         {"params": parameters, "peak": rates[depth], "lr": rates[depth], "weight_decay": 0.0}
         for depth, parameters in sorted(by_depth.items())
@@ -233,14 +243,17 @@ def _depth(name: str, layers: int) -> int:
 
 
 def finetune_step_flops(shape: EncoderConfig, head: Head, inputs: HeadInputs) -> float:
-    """Return the FLOPs of a step by the honest count: forward, and backward as twice that."""
+    """Return the FLOPs of a step; the backward pass counts as twice the forward pass.
+
+    All matrix products are counted (`lab.config.flops`), attention and padding included.
+    """
     tokens, length = inputs.ids_BT.numel(), inputs.ids_BT.shape[1]
     body = tokens * sum(flops.encoder_terms(shape, length).values())
-    return 3 * (body + 2 * shape.hidden * head.outputs * head.places(inputs))
+    return 3 * (body + 2 * shape.hidden * head.outputs * head.count_positions(inputs))
 
 
-def _both_orders(task: Examples) -> tuple[Example, ...]:
-    """Return what is learned from, pairs whose order means nothing in both."""
+def _training_examples(task: Examples) -> tuple[Example, ...]:
+    """Return the training split; pairs of an unordered task are included in both orders."""
     if not isinstance(task.form, PairTask | RegressionTask) or not task.form.unordered:
         return task.train
     pairs = [e for e in task.train if isinstance(e, TextExample) and e.pair is not None]

@@ -1,6 +1,6 @@
-"""What answers are worth: scikit-learn's and SciPy's metrics, and SQuAD's own.
+"""Metrics of fine-tuned predictions: those of scikit-learn and SciPy, and those of SQuAD.
 
-Every score is 1 at best; a larger one is better.
+A higher score is better, and 1 is the best.
 """
 
 import re
@@ -28,106 +28,121 @@ Scores = dict[str, float]
 
 
 def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[Answer]) -> Scores:
-    """Return every score that a task's kind has, the one that counts among them.
+    """Return the scores of all metrics of a task's kind, the task's main metric included.
 
     Args:
-        task: whose evaluation split was asked.
-        windows: of that split.
-        answers: to each of them.
+        task: task with the evaluation split that was predicted.
+        windows: windows of the evaluation split.
+        answers: prediction for each window.
     """
     match task.form:
         case ClassificationTask() | PairTask():
             return classification_scores(
-                _gold(task), [int(a) for a in answers if isinstance(a, int)]
+                _gold_labels(task), [int(a) for a in answers if isinstance(a, int)]
             )
         case RegressionTask():
-            return regression_scores(_numbers(task), [a for a in answers if isinstance(a, float)])
+            return regression_scores(
+                _gold_numbers(task), [a for a in answers if isinstance(a, float)]
+            )
         case TaggingTask():
-            said = chain.from_iterable(a for a in answers if isinstance(a, list))
-            return _tags(classification_scores(_gold(task), list(said)))
+            tags = chain.from_iterable(a for a in answers if isinstance(a, list))
+            return _tagging_scores(classification_scores(_gold_labels(task), list(tags)))
         case QuestionAnsweringTask():
             spans = [a for a in answers if isinstance(a, Span)]
-            return answer_scores(_asked(task), answer_texts(task, windows, spans))
+            return answer_scores(_gold_answers(task), answer_texts(task, windows, spans))
         case _:
             assert_never(task.form)
 
 
 def majority_baseline(task: Examples) -> Scores:
-    """Return the scores of who always says what is most frequent in what is learned from.
+    """Return the majority baseline: always predict the most frequent training label.
 
-    To a question that is nothing; to a number, the mean, which follows no other number.
+    For question answering it predicts no answer. For regression it predicts the mean; both
+    correlations are then 0 by convention (`regression_scores`).
     """
     match task.form:
         case ClassificationTask() | PairTask() | TaggingTask():
-            gold = _gold(task)
-            frequent = Counter(_all(task.train)).most_common(1)[0][0]
+            gold = _gold_labels(task)
+            frequent = Counter(_labels(task.train)).most_common(1)[0][0]
             scores = classification_scores(gold, [task.labels.index(frequent)] * len(gold))
-            return _tags(scores) if isinstance(task.form, TaggingTask) else scores
+            return _tagging_scores(scores) if isinstance(task.form, TaggingTask) else scores
         case RegressionTask():
             return {"spearman": 0.0, "pearson": 0.0}
         case QuestionAnsweringTask():
-            return answer_scores(_asked(task), [""] * len(task.evaluation))
+            return answer_scores(_gold_answers(task), [""] * len(task.evaluation))
         case _:
             assert_never(task.form)
 
 
-def classification_scores(gold: Sequence[int], said: Sequence[int]) -> Scores:
-    """Return accuracy, F1 and the correlation of Matthews; of two labels the second's F1 too.
+def classification_scores(gold: Sequence[int], predicted: Sequence[int]) -> Scores:
+    """Return accuracy, macro F1 and Matthews correlation; for labels 0 and 1 also the F1 of 1.
 
     Args:
-        gold: right labels; `UNSEEN` where nobody could learn it, which is never right.
-        said: answers.
+        gold: indices of the correct labels; `UNSEEN` for a label that does not occur in the
+            training split, for which every prediction is wrong.
+        predicted: indices of the predicted labels.
     """
     from sklearn import metrics
 
     scores = {
-        "accuracy": float(metrics.accuracy_score(gold, said)),
-        "macro_f1": float(metrics.f1_score(gold, said, average="macro", zero_division=0)),
-        "matthews": _matthews(gold, said),
+        "accuracy": float(metrics.accuracy_score(gold, predicted)),
+        "macro_f1": float(metrics.f1_score(gold, predicted, average="macro", zero_division=0)),
+        "matthews": _matthews_correlation(gold, predicted),
     }
-    if {*gold, *said} <= {0, 1}:
-        scores["f1"] = float(metrics.f1_score(gold, said, zero_division=0))
+    if {*gold, *predicted} <= {0, 1}:
+        scores["f1"] = float(metrics.f1_score(gold, predicted, zero_division=0))
     return scores
 
 
-def _matthews(gold: Sequence[int], said: Sequence[int]) -> float:
+def _matthews_correlation(gold: Sequence[int], predicted: Sequence[int]) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one label in both: the correlation is none
-        return float(matthews_corrcoef(gold, said))
+        # With one label in both, the correlation is undefined; scikit-learn warns and returns 0.
+        warnings.simplefilter("ignore")
+        return float(matthews_corrcoef(gold, predicted))
 
 
-def regression_scores(gold: Sequence[float], said: Sequence[float]) -> Scores:
-    """Return both correlations; 0 where a side is always the same, or a run was lost to NaN."""
+def regression_scores(gold: Sequence[float], predicted: Sequence[float]) -> Scores:
+    """Return the Spearman and the Pearson correlation.
+
+    Both are 0 if the correct or the predicted numbers are constant, for which a correlation is
+    undefined, or if a predicted number is NaN or infinite.
+    """
     from scipy import stats
 
-    if np.ptp(gold) == 0 or np.ptp(said) == 0 or not np.isfinite(said).all():
+    if np.ptp(gold) == 0 or np.ptp(predicted) == 0 or not np.isfinite(predicted).all():
         return {"spearman": 0.0, "pearson": 0.0}
     return {
-        "spearman": float(stats.spearmanr(gold, said).statistic),
-        "pearson": float(stats.pearsonr(gold, said).statistic),
+        "spearman": float(stats.spearmanr(gold, predicted).statistic),
+        "pearson": float(stats.pearsonr(gold, predicted).statistic),
     }
 
 
-def answer_scores(gold: Sequence[Sequence[str]], said: Sequence[str]) -> Scores:
-    """Return SQuAD's exact match and F1, of each question's best answer, as shares.
+def answer_scores(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Scores:
+    """Return SQuAD's exact match and F1 as shares, averaged over the questions.
+
+    A prediction is compared with every correct answer; the best match counts.
 
     Args:
-        gold: every right answer of each question; none where there is no answer.
-        said: answers; empty for none.
+        gold: correct answers to each question; empty for a question without an answer.
+        predicted: predicted answer to each question; "" for no answer.
     """
-    pairs = [(right or [""], answer) for right, answer in zip(gold, said, strict=True)]
+    pairs = [(correct or [""], answer) for correct, answer in zip(gold, predicted, strict=True)]
     exact = [
-        max(normalize_answer(one) == normalize_answer(a) for one in right) for right, a in pairs
+        max(normalize_answer(c) == normalize_answer(answer) for c in correct)
+        for correct, answer in pairs
     ]
-    shared = [max(token_overlap(one, a) for one in right) for right, a in pairs]
-    return {"exact_match": float(np.mean(exact)), "f1": float(np.mean(shared))}
+    overlap = [max(token_overlap(c, answer) for c in correct) for correct, answer in pairs]
+    return {"exact_match": float(np.mean(exact)), "f1": float(np.mean(overlap))}
 
 
-def token_overlap(right: str, said: str) -> float:
-    """Return F1 of the words of two answers; where one has none, whether both have."""
-    a, b = normalize_answer(right).split(), normalize_answer(said).split()
+def token_overlap(correct: str, predicted: str) -> float:
+    """Return the F1 of the words of two answers; if one has no words, 1 if both have none, else 0.
+
+    Equals `compute_f1` of SQuAD's `evaluate-v2.0.py`.
+    """
+    a, b = normalize_answer(correct).split(), normalize_answer(predicted).split()
     if not a or not b:
         return float(a == b)
     common = sum((Counter(a) & Counter(b)).values())
@@ -135,49 +150,54 @@ def token_overlap(right: str, said: str) -> float:
 
 
 def normalize_answer(answer: str) -> str:
-    """Return an answer in lower case, without punctuation, articles and blanks beside one.
+    """Return an answer in lower case, without punctuation, articles and repeated white space.
 
-    `normalize_answer` of SQuAD's `evaluate-v2.0.py`.
+    Equals `normalize_answer` of SQuAD's `evaluate-v2.0.py`.
     """
     bare = "".join(letter for letter in answer.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 def answer_texts(task: Examples, windows: Sequence[TaskWindow], spans: Sequence[Span]) -> list[str]:
-    """Return the best answer of each question over all of its windows.
+    """Return the best answer to each question of the evaluation split over all of its windows.
 
-    None, an empty text, only where some question that was learned from had none: then where the
-    windows agree that [CLS] is likelier than any span.
+    The answer is "" (no answer) if the no-answer score of every window exceeds the best span's
+    score. If every training question has an answer, this rule does not apply.
+
+    Args:
+        task: question answering task.
+        windows: windows of the evaluation split.
+        spans: predicted span of each window.
     """
-    open_ended = not all(e.answers for e in task.train if isinstance(e, QuestionExample))
+    unanswerable = not all(e.answers for e in task.train if isinstance(e, QuestionExample))
     best: dict[int, tuple[float, str]] = {}
-    none: dict[int, float] = {}
+    no_answer_scores: dict[int, float] = {}
     for window, span in zip(windows, spans, strict=True):
-        number, known = window.example, best.get(window.example, (-np.inf, ""))
-        none[number] = min(none.get(number, np.inf), span.none)
-        if span.score > known[0]:
-            best[number] = span.score, _text(task.evaluation[number], window, span)
+        number, best_so_far = window.example, best.get(window.example, (-np.inf, ""))
+        no_answer_scores[number] = min(no_answer_scores.get(number, np.inf), span.no_answer_score)
+        if span.score > best_so_far[0]:
+            best[number] = span.score, _span_text(task.evaluation[number], window, span)
     return [
-        "" if open_ended and none[number] > best.get(number, (-np.inf, ""))[0]
+        "" if unanswerable and no_answer_scores[number] > best.get(number, (-np.inf, ""))[0]
         else best.get(number, (-np.inf, ""))[1]
         for number in range(len(task.evaluation))
     ]  # fmt: skip
 
 
-def _text(example: object, window: TaskWindow, span: Span) -> str:
+def _span_text(example: object, window: TaskWindow, span: Span) -> str:
     if not isinstance(example, QuestionExample):
         return ""
-    start = window.spans_N2[span.start - window.first, 0]
-    end = window.spans_N2[span.end - window.first, 1]
+    start = window.spans_N2[span.start - window.context_start, 0]
+    end = window.spans_N2[span.end - window.context_start, 1]
     return example.context[int(start) : int(end)]
 
 
-def _gold(task: Examples) -> list[int]:
-    known = {label: place for place, label in enumerate(task.labels)}
-    return [known.get(label, UNSEEN) for label in _all(task.evaluation)]
+def _gold_labels(task: Examples) -> list[int]:
+    index = {label: number for number, label in enumerate(task.labels)}
+    return [index.get(label, UNSEEN) for label in _labels(task.evaluation)]
 
 
-def _all(examples: Sequence[object]) -> list[str]:
+def _labels(examples: Sequence[object]) -> list[str]:
     labels: list[str] = []
     for example in examples:
         match example:
@@ -188,14 +208,14 @@ def _all(examples: Sequence[object]) -> list[str]:
     return labels
 
 
-def _numbers(task: Examples) -> list[float]:
+def _gold_numbers(task: Examples) -> list[float]:
     return [float(e.label) for e in task.evaluation if isinstance(e, TextExample)]
 
 
-def _asked(task: Examples) -> list[Sequence[str]]:
+def _gold_answers(task: Examples) -> list[Sequence[str]]:
     return [e.answers for e in task.evaluation if isinstance(e, QuestionExample)]
 
 
-def _tags(scores: Scores) -> Scores:
-    """Leave out what is not asked of tags."""
+def _tagging_scores(scores: Scores) -> Scores:
+    """Return the classification scores that are metrics of tagging."""
     return {name: scores[name] for name in ("accuracy", "macro_f1")}

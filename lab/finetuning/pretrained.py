@@ -1,4 +1,4 @@
-"""Encoders to fine-tune: of a record, or of a trial that has just been trained."""
+"""Load the encoder to fine-tune from a trial's record, or copy it from a trained objective."""
 
 from dataclasses import replace
 from pathlib import Path as File
@@ -19,34 +19,44 @@ def load_from_record(folder: File, cache: File) -> PretrainedEncoder:
     """Return the encoder of a record's newest checkpoint.
 
     Args:
-        folder: of the record.
-        cache: holds the prepared text, and with it the vocabulary.
+        folder: folder of the record.
+        cache: folder of the prepared texts, which contain the vocabularies.
 
     Raises:
-        UserError: something of it is missing.
+        UserError: the record, its prepared text or a readable checkpoint is missing.
     """
     trial, text = record.read_trial(folder)
     if not (cache / text / "tokenizer.json").is_file():
-        raise UserError(f"{folder}: its text, {cache / text}, is gone, and with it its vocabulary")
-    objective = _built(trial)
-    place = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
-    if place is None:
+        raise UserError(
+            f"{folder}: the prepared text of the trial, {cache / text}, is missing; the encoder "
+            "cannot be used without its vocabulary"
+        )
+    objective = _build_for_finetuning(trial)
+    position = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
+    if position is None:
         raise UserError(f"{folder}: no checkpoint that can be read")
     vocabulary = open_vocabulary(cache / text)
-    return PretrainedEncoder(objective.encoder, trial.encoder, vocabulary, place.spent.steps)
+    return PretrainedEncoder(objective.encoder, trial.encoder, vocabulary, position.spent.steps)
 
 
 def copy_from_objective(
     objective: Objective, trial: Trial, vocabulary: Vocabulary, steps: int
 ) -> PretrainedEncoder:
-    """Return a copy of an objective's encoder."""
-    copy = _built(trial)
+    """Return a copy of an objective's encoder.
+
+    Args:
+        objective: trained objective.
+        trial: trial of the objective.
+        vocabulary: vocabulary of the encoder.
+        steps: steps of the pre-training so far.
+    """
+    copy = _build_for_finetuning(trial)
     copy.load_state_dict(objective.state_dict())
     return PretrainedEncoder(copy.encoder, trial.encoder, vocabulary, steps)
 
 
-def _built(trial: Trial) -> Objective:
-    """Return a trial's objective with the dropout of fine-tuning, to be given its weights."""
+def _build_for_finetuning(trial: Trial) -> Objective:
+    """Return the objective of a trial with new weights and the dropout of fine-tuning."""
     shape = replace(trial.encoder, dropout=DROPOUT)
     return build_objective(
         replace(trial, encoder=shape), torch.ones(trial.data.vocab, dtype=torch.int64)

@@ -1,7 +1,7 @@
-"""What fine-tuning has given, beside the record of the trial that it began from.
+"""Results of fine-tuning, stored in the record of the pre-trained trial.
 
-`finetune/<hash>.json` holds the runs of one task under one protocol; it is written again as each
-seed ends, in one piece, so no seed is run twice.
+`finetune/<hash>.json` contains the runs of one encoder on one task under one protocol. It is
+rewritten atomically after each seed, so no finished seed is run again.
 """
 
 import json
@@ -21,65 +21,74 @@ from lab.tasks.examples import Examples
 
 
 class FinetuneResults:
-    """The runs of one encoder on one task under one protocol.
+    """The fine-tuning runs of one encoder on one task under one protocol.
 
     Args:
-        folder: of the trial's record.
-        task: what is learned.
-        given: the protocol.
-        steps: of pre-training behind the encoder.
+        folder: folder of the trial's record.
+        task: task of the fine-tuning.
+        protocol: hyperparameters of the fine-tuning.
+        steps: steps of the encoder's pre-training.
+
+    Attributes:
+        name: path of the file in the record.
+        file: path of the file.
     """
 
-    def __init__(self, folder: File, task: Examples, given: FinetuneProtocol, steps: int) -> None:
-        key = content_hash([task.fingerprint, asdict(given), steps, __version__])
-        self.name = f"finetune/{key}.json"  # in the record
+    def __init__(
+        self, folder: File, task: Examples, protocol: FinetuneProtocol, steps: int
+    ) -> None:
+        key = content_hash([task.fingerprint, asdict(protocol), steps, __version__])
+        self.name = f"finetune/{key}.json"
         self.file = folder / self.name
         self._score, self._metric = finetuned(task.name).name, task.form.metric
-        self._about = {"task": task.name, "protocol": asdict(given), "steps": steps}
+        self._identity = {"task": task.name, "protocol": asdict(protocol), "steps": steps}
 
     def runs(self) -> dict[int, FinetuneRun]:
-        """Return what there is, by seed."""
+        """Return the stored runs by seed; none if the file is missing or damaged."""
         try:
-            said = json.loads(self.file.read_text())["runs"]
-            return {run["seed"]: FinetuneRun(**run) for run in said}
+            stored = json.loads(self.file.read_text())["runs"]
+            return {run["seed"]: FinetuneRun(**run) for run in stored}
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError):  # not what was written: it is made again
+        except (ValueError, KeyError, TypeError):  # damaged: the seeds are run again
             return {}
 
-    def keep(self, run: FinetuneRun) -> None:
-        """Add a run."""
+    def save(self, run: FinetuneRun) -> None:
+        """Add a run to the file."""
         runs = self.runs() | {run.seed: run}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        said = self._about | {"runs": [asdict(runs[seed]) for seed in sorted(runs)]}
-        record.write_json(self.file, json.dumps(said, indent=2))
+        content = self._identity | {"runs": [asdict(runs[seed]) for seed in sorted(runs)]}
+        record.write_json(self.file, json.dumps(content, indent=2))
 
     def complete(self, seeds: int, tuner: Callable[[], Finetuner]) -> Iterator[FinetuneRun]:
-        """Run the seeds that are missing of the first `seeds`; yield each once it is kept.
+        """Run the seeds from 0 to `seeds` - 1 that are missing; yield each run once it is saved.
 
         Args:
-            seeds: runs that there should be.
-            tuner: called if any is missing.
+            seeds: number of runs.
+            tuner: function that builds the `Finetuner`; called only if a seed is missing.
         """
-        known = self.runs()
-        left = [seed for seed in range(seeds) if seed not in known]
-        if not left:
+        stored = self.runs()
+        missing = [seed for seed in range(seeds) if seed not in stored]
+        if not missing:
             return
-        ready = tuner()
-        for seed in left:
-            run = ready.run(seed)
-            self.keep(run)
+        finetuner = tuner()
+        for seed in missing:
+            run = finetuner.run(seed)
+            self.save(run)
             yield run
 
     def summary(self, seeds: int) -> MetricRow | None:
-        """Return what a trial's last point says of the first `seeds` runs; None if one is missing.
+        """Return the entries of these runs in a trial's last point; None if a run is missing.
 
-        Median, lowest and highest score, and all that they cost, by name.
+        The entries are the median, lowest and highest score, the total FLOPs and the total seconds.
+
+        Args:
+            seeds: number of runs; their seeds are 0 to `seeds` - 1.
         """
-        known = self.runs()
-        if not set(range(seeds)) <= known.keys():
+        stored = self.runs()
+        if not set(range(seeds)) <= stored.keys():
             return None
-        runs = [known[seed] for seed in range(seeds)]
+        runs = [stored[seed] for seed in range(seeds)]
         scores = [run.scores[self._metric] for run in runs]
         return {
             self._score: median(scores),
@@ -91,10 +100,14 @@ class FinetuneResults:
 
 
 def charge_finetuning(row: MetricRow) -> MetricRow:
-    """Return what all tasks of a point cost together, as `finetune/flops` and `/seconds`."""
+    """Return the total cost of all tasks in a point, as `finetune/flops` and `finetune/seconds`.
+
+    Args:
+        row: point with the cost of each task, `finetune/<task>/flops` and `/seconds`.
+    """
     return {
-        f"finetune/{what}": sum(
-            value for name, value in row.items() if re.fullmatch(f"finetune/[^/]+/{what}", name)
+        f"finetune/{unit}": sum(
+            value for name, value in row.items() if re.fullmatch(f"finetune/[^/]+/{unit}", name)
         )
-        for what in CHARGES
+        for unit in CHARGES
     }

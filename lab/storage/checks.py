@@ -1,4 +1,4 @@
-"""Folders that a sweep will write to, checked before it does anything."""
+"""Check the folders that a sweep writes to before the sweep starts."""
 
 import fcntl
 import os
@@ -13,40 +13,40 @@ from lab.errors import UserError
 
 
 class StorageError(UserError):
-    """A folder that cannot be used; the message is one line for a person."""
+    """A folder cannot be used; the message has one line."""
 
 
 @contextmanager
 def claim_storage(storage: File, command: str) -> Iterator[None]:
-    """Keep a storage to one sweep at a time, which is the one writer of its databases.
+    """Hold the lock of a storage folder, so that only one sweep writes its databases.
 
     Args:
-        storage: made if it is not there.
-        command: told to whoever comes second.
+        storage: storage folder; created if it does not exist.
+        command: command line of this process, for the error message of another sweep.
 
     Raises:
-        PlaceError: another sweep is using it.
+        StorageError: another sweep is using the folder.
     """
-    made = not storage.exists()
+    is_new = not storage.exists()
     storage.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(storage, command):
+        with _lock(storage, command):
             yield
     finally:
-        if made and [file.name for file in storage.iterdir()] == ["lock"]:  # nothing came of it
+        if is_new and [file.name for file in storage.iterdir()] == ["lock"]:  # nothing was written
             shutil.rmtree(storage)
 
 
 @contextmanager
-def _locked(storage: File, command: str) -> Iterator[None]:
+def _lock(storage: File, command: str) -> Iterator[None]:
     with (storage / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise StorageError(
-                f"--storage {storage}: in use by {lock.read() or 'another sweep'}; wait for it to "
-                f"end, or name another folder"
+                f"--storage {storage}: in use by {lock.read() or 'another sweep'}; wait until it "
+                f"ends, or use another folder"
             ) from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}, {command}")
@@ -55,32 +55,51 @@ def _locked(storage: File, command: str) -> Iterator[None]:
 
 
 def check_storage(folder: File) -> None:
-    """Refuse a storage that cannot be written, or whose path no SQLite address can hold."""
+    """Check that a storage folder can be written and that its path fits into an SQLite URI.
+
+    Raises:
+        StorageError: the folder cannot be written, or its path contains `%`, `?` or `#`.
+    """
     if set("%?#") & set(str(folder.resolve())):
-        raise StorageError(f"--storage {folder}: %, ? and # cannot stand in a database's address")
+        raise StorageError(
+            f"--storage {folder}: %, ? and # are not allowed in the path, which is part of a "
+            "database URI"
+        )
     _check_writable(folder, "--storage")
 
 
 def check_reports(folder: File, name: str) -> None:
-    """Refuse a folder of reports that cannot be written, or that holds something else by `name`."""
+    """Check that a report can be written to a folder.
+
+    Args:
+        folder: folder of all reports.
+        name: name of the report.
+
+    Raises:
+        StorageError: the folder cannot be written, or it contains something else of this name.
+    """
     _check_writable(folder, "--reports")
     check_target(folder / name)
 
 
 def check_target(target: File) -> None:
-    """Refuse to replace something that is no report."""
+    """Check that a path is free, an empty folder or an earlier report.
+
+    Raises:
+        StorageError: the path is a file, or a folder with other content than a report.
+    """
     if target.exists() and not target.is_dir():
-        raise StorageError(f"{target}: a file stands where the report's folder would be")
+        raise StorageError(f"{target}: is a file; the report needs a folder of this name")
     if target.is_dir() and not (target / "report.html").exists() and any(target.iterdir()):
-        raise StorageError(f"{target}: exists and holds no report; it is left alone")
+        raise StorageError(f"{target}: exists and holds no report; it was not changed")
 
 
 def _check_writable(folder: File, option: str) -> None:
-    """Refuse a folder that cannot be made or written, and leave nothing behind either way."""
+    """Check that a folder can be created or written, without creating it."""
     try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        with tempfile.TemporaryFile(dir=there):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        why = (error.strerror or "no access").lower()
-        raise StorageError(f"{option} {folder}: cannot be written: {why}") from None
+        reason = (error.strerror or "no access").lower()
+        raise StorageError(f"{option} {folder}: cannot be written: {reason}") from None

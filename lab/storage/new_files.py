@@ -1,4 +1,4 @@
-"""Write new files together: all of them, or none."""
+"""Write several new files: either all of them, or none."""
 
 import os
 import tempfile
@@ -10,42 +10,45 @@ from lab.errors import UserError
 
 
 def check_not_there(file: File, option: str) -> None:
-    """Refuse a path that cannot be a new file.
+    """Check that a path can become a new file.
 
     Args:
-        file: to be written.
-        option: that names it.
+        file: path of the new file.
+        option: command line option that sets the path.
 
     Raises:
-        UserError: it is there already, or its folder is not.
+        UserError: the file exists, or its folder does not.
     """
     if os.path.lexists(file):
-        raise UserError(f"{file}: is there already; remove it, or name another by {option}")
+        raise UserError(f"{file}: already exists; remove it, or choose another path with {option}")
     if not file.parent.is_dir():
         raise UserError(f"{option} {file}: there is no folder {str(file.parent)!r}")
 
 
 @contextmanager
 def write_all(contents: Mapping[File, str]) -> Iterator[None]:
-    """Write new files, and remove them again where the body fails.
+    """Write new files; remove them again if the body of the `with` statement raises.
+
+    Args:
+        contents: text of each file.
 
     Raises:
-        UserError: one cannot be written.
+        UserError: a file exists or cannot be written.
     """
-    made: list[File] = []
+    written: list[File] = []
     try:
         for file, content in contents.items():
             _write(file, content)
-            made.append(file)
+            written.append(file)
         yield
     except BaseException:
-        for file in made:
+        for file in written:
             file.unlink(missing_ok=True)
         raise
 
 
 def _write(file: File, content: str) -> None:
-    """Write a file that appears whole, and replaces none."""
+    """Write a new file atomically."""
     partial = ""
     try:
         with tempfile.NamedTemporaryFile(
@@ -56,7 +59,7 @@ def _write(file: File, content: str) -> None:
         File(partial).chmod(0o666 & ~_umask())
         os.link(partial, file)
     except FileExistsError:
-        raise UserError(f"{file}: is there already; remove it first") from None
+        raise UserError(f"{file}: already exists; remove it first") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
     finally:

@@ -1,9 +1,9 @@
-"""The durable record of a trial: a folder named by its fingerprint.
+"""The record of a trial on disk: a folder named by the trial's fingerprint.
 
-`trial.json` says what was asked, `read_state` where it stands, `curve.jsonl` holds each scored point
-from the moment it is reached, and `outcome.json` says how it ended. Each is written in one piece,
-the state last, so a record that says it has ended is complete, and its trial is not trained again.
-MLflow and Optuna are filled from these files.
+`trial.json` contains the trial, `state` its state, `curve.jsonl` the scored points so far and
+`outcome.json` the result. Files are replaced atomically (points are appended to the curve), and
+`state` is written last. So a record in a final state is complete, and its trial is not trained
+again. MLflow and Optuna are filled from these files.
 """
 
 import json
@@ -21,44 +21,49 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
 
-SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")  # all but checkpoints
+# The files of a record except checkpoints, fine-tuning results, progress and the stop request.
+SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")
 _OPEN: tuple[State, ...] = ("queued", "running")
 
 
 def write_queued(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
-    """Open a record, or open it again where a run goes on: it waits for its slot.
+    """Create a record, or reopen that of a run to be continued; set the state to `queued`.
 
     Args:
-        folder: of the record.
-        trial: what it is of.
-        lineage: names all trials that differ from it in the budget's amount alone.
+        folder: folder of the record.
+        trial: trial of the record.
+        lineage: hash of the trial without the amount of its budget; equal for all trials that
+            differ from it only in that amount.
         text: name of the prepared text's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stop_file(folder).unlink(missing_ok=True)
-    asked = {"trial": asdict(trial), "lineage": lineage, "text": text}
-    write_json(folder / "trial.json", json.dumps(asked, indent=2))
+    content = {"trial": asdict(trial), "lineage": lineage, "text": text}
+    write_json(folder / "trial.json", json.dumps(content, indent=2))
     write_json(folder / "state", "queued")
 
 
 def begin_record(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
-    """Say that a trial has its slot and runs."""
+    """Set the state to `running`; create the record first if it does not exist.
+
+    The arguments are those of `write_queued`.
+    """
     if not (folder / "trial.json").exists():
         write_queued(folder, trial, lineage, text)
     write_json(folder / "state", "running")
 
 
 def read_trial(folder: File) -> tuple[Trial, str]:
-    """Return what a record is of, and the name of its prepared text's folder.
+    """Return the trial of a record and the name of its prepared text's folder.
 
     Raises:
-        UserError: there is no record, or it is of another version.
+        UserError: there is no record, or another version of the lab wrote it.
     """
     file = folder / "trial.json"
     try:
-        found = json.loads(file.read_text())
-        trial = TypeAdapter(Trial).validate_json(json.dumps(found["trial"]), strict=True)
-        return trial, str(found["text"])
+        content = json.loads(file.read_text())
+        trial = TypeAdapter(Trial).validate_json(json.dumps(content["trial"]), strict=True)
+        return trial, str(content["text"])
     except FileNotFoundError:
         raise UserError(f"{folder}: no record of a trial") from None
     except (ValueError, KeyError, TypeError):
@@ -66,103 +71,116 @@ def read_trial(folder: File) -> tuple[Trial, str]:
 
 
 def read_facts(folder: File) -> dict[str, Any]:
-    """Return `trial`, `lineage` and `text` of `trial.json`; nothing where it is not whole."""
+    """Return the content of `trial.json`: `trial`, `lineage` and `text`, unvalidated.
+
+    The result is empty if the file is missing or damaged.
+    """
     try:
-        found = json.loads((folder / "trial.json").read_text())
+        content = json.loads((folder / "trial.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_origin(folder: File, name: str) -> None:
-    """Say which shorter run a trial goes on from."""
+    """Store the name of the shorter run's record that a trial was extended from."""
     write_json(folder / "origin", name)
 
 
 def read_origin(folder: File) -> str:
-    """Return which shorter run a trial goes on from; empty where it began by itself."""
+    """Return the name of the shorter run's record that a trial was extended from, or ""."""
     file = folder / "origin"
     return file.read_text().strip() if file.exists() else ""
 
 
 def keep_rows(folder: File, count: int) -> tuple[MetricRow, ...]:
-    """Keep the first `count` points; what a run that was cut off left after them is taken again."""
+    """Truncate the curve to its first `count` points and return them.
+
+    An interrupted run may have left points that are newer than its checkpoint. The continued run
+    scores these points again.
+    """
     rows = read_curve(folder)[:count]
     write_rows(folder, rows)
     return rows
 
 
 def append_row(folder: File, row: MetricRow) -> None:
-    """Add a scored point to the curve."""
+    """Append a scored point to the curve."""
     with (folder / "curve.jsonl").open("a") as curve:
         curve.write(json.dumps(row) + "\n")
 
 
 def amend_last_row(folder: File, more: MetricRow) -> MetricRow:
-    """Add numbers to the last point, which is returned."""
+    """Add entries to the last point of the curve and return the point."""
     *rows, last = read_curve(folder)
     write_rows(folder, (*rows, last | more))
     return last | more
 
 
 def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str] = ()) -> None:
-    """Write the whole curve.
+    """Replace the curve.
 
     Args:
-        folder: of the record.
-        rows: its points.
-        without: names of numbers to leave out, with all that stands below them (`name/...`).
+        folder: folder of the record.
+        rows: points of the curve.
+        without: names of entries to omit, together with all entries below them (`name/...`).
     """
-    left = tuple(f"{name}/" for name in without)
-    kept = [{n: v for n, v in row.items() if not f"{n}/".startswith(left)} for row in rows]
-    write_json(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept))
+    prefixes = tuple(f"{name}/" for name in without)
+    kept_rows = [
+        {name: value for name, value in row.items() if not f"{name}/".startswith(prefixes)}
+        for row in rows
+    ]
+    write_json(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept_rows))
 
 
 def write_outcome(folder: File, outcome: Outcome) -> None:
-    """Complete the record."""
+    """Write the outcome of a trial and set its final state."""
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
     write_json(folder / "outcome.json", json.dumps(fields, indent=2))
     write_json(folder / "state", outcome.state)
 
 
 def forget(folder: File) -> None:
-    """Remove a record with all that belongs to it."""
+    """Delete a record with its checkpoints."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_state(folder: File) -> State | None:
-    """Return where a trial stands; None where it was never asked for."""
+    """Return the state of a trial; None if there is no record or its state is damaged."""
     try:
-        said = (folder / "state").read_text().strip()
+        content = (folder / "state").read_text().strip()
     except FileNotFoundError:
         return None
-    return next((state for state in get_args(State) if state == said), None)
+    return next((state for state in get_args(State) if state == content), None)
 
 
 def is_running(state: State) -> bool:
-    """Return whether a trial in `read_state` is yet to end."""
+    """Return whether a state is `queued` or `running`."""
     return state in _OPEN
 
 
 def read_outcome(folder: File) -> Outcome | None:
-    """Return how a trial ended, or None where it has not, or its record is not whole."""
+    """Return the outcome of a trial that has ended; None if it has not or the record is damaged."""
     if read_state(folder) in (None, *_OPEN):
         return None
-    ended = read_last_outcome(folder)
-    if ended is None or len(ended.rows) != _fields(folder).get("rows"):
+    outcome = read_last_outcome(folder)
+    if outcome is None or len(outcome.rows) != _outcome_fields(folder).get("rows"):
         return None
-    return ended
+    return outcome
 
 
 def read_last_outcome(folder: File) -> Outcome | None:
-    """Return how a trial ended the last time, though it may run again; None before that."""
+    """Return the latest outcome of a trial, which may be running again; None if there is none.
+
+    The rows are those of the present curve.
+    """
     try:
-        return Outcome(**_fields(folder) | {"rows": read_curve(folder)})
-    except TypeError:  # nothing, or not all of it
+        return Outcome(**_outcome_fields(folder) | {"rows": read_curve(folder)})
+    except TypeError:  # the file is missing or lacks a field
         return None
 
 
-def _fields(folder: File) -> dict[str, Any]:
+def _outcome_fields(folder: File) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -171,15 +189,15 @@ def _fields(folder: File) -> dict[str, Any]:
 
 
 def count_tries(folder: File) -> int:
-    """Return which try the present one is, counting those that failed."""
-    before = read_last_outcome(folder)
-    if before is None:
+    """Return the number of the present try of a trial: 1 plus the number of failed tries."""
+    previous = read_last_outcome(folder)
+    if previous is None:
         return 1
-    return before.tries + (before.state == "failed")
+    return previous.tries + (previous.state == "failed")
 
 
 def read_curve(folder: File) -> tuple[MetricRow, ...]:
-    """Return the scored points so far; a line cut short by a kill is left out."""
+    """Return the scored points so far, without an incomplete last line of a killed process."""
     rows = []
     file = folder / "curve.jsonl"
     for line in file.read_text().splitlines() if file.exists() else ():
@@ -191,20 +209,20 @@ def read_curve(folder: File) -> tuple[MetricRow, ...]:
 
 
 def stop_file(folder: File) -> File:
-    """Return the file whose presence asks a running trial to save its state and end."""
+    """Return the path of the stop request: if the file exists, a running trial saves and ends."""
     return folder / "stop"
 
 
 def non_finite_metrics(row: MetricRow) -> str | None:
-    """Return the name of a number of a point that is none, if there is one."""
+    """Return the name of the first entry that is NaN or infinite, or None."""
     return next((name for name, value in row.items() if not math.isfinite(value)), None)
 
 
 def write_json(file: File, text: str) -> None:
-    """Write a file in one piece: it is as it was, or as it should be."""
+    """Write a text file atomically, with a final line feed unless the text is empty."""
     partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w") as opened:
-        opened.write(f"{text}\n" if text else "")
-        opened.flush()
-        os.fsync(opened.fileno())
+    with partial.open("w") as stream:
+        stream.write(f"{text}\n" if text else "")
+        stream.flush()
+        os.fsync(stream.fileno())
     partial.replace(file)

@@ -1,1 +1,1 @@
-"""trials."""
+"""Run one trial: assignment, training, scoring, fine-tuning, and the record."""

@@ -1,4 +1,4 @@
-"""Work as the driver hands it to whatever carries it out."""
+"""The interface between the driver and the processes that run trials; checks of resources."""
 
 import os
 import socket
@@ -17,29 +17,30 @@ from lab.errors import UserError
 from lab.storage import record
 from lab.storage.mirror import LocalOnly, Mirror
 
-RESTARTS = 2  # of a trial of which a process died; it goes on from its checkpoint
+RESTARTS = 2  # restarts, from its checkpoint, of a trial with a process that was killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """A trial, ready to run: everything is in place on storage that all machines see.
+    """A trial that is ready to run, with the files that it needs in the storage.
 
     Attributes:
-        trial: what to run.
-        folder: of its record and its checkpoints.
+        trial: trial to run.
+        folder: folder of the record, which includes the checkpoints.
         text: folder of the prepared text.
-        held_out: file of the frozen corruptions.
-        start: file of the weights that it starts from; None where chance draws them.
-        short_text: folder of the text in the short windows that grow; None where none do.
-        metric: what ranks trials here, and so which checkpoint is kept as the best.
-        resources: what to run it on; no part of what it computes.
-        lineage: names all trials that differ from it in the budget's amount alone.
-        mirror: what keeps these places equal to a storage that is no folder.
-        charged: what its preparatory runs have spent, which its budget counts.
-        earlier_flops: stand-alone FLOPs of the earlier trials it starts from, which its budget does
-            not count; None where it starts from weights whose compute nobody recorded.
-        tasks: files of what it is fine-tuned on once it has finished (`examples.prepare`).
-        task_seeds: runs of each.
+        held_out: file of the held-out corruptions.
+        start: file of the initial weights; None for random initialization.
+        short_text: folder of the text in short windows, for window growth; None without it.
+        metric: metric that ranks the trials of the experiment and selects the best checkpoint.
+        resources: resources to run the trial on; they do not affect its results.
+        lineage: hash of the trial without the amount of its budget; equal for all trials that
+            differ from it only in that amount.
+        mirror: mirror that synchronizes these files and folders with the storage.
+        charged: compute and tokens of the trial's preparatory runs, which its budget includes.
+        earlier_flops: stand-alone FLOPs of the earlier trials that it starts from, which its budget
+            does not include; None if it starts from weights of unknown compute.
+        tasks: files of the tasks to fine-tune on after training (`examples.prepare_examples`).
+        task_seeds: fine-tuning runs of each task.
     """
 
     trial: Trial
@@ -58,84 +59,91 @@ class Assignment:
     task_seeds: int = 1
 
     def brought(self, name: str) -> "Assignment":
-        """Return the work with its places on this machine, as the storage has them now.
+        """Return this assignment with its files downloaded to local paths of a process.
 
         Args:
-            name: of the process, which has a record's folder for itself.
+            name: name of the process, unique on this machine. Its record folder is its own; the
+                other files are shared by all processes of the machine.
         """
-        mirror, shared = self.mirror.apart(name), self.mirror.apart("shared")
+        mirror, shared = self.mirror.for_process(name), self.mirror.for_process("shared")
 
-        def here(place: File | None) -> File | None:
-            return None if place is None else shared.place(place, self.mirror)
+        def to_shared(path: File | None) -> File | None:
+            return None if path is None else shared.map_path(path, self.mirror)
 
-        work = replace(
+        local = replace(
             self,
-            folder=mirror.place(self.folder, self.mirror),
-            text=shared.place(self.text, self.mirror),
-            held_out=shared.place(self.held_out, self.mirror),
-            tasks=tuple(shared.place(task, self.mirror) for task in self.tasks),
-            start=here(self.start),
-            short_text=here(self.short_text),
+            folder=mirror.map_path(self.folder, self.mirror),
+            text=shared.map_path(self.text, self.mirror),
+            held_out=shared.map_path(self.held_out, self.mirror),
+            tasks=tuple(shared.map_path(task, self.mirror) for task in self.tasks),
+            start=to_shared(self.start),
+            short_text=to_shared(self.short_text),
             mirror=mirror,
         )
-        mirror.pull(work.folder)
-        for place in (work.text, work.held_out, *work.tasks, work.start, work.short_text):
-            if place is not None:
-                shared.pull(place)
-        return work
+        mirror.pull(local.folder)
+        for path in (local.text, local.held_out, *local.tasks, local.start, local.short_text):
+            if path is not None:
+                shared.pull(path)
+        return local
 
-    def keep(self) -> None:
-        """Let the storage have the record as it is here now."""
+    def push_record(self) -> None:
+        """Upload the record to the storage."""
         self.mirror.push(self.folder)
 
 
 class AssignmentSource(Protocol):
-    """Where work comes from and where its ends are told, all in the driver's one thread.
+    """A source of assignments that is notified of their progress, in the driver's one thread.
 
     Attributes:
-        stop_file: while it exists, running trials save their state and end.
+        stop_file: file that, while it exists, makes running trials save their state and end.
     """
 
     stop_file: File
 
     def next(self) -> Assignment | None:
-        """Return work for a free slot; None where there is none now."""
+        """Return an assignment for a free slot; None if there is none at present."""
 
     def done(self) -> bool:
-        """Return whether no work is left and none is out."""
+        """Return whether no assignment is left or running."""
 
     def began(self, work: Assignment) -> None:
-        """Hear that work has got its slot."""
+        """Handle the event that an assignment has got its slot."""
 
     def looked(self) -> None:
-        """Look how far running trials have come; called several times a second."""
+        """Read the progress of the running trials; called several times a second."""
 
     def scored(self, work: Assignment) -> None:
-        """Hear that a new point stands in the work's record."""
+        """Handle the event that the record of an assignment has a new scored point."""
 
     def ended(self, work: Assignment, error: str | None) -> None:
-        """Hear that work has ended; `error` where its process died before it could record it."""
+        """Handle the event that an assignment has ended.
+
+        Args:
+            work: assignment that has ended.
+            error: error message if its process was killed before it wrote the outcome, else None.
+        """
 
 
 class StopSignal:
-    """The state that a running trial should be in, asked of the storage now and then.
+    """Reads from the storage, at most once per pause, if a trial should continue.
 
     Args:
-        asked: the trial's work as the driver gave it.
-        work: the same, brought here; a file `stop` in its folder ends the trial.
-        stop_file: of the sweep, at the driver's; while it exists, all trials are to be interrupted.
+        assignment: assignment with the paths of the driver.
+        local: the same assignment with the paths of this process (`Assignment.brought`). A file
+            `stop` in its record stops the trial.
+        stop_file: the sweep's stop file at the driver; while it exists, all trials are interrupted.
     """
 
-    def __init__(self, asked: Assignment, work: Assignment, stop_file: File) -> None:
-        self._work, self._asked = work, time.monotonic()
-        self._stop_file = work.mirror.place(stop_file, asked.mirror)
+    def __init__(self, assignment: Assignment, local: Assignment, stop_file: File) -> None:
+        self._local, self._read_at = local, time.monotonic()
+        self._stop_file = local.mirror.map_path(stop_file, assignment.mirror)
 
     def __call__(self) -> State:
-        """Return `running`, `interrupted` or `stopped`."""
-        mirror, folder = self._work.mirror, self._work.folder
-        if time.monotonic() - self._asked < mirror.pause:
+        """Return the state that the trial should be in: `running`, `interrupted` or `stopped`."""
+        mirror, folder = self._local.mirror, self._local.folder
+        if time.monotonic() - self._read_at < mirror.pause:
             return "running"
-        self._asked = time.monotonic()
+        self._read_at = time.monotonic()
         mirror.pull(self._stop_file)
         if self._stop_file.exists():
             return "interrupted"
@@ -144,31 +152,38 @@ class StopSignal:
 
 
 class NodeResources(NamedTuple):
-    """What a machine has."""
+    """CPUs and GPUs of a machine."""
 
     cpus: float
     gpus: float
 
 
 def count_slots(resources: Resources, nodes: Iterable[NodeResources]) -> int:
-    """Return how many trials `nodes` serve at once; a worker has all it needs on one of them."""
-    workers = sum(_workers(resources, node) for node in nodes)
-    served = workers // resources.workers
-    return min(resources.slots, served) if resources.slots else served
+    """Return the number of trials that machines can run at the same time.
+
+    The workers of a trial may be on different machines; the resources of one worker may not.
+
+    Args:
+        resources: resources of a trial.
+        nodes: available machines.
+    """
+    workers = sum(_count_workers(resources, node) for node in nodes)
+    trials = workers // resources.workers
+    return min(resources.slots, trials) if resources.slots else trials
 
 
-def _workers(resources: Resources, node: NodeResources) -> int:
-    fit = int(node.cpus // resources.cpus_per_worker)
+def _count_workers(resources: Resources, node: NodeResources) -> int:
+    count = int(node.cpus // resources.cpus_per_worker)
     if resources.gpus_per_worker:
-        fit = min(fit, int(node.gpus) * int(1 / resources.gpus_per_worker))
-    return fit
+        count = min(count, int(node.gpus) * int(1 / resources.gpus_per_worker))
+    return count
 
 
 def check_resources(resources: Resources) -> None:
-    """Refuse resources of which this machine cannot serve one trial: it would wait for ever.
+    """Check that this machine can run one trial; otherwise the trial would wait forever.
 
     Raises:
-        UserError: names what is asked and what there is.
+        UserError: this machine has fewer CPUs or GPUs than one trial needs.
     """
     cpus, gpus = (
         resources.workers * each for each in (resources.cpus_per_worker, resources.gpus_per_worker)
@@ -187,18 +202,19 @@ def check_resources(resources: Resources) -> None:
 
 
 def check_address(address: str) -> None:
-    """Refuse an address at which nothing listens: Ray would knock for a quarter of an hour.
+    """Check that a server listens at an address, because Ray would retry for 15 minutes.
 
     Args:
-        address: host:port of a cluster's head; what has no port, as `auto`, is left to Ray.
+        address: host:port of a cluster's head node. An address without a port, such as `auto`, is
+            not checked.
 
     Raises:
-        UserError: nothing listens there, or it is Ray's client's.
+        UserError: no server listens at the address, or it is an address of the Ray client.
     """
     if "://" in address:
         raise UserError(
-            f"--address {address}: from far away; run the command on a node of the cluster, with "
-            f"auto or the head's host:port"
+            f"--address {address}: an address of the Ray client, which is not supported; run the "
+            f"command on a node of the cluster, with auto or the head's host:port"
         )
     host, colon, port = address.rpartition(":")
     if not colon:
@@ -213,10 +229,10 @@ def check_address(address: str) -> None:
 
 
 def local_resources(*, gpus: bool) -> NodeResources:
-    """Return what this machine has.
+    """Return the resources of this machine.
 
     Args:
-        gpus: whether to look for GPUs; it takes seconds.
+        gpus: whether to count the GPUs, which takes seconds; without it the number is 0.
     """
     if gpus:
         import torch

@@ -1,7 +1,7 @@
-"""Trials that differ in the length of their budget alone: the longer one goes on from the shorter.
+"""Extend a finished run: a trial continues from a shorter run that differs only in its budget.
 
-Only where the schedule does not depend on the budget is a run's beginning that of a longer one:
-at a constant rate without warm-up, and without stages.
+The beginning of a longer run equals a shorter one only if the schedule does not depend on the
+budget: a constant learning rate without warm-up, and an objective without stages.
 """
 
 import json
@@ -14,38 +14,43 @@ from lab.storage import record
 
 
 def extend_from_shorter_run(folder: File, trial: Trial, lineage: str) -> None:
-    """Start a record from the longest run of the same lineage that is shorter.
+    """Copy curve and checkpoints of the longest finished shorter run of a lineage into a record.
+
+    A record with checkpoints, and a trial that cannot be extended, are left unchanged.
 
     Args:
-        folder: of the trial's record, opened, among those of the others; one with checkpoints of
-            its own is left alone.
-        trial: what it is of.
-        lineage: names all trials that differ from it in the budget's amount alone.
+        folder: folder of the trial's record, in the folder of all records.
+        trial: trial of the record.
+        lineage: hash of the trial without the amount of its budget; equal for all trials that
+            differ from it only in that amount.
     """
     if not trial.extendable or (folder / "checkpoints").exists():
         return
-    shorter = list(_shorter(folder, trial, lineage))
+    shorter = list(_finished_shorter_runs(folder, trial, lineage))
     if not shorter:
         return
     _, origin = max(shorter)
-    # What its encoder gave when it was fine-tuned is no score of a run that goes on.
+    # The fine-tuning scores of the shorter run's encoder are not scores of the longer run.
     record.write_rows(folder, record.read_curve(origin), without=("finetune",))
     record.write_origin(folder, origin.name)
     partial = folder / "checkpoints.partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(origin / "checkpoints", partial)
-    partial.rename(folder / "checkpoints")  # last: what has them is left alone
+    # Last: an interrupted extension is repeated, unless the record has checkpoints.
+    partial.rename(folder / "checkpoints")
 
 
-def _shorter(folder: File, trial: Trial, lineage: str) -> Iterator[tuple[float, File]]:
-    """Yield amount and folder of each finished run of the lineage with a smaller budget."""
-    for asked in folder.parent.glob("*/trial.json"):
+def _finished_shorter_runs(
+    folder: File, trial: Trial, lineage: str
+) -> Iterator[tuple[float, File]]:
+    """Yield budget and folder of each finished run of the lineage with a smaller budget."""
+    for file in folder.parent.glob("*/trial.json"):
         try:
-            said = json.loads(asked.read_text())
+            content = json.loads(file.read_text())
         except ValueError:
             continue
-        if said.get("lineage") != lineage or record.read_state(asked.parent) != "finished":
+        if content.get("lineage") != lineage or record.read_state(file.parent) != "finished":
             continue
-        amount = said["trial"]["budget"]["amount"]
-        if amount < trial.budget.amount and (asked.parent / "checkpoints").exists():
-            yield amount, asked.parent
+        amount = content["trial"]["budget"]["amount"]
+        if amount < trial.budget.amount and (file.parent / "checkpoints").exists():
+            yield amount, file.parent

@@ -1,6 +1,6 @@
-"""How far a running trial is: a small file in its record, which the driver reads for its display.
+"""Progress of a running trial: a small file in its record that the driver reads for its display.
 
-It is written every few seconds at most, and means nothing once the trial has ended.
+The file is written every few seconds at most. It has no meaning once the trial has ended.
 """
 
 import json
@@ -19,11 +19,11 @@ UNTRAINED, TRAINED = "scoring the untrained encoder", "scoring the trained encod
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseProgress:
-    """A phase of a trial.
+    """Progress within the present phase of a trial.
 
     Attributes:
-        phase: what the trial does, in words.
-        share: of the phase that is done, from 0 to 1; None where it is not counted.
+        phase: description of the phase.
+        share: finished share of the phase, from 0 to 1; None if it is unknown.
     """
 
     phase: str
@@ -31,44 +31,50 @@ class PhaseProgress:
 
 
 def finetuning_phase(task: str) -> str:
-    """Return the phase of fine-tuning on a task."""
+    """Return the description of the phase of fine-tuning on a task."""
     return f"fine-tuning on {task}"
 
 
+# Callback that reports the description of a phase and its finished share.
 Tell = Callable[[str, float | None], None]
 
 
 def ignore_progress(phase: str, share: float | None) -> None:
-    """Discard the report."""
+    """Ignore a progress report."""
 
 
 class ProgressReporter:
-    """Writes down how far a trial is: each new phase, and its share now and then.
+    """Writes the progress of a trial to its record: new phases at once, shares once per pause.
 
     Args:
-        folder: of the trial's record.
-        mirror: what keeps it equal to a storage that is no folder.
+        folder: folder of the trial's record.
+        mirror: mirror that synchronizes the record with the storage.
     """
 
     def __init__(self, folder: File, mirror: Mirror) -> None:
         self._file, self._mirror = folder / NAME, mirror
-        self._phase, self._at = "", 0.0
+        self._phase, self._written_at = "", 0.0
 
     def __call__(self, phase: str, share: float | None) -> None:
-        """Note a phase and the share of it that is done."""
+        """Write the phase and its finished share, unless the phase was written a moment ago.
+
+        Args:
+            phase: description of the phase.
+            share: finished share of the phase, from 0 to 1; None if it is unknown.
+        """
         now = time.monotonic()
-        if phase == self._phase and now - self._at < self._mirror.pause:
+        if phase == self._phase and now - self._written_at < self._mirror.pause:
             return
-        self._phase, self._at = phase, now
+        self._phase, self._written_at = phase, now
         partial = self._file.with_name(f"{NAME}.partial")
-        with suppress(OSError, MirrorError):  # no trial is lost to its display
+        with suppress(OSError, MirrorError):  # a trial must not fail because of the display
             partial.write_text(json.dumps(asdict(PhaseProgress(phase=phase, share=share))))
             partial.replace(self._file)
             self._mirror.push(self._file)
 
 
 def read_progress(folder: File) -> PhaseProgress | None:
-    """Return how far the trial of a record is; None where it does not say."""
+    """Return the progress in a record; None if the file is missing or damaged."""
     try:
         return PhaseProgress(**json.loads((folder / NAME).read_text()))
     except (OSError, ValueError, TypeError):
@@ -76,5 +82,5 @@ def read_progress(folder: File) -> PhaseProgress | None:
 
 
 def clear_progress(folder: File) -> None:
-    """Remove what an earlier run of the trial has left."""
+    """Delete the progress file of an earlier run of the trial."""
     (folder / NAME).unlink(missing_ok=True)

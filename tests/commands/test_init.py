@@ -328,7 +328,7 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_line(
 def test_a_file_that_is_there_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     name = english_paragraphs()
     Path("novel.yaml").write_text("mine")
-    assert "novel.yaml: is there already" in refused(capsys, name)
+    assert "novel.yaml: already exists" in refused(capsys, name)
     assert Path("novel.yaml").read_text() == "mine"
     assert "no folder 'deep'" in refused(capsys, name, "--output", "deep/novel.yaml")
     assert "ends with .yaml" in refused(capsys, name, "--output", "novel.txt")

@@ -1,4 +1,4 @@
-"""The yardstick: AUROC, frozen corruptions and probes, and that measuring leaves no trace."""
+"""Scores: AUROC, held-out corruptions and probes; scoring changes no state."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -53,28 +53,30 @@ def objective(text: PreparedText, settings: AnyObjectiveConfig) -> Any:
     ).filter(lambda answers: len({label for _, label in answers}) == 2)
 )
 @settings(deadline=None)
-def test_auroc_is_sklearns_ties_included(answers: list[tuple[float, bool]]) -> None:
+def test_auroc_with_ties_equals_sklearns(answers: list[tuple[float, bool]]) -> None:
     scores_N, labels_N = (torch.tensor(column) for column in zip(*answers, strict=True))
     expected = roc_auc_score(labels_N.numpy(), scores_N.numpy())
     assert auroc(scores_N, labels_N) == pytest.approx(expected, abs=1e-12)
 
 
-def test_auroc_of_distinct_scores_is_sklearns() -> None:
-    chance = torch.Generator().manual_seed(0)
-    scores_N = torch.randn(5_000, generator=chance, dtype=torch.float64)
-    labels_N = torch.rand(5_000, generator=chance) < 0.15
+def test_auroc_of_distinct_scores_equals_sklearns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores_N = torch.randn(5_000, generator=generator, dtype=torch.float64)
+    labels_N = torch.rand(5_000, generator=generator) < 0.15
     expected = roc_auc_score(labels_N.numpy(), scores_N.numpy())
     assert auroc(scores_N, labels_N) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("label", [True, False])
-def test_auroc_of_one_class_is_refused(label: bool) -> None:
+def test_auroc_of_one_class_raises(label: bool) -> None:
     with pytest.raises(ValueError, match="both replaced and original"):
         auroc(torch.arange(3.0), torch.full((3,), label))
 
 
 @sources
-def test_only_candidates_are_corrupted_and_by_words(source: str, held_out: Path) -> None:
+def test_special_tokens_are_never_corrupted_and_ngrams_write_words(
+    source: str, held_out: Path
+) -> None:
     read = open_held_out(held_out)
     changed_NT = read.corrupted_NT[source] != read.original_NT
     special = torch.tensor([PAD, CLS, SEP, MASK])
@@ -84,23 +86,24 @@ def test_only_candidates_are_corrupted_and_by_words(source: str, held_out: Path)
         assert (read.corrupted_NT[source][changed_NT] >= FIRST_WORD).all()
 
 
-def test_about_fifteen_in_a_hundred_words_are_asked_about(held_out: Path) -> None:
+def test_about_15_percent_of_words_are_corrupted(held_out: Path) -> None:
     read = open_held_out(held_out)
     slots_NT = torch.stack([x != read.original_NT for x in read.corrupted_NT.values()]).any(0)
     share = slots_NT.sum() / (read.original_NT > SEP).sum()
-    assert 0.11 < share < 0.16  # a slot that all three sources fill with its own token is not seen
-    # 14 words call for round(2.1) slots, and all sources fill the same ones.
+    # A slot that all three sources refill with the original token is not counted.
+    assert 0.11 < share < 0.16
+    # 14 words have round(2.1) slots, and all sources refill the same slots.
     assert slots_NT.sum(1).max() <= 2
 
 
-def test_held_out_windows_are_those_of_the_corpus(
+def test_held_out_windows_are_windows_of_the_corpus(
     held_out: Path, prepared_text: PreparedText
 ) -> None:
     rows = {tuple(row) for row in prepared_text.corpus.held_out_NT.tolist()}
     assert {tuple(row) for row in open_held_out(held_out).original_NT.tolist()} <= rows
 
 
-def test_second_preparation_asks_the_same_questions(
+def test_second_preparation_makes_the_same_corruptions(
     held_out: Path, prepared_text: PreparedText, tmp_path: Path
 ) -> None:
     torch.manual_seed(4)
@@ -114,7 +117,7 @@ def test_second_preparation_asks_the_same_questions(
         assert first.corrupted_NT[source].equal(second.corrupted_NT[source])
 
 
-def test_prepared_questions_are_not_made_again(
+def test_prepared_corruptions_are_not_made_again(
     held_out: Path, prepared_text: PreparedText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corruption, "_frozen_model", None)
@@ -126,57 +129,59 @@ def test_prepared_questions_are_not_made_again(
 
 
 def grid(points: int) -> npt.NDArray[np.float64]:
-    """Return chances that fall on each of so many occurrences once: the law itself, no noise."""
+    """Return uniform numbers that select each of `points` occurrences exactly once."""
     return (np.arange(points) + 0.5) / points
 
 
 def test_unigram_draws_follow_the_training_counts(prepared_text: PreparedText) -> None:
     counts_V = prepared_text.corpus.counts_V.copy()  # other tests read it too
     counts_V[:FIRST_WORD] = 0
-    chances = grid(counts_V.sum())
-    drawn = corruption._Follows(prepared_text.corpus).any(chances, chances.astype(np.int64))
+    uniform = grid(counts_V.sum())
+    sampler = corruption._NgramSampler(prepared_text.corpus)
+    drawn = sampler.unigram(uniform, uniform.astype(np.int64))
     assert np.bincount(drawn, minlength=400).tolist() == counts_V.tolist()
 
 
 def test_bigram_draws_follow_the_preceding_token(prepared_text: PreparedText) -> None:
     corpus = prepared_text.corpus
-    follows, train_NT = corruption._Follows(corpus), np.asarray(corpus.train_NT)
-    often = np.bincount(train_NT.flatten(), minlength=400)[FIRST_WORD:].argsort()[-9:] + FIRST_WORD
-    for before in (CLS, *often):
+    sampler, train_NT = corruption._NgramSampler(corpus), np.asarray(corpus.train_NT)
+    counts_W = np.bincount(train_NT.flatten(), minlength=400)[FIRST_WORD:]
+    most_frequent = counts_W.argsort()[-9:] + FIRST_WORD
+    for before in (CLS, *most_frequent):
         after = train_NT[:, 1:][train_NT[:, :-1] == before]
         words = after[after >= FIRST_WORD]
-        drawn = follows.after(grid(len(words)), np.full(len(words), before))
+        drawn = sampler.bigram(grid(len(words)), np.full(len(words), before))
         assert np.sort(drawn).tolist() == np.sort(words).tolist()
 
 
-def test_bigram_draw_after_a_token_never_followed_is_by_frequency(
+def test_bigram_draw_after_a_token_that_no_word_follows_is_a_unigram_draw(
     prepared_text: PreparedText,
 ) -> None:
-    follows = corruption._Follows(prepared_text.corpus)
-    drawn = follows.after(grid(50), np.full(50, MASK))
-    assert drawn.tolist() == follows.any(grid(50), np.zeros(50, np.int64)).tolist()
+    sampler = corruption._NgramSampler(prepared_text.corpus)
+    drawn = sampler.bigram(grid(50), np.full(50, MASK))
+    assert drawn.tolist() == sampler.unigram(grid(50), np.zeros(50, np.int64)).tolist()
 
 
-def test_bigram_questions_use_the_original_token_before(
+def test_bigram_replacements_follow_the_original_preceding_token(
     held_out: Path, prepared_text: PreparedText
 ) -> None:
     read, train_NT = open_held_out(held_out), np.asarray(prepared_text.corpus.train_NT)
-    seen = set(zip(train_NT[:, :-1].flatten(), train_NT[:, 1:].flatten(), strict=True))
-    known = {before for before, after in seen if after >= FIRST_WORD}
+    pairs = set(zip(train_NT[:, :-1].flatten(), train_NT[:, 1:].flatten(), strict=True))
+    with_followers = {before for before, after in pairs if after >= FIRST_WORD}
     corrupted_NT = read.corrupted_NT["bigram"]
     for n, t in (corrupted_NT != read.original_NT).nonzero().tolist():
         before = read.original_NT[n, t - 1].item()
-        assert (before, corrupted_NT[n, t].item()) in seen or before not in known
+        assert (before, corrupted_NT[n, t].item()) in pairs or before not in with_followers
 
 
-class Oracle(Detector):
-    """A detector that answers by a rule instead of weights."""
+class RuleDetector(Detector):
+    """A detector that computes its logits from the tokens by a given function."""
 
     def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
         budget = Budget(kind="tokens", amount=1)
         settings = RandomReplacementConfig(kind="random")
         super().__init__(spec.Trial(encoder=SHAPE, objective=settings, budget=budget))
-        self.rule, self.nothing = rule, torch.nn.Parameter(torch.zeros(1))
+        self.rule, self.unused = rule, torch.nn.Parameter(torch.zeros(1))
 
     def mask(self, batch: Any, step: int) -> Any:
         raise NotImplementedError
@@ -192,42 +197,43 @@ class Oracle(Detector):
         return self.rule(ids_BT).float()
 
 
-def knowing(held_out: HeldOut, scale: float) -> Oracle:
-    known = {}
+def perfect_detector(held_out: HeldOut, scale: float) -> RuleDetector:
+    """Return a detector with logits `scale` at replaced and `-scale` at original tokens."""
+    replaced = {}
     for corrupted_NT in held_out.corrupted_NT.values():
         for row, original in zip(corrupted_NT, held_out.original_NT, strict=True):
-            known[tuple(row.tolist())] = row != original
+            replaced[tuple(row.tolist())] = row != original
 
     def rule(ids_BT: Tensor) -> Tensor:
-        return scale * torch.stack([known[tuple(row.tolist())] * 2.0 - 1 for row in ids_BT])
+        return scale * torch.stack([replaced[tuple(row.tolist())] * 2.0 - 1 for row in ids_BT])
 
-    return Oracle(rule)
+    return RuleDetector(rule)
 
 
-def test_detector_that_knows_scores_one(held_out: Path) -> None:
+def test_perfect_detector_has_auroc_one(held_out: Path) -> None:
     read = open_held_out(held_out)
-    row = scores.score_detection(knowing(read, 20.0), read)
+    row = scores.score_detection(perfect_detector(read, 20.0), read)
     for source in CORRUPTIONS:
         assert row[f"detect/{source}/auroc"] == 1
         assert row[f"detect/{source}/loss"] < 1e-6
-    row = scores.score_detection(knowing(read, -20.0), read)
+    row = scores.score_detection(perfect_detector(read, -20.0), read)
     assert all(row[f"detect/{source}/auroc"] == 0 for source in CORRUPTIONS)
 
 
-def test_detector_that_knows_nothing_scores_one_half(held_out: Path) -> None:
-    row = scores.score_detection(Oracle(torch.zeros_like), open_held_out(held_out))
+def test_constant_detector_has_auroc_one_half(held_out: Path) -> None:
+    row = scores.score_detection(RuleDetector(torch.zeros_like), open_held_out(held_out))
     assert {row[f"detect/{source}/auroc"] for source in CORRUPTIONS} == {0.5}
     assert row["detect/mlm/loss"] == pytest.approx(np.log(2))
 
 
-def test_answers_at_special_tokens_do_not_count(held_out: Path) -> None:
+def test_logits_at_special_tokens_are_not_scored(held_out: Path) -> None:
     read = open_held_out(held_out)
-    chance = torch.Generator().manual_seed(0)
-    noise_NT = torch.randn(read.original_NT.shape, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    noise_NT = torch.randn(read.original_NT.shape, generator=generator)
 
     def row(at_special: float) -> MetricRow:
         return scores.score_detection(
-            Oracle(lambda ids: noise_NT[: len(ids)].where(ids >= FIRST_WORD, at_special)),
+            RuleDetector(lambda ids: noise_NT[: len(ids)].where(ids >= FIRST_WORD, at_special)),
             HeldOut(
                 original_NT=read.original_NT,
                 corrupted_NT={"unigram": read.corrupted_NT["unigram"]},
@@ -237,7 +243,7 @@ def test_answers_at_special_tokens_do_not_count(held_out: Path) -> None:
     assert row(-50.0) == row(50.0)
 
 
-def test_detection_does_not_depend_on_how_many_windows_are_read_at_once(
+def test_detection_does_not_depend_on_the_number_of_windows_encoded_at_once(
     held_out: Path, prepared_text: PreparedText, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built, read = objective(prepared_text, ElectraConfig(kind="electra")), open_held_out(held_out)
@@ -246,7 +252,7 @@ def test_detection_does_not_depend_on_how_many_windows_are_read_at_once(
     assert scores.score_detection(built, read) == pytest.approx(whole, abs=1e-6)
 
 
-def test_objective_without_discriminator_gets_no_detection_score(
+def test_objective_without_discriminator_has_no_detection_score(
     held_out: Path, prepared_text: PreparedText
 ) -> None:
     assert (
@@ -259,27 +265,28 @@ def test_objective_without_discriminator_gets_no_detection_score(
 
 @few
 @pytest.mark.parametrize("settings", [ElectraConfig(kind="electra"), MlmConfig(kind="mlm")])
-def test_probing_changes_nothing_and_has_the_names_of_its_metrics(
+def test_probing_changes_no_state_and_returns_named_metrics(
     settings: AnyObjectiveConfig, prepared_text: PreparedText
 ) -> None:
     built = objective(prepared_text, settings)
-    chance = torch.get_rng_state()
+    rng_state = torch.get_rng_state()
     weights = {name: value.clone() for name, value in built.state_dict().items()}
     row = scores.score_probe(built, prepared_text.corpus.vocabulary, "pos")
     assert set(row) == {"probe/pos/accuracy"} <= set(METRICS)
     assert built.training
-    assert torch.get_rng_state().equal(chance)
+    assert torch.get_rng_state().equal(rng_state)
     assert all(value.equal(weights[name]) for name, value in built.state_dict().items())
     assert all(p.grad is None for p in built.parameters())
 
 
 def encoder(seed: int = 0) -> Encoder:
-    made = Encoder(SHAPE, 400, 16)
-    initialize_weights(made, SHAPE.init_std, seed)
-    return made.eval()
+    built = Encoder(SHAPE, 400, 16)
+    initialize_weights(built, SHAPE.init_std, seed)
+    return built.eval()
 
 
 def majority(task: embedded.Task) -> float:
+    """Return the test accuracy of the most frequent training label."""
     train = [label for labels in embedded.read_embedded(task, "train").labels for label in labels]
     test = [label for labels in embedded.read_embedded(task, "test").labels for label in labels]
     return float(np.mean(np.array(test) == stats.mode(train).mode))
@@ -287,7 +294,7 @@ def majority(task: embedded.Task) -> float:
 
 @few
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
-def test_part_of_speech_probe_repeats_to_the_last_bit_and_beats_the_majority(
+def test_part_of_speech_probe_is_deterministic_and_beats_the_majority(
     layer: int | None, prepared_text: PreparedText
 ) -> None:
     tokenizer = prepared_text.corpus.vocabulary
@@ -299,14 +306,14 @@ def test_part_of_speech_probe_repeats_to_the_last_bit_and_beats_the_majority(
 
 
 @few
-def test_sentiment_probe_repeats_to_the_last_bit_and_beats_the_majority(
+def test_sentiment_probe_is_deterministic_and_beats_the_majority(
     prepared_text: PreparedText,
 ) -> None:
-    found = [
+    first, second = (
         probes.probe_accuracy(encoder(), prepared_text.corpus.vocabulary, "sentiment") for _ in "ab"
-    ]
-    assert found[0] == found[1]
-    assert found[0] > majority("sentiment")
+    )
+    assert first == second
+    assert first > majority("sentiment")
 
 
 @few
@@ -329,7 +336,7 @@ def test_features_do_not_depend_on_the_order_of_the_windows(
 @few
 @pytest.mark.parametrize("task", ["pos", "sentiment"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_every_unit_of_a_task_is_read_once(
+def test_every_unit_of_a_task_is_in_the_windows_once(
     task: embedded.Task, split: embedded.Split, prepared_text: PreparedText
 ) -> None:
     tokenizer = prepared_text.corpus.vocabulary

@@ -1,4 +1,4 @@
-"""Fine-tuning: the protocol against the official code's, the command, and inside of a trial."""
+"""Fine-tuning: equality with the official protocol, the command, and fine-tuning in a trial."""
 
 import json
 import math
@@ -58,15 +58,15 @@ YAML = {
 }
 
 
-def row(place: int) -> dict[str, Any]:
-    """A row of every kind: the label is whether the text begins with `king`."""
-    words = ["king" if place % 2 else "day", *(WORDS[place * k % 8] for k in (3, 5, 7))]
+def row(number: int) -> dict[str, Any]:
+    """Return a row with the columns of every kind; its label is whether the text starts `king`."""
+    words = ["king" if number % 2 else "day", *(WORDS[number * k % 8] for k in (3, 5, 7))]
     text = " ".join(words)
     return {
         "text": text,
         "pair": " ".join(words[::-1]),
-        "label": "yes" if place % 2 else "no",
-        "number": float(place % 2),
+        "label": "yes" if number % 2 else "no",
+        "number": float(number % 2),
         "words": words,
         "tags": [word[0] for word in words],
         "question": "what",
@@ -77,10 +77,10 @@ def row(place: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def yamls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return a task's file of each kind: 128 rows to learn from, 40 others to be scored on."""
+    """Return a task file of each kind: 128 rows for training, 40 others for evaluation."""
     folder = tmp_path_factory.mktemp("tasks")
-    for split, places in (("train", range(128)), ("test", range(500, 540))):
-        lines = [json.dumps(row(place)) for place in places]
+    for split, numbers in (("train", range(128)), ("test", range(500, 540))):
+        lines = [json.dumps(row(number)) for number in numbers]
         (folder / f"{split}.jsonl").write_text("\n".join(lines))
     for kind, text in YAML.items():
         file = folder / f"{kind}.yaml"
@@ -96,12 +96,12 @@ def pretrained(prepared_text: PreparedText) -> PretrainedEncoder:
     return PretrainedEncoder(encoder, SHAPE, vocabulary, 0)
 
 
-def made_of(yamls: dict[str, str], kind: str) -> Examples:
+def read_task(yamls: dict[str, str], kind: str) -> Examples:
     return examples.read_examples(load_task(yamls[kind]))
 
 
 def official_rates(lr: float, decay: float, n_layers: int) -> dict[str, float]:
-    """`_get_layer_lrs` of google-research/electra `model/optimization.py`, its keys and depths."""
+    """Return the rates of `_get_layer_lrs` in google-research/electra `model/optimization.py`."""
     depths = {"/embeddings/": 0, "/embeddings_project/": 0, "task_specific/": n_layers + 2}
     depths |= {f"encoder/layer_{layer}/": layer + 1 for layer in range(n_layers)}
     return {key: lr * decay ** (n_layers + 2 - depth) for key, depth in depths.items()}
@@ -109,12 +109,12 @@ def official_rates(lr: float, decay: float, n_layers: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("layers", [1, 2, 12])
-def test_every_parameter_learns_at_the_official_rate(layers: int, norm: Any) -> None:
+def test_every_parameter_has_the_official_learning_rate(layers: int, norm: Any) -> None:
     shape = replace(SHAPE, layers=layers, norm=norm)
     encoder, head = Encoder(shape, 30, 16), heads.ClassificationHead(16, 3, 0.1)
-    given = default_protocol(256)
-    rates = official_rates(given.lr, given.decay, layers)
-    wanted = {id(p): rates["task_specific/"] for p in head.parameters()}
+    protocol = default_protocol(256)
+    rates = official_rates(protocol.lr, protocol.decay, layers)
+    expected = {id(p): rates["task_specific/"] for p in head.parameters()}
     for name, parameter in encoder.named_parameters():
         part, *rest = name.split(".")
         key = {
@@ -123,27 +123,25 @@ def test_every_parameter_learns_at_the_official_rate(layers: int, norm: Any) -> 
             "layers": f"encoder/layer_{rest[0]}/",
             "final_norm": f"encoder/layer_{layers - 1}/",  # the official encoder has none
         }[part]
-        wanted[id(parameter)] = rates[key]
-    found = {
-        id(parameter): group["peak"]
-        for group in finetuner.parameter_groups(encoder, head, given)
-        for parameter in group["params"]
-    }
-    assert found == pytest.approx(wanted)
-    assert all(g["weight_decay"] == 0 for g in finetuner.parameter_groups(encoder, head, given))
+        expected[id(parameter)] = rates[key]
+    groups = finetuner.parameter_groups(encoder, head, protocol)
+    peaks = {id(parameter): group["peak"] for group in groups for parameter in group["params"]}
+    assert peaks == pytest.approx(expected)
+    assert all(group["weight_decay"] == 0 for group in groups)
 
 
 @pytest.mark.parametrize(
     ("hidden", "lr", "decay"), [(256, 3e-4, 0.8), (768, 1e-4, 0.8), (1024, 5e-5, 0.9)]
 )
 def test_the_papers_sizes_have_the_papers_rates(hidden: int, lr: float, decay: float) -> None:
-    """Table 7 of the paper."""
-    given = default_protocol(hidden)
-    assert (given.lr, given.decay, given.batch, given.warmup) == (lr, decay, 32, 0.1)
+    """Compare with table 7 of the paper."""
+    protocol = default_protocol(hidden)
+    assert (protocol.lr, protocol.decay) == (lr, decay)
+    assert (protocol.batch, protocol.warmup) == (32, 0.1)
     assert default_protocol(hidden, 1e-3).lr == 1e-3
 
 
-def test_encoders_narrower_than_the_papers_have_one_higher_rate_for_all_layers() -> None:
+def test_encoders_narrower_than_the_papers_have_one_higher_rate_in_all_layers() -> None:
     rates = {
         (default_protocol(hidden).lr, default_protocol(hidden).decay)
         for hidden in (32, 64, 128, 255)
@@ -151,46 +149,46 @@ def test_encoders_narrower_than_the_papers_have_one_higher_rate_for_all_layers()
     assert rates == {(1e-3, 1.0)}
 
 
-def test_rate_rises_over_a_tenth_of_all_steps_and_falls_to_nothing(
+def test_rate_increases_over_10_percent_of_the_steps_and_decays_to_zero(
     pretrained: PretrainedEncoder, yamls: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`polynomial_decay` times warm-up, as `create_optimizer` of the official code."""
-    seen: list[float] = []
-    given = finetuner.optim.set_rate
+    """Compare with `create_optimizer` of the official code: `polynomial_decay` times warm-up."""
+    rates: list[float] = []
+    original = finetuner.optim.set_rate
 
-    def noted(optimizer: Any, multiplier: float) -> None:
-        given(optimizer, multiplier)
-        seen.append(max(group["lr"] for group in optimizer.param_groups))
+    def set_and_record(optimizer: Any, multiplier: float) -> None:
+        original(optimizer, multiplier)
+        rates.append(max(group["lr"] for group in optimizer.param_groups))
 
-    monkeypatch.setattr(finetuner.optim, "set_rate", noted)
-    Finetuner(pretrained, made_of(yamls, "classification"), default_protocol(256)).run(0)
+    monkeypatch.setattr(finetuner.optim, "set_rate", set_and_record)
+    Finetuner(pretrained, read_task(yamls, "classification"), default_protocol(256)).run(0)
     steps = 6 * 4  # epochs, and batches of 32 in 128 rows
     official = [3e-4 * (1 - n / steps) * min(1, n / (0.1 * steps)) for n in range(steps)]
-    assert seen == pytest.approx(official)
+    assert rates == pytest.approx(official)
     assert Schedule(kind="linear", warmup=0.1)(1) == 0
 
 
 @pytest.mark.parametrize("kind", YAML)
-def test_same_seed_gives_the_same_scores_to_the_last_bit(
+def test_same_seed_gives_bitwise_the_same_scores(
     pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
-    """Whatever the process drew before; and the encoder that was given stays as it is."""
-    tuner = Finetuner(pretrained, made_of(yamls, kind), default_protocol(16, 3e-3))
+    """Torch's global generator has no influence, and the pre-trained encoder is not modified."""
+    tuner = Finetuner(pretrained, read_task(yamls, kind), default_protocol(16, 3e-3))
     before = {name: value.clone() for name, value in pretrained.encoder.state_dict().items()}
     first = tuner.run(3)
     torch.manual_seed(99)
     tuner.run(4)
-    again = Finetuner(pretrained, made_of(yamls, kind), default_protocol(16, 3e-3)).run(3)
+    again = Finetuner(pretrained, read_task(yamls, kind), default_protocol(16, 3e-3)).run(3)
     assert (again.scores, again.flops, again.tokens) == (first.scores, first.flops, first.tokens)
     after = pretrained.encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert load_task(yamls[kind]).form.metric in first.scores
 
 
-def test_another_seed_draws_another_head_order_and_dropout(
+def test_another_seed_gives_another_order_and_other_scores(
     pretrained: PretrainedEncoder, yamls: dict[str, str]
 ) -> None:
-    tuner = Finetuner(pretrained, made_of(yamls, "regression"), default_protocol(16))
+    tuner = Finetuner(pretrained, read_task(yamls, "regression"), default_protocol(16))
     assert tuner.run(0).scores != tuner.run(1).scores
     orders = [[w.example for batch in tuner._batches(seed) for w in batch] for seed in (0, 1)]
     assert orders[0] != orders[1]
@@ -200,49 +198,49 @@ def test_another_seed_draws_another_head_order_and_dropout(
 
 
 @pytest.mark.parametrize("kind", ["classification", "tagging", "question_answering"])
-def test_what_can_be_told_apart_is_learned(
+def test_a_separable_task_is_learned(
     pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
-    """By a word, at a rate for so small an encoder; and of rows that were not learned from."""
-    made = made_of(yamls, kind)
-    made = replace(made, form=replace(made.form, epochs=12))
-    scores = Finetuner(pretrained, made, default_protocol(16, 2e-2)).run(0).scores
-    assert scores[made.form.metric] > 0.9
+    """One word determines the label; the rate suits the small encoder."""
+    task = read_task(yamls, kind)
+    task = replace(task, form=replace(task.form, epochs=12))
+    scores = Finetuner(pretrained, task, default_protocol(16, 2e-2)).run(0).scores
+    assert scores[task.form.metric] > 0.9
 
 
 @pytest.mark.parametrize("kind", YAML)
-def test_a_run_that_is_lost_has_a_score_and_not_a_good_one(
+def test_a_diverged_run_has_finite_low_scores(
     pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
-    """At a rate that ruins every weight; a score that is no number would be looked for for ever."""
-    made = made_of(yamls, kind)
-    scores = Finetuner(pretrained, made, default_protocol(16, 1e30)).run(0).scores
+    """The rate makes the weights overflow. A NaN score would count as missing in every sweep."""
+    task = read_task(yamls, kind)
+    scores = Finetuner(pretrained, task, default_protocol(16, 1e30)).run(0).scores
     assert all(math.isfinite(score) for score in scores.values())
-    assert scores[made.form.metric] < 0.9
+    assert scores[task.form.metric] < 0.9
 
 
-def test_pairs_without_order_are_learned_in_both(
+def test_unordered_pairs_are_trained_on_in_both_orders(
     pretrained: PretrainedEncoder, yamls: dict[str, str]
 ) -> None:
-    made = made_of(yamls, "pairs")
-    tuner = Finetuner(pretrained, made, default_protocol(16))
-    assert len(tuner._train) == 2 * len(made.train)
-    assert len(tuner._evaluation) == len(made.evaluation)
-    there, back = tuner._train[0].ids, tuner._train[len(made.train)].ids
-    assert there != back
-    assert sorted(there) == sorted(back)
-    assert tuner._train[0].target == tuner._train[len(made.train)].target
+    task = read_task(yamls, "pairs")
+    tuner = Finetuner(pretrained, task, default_protocol(16))
+    assert len(tuner._train) == 2 * len(task.train)
+    assert len(tuner._evaluation) == len(task.evaluation)
+    forward, reversed_ = tuner._train[0].ids, tuner._train[len(task.train)].ids
+    assert forward != reversed_
+    assert sorted(forward) == sorted(reversed_)
+    assert tuner._train[0].target == tuner._train[len(task.train)].target
 
 
 @pytest.mark.parametrize("kind", YAML)
-def test_flops_are_those_that_torch_counts(
+def test_flops_equal_torchs_flop_counter(
     pretrained: PretrainedEncoder, yamls: dict[str, str], kind: str
 ) -> None:
-    made = made_of(yamls, kind)
-    windows, _ = features.make_features(made, made.train[:8], pretrained.vocabulary, 16)
+    task = read_task(yamls, kind)
+    windows, _ = features.make_features(task, task.train[:8], pretrained.vocabulary, 16)
     encoder = Encoder(SHAPE, pretrained.vocabulary.size, 16)
     head, inputs = (
-        heads.build_head(made, 16, 0.0),
+        heads.build_head(task, 16, 0.0),
         heads.collate_windows(windows, torch.device("cpu")),
     )
     with (
@@ -255,7 +253,7 @@ def test_flops_are_those_that_torch_counts(
 
 
 @pytest.fixture(scope="module")
-def asked(prepared_text: PreparedText) -> Trial:
+def trial(prepared_text: PreparedText) -> Trial:
     return Trial(
         encoder=replace(SHAPE, norm="pre"),
         objective=ElectraConfig(kind="electra"),
@@ -271,15 +269,15 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
-    """Return a function that runs a trial and fine-tunes it, in a storage of its own."""
+    """Return a function that runs a trial in an empty storage and fine-tunes it."""
 
-    def run(asked: Trial, *tasks: str, seeds: int = 2, **named: Any) -> Outcome:
+    def run(trial: Trial, *tasks: str, seeds: int = 2, **named: Any) -> Outcome:
         (tmp_path / "cache").mkdir(exist_ok=True)
         text = tmp_path / "cache" / prepared_text.text.name
         if not text.exists():
             text.symlink_to(prepared_text.text)
         work = Assignment(
-            trial=asked,
+            trial=trial,
             folder=tmp_path / "trials" / "0123456789ab",
             text=text,
             held_out=held_out,
@@ -294,74 +292,78 @@ def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
     return run
 
 
-def test_a_finished_trial_is_tuned_and_says_so_in_its_last_point(
-    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path
+def test_the_last_point_of_a_finished_trial_has_the_fine_tuning_scores(
+    run: Run, trial: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
-    plain = run(asked)
-    outcome = run(asked, yamls["classification"], yamls["tagging"])
+    plain = run(trial)
+    outcome = run(trial, yamls["classification"], yamls["tagging"])
     folder = tmp_path / "trials" / "0123456789ab"
     assert outcome.state == "finished"
     assert outcome.rows == record.read_curve(folder) == record.read_outcome(folder).rows  # type: ignore[union-attr]
     *before, last = outcome.rows
     assert tuple(before) == plain.rows[:-1]
-    assert plain.rows[-1].items() <= last.items()  # nothing was trained, or charged, again
-    more = last.keys() - plain.rows[-1].keys()
+    assert plain.rows[-1].items() <= last.items()  # no training or cost was added
+    added = last.keys() - plain.rows[-1].keys()
     names = {f"finetune/{task}" for task in ("classification", "tagging")}
     parts = ("", "/low", "/high", "/flops", "/seconds")
-    assert more == {n + p for n in names for p in parts} | {"finetune/flops", "finetune/seconds"}
+    assert added == {n + p for n in names for p in parts} | {"finetune/flops", "finetune/seconds"}
     for name in names:
         assert last[f"{name}/low"] <= last[name] <= last[f"{name}/high"]
     assert last["finetune/flops"] == sum(last[f"{name}/flops"] for name in names)
 
 
-def test_the_command_gives_what_the_trial_did(
+def test_the_command_gives_the_same_results_as_fine_tuning_in_the_trial(
     run: Run,
-    asked: Trial,
+    trial: Trial,
     yamls: dict[str, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the record alone, to the last bit; and what is there is not run again."""
-    last = run(asked, yamls["tagging"], seeds=3).rows[-1]
+    """The results are bitwise equal, and a stored run is not repeated."""
+    last = run(trial, yamls["tagging"], seeds=3).rows[-1]
     (file,) = (tmp_path / "trials" / "0123456789ab" / "finetune").iterdir()
     inside = json.loads(file.read_text())["runs"]
     file.unlink()
     command = ["0123", yamls["tagging"], "--storage", str(tmp_path), "--seeds"]
     assert finetune.main([*command, "2"]) == 0
     outside = json.loads(file.read_text())["runs"]
-    alike = [{k: v for k, v in run.items() if k != "seconds"} for run in inside]
-    assert [{k: v for k, v in run.items() if k != "seconds"} for run in outside] == alike[:2]
+    without_time = [{k: v for k, v in run.items() if k != "seconds"} for run in inside]
+    assert [{k: v for k, v in run.items() if k != "seconds"} for run in outside] == without_time[:2]
 
-    ran: list[int] = []
-    once = Finetuner.run
-    monkeypatch.setattr(Finetuner, "run", lambda self, seed: ran.append(seed) or once(self, seed))  # type: ignore[func-returns-value]
+    seeds: list[int] = []
+    original = Finetuner.run
+    monkeypatch.setattr(
+        Finetuner,
+        "run",
+        lambda self, seed: seeds.append(seed) or original(self, seed),  # type: ignore[func-returns-value]
+    )
     assert finetune.main([*command, "3"]) == 0
-    assert ran == [2]
-    said = capsys.readouterr().out
-    assert f"finetune/tagging: accuracy {last['finetune/tagging']:.4f} (median of 3)" in said
+    assert seeds == [2]
+    printed = capsys.readouterr().out
+    assert f"finetune/tagging: accuracy {last['finetune/tagging']:.4f} (median of 3)" in printed
 
 
 @pytest.mark.parametrize("sharing", ["none", "tokens", "gdes"])
-def test_the_encoder_of_a_record_is_the_one_that_was_trained(
-    run: Run, asked: Trial, sharing: Any, tmp_path: Path, prepared_text: PreparedText
+def test_the_encoder_of_a_record_equals_the_trained_encoder(
+    run: Run, trial: Trial, sharing: Any, tmp_path: Path, prepared_text: PreparedText
 ) -> None:
-    """All but its dropout; tables that are a sum of two included."""
+    """Only the dropout differs. `gdes` has embeddings that are the sum of two tables."""
     objective = ElectraConfig(kind="electra", sharing=sharing)
-    run(replace(asked, objective=objective))
-    found = encoders.load_from_record(tmp_path / "trials" / "0123456789ab", tmp_path / "cache")
-    held = torch.from_numpy(prepared_text.corpus.held_out_NT[:4].astype("int64"))
-    made = trial_run._Training(
+    run(replace(trial, objective=objective))
+    loaded = encoders.load_from_record(tmp_path / "trials" / "0123456789ab", tmp_path / "cache")
+    ids_NT = torch.from_numpy(prepared_text.corpus.held_out_NT[:4].astype("int64"))
+    trained = trial_run._Training(
         Assignment(
-            trial=replace(asked, objective=objective),
+            trial=replace(trial, objective=objective),
             folder=tmp_path / "trials" / "0123456789ab",
             text=prepared_text.text,
             held_out=tmp_path,
             metric=METRICS["probe/pos/accuracy"],
         ),
-        trial_run._Watcher(
+        trial_run._NoScores(
             Assignment(
-                trial=asked,
+                trial=trial,
                 folder=tmp_path,
                 text=prepared_text.text,
                 held_out=tmp_path,
@@ -369,71 +371,71 @@ def test_the_encoder_of_a_record_is_the_one_that_was_trained(
             ),
             "cpu",
         ),
-        trial_run._ALONE,
+        trial_run._SINGLE_PROCESS,
     )._objective.eval()
     with torch.no_grad():
-        theirs = made.encoder(held, segment_ids(held))
-        ours = found.encoder.eval()(held, segment_ids(held))
-    assert torch.equal(theirs, ours)
-    assert found.steps == 8
-    assert found.encoder._dropout == found.encoder.layers[0]._dropout == finetuner.DROPOUT
-    is_sum = isinstance(found.encoder.embeddings, DisentangledEmbeddings)
+        expected = trained.encoder(ids_NT, segment_ids(ids_NT))
+        hidden = loaded.encoder.eval()(ids_NT, segment_ids(ids_NT))
+    assert torch.equal(expected, hidden)
+    assert loaded.steps == 8
+    assert loaded.encoder._dropout == loaded.encoder.layers[0]._dropout == finetuner.DROPOUT
+    is_sum = isinstance(loaded.encoder.embeddings, DisentangledEmbeddings)
     assert is_sum is (sharing == "gdes")
 
 
-def test_interrupted_tuning_goes_on_where_it_was(
-    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path,
+def test_interrupted_fine_tuning_continues_with_the_next_seed(
+    run: Run, trial: Trial, yamls: dict[str, str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    ran: list[int] = []
-    once = Finetuner.run
+    seeds: list[int] = []
+    original = Finetuner.run
 
-    def noted(self: Finetuner, seed: int) -> finetuner.FinetuneRun:
-        ran.append(seed)
-        return once(self, seed)
+    def run_and_record(self: Finetuner, seed: int) -> finetuner.FinetuneRun:
+        seeds.append(seed)
+        return original(self, seed)
 
-    monkeypatch.setattr(Finetuner, "run", noted)
+    monkeypatch.setattr(Finetuner, "run", run_and_record)
 
-    def wish() -> State:
-        return "interrupted" if ran else "running"
+    def interrupt_after_one_seed() -> State:
+        return "interrupted" if seeds else "running"
 
-    first = run(asked, yamls["pairs"], seeds=3, wish=wish)
+    first = run(trial, yamls["pairs"], seeds=3, wish=interrupt_after_one_seed)
     assert first.state == "interrupted"
-    assert ran == [0]
+    assert seeds == [0]
     assert "finetune/pairs" not in first.rows[-1]
-    second = run(asked, yamls["pairs"], seeds=3)
+    second = run(trial, yamls["pairs"], seeds=3)
     assert second.state == "finished"
-    assert ran == [0, 1, 2]
+    assert seeds == [0, 1, 2]
     assert first.rows[-1].items() <= second.rows[-1].items()
-    ledger = FinetuneResults(
-        tmp_path / "trials" / "0123456789ab", made_of(yamls, "pairs"), default_protocol(16), 8
+    results = FinetuneResults(
+        tmp_path / "trials" / "0123456789ab", read_task(yamls, "pairs"), default_protocol(16), 8
     )
-    summary = ledger.summary(3)
+    summary = results.summary(3)
     assert summary is not None
     assert summary.items() <= second.rows[-1].items()
-    assert ledger.summary(4) is None
+    assert results.summary(4) is None
 
 
-def test_what_has_not_finished_is_not_tuned(
-    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path
+def test_a_trial_that_was_stopped_is_not_fine_tuned(
+    run: Run, trial: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
-    outcome = run(asked, yamls["pairs"], wish=lambda: "stopped")
+    outcome = run(trial, yamls["pairs"], wish=lambda: "stopped")
     assert outcome.state == "stopped"
     assert not (tmp_path / "trials" / "0123456789ab" / "finetune").exists()
 
 
-def test_what_is_missing_is_seen(
-    run: Run, asked: Trial, yamls: dict[str, str], tmp_path: Path
+def test_missing_fine_tuning_runs_of_a_finished_trial_are_detected(
+    run: Run, trial: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
-    """A trial that had finished stands until a task, or more seeds of one, are asked for."""
-    outcome = run(asked, yamls["pairs"])
+    """A finished trial is reused unless an experiment has another task or more seeds."""
+    outcome = run(trial, yamls["pairs"])
     folder = tmp_path / "trials" / "0123456789ab"
 
     def lacks(*kinds: str, seeds: int = 2) -> bool:
         supplies = Prerequisites(tmp_path, LocalOnly())
-        supplies.tasks = {Path(kind): made_of(yamls, kind) for kind in kinds}
+        supplies.tasks = {Path(kind): read_task(yamls, kind) for kind in kinds}
         supplies._seeds = seeds
-        return supplies.lacks(asked, folder, outcome)
+        return supplies.lacks(trial, folder, outcome)
 
     assert not lacks()
     assert not lacks("pairs")
@@ -441,35 +443,35 @@ def test_what_is_missing_is_seen(
     assert lacks("pairs", "tagging")
 
 
-def test_damaged_results_are_made_again(yamls: dict[str, str], tmp_path: Path) -> None:
-    ledger = FinetuneResults(tmp_path, made_of(yamls, "pairs"), default_protocol(16), 8)
+def test_damaged_results_count_as_missing(yamls: dict[str, str], tmp_path: Path) -> None:
+    results = FinetuneResults(tmp_path, read_task(yamls, "pairs"), default_protocol(16), 8)
     run = finetuner.FinetuneRun(seed=1, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
-    ledger.keep(run)
-    ledger.keep(replace(run, seed=0))
-    assert ledger.runs() == {0: replace(run, seed=0), 1: run}
-    ledger.file.write_text(ledger.file.read_text()[:-9])
-    assert ledger.runs() == {}
+    results.save(run)
+    results.save(replace(run, seed=0))
+    assert results.runs() == {0: replace(run, seed=0), 1: run}
+    results.file.write_text(results.file.read_text()[:-9])
+    assert results.runs() == {}
 
 
-def test_results_are_of_one_task_protocol_and_encoder(
+def test_each_task_protocol_and_encoder_has_its_own_results_file(
     yamls: dict[str, str], tmp_path: Path
 ) -> None:
-    made = made_of(yamls, "pairs")
+    pairs = read_task(yamls, "pairs")
     files = {
-        FinetuneResults(tmp_path, examples_, given, steps).file
-        for examples_, given, steps in (
-            (made, default_protocol(16), 8),
-            (made_of(yamls, "tagging"), default_protocol(16), 8),
-            (made, default_protocol(16, 2e-3), 8),
-            (made, default_protocol(16), 9),
+        FinetuneResults(tmp_path, task, protocol, steps).file
+        for task, protocol, steps in (
+            (pairs, default_protocol(16), 8),
+            (read_task(yamls, "tagging"), default_protocol(16), 8),
+            (pairs, default_protocol(16, 2e-3), 8),
+            (pairs, default_protocol(16), 9),
         )
     }
     assert len(files) == 4
     assert asdict(default_protocol(16)) != asdict(default_protocol(16, 2e-3))
 
 
-def in_this_process(driver: Driver, began: float) -> dict[str, float]:
-    """Carry a driver's work out one after another, as the runner does in many processes."""
+def run_in_this_process(driver: Driver, began: float) -> dict[str, float]:
+    """Run a driver's trials one after another in this process instead of in Ray's processes."""
     while (work := driver.next()) is not None:
         driver.began(work)
         run_trial(work, report=lambda _, at=work: driver.scored(at))
@@ -477,18 +479,18 @@ def in_this_process(driver: Driver, began: float) -> dict[str, float]:
     return {}
 
 
-def test_a_task_that_is_asked_for_later_trains_nothing_again(
+def test_adding_a_task_later_repeats_no_training(
     prepared_text: PreparedText,
     held_out: Path,
     tmp_path: Path,
     yamls: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Trials of one sweep are fine-tuned by the next, ranked by it, and charged for it apart."""
-    monkeypatch.setattr(Driver, "_carry_out", in_this_process)
+    """The next sweep fine-tunes and ranks the trials of an earlier one, at a separate cost."""
+    monkeypatch.setattr(Driver, "_carry_out", run_in_this_process)
     shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
     shutil.copy(held_out, tmp_path / "cache")
-    file = tmp_path / "it.yaml"
+    file = tmp_path / "again.yaml"
     scores = []
     for metric, seeds in (("probe/pos/accuracy", 0), ("finetune/pairs", 1), ("finetune/pairs", 2)):
         tasks = yamls["pairs"] if seeds else ""
@@ -505,7 +507,7 @@ def test_a_task_that_is_asked_for_later_trains_nothing_again(
         if not seeds:
             before = trained
         assert trained == before
-        row = frames.load_frames(default_uri(tmp_path), "it").trials.iloc[0]
+        row = frames.load_frames(default_uri(tmp_path), "again").trials.iloc[0]
         assert row["score"] == last[metric]
         assert row["spent/flops"] == last["spent/flops"]
         scores.append({n: row[n] for n in last if n.startswith("finetune/")})
@@ -540,22 +542,22 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_command_is_refused_in_one_line(
-    asked: Trial, prepared_text: PreparedText, tmp_path: Path,
+def test_bad_command_exits_with_a_one_line_error(
+    trial: Trial, prepared_text: PreparedText, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], case: str,
 ) -> None:  # fmt: skip
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-    record.write_queued(tmp_path / "trials" / "0123456789ab", asked, "", prepared_text.text.name)
-    arguments, says = BAD[case]
+    record.write_queued(tmp_path / "trials" / "0123456789ab", trial, "", prepared_text.text.name)
+    arguments, message = BAD[case]
     assert finetune.main([*arguments, "--storage", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("lab.finetune: error: ")
-    assert says in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("lab.finetune: error: ")
+    assert message in printed
+    assert printed.count("\n") == 1
 
 
-def test_scores_of_tasks_are_metrics_and_what_they_cost_is_none() -> None:
+def test_scores_of_tasks_are_metrics_and_their_costs_are_not() -> None:
     names = ["finetune/my_task", "finetune/my_task/low", "finetune/flops", "probe/pos/accuracy",
              "spent/flops", "finetune/"]  # fmt: skip
     assert list(among(names)) == ["probe/pos/accuracy", "finetune/my_task"]
@@ -576,17 +578,18 @@ finetune: {{tasks: [{tasks}], seeds: 2}}
 
 
 def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, str]) -> None:
-    file = tmp_path / "it.yaml"
+    file = tmp_path / "space.yaml"
     file.write_text(SPACE.format(task="pairs", tasks=f"sentiment, {yamls['pairs']}"))
     experiment = search_space.load_experiment(file)
     assert experiment.metric == finetuned("pairs")
     assert experiment.finetune == FinetuneConfig(tasks=("sentiment", yamls["pairs"]), seeds=2)
     (tmp_path / "again.yaml").write_text(search_space.dump_experiment(experiment))
-    assert replace(search_space.load_experiment(tmp_path / "again.yaml"), name="it") == experiment
+    again = search_space.load_experiment(tmp_path / "again.yaml")
+    assert replace(again, name="space") == experiment
 
 
 @pytest.mark.parametrize(
-    ("task", "tasks", "says"),
+    ("task", "tasks", "message"),
     [
         ("pos", "sentiment", "metric: 'finetune/pos' is none of"),
         ("pos", "glue", "finetune.tasks: glue: no such task"),
@@ -594,13 +597,13 @@ def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, s
         ("pos", "pos, pos", "finetune.tasks: two are called pos"),
     ],
 )
-def test_a_search_space_with_bad_tasks_is_refused(
-    task: str, tasks: str, says: str, tmp_path: Path
+def test_a_search_space_with_bad_tasks_raises(
+    task: str, tasks: str, message: str, tmp_path: Path
 ) -> None:
     from lab.errors import UserError
 
-    file = tmp_path / "it.yaml"
+    file = tmp_path / "space.yaml"
     file.write_text(SPACE.format(task=task, tasks=tasks))
-    with pytest.raises(UserError, match=r"it\.yaml: ") as error:
+    with pytest.raises(UserError, match=r"space\.yaml: ") as error:
         search_space.load_experiment(file)
-    assert says in str(error.value)
+    assert message in str(error.value)

@@ -1,4 +1,7 @@
-"""A remote tree equals the local one, whatever it is behind and wherever a push was cut off."""
+"""Remote storage: local and remote trees are equal after a push or pull, even an interrupted one.
+
+The remote trees are a folder, a file system behind fsspec, and an S3 server.
+"""
 
 import pickle
 import shutil
@@ -22,7 +25,7 @@ from lab.storage import mirror, record
 from lab.storage.mirror import LocalOnly, MirrorError, Remote
 from lab.trials.assignment import Assignment
 
-LARGE = b"x" * (mirror._SMALL + 1)
+LARGE = b"x" * (mirror._SMALL_FILE + 1)
 RECORD = {
     "trial.json": b"{}\n",
     "curve.jsonl": b"1\n2\n",
@@ -42,7 +45,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def read(folder: Path) -> dict[str, bytes]:
-    """Return every file of a folder; an empty folder below it counts too."""
+    """Return the content of every file in a folder by name; b"" for an empty subfolder."""
     return {
         str(path.relative_to(folder)): b"" if path.is_dir() else path.read_bytes()
         for path in folder.rglob("*")
@@ -52,7 +55,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """Serve S3 on loopback; return the parameters of a URI that reach it."""
+    """Run an S3 server on loopback; yield the URI parameters of its address."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()
@@ -64,7 +67,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture(params=["file", "memory", "s3"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the address of an empty tree on a disk, behind fsspec, and on an S3 server."""
+    """Return the URI of an empty tree: on disk, behind fsspec, or on an S3 server."""
     match request.param:
         case "file":
             return f"file://{tmp_path}/far%20away"
@@ -83,7 +86,7 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def far(tmp_path: Path) -> Path:
-    """Return the remote tree of `near` and `other`, as a folder."""
+    """Return the folder that is the remote tree of `near` and `other`."""
     return tmp_path / "far"
 
 
@@ -97,35 +100,35 @@ def other(tmp_path: Path, far: Path) -> Remote:
     return Remote(tmp_path / "other", f"file://{far}")
 
 
-def pulled(remote: Remote, place: str, *names: str) -> dict[str, bytes]:
-    remote.pull(remote.root / place, *names)
-    return read(remote.root / place)
+def pull_and_read(remote: Remote, name: str, *names: str) -> dict[str, bytes]:
+    remote.pull(remote.root / name, *names)
+    return read(remote.root / name)
 
 
-# What is there
+# Push and pull
 
 
-def test_another_machine_pulls_what_was_pushed(uri: str, tmp_path: Path) -> None:
+def test_another_machine_pulls_the_pushed_files(uri: str, tmp_path: Path) -> None:
     one, two = Remote(tmp_path / "one", uri), Remote(tmp_path / "two", uri)
     write(one.root / "trials/a", RECORD)
     one.push(one.root / "trials/a")
-    assert pulled(two, "trials/a") == RECORD
+    assert pull_and_read(two, "trials/a") == RECORD
 
     later = RECORD | {"curve.jsonl": b"1\n3\n", "new/file": b"new"}
     del later["state"], later["checkpoints/000000000008/state.json"]
     del later["checkpoints/000000000008/state.safetensors"]
     write(one.root / "trials/a", later)
     one.push(one.root / "trials/a")
-    assert pulled(two, "trials/a") == later
+    assert pull_and_read(two, "trials/a") == later
 
     shutil.rmtree(one.root / "trials/a")
     one.push(one.root / "trials/a")
     three = Remote(tmp_path / "three", uri)
-    assert pulled(three, "trials/a") == {}
+    assert pull_and_read(three, "trials/a") == {}
     assert not (three.root / "trials/a").exists()
 
 
-def test_a_file_travels_alone(uri: str, tmp_path: Path) -> None:
+def test_a_single_file_can_be_pushed_and_pulled(uri: str, tmp_path: Path) -> None:
     one, two = Remote(tmp_path / "one", uri), Remote(tmp_path / "two", uri)
     write(one.root, {"cache/held-out.npz": b"1", "cache/other.npz": b"2", "notes.jsonl": b"3\n"})
     for name in ("cache/held-out.npz", "notes.jsonl"):
@@ -139,7 +142,7 @@ def test_a_file_travels_alone(uri: str, tmp_path: Path) -> None:
     (one.root / "notes.jsonl").unlink()
     one.push(one.root / "notes.jsonl")
     two.pull(two.root / "notes.jsonl")
-    assert (two.root / "notes.jsonl").read_bytes() == b"4\n", "what is not there is left alone"
+    assert (two.root / "notes.jsonl").read_bytes() == b"4\n", "no remote copy: no change"
     three = Remote(tmp_path / "three", uri)
     three.pull(three.root / "notes.jsonl")
     assert not (three.root / "notes.jsonl").exists()
@@ -147,23 +150,23 @@ def test_a_file_travels_alone(uri: str, tmp_path: Path) -> None:
 
 def test_a_record_reads_the_same_on_another_machine(near: Remote, other: Remote) -> None:
     trial = Trial(**_trial())
-    here, there = near.root / "trials/a", other.root / "trials/a"
-    record.begin_record(here, trial)
-    record.append_row(here, {"spent/steps": 8.0})
-    near.push(here)
-    other.pull(there, *record.SMALL)
-    assert record.read_outcome(there) is None
-    assert record.read_curve(there) == ({"spent/steps": 8.0},)
-    rows = record.read_curve(here)
+    original, copy = near.root / "trials/a", other.root / "trials/a"
+    record.begin_record(original, trial)
+    record.append_row(original, {"spent/steps": 8.0})
+    near.push(original)
+    other.pull(copy, *record.SMALL)
+    assert record.read_outcome(copy) is None
+    assert record.read_curve(copy) == ({"spent/steps": 8.0},)
+    rows = record.read_curve(original)
     outcome = Outcome(state="finished", reason="", rows=rows, began=1.0, seconds=2.0, busy=1.0)
-    record.write_outcome(here, outcome)
-    near.push(here)
-    other.pull(there, *record.SMALL)
-    assert record.read_outcome(there) == outcome
-    record.begin_record(here, trial)  # it goes on
-    near.push(here)
-    other.pull(there, *record.SMALL)
-    assert record.read_outcome(there) is None
+    record.write_outcome(original, outcome)
+    near.push(original)
+    other.pull(copy, *record.SMALL)
+    assert record.read_outcome(copy) == outcome
+    record.begin_record(original, trial)  # the trial is continued
+    near.push(original)
+    other.pull(copy, *record.SMALL)
+    assert record.read_outcome(copy) is None
 
 
 def _trial() -> dict[str, object]:
@@ -181,55 +184,56 @@ def test_small_files_are_pulled_without_the_large_ones(near: Remote, other: Remo
     small = ("trial.json", "curve.jsonl", "state")
     write(near.root / "a", RECORD)
     near.push(near.root / "a")
-    assert pulled(other, "a", *small) == {name: RECORD[name] for name in small}
+    assert pull_and_read(other, "a", *small) == {name: RECORD[name] for name in small}
     write(other.root / "a", RECORD | {"checkpoints/000000000004/state.json": b"mine"})
     (near.root / "a/state").unlink()
     (near.root / "a/curve.jsonl").write_bytes(b"1\n3\n")
     near.push(near.root / "a")
     expected = RECORD | {"checkpoints/000000000004/state.json": b"mine", "curve.jsonl": b"1\n3\n"}
     del expected["state"]
-    assert pulled(other, "a", *small) == expected
+    assert pull_and_read(other, "a", *small) == expected
 
 
-def test_what_is_not_there_is_left_alone_here(other: Remote) -> None:
+def test_pull_without_a_remote_copy_changes_nothing(other: Remote) -> None:
     write(other.root / "a", RECORD)
-    assert pulled(other, "a") == RECORD
+    assert pull_and_read(other, "a") == RECORD
     other.pull(other.root / "a/state")
     assert read(other.root / "a") == RECORD
 
 
-def test_what_is_being_written_stays_where_it_is(near: Remote, other: Remote, far: Path) -> None:
-    whole = {"trial.json": b"{}"}
-    write(near.root / "a", whole | {"curve.partial": b"1", "checkpoints/.partial-x/state": b"2"})
+def test_partial_files_are_not_copied(near: Remote, other: Remote, far: Path) -> None:
+    complete = {"trial.json": b"{}"}
+    write(near.root / "a", complete | {"curve.partial": b"1", "checkpoints/.partial-x/state": b"2"})
     near.push(near.root / "a")
-    assert read(far / "a") == whole | {".whole": b""}
-    (far / "a/trial.json.partial").write_bytes(b"left by a push that was cut off")
-    assert pulled(other, "a") == whole
+    assert read(far / "a") == complete | {".whole": b""}
+    (far / "a/trial.json.partial").write_bytes(b"left by an interrupted push")
+    assert pull_and_read(other, "a") == complete
     near.push(near.root / "a")
     assert not (far / "a/trial.json.partial").exists()
 
 
-def test_folders_may_stand_in_one_another(near: Remote, other: Remote, far: Path) -> None:
+def test_nested_folders_can_be_pushed_and_pulled(near: Remote, other: Remote, far: Path) -> None:
     write(near.root, {"trials/a/trial.json": b"1", "trials/b/trial.json": b"2"})
     near.push(near.root / "trials/a")
     near.push(near.root / "trials")
     near.push(near.root)
-    assert pulled(other, "") == read(near.root)
+    assert pull_and_read(other, "") == read(near.root)
     shutil.rmtree(near.root / "trials/b")
     near.push(near.root)
-    assert pulled(other, "trials") == {"a/trial.json": b"1"}
-    assert pulled(Remote(other.root.with_name("third"), other.uri), "trials/a") != {}
+    assert pull_and_read(other, "trials") == {"a/trial.json": b"1"}
+    assert pull_and_read(Remote(other.root.with_name("third"), other.uri), "trials/a") != {}
 
 
-# What has changed
+# Detection of changes
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    found = {str(f.relative_to(folder)): f.stat() for f in folder.rglob("*") if f.is_file()}
-    return {name: (state.st_mtime_ns, state.st_ino) for name, state in found.items()}
+    """Return the modification time and inode of each file in a folder."""
+    stats = {str(f.relative_to(folder)): f.stat() for f in folder.rglob("*") if f.is_file()}
+    return {name: (stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
 
 
-def test_nothing_is_sent_twice(near: Remote, other: Remote, far: Path) -> None:
+def test_unchanged_files_are_not_copied_again(near: Remote, other: Remote, far: Path) -> None:
     write(near.root / "a", RECORD)
     near.push(near.root / "a")
     before = stamps(far)
@@ -243,7 +247,7 @@ def test_nothing_is_sent_twice(near: Remote, other: Remote, far: Path) -> None:
     assert stamps(other.root) == fetched
 
 
-def test_large_files_are_told_apart_by_size_or_by_what_stands_beside_them(
+def test_large_files_count_as_changed_by_their_size_or_by_a_change_in_their_folder(
     near: Remote, other: Remote, far: Path
 ) -> None:
     folder = "checkpoints/000000000008"
@@ -254,40 +258,44 @@ def test_large_files_are_told_apart_by_size_or_by_what_stands_beside_them(
     changed = RECORD | {f"{folder}/state.safetensors": LARGE + b"y"}
     write(near.root / "a", changed)
     near.push(near.root / "a")
-    assert pulled(other, "a") == changed
+    assert pull_and_read(other, "a") == changed
 
     changed[f"{folder}/state.safetensors"] = b"y" * (len(LARGE) + 1)
     changed[f"{folder}/state.json"] = b'{"sha256": "3"}'
     write(near.root / "a", changed)
     near.push(near.root / "a")
-    assert pulled(other, "a") == changed
+    assert pull_and_read(other, "a") == changed
 
     before = stamps(far)[f"a/{folder}/state.safetensors"]
     write(near.root / "a", changed | {"curve.jsonl": b"3\n4\n"})
     near.push(near.root / "a")
-    assert stamps(far)[f"a/{folder}/state.safetensors"] == before, "it has no reason to travel"
+    assert stamps(far)[f"a/{folder}/state.safetensors"] == before, "unchanged: not uploaded"
     (far / f"a/{folder}/state.safetensors").write_bytes(b"z" * (len(LARGE) + 1))
-    assert pulled(other, "a") == changed | {"curve.jsonl": b"3\n4\n"}, "it is not even read"
+    assert pull_and_read(other, "a") == changed | {"curve.jsonl": b"3\n4\n"}, "not compared"
 
 
-# Cut off
+# Interruptions
 
 
-class CutError(Exception):
-    """The process is gone."""
+class InterruptedPushError(Exception):
+    """Simulates that the process was killed."""
 
 
-def cut_off(patch: pytest.MonkeyPatch, after: int, *names: str) -> Callable[[], int]:
-    """Let only so many effects happen; return what says how many were asked for."""
+def interrupt_after(patch: pytest.MonkeyPatch, limit: int, *names: str) -> Callable[[], int]:
+    """Make the functions `names` of the module raise after `limit` calls.
+
+    Returns:
+        A function that returns the number of calls so far.
+    """
     count = 0
 
-    def limited(effect: Callable[..., None]) -> Callable[..., None]:
+    def limited(function: Callable[..., None]) -> Callable[..., None]:
         def run(*arguments: object) -> None:
             nonlocal count
             count += 1
-            if count > after:
-                raise CutError
-            effect(*arguments)
+            if count > limit:
+                raise InterruptedPushError
+            function(*arguments)
 
         return run
 
@@ -296,7 +304,7 @@ def cut_off(patch: pytest.MonkeyPatch, after: int, *names: str) -> Callable[[], 
     return lambda: count
 
 
-def test_a_push_may_be_cut_off_anywhere(tmp_path: Path) -> None:
+def test_a_push_may_be_interrupted_anywhere(tmp_path: Path) -> None:
     newest = "checkpoints/000000000024"
     later = {"trial.json": b"{}\n", "curve.jsonl": b"3\n", "state": b"diverged"}
     later |= {f"{newest}/state.json": b"{}", f"{newest}/state.safetensors": LARGE}
@@ -309,26 +317,26 @@ def test_a_push_may_be_cut_off_anywhere(tmp_path: Path) -> None:
                 near.push(near.root / "a")
             write(near.root / "a", later)
             with pytest.MonkeyPatch.context() as patch:
-                count = cut_off(patch, after, "_upload", "_delete")
+                count = interrupt_after(patch, after, "_upload", "_delete")
                 with suppress(MirrorError):
                     near.push(near.root / "a")
-            there = {k: v for k, v in read(root / "far/a").items() if k != ".whole"}
-            if "state" in there:
-                assert there in (start, later), "a record that says it is complete is"
-            got = pulled(Remote(reader, near.uri), "a")
+            remote = {k: v for k, v in read(root / "far/a").items() if k != ".whole"}
+            if "state" in remote:
+                assert remote in (start, later), "a record with a state is complete"
+            local = pull_and_read(Remote(reader, near.uri), "a")
             if not start:
-                assert got in ({}, later), "a new folder is there when all of it is"
-                assert (reader / "a").exists() == bool(got)
-            elif f"{newest}/state.safetensors" not in got:  # what it replaces is still there
-                assert start.items() - got.items() <= {("state", start["state"])}
+                assert local in ({}, later), "a new folder appears completely or not at all"
+                assert (reader / "a").exists() == bool(local)
+            elif f"{newest}/state.safetensors" not in local:  # the old checkpoints still exist
+                assert start.items() - local.items() <= {("state", start["state"])}
             near.push(near.root / "a")
-            assert pulled(Remote(reader, near.uri), "a") == later
+            assert pull_and_read(Remote(reader, near.uri), "a") == later
             if count() <= after:
                 break
         assert 5 < after < 99
 
 
-def test_a_deletion_may_be_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deletion_may_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
     near = Remote(tmp_path / "near", f"memory://{tmp_path.name}/runs")
     write(near.root / "a", RECORD)
@@ -338,18 +346,18 @@ def test_a_deletion_may_be_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def failing(self: object, path: str, recursive: bool = False) -> None:
         if recursive:
-            raise OSError("the line is dead")
+            raise OSError("connection lost")
         remove(self, path)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "rm", failing)
-        with pytest.raises(MirrorError, match="the line is dead"):
+        with pytest.raises(MirrorError, match="connection lost"):
             near.push(near.root / "a")
-    assert pulled(Remote(tmp_path / "other", near.uri), "a") == {}
+    assert pull_and_read(Remote(tmp_path / "other", near.uri), "a") == {}
 
 
-def test_a_file_appears_there_in_one_piece(near: Remote, far: Path) -> None:
-    """A reader in another process never sees less than one of the contents."""
+def test_a_pushed_file_is_replaced_atomically(near: Remote, far: Path) -> None:
+    """A reader in another process always sees one of the complete contents."""
     contents = [bytes([65 + number]) * 300_000 for number in range(2)]
     (near.root).mkdir()
     (near.root / "file").write_bytes(contents[0])
@@ -373,7 +381,7 @@ def test_a_file_appears_there_in_one_piece(near: Remote, far: Path) -> None:
         assert reader.stdout.readline().strip() in {"['A', 'B', 'C']", "['A', 'C']", "['B', 'C']"}
 
 
-def test_a_new_folder_appears_here_in_one_piece(
+def test_a_pulled_new_folder_appears_atomically(
     near: Remote, other: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(near.root / "text", {"text.json": b"{}", "train.npy": LARGE, "deep/file": b"1"})
@@ -386,22 +394,22 @@ def test_a_new_folder_appears_here_in_one_piece(
         nonlocal count
         count += 1
         if count == 3:
-            raise OSError("the line is dead")
+            raise OSError("connection lost")
         copy(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(fs, "copy_files", failing)
-        with pytest.raises(MirrorError, match="the line is dead"):
+        with pytest.raises(MirrorError, match="connection lost"):
             other.pull(other.root / "text")
     assert list(other.root.iterdir()) == []
     with monkeypatch.context() as patch:
-        patch.delattr(Path, "replace")  # nothing is moved in one by one
-        assert pulled(other, "text") == read(near.root / "text")
+        patch.delattr(Path, "replace")  # no file is moved individually
+        assert pull_and_read(other, "text") == read(near.root / "text")
 
 
-@pytest.mark.parametrize("here", [{}, {"state": b"x" * len(RECORD["state"])}])
-def test_a_reader_may_be_overtaken_by_the_writer(
-    here: dict[str, bytes],
+@pytest.mark.parametrize("local", [{}, {"state": b"x" * len(RECORD["state"])}])
+def test_the_writer_may_delete_a_file_during_a_pull(
+    local: dict[str, bytes],
     near: Remote,
     other: Remote,
     far: Path,
@@ -409,33 +417,35 @@ def test_a_reader_may_be_overtaken_by_the_writer(
 ) -> None:
     write(near.root / "a", RECORD)
     near.push(near.root / "a")
-    write(other.root / "a", here)
-    listed = mirror._there
+    write(other.root / "a", local)
+    original = mirror._list_remote
 
-    def then_deleted(store: object, path: str) -> dict[str, object]:
-        found = listed(store, path)
+    def list_then_delete(store: object, path: str) -> dict[str, object]:
+        infos = original(store, path)
         (far / "a/state").unlink()
-        return found
+        return infos
 
-    monkeypatch.setattr(mirror, "_there", then_deleted)
-    expected = RECORD | {"state": b""} | here
-    assert pulled(other, "a") | {"state": expected["state"]} == expected
-
-
-# The door
+    monkeypatch.setattr(mirror, "_list_remote", list_then_delete)
+    expected = RECORD | {"state": b""} | local
+    assert pull_and_read(other, "a") | {"state": expected["state"]} == expected
 
 
-def test_a_folder_is_its_own_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# Opening a storage
+
+
+def test_pushing_and_pulling_a_local_storage_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    root, nowhere = mirror.open_mirror("runs")
+    root, local_only = mirror.open_mirror("runs")
     assert root == Path("runs")
-    assert isinstance(nowhere, LocalOnly)
-    nowhere.push(root / "a")
-    nowhere.pull(root / "a", "state")
+    assert isinstance(local_only, LocalOnly)
+    local_only.push(root / "a")
+    local_only.pull(root / "a", "state")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_uri_has_a_folder_of_its_own(
+def test_each_uri_has_its_own_local_folder(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -443,8 +453,9 @@ def test_a_uri_has_a_folder_of_its_own(
     assert root.parent.parent == tmp_path / "cache/electra-lab"
     assert len(root.parent.name) == 12
     assert mirror.open_mirror(uri) == (root, Remote(root, uri))
-    assert mirror._there(*mirror._store(uri)) == {}, "the probe leaves nothing"
-    assert mirror._store(uri) is mirror._store(uri), "one connection in a process"
+    file_system = mirror._open_file_system(uri)
+    assert mirror._list_remote(*file_system) == {}, "the probe file is deleted"
+    assert mirror._open_file_system(uri) is file_system, "one connection in a process"
     assert mirror.open_mirror(f"file://{tmp_path}/elsewhere")[0] != root
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -453,57 +464,57 @@ def test_a_uri_has_a_folder_of_its_own(
     )
 
 
-def test_processes_have_folders_of_their_own(
+def test_each_process_has_its_own_local_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root, driver = mirror.open_mirror(f"file://{tmp_path}/far")
-    one, two = driver.apart("one"), driver.apart("two")
-    places = {m.place(root / "trials/a", driver) for m in (driver, one, two)}
-    assert len(places) == 3
+    one, two = driver.for_process("one"), driver.for_process("two")
+    paths = {m.map_path(root / "trials/a", driver) for m in (driver, one, two)}
+    assert len(paths) == 3
     write(root / "trials/a", RECORD)
     driver.push(root / "trials/a")
-    for each in (one, two):
-        there = each.place(root / "trials/a", driver)
-        each.pull(there)
-        assert read(there) == RECORD
+    for process in (one, two):
+        path = process.map_path(root / "trials/a", driver)
+        process.pull(path)
+        assert read(path) == RECORD
 
 
-def test_a_process_lets_go_of_its_copy_of_what_the_storage_has(uri: str, tmp_path: Path) -> None:
+def test_drop_deletes_the_local_copy_only(uri: str, tmp_path: Path) -> None:
     near, reader = Remote(tmp_path / "near", uri), Remote(tmp_path / "reader", uri)
     for name in "ab":
         write(near.root / name, RECORD)
         near.push(near.root / name)
     near.drop(near.root / "a")
     near.drop(near.root / "a")
-    assert [place.name for place in near.root.iterdir()] == ["b"]
-    assert pulled(reader, "a") == RECORD
-    assert pulled(near, "a") == RECORD, "it may be needed again"
+    assert [path.name for path in near.root.iterdir()] == ["b"]
+    assert pull_and_read(reader, "a") == RECORD
+    assert pull_and_read(near, "a") == RECORD, "it can be pulled again"
 
 
-def test_a_folder_that_is_its_own_mirror_keeps_what_is_let_go_of(tmp_path: Path) -> None:
+def test_drop_in_a_local_storage_deletes_nothing(tmp_path: Path) -> None:
     write(tmp_path / "a", RECORD)
     LocalOnly().drop(tmp_path / "a")
     assert read(tmp_path / "a") == RECORD
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_actor_leaves_no_record_behind_once_the_storage_has_it(
+def test_actor_deletes_its_local_record_once_it_is_pushed(
     prepared_text: PreparedText,
     held_out: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each trial runs in an actor; what it says on the way goes to Tune, which is not here."""
+    """The test runs the actor's function without Tune, so its reports are discarded."""
     runner = pytest.importorskip("lab.execution.runner")
     monkeypatch.setattr(runner.tune, "report", lambda _: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root, driver = mirror.open_mirror(f"file://{tmp_path}/far")
     shutil.copytree(prepared_text.text, root / "cache/text")
     shutil.copy(held_out, root / "cache/held-out.npz")
-    asked = Trial(**_trial() | {"data": prepared_text.data, "batch": 8, "evaluations": 1})
+    trial = Trial(**_trial() | {"data": prepared_text.data, "batch": 8, "evaluations": 1})
     work = Assignment(
-        trial=replace(asked, budget=Budget(kind="tokens", amount=2 * 8 * 16)),
+        trial=replace(trial, budget=Budget(kind="tokens", amount=2 * 8 * 16)),
         folder=root / "trials/a",
         text=root / "cache/text",
         held_out=root / "cache/held-out.npz",
@@ -511,32 +522,32 @@ def test_actor_leaves_no_record_behind_once_the_storage_has_it(
         mirror=driver,
     )
     record.write_queued(work.folder, work.trial)
-    for place in (work.text, work.held_out, work.folder):
-        driver.push(place)
+    for path in (work.text, work.held_out, work.folder):
+        driver.push(path)
     runner.run_in_actor({"work": work, "stop_file": root / "stop"})
     driver.pull(work.folder)
-    ended = record.read_outcome(work.folder)
-    assert ended is not None
-    assert ended.state == "finished", ended.reason
+    outcome = record.read_outcome(work.folder)
+    assert outcome is not None
+    assert outcome.state == "finished", outcome.reason
     assert list(work.folder.glob("checkpoints/*/state.safetensors"))
     (actor,) = root.parent.glob("alone-*")
     assert [file for file in actor.rglob("*") if file.is_file()] == []
 
 
-def test_it_travels_without_its_connection(uri: str, tmp_path: Path) -> None:
+def test_a_mirror_is_pickled_without_its_connection(uri: str, tmp_path: Path) -> None:
     remote = Remote(tmp_path / "near", uri)
     write(remote.root / "a", RECORD)
     remote.push(remote.root / "a")
-    packed = pickle.dumps(remote)
-    assert b"pyarrow" not in packed
-    copy = pickle.loads(packed)  # noqa: S301
+    pickled = pickle.dumps(remote)
+    assert b"pyarrow" not in pickled
+    copy = pickle.loads(pickled)  # noqa: S301
     assert copy == remote
     shutil.rmtree(remote.root)
-    assert pulled(copy, "a") == RECORD
+    assert pull_and_read(copy, "a") == RECORD
 
 
 @pytest.mark.parametrize(
-    ("storage", "says"),
+    ("storage", "message"),
     [
         ("bogus://bucket/runs", "bogus"),
         ("s3:///runs", "bucket"),
@@ -547,16 +558,16 @@ def test_it_travels_without_its_connection(uri: str, tmp_path: Path) -> None:
         ("https://127.0.0.1:1/runs", "."),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(storage: str, says: str) -> None:
-    with pytest.raises(UserError, match=says) as refused:
+def test_an_unusable_uri_raises_a_one_line_error(storage: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
         mirror.open_mirror(storage)
-    line = str(refused.value)
+    line = str(raised.value)
     assert line.startswith(f"--storage {storage.partition('?')[0]}: ")
     assert line.endswith("such as s3://bucket/path")
     assert "\n" not in line
 
 
-def test_a_bucket_that_is_not_there_is_refused(s3: str) -> None:
+def test_a_missing_bucket_raises(s3: str) -> None:
     with pytest.raises(MirrorError, match=r"--storage s3://missing/runs: .*NO_SUCH_BUCKET"):
         mirror.open_mirror(f"s3://key:hidden@missing/runs?{s3}")
 
@@ -572,34 +583,34 @@ def test_a_bucket_that_is_not_there_is_refused(s3: str) -> None:
         "s3://key:hid den@bucket/runs",
     ],
 )
-def test_no_secret_is_ever_printed(storage: str) -> None:
-    with pytest.raises(MirrorError) as refused:
+def test_messages_contain_no_secret_of_the_uri(storage: str) -> None:
+    with pytest.raises(MirrorError) as raised:
         mirror.open_mirror(storage)
-    shown = str(refused.value).lower()
-    assert "key" not in shown
-    assert "hid" not in shown
-    assert "den@" not in shown
-    assert refused.value.__cause__ is None
-    assert refused.value.__suppress_context__
+    message = str(raised.value).lower()
+    assert "key" not in message
+    assert "hid" not in message
+    assert "den@" not in message
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
     assert storage not in repr(Remote(Path("runs"), storage))
 
 
-def test_a_reason_is_told_without_the_secrets_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_replaced_in_the_file_systems_message(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = "s3://hid:hid%2Fden@bucket/runs?endpoint_override=host&scheme=http&token=hu%3Dsh"
 
-    def refusing(uri: str) -> None:
+    def fail(uri: str) -> None:
         raise OSError(f"{uri} at http host: hid/den, hu=sh\nsecond line")
 
-    monkeypatch.setattr(mirror, "_store", refusing)
-    with pytest.raises(MirrorError) as refused:
+    monkeypatch.setattr(mirror, "_open_file_system", fail)
+    with pytest.raises(MirrorError) as raised:
         mirror.open_mirror(storage)
-    assert str(refused.value).split("; name")[0] == (
+    assert str(raised.value).split("; name")[0] == (
         "--storage s3://bucket/runs: s3://***:***@bucket/runs?endpoint_override=host&scheme=http"
         "&token=*** at http host: ***, ***"
     )
 
 
-def test_a_mistake_of_the_labs_is_not_put_on_the_storage(
+def test_a_programming_error_is_not_reported_as_a_storage_error(
     near: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "_push_folder", lambda *_: len(None))  # type: ignore[arg-type]

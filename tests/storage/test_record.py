@@ -1,4 +1,4 @@
-"""The record of a trial: it says where the trial stands, and survives being cut off anywhere."""
+"""The record of a trial: its states, and reading it after an interruption at any file access."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,7 +31,7 @@ FIRST = Outcome(
 LAST = replace(FIRST, state="finished", reason="", rows=ROWS, seconds=9.0, device="cpu")
 
 
-def ended(folder: Path, outcome: Outcome) -> None:
+def write_record(folder: Path, outcome: Outcome) -> None:
     record.write_queued(folder, TRIAL)
     record.begin_record(folder, TRIAL)
     for row in outcome.rows:
@@ -40,8 +40,8 @@ def ended(folder: Path, outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_record_says_where_its_trial_stands(tmp_path: Path, end: State) -> None:
-    folder = tmp_path / "made"
+def test_state_and_outcome_from_queued_to_the_end(tmp_path: Path, end: State) -> None:
+    folder = tmp_path / "trial"
     outcome = replace(FIRST, state=end)
     assert (
         record.read_state(folder)
@@ -59,23 +59,24 @@ def test_record_says_where_its_trial_stands(tmp_path: Path, end: State) -> None:
     assert (record.read_state(folder), record.read_outcome(folder)) == (end, outcome)
 
 
-def test_trial_that_begins_without_a_queue_has_a_whole_record(tmp_path: Path) -> None:
-    record.begin_record(tmp_path / "it", TRIAL)
-    assert (tmp_path / "it" / "trial.json").exists()
-    assert record.read_state(tmp_path / "it") == "running"
+def test_beginning_a_record_that_was_not_queued_creates_it(tmp_path: Path) -> None:
+    folder = tmp_path / "trial"
+    record.begin_record(folder, TRIAL)
+    assert (folder / "trial.json").exists()
+    assert record.read_state(folder) == "running"
 
 
-@pytest.mark.parametrize("opened", [record.write_queued, record.begin_record])
-def test_open_record_is_not_read_as_ended_by_an_older_outcome(
-    tmp_path: Path, opened: Callable[..., None]
+@pytest.mark.parametrize("reopen", [record.write_queued, record.begin_record])
+def test_reopened_record_has_no_outcome_but_a_last_outcome(
+    tmp_path: Path, reopen: Callable[..., None]
 ) -> None:
-    ended(tmp_path, FIRST)
-    opened(tmp_path, TRIAL)
+    write_record(tmp_path, FIRST)
+    reopen(tmp_path, TRIAL)
     assert record.read_outcome(tmp_path) is None
     assert record.read_last_outcome(tmp_path) == FIRST
 
 
-def test_record_that_opens_again_is_not_asked_to_stop(tmp_path: Path) -> None:
+def test_queueing_a_record_again_removes_the_stop_request(tmp_path: Path) -> None:
     record.write_queued(tmp_path, TRIAL)
     record.stop_file(tmp_path).touch()
     record.write_queued(tmp_path, TRIAL)
@@ -83,148 +84,152 @@ def test_record_that_opens_again_is_not_asked_to_stop(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """The process is gone, as by a signal."""
+    """Simulates that the process was killed."""
 
 
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Let the n-th touch of a file, counted from now, be the process's end."""
-    left, opened = [-1], Path.open
+    """Return a function that makes the n-th file access from now on raise `Killed`."""
+    remaining, open_file = [-1], Path.open
 
-    def over() -> bool:
-        left[0] -= 1
-        return left[0] == 0
+    def is_last() -> bool:
+        remaining[0] -= 1
+        return remaining[0] == 0
 
-    def before(act: Callable[..., Any]) -> Callable[..., Any]:
-        def acts(self: Path, *given: Any, **named: Any) -> Any:
-            if over():
+    def kill_before(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Path, *arguments: Any, **options: Any) -> Any:
+            if is_last():
                 raise Killed
-            return act(self, *given, **named)
+            return method(self, *arguments, **options)
 
-        return acts
+        return call
 
-    def appends(self: Path, mode: str = "r", *given: Any, **named: Any) -> Any:
-        """Open, and let what would be written be cut short: `write_text` opens too."""
-        if mode in {"a", "w"} and over():
-            with opened(self, mode) as file:
+    def open_or_kill(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        """Open a file, or write an incomplete line and raise; `write_text` uses `open` too."""
+        if mode in {"a", "w"} and is_last():
+            with open_file(self, mode) as file:
                 file.write('{"spent/steps": 1')
             raise Killed
-        return opened(self, mode, *given, **named)
+        return open_file(self, mode, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", appends)
-    monkeypatch.setattr(Path, "replace", before(Path.replace))
-    monkeypatch.setattr(Path, "unlink", before(Path.unlink))
-    yield lambda touch: left.__setitem__(0, touch)
-    left[0] = -1
+    monkeypatch.setattr(Path, "open", open_or_kill)
+    monkeypatch.setattr(Path, "replace", kill_before(Path.replace))
+    monkeypatch.setattr(Path, "unlink", kill_before(Path.unlink))
+    yield lambda access: remaining.__setitem__(0, access)
+    remaining[0] = -1
 
 
-def live(folder: Path, said: list[str]) -> None:
-    """Go through a record's whole life, an interruption in the middle; `said` hears of each end."""
+def run_and_continue(folder: Path, states: list[str]) -> None:
+    """Write the record of a trial that is interrupted, then continued and finished.
+
+    `states` has the final state while the record should be complete, and is empty otherwise.
+    """
     record.write_queued(folder, TRIAL, "lineage")
     record.begin_record(folder, TRIAL)
     record.keep_rows(folder, 0)
     for row in FIRST.rows:
         record.append_row(folder, row)
     record.write_outcome(folder, FIRST)
-    said.append("interrupted")
+    states.append("interrupted")
     record.write_queued(folder, TRIAL, "lineage")
-    said.pop()
+    states.pop()
     record.begin_record(folder, TRIAL)
     record.write_origin(folder, "another")
     record.keep_rows(folder, 2)
     for row in LAST.rows[2:]:
         record.append_row(folder, row)
     record.write_outcome(folder, LAST)
-    said.append("finished")
+    states.append("finished")
 
 
-def test_record_cut_off_at_any_touch_of_a_file_is_open_or_whole(
+def test_record_interrupted_at_any_file_access_is_open_or_complete(
     tmp_path: Path, kill_at: Callable[[int], None]
 ) -> None:
-    for touch in count(1):
-        folder, said = tmp_path / str(touch), list[str]()
-        kill_at(touch)
+    for access in count(1):
+        folder, states = tmp_path / str(access), list[str]()
+        kill_at(access)
         try:
-            live(folder, said)
+            run_and_continue(folder, states)
         except Killed:
             kill_at(-1)
         else:
             break
-        found = record.read_outcome(folder)
-        assert found in (None, FIRST, LAST)
-        assert [found.state] == said[-1:] if said else found != LAST
+        outcome = record.read_outcome(folder)
+        assert outcome in (None, FIRST, LAST)
+        assert [outcome.state] == states[-1:] if states else outcome != LAST
         assert record.read_last_outcome(folder) in (
             None,
             replace(FIRST, rows=record.read_curve(folder)),
             LAST,
         )
         assert list(record.read_curve(folder)) == list(ROWS[: len(record.read_curve(folder))])
-        live(folder, said)
+        run_and_continue(folder, states)
         assert record.read_outcome(folder) == LAST
         assert record.read_origin(folder) == "another"
-    assert touch > 20
+    assert access > 20
 
 
-@pytest.mark.parametrize("left", ["", "fini", "finishe", "over"])
-def test_record_whose_state_is_no_state_is_open(tmp_path: Path, left: str) -> None:
-    ended(tmp_path, LAST)
-    (tmp_path / "state").write_text(left)
+@pytest.mark.parametrize("content", ["", "fini", "finishe", "over"])
+def test_record_with_an_invalid_state_is_open(tmp_path: Path, content: str) -> None:
+    write_record(tmp_path, LAST)
+    (tmp_path / "state").write_text(content)
     assert record.read_state(tmp_path) is record.read_outcome(tmp_path) is None
     record.write_queued(tmp_path, TRIAL)
     assert record.read_state(tmp_path) == "queued"
 
 
-@pytest.mark.parametrize("left", ["", "{", '{"state": "finished"}'])
-def test_outcome_that_was_cut_short_is_none(tmp_path: Path, left: str) -> None:
-    ended(tmp_path, LAST)
-    (tmp_path / "outcome.json").write_text(left)
+@pytest.mark.parametrize("content", ["", "{", '{"state": "finished"}'])
+def test_incomplete_outcome_reads_as_none(tmp_path: Path, content: str) -> None:
+    write_record(tmp_path, LAST)
+    (tmp_path / "outcome.json").write_text(content)
     assert record.read_outcome(tmp_path) is record.read_last_outcome(tmp_path) is None
 
 
-def test_lost_outcome_is_none(tmp_path: Path) -> None:
-    ended(tmp_path, LAST)
+def test_missing_outcome_reads_as_none(tmp_path: Path) -> None:
+    write_record(tmp_path, LAST)
     (tmp_path / "outcome.json").unlink()
     assert record.read_outcome(tmp_path) is record.read_last_outcome(tmp_path) is None
 
 
-def test_finished_record_without_its_last_point_is_not_read_as_finished(tmp_path: Path) -> None:
-    """Its score would be that of an earlier point."""
-    ended(tmp_path, LAST)
+def test_finished_record_without_its_last_point_has_no_outcome(tmp_path: Path) -> None:
+    """Its score would come from an earlier point."""
+    write_record(tmp_path, LAST)
     record.keep_rows(tmp_path, 2)
     assert record.read_outcome(tmp_path) is None
 
 
-def test_forgotten_record_was_never_asked_for(tmp_path: Path) -> None:
-    folder = tmp_path / "it"
-    ended(folder, LAST)
+def test_forgotten_record_has_no_state(tmp_path: Path) -> None:
+    folder = tmp_path / "trial"
+    write_record(folder, LAST)
     record.forget(folder)
     record.forget(folder)
     assert not folder.exists()
     assert record.read_state(folder) is None
 
 
-def test_wish_is_that_of_the_sweep_before_that_of_the_trial(
+def test_stop_request_of_the_sweep_has_priority_over_that_of_the_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("lab.trials.assignment.time.monotonic", lambda: now[0])
-    record.write_queued(tmp_path / "it", TRIAL)
+    folder = tmp_path / "trial"
+    record.write_queued(folder, TRIAL)
     work = Assignment(
         trial=TRIAL,
-        folder=tmp_path / "it",
+        folder=folder,
         text=tmp_path,
         held_out=tmp_path,
         metric=METRICS["probe/pos/accuracy"],
     )
-    wish = StopSignal(work, work, tmp_path / "stop-all")
+    stop_signal = StopSignal(work, work, tmp_path / "stop-all")
 
-    def asked() -> State:
+    def read_after_pause() -> State:
         now[0] += 2
-        return wish()
+        return stop_signal()
 
-    assert asked() == "running"
-    record.stop_file(tmp_path / "it").touch()
-    assert wish() == "running"  # the disk is asked once a second
-    assert asked() == "stopped"
+    assert read_after_pause() == "running"
+    record.stop_file(folder).touch()
+    assert stop_signal() == "running"  # the disk is read once a second
+    assert read_after_pause() == "stopped"
     (tmp_path / "stop-all").touch()
-    assert asked() == "interrupted"
+    assert read_after_pause() == "interrupted"

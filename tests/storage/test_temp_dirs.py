@@ -1,4 +1,4 @@
-"""Scratch: what a killed process left goes at the next start, what a living one uses stays."""
+"""Temporary folders: those of killed processes are removed, those of running processes are kept."""
 
 import fcntl
 import os
@@ -16,13 +16,13 @@ from lab.storage import checks, temp_dirs
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def parent(tmp_path: Path) -> Path:
     return tmp_path
 
 
 CODE = (
-    "import sys, pathlib\nfrom lab import scratch\n"
-    "with scratch.folder(pathlib.Path(sys.argv[1]), 'lab-') as folder:\n"
+    "import sys, pathlib\nfrom lab.storage import temp_dirs\n"
+    "with temp_dirs.temporary_folder(pathlib.Path(sys.argv[1]), 'lab-') as folder:\n"
     "    pathlib.Path(folder, 'session').mkdir()\n"
     "    print(folder, flush=True)\n"
     "    sys.stdin.read()\n"
@@ -31,9 +31,9 @@ DRIVER = [sys.executable, "-c", CODE]
 
 
 @contextmanager
-def driver(place: Path) -> "Iterator[tuple[subprocess.Popen[str], Path]]":
-    """Run another driver that has a scratch folder; it is killed in the end."""
-    command = [*DRIVER, str(place)]
+def driver(parent: Path) -> "Iterator[tuple[subprocess.Popen[str], Path]]":
+    """Run a process that has a temporary folder; yield both, and kill the process at the end."""
+    command = [*DRIVER, str(parent)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
@@ -43,126 +43,128 @@ def driver(place: Path) -> "Iterator[tuple[subprocess.Popen[str], Path]]":
             process.kill()
 
 
-def test_scratch_goes_with_its_driver_and_what_a_living_one_uses_stays(place: Path) -> None:
-    with driver(place) as (process, folder):
+def test_the_folder_of_a_running_process_is_kept_and_that_of_a_killed_one_removed(
+    parent: Path,
+) -> None:
+    with driver(parent) as (process, folder):
         for _ in range(2):
-            with temp_dirs.temporary_folder(place, "lab-") as mine:
-                assert {folder, mine} == set(place.iterdir())
-            assert list(place.iterdir()) == [folder]
+            with temp_dirs.temporary_folder(parent, "lab-") as own:
+                assert {folder, own} == set(parent.iterdir())
+            assert list(parent.iterdir()) == [folder]
             assert (folder / "session").is_dir()
         process.kill()
         process.wait()
-        assert (folder / "session").is_dir(), "nobody was there to remove it"
-        with temp_dirs.temporary_folder(place, "lab-") as mine:
-            assert list(place.iterdir()) == [mine]
-    assert list(place.iterdir()) == []
+        assert (folder / "session").is_dir(), "no process has started since"
+        with temp_dirs.temporary_folder(parent, "lab-") as own:
+            assert list(parent.iterdir()) == [own]
+    assert list(parent.iterdir()) == []
 
 
-def test_scratch_goes_where_its_driver_ends_by_itself(place: Path) -> None:
-    with driver(place) as (process, folder):
+def test_the_folder_is_removed_when_its_process_ends(parent: Path) -> None:
+    with driver(parent) as (process, folder):
         assert folder.is_dir()
         process.communicate()
         assert process.returncode == 0
-        assert list(place.iterdir()) == []
+        assert list(parent.iterdir()) == []
 
 
-def test_what_others_keep_there_is_left_alone(place: Path) -> None:
-    others = {place / "lab-error-x.txt", place / "lab-999999-x", place / "elsewhere"}
-    (place / "lab-error-x.txt").write_text("a traceback")
-    (place / "lab-999999-x").mkdir()  # without a lock it is nobody's scratch
-    (place / "elsewhere").mkdir()
-    (place / "elsewhere" / "lock").touch()
-    with temp_dirs.temporary_folder(place, "lab-"):
+def test_other_files_and_folders_are_not_removed(parent: Path) -> None:
+    others = {parent / "lab-error-x.txt", parent / "lab-999999-x", parent / "elsewhere"}
+    (parent / "lab-error-x.txt").write_text("a traceback")
+    (parent / "lab-999999-x").mkdir()  # without a mark file
+    (parent / "elsewhere").mkdir()
+    (parent / "elsewhere" / "lock").touch()
+    with temp_dirs.temporary_folder(parent, "lab-"):
         pass
-    assert set(place.iterdir()) == others
+    assert set(parent.iterdir()) == others
 
 
-def test_drivers_that_start_at_once_keep_their_folders(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_processes_that_start_at_the_same_time_keep_their_folders(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another one starts and ends just before this one locks its folder."""
+    """Another process starts and ends just before this one locks its folder."""
     lock = fcntl.flock
 
-    def overtaken(*how: Any) -> None:
+    def run_another_then_lock(*arguments: Any) -> None:
         monkeypatch.setattr(fcntl, "flock", lock)
-        with temp_dirs.temporary_folder(place, "lab-"):
+        with temp_dirs.temporary_folder(parent, "lab-"):
             pass
-        lock(*how)
+        lock(*arguments)
 
-    monkeypatch.setattr(fcntl, "flock", overtaken)
-    with temp_dirs.temporary_folder(place, "lab-") as mine:
+    monkeypatch.setattr(fcntl, "flock", run_another_then_lock)
+    with temp_dirs.temporary_folder(parent, "lab-") as own:
         assert fcntl.flock is lock
-        assert list(place.iterdir()) == [mine]
-        with temp_dirs.temporary_folder(place, "lab-"):
+        assert list(parent.iterdir()) == [own]
+        with temp_dirs.temporary_folder(parent, "lab-"):
             pass
-        assert list(place.iterdir()) == [mine]
+        assert list(parent.iterdir()) == [own]
 
 
-def abandoned(place: Path) -> Path:
-    """Return a folder that a process left behind when it was killed."""
-    with driver(place) as (process, folder):
+def abandoned(parent: Path) -> Path:
+    """Return the folder of a process that was killed."""
+    with driver(parent) as (process, folder):
         process.kill()
         process.wait()
     assert (folder / "session").is_dir()
     return folder
 
 
-def swept(place: Path) -> None:
-    with temp_dirs.temporary_folder(place, "lab-"):
+def clean_up(parent: Path) -> None:
+    with temp_dirs.temporary_folder(parent, "lab-"):
         pass
 
 
-def test_a_storage_is_never_scratch(place: Path) -> None:
-    storage = place / "lab-mine"
-    with checks.claim_storage(storage, "python -m lab.sweep mine.yaml"):
+def test_a_storage_is_never_removed(parent: Path) -> None:
+    storage = parent / "lab-own"
+    with checks.claim_storage(storage, "python -m lab.sweep own.yaml"):
         (storage / "trials" / "0123").mkdir(parents=True)
     before = sorted(storage.rglob("*"))
     assert storage / "lock" in before
-    swept(place)
+    clean_up(parent)
     assert sorted(storage.rglob("*")) == before
 
 
 @pytest.mark.parametrize("result", ["trials", "mlflow.db", "optuna.db"])
-def test_results_stay_even_in_a_marked_folder(place: Path, result: str) -> None:
-    folder = abandoned(place)
+def test_a_marked_folder_with_results_is_not_removed(parent: Path, result: str) -> None:
+    folder = abandoned(parent)
     (folder / result).mkdir() if result == "trials" else (folder / result).touch()
-    swept(place)
+    clean_up(parent)
     assert {folder / result, folder / "session"} <= set(folder.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", temp_dirs.CONTENT[:-1], temp_dirs.CONTENT + b"more"])
-def test_a_file_that_only_has_the_marks_name_is_no_mark(place: Path, content: bytes) -> None:
-    folder = abandoned(place)
+def test_a_mark_file_with_other_content_does_not_count(parent: Path, content: bytes) -> None:
+    folder = abandoned(parent)
     (folder / temp_dirs.MARK).write_bytes(content)
-    swept(place)
+    clean_up(parent)
     assert (folder / "session").is_dir()
 
 
-def test_a_pipe_in_the_marks_place_holds_nobody_up(place: Path) -> None:
-    folder = abandoned(place)
+def test_a_pipe_instead_of_the_mark_file_does_not_block(parent: Path) -> None:
+    folder = abandoned(parent)
     (folder / temp_dirs.MARK).unlink()
     os.mkfifo(folder / temp_dirs.MARK)
-    subprocess.run([*DRIVER, str(place)], cwd=ROOT, input=b"", timeout=60, check=True)
-    assert list(place.iterdir()) == [folder]
+    subprocess.run([*DRIVER, str(parent)], cwd=ROOT, input=b"", timeout=60, check=True)
+    assert list(parent.iterdir()) == [folder]
 
 
-def test_links_are_not_followed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_links_are_not_followed(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     target = abandoned(elsewhere)
-    (place / "lab-link").symlink_to(target)
-    (place / "lab-folder").mkdir()
-    (place / "lab-folder" / temp_dirs.MARK).symlink_to(target / temp_dirs.MARK)
-    kept = abandoned(place)
-    (kept / "out").symlink_to(elsewhere)
-    swept(place)
-    assert set(place.iterdir()) == {place / "lab-link", place / "lab-folder"}
+    (parent / "lab-link").symlink_to(target)
+    (parent / "lab-folder").mkdir()
+    (parent / "lab-folder" / temp_dirs.MARK).symlink_to(target / temp_dirs.MARK)
+    removed = abandoned(parent)
+    (removed / "out").symlink_to(elsewhere)
+    clean_up(parent)
+    assert set(parent.iterdir()) == {parent / "lab-link", parent / "lab-folder"}
     assert (target / "session").is_dir()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 @pytest.mark.parametrize("part", [".", temp_dirs.MARK])
-def test_what_belongs_to_another_user_stays(place: Path, part: str) -> None:
-    folder = abandoned(place)
+def test_a_folder_of_another_user_is_not_removed(parent: Path, part: str) -> None:
+    folder = abandoned(parent)
     os.chown(folder / part, 12_345, 12_345)
-    swept(place)
+    clean_up(parent)
     assert (folder / "session").is_dir()

@@ -1,4 +1,4 @@
-"""Divergence: a run is lost where it does worse than who knows nothing, and not before."""
+"""Divergence is detected exactly if a loss exceeds the limit or a value is not finite."""
 
 import math
 from dataclasses import replace
@@ -18,20 +18,20 @@ from lab.loading.search_space import build_trial
 from lab.training.objectives import build_objective
 from lab.trials import divergence
 
-COIN = 2 * math.log(2)  # two of them
+MARGIN = 2 * math.log(2)
 MAJORITY = 0.4
 DETECTS: MetricRow = {"spent/steps": 40.0, "health/majority_loss": MAJORITY}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["train/loss", "probe/pos/accuracy", "health/grad_norm_encoder"])
-def test_number_that_is_none_is_a_divergence(name: str, value: float) -> None:
-    said = divergence.divergence_reason({"spent/steps": 40.0, name: value}, VOCAB)
-    assert said == f"{name} is not finite at step 40"
+def test_value_that_is_not_finite_is_a_divergence(name: str, value: float) -> None:
+    reason = divergence.divergence_reason({"spent/steps": 40.0, name: value}, VOCAB)
+    assert reason == f"{name} is not finite at step 40"
 
 
 @pytest.mark.parametrize(
-    ("above", "lost"),
+    ("above", "diverged"),
     [
         (-0.5, False),
         (-1e-6, False),
@@ -39,29 +39,29 @@ def test_number_that_is_none_is_a_divergence(name: str, value: float) -> None:
         (3, True),
     ],
 )
-def test_detection_is_held_against_the_majoritys_answer(above: float, lost: bool) -> None:
-    row = DETECTS | {"train/discriminator_loss": MAJORITY + COIN + above}
-    said = divergence.divergence_reason(row, VOCAB)
-    assert (said is not None) == lost
-    if said is not None:
-        assert said.startswith("train/discriminator_loss is ")
-        assert said.endswith(" at step 40, and knowing nothing costs 0.4")
+def test_discriminator_loss_is_compared_with_the_majority_loss(
+    above: float, diverged: bool
+) -> None:
+    row = DETECTS | {"train/discriminator_loss": MAJORITY + MARGIN + above}
+    reason = divergence.divergence_reason(row, VOCAB)
+    assert (reason is not None) == diverged
+    if reason is not None:
+        assert reason.startswith("train/discriminator_loss is ")
+        assert reason.endswith(" at step 40; that of an uninformed predictor is 0.4")
 
 
-def test_detection_at_the_line_itself_is_not_lost() -> None:
-    at = DETECTS | {"train/discriminator_loss": MAJORITY + COIN}
-    assert divergence.divergence_reason(at, VOCAB) is None
-    assert (
-        divergence.divergence_reason(at | {"health/majority_loss": MAJORITY - 1e-9}, VOCAB)
-        is not None
-    )
+def test_discriminator_loss_equal_to_the_limit_is_no_divergence() -> None:
+    at_limit = DETECTS | {"train/discriminator_loss": MAJORITY + MARGIN}
+    assert divergence.divergence_reason(at_limit, VOCAB) is None
+    above_limit = at_limit | {"health/majority_loss": MAJORITY - 1e-9}
+    assert divergence.divergence_reason(above_limit, VOCAB) is not None
 
 
 @pytest.mark.parametrize("vocab", [400, 30_522])
-def test_prediction_is_held_against_all_words_alike(vocab: int) -> None:
-    line = math.log(vocab) + COIN
+def test_mlm_loss_is_compared_with_the_uniform_distribution(vocab: int) -> None:
+    limit = math.log(vocab) + MARGIN
     below, at, above = (
-        divergence.divergence_reason({"spent/steps": 8.0, "train/mlm_loss": line + more}, vocab)
+        divergence.divergence_reason({"spent/steps": 8.0, "train/mlm_loss": limit + more}, vocab)
         for more in (-1e-6, 0.0, 1e-6)
     )
     assert below is at is None
@@ -69,7 +69,7 @@ def test_prediction_is_held_against_all_words_alike(vocab: int) -> None:
     assert above.startswith("train/mlm_loss is ")
 
 
-def test_detection_in_a_turn_without_a_rate_of_replacement_is_not_judged() -> None:
+def test_discriminator_loss_without_a_majority_loss_has_no_limit() -> None:
     assert (
         divergence.divergence_reason({"spent/steps": 8.0, "train/discriminator_loss": 9.0}, VOCAB)
         is None
@@ -77,8 +77,8 @@ def test_detection_in_a_turn_without_a_rate_of_replacement_is_not_judged() -> No
 
 
 @members.each()
-def test_untrained_network_is_not_lost(member: Member) -> None:
-    """Before any step that could move it: the rate is as good as zero."""
+def test_untrained_network_has_not_diverged(member: Member) -> None:
+    """The learning rate is too low to change the initial losses."""
     as_shipped = replace(member.encoder, init_std=SIZES["tiny"].init_std)
     frozen = members.trial(member, optim=AdamConfig(lr=1e-12), encoder=as_shipped)
     run, sums = members.Run(frozen), dict[str, list[float]]()
@@ -92,19 +92,19 @@ def test_untrained_network_is_not_lost(member: Member) -> None:
 
 @pytest.mark.parametrize("kind", ["mlm", "electra_15", "electra"])
 @pytest.mark.parametrize("size", ["tiny", "mini"])
-def test_untrained_network_of_a_named_size_is_not_lost(size: str, kind: str) -> None:
-    assert untrained({"size": size}, kind) is None
+def test_untrained_network_of_a_named_size_has_not_diverged(size: str, kind: str) -> None:
+    assert untrained_reason({"size": size}, kind) is None
 
 
 @pytest.mark.parametrize("kind", ["mlm", "electra_15"])
-def test_untrained_network_of_wide_weights_is_not_lost(kind: str) -> None:
-    """`init_std` may be compared: what begins far off has not lost anything yet."""
-    assert untrained({"size": "tiny", "init_std": 0.2}, kind) is None
+def test_untrained_network_with_a_large_init_std_has_not_diverged(kind: str) -> None:
+    """Trials may compare values of `init_std`, and a large value gives a high initial loss."""
+    assert untrained_reason({"size": "tiny", "init_std": 0.2}, kind) is None
 
 
-def untrained(encoder: dict[str, object], kind: str) -> str | None:
-    """Return why an untrained network has diverged, by one batch of random words."""
-    asked = build_trial(
+def untrained_reason(encoder: dict[str, object], kind: str) -> str | None:
+    """Return the divergence reason of an untrained network on one batch of random words."""
+    trial = build_trial(
         {
             "encoder": encoder,
             "objective": {"kind": kind},
@@ -112,8 +112,8 @@ def untrained(encoder: dict[str, object], kind: str) -> str | None:
         },
         {},
     )
-    vocab = asked.data.vocab
-    objective = build_objective(asked, torch.ones(vocab)).train()
+    vocab = trial.data.vocab
+    objective = build_objective(trial, torch.ones(vocab)).train()
     words_BT = torch.from_numpy(np.random.default_rng(0).integers(FIRST_WORD, vocab, (32, 16)))
     words_BT[:, 0], words_BT[:, -1] = CLS, SEP
     batch = Batch(words_BT, torch.arange(32))

@@ -1,4 +1,4 @@
-"""Extension: a longer run that goes on from a shorter one is the run that it would have been."""
+"""Extension: a run that continues from a shorter one equals a run of the full length."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ FLAT = Schedule(kind="constant", warmup=0)
 SHAPE = EncoderConfig(
     layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
 )
-RUNGS: dict[str, AnyObjectiveConfig] = {
+OBJECTIVES: dict[str, AnyObjectiveConfig] = {
     "electra": ElectraConfig(kind="electra"),
     "gdes": ElectraConfig(kind="electra", sharing="gdes"),
     "alternation": AdversarialConfig(
@@ -44,20 +44,21 @@ RUNGS: dict[str, AnyObjectiveConfig] = {
 TEXT = "text"
 
 
-def asked(times: float = 1, rung: str = "electra", **changes: Any) -> Trial:
-    made = Trial(
+def make_trial(times: float = 1, objective_name: str = "electra", **changes: Any) -> Trial:
+    """Return a trial with a budget of `times` times `STEPS` steps."""
+    trial = Trial(
         encoder=SHAPE,
-        objective=RUNGS[rung],
+        objective=OBJECTIVES[objective_name],
         data=DataConfig(share=0.01, held_out=0.1, vocab=400, length=16),
         batch=8,
         schedule=FLAT,
         budget=Budget(kind="tokens", amount=times * STEPS * 8 * 16),
         evaluations=CURVE,
     )
-    return replace(made, **changes)
+    return replace(trial, **changes)
 
 
-# What is computed.
+# Equality with the run of the full length
 
 
 @pytest.fixture
@@ -74,14 +75,15 @@ def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callabl
     return work
 
 
-def opened(work: Assignment) -> Assignment:
-    """Do as the driver does with a trial that it hands out."""
+def open_record(work: Assignment) -> Assignment:
+    """Open the record of a trial as the driver does, and return the assignment."""
     record.write_queued(work.folder, work.trial, work.trial.lineage(TEXT))
     extend.extend_from_shorter_run(work.folder, work.trial, work.trial.lineage(TEXT))
     return work
 
 
-def final(work: Assignment) -> tuple[str, dict[str, Tensor]]:
+def read_newest_checkpoint(work: Assignment) -> tuple[str, dict[str, Tensor]]:
+    """Return the name and the tensors of the newest checkpoint."""
     newest = max((work.folder / "checkpoints").iterdir())
     return newest.name, load_file(newest / "state.safetensors")
 
@@ -92,64 +94,68 @@ def without_time(row: MetricRow) -> MetricRow:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Hear of every step that is trained."""
-    made: list[int] = []
+    """Return a list to which every trained step is appended."""
+    trained: list[int] = []
     train = run.train_steps
 
-    def heard(*given: Any, **named: Any) -> Any:
-        for step in train(*given, **named):
-            made.append(step.spent.steps)
+    def train_and_record(*arguments: Any, **options: Any) -> Any:
+        for step in train(*arguments, **options):
+            trained.append(step.spent.steps)
             yield step
 
-    monkeypatch.setattr(run, "train_steps", heard)
-    return made
+    monkeypatch.setattr(run, "train_steps", train_and_record)
+    return trained
 
 
 @pytest.mark.usefixtures("few_sentences")
-@pytest.mark.parametrize("rung", RUNGS)
-def test_extended_run_ends_bitwise_as_the_long_run_done_at_once(
-    rung: str, work: Callable[..., Assignment], steps: list[int]
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_extended_run_is_bitwise_equal_to_the_run_of_the_full_length(
+    objective: str, work: Callable[..., Assignment], steps: list[int]
 ) -> None:
     whole, donor, longer = (
-        work(name, asked(times, rung)) for name, times in (("whole", 2), ("donor", 1), ("it", 2))
+        work(name, make_trial(times, objective))
+        for name, times in (("whole", 2), ("donor", 1), ("longer", 2))
     )
     expected = run.run_trial(whole)
-    short = run.run_trial(opened(donor))
+    short = run.run_trial(open_record(donor))
     steps.clear()
-    outcome = run.run_trial(opened(longer))
-    assert steps == list(range(STEPS + 1, 2 * STEPS + 1)), "only the second half"
+    outcome = run.run_trial(open_record(longer))
+    assert steps == list(range(STEPS + 1, 2 * STEPS + 1)), "only the second half is trained"
     assert outcome.state == "finished"
-    assert outcome.reason == "went on from donor"
-    (name, tensors), (end, wanted) = final(longer), final(whole)
-    assert name == end == f"{2 * STEPS:012d}"
-    assert tensors.keys() == wanted.keys()
-    assert all(value.equal(wanted[name]) for name, value in tensors.items())
+    assert outcome.reason == "continued from donor"
+    name, tensors = read_newest_checkpoint(longer)
+    expected_name, expected_tensors = read_newest_checkpoint(whole)
+    assert name == expected_name == f"{2 * STEPS:012d}"
+    assert tensors.keys() == expected_tensors.keys()
+    assert all(value.equal(expected_tensors[name]) for name, value in tensors.items())
     assert without_time(outcome.rows[-1]) == without_time(expected.rows[-1])
     assert outcome.rows[: len(short.rows)] == short.rows
     assert [row["spent/steps"] for row in outcome.rows] == [0, 2, 4, 6, 8, 12, 16]
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_extended_run_that_is_interrupted_goes_on_and_still_says_where_from(
+def test_interrupted_extended_run_continues_and_still_records_its_origin(
     work: Callable[..., Assignment],
 ) -> None:
     whole, donor, longer = (
-        work(name, asked(times)) for name, times in (("whole", 2), ("donor", 1), ("it", 2))
+        work(name, make_trial(times)) for name, times in (("whole", 2), ("donor", 1), ("longer", 2))
     )
     expected = run.run_trial(whole)
-    run.run_trial(opened(donor))
-    assert run.run_trial(opened(longer), wish=lambda: "interrupted").state == "interrupted"
-    outcome = run.run_trial(opened(longer))
-    assert outcome.reason == "went on from donor"
-    assert all(value.equal(final(whole)[1][name]) for name, value in final(longer)[1].items())
+    run.run_trial(open_record(donor))
+    assert run.run_trial(open_record(longer), wish=lambda: "interrupted").state == "interrupted"
+    outcome = run.run_trial(open_record(longer))
+    assert outcome.reason == "continued from donor"
+    _, tensors = read_newest_checkpoint(longer)
+    _, expected_tensors = read_newest_checkpoint(whole)
+    assert all(value.equal(expected_tensors[name]) for name, value in tensors.items())
     assert without_time(outcome.rows[-1]) == without_time(expected.rows[-1])
 
 
-# What is taken over.
+# Choice of the run to extend
 
 
-def left(folder: Path, trial: Trial, state: State = "finished", text: str = TEXT) -> Path:
-    """Leave what a run of the trial would have left."""
+def leave_record(folder: Path, trial: Trial, state: State = "finished", text: str = TEXT) -> Path:
+    """Write the record that a run of the trial would have left, and return its folder."""
     record.write_queued(folder, trial, trial.lineage(text))
     record.append_row(folder, {"spent/steps": 0.0})
     (folder / "checkpoints" / "000000000008").mkdir(parents=True)
@@ -158,13 +164,13 @@ def left(folder: Path, trial: Trial, state: State = "finished", text: str = TEXT
         record.begin_record(folder, trial)
     else:
         rows = record.read_curve(folder)
-        ended = Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
-        record.write_outcome(folder, ended)
+        outcome = Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
+        record.write_outcome(folder, outcome)
     return folder
 
 
-def taken(folder: Path, trial: Trial) -> str:
-    """Return which run a trial goes on from; its record holds that run's state, or none."""
+def extend_and_read_origin(folder: Path, trial: Trial) -> str:
+    """Return the name of the run that a trial was extended from; check its copied files."""
     record.write_queued(folder, trial, trial.lineage(TEXT))
     extend.extend_from_shorter_run(folder, trial, trial.lineage(TEXT))
     name = record.read_origin(folder)
@@ -174,17 +180,17 @@ def taken(folder: Path, trial: Trial) -> str:
     return name
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_finished_shorter_run_is_taken_over(tmp_path: Path, rung: str) -> None:
-    left(tmp_path / "donor", asked(1, rung))
-    assert taken(tmp_path / "it", asked(1.5, rung)) == "donor"
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_finished_shorter_run_is_extended(tmp_path: Path, objective: str) -> None:
+    leave_record(tmp_path / "donor", make_trial(1, objective))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(1.5, objective)) == "donor"
     assert record.read_outcome(tmp_path / "donor") is not None
 
 
-def test_longest_of_the_shorter_runs_is_taken_over(tmp_path: Path) -> None:
+def test_longest_of_the_shorter_runs_is_extended(tmp_path: Path) -> None:
     for times in (2, 1, 3, 8):
-        left(tmp_path / f"x{times}", asked(times))
-    assert taken(tmp_path / "it", asked(4)) == "x3"
+        leave_record(tmp_path / f"x{times}", make_trial(times))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(4)) == "x3"
 
 
 TWO_STAGE = TwoStageConfig(kind="two_stage")
@@ -203,28 +209,28 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_run_of_another_trial_is_not_taken_over(tmp_path: Path, other: str) -> None:
-    left(tmp_path / "donor", asked(1, **OTHERS[other]))
-    assert taken(tmp_path / "it", asked(2)) == ""
+def test_run_of_another_trial_is_not_extended(tmp_path: Path, other: str) -> None:
+    leave_record(tmp_path / "donor", make_trial(1, **OTHERS[other]))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == ""
 
 
-def test_run_on_another_text_is_not_taken_over(tmp_path: Path) -> None:
-    left(tmp_path / "donor", asked(1), text="another text")
-    assert taken(tmp_path / "it", asked(2)) == ""
+def test_run_on_another_text_is_not_extended(tmp_path: Path) -> None:
+    leave_record(tmp_path / "donor", make_trial(1), text="another text")
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == ""
 
 
 @pytest.mark.parametrize("times", [2, 2.5, 10])
-def test_run_that_is_no_shorter_is_not_taken_over(tmp_path: Path, times: float) -> None:
-    left(tmp_path / "donor", asked(times))
-    assert taken(tmp_path / "it", asked(2)) == ""
+def test_run_of_equal_or_larger_budget_is_not_extended(tmp_path: Path, times: float) -> None:
+    leave_record(tmp_path / "donor", make_trial(times))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == ""
 
 
 @pytest.mark.parametrize(
     "state", ["queued", "running", "interrupted", "stopped", "diverged", "failed"]
 )
-def test_run_that_has_not_finished_is_not_taken_over(tmp_path: Path, state: State) -> None:
-    left(tmp_path / "donor", asked(1), state)
-    assert taken(tmp_path / "it", asked(2)) == ""
+def test_run_that_has_not_finished_is_not_extended(tmp_path: Path, state: State) -> None:
+    leave_record(tmp_path / "donor", make_trial(1), state)
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == ""
 
 
 @pytest.mark.parametrize(
@@ -238,44 +244,46 @@ def test_run_that_has_not_finished_is_not_taken_over(tmp_path: Path, state: Stat
     ],
     ids=lambda schedule: f"{schedule.kind} {schedule.warmup}",
 )
-def test_schedule_that_knows_its_end_is_not_extended(tmp_path: Path, schedule: Schedule) -> None:
-    left(tmp_path / "donor", asked(1, schedule=schedule))
-    assert taken(tmp_path / "it", asked(2, schedule=schedule)) == ""
+def test_run_with_a_schedule_that_depends_on_the_budget_is_not_extended(
+    tmp_path: Path, schedule: Schedule
+) -> None:
+    leave_record(tmp_path / "donor", make_trial(1, schedule=schedule))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2, schedule=schedule)) == ""
 
 
 def test_two_stages_are_not_extended(tmp_path: Path) -> None:
-    left(tmp_path / "donor", asked(1, objective=TWO_STAGE))
-    assert taken(tmp_path / "it", asked(2, objective=TWO_STAGE)) == ""
+    leave_record(tmp_path / "donor", make_trial(1, objective=TWO_STAGE))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2, objective=TWO_STAGE)) == ""
 
 
-def test_record_with_a_state_of_its_own_is_left_alone(tmp_path: Path) -> None:
-    left(tmp_path / "donor", asked(1))
-    own = left(tmp_path / "it", asked(2), "interrupted")
-    extend.extend_from_shorter_run(own, asked(2), asked(2).lineage(TEXT))
+def test_record_with_checkpoints_is_not_changed(tmp_path: Path) -> None:
+    leave_record(tmp_path / "donor", make_trial(1))
+    own = leave_record(tmp_path / "longer", make_trial(2), "interrupted")
+    extend.extend_from_shorter_run(own, make_trial(2), make_trial(2).lineage(TEXT))
     assert record.read_origin(own) == ""
-    assert (own / "checkpoints" / "000000000008" / "state.json").read_text() == "it"
+    assert (own / "checkpoints" / "000000000008" / "state.json").read_text() == "longer"
 
 
-def test_donor_without_a_state_or_with_a_damaged_record_is_passed_over(tmp_path: Path) -> None:
+def test_runs_without_checkpoints_or_with_a_damaged_record_are_skipped(tmp_path: Path) -> None:
     for name in ("gone", "damaged", "good"):
-        left(tmp_path / name, asked({"good": 1}.get(name, 1.5)))
+        leave_record(tmp_path / name, make_trial({"good": 1}.get(name, 1.5)))
     (tmp_path / "gone" / "checkpoints").rename(tmp_path / "elsewhere")
     (tmp_path / "damaged" / "trial.json").write_text('{"trial": {')
-    assert taken(tmp_path / "it", asked(2)) == "good"
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == "good"
 
 
 @pytest.mark.parametrize(
     "kill",
     ["curve", "copytree", "half", "all"],
 )
-def test_take_over_that_is_cut_off_is_done_again(
+def test_interrupted_extension_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: str
 ) -> None:
-    left(tmp_path / "donor", asked(1))
+    leave_record(tmp_path / "donor", make_trial(1))
 
-    def killed(*given: Any, **named: Any) -> None:
+    def killed(*arguments: Any, **options: Any) -> None:
         if kill == "half":
-            (tmp_path / "it" / "checkpoints.partial").mkdir()
+            (tmp_path / "longer" / "checkpoints.partial").mkdir()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -287,14 +295,14 @@ def test_take_over_that_is_cut_off_is_done_again(
             case _:
                 patch.setattr("lab.trials.extend.shutil.copytree", killed)
         with pytest.raises(KeyboardInterrupt):
-            taken(tmp_path / "it", asked(2))
-    assert taken(tmp_path / "it", asked(2)) == "donor"
+            extend_and_read_origin(tmp_path / "longer", make_trial(2))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == "donor"
 
 
-def test_what_was_taken_over_has_no_score_of_fine_tuning(tmp_path: Path) -> None:
-    """The shorter run's encoder was tuned; where nobody tunes the longer one's, it has no score."""
-    left(tmp_path / "donor", asked(1))
+def test_fine_tuning_scores_of_the_shorter_run_are_not_copied(tmp_path: Path) -> None:
+    """They belong to the shorter run's encoder."""
+    leave_record(tmp_path / "donor", make_trial(1))
     plain = record.read_curve(tmp_path / "donor")
     record.amend_last_row(tmp_path / "donor", {"finetune/cola": 0.5, "finetune/cola/low": 0.4})
-    taken(tmp_path / "it", asked(2))
-    assert record.read_curve(tmp_path / "it") == plain
+    extend_and_read_origin(tmp_path / "longer", make_trial(2))
+    assert record.read_curve(tmp_path / "longer") == plain

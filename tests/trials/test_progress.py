@@ -1,4 +1,4 @@
-"""A trial says how far it is: each phase at once, its share now and then, nothing in the end."""
+"""Progress of a trial: a new phase is written at once, its share once per pause."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from lab.trials.progress import TRAINING, UNTRAINED, PhaseProgress, ProgressRepo
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the time, which a test may change."""
+    """Return a list with the present time, which a test may change."""
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 
-def test_a_new_phase_is_told_at_once_and_a_share_now_and_then(
+def test_a_new_phase_is_written_at_once_and_a_share_once_per_pause(
     tmp_path: Path, clock: list[float]
 ) -> None:
     mirror = LocalOnly()
@@ -37,12 +37,12 @@ def test_a_new_phase_is_told_at_once_and_a_share_now_and_then(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"phase": "a", "sha', '{"other": 1}', "\0"])
-def test_a_file_that_is_none_says_nothing(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_reads_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / progress.NAME).write_text(text)
     assert progress.read_progress(tmp_path) is None
 
 
-def test_a_place_that_cannot_be_written_costs_no_trial(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_raises_no_error(tmp_path: Path) -> None:
     ProgressReporter(tmp_path / "gone", LocalOnly())(TRAINING, 0.5)
     assert progress.read_progress(tmp_path / "gone") is None
     assert not (tmp_path / "gone").exists()

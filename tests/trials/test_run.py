@@ -1,4 +1,4 @@
-"""A trial in this process: its record, its repetition, and how it ends when something breaks."""
+"""Run a trial in this process: its record, reproducibility, and outcomes after errors."""
 
 import json
 import math
@@ -34,7 +34,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def asked(prepared_text: PreparedText) -> Trial:
+def trial(prepared_text: PreparedText) -> Trial:
     return Trial(
         encoder=EncoderConfig(
             layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
@@ -49,9 +49,9 @@ def asked(prepared_text: PreparedText) -> Trial:
 
 @pytest.fixture
 def run(prepared_text: PreparedText, held_out: Path) -> Run:
-    def run(asked: Trial, folder: Path, **named: Any) -> Outcome:
+    def run(trial: Trial, folder: Path, **named: Any) -> Outcome:
         work = Assignment(
-            trial=asked,
+            trial=trial,
             folder=folder,
             text=prepared_text.text,
             held_out=held_out,
@@ -62,26 +62,28 @@ def run(prepared_text: PreparedText, held_out: Path) -> Run:
     return run
 
 
-def breaks(monkeypatch: pytest.MonkeyPatch, at: int, how: Callable[[StepLoss], StepLoss]) -> None:
-    """Let the objective's loss at step `at` and after be what `how` makes of it."""
+def change_loss(
+    monkeypatch: pytest.MonkeyPatch, first_step: int, change: Callable[[StepLoss], StepLoss]
+) -> None:
+    """Apply `change` to the objective's loss from step `first_step` on."""
     forward = Electra.forward
 
-    def broken(
+    def forward_and_change(
         self: Electra, batch: Any, step: int, learns: UpdatedNetworks, places: Any
     ) -> StepLoss:
         loss = forward(self, batch, step, learns, places)
-        return how(loss) if step >= at else loss
+        return change(loss) if step >= first_step else loss
 
-    monkeypatch.setattr(Electra, "forward", broken)
+    monkeypatch.setattr(Electra, "forward", forward_and_change)
 
 
-def not_a_number(loss: StepLoss) -> StepLoss:
+def make_nan(loss: StepLoss) -> StepLoss:
     return StepLoss(
         loss.total * math.nan, {name: value * math.nan for name, value in loss.parts.items()}
     )
 
 
-def raises(loss: StepLoss) -> StepLoss:
+def raise_error(loss: StepLoss) -> StepLoss:
     raise RuntimeError("out of memory\nand a second line")
 
 
@@ -89,10 +91,10 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
-def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) -> None:
+def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) -> None:
     reported: list[MetricRow] = []
-    outcome = run(asked, tmp_path / "made", report=reported.append)
-    folder = tmp_path / "made"
+    folder = tmp_path / "trial"
+    outcome = run(trial, folder, report=reported.append)
     assert sorted(file.name for file in folder.iterdir()) == [
         "checkpoints",
         "curve.jsonl",
@@ -102,23 +104,28 @@ def test_run_leaves_a_complete_record(run: Run, asked: Trial, tmp_path: Path) ->
     ]
     assert record.read_outcome(folder) == outcome
     assert tuple(reported) == outcome.rows
-    said = json.loads((folder / "trial.json").read_text())
-    assert said["trial"] == json.loads(json.dumps(asdict(asked)))
+    content = json.loads((folder / "trial.json").read_text())
+    assert content["trial"] == json.loads(json.dumps(asdict(trial)))
     assert record.read_state(folder) == "finished"
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert 0 < outcome.busy <= outcome.seconds
 
 
-def test_each_phase_of_a_run_can_be_read_while_it_lasts(
-    run: Run, asked: Trial, tmp_path: Path
+def test_progress_file_has_each_phase_during_the_run(
+    run: Run, trial: Trial, tmp_path: Path
 ) -> None:
     seen: list[PhaseProgress | None] = []
 
-    def wish() -> State:
+    def read_and_continue() -> State:
         seen.append(progress.read_progress(tmp_path))
         return "running"
 
-    run(asked, tmp_path, report=lambda _: seen.append(progress.read_progress(tmp_path)), wish=wish)
+    run(
+        trial,
+        tmp_path,
+        report=lambda _: seen.append(progress.read_progress(tmp_path)),
+        wish=read_and_continue,
+    )
     phases = [each.phase for each in seen if each is not None]
     assert len(phases) == len(seen)
     assert list(dict.fromkeys(phases)) == [UNTRAINED, TRAINING, TRAINED]
@@ -126,10 +133,10 @@ def test_each_phase_of_a_run_can_be_read_while_it_lasts(
     assert progress.read_progress(tmp_path) is None
 
 
-def test_rows_go_from_the_untrained_encoder_to_the_end(
-    run: Run, asked: Trial, tmp_path: Path
+def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
+    run: Run, trial: Trial, tmp_path: Path
 ) -> None:
-    rows = run(asked, tmp_path).rows
+    rows = run(trial, tmp_path).rows
     assert [row["spent/steps"] for row in rows] == [0, 4, 8, 12, 16]
     assert [row["spent/tokens"] for row in rows] == [n * 8 * 16 for n in (0, 4, 8, 12, 16)]
     scored = [{name for name in row if name in METRICS} for row in rows]
@@ -142,37 +149,37 @@ def test_rows_go_from_the_untrained_encoder_to_the_end(
     assert scored[-1] == detection | probing | training
 
 
-@pytest.mark.parametrize("curve", [1, 2, 16])
-def test_curve_has_as_many_points_as_asked_for(
-    run: Run, asked: Trial, tmp_path: Path, curve: int
+@pytest.mark.parametrize("evaluations", [1, 2, 16])
+def test_curve_has_the_requested_number_of_points(
+    run: Run, trial: Trial, tmp_path: Path, evaluations: int
 ) -> None:
-    rows = run(replace(asked, evaluations=curve), tmp_path).rows
-    assert len(rows) == 1 + curve
+    rows = run(replace(trial, evaluations=evaluations), tmp_path).rows
+    assert len(rows) == 1 + evaluations
     assert rows[-1]["spent/steps"] == STEPS
 
 
-def test_same_trial_gives_the_same_rows(run: Run, asked: Trial, tmp_path: Path) -> None:
-    first, second = run(asked, tmp_path / "a"), run(asked, tmp_path / "b")
+def test_same_trial_gives_the_same_rows(run: Run, trial: Trial, tmp_path: Path) -> None:
+    first, second = run(trial, tmp_path / "a"), run(trial, tmp_path / "b")
     assert without_time(first.rows) == without_time(second.rows)
-    other = run(replace(asked, seeds=asked.seeds.repeat(1)), tmp_path / "c")
+    other = run(replace(trial, seeds=trial.seeds.repeat(1)), tmp_path / "c")
     assert without_time(other.rows) != without_time(first.rows)
 
 
 def test_scoring_more_often_does_not_change_the_training(
-    run: Run, asked: Trial, tmp_path: Path
+    run: Run, trial: Trial, tmp_path: Path
 ) -> None:
     often, once = (
-        without_time(run(replace(asked, evaluations=curve), tmp_path / str(curve)).rows)
-        for curve in (8, 1)
+        without_time(run(replace(trial, evaluations=count), tmp_path / str(count)).rows)
+        for count in (8, 1)
     )
     same = {name for name in often[-1] if name.startswith(("detect/", "probe/"))}
     assert {name: often[-1][name] for name in same} == {name: once[-1][name] for name in same}
 
 
-def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
+def test_training_lowers_the_generator_loss(run: Run, trial: Trial, tmp_path: Path) -> None:
     longer = replace(
-        asked,
-        budget=replace(asked.budget, amount=200 * 32 * 16.0),
+        trial,
+        budget=replace(trial.budget, amount=200 * 32 * 16.0),
         batch=32,
         optim=AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999),
         evaluations=2,
@@ -181,64 +188,64 @@ def test_training_helps(run: Run, asked: Trial, tmp_path: Path) -> None:
     assert rows[-1]["train/generator_loss"] < rows[1]["train/generator_loss"]
 
 
-def test_mlm_has_no_detection_score(run: Run, asked: Trial, tmp_path: Path) -> None:
-    outcome = run(replace(asked, objective=MlmConfig(kind="mlm")), tmp_path)
+def test_mlm_has_no_detection_score(run: Run, trial: Trial, tmp_path: Path) -> None:
+    outcome = run(replace(trial, objective=MlmConfig(kind="mlm")), tmp_path)
     assert outcome.state == "finished"
     assert not any(name.startswith("detect/") for row in outcome.rows for name in row)
     assert "probe/pos/accuracy" in outcome.rows[-1]
 
 
-def test_loss_that_is_no_number_ends_diverged(
-    run: Run, asked: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nan_loss_ends_diverged(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    breaks(monkeypatch, 6, not_a_number)
-    outcome = run(asked, tmp_path)
+    change_loss(monkeypatch, 6, make_nan)
+    outcome = run(trial, tmp_path)
     assert outcome.state == "diverged"
     assert outcome.reason.startswith("train/loss is not finite at step ")
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
     assert record.read_outcome(tmp_path) == outcome
 
 
-def test_rate_that_makes_the_weights_overflow_ends_diverged(
-    run: Run, asked: Trial, tmp_path: Path
+def test_learning_rate_that_makes_the_weights_overflow_ends_diverged(
+    run: Run, trial: Trial, tmp_path: Path
 ) -> None:
-    """The generator then says NaN, and its samples are tokens all the same."""
-    outcome = run(replace(asked, optim=AdamConfig(lr=1e25)), tmp_path)
+    """The generator's logits become NaN, but its samples are still valid tokens."""
+    outcome = run(replace(trial, optim=AdamConfig(lr=1e25)), tmp_path)
     assert outcome.state == "diverged", outcome.reason
 
 
 @pytest.mark.parametrize("name", ["train/discriminator_loss", "train/mlm_loss"])
-def test_loss_beyond_knowing_nothing_ends_diverged(
-    run: Run, asked: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_loss_far_above_that_of_an_uninformed_predictor_ends_diverged(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Finite all along: what it costs is far more than an answer without any training would."""
+    """The loss stays finite."""
     far = torch.tensor(50.0)
-    breaks(monkeypatch, 6, lambda loss: StepLoss(loss.total, loss.parts | {name: far}))
-    outcome = run(asked, tmp_path)
+    change_loss(monkeypatch, 6, lambda loss: StepLoss(loss.total, loss.parts | {name: far}))
+    outcome = run(trial, tmp_path)
     assert outcome.state == record.read_state(tmp_path) == "diverged"
     assert outcome.reason.startswith(f"{name} is ")
-    assert " at step 8, and knowing nothing costs " in outcome.reason
+    assert " at step 8; that of an uninformed predictor is " in outcome.reason
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
     assert record.read_outcome(tmp_path) == outcome
 
 
-def test_exception_ends_failed_with_one_line(
-    run: Run, asked: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_exception_ends_failed_with_a_one_line_reason(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    breaks(monkeypatch, 6, raises)
-    outcome = run(asked, tmp_path)
+    change_loss(monkeypatch, 6, raise_error)
+    outcome = run(trial, tmp_path)
     assert outcome.state == "failed"
     assert outcome.reason == "RuntimeError: out of memory"
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
     assert record.read_outcome(tmp_path) == outcome
 
 
-def test_missing_text_ends_failed(asked: Trial, tmp_path: Path) -> None:
+def test_missing_text_ends_failed(trial: Trial, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     outcome = run_trial(
         Assignment(
-            trial=asked,
-            folder=tmp_path / "made",
+            trial=trial,
+            folder=tmp_path / "trial",
             text=nowhere,
             held_out=nowhere,
             metric=METRICS["probe/pos/accuracy"],
@@ -250,31 +257,31 @@ def test_missing_text_ends_failed(asked: Trial, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_run_that_is_cut_off_has_no_outcome(
-    run: Run, asked: Trial, tmp_path: Path, error: type[BaseException]
+def test_interrupted_process_leaves_no_outcome(
+    run: Run, trial: Trial, tmp_path: Path, error: type[BaseException]
 ) -> None:
-    def cut(row: MetricRow) -> None:
+    def interrupt(row: MetricRow) -> None:
         if row["spent/steps"] == 8:
             raise error
 
     with pytest.raises(error):
-        run(asked, tmp_path, report=cut)
+        run(trial, tmp_path, report=interrupt)
     assert record.read_outcome(tmp_path) is None
     assert [row["spent/steps"] for row in record.read_curve(tmp_path)] == [0, 4, 8]
 
 
-def test_run_replaces_what_one_that_was_cut_off_had_left(
-    run: Run, asked: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_repeated_run_replaces_the_record_of_a_failed_one(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        breaks(patch, 6, raises)
-        run(asked, tmp_path)
-    outcome = run(asked, tmp_path)
+        change_loss(patch, 6, raise_error)
+        run(trial, tmp_path)
+    outcome = run(trial, tmp_path)
     assert record.read_outcome(tmp_path) == outcome
     assert len(record.read_curve(tmp_path)) == 1 + CURVE
 
 
-def kept(folder: Path, trial: Trial) -> Outcome:
+def write_record(folder: Path, trial: Trial) -> Outcome:
     outcome = Outcome(
         state="finished",
         reason="",
@@ -290,32 +297,32 @@ def kept(folder: Path, trial: Trial) -> Outcome:
     return outcome
 
 
-def test_record_gives_back_what_was_written(asked: Trial, tmp_path: Path) -> None:
+def test_record_reads_as_it_was_written(trial: Trial, tmp_path: Path) -> None:
     assert record.read_outcome(tmp_path) is None
-    outcome = kept(tmp_path, asked)
+    outcome = write_record(tmp_path, trial)
     assert record.read_outcome(tmp_path) == outcome
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 25])
-def test_record_whose_last_line_was_cut_short_reads(asked: Trial, tmp_path: Path, cut: int) -> None:
-    outcome = kept(tmp_path, asked)
+def test_curve_with_an_incomplete_last_line_can_be_read(
+    trial: Trial, tmp_path: Path, cut: int
+) -> None:
+    outcome = write_record(tmp_path, trial)
     curve = tmp_path / "curve.jsonl"
     curve.write_text(curve.read_text()[:-cut])
-    # Without its line feed alone, a line is still whole.
+    # A line that lacks only its line feed is complete.
     assert record.read_curve(tmp_path) == (outcome.rows if cut == 1 else outcome.rows[:1])
     assert record.read_outcome(tmp_path) == (outcome if cut == 1 else None)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_opening_a_record_again_keeps_the_points_that_are_asked_for(
-    asked: Trial, tmp_path: Path, count: int
-) -> None:
-    outcome = kept(tmp_path, asked)
-    record.begin_record(tmp_path, asked)
+def test_reopened_record_keeps_the_first_points(trial: Trial, tmp_path: Path, count: int) -> None:
+    outcome = write_record(tmp_path, trial)
+    record.begin_record(tmp_path, trial)
     assert record.read_outcome(tmp_path) is None
     assert record.keep_rows(tmp_path, count) == record.read_curve(tmp_path) == outcome.rows[:count]
 
 
 @pytest.mark.parametrize(("value", "name"), [(1.0, None), (math.nan, "b"), (-math.inf, "b")])
-def test_a_number_that_is_none_is_named(value: float, name: str | None) -> None:
+def test_non_finite_entry_is_named(value: float, name: str | None) -> None:
     assert record.non_finite_metrics({"a": 0.0, "b": value}) == name
