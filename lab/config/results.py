@@ -21,6 +21,8 @@ class Outcome:
         device: what it was computed on.
         shared: whether other trials used the device too, so that its seconds say little.
         tries: how often it has been tried, this and earlier ones that failed.
+        traceback: traceback of the exception that ended a failed trial; empty otherwise, and where
+            the trial's process died.
     """
 
     state: State
@@ -32,3 +34,4 @@ class Outcome:
     device: str = ""
     shared: bool = False
     tries: int = 1
+    traceback: str = ""

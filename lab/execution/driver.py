@@ -342,6 +342,8 @@ class Driver:
         if not jobs:
             self._board.prepared(work.folder.name, outcome.state)
             why = f": {outcome.reason}" if outcome.reason else ""
+            if outcome.traceback:
+                why += f"; traceback in {work.folder / 'traceback.txt'}"
             self._view.say(f"preparatory run {work.folder.name} {outcome.state}{why}")
 
     def _end(self, job: Job, folder: File, outcome: Outcome) -> None:
@@ -352,6 +354,8 @@ class Driver:
         score = outcome.rows[-1].get(self._experiment.metric.name) if outcome.rows else None
         shown = f" {self._experiment.metric.name} {score:.4f}" if score is not None else ""
         why = f": {outcome.reason}" if outcome.reason else ""
+        if outcome.traceback:
+            why += f"; traceback in {folder / 'traceback.txt'}"
         if self._search.waits(job, outcome):
             why += "; its cell is repeated once the same command has tried it again"
         left = self._board.left()

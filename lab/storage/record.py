@@ -22,7 +22,7 @@ from lab.config.trial import Trial
 from lab.errors import UserError
 
 # The files of a record except checkpoints, fine-tuning results, progress and the stop request.
-SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "origin")
+SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "traceback.txt", "origin")
 _OPEN: tuple[State, ...] = ("queued", "running")
 
 
@@ -136,6 +136,10 @@ def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str
 def write_outcome(folder: File, outcome: Outcome) -> None:
     """Write the outcome of a trial and set its final state."""
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
+    if trace := fields.pop("traceback"):
+        write_json(folder / "traceback.txt", trace)
+    else:
+        (folder / "traceback.txt").unlink(missing_ok=True)
     write_json(folder / "outcome.json", json.dumps(fields, indent=2))
     write_json(folder / "state", outcome.state)
 
@@ -174,8 +178,10 @@ def read_last_outcome(folder: File) -> Outcome | None:
 
     The rows are those of the present curve.
     """
+    file = folder / "traceback.txt"
+    extra = {"rows": read_curve(folder), "traceback": file.read_text().strip() if file.exists() else ""}
     try:
-        return Outcome(**_outcome_fields(folder) | {"rows": read_curve(folder)})
+        return Outcome(**_outcome_fields(folder) | extra)
     except TypeError:  # the file is missing or lacks a field
         return None
 

@@ -177,6 +177,8 @@ class MlflowStore:
             # Its last point was logged when pre-training ended, before it had these.
             points = self._points(run, outcome.rows[-1])
             self._batch(run.id, metrics=[p for p in points if "finetune/" in p[0]])
+        if outcome.traceback:
+            self._client.log_text(run.id, outcome.traceback, "traceback.txt")
         ended = {"slot/seconds": outcome.seconds, "slot/busy_seconds": outcome.busy}
         self._batch(run.id, metrics=[(k, v, 0, _now()) for k, v in ended.items()])
         self._client.set_terminated(run.id, status=_STATUS[outcome.state])

@@ -1,6 +1,7 @@
 """Run one trial from start to record in this process, alone or as one of several workers."""
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -81,7 +82,7 @@ def run_trial(
     """
     began, entered = time.time(), time.perf_counter()
     state: State = "finished"
-    reason, busy = "", 0.0
+    reason, trace, busy = "", "", 0.0
     rows: list[MetricRow] = []
     earlier = record.read_last_outcome(work.folder)
     record.begin_record(work.folder, work.trial, work.lineage, work.text.name)
@@ -111,6 +112,7 @@ def run_trial(
         state, reason = error.state, str(error)
     except Exception as error:  # recorded as the outcome, so that the sweep continues
         state, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+        trace = traceback.format_exc().strip()
     outcome = Outcome(
         state=state,
         reason=reason,
@@ -121,6 +123,7 @@ def run_trial(
         device=_device_name(device),
         shared=0 < work.resources.gpus_per_worker < 1,
         tries=record.count_tries(work.folder),
+        traceback=trace,
     )
     progress.clear_progress(work.folder)
     record.write_outcome(work.folder, outcome)

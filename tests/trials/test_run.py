@@ -236,6 +236,9 @@ def test_exception_ends_failed_with_a_one_line_reason(
     outcome = run(trial, tmp_path)
     assert outcome.state == "failed"
     assert outcome.reason == "RuntimeError: out of memory"
+    assert outcome.traceback.startswith("Traceback (most recent call last):")
+    assert "in raise_error" in outcome.traceback
+    assert (tmp_path / "traceback.txt").read_text().strip() == outcome.traceback.strip()
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
     assert record.read_outcome(tmp_path) == outcome
 
