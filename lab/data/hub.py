@@ -56,8 +56,8 @@ def _open_saved(source: SavedDataset) -> Any:
     if isinstance(saved, datasets.DatasetDict):
         if source.split not in saved:
             raise UserError(
-                f"data.source.split: {source.path!r} has no {source.split!r}; "
-                f"it has {', '.join(map(repr, saved))}"
+                f"data.source.split: {source.path!r} has no split {source.split!r}; "
+                f"splits: {', '.join(map(repr, saved))}"
             )
         saved = saved[source.split]
     require_column(source.path, source.column, saved.column_names)

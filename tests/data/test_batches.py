@@ -1,4 +1,4 @@
-"""Tests of prepared windows and of batches as a function of position, with and without a mixture."""
+"""Tests of prepared windows and of batches as a function of their position."""
 
 from collections import Counter
 
