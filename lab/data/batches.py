@@ -1,4 +1,4 @@
-"""Prepared windows -> batches that are a function of the step.
+"""Read prepared windows; a batch is a function of its position in the training order.
 
 Letters: B windows of a batch, N windows, T positions, V vocabulary.
 """
@@ -20,12 +20,13 @@ Windows = npt.NDArray[np.unsignedinteger[Any]]
 
 
 class Batch(NamedTuple):
-    """Windows of text.
+    """A batch of windows.
 
     Attributes:
-        ids_BT: int64 tokens.
-        example_B: int64 identities of the windows, for randomness by counter.
-        offset: row of the position table at which the windows begin.
+        ids_BT: token ids, int64.
+        example_B: index of each window in its text, int64; a key of the counter-based random
+            numbers.
+        offset: row of the position table for the first position of the windows.
     """
 
     ids_BT: Tensor
@@ -34,22 +35,22 @@ class Batch(NamedTuple):
 
     @property
     def segment_BT(self) -> Tensor:
-        """Return where each token stands, as `segment_ids` has it."""
+        """Segment of each position: 0 padding, 1 first, 2 second (see `segment_ids`)."""
         return segment_ids(self.ids_BT)
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on `device`."""
+        """Return a copy of the batch on `device`."""
         return self._replace(ids_BT=self.ids_BT.to(device), example_B=self.example_B.to(device))
 
     def rows(self, start: int, end: int) -> "Batch":
-        """Return some of the windows."""
+        """Return the windows from index `start` up to, but not including, `end`."""
         return self._replace(ids_BT=self.ids_BT[start:end], example_B=self.example_B[start:end])
 
 
 def segment_ids(ids_BT: Tensor) -> Tensor:
-    """Return 0 at padding, 1 in a window's first segment and 2 in its second, int64, (B, T).
+    """Return the segment of each position: 0 padding, 1 first, 2 second segment; int64, (B, T).
 
-    A segment ends with its [SEP]. Of the original text only: a generator may write one.
+    A segment ends with its [SEP]. Use only on the original text: a generator may sample a [SEP].
     """
     ends_BT = ids_BT == SEP
     before_BT = ends_BT.cumsum(1) - ends_BT.long()
@@ -57,11 +58,11 @@ def segment_ids(ids_BT: Tensor) -> Tensor:
 
 
 class PartWindows(NamedTuple):
-    """Some windows of a text that stand together.
+    """Size and weight of one part of a mixture, a contiguous range of the training windows.
 
     Attributes:
-        windows: how many.
-        weight: their share of what is read, relative to the other parts' weights.
+        windows: number of windows in the part.
+        weight: relative share of the windows read in training that come from this part.
     """
 
     windows: int
@@ -70,15 +71,16 @@ class PartWindows(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Prepared text.
+    """A prepared text, opened for reading.
 
     Attributes:
-        fingerprint: names its content, its tokenizer and how it was cut.
-        train_NT: windows to learn from, mapped from disk.
-        held_out_NT: windows of documents that training never sees.
-        parts: of the training windows, in their order; one where the text is no mixture.
-        vocabulary: its tokens.
-        counts_V: how often each token stands in the training windows; 0 for special ones.
+        fingerprint: hash of the documents, the tokenizer and the windowing settings.
+        train_NT: training windows, memory-mapped.
+        held_out_NT: windows of documents excluded from training, memory-mapped.
+        parts: parts of the mixture in the order of `train_NT`; a single one without a mixture.
+        vocabulary: tokenizer and token ids of the text.
+        counts_V: frequency of each token in the training windows; 0 for [PAD], [CLS], [SEP] and
+            [MASK].
     """
 
     fingerprint: str
@@ -90,29 +92,34 @@ class Corpus:
 
 
 def open_corpus(folder: File) -> Corpus:
-    """Open what `preparation` wrote; the windows stay on disk until they are read."""
-    facts = json.loads((folder / "text.json").read_text())
+    """Open a folder that `preparation.prepare_text` wrote; the windows are memory-mapped."""
+    metadata = json.loads((folder / "text.json").read_text())
 
     def windows(split: str) -> Windows:
-        shape = (facts[split]["windows"], facts["length"])
-        return np.memmap(folder / f"{split}.bin", facts["dtype"], "r", shape=shape)
+        shape = (metadata[split]["windows"], metadata["length"])
+        return np.memmap(folder / f"{split}.bin", metadata["dtype"], "r", shape=shape)
 
     return Corpus(
-        fingerprint=facts["fingerprint"],
+        fingerprint=metadata["fingerprint"],
         train_NT=windows("train"),
         held_out_NT=windows("held_out"),
-        parts=tuple(map(PartWindows, facts["train"]["parts"], facts["weights"])),
+        parts=tuple(map(PartWindows, metadata["train"]["parts"], metadata["weights"])),
         vocabulary=open_vocabulary(folder),
         counts_V=np.load(folder / "counts.npy", allow_pickle=False),
     )
 
 
 class Batches:
-    """The training windows in a seeded order, without end: a batch is a function of its place.
+    """The training windows in an endless seeded order, with random access by position.
 
-    An epoch is as many windows as there are. Of a mixture each part gives its share of them, and
-    goes on in the next epoch where it stopped: no window of a part is read twice before all of it
-    has been read once. A batch may span two epochs.
+    An epoch has as many windows as the text. In a mixture, each part contributes its share of
+    every epoch and continues in the next epoch where it stopped, so no window of a part is read
+    again before all windows of that part have been read. A batch may span two epochs.
+
+    Args:
+        windows_NT: training windows.
+        seed: seed of the order.
+        parts: parts of the mixture in the order of `windows_NT`; by default a single one.
     """
 
     def __init__(self, windows_NT: Windows, seed: int, parts: Sequence[PartWindows] = ()) -> None:
@@ -123,20 +130,20 @@ class Batches:
         self._order_N: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
     def between(self, start: int, end: int) -> Batch:
-        """Return the windows from place `start` to before place `end` of the order."""
+        """Return the windows at positions `start` to `end - 1` of the order."""
         N = len(self._windows_NT)
-        rows_B = np.array([self._row(*divmod(place, N)) for place in range(start, end)])
+        rows_B = np.array([self._row(*divmod(position, N)) for position in range(start, end)])
         ids_BT = torch.from_numpy(self._windows_NT[rows_B].astype(np.int64))
         return Batch(ids_BT, torch.from_numpy(rows_B))
 
-    def _row(self, epoch: int, place: int) -> int:
+    def _row(self, epoch: int, position: int) -> int:
         if epoch != self._epoch:
             self._order_N = self._order(epoch)
             self._epoch = epoch
-        return int(self._order_N[place])
+        return int(self._order_N[position])
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return an epoch's windows: each part's next ones, shuffled together."""
+        """Return the rows of an epoch: the next windows of each part, shuffled together."""
         weights = np.array([part.weight for part in self._parts])
         ends = np.round(len(self._windows_NT) * weights.cumsum() / weights.sum()).astype(int)
         quotas = np.diff(ends, prepend=0).tolist()
@@ -147,11 +154,14 @@ class Batches:
         return np.random.default_rng([self._seed, epoch]).permutation(np.concatenate(chosen))
 
     def _next(self, number: int, windows: int, start: int, count: int) -> npt.NDArray[np.int64]:
-        """Return `count` places from `start` on in an endless row of permutations of a part."""
+        """Return elements `start` to `start + count - 1` of concatenated permutations of a part.
+
+        Round r of the part is the permutation seeded with [seed, r, part number].
+        """
         rounds = range(start // windows, (start + count - 1) // windows + 1)
-        row = [
-            np.random.default_rng([self._seed, turn, number]).permutation(windows)
-            for turn in rounds
+        permutations = [
+            np.random.default_rng([self._seed, round_, number]).permutation(windows)
+            for round_ in rounds
         ]
         skipped = start - rounds.start * windows
-        return np.concatenate([np.empty(0, np.int64), *row])[skipped : skipped + count]
+        return np.concatenate([np.empty(0, np.int64), *permutations])[skipped : skipped + count]

@@ -1,4 +1,4 @@
-"""Documents as tokens -> windows of one length; none crosses a document.
+"""Pack tokenized documents into windows of a fixed length; a window holds one document only.
 
 Letters: N windows, T positions of a window, L lines of a document.
 """
@@ -12,19 +12,19 @@ import numpy.typing as npt
 
 from lab.data.vocabulary import CLS, PAD, SEP, Ids
 
-_SHORTEST = 8  # a document's last window is dropped below this many tokens
+_SHORTEST = 8  # tokens; the last window of a document is dropped if it has fewer
 
 
 def pack_document(
     lines: Sequence[Ids], length: int, layout: Literal["full", "segments"], seed: int
 ) -> npt.NDArray[np.int64]:
-    """Return a document's windows, shape (N, T).
+    """Return the windows of a document, shape (N, T).
 
     Args:
-        lines: its lines as tokens.
-        length: T.
-        layout: `pack_full_windows` or `pack_two_segments`, as `texts.Data` says.
-        seed: the document's own, for what is left to chance.
+        lines: token ids of each line of the document.
+        length: window length T.
+        layout: "full" for `pack_full_windows`, "segments" for `pack_two_segments`.
+        seed: seed of the document's random choices; used by "segments" only.
     """
     match layout:
         case "full":
@@ -39,24 +39,24 @@ def pack_document(
 
 
 def pack_full_windows(ids: Ids, length: int) -> npt.NDArray[np.int64]:
-    """Return [CLS] … [SEP] windows that a document fills one after another, the last one padded."""
+    """Return windows [CLS] tokens [SEP] filled in order; the last one is padded, shape (N, T)."""
     room = length - 2
     whole, rest = divmod(len(ids), room)
-    kept = count_full_windows(len(ids), length)
-    windows_NT = np.full((kept, length), PAD, np.int64)
+    count = count_full_windows(len(ids), length)
+    windows_NT = np.full((count, length), PAD, np.int64)
     words_NT = windows_NT[:, 1:-1]
-    fits = min(len(ids), kept * room)
+    fits = min(len(ids), count * room)
     windows_NT[:, 0] = CLS
     windows_NT[:whole, -1] = SEP
     words_NT[:whole] = ids[: whole * room].reshape(whole, room)
-    if kept > whole:
+    if count > whole:
         words_NT[whole, :rest] = ids[whole * room : fits]
         windows_NT[whole, 1 + rest] = SEP
     return windows_NT
 
 
 def count_full_windows(tokens: int, length: int) -> int:
-    """Return how many windows `pack_full_windows` makes of a document of so many tokens."""
+    """Return the number of windows that `pack_full_windows` makes of `tokens` tokens."""
     room = length - 2
     whole, rest = divmod(tokens, room)
     return whole + (rest >= min(_SHORTEST, room))
@@ -65,38 +65,47 @@ def count_full_windows(tokens: int, length: int) -> int:
 def pack_two_segments(
     lines: Sequence[Ids], length: int, chance: random.Random
 ) -> Iterator[list[int]]:
-    """Yield ELECTRA's examples: [CLS] lines [SEP] lines [SEP], padded.
+    """Yield the windows of ELECTRA's pre-training: [CLS] lines [SEP] lines [SEP], padded.
 
-    As `build_pretraining_dataset.ExampleBuilder`: lines are gathered until they reach a target,
-    which is the window and in one of twenty cases anything from 5 on; then they are split in two
-    at a line near the middle, but in one of ten cases not at all, and cut to fit. There a line is
-    a sentence; here one that is longer than a segment is taken in pieces, so that little is cut.
+    Follows `build_pretraining_dataset.ExampleBuilder` of google-research/electra. Lines are
+    collected until they have a target number of tokens: the window length, or with probability
+    0.05 a random number from 5 to the window length. They are then split into two segments at a
+    line near the middle, or with probability 0.1 kept as one segment, and truncated to fit.
+
+    In one point this differs from the official script: a line longer than a segment is first
+    divided into pieces, so that fewer tokens are truncated.
+
+    Args:
+        lines: token ids of each line of the document.
+        length: window length T.
+        chance: random number generator of the document.
     """
-    gathered: list[list[int]] = []
+    collected: list[list[int]] = []
     tokens, target, most = 0, length, max(1, (length - 3) // 2)
     for piece in (
         line[at : at + most].tolist() for line in lines for at in range(0, len(line), most)
     ):
-        gathered.append(piece)
+        collected.append(piece)
         tokens += len(piece)
         if tokens >= target:
-            yield _example(gathered, length, target, chance)
-            gathered, tokens, target = [], 0, _target(length, chance)
+            yield _build_window(collected, length, target, chance)
+            collected, tokens, target = [], 0, _draw_target(length, chance)
     if tokens >= min(_SHORTEST, length - 2):
-        yield _example(gathered, length, target, chance)
+        yield _build_window(collected, length, target, chance)
 
 
-def _target(length: int, chance: random.Random) -> int:
+def _draw_target(length: int, chance: random.Random) -> int:
     return chance.randint(5, length) if chance.random() < 0.05 else length
 
 
-def _example(
-    gathered: list[list[int]], length: int, target: int, chance: random.Random
+def _build_window(
+    collected: list[list[int]], length: int, target: int, chance: random.Random
 ) -> list[int]:
+    # A first segment without limit takes all lines: the window has one segment.
     half = length * 1_000 if chance.random() < 0.1 else (target - 3) // 2
     first: list[int] = []
     second: list[int] = []
-    for line in gathered:
+    for line in collected:
         fits = not first or len(first) + len(line) < half
         if fits or (not second and len(first) < half and chance.random() < 0.5):
             first += line

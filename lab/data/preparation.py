@@ -1,8 +1,9 @@
-"""Text -> a folder of windows that all trials of a machine map into memory.
+"""Prepare a text: write a folder of windows that all trials on a machine map into memory.
 
-Three passes: sources are read into a spool, the tokenizer learns from the documents that are kept,
-and these become windows. Memory is bounded by a batch and sixteen bytes a document. Done once for
-each content, by the driver, before trials start; a folder that has its name is complete.
+There are three passes: read the sources into a document store, train the tokenizer on the training
+documents, and cut these into windows. Memory is bounded by one batch of documents plus sixteen
+bytes per document. The driver prepares each text once, before trials start. A folder gets its
+final name only when it is complete.
 
 Letters: D documents.
 """
@@ -27,49 +28,53 @@ from lab.errors import UserError
 from lab.storage import temp_dirs
 from lab.tasks import embedded, examples
 
-_FORM = 2  # of what is written; another one is another text
-_LEARNT = 2**27  # bytes of text that a tokenizer is trained on, at most
-_SHARE, _HELD_OUT, _SAMPLE = 1, 2, 3  # purposes of a document's place
-_SAID = 2**26  # bytes between two lines of progress
+_FORMAT = 2  # version of the files; part of the identity of a text
+_TOKENIZER_BYTES = 2**27  # largest amount of text that a tokenizer is trained on
+_SHARE, _HELD_OUT, _SAMPLE = 1, 2, 3  # purposes of `hash_fraction_D`
+_PROGRESS = 2**26  # bytes or characters between two progress messages
 
 Say = Callable[[str], None]
-Chosen = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 
 
 def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> File:
-    """Return the folder of the prepared text, made first if it is not there.
+    """Return the folder of the prepared text; prepare it first if it does not exist.
 
     Args:
-        data: what is asked for.
-        cache: folder of prepared texts.
-        say: called with lines of progress.
+        data: settings of the text.
+        cache: folder that holds prepared texts.
+        say: callback for progress messages.
 
     Raises:
-        UserError: the text cannot be had as it is asked for.
+        UserError: the text cannot be prepared with these settings.
     """
-    data = _pinned(data)
+    data = _pin_revisions(data)
     folder = _folder(data, cache)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with temp_dirs.temporary_folder(cache, "partial-") as partial:
-            made = partial / "text"
-            made.mkdir()
+            written = partial / "text"
+            written.mkdir()
             _write(data, folder.name.removeprefix("text-"), partial, say)
             try:
-                made.replace(folder)
+                written.replace(folder)
             except OSError:
-                if not folder.exists():  # another sweep may have finished the same text first
+                if not folder.exists():  # another sweep may have prepared the same text meanwhile
                     raise
     return folder
 
 
 def find_prepared(data: DataConfig, cache: File) -> File | None:
-    """Return the folder of a text that has been prepared before; None where it has not.
+    """Return the folder of the prepared text, or None if it has not been prepared.
+
+    Args:
+        data: settings of the text.
+        cache: folder that holds prepared texts.
 
     Raises:
-        UserError: its sources cannot be read.
+        UserError: the sources of the text cannot be read.
     """
-    folder = _folder(_pinned(data), cache)
+    folder = _folder(_pin_revisions(data), cache)
     return folder if folder.exists() else None
 
 
@@ -78,62 +83,64 @@ def _folder(pinned: DataConfig, cache: File) -> File:
 
 
 def read_facts(folder: File) -> dict[str, Any]:
-    """Return what was counted when a text was prepared."""
-    found: dict[str, Any] = json.loads((folder / "text.json").read_text())
-    return found
+    """Return the counts and settings (`text.json`) of a prepared text."""
+    facts: dict[str, Any] = json.loads((folder / "text.json").read_text())
+    return facts
 
 
 def describe_text(folder: File) -> str:
-    """Return what a report says of a prepared text."""
-    said = read_facts(folder)
-    train = said["train"]
-    told = ", ".join(
+    """Return a one-line description of a prepared text, for the report."""
+    facts = read_facts(folder)
+    train = facts["train"]
+    overlaps = ", ".join(
         f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} of {overlap['task']}"
-        for overlap in said["overlaps"]
+        for overlap in facts["overlaps"]
     )
     return (
-        f"{folder.name}: {train['windows']:,} windows of {said['length']}, "
+        f"{folder.name}: {train['windows']:,} windows of {facts['length']} tokens, "
         f"{train['tokens_in_windows']:,} tokens, {train['unknown_rate']:.2%} unknown, "
-        f"{train['padded_share']:.2%} of positions padded; {said['duplicates']:,} duplicates "
-        f"dropped; questions that share 13 tokens in a row with it: {told}."
+        f"{train['padded_share']:.2%} of positions padded; {facts['duplicates']:,} duplicate "
+        f"documents dropped; evaluation examples that share 13 consecutive tokens with the text: "
+        f"{overlaps}."
     )
 
 
 def add_overlaps(
     folder: File, data: DataConfig, names: tuple[str, ...], say: Say = lambda _: None
 ) -> None:
-    """Add to the facts how much of more tasks' questions a prepared text holds.
+    """Count the overlap of a prepared text with further tasks and add it to `text.json`.
 
-    The sources are read again for it: windows do not hold all that stands in a row.
+    The sources are read again, because n-grams that cross the border of two windows cannot be
+    found in the windows.
 
     Args:
-        folder: of the prepared text.
-        data: its settings.
-        names: tasks; those that were counted before are left out.
-        say: called with lines of progress.
+        folder: folder of the prepared text.
+        data: settings of the prepared text.
+        names: names of the tasks; tasks counted before are skipped.
+        say: callback for progress messages.
     """
-    said = read_facts(folder)
-    new = tuple(name for name in names if name not in {o["task"] for o in said["overlaps"]})
+    facts = read_facts(folder)
+    new = tuple(name for name in names if name not in {o["task"] for o in facts["overlaps"]})
     if not new:
         return
-    say(f"looking for the questions of {', '.join(new)} in the text")
-    data, vocabulary = _pinned(data), open_vocabulary(folder)
+    say(f"counting the overlap of the text with the evaluation of {', '.join(new)}")
+    data, vocabulary = _pin_revisions(data), open_vocabulary(folder)
     with temp_dirs.temporary_folder(folder.parent, "partial-") as partial:
-        spooled = document_store.DocumentStore(partial / "documents.bin")
-        _read(data, spooled, say)
-        train_D, _ = _split(data, spooled)
-        reported = _questions(new, vocabulary)
-        how = WindowWriter(
+        store = document_store.DocumentStore(partial / "documents.bin")
+        _read_sources(data, store, say)
+        train_D, _ = _split(data, store)
+        reported = _question_ngrams(new, vocabulary)
+        writer = WindowWriter(
             data=data, vocabulary=vocabulary, parts=len(mixture_parts(data)), reported=reported
         )
-        how.write(partial / "again.bin", _documents(spooled, train_D))
-        said["overlaps"] += [asdict(overlap) for overlap in reported.overlaps()]
-        (partial / "text.json").write_text(json.dumps(said, indent=2) + "\n")
+        writer.write(partial / "again.bin", _documents(store, train_D))
+        facts["overlaps"] += [asdict(overlap) for overlap in reported.overlaps()]
+        (partial / "text.json").write_text(json.dumps(facts, indent=2) + "\n")
         (partial / "text.json").replace(folder / "text.json")
 
 
 def mixture_parts(data: DataConfig) -> tuple[MixturePart, ...]:
-    """Return what a text is mixed of; one part where it is not."""
+    """Return the parts of a mixture; a single part with weight 1 for any other source."""
     match data.source:
         case Mixture(parts=several):
             return several
@@ -141,8 +148,8 @@ def mixture_parts(data: DataConfig) -> tuple[MixturePart, ...]:
             return (MixturePart(weight=1.0, source=plain),)
 
 
-def _pinned(data: DataConfig) -> DataConfig:
-    """Name the commit of what comes from the hub, so that all passes read the same."""
+def _pin_revisions(data: DataConfig) -> DataConfig:
+    """Replace revisions of the hub by commit hashes, so that all passes read the same data."""
     pinned = tuple(
         replace(part, source=replace(part.source, revision=hub.resolve_commit(part.source)))
         if isinstance(part.source, HubDataset)
@@ -155,11 +162,11 @@ def _pinned(data: DataConfig) -> DataConfig:
 
 
 def _identity(data: DataConfig) -> str:
-    """Name a text by its content: where it lies is no part of it."""
+    """Return a hash of the content and settings of a text; paths of files are not part of it."""
     settings = asdict(data) | {
-        "form": _FORM,
+        "form": _FORMAT,
         "source": [
-            [part.weight, _manner(asdict(part.source)), sources.source_identity(part.source)]
+            [part.weight, _without_paths(asdict(part.source)), sources.source_identity(part.source)]
             for part in mixture_parts(data)
         ],
         "tokenizer": tokenizers.tokenizer_identity(data.tokenizer),
@@ -170,143 +177,158 @@ def _identity(data: DataConfig) -> str:
     return content_hash(settings)
 
 
-def _manner(source: dict[str, Any]) -> dict[str, Any]:
-    """Leave out where a source lies, and keep how it is read."""
+def _without_paths(source: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a source without its paths."""
     return {key: value for key, value in source.items() if key not in ("paths", "path")}
 
 
 def _write(data: DataConfig, identity: str, partial: File, say: Say) -> None:
     trained = isinstance(data.tokenizer, TrainedTokenizer)
-    if not trained:  # what is given is looked at before anything is read
+    if not trained:  # reports errors in an existing tokenizer before the sources are read
         tokenizers.build_vocabulary(data.tokenizer, data.vocab, tuple)
-    spooled = document_store.DocumentStore(partial / "documents.bin")
-    counted = _read(data, spooled, say)
-    train_D, held_D = _split(data, spooled)
-    learnt_D = _learnt_D(data, spooled, train_D)
+    store = document_store.DocumentStore(partial / "documents.bin")
+    source_counts = _read_sources(data, store, say)
+    train_D, held_D = _split(data, store)
+    sample_D = _sample_for_tokenizer(data, store, train_D)
     if trained:
-        say(f"tokenizer: learning from {int(learnt_D.sum()):,} of {len(train_D):,} documents")
+        say(f"tokenizer: training on {int(sample_D.sum()):,} of {len(train_D):,} documents")
     vocabulary = tokenizers.build_vocabulary(
-        data.tokenizer, data.vocab, lambda: spooled.read(learnt_D)
+        data.tokenizer, data.vocab, lambda: store.read(sample_D)
     )
     folder = partial / "text"
-    reported = _questions((*embedded.EMBEDDED, *data.decontaminate), vocabulary)
-    how = WindowWriter(
+    reported = _question_ngrams((*embedded.EMBEDDED, *data.decontaminate), vocabulary)
+    writer = WindowWriter(
         data=data,
         vocabulary=vocabulary,
         parts=len(mixture_parts(data)),
         reported=reported,
-        unwanted=_questions(data.decontaminate, vocabulary),
-        say=_every(say, "training windows: {:,.0f} million characters"),
+        unwanted=_question_ngrams(data.decontaminate, vocabulary),
+        say=_progress(say, "training windows: {:,.0f} million characters"),
     )
-    train = how.write(folder / "train.bin", _documents(spooled, train_D))
-    how = replace(how, reported=EvaluationNgrams({}), unwanted=EvaluationNgrams({}))
-    held_out = how.write(folder / "held_out.bin", _documents(spooled, held_D))
-    _check(data, train, held_out)
+    train = writer.write(folder / "train.bin", _documents(store, train_D))
+    writer = replace(writer, reported=EvaluationNgrams({}), unwanted=EvaluationNgrams({}))
+    held_out = writer.write(folder / "held_out.bin", _documents(store, held_D))
+    _check_windows(data, train, held_out)
     np.save(folder / "counts.npy", train.counts_V)
     vocabulary.save(folder)
-    body = {
+    facts = {
         "fingerprint": identity,
         "length": data.length,
         "dtype": np.dtype(window_type(vocabulary.size)).name,
         "weights": [part.weight for part in mixture_parts(data)],
-        **counted,
-        "duplicates": int((~document_store.first_occurrence_D(spooled.digests_D())).sum()),
+        **source_counts,
+        "duplicates": int((~document_store.first_occurrence_D(store.digests_D())).sum()),
         "train": train.facts(data.length),
         "held_out": held_out.facts(data.length),
         "overlaps": [asdict(overlap) for overlap in reported.overlaps()],
         "data": asdict(data),
     }
-    (folder / "text.json").write_text(json.dumps(body, indent=2) + "\n")
+    (folder / "text.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _read(data: DataConfig, spooled: document_store.DocumentStore, say: Say) -> dict[str, Any]:
-    """Read all parts into the spool, and return what was counted."""
+def _read_sources(
+    data: DataConfig, store: document_store.DocumentStore, say: Say
+) -> dict[str, Any]:
+    """Read all parts into the store; return the counts of documents, bytes and skipped rows."""
     skipped: Counter[str] = Counter()
     examples: list[str] = []
-    done, progress = 0, _every(say, "read {:,.0f} MB")
+    done, report_progress = 0, _progress(say, "read {:,.0f} MB")
     for part in mixture_parts(data):
-        read = sources.SourceReader(part.source, data.bad_text)
-        for size in spooled.add(read.documents()):
+        reader = sources.SourceReader(part.source, data.bad_text)
+        for size in store.add(reader.documents()):
             done += size
-            progress(done)
-        skipped += read.skipped
-        examples += read.examples
+            report_progress(done)
+        skipped += reader.skipped
+        examples += reader.examples
     return {
-        "documents": sum(spooled.parts),
+        "documents": sum(store.parts),
         "bytes": done,
         "skipped": dict(skipped),
         "examples": examples,
     }
 
 
-def _every(say: Say, line: str) -> Callable[[float], None]:
-    """Return a function that says how far things are, now and then."""
-    said = 0.0
+def _progress(say: Say, line: str) -> Callable[[float], None]:
+    """Return a callback that reports progress once for every `_PROGRESS` bytes or characters.
 
-    def progress(done: float) -> None:
-        nonlocal said
-        if done >= said + _SAID:
-            said = done
+    Args:
+        say: callback for progress messages.
+        line: format of a message; its field is the progress in millions.
+    """
+    reported = 0.0
+
+    def report_progress(done: float) -> None:
+        nonlocal reported
+        if done >= reported + _PROGRESS:
+            reported = done
             say(line.format(done / 1e6))
 
-    return progress
+    return report_progress
 
 
-def _split(data: DataConfig, spooled: document_store.DocumentStore) -> tuple[Chosen, Chosen]:
-    """Return which documents are learnt from and which are held out; a text stands in one only."""
-    digests_D = spooled.digests_D()
+def _split(data: DataConfig, store: document_store.DocumentStore) -> tuple[Mask, Mask]:
+    """Return the masks of the training and the held-out documents, without duplicates."""
+    digests_D = store.digests_D()
     used_D = document_store.first_occurrence_D(digests_D) & (
         document_store.hash_fraction_D(digests_D, _SHARE) < data.share
     )
     if used_D.sum() < 2:
         raise UserError(
-            f"data: {used_D.sum()} of {len(used_D)} documents are left, and it takes two different "
-            f"ones, to learn from and to hold out; take a larger data.share or data.source"
+            f"data: {used_D.sum()} of {len(used_D)} documents are left after data.share and the "
+            f"removal of duplicates, and at least 2 are needed (training and held-out); increase "
+            f"data.share or add documents to data.source"
         )
-    place_D = np.where(used_D, document_store.hash_fraction_D(digests_D, _HELD_OUT), 2.0)
-    held_D = place_D < data.held_out
-    if not held_D.any():  # of a few documents the one that comes nearest
-        held_D[place_D.argmin()] = True
+    fraction_D = np.where(used_D, document_store.hash_fraction_D(digests_D, _HELD_OUT), 2.0)
+    held_D = fraction_D < data.held_out
+    if not held_D.any():  # possible with few documents: hold out at least one
+        held_D[fraction_D.argmin()] = True
     if held_D.sum() == used_D.sum():
-        held_D[np.where(used_D, place_D, -1.0).argmax()] = False
+        held_D[np.where(used_D, fraction_D, -1.0).argmax()] = False
     return used_D & ~held_D, held_D
 
 
-def _learnt_D(data: DataConfig, spooled: document_store.DocumentStore, train_D: Chosen) -> Chosen:
-    """Return which documents the tokenizer learns from: all, or as many of each part as fit."""
-    part_D, bytes_D = spooled.part_D(), spooled.bytes_D()
-    place_D = document_store.hash_fraction_D(spooled.digests_D(), _SAMPLE)
+def _sample_for_tokenizer(
+    data: DataConfig, store: document_store.DocumentStore, train_D: Mask
+) -> Mask:
+    """Return the mask of the documents that the tokenizer is trained on.
+
+    These are all training documents, or a sample of about `_TOKENIZER_BYTES` in which each part of
+    a mixture has its weight.
+    """
+    part_D, bytes_D = store.part_D(), store.bytes_D()
+    fraction_D = document_store.hash_fraction_D(store.digests_D(), _SAMPLE)
     total = sum(part.weight for part in mixture_parts(data))
-    learnt_D = np.zeros_like(train_D)
+    sample_D = np.zeros_like(train_D)
     for number, part in enumerate(mixture_parts(data)):
-        mine_D = train_D & (part_D == number)
-        room = _LEARNT * part.weight / total
-        learnt_D |= mine_D & (place_D < room / max(1, int(bytes_D[mine_D].sum())))
-    return learnt_D if learnt_D.any() else train_D
+        in_part_D = train_D & (part_D == number)
+        room = _TOKENIZER_BYTES * part.weight / total
+        sample_D |= in_part_D & (fraction_D < room / max(1, int(bytes_D[in_part_D].sum())))
+    return sample_D if sample_D.any() else train_D
 
 
-def _documents(spooled: document_store.DocumentStore, wanted_D: Chosen) -> Iterator[Document]:
-    seeds = spooled.digests_D()[wanted_D].tolist()
-    of_parts = spooled.part_D()[wanted_D].tolist()
-    for text, seed, part in zip(spooled.read(wanted_D), seeds, of_parts, strict=True):
+def _documents(store: document_store.DocumentStore, selected_D: Mask) -> Iterator[Document]:
+    seeds = store.digests_D()[selected_D].tolist()
+    parts = store.part_D()[selected_D].tolist()
+    for text, seed, part in zip(store.read(selected_D), seeds, parts, strict=True):
         yield Document(text, seed, part)
 
 
-def _questions(names: tuple[str, ...], vocabulary: Vocabulary) -> EvaluationNgrams:
+def _question_ngrams(names: tuple[str, ...], vocabulary: Vocabulary) -> EvaluationNgrams:
     return EvaluationNgrams(
         {name: vocabulary.encode(examples.evaluation_questions(name)) for name in names}
     )
 
 
-def _check(data: DataConfig, train: WindowCounts, held_out: WindowCounts) -> None:
-    for split, name in ((train, "to learn from"), (held_out, "held out")):
+def _check_windows(data: DataConfig, train: WindowCounts, held_out: WindowCounts) -> None:
+    for split, name in ((train, "training"), (held_out, "held-out")):
         if not sum(split.windows):
             raise UserError(
-                f"data: {split.documents} documents {name} make no window of {data.length} tokens; "
-                f"take a larger data.share or data.held_out"
+                f"data: the {split.documents} {name} documents make no window of {data.length} "
+                f"tokens; increase data.share or data.held_out, or decrease data.length"
             )
     for number, windows in enumerate(train.windows):
         if not windows:
             raise UserError(
-                f"data.source.parts.{number}: no window of {data.length} tokens to learn from"
+                f"data.source.parts.{number}: the documents make no training window of "
+                f"{data.length} tokens"
             )

@@ -1,8 +1,8 @@
-"""From a plain source to a stream of documents, in bounded memory.
+"""Stream the documents of a single source in bounded memory.
 
-Local files are read by `read_lines` and `columns`, the rest by `hub`, through `datasets`.
-A document beyond 1 MiB of characters is handed out in pieces that end where a line ends.
-Whitespace alone is no document. Rows are counted from 1.
+Local files are read by `text_files` and `tabular`, saved folders and the hub by `hub`. A document
+of more than 2**20 characters is yielded in pieces that end at the end of a line. Documents of
+white space only are dropped. Rows are numbered from 1.
 """
 
 import glob
@@ -36,17 +36,21 @@ from lab.data.text_files import (
 from lab.errors import UserError
 
 _FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
-_SHOWN = 5
-_PACKED_RATIO = 4.0  # bytes of English text to a packed one; xz of the embedded text
+_SHOWN = 5  # skipped rows that are kept as examples
+_PACKED_RATIO = 4.0  # compression ratio of English text; measured with xz on the embedded text
 
 
 class SourceReader:
-    """Reads a source, and refuses or counts what in it is no text.
+    """Reads the documents of a source and rejects or skips rows that are not valid text.
+
+    Args:
+        source: source of the documents.
+        bad_text: "refuse" raises an error at the first invalid row, "skip" counts invalid rows.
 
     Attributes:
-        skipped: how many rows were left out, by reason, in the present or last stream; what is
-            lost behind a damage counts as one.
-        examples: the first of them, as `file:row: reason`.
+        skipped: number of rows skipped in the current or last stream, by reason; the unreadable
+            rest of a damaged file counts as one row.
+        examples: the first skipped rows, as `file:row: reason`.
     """
 
     def __init__(self, source: SingleSource, bad_text: Literal["refuse", "skip"]) -> None:
@@ -56,45 +60,47 @@ class SourceReader:
         self._bad_text = bad_text
 
     def documents(self) -> Iterator[str]:
-        """Yield the documents from the beginning, in an order that the content alone decides.
+        """Yield all documents of the source, in the same order in every call.
 
         Raises:
-            UserError: nothing can be read, or a row is bad and to be refused.
+            UserError: the source cannot be read, or a row is invalid and `bad_text` is "refuse".
         """
         self.skipped.clear()
         self.examples.clear()
         for text in _texts(self._source):
             if isinstance(text, BadText):
-                self._leave_out(text)
+                self._skip(text)
             else:
                 yield from (piece for piece in split_into_pieces(text) if piece.strip())
 
-    def _leave_out(self, bad: BadText) -> None:
+    def _skip(self, bad: BadText) -> None:
         if self._bad_text == "refuse":
-            raise UserError(f"{bad}; `data.bad_text: skip` leaves such rows out")
+            raise UserError(f"{bad}; set `data.bad_text: skip` to skip such rows")
         self.skipped[bad.reason] += 1
         if len(self.examples) < _SHOWN:
             self.examples.append(str(bad))
 
 
 def source_identity(source: SingleSource) -> object:
-    """Return what names the content, for JSON: digests of files, or a commit of the hub.
+    """Return a JSON value that identifies the content: hashes of files, or a commit of the hub.
 
-    A file's folder and times are no part of it; its name is, and its place in the order.
+    It depends on the names, contents and order of the files, not on their folder or times.
 
     Raises:
-        UserError: there is no such file, or the hub does not answer.
+        UserError: a file does not exist, or the request to the hub fails.
     """
     match source:
         case EmbeddedText():
-            return [[file.name, _digest(file)] for file in _embedded()]
+            return [[file.name, _digest(file)] for file in _embedded_files()]
         case TextFiles():
             return [[file.name, _digest(file)] for file in matching_files(source)]
         case SavedDataset():
             folder = expand_home(source.path)
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             if not files:
-                raise UserError(f"data.source.path: no folder {source.path!r} with files in it")
+                raise UserError(
+                    f"data.source.path: the folder {source.path!r} does not exist or has no files"
+                )
             return [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
         case HubDataset():
             return [source.name, source.configuration, source.split, hub.resolve_commit(source)]
@@ -103,16 +109,16 @@ def source_identity(source: SingleSource) -> object:
 
 
 def estimate_size(source: SingleSource) -> float | None:
-    """Return about how many bytes of text a source holds; None where only the hub knows.
+    """Return the approximate size of the text in bytes, or None for a data set of the hub.
 
-    Packed files and Parquet count as `_PACKED_RATIO` times their size.
+    Compressed files and Parquet count as `_PACKED_RATIO` times their size.
 
     Raises:
-        UserError: there is no such file.
+        UserError: a file does not exist.
     """
     match source:
         case EmbeddedText():
-            return float(sum(_unpacked_size(file.name, _length(file)) for file in _embedded()))
+            return float(sum(_unpacked_size(file.name, _size(file)) for file in _embedded_files()))
         case TextFiles():
             return sum(
                 _unpacked_size(file.name, file.stat().st_size) for file in matching_files(source)
@@ -130,7 +136,7 @@ def _unpacked_size(name: str, bytes_: int) -> float:
     return bytes_ * (_PACKED_RATIO if name.endswith((*PACKED, ".parquet")) else 1.0)
 
 
-def _length(file: Traversable) -> int:
+def _size(file: Traversable) -> int:
     with file.open("rb") as opened:
         return opened.seek(0, os.SEEK_END)
 
@@ -147,16 +153,17 @@ def _texts(source: SingleSource) -> Iterator[Text]:
         case TextFiles():
             codec_for_lines(source.encoding)
             for file in matching_files(source):
-                yield from _or_empty(str(file), _file_texts(source, file))
+                yield from _report_empty(str(file), _file_texts(source, file))
         case SavedDataset():
-            yield from _or_empty(source.path, hub.read_saved_texts(source))
+            yield from _report_empty(source.path, hub.read_saved_texts(source))
         case HubDataset():
-            yield from _or_empty(source.name, hub.read_hub_texts(source))
+            yield from _report_empty(source.name, hub.read_hub_texts(source))
         case _:
             assert_never(source)
 
 
-def _or_empty(name: str, texts: Iterable[Text]) -> Iterator[Text]:
+def _report_empty(name: str, texts: Iterable[Text]) -> Iterator[Text]:
+    """Yield the texts; if there are none, yield a `BadText` instead."""
     row = None
     for row in texts:
         yield row
@@ -164,51 +171,61 @@ def _or_empty(name: str, texts: Iterable[Text]) -> Iterator[Text]:
         yield BadText(name, "empty file")
 
 
-def _embedded() -> list[Traversable]:
+def _embedded_files() -> list[Traversable]:
     folder = resources.files("lab").joinpath("text", "corpus")
     return sorted((f for f in folder.iterdir() if f.name.endswith(".xz")), key=lambda f: f.name)
 
 
 def _embedded_texts() -> Iterator[str]:
-    """Yield the embedded documents as they are, a slip of the scanner's (U+0002) among them."""
-    for file in _embedded():
+    """Yield the embedded documents unchanged; they contain U+0002, an error of the scan."""
+    for file in _embedded_files():
         with open_unpacked(file) as rows:
             yield from (json.loads(row)["text"] for row in rows)
 
 
 def matching_files(source: TextFiles) -> list[File]:
-    """Return the files in order, each once; all exist and have a format."""
-    found = sorted({file for path in source.paths for file in _matches(path)})
-    for file in found:
+    """Return the files of `source.paths` without duplicates, sorted by path.
+
+    Raises:
+        UserError: a path matches no file, or the format of a file is unknown.
+    """
+    files = sorted({file for path in source.paths for file in _expand(path)})
+    for file in files:
         detect_format(file)
-    return found
+    return files
 
 
-def _matches(path: str) -> list[File]:
+def _expand(path: str) -> list[File]:
     whole = expand_home(path)
-    if os.path.lexists(whole):  # a name may have brackets in it
+    if os.path.lexists(whole):  # before globbing: a file name may contain brackets
         if not whole.is_file():
             raise UserError(
-                f"data.source.paths: {path!r} is no file; for a folder's files take "
-                f"'{whole}/*.txt', for what `datasets` saved `kind: saved`"
+                f"data.source.paths: {path!r} is not a file; use '{whole}/*.txt' for the files of "
+                f"a folder, or `kind: saved` for a folder saved by `datasets`"
             )
         return [whole]
     names = glob.glob(str(whole), recursive=True)  # noqa: PTH207 - the path may be absolute
     files = [File(name) for name in names if File(name).is_file()]
     if not files:
-        raise UserError(f"data.source.paths: no file matches {path!r} from {File.cwd()}")
+        raise UserError(
+            f"data.source.paths: no file matches {path!r} (working directory: {File.cwd()})"
+        )
     return files
 
 
 def detect_format(file: File) -> str:
-    """Return the extension that says what is in the file, whatever it is packed as."""
+    """Return the extension of the format, in lower case, without that of the compression.
+
+    Raises:
+        UserError: the extension is none of the known formats.
+    """
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     if not suffixes or suffixes[-1] not in _FORMATS:
         raise UserError(
-            f"data.source.paths: {str(file)!r} ends with none of {' '.join(_FORMATS)}, "
-            f"each also packed as {' '.join(PACKED)}"
+            f"data.source.paths: {str(file)!r}: unknown file extension; allowed are "
+            f"{' '.join(_FORMATS)}, each also compressed as {' '.join(PACKED)}"
         )
     return suffixes[-1]
 
@@ -221,17 +238,17 @@ def _file_texts(source: TextFiles, file: File) -> Iterator[Text]:
         try:
             with open_seekable(file, stream) as whole:
                 yield from tabular.read_parquet(str(file), whole, source.column)
-        except DAMAGE as error:  # of the packing; columns.parquet reports that of its pages
-            yield BadText(str(file), "damaged from here to the file's end", str(error))
+        except DAMAGE as error:  # of the compression; `read_parquet` reports damaged pages
+            yield BadText(str(file), "damaged from here to the end of the file", str(error))
 
 
 def stream_texts(source: TextFiles, file: File, stream: IO[bytes]) -> Iterator[Text]:
-    """Yield the texts of an unpacked stream, or of its beginning, of any format but Parquet.
+    """Yield the texts of a decompressed stream in any format except Parquet.
 
     Args:
-        source: column, kind of documents and encoding.
-        file: names the rows, and its extension the format.
-        stream: its content.
+        source: column of the text, unit of a document and encoding.
+        file: path of the file; gives the names of rows and the format.
+        stream: decompressed content of the file, or its beginning.
     """
     name = str(file)
     rows = read_lines(name, stream, source.encoding)
@@ -248,12 +265,16 @@ def stream_texts(source: TextFiles, file: File, stream: IO[bytes]) -> Iterator[T
 
 @contextmanager
 def open_seekable(file: File, stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Return an unpacked stream from which Parquet, which is read from its end, can be read.
+    """Yield a seekable stream, which Parquet needs because its footer is at the end of the file.
 
-    A packed file is unpacked on disk first.
+    A compressed file is decompressed to a temporary file first.
+
+    Args:
+        file: path of the file.
+        stream: decompressed content of the file.
 
     Raises:
-        DAMAGE: the packing is damaged.
+        DAMAGE: the compressed file is damaged.
     """
     if file.suffix.lower() not in PACKED:
         yield stream

@@ -1,1 +1,1 @@
-"""tasks."""
+"""Labelled tasks: rows of their sources, and checked examples for probes and fine-tuning."""

@@ -1,4 +1,4 @@
-"""Labelled tasks: the two that the lab carries, as probes read them."""
+"""The two labelled tasks included in the package, for probes and for fine-tuning."""
 
 import json
 import lzma
@@ -12,7 +12,8 @@ Task = Literal["pos", "sentiment"]
 Split = Literal["train", "test"]
 EMBEDDED: tuple[Task, ...] = ("pos", "sentiment")
 
-# What a probe reads within seconds; test splits are as large as the noise of a score asks.
+# Number of sentences. A probe takes seconds with these; the test splits are large enough to keep
+# the standard error of a score small.
 _LIMITS: dict[tuple[Task, Split], int] = {
     ("pos", "train"): 700,
     ("pos", "test"): 1_000,
@@ -26,9 +27,10 @@ class TaggedSentences:
     """Labelled sentences.
 
     Attributes:
-        words: of each sentence.
-        labels: of each sentence; one a word for `pos`, a single one for `sentiment`.
-        classes: how many different labels the training split has; an unseen one is -1.
+        words: words of each sentence.
+        labels: labels of each sentence: one per word for `pos`, a single one for `sentiment`; -1
+            for labels that the training split lacks.
+        classes: number of different labels in the training split.
     """
 
     words: tuple[tuple[str, ...], ...]
@@ -38,32 +40,34 @@ class TaggedSentences:
 
 @cache
 def read_embedded(task: Task, split: Split) -> TaggedSentences:
-    """Return a split: every n-th sentence, so that all documents take part.
+    """Return a split for probes: sentences at equal distances, so that all documents contribute.
 
-    `pos` is the base tag of each word (Brown, split by document); `sentiment` is 1 for a
-    positive review sentence. `test` of the reviews is their validation and test split together:
-    nothing is tuned on it.
+    Args:
+        task: `pos` (base tag of each word, Brown corpus, split by document) or `sentiment` (1 for
+            a sentence of a positive review).
+        split: `train` or `test`. For `sentiment`, `test` combines the validation and test split of
+            the source, because nothing is tuned on either.
     """
-    known = {label: place for place, label in enumerate(_labels(task))}
+    numbers = {label: number for number, label in enumerate(_labels(task))}
     chosen = _spread(
         [row for row in _rows(task) if _split(task, row) == split], _LIMITS[task, split]
     )
     return TaggedSentences(
         words=tuple(tuple(_words(task, row)) for row in chosen),
-        labels=tuple(tuple(known.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
-        classes=len(known),
+        labels=tuple(tuple(numbers.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
+        classes=len(numbers),
     )
 
 
 def evaluation_texts(task: Task) -> list[str]:
-    """Return the text of each question that a probe or a fine-tuned encoder is scored by."""
+    """Return the texts that probes and fine-tuned encoders are evaluated on."""
     return [" ".join(_words(task, row)) for row in _rows(task) if _split(task, row) == "test"]
 
 
 def read_embedded_rows(task: Task, split: Split) -> Iterator[dict[str, Any]]:
-    """Yield all rows of a split, to be learned from in full.
+    """Yield all rows of a split, for fine-tuning.
 
-    `test` of the reviews is their test split alone; nothing reads their validation split.
+    For `sentiment`, `test` is the test split alone; fine-tuning does not use the validation split.
     """
     for row in _rows(task):
         if row["split"] == split:
@@ -105,4 +109,4 @@ def _row_labels(task: Task, row: dict[str, Any]) -> list[str]:
 
 def _spread(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     step = max(1.0, len(rows) / limit)
-    return [rows[int(place * step)] for place in range(min(limit, len(rows)))]
+    return [rows[int(number * step)] for number in range(min(limit, len(rows)))]

@@ -1,6 +1,6 @@
-"""What a task's rows say, checked: texts with labels, words with tags, questions with answers.
+"""Convert the rows of a task to checked examples: labelled texts, tagged words, questions.
 
-Prepared once for each content, by whoever starts a run, into a file that all fine-tuning reads.
+The examples of a task are written once to a file, which all fine-tuning runs on it read.
 """
 
 import json
@@ -30,12 +30,12 @@ from lab.tasks.rows import SourceRow, read_rows
 
 
 class TextExample(NamedTuple):
-    """A text, or two, with a label.
+    """A labelled text or pair of texts.
 
     Attributes:
-        text: the first.
-        pair: the second; None where there is one.
-        label: its label; a number in regression.
+        text: first text.
+        pair: second text; None for a single text.
+        label: class label, or a number for regression.
     """
 
     text: str
@@ -44,7 +44,12 @@ class TextExample(NamedTuple):
 
 
 class TagExample(NamedTuple):
-    """Words with a tag each."""
+    """A sentence with one tag per word.
+
+    Attributes:
+        words: words of the sentence.
+        tags: tag of each word.
+    """
 
     words: Sequence[str]
     tags: Sequence[str]
@@ -54,10 +59,10 @@ class QuestionExample(NamedTuple):
     """A question about a text.
 
     Attributes:
-        question: itself.
-        context: the text.
-        answers: every way to answer it; none where the text does not.
-        starts: the first character of each.
+        question: text of the question.
+        context: text that the question is about.
+        answers: all accepted answers; empty if the context does not answer the question.
+        starts: position in `context` of the first character of each answer.
     """
 
     question: str
@@ -71,14 +76,15 @@ Example = TextExample | TagExample | QuestionExample
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """A task, ready to be learned.
+    """The checked examples of a task.
 
     Attributes:
-        name: of the task.
-        form: kind, metric and epochs.
-        train: to learn from.
-        evaluation: to be scored on.
-        fingerprint: hash of all that is learned and scored; where it came from is no part.
+        name: name of the task.
+        form: settings of the task: kind, metric, epochs, columns.
+        train: training examples.
+        evaluation: evaluation examples.
+        fingerprint: hash of the examples and the settings that affect training; independent of
+            the source of the rows.
     """
 
     name: str
@@ -89,72 +95,83 @@ class Examples:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The labels that can be learned, in order; none where nothing is sorted."""
+        """Sorted labels or tags of the training examples; empty for tasks without classes."""
         return tuple(sorted(_labels(self.train)))
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """Labels of the evaluation that nobody can learn; every one of them is an error."""
+        """Sorted evaluation labels absent from training; their examples are always scored wrong."""
         return tuple(sorted(_labels(self.evaluation) - _labels(self.train)))
 
 
 def _labels(examples: Iterable[Example]) -> set[str]:
-    found: set[str] = set()
+    labels: set[str] = set()
     for example in examples:
         match example:
             case TextExample(label=str() as label):
-                found.add(label)
+                labels.add(label)
             case TagExample(tags=tags):
-                found.update(tags)
-    return found
+                labels.update(tags)
+    return labels
 
 
 def read_examples(task: Task) -> Examples:
-    """Read and check a task's rows.
+    """Return the checked examples of a task.
 
     Raises:
-        UserError: names the first row that is wrong, or why the task cannot be scored.
+        UserError: a row is invalid (the message names the first one), or the labels do not suit
+            the metric.
     """
     train, evaluation = (
-        _examples(task.form, read_rows(rows)) for rows in (task.form.train, task.form.evaluation)
+        _convert_rows(task.form, read_rows(rows))
+        for rows in (task.form.train, task.form.evaluation)
     )
-    learned = {key: value for key, value in asdict(task.form).items() if key in _LEARNED}
-    made = Examples(
+    settings = {key: value for key, value in asdict(task.form).items() if key in _TRAINING_KEYS}
+    examples = Examples(
         name=task.name,
         form=task.form,
         train=train,
         evaluation=evaluation,
-        fingerprint=content_hash([learned, train, evaluation]),
+        fingerprint=content_hash([settings, train, evaluation]),
     )
-    _check(made)
-    return made
+    _check_labels(examples)
+    return examples
 
 
-_LEARNED = {"kind", "epochs", "unordered"}  # what of a form changes what is learned
+_TRAINING_KEYS = {"kind", "epochs", "unordered"}  # settings of a task that affect training
 
 
-def _check(made: Examples) -> None:
-    if isinstance(made.form, RegressionTask | QuestionAnsweringTask):
+def _check_labels(examples: Examples) -> None:
+    if isinstance(examples.form, RegressionTask | QuestionAnsweringTask):
         return
-    if len(made.labels) < 2:
-        raise UserError(f"{made.name}: one label in all rows to learn from: {made.labels[0]!r}")
-    if made.form.metric == "f1" and len(made.labels) > 2:
+    labels = examples.labels
+    if len(labels) < 2:
+        raise UserError(f"{examples.name}: all training rows have the label {labels[0]!r}")
+    if examples.form.metric == "f1" and len(labels) > 2:
         raise UserError(
-            f"{made.name}: metric f1 is of two labels, and there are {len(made.labels)}; "
-            f"take macro_f1"
+            f"{examples.name}: metric f1 needs two labels, and the training rows have "
+            f"{len(labels)}; use macro_f1"
         )
 
 
 def prepare_examples(task: Task, cache: File) -> File:
-    """Return the file of a task's examples, written first if it is not there; atomic."""
-    made = read_examples(task)
-    identity = content_hash([made.fingerprint, asdict(made.form)])
-    file = cache / f"task-{made.name}-{identity}.json"
+    """Return the file of a task's examples; write it first, atomically, if it does not exist.
+
+    Args:
+        task: task to read.
+        cache: folder of the file.
+
+    Raises:
+        UserError: the task is invalid (see `read_examples`).
+    """
+    examples = read_examples(task)
+    identity = content_hash([examples.fingerprint, asdict(examples.form)])
+    file = cache / f"task-{examples.name}-{identity}.json"
     if not file.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {"name": made.name, "form": asdict(made.form)}
-        content |= {"train": made.train, "evaluation": made.evaluation}
-        content |= {"fingerprint": made.fingerprint}
+        content: dict[str, Any] = {"name": examples.name, "form": asdict(examples.form)}
+        content |= {"train": examples.train, "evaluation": examples.evaluation}
+        content |= {"fingerprint": examples.fingerprint}
         with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as partial:
             json.dump(content, partial)
         File(partial.name).replace(file)
@@ -162,12 +179,13 @@ def prepare_examples(task: Task, cache: File) -> File:
 
 
 def open_examples(file: File) -> Examples:
-    """Read what `prepare_examples` wrote."""
+    """Read a file that `prepare_examples` wrote."""
     content = json.loads(file.read_text())
     form = task_config(content["form"])
-    kind = _EXAMPLE[type(form)]
+    example_type = _EXAMPLE_TYPES[type(form)]
     train, evaluation = (
-        tuple(kind(*example) for example in content[split]) for split in ("train", "evaluation")
+        tuple(example_type(*example) for example in content[split])
+        for split in ("train", "evaluation")
     )
     return Examples(
         name=content["name"],
@@ -178,7 +196,7 @@ def open_examples(file: File) -> Examples:
     )
 
 
-_EXAMPLE: dict[type[TaskConfig], Callable[..., Example]] = {
+_EXAMPLE_TYPES: dict[type[TaskConfig], Callable[..., Example]] = {
     ClassificationTask: TextExample,
     PairTask: TextExample,
     RegressionTask: TextExample,
@@ -187,11 +205,11 @@ _EXAMPLE: dict[type[TaskConfig], Callable[..., Example]] = {
 }
 
 
-def _examples(form: TaskConfig, rows: Sequence[SourceRow]) -> tuple[Example, ...]:
-    return tuple(_example(form, _Cells(*row)) for row in rows)
+def _convert_rows(form: TaskConfig, rows: Sequence[SourceRow]) -> tuple[Example, ...]:
+    return tuple(_convert_row(form, _Row(*row)) for row in rows)
 
 
-def _example(form: TaskConfig, cells: "_Cells") -> Example:
+def _convert_row(form: TaskConfig, cells: "_Row") -> Example:
     match form:
         case ClassificationTask():
             return TextExample(cells.text(form.text), None, cells.label(form.label))
@@ -202,7 +220,7 @@ def _example(form: TaskConfig, cells: "_Cells") -> Example:
             pair = cells.text(form.pair) if form.pair else None
             return TextExample(cells.text(form.text), pair, cells.number(form.label))
         case TaggingTask():
-            return _tagged(form, cells)
+            return _convert_tagged(form, cells)
         case QuestionAnsweringTask():
             context = cells.text(form.context)
             answers = cells.answers(form.answers, context)
@@ -211,8 +229,8 @@ def _example(form: TaskConfig, cells: "_Cells") -> Example:
             assert_never(form)
 
 
-def _tagged(form: TaggingTask, cells: "_Cells") -> TagExample:
-    words, tags = cells.listed(form.words), cells.listed(form.tags)
+def _convert_tagged(form: TaggingTask, cells: "_Row") -> TagExample:
+    words, tags = cells.word_list(form.words), cells.word_list(form.tags)
     if len(words) != len(tags):
         raise cells.error(form.tags, f"{len(tags)} tags for {len(words)} words")
     if not words:
@@ -220,66 +238,66 @@ def _tagged(form: TaggingTask, cells: "_Cells") -> TagExample:
     return TagExample(words, tags)
 
 
-class _Cells:
-    """A row, whose cells are what they should be or an error that names them."""
+class _Row:
+    """A row with checked access: a cell has the requested type, or an error names it."""
 
     def __init__(self, where: str, row: dict[str, Any]) -> None:
         self._where, self._row = where, row
 
-    def error(self, column: str, what: str) -> UserError:
-        """Return the error of a cell."""
-        return UserError(f"{self._where}: {column}: {what}")
+    def error(self, column: str, reason: str) -> UserError:
+        """Return an error with the name of the row and the column."""
+        return UserError(f"{self._where}: {column}: {reason}")
 
     def _cell(self, column: str) -> Any:
         if column not in self._row:
-            there = ", ".join(map(str, self._row)) or "none"
-            raise UserError(f"{self._where}: no column {column!r}; it has {there}")
+            columns = ", ".join(map(str, self._row)) or "none"
+            raise UserError(f"{self._where}: no column {column!r}; columns: {columns}")
         return self._row[column]
 
     def text(self, column: str) -> str:
-        """Return a text."""
+        """Return the cell as text."""
         cell = self._cell(column)
         if not isinstance(cell, str):
-            raise self.error(column, f"must be text, not {_shown(cell)}")
-        return self._whole(column, cell)
+            raise self.error(column, f"must be text, not {_shorten(cell)}")
+        return self._check_surrogates(column, cell)
 
-    def _whole(self, column: str, text: str) -> str:
-        """Return text without halves of surrogate pairs, which JSON can write and nothing reads."""
+    def _check_surrogates(self, column: str, text: str) -> str:
+        """Return the text; raise an error for unpaired surrogates, which UTF-8 cannot encode."""
         if re.search("[\ud800-\udfff]", text):
-            raise self.error(column, f"half of a surrogate pair in {_shown(text)}")
+            raise self.error(column, f"unpaired surrogate in {_shorten(text)}")
         return text
 
     def label(self, column: str) -> str:
-        """Return a label."""
-        return self._label(column, self._cell(column))
+        """Return the cell as a label."""
+        return self._check_label(column, self._cell(column))
 
-    def _label(self, column: str, cell: object) -> str:
+    def _check_label(self, column: str, cell: object) -> str:
         if cell == "" or not isinstance(cell, str | int):
-            raise self.error(column, f"must be text or a whole number, not {_shown(cell)}")
-        return self._whole(column, str(cell))
+            raise self.error(column, f"must be text or a whole number, not {_shorten(cell)}")
+        return self._check_surrogates(column, str(cell))
 
     def number(self, column: str) -> float:
-        """Return a number."""
+        """Return the cell as a finite number."""
         cell = self._cell(column)
         try:
             number = float(cell)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            raise self.error(column, f"must be a number, not {_shown(cell)}")
+            raise self.error(column, f"must be a number, not {_shorten(cell)}")
         return number
 
-    def listed(self, column: str) -> list[str]:
-        """Return words or tags: a list, or what blanks part."""
+    def word_list(self, column: str) -> list[str]:
+        """Return the cell as words or tags: a list, or text split at white space."""
         cell = self._cell(column)
         if isinstance(cell, str):
-            return self._whole(column, cell).split()
+            return self._check_surrogates(column, cell).split()
         if not isinstance(cell, list):
-            raise self.error(column, f"must be a list or text, not {_shown(cell)}")
-        return [self._label(column, one) for one in cell]
+            raise self.error(column, f"must be a list or text, not {_shorten(cell)}")
+        return [self._check_label(column, item) for item in cell]
 
     def answers(self, column: str, context: str) -> tuple[list[str], list[int]]:
-        """Return answers and the characters at which they begin."""
+        """Return the answers and the position of the first character of each in `context`."""
         match self._cell(column):
             case {"text": list() as texts, "answer_start": list() as starts} if len(texts) == len(
                 starts
@@ -287,32 +305,39 @@ class _Cells:
                 pass
             case cell:
                 form = "{text: [...], answer_start: [...]}"
-                raise self.error(column, f"must be {form}, not {_shown(cell)}")
+                raise self.error(column, f"must be {form}, not {_shorten(cell)}")
         for text, start in zip(texts, starts, strict=True):
             if not (isinstance(text, str) and text and isinstance(start, int) and start >= 0):
-                raise self.error(column, f"no text and its first character: {_shown(text)}")
+                raise self.error(
+                    column, f"needs a text and its first character, not {_shorten(text)}, {start!r}"
+                )
             if not context.startswith(text, start):
-                raise self.error(column, f"{_shown(text)} does not stand at character {start}")
+                raise self.error(
+                    column, f"{_shorten(text)} is not in the context at character {start}"
+                )
         return texts, starts
 
 
-def _shown(cell: object) -> str:
-    said = "null" if cell is None else repr(cell)
-    return said if len(said) <= 60 else f"{said[:60]}..."
+def _shorten(cell: object) -> str:
+    written = "null" if cell is None else repr(cell)
+    return written if len(written) <= 60 else f"{written[:60]}..."
 
 
 def evaluation_questions(name: str) -> list[str]:
-    """Return the text of each question that a task is scored by, for whoever looks for copies.
+    """Return the text of each evaluation example of a task, to find copies in a training text.
 
     Args:
-        name: of the table, or a YAML file.
+        name: name of a task, or path of a YAML file.
+
+    Raises:
+        UserError: the task is unknown or invalid.
     """
     if name in embedded.EMBEDDED:
         return embedded.evaluation_texts(name)
-    return [_text(example) for example in read_examples(load_task(name)).evaluation]
+    return [_example_text(example) for example in read_examples(load_task(name)).evaluation]
 
 
-def _text(example: Example) -> str:
+def _example_text(example: Example) -> str:
     match example:
         case TextExample(text=text, pair=pair):
             return text if pair is None else f"{text} {pair}"

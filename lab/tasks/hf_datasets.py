@@ -1,12 +1,12 @@
-"""`import_datasets`, imported so that it sends nothing but the requests for the data."""
+"""Import `datasets` configured to send only the requests for the data."""
 
 import os
 from typing import Any
 
 
 def import_datasets() -> Any:
-    """Return the library, without telemetry, counts, progress bars and warnings."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is first imported
+    """Return the module `datasets` with telemetry, download counts, progress bars and logs off."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read at import of `huggingface_hub`
     import datasets
     import huggingface_hub.constants
 

@@ -1,21 +1,21 @@
-"""How large the tasks of fine-tuning are, known before any of them is downloaded."""
+"""Sizes of the fine-tuning tasks, available before a task is downloaded."""
 
 from typing import NamedTuple
 
 from lab.loading.task_table import load_task
 from lab.tasks import examples
 
-_WORD_TOKENS = 1.5  # tokens of a word, of a vocabulary of a few thousand
+_WORD_TOKENS = 1.5  # tokens per word with a vocabulary of a few thousand tokens
 
 
 class TaskSize(NamedTuple):
-    """Rows of a task.
+    """Size of a task.
 
     Attributes:
-        train: to learn from.
-        evaluation: to be scored on.
-        tokens: of a row, in the mean.
-        epochs: of learning.
+        train: number of training rows.
+        evaluation: number of evaluation rows.
+        tokens: mean number of tokens per row, including [CLS] and [SEP].
+        epochs: number of training epochs.
     """
 
     train: int
@@ -24,8 +24,9 @@ class TaskSize(NamedTuple):
     epochs: int
 
 
-# Rows to learn from and to be scored on, words of a row. The embedded two: counted. GLUE: Wang et
-# al. 2019, table 1, and the development splits; unordered pairs (mrpc, stsb) are learned twice.
+# Training rows, evaluation rows, mean words per row. The two embedded tasks were counted. GLUE:
+# Wang et al. 2019, table 1, and the development splits; training rows of pairs without order (mrpc,
+# stsb) count twice, because both orders are trained on.
 _KNOWN = {
     "pos": (44_916, 6_179, 22),
     "sentiment": (8_430, 1_097, 21),
@@ -45,17 +46,17 @@ def task_size(name: str) -> TaskSize:
     """Return the size of a task.
 
     Args:
-        name: of the table, or a YAML file, whose rows are read.
+        name: name of a task, or path of a YAML file; the rows of the latter are read.
 
     Raises:
-        UserError: as `examples.of`.
+        UserError: the task is unknown, or its rows are invalid (see `examples.read_examples`).
     """
     task = load_task(name)
     if name in _KNOWN:
         train, evaluation, words = _KNOWN[name]
     else:
-        read = examples.read_examples(task)
-        train, evaluation = len(read.train), len(read.evaluation)
+        content = examples.read_examples(task)
+        train, evaluation = len(content.train), len(content.evaluation)
         words = sum(len(text.split()) for text in examples.evaluation_questions(name)) // evaluation
     tokens = round(words * _WORD_TOKENS) + 2
     return TaskSize(train, evaluation, tokens, task.form.epochs)

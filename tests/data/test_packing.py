@@ -1,4 +1,4 @@
-"""Documents become windows: nothing is invented, nothing is lost but short tails."""
+"""Tests of packing: windows hold the tokens of documents in order; only short tails are dropped."""
 
 import random
 from collections.abc import Sequence
@@ -23,26 +23,26 @@ Rows = npt.NDArray[np.int64]
 Layout = Literal["full", "segments"]
 
 lengths = st.integers(8, 48)
-sizes = st.lists(st.integers(0, 60), max_size=14)  # tokens of each line
+sizes = st.lists(st.integers(0, 60), max_size=14)  # number of tokens of each line
 seeds = st.integers(0, 2**64 - 1)
 
 
 def counted(sizes: Sequence[int]) -> list[Rows]:
-    """Return lines whose tokens count on, so that each says where it stood."""
+    """Return lines with consecutive numbers as tokens, so that a token gives its position."""
     ends = np.cumsum([0, *sizes]) + FIRST_WORD
     return [np.arange(*pair, dtype=np.int64) for pair in pairwise(ends)]
 
 
 def bodies(row: Sequence[int]) -> list[list[int]]:
-    """Return a window's segments without their marks, once its structure is checked."""
+    """Check the structure of a window; return its segments without special tokens."""
     assert row[0] == CLS
-    last = max(place for place, token in enumerate(row) if token == SEP)
+    last = max(position for position, token in enumerate(row) if token == SEP)
     assert all(token == PAD for token in row[last + 1 :])
     assert PAD not in row[:last]
     assert CLS not in row[1:]
-    marks = [place for place, token in enumerate(row) if token == SEP]
-    starts = [1, *(place + 1 for place in marks[:-1])]
-    return [list(row[start:end]) for start, end in zip(starts, marks, strict=True)]
+    separators = [position for position, token in enumerate(row) if token == SEP]
+    starts = [1, *(position + 1 for position in separators[:-1])]
+    return [list(row[start:end]) for start, end in zip(starts, separators, strict=True)]
 
 
 @given(tokens=st.integers(0, 200), length=lengths)
@@ -54,15 +54,17 @@ def test_full_windows_hold_the_document_in_order_and_drop_only_a_short_tail(
     assert rows.shape[1] == length
     parts = [body for row in rows.tolist() for body in bodies(row)]
     assert len(parts) == len(rows), "one segment each"
-    kept = list(chain(*parts))
-    assert kept == ids[: len(kept)].tolist()
+    packed = list(chain(*parts))
+    assert packed == ids[: len(packed)].tolist()
     assert all(len(part) == room for part in parts[:-1])
-    assert tokens - len(kept) < min(SHORTEST, room)
+    assert tokens - len(packed) < min(SHORTEST, room)
     assert all(len(part) >= min(SHORTEST, room) for part in parts)
 
 
 @given(sizes=sizes, length=lengths, seed=seeds)
-def test_full_windows_know_neither_lines_nor_seed(sizes: list[int], length: int, seed: int) -> None:
+def test_full_windows_do_not_depend_on_lines_or_seed(
+    sizes: list[int], length: int, seed: int
+) -> None:
     lines = counted(sizes)
     whole = np.concatenate([np.empty(0, np.int64), *lines])
     np.testing.assert_array_equal(
@@ -79,7 +81,7 @@ def test_segments_hold_tokens_of_the_document_in_order(
     assert rows.shape == (len(rows), length)
     parts = [bodies(row) for row in rows.tolist()]
     assert all(len(part) in (1, 2) and all(part) for part in parts)
-    for segment in chain(*parts):  # a segment may skip what went to the other one
+    for segment in chain(*parts):  # lines between may be in the other segment
         assert all(a < b for a, b in pairwise(segment))
     tokens = list(chain(*chain(*parts)))
     assert len(set(tokens)) == len(tokens), "no token twice"
@@ -99,16 +101,16 @@ def test_segments_are_a_function_of_lines_and_seed(
     np.testing.assert_array_equal(once, again)
 
 
-def test_another_seed_cuts_another_way() -> None:
+def test_windows_with_segments_differ_between_seeds() -> None:
     lines = counted([7] * 400)
     assert len({pack_document(lines, 32, "segments", seed).tobytes() for seed in range(8)}) == 8
 
 
 class Official:
-    """`build_pretraining_dataset.ExampleBuilder`, written anew from its description.
+    """Reimplementation of `build_pretraining_dataset.ExampleBuilder` of google-research/electra.
 
-    With `random` of the module replaced by a generator of its own; the special tokens and padding
-    are added as `_make_tf_example` does.
+    Draws from `chance` instead of the module `random`; special tokens and padding are added as in
+    `_make_tf_example`.
     """
 
     def __init__(self, length: int, chance: random.Random) -> None:
@@ -156,62 +158,62 @@ class Official:
 def official(lines: Sequence[Rows], length: int, seed: int) -> list[list[int]]:
     builder = Official(length, random.Random(seed))  # noqa: S311
     rows = [row for line in lines if (row := builder.add(line.tolist())) is not None]
-    if builder._tokens >= min(SHORTEST, length - 2):  # the one rule of the lab's own
+    if builder._tokens >= min(SHORTEST, length - 2):  # the only difference to the official script
         rows.append(builder.example())
     return rows
 
 
 @given(case=st.data(), length=lengths, seed=seeds)
-def test_segments_are_those_of_the_official_script(
+def test_segments_of_short_lines_are_those_of_the_official_script(
     case: st.DataObject, length: int, seed: int
 ) -> None:
-    """Where no line is longer than a segment; there the lab takes it in pieces."""
+    """Lines are no longer than a segment; longer ones are divided, unlike in the script."""
     sizes = case.draw(st.lists(st.integers(1, max(1, (length - 3) // 2)), max_size=60))
     lines = counted(sizes)
     assert pack_document(lines, length, "segments", seed).tolist() == official(lines, length, seed)
 
 
 @given(sizes=sizes, length=lengths, seed=seeds)
-def test_a_line_longer_than_a_segment_is_so_many_lines(
+def test_a_line_longer_than_a_segment_is_packed_like_several_lines(
     sizes: list[int], length: int, seed: int
 ) -> None:
     most, lines = (length - 3) // 2, counted(sizes)
-    pieces = [line[at : at + most] for line in lines for at in range(0, len(line), most)]
+    pieces = [line[start : start + most] for line in lines for start in range(0, len(line), most)]
     assert pack_document(lines, length, "segments", seed).tolist() == official(pieces, length, seed)
 
 
 def within(hits: int, tries: int, share: float) -> bool:
-    """Return whether a count is within five standard deviations: one chance in a million."""
+    """Return whether a count is within five standard deviations of its mean (p > 1e-6)."""
     return abs(hits - tries * share) < 5 * (tries * share * (1 - share)) ** 0.5
 
 
 def test_one_window_in_ten_has_one_segment_and_one_in_twenty_another_target() -> None:
-    """Lines of one token: only chance makes one segment of them.
+    """Lines have one token, so a window has one segment only by the random choice.
 
-    Other targets are 5 to T alike, of which the last four fill a window as the usual one does.
+    Other targets are uniform on 5 to T; the last four of these fill a window like the target T.
     """
     length, lines = 64, counted([1] * 400_000)
     rows = list(pack_two_segments(lines, length, random.Random(SEED)))  # noqa: S311
     single = sum(len(bodies(row)) == 1 for row in rows)
     assert within(single, len(rows), 0.1)
-    gathered = [len(list(chain(*bodies(row)))) for row in rows[:-1]]
-    short = sum(tokens < length - 3 for tokens in gathered)
-    assert within(short, len(gathered), 0.05 * (length - 3 - 5) / (length - 5 + 1))
-    assert min(gathered) == 5
+    collected = [len(list(chain(*bodies(row)))) for row in rows[:-1]]
+    short = sum(tokens < length - 3 for tokens in collected)
+    assert within(short, len(collected), 0.05 * (length - 3 - 5) / (length - 5 + 1))
+    assert min(collected) == 5
 
 
 @pytest.mark.parametrize("layout", ["full", "segments"])
-def test_token_types_are_those_that_packing_made(layout: Layout) -> None:
+def test_segment_ids_are_those_of_packing(layout: Layout) -> None:
     rows = pack_document(counted([9, 4, 30, 2, 17] * 20), 24, layout, SEED)
     types = batches.segment_ids(torch.from_numpy(rows)).tolist()
-    for row, told in zip(rows.tolist(), types, strict=True):
+    for row, segments in zip(rows.tolist(), types, strict=True):
         expected = [1]
         for number, body in enumerate(bodies(row), 1):
             expected += [number] * (len(body) + 1)
-        assert told == expected + [0] * (24 - len(expected))
+        assert segments == expected + [0] * (24 - len(expected))
 
 
 @pytest.mark.parametrize("layout", ["full", "segments"])
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0], [3, 2]])
-def test_a_document_of_next_to_nothing_has_no_window(layout: Layout, sizes: list[int]) -> None:
+def test_a_document_of_few_tokens_has_no_window(layout: Layout, sizes: list[int]) -> None:
     assert pack_document(counted(sizes), 16, layout, SEED).shape == (0, 16)

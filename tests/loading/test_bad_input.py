@@ -42,14 +42,14 @@ def test_folder_that_is_no_tokenizer_is_refused(tmp_path: Path, name: str, conte
 
 
 def test_text_too_small_for_any_vocabulary_is_not_told_to_take_a_smaller_one() -> None:
-    with pytest.raises(UserError, match="it takes 300, so read more text"):
+    with pytest.raises(UserError, match="the minimum is 300; use more text"):
         tokenizers.build_vocabulary(TrainedTokenizer(), 512, lambda: ["a b", "c d"])
 
 
 def test_damaged_vocabulary_of_a_prepared_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "special.json").write_text("{}")
     (tmp_path / "tokenizer.json").write_text('{"version": ')
-    with pytest.raises(UserError, match=f"{tmp_path}: its vocabulary is damaged"):
+    with pytest.raises(UserError, match=f"{tmp_path}: damaged vocabulary"):
         open_vocabulary(tmp_path)
 
 
