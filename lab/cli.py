@@ -19,7 +19,7 @@ from lab.errors import UserError
 INTERRUPTED, UNREAD = 130, 141
 
 
-def run(name: str, kept: str, body: Callable[[], None]) -> int:
+def run(name: str, kept: str, body: Callable[[], int | None]) -> int:
     """Run a command's body and return the exit status, once one line says what went wrong.
 
     What takes long to import is imported in the body: an interrupt there ends like any other.
@@ -27,12 +27,12 @@ def run(name: str, kept: str, body: Callable[[], None]) -> int:
     Args:
         name: of the command.
         kept: what an interrupted or failed command leaves behind, in words.
-        body: of the command.
+        body: body of the command; returns an exit status, or None for 0.
     """
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        body()
+        status = body() or 0
         sys.stdout.flush()
     except UserError as error:
         _say(f"{name}: error: {' '.join(str(error).split())}")
@@ -51,7 +51,7 @@ def run(name: str, kept: str, body: Callable[[], None]) -> int:
         line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         _say(f"{name}: failed: {line}; {kept}{_details()}")
         return 1
-    return 0
+    return status
 
 
 def execute(main: Callable[[], int]) -> NoReturn:

@@ -16,7 +16,6 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli
-from lab.reporting.page import write_report
 
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
@@ -73,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(given: argparse.Namespace) -> None:
+def _main(given: argparse.Namespace) -> int:
     # What takes time to import is imported where it is needed: the first words are quick.
     from lab.loading import search_space, validation
     from lab.storage import checks, mirror
@@ -83,7 +82,7 @@ def _main(given: argparse.Namespace) -> None:
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if given.dry_run:
         _plan(experiment, given)
-        return
+        return 0
     _check(given, experiment)
     root, kept = mirror.open_mirror(given.storage)
     checks.check_storage(root)
@@ -94,8 +93,9 @@ def _main(given: argparse.Namespace) -> None:
         from lab.display.board import Board
 
         with live.open_view(Board(experiment.metric)) as view:
-            lines = _carry_out(given, experiment, root, kept, view)
+            lines, failed = _carry_out(given, experiment, root, kept, view)
         print("\n".join(lines))
+    return 1 if failed else 0
 
 
 def _plan(experiment: "Experiment", given: argparse.Namespace) -> None:
@@ -145,8 +145,8 @@ def _carry_out(
     root: File,
     kept: "Mirror",
     view: "View",
-) -> list[str]:
-    """Run the sweep and write its report; return what is printed in the end."""
+) -> tuple[list[str], int]:
+    """Run the sweep and write its report; return the last lines and the number of failed trials."""
     view.doing("opening MLflow's store (its tables are made the first time)")
     from lab.storage import mirror
     from lab.tracking.client import default_uri
@@ -173,22 +173,39 @@ def _carry_out(
 
 def _conclude(
     name: str, uri: str, given: argparse.Namespace, site: "Site", view: "View"
-) -> list[str]:
+) -> tuple[list[str], int]:
     view.doing("writing the report")
     from lab.reporting import conclusion, stats
+    from lab.reporting.page import write_report
     from lab.tracking import frames
 
     table = frames.load_frames(uri, name)
     page = write_report(table, given.reports)
     view.doing("logging the best trial as an MLflow model")
     best = _served(table, uri, site)
+    answer = stats.compute_answer(table)
     ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    return [
-        f"\n{conclusion.write_headline(table, stats.compute_answer(table), stats.scored_trials(table))}",
+    lines = [
+        f"\n{conclusion.write_headline(table, answer, stats.scored_trials(table))}",
         f"valid for: {conclusion.describe_validity(table)}\n",
         f"report:    {page}",
         f"best:      {best}",
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
+    ]
+    failed = _failed(table, site.storage)
+    return [*lines, *failed], len(failed)
+
+
+def _failed(table: "SweepFrames", storage: File) -> list[str]:
+    """Return one line for each trial that failed, with the path of its record."""
+    from lab.tracking.store import SUPERSEDED
+
+    trials = table.trials
+    failed = trials[(trials["state"] == "failed") & (trials["role"] != SUPERSEDED)]
+    return [
+        f"failed:    trial {row['number']}: {row['reason']}; record: "
+        f"{storage / 'trials' / row['fingerprint']}"
+        for _, row in failed.iterrows()
     ]
 
 
