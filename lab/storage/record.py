@@ -179,7 +179,10 @@ def read_last_outcome(folder: File) -> Outcome | None:
     The rows are those of the present curve.
     """
     file = folder / "traceback.txt"
-    extra = {"rows": read_curve(folder), "traceback": file.read_text().strip() if file.exists() else ""}
+    extra = {
+        "rows": read_curve(folder),
+        "traceback": file.read_text().strip() if file.exists() else "",
+    }
     try:
         return Outcome(**_outcome_fields(folder) | extra)
     except TypeError:  # the file is missing or lacks a field
