@@ -16,6 +16,7 @@ from lab import __version__
 from lab.config.architecture import EncoderConfig
 from lab.config.base import StrictConfig
 from lab.config.budget import Budget
+from lab.config.code_digest import TRIAL, code_digest
 from lab.config.data import DataConfig
 from lab.config.init_from import FromScratch, InitFrom
 from lab.config.objectives import AnyObjectiveConfig
@@ -77,7 +78,7 @@ class Trial(StrictConfig):
     evaluations: Annotated[int, Interval(ge=1, le=1_000)] = 8
 
     def fingerprint(self, data: str) -> str:
-        """Return the trial's identity: a hash of configuration, data and code version.
+        """Return the trial's identity: a hash of configuration, data and code.
 
         Args:
             data: fingerprint of the prepared text (`lab.data.batches`).
@@ -85,7 +86,9 @@ class Trial(StrictConfig):
         settings = asdict(self)
         for place in ("source", "tokenizer", "decontaminate"):  # `data` names what they hold
             del settings["data"][place]
-        return content_hash({"trial": settings, "data": data, "version": __version__})
+        return content_hash(
+            {"trial": settings, "data": data, "version": __version__, "code": code_digest(TRIAL)}
+        )
 
     def lineage(self, data: str) -> str:
         """Return what it has in common with trials of another length: all but the amount."""

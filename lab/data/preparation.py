@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lab.config.code_digest import TEXT, code_digest
 from lab.config.data import DataConfig, HubDataset, Mixture, MixturePart, TrainedTokenizer
 from lab.config.trial import content_hash
 from lab.data import document_store, hub, sources, tokenizers
@@ -165,6 +166,7 @@ def _identity(data: DataConfig) -> str:
     """Return a hash of the content and settings of a text; paths of files are not part of it."""
     settings = asdict(data) | {
         "form": _FORMAT,
+        "code": code_digest(TEXT),
         "source": [
             [part.weight, _without_paths(asdict(part.source)), sources.source_identity(part.source)]
             for part in mixture_parts(data)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lab.config.architecture import SIZES
 from lab.config.budget import Budget
+from lab.config.code_digest import TRIAL, code_digest
 from lab.config.data import DataConfig
 from lab.config.metrics import CORRUPTIONS
 from lab.config.objectives.mlm import MlmConfig
@@ -107,7 +108,12 @@ def prepare_held_out(
 def held_out_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
     """Return the path that `prepare_held_out` returns; the file may not exist yet."""
     identity = content_hash(
-        [corpus.fingerprint, repr(frozen_model_trial(data, corpus.train_NT.size)), _TOKENS]
+        [
+            corpus.fingerprint,
+            repr(frozen_model_trial(data, corpus.train_NT.size)),
+            _TOKENS,
+            code_digest(TRIAL),
+        ]
     )
     return cache / f"held-out-{identity}.npz"
 
