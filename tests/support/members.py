@@ -81,9 +81,9 @@ class Falls(NamedTuple):
 
     Attributes:
         part: name of the metric.
-        share: upper bound of its last value, as a fraction of the reference.
-        of: name of the metric whose last value is the reference; if empty, the first value of
-            `part` is the reference.
+        share: upper bound of its mean over the last ten steps, as a fraction of the reference.
+        of: name of the reference metric, averaged over the same steps; if empty, the first value
+            of `part` is the reference.
     """
 
     part: str
