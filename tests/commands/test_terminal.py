@@ -235,7 +235,7 @@ def test_commands_that_print_once_work_in_a_terminal_and_a_pipe(
 
 def test_prepare_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     command = ["-m", "lab.prepare", SPACE, "--set", "base.data.share=0.02"]
-    ended = interrupted(tmp_path, *command, at="tokenizer: learning", times=1, presses=2)
+    ended = interrupted(tmp_path, *command, at="tokenizer: training", times=1, presses=2)
     assert ended.status == 130
     assert list((tmp_path / "runs" / "cache").iterdir()) == []
     piped = into_head(tmp_path, *command)

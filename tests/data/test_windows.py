@@ -182,10 +182,10 @@ def test_document_batches_keep_the_order_and_end_when_full(sizes: list[int]) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windows, "_MOST", 40)
         read = [Document("x" * size, number, 0) for number, size in enumerate(sizes)]
-        found = list(batch_documents(read))
-    assert [document for batch in found for document in batch] == read
-    assert all(found)
-    lengths = [[len(document.text) for document in batch] for batch in found]
+        grouped = list(batch_documents(read))
+    assert [document for batch in grouped for document in batch] == read
+    assert all(grouped)
+    lengths = [[len(document.text) for document in batch] for batch in grouped]
     assert all(sum(batch) >= 40 for batch in lengths[:-1])
     assert all(sum(batch[:-1]) < 40 for batch in lengths)
 

@@ -1,4 +1,4 @@
-"""A small experiment, a job of it, and made-up results."""
+"""A small experiment, one of its jobs, and artificial results."""
 
 import dataclasses
 
@@ -18,7 +18,8 @@ BASE: dict[str, spec.Value] = {
 
 
 def experiment(name: str, **changes: object) -> Experiment:
-    asked = Experiment(
+    """Return an experiment that compares two generator widths, with some fields changed."""
+    default = Experiment(
         name=name,
         question="Does it?",
         metric=METRICS[METRIC],
@@ -28,7 +29,7 @@ def experiment(name: str, **changes: object) -> Experiment:
         search=SearchConfig(),
         resources=Resources(),
     )
-    return dataclasses.replace(asked, **changes)
+    return dataclasses.replace(default, **changes)
 
 
 JOB = Job(
@@ -42,9 +43,11 @@ JOB = Job(
 
 
 def row(step: int, **more: float) -> MetricRow:
+    """Return the metrics of an evaluation after `step` steps, with `more` added."""
     spent = {"steps": step, "tokens": 4_096 * step, "flops": 2.5e9 * step, "seconds": 0.5 * step}
     return {f"spent/{k}": float(v) for k, v in spent.items()} | {METRIC: 0.5 + step / 1_000} | more
 
 
 def outcome(*rows: MetricRow, state: State = "finished", reason: str = "") -> Outcome:
+    """Return the outcome of a trial with these evaluations."""
     return Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=9.0, busy=8.0)

@@ -1,4 +1,4 @@
-"""What tests of leaving and of starting share: small tokenizers, and trials that never ran."""
+"""Shared by tests of export and `init_from`: small tokenizers, trials with random weights."""
 
 import json
 from dataclasses import replace
@@ -25,10 +25,10 @@ from lab.training.weights import collect_weights
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = (*LETTERS, *(f"##{letter}" for letter in LETTERS), "the", "cat")
 FIRST = (*SPECIAL, "[four]", "[more]", "[words]", "one", "two", *WORDS)[:VOCAB]
-# As BERT has it: padding first, words that nobody uses, the other special tokens, words.
+# The order of BERT's vocabulary: padding, unused tokens, the other special tokens, words.
 BERT = ("[PAD]", *(f"[unused{n}]" for n in range(5)), *SPECIAL[1:], *WORDS)[:VOCAB]
 
-# What preparation counts in a text, as far as a model card says it.
+# The counts of a prepared text that a model card shows.
 COUNTED = {
     "length": LENGTH,
     "duplicates": 7,
@@ -43,7 +43,7 @@ COUNTED = {
 
 
 def vocabulary(tokens: tuple[str, ...], special: tuple[str, ...] = SPECIAL) -> Vocabulary:
-    """Return WordPieces numbered in the order of `tokens`."""
+    """Return a WordPiece vocabulary numbered in the order of `tokens`."""
     pieces = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=special[1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -55,7 +55,7 @@ def vocabulary(tokens: tuple[str, ...], special: tuple[str, ...] = SPECIAL) -> V
 def asked(
     objective: AnyObjectiveConfig, encoder: EncoderConfig = POST, **changes: Any
 ) -> spec.Trial:
-    """Return a trial of one of the members' objectives, post-norm."""
+    """Return a trial of an objective with a post-norm encoder."""
     return spec.Trial(
         encoder=replace(encoder, norm="post"),
         objective=objective,
@@ -66,7 +66,7 @@ def asked(
 
 
 def random(trial: spec.Trial, seed: int = 1) -> Objective:
-    """Return the trial's objective; every weight, norms and biases too, has a value of its own."""
+    """Return the objective of a trial with random weights, including norms and biases."""
     objective = build_objective(trial, torch.arange(trial.data.vocab)).eval()
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -78,7 +78,14 @@ def random(trial: spec.Trial, seed: int = 1) -> Objective:
 def trained(
     trial: spec.Trial, objective: Objective, words: Vocabulary, folder: Path
 ) -> TrainedTrial:
-    """Return what a record would hold of an objective."""
+    """Return an objective as read from the record of a trained trial.
+
+    Args:
+        trial: trial of the objective.
+        objective: module with the weights.
+        words: vocabulary, written to the folder of the text.
+        folder: folder for the text and the record.
+    """
     text = folder / "text"
     text.mkdir(parents=True, exist_ok=True)
     words.save(text)

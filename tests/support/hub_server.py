@@ -1,4 +1,4 @@
-"""A hub on loopback: the few requests that `datasets` needs, answered from memory."""
+"""A local HTTP server with the endpoints of the Hugging Face hub that `datasets` needs."""
 
 import json
 import re
@@ -8,13 +8,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
-COMMIT = "c0ffee" + "0" * 34  # of every data set's only revision, `main`
+COMMIT = "c0ffee" + "0" * 34  # commit of `main`, the only revision of each data set
 
-Folders = dict[str, dict[str, bytes]]  # data set -> file, all in one folder -> content
+Folders = dict[str, dict[str, bytes]]  # content by file name by data set
 
 
 class Hub(ThreadingHTTPServer):
-    """Holds data sets by name, and remembers which paths it was asked for."""
+    """Server of data sets in memory.
+
+    Attributes:
+        folders: content of the data sets.
+        asked: paths of all requests so far.
+    """
 
     daemon_threads = True
 
@@ -32,35 +37,33 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
         self.server.asked.append(path)
-        found = re.fullmatch(
+        match = re.fullmatch(
             r"(/api)?/datasets/(\w+/\w+)/(revision|tree|paths-info|resolve)/(\w+)/?(.*)", path
         )
-        files = self.server.folders.get(found[2]) if found else None
-        if found is None or files is None or found[4] not in ("main", COMMIT):
-            self._answer(404, headers={"X-Error-Code": "RepoNotFound"})
-        elif found[3] == "resolve":
-            self._file(files.get(found[5]))
+        files = self.server.folders.get(match[2]) if match else None
+        if match is None or files is None or match[4] not in ("main", COMMIT):
+            self._send(404, headers={"X-Error-Code": "RepoNotFound"})
+        elif match[3] == "resolve":
+            self._send_file(files.get(match[5]))
         else:
-            asked = parse_qs(body.decode()).get("paths", [])
-            self._answer(
-                200, json.dumps(_said(found[2], found[3], found[5], files, asked)).encode()
+            paths = parse_qs(body.decode()).get("paths", [])
+            self._send(
+                200, json.dumps(_metadata(match[2], match[3], match[5], files, paths)).encode()
             )
 
     do_HEAD = do_POST = do_GET
 
-    def _file(self, content: bytes | None) -> None:
+    def _send_file(self, content: bytes | None) -> None:
         if content is None:
-            return self._answer(404, headers={"X-Error-Code": "EntryNotFound"})
+            return self._send(404, headers={"X-Error-Code": "EntryNotFound"})
         part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if part is None:
-            return self._answer(200, content, {"ETag": '"it"'})
+            return self._send(200, content, {"ETag": '"0"'})
         first, last = int(part[1]), min(int(part[2]), len(content) - 1)
-        said = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
-        return self._answer(206, content[first : last + 1], said)
+        headers = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        return self._send(206, content[first : last + 1], headers)
 
-    def _answer(
-        self, status: int, body: bytes = b"", headers: dict[str, str] | None = None
-    ) -> None:
+    def _send(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         all_headers = {"Content-Length": str(len(body)), "X-Repo-Commit": COMMIT}
         for name, value in (all_headers | (headers or {})).items():
@@ -70,23 +73,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Suppress the log of requests."""
 
 
-def _said(name: str, what: str, under: str, files: dict[str, bytes], asked: list[str]) -> object:
-    if what == "revision":
+def _metadata(
+    name: str, endpoint: str, folder: str, files: dict[str, bytes], paths: list[str]
+) -> object:
+    """Return the answer of the endpoints `revision`, `tree` and `paths-info`."""
+    if endpoint == "revision":
         return {"id": name, "sha": COMMIT, "siblings": [{"rfilename": path} for path in files]}
-    wanted = asked if what == "paths-info" else files
+    listed = paths if endpoint == "paths-info" else files
     return [
         {"type": "file", "path": path, "size": len(files[path]), "oid": "0" * 40}
-        for path in wanted
-        if path in files and not under
+        for path in listed
+        if path in files and not folder
     ]
 
 
 @contextmanager
 def served(folders: Folders) -> Iterator[Hub]:
-    """Serve data sets until the block ends."""
+    """Serve data sets on a free local port until the block ends."""
     with Hub(folders) as hub:
         Thread(target=hub.serve_forever, daemon=True).start()
         try:

@@ -1,7 +1,8 @@
-"""The members of the conformance suite: one entry for each objective, with what it promises.
+"""The members of the conformance suite: one entry per objective with its expected properties.
 
-A new objective subscribes by an entry in MEMBERS; every property then holds it to its promises.
-Below the table: text, and the few ways in which properties look into an objective.
+A new objective is added to the suite by an entry in MEMBERS; all conformance tests then run on it.
+Below the table are the helpers of these tests: training text, and access to the networks of an
+objective.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +44,7 @@ from lab.training.objectives import masking as masks
 from lab.training.objectives.base import Objective, StepLoss
 
 VOCAB, LENGTH, SHARE = 64, 16, 0.3
-ABSENT = VOCAB - 1  # a word that no text has
+ABSENT = VOCAB - 1  # a token absent from all windows
 COUNTS_V = torch.arange(VOCAB)
 PRE = EncoderConfig(
     layers=2, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.15, dropout=0, norm="pre"
@@ -53,13 +54,14 @@ POST = replace(PRE, embedding=16, dropout=0.1, norm="post")
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """One loss: which network speaks, and whom its gradient reaches.
+    """Expected inputs and gradients of one term of a loss.
 
     Attributes:
-        of: the network whose last layer the loss is taken from.
-        heads: modules between that layer and the loss.
-        reaches: prefixes of the parameters that get a gradient, by any of their names.
-        scores: the loss is taken at all text, or at the chosen slots.
+        of: network that computes the term.
+        heads: modules between the last layer of the network and the term.
+        reaches: prefixes of the names of parameters that get a gradient; for a parameter with
+            several names, any of them.
+        scores: positions of the term: "text" for all but padding, "slots" for the chosen ones.
     """
 
     of: Literal["encoder", "generator"]
@@ -69,7 +71,14 @@ class Lesson:
 
 
 class Falls(NamedTuple):
-    """A loss that falls below `share` of another part, or of where it began."""
+    """An expected decrease of a metric during training on one batch.
+
+    Attributes:
+        part: name of the metric.
+        share: upper bound of its mean over the last ten steps, as a fraction of the reference.
+        of: name of the reference metric, averaged over the same steps; if empty, the first value
+            of `part` is the reference.
+    """
 
     part: str
     share: float
@@ -78,18 +87,19 @@ class Falls(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """An objective and its promises.
+    """An objective and its expected properties.
 
     Attributes:
-        id: its name in the tests.
-        objective: its settings.
-        turns: what is learned in each kind of turn.
-        learns: what a few steps on one batch must bring.
-        encoder: the shape of the encoder that is kept.
-        reads_masks: the network that reads [MASK]; none does without a generator.
-        common: prefixes of the encoder's parameters that the generator has as well.
-        cuts: after how many of eight steps a run is broken off to go on from its state.
-        windows: whether its windows grow.
+        id: name in the ids of tests.
+        objective: settings of the objective.
+        turns: terms of the loss for each set of networks that a step can update.
+        learns: expected decreases of metrics within a few steps on one batch.
+        encoder: shape of the exported encoder.
+        reads_masks: network that reads [MASK]; empty for objectives without a masked language
+            model.
+        common: prefixes of the encoder's parameters that are shared with the generator.
+        cuts: numbers of steps, of eight, after which a run is stopped and resumed.
+        windows: whether and how the windows grow.
     """
 
     id: str
@@ -120,7 +130,8 @@ _GENERATE = Lesson(
     of="generator", heads=("generator.vocabulary",), reaches=("generator",), scores="slots"
 )
 _EXPECT = Lesson(of="generator", heads=("baseline",), reaches=("baseline",), scores="slots")
-# What a loss of the kept encoder reaches where the tables it reads are another's.
+# Parameters of the exported encoder with a gradient if its embedding tables are the generator's
+# (gradient-disentangled sharing).
 _ENCODER_BUT_BASE = (
     "encoder.embeddings.word_delta",
     "encoder.embeddings.position_delta",
@@ -132,7 +143,8 @@ _ENCODER_BUT_BASE = (
 )
 _TOKENS, _BASE = ("encoder.embeddings",), ("encoder.embeddings.base",)
 _GENERATOR_LEARNS = Falls("train/generator_loss", 0.65)
-# Replacements change while the generator learns: below the majority is what can be learned.
+# Replacements change while the generator is trained, so the discriminator's loss need not decrease;
+# it must be below the loss of a majority predictor.
 _BEATS_MAJORITY = Falls("train/discriminator_loss", 0.8, "health/majority_loss")
 _PREDICTS = Falls("train/mlm_loss", 0.5)
 _JOINT = (_GENERATOR_LEARNS, _BEATS_MAJORITY)
@@ -144,7 +156,7 @@ FROZEN = FrozenGeneratorConfig(
     init_from=FromMlmRun(kind="mlm", budget=Budget(kind="tokens", amount=2 * 8 * LENGTH)),
 )
 
-# They begin as the plain ones, which properties of a single step look at, and end elsewhere.
+# Ramps start at the values of `_ELECTRA`, which the tests of a single step expect.
 _MOVING_ELECTRA = replace(
     _ELECTRA,
     mask_prob=ProbabilityRamp(start=SHARE, end=0.15),
@@ -211,7 +223,7 @@ MEMBERS = (
         learns=_JOINT,
         encoder=POST,
         common=_TOKENS,
-        cuts=(3, 4, 5),  # the last short windows are to come, the first full ones are, were
+        cuts=(3, 4, 5),  # before the last short windows, before and after the first full ones
         windows=_GROWING,
     ),
     Member(
@@ -259,21 +271,21 @@ MEMBERS = (
     ),
     *(
         Member(
-            id=f"mlm_{how}",
-            objective=MlmConfig(kind="mlm", mask_prob=SHARE, masking=how),
+            id=f"mlm_{masking}",
+            objective=MlmConfig(kind="mlm", mask_prob=SHARE, masking=masking),
             turns={UpdatedNetworks.ALL: (_PREDICT,)},
             learns=(_PREDICTS,),
             encoder=encoder,
             reads_masks="encoder",
         )
-        for how, encoder in (("paper", PRE), ("code", POST), ("bert", PRE))
+        for masking, encoder in (("paper", PRE), ("code", POST), ("bert", PRE))
     ),
     Member(
         id="two_stage",
         objective=TwoStageConfig(kind="two_stage", mask_prob=SHARE),
         turns={UpdatedNetworks.GENERATOR: (_GENERATE,), UpdatedNetworks.DISCRIMINATOR: (_DETECT,)},
         learns=_JOINT,
-        cuts=(3, 4, 5),  # the last of the first stage is to come, the switch is, the switch was
+        cuts=(3, 4, 5),  # before the last step of stage one, at and after the switch
     ),
     Member(
         id="two_stage_post",
@@ -310,7 +322,7 @@ MEMBERS = (
                 UpdatedNetworks.GENERATOR: (_GENERATE, _EXPECT),
             },
             learns=(_BEATS_MAJORITY,),
-            cuts=(3, 4),  # with two steps a turn: amid the generator's, and between two turns
+            cuts=(3, 4),  # with two steps per phase: within a phase, and between two phases
         )
         for steps in (1, 2)
     ),
@@ -340,32 +352,32 @@ GROWING = tuple(
 
 DETECTORS = tuple(m for m in MEMBERS if "discriminator" in m.objective.networks)
 SAMPLERS = tuple(m for m in MEMBERS if hasattr(m.objective, "sampling"))
-WRITERS = tuple(m for m in MEMBERS if m.reads_masks != "encoder")  # they replace what they mask
+WRITERS = tuple(m for m in MEMBERS if m.reads_masks != "encoder")  # these replace tokens
 
 
 def each(members: tuple[Member, ...] = MEMBERS) -> pytest.MarkDecorator:
-    """Return a parametrisation by member."""
+    """Return a parametrization of a test by member."""
     return pytest.mark.parametrize("member", members, ids=lambda member: member.id)
 
 
 def each_turn(members: tuple[Member, ...] = MEMBERS) -> pytest.MarkDecorator:
-    """Return a parametrisation by member and turn."""
+    """Return a parametrization of a test by member and by the networks that a step updates."""
     cases = [(member, learns) for member in members for learns in member.turns]
     ids = [f"{member.id}-{learns.value}" for member, learns in cases]
     return pytest.mark.parametrize(("member", "learns"), cases, ids=ids)
 
 
 def reading_turn(member: Member) -> UpdatedNetworks:
-    """Return a turn in which the encoder that is kept learns."""
+    """Return the networks updated in a step in which the exported encoder is trained."""
     return next(
         learns
         for learns, lessons in member.turns.items()
-        if any(one.of == "encoder" for one in lessons)
+        if any(lesson.of == "encoder" for lesson in lessons)
     )
 
 
 def trial(member: Member, **changes: Any) -> spec.Trial:
-    """Return a run of eight steps of the member."""
+    """Return a trial of eight steps with the objective of the member."""
     base = spec.Trial(
         encoder=member.encoder,
         objective=member.objective,
@@ -381,16 +393,16 @@ def trial(member: Member, **changes: Any) -> spec.Trial:
 
 
 def made(member: Member, **changes: Any) -> Any:
-    """Return the member's objective."""
+    """Return the objective module of a trial of the member."""
     return build_objective(trial(member, **changes), COUNTS_V)
 
 
 def windows(rows: int, longest: int = LENGTH - 2, length: int = LENGTH) -> np.ndarray:
-    """Return windows of `longest`, longest - 1, ... words; one in ten [UNK], one in ten [MASK]."""
+    """Return windows with `longest`, `longest` - 1, ... words; 10 % are [UNK], 10 % are [MASK]."""
     draw = np.random.default_rng(0)
     ids_NT = np.full((rows, length), PAD)
-    for place, row in enumerate(ids_NT):
-        n = max(2, longest - place % 8)
+    for index, row in enumerate(ids_NT):
+        n = max(2, longest - index % 8)
         words = draw.integers(FIRST_WORD, ABSENT, n)
         kind = draw.random(n)
         row[: n + 2] = [CLS, *np.select([kind < 0.1, kind < 0.2], [UNK, MASK], words), SEP]
@@ -398,7 +410,7 @@ def windows(rows: int, longest: int = LENGTH - 2, length: int = LENGTH) -> np.nd
 
 
 def texts(trial: spec.Trial) -> dict[int, Batches]:
-    """Return what the trial reads, by the length of its windows."""
+    """Return the training windows of a trial by their length."""
     lengths = [data.length for data in trial.texts]
     return {
         length: Batches(windows(30, length - 2, length).astype(np.uint16), trial.seeds.order)
@@ -407,40 +419,43 @@ def texts(trial: spec.Trial) -> dict[int, Batches]:
 
 
 def text(rows: int = 8, longest: int = LENGTH - 2) -> Batch:
-    """Return a batch of windows."""
+    """Return a batch of the windows of `windows`."""
     return Batch(torch.from_numpy(windows(rows, longest)), torch.arange(rows) + 100)
 
 
 def only(word: int, rows: int = 8) -> Batch:
-    """Return windows of one word."""
+    """Return a batch in which all words are the token `word`."""
     batch = text(rows)
     return batch._replace(ids_BT=batch.ids_BT.where(~candidates(batch.ids_BT), word))
 
 
 def candidates(ids_BT: Tensor) -> Tensor:
-    """Return where a token may be chosen."""
+    """Return a mask of the positions that may be chosen for masking, (B, T)."""
     return ~torch.isin(ids_BT, torch.tensor([CLS, SEP, MASK, PAD]))
 
 
 def chosen(member: Member, batch: Batch, step: int = 0) -> Tensor:
-    """Return where the member chooses slots."""
+    """Return a mask of the positions that the member chooses for masking, (B, T)."""
     return masks.chosen_positions(masked(member, batch, step))
 
 
 def masked(member: Member, batch: Batch, step: int = 0) -> masks.MaskedBatch:
-    """Return the slots that the member chooses, by its seed."""
-    how = getattr(member.objective, "masking", "paper")
+    """Return the batch as masked by the member with the seed of its trial."""
+    masking = getattr(member.objective, "masking", "paper")
     return masks.mask_batch(
         batch,
         mask_prob=trial(member).at(0.0).mask_prob,
-        how="paper" if how == "bert" else how,
+        how="paper" if masking == "bert" else masking,
         seed=trial(member).seeds.mask,
         step=step,
     )
 
 
 def wanted(member: Member, batch: Batch) -> Tensor:
-    """Return clip(round(n p), 1, K) of each window, in single precision as officially."""
+    """Return the number of slots of each window: clip(round(n p), 1, K), (B,).
+
+    Rounds in single precision, as the official code does.
+    """
     share, K = trial(member).at(0.0).mask_prob, int((SHARE + 0.005) * LENGTH)
     n_B = candidates(batch.ids_BT).sum(1).numpy()
     rounded_B = np.round(n_B.astype(np.float32) * np.float32(share))
@@ -448,7 +463,10 @@ def wanted(member: Member, batch: Batch) -> Tensor:
 
 
 def _speakers(objective: Any) -> tuple[dict[nn.Module, str], list[RemovableHandle]]:
-    """Return which network a body is, also while it is both's: then whoever calls it."""
+    """Return the name of the network for each encoder module, and the hooks that keep it current.
+
+    If generator and discriminator share one module, its name is that of the current caller.
+    """
     if not hasattr(objective, "generator"):
         return {objective.encoder: "encoder"}, []
     generator = objective.generator
@@ -468,14 +486,20 @@ def _speakers(objective: Any) -> tuple[dict[nn.Module, str], list[RemovableHandl
 def watched(
     objective: Any, disturb: str = "", where_BT: Tensor | None = None
 ) -> Iterator[dict[str, Tensor]]:
-    """Note the tokens that each network reads; `disturb`'s last layer is altered at some places."""
+    """Yield a mapping filled with the token ids that each network reads.
+
+    Args:
+        objective: objective to watch.
+        disturb: network to which noise is added at the last layer; none if empty.
+        where_BT: positions of the noise.
+    """
     seen: dict[str, Tensor] = {}
     names, handles = _speakers(objective)
 
-    def note(body: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen[names[body]] = given[0]
+    def record(body: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[names[body]] = inputs[0]
 
-    def alter(body: nn.Module, given: tuple[Tensor, ...], hidden_BTh: Tensor) -> Tensor:
+    def add_noise(body: nn.Module, _: tuple[Tensor, ...], hidden_BTh: Tensor) -> Tensor:
         if names[body] != disturb:
             return hidden_BTh
         chance = torch.Generator().manual_seed(0)
@@ -483,7 +507,7 @@ def watched(
         return hidden_BTh + where_BT[..., None] * noise_h
 
     for body in names:
-        handles += [body.register_forward_pre_hook(note), body.register_forward_hook(alter)]
+        handles += [body.register_forward_pre_hook(record), body.register_forward_hook(add_noise)]
     yield seen
     for handle in handles:
         handle.remove()
@@ -492,59 +516,63 @@ def watched(
 def reads(
     objective: Objective, batch: Batch, learns: UpdatedNetworks = UpdatedNetworks.ALL, step: int = 0
 ) -> dict[str, Tensor]:
-    """Return the tokens that each network is given to read."""
+    """Return the token ids that each network reads in a step."""
     with watched(objective) as seen, torch.no_grad():
         objective(batch, step, learns)
     return seen
 
 
-def write_by(objective: Any, law_V: Tensor) -> None:
-    """Make the objective write by one law, whatever stands there."""
+def write_by(objective: Any, probability_V: Tensor) -> None:
+    """Make the objective sample all replacements from one distribution, independent of context."""
     with torch.no_grad():
         if hasattr(objective, "cumulated_V"):
-            objective.cumulated_V.copy_(law_V.double().cumsum(0))
+            objective.cumulated_V.copy_(probability_V.double().cumsum(0))
             return
         head = objective.generator.vocabulary
         head.norm.weight.zero_()
         head.norm.bias.zero_()
-        head.bias.copy_(law_V.log())
+        head.bias.copy_(probability_V.log())
 
 
 def always(word: int) -> Tensor:
-    """Return the law that knows one word."""
+    """Return the distribution in which `word` has probability 1."""
     return torch.eye(VOCAB)[word]
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the module's state."""
+    """Return a copy of the state dictionary of a module."""
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Return whether two states or reports are bitwise equal."""
+    """Return whether two mappings have the same names and bitwise equal tensors."""
     return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
 
 
 def matches(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Return whether a dotted name begins with one of the prefixes."""
+    """Return whether a dotted name is one of the prefixes or is below one."""
     return any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def promised(objective: nn.Module, prefixes: tuple[str, ...]) -> set[str]:
-    """Return the first name of each parameter that has any name with one of the prefixes."""
-    every = objective.named_parameters(remove_duplicate=False)
-    wanted = {id(p) for name, p in every if matches(name, prefixes)}
-    return {name for name, p in objective.named_parameters() if id(p) in wanted}
+    """Return the first names of the parameters that have any name below one of the prefixes."""
+    all_names = objective.named_parameters(remove_duplicate=False)
+    matching = {id(p) for name, p in all_names if matches(name, prefixes)}
+    return {name for name, p in objective.named_parameters() if id(p) in matching}
 
 
 def ticking() -> Callable[[], float]:
-    """Return a clock on which every step takes a second: it is read twice a step."""
+    """Return a clock that advances by one second per reading, so that a step takes a second."""
     ticks = iter(range(10**6))
     return lambda: float(next(ticks))
 
 
 class Weightless(nn.Module):
-    """An objective of one weight: the loop counts what its trial says, and computes nothing."""
+    """An objective with one weight, for tests of the training loop without computation.
+
+    Attributes:
+        learnt: networks updated in each step so far.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -552,7 +580,7 @@ class Weightless(nn.Module):
         self.learnt: list[UpdatedNetworks] = []
 
     def begin(self, learns: UpdatedNetworks, _: StepSettings) -> None:
-        """Note whose turn it is."""
+        """Record the networks that the step updates."""
         self.learnt.append(learns)
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
@@ -566,7 +594,12 @@ class Weightless(nn.Module):
 
 
 class Run:
-    """A trial in the training loop."""
+    """A trial with its objective and optimizer, ready for the training loop.
+
+    Args:
+        trial: trial to run.
+        init: seed of the initial weights; that of the trial by default.
+    """
 
     def __init__(self, trial: spec.Trial, init: int | None = None) -> None:
         self.trial = trial
@@ -575,7 +608,7 @@ class Run:
         self.optimizer = optimizer.build_optimizer(self.objective, trial.optim)
 
     def steps(self, spent: Spent = Spent()) -> Iterator[CompletedStep]:  # noqa: B008 - frozen
-        """Yield the steps that are left."""
+        """Run the remaining steps after `spent`; yield each completed step."""
         yield from train_steps(
             Gradients(self.objective, texts(self.trial), self.trial),
             self.optimizer,

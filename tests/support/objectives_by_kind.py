@@ -1,4 +1,4 @@
-"""What the tests of several rungs share: a small trial, a text, and the weights as others see them.
+"""Shared by tests of several objectives: small objectives, a text, drawn samples, gradients.
 
 Letters: B examples, T positions, K slots.
 """
@@ -24,14 +24,28 @@ from lab.training.objectives.masking import MaskedBatch
 
 VOCAB, LENGTH, SEED = 48, 16, 3
 SHAPE = EncoderConfig(layers=2, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.2, dropout=0)
-SHARES = [0.5, 0.2, 0.1, 0.1, 0.05, 0.05]  # of the few words in the text, so that samples hit some
+SHARES = [
+    0.5,
+    0.2,
+    0.1,
+    0.1,
+    0.05,
+    0.05,
+]  # word frequencies; few words, so that samples often equal the original
 TABLES = ("word", "position", "token_type")
 
 
 def made(
     objective: AnyObjectiveConfig, vocab: int = VOCAB, length: int = LENGTH, noise: float = 0.1
 ) -> Any:
-    """Return the objective; noise gives every weight, biases and differences too, its own value."""
+    """Return a small objective with noise added to all parameters.
+
+    Args:
+        objective: settings of the objective.
+        vocab: number of tokens.
+        length: window length.
+        noise: standard deviation of the noise.
+    """
     trial = spec.Trial(
         encoder=SHAPE,
         objective=objective,
@@ -49,24 +63,25 @@ def made(
 
 
 def text(rows: int = 12, length: int = LENGTH) -> Batch:
-    """Return windows of 14, 13, … words at length 16."""
+    """Return a batch of windows with `length` - 2, `length` - 3, … words."""
     draw = np.random.default_rng(0)
     ids_BT = np.full((rows, length), PAD)
-    for place, row in enumerate(ids_BT):
-        n = length - 2 - place % (length - 5)
+    for index, row in enumerate(ids_BT):
+        n = length - 2 - index % (length - 5)
         row[: n + 2] = [CLS, *FIRST_WORD + draw.choice(len(SHARES), n, p=SHARES), SEP]
     return Batch(torch.from_numpy(ids_BT), torch.arange(rows) + 100)
 
 
 class Drawn(NamedTuple):
-    """What chance gave in a step, position by position.
+    """The loss of a step and its random choices by position.
 
     Attributes:
-        loss: that the objective made of it.
-        chosen_BT: the used slots.
-        shown_BT: what the generator read.
-        written_BT: the text with the samples.
-        labels_BT: the original at the used slots, -100 elsewhere, as transformers wants it.
+        loss: loss of the objective.
+        chosen_BT: mask of the chosen positions.
+        shown_BT: token ids that the generator read.
+        written_BT: token ids with the samples at the chosen positions.
+        labels_BT: original token ids at the chosen positions, -100 elsewhere (the convention of
+            `transformers`).
     """
 
     loss: StepLoss
@@ -77,21 +92,21 @@ class Drawn(NamedTuple):
 
 
 def placed(loss: StepLoss, masked: MaskedBatch, tokens_BK: Tensor, batch: Batch) -> Drawn:
-    """Write what was drawn slot by slot to its positions, one at a time."""
+    """Return the choices by position, converted from slots one at a time."""
     chosen_BT = torch.zeros_like(batch.ids_BT, dtype=torch.bool)
     written_BT, labels_BT = batch.ids_BT.clone(), torch.full_like(batch.ids_BT, -100)
     for b, k in masked.used_BK.nonzero().tolist():
-        place = masked.slots_BK[b, k]
-        chosen_BT[b, place] = True
-        written_BT[b, place] = tokens_BK[b, k]
-        labels_BT[b, place] = batch.ids_BT[b, place]
+        position = masked.slots_BK[b, k]
+        chosen_BT[b, position] = True
+        written_BT[b, position] = tokens_BK[b, k]
+        labels_BT[b, position] = batch.ids_BT[b, position]
     return Drawn(loss, chosen_BT, masked.ids_BT, written_BT, labels_BT)
 
 
 def observed(objective: Any, batch: Batch, step: int, *learns: Any) -> Drawn:
-    """Return the loss of an objective with a generator, and what was drawn on the way."""
+    """Return the loss of an objective with a generator, and the choices of the step."""
     seen: list[Any] = []
-    handle = objective.generator.register_forward_hook(lambda *given: seen.append(given[2]))
+    handle = objective.generator.register_forward_hook(lambda *call: seen.append(call[2]))
     loss = objective(batch, step, *learns)
     handle.remove()
     (corrupted,) = seen
@@ -99,12 +114,12 @@ def observed(objective: Any, batch: Batch, step: int, *learns: Any) -> Drawn:
 
 
 def only_masked(loss: StepLoss, masked: MaskedBatch, batch: Batch) -> Drawn:
-    """Return what was drawn where nothing is sampled: the slots, and what stands there."""
+    """Return the loss and the chosen positions of an objective that samples no tokens."""
     return placed(loss, masked, masked.labels_BK, batch)
 
 
 def plain(encoder: Encoder) -> Encoder:
-    """Return a copy whose tables, where they are sums of two, are written out."""
+    """Return a copy in which embedding tables that are sums of two parts are single tables."""
     copy = deepcopy(encoder)
     if isinstance(parts := copy.embeddings, DisentangledEmbeddings):
         vocab, length = len(parts.word_delta), len(parts.position_delta)
@@ -119,13 +134,13 @@ def plain(encoder: Encoder) -> Encoder:
 
 
 def gradient(module: nn.Module) -> Any:
-    """Return a copy with the gradients as its weights, so that they can go where weights go.
+    """Return a copy with the gradients as weights, so that they can be converted like weights.
 
-    Of tables that are sums the encoder learns one part, the difference; the other counts as 0.
+    Of embedding tables that are sums only the difference is trained; the base is set to 0.
     """
     copy = deepcopy(module)
-    for mine, its in zip(copy.parameters(), module.parameters(), strict=True):
-        mine.data = its.grad.clone()
+    for copied, original in zip(copy.parameters(), module.parameters(), strict=True):
+        copied.data = original.grad.clone()
     if isinstance(copy, Encoder) and isinstance(copy.embeddings, DisentangledEmbeddings):
         for parameter in copy.embeddings.base.parameters():
             parameter.data.zero_()
@@ -133,14 +148,14 @@ def gradient(module: nn.Module) -> Any:
 
 
 def assert_same_gradients(ours: nn.Module, theirs: nn.Module) -> None:
-    """Compare our gradients, which stand where weights stand, with theirs, name by name."""
-    found = dict(ours.named_parameters())
+    """Compare the gradients stored as weights in `ours` with the gradients of `theirs`, by name."""
+    gradients = dict(ours.named_parameters())
     for name, parameter in theirs.named_parameters():
         size = parameter.grad.norm().item()
-        # The softmax ignores what is added to all keys.
+        # A bias added to all keys does not change the softmax, so its gradient is 0.
         assert size > 1e-5 or name.endswith("key.bias"), name
         torch.testing.assert_close(
-            found[name].detach(),
+            gradients[name].detach(),
             parameter.grad,
             rtol=1e-4,
             atol=1e-5 * max(size, 0.1),

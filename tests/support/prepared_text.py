@@ -1,4 +1,4 @@
-"""A small prepared text that many tests read."""
+"""Type of the small prepared text that many tests share."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +11,9 @@ class PreparedText(NamedTuple):
     """A prepared text.
 
     Attributes:
-        data: the settings that it was prepared by.
-        text: its folder.
-        corpus: the folder, opened.
+        data: settings of the text.
+        text: folder of the text.
+        corpus: opened text.
     """
 
     data: DataConfig

@@ -1,4 +1,4 @@
-"""The sweep's command as a person starts it, small, and what it leaves."""
+"""Run a small sweep as a subprocess and inspect its records and processes."""
 
 import json
 import os
@@ -22,20 +22,20 @@ SMALL = {
     "search.seeds": 1,
     "resources.slots": 2,
 }
-LIMIT = 540  # seconds; most of it where other work holds the cores
+LIMIT = 540  # seconds; long, because other processes may use the cores
 
 
 @contextmanager
 def started(
     cwd: Path, *options: object, package: Path = ROOT, **changes: object
 ) -> "Iterator[subprocess.Popen[str]]":
-    """Run the command in a session of its own; whatever is left of it is killed at the end.
+    """Run `lab.sweep` in a new session; kill it at the end of the block if it still runs.
 
     Args:
-        cwd: where it runs, and leaves what it says.
-        options: after all others.
-        package: folder that `lab` is imported from.
-        changes: of SMALL, with __ for a dot.
+        cwd: working directory; standard output and error are written to `out` and `err` in it.
+        options: further command-line arguments.
+        package: folder that contains the package `lab`.
+        changes: settings that replace or extend SMALL, with `__` for a dot.
     """
     settings = SMALL | {path.replace("__", "."): value for path, value in changes.items()}
     overrides = [part for item in settings.items() for part in ("--set", "{}={}".format(*item))]
@@ -60,32 +60,34 @@ def started(
 
 
 def said(cwd: Path) -> str:
+    """Return the standard output of the command."""
     return (cwd / "out").read_text()
 
 
 def ended(process: "subprocess.Popen[str]", cwd: Path, status: int) -> None:
+    """Wait for the end of the command and check its exit status."""
     process.wait(LIMIT)
     assert process.returncode == status, said(cwd) + (cwd / "err").read_text()
 
 
 def family(pid: int) -> set[int]:
-    """Return a process and all that it started, and they."""
-    found = {pid}
+    """Return the ids of a process and all its descendants."""
+    pids = {pid}
     for children in Path("/proc").glob(f"{pid}/task/*/children"):
         for child in children.read_text().split():
-            found |= family(int(child))
-    return found
+            pids |= family(int(child))
+    return pids
 
 
 def listening(pid: int) -> set[str]:
-    """Return the addresses, as /proc writes them, at which a family of processes listens."""
+    """Return the addresses, in the format of /proc, on which a process family listens."""
     sockets = set()
     for member in family(pid):
         for descriptor in Path(f"/proc/{member}/fd").glob("*"):
             try:
                 sockets |= set(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
             except OSError:
-                continue  # closed meanwhile
+                continue  # the descriptor was closed meanwhile
     rows = [
         line.split()
         for table in ("tcp", "tcp6")
@@ -102,7 +104,7 @@ LOOPBACK = {
 
 
 def records(storage: Path) -> dict[str, int]:
-    """Return when each finished trial's record was completed, by fingerprint."""
+    """Return the time in ns at which each finished trial ended, by fingerprint."""
     outcomes = storage.glob("trials/*/outcome.json")
     return {
         outcome.parent.name: outcome.stat().st_mtime_ns
@@ -112,6 +114,6 @@ def records(storage: Path) -> dict[str, int]:
 
 
 def ended_as(storage: Path) -> Counter[str]:
-    """Return how many records there are in each state."""
+    """Return the number of records in each state."""
     outcomes = storage.glob("trials/*/outcome.json")
     return Counter(json.loads(outcome.read_text())["state"] for outcome in outcomes)

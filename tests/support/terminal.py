@@ -1,4 +1,4 @@
-"""A command in a pseudo-terminal, as a person starts it, and what it shows."""
+"""Run a command in a pseudo-terminal and read its output."""
 
 import fcntl
 import os
@@ -19,15 +19,15 @@ from project import ROOT
 from sweeps import LIMIT
 
 CONTROLS = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
-COLOURS = re.compile(r"(^|;)([349][0-7]|10[0-7]|[34]8;[25];)")  # of SGR
+COLOURS = re.compile(r"(^|;)([349][0-7]|10[0-7]|[34]8;[25];)")  # SGR codes of colours
 
 
 class Terminal:
-    """A running command, its terminal and all that it has written to it.
+    """A running command in a pseudo-terminal and its output so far.
 
     Args:
-        process: leader of the terminal's session.
-        master: the person's side of the terminal.
+        process: the command, leader of the session of the terminal.
+        master: file descriptor of the master side of the terminal.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", master: int) -> None:
@@ -40,7 +40,7 @@ class Terminal:
         while True:
             try:
                 part = os.read(self._master, 65_536)
-            except OSError:  # nobody has it open any more
+            except OSError:  # all processes have closed the terminal
                 return
             if not part:
                 return
@@ -48,33 +48,33 @@ class Terminal:
 
     @property
     def written(self) -> str:
-        """All that was written, controls included."""
+        """The output so far, with control sequences."""
         return self._written.decode(errors="replace")
 
     @property
     def text(self) -> str:
-        """All that was written, without controls."""
+        """The output so far, without control sequences."""
         return CONTROLS.sub("", self.written)
 
     def press(self, keys: str) -> None:
-        """Type; \\x03 is Ctrl-C, which the terminal turns into a signal for all in front."""
+        """Send keys; for \\x03 (Ctrl-C) the terminal sends SIGINT to the foreground processes."""
         os.write(self._master, keys.encode())
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size; the kernel sends SIGWINCH."""
+        """Change the size of the terminal; the kernel sends SIGWINCH."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait_for(self, shown: "str | Callable[[str], bool]") -> None:
-        """Wait until something is shown: a regular expression, or what holds for the text."""
-        holds = shown if callable(shown) else lambda text: re.search(shown, text) is not None
-        until = time.monotonic() + LIMIT
-        while not holds(self.text):
+        """Wait until `text` matches a regular expression or satisfies a predicate."""
+        is_shown = shown if callable(shown) else lambda text: re.search(shown, text) is not None
+        deadline = time.monotonic() + LIMIT
+        while not is_shown(self.text):
             assert self.process.poll() is None, self.text
-            assert time.monotonic() < until, self.text
+            assert time.monotonic() < deadline, self.text
             time.sleep(0.02)
 
     def status(self) -> int:
-        """Wait for the end; return the exit status."""
+        """Wait for the end of the command; return its exit status."""
         status = self.process.wait(LIMIT)
         self._reader.join(5)
         return status
@@ -84,14 +84,14 @@ class Terminal:
 def opened(
     cwd: Path, *command: object, columns: int = 80, rows: int = 24, **environment: str
 ) -> Iterator[Terminal]:
-    """Run Python with `command` in front of a terminal of its own; what is left is killed.
+    """Run Python in a new pseudo-terminal; kill it at the end of the block if it still runs.
 
     Args:
-        cwd: where it runs.
+        cwd: working directory.
         command: arguments of Python.
-        columns: of the terminal.
-        rows: of the terminal.
-        environment: on top of this process's.
+        columns: width of the terminal in characters.
+        rows: height of the terminal in lines.
+        environment: variables added to the environment of this process.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -121,10 +121,10 @@ def _take_terminal() -> None:
 
 
 def coloured(written: str) -> bool:
-    """Return whether anything was written in a colour."""
+    """Return whether the output contains a code of a colour."""
     return any(kind == "m" and COLOURS.search(codes) for codes, kind in CONTROLS.findall(written))
 
 
 def cursor_is_shown(written: str) -> bool:
-    """Return whether the cursor that a display hides is there in the end."""
+    """Return whether the cursor is visible at the end of the output."""
     return written.rfind("\x1b[?25h") >= written.rfind("\x1b[?25l")

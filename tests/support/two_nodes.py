@@ -1,6 +1,7 @@
-"""A Ray cluster of two nodes with one CPU each on this machine, for as long as its input is open.
+"""Run a Ray cluster of two nodes with one CPU each on this machine until standard input closes.
 
-Says its address; answers each line of input with what it looks like then, as one line of JSON.
+Prints the address of the cluster, and for each line of input the state of the cluster as one line
+of JSON.
 """
 
 import json
@@ -14,7 +15,8 @@ from ray.util import placement_group_table
 NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
 
 
-def look() -> dict[str, object]:
+def cluster_state() -> dict[str, object]:
+    """Return the numbers of nodes, free CPUs and nodes per actor class, and the group states."""
     actors = defaultdict(set)
     for actor in ray._private.state.actors().values():
         actors[actor["ActorClassName"]].add(actor["Address"]["NodeID"])
@@ -33,7 +35,7 @@ def main() -> None:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         print(cluster.address, flush=True)
         for _ in sys.stdin:
-            print(json.dumps(look()), flush=True)
+            print(json.dumps(cluster_state()), flush=True)
         ray.shutdown()
     finally:
         cluster.shutdown()
