@@ -95,7 +95,7 @@ def add_tracking_uri(
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help=f"MLflow tracking store: sqlite:///… or http(s)://… (default: SQLite in {folder})",
+        help=f"MLflow tracking store: sqlite:///... or http(s)://... (default: SQLite in {folder})",
     )
 
 

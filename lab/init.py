@@ -4,7 +4,7 @@
     python -m lab.init "texts/*.txt" --minutes 60
     python -m lab.init reviews.csv --task labelled.csv --output reviews.yaml
 
-The command measures the text and chooses settings for the options time on this machine. A comment
+The command measures the text and chooses settings for the given time on this machine. A comment
 above each setting gives the reason and the measured figure. A file of labelled rows becomes a task,
 on which the sweep fine-tunes its encoders.
 """
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser(
         "init",
-        "Write a search space for your own text, for a options time on this machine.",
+        "Write a search space for your own text, for a given time on this machine.",
         "python -m lab.init lab/text/corpus/austen.jsonl.xz --output austen.yaml",
     )
     parser.add_argument(

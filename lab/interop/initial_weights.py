@@ -33,6 +33,7 @@ _ENCODER_PATH, _GENERATOR_PATH = "encoder", "generator.encoder"  # module paths 
 
 Records = Mapping[str, File]  # records of preparatory runs, by the network that starts from each
 _NO_RECORDS: Records = {}
+_Spent = dict[File | None, float | None]  # as `_SourceWeights.spent`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ class _SourceWeights(NamedTuple):
     weights: Weights
     heads: dict[str, int]
     sources: dict[str, str]
-    spent: dict[File | None, float | None]
+    spent: _Spent
 
 
 def resolve_source(sources: WeightSources, storage: File, mirror: Mirror) -> WeightsOrigin | None:
@@ -154,7 +155,7 @@ def resolve_source(sources: WeightSources, storage: File, mirror: Mirror) -> Wei
     weights: Weights = {}
     heads: dict[str, int] = {}
     names: dict[str, str] = {}
-    spent: dict[File | None, float | None] = {}
+    spent: _Spent = {}
     for part in parts:
         weights |= part.weights
         heads, names, spent = heads | part.heads, names | part.sources, spent | part.spent
@@ -259,7 +260,8 @@ def _check_shared(weights: Weights, origin: WeightsOrigin, trial: Trial) -> None
         if name.startswith(shared) and not value.equal(encoder[name]):
             raise UserError(
                 f"{origin.sources[_GENERATOR_PATH]}: its {name} differs from the "
-                f"discriminator's, and base.objective.sharing: {sharing} has one for both; take none or gdes"
+                f"discriminator's, and base.objective.sharing: {sharing} has one for both; "
+                f"take none or gdes"
             )
 
 
@@ -307,7 +309,7 @@ class _TrialReader:
         trained = self._open(path, name)
         heads = {network: shape.heads for network, shape in trained.shapes.items()}
         sources = dict.fromkeys(heads, f"{path}: {name}")
-        spent = {trained.folder: _standalone_flops(trained)}
+        spent: _Spent = {trained.folder: _standalone_flops(trained)}
         return _SourceWeights(trained.weights, heads, sources, spent)
 
     def generator(self, path: str, name: str) -> _SourceWeights:
@@ -321,7 +323,7 @@ class _TrialReader:
         if _GENERATOR_PATH not in trained.shapes and trained.detects:
             raise UserError(f"{path}: {name}: none of its networks predicts tokens")
         network = _GENERATOR_PATH if _GENERATOR_PATH in trained.shapes else _ENCODER_PATH
-        spent = {trained.folder: _standalone_flops(trained)}
+        spent: _Spent = {trained.folder: _standalone_flops(trained)}
         return self._as_generator(trained, network, f"{path}: {name}", spent)
 
     def preparatory(self, folder: File, network: str, source: str) -> _SourceWeights:
@@ -344,7 +346,7 @@ class _TrialReader:
         trained: TrainedTrial,
         network: str,
         source: str,
-        spent: dict[File | None, float | None],
+        spent: _Spent,
     ) -> _SourceWeights:
         weights = {f"generator.{name}": value for name, value in trained.network(network).items()}
         heads = {_GENERATOR_PATH: trained.shapes[network].heads}

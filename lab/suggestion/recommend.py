@@ -300,7 +300,7 @@ def _size_settings(
     grows = int(str(length.value)) > short
     windows = Section(
         value={"kind": "growing", "start": short},
-        because=f"The first part of training reads windows of {short}: encoders learn earlier in them.",
+        because=f"The first part of training reads windows of {short}: encoders learn earlier.",
     )
     return ({"windows": windows} if grows else {}) | {
         "encoder": Section(
@@ -405,7 +405,7 @@ def _data(length: Section, facts: Facts) -> dict[str, Section]:
         "held_out": Section(
             value=held,
             because=f"Share of the documents that is not trained on, about "
-            f"{held * facts.total:,.0f} of {facts.total:,} tokens; the scores need 32,768 positions.",
+            f"{held * facts.total:,.0f} of {facts.total:,} tokens; scores need 32,768 positions.",
         ),
     }
     if text.bad or facts.guess.damaged:
@@ -416,7 +416,7 @@ def _data(length: Section, facts: Facts) -> dict[str, Section]:
     if facts.task is not None:
         data["decontaminate"] = Section(
             value=[facts.task.file],
-            because="Lines that share 13 tokens in a row with the task's evaluation rows are removed.",
+            because="Lines that share 13 tokens in a row with the evaluation rows are removed.",
         )
     return data
 

@@ -180,8 +180,8 @@ def split_rows(
     """Split labelled rows into training rows and evaluation rows.
 
     A column `split` is used if the file has one. Otherwise a hash of the text selects a fifth of
-    the rows of each label for evaluation: the same file is always split in the same way, and rows of
-    equal text stay together.
+    the rows of each label for evaluation: a file is always split in the same way, and rows of equal
+    text stay together.
 
     Args:
         file: path of the rows, for error messages.
