@@ -45,16 +45,16 @@ def main() -> int:
 def _run_drill(name: str, folder: Path, reference: Path) -> tuple[list[str], list[str]]:
     """Run a drill; return its row of the table and its problems."""
     began, drill = time.monotonic(), _DRILLS[name]
-    place = Workspace(folder, reference)
+    workspace = Workspace(folder, reference)
     try:
-        result = drill(place)
+        result = drill(workspace)
         verdict = "failed" if result.problems else "passed"
     except SkippedError as error:
         result, verdict = Result("", "", "", []), f"skipped: {error}"
     except AssertionError as error:
-        result, verdict = Result("", "", "", [*place.problems, str(error)]), "failed"
+        result, verdict = Result("", "", "", [*workspace.problems, str(error)]), "failed"
     finally:
-        place.tidy()
+        workspace.tidy()
     fault = (drill.__doc__ or "").splitlines()[0]
     seconds = f"{time.monotonic() - began:.0f}"
     row = [name, fault, result.first, result.again, result.equal, seconds, verdict]
@@ -63,14 +63,14 @@ def _run_drill(name: str, folder: Path, reference: Path) -> tuple[list[str], lis
 
 def _run_reference(folder: Path) -> Path:
     """Return the folder of a sweep without a fault; run it unless its report exists."""
-    place = Workspace(folder / "reference", folder / "reference")
-    if not (place.reports / "trials.csv").exists():
-        _make_folder(place.folder)
-        with place.sweep() as sweep:
+    workspace = Workspace(folder / "reference", folder / "reference")
+    if not (workspace.reports / "trials.csv").exists():
+        _make_folder(workspace.folder)
+        with workspace.sweep() as sweep:
             sweep.wait()
         assert sweep.status == 0, f"the reference sweep: {sweep.summary}"
-        assert not place.problems, f"the reference sweep: {place.problems}"
-    return place.folder
+        assert not workspace.problems, f"the reference sweep: {workspace.problems}"
+    return workspace.folder
 
 
 def _make_folder(folder: Path) -> Path:

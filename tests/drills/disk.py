@@ -7,70 +7,70 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.drills.harness import Drill, Workspace, Result, SkippedError, Sweep
+from tests.drills.harness import Drill, Result, SkippedError, Sweep, Workspace
 
 _SIZE = 64 * 2**20  # size of the small file system, in bytes
 
 
-def disk_full(place: Workspace) -> Result:
+def disk_full(workspace: Workspace) -> Result:
     """the disk of the storage runs full during training; space is freed later"""
-    with _small_disk(place.storage):
-        ballast = place.storage / "ballast"
-        with place.sweep() as sweep:
-            sweep.until("two trials in training", place.two_trials_in_training)
+    with _small_disk(workspace.storage):
+        ballast = workspace.storage / "ballast"
+        with workspace.sweep() as sweep:
+            sweep.until("two trials in training", workspace.two_trials_in_training)
             _fill(ballast)
             sweep.wait()
-            place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
-            place.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
+            workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+            workspace.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
         ballast.unlink()
-        return place.finish(sweep)
+        return workspace.finish(sweep)
 
 
-def disk_read_only(place: Workspace) -> Result:
+def disk_read_only(workspace: Workspace) -> Result:
     """the storage becomes read-only during training; later it is writable again"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
-        with _read_only(place.storage):
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with _read_only(workspace.storage):
             sweep.wait()
-        place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
-        place.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
-    return place.finish(sweep)
+        workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+        workspace.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
+    return workspace.finish(sweep)
 
 
-def disk_read_only_at_start(place: Workspace) -> Result:
+def disk_read_only_at_start(workspace: Workspace) -> Result:
     """the storage is read-only from the start; later it is writable"""
-    place.take_cache()
-    with _read_only(place.storage), place.sweep() as sweep:
+    workspace.take_cache()
+    with _read_only(workspace.storage), workspace.sweep() as sweep:
         sweep.wait()
-        place.check(sweep.status == 2, f"status {sweep.status}")
+        workspace.check(sweep.status == 2, f"status {sweep.status}")
         lines = len(sweep.err.splitlines())
-        place.check(lines == 1, f"{lines} lines of error")
-    return place.finish(sweep)
+        workspace.check(lines == 1, f"{lines} lines of error")
+    return workspace.finish(sweep)
 
 
-def checkpoints_damaged(place: Workspace) -> Result:
-    """Ctrl-C; then a byte of one trial's newest tensors is flipped, the other's state.json is cut"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+def checkpoints_damaged(workspace: Workspace) -> Result:
+    """Ctrl-C; one trial's newest tensors get a flipped byte, the other's state.json is cut"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
         sweep.wait()
-    first, second = _newest_checkpoints(place)
+    first, second = _newest_checkpoints(workspace)
     _flip_byte(first / "state.safetensors")
     _cut(second / "state.json")
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
-def checkpoints_all_damaged(place: Workspace) -> Result:
+def checkpoints_all_damaged(workspace: Workspace) -> Result:
     """Ctrl-C; then every file of every checkpoint is cut in half or emptied"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
         sweep.wait()
-    for file in place.storage.glob("trials/*/checkpoints/*/state.safetensors"):
+    for file in workspace.storage.glob("trials/*/checkpoints/*/state.safetensors"):
         _cut(file)
-    for file in place.storage.glob("trials/*/checkpoints/*/state.json"):
+    for file in workspace.storage.glob("trials/*/checkpoints/*/state.json"):
         file.write_bytes(b"")
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
 def _has_one_line(sweep: Sweep) -> bool:
@@ -78,11 +78,11 @@ def _has_one_line(sweep: Sweep) -> bool:
     return sweep.status == 0 or len(sweep.err.splitlines()) == 1
 
 
-def _newest_checkpoints(place: Workspace) -> list[Path]:
+def _newest_checkpoints(workspace: Workspace) -> list[Path]:
     """Return the newest checkpoint of each interrupted trial."""
     trials = sorted(
         outcome.parent
-        for outcome in place.storage.glob("trials/*/outcome.json")
+        for outcome in workspace.storage.glob("trials/*/outcome.json")
         if '"interrupted"' in outcome.read_text()
     )
     assert len(trials) == 2, f"{len(trials)} trials were interrupted"

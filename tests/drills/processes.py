@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.drills.harness import ROOT, Drill, Workspace, Result, Sweep
+from tests.drills.harness import ROOT, Drill, Result, Sweep, Workspace
 
 _TRIAL = r"^ray::ImplicitFunc\.train"  # worker process of Ray Tune
 _AGENT = r"^ray::RuntimeEnvAgent"  # the raylet exits if this agent is gone
@@ -18,31 +18,31 @@ _NODES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "
 _STOP_LIMIT = 20.0  # seconds within which a sweep must stop
 
 
-def actor_killed(place: Workspace) -> Result:
+def actor_killed(workspace: Workspace) -> Result:
     """`kill -9` of the process of one trial"""
-    return _one_killed(place, _TRIAL)
+    return _one_killed(workspace, _TRIAL)
 
 
-def agent_killed(place: Workspace) -> Result:
+def agent_killed(workspace: Workspace) -> Result:
     """`kill -9` of the node's agent, upon which the raylet exits"""
-    return _one_killed(place, _AGENT)
+    return _one_killed(workspace, _AGENT)
 
 
-def driver_killed(place: Workspace) -> Result:
+def driver_killed(workspace: Workspace) -> Result:
     """`kill -9` of the driver"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGKILL)
         sweep.wait()
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
-def raylet_killed(place: Workspace) -> Result:
+def raylet_killed(workspace: Workspace) -> Result:
     """`kill -9` of the node's raylet"""
-    return _one_killed(place, _RAYLET)
+    return _one_killed(workspace, _RAYLET)
 
 
-def node_killed(place: Workspace) -> Result:
+def node_killed(workspace: Workspace) -> Result:
     """`kill -9` of one of the two raylets of a cluster"""
     nodes = subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "support" / "two_nodes.py")],
@@ -56,13 +56,13 @@ def node_killed(place: Workspace) -> Result:
     assert nodes.stdin is not None
     assert nodes.stdout is not None
     try:
-        place.address = nodes.stdout.readline().strip()
-        with place.sweep() as sweep:
-            sweep.until("two trials in training", place.two_trials_in_training)
-            os.kill(_second_raylet(place.address), signal.SIGKILL)
+        workspace.address = nodes.stdout.readline().strip()
+        with workspace.sweep() as sweep:
+            sweep.until("two trials in training", workspace.two_trials_in_training)
+            os.kill(_second_raylet(workspace.address), signal.SIGKILL)
             sweep.wait()
-            place.check(sweep.status == 0, f"the other node does not continue: {sweep.summary}")
-        return place.finish(sweep)
+            workspace.check(sweep.status == 0, f"the other node does not continue: {sweep.summary}")
+        return workspace.finish(sweep)
     finally:
         nodes.stdin.close()
         nodes.wait()
@@ -81,89 +81,95 @@ def _second_raylet(address: str) -> int:
     raise AssertionError("the second node was not found")
 
 
-def interrupted(place: Workspace) -> Result:
+def interrupted(workspace: Workspace) -> Result:
     """Ctrl-C once, sent to the driver alone"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
-        _check_stop(place, sweep)
-    place.check(
-        place.states()["interrupted"] == 2, f"states of the records: {dict(place.states())}"
+        _check_stop(workspace, sweep)
+    workspace.check(
+        workspace.states()["interrupted"] == 2, f"states of the records: {dict(workspace.states())}"
     )
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
-def interrupted_in_terminal(place: Workspace) -> Result:
+def interrupted_in_terminal(workspace: Workspace) -> Result:
     """Ctrl-C once, sent to the whole process group as by a terminal"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.killpg(sweep.pid, signal.SIGINT)
-        _check_stop(place, sweep)
-    place.check(
-        place.states()["interrupted"] == 2, f"states of the records: {dict(place.states())}"
+        _check_stop(workspace, sweep)
+    workspace.check(
+        workspace.states()["interrupted"] == 2, f"states of the records: {dict(workspace.states())}"
     )
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
-def interrupted_twice(place: Workspace) -> Result:
+def interrupted_twice(workspace: Workspace) -> Result:
     """Ctrl-C twice"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
         sweep.until("the message of the first Ctrl-C", lambda: "stopping:" in sweep.out)
         os.kill(sweep.pid, signal.SIGINT)
-        _check_stop(place, sweep)
-    return place.finish(sweep)
+        _check_stop(workspace, sweep)
+    return workspace.finish(sweep)
 
 
-def two_at_once(place: Workspace) -> Result:
+def two_at_once(workspace: Workspace) -> Result:
     """the same command in a second terminal"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         began = time.monotonic()
-        with place.sweep() as second:
+        with workspace.sweep() as second:
             second.wait()
         seconds = time.monotonic() - began
-        place.check(second.status == 2, f"the second sweep ended with {second.summary}")
+        workspace.check(second.status == 2, f"the second sweep ended with {second.summary}")
         named = str(sweep.pid) in second.err
-        place.check(named, f"the error does not name the first process: {second.summary}")
-        place.check(len(second.err.splitlines()) == 1, "the error has more than one line")
-        place.check(seconds < _STOP_LIMIT, f"the second sweep took {seconds:.0f} s to end")
+        workspace.check(named, f"the error does not name the first process: {second.summary}")
+        workspace.check(len(second.err.splitlines()) == 1, "the error has more than one line")
+        workspace.check(seconds < _STOP_LIMIT, f"the second sweep took {seconds:.0f} s to end")
         sweep.wait()
-        place.check(sweep.status == 0, f"the first sweep ended with {sweep.summary}")
-    return place.finish(sweep)
+        workspace.check(sweep.status == 0, f"the first sweep ended with {sweep.summary}")
+    return workspace.finish(sweep)
 
 
-def clock_set_back(place: Workspace) -> Result:
+def clock_set_back(workspace: Workspace) -> Result:
     """Python's clock is set back by an hour during training, in all processes"""
-    with place.sweep(fault="clock", at=time.time() + 25) as sweep:
+    with workspace.sweep(fault="clock", at=time.time() + 25) as sweep:
         sweep.wait()
-        place.check(sweep.status == 0, f"status {sweep.status}")
-        place.check(not re.search(r"(in|about) -", sweep.out), "the output has a negative duration")
-    return place.finish(sweep)
+        workspace.check(sweep.status == 0, f"status {sweep.status}")
+        workspace.check(
+            not re.search(r"(in|about) -", sweep.out), "the output has a negative duration"
+        )
+    return workspace.finish(sweep)
 
 
-def _one_killed(place: Workspace, pattern: str) -> Result:
+def _one_killed(workspace: Workspace, pattern: str) -> Result:
     """Kill one of Ray's processes; the sweep may continue, or end with one line."""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         processes = sweep.find(pattern)
         assert processes, f"no process matches {pattern!r}"
         os.kill(processes[0], signal.SIGKILL)
         sweep.wait()
-        place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
-    return place.finish(sweep)
+        workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+    return workspace.finish(sweep)
 
 
-def _check_stop(place: Workspace, sweep: Sweep) -> None:
+def _check_stop(workspace: Workspace, sweep: Sweep) -> None:
     """Wait for an interrupted sweep; check its duration, its status and the states in MLflow."""
     began = time.monotonic()
     sweep.wait()
     seconds = time.monotonic() - began
-    place.check(seconds < _STOP_LIMIT + 10, f"the sweep took {seconds:.0f} s to stop")
-    place.check(sweep.status == 130, f"status {sweep.status}, not 130")
-    place.check(place.stored()["running"] == 0, f"states in MLflow: {dict(place.stored())}")
-    place.check(place.stored()["interrupted"] == 3, f"states in MLflow: {dict(place.stored())}")
+    workspace.check(seconds < _STOP_LIMIT + 10, f"the sweep took {seconds:.0f} s to stop")
+    workspace.check(sweep.status == 130, f"status {sweep.status}, not 130")
+    workspace.check(
+        workspace.stored()["running"] == 0, f"states in MLflow: {dict(workspace.stored())}"
+    )
+    workspace.check(
+        workspace.stored()["interrupted"] == 3, f"states in MLflow: {dict(workspace.stored())}"
+    )
 
 
 DRILLS: dict[str, Drill] = {

@@ -13,102 +13,102 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.drills.harness import LIMIT, Drill, Workspace, Result, SkippedError, Sweep
+from tests.drills.harness import LIMIT, Drill, Result, SkippedError, Sweep, Workspace
 
 _LOCKED = 20.0  # seconds for which another process locks a database
 _DOWN = 60.0  # seconds for which the server is not available
 
 
-def mlflow_locked(place: Workspace) -> Result:
+def mlflow_locked(workspace: Workspace) -> Result:
     """another process locks mlflow.db for 20 s during training"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
-        with _locked(place.storage / "mlflow.db"):  # each evaluation is written to it
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with _locked(workspace.storage / "mlflow.db"):  # each evaluation is written to it
             sweep.ends(_LOCKED)
         sweep.wait()
-        _check_error(place, sweep)
-    return place.finish(sweep)
+        _check_error(workspace, sweep)
+    return workspace.finish(sweep)
 
 
-def optuna_locked(place: Workspace) -> Result:
+def optuna_locked(workspace: Workspace) -> Result:
     """another process locks optuna.db from before the end of a trial until 20 s after it"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
-        with _locked(place.storage / "optuna.db"):  # it is written only at the end of trials
-            sweep.until("the end of a trial", lambda: bool(place.states()))
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with _locked(workspace.storage / "optuna.db"):  # it is written only at the end of trials
+            sweep.until("the end of a trial", lambda: bool(workspace.states()))
             sweep.ends(_LOCKED)
         sweep.wait()
-        _check_error(place, sweep)
-        place.check(
+        _check_error(workspace, sweep)
+        workspace.check(
             sweep.summary in {"0: 6 finished", f"2: {sweep.err.strip()}"}, "a trial was lost"
         )
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
-def mlflow_locked_at_start(place: Workspace) -> Result:
+def mlflow_locked_at_start(workspace: Workspace) -> Result:
     """at the second start another process locks mlflow.db for up to a minute"""
-    return _locked_at_start(place, "mlflow.db")
+    return _locked_at_start(workspace, "mlflow.db")
 
 
-def optuna_locked_at_start(place: Workspace) -> Result:
+def optuna_locked_at_start(workspace: Workspace) -> Result:
     """at the second start another process locks optuna.db for up to a minute"""
-    return _locked_at_start(place, "optuna.db")
+    return _locked_at_start(workspace, "optuna.db")
 
 
-def server_away(place: Workspace) -> Result:
+def server_away(workspace: Workspace) -> Result:
     """`kill -9` of the MLflow server, which is restarted after 60 s"""
     port = _free_port()
-    place.uri = f"http://127.0.0.1:{port}"
-    server = _start_server(place.folder, port)
+    workspace.uri = f"http://127.0.0.1:{port}"
+    server = _start_server(workspace.folder, port)
     try:
-        with place.sweep() as sweep:
-            sweep.until("two trials in training", place.two_trials_in_training)
+        with workspace.sweep() as sweep:
+            sweep.until("two trials in training", workspace.two_trials_in_training)
             _kill(server)
             ended = sweep.ends(_DOWN)
-            server = _start_server(place.folder, port)
+            server = _start_server(workspace.folder, port)
             sweep.wait()
-            _check_error(place, sweep)
-        result = place.finish(sweep)
+            _check_error(workspace, sweep)
+        result = workspace.finish(sweep)
     finally:
         _kill(server)
     effect = "ended" if ended else "continued"
     return result._replace(first=f"{effect}; {result.first}")
 
 
-def server_away_at_start(place: Workspace) -> Result:
+def server_away_at_start(workspace: Workspace) -> Result:
     """the MLflow server is started only after the sweep"""
     port = _free_port()
-    place.uri = f"http://127.0.0.1:{port}"
-    with place.sweep() as sweep:
+    workspace.uri = f"http://127.0.0.1:{port}"
+    with workspace.sweep() as sweep:
         sweep.wait()
-        place.check(sweep.status == 2, f"status {sweep.status}")
-        _check_error(place, sweep)
-    server = _start_server(place.folder, port)
+        workspace.check(sweep.status == 2, f"status {sweep.status}")
+        _check_error(workspace, sweep)
+    server = _start_server(workspace.folder, port)
     try:
-        return place.finish(sweep)
+        return workspace.finish(sweep)
     finally:
         _kill(server)
 
 
-def _locked_at_start(place: Workspace, name: str) -> Result:
+def _locked_at_start(workspace: Workspace, name: str) -> Result:
     """Interrupt a sweep, and start it again while its database is locked."""
-    with place.sweep() as sweep:
-        sweep.until("two trials in training", place.two_trials_in_training)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
         sweep.wait()
-    with place.sweep() as sweep:
-        with _locked(place.storage / name):
+    with workspace.sweep() as sweep:
+        with _locked(workspace.storage / name):
             sweep.ends(60)
         sweep.wait()
-        _check_error(place, sweep)
-    return place.finish(sweep)
+        _check_error(workspace, sweep)
+    return workspace.finish(sweep)
 
 
-def _check_error(place: Workspace, sweep: Sweep) -> None:
+def _check_error(workspace: Workspace, sweep: Sweep) -> None:
     """Check that a sweep succeeded, or failed with one line."""
-    place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+    workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
     lines = len(sweep.err.splitlines())
-    place.check(sweep.status == 0 or lines == 1, f"{lines} lines of error, not one")
+    workspace.check(sweep.status == 0 or lines == 1, f"{lines} lines of error, not one")
 
 
 @contextmanager
@@ -169,10 +169,10 @@ def _kill(server: "subprocess.Popen[bytes]") -> None:
 
 
 DRILLS: dict[str, Drill] = {
-    "mlflow-held": mlflow_held,
-    "optuna-held": optuna_held,
-    "mlflow-held-at-start": mlflow_held_at_start,
-    "optuna-held-at-start": optuna_held_at_start,
+    "mlflow-held": mlflow_locked,
+    "optuna-held": optuna_locked,
+    "mlflow-held-at-start": mlflow_locked_at_start,
+    "optuna-held-at-start": optuna_locked_at_start,
     "server-away": server_away,
     "server-away-at-start": server_away_at_start,
 }
