@@ -1,10 +1,10 @@
 """Measure the time of a training step: `python -m benchmarks.step [--threads N]`.
 
 The benchmark prints, for each shape, steps, tokens and FLOPs per second, their share of the speed
-of a square fp32 matrix product, and the share of time of each kind of operation. The matrix product is
-timed in the same process, on the same threads and in every round between the shapes. Each time is
-the minimum of all rounds, which reduces the influence of other load. The text is random tokens with
-Zipf's frequencies; objective, optimizer and loop are those of a trial.
+of a square fp32 matrix product, and the share of time of each kind of operation. The matrix product
+is timed in the same process, on the same threads and in every round between the shapes. Each time
+is the minimum of all rounds, which reduces the influence of other load. The text is random tokens
+with Zipf's frequencies; objective, optimizer and loop are those of a trial.
 """
 
 import argparse

@@ -16,7 +16,6 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli
-from lab.reporting.page import write_report
 
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
@@ -174,6 +173,7 @@ def _conclude(
     """Write the report and log the best trial; return the lines to print."""
     view.doing("writing the report")
     from lab.reporting import conclusion, stats
+    from lab.reporting.page import write_report
     from lab.tracking import frames
 
     table = frames.load_frames(uri, name)

@@ -43,8 +43,8 @@ def diverged_by_accident(workspace: Workspace) -> Result:
     """the weights of a search's best trial become NaN once; then its record is deleted
 
     Training is bitwise repeatable, so a NaN that does not occur again is a fault of the machine.
-    The lab cannot detect this and keeps the record. After a user deletes the record, the same command
-    trains the trial again, and the result must be that of a sweep without the fault.
+    The lab cannot detect this and keeps the record. After a user deletes the record, the same
+    command trains the trial again, and the result must be that of a sweep without the fault.
     """
     target = _best_of_search(workspace)
     with workspace.sweep(**_fault(workspace, "nan", target)) as sweep:
