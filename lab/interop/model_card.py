@@ -18,7 +18,7 @@ from lab.reporting import sentences
 from lab.storage import record
 
 _AMOUNTS = (
-    ("honest FLOPs (matrix products, sparse look-up, backward 2x forward)", "spent/flops"),
+    ("FLOPs (matrix products, sparse look-up, backward 2x forward)", "spent/flops"),
     ("FLOPs as the paper's script counts them", "spent/paper_flops"),
     ("6 x parameters x tokens, in FLOPs", "spent/six_n"),
     ("tokens, padding included", "spent/tokens"),
@@ -216,8 +216,8 @@ def _limits(role: NetworkRole, trial: Trial, folder: File, last: MetricRow) -> s
     )
     lines = [
         f"The state of its trial is {state}." if state != "finished" else "Its trial finished.",
-        f"The encoder has {size.layers} layers and a width of {size.hidden}; training read "
-        f"{sentences.quantity(tokens, 'tokens')}. The paper's ELECTRA-Small has 12 layers, a width "
+        f"The encoder has a depth of {size.layers} and a width of {size.hidden}; training read "
+        f"{sentences.quantity(tokens, 'tokens')}. The paper's ELECTRA-Small has a depth of 12, a width "
         f"of 256 and read 16.4 G tokens.",
         f"It was trained on windows of {trial.data.length} positions, and longer inputs are not "
         f"supported.",
