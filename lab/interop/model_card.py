@@ -217,8 +217,8 @@ def _limits(role: NetworkRole, trial: Trial, folder: File, last: MetricRow) -> s
     lines = [
         f"The state of its trial is {state}." if state != "finished" else "Its trial finished.",
         f"The encoder has a depth of {size.layers} and a width of {size.hidden}; training read "
-        f"{sentences.quantity(tokens, 'tokens')}. The paper's ELECTRA-Small has a depth of 12, a width "
-        f"of 256 and read 16.4 G tokens.",
+        f"{sentences.quantity(tokens, 'tokens')}. The paper's ELECTRA-Small has a depth of 12, a "
+        f"width of 256 and read 16.4 G tokens.",
         f"It was trained on windows of {trial.data.length} positions, and longer inputs are not "
         f"supported.",
         "It can have the biases of its training text; they have not been examined.",
