@@ -1,8 +1,8 @@
-"""`python -m benchmarks.preparing`: how fast text is prepared, and in how much memory.
+"""Measure speed and memory of text preparation: `python -m benchmarks.preparing`.
 
-The text is made of the embedded sample's lines, shuffled into new documents. It is prepared in a
-process of its own, whose largest resident memory is read in the end; then `tokenizers` alone
-encodes a stretch of the same documents with the same vocabulary, on the same cores.
+The text consists of documents of random lines of the embedded text. It is prepared in a separate
+process, and the peak resident memory of this process is measured. Then the `tokenizers` library
+alone encodes a part of the same documents with the same vocabulary on the same cores.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from lab.config.data import (
 )
 from lab.data import preparation, sources
 
-_ALONE = 50_000_000  # bytes that `tokenizers` encodes alone
+_ENCODED = 50_000_000  # bytes that the `tokenizers` library encodes alone
 _TOKENIZERS: dict[str, TokenizerConfig] = {
     "given": WordPieceFile(kind="wordpieces", file="bert-uncased"),
     "trained": TrainedTokenizer(),
@@ -35,32 +35,45 @@ _TOKENIZERS: dict[str, TokenizerConfig] = {
 
 
 def main() -> None:
-    """Make the text, prepare it in another process, and compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=2_000)
-    parser.add_argument("--tokenizer", choices=_TOKENIZERS, default="given")
-    parser.add_argument("--folder", type=Path, help="for the text and what becomes of it")
+    """Generate the text, prepare it in another process, and print both speeds."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.preparing", description=__doc__)
+    parser.add_argument(
+        "--megabytes", type=int, default=2_000, help="size of the text (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        choices=_TOKENIZERS,
+        default="given",
+        help="BERT's vocabulary, or a vocabulary trained on the text (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="folder for the text and the prepared text (default: the system's temporary folder)",
+    )
     parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.only is not None:
-        _prepare(given.only, given.tokenizer)
+    options = parser.parse_args()
+    if options.only is not None:
+        _prepare(options.only, options.tokenizer)
         return
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         text = Path(folder, "text.jsonl")
-        size = _make(text, given.megabytes * 1_000_000)
+        size = _write_text(text, options.megabytes * 1_000_000)
         print(f"text: {size / 1e6:,.0f} MB of {text.name}, {os.cpu_count()} cores", flush=True)
         command = [sys.executable, "-m", "benchmarks.preparing", "--only", str(text)]
-        command += ["--tokenizer", given.tokenizer]
+        command += ["--tokenizer", options.tokenizer]
         began = time.monotonic()
         subprocess.run(command, check=True)
         seconds = time.monotonic() - began
-        alone = _alone(text)
+        library = _library_speed(text)
     print(f"prepared:         {seconds:,.1f} s, {size / seconds / 1e6:.2f} MB/s")
-    print(f"tokenizers alone: {alone / 1e6:.2f} MB/s, so {size / seconds / alone:.0%} of it")
+    print(
+        f"tokenizers alone: {library / 1e6:.2f} MB/s; preparation: {size / seconds / library:.0%}"
+    )
 
 
-def _make(file: Path, size: int) -> int:
-    """Write documents of 5 to 40 of the sample's lines, no two alike."""
+def _write_text(file: Path, size: int) -> int:
+    """Write random documents of 5 to 40 lines of the embedded text; return their size in bytes."""
     chance = random.Random(0)  # noqa: S311
     lines = [
         line
@@ -92,24 +105,24 @@ def _prepare(text: Path, tokenizer: str) -> None:
     folder = preparation.prepare_text(data, text.parent / "cache", say)
     for line in prepare.lines(data, preparation.read_facts(folder)):
         print(line)
-    # Not of `resource`: there a child's peak begins with its parent's.
+    # `resource.getrusage` is not used: the peak of a child process starts with its parent's.
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(line.split()[1] for line in status if line.startswith("VmHWM"))
-    print(f"largest memory:   {int(peak) * 1024 / 1e9:.2f} GB", flush=True)
+    print(f"peak memory:      {int(peak) * 1024 / 1e9:.2f} GB", flush=True)
 
 
-def _alone(text: Path) -> float:
-    """Return the bytes a second that the library encodes when it does nothing else."""
+def _library_speed(text: Path) -> float:
+    """Return the speed at which the `tokenizers` library encodes, in bytes per second."""
     from lab.data import tokenizers
 
     tokenizer = tokenizers.build_vocabulary(_TOKENIZERS["given"], 30_522, lambda: ()).tokenizer
-    spent = done = 0.0
+    seconds = encoded = 0.0
     for batch in _batches(text):
         began = time.monotonic()
         tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        spent += time.monotonic() - began
-        done += sum(len(document.encode()) for document in batch)
-    return done / spent
+        seconds += time.monotonic() - began
+        encoded += sum(len(document.encode()) for document in batch)
+    return encoded / seconds
 
 
 def _batches(text: Path) -> Iterator[list[str]]:
@@ -123,7 +136,7 @@ def _batches(text: Path) -> Iterator[list[str]]:
                 yield batch
                 read += size
                 batch, size = [], 0
-            if read >= _ALONE:
+            if read >= _ENCODED:
                 return
 
 

@@ -1,9 +1,10 @@
-"""How a command ends as a process: one line and an exit status, whatever ends it.
+"""Shared parts of all commands: parsers, options, exit statuses and one-line errors.
 
-0 where all is done, 1 where the machine failed, 2 for bad input, 130 where it was interrupted,
-141 where its output is closed (128 + SIGPIPE, as a shell has it).
+Exit statuses: 0 for success, 1 for a failure of the machine, 2 for bad input, 130 for an interrupt,
+141 for a closed standard output (128 + SIGPIPE, as in a shell).
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path as File
 from typing import NoReturn
 
 from lab import leave
@@ -19,15 +21,105 @@ from lab.errors import UserError
 INTERRUPTED, UNREAD = 130, 141
 
 
-def run(name: str, kept: str, body: Callable[[], int | None]) -> int:
-    """Run a command's body and return the exit status, once one line says what went wrong.
-
-    What takes long to import is imported in the body: an interrupt there ends like any other.
+def build_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m lab.NAME`, without its arguments.
 
     Args:
-        name: of the command.
-        kept: what an interrupted or failed command leaves behind, in words.
-        body: body of the command; returns an exit status, or None for 0.
+        name: the command's module below `lab`, for example "sweep".
+        description: one sentence on the command.
+        example: command lines that work from the project's root, shown below the options.
+    """
+    indented = "".join(f"\n  {line}" for line in example.splitlines())
+    return argparse.ArgumentParser(
+        prog=f"python -m lab.{name}",
+        description=description,
+        epilog=f"example:{indented}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_search_space(parser: argparse.ArgumentParser, override: str) -> None:
+    """Add the positional argument FILE and the option --set.
+
+    Args:
+        parser: the parser.
+        override: an example of PATH=VALUE.
+    """
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        type=File,
+        help="search space, for example search_spaces/gen_ratio.yaml",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help=f"override a dotted path of FILE, for example {override}; may be repeated "
+        "(default: no override)",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument RUN."""
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="a trial's name or enough of its beginning, the folder of its record, or a sweep's "
+        "name for its best trial",
+    )
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    """Add the option --storage."""
+    parser.add_argument(
+        "--storage",
+        default="runs",
+        metavar="FOLDER|URI",
+        help="records and caches: a folder that all machines can access, or a URI such as s3://, "
+        "gs:// or hdfs:// (default: %(default)s)",
+    )
+
+
+def add_tracking_uri(
+    parser: argparse.ArgumentParser, folder: str = "the folder of --storage"
+) -> None:
+    """Add the option --tracking-uri.
+
+    Args:
+        parser: the parser.
+        folder: the folder of the default SQLite database, in words.
+    """
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help=f"MLflow tracking store: sqlite:///... or http(s)://... (default: SQLite in {folder})",
+    )
+
+
+def add_reports(parser: argparse.ArgumentParser) -> None:
+    """Add the option --reports."""
+    parser.add_argument(
+        "--reports",
+        default=File("reports"),
+        metavar="FOLDER",
+        type=File,
+        help="the report is written to FOLDER/NAME, with the sweep's name (default: %(default)s)",
+    )
+
+
+def run(name: str, remaining: str, body: Callable[[], int | None]) -> int:
+    """Run the body of a command, print a one-line message if it fails, and return the exit status.
+
+    Modules that take seconds to import are imported in the body, so that an interrupt during the
+    import is handled here as well.
+
+    Args:
+        name: the command, for example "lab.sweep"; errors begin with it.
+        remaining: the state that an interrupted or failed command leaves on disk, in words.
+        body: the work of the command; returns an exit status, or None for 0.
     """
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,33 +127,34 @@ def run(name: str, kept: str, body: Callable[[], int | None]) -> int:
         status = body() or 0
         sys.stdout.flush()
     except UserError as error:
-        _say(f"{name}: error: {' '.join(str(error).split())}")
+        _print_error(f"{name}: error: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt:
-        _say(f"interrupted; {kept}")
+        _print_error(f"interrupted; {remaining}")
         return INTERRUPTED
     except BrokenPipeError:
         discard_output()
-        _say(f"{name}: the output is closed; {kept}")
+        _print_error(f"{name}: the output is closed; {remaining}")
         return UNREAD
-    except Exception as error:  # of a disk, a node, a database: not bad input
-        if _interrupted(error):
-            _say(f"interrupted; {kept}")
+    except Exception as error:  # of a disk, a node or a database; bad input raises UserError
+        if _is_caused_by_interrupt(error):
+            _print_error(f"interrupted; {remaining}")
             return INTERRUPTED
         line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        _say(f"{name}: failed: {line}; {kept}{_details()}")
+        _print_error(f"{name}: failed: {line}; {remaining}{_write_traceback()}")
         return 1
     return status
 
 
 def execute(main: Callable[[], int]) -> NoReturn:
-    """Run a command's `main` as this process, and end it with the status that it returns.
+    """Run a command's `main` in this process, and exit with the status that it returns.
 
-    An interrupted process ends at once: Python would end it by the signal again if a library has
-    seen the interrupt first, and a second Ctrl-C would end its last steps in a traceback.
+    After an interrupt the process exits at once, without Python's own shutdown: Python would raise
+    the signal again if a library had handled the interrupt first, and a second Ctrl-C during the
+    shutdown would print a traceback.
     """
     status = main()
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background job ignores SIGINT
         signal.signal(signal.SIGINT, lambda *_: os._exit(status))
     if status == INTERRUPTED:
         with suppress(OSError, ValueError):
@@ -70,27 +163,29 @@ def execute(main: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
-def _say(line: str) -> None:
-    with suppress(OSError):  # standard error is closed too
+def _print_error(line: str) -> None:
+    with suppress(OSError):  # standard error can be closed as well
         print(line, file=sys.stderr, flush=True)
 
 
 def discard_output() -> None:
-    """Let what is printed from now on go nowhere, what Python flushes at its exit included."""
-    with suppress(OSError, ValueError):  # standard output may be no file, in a test for example
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    """Redirect standard output to the null device, also for Python's flush at exit."""
+    with suppress(OSError, ValueError):  # in a test, standard output may have no descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
-def _interrupted(error: BaseException) -> bool:
-    """Return whether an interrupt led to an error: some libraries wrap it while they load."""
-    before = error.__cause__ or error.__context__
-    return isinstance(before, KeyboardInterrupt) or (before is not None and _interrupted(before))
+def _is_caused_by_interrupt(error: BaseException) -> bool:
+    """Return whether an interrupt caused the error: some libraries wrap it during their import."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(cause, KeyboardInterrupt) or (
+        cause is not None and _is_caused_by_interrupt(cause)
+    )
 
 
-def _details() -> str:
-    """Write the traceback down, and return where; nothing where that fails too."""
+def _write_traceback() -> str:
+    """Write the traceback to a file; return a note with its path, empty if writing fails."""
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="lab-error-", suffix=".txt", delete=False

@@ -1,8 +1,10 @@
 """Numbers as text."""
 
+OVERDUE = "longer than estimated"
+
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as a person writes it."""
+    """Return a duration with its units, for example "1 h 05 min", "2 min 30 s" or "7 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -11,21 +13,19 @@ def format_duration(seconds: float) -> str:
 
 
 def format_clock(seconds: float) -> str:
-    """Return a duration as a clock shows it, for where there is little room."""
+    """Return a duration as h:mm:ss or m:ss, for narrow columns."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def format_time_left(seconds: float | None) -> str:
-    """Return an estimate in words; empty where there is none.
+    """Return the time left in words.
 
     Args:
-        seconds: that are left; negative where the estimate is exceeded.
+        seconds: estimated seconds left, negative if the estimate is exceeded; None for no estimate,
+            which gives an empty string.
     """
     if seconds is None:
         return ""
     return f"about {format_duration(max(1.0, seconds))} left" if seconds >= 0 else OVERDUE
-
-
-OVERDUE = "longer than estimated"

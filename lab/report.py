@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path as File
+from functools import partial
 
 from lab import cli
 from lab.errors import UserError
@@ -10,25 +10,33 @@ from lab.reporting.page import write_report
 from lab.tracking.client import default_uri
 from lab.tracking.frames import load_frames
 
-_KEPT = "an earlier report is left as it was"
+_REMAINING = "an earlier report is left as it was"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report that the command line asks for; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="lab.report", description="Write the report of a sweep from the store."
+    """Run the command; return its exit status, as `cli.run`."""
+    options = _build_parser().parse_args(arguments)
+    return cli.run("lab.report", _REMAINING, partial(_main, options))
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(
+        "report",
+        "Write the report of a sweep from the tracking store.",
+        "python -m lab.report smoke   # after: python -m lab.sweep search_spaces/smoke.yaml",
     )
-    parser.add_argument("name", metavar="NAME", help="of the sweep: its file's name without .yaml")
-    parser.add_argument("--tracking-uri", metavar="URI", default=default_uri(), help="MLflow store")
-    parser.add_argument("--out", metavar="FOLDER", type=File, default=File("reports"))
-    asked = parser.parse_args(arguments)
-    return cli.run("lab.report", _KEPT, lambda: _main(asked))
+    parser.add_argument(
+        "name", metavar="NAME", help="name of the sweep: its file's name without .yaml"
+    )
+    cli.add_tracking_uri(parser, folder="runs")
+    cli.add_reports(parser)
+    return parser
 
 
-def _main(asked: argparse.Namespace) -> None:
-    frames = load_frames(asked.tracking_uri, asked.name)
+def _main(options: argparse.Namespace) -> None:
+    frames = load_frames(options.tracking_uri or default_uri(), options.name)
     try:
-        page = write_report(frames, asked.out)
+        page = write_report(frames, options.reports)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     print(page)

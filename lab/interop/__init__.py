@@ -1,1 +1,1 @@
-"""interop."""
+"""Weights in and out of the lab: transformers models, MLflow models and initial weights."""

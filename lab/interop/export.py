@@ -20,10 +20,10 @@ from lab.training.weights import weights_below
 
 
 class ComparisonInputs(NamedTuple):
-    """Text to compare two networks on: a window of two segments, padded ones, a full one.
+    """Inputs on which two networks are compared: full and padded windows of two segments.
 
     Attributes:
-        ids_BT: tokens, as the lab numbers them.
+        ids_BT: token ids in the lab's numbering.
         segment_BT: 0 at padding, 1 in the first segment, 2 in the second.
     """
 
@@ -32,11 +32,15 @@ class ComparisonInputs(NamedTuple):
 
 
 def write_networks(trained: TrainedTrial, target: File) -> list[File]:
-    """Write a trial's networks and return their folders; nothing half written is left.
+    """Write a trial's networks and return their folders; after an error nothing is left.
+
+    Args:
+        trained: networks and configuration of the trial.
+        target: new or empty folder, to which one folder per network is written.
 
     Raises:
-        UserError: `target` holds something, or transformers has no counterpart of a network.
-        RuntimeError: what was written computes something else.
+        UserError: `target` is not empty, or transformers has no counterpart of a network.
+        RuntimeError: a written network computes other logits in transformers than in the lab.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: exists and is not empty; name a new folder")
@@ -45,24 +49,24 @@ def write_networks(trained: TrainedTrial, target: File) -> list[File]:
     try:
         vocabulary = trained.vocabulary()
         names = [
-            _write_network(trained, place, role, vocabulary, partial / name)
-            for place, name, role in exported_networks(trained)
+            _write_network(trained, path, role, vocabulary, partial / name)
+            for path, name, role in exported_networks(trained)
         ]
-        partial.chmod(0o755)  # mkdtemp's own are for one person
-        partial.rename(target)  # over an empty folder, or none
+        partial.chmod(0o755)  # mkdtemp gives access to the owner alone
+        partial.rename(target)  # replaces an empty folder
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [target / name for name in names]
 
 
 def exported_networks(trained: TrainedTrial) -> Iterator[tuple[str, str, model_card.NetworkRole]]:
-    """Yield place, folder's name and role of each network."""
+    """Yield the module path of the encoder, the folder's name and the role of each network."""
     if trained.detects:
         yield "encoder", "discriminator", model_card.DISCRIMINATOR
     else:
         role = model_card.PREDICTOR
-        if lacking := trained.trial.objective.not_exported:
-            role = role._replace(left=lacking)
+        if not_exported := trained.trial.objective.not_exported:
+            role = role._replace(omitted=not_exported)
         yield "encoder", "encoder", role
     if "generator.encoder" in trained.shapes:
         yield "generator.encoder", "generator", model_card.GENERATOR
@@ -70,15 +74,16 @@ def exported_networks(trained: TrainedTrial) -> Iterator[tuple[str, str, model_c
 
 def _write_network(
     trained: TrainedTrial,
-    place: str,
+    path: str,
     role: model_card.NetworkRole,
     vocabulary: Vocabulary,
     folder: File,
 ) -> str:
+    """Write and verify one network; return its folder's name."""
     network = hf_weights.HfNetwork(
-        shape=trained.shapes[place],
+        shape=trained.shapes[path],
         length=trained.trial.data.length,
-        weights=trained.network(place),
+        weights=trained.network(path),
         vocabulary=vocabulary,
     )
     hf_weights.save_hf_model(network, folder)
@@ -99,18 +104,25 @@ def _write_network(
 
 
 def _verify(network: hf_weights.HfNetwork, folder: File) -> None:
-    """Compare what was written with the lab's own network, bit for bit."""
-    inputs = _inputs(network)
+    """Raise `RuntimeError` if the written network differs from the lab's in any bit of a logit."""
+    inputs = _comparison_inputs(network)
     expected, text_BT = lab_logits(network, inputs), inputs.segment_BT > 0
-    found = hf_logits(hf_weights.load_hf_model(folder), network.vocabulary, inputs)
-    if not found[text_BT].equal(expected[text_BT]):
-        worst = (found[text_BT] - expected[text_BT]).abs().max().item()
-        raise RuntimeError(f"{folder.name}: transformers computes something else, by {worst:.3g}")
+    logits = hf_logits(hf_weights.load_hf_model(folder), network.vocabulary, inputs)
+    if not logits[text_BT].equal(expected[text_BT]):
+        worst = (logits[text_BT] - expected[text_BT]).abs().max().item()
+        raise RuntimeError(
+            f"{folder.name}: logits in transformers differ from the lab's by up to {worst:.3g}; "
+            f"they must be equal"
+        )
 
 
 @torch.no_grad()
 def lab_logits(network: hf_weights.HfNetwork, inputs: ComparisonInputs) -> Tensor:
-    """Return the lab's logits: (B, T) of a discriminator, (B, T, V) in the lab's order."""
+    """Return the logits of the lab's own modules.
+
+    Returns:
+        (B, T) of a discriminator, or (B, T, V) of a vocabulary head, tokens in the lab's order.
+    """
     vocab, shape = network.vocabulary.size, network.shape
     encoder = Encoder(shape, vocab, network.length).eval()
     encoder.load_state_dict(weights_below(network.weights, "encoder"))
@@ -118,8 +130,8 @@ def lab_logits(network: hf_weights.HfNetwork, inputs: ComparisonInputs) -> Tenso
     if head := weights_below(network.weights, "detection"):
         detection = DetectionHead(shape)
         detection.load_state_dict(head)
-        found_BT: Tensor = detection(hidden_BTh)
-        return found_BT
+        logits_BT: Tensor = detection(hidden_BTh)
+        return logits_BT
     vocabulary = VocabularyHead(shape, vocab)
     vocabulary.load_state_dict(weights_below(network.weights, "vocabulary"))
     logits_BTV: Tensor = vocabulary(hidden_BTh, encoder.embeddings.table())
@@ -128,7 +140,7 @@ def lab_logits(network: hf_weights.HfNetwork, inputs: ComparisonInputs) -> Tenso
 
 @torch.no_grad()
 def hf_logits(model: Any, vocabulary: Vocabulary, inputs: ComparisonInputs) -> Tensor:
-    """Return the logits of a model of `transformers`, tokens in the lab's order."""
+    """Return the logits of a model of `transformers`, with shapes and order of `lab_logits`."""
     outer_V = torch.from_numpy(vocabulary.outer_V)
     logits: Tensor = model(
         input_ids=outer_V[inputs.ids_BT],
@@ -138,13 +150,13 @@ def hf_logits(model: Any, vocabulary: Vocabulary, inputs: ComparisonInputs) -> T
     return logits if logits.ndim == 2 else logits[..., outer_V]
 
 
-def _inputs(network: hf_weights.HfNetwork) -> ComparisonInputs:
+def _comparison_inputs(network: hf_weights.HfNetwork) -> ComparisonInputs:
     B, T, V = 4, network.length, network.vocabulary.size
     ids_BT = torch.randint(FIRST_WORD, V, (B, T), generator=torch.Generator().manual_seed(0))
     ids_BT[:, 0], ids_BT[:, T // 2] = CLS, SEP
     ends_B = torch.tensor([T, T, T - 1, T // 2 + 1])
-    place_T = torch.arange(T)
-    ids_BT = torch.where(place_T == ends_B[:, None] - 1, SEP, ids_BT)
-    segment_BT = torch.where(place_T <= T // 2, 1, 2).expand(B, T)
-    text_BT = place_T < ends_B[:, None]
+    position_T = torch.arange(T)
+    ids_BT = torch.where(position_T == ends_B[:, None] - 1, SEP, ids_BT)
+    segment_BT = torch.where(position_T <= T // 2, 1, 2).expand(B, T)
+    text_BT = position_T < ends_B[:, None]
     return ComparisonInputs(ids_BT.where(text_BT, PAD), segment_BT.where(text_BT, 0))

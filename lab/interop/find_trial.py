@@ -1,4 +1,4 @@
-"""Which trial a person means: by its name, by its folder, or as the best of a sweep."""
+"""Find a trial's record by the trial's name, the record's folder or the name of a sweep."""
 
 import re
 from pathlib import Path as File
@@ -11,23 +11,23 @@ from lab.storage.mirror import LocalOnly, Mirror
 if TYPE_CHECKING:
     from lab.tracking.frames import SweepFrames
 
-_HERE = LocalOnly()
-_FEW = 5
+_LOCAL = LocalOnly()
+_LISTED = 5  # trials that an error message lists
 _NAME = re.compile(r"[0-9a-f]{4,12}")
 
 
-def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror = _HERE) -> File:
+def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror = _LOCAL) -> File:
     """Return the folder of a trial's record.
 
     Args:
-        run: a trial's name or enough of its beginning, the path of a record, or the name of a
-            sweep, which stands for the best repeat of its best setting.
-        storage: where the records are.
-        uri: of the MLflow store that knows the sweeps; without one no sweep's name is known.
-        mirror: brings a record whose whole name is known.
+        run: a trial's name or a unique beginning of it, the path of a record, or the name of a
+            sweep. The name of a sweep selects the best repeat of its best setting.
+        storage: storage folder, with the records in `trials`.
+        uri: URI of the MLflow tracking store; None to find no sweeps.
+        mirror: remote copy of the storage, from which the record is pulled.
 
     Raises:
-        UserError: none is meant by that, or several; says what there is.
+        UserError: no trial or more than one trial matches; the message lists existing trials.
     """
     if (File(run) / "trial.json").is_file():
         return File(run)
@@ -36,39 +36,39 @@ def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror 
         mirror.pull(trials / run)
     if File(run).name == run and (trials / run / "trial.json").is_file():
         return trials / run
-    found = _beginning(run, trials)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{run}: begins the names of {_listed(found)}; write more of it")
+    matches = _starting_with(run, trials)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"{run}: begins the names of {_list(matches)}; write more of it")
     if uri is None or File(run).name != run:
-        raise UserError(f"{run}: no trial in {trials}; there is {_listed(_all(trials))}")
-    return _of_sweep(run, trials, uri, mirror)
+        raise UserError(f"{run}: no trial in {trials}; there is {_list(_all(trials))}")
+    return _find_best_of_sweep(run, trials, uri, mirror)
 
 
 def find_best_trial(frames: "SweepFrames") -> str | None:
-    """Return the name of the best repeat of a sweep's best setting; None before any has ended."""
+    """Return the name of the best repeat of a sweep's best setting; None without a score."""
     from lab.reporting import stats
 
     answer = stats.compute_answer(frames)
     if answer is None:
         return None
     runs = stats.scored_trials(frames)
-    mine = runs[runs["cell"] == answer.cells[0].label]
-    order = mine.sort_values(
+    best_cell = runs[runs["cell"] == answer.cells[0].label]
+    ranked = best_cell.sort_values(
         "score", ascending=frames.metric.direction == "minimize", kind="stable"
     )
-    return str(order.iloc[0]["fingerprint"])
+    return str(ranked.iloc[0]["fingerprint"])
 
 
-def _of_sweep(name: str, trials: File, uri: str, mirror: Mirror) -> File:
-    from lab.tracking import frames  # it takes seconds, and most names need none of it
+def _find_best_of_sweep(name: str, trials: File, uri: str, mirror: Mirror) -> File:
+    from lab.tracking import frames  # the import takes seconds; names of trials do not need it
 
     try:
         trial = find_best_trial(frames.load_frames(uri, name))
     except frames.FramesError as error:
         raise UserError(
-            f"{name}: neither a trial in {trials}, where there is {_listed(_all(trials))}, "
+            f"{name}: neither a trial in {trials}, where there is {_list(_all(trials))}, "
             f"nor a sweep ({error})"
         ) from None
     if trial is None:
@@ -79,7 +79,7 @@ def _of_sweep(name: str, trials: File, uri: str, mirror: Mirror) -> File:
     return trials / trial
 
 
-def _beginning(run: str, trials: File) -> list[File]:
+def _starting_with(run: str, trials: File) -> list[File]:
     if not _NAME.fullmatch(run):
         return []
     return [folder for folder in _all(trials) if folder.name.startswith(run)]
@@ -91,8 +91,8 @@ def _all(trials: File) -> list[File]:
     )
 
 
-def _listed(folders: list[File]) -> str:
+def _list(folders: list[File]) -> str:
     if not folders:
         return "none yet"
-    more = f" and {len(folders) - _FEW} more" if len(folders) > _FEW else ""
-    return ", ".join(folder.name for folder in folders[:_FEW]) + more
+    more = f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else ""
+    return ", ".join(folder.name for folder in folders[:_LISTED]) + more

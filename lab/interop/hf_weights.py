@@ -1,8 +1,8 @@
-"""The one place that knows `transformers`: its names for the weights of an ELECTRA.
+"""Conversion of ELECTRA weights between the lab's names and those of `transformers`.
 
-A network here is an encoder with one head, by the lab's names (`weights`): `encoder.*`, and
-`detection.*` or `vocabulary.*`. Rows that stand for tokens are in the lab's order inside and in the
-tokenizer's outside.
+A network is an encoder with one head. Its weights have the lab's names (`lab.training.weights`):
+`encoder.*`, and `detection.*` or `vocabulary.*`. Rows of token tables and biases are in the lab's
+order of tokens in the lab, and in the tokenizer's order in `transformers`.
 """
 
 import json
@@ -48,13 +48,13 @@ logging.disable_progress_bar()
 
 @dataclass(frozen=True, kw_only=True)
 class HfNetwork:
-    """An encoder with a head, as it leaves the lab.
+    """An encoder with a head, to be written for `transformers`.
 
     Attributes:
-        shape: of the encoder.
-        length: positions.
-        weights: by the lab's names.
-        vocabulary: its tokens.
+        shape: shape of the encoder.
+        length: largest number of positions of a window.
+        weights: weights by the lab's names.
+        vocabulary: tokens and their order.
     """
 
     shape: EncoderConfig
@@ -67,24 +67,24 @@ def build_hf_model(network: HfNetwork) -> Any:
     """Return an `ElectraForPreTraining`, or an `ElectraForMaskedLM` for a vocabulary head.
 
     Raises:
-        UserError: `norm: pre`, for which `transformers` has no counterpart.
+        UserError: the encoder has `norm: pre`, which ELECTRA in `transformers` does not support.
     """
     if network.shape.norm != "post":
         raise UserError(
-            "encoder.norm: pre has no counterpart in transformers; what is to leave the lab is "
-            "trained with encoder.norm: post, the default"
+            "encoder.norm: pre has no counterpart in transformers; only encoders trained with "
+            "encoder.norm: post, the default, can be exported"
         )
     detects = bool(weights_below(network.weights, "detection"))
-    made = (ElectraForPreTraining if detects else ElectraForMaskedLM)(_config(network))
+    model = (ElectraForPreTraining if detects else ElectraForMaskedLM)(_config(network))
     inner_V = torch.from_numpy(np.argsort(network.vocabulary.outer_V))
-    theirs = {}
+    state = {}
     for name, value in network.weights.items():
-        theirs[to_hf_name(name)] = value[inner_V] if name in _TOKEN_ROWS else value
+        state[to_hf_name(name)] = value[inner_V] if name in _TOKEN_ROWS else value
     if not detects:
-        theirs[_TIED] = theirs[to_hf_name(_TABLE)]
-    made.load_state_dict(theirs, strict=True)
-    made.tie_weights()
-    return made.eval()
+        state[_TIED] = state[to_hf_name(_TABLE)]
+    model.load_state_dict(state, strict=True)
+    model.tie_weights()
+    return model.eval()
 
 
 def save_hf_model(network: HfNetwork, folder: File) -> None:
@@ -93,34 +93,46 @@ def save_hf_model(network: HfNetwork, folder: File) -> None:
     Raises:
         UserError: as `build_hf_model`.
     """
-    made = build_hf_model(network)
-    made.save_pretrained(folder)
+    model = build_hf_model(network)
+    model.save_pretrained(folder)
     build_hf_tokenizer(network.vocabulary, network.length).save_pretrained(folder)
-    # transformers 5 writes the name of a class that version 4 does not have; both read this one.
-    said = folder / "tokenizer_config.json"
-    fields = json.loads(said.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    said.write_text(json.dumps(fields, indent=2) + "\n")
+    # transformers 5 writes the name of a class that version 4 lacks; both load this one.
+    file = folder / "tokenizer_config.json"
+    fields = json.loads(file.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    file.write_text(json.dumps(fields, indent=2) + "\n")
 
 
 def load_hf_model(folder: File) -> Any:
-    """Return the model that `save_hf_model` wrote, whole: nothing missing, its head tied to its table.
+    """Load a model that `save_hf_model` wrote.
 
     Raises:
-        RuntimeError: it is not.
+        RuntimeError: weights are missing, unexpected or of another shape, or the output weights of
+            a masked language model are not tied to its embeddings.
     """
     architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
     kind = {c.__name__: c for c in (ElectraForPreTraining, ElectraForMaskedLM)}[architecture]
-    made, said = kind.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
-    head = made.get_output_embeddings()
-    tied = head is None or head.weight is made.get_input_embeddings().weight
-    if any(said[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")) or not tied:
-        raise RuntimeError(f"{folder.name}: transformers reads something else than was written")
-    return made.eval()
+    model, loading = kind.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
+    head = model.get_output_embeddings()
+    tied = head is None or head.weight is model.get_input_embeddings().weight
+    problems = [
+        key for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if loading[key]
+    ]
+    if problems or not tied:
+        raise RuntimeError(
+            f"{folder.name}: transformers does not load the weights that were written "
+            f"({', '.join(problems) or 'untied embeddings'})"
+        )
+    return model.eval()
 
 
-def to_lab_name(made: Any, vocabulary: Vocabulary) -> Weights:
-    """Return the weights of `made` by the lab's names, tokens in the lab's order."""
-    config, theirs = made.config, made.state_dict()
+def to_lab_name(model: Any, vocabulary: Vocabulary) -> Weights:
+    """Return the weights of a `transformers` model by the lab's names, tokens in the lab's order.
+
+    Args:
+        model: an `ElectraForPreTraining` or an `ElectraForMaskedLM`.
+        vocabulary: tokens and their order.
+    """
+    config, state = model.config, model.state_dict()
     shape = EncoderConfig(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
@@ -130,17 +142,17 @@ def to_lab_name(made: Any, vocabulary: Vocabulary) -> Weights:
     )
     with torch.device("meta"):
         encoder = Encoder(shape, config.vocab_size, config.max_position_embeddings)
-        detects = isinstance(made, ElectraForPreTraining)
+        detects = isinstance(model, ElectraForPreTraining)
         head = DetectionHead(shape) if detects else VocabularyHead(shape, config.vocab_size)
-    places = {"encoder": encoder, "detection" if detects else "vocabulary": head}
-    names = [f"{place}.{name}" for place, module in places.items() for name in module.state_dict()]
+    modules = {"encoder": encoder, "detection" if detects else "vocabulary": head}
+    names = [f"{path}.{name}" for path, module in modules.items() for name in module.state_dict()]
     outer_V = torch.from_numpy(vocabulary.outer_V)
-    weights = {name: theirs[to_hf_name(name)].detach() for name in names}
+    weights = {name: state[to_hf_name(name)].detach() for name in names}
     return weights | {name: weights[name][outer_V] for name in _TOKEN_ROWS if name in weights}
 
 
 def to_hf_name(name: str) -> str:
-    """Return transformers' name of a weight."""
+    """Return the name that `transformers` gives to a weight of the lab."""
     match name.split("."):
         case ["encoder", "layers", number, block, kind]:
             outer = f"electra.encoder.layer.{number}.{_BLOCK[block]}.{kind}"
@@ -155,13 +167,19 @@ def to_hf_name(name: str) -> str:
         case ["vocabulary", layer, kind]:
             outer = f"generator_predictions.{layer.replace('norm', 'LayerNorm')}.{kind}"
         case _:
-            raise ValueError(f"{name}: no weight of a network that can leave the lab")
+            raise ValueError(f"{name}: not a weight of a network that can be exported")
     return outer
 
 
 def build_hf_tokenizer(vocabulary: Vocabulary, length: int) -> Any:
-    """Return the tokenizer as `transformers` has it: [CLS] A [SEP] B [SEP], types 0 and 1."""
-    own = Tokenizer.from_str(vocabulary.tokenizer.to_str())  # "[MASK]" in a text is a mask here
+    """Return a tokenizer of `transformers`: [CLS] A [SEP] B [SEP], with token types 0 and 1.
+
+    Args:
+        vocabulary: the lab's tokenizer.
+        length: largest number of positions of a window.
+    """
+    # A copy: unlike in the lab's own tokenizer, "[MASK]" in a text becomes the mask token.
+    own = Tokenizer.from_str(vocabulary.tokenizer.to_str())
     special = vocabulary.special
     cls, sep = special["cls"], special["sep"]
     own.post_processor = TemplateProcessing(
@@ -173,7 +191,7 @@ def build_hf_tokenizer(vocabulary: Vocabulary, length: int) -> Any:
         tokenizer_object=own,
         model_max_length=length,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **{f"{role}_token": spelt for role, spelt in special.items()},
+        **{f"{role}_token": token for role, token in special.items()},
     )
 
 

@@ -1,8 +1,8 @@
-"""What a trial starts from (`init_from`, its own and a frozen generator's) -> one file of weights.
+"""Resolve `init_from`, of a trial and of its frozen generator, to one file of initial weights.
 
-The driver reads each source once, and refuses what does not fit before anything runs; only the
-weights of mlm runs that the sweep trains itself come later. The file's name is a hash of its
-weights, and part of the name of each trial that starts from them.
+The driver reads each source once. Weights that do not fit a trial are refused before any trial
+runs; only the weights of preparatory runs become available later. The file's name contains a hash
+of its weights, which also enters the name of each trial that starts from them.
 """
 
 import os
@@ -27,41 +27,43 @@ from lab.storage import record
 from lab.storage.mirror import Mirror
 from lab.training.weights import Weights, infer_dims, weights_below
 
-_KEPT, _GENERATORS = "encoder", "generator.encoder"
+_ENCODER_PATH, _GENERATOR_PATH = "encoder", "generator.encoder"  # module paths of the encoders
 
 
-Records = Mapping[str, File]  # of finished preparatory runs, by the network that starts from them
+Records = Mapping[str, File]  # records of preparatory runs, by the network that starts from each
 _NO_RECORDS: Records = {}
+_Spent = dict[File | None, float | None]  # as `_SourceWeights.spent`
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsOrigin:
-    """Weights to start from, and what tells whether they fit.
+    """Initial weights, and the properties by which `check_shapes` compares them with a trial.
 
     Attributes:
-        file: of the weights, by the names of `weights.of`, tokens in the lab's order.
-        heads: of each encoder, by place.
-        said: where each encoder was found, by place: a dotted path and a name.
-        earlier_flops: what earlier trials that it names had spent, stand-alone; None where it
-            names weights whose compute was not recorded.
+        file: file of the weights, by the names of `collect_weights`, tokens in the lab's order.
+        heads: number of attention heads of each encoder, by module path.
+        sources: source of each encoder, by module path: a dotted path of the search space and the
+            name of a trial or checkpoint.
+        earlier_flops: stand-alone FLOPs of the earlier trials that the sources name; None if the
+            compute of a source is not recorded.
     """
 
     file: File
     heads: Mapping[str, int]
-    said: Mapping[str, str]
+    sources: Mapping[str, str]
     earlier_flops: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSources:
-    """What a trial's first weights are read from.
+    """The sources of a trial's initial weights.
 
     Attributes:
-        start: its `init_from`.
-        frozen: that of its frozen generator; None where it has none.
-        records: of its preparatory runs that have finished, by network.
-        text: folder of the prepared text, whose tokens the weights must be of.
-        detects: whether the encoder's head finds replaced tokens; it predicts tokens otherwise.
+        start: `init_from` of the trial.
+        frozen: `init_from` of its frozen generator; None without a frozen generator.
+        records: records of its finished preparatory runs, by network.
+        text: folder of the prepared text; the weights must have its vocabulary.
+        detects: True if the encoder has a detection head, False if it predicts tokens.
     """
 
     start: InitFrom
@@ -72,28 +74,28 @@ class WeightSources:
 
 
 class InitialWeights:
-    """What the trials of a sweep start from, each source read once.
+    """The initial weights of a sweep's trials; each source is read once.
 
     Args:
-        storage: of the records and caches.
-        mirror: what keeps it equal to a storage that is no folder.
+        storage: folder of the records and caches.
+        mirror: remote copy of the storage.
     """
 
     def __init__(self, storage: File, mirror: Mirror) -> None:
         self._storage, self._mirror = storage, mirror
-        self._known: dict[WeightSources, WeightsOrigin | None] = {}
+        self._resolved: dict[WeightSources, WeightsOrigin | None] = {}
 
     def of(self, trial: Trial, text: File, records: Records = _NO_RECORDS) -> WeightsOrigin | None:
-        """Return the weights that a trial starts from; None where chance draws all of them.
+        """Return the initial weights of a trial; None if all of them are drawn at random.
 
         Args:
-            trial: any of the sweep.
+            trial: a trial of the sweep.
             text: folder of its prepared text.
-            records: of its preparatory runs that have finished, by network. Without them only
-                what the trial names is read and checked.
+            records: records of its finished preparatory runs, by network. Without them, only the
+                trials and checkpoints that the trial names are read and checked.
 
         Raises:
-            UserError: as `resolve_source` and `check_shapes`.
+            UserError: a source cannot be read, has another vocabulary or another shape.
         """
         sources = WeightSources(
             start=trial.init_from,
@@ -102,51 +104,60 @@ class InitialWeights:
             text=text,
             detects="discriminator" in trial.objective.networks,
         )
-        if sources not in self._known:
-            found = resolve_source(sources, self._storage, self._mirror)
-            if found is not None:
-                self._mirror.push(found.file)
-            self._known[sources] = found
-        origin = self._known[sources]
+        if sources not in self._resolved:
+            resolved = resolve_source(sources, self._storage, self._mirror)
+            if resolved is not None:
+                self._mirror.push(resolved.file)
+            self._resolved[sources] = resolved
+        origin = self._resolved[sources]
         if origin is not None:
             check_shapes(origin, trial)
         return origin
 
 
-class _Read(NamedTuple):
-    """What one source gives: weights and, by place of each encoder, its heads and its name."""
+class _SourceWeights(NamedTuple):
+    """The weights of one source.
+
+    Attributes:
+        weights: weights by the names of `collect_weights`.
+        heads: number of attention heads of each encoder, by module path.
+        sources: source of each encoder, by module path, as in `WeightsOrigin`.
+        spent: stand-alone FLOPs by record; the key None is a released checkpoint, the value None
+            unrecorded compute.
+    """
 
     weights: Weights
     heads: dict[str, int]
-    said: dict[str, str]
-    spent: dict[File | None, float | None]  # stand-alone FLOPs by record; None where unknown
+    sources: dict[str, str]
+    spent: _Spent
 
 
 def resolve_source(sources: WeightSources, storage: File, mirror: Mirror) -> WeightsOrigin | None:
-    """Read what a trial starts from, and leave it as a file in the cache.
+    """Read the initial weights of a trial and save them to the cache.
 
     Args:
-        sources: what is named, and what the sweep has trained.
-        storage: of the records.
-        mirror: brings an earlier trial's record and text.
+        sources: sources of the weights.
+        storage: folder of the records and caches.
+        mirror: remote copy of the storage, from which an earlier trial's record and text are
+            pulled.
 
     Returns:
-        None where there is nothing to read.
+        The weights' origin; None without any source.
 
     Raises:
-        UserError: it cannot be read, or its tokens are others.
+        UserError: a source cannot be read, or has another vocabulary.
     """
-    reader = _Reader(sources.text, storage, mirror)
-    found = [*_kept(sources, reader), *_frozen(sources, reader)]
-    if not found:
+    reader = _TrialReader(sources.text, storage, mirror)
+    parts = [*_read_start(sources, reader), *_read_frozen(sources, reader)]
+    if not parts:
         return None
     weights: Weights = {}
     heads: dict[str, int] = {}
-    said: dict[str, str] = {}
-    spent: dict[File | None, float | None] = {}
-    for read in found:
-        weights |= read.weights
-        heads, said, spent = heads | read.heads, said | read.said, spent | read.spent
+    names: dict[str, str] = {}
+    spent: _Spent = {}
+    for part in parts:
+        weights |= part.weights
+        heads, names, spent = heads | part.heads, names | part.sources, spent | part.spent
     known = [flops for flops in spent.values() if flops is not None]
     file = storage / "cache" / f"start-{_digest(weights)}.safetensors"
     if not file.exists():
@@ -154,31 +165,31 @@ def resolve_source(sources: WeightSources, storage: File, mirror: Mirror) -> Wei
     return WeightsOrigin(
         file=file,
         heads=heads,
-        said=said,
+        sources=names,
         earlier_flops=sum(known) if len(known) == len(spent) else None,
     )
 
 
-def _kept(sources: WeightSources, reader: "_Reader") -> Iterator[_Read]:
-    """Yield what `init_from` gives; nothing of a generator that is frozen."""
+def _read_start(sources: WeightSources, reader: "_TrialReader") -> Iterator[_SourceWeights]:
+    """Yield the weights of `init_from`, except those of a frozen generator."""
     match sources.start:
         case FromScratch():
             return
         case FromCheckpoint() as start:
-            yield _released(start, sources.text, detects=sources.detects)
+            yield _read_checkpoints(start, sources.text, detects=sources.detects)
         case FromTrial(name=name):
-            read = reader.earlier("base.init_from.name", name)
-            yield _without_generator(read) if sources.frozen is not None else read
+            source = reader.all_networks("base.init_from.name", name)
+            yield _without_generator(source) if sources.frozen is not None else source
         case FromMlmRun():
             for network, folder in sources.records:
                 if network == KEPT or sources.frozen is None:
-                    yield reader.predictor(folder, network, f"base.init_from: {folder.name}")
+                    yield reader.preparatory(folder, network, f"base.init_from: {folder.name}")
         case _:
             assert_never(sources.start)
 
 
-def _frozen(sources: WeightSources, reader: "_Reader") -> Iterator[_Read]:
-    """Yield the weights of a frozen generator."""
+def _read_frozen(sources: WeightSources, reader: "_TrialReader") -> Iterator[_SourceWeights]:
+    """Yield the weights of a frozen generator; nothing without one."""
     path = "base.objective.generator.init_from"
     match sources.frozen:
         case None:
@@ -188,172 +199,203 @@ def _frozen(sources: WeightSources, reader: "_Reader") -> Iterator[_Read]:
         case FromMlmRun():
             for network, folder in sources.records:
                 if network == GENERATOR:
-                    yield reader.predictor(folder, network, f"{path}: {folder.name}")
+                    yield reader.preparatory(folder, network, f"{path}: {folder.name}")
         case _:
             assert_never(sources.frozen)
 
 
 def check_shapes(origin: WeightsOrigin, trial: Trial) -> None:
-    """Refuse weights that are not of a trial's shapes.
+    """Check that initial weights have the shapes of a trial's networks.
 
     Raises:
-        UserError: names every side that differs.
+        UserError: a shape differs; the message lists all differing dimensions.
     """
-    shapes = {_KEPT: trial.encoder}
+    shapes = {_ENCODER_PATH: trial.encoder}
     generator = trial.objective.generator_shape(trial.encoder)
     if generator is not None:
-        shapes[_GENERATORS] = generator
+        shapes[_GENERATOR_PATH] = generator
     weights = load_file(origin.file)
-    for place, heads in origin.heads.items():
-        shape = shapes.get(place)  # none of a generator that this objective does without
-        wrong = (
-            []
-            if shape is None
-            else [*_differences(weights_below(weights, place), heads, shape, trial)]
-        )
-        if wrong:
-            name = "base.encoder" if place == _KEPT else "the generator of base.objective"
-            told = "; ".join(f"{theirs}, {name} has {mine}" for theirs, mine in wrong)
-            raise UserError(f"{origin.said[place]}: {told}")
+    for path, heads in origin.heads.items():
+        shape = shapes.get(path)  # None for a generator that the trial's objective does not have
+        if shape is None:
+            continue
+        differences = [*_differences(weights_below(weights, path), heads, shape, trial)]
+        if differences:
+            name = "base.encoder" if path == _ENCODER_PATH else "the generator of base.objective"
+            listed = "; ".join(
+                f"{actual}, {name} has {required}" for actual, required in differences
+            )
+            raise UserError(f"{origin.sources[path]}: {listed}")
     _check_shared(weights, origin, trial)
 
 
 def _differences(
     encoder: Weights, heads: int, shape: EncoderConfig, trial: Trial
 ) -> Iterator[tuple[str, str]]:
-    """Yield what an encoder's weights are and what is asked for, where these are not the same."""
-    found = infer_dims(encoder)
-    for side in ("layers", "hidden", "ffn", "embedding"):
-        theirs, mine = getattr(found, side), getattr(shape, side)
-        if theirs != mine:
-            yield f"{side} {theirs}", f"{mine}"
+    """Yield name and value of each dimension that differs, and the value that the trial has."""
+    dims = infer_dims(encoder)
+    for name in ("layers", "hidden", "ffn", "embedding"):
+        actual, required = getattr(dims, name), getattr(shape, name)
+        if actual != required:
+            yield f"{name} {actual}", f"{required}"
     if heads != shape.heads:
         yield f"heads {heads}", f"{shape.heads}"
     norm = "pre" if "final_norm.weight" in encoder else "post"
     if norm != shape.norm:
         yield f"norm {norm}", shape.norm
-    if found.length < trial.data.length:
-        yield f"positions {found.length}", f"{trial.data.length} (base.data.length)"
+    if dims.length < trial.data.length:
+        yield f"positions {dims.length}", f"{trial.data.length} (base.data.length)"
 
 
 def _check_shared(weights: Weights, origin: WeightsOrigin, trial: Trial) -> None:
-    """Refuse a generator that is to share what is not the same in both."""
+    """Raise `UserError` if weights that the networks of a trial share differ between them."""
     sharing = getattr(trial.objective, "sharing", "none")
     shared = {"tokens": "embeddings.", "all": ""}.get(sharing)
-    generator = weights_below(weights, _GENERATORS)
+    generator = weights_below(weights, _GENERATOR_PATH)
     if shared is None or not generator:
         return
-    kept = weights_below(weights, _KEPT)
+    encoder = weights_below(weights, _ENCODER_PATH)
     for name, value in generator.items():
-        if name.startswith(shared) and not value.equal(kept[name]):
+        if name.startswith(shared) and not value.equal(encoder[name]):
             raise UserError(
-                f"{origin.said[_GENERATORS]}: its {name} is another than the discriminator's, and "
-                f"base.objective.sharing: {sharing} has one for both; take none or gdes"
+                f"{origin.sources[_GENERATOR_PATH]}: its {name} differs from the "
+                f"discriminator's, and base.objective.sharing: {sharing} has one for both; "
+                f"take none or gdes"
             )
 
 
-def _released(start: FromCheckpoint, text: File, *, detects: bool) -> _Read:
-    from lab.interop import hf_checkpoints  # it takes seconds, and most sweeps need none of it
+def _read_checkpoints(start: FromCheckpoint, text: File, *, detects: bool) -> _SourceWeights:
+    from lab.interop import hf_checkpoints  # the import takes seconds; few sweeps need it
 
     vocabulary = open_vocabulary(text)
-    named = {_KEPT: ("discriminator", start.discriminator)}
+    named = {_ENCODER_PATH: ("discriminator", start.discriminator)}
     if start.generator:
-        named[_GENERATORS] = ("generator", start.generator)
+        named[_GENERATOR_PATH] = ("generator", start.generator)
     weights: Weights = {}
-    heads, said = {}, {}
-    for place, (field, name) in named.items():
-        said[place] = f"base.init_from.{field}: {name}"
+    heads, sources = {}, {}
+    for path, (field, name) in named.items():
+        sources[path] = f"base.init_from.{field}: {name}"
         try:
-            found, heads[place] = hf_checkpoints.read_checkpoint(
-                name, vocabulary, detects=detects and place == _KEPT
+            network, heads[path] = hf_checkpoints.read_checkpoint(
+                name, vocabulary, detects=detects and path == _ENCODER_PATH
             )
         except UserError as error:
-            raise UserError(f"{said[place]}: {error}") from None
-        prefix = place.removesuffix("encoder")
-        weights |= {f"{prefix}{key}": value for key, value in found.items()}
-    return _Read(weights, heads, said, {None: None})
+            raise UserError(f"{sources[path]}: {error}") from None
+        prefix = path.removesuffix("encoder")
+        weights |= {f"{prefix}{key}": value for key, value in network.items()}
+    return _SourceWeights(weights, heads, sources, {None: None})
 
 
-class _Reader:
-    """Reads records of trials whose tokens are those of a text.
+class _TrialReader:
+    """Reads the networks of earlier trials that have the vocabulary of a text.
 
     Args:
         text: folder of the prepared text.
-        storage: of the records.
-        mirror: brings a record and its text.
+        storage: folder of the records and caches.
+        mirror: remote copy of the storage, from which a record and its text are pulled.
     """
 
     def __init__(self, text: File, storage: File, mirror: Mirror) -> None:
         self._text, self._storage, self._mirror = text, storage, mirror
 
-    def earlier(self, path: str, name: str) -> _Read:
-        """Return all networks of the trial called `name`, which stands at `path`."""
-        kept = self._named(path, name)
-        heads = {place: shape.heads for place, shape in kept.shapes.items()}
-        said = dict.fromkeys(heads, f"{path}: {name}")
-        return _Read(kept.weights, heads, said, {kept.folder: _standalone(kept)})
+    def all_networks(self, path: str, name: str) -> _SourceWeights:
+        """Return all networks of a trial.
 
-    def generator(self, path: str, name: str) -> _Read:
-        """Return as a generator the one of a trial, or its encoder where that predicts tokens."""
-        kept = self._named(path, name)
-        if _GENERATORS not in kept.shapes and kept.detects:
+        Args:
+            path: dotted path of the setting that names the trial.
+            name: name of the trial.
+        """
+        trained = self._open(path, name)
+        heads = {network: shape.heads for network, shape in trained.shapes.items()}
+        sources = dict.fromkeys(heads, f"{path}: {name}")
+        spent: _Spent = {trained.folder: _standalone_flops(trained)}
+        return _SourceWeights(trained.weights, heads, sources, spent)
+
+    def generator(self, path: str, name: str) -> _SourceWeights:
+        """Return a trial's generator or, without one, its token-predicting encoder, as a generator.
+
+        Args:
+            path: dotted path of the setting that names the trial.
+            name: name of the trial.
+        """
+        trained = self._open(path, name)
+        if _GENERATOR_PATH not in trained.shapes and trained.detects:
             raise UserError(f"{path}: {name}: none of its networks predicts tokens")
-        place = _GENERATORS if _GENERATORS in kept.shapes else _KEPT
-        return self._as_generator(kept, place, f"{path}: {name}", {kept.folder: _standalone(kept)})
+        network = _GENERATOR_PATH if _GENERATOR_PATH in trained.shapes else _ENCODER_PATH
+        spent: _Spent = {trained.folder: _standalone_flops(trained)}
+        return self._as_generator(trained, network, f"{path}: {name}", spent)
 
-    def predictor(self, folder: File, network: str, said: str) -> _Read:
-        """Return the network of a preparatory run, as the encoder that is kept or a generator."""
+    def preparatory(self, folder: File, network: str, source: str) -> _SourceWeights:
+        """Return the network of a preparatory run, as the trial's encoder or as its generator.
+
+        Args:
+            folder: record of the preparatory run.
+            network: network that starts from the run, `KEPT` or `GENERATOR`.
+            source: dotted path of the setting and name of the run.
+        """
         self._mirror.pull(folder)
-        kept = open_trained(folder, self._storage / "cache")
+        trained = open_trained(folder, self._storage / "cache")
         if network == GENERATOR:
-            return self._as_generator(kept, _KEPT, said, {})
-        return _Read(kept.network(_KEPT), {_KEPT: kept.trial.encoder.heads}, {_KEPT: said}, {})
+            return self._as_generator(trained, _ENCODER_PATH, source, {})
+        heads = {_ENCODER_PATH: trained.trial.encoder.heads}
+        return _SourceWeights(trained.network(_ENCODER_PATH), heads, {_ENCODER_PATH: source}, {})
 
     def _as_generator(
-        self, kept: TrainedTrial, place: str, said: str, spent: dict[File | None, float | None]
-    ) -> _Read:
-        weights = {f"generator.{name}": value for name, value in kept.network(place).items()}
-        heads = {_GENERATORS: kept.shapes[place].heads}
-        return _Read(weights, heads, {_GENERATORS: said}, spent)
+        self,
+        trained: TrainedTrial,
+        network: str,
+        source: str,
+        spent: _Spent,
+    ) -> _SourceWeights:
+        weights = {f"generator.{name}": value for name, value in trained.network(network).items()}
+        heads = {_GENERATOR_PATH: trained.shapes[network].heads}
+        return _SourceWeights(weights, heads, {_GENERATOR_PATH: source}, spent)
 
-    def _named(self, path: str, name: str) -> TrainedTrial:
+    def _open(self, path: str, name: str) -> TrainedTrial:
         try:
             folder = find_trial.resolve_run(name, self._storage, mirror=self._mirror)
             cache = self._storage / "cache"
             self._mirror.pull(cache / str(record.read_facts(folder).get("text")))
-            kept = open_trained(folder, cache)
+            trained = open_trained(folder, cache)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        if kept.vocabulary().fingerprint() != open_vocabulary(self._text).fingerprint():
+        if trained.vocabulary().fingerprint() != open_vocabulary(self._text).fingerprint():
             raise UserError(
-                f"{path}: {name}: its tokens are those of {kept.text.name}, and base.data makes "
-                f"others ({self._text.name}); take the same tokenizer"
+                f"{path}: {name}: its tokens are those of {trained.text.name}, and base.data gives "
+                f"other tokens ({self._text.name}); take the same tokenizer"
             )
-        return kept
+        return trained
 
 
-def _without_generator(read: _Read) -> _Read:
-    weights = {n: v for n, v in read.weights.items() if not n.startswith("generator.")}
-    return read._replace(
-        weights=weights, heads={_KEPT: read.heads[_KEPT]}, said={_KEPT: read.said[_KEPT]}
+def _without_generator(source: _SourceWeights) -> _SourceWeights:
+    weights = {n: v for n, v in source.weights.items() if not n.startswith("generator.")}
+    return source._replace(
+        weights=weights,
+        heads={_ENCODER_PATH: source.heads[_ENCODER_PATH]},
+        sources={_ENCODER_PATH: source.sources[_ENCODER_PATH]},
     )
 
 
-def _standalone(kept: TrainedTrial) -> float | None:
-    """Return what a trial's weights took from nothing; None where that was not recorded."""
-    rows = record.read_curve(kept.folder)
+def _standalone_flops(trained: TrainedTrial) -> float | None:
+    """Return the FLOPs that it takes to train a trial's weights from scratch.
+
+    Returns:
+        FLOPs of the trial up to its checkpoint and of the runs that it started from; None if they
+        are not recorded.
+    """
+    rows = record.read_curve(trained.folder)
     if not rows or "spent/standalone_flops" not in rows[-1]:
         return None
-    before = rows[-1]["spent/standalone_flops"] - rows[-1]["spent/marginal_flops"]
-    return kept.place.spent.flops + before
+    earlier = rows[-1]["spent/standalone_flops"] - rows[-1]["spent/marginal_flops"]
+    return trained.place.spent.flops + earlier
 
 
 def _digest(weights: Weights) -> str:
-    made = sha256()
+    digest = sha256()
     for name, value in sorted(weights.items()):
-        made.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-        made.update(value.contiguous().numpy().tobytes())
-    return made.hexdigest()[:12]
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _save(weights: Weights, file: File) -> None:

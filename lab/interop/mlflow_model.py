@@ -1,9 +1,10 @@
 """The best trial of a sweep as an MLflow model on the sweep's run.
 
-The network that fills masks (the generator, or an encoder that predicts tokens) under MLflow's
-`transformers` flavour, which `mlflow.pyfunc` loads too; where there is none, the encoder as it
-embeds text. Beside it, as files of the run, all that `lab.export` writes, the discriminator with
-its head among it. Files alone: nothing is pickled and no code of the lab is stored.
+The model has MLflow's `transformers` flavor, which `mlflow.pyfunc` loads as well. It is a fill-mask
+pipeline of the generator or of an encoder that predicts tokens; for an objective without such a
+network, a feature-extraction pipeline of the encoder. The folders that `lab.export` writes, among
+them the discriminator with its head, are artifacts of the run. Nothing is pickled, and no code of
+the lab is stored.
 """
 
 import warnings
@@ -24,21 +25,21 @@ from lab.storage.mirror import Mirror
 from lab.tracking.client import connect_client, describe_error
 from lab.tracking.frames import SweepFrames
 
-_TAG = "electra_lab.model"  # not among the sweep's own tags, which the report shows
+_TAG = "electra_lab.model"  # without the prefix `lab.` of the tags that the report shows
 _EXPORTED = "export"
 
 
 def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> str | None:
-    """Log a sweep's best trial, unless it is logged already; return the model's address.
+    """Log a sweep's best trial as a model, unless that trial is logged already.
 
     Args:
-        uri: of the store.
-        frames: the sweep, as the store has it.
-        storage: of the records.
-        mirror: brings the record and its text.
+        uri: URI of the MLflow tracking store.
+        frames: the sweep, as read from the store.
+        storage: folder of the records and caches.
+        mirror: remote copy of the storage, from which the record is pulled.
 
     Returns:
-        `models:/…`, or None where no trial has finished.
+        The model's address, `models:/…`; None if no trial has finished.
 
     Raises:
         UserError: the record cannot be read or exported, or the store does not answer.
@@ -54,15 +55,15 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
         if trial == best:
             return str(model)
         with TemporaryDirectory(prefix="lab-model-") as folder:
-            _write(
+            _write_model(
                 find_trial.resolve_run(best, storage, mirror=mirror),
                 storage / "cache",
                 File(folder),
             )
-            return _store(client, parent, best, File(folder))
+            return _upload(client, parent, best, File(folder))
 
 
-def _write(record: File, cache: File, folder: File) -> None:
+def _write_model(record: File, cache: File, folder: File) -> None:
     from lab.interop.trained import open_trained
 
     trained = open_trained(record, cache)
@@ -71,14 +72,18 @@ def _write(record: File, cache: File, folder: File) -> None:
 
 
 def save_model(trained: "TrainedTrial", folder: File) -> None:
-    """Write `folder`/model as MLflow's, from what stands in `folder`/export.
+    """Write the MLflow model `folder`/model from the exported networks in `folder`/export.
 
-    Signature and requirements are given, so MLflow neither guesses them in another process nor
-    asks a network.
+    Signature and requirements are passed explicitly. Otherwise MLflow would infer them in another
+    process, with access to the network.
+
+    Args:
+        trained: the trial.
+        folder: folder with the exported networks.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what MLflow and transformers tell each other's authors
-        import mlflow.transformers  # here, because importing it takes seconds
+        warnings.simplefilter("ignore")  # deprecations inside MLflow and transformers
+        import mlflow.transformers  # imported here, since it takes seconds
         from mlflow.models import ModelSignature
         from mlflow.types.schema import ColSpec, Schema
 
@@ -94,44 +99,47 @@ def save_model(trained: "TrainedTrial", folder: File) -> None:
 
 
 def _pipeline(trained: "TrainedTrial", folder: File) -> tuple[Any, Any]:
-    """Return what is served, and MLflow's type of what it answers."""
+    """Return the pipeline, and the MLflow type of its output."""
     from mlflow.types.schema import ColSpec, TensorSpec
     from transformers import AutoModel, AutoTokenizer, pipeline
 
     roles = {role.loads: name for _, name, role in exported_networks(trained)}
-    if name := roles.get("ElectraForMaskedLM"):  # the last: a generator where there is one
+    if name := roles.get("ElectraForMaskedLM"):  # the generator if there is one
         return pipeline("fill-mask", model=str(folder / name)), ColSpec("string")
     body = folder / roles["ElectraForPreTraining"]
-    served = pipeline(
+    extractor = pipeline(
         "feature-extraction",
         model=AutoModel.from_pretrained(body),
         tokenizer=AutoTokenizer.from_pretrained(body),
     )
-    return served, TensorSpec(np.dtype(np.float64), (-1, served.model.config.hidden_size))
+    return extractor, TensorSpec(np.dtype(np.float64), (-1, extractor.model.config.hidden_size))
 
 
 def _example(pipeline: Any) -> str:
-    """Return a text that any tokenizer reads."""
+    """Return an input that is valid for any vocabulary."""
     return f"{pipeline.tokenizer.mask_token}." if pipeline.task == "fill-mask" else "."
 
 
 def _requirements() -> list[str]:
-    """Return what loads the model, in the versions that wrote it."""
+    """Return the pip requirements of the model, in the versions that wrote it."""
     names = ("mlflow", "torch", "transformers", "tokenizers")
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _store(client: Any, parent: Any, trial: str, folder: File) -> str:
+def _upload(client: Any, parent: Any, trial: str, folder: File) -> str:
+    """Log model and artifacts on the sweep's run, then set the tag; return the model's address."""
     from mlflow.entities import LoggedModelOutput
 
     run = parent.info.run_id
-    made = client.create_logged_model(
+    model = client.create_logged_model(
         parent.info.experiment_id, name="best", source_run_id=run, tags={"trial": trial}
     )
-    client.log_model_artifacts(made.model_id, str(folder / "model"))
-    client.finalize_logged_model(made.model_id, "READY")
-    client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])
+    client.log_model_artifacts(model.model_id, str(folder / "model"))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
     client.log_artifacts(run, str(folder / _EXPORTED), _EXPORTED)
-    address = f"models:/{made.model_id}"
-    client.set_tag(run, _TAG, f"{trial} {address}")  # last: what has it is logged whole
+    address = f"models:/{model.model_id}"
+    client.set_tag(
+        run, _TAG, f"{trial} {address}"
+    )  # set last: a run with this tag has a complete model
     return address

@@ -1,4 +1,4 @@
-"""A model card, made of a trial's record and of nothing else."""
+"""Model cards of exported networks, generated from the trial's record alone."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from lab.reporting import sentences
 from lab.storage import record
 
 _AMOUNTS = (
-    ("honest FLOPs (matrix products, sparse look-up, backward 2x forward)", "spent/flops"),
+    ("FLOPs (matrix products, sparse look-up, backward 2x forward)", "spent/flops"),
     ("FLOPs as the paper's script counts them", "spent/paper_flops"),
     ("6 x parameters x tokens, in FLOPs", "spent/six_n"),
     ("tokens, padding included", "spent/tokens"),
@@ -26,37 +26,38 @@ _AMOUNTS = (
 
 
 class NetworkRole(NamedTuple):
-    """What a network is in its trial.
+    """The function of a network in its trial.
 
     Attributes:
-        title: what it is, in a few words.
-        loads: the class of `transformers` that its head belongs to.
-        does: one sentence.
-        left: what of it has no place in `transformers`; empty where all has.
+        title: name of the kind of network, in a few words.
+        loads: class of `transformers` that loads the network with its head.
+        does: one sentence on the network's predictions and use.
+        omitted: one sentence on a part of the network that `transformers` does not support; empty
+            if the export is complete.
     """
 
     title: str
     loads: str
     does: str
-    left: str = ""
+    omitted: str = ""
 
 
 DISCRIMINATOR = NetworkRole(
     "ELECTRA discriminator",
     "ElectraForPreTraining",
-    "It says of every token whether it was replaced (positive logits); its body is what "
-    "fine-tuning starts from.",
+    "It predicts for every token whether it was replaced (positive logits); its encoder is the "
+    "starting point of fine-tuning.",
 )
 GENERATOR = NetworkRole(
     "ELECTRA generator",
     "ElectraForMaskedLM",
-    "It fills [MASK]; while training it wrote the replacements that another network had to find or "
-    "to undo.",
+    "It predicts the tokens at [MASK]; during training its samples were the replaced tokens that "
+    "another network had to detect or to correct.",
 )
 PREDICTOR = NetworkRole(
     "masked language model",
     "ElectraForMaskedLM",
-    "It predicts tokens; its body is what fine-tuning starts from.",
+    "It predicts tokens; its encoder is the starting point of fine-tuning.",
 )
 
 
@@ -68,15 +69,15 @@ def write_card(
     name: str,
     counted: str,
 ) -> str:
-    """Return the card of one network.
+    """Return the model card of one network, as Markdown.
 
     Args:
-        role: what it is.
-        trial: what was asked.
-        folder: of the record.
-        rows: the curve up to the weights.
-        name: of the network's own folder.
-        counted: a sentence on the prepared text.
+        role: function of the network.
+        trial: configuration of the trial.
+        folder: folder of the trial's record.
+        rows: evaluations up to the exported weights.
+        name: name of the network's exported folder.
+        counted: a sentence with counts of the prepared text.
     """
     last = rows[-1] if rows else {}
     tags = "".join(f"- {tag}\n" for tag in ("electra", "replaced-token-detection"))
@@ -110,8 +111,8 @@ def _loading(role: NetworkRole, name: str) -> str:
         f"```python\nfrom transformers import {imported}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
         f'model = {role.loads}.from_pretrained("{name}"){more}\n```\n\n'
-        "`AutoModel` loads its body, and `AutoModelForSequenceClassification` its body under a new "
-        "head."
+        "`AutoModel` loads its encoder, and `AutoModelForSequenceClassification` its encoder "
+        "with a new head."
     )
 
 
@@ -130,7 +131,7 @@ def _data(trial: Trial, counted: str) -> str:
 def _grown(trial: Trial) -> str:
     match trial.windows:
         case GrowingWindows(start=start, until=until):
-            return f"; windows of {start} positions until {100 * until:.3g} % of the progress"
+            return f"; windows of {start} positions in the first {100 * until:.3g} % of training"
         case _:
             return ""
 
@@ -145,10 +146,10 @@ def _sources(source: TextSource) -> list[str]:
         case TextFiles(paths=paths):
             return [f"Local files: {', '.join(paths)}."]
         case SavedDataset(path=path, split=split):
-            return [f"A data set saved at {path}, split {split}."]
+            return [f"A dataset saved at {path}, split {split}."]
         case HubDataset(name=name, configuration=configuration, split=split, revision=revision):
-            which = " ".join(part for part in (name, configuration) if part)
-            return [f"{which} of the Hugging Face hub, split {split}, revision {revision}."]
+            dataset = " ".join(part for part in (name, configuration) if part)
+            return [f"{dataset} of the Hugging Face hub, split {split}, revision {revision}."]
         case Mixture(parts=parts):
             return [
                 f"{line} (weight {each.weight:g})"
@@ -160,40 +161,40 @@ def _sources(source: TextSource) -> list[str]:
 
 
 def _settings(trial: Trial) -> str:
-    asked = asdict(trial)
-    del asked["data"]
-    return f"```json\n{json.dumps(asked, indent=2)}\n```"
+    settings = asdict(trial)
+    del settings["data"]
+    return f"```json\n{json.dumps(settings, indent=2)}\n```"
 
 
 def _compute(folder: File, trial: Trial, last: MetricRow) -> str:
-    ended = record.read_last_outcome(folder)
-    rows = [(what, sentences.quantity(last.get(name, math.nan), "")) for what, name in _AMOUNTS]
+    outcome = record.read_last_outcome(folder)
+    rows = [(title, sentences.quantity(last.get(name, math.nan), "")) for title, name in _AMOUNTS]
     rows.append(("optimizer steps", f"{last.get('spent/steps', 0):,.0f}"))
     rows.append(("seconds of training", sentences.seconds(last.get("spent/seconds", math.nan))))
-    rows.append(("device", (ended.device if ended else "") or sentences.NONE))
+    rows.append(("device", (outcome.device if outcome else "") or sentences.NONE))
     rows.append(("budget", f"{trial.budget.amount:g} {trial.budget.kind}"))
     note = ""
     kinds = {trial.init_from.kind, getattr(frozen_start(trial), "kind", "scratch")}
     if "mlm" in kinds:
         own = sentences.quantity(last.get("spent/marginal_flops", math.nan), "FLOP")
         note += (
-            f"\n\nIt counts the mlm runs that the trial starts from as well; its own training took "
-            f"{own}."
+            f"\n\nThe amounts include the mlm runs that the trial starts from; its own training "
+            f"took {own}."
         )
     if kinds & {"trial", "transformers"}:
         note += (
-            "\n\nIt counts the new compute alone: what the starting point had cost is not in it."
+            "\n\nThe amounts do not include the compute of the weights that the trial starts from."
         )
-    return _table(("what", "amount"), rows) + note
+    return _table(("quantity", "amount"), rows) + note
 
 
 def _scores(rows: tuple[MetricRow, ...]) -> str:
     if not rows:
-        return "None was taken."
+        return "The record has no evaluation."
     first, last = rows[0], rows[-1]
-    known = [name for name in METRICS if name in last]
-    says = "Of the trial; `detect` and `probe` are of the encoder that it keeps.\n\n"
-    return says + _table(
+    recorded = [name for name in METRICS if name in last]
+    note = "Scores of the trial; `detect` and `probe` evaluate its encoder.\n\n"
+    return note + _table(
         ("score", "better", "at the start", "at the end"),
         [
             (
@@ -202,7 +203,7 @@ def _scores(rows: tuple[MetricRow, ...]) -> str:
                 sentences.score(first.get(name, math.nan)),
                 sentences.score(last[name]),
             )
-            for name in known
+            for name in recorded
         ],
     )
 
@@ -214,20 +215,22 @@ def _limits(role: NetworkRole, trial: Trial, folder: File, last: MetricRow) -> s
         last.get("spent/tokens", math.nan),
     )
     lines = [
-        f"Its run is {state}." if state != "finished" else "Its run finished.",
-        f"{size.layers} layers, {size.hidden} wide, {sentences.quantity(tokens, 'tokens')} read; the "
-        "paper's ELECTRA-Small has 12, 256 and has read 16.4 G.",
-        f"It has seen windows of {trial.data.length} positions and takes no more.",
-        "It has what biases its text has; nobody has looked for them.",
-        "A single run: another seed gives other scores.",
-        *([role.left] if role.left else []),
+        f"The state of its trial is {state}." if state != "finished" else "Its trial finished.",
+        f"The encoder has a depth of {size.layers} and a width of {size.hidden}; training read "
+        f"{sentences.quantity(tokens, 'tokens')}. The paper's ELECTRA-Small has a depth of 12, a "
+        f"width of 256 and read 16.4 G tokens.",
+        f"It was trained on windows of {trial.data.length} positions, and longer inputs are not "
+        f"supported.",
+        "It can have the biases of its training text; they have not been examined.",
+        "The scores are those of a single run: another seed gives other scores.",
+        *([role.omitted] if role.omitted else []),
     ]
     return _list(lines)
 
 
 def _licence(source: TextSource) -> str:
     lines = dict.fromkeys(_licences(source))
-    return _list([*lines, "The lab's code is under Apache-2.0, which says nothing of weights."])
+    return _list([*lines, "The lab's code is under Apache-2.0, which does not apply to weights."])
 
 
 def _licences(source: TextSource) -> list[str]:
@@ -243,8 +246,8 @@ def _licences(source: TextSource) -> list[str]:
             return [line for each in parts for line in _licences(each.source)]
         case TextFiles() | SavedDataset() | HubDataset():
             return [
-                "What the text's owners allow is not recorded here; whoever trained on it has to "
-                "say."
+                "The licence of the training text is not recorded; add the terms of its owners "
+                "before publishing the weights."
             ]
         case _:
             assert_never(source)

@@ -1,4 +1,4 @@
-"""A trial's networks as its record holds them: to leave the lab, and for others to start from."""
+"""The trained networks of a record, for export and as initial weights of other trials."""
 
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -18,16 +18,17 @@ from lab.training.weights import Weights, collect_weights, weights_below
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedTrial:
-    """What a record holds of a trial's networks.
+    """The trained networks of a trial.
 
     Attributes:
-        folder: of the record.
+        folder: folder of the record.
         text: folder of the prepared text.
-        trial: what was asked.
-        place: how far the weights have come.
-        weights: by the names of `weights.of`.
-        shapes: of the encoders, by place: `encoder`, and `generator.encoder` where there is one.
-        detects: whether the encoder's head finds replaced tokens; it predicts tokens otherwise.
+        trial: configuration of the trial.
+        place: position in the run at which the weights were saved.
+        weights: weights by the names of `collect_weights`.
+        shapes: shapes of the encoders by module path: `encoder`, and `generator.encoder` for an
+            objective with a generator.
+        detects: True if the encoder has a detection head, False if it predicts tokens.
     """
 
     folder: File
@@ -39,21 +40,24 @@ class TrainedTrial:
     detects: bool
 
     def vocabulary(self) -> Vocabulary:
-        """Return its tokens."""
+        """Return the vocabulary of the prepared text."""
         return open_vocabulary(self.text)
 
-    def network(self, place: str) -> Weights:
-        """Return an encoder and its head, as `encoder.*` and `detection.*` or `vocabulary.*`.
+    def network(self, path: str) -> Weights:
+        """Return the weights of an encoder and its head.
 
         Args:
-            place: of the encoder.
+            path: module path of the encoder, a key of `shapes`.
+
+        Returns:
+            Weights named `encoder.*` and `detection.*` or `vocabulary.*`.
         """
         named = (
             weights_below(self.weights, "generator")
-            if place == "generator.encoder"
+            if path == "generator.encoder"
             else self.weights
         )
-        head = "detection" if place == "encoder" and self.detects else "vocabulary"
+        head = "detection" if path == "encoder" and self.detects else "vocabulary"
         return {n: v for n, v in named.items() if n.partition(".")[0] in ("encoder", head)}
 
 
@@ -61,26 +65,26 @@ def open_trained(folder: File, cache: File) -> TrainedTrial:
     """Read the newest checkpoint of a record.
 
     Args:
-        folder: of the record.
-        cache: where prepared texts lie.
+        folder: folder of the record.
+        cache: folder of the prepared texts.
 
     Raises:
-        UserError: it has no checkpoint that can be read, or its text is gone.
+        UserError: the record has no readable checkpoint, or the cache lacks its text.
     """
     trial, name = record.read_trial(folder)
     text = cache / name
     if not name or not text.is_dir():
         raise UserError(
-            f"{folder}: its text is not in {cache}; run its sweep again with the same --storage, "
-            f"which prepares the text and trains nothing twice"
+            f"{folder}: its prepared text is not in {cache}; run its sweep again with the same "
+            f"--storage: it prepares the text and trains no finished trial again"
         )
-    # The counts are where heads start, and a checkpoint has them further on.
+    # The token counts only initialize the biases of heads, which the checkpoint overwrites.
     objective = build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).eval()
     place = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
     if place is None:
         raise UserError(
             f"{folder}: no checkpoint that can be read, and its state is "
-            f"{record.read_state(folder)}; only a trial that has trained has weights"
+            f"{record.read_state(folder)}; only a trial that has been trained has weights"
         )
     shapes = {"encoder": trial.encoder}
     generator = trial.objective.generator_shape(trial.encoder)

@@ -1,1 +1,1 @@
-"""suggestion."""
+"""Survey of a text and its labelled rows, and the search space that `lab.init` recommends."""

@@ -1,4 +1,4 @@
-"""YAML text with a comment above each setting."""
+"""Write YAML with a comment above each setting."""
 
 import re
 import textwrap
@@ -13,11 +13,11 @@ _WIDTH = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A setting with the reason for it.
+    """A setting and the reason for its value.
 
     Attributes:
         value: plain data, written in one line, or a mapping of further sections.
-        because: a comment above it, without the number sign; empty for none.
+        because: the reason, written as a comment above the setting; empty for no comment.
     """
 
     value: object
@@ -25,18 +25,18 @@ class Section:
 
 
 def write_commented(sections: Mapping[str, Section], heading: str = "") -> str:
-    """Return a document whose keys are in their order.
+    """Return the text of a YAML document, with the keys in the order of `sections`.
 
     Args:
-        sections: by key.
-        heading: a comment above all of them.
+        sections: settings by key.
+        heading: comment at the top of the document; empty for none.
     """
     head = [*_comment(heading, 0), ""] if heading else []
     return "\n".join([*head, *_lines(sections, 0)]) + "\n"
 
 
 def to_plain(sections: Mapping[str, Section]) -> dict[str, Any]:
-    """Return the document as plain data, as a parser reads it."""
+    """Return the document as plain data, equal to the parsed text of `write_commented`."""
     return {key: _plain(section.value) for key, section in sections.items()}
 
 
@@ -82,7 +82,7 @@ _scalar = _flow
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes 5e12 for 5e+12, and repeats a value rather than naming it (&id001)."""
+    """A dumper that writes 5e12 for 5e+12, and repeats equal objects instead of using aliases."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
         return True
@@ -90,7 +90,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _number(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    text = re.sub(r"e([+-])0*", lambda found: "e" + found[1].replace("+", ""), text)
+    text = re.sub(r"e([+-])0*", lambda match: "e" + match[1].replace("+", ""), text)
     text += ".0" if text.lstrip("-").isdigit() else ""
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 

@@ -1,7 +1,7 @@
-"""Recognise the encoding of a file from its first bytes.
+"""Recognize the encoding of a file from its first bytes.
 
-UTF-8, and the Western European Latin-1 and Windows-1252, are recognised. Other one-byte encodings
-give the same bytes other letters, which no count of bytes tells apart reliably; they are refused.
+UTF-8 and the Western European encodings Latin-1 and Windows-1252 are recognized. All other
+encodings are refused: byte counts do not separate the many one-byte encodings reliably.
 """
 
 import codecs
@@ -10,31 +10,31 @@ from dataclasses import dataclass
 
 from lab.errors import UserError
 
-# UTF-32's little-endian mark begins with that of UTF-16, so it comes first.
+# UTF-32 is tested first: its little-endian mark begins with the mark of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_DAMAGED = 0.01  # bytes that are not UTF-8, for each character beyond ASCII that is
-# Share of zero bytes: in UTF-16 half of Western text and the spaces of other scripts, all of them
-# first or all second bytes of a character.
-_NULS, _ONE_SIDED = 0.01, 0.9
-# Icelandic and Vietnamese aside, Western European text has at most an eighth of accented letters;
-# Cyrillic or Greek in a one-byte encoding has hardly any ASCII letters.
-_WESTERN = 0.3
-_EXAMPLES = 3
+_DAMAGED = 0.01  # largest number of invalid bytes per non-ASCII character of UTF-8
+# UTF-16 has zero bytes: half of all bytes in Western text, and those of spaces in other scripts.
+# All of them are the first bytes of a character, or all are the second.
+_NULS, _ONE_SIDED = 0.01, 0.9  # share of zero bytes in the sample; share of them on one side
+# In Western European text, except Icelandic and Vietnamese, at most an eighth of the letters are
+# accented. Cyrillic or Greek in a one-byte encoding has hardly any ASCII letters.
+_WESTERN = 0.3  # largest share of accented letters
+_EXAMPLES = 3  # words that the reason quotes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """An encoding, and the figures by which it was recognised.
+    """A recognized encoding.
 
     Attributes:
-        name: of a codec that `lab.data.text_files` takes.
-        because: one sentence.
-        damaged: whether some bytes are not of this encoding.
+        name: name of the codec, as `lab.data.text_files` takes it.
+        because: one sentence with the figures by which the encoding was recognized.
+        damaged: whether the sample has bytes that are invalid in this encoding.
     """
 
     name: str
@@ -46,11 +46,12 @@ def guess_encoding(file: str, sample: bytes) -> Encoding:
     """Return the encoding of a file.
 
     Args:
-        file: named in errors.
-        sample: its first bytes; the last character may be cut off.
+        file: name of the file, for error messages.
+        sample: the first bytes of the file; the last character may be incomplete.
 
     Raises:
-        UserError: it is none of the three; the message has the command that converts the file.
+        UserError: the encoding is not one of the three; the message contains the command that
+            converts the file.
     """
     for mark, name in _MARKS.items():
         if sample.startswith(mark):
@@ -60,22 +61,22 @@ def guess_encoding(file: str, sample: bytes) -> Encoding:
         name = "utf-16le" if second > zeros - second else "utf-16be"
         raise _refusal(file, f"{zeros / len(sample):.0%} of its bytes are zero", name)
     text = sample.decode("utf-8", errors="surrogateescape")
-    invalid = _invalid(text, sample)
+    invalid = _count_invalid(text, sample)
     beyond = sum(map(len, re.findall("[^\x00-\x7f\udc80-\udcff]+", text)))
     if not invalid:
         marked = " after a byte order mark" if sample.startswith(codecs.BOM_UTF8) else ""
-        return Encoding(name="utf-8", because=f"All bytes that were read are UTF-8{marked}.")
+        return Encoding(name="utf-8", because=f"All bytes that were read are valid UTF-8{marked}.")
     if invalid <= max(1, _DAMAGED * beyond) and beyond > invalid:
         return Encoding(
             name="utf-8",
-            because=f"UTF-8, {invalid:,} damaged bytes beside {beyond:,} characters beyond ASCII.",
+            because=f"UTF-8 with {invalid:,} invalid bytes and {beyond:,} non-ASCII characters.",
             damaged=True,
         )
     return _one_byte(file, sample, invalid)
 
 
-def _invalid(text: str, sample: bytes) -> int:
-    """Return the bytes that are not UTF-8; a character cut off by the sample's end is none."""
+def _count_invalid(text: str, sample: bytes) -> int:
+    """Return the number of bytes that are not UTF-8, except a character that the sample cuts."""
     cut = len(re.search("[\udc80-\udcff]{0,3}$", text)[0])  # type: ignore[index]
     if cut:
         tail = sample[-cut:]
@@ -87,7 +88,10 @@ def _invalid(text: str, sample: bytes) -> int:
 
 
 def _one_byte(file: str, sample: bytes, invalid: int) -> Encoding:
-    """Return Latin-1 or Windows-1252, which differ in 0x80 to 0x9F, controls in Latin-1."""
+    """Return Latin-1, or Windows-1252 if the sample has the bytes 0x80 to 0x9F.
+
+    These bytes are control characters in Latin-1.
+    """
     name = "cp1252" if re.search(b"[\x80-\x9f]", sample) else "latin-1"
     try:
         text = sample.decode(name)
@@ -106,13 +110,13 @@ def _one_byte(file: str, sample: bytes, invalid: int) -> Encoding:
     return Encoding(
         name=name,
         because=f"{invalid:,} bytes are not UTF-8; as {name} they give words such as {shown}. "
-        f"If these look wrong, name the encoding that the file was saved in.",
+        f"If these look wrong, replace it by the encoding that the file was saved in.",
     )
 
 
-def _refusal(file: str, why: str, name: str = "ENCODING") -> UserError:
+def _refusal(file: str, reason: str, name: str = "ENCODING") -> UserError:
     return UserError(
-        f"{file}: {why}; convert it: iconv -f {name} -t utf-8 {file!r} > converted.txt".replace(
+        f"{file}: {reason}; convert it: iconv -f {name} -t utf-8 {file!r} > converted.txt".replace(
             "'", '"'
         )
     )

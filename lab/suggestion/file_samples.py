@@ -1,4 +1,4 @@
-"""The beginning of each file of a text, unpacked, as much as is looked at to describe the text."""
+"""Samples of a text: the decompressed beginning of each file, from which the text is surveyed."""
 
 import io
 import math
@@ -14,9 +14,9 @@ from lab.data import sources, tabular
 from lab.data.text_files import DAMAGE, PACKED, Text, unpack_stream
 from lab.errors import UserError
 
-_TOTAL = 32 * 2**20  # bytes that are read of all files together
-_LEAST, _MOST = 2**16, 8 * 2**20  # and of one of them
-_FILES = _TOTAL // _LEAST
+_TOTAL = 32 * 2**20  # bytes to read from all files together
+_FILE_MIN, _FILE_MAX = 2**16, 8 * 2**20  # bytes to read from one file
+_FILES = _TOTAL // _FILE_MIN  # files to read
 
 Say = Callable[[str], None]
 
@@ -26,12 +26,12 @@ class FileSample:
     """The beginning of a file.
 
     Attributes:
-        file: its path.
-        suffix: of its format, for example `.csv`, whatever it is packed as.
-        content: unpacked bytes, up to the end of a line; empty for Parquet.
-        rows: of Parquet, that are read.
-        share: of the file that is read, in (0, 1]; estimated where it is packed.
-        stored: bytes of the file on disk.
+        file: path of the file.
+        suffix: suffix of its format, without that of a compression: `.csv` for `a.csv.gz`.
+        content: decompressed bytes, up to the end of a line; empty for Parquet.
+        rows: number of rows to read from a Parquet file; 0 for other formats.
+        share: share of the file that is read, in (0, 1]; estimated for compressed files.
+        stored: size of the file on disk, in bytes.
     """
 
     file: File
@@ -43,12 +43,12 @@ class FileSample:
 
     @property
     def whole(self) -> bool:
-        """Whether it is the whole file."""
+        """Whether the sample is the whole file."""
         return self.share == 1.0
 
     @contextmanager
     def opened(self) -> Iterator[IO[bytes]]:
-        """Return a stream of the content; of Parquet, of the whole unpacked file."""
+        """Return a stream of the content; for Parquet, of the whole decompressed file."""
         if self.suffix != ".parquet":
             yield io.BytesIO(self.content)
             return
@@ -58,33 +58,34 @@ class FileSample:
                 yield whole
 
     def texts(self, source: TextFiles) -> Iterator[Text]:
-        """Yield the documents that a source reads, and what is no text.
+        """Yield the documents of a source, and a `BadText` for each row that is not text.
 
         Raises:
-            UserError: the source's column is not there, or holds no text.
+            UserError: the file lacks the source's column, or the column holds no text.
         """
         with self.opened() as stream:
             if self.suffix == ".parquet":
                 rows = tabular.read_parquet(str(self.file), stream, source.column)
                 yield from islice(rows, self.rows)
                 return
-            before: Text | None = None
+            previous: Text | None = None
             for text in sources.stream_texts(source, self.file, stream):
-                if before is not None:
-                    yield before
-                before = text
-            if before is not None and (self.whole or isinstance(before, str)):
-                yield before  # otherwise a record of CSV that the sample's end cuts
+                if previous is not None:
+                    yield previous
+                previous = text
+            # A last row that is not text may be a CSV record that the end of the sample cuts.
+            if previous is not None and (self.whole or isinstance(previous, str)):
+                yield previous
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What was read of a text's files.
+    """Samples of a text's files.
 
     Attributes:
-        samples: of the files that were looked into.
-        files: how many there are.
-        stored: bytes of all of them on disk.
+        samples: samples of the files that were read.
+        files: number of all files.
+        stored: size of all files on disk, in bytes.
     """
 
     samples: tuple[FileSample, ...]
@@ -93,37 +94,37 @@ class Samples:
 
     @property
     def share(self) -> float:
-        """Share of the text that was read, in (0, 1], by bytes on disk."""
-        if len(self.samples) == self.files and all(one.whole for one in self.samples):
+        """Share of the text that was read, in (0, 1], measured in bytes on disk."""
+        if len(self.samples) == self.files and all(sample.whole for sample in self.samples):
             return 1.0
-        return sum(one.stored * one.share for one in self.samples) / self.stored
+        return sum(sample.stored * sample.share for sample in self.samples) / self.stored
 
 
 def read_samples(paths: tuple[str, ...], say: Say = lambda _: None) -> Samples:
-    """Read the beginning of the files, of evenly spread ones where there are many.
+    """Read the beginning of each file; of many files, only of an evenly spaced subset.
 
     Args:
-        paths: files and globs, as a search space has them.
-        say: called with lines of progress.
+        paths: files and globs, as in a search space.
+        say: callback that receives lines of progress.
 
     Raises:
-        UserError: there is no such file, its format is unknown, or it cannot be opened.
+        UserError: no file matches, a format is unknown, a file cannot be read, or all are empty.
     """
     files = sources.matching_files(TextFiles(kind="files", paths=paths))
     step = max(1, -(-len(files) // _FILES))
     chosen = files[::step]
-    limit = min(_MOST, max(_LEAST, _TOTAL // len(chosen)))
+    limit = min(_FILE_MAX, max(_FILE_MIN, _TOTAL // len(chosen)))
     samples = []
     for number, file in enumerate(chosen):
         say(f"reading file {number + 1} of {len(chosen)}")
-        samples.append(_sample(file, limit))
+        samples.append(_read_sample(file, limit))
     stored = sum(file.stat().st_size for file in files)
     if not stored:
         raise UserError(f"{files[0]}: empty file")
     return Samples(samples=tuple(samples), files=len(files), stored=stored)
 
 
-def _sample(file: File, limit: int) -> FileSample:
+def _read_sample(file: File, limit: int) -> FileSample:
     suffix, stored = sources.detect_format(file), file.stat().st_size
     if suffix == ".parquet":
         return _parquet_sample(FileSample(file=file, suffix=suffix, stored=stored), limit)
@@ -144,7 +145,7 @@ def _sample(file: File, limit: int) -> FileSample:
 
 
 def _parquet_sample(sample: FileSample, limit: int) -> FileSample:
-    """Return a sample of as many rows as have `limit` unpacked bytes in the mean."""
+    """Return a sample with the number of rows that average to `limit` decompressed bytes."""
     try:
         with sample.opened() as stream:
             rows, size = tabular.read_parquet_size(stream)

@@ -1,4 +1,4 @@
-"""From the figures of a text and a time to the settings of a search space, each with its reason."""
+"""Choose the settings of a search space from the figures of a text and the compute of a trial."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,91 +18,94 @@ from lab.suggestion.text_survey import TextSurvey
 from lab.suggestion.token_survey import TokenSurvey
 
 WIDTHS = (0.25, 0.5, 1.0)
-EPOCHS = 4  # passes over a text that are worth about as much as new text (arXiv 2305.16264)
+# Up to four passes over a text are worth about as much as new text (arXiv 2305.16264).
+EPOCHS = 4
 
-_LEAST_TOKENS = 20_000
-_LEAST_DOCUMENTS = 10
-_HELD_OUT = 40_000  # tokens; the frozen corruptions read 32,768 positions
-_AMPLE = 6  # times the text that trials read, above which only a share is prepared
-_ENDLESS, _REFUSED = 0.01, 0.3  # share of characters in words too long for the tokenizer
+_MIN_TOKENS = 20_000
+_MIN_DOCUMENTS = 10
+_HELD_OUT = 40_000  # tokens; the held-out corruptions need 32,768 positions
+_AMPLE = 6  # a text of this many times the positions that trials read is prepared only in part
+# Shares of characters in overlong words, above which the user is warned and the text is refused.
+_OVERLONG, _REFUSED = 0.01, 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizeOption:
-    """A named size, and the compute from which it is chosen.
+    """A named size of the encoder, and the compute from which it is chosen.
 
     Attributes:
-        name: of the encoder (`shapes.SIZES`) and its settings (`size_defaults.DEFAULTS`).
-        least: FLOPs of a trial from which it is chosen; near the square of its weights, since
-            1e5 weights are about compute-optimal at 1e13.
-        longest: positions of a window that a task may ask for.
+        name: name of the shape (`architecture.SIZES`) and of its settings
+            (`size_defaults.DEFAULTS`).
+        min_flops: FLOPs of a trial from which the size is chosen. It grows about with the square of
+            the number of weights: 1e5 weights are about compute-optimal at 1e13 FLOPs.
+        max_window: largest number of positions of a window that is chosen for a task.
     """
 
     name: str
-    least: float
-    longest: int
+    min_flops: float
+    max_window: int
 
     @property
     def weights(self) -> int:
-        """Weights of the blocks."""
+        """Number of weights of the encoder's blocks."""
         return encoder_weights(SIZES[self.name])
 
     @property
     def lr(self) -> float:
-        """Peak learning rate of the size's own optimizer."""
+        """Peak learning rate of the size's default optimizer."""
         own = DEFAULTS[self.name]
         return float(str(own.optim[own.optimizer]["lr"]))
 
     def count(self, path: str) -> int:
-        """Return a default that is a whole number, by its dotted path."""
+        """Return an integer default of the size, by its dotted path."""
         return int(str(DEFAULTS[self.name].settings[path]))
 
 
-# Smallest first. The one place to change when sizes are measured again.
+# In ascending order. Measurements of the sizes: docs/sizes.md.
 TABLE = (
-    SizeOption(name="nano32", least=0, longest=32),
-    SizeOption(name="nano48", least=7e11, longest=32),
-    SizeOption(name="nano", least=2e12, longest=64),
-    SizeOption(name="nano96", least=2.5e13, longest=64),
-    SizeOption(name="tiny", least=1e14, longest=128),
-    SizeOption(name="mini", least=1.5e15, longest=128),
+    SizeOption(name="nano32", min_flops=0, max_window=32),
+    SizeOption(name="nano48", min_flops=7e11, max_window=32),
+    SizeOption(name="nano", min_flops=2e12, max_window=64),
+    SizeOption(name="nano96", min_flops=2.5e13, max_window=64),
+    SizeOption(name="tiny", min_flops=1e14, max_window=128),
+    SizeOption(name="mini", min_flops=1.5e15, max_window=128),
 )
-_LEARNS = 5e11  # FLOPs of a trial below which nothing has been seen to learn from context
+_LEARNS = 5e11  # FLOPs of a trial; with less, no measured encoder learned from context
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunDesign:
-    """How often a cell is run.
+    """The number of trials of a cell.
 
     Attributes:
-        trials: learning rates tried; 0 takes the size's own.
-        seeds: repeats of the best.
-        least: FLOPs of a trial from which it is chosen.
+        trials: number of learning rates to search; 0 for the size's default rate.
+        seeds: number of repeats of the best setting.
+        min_flops: FLOPs of a trial from which the design is chosen.
     """
 
     trials: int
     seeds: int
-    least: float
+    min_flops: float
 
 
-# A noisy comparison of trained models is worth more than a precise one of untrained models.
+# Trained models come first: with little compute a comparison has fewer trials, not shorter ones.
 DESIGNS = (
-    RunDesign(trials=5, seeds=5, least=2e13),
-    RunDesign(trials=3, seeds=4, least=1e12),
-    RunDesign(trials=0, seeds=3, least=_LEARNS),
-    RunDesign(trials=0, seeds=2, least=0),
+    RunDesign(trials=5, seeds=5, min_flops=2e13),
+    RunDesign(trials=3, seeds=4, min_flops=1e12),
+    RunDesign(trials=0, seeds=3, min_flops=_LEARNS),
+    RunDesign(trials=0, seeds=2, min_flops=0),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """A task that encoders are fine-tuned on.
+    """Figures of a task that encoders are fine-tuned on.
 
     Attributes:
-        file: its YAML file, or its name in the lab's table.
-        name: by which its score goes.
-        sizes: positions that each text of it takes in a window.
-        because: where it came from.
+        file: path of the task's YAML file, or a name of the lab's task table.
+        name: name of the task in metrics.
+        sizes: number of positions that each example takes in a window.
+        because: one sentence on the origin of the task.
     """
 
     file: str
@@ -113,14 +116,14 @@ class TaskFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Everything that settings are chosen by.
+    """The figures from which settings are chosen.
 
     Attributes:
         guess: source of the text.
-        text: its figures.
-        tokenizer: how it becomes tokens, as `recommend_tokenizer` returns it.
-        tokens: its figures as tokens.
-        task: to fine-tune on; None for none.
+        text: figures of the text.
+        tokenizer: settings of the tokenizer, as `recommend_tokenizer` returns them.
+        tokens: figures of the text as tokens.
+        task: task to fine-tune on; None for no task.
     """
 
     guess: SourceGuess
@@ -131,206 +134,218 @@ class Facts:
 
     @property
     def total(self) -> int:
-        """Tokens of the whole text, duplicates left out; an estimate."""
-        different = 1 - self.text.duplicates
-        return round(self.text.characters * self.tokens.per_character * different)
+        """Estimated number of tokens of the whole text without duplicates."""
+        distinct = 1 - self.text.duplicates
+        return round(self.text.characters * self.tokens.per_character * distinct)
 
 
 def recommend_tokenizer(text: TextSurvey, *, cased: bool) -> Section:
-    """Return the tokenizer for a text.
+    """Return the settings of the tokenizer for a text.
 
     Args:
-        text: its figures.
-        cased: whether case says something that is asked for.
+        text: figures of the text.
+        cased: whether the tokenizer distinguishes upper and lower case.
 
     Raises:
-        UserError: most of the text is without spaces, in a script that the lab cannot cut.
+        UserError: much of the text is in a script without spaces between words.
     """
-    if text.endless > _REFUSED:
+    if text.overlong > _REFUSED:
         raise UserError(
-            f"{text.endless:.0%} of the characters stand in words of more than 100 letters, which "
-            f"the tokenizer takes for unknown; put spaces between words first (a word segmenter)"
+            f"{text.overlong:.0%} of the characters are in words of more than 100 letters, which "
+            f"the tokenizer replaces by an unknown token; insert spaces between words first "
+            f"(a word segmenter)"
         )
-    keeps = text.accented > 0.002
+    keep_accents = text.accented > 0.002
     normalization = "nfkc" if text.compatibility > 0.001 else "nfc"
     ideographs = text.scripts.get("CJK", 0.0)
     value = {
         "kind": "trained",
         "cased": cased,
-        "accents": "keep" if keeps else "strip",
+        "accents": "keep" if keep_accents else "strip",
         "normalization": normalization,
         "ideographs": True,
     }
     lines = [
         f"accents: {text.accented:.2%} of the letters have an accent or another mark.",
         f"cased: {text.upper:.1%} of the letters with case are capitals; "
-        + ("tags may depend on them." if cased else "a small vocabulary does without them."),
-        f"form: {text.compatibility:.2%} of the characters are full-width forms, ligatures and the "
-        f"like.",
+        + ("tags may depend on case." if cased else "a small vocabulary omits case."),
+        f"normalization: {text.compatibility:.2%} of the characters are full-width forms, "
+        f"ligatures and similar variants.",
     ]
     if ideographs > 0.01:
-        lines.append(f"ideographs: {ideographs:.0%} of the letters, each a word of its own.")
+        lines.append(f"ideographs: {ideographs:.0%} of the letters; each is a word of its own.")
     return Section(value=value, because="\n".join(lines))
 
 
-def is_trained(tokenizer: Section) -> TrainedTokenizer:
-    """Return what `recommend_tokenizer` chose, as the lab trains it."""
+def tokenizer_config(tokenizer: Section) -> TrainedTokenizer:
+    """Return the settings of `recommend_tokenizer` as a validated configuration."""
     return TypeAdapter(TrainedTokenizer).validate_python(tokenizer.value)
 
 
 def pick_size(flops: float) -> SizeOption:
-    """Return the largest size that pays at this compute of a trial."""
-    return [size for size in TABLE if size.least <= flops][-1]
+    """Return the largest size with `min_flops` of at most `flops`, the FLOPs of a trial."""
+    return [size for size in TABLE if size.min_flops <= flops][-1]
 
 
 def pick_design(flops: float, before: RunDesign) -> RunDesign:
     """Return the most thorough design that leaves enough compute to each trial.
 
     Args:
-        flops: of a trial under another design.
-        before: that design.
+        flops: FLOPs of a trial under the design `before`.
+        before: the design for which `flops` were estimated.
     """
     runs = before.trials + before.seeds
     return next(
         design
         for design in DESIGNS
-        if flops * runs / (design.trials + design.seeds) >= design.least
+        if flops * runs / (design.trials + design.seeds) >= design.min_flops
     )
 
 
 def check_text_size(facts: Facts) -> None:
-    """Refuse a text that is too small.
+    """Check that a text has enough tokens and documents.
 
     Raises:
-        UserError: says how large it is and how large it must be.
+        UserError: it has too few; the message gives the number and the minimum.
     """
     name = facts.guess.source.paths[0]
-    if facts.total < _LEAST_TOKENS:
+    if facts.total < _MIN_TOKENS:
         raise UserError(
-            f"{name}: about {facts.total:,} different tokens; below {_LEAST_TOKENS:,} even "
-            f"{EPOCHS} passes teach nothing: give more text"
+            f"{name}: about {facts.total:,} tokens without duplicates; below {_MIN_TOKENS:,} even "
+            f"{EPOCHS} passes over the text train nothing: give more text"
         )
-    if facts.text.documents < _LEAST_DOCUMENTS:
+    if facts.text.documents < _MIN_DOCUMENTS:
         raise UserError(
-            f"{name}: {facts.text.documents} documents; the lab holds out whole ones, so it takes "
-            f"{_LEAST_DOCUMENTS}: separate them by blank lines"
+            f"{name}: {facts.text.documents} documents; the lab holds out whole documents and "
+            f"needs at least {_MIN_DOCUMENTS}: separate them by blank lines"
         )
 
 
 def recommend_window(size: SizeOption, facts: Facts) -> Section:
-    """Return the positions of a window, from the task's texts or the documents."""
+    """Return the number of positions of a window, chosen by the task's texts or the documents."""
     median = facts.tokens.quantile(0.5)
-    length = usual = size.count("data.length")
-    kept = facts.tokens.kept(usual)
-    lines = [f"Documents have {median:,} tokens in the median."]
-    if kept < 0.5:
+    length = default = size.count("data.length")
+    contained = facts.tokens.share_in_windows(default)
+    lines = [f"Documents have a median of {median:,} tokens."]
+    if contained < 0.5:
         length = 8
-        lines.append(f"Windows of {usual} would lose {1 - kept:.0%} of the tokens.")
+        lines.append(f"Windows of {default} would lose {1 - contained:.0%} of the tokens.")
     if facts.task is not None:
-        wanted = sorted(facts.task.sizes)[int(0.75 * (len(facts.task.sizes) - 1))]
-        while length < min(wanted, size.longest):
+        needed = sorted(facts.task.sizes)[int(0.75 * (len(facts.task.sizes) - 1))]
+        while length < min(needed, size.max_window):
             length *= 2
-        holds = sum(one <= length for one in facts.task.sizes) / len(facts.task.sizes)
+        fitting = sum(positions <= length for positions in facts.task.sizes)
         lines.append(
-            f"Three in four texts of {facts.task.name} take at most {wanted:,} positions; "
-            f"{holds:.0%} fit into {length}."
+            f"Three in four texts of {facts.task.name} take at most {needed:,} positions; "
+            f"{fitting / len(facts.task.sizes):.0%} fit into {length}."
         )
-    elif length == usual:
-        lines.append(f"At this compute windows of {length} learn soonest.")
+    elif length == default:
+        lines.append(f"With this compute, encoders learn earliest in windows of {length}.")
     return Section(value=length, because=" ".join(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """A search space.
+    """A recommended search space.
 
     Attributes:
-        document: its settings with their reasons.
-        warnings: what to expect little of, a sentence each.
+        document: settings with their reasons.
+        warnings: limitations of the text or the time, one sentence each.
     """
 
     document: dict[str, Section]
     warnings: tuple[str, ...]
 
 
-def recommend(facts: Facts, flops: float, design: RunDesign, asked: str) -> Recommendation:
-    """Return the search space.
+def recommend(facts: Facts, flops: float, design: RunDesign, limit: str) -> Recommendation:
+    """Return the search space for a text and the compute of a trial.
 
     Args:
-        facts: what is known.
-        flops: of a trial, as the time allows; the text may allow less.
-        design: how often a cell is run.
-        asked: the time and the machine, in words.
+        facts: figures of the text and the task.
+        flops: FLOPs of a trial that the time allows; a small text reduces them.
+        design: number of trials of a cell.
+        limit: the time and the machine, in words.
     """
     size = pick_size(flops)
     length = recommend_window(size, facts)
     data = _data(length, facts)
-    base = _trial(size, length, flops, tuned=bool(design.trials)) | {"data": Section(value=data)}
-    most = EPOCHS * _positions(base, facts) * _cheapest(base)
-    amount = float(f"{min(flops, most):.2g}")
+    settings = _size_settings(size, length, flops, tuned=bool(design.trials))
+    base = settings | {"data": Section(value=data)}
+    max_flops = EPOCHS * _positions(base, facts) * _min_position_flops(base)
+    amount = float(f"{min(flops, max_flops):.2g}")
     share = _share(base, facts, amount)
     if share is not None:
         data["share"] = share
-    base["budget"] = _budget(base, facts, amount, f"{asked} allow {_short(flops)} FLOPs a trial")
+    base["budget"] = _budget(base, facts, amount, f"{limit} allow {_short(flops)} FLOPs a trial")
     return Recommendation(
         document=_document(facts, base, size, design),
-        warnings=tuple(_warnings(facts, amount, flops, most)),
+        warnings=tuple(_warnings(facts, amount, flops, max_flops)),
     )
 
 
-def _trial(size: SizeOption, length: Section, flops: float, *, tuned: bool) -> dict[str, Section]:
-    """Return what a size decides."""
-    shape, own = SIZES[size.name], DEFAULTS[size.name]
+def _size_settings(
+    size: SizeOption, length: Section, flops: float, *, tuned: bool
+) -> dict[str, Section]:
+    """Return the settings of `base` that depend on the encoder's size, except `data`.
+
+    Args:
+        size: size of the encoder.
+        length: positions of a window.
+        flops: FLOPs of a trial, for the reason.
+        tuned: whether the search space tunes the learning rate.
+    """
+    shape, defaults = SIZES[size.name], DEFAULTS[size.name]
     short = size.count("data.length")
     step = size.count("batch") * short
     grows = int(str(length.value)) > short
     windows = Section(
         value={"kind": "growing", "start": short},
-        because=f"The first part of the run reads windows of {short}: from them it learns sooner.",
+        because=f"The first part of training reads windows of {short}: encoders learn earlier.",
     )
     return ({"windows": windows} if grows else {}) | {
         "encoder": Section(
             value={"size": size.name},
-            because=f"{shape.hidden} wide, {shape.layers} layers, {size.weights:,} weights in "
-            f"them: the largest size that pays at {_short(flops)} FLOPs a trial.",
+            because=f"Width {shape.hidden}, {shape.layers} layers with {size.weights:,} weights: "
+            f"the largest size for {_short(flops)} FLOPs a trial.",
         ),
         "objective": Section(
-            value={"kind": "electra", "mask_prob": own.settings["objective.mask_prob"]},
-            because=f"The mask probability of {size.name} (lab/config/size_defaults.py).",
+            value={"kind": "electra", "mask_prob": defaults.settings["objective.mask_prob"]},
+            because=f"The mask probability of {size.name} (lab/loading/size_defaults.py).",
         ),
         "batch": Section(
             value=max(1, step // int(str(length.value))),
-            because=f"Windows of a step: {step:,} positions, as {size.name} has.",
+            because=f"Windows of a step: {step:,} positions, the default of {size.name}.",
         ),
         "optim": Section(
-            value={"kind": own.optimizer, "lr": size.lr},
-            because=f"Optimizer and rate of {size.name}" + ("; tuned below." if tuned else "."),
+            value={"kind": defaults.optimizer, "lr": size.lr},
+            because=f"Optimizer and learning rate of {size.name}"
+            + ("; tuned below." if tuned else "."),
         ),
     }
 
 
-def _warnings(facts: Facts, amount: float, flops: float, most: float) -> Iterator[str]:
-    if most < flops:
+def _warnings(facts: Facts, amount: float, flops: float, max_flops: float) -> Iterator[str]:
+    if max_flops < flops:
         yield (
-            f"the text is too small for this time: {EPOCHS} passes over it take {_short(most)} "
-            f"FLOPs a trial, of the {_short(flops)} that there is time for"
+            f"the text is too small for this time: {EPOCHS} passes over it take "
+            f"{_short(max_flops)} FLOPs a trial, and the time allows {_short(flops)}"
         )
     if amount < _LEARNS:
         yield (
             f"{_short(amount)} FLOPs a trial are too few to learn from context, which begins near "
-            f"{_short(_LEARNS)}: give more {'text' if most < flops else 'minutes'}"
+            f"{_short(_LEARNS)}: give more {'text' if max_flops < flops else 'minutes'}"
         )
-    if facts.text.endless > _ENDLESS:
+    if facts.text.overlong > _OVERLONG:
         yield (
-            f"{facts.text.endless:.1%} of the characters stand in words of more than 100 letters, "
-            f"which the tokenizer takes for unknown"
+            f"{facts.text.overlong:.1%} of the characters are in words of more than 100 letters, "
+            f"which the tokenizer replaces by an unknown token"
         )
 
 
 def _document(
     facts: Facts, base: dict[str, Section], size: SizeOption, design: RunDesign
 ) -> dict[str, Section]:
-    """Return the whole search space around the trial that all others differ from."""
+    """Return the whole search space for the settings of `base`."""
     name = facts.guess.source.paths[0] if len(facts.guess.source.paths) == 1 else "this text"
     document = {
         "question": Section(value=f"How wide should the generator be on {name}, at equal compute?"),
@@ -344,13 +359,13 @@ def _document(
     if design.trials:
         document["tune"] = Section(
             value={"optim.lr": {"low": 0.7 * size.lr, "high": 2.8 * size.lr, "log": True}},
-            because="Each width gets its own learning rate.",
+            because="The learning rate is tuned for each width.",
         )
     repeats = f"{design.seeds} repeats of each width show the noise between seeds."
-    tried = f"{design.trials} rates are tried at each width. " if design.trials else ""
+    searched = f"{design.trials} rates are searched for each width. " if design.trials else ""
     document["search"] = Section(
         value={"sampler": "grid", "trials": max(1, design.trials), "seeds": design.seeds},
-        because=tried + repeats,
+        because=searched + repeats,
     )
     if facts.task is not None:
         document["finetune"] = Section(
@@ -366,48 +381,48 @@ def _metric(task: TaskFacts | None) -> Section:
         )
     return Section(
         value="detect/mlm/auroc",
-        because="Detection in held-out text of tokens drawn from a frozen masked language model: "
-        "comparable between generators, and of little noise at small sizes.",
+        because="Detection, in held-out text, of replaced tokens that a frozen masked language "
+        "model sampled: comparable between generators, and with little noise at small sizes.",
     )
 
 
 def _data(length: Section, facts: Facts) -> dict[str, Section]:
     text, tokens = facts.text, facts.tokens
-    read = "the whole text" if text.share == 1 else f"{text.share:.2%} of the text"
+    surveyed = "the whole text" if text.share == 1 else f"{text.share:.2%} of the text"
     vocabulary = (
         f"{tokens.alphabet:,} characters make up 99.95% of a sample; "
-        + (f"{tokens.asked:,} tokens suit this size" if tokens.vocab == tokens.asked
-           else f"the text yields no more than {tokens.vocab:,} safely")
-        + f" and give {1 / tokens.per_character:.2g} characters a token, {tokens.unknown:.2%} of "
-        f"them unknown."
+        + (f"{tokens.requested:,} tokens fit this size" if tokens.vocab == tokens.requested
+           else f"the text yields at most {tokens.vocab:,} tokens with a margin")
+        + f"; a token has {1 / tokens.per_character:.2g} characters on average, and "
+        f"{tokens.unknown:.2%} of the tokens are unknown."
     )  # fmt: skip
     held = min(0.1, max(0.02, round(_HELD_OUT / max(1, facts.total), 3)))
     data = {
-        "source": Section(value=_source(facts.guess), because=_why_source(facts.guess)),
+        "source": Section(value=_source(facts.guess), because=_source_reasons(facts.guess)),
         "tokenizer": facts.tokenizer,
         "vocab": Section(value=tokens.vocab, because=vocabulary),
         "length": length,
         "held_out": Section(
             value=held,
-            because=f"Share of the documents that is never trained on: of about {facts.total:,} "
-            f"tokens some {held * facts.total:,.0f}; scores read 32,768.",
+            because=f"Share of the documents that is not trained on, about "
+            f"{held * facts.total:,.0f} of {facts.total:,} tokens; scores need 32,768 positions.",
         ),
     }
     if text.bad or facts.guess.damaged:
         counted = ", ".join(f"{count:,} {reason}" for reason, count in text.bad.items())
         data["bad_text"] = Section(
-            value="skip", because=f"Rows that are no text, in {read}: {counted or 'some'}."
+            value="skip", because=f"Rows that are not text, in {surveyed}: {counted or 'some'}."
         )
     if facts.task is not None:
         data["decontaminate"] = Section(
             value=[facts.task.file],
-            because="Lines that share 13 tokens in a row with the task's evaluation are cut out.",
+            because="Lines that share 13 tokens in a row with the evaluation rows are removed.",
         )
     return data
 
 
 def _source(guess: SourceGuess) -> dict[str, object]:
-    """Return the source as a search space has it, defaults left out where they do not apply."""
+    """Return the source as in a search space, with only the settings that apply to its files."""
     source = guess.source
     value: dict[str, object] = {"kind": "files", "paths": list(source.paths)}
     for key in ("column", "documents"):
@@ -416,12 +431,12 @@ def _source(guess: SourceGuess) -> dict[str, object]:
     return value | {"encoding": source.encoding}
 
 
-def _why_source(guess: SourceGuess) -> str:
+def _source_reasons(guess: SourceGuess) -> str:
     return "\n".join(f"{key}: {sentence}" for key, sentence in guess.because.items())
 
 
-def _cheapest(base: dict[str, Section]) -> float:
-    """Return the FLOPs of a position in the cell in which it costs least."""
+def _min_position_flops(base: dict[str, Section]) -> float:
+    """Return the FLOPs per position in the cheapest cell, that of the narrowest generator."""
     raw = to_plain(base) | {"budget": {"kind": "tokens", "amount": 1e9}}
     costs = [
         mean_cost(search_space.build_trial(raw, {"objective.generator.width": width}))
@@ -431,37 +446,37 @@ def _cheapest(base: dict[str, Section]) -> float:
 
 
 def _positions(base: dict[str, Section], facts: Facts) -> float:
-    """Return the positions of one pass over the training windows."""
+    """Return the number of positions of one pass over the training windows."""
     data = to_plain(base)["data"]
     trained = facts.total * (1 - float(data["held_out"]))
-    return trained * facts.tokens.positions(int(data["length"]))
+    return trained * facts.tokens.positions_per_token(int(data["length"]))
 
 
 def _budget(base: dict[str, Section], facts: Facts, amount: float, allowed: str) -> Section:
-    """Return the FLOPs of a trial, with the passes over the text that they are."""
+    """Return the budget of a trial; the reason gives the passes over the text that it pays for."""
     positions = _positions(base, facts)
-    passes = amount / _cheapest(base) / positions
+    passes = amount / _min_position_flops(base) / positions
     return Section(
         value={"kind": "flops", "amount": amount},
-        because=f"{allowed}. {_short(amount)} are {passes:.2g} passes over about {positions:,.0f} "
-        f"training positions where the generator is narrowest; more than {EPOCHS} teach little.",
+        because=f"{allowed}. With the narrowest generator {_short(amount)} are {passes:.2g} passes "
+        f"over about {positions:,.0f} training positions; more than {EPOCHS} passes add little.",
     )
 
 
 def _share(base: dict[str, Section], facts: Facts, flops: float) -> Section | None:
-    """Return the share of the documents to prepare, where trials read only a little of them."""
-    needed, there = flops / _cheapest(base), _positions(base, facts)
-    if there < _AMPLE * needed:
+    """Return the share of the documents to prepare; None if trials read much of the text."""
+    needed, available = flops / _min_position_flops(base), _positions(base, facts)
+    if available < _AMPLE * needed:
         return None
-    share = 0.5 * _AMPLE * needed / there
+    share = 0.5 * _AMPLE * needed / available
     digits = 1 - math.floor(math.log10(share))
     return Section(
         value=round(share, digits),
-        because=f"Trials read some {needed:,.0f} of about {there:,.0f} training positions; "
-        f"preparing all of them would only take time.",
+        because=f"Trials read about {needed:,.0f} of {available:,.0f} training positions; the rest "
+        f"does not need to be prepared.",
     )
 
 
 def _short(value: float) -> str:
-    """Return two digits of a number: 2.1e12."""
+    """Return a number with two significant digits, for example 2.1e12."""
     return f"{value:.2g}".replace("e+", "e")

@@ -1,4 +1,4 @@
-"""`python -m lab.init`: what it writes runs, says why, and what it cannot use is one line."""
+"""`python -m lab.init`: its search spaces run and give reasons; bad input gives one line."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ from lab.trials import run
 from lab.trials.assignment import Assignment
 
 MINUTES, WITH_TASK = "3", "60"
-Write = Callable[[], str]  # writes a text into the current folder, and returns what to give
+Write = Callable[[], str]  # writes a text to the current folder; returns the command's argument
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def with_mark() -> str:
     return "marked.txt"
 
 
-# What is chosen for each: of the source, and of the tokenizer.
+# Settings that are chosen for each text: of the source, and of the tokenizer.
 TEXTS: dict[Write, tuple[dict[str, Any], dict[str, Any]]] = {
     english_paragraphs: ({"documents": "paragraph", "encoding": "utf-8"}, {"accents": "strip"}),
     cyrillic_jsonl: ({"column": "body"}, {"accents": "keep"}),
@@ -117,7 +117,7 @@ TEXTS: dict[Write, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def written(*arguments: str) -> dict[str, Any]:
-    """Run the command; return the one search space that is there afterwards, as plain data."""
+    """Run the command; return the search space that it writes, as plain data."""
     minutes = WITH_TASK if "--task" in arguments else MINUTES
     assert init.main([*arguments, "--minutes", minutes]) == 0
     return yaml_text.read(written_space())
@@ -128,26 +128,27 @@ def written_space() -> Path:
     return file
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run the command with bad input; return its error, and check that no file is written."""
     before = sorted(Path().rglob("*"))
     assert init.main(list(arguments)) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("lab.init: error: ")
-    assert said.count("\n") == 1
+    line = capsys.readouterr().err
+    assert line.startswith("lab.init: error: ")
+    assert line.count("\n") == 1
     assert sorted(Path().rglob("*")) == before
-    return said
+    return line
 
 
 def run_one_trial(experiment: Experiment, cache: Path) -> str:
-    """Train the first cell for a few steps, from the text on; return how it ended."""
+    """Prepare the text and train the first cell for a few steps; return the trial's state."""
     (cell, *_) = search_space.expand_cells(experiment)
-    asked = search_space.build_trial(experiment.base, cell)
-    positions = 8 * asked.data.length * asked.batch
-    asked = replace(asked, budget=Budget(kind="tokens", amount=positions), curve=1)
-    text, *short = (preparation.prepare_text(settings, cache) for settings in asked.texts)
-    held_out = corruption.prepare_held_out(batches.open_corpus(text), asked.data, cache)
+    trial = search_space.build_trial(experiment.base, cell)
+    positions = 8 * trial.data.length * trial.batch
+    trial = replace(trial, budget=Budget(kind="tokens", amount=positions), evaluations=1)
+    text, *short = (preparation.prepare_text(settings, cache) for settings in trial.texts)
+    held_out = corruption.prepare_held_out(batches.open_corpus(text), trial.data, cache)
     work = Assignment(
-        trial=asked,
+        trial=trial,
         folder=cache / "trial",
         text=text,
         held_out=held_out,
@@ -159,28 +160,28 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the machine a speed of its own, so that a loaded one gets the same search space."""
+    """Fix the measured speed, so that the search space does not depend on the machine's load."""
     monkeypatch.setattr(pace, "measure_flops_per_second", lambda *_: 3e10)
 
 
 @pytest.fixture
 def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a smaller frozen model, smaller probes and fewer task questions."""
-    every = embedded.evaluation_texts
-    monkeypatch.setattr(embedded, "evaluation_texts", lambda task: every(task)[:200])
+    all_texts = embedded.evaluation_texts
+    monkeypatch.setattr(embedded, "evaluation_texts", lambda task: all_texts(task)[:200])
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 2_048)
     monkeypatch.setattr(corruption, "_TOKENS", 4_096)
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("write", TEXTS, ids=lambda write: write.__name__)
-def test_what_it_writes_is_planned_prepared_and_trained(
+def test_written_search_space_can_be_planned_prepared_and_trained(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = written(write())
+    document = written(write())
     source, tokenizer = TEXTS[write]
-    assert source.items() <= made["base"]["data"]["source"].items()
-    assert tokenizer.items() <= made["base"]["data"]["tokenizer"].items()
+    assert source.items() <= document["base"]["data"]["source"].items()
+    assert tokenizer.items() <= document["base"]["data"]["tokenizer"].items()
     assert sweep.main([str(written_space()), "--dry-run"]) == 0
     assert "cells: 3" in capsys.readouterr().out
     assert (
@@ -189,42 +190,44 @@ def test_what_it_writes_is_planned_prepared_and_trained(
     )
 
 
-def test_every_setting_has_its_reason_above_it() -> None:
+def test_every_setting_has_a_comment_above_it() -> None:
     written(english_paragraphs())
     lines = written_space().read_text().splitlines()
     settings = [n for n, line in enumerate(lines) if line and not line.lstrip().startswith("#")]
-    bare = [lines[n].partition(":")[0].strip() for n in settings if "#" not in lines[n - 1]]
-    # The question is its own reason; base and data only hold others.
-    assert bare == ["question", "base", "data"]
+    uncommented = [lines[n].partition(":")[0].strip() for n in settings if "#" not in lines[n - 1]]
+    # The question needs no reason; base and data only contain other settings.
+    assert uncommented == ["question", "base", "data"]
 
 
-def test_reasons_hold_measured_figures() -> None:
+def test_comments_contain_measured_figures() -> None:
     written(cyrillic_jsonl())
     text = " ".join(written_space().read_text().replace("#", "").split())
     assert "3,000 documents" in text
     assert "CYRILLIC 100.0%" in text
-    assert "Of the columns of text the one with the longest mean" in text
+    assert "The column of text with the longest mean" in text
 
 
-def test_a_long_text_is_estimated_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_a_long_text_are_estimated_from_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from lab.suggestion import file_samples, source_guess, text_survey
 
     name = english_paragraphs()
-    monkeypatch.setattr(file_samples, "_MOST", 2**16)
-    read = file_samples.read_samples((name,))
-    found = text_survey.survey_text(source_guess.guess_source((name,), read), read)
-    assert found.share < 0.5
-    assert found.documents == pytest.approx(1_000, rel=0.1)
-    assert found.characters == pytest.approx(Path(name).stat().st_size, rel=0.1)
+    monkeypatch.setattr(file_samples, "_FILE_MAX", 2**16)
+    samples = file_samples.read_samples((name,))
+    survey = text_survey.survey_text(source_guess.guess_source((name,), samples), samples)
+    assert survey.share < 0.5
+    assert survey.documents == pytest.approx(1_000, rel=0.1)
+    assert survey.characters == pytest.approx(Path(name).stat().st_size, rel=0.1)
 
 
 def test_duplicates_are_counted() -> None:
     from lab.suggestion import file_samples, source_guess, text_survey
 
     Path("twice.txt").write_text("\n".join(sentences(ENGLISH, 1_000) * 2))
-    read = file_samples.read_samples(("twice.txt",))
-    found = text_survey.survey_text(source_guess.guess_source(("twice.txt",), read), read)
-    assert found.duplicates == pytest.approx(0.5, abs=0.01)
+    samples = file_samples.read_samples(("twice.txt",))
+    survey = text_survey.survey_text(source_guess.guess_source(("twice.txt",), samples), samples)
+    assert survey.duplicates == pytest.approx(0.5, abs=0.01)
 
 
 def utf_16() -> str:
@@ -273,7 +276,7 @@ def no_text_column() -> str:
     return "numbers.jsonl"
 
 
-def endless_words() -> str:
+def overlong_words() -> str:
     lines = (re.sub("[ .]", "", text) * 3 for text in sentences(RUSSIAN, 900))
     Path("thai.txt").write_text("\n".join(lines))
     return "thai.txt"
@@ -306,12 +309,12 @@ def folder_without_text() -> str:
         (utf_16_without_mark, "iconv -f utf-16le -t utf-8"),
         (windows_1251, "not UTF-8, and"),
         (two_encodings, "b.txt: latin-1, and a.txt is UTF-8"),
-        (too_small, "different tokens; below 20,000"),
-        (one_document, "1 documents; the lab holds out whole ones"),
+        (too_small, "tokens without duplicates; below 20,000"),
+        (one_document, "1 documents; the lab holds out whole documents"),
         (semicolons, "separated by ';'"),
         (without_header, "the first line is no header"),
         (no_text_column, "no column of text"),
-        (endless_words, "words of more than 100 letters"),
+        (overlong_words, "words of more than 100 letters"),
         (empty, "empty file"),
         (blank, "no document in it"),
         (no_such_file, "no file matches"),
@@ -319,43 +322,43 @@ def folder_without_text() -> str:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_text_that_cannot_be_used_is_refused_in_one_line(
+def test_unusable_text_gives_one_line(
     write: Write, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in refused(capsys, write())
+    assert message in error_line(capsys, write())
 
 
-def test_a_file_that_is_there_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_file_is_never_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     name = english_paragraphs()
     Path("novel.yaml").write_text("mine")
-    assert "novel.yaml: already exists" in refused(capsys, name)
+    assert "novel.yaml: already exists" in error_line(capsys, name)
     assert Path("novel.yaml").read_text() == "mine"
-    assert "no folder 'deep'" in refused(capsys, name, "--output", "deep/novel.yaml")
-    assert "ends with .yaml" in refused(capsys, name, "--output", "novel.txt")
+    assert "no folder 'deep'" in error_line(capsys, name, "--output", "deep/novel.yaml")
+    assert "ends with .yaml" in error_line(capsys, name, "--output", "novel.txt")
 
 
-def test_too_little_time_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--minutes 0.001: too few for 3 widths" in refused(
+def test_too_little_time_is_error_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--minutes 0.001: too few for 3 widths" in error_line(
         capsys, english_paragraphs(), "--minutes", "0.001"
     )
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
-def test_minutes_are_a_positive_number(minutes: str) -> None:
+def test_minutes_must_be_a_positive_number(minutes: str) -> None:
     with pytest.raises(SystemExit) as ended:
         init.main(["a.txt", "--minutes", minutes])
     assert ended.value.code == 2
 
 
-def test_damaged_bytes_are_skipped_and_counted() -> None:
+def test_invalid_bytes_are_skipped_and_counted() -> None:
     good = "\n".join(sentences(RUSSIAN, 3_000)).encode()
     Path("dirty.txt").write_bytes(good + b"\nbroken \xff\n")
-    made = written("dirty.txt")
-    assert made["base"]["data"]["bad_text"] == "skip"
+    document = written("dirty.txt")
+    assert document["base"]["data"]["bad_text"] == "skip"
     assert "1 wrong encoding" in written_space().read_text()
 
 
-def test_help_imports_nothing_that_takes_long() -> None:
+def test_module_imports_no_slow_library() -> None:
     heavy = "{'torch', 'tokenizers', 'numpy', 'pandas', 'transformers', 'ray'}"
     code = f"import sys, lab.init; print(sorted({heavy} & set(sys.modules)))"
     root = ROOT
@@ -386,13 +389,13 @@ def task_file() -> str:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_labelled_file_becomes_a_task_that_the_sweep_fine_tunes_on(
+def test_labelled_file_becomes_a_task_of_the_search_space(
     task_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = written(english_paragraphs(), "--task", task_file)
-    assert made["metric"] == "finetune/comments_task"
-    assert made["finetune"]["tasks"] == ["comments_task.yaml"]
-    assert made["base"]["data"]["length"] >= 32  # its texts do not fit into less
+    document = written(english_paragraphs(), "--task", task_file)
+    assert document["metric"] == "finetune/comments_task"
+    assert document["finetune"]["tasks"] == ["comments_task.yaml"]
+    assert document["base"]["data"]["length"] >= 32  # shorter windows would cut the task's texts
     form = load_task("comments_task.yaml").form
     assert isinstance(form, tasks.ClassificationTask)
     assert (form.text, form.label) == ("comment", "label")
@@ -403,52 +406,53 @@ def test_a_labelled_file_becomes_a_task_that_the_sweep_fine_tunes_on(
     )
 
 
-def drafted(*files: str) -> None:
-    """Write the files of a task alone; the search space goes beside them."""
+def write_draft(*files: str) -> None:
+    """Write the files of a task without a search space."""
     with new_files.write_all(task_draft.draft_task(files, Path("novel.yaml")).contents):
         pass
 
 
 def split_of(stem: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    train, scored = (
+    """Return the training rows and the evaluation rows that were written."""
+    train, evaluation = (
         [json.loads(line) for line in Path(f"{stem}_{part}.jsonl").read_text().splitlines()]
         for part in ("train", "evaluation")
     )
-    return train, scored
+    return train, evaluation
 
 
-def test_a_split_is_by_text_even_in_labels_and_the_same_each_time(task_file: str) -> None:
+def test_split_is_by_text_stratified_by_label_and_repeatable(task_file: str) -> None:
     table = labelled()
     pandas.concat([table, table[:50]]).to_csv(task_file, index=False)  # with duplicates
-    drafted(task_file)
-    first = train, scored = split_of("comments")
-    assert len(train) + len(scored) == 650
-    assert not {row["comment"] for row in train} & {row["comment"] for row in scored}
+    write_draft(task_file)
+    train, evaluation = split_of("comments")
+    assert len(train) + len(evaluation) == 650
+    assert not {row["comment"] for row in train} & {row["comment"] for row in evaluation}
     for label in ("neg", "pos"):
-        share = sum(row["label"] == label for row in scored) / (table["label"] == label).sum()
+        share = sum(row["label"] == label for row in evaluation) / (table["label"] == label).sum()
         assert share == pytest.approx(0.2, abs=0.05)
     for file in Path().glob("comments_*"):
         file.unlink()
     table.sample(frac=1, random_state=0).to_csv(task_file, index=False)
-    drafted(task_file)
-    again = split_of("comments")[1]
-    assert {row["comment"] for row in again} == {row["comment"] for row in first[1]}
+    write_draft(task_file)
+    repeated = split_of("comments")[1]
+    assert {row["comment"] for row in repeated} == {row["comment"] for row in evaluation}
 
 
-def test_a_column_called_split_decides(task_file: str) -> None:
+def test_column_called_split_defines_the_split(task_file: str) -> None:
     table = labelled()
     table["split"] = ["test" if n % 3 == 0 else "train" for n in range(len(table))]
     table.to_csv(task_file, index=False)
-    drafted(task_file)
-    train, scored = split_of("comments")
-    assert (len(train), len(scored)) == (400, 200)
-    assert scored[1]["comment"] == table["comment"][3]
+    write_draft(task_file)
+    train, evaluation = split_of("comments")
+    assert (len(train), len(evaluation)) == (400, 200)
+    assert evaluation[1]["comment"] == table["comment"][3]
 
 
-def test_two_labelled_files_stay_where_they_are(task_file: str) -> None:
+def test_two_labelled_files_are_used_in_place(task_file: str) -> None:
     Path("elsewhere").mkdir()
     labelled(200, seed=2).to_csv("elsewhere/more.csv", index=False)
-    drafted(task_file, "elsewhere/more.csv")
+    write_draft(task_file, "elsewhere/more.csv")
     form = load_task("comments_task.yaml").form
     assert Path(form.evaluation.path).resolve() == Path("elsewhere/more.csv").resolve()  # type: ignore[union-attr]
     assert not list(Path().glob("comments_*.jsonl"))
@@ -474,7 +478,7 @@ def test_two_labelled_files_stay_where_they_are(task_file: str) -> None:
         ),
     ],
 )
-def test_the_kind_of_a_task_is_told_by_its_columns(
+def test_kind_and_metric_of_a_task_follow_from_its_columns(
     columns: dict[str, Callable[[int], Any]], kind: str, metric: str
 ) -> None:
     from lab.tasks import examples
@@ -484,7 +488,7 @@ def test_the_kind_of_a_task_is_told_by_its_columns(
         for n, text in enumerate(sentences(ENGLISH, 200))
     ]
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    drafted("t.jsonl")
+    write_draft("t.jsonl")
     task = load_task("t_task.yaml")
     assert (task.form.kind, task.form.metric) == (kind, metric)
     assert (
@@ -493,10 +497,10 @@ def test_the_kind_of_a_task_is_told_by_its_columns(
     )
 
 
-def test_a_task_of_the_table_is_taken_as_it_is() -> None:
-    made = written(english_paragraphs(), "--task", "sentiment")
-    assert made["finetune"]["tasks"] == ["sentiment"]
-    assert made["metric"] == "finetune/sentiment"
+def test_task_of_the_table_is_used_without_new_files() -> None:
+    document = written(english_paragraphs(), "--task", "sentiment")
+    assert document["finetune"]["tasks"] == ["sentiment"]
+    assert document["metric"] == "finetune/sentiment"
     assert len(list(Path().iterdir())) == 2
 
 
@@ -513,15 +517,15 @@ def test_a_task_of_the_table_is_taken_as_it_is() -> None:
         ("comment,label\n", "no rows"),
     ],
 )
-def test_a_task_that_cannot_be_used_is_refused_and_leaves_nothing(
+def test_unusable_task_gives_one_line_and_leaves_no_file(
     content: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = english_paragraphs()
     Path("t.csv").write_text(content)
-    assert message in refused(capsys, name, "--task", "t.csv")
+    assert message in error_line(capsys, name, "--task", "t.csv")
 
 
-def test_a_text_that_is_refused_leaves_no_task(
+def test_refused_text_leaves_no_files_of_the_task(
     task_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "below 20,000" in refused(capsys, too_small(), "--task", task_file)
+    assert "below 20,000" in error_line(capsys, too_small(), "--task", task_file)

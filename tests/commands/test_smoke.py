@@ -1,4 +1,4 @@
-"""The whole path, as a person installs and starts it: wheel, text, trials, MLflow, report."""
+"""End-to-end test of an installed wheel: text, trials, MLflow and report."""
 
 import importlib.util
 import json
@@ -41,18 +41,18 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build from a copy, since building leaves folders beside the sources."""
+    """Return a wheel, built from a copy because a build writes folders beside the sources."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     shutil.copytree(ROOT / "lab", source / "lab", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]):
         shutil.copy(ROOT / name, source)
-    # Without isolation, nothing is downloaded; with it, pip fetches setuptools itself.
-    there = importlib.util.find_spec("setuptools") is not None
-    enough = there and int(metadata.version("setuptools").partition(".")[0]) >= 77
+    # An isolated build downloads setuptools; it is used only if the installed one is too old.
+    installed = importlib.util.find_spec("setuptools") is not None
+    enough = installed and int(metadata.version("setuptools").partition(".")[0]) >= 77
     isolation = ["--no-build-isolation"] if enough else []
     pip("wheel", str(source), "--no-deps", *isolation, "--wheel-dir", str(built))
-    (made,) = built.glob("*.whl")
-    return made
+    (file,) = built.glob("*.whl")
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def pip(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def first(cwd: Path, site: Path) -> Sweep:
-    """Run the sweep from the installed package: none of the checkout's code is imported."""
+    """Run the sweep from the installed package, without the code of the checkout."""
     began, seen = time.monotonic(), set[str]()
     with started(cwd, package=site) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
@@ -95,7 +95,7 @@ def test_wheel_holds_code_text_templates_and_licenses(wheel: Path) -> None:
     assert {Path(name).name for name in names} >= {"LICENSE", "NOTICE", "py.typed"}
 
 
-def test_trials_finish_with_the_same_scores_in_records_and_in_mlflow(first: Sweep) -> None:
+def test_records_and_mlflow_have_the_same_scores_of_finished_trials(first: Sweep) -> None:
     trials = frames.load_frames(default_uri(first.storage), "smoke").trials
     assert list(trials["state"]) == ["finished"] * TRIALS
     kept = {
@@ -109,7 +109,7 @@ def test_trials_finish_with_the_same_scores_in_records_and_in_mlflow(first: Swee
         assert outcome["state"] == "finished"
 
 
-def test_plain_lines_say_what_starts_and_ends(first: Sweep) -> None:
+def test_plain_output_has_a_line_for_each_start_and_end_of_a_trial(first: Sweep) -> None:
     lines = first.out.splitlines()
     assert sum("] started width" in line for line in lines) == TRIALS
     assert sum("finished width" in line and METRIC in line for line in lines) == TRIALS
@@ -117,20 +117,20 @@ def test_plain_lines_say_what_starts_and_ends(first: Sweep) -> None:
     assert "\x1b" not in first.out
 
 
-def test_sweep_says_what_to_expect_and_that_the_path_works(cwd: Path, first: Sweep) -> None:
+def test_sweep_prints_its_expected_duration_and_the_conclusion(cwd: Path, first: Sweep) -> None:
     expected = re.compile(r"^expected: about .* on 2 slots; first score after about ", re.MULTILINE)
     assert len(expected.findall(first.out)) == 1
     assert first.out.index("expected: ") < first.out.index("] started")
-    says = f"The whole path works: {TRIALS} of {TRIALS} trials finished, from text to report."
-    assert says in first.out
+    conclusion = f"The whole path works: {TRIALS} of {TRIALS} trials finished, from text to report."
+    assert conclusion in first.out
     report = (cwd / "reports" / "smoke" / "report.md").read_text()
-    assert f"**{says}**" in report
-    # An installed copy has no commit, whatever checkout lies around it.
+    assert f"**{conclusion}**" in report
+    # An installed package has no commit, even inside a checkout of another project.
     assert re.search(r"(?m)^- commit: none$", report)
     assert "| valid for | encoder 64 wide × 2 layers, 3e+10 FLOPs a run" in report
 
 
-def test_dry_run_counts_what_has_ended_and_changes_nothing(cwd: Path, first: Sweep) -> None:
+def test_dry_run_counts_finished_trials_and_changes_no_file(cwd: Path, first: Sweep) -> None:
     before = {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")}
     with started(cwd, "--dry-run") as process:
         ended(process, cwd, 0)
@@ -143,7 +143,7 @@ def test_dry_run_counts_what_has_ended_and_changes_nothing(cwd: Path, first: Swe
     assert {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")} == before
 
 
-def test_report_is_whole(cwd: Path, first: Sweep) -> None:
+def test_report_is_complete(cwd: Path, first: Sweep) -> None:
     folder = cwd / "reports" / "smoke"
     page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
     for shown in (page, text):
@@ -153,16 +153,16 @@ def test_report_is_whole(cwd: Path, first: Sweep) -> None:
     assert re.search(r"slot share: \d+\.\d%", text)
     assert list((folder / "figures").glob("*.svg"))
     assert len(pd.read_csv(folder / "trials.csv")) == TRIALS
-    assert len(pd.read_csv(folder / "curves.csv")) == TRIALS * (1 + 2)  # untrained, curve: 2
+    assert len(pd.read_csv(folder / "curves.csv")) == TRIALS * (1 + 2)  # untrained, evaluations: 2
     assert str(Path("reports", "smoke", "report.html")) in first.out
 
 
-def test_nothing_listens_beyond_this_machine(first: Sweep) -> None:
-    assert first.listening, "Ray's processes were not found"
+def test_all_sockets_listen_on_loopback_addresses(first: Sweep) -> None:
+    assert first.listening, "no process of Ray was found"
     assert first.listening <= LOOPBACK
 
 
-def test_same_command_again_only_writes_the_report(cwd: Path, first: Sweep) -> None:
+def test_repeated_command_only_writes_the_report(cwd: Path, first: Sweep) -> None:
     folder = cwd / "reports" / "smoke"
     before, table = records(first.storage), (folder / "trials.csv").read_bytes()
     with started(cwd) as process:

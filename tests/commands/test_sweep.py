@@ -1,4 +1,4 @@
-"""`python -m lab.sweep`: what is wrong is one line and status 2, before anything is written."""
+"""`python -m lab.sweep`: bad input gives a one-line error and status 2, and no file is written."""
 
 import os
 import socket
@@ -27,10 +27,10 @@ compare:
   objective.generator.width: [0.25, 0.5]
 """
 
-# Printed at once, while what tells whether a store can be used is still being loaded.
-BEGUN = """\
+# Printed before the tracking store is checked, since loading MLflow takes seconds.
+FIRST_LINES = """\
 sizes: How large should the generator be?
-opening MLflow's store (its tables are made the first time)
+opening the MLflow store (its tables are created on first use)
 """
 
 WRONG: dict[str, tuple[str, str]] = {
@@ -48,8 +48,8 @@ WRONG: dict[str, tuple[str, str]] = {
         "heads (one for each 64) do not divide",
     ),
     "budget below one step": ("base.budget.amount=1000", "less than one step"),
-    "override that is none": ("base.batch", "for example base.batch=64"),
-    "override that is no YAML": ("base.batch=[1", "not YAML"),
+    "override without a value": ("base.batch", "for example base.batch=64"),
+    "override that is not YAML": ("base.batch=[1", "not YAML"),
 }
 
 
@@ -73,11 +73,11 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Return the one line that refuses a command."""
+def error_line(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run a command with bad input; return its only line on standard error."""
     assert main([str(argument) for argument in arguments]) == 2
-    said, line = capsys.readouterr()
-    assert said in ("", BEGUN)
+    output, line = capsys.readouterr()
+    assert output in ("", FIRST_LINES)
     assert line.startswith("lab.sweep: error: ")
     assert line.endswith("\n")
     assert line.count("\n") == 1
@@ -85,23 +85,23 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return line.rstrip("\n")
 
 
-@pytest.mark.parametrize(("override", "says"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_space_is_one_line_and_nothing_is_written(
-    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], override: str, says: str
+@pytest.mark.parametrize(("override", "message"), WRONG.values(), ids=WRONG.keys())
+def test_bad_override_gives_one_line_and_writes_nothing(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     for more in ([], ["--dry-run"]):
-        line = refusal(capsys, file, "--set", override, *more)
-        assert says in line
+        line = error_line(capsys, file, "--set", override, *more)
+        assert message in line
         assert files(cwd) == []
 
 
-def test_missing_file_is_one_line(cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nowhere.yaml: no such file or directory" in refusal(capsys, "nowhere.yaml")
+def test_missing_file_gives_one_line(cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yaml: no such file or directory" in error_line(capsys, "nowhere.yaml")
     assert files(cwd) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("question: [a", "line 1, column 13: not YAML: "),
         ("- a list", "is a mapping with question, metric and base"),
@@ -110,19 +110,19 @@ def test_missing_file_is_one_line(cwd: Path, capsys: pytest.CaptureFixture[str])
         ("question: \x00", "not YAML"),
     ],
 )
-def test_file_that_is_no_space_is_one_line(
-    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+def test_file_without_a_search_space_gives_one_line(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     file.write_text(text)
-    assert says in refusal(capsys, file)
+    assert message in error_line(capsys, file)
     assert files(cwd) == []
 
 
-def test_second_sweep_on_a_storage_says_who_has_it(
+def test_second_sweep_on_a_storage_names_the_process_that_uses_it(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with checks.claim_storage(cwd / "runs", "python -m lab.sweep other.yaml"):
-        line = refusal(capsys, file, "--storage", "runs")
+        line = error_line(capsys, file, "--storage", "runs")
     assert f"--storage runs: in use by process {os.getpid()} on " in line
     assert "python -m lab.sweep other.yaml; wait for it to end" in line
     with checks.claim_storage(cwd / "runs", "again"):
@@ -132,19 +132,19 @@ def test_second_sweep_on_a_storage_says_who_has_it(
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """Something that accepts connections and never answers."""
+    """Return the URI of a server that accepts connections and never answers."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_tracking_uri_that_cannot_be_used_is_one_line(
+def test_unusable_tracking_uri_gives_one_line(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     in_the_way = file.parent / "file"
     in_the_way.write_text("not a database, and longer than its header would be" * 10)
-    for uri, says in {
+    for uri, message in {
         "foo://there": "write sqlite:",
         "mlruns": "file stores",
         "sqlite://": "names no database file",
@@ -152,15 +152,15 @@ def test_tracking_uri_that_cannot_be_used_is_one_line(
         f"sqlite:///{in_the_way}": "not a database",
         f"sqlite:///{file.parent}": "unable to open",
     }.items():
-        line = refusal(capsys, file, "--tracking-uri", uri)
+        line = error_line(capsys, file, "--tracking-uri", uri)
         assert uri in line
-        assert says in line
+        assert message in line
         assert files(cwd) == []
     assert files(file.parent) == ["file", "sizes.yaml"]
 
 
 @pytest.mark.slow
-def test_tracking_server_that_does_not_answer_is_one_line(
+def test_unreachable_tracking_server_gives_one_line(
     file: Path,
     cwd: Path,
     capsys: pytest.CaptureFixture[str],
@@ -170,16 +170,16 @@ def test_tracking_server_that_does_not_answer_is_one_line(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     for uri in ("http://127.0.0.1:9", silent_server):
-        assert "no MLflow server answers" in refusal(capsys, file, "--tracking-uri", uri)
+        assert "no MLflow server answers" in error_line(capsys, file, "--tracking-uri", uri)
         assert files(cwd) == []
 
 
 @pytest.mark.parametrize("option", ["--storage", "--reports"])
-def test_folder_that_cannot_be_written_is_one_line(
+def test_unwritable_folder_gives_one_line(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     for bad in (file, file / "below"):
-        line = refusal(capsys, file, option, bad)
+        line = error_line(capsys, file, option, bad)
         assert f"{option} {bad}: cannot be written: " in line
         assert files(cwd) == []
 
@@ -206,25 +206,25 @@ def run(cwd: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     ],
     ids=["space", "uri", "storage", "file"],
 )
-def test_process_ends_with_one_line_and_status_two(
+def test_process_with_bad_input_prints_one_line_and_exits_with_status_two(
     file: Path, cwd: Path, arguments: list[str]
 ) -> None:
     done = run(cwd, *(str(file) if argument == "FILE" else argument for argument in arguments))
     assert done.returncode == 2
-    assert done.stdout in ("", BEGUN)
+    assert done.stdout in ("", FIRST_LINES)
     assert done.stderr.startswith("lab.sweep: error: ")
     assert done.stderr.count("\n") == 1
     assert files(cwd) == []
 
 
-def test_option_that_does_not_exist_is_refused(cwd: Path) -> None:
+def test_unknown_option_is_refused(cwd: Path) -> None:
     done = run(cwd, "space.yaml", "--colour")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("error: unrecognized arguments: --colour")
     assert files(cwd) == []
 
 
-def test_help_is_quick(cwd: Path) -> None:
+def test_help_takes_less_than_ten_seconds(cwd: Path) -> None:
     began = time.monotonic()
     done = run(cwd, "--help")
     assert done.returncode == 0
@@ -232,7 +232,7 @@ def test_help_is_quick(cwd: Path) -> None:
     assert time.monotonic() - began < 10  # importing torch alone takes 2 to 5 s, ray as long
 
 
-def test_help_imports_nothing_heavy(cwd: Path) -> None:
+def test_help_imports_no_slow_library(cwd: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "lab.sweep", "--help"],
         capture_output=True,
@@ -247,18 +247,18 @@ def test_help_imports_nothing_heavy(cwd: Path) -> None:
     assert not imported & {"torch", "ray", "mlflow", "optuna", "transformers", "pandas", "scipy"}
 
 
-def test_a_folder_that_is_no_report_is_found_before_anything_runs(
+def test_folder_with_foreign_files_is_refused_before_any_trial_runs(
     cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = cwd / "reports" / "smoke" / "thesis.txt"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("mine")
+    foreign = cwd / "reports" / "smoke" / "thesis.txt"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("text")
     assert main([str(ROOT / "search_spaces" / "smoke.yaml")]) == 2
     assert "holds no report" in capsys.readouterr().err
     assert not (cwd / "runs").exists()
 
 
-def test_more_cores_than_there_are_are_refused_before_anything_runs(
+def test_more_cores_than_available_are_refused_before_any_trial_runs(
     cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(ROOT / "search_spaces" / "smoke.yaml")
@@ -270,7 +270,7 @@ def test_more_cores_than_there_are_are_refused_before_anything_runs(
     assert not (cwd / "runs").exists()
 
 
-def test_another_programs_database_is_left_alone(
+def test_database_of_another_program_is_not_changed(
     cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     database = cwd / "other.db"
@@ -285,16 +285,16 @@ def test_another_programs_database_is_left_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("held_out")  # with its small frozen model
-def test_interrupted_sweep_says_so_though_its_store_is_away_in_the_end(
+@pytest.mark.usefixtures("held_out")  # provides a small frozen model
+def test_interrupt_is_reported_even_if_the_store_becomes_unusable(
     cwd: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_off(*_: object) -> dict[str, float]:
+    def interrupt(*_: object) -> dict[str, float]:
         (cwd / "runs" / "mlflow.db").write_bytes(b"no database any more, " * 100)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lab.execution.driver.Driver._carry_out", cut_off)
+    monkeypatch.setattr("lab.execution.driver.Driver._carry_out", interrupt)
     file = str(ROOT / "search_spaces" / "smoke.yaml")
     small = "base.data={share: 0.01, vocab: 400, length: 16}"
     assert main([file, "--set", small]) == 130
-    assert "interrupted; what had ended is kept" in capsys.readouterr().err
+    assert "interrupted; trials that have ended are kept" in capsys.readouterr().err

@@ -534,7 +534,7 @@ finetune: {{tasks: [{tasks}], seeds: {seeds}}}
 BAD = {
     "unknown run": (["9999", "pos"], "9999: neither a trial in "),
     "unknown task": (["0123", "glue"], "glue: no such task; cola, sst2"),
-    "no seeds": (["0123", "pos", "--seeds", "0"], "--seeds 0: at least 1"),
+    "no seeds": (["0123", "pos", "--seeds", "0"], "--seeds 0: must be at least 1"),
     "no rate": (["0123", "pos", "--lr", "0"], "--lr 0: must be above 0"),
     "no device": (["0123", "pos", "--device", "abacus"], "--device abacus: "),
     "no checkpoint": (["0123", "pos"], "no checkpoint that can be read"),

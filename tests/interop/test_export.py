@@ -1,4 +1,4 @@
-"""What leaves the lab is transformers' own, computes the same bits, and says what it is."""
+"""Exported networks compute the same bits in transformers, and have a tokenizer and a card."""
 
 import json
 import re
@@ -46,7 +46,7 @@ Run = Callable[..., Any]
 
 
 def inputs(padded: bool) -> tuple[Tensor, Tensor]:
-    """Return windows of two segments, with their ends padded or full, and where each token is."""
+    """Return token ids and segments of windows of two segments, padded or full."""
     ids_BT = torch.randint(FIRST_WORD, VOCAB, (3, LENGTH), generator=torch.manual_seed(3))
     segment_BT = torch.where(torch.arange(LENGTH) < 7, 1, 2).expand(3, LENGTH).clone()
     ids_BT[:, 0], ids_BT[:, 6], ids_BT[:, -1] = CLS, SEP, SEP
@@ -56,8 +56,8 @@ def inputs(padded: bool) -> tuple[Tensor, Tensor]:
     return ids_BT, segment_BT
 
 
-def outside(words: Vocabulary, ids_BT: Tensor, segment_BT: Tensor) -> dict[str, Tensor]:
-    """Return the same as transformers takes it."""
+def hf_inputs(words: Vocabulary, ids_BT: Tensor, segment_BT: Tensor) -> dict[str, Tensor]:
+    """Return the inputs in the format of transformers."""
     return {
         "input_ids": torch.from_numpy(words.outer_V)[ids_BT],
         "attention_mask": (segment_BT > 0).long(),
@@ -65,19 +65,19 @@ def outside(words: Vocabulary, ids_BT: Tensor, segment_BT: Tensor) -> dict[str, 
     }
 
 
-def tells(objective: Objective, place: str, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
-    """Return an objective's own logits, by its own modules, of the network at `place`."""
-    whose: Any = objective.get_submodule(place.rpartition(".")[0])
-    if place == "encoder" and hasattr(objective, "detection"):
-        found: Tensor = objective.detect(ids_BT, segment_BT)  # type: ignore[operator]
-        return found
-    logits: Tensor = whose.vocabulary(
-        whose.encoder(ids_BT, segment_BT), whose.encoder.embeddings.table()
+def lab_logits(objective: Objective, path: str, ids_BT: Tensor, segment_BT: Tensor) -> Tensor:
+    """Return the logits of the network with the encoder at `path`, by the objective's modules."""
+    network: Any = objective.get_submodule(path.rpartition(".")[0])
+    if path == "encoder" and hasattr(objective, "detection"):
+        scores: Tensor = objective.detect(ids_BT, segment_BT)  # type: ignore[operator]
+        return scores
+    logits: Tensor = network.vocabulary(
+        network.encoder(ids_BT, segment_BT), network.encoder.embeddings.table()
     )
     return logits
 
 
-def one_of(sharing: str) -> ElectraConfig:
+def electra(sharing: str) -> ElectraConfig:
     width = 1 if sharing == "all" else 0.5
     return ElectraConfig(kind="electra", sharing=sharing, generator=GeneratorConfig(width=width))  # type: ignore[arg-type]
 
@@ -88,52 +88,54 @@ def one_of(sharing: str) -> ElectraConfig:
 def test_every_network_computes_the_same_bits_in_transformers(
     member: Member, tokens: tuple[str, ...], tmp_path: Path
 ) -> None:
-    wanted, words = asked(member.objective, member.encoder), vocabulary(tokens)
-    objective = random(wanted)
-    kept = trained(wanted, objective, words, tmp_path)
-    write_networks(kept, tmp_path / "out")
+    trial, words = asked(member.objective, member.encoder), vocabulary(tokens)
+    objective = random(trial)
+    source = trained(trial, objective, words, tmp_path)
+    write_networks(source, tmp_path / "out")
     outer_V = torch.from_numpy(words.outer_V)
-    for place, name, role in exported_networks(kept):
+    for path, name, role in exported_networks(source):
         kind = {c.__name__: c for c in (ElectraForPreTraining, ElectraForMaskedLM)}[role.loads]
         model = kind.from_pretrained(tmp_path / "out" / name)
         for padded in (False, True):
             ids_BT, segment_BT = inputs(padded)
             text_BT = segment_BT > 0
-            found = model(**outside(words, ids_BT, segment_BT)).logits
-            found = found if kind is ElectraForPreTraining else found[..., outer_V]
-            expected = tells(objective, place, ids_BT, segment_BT)
+            logits = model(**hf_inputs(words, ids_BT, segment_BT)).logits
+            logits = logits if kind is ElectraForPreTraining else logits[..., outer_V]
+            expected = lab_logits(objective, path, ids_BT, segment_BT)
             assert expected[text_BT].std() > 0.01
-            assert found[text_BT].equal(expected[text_BT]), (name, padded)
+            assert logits[text_BT].equal(expected[text_BT]), (name, padded)
 
 
 @pytest.mark.parametrize("sharing", SHARING)
 @torch.no_grad()
-def test_bodies_load_under_every_head(sharing: str, tmp_path: Path) -> None:
-    wanted, words = asked(one_of(sharing), POST), vocabulary(BERT)
-    objective = random(wanted)
-    write_networks(trained(wanted, objective, words, tmp_path), tmp_path / "out")
+def test_encoders_load_with_other_heads(sharing: str, tmp_path: Path) -> None:
+    trial, words = asked(electra(sharing), POST), vocabulary(BERT)
+    objective = random(trial)
+    write_networks(trained(trial, objective, words, tmp_path), tmp_path / "out")
     ids_BT, segment_BT = inputs(padded=True)
-    given, text_BT = outside(words, ids_BT, segment_BT), segment_BT > 0
-    bodies = {"discriminator": objective.encoder, "generator": objective.generator.encoder}  # type: ignore[union-attr]
-    for name, encoder in bodies.items():
+    arguments, text_BT = hf_inputs(words, ids_BT, segment_BT), segment_BT > 0
+    encoders = {"discriminator": objective.encoder, "generator": objective.generator.encoder}  # type: ignore[union-attr]
+    for name, encoder in encoders.items():
         expected = encoder(ids_BT, segment_BT)[text_BT]  # type: ignore[operator]
         body = AutoModel.from_pretrained(tmp_path / "out" / name)
-        assert body(**given).last_hidden_state[text_BT].equal(expected)
+        assert body(**arguments).last_hidden_state[text_BT].equal(expected)
         classifier = AutoModelForSequenceClassification.from_pretrained(
             tmp_path / "out" / name, num_labels=3
         )
-        assert classifier.electra(**given).last_hidden_state[text_BT].equal(expected)
-        assert classifier(**given).logits.shape == (3, 3)
+        assert classifier.electra(**arguments).last_hidden_state[text_BT].equal(expected)
+        assert classifier(**arguments).logits.shape == (3, 3)
 
 
-def test_tie_holds_after_a_second_save(tmp_path: Path) -> None:
-    """Trap 11: what transformers saves again is still one table."""
-    wanted = asked(one_of("gdes"))
-    write_networks(trained(wanted, random(wanted), vocabulary(BERT), tmp_path), tmp_path / "out")
+def test_output_weights_stay_tied_after_transformers_saves_the_model(tmp_path: Path) -> None:
+    """transformers saves tied weights once, and initializes missing output weights at random."""
+    trial = asked(electra("gdes"))
+    write_networks(trained(trial, random(trial), vocabulary(BERT), tmp_path), tmp_path / "out")
     model = ElectraForMaskedLM.from_pretrained(tmp_path / "out" / "generator")
     model.save_pretrained(tmp_path / "again")
-    again, said = ElectraForMaskedLM.from_pretrained(tmp_path / "again", output_loading_info=True)
-    assert not said["missing_keys"]
+    again, loading = ElectraForMaskedLM.from_pretrained(
+        tmp_path / "again", output_loading_info=True
+    )
+    assert not loading["missing_keys"]
     assert again.generator_lm_head.weight is again.electra.embeddings.word_embeddings.weight
     first = load_file(tmp_path / "out" / "generator" / "model.safetensors")
     second = load_file(tmp_path / "again" / "model.safetensors")
@@ -142,9 +144,11 @@ def test_tie_holds_after_a_second_save(tmp_path: Path) -> None:
 
 
 @numberings
-def test_tokenizer_gives_the_lab_s_tokens(tokens: tuple[str, ...], tmp_path: Path) -> None:
-    wanted, words = asked(RandomReplacementConfig(kind="random")), vocabulary(tokens)
-    write_networks(trained(wanted, random(wanted), words, tmp_path), tmp_path / "out")
+def test_exported_tokenizer_gives_the_tokens_of_the_lab(
+    tokens: tuple[str, ...], tmp_path: Path
+) -> None:
+    trial, words = asked(RandomReplacementConfig(kind="random")), vocabulary(tokens)
+    write_networks(trained(trial, random(trial), words, tmp_path), tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "discriminator")
     first, second = "The cat bade the cat Ω", "a cab"
     a, b = (words.outer_V[ids].tolist() for ids in words.encode([first, second]))
@@ -159,44 +163,44 @@ def test_tokenizer_gives_the_lab_s_tokens(tokens: tuple[str, ...], tmp_path: Pat
     assert tokenizer.pad_token_id == int(words.outer_V[PAD])
 
 
-def test_fill_mask_says_what_the_generator_says(tmp_path: Path) -> None:
-    wanted, words = asked(one_of("tokens")), vocabulary(BERT)
-    objective = random(wanted)
-    write_networks(trained(wanted, objective, words, tmp_path), tmp_path / "out")
+def test_fill_mask_pipeline_ranks_tokens_as_the_generator(tmp_path: Path) -> None:
+    trial, words = asked(electra("tokens")), vocabulary(BERT)
+    objective = random(trial)
+    write_networks(trained(trial, objective, words, tmp_path), tmp_path / "out")
     fill = pipeline("fill-mask", model=str(tmp_path / "out" / "generator"))
     answers = fill("the [MASK] bade", top_k=VOCAB)
     ids = [2, *words.encode(["the"])[0], 4, *words.encode(["bade"])[0], 3]
     ids_BT = torch.tensor([ids])
     with torch.no_grad():
-        logits_BTV = tells(objective, "generator.encoder", ids_BT, torch.ones_like(ids_BT))
+        logits_BTV = lab_logits(objective, "generator.encoder", ids_BT, torch.ones_like(ids_BT))
     expected = words.outer_V[logits_BTV[0, 2].argsort(descending=True).numpy()].tolist()
     assert [answer["token"] for answer in answers] == expected
 
 
-def test_pre_norm_is_refused_in_one_line(tmp_path: Path) -> None:
-    wanted = asked(one_of("tokens"))
-    wanted = replace(wanted, encoder=replace(wanted.encoder, norm="pre"))
-    kept = trained(wanted, random(wanted), vocabulary(FIRST), tmp_path)
+def test_encoder_with_pre_norm_gives_one_line(tmp_path: Path) -> None:
+    trial = asked(electra("tokens"))
+    trial = replace(trial, encoder=replace(trial.encoder, norm="pre"))
+    source = trained(trial, random(trial), vocabulary(FIRST), tmp_path)
     with pytest.raises(UserError, match=r"encoder\.norm: pre .* encoder\.norm: post"):
-        write_networks(kept, tmp_path / "out")
+        write_networks(source, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["text"]
 
 
-def test_what_computes_something_else_is_not_left(
+def test_network_with_other_logits_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = asked(one_of("tokens"))
-    kept = trained(wanted, random(wanted), vocabulary(FIRST), tmp_path)
+    trial = asked(electra("tokens"))
+    source = trained(trial, random(trial), vocabulary(FIRST), tmp_path)
     monkeypatch.setattr(interop_export, "lab_logits", lambda *_: torch.zeros(4, LENGTH))
-    with pytest.raises(RuntimeError, match="computes something else"):
-        write_networks(kept, tmp_path / "out")
+    with pytest.raises(RuntimeError, match="logits in transformers differ"):
+        write_networks(source, tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["text"]
 
 
 @pytest.fixture
 def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) -> Path:
-    """Return a storage with one trial that has run."""
-    asked = Trial(
+    """Return a storage with the record of one finished trial."""
+    trial = Trial(
         encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
         objective=ElectraConfig(kind="electra"),
         data=prepared_text.data,
@@ -209,7 +213,7 @@ def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) ->
     if not (storage / "cache" / prepared_text.text.name).exists():
         (storage / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
         work = Assignment(
-            trial=asked,
+            trial=trial,
             folder=storage / "trials" / "0123456789ab",
             text=prepared_text.text,
             held_out=held_out,
@@ -219,7 +223,7 @@ def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) ->
     return storage
 
 
-def test_command_writes_folders_and_cards_of_the_record(
+def test_command_writes_networks_and_model_cards(
     storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "deep" / "out"
@@ -248,32 +252,32 @@ def test_command_writes_folders_and_cards_of_the_record(
 
 
 @pytest.mark.parametrize(
-    ("run", "says"),
+    ("run", "message"),
     [
         ("abcdef", "no trial in .*; there is 0123456789ab|nor a sweep"),
         ("../elsewhere", "no trial in .*; there is 0123456789ab"),
     ],
 )
-def test_unknown_run_is_one_line(
-    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, says: str
+def test_unknown_run_gives_one_line(
+    storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, message: str
 ) -> None:
     out = tmp_path / "out"
     assert export.main([run, str(out), "--storage", str(storage)]) == 2
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1
-    assert re.search(says, said)
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error)
     assert not out.exists()
 
 
-def test_folder_that_holds_something_is_left_alone(
+def test_nonempty_folder_is_not_changed(
     storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "file").write_text("text")
     assert export.main(["0123", str(tmp_path), "--storage", str(storage)]) == 2
     assert "exists and is not empty" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_members_cover_every_sharing() -> None:
+def test_tested_objectives_include_every_kind_of_sharing() -> None:
     kinds = {getattr(member.objective, "sharing", None) for member in MEMBERS}
     assert set(SHARING) <= kinds

@@ -1,4 +1,4 @@
-"""Which trial is meant, and the best one of a sweep as a model that MLflow loads."""
+"""Trials are found by name, folder or sweep; the best trial is logged as an MLflow model."""
 
 import dataclasses
 import os
@@ -31,24 +31,23 @@ from lab.training.checkpoint import Checkpoints, TrainingPosition
 
 METRIC = "detect/bigram/auroc"
 ELECTRA = ElectraConfig(kind="electra")
-BEST, OTHER, UNTOLD = "aaaa00000001", "aaaa00000002", "bbbb00000003"
+BEST, OTHER, UNSCORED = "aaaa00000001", "aaaa00000002", "bbbb00000003"
 SCORES = {BEST: 0.8, OTHER: 0.6}
 
 
-def recorded(folder: Path, objective: AnyObjectiveConfig, text: PreparedText) -> spec.Trial:
-    """Leave the record of a trial that has taken no step, with its weights."""
-    asked = spec.Trial(
+def write_record(folder: Path, objective: AnyObjectiveConfig, text: PreparedText) -> None:
+    """Write the record of a trial without training steps, with a checkpoint of its weights."""
+    trial = spec.Trial(
         encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
         objective=objective,
         data=text.data,
         budget=Budget(kind="tokens", amount=1e4),
     )
-    record.write_queued(folder, asked, "", text.text.name)
-    made = random(asked)
-    place = TrainingPosition(spent=Spent(), rows=1, score=None, counts={}, most=None)
+    record.write_queued(folder, trial, "", text.text.name)
+    networks = random(trial)
+    position = TrainingPosition(spent=Spent(), rows=1, score=None, counts={}, most=None)
     checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
-    checkpoints.save(place, made, optimizer.build_optimizer(made, asked.optim), {})
-    return asked
+    checkpoints.save(position, networks, optimizer.build_optimizer(networks, trial.optim), {})
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +56,16 @@ def storage(tmp_path_factory: pytest.TempPathFactory, prepared_text: PreparedTex
     folder = tmp_path_factory.mktemp("storage")
     (folder / "cache").mkdir()
     (folder / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-    for name in (BEST, OTHER, UNTOLD):
-        recorded(folder / "trials" / name, ELECTRA, prepared_text)
+    for name in (BEST, OTHER, UNSCORED):
+        write_record(folder / "trials" / name, ELECTRA, prepared_text)
     connect_client(default_uri(folder))
     return folder
 
 
-def swept(
+def record_sweep(
     storage: Path, name: str, scores: dict[str, float], **changes: object
 ) -> frames.SweepFrames:
-    """Record a sweep whose trials have ended with `scores`."""
+    """Record a finished sweep with the scores of some trials; return it as read from the store."""
     uri = default_uri(storage)
     store = MlflowStore(uri, storage / "artifacts")
     width = "objective.generator.width"
@@ -85,76 +84,76 @@ def swept(
 
 
 @pytest.mark.parametrize("run", [BEST, BEST[:-2] + "01", "bbbb"])
-def test_trial_is_found_by_its_name_or_its_beginning(storage: Path, run: str) -> None:
+def test_trial_is_found_by_its_name_or_a_unique_beginning(storage: Path, run: str) -> None:
     assert find_trial.resolve_run(run, storage) == storage / "trials" / (
-        UNTOLD if run == "bbbb" else BEST
+        UNSCORED if run == "bbbb" else BEST
     )
 
 
-def test_record_is_found_by_its_folder(storage: Path, tmp_path: Path) -> None:
+def test_trial_is_found_by_the_folder_of_its_record(storage: Path, tmp_path: Path) -> None:
     folder = storage / "trials" / OTHER
     assert find_trial.resolve_run(str(folder), tmp_path) == folder
 
 
-def test_beginning_of_two_names_is_refused_with_both(storage: Path) -> None:
+def test_ambiguous_beginning_is_refused_with_the_matches(storage: Path) -> None:
     with pytest.raises(UserError, match=f"aaaa: begins the names of {BEST}, {OTHER}; write more"):
         find_trial.resolve_run("aaaa", storage)
 
 
 @pytest.mark.parametrize("run", ["", ".", "..", "../trials", "trials/" + BEST, "ffff", "state"])
-def test_what_is_no_trial_is_refused_with_what_there_is(storage: Path, run: str) -> None:
-    with pytest.raises(UserError, match=f"there is {BEST}, {OTHER}, {UNTOLD}"):
+def test_unknown_trial_is_refused_with_the_existing_trials(storage: Path, run: str) -> None:
+    with pytest.raises(UserError, match=f"there is {BEST}, {OTHER}, {UNSCORED}"):
         find_trial.resolve_run(run, storage, default_uri(storage))
 
 
-def test_sweep_stands_for_its_best_repeat(storage: Path) -> None:
-    swept(storage, "upwards", SCORES)
+def test_name_of_a_sweep_selects_its_best_repeat(storage: Path) -> None:
+    record_sweep(storage, "upwards", SCORES)
     assert find_trial.resolve_run("upwards", storage, default_uri(storage)).name == BEST
-    swept(storage, "turned", {BEST: SCORES[OTHER], OTHER: SCORES[BEST]})
+    record_sweep(storage, "turned", {BEST: SCORES[OTHER], OTHER: SCORES[BEST]})
     assert find_trial.resolve_run("turned", storage, default_uri(storage)).name == OTHER
 
 
-def test_smaller_is_better_where_the_metric_says_so(storage: Path) -> None:
+def test_smallest_score_is_best_for_a_minimized_metric(storage: Path) -> None:
     from lab.config.metrics import METRICS
 
     loss = METRICS["detect/bigram/loss"]
-    table = swept(storage, "downwards", SCORES)
+    table = record_sweep(storage, "downwards", SCORES)
     sweep = table.sweep | {"metric": loss.name}
     assert find_trial.find_best_trial(dataclasses.replace(table, sweep=sweep)) == OTHER
 
 
-def test_sweep_whose_record_is_elsewhere_is_refused(storage: Path, tmp_path: Path) -> None:
-    swept(storage, "elsewhere", SCORES)
+def test_sweep_without_its_record_in_the_storage_is_refused(storage: Path, tmp_path: Path) -> None:
+    record_sweep(storage, "elsewhere", SCORES)
     with pytest.raises(UserError, match=f"its best trial is {BEST}, whose record is not in"):
         find_trial.resolve_run("elsewhere", tmp_path, default_uri(storage))
 
 
-def test_sweep_without_an_end_is_refused(storage: Path) -> None:
-    swept(storage, "nothing", {})
+def test_sweep_without_a_finished_trial_is_refused(storage: Path) -> None:
+    record_sweep(storage, "nothing", {})
     with pytest.raises(UserError, match="nothing: no trial of that sweep has finished"):
         find_trial.resolve_run("nothing", storage, default_uri(storage))
 
 
 @pytest.fixture
-def here(storage: Path) -> Iterator[None]:
-    """Point MLflow's own loaders at the store, as a person would."""
+def mlflow_uri(storage: Path) -> Iterator[None]:
+    """Set MLflow's global tracking URI to the store, for MLflow's own loaders."""
     import mlflow
 
-    before, kept = mlflow.get_tracking_uri(), dict(os.environ)
+    before, environment = mlflow.get_tracking_uri(), dict(os.environ)
     mlflow.set_tracking_uri(default_uri(storage))
     yield
     mlflow.set_tracking_uri(before)
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(environment)
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow's own
-def test_best_trial_is_a_model_that_mlflow_loads(storage: Path, here: None) -> None:
+@pytest.mark.filterwarnings("ignore")  # warnings inside MLflow
+def test_best_trial_is_logged_as_a_model_that_mlflow_loads(storage: Path, mlflow_uri: None) -> None:
     import mlflow.pyfunc
     import mlflow.transformers
     from transformers import pipeline
 
-    table, uri = swept(storage, "models", SCORES), default_uri(storage)
+    table, uri = record_sweep(storage, "models", SCORES), default_uri(storage)
     address = mlflow_model.log_model(uri, table, storage, LocalOnly())
     assert address is not None
     model = mlflow.pyfunc.load_model(address)
@@ -173,30 +172,31 @@ def test_best_trial_is_a_model_that_mlflow_loads(storage: Path, here: None) -> N
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_same_best_trial_is_logged_once(storage: Path) -> None:
+def test_best_trial_is_logged_only_once(storage: Path) -> None:
     uri = default_uri(storage)
-    first = mlflow_model.log_model(uri, swept(storage, "once", SCORES), storage, LocalOnly())
+    first = mlflow_model.log_model(uri, record_sweep(storage, "once", SCORES), storage, LocalOnly())
     assert (
-        mlflow_model.log_model(uri, swept(storage, "once", SCORES), storage, LocalOnly()) == first
+        mlflow_model.log_model(uri, record_sweep(storage, "once", SCORES), storage, LocalOnly())
+        == first
     )
-    other = swept(storage, "once", {**SCORES, UNTOLD: 0.9})
+    other = record_sweep(storage, "once", {**SCORES, UNSCORED: 0.9})
     again = mlflow_model.log_model(uri, other, storage, LocalOnly())
     assert again is not None
     assert again != first
     experiment_id = connect_client(uri).get_experiment_by_name("once").experiment_id
     logged = connect_client(uri).search_logged_models([experiment_id])
-    assert [model.tags["trial"] for model in logged] == [UNTOLD, BEST]
+    assert [model.tags["trial"] for model in logged] == [UNSCORED, BEST]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_discriminator_alone_is_served_as_an_embedding(
+def test_model_without_a_token_predictor_returns_embeddings(
     tmp_path: Path, prepared_text: PreparedText
 ) -> None:
     import mlflow.pyfunc
 
     from lab.interop.trained import open_trained
 
-    recorded(tmp_path / "cccc", RandomReplacementConfig(kind="random"), prepared_text)
+    write_record(tmp_path / "cccc", RandomReplacementConfig(kind="random"), prepared_text)
     trained = open_trained(tmp_path / "cccc", prepared_text.text.parent)
     write_networks(trained, tmp_path / "out" / "export")
     mlflow_model.save_model(trained, tmp_path / "out")
@@ -204,13 +204,13 @@ def test_discriminator_alone_is_served_as_an_embedding(
     assert model.predict(model.input_example).shape == (3, 16)  # [CLS] . [SEP]
 
 
-def test_sweep_that_cannot_be_served_says_so_in_a_line(
+def test_failure_to_log_the_model_is_reported_in_one_line(
     storage: Path, prepared_text: PreparedText, tmp_path: Path
 ) -> None:
     from lab.execution.driver import Site
-    from lab.sweep import _served
+    from lab.sweep import _log_best_trial
 
     site = Site(storage=tmp_path, mirror=LocalOnly(), ray="")
-    line = _served(swept(storage, "cannot", SCORES), default_uri(storage), site)
+    line = _log_best_trial(record_sweep(storage, "cannot", SCORES), default_uri(storage), site)
     assert line.startswith("not logged as a model: aaaa00000001: no trial in")
     assert len(line.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Import contracts: each one is broken once in a copy, and the linter refuses it."""
+"""Each import contract detects an import that violates it."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-# A contract, and the file and the import that break it.
-BREAKS = {
+# By contract: a file and an import in it that violates the contract.
+VIOLATIONS = {
     "Packages import in one direction": ("config/budget.py", "import lab.training.model"),
     "Only execution imports ray": ("search/search.py", "import ray"),
     "Only search imports optuna": ("reporting/stats.py", "import optuna"),
@@ -36,25 +36,25 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Return a folder with a copy of the package and of its contracts."""
+    """Return a folder with a copy of the package and its contracts."""
     shutil.copytree(ROOT / "lab", tmp_path / "lab", ignore=shutil.ignore_patterns("text"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 
-def test_every_contract_is_broken_below() -> None:
-    written = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+def test_each_contract_has_a_violation() -> None:
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     names = [
         line.partition('"')[2].rstrip('"')
-        for line in written.partition("[tool.importlinter]")[2].splitlines()
+        for line in settings.partition("[tool.importlinter]")[2].splitlines()
         if line.startswith("name = ")
     ]
-    assert sorted(names) == sorted(BREAKS)
+    assert sorted(names) == sorted(VIOLATIONS)
 
 
-@pytest.mark.parametrize("contract", BREAKS)
-def test_planted_import_breaks_its_contract(contract: str, copy: Path) -> None:
-    name, line = BREAKS[contract]
+@pytest.mark.parametrize("contract", VIOLATIONS)
+def test_violation_is_detected(contract: str, copy: Path) -> None:
+    name, line = VIOLATIONS[contract]
     file = copy / "lab" / name
     file.write_text(f"{file.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
     done = lint(copy)

@@ -1,4 +1,4 @@
-"""House rules that no linter knows: nothing of one machine, nothing that runs what it reads."""
+"""Rules beyond the linter's: no path of a single machine, no code loaded from data files."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ FILES = sorted(LAB.rglob("*.py"))
 SHIPPED = [*FILES, *sorted(LAB.glob("*.jinja"))]
 
 
-def named(file: Path) -> str:
+def relative_name(file: Path) -> str:
     return str(file.relative_to(LAB))
 
 
@@ -24,18 +24,18 @@ def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=named)
-def test_no_file_names_a_place_on_somebodys_machine(file: Path) -> None:
-    places = r"(?<![\w.])(/work/|/home/|/root/|/Users/|/mnt/|[A-Z]:\\)"
-    assert re.findall(places, file.read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("file", SHIPPED, ids=relative_name)
+def test_no_file_contains_an_absolute_path_of_a_machine(file: Path) -> None:
+    paths = r"(?<![\w.])(/work/|/home/|/root/|/Users/|/mnt/|[A-Z]:\\)"
+    assert re.findall(paths, file.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=named)
-def test_no_file_runs_what_it_reads(file: Path) -> None:
-    never = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+@pytest.mark.parametrize("file", FILES, ids=relative_name)
+def test_no_file_executes_data(file: Path) -> None:
+    forbidden = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
     for name, call in calls(file):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        assert name not in never
+        assert name not in forbidden
         assert not re.search(r"(^|\.)(c?pickle|dill|joblib|marshal|shelve)\.", name.lower())
         match name:
             case "torch.load":
@@ -45,12 +45,12 @@ def test_no_file_runs_what_it_reads(file: Path) -> None:
             case "yaml.load" | "yaml.load_all":
                 assert keywords.get("Loader") in {"_Loader", "yaml.SafeLoader", "yaml.CSafeLoader"}
             case "yaml.unsafe_load" | "yaml.full_load":
-                pytest.fail(f"{name} runs what a file says")
+                pytest.fail(f"{name} can execute code from a file")
         assert keywords.get("shell") in {None, "False"}
         assert keywords.get("trust_remote_code") in {None, "False"}
 
 
-def test_the_space_loader_is_a_safe_one() -> None:
+def test_search_spaces_are_loaded_by_a_safe_yaml_loader() -> None:
     import yaml
 
     from lab.loading import yaml_text

@@ -1,7 +1,8 @@
 """The learning curves of docs/sizes.md are those of the committed reports."""
 
-from benchmarks import learning_curves
 from project import ROOT
+
+from benchmarks import learning_curves
 
 
 def test_table_of_the_documentation_is_what_the_command_prints() -> None:

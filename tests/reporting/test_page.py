@@ -285,7 +285,7 @@ def test_two_numeric_paths_make_a_heat_map_and_odd_values_a_report(
 
 def test_command_line_writes_the_report(uri: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lab.report", "seeds", "--tracking-uri", uri]
-    command += ["--out", str(tmp_path)]
+    command += ["--reports", str(tmp_path)]
     root = ROOT
     made = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert (made.returncode, made.stderr) == (0, "")
@@ -297,7 +297,7 @@ def test_command_line_says_what_is_wrong_in_a_line(
     wrong: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, where = ("typo", uri) if wrong == "name" else ("seeds", client.default_uri(tmp_path))
-    assert report.main([name, "--tracking-uri", where, "--out", str(tmp_path)]) == 2
+    assert report.main([name, "--tracking-uri", where, "--reports", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("lab.report: error: ")
     assert said.count("\n") == 1

@@ -1,4 +1,4 @@
-"""YAML with comments: what a parser reads is what was meant, whatever the comments say."""
+"""Commented YAML is parsed to the same settings, for any comments."""
 
 from typing import Any
 
@@ -28,22 +28,26 @@ SECTIONS = st.recursive(
 )
 
 
-def same(read: Any, meant: Any) -> bool:
-    """Return whether two documents are equal; 5e12 may be read as a whole number."""
-    if isinstance(meant, dict):
-        return list(read) == list(meant) and all(same(read[key], meant[key]) for key in meant)
-    if isinstance(meant, list):
-        return len(read) == len(meant) and all(map(same, read, meant))
-    return bool(read == meant) and isinstance(read, bool) == isinstance(meant, bool)
+def same(parsed: Any, expected: Any) -> bool:
+    """Return whether two documents are equal; 5e12 may be parsed as an integer."""
+    if isinstance(expected, dict):
+        return list(parsed) == list(expected) and all(
+            same(parsed[key], expected[key]) for key in expected
+        )
+    if isinstance(expected, list):
+        return len(parsed) == len(expected) and all(map(same, parsed, expected))
+    return bool(parsed == expected) and isinstance(parsed, bool) == isinstance(expected, bool)
 
 
 @given(st.dictionaries(KEYS, SECTIONS, min_size=1, max_size=4), TEXTS)
-def test_a_parser_reads_what_was_written(document: dict[str, Section], heading: str) -> None:
+def test_written_document_is_parsed_to_the_same_settings(
+    document: dict[str, Section], heading: str
+) -> None:
     written = commented_yaml.write_commented(document, heading)
     assert same(yaml_text.parse(written), commented_yaml.to_plain(document))
 
 
-def test_comments_stand_above_their_settings_and_are_wrapped() -> None:
+def test_comments_are_above_their_settings_and_wrapped() -> None:
     inner = {"b": Section(value=5e12, because="word " * 40)}
     written = commented_yaml.write_commented({"a": Section(value=inner, because="Why.")}, "Head.")
     lines = written.splitlines()

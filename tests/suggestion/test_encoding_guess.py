@@ -1,4 +1,4 @@
-"""Encodings: recognised from bytes, wherever the sample ends."""
+"""Encodings are recognized from the first bytes of a file."""
 
 import codecs
 
@@ -21,7 +21,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_utf_8_is_recognised_wherever_the_sample_ends(name: str) -> None:
+def test_utf_8_is_recognized_if_the_sample_cuts_a_character(name: str) -> None:
     whole = TEXTS[name].encode()
     for end in range(100, 140):
         assert guess_encoding("a.txt", whole[:end]).name == "utf-8"
@@ -29,24 +29,24 @@ def test_utf_8_is_recognised_wherever_the_sample_ends(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "text", "found"),
+    ("encoding", "text", "expected"),
     [
         ("latin-1", FRENCH_TEXT, "latin-1"),
         ("cp1252", FRENCH_TEXT, "latin-1"),  # the same bytes
         ("cp1252", f"“{FRENCH_TEXT}”", "cp1252"),
     ],
 )
-def test_western_one_byte_encodings_give_the_text_back(
-    encoding: str, text: str, found: str
+def test_western_one_byte_encodings_decode_to_the_same_text(
+    encoding: str, text: str, expected: str
 ) -> None:
     sample = text.encode(encoding)
     guessed = guess_encoding("a.txt", sample)
-    assert guessed.name == found
+    assert guessed.name == expected
     assert sample.decode(guessed.name) == text
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "gbk", "utf-16", "utf-16-le", "utf-32"])
-def test_other_encodings_are_refused_with_the_command_that_converts(encoding: str) -> None:
+def test_other_encodings_are_refused_with_a_conversion_command(encoding: str) -> None:
     text = TEXTS["chinese" if encoding == "gbk" else "russian"]
     with pytest.raises(UserError, match=r"iconv -f [\w-]+ -t utf-8 ") as refused:
         guess_encoding("a.txt", text.encode(encoding))
@@ -54,10 +54,10 @@ def test_other_encodings_are_refused_with_the_command_that_converts(encoding: st
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_guessed_or_refused_in_one_line(sample: bytes) -> None:
+def test_any_bytes_are_recognized_or_refused_in_one_line(sample: bytes) -> None:
     try:
-        said = guess_encoding("a.txt", sample).name
+        result = guess_encoding("a.txt", sample).name
     except UserError as error:
-        said = str(error)
-    assert said in {"utf-8", "latin-1", "cp1252"} or "iconv" in said
-    assert "\n" not in said
+        result = str(error)
+    assert result in {"utf-8", "latin-1", "cp1252"} or "iconv" in result
+    assert "\n" not in result

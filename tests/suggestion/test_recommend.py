@@ -1,4 +1,4 @@
-"""Recommendations: functions of a text's figures and a trial's compute."""
+"""Recommended settings follow from the figures of a text and the compute of a trial."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def facts() -> Facts:
         accented=0.0,
         upper=0.03,
         compatibility=0.0,
-        endless=0.0,
+        overlong=0.0,
         median_document=60.0,
         sample=sample,
     )
@@ -59,12 +59,12 @@ def facts() -> Facts:
     )
 
 
-def made(facts: Facts, flops: float) -> Recommendation:
+def recommended(facts: Facts, flops: float) -> Recommendation:
     return recommend.recommend(facts, flops, DESIGNS[1], "30 minutes")
 
 
 def experiment(facts: Facts, flops: float) -> Experiment:
-    return search_space.check_experiment("mine", to_plain(made(facts, flops).document))
+    return search_space.check_experiment("mine", to_plain(recommended(facts, flops).document))
 
 
 @given(first=FLOPS, second=FLOPS)
@@ -80,59 +80,64 @@ def test_more_compute_never_gives_fewer_repeats(flops: float) -> None:
         assert few.trials + few.seeds <= many.trials + many.seeds
 
 
-def test_sizes_and_designs_are_in_order() -> None:
-    assert [size.least for size in TABLE] == sorted({size.least for size in TABLE})
+def test_sizes_and_designs_are_sorted() -> None:
+    assert [size.min_flops for size in TABLE] == sorted({size.min_flops for size in TABLE})
     assert [size.weights for size in TABLE] == sorted({size.weights for size in TABLE})
-    assert TABLE[0].least == DESIGNS[-1].least == 0
+    assert TABLE[0].min_flops == DESIGNS[-1].min_flops == 0
 
 
 @pytest.mark.parametrize("flops", [5e10, 5e11, 5e12, 5e13, 5e14])
-def test_no_trial_reads_the_text_more_often_than_pays(facts: Facts, flops: float) -> None:
+def test_no_trial_makes_more_than_the_maximal_number_of_passes(facts: Facts, flops: float) -> None:
     small = replace(facts, text=replace(facts.text, characters=1_000_000))
-    asked = experiment(small, flops)
+    space = experiment(small, flops)
     for width in WIDTHS:
-        trial = search_space.build_trial(asked.base, {"objective.generator.width": width})
+        trial = search_space.build_trial(space.base, {"objective.generator.width": width})
         cost = mean_cost(trial)
         read = trial.budget.amount / cost.flops * cost.tokens
-        once = small.total * small.tokens.positions(trial.data.length)
-        assert read <= 1.05 * EPOCHS * once  # the budget has two digits
+        one_pass = small.total * small.tokens.positions_per_token(trial.data.length)
+        assert read <= 1.05 * EPOCHS * one_pass  # the budget is rounded to two digits
 
 
-def test_a_text_too_small_for_its_time_is_warned_of(facts: Facts) -> None:
+def test_warning_for_a_text_too_small_for_the_time(facts: Facts) -> None:
     small = replace(facts, text=replace(facts.text, characters=1_000_000))
-    assert any("too small for this time" in warning for warning in made(small, 5e13).warnings)
-    assert made(facts, 5e12).warnings == ()
+    assert any(
+        "too small for this time" in warning for warning in recommended(small, 5e13).warnings
+    )
+    assert recommended(facts, 5e12).warnings == ()
 
 
-def test_too_little_compute_to_learn_is_warned_of(facts: Facts) -> None:
-    (warning,) = made(facts, 1e11).warnings
+def test_warning_for_too_little_compute_to_learn(facts: Facts) -> None:
+    (warning,) = recommended(facts, 1e11).warnings
     assert "too few to learn from context" in warning
     assert "give more minutes" in warning
 
 
-def test_of_a_large_text_only_a_share_is_prepared(facts: Facts) -> None:
+def test_only_a_share_of_a_large_text_is_prepared(facts: Facts) -> None:
     large = replace(facts, text=replace(facts.text, characters=10**12))
-    asked = experiment(large, 5e12)
-    trial = search_space.build_trial(asked.base, {"objective.generator.width": 0.25})
+    space = experiment(large, 5e12)
+    trial = search_space.build_trial(space.base, {"objective.generator.width": 0.25})
     cost = mean_cost(trial)
     read = trial.budget.amount / cost.flops * cost.tokens
-    there = trial.data.share * large.total * large.tokens.positions(trial.data.length)
-    assert 2 * read < there < 6 * read
-    assert "share" not in to_plain(made(facts, 5e12).document)["base"]["data"]
+    positions = large.tokens.positions_per_token(trial.data.length)
+    available = trial.data.share * large.total * positions
+    assert 2 * read < available < 6 * read
+    assert "share" not in to_plain(recommended(facts, 5e12).document)["base"]["data"]
 
 
 @pytest.mark.parametrize(("size", "least"), [(10, 16), (30, 32), (60, 64), (500, 64)])
-def test_a_window_holds_the_texts_of_the_task(facts: Facts, size: int, least: int) -> None:
+def test_window_is_long_enough_for_the_texts_of_the_task(
+    facts: Facts, size: int, least: int
+) -> None:
     task = TaskFacts(file="t.yaml", name="t", sizes=[size] * 50, because="Rows.")
     window = recommend.recommend_window(recommend.pick_size(5e12), replace(facts, task=task))
     assert window.value == least
     assert f"take at most {size} positions" in window.because
 
 
-def test_a_step_reads_as_many_positions_in_any_window(facts: Facts) -> None:
+def test_number_of_positions_of_a_step_does_not_depend_on_the_window(facts: Facts) -> None:
     task = TaskFacts(file="sentiment", name="sentiment", sizes=[60] * 50, because="Rows.")
-    for one in (facts, replace(facts, task=task)):
-        base = to_plain(recommend.recommend(one, 5e12, DESIGNS[1], "").document)["base"]
+    for each in (facts, replace(facts, task=task)):
+        base = to_plain(recommend.recommend(each, 5e12, DESIGNS[1], "").document)["base"]
         assert base["batch"] * base["data"]["length"] == 1_024
 
 
@@ -144,7 +149,7 @@ def test_a_step_reads_as_many_positions_in_any_window(facts: Facts) -> None:
         ({"compatibility": 0.05}, "normalization", "nfkc"),
     ],
 )
-def test_the_tokenizer_follows_the_letters(
+def test_tokenizer_depends_on_the_letters(
     facts: Facts, changed: dict[str, float], setting: str, value: str
 ) -> None:
     chosen = recommend.recommend_tokenizer(replace(facts.text, **changed), cased=False)  # type: ignore[arg-type]
