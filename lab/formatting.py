@@ -1,8 +1,8 @@
-"""Numbers as text."""
+"""Durations as text."""
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as a person writes it."""
+    """Return a duration with units: `12 s`, `3 min 05 s` or `2 h 07 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -11,17 +11,18 @@ def format_duration(seconds: float) -> str:
 
 
 def format_clock(seconds: float) -> str:
-    """Return a duration as a clock shows it, for where there is little room."""
+    """Return a duration in the short form `m:ss` or `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def format_time_left(seconds: float | None) -> str:
-    """Return an estimate in words; empty where there is none.
+    """Return an estimate of the time left as text; empty where it is unknown.
 
     Args:
-        seconds: that are left; negative where the estimate is exceeded.
+        seconds: estimated seconds left; negative where the estimate is exceeded, None where it is
+            unknown.
     """
     if seconds is None:
         return ""

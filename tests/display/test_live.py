@@ -90,7 +90,7 @@ def test_every_job_is_queued_running_or_ended(chance: int) -> None:
                 running.append(queued.pop(0))
                 board.start(running[-1])
             case "row" if running:
-                board.row(draw.choice(running), row(0.6))
+                board.add_evaluation(draw.choice(running), row(0.6))
             case "end" if running:
                 ended = running.pop(draw.randrange(len(running)))
                 board.end(ended, outcome(draw.choice(["finished", "diverged", "failed"]), row(0.6)))
@@ -108,21 +108,23 @@ def test_every_job_is_queued_running_or_ended(chance: int) -> None:
 
 def test_time_left_is_none_before_anything_is_known(clock: Clock) -> None:
     board = board_of(5, 2, clock)
-    assert board.left() == ""
+    assert board.describe_time_left() == ""
     board.end(job(0), outcome("finished", row(0.6)))
-    assert board.left() == "", "a job that ended in an earlier run took no time in this one"
+    assert board.describe_time_left() == "", (
+        "a job that ended in an earlier run took no time in this one"
+    )
 
 
 def carried(board: Board, number: int, clock: Clock, training: float) -> None:
     """Run a trial: 10 s until it reports, 5 s and 8 s of scoring, its training between them."""
     board.start(job(number))
     clock.wait(10)
-    board.moved(job(number), PhaseProgress(phase=UNTRAINED))
+    board.update(job(number), PhaseProgress(phase=UNTRAINED))
     clock.wait(5)
     for share in range(5):
-        board.moved(job(number), PhaseProgress(phase=TRAINING, share=share / 4))
+        board.update(job(number), PhaseProgress(phase=TRAINING, share=share / 4))
         clock.wait(training / 4 if share < 4 else 0)
-    board.moved(job(number), PhaseProgress(phase=TRAINED))
+    board.update(job(number), PhaseProgress(phase=TRAINED))
     clock.wait(8)
     board.end(job(number), outcome("finished", row(0.6)))
 
@@ -130,52 +132,56 @@ def carried(board: Board, number: int, clock: Clock, training: float) -> None:
 def test_time_left_counts_what_is_queued_and_every_phase(clock: Clock) -> None:
     board = board_of(5, 2, clock)
     carried(board, 0, clock, training=37)
-    assert board.left() == "about 2 min 00 s left"  # 4 trials of a minute, two at once
+    assert (
+        board.describe_time_left() == "about 2 min 00 s left"
+    )  # 4 trials of a minute, two at once
     for number in (1, 2):
         board.start(job(number))
     clock.wait(10)
     for number in (1, 2):
-        assert board.left_of(board.running[number]) == pytest.approx(50)
-    assert board.left() == "about 1 min 50 s left"  # 2 x 50 s and 2 x 60 s, two at once
+        assert board.seconds_left(board.running[number]) == pytest.approx(50)
+    assert (
+        board.describe_time_left() == "about 1 min 50 s left"
+    )  # 2 x 50 s and 2 x 60 s, two at once
 
 
 def test_a_first_trial_learns_from_itself(clock: Clock) -> None:
     board = board_of(1, 1, clock)
     board.start(job(0))
-    board.moved(job(0), PhaseProgress(phase=UNTRAINED))
+    board.update(job(0), PhaseProgress(phase=UNTRAINED))
     clock.wait(5)
     running = board.running[0]
-    assert board.left_of(running) is None
+    assert board.seconds_left(running) is None
     for seconds in range(11):  # it goes on from a checkpoint at 40 %
-        board.moved(job(0), PhaseProgress(phase=TRAINING, share=0.4 + seconds / 100))
+        board.update(job(0), PhaseProgress(phase=TRAINING, share=0.4 + seconds / 100))
         clock.wait(1)
-    assert board.trial(running) == "training 50%"
-    assert board.left_of(running) == pytest.approx(50 - 1 + 5)  # the last scoring as the first
+    assert board.describe_trial_phase(running) == "training 50%"
+    assert board.seconds_left(running) == pytest.approx(50 - 1 + 5)  # the last scoring as the first
 
 
 def test_an_estimate_that_is_exceeded_is_not_said_to_be_no_time(clock: Clock) -> None:
     board = board_of(2, 1, clock)
     carried(board, 0, clock, training=37)
     board.start(job(1))
-    board.moved(job(1), PhaseProgress(phase=TRAINED))
+    board.update(job(1), PhaseProgress(phase=TRAINED))
     clock.wait(7.9)
-    assert board.left() == "about 1 s left"
+    assert board.describe_time_left() == "about 1 s left"
     clock.wait(45)
-    assert board.left() == "longer than estimated"
+    assert board.describe_time_left() == "longer than estimated"
     assert "longer than estimated" in board.status()
     board.end(job(1), outcome("finished", row(0.6)))
-    assert board.left() == "", "nothing is left to wait for"
+    assert board.describe_time_left() == "", "nothing is left to wait for"
 
 
 def test_a_preparatory_run_is_shown_and_is_no_trial(clock: Clock) -> None:
     board = board_of(2, 1, clock)
-    board.prepare("0123456789ab", "mlm, 16 wide")
-    board.prepare_moved("0123456789ab", PhaseProgress(phase=TRAINING, share=0.25))
+    board.start_preparatory("0123456789ab", "mlm, 16 wide")
+    board.update_preparatory("0123456789ab", PhaseProgress(phase=TRAINING, share=0.25))
     assert board.headline().startswith("1 preparatory run · 0 running · 2 queued")
     assert board.status() == "preparatory mlm, 16 wide: training 25%"
     (line,) = (line for line in shown(board, 120) if "preparatory mlm, 16 wide" in line)
     assert line.split()[:2] == ["training", "25%"]
-    board.prepared("0123456789ab", "finished")
+    board.end_preparatory("0123456789ab", "finished")
     assert board.status() == ""
     assert board.ended == 0
 
@@ -190,13 +196,13 @@ def test_a_preparatory_run_that_trials_share_is_counted_once() -> None:
 
 def test_a_phase_of_the_sweep_says_how_far_it_is_and_how_long_it_takes(clock: Clock) -> None:
     board = board_of(0, 1, clock)
-    assert board.doings() == board.headline() == ""
-    assert board.doing("training the frozen model", 0.0)
+    assert board.describe_phase() == board.headline() == ""
+    assert board.set_phase("training the frozen model", 0.0)
     clock.wait(6)
-    assert not board.doing("training the frozen model", 0.25)
-    assert board.doings() == "training the frozen model: 25%, 6 s, about 18 s left"
-    assert board.doing("starting Ray")
-    assert board.doings() == "starting Ray, 0 s"
+    assert not board.set_phase("training the frozen model", 0.25)
+    assert board.describe_phase() == "training the frozen model: 25%, 6 s, about 18 s left"
+    assert board.set_phase("starting Ray")
+    assert board.describe_phase() == "starting Ray, 0 s"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +248,7 @@ def test_plain_lines_break_a_silence(
             assert time.monotonic() < until, said
             time.sleep(0.2)
         view.doing("")
-        board.moved(job(0), PhaseProgress(phase=TRAINING, share=0.25))
+        board.update(job(0), PhaseProgress(phase=TRAINING, share=0.25))
         while "seed 0: training 25%" not in (said := capsys.readouterr().out):
             assert time.monotonic() < until, said
             time.sleep(0.2)
@@ -269,8 +275,8 @@ def filled() -> Board:
         board.start(job(number))
         if number < 18:
             board.end(job(number), outcome("finished", row(0.7321)))
-    board.row(job(18), row(0.6125))
-    board.moved(job(18), PhaseProgress(phase=UNTRAINED))
+    board.add_evaluation(job(18), row(0.6125))
+    board.update(job(18), PhaseProgress(phase=UNTRAINED))
     board.end(job(20), outcome("diverged"))
     return board
 
@@ -292,7 +298,7 @@ def test_live_table_shows_settings_and_scores() -> None:
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_live_table_fits_its_terminal(width: int, height: int) -> None:
     board = filled()
-    board.doing(
+    board.set_phase(
         "training the frozen masked language model that makes the held-out corruptions", 0.4
     )
     lines = shown(board, width, height)

@@ -155,7 +155,7 @@ def test_preparatory_run_that_has_ended_takes_no_more_time(
     asked = from_mlm_runs()
     before = phases(asked, storage)["preparatory runs"]
     run = next(iter(plan.preparatory_phase(asked)))
-    supply = Prerequisites(storage, LocalOnly()).before(run)
+    supply = Prerequisites(storage, LocalOnly()).inputs_without_start(run)
     folder = storage / "trials" / run.fingerprint(supply.identity)
     record.write_queued(folder, run)
     row = {"spent/steps": 1.0}
@@ -170,7 +170,7 @@ def test_gpus_are_estimated_and_not_timed() -> None:
     trial = search_space.build_trial(asked.base, {})
     speeds = pace.SlotSpeeds([trial], asked.resources)
     assert "A100" in speeds.basis
-    assert speeds.of(trial) == pace._GPU_FLOPS
+    assert speeds.flops_per_second(trial) == pace._GPU_FLOPS
 
 
 def test_what_is_too_large_to_time_is_estimated_from_a_product() -> None:
@@ -179,7 +179,7 @@ def test_what_is_too_large_to_time_is_estimated_from_a_product() -> None:
     trial = search_space.build_trial(BASE | large, {})
     speeds = pace.SlotSpeeds([trial], Resources())
     assert "matrix product" in speeds.basis
-    assert speeds.of(trial) > 0
+    assert speeds.flops_per_second(trial) > 0
 
 
 def test_no_more_than_a_few_shapes_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def asked(objective: AnyObjectiveConfig = FAST, **changes: Any) -> Trial:
         "data": DataConfig(share=0.01, held_out=0.1, vocab=400, length=16),
         "batch": 8,
         "budget": Budget(kind="tokens", amount=20 * STEP),
-        "curve": 2,
+        "evaluations": 2,
     }
     return Trial(**settings | changes)
 
@@ -108,7 +108,7 @@ def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> N
     "change",
     [
         {"budget": Budget(kind="tokens", amount=40 * STEP)},
-        {"curve": 5},
+        {"evaluations": 5},
         {"optim": AdamConfig(lr=3e-3, generator_lr=0.5)},
         {"encoder": replace(SHAPE, ffn=96)},
     ],
@@ -158,7 +158,7 @@ def storage(
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
     monkeypatch.setattr(Prerequisites, "_text", lambda *_: prepared_text.text)
-    monkeypatch.setattr(Prerequisites, "_questions", lambda *_: held_out)
+    monkeypatch.setattr(Prerequisites, "_held_out_file", lambda *_: held_out)
     return tmp_path
 
 
@@ -182,7 +182,10 @@ def prepared(wanted: Trial, storage: Path) -> Assignment:
     for network, folder in supplies.records(wanted).items():
         run = preparatory_runs(wanted)[network]
         if record.read_outcome(folder) is None:
-            assert run_trial(work_of(run, supplies.before(run), folder)).state == "finished"
+            assert (
+                run_trial(work_of(run, supplies.inputs_without_start(run), folder)).state
+                == "finished"
+            )
     supply = supplies.of(wanted)
     return work_of(wanted, supply, storage / "trials" / wanted.fingerprint(supply.identity))
 
@@ -346,7 +349,7 @@ def test_trial_is_named_by_the_content_of_its_generator(storage: Path) -> None:
     run = Prerequisites(storage, LocalOnly()).records(first.trial)[GENERATOR]
     made = open_trained(run, storage / "cache")
     longer = replace(made.trial, budget=Budget(kind="tokens", amount=7 * STEP))
-    supply = Prerequisites(storage, LocalOnly()).before(longer)
+    supply = Prerequisites(storage, LocalOnly()).inputs_without_start(longer)
     run_trial(work_of(longer, supply, other))
     origin = InitialWeights(storage, LocalOnly()).of(first.trial, supply.text, {GENERATOR: other})
     assert origin is not None
@@ -367,7 +370,7 @@ class Ends:
         self.queue = PreparatoryQueue(self.work, self.ended.get, self.running)
 
     def work(self, run: Trial) -> Assignment:
-        supply = Prerequisites(self.storage, LocalOnly()).before(run)
+        supply = Prerequisites(self.storage, LocalOnly()).inputs_without_start(run)
         folder = self.storage / "trials" / run.fingerprint(supply.identity)
         return work_of(run, supply, folder)
 
@@ -385,20 +388,20 @@ def job(wanted: Trial, number: int = 0) -> Job:
 def test_jobs_wait_for_the_run_that_they_share_which_is_made_once(storage: Path) -> None:
     ends = Ends(storage)
     queue = ends.queue
-    assert not queue.holds(job(asked(ELECTRA)))
+    assert not queue.hold_if_unready(job(asked(ELECTRA)))
     one, two = job(asked()), job(asked(curve=5), 1)
-    assert queue.holds(one)
-    assert queue.holds(two)
-    work = queue.next()
+    assert queue.hold_if_unready(one)
+    assert queue.hold_if_unready(two)
+    work = queue.next_run()
     assert work is not None
     ends.running.add(work.folder)
-    assert queue.next() is None
-    assert queue.released() is None
+    assert queue.next_run() is None
+    assert queue.pop_ready() is None
     ends.end(work)
-    assert [*islice(iter(queue.released, None), 3)] == [one, two]
+    assert [*islice(iter(queue.pop_ready, None), 3)] == [one, two]
     assert not queue.waiting
-    assert not queue.holds(one)
-    assert queue.lost(one.trial) is None
+    assert not queue.hold_if_unready(one)
+    assert queue.failed_run(one.trial) is None
     assert queue.measures() == {
         "preparatory_runs": 1,
         "preparatory_flops": 5.0,
@@ -409,14 +412,14 @@ def test_jobs_wait_for_the_run_that_they_share_which_is_made_once(storage: Path)
 def test_job_waits_for_both_of_its_runs_which_are_made_side_by_side(storage: Path) -> None:
     ends = Ends(storage)
     waits = job(asked(ELECTRA, init_from=MLM))
-    assert ends.queue.holds(waits)
+    assert ends.queue.hold_if_unready(waits)
     works = []
-    while (work := ends.queue.next()) is not None:
+    while (work := ends.queue.next_run()) is not None:
         works.append(work)
         ends.running.add(work.folder)
     assert len(works) == 2
     ends.end(works[0])
-    assert ends.queue.released() is None
+    assert ends.queue.pop_ready() is None
     ends.end(works[1], "diverged")
-    assert ends.queue.released() is waits
-    assert ends.queue.lost(waits.trial) == FailedRun(works[1].folder.name, "diverged", "why")
+    assert ends.queue.pop_ready() is waits
+    assert ends.queue.failed_run(waits.trial) == FailedRun(works[1].folder.name, "diverged", "why")

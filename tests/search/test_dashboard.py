@@ -50,7 +50,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
             for n in range(4)
         )
         state: State = "diverged" if job.number == 1 else "finished"
-        search.lags(job, rows)
+        search.should_stop(job, rows)
         search.tell(
             job, Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
         )

@@ -636,7 +636,7 @@ def race(
             job, known = running.pop(draw.randrange(len(running)))
             rows = points(metric, job.trial, curve, known + 1)
             how = replace(outcome(metric, 0.0), rows=rows)
-            if search.lags(job, rows):
+            if search.should_stop(job, rows):
                 end(job, replace(how, state="stopped", reason="it lags"))
             elif known == POINTS:
                 end(job, how)
@@ -647,7 +647,7 @@ def race(
 
 def settled(search: Search, job: Job, records: Records) -> bool:
     known = records.get(key(job))
-    return known is not None and (known.state != "stopped" or search.stopped(job))
+    return known is not None and (known.state != "stopped" or search.has_stopped(job))
 
 
 @pytest.mark.parametrize("chance", range(2))
@@ -697,7 +697,7 @@ def test_run_that_diverged_is_pruned_without_a_number_under_halving_too(storage:
     job = search.ask()
     assert job is not None
     rows = points(asked.metric.name, job.trial, grows, 3)
-    search.lags(job, rows)
+    search.should_stop(job, rows)
     search.tell(job, replace(outcome("", None), rows=rows))
     (trials,) = studies(storage)
     told = [trial for trial in trials if "state" in trial.user_attrs]
@@ -744,7 +744,7 @@ def test_point_that_is_told_twice_is_reported_once(storage: str) -> None:
     assert job is not None
     rows = points(asked.metric.name, job.trial, grows, 4)
     for _ in range(3):
-        assert not search.lags(job, rows)
+        assert not search.should_stop(job, rows)
     ((trial, *_),) = studies(storage)
     assert sorted(trial.intermediate_values) == [1, 2, 3]
 
@@ -831,7 +831,7 @@ def test_run_is_trained_to_its_end_where_another_search_has_stopped_it(
     for each in (search, anew):
         asked_for = [each.ask() for _ in range(16)]
         assert stopped <= {key(job) for job in asked_for if job is not None}
-        assert not any(each.stopped(job) for job in asked_for if job is not None)
+        assert not any(each.has_stopped(job) for job in asked_for if job is not None)
 
 
 def test_failed_run_that_goes_again_is_halved_or_left_alone(storage: str) -> None:
@@ -843,4 +843,4 @@ def test_failed_run_that_goes_again_is_halved_or_left_alone(storage: str) -> Non
     again = Search(asked, storage, notes(storage))
     job = again.ask()
     assert job is not None
-    assert not again.lags(job, points(asked.metric.name, job.trial, grows, 2))
+    assert not again.should_stop(job, points(asked.metric.name, job.trial, grows, 2))
