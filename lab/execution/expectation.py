@@ -209,7 +209,7 @@ def _scoring_flops(trial: Trial) -> float:
 def _finetuning_flops(trial: Trial, task: TaskSize) -> float:
     """Return the FLOPs of fine-tuning on a task with one seed, and of one evaluation pass."""
     length = min(trial.data.length, task.tokens)
-    # A training row costs a forward and a backward pass, which is twice a forward pass.
+    # A backward pass costs as much as two forward passes.
     rows = 3 * task.epochs * task.train + task.evaluation
     return rows * length * _forward(trial, length)
 
