@@ -1,10 +1,10 @@
-"""Numbers as text."""
+"""Durations as text."""
 
 OVERDUE = "longer than estimated"
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration with its units, for example "1 h 05 min", "2 min 30 s" or "7 s"."""
+    """Return a duration with units: `12 s`, `3 min 05 s` or `2 h 07 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -13,18 +13,18 @@ def format_duration(seconds: float) -> str:
 
 
 def format_clock(seconds: float) -> str:
-    """Return a duration as h:mm:ss or m:ss, for narrow columns."""
+    """Return a duration in the short form `m:ss` or `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def format_time_left(seconds: float | None) -> str:
-    """Return the time left in words.
+    """Return an estimate of the time left as text; empty where it is unknown.
 
     Args:
-        seconds: estimated seconds left, negative if the estimate is exceeded; None for no estimate,
-            which gives an empty string.
+        seconds: estimated seconds left; negative where the estimate is exceeded, None where it is
+            unknown.
     """
     if seconds is None:
         return ""

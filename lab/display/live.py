@@ -1,7 +1,7 @@
-"""What a person sees while a sweep runs: a table that is drawn anew, or plain lines in a pipe.
+"""Display of a running sweep: a live table in a terminal, plain lines elsewhere.
 
-One thread prints, fed by a queue. So a signal handler may say something, a line appears though
-the main thread waits for something long, and a display never stands still.
+A separate thread prints the lines of a queue. Signal handlers can therefore print, and the display
+is updated while the main thread is blocked.
 """
 
 import signal
@@ -27,24 +27,24 @@ from lab.config.results import Outcome
 from lab.display.board import Board, RunningTrial, describe_settings
 from lab.formatting import format_clock
 
-_SILENCE = 10.0  # seconds after which plain lines say what happens
-_SHARE = 30  # and later this part of the time since the start, so that a long log stays short
-_FRAME = 0.5  # seconds between two drawings of a table
-_WIDE = 100  # columns from which a table shows all that is known
+_SILENCE = 10.0  # seconds without a line after which plain lines print the status
+_SHARE = 30  # the silence grows to 1/30 of the time since the start, to keep long logs short
+_FRAME = 0.5  # seconds between two updates of a table
+_WIDE = 100  # columns of a terminal from which a table shows all its columns
 
 
 class View(ABC):
-    """Shows a board while it is open.
+    """Context manager that displays a board.
 
-    Once its output is closed, it interrupts the process as Ctrl-C does, and leaving it raises
-    BrokenPipeError.
+    If standard output is closed meanwhile, the view sends SIGINT to its own process, as Ctrl-C
+    does, and raises `BrokenPipeError` on exit.
 
     Args:
-        board: to show.
+        board: board to display.
         pause: seconds between two calls of `_tick`.
 
     Attributes:
-        board: that is shown.
+        board: displayed board.
     """
 
     def __init__(self, board: Board, pause: float) -> None:
@@ -63,35 +63,35 @@ class View(ABC):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self.board.doing("")
+        self.board.set_phase("")
         self._lines.put(None)
         try:
             self._thread.join()
-        finally:  # the thread may interrupt this very wait: its last lines are not read
+        finally:  # also where the thread's SIGINT interrupts `join`
             if self._unread:
                 raise BrokenPipeError from error
 
     def say(self, line: str) -> None:
-        """Show a line that stays."""
+        """Print a permanent line."""
         self._lines.put(line)
 
     def doing(self, phase: str, share: float | None = None) -> None:
-        """Show what the sweep itself does; an empty phase ends it.
+        """Set and display the phase of the sweep itself.
 
         Args:
-            phase: in words, with the reason where it takes long.
-            share: of the phase that is done.
+            phase: description of the phase; empty while only trials run.
+            share: share of the phase that is done, from 0 to 1; None where it is unknown.
         """
-        if self.board.doing(phase, share) and phase:
+        if self.board.set_phase(phase, share) and phase:
             self._began(phase)
 
     @abstractmethod
     def changed(self, event: str) -> None:
-        """Show that the board has changed, by `event`, a line."""
+        """Display a change of the board; `event` describes it in one line."""
 
     @abstractmethod
     def _began(self, phase: str) -> None:
-        """Show that a phase has begun."""
+        """Display the start of a phase."""
 
     @abstractmethod
     def _show(self, line: str) -> None:
@@ -99,7 +99,7 @@ class View(ABC):
 
     @abstractmethod
     def _tick(self) -> None:
-        """Show how things stand, if it is time."""
+        """Update the display if it is due."""
 
     def _print(self) -> None:
         try:
@@ -107,7 +107,7 @@ class View(ABC):
                 if line:
                     self._show(line)
                 self._tick()
-        except OSError:  # a closed pipe, a terminal that is gone
+        except OSError:  # a closed pipe or terminal
             self._unread = True
             discard_output()
             main = threading.main_thread().ident
@@ -115,7 +115,7 @@ class View(ABC):
                 signal.pthread_kill(main, signal.SIGINT)
 
     def _next(self) -> str | None:
-        """Return the next line, an empty one after a pause, None in the end."""
+        """Return the next line; an empty one after a pause, None after the last line."""
         try:
             return self._lines.get(timeout=self._pause)
         except Empty:
@@ -123,11 +123,11 @@ class View(ABC):
 
 
 class PlainLines(View):
-    """A line for each event, and now and then one on how things stand."""
+    """Display as plain lines: one line per event, and a status line after a time without events."""
 
     def __init__(self, board: Board) -> None:
         super().__init__(board, pause=1.0)
-        self._began_at = self._said_at = time.monotonic()
+        self._began_at = self._printed_at = time.monotonic()
 
     def changed(self, event: str) -> None:
         """Print the event."""
@@ -138,25 +138,25 @@ class PlainLines(View):
 
     def _show(self, line: str) -> None:
         board = self.board
-        where = f"[{board.ended}/{board.jobs}] " if board.jobs else ""
-        print(f"{where}{line}", flush=True)
-        self._said_at = time.monotonic()
+        count = f"[{board.ended}/{board.jobs}] " if board.jobs else ""
+        print(f"{count}{line}", flush=True)
+        self._printed_at = time.monotonic()
 
     def _tick(self) -> None:
         now = time.monotonic()
-        silent = now - self._said_at >= max(_SILENCE, (now - self._began_at) / _SHARE)
-        if silent and (status := self.board.status()):
-            rest = self.board.left()
-            self._show(status + (f" (in all {rest})" if rest else ""))
+        due = now - self._printed_at >= max(_SILENCE, (now - self._began_at) / _SHARE)
+        if due and (status := self.board.status()):
+            rest = self.board.describe_time_left()
+            self._show(status + (f" (whole sweep: {rest})" if rest else ""))
 
 
 class LiveTable(View):
-    """A table that is drawn anew in place."""
+    """Display as a table that is updated in place."""
 
     def __init__(self, board: Board, console: Console) -> None:
         super().__init__(board, pause=_FRAME)
         self._console = console
-        self._live = _Reflowing(
+        self._live = _ReflowingLive(
             get_renderable=self._drawn, console=console, auto_refresh=False, redirect_stderr=True
         )
 
@@ -178,10 +178,10 @@ class LiveTable(View):
                 self._live.stop()
 
     def changed(self, event: str) -> None:
-        """Do nothing: the table reads the board by itself."""
+        """Do nothing: the next update of the table reads the board."""
 
     def _began(self, phase: str) -> None:
-        """Do nothing: the table shows the phase."""
+        """Do nothing: the next update of the table shows the phase."""
 
     def _show(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False)
@@ -191,16 +191,16 @@ class LiveTable(View):
 
     def _drawn(self) -> Group:
         board, parts = self.board, list[ConsoleRenderable]()
-        if doings := board.doings():
-            parts.append(Text(doings, style="bold"))
+        if phase := board.describe_phase():
+            parts.append(Text(phase, style="bold"))
         if headline := board.headline():
             parts.append(Text(headline))
-        if board.occupied or board.recent:
+        if board.in_slots or board.recent:
             parts.append(self._table(self._console.height - 6))
         return Group(*parts)
 
     def _table(self, rows: int) -> Table:
-        """Return the running trials and the newest that have ended, as many as fit."""
+        """Return a table of the running and the newest ended trials, with about `rows` rows."""
         wide = self._console.width >= _WIDE
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("trial", no_wrap=True, justify="right")
@@ -211,7 +211,7 @@ class LiveTable(View):
             table.add_column("FLOPs", no_wrap=True)
         table.add_column("time", no_wrap=True, justify="right")
         table.add_column("left", no_wrap=True, justify="right")
-        running = self.board.occupied[: max(1, rows)]
+        running = self.board.in_slots[: max(1, rows)]
         room = max(0, rows - len(running))
         for job, outcome in self.board.recent[-room:] if room else []:
             table.add_row(*self._ended(job, outcome, wide=wide))
@@ -221,20 +221,20 @@ class LiveTable(View):
 
     def _ended(self, job: Job, outcome: Outcome, *, wide: bool) -> list[Text]:
         last = outcome.rows[-1] if outcome.rows else {}
-        named = (str(job.number), outcome.state, describe_settings(job))
-        return self._row(named, last, (format_clock(outcome.seconds), ""), wide=wide)
+        names = (str(job.number), outcome.state, describe_settings(job))
+        return self._row(names, last, (format_clock(outcome.seconds), ""), wide=wide)
 
     def _running(self, each: RunningTrial, *, wide: bool) -> list[Text]:
         board = self.board
-        rest = board.left_of(each)
-        late = "" if rest is None else "overdue" if rest < 0 else f"~{format_clock(max(1.0, rest))}"
-        times = (format_clock(board.elapsed(each)), late)
-        named = (each.number, board.trial(each), each.settings)
-        return self._row(named, each.row, times, wide=wide)
+        rest = board.seconds_left(each)
+        left = "" if rest is None else "overdue" if rest < 0 else f"~{format_clock(max(1.0, rest))}"
+        times = (format_clock(board.elapsed(each)), left)
+        names = (each.number, board.describe_trial_phase(each), each.settings)
+        return self._row(names, each.row, times, wide=wide)
 
     def _row(
         self,
-        named: tuple[str, str, str],
+        names: tuple[str, str, str],
         last: dict[str, float],
         times: tuple[str, str],
         *,
@@ -243,29 +243,29 @@ class LiveTable(View):
         name = self.board.metric.name
         score = f"{last[name]:.4f}" if name in last else ""
         flops = [f"{last['spent/flops']:.3g}" if last else ""] if wide else []
-        cells = [*named, score, *flops, *times]
+        cells = [*names, score, *flops, *times]
         return [Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells]
 
 
-class _Reflowing(Live):
-    """A live display that finds its first line again after the terminal has become narrower.
+class _ReflowingLive(Live):
+    """Live display that is erased completely after the terminal has become narrower.
 
-    A terminal wraps the lines it shows when it becomes narrower; rich counts them as they were
-    drawn, and would leave a part of the old display above the new one.
+    A narrower terminal wraps the lines of the display. Rich counts the lines as it has drawn them,
+    and would leave a part of the old display above the new one.
     """
 
     _widths: tuple[int, ...] = ()
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Replace the way back that rich takes by one through the lines as they are shown."""
+        """Replace Rich's control codes that erase the old display by ones for the wrapped lines."""
         drawn = super().process_renderables(renderables)
         if self.console.is_interactive and not self._alt_screen:
-            drawn[0] = self._way_back()
+            drawn[0] = self._erase_display()
             lines = self.console.render_lines(self._live_render, pad=False)
             self._widths = tuple(map(Segment.get_line_length, lines))
         return drawn
 
-    def _way_back(self) -> Control:
+    def _erase_display(self) -> Control:
         width = max(1, self.console.width)
         rows = sum(max(1, -(-each // width)) for each in self._widths)
         up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * (rows - 1)
@@ -273,7 +273,7 @@ class _Reflowing(Live):
 
 
 def open_view(board: Board) -> View:
-    """Return a live table in a terminal that can show one, plain lines elsewhere."""
+    """Return a `LiveTable` in a terminal that supports one, `PlainLines` elsewhere."""
     console = Console()
-    alive = sys.stdout.isatty() and not console.is_dumb_terminal
-    return LiveTable(board, console) if alive else PlainLines(board)
+    interactive = sys.stdout.isatty() and not console.is_dumb_terminal
+    return LiveTable(board, console) if interactive else PlainLines(board)

@@ -1,1 +1,1 @@
-"""execution."""
+"""Execution of a sweep: driver, Ray, prerequisites of trials, expected duration."""

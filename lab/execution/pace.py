@@ -1,4 +1,4 @@
-"""Speed of a sweep's optimizer steps on this machine: timed on random tokens, or estimated."""
+"""FLOP/s of a sweep's optimizer steps on this machine: timed on random tokens, or estimated."""
 
 import time
 from collections.abc import Hashable, Iterable, Iterator
@@ -21,84 +21,84 @@ from lab.training.gradients import Gradients
 from lab.training.loop import CompletedStep, train_steps
 from lab.training.objectives import build_objective
 
-_SECONDS = 0.5  # of timed steps, for each shape
-_FEWEST = 2  # timed steps; where networks take turns, one of each
-_SHAPES = 6  # timed at most
-_BATCH_FLOPS = 2e10  # of a timed step; of a larger batch fewer windows are taken
-_MEMORY = 2**31  # bytes of a step; a larger one is not timed
-# Share of a bare matrix product's speed on one core that optimizer steps of `tiny` reach
-# (reports/LOG.md); smaller widths reach less.
+_SECONDS = 0.5  # seconds of timed steps per shape
+_FEWEST = 2  # minimum number of timed steps: one of each network, where the updates alternate
+_SHAPES = 6  # maximum number of timed shapes
+_BATCH_FLOPS = 2e10  # maximum FLOPs of a timed step; a larger batch is timed with fewer windows
+_MEMORY = 2**31  # maximum bytes of a timed step
+# FLOP/s of optimizer steps of the size `tiny`, divided by those of a matrix product on one core
+# (reports/LOG.md). Smaller hidden sizes reach a smaller share.
 _CPU_SHARE = 0.42
-# NVIDIA's ELECTRA-Base on an A100 reaches 23 % of its bf16 peak by the honest count
-# (DeepLearningExamples); taken for any GPU.
+# NVIDIA's ELECTRA-Base (DeepLearningExamples) reaches 23 % of an A100's bf16 peak, by the FLOPs
+# that the lab counts. The value is used for every GPU.
 _GPU_FLOPS = 0.23 * 312e12
 
 
 class SlotSpeeds:
     """FLOP/s of one slot for each trial of a sweep.
 
-    Trials of equal shapes are timed once. Where there are more shapes than `_SHAPES`, those
-    between take the speed of the timed one that is nearest in FLOPs a step.
+    Trials of equal shapes are timed once. Of more than `_SHAPES` shapes, only `_SHAPES` are timed;
+    the others take the speed of the timed shape that is nearest in FLOPs per step.
 
     Args:
-        trials: of the sweep.
-        resources: of each.
+        trials: trials of the sweep.
+        resources: resources of each trial.
 
     Attributes:
-        basis: how the speeds were found.
+        basis: description of the method, for display.
     """
 
     def __init__(self, trials: Iterable[Trial], resources: Resources) -> None:
         self._resources = resources
-        self._known: dict[int, float] = {}  # by FLOPs of a step
+        self._timed: dict[int, float] = {}  # FLOP/s by FLOPs of a step
         self.basis = "estimated for a GPU at 23 % of an A100's bf16 peak"
         if resources.gpus_per_worker:
             return
-        shapes = {_shape(trial): trial for trial in trials if _fits(trial)}
+        shapes = {_shape(trial): trial for trial in trials if _can_be_timed(trial)}
         ordered = sorted(shapes.values(), key=lambda trial: step_cost(trial).flops)
-        for trial in _spread(ordered, _SHAPES):
-            self._known[step_cost(trial).flops] = self._timed(trial)
+        for trial in _select_evenly(ordered, _SHAPES):
+            self._timed[step_cost(trial).flops] = self._measure(trial)
         self.basis = (
-            f"optimizer steps timed here for {len(self._known)} of {len(ordered)} shapes"
-            if self._known
+            f"optimizer steps timed here for {len(self._timed)} of {len(ordered)} shapes"
+            if self._timed
             else "estimated from the speed of a matrix product on this machine"
         )
 
-    def of(self, trial: Trial) -> float:
-        """Return the honest FLOP/s of a trial on its slot."""
+    def flops_per_second(self, trial: Trial) -> float:
+        """Return the FLOP/s of a trial on its slot."""
         workers, gpus = self._resources.workers, self._resources.gpus_per_worker
         if gpus:
             return _GPU_FLOPS * gpus * workers
-        if not self._known or not _fits(trial):
-            return _CPU_SHARE * _product_speed() * self._resources.cpus_per_worker * workers
+        if not self._timed or not _can_be_timed(trial):
+            return _CPU_SHARE * _matrix_product_speed() * self._resources.cpus_per_worker * workers
         flops = step_cost(trial).flops
-        return self._known[min(self._known, key=lambda known: abs(known - flops))] * workers
+        return self._timed[min(self._timed, key=lambda timed: abs(timed - flops))] * workers
 
-    def _timed(self, trial: Trial) -> float:
-        of_worker = max(1, trial.at(0.5).batch // self._resources.workers)
+    def _measure(self, trial: Trial) -> float:
+        batch_per_worker = max(1, trial.at(0.5).batch // self._resources.workers)
         return measure_flops_per_second(
-            replace(trial, batch=of_worker), self._resources.cpus_per_worker
+            replace(trial, batch=batch_per_worker), self._resources.cpus_per_worker
         )
 
 
-def _fits(trial: Trial) -> bool:
+def _can_be_timed(trial: Trial) -> bool:
     return plan.estimate_memory(trial) <= _MEMORY
 
 
 def _shape(trial: Trial) -> Hashable:
-    """Return what a step's speed depends on."""
+    """Return the settings that determine the speed of a step, as a key."""
     generator = trial.objective.generator_shape(trial.encoder)
     return trial.objective.kind, trial.encoder, generator, step_cost(trial), trial.data.vocab
 
 
-def _spread(trials: list[Trial], most: int) -> list[Trial]:
-    """Return at most so many of the trials, the first and the last among them."""
+def _select_evenly(trials: list[Trial], most: int) -> list[Trial]:
+    """Return at most `most` of the trials at equal distances, including the first and the last."""
     chosen = np.linspace(0, len(trials) - 1, min(most, len(trials))).round().astype(int)
-    return [trials[place] for place in chosen.tolist()]
+    return [trials[index] for index in chosen.tolist()]
 
 
-def _product_speed() -> float:
-    """Return FLOP/s of a small fp32 matrix product on one core, by processor time."""
+def _matrix_product_speed() -> float:
+    """Return the FLOP/s of a small fp32 matrix product on one core, measured in processor time."""
     a, b = np.ones((2_048, 128), np.float32), np.ones((128, 512), np.float32)
     a @ b
     began, rounds = time.process_time(), 0
@@ -109,17 +109,17 @@ def _product_speed() -> float:
 
 
 def measure_flops_per_second(trial: Trial, threads: int | None = None) -> float:
-    """Return the honest FLOP/s of a trial's optimizer steps on the CPU.
+    """Return the FLOP/s of a trial's optimizer steps on the CPU.
 
-    Random tokens stand in for text: speed depends on shapes. The first step, which also allocates,
-    is left out, and a batch beyond `_BATCH_FLOPS` is cut down.
+    The tokens are random, since speed depends on shapes alone. The first step is not timed, because
+    it also allocates memory. A batch of more than `_BATCH_FLOPS` is reduced.
 
     Args:
-        trial: of which steps are run for `_SECONDS`, at least `_FEWEST`.
-        threads: of the computation; None for as many as torch takes by itself.
+        trial: trial to time; its steps are run for `_SECONDS`, and at least `_FEWEST` of them.
+        threads: number of threads; None for torch's default.
     """
-    with _threads(threads):
-        steps = _steps(_endless(trial))
+    with _use_threads(threads):
+        steps = _run_steps(_without_end(trial))
         first = next(steps)
         began = time.perf_counter()
         last = [next(steps) for _ in range(_FEWEST)][-1]
@@ -128,10 +128,10 @@ def measure_flops_per_second(trial: Trial, threads: int | None = None) -> float:
         return (last.spent.flops - first.spent.flops) / (time.perf_counter() - began)
 
 
-def _endless(trial: Trial) -> Trial:
-    """Return a trial of the same shapes with a small enough batch and a budget never reached.
+def _without_end(trial: Trial) -> Trial:
+    """Return a trial of the same shapes with a small enough batch and an unreachable budget.
 
-    Where settings move with progress, these are the ones at half of the budget.
+    Settings that change with progress take their values at half of the budget.
     """
     now = trial.at(0.5)
     trial = replace(
@@ -145,7 +145,7 @@ def _endless(trial: Trial) -> Trial:
     return replace(trial, batch=max(1, min(now.batch, int(now.batch * _BATCH_FLOPS / cost))))
 
 
-def _steps(trial: Trial) -> Iterator[CompletedStep]:
+def _run_steps(trial: Trial) -> Iterator[CompletedStep]:
     V, now = trial.data.vocab, trial.at(0.0)
     shape = (now.batch, now.length)
     ids_NT = np.random.default_rng(0).integers(FIRST_WORD, V, shape, np.uint32)
@@ -158,7 +158,7 @@ def _steps(trial: Trial) -> Iterator[CompletedStep]:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _use_threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

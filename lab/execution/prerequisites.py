@@ -1,4 +1,4 @@
-"""What trials need before they start: text, questions, starting weights, tasks; each made once."""
+"""Inputs of trials, each prepared once: texts, held-out corruptions, initial weights and tasks."""
 
 import json
 from collections.abc import Iterable
@@ -34,15 +34,16 @@ _FROZEN = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrialInputs:
-    """What one trial needs.
+    """Inputs of one trial.
 
     Attributes:
         text: folder of the prepared text.
-        held_out: file of the frozen corruptions.
-        start: file of the weights to start from; None where chance draws them.
-        short_text: folder of the text in the short windows that grow; None where none do.
-        charged: what its preparatory runs have spent.
-        earlier_flops: of earlier trials that it starts from; None where they were not recorded.
+        held_out: file of the held-out corruptions.
+        start: file of the initial weights; None where they are drawn at random.
+        short_text: folder of the text in short windows; None where the windows do not grow.
+        charged: compute that its preparatory runs have spent.
+        earlier_flops: FLOPs of the earlier trials that it starts from; None where they were not
+            recorded.
     """
 
     text: File
@@ -54,22 +55,22 @@ class TrialInputs:
 
     @property
     def identity(self) -> str:
-        """What names it all by its content."""
-        either = (self.start, self.short_text)
-        made = [self.text, self.held_out, *(file for file in either if file is not None)]
-        return content_hash([each.name for each in made])
+        """Hash of the names of all input files, which are hashes of the files' contents."""
+        optional = (self.start, self.short_text)
+        inputs = [self.text, self.held_out, *(file for file in optional if file is not None)]
+        return content_hash([each.name for each in inputs])
 
 
 class Prerequisites:
-    """Everything that the trials of a sweep read and did not make.
+    """Preparation of the inputs of a sweep's trials.
 
     Args:
-        storage: of the records and caches.
-        mirror: what keeps it equal to a storage that is no folder.
-        tell: told each phase that takes long, and the share of it that is done.
+        storage: folder of records and caches.
+        mirror: synchronization of `storage` with a remote storage.
+        tell: callback that receives each long phase and the share of it that is done.
 
     Attributes:
-        tasks: to fine-tune on, by their files.
+        tasks: examples of the tasks to fine-tune on, by file.
     """
 
     def __init__(self, storage: File, mirror: Mirror, tell: Tell = ignore_progress) -> None:
@@ -77,53 +78,54 @@ class Prerequisites:
         self._mirror, self._tell = mirror, tell
         self._texts: dict[DataConfig, File] = {}
         self._held_out: dict[DataConfig, File] = {}
-        self._judged: tuple[str, ...] = ()
+        self._task_names: tuple[str, ...] = ()
         self._seeds = 0
         self._starts = InitialWeights(storage, mirror)
         self.tasks: dict[File, examples.Examples] = {}
 
     def prepare(self, experiment: Experiment) -> None:
-        """Make what the cells of an experiment need, before any trial starts.
+        """Prepare the inputs of all cells of an experiment, before any trial starts.
 
         Raises:
-            UserError: it cannot be had.
+            UserError: a task, a text or initial weights cannot be read, or do not fit.
         """
-        asked = experiment.finetune
-        self._judged, self._seeds = asked.tasks, asked.seeds
-        for name in asked.tasks:  # first: a bad row is found at once
+        finetune = experiment.finetune
+        self._task_names, self._seeds = finetune.tasks, finetune.seeds
+        for name in finetune.tasks:  # before the texts, so that an invalid row is reported early
             self._tell(f"reading the task {name}", None)
             file = examples.prepare_examples(load_task(name), self._cache)
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
         for cell in search_space.expand_cells(experiment):
             trial = search_space.build_trial(experiment.base, cell)
-            text = self.before(trial).text
-            self._starts.of(trial, text)  # what it names; its preparatory runs come later
+            text = self.inputs_without_start(trial).text
+            # Reads and checks `init_from`; the weights of preparatory runs are read later.
+            self._starts.of(trial, text)
 
     def of(self, trial: Trial) -> TrialInputs:
-        """Return what a trial needs, made first where it is not there.
+        """Return the inputs of a trial, and prepare those that are missing.
 
-        Its preparatory runs (`records`) have finished.
+        The trial's preparatory runs (`records`) must have finished.
         """
-        supply, records = self.before(trial), self.records(trial)
-        origin = self._starts.of(trial, supply.text, records)
+        inputs, records = self.inputs_without_start(trial), self.records(trial)
+        origin = self._starts.of(trial, inputs.text, records)
         if origin is None:
-            return supply
+            return inputs
         return replace(
-            supply,
+            inputs,
             start=origin.file,
-            charged=_spent(set(records.values())),
+            charged=_total_spent(set(records.values())),
             earlier_flops=origin.earlier_flops,
         )
 
-    def before(self, trial: Trial) -> TrialInputs:
-        """Return what a trial needs that starts from no other weights, or has yet to get them."""
+    def inputs_without_start(self, trial: Trial) -> TrialInputs:
+        """Return the inputs of a trial but its initial weights, and prepare those missing."""
         text, *short = map(self._text, trial.texts)
-        for one in short:
-            _check_tokenizers(text, one)
+        for short_text in short:
+            _check_tokenizers(text, short_text)
         return TrialInputs(
             text=text,
-            held_out=self._questions(trial.data, text),
+            held_out=self._held_out_file(trial.data, text),
             start=None,
             short_text=short[0] if short else None,
         )
@@ -133,63 +135,63 @@ class Prerequisites:
         return {network: self._record(run) for network, run in preparatory_runs(trial).items()}
 
     def _record(self, run: Trial) -> File:
-        return self._storage / "trials" / run.fingerprint(self.before(run).identity)
+        return self._storage / "trials" / run.fingerprint(self.inputs_without_start(run).identity)
 
     def lacks(self, trial: Trial, folder: File, outcome: Outcome) -> bool:
-        """Return whether a trial that has finished has yet to be fine-tuned on something."""
+        """Return whether a finished trial lacks fine-tuning on one of the tasks or seeds."""
         last = outcome.rows[-1]
-        given = finetuner.default_protocol(trial.encoder.hidden)
+        protocol = finetuner.default_protocol(trial.encoder.hidden)
         for task in self.tasks.values():
-            ledger = FinetuneResults(folder, task, given, int(last["spent/steps"]))
-            self._mirror.pull(folder, ledger.name)
-            summary = ledger.summary(self._seeds)
+            results = FinetuneResults(folder, task, protocol, int(last["spent/steps"]))
+            self._mirror.pull(folder, results.name)
+            summary = results.summary(self._seeds)
             if summary is None or not summary.items() <= last.items():
                 return True
         return False
 
     def said(self) -> dict[str, str]:
-        """Return what a report tells of the texts, by tag."""
-        made = [*self._texts.values(), *self._held_out.values()]
+        """Return the description of the texts for MLflow and the report, by tag."""
+        files = [*self._texts.values(), *self._held_out.values()]
         texts = list(self._texts.values())
         return {
-            "data": " ".join(file.name for file in made),
+            "data": " ".join(file.name for file in files),
             "text": " ".join(preparation.describe_text(text) for text in texts),
             "overlaps": json.dumps({text.name: self._overlaps(text) for text in texts}),
         }
 
     def _overlaps(self, text: File) -> list[dict[str, Any]]:
-        """Return what a text has in common with each task, by the name that metrics use."""
-        names = {name: load_task(name).name for name in self._judged}
-        found = preparation.read_facts(text)["overlaps"]
+        """Return the overlaps of a text with each task; tasks have the names that metrics use."""
+        names = {name: load_task(name).name for name in self._task_names}
+        overlaps = preparation.read_facts(text)["overlaps"]
         return [
-            overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in found
+            overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in overlaps
         ]
 
     def _text(self, settings: DataConfig) -> File:
-        """Return the folder of the prepared text."""
+        """Return the folder of a prepared text, and prepare it where it is missing."""
         if settings not in self._texts:
-            asked = f"{settings.vocab} tokens, windows of {settings.length}"
-            self._tell(f"preparing the text ({asked})", None)
-            say = partial(_told, self._tell, "preparing the text")
-            text = preparation.prepare_text(settings, self._cache, say)
-            preparation.add_overlaps(text, settings, self._judged, say)
+            shape = f"{settings.vocab} tokens, windows of {settings.length}"
+            self._tell(f"preparing the text ({shape})", None)
+            tell_line = partial(_tell_line, self._tell, "preparing the text")
+            text = preparation.prepare_text(settings, self._cache, tell_line)
+            preparation.add_overlaps(text, settings, self._task_names, tell_line)
             self._texts[settings] = text
             self._mirror.push(text)
         return self._texts[settings]
 
-    def _questions(self, settings: DataConfig, text: File) -> File:
-        """Return the file of the frozen corruptions."""
+    def _held_out_file(self, settings: DataConfig, text: File) -> File:
+        """Return the file of a text's held-out corruptions, and make it where it is missing."""
         if settings not in self._held_out:
             corpus = batches.open_corpus(text)
-            told = partial(self._tell, _FROZEN)
-            held_out = corruption.prepare_held_out(corpus, settings, self._cache, told)
+            tell_share = partial(self._tell, _FROZEN)
+            held_out = corruption.prepare_held_out(corpus, settings, self._cache, tell_share)
             self._held_out[settings] = held_out
             self._mirror.push(held_out)
         return self._held_out[settings]
 
 
-def _spent(folders: Iterable[File]) -> Spent:
-    """Return what finished trials have spent together, by their records."""
+def _total_spent(folders: Iterable[File]) -> Spent:
+    """Return the sum of the compute that finished trials have spent, read from their records."""
     ends = [record.read_curve(folder)[-1] for folder in folders]
     return Spent(
         tokens=int(sum(row["spent/tokens"] for row in ends)),
@@ -201,13 +203,13 @@ def _spent(folders: Iterable[File]) -> Spent:
 
 
 def _check_tokenizers(text: File, short: File) -> None:
-    """Refuse two texts that one encoder cannot read."""
+    """Raise `UserError` if two texts have different tokenizers: one encoder cannot read both."""
     if len({open_vocabulary(folder).fingerprint() for folder in (text, short)}) > 1:
         raise UserError(
-            f"{text} and {short} hold one text in windows of two lengths, and their tokenizers "
-            f"differ; delete both, and the sweep, run again, makes them anew"
+            f"{text} and {short}: both hold the same text, in windows of two lengths, but their "
+            "tokenizers differ; delete both folders and rerun the sweep, which prepares them again"
         )
 
 
-def _told(tell: Tell, phase: str, line: str) -> None:
+def _tell_line(tell: Tell, phase: str, line: str) -> None:
     tell(f"{phase}: {line}", None)

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, environment and machine."""
+"""Provenance of results: version of the code, installed packages and machine."""
 
 import os
 import platform
@@ -10,7 +10,10 @@ from lab import __version__
 
 
 def code_and_machine() -> dict[str, str]:
-    """Return version, commit (`none` outside git), whether files differ from it, and machine."""
+    """Return the versions of code, Python and torch, the commit and the machine, by tag.
+
+    `commit` is `none` outside a git checkout. `dirty` is `true` where tracked files differ from it.
+    """
     commit = _git("rev-parse", "HEAD")
     return {
         "version": __version__,
@@ -25,12 +28,12 @@ def code_and_machine() -> dict[str, str]:
 
 
 def uncommitted_diff() -> str:
-    """Return what the code differs by from its commit, as a patch; empty outside git."""
+    """Return the difference between the code and its commit, as a patch; empty outside git."""
     return _git("diff", "HEAD")
 
 
 def installed_packages() -> str:
-    """Return the installed distributions, one `name==version` a line."""
+    """Return the installed distributions, one `name==version` per line."""
     installed = {d.name: d.version for d in metadata.distributions() if d.name}
     return "".join(f"{name}=={installed[name]}\n" for name in sorted(installed, key=str.lower))
 
@@ -47,9 +50,10 @@ def _git(*arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    # An installed copy inside somebody's checkout must not claim that checkout's commit.
-    inside = "site-packages" not in here.parts
-    return done.stdout.strip() if inside and done.returncode == 0 else ""
+    # A copy in site-packages may be inside the checkout of another project, and that project's
+    # commit is not the commit of this code.
+    in_checkout = "site-packages" not in here.parts
+    return done.stdout.strip() if in_checkout and done.returncode == 0 else ""
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""Ray: started here by itself, or joined where an address is given."""
+"""Ray: starts a Ray instance on this machine, or joins the cluster at a given address."""
 
 import os
 import sys
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
-os.environ.update(  # before the import, which reads them
+os.environ.update(  # before `import ray`, which reads these variables
     RAY_USAGE_STATS_ENABLED="0",  # no telemetry
-    RAY_AIR_NEW_OUTPUT="0",  # the sweep has a table of its own
+    RAY_AIR_NEW_OUTPUT="0",  # the sweep displays its own table
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # the record and the sweep's lines say what went wrong
-    TUNE_DISABLE_SIGINT_HANDLER="1",  # the driver's asks trials to save their state first
+    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # errors are in the record and in the sweep's output
+    TUNE_DISABLE_SIGINT_HANDLER="1",  # the driver handles Ctrl-C: trials first save their state
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-    # Nothing listens beyond loopback: without this Ray turns the address below into the host's,
-    # and serves on all of them.
+    # Keeps Ray on the loopback interface: without this variable, Ray replaces `_node_ip_address`
+    # by the host's address and listens on all interfaces.
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
 )
 
@@ -27,20 +27,20 @@ from lab.errors import UserError
 from lab.storage import temp_dirs
 from lab.trials.assignment import NodeResources, count_slots, local_resources
 
-# A socket's path is at most 107 bytes, and Ray puts 60 of its own behind this.
-_SCRATCH = File("/tmp")  # noqa: S108 - the shortest path there is
+# A Unix socket's path has at most 107 bytes, and Ray appends about 60 to this folder.
+_SCRATCH = File("/tmp")  # noqa: S108 - the shortest path available
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayCluster:
-    """Ray, running.
+    """A running Ray instance or cluster.
 
     Attributes:
-        slots: trials that it serves at once.
-        scratch: folder of this machine that goes when Ray does; None where Ray was there before
-            and may have many machines.
+        slots: number of trials that it can run at the same time.
+        scratch: temporary folder on this machine, deleted when Ray stops; None for a cluster that
+            was joined, which may have several machines.
     """
 
     slots: int
@@ -49,27 +49,33 @@ class RayCluster:
 
 @contextmanager
 def open_cluster(resources: Resources, address: str | None) -> Iterator[RayCluster]:
-    """Join the cluster at `address`, or start Ray here, on loopback alone, and stop it after.
+    """Join the Ray cluster at `address`, or start Ray on this machine and stop it on exit.
+
+    Ray that is started here listens on the loopback interface only.
+
+    Args:
+        resources: resources of each trial.
+        address: address of the cluster; None starts Ray on this machine.
 
     Raises:
-        UserError: no cluster answers there, or it cannot serve one trial.
+        UserError: no cluster answers at `address`, or it has too few resources for one trial.
     """
-    with _here(resources) if address is None else _joined(resources, address) as cluster:
+    with _start_ray(resources) if address is None else _join_cluster(resources, address) as cluster:
         yield cluster
 
 
 def check_cluster(resources: Resources, address: str) -> None:
-    """Refuse a cluster that cannot serve one trial, before anything is written.
+    """Check that a cluster answers at `address` and has the resources for one trial.
 
     Raises:
-        UserError: as `open_cluster`.
+        UserError: no cluster answers at `address`, or it has too few resources for one trial.
     """
-    with _joined(resources, address):
+    with _join_cluster(resources, address):
         pass
 
 
 @contextmanager
-def _here(resources: Resources) -> Iterator[RayCluster]:
+def _start_ray(resources: Resources) -> Iterator[RayCluster]:
     count = count_slots(resources, [local_resources(gpus=resources.gpus_per_worker > 0)])
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"  # loopback
     with temp_dirs.temporary_folder(_SCRATCH, "lab-") as folder:
@@ -89,19 +95,20 @@ def _here(resources: Resources) -> Iterator[RayCluster]:
 
 
 def any_node_alive() -> bool:
-    """Return whether any machine of it answers."""
+    """Return whether at least one node of the cluster is alive."""
     return any(node["Alive"] for node in ray.nodes())
 
 
 @contextmanager
-def _joined(resources: Resources, address: str) -> Iterator[RayCluster]:
+def _join_cluster(resources: Resources, address: str) -> Iterator[RayCluster]:
     try:
         ray.init(address=address, **_QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:200] if lines else ""
         raise UserError(
-            f"--address {address}: no Ray cluster answers there ({said[0][:200] if said else ''}); "
-            "write auto on a node of it, or the head's host:port"
+            f"--address {address}: no Ray cluster answers there ({reason}); "
+            "allowed: auto on a node of the cluster, or host:port of its head node"
         ) from None
     try:
         nodes = [
@@ -111,10 +118,11 @@ def _joined(resources: Resources, address: str) -> Iterator[RayCluster]:
         ]
         count = count_slots(resources, nodes)
         if not count:
+            sizes = ", ".join(f"{node.cpus:g} + {node.gpus:g}" for node in nodes)
             raise UserError(
                 f"resources: no room for {resources.workers} workers of "
                 f"{resources.cpus_per_worker} CPUs and {resources.gpus_per_worker:g} GPUs on "
-                f"{len(nodes)} nodes: {', '.join(f'{n.cpus:g} + {n.gpus:g}' for n in nodes)}"
+                f"{len(nodes)} nodes (CPUs + GPUs): {sizes}"
             )
         yield RayCluster(slots=count, scratch=None)
     finally:

@@ -1,7 +1,8 @@
-"""Ray Tune carries work out: one trial a slot, in an actor that lives from trial to trial.
+"""Runs trials with Ray Tune: one trial per slot, in an actor that is reused for the next trial.
 
-The `AssignmentSource` decides what to run and where to record it. This module hands work to actors and
-reports its end. ray is imported here, in `cluster` and in `group`.
+The `AssignmentSource` (the driver) chooses the trials and their records. This module passes each
+assignment to an actor and reports its end to the source. Only this module, `ray_cluster` and
+`worker_group` import Ray.
 """
 
 import os
@@ -20,66 +21,75 @@ from lab.config.experiment import Resources
 from lab.execution import ray_cluster
 from lab.trials.assignment import RESTARTS, Assignment, AssignmentSource, StopSignal
 
-_LOOK = 5.0  # seconds between two looks at the cluster
-_DRIVES = {"memory": 2**29}  # bytes; what an actor that only drives its workers asks for
+_CHECK_INTERVAL = 5.0  # seconds between two checks that the cluster is alive
+_GROUP_DRIVER = {"memory": 2**29}  # bytes; resources of an actor that only starts its workers
 
 
 class ClusterLostError(RuntimeError):
-    """There is no machine left to run anything."""
+    """All nodes of the cluster have stopped."""
 
 
 def run_trials(
     source: AssignmentSource,
     resources: Resources,
-    joined: ray_cluster.RayCluster,
+    cluster: ray_cluster.RayCluster,
     storage: str,
-    carry_out: Callable[[dict[str, Any]], None],
+    trainable: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Run everything that `source` has.
+    """Run all trials of a source.
 
     Args:
-        source: the driver.
-        resources: of each trial.
-        joined: the cluster that carries it out.
-        storage: folder, or address of one, for what Ray itself writes.
-        carry_out: runs one trial in an actor: `run_in_actor`, or `group.carry_out`.
+        source: source of the assignments (the driver).
+        resources: resources of each trial.
+        cluster: Ray cluster that runs the trials.
+        storage: folder or URI for the files that Ray itself writes.
+        trainable: function that runs one trial in an actor: `run_in_actor`, or
+            `worker_group.run_in_worker_group` for trials of several workers.
+
+    Raises:
+        ClusterLostError: all nodes of the cluster have stopped.
     """
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # Ray has put its own there
+    # Ray has installed its own handler of SIGTERM.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    with _Session(source, {"scratch": joined.scratch, "storage": storage}).open() as token:
+    with _Session(source, {"scratch": cluster.scratch, "storage": storage}).open() as token:
         tune.Tuner(
-            tune.with_resources(carry_out, bundle if resources.workers == 1 else _DRIVES),
+            tune.with_resources(trainable, bundle if resources.workers == 1 else _GROUP_DRIVER),
             tune_config=tune.TuneConfig(
-                search_alg=_Asker(token),
+                search_alg=_AssignmentSearcher(token),
                 num_samples=-1,
-                max_concurrent_trials=joined.slots,
+                max_concurrent_trials=cluster.slots,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
-                callbacks=[_Watcher(token)],
+                callbacks=[_SourceCallback(token)],
                 verbose=0,
             ),
         ).fit()
 
 
 def run_in_actor(config: dict[str, Any]) -> None:
-    """Run one trial in a Tune actor, which was used before and will be again."""
+    """Run one trial in a Tune actor, which Tune reuses for other trials.
+
+    Args:
+        config: `work`, the assignment, and `stop_file`, the file that requests the sweep's end.
+    """
     import torch
 
     from lab.trials import run as trial
 
-    asked: Assignment = config["work"]
-    work = asked.brought(f"alone-{os.getpid()}")
+    assignment: Assignment = config["work"]
+    work = assignment.brought(f"alone-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
     try:
         trial.run_trial(
             work,
             device="cuda" if work.resources.gpus_per_worker else "cpu",
             report=lambda row: tune.report({"step": row["spent/steps"]}),
-            wish=StopSignal(asked, work, config["stop_file"]),
+            wish=StopSignal(assignment, work, config["stop_file"]),
         )
     finally:
         work.mirror.drop(work.folder)
@@ -87,17 +97,18 @@ def run_in_actor(config: dict[str, Any]) -> None:
 
 @dataclass
 class _Session:
-    """What Tune's searcher and callback work on; it never leaves this process.
+    """State shared by Tune's searcher and callback; it is never pickled.
 
-    Tune pickles both when it starts, for a `Tuner.restore` that the lab has no use for, since
-    the records hold all that a sweep goes on from. So both hold a token instead of the source,
-    which has a display, databases and locks.
+    Tune pickles its searcher and callbacks when it starts, for `Tuner.restore`. The lab does not
+    use `Tuner.restore`, since a sweep continues from its records. The source holds a display,
+    databases and locks, which cannot be pickled. Searcher and callback therefore hold only a token,
+    the session's key in `_SESSIONS`.
 
     Attributes:
-        source: the driver.
-        settings: what every trial's configuration has beside its work.
-        works: handed out and not ended, by Tune's name of the trial.
-        fault: the first error of the source, which Tune would wrap or swallow.
+        source: source of the assignments (the driver).
+        settings: entries of every trial's configuration besides its assignment.
+        works: running assignments, by Tune's trial id.
+        fault: first exception raised by the source, which Tune would wrap or suppress.
     """
 
     source: AssignmentSource
@@ -107,7 +118,7 @@ class _Session:
 
     @contextmanager
     def open(self) -> Iterator[str]:
-        """Yield the token of this session; raise the source's first error in the end."""
+        """Yield the token of this session; on exit, raise the first exception of the source."""
         token = uuid.uuid4().hex
         _SESSIONS[token] = self
         try:
@@ -117,8 +128,8 @@ class _Session:
             self.raise_fault()
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep what goes wrong inside."""
+    def record_fault(self) -> Iterator[None]:
+        """Store the first exception that is raised in the context, and let it propagate."""
         try:
             yield
         except Exception as error:
@@ -126,7 +137,7 @@ class _Session:
             raise
 
     def raise_fault(self) -> None:
-        """Raise what was kept."""
+        """Raise the stored exception, if any."""
         if self.fault is not None:
             raise self.fault
 
@@ -134,11 +145,11 @@ class _Session:
 _SESSIONS: dict[str, _Session] = {}
 
 
-class _Asker(Searcher):
-    """Hands out the source's work, and returns its ends.
+class _AssignmentSearcher(Searcher):
+    """Suggests the source's assignments to Tune, and reports their ends to the source.
 
     Args:
-        token: of an open session.
+        token: token of an open session.
     """
 
     def __init__(self, token: str) -> None:
@@ -147,7 +158,7 @@ class _Asker(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         session = _SESSIONS[self._token]
-        with session.kept():
+        with session.record_fault():
             work = session.source.next()
             if work is None:
                 finished: str = Searcher.FINISHED
@@ -158,54 +169,54 @@ class _Asker(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        del result  # the record has it
+        del result  # the record holds the result
         session = _SESSIONS[self._token]
         if trial_id in session.works:
-            reason = "its process died before it could say why" if error else None
-            with session.kept():
+            reason = "its process ended before it recorded an outcome" if error else None
+            with session.record_fault():
                 session.source.ended(session.works.pop(trial_id), reason)
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: the search resumes from its own records."""
+        """Do nothing: the search continues from its own records."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing is kept."""
+        """Do nothing, as in `save`."""
 
 
-class _Watcher(tune.Callback):
-    """Passes on that a trial has begun or reported.
+class _SourceCallback(tune.Callback):
+    """Reports starts and evaluations of trials to the source, and checks the cluster.
 
     Args:
-        token: of an open session.
+        token: token of an open session.
     """
 
     def __init__(self, token: str) -> None:
         self._token = token
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
         del iteration, trials
         session = _SESSIONS[self._token]
         session.raise_fault()
-        with session.kept():
+        with session.record_fault():
             session.source.looked()
-        if time.monotonic() - self._looked < _LOOK:
+        if time.monotonic() - self._checked_at < _CHECK_INTERVAL:
             return
-        self._looked = time.monotonic()
-        with session.kept():
+        self._checked_at = time.monotonic()
+        with session.record_fault():
             if not ray_cluster.any_node_alive():
-                raise ClusterLostError("Ray's last machine is gone")
+                raise ClusterLostError("all nodes of the Ray cluster have stopped")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials
         session = _SESSIONS[self._token]
         if trial.trial_id in session.works:
-            with session.kept():
+            with session.record_fault():
                 session.source.began(session.works[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials
         session = _SESSIONS[self._token]
         if trial.trial_id in session.works:
-            with session.kept():
+            with session.record_fault():
                 session.source.scored(session.works[trial.trial_id])

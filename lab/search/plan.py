@@ -1,4 +1,4 @@
-"""What a sweep will run, and how long its parts will take: the words of `--dry-run`."""
+"""Plan of a sweep as `--dry-run` prints it: trials, steps, FLOPs, memory, expected duration."""
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,20 +16,20 @@ from lab.formatting import format_duration
 from lab.loading import search_space
 from lab.search.designs import grid_points, random_points, search_points
 
-_ADAM_BYTES = 16  # weight, gradient and two moments in fp32
+_ADAM_BYTES = 16  # bytes per parameter: weight, gradient and two moments in fp32
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellPlan:
-    """One cell's runs.
+    """Plan of one cell.
 
     Attributes:
-        settings: its compared values.
-        trial: one of its runs.
-        runs: searches and repeats.
-        steps: of one run; None where only a clock knows.
-        flops: honest, of one run's own training; None likewise.
-        memory: bytes of one run, without the libraries.
+        settings: compared values of the cell.
+        trial: one of its trials.
+        runs: number of its search trials and repeats.
+        steps: optimizer steps of one trial; None for a budget in seconds.
+        flops: FLOPs of one trial's own training; None for a budget in seconds.
+        memory: bytes of memory of one trial, without the libraries.
     """
 
     settings: dict[Path, Value]
@@ -42,12 +42,12 @@ class CellPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A part of a sweep.
+    """A phase of a sweep.
 
     Attributes:
-        name: in a few words.
-        seconds: of wall clock; None where they cannot be known beforehand.
-        why: what takes the time, or why it takes none.
+        name: short name.
+        seconds: expected wall-clock seconds; None where no estimate is possible.
+        why: work that takes the time, or the reason why there is none.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """How long a sweep will take on this machine.
+    """Expected duration of a sweep on this machine.
 
     Attributes:
-        phases: in order; they follow each other, so their seconds add up.
-        slots: trials at once.
-        first_score: seconds to the first scored point of a training run; None where none is left.
-        basis: how the seconds were found.
+        phases: phases in order; they do not overlap, so that their seconds add up.
+        slots: number of trials that run at the same time.
+        first_score: seconds to the first evaluation; None where no trial is left to run.
+        basis: description of the method of the estimate.
     """
 
     phases: tuple[Phase, ...]
@@ -73,23 +73,24 @@ class Expectation:
 
     @property
     def seconds(self) -> float:
-        """Total of all phases that are known."""
+        """Sum over all phases with an estimate."""
         return sum(phase.seconds or 0.0 for phase in self.phases)
 
     def line(self) -> str:
-        """Return the expectation in one line, as a sweep prints it first."""
+        """Return the expected duration in one line, which a sweep prints before it starts."""
         unknown = [phase.name for phase in self.phases if phase.seconds is None]
         more = f", and {', '.join(unknown)}" if unknown else ""
         if self.first_score is None:
             return f"expected: about {format_about(self.seconds)}{more}; no trial is left to run"
         return (
             f"expected: about {format_about(self.seconds)} on {self.slots} "
-            f"slot{'s' * (self.slots > 1)}{more}; first score after about {format_about(self.first_score)}"
+            f"slot{'s' * (self.slots > 1)}{more}; "
+            f"first score after about {format_about(self.first_score)}"
         )
 
 
 def plan_cells(experiment: Experiment) -> list[CellPlan]:
-    """Return the plan by cell."""
+    """Return the plan of each cell."""
     plan = []
     for settings in search_space.expand_cells(experiment):
         trial = search_space.build_trial(experiment.base, settings)
@@ -113,7 +114,7 @@ def _flops(steps: int | None, cost: Cost) -> float | None:
 
 
 def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str:
-    """Return what will be run: known at once, without timing anything."""
+    """Return the part of the plan that needs no timing: cells, trials, steps, FLOPs and memory."""
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
     for cell in plan:
         name = label(cell.settings, experiment.compare) or "one cell"
@@ -121,22 +122,24 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
     runs = sum(cell.runs for cell in plan)
-    runs_before = preparatory_phase(experiment)
-    before = sum(cost.flops * (run.budget.steps(cost) or 0) for run, cost in runs_before.items())
-    if runs_before:
-        lines.append(f"before them: preparatory mlm runs: {len(runs_before)}, {before:.4g} FLOPs")
-    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + before
+    preparatory = preparatory_phase(experiment)
+    flops_before = sum(
+        cost.flops * (run.budget.steps(cost) or 0) for run, cost in preparatory.items()
+    )
+    if preparatory:
+        lines.append(f"preparatory mlm runs: {len(preparatory)}, {flops_before:.4g} FLOPs")
+    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + flops_before
     most = max(cell.memory for cell in plan)
     lines += [
         "",
         f"cells: {len(plan)}   trials: {runs}   FLOPs: {total:.4g}   slots: {slots}   "
-        f"memory: {most / 2**30:.2g} GiB a trial beside the libraries",
+        f"memory: {most / 2**30:.2g} GiB a trial, without the libraries",
     ]
     return "\n".join(lines)
 
 
 def preparatory_phase(experiment: Experiment) -> dict[Trial, Cost]:
-    """Return the preparatory runs of all cells and seeds, each once, with what a step costs."""
+    """Return the preparatory runs of all cells and seeds, each once, with the cost of a step."""
     cells = search_space.expand_cells(experiment)
     runs = (run for cell in cells for run in preparatory_of_cell(experiment, cell))
     return {run: mean_cost(run) for run in dict.fromkeys(runs)}
@@ -145,8 +148,9 @@ def preparatory_phase(experiment: Experiment) -> dict[Trial, Cost]:
 def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> list[Trial]:
     """Return the preparatory runs of a cell's trials, each once, in the order of the trials.
 
-    Random points stand in for those of a sampler other than the grid, and repeats have the base's
-    nuisances: this changes which rates an mlm run takes over, and hardly how many runs there are.
+    The nuisance parameters are approximate: random points replace the points of other samplers than
+    the grid, and repeats take the values of the base. Learning rates that an mlm run inherits may
+    therefore differ from those of the sweep; the number of runs hardly does.
     """
     base = search_space.build_trial(experiment.base, cell)
     if not preparatory_runs(base):
@@ -162,7 +166,7 @@ def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> l
 
 
 def _points(experiment: Experiment) -> list[dict[Path, Value]]:
-    """Return nuisances of a cell's search, as many as it tries."""
+    """Return nuisance parameters for all search trials of a cell."""
     tune, search = experiment.tune, experiment.search
     if tune and search.sampler == "grid":
         return grid_points(tune, search.trials)
@@ -170,7 +174,7 @@ def _points(experiment: Experiment) -> list[dict[Path, Value]]:
 
 
 def plan_table(expected: Expectation) -> str:
-    """Return the phases with their seconds and reasons, and the total."""
+    """Return the phases with their durations and reasons, the total, and the summary line."""
     rows = [
         (
             phase.name,
@@ -186,7 +190,7 @@ def plan_table(expected: Expectation) -> str:
 
 
 def format_about(seconds: float) -> str:
-    """Return a duration with the digits that an estimate deserves."""
+    """Return a duration rounded to the precision of an estimate: `65 s`, `12 min` or `3.4 h`."""
     if seconds < 90:
         return f"{max(5, 5 * round(seconds / 5))} s"
     if seconds < 90 * 60:
@@ -195,34 +199,34 @@ def format_about(seconds: float) -> str:
 
 
 def estimate_makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
-    """Return the seconds in which `slots` work off jobs, each slot taking the next one when free.
+    """Return the seconds in which `slots` run all jobs, where each free slot takes the next job.
 
     Args:
-        jobs: counts of equal jobs in order, and the seconds of one.
-        slots: how many run at once.
+        jobs: pairs of the number of equal jobs and the seconds of one of them, in order.
+        slots: number of jobs that run at the same time.
     """
-    free = [0.0] * slots  # a heap: when each slot is free again
+    free_at = [0.0] * slots  # a heap of the times at which the slots are free again
     for count, seconds in jobs:
         for _ in range(count):
-            heapq.heapreplace(free, free[0] + seconds)
-    return max(free)
+            heapq.heapreplace(free_at, free_at[0] + seconds)
+    return max(free_at)
 
 
 def estimate_memory(trial: Trial) -> float:
-    """Return bytes of weights, optimizer and activations of one step."""
+    """Return the bytes of weights, optimizer state and activations of one step."""
     data, objective = trial.data, trial.objective
     generator = objective.generator_shape(trial.encoder)
     shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
     table = (data.vocab + data.length) * trial.encoder.embedding
     weights = table + sum(encoder_weights(shape) for shape in shapes)
-    # A block keeps about 8 hidden-wide tensors and 2 ffn-wide ones for its backward pass; the
-    # vocabulary head keeps logits, probabilities and their gradient.
+    # For its backward pass, a layer keeps about 8 tensors of size `hidden` and 2 of size `ffn` per
+    # position. The vocabulary head keeps logits, probabilities and their gradient.
     block = sum(shape.layers * (8 * shape.hidden + 2 * shape.ffn) for shape in shapes)
     passes = objective.passes(trial.encoder, UpdatedNetworks.ALL)
-    everywhere = any(one.head == "vocabulary_at_all_tokens" for one in passes)
+    all_tokens = any(one.head == "vocabulary_at_all_tokens" for one in passes)
 
     def activations(now: StepSettings) -> int:
-        slots = masked_slots(now.length, now.mask_prob) + everywhere * now.length
+        slots = masked_slots(now.length, now.mask_prob) + all_tokens * now.length
         return now.batch * (block * now.length + 3 * slots * data.vocab)
 
     most = max(activations(trial.at(progress)) for progress in trial.knots)

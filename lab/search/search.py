@@ -1,7 +1,8 @@
-"""What to run next: cells, nuisances, repeats. Knows no Ray, so simulation tests it.
+"""Order of a sweep's jobs: search trials of all cells, then repeats.
 
-Each cell of `compare` has a study of its own (`study`), in which its nuisances are searched. Its
-best setting is then repeated on fresh seeds, and only repeats are compared across cells.
+Each cell of `compare` has its own study (`study`), which searches the cell's nuisance parameters.
+The best setting of a cell is then repeated on new seeds, and only repeats are compared across
+cells. This package does not import Ray, so that tests can simulate a sweep.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,13 +17,13 @@ from lab.search.study import Study, is_retry, open_study
 
 
 class Search:
-    """The jobs of an experiment, in an order that keeps all slots busy.
+    """Jobs of an experiment, in an order that keeps all slots busy.
 
     Args:
-        experiment: what is asked.
-        storage: Optuna storage URL; one writer.
-        notes: folder of what was asked for, from which a lost study is rebuilt.
-        fresh: whether to begin anew, whatever was told before.
+        experiment: experiment to run.
+        storage: Optuna storage URL, which must have no other writer.
+        notes: folder of the notes of the points asked for, from which a lost study is rebuilt.
+        fresh: whether to discard the results of earlier runs.
     """
 
     def __init__(
@@ -36,78 +37,83 @@ class Search:
             for cell in search_space.expand_cells(experiment)
         ]
         self._running: set[int] = set()
-        self._repeats: dict[int, set[int]] = {place: set() for place in range(len(self._studies))}
+        self._repeats: dict[int, set[int]] = {cell: set() for cell in range(len(self._studies))}
 
     def ask(self) -> Job | None:
-        """Return the next job; None while it depends on one that runs, or when all are out."""
+        """Return the next job; None while it depends on a running one, or where none is left."""
         job = next(self._candidates(), None)
         if job is not None:
             self._running.add(job.number)
         return job
 
     def tell(self, job: Job, outcome: Outcome) -> None:
-        """Record how a job of this search ended."""
+        """Record the outcome of a job of this search."""
         self._running.discard(job.number)
         if job.role == "search":
-            cell = self._studies[job.number % len(self._studies)]
-            cell.tell(job.number // len(self._studies), outcome)
+            study = self._studies[job.number % len(self._studies)]
+            study.tell(job.number // len(self._studies), outcome)
 
-    def stops(self, job: Job) -> bool:
-        """Return whether a job may be ended early."""
+    def may_stop(self, job: Job) -> bool:
+        """Return whether a job may be stopped early: a search trial, with `search.stopping`."""
         return job.role == "search" and self._experiment.search.stopping is not None
 
-    def stopped(self, job: Job) -> bool:
-        """Return whether this very search has ended a job early before."""
+    def has_stopped(self, job: Job) -> bool:
+        """Return whether this search has stopped a job early in this run or an earlier one."""
         study = self._studies[job.number % len(self._studies)]
-        return self.stops(job) and study.stopped(job.number // len(self._studies))
+        return self.may_stop(job) and study.has_stopped(job.number // len(self._studies))
 
-    def lags(self, job: Job, rows: Sequence[MetricRow]) -> bool:
-        """Return whether a running job should end early, by its curve so far."""
-        if not self.stops(job):
+    def should_stop(self, job: Job, rows: Sequence[MetricRow]) -> bool:
+        """Return whether a running job should be stopped early, given its evaluations so far."""
+        if not self.may_stop(job):
             return False
-        cell = self._studies[job.number % len(self._studies)]
-        return cell.lags(job.number // len(self._studies), rows)
+        study = self._studies[job.number % len(self._studies)]
+        return study.should_stop(job.number // len(self._studies), rows)
 
     @property
     def done(self) -> bool:
-        """Whether every job has been asked for and told."""
+        """Whether all jobs were asked for, and the outcome of each was told."""
         return not self._running and next(self._candidates(peek=True), None) is None
 
-    def waits(self, job: Job, outcome: Outcome) -> bool:
-        """Return whether a job's cell waits for it to be tried again before it is repeated."""
+    def awaits_retry(self, job: Job, outcome: Outcome) -> bool:
+        """Return whether the repeats of a job's cell wait until the failed job is retried."""
         return job.role == "search" and is_retry(outcome)
 
     @property
     def jobs(self) -> int:
-        """How many jobs the experiment has in all."""
-        return sum(cell.trials + self._experiment.search.seeds for cell in self._studies)
+        """Number of jobs of the experiment."""
+        return sum(study.trials + self._experiment.search.seeds for study in self._studies)
 
     def _candidates(self, *, peek: bool = False) -> Iterator[Job]:
-        """Yield what could run now: searches round robin over cells, then repeats."""
+        """Yield the jobs that can start now: search trials in turn over the cells, then repeats.
+
+        Args:
+            peek: whether the studies stay unchanged; the jobs then have no nuisance parameters.
+        """
         C = len(self._studies)
-        trials = max(cell.trials for cell in self._studies)
+        trials = max(study.trials for study in self._studies)
         for index in range(trials):
-            for place, cell in enumerate(self._studies):
-                if cell.wants(index):
-                    tuned = {} if peek else cell.ask(index)
-                    yield self._job(index * C + place, "search", cell, tuned, 0)
+            for cell, study in enumerate(self._studies):
+                if study.can_ask(index):
+                    tuned = {} if peek else study.ask(index)
+                    yield self._build_job(index * C + cell, "search", study, tuned, 0)
         for repeat in range(1, self._experiment.search.seeds + 1):
-            for place, cell in enumerate(self._studies):
-                best = cell.best()
-                if best is None or repeat in self._repeats[place]:
+            for cell, study in enumerate(self._studies):
+                best = study.best()
+                if best is None or repeat in self._repeats[cell]:
                     continue
                 if not peek:
-                    self._repeats[place].add(repeat)
-                yield self._job((trials + repeat - 1) * C + place, "repeat", cell, best, repeat)
+                    self._repeats[cell].add(repeat)
+                number = (trials + repeat - 1) * C + cell
+                yield self._build_job(number, "repeat", study, best, repeat)
 
-    def _job(
-        self, number: int, role: str, cell: Study, tuned: dict[Path, Value], repeat: int
+    def _build_job(
+        self, number: int, role: str, study: Study, tuned: dict[Path, Value], repeat: int
     ) -> Job:
-        trial = search_space.build_trial(self._experiment.base, cell.settings | tuned)
+        trial = search_space.build_trial(self._experiment.base, study.settings | tuned)
         return Job(
             number=number,
             role="search" if role == "search" else "repeat",
-            cell=cell.settings,
+            cell=study.settings,
             tuned=tuned,
             repeat=repeat,
             trial=replace(trial, seeds=trial.seeds.repeat(repeat)),

@@ -1,4 +1,4 @@
-"""A sweep that trains what its trials start from: cut off, gone on with, and failing."""
+"""A sweep with preparatory runs: interrupted, continued, and with a run that diverges."""
 
 import re
 import signal
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 MLM = "{kind: mlm, budget: {kind: flops, amount: 4e9}, lr: %s}"
 FROZEN = "{kind: frozen, width: 0.25, init_from: %s}" % (MLM % "1e-3")
-ASKED = {
+CHANGES = {
     "base__encoder": "{size: nano32}",
     "base__objective": f"{{kind: electra, sharing: none, generator: {FROZEN}}}",
     "base__data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 16}",
@@ -34,9 +34,9 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cut_off(cwd: Path) -> dict[str, int]:
-    """Interrupt the sweep while its first preparatory run is under way; return what had ended."""
-    with started(cwd, **ASKED) as process:
+def interrupted(cwd: Path) -> dict[str, int]:
+    """Interrupt the sweep during its first preparatory run; return the finished records."""
+    with started(cwd, **CHANGES) as process:
         began = time.monotonic()
         while "preparatory run" not in said(cwd) and time.monotonic() - began < LIMIT:
             assert process.poll() is None, said(cwd)
@@ -47,41 +47,42 @@ def cut_off(cwd: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def whole(cwd: Path, cut_off: dict[str, int]) -> dict[str, int]:
-    """Go on with the sweep to its end; return what has finished."""
-    with started(cwd, **ASKED) as process:
+def finished_sweep(cwd: Path, interrupted: dict[str, int]) -> dict[str, int]:
+    """Run the interrupted sweep to its end; return the finished records."""
+    with started(cwd, **CHANGES) as process:
         ended(process, cwd, 0)
     finished = records(cwd / "storage")
-    assert all(finished[name] == when for name, when in cut_off.items())
+    assert all(finished[name] == time for name, time in interrupted.items())
     return finished
 
 
-def test_interrupted_preparatory_run_is_gone_on_with_and_each_is_trained_once(
-    cwd: Path, whole: dict[str, int]
+def test_sweep_with_an_interrupted_preparatory_run_continues_and_trains_each_run_once(
+    cwd: Path, finished_sweep: dict[str, int]
 ) -> None:
-    """A generator's run that two trials share, an encoder's run, and two trials that finish."""
+    """Two trials finish; they share the generator's run, and one of them has an encoder's run."""
     kinds = [
-        record.read_trial(cwd / "storage" / "trials" / name)[0].objective.kind for name in whole
+        record.read_trial(cwd / "storage" / "trials" / name)[0].objective.kind
+        for name in finished_sweep
     ]
     assert sorted(kinds) == ["electra", "electra", "mlm", "mlm"]
 
 
-def test_nothing_is_trained_again_and_the_report_counts_each_run_once(
-    cwd: Path, whole: dict[str, int]
+def test_finished_sweep_trains_nothing_and_its_report_counts_each_run_once(
+    cwd: Path, finished_sweep: dict[str, int]
 ) -> None:
-    with started(cwd, **ASKED) as process:
+    with started(cwd, **CHANGES) as process:
         ended(process, cwd, 0)
-    assert records(cwd / "storage") == whole
+    assert records(cwd / "storage") == finished_sweep
     table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
-    assert table.measures["preparatory_runs"] == 3  # the third diverged, and was trained
+    assert table.measures["preparatory_runs"] == 3  # the third has diverged, but was trained
     text = (cwd / "reports" / "smoke" / "report.md").read_text()
     assert re.search(r"\| cost \| .* of training, .* of it in 3 preparatory mlm runs", text)
     assert "Stand-alone compute is equal: runs of " in text
     assert "| marginal FLOP | stand-alone FLOP |" in text
 
 
-def test_trial_whose_preparatory_run_diverges_says_so_and_takes_nothing_with_it(
-    cwd: Path, whole: dict[str, int]
+def test_diverged_preparatory_run_is_the_recorded_reason_and_leaves_other_trials_alone(
+    cwd: Path, finished_sweep: dict[str, int]
 ) -> None:
     trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
     assert sorted(trials["state"]) == ["diverged", "finished", "finished"]
@@ -89,16 +90,18 @@ def test_trial_whose_preparatory_run_diverges_says_so_and_takes_nothing_with_it(
     assert re.match(r"its preparatory run [0-9a-f]{12} diverged: ", reason)
 
 
-def test_trials_spend_their_budget_with_what_came_before(cwd: Path, whole: dict[str, int]) -> None:
+def test_budget_of_a_trial_includes_its_preparatory_runs(
+    cwd: Path, finished_sweep: dict[str, int]
+) -> None:
     trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
     done = trials[trials["state"] == "finished"]
     assert done["achieved"].between(0.9, 1.1).all()
     before = done["spent/flops"] - done["spent/marginal_flops"]
     assert before.between(3.5e9, 9e9).all()
-    assert before.max() > 1.8 * before.min()  # of one run, and of two
+    assert before.max() > 1.8 * before.min()  # two preparatory runs, and one
 
 
-def test_shipped_question_asks_for_a_run_of_each_shape_and_seed() -> None:
+def test_shipped_search_space_frozen_has_one_run_per_shape() -> None:
     experiment = search_space.load_experiment(ROOT / "search_spaces" / "frozen.yaml")
     counts = [
         len(set(preparatory_runs(search_space.build_trial(experiment.base, cell)).values()))

@@ -1,4 +1,4 @@
-"""The mlm runs that a trial starts from: which they are, what they give, and who is charged."""
+"""Preparatory mlm runs of a trial: their settings, weights, charges, identity and queue."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -53,49 +53,49 @@ FAST = replace(ELECTRA, generator=FROZEN)
 SAME_SIZE = replace(ELECTRA, generator=GeneratorConfig(width=1), sharing="tokens")
 
 
-def asked(objective: AnyObjectiveConfig = FAST, **changes: Any) -> Trial:
+def build_trial(objective: AnyObjectiveConfig = FAST, **changes: Any) -> Trial:
     settings: dict[str, Any] = {
         "encoder": SHAPE,
         "objective": objective,
         "data": DataConfig(share=0.01, held_out=0.1, vocab=400, length=16),
         "batch": 8,
         "budget": Budget(kind="tokens", amount=20 * STEP),
-        "curve": 2,
+        "evaluations": 2,
     }
     return Trial(**settings | changes)
 
 
-# Which runs.
+# Settings of the runs.
 
 
-def test_trial_that_starts_from_chance_has_no_preparatory_run() -> None:
-    assert preparatory_runs(asked(ELECTRA)) == {}
-    assert own_budget(asked(ELECTRA)) == asked(ELECTRA).budget
+def test_trial_with_random_initial_weights_has_no_preparatory_run() -> None:
+    assert preparatory_runs(build_trial(ELECTRA)) == {}
+    assert own_budget(build_trial(ELECTRA)) == build_trial(ELECTRA).budget
 
 
-def test_frozen_generator_is_an_mlm_run_of_its_shape_and_mask_rate() -> None:
-    wanted = asked(replace(FAST, mask_prob=0.3, masking="code"))
-    ((network, run),) = preparatory_runs(wanted).items()
+def test_preparatory_run_of_a_frozen_generator_has_its_shape_and_mask_rate() -> None:
+    trial = build_trial(replace(FAST, mask_prob=0.3, masking="code"))
+    ((network, run),) = preparatory_runs(trial).items()
     assert network == GENERATOR
     assert run.encoder == FROZEN.of(SHAPE)
     assert run.objective == MlmConfig(kind="mlm", mask_prob=0.3, masking="code")
     assert (run.budget, run.optim.lr) == (MLM.budget, 2e-3)
-    assert (run.data, run.batch, run.seeds) == (wanted.data, wanted.batch, wanted.seeds)
+    assert (run.data, run.batch, run.seeds) == (trial.data, trial.batch, trial.seeds)
 
 
-def test_each_network_starts_from_a_run_of_its_own_shape() -> None:
-    two = preparatory_runs(asked(ELECTRA, init_from=MLM))
+def test_each_network_starts_from_a_preparatory_run_of_its_own_shape() -> None:
+    two = preparatory_runs(build_trial(ELECTRA, init_from=MLM))
     assert {network: run.encoder.hidden for network, run in two.items()} == {KEPT: 16, GENERATOR: 8}
-    one = preparatory_runs(asked(SAME_SIZE, init_from=MLM))
+    one = preparatory_runs(build_trial(SAME_SIZE, init_from=MLM))
     assert one[KEPT] == one[GENERATOR]
-    assert set(preparatory_runs(asked(RandomReplacementConfig(kind="random"), init_from=MLM))) == {
-        KEPT
-    }
+    assert set(
+        preparatory_runs(build_trial(RandomReplacementConfig(kind="random"), init_from=MLM))
+    ) == {KEPT}
 
 
-def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> None:
+def test_frozen_generator_has_its_own_run_where_the_encoder_has_another() -> None:
     longer = replace(MLM, budget=Budget(kind="tokens", amount=9 * STEP))
-    runs = preparatory_runs(asked(init_from=longer))
+    runs = preparatory_runs(build_trial(init_from=longer))
     assert {network: run.budget.amount for network, run in runs.items()} == {
         KEPT: 9 * STEP,
         GENERATOR: 6 * STEP,
@@ -106,43 +106,43 @@ def test_frozen_generator_keeps_its_own_run_beside_a_start_of_the_encoder() -> N
     "change",
     [
         {"budget": Budget(kind="tokens", amount=40 * STEP)},
-        {"curve": 5},
+        {"evaluations": 5},
         {"optim": AdamConfig(lr=3e-3, generator_lr=0.5)},
         {"encoder": replace(SHAPE, ffn=96)},
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_trials_that_differ_in_their_own_training_share_one_run(change: dict[str, Any]) -> None:
-    assert preparatory_runs(asked(**change)) == preparatory_runs(asked())
+def test_trials_that_differ_in_their_own_training_only_share_a_run(change: dict[str, Any]) -> None:
+    assert preparatory_runs(build_trial(**change)) == preparatory_runs(build_trial())
 
 
 @pytest.mark.parametrize(
     "change", [{"seeds": Seeds(init=1)}, {"batch": 16}, {"data": DataConfig(vocab=500)}]
 )
-def test_trials_of_other_seeds_batches_or_texts_do_not(change: dict[str, Any]) -> None:
-    assert preparatory_runs(asked(**change)) != preparatory_runs(asked())
+def test_trials_of_other_seeds_batches_or_texts_share_no_run(change: dict[str, Any]) -> None:
+    assert preparatory_runs(build_trial(**change)) != preparatory_runs(build_trial())
 
 
-def test_run_without_a_rate_takes_that_of_the_trial() -> None:
+def test_run_without_a_learning_rate_takes_that_of_the_trial() -> None:
     inherits = replace(MLM, lr=None)
-    wanted = asked(ELECTRA, init_from=inherits, optim=AdamConfig(lr=7e-4))
-    assert preparatory_runs(wanted)[KEPT].optim.lr == 7e-4
+    trial = build_trial(ELECTRA, init_from=inherits, optim=AdamConfig(lr=7e-4))
+    assert preparatory_runs(trial)[KEPT].optim.lr == 7e-4
 
 
 # Charges.
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
-def test_own_training_gets_what_the_runs_leave_and_one_run_is_charged_once(kind: Any) -> None:
+def test_budget_is_charged_with_each_preparatory_run_once(kind: Any) -> None:
     budget = Budget(kind=kind, amount=1e9)
-    two, one = (asked(o, init_from=MLM, budget=budget) for o in (ELECTRA, SAME_SIZE))
-    for wanted in (two, one):
-        spent = getattr(preparatory_cost(wanted), kind)
-        assert own_budget(wanted).amount == 1e9 - spent
+    two, one = (build_trial(o, init_from=MLM, budget=budget) for o in (ELECTRA, SAME_SIZE))
+    for trial in (two, one):
+        spent = getattr(preparatory_cost(trial), kind)
+        assert own_budget(trial).amount == 1e9 - spent
     assert preparatory_cost(two).tokens == 2 * preparatory_cost(one).tokens == 2 * 6 * STEP
 
 
-# What they give.
+# Weights.
 
 
 @pytest.fixture
@@ -156,79 +156,90 @@ def storage(
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
     monkeypatch.setattr(Prerequisites, "_text", lambda *_: prepared_text.text)
-    monkeypatch.setattr(Prerequisites, "_questions", lambda *_: held_out)
+    monkeypatch.setattr(Prerequisites, "_held_out_file", lambda *_: held_out)
     return tmp_path
 
 
-def work_of(wanted: Trial, supply: TrialInputs, folder: Path) -> Assignment:
+def assignment_of(trial: Trial, inputs: TrialInputs, folder: Path) -> Assignment:
     return Assignment(
-        trial=wanted,
+        trial=trial,
         folder=folder,
-        text=supply.text,
-        held_out=supply.held_out,
-        start=supply.start,
-        short_text=supply.short_text,
-        charged=supply.charged,
-        earlier_flops=supply.earlier_flops,
+        text=inputs.text,
+        held_out=inputs.held_out,
+        start=inputs.start,
+        short_text=inputs.short_text,
+        charged=inputs.charged,
+        earlier_flops=inputs.earlier_flops,
         metric=METRICS["probe/pos/accuracy"],
     )
 
 
-def prepared(wanted: Trial, storage: Path) -> Assignment:
-    """Carry out a trial's preparatory runs, and return its own work."""
-    supplies = Prerequisites(storage, LocalOnly())
-    for network, folder in supplies.records(wanted).items():
-        run = preparatory_runs(wanted)[network]
+def prepare_assignment(trial: Trial, storage: Path) -> Assignment:
+    """Run a trial's preparatory runs, and return the trial's assignment."""
+    prerequisites = Prerequisites(storage, LocalOnly())
+    for network, folder in prerequisites.records(trial).items():
+        run = preparatory_runs(trial)[network]
         if record.read_outcome(folder) is None:
-            assert run_trial(work_of(run, supplies.before(run), folder)).state == "finished"
-    supply = supplies.of(wanted)
-    return work_of(wanted, supply, storage / "trials" / wanted.fingerprint(supply.identity))
+            assert (
+                run_trial(assignment_of(run, prerequisites.inputs_without_start(run), folder)).state
+                == "finished"
+            )
+    inputs = prerequisites.of(trial)
+    return assignment_of(trial, inputs, storage / "trials" / trial.fingerprint(inputs.identity))
 
 
-def begun(work: Assignment) -> weights.Weights:
-    """Return the weights with which a trial begins."""
+def initial_weights(work: Assignment) -> weights.Weights:
+    """Return the weights of a trial before its first step."""
     objective = build_objective(work.trial, torch.ones(400, dtype=torch.int64))
     assert work.start is not None
     weights.load_weights(work.start, objective)
     return weights.collect_weights(objective)
 
 
-def of_run(wanted: Trial, network: str, storage: Path) -> weights.Weights:
-    folder = Prerequisites(storage, LocalOnly()).records(wanted)[network]
+def weights_of_run(trial: Trial, network: str, storage: Path) -> weights.Weights:
+    """Return the final weights of the preparatory run that a network starts from."""
+    folder = Prerequisites(storage, LocalOnly()).records(trial)[network]
     return open_trained(folder, storage / "cache").weights
 
 
-def same(one: weights.Weights, other: weights.Weights) -> bool:
+def equal(one: weights.Weights, other: weights.Weights) -> bool:
     return one.keys() == other.keys() and all(one[n].equal(other[n]) for n in one)
 
 
-def test_frozen_generator_is_the_run_bit_for_bit_from_begin_to_end(storage: Path) -> None:
-    work = prepared(asked(), storage)
-    run = of_run(work.trial, GENERATOR, storage)
-    assert same(weights.weights_below(begun(work), "generator"), run)
+def test_frozen_generator_has_the_weights_of_its_run_before_and_after_training(
+    storage: Path,
+) -> None:
+    work = prepare_assignment(build_trial(), storage)
+    run = weights_of_run(work.trial, GENERATOR, storage)
+    assert equal(weights.weights_below(initial_weights(work), "generator"), run)
     assert run_trial(work).state == "finished"
     kept = open_trained(work.folder, storage / "cache")
-    assert same(weights.weights_below(kept.weights, "generator"), run)
+    assert equal(weights.weights_below(kept.weights, "generator"), run)
     assert kept.shapes.keys() == {"encoder", "generator.encoder"}
 
 
 @pytest.mark.parametrize("objective", [ELECTRA, SAME_SIZE], ids=["two shapes", "one shape"])
 def test_both_networks_start_from_mlm_runs(objective: AnyObjectiveConfig, storage: Path) -> None:
-    work = prepared(asked(objective, init_from=MLM), storage)
-    found = begun(work)
-    encoder = of_run(work.trial, KEPT, storage)
-    assert same(weights.weights_below(found, "encoder"), weights.weights_below(encoder, "encoder"))
-    assert same(weights.weights_below(found, "generator"), of_run(work.trial, GENERATOR, storage))
+    work = prepare_assignment(build_trial(objective, init_from=MLM), storage)
+    first_weights = initial_weights(work)
+    encoder = weights_of_run(work.trial, KEPT, storage)
+    assert equal(
+        weights.weights_below(first_weights, "encoder"), weights.weights_below(encoder, "encoder")
+    )
+    assert equal(
+        weights.weights_below(first_weights, "generator"),
+        weights_of_run(work.trial, GENERATOR, storage),
+    )
     assert run_trial(work).state == "finished"
 
 
-def test_predictor_s_head_starts_from_the_run_too(storage: Path) -> None:
-    work = prepared(asked(MlmConfig(kind="mlm"), init_from=MLM), storage)
-    assert same(begun(work), of_run(work.trial, KEPT, storage))
+def test_mlm_head_starts_from_the_preparatory_run(storage: Path) -> None:
+    work = prepare_assignment(build_trial(MlmConfig(kind="mlm"), init_from=MLM), storage)
+    assert equal(initial_weights(work), weights_of_run(work.trial, KEPT, storage))
 
 
-def test_rows_begin_with_what_the_runs_spent_and_end_at_the_budget(storage: Path) -> None:
-    work = prepared(asked(init_from=MLM), storage)
+def test_spent_compute_starts_at_that_of_the_runs_and_ends_at_the_budget(storage: Path) -> None:
+    work = prepare_assignment(build_trial(init_from=MLM), storage)
     rows = run_trial(work).rows
     before = [
         record.read_curve(folder)[-1]
@@ -247,27 +258,28 @@ def test_rows_begin_with_what_the_runs_spent_and_end_at_the_budget(storage: Path
         assert row["spent/flops"] - row["spent/marginal_flops"] == expected.flops
 
 
-def test_schedule_runs_over_the_own_part_of_the_budget(storage: Path) -> None:
-    """The last steps are taken at a rate near zero, and the first ones of it rise from zero."""
-    work = prepared(asked(), storage)
-    rates: list[float] = []
+def test_schedule_covers_the_part_of_the_budget_for_own_training(storage: Path) -> None:
+    """Progress is 0 at the first own step, and one step before 1 at the last."""
+    work = prepare_assignment(build_trial(), storage)
+    progress_of_steps: list[float] = []
     schedule = type(work.trial.schedule).__call__
 
-    def noted(self: Any, progress: float) -> float:
-        rates.append(progress)
+    def record_progress(self: Any, progress: float) -> float:
+        progress_of_steps.append(progress)
         return schedule(self, progress)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(work.trial.schedule), "__call__", noted)
+        patch.setattr(type(work.trial.schedule), "__call__", record_progress)
         run_trial(work)
-    assert rates[0] == 0
-    assert len(rates) == 14
-    assert rates[-1] == pytest.approx(13 / 14)
+    assert progress_of_steps[0] == 0
+    assert len(progress_of_steps) == 14
+    assert progress_of_steps[-1] == pytest.approx(13 / 14)
 
 
 def interrupted(after: int) -> Callable[[], Any]:
-    wishes: Iterator[str] = iter(["running"] * after + ["interrupted"])
-    return lambda: next(wishes)
+    """Return a stop signal that interrupts a trial after some calls."""
+    states: Iterator[str] = iter(["running"] * after + ["interrupted"])
+    return lambda: next(states)
 
 
 def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
@@ -275,10 +287,10 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
 
 
 @pytest.mark.parametrize("after", [2, 8])
-def test_trial_that_was_cut_off_goes_on_bitwise(after: int, storage: Path) -> None:
-    through = prepared(asked(), storage)
-    expected = run_trial(through).rows
-    cut = replace(through, folder=storage / "trials" / "cut")
+def test_interrupted_trial_continues_bitwise(after: int, storage: Path) -> None:
+    uninterrupted = prepare_assignment(build_trial(), storage)
+    expected = run_trial(uninterrupted).rows
+    cut = replace(uninterrupted, folder=storage / "trials" / "cut")
     assert run_trial(cut, wish=interrupted(after)).state == "interrupted"
     assert without_time(run_trial(cut).rows) == without_time(expected)
 
@@ -286,14 +298,19 @@ def test_trial_that_was_cut_off_goes_on_bitwise(after: int, storage: Path) -> No
 # Earlier trials.
 
 
-def test_generator_of_an_earlier_trial_is_taken_and_stays_out_of_the_budget(storage: Path) -> None:
-    joint = prepared(asked(ELECTRA), storage)
+def test_generator_of_an_earlier_trial_is_used_and_not_charged_to_the_budget(
+    storage: Path,
+) -> None:
+    joint = prepare_assignment(build_trial(ELECTRA), storage)
     spent = run_trial(joint).rows[-1]["spent/flops"]
     earlier = FromTrial(kind="trial", name=joint.folder.name)
-    work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
+    work = prepare_assignment(
+        build_trial(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage
+    )
     whole = open_trained(joint.folder, storage / "cache").weights
-    assert same(
-        weights.weights_below(begun(work), "generator"), weights.weights_below(whole, "generator")
+    assert equal(
+        weights.weights_below(initial_weights(work), "generator"),
+        weights.weights_below(whole, "generator"),
     )
     last = run_trial(work).rows[-1]
     assert last["spent/tokens"] == 20 * STEP
@@ -301,63 +318,71 @@ def test_generator_of_an_earlier_trial_is_taken_and_stays_out_of_the_budget(stor
     assert last["spent/standalone_flops"] == last["spent/flops"] + spent
 
 
-def test_encoder_of_an_earlier_mlm_trial_is_a_generator(storage: Path) -> None:
-    mlm = prepared(asked(MlmConfig(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
+def test_encoder_of_an_earlier_mlm_trial_is_used_as_generator(storage: Path) -> None:
+    mlm = prepare_assignment(build_trial(MlmConfig(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
     run_trial(mlm)
     earlier = FromTrial(kind="trial", name=mlm.folder.name)
-    work = prepared(asked(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage)
+    work = prepare_assignment(
+        build_trial(replace(FAST, generator=replace(FROZEN, init_from=earlier))), storage
+    )
     expected = open_trained(mlm.folder, storage / "cache").weights
-    assert same(weights.weights_below(begun(work), "generator"), expected)
+    assert equal(weights.weights_below(initial_weights(work), "generator"), expected)
 
 
-def test_one_earlier_trial_for_both_networks_is_counted_once(storage: Path) -> None:
-    joint = prepared(asked(ELECTRA), storage)
+def test_earlier_trial_that_both_networks_start_from_is_counted_once(storage: Path) -> None:
+    joint = prepare_assignment(build_trial(ELECTRA), storage)
     spent = run_trial(joint).rows[-1]["spent/flops"]
     earlier = FromTrial(kind="trial", name=joint.folder.name)
     frozen = replace(FAST, generator=replace(FROZEN, init_from=earlier))
-    work = prepared(asked(frozen, init_from=earlier), storage)
+    work = prepare_assignment(build_trial(frozen, init_from=earlier), storage)
     assert work.earlier_flops == spent
 
 
-def test_earlier_trial_that_predicts_nothing_or_is_of_another_shape_is_refused(
+def test_earlier_trial_without_a_token_predictor_or_of_another_shape_is_rejected(
     storage: Path, prepared_text: PreparedText
 ) -> None:
-    random, wide = asked(RandomReplacementConfig(kind="random")), asked(MlmConfig(kind="mlm"))
+    random, wide = (
+        build_trial(RandomReplacementConfig(kind="random")),
+        build_trial(MlmConfig(kind="mlm")),
+    )
     path = r"base\.objective\.generator\.init_from\.name: {}: "
-    for other, says in ((random, "none of its networks predicts tokens"), (wide, "hidden 16, the")):
-        work = prepared(other, storage)
+    for other, message in (
+        (random, "none of its networks predicts tokens"),
+        (wide, "hidden 16, the"),
+    ):
+        work = prepare_assignment(other, storage)
         run_trial(work)
         earlier = FromTrial(kind="trial", name=work.folder.name)
-        wanted = asked(replace(FAST, generator=replace(FROZEN, init_from=earlier)))
-        with pytest.raises(UserError, match=path.format(work.folder.name) + says):
-            InitialWeights(storage, LocalOnly()).of(wanted, prepared_text.text)
+        trial = build_trial(replace(FAST, generator=replace(FROZEN, init_from=earlier)))
+        with pytest.raises(UserError, match=path.format(work.folder.name) + message):
+            InitialWeights(storage, LocalOnly()).of(trial, prepared_text.text)
 
 
 # Identity.
 
 
-def test_trial_is_named_by_the_content_of_its_generator(storage: Path) -> None:
-    first = prepared(asked(), storage)
+def test_name_of_a_trial_depends_on_the_weights_of_its_generator(storage: Path) -> None:
+    first = prepare_assignment(build_trial(), storage)
     assert first.start is not None
-    assert prepared(asked(), storage).folder == first.folder
+    assert prepare_assignment(build_trial(), storage).folder == first.folder
     other = storage / "trials" / "other"
     run = Prerequisites(storage, LocalOnly()).records(first.trial)[GENERATOR]
-    made = open_trained(run, storage / "cache")
-    longer = replace(made.trial, budget=Budget(kind="tokens", amount=7 * STEP))
-    supply = Prerequisites(storage, LocalOnly()).before(longer)
-    run_trial(work_of(longer, supply, other))
-    origin = InitialWeights(storage, LocalOnly()).of(first.trial, supply.text, {GENERATOR: other})
+    trained = open_trained(run, storage / "cache")
+    longer = replace(trained.trial, budget=Budget(kind="tokens", amount=7 * STEP))
+    inputs = Prerequisites(storage, LocalOnly()).inputs_without_start(longer)
+    run_trial(assignment_of(longer, inputs, other))
+    origin = InitialWeights(storage, LocalOnly()).of(first.trial, inputs.text, {GENERATOR: other})
     assert origin is not None
     assert origin.file.name != first.start.name
     assert load_file(origin.file).keys() == load_file(first.start).keys()
-    assert replace(supply, start=origin.file).identity != replace(supply, start=None).identity
+    assert replace(inputs, start=origin.file).identity != replace(inputs, start=None).identity
 
 
-# Waiting.
+# Queue of waiting jobs.
 
 
-class Ends:
-    """A driver of which runs end when they are told to."""
+class FakeDriver:
+    """Driver with a queue, which ends a preparatory run when `end` is called."""
 
     def __init__(self, storage: Path) -> None:
         self.storage, self.running = storage, set[Path]()
@@ -365,9 +390,9 @@ class Ends:
         self.queue = PreparatoryQueue(self.work, self.ended.get, self.running)
 
     def work(self, run: Trial) -> Assignment:
-        supply = Prerequisites(self.storage, LocalOnly()).before(run)
-        folder = self.storage / "trials" / run.fingerprint(supply.identity)
-        return work_of(run, supply, folder)
+        inputs = Prerequisites(self.storage, LocalOnly()).inputs_without_start(run)
+        folder = self.storage / "trials" / run.fingerprint(inputs.identity)
+        return assignment_of(run, inputs, folder)
 
     def end(self, work: Assignment, state: State = "finished") -> None:
         self.running.discard(work.folder)
@@ -376,27 +401,27 @@ class Ends:
         )
 
 
-def job(wanted: Trial, number: int = 0) -> Job:
-    return Job(number=number, role="repeat", cell={}, tuned={}, repeat=1, trial=wanted)
+def job(trial: Trial, number: int = 0) -> Job:
+    return Job(number=number, role="repeat", cell={}, tuned={}, repeat=1, trial=trial)
 
 
-def test_jobs_wait_for_the_run_that_they_share_which_is_made_once(storage: Path) -> None:
-    ends = Ends(storage)
-    queue = ends.queue
-    assert not queue.holds(job(asked(ELECTRA)))
-    one, two = job(asked()), job(asked(curve=5), 1)
-    assert queue.holds(one)
-    assert queue.holds(two)
-    work = queue.next()
+def test_jobs_wait_for_their_common_run_which_runs_once(storage: Path) -> None:
+    driver = FakeDriver(storage)
+    queue = driver.queue
+    assert not queue.hold_if_unready(job(build_trial(ELECTRA)))
+    one, two = job(build_trial()), job(build_trial(evaluations=5), 1)
+    assert queue.hold_if_unready(one)
+    assert queue.hold_if_unready(two)
+    work = queue.next_run()
     assert work is not None
-    ends.running.add(work.folder)
-    assert queue.next() is None
-    assert queue.released() is None
-    ends.end(work)
-    assert [*islice(iter(queue.released, None), 3)] == [one, two]
+    driver.running.add(work.folder)
+    assert queue.next_run() is None
+    assert queue.pop_ready() is None
+    driver.end(work)
+    assert [*islice(iter(queue.pop_ready, None), 3)] == [one, two]
     assert not queue.waiting
-    assert not queue.holds(one)
-    assert queue.lost(one.trial) is None
+    assert not queue.hold_if_unready(one)
+    assert queue.failed_run(one.trial) is None
     assert queue.measures() == {
         "preparatory_runs": 1,
         "preparatory_flops": 5.0,
@@ -404,17 +429,19 @@ def test_jobs_wait_for_the_run_that_they_share_which_is_made_once(storage: Path)
     }
 
 
-def test_job_waits_for_both_of_its_runs_which_are_made_side_by_side(storage: Path) -> None:
-    ends = Ends(storage)
-    waits = job(asked(ELECTRA, init_from=MLM))
-    assert ends.queue.holds(waits)
+def test_job_waits_for_both_of_its_runs_which_may_run_at_the_same_time(storage: Path) -> None:
+    driver = FakeDriver(storage)
+    waiting_job = job(build_trial(ELECTRA, init_from=MLM))
+    assert driver.queue.hold_if_unready(waiting_job)
     works = []
-    while (work := ends.queue.next()) is not None:
+    while (work := driver.queue.next_run()) is not None:
         works.append(work)
-        ends.running.add(work.folder)
+        driver.running.add(work.folder)
     assert len(works) == 2
-    ends.end(works[0])
-    assert ends.queue.released() is None
-    ends.end(works[1], "diverged")
-    assert ends.queue.released() is waits
-    assert ends.queue.lost(waits.trial) == FailedRun(works[1].folder.name, "diverged", "why")
+    driver.end(works[0])
+    assert driver.queue.pop_ready() is None
+    driver.end(works[1], "diverged")
+    assert driver.queue.pop_ready() is waiting_job
+    assert driver.queue.failed_run(waiting_job.trial) == FailedRun(
+        works[1].folder.name, "diverged", "why"
+    )

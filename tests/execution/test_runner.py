@@ -1,4 +1,4 @@
-"""Tune is handed nothing that belongs to the driver's process alone."""
+"""Objects passed to Ray Tune can be pickled and hold no resources of the driver's process."""
 
 import pickletools
 import signal
@@ -20,14 +20,20 @@ from lab.loading.search_space import build_trial
 from lab.storage.mirror import LocalOnly, Mirror, Remote
 from lab.trials.assignment import Assignment
 
-SMALL = 8_192  # bytes
-# Modules of a display, a lock, a connection, and of what holds one.
-OWN = {"_io", "_thread", "rich", "socket", "sqlite3", "threading"} | {
-    f"lab.{name}" for name in ("board", "driver", "ledger", "live", "search", "store", "supplies")
+MAX_BYTES = 8_192
+# Modules of displays, locks and connections, and of the lab's classes that hold one.
+PROCESS_LOCAL = {"_io", "_thread", "rich", "socket", "sqlite3", "threading"} | {
+    "lab.display.board",
+    "lab.display.live",
+    "lab.execution.driver",
+    "lab.execution.prerequisites",
+    "lab.search.search",
+    "lab.tracking.store",
+    "lab.tracking.sync",
 }
 
 
-def work(folder: Path, mirror: Mirror) -> Assignment:
+def build_assignment(folder: Path, mirror: Mirror) -> Assignment:
     return Assignment(
         trial=build_trial(
             {
@@ -46,18 +52,18 @@ def work(folder: Path, mirror: Mirror) -> Assignment:
 
 
 class Source:
-    """Holds what the driver does, and hands out one trial."""
+    """Assignment source that holds a lock, a display and a connection, as the driver does."""
 
     def __init__(self, folder: Path, mirror: Mirror) -> None:
         self.stop_file = folder / "stop"
-        self._work = work(folder, mirror)
-        self._held = threading.RLock(), Live(), sqlite3.connect(":memory:")
+        self._assignment = build_assignment(folder, mirror)
+        self._resources = threading.RLock(), Live(), sqlite3.connect(":memory:")
 
     def close(self) -> None:
-        self._held[2].close()
+        self._resources[2].close()
 
     def next(self) -> Assignment | None:
-        return self._work
+        return self._assignment
 
     def done(self) -> bool:
         return False
@@ -72,13 +78,13 @@ class Source:
 
 
 class Tuner:
-    """Takes what `ray.tune.Tuner` is handed, and asks the searcher for one trial."""
+    """Replacement of `ray.tune.Tuner` that stores its arguments and one suggested trial."""
 
-    handed: tuple[Any, ...]
+    arguments: tuple[Any, ...]
 
     def __init__(self, *trainable: Any, tune_config: Any, run_config: Any) -> None:
-        trials = tune_config.search_alg.suggest("0")
-        type(self).handed = (*trainable, tune_config, run_config, trials)
+        suggested = tune_config.search_alg.suggest("0")
+        type(self).arguments = (*trainable, tune_config, run_config, suggested)
 
     def fit(self) -> None: ...
 
@@ -91,23 +97,24 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     opened.close()
 
 
-@pytest.mark.parametrize("carry_out", [runner.run_in_actor, worker_group.run_in_worker_group])
-def test_what_tune_pickles_is_small_and_holds_nothing_of_the_drivers_process(
-    source: Source, carry_out: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trainable", [runner.run_in_actor, worker_group.run_in_worker_group])
+def test_pickled_arguments_of_tune_are_small_and_hold_no_resources_of_the_driver(
+    source: Source, trainable: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(TypeError, match="pickle"):
         cloudpickle.dumps(source)
     monkeypatch.setattr(runner.tune, "Tuner", Tuner)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        runner.run_trials(source, Resources(), RayCluster(slots=1, scratch=None), "ray", carry_out)
+        runner.run_trials(source, Resources(), RayCluster(slots=1, scratch=None), "ray", trainable)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert len(Tuner.handed) == 4
-    for each in Tuner.handed:
+    assert len(Tuner.arguments) == 4
+    for each in Tuner.arguments:
         pickled = cloudpickle.dumps(each)
-        assert len(pickled) < SMALL
-        said = {
+        assert len(pickled) < MAX_BYTES
+        names = {
             argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)
         }
-        assert not OWN & {part for name in said for part in (name, name.partition(".")[0])}
+        modules = names | {name.partition(".")[0] for name in names}
+        assert not PROCESS_LOCAL & modules

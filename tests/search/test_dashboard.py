@@ -1,4 +1,4 @@
-"""Optuna's own dashboard opens the studies that the lab writes, and listens to nobody else."""
+"""Optuna's dashboard displays the lab's studies, and listens on the loopback interface only."""
 
 import json
 import socket
@@ -22,7 +22,7 @@ pytest.importorskip("optuna_dashboard")
 pytestmark = pytest.mark.slow
 COMMAND = Path(sys.executable).with_name("optuna-dashboard")
 WIDTH = "objective.generator.width"
-ASKED = Experiment(
+EXPERIMENT = Experiment(
     name="shown",
     question="Does it?",
     metric=METRICS["probe/pos/accuracy"],
@@ -40,17 +40,17 @@ ASKED = Experiment(
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a database with a study of each cell, three runs in each, one of them diverged."""
+    """Return the URL of a database with two studies of three trials; one trial has diverged."""
     folder = tmp_path_factory.mktemp("dashboard")
     storage = f"sqlite:///{folder}/optuna.db"
-    search = Search(ASKED, storage, folder / "searches")
+    search = Search(EXPERIMENT, storage, folder / "searches")
     while (job := search.ask()) is not None:
         rows: tuple[MetricRow, ...] = tuple(
-            {"spent/steps": 1.0 * n, ASKED.metric.name: 0.5 + job.number / 100 + n / 10}
+            {"spent/steps": 1.0 * n, EXPERIMENT.metric.name: 0.5 + job.number / 100 + n / 10}
             for n in range(4)
         )
         state: State = "diverged" if job.number == 1 else "finished"
-        search.lags(job, rows)
+        search.should_stop(job, rows)
         search.tell(
             job, Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
         )
@@ -65,13 +65,13 @@ def port(storage: str) -> Iterator[int]:
     command = [str(COMMAND), storage, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
-            answered(process, port)
+            wait_until_ready(process, port)
             yield port
         finally:
             process.terminate()
 
 
-def answered(process: "subprocess.Popen[bytes]", port: int) -> None:
+def wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
     until = time.monotonic() + 90
     while True:
         try:
@@ -89,25 +89,27 @@ def get(port: int, path: str) -> Any:
         return json.load(answer)
 
 
-def test_dashboard_shows_a_study_for_each_cell_with_its_trials(port: int) -> None:
-    found = get(port, "/api/studies")["study_summaries"]
-    assert len(found) == 2
-    assert all(study["study_name"].startswith("shown ") for study in found)
+def test_dashboard_displays_one_study_per_cell_with_its_trials(port: int) -> None:
+    studies = get(port, "/api/studies")["study_summaries"]
+    assert len(studies) == 2
+    assert all(study["study_name"].startswith("shown ") for study in studies)
     states = []
-    for study in found:
-        shown = get(port, f"/api/studies/{study['study_id']}?after=0")
-        assert shown["directions"] == ["maximize"]
-        assert {trial["params"][0]["name"] for trial in shown["trials"]} == {"optim.lr"}
+    for study in studies:
+        details = get(port, f"/api/studies/{study['study_id']}?after=0")
+        assert details["directions"] == ["maximize"]
+        assert {trial["params"][0]["name"] for trial in details["trials"]} == {"optim.lr"}
         states += [
             (trial["state"].lower(), len(trial["intermediate_values"]))
-            for trial in shown["trials"]
+            for trial in details["trials"]
             if any(attribute["key"] == "state" for attribute in trial["user_attrs"])
         ]
-    assert sorted(states) == [("complete", 3)] * 5 + [("pruned", 0)]  # diverged: no score told
+    assert sorted(states) == [("complete", 3)] * 5 + [
+        ("pruned", 0)
+    ]  # a diverged trial has no score
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's list of sockets")
-def test_dashboard_listens_on_loopback_alone(port: int) -> None:
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="requires /proc/net/tcp of Linux")
+def test_dashboard_listens_on_the_loopback_interface_only(port: int) -> None:
     listening = set()
     for file in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         lines = file.read_text().splitlines()[1:] if file.exists() else []

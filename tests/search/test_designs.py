@@ -1,4 +1,4 @@
-"""Designs: points are functions of their number, lie on their axes and fill the space."""
+"""Search designs: points are functions of their number, have allowed values and fill the space."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -29,10 +29,10 @@ UNIT: dict[Path, Distribution] = {"a": Range(low=0, high=1), "b": Range(low=0, h
 NUMBERED = pytest.mark.parametrize("points", [designs.random_points, designs.halton_points])
 
 _FINITE = st.floats(-1e9, 1e9, allow_nan=False, allow_subnormal=False)
-_PLACES = st.floats(0, 1, exclude_max=True)
+_QUANTILES = st.floats(0, 1, exclude_max=True)
 
 
-def on_its_axis(distribution: Distribution, value: Value) -> bool:
+def is_allowed(distribution: Distribution, value: Value) -> bool:
     match distribution:
         case Choices(choices=choices):
             return value in choices
@@ -65,18 +65,19 @@ def ranges(draw: st.DrawFn) -> Range:
             return Range(low=low, high=high)
 
 
-@given(ranges(), _PLACES)
+@given(ranges(), _QUANTILES)
 @settings(deadline=None)
-def test_every_place_is_a_value_on_the_axis(distribution: Range, place: float) -> None:
-    assert on_its_axis(distribution, designs.value_at_quantile(distribution, place))
+def test_every_quantile_has_an_allowed_value(distribution: Range, quantile: float) -> None:
+    assert is_allowed(distribution, designs.value_at_quantile(distribution, quantile))
 
 
 @pytest.mark.parametrize("distribution", TUNE.values(), ids=TUNE.keys())
-def test_axis_is_covered_from_end_to_end(distribution: Distribution) -> None:
+def test_values_cover_a_distribution_from_end_to_end(distribution: Distribution) -> None:
     values = [
-        designs.value_at_quantile(distribution, place) for place in np.linspace(0, 1, 999, False)
+        designs.value_at_quantile(distribution, quantile)
+        for quantile in np.linspace(0, 1, 999, False)
     ]
-    assert all(on_its_axis(distribution, value) for value in values)
+    assert all(is_allowed(distribution, value) for value in values)
     match distribution:
         case Choices(choices=choices):
             assert set(values) == set(choices)
@@ -95,18 +96,18 @@ def test_points_are_functions_of_seed_and_number(points: Points) -> None:
 
 
 @NUMBERED
-def test_points_lie_on_their_axes(points: Points) -> None:
+def test_points_have_allowed_values(points: Points) -> None:
     for number in range(50):
         point = points(TUNE, 0, number)
         assert list(point) == list(TUNE)
-        assert all(on_its_axis(TUNE[path], value) for path, value in point.items())
+        assert all(is_allowed(TUNE[path], value) for path, value in point.items())
 
 
 @NUMBERED
 def test_log_range_is_log_uniform(points: Points) -> None:
     values = [points(TUNE, 0, number)["optim.lr"] for number in range(400)]
-    places = np.log(np.array(values, float) / 1e-4) / np.log(100)
-    assert stats.kstest(places, "uniform").pvalue > 0.01
+    quantiles = np.log(np.array(values, float) / 1e-4) / np.log(100)
+    assert stats.kstest(quantiles, "uniform").pvalue > 0.01
     assert stats.kstest(np.array(values, float) / 1e-2, "uniform").pvalue < 1e-6
 
 
@@ -117,7 +118,7 @@ def test_stepped_values_are_equally_likely() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_halton_fills_better_than_random(seed: int) -> None:
+def test_halton_points_have_half_the_discrepancy_of_random_points(seed: int) -> None:
     halton, random = (
         qmc.discrepancy([list(points(UNIT, seed, n).values()) for n in range(64)])
         for points in (designs.halton_points, designs.random_points)
@@ -127,17 +128,19 @@ def test_halton_fills_better_than_random(seed: int) -> None:
 
 @given(st.dictionaries(st.sampled_from("abc"), ranges(), max_size=3), st.integers(1, 200))
 @settings(deadline=None)
-def test_grid_is_full_and_no_larger_than_asked(tune: dict[Path, Distribution], trials: int) -> None:
+def test_grid_is_full_and_has_at_most_the_given_number_of_points(
+    tune: dict[Path, Distribution], trials: int
+) -> None:
     tune |= {"kind": Choices(choices=("a", "b"))} if trials >= 2 else {}
     points = designs.grid_points(tune, trials)
     assert 1 <= len(points) <= trials
     assert len({str(point) for point in points}) == len(points)
     axes = [{point[path] for point in points} for path in tune]
     assert len(points) == math.prod(len(axis) for axis in axes)
-    assert all(on_its_axis(tune[path], v) for point in points for path, v in point.items())
+    assert all(is_allowed(tune[path], v) for point in points for path, v in point.items())
 
 
-def test_grid_of_a_range_holds_both_ends() -> None:
+def test_grid_of_a_range_includes_both_ends() -> None:
     tune: dict[Path, Distribution] = {"a": Range(low=1e-4, high=1e-2, log=True), "b": TUNE["batch"]}
     points = designs.grid_points(tune, 9)
     assert len(points) == 9
@@ -145,7 +148,7 @@ def test_grid_of_a_range_holds_both_ends() -> None:
     assert sorted({point["b"] for point in points}) == [16, 45, 128]
 
 
-def test_grid_takes_choices_that_are_lists_or_mappings() -> None:
+def test_grid_allows_choices_that_are_lists_or_mappings() -> None:
     choices = ({"width": 0.25, "depth": 1.0}, {"width": 0.5, "depth": 0.5}, [1, 2])
     tune: dict[Path, Distribution] = {"objective.generator": Choices(choices=choices)}
     assert [p["objective.generator"] for p in designs.grid_points(tune, 3)] == list(choices)

@@ -1,4 +1,4 @@
-"""The search, simulated: a made-up objective, slots that end in any order, and a real Optuna."""
+"""Simulated searches: an artificial score, trials that end in random order, and real Optuna."""
 
 import json
 import math
@@ -46,14 +46,14 @@ JOINT: dict[str, Distribution] = {
     "batch": Range(low=16, high=64, step=16, integer=True),
 }
 SAMPLERS = ("grid", "random", "qmc", "tpe", "gp")
-DESIGNED = ("grid", "random", "qmc")
+FIXED_DESIGNS = ("grid", "random", "qmc")
 
 Score = Callable[[spec.Trial], float | None]
 Records = dict[str, Outcome]
 
 
-def experiment(*, search: SearchConfig, **changes: object) -> Experiment:
-    asked = Experiment(
+def build_experiment(*, search: SearchConfig, **changes: object) -> Experiment:
+    experiment = Experiment(
         name="simulated",
         question="Does it?",
         metric=METRICS["detect/bigram/auroc"],
@@ -68,11 +68,11 @@ def experiment(*, search: SearchConfig, **changes: object) -> Experiment:
         search=search,
         resources=Resources(),
     )
-    return replace(asked, **changes)
+    return replace(experiment, **changes)
 
 
 def bowl(trial: spec.Trial) -> float:
-    """Best at a rate that depends on the cell; seeds add a little."""
+    """Return a score that is best at a learning rate of the cell, plus a small effect of seeds."""
     assert isinstance(trial.objective, ElectraConfig)
     best = 2e-3 * trial.objective.generator.width
     return 0.9 - abs(math.log(trial.optim.lr / best)) / 20 + trial.seeds.init / 1_000
@@ -92,7 +92,7 @@ def storage(tmp_path: Path, empty: Path) -> str:
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with Optuna's schema, which takes longer than a whole simulation."""
+    """Return a database with Optuna's schema; to create it takes longer than a simulation."""
     file = tmp_path_factory.mktemp("search") / "optuna.db"
     optuna.storages.RDBStorage(f"sqlite:///{file}").engine.dispose()
     return file
@@ -103,7 +103,7 @@ def key(job: Job) -> str:
 
 
 class Killed(BaseException):
-    """The driver is gone, as by a signal: nothing after this line of its runs."""
+    """Raised to end a simulated driver at once, as SIGKILL ends a process."""
 
 
 def drive(
@@ -116,19 +116,24 @@ def drive(
     chance: int = 0,
     events: int = 100_000,
 ) -> list[Job]:
-    """Do as the driver does: settled records are told at once, the rest runs and ends in any order.
+    """Simulate the driver, and return all jobs in the order in which they were asked for.
+
+    Outcomes on record are passed to the search at once; other jobs run, and end in random order.
 
     Args:
-        search: what to run.
-        metric: the ranking one's name.
-        score: of a trial; None where it diverges.
-        records: of earlier drivers, by content; added to.
-        slots: how many run at once.
-        chance: seeds the order of the ends.
-        events: how many asks and ends until the driver is killed.
+        search: search to run.
+        metric: name of the metric that ranks trials.
+        score: function that returns the score of a trial; None where it diverges.
+        records: outcomes of earlier drivers, by content; new outcomes are added.
+        slots: number of trials that run at the same time.
+        chance: seed of the order of ends.
+        events: number of asks and ends after which the driver is killed.
+
+    Raises:
+        Killed: after `events` events.
     """
     records = {} if records is None else records
-    handed: list[Job] = []
+    jobs: list[Job] = []
     running: list[Job] = []
     draw = random.Random(chance)  # noqa: S311
     while not search.done:
@@ -137,25 +142,25 @@ def drive(
             raise Killed
         job = search.ask() if len(running) < slots else None
         if job is None:
-            assert running, "nothing runs, nothing is asked for, and yet the search is not done"
+            assert running, "no job is running, none is returned, but the search is not done"
             ended = running.pop(draw.randrange(len(running)))
             records[key(ended)] = outcome(metric, score(ended.trial))
             search.tell(ended, records[key(ended)])
             continue
-        handed.append(job)
+        jobs.append(job)
         if key(job) in records:
             search.tell(job, records[key(job)])
         else:
             running.append(job)
-    return handed
+    return jobs
 
 
 def notes(storage: str) -> Path:
     return Path(storage.removeprefix("sqlite:///")).parent / "searches"
 
 
-def simulate(asked: Experiment, storage: str, **how: object) -> list[Job]:
-    return drive(Search(asked, storage, notes(storage)), asked.metric.name, **how)  # type: ignore[arg-type]
+def simulate(experiment: Experiment, storage: str, **options: object) -> list[Job]:
+    return drive(Search(experiment, storage, notes(storage)), experiment.metric.name, **options)  # type: ignore[arg-type]
 
 
 def studies(storage: str) -> list[list[FrozenTrial]]:
@@ -163,31 +168,31 @@ def studies(storage: str) -> list[list[FrozenTrial]]:
     return [optuna.load_study(study_name=name, storage=storage).get_trials() for name in names]
 
 
-def by_cell(jobs: list[Job], role: str) -> dict[str, list[Job]]:
-    found: dict[str, list[Job]] = {}
+def group_by_cell(jobs: list[Job], role: str) -> dict[str, list[Job]]:
+    by_cell: dict[str, list[Job]] = {}
     for job in jobs:
         if job.role == role:
-            found.setdefault(str(job.cell), []).append(job)
-    return found
+            by_cell.setdefault(str(job.cell), []).append(job)
+    return by_cell
 
 
-def searched(jobs: list[Job]) -> list[Job]:
+def search_jobs(jobs: list[Job]) -> list[Job]:
     return [job for job in jobs if job.role == "search"]
 
 
-# What is asked for.
+# Jobs of a search.
 
 
 @pytest.mark.parametrize(
     ("sampler", "slots"),
     [("grid", 1), ("random", 16), ("qmc", 1), ("tpe", 16), ("gp", 1), ("gp", 16)],
 )
-def test_every_cell_gets_its_searches_and_then_its_repeats(
+def test_every_cell_has_its_search_trials_and_then_its_repeats(
     storage: str, sampler: str, slots: int
 ) -> None:
-    asked = experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
-    search = Search(asked, storage, notes(storage))
-    jobs = drive(search, asked.metric.name, slots=slots)
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
+    search = Search(experiment, storage, notes(storage))
+    jobs = drive(search, experiment.metric.name, slots=slots)
     assert search.done
     assert search.ask() is None
     for cell in ({WIDTH: 0.25}, {WIDTH: 0.5}):
@@ -200,14 +205,12 @@ def test_every_cell_gets_its_searches_and_then_its_repeats(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_point_that_diverged_is_recorded_as_pruned_without_a_number(
-    storage: str, sampler: str
-) -> None:
+def test_diverged_point_is_recorded_as_pruned_without_a_value(storage: str, sampler: str) -> None:
     def fragile(trial: spec.Trial) -> float | None:
         return None if trial.optim.lr > 1e-3 else bowl(trial)
 
-    asked = experiment(search=SearchConfig(sampler=sampler, trials=7), compare={})
-    jobs = searched(simulate(asked, storage, score=fragile))
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=7), compare={})
+    jobs = search_jobs(simulate(experiment, storage, score=fragile))
     (trials,) = studies(storage)
     assert [trial.value for trial in trials] == [fragile(job.trial) for job in jobs]
     states = {True: TrialState.PRUNED, False: TrialState.COMPLETE}
@@ -216,36 +219,48 @@ def test_a_point_that_diverged_is_recorded_as_pruned_without_a_number(
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
-def test_learning_sampler_survives_a_start_without_any_score(storage: str, sampler: str) -> None:
-    asked = experiment(search=SearchConfig(sampler=sampler, trials=8, seeds=1), compare={})
+def test_adaptive_sampler_continues_after_first_points_without_a_score(
+    storage: str, sampler: str
+) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=8, seeds=1), compare={}
+    )
     scores = count()
     jobs = simulate(
-        asked, storage, score=lambda trial: None if next(scores) < 6 else bowl(trial), slots=5
+        experiment, storage, score=lambda trial: None if next(scores) < 6 else bowl(trial), slots=5
     )
     assert len(jobs) == 9
 
 
-def test_learning_sampler_learns_from_what_diverged(storage: str) -> None:
-    asked = experiment(search=SearchConfig(sampler="tpe", trials=30), compare={WIDTH: (0.5,)})
+def test_adaptive_sampler_avoids_settings_that_diverge(storage: str) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler="tpe", trials=30), compare={WIDTH: (0.5,)}
+    )
 
     def cliff(trial: spec.Trial) -> float | None:
         return None if trial.optim.lr > 5e-4 else bowl(trial)
 
-    tried = [job.trial for job in simulate(asked, storage, score=cliff) if job.role == "search"]
-    lost = [cliff(trial) is None for trial in tried]
-    assert sum(lost[15:]) < sum(lost[:15])
+    tried = [
+        job.trial for job in simulate(experiment, storage, score=cliff) if job.role == "search"
+    ]
+    diverged = [cliff(trial) is None for trial in tried]
+    assert sum(diverged[15:]) < sum(diverged[:15])
 
 
-def test_learning_sampler_learns(storage: str) -> None:
-    asked = experiment(search=SearchConfig(sampler="tpe", trials=20), compare={WIDTH: (0.5,)})
-    found = [bowl(job.trial) for job in simulate(asked, storage) if job.role == "search"]
-    assert sum(found[10:]) > sum(found[:10])
+def test_adaptive_sampler_improves_its_scores(storage: str) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler="tpe", trials=20), compare={WIDTH: (0.5,)}
+    )
+    scores = [bowl(job.trial) for job in simulate(experiment, storage) if job.role == "search"]
+    assert sum(scores[10:]) > sum(scores[:10])
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
-def test_score_that_is_no_number_is_a_failure(storage: str, score: float) -> None:
-    asked = experiment(search=SearchConfig(trials=3, seeds=1), compare={})
-    jobs = simulate(asked, storage, score=lambda t: score if t.optim.lr > 1e-3 else bowl(t))
+def test_point_with_a_non_finite_score_is_pruned_and_never_the_best(
+    storage: str, score: float
+) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=3, seeds=1), compare={})
+    jobs = simulate(experiment, storage, score=lambda t: score if t.optim.lr > 1e-3 else bowl(t))
     (repeat,) = (job for job in jobs if job.role == "repeat")
     assert repeat.trial.optim.lr <= 1e-3
     states = {trial.state for trials in studies(storage) for trial in trials}
@@ -255,40 +270,42 @@ def test_score_that_is_no_number_is_a_failure(storage: str, score: float) -> Non
 @pytest.mark.parametrize(
     ("metric", "sign"), [("detect/bigram/auroc", 1), ("detect/bigram/loss", -1)]
 )
-def test_repeats_use_the_best_nuisances_in_the_metrics_direction(
+def test_repeats_use_the_best_nuisance_parameters_in_the_direction_of_the_metric(
     storage: str, metric: str, sign: int
 ) -> None:
-    asked = experiment(
+    experiment = build_experiment(
         search=SearchConfig(trials=6, seeds=3),
         metric=METRICS[metric],
         compare={"batch": (32, 64)},
     )
-    jobs = simulate(asked, storage, slots=3)
+    jobs = simulate(experiment, storage, slots=3)
     best = {
-        cell: max(found, key=lambda job: sign * bowl(job.trial)).tuned
-        for cell, found in by_cell(jobs, "search").items()
+        cell: max(cell_jobs, key=lambda job: sign * bowl(job.trial)).tuned
+        for cell, cell_jobs in group_by_cell(jobs, "search").items()
     }
-    repeats = by_cell(jobs, "repeat")
+    repeats = group_by_cell(jobs, "repeat")
     assert {cell: [job.tuned for job in jobs] for cell, jobs in repeats.items()} == {
         cell: [tuned] * 3 for cell, tuned in best.items()
     }
 
 
-def test_repeats_run_on_seeds_that_the_search_never_used(storage: str) -> None:
-    asked = experiment(search=SearchConfig(trials=4, seeds=3))
-    jobs = simulate(asked, storage)
-    searched = {job.trial.seeds for job in jobs if job.role == "search"}
-    repeated = [job.trial.seeds for job in jobs if job.role == "repeat"]
-    assert searched == {spec.Seeds(init=5, order=6, mask=7)}
+def test_repeats_use_other_seeds_than_the_search(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=4, seeds=3))
+    jobs = simulate(experiment, storage)
+    search_seeds = {job.trial.seeds for job in jobs if job.role == "search"}
+    repeat_seeds = [job.trial.seeds for job in jobs if job.role == "repeat"]
+    assert search_seeds == {spec.Seeds(init=5, order=6, mask=7)}
     for part in ("init", "order", "mask"):
-        used = {getattr(seeds, part) for seeds in searched}
-        assert not used & {getattr(seeds, part) for seeds in repeated}
+        used = {getattr(seeds, part) for seeds in search_seeds}
+        assert not used & {getattr(seeds, part) for seeds in repeat_seeds}
 
 
-def test_the_same_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
-    """Common random numbers, so that differences can be taken within repeats."""
-    asked = experiment(search=SearchConfig(trials=2, seeds=4), compare={WIDTH: (0.25, 0.5, 1.0)})
-    jobs = [job for job in simulate(asked, storage, slots=4) if job.role == "repeat"]
+def test_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
+    """Common random numbers: differences between cells are computed within repeats."""
+    experiment = build_experiment(
+        search=SearchConfig(trials=2, seeds=4), compare={WIDTH: (0.25, 0.5, 1.0)}
+    )
+    jobs = [job for job in simulate(experiment, storage, slots=4) if job.role == "repeat"]
     seeds = {job.repeat: set[spec.Seeds]() for job in jobs}
     for job in jobs:
         seeds[job.repeat].add(job.trial.seeds)
@@ -297,35 +314,39 @@ def test_the_same_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
     assert len(set.union(*seeds.values())) == 4
 
 
-def test_nothing_tuned_means_repeats_only_and_no_study(storage: str) -> None:
-    asked = experiment(search=SearchConfig(seeds=3), tune={})
-    jobs = simulate(asked, storage, slots=2)
+def test_search_without_tuned_settings_has_repeats_only_and_no_study(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(seeds=3), tune={})
+    jobs = simulate(experiment, storage, slots=2)
     assert [job.role for job in jobs] == ["repeat"] * 6
     assert all(job.tuned == {} for job in jobs)
     assert studies(storage) == []
 
 
-def test_nothing_compared_is_one_cell(storage: str) -> None:
-    jobs = simulate(experiment(search=SearchConfig(trials=3, seeds=2), compare={}), storage)
+def test_search_without_compared_settings_has_one_cell(storage: str) -> None:
+    jobs = simulate(build_experiment(search=SearchConfig(trials=3, seeds=2), compare={}), storage)
     assert [job.role for job in jobs] == ["search"] * 3 + ["repeat"] * 2
 
 
-def test_cell_where_all_failed_has_no_repeats_and_the_search_ends(storage: str) -> None:
+def test_search_ends_without_repeats_of_a_cell_with_diverged_points_only(storage: str) -> None:
     def doomed(trial: spec.Trial) -> float | None:
         assert isinstance(trial.objective, ElectraConfig)
         return None if trial.objective.generator.width == 0.25 else bowl(trial)
 
-    asked = experiment(search=SearchConfig(trials=3, seeds=2))
-    roles = Counter((job.cell[WIDTH], job.role) for job in simulate(asked, storage, score=doomed))
+    experiment = build_experiment(search=SearchConfig(trials=3, seeds=2))
+    roles = Counter(
+        (job.cell[WIDTH], job.role) for job in simulate(experiment, storage, score=doomed)
+    )
     assert roles == {(0.25, "search"): 3, (0.5, "search"): 3, (0.5, "repeat"): 2}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_values_of_a_joint_space_are_valid_trials(storage: str, sampler: str) -> None:
-    asked = experiment(search=SearchConfig(sampler=sampler, trials=18), compare={}, tune=JOINT)
-    jobs = simulate(asked, storage, slots=2)
+def test_points_of_a_joint_space_are_valid_trials(storage: str, sampler: str) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=18), compare={}, tune=JOINT
+    )
+    jobs = simulate(experiment, storage, slots=2)
     for job in jobs:
-        again = search_space.build_trial(asked.base, job.cell | job.tuned)
+        again = search_space.build_trial(experiment.base, job.cell | job.tuned)
         assert replace(again, seeds=job.trial.seeds) == job.trial
         assert set(job.tuned) == set(JOINT)
     stored = [trial.params for trials in studies(storage) for trial in trials]
@@ -335,63 +356,67 @@ def test_values_of_a_joint_space_are_valid_trials(storage: str, sampler: str) ->
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_choices_may_be_mappings(storage: str, sampler: str) -> None:
     choices = ({"width": 0.25, "depth": 1.0}, {"width": 0.5, "depth": 0.5})
-    asked = experiment(
+    experiment = build_experiment(
         search=SearchConfig(sampler=sampler, trials=6),
         compare={},
         tune={"objective.generator": Choices(choices=choices)},
     )
-    jobs = simulate(asked, storage)
+    jobs = simulate(experiment, storage)
     assert all(job.tuned["objective.generator"] in choices for job in jobs)
 
 
-# In whatever order.
+# Order of ends.
 
 
-@pytest.mark.parametrize("sampler", DESIGNED)
+@pytest.mark.parametrize("sampler", FIXED_DESIGNS)
 def test_designed_jobs_do_not_depend_on_the_order_of_ends(
     tmp_path: Path, empty: Path, sampler: str
 ) -> None:
-    asked = experiment(search=SearchConfig(sampler=sampler, trials=5, seeds=2))
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=5, seeds=2))
     runs = []
     for chance, slots in ((0, 1), (1, 2), (2, 5), (3, 40)):
         file = tmp_path / f"{chance}.db"
         shutil.copy(empty, file)
-        jobs = simulate(asked, f"sqlite:///{file}", chance=chance, slots=slots)
+        jobs = simulate(experiment, f"sqlite:///{file}", chance=chance, slots=slots)
         runs.append({job.number: job for job in jobs})
     assert all(run == runs[0] for run in runs)
 
 
-# After a kill.
+# Killed drivers.
 
 
-def finished(before: list[Outcome], asked: Experiment, storage: str, **how: object) -> None:
-    """Drive to the end and check what any earlier kill must leave true."""
-    search = Search(asked, storage, notes(storage))
+def run_to_end(
+    before: list[Outcome], experiment: Experiment, storage: str, **options: object
+) -> None:
+    """Run a search to its end, and check that earlier kills have not changed its results."""
+    search = Search(experiment, storage, notes(storage))
     assert all(trial.state.is_finished() for trials in studies(storage) for trial in trials)
-    jobs = drive(search, asked.metric.name, **how)  # type: ignore[arg-type]
+    jobs = drive(search, experiment.metric.name, **options)  # type: ignore[arg-type]
     assert len(jobs) == search.jobs
     assert sorted(job.number for job in jobs) == list(range(len(jobs)))
-    records = how["records"]
+    records = options["records"]
     assert isinstance(records, dict)
-    assert all(records[key] is kept for key, kept in before)  # type: ignore[misc]
-    assert len(records) == len(jobs), "a finished point was asked for again with other values"
+    assert all(records[key] is outcome for key, outcome in before)  # type: ignore[misc]
+    assert len(records) == len(jobs), "a finished point has changed its values"
     states = Counter(trial.state for trials in studies(storage) for trial in trials)
     assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
-    assert states[TrialState.COMPLETE] == asked.search.trials * len(
-        search_space.expand_cells(asked)
+    assert states[TrialState.COMPLETE] == experiment.search.trials * len(
+        search_space.expand_cells(experiment)
     )
 
 
 @pytest.mark.parametrize(
     ("sampler", "events"), [("grid", 4), ("random", 9), ("qmc", 13), ("tpe", 4), ("gp", 13)]
 )
-def test_killed_driver_is_continued(storage: str, sampler: str, events: int) -> None:
-    asked = experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
+def test_search_continues_after_its_driver_was_killed_twice(
+    storage: str, sampler: str, events: int
+) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
     records: Records = {}
-    for more in (events, events + 2):  # killed twice
+    for limit in (events, events + 2):
         with pytest.raises(Killed):
-            simulate(asked, storage, records=records, slots=3, chance=events, events=more)
-    finished(list(records.items()), asked, storage, records=records, slots=2, chance=events)
+            simulate(experiment, storage, records=records, slots=3, chance=events, events=limit)
+    run_to_end(list(records.items()), experiment, storage, records=records, slots=2, chance=events)
 
 
 WRITES = (
@@ -407,15 +432,15 @@ WRITES = (
 
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Let the n-th write to the studies, counted from now, be the driver's end."""
+    """Return a function that kills the driver at the n-th write to the studies from now on."""
     left = [-1]
 
     def killing(write: Callable[..., object]) -> Callable[..., object]:
-        def killed(*given: object, **named: object) -> object:
+        def killed(*args: object, **kwargs: object) -> object:
             left[0] -= 1
             if left[0] == 0:
                 raise Killed
-            return write(*given, **named)
+            return write(*args, **kwargs)
 
         return killed
 
@@ -431,10 +456,10 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize("sampler", ["qmc", "tpe"])
-def test_driver_killed_at_any_write_is_continued(
+def test_search_continues_after_its_driver_was_killed_at_any_write(
     tmp_path: Path, empty: Path, sampler: str, kill_at: Callable[[int], None]
 ) -> None:
-    asked = experiment(
+    experiment = build_experiment(
         search=SearchConfig(sampler=sampler, trials=2 if sampler == "qmc" else 5), compare={}
     )
     for write in count(1, 1 if sampler == "qmc" else 5):
@@ -443,29 +468,29 @@ def test_driver_killed_at_any_write_is_continued(
         records: Records = {}
         kill_at(write)
         try:
-            simulate(asked, f"sqlite:///{file}", records=records)
+            simulate(experiment, f"sqlite:///{file}", records=records)
         except Killed:
             kill_at(-1)
-            finished(list(records.items()), asked, f"sqlite:///{file}", records=records)
+            run_to_end(list(records.items()), experiment, f"sqlite:///{file}", records=records)
         else:
             break
     assert write > 10
 
 
-def test_sweep_that_is_over_asks_for_the_same_again(storage: str) -> None:
-    asked = experiment(search=SearchConfig(sampler="tpe", trials=8, seeds=2))
+def test_finished_search_returns_the_same_jobs_again(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler="tpe", trials=8, seeds=2))
     records: Records = {}
-    first = simulate(asked, storage, records=records, slots=3)
-    held = studies(storage)
-    again = simulate(asked, storage, records=records, slots=3)
+    first = simulate(experiment, storage, records=records, slots=3)
+    before = studies(storage)
+    again = simulate(experiment, storage, records=records, slots=3)
     assert sorted(again, key=lambda job: job.number) == sorted(first, key=lambda job: job.number)
-    assert [len(trials) for trials in studies(storage)] == [len(trials) for trials in held]
+    assert [len(trials) for trials in studies(storage)] == [len(trials) for trials in before]
 
 
-def test_failed_point_may_run_again_with_the_same_values(storage: str) -> None:
-    asked = experiment(search=SearchConfig(trials=3, seeds=1), compare={})
-    first = simulate(asked, storage, score=lambda _: None)
-    again = simulate(asked, storage, score=bowl)  # without records, as for `failed`
+def test_point_without_a_record_runs_again_with_the_same_values(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=3, seeds=1), compare={})
+    first = simulate(experiment, storage, score=lambda _: None)
+    again = simulate(experiment, storage, score=bowl)  # without records, as after a failure
     assert [job.tuned for job in again[:3]] == [job.tuned for job in first]
     assert [job.role for job in again] == ["search"] * 3 + ["repeat"]
 
@@ -475,23 +500,25 @@ def test_more_trials_continue_the_study(storage: str, sampler: str) -> None:
     records: Records = {}
     jobs: list[list[Job]] = []
     for trials in (5, 9):
-        asked = experiment(search=SearchConfig(sampler=sampler, trials=trials))
-        jobs.append(searched(simulate(asked, storage, records=records)))
-    fewer, more = ([(str(job.cell), str(job.tuned)) for job in found] for found in jobs)
+        experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=trials))
+        jobs.append(search_jobs(simulate(experiment, storage, records=records)))
+    fewer, more = ([(str(job.cell), str(job.tuned)) for job in each] for each in jobs)
     assert more[: len(fewer)] == fewer
     assert [len(trials) for trials in studies(storage)] == [9, 9]
 
 
-def test_larger_grid_is_the_whole_larger_grid(storage: str) -> None:
+def test_grid_with_more_trials_is_the_complete_larger_grid(storage: str) -> None:
     for trials in (3, 5):
-        asked = experiment(search=SearchConfig(sampler="grid", trials=trials), compare={})
-        points = [job.tuned for job in searched(simulate(asked, storage))]
-        assert points == designs.grid_points(asked.tune, trials)
+        experiment = build_experiment(
+            search=SearchConfig(sampler="grid", trials=trials), compare={}
+        )
+        points = [job.tuned for job in search_jobs(simulate(experiment, storage))]
+        assert points == designs.grid_points(experiment.tune, trials)
 
 
-def test_other_questions_share_no_study(storage: str) -> None:
-    """A study is known by what its scores depend on, and a name holds many."""
-    first = experiment(search=SearchConfig(trials=2), compare={})
+def test_experiments_with_other_scores_have_other_studies(storage: str) -> None:
+    """Studies are identified by the settings that their scores depend on, not by name alone."""
+    first = build_experiment(search=SearchConfig(trials=2), compare={})
     changed = [
         first,
         replace(first, metric=METRICS["probe/pos/accuracy"]),
@@ -499,22 +526,24 @@ def test_other_questions_share_no_study(storage: str) -> None:
         replace(first, tune={"optim.lr": Range(low=1e-3, high=1e-2, log=True)}),
         replace(first, search=SearchConfig(trials=2, seed=1)),
     ]
-    for asked in changed:
-        simulate(asked, storage)
+    for experiment in changed:
+        simulate(experiment, storage)
     assert [len(trials) for trials in studies(storage)] == [2] * len(changed)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler: str) -> None:
-    asked = experiment(search=SearchConfig(sampler=sampler, trials=9, seeds=1), compare={})
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=9, seeds=1), compare={}
+    )
     records: dict[object, Outcome] = {}
-    simulate(asked, storage, records=records, slots=3)
+    simulate(experiment, storage, records=records, slots=3)
     (before,) = studies(storage)
     shutil.copy(empty, storage.removeprefix("sqlite:///"))
-    known = len(records)
-    simulate(asked, storage, records=records, slots=2)
+    before_loss = len(records)
+    simulate(experiment, storage, records=records, slots=2)
     (after,) = studies(storage)
-    assert len(records) == known, "something was run that is on record"
+    assert len(records) == before_loss, "a trial on record was run again"
 
     def points(trials: list[FrozenTrial]) -> list[object]:
         return sorted((t.user_attrs["index"], t.params, t.value, t.state) for t in trials)
@@ -523,57 +552,57 @@ def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler
 
 
 @pytest.mark.parametrize("stopping", [None, HalvingConfig(kind="halving")])
-def test_fresh_search_forgets_its_study_and_its_notes_and_no_others(
+def test_fresh_search_deletes_its_own_study_and_notes_only(
     storage: str, stopping: HalvingConfig | None
 ) -> None:
-    asked = experiment(search=SearchConfig(sampler="tpe", trials=6, stopping=stopping), compare={})
-    other = replace(asked, metric=METRICS["probe/pos/accuracy"])
-    for each in (asked, other):
+    experiment = build_experiment(
+        search=SearchConfig(sampler="tpe", trials=6, stopping=stopping), compare={}
+    )
+    other = replace(experiment, metric=METRICS["probe/pos/accuracy"])
+    for each in (experiment, other):
         simulate(each, storage)
-    kept = sorted(notes(storage).iterdir())
-    Search(asked, storage, notes(storage), fresh=True)
+    before = sorted(notes(storage).iterdir())
+    Search(experiment, storage, notes(storage), fresh=True)
     assert sorted(len(trials) for trials in studies(storage)) == [0, 6]
-    assert len(sorted(notes(storage).iterdir())) == len(kept) - 1 == 1
-    search = Search(asked, storage, notes(storage), fresh=True)
-    jobs = drive(search, asked.metric.name, score=lambda trial: 1 - bowl(trial))
+    assert len(sorted(notes(storage).iterdir())) == len(before) - 1 == 1
+    search = Search(experiment, storage, notes(storage), fresh=True)
+    jobs = drive(search, experiment.metric.name, score=lambda trial: 1 - bowl(trial))
     assert len(jobs) == search.jobs
     assert sorted(len(trials) for trials in studies(storage)) == [6, 6]
 
 
 @pytest.mark.parametrize("stopping", [None, HalvingConfig(kind="halving")])
-def test_point_that_broke_is_recorded_as_failed(
-    storage: str, stopping: HalvingConfig | None
-) -> None:
-    asked = experiment(search=SearchConfig(trials=2, stopping=stopping), compare={})
-    search = Search(asked, storage, notes(storage))
-    broke, works = search.ask(), search.ask()
-    assert broke is not None
-    assert works is not None
-    search.tell(broke, replace(outcome("", None), state="failed"))
-    search.tell(works, outcome(asked.metric.name, 0.7))
+def test_failed_point_is_recorded_as_failed(storage: str, stopping: HalvingConfig | None) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=2, stopping=stopping), compare={})
+    search = Search(experiment, storage, notes(storage))
+    failed_job, working_job = search.ask(), search.ask()
+    assert failed_job is not None
+    assert working_job is not None
+    search.tell(failed_job, replace(outcome("", None), state="failed"))
+    search.tell(working_job, outcome(experiment.metric.name, 0.7))
     (trials,) = studies(storage)
     assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
-def test_cell_is_repeated_once_a_point_that_broke_was_tried_again(storage: str) -> None:
-    """Else it would be repeated with another setting than that of an undisturbed search."""
-    asked = experiment(search=SearchConfig(trials=2, seeds=1), compare={})
+def test_repeats_of_a_cell_wait_until_a_failed_point_was_retried(storage: str) -> None:
+    """Else the repeats could have another setting than those of a search without a failure."""
+    experiment = build_experiment(search=SearchConfig(trials=2, seeds=1), compare={})
     failed = replace(outcome("", None), state="failed")
-    search = Search(asked, storage, notes(storage))
-    broke, works = search.ask(), search.ask()
-    assert broke is not None
-    assert works is not None
-    search.tell(broke, failed)
-    search.tell(works, outcome(asked.metric.name, 0.7))
+    search = Search(experiment, storage, notes(storage))
+    failed_job, working_job = search.ask(), search.ask()
+    assert failed_job is not None
+    assert working_job is not None
+    search.tell(failed_job, failed)
+    search.tell(working_job, outcome(experiment.metric.name, 0.7))
     assert search.ask() is None
     assert search.done
-    again = Search(asked, storage, notes(storage))
-    assert again.ask() == broke
-    assert again.ask() == works
-    again.tell(works, outcome(asked.metric.name, 0.7))
-    again.tell(broke, replace(failed, tries=2))
+    again = Search(experiment, storage, notes(storage))
+    assert again.ask() == failed_job
+    assert again.ask() == working_job
+    again.tell(working_job, outcome(experiment.metric.name, 0.7))
+    again.tell(failed_job, replace(failed, tries=2))
     (repeat,) = (job for job in iter(again.ask, None))
-    assert (repeat.role, repeat.tuned) == ("repeat", works.tuned)
+    assert (repeat.role, repeat.tuned) == ("repeat", working_job.tuned)
 
 
 # Halving.
@@ -582,14 +611,14 @@ POINTS = 8
 Curve = Callable[[spec.Trial, int], float]
 
 
-def halved(**changes: object) -> Experiment:
+def halving_experiment(**changes: object) -> Experiment:
     search = SearchConfig(trials=16, seeds=2, stopping=HalvingConfig(kind="halving"))
     named = {"search": search, "compare": {}, "metric": METRICS["probe/pos/accuracy"]} | changes
-    return experiment(**named)  # type: ignore[arg-type]
+    return build_experiment(**named)  # type: ignore[arg-type]
 
 
-def grows(trial: spec.Trial, point: int) -> float:
-    """Never crosses: who is ahead at one point is ahead at all."""
+def growing_score(trial: spec.Trial, point: int) -> float:
+    """Return a score on curves that do not cross: the order of trials is the same at all points."""
     return bowl(trial) - 0.5 / (1 + point)
 
 
@@ -599,29 +628,32 @@ def points(metric: str, trial: spec.Trial, curve: Curve, known: int) -> tuple[Me
     )
 
 
-def race(
+def drive_with_halving(
     search: Search,
     metric: str,
     *,
-    curve: Curve = grows,
+    curve: Curve = growing_score,
     slots: int = 4,
     chance: int = 0,
     records: Records | None = None,
     events: int = 100_000,
 ) -> dict[int, tuple[Job, Outcome]]:
-    """Do as the driver does with a sweep whose trials are scored on their way, in any order.
+    """Simulate the driver with early stopping; trials are evaluated in random order.
 
-    A record says for good how a trial ended, unless another search than this one has stopped it.
+    An outcome on record is final, unless another search has stopped the trial.
+
+    Returns:
+        Job and outcome of each trial, by the number of the job.
     """
     records = {} if records is None else records
     running: list[tuple[Job, int]] = []
     ended: dict[int, tuple[Job, Outcome]] = {}
     draw = random.Random(chance)  # noqa: S311
 
-    def end(job: Job, how: Outcome) -> None:
-        ended[job.number] = job, how
-        records[key(job)] = how
-        search.tell(job, how)
+    def end(job: Job, outcome: Outcome) -> None:
+        ended[job.number] = job, outcome
+        records[key(job)] = outcome
+        search.tell(job, outcome)
 
     while not search.done:
         events -= 1
@@ -635,11 +667,11 @@ def race(
         else:
             job, known = running.pop(draw.randrange(len(running)))
             rows = points(metric, job.trial, curve, known + 1)
-            how = replace(outcome(metric, 0.0), rows=rows)
-            if search.lags(job, rows):
-                end(job, replace(how, state="stopped", reason="it lags"))
+            finished = replace(outcome(metric, 0.0), rows=rows)
+            if search.should_stop(job, rows):
+                end(job, replace(finished, state="stopped", reason="stopped early"))
             elif known == POINTS:
-                end(job, how)
+                end(job, finished)
             else:
                 running.append((job, known + 1))
     return ended
@@ -647,131 +679,146 @@ def race(
 
 def settled(search: Search, job: Job, records: Records) -> bool:
     known = records.get(key(job))
-    return known is not None and (known.state != "stopped" or search.stopped(job))
+    return known is not None and (known.state != "stopped" or search.has_stopped(job))
 
 
 @pytest.mark.parametrize("chance", range(2))
 @pytest.mark.parametrize("slots", [1, 4])
-def test_halving_stops_who_lags_and_never_the_best(storage: str, slots: int, chance: int) -> None:
-    asked = halved()
-    search = Search(asked, storage, notes(storage))
-    ended = race(search, asked.metric.name, slots=slots, chance=chance)
-    searched = [pair for pair in ended.values() if pair[0].role == "search"]
-    repeated = [pair for pair in ended.values() if pair[0].role == "repeat"]
-    best, how = max(searched, key=lambda pair: bowl(pair[0].trial))
-    assert how.state == "finished"
-    assert sum(how.state == "stopped" for _, how in searched) >= 4
-    assert [(job.tuned, how.state) for job, how in repeated] == [(best.tuned, "finished")] * 2
+def test_halving_stops_trials_and_never_the_best(storage: str, slots: int, chance: int) -> None:
+    experiment = halving_experiment()
+    search = Search(experiment, storage, notes(storage))
+    ended = drive_with_halving(search, experiment.metric.name, slots=slots, chance=chance)
+    search_pairs = [pair for pair in ended.values() if pair[0].role == "search"]
+    repeats = [pair for pair in ended.values() if pair[0].role == "repeat"]
+    best, outcome = max(search_pairs, key=lambda pair: bowl(pair[0].trial))
+    assert outcome.state == "finished"
+    assert sum(outcome.state == "stopped" for _, outcome in search_pairs) >= 4
+    assert [(job.tuned, outcome.state) for job, outcome in repeats] == [
+        (best.tuned, "finished")
+    ] * 2
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_halving_knows_which_way_is_better(storage: str, sign: int) -> None:
+def test_halving_follows_the_direction_of_the_metric(storage: str, sign: int) -> None:
     metric = METRICS["detect/bigram/auroc" if sign > 0 else "detect/bigram/loss"]
-    asked = halved(metric=metric)
-    ended = race(
-        Search(asked, storage, notes(storage)), metric.name, curve=lambda t, n: sign * grows(t, n)
+    experiment = halving_experiment(metric=metric)
+    ended = drive_with_halving(
+        Search(experiment, storage, notes(storage)),
+        metric.name,
+        curve=lambda t, n: sign * growing_score(t, n),
     )
     best = max(ended.values(), key=lambda pair: (pair[0].role == "search", bowl(pair[0].trial)))
     assert best[1].state == "finished"
-    assert any(how.state == "stopped" for _, how in ended.values())
+    assert any(outcome.state == "stopped" for _, outcome in ended.values())
 
 
-def test_run_that_was_stopped_is_pruned_with_its_scores_on_the_way(storage: str) -> None:
-    asked = halved()
-    ended = race(Search(asked, storage, notes(storage)), asked.metric.name)
+def test_stopped_trial_is_pruned_with_its_intermediate_scores(storage: str) -> None:
+    experiment = halving_experiment()
+    ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
     (trials,) = studies(storage)
     states = {"stopped": TrialState.PRUNED, "finished": TrialState.COMPLETE}
     for trial in trials:
-        _, how = ended[trial.user_attrs["index"]]
-        scores = [row[asked.metric.name] for row in how.rows]
-        assert trial.state == states[how.state]
-        assert trial.user_attrs["state"] == how.state
+        _, outcome = ended[trial.user_attrs["index"]]
+        scores = [row[experiment.metric.name] for row in outcome.rows]
+        assert trial.state == states[outcome.state]
+        assert trial.user_attrs["state"] == outcome.state
         assert trial.intermediate_values == dict(enumerate(scores[1:], 1))  # 0 is untrained
         assert trial.value == scores[-1]
     assert {trial.state for trial in trials} == set(states.values())
 
 
-def test_run_that_diverged_is_pruned_without_a_number_under_halving_too(storage: str) -> None:
-    asked = halved()
-    search = Search(asked, storage, notes(storage))
+def test_diverged_trial_is_pruned_without_a_value_under_halving(storage: str) -> None:
+    experiment = halving_experiment()
+    search = Search(experiment, storage, notes(storage))
     job = search.ask()
     assert job is not None
-    rows = points(asked.metric.name, job.trial, grows, 3)
-    search.lags(job, rows)
+    rows = points(experiment.metric.name, job.trial, growing_score, 3)
+    search.should_stop(job, rows)
     search.tell(job, replace(outcome("", None), rows=rows))
     (trials,) = studies(storage)
-    told = [trial for trial in trials if "state" in trial.user_attrs]
-    assert [(t.state, t.value) for t in told] == [(TrialState.PRUNED, None)]
-    assert [t.user_attrs["state"] for t in told] == ["diverged"]
+    ended_trials = [trial for trial in trials if "state" in trial.user_attrs]
+    assert [(t.state, t.value) for t in ended_trials] == [(TrialState.PRUNED, None)]
+    assert [t.user_attrs["state"] for t in ended_trials] == ["diverged"]
 
 
 def test_repeats_are_never_stopped(storage: str) -> None:
-    """Even the worst there ever was: cells are compared by their repeats alone."""
-    asked = halved()
+    """Not even with the worst score: cells are compared by their repeats alone."""
+    experiment = halving_experiment()
 
     def unlucky(trial: spec.Trial, point: int) -> float:
-        return grows(trial, point) - (trial.seeds.init > 5)
+        return growing_score(trial, point) - (trial.seeds.init > 5)
 
-    ended = race(Search(asked, storage, notes(storage)), asked.metric.name, curve=unlucky)
-    assert [how.state for job, how in ended.values() if job.role == "repeat"] == ["finished"] * 2
+    ended = drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, curve=unlucky
+    )
+    repeats = [outcome.state for job, outcome in ended.values() if job.role == "repeat"]
+    assert repeats == ["finished"] * 2
 
 
-def test_nothing_lags_without_halving(storage: str) -> None:
-    asked = halved(search=SearchConfig(trials=8))
-    ended = race(Search(asked, storage, notes(storage)), asked.metric.name)
-    assert {how.state for _, how in ended.values()} == {"finished"}
+def test_no_trial_is_stopped_without_halving(storage: str) -> None:
+    experiment = halving_experiment(search=SearchConfig(trials=8))
+    ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
+    assert {outcome.state for _, outcome in ended.values()} == {"finished"}
     (trials,) = studies(storage)
     assert not any(trial.intermediate_values for trial in trials)
 
 
-def test_cells_are_halved_each_among_its_own(storage: str) -> None:
-    """A cell that is worse as a whole still has a winner."""
-    asked = halved(compare={WIDTH: (0.25, 0.5)})
+def test_halving_compares_trials_within_their_cell_only(storage: str) -> None:
+    """Trials of a cell with worse scores also finish."""
+    experiment = halving_experiment(compare={WIDTH: (0.25, 0.5)})
 
     def uneven(trial: spec.Trial, point: int) -> float:
         assert isinstance(trial.objective, ElectraConfig)
-        return grows(trial, point) - (trial.objective.generator.width == 0.25)
+        return growing_score(trial, point) - (trial.objective.generator.width == 0.25)
 
-    ended = race(Search(asked, storage, notes(storage)), asked.metric.name, curve=uneven)
-    done = Counter(job.cell[WIDTH] for job, how in ended.values() if how.state == "finished")
+    ended = drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, curve=uneven
+    )
+    done = Counter(
+        job.cell[WIDTH] for job, outcome in ended.values() if outcome.state == "finished"
+    )
     assert min(done[0.25], done[0.5]) >= 3
 
 
-def test_point_that_is_told_twice_is_reported_once(storage: str) -> None:
-    asked = halved()
-    search = Search(asked, storage, notes(storage))
+def test_repeated_evaluations_are_reported_once(storage: str) -> None:
+    experiment = halving_experiment()
+    search = Search(experiment, storage, notes(storage))
     job = search.ask()
     assert job is not None
-    rows = points(asked.metric.name, job.trial, grows, 4)
+    rows = points(experiment.metric.name, job.trial, growing_score, 4)
     for _ in range(3):
-        assert not search.lags(job, rows)
+        assert not search.should_stop(job, rows)
     ((trial, *_),) = studies(storage)
     assert sorted(trial.intermediate_values) == [1, 2, 3]
 
 
-def test_lost_study_of_a_halving_is_rebuilt_from_the_notes(storage: str, empty: Path) -> None:
-    asked, records = halved(), Records()
-    race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
+def test_lost_study_with_halving_is_rebuilt_from_the_notes(storage: str, empty: Path) -> None:
+    experiment, records = halving_experiment(), Records()
+    drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+    )
     (before,) = studies(storage)
     shutil.copy(empty, storage.removeprefix("sqlite:///"))
     known = dict(records)
-    race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
+    drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+    )
     (after,) = studies(storage)
-    assert_kept(known, records)
-    assert len(records) == len(known), "something was run that is on record"
+    assert_not_run_again(known, records)
+    assert len(records) == len(known), "a trial on record was run again"
 
-    def held(trials: list[FrozenTrial]) -> list[object]:
+    def points_of(trials: list[FrozenTrial]) -> list[object]:
         return sorted(
             (t.user_attrs["index"], str((t.params, t.value, t.state, t.intermediate_values)))
             for t in trials
         )
 
-    assert held(after) == held(before)
+    assert points_of(after) == points_of(before)
 
 
-def assert_kept(known: Records, records: Records) -> None:
-    assert {how.state for how in known.values()} == {"stopped", "finished"}
-    assert all(records[name] is how for name, how in known.items()), "something was run again"
+def assert_not_run_again(known: Records, records: Records) -> None:
+    assert {outcome.state for outcome in known.values()} == {"stopped", "finished"}
+    assert all(records[name] is outcome for name, outcome in known.items()), "a trial ran again"
 
 
 def lose_study(storage: str, empty: Path) -> None:
@@ -779,14 +826,14 @@ def lose_study(storage: str, empty: Path) -> None:
 
 
 def lose_ends(storage: str, empty: Path) -> None:
-    """Leave of the notes what was asked for, as where a mirror has them from before the end."""
+    """Remove the ends of points from the notes, as in a remote copy from before these ends."""
     for file in notes(storage).iterdir():
         lines = (json.loads(line)[:2] for line in file.read_text().splitlines() if line)
         file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def cut_line(storage: str, empty: Path) -> None:
-    """Be killed while the next note is written."""
+    """Lose the study, and leave an incomplete line in the notes, as a killed process does."""
     lose_study(storage, empty)
     for file in notes(storage).iterdir():
         with file.open("a") as opened:
@@ -796,51 +843,55 @@ def cut_line(storage: str, empty: Path) -> None:
 @pytest.mark.parametrize(
     ("lose", "events"), [(lose_study, 45), (lose_study, 75), (lose_ends, 60), (cut_line, 75)]
 )
-def test_killed_halving_that_lost_its_study_or_its_notes_trains_nothing_again(
+def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_again(
     storage: str, empty: Path, events: int, lose: Callable[[str, Path], None]
 ) -> None:
-    asked, records = halved(), Records()
+    experiment, records = halving_experiment(), Records()
     with pytest.raises(Killed):
-        race(
-            Search(asked, storage, notes(storage)),
-            asked.metric.name,
+        drive_with_halving(
+            Search(experiment, storage, notes(storage)),
+            experiment.metric.name,
             records=records,
             events=events,
         )
     for _ in range(2):
         lose(storage, empty)
         known = dict(records)
-        ended = race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
-        assert_kept(known, records)
-    repeats = [how.state for job, how in ended.values() if job.role == "repeat"]
+        ended = drive_with_halving(
+            Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+        )
+        assert_not_run_again(known, records)
+    repeats = [outcome.state for job, outcome in ended.values() if job.role == "repeat"]
     assert repeats == ["finished"] * 2
     assert len(records) == len(ended) == len(known) == 18
 
 
-def test_run_is_trained_to_its_end_where_another_search_has_stopped_it(
+def test_trial_that_another_search_has_stopped_runs_to_its_end(
     storage: str, empty: Path, tmp_path: Path
 ) -> None:
-    asked, records = halved(), Records()
-    race(Search(asked, storage, notes(storage)), asked.metric.name, records=records)
-    stopped = {name for name, how in records.items() if how.state == "stopped"}
+    experiment, records = halving_experiment(), Records()
+    drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+    )
+    stopped = {name for name, outcome in records.items() if outcome.state == "stopped"}
     other = tmp_path / "other" / "optuna.db"
     other.parent.mkdir()
     shutil.copy(empty, other)
-    search = Search(asked, f"sqlite:///{other}", notes(f"sqlite:///{other}"))
-    anew = Search(asked, storage, notes(storage), fresh=True)
-    for each in (search, anew):
-        asked_for = [each.ask() for _ in range(16)]
-        assert stopped <= {key(job) for job in asked_for if job is not None}
-        assert not any(each.stopped(job) for job in asked_for if job is not None)
+    search = Search(experiment, f"sqlite:///{other}", notes(f"sqlite:///{other}"))
+    fresh = Search(experiment, storage, notes(storage), fresh=True)
+    for each in (search, fresh):
+        jobs = [each.ask() for _ in range(16)]
+        assert stopped <= {key(job) for job in jobs if job is not None}
+        assert not any(each.has_stopped(job) for job in jobs if job is not None)
 
 
-def test_failed_run_that_goes_again_is_halved_or_left_alone(storage: str) -> None:
-    asked = halved()
-    first = Search(asked, storage, notes(storage))
+def test_retry_of_a_failed_trial_can_be_evaluated_under_halving(storage: str) -> None:
+    experiment = halving_experiment()
+    first = Search(experiment, storage, notes(storage))
     job = first.ask()
     assert job is not None
     first.tell(job, replace(outcome("", None), state="failed"))
-    again = Search(asked, storage, notes(storage))
+    again = Search(experiment, storage, notes(storage))
     job = again.ask()
     assert job is not None
-    assert not again.lags(job, points(asked.metric.name, job.trial, grows, 2))
+    assert not again.should_stop(job, points(experiment.metric.name, job.trial, growing_score, 2))
