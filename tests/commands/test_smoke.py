@@ -121,13 +121,13 @@ def test_sweep_says_what_to_expect_and_that_the_path_works(cwd: Path, first: Swe
     expected = re.compile(r"^expected: about .* on 2 slots; first score after about ", re.MULTILINE)
     assert len(expected.findall(first.out)) == 1
     assert first.out.index("expected: ") < first.out.index("] started")
-    says = f"The whole path works: {TRIALS} of {TRIALS} trials finished, from text to report."
+    says = f"All steps from text to report work: {TRIALS} of {TRIALS} trials finished."
     assert says in first.out
     report = (cwd / "reports" / "smoke" / "report.md").read_text()
     assert f"**{says}**" in report
     # An installed copy has no commit, whatever checkout lies around it.
     assert re.search(r"(?m)^- commit: none$", report)
-    assert "| valid for | encoder 64 wide × 2 layers, 3e+10 FLOPs a run" in report
+    assert "| valid for | encoder with 2 layers of hidden size 64, 3e+10 FLOPs per trial" in report
 
 
 def test_dry_run_counts_what_has_ended_and_changes_nothing(cwd: Path, first: Sweep) -> None:

@@ -75,8 +75,8 @@ def test_nothing_is_trained_again_and_the_report_counts_each_run_once(
     table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
     assert table.measures["preparatory_runs"] == 3  # the third diverged, and was trained
     text = (cwd / "reports" / "smoke" / "report.md").read_text()
-    assert re.search(r"\| cost \| .* of training, .* of it in 3 preparatory mlm runs", text)
-    assert "Stand-alone compute is equal: runs of " in text
+    assert re.search(r"\| cost \| .* of training, including .* in 3 preparatory mlm runs", text)
+    assert "Stand-alone compute is equal: trials of " in text
     assert "| marginal FLOP | stand-alone FLOP |" in text
 
 
