@@ -20,7 +20,11 @@ from lab.storage.checks import check_target
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-_COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
+_COMPUTE = {  # title of the axis, unit
+    "spent/flops": ("training compute", "FLOP"),
+    "spent/tokens": ("tokens", "tokens"),
+    "spent/seconds": ("training time", "s"),
+}
 _REPLACEMENT_RATE = "health/replacement_rate"
 _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.QUESTION,
@@ -152,11 +156,11 @@ def _figures(
     if frames.metric.name in frames.curves:
         groups["compute"] = [
             Figure(
-                name=f"score-{unit.lower()}", title=f"Score against {axis.partition('/')[2]}",
+                name=f"score-{unit.lower()}", title=f"Score against {title}",
                 caption=sentences.curve(frames, axis, unit),
                 svg=svg.render_svg(plots.plot_curves(frames, axis)),
             )
-            for axis, unit in _COMPUTE.items()
+            for axis, (title, unit) in _COMPUTE.items()
             # On a shared device, the seconds of a trial depend on the other trials.
             if axis != "spent/seconds" or not frames.trials["shared"].any()
         ]  # fmt: skip

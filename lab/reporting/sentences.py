@@ -19,7 +19,7 @@ def effects(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tup
     best, start = result.cells[0], untrained_scores(frames).mean
     gain = interval(gain_over_untrained(runs, best.label), signed=True)
     lines = [
-        ("best mean score", f"{best.label}: {interval(best.score)}"),
+        ("best mean score", f"{best.label}: {interval(best.score)} (95 % interval)"),
         (
             "untrained",
             _NOT_SCORED
@@ -42,12 +42,16 @@ def effects(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tup
         comparison = f"does not reach the final score of {name}"
     else:
         comparison = (
-            f"reaches the final score of {name} with {_times(times.share)}{around} its FLOPs; this "
-            f"is an upper bound, because scores during training are taken before the learning rate "
-            f"has decayed"
+            f"reaches the final score of {name} with {_times(times.share)}{around} the FLOPs of "
+            f"{name}; this is an upper bound, because scores during training are taken before the "
+            f"learning rate has decayed"
         )
     return [
-        ("effect", f"{interval(result.effect, signed=True)} against {name}, paired by repeat"),
+        (
+            "effect",
+            f"{interval(result.effect, signed=True)} against {name} (95 % interval, paired by "
+            f"repeat)",
+        ),
         ("compute", f"{best.label} {comparison}"),
         *lines,
     ]
