@@ -200,10 +200,10 @@ def _conclude(
 
 def _failed(table: "SweepFrames", storage: File) -> list[str]:
     """Return one line for each trial that failed, with the path of its record."""
-    from lab.tracking.store import SUPERSEDED
+    from lab.tracking import tags
 
     trials = table.trials
-    failed = trials[(trials["state"] == "failed") & (trials["role"] != SUPERSEDED)]
+    failed = trials[(trials["state"] == "failed") & (trials["role"] != tags.SUPERSEDED)]
     return [
         f"failed:    trial {row['number']}: {row['reason']}; record: "
         f"{storage / 'trials' / row['fingerprint']}"

@@ -29,6 +29,7 @@ from lab.loading import search_space
 from lab.search.search import Search
 from lab.storage import record
 from lab.storage.mirror import Mirror, MirrorError
+from lab.tracking import tags
 from lab.tracking.client import StoreError
 from lab.tracking.store import MlflowStore
 from lab.tracking.sync import MlflowSync
@@ -421,14 +422,17 @@ class Driver:
         self._running.clear()
 
     def _begin_store_run(self, command: str) -> None:
-        facts = provenance.code_and_machine() | {"command": command, **self._prerequisites.said()}
+        facts = provenance.code_and_machine() | {
+            tags.COMMAND: command,
+            **self._prerequisites.said(),
+        }
         self._store.begin(
             self._experiment,
-            facts | {"budget": json.dumps(self._experiment.base["budget"])},
+            facts | {tags.BUDGET: json.dumps(self._experiment.base["budget"])},
             {
-                "space.yaml": search_space.dump_experiment(self._experiment),
-                "environment.txt": provenance.installed_packages(),
-                "diff.patch": provenance.uncommitted_diff(),
+                tags.SPACE_FILE: search_space.dump_experiment(self._experiment),
+                tags.ENVIRONMENT_FILE: provenance.installed_packages(),
+                tags.DIFF_FILE: provenance.uncommitted_diff(),
             },
         )
 

@@ -25,6 +25,7 @@ from lab.loading.task_table import load_task
 from lab.storage import record
 from lab.storage.mirror import Mirror
 from lab.tasks import examples
+from lab.tracking import tags
 from lab.trials.progress import Tell, ignore_progress
 
 _FROZEN = (
@@ -154,9 +155,9 @@ class Prerequisites:
         files = [*self._texts.values(), *self._held_out.values()]
         texts = list(self._texts.values())
         return {
-            "data": " ".join(file.name for file in files),
-            "text": " ".join(preparation.describe_text(text) for text in texts),
-            "overlaps": json.dumps({text.name: self._overlaps(text) for text in texts}),
+            tags.DATA: " ".join(file.name for file in files),
+            tags.TEXT: " ".join(preparation.describe_text(text) for text in texts),
+            tags.OVERLAPS: json.dumps({text.name: self._overlaps(text) for text in texts}),
         }
 
     def _overlaps(self, text: File) -> list[dict[str, Any]]:

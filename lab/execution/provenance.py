@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path as File
 
 from lab import __version__
+from lab.tracking import tags
 
 
 def code_and_machine() -> dict[str, str]:
@@ -16,14 +17,14 @@ def code_and_machine() -> dict[str, str]:
     """
     commit = _git("rev-parse", "HEAD")
     return {
-        "version": __version__,
-        "commit": commit or "none",
-        "dirty": str(
+        tags.VERSION: __version__,
+        tags.COMMIT: commit or "none",
+        tags.DIRTY: str(
             bool(commit and _git("status", "--porcelain", "--untracked-files=no"))
         ).lower(),
-        "python": platform.python_version(),
-        "torch": metadata.version("torch"),
-        "machine": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",
+        tags.PYTHON: platform.python_version(),
+        tags.TORCH: metadata.version("torch"),
+        tags.MACHINE: f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}",
     }
 
 

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 from lab.interop import find_trial
 from lab.storage.mirror import Mirror
+from lab.tracking import tags
 from lab.tracking.client import connect_client, describe_error
 from lab.tracking.frames import SweepFrames
-
-_TAG = "electra_lab.model"  # without the prefix `lab.` of the tags that the report shows
-_EXPORTED = "export"
 
 
 def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> str | None:
@@ -50,8 +48,8 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
     client = connect_client(uri)
     with describe_error(uri):
         child = frames.trials.loc[frames.trials["fingerprint"] == best, "run_id"].iloc[0]
-        parent = client.get_run(client.get_run(child).data.tags["mlflow.parentRunId"])
-        trial, _, model = parent.data.tags.get(_TAG, "").partition(" ")
+        parent = client.get_run(client.get_run(child).data.tags[tags.PARENT_RUN])
+        trial, _, model = parent.data.tags.get(tags.BEST_MODEL, "").partition(" ")
         if trial == best:
             return str(model)
         with TemporaryDirectory(prefix="lab-model-") as folder:
@@ -67,7 +65,7 @@ def _write_model(record: File, cache: File, folder: File) -> None:
     from lab.interop.trained import open_trained
 
     trained = open_trained(record, cache)
-    write_networks(trained, folder / _EXPORTED)
+    write_networks(trained, folder / tags.EXPORT_FOLDER)
     save_model(trained, folder)
 
 
@@ -87,10 +85,10 @@ def save_model(trained: "TrainedTrial", folder: File) -> None:
         from mlflow.models import ModelSignature
         from mlflow.types.schema import ColSpec, Schema
 
-        pipeline, outputs = _pipeline(trained, folder / _EXPORTED)
+        pipeline, outputs = _pipeline(trained, folder / tags.EXPORT_FOLDER)
         mlflow.transformers.save_model(
             pipeline,
-            str(folder / "model"),
+            str(folder / tags.MODEL_FOLDER),
             task=pipeline.task,
             signature=ModelSignature(Schema([ColSpec("string")]), Schema([outputs])),
             input_example=_example(pipeline),
@@ -131,15 +129,16 @@ def _upload(client: Any, parent: Any, trial: str, folder: File) -> str:
     from mlflow.entities import LoggedModelOutput
 
     run = parent.info.run_id
-    model = client.create_logged_model(
-        parent.info.experiment_id, name="best", source_run_id=run, tags={"trial": trial}
+    made = client.create_logged_model(
+        parent.info.experiment_id,
+        name=tags.MODEL_NAME,
+        source_run_id=run,
+        tags={tags.MODEL_TRIAL: trial},
     )
-    client.log_model_artifacts(model.model_id, str(folder / "model"))
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
-    client.log_artifacts(run, str(folder / _EXPORTED), _EXPORTED)
-    address = f"models:/{model.model_id}"
-    client.set_tag(
-        run, _TAG, f"{trial} {address}"
-    )  # set last: a run with this tag has a complete model
+    client.log_model_artifacts(made.model_id, str(folder / tags.MODEL_FOLDER))
+    client.finalize_logged_model(made.model_id, "READY")
+    client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])
+    client.log_artifacts(run, str(folder / tags.EXPORT_FOLDER), tags.EXPORT_FOLDER)
+    address = f"models:/{made.model_id}"
+    client.set_tag(run, tags.BEST_MODEL, f"{trial} {address}")  # last: what has it is logged whole
     return address

@@ -1,1 +1,1 @@
-"""reporting."""
+"""Reports: from the data frames of a sweep to statistics, figures, tables and pages."""

@@ -1,9 +1,9 @@
-"""Frames in, numbers out: what the trials say, and what they cannot say.
+"""Compare the cells of a sweep: means, intervals, the best cell, and warnings about them.
 
-Cells are compared by their repeats, on seeds that the search never saw. Repeat i shares its
-seeds between cells (common random numbers), so a difference between cells is taken within
-repeats, with an interval (`intervals`) that holds for the best against all others at once: a
-sweep over nothing but seeds finds a winner in one of twenty, not in most.
+Cells are compared by their repeats, with seeds that the search did not use. Repeat i has the same
+seeds in every cell (common random numbers), so differences between cells are paired by repeat.
+Their intervals (`intervals`) hold for the best cell against all others at once: a sweep that
+compares only seeds finds a best cell with a probability of at most 5 %.
 """
 
 import math
@@ -20,25 +20,26 @@ from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multipli
 from lab.reporting.intervals import Interval, paired_interval, smallest_detectable, t_interval
 from lab.tracking.frames import SweepFrames
 
-_EDGE = 0.05  # share of a range, at either end, that counts as its edge
-_FEW = 3  # fewer repeats than this leave an interval too wide to use
-_BINS = 5
-_CHANCE = 0.5  # AUROC of random answers
+_EDGE = 0.05  # fraction of a range, at either end, that counts as its edge
+_FEW = 3  # with fewer repeats, the report warns that intervals are too wide
+_BINS = 5  # of a numeric nuisance parameter in `marginal_means`
+_CHANCE = 0.5  # AUROC of random predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is known of one compared setting.
+    """Results of one cell (one combination of compared values).
 
     Attributes:
-        label: its name.
-        score: mean of its repeats and t interval.
-        sd: standard deviation of the repeats; NaN below two.
-        difference: this cell minus the best, paired; None for the best itself.
-        tied: not told apart from the best.
-        tuned: label of its best nuisances.
-        picked: score of the search run that picked them, optimistic because it was picked.
-        settings: its row of compared and tuned values, by path.
+        label: name of the cell.
+        score: mean score of the repeats, with its t interval.
+        sd: standard deviation of the scores of the repeats; NaN with fewer than two.
+        difference: mean of this cell minus the best cell, paired by repeat; None for the best cell.
+        tied: whether the cell is the best or does not differ significantly from it.
+        tuned: label of the best nuisance parameters.
+        picked: score of the search trial that chose the nuisance parameters; optimistic, because
+            it is the best of several scores.
+        settings: values of the compared and tuned settings, by dotted path.
     """
 
     label: str
@@ -56,13 +57,13 @@ class Answer:
     """The comparison of all cells that have a score.
 
     Attributes:
-        cells: best first.
-        reference: the cell that equals the base, or the first; None if it has no score.
-        effect: best minus reference, paired; None where they are the same cell.
-        multiplier: None where they are the same cell.
-        floor: pooled standard deviation within cells; NaN without repeats.
-        confirmed: scores are those of repeats, not of the search runs that picked a setting.
-        missing: cells without any finished trial.
+        cells: results of the cells, best first.
+        reference: cell that equals the base, or the first cell; None if it has no score.
+        effect: best minus reference, paired by repeat; None if they are the same cell.
+        multiplier: compute multiplier of the best cell; None if it is the reference.
+        floor: pooled standard deviation between repeats of the same cell; NaN without repeats.
+        confirmed: whether the scores are those of repeats, not of search trials.
+        missing: labels of the cells without a finished trial.
     """
 
     cells: tuple[Cell, ...]
@@ -75,55 +76,56 @@ class Answer:
 
     @property
     def tie(self) -> tuple[str, ...]:
-        """Labels of the best cell and of all that are not told apart from it."""
+        """Labels of the best cell and of all cells that do not differ significantly from it."""
         return tuple(cell.label for cell in self.cells if cell.tied)
 
     @property
     def separable(self) -> bool:
-        """Whether one cell is better than every other."""
+        """Whether one cell is significantly better than every other."""
         return len(self.cells) > 1 and len(self.tie) == 1
 
 
 def scored_trials(frames: SweepFrames) -> pd.DataFrame:
-    """Return the trials that cells are compared by.
+    """Return the trials by which cells are compared.
 
-    Finished repeats; where there is none, the best finished search run of each cell. (Its other
-    search runs have other nuisances, so their spread is no noise.)
+    These are the finished repeats. If there are none, these are the best finished search trials,
+    one per cell. (The other search trials of a cell have other nuisance parameters, so their
+    spread does not measure the noise between seeds.)
     """
     finished = frames.trials[frames.trials["score"].notna()]
     repeats = finished[finished["role"] == "repeat"]
-    return repeats if len(repeats) else _picked(frames)
+    return repeats if len(repeats) else _best_search_trials(frames)
 
 
-def _picked(frames: SweepFrames) -> pd.DataFrame:
-    """Return each cell's best finished search run."""
+def _best_search_trials(frames: SweepFrames) -> pd.DataFrame:
+    """Return the best finished search trial of each cell."""
     trials = frames.trials
     search = trials[trials["score"].notna() & (trials["role"] == "search")]
-    ordered = search.sort_values("score", ascending=not _upwards(frames.metric), kind="stable")
+    ordered = search.sort_values("score", ascending=not _is_maximized(frames.metric), kind="stable")
     return ordered.drop_duplicates("cell").sort_values("number")
 
 
-def _upwards(metric: Metric) -> bool:
+def _is_maximized(metric: Metric) -> bool:
     return metric.direction == "maximize"
 
 
 def compute_answer(frames: SweepFrames) -> Answer | None:
-    """Compare the cells; None while no trial has finished."""
+    """Return the comparison of the cells, or None if no trial has finished."""
     runs = scored_trials(frames)
     if runs.empty:
         return None
     table = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
-    means = table.mean().sort_values(ascending=not _upwards(frames.metric), kind="stable")
+    means = table.mean().sort_values(ascending=not _is_maximized(frames.metric), kind="stable")
     best = str(means.index[0])
     pairs = {label: paired_interval(table, str(label), best) for label in means.index}
     cells = tuple(_cell(frames, runs, str(label), pairs[label], best) for label in means.index)
     reference = next((cell for cell in cells if cell.label == frames.reference), None)
-    other = reference is not None and reference.label != best
+    differs = reference is not None and reference.label != best
     return Answer(
         cells=cells,
         reference=reference,
-        effect=paired_interval(table, best, frames.reference) if other else None,
-        multiplier=compute_multiplier(frames, runs, best, frames.reference) if other else None,
+        effect=paired_interval(table, best, frames.reference) if differs else None,
+        multiplier=compute_multiplier(frames, runs, best, frames.reference) if differs else None,
         floor=smallest_detectable(table),
         confirmed=bool((runs["role"] == "repeat").all()),
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
@@ -131,10 +133,10 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
 
 
 def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
-    mine = runs[runs["cell"] == label]
-    picked = _picked(frames).set_index("cell")["score"]
-    scores = mine["score"].to_numpy(dtype=float)
-    first = mine.iloc[0]
+    cell_runs = runs[runs["cell"] == label]
+    picked = _best_search_trials(frames).set_index("cell")["score"]
+    scores = cell_runs["score"].to_numpy(dtype=float)
+    first = cell_runs.iloc[0]
     return Cell(
         label=label,
         score=t_interval(scores),
@@ -148,45 +150,47 @@ def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, be
 
 
 def gain_over_untrained(runs: pd.DataFrame, label: str) -> Interval:
-    """Return a cell's scores minus those its runs started with; NaN where no start was scored."""
-    mine = runs[runs["cell"] == label]
-    return t_interval((mine["score"] - mine["untrained"]).dropna().to_numpy(dtype=float))
+    """Return mean and interval of a cell's gain since step 0; NaN if step 0 was not scored."""
+    cell_runs = runs[runs["cell"] == label]
+    gains = cell_runs["score"] - cell_runs["untrained"]
+    return t_interval(gains.dropna().to_numpy(dtype=float))
 
 
 def is_above_untrained(frames: SweepFrames, runs: pd.DataFrame, cell: Cell) -> bool | None:
-    """Return whether a cell scores better than its runs did before training.
+    """Return whether a cell scores significantly better than its trials did before training.
 
-    Its 95 % interval must lie wholly on the better side of the score at step 0, where that was
-    taken, and an AUROC's also above chance. None where there is no interval to tell by.
+    The 95 % interval of the gain since step 0 must contain only improvements, if step 0 was
+    scored. An AUROC's interval must also be above chance. None if there is no interval.
     """
-    sign = 1 if _upwards(frames.metric) else -1
-    margins = [sign * end for end in _ends_of(gain_over_untrained(runs, cell.label))]
+    sign = 1 if _is_maximized(frames.metric) else -1
+    margins = [sign * end for end in _interval_ends(gain_over_untrained(runs, cell.label))]
     if frames.metric.name.endswith("/auroc"):
         margins.append(cell.score.low - _CHANCE)
     known = [margin for margin in margins if not math.isnan(margin)]
     return all(margin > 0 for margin in known) if known else None
 
 
-def _ends_of(interval: Interval) -> tuple[float, float]:
+def _interval_ends(interval: Interval) -> tuple[float, float]:
     return interval.low, interval.high
 
 
 def has_learned(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> bool | None:
-    """Return whether the best cell has learned anything; None where no interval tells."""
+    """Return `is_above_untrained` of the best cell."""
     return is_above_untrained(frames, runs, result.cells[0])
 
 
 def untrained_scores(frames: SweepFrames) -> Interval:
-    """Return mean and interval of the ranking metric at step 0, one value a trial."""
+    """Return mean and interval of the ranking metric at step 0 over all trials."""
     return t_interval(frames.trials["untrained"].dropna().to_numpy(dtype=float))
 
 
 def metric_correlations(frames: SweepFrames) -> pd.DataFrame:
-    """Return how other end scores rank the finished trials beside the ranking metric.
+    """Return the rank correlation of every other final score with the ranking metric.
 
     Returns:
-        columns metric, rank_correlation (Spearman; 1 is the same order, both read as better
-        first; NaN where one is constant), trials.
+        Columns metric, rank_correlation (Spearman's, over the finished trials; 1 if both order the
+        trials in the same way from best to worst; NaN if a score is constant or fewer than three
+        trials have both), trials (number of trials with both).
     """
     finished = frames.trials[frames.trials["score"].notna()]
     rows = []
@@ -194,20 +198,26 @@ def metric_correlations(frames: SweepFrames) -> pd.DataFrame:
         if name == frames.metric.name:
             continue
         both = finished[["score", name]].dropna()
-        agree = metric.direction == frames.metric.direction
+        same_direction = metric.direction == frames.metric.direction
         defined = len(both) > 2 and bool((both.nunique() > 1).all())
         rank = float(stats.spearmanr(both["score"], both[name]).statistic) if defined else math.nan
         rows.append(
-            {"metric": name, "rank_correlation": rank * (1 if agree else -1), "trials": len(both)}
+            {
+                "metric": name,
+                "rank_correlation": rank * (1 if same_direction else -1),
+                "trials": len(both),
+            }
         )
     return pd.DataFrame(rows, columns=["metric", "rank_correlation", "trials"])
 
 
 def marginal_means(frames: SweepFrames, path: Path) -> pd.DataFrame:
-    """Return each cell's search scores along one nuisance, whatever the others were.
+    """Return the search scores of each cell by the value of one nuisance parameter.
+
+    The values of the other nuisance parameters are ignored.
 
     Returns:
-        columns cell, value (a choice, or the middle of one of five bins), best, mean, n.
+        Columns cell, value (a choice, or the middle of one of five bins), best, mean, n.
     """
     search = frames.trials[frames.trials["score"].notna() & (frames.trials["role"] == "search")]
     values = search[path]
@@ -215,22 +225,22 @@ def marginal_means(frames: SweepFrames, path: Path) -> pd.DataFrame:
     if "choices" not in distribution and values.nunique() > _BINS:
         log = bool(distribution["log"])
         scaled = np.log(values.astype(float)) if log else values.astype(float)
-        edges = np.linspace(*_ends(distribution), _BINS + 1)
+        edges = np.linspace(*_range(distribution), _BINS + 1)
         middle = (edges[:-1] + edges[1:]) / 2
-        places = np.clip(np.digitize(scaled, edges) - 1, 0, _BINS - 1)
-        values = pd.Series((np.exp(middle) if log else middle)[places], index=search.index)
-    best = "max" if _upwards(frames.metric) else "min"
+        bins = np.clip(np.digitize(scaled, edges) - 1, 0, _BINS - 1)
+        values = pd.Series((np.exp(middle) if log else middle)[bins], index=search.index)
+    best = "max" if _is_maximized(frames.metric) else "min"
     grouped = search.assign(value=values).groupby(["cell", "value"], sort=True)["score"]
     return grouped.agg(best=best, mean="mean", n="size").reset_index()
 
 
-def _ends(distribution: dict[str, Any]) -> tuple[float, float]:
+def _range(distribution: dict[str, Any]) -> tuple[float, float]:
     low, high = float(distribution["low"]), float(distribution["high"])
     return (math.log(low), math.log(high)) if distribution["log"] else (low, high)
 
 
 def edge_values(frames: SweepFrames, cell: Cell) -> tuple[Path, ...]:
-    """Return the nuisances whose best value lies at an edge of what was searched."""
+    """Return the nuisance parameters with a best value at an edge of their range."""
     return tuple(p for p, d in frames.tune.items() if _at_edge(cell.settings[p], d))
 
 
@@ -239,34 +249,36 @@ def _at_edge(value: Any, distribution: dict[str, Any]) -> bool:
         numbers = [c for c in distribution["choices"] if isinstance(c, (int, float))]
         ordered = len(numbers) == len(distribution["choices"]) > 2
         return ordered and value in {min(numbers), max(numbers)}
-    low, high = _ends(distribution)
-    place = math.log(value) if distribution["log"] else float(value)
-    return min(place - low, high - place) <= _EDGE * (high - low)
+    low, high = _range(distribution)
+    position = math.log(value) if distribution["log"] else float(value)
+    return min(position - low, high - position) <= _EDGE * (high - low)
 
 
 def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
-    """Return what a reader must know before trusting the answer, one sentence each."""
+    """Return warnings about the reliability of the answer, one sentence each."""
     states = frames.trials["state"]
-    spoiled = int(states.isin(["diverged", "failed"]).sum())
-    found = []
-    if spoiled:
-        found.append(
-            f"{spoiled} of {len(states)} trials diverged or failed "
-            f"({spoiled / len(states):.0%}); the ledger gives each reason."
+    lost = int(states.isin(["diverged", "failed"]).sum())
+    warnings = []
+    if lost:
+        warnings.append(
+            f"{lost} of {len(states)} trials diverged or failed "
+            f"({lost / len(states):.0%}); the table of all trials gives the reasons."
         )
     if result is None or frames.answer == "path":
-        return tuple(found)
+        return tuple(warnings)
     if not result.confirmed:
-        found.append("No repeat has finished: scores are those of the search runs that were "
-                     "picked for being best, hence optimistic.")  # fmt: skip
+        warnings.append(
+            "No repeat has finished: the score of each setting is that of its best search trial, "
+            "hence optimistic."
+        )
     few = [cell.label for cell in result.cells if cell.score.n < _FEW]
     if few:
-        found.append(f"Fewer than {_FEW} repeats: {'; '.join(few)}.")
+        warnings.append(f"Fewer than {_FEW} repeats: {'; '.join(few)}.")
     if result.missing:
-        found.append(f"No finished trial: {'; '.join(result.missing)}.")
-    found.extend(
-        f"{cell.label}: the best {path} lies at the edge of its range; widen it."
+        warnings.append(f"No finished trial: {'; '.join(result.missing)}.")
+    warnings.extend(
+        f"{cell.label}: the best value of {path} is at the edge of its range; widen the range."
         for cell in result.cells
         for path in edge_values(frames, cell)
     )
-    return tuple(found)
+    return tuple(warnings)

@@ -1,7 +1,7 @@
-"""Figure -> SVG, in a page or in a file of its own, always in the style set here.
+"""Style of the figures, and their conversion to SVG for a page or for separate files.
 
-Axes and text are drawn in one ink, which becomes `currentColor`, so that a figure follows the
-page's light or dark scheme.
+Axes and text have one color, `INK`, which becomes `currentColor` in the SVG. So the figures follow
+the light or dark color scheme of the page.
 """
 
 import io
@@ -12,8 +12,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 INK = "#010203"  # replaced by currentColor
-_STYLE: dict[Any, Any] = {  # rcParams: their stub spells every key out
-    "svg.fonttype": "none",  # text stays text: small, searchable, and in the page's own colour
+_STYLE: dict[Any, Any] = {  # typed loosely: the stub of rcParams lists every key
+    "svg.fonttype": "none",  # keep text as text: smaller files, searchable, in the page's color
     "svg.hashsalt": "lab",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -46,15 +46,15 @@ STYLED = mpl.rc_context(_STYLE)
 
 @STYLED
 def render_svg(figure: Figure) -> str:
-    """Return `figure` as SVG, the same bytes for the same data."""
+    """Return `figure` as SVG; the same data gives the same bytes."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue().replace(INK, "currentColor")
 
 
-def inline_svg(drawn: str, name: str) -> str:
-    """Return an SVG for a page that holds several: unique ids, no prologue, fluid width."""
-    body = drawn[drawn.index("<svg") :]
+def inline_svg(content: str, name: str) -> str:
+    """Return an SVG for a page with several: unique ids, no XML prologue, no fixed size."""
+    body = content[content.index("<svg") :]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href", "href")
     body = re.sub(r'id="', f'id="{name}-', body)
@@ -67,10 +67,10 @@ def inline_svg(drawn: str, name: str) -> str:
     )
 
 
-def standalone_svg(drawn: str) -> str:
-    """Return an SVG for a file of its own, which follows its viewer's light or dark scheme."""
+def standalone_svg(content: str) -> str:
+    """Return an SVG for a separate file; its colors follow the viewer's light or dark scheme."""
     style = (
         "<style>svg{color:#1b1f24;background:#fff}"
         "@media(prefers-color-scheme:dark){svg{color:#dfe3e8;background:#14171b}}</style>\n <defs>"
     )
-    return drawn.replace("<defs>", style, 1)
+    return content.replace("<defs>", style, 1)

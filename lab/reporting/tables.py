@@ -1,4 +1,4 @@
-"""A report's tables: settings, what they cost, other scores, the ledger."""
+"""Tables of a report: settings, compute, scores, and all trials."""
 
 import math
 from collections.abc import Sequence
@@ -10,44 +10,62 @@ import pandas as pd
 from lab.config.metrics import among
 from lab.reporting import sentences, stats
 from lab.reporting.stats import Answer, Cell
+from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 _UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
 _AMOUNTS = {
     "spent/flops": "FLOP",
-    "spent/paper_flops": "paper's FLOP",
-    "spent/six_n": "6N FLOP",
+    "spent/paper_flops": "FLOP (paper's script)",
+    "spent/six_n": "FLOP (6N)",
     "spent/tokens": "tokens",
 }
-_APART = {"spent/marginal_flops": "marginal FLOP", "spent/standalone_flops": "stand-alone FLOP"}
+_STARTING_WEIGHTS_AMOUNTS = {
+    "spent/marginal_flops": "marginal FLOP",
+    "spent/standalone_flops": "stand-alone FLOP",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Text in rows; `says` stands above it."""
+    """Table of texts.
 
-    says: str
+    Attributes:
+        caption: text above the table.
+        head: titles of the columns.
+        rows: texts of the cells, row by row.
+    """
+
+    caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
-    """Return the compared settings, best first."""
+    """Return the table of compared settings, best first."""
     compared = () if result is None else result.cells
-    what = "repeats on fresh seeds" if result and result.confirmed else "the picked search runs"
-    says = (
-        f"{len(compared)} settings, best first; means over {what}. Differences to the best are "
-        f"taken within repeats, with Tukey's simultaneous 95 % intervals; a tie is one that "
-        f"holds 0."
+    confirmed = result is not None and result.confirmed
+    means = (
+        "Means over repeats with seeds that the search did not use."
+        if confirmed
+        else "Scores of the best search trial of each setting."
     )
-    head = ("setting", "mean ± sd (n)", "95 % interval", "minus best", "", "nuisances",
-            "when picked", "trials")  # fmt: skip
-    return Table(says=says, head=head, rows=[_cell_row(cell, frames, runs) for cell in compared])
+    caption = (
+        f"{len(compared)} settings, best first. {means} Differences from the best setting are "
+        f"paired by repeat, with Tukey's simultaneous 95 % intervals; 'tie' means that the "
+        f"interval contains 0. The search score is that of the search trial that chose the "
+        f"nuisance parameters."
+    )
+    head = ("setting", "mean ± sd (n)", "95 % interval", "difference from best", "comparison",
+            "nuisance parameters", "search score", "trials")  # fmt: skip
+    rows = [_cell_row(cell, frames, runs) for cell in compared]
+    return Table(caption=caption, head=head, rows=rows)
 
 
 def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
     numbers = runs.loc[runs["cell"] == cell.label, "number"]
-    flagged = f" (at the edge: {', '.join(e)})" if (e := stats.edge_values(frames, cell)) else ""
+    edges = stats.edge_values(frames, cell)
+    edge_note = f" (at the edge of the range: {', '.join(edges)})" if edges else ""
     return [
         cell.label,
         f"{sentences.score(cell.score.mean)} ± {sentences.score(cell.sd)} ({cell.score.n})",
@@ -56,28 +74,28 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
         if cell.difference is None
         else sentences.interval(cell.difference, signed=True),
         "best" if cell.difference is None else "tie" if cell.tied else "worse",
-        (cell.tuned or sentences.NONE) + flagged,
+        (cell.tuned or sentences.NONE) + edge_note,
         sentences.score(cell.picked),
         ", ".join(map(str, numbers)),
     ]
 
 
 def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
-    """Return every score by setting, and how closely it follows the one that ranks."""
-    fidelity = stats.metric_correlations(frames).set_index("metric")
+    """Return the table of all scores by setting, with their correlation with the ranking metric."""
+    correlations = stats.metric_correlations(frames).set_index("metric")
     metrics = among(map(str, runs))
     names = [n for n in metrics if runs[n].notna().any()]
     labels = [] if result is None else [cell.label for cell in result.cells]
     curves = frames.curves
     untrained = curves[(curves["step"] == 0) & curves["number"].isin(runs["number"])]
     by_cell = dict(list(runs.groupby("cell")))
-    defined = fidelity["rank_correlation"].dropna()
-    says = "No other score can be ranked against it."
+    defined = correlations["rank_correlation"].dropna()
+    caption = f"No other score can be correlated with {frames.metric.name}."
     if len(defined):
         closest = str(defined.idxmax())
-        says = (
-            f"{closest} follows {frames.metric.name} most closely over all finished trials "
-            f"(Spearman {float(defined[closest]):.2f}; 1 is the same order)."
+        caption = (
+            f"{closest} has the highest rank correlation with {frames.metric.name} over all "
+            f"finished trials (Spearman {float(defined[closest]):.2f}; 1 means the same order)."
         )
     rows = [
         [
@@ -85,26 +103,26 @@ def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) 
             metrics[name].direction,
             sentences.spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
             *(sentences.spread(by_cell[label][name]) for label in labels),
-            "ranks" if name == frames.metric.name else sentences.rank(fidelity, name),
+            "ranking metric" if name == frames.metric.name else sentences.rank(correlations, name),
         ]
         for name in names
     ]
-    head = ("score", "better", "untrained", *labels, "rank correlation (n)")
-    return Table(says=says, head=head, rows=rows)
+    head = ("score", "direction", "untrained", *labels, "rank correlation (n)")
+    return Table(caption=caption, head=head, rows=rows)
 
 
 def trial_table(frames: SweepFrames) -> Table:
-    """Return all trials, whatever became of them."""
-    head = ("trial", "state", "reason", "role", "setting", "nuisances", "repeat",
-            "seeds (init, order, mask)", "score", "budget", "achieved", "FLOP", "paper's FLOP",
-            "6N FLOP", "tokens", "training s", "slot s", "device", "fingerprint")  # fmt: skip
+    """Return the table of all trials, including those without a score."""
+    head = ("trial", "state", "reason", "role", "setting", "nuisance parameters", "repeat",
+            "seeds (init, order, mask)", "score", "budget", "budget spent", *_AMOUNTS.values(),
+            "training time (s)", "run time (s)", "device", "fingerprint")  # fmt: skip
     trials = frames.trials.to_dict("records")
-    ended = frames.trials["state"].value_counts()
-    says = f"All {len(trials)} trials, none left out: {ended.get('finished', 0)} finished."
-    return Table(says=says, head=head, rows=[_ledger_row(trial) for trial in trials])
+    finished = int((frames.trials["state"] == "finished").sum())
+    caption = f"All {len(trials)} trials, including those without a score; {finished} finished."
+    return Table(caption=caption, head=head, rows=[_trial_row(trial) for trial in trials])
 
 
-def _ledger_row(trial: dict[Any, Any]) -> list[str]:
+def _trial_row(trial: dict[Any, Any]) -> list[str]:
     seeds = (sentences.plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
     achieved = trial["achieved"]
     return [
@@ -118,36 +136,37 @@ def _ledger_row(trial: dict[Any, Any]) -> list[str]:
         sentences.NONE if math.isnan(achieved) else f"{achieved:.1%}",
         *(sentences.quantity(trial.get(name, math.nan), "") for name in _AMOUNTS),
         sentences.seconds(trial.get("spent/seconds", math.nan)),
-        sentences.seconds(trial.get("slot/seconds", math.nan)),
+        sentences.seconds(trial.get(tags.SLOT_SECONDS, math.nan)),
         (trial["device"] or sentences.NONE) + " (shared)" * bool(trial["shared"]),
         trial["fingerprint"],
     ]
 
 
 def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
-    """Return what the compared runs of each setting cost, beside their target.
+    """Return the table of the mean compute of each setting's compared trials.
 
-    Marginal and stand-alone FLOPs stand beside each other where they differ in any run.
+    It has columns of marginal and stand-alone FLOPs if the two differ in any trial.
     """
     amounts = dict(_AMOUNTS)
-    marginal, standalone = (runs.get(name) for name in _APART)
+    marginal, standalone = (runs.get(name) for name in _STARTING_WEIGHTS_AMOUNTS)
     if marginal is not None and (standalone is None or not marginal.equals(standalone)):
-        amounts |= _APART
-    head = ("setting", "runs", "budget", "achieved", *amounts.values(), "steps", "training s")
+        amounts |= _STARTING_WEIGHTS_AMOUNTS
+    head = ("setting", "trials", "budget", "budget spent", *amounts.values(), "steps",
+            "training time (s)")  # fmt: skip
     finished = runs["achieved"].dropna()
-    says = "No run has finished."
+    caption = "No trial has finished."
     if len(finished):
-        says = (
-            f"Means over the compared runs. All of them spent between {finished.min():.2%} and "
-            f"{finished.max():.2%} of their budget."
+        caption = (
+            f"Means over the compared trials. Each of them spent between {finished.min():.2%} and "
+            f"{finished.max():.2%} of its budget."
         )
-    says += sentences.started(runs)
+    caption += sentences.started(runs)
     compared = () if result is None else result.cells
     rows = [
         _compute_row(cell.label, runs[runs["cell"] == cell.label], tuple(amounts))
         for cell in compared
     ]
-    return Table(says=says, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows)
 
 
 def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list[str]:
@@ -163,7 +182,7 @@ def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list
             for name in amounts
         ),
         f"{runs['spent/steps'].mean():,.0f}",
-        "shared device"
+        "not comparable (shared device)"
         if runs["shared"].any()
         else sentences.seconds(runs["spent/seconds"].mean()),
     ]

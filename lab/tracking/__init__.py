@@ -1,1 +1,1 @@
-"""tracking."""
+"""Records of sweeps in MLflow: write them, keep them up to date, read them as data frames."""

@@ -1,7 +1,7 @@
-"""Where sweeps are recorded: a tracking URI, and a client that has answered once.
+"""Connect to the tracking store: check its URI, create an MLflow client, shorten its errors.
 
-What MLflow and its databases throw at a wrong URI, a locked file or a dead server ends here as
-one line.
+Errors of MLflow and its database (a wrong URI, a locked file, a server that does not respond)
+become a `StoreError` with a one-line message.
 """
 
 import logging
@@ -20,7 +20,7 @@ _SCHEMES = ("sqlite", "http", "https")
 
 
 class StoreError(UserError):
-    """The store cannot be used; the message is one line for a person."""
+    """The tracking store cannot be used; the message is one line."""
 
 
 def default_uri(storage: File = File("runs")) -> str:
@@ -29,15 +29,16 @@ def default_uri(storage: File = File("runs")) -> str:
 
 
 def database_file(uri: str) -> File | None:
-    """Return the file behind a SQLite URI; None for a server, which has no file here.
+    """Return the database file of a SQLite URI, or None for the URI of a server.
 
     Raises:
-        StoreError: the URI is neither.
+        StoreError: the URI is neither a SQLite URI with a file nor that of a server.
     """
     scheme, colon, rest = uri.partition("://")
     if not colon or scheme not in _SCHEMES:
         raise StoreError(
-            f"tracking URI {uri!r}: write sqlite:////absolute/path/mlflow.db or http(s)://host:port"
+            f"tracking URI {uri!r}: must be sqlite:////absolute/path/mlflow.db or "
+            "http(s)://host:port"
             + ("; MLflow no longer writes file stores" if scheme in {"file", uri} else "")
         )
     if scheme != "sqlite":
@@ -48,69 +49,74 @@ def database_file(uri: str) -> File | None:
 
 
 def connect_client(uri: str) -> Any:  # MlflowClient, which mypy cannot see
-    """Return a client that has answered once; a SQLite schema is created by the way.
+    """Return an MLflow client after one successful request; create the SQLite schema if needed.
 
-    Creating the schema breaks when several processes do it at once, so this belongs into the
-    driver, before workers start.
+    Creating the schema fails when several processes do it at once, so the driver calls this
+    function before any worker starts.
 
     Raises:
-        StoreError: the URI cannot be read or written, or no server answers within seconds.
+        StoreError: the URI cannot be read or written, or the server does not respond within
+            seconds.
     """
     file = database_file(uri)
     if file is not None:
         _check_database(uri, file)
-    # MLflow retries a dead server for four minutes; setdefault leaves a person's choice alone.
+    # By default MLflow retries an unreachable server for four minutes. setdefault keeps values that
+    # the user has set.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     with warnings.catch_warnings(), describe_error(uri):
-        warnings.simplefilter("ignore")  # SQLAlchemy's advice to MLflow's authors
-        from mlflow import MlflowClient  # here, because importing it takes seconds
+        warnings.simplefilter("ignore")  # SQLAlchemy's deprecations, meant for MLflow
+        from mlflow import MlflowClient  # imported late: it takes seconds
 
-        for chatter in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(chatter).setLevel(logging.CRITICAL)
+        for name in ("mlflow", "alembic", "urllib3"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             client = MlflowClient(uri, registry_uri=uri)
             client.search_experiments(max_results=1)
-        except (ValueError, TypeError) as error:  # an address or an answer that cannot be parsed
+        except (ValueError, TypeError) as error:  # the address or the response cannot be parsed
             raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
         return client
 
 
 @contextmanager
 def describe_error(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its database throw into one line."""
+    """Turn exceptions of MLflow and its database into a `StoreError` with a one-line message."""
     try:
         yield
     except StoreError:
         raise
     except Exception as error:
-        # Their exceptions have no common base, and naming them would import them at once.
+        # The exceptions of these packages have no common base class, and naming their classes would
+        # import the packages.
         if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "alembic"}:
             raise
         text = _first_line(_origin(error))
-        dead = "Max retries exceeded" in text or "timed out" in text
-        raise StoreError(f"{uri}: {'no MLflow server answers' if dead else text}") from error
+        no_response = "Max retries exceeded" in text or "timed out" in text
+        raise StoreError(
+            f"{uri}: {'no MLflow server responds' if no_response else text}"
+        ) from error
 
 
 def _check_database(uri: str, file: File) -> None:
-    """Fail at once where MLflow would retry an unreadable file for minutes."""
+    """Raise a `StoreError` at once for an unusable file, which MLflow would retry for minutes."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(file, timeout=5)) as opened:
-            opened.execute("BEGIN IMMEDIATE")
-            opened.rollback()
-            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
+        with closing(sqlite3.connect(file, timeout=5)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.rollback()
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
     if tables and "experiments" not in tables:
-        raise StoreError(f"tracking URI {uri!r}: a database, but not one of MLflow's")
+        raise StoreError(f"tracking URI {uri!r}: the database is not an MLflow database")
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Return what the database itself said, where it was that."""
+    """Return the innermost cause of an exception: the database's own error, if it has one."""
     while (cause := getattr(error, "orig", None) or error.__cause__) is not None:
         error = cause
     return error

@@ -1,6 +1,6 @@
-"""MLflow -> tidy pandas: one row a trial, one row a scored point.
+"""Read a sweep from MLflow into pandas: one row per trial, and one row per evaluation.
 
-A pure function of the store: the same store gives the same frames, in the same order.
+The frames depend on the store alone: the same store gives the same frames, in the same order.
 """
 
 import json
@@ -16,33 +16,33 @@ from lab.config.labels import label
 from lab.config.metrics import Metric, named
 from lab.config.trial import Path, Value
 from lab.errors import UserError
+from lab.tracking import tags
 from lab.tracking.client import connect_client, database_file
-from lab.tracking.store import SUPERSEDED
 
-BASE = "base"  # the only cell's name where nothing is compared
-_TEXTS = ("space.yaml", "environment.txt", "diff.patch")
+BASE = "base"  # label of the only cell of a sweep that compares nothing
 
 
 class FramesError(UserError):
-    """Nothing can be read under that name; the message is one line for a person."""
+    """No sweep of the given name can be read; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFrames:
-    """One sweep as the store holds it.
+    """A sweep as the tracking store has it.
 
     Attributes:
-        name: of the experiment.
-        sweep: the parent run's tags without `lab.`: question, metric, state, command, ...
-        measures: the parent run's numbers: slots, wall_seconds, ...
-        texts: artifact files, name to content; empty where the store cannot serve them.
-        trials: one row a trial by number: number, fingerprint, run_id, state, reason, role,
-            repeat, cell, tuned (labels), score (ranking metric at the end; NaN unless
-            finished), untrained (the same at step 0), achieved (share of the budget), device,
-            shared (whether other trials used it too: its seconds compare with none), every
-            parameter by dotted path, every last number by metric name.
-        curves: one row a scored point by number and step: number, fingerprint, step, and
-            every metric by name (NaN where it was not finite or not taken).
+        name: name of the experiment.
+        sweep: tags of the parent run, by name without the prefix `lab.` (`lab.tracking.tags`).
+        measures: metrics of the parent run: slots, wall_seconds, ...
+        texts: contents of the artifact files, by file name; empty if the store has none.
+        trials: one row per trial, sorted by number. Columns: number, fingerprint, run_id, state,
+            reason, role, repeat, cell and tuned (labels), score (the ranking metric at the end;
+            NaN unless the trial has finished), untrained (the ranking metric at step 0), achieved
+            (fraction of the budget that was spent), device, shared (whether other trials used the
+            device at the same time, so that the trial's seconds are not comparable), every
+            parameter by dotted path, and the last value of every metric by name.
+        curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
+            step, and every metric by name (NaN if it was not finite or not computed).
     """
 
     name: str
@@ -54,77 +54,87 @@ class SweepFrames:
 
     @property
     def metric(self) -> Metric:
-        """What ranks the trials."""
-        metric = named(self.sweep["metric"])
-        assert metric is not None  # noqa: S101 - a search space was checked
+        """Metric that ranks the trials."""
+        metric = named(self.sweep[tags.METRIC])
+        assert metric is not None  # noqa: S101 - loading the search space checked it
         return metric
 
     @property
     def answer(self) -> str:
-        """What the card concludes (`spec.Answer`); sweeps before 0.3.0 are rankings."""
-        return self.sweep.get("answer", "ranking")
+        """Kind of conclusion (`Experiment.answer`); sweeps before version 0.3.0 are rankings."""
+        return self.sweep.get(tags.ANSWER, "ranking")
 
     @property
     def compare(self) -> dict[Path, list[Value]]:
-        """Compared values by path."""
-        return dict(json.loads(self.sweep["compare"]))
+        """Compared values, by dotted path."""
+        return dict(json.loads(self.sweep[tags.COMPARE]))
 
     @property
     def tune(self) -> dict[Path, dict[str, Any]]:
-        """Distributions of the nuisances by path, as mappings of their fields."""
-        return dict(json.loads(self.sweep["tune"]))
+        """Distributions of the nuisance parameters by dotted path, as mappings of their fields."""
+        return dict(json.loads(self.sweep[tags.TUNE]))
 
     @property
     def reference(self) -> str:
-        """Label of the cell that equals the base; of the first where none does."""
-        return label(json.loads(self.sweep["reference"]), self.compare) or BASE
+        """Label of the cell that equals the base, or of the first cell if none does."""
+        return label(json.loads(self.sweep[tags.REFERENCE]), self.compare) or BASE
 
 
 def load_frames(uri: str, name: str) -> SweepFrames:
-    """Read the sweep that was opened last under `name`.
+    """Return the sweep of that name; if there are several, the one that was started last.
 
     Raises:
-        FramesError: there is none.
+        FramesError: the store has no sweep of that name.
         StoreError: the store cannot be read.
     """
     file = database_file(uri)
     if file is not None and not file.is_file():
-        raise FramesError(f"{file}: no such store; run a sweep, or name one with --tracking-uri")
+        raise FramesError(
+            f"{file}: tracking store not found; run a sweep first, or set --tracking-uri"
+        )
     client = connect_client(uri)
     experiment = client.get_experiment_by_name(name)
-    parents = [] if experiment is None else _runs(client, experiment.experiment_id, _IS_SWEEP)
-    if not parents:
-        raise FramesError(f"{name}: nothing is stored under that name; there is {_names(client)}")
-    parent = max(parents, key=lambda run: int(run.data.tags["lab.opened"]))
-    sweep = _tags(parent)
-    children = _runs(
-        client, experiment.experiment_id, f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    parents = (
+        [] if experiment is None else _search_runs(client, experiment.experiment_id, _IS_SWEEP)
     )
-    children.sort(key=lambda run: (int(run.data.tags["lab.number"]), run.info.run_id))
-    _renumber(children)
+    if not parents:
+        raise FramesError(
+            f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
+        )
+    parent = max(parents, key=lambda run: int(run.data.tags[tags.full_name(tags.OPENED)]))
+    sweep = tags.remove_prefix(parent.data.tags)
+    children = _search_runs(
+        client, experiment.experiment_id, f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
+    )
+    children.sort(key=lambda run: (int(run.data.tags[_NUMBER]), run.info.run_id))
+    _renumber_superseded(children)
     curves = _curves(client, children)
     return SweepFrames(
         name=name,
         sweep=sweep,
         measures=dict(sorted(parent.data.metrics.items())),
         texts=_read_texts(client, parent.info.run_id),
-        trials=_trials(children, curves, sweep["metric"], json.loads(sweep["compare"])),
+        trials=_trials(children, curves, sweep[tags.METRIC], json.loads(sweep[tags.COMPARE])),
         curves=curves,
     )
 
 
-def _renumber(runs: list[Any]) -> None:
-    """Give runs that another stands for the numbers after all others."""
-    free = max((int(run.data.tags["lab.number"]) for run in runs), default=0) + 1
-    for place, run in enumerate(r for r in runs if r.data.tags["lab.role"] == SUPERSEDED):
-        run.data.tags["lab.number"] = str(free + place)
-    runs.sort(key=lambda run: int(run.data.tags["lab.number"]))
+def _renumber_superseded(runs: list[Any]) -> None:
+    """Move superseded runs behind all others, with new numbers, and sort the runs by number."""
+    free = max((int(run.data.tags[_NUMBER]) for run in runs), default=0) + 1
+    role = tags.full_name(tags.ROLE)
+    superseded = [run for run in runs if run.data.tags[role] == tags.SUPERSEDED]
+    for offset, run in enumerate(superseded):
+        run.data.tags[_NUMBER] = str(free + offset)
+    runs.sort(key=lambda run: int(run.data.tags[_NUMBER]))
 
 
-_IS_SWEEP = "tags.`lab.kind` = 'sweep'"
+_IS_SWEEP = f"tags.`{tags.full_name(tags.KIND)}` = '{tags.KIND_SWEEP}'"
+_NUMBER = tags.full_name(tags.NUMBER)
+_FINGERPRINT = tags.full_name(tags.FINGERPRINT)
 
 
-def _runs(client: Any, experiment: str, query: str) -> list[Any]:
+def _search_runs(client: Any, experiment: str, query: str) -> list[Any]:
     runs: list[Any] = []
     token = None
     while True:
@@ -137,20 +147,15 @@ def _runs(client: Any, experiment: str, query: str) -> list[Any]:
 
 def _names(client: Any) -> str:
     names = sorted(experiment.name for experiment in client.search_experiments())
-    return ", ".join(name for name in names if name != "Default") or "nothing yet"
-
-
-def _tags(run: Any) -> dict[str, str]:
-    tags = sorted(run.data.tags.items())
-    return {key.removeprefix("lab."): text for key, text in tags if key.startswith("lab.")}
+    return ", ".join(name for name in names if name != "Default") or "none yet"
 
 
 def _read_texts(client: Any, run: str) -> dict[str, str]:
     stored = {file.path for file in client.list_artifacts(run)}
-    with TemporaryDirectory() as folder:  # used by servers only; a database's files lie here
+    with TemporaryDirectory() as folder:  # used with a server; a database has its files locally
         return {
             name: File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
-            for name in _TEXTS
+            for name in tags.TEXT_FILES
             if name in stored
         }
 
@@ -158,9 +163,9 @@ def _read_texts(client: Any, run: str) -> dict[str, str]:
 def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
     rows: dict[tuple[int, str, int], dict[str, float]] = {}
     for run in runs:
-        number, fingerprint = int(run.data.tags["lab.number"]), run.data.tags["lab.fingerprint"]
+        number, fingerprint = int(run.data.tags[_NUMBER]), run.data.tags[_FINGERPRINT]
         for name in run.data.metrics:
-            if name.startswith(("by_", "slot/")):
+            if name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
                 continue
             for point in client.get_metric_history(run.info.run_id, name):
                 rows.setdefault((number, fingerprint, point.step), {})[name] = point.value
@@ -179,10 +184,10 @@ def _trials(
     metric: str,
     compared: dict[Path, list[Value]],
 ) -> pd.DataFrame:
-    known = metric in curves
-    first = curves[curves["step"] == 0].set_index("number")[metric] if known else pd.Series()
+    start = curves[curves["step"] == 0].set_index("number")
+    untrained = start[metric] if metric in curves else pd.Series()
     records = [
-        _trial(run, metric, first.get(int(run.data.tags["lab.number"])), compared) for run in runs
+        _trial(run, metric, untrained.get(int(run.data.tags[_NUMBER])), compared) for run in runs
     ]
     names = list(dict.fromkeys(name for record in records for name in record))
     return pd.DataFrame(records, columns=names or list(_LEADING))
@@ -195,38 +200,40 @@ _LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repea
 def _trial(
     run: Any, metric: str, untrained: float | None, compared: dict[Path, list[Value]]
 ) -> dict[str, object]:
-    tags, last = _tags(run), dict(sorted(run.data.metrics.items()))
-    cell, tuned = json.loads(tags["cell"]), json.loads(tags["tuned"])
-    params = {path: _number(text) for path, text in sorted(run.data.params.items())}
-    # A process killed between the run's creation and its parameters leaves none.
-    spent = last.get(f"spent/{params.get('budget.kind')}", np.nan)
+    values, last = tags.remove_prefix(run.data.tags), dict(sorted(run.data.metrics.items()))
+    cell, tuned = json.loads(values[tags.CELL]), json.loads(values[tags.TUNED])
+    params = {path: _parse_number(text) for path, text in sorted(run.data.params.items())}
+    # A process that was killed after it created the run has stored no parameters.
+    spent = last.get(f"spent/{params.get(tags.BUDGET_KIND)}", np.nan)
+    finished = values[tags.STATE] == "finished"
     return {
-        "number": int(tags["number"]),
-        "fingerprint": tags["fingerprint"],
+        "number": int(values[tags.NUMBER]),
+        "fingerprint": values[tags.FINGERPRINT],
         "run_id": run.info.run_id,
-        "state": tags["state"],
-        "reason": tags["reason"],
-        "role": tags["role"],
-        "repeat": int(tags["repeat"]),
+        "state": values[tags.STATE],
+        "reason": values[tags.REASON],
+        "role": values[tags.ROLE],
+        "repeat": int(values[tags.REPEAT]),
         "cell": label(cell, compared) or BASE,
         "tuned": label(tuned, {}),
-        "score": last.get(metric, np.nan) if tags["state"] == "finished" else np.nan,
+        "score": last.get(metric, np.nan) if finished else np.nan,
         "untrained": np.nan if untrained is None else untrained,
-        "achieved": spent / float(str(params.get("budget.amount", "nan"))),
-        "device": tags.get("device", ""),
-        "shared": tags.get("shared") == "True",
+        "achieved": spent / float(str(params.get(tags.BUDGET_AMOUNT, "nan"))),
+        "device": values.get(tags.DEVICE, ""),
+        "shared": values.get(tags.SHARED) == "True",
         **params,
-        # After the parameters: `encoder.size` is compared but no parameter of a built trial.
-        **{path: _scalar(value) for path, value in (cell | tuned).items()},
-        **{name: value for name, value in last.items() if not name.startswith("by_")},
+        # These follow the parameters because some compared paths, such as `encoder.size`, are no
+        # parameters of a built trial.
+        **{path: _to_scalar(value) for path, value in (cell | tuned).items()},
+        **{name: value for name, value in last.items() if not name.startswith(tags.COPY_PREFIX)},
     }
 
 
-def _scalar(value: Value) -> Value:
+def _to_scalar(value: Value) -> Value:
     return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
-def _number(text: str) -> Value:
+def _parse_number(text: str) -> Value:
     for kind in (int, float):
         try:
             return kind(text)

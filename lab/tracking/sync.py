@@ -1,7 +1,7 @@
-"""Keeps MLflow up with the records of trials, as far as MLflow answers.
+"""Copy the records of trials to MLflow while a sweep runs.
 
-The records are what lasts; the store is a copy of them. Where it is away for a while, trials go
-on, and what it has missed is written once it is back.
+The records are the primary results; the tracking store is a copy of them. While MLflow is not
+available, trials continue, and their records are copied later.
 """
 
 import time
@@ -14,74 +14,78 @@ from lab.storage import record
 from lab.tracking.client import StoreError
 from lab.tracking.store import MlflowStore
 
-_AGAIN = 10.0  # seconds between two tries
-_PATIENCE = 180.0  # seconds that a sweep waits for it in the end
+_RETRY_INTERVAL = 10.0  # seconds
+_TIMEOUT = 180.0  # seconds that `settle` waits for the store
 
 
 @dataclass
 class _Entry:
     job: Job
     folder: File
-    fresh: bool
+    fresh: bool  # whether the run in the store must be deleted first
 
 
 class MlflowSync:
-    """Copies records to the store.
+    """Copier of trial records to the tracking store.
 
     Args:
-        store: opened; it has answered once.
-        says: told a line when the store falls silent, and when it is back.
+        store: tracking store with the sweep's run open (`MlflowStore.begin`).
+        notify: function that prints a line; called when the store becomes unavailable and when it
+            is available again.
     """
 
-    def __init__(self, store: MlflowStore, says: Callable[[str], None]) -> None:
-        self._store, self._says = store, says
-        self._behind: dict[int, _Entry] = {}
-        self._silent: str | None = None
-        self._tried = 0.0
+    def __init__(self, store: MlflowStore, notify: Callable[[str], None]) -> None:
+        self._store, self._notify = store, notify
+        self._pending: dict[int, _Entry] = {}
+        self._error: str | None = None  # of the last attempt
+        self._failed_at = 0.0
 
     def note(self, job: Job, folder: File, *, fresh: bool = False) -> None:
-        """Copy a job's record, now or once the store answers.
+        """Copy a job's record now, or later if the store is not available.
 
         Args:
-            job: what was asked for.
-            folder: of its trial's record.
-            fresh: whether what the store has of it is out of date as a whole.
+            job: job to store.
+            folder: record of the job's trial.
+            fresh: whether to delete the run that the store has of this job and create a new one.
         """
-        waiting = self._behind.get(job.number)
-        self._behind[job.number] = _Entry(job, folder, fresh or bool(waiting and waiting.fresh))
+        pending = self._pending.get(job.number)
+        self._pending[job.number] = _Entry(job, folder, fresh or bool(pending and pending.fresh))
         self.keep_up()
 
     def keep_up(self) -> None:
-        """Copy what is behind, unless the store has only just not answered."""
-        if self._silent is not None and time.monotonic() - self._tried < _AGAIN:
+        """Copy all pending records, unless an attempt failed less than `_RETRY_INTERVAL` ago."""
+        if self._error is not None and time.monotonic() - self._failed_at < _RETRY_INTERVAL:
             return
         try:
-            while self._behind:
-                number = next(iter(self._behind))
-                self._copy(self._behind[number])
-                del self._behind[number]
+            while self._pending:
+                number = next(iter(self._pending))
+                self._copy(self._pending[number])
+                del self._pending[number]
         except StoreError as error:
-            if self._silent is None:
-                self._says(f"trials go on, and are copied to MLflow when it is back: {error}")
-            self._silent, self._tried = str(error), time.monotonic()
+            if self._error is None:
+                self._notify(
+                    f"MLflow is not available; trials continue and are copied to it later: {error}"
+                )
+            self._error, self._failed_at = str(error), time.monotonic()
             return
-        if self._silent is not None:
-            self._says("MLflow is back")
-        self._silent = None
+        if self._error is not None:
+            self._notify("MLflow is available again")
+        self._error = None
 
     def settle(self) -> None:
-        """Copy all that is behind, and wait for the store if need be.
+        """Copy all pending records; wait for the store if it is not available.
 
         Raises:
-            StoreError: it does not come back.
+            StoreError: the store is still not available after `_TIMEOUT`.
         """
-        until = time.monotonic() + _PATIENCE
-        self._tried = 0.0
+        deadline = time.monotonic() + _TIMEOUT
+        self._failed_at = 0.0
         self.keep_up()
-        while self._behind:
-            if time.monotonic() > until:
+        while self._pending:
+            if time.monotonic() > deadline:
                 raise StoreError(
-                    f"{self._silent}; the records are complete, and the same command copies them"
+                    f"{self._error}; the records are complete; run the same command again to copy "
+                    "them to MLflow"
                 )
             time.sleep(1)
             self.keep_up()
@@ -94,7 +98,6 @@ class MlflowSync:
         state = record.read_state(folder) or "queued"
         if (outcome := record.read_outcome(folder)) is not None:
             self._store.sync(job, folder.name, outcome.state, outcome.rows, outcome)
-        elif record.is_running(
-            state
-        ):  # else it is not whole, and whoever runs it again will say so
+        elif record.is_running(state):
+            # In any other state the record is incomplete, until the trial is run again.
             self._store.sync(job, folder.name, state, record.read_curve(folder))

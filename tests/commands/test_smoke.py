@@ -121,13 +121,13 @@ def test_sweep_prints_its_expected_duration_and_the_conclusion(cwd: Path, first:
     expected = re.compile(r"^expected: about .* on 2 slots; first score after about ", re.MULTILINE)
     assert len(expected.findall(first.out)) == 1
     assert first.out.index("expected: ") < first.out.index("] started")
-    conclusion = f"The whole path works: {TRIALS} of {TRIALS} trials finished, from text to report."
+    conclusion = f"All steps from text to report work: {TRIALS} of {TRIALS} trials finished."
     assert conclusion in first.out
     report = (cwd / "reports" / "smoke" / "report.md").read_text()
     assert f"**{conclusion}**" in report
     # An installed package has no commit, even inside a checkout of another project.
     assert re.search(r"(?m)^- commit: none$", report)
-    assert "| valid for | encoder 64 wide × 2 layers, 3e+10 FLOPs a run" in report
+    assert "| valid for | encoder with 2 layers of hidden size 64, 3e+10 FLOPs per trial" in report
 
 
 def test_dry_run_counts_finished_trials_and_changes_no_file(cwd: Path, first: Sweep) -> None:

@@ -145,7 +145,7 @@ def test_unusable_tracking_uri_gives_one_line(
     in_the_way = file.parent / "file"
     in_the_way.write_text("not a database, and longer than its header would be" * 10)
     for uri, message in {
-        "foo://there": "write sqlite:",
+        "foo://there": "must be sqlite:",
         "mlruns": "file stores",
         "sqlite://": "names no database file",
         f"sqlite:///{in_the_way}/mlflow.db": "exists",
@@ -170,7 +170,7 @@ def test_unreachable_tracking_server_gives_one_line(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     for uri in ("http://127.0.0.1:9", silent_server):
-        assert "no MLflow server answers" in error_line(capsys, file, "--tracking-uri", uri)
+        assert "no MLflow server responds" in error_line(capsys, file, "--tracking-uri", uri)
         assert files(cwd) == []
 
 
@@ -280,7 +280,7 @@ def test_database_of_another_program_is_not_changed(
     before = database.read_bytes()
     file = str(ROOT / "search_spaces" / "smoke.yaml")
     assert main([file, "--tracking-uri", f"sqlite:///{database}"]) == 2
-    assert "not one of MLflow's" in capsys.readouterr().err
+    assert "not an MLflow database" in capsys.readouterr().err
     assert database.read_bytes() == before
 
 

@@ -76,8 +76,8 @@ def test_finished_sweep_trains_nothing_and_its_report_counts_each_run_once(
     table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
     assert table.measures["preparatory_runs"] == 3  # the third has diverged, but was trained
     text = (cwd / "reports" / "smoke" / "report.md").read_text()
-    assert re.search(r"\| cost \| .* of training, .* of it in 3 preparatory mlm runs", text)
-    assert "Stand-alone compute is equal: runs of " in text
+    assert re.search(r"\| cost \| .* of training, including .* in 3 preparatory mlm runs", text)
+    assert "Stand-alone compute is equal: trials of " in text
     assert "| marginal FLOP | stand-alone FLOP |" in text
 
 

@@ -1,4 +1,4 @@
-"""Statistics: equal to SciPy's where SciPy has them, silent where there is nothing to say."""
+"""Statistics: equal to SciPy's where SciPy has the same ones; undefined results are left out."""
 
 import json
 import math
@@ -23,9 +23,9 @@ def sweep(
     tune: dict[str, object] | None = None,
     flops: float = 1e12,
 ) -> SweepFrames:
-    """Frames of repeats: the i-th score of each width is that of repeat i + 1.
+    """Return frames of repeats; score i of each width belongs to repeat i + 1.
 
-    Every curve is a straight line from .5 to its score.
+    Every curve is a straight line from 0.5 to the score.
     """
     trials, curves = [], []
     for width, values in scores.items():
@@ -70,21 +70,21 @@ def sweep(
     )
 
 
-def test_interval_is_scipys() -> None:
+def test_interval_equals_that_of_scipy() -> None:
     values = np.array([0.71, 0.73, 0.70, 0.74, 0.72])
-    ours = intervals.t_interval(values)
-    theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    actual = intervals.t_interval(values)
+    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_difference_of_two_cells_is_scipys_paired_t_interval() -> None:
+def test_interval_of_two_cells_equals_the_paired_t_interval_of_scipy() -> None:
     a, b = [0.71, 0.73, 0.70, 0.76], [0.70, 0.70, 0.69, 0.71]
-    ours = intervals.paired_interval(pd.DataFrame({"a": a, "b": b}), "a", "b")
-    theirs = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-4)
+    actual = intervals.paired_interval(pd.DataFrame({"a": a, "b": b}), "a", "b")
+    expected = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high), rel=1e-4)
 
 
-def test_floor_is_the_pooled_deviation() -> None:
+def test_noise_is_the_pooled_standard_deviation() -> None:
     a, b = [0.71, 0.73, 0.70], [0.60, 0.61, 0.65]
     result = stats.compute_answer(sweep({0.25: a, 0.5: b}))
     assert result is not None
@@ -92,22 +92,22 @@ def test_floor_is_the_pooled_deviation() -> None:
 
 
 @pytest.mark.parametrize("cells", [2, 4])
-def test_sweep_over_nothing_but_seeds_finds_a_difference_in_at_most_one_of_twenty(
+def test_sweep_over_seeds_alone_finds_a_difference_in_at_most_five_percent(
     cells: int,
 ) -> None:
-    chance = np.random.default_rng(0)
-    found = 0
+    generator = np.random.default_rng(0)
+    differences = 0
     for _ in range(300):
-        luck = chance.normal(size=(5, 1))
-        table = pd.DataFrame(luck + chance.normal(size=(5, cells))).rename(columns=str)
+        repeat_noise = generator.normal(size=(5, 1))
+        table = pd.DataFrame(repeat_noise + generator.normal(size=(5, cells))).rename(columns=str)
         best = str(table.mean().idxmax())
-        found += any(
+        differences += any(
             intervals.paired_interval(table, c, best).excludes_zero for c in table if c != best
         )
-    assert found <= 26  # 15 expected; binomial, one in 200 beyond
+    assert differences <= 26  # 15 expected; binomial: exceeded with probability 0.5 %
 
 
-def test_identical_cells_tie() -> None:
+def test_identical_cells_are_tied() -> None:
     result = stats.compute_answer(sweep({0.25: [0.7, 0.71, 0.72], 0.5: [0.7, 0.71, 0.72]}))
     assert result is not None
     assert result.tie == ("width 0.25", "width 0.5")
@@ -115,7 +115,9 @@ def test_identical_cells_tie() -> None:
 
 
 @pytest.mark.parametrize(("metric", "best"), [(METRIC, "width 0.25"), ("train/loss", "width 0.5")])
-def test_planted_difference_is_found_in_the_metrics_direction(metric: str, best: str) -> None:
+def test_simulated_difference_is_found_in_the_direction_of_the_metric(
+    metric: str, best: str
+) -> None:
     frames = sweep({0.5: [0.70, 0.72, 0.71], 0.25: [0.75, 0.765, 0.762]}, metric=metric)
     result = stats.compute_answer(frames)
     assert result is not None
@@ -123,17 +125,19 @@ def test_planted_difference_is_found_in_the_metrics_direction(metric: str, best:
     assert result.tie == (best,)
 
 
-def test_difference_is_found_under_luck_that_repeats_share() -> None:
-    luck = np.array([-0.1, 0.1, 0.0, 0.05])
-    small = np.array([0.001, -0.001, 0.0, 0.001])
-    result = stats.compute_answer(sweep({0.5: list(0.7 + luck), 0.25: list(0.71 + luck + small)}))
+def test_difference_is_found_under_noise_that_cells_share() -> None:
+    repeat_noise = np.array([-0.1, 0.1, 0.0, 0.05])
+    cell_noise = np.array([0.001, -0.001, 0.0, 0.001])
+    result = stats.compute_answer(
+        sweep({0.5: list(0.7 + repeat_noise), 0.25: list(0.71 + repeat_noise + cell_noise)})
+    )
     assert result is not None
     assert result.separable
     assert result.effect is not None
     assert result.effect.mean == pytest.approx(0.01025)
 
 
-def test_one_repeat_separates_nothing() -> None:
+def test_single_repeats_give_no_significant_difference() -> None:
     result = stats.compute_answer(sweep({0.25: [0.9], 0.5: [0.6]}))
     assert result is not None
     assert not result.separable
@@ -143,17 +147,17 @@ def test_one_repeat_separates_nothing() -> None:
     )
 
 
-def test_cells_are_paired_by_repeats_that_both_have() -> None:
+def test_cells_are_paired_by_common_repeats() -> None:
     result = stats.compute_answer(sweep({0.5: [0.70, math.nan, 0.72], 0.25: [0.75, 0.10, 0.77]}))
     assert result is not None
-    assert result.effect is None  # on its own repeats the reference has the better mean
+    assert result.effect is None  # the reference has the best mean over all of its repeats
     other = result.cells[1]
     assert other.difference is not None
     assert other.difference.mean == pytest.approx(0.05)
     assert other.difference.n == 2
 
 
-def test_cell_without_a_finished_trial_is_named() -> None:
+def test_cell_without_a_finished_trial_is_listed() -> None:
     frames = sweep({0.5: [0.7, 0.71], 0.25: [math.nan, math.nan]})
     result = stats.compute_answer(frames)
     assert result is not None
@@ -167,7 +171,7 @@ def test_no_finished_trial_gives_no_answer() -> None:
     assert stats.compute_answer(sweep({0.5: [math.nan]})) is None
 
 
-def test_search_runs_answer_only_until_a_repeat_has_finished() -> None:
+def test_search_trials_are_compared_only_if_no_repeat_has_finished() -> None:
     frames = sweep({0.5: [0.7, 0.6], 0.25: [0.8, 0.5]})
     frames.trials["role"] = "search"
     result = stats.compute_answer(frames)
@@ -177,7 +181,7 @@ def test_search_runs_answer_only_until_a_repeat_has_finished() -> None:
     assert not result.separable
 
 
-def test_multiplier_of_straight_lines_is_the_ratio_of_their_slopes() -> None:
+def test_multiplier_of_straight_curves_is_the_ratio_of_their_slopes() -> None:
     result = stats.compute_answer(sweep({0.5: [0.70, 0.70], 0.25: [0.90, 0.90]}))
     assert result is not None
     assert result.multiplier is not None
@@ -185,23 +189,23 @@ def test_multiplier_of_straight_lines_is_the_ratio_of_their_slopes() -> None:
     assert (result.multiplier.low, result.multiplier.high) == pytest.approx((0.5, 0.5))
 
 
-def test_multiplier_says_never() -> None:
+def test_multiplier_is_infinite_if_the_score_is_not_reached() -> None:
     frames = sweep({0.5: [0.70, 0.72], 0.25: [0.60, 0.62]})
-    reached = compute_multiplier.compute_multiplier(
+    multiplier = compute_multiplier.compute_multiplier(
         frames, frames.trials, "width 0.25", "width 0.5"
     )
-    assert math.isinf(reached.share)
-    assert math.isinf(reached.high)
+    assert math.isinf(multiplier.share)
+    assert math.isinf(multiplier.high)
 
 
-def test_best_line_only_rises() -> None:
+def test_best_score_so_far_only_improves() -> None:
     line = compute_multiplier.best_so_far(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
     assert line[METRIC].is_monotonic_increasing
     assert line["spent/flops"].is_monotonic_increasing
     assert line[METRIC].iloc[-1] == 0.9
 
 
-def test_rank_correlation_is_scipys_and_reads_losses_upside_down() -> None:
+def test_rank_correlation_equals_that_of_scipy_and_inverts_losses() -> None:
     frames = sweep({0.5: [0.70, 0.75, 0.72], 0.25: [0.60, 0.66, 0.81]})
     other = np.array([0.5, 0.8, 0.6, 0.4, 0.7, 0.65])
     frames.trials["probe/pos/accuracy"] = other
@@ -222,7 +226,7 @@ def test_rank_correlation_is_scipys_and_reads_losses_upside_down() -> None:
         ({"choices": [1e-4, 1e-3, 1e-2]}, 1e-3, False),
     ],
 )
-def test_best_value_at_the_edge_is_flagged(
+def test_best_value_at_an_edge_gives_a_warning(
     distribution: dict[str, object], value: float, flagged: bool
 ) -> None:
     frames = sweep({0.5: [0.7, 0.71, 0.72]}, tune={LR: distribution})
@@ -232,7 +236,7 @@ def test_best_value_at_the_edge_is_flagged(
     assert any("edge" in flag for flag in stats.flag_trials(frames, result)) == flagged
 
 
-def test_marginal_bins_keep_every_search_run() -> None:
+def test_marginal_bins_count_every_search_trial() -> None:
     frames = sweep(
         {0.5: list(np.linspace(0.6, 0.7, 20))}, tune={LR: {"low": 1e-4, "high": 1e-2, "log": True}}
     )

@@ -1,4 +1,4 @@
-"""The ledger: MLflow may be away, and nothing is lost, doubled or out of order."""
+"""`MlflowSync` with an unavailable MLflow: nothing is lost, duplicated or out of order."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -46,25 +46,25 @@ def outcome(*rows: MetricRow, state: State = "finished") -> Outcome:
     return Outcome(state=state, reason="", rows=rows, began=1e9, seconds=9.0, busy=8.0)
 
 
-def ended(folder: Path, how: Outcome) -> None:
+def write_ended(folder: Path, end: Outcome) -> None:
     record.write_queued(folder, TRIAL)
-    for row in how.rows:
+    for row in end.rows:
         record.append_row(folder, row)
-    record.write_outcome(folder, how)
+    record.write_outcome(folder, end)
 
 
 @dataclass
-class Stub:
-    """A store that keeps what it is told in order, and can fall silent."""
+class StubStore:
+    """Tracking store that records its calls in order and can be made unavailable."""
 
-    silent: bool = False
+    available: bool = True
     calls: list[tuple[str, int, State | None, int]] = field(default_factory=list)
-    tries: int = 0
+    attempts: int = 0
 
-    def _answer(self) -> None:
-        self.tries += 1
-        if self.silent:
-            raise StoreError("no MLflow server answers")
+    def _check(self) -> None:
+        self.attempts += 1
+        if not self.available:
+            raise StoreError("no MLflow server responds")
 
     def sync(
         self,
@@ -74,12 +74,12 @@ class Stub:
         rows: tuple[MetricRow, ...] = (),
         outcome: Outcome | None = None,
     ) -> None:
-        self._answer()
+        self._check()
         assert (outcome is None) == (state in {"queued", "running"})
         self.calls.append(("sync", job.number, state, len(rows)))
 
     def forget(self, job: Job, fingerprint: str) -> None:  # noqa: ARG002
-        self._answer()
+        self._check()
         self.calls.append(("forget", job.number, None, 0))
 
 
@@ -96,171 +96,183 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(sync, "time", made)
-    return made
+    clock = Clock()
+    monkeypatch.setattr(sync, "time", clock)
+    return clock
 
 
 @pytest.fixture
-def stub() -> Stub:
-    return Stub()
+def stub() -> StubStore:
+    return StubStore()
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def kept(stub: Stub, clock: Clock, said: list[str]) -> MlflowSync:
-    return MlflowSync(cast("MlflowStore", stub), said.append)
+def syncer(stub: StubStore, clock: Clock, messages: list[str]) -> MlflowSync:
+    return MlflowSync(cast("MlflowStore", stub), messages.append)
 
 
-def test_record_is_copied_at_once_where_the_store_answers(
-    kept: MlflowSync, stub: Stub, tmp_path: Path, said: list[str]
+def test_record_is_copied_at_once_if_the_store_is_available(
+    syncer: MlflowSync, stub: StubStore, tmp_path: Path, messages: list[str]
 ) -> None:
     record.write_queued(tmp_path, TRIAL)
-    kept.note(job(0), tmp_path)
+    syncer.note(job(0), tmp_path)
     record.begin_record(tmp_path, TRIAL)
     record.append_row(tmp_path, row(0))
-    kept.note(job(0), tmp_path)
+    syncer.note(job(0), tmp_path)
     record.write_outcome(tmp_path, outcome(row(0)))
-    kept.note(job(0), tmp_path)
-    kept.settle()
+    syncer.note(job(0), tmp_path)
+    syncer.settle()
     states = ["queued", "running", "finished"]
     assert stub.calls == [("sync", 0, state, n) for state, n in zip(states, (0, 1, 1), strict=True)]
-    assert said == []
+    assert messages == []
 
 
-def test_what_a_silent_store_misses_is_copied_in_order_once_it_is_back(
-    kept: MlflowSync, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
+def test_records_are_copied_in_order_once_the_store_is_available_again(
+    syncer: MlflowSync, stub: StubStore, clock: Clock, messages: list[str], tmp_path: Path
 ) -> None:
-    stub.silent = True
+    stub.available = False
     order = [3, 0, 2, 1]
     for number in order:
         record.write_queued(tmp_path / str(number), TRIAL)
-        kept.note(job(number), tmp_path / str(number))
+        syncer.note(job(number), tmp_path / str(number))
         clock.now += 20
-    ended(tmp_path / "0", outcome(row(0), row(4)))
-    kept.note(job(0), tmp_path / "0")
+    write_ended(tmp_path / "0", outcome(row(0), row(4)))
+    syncer.note(job(0), tmp_path / "0")
     assert stub.calls == []
-    stub.silent = False
+    stub.available = True
     clock.now += 20
-    kept.keep_up()
+    syncer.keep_up()
     states = {0: "finished"}
     assert [(number, state) for _, number, state, _ in stub.calls] == [
         (number, states.get(number, "queued")) for number in order
     ]
-    kept.settle()
+    syncer.settle()
     assert len(stub.calls) == len(order)
-    assert len(said) == 2
-    assert said[0].startswith("trials go on")
-    assert said[0].endswith("no MLflow server answers")
-    assert said[1] == "MLflow is back"
+    assert len(messages) == 2
+    assert messages[0].startswith("MLflow is not available; trials continue")
+    assert messages[0].endswith("no MLflow server responds")
+    assert messages[1] == "MLflow is available again"
 
 
-def test_store_that_falls_silent_halfway_gets_the_rest_and_nothing_twice(
-    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path
+def test_records_are_copied_once_if_the_store_fails_halfway(
+    syncer: MlflowSync, stub: StubStore, clock: Clock, tmp_path: Path
 ) -> None:
-    stub.silent = True
+    stub.available = False
     for number in range(4):
-        ended(tmp_path / str(number), outcome(row(0)))
-        kept.note(job(number), tmp_path / str(number))
-    stub.silent, answer, left = False, stub._answer, [2]
+        write_ended(tmp_path / str(number), outcome(row(0)))
+        syncer.note(job(number), tmp_path / str(number))
+    stub.available, check, requests_left = True, stub._check, [2]
 
-    def falls_silent() -> None:
-        left[0] -= 1
-        stub.silent = left[0] < 0
-        answer()
+    def fail_at_limit() -> None:
+        requests_left[0] -= 1
+        stub.available = requests_left[0] >= 0
+        check()
 
-    stub._answer = falls_silent  # type: ignore[method-assign]
+    stub._check = fail_at_limit  # type: ignore[method-assign]
     clock.now += 20
-    kept.keep_up()
+    syncer.keep_up()
     assert [number for _, number, _, _ in stub.calls] == [0, 1]
-    left[0] = 100
+    requests_left[0] = 100
     clock.now += 20
-    kept.keep_up()
+    syncer.keep_up()
     assert [number for _, number, _, _ in stub.calls] == [0, 1, 2, 3]
 
 
-def test_silent_store_is_asked_now_and_then_and_spoken_of_once(
-    kept: MlflowSync, stub: Stub, clock: Clock, said: list[str], tmp_path: Path
+def test_unavailable_store_is_retried_at_intervals_and_reported_once(
+    syncer: MlflowSync, stub: StubStore, clock: Clock, messages: list[str], tmp_path: Path
 ) -> None:
-    stub.silent = True
+    stub.available = False
     record.write_queued(tmp_path, TRIAL)
     for _ in range(600):  # a minute of a running sweep
-        kept.note(job(0), tmp_path)
-        kept.keep_up()
+        syncer.note(job(0), tmp_path)
+        syncer.keep_up()
         clock.now += 0.1
-    assert 2 <= stub.tries <= 7
-    assert len(said) == 1
+    assert 2 <= stub.attempts <= 7
+    assert len(messages) == 1
 
 
-@pytest.mark.parametrize("away", [False, True])
-def test_run_that_is_recorded_anew_is_forgotten_once_and_first(
-    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, away: bool
+@pytest.mark.parametrize("available", [True, False])
+def test_run_of_a_fresh_record_is_deleted_once_before_it_is_stored(
+    syncer: MlflowSync, stub: StubStore, clock: Clock, tmp_path: Path, available: bool
 ) -> None:
-    stub.silent = away
+    stub.available = available
     record.write_queued(tmp_path, TRIAL)
-    kept.note(job(0), tmp_path, fresh=True)
-    kept.note(job(0), tmp_path)
-    stub.silent = False
+    syncer.note(job(0), tmp_path, fresh=True)
+    syncer.note(job(0), tmp_path)
+    stub.available = True
     clock.now += 20
-    ended(tmp_path, outcome(row(0)))
-    kept.note(job(0), tmp_path)
+    write_ended(tmp_path, outcome(row(0)))
+    syncer.note(job(0), tmp_path)
     assert [call[0] for call in stub.calls].count("forget") == 1
     assert stub.calls[0][0] == "forget"
     assert stub.calls[-1] == ("sync", 0, "finished", 1)
 
 
-def test_store_that_falls_silent_after_it_has_forgotten_forgets_no_more(
-    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_is_not_deleted_twice_if_the_store_fails_after_the_deletion(
+    syncer: MlflowSync,
+    stub: StubStore,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     forget = stub.forget
 
-    def and_falls_silent(job: Job, fingerprint: str) -> None:
+    def forget_and_fail(job: Job, fingerprint: str) -> None:
         forget(job, fingerprint)
-        stub.silent = True
+        stub.available = False
 
-    monkeypatch.setattr(stub, "forget", and_falls_silent, raising=False)
+    monkeypatch.setattr(stub, "forget", forget_and_fail, raising=False)
     record.write_queued(tmp_path, TRIAL)
-    kept.note(job(0), tmp_path, fresh=True)
-    stub.silent = False
+    syncer.note(job(0), tmp_path, fresh=True)
+    stub.available = True
     clock.now += 20
-    kept.keep_up()
+    syncer.keep_up()
     assert [call[0] for call in stub.calls] == ["forget", "sync"]
 
 
 def test_settle_waits_for_the_store(
-    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    syncer: MlflowSync,
+    stub: StubStore,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stub.silent = True
-    ended(tmp_path, outcome(row(0)))
-    kept.note(job(0), tmp_path)
-    back = clock.now + 60
+    stub.available = False
+    write_ended(tmp_path, outcome(row(0)))
+    syncer.note(job(0), tmp_path)
+    available_at = clock.now + 60
 
     def sleep(seconds: float) -> None:
         clock.now += seconds
-        stub.silent = clock.now < back
+        stub.available = clock.now >= available_at
 
     monkeypatch.setattr(clock, "sleep", sleep, raising=False)
-    kept.settle()
+    syncer.settle()
     assert [call[2] for call in stub.calls] == ["finished"]
 
 
-def test_settle_ends_in_one_line_where_the_store_never_comes_back(
-    kept: MlflowSync, stub: Stub, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_settle_raises_one_line_if_the_store_stays_unavailable(
+    syncer: MlflowSync,
+    stub: StubStore,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sync, "_PATIENCE", 30.0)
-    began = clock.now
-    stub.silent = True
-    ended(tmp_path, outcome(row(0)))
-    kept.note(job(0), tmp_path)
-    with pytest.raises(StoreError, match="the same command copies them") as caught:
-        kept.settle()
+    monkeypatch.setattr(sync, "_TIMEOUT", 30.0)
+    start = clock.now
+    stub.available = False
+    write_ended(tmp_path, outcome(row(0)))
+    syncer.note(job(0), tmp_path)
+    with pytest.raises(StoreError, match="run the same command again") as caught:
+        syncer.settle()
     assert "\n" not in str(caught.value)
-    assert "no MLflow server answers" in str(caught.value)
-    assert 30 <= clock.now - began <= 35
+    assert "no MLflow server responds" in str(caught.value)
+    assert 30 <= clock.now - start <= 35
 
 
 def experiment(name: str) -> Experiment:
@@ -277,89 +289,89 @@ def experiment(name: str) -> Experiment:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let MLflow wait 50 ms for a locked database, in place of 20 s."""
+def short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let MLflow wait 50 ms for a locked database instead of 20 s."""
 
-    def sooner(*executed: Any) -> tuple[str, Any]:
-        _, _, statement, parameters, *_ = executed
+    def shorten(*arguments: Any) -> tuple[str, Any]:
+        _, _, statement, parameters, *_ = arguments
         return statement.replace("busy_timeout = 20000", "busy_timeout = 50"), parameters
 
     connect = sqlite3.dbapi2.connect  # SQLAlchemy's
     monkeypatch.setattr("sqlite3.dbapi2.connect", partial(connect, timeout=0.05))
-    event.listen(Engine, "before_cursor_execute", sooner, retval=True)
+    event.listen(Engine, "before_cursor_execute", shorten, retval=True)
     yield
-    event.remove(Engine, "before_cursor_execute", sooner)
+    event.remove(Engine, "before_cursor_execute", shorten)
 
 
-def test_locked_database_loses_nothing(
-    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, impatient: None
+def test_no_record_is_lost_while_the_database_is_locked(
+    tmp_path: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch, short_lock_timeout: None
 ) -> None:
-    monkeypatch.setattr(sync, "_AGAIN", 0.0)
+    monkeypatch.setattr(sync, "_RETRY_INTERVAL", 0.0)
     uri, folders = default_uri(tmp_path), [tmp_path / name for name in "abc"]
     store = MlflowStore(uri, tmp_path / "artifacts")
     store.begin(experiment("locked"), {}, {})
-    kept = MlflowSync(store, said.append)
+    syncer = MlflowSync(store, messages.append)
     record.write_queued(folders[0], TRIAL)
-    kept.note(job(0), folders[0])
+    syncer.note(job(0), folders[0])
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
-        ended(folders[0], outcome(row(0), row(4)))
-        kept.note(job(0), folders[0])
-        assert len(said) == 1
-        assert "locked" in said[0]
+        write_ended(folders[0], outcome(row(0), row(4)))
+        syncer.note(job(0), folders[0])
+        assert len(messages) == 1
+        assert "locked" in messages[0]
         other.rollback()
-    ended(folders[1], outcome(row(0), state="failed"))
-    kept.note(job(1), folders[1])
-    kept.settle()
+    write_ended(folders[1], outcome(row(0), state="failed"))
+    syncer.note(job(1), folders[1])
+    syncer.settle()
     store.close("finished", {})
     trials = frames.load_frames(uri, "locked").trials.sort_values("repeat")
     assert list(trials["state"]) == ["finished", "failed"]
     assert list(frames.load_frames(uri, "locked").curves["step"]) == [0, 4, 0]
-    assert said[1:] == ["MLflow is back"]
+    assert messages[1:] == ["MLflow is available again"]
 
 
-def test_record_that_ends_while_it_is_copied_is_finished_with_its_outcome_or_not_yet(
-    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_record_that_ends_while_it_is_copied_is_stored_as_running_or_complete(
+    tmp_path: Path, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever of the record's files was the last to be read before it ended."""
+    """The trial ends before the read of each file of the record in turn."""
     uri = default_uri(tmp_path)
     store = MlflowStore(uri, tmp_path / "artifacts")
-    store.begin(experiment("overtaken"), {}, {})
-    kept, read_text = MlflowSync(store, said.append), Path.read_text
-    reads, overtaken = 0, set[int]()
+    store.begin(experiment("early"), {}, {})
+    syncer, read_text = MlflowSync(store, messages.append), Path.read_text
+    reads, ended_early = 0, set[int]()
 
-    def overtaking(file: Path, *how: Any, **named: Any) -> str:
+    def read_after_end(file: Path, *args: Any, **kwargs: Any) -> str:
         nonlocal reads
-        number = len(overtaken)
+        number = len(ended_early)
         if file.parent == tmp_path / str(number):
             if reads == number:
-                overtaken.add(number)
+                ended_early.add(number)
                 record.append_row(file.parent, row(4))
                 record.write_outcome(file.parent, outcome(row(0), row(4)))
             reads += 1
-        return read_text(file, *how, **named)
+        return read_text(file, *args, **kwargs)
 
     for number in count():
         folder, reads = tmp_path / str(number), 0
         record.begin_record(folder, TRIAL)
         record.append_row(folder, row(0))
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_text", overtaking)
-            kept.note(job(number), folder)
-        if number not in overtaken:
+            patch.setattr(Path, "read_text", read_after_end)
+            syncer.note(job(number), folder)
+        if number not in ended_early:
             break
-    assert len(overtaken) > 2
-    once = frames.load_frames(uri, "overtaken").trials.set_index("number")
-    assert set(once["state"]) == {"running", "finished"}
-    assert set(once["slot/busy_seconds"][once["state"] == "finished"]) == {8.0}
-    for number in overtaken:
-        kept.note(job(number), tmp_path / str(number))
+    assert len(ended_early) > 2
+    trials = frames.load_frames(uri, "early").trials.set_index("number")
+    assert set(trials["state"]) == {"running", "finished"}
+    assert set(trials["slot/busy_seconds"][trials["state"] == "finished"]) == {8.0}
+    for number in ended_early:
+        syncer.note(job(number), tmp_path / str(number))
     record.write_outcome(folder, outcome(row(0)))
-    kept.note(job(number + 1), folder)
+    syncer.note(job(number + 1), folder)
     store.close("finished", {})
-    table = frames.load_frames(uri, "overtaken")
+    table = frames.load_frames(uri, "early")
     assert set(table.trials["state"]) == {"finished"}
     assert set(table.trials["slot/busy_seconds"]) == {8.0}
     steps = table.curves.groupby("number")["step"].apply(list)
-    assert list(steps) == [[0, 4]] * len(overtaken) + [[0]]
-    assert said == []
+    assert list(steps) == [[0, 4]] * len(ended_early) + [[0]]
+    assert messages == []
