@@ -1,23 +1,25 @@
-"""Analytic compute of a training step, under three conventions that are never mixed.
+"""Analytic compute of a training step, counted under three separate conventions.
 
-Assumptions, before the arithmetic:
-- A multiply-add counts as 2. FLOPs are those of the configuration, padding included: hence
-  the same on every machine.
-- `flops`, the honest count and the primary one: matrix multiplications only, as
-  `torch.utils.flop_counter` counts them; look-ups are free; the vocabulary head works at the
-  masked slots only (at all of them for all-tokens MLM); backward is 2x forward, and what is
-  frozen has none. Softmax, norms and activations are left out: they cost time but hardly any
-  arithmetic (2 % at small). Muon's products are part of it: at width 64 they add a tenth to a
-  step of 1,024 tokens with three iterations, and a sixth with five.
-- `paper_flops`: the official `flops_computation.py` (google-research/electra at 8a46635),
-  which also counts element-wise work, treats the input look-up as a dense product with a
-  one-hot matrix, puts the head at .15625 of the positions and takes backward as 1x forward.
-- `six_n`: 6 x N x tokens, N the weights of both networks without embedding tables and
-  vocabulary head, the scaling-law papers' rule of thumb.
-The ratio of the first two is no constant (3.83 at hidden 64, 0.99 at 768): a curve under one
-convention cannot be read under another.
+Assumptions:
+- A multiply-add counts as 2. FLOPs depend on the configuration only, padding included, so they
+  are the same on every machine.
+- `flops`, the honest count, is the primary convention: matrix multiplications only, as
+  `torch.utils.flop_counter` counts them. Embedding look-ups are free. The vocabulary head is
+  applied at the masked positions only (at all positions for all-tokens MLM). The backward pass
+  costs twice the forward pass; frozen networks have none. Softmax, norms and activations are
+  omitted because they are a small part of the arithmetic (2 % at size small). Muon's matrix
+  products are included: at width 64 they add a tenth to a step of 1,024 tokens with three
+  iterations, and a sixth with five.
+- `paper_flops` follows the official `flops_computation.py` (google-research/electra at 8a46635).
+  It also counts element-wise operations, treats the input look-up as a dense product with a
+  one-hot matrix, applies the head at .15625 of the positions, and counts the backward pass as
+  once the forward pass.
+- `six_n` is 6 x N x tokens, the estimate of scaling-law papers. N is the number of weights of
+  both networks without embedding tables and vocabulary head.
+The ratio of the first two is not constant (3.83 at hidden 64, 0.99 at 768), so results under one
+convention cannot be converted to another.
 
-Letters: h hidden, f ffn, e embedding, v vocabulary, s positions, l layers, k masked slots.
+Letters: h hidden, f ffn, e embedding, v vocabulary, s positions, l layers, k masked positions.
 """
 
 import itertools
@@ -41,22 +43,22 @@ from lab.config.optimizer import MuonConfig
 from lab.config.phases import UpdatedNetworks, phase_shares
 from lab.config.trial import Trial
 
-# flops_computation.py, the constants' comments there: what one element of each costs.
+# FLOPs of one element of each operation, from the comments in flops_computation.py.
 _DROPOUT, _LAYER_NORM, _ACTIVATION, _SOFTMAX = 4, 5, 8, 5
 PAPER_HEAD_SHARE = 0.15625
-_POINTS = 256  # at which settings that move are looked at, between two knots
+_POINTS = 256  # values of progress between two knots at which varying settings are evaluated
 
 
 def masked_slots(length: int, mask_prob: float) -> int:
-    """Return the fixed number of masked slots of a window.
+    """Return the fixed number of masked positions of a window.
 
-    `pretrain_helpers.py`: max_predictions_per_seq = int((p + .005) x length), at least one.
+    From `pretrain_helpers.py`: max_predictions_per_seq = int((p + .005) x length), at least one.
     """
     return max(1, int((mask_prob + 0.005) * length))
 
 
 def encoder_terms(encoder: EncoderConfig, length: int) -> Mapping[str, float]:
-    """Return the forward FLOPs of one token in the encoder's blocks, by name."""
+    """Return the forward FLOPs of the encoder's blocks for one token, by operation."""
     h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
     return {
         "project_embedding": 2 * e * h if e != h else 0,
@@ -68,7 +70,7 @@ def encoder_terms(encoder: EncoderConfig, length: int) -> Mapping[str, float]:
 
 
 def generator_head_terms(encoder: EncoderConfig, vocab: int) -> Mapping[str, float]:
-    """Return the forward FLOPs of the vocabulary head at one masked slot, by name."""
+    """Return the forward FLOPs of the vocabulary head at one masked position, by operation."""
     return {
         "head_transform": 2 * encoder.hidden * encoder.embedding,
         "head_vocabulary": 2 * encoder.embedding * vocab,
@@ -76,45 +78,45 @@ def generator_head_terms(encoder: EncoderConfig, vocab: int) -> Mapping[str, flo
 
 
 def discriminator_head_terms(encoder: EncoderConfig) -> Mapping[str, float]:
-    """Return the forward FLOPs of the detection head at one token, by name."""
+    """Return the forward FLOPs of the detection head for one token, by operation."""
     return {"detect_transform": 2 * encoder.hidden**2, "detect": 2 * encoder.hidden}
 
 
 def encoder_weights(encoder: EncoderConfig) -> int:
-    """Return the parameters of the blocks and the embedding's projection, tables left out."""
+    """Return the number of weights of the blocks and the embedding projection, without tables."""
     h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
     block = 4 * (h * h + h) + 2 * h * f + h + f + 4 * h
     return encoder.layers * block + (e * h + h if e != h else 0)
 
 
 def copy_gate_terms(encoder: EncoderConfig) -> Mapping[str, float]:
-    """Return the forward FLOPs of the all-tokens model's copy gate at one token, by name."""
+    """Return the forward FLOPs of the copy gate of all-tokens MLM for one token, by operation."""
     return {"copy_gate": 2 * encoder.hidden}
 
 
 class _Pass(NamedTuple):
-    """One network's way through the batch of a step.
+    """One network's pass over the batch of a step.
 
     Attributes:
-        encoder: its body.
-        head: forward FLOPs of its head for one window.
-        paper: FLOPs of a step as the official script counts them, were it to learn.
-        learns: whether there is a way back.
+        encoder: shape of the network's encoder.
+        head: forward FLOPs of the network's head for one window.
+        paper: FLOPs of a step, forward and backward, as the official script counts them.
+        has_backward: whether the pass includes a backward pass.
     """
 
     encoder: EncoderConfig
     head: float
     paper: float
-    learns: bool
+    has_backward: bool
 
 
 class _Shape(NamedTuple):
-    """What a step's cost depends on beside the trial's constants.
+    """Shape of a step's batch, which may vary during a run.
 
     Attributes:
         length: positions of a window.
-        batch: windows.
-        slots: masked slots of a window.
+        batch: windows of the step.
+        slots: masked positions of a window.
     """
 
     length: int
@@ -125,22 +127,22 @@ class _Shape(NamedTuple):
 def step_cost(
     trial: Trial, learns: UpdatedNetworks = UpdatedNetworks.ALL, progress: float = 0.0
 ) -> Cost:
-    """Return what one optimizer step of `trial` costs under each convention.
+    """Return the cost of one optimizer step of `trial` under each convention.
 
-    A network that is frozen or only samples goes forward and not back: a third of the honest
-    count and of 6N, half of the paper's.
+    A network that is frozen, or that only samples, has a forward pass but no backward pass: a
+    third of the honest count and of 6N, and half of the paper's count.
 
     Args:
-        trial: what is trained.
+        trial: configuration of the trial.
         learns: the networks that the step updates.
-        progress: at which the step is taken; settings that move are as they are there.
+        progress: progress of the run at that step, in [0, 1]; it determines varying settings.
     """
     return _cost(trial, learns, _shape(trial, progress))
 
 
 def mean_cost(trial: Trial) -> Cost:
-    """Return what a step costs in the mean over the whole run, whoever's turn it is."""
-    weights = _steps(trial)
+    """Return the mean cost of a step over the whole run, over all phases and settings."""
+    weights = _steps_by_cost(trial)
     total = sum(weights.values())
     shares = {cost: weight / total for cost, weight in weights.items()}
 
@@ -155,47 +157,54 @@ def mean_cost(trial: Trial) -> Cost:
     )
 
 
-def _steps(trial: Trial) -> dict[Cost, float]:
-    """Return how many steps of each cost a run has, up to a common factor.
+def _steps_by_cost(trial: Trial) -> dict[Cost, float]:
+    """Return the number of steps of each cost in a run, up to a common factor.
 
-    A stretch of the budget holds as many steps as its share of the budget over their mean cost.
+    The number of steps in an interval of progress is its share of the budget divided by the mean
+    cost of a step there.
     """
-    kinds = phase_shares(trial.objective)
-    if isinstance(trial.objective, TwoStageConfig):  # its stages divide the budget
-        groups = [(share, {learns: 1.0}) for learns, share in kinds.items()]
-    else:  # kinds of steps that alternate divide the steps
-        groups = [(1.0, kinds)]
+    shares = phase_shares(trial.objective)
+    if isinstance(trial.objective, TwoStageConfig):  # stages are shares of the budget
+        groups = [(share, {learns: 1.0}) for learns, share in shares.items()]
+    else:  # alternating phases are shares of the steps
+        groups = [(1.0, shares)]
 
-    @cache  # shapes repeat
-    def steps(shape: _Shape, width: float) -> list[tuple[Cost, float]]:
-        found = []
+    @cache  # the same shape occurs at many values of progress
+    def steps_at(shape: _Shape, width: float) -> list[tuple[Cost, float]]:
+        steps = []
         for budget, group in groups:
             costs = {learns: _cost(trial, learns, shape) for learns in group}
-            mean = sum(_unit(trial, costs[learns]) * share for learns, share in group.items())
-            found += [(costs[one], width * budget * share / mean) for one, share in group.items()]
-        return found
+            mean = sum(
+                _cost_in_budget_unit(trial, costs[learns]) * share
+                for learns, share in group.items()
+            )
+            steps += [(costs[one], width * budget * share / mean) for one, share in group.items()]
+        return steps
 
     weights: dict[Cost, float] = {}
-    for shape, width in _course(trial):
-        for cost, count in steps(shape, width):
+    for shape, width in _shapes_of_run(trial):
+        for cost, count in steps_at(shape, width):
             weights[cost] = weights.get(cost, 0.0) + count
     return weights
 
 
-def _unit(trial: Trial, cost: Cost) -> float:
-    """Return a cost in the unit of the budget; tokens where that is seconds, which no one knows."""
+def _cost_in_budget_unit(trial: Trial, cost: Cost) -> float:
+    """Return a cost in FLOPs if the budget is in FLOPs; otherwise in tokens.
+
+    Seconds cannot be predicted, so tokens replace them.
+    """
     return cost.flops if trial.budget.kind == "flops" else cost.tokens
 
 
-def _course(trial: Trial) -> Iterator[tuple[_Shape, float]]:
-    """Yield the shapes that a step has from progress 0 to 1, each with its share of progress."""
+def _shapes_of_run(trial: Trial) -> Iterator[tuple[_Shape, float]]:
+    """Yield the batch shapes from progress 0 to 1, each with its share of progress."""
     if not trial.moves:
         yield _shape(trial, 0.0), 1.0
         return
     for start, end in itertools.pairwise(trial.knots):
         width = (end - start) / _POINTS
         first, last = (_shape(trial, start + (n + 0.5) * width) for n in (0, _POINTS - 1))
-        if first == last:  # and so all between, on a line
+        if first == last:  # settings are linear between knots, so all shapes between are equal
             yield from itertools.repeat((first, width), _POINTS)
             continue
         for point in range(_POINTS):
@@ -203,21 +212,22 @@ def _course(trial: Trial) -> Iterator[tuple[_Shape, float]]:
 
 
 def _shape(trial: Trial, progress: float) -> _Shape:
-    now = trial.at(progress)
-    return _Shape(now.length, now.batch, masked_slots(now.length, now.mask_prob))
+    settings = trial.at(progress)
+    slots = masked_slots(settings.length, settings.mask_prob)
+    return _Shape(settings.length, settings.batch, slots)
 
 
-@lru_cache(maxsize=1_024)  # the loop asks before every step
+@lru_cache(maxsize=1_024)  # the training loop calls `step_cost` before every step
 def _cost(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Cost:
     flops = paper = six_n = 0.0
     tokens = shape.batch * shape.length
     for one in _passes(trial, learns, shape):
         forward = tokens * _sum(encoder_terms(one.encoder, shape.length)) + shape.batch * one.head
-        flops += forward * (3 if one.learns else 1)
-        paper += one.paper * (1 if one.learns else 0.5)
-        six_n += (6 if one.learns else 2) * encoder_weights(one.encoder) * tokens
-    flops += shape.batch * _baseline(trial, learns, shape.slots)
-    flops += _orthogonalization(trial, learns, shape)
+        flops += forward * (3 if one.has_backward else 1)
+        paper += one.paper * (1 if one.has_backward else 0.5)
+        six_n += (6 if one.has_backward else 2) * encoder_weights(one.encoder) * tokens
+    flops += shape.batch * _reinforce_baseline_flops(trial, learns, shape.slots)
+    flops += _orthogonalization_flops(trial, learns, shape)
     return Cost(tokens=tokens, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
 
 
@@ -228,59 +238,63 @@ def _passes(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Iterator[_P
         updated = learns is not UpdatedNetworks.DISCRIMINATOR and not has_frozen_generator(
             objective
         )
-        yield _predicting(generator, vocab, shape, updated)
+        yield _vocabulary_pass(generator, vocab, shape, updated)
     match objective:
         case TwoStageConfig() if learns is UpdatedNetworks.GENERATOR:
             return
         case _ if has_frozen_generator(objective):
-            pass  # its one pass is without dropout
+            pass  # a frozen generator has a single pass, without dropout
         case JointObjectiveConfig(sampling=sampling) | TwoStageConfig(sampling=sampling) if (
             generator is not None
         ):
             if encoder.dropout and not sampling.dropout:
-                yield _predicting(generator, vocab, shape, False)  # once more, to sample
+                # Sampling without dropout is a second forward pass.
+                yield _vocabulary_pass(generator, vocab, shape, False)
     match objective:
         case MlmConfig() | ReplaceMlmConfig():
-            yield _predicting(encoder, vocab, shape, True)
+            yield _vocabulary_pass(encoder, vocab, shape, True)
         case AllTokensMlmConfig():
-            everywhere = _predicting(encoder, vocab, shape._replace(slots=shape.length), True)
+            full = _vocabulary_pass(encoder, vocab, shape._replace(slots=shape.length), True)
             gate = shape.length * _sum(copy_gate_terms(encoder))
-            yield everywhere._replace(head=everywhere.head + gate)
+            yield full._replace(head=full.head + gate)
         case _:
-            yield _detecting(encoder, vocab, shape, learns is not UpdatedNetworks.GENERATOR)
+            yield _detection_pass(encoder, vocab, shape, learns is not UpdatedNetworks.GENERATOR)
 
 
-def _predicting(encoder: EncoderConfig, vocab: int, shape: _Shape, learns: bool) -> _Pass:
-    share = _paper_share(shape.slots, shape.length)
+def _vocabulary_pass(
+    encoder: EncoderConfig, vocab: int, shape: _Shape, has_backward: bool
+) -> _Pass:
+    share = _paper_head_share(shape.slots, shape.length)
     return _Pass(
         encoder=encoder,
         head=shape.slots * _sum(generator_head_terms(encoder, vocab)),
         paper=paper_step(encoder, shape.length, vocab, shape.batch, head_share=share),
-        learns=learns,
+        has_backward=has_backward,
     )
 
 
-def _detecting(encoder: EncoderConfig, vocab: int, shape: _Shape, learns: bool) -> _Pass:
+def _detection_pass(encoder: EncoderConfig, vocab: int, shape: _Shape, has_backward: bool) -> _Pass:
     return _Pass(
         encoder=encoder,
         head=shape.length * _sum(discriminator_head_terms(encoder)),
         paper=paper_step(encoder, shape.length, vocab, shape.batch, head_share=None),
-        learns=learns,
+        has_backward=has_backward,
     )
 
 
-def _paper_share(slots: int, length: int) -> float:
-    """Return the share of positions with a vocabulary head: all, or the official constant.
+def _paper_head_share(slots: int, length: int) -> float:
+    """Return the share of positions with a vocabulary head: 1, or the official constant.
 
-    The official script takes .15625 whatever the mask rate; it knows no head at every position.
+    The official script uses .15625 for any mask rate. It does not cover a head at every position,
+    which all-tokens MLM has.
     """
     return 1.0 if slots == length else PAPER_HEAD_SHARE
 
 
-def _baseline(trial: Trial, learns: UpdatedNetworks, slots: int) -> float:
-    """Return the FLOPs of REINFORCE's baseline for one window: a logit a slot, and its gradient.
+def _reinforce_baseline_flops(trial: Trial, learns: UpdatedNetworks, slots: int) -> float:
+    """Return the FLOPs of REINFORCE's baseline for one window: a logit at each masked position.
 
-    Its input is detached, so that backward costs as much as forward.
+    The input of the baseline is detached, so the backward pass costs as much as the forward pass.
     """
     objective = trial.objective
     if not isinstance(objective, AdversarialConfig) or learns is UpdatedNetworks.DISCRIMINATOR:
@@ -291,22 +305,23 @@ def _baseline(trial: Trial, learns: UpdatedNetworks, slots: int) -> float:
     return 2 * 2 * hidden * slots
 
 
-def _orthogonalization(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> float:
+def _orthogonalization_flops(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> float:
     """Return the FLOPs of Muon's matrix products in one step; 0 under Adam."""
     optim, objective = trial.optim, trial.objective
     if not isinstance(optim, MuonConfig):
         return 0
-    updated = [one.encoder for one in _passes(trial, learns, shape) if one.learns]
+    updated = [one.encoder for one in _passes(trial, learns, shape) if one.has_backward]
     if isinstance(objective, JointObjectiveConfig) and objective.sharing == "all":
-        updated = updated[:1]  # both networks have the same matrices
-    return optim.iterations * sum(map(_newton_schulz, updated))
+        updated = updated[:1]  # the two networks are the same matrices
+    return optim.iterations * sum(map(_newton_schulz_flops, updated))
 
 
-def _newton_schulz(encoder: EncoderConfig) -> float:
-    """Return the FLOPs of one iteration over the matrices of all blocks."""
+def _newton_schulz_flops(encoder: EncoderConfig) -> float:
+    """Return the FLOPs of one Newton-Schulz iteration over the matrices of all blocks."""
     h, f = encoder.hidden, encoder.ffn
 
-    def products(rows: int, columns: int) -> int:  # of x x^T, its square, and their sum with x
+    def products(rows: int, columns: int) -> int:
+        # Three products: a = x x^T, a^2, and (b a + c a^2) x.
         small, large = sorted((rows, columns))
         return 2 * small * small * (2 * large + small)
 
@@ -316,13 +331,13 @@ def _newton_schulz(encoder: EncoderConfig) -> float:
 def paper_step(
     encoder: EncoderConfig, length: int, vocab: int, batch: int, *, head_share: float | None
 ) -> float:
-    """Return one network's FLOPs of a step as `TransformerHparams.get_train_flops` does.
+    """Return one network's FLOPs of a step, as `TransformerHparams.get_train_flops` counts them.
 
     Args:
-        encoder: its body.
+        encoder: shape of the network's encoder.
         length: positions of a window.
-        vocab: tokens it tells apart.
-        batch: windows.
+        vocab: size of the vocabulary.
+        batch: windows of the step.
         head_share: share of the positions with a vocabulary head; None for a discriminator.
     """
     per_token = encoder.layers * _sum(_paper_block(encoder, length))
@@ -348,7 +363,7 @@ def _paper_block(encoder: EncoderConfig, s: int) -> Mapping[str, float]:
         "attention_output_bias": h,
         "attention_output_dropout": _DROPOUT * h,
         "attention_output_residual": h,
-        "attention_output_norm": _LAYER_NORM,  # sic: the official count forgets the width
+        "attention_output_norm": _LAYER_NORM,  # sic: the official count omits the width
         "intermediate": 2 * h * f,
         "intermediate_activation": _ACTIVATION * f,
         "intermediate_bias": f,

@@ -1,7 +1,8 @@
-"""The ladder of objectives: what a trial may minimise, as a search space names it.
+"""Configuration of the pre-training objectives.
 
-From the paper's section 3.4 (ELECTRA 15 %, replace MLM, all-tokens MLM), section 3.2 (two-stage,
-sharing), appendix F (adversarial), and its two ends: BERT, and replacement without a generator.
+Sources in the ELECTRA paper: section 3.4 (ELECTRA 15 %, replace MLM, all-tokens MLM), section 3.2
+(two-stage training, weight sharing), appendix F (adversarial training). Two further objectives are
+baselines: masked language modeling as in BERT, and replaced-token detection without a generator.
 """
 
 from dataclasses import dataclass, field
@@ -21,14 +22,15 @@ _Probability = Annotated[float, Interval(gt=0, lt=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig(StrictConfig):
-    """How the generator's tokens are drawn (`run_pretraining.PretrainingModel._get_fake_data`).
+    """Sampling from the generator (`run_pretraining.PretrainingModel._get_fake_data`).
 
     Attributes:
-        temperature: divides the logits, a number or a ramp; the generator's own loss is taken
-            without it.
-        dropout: whether the generator's dropout is on while it samples, as officially; without
-            it a second pass makes the samples.
-        disallow_correct: never draw the original token, so that every chosen slot is replaced.
+        temperature: temperature of the sampling distribution (it divides the generator's logits);
+            a number or a ramp. It does not affect the generator's loss.
+        dropout: whether the generator samples with dropout, as in the official code; if false, a
+            second forward pass without dropout makes the samples.
+        disallow_correct: whether the original token is excluded from sampling, so that every
+            masked position is replaced.
     """
 
     temperature: Positive = 1.0
@@ -38,14 +40,18 @@ class SamplingConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenGeneratorConfig(GeneratorConfig):
-    """A generator that is trained before the trial and stays as it is (Fast-ELECTRA, 2310.07347).
+    """A generator that is trained before the trial and not updated by it.
 
-    It samples without dropout and costs one forward pass. Its temperature (`sampling`) may fall
-    while the discriminator learns, as in the paper.
+    From Fast-ELECTRA (Dong et al. 2023, arXiv 2310.07347). A frozen generator samples without
+    dropout and costs one forward pass. As in that paper, the sampling temperature may decrease
+    during training (`sampling.temperature`).
 
     Attributes:
-        init_from: a masked-language-model run that the sweep makes, or another trial, of which it
-            takes the generator, or the encoder where that predicts tokens.
+        width: hidden size of the generator divided by that of the discriminator.
+        depth: number of layers of the generator divided by that of the discriminator.
+        init_from: source of the generator's weights: a masked-language-model run that the sweep
+            trains (`mlm`), or another trial (`trial`), from which the generator is taken, or the
+            encoder if it predicts tokens.
     """
 
     kind: Literal["frozen"]
@@ -57,7 +63,7 @@ def _kind_of_generator(raw: object) -> str:
     return "FrozenGeneratorConfig" if frozen else "GeneratorConfig"
 
 
-# A generator that learns has no kind, so that an error speaks of the one that was meant.
+# Only a frozen generator has the key `kind`, so it selects the class that errors refer to.
 AnyGeneratorConfig = Annotated[
     Annotated[GeneratorConfig, Tag("GeneratorConfig")]
     | Annotated[FrozenGeneratorConfig, Tag("FrozenGeneratorConfig")],
@@ -67,10 +73,10 @@ AnyGeneratorConfig = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig(StrictConfig):
-    """What all rungs have in common.
+    """Settings of all objectives.
 
     Attributes:
-        mask_prob: share of the tokens that are chosen; a number or a ramp.
+        mask_prob: share of the tokens that are masked or replaced; a number or a ramp.
     """
 
     networks: ClassVar[frozenset[Network]] = frozenset({"generator", "discriminator"})
@@ -80,11 +86,12 @@ class ObjectiveConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedObjectiveConfig(ObjectiveConfig):
-    """A rung that fills the chosen slots with something else than the original.
+    """Settings of all objectives with a generator or another source of replaced tokens.
 
     Attributes:
-        masking: `paper` draws distinct positions and always writes [MASK]; `code` does as the
-            official `pretrain_helpers.py`: with replacement, and [MASK] with probability .85.
+        masking: rule of masking; `paper` draws distinct positions and writes [MASK] at all of
+            them; `code` follows the official `pretrain_helpers.py`: it draws positions with
+            replacement and writes [MASK] with probability .85.
     """
 
     masking: Literal["paper", "code"] = "paper"
@@ -92,15 +99,16 @@ class MaskedObjectiveConfig(ObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class JointObjectiveConfig(MaskedObjectiveConfig):
-    """A rung on which a generator and the encoder that is kept learn beside each other.
+    """Settings of all objectives that train an encoder on the samples of a generator.
 
     Attributes:
-        gen_weight: the weight of the generator's loss.
-        generator: its size, and whether it learns or is frozen.
-        sharing: `none`; `tokens`, the whole embedding layer, as officially; `all` weights of two
-            encoders of one size; `gdes`, the encoder reads the generator's tables, sends them no
-            gradient, and learns its difference to them (DeBERTaV3, section 3.3).
-        sampling: how its tokens are drawn.
+        gen_weight: weight of the generator's loss.
+        generator: size of the generator relative to the encoder, and whether it is frozen.
+        sharing: weights that generator and encoder share; `none`: no weights; `tokens`: the whole
+            embedding layer, as in the official code; `all`: all weights of two encoders of equal
+            size; `gdes`: the encoder adds a learned difference to the generator's embedding
+            tables and sends them no gradient (DeBERTaV3, section 3.3).
+        sampling: sampling of replacement tokens from the generator.
     """
 
     gen_weight: Annotated[float, Gt(0)] = 1.0
@@ -113,19 +121,19 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
             return
         if self.sharing != "none":
             raise ValueError(
-                f"a frozen generator cannot share weights with a network that learns: sharing must "
-                f"be none, not {self.sharing}"
+                f"a frozen generator cannot share weights with a network that is trained: sharing "
+                f"must be none, not {self.sharing}"
             )
         if self.gen_weight != 1:
-            raise ValueError("gen_weight: a frozen generator has no loss to weigh; leave it out")
+            raise ValueError("gen_weight: must be omitted, because a frozen generator has no loss")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ElectraConfig(JointObjectiveConfig):
-    """Replaced-token detection at every token (paper, section 2).
+    """ELECTRA: replaced-token detection at every position (paper, section 2).
 
     Attributes:
-        disc_weight: the weight of the discriminator's loss, lambda; a number or a ramp.
+        disc_weight: weight of the discriminator's loss (lambda in the paper); a number or a ramp.
     """
 
     kind: Literal["electra"]
@@ -134,10 +142,10 @@ class ElectraConfig(JointObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Electra15Config(JointObjectiveConfig):
-    """Replaced-token detection at the chosen slots only.
+    """ELECTRA 15 %: replaced-token detection at the masked positions only (paper, section 3.4).
 
     Attributes:
-        disc_weight: the weight of the discriminator's loss, lambda; a number or a ramp.
+        disc_weight: weight of the discriminator's loss (lambda in the paper); a number or a ramp.
     """
 
     kind: Literal["electra_15"]
@@ -146,10 +154,12 @@ class Electra15Config(JointObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplaceMlmConfig(JointObjectiveConfig):
-    """The original tokens are predicted at the chosen slots, from the generator's samples there.
+    """Replace MLM: the encoder predicts the original tokens at the positions that were replaced.
+
+    The generator's samples take the place of [MASK] in the encoder's input (paper, section 3.4).
 
     Attributes:
-        mlm_weight: the weight of the encoder's loss.
+        mlm_weight: weight of the encoder's loss.
     """
 
     networks: ClassVar[frozenset[Network]] = frozenset({"generator", "predictor"})
@@ -160,10 +170,12 @@ class ReplaceMlmConfig(JointObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AllTokensMlmConfig(JointObjectiveConfig):
-    """The original of every token is predicted, with a gate that may copy what stands there.
+    """All-tokens MLM: the encoder predicts the original token at every position.
+
+    A learned gate may copy the input token (paper, section 3.4).
 
     Attributes:
-        mlm_weight: the weight of the encoder's loss.
+        mlm_weight: weight of the encoder's loss.
     """
 
     networks: ClassVar[frozenset[Network]] = frozenset({"generator", "predictor"})
@@ -174,11 +186,13 @@ class AllTokensMlmConfig(JointObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MlmConfig(ObjectiveConfig):
-    """Masked language modelling by the encoder itself: the baseline.
+    """Masked language modeling with the encoder alone, as a baseline.
 
     Attributes:
-        masking: as for the others; or `bert`: a chosen token becomes [MASK] in 80 % of cases, a
-            random word in 10 %, and stays in 10 %.
+        masking: rule of masking; `paper` draws distinct positions and writes [MASK] at all of
+            them; `code` follows the official `pretrain_helpers.py`: it draws positions with
+            replacement and writes [MASK] with probability .85; `bert` replaces a chosen token by
+            [MASK] in 80 % of cases, by a random word in 10 %, and keeps it in 10 %.
     """
 
     networks: ClassVar[frozenset[Network]] = frozenset({"predictor"})
@@ -189,14 +203,14 @@ class MlmConfig(ObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageConfig(MaskedObjectiveConfig):
-    """First the generator alone; then a discriminator that starts from its weights (section 3.2).
+    """Two-stage training: first the generator, then a discriminator initialized from it.
 
-    Both have one size, and the generator is frozen once the discriminator learns. Each stage has
-    the whole schedule to itself.
+    Both networks have the encoder's size. The generator is frozen in the second stage. Each stage
+    runs through the whole learning rate schedule (paper, section 3.2).
 
     Attributes:
-        switch: the generator's share of the budget.
-        sampling: how its tokens are drawn.
+        switch: share of the budget that trains the generator.
+        sampling: sampling of replacement tokens from the generator.
     """
 
     kind: Literal["two_stage"]
@@ -206,17 +220,17 @@ class TwoStageConfig(MaskedObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforceConfig(StrictConfig):
-    """Both networks learn in each step, as in the paper's appendix F."""
+    """Every step updates both networks, as in the paper's appendix F."""
 
     kind: Literal["reinforce"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlternationConfig(StrictConfig):
-    """One network is frozen while the other takes its steps; the discriminator begins.
+    """Steps update the discriminator and the generator alternately, the discriminator first.
 
     Attributes:
-        steps: that one network takes in a row.
+        steps: number of consecutive steps that update the same network.
     """
 
     kind: Literal["alternation"]
@@ -225,15 +239,16 @@ class AlternationConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig(JointObjectiveConfig):
-    """The generator is trained to make the discriminator fail (paper, appendix F).
+    """Adversarial training: the generator maximizes the discriminator's loss (paper, appendix F).
 
-    Its gradient is REINFORCE's, against a learned baseline.
+    The generator's gradient is estimated by REINFORCE with a learned baseline.
 
     Attributes:
-        disc_weight: the weight of the discriminator's loss, lambda; a number or a ramp.
-        adversarial_weight: the share of the generator's loss that is adversarial; the rest is
-            its likelihood. Without any there is no game and no turns: ELECTRA.
-        rule: whose turn it is to learn.
+        disc_weight: weight of the discriminator's loss (lambda in the paper); a number or a ramp.
+        adversarial_weight: share of the adversarial loss in the generator's loss; the rest is the
+            masked-language-model loss. 0 is the same as objective `electra`, without alternation.
+        rule: networks that each step updates: both (`reinforce`), or one at a time
+            (`alternation`).
     """
 
     kind: Literal["adversarial"]
@@ -246,25 +261,26 @@ class AdversarialConfig(JointObjectiveConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.generator, FrozenGeneratorConfig):
-            raise ValueError("an adversarial generator learns in every step: it cannot be frozen")
+            raise ValueError("an adversarial generator is trained, so it cannot be frozen")
         if isinstance(self.rule, AlternationConfig) and self.sharing != "none":
             raise ValueError(
-                f"alternation freezes one network while the other learns, which weights of both "
-                f"cannot: sharing must be none, not {self.sharing}"
+                f"alternation freezes one network while it trains the other, so they cannot share "
+                f"weights: sharing must be none, not {self.sharing}"
             )
         if not self.sampling.dropout:
             raise ValueError(
-                "an adversarial generator learns from the law it sampled from: sampling.dropout "
-                "must be true"
+                "the REINFORCE gradient of an adversarial generator requires the distribution that "
+                "was sampled from: sampling.dropout must be true"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomReplacementConfig(MaskedObjectiveConfig):
-    """Replaced-token detection without a generator.
+    """Replaced-token detection with random replacements, without a generator.
 
     Attributes:
-        replacement_distribution: `unigram` draws replacements by their frequency, `uniform` all words alike.
+        replacement_distribution: distribution of the replacement tokens; `unigram` is their
+            frequency in the training text, `uniform` gives every word the same probability.
     """
 
     networks: ClassVar[frozenset[Network]] = frozenset({"discriminator"})
@@ -286,10 +302,10 @@ AnyObjectiveConfig = (
 
 
 def generator_of(objective: AnyObjectiveConfig, encoder: EncoderConfig) -> EncoderConfig | None:
-    """Return the shape of the objective's generator beside `encoder`; None where it has none.
+    """Return the shape of the objective's generator for `encoder`; None if it has no generator.
 
     Raises:
-        ValueError: `encoder` allows no such generator.
+        ValueError: the generator's relative size is not valid for `encoder`.
     """
     match objective:
         case TwoStageConfig():
@@ -300,7 +316,7 @@ def generator_of(objective: AnyObjectiveConfig, encoder: EncoderConfig) -> Encod
             shape = generator.of(encoder)
             if sharing == "all" and shape != encoder:
                 raise ValueError(
-                    "sharing all needs a generator of the encoder's size: width 1 and depth 1"
+                    "sharing all requires a generator of the encoder's size: width 1 and depth 1"
                 )
             return shape
 
@@ -313,7 +329,7 @@ def has_frozen_generator(objective: ObjectiveConfig) -> bool:
 
 
 def disc_weight_at(objective: AnyObjectiveConfig, progress: float) -> float:
-    """Return the weight of the discriminator's loss; 1 where the objective sets none."""
+    """Return the weight of the discriminator's loss at `progress`; 1 if the objective has none."""
     match objective:
         case ElectraConfig() | Electra15Config() | AdversarialConfig():
             return value_at(objective.disc_weight, progress)
@@ -322,7 +338,7 @@ def disc_weight_at(objective: AnyObjectiveConfig, progress: float) -> float:
 
 
 def temperature_at(objective: AnyObjectiveConfig, progress: float) -> float:
-    """Return the temperature of the generator's samples; 1 where none are drawn."""
+    """Return the sampling temperature at `progress`; 1 if the objective does not sample."""
     match objective:
         case JointObjectiveConfig(sampling=sampling) | TwoStageConfig(sampling=sampling):
             return value_at(sampling.temperature, progress)

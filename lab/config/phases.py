@@ -1,7 +1,8 @@
-"""Whose turn it is to learn: most objectives train all networks in every step, two take turns.
+"""Networks that a step updates.
 
-A turn is a function of the step and of the budget spent, so that a run which goes on after a
-break is where it was, and what a step costs is known before it is taken.
+Most objectives update all of them in every step; two-stage training and alternation update one at a
+time. The phase of a step is a function of the step's number and of the spent share of the budget.
+A resumed run therefore continues in the same phase, and the cost of a step is known in advance.
 """
 
 import math
@@ -17,7 +18,7 @@ from lab.config.objective import (
 
 
 class UpdatedNetworks(Enum):
-    """The networks whose weights a step moves."""
+    """Networks that a step updates."""
 
     ALL = "all"
     GENERATOR = "generator"
@@ -25,11 +26,11 @@ class UpdatedNetworks(Enum):
 
 
 class Phase(NamedTuple):
-    """A step's place in its run.
+    """Phase of a step.
 
     Attributes:
-        learns: whose turn it is.
-        progress: share of the present stage that is done, in [0, 1]; schedules go by it.
+        learns: the networks that the step updates.
+        progress: completed share of the current stage, in [0, 1]; the argument of schedules.
     """
 
     learns: UpdatedNetworks
@@ -37,7 +38,7 @@ class Phase(NamedTuple):
 
 
 def phase_at(objective: AnyObjectiveConfig, step: int, fraction: float) -> Phase:
-    """Return whose turn the `step`-th step is, with `fraction` of the budget spent before it."""
+    """Return the phase of step `step`, before which `fraction` of the budget is spent."""
     match objective:
         case TwoStageConfig(switch=switch):
             if fraction < switch:
@@ -46,7 +47,7 @@ def phase_at(objective: AnyObjectiveConfig, step: int, fraction: float) -> Phase
         case AdversarialConfig(rule=AlternationConfig(steps=steps), adversarial_weight=weight) if (
             weight > 0
         ):
-            # The generator can only learn from a discriminator that has learned something.
+            # The discriminator is first, since the generator is trained on its predictions.
             even = step // steps % 2 == 0
             return Phase(
                 UpdatedNetworks.DISCRIMINATOR if even else UpdatedNetworks.GENERATOR, fraction
@@ -56,9 +57,9 @@ def phase_at(objective: AnyObjectiveConfig, step: int, fraction: float) -> Phase
 
 
 def phase_shares(objective: AnyObjectiveConfig) -> dict[UpdatedNetworks, float]:
-    """Return the share of a run that each kind of turn takes: of its budget, or of its steps.
+    """Return the share of a run in which each set of networks is updated.
 
-    Stages divide the budget, alternation divides the steps.
+    The shares are those of the budget for two-stage training, and of the steps for alternation.
     """
     match objective:
         case TwoStageConfig(switch=switch):
@@ -70,9 +71,10 @@ def phase_shares(objective: AnyObjectiveConfig) -> dict[UpdatedNetworks, float]:
 
 
 def minimum_steps(objective: AnyObjectiveConfig) -> int:
-    """Return how many steps a run needs so that every network surely has a turn.
+    """Return the smallest number of steps of a run in which every network is updated.
 
-    A step of one stage costs less than three times a step of the other.
+    For two-stage training it assumes that a step of one stage costs less than three times a step
+    of the other.
     """
     match objective:
         case TwoStageConfig(switch=switch):
