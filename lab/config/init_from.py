@@ -64,7 +64,7 @@ class FromMlmRun(StrictConfig):
 
     def __post_init__(self) -> None:
         if self.budget.kind == "seconds":
-            raise ValueError("the budget of an mlm run is in flops or tokens, not in seconds")
+            raise ValueError("the budget of an mlm run must be in flops or tokens, not in seconds")
 
 
 InitFrom = FromScratch | FromCheckpoint | FromTrial | FromMlmRun

@@ -4,9 +4,9 @@ A preparatory run is an ordinary trial with its own record, named by its fingerp
 need the same run share it, within a sweep and between sweeps on the same storage.
 
 The budget of a trial includes its preparatory runs: it counts stand-alone compute, the compute
-needed to repeat the trial from scratch. The trial's own training gets the remaining budget. Marginal
-compute, that of the trial's own training, is recorded too. Weights from sources that the sweep does
-not train (`trial`, `transformers`) are not counted in any budget.
+needed to repeat the trial from scratch. The trial's own training gets the remaining budget.
+Marginal compute, that of the trial's own training, is recorded too. Weights from sources that the
+sweep does not train (`trial`, `transformers`) are not counted in any budget.
 """
 
 from dataclasses import replace

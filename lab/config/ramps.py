@@ -22,8 +22,8 @@ class Ramp(StrictConfig):
     """A positive number that varies linearly with progress.
 
     Attributes:
-        start: value at the start of the run.
-        end: value at the end of the run.
+        start: value at the start of the run, or of each stage in two-stage training.
+        end: value at the end of the run, or of each stage in two-stage training.
     """
 
     start: Annotated[float, Gt(0)]
@@ -39,8 +39,8 @@ class ProbabilityRamp(Ramp):
     """A probability that varies linearly with progress.
 
     Attributes:
-        start: value at the start of the run.
-        end: value at the end of the run.
+        start: value at the start of the run, or of each stage in two-stage training.
+        end: value at the end of the run, or of each stage in two-stage training.
     """
 
     start: Annotated[float, Interval(gt=0, lt=1)]
@@ -52,8 +52,8 @@ class CountRamp(Ramp):
     """A whole number that varies linearly with progress, rounded to the nearest integer.
 
     Attributes:
-        start: value at the start of the run.
-        end: value at the end of the run.
+        start: value at the start of the run, or of each stage in two-stage training.
+        end: value at the end of the run, or of each stage in two-stage training.
     """
 
     start: Count
