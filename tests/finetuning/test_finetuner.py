@@ -588,10 +588,10 @@ def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, s
 @pytest.mark.parametrize(
     ("task", "tasks", "says"),
     [
-        ("pos", "sentiment", "metric: 'finetune/pos' is none of"),
+        ("pos", "sentiment", "metric: must be one of"),
         ("pos", "glue", "finetune.tasks: glue: no such task"),
         ("pos", "nowhere.yaml", "finetune.tasks: nowhere.yaml: no such file"),
-        ("pos", "pos, pos", "finetune.tasks: two are called pos"),
+        ("pos", "pos, pos", "finetune.tasks: two tasks have the name pos"),
     ],
 )
 def test_a_search_space_with_bad_tasks_is_refused(

@@ -368,7 +368,7 @@ def base(**changes: Any) -> Asked:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"objective": {"kind": "two_stage"}}, "base.init_from: two_stage starts"),
+        ({"objective": {"kind": "two_stage"}}, "base.init_from: must be .* for objective two_stage"),
         (
             {
                 "objective": {"kind": "mlm"},
@@ -392,7 +392,7 @@ def test_start_is_compared_and_never_tuned(tmp_path: Path) -> None:
     file.write_text(json.dumps(document | {"compare": {"init_from": starts}}))
     assert len(search_space.expand_cells(search_space.load_experiment(file))) == 2
     file.write_text(json.dumps(document | {"tune": {"init_from": {"choices": starts}}}))
-    with pytest.raises(UserError, match=r"tune\.init_from: never tuned"):
+    with pytest.raises(UserError, match=r"tune\.init_from: cannot be tuned"):
         search_space.load_experiment(file)
 
 
