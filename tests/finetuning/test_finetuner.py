@@ -531,7 +531,7 @@ finetune: {{tasks: [{tasks}], seeds: {seeds}}}
 
 BAD = {
     "unknown run": (["9999", "pos"], "9999: neither a trial in "),
-    "unknown task": (["0123", "glue"], "glue: no such task; cola, sst2"),
+    "unknown task": (["0123", "glue"], "glue: no such task; must be one of cola, sst2"),
     "no seeds": (["0123", "pos", "--seeds", "0"], "--seeds 0: at least 1"),
     "no rate": (["0123", "pos", "--lr", "0"], "--lr 0: must be above 0"),
     "no device": (["0123", "pos", "--device", "abacus"], "--device abacus: "),
