@@ -1,1 +1,1 @@
-"""config."""
+"""Typed configuration of trials and experiments: plain data, without I/O."""

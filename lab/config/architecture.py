@@ -1,4 +1,4 @@
-"""Shapes of the two networks: the encoder that is kept, and the generator relative to it."""
+"""Shapes of the two networks: the encoder that a trial exports, and the generator."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -16,15 +16,18 @@ class EncoderConfig(StrictConfig):
     """Shape of a transformer encoder.
 
     Attributes:
-        layers: number of blocks.
+        layers: number of transformer blocks.
         hidden: width of the residual stream.
         ffn: inner width of the feed-forward network.
-        heads: attention heads; must divide `hidden`.
-        embedding: width of the token table; a linear map follows where it differs from `hidden`.
-        init_std: standard deviation of the initial weights (truncated at two). 0.02 is BERT's
-            and suits width 768; narrow encoders need more (reports/LOG.md).
-        dropout: on hidden states and attention weights while training.
-        norm: LayerNorm after each block, as BERT and ELECTRA, or before it.
+        heads: number of attention heads; must divide `hidden`.
+        embedding: width of the embedding tables; if it differs from `hidden`, a linear projection
+            follows the tables.
+        init_std: standard deviation of the initial weights, drawn from a normal distribution
+            truncated at two standard deviations. BERT uses 0.02 at width 768; narrow encoders
+            need more (reports/LOG.md).
+        dropout: dropout probability on hidden states and attention weights during training.
+        norm: position of LayerNorm; `post` is after each block, as in BERT and ELECTRA, `pre` is
+            before it.
     """
 
     layers: Count
@@ -41,7 +44,7 @@ class EncoderConfig(StrictConfig):
             raise ValueError(f"hidden {self.hidden} is not a multiple of its {self.heads} heads")
 
 
-# Paper, table 6 (small, base, large). The others are the lab's own, for CPU cores.
+# small, base and large: paper, table 6. The other sizes are the lab's own, for CPU cores.
 SIZES: dict[str, EncoderConfig] = {
     "nano32": EncoderConfig(
         layers=1, hidden=32, ffn=128, heads=2, embedding=32, init_std=0.1, dropout=0
@@ -69,34 +72,37 @@ SIZES: dict[str, EncoderConfig] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig(StrictConfig):
-    """The generator relative to the discriminator, on two axes.
+    """Size of the generator relative to the discriminator, on two axes.
 
     Attributes:
-        width: ratio of hidden sizes (the paper's axis); ffn and heads follow the paper.
-        depth: ratio of layer counts (the axis of DeBERTaV3 and COCO-LM).
+        width: hidden size of the generator divided by that of the discriminator (the axis that
+            the ELECTRA paper varies); `ffn` and `heads` follow from it as in the paper.
+        depth: number of layers of the generator divided by that of the discriminator (the axis
+            that DeBERTaV3 and COCO-LM vary).
     """
 
     width: Annotated[float, Interval(gt=0, le=1)] = 0.5
     depth: Annotated[float, Interval(gt=0, le=1)] = 1.0
 
     def of(self, encoder: EncoderConfig) -> EncoderConfig:
-        """Return the generator's shape beside `encoder`.
+        """Return the shape of the generator for a discriminator of shape `encoder`.
 
-        As `run_pretraining.get_generator_config`: ffn = 4 x hidden, and as many heads of the
-        encoder's head width as fit, at least one (64 at the paper's sizes). Rounded, so that
-        0.333 of 768 is 256. The embedding width stays, because the table is shared.
+        Follows `run_pretraining.get_generator_config`: ffn = 4 x hidden, and as many heads of the
+        encoder's head width (64 at the paper's sizes) as fit, at least one. The hidden size is
+        rounded, so that 0.333 of 768 is 256. The embedding width is the encoder's, because the
+        two networks share the embedding tables.
 
         Raises:
-            ValueError: the width is no multiple of the heads it calls for.
+            ValueError: the resulting hidden size is not a multiple of its number of heads.
         """
         hidden = max(1, round(encoder.hidden * self.width))
         head_width = encoder.hidden // encoder.heads
         heads = max(1, hidden // head_width)
         if hidden % heads:
             raise ValueError(
-                f"width {self.width:g} makes the generator {hidden} wide, which its {heads} heads "
-                f"(one for each {head_width}) do not divide; "
-                f"{hidden // heads * heads / encoder.hidden:g} is the nearest below that they do"
+                f"width {self.width:g} gives a generator of hidden size {hidden}, which is not a "
+                f"multiple of its {heads} heads (one for each {head_width}); the largest valid "
+                f"width below is {hidden // heads * heads / encoder.hidden:g}"
             )
         return replace(
             encoder,

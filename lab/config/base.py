@@ -1,4 +1,4 @@
-"""The base of every class that a search space can spell out."""
+"""Base class of every section of a search space."""
 
 from typing import ClassVar
 
@@ -6,6 +6,6 @@ from pydantic import ConfigDict
 
 
 class StrictConfig:
-    """A frozen dataclass under this base refuses keys that it does not know."""
+    """Base of the frozen configuration dataclasses; validation rejects unknown keys."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

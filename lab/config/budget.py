@@ -1,8 +1,7 @@
-"""What a trial has spent, and how much it may.
+"""Budget of a trial, and the compute that it has spent.
 
-A budget answers one question, `fraction(spent)`, and knows no steps, rates or clocks: the
-loop ends at 1 and schedules are functions of it (methodology: a budget is a hard equality,
-recorded as target and achieved).
+Training ends when `Budget.fraction` reaches 1, and schedules are functions of that fraction. Trials
+are compared at equal budgets, so the target and the spent amount are both recorded.
 """
 
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from lab.config.base import StrictConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one optimizer step of a trial costs, in units that no machine changes.
+    """Cost of one optimizer step, in units that do not depend on the machine.
 
     Attributes:
         tokens: positions read, padding included.
-        flops: honest count, a multiply-add as 2, backward as 2x forward.
-        paper_flops: the same step by the official `flops_computation.py`.
-        six_n: 6 x parameters x tokens, for comparison with scaling-law papers.
+        flops: FLOPs of the honest count of `lab.config.flops`: a multiply-add counts as 2, the
+            backward pass as twice the forward pass.
+        paper_flops: FLOPs of the same step as the official `flops_computation.py` counts them.
+        six_n: 6 x parameters x tokens, the estimate of scaling-law papers.
     """
 
     tokens: int
@@ -32,7 +32,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """Everything a trial has used so far; `seconds` is training time on its own clock."""
+    """Totals that a trial has used so far; `seconds` is training time only, without scoring."""
 
     steps: int = 0
     tokens: int = 0
@@ -42,7 +42,7 @@ class Spent:
     seconds: float = 0.0
 
     def plus(self, cost: Cost, seconds: float) -> "Spent":
-        """Return what is spent after one more step of `cost` that took `seconds`."""
+        """Return the totals after one more step of `cost` that took `seconds`."""
         return Spent(
             steps=self.steps + 1,
             tokens=self.tokens + cost.tokens,
@@ -55,13 +55,19 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(StrictConfig):
-    """A limit in one unit: honest training FLOPs, tokens read, or training seconds."""
+    """Compute that a trial may use.
+
+    Attributes:
+        kind: unit of the budget; `flops` counts training FLOPs (the honest count), `tokens` the
+            positions read, `seconds` the training time.
+        amount: size of the budget in that unit.
+    """
 
     kind: Literal["flops", "tokens", "seconds"]
     amount: Annotated[float, Interval(gt=0, le=1e30)]
 
     def fraction(self, spent: Spent) -> float:
-        """Return the share of the budget that is spent, 0 at the start, 1 or more at the end."""
+        """Return the spent share of the budget: 0 at the start, 1 or more at the end."""
         match self.kind:
             case "flops":
                 return spent.flops / self.amount
@@ -73,7 +79,7 @@ class Budget(StrictConfig):
                 assert_never(self.kind)
 
     def steps(self, cost: Cost) -> int | None:
-        """Return how many steps of `cost` come nearest to it; None where only a clock knows."""
+        """Return the number of steps of `cost` nearest to the budget; None for seconds."""
         match self.kind:
             case "flops":
                 return round(self.amount / cost.flops)

@@ -1,4 +1,4 @@
-"""What a trial reads: where its text comes from, how it becomes tokens, how these are cut."""
+"""Configuration of the training text: its source, its tokenizer, and the windows cut from it."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -14,23 +14,24 @@ LEAST_VOCAB = 300
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedText(StrictConfig):
-    """The 25 MB of English inside the package (NOTICE)."""
+    """The 25 MB of English text that the package contains (NOTICE lists its origin)."""
 
     kind: Literal["embedded"] = "embedded"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextFiles(StrictConfig):
-    """Local files; .txt, .jsonl (or .json, one object a line), .csv, .tsv, .parquet.
+    """Local files: .txt, .jsonl (or .json with one object a line), .csv, .tsv or .parquet.
 
-    Each may be packed as .gz, .bz2, .xz or .zst.
+    Each file may be compressed as .gz, .bz2, .xz or .zst.
 
     Attributes:
-        paths: files or globs (`**` for any folders), from the folder the command is called in.
-        column: of the text, in all but plain text.
-        documents: what a document is in plain text: what blank lines separate, as BERT's and
-            ELECTRA's scripts have it; a line; or a whole file.
-        encoding: of plain text, JSON Lines and CSV.
+        paths: file names or glob patterns (`**` matches any number of folders), relative to the
+            working directory of the command.
+        column: name of the column that holds the text; not used for plain text.
+        documents: unit that is one document in plain text: `paragraph` is a block between blank
+            lines, as in BERT's and ELECTRA's scripts; `line` is one line; `file` is a whole file.
+        encoding: character encoding of plain text, JSON Lines and CSV files.
     """
 
     kind: Literal["files"]
@@ -42,12 +43,12 @@ class TextFiles(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SavedDataset(StrictConfig):
-    """A folder that `datasets` saved (`save_to_disk`).
+    """A folder that the `datasets` library saved (`save_to_disk`).
 
     Attributes:
-        path: of the folder.
-        split: which, where it holds several.
-        column: of the text.
+        path: path of the folder.
+        split: split to read, if the folder holds several.
+        column: name of the column that holds the text.
     """
 
     kind: Literal["saved"]
@@ -58,14 +59,15 @@ class SavedDataset(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class HubDataset(StrictConfig):
-    """A data set of the Hugging Face hub. No code of it is run.
+    """A data set of the Hugging Face hub. Code in the data set's repository is never run.
 
     Attributes:
-        name: for example `wikimedia/wikipedia`.
-        configuration: for example `20231101.fi`; empty for the only one.
-        split: which.
-        column: of the text.
-        revision: branch, tag or commit.
+        name: name of the data set on the hub, for example `wikimedia/wikipedia`.
+        configuration: configuration of the data set, for example `20231101.fi`; empty if the data
+            set has only one.
+        split: split to read.
+        column: name of the column that holds the text.
+        revision: branch, tag or commit of the data set's repository.
     """
 
     kind: Literal["hub"]
@@ -81,11 +83,12 @@ SingleSource = EmbeddedText | TextFiles | SavedDataset | HubDataset
 
 @dataclass(frozen=True, kw_only=True)
 class MixturePart(StrictConfig):
-    """One ingredient of a mixture.
+    """One part of a mixture.
 
     Attributes:
-        weight: its share of the windows that a trial reads, relative to the other parts' weights.
-        source: where its text comes from.
+        weight: share of the windows that a trial reads from this part, relative to the weights of
+            the other parts.
+        source: source of the part's text.
     """
 
     weight: Annotated[float, Interval(gt=0, le=1e6)]
@@ -94,7 +97,13 @@ class MixturePart(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture(StrictConfig):
-    """Several sources. A small part with a large weight is read more often than a large one."""
+    """Several sources, read in proportion to their weights.
+
+    A small part with a large weight is repeated more often than a large part with a small weight.
+
+    Attributes:
+        parts: two or more sources with their weights.
+    """
 
     kind: Literal["mixture"]
     parts: Annotated[tuple[MixturePart, ...], MinLen(2)]
@@ -105,13 +114,16 @@ TextSource = SingleSource | Mixture
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedTokenizer(StrictConfig):
-    """WordPieces of the training text itself, as many as `vocab` (BERT's splitting of words).
+    """A WordPiece vocabulary of `data.vocab` pieces, trained on the training text.
+
+    Text is split into words as in BERT.
 
     Attributes:
-        cased: whether case is kept.
-        accents: `strip` turns é into e, which suits English and breaks most other languages.
-        normalization: Unicode normalisation before anything else; `nfkc` also folds half- and full-width
-            forms and ligatures.
+        cased: whether upper and lower case are distinguished.
+        accents: treatment of accents; `strip` turns é into e, which suits English but not most
+            other languages.
+        normalization: Unicode normalization applied first; `nfkc` also replaces ligatures and
+            half- and full-width forms by the usual characters.
         ideographs: whether each Chinese character is a word of its own.
     """
 
@@ -124,11 +136,14 @@ class TrainedTokenizer(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class WordPieceFile(StrictConfig):
-    """A WordPiece vocabulary, one piece a line, as BERT's `vocab.txt`.
+    """A WordPiece vocabulary from a file with one piece a line, such as BERT's `vocab.txt`.
 
     Attributes:
-        file: its path; `bert-uncased` is BERT's own 30,522, which the lab carries.
-        cased: as in `TrainedTokenizer`, and so on.
+        file: path of the vocabulary file, or `bert-uncased` for BERT's vocabulary of 30,522
+            pieces, which the package contains.
+        cased: whether upper and lower case are distinguished.
+        accents: treatment of accents; `strip` turns é into e.
+        ideographs: whether each Chinese character is a word of its own.
     """
 
     kind: Literal["wordpieces"]
@@ -140,11 +155,11 @@ class WordPieceFile(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedTokenizer(StrictConfig):
-    """A fast tokenizer of `transformers`.
+    """A fast tokenizer of the `transformers` library.
 
     Attributes:
-        name: a folder, or a name on the hub.
-        revision: branch, tag or commit on the hub.
+        name: folder of the tokenizer, or its name on the Hugging Face hub.
+        revision: branch, tag or commit of the tokenizer's repository on the hub.
     """
 
     kind: Literal["transformers"]
@@ -157,23 +172,28 @@ TokenizerConfig = TrainedTokenizer | WordPieceFile | PretrainedTokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(StrictConfig):
-    """Text, tokenizer and windows.
+    """Training text, tokenizer and windows.
 
     Attributes:
-        source: where the text comes from.
-        share: of its documents that are used, chosen by a hash of their text.
-        held_out: share of these that training never sees, chosen the same way.
-        bad_text: whether text that is not what it should be (wrong encoding, no text column,
-            control characters, lines without end, …) ends the preparation, or is skipped and
-            counted.
-        decontaminate: tasks (names or files); what the training text has in common with their
-            evaluation splits, 13 tokens in a row, is cut out. Reported without it too.
-        tokenizer: how text becomes tokens.
-        vocab: how many different tokens; a vocabulary that is given must have as many.
-        length: positions of a window, [CLS] and [SEP] included; windows never cross documents.
-        layout: `full` fills windows with a document's tokens; `segments` makes ELECTRA's
-            examples: whole lines in two segments, one in ten windows with one segment, one in
-            twenty of another length (`build_pretraining_dataset.py`).
+        source: source of the text.
+        share: share of the source's documents that is used; documents are chosen by a hash of
+            their text.
+        held_out: share of the used documents that is excluded from training and kept for
+            evaluation; chosen by a hash of their text.
+        bad_text: treatment of invalid text (wrong encoding, missing text column, control
+            characters, overlong lines, …); `refuse` ends the preparation with an error, `skip`
+            omits and counts it.
+        decontaminate: tasks (names or YAML files); passages of 13 or more tokens that the training
+            text shares with the evaluation splits of these tasks are removed. The overlap is
+            reported even if this list is empty.
+        tokenizer: method that turns text into tokens.
+        vocab: number of distinct tokens; a given vocabulary must have this size.
+        length: number of positions of a window, [CLS] and [SEP] included; a window never crosses
+            the border between two documents.
+        layout: arrangement of tokens in a window; `full` fills each window with consecutive tokens
+            of a document; `segments` makes the examples of ELECTRA's
+            `build_pretraining_dataset.py`: whole lines in two segments, one window in ten with a
+            single segment, one in twenty of a random length.
     """
 
     source: Annotated[TextSource, Field(discriminator="kind")] = field(default_factory=EmbeddedText)

@@ -1,4 +1,4 @@
-"""Configuration of an experiment: a question, the compared settings, the search and its resources."""
+"""Configuration of an experiment: question, compared settings, search and resources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ Answer = Literal["ranking", "path", "noise"]
 
 @dataclass(frozen=True, kw_only=True)
 class Range(StrictConfig):
-    """A nuisance parameter's values: an interval, evenly or logarithmically spaced.
+    """Values of a nuisance parameter: an interval, searched on a linear or logarithmic scale.
 
     Attributes:
         low: smallest value.
         high: largest value.
-        log: spaced by ratio.
-        step: distance of neighbouring values; continuous without it.
-        integer: whole numbers only.
+        log: whether values are drawn on a logarithmic scale.
+        step: distance between neighboring values; null for a continuous range.
+        integer: whether values are whole numbers.
     """
 
     low: float
@@ -35,7 +35,11 @@ class Range(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Choices(StrictConfig):
-    """A nuisance parameter's values: a list without order."""
+    """Values of a nuisance parameter: a list without order.
+
+    Attributes:
+        choices: the values.
+    """
 
     choices: tuple[Value, ...]
 
@@ -45,14 +49,15 @@ Distribution = Range | Choices
 
 @dataclass(frozen=True, kw_only=True)
 class HalvingConfig(StrictConfig):
-    """Asynchronous successive halving among a cell's searching runs, at scored points.
+    """Asynchronous successive halving among the search trials of a cell.
 
-    A run goes on past point 1, f, f^2, ... if its score is among the best 1/f that have come
-    there. Fair only where a run's beginning is a run of that length itself, so it asks for a
-    constant rate without warm-up.
+    With factor f, a trial continues past evaluation 1, f, f^2, ... if its score is among the best
+    1/f of the trials that have reached that evaluation. An early score is comparable only if a
+    run of that length would have the same score, so halving requires a constant learning rate
+    without warm-up.
 
     Attributes:
-        factor: f.
+        factor: reduction factor f; one trial in f continues.
     """
 
     kind: Literal["halving"]
@@ -61,17 +66,19 @@ class HalvingConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(StrictConfig):
-    """How nuisances are searched in each cell, and how often its winner is repeated.
+    """Search of the nuisance parameters in each cell, and repeats of the best setting.
 
     Attributes:
-        sampler: `grid`, `random` and `qmc` (scrambled Halton) are functions of a trial's number
-            and can be re-analysed; `tpe` and `gp` learn from what has ended.
-        trials: settings tried in each cell; 1 where nothing is tuned.
-        seeds: fresh repeats of each cell's best setting, on seeds the search never saw. Only
-            these enter the comparison, so no cell wins by the luck that picked its setting. An
-            interval needs two; three are the fewest that leave it narrow enough to use.
-        seed: of the sampler's own chance.
-        stopping: which searching runs end early; none do without it.
+        sampler: method that chooses the settings of search trials; `grid`, `random` and `qmc`
+            (scrambled Halton sequence) depend on the trial's number only, so the search can be
+            re-analyzed; `tpe` and `gp` adapt to the scores of finished trials.
+        trials: number of settings tried in each cell; 1 if nothing is tuned.
+        seeds: number of repeats of each cell's best setting, on seeds that the search did not use.
+            Only repeats are compared, so the selection of the best setting does not bias the
+            comparison. A confidence interval needs at least 2; at least 3 are needed for an
+            interval that is narrow enough to use.
+        seed: seed of the sampler.
+        stopping: rule that ends search trials early; null lets all of them finish.
     """
 
     sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
@@ -83,14 +90,15 @@ class SearchConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Resources(StrictConfig):
-    """What one trial uses, and how many run side by side.
+    """Resources of one trial, and the number of concurrent trials.
 
     Attributes:
-        workers: processes that train one trial together, each on its part of every batch.
-        cpus_per_worker: CPU cores of each, also its threads.
-        gpus_per_worker: 1, or 0 for none; a fraction lets several trials share a GPU, whose
-            seconds are then compared with none.
-        slots: trials at once, at most; 0 takes as many as the machine or cluster serves.
+        workers: number of processes that train one trial together, each on a part of every batch.
+        cpus_per_worker: number of CPU cores, and of threads, of each worker.
+        gpus_per_worker: GPUs of each worker: 0, 1, or a fraction if several trials share a GPU.
+            The seconds of trials that share a GPU are not comparable.
+        slots: largest number of concurrent trials; 0 means as many as the machine or cluster has
+            resources for.
     """
 
     workers: Annotated[int, Interval(ge=1, le=10_000)] = 1
@@ -101,11 +109,12 @@ class Resources(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(StrictConfig):
-    """What every finished trial is fine-tuned on, beside its pre-training and its budget.
+    """Fine-tuning of every finished trial. Its compute is not part of the trial's budget.
 
     Attributes:
-        tasks: of the lab's table (`task_table`), or YAML files; each gives `finetune/<task>`.
-        seeds: runs of each, whose median counts.
+        tasks: names of built-in tasks (`lab.loading.task_table`), or YAML files that describe a
+            task; each task gives the metric `finetune/<task>`.
+        seeds: number of fine-tuning runs for each task; the median of their scores is recorded.
     """
 
     tasks: tuple[Annotated[str, MinLen(1)], ...] = ()
@@ -117,17 +126,20 @@ class Experiment:
     """A question, and the trials that answer it.
 
     Attributes:
-        name: of the report's folder and the MLflow run; the search space's file name.
-        question: stated before the run; heads the report.
-        metric: what ranks trials.
-        base: the trial that every other one differs from.
-        compare: scientific parameters, full grid: path to values.
-        tune: nuisance parameters, searched anew in each cell.
-        search: how.
-        resources: on what.
-        finetune: what comes after.
-        answer: what the report's card concludes. `ranking`: which setting to take; `path`: whether
-            every trial finished; `noise`: how far seeds alone spread the score.
+        name: name of the sweep: the file name of the search space without its ending. It also
+            names the report's folder and the MLflow run.
+        question: question that the sweep answers; the title of the report.
+        metric: metric that ranks the trials.
+        base: settings that all trials share, except those under `compare` and `tune`.
+        compare: compared settings; a mapping from dotted path to a list of values. The cells are
+            all combinations of these values.
+        tune: nuisance parameters; a mapping from dotted path to a range or to choices. They are
+            searched in each cell separately.
+        search: search of the nuisance parameters, and the number of repeats.
+        resources: resources of each trial, and the number of concurrent trials.
+        finetune: tasks on which finished trials are fine-tuned.
+        answer: conclusion that the report draws; `ranking`: the best setting; `path`: whether
+            every trial finished; `noise`: the spread of the score between seeds.
     """
 
     name: str
@@ -144,17 +156,18 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run that a search asks for.
+    """One trial that a search proposes.
 
     Attributes:
-        number: place in the order of asking, from 0.
-        role: `search` looks for a cell's best nuisances; `repeat` runs them again on fresh seeds
-            and is what cells are compared by.
-        cell: the compared values, by path.
-        tuned: the nuisance values, by path.
-        repeat: which seeds; search runs share 0, repeats count from 1.
-        trial: what to run.
-        compared: all values that a path of `cell` takes in the sweep; they shorten its label.
+        number: position in the order of proposals, from 0.
+        role: `search` for a trial that searches the best nuisance parameters of a cell; `repeat`
+            for one that runs the best setting again on other seeds. Cells are compared by repeats.
+        cell: compared values, by dotted path.
+        tuned: values of the nuisance parameters, by dotted path.
+        repeat: number of the repeat, which determines the seeds; 0 for search trials, from 1 for
+            repeats.
+        trial: configuration of the trial.
+        compared: all values that each path of `cell` takes in the sweep; used to shorten labels.
     """
 
     number: int

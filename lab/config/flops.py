@@ -1,23 +1,25 @@
-"""Analytic compute of a training step, under three conventions that are never mixed.
+"""Analytic compute of a training step, counted under three separate conventions.
 
-Assumptions, before the arithmetic:
-- A multiply-add counts as 2. FLOPs are those of the configuration, padding included: hence
-  the same on every machine.
-- `flops`, the honest count and the primary one: matrix multiplications only, as
-  `torch.utils.flop_counter` counts them; look-ups are free; the vocabulary head works at the
-  masked slots only (at all of them for all-tokens MLM); backward is 2x forward, and what is
-  frozen has none. Softmax, norms and activations are left out: they cost time but hardly any
-  arithmetic (2 % at small). Muon's products are part of it: at width 64 they add a tenth to a
-  step of 1,024 tokens with three iterations, and a sixth with five.
-- `paper_flops`: the official `flops_computation.py` (google-research/electra at 8a46635),
-  which also counts element-wise work, treats the input look-up as a dense product with a
-  one-hot matrix, puts the head at .15625 of the positions and takes backward as 1x forward.
-- `six_n`: 6 x N x tokens, N the weights of both networks without embedding tables and
-  vocabulary head, the scaling-law papers' rule of thumb.
-The ratio of the first two is no constant (3.83 at hidden 64, 0.99 at 768): a curve under one
-convention cannot be read under another.
+Assumptions:
+- A multiply-add counts as 2. FLOPs depend on the configuration only, padding included, so they
+  are the same on every machine.
+- `flops`, the honest count, is the primary convention: matrix multiplications only, as
+  `torch.utils.flop_counter` counts them. Embedding look-ups are free. The vocabulary head is
+  applied at the masked positions only (at all positions for all-tokens MLM). The backward pass
+  costs twice the forward pass; frozen networks have none. Softmax, norms and activations are
+  omitted because they are a small part of the arithmetic (2 % at size small). Muon's matrix
+  products are included: at width 64 they add a tenth to a step of 1,024 tokens with three
+  iterations, and a sixth with five.
+- `paper_flops` follows the official `flops_computation.py` (google-research/electra at 8a46635).
+  It also counts element-wise operations, treats the input look-up as a dense product with a
+  one-hot matrix, applies the head at .15625 of the positions, and counts the backward pass as
+  once the forward pass.
+- `six_n` is 6 x N x tokens, the estimate of scaling-law papers. N is the number of weights of
+  both networks without embedding tables and vocabulary head.
+The ratio of the first two is not constant (3.83 at hidden 64, 0.99 at 768), so results under one
+convention cannot be converted to another.
 
-Letters: h hidden, f ffn, e embedding, v vocabulary, s positions, l layers, k masked slots.
+Letters: h hidden, f ffn, e embedding, v vocabulary, s positions, l layers, k masked positions.
 """
 
 import itertools
@@ -32,22 +34,22 @@ from lab.config.optimizer import MuonConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.trial import Trial
 
-# flops_computation.py, the constants' comments there: what one element of each costs.
+# FLOPs of one element of each operation, from the comments in flops_computation.py.
 _DROPOUT, _LAYER_NORM, _ACTIVATION, _SOFTMAX = 4, 5, 8, 5
 PAPER_HEAD_SHARE = 0.15625
-_POINTS = 256  # at which settings that move are looked at, between two knots
+_POINTS = 256  # values of progress between two knots at which varying settings are evaluated
 
 
 def masked_slots(length: int, mask_prob: float) -> int:
-    """Return the fixed number of masked slots of a window.
+    """Return the fixed number of masked positions of a window.
 
-    `pretrain_helpers.py`: max_predictions_per_seq = int((p + .005) x length), at least one.
+    From `pretrain_helpers.py`: max_predictions_per_seq = int((p + .005) x length), at least one.
     """
     return max(1, int((mask_prob + 0.005) * length))
 
 
 def encoder_terms(encoder: EncoderConfig, length: int) -> Mapping[str, float]:
-    """Return the forward FLOPs of one token in the encoder's blocks, by name."""
+    """Return the forward FLOPs of the encoder's blocks for one token, by operation."""
     h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
     return {
         "project_embedding": 2 * e * h if e != h else 0,
@@ -59,7 +61,7 @@ def encoder_terms(encoder: EncoderConfig, length: int) -> Mapping[str, float]:
 
 
 def generator_head_terms(encoder: EncoderConfig, vocab: int) -> Mapping[str, float]:
-    """Return the forward FLOPs of the vocabulary head at one masked slot, by name."""
+    """Return the forward FLOPs of the vocabulary head at one masked position, by operation."""
     return {
         "head_transform": 2 * encoder.hidden * encoder.embedding,
         "head_vocabulary": 2 * encoder.embedding * vocab,
@@ -67,29 +69,29 @@ def generator_head_terms(encoder: EncoderConfig, vocab: int) -> Mapping[str, flo
 
 
 def discriminator_head_terms(encoder: EncoderConfig) -> Mapping[str, float]:
-    """Return the forward FLOPs of the detection head at one token, by name."""
+    """Return the forward FLOPs of the detection head for one token, by operation."""
     return {"detect_transform": 2 * encoder.hidden**2, "detect": 2 * encoder.hidden}
 
 
 def encoder_weights(encoder: EncoderConfig) -> int:
-    """Return the parameters of the blocks and the embedding's projection, tables left out."""
+    """Return the number of weights of the blocks and the embedding projection, without tables."""
     h, f, e = encoder.hidden, encoder.ffn, encoder.embedding
     block = 4 * (h * h + h) + 2 * h * f + h + f + 4 * h
     return encoder.layers * block + (e * h + h if e != h else 0)
 
 
 def copy_gate_terms(encoder: EncoderConfig) -> Mapping[str, float]:
-    """Return the forward FLOPs of the all-tokens model's copy gate at one token, by name."""
+    """Return the forward FLOPs of the copy gate of all-tokens MLM for one token, by operation."""
     return {"copy_gate": 2 * encoder.hidden}
 
 
 class _Shape(NamedTuple):
-    """What a step's cost depends on beside the trial's constants.
+    """Shape of a step's batch, which may vary during a run.
 
     Attributes:
         length: positions of a window.
-        batch: windows.
-        slots: masked slots of a window.
+        batch: windows of the step.
+        slots: masked positions of a window.
     """
 
     length: int
@@ -100,22 +102,22 @@ class _Shape(NamedTuple):
 def step_cost(
     trial: Trial, learns: UpdatedNetworks = UpdatedNetworks.ALL, progress: float = 0.0
 ) -> Cost:
-    """Return what one optimizer step of `trial` costs under each convention.
+    """Return the cost of one optimizer step of `trial` under each convention.
 
-    A network that is frozen or only samples goes forward and not back: a third of the honest
-    count and of 6N, half of the paper's.
+    A network that is frozen, or that only samples, has a forward pass but no backward pass: a
+    third of the honest count and of 6N, and half of the paper's count.
 
     Args:
-        trial: what is trained.
+        trial: configuration of the trial.
         learns: the networks that the step updates.
-        progress: at which the step is taken; settings that move are as they are there.
+        progress: progress of the run at that step, in [0, 1]; it determines varying settings.
     """
     return _cost(trial, learns, _shape(trial, progress))
 
 
 def mean_cost(trial: Trial) -> Cost:
-    """Return what a step costs in the mean over the whole run, whoever's turn it is."""
-    weights = _steps(trial)
+    """Return the mean cost of a step over the whole run, over all phases and settings."""
+    weights = _steps_by_cost(trial)
     total = sum(weights.values())
     shares = {cost: weight / total for cost, weight in weights.items()}
 
@@ -130,10 +132,11 @@ def mean_cost(trial: Trial) -> Cost:
     )
 
 
-def _steps(trial: Trial) -> dict[Cost, float]:
-    """Return how many steps of each cost a run has, up to a common factor.
+def _steps_by_cost(trial: Trial) -> dict[Cost, float]:
+    """Return the number of steps of each cost in a run, up to a common factor.
 
-    A stretch of the budget holds as many steps as its share of the budget over their mean cost.
+    The number of steps in an interval of progress is its share of the budget divided by the mean
+    cost of a step there.
     """
     kinds = trial.objective.phase_shares()
     if trial.objective.staged:
@@ -141,36 +144,42 @@ def _steps(trial: Trial) -> dict[Cost, float]:
     else:
         groups = [(1.0, dict(kinds))]
 
-    @cache  # shapes repeat
-    def steps(shape: _Shape, width: float) -> list[tuple[Cost, float]]:
-        found = []
+    @cache  # the same shape occurs at many values of progress
+    def steps_at(shape: _Shape, width: float) -> list[tuple[Cost, float]]:
+        steps = []
         for budget, group in groups:
             costs = {learns: _cost(trial, learns, shape) for learns in group}
-            mean = sum(_unit(trial, costs[learns]) * share for learns, share in group.items())
-            found += [(costs[one], width * budget * share / mean) for one, share in group.items()]
-        return found
+            mean = sum(
+                _cost_in_budget_unit(trial, costs[learns]) * share
+                for learns, share in group.items()
+            )
+            steps += [(costs[one], width * budget * share / mean) for one, share in group.items()]
+        return steps
 
     weights: dict[Cost, float] = {}
-    for shape, width in _course(trial):
-        for cost, count in steps(shape, width):
+    for shape, width in _shapes_of_run(trial):
+        for cost, count in steps_at(shape, width):
             weights[cost] = weights.get(cost, 0.0) + count
     return weights
 
 
-def _unit(trial: Trial, cost: Cost) -> float:
-    """Return a cost in the unit of the budget; tokens where that is seconds, which no one knows."""
+def _cost_in_budget_unit(trial: Trial, cost: Cost) -> float:
+    """Return a cost in FLOPs if the budget is in FLOPs; otherwise in tokens.
+
+    Seconds cannot be predicted, so tokens replace them.
+    """
     return cost.flops if trial.budget.kind == "flops" else cost.tokens
 
 
-def _course(trial: Trial) -> Iterator[tuple[_Shape, float]]:
-    """Yield the shapes that a step has from progress 0 to 1, each with its share of progress."""
+def _shapes_of_run(trial: Trial) -> Iterator[tuple[_Shape, float]]:
+    """Yield the batch shapes from progress 0 to 1, each with its share of progress."""
     if not trial.moves:
         yield _shape(trial, 0.0), 1.0
         return
     for start, end in itertools.pairwise(trial.knots):
         width = (end - start) / _POINTS
         first, last = (_shape(trial, start + (n + 0.5) * width) for n in (0, _POINTS - 1))
-        if first == last:  # and so all between, on a line
+        if first == last:  # settings are linear between knots, so all shapes between are equal
             yield from itertools.repeat((first, width), _POINTS)
             continue
         for point in range(_POINTS):
@@ -178,11 +187,12 @@ def _course(trial: Trial) -> Iterator[tuple[_Shape, float]]:
 
 
 def _shape(trial: Trial, progress: float) -> _Shape:
-    now = trial.at(progress)
-    return _Shape(now.length, now.batch, masked_slots(now.length, now.mask_prob))
+    settings = trial.at(progress)
+    slots = masked_slots(settings.length, settings.mask_prob)
+    return _Shape(settings.length, settings.batch, slots)
 
 
-@lru_cache(maxsize=1_024)  # the loop asks before every step
+@lru_cache(maxsize=1_024)  # the training loop calls `step_cost` before every step
 def _cost(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Cost:
     objective, vocab = trial.objective, trial.data.vocab
     flops = paper = six_n = 0.0
@@ -234,14 +244,15 @@ def _orthogonalization(trial: Trial, learns: UpdatedNetworks) -> float:
     updated = [one.encoder for one in objective.passes(trial.encoder, learns) if one.updated]
     if objective.shares_encoders:
         updated = updated[:1]  # both networks have the same matrices
-    return optim.iterations * sum(map(_newton_schulz, updated))
+    return optim.iterations * sum(map(_newton_schulz_flops, updated))
 
 
-def _newton_schulz(encoder: EncoderConfig) -> float:
-    """Return the FLOPs of one iteration over the matrices of all blocks."""
+def _newton_schulz_flops(encoder: EncoderConfig) -> float:
+    """Return the FLOPs of one Newton-Schulz iteration over the matrices of all blocks."""
     h, f = encoder.hidden, encoder.ffn
 
-    def products(rows: int, columns: int) -> int:  # of x x^T, its square, and their sum with x
+    def products(rows: int, columns: int) -> int:
+        # Three products: a = x x^T, a^2, and (b a + c a^2) x.
         small, large = sorted((rows, columns))
         return 2 * small * small * (2 * large + small)
 
@@ -251,13 +262,13 @@ def _newton_schulz(encoder: EncoderConfig) -> float:
 def paper_step(
     encoder: EncoderConfig, length: int, vocab: int, batch: int, *, head_share: float | None
 ) -> float:
-    """Return one network's FLOPs of a step as `TransformerHparams.get_train_flops` does.
+    """Return one network's FLOPs of a step, as `TransformerHparams.get_train_flops` counts them.
 
     Args:
-        encoder: its body.
+        encoder: shape of the network's encoder.
         length: positions of a window.
-        vocab: tokens it tells apart.
-        batch: windows.
+        vocab: size of the vocabulary.
+        batch: windows of the step.
         head_share: share of the positions with a vocabulary head; None for a discriminator.
     """
     per_token = encoder.layers * _sum(_paper_block(encoder, length))
@@ -283,7 +294,7 @@ def _paper_block(encoder: EncoderConfig, s: int) -> Mapping[str, float]:
         "attention_output_bias": h,
         "attention_output_dropout": _DROPOUT * h,
         "attention_output_residual": h,
-        "attention_output_norm": _LAYER_NORM,  # sic: the official count forgets the width
+        "attention_output_norm": _LAYER_NORM,  # sic: the official count omits the width
         "intermediate": 2 * h * f,
         "intermediate_activation": _ACTIVATION * f,
         "intermediate_bias": f,

@@ -1,4 +1,4 @@
-"""What a trial's networks start from."""
+"""Configuration of the initial weights of a trial's networks."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,19 +11,20 @@ from lab.config.budget import Budget
 
 @dataclass(frozen=True, kw_only=True)
 class FromScratch(StrictConfig):
-    """Weights drawn by `seeds.init`."""
+    """Random initial weights, drawn with the seed `seeds.init`."""
 
     kind: Literal["scratch"] = "scratch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FromCheckpoint(StrictConfig):
-    """ELECTRA checkpoints of `transformers`: folders, or names on the hub.
+    """Initial weights from ELECTRA checkpoints of the `transformers` library.
 
     Attributes:
-        discriminator: for example google/electra-small-discriminator.
-        generator: its generator; without one the generator is drawn by chance, beside what it
-            shares.
+        discriminator: folder or hub name of the discriminator's checkpoint, for example
+            google/electra-small-discriminator.
+        generator: folder or hub name of the generator's checkpoint; if empty, the weights that
+            the generator does not share with the discriminator are random.
     """
 
     kind: Literal["transformers"]
@@ -33,10 +34,10 @@ class FromCheckpoint(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FromTrial(StrictConfig):
-    """Another trial of the lab, with the same storage and the same text's vocabulary.
+    """Initial weights from another trial in the same storage, with the same vocabulary.
 
     Attributes:
-        name: of its record (`runs/trials/<name>`), or enough of its beginning.
+        name: name of that trial's record (`runs/trials/<name>`), or a unique prefix of it.
     """
 
     kind: Literal["trial"]
@@ -45,15 +46,16 @@ class FromTrial(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FromMlmRun(StrictConfig):
-    """A masked-language-model run that the sweep trains before the trials that start from it.
+    """Initial weights from a masked-language-model run that the sweep trains before the trial.
 
-    Text, batch, masking, optimizer, schedule and seeds are those of the trial, so that one run
-    serves all trials that agree in these. Its compute is part of the trial's budget.
+    Text, batch, masking, optimizer, schedule and seeds of the run are those of the trial. Trials
+    that agree in these settings share one run. The compute of the run counts towards the budget
+    of each trial that starts from it.
 
     Attributes:
-        budget: of one run, in FLOPs or tokens.
-        lr: its peak learning rate; the trial's where it is not given, which takes a run for each
-            rate that is tuned.
+        budget: budget of one masked-language-model run, in FLOPs or tokens.
+        lr: peak learning rate of the masked-language-model run; null uses the trial's, which
+            requires a separate run for each tuned learning rate.
     """
 
     kind: Literal["mlm"]
@@ -62,7 +64,7 @@ class FromMlmRun(StrictConfig):
 
     def __post_init__(self) -> None:
         if self.budget.kind == "seconds":
-            raise ValueError("the budget of an mlm run is in flops or tokens, not in seconds")
+            raise ValueError("the budget of an mlm run must be in flops or tokens, not in seconds")
 
 
 InitFrom = FromScratch | FromCheckpoint | FromTrial | FromMlmRun

@@ -1,9 +1,9 @@
-"""Which numbers may rank trials, and which may not.
+"""Metrics, and the settings across which each metric's values are comparable.
 
-Before a metric ranks anything it declares across what it may be compared (trap 1: a raw loss
-cannot rank a sweep, because it depends on the generator, the mask rate or the loss weight).
-A metric says which dotted paths it is blind to; a search space that varies any other of the
-paths it depends on is refused at the door with the metric's own reason.
+A raw training loss cannot rank trials that differ in the generator, the mask rate or the loss
+weight, because it depends on them. Each metric therefore declares the dotted paths that make its
+values incomparable, and a search space that varies one of them is rejected with the metric's
+reason.
 """
 
 from collections.abc import Iterable
@@ -11,21 +11,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
-Network = Literal["generator", "discriminator", "predictor"]  # by what it is trained to do
+Network = Literal["generator", "discriminator", "predictor"]  # by training objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A number a trial ends with.
+    """A number that a trial is scored by.
 
     Attributes:
-        name: as it is logged in MLflow and named in a search space.
-        direction: which way is better.
-        title: what a reader sees above a figure.
-        spoiled_by: path prefixes whose variation makes values incomparable.
-        because: why, in one sentence; empty where nothing spoils it.
-        needs: a network without which an objective does not have it; None where all have it.
-        at_every_evaluation: whether it is taken at every scored point, or only at a run's ends.
+        name: name of the metric in MLflow and in a search space.
+        direction: whether larger (`maximize`) or smaller (`minimize`) values are better.
+        title: description of the metric in the report.
+        spoiled_by: prefixes of dotted paths; values of trials that differ in such a path are not
+            comparable.
+        because: reason for `spoiled_by`, in one sentence; empty if `spoiled_by` is empty.
+        needs: network that an objective must train to have this metric; None if every objective
+            has it.
+        at_every_evaluation: whether the metric is computed at every evaluation, or only at the
+            start and the end of a run.
     """
 
     name: str
@@ -38,12 +41,12 @@ class Metric:
 
     @property
     def task(self) -> str | None:
-        """The labelled task whose questions it scores; None where it scores none."""
+        """Name of the labeled task that the metric scores; None if it scores no task."""
         family, _, rest = self.name.partition("/")
         return rest.partition("/")[0] if family in ("probe", "finetune") else None
 
     def spoiler(self, paths: tuple[str, ...]) -> str | None:
-        """Return the first of `paths` that makes this metric incomparable, if there is one."""
+        """Return the first of `paths` that makes values incomparable; None if there is none."""
         for path in paths:
             if any(_covers(prefix, path) or _covers(path, prefix) for prefix in self.spoiled_by):
                 return path
@@ -61,11 +64,11 @@ def _covers(prefix: str, path: str) -> bool:
 CORRUPTIONS = ("unigram", "bigram", "mlm")
 PROBES: tuple[Literal["pos", "sentiment"], ...] = ("pos", "sentiment")
 
-# A different tokenizer or window changes the held-out questions themselves, so no held-out
-# number survives it; the probes read words and sentences and do.
+# Another tokenizer or window length changes the held-out examples themselves, so scores on them
+# are not comparable. The probes are defined on words and sentences and remain comparable.
 _TEXT = ("data",)
 
-# What decides how strong a generator becomes, beside the objective and the encoder.
+# Settings other than objective and encoder that determine the quality of the generator.
 _TRAINING = ("init_from", "windows", "batch", "optim", "schedule", "budget")
 
 _DETECTION = tuple(
@@ -77,7 +80,7 @@ _DETECTION = tuple(
             direction="maximize",
             title=f"AUROC of finding {source} replacements in held-out text",
             spoiled_by=_TEXT,
-            because="the held-out questions are made of the tokenizer's tokens and windows",
+            because="the held-out examples consist of the tokenizer's tokens and windows",
             needs="discriminator",
         ),
         Metric(
@@ -86,7 +89,7 @@ _DETECTION = tuple(
             title=f"loss on {source} replacements in held-out text",
             spoiled_by=(*_TEXT, "objective", "init_from"),
             because="a discriminator's probabilities are calibrated to the generator and mask rate "
-            "it trained with, so its loss on a fixed corruption moves with them; use the AUROC",
+            "of its training, so its loss on a fixed corruption depends on them; use the AUROC",
             needs="discriminator",
         ),
     )
@@ -96,12 +99,12 @@ _PROBES = (
     Metric(
         name="probe/pos/accuracy",
         direction="maximize",
-        title="part-of-speech accuracy of a linear probe (Brown), learned mix of layers",
+        title="part-of-speech accuracy of a linear probe (Brown) on a learned mix of layers",
     ),
     Metric(
         name="probe/sentiment/accuracy",
         direction="maximize",
-        title="sentiment accuracy of a linear probe (movie reviews), learned mix of layers",
+        title="sentiment accuracy of a linear probe (movie reviews) on a learned mix of layers",
         at_every_evaluation=False,
     ),
 )
@@ -110,28 +113,28 @@ _RAW = (
     Metric(
         name="train/generator_loss",
         direction="minimize",
-        title="generator's masked-language-model loss while training",
+        title="masked-language-model loss of the generator during training",
         spoiled_by=(*_TEXT, "windows", "objective", "encoder"),
-        because="a masked-language-model loss falls with the generator's size and the mask rate, "
-        "and a better generator is not a better discriminator",
+        because="a masked-language-model loss depends on the generator's size and the mask rate, "
+        "and a better generator does not imply a better discriminator",
         needs="generator",
     ),
     Metric(
         name="train/mlm_loss",
         direction="minimize",
-        title="encoder's loss of predicting tokens while training",
+        title="token prediction loss of the encoder during training",
         spoiled_by=(*_TEXT, "windows", "objective", "encoder"),
-        because="it depends on the mask rate, on what the masks are filled with, and on which "
-        "tokens are predicted",
+        because="it depends on the mask rate, on the tokens written at masked positions, and on "
+        "the predicted positions",
         needs="predictor",
     ),
     Metric(
         name="train/discriminator_loss",
         direction="minimize",
-        title="discriminator's loss while training",
+        title="loss of the discriminator during training",
         spoiled_by=(*_TEXT, "objective", "encoder", *_TRAINING),
-        because="it depends on how well the generator fools it: a weaker generator gives a lower "
-        "loss and teaches less",
+        because="it depends on the generator: replacements of a weaker generator are easier to "
+        "detect, so the loss is lower although the discriminator learns less",
         needs="discriminator",
     ),
     Metric(
@@ -144,14 +147,15 @@ _RAW = (
 )
 
 _AFTER = "finetune/"
-CHARGES = ("flops", "seconds")  # `finetune/<these>` are what it cost, and no task's score
+CHARGES = ("flops", "seconds")  # `finetune/flops` and `finetune/seconds` are costs, not scores
 
 
 def finetuned(task: str) -> Metric:
-    """Return the score of a task after fine-tuning.
+    """Return the metric of a task's score after fine-tuning.
 
-    Tasks are words and texts, so it survives another tokenizer or window: a window that cuts texts
-    off is part of what an encoder is worth. All that `grading` knows is better when larger.
+    A task is defined on words and texts, so its scores are comparable between tokenizers and window
+    lengths; truncation by a short window counts against the encoder. All task metrics
+    (`lab.finetuning.metrics`) are better when larger.
     """
     return Metric(
         name=f"{_AFTER}{task}",
@@ -162,7 +166,7 @@ def finetuned(task: str) -> Metric:
 
 
 def named(name: str) -> Metric | None:
-    """Return the metric of that name, if there can be one."""
+    """Return the metric called `name`; None if there is no such metric."""
     task = name.removeprefix(_AFTER)
     if name in METRICS or task == name:
         return METRICS.get(name)
@@ -170,9 +174,9 @@ def named(name: str) -> Metric | None:
 
 
 def among(names: Iterable[str]) -> dict[str, Metric]:
-    """Return those of `names` that are metrics, in the order of this page."""
-    found = {name: metric for name in sorted(names) if (metric := named(name)) is not None}
-    return {name: found[name] for name in (*METRICS, *found) if name in found}
+    """Return the metrics among `names`: those of `METRICS` in its order, then fine-tuning ones."""
+    metrics = {name: metric for name in sorted(names) if (metric := named(name)) is not None}
+    return {name: metrics[name] for name in (*METRICS, *metrics) if name in metrics}
 
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_DETECTION, *_PROBES, *_RAW)}

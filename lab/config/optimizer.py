@@ -1,4 +1,4 @@
-"""Settings of the optimizers, as a search space writes them."""
+"""Configuration of the optimizers."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,19 +11,21 @@ from lab.config.base import StrictConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(StrictConfig):
-    """What all optimizers have: the official Adam's settings, and how networks are clipped.
+    """Settings that all optimizers have: those of the official Adam, and gradient clipping.
 
     Attributes:
         lr: peak learning rate.
-        clip_scope: `joint`, one optimizer of both networks, which clips their joint gradient, as
-            officially; `per_network`, one of each, which clips its own. Adam treats every weight
-            alone, so the clip is all that tells them apart.
-        generator_lr: ratio of the generator's rate to `lr`, for the weights it shares with none.
-        beta1: decay of the gradient's mean.
-        beta2: decay of the gradient's square.
-        eps: added to the root of the square.
-        weight_decay: on matrices; not on biases and LayerNorm.
-        clip: largest norm of the gradient, joint or of each network.
+        clip_scope: gradients that are clipped together; `joint` clips the norm of both networks'
+            gradient, as the official code does; `per_network` clips each network's gradient
+            separately. The two differ in clipping only, because Adam updates each weight
+            independently.
+        generator_lr: ratio of the generator's learning rate to `lr`; applies to the weights that
+            the generator does not share with the discriminator.
+        beta1: decay rate of Adam's running mean of the gradient.
+        beta2: decay rate of Adam's running mean of the squared gradient.
+        eps: constant added to the root of Adam's running mean of the squared gradient.
+        weight_decay: decoupled weight decay; not applied to biases and LayerNorm.
+        clip: largest norm of the gradient; larger gradients are scaled down to it.
     """
 
     lr: Annotated[float, Gt(0)] = 1e-3
@@ -38,23 +40,23 @@ class OptimizerConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamConfig(OptimizerConfig):
-    """Adam as the official `optimization.py`: no bias correction, decoupled decay, one clip."""
+    """Adam as in the official `optimization.py`: decoupled weight decay, no bias correction."""
 
     kind: Literal["adam"] = "adam"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MuonConfig(OptimizerConfig):
-    """Muon for the weight matrices inside the blocks; for all other weights Adam as above.
+    """Muon for the weight matrices of the transformer blocks, and Adam for all other weights.
 
-    The hidden matrices are query, key, value, attention output and both of the feed-forward
-    network. Tables, heads, biases and LayerNorm are Adam's. The FLOPs of the orthogonalization
-    are part of a step's count.
+    Muon updates query, key, value, attention output and the two matrices of the feed-forward
+    network. Adam updates embedding tables, heads, biases and LayerNorm. The FLOPs of the
+    orthogonalization count towards the budget.
 
     Attributes:
-        hidden_lr: ratio of the hidden matrices' rate to `lr`.
-        momentum: decay of the gradient's mean (Nesterov's form).
-        iterations: Newton-Schulz iterations of each update.
+        hidden_lr: ratio of the learning rate of the matrices that Muon updates to `lr`.
+        momentum: decay rate of Muon's running mean of the gradient (Nesterov momentum).
+        iterations: number of Newton-Schulz iterations of each Muon update.
     """
 
     kind: Literal["muon"]

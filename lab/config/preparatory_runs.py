@@ -1,12 +1,12 @@
-"""The mlm runs that a sweep trains before the trials that start from them, and what these cost.
+"""Preparatory runs: mlm runs that a sweep trains before the trials that start from them.
 
-Such a run is an ordinary trial with a record of its own, named by its fingerprint: two trials that
-ask for the same one share it, in this sweep or in any other on the same storage.
+A preparatory run is an ordinary trial with its own record, named by its fingerprint. Trials that
+need the same run share it, within a sweep and between sweeps on the same storage.
 
-A trial is charged for them: its budget counts stand-alone compute, what it takes to repeat the
-trial from nothing. Its own training gets what the runs leave. Marginal compute, its own training
-alone, is recorded beside it. What a trial starts from and the sweep does not train (`trial`,
-`transformers`) is in no budget.
+The budget of a trial includes its preparatory runs: it counts stand-alone compute, the compute
+needed to repeat the trial from scratch. The trial's own training gets the remaining budget.
+Marginal compute, that of the trial's own training, is recorded too. Weights from sources that the
+sweep does not train (`trial`, `transformers`) are not counted in any budget.
 """
 
 from dataclasses import replace
@@ -19,11 +19,11 @@ from lab.config.objectives.generators import FrozenGeneratorConfig, JointObjecti
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.trial import Trial, content_hash
 
-KEPT, GENERATOR = "encoder", "generator"  # which network starts from a run
+KEPT, GENERATOR = "encoder", "generator"  # the network that a run initializes
 
 
 def frozen_start(trial: Trial) -> FromMlmRun | FromTrial | None:
-    """Return what the trial's frozen generator is; None where the trial has none."""
+    """Return the source of the trial's frozen generator; None if it has no frozen generator."""
     match trial.objective:
         case JointObjectiveConfig(generator=FrozenGeneratorConfig(init_from=start)):
             return start
@@ -32,26 +32,26 @@ def frozen_start(trial: Trial) -> FromMlmRun | FromTrial | None:
 
 
 def preparatory_runs(trial: Trial) -> dict[str, Trial]:
-    """Return the mlm runs that a trial's networks start from, by network; none for most trials.
+    """Return the mlm runs that a trial's networks start from, by network; empty for most trials.
 
-    Each network starts from a run of its own shape, which is one run where the shapes are equal.
+    Each network starts from a run of its own shape. Networks of equal shape share one run.
     """
     frozen, start = frozen_start(trial), trial.init_from
     generator = trial.objective.generator_shape(trial.encoder)
     runs = {}
     if isinstance(start, FromMlmRun):
-        runs[KEPT] = _run(trial, trial.encoder, start)
+        runs[KEPT] = _mlm_trial(trial, trial.encoder, start)
         if generator is not None and frozen is None:
-            runs[GENERATOR] = _run(trial, generator, start)
+            runs[GENERATOR] = _mlm_trial(trial, generator, start)
     if isinstance(frozen, FromMlmRun) and generator is not None:
-        runs[GENERATOR] = _run(trial, generator, frozen)
+        runs[GENERATOR] = _mlm_trial(trial, generator, frozen)
     return runs
 
 
 def preparatory_cost(trial: Trial) -> Spent:
-    """Return what the trial's preparatory runs will spend together, each counted once.
+    """Return the predicted cost of all preparatory runs of the trial, each run counted once.
 
-    Within a step of each, which is how near a run comes to its budget; seconds are left out.
+    The prediction is accurate to one step of each run. Seconds are not predicted and are 0.
     """
     total = Spent()
     for run in dict.fromkeys(preparatory_runs(trial).values()):
@@ -68,7 +68,7 @@ def preparatory_cost(trial: Trial) -> Spent:
 
 
 def own_budget(trial: Trial) -> Budget:
-    """Return what the trial's budget leaves to its own training."""
+    """Return the trial's budget without the cost of its preparatory runs."""
     spent = preparatory_cost(trial)
     match trial.budget.kind:
         case "flops":
@@ -80,22 +80,22 @@ def own_budget(trial: Trial) -> Budget:
 
 
 def unstarted_identity(identity: str, run: str) -> str:
-    """Return what names the inputs of a trial that could not start.
+    """Return the identity of the inputs of a trial that could not start.
 
     Args:
-        identity: of its inputs without weights to start from (`Supply.identity`).
+        identity: identity of the trial's inputs without initial weights (`TrialInputs.identity`).
         run: name of the record of the preparatory run that did not finish.
     """
     return content_hash([identity, run])
 
 
 def describe(run: Trial) -> str:
-    """Return a preparatory run in a few words: `mlm, 16 wide, 5e+11 flops, seed 1`."""
+    """Return a short description of a preparatory run: `mlm, 16 wide, 5e+11 flops, seed 1`."""
     budget = f"{run.budget.amount:.3g} {run.budget.kind}"
     return f"mlm, {run.encoder.hidden} wide, {budget}, seed {run.seeds.init}"
 
 
-def _run(trial: Trial, shape: EncoderConfig, start: FromMlmRun) -> Trial:
+def _mlm_trial(trial: Trial, shape: EncoderConfig, start: FromMlmRun) -> Trial:
     objective = trial.objective
     optim = trial.optim if start.lr is None else replace(trial.optim, lr=start.lr)
     return Trial(
@@ -104,7 +104,8 @@ def _run(trial: Trial, shape: EncoderConfig, start: FromMlmRun) -> Trial:
         data=trial.data,
         windows=trial.windows,
         batch=trial.batch,
-        optim=replace(optim, clip_scope="joint", generator_lr=1.0),  # of no effect on one network
+        # Neither setting affects a single network; fixed values let more trials share the run.
+        optim=replace(optim, clip_scope="joint", generator_lr=1.0),
         schedule=trial.schedule,
         budget=start.budget,
         seeds=trial.seeds,

@@ -1,7 +1,8 @@
-"""Settings that move with progress: a number, or a line from one number to another.
+"""Settings that may vary during a run: a constant, or a linear ramp between two values.
 
-Progress is that of `turns`: the share of the present stage that is done. A setting is a function of
-it alone, as the learning rate's schedule is, so a run that goes on after a break finds it again.
+A ramp is a function of progress, the completed share of the current stage (`lab.config.phases`).
+Like the learning rate schedule it has no other state, so a resumed run continues with the same
+values.
 """
 
 from dataclasses import dataclass
@@ -13,16 +14,16 @@ from pydantic import Discriminator, Tag
 from lab.config.architecture import Count
 from lab.config.base import StrictConfig
 
-TAGS = ("a number", "a ramp")  # which of the two an error speaks of
+TAGS = ("a number", "a ramp")  # pydantic's names of the two alternatives, in error locations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp(StrictConfig):
-    """A positive number that moves linearly with progress.
+    """A positive number that varies linearly with progress.
 
     Attributes:
-        start: at progress 0.
-        end: at progress 1.
+        start: value at the start of the run, or of each stage in two-stage training.
+        end: value at the end of the run, or of each stage in two-stage training.
     """
 
     start: Annotated[float, Gt(0)]
@@ -30,16 +31,16 @@ class Ramp(StrictConfig):
 
     def __post_init__(self) -> None:
         if self.start == self.end:
-            raise ValueError(f"start and end are both {self.start:g}; write the number alone")
+            raise ValueError(f"start and end are both {self.start:g}; write a single number")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbabilityRamp(Ramp):
-    """A probability that moves linearly with progress.
+    """A probability that varies linearly with progress.
 
     Attributes:
-        start: at progress 0.
-        end: at progress 1.
+        start: value at the start of the run, or of each stage in two-stage training.
+        end: value at the end of the run, or of each stage in two-stage training.
     """
 
     start: Annotated[float, Interval(gt=0, lt=1)]
@@ -48,11 +49,11 @@ class ProbabilityRamp(Ramp):
 
 @dataclass(frozen=True, kw_only=True)
 class CountRamp(Ramp):
-    """A whole number that moves linearly with progress, rounded.
+    """A whole number that varies linearly with progress, rounded to the nearest integer.
 
     Attributes:
-        start: at progress 0.
-        end: at progress 1.
+        start: value at the start of the run, or of each stage in two-stage training.
+        end: value at the end of the run, or of each stage in two-stage training.
     """
 
     start: Count
@@ -63,7 +64,7 @@ def _tag(raw: object) -> str:
     return TAGS[isinstance(raw, dict)]
 
 
-# What a search space may write for a setting that can move.
+# Types of settings that may vary: a number or a ramp.
 Positive = Annotated[
     Annotated[float, Gt(0), Tag(TAGS[0])] | Annotated[Ramp, Tag(TAGS[1])], Discriminator(_tag)
 ]
@@ -77,21 +78,21 @@ WindowCount = Annotated[
 
 
 def value_at(setting: float | Ramp, progress: float) -> float:
-    """Return the number that a setting is at `progress`; before 0 and after 1 as there."""
+    """Return the value of a setting at `progress`, which is clipped to [0, 1]."""
     if not isinstance(setting, Ramp):
         return setting
     return setting.start + (setting.end - setting.start) * min(1.0, max(0.0, progress))
 
 
 class StepSettings(NamedTuple):
-    """The settings of one step, of those that may move with progress.
+    """Values of the varying settings in one step.
 
     Attributes:
         length: positions of a window.
-        batch: windows, over all workers.
-        mask_prob: share of the tokens that are chosen.
-        disc_weight: weight of the discriminator's loss; 1 where the objective has no such setting.
-        temperature: of the generator's samples; 1 where nothing is sampled from a generator.
+        batch: windows of the step, over all workers.
+        mask_prob: share of the tokens that are masked or replaced.
+        disc_weight: weight of the discriminator's loss; 1 if the objective has no such setting.
+        temperature: sampling temperature of the generator; 1 if the objective does not sample.
     """
 
     length: int

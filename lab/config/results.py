@@ -1,28 +1,29 @@
-"""What a trial reports: its state, the points of its curve, and how it ended."""
+"""Result of a trial: its state, its scores at each evaluation, and its resource use."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["queued", "running", "finished", "stopped", "diverged", "failed", "interrupted"]
-MetricRow = dict[str, float]  # one scored point of a curve: `spent/*` and metrics, by name
+MetricRow = dict[str, float]  # one evaluation: `spent/*` and metrics, by name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended.
+    """Result of one trial.
 
     Attributes:
-        state: `finished` has a score, the others a reason.
-        reason: one line; of a finished trial, which shorter run it went on from, if it did.
-        rows: the curve, from the untrained encoder (step 0) to the end.
-        began: Unix time at which the trial took its slot.
-        seconds: it held the slot, set-up included.
-        busy: seconds of these that went into training or scoring.
-        device: what it was computed on.
-        shared: whether other trials used the device too, so that its seconds say little.
-        tries: how often it has been tried, this and earlier ones that failed.
+        state: final state; a `finished` trial has a score, any other state has a reason.
+        reason: explanation of the state in one line; for a finished trial, the shorter run that it
+            was extended from, or empty.
+        rows: evaluations from the untrained encoder (step 0) to the end.
+        began: Unix time at which the trial occupied its slot.
+        seconds: time in the slot, set-up included.
+        busy: part of `seconds` that was spent on training or scoring.
+        device: name of the device that the trial ran on.
+        shared: whether other trials used the device too; their load distorts `seconds` then.
+        tries: number of attempts, this one and earlier failed ones.
         traceback: traceback of the exception that ended a failed trial; empty otherwise, and where
-            the trial's process died.
+            the process of the trial died.
     """
 
     state: State

@@ -1,8 +1,8 @@
 """Learning rate as a function of progress.
 
-A schedule maps progress in [0, 1] to a multiplier of the peak rate. It knows no steps and no
-budget, so the same schedule serves every trial of an equal-compute comparison; warm-up is a
-fraction of the run, never a number of steps (trap 9: a fixed warm-up kills short runs).
+A schedule maps progress in [0, 1] to a multiplier of the peak learning rate. It is independent of
+the number of steps, so all trials of an equal-compute comparison use the same schedule. Warm-up is
+a share of the run rather than a number of steps, which could exceed the length of a short run.
 """
 
 import math
@@ -16,13 +16,15 @@ from lab.config.base import StrictConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(StrictConfig):
-    """Warm-up, then `kind`.
+    """Learning rate schedule: linear warm-up, then a decay.
 
     Attributes:
-        kind: `linear` to zero (ELECTRA), `cosine` to zero, `stable` (warm-up-stable-decay:
-            constant, then 1 - sqrt over the last `decay`), or `constant`.
-        warmup: share of the run spent rising linearly from zero.
-        decay: share of the run spent falling; read by `stable` alone.
+        kind: shape of the learning rate after warm-up; `linear` decays to zero (as in ELECTRA),
+            `cosine` decays to zero, `stable` is constant and decays as 1 - sqrt in the last part
+            of the run (warm-up-stable-decay), `constant` does not decay.
+        warmup: share of the run in which the learning rate rises linearly from zero.
+        decay: share of the run, at its end, in which the learning rate decays to zero; used by
+            kind `stable` only.
     """
 
     kind: Literal["linear", "cosine", "stable", "constant"] = "stable"
@@ -31,19 +33,19 @@ class Schedule(StrictConfig):
 
     def __call__(self, progress: float) -> float:
         """Return the multiplier in [0, 1] at `progress` in [0, 1]."""
-        rising = min(1.0, progress / self.warmup) if self.warmup else 1.0
-        return rising * self._falling(min(progress, 1.0))
+        warmup = min(1.0, progress / self.warmup) if self.warmup else 1.0
+        return warmup * self._decay(min(progress, 1.0))
 
     @property
     def flat(self) -> bool:
-        """Whether it does not depend on progress."""
+        """Whether the learning rate is constant over the whole run."""
         return self.kind == "constant" and not self.warmup
 
-    def _falling(self, progress: float) -> float:
+    def _decay(self, progress: float) -> float:
         match self.kind:
             case "linear":
-                # optimization.py of the official code: polynomial decay of power 1 over the
-                # whole run, times the warm-up, so the peak is a little below the named rate.
+                # As in the official optimization.py: polynomial decay of power 1 over the whole
+                # run, multiplied by the warm-up, so the maximum is slightly below the peak rate.
                 return 1.0 - progress
             case "cosine":
                 return 0.5 * (1.0 + math.cos(math.pi * progress))
@@ -51,7 +53,7 @@ class Schedule(StrictConfig):
                 start = 1.0 - self.decay
                 if progress <= start:
                     return 1.0
-                # Rounding of `start` may put the quotient above 1 at the end of a short decay.
+                # Rounding of `start` may make the quotient exceed 1 at the end of a short decay.
                 return 1.0 - math.sqrt(min(1.0, (progress - start) / self.decay))
             case "constant":
                 return 1.0

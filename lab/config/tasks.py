@@ -1,4 +1,4 @@
-"""Configuration of a task: what its rows hold, where they come from, and its metric."""
+"""Configuration of a fine-tuning task: kind, source and columns of its rows, and metric."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -15,7 +15,12 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedRows(StrictConfig):
-    """Rows inside the package (NOTICE)."""
+    """Rows of a data set that the package contains (NOTICE lists its origin).
+
+    Attributes:
+        name: name of the data set.
+        split: split to read.
+    """
 
     kind: Literal["carried"]
     name: Literal["pos", "sentiment"]
@@ -24,7 +29,11 @@ class EmbeddedRows(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FileRows(StrictConfig):
-    """A local file of rows: .csv, .tsv (without quoting, as GLUE's), .jsonl, .json or .parquet."""
+    """A local file of rows: .csv, .tsv (unquoted, as in GLUE), .jsonl, .json or .parquet.
+
+    Attributes:
+        path: path of the file.
+    """
 
     kind: Literal["file"]
     path: Name
@@ -32,7 +41,12 @@ class FileRows(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRows(StrictConfig):
-    """A split of a folder that `datasets` saved (`save_to_disk`); empty where it has none."""
+    """A folder that the `datasets` library saved (`save_to_disk`).
+
+    Attributes:
+        path: path of the folder.
+        split: split to read; empty if the folder holds a single data set without splits.
+    """
 
     kind: Literal["saved"]
     path: Name
@@ -41,7 +55,15 @@ class SavedRows(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class HubRows(StrictConfig):
-    """A split of a data set of the Hugging Face hub. No code of it is run."""
+    """A split of a data set of the Hugging Face hub. Code in its repository is never run.
+
+    Attributes:
+        name: name of the data set on the hub, for example `nyu-mll/glue`.
+        configuration: configuration of the data set, for example `cola`; empty if the data set has
+            only one.
+        split: split to read.
+        revision: branch, tag or commit of the data set's repository.
+    """
 
     kind: Literal["hub"]
     name: Name
@@ -51,21 +73,21 @@ class HubRows(StrictConfig):
 
 
 RowSource = Annotated[EmbeddedRows | FileRows | SavedRows | HubRows, Field(discriminator="kind")]
-_Sorting = Literal["accuracy", "f1", "macro_f1", "matthews"]
+_ClassificationMetric = Literal["accuracy", "f1", "macro_f1", "matthews"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationTask(StrictConfig):
-    """A text has one of several labels.
+    """Classification of a text.
 
     Attributes:
-        train: rows to learn from.
-        evaluation: rows to be scored on.
-        text: column.
-        label: column; text or whole numbers.
-        metric: what counts; `f1` is that of the second of two labels in their order, `matthews`
-            the correlation of Matthews.
-        epochs: times that every row is learned from.
+        train: source of the training rows.
+        evaluation: source of the evaluation rows.
+        text: name of the column that holds the text.
+        label: name of the column that holds the label, as text or a whole number.
+        metric: score of the task; `f1` is the F1 score of the second of two labels in sorted
+            order, `matthews` the Matthews correlation coefficient.
+        epochs: number of passes over the training rows.
     """
 
     kind: Literal["classification"]
@@ -73,19 +95,24 @@ class ClassificationTask(StrictConfig):
     evaluation: RowSource
     text: Name = "text"
     label: Name = "label"
-    metric: _Sorting = "accuracy"
+    metric: _ClassificationMetric = "accuracy"
     epochs: Epochs = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask(StrictConfig):
-    """Two texts have one of several labels.
+    """Classification of a pair of texts.
 
     Attributes:
-        text: column of the first.
-        pair: column of the second.
-        unordered: whether either may come first; both orders are learned from then, as the
-            official code does with MRPC and STS-B (`double_unordered`).
+        train: source of the training rows.
+        evaluation: source of the evaluation rows.
+        text: name of the column that holds the first text.
+        pair: name of the column that holds the second text.
+        label: name of the column that holds the label, as text or a whole number.
+        unordered: whether the order of the two texts is arbitrary; training then uses both
+            orders, as the official code does for MRPC and STS-B (`double_unordered`).
+        metric: score of the task, as in a classification task.
+        epochs: number of passes over the training rows.
     """
 
     kind: Literal["pairs"]
@@ -95,17 +122,23 @@ class PairTask(StrictConfig):
     pair: Name = "pair"
     label: Name = "label"
     unordered: bool = False
-    metric: _Sorting = "accuracy"
+    metric: _ClassificationMetric = "accuracy"
     epochs: Epochs = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionTask(StrictConfig):
-    """A text, or two, has a number.
+    """Regression of a number on a text or a pair of texts.
 
     Attributes:
-        pair: column of the second text; empty where there is one.
-        label: column of the number.
+        train: source of the training rows.
+        evaluation: source of the evaluation rows.
+        text: name of the column that holds the first text.
+        pair: name of the column that holds the second text; empty if there is only one text.
+        label: name of the column that holds the number.
+        unordered: whether the order of the two texts is arbitrary; training then uses both orders.
+        metric: score of the task, Spearman's or Pearson's correlation coefficient.
+        epochs: number of passes over the training rows.
     """
 
     kind: Literal["regression"]
@@ -121,11 +154,15 @@ class RegressionTask(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TaggingTask(StrictConfig):
-    """Every word has one of several tags.
+    """Tagging of every word of a text.
 
     Attributes:
-        words: column; a list, or text in which blanks part them.
-        tags: column; as many as words.
+        train: source of the training rows.
+        evaluation: source of the evaluation rows.
+        words: name of the column that holds the words, as a list or as text separated by spaces.
+        tags: name of the column that holds the tags, one for each word, in the same form.
+        metric: score of the task, over all words of the evaluation rows.
+        epochs: number of passes over the training rows.
     """
 
     kind: Literal["tagging"]
@@ -139,12 +176,17 @@ class TaggingTask(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAnsweringTask(StrictConfig):
-    """The answer to a question stands in a text, in SQuAD's form.
+    """Extractive question answering in the format of SQuAD.
 
     Attributes:
-        question: column.
-        context: column of the text.
-        answers: column; {text: [...], answer_start: [...]}, both empty where there is none.
+        train: source of the training rows.
+        evaluation: source of the evaluation rows.
+        question: name of the column that holds the question.
+        context: name of the column that holds the text that contains the answer.
+        answers: name of the column that holds the answers, as {text: [...], answer_start: [...]};
+            both lists are empty for a question without an answer.
+        metric: score of the task, F1 over the words of the answer or exact match.
+        epochs: number of passes over the training rows.
     """
 
     kind: Literal["question_answering"]
@@ -162,11 +204,11 @@ TaskConfig = ClassificationTask | PairTask | RegressionTask | TaggingTask | Ques
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What to fine-tune on.
+    """A task to fine-tune on.
 
     Attributes:
-        name: by which its score goes, `finetune/<name>`.
-        form: what it consists of.
+        name: name of the task; its score is the metric `finetune/<name>`.
+        form: kind, rows, columns and metric of the task.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Configuration of one trial: everything that decides what a training run computes.
+"""Configuration of one trial: all settings that determine the result of a training run.
 
-A default given here applies to an encoder without a named size; the defaults of named sizes are in
+Defaults given here apply to encoders without a named size. The defaults of named sizes are in
 `lab.loading.size_defaults`.
 """
 
@@ -26,17 +26,17 @@ from lab.config.schedule import Schedule
 from lab.config.window_growth import FullWindows, GrowingWindows, WindowSchedule, length_at
 
 Path = str  # a dotted path into a trial, for example objective.generator.width
-Value = object  # what YAML can hold at a path: a number, a string, a list or a mapping
+Value = object  # the YAML value at a path: a number, a string, a list or a mapping
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seeds(StrictConfig):
-    """Separate sources of chance, so that one can vary while the others stay.
+    """Random seeds, one for each source of randomness, so that each can be varied separately.
 
     Attributes:
-        init: initial weights.
-        order: order of the windows.
-        mask: masked positions, sampled tokens and dropout.
+        init: seed of the initial weights.
+        order: seed of the order of the windows.
+        mask: seed of the masked positions, the sampled tokens and dropout.
     """
 
     init: Annotated[int, Interval(ge=0, lt=2**31)] = 0
@@ -44,21 +44,30 @@ class Seeds(StrictConfig):
     mask: Annotated[int, Interval(ge=0, lt=2**31)] = 0
 
     def repeat(self, number: int) -> "Seeds":
-        """Return the seeds of the `number`-th repeat; repeat 0 is this one."""
+        """Return the seeds of repeat `number`; repeat 0 has these seeds."""
         return Seeds(init=self.init + number, order=self.order + number, mask=self.mask + number)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(StrictConfig):
-    """Everything that decides what one training run computes.
+    """All settings that determine the result of one training run.
 
     Attributes:
-        init_from: what its networks start from; the schedule and the budget are its own.
-        windows: whether windows are of full length throughout, or short ones first.
-        batch: windows of one optimizer step, over all workers; a number or a ramp. Where windows
-            grow it counts full ones, and short ones are as many more as makes up for their length.
-        evaluations: how many times a run is scored, spaced evenly over its budget; the last is at
-            the end. The untrained encoder is scored too.
+        encoder: shape of the encoder that is pre-trained and exported.
+        objective: pre-training objective.
+        init_from: source of the initial weights. A trial that starts from trained weights has its
+            own schedule and budget.
+        data: training text, tokenizer and windows.
+        windows: window length during the run: constant, or short windows first.
+        batch: number of windows in one optimizer step, over all workers; a number or a ramp. With
+            growing windows this is the number of full windows; a step of short windows has
+            proportionally more.
+        optim: optimizer.
+        schedule: learning rate schedule.
+        budget: compute that the run may use.
+        seeds: random seeds.
+        evaluations: number of evaluations of the run, spaced evenly over its budget, with the last
+            at the end. The untrained encoder is evaluated in addition.
     """
 
     encoder: EncoderConfig
@@ -84,20 +93,24 @@ class Trial(StrictConfig):
             data: fingerprint of the prepared text (`lab.data.batches`).
         """
         settings = asdict(self)
-        for place in ("source", "tokenizer", "decontaminate"):  # `data` names what they hold
-            del settings["data"][place]
+        for key in ("source", "tokenizer", "decontaminate"):  # part of the fingerprint `data`
+            del settings["data"][key]
         return content_hash(
             {"trial": settings, "data": data, "version": __version__, "code": code_digest(TRIAL)}
         )
 
     def lineage(self, data: str) -> str:
-        """Return what it has in common with trials of another length: all but the amount."""
-        alike = replace(self, budget=replace(self.budget, amount=1.0))
-        return content_hash([alike.fingerprint(data)])
+        """Return a hash shared by all trials that differ from this one in `budget.amount` only.
+
+        Args:
+            data: fingerprint of the prepared text (`lab.data.batches`).
+        """
+        unit_budget = replace(self, budget=replace(self.budget, amount=1.0))
+        return content_hash([unit_budget.fingerprint(data)])
 
     @property
     def texts(self) -> tuple[DataConfig, ...]:
-        """What it reads: the text in full windows, then that in the short ones it begins with."""
+        """Prepared texts that the trial reads: in full windows and, if windows grow, short ones."""
         match self.windows:
             case GrowingWindows(start=start):
                 return self.data, replace(self.data, length=start)
@@ -106,7 +119,7 @@ class Trial(StrictConfig):
 
     @property
     def knots(self) -> tuple[float, ...]:
-        """Progress at which settings begin, jump and end; they are lines in between."""
+        """Values of progress between which all settings are linear; settings may jump at them."""
         match self.windows:
             case GrowingWindows(until=until):
                 return 0.0, until, 1.0
@@ -114,7 +127,7 @@ class Trial(StrictConfig):
                 return 0.0, 1.0
 
     def at(self, progress: float) -> StepSettings:
-        """Return the settings of a step at `progress`, each a plain number."""
+        """Return the values of the varying settings at `progress`."""
         objective, length = self.objective, length_at(self.windows, self.data.length, progress)
         batch = round(value_at(self.batch, progress))
         return StepSettings(
@@ -127,21 +140,24 @@ class Trial(StrictConfig):
 
     @property
     def moves(self) -> frozenset[str]:
-        """Names of the step settings that are not the same throughout."""
+        """Names of the step settings that vary during the run."""
         values = zip(*map(self.at, self.knots), strict=True)
         return frozenset(
             name
-            for name, seen in zip(StepSettings._fields, values, strict=True)
-            if len(set(seen)) > 1
+            for name, at_knots in zip(StepSettings._fields, values, strict=True)
+            if len(set(at_knots)) > 1
         )
 
     @property
     def extendable(self) -> bool:
-        """Whether a run that is longer begins as this one: nothing in it depends on its end."""
+        """Whether a longer run begins exactly as this one, so that this run can be extended.
+
+        No setting may depend on progress, which is relative to the end of the run.
+        """
         return self.schedule.flat and not self.objective.staged and not self.moves
 
 
 def content_hash(value: object) -> str:
-    """Return twelve hexadecimal digits that name `value` by its canonical JSON."""
+    """Return the first twelve hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""How long the windows are that a trial reads: of full length throughout, or short ones first."""
+"""Configuration of the window length during a run: constant, or short windows first."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,22 +10,23 @@ from lab.config.base import StrictConfig
 
 @dataclass(frozen=True, kw_only=True)
 class FullWindows(StrictConfig):
-    """Windows of `data.length` from the first step to the last."""
+    """Windows of `data.length` positions in every step."""
 
     kind: Literal["full"] = "full"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrowingWindows(StrictConfig):
-    """Windows of `start` positions first, then of `data.length`.
+    """Short windows first, then windows of `data.length` positions.
 
-    A step of short windows reads as many more of them as makes up for their length. In half of
-    these steps all windows stand at a random offset of the position table, so that each of its
-    rows is trained.
+    A step of short windows has proportionally more windows, so the number of tokens is the same.
+    In half of these steps all windows are placed at a random offset of the position embeddings, so
+    that every position embedding is trained.
 
     Attributes:
-        start: positions of a short window, [CLS] and [SEP] included; below `data.length`.
-        until: progress at which the windows become full.
+        start: number of positions of a short window, [CLS] and [SEP] included; must be less than
+            `data.length`.
+        until: progress of the run, between 0 and 1, at which full windows begin.
     """
 
     kind: Literal["growing"]
@@ -37,7 +38,7 @@ WindowSchedule = FullWindows | GrowingWindows
 
 
 def length_at(growth: WindowSchedule, length: int, progress: float) -> int:
-    """Return the positions of a window at `progress`, where a full one has `length`."""
+    """Return the number of positions of a window at `progress`; a full window has `length`."""
     match growth:
         case GrowingWindows(start=start, until=until) if progress < until:
             return start

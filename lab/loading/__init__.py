@@ -1,1 +1,1 @@
-"""From a YAML file to a checked experiment, or to one line that says what is wrong."""
+"""Load a search space or a task from YAML, and report errors in one line."""

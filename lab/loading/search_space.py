@@ -1,7 +1,7 @@
-"""A search space: YAML -> `Experiment`, checked at this one door.
+"""Load and validate search spaces.
 
-Everything that can be wrong with a file is found here, before a process starts or a file is
-written, and said in one line: the file, the dotted path, what is wrong, what is allowed.
+A search space is validated completely before any process starts or any file is written. An error
+message is one line with the file, the dotted path, the error and the allowed values.
 """
 
 import itertools
@@ -49,7 +49,7 @@ def _kind_of_distribution(raw: object) -> str:
     return "Choices" if isinstance(raw, dict) and "choices" in raw else "Range"
 
 
-# Told apart by the key `choices`, so that an error speaks of the one that was meant.
+# The key `choices` selects the class, so that errors refer to the intended one.
 _Distribution = Annotated[
     Annotated[Range, Tag("Range")] | Annotated[Choices, Tag("Choices")],
     Discriminator(_kind_of_distribution),
@@ -70,17 +70,19 @@ class _Document(StrictConfig):
 
 
 def load_experiment(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
-    """Read, override and check a search space.
+    """Return the experiment of a search space file, after applying overrides.
 
     Args:
-        file: the YAML file.
-        overrides: `path=value` pairs, the value in YAML, applied in order.
+        file: path of the YAML file.
+        overrides: assignments `path=value` with the value in YAML, applied in order.
 
     Raises:
-        SpaceError: anything is wrong; nothing has been written.
+        SpaceError: the file cannot be read or is not a valid search space.
     """
     if file.stem in {"Default", ".", "..", ""} or not file.stem.isprintable():
-        raise SpaceError(f"{file}: the name of the file names the sweep: {file.stem!r} cannot")
+        raise SpaceError(
+            f"{file}: the file name is the name of the sweep, and {file.stem!r} is not a valid name"
+        )
     raw = yaml_text.read(file)
     try:
         for override in overrides:
@@ -91,24 +93,25 @@ def load_experiment(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
 
 
 def build_trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
-    """Return `base` with `settings` written at their dotted paths, as a checked trial.
+    """Return the trial of `base` with `settings` applied at their dotted paths.
 
     Raises:
-        SpaceError: names the dotted path that is wrong.
+        SpaceError: a setting is invalid; the message has its dotted path.
     """
     raw: dict[str, Any] = {"base": deepcopy(dict(base))}
-    for path in sorted(settings):  # a whole before its parts: objective, objective.mask_prob
+    # In sorted order a section (objective) is set before its parts (objective.mask_prob).
+    for path in sorted(settings):
         yaml_text.put(raw, f"base.{path}", deepcopy(settings[path]))
     raw = raw["base"]
     _fill_defaults(raw)
-    raw["encoder"] = _encoder(raw.get("encoder", {}))
-    built = _validated(_trial_adapter(), raw, "base")
-    _check_trial(built)
-    return built
+    raw["encoder"] = _expand_size(raw.get("encoder", {}))
+    trial = _validate(_trial_adapter(), raw, "base")
+    _check_trial(trial)
+    return trial
 
 
 def expand_cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
-    """Return the full grid over `compare`; one empty cell where nothing is compared."""
+    """Return all combinations of the compared values; one empty cell if nothing is compared."""
     paths = list(experiment.compare)
     return tuple(
         dict(zip(paths, values, strict=True))
@@ -117,17 +120,17 @@ def expand_cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
 
 
 def required_texts(experiment: Experiment) -> tuple[DataConfig, ...]:
-    """Return the texts that the cells read, each once."""
-    read = {
+    """Return the prepared texts that the cells read, without duplicates."""
+    texts = {
         text
         for cell in expand_cells(experiment)
         for text in build_trial(experiment.base, cell).texts
     }
-    return tuple(sorted(read, key=repr))
+    return tuple(sorted(texts, key=repr))
 
 
 def dump_experiment(experiment: Experiment) -> str:
-    """Return the search space as YAML with its overrides and defaults in it; `load_experiment` reads it."""
+    """Return an experiment as a YAML search space, including its overrides and defaults."""
     plain = asdict(experiment) | {"metric": experiment.metric.name}
     del plain["name"]
     for distribution in plain["tune"].values():
@@ -143,7 +146,7 @@ def json_schema() -> dict[str, Any]:
     definitions = {**trial_schema.pop("$defs"), **schema.pop("$defs")}
     encoder = definitions["EncoderConfig"]
     encoder["properties"] = {
-        "size": {"enum": sorted(SIZES), "description": "start from a named size"},
+        "size": {"enum": sorted(SIZES), "description": "named size that sets all other keys"},
         **encoder["properties"],
     }
     encoder["anyOf"] = [{"required": ["size"]}, {"required": encoder.pop("required")}]
@@ -170,19 +173,21 @@ def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
 
 
-def _encoder(raw: Any) -> Any:
-    """Write a named size out, field by field."""
+def _expand_size(raw: Any) -> Any:
+    """Return the raw encoder with its named size, if it has one, replaced by the size's fields."""
     if not isinstance(raw, dict) or "size" not in raw:
         return raw
     fields = {key: value for key, value in raw.items() if key != "size"}
     size = SIZES.get(str(raw["size"]))
     if size is None:
-        raise SpaceError(f"base.encoder.size: {raw['size']!r} is none of {', '.join(SIZES)}")
+        raise SpaceError(
+            f"base.encoder.size: must be one of {', '.join(SIZES)}, not {raw['size']!r}"
+        )
     return asdict(size) | fields
 
 
 def _fill_defaults(raw: dict[str, Any]) -> None:
-    """Write the defaults of a named size where the trial says nothing; Adam without a size."""
+    """Add the defaults of a named size to raw settings in place; without a size, only Adam."""
     encoder = raw.get("encoder")
     size = encoder.get("size") if isinstance(encoder, dict) else None
     if isinstance(size, str) and size in size_defaults.DEFAULTS:
@@ -192,29 +197,33 @@ def _fill_defaults(raw: dict[str, Any]) -> None:
         optim.setdefault("kind", "adam")
 
 
-def _validated(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
+def _validate(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
     try:
         text = yaml_text.as_json(raw)
     except SpaceError as error:
         raise SpaceError(f"{prefix or 'the file'}: {error}") from None
     try:
-        # JSON's strictness: a list may become a tuple, but no string becomes a number.
+        # In strict JSON mode a list may become a tuple, but a string does not become a number.
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
         raise SpaceError(one_line(error, prefix, json_schema())) from None
 
 
 def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
-    """Return the experiment that a search space's plain data describes.
+    """Return the experiment of a search space that was read as plain YAML data.
+
+    Args:
+        name: name of the sweep.
+        raw: content of the search space.
 
     Raises:
-        SpaceError: names the dotted path that is wrong.
+        SpaceError: a setting is invalid; the message has its dotted path.
     """
-    document = _validated(_adapter(), raw, "")
+    document = _validate(_adapter(), raw, "")
     experiment = Experiment(
         name=name,
         question=document.question,
-        metric=_metric(document.metric, _tasks(document.finetune)),
+        metric=_metric(document.metric, _task_names(document.finetune)),
         base=document.base,
         compare=document.compare,
         tune=document.tune,
@@ -224,35 +233,36 @@ def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
         answer=document.answer,
     )
     validation.check_experiment_limits(experiment)
-    build_trial(experiment.base, {})  # also what compare and tune write over, as the schema asks
+    # The base must be valid by itself, as in the JSON Schema, even where every cell overrides it.
+    build_trial(experiment.base, {})
     _check_cells(experiment)
     for settings in _corners(experiment):
-        built = _at_its_path(experiment, settings)
-        _check_running(experiment, built)
+        trial = _build_varied_trial(experiment, settings)
+        _check_resources(experiment, trial)
         needs = experiment.metric.needs
-        if needs is not None and needs not in built.objective.networks:
+        if needs is not None and needs not in trial.objective.networks:
             raise SpaceError(
                 f"metric: {experiment.metric.name} needs a {needs} and objective "
-                f"{built.objective.kind} has none; choose a probe, for example probe/pos/accuracy"
+                f"{trial.objective.kind} has none; choose a probe, for example probe/pos/accuracy"
             )
     _check_metric(experiment)
     return experiment
 
 
 def _check_metric(experiment: Experiment) -> None:
-    """Refuse a metric that cannot rank the cells, by a compared value or by a size's default."""
-    asked = (*experiment.compare, *experiment.tune)
-    spoiler = experiment.metric.spoiler((*asked, *_defaults_that_differ(experiment)))
+    """Reject a metric whose values are not comparable between the trials of the experiment."""
+    varied = (*experiment.compare, *experiment.tune)
+    spoiler = experiment.metric.spoiler((*varied, *_differing_defaults(experiment)))
     if spoiler is not None:
-        default = ", which encoder.size sets" if spoiler not in asked else ""
+        default = ", which encoder.size sets" if spoiler not in varied else ""
         raise SpaceError(
             f"metric: {experiment.metric.name} cannot rank trials that differ in {spoiler}"
             f"{default}: {experiment.metric.because}"
         )
 
 
-def _defaults_that_differ(experiment: Experiment) -> tuple[Path, ...]:
-    """Return the settings in which trials differ by the defaults of their sizes."""
+def _differing_defaults(experiment: Experiment) -> tuple[Path, ...]:
+    """Return the settings in which trials differ because their sizes have different defaults."""
     if not any(path.startswith("encoder") for path in (*experiment.compare, *experiment.tune)):
         return ()
     trials = [build_trial(experiment.base, settings) for settings in _corners(experiment)]
@@ -262,57 +272,66 @@ def _defaults_that_differ(experiment: Experiment) -> tuple[Path, ...]:
     return tuple(path for path in paths if len({attrgetter(path)(one) for one in trials}) > 1)
 
 
-def _check_running(experiment: Experiment, built: Trial) -> None:
-    """Refuse what the trial cannot be run or compared by."""
-    if experiment.search.stopping is not None and not built.extendable:
+def _check_resources(experiment: Experiment, trial: Trial) -> None:
+    """Reject early stopping, workers or a budget unit that the trial does not allow."""
+    if experiment.search.stopping is not None and not trial.extendable:
         raise SpaceError(
-            "search.stopping: scores on the way are those of runs that end there only under "
-            "base.schedule {kind: constant, warmup: 0}, without stages, and where no other setting "
-            f"moves{_moving(built)}"
+            "search.stopping: requires that a run begins exactly as a shorter one: "
+            "base.schedule {kind: constant, warmup: 0}, an objective without stages, and no other "
+            f"setting that varies during the run{_describe_varying(trial)}"
         )
-    least = min(built.at(progress).batch for progress in built.knots)
-    if least < experiment.resources.workers:
+    smallest = min(trial.at(progress).batch for progress in trial.knots)
+    if smallest < experiment.resources.workers:
         raise SpaceError(
-            f"resources.workers: {experiment.resources.workers} for a batch of {least} "
-            f"windows; at most one for each"
+            f"resources.workers: must be at most the smallest batch, {smallest} windows, not "
+            f"{experiment.resources.workers}"
         )
     shared = 0 < experiment.resources.gpus_per_worker < 1
-    if shared and built.budget.kind == "seconds":
+    if shared and trial.budget.kind == "seconds":
         raise SpaceError(
-            "base.budget.kind: seconds on a GPU that trials share compare its load; take flops or "
-            "tokens, or a whole GPU"
+            "base.budget.kind: seconds are not comparable on a GPU that trials share "
+            "(resources.gpus_per_worker); use flops or tokens, or a whole GPU"
         )
 
 
-def _moving(built: Trial) -> str:
-    if not built.moves:
+def _describe_varying(trial: Trial) -> str:
+    if not trial.moves:
         return ""
-    full = " (base.windows {kind: full} keeps the length)" if "length" in built.moves else ""
-    return f"; here {', '.join(sorted(built.moves))} move{full}"
+    hint = " (base.windows {kind: full} keeps the length)" if "length" in trial.moves else ""
+    return f"; here {', '.join(sorted(trial.moves))} vary{hint}"
 
 
-def _tasks(asked: FinetuneConfig) -> list[str]:
-    """Return the names of the tasks; each is found, and none twice."""
+def _task_names(finetune: FinetuneConfig) -> list[str]:
+    """Return the names of the fine-tuning tasks.
+
+    Raises:
+        SpaceError: there is no such task, or two tasks have the same name.
+    """
     try:
-        names = [load_task(name).name for name in asked.tasks]
+        names = [load_task(name).name for name in finetune.tasks]
     except SpaceError as error:
         raise SpaceError(f"finetune.tasks: {error}") from None
     for name in names:
         if names.count(name) > 1:
-            raise SpaceError(f"finetune.tasks: two are called {name}")
+            raise SpaceError(f"finetune.tasks: two tasks have the name {name}")
     return names
 
 
 def _metric(name: str, tasks: list[str]) -> Metric:
     known = METRICS | {metric.name: metric for metric in map(finetuned, tasks)}
     if name not in known:
-        hint = "" if not name.startswith("finetune/") else ": name its task in finetune.tasks"
-        raise SpaceError(f"metric: {name!r} is none of {', '.join(known)}{hint}")
+        hint = "; add its task to finetune.tasks" if name.startswith("finetune/") else ""
+        raise SpaceError(f"metric: must be one of {', '.join(known)}, not {name!r}{hint}")
     return known[name]
 
 
-def _at_its_path(experiment: Experiment, settings: dict[Path, Value]) -> Trial:
-    """Return the trial; an error about a compared or tuned value names the place it stands at."""
+def _build_varied_trial(experiment: Experiment, settings: dict[Path, Value]) -> Trial:
+    """Return the trial of some settings.
+
+    Raises:
+        SpaceError: a setting is invalid; a compared or tuned value is reported at its path under
+            `compare` or `tune` instead of `base`.
+    """
     try:
         return build_trial(experiment.base, settings)
     except SpaceError as error:
@@ -324,22 +343,22 @@ def _at_its_path(experiment: Experiment, settings: dict[Path, Value]) -> Trial:
 
 
 def _check_cells(experiment: Experiment) -> None:
-    """Refuse two cells that are one trial, or that a report could not tell apart."""
+    """Reject cells with equal trials or equal labels."""
     names: set[str] = set()
     trials: set[Trial] = set()
     for cell in expand_cells(experiment):
-        name, built = label(cell, experiment.compare), _at_its_path(experiment, cell)
-        if name in names or built in trials:
-            raise SpaceError(f"compare: two cells are the same, or look it: {name}")
+        name, trial = label(cell, experiment.compare), _build_varied_trial(experiment, cell)
+        if name in names or trial in trials:
+            raise SpaceError(f"compare: two cells are equal or have the same label: {name}")
         names.add(name)
-        trials.add(built)
+        trials.add(trial)
 
 
 def _corners(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
-    """Return settings that hold every compared value and every end or choice of a nuisance.
+    """Return settings that cover every compared value and every end or choice under `tune`.
 
-    The grid in full; nuisances one at a time beside the first values of the others, since
-    the product of all would be as large as the search.
+    All cells are combined with nuisance parameters that are varied one at a time, with the first
+    value of all others, because all combinations would be as many as the search itself has.
     """
     ends = {path: _ends(distribution) for path, distribution in experiment.tune.items()}
     first = {path: values[0] for path, values in ends.items()}
@@ -359,90 +378,91 @@ def _ends(distribution: Distribution) -> tuple[Value, ...]:
             return tuple(int(end) for end in ends) if distribution.integer else ends
 
 
-def _check_trial(built: Trial) -> None:
+def _check_trial(trial: Trial) -> None:
     try:
-        built.objective.generator_shape(built.encoder)
+        trial.objective.generator_shape(trial.encoder)
     except ValueError as error:
         raise SpaceError(f"base.objective.generator: {error}") from None
-    _check_start(built)
-    _check_windows(built)
+    _check_init_from(trial)
+    _check_windows(trial)
     try:
-        cost = mean_cost(built)
-        _check_preparatory(built)
-        steps = own_budget(built).steps(cost)
+        cost = mean_cost(trial)
+        _check_preparatory_runs(trial)
+        steps = own_budget(trial).steps(cost)
     except OverflowError:
-        raise SpaceError("base: one step's compute is too large to count") from None
+        raise SpaceError("base: the compute of one step is too large a number") from None
     if steps is not None and steps < 1:
-        unit = cost.flops if built.budget.kind == "flops" else cost.tokens
-        left = built.budget.amount - own_budget(built).amount
-        without = f", less the {left:.4g} of its preparatory mlm runs," if left else ""
+        unit = cost.flops if trial.budget.kind == "flops" else cost.tokens
+        spent = trial.budget.amount - own_budget(trial).amount
+        less = f", less the {spent:.4g} of its preparatory mlm runs," if spent else ""
         raise SpaceError(
-            f"base.budget.amount: {built.budget.amount:g} {built.budget.kind}{without} are less "
+            f"base.budget.amount: {trial.budget.amount:g} {trial.budget.kind}{less} are less "
             f"than one step, which costs {unit:.3g}"
         )
-    said = f"base.budget.amount: {built.budget.amount:g} {built.budget.kind} are {steps} steps"
-    least = built.objective.minimum_steps()
-    if steps is not None and steps < least:
+    budget = f"base.budget.amount: {trial.budget.amount:g} {trial.budget.kind} are {steps} steps"
+    required = trial.objective.minimum_steps()
+    if steps is not None and steps < required:
         raise SpaceError(
-            f"{said}, and {built.objective.kind}'s networks take turns that need at least {least}"
+            f"{budget}; objective {trial.objective.kind} needs at least {required} to update each "
+            f"network"
         )
-    if isinstance(built.windows, GrowingWindows) and steps is not None:
-        until = built.windows.until
-        least *= math.ceil(2 / min(until, 1 - until))
-        if steps < least:
+    if isinstance(trial.windows, GrowingWindows) and steps is not None:
+        until = trial.windows.until
+        required *= math.ceil(2 / min(until, 1 - until))
+        if steps < required:
             raise SpaceError(
-                f"{said}, and windows that grow at {until:g} need at least {least}; "
-                "base.windows {kind: full} does not grow"
+                f"{budget}; windows that grow at progress {until:g} need at least {required}, "
+                "base.windows {kind: full} needs fewer"
             )
 
 
-def _check_windows(built: Trial) -> None:
-    """Refuse short windows that are not short."""
-    windows, length = built.windows, built.data.length
+def _check_windows(trial: Trial) -> None:
+    """Reject short windows that are not shorter than full ones."""
+    windows, length = trial.windows, trial.data.length
     if isinstance(windows, GrowingWindows) and windows.start >= length:
         raise SpaceError(
             f"base.windows.start: must be below base.data.length, {length}, not {windows.start}"
         )
 
 
-def _check_start(built: Trial) -> None:
-    """Refuse a start that the objective has no use for."""
-    start, objective = built.init_from, built.objective
+def _check_init_from(trial: Trial) -> None:
+    """Reject initial weights that the objective does not use."""
+    start, objective = trial.init_from, trial.objective
     if isinstance(start, FromScratch):
         return
-    if why := objective.starts_from_scratch:
-        raise SpaceError(f"base.init_from: {why}; leave init_from out")
-    generates = objective.generator_shape(built.encoder) is not None
-    if isinstance(start, FromCheckpoint) and start.generator and not generates:
+    if reason := objective.starts_from_scratch:
+        raise SpaceError(f"base.init_from: must be {{kind: scratch}} for {reason}")
+    has_generator = objective.generator_shape(trial.encoder) is not None
+    if isinstance(start, FromCheckpoint) and start.generator and not has_generator:
         raise SpaceError(f"base.init_from.generator: objective {objective.kind} has no generator")
     if isinstance(start, FromCheckpoint) and start.generator and objective.frozen_generator:
         raise SpaceError(
-            "base.init_from.generator: the frozen generator is that of "
-            "base.objective.generator.init_from; leave it out"
+            "base.init_from.generator: must be omitted, because the frozen generator is that of "
+            "base.objective.generator.init_from"
         )
 
 
-def _check_preparatory(built: Trial) -> None:
-    """Refuse mlm runs that train nothing, cannot be charged, or whose tables cannot be shared."""
-    runs, objective = preparatory_runs(built), built.objective
-    if runs and built.budget.kind == "seconds":
+def _check_preparatory_runs(trial: Trial) -> None:
+    """Reject mlm runs without a step, in a budget of seconds, or with unshareable embeddings."""
+    runs, objective = preparatory_runs(trial), trial.objective
+    if runs and trial.budget.kind == "seconds":
         raise SpaceError(
-            "base.budget.kind: a budget that counts preparatory mlm runs is in flops or tokens, "
-            "not in seconds"
+            "base.budget.kind: must be flops or tokens, not seconds, for a trial that starts from "
+            "mlm runs, because the budget includes these runs"
         )
     for network, run in runs.items():
         if not run.budget.steps(mean_cost(run)):
             frozen = network == GENERATOR and objective.frozen_generator
-            place = "objective.generator.init_from" if frozen else "init_from"
+            path = "objective.generator.init_from" if frozen else "init_from"
             raise SpaceError(
-                f"base.{place}.budget.amount: {run.budget.amount:g} {run.budget.kind} are less "
+                f"base.{path}.budget.amount: {run.budget.amount:g} {run.budget.kind} are less "
                 f"than one step of the {network}'s mlm run"
             )
     if objective.shares_table and len(set(runs.values())) > 1:
         raise SpaceError(
-            "base.init_from: encoder and generator start from mlm runs of their own shapes, whose "
-            "tables differ, and base.objective.sharing: tokens has one table for both; take none "
-            "or gdes, or a generator of width 1 and depth 1"
+            "base.init_from: encoder and generator of different shapes start from separate mlm "
+            "runs with different embeddings, but base.objective.sharing: tokens requires equal "
+            "ones; use sharing none or gdes, or a generator of width 1 and depth 1"
         )
 
 

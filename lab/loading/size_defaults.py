@@ -1,8 +1,8 @@
-"""Defaults that a named size brings along, beside the encoder's shape.
+"""Default settings of the named encoder sizes.
 
-A value that the search space gives itself is never replaced. The values of the lab's own sizes
-were found by measurement (reports/LOG.md); those of small, base and large are the paper's (tables
-6 and 7, and `configure_pretraining.py`).
+Defaults never replace a value that the search space contains. The defaults of the lab's own sizes
+were measured (reports/LOG.md); those of small, base and large are from the paper (tables 6 and 7)
+and the official `configure_pretraining.py`.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,14 @@ _START = 16  # positions
 
 @dataclass(frozen=True, kw_only=True)
 class SizeDefaults:
-    """Values that a size brings along.
+    """Default settings of one size.
 
     Attributes:
-        optimizer: the value of `optim.kind`.
-        optim: the settings under `optim`, by optimizer.
-        settings: the other values, by dotted path.
-        start: length from which longer windows grow; None where they are full throughout.
+        optimizer: default of `optim.kind`.
+        optim: defaults of the settings under `optim`, by optimizer.
+        settings: defaults of all other settings, by dotted path.
+        start: default of `windows.start` if `data.length` is at least twice as long; None if
+            windows are full in every step.
     """
 
     optimizer: str
@@ -32,7 +33,7 @@ class SizeDefaults:
     start: int | None = None
 
 
-def _own(
+def _measured_defaults(
     *,
     adam: float,
     muon: float,
@@ -58,7 +59,7 @@ def _own(
     )
 
 
-def _paper(lr: float, mask_prob: float, length: int, batch: int) -> SizeDefaults:
+def _paper_defaults(lr: float, mask_prob: float, length: int, batch: int) -> SizeDefaults:
     rates = {"lr": lr, "beta2": 0.999}
     return SizeDefaults(
         optimizer="adam",
@@ -74,33 +75,36 @@ def _paper(lr: float, mask_prob: float, length: int, batch: int) -> SizeDefaults
 
 
 DEFAULTS: dict[str, SizeDefaults] = {
-    # Found by search_spaces/joint.yaml (reports/joint).
-    "nano32": _own(adam=1e-3, muon=1.9e-3, hidden=4.8, mask_prob=0.2, batch=96, warmup=0.1),
-    "nano48": _own(adam=1e-3, muon=1e-3, hidden=4.0),
-    "nano": _own(adam=1e-3, muon=1e-3, hidden=4.0),
-    "nano96": _own(adam=1e-3, muon=1e-3, hidden=4.0),
-    "tiny": _own(adam=1e-3, muon=1e-3, hidden=4.0),
-    "mini": _own(adam=7e-4, muon=7e-4, hidden=4.0),
-    "small": _paper(5e-4, 0.15, 128, 128),
-    "base": _paper(2e-4, 0.15, 512, 256),
-    "large": _paper(2e-4, 0.25, 512, 2_048),
+    # From the sweep search_spaces/joint.yaml (reports/joint).
+    "nano32": _measured_defaults(
+        adam=1e-3, muon=1.9e-3, hidden=4.8, mask_prob=0.2, batch=96, warmup=0.1
+    ),
+    "nano48": _measured_defaults(adam=1e-3, muon=1e-3, hidden=4.0),
+    "nano": _measured_defaults(adam=1e-3, muon=1e-3, hidden=4.0),
+    "nano96": _measured_defaults(adam=1e-3, muon=1e-3, hidden=4.0),
+    "tiny": _measured_defaults(adam=1e-3, muon=1e-3, hidden=4.0),
+    "mini": _measured_defaults(adam=7e-4, muon=7e-4, hidden=4.0),
+    "small": _paper_defaults(5e-4, 0.15, 128, 128),
+    "base": _paper_defaults(2e-4, 0.15, 512, 256),
+    "large": _paper_defaults(2e-4, 0.25, 512, 2_048),
 }
 
 
 def fill_defaults(raw: dict[str, Any], size: str) -> None:
-    """Write the defaults of `size` into a trial's raw settings where they say nothing.
+    """Add the defaults of `size` to a trial's raw settings in place, for settings without a value.
 
-    Where windows are at least twice as long as those of the size, they grow from these, and a
-    batch has as many fewer as keep the tokens of a step (reports/windows).
+    If windows are at least twice as long as the default length of the size, they grow from that
+    length, and the batch has proportionally fewer windows, so that a step has as many tokens
+    (reports/windows).
 
-    A section that is no mapping is left as it is: the loader refuses it with its path.
+    Sections that are not mappings are left unchanged, since validation rejects them later.
 
     Args:
-        raw: settings of a trial, as a search space has them.
+        raw: settings of a trial, as plain YAML data.
         size: a key of `DEFAULTS`.
     """
     defaults = DEFAULTS[size]
-    _write(raw, "optim.kind", defaults.optimizer)
+    _set_default(raw, "optim.kind", defaults.optimizer)
     optim = raw["optim"]
     kind = optim.get("kind") if isinstance(optim, dict) else None
     own = defaults.optim.get(kind, {}) if isinstance(kind, str) else {}
@@ -113,17 +117,17 @@ def fill_defaults(raw: dict[str, Any], size: str) -> None:
         settings["windows"] = {"kind": "growing", "start": start}
         settings["batch"] = max(1, int(str(settings["batch"])) * start // length)
     for path, value in settings.items():
-        _write(raw, path, value)
+        _set_default(raw, path, value)
 
 
-def _write(raw: dict[str, Any], path: Path, value: Value) -> None:
+def _set_default(raw: dict[str, Any], path: Path, value: Value) -> None:
     inner: Any = raw
     *parents, last = path.split(".")
     for parent in parents:
         if parent == "objective" and parent not in raw:
-            return  # it is missing, and the loader says so
+            return  # a missing objective is reported by validation
         inner = inner.get(parent, {})
         if not isinstance(inner, dict):
-            return  # the loader refuses it with its place
+            return  # a section that is not a mapping is reported by validation
     if last not in inner:
         yaml_text.put(raw, path, value)

@@ -37,15 +37,15 @@ WRONG: dict[str, tuple[str, str]] = {
     "unknown key": ("base.objective.genwidth=0.5", "base.objective.genwidth: unknown key"),
     "wrong type": ("base.optim.lr=fast", "base.optim.lr: must be a number, not 'fast'"),
     "out of range": ("base.objective.mask_prob=1.5", "base.objective.mask_prob: must be below 1"),
-    "unknown metric": ("metric=accuracy", "metric: 'accuracy' is none of"),
+    "unknown metric": ("metric=accuracy", "metric: must be one of"),
     "incomparable metric": (
         "metric=train/generator_loss",
-        "falls with the generator's size and the mask rate",
+        "depends on the generator's size and the mask rate",
     ),
     "empty grid": ("compare.objective.generator.width=[]", "needs at least one value"),
     "width that its heads do not divide": (
         "compare={encoder.hidden: [256], objective.generator.width: [0.59]}",
-        "heads (one for each 64) do not divide",
+        "heads (one for each 64)",
     ),
     "budget below one step": ("base.budget.amount=1000", "less than one step"),
     "override without a value": ("base.batch", "for example base.batch=64"),
@@ -106,7 +106,7 @@ def test_missing_file_gives_one_line(cwd: Path, capsys: pytest.CaptureFixture[st
         ("question: [a", "line 1, column 13: not YAML: "),
         ("- a list", "is a mapping with question, metric and base"),
         ("", "is a mapping with question, metric and base"),
-        ("question: a\nquestion: b", "line 2: question: the key stands twice"),
+        ("question: a\nquestion: b", "line 2: question: duplicate key"),
         ("question: \x00", "not YAML"),
     ],
 )

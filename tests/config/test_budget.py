@@ -1,4 +1,4 @@
-"""Budgets conserve what they count and are met within half a step."""
+"""Budgets: totals are exact sums, and a run ends within half a step of its budget."""
 
 from dataclasses import asdict
 from typing import Literal
@@ -18,7 +18,7 @@ moments = st.floats(0, 1e6)
 steps_taken = st.lists(st.tuples(costs, moments), max_size=20)
 
 
-def after(taken: list[tuple[Cost, float]]) -> list[Spent]:
+def totals_after_each(taken: list[tuple[Cost, float]]) -> list[Spent]:
     spent = [Spent()]
     for cost, seconds in taken:
         spent.append(spent[-1].plus(cost, seconds))
@@ -27,8 +27,8 @@ def after(taken: list[tuple[Cost, float]]) -> list[Spent]:
 
 @given(taken=steps_taken)
 @settings
-def test_spending_conserves_every_count(taken: list[tuple[Cost, float]]) -> None:
-    end = after(taken)[-1]
+def test_totals_are_sums_over_steps(taken: list[tuple[Cost, float]]) -> None:
+    end = totals_after_each(taken)[-1]
     assert end.steps == len(taken)
     for unit in asdict(Cost(tokens=0, flops=0, paper_flops=0, six_n=0)):
         assert getattr(end, unit) == sum(getattr(cost, unit) for cost, _ in taken)
@@ -37,32 +37,34 @@ def test_spending_conserves_every_count(taken: list[tuple[Cost, float]]) -> None
 
 @given(cost=costs, seconds=moments)
 @settings
-def test_spending_leaves_the_past_as_it_was(cost: Cost, seconds: float) -> None:
-    past = Spent()
-    past.plus(cost, seconds)
-    assert past == Spent()
+def test_plus_does_not_modify_the_totals(cost: Cost, seconds: float) -> None:
+    spent = Spent()
+    spent.plus(cost, seconds)
+    assert spent == Spent()
 
 
 @pytest.mark.parametrize("kind", UNITS)
 @given(taken=steps_taken, amount=st.floats(1e-3, 1e18))
 @settings
-def test_the_spent_fraction_starts_at_zero_and_never_falls(
+def test_fraction_starts_at_zero_and_never_decreases(
     kind: Literal["flops", "tokens", "seconds"], taken: list[tuple[Cost, float]], amount: float
 ) -> None:
-    fractions = [Budget(kind=kind, amount=amount).fraction(spent) for spent in after(taken)]
+    fractions = [
+        Budget(kind=kind, amount=amount).fraction(spent) for spent in totals_after_each(taken)
+    ]
     assert fractions[0] == 0
     assert fractions == sorted(fractions)
 
 
 @pytest.mark.parametrize("kind", UNITS)
-def test_the_fraction_is_one_when_the_amount_is_spent(
+def test_fraction_is_one_when_the_amount_is_spent(
     kind: Literal["flops", "tokens", "seconds"],
 ) -> None:
     assert Budget(kind=kind, amount=640).fraction(Spent(tokens=640, flops=640, seconds=640)) == 1
 
 
 @pytest.mark.parametrize("kind", UNITS)
-def test_a_budget_reads_its_own_unit_alone(kind: Literal["flops", "tokens", "seconds"]) -> None:
+def test_budget_depends_on_its_own_unit_only(kind: Literal["flops", "tokens", "seconds"]) -> None:
     others = {unit: 10**9 for unit in (*UNITS, "paper_flops", "six_n", "steps") if unit != kind}
     assert Budget(kind=kind, amount=1).fraction(Spent(**others)) == 0
 
@@ -70,7 +72,7 @@ def test_a_budget_reads_its_own_unit_alone(kind: Literal["flops", "tokens", "sec
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
 @given(cost=costs, amount=st.floats(1, 1e15))
 @settings
-def test_what_is_achieved_lies_within_half_a_step_of_the_target(
+def test_spent_amount_is_within_half_a_step_of_the_budget(
     kind: Literal["flops", "tokens"], cost: Cost, amount: float
 ) -> None:
     budget = Budget(kind=kind, amount=amount)
@@ -82,5 +84,5 @@ def test_what_is_achieved_lies_within_half_a_step_of_the_target(
 
 @given(cost=costs, amount=st.floats(1e-3, 1e9))
 @settings
-def test_only_a_clock_knows_the_steps_of_a_budget_in_seconds(cost: Cost, amount: float) -> None:
+def test_steps_of_a_budget_in_seconds_are_unknown(cost: Cost, amount: float) -> None:
     assert Budget(kind="seconds", amount=amount).steps(cost) is None

@@ -1,4 +1,4 @@
-"""The analytic count against the paper's own figures and against PyTorch's counter."""
+"""The analytic FLOP counts equal the paper's figures and PyTorch's counter."""
 
 import itertools
 from dataclasses import replace
@@ -44,7 +44,7 @@ from lab.training.objectives import build_objective
 
 PAPER_VOCAB = 30_522
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
-# A small that keeps what matters to the count: a projection from 128 to 256, a narrower generator.
+# A shallow version of size small, with its embedding projection from 128 to 256.
 SHALLOW = EncoderConfig(layers=2, hidden=256, ffn=1024, heads=4, embedding=128)
 SHAPES = {"tiny": SIZES["tiny"], "shallow": SHALLOW, "mini": SIZES["mini"]}
 
@@ -72,7 +72,7 @@ def paper_electra(encoder: EncoderConfig, width: float, length: int, batch: int)
     )
 
 
-# flops_computation.py prints these; the steps are those of its MODEL_FLOPS table.
+# Figures printed by flops_computation.py; the numbers of steps are those of its MODEL_FLOPS table.
 def test_paper_flops_of_bert_small_are_the_official_figure() -> None:
     step = paper_step(SIZES["small"], 128, PAPER_VOCAB, 128, head_share=PAPER_HEAD_SHARE)
     assert step * 1_450_000 == pytest.approx(1.4187399146496e18, rel=1e-9)
@@ -93,34 +93,34 @@ def test_paper_flops_of_electra_base_are_the_official_figure() -> None:
     assert step * 766_000 == pytest.approx(6.424541834277683e19, rel=1e-9)
 
 
-def test_a_step_records_the_paper_count_of_both_its_networks() -> None:
+def test_paper_flops_of_a_step_are_those_of_both_networks() -> None:
     assert paper_small(1 / 4).paper_flops == pytest.approx(
         paper_electra(SIZES["small"], 1 / 4, 128, 128), rel=1e-9
     )
 
 
-# The honest count leaves element-wise work out and stays within 1 % all the same.
-def test_honest_cost_of_a_small_step_grows_with_the_generator_as_derived() -> None:
+# The expected ratios include element-wise work; the honest count omits it and is within 1 %.
+def test_honest_cost_of_a_small_step_grows_with_the_generator_as_expected() -> None:
     steps = [paper_small(ratio).flops for ratio in RATIOS]
     relative = [step / steps[1] for step in steps]
     assert relative == pytest.approx([0.953, 1, 1.167, 1.435, 1.801], rel=0.01)
 
 
-def test_official_cost_of_a_small_step_grows_with_the_generator_as_derived() -> None:
+def test_paper_cost_of_a_small_step_grows_with_the_generator_as_expected() -> None:
     steps = [paper_small(ratio).paper_flops for ratio in RATIOS]
     relative = [step / steps[1] for step in steps]
     assert relative == pytest.approx([0.972, 1, 1.101, 1.263, 1.484], abs=5e-4)
 
 
-def test_honest_cost_of_electra_small_is_the_derived_figure_less_element_wise_work() -> None:
+def test_honest_cost_of_electra_small_is_slightly_below_the_count_with_element_wise_work() -> None:
     cost = paper_small(1 / 4)
-    whole = cost.flops * 1_000_000
-    assert 0.97 * 1.173e18 < whole < 1.173e18
+    total = cost.flops * 1_000_000
+    assert 0.97 * 1.173e18 < total < 1.173e18
     assert cost.tokens == 128 * 128
 
 
 class Reference(nn.Module):
-    """ELECTRA out of the parts of transformers: one table, its head at the masked slots."""
+    """ELECTRA from the modules of transformers: shared embeddings, head at masked positions."""
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
@@ -152,12 +152,12 @@ def config(encoder: EncoderConfig, trial: Trial) -> HfElectraConfig:
     )
 
 
-# Exact, not near: both count matrix products alone. Attention is eager because the counter knows
-# no FLOPs of the fused kernel that sdpa runs on a CPU without dropout (it would miss 18 % here).
+# The counts are equal, because both consist of matrix products only. Attention is eager because the
+# counter does not count the fused kernel that sdpa runs on a CPU without dropout (18 % here).
 @pytest.mark.parametrize("length", [32, 128])
 @pytest.mark.parametrize("width", [0.25, 1.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_honest_count_is_what_pytorch_counts(shape: str, width: float, length: int) -> None:
+def test_honest_count_equals_pytorchs_counter(shape: str, width: float, length: int) -> None:
     counted = trial(SHAPES[shape], width, vocab=512, length=length, batch=2)
     model = Reference(counted)
     ids_BT = torch.randint(counted.data.vocab, (counted.batch, length))
@@ -172,15 +172,15 @@ def test_small_has_the_parameters_of_the_paper() -> None:
     with torch.device("meta"):
         model = Reference(small)
     shared = set(model.discriminator.parameters())
-    alone = [p for part in (model.generator, model.head) for p in part.parameters()]
+    generator = [p for part in (model.generator, model.head) for p in part.parameters()]
     vocabulary_bias = PAPER_VOCAB
     assert sum(p.numel() for p in shared) == 13_549_057
-    assert sum(p.numel() for p in alone if p not in shared) + vocabulary_bias == pytest.approx(
+    assert sum(p.numel() for p in generator if p not in shared) + vocabulary_bias == pytest.approx(
         0.65e6, rel=0.01
     )
 
 
-def test_six_n_counts_the_weights_beside_tables_and_vocabulary_head() -> None:
+def test_six_n_counts_the_weights_without_tables_and_vocabulary_head() -> None:
     small = trial(SIZES["small"], 1 / 4, vocab=PAPER_VOCAB, length=128, batch=1)
     with torch.device("meta"):
         model = Reference(small)
@@ -194,7 +194,7 @@ def test_six_n_counts_the_weights_beside_tables_and_vocabulary_head() -> None:
     assert step_cost(small).six_n == 6 * weights * 128
 
 
-# Two figures are rounded once per step, so lines hold to half a FLOP a step.
+# `flops` and `paper_flops` are rounded once per step, so they are linear up to half a FLOP a step.
 @given(
     batch=st.integers(1, 4_096), width=st.sampled_from(RATIOS), length=st.sampled_from([32, 128])
 )
@@ -216,7 +216,7 @@ def test_masked_slots_fit_the_window(length: int, mask_prob: float) -> None:
     assert 1 <= masked_slots(length, mask_prob) <= length
 
 
-def test_a_window_of_128_has_nineteen_slots() -> None:
+def test_window_of_128_has_19_masked_positions() -> None:
     assert masked_slots(128, 0.15) == 19
 
 
@@ -233,17 +233,17 @@ def test_mlm_costs_less_than_electra_on_the_same_encoder() -> None:
     assert step_cost(mlm).tokens == step_cost(electra).tokens
 
 
-# The lab's own objectives, every rung in every turn it has. Small, but with a projection in both
-# networks, a width that is no multiple of another, and heads and tables at odds with each other.
+# The lab's own objectives, in every phase. The encoder is small, but it has an embedding projection
+# in both networks, and its dimensions are all different, so that no two can be confused.
 ENCODER = EncoderConfig(layers=2, hidden=24, ffn=96, heads=2, embedding=16, dropout=0, norm="pre")
-LIKE_IT = GeneratorConfig(width=1.0, depth=1.0)
+EQUAL_SIZE = GeneratorConfig(width=1.0, depth=1.0)
 FROZEN = FrozenGeneratorConfig(
     kind="frozen", init_from=FromMlmRun(kind="mlm", budget=Budget(kind="flops", amount=1e6))
 )
-RUNGS: dict[str, AnyObjectiveConfig] = {
+OBJECTIVES: dict[str, AnyObjectiveConfig] = {
     "electra": ElectraConfig(kind="electra"),
     "electra, none": ElectraConfig(kind="electra", sharing="none"),
-    "electra, all": ElectraConfig(kind="electra", sharing="all", generator=LIKE_IT),
+    "electra, all": ElectraConfig(kind="electra", sharing="all", generator=EQUAL_SIZE),
     "electra, gdes": ElectraConfig(kind="electra", sharing="gdes"),
     "electra, one layer": ElectraConfig(kind="electra", generator=GeneratorConfig(depth=0.5)),
     "electra, never correct": ElectraConfig(
@@ -270,16 +270,18 @@ RUNGS: dict[str, AnyObjectiveConfig] = {
     ),
     "random": RandomReplacementConfig(kind="random"),
 }
-TURNS = [(name, learns) for name, rung in RUNGS.items() for learns in rung.phase_shares()]
-turns = pytest.mark.parametrize(
-    ("rung", "learns"), TURNS, ids=[f"{name}-{learns.value}" for name, learns in TURNS]
+PHASES = [(name, learns) for name, config in OBJECTIVES.items() for learns in config.phase_shares()]
+every_phase = pytest.mark.parametrize(
+    ("objective", "learns"), PHASES, ids=[f"{name}-{learns.value}" for name, learns in PHASES]
 )
 
 
-def climbing(rung: AnyObjectiveConfig, encoder: EncoderConfig = ENCODER, **budget: Any) -> Trial:
+def trial_of(
+    objective: AnyObjectiveConfig, encoder: EncoderConfig = ENCODER, **budget: Any
+) -> Trial:
     return Trial(
         encoder=encoder,
-        objective=rung,
+        objective=objective,
         data=DataConfig(vocab=300, length=20),
         batch=3,
         budget=Budget(**budget) if budget else Budget(kind="tokens", amount=1e6),
@@ -287,107 +289,115 @@ def climbing(rung: AnyObjectiveConfig, encoder: EncoderConfig = ENCODER, **budge
 
 
 def counted(trial: Trial, learns: UpdatedNetworks, progress: float = 0.0) -> int:
-    """Return what PyTorch counts in a step: forward, and backward where there is one."""
-    objective, now = (
-        build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64)),
-        trial.at(progress),
-    )
-    words_BT = torch.randint(FIRST_WORD, trial.data.vocab, (now.batch, now.length))
-    objective.train().begin(learns, now)
-    # The counter knows no FLOPs of the fused kernel; in the other, attention is matrix products.
+    """Return PyTorch's count of the forward and backward FLOPs of a step."""
+    objective = build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64))
+    step_settings = trial.at(progress)
+    shape = (step_settings.batch, step_settings.length)
+    words_BT = torch.randint(FIRST_WORD, trial.data.vocab, shape)
+    objective.train().begin(learns, step_settings)
+    # The counter does not count the fused kernel. In the math kernel attention is matrix products.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        batch = Batch(words_BT, torch.arange(now.batch))
+        batch = Batch(words_BT, torch.arange(step_settings.batch))
         objective(batch, 0, learns).total.backward()
     return counter.get_total_flops()
 
 
-@turns
-def test_honest_count_of_every_rung_in_every_turn_is_what_pytorch_counts(
-    rung: str, learns: UpdatedNetworks
+@every_phase
+def test_honest_count_of_every_objective_in_every_phase_equals_pytorchs_counter(
+    objective: str, learns: UpdatedNetworks
 ) -> None:
-    trial = climbing(RUNGS[rung])
+    trial = trial_of(OBJECTIVES[objective])
     assert step_cost(trial, learns).flops == counted(trial, learns)
 
 
-MOVING = {
+VARYING = {
     "windows": GrowingWindows(kind="growing", start=8, until=0.6),
     "batch": CountRamp(start=2, end=5),
 }
-FADING = ProbabilityRamp(start=0.4, end=0.15)
+FALLING_MASK_PROB = ProbabilityRamp(start=0.4, end=0.15)
 
 
-@turns
-def test_honest_count_is_what_pytorch_counts_wherever_settings_have_moved_to(
-    rung: str, learns: UpdatedNetworks
+@every_phase
+def test_honest_count_equals_pytorchs_counter_at_every_progress_of_varying_settings(
+    objective: str, learns: UpdatedNetworks
 ) -> None:
-    moving = replace(climbing(replace(RUNGS[rung], mask_prob=FADING)), **MOVING)
-    costs = [step_cost(moving, learns, progress).flops for progress in (0.0, 0.59, 0.6, 1.0)]
-    assert costs == [counted(moving, learns, progress) for progress in (0.0, 0.59, 0.6, 1.0)]
+    varying = replace(
+        trial_of(replace(OBJECTIVES[objective], mask_prob=FALLING_MASK_PROB)), **VARYING
+    )
+    costs = [step_cost(varying, learns, progress).flops for progress in (0.0, 0.59, 0.6, 1.0)]
+    assert costs == [counted(varying, learns, progress) for progress in (0.0, 0.59, 0.6, 1.0)]
     assert len(set(costs)) == 4
 
 
 @pytest.mark.parametrize("encoder", [replace(ENCODER, embedding=24), replace(ENCODER, norm="post")])
-@pytest.mark.parametrize("rung", ["electra, none", "all_tokens_mlm", "mlm", "random"])
-def test_honest_count_holds_without_a_projection_and_with_either_norm(
-    rung: str, encoder: EncoderConfig
+@pytest.mark.parametrize("objective", ["electra, none", "all_tokens_mlm", "mlm", "random"])
+def test_honest_count_is_exact_without_a_projection_and_with_either_norm(
+    objective: str, encoder: EncoderConfig
 ) -> None:
-    trial = climbing(RUNGS[rung], encoder)
+    trial = trial_of(OBJECTIVES[objective], encoder)
     assert step_cost(trial).flops == counted(trial, UpdatedNetworks.ALL)
 
 
-def test_frozen_generator_costs_a_third_of_one_that_learns() -> None:
-    """Forward alone: 2 of the 6 passes that 6N counts, 1 of 3 in the honest count."""
-    frozen, learning = RUNGS["electra, frozen"], RUNGS["electra, none"]
-    narrow = climbing(MlmConfig(kind="mlm"), GeneratorConfig().of(ENCODER))
-    saved, whole = step_cost(climbing(learning)), step_cost(climbing(frozen))
-    assert 3 * (saved.flops - whole.flops) == 2 * step_cost(narrow).flops
-    assert 3 * (saved.six_n - whole.six_n) == 2 * step_cost(narrow).six_n
+def test_frozen_generator_costs_a_third_of_a_trained_one() -> None:
+    """The forward pass is 2 of the 6 in 6N, and 1 of 3 in the honest count."""
+    frozen, trained = OBJECTIVES["electra, frozen"], OBJECTIVES["electra, none"]
+    narrow = trial_of(MlmConfig(kind="mlm"), GeneratorConfig().of(ENCODER))
+    with_trained, with_frozen = step_cost(trial_of(trained)), step_cost(trial_of(frozen))
+    assert 3 * (with_trained.flops - with_frozen.flops) == 2 * step_cost(narrow).flops
+    assert 3 * (with_trained.six_n - with_frozen.six_n) == 2 * step_cost(narrow).six_n
 
 
-APART = SamplingConfig(dropout=False)
+WITHOUT_DROPOUT = SamplingConfig(dropout=False)
 SAMPLERS: dict[str, AnyObjectiveConfig] = {
-    "electra": ElectraConfig(kind="electra", sampling=APART),
-    "electra_15": Electra15Config(kind="electra_15", sampling=APART),
-    "replace_mlm": ReplaceMlmConfig(kind="replace_mlm", sampling=APART),
-    "all_tokens_mlm": AllTokensMlmConfig(kind="all_tokens_mlm", sampling=APART),
-    "two_stage": TwoStageConfig(kind="two_stage", sampling=APART),
+    "electra": ElectraConfig(kind="electra", sampling=WITHOUT_DROPOUT),
+    "electra_15": Electra15Config(kind="electra_15", sampling=WITHOUT_DROPOUT),
+    "replace_mlm": ReplaceMlmConfig(kind="replace_mlm", sampling=WITHOUT_DROPOUT),
+    "all_tokens_mlm": AllTokensMlmConfig(kind="all_tokens_mlm", sampling=WITHOUT_DROPOUT),
+    "two_stage": TwoStageConfig(kind="two_stage", sampling=WITHOUT_DROPOUT),
     "electra, frozen": ElectraConfig(
-        kind="electra", sharing="none", generator=FROZEN, sampling=APART
+        kind="electra", sharing="none", generator=FROZEN, sampling=WITHOUT_DROPOUT
     ),
 }
-SAMPLING = [(name, learns) for name, rung in SAMPLERS.items() for learns in rung.phase_shares()]
-sampling_turns = pytest.mark.parametrize(
-    ("rung", "learns"), SAMPLING, ids=[f"{name}-{learns.value}" for name, learns in SAMPLING]
+SAMPLER_PHASES = [
+    (name, learns) for name, config in SAMPLERS.items() for learns in config.phase_shares()
+]
+every_sampler_phase = pytest.mark.parametrize(
+    ("objective", "learns"),
+    SAMPLER_PHASES,
+    ids=[f"{name}-{learns.value}" for name, learns in SAMPLER_PHASES],
 )
 
 
-@sampling_turns
-def test_honest_count_of_sampling_without_dropout_is_what_pytorch_counts(
-    rung: str, learns: UpdatedNetworks
+@every_sampler_phase
+def test_honest_count_of_sampling_without_dropout_equals_pytorchs_counter(
+    objective: str, learns: UpdatedNetworks
 ) -> None:
-    trial = climbing(SAMPLERS[rung], replace(ENCODER, dropout=0.1))
+    trial = trial_of(SAMPLERS[objective], replace(ENCODER, dropout=0.1))
     assert step_cost(trial, learns).flops == counted(trial, learns)
 
 
-@pytest.mark.parametrize("rung", ["electra", "electra_15", "replace_mlm", "all_tokens_mlm"])
-def test_sampling_without_dropout_costs_one_more_forward_of_the_generator(rung: str) -> None:
-    apart, encoder = SAMPLERS[rung], replace(ENCODER, dropout=0.1)
-    together = replace(apart, sampling=SamplingConfig())
-    alone = climbing(MlmConfig(kind="mlm"), GeneratorConfig().of(encoder))  # forward and twice back
-    more = step_cost(climbing(apart, encoder)), step_cost(climbing(together, encoder))
-    assert 3 * (more[0].flops - more[1].flops) == step_cost(alone).flops
-    assert 3 * (more[0].six_n - more[1].six_n) == step_cost(alone).six_n
-    assert 2 * (more[0].paper_flops - more[1].paper_flops) == pytest.approx(
-        step_cost(alone).paper_flops, abs=4
+@pytest.mark.parametrize("objective", ["electra", "electra_15", "replace_mlm", "all_tokens_mlm"])
+def test_sampling_without_dropout_costs_one_more_forward_pass_of_the_generator(
+    objective: str,
+) -> None:
+    separate, encoder = SAMPLERS[objective], replace(ENCODER, dropout=0.1)
+    joint = replace(separate, sampling=SamplingConfig())
+    generator = step_cost(trial_of(MlmConfig(kind="mlm"), GeneratorConfig().of(encoder)))
+    costs = step_cost(trial_of(separate, encoder)), step_cost(trial_of(joint, encoder))
+    # The cost of a generator that is trained includes its backward pass.
+    assert 3 * (costs[0].flops - costs[1].flops) == generator.flops
+    assert 3 * (costs[0].six_n - costs[1].six_n) == generator.six_n
+    assert 2 * (costs[0].paper_flops - costs[1].paper_flops) == pytest.approx(
+        generator.paper_flops, abs=4
     )
-    # Where nothing drops out there is nothing to leave out.
-    assert step_cost(climbing(apart)) == step_cost(climbing(together))
+    # An encoder without dropout needs no second pass.
+    assert step_cost(trial_of(separate)) == step_cost(trial_of(joint))
 
 
-def test_turns_cost_what_learns_and_one_way_of_what_is_frozen() -> None:
-    trial = climbing(RUNGS["alternation"])
+def test_alternation_has_no_backward_pass_of_the_frozen_network() -> None:
+    trial = trial_of(OBJECTIVES["alternation"])
     both, generator, discriminator = (step_cost(trial, learns) for learns in UpdatedNetworks)
-    # (6 G + 2 D) + (2 G + 6 D) where a step of both is 6 G + 6 D; G is the narrower one
+    # With weights G < D: (6 G + 2 D) + (2 G + 6 D) = 4/3 (6 G + 6 D).
     assert 3 * (generator.six_n + discriminator.six_n) == 4 * both.six_n
     assert generator.six_n < discriminator.six_n < both.six_n
     assert generator.flops < discriminator.flops < both.flops
@@ -395,7 +405,7 @@ def test_turns_cost_what_learns_and_one_way_of_what_is_frozen() -> None:
 
 
 def run(trial: Trial) -> tuple[Spent, list[UpdatedNetworks]]:
-    """Return what a run of the loop spends, and whose turn each of its steps was."""
+    """Return the totals of a training run, and the networks that each of its steps updated."""
     objective: Any = Weightless()
     text = Batches(np.full((4, 8), FIRST_WORD, np.uint16), 0)
     batches = {data.length: text for data in trial.texts}
@@ -410,15 +420,17 @@ def run(trial: Trial) -> tuple[Spent, list[UpdatedNetworks]]:
     return last.spent, objective.learnt
 
 
-ONE_COST = [
-    name for name, rung in RUNGS.items() if set(rung.phase_shares()) == {UpdatedNetworks.ALL}
+WITHOUT_PHASES = [
+    name
+    for name, config in OBJECTIVES.items()
+    if set(config.phase_shares()) == {UpdatedNetworks.ALL}
 ]
 TINY = replace(SIZES["tiny"], dropout=0.1)
-TAKING_TURNS: dict[str, AnyObjectiveConfig] = {
-    "two_stage": RUNGS["two_stage"],
+WITH_PHASES: dict[str, AnyObjectiveConfig] = {
+    "two_stage": OBJECTIVES["two_stage"],
     "two_stage, early": TwoStageConfig(kind="two_stage", switch=0.2),
-    "two_stage, late": TwoStageConfig(kind="two_stage", switch=0.75, sampling=APART),
-    "alternation": RUNGS["alternation"],
+    "two_stage, late": TwoStageConfig(kind="two_stage", switch=0.75, sampling=WITHOUT_DROPOUT),
+    "alternation": OBJECTIVES["alternation"],
     "alternation, narrow": AdversarialConfig(
         kind="adversarial",
         sharing="none",
@@ -428,30 +440,30 @@ TAKING_TURNS: dict[str, AnyObjectiveConfig] = {
 }
 
 
-@pytest.mark.parametrize("rung", ONE_COST)
-def test_whoever_takes_no_turns_costs_a_step_in_the_mean(rung: str) -> None:
-    trial = climbing(RUNGS[rung])
+@pytest.mark.parametrize("objective", WITHOUT_PHASES)
+def test_mean_cost_without_phases_is_the_cost_of_a_step(objective: str) -> None:
+    trial = trial_of(OBJECTIVES[objective])
     assert mean_cost(trial) == step_cost(trial)
 
 
 @pytest.mark.parametrize("steps", [40, 41.3, 200.6])
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
-@pytest.mark.parametrize("rung", TAKING_TURNS)
-def test_run_that_takes_turns_ends_within_a_step_of_the_mean_costs_prediction(
-    rung: str, kind: Literal["flops", "tokens"], steps: float
+@pytest.mark.parametrize("objective", WITH_PHASES)
+def test_mean_cost_predicts_the_steps_of_a_run_with_phases_within_one_step(
+    objective: str, kind: Literal["flops", "tokens"], steps: float
 ) -> None:
-    unit = getattr(step_cost(climbing(TAKING_TURNS[rung], TINY)), kind)
-    trial = climbing(TAKING_TURNS[rung], TINY, kind=kind, amount=steps * unit)
-    spent, learnt = run(trial)
+    unit = getattr(step_cost(trial_of(WITH_PHASES[objective], TINY)), kind)
+    trial = trial_of(WITH_PHASES[objective], TINY, kind=kind, amount=steps * unit)
+    spent, updated = run(trial)
     predicted = trial.budget.steps(mean_cost(trial))
     assert predicted is not None
     assert abs(spent.steps - predicted) <= 1
     mean = mean_cost(trial)
     for name in ("tokens", "flops", "paper_flops", "six_n"):
-        found = getattr(spent, name) / spent.steps
-        assert found == pytest.approx(getattr(mean, name), rel=1.5 / spent.steps), name
-    of_turns = {learns: step_cost(trial, learns) for learns in set(learnt)}
-    assert spent.flops == sum(of_turns[learns].flops for learns in learnt)
+        per_step = getattr(spent, name) / spent.steps
+        assert per_step == pytest.approx(getattr(mean, name), rel=1.5 / spent.steps), name
+    costs = {learns: step_cost(trial, learns) for learns in set(updated)}
+    assert spent.flops == sum(costs[learns].flops for learns in updated)
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
@@ -459,35 +471,41 @@ def test_run_that_takes_turns_ends_within_a_step_of_the_mean_costs_prediction(
 def test_two_stages_divide_the_budget_at_the_switch(
     switch: float, kind: Literal["flops", "tokens"]
 ) -> None:
-    rung = TwoStageConfig(kind="two_stage", switch=switch)
-    trial = climbing(rung, TINY, kind=kind, amount=200 * getattr(step_cost(climbing(rung)), kind))
-    _, learnt = run(trial)
-    first = learnt.count(UpdatedNetworks.GENERATOR)
-    assert learnt == [UpdatedNetworks.GENERATOR] * first + [UpdatedNetworks.DISCRIMINATOR] * (
-        len(learnt) - first
+    config = TwoStageConfig(kind="two_stage", switch=switch)
+    trial = trial_of(
+        config, TINY, kind=kind, amount=200 * getattr(step_cost(trial_of(config)), kind)
+    )
+    _, updated = run(trial)
+    first = updated.count(UpdatedNetworks.GENERATOR)
+    assert updated == [UpdatedNetworks.GENERATOR] * first + [UpdatedNetworks.DISCRIMINATOR] * (
+        len(updated) - first
     )
     one = getattr(step_cost(trial, UpdatedNetworks.GENERATOR), kind)
     assert 0 <= first * one - switch * trial.budget.amount < one
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
-@pytest.mark.parametrize("rung", RUNGS)
-def test_two_hundred_steps_of_every_rung_achieve_their_budget_within_a_hundredth(
-    rung: str, kind: Literal["flops", "tokens"]
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_run_of_200_steps_of_every_objective_spends_its_budget_within_one_percent(
+    objective: str, kind: Literal["flops", "tokens"]
 ) -> None:
-    trial = climbing(RUNGS[rung], TINY, kind=kind, amount=1.0)  # of which the mean needs the kind
+    trial = trial_of(
+        OBJECTIVES[objective], TINY, kind=kind, amount=1.0
+    )  # mean_cost depends on the budget's kind
     amount = 200.37 * getattr(mean_cost(trial), kind)
     trial = replace(trial, budget=replace(trial.budget, amount=amount))
     spent, _ = run(trial)
     assert abs(spent.steps - 200) <= 1
     assert getattr(spent, kind) == pytest.approx(amount, rel=0.01)
-    dearest = max(getattr(step_cost(trial, learns), kind) for learns in RUNGS[rung].phase_shares())
-    assert abs(getattr(spent, kind) - amount) <= dearest / 2
+    largest = max(
+        getattr(step_cost(trial, learns), kind) for learns in OBJECTIVES[objective].phase_shares()
+    )
+    assert abs(getattr(spent, kind) - amount) <= largest / 2
 
 
 @pytest.mark.parametrize("width", [0.25, 1.0])
 @pytest.mark.parametrize("sharing", ["tokens", "all", "none", "gdes"])
-def test_muons_products_are_charged_as_the_counter_sees_them(
+def test_cost_of_muons_products_equals_pytorchs_counter(
     width: float, sharing: Literal["none", "tokens", "all", "gdes"]
 ) -> None:
     if sharing == "all" and width < 1:
@@ -504,49 +522,48 @@ def test_muons_products_are_charged_as_the_counter_sees_them(
         parameter.grad = torch.ones_like(parameter)
     with FlopCounterMode(display=False) as counter:
         optimizer.build_optimizer(objective, with_muon.optim).step()
-    charged = step_cost(with_muon).flops - step_cost(with_adam).flops
-    assert charged == counter.get_total_flops()
+    difference = step_cost(with_muon).flops - step_cost(with_adam).flops
+    assert difference == counter.get_total_flops()
 
 
-@turns
-def test_muon_is_charged_for_the_matrices_that_a_step_updates_and_for_no_others(
-    rung: str, learns: UpdatedNetworks
+@every_phase
+def test_cost_of_muon_covers_exactly_the_matrices_that_a_step_updates(
+    objective: str, learns: UpdatedNetworks
 ) -> None:
-    with_adam = climbing(RUNGS[rung])
+    with_adam = trial_of(OBJECTIVES[objective])
     with_muon = replace(with_adam, optim=MuonConfig(kind="muon"))
-    objective, now = (
-        build_objective(with_muon, torch.ones(300, dtype=torch.int64)),
-        with_muon.at(0.0),
-    )
-    objective.train().begin(learns, now)
-    words_BT = torch.randint(FIRST_WORD, 300, (now.batch, now.length))
-    objective(Batch(words_BT, torch.arange(now.batch)), 0, learns).total.backward()
+    network = build_objective(with_muon, torch.ones(300, dtype=torch.int64))
+    step_settings = with_muon.at(0.0)
+    network.train().begin(learns, step_settings)
+    words_BT = torch.randint(FIRST_WORD, 300, (step_settings.batch, step_settings.length))
+    batch = Batch(words_BT, torch.arange(step_settings.batch))
+    network(batch, 0, learns).total.backward()
     with FlopCounterMode(display=False) as counter:
-        optimizer.build_optimizer(objective, with_muon.optim).step()
-    charged = step_cost(with_muon, learns).flops - step_cost(with_adam, learns).flops
-    assert charged == counter.get_total_flops() > 0
+        optimizer.build_optimizer(network, with_muon.optim).step()
+    difference = step_cost(with_muon, learns).flops - step_cost(with_adam, learns).flops
+    assert difference == counter.get_total_flops() > 0
 
 
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "windows": {"windows": MOVING["windows"]},
+    "windows": {"windows": VARYING["windows"]},
     "late windows": {"windows": GrowingWindows(kind="growing", start=16, until=0.9)},
-    "more windows": {"batch": MOVING["batch"]},
+    "more windows": {"batch": VARYING["batch"]},
     "fewer windows": {"batch": CountRamp(start=40, end=4)},
-    "mask rate": {"mask_prob": FADING},
-    "all": {**MOVING, "mask_prob": FADING},
+    "mask rate": {"mask_prob": FALLING_MASK_PROB},
+    "all": {**VARYING, "mask_prob": FALLING_MASK_PROB},
 }
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
-@pytest.mark.parametrize("rung", ["electra", "all_tokens_mlm", "two_stage", "alternation"])
+@pytest.mark.parametrize("objective", ["electra", "all_tokens_mlm", "two_stage", "alternation"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_run_whose_settings_move_achieves_its_budget_in_the_steps_that_are_predicted(
-    schedule: str, rung: str, kind: Literal["flops", "tokens"]
+def test_run_with_varying_settings_spends_its_budget_in_the_predicted_steps(
+    schedule: str, objective: str, kind: Literal["flops", "tokens"]
 ) -> None:
     changes = dict(SCHEDULES[schedule])
     mask_prob = changes.pop("mask_prob", 0.15)
-    trial = replace(climbing(replace(RUNGS[rung], mask_prob=mask_prob), TINY), **changes)
-    trial = replace(trial, budget=Budget(kind=kind, amount=1.0))  # the mean needs the kind
+    trial = replace(trial_of(replace(OBJECTIVES[objective], mask_prob=mask_prob), TINY), **changes)
+    trial = replace(trial, budget=Budget(kind=kind, amount=1.0))  # mean_cost uses its kind
     amount = 400.3 * getattr(mean_cost(trial), kind)
     trial = replace(trial, budget=replace(trial.budget, amount=amount))
     spent, _ = run(trial)

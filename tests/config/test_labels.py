@@ -18,32 +18,32 @@ def labels(name: str) -> list[str]:
     return [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
 
 
-def test_a_frozen_generator_is_told_from_one_that_learns_in_two_words() -> None:
+def test_label_of_a_frozen_generator_has_two_words() -> None:
     generators, starts = ("electra", "generator frozen"), ("scratch", "mlm")
     assert labels("frozen") == [", ".join(each) for each in product(generators, starts)]
 
 
-def test_windows_that_grow_at_different_times_say_when() -> None:
+def test_labels_of_growing_windows_show_when_they_grow() -> None:
     assert labels("windows") == ["full", "growing, until 0.6", "growing, until 0.85"]
 
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_labels_of_shipped_search_spaces_fit_into_a_table(file: Path) -> None:
     experiment = search_space.load_experiment(file)
-    found = [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
-    assert len(set(found)) == len(found)
-    assert max(map(len, found)) <= 60, found
+    names = [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) <= 60, names
 
 
-def test_a_kind_is_named_by_what_it_is_a_kind_of() -> None:
+def test_compared_kinds_are_labeled_with_their_section() -> None:
     assert labels("optimizer") == ["optim adam", "optim muon"]
 
 
-def test_a_value_alone_is_named_by_its_kind() -> None:
+def test_single_value_is_labeled_by_its_kind() -> None:
     assert label({"objective": {"kind": "electra", "mask_prob": 0.3}}, {}) == "electra"
 
 
-def test_values_that_differ_inside_a_list_or_a_mapping_without_kind_are_told_apart() -> None:
+def test_values_that_differ_inside_a_list_or_a_nested_mapping_have_different_labels() -> None:
     compared = {"objective": [{"kind": "a", "x": {"y": [1]}}, {"kind": "a", "x": {"y": [2]}}]}
-    found = [label({"objective": value}, compared) for value in compared["objective"]]
-    assert found == ["a, y [1]", "a, y [2]"]
+    names = [label({"objective": value}, compared) for value in compared["objective"]]
+    assert names == ["a, y [1]", "a, y [2]"]

@@ -1,4 +1,4 @@
-"""A metric says across what it may be compared, and why not."""
+"""Metrics declare the settings across which their values are not comparable, with a reason."""
 
 import pytest
 from hypothesis import given
@@ -17,17 +17,17 @@ def spoiled_by(*prefixes: str) -> Metric:
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
-def test_a_metric_says_why_it_is_spoiled_exactly_where_it_can_be(metric: Metric) -> None:
+def test_metric_has_a_reason_if_and_only_if_settings_make_it_incomparable(metric: Metric) -> None:
     assert bool(metric.because) == bool(metric.spoiled_by)
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_found_by_its_own_name_and_has_a_title(name: str) -> None:
+def test_metric_has_the_name_of_its_key_and_a_title(name: str) -> None:
     assert METRICS[name].name == name
     assert METRICS[name].title
 
 
-def test_every_corruption_and_probe_has_its_metric() -> None:
+def test_every_corruption_and_probe_has_a_metric() -> None:
     assert {f"detect/{source}/auroc" for source in CORRUPTIONS} <= METRICS.keys()
     assert {f"probe/{task}/accuracy" for task in PROBES} <= METRICS.keys()
 
@@ -37,7 +37,7 @@ def test_every_corruption_and_probe_has_its_metric() -> None:
     "path",
     ["objective", "objective.generator.width", "objective.mask_prob", "encoder.size", "data.vocab"],
 )
-def test_a_raw_loss_never_ranks_objectives_or_encoders(name: str, path: str) -> None:
+def test_training_losses_cannot_rank_objectives_or_encoders(name: str, path: str) -> None:
     assert METRICS[name].spoiler((path,)) == path
 
 
@@ -53,12 +53,12 @@ def test_a_raw_loss_never_ranks_objectives_or_encoders(name: str, path: str) -> 
         "windows.until",
     ],
 )
-def test_a_loss_that_holds_the_discriminators_ranks_no_training(name: str, path: str) -> None:
+def test_losses_of_the_discriminator_cannot_rank_training_settings(name: str, path: str) -> None:
     assert METRICS[name].spoiler((path,)) == path
 
 
 @pytest.mark.parametrize("source", CORRUPTIONS)
-def test_auroc_survives_the_generator_and_not_the_tokenizer(source: str) -> None:
+def test_auroc_is_comparable_between_generators_but_not_between_tokenizers(source: str) -> None:
     auroc = METRICS[f"detect/{source}/auroc"]
     assert auroc.spoiler(("objective.generator.width", "encoder.size", "optim.lr")) is None
     assert auroc.spoiler(("optim.lr", "data.vocab")) == "data.vocab"
@@ -67,29 +67,29 @@ def test_auroc_survives_the_generator_and_not_the_tokenizer(source: str) -> None
 @pytest.mark.parametrize("task", PROBES)
 @given(varied=st.lists(paths, max_size=4))
 @settings
-def test_nothing_spoils_a_probe(task: str, varied: list[str]) -> None:
+def test_probes_are_comparable_across_all_settings(task: str, varied: list[str]) -> None:
     assert METRICS[f"probe/{task}/accuracy"].spoiler(tuple(varied)) is None
 
 
 @given(path=paths, rest=paths)
 @settings
-def test_a_spoiler_covers_what_lies_below_it_and_what_holds_it(path: str, rest: str) -> None:
+def test_spoiling_path_covers_the_paths_below_and_above_it(path: str, rest: str) -> None:
     below = f"{path}.{rest}"
     assert spoiled_by(path).spoiler((below,)) == below
     assert spoiled_by(below).spoiler((path,)) == path
     assert spoiled_by(path).spoiler((path,)) == path
 
 
-def test_a_prefix_ends_at_a_dot() -> None:
+def test_path_prefix_ends_at_a_dot() -> None:
     assert spoiled_by("data").spoiler(("database", "data_2.vocab")) is None
     assert spoiled_by("objective.generator").spoiler(("objective.generator_2",)) is None
 
 
-def test_the_first_spoiler_is_named() -> None:
+def test_first_spoiling_path_is_returned() -> None:
     assert spoiled_by("data").spoiler(("optim.lr", "data.vocab", "data.length")) == "data.vocab"
 
 
-def test_without_variation_nothing_is_spoiled() -> None:
+def test_metrics_are_comparable_without_varied_settings() -> None:
     assert all(metric.spoiler(()) is None for metric in METRICS.values())
 
 

@@ -1,4 +1,4 @@
-"""The nouns: shapes follow the paper, and content decides identity."""
+"""Trials: generator shapes follow the paper, and the fingerprint depends on every setting."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lab.config import trial as spec
+from lab.config import trial as trial_module
 from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.objectives.electra import ElectraConfig
@@ -31,8 +31,8 @@ def trial() -> Trial:
     )
 
 
-def other(value: Any) -> Any:
-    """Return a value of the same type that a hash must tell apart; no check is asked."""
+def different(value: Any) -> Any:
+    """Return a different value of the same type, which need not be a valid setting."""
     match value:
         case bool():
             return not value
@@ -42,86 +42,87 @@ def other(value: Any) -> Any:
             return f"{value}-other"
 
 
-def changes(noun: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every copy of `noun` that differs from it in one leaf, with the leaf's path."""
-    for field in fields(noun):
-        value = getattr(noun, field.name)
-        inner = changes(value) if is_dataclass(value) else [("", other(value))]
+def changes(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every copy of `config` that differs from it in one leaf, with the leaf's path."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        inner = changes(value) if is_dataclass(value) else [("", different(value))]
         for path, changed in inner:
-            if isinstance(noun, EncoderConfig) and field.name in {"hidden", "heads"}:
+            if isinstance(config, EncoderConfig) and field.name in {"hidden", "heads"}:
                 changed = {"hidden": 2 * value, "heads": 1}[field.name]
-            yield f"{field.name}.{path}".strip("."), replace(noun, **{field.name: changed})
+            yield f"{field.name}.{path}".strip("."), replace(config, **{field.name: changed})
 
 
 CHANGES = dict(changes(trial()))
-# What text says in other words: the prepared text's name holds its content (tests of preparation).
+# Settings that the fingerprint of the prepared text covers (tested in tests/data).
 NAMED_BY_TEXT = {path for path in CHANGES if path.startswith(("data.source.", "data.tokenizer."))}
 NAMED_BY_TEXT |= {"data.decontaminate"}
 
 
-def test_equal_content_has_an_equal_fingerprint() -> None:
+def test_equal_trials_have_equal_fingerprints() -> None:
     assert trial().fingerprint("text") == trial().fingerprint("text")
 
 
 @pytest.mark.parametrize("path", sorted(CHANGES.keys() - NAMED_BY_TEXT))
-def test_any_changed_field_changes_the_fingerprint(path: str) -> None:
+def test_fingerprint_depends_on_every_setting(path: str) -> None:
     assert CHANGES[path].fingerprint("text") != trial().fingerprint("text")
 
 
-def test_every_field_of_a_trial_is_changed_above() -> None:
+def test_changes_cover_every_field_of_a_trial() -> None:
     assert {path.partition(".")[0] for path in CHANGES} == {f.name for f in fields(Trial)}
     assert {"objective.generator.width", "seeds.mask", "optim.eps"} <= CHANGES.keys()
-    told = {changed.fingerprint("text") for changed in CHANGES.values()}
-    assert len(told) == len(CHANGES) - len(NAMED_BY_TEXT) + 1  # which all leave it as it is
+    fingerprints = {changed.fingerprint("text") for changed in CHANGES.values()}
+    # Changes in NAMED_BY_TEXT all have the fingerprint of the unchanged trial.
+    assert len(fingerprints) == len(CHANGES) - len(NAMED_BY_TEXT) + 1
 
 
 @pytest.mark.parametrize("path", sorted(NAMED_BY_TEXT))
-def test_what_names_the_text_is_told_by_the_texts_name_alone(path: str) -> None:
+def test_settings_of_the_text_affect_the_fingerprint_through_the_text_only(path: str) -> None:
     assert CHANGES[path].fingerprint("text") == trial().fingerprint("text")
 
 
-def test_the_objective_changes_the_fingerprint() -> None:
+def test_fingerprint_depends_on_the_objective() -> None:
     mlm = replace(trial(), objective=MlmConfig(kind="mlm"))
     assert mlm.fingerprint("text") != trial().fingerprint("text")
 
 
-def test_other_text_or_other_code_is_another_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_depends_on_text_and_code_version(monkeypatch: pytest.MonkeyPatch) -> None:
     before = trial().fingerprint("text")
     assert trial().fingerprint("other text") != before
-    monkeypatch.setattr(spec, "__version__", "0.0.other")
+    monkeypatch.setattr(trial_module, "__version__", "0.0.other")
     assert trial().fingerprint("text") != before
 
 
 @given(content=contents)
 @settings
-def test_a_content_hash_does_not_see_the_order_of_keys(content: dict[str, object]) -> None:
-    turned = dict(reversed(content.items()))
-    assert content_hash(turned) == content_hash(content)
+def test_content_hash_does_not_depend_on_the_order_of_keys(content: dict[str, object]) -> None:
+    reordered = dict(reversed(content.items()))
+    assert content_hash(reordered) == content_hash(content)
     assert len(content_hash(content)) == 12
 
 
 @given(number=st.integers(0, 1_000), seed=st.integers(0, 1_000))
 @settings
-def test_a_repeat_moves_every_seed_and_repeat_zero_moves_none(number: int, seed: int) -> None:
+def test_repeat_adds_its_number_to_every_seed(number: int, seed: int) -> None:
     seeds = Seeds(init=seed, order=seed + 1, mask=seed + 2)
-    moved = seeds.repeat(number)
+    repeated = seeds.repeat(number)
     assert seeds.repeat(0) == seeds
     for name in ("init", "order", "mask"):
-        assert getattr(moved, name) - getattr(seeds, name) == number
+        assert getattr(repeated, name) - getattr(seeds, name) == number
 
 
 @given(a=st.integers(0, 50), b=st.integers(0, 50))
 @settings
-def test_repeats_add_up(a: int, b: int) -> None:
+def test_repeat_numbers_add_up(a: int, b: int) -> None:
     assert Seeds().repeat(a).repeat(b) == Seeds().repeat(a + b)
 
 
-# Paper, table 6: ratio, then the generator's width, heads, ffn and layers.
+# Paper, table 6: ratio, and the generator's hidden size, heads, ffn and layers.
 @pytest.mark.parametrize(
     ("size", "ratio", "hidden", "heads", "layers"),
     [("small", 1 / 4, 64, 1, 12), ("base", 1 / 3, 256, 4, 12), ("large", 1 / 4, 256, 4, 24)],
 )
-def test_generators_have_the_papers_shapes(
+def test_generators_have_the_shapes_of_the_paper(
     size: str, ratio: float, hidden: int, heads: int, layers: int
 ) -> None:
     shape = GeneratorConfig(width=ratio).of(SIZES[size])
@@ -131,18 +132,18 @@ def test_generators_have_the_papers_shapes(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_whole_ratio_is_the_discriminators_shape(size: str) -> None:
+def test_generator_of_ratio_one_has_the_discriminators_shape(size: str) -> None:
     assert GeneratorConfig(width=1.0, depth=1.0).of(SIZES[size]) == SIZES[size]
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(0.5, 6), (1 / 3, 4), (0.01, 1)])
-def test_depth_is_an_axis_of_its_own(depth: float, layers: int) -> None:
+def test_depth_changes_the_number_of_layers_only(depth: float, layers: int) -> None:
     shape = GeneratorConfig(width=1.0, depth=depth).of(SIZES["base"])
     assert shape == replace(SIZES["base"], layers=layers)
 
 
-def refusal(encoder: EncoderConfig, width: float) -> str:
-    """Return why `width` makes no generator; empty where it makes one."""
+def rejection(encoder: EncoderConfig, width: float) -> str:
+    """Return the error message for a generator of `width`; empty if the width is valid."""
     try:
         GeneratorConfig(width=width).of(encoder)
     except ValueError as error:
@@ -153,35 +154,38 @@ def refusal(encoder: EncoderConfig, width: float) -> str:
 @pytest.mark.parametrize("size", SIZES)
 @given(width=ratios, depth=ratios)
 @settings
-def test_a_generator_is_a_valid_encoder_no_larger_than_its_discriminator(
+def test_generator_is_a_valid_encoder_no_larger_than_its_discriminator(
     size: str, width: float, depth: float
 ) -> None:
     encoder = SIZES[size]
-    assume(not refusal(encoder, width))
+    assume(not rejection(encoder, width))
     shape = GeneratorConfig(width=width, depth=depth).of(encoder)
     assert shape.hidden % shape.heads == 0
     assert 1 <= shape.hidden <= encoder.hidden
     assert 1 <= shape.layers <= encoder.layers
 
 
-def test_a_refused_width_names_its_heads() -> None:
-    assert "200 wide, which its 3 heads" in refusal(SIZES["base"], 200 / 768)
+def test_error_about_a_width_has_the_number_of_heads() -> None:
+    message = rejection(SIZES["base"], 200 / 768)
+    assert "hidden size 200, which is not a multiple of its 3 heads" in message
 
 
 @pytest.mark.parametrize("hidden", [200, 250, 515])
-def test_the_width_that_a_refusal_suggests_is_accepted(hidden: int) -> None:
-    hint = re.search(r"([\d.]+) is the nearest", refusal(SIZES["base"], hidden / 768))
+def test_width_that_the_error_suggests_is_valid(hidden: int) -> None:
+    hint = re.search(
+        r"largest valid width below is ([\d.]+)", rejection(SIZES["base"], hidden / 768)
+    )
     assert hint
-    assert not refusal(SIZES["base"], float(hint[1]))
+    assert not rejection(SIZES["base"], float(hint[1]))
 
 
 @pytest.mark.parametrize("hidden", [100, 101])
-def test_heads_must_divide_an_encoders_width(hidden: int) -> None:
+def test_hidden_size_must_be_a_multiple_of_the_heads(hidden: int) -> None:
     with pytest.raises(ValueError, match=f"hidden {hidden} is not a multiple of its 3 heads"):
         EncoderConfig(layers=1, hidden=hidden, ffn=8, heads=3, embedding=8)
 
 
-def test_the_named_sizes_are_those_of_the_paper() -> None:
+def test_named_sizes_are_those_of_the_paper() -> None:
     shapes = {
         name: (size.layers, size.hidden, size.ffn, size.heads, size.embedding)
         for name, size in SIZES.items()
@@ -191,6 +195,6 @@ def test_the_named_sizes_are_those_of_the_paper() -> None:
     assert shapes["large"] == (24, 1024, 4096, 16, 1024)
 
 
-def test_a_trial_cannot_be_changed() -> None:
+def test_trial_is_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         trial().batch = 1  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Windows that grow and settings that are ramps: what a step is given, reads and leaves behind."""
+"""Growing windows and ramps: settings of a step, the windows it reads, and validation."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -62,12 +62,12 @@ ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")
 MOVING = next(member for member in MEMBERS if member.id == "electra_moving")
 
 
-# What the settings of a step are.
+# Settings of a step.
 
 
 @given(start=st.floats(0.01, 0.99), end=st.floats(0.01, 0.99), progress=st.floats(0, 1))
 @settings(deadline=None)
-def test_ramp_is_a_line_between_its_ends(start: float, end: float, progress: float) -> None:
+def test_ramp_is_linear_between_its_ends(start: float, end: float, progress: float) -> None:
     if start == end:
         return
     ramp = ProbabilityRamp(start=start, end=end)
@@ -85,32 +85,32 @@ def test_ramp_is_a_line_between_its_ends(start: float, end: float, progress: flo
     progress=st.floats(0, 1),
 )
 @settings(deadline=None)
-def test_steps_of_short_windows_read_as_many_tokens_as_those_of_full_ones(
+def test_steps_of_short_and_full_windows_have_equally_many_tokens(
     length: int, start: int, until: float, batch: int, progress: float
 ) -> None:
     growing = GrowingWindows(kind="growing", start=start, until=until)
-    asked = small(ELECTRA, data=DataConfig(length=length), windows=growing, batch=batch)
-    now = asked.at(progress)
-    assert now.length == (start if progress < until else length)
-    assert 0 <= batch * length - now.batch * now.length < start
+    trial = small(ELECTRA, data=DataConfig(length=length), windows=growing, batch=batch)
+    step_settings = trial.at(progress)
+    assert step_settings.length == (start if progress < until else length)
+    assert 0 <= batch * length - step_settings.batch * step_settings.length < start
 
 
 @given(progress=st.floats(0, 1))
-def test_what_does_not_move_is_the_same_at_any_progress(progress: float) -> None:
-    asked = small(ELECTRA)
-    assert asked.moves == frozenset()
-    assert asked.at(progress) == asked.at(0)
-    assert asked.at(progress).disc_weight == ELECTRA.objective.disc_weight
+def test_constant_settings_are_the_same_at_any_progress(progress: float) -> None:
+    trial = small(ELECTRA)
+    assert trial.moves == frozenset()
+    assert trial.at(progress) == trial.at(0)
+    assert trial.at(progress).disc_weight == ELECTRA.objective.disc_weight
 
 
 @pytest.mark.parametrize(
-    ("moving", "names"),
+    ("varying", "names"),
     [
         ({"batch": CountRamp(start=8, end=4)}, {"batch"}),
         ({"windows": GrowingWindows(kind="growing", start=8)}, {"length", "batch"}),
         (
             {
-                "batch": CountRamp(start=8, end=16),  # as many at the start as at the end
+                "batch": CountRamp(start=8, end=16),  # windows of a step: 16 at start and end
                 "windows": GrowingWindows(kind="growing", start=8),
             },
             {"length", "batch"},
@@ -118,50 +118,50 @@ def test_what_does_not_move_is_the_same_at_any_progress(progress: float) -> None
         ({"objective": MOVING.objective}, {"mask_prob", "disc_weight", "temperature"}),
     ],
 )
-def test_what_moves_is_named_and_no_longer_run_begins_as_a_shorter_one(
-    moving: dict[str, Any], names: set[str]
+def test_varying_settings_are_named_and_make_a_trial_not_extendable(
+    varying: dict[str, Any], names: set[str]
 ) -> None:
-    flat = small(ELECTRA)
-    assert flat.extendable
-    assert replace(flat, **moving).moves == names
-    assert not replace(flat, **moving).extendable
+    constant = small(ELECTRA)
+    assert constant.extendable
+    assert replace(constant, **varying).moves == names
+    assert not replace(constant, **varying).extendable
 
 
-# What a step computes.
+# Losses of a step.
 
 
 @each(GROWING)
-def test_a_step_computes_what_a_trial_of_its_settings_would(member: Member) -> None:
-    """At any progress, by the same weights: ramps are plain numbers by the time they are used."""
+def test_step_with_ramps_has_the_losses_of_a_trial_with_their_values(member: Member) -> None:
+    """A ramp has the same effect as a constant of its value at that progress."""
     changes: dict[str, Any] = {"mask_prob": ProbabilityRamp(start=0.5, end=0.1)}
     if hasattr(member.objective, "disc_weight"):
         changes["disc_weight"] = Ramp(start=100.0, end=1.0)
     if hasattr(member.objective, "sampling"):
         changes["sampling"] = SamplingConfig(temperature=Ramp(start=4.0, end=0.5))
-    moving = replace(member, objective=replace(member.objective, **changes))
-    asked = small(moving)
+    varying_member = replace(member, objective=replace(member.objective, **changes))
+    trial = small(varying_member)
     for progress in (0.0, 0.3, 1.0):
-        now = asked.at(progress)
-        plain: dict[str, Any] = {"mask_prob": now.mask_prob}
+        now = trial.at(progress)
+        constants: dict[str, Any] = {"mask_prob": now.mask_prob}
         if "disc_weight" in changes:
-            plain["disc_weight"] = now.disc_weight
+            constants["disc_weight"] = now.disc_weight
         if "sampling" in changes:
-            plain["sampling"] = SamplingConfig(temperature=now.temperature)
-        ours = made(moving)
-        theirs = made(replace(member, objective=replace(member.objective, **plain)))
+            constants["sampling"] = SamplingConfig(temperature=now.temperature)
+        varying = made(varying_member)
+        constant = made(replace(member, objective=replace(member.objective, **constants)))
         for learns in member.turns:
-            ours.begin(learns, now)
-            theirs.begin(learns, theirs.now)
-            mine, its = (one.eval()(text(), 3, learns) for one in (ours, theirs))
-            assert mine.total.equal(its.total)
-            assert same(mine.parts, its.parts)
+            varying.begin(learns, now)
+            constant.begin(learns, constant.now)
+            actual, expected = (one.eval()(text(), 3, learns) for one in (varying, constant))
+            assert actual.total.equal(expected.total)
+            assert same(actual.parts, expected.parts)
 
 
-class Watched(Batches):
-    """Batches that remember which windows were read."""
+class RecordingBatches(Batches):
+    """Batches that record the ranges of windows that were read."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.read: list[range] = []
 
     def between(self, start: int, end: int) -> batches.Batch:
@@ -169,17 +169,19 @@ class Watched(Batches):
         return super().between(start, end)
 
 
-def watched(asked: Trial, steps: int, objective: Any) -> tuple[dict[int, Watched], list[int]]:
-    """Run some steps, and return what was read by length, and each step's offset."""
+def run_steps(
+    trial: Trial, steps: int, objective: Any
+) -> tuple[dict[int, RecordingBatches], list[int]]:
+    """Run some steps; return the batches read, by window length, and the offset of each step."""
     read = {
-        one.length: Watched(np.full((50, one.length), 9, np.uint16), asked.seeds.order)
-        for one in asked.texts
+        data.length: RecordingBatches(np.full((50, data.length), 9, np.uint16), trial.seeds.order)
+        for data in trial.texts
     }
     offsets: list[int] = []
-    objective.register_forward_pre_hook(lambda _, given: offsets.append(given[0].offset))
-    gradients = Gradients(objective, read, asked)
+    objective.register_forward_pre_hook(lambda _, inputs: offsets.append(inputs[0].offset))
+    gradients = Gradients(objective, read, trial)
     run = train_steps(
-        gradients, optimizer.build_optimizer(objective, asked.optim), trial=asked, clock=lambda: 0.0
+        gradients, optimizer.build_optimizer(objective, trial.optim), trial=trial, clock=lambda: 0.0
     )
     list(islice(run, steps))
     return read, offsets
@@ -188,78 +190,76 @@ def watched(asked: Trial, steps: int, objective: Any) -> tuple[dict[int, Watched
 @pytest.mark.parametrize(
     "batch", [8, CountRamp(start=2, end=9), CountRamp(start=9, end=3)], ids=["fixed", "up", "down"]
 )
-def test_texts_are_read_on_from_window_to_window_and_none_twice(batch: Any) -> None:
+def test_windows_are_read_in_order_without_repetition(batch: Any) -> None:
     growing = GrowingWindows(kind="growing", start=12, until=0.5)
-    amount = Budget(kind="tokens", amount=40 * 6 * LENGTH)
-    asked = small(ELECTRA, windows=growing, batch=batch, budget=amount)
-    read, _ = watched(asked, 1_000, Weightless())
+    budget = Budget(kind="tokens", amount=40 * 6 * LENGTH)
+    trial = small(ELECTRA, windows=growing, batch=batch, budget=budget)
+    read, _ = run_steps(trial, 1_000, Weightless())
     for length, one in read.items():
         assert len(one.read) > 10, length
         assert all(before.stop == after.start for before, after in pairwise(one.read))
     short, full = read[12].read, read[LENGTH].read
     assert short[0].start == 0
-    # The full windows go on behind as much text as the short ones have held.
+    # Full windows begin after the text that the short windows contained.
     assert full[0].start == short[-1].stop * 12 // LENGTH
 
 
-def test_short_windows_stand_at_the_start_in_half_of_their_steps_and_anywhere_in_the_others() -> (
-    None
-):
+def test_short_windows_have_offset_zero_in_half_of_the_steps_and_a_random_one_otherwise() -> None:
     growing = GrowingWindows(kind="growing", start=8, until=0.9)
-    asked = small(ELECTRA, windows=growing, batch=1)
-    asked = replace(asked, budget=Budget(kind="tokens", amount=400 * LENGTH))
-    _, offsets = watched(asked, 400, Weightless())
+    trial = small(ELECTRA, windows=growing, batch=1)
+    trial = replace(trial, budget=Budget(kind="tokens", amount=400 * LENGTH))
+    _, offsets = run_steps(trial, 400, Weightless())
     short, full = offsets[:360], offsets[360:]
     assert set(full) == {0}
-    seen = Counter(short)
-    assert set(seen) == set(range(LENGTH - 8 + 1))
+    frequencies = Counter(short)
+    assert set(frequencies) == set(range(LENGTH - 8 + 1))
     expected = [180 + 20] + [20] * (LENGTH - 8)
-    counts = [seen[offset] for offset in range(LENGTH - 8 + 1)]
+    counts = [frequencies[offset] for offset in range(LENGTH - 8 + 1)]
     assert chisquare(counts, expected).pvalue > 1e-4
-    other = replace(asked, seeds=replace(asked.seeds, mask=9))
-    assert watched(other, 40, Weightless())[1] != offsets[:40]
-    assert watched(asked, 40, Weightless())[1] == offsets[:40]
+    other_seed = replace(trial, seeds=replace(trial.seeds, mask=9))
+    assert run_steps(other_seed, 40, Weightless())[1] != offsets[:40]
+    assert run_steps(trial, 40, Weightless())[1] == offsets[:40]
 
 
-def test_networks_that_alternate_both_read_short_windows_at_an_offset() -> None:
+def test_both_networks_of_an_alternation_read_short_windows_at_an_offset() -> None:
     member = next(member for member in GROWING if member.objective.kind == "adversarial")
     rule = AlternationConfig(kind="alternation", steps=1)
     objective = replace(member.objective, rule=rule, sharing="none")
-    asked = small(replace(member, objective=objective), batch=1)
-    asked = replace(asked, budget=Budget(kind="tokens", amount=80 * LENGTH))
-    _, offsets = watched(asked, 40, Weightless())
+    trial = small(replace(member, objective=objective), batch=1)
+    trial = replace(trial, budget=Budget(kind="tokens", amount=80 * LENGTH))
+    _, offsets = run_steps(trial, 40, Weightless())
     assert any(offsets[::2])
     assert any(offsets[1::2])
 
 
 @each((ELECTRA, next(member for member in MEMBERS if member.id == "electra_gdes")))
-def test_short_windows_train_every_row_of_the_position_table(member: Member) -> None:
-    asked = small(member, windows=GrowingWindows(kind="growing", start=8, until=0.99), batch=4)
-    asked = replace(asked, budget=Budget(kind="tokens", amount=100 * 4 * LENGTH))
-    objective = build_objective(asked, COUNTS_V)
+def test_short_windows_train_every_position_embedding(member: Member) -> None:
+    trial = small(member, windows=GrowingWindows(kind="growing", start=8, until=0.99), batch=4)
+    trial = replace(trial, budget=Budget(kind="tokens", amount=100 * 4 * LENGTH))
+    objective = build_objective(trial, COUNTS_V)
     tables = {
         name: table
         for name, table in objective.named_parameters()
         if "position" in name and table.ndim == 2
     }
     before = {name: table.detach().clone() for name, table in tables.items()}
-    watched(asked, 60, objective)
+    run_steps(trial, 60, objective)
     assert tables
     for name, table in tables.items():
         assert (table != before[name]).any(1).all(), name
 
 
-# Memory: what fits is counted in positions, so that it fits at either length.
+# The memory limit is a number of positions, so that a micro-batch fits at either window length.
 
 
-def test_micro_batch_holds_as_many_positions_before_and_after_the_change() -> None:
-    asked = small(ELECTRA, windows=GrowingWindows(kind="growing", start=8, until=0.5))
-    whole, divided = Run(asked), build_objective(asked, COUNTS_V)
+def test_micro_batches_of_short_and_full_windows_have_equally_many_positions() -> None:
+    trial = small(ELECTRA, windows=GrowingWindows(kind="growing", start=8, until=0.5))
+    whole, divided = Run(trial), build_objective(trial, COUNTS_V)
     sizes: list[tuple[int, ...]] = []
-    divided.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].ids_BT.shape)))
-    gradients = Gradients(divided, texts(asked), asked, most=4 * LENGTH)
+    divided.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].ids_BT.shape)))
+    gradients = Gradients(divided, texts(trial), trial, most=4 * LENGTH)
     steps = train_steps(
-        gradients, optimizer.build_optimizer(divided, asked.optim), trial=asked, clock=lambda: 0.0
+        gradients, optimizer.build_optimizer(divided, trial.optim), trial=trial, clock=lambda: 0.0
     )
     losses = [step.parts["train/loss"].item() for step in steps]
     expected = [step.parts["train/loss"].item() for step in whole.steps()]
@@ -268,7 +268,7 @@ def test_micro_batch_holds_as_many_positions_before_and_after_the_change() -> No
     assert gradients.micro == 4
 
 
-# A trial of its own.
+# Complete trials.
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def work(
     prepared_text: PreparedText, short_text: Path, held_out: Path, tmp_path: Path
 ) -> Callable[..., Assignment]:
     def work(name: str, **changes: Any) -> Assignment:
-        asked = Trial(
+        trial = Trial(
             encoder=EncoderConfig(
                 layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
             ),
@@ -294,7 +294,7 @@ def work(
             evaluations=4,
         )
         return Assignment(
-            trial=replace(asked, **changes),
+            trial=replace(trial, **changes),
             folder=tmp_path / name,
             text=prepared_text.text,
             short_text=short_text,
@@ -310,50 +310,49 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_points_of_a_trial_have_its_settings_as_they_were_at_the_step_before(
+def test_evaluations_record_the_settings_of_the_preceding_step(
     work: Callable[..., Assignment],
 ) -> None:
-    asked = work("it")
-    rows = run_trial(asked).rows
+    assignment = work("trial")
+    rows = run_trial(assignment).rows
     assert [row["spent/steps"] for row in rows] == [0, 5, 10, 15, 20]
     for row in rows:
-        now = asked.trial.at(max(0, row["spent/steps"] - 1) / 20)
-        found = {n.removeprefix("schedule/"): v for n, v in row.items() if "schedule/" in n}
-        assert found == now._asdict()
+        expected = assignment.trial.at(max(0, row["spent/steps"] - 1) / 20)
+        recorded = {n.removeprefix("schedule/"): v for n, v in row.items() if "schedule/" in n}
+        assert recorded == expected._asdict()
     assert [row["schedule/length"] for row in rows] == [8, 8, 8, 16, 16]
     assert [row["schedule/batch"] for row in rows] == [16, 16, 16, 8, 8]
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_trial_whose_settings_stay_records_no_schedule(work: Callable[..., Assignment]) -> None:
-    plain = replace(work("it"), short_text=None)
-    plain = replace(
-        plain, trial=replace(plain.trial, windows=FullWindows(), objective=ELECTRA.objective)
+def test_trial_with_constant_settings_records_no_schedule(work: Callable[..., Assignment]) -> None:
+    constant = replace(work("trial"), short_text=None)
+    constant = replace(
+        constant, trial=replace(constant.trial, windows=FullWindows(), objective=ELECTRA.objective)
     )
-    rows = run_trial(plain).rows
+    rows = run_trial(constant).rows
     assert not [name for row in rows for name in row if name.startswith("schedule/")]
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_trial_is_scored_in_full_windows_from_its_first_point_to_its_last(
+def test_every_evaluation_of_a_trial_uses_full_windows(
     work: Callable[..., Assignment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[int] = []
+    lengths: list[int] = []
     detect = scores._detect
 
-    def noted(detector: Any, ids_NT: torch.Tensor, *rest: Any) -> Any:
-        seen.append(ids_NT.shape[1])
+    def recording(detector: Any, ids_NT: torch.Tensor, *rest: Any) -> Any:
+        lengths.append(ids_NT.shape[1])
         return detect(detector, ids_NT, *rest)
 
-    monkeypatch.setattr(scores, "_detect", noted)
-    asked = work("it")
-    assert run_trial(asked).state == "finished"
-    assert seen == [16] * 3 * 5
+    monkeypatch.setattr(scores, "_detect", recording)
+    assert run_trial(work("trial")).state == "finished"
+    assert lengths == [16] * 3 * 5
 
 
 @pytest.mark.usefixtures("few_sentences")
 @pytest.mark.parametrize("kind", ["tokens", "flops"])
-def test_trial_that_is_broken_off_after_every_step_ends_bitwise_as_one_that_was_not(
+def test_trial_interrupted_after_every_step_ends_bitwise_as_an_uninterrupted_one(
     work: Callable[..., Assignment], kind: Any
 ) -> None:
     budget = Budget(kind=kind, amount=1.0)
@@ -361,18 +360,18 @@ def test_trial_that_is_broken_off_after_every_step_ends_bitwise_as_one_that_was_
     budget = replace(budget, amount=20.0 * step)
     expected = run_trial(work("whole", budget=budget))
     assert expected.state == "finished", expected.reason
-    again = work("again", budget=budget)
-    breaks = 0
-    while (outcome := run_trial(again, wish=lambda: "interrupted")).state == "interrupted":
-        breaks += 1
-    assert breaks >= 15
+    resumed = work("resumed", budget=budget)
+    interruptions = 0
+    while (outcome := run_trial(resumed, wish=lambda: "interrupted")).state == "interrupted":
+        interruptions += 1
+    assert interruptions >= 15
     assert without_time(outcome.rows) == without_time(expected.rows)
 
 
-# What is prepared for it.
+# Prepared texts.
 
 
-def test_both_texts_are_prepared_and_belong_to_the_trials_identity(
+def test_both_texts_are_prepared_and_part_of_the_trials_identity(
     prepared_text: PreparedText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 4_096)
@@ -395,7 +394,7 @@ def test_both_texts_are_prepared_and_belong_to_the_trials_identity(
         supplies.of(growing)
 
 
-# What a search space may ask.
+# Validation of search spaces.
 
 GOOD = """\
 question: When should windows grow?
@@ -417,7 +416,7 @@ def load(tmp_path: Path, *overrides: str) -> Experiment:
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("base.windows=16", "base.windows: must be a mapping with kind, start, until, not 16"),
         ("base.windows={kind: short}", "base.windows.kind: must be one of full, growing"),
@@ -434,7 +433,7 @@ def load(tmp_path: Path, *overrides: str) -> Experiment:
         ),
         (
             "base.objective.mask_prob={start: 0.4}",
-            "base.objective.mask_prob.end: required, and missing",
+            "base.objective.mask_prob.end: required, but missing",
         ),
         (
             "base.objective.mask_prob={start: 0.4, end: 1}",
@@ -442,7 +441,7 @@ def load(tmp_path: Path, *overrides: str) -> Experiment:
         ),
         (
             "base.objective.mask_prob={start: 0.4, end: 0.4}",
-            "base.objective.mask_prob: start and end are both 0.4; write the number alone",
+            "base.objective.mask_prob: start and end are both 0.4; write a single number",
         ),
         (
             "base.objective.mask_prob={from: 0.4, end: 0.2}",
@@ -468,15 +467,15 @@ def load(tmp_path: Path, *overrides: str) -> Experiment:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_place_and_what_is_allowed(
-    tmp_path: Path, override: str, says: str
+def test_error_is_reported_with_its_path_and_the_allowed_values(
+    tmp_path: Path, override: str, message: str
 ) -> None:
     with pytest.raises(SpaceError) as caught:
         load(tmp_path, override)
-    assert str(caught.value).startswith(f"{tmp_path / 'windows.yaml'}: {says}")
+    assert str(caught.value).startswith(f"{tmp_path / 'windows.yaml'}: {message}")
 
 
-def test_numbers_and_ramps_are_compared_with_each_other(tmp_path: Path) -> None:
+def test_numbers_and_ramps_can_be_compared(tmp_path: Path) -> None:
     experiment = load(
         tmp_path,
         "compare.objective.mask_prob=[0.15, {start: 0.4, end: 0.15}]",
@@ -496,7 +495,7 @@ def test_numbers_and_ramps_are_compared_with_each_other(tmp_path: Path) -> None:
     }
 
 
-def test_parts_of_a_ramp_and_of_the_windows_are_compared_and_tuned(tmp_path: Path) -> None:
+def test_settings_of_ramps_and_windows_can_be_compared_and_tuned(tmp_path: Path) -> None:
     experiment = load(
         tmp_path,
         "base.objective.mask_prob={start: 0.4, end: 0.15}",
@@ -521,23 +520,25 @@ def test_parts_of_a_ramp_and_of_the_windows_are_compared_and_tuned(tmp_path: Pat
         "base.objective.sampling.temperature={start: 2, end: 1}",
     ],
 )
-def test_halving_is_refused_where_a_beginning_is_no_shorter_run(
-    tmp_path: Path, override: str
-) -> None:
+def test_halving_is_rejected_if_a_setting_varies(tmp_path: Path, override: str) -> None:
     halving = "search.stopping={kind: halving}", "base.schedule={kind: constant, warmup: 0}"
     load(tmp_path, *halving)
-    with pytest.raises(SpaceError, match=r"search.stopping: .* no other setting moves; here "):
+    message = r"search.stopping: .* no other setting that varies during the run; here .* vary"
+    with pytest.raises(SpaceError, match=message):
         load(tmp_path, *halving, override)
 
 
-def test_each_worker_has_a_window_in_the_smallest_batch(tmp_path: Path) -> None:
+def test_workers_must_not_exceed_the_smallest_batch_of_a_ramp(tmp_path: Path) -> None:
     load(tmp_path, "base.batch={start: 3, end: 32}", "resources.workers=3")
-    with pytest.raises(SpaceError, match=r"resources.workers: 4 for a batch of 3 windows"):
+    message = r"resources.workers: must be at most the smallest batch, 3 windows, not 4"
+    with pytest.raises(SpaceError, match=message):
         load(tmp_path, "base.batch={start: 32, end: 3}", "resources.workers=4")
 
 
 @pytest.mark.parametrize("metric", ["train/generator_loss", "train/discriminator_loss"])
-def test_losses_over_windows_of_other_lengths_rank_no_trials(tmp_path: Path, metric: str) -> None:
+def test_training_losses_cannot_rank_trials_of_different_window_lengths(
+    tmp_path: Path, metric: str
+) -> None:
     compared = "compare.windows=[{kind: full}, {kind: growing}]"
     load(tmp_path, compared)
     with pytest.raises(SpaceError, match="cannot rank trials that differ in windows"):

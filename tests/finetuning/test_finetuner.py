@@ -533,7 +533,7 @@ finetune: {{tasks: [{tasks}], seeds: {seeds}}}
 
 BAD = {
     "unknown run": (["9999", "pos"], "9999: neither a trial in "),
-    "unknown task": (["0123", "glue"], "glue: no such task; cola, sst2"),
+    "unknown task": (["0123", "glue"], "glue: no such task; must be one of cola, sst2"),
     "no seeds": (["0123", "pos", "--seeds", "0"], "--seeds 0: must be at least 1"),
     "no rate": (["0123", "pos", "--lr", "0"], "--lr 0: must be above 0"),
     "no device": (["0123", "pos", "--device", "abacus"], "--device abacus: "),
@@ -591,10 +591,10 @@ def test_a_search_space_may_rank_by_its_tasks(tmp_path: Path, yamls: dict[str, s
 @pytest.mark.parametrize(
     ("task", "tasks", "message"),
     [
-        ("pos", "sentiment", "metric: 'finetune/pos' is none of"),
+        ("pos", "sentiment", "metric: must be one of"),
         ("pos", "glue", "finetune.tasks: glue: no such task"),
         ("pos", "nowhere.yaml", "finetune.tasks: nowhere.yaml: no such file"),
-        ("pos", "pos, pos", "finetune.tasks: two are called pos"),
+        ("pos", "pos, pos", "finetune.tasks: two tasks have the name pos"),
     ],
 )
 def test_a_search_space_with_bad_tasks_raises(

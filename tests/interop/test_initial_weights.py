@@ -378,7 +378,10 @@ def base(**changes: Any) -> Settings:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": {"kind": "two_stage"}}, "base.init_from: two_stage starts"),
+        (
+            {"objective": {"kind": "two_stage"}},
+            "base.init_from: must be .* for objective two_stage",
+        ),
         (
             {
                 "objective": {"kind": "mlm"},
@@ -402,7 +405,7 @@ def test_init_from_can_be_compared_but_not_tuned(tmp_path: Path) -> None:
     file.write_text(json.dumps(document | {"compare": {"init_from": starts}}))
     assert len(search_space.expand_cells(search_space.load_experiment(file))) == 2
     file.write_text(json.dumps(document | {"tune": {"init_from": {"choices": starts}}}))
-    with pytest.raises(UserError, match=r"tune\.init_from: never tuned"):
+    with pytest.raises(UserError, match=r"tune\.init_from: cannot be tuned"):
         search_space.load_experiment(file)
 
 

@@ -1,4 +1,4 @@
-"""Input that once ended in a traceback, or was refused with advice that could not be followed."""
+"""Regression tests: invalid input that caused a traceback, or an error message of no help."""
 
 import json
 from pathlib import Path
@@ -21,27 +21,29 @@ from lab.tasks import examples
 SMOKE = ROOT / "search_spaces" / "smoke.yaml"
 
 
-def nothing() -> list[str]:
+def no_documents() -> list[str]:
     return []
 
 
 @pytest.mark.parametrize("file", ["a\0b", "~nobody-of-that-name/vocab.txt", "x" * 5_000])
-def test_vocabulary_that_no_path_leads_to_is_refused(file: str) -> None:
-    with pytest.raises(UserError, match=r"data\.tokenizer\.file: ") as refused:
-        tokenizers.build_vocabulary(WordPieceFile(kind="wordpieces", file=file), 512, nothing)
-    assert "\n" not in str(refused.value)
+def test_vocabulary_at_an_invalid_path_is_rejected(file: str) -> None:
+    with pytest.raises(UserError, match=r"data\.tokenizer\.file: ") as caught:
+        tokenizers.build_vocabulary(WordPieceFile(kind="wordpieces", file=file), 512, no_documents)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("content", ["[1]", "{", "null", '{"a": 1}'])
-def test_folder_that_is_no_tokenizer_is_refused(tmp_path: Path, name: str, content: str) -> None:
+def test_folder_without_a_valid_tokenizer_is_rejected(
+    tmp_path: Path, name: str, content: str
+) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=f"data.tokenizer.name: {tmp_path}: .") as refused:
+    with pytest.raises(UserError, match=f"data.tokenizer.name: {tmp_path}: .") as caught:
         tokenizers.tokenizer_identity(PretrainedTokenizer(kind="transformers", name=str(tmp_path)))
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_text_too_small_for_any_vocabulary_is_not_told_to_take_a_smaller_one() -> None:
+def test_text_too_small_for_the_smallest_vocabulary_is_rejected_with_advice() -> None:
     with pytest.raises(UserError, match="the minimum is 300; use more text"):
         tokenizers.build_vocabulary(TrainedTokenizer(), 512, lambda: ["a b", "c d"])
 
@@ -71,17 +73,17 @@ def test_damaged_record_is_named(tmp_path: Path, content: str) -> None:
         ("regression", {"text": "a", "label": 10**400}),
     ],
 )
-def test_row_that_nothing_can_read_is_named(tmp_path: Path, form: str, row: object) -> None:
-    (tmp_path / "it.jsonl").write_text(json.dumps(row))
-    (tmp_path / "it.yaml").write_text(f"kind: {form}\ntrain: it.jsonl\nevaluation: it.jsonl\n")
-    task = load_task(str(tmp_path / "it.yaml"))
-    with pytest.raises(UserError, match=r"it.jsonl:1: (text|label|words): ") as refused:
+def test_row_with_unrepresentable_values_is_named(tmp_path: Path, form: str, row: object) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (tmp_path / "own.yaml").write_text(f"kind: {form}\ntrain: rows.jsonl\nevaluation: rows.jsonl\n")
+    task = load_task(str(tmp_path / "own.yaml"))
+    with pytest.raises(UserError, match=r"rows.jsonl:1: (text|label|words): ") as caught:
         examples.read_examples(task)
-    str(refused.value).encode()  # it can be printed
+    str(caught.value).encode()  # the message can be printed
 
 
 @pytest.mark.parametrize(
-    ("setting", "wanted"),
+    ("setting", "message"),
     [
         (
             "base.data.source={kind: mixture, parts: [{weight: 1, source: {kind: embedded}}]}",
@@ -93,12 +95,12 @@ def test_row_that_nothing_can_read_is_named(tmp_path: Path, form: str, row: obje
         ),
     ],
 )
-def test_too_few_are_told_how_many_it_takes(setting: str, wanted: str) -> None:
-    with pytest.raises(SpaceError, match=wanted):
+def test_message_about_too_few_values_has_the_required_number(setting: str, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
         search_space.load_experiment(SMOKE, (setting,))
 
 
-def test_fine_tuning_that_the_disk_refuses_ends_in_one_line(
+def test_disk_error_during_fine_tuning_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert finetune.main(["x" * 5_000, "sentiment", "--storage", str(tmp_path)]) == 1

@@ -1,4 +1,4 @@
-"""The door: every kind of wrong input is one line with the file, the path and a reason."""
+"""Search spaces: every kind of error gives one line with the file, the path and the reason."""
 
 import json
 import operator
@@ -60,10 +60,10 @@ def load(tmp_path: Path) -> Load:
 
 
 @pytest.fixture
-def refusal(load: Load, tmp_path: Path) -> Callable[..., str]:
-    """Return the one line that refuses a file, without the file's name."""
+def rejection(load: Load, tmp_path: Path) -> Callable[..., str]:
+    """Return the error message of an invalid file, without the file's name."""
 
-    def refusal(*overrides: str, text: str = GOOD) -> str:
+    def rejection(*overrides: str, text: str = GOOD) -> str:
         with pytest.raises(SpaceError) as caught:
             load(*overrides, text=text)
         line = str(caught.value)
@@ -72,10 +72,10 @@ def refusal(load: Load, tmp_path: Path) -> Callable[..., str]:
         assert (file, separator) == (str(tmp_path / "generator_size.yaml"), ": ")
         return rest
 
-    return refusal
+    return rejection
 
 
-def test_a_good_file_is_an_experiment(load: Load) -> None:
+def test_valid_file_gives_an_experiment(load: Load) -> None:
     experiment = load()
     assert experiment.name == "generator_size"
     assert experiment.metric is METRICS["detect/mlm/auroc"]
@@ -84,7 +84,7 @@ def test_a_good_file_is_an_experiment(load: Load) -> None:
     assert experiment.search.seeds == 3
 
 
-# Each is a whole kind of mistake: what is written, where the line points, what it must say.
+# One example of each kind of error: the override, the reported path, and a part of the message.
 WRONG: dict[str, tuple[str, str, str]] = {
     "unknown key at the top": ("colour=1", "colour", "unknown key; allowed: question, metric"),
     "unknown key below": ("base.optim.rate=1", "base.optim.rate", "unknown key; allowed: lr,"),
@@ -127,13 +127,13 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "missing question": ("question=", "question", "must be text, not null"),
     "empty question": ("question=''", "question", "must not be empty"),
-    "missing budget": ("base={encoder: {size: tiny}}", "base.objective", "required, and missing"),
+    "missing budget": ("base={encoder: {size: tiny}}", "base.objective", "required, but missing"),
     "missing kind": (
         "base.objective={}",
         "base.objective.kind",
-        "missing; one of adversarial, all_tokens_mlm, electra, electra_15, mlm, random, ",
+        "missing; must be one of adversarial, all_tokens_mlm, electra, electra_15, mlm, random, ",
     ),
-    "missing end": ("tune.batch={low: 1}", "tune.batch.high", "required, and missing"),
+    "missing end": ("tune.batch={low: 1}", "tune.batch.high", "required, but missing"),
     "word for a whole number": (
         "base.batch=a",
         "base.batch",
@@ -220,7 +220,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "missing kind in a union": (
         "base.objective={kind: adversarial, rule: {steps: 2}}",
         "base.objective.rule.kind",
-        "required, and missing; one of alternation, reinforce",
+        "required, but missing; must be one of alternation, reinforce",
     ),
     "wrong value in a union in a union": (
         "base.objective={kind: adversarial, sharing: none, rule: {kind: alternation, steps: 0}}",
@@ -247,7 +247,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "base.objective",
         "sharing must be none, not tokens",
     ),
-    "game against samples of another law": (
+    "adversarial generator that samples without dropout": (
         "base.objective={kind: adversarial, sampling: {dropout: false}}",
         "base.objective",
         "sampling.dropout must be true",
@@ -255,7 +255,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "all weights of two sizes": (
         "base.objective={kind: electra, sharing: all, generator: {width: 0.5}}",
         "base.objective.generator",
-        "sharing all needs a generator of the encoder's size",
+        "sharing all requires a generator of the encoder's size",
     ),
     "stage without a share": (
         "base.objective={kind: two_stage, switch: 1}",
@@ -270,55 +270,79 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown size": (
         "base.encoder.size=huge",
         "base.encoder.size",
-        "none of nano32, nano48, nano, nano96, tiny",
+        "must be one of nano32, nano48, nano, nano96, tiny",
     ),
-    "unknown metric": ("metric=glue", "metric", "'glue' is none of detect/unigram/auroc"),
+    "unknown metric": ("metric=glue", "metric", "must be one of detect/unigram/auroc"),
     "empty grid": ("compare.batch=[]", "compare.batch", "needs at least one value"),
-    "value twice": ("compare.batch=[8, 8]", "compare.batch", "a value stands twice"),
+    "duplicate value": ("compare.batch=[8, 8]", "compare.batch", "duplicate value"),
     "wrong value in a grid": ("compare.batch=[8, a]", "compare.batch", "with start, end, not 'a'"),
-    "empty choices": ("tune.batch={choices: []}", "tune.batch.choices", "empty"),
-    "turned range": ("tune.batch={low: 9, high: 8}", "tune.batch", "low 9 is not below high 8"),
+    "empty choices": ("tune.batch={choices: []}", "tune.batch.choices", "must not be empty"),
+    "reversed range": (
+        "tune.batch={low: 9, high: 8}",
+        "tune.batch",
+        "low must be less than high; 9 is not below 8",
+    ),
     "log range from zero": (
         "tune.optim.lr={low: 0, high: 1, log: true}",
         "tune.optim.lr",
-        "a log range starts above 0",
+        "a log range must have low above 0",
     ),
-    "range past its field": ("tune.optim.beta1={low: 0.5, high: 1}", "tune.optim.beta1", "below 1"),
-    "equal cells": ("compare={optim.clip: [1, 1.0]}", "compare", "two cells are the same"),
-    "compared curve": ("compare={evaluations: [1, 2]}", "compare.evaluations", "no setting"),
+    "range beyond the limit of its setting": (
+        "tune.optim.beta1={low: 0.5, high: 1}",
+        "tune.optim.beta1",
+        "below 1",
+    ),
+    "equal cells": ("compare={optim.clip: [1, 1.0]}", "compare", "two cells are equal"),
+    "compared evaluations": (
+        "compare={evaluations: [1, 2]}",
+        "compare.evaluations",
+        "cannot be compared: scores at different evaluation counts",
+    ),
     "endless range": ("tune.optim.lr={low: 0, high: 1, step: 1e-9}", "tune.optim.lr", "more than"),
     "endless seeds": ("search.seeds=1e9", "search.seeds", "at most"),
     "endless budget": ("base.budget.amount=1e300", "base.budget.amount", "at most"),
-    "integer between integers": (
+    "integer range with a fractional end": (
         "tune.batch={low: 1.5, high: 3, integer: true}",
         "tune.batch",
-        "integer needs a whole low, high and step",
+        "with integer, low, high and step must be whole numbers",
     ),
     "shape without step": (
         "tune.encoder.hidden={low: 64, high: 256, integer: true}",
         "tune.encoder.hidden",
-        "a shape needs a step",
+        "a shape setting needs a step",
     ),
-    "width that heads do not divide, on the way": (
+    "step of a range that is not a multiple of the heads": (
         "tune.encoder.hidden={low: 64, high: 68, step: 1, integer: true}",
         "base.encoder",
         "hidden 65 is not a multiple of its 4 heads",
     ),
-    "encoder that its heads do not divide": (
+    "encoder that is not a multiple of its heads": (
         "base.encoder={layers: 2, hidden: 100, ffn: 64, heads: 3, embedding: 64}",
         "base.encoder",
         "hidden 100 is not a multiple of its 3 heads",
     ),
-    "tuned seed": ("tune.seeds.init={low: 1, high: 2}", "tune.seeds.init", "never tuned"),
-    "tuned budget": ("tune.budget.amount={low: 1, high: 2}", "tune.budget.amount", "never tuned"),
-    "compared and tuned": ("compare.optim.lr=[1e-3]", "tune.optim.lr", "stands under compare too"),
-    "trials without tuning": ("tune={}", "search.trials", "tune names nothing to vary"),
-    "cores of old": (
+    "tuned seed": (
+        "tune.seeds.init={low: 1, high: 2}",
+        "tune.seeds.init",
+        "cannot be tuned: the best score would only reflect a lucky seed",
+    ),
+    "tuned budget": (
+        "tune.budget.amount={low: 1, high: 2}",
+        "tune.budget.amount",
+        "cannot be tuned",
+    ),
+    "compared and tuned": (
+        "compare.optim.lr=[1e-3]",
+        "tune.optim.lr",
+        "overlaps with compare.optim.lr; a setting is either compared or tuned",
+    ),
+    "trials without tuning": ("tune={}", "search.trials", "not 4, because tune is empty"),
+    "former key of cores": (
         "resources.cpus=2",
         "resources.cpus",
         "unknown key; allowed: workers, ",
     ),
-    "GPUs of old": (
+    "former key of GPUs": (
         "resources.gpus=1",
         "resources.gpus",
         "unknown key; allowed: workers, ",
@@ -332,12 +356,12 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "more workers than windows": (
         "resources.workers=65",
         "resources.workers",
-        "65 for a batch of 64 windows",
+        "must be at most the smallest batch, 64 windows, not 65",
     ),
-    "halving without warmth": (
+    "halving with warm-up": (
         "search.stopping={kind: halving}",
         "search.stopping",
-        "only under base.schedule {kind: constant, warmup: 0}",
+        "base.schedule {kind: constant, warmup: 0}",
     ),
     "halving by one": (
         "search.stopping={kind: halving, factor: 1}",
@@ -355,16 +379,19 @@ HALVING = ("search.stopping={kind: halving}", "base.schedule={kind: constant, wa
 
 
 @pytest.mark.parametrize("metric", ["detect/mlm/auroc", "probe/pos/accuracy"])
-def test_halving_at_a_constant_rate_is_an_experiment(load: Load, metric: str) -> None:
+def test_halving_is_accepted_with_a_constant_learning_rate(load: Load, metric: str) -> None:
     assert load(*HALVING, f"metric={metric}").search.stopping == HalvingConfig(
         kind="halving", factor=2
     )
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "reason"),
     [
-        ("metric=probe/sentiment/accuracy", "probe/sentiment/accuracy is taken at the end alone"),
+        (
+            "metric=probe/sentiment/accuracy",
+            "probe/sentiment/accuracy is computed at the end of a run only",
+        ),
         ("base.schedule={kind: constant, warmup: 0.1}", "{kind: constant, warmup: 0}"),
         ("base.schedule={kind: stable, warmup: 0}", "{kind: constant, warmup: 0}"),
         ("base.schedule={kind: linear, warmup: 0}", "{kind: constant, warmup: 0}"),
@@ -376,52 +403,61 @@ def test_halving_at_a_constant_rate_is_an_experiment(load: Load, metric: str) ->
         ),
     ],
 )
-def test_halving_is_refused_where_a_beginning_is_no_shorter_run(
-    refusal: Callable[..., str], override: str, says: str
+def test_halving_is_rejected_if_a_run_does_not_begin_as_a_shorter_one(
+    rejection: Callable[..., str], override: str, reason: str
 ) -> None:
-    line = refusal("compare={batch: [64, 128]}", *HALVING, override)
+    line = rejection("compare={batch: [64, 128]}", *HALVING, override)
     assert line.startswith("search.stopping: ")
-    assert says in line
+    assert reason in line
 
 
-def test_workers_are_held_against_every_batch(refusal: Callable[..., str], load: Load) -> None:
+def test_workers_must_not_exceed_the_smallest_batch(
+    rejection: Callable[..., str], load: Load
+) -> None:
     batches = "compare={batch: [4, 8]}"
     assert load(batches, "resources.workers=4").resources.workers == 4
-    assert refusal(batches, "resources.workers=5").startswith(
-        "resources.workers: 5 for a batch of 4"
+    assert rejection(batches, "resources.workers=5") == (
+        "resources.workers: must be at most the smallest batch, 4 windows, not 5"
     )
     tuned = "tune={batch: {low: 2, high: 64, step: 2, integer: true}}"
-    line = refusal(tuned, "resources.workers=3")
-    assert line.startswith("resources.workers: 3 for a batch of 2")
+    assert rejection(tuned, "resources.workers=3") == (
+        "resources.workers: must be at most the smallest batch, 2 windows, not 3"
+    )
 
 
-def test_seconds_are_refused_on_a_part_of_a_gpu(refusal: Callable[..., str], load: Load) -> None:
+def test_budget_in_seconds_is_rejected_on_a_shared_gpu(
+    rejection: Callable[..., str], load: Load
+) -> None:
     seconds = "base.budget={kind: seconds, amount: 60}"
     for whole in ("0", "1"):
         load(seconds, f"resources.gpus_per_worker={whole}")
     load("resources.gpus_per_worker=0.5")
-    line = refusal(seconds, "resources.gpus_per_worker=0.5")
-    assert line.startswith("base.budget.kind: seconds on a GPU that trials share")
+    line = rejection(seconds, "resources.gpus_per_worker=0.5")
+    assert line.startswith(
+        "base.budget.kind: seconds are not comparable on a GPU that trials share"
+    )
 
 
-@pytest.mark.parametrize("mistake", WRONG)
-def test_a_mistake_is_refused_at_its_path(mistake: str, refusal: Callable[..., str]) -> None:
-    override, path, reason = WRONG[mistake]
-    line = refusal(override)
+@pytest.mark.parametrize("case", WRONG)
+def test_error_is_reported_at_its_path(case: str, rejection: Callable[..., str]) -> None:
+    override, path, reason = WRONG[case]
+    line = rejection(override)
     assert line.startswith(f"{path}: ")
     assert reason in line
 
 
-def test_an_incomparable_metric_is_refused_with_its_own_reason(
-    refusal: Callable[..., str],
+def test_incomparable_metric_is_rejected_with_the_metrics_reason(
+    rejection: Callable[..., str],
 ) -> None:
-    line = refusal("metric=train/loss", "tune={}", "search.trials=1")
+    line = rejection("metric=train/loss", "tune={}", "search.trials=1")
     assert line.startswith("metric: train/loss cannot rank trials that differ in objective.gen")
     assert line.endswith(METRICS["train/loss"].because)
 
 
-def test_a_whole_objective_is_as_incomparable_as_its_part(refusal: Callable[..., str]) -> None:
-    line = refusal(
+def test_metric_is_incomparable_between_whole_objectives_as_between_their_settings(
+    rejection: Callable[..., str],
+) -> None:
+    line = rejection(
         "metric=train/loss",
         "compare={objective: [{kind: electra}, {kind: mlm}]}",
         "tune={}",
@@ -430,24 +466,24 @@ def test_a_whole_objective_is_as_incomparable_as_its_part(refusal: Callable[...,
     assert "cannot rank trials that differ in objective:" in line
 
 
-def test_a_detection_metric_needs_a_discriminator(refusal: Callable[..., str]) -> None:
-    line = refusal("compare={}", "base.objective.kind=mlm")
+def test_detection_metric_needs_a_discriminator(rejection: Callable[..., str]) -> None:
+    line = rejection("compare={}", "base.objective.kind=mlm")
     assert line.startswith("metric: detect/mlm/auroc needs a discriminator")
     assert "probe/" in line
 
 
 @pytest.mark.parametrize("kind", ["mlm", "replace_mlm", "all_tokens_mlm"])
-def test_a_detection_metric_needs_a_discriminator_in_every_compared_objective(
-    kind: str, refusal: Callable[..., str]
+def test_detection_metric_needs_a_discriminator_in_every_compared_objective(
+    kind: str, rejection: Callable[..., str]
 ) -> None:
     grid = f"compare={{objective: [{{kind: electra}}, {{kind: {kind}}}]}}"
-    line = refusal(grid)
+    line = rejection(grid)
     assert line.startswith("metric: detect/mlm/auroc needs a discriminator")
     assert f"objective {kind} has none" in line
 
 
 @pytest.mark.parametrize("kind", ["electra_15", "two_stage", "adversarial", "random"])
-def test_every_objective_with_a_discriminator_can_be_ranked_by_it(kind: str, load: Load) -> None:
+def test_detection_metric_ranks_every_objective_with_a_discriminator(kind: str, load: Load) -> None:
     experiment = load(f"compare={{objective: [{{kind: electra}}, {{kind: {kind}}}]}}")
     assert [cell["objective"]["kind"] for cell in search_space.expand_cells(experiment)] == [
         "electra",
@@ -455,16 +491,16 @@ def test_every_objective_with_a_discriminator_can_be_ranked_by_it(kind: str, loa
     ]
 
 
-def test_a_compared_objective_that_cannot_be_is_refused_where_it_stands(
-    refusal: Callable[..., str],
+def test_invalid_compared_objective_is_reported_under_compare(
+    rejection: Callable[..., str],
 ) -> None:
     whole = "[{kind: adversarial}, {kind: adversarial, rule: {kind: alternation}}]"
-    assert refusal(f"compare={{objective: {whole}}}").startswith("compare.objective: alternation")
-    part = refusal("base.objective.kind=adversarial", "compare={objective.sharing: [none, some]}")
+    assert rejection(f"compare={{objective: {whole}}}").startswith("compare.objective: alternation")
+    part = rejection("base.objective.kind=adversarial", "compare={objective.sharing: [none, some]}")
     assert part.startswith("compare.objective.sharing: must be one of none, tokens")
 
 
-def test_two_objectives_of_one_kind_have_labels_of_their_own(load: Load) -> None:
+def test_objectives_of_the_same_kind_have_different_labels(load: Load) -> None:
     kinds = "{kind: electra}, {kind: electra, mask_prob: 0.4}, {kind: electra, sharing: gdes}"
     rules = "{kind: adversarial}, {kind: adversarial, sharing: none, rule: {kind: alternation}}"
     experiment = load(f"compare={{objective: [{kinds}, {rules}]}}")
@@ -478,50 +514,50 @@ def test_two_objectives_of_one_kind_have_labels_of_their_own(load: Load) -> None
     ]
 
 
-def test_a_generator_that_its_heads_do_not_divide_is_refused(refusal: Callable[..., str]) -> None:
+def test_generator_that_is_not_a_multiple_of_its_heads_is_rejected(
+    rejection: Callable[..., str],
+) -> None:
     width = 200 / 768
-    line = refusal("base.encoder.size=base", "base.budget.amount=1e18", "compare={}",
+    line = rejection("base.encoder.size=base", "base.budget.amount=1e18", "compare={}",
                    f"base.objective.generator.width={width}")  # fmt: skip
     assert line.startswith("base.objective.generator: ")
-    assert "200 wide, which its 3 heads" in line
+    assert "hidden size 200, which is not a multiple of its 3 heads" in line
 
 
-def test_a_continuous_width_is_refused_and_one_with_a_step_is_not(
-    load: Load, refusal: Callable[..., str]
-) -> None:
+def test_tuned_width_needs_a_step(load: Load, rejection: Callable[..., str]) -> None:
     path = "tune.objective.generator.width"
-    assert "needs a step" in refusal("compare={}", path + "={low: 0.25, high: 1}")
+    assert "needs a step" in rejection("compare={}", path + "={low: 0.25, high: 1}")
     assert load("compare={}", path + "={low: 0.25, high: 1, step: 0.25}").tune
 
 
-def test_widths_between_the_ends_of_a_range_are_checked_too(refusal: Callable[..., str]) -> None:
-    line = refusal(
+def test_widths_between_the_ends_of_a_range_are_checked(rejection: Callable[..., str]) -> None:
+    line = rejection(
         "base.encoder.size=base",
         "base.budget.amount=1e18",
         "compare={}",
         "tune.objective.generator.width={low: 0.25, high: 0.5, step: 0.01}",
     )
-    assert "which its 3 heads" in line
+    assert "not a multiple of its 3 heads" in line
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
     with pytest.raises(SpaceError) as caught:
         search_space.load_experiment(file)
     assert str(caught.value) == f"{file}: no such file or directory"
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
+def test_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="is a directory"):
         search_space.load_experiment(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "a word", "3"])
-def test_a_file_that_is_no_mapping_is_refused(text: str, refusal: Callable[..., str]) -> None:
-    assert refusal(text=text).startswith("a search space is a mapping")
+def test_file_without_a_mapping_is_rejected(text: str, rejection: Callable[..., str]) -> None:
+    assert rejection(text=text).startswith("a search space is a mapping")
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "bytes.yaml"
     file.write_bytes(b"question: \xff")
     with pytest.raises(SpaceError, match=r"bytes\.yaml: not UTF-8 text"):
@@ -532,10 +568,10 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     ("line", "text"),
     [(2, "question: q\nmetric: ["), (2, "question: q\n  metric: m"), (1, "question: *none")],
 )
-def test_broken_yaml_is_refused_with_its_line(
-    line: int, text: str, refusal: Callable[..., str]
+def test_invalid_yaml_is_rejected_with_its_line(
+    line: int, text: str, rejection: Callable[..., str]
 ) -> None:
-    assert refusal(text=text + "\n").startswith(
+    assert rejection(text=text + "\n").startswith(
         (f"line {line}, column", f"line {line + 1}, column")
     )
 
@@ -543,21 +579,23 @@ def test_broken_yaml_is_refused_with_its_line(
 @pytest.mark.parametrize(
     "text", ["a: !!python/none x", "a: 2020-13-45", "a: \x07", "? {b: 1}\n: 2"]
 )
-def test_yaml_that_is_no_plain_data_is_refused(text: str, refusal: Callable[..., str]) -> None:
-    assert "not YAML" in refusal(text=text)
+def test_unsupported_yaml_is_rejected(text: str, rejection: Callable[..., str]) -> None:
+    assert "not YAML" in rejection(text=text)
 
 
 @pytest.mark.parametrize("text", ["question: &a [*a]", "question: {2020-01-01: a}"])
-def test_data_that_json_does_not_know_is_refused(text: str, refusal: Callable[..., str]) -> None:
-    assert "not plain data" in refusal(text=text)
+def test_yaml_without_a_json_equivalent_is_rejected(
+    text: str, rejection: Callable[..., str]
+) -> None:
+    assert "not plain data" in rejection(text=text)
 
 
-def test_a_key_twice_is_refused_with_its_line(refusal: Callable[..., str]) -> None:
-    assert refusal(text=GOOD + "metric: train/loss\n") == "line 12: metric: the key stands twice"
-    assert "lr: the key stands twice" in refusal(text=GOOD + "x: {lr: 1, lr: 2}\n")
+def test_duplicate_key_is_rejected_with_its_line(rejection: Callable[..., str]) -> None:
+    assert rejection(text=GOOD + "metric: train/loss\n") == "line 12: metric: duplicate key"
+    assert "lr: duplicate key" in rejection(text=GOOD + "x: {lr: 1, lr: 2}\n")
 
 
-def test_a_merged_key_may_be_overridden(load: Load) -> None:
+def test_merged_key_may_be_overridden(load: Load) -> None:
     grid = "compare:\n  encoder: [&two {<<: {size: tiny, layers: 1}, layers: 2}]\n"
     text = grid + GOOD.partition("compare:")[0].replace("{size: tiny}", "{<<: *two, layers: 3}")
     experiment = load(text=text)
@@ -569,54 +607,54 @@ def test_a_merged_key_may_be_overridden(load: Load) -> None:
     ("written", "number"),
     [("1e-3", 1e-3), ("1E-3", 1e-3), (".5", 0.5), ("1.5e-4", 1.5e-4), ("2", 2), ("5e-1", 0.5)],
 )
-def test_numbers_are_those_of_yaml_1_2(written: str, number: float, load: Load) -> None:
+def test_numbers_follow_yaml_1_2(written: str, number: float, load: Load) -> None:
     experiment = load(f"base.optim.lr={written}", "tune={}", "search.trials=1")
     assert search_space.build_trial(experiment.base, {}).optim.lr == number
 
 
-def test_a_round_number_with_an_exponent_is_a_whole_one(load: Load) -> None:
+def test_whole_number_may_be_written_with_an_exponent(load: Load) -> None:
     assert search_space.build_trial(load("base.batch=1e2").base, {}).batch == 100
 
 
 @pytest.mark.parametrize("override", ["base.batch", "=3", "", "base.batch=[", "base.batch=a: b: c"])
-def test_a_bad_override_is_refused_by_name(override: str, refusal: Callable[..., str]) -> None:
-    assert refusal(override).startswith(f"--set {override}: ")
+def test_invalid_override_is_named(override: str, rejection: Callable[..., str]) -> None:
+    assert rejection(override).startswith(f"--set {override}: ")
 
 
-def test_a_path_through_a_number_is_refused(refusal: Callable[..., str]) -> None:
-    line = refusal("base.batch=64", "base.batch.size=1")
-    assert line == "base.batch.size: batch is 64, which has no fields"
-    line = refusal("base.batch=64", "compare={batch.size: [1]}")
-    assert line == "compare.batch.size: batch is 64, which has no fields"
+def test_path_through_a_number_is_rejected(rejection: Callable[..., str]) -> None:
+    line = rejection("base.batch=64", "base.batch.size=1")
+    assert line == "base.batch.size: batch must be a mapping, not 64"
+    line = rejection("base.batch=64", "compare={batch.size: [1]}")
+    assert line == "compare.batch.size: batch must be a mapping, not 64"
 
 
 @pytest.mark.parametrize("path", ["objective.generator.width", "optim.lr"])
-def test_a_base_is_a_trial_even_where_every_cell_writes_over_it(
-    path: str, refusal: Callable[..., str]
+def test_base_must_be_valid_even_if_every_cell_overrides_it(
+    path: str, rejection: Callable[..., str]
 ) -> None:
-    assert refusal(f"base.{path}=wide").startswith(f"base.{path}: must be a number, not 'wide'")
+    assert rejection(f"base.{path}=wide").startswith(f"base.{path}: must be a number, not 'wide'")
 
 
-def test_overrides_reach_dotted_paths_in_order(load: Load) -> None:
+def test_overrides_are_applied_in_order(load: Load) -> None:
     experiment = load("base.optim.lr=1e-3", "base.optim.lr=2e-3", "search.seeds=7", "tune={}",
                       "search.trials=1")  # fmt: skip
     assert search_space.build_trial(experiment.base, {}).optim.lr == 2e-3
     assert experiment.search.seeds == 7
 
 
-def test_overrides_replace_a_grid_and_a_range_by_dotted_path(load: Load) -> None:
+def test_overrides_replace_compared_values_and_ranges(load: Load) -> None:
     experiment = load("compare.objective.generator.width=[0.5]", "tune.optim.lr={choices: [1e-3]}")
     assert experiment.compare == {"objective.generator.width": (0.5,)}
     assert experiment.tune == {"optim.lr": Choices(choices=(1e-3,))}
 
 
-def test_overrides_add_sections_that_a_file_lacks(load: Load) -> None:
+def test_overrides_add_missing_keys(load: Load) -> None:
     experiment = load("compare.objective.mask_prob=[0.15, 0.25]", "base.seeds.init=3")
     assert set(experiment.compare) == {"objective.generator.width", "objective.mask_prob"}
     assert search_space.build_trial(experiment.base, {}).seeds.init == 3
 
 
-def test_cells_are_the_full_grid(load: Load) -> None:
+def test_cells_are_all_combinations_of_compared_values(load: Load) -> None:
     experiment = load("compare.batch=[64, 128]")
     cells = search_space.expand_cells(experiment)
     assert len(cells) == 6
@@ -624,14 +662,14 @@ def test_cells_are_the_full_grid(load: Load) -> None:
     assert search_space.expand_cells(load("compare={}")) == ({},)
 
 
-def test_a_named_size_is_a_start_that_fields_override(load: Load) -> None:
+def test_fields_override_those_of_a_named_size(load: Load) -> None:
     base = load("base.encoder.layers=3").base
     built = search_space.build_trial(base, {"encoder.size": "mini"})
     assert built.encoder.layers == 3
     assert built.encoder.hidden == SIZES["mini"].hidden
 
 
-def test_settings_change_neither_the_base_nor_each_other(load: Load) -> None:
+def test_build_trial_does_not_modify_its_arguments(load: Load) -> None:
     base = load().base
     before, settings = deepcopy(base), {"encoder": {"size": "mini"}, "encoder.layers": 3}
     assert search_space.build_trial(base, settings).encoder.layers == 3
@@ -639,14 +677,14 @@ def test_settings_change_neither_the_base_nor_each_other(load: Load) -> None:
     assert settings == {"encoder": {"size": "mini"}, "encoder.layers": 3}
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_part_outlives_its_whole_in_any_order(turned: bool, load: Load) -> None:
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_setting_overrides_that_of_its_section_in_any_order(is_reversed: bool, load: Load) -> None:
     pairs = [("objective", {"kind": "electra", "mask_prob": 0.4}), ("objective.mask_prob", 0.2)]
-    built = search_space.build_trial(load().base, dict(reversed(pairs) if turned else pairs))
+    built = search_space.build_trial(load().base, dict(reversed(pairs) if is_reversed else pairs))
     assert built.objective == ElectraConfig(kind="electra", mask_prob=0.2)
 
 
-def test_objectives_can_be_compared_whole(load: Load) -> None:
+def test_whole_objectives_can_be_compared(load: Load) -> None:
     experiment = load(
         "compare={objective: [{kind: electra}, {kind: mlm}]}", "metric=probe/pos/accuracy"
     )
@@ -662,7 +700,7 @@ def test_objectives_can_be_compared_whole(load: Load) -> None:
 
 
 @pytest.mark.parametrize("size", size_defaults.DEFAULTS)
-def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) -> None:
+def test_defaults_of_a_size_do_not_replace_given_settings(load: Load, size: str) -> None:
     paths = size_defaults.DEFAULTS[size].settings
     experiment = load(
         f"base={{encoder: {{size: {size}}}, objective: {{kind: electra}}, "
@@ -679,7 +717,7 @@ def test_a_size_brings_its_defaults_and_replaces_nothing(load: Load, size: str) 
 
 
 @pytest.mark.parametrize("length", [16, 31, 32, 128])
-def test_long_windows_grow_from_those_of_a_size_with_as_many_tokens_a_step(
+def test_long_windows_grow_from_the_length_of_the_size_with_equal_tokens_per_step(
     load: Load, length: int
 ) -> None:
     built = search_space.build_trial(
@@ -690,20 +728,20 @@ def test_long_windows_grow_from_those_of_a_size_with_as_many_tokens_a_step(
     assert built.batch == (64 * 16 // length if grows else 64)
 
 
-def test_windows_and_batches_that_are_given_are_kept(load: Load) -> None:
-    given = load("base.data.length=64", "base.windows={kind: full}", "base.batch=48").base
-    built = search_space.build_trial(given, {})
+def test_given_windows_and_batch_are_not_replaced_by_defaults(load: Load) -> None:
+    base = load("base.data.length=64", "base.windows={kind: full}", "base.batch=48").base
+    built = search_space.build_trial(base, {})
     assert (built.windows, built.batch) == (FullWindows(), 48)
 
 
-def test_the_papers_sizes_read_full_windows(load: Load) -> None:
+def test_sizes_of_the_paper_have_full_windows(load: Load) -> None:
     built = search_space.build_trial(
         load("base.encoder.size=small", "base.budget.amount=1e18").base, {}
     )
     assert built.windows == FullWindows()
 
 
-def test_a_size_brings_the_rates_of_optimizers_that_are_compared_whole(load: Load) -> None:
+def test_compared_optimizers_have_the_default_learning_rates_of_the_size(load: Load) -> None:
     experiment = load(
         "compare={optim: [{kind: adam}, {kind: muon}, {clip: 0.5}, {kind: adam, lr: 0.5}]}",
         "tune={}",
@@ -724,13 +762,13 @@ def test_a_size_brings_the_rates_of_optimizers_that_are_compared_whole(load: Loa
 
 
 @pytest.mark.parametrize("kind", ["adam", "muon"])
-def test_the_rate_is_the_optimizers_own(load: Load, kind: str) -> None:
+def test_each_optimizer_has_its_own_default_learning_rate(load: Load, kind: str) -> None:
     built = search_space.build_trial(load(f"base.optim.kind={kind}").base, {})
     assert built.optim.kind == kind
     assert built.optim.lr == size_defaults.DEFAULTS["tiny"].optim[kind]["lr"]
 
 
-def test_an_encoder_without_a_name_is_trained_by_adam(load: Load) -> None:
+def test_default_optimizer_of_an_encoder_without_a_size_is_adam(load: Load) -> None:
     shape = asdict(SIZES["nano"])
     built = search_space.build_trial(
         load(f"base.encoder={json.dumps(shape)}", "base.optim={lr: 0.01}").base, {}
@@ -738,7 +776,7 @@ def test_an_encoder_without_a_name_is_trained_by_adam(load: Load) -> None:
     assert built.optim == AdamConfig(lr=0.01)
 
 
-def test_a_size_whose_defaults_spoil_the_metric_is_refused(load: Load) -> None:
+def test_sizes_with_incomparable_default_text_are_rejected(load: Load) -> None:
     sizes = "compare={encoder.size: [tiny, small]}"
     with pytest.raises(SpaceError, match=r"differ in data\.(length|vocab), which encoder\.size"):
         load(sizes, "metric=detect/bigram/auroc")
@@ -746,11 +784,11 @@ def test_a_size_whose_defaults_spoil_the_metric_is_refused(load: Load) -> None:
     with pytest.raises(SpaceError, match=r"differ in data\.(length|vocab), which encoder\.size"):
         load("compare={}", tuned, "metric=detect/bigram/auroc")
     fixed = "base.data={length: 16, vocab: 2048}"
-    for asked in (sizes, tuned):
-        assert load("compare={}", asked, fixed, "metric=detect/bigram/auroc")
+    for varied in (sizes, tuned):
+        assert load("compare={}", varied, fixed, "metric=detect/bigram/auroc")
 
 
-def test_a_size_whose_default_of_the_mask_rate_spoils_the_metric_is_refused(load: Load) -> None:
+def test_sizes_with_incomparable_default_mask_probability_are_rejected(load: Load) -> None:
     sizes = "compare={encoder.size: [base, large]}", "base.budget.amount=1e20"
     with pytest.raises(SpaceError, match=r"differ in objective\.mask_prob, which encoder\.size"):
         load(*sizes, "metric=detect/bigram/loss")
@@ -758,14 +796,14 @@ def test_a_size_whose_default_of_the_mask_rate_spoils_the_metric_is_refused(load
     assert load(*sizes, "base.objective.mask_prob=0.2", "metric=detect/bigram/loss")
 
 
-def test_whole_numbers_and_scales_of_init_can_be_tuned(load: Load) -> None:
+def test_whole_numbers_and_initial_scale_can_be_tuned(load: Load) -> None:
     assert load("tune.batch={low: 32, high: 128, integer: true}").tune
     assert load("tune.batch={low: 32, high: 128, step: 32, integer: true}").tune
     assert load("tune.encoder.init_std={low: 1e-2, high: 1e-1, log: true}").tune
     assert load("tune.encoder.dropout={low: 0, high: 0.2}").tune
 
 
-words = st.sampled_from([*WRONG]).map(lambda mistake: WRONG[mistake][0].partition("=")[2])
+words = st.sampled_from([*WRONG]).map(lambda case: WRONG[case][0].partition("=")[2])
 values = words | st.text(max_size=8) | st.integers().map(str) | st.floats().map(str)
 paths = st.sampled_from(
     [*(override.partition("=")[0] for override, _, _ in WRONG.values()), "compare", "base", "a\nb"]
@@ -776,7 +814,7 @@ paths = st.sampled_from(
 @settings(
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_anything_written_loads_or_is_refused_in_one_line(overrides: list[str], load: Load) -> None:
+def test_any_override_is_accepted_or_rejected_in_one_line(overrides: list[str], load: Load) -> None:
     try:
         load(*overrides)
     except SpaceError as error:
@@ -791,7 +829,7 @@ def valid(document: dict[str, Any]) -> bool:
     return bool(Draft202012Validator(search_space.json_schema()).is_valid(document))
 
 
-def test_the_schema_is_one_and_accepts_a_good_file() -> None:
+def test_schema_is_valid_and_accepts_a_valid_file() -> None:
     Draft202012Validator.check_schema(search_space.json_schema())
     assert valid(plain(GOOD))
 
@@ -801,7 +839,7 @@ def test_the_schema_is_one_and_accepts_a_good_file() -> None:
     ["x", "base.x", "base.encoder.x", "base.objective.x", "base.objective.generator.x",
      "tune.optim.lr.x", "search.x"],
 )  # fmt: skip
-def test_the_schema_refuses_an_unknown_key(path: str) -> None:
+def test_schema_rejects_unknown_keys(path: str) -> None:
     document = plain(GOOD)
     document["base"]["objective"]["generator"] = {}
     *parents, last = path.replace("optim.lr", "optim/lr").split(".")
@@ -813,7 +851,7 @@ def test_the_schema_refuses_an_unknown_key(path: str) -> None:
     assert not valid(document)
 
 
-def test_the_schema_wants_a_size_or_every_field_of_an_encoder() -> None:
+def test_schema_requires_a_size_or_every_field_of_an_encoder() -> None:
     document = plain(GOOD)
     document["base"]["encoder"] = {"layers": 2}
     assert not valid(document)
@@ -823,18 +861,18 @@ def test_the_schema_wants_a_size_or_every_field_of_an_encoder() -> None:
 
 
 def plain(text: str) -> Any:
-    """Read YAML as an editor that knows YAML 1.2 does."""
+    """Read YAML as plain JSON data, with the numbers of YAML 1.2."""
     return json.loads(json.dumps(yaml_text.parse(text)))
 
 
-def test_the_shipped_schema_is_the_one_that_the_code_derives() -> None:
+def test_shipped_schema_is_up_to_date() -> None:
     assert (
         SCHEMA.read_text(encoding="utf-8")
         == json.dumps(search_space.json_schema(), indent=2) + "\n"
     )
 
 
-def test_the_schema_is_printed_by_one_command() -> None:
+def test_command_prints_the_schema() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lab.loading.search_space"],
         cwd=ROOT,
@@ -846,20 +884,18 @@ def test_the_schema_is_printed_by_one_command() -> None:
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_every_shipped_search_space_loads_and_fits_the_schema(file: Path) -> None:
+def test_shipped_search_spaces_load_and_match_the_schema(file: Path) -> None:
     assert search_space.load_experiment(file).name == file.stem
     validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     validator.validate(plain(file.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_what_is_recorded_as_resolved_loads_as_the_same_experiment(
-    file: Path, tmp_path: Path
-) -> None:
-    asked = search_space.load_experiment(file, ("base.batch=64",))
-    again = tmp_path / file.name
-    again.write_text(search_space.dump_experiment(asked), encoding="utf-8")
-    assert search_space.load_experiment(again) == asked
+def test_dumped_experiment_loads_as_the_same_experiment(file: Path, tmp_path: Path) -> None:
+    experiment = search_space.load_experiment(file, ("base.batch=64",))
+    dumped = tmp_path / file.name
+    dumped.write_text(search_space.dump_experiment(experiment), encoding="utf-8")
+    assert search_space.load_experiment(dumped) == experiment
 
 
 @pytest.mark.parametrize(
@@ -871,18 +907,18 @@ def test_what_is_recorded_as_resolved_loads_as_the_same_experiment(
         ("train/discriminator_loss", "all_tokens_mlm", "discriminator"),
     ],
 )
-def test_metric_that_the_objective_never_has_is_refused(
-    metric: str, kind: str, network: str, refusal: Callable[..., str]
+def test_metric_of_a_network_that_the_objective_lacks_is_rejected(
+    metric: str, kind: str, network: str, rejection: Callable[..., str]
 ) -> None:
-    line = refusal(
+    line = rejection(
         f"metric={metric}", "compare={}", "tune={}", "search.trials=1", "search.sampler=qmc",
         f"base.objective={{kind: {kind}}}",
     )  # fmt: skip
     assert line.startswith(f"metric: {metric} needs a {network} and objective {kind} has none")
 
 
-def test_run_that_ends_before_everybody_had_a_turn_is_refused(refusal: Callable[..., str]) -> None:
-    line = refusal(
+def test_run_too_short_to_update_every_network_is_rejected(rejection: Callable[..., str]) -> None:
+    line = rejection(
         "compare={}", "tune={}", "search.trials=1", "base.budget={kind: tokens, amount: 40960}",
         "base.objective={kind: two_stage, switch: 0.999}",
     )  # fmt: skip
@@ -895,25 +931,25 @@ MLM = "{kind: mlm, budget: {kind: flops, amount: %s}}"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"),
+    ("overrides", "reason"),
     [
         (
             (f"base.objective.generator={FROZEN}",),
-            "base.objective: a frozen generator cannot share weights with a network that learns: "
-            "sharing must be none, not tokens",
+            "base.objective: a frozen generator cannot share weights with a network that is "
+            "trained: sharing must be none, not tokens",
         ),
         (
             (f"base.objective={{kind: electra, gen_weight: 2, sharing: none, generator: {FROZEN}}}",
             ),
-            "base.objective: gen_weight: a frozen generator has no loss to weigh; leave it out",
+            "base.objective: gen_weight: must be omitted, because a frozen generator has no loss",
         ),
         (
             (f"base.objective={{kind: adversarial, sharing: none, generator: {FROZEN}}}",),
-            "base.objective: an adversarial generator learns in every step: it cannot be frozen",
+            "base.objective: an adversarial generator is trained, so it cannot be frozen",
         ),
         (
             ("base.objective.generator={kind: frozen}",),
-            "base.objective.generator.init_from: required, and missing",
+            "base.objective.generator.init_from: required, but missing",
         ),
         (
             ("base.objective.generator={kind: frozen, init_from: {kind: scratch}}",),
@@ -921,7 +957,7 @@ MLM = "{kind: mlm, budget: {kind: flops, amount: %s}}"
         ),
         (
             ("base.init_from={kind: mlm, budget: {kind: seconds, amount: 9}}",),
-            "base.init_from: the budget of an mlm run is in flops or tokens, not in seconds",
+            "base.init_from: the budget of an mlm run must be in flops or tokens, not in seconds",
         ),
         (
             (f"base.init_from={MLM % 1}", "base.objective.sharing=none"),
@@ -936,32 +972,32 @@ MLM = "{kind: mlm, budget: {kind: flops, amount: %s}}"
         (
             (f"base.init_from={MLM % '1e11'}", "base.objective.sharing=none",
              "base.budget={kind: seconds, amount: 60}"),
-            "base.budget.kind: a budget that counts preparatory mlm runs is in flops or tokens, "
-            "not in seconds",
+            "base.budget.kind: must be flops or tokens, not seconds, for a trial that starts from "
+            "mlm runs, because the budget includes these runs",
         ),
         (
             (f"base.init_from={MLM % '1e11'}",),
-            "base.init_from: encoder and generator start from mlm runs of their own shapes, whose "
-            "tables differ, and base.objective.sharing: tokens has one table for both; take none "
-            "or gdes, or a generator of width 1 and depth 1",
+            "base.init_from: encoder and generator of different shapes start from separate mlm "
+            "runs with different embeddings, but base.objective.sharing: tokens requires equal "
+            "ones; use sharing none or gdes, or a generator of width 1 and depth 1",
         ),
         (
             (f"base.objective={{kind: electra, sharing: none, generator: {FROZEN}}}",
              "base.init_from={kind: transformers, discriminator: d, generator: g}"),
-            "base.init_from.generator: the frozen generator is that of "
-            "base.objective.generator.init_from; leave it out",
+            "base.init_from.generator: must be omitted, because the frozen generator is that of "
+            "base.objective.generator.init_from",
         ),
     ],
     ids=lambda value: value.partition(": ")[2][:40] if isinstance(value, str) else "",
 )  # fmt: skip
-def test_preparatory_run_of_no_use_is_refused_at_its_path(
-    overrides: tuple[str, ...], says: str, refusal: Callable[..., str]
+def test_invalid_initial_weights_are_rejected_at_their_path(
+    overrides: tuple[str, ...], reason: str, rejection: Callable[..., str]
 ) -> None:
-    assert refusal("compare={}", "tune={}", "search={seeds: 1}", *overrides) == says
+    assert rejection("compare={}", "tune={}", "search={seeds: 1}", *overrides) == reason
 
 
-def test_runs_that_leave_nothing_of_the_budget_are_refused(refusal: Callable[..., str]) -> None:
-    line = refusal(f"base.init_from={MLM % '6e11'}", "base.objective.sharing=none")
+def test_preparatory_runs_must_leave_a_part_of_the_budget(rejection: Callable[..., str]) -> None:
+    line = rejection(f"base.init_from={MLM % '6e11'}", "base.objective.sharing=none")
     assert re.match(
         r"base\.budget\.amount: 1e\+12 flops, less the 1\.\d+e\+12 of its preparatory mlm runs, "
         r"are less than one step, which costs ",
@@ -969,7 +1005,7 @@ def test_runs_that_leave_nothing_of_the_budget_are_refused(refusal: Callable[...
     )
 
 
-def test_a_learning_and_a_frozen_generator_are_compared_whole(load: Load) -> None:
+def test_trained_and_frozen_generators_can_be_compared(load: Load) -> None:
     compare = f"compare={{objective.generator: [{{width: 0.25}}, {FROZEN}]}}"
     experiment = load("base.objective.sharing=none", compare)
     kinds = [

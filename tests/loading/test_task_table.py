@@ -1,4 +1,4 @@
-"""The table of tasks, a user's own, and what their rows say."""
+"""Built-in tasks, tasks of a user, and their rows."""
 
 import csv
 import json
@@ -15,8 +15,9 @@ from lab.loading.task_table import TASKS, load_task
 from lab.tasks import embedded, examples
 from lab.tasks.examples import QuestionExample, TagExample, TextExample
 
-# The GLUE benchmark's data sets as nyu-mll/glue has them: columns, split, metric (Wang et al. 2019,
-# table 1; of MRPC and QQP accuracy, of STS-B Spearman, as the ELECTRA paper's section 3.1).
+# GLUE in nyu-mll/glue: columns, evaluation split, metric and epochs. Metrics are from Wang et al.
+# 2019, table 1; accuracy for MRPC and QQP, and Spearman for STS-B, from the ELECTRA paper, section
+# 3.1.
 GLUE = {
     "cola": (("sentence",), "validation", "matthews", 3),
     "sst2": (("sentence",), "validation", "accuracy", 3),
@@ -30,13 +31,13 @@ GLUE = {
 }
 
 
-def test_the_table_holds_glue_and_what_the_lab_carries() -> None:
+def test_built_in_tasks_are_those_of_glue_and_of_the_package() -> None:
     assert set(TASKS) == {*GLUE, "sentiment", "pos"}
     assert all(name == task.name for name, task in TASKS.items())
 
 
 @pytest.mark.parametrize("name", GLUE)
-def test_glue_is_read_from_its_columns_and_scored_as_the_paper_does(name: str) -> None:
+def test_glue_tasks_have_the_columns_and_metrics_of_the_paper(name: str) -> None:
     columns, split, metric, epochs = GLUE[name]
     form = TASKS[name].form
     texts = (getattr(form, "text", ""), getattr(form, "pair", ""))
@@ -49,26 +50,27 @@ def test_glue_is_read_from_its_columns_and_scored_as_the_paper_does(name: str) -
     assert (form.train.split, form.evaluation.split) == ("train", split)
 
 
-def test_both_orders_are_learned_where_the_official_code_does() -> None:
+def test_unordered_tasks_are_those_of_the_official_code() -> None:
     assert {n for n, t in TASKS.items() if getattr(t.form, "unordered", False)} == {"mrpc", "stsb"}
 
 
 @pytest.mark.parametrize("name", ["pos", "sentiment"])
-def test_what_the_lab_carries_is_learned_in_full(name: Any) -> None:
-    made = examples.read_examples(TASKS[name])
+def test_tasks_of_the_package_use_all_of_their_rows(name: Any) -> None:
+    task_examples = examples.read_examples(TASKS[name])
     splits = {split: list(embedded.read_embedded_rows(name, split)) for split in ("train", "test")}
-    assert (len(made.train), len(made.evaluation)) == tuple(map(len, splits.values()))
-    if name == "pos":  # no document is in both
+    sizes = (len(task_examples.train), len(task_examples.evaluation))
+    assert sizes == tuple(map(len, splits.values()))
+    if name == "pos":  # no document is in both splits
         documents = [{row["doc"] for row in rows} for rows in splits.values()]
         assert documents[0].isdisjoint(documents[1])
     else:
-        assert made.labels == ("neg", "pos")
+        assert task_examples.labels == ("neg", "pos")
 
 
 ROWS = [{"text": "NA", "label": "yes"}, {"text": 'a "b', "label": "no"}, {"text": "", "label": 1}]
 
 
-def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
+def write_rows(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
     file = folder / f"rows{suffix}"
     match suffix:
         case ".csv":
@@ -92,27 +94,27 @@ def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize("suffix", tasks.FORMATS)
-def test_every_format_says_the_same(tmp_path: Path, suffix: str) -> None:
-    """NA is a text, a lone quotation mark too, and an empty cell."""
-    file = written(tmp_path, suffix, ROWS)
+def test_every_file_format_gives_the_same_examples(tmp_path: Path, suffix: str) -> None:
+    """NA, a single quotation mark and an empty cell are read as text."""
+    file = write_rows(tmp_path, suffix, ROWS)
     (tmp_path / "mine.yaml").write_text(
         f"kind: classification\ntrain: {file.name}\nevaluation: {file.name}\n"
     )
-    made = examples.read_examples(load_task(str(tmp_path / "mine.yaml")))
-    assert made.train == tuple(TextExample(r["text"], None, str(r["label"])) for r in ROWS)
+    task_examples = examples.read_examples(load_task(str(tmp_path / "mine.yaml")))
+    assert task_examples.train == tuple(TextExample(r["text"], None, str(r["label"])) for r in ROWS)
 
 
-def test_folder_that_datasets_saved_is_read(tmp_path: Path) -> None:
+def test_folder_saved_by_datasets_is_read(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
     rows = [{"sentence": "a b", "label": 1}, {"sentence": "c", "label": 0}]
     saved = DatasetDict({s: Dataset.from_list(rows) for s in ("train", "validation")})
     saved.save_to_disk(tmp_path / "cola")
-    made = examples.read_examples(load_task("cola", tmp_path))
-    assert made.train == (TextExample("a b", None, "1"), TextExample("c", None, "0"))
+    task_examples = examples.read_examples(load_task("cola", tmp_path))
+    assert task_examples.train == (TextExample("a b", None, "1"), TextExample("c", None, "0"))
 
 
-def test_glue_in_a_local_folder_is_found_by_its_splits(tmp_path: Path) -> None:
+def test_glue_task_is_read_from_the_split_files_of_a_local_folder(tmp_path: Path) -> None:
     (tmp_path / "mnli").mkdir()
     for split in ("train", "validation_matched"):
         (tmp_path / "mnli" / f"{split}.tsv").write_text("premise\thypothesis\tlabel\na\tb\t2\n")
@@ -123,17 +125,17 @@ def test_glue_in_a_local_folder_is_found_by_its_splits(tmp_path: Path) -> None:
         load_task("rte", tmp_path)
 
 
-def test_squads_own_files_are_read(tmp_path: Path) -> None:
-    asked = {"question": "Who?", "id": "1", "answers": [{"text": "Bo", "answer_start": 3}]}
-    nobody = {"question": "Why?", "id": "2", "answers": [], "is_impossible": True}
-    article = {"title": "t", "paragraphs": [{"context": "Ah Bo", "qas": [asked, nobody]}]}
+def test_files_of_squad_are_read(tmp_path: Path) -> None:
+    answered = {"question": "Name?", "id": "1", "answers": [{"text": "Bo", "answer_start": 3}]}
+    impossible = {"question": "Why?", "id": "2", "answers": [], "is_impossible": True}
+    article = {"title": "t", "paragraphs": [{"context": "Ah Bo", "qas": [answered, impossible]}]}
     (tmp_path / "squad.json").write_text(json.dumps({"version": "v2.0", "data": [article]}))
     (tmp_path / "squad.yaml").write_text(
         "kind: question_answering\ntrain: squad.json\nevaluation: squad.json\n"
     )
-    made = examples.read_examples(load_task(str(tmp_path / "squad.yaml")))
-    assert made.train == (
-        QuestionExample("Who?", "Ah Bo", ["Bo"], [3]),
+    task_examples = examples.read_examples(load_task(str(tmp_path / "squad.yaml")))
+    assert task_examples.train == (
+        QuestionExample("Name?", "Ah Bo", ["Bo"], [3]),
         QuestionExample("Why?", "Ah Bo", [], []),
     )
 
@@ -143,7 +145,7 @@ Own = Callable[..., Task]
 
 @pytest.fixture
 def own(tmp_path: Path) -> Own:
-    """Return a function that makes a task of YAML and rows, the same to learn and to score."""
+    """Return a function that loads a task from YAML text and rows, used for both splits."""
 
     def own(yaml: str, *rows: dict[str, Any]) -> Task:
         (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -153,13 +155,16 @@ def own(tmp_path: Path) -> Own:
     return own
 
 
-def test_words_are_a_list_or_parted_by_blanks(own: Own) -> None:
+def test_words_are_a_list_or_separated_by_spaces(own: Own) -> None:
     rows = {"words": ["a", "b"], "tags": ["x", 1]}, {"words": "a  b", "tags": "x y"}
-    made = examples.read_examples(own("kind: tagging", *rows))
-    assert made.train == (TagExample(["a", "b"], ["x", "1"]), TagExample(["a", "b"], ["x", "y"]))
+    task_examples = examples.read_examples(own("kind: tagging", *rows))
+    assert task_examples.train == (
+        TagExample(["a", "b"], ["x", "1"]),
+        TagExample(["a", "b"], ["x", "y"]),
+    )
 
 
-def test_prepared_examples_are_the_same_when_opened(own: Own, tmp_path: Path) -> None:
+def test_prepared_examples_equal_those_read_from_rows(own: Own, tmp_path: Path) -> None:
     row = {"text": "a", "label": 1, "words": "a", "tags": "x", "question": "q", "context": "a b"}
     for kind in ("classification", "regression", "tagging", "question_answering"):
         other = row | {"label": 2, "tags": "y"}
@@ -169,7 +174,7 @@ def test_prepared_examples_are_the_same_when_opened(own: Own, tmp_path: Path) ->
         assert examples.prepare_examples(task, tmp_path / "cache") == file
 
 
-def test_fingerprint_is_of_what_is_learned_and_scored_alone(own: Own) -> None:
+def test_fingerprint_depends_on_examples_and_epochs_but_not_on_the_metric(own: Own) -> None:
     rows = {"text": "a", "label": "x"}, {"text": "b", "label": "y"}
     first = examples.read_examples(own("kind: classification", *rows)).fingerprint
     assert (
@@ -183,22 +188,22 @@ def test_fingerprint_is_of_what_is_learned_and_scored_alone(own: Own) -> None:
     assert len(others | {first}) == 3
 
 
-def test_labels_that_nobody_can_learn_are_named(tmp_path: Path) -> None:
+def test_labels_without_training_rows_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nu,x\nv,y\n")
     (tmp_path / "b.csv").write_text("text,label\nu,x\nv,z\nw,z\n")
     (tmp_path / "own.yaml").write_text("kind: classification\ntrain: a.csv\nevaluation: b.csv\n")
-    made = examples.read_examples(load_task(str(tmp_path / "own.yaml")))
-    assert (made.labels, made.unseen) == (("x", "y"), ("z",))
+    task_examples = examples.read_examples(load_task(str(tmp_path / "own.yaml")))
+    assert (task_examples.labels, task_examples.unseen) == (("x", "y"), ("z",))
 
 
 SPLITS = "train: a.csv\nevaluation: b.csv\n"
 BAD_YAML = {
     "no kind": (
         SPLITS,
-        "kind: required, and missing; one of classification, pairs, question_answering",
+        "kind: required, but missing; must be one of classification, pairs, question_answering",
     ),
     "unknown kind": (SPLITS + "kind: ner", "kind: must be one of classification, pairs,"),
-    "no evaluation": ("kind: tagging\ntrain: a.csv", "evaluation: required, and missing"),
+    "no evaluation": ("kind: tagging\ntrain: a.csv", "evaluation: required, but missing"),
     "unknown key": (SPLITS + "kind: tagging\npair: b", "pair: unknown key; allowed: kind, train,"),
     "unknown metric": (
         SPLITS + "kind: regression\nmetric: accuracy",
@@ -207,11 +212,11 @@ BAD_YAML = {
     "no epochs": (SPLITS + "kind: pairs\nepochs: 0", "epochs: must be at least 1, not 0"),
     "rows of no kind": (
         "kind: pairs\nevaluation: b.csv\ntrain: {path: a.csv}",
-        "train.kind: required, and missing; one of carried, file, hub, saved",
+        "train.kind: required, but missing; must be one of carried, file, hub, saved",
     ),
     "no split": (
         "kind: pairs\nevaluation: b.csv\ntrain: {kind: hub, name: x}",
-        "train.split: required, and missing",
+        "train.split: required, but missing",
     ),
     "a list": ("[1, 2]", "a task is a mapping with kind, train and evaluation"),
     "not YAML": ("kind: [", "not YAML"),
@@ -219,19 +224,19 @@ BAD_YAML = {
 
 
 @pytest.mark.parametrize("case", BAD_YAML)
-def test_bad_yaml_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
-    text, says = BAD_YAML[case]
+def test_invalid_yaml_is_rejected_in_one_line(tmp_path: Path, case: str) -> None:
+    text, message = BAD_YAML[case]
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(UserError) as error:
         load_task(str(tmp_path / "own.yaml"))
     line = str(error.value)
     assert line.startswith(f"{tmp_path / 'own.yaml'}: ")
-    assert says in line
+    assert message in line
     assert "\n" not in line
 
 
 @pytest.mark.parametrize("name", ["glue", "flops.yaml", "a b.yaml", "nowhere.yaml"])
-def test_task_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
+def test_missing_task_is_rejected(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=name):
         load_task(name)
 
@@ -262,13 +267,13 @@ BAD_ROWS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_ROWS)
-def test_bad_row_is_named(own: Own, tmp_path: Path, case: str) -> None:
-    yaml, row, says = BAD_ROWS[case]
+def test_invalid_row_is_named(own: Own, tmp_path: Path, case: str) -> None:
+    yaml, row, message = BAD_ROWS[case]
     good = {"text": "a", "label": 1, "words": "a", "tags": "x", "question": "q", "context": "a b"}
     with pytest.raises(UserError) as error:
         examples.read_examples(own(yaml, good | {"answers": ANSWERS}, row))
     line = str(error.value)
-    assert line.startswith(f"{tmp_path / 'rows.jsonl'}:2: {says}")
+    assert line.startswith(f"{tmp_path / 'rows.jsonl'}:2: {message}")
     assert "\n" not in line
 
 
@@ -285,17 +290,17 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    content, says = BAD_FILES[name]
+def test_invalid_file_is_rejected_in_one_line(tmp_path: Path, name: str) -> None:
+    content, message = BAD_FILES[name]
     (tmp_path / name).write_text(content)
     (tmp_path / "own.yaml").write_text(f"kind: classification\ntrain: {name}\nevaluation: {name}\n")
     with pytest.raises(UserError) as error:
         examples.read_examples(load_task(str(tmp_path / "own.yaml")))
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_f1_of_more_than_two_labels_is_refused(own: Own) -> None:
+def test_f1_of_more_than_two_labels_is_rejected(own: Own) -> None:
     rows = [{"text": "a", "label": label} for label in "xyz"]
     with pytest.raises(UserError, match="use macro_f1"):
         examples.read_examples(own("kind: classification\nmetric: f1", *rows))

@@ -44,7 +44,7 @@ class ObjectiveConfig(StrictConfig):
     networks: ClassVar[frozenset[Network]] = frozenset({"generator", "discriminator"})
     # Whether the phases divide the budget. Otherwise they divide the steps.
     staged: ClassVar[bool] = False
-    # Why the networks cannot start from other weights; empty where they can.
+    # Reason why the networks cannot start from other weights; empty where they can.
     starts_from_scratch: ClassVar[str] = ""
     # What an exported encoder lacks, for its model card.
     not_exported: ClassVar[str] = ""

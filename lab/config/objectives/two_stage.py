@@ -29,7 +29,7 @@ class TwoStageConfig(MaskedObjectiveConfig):
 
     staged: ClassVar[bool] = True
     starts_from_scratch: ClassVar[str] = (
-        "two_stage starts its discriminator from its own generator after the first stage"
+        "objective two_stage, which initializes its discriminator from its own generator"
     )
 
     kind: Literal["two_stage"]
