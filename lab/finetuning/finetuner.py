@@ -61,8 +61,8 @@ class FinetuneProtocol:
 def default_protocol(hidden: int, lr: float | None = None) -> FinetuneProtocol:
     """Return the protocol for an encoder of a given width.
 
-    From width 256 (the paper's "small") on it is the paper's. Narrower encoders have few layers and
-    learn little at the paper's rate (reports/LOG.md); their rate is higher and equal in all layers.
+    From width 256 (the paper's "small") on it is the paper's. The rate of narrower encoders, which
+    have few layers, is equal in all layers, and higher below width 128 (reports/LOG.md).
 
     Args:
         hidden: hidden width of the encoder. A width between two of the paper's sizes gets the rate
@@ -70,7 +70,7 @@ def default_protocol(hidden: int, lr: float | None = None) -> FinetuneProtocol:
         lr: peak learning rate of the head; None for the default of the width.
     """
     if hidden < 256:
-        rate, decay = 1e-3, 1.0
+        rate, decay = (1e-3 if hidden < 128 else 3e-4), 1.0
     elif hidden <= 768:
         rate, decay = (3e-4, 0.8) if hidden == 256 else (1e-4, 0.8)
     else:

@@ -83,7 +83,7 @@ DEFAULTS: dict[str, SizeDefaults] = {
     "nano": _measured_defaults(adam=1e-3, muon=1e-3, hidden=4.0),
     "nano96": _measured_defaults(adam=1e-3, muon=1e-3, hidden=4.0),
     "tiny": _measured_defaults(adam=1e-3, muon=1e-3, hidden=4.0),
-    "mini": _measured_defaults(adam=7e-4, muon=7e-4, hidden=4.0),
+    "mini": _measured_defaults(adam=7e-4, muon=7e-4, hidden=2.0),
     "small": _paper_defaults(5e-4, 0.15, 128, 128),
     "base": _paper_defaults(2e-4, 0.15, 512, 256),
     "large": _paper_defaults(2e-4, 0.25, 512, 2_048),

@@ -91,7 +91,8 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown key in a union": (
         "base.objective.genwidth=1",
         "base.objective.genwidth",
-        "unknown key; allowed: mask_prob, masking, gen_weight, generator, sharing, sampling, disc_weight, kind",
+        "unknown key; allowed: mask_prob, masking, gen_weight, generator, sharing, sampling, "
+        "disc_weight, kind",
     ),
     "unknown key two deep": (
         "base.objective.generator.size=1",
