@@ -1,4 +1,4 @@
-"""The family of objectives: what a trial minimises."""
+"""Pre-training objectives."""
 
 from typing import assert_never
 
@@ -28,27 +28,27 @@ def build_objective(trial: spec.Trial, counts_V: Tensor) -> Objective:
     """Return the trial's objective with its initial weights.
 
     Args:
-        trial: shape, objective and seeds.
-        counts_V: how often each token stands in the training text; vocabulary heads start at
-            these frequencies.
+        trial: architecture, objective and seeds.
+        counts_V: number of occurrences of each token in the training text; the biases of
+            vocabulary heads are initialized from these frequencies.
     """
     settings = trial.objective
-    made: Objective
+    objective: Objective
     match settings:
         case ElectraConfig() | Electra15Config():
-            made = Electra(trial, settings, counts_V)
+            objective = Electra(trial, settings, counts_V)
         case ReplaceMlmConfig():
-            made = ReplaceMlm(trial, settings, counts_V)
+            objective = ReplaceMlm(trial, settings, counts_V)
         case AllTokensMlmConfig():
-            made = AllTokensMlm(trial, settings, counts_V)
+            objective = AllTokensMlm(trial, settings, counts_V)
         case MlmConfig():
-            made = Mlm(trial, settings, counts_V)
+            objective = Mlm(trial, settings, counts_V)
         case TwoStageConfig():
-            made = TwoStage(trial, settings, counts_V)
+            objective = TwoStage(trial, settings, counts_V)
         case AdversarialConfig():
-            made = Adversarial(trial, settings, counts_V)
+            objective = Adversarial(trial, settings, counts_V)
         case RandomReplacementConfig():
-            made = Random(trial, settings, counts_V)
+            objective = Random(trial, settings, counts_V)
         case _:
             assert_never(settings)
-    return made
+    return objective
