@@ -81,7 +81,7 @@ class Predictor(Objective):
         """
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
-        """Return the parameters of encoder and heads, then the generator's unshared trainable ones."""
+        """Return the parameters of encoder and heads, then the generator's unshared ones."""
         heads = [part for name, part in self.named_children() if name != "generator"]
         return sharing.parameter_owners("encoder", heads, self.generator)
 
