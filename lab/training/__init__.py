@@ -1,1 +1,1 @@
-"""training."""
+"""Training: model, objectives, optimizer, loop, gradients and checkpoints."""

@@ -1,34 +1,35 @@
-"""Randomness by counter: the same number for the same (seed, stream, step, example, slot).
+"""Counter-based random numbers: a function of (seed, stream, step, example, index) alone.
 
-Masks and sampling noise must not depend on rank, on batch composition or on what ran before.
-A generator with hidden state cannot promise that; a hash of the counters can, on any device.
+Masks and sampling noise must not depend on the rank, on the composition of the batch or on earlier
+draws. A generator with state cannot guarantee this; a hash of the counters does, on any device.
 """
 
 import torch
 from torch import Tensor
 
-# Streams: the independent uses of chance at one (step, example).
+# Streams: independent sequences of random numbers for one (step, example), one for each use.
 MASK, SAMPLE, KEEP, WORD, OFFSET = 1, 2, 3, 4, 5
 
 
 def uniform(seed: int, stream: int, step: int, example_B: Tensor, count: int) -> Tensor:
-    """Return numbers uniform in the open interval (0, 1).
+    """Return random numbers uniform in the open interval (0, 1).
 
     Args:
-        seed: of the trial.
-        stream: which use of chance.
-        step: the optimizer step.
+        seed: seed of the trial.
+        stream: one of the stream constants of this module.
+        step: index of the optimizer step.
         example_B: int64 identities of the examples.
-        count: numbers wanted for each example.
+        count: number of random numbers per example.
 
     Returns:
-        float32, shape (B, count); 24 random bits each, moved off both ends by half a unit.
+        float32, shape (B, count). Each has 24 random bits and is shifted by half a unit, so that
+        neither 0 nor 1 occurs.
     """
     key = _signed(_mix_one(_mix_one(seed * 8 + stream) + step))
     counter_N = torch.arange(1, count + 1, device=example_B.device) * _GOLDEN
     bits_BN = _mix(_mix(key + example_B * _GOLDEN)[:, None] + counter_N)
     uniform_BN: Tensor = (_shift(bits_BN, 40).to(torch.float32) + 0.5) / 2**24
-    return uniform_BN.clamp(max=1 - 2**-24)  # float32 rounds the topmost half unit up to 1
+    return uniform_BN.clamp(max=1 - 2**-24)  # float32 rounds the largest value to 1
 
 
 # SplitMix64 (Steele, Lea and Flood 2014) in int64: multiplication wraps as in uint64.
@@ -39,19 +40,19 @@ _ALL = 2**64 - 1
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Return the mix of each number of a tensor."""
+    """Return the SplitMix64 hash of each element."""
     x = (x ^ _shift(x, 30)) * _FIRST
     x = (x ^ _shift(x, 27)) * _SECOND
     return x ^ _shift(x, 31)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Shift right and fill with zeros, which `>>` on signed integers does not."""
+    """Shift right and fill with zeros; `>>` on signed integers would copy the sign bit."""
     return torch.bitwise_and(x >> bits, 2 ** (64 - bits) - 1)
 
 
 def _mix_one(x: int) -> int:
-    """Return the mix of one number, in [0, 2**64): what `_mix` does, without its tensors."""
+    """Return the SplitMix64 hash of one Python integer, in [0, 2**64)."""
     x &= _ALL
     x = ((x ^ x >> 30) * _FIRST) & _ALL
     x = ((x ^ x >> 27) * _SECOND) & _ALL
@@ -59,5 +60,5 @@ def _mix_one(x: int) -> int:
 
 
 def _signed(x: int) -> int:
-    """Return the int64 of the same bits."""
+    """Return the int64 value with the same bits."""
     return x - 2**64 if x >= 2**63 else x

@@ -1,4 +1,4 @@
-"""The processes that train one trial together, each on its part of every batch."""
+"""Communication between the processes (workers) that share each batch of one trial."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -9,81 +9,82 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Workers(ABC):
-    """What a process knows of the others.
+    """The workers of a trial, seen from one of them.
 
     Attributes:
-        rank: this one's number; the first, 0, scores and records.
-        count: of all of them.
+        rank: index of this worker; worker 0 scores and records.
+        count: number of workers.
     """
 
     rank: int
     count: int
 
     @abstractmethod
-    def wrap(self, module: nn.Module, *, whole: bool) -> nn.Module:
-        """Return the module as one whose gradients are averaged over all.
+    def wrap(self, module: nn.Module, *, updates_all: bool) -> nn.Module:
+        """Return a module with gradients that are averaged over all workers.
 
         Args:
-            module: alike on all.
-            whole: whether every step reaches every weight.
+            module: module to wrap, with the same weights on all workers.
+            updates_all: whether every step has a gradient for every weight.
         """
 
     @abstractmethod
     def sum(self, values_N: Tensor) -> Tensor:
-        """Return the elementwise sum over all."""
+        """Return the elementwise sum over all workers."""
 
     @abstractmethod
     def first(self, value: float) -> float:
-        """Return the first one's value, whatever the others have."""
+        """Return the value of worker 0."""
 
 
 class SingleProcess(Workers):
-    """One process."""
+    """A single process without communication."""
 
     rank, count = 0, 1
 
-    def wrap(self, module: nn.Module, *, whole: bool) -> nn.Module:  # noqa: ARG002
-        """Return the module as it is."""
+    def wrap(self, module: nn.Module, *, updates_all: bool) -> nn.Module:  # noqa: ARG002
+        """Return the module unchanged."""
         return module
 
     def sum(self, values_N: Tensor) -> Tensor:
-        """Return the values."""
+        """Return the values unchanged."""
         return values_N
 
     def first(self, value: float) -> float:
-        """Return the value."""
+        """Return the value unchanged."""
         return value
 
 
 class ProcessGroup(Workers):
-    """All of torch's process group, which the caller has set up.
+    """All processes of torch's default process group, which the caller has initialized.
 
-    Words between workers go by way of gloo, whatever gradients take: they must not wait for a
-    GPU's queue.
+    Sums and broadcasts use gloo, even if gradients use another backend, because they must not wait
+    for operations queued on a GPU.
     """
 
     def __init__(self) -> None:
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
-        self._words = distributed.new_group(backend="gloo")
+        self._gloo = distributed.new_group(backend="gloo")
 
-    def wrap(self, module: nn.Module, *, whole: bool) -> nn.Module:
-        """Return the module under DistributedDataParallel."""
+    def wrap(self, module: nn.Module, *, updates_all: bool) -> nn.Module:
+        """Return the module wrapped in DistributedDataParallel."""
         with warnings.catch_warnings():
-            # The name that torch wants from 2.13 on is not there before.
+            # torch 2.13 deprecates the name `broadcast_buffers`; its new name is not in older ones.
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
             return DistributedDataParallel(
-                module, broadcast_buffers=False, find_unused_parameters=not whole
+                module, broadcast_buffers=False, find_unused_parameters=not updates_all
             )
 
     def sum(self, values_N: Tensor) -> Tensor:
-        """Return the elementwise sum over all."""
-        total_N = values_N.cpu()  # a copy, or gloo would write over what it is given
+        """Return the elementwise sum over all workers."""
+        total_N = values_N.cpu()
+        # `all_reduce` works in place, so it must get a copy.
         total_N = total_N.clone() if total_N is values_N else total_N
-        distributed.all_reduce(total_N, group=self._words)
+        distributed.all_reduce(total_N, group=self._gloo)
         return total_N.to(values_N.device)
 
     def first(self, value: float) -> float:
-        """Return the first one's value, whatever the others have."""
-        told = torch.tensor(value, dtype=torch.float64)
-        distributed.broadcast(told, 0, group=self._words)
-        return told.item()
+        """Return the value of worker 0."""
+        shared = torch.tensor(value, dtype=torch.float64)
+        distributed.broadcast(shared, 0, group=self._gloo)
+        return shared.item()

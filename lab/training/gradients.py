@@ -1,8 +1,9 @@
-"""The gradient of a step, of its whole batch, whoever computes which piece of it.
+"""Gradient of one optimizer step over the full batch, however workers and micro-batches split it.
 
-A batch is divided among workers, and what a worker has into micro-batches where its memory asks
-for it. Neither changes what is computed, for each piece's losses are divided by the places of
-the whole batch (trap 7); only the order in which numbers are added differs.
+A batch is divided among the workers, and a worker's share into micro-batches if it does not fit
+into memory. Neither changes the gradient except for rounding, because the losses of each
+micro-batch are divided by the token counts of the full batch. A mean of per-worker means would be
+a different loss if the counts differ.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,18 +25,19 @@ from lab.training.distributed import SingleProcess, Workers
 from lab.training.objectives.base import Objective
 from lab.training.objectives.masking import TokenCounts
 
-_ALONE = SingleProcess()
-_SAYS_SO = ("DefaultCPUAllocator: ", "could not create a primitive")
+_SINGLE_PROCESS = SingleProcess()
+# Messages of RuntimeErrors by which torch and oneDNN report that CPU memory is exhausted.
+_OUT_OF_MEMORY_MESSAGES = ("DefaultCPUAllocator: ", "could not create a primitive")
 
 
-class _Part(NamedTuple):
-    """What one worker has of a step.
+class _WorkerShare(NamedTuple):
+    """One worker's share of a step.
 
     Attributes:
-        step: which.
-        learns: whose turn it is.
-        first: place of its first window in the batch.
-        windows: its own of the batch.
+        step: index of the optimizer step.
+        learns: networks that the step updates.
+        first: index of the worker's first window in the full batch.
+        windows: the worker's windows.
     """
 
     step: int
@@ -45,20 +47,22 @@ class _Part(NamedTuple):
 
 
 class Gradients:
-    """Takes the gradient of one step after another.
+    """Computes the gradient of each optimizer step.
 
     Args:
-        objective: what is minimised; moved to its device by the caller.
-        batches: the training windows, by their length.
-        trial: seeds, length and what takes turns.
-        workers: who shares the work.
-        most: positions of a micro-batch, at most; None for as many as there are.
+        objective: objective to minimise, already on its device.
+        batches: training windows by window length.
+        trial: seeds, window length and phases.
+        workers: processes that share each batch.
+        most: maximum number of positions in a micro-batch; None for no limit.
 
     Attributes:
-        objective: what is minimised.
-        workers: who shares the work.
-        micro: windows of a micro-batch in the latest step, or in the first before it.
-        most: as given; halved where memory does not suffice.
+        objective: objective to minimise.
+        workers: processes that share each batch.
+        micro: number of windows in a micro-batch of the latest step; before the first step, of
+            that step.
+        most: maximum number of positions in a micro-batch; reduced to half of the micro-batch's
+            positions each time that memory is exhausted.
     """
 
     def __init__(
@@ -67,126 +71,137 @@ class Gradients:
         batches: Mapping[int, Batches],
         trial: Trial,
         *,
-        workers: Workers = _ALONE,
+        workers: Workers = _SINGLE_PROCESS,
         most: int | None = None,
     ) -> None:
         self.objective, self.workers, self.most = objective, workers, most
         self._batches, self._seed = batches, trial.seeds.mask
         self._length = trial.data.length
-        self._model = workers.wrap(objective, whole=len(trial.objective.phase_shares()) == 1)
-        self._rehearsed: set[tuple[UpdatedNetworks, int, int, int]] = set()
-        self.micro = self._windows(trial.at(0.0))
+        self._model = workers.wrap(objective, updates_all=len(trial.objective.phase_shares()) == 1)
+        self._checked_shapes: set[tuple[UpdatedNetworks, int, int, int]] = set()
+        self.micro = self._micro_batch_size(trial.at(0.0))
 
-    def take(self, spent: Spent, learns: UpdatedNetworks, now: StepSettings) -> dict[str, Tensor]:
-        """Leave the gradient of a step in the weights, and return its figures for the record.
+    def compute(
+        self, spent: Spent, learns: UpdatedNetworks, settings: StepSettings
+    ) -> dict[str, Tensor]:
+        """Accumulate the gradient of a step in `.grad`, and return the step's metrics.
 
-        A step reads on where the run is: behind as many windows of its length as hold the tokens
-        that have been read. So no window is read twice in an epoch, whatever a batch has, and the
-        batch is a function of what is spent.
+        The first window of a batch follows from the tokens read before: it is their number
+        divided by the step's window length. The batch is therefore a function of `spent`, and no
+        window is read twice in an epoch if the batch size changes.
 
         Args:
-            spent: before the step.
-            learns: whose turn it is.
-            now: the step's settings.
+            spent: resources used before the step.
+            learns: networks that the step updates.
+            settings: settings of the step.
 
         Raises:
-            RuntimeError: not even one window fits into memory.
+            RuntimeError: A single window does not fit into memory.
         """
-        part, self.micro = self._part(spent, learns, now), self._windows(now)
-        shape = (learns, now.length, now.batch, masked_slots(now.length, now.mask_prob))
-        if self.workers.count > 1 and shape not in self._rehearsed:
-            self._rehearse(part)
-            self._rehearsed.add(shape)
-        while (parts := self._attempt(part)) is None:
-            if self.workers.count > 1:  # the others wait in the exchange of gradients
-                raise torch.OutOfMemoryError("out of memory after a rehearsal that fitted")
-            self._halve(now.length)
+        share = self._worker_share(spent, learns, settings)
+        self.micro = self._micro_batch_size(settings)
+        slots = masked_slots(settings.length, settings.mask_prob)
+        shape = (learns, settings.length, settings.batch, slots)
+        if self.workers.count > 1 and shape not in self._checked_shapes:
+            self._reduce_until_all_fit(share)
+            self._checked_shapes.add(shape)
+        while (parts := self._attempt(share)) is None:
+            if self.workers.count > 1:  # the other workers already wait in the gradient exchange
+                raise torch.OutOfMemoryError("out of memory after a dry run that fitted")
+            self._halve(settings.length)
         names = list(parts)
         summed = self.workers.sum(torch.stack([parts[name].double() for name in names]))
         return self.objective.health(dict(zip(names, summed.float(), strict=True)))
 
-    def _part(self, spent: Spent, learns: UpdatedNetworks, now: StepSettings) -> _Part:
+    def _worker_share(
+        self, spent: Spent, learns: UpdatedNetworks, settings: StepSettings
+    ) -> _WorkerShare:
         rank, count = self.workers.rank, self.workers.count
-        start, end = (now.batch * place // count for place in (rank, rank + 1))
-        read = spent.tokens // now.length
-        windows = self._batches[now.length].between(read + start, read + end)
-        offset = self._offset(spent.steps, now.length)
-        return _Part(spent.steps, learns, start, windows._replace(offset=offset))
+        start, end = (settings.batch * i // count for i in (rank, rank + 1))
+        read = spent.tokens // settings.length
+        windows = self._batches[settings.length].between(read + start, read + end)
+        offset = self._offset(spent.steps, settings.length)
+        return _WorkerShare(spent.steps, learns, start, windows._replace(offset=offset))
 
     def _offset(self, step: int, length: int) -> int:
-        """Return the row of the position table at which windows of `length` begin.
+        """Return the row of the position table for the first token of windows of `length`.
 
-        Short ones begin at its start in half of the steps and anywhere in the others. Chance says
-        which these are: every second one would be the steps of one network where two alternate.
+        Windows shorter than `data.length` start at row 0 in half of the steps, and at a random row
+        in the others. These steps are drawn at random: if they were every second one, they would
+        all update the same network when two networks alternate.
         """
-        room = self._length - length
-        if not room:
+        largest = self._length - length
+        if not largest:
             return 0
-        alone = torch.zeros(1, dtype=torch.int64)
-        chance = counter_rng.uniform(self._seed, counter_rng.OFFSET, step, alone, 1).item()
-        return int((2 * chance - 1) * (room + 1)) if chance > 0.5 else 0
+        example_1 = torch.zeros(1, dtype=torch.int64)
+        drawn = counter_rng.uniform(self._seed, counter_rng.OFFSET, step, example_1, 1).item()
+        return int((2 * drawn - 1) * (largest + 1)) if drawn > 0.5 else 0
 
-    def _windows(self, now: StepSettings) -> int:
-        """Return the windows of a micro-batch."""
-        own = -(-now.batch // self.workers.count)
-        return own if self.most is None else min(own, max(1, self.most // now.length))
+    def _micro_batch_size(self, settings: StepSettings) -> int:
+        """Return the number of windows in a micro-batch."""
+        own = -(-settings.batch // self.workers.count)
+        return own if self.most is None else min(own, max(1, self.most // settings.length))
 
-    def _rehearse(self, part: _Part) -> None:
-        """Find micro-batches that fit for all before anyone waits for another's gradient.
+    def _reduce_until_all_fit(self, share: _WorkerShare) -> None:
+        """Halve the micro-batch until it fits into the memory of every worker.
 
-        What fits once fits again in each batch of that shape.
+        This is done in dry runs without gradient exchange: a worker that failed during the
+        exchange would leave the others waiting. A batch of the same shape needs the same memory.
         """
         while True:
-            fits = self._attempt(part, rehearsal=True) is not None
+            fits = self._attempt(share, dry_run=True) is not None
             if not self.workers.sum(torch.tensor(0 if fits else 1)).item():
                 break
-            self._halve(part.windows.ids_BT.shape[1])
+            self._halve(share.windows.ids_BT.shape[1])
 
-    def _attempt(self, part: _Part, *, rehearsal: bool = False) -> dict[str, Tensor] | None:
-        """Return the step's parts, this worker's share of them; None where memory did not do."""
+    def _attempt(self, share: _WorkerShare, *, dry_run: bool = False) -> dict[str, Tensor] | None:
+        """Return this worker's summands of the step's metrics, or None if memory is exhausted."""
         self.objective.zero_grad()
         try:
-            return self._accumulate(part, rehearsal=rehearsal)
+            return self._accumulate(share, dry_run=dry_run)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
         finally:
-            if rehearsal:
+            if dry_run:
                 self.objective.zero_grad()
         return None
 
-    def _accumulate(self, part: _Part, *, rehearsal: bool) -> dict[str, Tensor]:
-        pieces = list(self._pieces(part))
-        places = self._places(part, len(pieces))
+    def _accumulate(self, share: _WorkerShare, *, dry_run: bool) -> dict[str, Tensor]:
+        pieces = list(self._micro_batches(share))
+        counts = self._token_counts(share, len(pieces))
         total: dict[str, Tensor] = {}
         for left, (seed, piece) in zip(reversed(range(len(pieces))), pieces, strict=True):
-            # Dropout is the only chance left in torch's own generator; tie it to step and place.
+            # Only dropout draws from torch's own generator; its seed follows from the step and
+            # from the index of the micro-batch's first window.
             _seed_dropout(seed, piece.ids_BT.device)
-            with self._apart() if left or rehearsal else nullcontext():
-                loss = self._model(piece, part.step, part.learns, places)
-                # Workers' gradients are averaged, and are to be added.
+            with self._without_exchange() if left or dry_run else nullcontext():
+                loss = self._model(piece, share.step, share.learns, counts)
+                # DistributedDataParallel averages over workers; the gradient is their sum.
                 (loss.total * self.workers.count).backward()
             for name, value in loss.parts.items():
                 total[name] = total[name] + value if name in total else value
         return total
 
-    def _pieces(self, part: _Part) -> Iterator[tuple[int, Batch]]:
-        """Yield each micro-batch, and the seed of its dropout."""
+    def _micro_batches(self, share: _WorkerShare) -> Iterator[tuple[int, Batch]]:
+        """Yield the seed of the dropout and the windows of each micro-batch."""
         device = next(self.objective.parameters()).device
-        for start in range(0, len(part.windows.ids_BT), self.micro):
-            piece = part.windows.rows(start, start + self.micro).to(device)
-            # Of a seed, CPUs use the lower 32 bits alone; an odd factor keeps places apart in them.
-            yield self._seed * 1_000_003 + part.step + (part.first + start) * 0x9E3779B1, piece
+        for start in range(0, len(share.windows.ids_BT), self.micro):
+            piece = share.windows.rows(start, start + self.micro).to(device)
+            # torch's CPU generator uses only the lower 32 bits of a seed; multiplication by an odd
+            # number keeps the seeds of different windows distinct in these bits.
+            yield self._seed * 1_000_003 + share.step + (share.first + start) * 0x9E3779B1, piece
 
-    def _places(self, part: _Part, pieces: int) -> TokenCounts | None:
-        if pieces == self.workers.count == 1:  # the objective sees the batch and counts for itself
+    def _token_counts(self, share: _WorkerShare, pieces: int) -> TokenCounts | None:
+        """Return the token counts of the full batch; None if it is a single micro-batch."""
+        if pieces == self.workers.count == 1:
             return None
         device = next(self.objective.parameters()).device
-        own = torch.stack(tuple(self.objective.places(part.windows.to(device), part.step)))
+        own = torch.stack(tuple(self.objective.token_counts(share.windows.to(device), share.step)))
         return TokenCounts(*self.workers.sum(own))
 
-    def _apart(self) -> AbstractContextManager[None]:
-        """Return a context in which no gradient is exchanged."""
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        """Return a context in which workers do not exchange gradients."""
         if isinstance(self._model, DistributedDataParallel):
             return self._model.no_sync()
         return nullcontext()
@@ -201,10 +216,10 @@ class Gradients:
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:
-    """Seed the generator that dropout draws from on `device`.
+    """Seed torch's global generator of `device`, which dropout draws from.
 
-    `torch.manual_seed` seeds those of all devices, and where there is no GPU it formats a stack
-    trace for the time when there is one: half a percent of a step at nano.
+    `torch.manual_seed` seeds the generators of all devices. Without a GPU it also formats a stack
+    trace for a later CUDA initialization, which takes half a percent of a step at size nano.
     """
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
@@ -212,8 +227,8 @@ def _seed_dropout(seed: int, device: torch.device) -> None:
         torch.manual_seed(seed)
 
 
-def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Return whether an error says so; on CPUs neither torch nor oneDNN has a class for it."""
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Return whether memory is exhausted; on CPUs torch and oneDNN have no error class for it."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        words in str(error) for words in _SAYS_SO
+        message in str(error) for message in _OUT_OF_MEMORY_MESSAGES
     )

@@ -1,7 +1,7 @@
-"""The training loop: a generator of steps that knows neither ray nor mlflow.
+"""The training loop, as a generator of optimizer steps.
 
-It does not score, save or report. Whoever iterates decides when to do so, and time spent there
-is not training time: the clock runs inside the step alone.
+It does not score, save or report; its caller does so between steps. Training time includes only
+the time inside a step, not the time that the caller takes between two steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +19,14 @@ from lab.training.optimizer import Adam, clip_gradients, set_rate
 
 
 class CompletedStep(NamedTuple):
-    """One optimizer step, done.
+    """Result of one optimizer step.
 
     Attributes:
-        spent: everything used so far, this step included.
-        progress: share of the budget spent, this step included; at most 1.
-        parts: the step's losses and health, detached scalars by name.
-        settings: those of the step.
-        last: whether the budget is used.
+        spent: steps, tokens, FLOPs and seconds used so far, including this step.
+        progress: fraction of the budget used so far, including this step; at most 1.
+        parts: losses and health metrics of the step, detached scalars by name.
+        settings: settings of the step, such as window length and batch size.
+        last: whether the budget is used up and no step follows.
     """
 
     spent: Spent
@@ -44,37 +44,37 @@ def train_steps(
     clock: Callable[[], float],
     spent: Spent = Spent(),  # noqa: B008 - frozen
 ) -> Iterator[CompletedStep]:
-    """Yield a step after another until the budget is used.
+    """Train until the budget is used up, and yield the result of each step.
 
     Args:
-        gradients: of what is minimised, on its text.
-        optimizer: of the objective's parameters.
-        trial: budget, schedules and clip.
-        clock: seconds, monotone; among several workers the first one's counts.
-        spent: what an earlier part of the same run used; the loop goes on from there.
+        gradients: computes the gradients of the objective on the training text.
+        optimizer: optimizer of the objective's parameters.
+        trial: budget, schedules and gradient clipping.
+        clock: monotonic time in seconds. With several workers the time of worker 0 is used.
+        spent: resources used by an earlier part of the same run; training resumes from there.
     """
     keep_freed_memory()
     budget, objective = trial.budget, gradients.objective
     objective.train()
     learns, progress = trial.objective.phase_at(spent.steps, budget.fraction(spent))
     cost = step_cost(trial, learns, progress)
-    while not _used(budget, spent, cost):
-        began = clock()
+    while not _is_used_up(budget, spent, cost):
+        started = clock()
         settings = trial.at(progress)
         set_rate(optimizer, trial.schedule(progress))
         objective.begin(learns, settings)
-        parts = gradients.take(spent, learns, settings)
+        parts = gradients.compute(spent, learns, settings)
         norms = clip_gradients(objective, trial.optim)
         optimizer.step()
-        spent = spent.plus(cost, gradients.workers.first(clock() - began))
-        done = budget.fraction(spent)
-        learns, progress = trial.objective.phase_at(spent.steps, done)
+        spent = spent.plus(cost, gradients.workers.first(clock() - started))
+        fraction = budget.fraction(spent)
+        learns, progress = trial.objective.phase_at(spent.steps, fraction)
         cost = step_cost(trial, learns, progress)
-        last = _used(budget, spent, cost)
-        yield CompletedStep(spent, min(1.0, done), parts | norms, settings, last)
+        last = _is_used_up(budget, spent, cost)
+        yield CompletedStep(spent, min(1.0, fraction), parts | norms, settings, last)
 
 
-def _used(budget: Budget, spent: Spent, cost: Cost) -> bool:
-    """Return whether a step of `cost` would end further from the budget than the run is now."""
+def _is_used_up(budget: Budget, spent: Spent, cost: Cost) -> bool:
+    """Return whether one more step of `cost` would end at least as far from the budget as now."""
     ahead = spent.plus(cost, spent.seconds / max(1, spent.steps))
     return budget.fraction(spent) + budget.fraction(ahead) >= 2

@@ -1,8 +1,9 @@
-"""Encoder and heads: ELECTRA's, parameter for parameter, with a choice of where the norm stands.
+"""ELECTRA's encoder and heads, with post-norm or pre-norm blocks.
 
-With `norm: post` the forward equals `transformers.ElectraModel` on the same weights (a test holds
-it to 1e-5), so what is trained here is what others load. `norm: pre` moves each LayerNorm before
-its block and adds one at the end; short runs of narrow encoders need it (reports/LOG.md).
+With `norm: post` parameters and forward pass equal those of `transformers.ElectraModel` (a test
+compares them), so exported weights give the same outputs there. `norm: pre` moves each LayerNorm
+before its sublayer and adds one after the last block; short runs of narrow encoders need it
+(reports/LOG.md).
 
 Letters: B examples, T positions, K slots, V vocabulary, e embedding width, h hidden width,
 A attention heads, d width of a head.
@@ -18,26 +19,26 @@ _EPS = 1e-12  # modeling.layer_norm and ElectraConfig.layer_norm_eps
 
 
 class Embeddings(nn.Module):
-    """Token + position + type. Both networks hold the same object; only this one has a table."""
+    """Sum of token, position and token type embeddings. Networks that share it hold one object."""
 
     def __init__(self, shape: EncoderConfig, vocab: int, length: int) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(vocab, shape.embedding)
         self.position_embeddings = nn.Embedding(length, shape.embedding)
         self.token_type_embeddings = nn.Embedding(2, shape.embedding)
-        # Before a pre-norm block a norm would make the stream so large that what the blocks add
-        # drowns in it at the start.
+        # No LayerNorm before pre-norm blocks: it would make the residual stream so large that the
+        # blocks' outputs are negligible beside it early in training.
         self.norm = (
             nn.LayerNorm(shape.embedding, eps=_EPS) if shape.norm == "post" else nn.Identity()
         )
 
     def forward(self, ids_BT: Tensor, type_BT: Tensor, offset: int = 0) -> Tensor:
-        """Return the sum, normalised with `norm: post`, shape (B, T, e).
+        """Return the embeddings, normalised with `norm: post`, shape (B, T, e).
 
         Args:
-            ids_BT: tokens.
-            type_BT: 1 in the second segment, 0 elsewhere.
-            offset: row of the position table at which the windows begin.
+            ids_BT: token ids.
+            type_BT: token type ids: 1 in the second segment, 0 elsewhere.
+            offset: row of the position table for the first token of each window.
         """
         words_BTe = self.word_embeddings(ids_BT) + self.token_type_embeddings(type_BT)
         positions_Te = self.position_embeddings.weight[offset : offset + ids_BT.shape[1]]
@@ -45,15 +46,15 @@ class Embeddings(nn.Module):
         return embedded_BTe
 
     def table(self) -> Tensor:
-        """Return the word vectors, shape (V, e), for a head that ties to them."""
+        """Return the token embeddings, shape (V, e), for a head tied to them."""
         return self.word_embeddings.weight
 
 
 class DisentangledEmbeddings(nn.Module):
-    """Another network's tables, which get no gradient from here, plus a difference of its own.
+    """Another network's tables with their gradient stopped, plus a learned difference.
 
-    Gradient-disentangled sharing (DeBERTaV3, section 3.3): E_D = sg(E_G) + E_delta, where the
-    difference starts at zero. The norm, where there is one, is its own.
+    Gradient-disentangled sharing (DeBERTaV3, section 3.3): E_D = sg(E_G) + E_delta, where E_delta
+    starts at zero. With `norm: post` the LayerNorm is not shared.
     """
 
     def __init__(self, base: Embeddings, shape: EncoderConfig) -> None:
@@ -67,7 +68,7 @@ class DisentangledEmbeddings(nn.Module):
         )
 
     def forward(self, ids_BT: Tensor, type_BT: Tensor, offset: int = 0) -> Tensor:
-        """Return what `Embeddings` of the summed tables would."""
+        """Return the output of an `Embeddings` that holds the summed tables."""
         base, rows = self.base, slice(offset, offset + ids_BT.shape[1])
         words_BTe = F.embedding(ids_BT, base.word_embeddings.weight.detach())
         words_BTe = words_BTe + F.embedding(ids_BT, self.word_delta)
@@ -77,12 +78,12 @@ class DisentangledEmbeddings(nn.Module):
         return embedded_BTe
 
     def table(self) -> Tensor:
-        """Return the word vectors, shape (V, e), for a head that ties to them."""
+        """Return the token embeddings, shape (V, e), for a head tied to them."""
         return self.base.word_embeddings.weight.detach() + self.word_delta
 
 
 class Block(nn.Module):
-    """Self-attention and a feed-forward network, each added to its input."""
+    """Self-attention and a feed-forward network, each with a residual connection."""
 
     def __init__(self, shape: EncoderConfig) -> None:
         super().__init__()
@@ -95,26 +96,33 @@ class Block(nn.Module):
         self.output_norm = nn.LayerNorm(h, eps=_EPS)
         self._heads, self._dropout, self._pre = shape.heads, shape.dropout, shape.norm == "pre"
 
-    def forward(self, x_BTh: Tensor, seen_B11T: Tensor | None) -> Tensor:
-        """Return the block's output; `seen_B11T` is false where nobody may look."""
+    def forward(self, x_BTh: Tensor, attended_B11T: Tensor | None) -> Tensor:
+        """Return the block's output, shape (B, T, h).
+
+        Args:
+            x_BTh: the block's input.
+            attended_B11T: whether a position may be attended to; None for all positions.
+        """
         if self._pre:
-            x_BTh = x_BTh + self._attend(self.attention_norm(x_BTh), seen_B11T)
-            return x_BTh + self._feed(self.output_norm(x_BTh))
-        x_BTh = self.attention_norm(x_BTh + self._attend(x_BTh, seen_B11T))
-        normed_BTh: Tensor = self.output_norm(x_BTh + self._feed(x_BTh))
+            x_BTh = x_BTh + self._attention(self.attention_norm(x_BTh), attended_B11T)
+            return x_BTh + self._feed_forward(self.output_norm(x_BTh))
+        x_BTh = self.attention_norm(x_BTh + self._attention(x_BTh, attended_B11T))
+        normed_BTh: Tensor = self.output_norm(x_BTh + self._feed_forward(x_BTh))
         return normed_BTh
 
-    def _attend(self, x_BTh: Tensor, seen_B11T: Tensor | None) -> Tensor:
+    def _attention(self, x_BTh: Tensor, attended_B11T: Tensor | None) -> Tensor:
         B, T, h = x_BTh.shape
         q, k, v = (
             project(x_BTh).view(B, T, self._heads, -1).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
         dropout = self._dropout if self.training else 0.0
-        mixed_BATd = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_B11T, dropout_p=dropout)
+        mixed_BATd = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=attended_B11T, dropout_p=dropout
+        )
         return self._drop(self.attention_output(mixed_BATd.transpose(1, 2).reshape(B, T, h)))
 
-    def _feed(self, x_BTh: Tensor) -> Tensor:
+    def _feed_forward(self, x_BTh: Tensor) -> Tensor:
         return self._drop(self.output(F.gelu(self.intermediate(x_BTh))))
 
     def _drop(self, x_BTh: Tensor) -> Tensor:
@@ -122,7 +130,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings, a map to the hidden width where it differs, and blocks."""
+    """Embeddings, a projection to the hidden width if the widths differ, and blocks."""
 
     embeddings: Embeddings | DisentangledEmbeddings
 
@@ -142,34 +150,36 @@ class Encoder(nn.Module):
         self._dropout = shape.dropout
 
     def forward(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> Tensor:
-        """Return the last layer, shape (B, T, h).
+        """Return the hidden states of the last layer, shape (B, T, h).
 
         Args:
-            ids_BT: tokens.
-            segment_BT: 0 at padding, 1 in the first segment, 2 in the second (`data.segments`).
-            offset: row of the position table at which the windows begin.
+            ids_BT: token ids.
+            segment_BT: 0 at padding, 1 in the first segment, 2 in the second
+                (`data.batches.segment_ids`).
+            offset: row of the position table for the first token of each window.
         """
         return self.every_layer(ids_BT, segment_BT, offset)[-1]
 
     def every_layer(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> list[Tensor]:
-        """Return hidden states, shape (B, T, h): the blocks' input, then each block's output."""
+        """Return the first block's input and each block's output, each of shape (B, T, h)."""
         text_BT, type_BT = segment_BT > 0, (segment_BT > 1).long()
-        # Without padding no mask, which is faster; on a GPU the question would wait for it.
+        # Attention without a mask is faster. On a GPU the check for padding would synchronize.
         unpadded = text_BT.device.type == "cpu" and bool(text_BT.all())
-        seen_B11T = None if unpadded else text_BT[:, None, None, :]
+        attended_B11T = None if unpadded else text_BT[:, None, None, :]
         embedded_BTe = self.embeddings(ids_BT, type_BT, offset)
         embedded_BTe = F.dropout(embedded_BTe, self._dropout, self.training)
         states = [self.embeddings_project(embedded_BTe)]
         for layer in self.layers:
-            states.append(layer(states[-1], seen_B11T))
+            states.append(layer(states[-1], attended_B11T))
         states[-1] = self.final_norm(states[-1])
         return states
 
 
 class VocabularyHead(nn.Module):
-    """The generator's head: dense, gelu, LayerNorm, the embedding table, a bias.
+    """Masked language modelling head: dense, gelu, LayerNorm, tied output embeddings, bias.
 
-    It holds no table: the caller hands in the one it ties to, so no copy can go stale (trap 4).
+    The caller passes the embedding table in each forward pass. If the head stored the table, it
+    would keep the old one when the embeddings are shared or replaced later.
     """
 
     def __init__(self, shape: EncoderConfig, vocab: int) -> None:
@@ -182,15 +192,15 @@ class VocabularyHead(nn.Module):
         """Return logits, shape (B, K, V)."""
         return F.linear(self.norm(F.gelu(self.dense(hidden_BKh))), table_Ve, self.bias)
 
-    def start_at(self, counts_V: Tensor) -> None:
-        """Start the bias at the log of the unigram frequencies, one count added to each."""
+    def initialize_bias(self, counts_V: Tensor) -> None:
+        """Set the bias to the log of the unigram frequencies, with one added to each count."""
         share_V = (counts_V.float() + 1) / (counts_V.sum() + len(counts_V))
         with torch.no_grad():
             self.bias.copy_(share_V.log())
 
 
 class DetectionHead(nn.Module):
-    """The discriminator's head: dense, gelu, one logit a token; positive means replaced."""
+    """Discriminator head: dense, gelu, one logit per token; positive means replaced."""
 
     def __init__(self, shape: EncoderConfig) -> None:
         super().__init__()
@@ -204,24 +214,25 @@ class DetectionHead(nn.Module):
 
 
 def gather_slots(hidden_BTh: Tensor, slots_BK: Tensor) -> Tensor:
-    """Return the hidden states at the slots, shape (B, K, h)."""
+    """Return the hidden states at the masked slots, shape (B, K, h)."""
     return hidden_BTh.gather(1, slots_BK[..., None].expand(-1, -1, hidden_BTh.shape[-1]))
 
 
 def initialize_weights(module: nn.Module, std: float, seed: int) -> None:
-    """Draw all weights anew: normal, truncated at two deviations; biases 0, LayerNorm 1.
+    """Initialize all weights: matrices and embeddings truncated normal, biases 0, LayerNorm 1.
 
-    As `modeling.create_initializer` of the official code. The draws depend on `seed` alone,
-    whatever the process did before.
+    The normal distribution is truncated at two standard deviations, as by
+    `modeling.create_initializer` of the official code. The values depend on `seed` alone, not on
+    the state of torch's global generator.
     """
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
         match part:
             case nn.Linear():
-                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, chance)
+                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, generator)
                 nn.init.zeros_(part.bias)
             case nn.Embedding():
-                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, chance)
+                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, generator)
             case nn.LayerNorm():
                 nn.init.ones_(part.weight)
                 nn.init.zeros_(part.bias)

@@ -1,11 +1,11 @@
-"""The optimizers: the official Adam (`model/optimization.py`), and Muon for hidden matrices.
+"""Optimizers: Adam as in the official code (`model/optimization.py`), and Muon for hidden matrices.
 
-torch's AdamW corrects the bias of its moments unless the step is infinite, so its fused kernel is
-called with an infinite step. Decay is decoupled and spares biases and LayerNorm. Muon's update is
-that of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`; a test compares the two. It is
-written out because torch iterates over matrices one by one in bfloat16: at width 64 that takes
-three times as long on a CPU core as one batched product for all matrices of a shape
-(reports/LOG.md).
+The official Adam has no bias correction. torch's fused AdamW kernel applies none if the step is
+infinite, so it is called with an infinite step. Weight decay is decoupled and does not apply to
+biases and LayerNorm. Muon's update equals `torch.optim.Muon` with
+`adjust_lr_fn="match_rms_adamw"`; a test compares the two. It is implemented here because torch
+processes the matrices one by one in bfloat16: at width 64 that takes three times as long on a CPU
+core as one batched product for all matrices of one shape (reports/LOG.md).
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ _UPDATE_RMS = 0.2  # match_rms_adamw (Liu et al., 2025, arXiv 2502.16982)
 
 
 class Adam(Optimizer):
-    """theta -= lr (m / (sqrt(v) + eps) + decay theta), with m and v uncorrected."""
+    """Adam without bias correction: theta -= lr (m / (sqrt(v) + eps) + decay theta)."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], settings: OptimizerConfig) -> None:
         super().__init__(groups, {"lr": settings.lr})
@@ -46,8 +46,8 @@ class Adam(Optimizer):
         gradients = [p.grad for p in parameters if p.grad is not None]
         means, squares = (self._moments(parameters, name) for name in ("mean", "square"))
         # The kernel divides m by 1 - beta1^t and v by 1 - beta2^t, which are 1 at an infinite t.
-        # Decay and gradient step are added, both from the old weights, as officially. The kernel
-        # takes for granted that a gradient has its parameter's strides, which autograd sees to.
+        # As in the official code, both the decay and the gradient term use the old weights. The
+        # kernel requires that a gradient has the strides of its parameter; autograd ensures this.
         step = torch.full((), torch.inf, device=parameters[0].device)
         torch._fused_adamw_(
             parameters, gradients, means, squares, [], [step] * len(parameters),
@@ -57,7 +57,7 @@ class Adam(Optimizer):
         )  # fmt: skip
 
     def _moments(self, parameters: list[Tensor], name: str) -> list[Tensor]:
-        """Return the named moment of each parameter, zeros before its first update."""
+        """Return the named moment of each parameter; zeros before the first update."""
         for parameter in parameters:
             if name not in self.state[parameter]:
                 self.state[parameter][name] = torch.zeros_like(parameter)
@@ -65,9 +65,10 @@ class Adam(Optimizer):
 
 
 class Muon(Adam):
-    """Momentum, orthogonalized, for the groups marked `hidden`; Adam for the others.
+    """Muon for the parameter groups marked `hidden`, Adam for the others.
 
-    theta -= lr (.2 sqrt(max(rows, columns)) orthogonalize(m) + decay theta), with Nesterov's m.
+    theta -= lr (.2 sqrt(max(rows, columns)) orthogonalize(m) + decay theta), where m is the
+    Nesterov momentum.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], settings: MuonConfig) -> None:
@@ -83,42 +84,43 @@ class Muon(Adam):
         torch._foreach_lerp_(momenta, gradients, 1 - self._momentum)
         updates = torch._foreach_lerp(gradients, momenta, self._momentum)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        for rows in _by_shape(updates):
-            solved = orthogonalize(torch.stack([updates[row] for row in rows]), self._iterations)
-            scale = group["lr"] * _UPDATE_RMS * max(solved.shape[1:]) ** 0.5
-            torch._foreach_add_([parameters[row] for row in rows], solved.unbind(), alpha=-scale)
+        for indices in _group_by_shape(updates):
+            stacked = torch.stack([updates[i] for i in indices])
+            directions = orthogonalize(stacked, self._iterations)
+            scale = group["lr"] * _UPDATE_RMS * max(directions.shape[1:]) ** 0.5
+            torch._foreach_add_([parameters[i] for i in indices], directions.unbind(), alpha=-scale)
 
 
-def _by_shape(matrices: Sequence[Tensor]) -> Iterable[list[int]]:
+def _group_by_shape(matrices: Sequence[Tensor]) -> Iterable[list[int]]:
     """Return the indices of the matrices of each shape."""
-    rows = defaultdict(list)
-    for row, matrix in enumerate(matrices):
-        rows[matrix.shape].append(row)
-    return rows.values()
+    indices = defaultdict(list)
+    for index, matrix in enumerate(matrices):
+        indices[matrix.shape].append(index)
+    return indices.values()
 
 
 def orthogonalize(matrices_NRC: Tensor, iterations: int) -> Tensor:
-    """Return matrices with the same singular vectors and singular values near 1.
+    """Return matrices with the same singular vectors and with singular values near 1.
 
     Args:
-        matrices_NRC: N matrices of R rows and C columns.
-        iterations: of the quintic Newton-Schulz iteration.
+        matrices_NRC: N matrices with R rows and C columns.
+        iterations: number of quintic Newton-Schulz iterations.
 
     Returns:
         Shape (N, R, C).
     """
     a, b, c = _COEFFICIENTS
-    upright = matrices_NRC.shape[1] > matrices_NRC.shape[2]
-    x = matrices_NRC.mT if upright else matrices_NRC
+    is_tall = matrices_NRC.shape[1] > matrices_NRC.shape[2]
+    x = matrices_NRC.mT if is_tall else matrices_NRC
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_LEAST_NORM)
     for _ in range(iterations):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if upright else x
+    return x.mT if is_tall else x
 
 
 def build_optimizer(objective: Objective, settings: OptimizerConfig) -> Adam:
-    """Return the optimizer; its groups carry `peak`, the rate that a schedule multiplies."""
+    """Return the optimizer; `peak` of each parameter group is its rate at schedule value 1."""
     matrices = _hidden_matrices(objective) if isinstance(settings, MuonConfig) else set()
     groups = []
     for network, parameters in objective.networks().items():
@@ -128,9 +130,9 @@ def build_optimizer(objective: Objective, settings: OptimizerConfig) -> Adam:
         if isinstance(settings, MuonConfig):
             groups.append(_group(hidden, peak * settings.hidden_lr, settings.weight_decay))
             groups[-1]["hidden"] = True
-        for decays in (True, False):
-            chosen = [p for p in others if (p.ndim > 1) is decays]
-            groups.append(_group(chosen, peak, settings.weight_decay if decays else 0.0))
+        for has_decay in (True, False):
+            members = [p for p in others if (p.ndim > 1) is has_decay]
+            groups.append(_group(members, peak, settings.weight_decay if has_decay else 0.0))
     return Muon(groups, settings) if isinstance(settings, MuonConfig) else Adam(groups, settings)
 
 
@@ -139,30 +141,32 @@ def _group(parameters: list[nn.Parameter], peak: float, decay: float) -> dict[st
 
 
 def _hidden_matrices(objective: Objective) -> set[int]:
-    """Return the identities of the weight matrices inside the blocks of all networks."""
+    """Return the `id` of each weight matrix inside the blocks of all networks."""
     blocks = [module for module in objective.modules() if isinstance(module, Block)]
     linears = [part for block in blocks for part in block.modules() if isinstance(part, nn.Linear)]
     return {id(linear.weight) for linear in linears}
 
 
 def set_rate(optimizer: Adam, multiplier: float) -> None:
-    """Set every group's rate to `multiplier` times its peak."""
+    """Set the learning rate of each parameter group to `multiplier` times its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * multiplier
 
 
 def clip_gradients(objective: Objective, settings: OptimizerConfig) -> dict[str, torch.Tensor]:
-    """Scale the joint gradient, or that of each network, to a norm of at most `settings.clip`.
+    """Clip the gradient norm to `settings.clip`, jointly or for each network (`clip_scope`).
 
     Returns:
-        The norm of each learning network's gradient before that, as
+        Norm of the gradient of each updated network before clipping, by
         `health/grad_norm_<network>`.
     """
     gradients = {
         network: [p.grad for p in parameters if p.grad is not None]
         for network, parameters in objective.networks().items()
     }
-    gradients = {network: own for network, own in gradients.items() if own}  # the frozen have none
+    gradients = {
+        network: own for network, own in gradients.items() if own
+    }  # frozen networks have no gradient
     norms = {
         network: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(own)))
         for network, own in gradients.items()

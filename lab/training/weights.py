@@ -1,8 +1,9 @@
-"""An objective's weights by name, whatever its networks share: to leave with, and to start from.
+"""Weights of an objective by names that do not depend on weight sharing.
 
-`encoder.*`, `detection.*`, `vocabulary.*`, `generator.encoder.*`, `generator.vocabulary.*`, and
-what else an objective has. Here every encoder has tables of its own, under the names of
-`Embeddings`: what two networks share stands here twice, and a table that is a sum of two is one.
+Used for export and for initial weights. The names are `encoder.*`, `detection.*`, `vocabulary.*`,
+`generator.encoder.*`, `generator.vocabulary.*`, and those of further modules of the objective.
+Every encoder has complete embedding tables under the names of `Embeddings`: a shared table occurs
+once for each network, and a disentangled table is the sum of its two parts.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from lab.training.objectives.generator import Generator
 
 Weights = dict[str, Tensor]
 
-_KEPT, _GENERATORS = "encoder", "generator.encoder"
+_GENERATOR_ENCODER = "generator.encoder"
 _WORDS, _POSITIONS = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
 _DELTAS = {
     "embeddings.word_delta": _WORDS,
@@ -29,7 +30,7 @@ _DELTAS = {
 
 
 class EncoderDims(NamedTuple):
-    """What the weights of an encoder say of its shape; its heads they do not."""
+    """Dimensions of an encoder that follow from its weights; the number of heads does not."""
 
     layers: int
     hidden: int
@@ -40,94 +41,102 @@ class EncoderDims(NamedTuple):
 
 
 def collect_weights(objective: Objective) -> Weights:
-    """Return all its weights, on the CPU."""
-    named = {
-        f"{place}.{name}": value.detach().cpu()
-        for place, module in _parts(objective).items()
-        for name, value in _state(module).items()
+    """Return all weights of an objective, on the CPU, sorted by name."""
+    weights = {
+        f"{prefix}.{name}": value.detach().cpu()
+        for prefix, module in _modules_by_prefix(objective).items()
+        for name, value in _merged_state(module).items()
     }
-    return dict(sorted(named.items()))
+    return dict(sorted(weights.items()))
 
 
 @torch.no_grad()
 def assign_weights(weights: Weights, objective: Objective) -> None:
-    """Give an objective the weights of those of its parts that are there; the others stay.
+    """Set the weights of the modules that occur in `weights`; other modules do not change.
 
-    Of more positions than the objective has, it takes the first. Where `weights` have no
-    generator, one whose tables differ from the encoder's begins with the encoder's.
+    If a position table is longer than the objective's, its first rows are used. If `weights`
+    contain no generator and the encoder's embeddings are disentangled, the generator's tables are
+    set to the encoder's.
 
     Args:
-        weights: by the names of `collect_weights`, of encoders of the objective's shapes.
-        objective: gets them.
+        weights: weights by the names of `collect_weights`; shapes must match the objective's.
+        objective: objective that receives the weights.
     """
-    for place, module in _parts(objective).items():
-        given = weights_below(weights, place)
+    for prefix, module in _modules_by_prefix(objective).items():
+        state = weights_below(weights, prefix)
         if not isinstance(module, Encoder):
-            if given:
-                module.load_state_dict(given)
-        elif given:
-            base = not weights_below(weights, _GENERATORS)
-            module.load_state_dict(_stored(module, given, with_base=base))
+            if state:
+                module.load_state_dict(state)
+        elif state:
+            with_base = not weights_below(weights, _GENERATOR_ENCODER)
+            module.load_state_dict(_split_state(module, state, with_base=with_base))
 
 
 def load_weights(file: File, objective: Objective) -> None:
-    """Give an objective the weights of those of its parts that are in a file."""
+    """Set the weights of the modules that occur in a safetensors file; others do not change."""
     assign_weights(load_file(file), objective)
 
 
-def weights_below(weights: Mapping[str, Tensor], place: str) -> Weights:
-    """Return the weights below `place`, by their names there; none where it has none."""
+def weights_below(weights: Mapping[str, Tensor], prefix: str) -> Weights:
+    """Return the weights with names that start with `prefix` and a dot, by the rest of the name."""
     return {
-        name.removeprefix(f"{place}."): value
+        name.removeprefix(f"{prefix}."): value
         for name, value in weights.items()
-        if name.startswith(f"{place}.")
+        if name.startswith(f"{prefix}.")
     }
 
 
 def infer_dims(encoder: Mapping[str, Tensor]) -> EncoderDims:
-    """Return the shape that an encoder's weights have."""
+    """Return the dimensions of an encoder, inferred from its weights by name."""
     vocab, embedding = encoder[_WORDS].shape
     ffn, hidden = encoder["layers.0.intermediate.weight"].shape
     layers = sum(name.endswith(".query.weight") for name in encoder)
     return EncoderDims(layers, hidden, ffn, embedding, vocab, len(encoder[_POSITIONS]))
 
 
-def _parts(objective: Objective) -> dict[str, nn.Module]:
-    """Return what an objective is made of by place, the generator's first."""
+def _modules_by_prefix(objective: Objective) -> dict[str, nn.Module]:
+    """Return the modules of an objective by the prefix of their weights, the generator's first."""
     parts: dict[str, nn.Module] = {}
     for name, module in objective.named_children():
         match module:
             case Generator(encoder=encoder, vocabulary=vocabulary):
-                parts = {_GENERATORS: encoder, "generator.vocabulary": vocabulary} | parts
+                parts = {_GENERATOR_ENCODER: encoder, "generator.vocabulary": vocabulary} | parts
             case _:
                 parts[name] = module
     return parts
 
 
-def _state(module: nn.Module) -> Weights:
+def _merged_state(module: nn.Module) -> Weights:
+    """Return a module's state; each disentangled table is the sum of its two parts."""
     state: Weights = dict(module.state_dict())
     if not isinstance(module, Encoder):
         return state
     if isinstance(module.embeddings, DisentangledEmbeddings):
         base = {name: state.pop(name) for name in list(state) if ".base." in name}
         for delta, table in _DELTAS.items():
-            state[table] = _of_base(base, table) + state.pop(delta)
+            state[table] = _base_table(base, table) + state.pop(delta)
     return state
 
 
-def _stored(encoder: Encoder, given: Weights, *, with_base: bool) -> Weights:
-    """Return an encoder's weights as it holds them itself."""
-    given = given | {_POSITIONS: given[_POSITIONS][: encoder.length]}
+def _split_state(encoder: Encoder, merged: Weights, *, with_base: bool) -> Weights:
+    """Return the state to load into `encoder`, with disentangled tables split into two parts.
+
+    Args:
+        encoder: encoder that will receive the state.
+        merged: state with complete tables, as `_merged_state` returns it.
+        with_base: whether to replace the base tables as well, so that the differences are zero.
+    """
+    merged = merged | {_POSITIONS: merged[_POSITIONS][: encoder.length]}
     if not isinstance(encoder.embeddings, DisentangledEmbeddings):
-        return given
-    stored = encoder.state_dict()
+        return merged
+    state = encoder.state_dict()
     for delta, table in _DELTAS.items():
-        wanted = given.pop(table)
+        total = merged.pop(table)
         if with_base:
-            stored[table.replace("embeddings.", "embeddings.base.", 1)] = wanted
-        given[delta] = wanted - _of_base(stored, table)
-    return stored | given
+            state[table.replace("embeddings.", "embeddings.base.", 1)] = total
+        merged[delta] = total - _base_table(state, table)
+    return state | merged
 
 
-def _of_base(state: Mapping[str, Tensor], table: str) -> Tensor:
+def _base_table(state: Mapping[str, Tensor], table: str) -> Tensor:
     return state[table.replace("embeddings.", "embeddings.base.", 1)]

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes on from one is bitwise what would have been, and a damaged one is seen."""
+"""Checkpoints: bitwise resumption, and detection of damaged checkpoints."""
 
 import hashlib
 import json
@@ -34,11 +34,11 @@ from lab.trials import run
 from lab.trials.assignment import Assignment
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
-STEPS, CURVE = 16, 4
+STEPS, EVALUATIONS = 16, 4
 SHAPE = EncoderConfig(
     layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
 )
-RUNGS: dict[str, AnyObjectiveConfig] = {
+OBJECTIVES: dict[str, AnyObjectiveConfig] = {
     "electra": ElectraConfig(kind="electra"),
     "gdes": ElectraConfig(kind="electra", sharing="gdes"),
     "two_stage": TwoStageConfig(kind="two_stage"),
@@ -58,46 +58,49 @@ RUNGS: dict[str, AnyObjectiveConfig] = {
 }
 
 
-class Stop:
-    """Says stop after so many steps."""
+class StopAfter:
+    """Returns `running` for the first `calls` calls, and `state` after them."""
 
-    def __init__(self, after: int, says: State = "interrupted") -> None:
-        self._left, self._says = after, says
+    def __init__(self, calls: int, state: State = "interrupted") -> None:
+        self._left, self._state = calls, state
 
     def __call__(self) -> State:
         self._left -= 1
-        return self._says if self._left < 0 else "running"
+        return self._state if self._left < 0 else "running"
 
 
 @pytest.fixture(scope="module")
-def work_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Assignment]:
-    def work_in(folder: Path, rung: str = "electra", **changes: Any) -> Assignment:
-        asked = Trial(
+def assignment_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., Assignment]:
+    """Return a function that builds an assignment in a folder."""
+
+    def assignment_in(folder: Path, objective: str = "electra", **changes: Any) -> Assignment:
+        trial = Trial(
             encoder=SHAPE,
-            objective=RUNGS[rung],
+            objective=OBJECTIVES[objective],
             data=prepared_text.data,
             batch=8,
             budget=Budget(kind="tokens", amount=STEPS * 8 * 16),
-            evaluations=CURVE,
+            evaluations=EVALUATIONS,
         )
         return Assignment(
-            trial=replace(asked, **changes),
+            trial=replace(trial, **changes),
             folder=folder,
             text=prepared_text.text,
             held_out=held_out,
             metric=METRICS["probe/pos/accuracy"],
         )
 
-    return work_in
+    return assignment_in
 
 
 @pytest.fixture
-def work(work_in: Callable[..., Assignment], tmp_path: Path) -> Callable[..., Assignment]:
-    return lambda name, *arguments, **changes: work_in(tmp_path / name, *arguments, **changes)
+def assign(assignment_in: Callable[..., Assignment], tmp_path: Path) -> Callable[..., Assignment]:
+    """Return a function that builds an assignment in a named folder."""
+    return lambda name, *arguments, **changes: assignment_in(tmp_path / name, *arguments, **changes)
 
 
-class Whole(NamedTuple):
-    """A run that was never interrupted."""
+class UninterruptedRun(NamedTuple):
+    """Results of a run that was not interrupted."""
 
     outcome: Outcome
     final: dict[str, Tensor]
@@ -105,46 +108,47 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(
-    work_in: Callable[..., Assignment],
+    assignment_in: Callable[..., Assignment],
     few_sentences: None,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Whole:
-    it = work_in(tmp_path_factory.mktemp("whole") / "it")
-    return Whole(run.run_trial(it), final(it))
+) -> UninterruptedRun:
+    assignment = assignment_in(tmp_path_factory.mktemp("whole") / "trial")
+    return UninterruptedRun(run.run_trial(assignment), final(assignment))
 
 
 @pytest.fixture(scope="module")
-def cut_off(
-    work_in: Callable[..., Assignment],
+def interrupted_folder(
+    assignment_in: Callable[..., Assignment],
     few_sentences: None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Return the folder of a run that was interrupted twice, to be copied."""
-    it = work_in(tmp_path_factory.mktemp("cut_off") / "it")
-    interrupted(it, 5)
-    interrupted(it, 3)
-    return it.folder
+    """Return the folder of a run that was interrupted twice, for tests to copy."""
+    assignment = assignment_in(tmp_path_factory.mktemp("interrupted") / "trial")
+    interrupt(assignment, 5)
+    interrupt(assignment, 3)
+    return assignment.folder
 
 
 def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
-def checkpoints(work: Assignment) -> list[Path]:
-    return sorted((work.folder / "checkpoints").iterdir())
+def checkpoints(assignment: Assignment) -> list[Path]:
+    return sorted((assignment.folder / "checkpoints").iterdir())
 
 
-def final(work: Assignment) -> dict[str, Tensor]:
-    return load_file(checkpoints(work)[-1] / "state.safetensors")
+def final(assignment: Assignment) -> dict[str, Tensor]:
+    return load_file(checkpoints(assignment)[-1] / "state.safetensors")
 
 
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+def assert_bitwise_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     assert all(value.equal(other[name]) for name, value in one.items())
 
 
-def interrupted(work: Assignment, after: int) -> Outcome:
-    outcome = run.run_trial(work, wish=Stop(after))
+def interrupt(assignment: Assignment, checks: int) -> Outcome:
+    """Run a trial, and interrupt it when it checks for a stop signal after `checks` checks."""
+    outcome = run.run_trial(assignment, wish=StopAfter(checks))
     assert outcome.state == "interrupted"
     return outcome
 
@@ -153,36 +157,36 @@ ADAM, MUON = AdamConfig(), MuonConfig(kind="muon")
 
 
 @pytest.mark.parametrize(
-    ("rung", "optim"),
-    [(rung, ADAM) for rung in RUNGS] + [("electra", MUON), ("alternation", MUON)],
+    ("objective", "optim"),
+    [(objective, ADAM) for objective in OBJECTIVES] + [("electra", MUON), ("alternation", MUON)],
     ids=lambda value: getattr(value, "kind", value),
 )
-def test_interrupted_run_goes_on_bitwise_as_if_it_never_stopped(
-    rung: str, optim: AnyOptimizerConfig, work: Callable[..., Assignment]
+def test_run_resumed_after_interruptions_is_bitwise_equal_to_an_uninterrupted_run(
+    objective: str, optim: AnyOptimizerConfig, assign: Callable[..., Assignment]
 ) -> None:
-    whole, parts = (work(name, rung, optim=optim) for name in ("whole", "parts"))
+    whole, parts = (assign(name, objective, optim=optim) for name in ("whole", "parts"))
     expected = run.run_trial(whole)
-    interrupted(parts, 2)
-    torch.rand(100)  # what a new process would have done
-    interrupted(parts, 5)
+    interrupt(parts, 2)
+    torch.rand(100)  # as a new process would change torch's generator
+    interrupt(parts, 5)
     outcome = run.run_trial(parts)
     assert outcome.state == "finished"
     assert without_time(outcome.rows) == without_time(expected.rows)
     assert record.read_outcome(parts.folder) == outcome
-    assert_same(final(parts), final(whole))
+    assert_bitwise_equal(final(parts), final(whole))
 
 
-def test_interrupted_outcome_says_where(work: Callable[..., Assignment]) -> None:
-    outcome = interrupted(work("it"), 2)
+def test_interrupted_outcome_has_the_step_as_its_reason(assign: Callable[..., Assignment]) -> None:
+    outcome = interrupt(assign("trial"), 2)
     assert outcome.reason == "at step 3, 18.8% of its budget; its state is saved"
     assert len(outcome.rows) == 1
 
 
-def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(
-    work: Callable[..., Assignment], whole: Whole
+def test_resumed_stopped_run_is_bitwise_equal_to_an_uninterrupted_run(
+    assign: Callable[..., Assignment], whole: UninterruptedRun
 ) -> None:
-    parts = work("parts")
-    stopped = run.run_trial(parts, wish=Stop(6, "stopped"))
+    parts = assign("parts")
+    stopped = run.run_trial(parts, wish=StopAfter(6, "stopped"))
     assert stopped.state == record.read_state(parts.folder) == "stopped"
     assert stopped.reason == "at step 9, 56.2% of its budget; its state is saved"
     assert int(checkpoints(parts)[-1].name) == 9
@@ -190,75 +194,78 @@ def test_stopped_run_goes_on_bitwise_as_if_it_never_stopped(
     outcome = run.run_trial(parts)
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert without_time(outcome.rows) == without_time(whole.outcome.rows)
-    assert_same(final(parts), whole.final)
+    assert_bitwise_equal(final(parts), whole.final)
 
 
-def test_seconds_add_up_over_interruptions_and_a_kill_between(
-    work: Callable[..., Assignment],
+def test_seconds_add_up_over_an_interruption_and_a_kill(
+    assign: Callable[..., Assignment],
 ) -> None:
-    it = work("it")
-    interrupted(it, 2)
-    file = it.folder / "outcome.json"
-    said = json.loads(file.read_text())
-    file.write_text(json.dumps(said | {"seconds": 1_000.0, "busy": 900.0}))
+    assignment = assign("trial")
+    interrupt(assignment, 2)
+    file = assignment.folder / "outcome.json"
+    recorded = json.loads(file.read_text())
+    file.write_text(json.dumps(recorded | {"seconds": 1_000.0, "busy": 900.0}))
 
-    def killed(_: MetricRow) -> None:
+    def kill(_: MetricRow) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.run_trial(it, report=killed)
-    assert (record.read_state(it.folder), record.read_outcome(it.folder)) == ("running", None)
-    began = time.perf_counter()
-    outcome = run.run_trial(it)
-    wall = time.perf_counter() - began
+        run.run_trial(assignment, report=kill)
+    assert (record.read_state(assignment.folder), record.read_outcome(assignment.folder)) == (
+        "running",
+        None,
+    )
+    started = time.perf_counter()
+    outcome = run.run_trial(assignment)
+    wall = time.perf_counter() - started
     assert outcome.state == "finished"
     assert 1_000 < outcome.seconds <= 1_000 + wall
     assert 900 < outcome.busy <= 900 + wall
 
 
-def test_run_that_was_cut_off_before_it_could_say_so_ends_without_a_step(
-    work: Callable[..., Assignment],
+def test_run_killed_before_it_wrote_its_outcome_ends_without_another_step(
+    assign: Callable[..., Assignment],
 ) -> None:
-    """Killed between its last checkpoint and its outcome."""
-    it = work("it")
-    expected = run.run_trial(it)
-    before = final(it)
-    (it.folder / "outcome.json").unlink()
-    record.begin_record(it.folder, it.trial)
-    seen: list[MetricRow] = []
-    outcome = run.run_trial(it, report=seen.append)
-    assert seen == []
+    """The process was killed after the last checkpoint and before the outcome."""
+    assignment = assign("trial")
+    expected = run.run_trial(assignment)
+    before = final(assignment)
+    (assignment.folder / "outcome.json").unlink()
+    record.begin_record(assignment.folder, assignment.trial)
+    reported: list[MetricRow] = []
+    outcome = run.run_trial(assignment, report=reported.append)
+    assert reported == []
     assert (outcome.state, outcome.rows) == ("finished", expected.rows)
-    assert_same(final(it), before)
+    assert_bitwise_equal(final(assignment), before)
 
 
-def test_run_that_goes_on_does_not_take_its_points_again(work: Callable[..., Assignment]) -> None:
-    it, seen = work("it"), []
-    interrupted(it, 6)  # steps that were scored are not asked
-    run.run_trial(it, report=seen.append)
-    steps = [row["spent/steps"] for row in seen]
+def test_resumed_run_does_not_repeat_evaluations(assign: Callable[..., Assignment]) -> None:
+    assignment, reported = assign("trial"), []
+    interrupt(assignment, 6)  # steps with a score do not check for a stop signal
+    run.run_trial(assignment, report=reported.append)
+    steps = [row["spent/steps"] for row in reported]
     assert 0 not in steps
     assert steps[-1] == STEPS
-    assert len(record.read_curve(it.folder)) == 1 + CURVE
+    assert len(record.read_curve(assignment.folder)) == 1 + EVALUATIONS
 
 
-def test_points_recorded_after_the_checkpoint_are_taken_again(
-    work: Callable[..., Assignment], whole: Whole
+def test_evaluations_recorded_after_the_checkpoint_are_repeated(
+    assign: Callable[..., Assignment], whole: UninterruptedRun
 ) -> None:
-    it = work("it")
-    interrupted(it, 6)
-    record.append_row(it.folder, {"spent/steps": 99.0})  # then the process was killed
-    with (it.folder / "curve.jsonl").open("a") as curve:
+    assignment = assign("trial")
+    interrupt(assignment, 6)
+    record.append_row(assignment.folder, {"spent/steps": 99.0})  # the process was killed after this
+    with (assignment.folder / "curve.jsonl").open("a") as curve:
         curve.write('{"spent/st')
-    assert without_time(run.run_trial(it).rows) == without_time(whole.outcome.rows)
+    assert without_time(run.run_trial(assignment).rows) == without_time(whole.outcome.rows)
 
 
-def truncate(folder: Path) -> None:
+def truncate_tensors(folder: Path) -> None:
     file = folder / "state.safetensors"
     file.write_bytes(file.read_bytes()[:-7])
 
 
-def tamper(folder: Path) -> None:
+def change_tensor(folder: Path) -> None:
     file = folder / "state.safetensors"
     tensors = load_file(file)
     name = next(name for name in tensors if name.startswith("weight/"))
@@ -266,140 +273,150 @@ def tamper(folder: Path) -> None:
     save_file(tensors, file)
 
 
-def advance(folder: Path) -> None:
+def change_step(folder: Path) -> None:
     file = folder / "state.json"
     body = json.loads(file.read_text())
     body["place"]["spent"]["steps"] += 1
     file.write_text(json.dumps(body))
 
 
-def empty(folder: Path) -> None:
+def empty_json(folder: Path) -> None:
     (folder / "state.json").write_text("")
 
 
-def lose(folder: Path) -> None:
+def delete_tensors(folder: Path) -> None:
     (folder / "state.safetensors").unlink()
 
 
-def listed(folder: Path) -> None:
+def replace_json_by_list(folder: Path) -> None:
     (folder / "state.json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [truncate, tamper, advance, empty, lose, listed])
-@pytest.mark.parametrize("how_many", [1, 9])
-def test_damaged_checkpoint_is_found_out_and_the_one_before_it_taken(
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate_tensors,
+        change_tensor,
+        change_step,
+        empty_json,
+        delete_tensors,
+        replace_json_by_list,
+    ],
+)
+@pytest.mark.parametrize("count", [1, 9])
+def test_run_resumes_before_damaged_checkpoints(
     damage: Callable[[Path], None],
-    how_many: int,
-    work: Callable[..., Assignment],
-    whole: Whole,
-    cut_off: Path,
+    count: int,
+    assign: Callable[..., Assignment],
+    whole: UninterruptedRun,
+    interrupted_folder: Path,
 ) -> None:
-    it = work("it")
-    shutil.copytree(cut_off, it.folder)
-    assert len(checkpoints(it)) > 1
-    for folder in checkpoints(it)[-how_many:]:
+    assignment = assign("trial")
+    shutil.copytree(interrupted_folder, assignment.folder)
+    assert len(checkpoints(assignment)) > 1
+    for folder in checkpoints(assignment)[-count:]:
         damage(folder)
-    outcome = run.run_trial(it)
+    outcome = run.run_trial(assignment)
     assert without_time(outcome.rows) == without_time(whole.outcome.rows)
-    assert_same(final(it), whole.final)
+    assert_bitwise_equal(final(assignment), whole.final)
 
 
 Body = dict[str, Any]
-OTHER_FORMS: dict[str, Callable[[Body], Body]] = {
-    "no place": lambda body: {"sha256": body["sha256"]},
+UNEXPECTED: dict[str, Callable[[Body], Body]] = {
+    "no position": lambda body: {"sha256": body["sha256"]},
     "no digest": lambda body: {"place": body["place"]},
-    "a key less": lambda body: body | {"place": {"spent": body["place"]["spent"]}},
-    "a key more": lambda body: body | {"place": body["place"] | {"chance": [1, 2]}},
-    "nothing spent": lambda body: body | {"place": body["place"] | {"spent": None}},
-    "more spent": lambda body: (
+    "missing key": lambda body: body | {"place": {"spent": body["place"]["spent"]}},
+    "unknown key": lambda body: body | {"place": body["place"] | {"chance": [1, 2]}},
+    "spent is null": lambda body: body | {"place": body["place"] | {"spent": None}},
+    "unknown key in spent": lambda body: (
         body | {"place": body["place"] | {"spent": body["place"]["spent"] | {"joules": 1.0}}}
     ),
-    "a place that is none": lambda body: body | {"place": []},
+    "position is a list": lambda body: body | {"place": []},
 }
 
 
-@pytest.mark.parametrize("form", OTHER_FORMS.values(), ids=OTHER_FORMS.keys())
-def test_checkpoint_of_another_form_is_left_for_the_one_before_it(
-    form: Callable[[Body], Body], work: Callable[..., Assignment], cut_off: Path
+@pytest.mark.parametrize("change", UNEXPECTED.values(), ids=UNEXPECTED.keys())
+def test_run_resumes_before_a_checkpoint_with_unexpected_keys(
+    change: Callable[[Body], Body], assign: Callable[..., Assignment], interrupted_folder: Path
 ) -> None:
-    """As another version of the lab may have written it: whole, and sealed."""
-    it = work("it")
-    shutil.copytree(cut_off, it.folder)
-    before, newest = checkpoints(it)[-2:]
+    """Another version of the lab may write other keys, with a valid `seal`."""
+    assignment = assign("trial")
+    shutil.copytree(interrupted_folder, assignment.folder)
+    before, newest = checkpoints(assignment)[-2:]
     file = newest / "state.json"
     body = json.loads(file.read_text())
     del body["seal"]
-    body = form(body)
-    text = json.dumps(body, sort_keys=True)  # what the seal is of
+    body = change(body)
+    text = json.dumps(body, sort_keys=True)  # the content that `seal` is the hash of
     file.write_text(json.dumps(body | {"seal": hashlib.sha256(text.encode()).hexdigest()}))
-    seen: list[MetricRow] = []
-    outcome = run.run_trial(it, report=seen.append)
+    reported: list[MetricRow] = []
+    outcome = run.run_trial(assignment, report=reported.append)
     assert (outcome.state, outcome.reason) == ("finished", "")
-    assert seen[0]["spent/steps"] > int(before.name), "it began anew"
+    assert reported[0]["spent/steps"] > int(before.name), "training restarted from the first step"
 
 
-def test_another_trials_checkpoint_is_not_taken(
-    work: Callable[..., Assignment], whole: Whole
+def test_checkpoint_of_another_trial_is_not_loaded(
+    assign: Callable[..., Assignment], whole: UninterruptedRun
 ) -> None:
-    it, other = work("it"), work("other", "mlm")
-    interrupted(other, 5)
-    it.folder.mkdir()
-    (other.folder / "checkpoints").rename(it.folder / "checkpoints")
-    record.begin_record(it.folder, it.trial)
-    record.append_row(it.folder, {"spent/steps": 0.0})
-    record.append_row(it.folder, {"spent/steps": 4.0})
-    assert without_time(run.run_trial(it).rows) == without_time(whole.outcome.rows)
+    assignment, other = assign("trial"), assign("other", "mlm")
+    interrupt(other, 5)
+    assignment.folder.mkdir()
+    (other.folder / "checkpoints").rename(assignment.folder / "checkpoints")
+    record.begin_record(assignment.folder, assignment.trial)
+    record.append_row(assignment.folder, {"spent/steps": 0.0})
+    record.append_row(assignment.folder, {"spent/steps": 4.0})
+    assert without_time(run.run_trial(assignment).rows) == without_time(whole.outcome.rows)
 
 
-def best(rows: tuple[MetricRow, ...]) -> int:
+def best_step(rows: tuple[MetricRow, ...]) -> int:
     top = max(rows, key=lambda row: (row["probe/pos/accuracy"], row["spent/steps"]))
     return int(top["spent/steps"])
 
 
-def test_last_two_and_the_best_checkpoint_are_kept_on_the_way(
-    work: Callable[..., Assignment],
+def test_last_two_and_the_best_checkpoint_are_kept_during_a_run(
+    assign: Callable[..., Assignment],
 ) -> None:
-    it = work("it", evaluations=8)
-    rows = interrupted(it, 6).rows[1:]
+    assignment = assign("trial", evaluations=8)
+    rows = interrupt(assignment, 6).rows[1:]
     (*_, last) = (int(row["spent/steps"]) for row in rows)
-    steps = [int(folder.name) for folder in checkpoints(it)]
-    assert steps == sorted({last, last + 1, best(rows)})
+    steps = [int(folder.name) for folder in checkpoints(assignment)]
+    assert steps == sorted({last, last + 1, best_step(rows)})
 
 
-def test_newest_and_the_best_checkpoint_are_kept_in_the_end(
-    work: Callable[..., Assignment],
+def test_newest_and_best_checkpoint_are_kept_after_a_run(
+    assign: Callable[..., Assignment],
 ) -> None:
-    it = work("it", evaluations=8)
-    rows = run.run_trial(it).rows[1:]
-    steps = [int(folder.name) for folder in checkpoints(it)]
-    assert steps == sorted({STEPS, best(rows)})
+    assignment = assign("trial", evaluations=8)
+    rows = run.run_trial(assignment).rows[1:]
+    steps = [int(folder.name) for folder in checkpoints(assignment)]
+    assert steps == sorted({STEPS, best_step(rows)})
 
 
-def test_checkpoint_holds_each_shared_table_once_and_no_pickle(
-    work: Callable[..., Assignment],
+def test_checkpoint_has_each_shared_table_once_and_no_pickle(
+    assign: Callable[..., Assignment],
 ) -> None:
-    it = work("it")
-    run.run_trial(it)
-    folder = checkpoints(it)[-1]
+    assignment = assign("trial")
+    run.run_trial(assignment)
+    folder = checkpoints(assignment)[-1]
     assert sorted(file.name for file in folder.iterdir()) == ["state.json", "state.safetensors"]
-    tables = [name for name in final(it) if "word_embeddings" in name]
+    tables = [name for name in final(assignment) if "word_embeddings" in name]
     assert tables == ["weight/encoder.embeddings.word_embeddings.weight"]
 
 
-def test_save_that_breaks_leaves_the_one_before(
-    work: Callable[..., Assignment], whole: Whole, monkeypatch: pytest.MonkeyPatch
+def test_failed_save_keeps_the_previous_checkpoints(
+    assign: Callable[..., Assignment], whole: UninterruptedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = work("it")
-    interrupted(it, 5)
-    before = checkpoints(it)
+    assignment = assign("trial")
+    interrupt(assignment, 5)
+    before = checkpoints(assignment)
 
-    def full(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lab.training.checkpoint.save_file", full)
-        outcome = run.run_trial(it)
+        patch.setattr("lab.training.checkpoint.save_file", fail)
+        outcome = run.run_trial(assignment)
     assert outcome.state == "failed"
     assert "No space left" in outcome.reason
-    assert checkpoints(it) == before
-    assert without_time(run.run_trial(it).rows) == without_time(whole.outcome.rows)
+    assert checkpoints(assignment) == before
+    assert without_time(run.run_trial(assignment).rows) == without_time(whole.outcome.rows)

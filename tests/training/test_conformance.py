@@ -1,4 +1,4 @@
-"""What every objective promises of one batch: who learns, what is read, written and scored."""
+"""Conformance of every objective on one batch: updated parameters, inputs, samples and losses."""
 
 from dataclasses import replace
 from typing import Any, get_args, get_type_hints
@@ -50,12 +50,13 @@ from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.training import optimizer as optim
 from lab.training.objectives.base import Objective
 
-# A law for whoever writes: every token, special ones too, from rare to four times as likely.
-LAW_V = torch.linspace(1, 4, VOCAB) / torch.linspace(1, 4, VOCAB).sum()
+# A distribution over all tokens, special ones included; the last is four times as likely as the
+# first.
+PROBABILITIES_V = torch.linspace(1, 4, VOCAB) / torch.linspace(1, 4, VOCAB).sum()
 LIKELY = ABSENT - 1
 
 
-def loss(
+def objective_and_loss(
     member: Member, learns: UpdatedNetworks, batch: Batch, step: int = 0
 ) -> tuple[Objective, Any]:
     objective = made(member)
@@ -64,10 +65,10 @@ def loss(
     return objective, objective(batch, step, learns)
 
 
-# The table.
+# Completeness of the table of members.
 
 
-def test_every_objective_is_a_member() -> None:
+def test_every_objective_kind_has_a_member() -> None:
     assert {type(member.objective) for member in MEMBERS} == set(get_args(AnyObjectiveConfig))
     assert len({member.id for member in MEMBERS}) == len(MEMBERS)
 
@@ -81,85 +82,84 @@ def test_every_objective_is_a_member() -> None:
         (RandomReplacementConfig, "replacement_distribution"),
     ],
 )
-def test_every_value_of_a_choice_is_a_members(kind: type, name: str) -> None:
+def test_every_value_of_an_option_has_a_member(kind: type, name: str) -> None:
     values = {getattr(m.objective, name) for m in MEMBERS if isinstance(m.objective, kind)}
     assert values == set(get_args(get_type_hints(kind)[name]))
 
 
-def test_every_rule_of_the_game_is_a_members() -> None:
+def test_every_adversarial_rule_has_a_member() -> None:
     rules = {type(getattr(member.objective, "rule", None)) for member in MEMBERS}
     assert rules - {type(None)} == {ReinforceConfig, AlternationConfig}
 
 
 @each()
-def test_promises_cover_the_turns_that_there_are(member: Member) -> None:
+def test_members_describe_all_phases_of_their_objective(member: Member) -> None:
     assert set(member.turns) == set(member.objective.phase_shares())
 
 
-# What a step reports.
+# Losses and metrics of a step.
 
 
 @each_turn()
 def test_loss_and_parts_are_finite_and_parts_are_detached_scalars(
     member: Member, learns: UpdatedNetworks
 ) -> None:
-    _, found = loss(member, learns, text())
-    assert found.total.ndim == 0
-    assert found.total.requires_grad
-    for name, part in {"total": found.total, **found.parts}.items():
+    _, step_loss = objective_and_loss(member, learns, text())
+    assert step_loss.total.ndim == 0
+    assert step_loss.total.requires_grad
+    for name, part in {"total": step_loss.total, **step_loss.parts}.items():
         assert torch.isfinite(part), name
         assert part.ndim == 0, name
-    assert not any(part.requires_grad or part.grad_fn for part in found.parts.values())
-    assert found.parts["train/loss"].equal(found.total.detach())
+    assert not any(part.requires_grad or part.grad_fn for part in step_loss.parts.values())
+    assert step_loss.parts["train/loss"].equal(step_loss.total.detach())
 
 
-# Who learns.
+# Parameters with a gradient.
 
 
-def reached(objective: Objective) -> set[str]:
+def names_with_gradient(objective: Objective) -> set[str]:
     return {name for name, p in objective.named_parameters() if p.grad is not None}
 
 
 def assert_reaches(objective: Objective, lessons: tuple[Lesson, ...]) -> None:
-    """Softmax is blind to what all keys have in common: their bias gets zero but for rounding.
+    """Assert that exactly the parameters of `lessons` have a gradient, and that it is not zero.
 
-    Every other parameter gets a gradient that is not zero; of a table not every row.
+    The bias of the keys is an exception. It adds the same to all attention scores of a query, so
+    its gradient is zero except for rounding.
     """
     expected = promised(objective, tuple(p for one in lessons for p in one.reaches))
-    assert reached(objective) == expected
+    assert names_with_gradient(objective) == expected
     for name, parameter in objective.named_parameters():
         if name in expected and not name.endswith("key.bias"):
             assert parameter.grad.abs().max() > 0, name
 
 
 @each_turn()
-def test_gradients_reach_exactly_the_promised_parameters(
+def test_gradients_reach_exactly_the_parameters_of_the_losses(
     member: Member, learns: UpdatedNetworks
 ) -> None:
-    objective, found = loss(member, learns, text())
-    found.total.backward()
+    objective, step_loss = objective_and_loss(member, learns, text())
+    step_loss.total.backward()
     assert_reaches(objective, member.turns[learns])
 
 
 @each_turn()
-def test_gradient_of_each_loss_stays_within_what_it_promises(
+def test_gradient_of_each_loss_reaches_only_its_parameters(
     member: Member, learns: UpdatedNetworks
 ) -> None:
     for lesson in member.turns[learns]:
         objective = made(member)
         for other in member.turns[learns]:
             for head in other.heads if other is not lesson else ():
-                objective.get_submodule(head).register_forward_hook(
-                    lambda *given: given[2].detach()
-                )
+                objective.get_submodule(head).register_forward_hook(lambda *call: call[2].detach())
         objective(text(), 0, learns).total.backward()
         assert_reaches(objective, (lesson,))
 
 
 @each_turn()
 def test_second_token_type_gets_no_gradient(member: Member, learns: UpdatedNetworks) -> None:
-    objective, found = loss(member, learns, text())
-    found.total.backward()
+    objective, step_loss = objective_and_loss(member, learns, text())
+    step_loss.total.backward()
     tables = [
         p for name, p in objective.named_parameters() if "token_type" in name and p.grad is not None
     ]
@@ -173,26 +173,26 @@ def test_second_token_type_gets_no_gradient(member: Member, learns: UpdatedNetwo
     [AdamConfig(weight_decay=0.5), MuonConfig(kind="muon", weight_decay=0.5)],
     ids=lambda settings: settings.kind,
 )
-def test_step_moves_the_weights_of_those_who_learn_and_no_others(
+def test_step_changes_exactly_the_weights_of_the_updated_networks(
     member: Member, settings: AnyOptimizerConfig
 ) -> None:
     objective = made(member)
     optimizer = optim.build_optimizer(objective, settings)
-    for learns in [*member.turns] * 2:  # the second time everything has momentum
+    for learns in [*member.turns] * 2:  # in the second round all parameters have momentum
         objective.begin(learns, objective.now)
         before = {name: p.detach().clone() for name, p in objective.named_parameters()}
         optimizer.zero_grad()
         objective(text(), 0, learns).total.backward()
         optim.clip_gradients(objective, settings)
         optimizer.step()
-        moved = {name for name, p in objective.named_parameters() if not p.equal(before[name])}
+        changed = {name for name, p in objective.named_parameters() if not p.equal(before[name])}
         prefixes = tuple(p for lesson in member.turns[learns] for p in lesson.reaches)
         expected = promised(objective, prefixes)
-        assert moved <= expected
-        assert all(name.endswith("key.bias") for name in expected - moved)
+        assert changed <= expected
+        assert all(name.endswith("key.bias") for name in expected - changed)
 
 
-# What is read.
+# Inputs of the networks.
 
 
 @each_turn()
@@ -207,39 +207,39 @@ def test_special_tokens_and_padding_are_neither_masked_nor_replaced(
 
 
 @each(WRITERS)
-def test_kept_network_reads_the_original_with_words_at_the_chosen_slots(member: Member) -> None:
+def test_encoder_reads_the_original_text_with_samples_at_the_chosen_slots(member: Member) -> None:
     objective, batch = made(member), text(400)
     write_by(objective, always(ABSENT))
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
     assert ids_BT.equal(batch.ids_BT.where(~chosen(member, batch), ABSENT))
 
 
-def code_slots(batch: Batch, wanted_B: Tensor) -> Tensor:
-    """Return how many distinct slots so many draws with replacement find, in the mean."""
+def expected_distinct(batch: Batch, draws_B: Tensor) -> Tensor:
+    """Return the expected number of distinct slots in `draws_B` draws with replacement."""
     n_B = candidates(batch.ids_BT).sum(1).double()
-    return n_B * (1 - (1 - 1 / n_B) ** wanted_B)
+    return n_B * (1 - (1 - 1 / n_B) ** draws_B)
 
 
 @each(tuple(m for m in MEMBERS if m.reads_masks))
-def test_masked_share_is_the_promised_one(member: Member) -> None:
+def test_share_of_masked_tokens(member: Member) -> None:
     batch = text(2_000)
     ids_BT = reads(made(member), batch, next(iter(member.turns)))[member.reads_masks]
-    new_B = ((ids_BT == MASK) & (batch.ids_BT != MASK)).sum(1)
+    masked_B = ((ids_BT == MASK) & (batch.ids_BT != MASK)).sum(1)
     wanted_B = wanted(member, batch)
     match getattr(member.objective, "masking", "paper"):
         case "paper":
-            assert new_B.equal(wanted_B)
+            assert masked_B.equal(wanted_B)
         case "code":
-            expected = 0.85 * code_slots(batch, wanted_B).sum().item()
-            assert new_B.sum().item() == pytest.approx(expected, rel=0.03)
+            expected = 0.85 * expected_distinct(batch, wanted_B).sum().item()
+            assert masked_B.sum().item() == pytest.approx(expected, rel=0.03)
         case "bert":
-            assert new_B.sum().item() == pytest.approx(0.8 * wanted_B.sum().item(), rel=0.03)
+            assert masked_B.sum().item() == pytest.approx(0.8 * wanted_B.sum().item(), rel=0.03)
             changed = (ids_BT != batch.ids_BT).sum().item()
             assert changed == pytest.approx(0.9 * wanted_B.sum().item(), rel=0.03)
 
 
 @each(WRITERS)
-def test_replaced_share_is_the_promised_one(member: Member) -> None:
+def test_share_of_replaced_tokens(member: Member) -> None:
     objective, batch = made(member), text(2_000)
     write_by(objective, always(ABSENT))
     written_B = (reads(objective, batch, reading_turn(member))["encoder"] == ABSENT).sum(1)
@@ -247,22 +247,20 @@ def test_replaced_share_is_the_promised_one(member: Member) -> None:
     if member.objective.masking == "paper":
         assert written_B.equal(wanted_B)
     else:
-        expected = code_slots(batch, wanted_B).sum().item()
+        expected = expected_distinct(batch, wanted_B).sum().item()
         assert written_B.sum().item() == pytest.approx(expected, rel=0.02)
 
 
-# What is scored.
+# Positions of the losses.
 
 
 @each_turn()
-def test_loss_is_taken_at_the_promised_tokens_and_nowhere_else(
-    member: Member, learns: UpdatedNetworks
-) -> None:
+def test_each_loss_is_taken_at_its_tokens_only(member: Member, learns: UpdatedNetworks) -> None:
     objective, batch = made(member).eval(), text()
     chosen_BT = chosen(member, batch)
     text_BT = batch.ids_BT != PAD
     kinds = {name: batch.ids_BT == token for name, token in (("CLS", CLS), ("SEP", SEP))}
-    kinds |= {"MASK": batch.ids_BT == MASK, "left alone": candidates(batch.ids_BT) & ~chosen_BT}
+    kinds |= {"MASK": batch.ids_BT == MASK, "not chosen": candidates(batch.ids_BT) & ~chosen_BT}
     kinds |= {"padding": ~text_BT, "chosen": chosen_BT}
     plain = objective(batch, 0, learns).total
     for lesson in member.turns[learns]:
@@ -275,7 +273,9 @@ def test_loss_is_taken_at_the_promised_tokens_and_nowhere_else(
 
 
 @each_turn()
-def test_more_padding_changes_nothing(member: Member, learns: UpdatedNetworks) -> None:
+def test_additional_padding_does_not_change_the_losses(
+    member: Member, learns: UpdatedNetworks
+) -> None:
     objective, wide = made(member).eval(), text(longest=10)
     narrow = Batch(wide.ids_BT[:, :12], wide.example_B)
     one, other = (objective(batch, 0, learns) for batch in (wide, narrow))
@@ -287,7 +287,7 @@ def test_more_padding_changes_nothing(member: Member, learns: UpdatedNetworks) -
 
 
 @each(WRITERS)
-def test_replaced_is_what_differs_from_the_original(member: Member) -> None:
+def test_replacement_rate_counts_tokens_that_differ_from_the_original(member: Member) -> None:
     objective, batch, learns = made(member).eval(), text(), reading_turn(member)
     ids_BT = reads(objective, batch, learns)["encoder"]
     rate = (ids_BT != batch.ids_BT).sum() / (batch.ids_BT != PAD).sum()
@@ -296,7 +296,7 @@ def test_replaced_is_what_differs_from_the_original(member: Member) -> None:
 
 
 @each(WRITERS)
-def test_samples_that_hit_the_original_are_not_replaced(member: Member) -> None:
+def test_samples_equal_to_the_original_do_not_count_as_replaced(member: Member) -> None:
     objective, batch, learns = made(member).eval(), only(LIKELY), reading_turn(member)
     write_by(objective, always(LIKELY))
     assert reads(objective, batch, learns)["encoder"].equal(batch.ids_BT)
@@ -304,7 +304,7 @@ def test_samples_that_hit_the_original_are_not_replaced(member: Member) -> None:
 
 
 @each(DETECTORS)
-def test_discriminator_is_asked_where_the_text_differs_from_the_original(member: Member) -> None:
+def test_discriminators_labels_mark_tokens_that_differ_from_the_original(member: Member) -> None:
     objective, batch, learns = made(member).eval(), only(LIKELY, 100), reading_turn(member)
     write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
     with torch.no_grad():
@@ -315,13 +315,13 @@ def test_discriminator_is_asked_where_the_text_differs_from_the_original(member:
     scored_BT = batch.ids_BT != PAD if lesson.scores == "text" else chosen(member, batch)
     share = replaced_BT.sum() / scored_BT.sum()
     assert 0 < share < 0.7
-    answer = torch.tensor(2.0)
-    expected = share * F.softplus(-answer) + (1 - share) * F.softplus(answer)
+    logit = torch.tensor(2.0)
+    expected = share * F.softplus(-logit) + (1 - share) * F.softplus(logit)
     parts = objective(batch, 0, learns).parts
     torch.testing.assert_close(parts["train/discriminator_loss"], expected)
 
 
-def test_copy_gate_pays_where_the_text_was_replaced() -> None:
+def test_copy_gate_loss_at_replaced_and_original_tokens() -> None:
     (member,) = (m for m in MEMBERS if isinstance(m.objective, AllTokensMlmConfig))
     objective, batch = made(member).eval(), only(LIKELY, 100)
     write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
@@ -333,77 +333,90 @@ def test_copy_gate_pays_where_the_text_was_replaced() -> None:
         objective.vocabulary.bias.zero_()
     replaced_BT = reads(objective, batch)["encoder"] != batch.ids_BT
     share = (replaced_BT.sum() / (batch.ids_BT != PAD).sum()).item()
-    copies = 1 / (1 + np.exp(-1.0))
-    right, wrong = copies + (1 - copies) / VOCAB, (1 - copies) / VOCAB
-    expected = -share * np.log(wrong) - (1 - share) * np.log(right)
+    gate = 1 / (1 + np.exp(-1.0))
+    p_original, p_replaced = gate + (1 - gate) / VOCAB, (1 - gate) / VOCAB
+    expected = -share * np.log(p_replaced) - (1 - share) * np.log(p_original)
     parts = objective(batch, 0).parts
     assert 0.05 < share < 0.3
     assert parts["train/mlm_loss"].item() == pytest.approx(expected, rel=1e-5)
-    assert parts["health/copy_gate"].item() == pytest.approx(copies, rel=1e-5)
+    assert parts["health/copy_gate"].item() == pytest.approx(gate, rel=1e-5)
 
 
-# The law of what is written.
+# Distribution of the samples.
 
 
-def written(member: Member, law_V: Tensor | None, batch: Batch, **sampling: Any) -> Tensor:
-    """Return how often each token was written into the chosen slots."""
+def sample_counts(
+    member: Member, probabilities_V: Tensor | None, batch: Batch, **sampling: Any
+) -> Tensor:
+    """Return the number of occurrences of each token at the chosen slots.
+
+    Args:
+        member: objective that replaces tokens.
+        probabilities_V: output distribution to give the generator; None to leave it unchanged.
+        batch: original text.
+        sampling: changes to the objective's sampling settings.
+    """
     if sampling:
         settings = replace(member.objective.sampling, **sampling)
         member = replace(member, objective=replace(member.objective, sampling=settings))
     objective = made(member)
-    if law_V is not None:
-        write_by(objective, law_V)
+    if probabilities_V is not None:
+        write_by(objective, probabilities_V)
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
     return torch.bincount(ids_BT[chosen(member, batch)], minlength=VOCAB)
 
 
-def assert_drawn_from(counts_V: Tensor, law_V: Tensor) -> None:
-    possible_V = law_V > 0
+def assert_drawn_from(counts_V: Tensor, probabilities_V: Tensor) -> None:
+    """Assert by a chi-square test that the counts follow the distribution."""
+    possible_V = probabilities_V > 0
     assert counts_V[~possible_V].sum() == 0
-    observed, law = counts_V[possible_V].numpy(), law_V[possible_V].double().numpy()
-    expected = law / law.sum() * observed.sum()
-    assert expected.min() > 5  # or chi-square would not hold
+    observed = counts_V[possible_V].numpy()
+    weights = probabilities_V[possible_V].double().numpy()
+    expected = weights / weights.sum() * observed.sum()
+    assert expected.min() > 5  # requirement of the chi-square test
     assert stats.chisquare(observed, expected).pvalue > 1e-4
 
 
 @each(SAMPLERS)
 def test_tokens_are_sampled_from_the_generators_softmax(member: Member) -> None:
-    assert_drawn_from(written(member, LAW_V, text(1_000)), LAW_V)
+    assert_drawn_from(sample_counts(member, PROBABILITIES_V, text(1_000)), PROBABILITIES_V)
 
 
 @each(SAMPLERS)
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_temperature_divides_the_logits(member: Member, temperature: float) -> None:
-    counts_V = written(member, LAW_V, text(1_000), temperature=temperature)
-    assert_drawn_from(counts_V, LAW_V ** (1 / temperature))
+    counts_V = sample_counts(member, PROBABILITIES_V, text(1_000), temperature=temperature)
+    assert_drawn_from(counts_V, PROBABILITIES_V ** (1 / temperature))
 
 
 @each(SAMPLERS)
-def test_disallowed_original_is_never_written_and_the_rest_keeps_its_law(member: Member) -> None:
+def test_disallowed_original_is_never_sampled_and_others_stay_in_proportion(
+    member: Member,
+) -> None:
     batch = only(LIKELY, 1_000)
-    counts_V = written(member, LAW_V, batch, disallow_correct=True)
-    assert_drawn_from(counts_V, LAW_V * (1 - always(LIKELY)))
-    assert written(member, LAW_V, batch)[LIKELY] > 0
+    counts_V = sample_counts(member, PROBABILITIES_V, batch, disallow_correct=True)
+    assert_drawn_from(counts_V, PROBABILITIES_V * (1 - always(LIKELY)))
+    assert sample_counts(member, PROBABILITIES_V, batch)[LIKELY] > 0
 
 
 @each(SAMPLERS)
-def test_each_slot_gets_a_token_of_its_own_law(member: Member) -> None:
+def test_each_slot_is_sampled_from_its_own_distribution(member: Member) -> None:
     objective, batch = made(member), text(1_000)
-    said: list[Tensor] = []
-    objective.generator.vocabulary.register_forward_hook(lambda *given: said.append(given[2]))
+    logits: list[Tensor] = []
+    objective.generator.vocabulary.register_forward_hook(lambda *call: logits.append(call[2]))
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
     slots_BK, chosen_BT = masked(member, batch).slots_BK, chosen(member, batch)
-    law_BKV = said[0].double().log_softmax(-1)
-    own_BK = law_BKV.gather(-1, ids_BT.gather(1, slots_BK)[..., None])[..., 0]
-    mean_BK = (law_BKV.exp() * law_BKV).sum(-1)
-    spread_BK = (law_BKV.exp() * law_BKV.square()).sum(-1) - mean_BK.square()
-    surprise, variance = (  # one each position: a slot may be drawn twice
+    log_p_BKV = logits[0].double().log_softmax(-1)
+    own_BK = log_p_BKV.gather(-1, ids_BT.gather(1, slots_BK)[..., None])[..., 0]
+    mean_BK = (log_p_BKV.exp() * log_p_BKV).sum(-1)
+    spread_BK = (log_p_BKV.exp() * log_p_BKV.square()).sum(-1) - mean_BK.square()
+    deviation, variance = (  # once for each position, since a position may be drawn twice
         torch.zeros_like(ids_BT, dtype=torch.float64).scatter(1, slots_BK, value)[chosen_BT].sum()
         for value in (own_BK - mean_BK, spread_BK)
     )
-    assert abs(surprise) < 4 * variance.sqrt()
-    likeliest_BK = law_BKV.max(-1).values
-    assert (likeliest_BK - mean_BK).sum() > 20 * variance.sqrt()  # what argmax would give
+    assert abs(deviation) < 4 * variance.sqrt()
+    likeliest_BK = log_p_BKV.max(-1).values
+    assert (likeliest_BK - mean_BK).sum() > 20 * variance.sqrt()  # argmax would fail
 
 
 @each(
@@ -413,7 +426,7 @@ def test_each_slot_gets_a_token_of_its_own_law(member: Member) -> None:
         if not isinstance(m.objective, AdversarialConfig) and not m.objective.frozen_generator
     )
 )
-def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> None:
+def test_sampling_without_dropout_gives_the_samples_of_evaluation_mode(member: Member) -> None:
     encoder, batch, learns = replace(member.encoder, dropout=0.3), text(100), reading_turn(member)
     for dropout in (True, False):
         settings = replace(member.objective, sampling=SamplingConfig(dropout=dropout))
@@ -422,20 +435,20 @@ def test_sampling_without_dropout_samples_as_in_evaluation(member: Member) -> No
         trained = reads(objective.train(), batch, learns)["encoder"]
         assert objective.training
         assert all(part.training for part in objective.modules())
-        still = reads(objective.eval(), batch, learns)["encoder"]
-        assert trained.equal(still) is not dropout
+        evaluated = reads(objective.eval(), batch, learns)["encoder"]
+        assert trained.equal(evaluated) is not dropout
 
 
 @each(tuple(m for m in MEMBERS if isinstance(m.objective, RandomReplacementConfig)))
-def test_random_words_follow_their_law_and_are_words(member: Member) -> None:
+def test_random_words_follow_their_distribution_without_special_tokens(member: Member) -> None:
     counts_V = (
         COUNTS_V if member.objective.replacement_distribution == "unigram" else torch.ones(VOCAB)
     )
-    law_V = torch.where(torch.arange(VOCAB) >= FIRST_WORD, counts_V, 0).double()
-    assert_drawn_from(written(member, None, text(1_000)), law_V)
+    probabilities_V = torch.where(torch.arange(VOCAB) >= FIRST_WORD, counts_V, 0).double()
+    assert_drawn_from(sample_counts(member, None, text(1_000)), probabilities_V)
 
 
-def test_random_words_of_bert_are_words() -> None:
+def test_random_words_of_bert_are_no_special_tokens() -> None:
     (member,) = (m for m in MEMBERS if m.id == "mlm_bert")
     batch = text(4_000)
     ids_BT = reads(made(member), batch)["encoder"]

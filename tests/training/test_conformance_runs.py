@@ -1,4 +1,4 @@
-"""What every objective promises of a run: it repeats, learns, resumes, and keeps its turns."""
+"""Conformance of every objective over a run: reproducibility, learning, resumption and phases."""
 
 import io
 from collections.abc import Mapping
@@ -40,29 +40,29 @@ from lab.training.objectives.base import Objective
 RULES = [ReinforceConfig(kind="reinforce"), AlternationConfig(kind="alternation")]
 
 
-def reports(steps: list[CompletedStep]) -> list[dict[str, float]]:
+def metrics(steps: list[CompletedStep]) -> list[dict[str, float]]:
     return [{name: value.item() for name, value in step.parts.items()} for step in steps]
 
 
-# Chance.
+# Reproducibility.
 
 
 @each()
-def test_training_is_bitwise_equal_under_a_seed(member: Member) -> None:
+def test_training_is_bitwise_reproducible(member: Member) -> None:
     first = Run(trial(member))
-    expected = reports(list(islice(first.steps(), 6)))
-    torch.manual_seed(99)  # what else happens in a process
-    second, found = Run(trial(member)), []
+    expected = metrics(list(islice(first.steps(), 6)))
+    torch.manual_seed(99)  # changes the state of torch's generator
+    second, actual = Run(trial(member)), []
     for step in islice(second.steps(), 6):
         torch.rand(3)
-        found.append(step)
-    assert reports(found) == expected
+        actual.append(step)
+    assert metrics(actual) == expected
     assert same(state(first.objective), state(second.objective))
 
 
 @each()
 @pytest.mark.parametrize("seed", ["init", "order", "mask"])
-def test_every_seed_matters(member: Member, seed: str) -> None:
+def test_each_seed_changes_the_run(member: Member, seed: str) -> None:
     base = trial(member)
     runs = [Run(base), Run(replace(base, seeds=replace(base.seeds, **{seed: 50})))]
     starts = [state(run.objective) for run in runs]
@@ -76,10 +76,10 @@ def test_every_seed_matters(member: Member, seed: str) -> None:
 
 
 def fit(member: Member, steps: int) -> list[dict[str, float]]:
-    """Return what each of so many steps on one batch, one masking and one chance reported."""
+    """Return the metrics of each of `steps` steps on one batch with one masking and sampling."""
     objective, batch, settings = made(member), text(), AdamConfig(lr=5e-3)
     optimizer = optim.build_optimizer(objective, settings)
-    seen = []
+    metrics_of_steps = []
     for n in range(steps):
         learns = member.objective.phase_at(n, n / steps).learns
         objective.begin(learns, objective.now)
@@ -90,26 +90,29 @@ def fit(member: Member, steps: int) -> list[dict[str, float]]:
         optim.clip_gradients(objective, settings)
         optimizer.step()
         parts = objective.health(loss.parts)
-        seen.append({name: value.item() for name, value in parts.items()})
-    return seen
+        metrics_of_steps.append({name: value.item() for name, value in parts.items()})
+    return metrics_of_steps
 
 
-def fallen(seen: list[Mapping[str, float]], promise: Falls) -> float:
-    """Return the part's mean over its last steps, as a share of what it is promised to be below."""
-    told = [step for step in seen if promise.part in step]
-    last = sum(step[promise.part] for step in told[-10:]) / 10
-    if not promise.of:
-        return last / told[0][promise.part]
-    other = sum(step[promise.of] for step in told[-10:]) / 10
-    assert other > 0.02  # there is still something to tell
-    return last / other
+def final_ratio(metrics_of_steps: list[Mapping[str, float]], falls: Falls) -> float:
+    """Return the ratio of a loss to its reference: another metric, or its own first value.
+
+    The loss and the other metric are means over the last ten steps that report the loss.
+    """
+    steps = [step for step in metrics_of_steps if falls.part in step]
+    final = sum(step[falls.part] for step in steps[-10:]) / 10
+    if not falls.of:
+        return final / steps[0][falls.part]
+    other = sum(step[falls.of] for step in steps[-10:]) / 10
+    assert other > 0.02  # otherwise hardly any token is replaced
+    return final / other
 
 
 @each()
-def test_one_batch_is_learned_by_heart(member: Member) -> None:
-    seen = fit(member, 50)
-    for promise in member.learns:
-        assert fallen(seen, promise) < promise.share, promise.part
+def test_objective_overfits_one_batch(member: Member) -> None:
+    steps = fit(member, 50)
+    for falls in member.learns:
+        assert final_ratio(steps, falls) < falls.share, falls.part
 
 
 # Evaluation.
@@ -134,27 +137,27 @@ def evaluate(objective: Any, member: Member) -> None:
 
 
 @each()
-def test_evaluation_changes_nothing(member: Member) -> None:
-    plain, watched = Run(trial(member)), Run(trial(member))
-    for one, other in zip(plain.steps(), watched.steps(), strict=True):
-        assert reports([one]) == reports([other])
-        before, chance = state(watched.objective), torch.get_rng_state()
-        learned = [(p.requires_grad, p.grad) for p in watched.objective.parameters()]
-        gradients = [None if grad is None else grad.clone() for _, grad in learned]
-        evaluate(watched.objective, member)
-        assert torch.get_rng_state().equal(chance)
-        assert same(state(watched.objective), before)
-        for p, (requires, grad), kept in zip(
-            watched.objective.parameters(), learned, gradients, strict=True
+def test_evaluation_does_not_change_the_run(member: Member) -> None:
+    plain, evaluated = Run(trial(member)), Run(trial(member))
+    for one, other in zip(plain.steps(), evaluated.steps(), strict=True):
+        assert metrics([one]) == metrics([other])
+        before, rng_state = state(evaluated.objective), torch.get_rng_state()
+        attributes = [(p.requires_grad, p.grad) for p in evaluated.objective.parameters()]
+        copies = [None if grad is None else grad.clone() for _, grad in attributes]
+        evaluate(evaluated.objective, member)
+        assert torch.get_rng_state().equal(rng_state)
+        assert same(state(evaluated.objective), before)
+        for p, (requires_grad, grad), copy in zip(
+            evaluated.objective.parameters(), attributes, copies, strict=True
         ):
-            assert p.requires_grad is requires
+            assert p.requires_grad is requires_grad
             assert p.grad is grad
-            assert grad is None or grad.equal(kept)
-    assert same(state(plain.objective), state(watched.objective))
+            assert grad is None or grad.equal(copy)
+    assert same(state(plain.objective), state(evaluated.objective))
 
 
 @each()
-def test_evaluation_can_be_repeated(member: Member) -> None:
+def test_repeated_evaluation_gives_the_same_loss(member: Member) -> None:
     objective, batch = made(member).eval(), text()
     for learns in member.turns:
         first = objective(batch, 3, learns)
@@ -167,8 +170,8 @@ def test_evaluation_can_be_repeated(member: Member) -> None:
 # Saving.
 
 
-def saved(value: Any) -> Any:
-    """Return `value` as it comes back from a file."""
+def save_and_load(value: Any) -> Any:
+    """Return `value` after saving it with torch and loading it again."""
     file = io.BytesIO()
     torch.save(value, file)
     file.seek(0)
@@ -176,35 +179,33 @@ def saved(value: Any) -> Any:
 
 
 def each_cut(members: tuple[Member, ...]) -> pytest.MarkDecorator:
-    """Return a parametrisation by member and number of steps before the break."""
+    """Return a parametrisation by member and number of steps before the interruption."""
     cases = [(member, cut) for member in members for cut in member.cuts]
     ids = [f"{member.id}-{cut}" for member, cut in cases]
     return pytest.mark.parametrize(("member", "cut"), cases, ids=ids)
 
 
 @each_cut((*MEMBERS, *GROWING))
-def test_run_goes_on_from_its_saved_state_as_if_never_stopped(member: Member, cut: int) -> None:
-    assert_goes_on(trial(member), cut)
+def test_resumed_run_equals_an_uninterrupted_run(member: Member, cut: int) -> None:
+    assert_resumes(trial(member), cut)
 
 
 @each_cut(MEMBERS)
-def test_run_under_muon_goes_on_from_its_saved_state_as_if_never_stopped(
-    member: Member, cut: int
-) -> None:
-    assert_goes_on(trial(member, optim=MuonConfig(kind="muon", lr=1e-3)), cut)
+def test_resumed_run_with_muon_equals_an_uninterrupted_run(member: Member, cut: int) -> None:
+    assert_resumes(trial(member, optim=MuonConfig(kind="muon", lr=1e-3)), cut)
 
 
-def assert_goes_on(settings: spec.Trial, cut: int) -> None:
-    """A run of `settings` that is broken off after `cut` steps ends as one that was not."""
+def assert_resumes(settings: spec.Trial, cut: int) -> None:
+    """Assert that a run resumed after `cut` steps equals an uninterrupted run."""
     whole, first, second = Run(settings), Run(settings), Run(settings, init=9)
     expected = list(whole.steps())
     *_, stopped = islice(first.steps(), cut)
-    second.objective.load_state_dict(saved(first.objective.state_dict()))
-    second.optimizer.load_state_dict(saved(first.optimizer.state_dict()))
-    torch.rand(50)  # what a new process would have done
-    found = list(second.steps(stopped.spent))
-    assert reports(found) == reports(expected[cut:])
-    assert [step.spent for step in found] == [step.spent for step in expected[cut:]]
+    second.objective.load_state_dict(save_and_load(first.objective.state_dict()))
+    second.optimizer.load_state_dict(save_and_load(first.optimizer.state_dict()))
+    torch.rand(50)  # as a new process would change torch's generator
+    actual = list(second.steps(stopped.spent))
+    assert metrics(actual) == metrics(expected[cut:])
+    assert [step.spent for step in actual] == [step.spent for step in expected[cut:]]
     assert same(state(second.objective), state(whole.objective))
 
 
@@ -212,7 +213,7 @@ def assert_goes_on(settings: spec.Trial, cut: int) -> None:
 
 
 def assert_sharing(member: Member, objective: Any) -> None:
-    """The promised parameters are one object in both networks, and no others."""
+    """Assert that exactly the parameters of `member.common` are one object in both networks."""
     if not hasattr(objective, "generator"):
         assert not member.common
         return
@@ -222,21 +223,23 @@ def assert_sharing(member: Member, objective: Any) -> None:
     assert common == {name for name in every if matches(name, member.common)}
     assert bool(common) is bool(member.common)
     values = {p.data_ptr(): id(p) for p in objective.parameters()}
-    assert len(values) == len({id(p) for p in objective.parameters()})  # nor is there a copy
+    assert len(values) == len(
+        {id(p) for p in objective.parameters()}
+    )  # no two parameters share memory
 
 
 @each()
-def test_networks_share_the_promised_tables_as_one_object(member: Member) -> None:
+def test_networks_share_exactly_the_common_parameters_as_one_object(member: Member) -> None:
     objective = made(member)
     assert_sharing(member, objective)
-    objective.load_state_dict(saved(made(member).state_dict()))
+    objective.load_state_dict(save_and_load(made(member).state_dict()))
     assert_sharing(member, objective)
     assert_sharing(member, objective.to(torch.float64))
     assert_sharing(member, objective.to("cpu"))
 
 
 @each()
-def test_every_parameter_is_owned_and_optimised_once(member: Member) -> None:
+def test_every_parameter_has_one_owner_and_is_optimised_once(member: Member) -> None:
     objective = made(member)
     every = sorted(id(p) for p in objective.parameters() if p.requires_grad)
     owned = [id(p) for parameters in objective.networks().values() for p in parameters]
@@ -247,7 +250,9 @@ def test_every_parameter_is_owned_and_optimised_once(member: Member) -> None:
 
 
 @each()
-def test_what_is_shared_belongs_to_the_kept_network_unless_it_only_reads(member: Member) -> None:
+def test_shared_parameters_belong_to_the_encoders_network_except_base_tables(
+    member: Member,
+) -> None:
     objective = made(member)
     first, *others = objective.networks()
     generates = hasattr(objective, "generator") and not member.objective.frozen_generator
@@ -262,35 +267,35 @@ def test_what_is_shared_belongs_to_the_kept_network_unless_it_only_reads(member:
 
 
 @each(tuple(m for m in MEMBERS if m.objective.frozen_generator))
-def test_frozen_generator_stays_as_it_is_while_the_kept_network_learns(member: Member) -> None:
+def test_frozen_generator_does_not_change_while_the_encoder_is_trained(member: Member) -> None:
     run = Run(trial(member))
     generator, encoder = run.objective.generator, run.objective.encoder
-    before, began = state(generator), state(encoder)
+    generator_before, encoder_before = state(generator), state(encoder)
     for _ in run.steps():
         assert all(p.grad is None for p in generator.parameters())
-    assert same(state(generator), before)
-    assert not same(state(encoder), began)
+    assert same(state(generator), generator_before)
+    assert not same(state(encoder), encoder_before)
     optimized = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
     assert not optimized & {id(p) for p in generator.parameters()}
 
 
 @each(tuple(m for m in MEMBERS if m.objective.frozen_generator))
-def test_frozen_generator_writes_without_dropout_while_the_kept_network_has_it(
+def test_frozen_generator_samples_without_dropout_while_the_encoder_has_dropout(
     member: Member,
 ) -> None:
     objective, batch = made(replace(member, encoder=replace(member.encoder, dropout=0.3))), text()
-    now = trial(member).at(0.0)
+    settings = trial(member).at(0.0)
     for _ in range(2):
         objective.train()
         assert objective.encoder.training
         assert not any(part.training for part in objective.generator.modules())
         torch.manual_seed(0)
-        trained = objective.generator(batch, 0, now)
-        assert trained.ids_BT.equal(objective.eval().generator(batch, 0, now).ids_BT)
-        assert not trained.law_BKV.requires_grad
+        trained = objective.generator(batch, 0, settings)
+        assert trained.ids_BT.equal(objective.eval().generator(batch, 0, settings).ids_BT)
+        assert not trained.replacement_logits_BKV.requires_grad
 
 
-# The adversarial game.
+# Adversarial training.
 
 
 def adversarial(rule: Any, **settings: Any) -> Member:
@@ -301,16 +306,18 @@ def adversarial(rule: Any, **settings: Any) -> Member:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
-def test_game_without_weight_is_electra(rule: Any) -> None:
+def test_adversarial_weight_zero_equals_electra(rule: Any) -> None:
     member = adversarial(rule, adversarial_weight=0.0)
     shared = {name: getattr(member.objective, name) for name in ("mask_prob", "sharing")}
     electra = replace(member, objective=ElectraConfig(kind="electra", **shared))
-    game, plain = Run(trial(member)), Run(trial(electra))
-    assert reports(list(islice(game.steps(), 5))) == reports(list(islice(plain.steps(), 5)))
-    assert same(state(game.objective), state(plain.objective))
+    adversarial_run, plain = Run(trial(member)), Run(trial(electra))
+    assert metrics(list(islice(adversarial_run.steps(), 5))) == metrics(
+        list(islice(plain.steps(), 5))
+    )
+    assert same(state(adversarial_run.objective), state(plain.objective))
 
 
-def own(objective: Objective) -> dict[str, dict[str, Tensor]]:
+def weights_by_network(objective: Objective) -> dict[str, dict[str, Tensor]]:
     """Return a copy of each network's weights."""
     return {
         network: {str(n): p.detach().clone() for n, p in enumerate(parameters)}
@@ -319,18 +326,18 @@ def own(objective: Objective) -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_networks_alternate_and_the_discriminator_begins(steps: int) -> None:
+def test_networks_alternate_starting_with_the_discriminator(steps: int) -> None:
     rule = AlternationConfig(kind="alternation", steps=steps)
     run = Run(trial(adversarial(rule)))
-    before, movers = own(run.objective), []
+    before, updated = weights_by_network(run.objective), []
     for step in run.steps():
-        after = own(run.objective)
-        movers.append([network for network in after if not same(before[network], after[network])])
-        learned = movers[-1][0]
-        assert ("health/grad_norm_generator" in step.parts) is (learned == "generator")
+        after = weights_by_network(run.objective)
+        updated.append([network for network in after if not same(before[network], after[network])])
+        has_norm = "health/grad_norm_generator" in step.parts
+        assert has_norm is (updated[-1][0] == "generator")
         before = after
-    turns = [["discriminator"]] * steps + [["generator"]] * steps
-    assert movers == (turns * 8)[:8]
+    period = [["discriminator"]] * steps + [["generator"]] * steps
+    assert updated == (period * 8)[:8]
 
 
 # Two stages.
@@ -342,26 +349,26 @@ def two_stage(switch: float) -> Run:
 
 
 @pytest.mark.parametrize(("switch", "first"), [(0.25, 2), (0.5, 4), (0.7, 6)])
-def test_discriminator_starts_from_the_generator_which_is_frozen_then(
+def test_discriminator_starts_from_the_generator_which_is_then_frozen(
     switch: float, first: int
 ) -> None:
     run = two_stage(switch)
     encoder, generator = run.objective.encoder, run.objective.generator
-    started: list[bool] = []
+    equal: list[bool] = []
 
-    def note(*_: Any) -> None:
-        started.append(same(encoder.state_dict(), generator.encoder.state_dict()))
+    def compare(*_: Any) -> None:
+        equal.append(same(encoder.state_dict(), generator.encoder.state_dict()))
 
-    encoder.register_forward_pre_hook(note)
-    ended = state(generator)
+    encoder.register_forward_pre_hook(compare)
+    before = state(generator)
     for n, _ in enumerate(run.steps()):
-        moved = not same(state(generator), ended)
-        assert moved is (n < first)
-        ended = state(generator)
-    assert started == [True] + [False] * (8 - first - 1)
+        is_updated = not same(state(generator), before)
+        assert is_updated is (n < first)
+        before = state(generator)
+    assert equal == [True] + [False] * (8 - first - 1)
 
 
-def test_discriminator_stays_as_it_was_until_the_switch() -> None:
+def test_discriminator_does_not_change_before_the_switch() -> None:
     run = two_stage(0.5)
     parts = nn.ModuleList([run.objective.encoder, run.objective.detection])
     before = state(parts)
@@ -370,17 +377,17 @@ def test_discriminator_stays_as_it_was_until_the_switch() -> None:
 
 
 @pytest.mark.parametrize("switch", [0.25, 0.5])
-def test_each_stage_has_the_whole_schedule(switch: float) -> None:
+def test_each_stage_has_progress_from_zero_to_one(switch: float) -> None:
     settings = TwoStageConfig(kind="two_stage", switch=switch)
-    turns = [settings.phase_at(n, n / 80) for n in range(81)]
+    phases = [settings.phase_at(n, n / 80) for n in range(81)]
     first = round(80 * switch)
     for stage, learns in (
-        (turns[:first], UpdatedNetworks.GENERATOR),
-        (turns[first:], UpdatedNetworks.DISCRIMINATOR),
+        (phases[:first], UpdatedNetworks.GENERATOR),
+        (phases[first:], UpdatedNetworks.DISCRIMINATOR),
     ):
-        assert {one.learns for one in stage} == {learns}
+        assert {phase.learns for phase in stage} == {learns}
         assert stage[0].progress == 0
         steps = len(stage) if learns is UpdatedNetworks.GENERATOR else len(stage) - 1
-        assert [one.progress for one in stage] == pytest.approx(
+        assert [phase.progress for phase in stage] == pytest.approx(
             [n / steps for n in range(len(stage))]
         )

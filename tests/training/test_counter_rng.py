@@ -1,4 +1,4 @@
-"""Randomness by counter: uniform, and a function of its five counters and nothing else."""
+"""Counter-based random numbers: uniform, and a function of their five counters alone."""
 
 from itertools import pairwise
 
@@ -30,7 +30,7 @@ def numbers(
     data=st.data(),
 )
 @settings(deadline=None)
-def test_number_does_not_depend_on_the_batch(
+def test_numbers_do_not_depend_on_the_rest_of_the_batch(
     seed: int, stream: int, step: int, example_B: list[int], count: int, data: st.DataObject
 ) -> None:
     whole_BN = counter_rng.uniform(seed, stream, step, torch.tensor(example_B), count)
@@ -42,14 +42,15 @@ def test_number_does_not_depend_on_the_batch(
     assert ((whole_BN > 0) & (whole_BN < 1)).all()
 
 
-def test_number_does_not_depend_on_torchs_own_chance() -> None:
+def test_numbers_do_not_depend_on_the_state_of_torchs_generator() -> None:
     first = numbers()
     torch.manual_seed(5)
     torch.rand(3)
     assert (numbers() == first).all()
 
 
-# All 24 bits are set here, found by search: in float32, 2**24 - 1/2 is 2**24.
+# A search gave these counters, for which all 24 bits are set. In float32, 2**24 - 1/2 is rounded to
+# 2**24.
 def test_largest_number_is_below_one() -> None:
     largest = counter_rng.uniform(0, counter_rng.MASK, 65, torch.tensor([113]), 799)[0, 798]
     assert largest == 1 - 2**-24
@@ -67,13 +68,13 @@ def test_largest_number_is_below_one() -> None:
     ],
     ids=str,
 )
-def test_every_counter_gives_other_numbers(other: dict[str, int]) -> None:
-    # Of 100,000 pairs of 24-bit numbers hardly one is equal by chance.
+def test_each_counter_changes_the_numbers(other: dict[str, int]) -> None:
+    # The expected number of equal pairs among 100,000 pairs of 24-bit numbers is 0.006.
     assert (numbers() == numbers(**other)).sum() <= 2
 
 
-def test_numbers_hardly_ever_repeat() -> None:
-    resolution = 2**23  # float32 holds no more between 1/2 and 1
+def test_numbers_repeat_no_more_often_than_by_chance() -> None:
+    resolution = 2**23  # float32 has 2**23 values between 1/2 and 1
     expected = 100_000**2 / 2 / resolution
     repeated = 100_000 - len(np.unique(numbers()))
     assert repeated < expected + 5 * expected**0.5
@@ -97,8 +98,8 @@ def test_numbers_of_one_slot_are_uniform_over_the_steps() -> None:
     assert stats.kstest(steps, "uniform").pvalue > 1e-4
 
 
-def independent(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
-    """Return whether neither correlation nor a 16 x 16 table of the pairs shows a dependence."""
+def are_independent(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
+    """Return whether the correlation and a chi-square test of 16 x 16 bins show no dependence."""
     a, b = a.astype(np.float64).flatten(), b.astype(np.float64).flatten()
     table, _, _ = np.histogram2d(a, b, bins=16, range=[[0, 1], [0, 1]])
     correlation = abs(np.corrcoef(a, b)[0, 1])
@@ -108,16 +109,16 @@ def independent(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
 @pytest.mark.parametrize("counter", ["seed", "stream", "step"])
 def test_neighbouring_counters_are_independent(counter: str) -> None:
     drawn = [numbers(**{counter: value}) for value in range(1, 6)]
-    assert all(independent(a, b) for a, b in pairwise(drawn))
+    assert all(are_independent(a, b) for a, b in pairwise(drawn))
 
 
 def test_neighbouring_examples_and_slots_are_independent() -> None:
     drawn_BN = numbers()
-    assert independent(drawn_BN[:-1], drawn_BN[1:])
-    assert independent(drawn_BN[:, :-1], drawn_BN[:, 1:])
-    assert independent(drawn_BN[:-1, :-1], drawn_BN[1:, 1:])
+    assert are_independent(drawn_BN[:-1], drawn_BN[1:])
+    assert are_independent(drawn_BN[:, :-1], drawn_BN[:, 1:])
+    assert are_independent(drawn_BN[:-1, :-1], drawn_BN[1:, 1:])
 
 
-def test_step_and_example_do_not_trade_places() -> None:
-    """Example e at step s + 1 is not example e + 1 at step s."""
-    assert independent(numbers(step=1)[:-1], numbers(step=0)[1:])
+def test_step_and_example_are_not_interchangeable() -> None:
+    """The numbers of (step s + 1, example e) differ from those of (step s, example e + 1)."""
+    assert are_independent(numbers(step=1)[:-1], numbers(step=0)[1:])

@@ -1,4 +1,4 @@
-"""One step, however it is divided: workers and micro-batches change nothing but rounding."""
+"""Gradients of a step: workers and micro-batches change them by rounding only."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from members import COUNTS_V, LENGTH, MEMBERS, Member, each, texts, ticking
-from members import trial as small
+from members import trial as member_trial
 from prepared_text import PreparedText
 from torch import distributed, multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -40,36 +40,32 @@ from lab.trials import run as trial
 from lab.trials.assignment import Assignment
 
 STEPS, BATCH = 16, 16
-DIVIDED = ((2, 8), (2, 2), (4, 1))  # workers, and windows of a micro-batch
-SAID = torch.OutOfMemoryError("out of memory")
-LONGEST = 500  # seconds; most of them where other work holds the cores
+DIVISIONS = ((2, 8), (2, 2), (4, 1))  # number of workers, windows of a micro-batch
+OUT_OF_MEMORY = torch.OutOfMemoryError("out of memory")
+TIMEOUT = 500  # seconds; most of it for machines that are busy with other work
 LIMIT = 1e-5  # relative difference of the losses
-LADDER = tuple(
-    {member.objective.kind: member for member in reversed(MEMBERS)}.values()
-)  # the first member of each kind
-TURNS = next(member for member in MEMBERS if member.id == "alternation_2")
-MOVING = next(member for member in MEMBERS if member.id == "electra_moving")
+FIRST_OF_KIND = tuple({member.objective.kind: member for member in reversed(MEMBERS)}.values())
+ALTERNATION = next(member for member in MEMBERS if member.id == "alternation_2")
+RAMPS = next(member for member in MEMBERS if member.id == "electra_moving")
 FROZEN = next(member for member in MEMBERS if member.id == "electra_frozen_post")
-RUNGS = (*LADDER, TURNS, MOVING, FROZEN)
-
-
+COMPARED = (*FIRST_OF_KIND, ALTERNATION, RAMPS, FROZEN)
 ELECTRA = next(member for member in MEMBERS if member.id == "electra_tokens")
 
 
-def asked(member: Member, dropout: float = 0.0) -> Any:
-    shape = small(member)
-    amount = STEPS * BATCH * shape.data.length
+def short_trial(member: Member, dropout: float = 0.0) -> Any:
+    base = member_trial(member)
+    amount = STEPS * BATCH * base.data.length
     return replace(
-        shape,
+        base,
         batch=BATCH,
-        encoder=replace(shape.encoder, dropout=dropout),
+        encoder=replace(base.encoder, dropout=dropout),
         optim=AdamConfig(lr=1e-3),
         budget=Budget(kind="tokens", amount=amount),
     )
 
 
 class Run:
-    """A run from its start; `ready` may alter it before it begins."""
+    """A complete run; `prepare` may change the gradients before the first step."""
 
     def __init__(
         self,
@@ -77,48 +73,51 @@ class Run:
         workers: Workers,
         micro: int | None,
         dropout: float = 0.0,
-        ready: Callable[[Gradients], None] = lambda _: None,
+        prepare: Callable[[Gradients], None] = lambda _: None,
     ) -> None:
-        trial = asked(member, dropout)
+        trial = short_trial(member, dropout)
         objective = build_objective(trial, COUNTS_V)
         batches = texts(trial)
         most = micro and micro * LENGTH
         self.gradients = Gradients(objective, batches, trial, workers=workers, most=most)
-        ready(self.gradients)
+        prepare(self.gradients)
         optimizer = optim.build_optimizer(objective, trial.optim)
         steps = train_steps(self.gradients, optimizer, trial=trial, clock=ticking())
         self.curve = [{name: v.item() for name, v in step.parts.items()} for step in steps]
 
 
 def curve(member: Member, workers: Workers, micro: int | None) -> list[dict[str, float]]:
-    """Return what each step of a run reports."""
+    """Return the metrics of each step of a run."""
     return Run(member, workers, micro).curve
 
 
-class Short:
-    """Memory for so many windows: the pass of more, or of one at a certain turn, fails.
+class LimitedMemory:
+    """Limited memory, simulated: forward passes with too many windows raise an error.
 
     Args:
-        windows: that fit.
-        passes: how many passes memory lasts for whatever they have.
-        error: by which it is said.
+        windows: number of windows that fit.
+        passes: number of first passes that succeed with any number of windows.
+        error: error to raise.
+
+    Attributes:
+        failed: number of passes that raised the error.
     """
 
-    def __init__(self, windows: int, passes: int = 0, error: Exception = SAID) -> None:
+    def __init__(self, windows: int, passes: int = 0, error: Exception = OUT_OF_MEMORY) -> None:
         self._windows, self._left, self._error, self.failed = windows, passes, error, 0
 
     def __call__(self, gradients: Gradients) -> None:
         gradients.objective.register_forward_pre_hook(self._pass)
 
-    def _pass(self, _: Any, given: tuple[Any, ...]) -> None:
+    def _pass(self, _: Any, arguments: tuple[Any, ...]) -> None:
         self._left -= 1
-        if self._left < 0 and len(given[0].ids_BT) > self._windows:
+        if self._left < 0 and len(arguments[0].ids_BT) > self._windows:
             self.failed += 1
             raise self._error
 
 
 class Exchanges:
-    """Counts how often gradients are exchanged."""
+    """Counts the exchanges of gradients between workers."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -133,71 +132,71 @@ class Exchanges:
         return allreduce_hook(distributed.group.WORLD, bucket)
 
 
-class Chance:
-    """Notes what torch's generator would give to each piece."""
+class RandomStates:
+    """Records the next random numbers of torch's generator before each micro-batch."""
 
     def __init__(self) -> None:
         self.drawn: list[tuple[float, ...]] = []
 
     def __call__(self, gradients: Gradients) -> None:
-        gradients.objective.register_forward_pre_hook(self._note)
+        gradients.objective.register_forward_pre_hook(self._record)
 
-    def _note(self, *_: Any) -> None:
+    def _record(self, *_: Any) -> None:
         before = torch.get_rng_state()
         self.drawn.append(tuple(torch.rand(4).tolist()))
         torch.set_rng_state(before)
 
 
-def in_pairs(rank: int, workers: Workers, folder: str) -> None:
-    """Run what two workers do on this one."""
-    one_short = Run(ELECTRA, workers, None, ready=Short(2) if rank else lambda _: None)
-    often, once = Exchanges(), Exchanges()
-    Run(ELECTRA, workers, BATCH // 2 // 4, ready=often)
-    Run(ELECTRA, workers, None, ready=once)
-    none_fits = ""
+def run_one_of_two(rank: int, workers: Workers, folder: str) -> None:
+    """Run the cases for two workers on one of them, and write the results to a file."""
+    limited = Run(ELECTRA, workers, None, prepare=LimitedMemory(2) if rank else lambda _: None)
+    divided, undivided = Exchanges(), Exchanges()
+    Run(ELECTRA, workers, BATCH // 2 // 4, prepare=divided)
+    Run(ELECTRA, workers, None, prepare=undivided)
+    message = ""
     try:
-        Run(ELECTRA, workers, None, ready=Short(0) if rank else lambda _: None)
+        Run(ELECTRA, workers, None, prepare=LimitedMemory(0) if rank else lambda _: None)
     except torch.OutOfMemoryError as error:
-        none_fits = str(error)
-    said = {
-        "one short": [one_short.gradients.micro, one_short.curve],
-        "exchanges": [often.count, once.count],
-        "none fits": none_fits,
+        message = str(error)
+    results = {
+        "limited": [limited.gradients.micro, limited.curve],
+        "exchanges": [divided.count, undivided.count],
+        "none fits": message,
         "dropout": Run(ELECTRA, workers, None, dropout=0.1).curve,
     }
-    Path(folder, f"pair-{rank}.json").write_text(json.dumps(said))
+    Path(folder, f"pair-{rank}.json").write_text(json.dumps(results))
 
 
-def work(rank: int, count: int, folder: str) -> None:
-    """Run every member on this worker, whole and in micro-batches."""
+def run_worker(rank: int, count: int, folder: str) -> None:
+    """Run each compared member on one of `count` workers, and write the curves to files."""
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    meeting = f"file://{folder}/meeting-{count}"
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count)
+    rendezvous = f"file://{folder}/rendezvous-{count}"
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=count)
     workers = ProcessGroup()
-    for member in RUNGS:
-        for micro in (micro for among, micro in DIVIDED if among == count):
-            seen = curve(member, workers, micro)
-            if rank == count - 1:  # all say the same; the last one is asked
-                Path(folder, f"{member.id}-{count}-{micro}.json").write_text(json.dumps(seen))
+    for member in COMPARED:
+        for micro in (micro for workers_count, micro in DIVISIONS if workers_count == count):
+            steps = curve(member, workers, micro)
+            if rank == count - 1:  # the metrics are sums over all workers
+                Path(folder, f"{member.id}-{count}-{micro}.json").write_text(json.dumps(steps))
     if count == 2:
-        in_pairs(rank, workers, folder)
+        run_one_of_two(rank, workers, folder)
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("workers")
-    for count in sorted({count for count, _ in DIVIDED}):
-        spawned = multiprocessing.spawn(work, (count, str(made)), nprocs=count, join=False)
-        until = time.monotonic() + LONGEST
+    results = tmp_path_factory.mktemp("workers")
+    for count in sorted({count for count, _ in DIVISIONS}):
+        spawned = multiprocessing.spawn(run_worker, (count, str(results)), nprocs=count, join=False)
+        deadline = time.monotonic() + TIMEOUT
         try:
             while not spawned.join(5):
-                assert time.monotonic() < until, "the workers wait for each other"
+                assert time.monotonic() < deadline, f"{count} workers: no end in {TIMEOUT} s"
         finally:
             for process in spawned.processes:
                 process.kill()
-    return made
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -217,52 +216,53 @@ def losses(steps: list[dict[str, float]]) -> list[list[float]]:
     ]
 
 
-def same(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:
+def losses_agree(one: list[dict[str, float]], other: list[dict[str, float]]) -> bool:
     return all(
         b == pytest.approx(a, rel=LIMIT) for a, b in zip(losses(one), losses(other), strict=True)
     )
 
 
 @pytest.mark.slow
-@each(RUNGS)
+@each(COMPARED)
 def test_workers_and_micro_batches_give_the_same_curve(member: Member, folder: Path) -> None:
     whole = curve(member, SingleProcess(), None)
     assert len(whole) == STEPS
     files = sorted(folder.glob(f"{member.id}-*.json"))
-    assert len(files) == len(DIVIDED)
+    assert len(files) == len(DIVISIONS)
     divided = [json.loads(file.read_text()) for file in files]
     for other in (curve(member, SingleProcess(), BATCH // 4), *divided):
         for step, (one, two) in enumerate(zip(losses(whole), losses(other), strict=True)):
             assert two == pytest.approx(one, rel=LIMIT), step
 
 
-# Memory that runs out.
+# Exhausted memory, simulated.
 @pytest.mark.parametrize(
-    ("fits", "passes", "ends"),
+    ("fits", "passes", "final"),
     [(BATCH, 0, BATCH), (5, 0, 4), (1, 0, 1), (5, 7, 4)],
-    ids=["never", "at once", "but for one window", "later"],
+    ids=["all fit", "from the first step", "one window fits", "in a later step"],
 )
-def test_out_of_memory_halves_the_micro_batch_and_the_losses_stay(
-    whole: list[dict[str, float]], fits: int, passes: int, ends: int
+def test_out_of_memory_halves_the_micro_batch_and_does_not_change_the_losses(
+    whole: list[dict[str, float]], fits: int, passes: int, final: int
 ) -> None:
-    short = Short(fits, passes)
-    run = Run(ELECTRA, SingleProcess(), None, ready=short)
-    assert run.gradients.micro == ends
-    assert 2**short.failed * ends == BATCH  # halved each time, and never tried again
-    assert same(whole, run.curve)
+    memory = LimitedMemory(fits, passes)
+    run = Run(ELECTRA, SingleProcess(), None, prepare=memory)
+    assert run.gradients.micro == final
+    assert 2**memory.failed * final == BATCH  # later steps keep the reduced size
+    assert losses_agree(whole, run.curve)
 
 
-def test_out_of_memory_amid_a_step_leaves_nothing_of_it(whole: list[dict[str, float]]) -> None:
-    run = Run(
-        ELECTRA, SingleProcess(), 4, ready=Short(2, passes=4 + 3)
-    )  # the second step's last piece
+def test_out_of_memory_within_a_step_discards_its_partial_gradient(
+    whole: list[dict[str, float]],
+) -> None:
+    memory = LimitedMemory(2, passes=4 + 3)  # fails at the last micro-batch of the second step
+    run = Run(ELECTRA, SingleProcess(), 4, prepare=memory)
     assert run.gradients.micro == 2
-    assert same(whole, run.curve)
+    assert losses_agree(whole, run.curve)
 
 
-def test_no_room_for_one_window_is_one_clear_error() -> None:
+def test_error_if_a_single_window_does_not_fit() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="with a single window at a time"):
-        Run(ELECTRA, SingleProcess(), None, ready=Short(0))
+        Run(ELECTRA, SingleProcess(), None, prepare=LimitedMemory(0))
 
 
 @pytest.mark.parametrize(
@@ -271,65 +271,69 @@ def test_no_room_for_one_window_is_one_clear_error() -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate"),
-        RuntimeError("could not create a primitive"),  # seen of oneDNN, with hardly any left
+        RuntimeError("could not create a primitive"),  # raised by oneDNN
     ],
     ids=lambda error: f"{type(error).__name__} {error}"[:30],
 )
-def test_each_way_of_saying_that_memory_is_out_is_understood(error: Exception) -> None:
-    assert Run(ELECTRA, SingleProcess(), None, ready=Short(8, error=error)).gradients.micro == 8
+def test_each_out_of_memory_error_is_recognised(error: Exception) -> None:
+    run = Run(ELECTRA, SingleProcess(), None, prepare=LimitedMemory(8, error=error))
+    assert run.gradients.micro == 8
 
 
-def test_other_errors_are_no_lack_of_memory() -> None:
-    class Broken(Short):
+def test_other_errors_are_raised() -> None:
+    class Broken(LimitedMemory):
         def _pass(self, *_: Any) -> None:
             self.failed += 1
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     broken = Broken(0)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        Run(ELECTRA, SingleProcess(), None, ready=broken)
+        Run(ELECTRA, SingleProcess(), None, prepare=broken)
     assert broken.failed == 1
 
 
 @pytest.mark.slow
-def test_workers_halve_together_where_one_is_short(
+def test_all_workers_halve_the_micro_batch_if_one_is_out_of_memory(
     pair: list[dict[str, Any]], whole: list[dict[str, float]]
 ) -> None:
-    for said in pair:
-        micro, curve = said["one short"]
+    for results in pair:
+        micro, curve = results["limited"]
         assert micro == 2
-        assert same(whole, curve)
-    assert pair[0]["one short"] == pair[1]["one short"]
+        assert losses_agree(whole, curve)
+    assert pair[0]["limited"] == pair[1]["limited"]
 
 
 @pytest.mark.slow
-def test_workers_give_up_together_where_one_has_no_room_for_a_window(
+def test_all_workers_fail_if_a_single_window_does_not_fit_on_one(
     pair: list[dict[str, Any]],
 ) -> None:
-    assert ["with a single window at a time" in said["none fits"] for said in pair] == [True] * 2
+    assert all("with a single window at a time" in results["none fits"] for results in pair)
 
 
 @pytest.mark.slow
-def test_gradients_are_exchanged_once_a_step(pair: list[dict[str, Any]]) -> None:
-    # All of them fit into one bucket, and what is rehearsed is not exchanged.
-    assert [said["exchanges"] for said in pair] == [[STEPS, STEPS]] * 2
+def test_gradients_are_exchanged_once_per_step(pair: list[dict[str, Any]]) -> None:
+    # All gradients fit into one bucket; dry runs do not exchange any.
+    assert [results["exchanges"] for results in pair] == [[STEPS, STEPS]] * 2
 
 
 @pytest.mark.slow
-def test_dropout_of_a_piece_depends_on_its_place_in_the_batch(pair: list[dict[str, Any]]) -> None:
+def test_dropout_of_a_micro_batch_depends_on_its_position_in_the_batch(
+    pair: list[dict[str, Any]],
+) -> None:
     halves = Run(ELECTRA, SingleProcess(), BATCH // 2, dropout=0.1).curve
-    assert not same(halves, Run(ELECTRA, SingleProcess(), BATCH // 2).curve)  # it is on
-    assert all(same(halves, said["dropout"]) for said in pair)
+    without_dropout = Run(ELECTRA, SingleProcess(), BATCH // 2).curve
+    assert not losses_agree(halves, without_dropout)
+    assert all(losses_agree(halves, results["dropout"]) for results in pair)
 
 
-def test_no_two_pieces_have_the_same_dropout() -> None:
-    chance = Chance()
-    Run(ELECTRA, SingleProcess(), BATCH // 4, ready=chance)
-    assert len(chance.drawn) == len(set(chance.drawn)) == 4 * STEPS
+def test_all_micro_batches_have_different_dropout() -> None:
+    states = RandomStates()
+    Run(ELECTRA, SingleProcess(), BATCH // 4, prepare=states)
+    assert len(states.drawn) == len(set(states.drawn)) == 4 * STEPS
 
 
-# The same, by memory that does run out: of the address space of a process.
-NEEDY = spec.Trial(
+# Exhausted memory, in a process with a limited address space.
+LARGE_TRIAL = spec.Trial(
     encoder=EncoderConfig(
         layers=2, hidden=64, ffn=1024, heads=2, embedding=32, init_std=0.1, dropout=0
     ),
@@ -341,66 +345,74 @@ NEEDY = spec.Trial(
 )
 
 
-def needs(field: str) -> int:
-    """Return bytes of address space, as /proc names them."""
+def address_space(field: str) -> int:
+    """Return a size in bytes from /proc/self/status, such as VmSize or VmPeak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def short_of_memory() -> None:
-    """Run whole batches with room for some windows, then for none; say what became of it."""
+def run_with_limited_address_space() -> None:
+    """Run full batches with memory for some windows, then for none; print the results as JSON."""
     import ctypes
     import resource
 
     from lab.training import loop
 
-    loop.keep_freed_memory = lambda: None  # what is kept would be room beside what is measured
+    loop.keep_freed_memory = lambda: None  # kept blocks would be memory outside the limit
     torch.set_num_threads(1)
-    free, seen = resource.RLIM_INFINITY, Counter[str]()
-    recognised = gradient._out_of_memory
+    unlimited, raised = resource.RLIM_INFINITY, Counter[str]()
+    is_out_of_memory = gradient._is_out_of_memory
 
-    def note(error: MemoryError | RuntimeError) -> bool:
-        seen[type(error).__name__] += 1
-        return recognised(error)
+    def count(error: MemoryError | RuntimeError) -> bool:
+        raised[type(error).__name__] += 1
+        return is_out_of_memory(error)
 
-    gradient._out_of_memory = note
+    gradient._is_out_of_memory = count
     ids_NT = np.random.default_rng(0).integers(5, 64, (40, 256)).astype(np.uint16)
 
-    def run(micro: int | None, room: int = 0) -> tuple[int, list[float]]:
-        objective = build_objective(NEEDY, torch.ones(64))
-        if room:
-            within(room)
-        most = micro and micro * NEEDY.data.length
-        gradients = Gradients(objective, {NEEDY.data.length: Batches(ids_NT, 1)}, NEEDY, most=most)
-        optimizer = optim.build_optimizer(objective, NEEDY.optim)
-        steps = train_steps(gradients, optimizer, trial=NEEDY, clock=ticking())
+    def run(micro: int | None, available: int = 0) -> tuple[int, list[float]]:
+        objective = build_objective(LARGE_TRIAL, torch.ones(64))
+        if available:
+            limit(available)
+        most = micro and micro * LARGE_TRIAL.data.length
+        gradients = Gradients(
+            objective, {LARGE_TRIAL.data.length: Batches(ids_NT, 1)}, LARGE_TRIAL, most=most
+        )
+        optimizer = optim.build_optimizer(objective, LARGE_TRIAL.optim)
+        steps = train_steps(gradients, optimizer, trial=LARGE_TRIAL, clock=ticking())
         curve = [step.parts["train/loss"].item() for step in steps]
         return gradients.micro, curve
 
-    def within(room: int) -> None:
+    def limit(available: int) -> None:
         ctypes.CDLL(None).malloc_trim(0)
-        resource.setrlimit(resource.RLIMIT_AS, (needs("VmSize") + room, free))
+        size = address_space("VmSize") + available
+        resource.setrlimit(resource.RLIMIT_AS, (size, unlimited))
 
-    said: dict[str, Any] = {}
-    run(1)  # whatever is loaded or compiled only once
-    before = needs("VmSize")
-    said["free"] = run(4)
-    said["short"] = run(None, room=max(needs("VmPeak") - before, 2**22) + 2**23)
-    said["raised"] = dict(seen)
+    results: dict[str, Any] = {}
+    run(1)  # loads and compiles everything that needs memory only once
+    before = address_space("VmSize")
+    results["unlimited"] = run(4)
+    needed = max(address_space("VmPeak") - before, 2**22)
+    results["limited"] = run(None, available=needed + 2**23)
+    results["raised"] = dict(raised)
     try:
-        run(None, room=2**20)
+        run(None, available=2**20)
     except Exception as error:
-        said["none"] = f"{type(error).__name__}: {error}"
-    resource.setrlimit(resource.RLIMIT_AS, (free, free))
-    sys.stdout.write(json.dumps(said))
+        results["none"] = f"{type(error).__name__}: {error}"
+    resource.setrlimit(resource.RLIMIT_AS, (unlimited, unlimited))
+    sys.stdout.write(json.dumps(results))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
-def test_memory_that_runs_out_halves_the_micro_batch() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_gradients; test_gradients.short_of_memory()"],
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's address space limits")
+def test_exhausted_address_space_halves_the_micro_batch() -> None:
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import test_gradients; test_gradients.run_with_limited_address_space()",
+        ],
         cwd=Path(__file__).parent,
-        # What is freed goes back at once, so that what is in use is what is needed.
+        # malloc returns freed blocks at once, so the address space is the memory in use.
         env=os.environ
         | {"MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
@@ -408,22 +420,23 @@ def test_memory_that_runs_out_halves_the_micro_batch() -> None:
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    (given, free), (found, short) = said["free"], said["short"]
-    assert given == 4
-    assert found in {8, 4}
-    assert said["raised"]
-    assert short == pytest.approx(free, rel=LIMIT)
-    assert said["none"] == "OutOfMemoryError: out of memory with a single window at a time"
+    assert process.returncode == 0, process.stderr
+    results = json.loads(process.stdout)
+    micro, expected = results["unlimited"]
+    reduced, actual = results["limited"]
+    assert micro == 4
+    assert reduced in {8, 4}
+    assert results["raised"]
+    assert actual == pytest.approx(expected, rel=LIMIT)
+    assert results["none"] == "OutOfMemoryError: out of memory with a single window at a time"
 
 
 # The micro-batch of a trial.
 @pytest.mark.usefixtures("few_sentences")
-def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_again(
+def test_reduced_micro_batch_is_recorded_and_restored_from_the_checkpoint(
     prepared_text: PreparedText, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = spec.Trial(
+    small = spec.Trial(
         encoder=EncoderConfig(
             layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
         ),
@@ -434,7 +447,7 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
         evaluations=4,
     )
     work = Assignment(
-        trial=asked,
+        trial=small,
         folder=tmp_path / "trial",
         text=prepared_text.text,
         held_out=held_out,
@@ -443,15 +456,15 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
     sizes: list[int] = []
     forward = Electra.forward
 
-    def short(self: Objective, batch: Batch, *given: Any) -> Any:
+    def limited(self: Objective, batch: Batch, *arguments: Any) -> Any:
         sizes.append(len(batch.ids_BT))
         if sizes[-1] > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(self, batch, *given)  # type: ignore[arg-type]
+        return forward(self, batch, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Electra, "forward", short)
-    wishes = iter(["running"] * 5 + ["interrupted"] * 99)
-    outcome = trial.run_trial(work, wish=lambda: next(wishes))  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(Electra, "forward", limited)
+    signals = iter(["running"] * 5 + ["interrupted"] * 99)
+    outcome = trial.run_trial(work, wish=lambda: next(signals))  # type: ignore[arg-type,return-value]
     assert outcome.state == "interrupted"
     assert sizes[:3] == [8, 4, 2]
     newest = sorted((work.folder / "checkpoints").iterdir())[-1]
@@ -460,20 +473,20 @@ def test_micro_batch_is_in_each_row_and_in_the_checkpoint_and_is_not_sought_agai
     assert trial.run_trial(work).state == "finished"
     assert set(sizes) == {2}
     micros = [row["health/micro_batch"] for row in record.read_curve(work.folder)]
-    assert micros == [8, 2, 2, 2, 2]  # nothing is known before the first step
+    assert micros == [8, 2, 2, 2, 2]  # reduced in the first step
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_trial_without_room_for_a_window_fails_in_one_line(
+def test_trial_fails_with_a_one_line_reason_if_a_window_does_not_fit(
     prepared_text: PreparedText, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def short(*_: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate much")
 
-    monkeypatch.setattr(Electra, "forward", short)
+    monkeypatch.setattr(Electra, "forward", fail)
     outcome = trial.run_trial(
         Assignment(
-            trial=replace(NEEDY, data=prepared_text.data, batch=4),
+            trial=replace(LARGE_TRIAL, data=prepared_text.data, batch=4),
             folder=tmp_path,
             text=prepared_text.text,
             held_out=held_out,

@@ -1,4 +1,4 @@
-"""The loop: budgets kept, the same run whatever surrounds it, and resumed as if never stopped."""
+"""The training loop: budgets, reproducibility and bitwise resumption."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -47,26 +47,26 @@ def windows() -> Any:
 
 
 def ticking(seconds: float) -> Callable[[], float]:
-    """Return a clock on which every step takes so long: it is read twice a step."""
+    """Return a clock on which each step takes `seconds`; the loop reads it twice per step."""
     ticks = iter(np.arange(1e6) * seconds)
     return lambda: float(next(ticks))
 
 
 class Recorded(Batches):
-    """Batches that remember which were asked for."""
+    """Batches that record the start and the examples of each request."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.asked: list[tuple[int, list[int]]] = []
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.requests: list[tuple[int, list[int]]] = []
 
     def between(self, start: int, end: int) -> Batch:
         batch = super().between(start, end)
-        self.asked.append((start, batch.example_B.tolist()))
+        self.requests.append((start, batch.example_B.tolist()))
         return batch
 
 
 class Run:
-    """A trial's parts, and its steps as they come."""
+    """The objective, optimizer and batches of a trial, and the steps that train them."""
 
     def __init__(self, trial: spec.Trial = TRIAL, second: float = 1.0) -> None:
         self.trial = trial
@@ -95,7 +95,7 @@ def losses(steps: list[CompletedStep]) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("share", [0.6, 1.0, 1.4, 2.6, 3.49, 3.51, 7.0])
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
-def test_counted_budget_is_kept_to_half_a_step(kind: Any, share: float) -> None:
+def test_budget_of_flops_or_tokens_is_met_within_half_a_step(kind: Any, share: float) -> None:
     one = getattr(COST, kind)
     trial = replace(TRIAL, budget=Budget(kind=kind, amount=one * share))
     *_, last = Run(trial).steps()
@@ -110,12 +110,12 @@ def test_counted_budget_is_kept_to_half_a_step(kind: Any, share: float) -> None:
 def test_budget_of_seconds_is_met_within_half_a_step(share: float) -> None:
     trial = replace(TRIAL, budget=Budget(kind="seconds", amount=0.25 * share))
     *_, last = Run(trial, second=0.25).steps()
-    # One step is run whatever it costs; only then is it known.
+    # The first step always runs: its duration is unknown before.
     assert last.spent.steps == 1 or abs(last.spent.seconds - trial.budget.amount) <= 0.125
     assert last.last
 
 
-def test_seconds_are_those_inside_the_step() -> None:
+def test_seconds_exclude_the_time_between_steps() -> None:
     now = [0.0]
 
     def clock() -> float:
@@ -125,11 +125,11 @@ def test_seconds_are_those_inside_the_step() -> None:
     run = Run()
     gradients = Gradients(run.objective, {LENGTH: run.batches}, TRIAL)
     for step in train_steps(gradients, run.optimizer, trial=TRIAL, clock=clock):
-        now[0] += 100  # scoring, saving, reporting
+        now[0] += 100  # as for scoring, saving and reporting
         assert step.spent.seconds == pytest.approx(0.5 * step.spent.steps)
 
 
-def test_step_reports_progress_and_what_is_spent() -> None:
+def test_step_reports_progress_and_spent_resources() -> None:
     steps = list(Run().steps())
     assert [step.spent.steps for step in steps] == list(range(1, 11))
     assert [step.progress for step in steps] == pytest.approx([n / 10 for n in range(1, 11)])
@@ -139,7 +139,7 @@ def test_step_reports_progress_and_what_is_spent() -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "stable", "constant"])
-def test_rates_are_the_schedule_of_progress_before_the_step(kind: Any) -> None:
+def test_learning_rates_follow_the_schedule_at_the_progress_before_the_step(kind: Any) -> None:
     schedule = Schedule(kind=kind, warmup=0.25)
     settings = AdamConfig(generator_lr=0.5)
     run = Run(replace(TRIAL, schedule=schedule, optim=settings))
@@ -149,30 +149,30 @@ def test_rates_are_the_schedule_of_progress_before_the_step(kind: Any) -> None:
         assert rates == pytest.approx([peak * schedule(n / 10) for peak in peaks])
 
 
-def test_run_asks_for_each_batch_once_in_order() -> None:
+def test_run_requests_each_batch_once_and_in_order() -> None:
     run = Run()
     list(run.steps())
-    assert [start for start, _ in run.batches.asked] == list(range(0, 40, 4))
+    assert [start for start, _ in run.batches.requests] == list(range(0, 40, 4))
 
 
 @pytest.mark.parametrize("kind", ["tokens", "flops", "seconds"])
-def test_resumed_run_is_bitwise_the_run_that_was_not_stopped(kind: Any) -> None:
+def test_resumed_run_is_bitwise_equal_to_an_uninterrupted_run(kind: Any) -> None:
     amount = {"tokens": COST.tokens, "flops": COST.flops, "seconds": 1.0}[kind] * 10.0
     trial = replace(TRIAL, budget=Budget(kind=kind, amount=amount))
     whole, parts = Run(trial), Run(trial)
     expected = list(whole.steps())
-    found = list(islice(parts.steps(), 4))
-    torch.manual_seed(123)  # what a new process, or scoring, would have done
+    actual = list(islice(parts.steps(), 4))
+    torch.manual_seed(123)  # as a new process or scoring would change torch's generator
     torch.rand(50)
-    found += list(parts.steps(found[-1].spent))
-    assert [step.spent for step in found] == [step.spent for step in expected]
-    assert losses(found) == losses(expected)
-    assert parts.batches.asked == whole.batches.asked
+    actual += list(parts.steps(actual[-1].spent))
+    assert [step.spent for step in actual] == [step.spent for step in expected]
+    assert losses(actual) == losses(expected)
+    assert parts.batches.requests == whole.batches.requests
     assert parts.rates == whole.rates
     assert all(a.equal(b) for a, b in zip(whole.weights(), parts.weights(), strict=True))
 
 
-def test_run_resumes_in_new_objects_from_their_states() -> None:
+def test_run_resumes_in_new_objects_with_loaded_states() -> None:
     whole, first, second = Run(), Run(), Run(replace(TRIAL, seeds=spec.Seeds(order=2, mask=3)))
     list(whole.steps())
     *_, stopped = islice(first.steps(), 4)
@@ -182,32 +182,32 @@ def test_run_resumes_in_new_objects_from_their_states() -> None:
     assert all(a.equal(b) for a, b in zip(whole.weights(), second.weights(), strict=True))
 
 
-def test_run_does_not_depend_on_the_process() -> None:
+def test_run_does_not_depend_on_global_random_state() -> None:
     first = Run()
     expected = losses(list(first.steps()))
     torch.manual_seed(7)
     np.random.default_rng().random(5)
     second = Run()
-    found = []
+    actual = []
     for step in second.steps():
         torch.rand(3)
-        found.append(step)
-    assert losses(found) == expected
+        actual.append(step)
+    assert losses(actual) == expected
     assert all(a.equal(b) for a, b in zip(first.weights(), second.weights(), strict=True))
 
 
-def test_dropout_is_on_and_differs_from_step_to_step() -> None:
+def test_dropout_changes_the_losses() -> None:
     with_dropout = losses(list(Run().steps()))
     without = Run(replace(TRIAL, encoder=replace(TRIAL.encoder, dropout=0)))
     assert losses(list(without.steps())) != with_dropout
 
 
 @pytest.mark.parametrize("seed", ["init", "order", "mask"])
-def test_every_seed_matters(seed: str) -> None:
+def test_each_seed_changes_the_first_step(seed: str) -> None:
     other = replace(TRIAL, seeds=replace(TRIAL.seeds, **{seed: 50}))
     assert losses(list(islice(Run(other).steps(), 1))) != losses(list(islice(Run().steps(), 1)))
 
 
-def test_spent_budget_trains_no_more() -> None:
+def test_used_up_budget_yields_no_step() -> None:
     *_, last = Run().steps()
     assert list(Run().steps(last.spent)) == []

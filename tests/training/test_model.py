@@ -1,4 +1,4 @@
-"""The encoder and its heads against transformers, and each part against its definition."""
+"""The encoder and its heads, compared with transformers and with their definitions."""
 
 import math
 from collections.abc import Callable
@@ -34,84 +34,89 @@ shapes = pytest.mark.parametrize("shape", [PROJECTED, STRAIGHT], ids=["projected
 texts = pytest.mark.parametrize("text_BT", [ALL_BT, PADDED_BT], ids=["unpadded", "padded"])
 
 
-def random(module: nn.Module, seed: int = 1) -> Any:
-    """Give every weight, biases and LayerNorm included, a value of its own."""
-    chance = torch.Generator().manual_seed(seed)
+def randomized(module: nn.Module, seed: int = 1) -> Any:
+    """Return the module with random weights, including those of biases and LayerNorm."""
+    rng = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
-        nn.init.normal_(parameter, parameter.mean().item(), 0.2, chance)
+        nn.init.normal_(parameter, parameter.mean().item(), 0.2, rng)
     return module.eval()
 
 
 @shapes
 @texts
 @torch.no_grad()
-def test_discriminator_is_transformers_electra(
+def test_discriminator_equals_transformers_electra(
     shape: EncoderConfig, text_BT: Tensor, transformers_model: Model
 ) -> None:
-    encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(DetectionHead(shape))
+    encoder, head = randomized(Encoder(shape, VOCAB, LENGTH)), randomized(DetectionHead(shape))
     reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
     expected_BT = reference(IDS_BT, attention_mask=text_BT.long()).logits
-    found_BT = head(encoder(IDS_BT, text_BT))
+    actual_BT = head(encoder(IDS_BT, text_BT))
     assert expected_BT.std() > 0.1
-    assert found_BT[text_BT].equal(expected_BT[text_BT])
+    assert actual_BT[text_BT].equal(expected_BT[text_BT])
 
 
 @shapes
 @texts
 @torch.no_grad()
-def test_generator_is_transformers_electra_at_the_slots(
+def test_generator_equals_transformers_electra_at_the_slots(
     shape: EncoderConfig, text_BT: Tensor, transformers_model: Model
 ) -> None:
-    encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(VocabularyHead(shape, VOCAB))
+    encoder, head = (
+        randomized(Encoder(shape, VOCAB, LENGTH)),
+        randomized(VocabularyHead(shape, VOCAB)),
+    )
     reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
     expected_BTV = reference(IDS_BT, attention_mask=text_BT.long()).logits
     slots_BK = torch.tensor([[0, 11, 3], [8, 8, 1], [2, 1, 0], [0, 0, 0], [5, 6, 7]])
     table_Ve = encoder.embeddings.word_embeddings.weight
-    found_BKV = head(gather_slots(encoder(IDS_BT, text_BT), slots_BK), table_Ve)
+    actual_BKV = head(gather_slots(encoder(IDS_BT, text_BT), slots_BK), table_Ve)
     expected_BKV = torch.stack([expected_BTV[b, slots] for b, slots in enumerate(slots_BK)])
-    assert found_BKV.shape == (5, 3, VOCAB)
-    assert found_BKV.equal(expected_BKV)
+    assert actual_BKV.shape == (5, 3, VOCAB)
+    assert actual_BKV.equal(expected_BKV)
 
 
-@pytest.mark.parametrize("apart", [False, True], ids=["own", "disentangled"])
+@pytest.mark.parametrize("disentangled", [False, True], ids=["own", "disentangled"])
 @torch.no_grad()
-def test_windows_at_an_offset_read_the_rows_of_the_position_table_from_there(apart: bool) -> None:
-    """As one whose table begins with these rows; nothing else moves."""
+def test_offset_is_the_row_of_the_position_table_of_the_first_token(
+    disentangled: bool,
+) -> None:
+    """The output equals that of an encoder with a position table that starts at this row."""
 
     encoder = Encoder(PROJECTED, VOCAB, LENGTH)
-    if apart:
+    if disentangled:
         encoder.embeddings = DisentangledEmbeddings(encoder.embeddings, PROJECTED)
-    rolled = deepcopy(random(encoder))
+    rolled = deepcopy(randomized(encoder))
     tables = ["position_delta", "base.position_embeddings.weight"]
-    for name in tables if apart else ["position_embeddings.weight"]:
+    for name in tables if disentangled else ["position_embeddings.weight"]:
         table = rolled.embeddings.get_parameter(name)
         table.copy_(table.roll(-5, 0))
     ids_BT, text_BT = IDS_BT[:, :7], PADDED_BT[:, :7]
-    found_BTh = encoder(ids_BT, text_BT, 5)
-    assert found_BTh.equal(rolled(ids_BT, text_BT))
-    assert not found_BTh.equal(encoder(ids_BT, text_BT))
+    actual_BTh = encoder(ids_BT, text_BT, 5)
+    assert actual_BTh.equal(rolled(ids_BT, text_BT))
+    assert not actual_BTh.equal(encoder(ids_BT, text_BT))
 
 
 @shapes
 @texts
 @torch.no_grad()
-def test_every_layer_is_transformers_hidden_states(
+def test_every_layer_equals_transformers_hidden_states(
     shape: EncoderConfig, text_BT: Tensor, transformers_model: Model
 ) -> None:
-    encoder, head = random(Encoder(shape, VOCAB, LENGTH)), random(DetectionHead(shape))
+    encoder, head = randomized(Encoder(shape, VOCAB, LENGTH)), randomized(DetectionHead(shape))
     reference = transformers_model(encoder, head, shape, VOCAB, LENGTH)
     expected = reference(
         IDS_BT, attention_mask=text_BT.long(), output_hidden_states=True
     ).hidden_states
-    found = encoder.every_layer(IDS_BT, text_BT)
-    assert len(found) == len(expected) == shape.layers + 1
-    for ours, theirs in zip(found, expected, strict=True):
+    actual = encoder.every_layer(IDS_BT, text_BT)
+    assert len(actual) == len(expected) == shape.layers + 1
+    for ours, theirs in zip(actual, expected, strict=True):
         assert ours[text_BT].equal(theirs[text_BT])
-    assert encoder(IDS_BT, text_BT).equal(found[-1])
+    assert encoder(IDS_BT, text_BT).equal(actual[-1])
 
 
 def pre_norm(encoder: Encoder, shape: EncoderConfig, ids_BT: Tensor, text_BT: Tensor) -> Tensor:
-    """Return the last layer by the definition: x + f(norm(x)) twice a block, a norm at the end."""
+    """Return the last layer by definition: x + f(norm(x)) twice per block, then a LayerNorm."""
     tables = encoder.embeddings
     positions = torch.arange(ids_BT.shape[1])
     x = tables.word_embeddings(ids_BT) + tables.position_embeddings(positions)
@@ -139,17 +144,17 @@ def pre_norm(encoder: Encoder, shape: EncoderConfig, ids_BT: Tensor, text_BT: Te
 
 @texts
 @torch.no_grad()
-def test_pre_norm_is_its_definition(text_BT: Tensor) -> None:
-    encoder = random(Encoder(PRE, VOCAB, LENGTH))
+def test_pre_norm_equals_its_definition(text_BT: Tensor) -> None:
+    encoder = randomized(Encoder(PRE, VOCAB, LENGTH))
     expected_BTh = pre_norm(encoder, PRE, IDS_BT, text_BT)
-    found_BTh = encoder(IDS_BT, text_BT)
-    torch.testing.assert_close(found_BTh[text_BT], expected_BTh[text_BT], atol=1e-5, rtol=0)
+    actual_BTh = encoder(IDS_BT, text_BT)
+    torch.testing.assert_close(actual_BTh[text_BT], expected_BTh[text_BT], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [PROJECTED, PRE], ids=["post", "pre"])
 @torch.no_grad()
-def test_padding_does_not_reach_the_text(shape: EncoderConfig) -> None:
-    encoder = random(Encoder(shape, VOCAB, LENGTH))
+def test_padding_does_not_affect_the_text(shape: EncoderConfig) -> None:
+    encoder = randomized(Encoder(shape, VOCAB, LENGTH))
     other_BT = torch.where(PADDED_BT, IDS_BT, 7)
     first, second = encoder(IDS_BT, PADDED_BT), encoder(other_BT, PADDED_BT)
     assert first[PADDED_BT].equal(second[PADDED_BT])
@@ -158,15 +163,15 @@ def test_padding_does_not_reach_the_text(shape: EncoderConfig) -> None:
 
 
 @torch.no_grad()
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_applies_in_training_only() -> None:
     shape = replace(PROJECTED, dropout=0.1)
-    encoder = random(Encoder(shape, VOCAB, LENGTH))
+    encoder = randomized(Encoder(shape, VOCAB, LENGTH))
     assert encoder(IDS_BT, ALL_BT).equal(encoder(IDS_BT, ALL_BT))
     encoder.train()
     assert not encoder(IDS_BT, ALL_BT).equal(encoder(IDS_BT, ALL_BT))
 
 
-def test_small_has_the_parameters_of_the_paper() -> None:
+def test_small_has_the_parameter_counts_of_the_paper() -> None:
     small, vocab, length = SIZES["small"], 30_522, 512
     narrow = GeneratorConfig(width=1 / 4).of(small)
     with torch.device("meta"):
@@ -179,22 +184,22 @@ def test_small_has_the_parameters_of_the_paper() -> None:
     assert sum(p.numel() for p in own) == pytest.approx(0.65e6, rel=0.01)
 
 
-def test_vocabulary_head_holds_no_table() -> None:
+def test_vocabulary_head_has_no_embedding_table() -> None:
     shapes = [p.shape for p in VocabularyHead(PROJECTED, VOCAB).parameters()]
     assert [shape for shape in shapes if VOCAB in shape] == [(VOCAB,)]
 
 
-def test_vocabulary_head_starts_at_the_unigram_law() -> None:
+def test_vocabulary_head_bias_is_initialized_to_unigram_frequencies() -> None:
     head = VocabularyHead(PROJECTED, 4)
-    head.start_at(torch.tensor([0, 0, 5, 11]))
+    head.initialize_bias(torch.tensor([0, 0, 5, 11]))
     expected = torch.tensor([1, 1, 6, 12]) / 20
     torch.testing.assert_close(head.bias.detach().softmax(0), expected)
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     def weights(seed: int) -> dict[str, Tensor]:
-        torch.rand(torch.seed() % 17)  # whatever the process did before
-        encoder = random(Encoder(PRE, VOCAB, LENGTH), seed=torch.seed() % 1_000)
+        torch.rand(torch.seed() % 17)  # changes the state of torch's generator
+        encoder = randomized(Encoder(PRE, VOCAB, LENGTH), seed=torch.seed() % 1_000)
         initialize_weights(encoder, 0.05, seed)
         return encoder.state_dict()
 
@@ -222,8 +227,8 @@ def test_initial_weights_are_normal_truncated_at_two_deviations(std: float) -> N
             assert (value == (1 if norm else 0)).all(), name
 
 
-def test_shared_part_is_drawn_once() -> None:
-    """A module that stands in two places keeps the value of its only draw."""
+def test_shared_module_is_initialized_once() -> None:
+    """A module shared by two encoders has the weights of a single encoder with the same seed."""
     pair = nn.ModuleList([Encoder(PRE, VOCAB, LENGTH), Encoder(PRE, VOCAB, LENGTH)])
     single = Encoder(PRE, VOCAB, LENGTH)
     pair[1].embeddings = pair[0].embeddings

@@ -1,4 +1,4 @@
-"""The optimizer against the official update, written out with numpy."""
+"""Adam against the official update in numpy, Muon against torch, and gradient clipping."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -51,20 +51,20 @@ def objective(kind: str = "electra", sharing: Sharing = "tokens") -> Any:
 def with_gradients(
     seed: int = 0, scale: float = 1.0, generator_scale: float = 1.0, sharing: Sharing = "tokens"
 ) -> Electra:
-    """Return an objective with normal gradients; those of the generator's own are scaled apart."""
+    """Return an objective with normal gradients, with a separate scale for the generator's."""
     built = objective("electra", sharing)
-    give_gradients(built, seed, scale, generator_scale)
+    set_gradients(built, seed, scale, generator_scale)
     return built
 
 
-def give_gradients(
+def set_gradients(
     built: Objective, seed: int, scale: float = 1.0, generator_scale: float = 1.0
 ) -> None:
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for network, parameters in built.networks().items():
         of_network = scale * (generator_scale if network == "generator" else 1.0)
         for parameter in parameters:
-            parameter.grad = of_network * torch.randn(parameter.shape, generator=chance)
+            parameter.grad = of_network * torch.randn(parameter.shape, generator=rng)
 
 
 def norm(parameters: list[nn.Parameter]) -> float:
@@ -119,7 +119,7 @@ def test_first_step_is_not_bias_corrected() -> None:
     assert parameter.item() == pytest.approx(-0.1 / 0.001**0.5)  # with the correction, -1
 
 
-def test_parameter_without_a_gradient_stays() -> None:
+def test_parameter_without_gradient_does_not_change() -> None:
     built = objective()
     optimizer = build_optimizer(built, SETTINGS)
     before = [p.clone() for p in built.parameters()]
@@ -140,8 +140,8 @@ def test_only_matrices_decay(kind: str) -> None:
         assert torch.allclose(parameter, torch.tensor(expected)), name
 
 
-# The generator's own weights, by the names they have in the objective, which names what two
-# networks share by the one that is kept. What the kept one only reads is the generator's.
+# Prefixes of the parameters that the generator owns. Shared parameters have the names, and the
+# owner, of the encoder; the base tables of gdes get no gradient from it, and are the generator's.
 OWN: dict[Sharing, tuple[str, ...]] = {
     "none": ("generator.encoder.", "generator.vocabulary."),
     "tokens": ("generator.encoder.", "generator.vocabulary."),
@@ -152,7 +152,9 @@ OWN: dict[Sharing, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("ratio", [1.0, 0.25, 4.0])
 @pytest.mark.parametrize("sharing", OWN)
-def test_generators_rate_is_of_its_own_weights_only(sharing: Sharing, ratio: float) -> None:
+def test_generators_rate_applies_only_to_parameters_that_it_owns(
+    sharing: Sharing, ratio: float
+) -> None:
     built = objective("electra", sharing)
     optimizer = build_optimizer(built, replace(SETTINGS, generator_lr=ratio))
     names = {id(p): name for name, p in built.named_parameters()}
@@ -169,7 +171,7 @@ def test_generators_rate_is_of_its_own_weights_only(sharing: Sharing, ratio: flo
             assert group["lr"] == pytest.approx(0.5 * peak)
 
 
-def test_shared_tables_go_at_the_rate_of_the_encoder_that_is_kept() -> None:
+def test_shared_tables_have_the_rate_of_the_encoder() -> None:
     moves = {}
     for ratio in (1.0, 3.0):
         built = objective("electra", "tokens")
@@ -185,7 +187,7 @@ def test_shared_tables_go_at_the_rate_of_the_encoder_that_is_kept() -> None:
 
 @given(scale=st.floats(1e-4, 1e3), limit=st.floats(1e-2, 1e2), seed=st.integers(0, 100))
 @hypothesis_settings(deadline=None, max_examples=30)
-def test_joint_norm_is_clipped_and_keeps_its_direction(
+def test_joint_clipping_limits_the_norm_and_keeps_the_direction(
     scale: float, limit: float, seed: int
 ) -> None:
     built = with_gradients(seed, scale)
@@ -198,14 +200,14 @@ def test_joint_norm_is_clipped_and_keeps_its_direction(
         torch.testing.assert_close(parameter.grad, gradient * factor, rtol=1e-4, atol=1e-9)
 
 
-def test_gradient_below_the_limit_is_untouched() -> None:
+def test_gradient_below_the_limit_does_not_change() -> None:
     built = with_gradients(scale=1e-3)
     before = [p.grad.clone() for p in built.parameters()]
     clip_gradients(built, AdamConfig(clip=1.0))
     assert all(p.grad.equal(g) for p, g in zip(built.parameters(), before, strict=True))
 
 
-def test_reported_norms_are_those_of_each_network_before_the_clip() -> None:
+def test_reported_norms_are_of_each_network_before_clipping() -> None:
     built = with_gradients()
     expected = {
         f"health/grad_norm_{network}": norm(parameters)
@@ -216,8 +218,8 @@ def test_reported_norms_are_those_of_each_network_before_the_clip() -> None:
     assert {n: v.item() for n, v in reported.items()} == pytest.approx(expected, rel=1e-5)
 
 
-class Alone:
-    """One network of an objective, as an optimizer of its own would see it."""
+class SingleNetwork:
+    """One network of an objective, for an optimizer of this network alone."""
 
     def __init__(self, objective: Objective, network: str) -> None:
         self._network, self._parameters = network, objective.networks()[network]
@@ -228,30 +230,30 @@ class Alone:
 
 @pytest.mark.parametrize("sharing", OWN)
 @pytest.mark.parametrize("generator_scale", [0.01, 1.0, 100.0])
-def test_decoupled_networks_are_two_optimizers_that_each_clip_their_own(
+def test_per_network_clipping_equals_two_optimizers_that_clip_separately(
     sharing: Sharing, generator_scale: float
 ) -> None:
     settings = replace(SETTINGS, clip_scope="per_network", generator_lr=0.5, clip=3.0)
-    whole, apart = objective("electra", sharing), objective("electra", sharing)
+    whole, divided = objective("electra", sharing), objective("electra", sharing)
     optimizer = build_optimizer(whole, settings)
-    networks: list[Any] = [Alone(apart, network) for network in apart.networks()]
+    networks: list[Any] = [SingleNetwork(divided, network) for network in divided.networks()]
     assert len(networks) == 2
     own = [(network, build_optimizer(network, settings)) for network in networks]
     for seed in range(4):
-        for built in (whole, apart):
-            give_gradients(built, seed, 1.0, generator_scale)
+        for built in (whole, divided):
+            set_gradients(built, seed, 1.0, generator_scale)
         reported = clip_gradients(whole, settings)
         optimizer.step()
-        for network, alone in own:
+        for network, own_optimizer in own:
             name, norm = clip_gradients(network, replace(settings, clip_scope="joint")).popitem()
             assert norm.equal(reported[name])
-            alone.step()
-    for one, other in zip(whole.parameters(), apart.parameters(), strict=True):
+            own_optimizer.step()
+    for one, other in zip(whole.parameters(), divided.parameters(), strict=True):
         assert one.equal(other)
 
 
 @pytest.mark.parametrize("generator_scale", [0.01, 1.0, 100.0])
-def test_decoupled_clip_scales_each_network_by_its_own_norm(generator_scale: float) -> None:
+def test_per_network_clipping_scales_each_network_by_its_own_norm(generator_scale: float) -> None:
     built = with_gradients(generator_scale=generator_scale)
     before = {name: [p.grad.clone() for p in own] for name, own in built.networks().items()}
     norms = {name: norm(own) for name, own in built.networks().items()}
@@ -264,25 +266,25 @@ def test_decoupled_clip_scales_each_network_by_its_own_norm(generator_scale: flo
             torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-9)
 
 
-def test_coupled_clip_holds_a_small_gradient_back_for_a_large_one_and_decoupled_does_not() -> None:
+def test_only_joint_clipping_shrinks_a_small_gradient_beside_a_large_one() -> None:
     norms: dict[str, float] = {}
-    networks: Literal["joint", "per_network"]
-    for networks in ("joint", "per_network"):
+    scope: Literal["joint", "per_network"]
+    for scope in ("joint", "per_network"):
         built = with_gradients(scale=1e-4, generator_scale=1e6)
         before = norm(built.networks()["discriminator"])
-        clip_gradients(built, AdamConfig(clip=1.0, clip_scope=networks))
-        norms[networks] = norm(built.networks()["discriminator"]) / before
+        clip_gradients(built, AdamConfig(clip=1.0, clip_scope=scope))
+        norms[scope] = norm(built.networks()["discriminator"]) / before
         assert norm(built.networks()["generator"]) == pytest.approx(1.0, rel=1e-4)
     assert norms["per_network"] == 1
     assert norms["joint"] < 0.01
 
 
-@pytest.mark.parametrize("networks", ["joint", "per_network"])
-def test_frozen_network_is_neither_clipped_nor_moved_nor_reported(
-    networks: Literal["joint", "per_network"],
+@pytest.mark.parametrize("scope", ["joint", "per_network"])
+def test_network_without_gradients_is_not_clipped_updated_or_reported(
+    scope: Literal["joint", "per_network"],
 ) -> None:
     built = with_gradients(sharing="none")
-    settings = replace(SETTINGS, clip_scope=networks)
+    settings = replace(SETTINGS, clip_scope=scope)
     frozen = built.networks()["generator"]
     for parameter in frozen:
         parameter.grad = None
@@ -298,9 +300,9 @@ MUON = MuonConfig(kind="muon", lr=0.01, hidden_lr=2.0, momentum=0.9, weight_deca
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8)])
-def test_muon_is_that_of_torch_but_for_its_bfloat16(shape: tuple[int, int]) -> None:
-    chance = torch.Generator().manual_seed(0)
-    start = torch.randn(shape, generator=chance)
+def test_muon_equals_torchs_except_for_bfloat16_rounding(shape: tuple[int, int]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=rng)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     group = {"params": [ours], "lr": 0.02, "peak": 0.02, "weight_decay": 0.1, "hidden": True}
     optimizer = Muon([group], MUON)
@@ -308,7 +310,7 @@ def test_muon_is_that_of_torch_but_for_its_bfloat16(shape: tuple[int, int]) -> N
         [theirs], lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
     )
     for _ in range(5):
-        ours.grad = torch.randn(shape, generator=chance)
+        ours.grad = torch.randn(shape, generator=rng)
         theirs.grad = ours.grad.clone()
         optimizer.step()
         reference.step()
@@ -317,7 +319,7 @@ def test_muon_is_that_of_torch_but_for_its_bfloat16(shape: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 6), (2, 4, 16), (2, 16, 4)])
-def test_orthogonalizing_keeps_singular_vectors_and_levels_singular_values(
+def test_orthogonalize_keeps_singular_vectors_and_brings_singular_values_near_one(
     shape: tuple[int, int, int],
 ) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1)).double()
@@ -330,7 +332,7 @@ def test_orthogonalizing_keeps_singular_vectors_and_levels_singular_values(
     assert values.max() < 1.3
 
 
-def test_muon_takes_the_matrices_of_all_blocks_and_adam_the_rest() -> None:
+def test_muon_updates_the_matrices_of_all_blocks_and_adam_the_rest() -> None:
     built = objective()
     optimizer = build_optimizer(built, MUON)
     hidden = {id(p) for g in optimizer.param_groups if g["hidden"] for p in g["params"]}
@@ -343,12 +345,12 @@ def test_muon_takes_the_matrices_of_all_blocks_and_adam_the_rest() -> None:
     }
     assert hidden == expected
     assert len(expected) == 2 * 2 * 6  # two networks of two blocks with six matrices each
-    everyone = [id(p) for g in optimizer.param_groups for p in g["params"]]
-    assert len(everyone) == len(set(everyone))
-    assert set(everyone) == {id(p) for p in built.parameters()}
+    every = [id(p) for g in optimizer.param_groups for p in g["params"]]
+    assert len(every) == len(set(every))
+    assert set(every) == {id(p) for p in built.parameters()}
 
 
-def test_rates_of_muons_groups_are_those_of_adam_times_their_ratio() -> None:
+def test_muons_rates_are_adams_rates_times_hidden_lr() -> None:
     settings = MuonConfig(kind="muon", lr=0.01, hidden_lr=3.0, generator_lr=0.5)
     optimizer = build_optimizer(objective(), settings)
     set_rate(optimizer, 0.5)
@@ -356,7 +358,7 @@ def test_rates_of_muons_groups_are_those_of_adam_times_their_ratio() -> None:
     assert rates == {(True, 0.015), (True, 0.0075), (False, 0.005), (False, 0.0025)}
 
 
-def test_what_muon_does_not_take_moves_as_under_adam() -> None:
+def test_parameters_outside_muon_are_updated_as_by_adam() -> None:
     ours, theirs = with_gradients(), with_gradients()
     build_optimizer(ours, MUON).step()
     settings = AdamConfig(lr=MUON.lr, weight_decay=MUON.weight_decay)

@@ -1,4 +1,4 @@
-"""Every rung against implementations that are not ours: electra_pytorch and transformers.
+"""Every objective compared with independent implementations: electra_pytorch and transformers.
 
 Letters: B examples, T positions, V vocabulary.
 """
@@ -50,73 +50,74 @@ sharings = pytest.mark.parametrize("sharing", ["none", "tokens", "all", "gdes"])
 
 @pytest.fixture
 def reference(transformers_model: Model) -> Model:
-    """Return a function that gives transformers' model of an encoder, its head and its shape."""
+    """Return a function that builds transformers' model from an encoder, its head and its shape."""
 
-    def give(encoder: Any, head: nn.Module, shape: EncoderConfig = SHAPE) -> Any:
+    def build(encoder: Any, head: nn.Module, shape: EncoderConfig = SHAPE) -> Any:
         model = transformers_model(plain(encoder), head, shape, VOCAB, LENGTH)
-        # It would hide the gradient of a [PAD] that was sampled; ours is a word vector like others.
+        # `padding_idx` would suppress the gradient of the embedding of a sampled [PAD].
         model.electra.embeddings.word_embeddings.padding_idx = None
         return model
 
-    return give
+    return build
 
 
 def pair(objective: Any, settings: Any, reference: Model) -> tuple[Any, Any]:
-    """Return transformers' generator and its model of the encoder that is kept."""
+    """Return transformers' models of the generator and of the encoder with its head."""
     small = settings.generator.of(SHAPE)
     generator = reference(objective.generator.encoder, objective.generator.vocabulary, small)
     head = objective.detection if hasattr(objective, "detection") else objective.vocabulary
     return generator, reference(objective.encoder, head)
 
 
-def detection(discriminator: Any, drawn: Drawn, where_BT: Tensor) -> Tensor:
+def detection_loss(discriminator: Any, drawn: Drawn, where_BT: Tensor) -> Tensor:
     logits_BT = discriminator(drawn.written_BT, attention_mask=SEEN_BT).logits
     fake_BT = (drawn.written_BT != TEXT.ids_BT).float()
     return F.binary_cross_entropy_with_logits(logits_BT[where_BT], fake_BT[where_BT])
 
 
-def likelihood(model: Any, ids_BT: Tensor, drawn: Drawn) -> Tensor:
+def mlm_loss(model: Any, ids_BT: Tensor, drawn: Drawn) -> Tensor:
     return model(ids_BT, attention_mask=SEEN_BT, labels=drawn.labels_BT).loss
 
 
-def has_luck(drawn: Drawn) -> bool:
+def samples_some_originals(drawn: Drawn) -> bool:
+    """Return whether some samples, but not all, equal the original token."""
     hit_BT = (drawn.written_BT == TEXT.ids_BT)[drawn.chosen_BT]
     return bool(hit_BT.any() and not hit_BT.all())
 
 
 class Logits(nn.Module):
-    """What electra_pytorch calls a network: tokens in, logits at all positions out."""
+    """A network in the form that electra_pytorch expects: returns logits at all positions."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, ids_BT: Tensor, **given: Any) -> Tensor:
-        return self.model(ids_BT, **given).logits
+    def forward(self, ids_BT: Tensor, **arguments: Any) -> Tensor:
+        return self.model(ids_BT, **arguments).logits
 
 
-def once_each(objective: Any, settings: ElectraConfig) -> Drawn:
-    """Return a step that draws no slot twice, which electra_pytorch would count once."""
+def distinct_slots(objective: Any, settings: ElectraConfig) -> Drawn:
+    """Return a step with distinct slots; electra_pytorch counts a position drawn twice once."""
     for step in range(5_000):
         masked = mask_batch(
             TEXT, mask_prob=settings.mask_prob, how=settings.masking, seed=SEED, step=step
         )
         slots = [s[u].tolist() for s, u in zip(masked.slots_BK, masked.used_BK, strict=True)]
-        if all(len(set(places)) == len(places) for places in slots):
+        if all(len(set(positions)) == len(positions) for positions in slots):
             drawn = observed(objective, TEXT, step)
-            if has_luck(drawn):
+            if samples_some_originals(drawn):
                 return drawn
-    raise AssertionError("each step draws some slot twice")
+    raise AssertionError("no step has distinct slots and samples some originals")
 
 
 @pytest.mark.parametrize("sharing", ["none", "tokens", "gdes"])
-@pytest.mark.parametrize("how", ["paper", "code"])
-@pytest.mark.parametrize("share", [0.15, 0.3])
+@pytest.mark.parametrize("masking", ["paper", "code"])
+@pytest.mark.parametrize("mask_prob", [0.15, 0.3])
 @pytest.mark.parametrize("weight", [50.0, 1.0])
-def test_joint_loss_and_its_gradients_are_those_of_electra_pytorch(
+def test_joint_loss_and_its_gradients_equal_electra_pytorch(
     sharing: Sharing,
-    how: Literal["paper", "code"],
-    share: float,
+    masking: Literal["paper", "code"],
+    mask_prob: float,
     weight: float,
     reference: Model,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,12 +125,12 @@ def test_joint_loss_and_its_gradients_are_those_of_electra_pytorch(
     from electra_pytorch import electra_pytorch as package
 
     settings = ElectraConfig(
-        kind="electra", mask_prob=share, masking=how, disc_weight=weight, sharing=sharing
+        kind="electra", mask_prob=mask_prob, masking=masking, disc_weight=weight, sharing=sharing
     )
     objective = made(settings)
-    drawn = once_each(objective, settings)
+    drawn = distinct_slots(objective, settings)
     masked_BT = drawn.shown_BT == MASK
-    assert masked_BT.equal(drawn.chosen_BT) is (how == "paper")
+    assert masked_BT.equal(drawn.chosen_BT) is (masking == "paper")
     drawn.loss.total.backward()
 
     generator, discriminator = pair(objective, settings, reference)
@@ -170,78 +171,77 @@ def test_joint_loss_and_its_gradients_are_those_of_electra_pytorch(
 
 
 @sharings
-def test_electra_15_is_detection_at_the_slots(sharing: Sharing, reference: Model) -> None:
+def test_electra_15_equals_detection_at_the_slots(sharing: Sharing, reference: Model) -> None:
     settings = Electra15Config(kind="electra_15", sharing=sharing, generator=FULL, disc_weight=7.0)
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
-    assert has_luck(drawn)
+    assert samples_some_originals(drawn)
     generator, discriminator = pair(objective, settings, reference)
-    expected = likelihood(generator, drawn.shown_BT, drawn)
-    expected = expected + 7 * detection(discriminator, drawn, drawn.chosen_BT)
+    expected = mlm_loss(generator, drawn.shown_BT, drawn)
+    expected = expected + 7 * detection_loss(discriminator, drawn, drawn.chosen_BT)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
 
 @sharings
-def test_replace_mlm_is_the_likelihood_of_the_originals_under_the_samples(
-    sharing: Sharing, reference: Model
-) -> None:
+def test_replace_mlm_equals_mlm_on_the_sampled_text(sharing: Sharing, reference: Model) -> None:
     settings = ReplaceMlmConfig(
         kind="replace_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0, gen_weight=2.0
     )
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
-    assert has_luck(drawn)
+    assert samples_some_originals(drawn)
     generator, encoder = pair(objective, settings, reference)
-    expected = 2 * likelihood(generator, drawn.shown_BT, drawn)
-    expected = expected + 7 * likelihood(encoder, drawn.written_BT, drawn)
+    expected = 2 * mlm_loss(generator, drawn.shown_BT, drawn)
+    expected = expected + 7 * mlm_loss(encoder, drawn.written_BT, drawn)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
 
 @sharings
-def test_all_tokens_mlm_mixes_a_copy_and_a_guess(sharing: Sharing, reference: Model) -> None:
+def test_all_tokens_mlm_mixes_copy_and_softmax_by_the_gate(
+    sharing: Sharing, reference: Model
+) -> None:
     settings = AllTokensMlmConfig(
         kind="all_tokens_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0
     )
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
-    assert has_luck(drawn)
+    assert samples_some_originals(drawn)
     generator, encoder = pair(objective, settings, reference)
-    given = {"attention_mask": SEEN_BT, "output_hidden_states": True}
-    found = encoder(drawn.written_BT, **given)
-    gate_BT = objective.gate(found.hidden_states[-1]).double().sigmoid()[..., 0]
-    law_BTV = found.logits.double().softmax(-1)
-    same_BTV = F.one_hot(drawn.written_BT, VOCAB)
-    law_BTV = gate_BT[..., None] * same_BTV + (1 - gate_BT[..., None]) * law_BTV
-    right_BT = law_BTV.gather(-1, TEXT.ids_BT[..., None])[..., 0]
-    told = -right_BT[SEEN_BT > 0].log().mean()
-    expected = likelihood(generator, drawn.shown_BT, drawn) + 7 * told
+    output = encoder(drawn.written_BT, attention_mask=SEEN_BT, output_hidden_states=True)
+    gate_BT = objective.gate(output.hidden_states[-1]).double().sigmoid()[..., 0]
+    softmax_BTV = output.logits.double().softmax(-1)
+    copy_BTV = F.one_hot(drawn.written_BT, VOCAB)
+    mixed_BTV = gate_BT[..., None] * copy_BTV + (1 - gate_BT[..., None]) * softmax_BTV
+    original_BT = mixed_BTV.gather(-1, TEXT.ids_BT[..., None])[..., 0]
+    prediction_loss = -original_BT[SEEN_BT > 0].log().mean()
+    expected = mlm_loss(generator, drawn.shown_BT, drawn) + 7 * prediction_loss
     torch.testing.assert_close(drawn.loss.total.double(), expected, **CLOSE)
     torch.testing.assert_close(
         drawn.loss.parts["health/copy_gate"].double(), gate_BT[SEEN_BT > 0].mean(), **CLOSE
     )
 
 
-@pytest.mark.parametrize("how", ["paper", "bert"])
-def test_mlm_is_the_likelihood_of_the_originals(
-    how: Literal["paper", "bert"], reference: Model
+@pytest.mark.parametrize("masking", ["paper", "bert"])
+def test_mlm_equals_transformers_mlm_loss(
+    masking: Literal["paper", "bert"], reference: Model
 ) -> None:
-    objective = made(MlmConfig(kind="mlm", masking=how, mask_prob=0.3))
+    objective = made(MlmConfig(kind="mlm", masking=masking, mask_prob=0.3))
     read: list[Tensor] = []
-    objective.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    objective.encoder.register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))
     loss = objective(TEXT, 1)
     masked = mask_batch(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
     drawn = placed(loss, masked, masked.labels_BK, TEXT)
     shown = read[0][drawn.chosen_BT]
     original = TEXT.ids_BT[drawn.chosen_BT]
     kinds = ((shown == MASK).any(), (shown == original).any())
-    assert kinds == (True, how == "bert")
-    assert ((shown != MASK) & (shown != original)).any() == (how == "bert")
+    assert kinds == (True, masking == "bert")
+    assert ((shown != MASK) & (shown != original)).any() == (masking == "bert")
     assert read[0][~drawn.chosen_BT].equal(TEXT.ids_BT[~drawn.chosen_BT])
     model = reference(objective.encoder, objective.vocabulary)
-    torch.testing.assert_close(loss.total, likelihood(model, read[0], drawn), **CLOSE)
+    torch.testing.assert_close(loss.total, mlm_loss(model, read[0], drawn), **CLOSE)
 
 
-def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
+def test_two_stage_equals_mlm_and_then_detection_from_its_weights(
     reference: Model,
 ) -> None:
     objective = made(TwoStageConfig(kind="two_stage"))
@@ -249,57 +249,64 @@ def test_two_stage_is_a_generator_and_then_a_discriminator_with_its_weights(
     objective.begin(UpdatedNetworks.GENERATOR, objective.now)
     masked = mask_batch(TEXT, mask_prob=0.15, how="paper", seed=SEED, step=1)
     drawn = only_masked(objective(TEXT, 1, UpdatedNetworks.GENERATOR), masked, TEXT)
-    expected = likelihood(generator, drawn.shown_BT, drawn)
+    expected = mlm_loss(generator, drawn.shown_BT, drawn)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
     objective.begin(UpdatedNetworks.DISCRIMINATOR, objective.now)
     discriminator = reference(objective.generator.encoder, objective.detection)
     drawn = observed(objective, TEXT, 1, UpdatedNetworks.DISCRIMINATOR)
-    assert has_luck(drawn)
-    expected = detection(discriminator, drawn, SEEN_BT > 0)
+    assert samples_some_originals(drawn)
+    expected = detection_loss(discriminator, drawn, SEEN_BT > 0)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("law", ["unigram", "uniform"])
-def test_random_is_detection_of_words_that_chance_has_written(
-    law: Literal["unigram", "uniform"], reference: Model, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("distribution", ["unigram", "uniform"])
+def test_random_equals_detection_of_randomly_drawn_words(
+    distribution: Literal["unigram", "uniform"],
+    reference: Model,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     objective = made(
-        RandomReplacementConfig(kind="random", replacement_distribution=law, mask_prob=0.3)
+        RandomReplacementConfig(kind="random", replacement_distribution=distribution, mask_prob=0.3)
     )
-    sample, words = random_module.sample_words, []
-    monkeypatch.setattr(
-        random_module, "sample_words", lambda *a, **b: words.append(sample(*a, **b)) or words[-1]
-    )
+    sample, words = random_module.sample_from_cumulative, []
+
+    def record(*arguments: Any, **options: Any) -> Tensor:
+        words.append(sample(*arguments, **options))
+        return words[-1]
+
+    monkeypatch.setattr(random_module, "sample_from_cumulative", record)
     loss = objective(TEXT, 1)
     masked = mask_batch(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
     drawn = placed(loss, masked, words[0], TEXT)
-    assert has_luck(drawn)
+    assert samples_some_originals(drawn)
     assert (words[0] >= FIRST_WORD).all()
     discriminator = reference(objective.encoder, objective.detection)
-    torch.testing.assert_close(loss.total, detection(discriminator, drawn, SEEN_BT > 0), **CLOSE)
+    torch.testing.assert_close(
+        loss.total, detection_loss(discriminator, drawn, SEEN_BT > 0), **CLOSE
+    )
 
 
 @sharings
-def test_adversarial_discriminator_learns_what_electras_does(
-    sharing: Sharing, reference: Model
-) -> None:
+def test_adversarial_discriminator_has_electras_losses(sharing: Sharing, reference: Model) -> None:
     settings = AdversarialConfig(kind="adversarial", sharing=sharing, generator=FULL)
     objective = made(settings)
     drawn = observed(objective, TEXT, 1)
-    assert has_luck(drawn)
+    assert samples_some_originals(drawn)
     generator, discriminator = pair(objective, settings, reference)
     expected = {
-        "train/discriminator_loss": detection(discriminator, drawn, SEEN_BT > 0),
-        "train/generator_loss": likelihood(generator, drawn.shown_BT, drawn),
+        "train/discriminator_loss": detection_loss(discriminator, drawn, SEEN_BT > 0),
+        "train/generator_loss": mlm_loss(generator, drawn.shown_BT, drawn),
     }
     for name, value in expected.items():
         torch.testing.assert_close(drawn.loss.parts[name], value.detach(), **CLOSE)
 
 
-# Trap 11: what an export to transformers can rely on, and what it must guard against.
+# Behaviour of transformers that an export relies on or must guard against.
 @torch.no_grad()
-def test_exported_networks_come_back_bit_equal_and_tied(reference: Model, tmp_path: Path) -> None:
+def test_networks_saved_by_transformers_reload_bit_equal_and_tied(
+    reference: Model, tmp_path: Path
+) -> None:
     from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
     settings = ElectraConfig(kind="electra")
@@ -311,14 +318,14 @@ def test_exported_networks_come_back_bit_equal_and_tied(reference: Model, tmp_pa
             tmp_path / name, local_files_only=True, output_loading_info=True
         )
         assert not any(report[fault] for fault in ("missing_keys", "unexpected_keys"))
-        found_BT = loaded(TEXT.ids_BT, attention_mask=SEEN_BT).logits
-        assert found_BT.equal(saved[name](TEXT.ids_BT, attention_mask=SEEN_BT).logits)
+        actual_BT = loaded(TEXT.ids_BT, attention_mask=SEEN_BT).logits
+        assert actual_BT.equal(saved[name](TEXT.ids_BT, attention_mask=SEEN_BT).logits)
         if name == "generator":
             table = loaded.electra.embeddings.word_embeddings.weight
             assert loaded.generator_lm_head.weight is table
 
 
-def test_generator_loaded_from_a_discriminator_gets_a_fresh_head(
+def test_generator_loaded_from_a_discriminator_has_a_newly_initialized_head(
     reference: Model, tmp_path: Path
 ) -> None:
     from transformers import ElectraForMaskedLM

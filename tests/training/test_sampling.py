@@ -1,4 +1,4 @@
-"""Sampling: what is written over the text, and by which law (traps 3 and 6)."""
+"""Sampling of replacement tokens: the distribution, fp32 precision and reproducibility."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ settings = hypothesis_settings(deadline=None)
 
 
 def windows(count: int, length: int = 16) -> Batch:
-    """Return windows whose text is of no account: chance belongs to example and position."""
+    """Return windows of zeros: the random numbers depend on example and position only."""
     return Batch(torch.zeros(count, length, dtype=torch.int64), torch.arange(count) * 7 + 3)
 
 
@@ -32,7 +32,7 @@ def some_logits(*shape: int) -> Tensor:
 
 
 def draws(logits_V: Tensor, n: int, *, seed: int = 1) -> Tensor:
-    """Return n tokens drawn from the same logits at n windows' position 1."""
+    """Return n tokens sampled from the same logits, at position 1 of n windows."""
     batch = windows(n)
     slots_B1 = torch.ones(n, 1, dtype=torch.int64)
     return sample_tokens(logits_V.expand(n, 1, -1), slots_B1, batch, seed=seed, step=0)[:, 0]
@@ -41,8 +41,8 @@ def draws(logits_V: Tensor, n: int, *, seed: int = 1) -> Tensor:
 def test_samples_follow_the_softmax_at_temperature_one() -> None:
     logits_V = some_logits(24)
     counts = torch.bincount(draws(logits_V, 40_000), minlength=24).numpy()
-    law = logits_V.double().softmax(0).numpy()
-    assert stats.chisquare(counts, law * counts.sum()).pvalue > 1e-4
+    expected = logits_V.double().softmax(0).numpy()
+    assert stats.chisquare(counts, expected * counts.sum()).pvalue > 1e-4
     assert counts[logits_V.argmax()] < 0.9 * counts.sum()
 
 
@@ -56,8 +56,9 @@ def test_samples_of_neighbouring_slots_are_independent() -> None:
     assert stats.chisquare(table.flatten()).pvalue > 1e-4
 
 
-# Gumbel noise made of bf16 uniforms ends at 5.54 and starts at -4.4: nothing 11 below the best
-# token would ever be drawn. Here everything but the best is, and holds 3.3 % of the law.
+# Gumbel noise from bf16 uniform numbers ranges from -4.4 to 5.54, so a token with a logit 11 below
+# the largest would never be sampled. Here all tokens but one are that far below, and have a
+# probability of 3.3 % together.
 def test_tail_of_bf16_logits_is_sampled() -> None:
     V, n = 2_048, 4_096
     logits_V = torch.zeros(V, dtype=torch.bfloat16)
@@ -70,7 +71,7 @@ def test_tail_of_bf16_logits_is_sampled() -> None:
     assert stats.kstest(tail_N.numpy() / V, "uniform").pvalue > 1e-4
 
 
-def test_bf16_logits_are_sampled_as_the_same_numbers_in_fp32() -> None:
+def test_bf16_logits_give_the_same_samples_as_their_fp32_values() -> None:
     logits_V = some_logits(500).bfloat16()
     assert draws(logits_V, 2_000).equal(draws(logits_V.float(), 2_000))
 
@@ -81,10 +82,10 @@ def test_impossible_tokens_are_never_sampled() -> None:
 
 
 @pytest.mark.parametrize("vocab", [64, 65, 128, 150])
-def test_tokens_at_both_ends_of_a_chunk_are_sampled_and_impossible_ones_between_never(
+def test_first_and_last_tokens_of_chunks_are_sampled_and_impossible_ones_are_not(
     vocab: int,
 ) -> None:
-    possible = [place for place in (0, 63, 64, 127, 128, vocab - 1) if place < vocab]
+    possible = [token for token in (0, 63, 64, 127, 128, vocab - 1) if token < vocab]
     logits_V = torch.full((vocab,), -torch.inf)
     logits_V[possible] = 0.0
     drawn = draws(logits_V, 5_000)
@@ -93,9 +94,10 @@ def test_tokens_at_both_ends_of_a_chunk_are_sampled_and_impossible_ones_between_
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
-# A diverged generator says NaN; the run ends by its loss, not in a table that is too short.
+# A diverged generator has NaN logits. The run then ends because of its loss; an id outside the
+# embedding table would end it with an unrelated error before.
 @pytest.mark.parametrize("vocab", [24, 64, 128, 150])
-def test_logits_that_are_no_numbers_give_tokens_of_the_vocabulary(vocab: int) -> None:
+def test_nan_logits_give_tokens_of_the_vocabulary(vocab: int) -> None:
     drawn = draws(torch.full((vocab,), torch.nan), 50)
     assert ((drawn >= 0) & (drawn < vocab)).all()
 
@@ -129,8 +131,7 @@ def test_slot_drawn_twice_gets_one_token() -> None:
     assert len(drawn_BK.unique()) > 20
 
 
-# The law that samples are drawn from: what the softmax of `law` says, in double precision.
-def laid(logits_BKV: Tensor, labels_BK: Tensor, sampling: SamplingConfig) -> Tensor:
+def replacement_logits(logits_BKV: Tensor, labels_BK: Tensor, sampling: SamplingConfig) -> Tensor:
     return sampling_logits_BKV(
         logits_BKV,
         labels_BK,
@@ -139,45 +140,48 @@ def laid(logits_BKV: Tensor, labels_BK: Tensor, sampling: SamplingConfig) -> Ten
     )
 
 
-def law_of(logits_V: Tensor, original: int, sampling: SamplingConfig) -> Tensor:
-    found_BKV = laid(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
-    return found_BKV[0, 0].double().softmax(-1)
+def probabilities(logits_V: Tensor, original: int, sampling: SamplingConfig) -> Tensor:
+    """Return the probabilities of the tokens, in double precision."""
+    actual_BKV = replacement_logits(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
+    return actual_BKV[0, 0].double().softmax(-1)
 
 
-def test_plain_law_is_the_generators_own() -> None:
+def test_default_sampling_uses_the_generators_logits() -> None:
     logits_BKV, labels_BK = some_logits(2, 3, 24), torch.zeros(2, 3, dtype=torch.int64)
-    assert laid(logits_BKV, labels_BK, SamplingConfig()).equal(logits_BKV)
+    assert replacement_logits(logits_BKV, labels_BK, SamplingConfig()).equal(logits_BKV)
 
 
 @given(temperature=st.floats(0.2, 8.0))
 @settings
-def test_temperature_takes_the_root_of_the_probabilities(temperature: float) -> None:
+def test_temperature_raises_probabilities_to_its_inverse(temperature: float) -> None:
     logits_V = some_logits(24)
     expected_V = logits_V.double().softmax(-1) ** (1 / temperature)
-    found_V = law_of(logits_V, 0, SamplingConfig(temperature=temperature))
-    torch.testing.assert_close(found_V, expected_V / expected_V.sum(), rtol=1e-4, atol=1e-9)
+    actual_V = probabilities(logits_V, 0, SamplingConfig(temperature=temperature))
+    torch.testing.assert_close(actual_V, expected_V / expected_V.sum(), rtol=1e-4, atol=1e-9)
 
 
 @given(original=st.integers(0, 23), temperature=st.sampled_from([0.5, 1.0, 2.0]))
 @settings
-def test_original_that_is_disallowed_leaves_its_share_to_the_others_in_proportion(
+def test_disallowed_original_leaves_the_other_probabilities_in_proportion(
     original: int, temperature: float
 ) -> None:
     logits_V = some_logits(24)
-    free_V = law_of(logits_V, original, SamplingConfig(temperature=temperature))
-    found_V = law_of(
+    free_V = probabilities(logits_V, original, SamplingConfig(temperature=temperature))
+    actual_V = probabilities(
         logits_V, original, SamplingConfig(temperature=temperature, disallow_correct=True)
     )
     expected_V = free_V.index_fill(0, torch.tensor([original]), 0.0)
-    assert found_V[original] == 0
-    torch.testing.assert_close(found_V, expected_V / expected_V.sum())
+    assert actual_V[original] == 0
+    torch.testing.assert_close(actual_V, expected_V / expected_V.sum())
 
 
-def test_samples_follow_the_law_that_is_asked_for() -> None:
+def test_samples_follow_temperature_and_disallowed_original() -> None:
     logits_V, sampling = some_logits(24), SamplingConfig(temperature=2.0, disallow_correct=True)
     original = int(logits_V.argmax())
-    asked_BKV = laid(logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling)
-    counts = torch.bincount(draws(asked_BKV[0, 0], 40_000), minlength=24).numpy()
+    replacement_BKV = replacement_logits(
+        logits_V.expand(1, 1, -1), torch.tensor([[original]]), sampling
+    )
+    counts = torch.bincount(draws(replacement_BKV[0, 0], 40_000), minlength=24).numpy()
     assert counts[original] == 0
     expected_V = (logits_V.double() / 2).exp().index_fill(0, torch.tensor([original]), 0.0)
     expected = (counts.sum() * expected_V / expected_V.sum()).numpy()
@@ -188,12 +192,12 @@ def test_samples_follow_the_law_that_is_asked_for() -> None:
 @pytest.mark.parametrize(
     "sampling", [SamplingConfig(), SamplingConfig(temperature=2.0, disallow_correct=True)]
 )
-def test_law_is_single_precision_and_passes_gradients(sampling: SamplingConfig) -> None:
+def test_replacement_logits_are_fp32_and_pass_gradients(sampling: SamplingConfig) -> None:
     logits_BKV = some_logits(2, 3, 24).bfloat16().requires_grad_()
     labels_BK = torch.zeros(2, 3, dtype=torch.int64)
-    found_BKV = laid(logits_BKV, labels_BK, sampling)
-    assert found_BKV.dtype == torch.float32
-    found_BKV.softmax(-1)[..., 5].sum().backward()
+    actual_BKV = replacement_logits(logits_BKV, labels_BK, sampling)
+    assert actual_BKV.dtype == torch.float32
+    actual_BKV.softmax(-1)[..., 5].sum().backward()
     assert logits_BKV.grad is not None
     assert (logits_BKV.grad != 0).any()
 
@@ -201,44 +205,44 @@ def test_law_is_single_precision_and_passes_gradients(sampling: SamplingConfig) 
 COUNTS_V = torch.tensor([900, 900, 900, 900, 900, 40, 0, 700, 3, 0, 60, 160, 20, 0])
 
 
-def words(law: str, n: int = 40_000, counts_V: Tensor = COUNTS_V) -> Tensor:
+def words(distribution: str, n: int = 40_000, counts_V: Tensor = COUNTS_V) -> Tensor:
     slots_BK = torch.tensor([1, 2]).expand(n // 2, -1)
     return sample_from_cumulative(
-        cumulative_distribution(law, counts_V), slots_BK, windows(n // 2), seed=1, step=0
+        cumulative_distribution(distribution, counts_V), slots_BK, windows(n // 2), seed=1, step=0
     )
 
 
-def test_unigram_words_come_by_their_frequency() -> None:
-    found = np.bincount(words("unigram").flatten().numpy(), minlength=len(COUNTS_V))
+def test_unigram_words_are_drawn_by_frequency() -> None:
+    actual = np.bincount(words("unigram").flatten().numpy(), minlength=len(COUNTS_V))
     possible = np.flatnonzero(COUNTS_V.numpy())
     possible = possible[possible >= FIRST_WORD]
-    assert found[possible].sum() == found.sum()
+    assert actual[possible].sum() == actual.sum()
     share = COUNTS_V.numpy()[possible] / COUNTS_V.numpy()[possible].sum()
-    assert stats.chisquare(found[possible], share * found.sum()).pvalue > 1e-4
+    assert stats.chisquare(actual[possible], share * actual.sum()).pvalue > 1e-4
 
 
-def test_uniform_words_come_alike_and_special_tokens_never() -> None:
-    found = np.bincount(words("uniform").flatten().numpy(), minlength=len(COUNTS_V))
-    assert len(found) == len(COUNTS_V)
-    assert (found[:FIRST_WORD] == 0).all()
-    assert stats.chisquare(found[FIRST_WORD:]).pvalue > 1e-4
+def test_uniform_words_are_equally_likely_and_special_tokens_impossible() -> None:
+    actual = np.bincount(words("uniform").flatten().numpy(), minlength=len(COUNTS_V))
+    assert len(actual) == len(COUNTS_V)
+    assert (actual[:FIRST_WORD] == 0).all()
+    assert stats.chisquare(actual[FIRST_WORD:]).pvalue > 1e-4
 
 
 @given(
     counts=st.lists(st.integers(0, 10**9), min_size=1, max_size=40).filter(any),
-    law=st.sampled_from(["unigram", "uniform"]),
+    distribution=st.sampled_from(["unigram", "uniform"]),
 )
 @settings
-def test_words_that_never_occur_and_special_tokens_are_never_drawn(
-    counts: list[int], law: str
+def test_special_tokens_and_words_without_occurrence_are_never_drawn(
+    counts: list[int], distribution: str
 ) -> None:
     counts_V = torch.tensor([10**9] * FIRST_WORD + counts)
-    drawn_BK = words(law, 200, counts_V)
+    drawn_BK = words(distribution, 200, counts_V)
     assert ((drawn_BK >= FIRST_WORD) & (drawn_BK < len(counts_V))).all()
-    assert law == "uniform" or (counts_V[drawn_BK] > 0).all()
+    assert distribution == "uniform" or (counts_V[drawn_BK] > 0).all()
 
 
-def test_counts_are_not_changed() -> None:
+def test_cumulative_distribution_does_not_change_the_counts() -> None:
     counts_V = torch.arange(1, 20)
     cumulative_distribution("unigram", counts_V)
     assert counts_V.equal(torch.arange(1, 20))

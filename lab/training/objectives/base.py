@@ -1,4 +1,4 @@
-"""What every objective promises."""
+"""Base classes of objectives."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -15,13 +15,14 @@ from lab.training.objectives.masking import MaskedBatch, TokenCounts, count_toke
 
 
 class StepLoss(NamedTuple):
-    """What a step learns from and what it reports.
+    """Loss of a batch or micro-batch, and the scalars that its metrics are computed from.
 
-    Both add up over the pieces of a step's batch, where each is given the places of all of it.
+    The micro-batches of a step add up to the values of the full batch if each is divided by the
+    token counts of the full batch.
 
     Attributes:
-        total: scalar, differentiable.
-        parts: detached scalars by name; `Objective.health` makes the record's figures of them.
+        total: loss to minimise, a differentiable scalar.
+        parts: detached scalars by name; `Objective.health` turns their sums into metrics.
     """
 
     total: Tensor
@@ -29,14 +30,14 @@ class StepLoss(NamedTuple):
 
 
 class Objective(nn.Module, ABC):
-    """Something to pre-train.
+    """A pre-training objective with the networks that it trains.
 
     Args:
-        trial: whose settings hold until the first step begins.
+        trial: trial with the initial settings.
 
     Attributes:
-        encoder: what probes, fine-tuning and export receive.
-        now: the settings of the present step.
+        encoder: encoder for probes, fine-tuning and export.
+        now: settings of the current step.
     """
 
     encoder: Encoder
@@ -47,15 +48,15 @@ class Objective(nn.Module, ABC):
         self.now = trial.at(0.0)
 
     def begin(self, learns: UpdatedNetworks, settings: StepSettings) -> None:  # noqa: ARG002
-        """Make ready for a step that updates `learns`; the loop calls it before each."""
+        """Prepare for a step that updates the networks `learns`; called before each step."""
         self.now = settings
 
     @abstractmethod
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
-        """Return the batch with the slots chosen that `step` is about."""
+        """Return the batch with the slots masked that `step` selects."""
 
-    def places(self, batch: Batch, step: int) -> TokenCounts:
-        """Return what the means of a batch are taken over."""
+    def token_counts(self, batch: Batch, step: int) -> TokenCounts:
+        """Return the numbers of tokens that the means over a batch are divided by."""
         return count_tokens(self.mask(batch, step), batch)
 
     @abstractmethod
@@ -64,34 +65,35 @@ class Objective(nn.Module, ABC):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,
-        places: TokenCounts | None = None,
+        counts: TokenCounts | None = None,
     ) -> StepLoss:
-        """Return the loss of `batch`, whose gradient reaches the networks that learn.
+        """Return the loss of a batch; its gradient reaches only the networks that are updated.
 
-        Chance depends on the objective's seed, the examples and `step` alone; evaluation mode
-        and a repeated call change nothing.
+        Masks and samples depend only on the objective's seed, the examples and `step`. A call does
+        not change the objective's state.
 
         Args:
-            batch: the step's, or a piece of it.
-            step: which optimizer step.
-            learns: whose turn it is.
-            places: of the step's whole batch, where this is a piece of it (trap 7).
+            batch: windows of the step, or a micro-batch of them.
+            step: index of the optimizer step.
+            learns: networks that the step updates.
+            counts: token counts of the full batch if `batch` is a micro-batch; None to count the
+                tokens of `batch`.
         """
 
     def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the figures to record of a step, from its parts, added up over all pieces."""
+        """Return the metrics of a step from its `parts`, summed over all micro-batches."""
         return parts
 
     @abstractmethod
     def networks(self) -> dict[str, list[nn.Parameter]]:
-        """Return every parameter once, by the network that owns it; `encoder`'s come first.
+        """Return each trainable parameter once, by the network that owns it; `encoder`'s first.
 
-        What two networks share belongs to the one that is kept.
+        Parameters that two networks share belong to the network of `encoder`.
         """
 
 
 class Detector(Objective):
-    """An objective that can say which tokens were replaced."""
+    """An objective that trains a discriminator to detect replaced tokens."""
 
     detection: DetectionHead
 
@@ -99,18 +101,21 @@ class Detector(Objective):
         """Return logits, shape (B, T); positive means replaced.
 
         Args:
-            ids_BT: tokens, some of them replaced.
-            segment_BT: of the original text, as `data.segments` has it.
-            offset: row of the position table at which the windows begin.
+            ids_BT: token ids, some of them replaced.
+            segment_BT: segments of the original text (`data.batches.segment_ids`).
+            offset: row of the position table for the first token of each window.
         """
         logits_BT: Tensor = self.detection(self.encoder(ids_BT, segment_BT, offset))
         return logits_BT
 
     def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the parts with the majority's loss, and recall in place of what was found."""
+        """Return the metrics, with the majority loss and the recall on replaced tokens added.
+
+        Both are computed from the shares `REPLACED` and `FOUND`, which are removed.
+        """
         parts = dict(parts)
         replaced, found = parts.pop(REPLACED, None), parts.pop(FOUND, None)
-        if replaced is None or found is None:  # a turn in which nothing is detected
+        if replaced is None or found is None:  # a step that does not run the discriminator
             return parts
         return parts | {
             "health/majority_loss": base_rate_entropy(replaced),
@@ -118,16 +123,20 @@ class Detector(Objective):
         }
 
 
-# Shares of the scored places: what was replaced, and what of it was found.
+# Shares of the scored positions: replaced ones, and replaced ones that were detected.
 REPLACED, FOUND = "replaced", "found"
 
 
-def masked_mean(value: Tensor, where: Tensor, places: Tensor) -> Tensor:
-    """Return the sum of `value` over the true places of `where`, over `places`; 0 over none."""
-    return (value * where).sum() / places.clamp(min=1)
+def masked_mean(value: Tensor, where: Tensor, count: Tensor) -> Tensor:
+    """Return the sum of `value` where `where` is true, divided by `count`; 0 if `count` is 0."""
+    return (value * where).sum() / count.clamp(min=1)
 
 
 def base_rate_entropy(share: Tensor) -> Tensor:
-    """Return the loss of always answering with the base rate `share`, in nats (trap 8)."""
+    """Return the loss of predicting the base rate `share` at every token, in nats.
+
+    A discriminator loss is only meaningful beside it: at a low replacement rate a network that has
+    learned nothing but this rate has a low loss already.
+    """
     nats: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
     return nats

@@ -1,4 +1,4 @@
-"""Replaced-token detection with a generator that learns beside it (paper, section 2) or is frozen.
+"""Replaced-token detection with a jointly trained (paper, section 2) or a frozen generator.
 
 Letters: B examples, T positions.
 """
@@ -18,10 +18,10 @@ from lab.training.objectives.masking import MaskedBatch, TokenCounts, chosen_pos
 
 
 class Electra(Detector):
-    """A small masked language model corrupts text, and an encoder finds what it replaced.
+    """A masked language model replaces tokens, and a discriminator detects the replaced ones.
 
-    No gradient flows from the discriminator into the generator's body: sampling has none. What
-    both share gets both. ELECTRA 15 % is the same, scored at the chosen slots only.
+    Sampling passes no gradient from the discriminator to the generator. Shared parameters get the
+    gradients of both losses. ELECTRA 15 % takes the discriminator's loss at the masked slots only.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Electra(Detector):
         self.detection = DetectionHead(trial.encoder)
         self.generator = make_generator(body, trial, settings)
         initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
-        self.generator.vocabulary.start_at(counts_V)
+        self.generator.vocabulary.initialize_bias(counts_V)
         self._gen_weight = generator_weight(settings)
-        self._everywhere = settings.loss_at_all_tokens
+        self._scores_all_text = settings.loss_at_all_tokens
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
-        """Return the batch as the generator sees it."""
+        """Return the generator's masked input."""
         masked: MaskedBatch = self.generator.mask(batch, step, self.now)
         return masked
 
@@ -49,17 +49,17 @@ class Electra(Detector):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
-        places: TokenCounts | None = None,
+        counts: TokenCounts | None = None,
     ) -> StepLoss:
-        """Return both losses on one masking and one sample of it."""
-        corrupted: Corrupted = self.generator(batch, step, self.now, places)
-        _, found = self.find(corrupted, batch)
-        weighted = self.now.disc_weight * found.total
+        """Return the weighted sum of both networks' losses on one corruption of the batch."""
+        corrupted: Corrupted = self.generator(batch, step, self.now, counts)
+        _, detection = self.run_discriminator(corrupted, batch)
+        weighted = self.now.disc_weight * detection.total
         total = self._gen_weight * corrupted.loss.total + weighted
-        parts = {"train/loss": total.detach()} | corrupted.loss.parts | found.parts
+        parts = {"train/loss": total.detach()} | corrupted.loss.parts | detection.parts
         return StepLoss(total, parts)
 
-    def find(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, StepLoss]:
+    def run_discriminator(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, StepLoss]:
         """Return the discriminator's logits, shape (B, T), and its loss."""
         segment_BT = batch.segment_BT
         detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
@@ -67,12 +67,12 @@ class Electra(Detector):
             detected_BT,
             corrupted.replaced_BT,
             segment_BT > 0,
-            corrupted.places,
-            None if self._everywhere else chosen_positions(corrupted.masked),
+            corrupted.counts,
+            None if self._scores_all_text else chosen_positions(corrupted.masked),
         )
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
-        """Return the discriminator's parameters, then those that are the generator's."""
+        """Return the discriminator's parameters, then the generator's unshared trainable ones."""
         return sharing.parameter_owners(
             "discriminator", [self.encoder, self.detection], self.generator
         )

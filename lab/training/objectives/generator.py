@@ -1,4 +1,4 @@
-"""The generator: it predicts masked tokens, and its samples are written over the text.
+"""The generator: a masked language model with samples that replace tokens of the text.
 
 Letters: B examples, T positions, K masked slots, V vocabulary, h the generator's width.
 """
@@ -28,38 +28,38 @@ from lab.training.objectives.sampling import sample_tokens, sampling_logits_BKV
 
 
 class Corrupted(NamedTuple):
-    """A batch that a generator has written into.
+    """A batch with tokens replaced by a generator.
 
     Attributes:
-        ids_BT: the original text with samples at the chosen slots.
-        replaced_BT: whether a token differs from the original; a lucky sample does not (trap 3).
-        masked: what was chosen.
-        sampled_BK: the samples.
-        law_BKV: logits of the distribution they were drawn from, differentiable.
-        hidden_BKh: the generator's last layer at the slots.
-        loss: the generator's own, at the used slots.
-        places: of the step's whole batch.
+        ids_BT: the original text with the samples at the used slots.
+        replaced_BT: whether a token differs from the original; false if the sample equals it.
+        masked: the generator's input and the slots.
+        sampled_BK: sampled token ids.
+        replacement_logits_BKV: logits of the distribution sampled from, differentiable.
+        hidden_BKh: hidden states of the generator's last layer at the slots.
+        loss: masked language modelling loss of the generator.
+        counts: token counts of the full batch.
     """
 
     ids_BT: Tensor
     replaced_BT: Tensor
     masked: MaskedBatch
     sampled_BK: Tensor
-    law_BKV: Tensor
+    replacement_logits_BKV: Tensor
     hidden_BKh: Tensor
     loss: StepLoss
-    places: TokenCounts
+    counts: TokenCounts
 
 
 class Generator(nn.Module):
-    """A masked language model and the way its samples are drawn.
+    """A masked language model and the sampling of replacement tokens from it.
 
     Args:
-        encoder: its body, which may share parts with another network.
-        shape: of `encoder`.
-        trial: vocabulary and seeds.
-        masking: which tokens it predicts.
-        sampling: how tokens are drawn.
+        encoder: body of the generator; may share modules with another network.
+        shape: architecture of `encoder`.
+        trial: vocabulary size and seeds.
+        masking: settings of the masking.
+        sampling: settings of the sampling.
     """
 
     def __init__(
@@ -74,57 +74,74 @@ class Generator(nn.Module):
         self.encoder = encoder
         self.vocabulary = VocabularyHead(shape, trial.data.vocab)
         self._masking, self._sampling, self._seed = masking, sampling, trial.seeds.mask
-        self._samples_apart = shape.dropout > 0 and not sampling.dropout
+        self._second_pass = shape.dropout > 0 and not sampling.dropout
 
     def forward(
-        self, batch: Batch, step: int, now: StepSettings, places: TokenCounts | None = None
+        self, batch: Batch, step: int, settings: StepSettings, counts: TokenCounts | None = None
     ) -> Corrupted:
-        """Mask, predict, sample and write, all on one draw of the chosen slots."""
-        seed = self._seed
-        masked = self.mask(batch, step, now)
-        places = places or count_tokens(masked, batch)
+        """Mask tokens, predict them, and replace them by samples; all at the same slots.
+
+        Args:
+            batch: windows of the step, or a micro-batch of them.
+            step: index of the optimizer step.
+            settings: settings of the step.
+            counts: token counts of the full batch; None to count the tokens of `batch`.
+        """
+        masked = self.mask(batch, step, settings)
+        counts = counts or count_tokens(masked, batch)
         hidden_BKh, logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)
-        law_BKV = sampling_logits_BKV(
-            self._without_dropout(masked, batch) if self._samples_apart else logits_BKV,
+        replacement_logits_BKV = sampling_logits_BKV(
+            self._predict_without_dropout(masked, batch) if self._second_pass else logits_BKV,
             masked.labels_BK,
-            temperature=now.temperature,
+            temperature=settings.temperature,
             disallow_correct=self._sampling.disallow_correct,
         )
-        sampled_BK = sample_tokens(law_BKV, masked.slots_BK, batch, seed=seed, step=step)
+        sampled_BK = sample_tokens(
+            replacement_logits_BKV, masked.slots_BK, batch, seed=self._seed, step=step
+        )
         ids_BT = write_tokens(batch, masked, sampled_BK)
         return Corrupted(
             ids_BT=ids_BT,
             replaced_BT=ids_BT != batch.ids_BT,
             masked=masked,
             sampled_BK=sampled_BK,
-            law_BKV=law_BKV,
+            replacement_logits_BKV=replacement_logits_BKV,
             hidden_BKh=hidden_BKh,
-            loss=generator_loss(logits_BKV, masked, places),
-            places=places,
+            loss=generator_loss(logits_BKV, masked, counts),
+            counts=counts,
         )
 
-    def learn(
-        self, batch: Batch, step: int, now: StepSettings, places: TokenCounts | None = None
+    def prediction_loss(
+        self, batch: Batch, step: int, settings: StepSettings, counts: TokenCounts | None = None
     ) -> StepLoss:
-        """Mask and predict alone, for who does not need the samples."""
-        masked = self.mask(batch, step, now)
+        """Return the masked language modelling loss without sampling replacements."""
+        masked = self.mask(batch, step, settings)
         logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)[1]
-        return generator_loss(logits_BKV, masked, places or count_tokens(masked, batch))
+        return generator_loss(logits_BKV, masked, counts or count_tokens(masked, batch))
 
     def predict(
         self, masked: MaskedBatch, segment_BT: Tensor, offset: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Return hidden states (B, K, h) and logits (B, K, V) at the slots only (trap 5)."""
+        """Return hidden states, shape (B, K, h), and logits, shape (B, K, V), at the slots only.
+
+        Logits at all positions would about triple the compute of a step, and need several times
+        the memory.
+        """
         hidden_BKh = gather_slots(self.encoder(masked.ids_BT, segment_BT, offset), masked.slots_BK)
         return hidden_BKh, self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
 
-    def mask(self, batch: Batch, step: int, now: StepSettings) -> MaskedBatch:
-        """Choose slots and mask them."""
-        how, seed = self._masking.masking, self._seed
-        return mask_batch(batch, mask_prob=now.mask_prob, how=how, seed=seed, step=step)
+    def mask(self, batch: Batch, step: int, settings: StepSettings) -> MaskedBatch:
+        """Return the generator's masked input."""
+        return mask_batch(
+            batch,
+            mask_prob=settings.mask_prob,
+            how=self._masking.masking,
+            seed=self._seed,
+            step=step,
+        )
 
     @torch.no_grad()
-    def _without_dropout(self, masked: MaskedBatch, batch: Batch) -> Tensor:
+    def _predict_without_dropout(self, masked: MaskedBatch, batch: Batch) -> Tensor:
         training = self.training
         self.eval()
         logits_BKV = self.predict(masked, batch.segment_BT, batch.offset)[1]
@@ -133,9 +150,9 @@ class Generator(nn.Module):
 
 
 class FrozenGenerator(Generator):
-    """A generator whose weights stay as they are: no gradient, no dropout, no optimizer.
+    """A generator with fixed weights: no gradient, no dropout, no optimizer.
 
-    Its loss is reported and not learned from.
+    Its loss is reported but not minimised.
     """
 
     def __init__(
@@ -147,7 +164,7 @@ class FrozenGenerator(Generator):
         sampling: SamplingConfig,
     ) -> None:
         super().__init__(encoder, shape, trial, masking, sampling)
-        self._samples_apart = False  # its one pass is without dropout
+        self._second_pass = False  # the only pass is without dropout
         self.requires_grad_(False)
         self.eval()
 
@@ -157,42 +174,42 @@ class FrozenGenerator(Generator):
 
     @torch.no_grad()
     def forward(
-        self, batch: Batch, step: int, now: StepSettings, places: TokenCounts | None = None
+        self, batch: Batch, step: int, settings: StepSettings, counts: TokenCounts | None = None
     ) -> Corrupted:
-        """Mask, predict, sample and write, all on one draw of the chosen slots."""
-        return super().forward(batch, step, now, places)
+        """Mask tokens, predict them, and replace them by samples, without gradient."""
+        return super().forward(batch, step, settings, counts)
 
 
 def make_generator(body: Encoder, trial: spec.Trial, settings: JointObjectiveConfig) -> Generator:
-    """Return the generator of an objective, which learns or is frozen.
+    """Return the trainable or frozen generator of an objective.
 
     Args:
-        body: its encoder, which may share parts with the one that is kept.
-        trial: shape, vocabulary and seeds.
-        settings: of the objective.
+        body: encoder of the generator; may share modules with the objective's `encoder`.
+        trial: architecture, vocabulary size and seeds.
+        settings: settings of the objective.
     """
     shape = settings.generator.of(trial.encoder)
-    kind = FrozenGenerator if settings.frozen_generator else Generator
-    return kind(body, shape, trial, settings, settings.sampling)
+    generator_class = FrozenGenerator if settings.frozen_generator else Generator
+    return generator_class(body, shape, trial, settings, settings.sampling)
 
 
 def generator_weight(settings: JointObjectiveConfig) -> float:
-    """Return the weight of the generator's loss in the total; a frozen one's is only reported."""
+    """Return the weight of the generator's loss in the total loss; 0 if the generator is frozen."""
     return 0.0 if settings.frozen_generator else settings.gen_weight
 
 
-def generator_loss(logits_BKV: Tensor, masked: MaskedBatch, places: TokenCounts) -> StepLoss:
-    """Return the cross-entropy over the used slots, in fp32, and how often the best is right."""
+def generator_loss(logits_BKV: Tensor, masked: MaskedBatch, counts: TokenCounts) -> StepLoss:
+    """Return the mean cross-entropy over the used slots, in fp32, and the accuracy."""
     errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
-    loss = masked_mean(errors_BK, masked.used_BK, places.slots)
+    loss = masked_mean(errors_BK, masked.used_BK, counts.slots)
     with torch.no_grad():
-        # A comparison with the largest logit reads them once; argmax takes 17 times as long.
+        # Comparing with the largest logit is 17 times as fast as argmax.
         label_BK = logits_BKV.gather(-1, masked.labels_BK[..., None])[..., 0]
-        right_BK = label_BK == logits_BKV.amax(-1)
+        correct_BK = label_BK == logits_BKV.amax(-1)
         parts = {
             "train/generator_loss": loss.detach(),
             "health/generator_accuracy": masked_mean(
-                right_BK.float(), masked.used_BK, places.slots
+                correct_BK.float(), masked.used_BK, counts.slots
             ),
         }
     return StepLoss(loss, parts)
@@ -201,8 +218,8 @@ def generator_loss(logits_BKV: Tensor, masked: MaskedBatch, places: TokenCounts)
 def cross_entropy(logits_BKV: Tensor, labels_BK: Tensor) -> Tensor:
     """Return the cross-entropy at each slot, in fp32, shape (B, K).
 
-    Of flat logits: with the classes in the middle, as a transposed input has them, the CPU's
-    kernel reads memory across rows and takes several times as long.
+    The logits are flattened to (B·K, V). A transposed input (B, V, K) takes several times as long,
+    because the CPU kernel then reads memory with a stride.
     """
     flat_N = F.cross_entropy(
         logits_BKV.float().flatten(0, 1), labels_BK.flatten(), reduction="none"

@@ -1,4 +1,4 @@
-"""Which positions the generator predicts, and what it sees there.
+"""Selection and masking of the positions that the generator predicts.
 
 Letters: B examples, T positions of a window, K masked slots (fixed, so shapes are static).
 """
@@ -13,17 +13,17 @@ from lab.data.batches import Batch
 from lab.data.vocabulary import FIRST_WORD, MASK, PAD, UNK
 from lab.training import counter_rng
 
-_KEPT = 0.15  # pretrain_helpers.py: a chosen slot becomes [MASK] with probability .85
+_UNMASKED_SHARE = 0.15  # pretrain_helpers.py: a slot becomes [MASK] with probability .85
 
 
 class MaskedBatch(NamedTuple):
-    """A batch as the generator sees it.
+    """Masked input of the generator, and the slots that it predicts.
 
     Attributes:
-        ids_BT: the text with its chosen slots masked.
-        slots_BK: chosen positions; those of an unused slot are 0.
-        used_BK: whether the slot is used (short windows use fewer than K).
-        labels_BK: the original tokens at the slots.
+        ids_BT: the text with its used slots masked.
+        slots_BK: position of each slot; 0 for an unused slot.
+        used_BK: whether the slot is used; short windows use fewer than K.
+        labels_BK: original tokens at the slots.
     """
 
     ids_BT: Tensor
@@ -33,12 +33,12 @@ class MaskedBatch(NamedTuple):
 
 
 class TokenCounts(NamedTuple):
-    """How many places the means of a step are taken over, all pieces of its batch together.
+    """Numbers of tokens that the means over the full batch of a step are divided by.
 
     Attributes:
-        slots: used slots; a position that was drawn twice counts twice.
-        chosen: positions that are used slots.
-        text: positions that are no padding.
+        slots: number of used slots; a position drawn twice counts twice.
+        chosen: number of distinct positions of used slots.
+        text: number of positions that are not padding.
     """
 
     slots: Tensor
@@ -47,7 +47,7 @@ class TokenCounts(NamedTuple):
 
 
 def count_tokens(masked: MaskedBatch, batch: Batch) -> TokenCounts:
-    """Return the places of one batch."""
+    """Return the token counts of a batch."""
     return TokenCounts(
         slots=masked.used_BK.sum(),
         chosen=chosen_positions(masked).sum(),
@@ -58,53 +58,55 @@ def count_tokens(masked: MaskedBatch, batch: Batch) -> TokenCounts:
 def mask_batch(
     batch: Batch, *, mask_prob: float, how: Literal["paper", "code"], seed: int, step: int
 ) -> MaskedBatch:
-    """Choose slots and mask them.
+    """Select slots at random and mask them.
 
-    Every token but [CLS], [SEP], [MASK] and padding is a candidate; of n candidates
-    clip(round(n p), 1, K) are chosen (`pretrain_helpers.mask`).
+    Candidates are all tokens except [CLS], [SEP], [MASK] and padding. Of n candidates,
+    clip(round(n p), 1, K) are selected, as by `pretrain_helpers.mask` of the official code.
 
     Args:
-        batch: the text.
-        mask_prob: p.
-        how: `paper` chooses distinct slots and always writes [MASK]; `code` draws with
-            replacement, and leaves a slot unmasked with probability .15.
-        seed: of the masking.
-        step: the optimizer step; with `seed` and the example it fixes every choice.
+        batch: original text.
+        mask_prob: mask probability p.
+        how: `paper` selects distinct positions and replaces each by [MASK]; `code` draws positions
+            with replacement and leaves a slot unmasked with probability .15.
+        seed: seed of the masking.
+        step: index of the optimizer step. The selection is a function of `seed`, `step` and the
+            identity of the example.
     """
     ids_BT, length = batch.ids_BT, batch.ids_BT.shape[1]
     K = masked_slots(length, mask_prob)
     candidate_BT = (ids_BT >= FIRST_WORD) | (ids_BT == UNK)
     candidates_B = candidate_BT.sum(1)
-    chosen_B = (candidates_B * mask_prob).round().clamp(1, K).minimum(candidates_B)
+    used_B = (candidates_B * mask_prob).round().clamp(1, K).minimum(candidates_B)
     match how:
         case "paper":
             key_BT = counter_rng.uniform(seed, counter_rng.MASK, step, batch.example_B, length)
             slots_BK = key_BT.masked_fill(~candidate_BT, 2.0).argsort(1)[:, :K]
-            becomes_BK = torch.ones_like(slots_BK, dtype=torch.bool)
+            masks_BK = torch.ones_like(slots_BK, dtype=torch.bool)
         case "code":
             drawn_BK = counter_rng.uniform(seed, counter_rng.MASK, step, batch.example_B, K)
-            # Candidates first, in their order; draw an index among them.
+            # Positions ordered with the candidates first; draw an index among these.
             order_BT = (~candidate_BT).to(torch.uint8).argsort(stable=True, dim=1)
             slots_BK = order_BT.gather(1, (drawn_BK * candidates_B[:, None]).long())
-            becomes_BT = (
-                counter_rng.uniform(seed, counter_rng.KEEP, step, batch.example_B, length) >= _KEPT
+            masks_BT = (
+                counter_rng.uniform(seed, counter_rng.KEEP, step, batch.example_B, length)
+                >= _UNMASKED_SHARE
             )
-            becomes_BK = becomes_BT.gather(1, slots_BK)  # one fate a position, also if drawn twice
-    used_BK = torch.arange(K, device=ids_BT.device) < chosen_B[:, None]
-    slots_BK = slots_BK.where(used_BK, 0)  # position 0 is [CLS]: harmless to write back
+            masks_BK = masks_BT.gather(1, slots_BK)  # drawn by position, which may occur twice
+    used_BK = torch.arange(K, device=ids_BT.device) < used_B[:, None]
+    slots_BK = slots_BK.where(used_BK, 0)  # position 0 is [CLS], and is written back unchanged
     labels_BK = ids_BT.gather(1, slots_BK)
-    shown_BK = labels_BK.masked_fill(used_BK & becomes_BK, MASK)
-    return MaskedBatch(ids_BT.scatter(1, slots_BK, shown_BK), slots_BK, used_BK, labels_BK)
+    inputs_BK = labels_BK.masked_fill(used_BK & masks_BK, MASK)
+    return MaskedBatch(ids_BT.scatter(1, slots_BK, inputs_BK), slots_BK, used_BK, labels_BK)
 
 
 def write_tokens(batch: Batch, masked: MaskedBatch, tokens_BK: Tensor) -> Tensor:
-    """Return the original text, not the masked one, with `tokens_BK` at the used slots (trap 3)."""
-    kept_BK = tokens_BK.where(masked.used_BK, batch.ids_BT.gather(1, masked.slots_BK))
-    return batch.ids_BT.scatter(1, masked.slots_BK, kept_BK)
+    """Return the original text, not the masked one, with `tokens_BK` at the used slots."""
+    written_BK = tokens_BK.where(masked.used_BK, batch.ids_BT.gather(1, masked.slots_BK))
+    return batch.ids_BT.scatter(1, masked.slots_BK, written_BK)
 
 
 def chosen_positions(masked: MaskedBatch) -> Tensor:
-    """Return which positions are used slots, bool, shape (B, T)."""
+    """Return whether each position is a used slot, bool, shape (B, T)."""
     times_BT = torch.zeros_like(masked.ids_BT)
     return times_BT.scatter_add(1, masked.slots_BK, masked.used_BK.long()) > 0
 
@@ -112,21 +114,28 @@ def chosen_positions(masked: MaskedBatch) -> Tensor:
 def apply_bert_corruption(
     masked: MaskedBatch, batch: Batch, *, vocab: int, seed: int, step: int
 ) -> MaskedBatch:
-    """Return `masked` with a random word at a tenth of its slots and the original at a tenth.
+    """Return `masked` with 10 % of its slots set to a random word and 10 % to the original token.
 
-    BERT's 80/10/10 (`create_pretraining_data.create_masked_lm_predictions`), but that random
-    words are words: no special token is written.
+    This is BERT's 80/10/10 rule (`create_pretraining_data.create_masked_lm_predictions`), except
+    that random words are never special tokens.
+
+    Args:
+        masked: batch with [MASK] at all used slots.
+        batch: original text.
+        vocab: vocabulary size.
+        seed: seed of the masking.
+        step: index of the optimizer step.
     """
     length = batch.ids_BT.shape[1]
-    fate_BT, word_BT = (
+    choice_BT, word_BT = (
         counter_rng.uniform(seed, stream, step, batch.example_B, length)
         for stream in (counter_rng.KEEP, counter_rng.WORD)
     )
-    fate_BK = fate_BT.gather(1, masked.slots_BK)
-    place_BK = word_BT.gather(1, masked.slots_BK).double() * (vocab - FIRST_WORD)
-    word_BK = FIRST_WORD + place_BK.long()
-    shown_BK = masked.ids_BT.gather(1, masked.slots_BK)
-    shown_BK = torch.where(fate_BK < 0.2, word_BK, shown_BK)
-    shown_BK = torch.where(fate_BK < 0.1, masked.labels_BK, shown_BK)
-    shown_BK = shown_BK.where(masked.used_BK, masked.labels_BK)
-    return masked._replace(ids_BT=batch.ids_BT.scatter(1, masked.slots_BK, shown_BK))
+    choice_BK = choice_BT.gather(1, masked.slots_BK)
+    index_BK = word_BT.gather(1, masked.slots_BK).double() * (vocab - FIRST_WORD)
+    word_BK = FIRST_WORD + index_BK.long()
+    inputs_BK = masked.ids_BT.gather(1, masked.slots_BK)
+    inputs_BK = torch.where(choice_BK < 0.2, word_BK, inputs_BK)
+    inputs_BK = torch.where(choice_BK < 0.1, masked.labels_BK, inputs_BK)
+    inputs_BK = inputs_BK.where(masked.used_BK, masked.labels_BK)
+    return masked._replace(ids_BT=batch.ids_BT.scatter(1, masked.slots_BK, inputs_BK))

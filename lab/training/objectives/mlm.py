@@ -1,4 +1,4 @@
-"""Masked language modelling by the encoder itself: the baseline, and the frozen yardstick."""
+"""Masked language modelling: the BERT baseline, and the model of the held-out corruptions."""
 
 from torch import Tensor, nn
 
@@ -19,14 +19,14 @@ from lab.training.objectives.masking import (
 
 
 class Mlm(Objective):
-    """Predict masked tokens; loss and head at the masked slots only."""
+    """Predicts masked tokens; the head is computed at the masked slots only."""
 
     def __init__(self, trial: spec.Trial, settings: MlmConfig, counts_V: Tensor) -> None:
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
         initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
-        self.vocabulary.start_at(counts_V)
+        self.vocabulary.initialize_bias(counts_V)
         self._masking, self._seed, self._vocab = (
             settings.masking,
             trial.seeds.mask,
@@ -38,14 +38,14 @@ class Mlm(Objective):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
-        places: TokenCounts | None = None,
+        counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the mean cross-entropy over the used slots."""
         masked = self.mask(batch, step)
-        places = places or count_tokens(masked, batch)
+        counts = counts or count_tokens(masked, batch)
         logits_BKV = self.predict(masked.ids_BT, masked.slots_BK, batch.segment_BT, batch.offset)
         errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
-        loss = masked_mean(errors_BK, masked.used_BK, places.slots)
+        loss = masked_mean(errors_BK, masked.used_BK, counts.slots)
         return StepLoss(loss, {"train/loss": loss.detach(), "train/mlm_loss": loss.detach()})
 
     def predict(
@@ -57,13 +57,13 @@ class Mlm(Objective):
         return logits_BKV
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
-        """Return the only network there is."""
+        """Return the parameters of the encoder and its head, as one network."""
         return {"encoder": [*self.encoder.parameters(), *self.vocabulary.parameters()]}
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
-        """Choose slots and write there what the model sees."""
-        how, share, seed = self._masking, self.now.mask_prob, self._seed
-        if how != "bert":
-            return mask_batch(batch, mask_prob=share, how=how, seed=seed, step=step)
-        masked = mask_batch(batch, mask_prob=share, how="paper", seed=seed, step=step)
+        """Return the encoder's masked input."""
+        masking, mask_prob, seed = self._masking, self.now.mask_prob, self._seed
+        if masking != "bert":
+            return mask_batch(batch, mask_prob=mask_prob, how=masking, seed=seed, step=step)
+        masked = mask_batch(batch, mask_prob=mask_prob, how="paper", seed=seed, step=step)
         return apply_bert_corruption(masked, batch, vocab=self._vocab, seed=seed, step=step)

@@ -1,4 +1,4 @@
-"""The rungs that predict tokens from a generator's samples (paper, section 3.4).
+"""Objectives that predict original tokens from a generator's samples (paper, section 3.4).
 
 Letters: B examples, T positions, K masked slots, V vocabulary.
 """
@@ -26,7 +26,7 @@ from lab.training.objectives.masking import MaskedBatch, TokenCounts
 
 
 class Predictor(Objective):
-    """An encoder that reads what a generator has written and says what stood there before."""
+    """Base class: an encoder predicts the original tokens of a text that a generator corrupted."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class Predictor(Objective):
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
         self.generator = make_generator(body, trial, settings)
         initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
-        self.vocabulary.start_at(counts_V)
-        self.generator.vocabulary.start_at(counts_V)
+        self.vocabulary.initialize_bias(counts_V)
+        self.generator.vocabulary.initialize_bias(counts_V)
         self._gen_weight, self._mlm_weight = generator_weight(settings), settings.mlm_weight
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
-        """Return the batch as the generator sees it."""
+        """Return the generator's masked input."""
         masked: MaskedBatch = self.generator.mask(batch, step, self.now)
         return masked
 
@@ -53,49 +53,55 @@ class Predictor(Objective):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
-        places: TokenCounts | None = None,
+        counts: TokenCounts | None = None,
     ) -> StepLoss:
-        """Return both losses on one masking and one sample of it."""
-        corrupted: Corrupted = self.generator(batch, step, self.now, places)
+        """Return the weighted sum of both networks' losses on one corruption of the batch."""
+        corrupted: Corrupted = self.generator(batch, step, self.now, counts)
         segment_BT = batch.segment_BT
         hidden_BTh = self.encoder(corrupted.ids_BT, segment_BT, batch.offset)
-        told = self.tell(hidden_BTh, corrupted, batch)
-        total = self._gen_weight * corrupted.loss.total + self._mlm_weight * told.total
+        prediction = self.prediction_loss(hidden_BTh, corrupted, batch)
+        total = self._gen_weight * corrupted.loss.total + self._mlm_weight * prediction.total
         parts = {
             "train/loss": total.detach(),
-            "train/mlm_loss": told.total.detach(),
+            "train/mlm_loss": prediction.total.detach(),
             "health/replacement_rate": masked_mean(
-                corrupted.replaced_BT.float(), segment_BT > 0, corrupted.places.text
+                corrupted.replaced_BT.float(), segment_BT > 0, corrupted.counts.text
             ),
         }
-        return StepLoss(total, parts | corrupted.loss.parts | told.parts)
+        return StepLoss(total, parts | corrupted.loss.parts | prediction.parts)
 
     @abstractmethod
-    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:
-        """Return the loss of telling the original tokens from the encoder's last layer."""
+    def prediction_loss(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:
+        """Return the loss of predicting the original tokens.
+
+        Args:
+            hidden_BTh: hidden states of the encoder's last layer on the corrupted text.
+            corrupted: output of the generator.
+            batch: original text.
+        """
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
-        """Return the encoder's parameters and its heads', then those that are the generator's."""
+        """Return the parameters of encoder and heads, then the generator's unshared ones."""
         heads = [part for name, part in self.named_children() if name != "generator"]
         return sharing.parameter_owners("encoder", heads, self.generator)
 
 
 class ReplaceMlm(Predictor):
-    """The tokens at the chosen slots are predicted; loss and head are there only."""
+    """Predicts the tokens at the masked slots; the head is computed at these only."""
 
-    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:  # noqa: ARG002
+    def prediction_loss(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:  # noqa: ARG002
         """Return the mean cross-entropy over the used slots."""
         masked = corrupted.masked
         hidden_BKh = gather_slots(hidden_BTh, masked.slots_BK)
         logits_BKV = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
         errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
-        return StepLoss(masked_mean(errors_BK, masked.used_BK, corrupted.places.slots), {})
+        return StepLoss(masked_mean(errors_BK, masked.used_BK, corrupted.counts.slots), {})
 
 
 class AllTokensMlm(Predictor):
-    """Every token is predicted: a gate D copies what stands there, 1 - D trusts the softmax.
+    """Predicts every token with a copy mechanism: a sigmoid gate D weights a copy of the input.
 
-    p(x) = D [x is the input] + (1 - D) softmax(x), over all text.
+    p(x) = D [x is the input] + (1 - D) softmax(x), at all positions that are not padding.
     """
 
     def __init__(self, trial: spec.Trial, settings: AllTokensMlmConfig, counts_V: Tensor) -> None:
@@ -103,14 +109,15 @@ class AllTokensMlm(Predictor):
         self.gate = nn.Linear(trial.encoder.hidden, 1)
         initialize_weights(self.gate, trial.encoder.init_std, trial.seeds.init)
 
-    def tell(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:
-        """Return the mean of -log p over all text."""
+    def prediction_loss(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:
+        """Return the mean of -log p over all positions that are not padding."""
         logits_BTV = self.vocabulary(hidden_BTh, self.encoder.embeddings.table())
         gate_BT = self.gate(hidden_BTh).float()[..., 0]
-        guessed_BT = F.logsigmoid(-gate_BT) - cross_entropy(logits_BTV, batch.ids_BT)
-        copied_BT = torch.logaddexp(F.logsigmoid(gate_BT), guessed_BT)
-        errors_BT = -torch.where(corrupted.replaced_BT, guessed_BT, copied_BT)
-        text_BT, text = batch.segment_BT > 0, corrupted.places.text
+        # log of (1 - D) softmax(x), and of p(x) where the input is the original token.
+        log_softmax_BT = F.logsigmoid(-gate_BT) - cross_entropy(logits_BTV, batch.ids_BT)
+        log_copied_BT = torch.logaddexp(F.logsigmoid(gate_BT), log_softmax_BT)
+        errors_BT = -torch.where(corrupted.replaced_BT, log_softmax_BT, log_copied_BT)
+        text_BT, text = batch.segment_BT > 0, corrupted.counts.text
         with torch.no_grad():
             parts = {"health/copy_gate": masked_mean(gate_BT.sigmoid(), text_BT, text)}
         return StepLoss(masked_mean(errors_BT, text_BT, text), parts)

@@ -1,4 +1,4 @@
-"""Replaced-token detection without a generator: words drawn by a fixed law (paper, section 3.4)."""
+"""Replaced-token detection without a generator: random replacements (paper, section 3.4)."""
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from lab.training.objectives.sampling import cumulative_distribution, sample_fro
 
 
 class Random(Detector):
-    """An encoder finds the words that chance has replaced."""
+    """Detects tokens that were replaced by words from a fixed distribution."""
 
     cumulated_V: Tensor
 
@@ -37,18 +37,18 @@ class Random(Detector):
         self._masking, self._seed = settings.masking, trial.seeds.mask
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
-        """Choose slots; what is written there is words, not masks."""
-        share, seed = self.now.mask_prob, self._seed
-        return mask_batch(batch, mask_prob=share, how=self._masking, seed=seed, step=step)
+        """Return the slots; the discriminator reads words there, not masks."""
+        mask_prob, seed = self.now.mask_prob, self._seed
+        return mask_batch(batch, mask_prob=mask_prob, how=self._masking, seed=seed, step=step)
 
     def forward(
         self,
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
-        places: TokenCounts | None = None,
+        counts: TokenCounts | None = None,
     ) -> StepLoss:
-        """Return the discriminator's loss, at every token."""
+        """Return the discriminator's loss at all positions that are not padding."""
         segment_BT = batch.segment_BT
         masked = self.mask(batch, step)
         words_BK = sample_from_cumulative(
@@ -60,10 +60,10 @@ class Random(Detector):
             detected_BT,
             ids_BT != batch.ids_BT,
             segment_BT > 0,
-            places or count_tokens(masked, batch),
+            counts or count_tokens(masked, batch),
         )
         return StepLoss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
-        """Return the only network there is."""
+        """Return the discriminator's parameters."""
         return {"discriminator": [*self.encoder.parameters(), *self.detection.parameters()]}

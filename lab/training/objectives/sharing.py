@@ -1,6 +1,7 @@
-"""What the encoder that is kept and the generator have in common (paper, section 3.2).
+"""Weight sharing between an objective's encoder and its generator (paper, section 3.2).
 
-Every shared part is one object in both networks, so no copy can go stale (trap 4).
+A shared module is one object in both networks. Tied copies would have two states in the optimizer,
+and a head tied before its table is replaced would keep the old table.
 """
 
 from itertools import chain
@@ -14,38 +15,42 @@ from lab.training.model import DisentangledEmbeddings, Encoder
 
 
 def build_encoders(trial: spec.Trial, settings: JointObjectiveConfig) -> tuple[Encoder, Encoder]:
-    """Return the encoder that is kept, and the generator's."""
+    """Return the objective's encoder, and the generator's encoder."""
     vocab, length = trial.data.vocab, trial.data.length
     shape = settings.generator.of(trial.encoder)
-    kept = Encoder(trial.encoder, vocab, length)
+    encoder = Encoder(trial.encoder, vocab, length)
     if settings.sharing == "all":
-        return kept, kept
+        return encoder, encoder
     generator = Encoder(shape, vocab, length)
     match settings.sharing:
         case "none":
             pass
         case "tokens":
-            generator.embeddings = kept.embeddings
+            generator.embeddings = encoder.embeddings
         case "gdes":
             assert not isinstance(generator.embeddings, DisentangledEmbeddings)  # noqa: S101
-            kept.embeddings = DisentangledEmbeddings(generator.embeddings, trial.encoder)
+            encoder.embeddings = DisentangledEmbeddings(generator.embeddings, trial.encoder)
         case _:
             assert_never(settings.sharing)
-    return kept, generator
+    return encoder, generator
 
 
 def parameter_owners(
-    name: str, kept: list[nn.Module], generator: nn.Module
+    name: str, modules: list[nn.Module], generator: nn.Module
 ) -> dict[str, list[nn.Parameter]]:
-    """Return every parameter once: those of `kept` under `name`, and the generator's own.
+    """Return each trainable parameter once, by the network that owns it.
 
-    Tables that the kept network reads without sending them a gradient are the generator's. A
-    frozen generator has no parameters to own.
+    Args:
+        name: name of the network that consists of `modules`.
+        modules: the encoder and its heads; they own the parameters that the generator shares.
+            The base tables of disentangled embeddings get no gradient from them, and belong to
+            the generator.
+        generator: the generator; if it is frozen, it owns no parameters.
     """
-    modules = [part for module in kept for part in module.modules()]
-    read = [part.base for part in modules if isinstance(part, DisentangledEmbeddings)]
-    theirs = {id(p) for base in read for p in base.parameters()}
-    mine = {id(p): p for p in chain.from_iterable(module.parameters() for module in kept)}
-    mine = {key: p for key, p in mine.items() if key not in theirs}
-    own = [p for p in generator.parameters() if p.requires_grad and id(p) not in mine]
-    return {name: list(mine.values())} | ({"generator": own} if own else {})
+    submodules = [part for module in modules for part in module.modules()]
+    bases = [part.base for part in submodules if isinstance(part, DisentangledEmbeddings)]
+    base_ids = {id(p) for base in bases for p in base.parameters()}
+    owned = {id(p): p for p in chain.from_iterable(module.parameters() for module in modules)}
+    owned = {key: p for key, p in owned.items() if key not in base_ids}
+    rest = [p for p in generator.parameters() if p.requires_grad and id(p) not in owned]
+    return {name: list(owned.values())} | ({"generator": rest} if rest else {})

@@ -1,6 +1,7 @@
-"""First the generator, then a discriminator that starts from its weights (paper, section 3.2).
+"""Two-stage training (paper, section 3.2): first the generator, then the discriminator.
 
-Without that start the discriminator may never leave the majority class.
+The discriminator's encoder starts from the generator's weights. From random weights it may never
+learn more than to predict the majority class.
 """
 
 import torch
@@ -19,10 +20,10 @@ from lab.training.objectives.masking import MaskedBatch, TokenCounts
 
 
 class TwoStage(Detector):
-    """Two encoders of one size that share nothing; the first is frozen once the second learns.
+    """Two encoders of the same size without sharing; the generator is frozen in the second stage.
 
-    Whether the second has started from the first is part of the state, so that a run which goes
-    on after the switch does not start it again.
+    The buffer `switched` records whether the weights were copied, so that a run resumed in the
+    second stage does not copy them again.
     """
 
     switched: Tensor
@@ -36,17 +37,17 @@ class TwoStage(Detector):
         self.generator = Generator(body, shape, trial, settings, settings.sampling)
         self.register_buffer("switched", torch.tensor(False))
         initialize_weights(self, shape.init_std, trial.seeds.init)
-        self.generator.vocabulary.start_at(counts_V)
+        self.generator.vocabulary.initialize_bias(counts_V)
 
     def begin(self, learns: UpdatedNetworks, settings: StepSettings) -> None:
-        """Hand the generator's weights on before the discriminator's first step."""
+        """Copy the generator's weights to the encoder before the discriminator's first step."""
         super().begin(learns, settings)
         if learns is UpdatedNetworks.DISCRIMINATOR and not self.switched:
             self.encoder.load_state_dict(self.generator.encoder.state_dict())
             self.switched.fill_(True)
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
-        """Return the batch as the generator sees it."""
+        """Return the generator's masked input."""
         masked: MaskedBatch = self.generator.mask(batch, step, self.now)
         return masked
 
@@ -55,19 +56,19 @@ class TwoStage(Detector):
         batch: Batch,
         step: int,
         learns: UpdatedNetworks = UpdatedNetworks.ALL,
-        places: TokenCounts | None = None,
+        counts: TokenCounts | None = None,
     ) -> StepLoss:
-        """Return the loss of the network that learns."""
+        """Return the loss of the network that the step updates."""
         if learns is UpdatedNetworks.GENERATOR:
-            loss = self.generator.learn(batch, step, self.now, places)
+            loss = self.generator.prediction_loss(batch, step, self.now, counts)
             return StepLoss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():
-            corrupted: Corrupted = self.generator(batch, step, self.now, places)
+            corrupted: Corrupted = self.generator(batch, step, self.now, counts)
         segment_BT = batch.segment_BT
         detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
-        found = detection_loss(detected_BT, corrupted.replaced_BT, segment_BT > 0, corrupted.places)
-        parts = corrupted.loss.parts | found.parts
-        return StepLoss(found.total, parts | {"train/loss": found.total.detach()})
+        loss = detection_loss(detected_BT, corrupted.replaced_BT, segment_BT > 0, corrupted.counts)
+        parts = corrupted.loss.parts | loss.parts
+        return StepLoss(loss.total, parts | {"train/loss": loss.total.detach()})
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the discriminator's parameters, then the generator's."""
