@@ -124,7 +124,7 @@ def test_second_sweep_on_a_storage_names_the_process_that_uses_it(
     with checks.claim_storage(cwd / "runs", "python -m lab.sweep other.yaml"):
         line = error_line(capsys, file, "--storage", "runs")
     assert f"--storage runs: in use by process {os.getpid()} on " in line
-    assert "python -m lab.sweep other.yaml; wait for it to end" in line
+    assert "python -m lab.sweep other.yaml; wait until it ends" in line
     with checks.claim_storage(cwd / "runs", "again"):
         pass
     assert files(cwd) == []

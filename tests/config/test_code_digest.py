@@ -56,7 +56,7 @@ def test_code_that_computes_changes_the_digest(copy: Path, name: str, change: Ch
     [
         ("training/objectives/electra.py", lambda text: f"# A comment.\n{text}\n\n"),
         ("training/objectives/electra.py", replaced('"""Return', '"""Give')),
-        ("config/objectives/generators.py", replaced("leave gen_weight out", "omit it")),
+        ("config/objectives/generators.py", replaced("must be omitted", "omit it")),
         ("config/labels.py", lambda text: f"{text}\nUNUSED = 1\n"),
         ("reporting/stats.py", lambda text: f"{text}\nUNUSED = 1\n"),
     ],

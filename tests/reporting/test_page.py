@@ -247,7 +247,7 @@ def test_older_report_is_replaced_but_other_folders_are_not(uri: str, tmp_path: 
     shutil.rmtree(tmp_path / "seeds")
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "thesis.txt").write_text("mine")
-    with pytest.raises(StorageError, match="left alone"):
+    with pytest.raises(StorageError, match="it was not changed"):
         write_report(read, tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["seeds", "thesis.txt"]
 

@@ -54,18 +54,16 @@ class AdversarialConfig(DetectionConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frozen_generator:
-            raise ValueError(
-                "an adversarial generator is trained in every step: it cannot be frozen"
-            )
+            raise ValueError("an adversarial generator is trained, so it cannot be frozen")
         if isinstance(self.rule, AlternationConfig) and self.sharing != "none":
             raise ValueError(
-                f"alternation updates one network at a time, which shared weights do not allow: "
-                f"sharing must be none, not {self.sharing}"
+                f"alternation freezes one network while it trains the other, so they cannot share "
+                f"weights: sharing must be none, not {self.sharing}"
             )
         if not self.sampling.dropout:
             raise ValueError(
-                "an adversarial generator is trained on the distribution that it samples from: "
-                "sampling.dropout must be true"
+                "the REINFORCE gradient of an adversarial generator requires the distribution that "
+                "was sampled from: sampling.dropout must be true"
             )
 
     @override

@@ -89,7 +89,7 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
                 f"must be none, not {self.sharing}"
             )
         if self.gen_weight != 1:
-            raise ValueError("gen_weight: a frozen generator has no loss; leave gen_weight out")
+            raise ValueError("gen_weight: must be omitted, because a frozen generator has no loss")
 
     @property
     @override
@@ -111,7 +111,7 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
         shape = self.generator.of(encoder)
         if self.sharing == "all" and shape != encoder:
             raise ValueError(
-                "sharing all needs a generator of the encoder's size: width 1 and depth 1"
+                "sharing all requires a generator of the encoder's size: width 1 and depth 1"
             )
         return shape
 
