@@ -1,4 +1,4 @@
-# Two commands matter: `make sweep` and `make test`. Both set up what they need.
+# Main targets: `make sweep` and `make test`. Both create the virtual environment first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,15 +17,17 @@ check: install
 	$(BIN)/ruff check lab tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 ui: install
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db --host 127.0.0.1
 
 install: $(READY)
 
-# constraints.txt pins the versions that were tested together; bytecode is compiled here, once,
-# because a sweep starts many processes. electra-pytorch is a reference for tests; it asks for an
-# old transformers that the part which is compared does not use.
+# constraints.txt pins the versions that were tested together. Bytecode is compiled at installation,
+# because a sweep starts many processes. electra-pytorch is a reference implementation for tests. It
+# is installed without its dependencies: it requires an old version of transformers, which the tested
+# part does not use.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --compile --constraint constraints.txt --editable '.[dev]'

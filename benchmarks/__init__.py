@@ -1,1 +1,1 @@
-"""Measurements of speed, which no test runs."""
+"""Measurements of speed and memory, to be run by hand; no test runs them."""

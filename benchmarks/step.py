@@ -1,10 +1,10 @@
-"""Time of a training step: python -m benchmarks.step [--threads N].
+"""Measure the time of a training step: `python -m benchmarks.step [--threads N]`.
 
-Prints, for each shape, steps, tokens and FLOPs per second, the share of the machine's fp32 peak,
-and where the time goes by kind of operation. The peak is that of a square matrix product in the
-same process, on the same threads; it is timed between the shapes in every round, and each time
-is the least of all rounds, so that other load on the machine cancels as far as it can. Text is
-random tokens with Zipf's frequencies; objective, optimizer and loop are those of a trial.
+The benchmark prints, for each shape, steps, tokens and FLOPs per second, their share of the speed
+of a square fp32 matrix product, and the share of time of each kind of operation. The matrix product
+is timed in the same process, on the same threads and in every round between the shapes. Each time
+is the minimum of all rounds, which reduces the influence of other load. The text is random tokens
+with Zipf's frequencies; objective, optimizer and loop are those of a trial.
 """
 
 import argparse
@@ -20,22 +20,27 @@ from pathlib import Path as File
 import numpy as np
 import torch
 
-from lab import optim, spec
-from lab.budget import Budget
-from lab.data import Batches
-from lab.flops import step_cost
-from lab.gradient import Gradients
-from lab.objectives import build
-from lab.objectives.generator import cross_entropy
-from lab.train import Step, train
-from lab.vocabulary import CLS, FIRST_WORD, SEP
+from lab.config import trial as spec
+from lab.config.architecture import SIZES, GeneratorConfig
+from lab.config.budget import Budget
+from lab.config.data import DataConfig
+from lab.config.flops import step_cost
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.optimizer import MuonConfig
+from lab.data.batches import Batches
+from lab.data.vocabulary import CLS, FIRST_WORD, SEP
+from lab.training import optimizer
+from lab.training.gradients import Gradients
+from lab.training.loop import CompletedStep, train_steps
+from lab.training.objectives import build_objective
+from lab.training.objectives.generator import cross_entropy
 
 _ROUNDS, _STEPS, _PROFILED = 10, 5, 10
 _WINDOWS, _VOCAB, _LENGTH = 20_000, 2_048, 16
-_SQUARE = 1_024  # rows and columns of the product that the peak is taken from
+_SQUARE = 1_024  # rows and columns of the square matrix product
 _PAPER = (32, 19, 30_522)  # windows, masked slots, vocabulary: half a batch of ELECTRA-Small
 
-# Kind of operation: beginnings of its names in torch's profiler. The first that fits counts.
+# Kinds of operations, by prefixes of their names in torch's profiler; the first match counts.
 _KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
     "attention": ("aten::_scaled_dot",),
@@ -59,11 +64,15 @@ _KINDS = {
 
 
 class _Timed:
-    """Something to time, and the least time it has taken.
+    """A function and its minimal time.
 
     Args:
-        call: does it once.
-        count: calls of one round.
+        call: the function.
+        count: number of calls of a round.
+
+    Attributes:
+        call: the function.
+        seconds: minimum over the rounds of the mean time of a call.
     """
 
     def __init__(self, call: Callable[[], object], count: int) -> None:
@@ -72,7 +81,7 @@ class _Timed:
         self.call = call
 
     def measure(self) -> None:
-        """Take the time of a round."""
+        """Time a round."""
         began = time.perf_counter()
         for _ in range(self._count):
             self._call()
@@ -80,32 +89,34 @@ class _Timed:
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    """Run the measurements and print their tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="number of threads of torch (default: %(default)s)"
+    )
     torch.set_num_threads(parser.parse_args().threads)
     square = torch.randn(_SQUARE, _SQUARE)
     trials = _trials()
     steps = {name: _Timed(_steps(trial).__next__, _STEPS) for name, trial in trials.items()}
     peak = _Timed(lambda: square @ square, 4)
     loss = _Timed(_cross_entropy(), 1)
-    for _, one in itertools.product(range(_ROUNDS), [*steps.values(), peak, loss]):
-        one.measure()
-    profiles = {name: _profile(one.call) for name, one in steps.items()}
+    for _, timed in itertools.product(range(_ROUNDS), [*steps.values(), peak, loss]):
+        timed.measure()
+    profiles = {name: _profile(step.call) for name, step in steps.items()}
     square_flops = 2 * _SQUARE**3 / peak.seconds
     print(_machine())
     print(f"square product of {_SQUARE}: {square_flops / 1e9:.1f} GFLOP/s\n")
     print(_speeds(trials, steps, square_flops))
     shape = "x".join(map(str, _PAPER))
-    print(f"\ncross-entropy {shape}, and back: {loss.seconds * 1e3:.0f} ms\n")
+    print(f"\ncross-entropy {shape}, forward and backward: {loss.seconds * 1e3:.0f} ms\n")
     print(_shares(profiles))
 
 
 def _speeds(trials: dict[str, spec.Trial], steps: dict[str, _Timed], square_flops: float) -> str:
     """Return the table of the speeds."""
     rows = [("shape", "ms", "steps/s", "tokens/s", "GFLOP/s", "of the product")]
-    for name, one in steps.items():
-        cost, seconds = step_cost(trials[name]), one.seconds
+    for name, step in steps.items():
+        cost, seconds = step_cost(trials[name]), step.seconds
         rate = cost.flops / seconds
         rows.append(
             (
@@ -121,19 +132,19 @@ def _speeds(trials: dict[str, spec.Trial], steps: dict[str, _Timed], square_flop
 
 
 def _shares(profiles: dict[str, dict[str, float]]) -> str:
-    """Return the table of where the time goes."""
+    """Return the table of the shares of time by kind of operation."""
     rows = [("share of the time", *profiles)]
-    rows += [(kind, *(f"{found[kind]:.1%}" for found in profiles.values())) for kind in _KINDS]
+    rows += [(kind, *(f"{shares[kind]:.1%}" for shares in profiles.values())) for kind in _KINDS]
     return _table(rows)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return lines of columns, each as wide as its widest cell; all but the first to the right."""
+    """Return a text table; all columns but the first are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     )
@@ -144,7 +155,7 @@ def _trials() -> dict[str, spec.Trial]:
         f"nano g{width:g} batch {batch}": _trial("nano", width, batch)
         for width, batch in itertools.product((0.25, 0.5, 1.0), (64, 128))
     }
-    muon = spec.MuonConfig(kind="muon", iterations=3)  # the default of the lab's own sizes
+    muon = MuonConfig(kind="muon", iterations=3)  # the default of the lab's own sizes
     return trials | {
         "nano g0.25 batch 64, Muon": replace(_trial("nano", 0.25, 64), optim=muon),
         "tiny g0.25 batch 128": _trial("tiny", 0.25, 128),
@@ -153,25 +164,25 @@ def _trials() -> dict[str, spec.Trial]:
 
 def _trial(size: str, width: float, batch: int) -> spec.Trial:
     return spec.Trial(
-        encoder=spec.SIZES[size],
-        objective=spec.Electra(
-            kind="electra", mask_prob=0.25, generator=spec.Generator(width=width)
+        encoder=SIZES[size],
+        objective=ElectraConfig(
+            kind="electra", mask_prob=0.25, generator=GeneratorConfig(width=width)
         ),
-        data=spec.Data(vocab=_VOCAB, length=_LENGTH),
+        data=DataConfig(vocab=_VOCAB, length=_LENGTH),
         batch=batch,
         budget=Budget(kind="tokens", amount=1e12),
     )
 
 
-def _steps(trial: spec.Trial) -> Iterator[Step]:
+def _steps(trial: spec.Trial) -> Iterator[CompletedStep]:
     chance = np.random.default_rng(0)
     words_NT = FIRST_WORD + chance.zipf(1.3, (_WINDOWS, _LENGTH)) % (_VOCAB - FIRST_WORD)
     words_NT[:, 0], words_NT[:, -1] = CLS, SEP
-    objective = build(trial, torch.ones(_VOCAB))
+    objective = build_objective(trial, torch.ones(_VOCAB))
     batches = {_LENGTH: Batches(words_NT.astype(np.uint16), trial.seeds.order)}
-    return train(
+    return train_steps(
         Gradients(objective, batches, trial),
-        optim.build(objective, trial.optim),
+        optimizer.build_optimizer(objective, trial.optim),
         trial=trial,
         clock=time.perf_counter,
     )
@@ -189,7 +200,7 @@ def _cross_entropy() -> Callable[[], None]:
 
 
 def _profile(step: Callable[[], object]) -> dict[str, float]:
-    """Return the share of the time of each kind of operation."""
+    """Return the share of time of each kind of operation."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(_PROFILED):
             step()

@@ -9,12 +9,13 @@ __version__ = "0.3.0"
 
 
 def leave(_signal: int, _frame: FrameType | None) -> None:
-    """End an interrupted process whose command is still being loaded, and has done nothing."""
+    """Exit with status 130: SIGINT handler for the time in which a command's modules are loaded."""
     os.write(2, b"interrupted; nothing had begun\n")
     os._exit(130)
 
 
-# While Python looks for the module of `python -m lab.…`, sys.argv[0] is "-m". Libraries take
-# seconds to load, and an interrupt inside of them ends in a traceback, or is lost in their code.
+# While Python looks up the module of `python -m lab.NAME`, sys.argv[0] is "-m". Importing the
+# libraries takes seconds. An interrupt during an import would end in a traceback, or would be
+# swallowed by the library's own exception handling.
 if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave)

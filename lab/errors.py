@@ -1,8 +1,9 @@
-"""What a person gave that cannot be used."""
+"""The exception for bad input."""
 
 
 class UserError(ValueError):
-    """Bad input: the message is one line that says where, what is wrong, and what is allowed.
+    """Raised for input that cannot be used.
 
-    Commands print it and end with status 2; nothing has been half written.
+    The message is one line: the file or the dotted path, the error, and the allowed values.
+    Commands print it and exit with status 2; they leave no partial output.
     """

@@ -1,189 +1,61 @@
-"""`python -m lab.export RUN DIR`: a trial's networks as folders that `transformers` loads.
+"""`python -m lab.export RUN DIR`: write a trial's networks as folders that `transformers` loads.
 
     python -m lab.export gen_ratio exported          # the best trial of a sweep
     python -m lab.export 5c0900208d00 exported       # a trial by its name
 
-`DIR/discriminator` and `DIR/generator` (or `DIR/encoder` for an objective whose encoder predicts
-tokens), each with configuration, weights in safetensors, tokenizer and model card. What was written
-is read back and has to compute what the lab computes, bit for bit, before it appears in its place.
+The folders are `DIR/discriminator` and `DIR/generator`, or `DIR/encoder` if the encoder itself
+predicts tokens. Each has a configuration, weights in safetensors, a tokenizer and a model
+card. Before DIR appears, the written networks are loaded by `transformers` and compared with the
+lab's own: their logits must agree bit for bit.
 """
 
 import argparse
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path as File
-from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-
-from lab import card, command, interop, mirror, preparation, record, runs, spec
+from lab import cli
 from lab.errors import UserError
-from lab.model import DetectionHead, Encoder, VocabularyHead
-from lab.tracking import default_uri
-from lab.trained import Trained, open_record
-from lab.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
-from lab.weights import part
+from lab.interop import find_trial
+from lab.interop.export import write_networks
+from lab.interop.trained import open_trained
+from lab.storage import mirror, record
+from lab.tracking.client import default_uri
 
-_KEPT = "nothing half written is left"
-
-
-class Inputs(NamedTuple):
-    """Text to compare two networks on: a window of two segments, padded ones, a full one.
-
-    Attributes:
-        ids_BT: tokens, as the lab numbers them.
-        segment_BT: 0 at padding, 1 in the first segment, 2 in the second.
-    """
-
-    ids_BT: Tensor
-    segment_BT: Tensor
+_REMAINING = "nothing half written is left"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export what the command line asks for; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.export",
-        description="Write a trial's networks as folders that transformers loads.",
+    """Run the command; return its exit status, as `cli.run`."""
+    options = _build_parser().parse_args(arguments)
+    return cli.run("lab.export", _REMAINING, partial(_main, options))
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(
+        "export",
+        "Write a trial's networks as folders that transformers loads.",
+        "python -m lab.export smoke exported   "
+        "# after: python -m lab.sweep search_spaces/smoke.yaml",
     )
-    parser.add_argument("run", metavar="RUN", help="a trial's name, its folder, or a sweep's name")
-    parser.add_argument("folder", metavar="DIR", type=File, help="to write to; new or empty")
-    parser.add_argument("--storage", default="runs", metavar="FOLDER|URI", help="of the sweep")
-    parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
-    given = parser.parse_args(arguments)
-    return command.run("lab.export", _KEPT, lambda: _main(given))
+    cli.add_run(parser)
+    parser.add_argument("folder", metavar="DIR", type=File, help="new or empty folder to write to")
+    cli.add_storage(parser)
+    cli.add_tracking_uri(parser)
+    return parser
 
 
-def _main(given: argparse.Namespace) -> None:
-    root, kept = mirror.opened(given.storage)
-    uri = given.tracking_uri or default_uri(root)
-    folder = runs.resolve(given.run, root, uri, kept)
-    kept.pull(root / "cache" / str(record.said(folder).get("text")))
+def _main(options: argparse.Namespace) -> None:
+    root, remote = mirror.open_mirror(options.storage)
+    uri = options.tracking_uri or default_uri(root)
+    record_folder = find_trial.resolve_run(options.run, root, uri, remote)
+    remote.pull(root / "cache" / str(record.read_facts(record_folder).get("text")))
     try:
-        made = write(open_record(folder, root / "cache"), given.folder)
+        folders = write_networks(open_trained(record_folder, root / "cache"), options.folder)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
-    print("\n".join(str(each) for each in made))
-
-
-def write(trained: Trained, target: File) -> list[File]:
-    """Write a trial's networks and return their folders; nothing half written is left.
-
-    Raises:
-        UserError: `target` holds something, or transformers has no counterpart of a network.
-        RuntimeError: what was written computes something else.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target}: exists and is not empty; name a new folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = File(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
-    try:
-        vocabulary = trained.vocabulary()
-        names = [
-            _write_network(trained, place, role, vocabulary, partial / name)
-            for place, name, role in networks(trained)
-        ]
-        partial.chmod(0o755)  # mkdtemp's own are for one person
-        partial.rename(target)  # over an empty folder, or none
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return [target / name for name in names]
-
-
-def networks(trained: Trained) -> Iterator[tuple[str, str, card.Role]]:
-    """Yield place, folder's name and role of each network."""
-    if trained.detects:
-        yield "encoder", "discriminator", card.DISCRIMINATOR
-    else:
-        role = card.PREDICTOR
-        if isinstance(trained.trial.objective, spec.AllTokensMlm):
-            role = role._replace(
-                left="While training a gate copied tokens that were right; transformers has no "
-                "place for it, and it is left out: the logits are those of the softmax alone."
-            )
-        yield "encoder", "encoder", role
-    if "generator.encoder" in trained.shapes:
-        yield "generator.encoder", "generator", card.GENERATOR
-
-
-def _write_network(
-    trained: Trained, place: str, role: card.Role, vocabulary: Vocabulary, folder: File
-) -> str:
-    network = interop.Network(
-        shape=trained.shapes[place],
-        length=trained.trial.data.length,
-        weights=trained.network(place),
-        vocabulary=vocabulary,
-    )
-    interop.save(network, folder)
-    rows = record.curve(trained.folder)[: trained.place.rows]
-    (folder / "README.md").write_text(
-        card.text(
-            role,
-            trained.trial,
-            trained.folder,
-            rows,
-            folder.name,
-            preparation.sentence(trained.text),
-        ),
-        encoding="utf-8",
-    )
-    _verify(network, folder)
-    return folder.name
-
-
-def _verify(network: interop.Network, folder: File) -> None:
-    """Compare what was written with the lab's own network, bit for bit."""
-    inputs = _inputs(network)
-    expected, text_BT = ours(network, inputs), inputs.segment_BT > 0
-    found = theirs(interop.load(folder), network.vocabulary, inputs)
-    if not found[text_BT].equal(expected[text_BT]):
-        worst = (found[text_BT] - expected[text_BT]).abs().max().item()
-        raise RuntimeError(f"{folder.name}: transformers computes something else, by {worst:.3g}")
-
-
-@torch.no_grad()
-def ours(network: interop.Network, inputs: Inputs) -> Tensor:
-    """Return the lab's logits: (B, T) of a discriminator, (B, T, V) in the lab's order."""
-    vocab, shape = network.vocabulary.size, network.shape
-    encoder = Encoder(shape, vocab, network.length).eval()
-    encoder.load_state_dict(part(network.weights, "encoder"))
-    hidden_BTh = encoder(*inputs)
-    if head := part(network.weights, "detection"):
-        detection = DetectionHead(shape)
-        detection.load_state_dict(head)
-        found_BT: Tensor = detection(hidden_BTh)
-        return found_BT
-    vocabulary = VocabularyHead(shape, vocab)
-    vocabulary.load_state_dict(part(network.weights, "vocabulary"))
-    logits_BTV: Tensor = vocabulary(hidden_BTh, encoder.embeddings.table())
-    return logits_BTV
-
-
-@torch.no_grad()
-def theirs(model: Any, vocabulary: Vocabulary, inputs: Inputs) -> Tensor:
-    """Return the logits of a model of `transformers`, tokens in the lab's order."""
-    outer_V = torch.from_numpy(vocabulary.outer_V)
-    logits: Tensor = model(
-        input_ids=outer_V[inputs.ids_BT],
-        attention_mask=(inputs.segment_BT > 0).long(),
-        token_type_ids=(inputs.segment_BT > 1).long(),
-    ).logits
-    return logits if logits.ndim == 2 else logits[..., outer_V]
-
-
-def _inputs(network: interop.Network) -> Inputs:
-    B, T, V = 4, network.length, network.vocabulary.size
-    ids_BT = torch.randint(FIRST_WORD, V, (B, T), generator=torch.Generator().manual_seed(0))
-    ids_BT[:, 0], ids_BT[:, T // 2] = CLS, SEP
-    ends_B = torch.tensor([T, T, T - 1, T // 2 + 1])
-    place_T = torch.arange(T)
-    ids_BT = torch.where(place_T == ends_B[:, None] - 1, SEP, ids_BT)
-    segment_BT = torch.where(place_T <= T // 2, 1, 2).expand(B, T)
-    text_BT = place_T < ends_B[:, None]
-    return Inputs(ids_BT.where(text_BT, PAD), segment_BT.where(text_BT, 0))
+    print("\n".join(str(folder) for folder in folders))
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

@@ -4,7 +4,7 @@
     python -m lab.finetune runs/trials/3fa1c09be211 my_task.yaml --seeds 5
     python -m lab.finetune 3fa1 mrpc --folder GLUE
 
-What has ended is kept in the record, and is not run again.
+Finished seeds are stored in the trial's record and are not run again.
 """
 
 import argparse
@@ -14,105 +14,124 @@ from pathlib import Path as File
 from statistics import median
 from typing import TYPE_CHECKING
 
-from lab import command, task_table
+from lab import cli
 from lab.errors import UserError
+from lab.loading.task_table import TASKS, load_task
 
 if TYPE_CHECKING:
-    from lab.examples import Examples
-    from lab.finetuning import Tuned
+    from lab.finetuning.finetuner import FinetuneRun
+    from lab.tasks.examples import Examples
 
-_KEPT = "seeds that had ended are kept"
+_REMAINING = "finished seeds are kept"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status, as `command.run`."""
-    given = _parser().parse_args(arguments)
-    return command.run("lab.finetune", _KEPT, partial(_main, given))
+    """Run the command; return its exit status, as `cli.run`."""
+    options = _build_parser().parse_args(arguments)
+    return cli.run("lab.finetune", _REMAINING, partial(_main, options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.finetune",
-        description="Fine-tune an encoder that the lab has trained, and score it.",
+def _build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(
+        "finetune",
+        "Fine-tune an encoder that the lab has trained, and print its scores.",
+        "python -m lab.finetune smoke sentiment   "
+        "# after: python -m lab.sweep search_spaces/smoke.yaml",
     )
+    cli.add_run(parser)
+    parser.add_argument("task", metavar="TASK", help=f"{', '.join(TASKS)}, or a YAML file")
     parser.add_argument(
-        "run", help="a trial's name or its beginning, a record, or a sweep (its best)"
+        "--seeds",
+        type=int,
+        default=10,
+        metavar="N",
+        help="number of runs, each with its own seed (default: %(default)s, as in the paper)",
     )
-    parser.add_argument("task", help=f"{', '.join(task_table.TABLE)}, or a YAML file")
-    parser.add_argument("--seeds", type=int, default=10, help="runs (default: 10, the paper's)")
     parser.add_argument(
         "--lr",
         type=float,
-        help="peak learning rate (default: 0.001 below a width of 256, else the paper's)",
+        metavar="RATE",
+        help="peak learning rate (default: 0.001 for encoders narrower than 256, else the paper's)",
     )
-    parser.add_argument("--folder", type=File, help="local rows of GLUE's tasks: <task>/train.tsv")
-    parser.add_argument("--storage", default="runs", metavar="FOLDER|URI", help="of the sweep")
-    parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--folder",
+        type=File,
+        help="local copies of GLUE's tasks, as FOLDER/TASK/train.tsv (default: the Hugging Face "
+        "hub)",
+    )
+    cli.add_storage(parser)
+    cli.add_tracking_uri(parser)
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)"
+    )
     return parser
 
 
-def _main(given: argparse.Namespace) -> None:
-    from lab import mirror, record, runs
-    from lab.remaining import duration
-    from lab.tracking import default_uri
+def _main(options: argparse.Namespace) -> None:
+    from lab.formatting import format_duration
+    from lab.interop import find_trial
+    from lab.storage import mirror, record
+    from lab.tracking.client import default_uri
 
-    _check(given)
-    task = task_table.load(given.task, given.folder)
-    root, kept = mirror.opened(given.storage)
-    folder = runs.resolve(given.run, root, given.tracking_uri or default_uri(root), kept)
-    kept.pull(root / "cache" / str(record.said(folder).get("text")))
+    _check(options)
+    task = load_task(options.task, options.folder)
+    root, remote = mirror.open_mirror(options.storage)
+    uri = options.tracking_uri or default_uri(root)
+    folder = find_trial.resolve_run(options.run, root, uri, remote)
+    remote.pull(root / "cache" / str(record.read_facts(folder).get("text")))
 
     print(f"{folder.name}: fine-tuning on {task.name}", flush=True)
-    from lab import encoders, examples, finetuning  # torch takes seconds to import
-    from lab.finetuned import Ledger
+    from lab.finetuning import finetuner  # torch takes seconds to import
+    from lab.finetuning import pretrained as encoders
+    from lab.finetuning.results import FinetuneResults
+    from lab.tasks import examples as task_examples
 
-    pretrained = encoders.of_record(folder, root / "cache")
-    made = examples.of(task)
-    protocol = finetuning.protocol(pretrained.shape.hidden, given.lr)
-    ledger = Ledger(folder, made, protocol, pretrained.steps)
+    pretrained = encoders.load_from_record(folder, root / "cache")
+    examples = task_examples.read_examples(task)
+    protocol = finetuner.default_protocol(pretrained.shape.hidden, options.lr)
+    results = FinetuneResults(folder, examples, protocol, pretrained.steps)
     print(
-        f"{task.name}: {len(made.train)} to learn from, {len(made.evaluation)} to be scored on, "
-        f"{task.form.epochs} epochs at {protocol.lr:g}"
+        f"{task.name}: {len(examples.train)} training examples, {len(examples.evaluation)} "
+        f"evaluation examples, {task.form.epochs} epochs at a peak rate of {protocol.lr:g}"
     )
-    if made.unseen:
-        print(f"labels that nobody can learn, counted as errors: {', '.join(made.unseen)}")
+    if examples.unseen:
+        print(f"labels without a training example, counted as errors: {', '.join(examples.unseen)}")
 
-    def tuner() -> finetuning.Tuner:
-        ready = finetuning.Tuner(pretrained, made, protocol, given.device)
-        print(f"longer than a window of {pretrained.encoder.length}: {ready.cut:.1%}")
-        return ready
+    def build_finetuner() -> finetuner.Finetuner:
+        tuner = finetuner.Finetuner(pretrained, examples, protocol, options.device)
+        print(f"longer than a window of {pretrained.encoder.length}: {tuner.cut:.1%}")
+        return tuner
 
-    for run in ledger.complete(given.seeds, tuner):
-        kept.push(ledger.file)
-        score, took = run.scores[task.form.metric], duration(run.seconds)
-        print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {took}", flush=True)
-    done = ledger.runs()
-    _show(made, [done[seed] for seed in range(given.seeds)])
-    print(f"kept in {ledger.file}")
+    for run in results.complete(options.seeds, build_finetuner):
+        remote.push(results.file)
+        score, duration = run.scores[task.form.metric], format_duration(run.seconds)
+        print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {duration}", flush=True)
+    finished = results.runs()
+    _print_scores(examples, [finished[seed] for seed in range(options.seeds)])
+    print(f"stored in {results.file}")
 
 
-def _check(given: argparse.Namespace) -> None:
-    if given.seeds < 1:
-        raise UserError(f"--seeds {given.seeds}: at least 1")
-    if given.lr is not None and not 0 < given.lr < 1:
-        raise UserError(f"--lr {given.lr:g}: must be above 0 and below 1")
-    if given.device != "cpu":
+def _check(options: argparse.Namespace) -> None:
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: must be at least 1")
+    if options.lr is not None and not 0 < options.lr < 1:
+        raise UserError(f"--lr {options.lr:g}: must be above 0 and below 1")
+    if options.device != "cpu":
         import torch
 
         try:
-            torch.empty(0, device=given.device)
+            torch.empty(0, device=options.device)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"--device {given.device}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
 
 
-def _show(made: "Examples", runs: "list[Tuned]") -> None:
-    """Print every seed's scores, their medians, what it cost, and what knowing nothing gives."""
+def _print_scores(examples: "Examples", runs: "list[FinetuneRun]") -> None:
+    """Print the scores and the cost of each seed, the medians and the majority baseline."""
     from rich.console import Console
     from rich.table import Table
 
-    from lab.grading import majority
-    from lab.remaining import duration
+    from lab.finetuning.metrics import majority_baseline
+    from lab.formatting import format_duration
 
     names = list(runs[0].scores)
     table = Table("seed", *names, "FLOP", "seconds")
@@ -123,16 +142,16 @@ def _show(made: "Examples", runs: "list[Tuned]") -> None:
     total, seconds = sum(run.flops for run in runs), sum(run.seconds for run in runs)
     medians = {name: median(run.scores[name] for run in runs) for name in names}
     table.add_row("median", *(f"{medians[name]:.4f}" for name in names))
-    baseline = majority(made)
+    baseline = majority_baseline(examples)
     table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
     Console().print(table)
-    metric = made.form.metric
+    metric = examples.form.metric
     print(
-        f"finetune/{made.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
-        f"{baseline[metric]:.4f} for always saying what is most frequent"
+        f"finetune/{examples.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
+        f"majority baseline {baseline[metric]:.4f}"
     )
-    print(f"charged, beside pre-training: {total:.3g} FLOP, {duration(seconds)}")
+    print(f"fine-tuning cost, beside pre-training: {total:.3g} FLOP, {format_duration(seconds)}")
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

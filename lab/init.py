@@ -4,9 +4,9 @@
     python -m lab.init "texts/*.txt" --minutes 60
     python -m lab.init reviews.csv --task labelled.csv --output reviews.yaml
 
-Looks at the text, chooses settings for the time and this machine, and says in a comment beside each
-setting which figure it was chosen by. A labelled file becomes a task, on which the sweep then
-fine-tunes.
+The command measures the text and chooses settings for the given time on this machine. A comment
+above each setting gives the reason and the measured figure. A file of labelled rows becomes a task,
+on which the sweep fine-tunes its encoders.
 """
 
 import argparse
@@ -20,30 +20,35 @@ from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import command, space, work
+from lab import cli
+from lab.config.experiment import Resources
 from lab.errors import UserError
-from lab.spec import Resources
+from lab.loading import search_space
+from lab.trials import assignment
 
 if TYPE_CHECKING:
-    from lab.file_samples import Say
-    from lab.recommend import Design, Facts, Recommendation
-    from lab.task_draft import TaskDraft
+    from lab.suggestion.file_samples import Say
+    from lab.suggestion.recommend import Facts, Recommendation, RunDesign
+    from lab.suggestion.task_draft import TaskDraft
 
-_SAID = 2.0  # seconds between two lines of progress
-_LEAST = 2e10  # FLOPs of a trial, some ten steps
+_PROGRESS_INTERVAL = 2.0  # seconds between two lines of progress
+_MIN_FLOPS = 2e10  # FLOPs of a trial; about ten steps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status, as `command.run`."""
-    given = _parser().parse_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as `sweep`, whose steps are timed here
-    return command.run("lab.init", "nothing was written", partial(_main, given))
+    """Run the command; return its exit status, as `cli.run`."""
+    options = _build_parser().parse_args(arguments)
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # as in `lab.sweep`, of which steps are timed
+    return cli.run("lab.init", "nothing was written", partial(_main, options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.init",
-        description="Write a search space for your own text, for a stated time on this machine.",
+def _build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(
+        "init",
+        "Write a search space for your own text, for a given time on this machine.",
+        "python -m lab.init lab/text/corpus/austen.jsonl.xz --output austen.yaml",
     )
     parser.add_argument(
         "texts",
@@ -57,12 +62,20 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         dest="tasks",
-        help="fine-tune on this: a task's YAML file, or labelled rows (.csv .tsv .jsonl .parquet); "
-        "a second --task gives the rows to be scored on",
+        help="task to fine-tune on: a name of the lab's table, a YAML file, or labelled rows (.csv "
+        ".tsv .jsonl .parquet); a second --task gives the evaluation rows (default: no task)",
     )
-    parser.add_argument("--minutes", type=_minutes, default=30.0, help="of the sweep (default: 30)")
     parser.add_argument(
-        "--output", type=File, metavar="FILE", help="search space (default: named after the text)"
+        "--minutes",
+        type=_minutes,
+        default=30.0,
+        help="duration of the sweep on this machine (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--output",
+        type=File,
+        metavar="FILE",
+        help="search space to write; must not exist (default: TEXTS' name with .yaml)",
     )
     return parser
 
@@ -74,150 +87,167 @@ def _minutes(text: str) -> float:
     return minutes
 
 
-def _main(given: argparse.Namespace) -> None:
-    from lab import commented_yaml, new_files, task_draft
+def _main(options: argparse.Namespace) -> None:
+    from lab.storage import new_files
+    from lab.suggestion import commented_yaml, task_draft
 
-    output = given.output or File(f"{_stem(given.texts[0])}.yaml")
+    output = options.output or File(f"{_stem(options.texts[0])}.yaml")
     if output.suffix not in {".yaml", ".yml"}:
         raise UserError(f"--output {output}: the name of a search space ends with .yaml")
-    new_files.check(output, "--output")
-    draft = task_draft.draft(given.tasks, output) if given.tasks else None
-    with new_files.written({} if draft is None else draft.contents):
-        text = _Text(tuple(given.texts), draft, _progress())
-        made = _fitted(text, given.minutes, output.stem)
-        heading = _heading(given, text, made)
-        content = commented_yaml.write(made.document, heading)
-        with new_files.written({output: content}):
-            space.load(output)
-    _conclude(output, draft, heading)
+    new_files.check_not_there(output, "--output")
+    draft = task_draft.draft_task(options.tasks, output) if options.tasks else None
+    with new_files.write_all({} if draft is None else draft.contents):
+        text = _Text(tuple(options.texts), draft, _print_progress())
+        recommendation = _recommend(text, options.minutes, output.stem)
+        heading = _heading(options, text, recommendation)
+        content = commented_yaml.write_commented(recommendation.document, heading)
+        with new_files.write_all({output: content}):
+            search_space.load_experiment(output)
+    _print_summary(output, draft, heading)
 
 
 class _Text:
-    """A text that is looked at, and measured with a vocabulary of any size.
+    """A surveyed text, which can be measured with vocabularies of different sizes.
 
     Args:
         texts: files, folders and globs.
-        draft: of a task whose files are written; None for none.
-        say: called with lines of progress.
+        draft: task to fine-tune on, with its files written; None for no task.
+        say: callback that receives lines of progress.
+
+    Attributes:
+        survey: figures of the text.
 
     Raises:
-        UserError: it cannot be read, or is too small.
+        UserError: the text cannot be read, or is too small.
     """
 
     def __init__(self, texts: tuple[str, ...], draft: "TaskDraft | None", say: "Say") -> None:
-        from lab import file_samples, recommend, source_guess, task_draft, text_survey
+        from lab.suggestion import file_samples, recommend, source_guess, task_draft, text_survey
 
-        paths = source_guess.paths_of(texts)
-        read = file_samples.read(paths, say)
-        self._guess = source_guess.guess(paths, read)
-        self.survey = text_survey.survey(self._guess, read, say)
+        paths = source_guess.expand_paths(texts)
+        samples = file_samples.read_samples(paths, say)
+        self._guess = source_guess.guess_source(paths, samples)
+        self.survey = text_survey.survey_text(self._guess, samples, say)
         self._draft, self._say = draft, say
         cased = draft is not None and task_draft.is_tagging(draft)
-        self._tokenizer = recommend.tokenizer(self.survey, cased=cased)
+        self._tokenizer = recommend.recommend_tokenizer(self.survey, cased=cased)
 
     def facts(self, vocab: int) -> "Facts":
-        """Return all figures, with a vocabulary of this size or near it."""
-        from lab import recommend, task_draft, token_survey
+        """Return the figures of the text as tokens.
+
+        Args:
+            vocab: requested size of the vocabulary; `survey_tokens` may take another one.
+
+        Raises:
+            UserError: the text is too small.
+        """
+        from lab.suggestion import recommend, task_draft, token_survey
 
         self._say(f"learning a vocabulary of about {vocab:,} tokens from a sample")
-        chosen = recommend.trained(self._tokenizer)
-        tokens = token_survey.survey(chosen, vocab, self.survey.sample)
+        settings = recommend.tokenizer_config(self._tokenizer)
+        tokens = token_survey.survey_tokens(settings, vocab, self.survey.sample)
         draft = self._draft
         facts = recommend.Facts(
             guess=self._guess,
             text=self.survey,
             tokenizer=self._tokenizer,
             tokens=tokens,
-            task=None if draft is None else task_draft.facts(draft, tokens.tokenizer),
+            task=None if draft is None else task_draft.task_facts(draft, tokens.tokenizer),
         )
-        recommend.check(facts)
+        recommend.check_text_size(facts)
         return facts
 
 
-def _fitted(text: _Text, minutes: float, name: str) -> "Recommendation":
-    """Return the search space that takes about so many minutes on this machine.
+def _recommend(text: _Text, minutes: float, name: str) -> "Recommendation":
+    """Return a search space that takes about `minutes` on this machine.
 
     Raises:
-        UserError: that is too short a time for any.
+        UserError: the time is too short for any search space.
     """
-    from lab import recommend
+    from lab.suggestion import recommend
 
     facts = text.facts(recommend.TABLE[0].count("data.vocab"))
     design = recommend.DESIGNS[-1]
-    flops = 1e12  # a first guess
-    for _ in range(2):  # the second time at about the size and the design that are chosen
-        flops = _flops(facts, flops, design, minutes, name)
+    flops = 1e12  # initial guess
+    for _ in range(2):  # the second estimate is made near the size and design that are chosen
+        flops = _affordable_flops(facts, flops, design, minutes, name)
         design = recommend.pick_design(flops, before=design)
-    flops = _flops(facts, flops, design, minutes, name)
-    wanted = recommend.pick_size(flops).count("data.vocab")
-    if wanted > facts.tokens.asked:
-        facts = text.facts(wanted)
+    flops = _affordable_flops(facts, flops, design, minutes, name)
+    vocab = recommend.pick_size(flops).count("data.vocab")
+    if vocab > facts.tokens.requested:
+        facts = text.facts(vocab)
     allowed = f"{minutes:g} minutes on {_slots()} cores of this machine"
     return recommend.recommend(facts, flops, design, allowed)
 
 
-def _flops(facts: "Facts", near: float, design: "Design", minutes: float, name: str) -> float:
-    """Return the FLOPs of a trial for which a sweep is expected to take so many minutes.
+def _affordable_flops(
+    facts: "Facts", near: float, design: "RunDesign", minutes: float, name: str
+) -> float:
+    """Return the FLOPs of a trial with which the sweep is estimated to take `minutes`.
 
-    Time is a line in FLOPs, since preparation, scoring and fine-tuning do not depend on them.
+    The estimated time is linear in the FLOPs of a trial: preparation, scoring and fine-tuning do
+    not depend on them.
 
     Args:
-        facts: what is known of the text.
-        near: FLOPs by which the size is chosen, and at which time is estimated.
-        design: how often a cell is run.
-        minutes: of the sweep.
-        name: of the search space.
+        facts: figures of the text.
+        near: FLOPs of a trial for which the encoder's size is chosen.
+        design: learning rates and repeats of a cell.
+        minutes: duration of the sweep.
+        name: name of the search space.
 
     Raises:
-        UserError: preparation and scoring alone take as long.
+        UserError: `minutes` are too few for preparation, scoring and the shortest trials.
     """
-    from lab import commented_yaml, expectation, recommend
-    from lab.tracking import default_uri
+    from lab.execution import expectation
+    from lab.suggestion import commented_yaml, recommend
+    from lab.tracking.client import default_uri
 
-    draft = commented_yaml.plain(recommend.recommend(facts, near, design, "").document)
+    draft = commented_yaml.to_plain(recommend.recommend(facts, near, design, "").document)
 
-    def expected(flops: float) -> float:
+    def estimate_seconds(flops: float) -> float:
         draft["base"]["budget"]["amount"] = flops
-        asked = space.checked(name, draft)
-        return expectation.expect(asked, None, _slots(), default_uri(File("runs"))).seconds
+        experiment = search_space.check_experiment(name, draft)
+        uri = default_uri(File("runs"))
+        return expectation.estimate_sweep(experiment, None, _slots(), uri).seconds
 
-    little, much = expected(1e11), expected(1e13)
-    slope = (much - little) / (1e13 - 1e11)
-    fixed = little - 1e11 * slope
+    short, long = estimate_seconds(1e11), estimate_seconds(1e13)
+    slope = (long - short) / (1e13 - 1e11)
+    fixed = short - 1e11 * slope
     flops = (60 * minutes - fixed) / slope
-    if flops < _LEAST:
+    if flops < _MIN_FLOPS:
         raise UserError(
             f"--minutes {minutes:g}: too few for {len(recommend.WIDTHS)} widths with "
-            f"{design.seeds} seeds each; preparation, scoring and {_LEAST:.0e} FLOPs a trial take "
-            f"about {(fixed + _LEAST * slope) / 60:.2g}"
+            f"{design.seeds} seeds each; preparation, scoring and {_MIN_FLOPS:.0e} FLOPs a trial "
+            f"take about {(fixed + _MIN_FLOPS * slope) / 60:.2g}"
         )
     return flops
 
 
 def _slots() -> int:
-    return max(1, work.slots(Resources(), [work.here(gpus=False)]))
+    return max(1, assignment.count_slots(Resources(), [assignment.local_resources(gpus=False)]))
 
 
-def _heading(given: argparse.Namespace, text: _Text, made: "Recommendation") -> str:
-    """Return what a person should know of the text, and what to do next."""
+def _heading(options: argparse.Namespace, text: _Text, recommendation: "Recommendation") -> str:
+    """Return the search space's heading: the command, the text's figures and the warnings."""
     survey = text.survey
-    read = "" if survey.share == 1 else f" (estimated from {survey.share:.2%} of it)"
+    estimated = "" if survey.share == 1 else f" (estimated from {survey.share:.2%} of it)"
     scripts = ", ".join(
         f"{script} {share:.1%}" for script, share in survey.scripts.items() if share > 0.0005
     )
     lines = [
-        f"Written by python -m lab.init for {' '.join(given.texts)[:200]}",
+        f"Written by python -m lab.init for {' '.join(options.texts)[:200]}",
         f"Text: {survey.files:,} files, {survey.stored / 1e6:,.1f} MB, {survey.documents:,} "
-        f"documents of {survey.median_document:,.0f} characters in the median, "
-        f"{survey.characters:,} characters, {survey.words:,} words{read}; "
-        f"{survey.duplicates:.1%} of the documents are duplicates, which are read once.",
+        f"documents with a median of {survey.median_document:,.0f} characters, "
+        f"{survey.characters:,} characters, {survey.words:,} words{estimated}; "
+        f"{survey.duplicates:.1%} of the documents are duplicates, which are dropped.",
         f"Letters: {scripts}.",
-        *(f"WARNING: {warning}." for warning in made.warnings),
+        *(f"WARNING: {warning}." for warning in recommendation.warnings),
     ]
     return "\n".join(lines)
 
 
-def _conclude(output: File, draft: "TaskDraft | None", heading: str) -> None:
+def _print_summary(output: File, draft: "TaskDraft | None", heading: str) -> None:
+    """Print the heading, the written files and the commands that run the search space."""
     for line in heading.splitlines()[1:]:
         print(line, file=sys.stderr if line.startswith("WARNING") else sys.stdout)
     for file in [*([] if draft is None else draft.contents), output]:
@@ -227,25 +257,25 @@ def _conclude(output: File, draft: "TaskDraft | None", heading: str) -> None:
 
 
 def _stem(text: str) -> str:
-    """Return a name for a text: that of the file or folder, or the last one before a wildcard."""
+    """Return a file's or folder's name without suffixes; of a glob, the last plain component."""
     plain = [part for part in File(text).parts if not re.search(r"[*?\[]", part)]
     name = File(text).resolve().name if File(text).exists() else (plain[-1] if plain else "")
     return name.split(".")[0] or "text"
 
 
-def _progress() -> "Say":
-    """Return a function that prints a line of progress now and then."""
-    began = said = time.monotonic()
+def _print_progress() -> "Say":
+    """Return a callback that prints at most one line of progress in `_PROGRESS_INTERVAL`."""
+    began = printed = time.monotonic()
 
     def say(line: str) -> None:
-        nonlocal said
+        nonlocal printed
         now = time.monotonic()
-        if now - said >= _SAID:
-            said = now
+        if now - printed >= _PROGRESS_INTERVAL:
+            printed = now
             print(f"[{now - began:6.1f} s] {line}", flush=True)
 
     return say
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

@@ -1,60 +1,51 @@
-"""`python -m lab.prepare FILE`: prepare the text that a search space asks for, and nothing else.
+"""`python -m lab.prepare FILE`: prepare the text of a search space without running its trials.
 
-What a sweep would prepare first, into the same place: the sweep finds it done. Run again it
-prints what was counted then.
+A sweep of the same search space finds the prepared text in its storage and does not prepare it
+again. If the text is prepared already, the command only prints its counts.
 """
 
 import argparse
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
-from lab import command
+from lab import cli
 
 if TYPE_CHECKING:
-    from lab.spec import Data
+    from lab.config.data import DataConfig
 
-_KEPT = "nothing is left of a text that was not finished"
+_REMAINING = "nothing is left of a text that was not finished"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status, as `command.run`."""
-    given = _parser().parse_args(arguments)
-    return command.run("lab.prepare", _KEPT, partial(_main, given))
+    """Run the command; return its exit status, as `cli.run`."""
+    options = _build_parser().parse_args(arguments)
+    return cli.run("lab.prepare", _REMAINING, partial(_main, options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.prepare",
-        description="Prepare the text of a search space, and say what is in it.",
+def _build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(
+        "prepare",
+        "Prepare the text of a search space, and print its counts.",
+        "python -m lab.prepare search_spaces/smoke.yaml",
     )
-    parser.add_argument("file", type=File, help="search space, for example gen_ratio.yaml")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="override a dotted path of the file, for example base.data.vocab=8192",
-    )
-    parser.add_argument(
-        "--storage", default="runs", metavar="FOLDER|URI", help="as for python -m lab.sweep"
-    )
+    cli.add_search_space(parser, "base.data.vocab=8192")
+    cli.add_storage(parser)
     return parser
 
 
-def _main(given: argparse.Namespace) -> None:
-    from lab import mirror, places, space
+def _main(options: argparse.Namespace) -> None:
+    from lab.loading import search_space
+    from lab.storage import checks, mirror
 
-    experiment = space.load(given.file, tuple(given.overrides))
-    root, kept = mirror.opened(given.storage)
-    places.check_storage(root)
+    experiment = search_space.load_experiment(options.file, tuple(options.overrides))
+    root, remote = mirror.open_mirror(options.storage)
+    checks.check_storage(root)
     print(f"{experiment.name}: preparing its text", flush=True)
-    from lab import preparation  # takes seconds to import
+    from lab.data import preparation  # the import takes seconds
 
-    for number, data in enumerate(space.texts(experiment)):
+    for number, data in enumerate(search_space.required_texts(experiment)):
         if number:
             print()
         began = time.monotonic()
@@ -62,38 +53,43 @@ def _main(given: argparse.Namespace) -> None:
         def say(line: str, began: float = began) -> None:
             print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
 
-        folder = preparation.prepare(data, root.resolve() / "cache", say)
-        preparation.compare(folder, data, experiment.finetune.tasks, say)
-        kept.push(folder)
-        print("\n".join(lines(data, preparation.facts(folder))))
+        folder = preparation.prepare_text(data, root.resolve() / "cache", say)
+        preparation.add_overlaps(folder, data, experiment.finetune.tasks, say)
+        remote.push(folder)
+        print("\n".join(lines(data, preparation.read_facts(folder))))
         print(f"in:                    {folder}")
 
 
-def lines(data: "Data", facts: dict[str, Any]) -> Iterator[str]:
-    """Yield what a person wants to know of a prepared text."""
+def lines(data: "DataConfig", facts: dict[str, Any]) -> Iterator[str]:
+    """Yield printable lines with the counts of a prepared text.
+
+    Args:
+        data: settings that the text was prepared with.
+        facts: counts, as `preparation.read_facts` returns them.
+    """
     train, held_out = facts["train"], facts["held_out"]
-    cut = f" in windows of {data.length} ({data.layout})"
+    windows = f" in windows of {data.length} ({data.layout})"
     yield f"documents:             {facts['documents']:,} ({facts['bytes'] / 1e6:,.1f} MB)"
     yield f"  duplicates dropped:  {facts['duplicates']:,}"
-    yield f"  to learn from:       {train['documents']:,}"
+    yield f"  for training:        {train['documents']:,}"
     yield f"  held out:            {held_out['documents']:,}"
     for reason, count in facts["skipped"].items():
         yield f"  skipped:             {count:,} ({reason})"
     for example in facts["examples"]:
         yield f"    {example}"
-    yield f"tokens:                {train['tokens_in_windows']:,}{cut}"
+    yield f"tokens:                {train['tokens_in_windows']:,}{windows}"
     yield f"  unknown:             {train['unknown_rate']:.4%}"
-    yield f"  a word:              {train['tokens_per_word']:.3f}"
+    yield f"  per word:            {train['tokens_per_word']:.3f}"
     yield f"  padded share:        {train['padded_share']:.2%} of positions"
     for overlap in facts["overlaps"]:
-        told = overlap["questions"] - overlap["short"]
+        compared = overlap["questions"] - overlap["short"]
         yield (
-            f"  overlap with {overlap['task'] + ':':<9} {overlap['found']:,} of {told:,} questions "
-            f"share 13 tokens in a row ({overlap['short']:,} are shorter)"
+            f"  overlap with {overlap['task'] + ':':<9} {overlap['found']:,} of {compared:,} "
+            f"questions share 13 tokens in a row ({overlap['short']:,} are shorter)"
         )
     if train["lines_cut"]:
-        yield f"  cut out for it:      {train['lines_cut']:,} lines"
+        yield f"  decontaminated:      {train['lines_cut']:,} lines cut out"
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

@@ -1,215 +1,46 @@
-"""One sweep of the store -> a folder that a decision can be made from.
-
-    python -m lab.report NAME [--tracking-uri URI] [--out reports]
-
-A pure function of the store: no clock, no log, no network. The same store gives the same bytes.
-"""
+"""`python -m lab.report NAME`: write the report of one sweep from the tracking store."""
 
 import argparse
-import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path as File
-from typing import Any
+from functools import partial
 
-import jinja2
-import pandas as pd
-
-from lab import command, conclusion, flops, plots, stats, svg, tables, wording
+from lab import cli
 from lab.errors import UserError
-from lab.frames import Frames, load
-from lab.places import check_target
-from lab.stats import Answer
-from lab.tracking import default_uri
+from lab.reporting.page import write_report
+from lab.tracking.client import default_uri
+from lab.tracking.frames import load_frames
 
-_COMPUTE = {"spent/flops": "FLOP", "spent/tokens": "tokens", "spent/seconds": "s"}
-_KEPT = "an earlier report is left as it was"
-_REPLACED = "health/replacement_rate"
-_CARRIED = {
-    "question",
-    "kind",
-    "metric",
-    "compare",
-    "reference",
-    "tune",
-    "search",
-    "command",
-    "opened",
-    "answer",
-    "overlaps",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A drawing, and the one sentence that says what it shows."""
-
-    name: str
-    title: str
-    says: str
-    svg: str
-
-    @property
-    def inline(self) -> str:
-        """The drawing for a page that holds several."""
-        return svg.inline(self.svg, self.name)
+_REMAINING = "an earlier report is left as it was"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report that the command line asks for; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="lab.report", description="Write the report of a sweep from the store."
+    """Run the command; return its exit status, as `cli.run`."""
+    options = _build_parser().parse_args(arguments)
+    return cli.run("lab.report", _REMAINING, partial(_main, options))
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(
+        "report",
+        "Write the report of a sweep from the tracking store.",
+        "python -m lab.report smoke   # after: python -m lab.sweep search_spaces/smoke.yaml",
     )
-    parser.add_argument("name", metavar="NAME", help="of the sweep: its file's name without .yaml")
-    parser.add_argument("--tracking-uri", metavar="URI", default=default_uri(), help="MLflow store")
-    parser.add_argument("--out", metavar="FOLDER", type=File, default=File("reports"))
-    asked = parser.parse_args(arguments)
-    return command.run("lab.report", _KEPT, lambda: _main(asked))
+    parser.add_argument(
+        "name", metavar="NAME", help="name of the sweep: its file's name without .yaml"
+    )
+    cli.add_tracking_uri(parser, folder="runs")
+    cli.add_reports(parser)
+    return parser
 
 
-def _main(asked: argparse.Namespace) -> None:
-    frames = load(asked.tracking_uri, asked.name)
+def _main(options: argparse.Namespace) -> None:
+    frames = load_frames(options.tracking_uri or default_uri(), options.name)
     try:
-        page = write(frames, asked.out)
+        page = write_report(frames, options.reports)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     print(page)
 
 
-def write(frames: Frames, folder: File) -> File:
-    """Write `folder`/<name>/ and return its report.html; an older report is replaced whole.
-
-    Raises:
-        PlaceError: the folder holds something that is no report.
-    """
-    target = folder / frames.name
-    check_target(target)
-    partial, old = (folder / f".{frames.name}.{part}.{os.getpid()}" for part in ("new", "old"))
-    partial.mkdir(parents=True)
-    try:
-        _fill(frames, partial)
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-    return target / "report.html"
-
-
-def _fill(frames: Frames, folder: File) -> None:
-    page = _page(frames)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(File(__file__).parent),
-        autoescape=jinja2.select_autoescape(["html.jinja"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", r"\|")
-    for name in ("report.html", "report.md"):
-        text = environment.get_template(f"{name}.jinja").render(page)
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "figures").mkdir()
-    for figure in (f for group in page["figures"].values() for f in group):
-        drawn = svg.standalone(figure.svg)
-        (folder / "figures" / f"{figure.name}.svg").write_text(drawn, encoding="utf-8")
-    frames.trials.to_csv(folder / "trials.csv", index=False)
-    frames.curves.to_csv(folder / "curves.csv", index=False)
-
-
-def _page(frames: Frames) -> dict[str, Any]:
-    result, runs = stats.answer(frames), stats.scored(frames)
-    return {
-        "frames": frames,
-        "headline": conclusion.headline(frames, result, runs),
-        "facts": _facts(frames, result, runs),
-        "flags": stats.flags(frames, result),
-        "cells": tables.cells(frames, result, runs),
-        "compute": tables.compute(result, runs),
-        "figures": _figures(frames, result, runs),
-        "scores": tables.scores(frames, result, runs),
-        "ledger": tables.ledger(frames),
-        "provenance": _provenance(frames),
-        "conventions": flops.__doc__,
-    }
-
-
-def _facts(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> list[tuple[str, str]]:
-    trials = frames.trials
-    states = trials["state"].value_counts()
-    slots = _column(trials, "slot/seconds").sum() / 3_600
-    facts = [] if result is None else conclusion.facts(frames, result, runs)
-    return [
-        ("valid for", conclusion.valid_for(frames)),
-        ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
-        *conclusion.contamination(frames),
-        *facts,
-        ("cost", f"{wording.cost(frames)}; {slots:.3g} slot hours, set-up included"),
-        ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
-        ("sweep", frames.sweep["state"]),
-        ("reproduce", frames.sweep.get("command", wording.NONE)),
-    ]
-
-
-def _figures(frames: Frames, result: Answer | None, runs: pd.DataFrame) -> dict[str, list[Figure]]:
-    groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
-    if frames.metric.name in frames.curves:
-        groups["compute"] = [
-            Figure(
-                name=f"score-{unit.lower()}", title=f"Score against {axis.partition('/')[2]}",
-                says=wording.curve(frames, axis, unit), svg=svg.text(plots.curves(frames, axis)),
-            )
-            for axis, unit in _COMPUTE.items()
-            if axis != "spent/seconds" or not frames.trials["shared"].any()  # their load, not them
-        ]  # fmt: skip
-    if result is not None:
-        drawn = svg.text(plots.cells(frames, result, runs))
-        groups["cells"] = [
-            Figure(name="cells", title="Settings compared", says=wording.cells(result), svg=drawn)
-        ]
-        if plots.is_grid(frames) and _REPLACED in runs:
-            drawn = svg.text(plots.heat_map(frames, _means(runs, _REPLACED)))
-            groups["cells"].append(
-                Figure(
-                    name="replacement-rate", title="Replacement rate",
-                    says=wording.replacement(frames, runs), svg=drawn,
-                )
-            )  # fmt: skip
-        groups["nuisances"] = [
-            Figure(
-                name=f"tune-{path}", title=path, says=wording.nuisance(frames, result, path),
-                svg=svg.text(plots.nuisance(frames, path)),
-            )
-            for path in frames.tune
-            if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
-        ]  # fmt: skip
-    health = plots.health(frames)
-    if health is not None:
-        groups["health"] = [
-            Figure(name="health", title="Health", says=wording.health(frames), svg=svg.text(health))
-        ]
-    return groups
-
-
-def _means(runs: pd.DataFrame, name: str) -> dict[str, float]:
-    return {str(label): float(mean) for label, mean in runs.groupby("cell")[name].mean().items()}
-
-
-def _provenance(frames: Frames) -> list[tuple[str, str]]:
-    tags = [(key, text) for key, text in frames.sweep.items() if key not in _CARRIED]
-    measures = [
-        (name.replace("_", " "), f"{value:.1%}" if name.endswith("share") else f"{value:,.4g}")
-        for name, value in frames.measures.items()
-    ]
-    return [*tags, *measures]
-
-
-def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
-    return trials[name] if name in trials else pd.Series(dtype=float)
-
-
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

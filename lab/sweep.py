@@ -1,8 +1,8 @@
-"""`python -m lab.sweep FILE`: carry a search space out, record it and write its report.
+"""`python -m lab.sweep FILE`: run the trials of a search space, record them and write the report.
 
-Data goes down one way: file -> `space` -> `search` -> `runner` -> `trial` -> record -> `store`,
-then `report` reads the store. What has ended is never run again: a second call of the same
-command goes on where the first was stopped, or just writes the report.
+Data flows in one direction: file -> `loading` -> `search` -> `execution` -> `trials` -> record ->
+`tracking`; then `reporting` reads the tracking store. Trials that have ended are never run again: a
+second call of the same command resumes the sweep, or only writes the report.
 """
 
 import argparse
@@ -15,197 +15,228 @@ from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import command
+from lab import cli
 
 if TYPE_CHECKING:
-    from lab.driver import Site
-    from lab.frames import Frames
-    from lab.live import View
-    from lab.mirror import Mirror
-    from lab.plan import Expectation
-    from lab.spec import Experiment
+    from lab.config.experiment import Experiment
+    from lab.display.live import View
+    from lab.execution.driver import Site
+    from lab.search.plan import Expectation
+    from lab.storage.mirror import Mirror
+    from lab.tracking.frames import SweepFrames
 
-_KEPT = "what had ended is kept, and the same command goes on"
+_REMAINING = "trials that have ended are kept; run the same command again to resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status, as `command.run`."""
-    given = _parser().parse_args(arguments)
-    # Before torch is imported: a thread that waits by spinning takes a core from other
-    # processes, and beside one of them the frozen model's threads mostly wait for each other.
+    """Run the command; return its exit status, as `cli.run`."""
+    options = _build_parser().parse_args(arguments)
+    # Set before torch is imported: OpenMP threads that wait actively take a core from other
+    # processes, and the threads of the frozen model then mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return command.run("lab.sweep", _KEPT, partial(_main, given))
+    return cli.run("lab.sweep", _REMAINING, partial(_main, options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lab.sweep",
-        description="Run the trials that a search space asks for, and report what they answer.",
+def _build_parser() -> argparse.ArgumentParser:
+    parser = cli.build_parser(
+        "sweep",
+        "Run the trials of a search space, record them and write the report.",
+        "python -m lab.sweep search_spaces/smoke.yaml",
     )
-    parser.add_argument("file", type=File, help="search space, for example gen_ratio.yaml")
+    cli.add_search_space(parser, "base.budget.amount=1e12")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="override a dotted path of the file, for example base.budget.amount=1e12",
+        "--dry-run",
+        action="store_true",
+        help="print the plan and the estimated time, and run nothing (default: run the sweep)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    parser.add_argument(
-        "--storage",
-        default="runs",
-        metavar="FOLDER|URI",
-        help="records and caches: a folder that all machines see, or s3://, gs://, hdfs:// ...",
-    )
+    cli.add_storage(parser)
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="Ray cluster to join, or auto on a node of it (default: start Ray here)",
+        help="address of a running Ray cluster, or auto on one of its nodes "
+        "(default: start Ray on this machine)",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="run again what has ended, and replace its record"
+        "--fresh",
+        action="store_true",
+        help="run trials that have ended again, and replace their records (default: keep them)",
     )
-    parser.add_argument("--tracking-uri", help="MLflow store (default: SQLite in --storage)")
-    parser.add_argument("--reports", type=File, default=File("reports"), help="folder of reports")
+    cli.add_tracking_uri(parser)
+    cli.add_reports(parser)
     return parser
 
 
-def _main(given: argparse.Namespace) -> None:
-    # What takes time to import is imported where it is needed: the first words are quick.
-    from lab import mirror, places, rules, space
+def _main(options: argparse.Namespace) -> int:
+    # Slow imports are made where they are needed, so that the first line is printed at once.
+    from lab.loading import search_space, validation
+    from lab.storage import checks, mirror
 
-    experiment = space.load(given.file, tuple(given.overrides))
-    for warning in rules.warnings(experiment):
+    experiment = search_space.load_experiment(options.file, tuple(options.overrides))
+    for warning in validation.collect_warnings(experiment):
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
-    if given.dry_run:
-        _plan(experiment, given)
-        return
-    _check(given, experiment)
-    root, kept = mirror.opened(given.storage)
-    places.check_storage(root)
-    places.check_reports(given.reports, experiment.name)
-    with places.claimed(root, _command(given)):
+    if options.dry_run:
+        _plan(experiment, options)
+        return 0
+    _check(options, experiment)
+    root, remote = mirror.open_mirror(options.storage)
+    checks.check_storage(root)
+    checks.check_reports(options.reports, experiment.name)
+    with checks.claim_storage(root, _command_line(options)):
         print(f"{experiment.name}: {experiment.question}", flush=True)
-        from lab import live
-        from lab.board import Board
+        from lab.display import live
+        from lab.display.board import Board
 
-        with live.view(Board(experiment.metric)) as view:
-            lines = _carry_out(given, experiment, root, kept, view)
+        with live.open_view(Board(experiment.metric)) as view:
+            lines, failed = _run_sweep(options, experiment, root, remote, view)
         print("\n".join(lines))
+    return 1 if failed else 0
 
 
-def _plan(experiment: "Experiment", given: argparse.Namespace) -> None:
-    """Print what would be run, at once, then how long it would take."""
-    from lab import plan
-    from lab.tracking import default_uri
+def _plan(experiment: "Experiment", options: argparse.Namespace) -> None:
+    """Print the planned trials at once, then the estimated time of each part."""
+    from lab.search import plan
+    from lab.tracking.client import default_uri
 
     slots = _slots(experiment)
-    print(plan.heading(experiment, plan.cells(experiment), slots), flush=True)
-    root = None if "://" in given.storage else File(given.storage)
-    uri = given.tracking_uri or default_uri(root or File())
-    print(f"\n{plan.table(_expected(experiment, root, slots, uri))}")
+    print(plan.plan_heading(experiment, plan.plan_cells(experiment), slots), flush=True)
+    root = None if "://" in options.storage else File(options.storage)
+    uri = options.tracking_uri or default_uri(root or File())
+    print(f"\n{plan.plan_table(_estimate(experiment, root, slots, uri))}")
     if root is None:
-        print(f"{given.storage} is not read here: what it holds already is counted as left to do")
+        print(
+            f"{options.storage} is not read by --dry-run: its finished trials count as not yet run"
+        )
 
 
 def _slots(experiment: "Experiment") -> int:
-    """Return the slots of this machine, one where it has too little for a trial."""
-    from lab import work
+    """Return the number of slots of this machine; 1 if it is too small for a trial."""
+    from lab.trials import assignment
 
-    node = work.here(gpus=experiment.resources.gpus_per_worker > 0)
-    return max(1, work.slots(experiment.resources, [node]))
-
-
-def _expected(experiment: "Experiment", root: File | None, slots: int, uri: str) -> "Expectation":
-    from lab import expectation  # imports torch
-
-    return expectation.expect(experiment, root, slots, uri)
+    node = assignment.local_resources(gpus=experiment.resources.gpus_per_worker > 0)
+    return max(1, assignment.count_slots(experiment.resources, [node]))
 
 
-def _check(given: argparse.Namespace, experiment: "Experiment") -> None:
-    """Refuse resources that are not there."""
-    from lab import work
+def _estimate(experiment: "Experiment", root: File | None, slots: int, uri: str) -> "Expectation":
+    from lab.execution import expectation  # imports torch
 
-    if given.address is None:
-        work.check(experiment.resources)
+    return expectation.estimate_sweep(experiment, root, slots, uri)
+
+
+def _check(options: argparse.Namespace, experiment: "Experiment") -> None:
+    """Raise `UserError` if this machine or the cluster lacks the resources of a trial."""
+    from lab.trials import assignment
+
+    if options.address is None:
+        assignment.check_resources(experiment.resources)
         return
-    work.check_address(given.address)
-    from lab import cluster
+    assignment.check_address(options.address)
+    from lab.execution import ray_cluster
 
-    cluster.check(experiment.resources, given.address)
+    ray_cluster.check_cluster(experiment.resources, options.address)
 
 
-def _carry_out(
-    given: argparse.Namespace,
+def _run_sweep(
+    options: argparse.Namespace,
     experiment: "Experiment",
     root: File,
-    kept: "Mirror",
+    remote: "Mirror",
     view: "View",
-) -> list[str]:
-    """Run the sweep and write its report; return what is printed in the end."""
-    view.doing("opening MLflow's store (its tables are made the first time)")
-    from lab import mirror
-    from lab.store import Store
-    from lab.tracking import default_uri
+) -> tuple[list[str], int]:
+    """Run the sweep and write its report; return the last lines and the number of failed trials."""
+    view.doing("opening the MLflow store (its tables are created on first use)")
+    from lab.storage import mirror
+    from lab.tracking.client import default_uri
+    from lab.tracking.store import MlflowStore
 
-    uri = given.tracking_uri or default_uri(root)
-    store = Store(uri, root / "artifacts")
-    if given.address is None:  # a cluster's machines are not timed from here
+    uri = options.tracking_uri or default_uri(root)
+    store = MlflowStore(uri, root / "artifacts")
+    if options.address is None:  # the machines of a cluster cannot be timed here
         view.doing("timing a few optimizer steps of each cell")
-        view.say(_expected(experiment, root, _slots(experiment), uri).line())
+        view.say(_estimate(experiment, root, _slots(experiment), uri).line())
     view.doing("loading torch and Optuna")
-    from lab.driver import Driver, Site
+    from lab.execution.driver import Driver, Site
 
     site = Site(
         storage=root.resolve(),
-        mirror=kept,
-        ray=mirror.below(given.storage, "ray"),
-        address=given.address,
-        fresh=given.fresh,
+        mirror=remote,
+        ray=mirror.join_uri(options.storage, "ray"),
+        address=options.address,
+        fresh=options.fresh,
     )
-    Driver(experiment, site, store, view).run(_command(given))
-    return _conclude(experiment.name, uri, given, site, view)
+    Driver(experiment, site, store, view).run(_command_line(options))
+    return _conclude(experiment.name, uri, options, site, view)
 
 
 def _conclude(
-    name: str, uri: str, given: argparse.Namespace, site: "Site", view: "View"
-) -> list[str]:
-    view.doing("writing the report")
-    from lab import conclusion, frames, report, stats
+    name: str, uri: str, options: argparse.Namespace, site: "Site", view: "View"
+) -> tuple[list[str], int]:
+    """Write the report and log the best trial.
 
-    table = frames.load(uri, name)
-    page = report.write(table, given.reports)
+    Returns:
+        The lines to print, and the number of failed trials.
+    """
+    view.doing("writing the report")
+    from lab.reporting import conclusion, stats
+    from lab.reporting.page import write_report
+    from lab.tracking import frames
+
+    table = frames.load_frames(uri, name)
+    page = write_report(table, options.reports)
     view.doing("logging the best trial as an MLflow model")
-    best = _served(table, uri, site)
+    best = _log_best_trial(table, uri, site)
     ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    return [
-        f"\n{conclusion.headline(table, stats.answer(table), stats.scored(table))}",
-        f"valid for: {conclusion.valid_for(table)}\n",
+    answer, scored = stats.compute_answer(table), stats.scored_trials(table)
+    lines = [
+        f"\n{conclusion.write_headline(table, answer, scored)}",
+        f"valid for: {conclusion.describe_validity(table)}\n",
         f"report:    {page}",
         f"best:      {best}",
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
     ]
+    failed = _failed(table, site.storage)
+    return [*lines, *failed], len(failed)
 
 
-def _served(table: "Frames", uri: str, site: "Site") -> str:
-    """Log the best trial as a model; return what became of that, which spoils no sweep."""
-    from lab import served
+def _failed(table: "SweepFrames", storage: File) -> list[str]:
+    """Return one line for each trial that failed, with the path of its record."""
+    from lab.tracking import tags
+
+    trials = table.trials
+    failed = trials[(trials["state"] == "failed") & (trials["role"] != tags.SUPERSEDED)]
+    return [
+        f"failed:    trial {row['number']}: {row['reason']}; record: "
+        f"{storage / 'trials' / row['fingerprint']}"
+        for _, row in failed.iterrows()
+    ]
+
+
+def _log_best_trial(table: "SweepFrames", uri: str, site: "Site") -> str:
+    """Log the best trial as an MLflow model.
+
+    Returns:
+        The model's address, or the reason why there is none: the sweep succeeds in either case.
+    """
+    from lab.interop import mlflow_model
 
     try:
-        return served.log(uri, table, site.storage, site.mirror) or "no trial has finished"
-    except Exception as error:  # of transformers, of a store or a disk; the answer stands without
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        return f"not logged as a model: {why}"
+        return (
+            mlflow_model.log_model(uri, table, site.storage, site.mirror) or "no trial has finished"
+        )
+    except (
+        Exception
+    ) as error:  # of transformers, the store or a disk; the report does not need the model
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return f"not logged as a model: {reason}"
 
 
-def _command(given: argparse.Namespace) -> str:
-    parts = ["python", "-m", "lab.sweep", str(given.file)]
-    for override in given.overrides:
+def _command_line(options: argparse.Namespace) -> str:
+    """Return the command for messages to other processes; options besides --set are left out."""
+    parts = ["python", "-m", "lab.sweep", str(options.file)]
+    for override in options.overrides:
         parts += ["--set", override]
     return shlex.join(parts)
 
 
 if __name__ == "__main__":
-    command.execute(main)
+    cli.execute(main)

@@ -1,102 +1,97 @@
-"""What several files share: one thread, a little prepared text, and weights for transformers."""
+"""Fixtures and settings shared by the tests."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
-# No test asserts a time: how long an example takes depends on what else the machine does.
+# No deadline: the time of an example depends on the load of the machine.
 settings.register_profile("lab", deadline=None)
 settings.load_profile("lab")
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, by whatever test
-os.environ["HF_HUB_OFFLINE"] = "1"  # transformers builds models here, and fetches none
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # must be set before torch is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # models are built, not downloaded
 
-# A shell starts background jobs with SIGINT ignored, which the processes that tests interrupt would
-# inherit.
+# A shell starts background jobs with SIGINT ignored. Restore it, because the processes that tests
+# interrupt inherit the setting.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from prepared_text import PreparedText
     from torch import Tensor, nn
-
-    from lab.data import Corpus
-    from lab.spec import Data
-
-
-class PreparedText(NamedTuple):
-    data: "Data"
-    text: "Path"
-    corpus: "Corpus"
 
 
 @pytest.fixture(scope="session")
-def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
-    """Return one hundredth of the embedded documents, with the smallest tokenizer and windows."""
-    from lab import data, preparation
-    from lab.spec import Data
+def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> "PreparedText":
+    """Return a prepared text of 1 % of the embedded documents, 400 tokens and windows of 16."""
+    from prepared_text import PreparedText
 
-    settings = Data(share=0.01, held_out=0.1, vocab=400, length=16)
-    text = preparation.prepare(settings, tmp_path_factory.mktemp("text"))
-    return PreparedText(settings, text, data.open_corpus(text))
+    from lab.config.data import DataConfig
+    from lab.data import batches, preparation
+
+    settings = DataConfig(share=0.01, held_out=0.1, vocab=400, length=16)
+    text = preparation.prepare_text(settings, tmp_path_factory.mktemp("text"))
+    return PreparedText(settings, text, batches.open_corpus(text))
 
 
 @pytest.fixture(scope="session")
 def held_out(
-    prepared_text: PreparedText, tmp_path_factory: pytest.TempPathFactory
+    prepared_text: "PreparedText", tmp_path_factory: pytest.TempPathFactory
 ) -> "Iterator[Path]":
-    """Return the frozen corruptions of the prepared text; their model has hardly been trained."""
-    from lab import corruption
+    """Return the file of held-out corruptions, made by a frozen model trained for few steps."""
+    from lab.evaluation import corruption
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruption, "_FROZEN_TOKENS", 16_384)
         patch.setattr(corruption, "_TOKENS", 4_096)
         cache = tmp_path_factory.mktemp("held_out")
-        yield corruption.prepare(prepared_text.corpus, prepared_text.data, cache)
+        yield corruption.prepare_held_out(prepared_text.corpus, prepared_text.data, cache)
 
 
 @pytest.fixture(scope="session")
 def few_sentences() -> Iterator[None]:
-    """Let probes read few sentences and fit for few steps, so that one takes some milliseconds."""
-    from lab import probes, tasks
+    """Limit probes to few sentences and few steps, so that a probe takes milliseconds."""
+    from lab.evaluation import probes
+    from lab.tasks import embedded
 
     limits = {("pos", "train"): 100, ("pos", "test"): 50}
     limits |= {("sentiment", "train"): 200, ("sentiment", "test"): 150}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "_LIMITS", limits)
+        patch.setattr(embedded, "_LIMITS", limits)
         patch.setattr(probes, "_STEPS", 12)
-        for cached in (tasks.read, tasks._labels, probes.windows):
+        for cached in (embedded.read_embedded, embedded._labels, probes.probe_windows):
             cached.cache_clear()
         yield
-    for cached in (tasks.read, tasks._labels, probes.windows):
+    for cached in (embedded.read_embedded, embedded._labels, probes.probe_windows):
         cached.cache_clear()
 
 
 @pytest.fixture(scope="session")
 def unsynced() -> Iterator[None]:
-    """Let databases not wait for the disk: no test cuts the power."""
+    """Switch off synchronous writes of SQLite; tests do not need durability at a power failure."""
     from sqlalchemy import Engine, event
 
-    def connected(connection: Any, _: object) -> None:
+    def disable_sync(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
-    event.listen(Engine, "connect", connected)
+    event.listen(Engine, "connect", disable_sync)
     yield
-    event.remove(Engine, "connect", connected)
+    event.remove(Engine, "connect", disable_sync)
 
 
 @pytest.fixture(scope="session")
 def transformers_model() -> "Callable[..., Any]":
-    """Return a function that gives a model of transformers the weights of ours, name by name."""
+    """Return a function that builds a model of `transformers` with the weights of an encoder."""
     return _transformers_model
 
 
-# transformers' name of each part of ours, as a reader of a checkpoint would look it up.
+# Names in `transformers` by names in `lab.training.model`, written independently of `lab.interop`.
 _EMBEDDINGS = {
     "word_embeddings": "word_embeddings",
     "position_embeddings": "position_embeddings",
@@ -118,11 +113,19 @@ _BLOCK = {
 def _transformers_model(
     encoder: "nn.Module", head: "nn.Module", shape: Any, vocab: int, length: int
 ) -> Any:
-    """Return `ElectraForPreTraining` or `ElectraForMaskedLM`, whichever has a head like `head`."""
+    """Return `ElectraForPreTraining` or `ElectraForMaskedLM` with the weights of the lab.
+
+    Args:
+        encoder: encoder of the lab.
+        head: head of the lab; a `DetectionHead` gives `ElectraForPreTraining`.
+        shape: shape of the encoder.
+        vocab: number of tokens.
+        length: number of positions.
+    """
     import torch
     from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
-    from lab.model import DetectionHead
+    from lab.training.model import DetectionHead
 
     config = ElectraConfig(
         vocab_size=vocab,

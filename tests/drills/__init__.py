@@ -1,6 +1,6 @@
-"""Drills: commit a fault in the middle of a sweep, and see whether the same command finishes it.
+"""Drills: inject a fault into a running sweep, and check that the same command finishes the sweep.
 
     python -m tests.drills [NAME ...]
 
-They take minutes each and run real processes, so pytest does not collect them.
+A drill takes minutes and starts real processes, so pytest does not collect it.
 """

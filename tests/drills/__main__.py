@@ -1,4 +1,4 @@
-"""Run drills, all of them or those that are named, and print a table of what happened."""
+"""Run all drills or the named ones, and print a table of the results."""
 
 import argparse
 import signal
@@ -8,71 +8,73 @@ import time
 from pathlib import Path
 
 from tests.drills import disk, numbers, processes, stores
-from tests.drills.harness import Place, Result, SkippedError
+from tests.drills.harness import Result, SkippedError, Workspace
 
 _DRILLS = processes.DRILLS | disk.DRILLS | numbers.DRILLS | stores.DRILLS
-_HEAD = ("drill", "what was done", "the sweep (status: last line)", "the same command",
+_HEAD = ("drill", "fault", "the sweep (status: last line)", "the same command again",
          "trials.csv equal?", "seconds", "result")  # fmt: skip
 
 
 def main() -> int:
-    """Return 0 where every drill passed or was skipped, 1 where one failed."""
+    """Run the drills; return 1 if a drill failed, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_DRILLS))
-    parser.add_argument("--folder", type=Path, help="to work in (default: a fresh one in /tmp)")
-    given = parser.parse_args()
-    unknown = [name for name in given.names if name not in _DRILLS]
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(_DRILLS)} (default: all)"
+    )
+    parser.add_argument("--folder", type=Path, help="working folder (default: a new one in /tmp)")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in _DRILLS]
     if unknown:
         parser.error(f"no such drill: {', '.join(unknown)}; there are {', '.join(_DRILLS)}")
-    # A shell's background job ignores Ctrl-C, and so would the sweeps that it starts.
+    # The background job of a shell ignores SIGINT, and its child processes would as well.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
-    folder = (given.folder or Path(tempfile.mkdtemp(prefix="drills-"))).resolve()
-    undisturbed = _undisturbed(folder)
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="drills-"))).resolve()
+    reference = _run_reference(folder)
     table, problems = [], []
-    for name in given.names or _DRILLS:
-        row, wrong = _row(name, _fresh(folder / name), undisturbed)
+    for name in options.names or _DRILLS:
+        row, drill_problems = _run_drill(name, _make_folder(folder / name), reference)
         table.append(row)
-        problems += [f"{name}: {problem}" for problem in wrong]
-        print(_line(row), *(f"    {problem}" for problem in wrong), sep="\n", flush=True)
+        problems += [f"{name}: {problem}" for problem in drill_problems]
+        print(_line(row), *(f"    {problem}" for problem in drill_problems), sep="\n", flush=True)
     print("", _line(_HEAD), _line(["---"] * len(_HEAD)), *map(_line, table), "", sep="\n")
     print(*(f"- {problem}" for problem in problems), f"in {folder}", sep="\n")
     return 1 if problems else 0
 
 
-def _row(name: str, folder: Path, undisturbed: Path) -> tuple[list[str], list[str]]:
-    """Do a drill; return its row of the table and what was wrong."""
+def _run_drill(name: str, folder: Path, reference: Path) -> tuple[list[str], list[str]]:
+    """Run a drill; return its row of the table and its problems."""
     began, drill = time.monotonic(), _DRILLS[name]
-    place = Place(folder, undisturbed)
+    workspace = Workspace(folder, reference)
     try:
-        result = drill(place)
+        result = drill(workspace)
         verdict = "failed" if result.problems else "passed"
     except SkippedError as error:
         result, verdict = Result("", "", "", []), f"skipped: {error}"
     except AssertionError as error:
-        result, verdict = Result("", "", "", [*place.problems, str(error)]), "failed"
+        result, verdict = Result("", "", "", [*workspace.problems, str(error)]), "failed"
     finally:
-        place.tidy()
-    what = (drill.__doc__ or "").splitlines()[0]
+        workspace.tidy()
+    fault = (drill.__doc__ or "").splitlines()[0]
     seconds = f"{time.monotonic() - began:.0f}"
-    row = [name, what, result.first, result.again, result.equal, seconds, verdict]
+    row = [name, fault, result.first, result.again, result.equal, seconds, verdict]
     return row, result.problems
 
 
-def _undisturbed(folder: Path) -> Path:
-    """Return the folder of a run that nothing disturbs, made first if it is not there."""
-    place = Place(folder / "undisturbed", folder / "undisturbed")
-    if not (place.reports / "trials.csv").exists():
-        _fresh(place.folder)
-        with place.sweep() as sweep:
+def _run_reference(folder: Path) -> Path:
+    """Return the folder of a sweep without a fault; run it unless its report exists."""
+    workspace = Workspace(folder / "reference", folder / "reference")
+    if not (workspace.reports / "trials.csv").exists():
+        _make_folder(workspace.folder)
+        with workspace.sweep() as sweep:
             sweep.wait()
-        assert sweep.status == 0, f"the undisturbed sweep: {sweep.told}"
-        assert not place.problems, f"the undisturbed sweep: {place.problems}"
-    return place.folder
+        assert sweep.status == 0, f"the reference sweep: {sweep.summary}"
+        assert not workspace.problems, f"the reference sweep: {workspace.problems}"
+    return workspace.folder
 
 
-def _fresh(folder: Path) -> Path:
-    """Return an empty folder that was not there."""
+def _make_folder(folder: Path) -> Path:
+    """Create and return a folder that must not exist."""
     folder.mkdir(parents=True)
     return folder
 

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and checkpoints that are damaged."""
+"""Faults of the disk: no space left, read-only file systems and damaged checkpoints."""
 
 import os
 import signal
@@ -7,87 +7,89 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.drills.harness import Drill, Place, Result, SkippedError, Sweep
+from tests.drills.harness import Drill, Result, SkippedError, Sweep, Workspace
 
-_SIZE = 64 * 2**20  # bytes of the small disk
+_SIZE = 64 * 2**20  # size of the small file system, in bytes
 
 
-def disk_full(place: Place) -> Result:
-    """the storage's disk is full from the middle on; room is made later"""
-    with _small_disk(place.storage):
-        ballast = place.storage / "ballast"
-        with place.sweep() as sweep:
-            sweep.until("two trials in the middle", place.in_the_middle)
+def disk_full(workspace: Workspace) -> Result:
+    """the disk of the storage runs full during training; space is freed later"""
+    with _small_disk(workspace.storage):
+        ballast = workspace.storage / "ballast"
+        with workspace.sweep() as sweep:
+            sweep.until("two trials in training", workspace.two_trials_in_training)
             _fill(ballast)
             sweep.wait()
-            place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
-            place.check(_in_one_line(sweep), f"says {len(sweep.err.splitlines())} lines")
+            workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+            workspace.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
         ballast.unlink()
-        return place.finish(sweep)
+        return workspace.finish(sweep)
 
 
-def disk_read_only(place: Place) -> Result:
-    """the storage becomes read-only in the middle; later it can be written again"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
-        with _read_only(place.storage):
+def disk_read_only(workspace: Workspace) -> Result:
+    """the storage becomes read-only during training; later it is writable again"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with _read_only(workspace.storage):
             sweep.wait()
-        place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
-        place.check(_in_one_line(sweep), f"says {len(sweep.err.splitlines())} lines")
-    return place.finish(sweep)
+        workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+        workspace.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
+    return workspace.finish(sweep)
 
 
-def disk_read_only_at_start(place: Place) -> Result:
-    """the storage is read-only from the start; later it can be written"""
-    place.take_cache()
-    with _read_only(place.storage), place.sweep() as sweep:
+def disk_read_only_at_start(workspace: Workspace) -> Result:
+    """the storage is read-only from the start; later it is writable"""
+    workspace.take_cache()
+    with _read_only(workspace.storage), workspace.sweep() as sweep:
         sweep.wait()
-        place.check(sweep.status == 2, f"status {sweep.status}")
-        place.check(len(sweep.err.splitlines()) == 1, f"says {len(sweep.err.splitlines())} lines")
-    return place.finish(sweep)
+        workspace.check(sweep.status == 2, f"status {sweep.status}")
+        lines = len(sweep.err.splitlines())
+        workspace.check(lines == 1, f"{lines} lines of error")
+    return workspace.finish(sweep)
 
 
-def checkpoints_damaged(place: Place) -> Result:
+def checkpoints_damaged(workspace: Workspace) -> Result:
     """Ctrl-C; one trial's newest tensors get a flipped byte, the other's state.json is cut"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
         sweep.wait()
-    one, other = _newest_checkpoints(place)
-    _flip(one / "state.safetensors")
-    _cut(other / "state.json")
-    return place.finish(sweep)
+    first, second = _newest_checkpoints(workspace)
+    _flip_byte(first / "state.safetensors")
+    _cut(second / "state.json")
+    return workspace.finish(sweep)
 
 
-def checkpoints_all_damaged(place: Place) -> Result:
-    """Ctrl-C; every file of every checkpoint is cut in half or empty"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+def checkpoints_all_damaged(workspace: Workspace) -> Result:
+    """Ctrl-C; then every file of every checkpoint is cut in half or emptied"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
         sweep.wait()
-    for file in place.storage.glob("trials/*/checkpoints/*/state.safetensors"):
+    for file in workspace.storage.glob("trials/*/checkpoints/*/state.safetensors"):
         _cut(file)
-    for file in place.storage.glob("trials/*/checkpoints/*/state.json"):
+    for file in workspace.storage.glob("trials/*/checkpoints/*/state.json"):
         file.write_bytes(b"")
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
-def _in_one_line(sweep: Sweep) -> bool:
+def _has_one_line(sweep: Sweep) -> bool:
+    """Return whether a sweep succeeded, or failed with one line."""
     return sweep.status == 0 or len(sweep.err.splitlines()) == 1
 
 
-def _newest_checkpoints(place: Place) -> list[Path]:
-    """Return the newest checkpoint of each trial that was interrupted."""
+def _newest_checkpoints(workspace: Workspace) -> list[Path]:
+    """Return the newest checkpoint of each interrupted trial."""
     trials = sorted(
         outcome.parent
-        for outcome in place.storage.glob("trials/*/outcome.json")
+        for outcome in workspace.storage.glob("trials/*/outcome.json")
         if '"interrupted"' in outcome.read_text()
     )
     assert len(trials) == 2, f"{len(trials)} trials were interrupted"
     return [max(trial.glob("checkpoints/[0-9]*")) for trial in trials]
 
 
-def _flip(file: Path) -> None:
+def _flip_byte(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
@@ -98,7 +100,7 @@ def _cut(file: Path) -> None:
 
 
 def _fill(ballast: Path) -> None:
-    """Write until the disk takes no more."""
+    """Write to a file until the disk is full."""
     with ballast.open("wb", buffering=0) as opened:
         for piece in (2**20, 2**12, 1):
             with suppress(OSError):  # no space is left
@@ -118,7 +120,7 @@ def _small_disk(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _read_only(folder: Path) -> Iterator[None]:
-    """Make what is opened from now on read-only; files that are open stay as they are."""
+    """Make a folder read-only for files opened from now on; files that are open stay writable."""
     _mount("--bind", str(folder), str(folder))
     try:
         _mount("-o", "remount,bind,ro", str(folder))
@@ -130,7 +132,7 @@ def _read_only(folder: Path) -> Iterator[None]:
 def _mount(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SkippedError(f"nothing can be mounted here: {done.stderr.strip()}")
+        raise SkippedError(f"this machine does not allow mounting: {done.stderr.strip()}")
 
 
 def _unmount(folder: Path) -> None:

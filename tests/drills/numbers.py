@@ -1,4 +1,4 @@
-"""Trials that go wrong by themselves: numbers that are none, and errors."""
+"""Faults inside a trial: weights that become NaN, and exceptions."""
 
 import csv
 import json
@@ -6,18 +6,18 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.drills.harness import SPACE, Drill, Place, Result, Sweep
+from tests.drills.harness import SPACE, Drill, Result, Sweep, Workspace
 
-_STEP = 200  # of some hundreds; not one at which the trial is scored
+_STEP = 200  # of some hundred steps; the trial is not scored at this step
 
 
 class Target(NamedTuple):
-    """The trial that a fault is meant for.
+    """The trial in which a fault is injected.
 
     Attributes:
-        name: width, learning rate and seed, as faults/sitecustomize.py writes them.
-        number: its place in the table.
-        fingerprint: its record's folder.
+        name: generator width, learning rate and seed, in the format of faults/sitecustomize.py.
+        number: number of the trial in the table.
+        fingerprint: name of the trial, and of its record's folder.
     """
 
     name: str
@@ -25,76 +25,80 @@ class Target(NamedTuple):
     fingerprint: str
 
 
-def diverged_for_good(place: Place) -> Result:
+def diverged_for_good(workspace: Workspace) -> Result:
     """a repeat's weights become NaN at step 200
 
-    Divergence says something about the setting, so its end is settled: the same command does not
-    train it again, and the other trials are compared. A repeat, because a search trial that
-    diverges may rightly change which setting its cell repeats.
+    Divergence is a result of the setting, so the same command does not train the trial again. The
+    other trials are compared. The trial is a repeat, because a diverged search trial can change the
+    setting that its cell repeats.
     """
-    target = _repeat(place)
-    with place.sweep(**_fault(place, "nan", target)) as sweep:
+    target = _repeat(workspace)
+    with workspace.sweep(**_fault(workspace, "nan", target)) as sweep:
         sweep.wait()
-    _ended(place, sweep, target, "diverged", "is not finite at step ")
-    return place.finish(sweep, but={target.number})
+    _check_end(workspace, sweep, target, "diverged", "is not finite at step ")
+    return workspace.finish(sweep, but={target.number})
 
 
-def diverged_by_accident(place: Place) -> Result:
-    """a search's best trial becomes NaN once; then its record is deleted
+def diverged_by_accident(workspace: Workspace) -> Result:
+    """the weights of a search's best trial become NaN once; then its record is deleted
 
-    Training is bitwise repeatable, so a NaN that would not come again is the machine's fault. The
-    lab cannot know, and keeps the record; a person who does deletes it, and the same command
-    trains the trial again and must arrive where nothing had happened.
+    Training is bitwise repeatable, so a NaN that does not occur again is a fault of the machine.
+    The lab cannot detect this and keeps the record. After a user deletes the record, the same
+    command trains the trial again, and the result must be that of a sweep without the fault.
     """
-    target = _best_of_search(place)
-    with place.sweep(**_fault(place, "nan", target)) as sweep:
+    target = _best_of_search(workspace)
+    with workspace.sweep(**_fault(workspace, "nan", target)) as sweep:
         sweep.wait()
-    _ended(place, sweep, target, "diverged", "is not finite at step ")
-    shutil.rmtree(place.storage / "trials" / target.fingerprint)
-    return place.finish(sweep)
+    _check_end(workspace, sweep, target, "diverged", "is not finite at step ")
+    shutil.rmtree(workspace.storage / "trials" / target.fingerprint)
+    return workspace.finish(sweep)
 
 
-def raises_in_repeat(place: Place) -> Result:
-    """a repeat raises once, at step 200"""
-    return _raises(place, _repeat(place))
+def raises_in_repeat(workspace: Workspace) -> Result:
+    """a repeat raises an exception once, at step 200"""
+    return _raises(workspace, _repeat(workspace))
 
 
-def raises_in_search(place: Place) -> Result:
-    """a search's best trial raises once, at step 200"""
-    return _raises(place, _best_of_search(place))
+def raises_in_search(workspace: Workspace) -> Result:
+    """a search's best trial raises an exception once, at step 200"""
+    return _raises(workspace, _best_of_search(workspace))
 
 
-def _raises(place: Place, target: Target) -> Result:
-    with place.sweep(**_fault(place, "raise", target)) as sweep:
+def _raises(workspace: Workspace, target: Target) -> Result:
+    with workspace.sweep(**_fault(workspace, "raise", target)) as sweep:
         sweep.wait()
-    _ended(place, sweep, target, "failed", "RuntimeError: the drill raises here")
-    place.check("too many" not in sweep.out + sweep.err, "the reason is more than one line")
-    return place.finish(sweep)
+    _check_end(workspace, sweep, target, "failed", "RuntimeError: the drill raises here")
+    workspace.check(
+        "must not be shown" not in sweep.out + sweep.err, "the reason is more than one line"
+    )
+    return workspace.finish(sweep)
 
 
-def _fault(place: Place, kind: str, target: Target) -> dict[str, object]:
-    marker = place.folder / "done"
+def _fault(workspace: Workspace, kind: str, target: Target) -> dict[str, object]:
+    marker = workspace.folder / "done"
     return {"fault": kind, "trial": target.name, "step": _STEP, "marker": marker}
 
 
-def _ended(place: Place, sweep: Sweep, target: Target, state: str, reason: str) -> None:
-    """See that the sweep went on, and that record and output say how the trial ended."""
-    assert (place.folder / "done").exists(), "the fault was never committed"
-    place.check(sweep.status == 0, f"status {sweep.status}")
-    place.check(reason in sweep.out, f"it is not told that the trial ended: {reason!r}")
-    file = place.storage / "trials" / target.fingerprint / "outcome.json"
+def _check_end(workspace: Workspace, sweep: Sweep, target: Target, state: str, reason: str) -> None:
+    """Check that the sweep continued, and that record and output have the state and the reason."""
+    assert (workspace.folder / "done").exists(), "the fault was not injected"
+    workspace.check(sweep.status == 0, f"status {sweep.status}")
+    workspace.check(reason in sweep.out, f"the output does not contain {reason!r}")
+    file = workspace.storage / "trials" / target.fingerprint / "outcome.json"
     outcome = json.loads(file.read_text())
-    place.check(outcome["state"] == state, f"recorded as {outcome['state']}: {outcome['reason']}")
-    place.check(reason in outcome["reason"], f"recorded as {outcome['reason']!r}")
+    workspace.check(
+        outcome["state"] == state, f"recorded as {outcome['state']}: {outcome['reason']}"
+    )
+    workspace.check(reason in outcome["reason"], f"recorded as {outcome['reason']!r}")
 
 
-def _repeat(place: Place) -> Target:
-    return next(_target(row) for row in _trials(place.undisturbed) if row["role"] == "repeat")
+def _repeat(workspace: Workspace) -> Target:
+    return next(_target(row) for row in _trials(workspace.reference) if row["role"] == "repeat")
 
 
-def _best_of_search(place: Place) -> Target:
-    """Return the trial whose setting its cell repeats."""
-    rows = _trials(place.undisturbed)
+def _best_of_search(workspace: Workspace) -> Target:
+    """Return a search trial with the setting that its cell repeats."""
+    rows = _trials(workspace.reference)
     repeat = next(row for row in rows if row["role"] == "repeat")
     return next(
         _target(row)

@@ -1,4 +1,4 @@
-"""Processes that are killed, interrupted, started twice or told a wrong time."""
+"""Faults of processes: kills, interrupts, a second sweep and a clock that is set back."""
 
 import os
 import re
@@ -8,44 +8,44 @@ import sys
 import time
 from pathlib import Path
 
-from tests.drills.harness import ROOT, Drill, Place, Result, Sweep
+from tests.drills.harness import ROOT, Drill, Result, Sweep, Workspace
 
-_TRIAL = r"^ray::ImplicitFunc\.train"  # a worker of Ray that runs Tune's function
-_AGENT = r"^ray::RuntimeEnvAgent"  # serves the raylet, which ends without it
+_TRIAL = r"^ray::ImplicitFunc\.train"  # worker process of Ray Tune
+_AGENT = r"^ray::RuntimeEnvAgent"  # the raylet exits if this agent is gone
 _RAYLET = r"/raylet/raylet "
-# As `ray start` does it, of whatever the driver's process asks for itself.
+# Settings with which `ray start` can run several nodes on one machine, without usage statistics.
 _NODES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-_TOLD_LAST = 20.0  # seconds within which a stop must have happened
+_STOP_LIMIT = 20.0  # seconds within which a sweep must stop
 
 
-def actor_killed(place: Place) -> Result:
-    """`kill -9` of one trial's process"""
-    return _one_killed(place, _TRIAL)
+def actor_killed(workspace: Workspace) -> Result:
+    """`kill -9` of the process of one trial"""
+    return _one_killed(workspace, _TRIAL)
 
 
-def agent_killed(place: Place) -> Result:
-    """`kill -9` of the node's agent, without which the raylet ends too"""
-    return _one_killed(place, _AGENT)
+def agent_killed(workspace: Workspace) -> Result:
+    """`kill -9` of the node's agent, upon which the raylet exits"""
+    return _one_killed(workspace, _AGENT)
 
 
-def driver_killed(place: Place) -> Result:
+def driver_killed(workspace: Workspace) -> Result:
     """`kill -9` of the driver"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGKILL)
         sweep.wait()
-    return place.finish(sweep)
+    return workspace.finish(sweep)
 
 
-def raylet_killed(place: Place) -> Result:
+def raylet_killed(workspace: Workspace) -> Result:
     """`kill -9` of the node's raylet"""
-    return _one_killed(place, _RAYLET)
+    return _one_killed(workspace, _RAYLET)
 
 
-def node_killed(place: Place) -> Result:
-    """`kill -9` of one of a cluster's two raylets"""
+def node_killed(workspace: Workspace) -> Result:
+    """`kill -9` of one of the two raylets of a cluster"""
     nodes = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "two_nodes.py")],
+        [sys.executable, str(ROOT / "tests" / "support" / "two_nodes.py")],
         env=os.environ | _NODES,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -56,109 +56,120 @@ def node_killed(place: Place) -> Result:
     assert nodes.stdin is not None
     assert nodes.stdout is not None
     try:
-        place.address = nodes.stdout.readline().strip()
-        with place.sweep() as sweep:
-            sweep.until("two trials in the middle", place.in_the_middle)
-            os.kill(_second_raylet(place.address), signal.SIGKILL)
+        workspace.address = nodes.stdout.readline().strip()
+        with workspace.sweep() as sweep:
+            sweep.until("two trials in training", workspace.two_trials_in_training)
+            os.kill(_second_raylet(workspace.address), signal.SIGKILL)
             sweep.wait()
-            place.check(sweep.status == 0, f"the other node does not go on: {sweep.told}")
-        return place.finish(sweep)
+            workspace.check(sweep.status == 0, f"the other node does not continue: {sweep.summary}")
+        return workspace.finish(sweep)
     finally:
         nodes.stdin.close()
         nodes.wait()
 
 
 def _second_raylet(address: str) -> int:
-    """Return the process of the raylet that is not the head's, of the cluster at an address."""
+    """Return the process id of the raylet of a cluster's second node, which is not its head."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
         second = words[0].endswith(b"/raylet/raylet") and b"--head" not in words
         if second and any(address.encode() in word for word in words):
             return int(process.name)
     raise AssertionError("the second node was not found")
 
 
-def interrupted(place: Place) -> Result:
-    """Ctrl-C once, to the driver alone"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+def interrupted(workspace: Workspace) -> Result:
+    """Ctrl-C once, sent to the driver alone"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
-        _stopped(place, sweep)
-    place.check(place.states()["interrupted"] == 2, f"the records say {dict(place.states())}")
-    return place.finish(sweep)
+        _check_stop(workspace, sweep)
+    workspace.check(
+        workspace.states()["interrupted"] == 2, f"states of the records: {dict(workspace.states())}"
+    )
+    return workspace.finish(sweep)
 
 
-def interrupted_in_terminal(place: Place) -> Result:
-    """Ctrl-C once, to the whole process group as a terminal sends it"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+def interrupted_in_terminal(workspace: Workspace) -> Result:
+    """Ctrl-C once, sent to the whole process group as by a terminal"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.killpg(sweep.pid, signal.SIGINT)
-        _stopped(place, sweep)
-    place.check(place.states()["interrupted"] == 2, f"the records say {dict(place.states())}")
-    return place.finish(sweep)
+        _check_stop(workspace, sweep)
+    workspace.check(
+        workspace.states()["interrupted"] == 2, f"states of the records: {dict(workspace.states())}"
+    )
+    return workspace.finish(sweep)
 
 
-def interrupted_twice(place: Place) -> Result:
+def interrupted_twice(workspace: Workspace) -> Result:
     """Ctrl-C twice"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
-        sweep.until("word of the first Ctrl-C", lambda: "stopping:" in sweep.out)
+        sweep.until("the message of the first Ctrl-C", lambda: "stopping:" in sweep.out)
         os.kill(sweep.pid, signal.SIGINT)
-        _stopped(place, sweep)
-    return place.finish(sweep)
+        _check_stop(workspace, sweep)
+    return workspace.finish(sweep)
 
 
-def two_at_once(place: Place) -> Result:
+def two_at_once(workspace: Workspace) -> Result:
     """the same command in a second terminal"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         began = time.monotonic()
-        with place.sweep() as second:
+        with workspace.sweep() as second:
             second.wait()
         seconds = time.monotonic() - began
-        place.check(second.status == 2, f"the second ended with {second.told}")
-        place.check(str(sweep.pid) in second.err, f"it does not say who has it: {second.told}")
-        place.check(len(second.err.splitlines()) == 1, "it says more than one line")
-        place.check(seconds < _TOLD_LAST, f"the second took {seconds:.0f} s to end")
+        workspace.check(second.status == 2, f"the second sweep ended with {second.summary}")
+        named = str(sweep.pid) in second.err
+        workspace.check(named, f"the error does not name the first process: {second.summary}")
+        workspace.check(len(second.err.splitlines()) == 1, "the error has more than one line")
+        workspace.check(seconds < _STOP_LIMIT, f"the second sweep took {seconds:.0f} s to end")
         sweep.wait()
-        place.check(sweep.status == 0, f"the first ended with {sweep.told}")
-    return place.finish(sweep)
+        workspace.check(sweep.status == 0, f"the first sweep ended with {sweep.summary}")
+    return workspace.finish(sweep)
 
 
-def clock_set_back(place: Place) -> Result:
-    """Python's clock goes back an hour in the middle, in all processes"""
-    with place.sweep(fault="clock", at=time.time() + 25) as sweep:
+def clock_set_back(workspace: Workspace) -> Result:
+    """Python's clock is set back by an hour during training, in all processes"""
+    with workspace.sweep(fault="clock", at=time.time() + 25) as sweep:
         sweep.wait()
-        place.check(sweep.status == 0, f"status {sweep.status}")
-        place.check(not re.search(r"(in|about) -", sweep.out), "a negative duration is shown")
-    return place.finish(sweep)
+        workspace.check(sweep.status == 0, f"status {sweep.status}")
+        workspace.check(
+            not re.search(r"(in|about) -", sweep.out), "the output has a negative duration"
+        )
+    return workspace.finish(sweep)
 
 
-def _one_killed(place: Place, pattern: str) -> Result:
-    """Kill one of Ray's processes; the sweep may go on, or end with one line."""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
-        found = sweep.find(pattern)
-        assert found, f"no process {pattern!r} was found"
-        os.kill(found[0], signal.SIGKILL)
+def _one_killed(workspace: Workspace, pattern: str) -> Result:
+    """Kill one of Ray's processes; the sweep may continue, or end with one line."""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        processes = sweep.find(pattern)
+        assert processes, f"no process matches {pattern!r}"
+        os.kill(processes[0], signal.SIGKILL)
         sweep.wait()
-        place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
-    return place.finish(sweep)
+        workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+    return workspace.finish(sweep)
 
 
-def _stopped(place: Place, sweep: Sweep) -> None:
-    """Wait for a sweep that was told to stop, and see that it did so as promised."""
+def _check_stop(workspace: Workspace, sweep: Sweep) -> None:
+    """Wait for an interrupted sweep; check its duration, its status and the states in MLflow."""
     began = time.monotonic()
     sweep.wait()
     seconds = time.monotonic() - began
-    place.check(seconds < _TOLD_LAST + 10, f"it took {seconds:.0f} s to stop")
-    place.check(sweep.status == 130, f"status {sweep.status}, not 130")
-    place.check(place.stored()["running"] == 0, f"MLflow says {dict(place.stored())}")
-    place.check(place.stored()["interrupted"] == 3, f"MLflow says {dict(place.stored())}")
+    workspace.check(seconds < _STOP_LIMIT + 10, f"the sweep took {seconds:.0f} s to stop")
+    workspace.check(sweep.status == 130, f"status {sweep.status}, not 130")
+    workspace.check(
+        workspace.stored()["running"] == 0, f"states in MLflow: {dict(workspace.stored())}"
+    )
+    workspace.check(
+        workspace.stored()["interrupted"] == 3, f"states in MLflow: {dict(workspace.stored())}"
+    )
 
 
 DRILLS: dict[str, Drill] = {

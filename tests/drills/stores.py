@@ -1,4 +1,4 @@
-"""Databases that somebody else holds, and an MLflow server that goes away."""
+"""Faults of the stores: locked databases, and an MLflow server that is not available."""
 
 import os
 import signal
@@ -13,113 +13,115 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.drills.harness import LIMIT, Drill, Place, Result, SkippedError, Sweep
+from tests.drills.harness import LIMIT, Drill, Result, SkippedError, Sweep, Workspace
 
-_HELD = 20.0  # seconds that another process holds a database
-_DOWN = 60.0  # seconds that the server is away
+_LOCKED = 20.0  # seconds for which another process locks a database
+_DOWN = 60.0  # seconds for which the server is not available
 
 
-def mlflow_held(place: Place) -> Result:
-    """another process holds mlflow.db for 20 s in the middle"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
-        with _held(place.storage / "mlflow.db"):  # each scored point is written to it
-            sweep.ends(_HELD)
+def mlflow_locked(workspace: Workspace) -> Result:
+    """another process locks mlflow.db for 20 s during training"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with _locked(workspace.storage / "mlflow.db"):  # each evaluation is written to it
+            sweep.ends(_LOCKED)
         sweep.wait()
-        _one_line_or_well(place, sweep)
-    return place.finish(sweep)
+        _check_error(workspace, sweep)
+    return workspace.finish(sweep)
 
 
-def optuna_held(place: Place) -> Result:
-    """another process holds optuna.db for 20 s from a trial's end on"""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
-        with _held(place.storage / "optuna.db"):  # nothing is written to it before the end
-            sweep.until("the end of a trial", lambda: bool(place.states()))
-            sweep.ends(_HELD)
+def optuna_locked(workspace: Workspace) -> Result:
+    """another process locks optuna.db from before the end of a trial until 20 s after it"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with _locked(workspace.storage / "optuna.db"):  # it is written only at the end of trials
+            sweep.until("the end of a trial", lambda: bool(workspace.states()))
+            sweep.ends(_LOCKED)
         sweep.wait()
-        _one_line_or_well(place, sweep)
-        place.check(sweep.told in {"0: 6 finished", f"2: {sweep.err.strip()}"}, "a trial is lost")
-    return place.finish(sweep)
+        _check_error(workspace, sweep)
+        workspace.check(
+            sweep.summary in {"0: 6 finished", f"2: {sweep.err.strip()}"}, "a trial was lost"
+        )
+    return workspace.finish(sweep)
 
 
-def mlflow_held_at_start(place: Place) -> Result:
-    """the second start finds mlflow.db held by another process for up to a minute"""
-    return _held_at_start(place, "mlflow.db")
+def mlflow_locked_at_start(workspace: Workspace) -> Result:
+    """at the second start another process locks mlflow.db for up to a minute"""
+    return _locked_at_start(workspace, "mlflow.db")
 
 
-def optuna_held_at_start(place: Place) -> Result:
-    """the second start finds optuna.db held by another process for up to a minute"""
-    return _held_at_start(place, "optuna.db")
+def optuna_locked_at_start(workspace: Workspace) -> Result:
+    """at the second start another process locks optuna.db for up to a minute"""
+    return _locked_at_start(workspace, "optuna.db")
 
 
-def server_away(place: Place) -> Result:
-    """`kill -9` of the MLflow server, which is back after 60 s"""
+def server_away(workspace: Workspace) -> Result:
+    """`kill -9` of the MLflow server, which is restarted after 60 s"""
     port = _free_port()
-    place.uri = f"http://127.0.0.1:{port}"
-    server = _served(place.folder, port)
+    workspace.uri = f"http://127.0.0.1:{port}"
+    server = _start_server(workspace.folder, port)
     try:
-        with place.sweep() as sweep:
-            sweep.until("two trials in the middle", place.in_the_middle)
+        with workspace.sweep() as sweep:
+            sweep.until("two trials in training", workspace.two_trials_in_training)
             _kill(server)
-            died = sweep.ends(_DOWN)
-            server = _served(place.folder, port)
+            ended = sweep.ends(_DOWN)
+            server = _start_server(workspace.folder, port)
             sweep.wait()
-            _one_line_or_well(place, sweep)
-        result = place.finish(sweep)
+            _check_error(workspace, sweep)
+        result = workspace.finish(sweep)
     finally:
         _kill(server)
-    what = "died" if died else "lived through it"
-    return result._replace(first=f"{what}; {result.first}")
+    effect = "ended" if ended else "continued"
+    return result._replace(first=f"{effect}; {result.first}")
 
 
-def server_away_at_start(place: Place) -> Result:
-    """the MLflow server is not there yet when the sweep starts"""
+def server_away_at_start(workspace: Workspace) -> Result:
+    """the MLflow server is started only after the sweep"""
     port = _free_port()
-    place.uri = f"http://127.0.0.1:{port}"
-    with place.sweep() as sweep:
+    workspace.uri = f"http://127.0.0.1:{port}"
+    with workspace.sweep() as sweep:
         sweep.wait()
-        place.check(sweep.status == 2, f"status {sweep.status}")
-        _one_line_or_well(place, sweep)
-    server = _served(place.folder, port)
+        workspace.check(sweep.status == 2, f"status {sweep.status}")
+        _check_error(workspace, sweep)
+    server = _start_server(workspace.folder, port)
     try:
-        return place.finish(sweep)
+        return workspace.finish(sweep)
     finally:
         _kill(server)
 
 
-def _held_at_start(place: Place, name: str) -> Result:
-    """Interrupt a sweep, so that there is a database, and start it again while it is held."""
-    with place.sweep() as sweep:
-        sweep.until("two trials in the middle", place.in_the_middle)
+def _locked_at_start(workspace: Workspace, name: str) -> Result:
+    """Interrupt a sweep, and start it again while its database is locked."""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
         os.kill(sweep.pid, signal.SIGINT)
         sweep.wait()
-    with place.sweep() as sweep:
-        with _held(place.storage / name):
+    with workspace.sweep() as sweep:
+        with _locked(workspace.storage / name):
             sweep.ends(60)
         sweep.wait()
-        _one_line_or_well(place, sweep)
-    return place.finish(sweep)
+        _check_error(workspace, sweep)
+    return workspace.finish(sweep)
 
 
-def _one_line_or_well(place: Place, sweep: Sweep) -> None:
-    """See that a sweep went through, or gave up with one line."""
-    place.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+def _check_error(workspace: Workspace, sweep: Sweep) -> None:
+    """Check that a sweep succeeded, or failed with one line."""
+    workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
     lines = len(sweep.err.splitlines())
-    place.check(sweep.status == 0 or lines == 1, f"it says {lines} lines where one would do")
+    workspace.check(sweep.status == 0 or lines == 1, f"{lines} lines of error, not one")
 
 
 @contextmanager
-def _held(database: Path) -> Iterator[None]:
-    """Hold a database as another process that writes to it does."""
-    with closing(sqlite3.connect(database, timeout=LIMIT, isolation_level=None)) as held:
-        held.execute("BEGIN EXCLUSIVE")
+def _locked(database: Path) -> Iterator[None]:
+    """Lock a database, as another process does that writes to it."""
+    with closing(sqlite3.connect(database, timeout=LIMIT, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
         yield
-        held.execute("ROLLBACK")
+        connection.execute("ROLLBACK")
 
 
 def _free_port() -> int:
-    """Return a port below those that the system and Ray hand out, so that it stays free."""
+    """Return a free port below the ranges from which the system and Ray choose ports."""
     for port in range(21_000, 30_000):
         with socket.socket() as opened:
             if opened.connect_ex(("127.0.0.1", port)):
@@ -127,8 +129,8 @@ def _free_port() -> int:
     raise SkippedError("no port is free")
 
 
-def _served(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    """Start a server on its database in `folder`, and return once it answers."""
+def _start_server(folder: Path, port: int) -> "subprocess.Popen[bytes]":
+    """Start an MLflow server with a database in `folder`; return when it answers."""
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     arguments += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -143,7 +145,7 @@ def _served(folder: Path, port: int) -> "subprocess.Popen[bytes]":
         )
     end = time.monotonic() + 120
     while not _answers(port):
-        assert server.poll() is None, "the MLflow server ended; server.log says why"
+        assert server.poll() is None, "the MLflow server ended; see server.log"
         assert time.monotonic() < end, "the MLflow server does not answer"
         time.sleep(0.5)
     return server
@@ -151,14 +153,14 @@ def _served(folder: Path, port: int) -> "subprocess.Popen[bytes]":
 
 def _answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
 
 def _kill(server: "subprocess.Popen[bytes]") -> None:
-    """End a server and its workers at once."""
+    """Kill a server and its workers."""
     try:
         os.killpg(server.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -167,10 +169,10 @@ def _kill(server: "subprocess.Popen[bytes]") -> None:
 
 
 DRILLS: dict[str, Drill] = {
-    "mlflow-held": mlflow_held,
-    "optuna-held": optuna_held,
-    "mlflow-held-at-start": mlflow_held_at_start,
-    "optuna-held-at-start": optuna_held_at_start,
+    "mlflow-held": mlflow_locked,
+    "optuna-held": optuna_locked,
+    "mlflow-held-at-start": mlflow_locked_at_start,
+    "optuna-held-at-start": optuna_locked_at_start,
     "server-away": server_away,
     "server-away-at-start": server_away_at_start,
 }

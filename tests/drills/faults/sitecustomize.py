@@ -1,10 +1,10 @@
-"""Faults inside a sweep's processes; this folder is on PYTHONPATH for the drills that want one.
+"""Inject a fault into the processes of a sweep; drills put this folder on PYTHONPATH.
 
-Python imports this file by its name in every process. DRILL_FAULT says what to do:
+Python imports a module of this name at the start of every process. DRILL_FAULT selects the fault:
 
-    clock       `time.time` goes back an hour at DRILL_AT, in Unix seconds
-    nan, raise  a weight becomes NaN, or an error is raised, when the trial DRILL_TRIAL
-                ("width lr seed") has made step DRILL_STEP; once for each file DRILL_MARKER
+    clock       `time.time` is set back by an hour at DRILL_AT, in Unix seconds
+    nan, raise  after step DRILL_STEP of the trial DRILL_TRIAL ("width lr seed"), a parameter
+                becomes NaN or an exception is raised; only once, marked by the file DRILL_MARKER
 """
 
 import importlib.util
@@ -18,61 +18,63 @@ from typing import Any
 
 
 def _set_clock_back(at: float) -> None:
-    true = time.time
+    true_time = time.time
 
-    def told() -> float:
-        now = true()
+    def changed_time() -> float:
+        now = true_time()
         return now if now < at else now - 3_600
 
-    time.time = told
-    time.time_ns = lambda: int(told() * 1e9)
+    time.time = changed_time
+    time.time_ns = lambda: int(changed_time() * 1e9)
 
 
 class _AfterImport:
-    """Spoils `lab.train` as soon as it has been imported, before anybody takes a name from it."""
+    """Import hook that patches `lab.training.loop` before another module imports its names."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         del path, target
-        if name != "lab.train":
+        if name != "lab.training.loop":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         loader: Any = spec.loader if spec else None
-        run = loader.exec_module
+        execute = loader.exec_module
 
-        def run_and_spoil(module: Any) -> None:
-            run(module)
-            _spoil(module)
+        def execute_and_patch(module: Any) -> None:
+            execute(module)
+            _patch(module)
 
-        loader.exec_module = run_and_spoil
+        loader.exec_module = execute_and_patch
         return spec
 
 
-def _spoil(module: Any) -> None:
-    train = module.train
+def _patch(module: Any) -> None:
+    """Replace `train_steps` by a generator with the fault."""
+    train_steps = module.train_steps
 
-    def spoilt(gradients: Any, *given: Any, trial: Any, **rest: Any) -> Any:
+    def faulty_steps(gradients: Any, *arguments: Any, trial: Any, **rest: Any) -> Any:
         name = f"{trial.objective.generator.width} {trial.optim.lr} {trial.seeds.init}"
-        for step in train(gradients, *given, trial=trial, **rest):
+        for step in train_steps(gradients, *arguments, trial=trial, **rest):
             due = step.spent.steps == int(os.environ["DRILL_STEP"])
-            if due and name == os.environ["DRILL_TRIAL"] and _for_the_first_time():
-                _break(gradients.objective)
+            if due and name == os.environ["DRILL_TRIAL"] and _create_marker():
+                _inject(gradients.objective)
             yield step
 
-    module.train = spoilt
+    module.train_steps = faulty_steps
 
 
-def _break(objective: Any) -> None:
+def _inject(objective: Any) -> None:
     if os.environ["DRILL_FAULT"] == "raise":
-        raise RuntimeError("the drill raises here\nand this line is too many")
+        raise RuntimeError("the drill raises here\nand this line must not be shown")
     next(objective.parameters()).data.fill_(float("nan"))
 
 
-def _for_the_first_time() -> bool:
+def _create_marker() -> bool:
+    """Create the marker file; return False if it exists already."""
     try:
-        with open(os.environ["DRILL_MARKER"], "x"):  # noqa: PTH123 - nothing imported in vain
+        with open(os.environ["DRILL_MARKER"], "x"):  # noqa: PTH123 - avoids the import of pathlib
             return True
     except FileExistsError:
         return False

@@ -1,0 +1,196 @@
+"""Shared parts of all commands: parsers, options, exit statuses and one-line errors.
+
+Exit statuses: 0 for success, 1 for a failure of the machine, 2 for bad input, 130 for an interrupt,
+141 for a closed standard output (128 + SIGPIPE, as in a shell).
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path as File
+from typing import NoReturn
+
+from lab import leave
+from lab.errors import UserError
+
+INTERRUPTED, UNREAD = 130, 141
+
+
+def build_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m lab.NAME`, without its arguments.
+
+    Args:
+        name: the command's module below `lab`, for example "sweep".
+        description: one sentence on the command.
+        example: command lines that work from the project's root, shown below the options.
+    """
+    indented = "".join(f"\n  {line}" for line in example.splitlines())
+    return argparse.ArgumentParser(
+        prog=f"python -m lab.{name}",
+        description=description,
+        epilog=f"example:{indented}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_search_space(parser: argparse.ArgumentParser, override: str) -> None:
+    """Add the positional argument FILE and the option --set.
+
+    Args:
+        parser: the parser.
+        override: an example of PATH=VALUE.
+    """
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        type=File,
+        help="search space, for example search_spaces/gen_ratio.yaml",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help=f"override a dotted path of FILE, for example {override}; may be repeated "
+        "(default: no override)",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument RUN."""
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="a trial's name or enough of its beginning, the folder of its record, or a sweep's "
+        "name for its best trial",
+    )
+
+
+def add_storage(parser: argparse.ArgumentParser) -> None:
+    """Add the option --storage."""
+    parser.add_argument(
+        "--storage",
+        default="runs",
+        metavar="FOLDER|URI",
+        help="records and caches: a folder that all machines can access, or a URI such as s3://, "
+        "gs:// or hdfs:// (default: %(default)s)",
+    )
+
+
+def add_tracking_uri(
+    parser: argparse.ArgumentParser, folder: str = "the folder of --storage"
+) -> None:
+    """Add the option --tracking-uri.
+
+    Args:
+        parser: the parser.
+        folder: the folder of the default SQLite database, in words.
+    """
+    parser.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        help=f"MLflow tracking store: sqlite:///... or http(s)://... (default: SQLite in {folder})",
+    )
+
+
+def add_reports(parser: argparse.ArgumentParser) -> None:
+    """Add the option --reports."""
+    parser.add_argument(
+        "--reports",
+        default=File("reports"),
+        metavar="FOLDER",
+        type=File,
+        help="the report is written to FOLDER/NAME, with the sweep's name (default: %(default)s)",
+    )
+
+
+def run(name: str, remaining: str, body: Callable[[], int | None]) -> int:
+    """Run the body of a command, print a one-line message if it fails, and return the exit status.
+
+    Modules that take seconds to import are imported in the body, so that an interrupt during the
+    import is handled here as well.
+
+    Args:
+        name: the command, for example "lab.sweep"; errors begin with it.
+        remaining: the state that an interrupted or failed command leaves on disk, in words.
+        body: the work of the command; returns an exit status, or None for 0.
+    """
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status = body() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        _print_error(f"{name}: error: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        _print_error(f"interrupted; {remaining}")
+        return INTERRUPTED
+    except BrokenPipeError:
+        discard_output()
+        _print_error(f"{name}: the output is closed; {remaining}")
+        return UNREAD
+    except Exception as error:  # of a disk, a node or a database; bad input raises UserError
+        if _is_caused_by_interrupt(error):
+            _print_error(f"interrupted; {remaining}")
+            return INTERRUPTED
+        line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        _print_error(f"{name}: failed: {line}; {remaining}{_write_traceback()}")
+        return 1
+    return status
+
+
+def execute(main: Callable[[], int]) -> NoReturn:
+    """Run a command's `main` in this process, and exit with the status that it returns.
+
+    After an interrupt the process exits at once, without Python's own shutdown: Python would raise
+    the signal again if a library had handled the interrupt first, and a second Ctrl-C during the
+    shutdown would print a traceback.
+    """
+    status = main()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background job ignores SIGINT
+        signal.signal(signal.SIGINT, lambda *_: os._exit(status))
+    if status == INTERRUPTED:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _print_error(line: str) -> None:
+    with suppress(OSError):  # standard error can be closed as well
+        print(line, file=sys.stderr, flush=True)
+
+
+def discard_output() -> None:
+    """Redirect standard output to the null device, also for Python's flush at exit."""
+    with suppress(OSError, ValueError):  # in a test, standard output may have no descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def _is_caused_by_interrupt(error: BaseException) -> bool:
+    """Return whether an interrupt caused the error: some libraries wrap it during their import."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(cause, KeyboardInterrupt) or (
+        cause is not None and _is_caused_by_interrupt(cause)
+    )
+
+
+def _write_traceback() -> str:
+    """Write the traceback to a file; return a note with its path, empty if writing fails."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="lab-error-", suffix=".txt", delete=False
+        ) as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return ""
+    return f" (details: {file.name})"

@@ -1,0 +1,1 @@
+"""Typed configuration of trials and experiments: plain data, without I/O."""

@@ -1,0 +1,55 @@
+"""Digest of the code that determines numbers: it names the code in the identity of a result.
+
+Docstrings, comments, formatting and the messages of exceptions do not change the digest.
+"""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path as File
+
+_PACKAGE = File(__file__).parent.parent
+# Folders below the package whose code decides what a prepared text, and a trial, contains.
+TEXT = ("data",)
+TRIAL = ("config", "data", "training", "evaluation", "trials")
+# Modules of these folders that no number depends on.
+_NO_NUMBERS = frozenset({"config/code_digest.py", "config/labels.py", "trials/progress.py"})
+
+
+@cache
+def code_digest(folders: tuple[str, ...]) -> str:
+    """Return the digest of the installed code in some folders of the package.
+
+    Args:
+        folders: names of the folders, for example `TRIAL`.
+    """
+    return digest(_PACKAGE, folders)
+
+
+def digest(package: File, folders: tuple[str, ...]) -> str:
+    """Return twelve hexadecimal digits that name the code in some folders of a package.
+
+    Args:
+        package: folder of the package.
+        folders: names of folders in it.
+    """
+    hashed = hashlib.sha256()
+    for file in sorted(file for name in folders for file in (package / name).rglob("*.py")):
+        name = file.relative_to(package).as_posix()
+        if name not in _NO_NUMBERS:
+            tree = _WithoutProse().visit(ast.parse(file.read_text(encoding="utf-8")))
+            hashed.update(f"{name}\n{ast.dump(tree)}\n".encode())
+    return hashed.hexdigest()[:12]
+
+
+class _WithoutProse(ast.NodeTransformer):
+    """Removes docstrings, and the text of raised exceptions, from a syntax tree."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
+        return self.generic_visit(node)

@@ -1,0 +1,179 @@
+"""Configuration of an experiment: question, compared settings, search and resources."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Interval, MinLen
+
+from lab.config.architecture import Count
+from lab.config.base import StrictConfig
+from lab.config.metrics import Metric
+from lab.config.trial import Path, Trial, Value
+
+Answer = Literal["ranking", "path", "noise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(StrictConfig):
+    """Values of a nuisance parameter: an interval, searched on a linear or logarithmic scale.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        log: whether values are drawn on a logarithmic scale.
+        step: distance between neighboring values; null for a continuous range.
+        integer: whether values are whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: Annotated[float, Gt(0)] | None = None
+    integer: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices(StrictConfig):
+    """Values of a nuisance parameter: a list without order.
+
+    Attributes:
+        choices: the values.
+    """
+
+    choices: tuple[Value, ...]
+
+
+Distribution = Range | Choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalvingConfig(StrictConfig):
+    """Asynchronous successive halving among the search trials of a cell.
+
+    With factor f, a trial continues past evaluation 1, f, f^2, ... if its score is among the best
+    1/f of the trials that have reached that evaluation. An early score is comparable only if a
+    run of that length would have the same score, so halving requires a constant learning rate
+    without warm-up.
+
+    Attributes:
+        factor: reduction factor f; one trial in f continues.
+    """
+
+    kind: Literal["halving"]
+    factor: Annotated[int, Interval(ge=2, le=100)] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(StrictConfig):
+    """Search of the nuisance parameters in each cell, and repeats of the best setting.
+
+    Attributes:
+        sampler: method that chooses the settings of search trials; `grid`, `random` and `qmc`
+            (scrambled Halton sequence) depend on the trial's number only, so the search can be
+            re-analyzed; `tpe` and `gp` adapt to the scores of finished trials.
+        trials: number of settings tried in each cell; 1 if nothing is tuned.
+        seeds: number of repeats of each cell's best setting, on seeds that the search did not use.
+            Only repeats are compared, so the selection of the best setting does not bias the
+            comparison. A confidence interval needs at least 2; at least 3 are needed for an
+            interval that is narrow enough to use.
+        seed: seed of the sampler.
+        stopping: rule that ends search trials early; null lets all of them finish.
+    """
+
+    sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
+    trials: Count = 1
+    seeds: Count = 3
+    seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    stopping: HalvingConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(StrictConfig):
+    """Resources of one trial, and the number of concurrent trials.
+
+    Attributes:
+        workers: number of processes that train one trial together, each on a part of every batch.
+        cpus_per_worker: number of CPU cores, and of threads, of each worker.
+        gpus_per_worker: GPUs of each worker: 0, 1, or a fraction if several trials share a GPU.
+            The seconds of trials that share a GPU are not comparable.
+        slots: largest number of concurrent trials; 0 means as many as the machine or cluster has
+            resources for.
+    """
+
+    workers: Annotated[int, Interval(ge=1, le=10_000)] = 1
+    cpus_per_worker: Annotated[int, Interval(ge=1, le=10_000)] = 1
+    gpus_per_worker: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    slots: Annotated[int, Interval(ge=0, le=1_000)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(StrictConfig):
+    """Fine-tuning of every finished trial. Its compute is not part of the trial's budget.
+
+    Attributes:
+        tasks: names of built-in tasks (`lab.loading.task_table`), or YAML files that describe a
+            task; each task gives the metric `finetune/<task>`.
+        seeds: number of fine-tuning runs for each task; the median of their scores is recorded.
+    """
+
+    tasks: tuple[Annotated[str, MinLen(1)], ...] = ()
+    seeds: Annotated[int, Interval(ge=1, le=1_000)] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A question, and the trials that answer it.
+
+    Attributes:
+        name: name of the sweep: the file name of the search space without its ending. It also
+            names the report's folder and the MLflow run.
+        question: question that the sweep answers; the title of the report.
+        metric: metric that ranks the trials.
+        base: settings that all trials share, except those under `compare` and `tune`.
+        compare: compared settings; a mapping from dotted path to a list of values. The cells are
+            all combinations of these values.
+        tune: nuisance parameters; a mapping from dotted path to a range or to choices. They are
+            searched in each cell separately.
+        search: search of the nuisance parameters, and the number of repeats.
+        resources: resources of each trial, and the number of concurrent trials.
+        finetune: tasks on which finished trials are fine-tuned.
+        answer: conclusion that the report draws; `ranking`: the best setting; `path`: whether
+            every trial finished; `noise`: the spread of the score between seeds.
+    """
+
+    name: str
+    question: str
+    metric: Metric
+    base: dict[str, Value]
+    compare: dict[Path, tuple[Value, ...]]
+    tune: dict[Path, Distribution]
+    search: SearchConfig
+    resources: Resources
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    answer: Answer = "ranking"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One trial that a search proposes.
+
+    Attributes:
+        number: position in the order of proposals, from 0.
+        role: `search` for a trial that searches the best nuisance parameters of a cell; `repeat`
+            for one that runs the best setting again on other seeds. Cells are compared by repeats.
+        cell: compared values, by dotted path.
+        tuned: values of the nuisance parameters, by dotted path.
+        repeat: number of the repeat, which determines the seeds; 0 for search trials, from 1 for
+            repeats.
+        trial: configuration of the trial.
+        compared: all values that each path of `cell` takes in the sweep; used to shorten labels.
+    """
+
+    number: int
+    role: Literal["search", "repeat"]
+    cell: dict[Path, Value]
+    tuned: dict[Path, Value]
+    repeat: int
+    trial: Trial
+    compared: Mapping[Path, Sequence[Value]] = field(default_factory=dict)

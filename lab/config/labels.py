@@ -1,0 +1,86 @@
+"""Short labels of settings, for tables, figures and terminals."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lab.config.trial import Path, Value
+
+
+def label(values: Mapping[Path, Value], compared: Mapping[Path, Sequence[Value]]) -> str:
+    """Return a short label of a setting, for example `width 0.25`.
+
+    A path is abbreviated to its last part if that is unique among the paths. A path that ends in
+    `kind` is abbreviated to the part before it: `optim muon`. A mapping with a kind is named by
+    that kind. If it is one of several compared values, its name holds only the entries in which it
+    differs from the others: `generator frozen`, `growing, until 0.6`.
+
+    Args:
+        values: values of the setting, by dotted path.
+        compared: all values of each compared path.
+    """
+    lasts = [path.removesuffix(".kind").rpartition(".")[2] for path in values]
+    parts = []
+    for path, last, value in zip(values, lasts, values.values(), strict=True):
+        if isinstance(value, dict) and "kind" in value:
+            parts.append(_distinctive_name(value, [*compared.get(path, ()), value]))
+        else:
+            parts.append(f"{last if lasts.count(last) == 1 else path} {_format(value)}")
+    return ", ".join(parts)
+
+
+def _distinctive_name(value: Mapping[str, Any], others: Sequence[Value]) -> str:
+    """Return the entries in which `value` differs from `others`: kinds first, then other leaves."""
+    candidates = [other for other in others if isinstance(other, dict) and "kind" in other]
+    kinds = [path for path in _differing_paths(candidates) if path.rpartition(".")[2] == "kind"]
+    outer = [path for path in kinds if not any(_encloses(other, path) for other in kinds)]
+    own_kinds = _select_leaves(value, outer)
+    same_kinds = [other for other in candidates if _select_leaves(other, outer) == own_kinds]
+    chosen = own_kinds or {"kind": value["kind"]}
+    chosen |= _select_leaves(value, _differing_paths(same_kinds))
+    return ", ".join(_format_leaf(*item) for item in chosen.items())
+
+
+def _differing_paths(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the paths of the leaves that differ between the values, in order."""
+    leaves = [dict(_leaves(value)) for value in values]
+    paths = dict.fromkeys(path for each in leaves for path in each)
+    return [path for path in paths if len({_format(each.get(path)) for each in leaves}) > 1]
+
+
+def _select_leaves(value: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Value]:
+    """Return the leaves of a mapping at `paths`, omitting paths that it does not have."""
+    leaves = dict(_leaves(value))
+    return {path: leaves[path] for path in paths if path in leaves}
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and not _is_ramp(inner):
+            yield from _leaves(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def _encloses(outer: str, inner: str) -> bool:
+    """Return whether the mapping of the `kind` at `outer` contains the one of `inner`."""
+    return outer != inner and inner.startswith(outer.removesuffix("kind"))
+
+
+def _format_leaf(path: str, value: Value) -> str:
+    *parents, last = path.split(".")
+    if last == "kind":
+        return " ".join([*parents[-1:], str(value)])
+    return f"{last} {_format(value)}"
+
+
+def _is_ramp(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"start", "end"}
+
+
+def _format(value: Value) -> str:
+    if isinstance(value, float) or (isinstance(value, int) and value >= 10**6):
+        return f"{value:.6g}"
+    if isinstance(value, dict) and _is_ramp(value):
+        return f"{_format(value['start'])} → {_format(value['end'])}"
+    return value if isinstance(value, str) else json.dumps(value)

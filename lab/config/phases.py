@@ -1,0 +1,24 @@
+"""Phases of a run: which networks a step updates, and how far the phase has come."""
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class UpdatedNetworks(Enum):
+    """The networks whose weights one step updates."""
+
+    ALL = "all"
+    GENERATOR = "generator"
+    DISCRIMINATOR = "discriminator"
+
+
+class Phase(NamedTuple):
+    """The phase that a step belongs to.
+
+    Attributes:
+        learns: networks that the step updates.
+        progress: share of the phase that is done, in [0, 1]; schedules are functions of it.
+    """
+
+    learns: UpdatedNetworks
+    progress: float

@@ -1,0 +1,215 @@
+"""Corrupt the held-out text once, so that every trial on it is scored on the same replacements.
+
+The same masked positions are refilled by three fixed sources of increasing strength: a token drawn
+by its unigram frequency, a token drawn by its bigram frequency after the preceding token, and a
+token drawn from a small masked language model (the frozen model) that the lab trains once. No
+trial influences these sources. They can therefore rank trials, which a loss against a trial's own
+generator cannot: that loss depends on the generator and the mask rate. The driver makes the
+corruptions once for each text.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path as File
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lab.config.architecture import SIZES
+from lab.config.budget import Budget
+from lab.config.code_digest import TRIAL, code_digest
+from lab.config.data import DataConfig
+from lab.config.metrics import CORRUPTIONS
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.optimizer import MuonConfig
+from lab.config.schedule import Schedule
+from lab.config.trial import Seeds, Trial, content_hash
+from lab.data.batches import Batch, Batches, Corpus, Windows
+from lab.data.vocabulary import FIRST_WORD
+from lab.training import counter_rng
+from lab.training import optimizer as optim
+from lab.training.gradients import Gradients
+from lab.training.loop import train_steps
+from lab.training.objectives import build_objective
+from lab.training.objectives.masking import MaskedBatch, mask_batch, write_tokens
+from lab.training.objectives.mlm import Mlm
+from lab.training.objectives.sampling import sample_tokens
+
+_TOKENS = 32_768  # held-out positions; the sampling error of the AUROC is then about .004
+_COUNTED_TOKENS = 2**24  # training positions that the frequencies are counted on, at most
+_MASK_PROB = 0.15
+_FROZEN_TOKENS = 2_000_000  # training tokens of the frozen model; one epoch of a smaller text
+_FROZEN_STEP = 1_024  # positions of one step
+_SEED = 20_03_10555  # arXiv number of the ELECTRA paper; any constant would do
+_STREAMS = {name: 16 + index for index, name in enumerate(CORRUPTIONS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Held-out windows and their corrupted copies, int64, shape (N, T).
+
+    Attributes:
+        original_NT: original windows.
+        corrupted_NT: corrupted windows, by the name of the corruption.
+    """
+
+    original_NT: Tensor
+    corrupted_NT: dict[str, Tensor]
+
+
+def frozen_model_trial(data: DataConfig, tokens: int) -> Trial:
+    """Return the trial that trains the frozen masked language model of a text.
+
+    Args:
+        data: settings of the text.
+        tokens: number of training tokens of the text.
+    """
+    return Trial(
+        encoder=SIZES["nano"],
+        objective=MlmConfig(kind="mlm", mask_prob=0.25),
+        data=data,
+        batch=max(1, _FROZEN_STEP // data.length),
+        optim=MuonConfig(kind="muon", iterations=3),
+        schedule=Schedule(warmup=0.02),
+        budget=Budget(kind="tokens", amount=min(_FROZEN_TOKENS, tokens)),
+        seeds=Seeds(init=_SEED, order=_SEED, mask=_SEED),
+    )
+
+
+def prepare_held_out(
+    corpus: Corpus,
+    data: DataConfig,
+    cache: File,
+    progress: Callable[[float], None] = lambda _: None,
+) -> File:
+    """Return the file of the corrupted held-out text; make it first if it does not exist.
+
+    Args:
+        corpus: prepared text.
+        data: settings of the text.
+        cache: folder of the file.
+        progress: function called with the finished share of the frozen model's training.
+    """
+    file = held_out_file(corpus, data, cache)
+    if not file.exists():
+        model = _frozen_model(corpus, data, progress)
+        arrays = {"original": _scored_windows(corpus)}
+        arrays |= {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
+        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
+            np.savez(partial, allow_pickle=False, **arrays)
+        File(partial.name).replace(file)
+    return file
+
+
+def held_out_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
+    """Return the path that `prepare_held_out` returns; the file may not exist yet."""
+    identity = content_hash(
+        [
+            corpus.fingerprint,
+            repr(frozen_model_trial(data, corpus.train_NT.size)),
+            _TOKENS,
+            code_digest(TRIAL),
+        ]
+    )
+    return cache / f"held-out-{identity}.npz"
+
+
+def open_held_out(file: File) -> HeldOut:
+    """Return the held-out windows in a file that `prepare_held_out` wrote."""
+    with np.load(file, allow_pickle=False) as arrays:
+        as_tensor = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in arrays.files}
+    return HeldOut(original_NT=as_tensor.pop("original"), corrupted_NT=as_tensor)
+
+
+def _scored_windows(corpus: Corpus) -> Windows:
+    """Return about `_TOKENS` positions of windows, evenly spaced over the held-out documents."""
+    return _evenly_spaced(corpus.held_out_NT, max(1, _TOKENS // corpus.held_out_NT.shape[1]))
+
+
+def _evenly_spaced(windows_NT: Windows, limit: int) -> Windows:
+    """Return at most `limit` windows, evenly spaced."""
+    count = min(len(windows_NT), limit)
+    return np.asarray(windows_NT[np.linspace(0, len(windows_NT) - 1, count).astype(int)])
+
+
+def _frozen_model(corpus: Corpus, data: DataConfig, progress: Callable[[float], None]) -> Mlm:
+    trial = frozen_model_trial(data, corpus.train_NT.size)
+    model = build_objective(trial, torch.from_numpy(corpus.counts_V))
+    batches = {data.length: Batches(corpus.train_NT, trial.seeds.order, corpus.parts)}
+    optimizer = optim.build_optimizer(model, trial.optim)
+    gradients = Gradients(model, batches, trial)
+    for step in train_steps(gradients, optimizer, trial=trial, clock=time.monotonic):
+        progress(step.progress)
+    assert isinstance(model, Mlm)  # noqa: S101 - the class that `build_objective` uses for `mlm`
+    return model.eval()
+
+
+def _corrupt(name: str, corpus: Corpus, model: Mlm) -> Windows:
+    ids_NT = torch.from_numpy(_scored_windows(corpus).astype(np.int64))
+    batch = Batch(ids_NT, torch.arange(len(ids_NT)))
+    masked = mask_batch(batch, mask_prob=_MASK_PROB, how="paper", seed=_SEED, step=0)
+    if name == "mlm":
+        filled_NK = _sample_from_model(model, batch, masked)
+    else:
+        uniform_NK = counter_rng.uniform(
+            _SEED, _STREAMS[name], 0, batch.example_B, masked.slots_BK.shape[1]
+        )
+        before_NK = ids_NT.gather(1, (masked.slots_BK - 1).clamp(min=0))
+        sampler = _NgramSampler(corpus)
+        sample = sampler.unigram if name == "unigram" else sampler.bigram
+        filled_NK = torch.from_numpy(sample(uniform_NK.double().numpy(), before_NK.numpy()))
+    return write_tokens(batch, masked, filled_NK).numpy().astype(corpus.held_out_NT.dtype)
+
+
+@torch.no_grad()
+def _sample_from_model(model: Mlm, batch: Batch, masked: MaskedBatch) -> Tensor:
+    filled = []
+    for start in range(0, len(batch.ids_BT), 128):
+        rows = slice(start, start + 128)
+        part = Batch(batch.ids_BT[rows], batch.example_B[rows])
+        slots_BK = masked.slots_BK[rows]
+        logits_BKV = model.predict(masked.ids_BT[rows], slots_BK, part.segment_BT)
+        filled.append(sample_tokens(logits_BKV, slots_BK, part, seed=_SEED, step=0))
+    return torch.cat(filled)
+
+
+class _NgramSampler:
+    """Draws words from the empirical unigram and bigram distributions of the training text.
+
+    The token after a uniformly chosen occurrence of a token is an exact draw from the empirical
+    bigram distribution, without a table of V x V counts.
+
+    Args:
+        corpus: prepared text.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        rows_NT = _evenly_spaced(corpus.train_NT, _COUNTED_TOKENS // corpus.train_NT.shape[1])
+        before, after = rows_NT[:, :-1].reshape(-1), rows_NT[:, 1:].reshape(-1)
+        words = after >= FIRST_WORD
+        before, after = before[words], after[words]
+        order = np.argsort(before, kind="stable")
+        self._after = after[order]
+        self._starts = np.searchsorted(before[order], np.arange(corpus.vocabulary.size + 1))
+
+    def unigram(
+        self, uniform: npt.NDArray[np.float64], _before: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return words drawn from the unigram distribution by uniform numbers in [0, 1)."""
+        return self._after[(uniform * len(self._after)).astype(np.int64)].astype(np.int64)
+
+    def bigram(
+        self, uniform: npt.NDArray[np.float64], before: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return words drawn from the bigram distribution after the tokens `before`.
+
+        A token that no word follows in the training text gets a draw from the unigram distribution.
+        """
+        low, high = self._starts[before], self._starts[before + 1]
+        index = (low + uniform * (high - low)).astype(np.int64)
+        drawn = self._after[np.minimum(index, len(self._after) - 1)].astype(np.int64)
+        return np.where(high > low, drawn, self.unigram(uniform, before))

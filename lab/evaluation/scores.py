@@ -1,0 +1,86 @@
+"""Scores that are comparable across trials: replaced-token detection and linear probes.
+
+Letters: N windows, T positions.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lab.config.results import MetricRow
+from lab.data.batches import segment_ids
+from lab.data.vocabulary import FIRST_WORD, Vocabulary
+from lab.evaluation.corruption import HeldOut
+from lab.evaluation.probes import probe_accuracy
+from lab.tasks.embedded import Task
+from lab.training.objectives.base import Detector, Objective
+
+_WINDOWS = 256  # windows encoded at once
+
+
+def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
+    """Return the loss and the AUROC of the discriminator on each held-out corruption.
+
+    Special tokens and padding are not scored. The objective is in evaluation mode meanwhile, and
+    none of its state changes. The row is empty for an objective without a discriminator.
+    """
+    if not isinstance(objective, Detector):
+        return {}
+    row: MetricRow = {}
+    training = objective.training
+    objective.eval()
+    for name, corrupted_NT in held_out.corrupted_NT.items():
+        words_NT = held_out.original_NT >= FIRST_WORD
+        logits_N = _detect(objective, corrupted_NT, segment_ids(held_out.original_NT))[words_NT]
+        replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
+        row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
+        row[f"detect/{name}/loss"] = F.binary_cross_entropy_with_logits(
+            logits_N, replaced_N.double()
+        ).item()
+    objective.train(training)
+    return row
+
+
+def score_probe(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
+    """Return the accuracy of a probe on a learned mix of the encoder's layers.
+
+    The objective is in evaluation mode meanwhile, and none of its state changes.
+    """
+    training = objective.training
+    objective.eval()
+    row = {f"probe/{task}/accuracy": probe_accuracy(objective.encoder, vocabulary, task)}
+    objective.train(training)
+    return row
+
+
+def auroc(scores_N: Tensor, positive_N: Tensor) -> float:
+    """Return the area under the ROC curve; NaN if a score is NaN.
+
+    It is the Mann-Whitney statistic divided by the number of pairs: the share of pairs of a
+    positive and a negative in which the positive has the higher score. A tie counts as half.
+
+    Raises:
+        ValueError: one of the two classes is empty.
+    """
+    positive, negative = scores_N[positive_N], scores_N[~positive_N].sort().values
+    if not (len(positive) and len(negative)):
+        raise ValueError("AUROC needs both replaced and original tokens")
+    if scores_N.isnan().any():
+        return math.nan
+    below = torch.searchsorted(negative, positive).sum()
+    not_above = torch.searchsorted(negative, positive, right=True).sum()
+    return float(below + not_above) / (2 * len(positive) * len(negative))
+
+
+@torch.no_grad()
+def _detect(detector: Detector, ids_NT: Tensor, segment_NT: Tensor) -> Tensor:
+    device = next(detector.parameters()).device
+    parts = zip(ids_NT.split(_WINDOWS), segment_NT.split(_WINDOWS), strict=True)
+    return torch.cat(
+        [
+            detector.detect(ids.to(device), segment.to(device)).double().cpu()
+            for ids, segment in parts
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Execution of a sweep: driver, Ray, prerequisites of trials, expected duration."""

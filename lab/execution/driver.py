@@ -1,0 +1,466 @@
+"""Driver of a sweep: takes jobs from the search, assigns trials to the runner, updates MLflow.
+
+The driver is the only writer of the tracking store and of the search's Optuna studies. Each trial
+writes its record where it runs, and the driver copies the record to MLflow. A crash of the driver,
+of a trial or of MLflow therefore loses no trial that has ended.
+"""
+
+import json
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path as File
+
+from lab.config.experiment import Experiment, Job
+from lab.config.metrics import finetuned
+from lab.config.preparatory_runs import describe, unstarted_identity
+from lab.config.results import Outcome, State
+from lab.config.trial import Trial
+from lab.display.board import describe_settings
+from lab.display.live import View
+from lab.execution import provenance
+from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
+from lab.execution.prerequisites import Prerequisites, TrialInputs
+from lab.formatting import format_duration
+from lab.loading import search_space
+from lab.search.search import Search
+from lab.storage import record
+from lab.storage.mirror import Mirror, MirrorError
+from lab.tracking import tags
+from lab.tracking.client import StoreError
+from lab.tracking.store import MlflowStore
+from lab.tracking.sync import MlflowSync
+from lab.trials import extend, progress
+from lab.trials.assignment import Assignment
+
+# States caused by the settings. A failure may have been caused by the machine: it is retried.
+_CONCLUSIVE_STATES: tuple[State, ...] = ("finished", "diverged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Storage and Ray cluster of a sweep.
+
+    Attributes:
+        storage: absolute path of the folder of records and caches.
+        mirror: synchronization of `storage` with the storage that all machines access.
+        ray: folder or URI for the files that Ray itself writes.
+        address: address of the Ray cluster to join; None starts Ray on this machine.
+        fresh: whether trials that have ended are run again, replacing their records.
+    """
+
+    storage: File
+    mirror: Mirror
+    ray: str
+    address: str | None = None
+    fresh: bool = False
+
+
+class Driver:
+    """Runs an experiment, and is the runner's `AssignmentSource`.
+
+    Args:
+        experiment: experiment to run.
+        site: storage and Ray cluster.
+        store: tracking store, opened on the tracking URI.
+        view: open display of the sweep's state.
+
+    Attributes:
+        stop_file: file that requests the end of the sweep; while it exists, running trials save
+            their state and end.
+    """
+
+    def __init__(self, experiment: Experiment, site: Site, store: MlflowStore, view: View) -> None:
+        self._experiment, self._site, self._store = experiment, site, store
+        self._board, self._view = view.board, view
+        self._storage, self._mirror = site.storage, site.mirror
+        self._mirror.pull(self._storage / "searches")
+        self._search = Search(
+            experiment,
+            f"sqlite:///{self._storage}/optuna.db",
+            self._storage / "searches",
+            fresh=site.fresh,
+        )
+        self._board.jobs = self._search.jobs
+        self._mlflow_sync = MlflowSync(store, self._view.say)
+        self._prerequisites = Prerequisites(self._storage, self._mirror, view.doing)
+        self._running: dict[File, list[Job]] = {}  # no jobs for a preparatory run
+        self._ended_here: set[File] = set()
+        self._preparatory = PreparatoryQueue(
+            self._assignment_of_preparatory_run, self._preparatory_outcome, self._running
+        )
+        self._next_assignment: Assignment | None = None
+        self._busy_seconds = 0.0
+        self._earlier_busy: dict[File, float] = {}
+        self._progress_read_at = 0.0
+        self.stop_file = self._storage / f"stop-{uuid.uuid4().hex}"
+
+    def run(self, command: str) -> None:
+        """Run every job without a conclusive record in the storage, and log all jobs to MLflow.
+
+        Args:
+            command: command line that repeats the sweep; recorded with the results.
+        """
+        began = time.monotonic()
+        self._prerequisites.prepare(self._experiment)
+        self._board.tasks = [
+            progress.finetuning_phase(each.name) for each in self._prerequisites.tasks.values()
+        ]
+        self._view.doing("opening the sweep's run in MLflow")
+        self._begin_store_run(command)
+        state: State = "interrupted"
+        measures: dict[str, float] = {}
+        try:
+            self._next_assignment = self.next()
+            if self._next_assignment is not None:
+                measures = self._carry_out(began)
+                if self.stop_file.exists():
+                    raise KeyboardInterrupt
+            self._view.doing("copying the last records to MLflow")
+            self._mlflow_sync.settle()
+            measures |= self._preparatory.measures()
+            state = "finished"
+        finally:
+            self._record_interrupted()
+            self.stop_file.unlink(missing_ok=True)
+            self._mirror.push(self.stop_file)
+            # The exception that ended the sweep must not be replaced by a `StoreError`; the next
+            # run of the sweep updates the store.
+            with suppress(StoreError) if state == "interrupted" else nullcontext():
+                self._store.close(state, measures)
+
+    def _carry_out(self, began: float) -> dict[str, float]:
+        """Run all jobs on Ray, and return the sweep's own measurements."""
+        self._view.doing("starting Ray" if self._site.address is None else "joining Ray")
+        # Imported here because importing ray takes seconds.
+        from lab.execution import ray_cluster, runner, worker_group
+
+        resources = self._experiment.resources
+        with ray_cluster.open_cluster(resources, self._site.address) as cluster:
+            self._board.slots = cluster.slots
+            ready = time.monotonic()
+            self._view.doing("")
+            with self._handle_interrupts():
+                runner.run_trials(
+                    self,
+                    resources,
+                    cluster,
+                    self._site.ray,
+                    runner.run_in_actor
+                    if resources.workers == 1
+                    else worker_group.run_in_worker_group,
+                )
+            wall = time.monotonic() - ready
+            self._view.doing("stopping Ray")
+        return {
+            "slots": cluster.slots,
+            "setup_seconds": ready - began,
+            "wall_seconds": wall,
+            "slot_share": self._busy_seconds / (cluster.slots * wall),
+        }
+
+    def next(self) -> Assignment | None:
+        """Return the next trial or preparatory run to start; None where none can start now.
+
+        Jobs with a conclusive record are logged without running them.
+        """
+        if self._next_assignment is not None:
+            assignment, self._next_assignment = self._next_assignment, None
+            return assignment
+        if self.stop_file.exists():
+            return None
+        while (run := self._preparatory.next_run()) is None:
+            job = self._preparatory.pop_ready() or self._ask_search()
+            if job is None:
+                return None
+            if self._preparatory.hold_if_unready(job):
+                continue
+            if (ready := self._start_job(job)) is not None:
+                return ready
+        self._open_record(run)
+        self._running[run.folder] = []
+        self._board.start_preparatory(run.folder.name, describe(run.trial))
+        self._view.say(f"preparatory run {run.folder.name}: {describe(run.trial)}")
+        return run
+
+    def _ask_search(self) -> Job | None:
+        """Return a new job; None while as many jobs as slots wait for preparatory runs."""
+        return self._search.ask() if self._preparatory.waiting < self._board.slots else None
+
+    def _start_job(self, job: Job) -> Assignment | None:
+        """Return the assignment of a job, after its preparatory runs have ended.
+
+        Returns:
+            None where the job has ended, where it cannot start because a preparatory run did not
+            finish, or where its trial is already running.
+        """
+        self._board.preparatory_flops = self._preparatory.flops
+        if (failed := self._preparatory.failed_run(job.trial)) is not None:
+            self._end_unstarted_job(job, failed)
+            return None
+        assignment = self._assignment_of_job(job)
+        self._pull_record(assignment.folder)
+        outcome = record.read_outcome(assignment.folder)
+        if outcome is not None and self._is_settled(job, assignment.folder, outcome):
+            self._end_job(job, assignment.folder, outcome)
+        elif assignment.folder in self._running:  # another job has the same trial, which runs once
+            jobs = self._running[assignment.folder]
+            if not jobs:  # until now the trial was only a preparatory run
+                self._board.end_preparatory(assignment.folder.name, "running")
+                self._board.start(job)
+            jobs.append(job)
+        else:
+            self._start_trial(job, assignment)
+            return assignment
+        return None
+
+    def _end_unstarted_job(self, job: Job, failed: FailedRun) -> None:
+        """Record that a job cannot start because one of its preparatory runs did not finish."""
+        inputs = self._prerequisites.inputs_without_start(job.trial)
+        identity = unstarted_identity(inputs.identity, failed.name)
+        folder = self._storage / "trials" / job.trial.fingerprint(identity)
+        record.write_queued(folder, job.trial, job.trial.lineage(identity), inputs.text.name)
+        reason = f"its preparatory run {failed.name} {failed.state}: {failed.reason}"
+        self._end_job(job, folder, self._write_outcome(failed.state, reason, folder))
+
+    def _assignment_of_job(self, job: Job) -> Assignment:
+        return self._build_assignment(job.trial, self._prerequisites.of(job.trial))
+
+    def _assignment_of_preparatory_run(self, run: Trial) -> Assignment:
+        return replace(
+            self._build_assignment(run, self._prerequisites.inputs_without_start(run)), tasks=()
+        )
+
+    def _build_assignment(self, trial: Trial, inputs: TrialInputs) -> Assignment:
+        identity = inputs.identity
+        return Assignment(
+            trial=trial,
+            folder=self._storage / "trials" / trial.fingerprint(identity),
+            text=inputs.text,
+            held_out=inputs.held_out,
+            start=inputs.start,
+            short_text=inputs.short_text,
+            charged=inputs.charged,
+            earlier_flops=inputs.earlier_flops,
+            metric=self._experiment.metric,
+            resources=self._experiment.resources,
+            lineage=trial.lineage(identity),
+            mirror=self._mirror,
+            tasks=tuple(self._prerequisites.tasks),
+            task_seeds=self._experiment.finetune.seeds,
+        )
+
+    def _preparatory_outcome(self, folder: File) -> Outcome | None:
+        """Return the outcome of a preparatory run; None where it has to run, or to run again."""
+        self._pull_record(folder)
+        outcome = record.read_outcome(folder)
+        if outcome is None or folder in self._ended_here:
+            return outcome
+        return outcome if outcome.state in _CONCLUSIVE_STATES and not self._site.fresh else None
+
+    def _is_settled(self, job: Job, folder: File, outcome: Outcome) -> bool:
+        """Return whether an outcome is conclusive for a job, so that its trial does not run."""
+        if self._site.fresh and folder not in self._ended_here:
+            return False
+        # A trial that another search stopped early was compared with that search's settings.
+        stopped = outcome.state == "stopped" and self._search.has_stopped(job)
+        if outcome.state == "finished":
+            return not self._prerequisites.lacks(job.trial, folder, outcome)
+        return stopped or outcome.state in _CONCLUSIVE_STATES
+
+    def _start_trial(self, job: Job, assignment: Assignment) -> None:
+        earlier = record.read_last_outcome(assignment.folder)
+        self._open_record(assignment, extends=not self._search.may_stop(job))
+        self._running[assignment.folder] = [job]
+        # A finished trial that runs again, to be fine-tuned, is rewritten in the store.
+        was_finished = earlier is not None and earlier.state == "finished"
+        self._mlflow_sync.note(job, assignment.folder, fresh=self._site.fresh or was_finished)
+        self._board.start(job)
+        self._view.changed(f"started {describe_settings(job)}")
+
+    def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:
+        """Open a trial's record for a run.
+
+        Args:
+            assignment: the trial.
+            extends: whether the trial may continue from the checkpoint of a shorter run.
+        """
+        if self._site.fresh:
+            record.forget(assignment.folder)
+            self._mirror.push(assignment.folder)
+        self._mirror.push(self._storage / "searches")
+        earlier = record.read_last_outcome(assignment.folder)
+        self._earlier_busy[assignment.folder] = earlier.busy if earlier else 0.0
+        rows = record.read_curve(assignment.folder)
+        if rows and self._prerequisites.tasks:  # the run writes the tasks' scores again
+            names = [finetuned(task.name).name for task in self._prerequisites.tasks.values()]
+            record.write_rows(assignment.folder, rows, without=names)
+        record.write_queued(
+            assignment.folder, assignment.trial, assignment.lineage, assignment.text.name
+        )
+        if not self._site.fresh and extends:
+            extend.extend_from_shorter_run(assignment.folder, assignment.trial, assignment.lineage)
+        self._mirror.push(record.stop_file(assignment.folder))
+        progress.clear_progress(assignment.folder)
+        self._mirror.push(assignment.folder / progress.NAME)
+
+    def done(self) -> bool:
+        """Return whether every job has ended, or the sweep is stopping and no trial is running."""
+        self._mlflow_sync.keep_up()
+        return self._search.done or (self.stop_file.exists() and not self._running)
+
+    def began(self, work: Assignment) -> None:
+        """Log that a trial has started in its slot."""
+        self._pull_record(work.folder)
+        for job in self._running[work.folder]:
+            self._mlflow_sync.note(job, work.folder)
+
+    def looked(self) -> None:
+        """Read the progress of the running trials, at most once in `Mirror.pause` seconds."""
+        now = time.monotonic()
+        if now - self._progress_read_at < self._mirror.pause:
+            return
+        self._progress_read_at = now
+        for folder, jobs in self._running.items():
+            with suppress(MirrorError):  # the progress is only displayed
+                self._mirror.pull(folder, progress.NAME)
+            if (phase_progress := progress.read_progress(folder)) is None:
+                continue
+            if jobs:
+                self._board.update(jobs[0], phase_progress)
+            else:
+                self._board.update_preparatory(folder.name, phase_progress)
+
+    def scored(self, work: Assignment) -> None:
+        """Log a running trial's new evaluations, and request its end if halving stops it."""
+        self._pull_record(work.folder)
+        rows = record.read_curve(work.folder)
+        if not rows:
+            return
+        for job in self._running[work.folder]:
+            self._mlflow_sync.note(job, work.folder)
+            if self._search.should_stop(job, rows):
+                record.stop_file(work.folder).touch()
+                self._mirror.push(record.stop_file(work.folder))
+        for job in self._running[work.folder][:1]:  # a preparatory run has no job
+            if self._board.add_evaluation(job, rows[-1]):
+                self._view.changed(f"scored {self._board.describe_score(job)}")
+
+    def ended(self, work: Assignment, error: str | None) -> None:
+        """Record the end of a trial, or of a preparatory run.
+
+        Args:
+            work: assignment that has ended.
+            error: reason, where its process ended without writing an outcome.
+        """
+        self._pull_record(work.folder)
+        outcome = record.read_outcome(work.folder)
+        if outcome is None:
+            outcome = self._write_outcome(
+                "failed",
+                error or "its record has no outcome; check that its machine can access --storage",
+                work.folder,
+            )
+        self._ended_here.add(work.folder)
+        self._busy_seconds += max(0.0, outcome.busy - self._earlier_busy.pop(work.folder))
+        jobs = self._running.pop(work.folder)
+        for job in jobs:
+            self._end_job(job, work.folder, outcome)
+        if not jobs:
+            self._board.end_preparatory(work.folder.name, outcome.state)
+            reason = _describe_reason(outcome, work.folder)
+            self._view.say(f"preparatory run {work.folder.name} {outcome.state}{reason}")
+
+    def _end_job(self, job: Job, folder: File, outcome: Outcome) -> None:
+        self._mlflow_sync.note(job, folder)
+        if outcome.state != "interrupted":  # the next run of the sweep continues it
+            self._search.tell(job, outcome)
+        self._board.end(job, outcome)
+        score = outcome.rows[-1].get(self._experiment.metric.name) if outcome.rows else None
+        scored = f" {self._experiment.metric.name} {score:.4f}" if score is not None else ""
+        reason = _describe_reason(outcome, folder)
+        if self._search.awaits_retry(job, outcome):
+            reason += "; the same command retries it, and then runs its cell's repeats"
+        left = self._board.describe_time_left()
+        self._view.changed(
+            f"{outcome.state} {describe_settings(job)}{scored} in "
+            f"{format_duration(outcome.seconds)}{reason}" + (f", {left}" if left else "")
+        )
+
+    @contextmanager
+    def _handle_interrupts(self) -> Iterator[None]:
+        """Handle Ctrl-C: the first makes trials save their state and end, the second exits."""
+
+        def request_stop(*_: object) -> None:
+            if self.stop_file.exists():
+                raise KeyboardInterrupt
+            self.stop_file.touch()
+            self._mirror.push(self.stop_file)
+            self._view.say("stopping: running trials save their state; Ctrl-C again stops now")
+
+        before = signal.signal(signal.SIGINT, request_stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _record_interrupted(self) -> None:
+        """Record the trials that were still running when the sweep ended as interrupted."""
+        for folder, jobs in self._running.items():
+            if record.read_outcome(folder) is None:
+                self._write_outcome(
+                    "interrupted", "the sweep ended while the trial was running", folder
+                )
+            self._board.end_preparatory(folder.name, "interrupted")
+            for job in jobs:
+                self._mlflow_sync.note(job, folder)
+                if (outcome := record.read_outcome(folder)) is not None:
+                    self._board.end(job, outcome)
+        self._running.clear()
+
+    def _begin_store_run(self, command: str) -> None:
+        facts = provenance.code_and_machine() | {
+            tags.COMMAND: command,
+            **self._prerequisites.said(),
+        }
+        self._store.begin(
+            self._experiment,
+            facts | {tags.BUDGET: json.dumps(self._experiment.base["budget"])},
+            {
+                tags.SPACE_FILE: search_space.dump_experiment(self._experiment),
+                tags.ENVIRONMENT_FILE: provenance.installed_packages(),
+                tags.DIFF_FILE: provenance.uncommitted_diff(),
+            },
+        )
+
+    def _pull_record(self, folder: File) -> None:
+        """Download a trial's record, without its checkpoints."""
+        self._mirror.pull(folder, *record.SMALL)
+
+    def _write_outcome(self, state: State, reason: str, folder: File) -> Outcome:
+        """Write and return an outcome in place of a process that did not write one."""
+        earlier = record.read_last_outcome(folder)
+        outcome = Outcome(
+            state=state,
+            reason=reason,
+            rows=record.read_curve(folder),
+            began=time.time(),
+            seconds=earlier.seconds if earlier else 0.0,
+            busy=earlier.busy if earlier else 0.0,
+            tries=record.count_tries(folder),
+        )
+        record.write_outcome(folder, outcome)
+        for name in ("outcome.json", "state"):
+            self._mirror.push(folder / name)
+        return outcome
+
+
+def _describe_reason(outcome: Outcome, folder: File) -> str:
+    """Return the reason of an outcome, and the path of its traceback where there is one."""
+    if not outcome.reason:
+        return ""
+    trace = f"; traceback in {folder / 'traceback.txt'}" if outcome.traceback else ""
+    return f": {outcome.reason}{trace}"

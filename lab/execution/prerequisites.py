@@ -1,0 +1,216 @@
+"""Inputs of trials, each prepared once: texts, held-out corruptions, initial weights and tasks."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path as File
+from typing import Any
+
+from lab.config.budget import Spent
+from lab.config.data import DataConfig
+from lab.config.experiment import Experiment
+from lab.config.preparatory_runs import preparatory_runs
+from lab.config.results import Outcome
+from lab.config.trial import Trial, content_hash
+from lab.data import batches, preparation
+from lab.data.vocabulary import open_vocabulary
+from lab.errors import UserError
+from lab.evaluation import corruption
+from lab.finetuning import finetuner
+from lab.finetuning.results import FinetuneResults
+from lab.interop.initial_weights import InitialWeights
+from lab.loading import search_space
+from lab.loading.task_table import load_task
+from lab.storage import record
+from lab.storage.mirror import Mirror
+from lab.tasks import examples
+from lab.tracking import tags
+from lab.trials.progress import Tell, ignore_progress
+
+_FROZEN = (
+    "training the frozen masked language model that makes the held-out corruptions (once per text)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialInputs:
+    """Inputs of one trial.
+
+    Attributes:
+        text: folder of the prepared text.
+        held_out: file of the held-out corruptions.
+        start: file of the initial weights; None where they are drawn at random.
+        short_text: folder of the text in short windows; None where the windows do not grow.
+        charged: compute that its preparatory runs have spent.
+        earlier_flops: FLOPs of the earlier trials that it starts from; None where they were not
+            recorded.
+    """
+
+    text: File
+    held_out: File
+    start: File | None
+    short_text: File | None = None
+    charged: Spent = field(default_factory=Spent)
+    earlier_flops: float | None = 0.0
+
+    @property
+    def identity(self) -> str:
+        """Hash of the names of all input files, which are hashes of the files' contents."""
+        optional = (self.start, self.short_text)
+        inputs = [self.text, self.held_out, *(file for file in optional if file is not None)]
+        return content_hash([each.name for each in inputs])
+
+
+class Prerequisites:
+    """Preparation of the inputs of a sweep's trials.
+
+    Args:
+        storage: folder of records and caches.
+        mirror: synchronization of `storage` with a remote storage.
+        tell: callback that receives each long phase and the share of it that is done.
+
+    Attributes:
+        tasks: examples of the tasks to fine-tune on, by file.
+    """
+
+    def __init__(self, storage: File, mirror: Mirror, tell: Tell = ignore_progress) -> None:
+        self._storage, self._cache = storage, storage / "cache"
+        self._mirror, self._tell = mirror, tell
+        self._texts: dict[DataConfig, File] = {}
+        self._held_out: dict[DataConfig, File] = {}
+        self._task_names: tuple[str, ...] = ()
+        self._seeds = 0
+        self._starts = InitialWeights(storage, mirror)
+        self.tasks: dict[File, examples.Examples] = {}
+
+    def prepare(self, experiment: Experiment) -> None:
+        """Prepare the inputs of all cells of an experiment, before any trial starts.
+
+        Raises:
+            UserError: a task, a text or initial weights cannot be read, or do not fit.
+        """
+        finetune = experiment.finetune
+        self._task_names, self._seeds = finetune.tasks, finetune.seeds
+        for name in finetune.tasks:  # before the texts, so that an invalid row is reported early
+            self._tell(f"reading the task {name}", None)
+            file = examples.prepare_examples(load_task(name), self._cache)
+            self._mirror.push(file)
+            self.tasks[file] = examples.open_examples(file)
+        for cell in search_space.expand_cells(experiment):
+            trial = search_space.build_trial(experiment.base, cell)
+            text = self.inputs_without_start(trial).text
+            # Reads and checks `init_from`; the weights of preparatory runs are read later.
+            self._starts.of(trial, text)
+
+    def of(self, trial: Trial) -> TrialInputs:
+        """Return the inputs of a trial, and prepare those that are missing.
+
+        The trial's preparatory runs (`records`) must have finished.
+        """
+        inputs, records = self.inputs_without_start(trial), self.records(trial)
+        origin = self._starts.of(trial, inputs.text, records)
+        if origin is None:
+            return inputs
+        return replace(
+            inputs,
+            start=origin.file,
+            charged=_total_spent(set(records.values())),
+            earlier_flops=origin.earlier_flops,
+        )
+
+    def inputs_without_start(self, trial: Trial) -> TrialInputs:
+        """Return the inputs of a trial but its initial weights, and prepare those missing."""
+        text, *short = map(self._text, trial.texts)
+        for short_text in short:
+            _check_tokenizers(text, short_text)
+        return TrialInputs(
+            text=text,
+            held_out=self._held_out_file(trial.data, text),
+            start=None,
+            short_text=short[0] if short else None,
+        )
+
+    def records(self, trial: Trial) -> dict[str, File]:
+        """Return the folders of the records of a trial's preparatory runs, by network."""
+        return {network: self._record(run) for network, run in preparatory_runs(trial).items()}
+
+    def _record(self, run: Trial) -> File:
+        return self._storage / "trials" / run.fingerprint(self.inputs_without_start(run).identity)
+
+    def lacks(self, trial: Trial, folder: File, outcome: Outcome) -> bool:
+        """Return whether a finished trial lacks fine-tuning on one of the tasks or seeds."""
+        last = outcome.rows[-1]
+        protocol = finetuner.default_protocol(trial.encoder.hidden)
+        for task in self.tasks.values():
+            results = FinetuneResults(folder, task, protocol, int(last["spent/steps"]))
+            self._mirror.pull(folder, results.name)
+            summary = results.summary(self._seeds)
+            if summary is None or not summary.items() <= last.items():
+                return True
+        return False
+
+    def said(self) -> dict[str, str]:
+        """Return the description of the texts for MLflow and the report, by tag."""
+        files = [*self._texts.values(), *self._held_out.values()]
+        texts = list(self._texts.values())
+        return {
+            tags.DATA: " ".join(file.name for file in files),
+            tags.TEXT: " ".join(preparation.describe_text(text) for text in texts),
+            tags.OVERLAPS: json.dumps({text.name: self._overlaps(text) for text in texts}),
+        }
+
+    def _overlaps(self, text: File) -> list[dict[str, Any]]:
+        """Return the overlaps of a text with each task; tasks have the names that metrics use."""
+        names = {name: load_task(name).name for name in self._task_names}
+        overlaps = preparation.read_facts(text)["overlaps"]
+        return [
+            overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in overlaps
+        ]
+
+    def _text(self, settings: DataConfig) -> File:
+        """Return the folder of a prepared text, and prepare it where it is missing."""
+        if settings not in self._texts:
+            shape = f"{settings.vocab} tokens, windows of {settings.length}"
+            self._tell(f"preparing the text ({shape})", None)
+            tell_line = partial(_tell_line, self._tell, "preparing the text")
+            text = preparation.prepare_text(settings, self._cache, tell_line)
+            preparation.add_overlaps(text, settings, self._task_names, tell_line)
+            self._texts[settings] = text
+            self._mirror.push(text)
+        return self._texts[settings]
+
+    def _held_out_file(self, settings: DataConfig, text: File) -> File:
+        """Return the file of a text's held-out corruptions, and make it where it is missing."""
+        if settings not in self._held_out:
+            corpus = batches.open_corpus(text)
+            tell_share = partial(self._tell, _FROZEN)
+            held_out = corruption.prepare_held_out(corpus, settings, self._cache, tell_share)
+            self._held_out[settings] = held_out
+            self._mirror.push(held_out)
+        return self._held_out[settings]
+
+
+def _total_spent(folders: Iterable[File]) -> Spent:
+    """Return the sum of the compute that finished trials have spent, read from their records."""
+    ends = [record.read_curve(folder)[-1] for folder in folders]
+    return Spent(
+        tokens=int(sum(row["spent/tokens"] for row in ends)),
+        flops=int(sum(row["spent/flops"] for row in ends)),
+        paper_flops=int(sum(row["spent/paper_flops"] for row in ends)),
+        six_n=int(sum(row["spent/six_n"] for row in ends)),
+        seconds=sum(row["spent/seconds"] for row in ends),
+    )
+
+
+def _check_tokenizers(text: File, short: File) -> None:
+    """Raise `UserError` if two texts have different tokenizers: one encoder cannot read both."""
+    if len({open_vocabulary(folder).fingerprint() for folder in (text, short)}) > 1:
+        raise UserError(
+            f"{text} and {short}: both hold the same text, in windows of two lengths, but their "
+            "tokenizers differ; delete both folders and rerun the sweep, which prepares them again"
+        )
+
+
+def _tell_line(tell: Tell, phase: str, line: str) -> None:
+    tell(f"{phase}: {line}", None)

@@ -1,0 +1,222 @@
+"""Runs trials with Ray Tune: one trial per slot, in an actor that is reused for the next trial.
+
+The `AssignmentSource` (the driver) chooses the trials and their records. This module passes each
+assignment to an actor and reports its end to the source. Only this module, `ray_cluster` and
+`worker_group` import Ray.
+"""
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from lab.config.experiment import Resources
+from lab.execution import ray_cluster
+from lab.trials.assignment import RESTARTS, Assignment, AssignmentSource, StopSignal
+
+_CHECK_INTERVAL = 5.0  # seconds between two checks that the cluster is alive
+_GROUP_DRIVER = {"memory": 2**29}  # bytes; resources of an actor that only starts its workers
+
+
+class ClusterLostError(RuntimeError):
+    """All nodes of the cluster have stopped."""
+
+
+def run_trials(
+    source: AssignmentSource,
+    resources: Resources,
+    cluster: ray_cluster.RayCluster,
+    storage: str,
+    trainable: Callable[[dict[str, Any]], None],
+) -> None:
+    """Run all trials of a source.
+
+    Args:
+        source: source of the assignments (the driver).
+        resources: resources of each trial.
+        cluster: Ray cluster that runs the trials.
+        storage: folder or URI for the files that Ray itself writes.
+        trainable: function that runs one trial in an actor: `run_in_actor`, or
+            `worker_group.run_in_worker_group` for trials of several workers.
+
+    Raises:
+        ClusterLostError: all nodes of the cluster have stopped.
+    """
+    # Ray has installed its own handler of SIGTERM.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    with _Session(source, {"scratch": cluster.scratch, "storage": storage}).open() as token:
+        tune.Tuner(
+            tune.with_resources(trainable, bundle if resources.workers == 1 else _GROUP_DRIVER),
+            tune_config=tune.TuneConfig(
+                search_alg=_AssignmentSearcher(token),
+                num_samples=-1,
+                max_concurrent_trials=cluster.slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=storage,
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                callbacks=[_SourceCallback(token)],
+                verbose=0,
+            ),
+        ).fit()
+
+
+def run_in_actor(config: dict[str, Any]) -> None:
+    """Run one trial in a Tune actor, which Tune reuses for other trials.
+
+    Args:
+        config: `work`, the assignment, and `stop_file`, the file that requests the sweep's end.
+    """
+    import torch
+
+    from lab.trials import run as trial
+
+    assignment: Assignment = config["work"]
+    work = assignment.brought(f"alone-{os.getpid()}")
+    torch.set_num_threads(work.resources.cpus_per_worker)
+    try:
+        trial.run_trial(
+            work,
+            device="cuda" if work.resources.gpus_per_worker else "cpu",
+            report=lambda row: tune.report({"step": row["spent/steps"]}),
+            wish=StopSignal(assignment, work, config["stop_file"]),
+        )
+    finally:
+        work.mirror.drop(work.folder)
+
+
+@dataclass
+class _Session:
+    """State shared by Tune's searcher and callback; it is never pickled.
+
+    Tune pickles its searcher and callbacks when it starts, for `Tuner.restore`. The lab does not
+    use `Tuner.restore`, since a sweep continues from its records. The source holds a display,
+    databases and locks, which cannot be pickled. Searcher and callback therefore hold only a token,
+    the session's key in `_SESSIONS`.
+
+    Attributes:
+        source: source of the assignments (the driver).
+        settings: entries of every trial's configuration besides its assignment.
+        works: running assignments, by Tune's trial id.
+        fault: first exception raised by the source, which Tune would wrap or suppress.
+    """
+
+    source: AssignmentSource
+    settings: dict[str, Any]
+    works: dict[str, Assignment] = field(default_factory=dict)
+    fault: Exception | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[str]:
+        """Yield the token of this session; on exit, raise the first exception of the source."""
+        token = uuid.uuid4().hex
+        _SESSIONS[token] = self
+        try:
+            yield token
+        finally:
+            del _SESSIONS[token]
+            self.raise_fault()
+
+    @contextmanager
+    def record_fault(self) -> Iterator[None]:
+        """Store the first exception that is raised in the context, and let it propagate."""
+        try:
+            yield
+        except Exception as error:
+            self.fault = self.fault or error
+            raise
+
+    def raise_fault(self) -> None:
+        """Raise the stored exception, if any."""
+        if self.fault is not None:
+            raise self.fault
+
+
+_SESSIONS: dict[str, _Session] = {}
+
+
+class _AssignmentSearcher(Searcher):
+    """Suggests the source's assignments to Tune, and reports their ends to the source.
+
+    Args:
+        token: token of an open session.
+    """
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        session = _SESSIONS[self._token]
+        with session.record_fault():
+            work = session.source.next()
+            if work is None:
+                finished: str = Searcher.FINISHED
+                return finished if session.source.done() else None
+        session.works[trial_id] = work
+        return session.settings | {"work": work, "stop_file": session.source.stop_file}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        del result  # the record holds the result
+        session = _SESSIONS[self._token]
+        if trial_id in session.works:
+            reason = "its process ended before it recorded an outcome" if error else None
+            with session.record_fault():
+                session.source.ended(session.works.pop(trial_id), reason)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the search continues from its own records."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing, as in `save`."""
+
+
+class _SourceCallback(tune.Callback):
+    """Reports starts and evaluations of trials to the source, and checks the cluster.
+
+    Args:
+        token: token of an open session.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._checked_at = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        del iteration, trials
+        session = _SESSIONS[self._token]
+        session.raise_fault()
+        with session.record_fault():
+            session.source.looked()
+        if time.monotonic() - self._checked_at < _CHECK_INTERVAL:
+            return
+        self._checked_at = time.monotonic()
+        with session.record_fault():
+            if not ray_cluster.any_node_alive():
+                raise ClusterLostError("all nodes of the Ray cluster have stopped")
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        del iteration, trials
+        session = _SESSIONS[self._token]
+        if trial.trial_id in session.works:
+            with session.record_fault():
+                session.source.began(session.works[trial.trial_id])
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        del iteration, trials
+        session = _SESSIONS[self._token]
+        if trial.trial_id in session.works:
+            with session.record_fault():
+                session.source.scored(session.works[trial.trial_id])

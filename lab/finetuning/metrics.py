@@ -1,0 +1,221 @@
+"""Metrics of fine-tuned predictions: those of scikit-learn and SciPy, and those of SQuAD.
+
+A higher score is better, and 1 is the best.
+"""
+
+import re
+import string
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from typing import assert_never
+
+import numpy as np
+
+from lab.config.tasks import (
+    ClassificationTask,
+    PairTask,
+    QuestionAnsweringTask,
+    RegressionTask,
+    TaggingTask,
+)
+from lab.finetuning.features import UNSEEN, TaskWindow
+from lab.finetuning.heads import Answer, Span
+from lab.tasks.examples import Examples, QuestionExample, TagExample, TextExample
+
+Scores = dict[str, float]
+
+
+def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[Answer]) -> Scores:
+    """Return the scores of all metrics of a task's kind, the task's main metric included.
+
+    Args:
+        task: task with the evaluation split that was predicted.
+        windows: windows of the evaluation split.
+        answers: prediction for each window.
+    """
+    match task.form:
+        case ClassificationTask() | PairTask():
+            return classification_scores(
+                _gold_labels(task), [int(a) for a in answers if isinstance(a, int)]
+            )
+        case RegressionTask():
+            return regression_scores(
+                _gold_numbers(task), [a for a in answers if isinstance(a, float)]
+            )
+        case TaggingTask():
+            tags = chain.from_iterable(a for a in answers if isinstance(a, list))
+            return _tagging_scores(classification_scores(_gold_labels(task), list(tags)))
+        case QuestionAnsweringTask():
+            spans = [a for a in answers if isinstance(a, Span)]
+            return answer_scores(_gold_answers(task), answer_texts(task, windows, spans))
+        case _:
+            assert_never(task.form)
+
+
+def majority_baseline(task: Examples) -> Scores:
+    """Return the majority baseline: always predict the most frequent training label.
+
+    For question answering it predicts no answer. For regression it predicts the mean; both
+    correlations are then 0 by convention (`regression_scores`).
+    """
+    match task.form:
+        case ClassificationTask() | PairTask() | TaggingTask():
+            gold = _gold_labels(task)
+            frequent = Counter(_labels(task.train)).most_common(1)[0][0]
+            scores = classification_scores(gold, [task.labels.index(frequent)] * len(gold))
+            return _tagging_scores(scores) if isinstance(task.form, TaggingTask) else scores
+        case RegressionTask():
+            return {"spearman": 0.0, "pearson": 0.0}
+        case QuestionAnsweringTask():
+            return answer_scores(_gold_answers(task), [""] * len(task.evaluation))
+        case _:
+            assert_never(task.form)
+
+
+def classification_scores(gold: Sequence[int], predicted: Sequence[int]) -> Scores:
+    """Return accuracy, macro F1 and Matthews correlation; for labels 0 and 1 also the F1 of 1.
+
+    Args:
+        gold: indices of the correct labels; `UNSEEN` for a label that does not occur in the
+            training split, for which every prediction is wrong.
+        predicted: indices of the predicted labels.
+    """
+    from sklearn import metrics
+
+    scores = {
+        "accuracy": float(metrics.accuracy_score(gold, predicted)),
+        "macro_f1": float(metrics.f1_score(gold, predicted, average="macro", zero_division=0)),
+        "matthews": _matthews_correlation(gold, predicted),
+    }
+    if {*gold, *predicted} <= {0, 1}:
+        scores["f1"] = float(metrics.f1_score(gold, predicted, zero_division=0))
+    return scores
+
+
+def _matthews_correlation(gold: Sequence[int], predicted: Sequence[int]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    with warnings.catch_warnings():
+        # With one label in both, the correlation is undefined; scikit-learn warns and returns 0.
+        warnings.simplefilter("ignore")
+        return float(matthews_corrcoef(gold, predicted))
+
+
+def regression_scores(gold: Sequence[float], predicted: Sequence[float]) -> Scores:
+    """Return the Spearman and the Pearson correlation.
+
+    Both are 0 if the correct or the predicted numbers are constant, for which a correlation is
+    undefined, or if a predicted number is NaN or infinite.
+    """
+    from scipy import stats
+
+    if np.ptp(gold) == 0 or np.ptp(predicted) == 0 or not np.isfinite(predicted).all():
+        return {"spearman": 0.0, "pearson": 0.0}
+    return {
+        "spearman": float(stats.spearmanr(gold, predicted).statistic),
+        "pearson": float(stats.pearsonr(gold, predicted).statistic),
+    }
+
+
+def answer_scores(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Scores:
+    """Return SQuAD's exact match and F1 as shares, averaged over the questions.
+
+    A prediction is compared with every correct answer; the best match counts.
+
+    Args:
+        gold: correct answers to each question; empty for a question without an answer.
+        predicted: predicted answer to each question; "" for no answer.
+    """
+    pairs = [(correct or [""], answer) for correct, answer in zip(gold, predicted, strict=True)]
+    exact = [
+        max(normalize_answer(c) == normalize_answer(answer) for c in correct)
+        for correct, answer in pairs
+    ]
+    overlap = [max(token_overlap(c, answer) for c in correct) for correct, answer in pairs]
+    return {"exact_match": float(np.mean(exact)), "f1": float(np.mean(overlap))}
+
+
+def token_overlap(correct: str, predicted: str) -> float:
+    """Return the F1 of the words of two answers; if one has no words, 1 if both have none, else 0.
+
+    Equals `compute_f1` of SQuAD's `evaluate-v2.0.py`.
+    """
+    a, b = normalize_answer(correct).split(), normalize_answer(predicted).split()
+    if not a or not b:
+        return float(a == b)
+    common = sum((Counter(a) & Counter(b)).values())
+    return 2 * common / (len(a) + len(b))
+
+
+def normalize_answer(answer: str) -> str:
+    """Return an answer in lower case, without punctuation, articles and repeated white space.
+
+    Equals `normalize_answer` of SQuAD's `evaluate-v2.0.py`.
+    """
+    bare = "".join(letter for letter in answer.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def answer_texts(task: Examples, windows: Sequence[TaskWindow], spans: Sequence[Span]) -> list[str]:
+    """Return the best answer to each question of the evaluation split over all of its windows.
+
+    The answer is "" (no answer) if the no-answer score of every window exceeds the best span's
+    score. If every training question has an answer, this rule does not apply.
+
+    Args:
+        task: question answering task.
+        windows: windows of the evaluation split.
+        spans: predicted span of each window.
+    """
+    unanswerable = not all(e.answers for e in task.train if isinstance(e, QuestionExample))
+    best: dict[int, tuple[float, str]] = {}
+    no_answer_scores: dict[int, float] = {}
+    for window, span in zip(windows, spans, strict=True):
+        number, best_so_far = window.example, best.get(window.example, (-np.inf, ""))
+        no_answer_scores[number] = min(no_answer_scores.get(number, np.inf), span.no_answer_score)
+        if span.score > best_so_far[0]:
+            best[number] = span.score, _span_text(task.evaluation[number], window, span)
+    return [
+        "" if unanswerable and no_answer_scores[number] > best.get(number, (-np.inf, ""))[0]
+        else best.get(number, (-np.inf, ""))[1]
+        for number in range(len(task.evaluation))
+    ]  # fmt: skip
+
+
+def _span_text(example: object, window: TaskWindow, span: Span) -> str:
+    if not isinstance(example, QuestionExample):
+        return ""
+    start = window.spans_N2[span.start - window.context_start, 0]
+    end = window.spans_N2[span.end - window.context_start, 1]
+    return example.context[int(start) : int(end)]
+
+
+def _gold_labels(task: Examples) -> list[int]:
+    index = {label: number for number, label in enumerate(task.labels)}
+    return [index.get(label, UNSEEN) for label in _labels(task.evaluation)]
+
+
+def _labels(examples: Sequence[object]) -> list[str]:
+    labels: list[str] = []
+    for example in examples:
+        match example:
+            case TextExample(label=label):
+                labels.append(str(label))
+            case TagExample(tags=tags):
+                labels.extend(tags)
+    return labels
+
+
+def _gold_numbers(task: Examples) -> list[float]:
+    return [float(e.label) for e in task.evaluation if isinstance(e, TextExample)]
+
+
+def _gold_answers(task: Examples) -> list[Sequence[str]]:
+    return [e.answers for e in task.evaluation if isinstance(e, QuestionExample)]
+
+
+def _tagging_scores(scores: Scores) -> Scores:
+    """Return the classification scores that are metrics of tagging."""
+    return {name: scores[name] for name in ("accuracy", "macro_f1")}

@@ -1,0 +1,113 @@
+"""Results of fine-tuning, stored in the record of the pre-trained trial.
+
+`finetune/<hash>.json` contains the runs of one encoder on one task under one protocol. It is
+rewritten atomically after each seed, so no finished seed is run again.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path as File
+from statistics import median
+
+from lab import __version__
+from lab.config.metrics import CHARGES, finetuned
+from lab.config.results import MetricRow
+from lab.config.trial import content_hash
+from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
+from lab.storage import record
+from lab.tasks.examples import Examples
+
+
+class FinetuneResults:
+    """The fine-tuning runs of one encoder on one task under one protocol.
+
+    Args:
+        folder: folder of the trial's record.
+        task: task of the fine-tuning.
+        protocol: hyperparameters of the fine-tuning.
+        steps: steps of the encoder's pre-training.
+
+    Attributes:
+        name: path of the file in the record.
+        file: path of the file.
+    """
+
+    def __init__(
+        self, folder: File, task: Examples, protocol: FinetuneProtocol, steps: int
+    ) -> None:
+        key = content_hash([task.fingerprint, asdict(protocol), steps, __version__])
+        self.name = f"finetune/{key}.json"
+        self.file = folder / self.name
+        self._score, self._metric = finetuned(task.name).name, task.form.metric
+        self._identity = {"task": task.name, "protocol": asdict(protocol), "steps": steps}
+
+    def runs(self) -> dict[int, FinetuneRun]:
+        """Return the stored runs by seed; none if the file is missing or damaged."""
+        try:
+            stored = json.loads(self.file.read_text())["runs"]
+            return {run["seed"]: FinetuneRun(**run) for run in stored}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError):  # damaged: the seeds are run again
+            return {}
+
+    def save(self, run: FinetuneRun) -> None:
+        """Add a run to the file."""
+        runs = self.runs() | {run.seed: run}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        content = self._identity | {"runs": [asdict(runs[seed]) for seed in sorted(runs)]}
+        record.write_json(self.file, json.dumps(content, indent=2))
+
+    def complete(self, seeds: int, tuner: Callable[[], Finetuner]) -> Iterator[FinetuneRun]:
+        """Run the seeds from 0 to `seeds` - 1 that are missing; yield each run once it is saved.
+
+        Args:
+            seeds: number of runs.
+            tuner: function that builds the `Finetuner`; called only if a seed is missing.
+        """
+        stored = self.runs()
+        missing = [seed for seed in range(seeds) if seed not in stored]
+        if not missing:
+            return
+        finetuner = tuner()
+        for seed in missing:
+            run = finetuner.run(seed)
+            self.save(run)
+            yield run
+
+    def summary(self, seeds: int) -> MetricRow | None:
+        """Return the entries of these runs in a trial's last point; None if a run is missing.
+
+        The entries are the median, lowest and highest score, the total FLOPs and the total seconds.
+
+        Args:
+            seeds: number of runs; their seeds are 0 to `seeds` - 1.
+        """
+        stored = self.runs()
+        if not set(range(seeds)) <= stored.keys():
+            return None
+        runs = [stored[seed] for seed in range(seeds)]
+        scores = [run.scores[self._metric] for run in runs]
+        return {
+            self._score: median(scores),
+            f"{self._score}/low": min(scores),
+            f"{self._score}/high": max(scores),
+            f"{self._score}/flops": sum(run.flops for run in runs),
+            f"{self._score}/seconds": sum(run.seconds for run in runs),
+        }
+
+
+def charge_finetuning(row: MetricRow) -> MetricRow:
+    """Return the total cost of all tasks in a point, as `finetune/flops` and `finetune/seconds`.
+
+    Args:
+        row: point with the cost of each task, `finetune/<task>/flops` and `/seconds`.
+    """
+    return {
+        f"finetune/{unit}": sum(
+            value for name, value in row.items() if re.fullmatch(f"finetune/[^/]+/{unit}", name)
+        )
+        for unit in CHARGES
+    }

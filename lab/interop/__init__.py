@@ -1,0 +1,1 @@
+"""Weights in and out of the lab: transformers models, MLflow models and initial weights."""

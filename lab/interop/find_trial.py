@@ -1,0 +1,98 @@
+"""Find a trial's record by the trial's name, the record's folder or the name of a sweep."""
+
+import re
+from pathlib import Path as File
+from typing import TYPE_CHECKING
+
+from lab.errors import UserError
+from lab.storage import record
+from lab.storage.mirror import LocalOnly, Mirror
+
+if TYPE_CHECKING:
+    from lab.tracking.frames import SweepFrames
+
+_LOCAL = LocalOnly()
+_LISTED = 5  # trials that an error message lists
+_NAME = re.compile(r"[0-9a-f]{4,12}")
+
+
+def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror = _LOCAL) -> File:
+    """Return the folder of a trial's record.
+
+    Args:
+        run: a trial's name or a unique beginning of it, the path of a record, or the name of a
+            sweep. The name of a sweep selects the best repeat of its best setting.
+        storage: storage folder, with the records in `trials`.
+        uri: URI of the MLflow tracking store; None to find no sweeps.
+        mirror: remote copy of the storage, from which the record is pulled.
+
+    Raises:
+        UserError: no trial or more than one trial matches; the message lists existing trials.
+    """
+    if (File(run) / "trial.json").is_file():
+        return File(run)
+    trials = storage / "trials"
+    if _NAME.fullmatch(run):
+        mirror.pull(trials / run)
+    if File(run).name == run and (trials / run / "trial.json").is_file():
+        return trials / run
+    matches = _starting_with(run, trials)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"{run}: begins the names of {_list(matches)}; write more of it")
+    if uri is None or File(run).name != run:
+        raise UserError(f"{run}: no trial in {trials}; there is {_list(_all(trials))}")
+    return _find_best_of_sweep(run, trials, uri, mirror)
+
+
+def find_best_trial(frames: "SweepFrames") -> str | None:
+    """Return the name of the best repeat of a sweep's best setting; None without a score."""
+    from lab.reporting import stats
+
+    answer = stats.compute_answer(frames)
+    if answer is None:
+        return None
+    runs = stats.scored_trials(frames)
+    best_cell = runs[runs["cell"] == answer.cells[0].label]
+    ranked = best_cell.sort_values(
+        "score", ascending=frames.metric.direction == "minimize", kind="stable"
+    )
+    return str(ranked.iloc[0]["fingerprint"])
+
+
+def _find_best_of_sweep(name: str, trials: File, uri: str, mirror: Mirror) -> File:
+    from lab.tracking import frames  # the import takes seconds; names of trials do not need it
+
+    try:
+        trial = find_best_trial(frames.load_frames(uri, name))
+    except frames.FramesError as error:
+        raise UserError(
+            f"{name}: neither a trial in {trials}, where there is {_list(_all(trials))}, "
+            f"nor a sweep ({error})"
+        ) from None
+    if trial is None:
+        raise UserError(f"{name}: no trial of that sweep has finished")
+    mirror.pull(trials / trial)
+    if not (trials / trial / "trial.json").is_file():
+        raise UserError(f"{name}: its best trial is {trial}, whose record is not in {trials}")
+    return trials / trial
+
+
+def _starting_with(run: str, trials: File) -> list[File]:
+    if not _NAME.fullmatch(run):
+        return []
+    return [folder for folder in _all(trials) if folder.name.startswith(run)]
+
+
+def _all(trials: File) -> list[File]:
+    return sorted(
+        file.parent for file in trials.glob("*/trial.json") if record.read_facts(file.parent)
+    )
+
+
+def _list(folders: list[File]) -> str:
+    if not folders:
+        return "none yet"
+    more = f" and {len(folders) - _LISTED} more" if len(folders) > _LISTED else ""
+    return ", ".join(folder.name for folder in folders[:_LISTED]) + more

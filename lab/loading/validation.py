@@ -1,0 +1,127 @@
+"""Consistency checks of the sections `compare`, `tune` and `search` of a search space."""
+
+import json
+import math
+from collections.abc import Iterator
+
+from lab.config.experiment import Choices, Distribution, Experiment, Range
+from lab.config.trial import Path
+from lab.loading.error_messages import SpaceError
+
+_MOST_CELLS = 10_000
+_MOST_STEPS = 10_000
+_MOST_JOBS = 100_000
+
+# Shape settings: between two valid values there are some that are not a multiple of the heads.
+_SHAPES = {
+    *(f"encoder.{side}" for side in ("layers", "hidden", "ffn", "heads", "embedding")),
+    "objective.generator.width",
+    "objective.generator.depth",
+}
+_NEVER_COMPARED = {"evaluations", "budget", "budget.kind"}
+_NEVER_TUNED = {"seeds", "budget", "evaluations", "init_from"}
+
+
+def check_experiment_limits(experiment: Experiment) -> None:
+    """Check which settings are compared and tuned, and the size of the sweep.
+
+    Raises:
+        SpaceError: a check fails; the message has the dotted path.
+    """
+    for path, other in _overlaps(experiment):
+        raise SpaceError(
+            f"tune.{path}: overlaps with compare.{other}; a setting is either compared or tuned"
+        )
+    for path, values in experiment.compare.items():
+        if path in _NEVER_COMPARED:
+            raise SpaceError(
+                f"compare.{path}: cannot be compared: scores at different evaluation counts or "
+                f"budget units are not comparable"
+            )
+        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+            raise SpaceError(f"compare.{path}: duplicate value")
+    for path, distribution in experiment.tune.items():
+        _check_distribution(path, distribution)
+    _check_size(experiment)
+    if experiment.answer == "noise" and experiment.search.seeds < 2:
+        raise SpaceError("search.seeds: must be at least 2 for answer: noise, not 1")
+    if experiment.search.stopping is not None and not experiment.metric.at_every_evaluation:
+        raise SpaceError(
+            f"search.stopping: {experiment.metric.name} is computed at the end of a run only; "
+            f"choose a metric of every evaluation, for example probe/pos/accuracy"
+        )
+
+
+def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
+    """Return warnings about a valid sweep that cannot answer its question."""
+    cells = math.prod(len(values) for values in experiment.compare.values())
+    if experiment.answer != "ranking" or cells < 2 or experiment.search.seeds > 1:
+        return ()
+    return (
+        "search.seeds: 1 runs each setting once, so no confidence interval can be computed and no "
+        "difference between settings can be shown; use 3 or more, for example --set search.seeds=3",
+    )
+
+
+def _overlaps(experiment: Experiment) -> Iterator[tuple[Path, Path]]:
+    """Yield each tuned path with a compared path that equals it, contains it or is part of it."""
+    for tuned in experiment.tune:
+        for compared in experiment.compare:
+            if f"{tuned}.".startswith(f"{compared}.") or f"{compared}.".startswith(f"{tuned}."):
+                yield tuned, compared
+
+
+def _check_size(experiment: Experiment) -> None:
+    search = experiment.search
+    cells = math.prod(len(values) for values in experiment.compare.values())
+    if cells > _MOST_CELLS:
+        raise SpaceError(f"compare: {cells} cells; at most {_MOST_CELLS} are allowed")
+    if cells * (search.trials + search.seeds) > _MOST_JOBS:
+        raise SpaceError(
+            f"search: {cells} cells of {search.trials} search trials and {search.seeds} repeats; "
+            f"at most {_MOST_JOBS} trials in all are allowed"
+        )
+    choices = math.prod(len(d.choices) for d in experiment.tune.values() if isinstance(d, Choices))
+    if search.sampler == "grid" and choices > search.trials:
+        raise SpaceError(
+            f"search.trials: {search.trials} is too small for the grid, which has at least "
+            f"{choices} settings (all combinations of the choices under tune)"
+        )
+    if not experiment.tune and search.trials > 1:
+        raise SpaceError(
+            f"search.trials: must be 1, not {search.trials}, because tune is empty; use "
+            f"search.seeds for repeats"
+        )
+
+
+def _check_distribution(path: Path, distribution: Distribution) -> None:
+    if path.partition(".")[0] in _NEVER_TUNED:
+        raise SpaceError(
+            f"tune.{path}: cannot be tuned: the best score would only reflect a lucky seed or "
+            f"more compute"
+        )
+    match distribution:
+        case Choices(choices=choices):
+            if not choices:
+                raise SpaceError(f"tune.{path}.choices: must not be empty")
+        case Range():
+            _check_range(path, distribution)
+
+
+def _check_range(path: Path, values: Range) -> None:
+    low, high = values.low, values.high
+    if low >= high:
+        raise SpaceError(f"tune.{path}: low must be less than high; {low:g} is not below {high:g}")
+    if values.log and (low <= 0 or values.step is not None):
+        raise SpaceError(f"tune.{path}: a log range must have low above 0 and no step")
+    if values.step is not None and (high - low) / values.step > _MOST_STEPS:
+        raise SpaceError(
+            f"tune.{path}: more than {_MOST_STEPS} steps of {values.step:g} between low and high"
+        )
+    if values.integer and any(not n.is_integer() for n in (low, high, values.step or 1.0)):
+        raise SpaceError(f"tune.{path}: with integer, low, high and step must be whole numbers")
+    if path in _SHAPES and values.step is None:
+        raise SpaceError(
+            f"tune.{path}: a shape setting needs a step (or choices), because not every value "
+            f"between low and high is a multiple of the number of heads"
+        )

@@ -1,0 +1,149 @@
+"""Read and write YAML, and apply overrides. The resulting mappings are not yet validated."""
+
+import json
+import math
+import re
+from pathlib import Path as File
+from typing import Any
+
+import yaml
+
+from lab.config.trial import Path, Value
+from lab.loading.error_messages import SpaceError
+
+
+def read(
+    file: File, expected: str = "a search space is a mapping with question, metric and base"
+) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Args:
+        file: path of the YAML file.
+        expected: error message for a file that does not contain a mapping.
+
+    Raises:
+        SpaceError: the file cannot be read, is not YAML or does not contain a mapping.
+    """
+    try:
+        raw = parse(file.read_text(encoding="utf-8"))
+    except SpaceError as error:
+        raise SpaceError(f"{file}: {error}") from None
+    except UnicodeDecodeError:
+        raise SpaceError(f"{file}: not UTF-8 text") from None
+    except OSError as error:
+        raise SpaceError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
+    if not isinstance(raw, dict):
+        raise SpaceError(f"{file}: {expected}")
+    return raw
+
+
+def write(raw: dict[str, Any]) -> str:
+    """Return a mapping as YAML text, with the keys in their original order."""
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100)
+
+
+def as_json(raw: Any) -> str:
+    """Return plain data as JSON.
+
+    Raises:
+        SpaceError: the data cannot be represented in JSON, for example a date as a key or a
+            recursive alias.
+    """
+    try:
+        return json.dumps(raw, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpaceError(f"not plain data: {error}") from None
+
+
+def override(raw: dict[str, Any], assignment: str) -> None:
+    """Apply an override to `raw` in place.
+
+    Args:
+        raw: search space.
+        assignment: override of the form `path=value`, with the value in YAML.
+
+    Raises:
+        SpaceError: `assignment` is not of that form, or its path leads through a value that is
+            not a mapping.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise SpaceError(f"--set {assignment}: must be path=value, for example base.batch=64")
+    try:
+        value = parse(text)
+    except SpaceError as error:
+        raise SpaceError(f"--set {assignment}: {error}") from None
+    top, _, rest = path.partition(".")
+    if top in {"compare", "tune"} and rest:  # the keys of these sections are dotted paths
+        section = raw.setdefault(top, {})
+        if not isinstance(section, dict):
+            raise SpaceError(f"{top}: must be a mapping of dotted paths")
+        section[rest] = value
+    else:
+        put(raw, path, value)
+
+
+def put(raw: dict[str, Any], path: Path, value: Value) -> None:
+    """Set the value at a dotted path of `raw` in place, creating missing mappings on the path.
+
+    Raises:
+        SpaceError: a value on the path is not a mapping.
+    """
+    *parents, last = path.split(".")
+    for parent in parents:
+        inner = raw.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise SpaceError(f"{path}: {parent} must be a mapping, not {inner!r}")
+        raw = inner
+    raw[last] = value
+
+
+def parse(text: str) -> Any:
+    """Return the content of YAML text.
+
+    Raises:
+        SpaceError: the text is not YAML or has a duplicate key; the message has the position.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except SpaceError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: date 2020-13-45
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise SpaceError(f"{where}not YAML: {getattr(error, 'problem', error)}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML loader with the numbers of YAML 1.2 (1e-3 is a number), which rejects duplicate keys."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Merge keys (<<) are not expanded yet, so a merged key may be overridden.
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                line = key.start_mark.line + 1
+                raise SpaceError(f"line {line}: {key.value}: duplicate key")
+            seen.add(str(key.value))
+        return node
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
+    number = float(loader.construct_scalar(node).replace("_", ""))
+    if not math.isfinite(number):
+        # No setting may be infinite. As a string it is rejected with its dotted path.
+        return str(node.value)
+    return int(number) if number.is_integer() else number
+
+
+def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | str:
+    number = loader.construct_yaml_float(node)
+    return number if math.isfinite(number) else str(node.value)
+
+
+_Loader.add_implicit_resolver(
+    "!number", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+.0123456789")
+)
+_Loader.add_constructor("!number", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)

@@ -1,0 +1,193 @@
+"""Conclusion of a report in one sentence, and the lines of its summary."""
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+from lab.reporting import sentences, stats
+from lab.reporting.compute_to_learn import advise_budget
+from lab.reporting.stats import Answer
+from lab.tracking import tags
+from lab.tracking.frames import SweepFrames
+
+
+def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> str:
+    """Return the answer to a sweep's question, or the reason why there is none.
+
+    Args:
+        frames: frames of the sweep.
+        result: comparison of the cells; None if no trial has finished.
+        runs: trials by which the cells are compared (`stats.scored_trials`).
+    """
+    if frames.answer == "path":
+        return _describe_completion(frames)
+    if result is None:
+        return "No answer: no trial has finished."
+    if frames.answer == "noise":
+        return _describe_noise(frames, result)
+    if stats.has_learned(frames, result, runs) is False:
+        return _describe_no_learning(frames.metric.name, result, runs)
+    if frames.compare and all(path.startswith("budget.") for path in frames.compare):
+        best = result.cells[0]
+        return (
+            f"{best.label} has the best mean score, {sentences.interval(best.score)}; only budgets "
+            f"were compared, so no setting is recommended."
+        )
+    return _recommend(result)
+
+
+def _recommend(result: Answer) -> str:
+    best = result.cells[0]
+    setting = best.label + (f" with {best.tuned}" if best.tuned else "")
+    if len(result.cells) == 1:
+        return f"Only one setting has a score: {setting}."
+    if result.separable:
+        return f"Recommended setting: {setting}."
+    rest = len(result.cells) - len(result.tie)
+    worse = f" The other {rest} are worse." if rest > 1 else " The other is worse." if rest else ""
+    return f"No significant difference between the best settings: {'; '.join(result.tie)}.{worse}"
+
+
+def _describe_completion(frames: SweepFrames) -> str:
+    trials = frames.trials[frames.trials["role"] != tags.SUPERSEDED]
+    states = trials["state"].value_counts()
+    finished, total = int(states.get("finished", 0)), len(trials)
+    if total and finished == total and frames.sweep[tags.STATE] == "finished":
+        return f"All steps from text to report work: {total} of {total} trials finished."
+    others = [f"{n} {state}" for state, n in sorted(states.items()) if state != "finished"]
+    listed = f" ({', '.join(others)})" if others else ""
+    return (
+        f"Not all steps from text to report have worked: {finished} of {total} trials "
+        f"finished{listed}."
+    )
+
+
+def _describe_noise(frames: SweepFrames, result: Answer) -> str:
+    deviations = [cell.sd for cell in result.cells if not math.isnan(cell.sd)]
+    if not deviations:
+        return "No answer: no setting has two finished repeats; no setting is recommended."
+    ends = dict.fromkeys(sentences.score(end) for end in (min(deviations), max(deviations)))
+    return (
+        f"Between trials that differ only in their seeds, {frames.metric.name} has a standard "
+        f"deviation of {' to '.join(ends)}; no setting is recommended."
+    )
+
+
+def _describe_no_learning(metric: str, result: Answer, runs: pd.DataFrame) -> str:
+    best = result.cells[0]
+    best_runs = runs[runs["cell"] == best.label]
+    before = best_runs["untrained"].mean()
+    from_scratch = "init_from.kind" not in best_runs or bool(
+        (best_runs["init_from.kind"] == "scratch").all()
+    )
+    start = "the untrained encoder" if from_scratch else "the encoder at the start of training"
+    baseline = "chance, 0.5" if math.isnan(before) else f"{start}, {sentences.score(before)}"
+    text = (
+        f"{metric} shows no learning: the best mean score, {sentences.interval(best.score)} for "
+        f"{best.label}, is not significantly better than {baseline}."
+    )
+    return f"{text} {_advise(best_runs)}".strip() if from_scratch else text
+
+
+def _advise(runs: pd.DataFrame) -> str:
+    columns = ("encoder.hidden", "encoder.layers", "spent/flops")
+    if any(name not in runs for name in columns):
+        return ""
+    hidden, layers, flops = (float(runs[name].mean()) for name in columns)
+    return advise_budget(round(hidden), round(layers), flops)
+
+
+def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the lines of the summary that depend on the sweep's kind of answer."""
+    if frames.answer == "path":
+        return []
+    if frames.answer == "noise":
+        return _list_noise(frames, result, runs)
+    return sentences.effects(frames, result, runs)
+
+
+def _list_noise(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+    by_label = {cell.label: cell for cell in result.cells}
+    cells = [by_label[name] for name in frames.trials["cell"].unique() if name in by_label]
+    noise = "; ".join(
+        f"{cell.label}: standard deviation {sentences.score(cell.sd)} ({cell.score.n} seeds)"
+        for cell in cells
+    )
+    lines = [("seed noise", noise)]
+    above = {cell.label: stats.is_above_untrained(frames, runs, cell) for cell in cells}
+    if all(better is None for better in above.values()):
+        return lines
+    labels = "; ".join(label for label, better in above.items() if better) or "no setting"
+    return [
+        *lines,
+        ("significantly better than untrained", f"{labels} (95 % interval of the mean)"),
+    ]
+
+
+def describe_validity(frames: SweepFrames) -> str:
+    """Return encoder, budget, window, text, vocabulary and objective of the trials, in one line."""
+    trials = frames.trials
+    if "encoder.hidden" not in trials:
+        return sentences.NONE
+    shapes = trials[["encoder.hidden", "encoder.layers"]].dropna().drop_duplicates()
+    sizes = [
+        f"{layers:g} layer{'s' if layers > 1 else ''} of hidden size {hidden:g}"
+        for hidden, layers in shapes.to_numpy()
+    ]
+    unit = _values(trials, "budget.kind").replace("flops", "FLOPs")
+    parts = [
+        f"encoder with {' or '.join(sizes)}",
+        f"{_values(trials, 'budget.amount')} {unit} per trial",
+        f"windows of {_values(trials, 'data.length')} tokens",
+        f"training text: {_list_texts(trials)}",
+        f"vocabulary of {_values(trials, 'data.vocab')} tokens",
+        f"objective {_values(trials, 'objective.kind')}",
+    ]
+    return ", ".join(parts)
+
+
+def _values(trials: pd.DataFrame, path: str) -> str:
+    """Return the distinct values of a parameter as text: `16`, `16 and 32`."""
+    *most, last = map(sentences.plain, trials[path].dropna().unique().tolist())
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def describe_contamination(frames: SweepFrames) -> list[tuple[str, str]]:
+    """Return a summary line on the overlap of the ranking task with the training text.
+
+    Empty if no task ranks the trials, or if the sweep did not count overlaps.
+    """
+    task = frames.metric.task
+    counted = json.loads(frames.sweep.get(tags.OVERLAPS, "{}"))
+    counts = [
+        f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} examples of {task}, "
+        f"the task that ranks the trials, share 13 consecutive tokens with the training text {text}"
+        for text, overlaps in counted.items()
+        for overlap in overlaps
+        if overlap["task"] == task
+    ]
+    return [("contamination", "; ".join(counts))] if counts else []
+
+
+def _list_texts(trials: pd.DataFrame) -> str:
+    columns = [n for n in map(str, trials) if n == "data.share" or n.startswith("data.source.")]
+    texts = [
+        _describe_text({str(name).removeprefix("data."): value for name, value in row.items()})
+        for row in trials[columns].drop_duplicates().dropna(how="all").to_dict("records")
+    ]
+    return " and ".join(dict.fromkeys(texts))
+
+
+def _describe_text(row: dict[Any, Any]) -> str:
+    kind, share = row.get("source.kind"), float(row.get("share", 1))
+    match kind:
+        case "embedded":
+            name = "the embedded English text"
+        case "mixture":
+            name = "a mixture of sources"
+        case _:
+            keys = ("source.name", "source.path", "source.paths")
+            name = next((text for key in keys if isinstance(text := row.get(key), str)), "unknown")
+    return name if share >= 1 else f"a fraction of {share:.3g} of {name}"

@@ -1,0 +1,220 @@
+"""Write the report of a sweep: HTML, Markdown, figures and CSV files.
+
+The report depends on the tracking store alone, not on the clock or the network: the same store
+gives the same bytes.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from lab.config import flops
+from lab.reporting import conclusion, plots, sentences, stats, svg, tables
+from lab.reporting.stats import Answer
+from lab.storage.checks import check_target
+from lab.tracking import tags
+from lab.tracking.frames import SweepFrames
+
+_COMPUTE = {  # title of the axis, unit
+    "spent/flops": ("training compute", "FLOP"),
+    "spent/tokens": ("tokens", "tokens"),
+    "spent/seconds": ("training time", "s"),
+}
+_REPLACEMENT_RATE = "health/replacement_rate"
+_SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
+    tags.QUESTION,
+    tags.KIND,
+    tags.METRIC,
+    tags.COMPARE,
+    tags.REFERENCE,
+    tags.TUNE,
+    "search",  # written by version 0.2.0, see `tags.SEARCH`
+    tags.COMMAND,
+    tags.OPENED,
+    tags.ANSWER,
+    tags.OVERLAPS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        name: name of its file, without suffix, and its id in the HTML page.
+        title: title of the figure.
+        caption: text that describes the figure.
+        svg: content of the figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+    @property
+    def inline(self) -> str:
+        """Content of the figure for a page with several figures."""
+        return svg.inline_svg(self.svg, self.name)
+
+
+def write_report(frames: SweepFrames, folder: File) -> File:
+    """Write the report to `folder`/<name>/ and return its report.html.
+
+    An existing report is replaced, including all of its files.
+
+    Raises:
+        StorageError: the target folder contains something other than a report.
+    """
+    target = folder / frames.name
+    check_target(target)
+    partial, old = (folder / f".{frames.name}.{part}.{os.getpid()}" for part in ("new", "old"))
+    partial.mkdir(parents=True)
+    try:
+        _write_files(frames, partial)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return target / "report.html"
+
+
+def _write_files(frames: SweepFrames, folder: File) -> None:
+    page = _page_context(frames)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", r"\|")
+    for name in ("report.html", "report.md"):
+        text = environment.get_template(f"{name}.jinja").render(page)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "figures").mkdir()
+    for figure in (f for group in page["figures"].values() for f in group):
+        content = svg.standalone_svg(figure.svg)
+        (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
+    frames.trials.to_csv(folder / "trials.csv", index=False)
+    frames.curves.to_csv(folder / "curves.csv", index=False)
+
+
+def _page_context(frames: SweepFrames) -> dict[str, Any]:
+    result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
+    return {
+        "frames": frames,
+        "question": frames.sweep[tags.QUESTION],
+        "space_file": tags.SPACE_FILE,
+        "headline": conclusion.write_headline(frames, result, runs),
+        "facts": _list_facts(frames, result, runs),
+        "flags": stats.flag_trials(frames, result),
+        "cells": tables.cell_table(frames, result, runs),
+        "compute": tables.compute_table(result, runs),
+        "figures": _figures(frames, result, runs),
+        "scores": tables.score_table(frames, result, runs),
+        "trials": tables.trial_table(frames),
+        "provenance": _provenance(frames),
+        "conventions": flops.__doc__,
+    }
+
+
+def _list_facts(
+    frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
+) -> list[tuple[str, str]]:
+    trials = frames.trials
+    states = trials["state"].value_counts()
+    slots = _column(trials, tags.SLOT_SECONDS).sum() / 3_600
+    facts = [] if result is None else conclusion.list_facts(frames, result, runs)
+    return [
+        ("valid for", conclusion.describe_validity(frames)),
+        ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
+        *conclusion.describe_contamination(frames),
+        *facts,
+        (
+            "cost",
+            f"{sentences.cost(frames)}; run time of all trials {slots:.3g} hours, set-up included",
+        ),
+        ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
+        ("state of the sweep", frames.sweep[tags.STATE]),
+        ("reproduce", frames.sweep.get(tags.COMMAND, sentences.NONE)),
+    ]
+
+
+def _figures(
+    frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
+) -> dict[str, list[Figure]]:
+    groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
+    if frames.metric.name in frames.curves:
+        groups["compute"] = [
+            Figure(
+                name=f"score-{unit.lower()}", title=f"Score against {title}",
+                caption=sentences.curve(frames, axis, unit),
+                svg=svg.render_svg(plots.plot_curves(frames, axis)),
+            )
+            for axis, (title, unit) in _COMPUTE.items()
+            # On a shared device, the seconds of a trial depend on the other trials.
+            if axis != "spent/seconds" or not frames.trials["shared"].any()
+        ]  # fmt: skip
+    if result is not None:
+        content = svg.render_svg(plots.plot_cells(frames, result, runs))
+        groups["cells"] = [
+            Figure(
+                name="cells",
+                title="Settings compared",
+                caption=sentences.cells(result),
+                svg=content,
+            )
+        ]
+        if plots.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
+            content = svg.render_svg(plots.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE)))
+            groups["cells"].append(
+                Figure(
+                    name="replacement-rate", title="Replacement rate",
+                    caption=sentences.replacement(frames, runs), svg=content,
+                )
+            )  # fmt: skip
+        groups["nuisances"] = [
+            Figure(
+                name=f"tune-{path}", title=path, caption=sentences.nuisance(frames, result, path),
+                svg=svg.render_svg(plots.plot_nuisance(frames, path)),
+            )
+            for path in frames.tune
+            if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
+        ]  # fmt: skip
+    diagnostics = plots.plot_health(frames)
+    if diagnostics is not None:
+        groups["health"] = [
+            Figure(
+                name="health",
+                title="Training diagnostics",
+                caption=sentences.health(frames),
+                svg=svg.render_svg(diagnostics),
+            )
+        ]
+    return groups
+
+
+def _means(runs: pd.DataFrame, name: str) -> dict[str, float]:
+    return {str(label): float(mean) for label, mean in runs.groupby("cell")[name].mean().items()}
+
+
+def _provenance(frames: SweepFrames) -> list[tuple[str, str]]:
+    entries = [(key, text) for key, text in frames.sweep.items() if key not in _SHOWN_ELSEWHERE]
+    measures = [
+        (name.replace("_", " "), f"{value:.1%}" if name.endswith("share") else f"{value:,.4g}")
+        for name, value in frames.measures.items()
+    ]
+    return [*entries, *measures]
+
+
+def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":
+    return trials[name] if name in trials else pd.Series(dtype=float)

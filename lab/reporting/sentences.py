@@ -1,0 +1,266 @@
+"""Text of a report: numbers with digits and units, lines of the summary, figure captions."""
+
+import math
+
+import pandas as pd
+
+from lab.reporting.compute_multiplier import best_so_far
+from lab.reporting.intervals import Interval
+from lab.reporting.stats import Answer, edge_values, gain_over_untrained, untrained_scores
+from lab.tracking.frames import SweepFrames
+
+NONE = "–"
+_MINUS = "−"
+_NOT_SCORED = "not scored: this metric is computed only at the end of a trial"
+
+
+def effects(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the summary lines on the best cell: gains over the reference and untrained, noise."""
+    best, start = result.cells[0], untrained_scores(frames).mean
+    gain = interval(gain_over_untrained(runs, best.label), signed=True)
+    lines = [
+        ("best mean score", f"{best.label}: {interval(best.score)} (95 % interval)"),
+        (
+            "untrained",
+            _NOT_SCORED
+            if math.isnan(start)
+            else f"{score(start)}; the best setting differs from it by {gain}",
+        ),
+        (
+            "seed noise",
+            f"standard deviation {score(result.floor)} between repeats of one setting",
+        ),
+    ]
+    if result.effect is None or result.multiplier is None or result.reference is None:
+        return [*_without_effect(frames, result), *lines]
+    name, times = result.reference.label, result.multiplier
+    around = "" if math.isnan(times.low) else f" [{_times(times.low)}, {_times(times.high)}]"
+    if math.isnan(times.share):
+        reason = _why_no_multiplier(result, runs)
+        comparison = f"cannot be compared with {name} by compute: {reason}"
+    elif math.isinf(times.share):
+        comparison = f"does not reach the final score of {name}"
+    else:
+        comparison = (
+            f"reaches the final score of {name} with {_times(times.share)}{around} the FLOPs of "
+            f"{name}; this is an upper bound, because scores during training are taken before the "
+            f"learning rate has decayed"
+        )
+    return [
+        (
+            "effect",
+            f"{interval(result.effect, signed=True)} against {name} (95 % interval, paired by "
+            f"repeat)",
+        ),
+        ("compute", f"{best.label} {comparison}"),
+        *lines,
+    ]
+
+
+def _why_no_multiplier(result: Answer, runs: pd.DataFrame) -> str:
+    """Return the reason why the compute multiplier is undefined."""
+    if result.effect is None or result.reference is None or math.isnan(result.effect.mean):
+        return "no repeat has finished in both settings"
+    if runs.loc[runs["cell"] == result.cells[0].label, "untrained"].isna().any():
+        return "no score was taken before the end of a trial"
+    return f"{result.reference.label} ends no better than untrained"
+
+
+def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
+    if result.reference is None:
+        return [("effect", f"unknown: the reference setting, {frames.reference}, has no score")]
+    if len(result.cells) == 1 or result.cells[1].difference is None:
+        return []
+    best, second = result.cells[:2]
+    gap = interval(result.cells[1].difference, signed=True)
+    return [
+        (
+            "effect",
+            f"{best.label} is the reference setting; the second best, {second.label}, differs from "
+            f"it by {gap}",
+        )
+    ]
+
+
+def curve(frames: SweepFrames, axis: str, unit: str) -> str:
+    """Return the caption of a score curve: change of the best score, and `axis` at half of it."""
+    name, line = frames.metric.name, best_so_far(frames, axis)
+    start, end = untrained_scores(frames).mean, float(line[name].iloc[-1])
+    half = line[(line[name] - start).abs() >= abs(end - start) / 2]
+    if math.isnan(start):
+        return f"The best score of all trials is {score(end)}; no untrained score was taken."
+    if len(line) == 1:  # no improvement over the first score
+        return f"No score is better than the best untrained score, {score(end)}."
+    change = f"The best score of all trials goes from {score(start)} (untrained) to {score(end)}"
+    if half.empty:
+        return f"{change}."
+    return f"{change}; half of this change is reached after {quantity(half[axis].iloc[0], unit)}."
+
+
+def cells(result: Answer) -> str:
+    """Return the caption of the cells: the best one, and the number of significant differences."""
+    best, others = result.cells[0], len(result.cells) - 1
+    worse = others - len(result.tie) + 1
+    verdict = f"; {worse} of {others} other settings are significantly worse" if others else ""
+    n = sum(cell.score.n for cell in result.cells)
+    mean = interval(best.score)
+    return f"{best.label} has the best mean score, {mean}{verdict} ({n} trials in all)."
+
+
+def replacement(frames: SweepFrames, runs: pd.DataFrame) -> str:
+    """Return the caption of the replacement rates: their range, and correlation with the score."""
+    ends = runs.groupby("cell")[["health/replacement_rate", "score"]].mean()
+    rates = ends["health/replacement_rate"]
+    text = (
+        f"Fraction of all tokens that the generator replaced by a different token, mean over the "
+        f"training steps before the last evaluation: {rates.min():.1%} to {rates.max():.1%}."
+    )
+    if (ends.nunique() < 2).any():
+        return text
+    correlation = f"{ends['score'].corr(rates, method='spearman'):+.2f}".replace("-", _MINUS)
+    return (
+        f"{text} Rank correlation (Spearman) with the mean {frames.metric.name} of a setting: "
+        f"{correlation}."
+    )
+
+
+def nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
+    """Return the caption of a nuisance parameter: best value in each cell, values at an edge."""
+    best = "; ".join(f"{plain(cell.settings[path])} for {cell.label}" for cell in result.cells)
+    at_edge = [cell.label for cell in result.cells if path in edge_values(frames, cell)]
+    lost = frames.trials.loc[frames.trials["role"] == "search", "score"].isna().sum()
+    crosses = f" Crosses mark the {lost} trials without a score." if lost else ""
+    edge = (
+        f" At the edge of its range for {'; '.join(at_edge)}: widen the range." if at_edge else ""
+    )
+    return f"Best value of {path}: {best}.{edge}{crosses}"
+
+
+def health(frames: SweepFrames) -> str:
+    """Return the caption of the training diagnostics: trials that beat predicting 'original'."""
+    last = frames.curves.groupby("number").last()
+    loss, baseline = "train/discriminator_loss", "health/majority_loss"
+    if loss not in last or baseline not in last:
+        return (
+            "Values recorded during training. No trial has a discriminator loss to compare with "
+            "the loss of always predicting 'original'."
+        )
+    both = last[[loss, baseline]].dropna()
+    below = int((both[loss] < both[baseline]).sum())
+    return (
+        f"At the last evaluation, the discriminator's loss is below that of always predicting "
+        f"'original' in {below} of {len(both)} trials."
+    )
+
+
+def cost(frames: SweepFrames) -> str:
+    """Return the training compute of all trials; each preparatory run is counted once."""
+    trials, measures = frames.trials, frames.measures
+    name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"
+    own = float(trials[name].sum()) if name in trials else 0.0
+    before = measures.get("preparatory_flops", 0.0)
+    text = f"{quantity(own + before, 'FLOP')} of training"
+    if before:
+        count = round(measures["preparatory_runs"])
+        runs = f"{count} preparatory mlm run{'s' * (count > 1)}"
+        text += f", including {quantity(before, 'FLOP')} in {runs}"
+    return text
+
+
+def started(runs: pd.DataFrame) -> str:
+    """Return sentences on the compute of starting weights; empty if no trial starts from any."""
+    start, frozen = "init_from.kind", "objective.generator.init_from.kind"
+    prepared = _cells_where(runs, start, {"mlm"}) | _cells_where(runs, frozen, {"mlm"})
+    earlier = _cells_where(runs, start, {"trial", "transformers"})
+    earlier |= _cells_where(runs, frozen, {"trial"})
+    text = ""
+    if prepared:
+        text += (
+            f" Stand-alone compute is equal: trials of {'; '.join(prepared)} start from mlm runs "
+            f"that the sweep trained for them, and the cost of these runs is part of the trials' "
+            f"budget and of every FLOP count in this table except the marginal one."
+        )
+    if earlier:
+        text += (
+            f" Only new compute is counted: trials of {'; '.join(earlier)} start from weights that "
+            f"were trained before (init_from), and the cost of that training is in no budget of "
+            f"this report; the stand-alone FLOPs include it where it is known."
+        )
+    if _cells_where(runs, start, {"mlm", "trial", "transformers"}):
+        text += (
+            " If an encoder starts from such weights, 'untrained' is the score of these weights."
+        )
+    return text
+
+
+def _cells_where(runs: pd.DataFrame, name: str, kinds: set[str]) -> dict[str, None]:
+    """Return the labels of cells with a value of parameter `name` in `kinds`, in order."""
+    if name not in runs:
+        return {}
+    return dict.fromkeys(map(str, runs.loc[runs[name].isin(kinds), "cell"]))
+
+
+def spread(values: "pd.Series[float]") -> str:
+    """Return `mean ± standard deviation (n)`, or a dash if there are no values."""
+    values = values.dropna()
+    if values.empty:
+        return NONE
+    around = f" ± {score(float(values.std()))}" if len(values) > 1 else ""
+    return f"{score(float(values.mean()))}{around} ({len(values)})"
+
+
+def rank(fidelity: pd.DataFrame, name: str) -> str:
+    """Return the rank correlation of a score with the ranking metric, and the number of trials."""
+    correlation = float(fidelity["rank_correlation"][name])
+    return (
+        NONE
+        if math.isnan(correlation)
+        else f"{correlation:+.2f}".replace("-", _MINUS) + f" ({fidelity['trials'][name]})"
+    )
+
+
+def score(value: float) -> str:
+    """Return a score with four decimals, or a dash for NaN."""
+    return NONE if math.isnan(value) else f"{value:.4f}"
+
+
+def interval(value: Interval, signed: bool = False) -> str:
+    """Return mean and 95 % interval, or the mean alone if there is no interval."""
+    if math.isnan(value.mean):
+        return NONE
+    mean = f"{value.mean:+.4f}".replace("-", _MINUS) if signed else score(value.mean)
+    around = ends(value, signed)
+    return mean if around == NONE else f"{mean} {around}"
+
+
+def ends(value: Interval, signed: bool = False) -> str:
+    """Return the two ends of an interval, or a dash if there is none."""
+    if math.isnan(value.low):
+        return NONE
+    form = "+.4f" if signed else ".4f"
+    return f"[{value.low:{form}}, {value.high:{form}}]".replace("-", _MINUS)
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return an amount with three digits and a decimal prefix: 1.2 TFLOP for 1.2e12 FLOP."""
+    if math.isnan(value):
+        return NONE
+    power = min(6, max(0, int(math.log10(abs(value)) // 3))) if value else 0
+    gap = " " if len(unit) > 4 and power else ""  # 1 TFLOP, but 1 M tokens
+    return f"{value / 1_000**power:.3g} {' kMGTPE'[power].strip()}{gap}{unit}".strip()
+
+
+def _times(share: float) -> str:
+    if math.isnan(share):
+        return NONE
+    return "∞" if math.isinf(share) else f"{share:.2f}×"
+
+
+def seconds(value: float) -> str:
+    """Return seconds with one decimal, or a dash for NaN."""
+    return NONE if math.isnan(value) else f"{value:,.1f}"
+
+
+def plain(value: object) -> str:
+    """Return a value of a configuration as it is written in a search space."""
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)

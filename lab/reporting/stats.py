@@ -1,0 +1,284 @@
+"""Compare the cells of a sweep: means, intervals, the best cell, and warnings about them.
+
+Cells are compared by their repeats, with seeds that the search did not use. Repeat i has the same
+seeds in every cell (common random numbers), so differences between cells are paired by repeat.
+Their intervals (`intervals`) hold for the best cell against all others at once: a sweep that
+compares only seeds finds a best cell with a probability of at most 5 %.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lab.config.metrics import Metric, among
+from lab.config.trial import Path
+from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
+from lab.reporting.intervals import Interval, paired_interval, smallest_detectable, t_interval
+from lab.tracking.frames import SweepFrames
+
+_EDGE = 0.05  # fraction of a range, at either end, that counts as its edge
+_FEW = 3  # with fewer repeats, the report warns that intervals are too wide
+_BINS = 5  # of a numeric nuisance parameter in `marginal_means`
+_CHANCE = 0.5  # AUROC of random predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Results of one cell (one combination of compared values).
+
+    Attributes:
+        label: name of the cell.
+        score: mean score of the repeats, with its t interval.
+        sd: standard deviation of the scores of the repeats; NaN with fewer than two.
+        difference: mean of this cell minus the best cell, paired by repeat; None for the best cell.
+        tied: whether the cell is the best or does not differ significantly from it.
+        tuned: label of the best nuisance parameters.
+        picked: score of the search trial that chose the nuisance parameters; optimistic, because
+            it is the best of several scores.
+        settings: values of the compared and tuned settings, by dotted path.
+    """
+
+    label: str
+    score: Interval
+    sd: float
+    difference: Interval | None
+    tied: bool
+    tuned: str
+    picked: float
+    settings: dict[Path, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The comparison of all cells that have a score.
+
+    Attributes:
+        cells: results of the cells, best first.
+        reference: cell that equals the base, or the first cell; None if it has no score.
+        effect: best minus reference, paired by repeat; None if they are the same cell.
+        multiplier: compute multiplier of the best cell; None if it is the reference.
+        floor: pooled standard deviation between repeats of the same cell; NaN without repeats.
+        confirmed: whether the scores are those of repeats, not of search trials.
+        missing: labels of the cells without a finished trial.
+    """
+
+    cells: tuple[Cell, ...]
+    reference: Cell | None
+    effect: Interval | None
+    multiplier: ComputeMultiplier | None
+    floor: float
+    confirmed: bool
+    missing: tuple[str, ...]
+
+    @property
+    def tie(self) -> tuple[str, ...]:
+        """Labels of the best cell and of all cells that do not differ significantly from it."""
+        return tuple(cell.label for cell in self.cells if cell.tied)
+
+    @property
+    def separable(self) -> bool:
+        """Whether one cell is significantly better than every other."""
+        return len(self.cells) > 1 and len(self.tie) == 1
+
+
+def scored_trials(frames: SweepFrames) -> pd.DataFrame:
+    """Return the trials by which cells are compared.
+
+    These are the finished repeats. If there are none, these are the best finished search trials,
+    one per cell. (The other search trials of a cell have other nuisance parameters, so their
+    spread does not measure the noise between seeds.)
+    """
+    finished = frames.trials[frames.trials["score"].notna()]
+    repeats = finished[finished["role"] == "repeat"]
+    return repeats if len(repeats) else _best_search_trials(frames)
+
+
+def _best_search_trials(frames: SweepFrames) -> pd.DataFrame:
+    """Return the best finished search trial of each cell."""
+    trials = frames.trials
+    search = trials[trials["score"].notna() & (trials["role"] == "search")]
+    ordered = search.sort_values("score", ascending=not _is_maximized(frames.metric), kind="stable")
+    return ordered.drop_duplicates("cell").sort_values("number")
+
+
+def _is_maximized(metric: Metric) -> bool:
+    return metric.direction == "maximize"
+
+
+def compute_answer(frames: SweepFrames) -> Answer | None:
+    """Return the comparison of the cells, or None if no trial has finished."""
+    runs = scored_trials(frames)
+    if runs.empty:
+        return None
+    table = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+    means = table.mean().sort_values(ascending=not _is_maximized(frames.metric), kind="stable")
+    best = str(means.index[0])
+    pairs = {label: paired_interval(table, str(label), best) for label in means.index}
+    cells = tuple(_cell(frames, runs, str(label), pairs[label], best) for label in means.index)
+    reference = next((cell for cell in cells if cell.label == frames.reference), None)
+    differs = reference is not None and reference.label != best
+    return Answer(
+        cells=cells,
+        reference=reference,
+        effect=paired_interval(table, best, frames.reference) if differs else None,
+        multiplier=compute_multiplier(frames, runs, best, frames.reference) if differs else None,
+        floor=smallest_detectable(table),
+        confirmed=bool((runs["role"] == "repeat").all()),
+        missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
+    )
+
+
+def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
+    cell_runs = runs[runs["cell"] == label]
+    picked = _best_search_trials(frames).set_index("cell")["score"]
+    scores = cell_runs["score"].to_numpy(dtype=float)
+    first = cell_runs.iloc[0]
+    return Cell(
+        label=label,
+        score=t_interval(scores),
+        sd=float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan,
+        difference=None if label == best else gap,
+        tied=label == best or not gap.excludes_zero,
+        tuned=str(first["tuned"]),
+        picked=float(picked.get(label, math.nan)),
+        settings={path: first[path] for path in (*frames.compare, *frames.tune)},
+    )
+
+
+def gain_over_untrained(runs: pd.DataFrame, label: str) -> Interval:
+    """Return mean and interval of a cell's gain since step 0; NaN if step 0 was not scored."""
+    cell_runs = runs[runs["cell"] == label]
+    gains = cell_runs["score"] - cell_runs["untrained"]
+    return t_interval(gains.dropna().to_numpy(dtype=float))
+
+
+def is_above_untrained(frames: SweepFrames, runs: pd.DataFrame, cell: Cell) -> bool | None:
+    """Return whether a cell scores significantly better than its trials did before training.
+
+    The 95 % interval of the gain since step 0 must contain only improvements, if step 0 was
+    scored. An AUROC's interval must also be above chance. None if there is no interval.
+    """
+    sign = 1 if _is_maximized(frames.metric) else -1
+    margins = [sign * end for end in _interval_ends(gain_over_untrained(runs, cell.label))]
+    if frames.metric.name.endswith("/auroc"):
+        margins.append(cell.score.low - _CHANCE)
+    known = [margin for margin in margins if not math.isnan(margin)]
+    return all(margin > 0 for margin in known) if known else None
+
+
+def _interval_ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def has_learned(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> bool | None:
+    """Return `is_above_untrained` of the best cell."""
+    return is_above_untrained(frames, runs, result.cells[0])
+
+
+def untrained_scores(frames: SweepFrames) -> Interval:
+    """Return mean and interval of the ranking metric at step 0 over all trials."""
+    return t_interval(frames.trials["untrained"].dropna().to_numpy(dtype=float))
+
+
+def metric_correlations(frames: SweepFrames) -> pd.DataFrame:
+    """Return the rank correlation of every other final score with the ranking metric.
+
+    Returns:
+        Columns metric, rank_correlation (Spearman's, over the finished trials; 1 if both order the
+        trials in the same way from best to worst; NaN if a score is constant or fewer than three
+        trials have both), trials (number of trials with both).
+    """
+    finished = frames.trials[frames.trials["score"].notna()]
+    rows = []
+    for name, metric in among(map(str, finished)).items():
+        if name == frames.metric.name:
+            continue
+        both = finished[["score", name]].dropna()
+        same_direction = metric.direction == frames.metric.direction
+        defined = len(both) > 2 and bool((both.nunique() > 1).all())
+        rank = float(stats.spearmanr(both["score"], both[name]).statistic) if defined else math.nan
+        rows.append(
+            {
+                "metric": name,
+                "rank_correlation": rank * (1 if same_direction else -1),
+                "trials": len(both),
+            }
+        )
+    return pd.DataFrame(rows, columns=["metric", "rank_correlation", "trials"])
+
+
+def marginal_means(frames: SweepFrames, path: Path) -> pd.DataFrame:
+    """Return the search scores of each cell by the value of one nuisance parameter.
+
+    The values of the other nuisance parameters are ignored.
+
+    Returns:
+        Columns cell, value (a choice, or the middle of one of five bins), best, mean, n.
+    """
+    search = frames.trials[frames.trials["score"].notna() & (frames.trials["role"] == "search")]
+    values = search[path]
+    distribution = frames.tune[path]
+    if "choices" not in distribution and values.nunique() > _BINS:
+        log = bool(distribution["log"])
+        scaled = np.log(values.astype(float)) if log else values.astype(float)
+        edges = np.linspace(*_range(distribution), _BINS + 1)
+        middle = (edges[:-1] + edges[1:]) / 2
+        bins = np.clip(np.digitize(scaled, edges) - 1, 0, _BINS - 1)
+        values = pd.Series((np.exp(middle) if log else middle)[bins], index=search.index)
+    best = "max" if _is_maximized(frames.metric) else "min"
+    grouped = search.assign(value=values).groupby(["cell", "value"], sort=True)["score"]
+    return grouped.agg(best=best, mean="mean", n="size").reset_index()
+
+
+def _range(distribution: dict[str, Any]) -> tuple[float, float]:
+    low, high = float(distribution["low"]), float(distribution["high"])
+    return (math.log(low), math.log(high)) if distribution["log"] else (low, high)
+
+
+def edge_values(frames: SweepFrames, cell: Cell) -> tuple[Path, ...]:
+    """Return the nuisance parameters with a best value at an edge of their range."""
+    return tuple(p for p, d in frames.tune.items() if _at_edge(cell.settings[p], d))
+
+
+def _at_edge(value: Any, distribution: dict[str, Any]) -> bool:
+    if "choices" in distribution:
+        numbers = [c for c in distribution["choices"] if isinstance(c, (int, float))]
+        ordered = len(numbers) == len(distribution["choices"]) > 2
+        return ordered and value in {min(numbers), max(numbers)}
+    low, high = _range(distribution)
+    position = math.log(value) if distribution["log"] else float(value)
+    return min(position - low, high - position) <= _EDGE * (high - low)
+
+
+def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
+    """Return warnings about the reliability of the answer, one sentence each."""
+    states = frames.trials["state"]
+    lost = int(states.isin(["diverged", "failed"]).sum())
+    warnings = []
+    if lost:
+        warnings.append(
+            f"{lost} of {len(states)} trials diverged or failed "
+            f"({lost / len(states):.0%}); the table of all trials gives the reasons."
+        )
+    if result is None or frames.answer == "path":
+        return tuple(warnings)
+    if not result.confirmed:
+        warnings.append(
+            "No repeat has finished: the score of each setting is that of its best search trial, "
+            "hence optimistic."
+        )
+    few = [cell.label for cell in result.cells if cell.score.n < _FEW]
+    if few:
+        warnings.append(f"Fewer than {_FEW} repeats: {'; '.join(few)}.")
+    if result.missing:
+        warnings.append(f"No finished trial: {'; '.join(result.missing)}.")
+    warnings.extend(
+        f"{cell.label}: the best value of {path} is at the edge of its range; widen the range."
+        for cell in result.cells
+        for path in edge_values(frames, cell)
+    )
+    return tuple(warnings)

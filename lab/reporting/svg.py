@@ -1,0 +1,76 @@
+"""Style of the figures, and their conversion to SVG for a page or for separate files.
+
+Axes and text have one color, `INK`, which becomes `currentColor` in the SVG. So the figures follow
+the light or dark color scheme of the page.
+"""
+
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+INK = "#010203"  # replaced by currentColor
+_STYLE: dict[Any, Any] = {  # typed loosely: the stub of rcParams lists every key
+    "svg.fonttype": "none",  # keep text as text: smaller files, searchable, in the page's color
+    "svg.hashsalt": "lab",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.labelcolor": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+STYLED = mpl.rc_context(_STYLE)
+
+
+@STYLED
+def render_svg(figure: Figure) -> str:
+    """Return `figure` as SVG; the same data gives the same bytes."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().replace(INK, "currentColor")
+
+
+def inline_svg(content: str, name: str) -> str:
+    """Return an SVG for a page with several: unique ids, no XML prologue, no fixed size."""
+    body = content[content.index("<svg") :]
+    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body).replace("xlink:href", "href")
+    body = re.sub(r'id="', f'id="{name}-', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
+    return re.sub(
+        r'<svg (.*?)width="[^"]*"',
+        r"<svg \1",
+        re.sub(r'height="[^"]*pt"', "", body, count=1),
+        count=1,
+    )
+
+
+def standalone_svg(content: str) -> str:
+    """Return an SVG for a separate file; its colors follow the viewer's light or dark scheme."""
+    style = (
+        "<style>svg{color:#1b1f24;background:#fff}"
+        "@media(prefers-color-scheme:dark){svg{color:#dfe3e8;background:#14171b}}</style>\n <defs>"
+    )
+    return content.replace("<defs>", style, 1)

@@ -1,0 +1,193 @@
+"""Tables of a report: settings, compute, scores, and all trials."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lab.config.metrics import among
+from lab.reporting import sentences, stats
+from lab.reporting.stats import Answer, Cell
+from lab.tracking import tags
+from lab.tracking.frames import SweepFrames
+
+_UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
+_AMOUNTS = {
+    "spent/flops": "FLOP",
+    "spent/paper_flops": "FLOP (paper's script)",
+    "spent/six_n": "FLOP (6N)",
+    "spent/tokens": "tokens",
+}
+_STARTING_WEIGHTS_AMOUNTS = {
+    "spent/marginal_flops": "marginal FLOP",
+    "spent/standalone_flops": "stand-alone FLOP",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Table of texts.
+
+    Attributes:
+        caption: text above the table.
+        head: titles of the columns.
+        rows: texts of the cells, row by row.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
+    """Return the table of compared settings, best first."""
+    compared = () if result is None else result.cells
+    confirmed = result is not None and result.confirmed
+    means = (
+        "Means over repeats with seeds that the search did not use."
+        if confirmed
+        else "Scores of the best search trial of each setting."
+    )
+    caption = (
+        f"{len(compared)} settings, best first. {means} Differences from the best setting are "
+        f"paired by repeat, with Tukey's simultaneous 95 % intervals; 'tie' means that the "
+        f"interval contains 0. The search score is that of the search trial that chose the "
+        f"nuisance parameters."
+    )
+    head = ("setting", "mean ± sd (n)", "95 % interval", "difference from best", "comparison",
+            "nuisance parameters", "search score", "trials")  # fmt: skip
+    rows = [_cell_row(cell, frames, runs) for cell in compared]
+    return Table(caption=caption, head=head, rows=rows)
+
+
+def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
+    numbers = runs.loc[runs["cell"] == cell.label, "number"]
+    edges = stats.edge_values(frames, cell)
+    edge_note = f" (at the edge of the range: {', '.join(edges)})" if edges else ""
+    return [
+        cell.label,
+        f"{sentences.score(cell.score.mean)} ± {sentences.score(cell.sd)} ({cell.score.n})",
+        sentences.ends(cell.score),
+        sentences.NONE
+        if cell.difference is None
+        else sentences.interval(cell.difference, signed=True),
+        "best" if cell.difference is None else "tie" if cell.tied else "worse",
+        (cell.tuned or sentences.NONE) + edge_note,
+        sentences.score(cell.picked),
+        ", ".join(map(str, numbers)),
+    ]
+
+
+def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
+    """Return the table of all scores by setting, with their correlation with the ranking metric."""
+    correlations = stats.metric_correlations(frames).set_index("metric")
+    metrics = among(map(str, runs))
+    names = [n for n in metrics if runs[n].notna().any()]
+    labels = [] if result is None else [cell.label for cell in result.cells]
+    curves = frames.curves
+    untrained = curves[(curves["step"] == 0) & curves["number"].isin(runs["number"])]
+    by_cell = dict(list(runs.groupby("cell")))
+    defined = correlations["rank_correlation"].dropna()
+    caption = f"No other score can be correlated with {frames.metric.name}."
+    if len(defined):
+        closest = str(defined.idxmax())
+        caption = (
+            f"{closest} has the highest rank correlation with {frames.metric.name} over all "
+            f"finished trials (Spearman {float(defined[closest]):.2f}; 1 means the same order)."
+        )
+    rows = [
+        [
+            name,
+            metrics[name].direction,
+            sentences.spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
+            *(sentences.spread(by_cell[label][name]) for label in labels),
+            "ranking metric" if name == frames.metric.name else sentences.rank(correlations, name),
+        ]
+        for name in names
+    ]
+    head = ("score", "direction", "untrained", *labels, "rank correlation (n)")
+    return Table(caption=caption, head=head, rows=rows)
+
+
+def trial_table(frames: SweepFrames) -> Table:
+    """Return the table of all trials, including those without a score."""
+    head = ("trial", "state", "reason", "role", "setting", "nuisance parameters", "repeat",
+            "seeds (init, order, mask)", "score", "budget", "budget spent", *_AMOUNTS.values(),
+            "training time (s)", "run time (s)", "device", "fingerprint")  # fmt: skip
+    trials = frames.trials.to_dict("records")
+    finished = int((frames.trials["state"] == "finished").sum())
+    caption = f"All {len(trials)} trials, including those without a score; {finished} finished."
+    return Table(caption=caption, head=head, rows=[_trial_row(trial) for trial in trials])
+
+
+def _trial_row(trial: dict[Any, Any]) -> list[str]:
+    seeds = (sentences.plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
+    achieved = trial["achieved"]
+    return [
+        *(
+            str(trial[key])
+            for key in ("number", "state", "reason", "role", "cell", "tuned", "repeat")
+        ),
+        ", ".join(seeds),
+        sentences.score(trial["score"]),
+        _target(trial),
+        sentences.NONE if math.isnan(achieved) else f"{achieved:.1%}",
+        *(sentences.quantity(trial.get(name, math.nan), "") for name in _AMOUNTS),
+        sentences.seconds(trial.get("spent/seconds", math.nan)),
+        sentences.seconds(trial.get(tags.SLOT_SECONDS, math.nan)),
+        (trial["device"] or sentences.NONE) + " (shared)" * bool(trial["shared"]),
+        trial["fingerprint"],
+    ]
+
+
+def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
+    """Return the table of the mean compute of each setting's compared trials.
+
+    It has columns of marginal and stand-alone FLOPs if the two differ in any trial.
+    """
+    amounts = dict(_AMOUNTS)
+    marginal, standalone = (runs.get(name) for name in _STARTING_WEIGHTS_AMOUNTS)
+    if marginal is not None and (standalone is None or not marginal.equals(standalone)):
+        amounts |= _STARTING_WEIGHTS_AMOUNTS
+    head = ("setting", "trials", "budget", "budget spent", *amounts.values(), "steps",
+            "training time (s)")  # fmt: skip
+    finished = runs["achieved"].dropna()
+    caption = "No trial has finished."
+    if len(finished):
+        caption = (
+            f"Means over the compared trials. Each of them spent between {finished.min():.2%} and "
+            f"{finished.max():.2%} of its budget."
+        )
+    caption += sentences.started(runs)
+    compared = () if result is None else result.cells
+    rows = [
+        _compute_row(cell.label, runs[runs["cell"] == cell.label], tuple(amounts))
+        for cell in compared
+    ]
+    return Table(caption=caption, head=head, rows=rows)
+
+
+def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list[str]:
+    achieved = runs["achieved"]
+    ends = dict.fromkeys(f"{end:.2%}" for end in (achieved.min(), achieved.max()))
+    return [
+        label,
+        str(len(runs)),
+        _target(runs.iloc[0].to_dict()),
+        " to ".join(ends),
+        *(
+            sentences.quantity(float(runs[name].mean()) if name in runs else math.nan, "")
+            for name in amounts
+        ),
+        f"{runs['spent/steps'].mean():,.0f}",
+        "not comparable (shared device)"
+        if runs["shared"].any()
+        else sentences.seconds(runs["spent/seconds"].mean()),
+    ]
+
+
+def _target(trial: dict[Any, Any]) -> str:
+    unit = _UNITS.get(str(trial.get("budget.kind")), "")
+    return sentences.quantity(float(trial.get("budget.amount", math.nan)), unit)

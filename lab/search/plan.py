@@ -1,0 +1,233 @@
+"""Plan of a sweep as `--dry-run` prints it: trials, steps, FLOPs, memory, expected duration."""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lab.config.budget import Cost
+from lab.config.experiment import Experiment
+from lab.config.flops import encoder_weights, masked_slots, mean_cost
+from lab.config.labels import label
+from lab.config.phases import UpdatedNetworks
+from lab.config.preparatory_runs import own_budget, preparatory_runs
+from lab.config.ramps import StepSettings
+from lab.config.trial import Path, Trial, Value
+from lab.formatting import format_duration
+from lab.loading import search_space
+from lab.search.designs import grid_points, random_points, search_points
+
+_ADAM_BYTES = 16  # bytes per parameter: weight, gradient and two moments in fp32
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellPlan:
+    """Plan of one cell.
+
+    Attributes:
+        settings: compared values of the cell.
+        trial: one of its trials.
+        runs: number of its search trials and repeats.
+        steps: optimizer steps of one trial; None for a budget in seconds.
+        flops: FLOPs of one trial's own training; None for a budget in seconds.
+        memory: bytes of memory of one trial, without the libraries.
+    """
+
+    settings: dict[Path, Value]
+    trial: Trial
+    runs: int
+    steps: int | None
+    flops: float | None
+    memory: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A phase of a sweep.
+
+    Attributes:
+        name: short name.
+        seconds: expected wall-clock seconds; None where no estimate is possible.
+        why: work that takes the time, or the reason why there is none.
+    """
+
+    name: str
+    seconds: float | None
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """Expected duration of a sweep on this machine.
+
+    Attributes:
+        phases: phases in order; they do not overlap, so that their seconds add up.
+        slots: number of trials that run at the same time.
+        first_score: seconds to the first evaluation; None where no trial is left to run.
+        basis: description of the method of the estimate.
+    """
+
+    phases: tuple[Phase, ...]
+    slots: int
+    first_score: float | None
+    basis: str
+
+    @property
+    def seconds(self) -> float:
+        """Sum over all phases with an estimate."""
+        return sum(phase.seconds or 0.0 for phase in self.phases)
+
+    def line(self) -> str:
+        """Return the expected duration in one line, which a sweep prints before it starts."""
+        unknown = [phase.name for phase in self.phases if phase.seconds is None]
+        more = f", and {', '.join(unknown)}" if unknown else ""
+        if self.first_score is None:
+            return f"expected: about {format_about(self.seconds)}{more}; no trial is left to run"
+        return (
+            f"expected: about {format_about(self.seconds)} on {self.slots} "
+            f"slot{'s' * (self.slots > 1)}{more}; "
+            f"first score after about {format_about(self.first_score)}"
+        )
+
+
+def plan_cells(experiment: Experiment) -> list[CellPlan]:
+    """Return the plan of each cell."""
+    plan = []
+    for settings in search_space.expand_cells(experiment):
+        trial = search_space.build_trial(experiment.base, settings)
+        cost = mean_cost(trial)
+        steps = own_budget(trial).steps(cost)
+        plan.append(
+            CellPlan(
+                settings=settings,
+                trial=trial,
+                runs=search_points(experiment) + experiment.search.seeds,
+                steps=steps,
+                flops=_flops(steps, cost),
+                memory=estimate_memory(trial),
+            )
+        )
+    return plan
+
+
+def _flops(steps: int | None, cost: Cost) -> float | None:
+    return None if steps is None else float(steps * cost.flops)
+
+
+def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str:
+    """Return the part of the plan that needs no timing: cells, trials, steps, FLOPs and memory."""
+    lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
+    for cell in plan:
+        name = label(cell.settings, experiment.compare) or "one cell"
+        steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
+        flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
+        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
+    runs = sum(cell.runs for cell in plan)
+    preparatory = preparatory_phase(experiment)
+    flops_before = sum(
+        cost.flops * (run.budget.steps(cost) or 0) for run, cost in preparatory.items()
+    )
+    if preparatory:
+        lines.append(f"preparatory mlm runs: {len(preparatory)}, {flops_before:.4g} FLOPs")
+    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + flops_before
+    most = max(cell.memory for cell in plan)
+    lines += [
+        "",
+        f"cells: {len(plan)}   trials: {runs}   FLOPs: {total:.4g}   slots: {slots}   "
+        f"memory: {most / 2**30:.2g} GiB a trial, without the libraries",
+    ]
+    return "\n".join(lines)
+
+
+def preparatory_phase(experiment: Experiment) -> dict[Trial, Cost]:
+    """Return the preparatory runs of all cells and seeds, each once, with the cost of a step."""
+    cells = search_space.expand_cells(experiment)
+    runs = (run for cell in cells for run in preparatory_of_cell(experiment, cell))
+    return {run: mean_cost(run) for run in dict.fromkeys(runs)}
+
+
+def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> list[Trial]:
+    """Return the preparatory runs of a cell's trials, each once, in the order of the trials.
+
+    The nuisance parameters are approximate: random points replace the points of other samplers than
+    the grid, and repeats take the values of the base. Learning rates that an mlm run inherits may
+    therefore differ from those of the sweep; the number of runs hardly does.
+    """
+    base = search_space.build_trial(experiment.base, cell)
+    if not preparatory_runs(base):
+        return []
+    trials = [
+        search_space.build_trial(experiment.base, dict(cell) | point)
+        for point in _points(experiment)
+    ]
+    trials += [
+        replace(base, seeds=base.seeds.repeat(n + 1)) for n in range(experiment.search.seeds)
+    ]
+    return list(dict.fromkeys(run for t in trials for run in preparatory_runs(t).values()))
+
+
+def _points(experiment: Experiment) -> list[dict[Path, Value]]:
+    """Return nuisance parameters for all search trials of a cell."""
+    tune, search = experiment.tune, experiment.search
+    if tune and search.sampler == "grid":
+        return grid_points(tune, search.trials)
+    return [random_points(tune, search.seed, number) for number in range(search_points(experiment))]
+
+
+def plan_table(expected: Expectation) -> str:
+    """Return the phases with their durations and reasons, the total, and the summary line."""
+    rows = [
+        (
+            phase.name,
+            "unknown" if phase.seconds is None else format_duration(phase.seconds),
+            phase.why,
+        )
+        for phase in expected.phases
+    ]
+    rows.append(("total", format_duration(expected.seconds), expected.basis))
+    names, times = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{name:<{names}}  {time:>{times}}  {why}".rstrip() for name, time, why in rows]
+    return "\n".join([*lines, "", expected.line()])
+
+
+def format_about(seconds: float) -> str:
+    """Return a duration rounded to the precision of an estimate: `65 s`, `12 min` or `3.4 h`."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3_600:,.1f} h" if seconds < 36_000 else f"{seconds / 3_600:,.0f} h"
+
+
+def estimate_makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
+    """Return the seconds in which `slots` run all jobs, where each free slot takes the next job.
+
+    Args:
+        jobs: pairs of the number of equal jobs and the seconds of one of them, in order.
+        slots: number of jobs that run at the same time.
+    """
+    free_at = [0.0] * slots  # a heap of the times at which the slots are free again
+    for count, seconds in jobs:
+        for _ in range(count):
+            heapq.heapreplace(free_at, free_at[0] + seconds)
+    return max(free_at)
+
+
+def estimate_memory(trial: Trial) -> float:
+    """Return the bytes of weights, optimizer state and activations of one step."""
+    data, objective = trial.data, trial.objective
+    generator = objective.generator_shape(trial.encoder)
+    shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
+    table = (data.vocab + data.length) * trial.encoder.embedding
+    weights = table + sum(encoder_weights(shape) for shape in shapes)
+    # For its backward pass, a layer keeps about 8 tensors of size `hidden` and 2 of size `ffn` per
+    # position. The vocabulary head keeps logits, probabilities and their gradient.
+    block = sum(shape.layers * (8 * shape.hidden + 2 * shape.ffn) for shape in shapes)
+    passes = objective.passes(trial.encoder, UpdatedNetworks.ALL)
+    all_tokens = any(one.head == "vocabulary_at_all_tokens" for one in passes)
+
+    def activations(now: StepSettings) -> int:
+        slots = masked_slots(now.length, now.mask_prob) + all_tokens * now.length
+        return now.batch * (block * now.length + 3 * slots * data.vocab)
+
+    most = max(activations(trial.at(progress)) for progress in trial.knots)
+    return _ADAM_BYTES * weights + 4.0 * most

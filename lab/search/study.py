@@ -1,0 +1,322 @@
+"""Search of one cell's nuisance parameters with Optuna's ask-and-tell interface.
+
+States of the study's trials:
+
+- COMPLETE: finished, with a score.
+- PRUNED: stopped early or diverged. Samplers rank it below every complete trial, so that no score
+  has to be invented.
+- FAIL: failed. Samplers ignore it, since a failure may have been caused by the machine.
+
+Trials that an earlier process has left RUNNING are set to FAIL when a study is opened.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path as File
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
+
+from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig
+from lab.config.results import MetricRow, Outcome
+from lab.config.trial import Path, Value, content_hash
+from lab.search import designs
+
+logging.getLogger("optuna").setLevel(logging.WARNING)
+
+_STATES = {
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+}
+_TRIES = 2  # attempts at a point that fails
+_LOCK_TIMEOUT = 60  # seconds to wait for a database that another process has locked
+_INDEX = "index"  # user attribute of a study's trial: the number of its point in the cell's search
+
+
+class Study:
+    """Search of one cell's nuisance parameters.
+
+    Args:
+        experiment: experiment to run.
+        settings: compared values of the cell.
+        storage: Optuna storage; None where nothing is tuned.
+        notes: folder of the notes of the points asked for, from which a lost study is rebuilt.
+        fresh: whether to discard the results of earlier runs.
+
+    Attributes:
+        settings: compared values of the cell.
+        trials: number of points of the search.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        settings: dict[Path, Value],
+        storage: BaseStorage | None,
+        notes: File,
+        *,
+        fresh: bool,
+    ) -> None:
+        self.settings = settings
+        self._experiment = experiment
+        self._tune = experiment.tune
+        self.trials = designs.search_points(experiment)
+        self._asked: set[int] = set()
+        self._running: dict[int, optuna.Trial] = {}
+        self._ended: set[int] = set()  # points with an outcome in the study
+        self._scores: dict[int, float | None] = {}
+        identity = _study_identity(experiment, settings)
+        self._notes = notes / f"{identity}.jsonl"
+        self._to_retry: set[int] = set()  # failed points that the next run of the sweep retries
+        self._reported: dict[int, int] = {}  # number of evaluations that the study has of a point
+        if fresh:
+            self._notes.unlink(missing_ok=True)
+        self._tuned: dict[int, dict[Path, Value]] = {}
+        self._stopped: set[int] = set()
+        for index, tuned, *stopped in _read_notes(self._notes):
+            self._tuned[index] = tuned
+            self._stopped |= {index} if stopped else set()
+        if storage is not None:
+            name = f"{experiment.name} {identity}"
+            if fresh and name in optuna.get_all_study_names(storage):
+                optuna.delete_study(study_name=name, storage=storage)
+            self._study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction=experiment.metric.direction,
+                sampler=_build_sampler(experiment),
+                pruner=_build_pruner(experiment),
+                load_if_exists=True,
+            )
+            self._study.set_user_attr("cell", settings)
+            self._read_study()
+
+    def can_ask(self, index: int) -> bool:
+        """Return whether the search has a point `index` that was not asked for yet."""
+        return index < self.trials and index not in self._asked
+
+    def has_stopped(self, index: int) -> bool:
+        """Return whether this search has stopped point `index` early, now or in an earlier run."""
+        return index in self._stopped
+
+    def ask(self, index: int) -> dict[Path, Value]:
+        """Start point `index` and return its nuisance parameters.
+
+        A point that was asked for in an earlier run keeps the parameters of that run.
+        """
+        self._asked.add(index)
+        if index not in self._ended:
+            fixed = self._tuned.get(index) or self._designed(index)
+            if fixed is not None:
+                self._study.enqueue_trial({path: _to_optuna_value(v) for path, v in fixed.items()})
+            trial = self._study.ask(
+                {path: _to_optuna_distribution(d) for path, d in self._tune.items()}
+            )
+            trial.set_user_attr(_INDEX, index)
+            self._running[index] = trial
+            if index not in self._tuned:
+                self._tuned[index] = fixed if fixed is not None else self._from_study(trial.params)
+                self._write_note(index)
+        return self._tuned[index]
+
+    def tell(self, index: int, outcome: Outcome) -> None:
+        """Record the outcome of a point, also in the study unless the study has it already."""
+        name = self._experiment.metric.name
+        score = outcome.rows[-1][name] if outcome.state == "finished" else None
+        if score is not None and not math.isfinite(score):
+            score = None
+        self._scores[index] = score
+        if outcome.state == "stopped" and index not in self._stopped:
+            self._stopped.add(index)
+            self._write_note(index, "stopped")
+        if is_retry(outcome):
+            self._to_retry.add(index)
+        if trial := self._running.get(index):
+            if outcome.state != "diverged":
+                self._report(index, outcome.rows)
+            del self._running[index]
+            state = _STATES.get(outcome.state, TrialState.FAIL)
+            if state == TrialState.COMPLETE and score is None:
+                state = TrialState.PRUNED  # the score is NaN or infinite
+            if outcome.state == "diverged" and self._reported.get(index):
+                self._tell_diverged(trial, index)
+            else:
+                trial.set_user_attr("state", outcome.state)
+                self._study.tell(trial, score, state=state)
+
+    def _write_note(self, index: int, *more: str) -> None:
+        # The newline comes first: a killed process may have left an incomplete line.
+        with self._notes.open("a") as notes:
+            notes.write("\n" + json.dumps([index, self._tuned[index], *more]))
+
+    def _tell_diverged(self, trial: optuna.Trial, index: int) -> None:
+        """Replace the trial of a diverged point by a pruned one without intermediate scores.
+
+        Optuna would take the last intermediate score as the score of a pruned trial.
+        """
+        attributes = {_INDEX: index, "state": "diverged"}
+        self._study.tell(trial, state=TrialState.FAIL)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=attributes,
+            )
+        )
+
+    def should_stop(self, index: int, rows: Sequence[MetricRow]) -> bool:
+        """Return whether a running point should be stopped early, given its evaluations so far."""
+        return self._report(index, rows) and self._running[index].should_prune()
+
+    def _report(self, index: int, rows: Sequence[MetricRow]) -> bool:
+        """Report a running point's new scores to the study; return whether there were any."""
+        if self._experiment.search.stopping is None or index not in self._running:
+            return False
+        # Evaluation 0, of the untrained encoder, is not reported.
+        reported, name = self._reported.get(index, 1), self._experiment.metric.name
+        for evaluation, row in enumerate(rows[reported:], reported):
+            self._running[index].report(row[name], evaluation)
+        self._reported[index] = max(reported, len(rows))
+        return len(rows) > reported
+
+    def best(self) -> dict[Path, Value] | None:
+        """Return the best nuisance parameters; None before the search ends, or without a score."""
+        if self.trials == 0:
+            return {}
+        finished = {i: score for i, score in self._scores.items() if score is not None}
+        if len(self._scores) < self.trials or self._to_retry or not finished:
+            return None
+        sign = 1 if self._experiment.metric.direction == "maximize" else -1
+        return self._tuned[max(finished, key=lambda index: (sign * finished[index], -index))]
+
+    def _designed(self, index: int) -> dict[Path, Value] | None:
+        """Return a point that does not depend on scores; None where an adaptive sampler chooses."""
+        search = self._experiment.search
+        match search.sampler:
+            case "grid":
+                return designs.grid_points(self._tune, search.trials)[index]
+            case "random":
+                return designs.random_points(self._tune, search.seed, index)
+            case "tpe" | "gp" if index >= _startup_points(self._experiment):
+                return None
+            case _:
+                return designs.halton_points(self._tune, search.seed, index)
+
+    def _read_study(self) -> None:
+        """Read the state of the study, and set trials that a killed driver left running to FAIL."""
+        for trial in self._study.get_trials(deepcopy=False):
+            index = trial.user_attrs.get(_INDEX)
+            if trial.state == TrialState.WAITING:  # the driver was killed before `ask`
+                self._study.ask()  # Optuna can end only a running trial
+            if not trial.state.is_finished():
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            elif index is not None and "state" in trial.user_attrs:
+                self._ended.add(index)
+                self._stopped |= {index} if trial.user_attrs["state"] == "stopped" else set()
+            if index is not None:
+                self._tuned.setdefault(index, self._from_study(trial.params))
+
+    def _from_study(self, params: dict[Path, Value]) -> dict[Path, Value]:
+        """Return the search space's values of the parameters that the study stores."""
+        return {path: _from_optuna_value(self._tune[path], param) for path, param in params.items()}
+
+
+def _read_notes(file: File) -> Iterator[list[Any]]:
+    """Yield number and nuisance parameters of each point asked for, and `stopped` if it was.
+
+    Incomplete lines of a killed process are skipped: their points were never run.
+    """
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def is_retry(outcome: Outcome) -> bool:
+    """Return whether a point failed and is retried: the machine may have caused the failure."""
+    return outcome.state == "failed" and outcome.tries < _TRIES
+
+
+def _startup_points(experiment: Experiment) -> int:
+    """Return the number of quasi-random points before an adaptive sampler's first own point."""
+    return max(4, 2 * len(experiment.tune))
+
+
+def open_study(url: str) -> BaseStorage:
+    """Return an Optuna storage that waits while another process has locked the database."""
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}})
+
+
+def _build_pruner(experiment: Experiment) -> BasePruner:
+    match experiment.search.stopping:
+        case None:
+            return NopPruner()
+        case HalvingConfig(factor=factor):
+            return SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+
+
+def _build_sampler(experiment: Experiment) -> BaseSampler:
+    search = experiment.search
+    match search.sampler:
+        case "gp":
+            return GPSampler(seed=search.seed, n_startup_trials=0, deterministic_objective=False)
+        case _:
+            return TPESampler(
+                seed=search.seed, n_startup_trials=0, multivariate=True, constant_liar=True
+            )
+
+
+def _to_optuna_value(value: Value) -> Value:
+    """Return the form in which Optuna stores a value: lists and mappings as JSON."""
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def _from_optuna_value(distribution: Distribution, stored: Value) -> Value:
+    if isinstance(distribution, Choices):
+        return next(choice for choice in distribution.choices if _to_optuna_value(choice) == stored)
+    return stored
+
+
+def _to_optuna_distribution(distribution: Distribution) -> BaseDistribution:
+    if isinstance(distribution, Choices):
+        choices = [_to_optuna_value(choice) for choice in distribution.choices]
+        return CategoricalDistribution(choices)  # type: ignore[arg-type]
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is not None:  # Optuna requires `high` to be on the step's grid
+        steps = int((high - low) / step + 1e-9)
+        high = float(f"{low + step * steps:.15g}")
+    if distribution.integer:
+        return IntDistribution(int(low), int(high), log=distribution.log, step=int(step or 1))
+    return FloatDistribution(low, high, log=distribution.log, step=step)
+
+
+def _study_identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
+    """Return a hash of the settings that determine a cell's scores, which names its study.
+
+    The numbers of trials and seeds are not part of it, so that more of them continue the study.
+    """
+    return content_hash(
+        {
+            "base": experiment.base,
+            "cell": settings,
+            "tune": {path: asdict(distribution) for path, distribution in experiment.tune.items()},
+            "sampler": [experiment.search.sampler, experiment.search.seed],
+            "grid": experiment.search.trials if experiment.search.sampler == "grid" else 0,
+            "metric": experiment.metric.name,
+        }
+    )

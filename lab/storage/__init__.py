@@ -1,0 +1,1 @@
+"""Records of trials on disk, remote storage, checks of folders, and temporary folders."""

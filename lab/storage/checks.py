@@ -1,0 +1,105 @@
+"""Check the folders that a sweep writes to before the sweep starts."""
+
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path as File
+
+from lab.errors import UserError
+
+
+class StorageError(UserError):
+    """A folder cannot be used; the message has one line."""
+
+
+@contextmanager
+def claim_storage(storage: File, command: str) -> Iterator[None]:
+    """Hold the lock of a storage folder, so that only one sweep writes its databases.
+
+    Args:
+        storage: storage folder; created if it does not exist.
+        command: command line of this process, for the error message of another sweep.
+
+    Raises:
+        StorageError: another sweep is using the folder.
+    """
+    is_new = not storage.exists()
+    storage.mkdir(parents=True, exist_ok=True)
+    try:
+        with _lock(storage, command):
+            yield
+    finally:
+        if is_new and [file.name for file in storage.iterdir()] == ["lock"]:  # nothing was written
+            shutil.rmtree(storage)
+
+
+@contextmanager
+def _lock(storage: File, command: str) -> Iterator[None]:
+    with (storage / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StorageError(
+                f"--storage {storage}: in use by {lock.read() or 'another sweep'}; wait until it "
+                f"ends, or use another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, {command}")
+        lock.flush()
+        yield
+
+
+def check_storage(folder: File) -> None:
+    """Check that a storage folder can be written and that its path fits into an SQLite URI.
+
+    Raises:
+        StorageError: the folder cannot be written, or its path contains `%`, `?` or `#`.
+    """
+    if set("%?#") & set(str(folder.resolve())):
+        raise StorageError(
+            f"--storage {folder}: %, ? and # are not allowed in the path, which is part of a "
+            "database URI"
+        )
+    _check_writable(folder, "--storage")
+
+
+def check_reports(folder: File, name: str) -> None:
+    """Check that a report can be written to a folder.
+
+    Args:
+        folder: folder of all reports.
+        name: name of the report.
+
+    Raises:
+        StorageError: the folder cannot be written, or it contains something else of this name.
+    """
+    _check_writable(folder, "--reports")
+    check_target(folder / name)
+
+
+def check_target(target: File) -> None:
+    """Check that a path is free, an empty folder or an earlier report.
+
+    Raises:
+        StorageError: the path is a file, or a folder with other content than a report.
+    """
+    if target.exists() and not target.is_dir():
+        raise StorageError(f"{target}: is a file; the report needs a folder of this name")
+    if target.is_dir() and not (target / "report.html").exists() and any(target.iterdir()):
+        raise StorageError(f"{target}: exists and holds no report; it was not changed")
+
+
+def _check_writable(folder: File, option: str) -> None:
+    """Check that a folder can be created or written, without creating it."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        reason = (error.strerror or "no access").lower()
+        raise StorageError(f"{option} {folder}: cannot be written: {reason}") from None

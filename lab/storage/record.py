@@ -1,0 +1,237 @@
+"""The record of a trial on disk: a folder named by the trial's fingerprint.
+
+`trial.json` contains the trial, `state` its state, `curve.jsonl` the scored points so far and
+`outcome.json` the result. Files are replaced atomically (points are appended to the curve), and
+`state` is written last. So a record in a final state is complete, and its trial is not trained
+again. MLflow and Optuna are filled from these files.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path as File
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
+
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Trial
+from lab.errors import UserError
+
+# The files of a record except checkpoints, fine-tuning results, progress and the stop request.
+SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "traceback.txt", "origin")
+_OPEN: tuple[State, ...] = ("queued", "running")
+
+
+def write_queued(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
+    """Create a record, or reopen that of a run to be continued; set the state to `queued`.
+
+    Args:
+        folder: folder of the record.
+        trial: trial of the record.
+        lineage: hash of the trial without the amount of its budget; equal for all trials that
+            differ from it only in that amount.
+        text: name of the prepared text's folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stop_file(folder).unlink(missing_ok=True)
+    content = {"trial": asdict(trial), "lineage": lineage, "text": text}
+    write_json(folder / "trial.json", json.dumps(content, indent=2))
+    write_json(folder / "state", "queued")
+
+
+def begin_record(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
+    """Set the state to `running`; create the record first if it does not exist.
+
+    The arguments are those of `write_queued`.
+    """
+    if not (folder / "trial.json").exists():
+        write_queued(folder, trial, lineage, text)
+    write_json(folder / "state", "running")
+
+
+def read_trial(folder: File) -> tuple[Trial, str]:
+    """Return the trial of a record and the name of its prepared text's folder.
+
+    Raises:
+        UserError: there is no record, or another version of the lab wrote it.
+    """
+    file = folder / "trial.json"
+    try:
+        content = json.loads(file.read_text())
+        trial = TypeAdapter(Trial).validate_json(json.dumps(content["trial"]), strict=True)
+        return trial, str(content["text"])
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no record of a trial") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: not as this version of the lab writes it") from None
+
+
+def read_facts(folder: File) -> dict[str, Any]:
+    """Return the content of `trial.json`: `trial`, `lineage` and `text`, unvalidated.
+
+    The result is empty if the file is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / "trial.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_origin(folder: File, name: str) -> None:
+    """Store the name of the shorter run's record that a trial was extended from."""
+    write_json(folder / "origin", name)
+
+
+def read_origin(folder: File) -> str:
+    """Return the name of the shorter run's record that a trial was extended from, or ""."""
+    file = folder / "origin"
+    return file.read_text().strip() if file.exists() else ""
+
+
+def keep_rows(folder: File, count: int) -> tuple[MetricRow, ...]:
+    """Truncate the curve to its first `count` points and return them.
+
+    An interrupted run may have left points that are newer than its checkpoint. The continued run
+    scores these points again.
+    """
+    rows = read_curve(folder)[:count]
+    write_rows(folder, rows)
+    return rows
+
+
+def append_row(folder: File, row: MetricRow) -> None:
+    """Append a scored point to the curve."""
+    with (folder / "curve.jsonl").open("a") as curve:
+        curve.write(json.dumps(row) + "\n")
+
+
+def amend_last_row(folder: File, more: MetricRow) -> MetricRow:
+    """Add entries to the last point of the curve and return the point."""
+    *rows, last = read_curve(folder)
+    write_rows(folder, (*rows, last | more))
+    return last | more
+
+
+def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str] = ()) -> None:
+    """Replace the curve.
+
+    Args:
+        folder: folder of the record.
+        rows: points of the curve.
+        without: names of entries to omit, together with all entries below them (`name/...`).
+    """
+    prefixes = tuple(f"{name}/" for name in without)
+    kept_rows = [
+        {name: value for name, value in row.items() if not f"{name}/".startswith(prefixes)}
+        for row in rows
+    ]
+    write_json(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept_rows))
+
+
+def write_outcome(folder: File, outcome: Outcome) -> None:
+    """Write the outcome of a trial and set its final state."""
+    fields = asdict(outcome) | {"rows": len(outcome.rows)}
+    if trace := fields.pop("traceback"):
+        write_json(folder / "traceback.txt", trace)
+    else:
+        (folder / "traceback.txt").unlink(missing_ok=True)
+    write_json(folder / "outcome.json", json.dumps(fields, indent=2))
+    write_json(folder / "state", outcome.state)
+
+
+def forget(folder: File) -> None:
+    """Delete a record with its checkpoints."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_state(folder: File) -> State | None:
+    """Return the state of a trial; None if there is no record or its state is damaged."""
+    try:
+        content = (folder / "state").read_text().strip()
+    except FileNotFoundError:
+        return None
+    return next((state for state in get_args(State) if state == content), None)
+
+
+def is_running(state: State) -> bool:
+    """Return whether a state is `queued` or `running`."""
+    return state in _OPEN
+
+
+def read_outcome(folder: File) -> Outcome | None:
+    """Return the outcome of a trial that has ended; None if it has not or the record is damaged."""
+    if read_state(folder) in (None, *_OPEN):
+        return None
+    outcome = read_last_outcome(folder)
+    if outcome is None or len(outcome.rows) != _outcome_fields(folder).get("rows"):
+        return None
+    return outcome
+
+
+def read_last_outcome(folder: File) -> Outcome | None:
+    """Return the latest outcome of a trial, which may be running again; None if there is none.
+
+    The rows are those of the present curve.
+    """
+    file = folder / "traceback.txt"
+    extra = {
+        "rows": read_curve(folder),
+        "traceback": file.read_text().strip() if file.exists() else "",
+    }
+    try:
+        return Outcome(**_outcome_fields(folder) | extra)
+    except TypeError:  # the file is missing or lacks a field
+        return None
+
+
+def _outcome_fields(folder: File) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return fields
+
+
+def count_tries(folder: File) -> int:
+    """Return the number of the present try of a trial: 1 plus the number of failed tries."""
+    previous = read_last_outcome(folder)
+    if previous is None:
+        return 1
+    return previous.tries + (previous.state == "failed")
+
+
+def read_curve(folder: File) -> tuple[MetricRow, ...]:
+    """Return the scored points so far, without an incomplete last line of a killed process."""
+    rows = []
+    file = folder / "curve.jsonl"
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return tuple(rows)
+
+
+def stop_file(folder: File) -> File:
+    """Return the path of the stop request: if the file exists, a running trial saves and ends."""
+    return folder / "stop"
+
+
+def non_finite_metrics(row: MetricRow) -> str | None:
+    """Return the name of the first entry that is NaN or infinite, or None."""
+    return next((name for name, value in row.items() if not math.isfinite(value)), None)
+
+
+def write_json(file: File, text: str) -> None:
+    """Write a text file atomically, with a final line feed unless the text is empty."""
+    partial = file.with_name(f"{file.name}.partial")
+    with partial.open("w") as stream:
+        stream.write(f"{text}\n" if text else "")
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)

@@ -1,0 +1,192 @@
+"""Read the rows of a task from its source; each row has a name for error messages.
+
+Tables are read into memory, because fine-tuning reads them several times. All cells of CSV are
+text, so that labels such as `NA` or `01` are unchanged. Local files are read with the standard
+library and pyarrow; saved folders and the hub with `datasets`, which runs no code of a repository.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path as File
+from typing import Any, assert_never
+
+from lab.config.tasks import FORMATS, EmbeddedRows, FileRows, HubRows, SavedRows
+from lab.errors import UserError
+from lab.tasks import hf_datasets
+from lab.tasks.embedded import read_embedded_rows
+
+SourceRow = tuple[str, dict[str, Any]]  # name (file:row, from 1), cells by column
+
+
+def read_rows(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> list[SourceRow]:
+    """Return all rows of a source.
+
+    Raises:
+        UserError: the source cannot be read, has an invalid row, or has no rows.
+    """
+    match source:
+        case EmbeddedRows():
+            rows = list(_numbered(source.name, read_embedded_rows(source.name, source.split)))
+        case FileRows():
+            rows = _read_table(File(source.path))
+        case SavedRows():
+            rows = _read_saved(source)
+        case HubRows():
+            rows = _read_hub(source)
+        case _:
+            assert_never(source)
+    if not rows:
+        raise UserError(f"{_source_name(source)}: no rows")
+    return rows
+
+
+def _source_name(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> str:
+    match source:
+        case FileRows() | SavedRows():
+            return source.path
+        case EmbeddedRows() | HubRows():
+            return f"{source.name} {source.split}"
+        case _:
+            assert_never(source)
+
+
+def _numbered(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[SourceRow]:
+    return ((f"{name}:{number}", row) for number, row in enumerate(rows, 1))
+
+
+def _read_table(file: File) -> list[SourceRow]:
+    try:
+        match file.suffix:
+            case ".csv":
+                return list(_read_csv(file, csv.excel))
+            case ".tsv":
+                return list(_read_csv(file, _Unquoted))
+            case ".jsonl":
+                return list(_read_json_lines(file))
+            case ".json":
+                return list(_read_json(file))
+            case ".parquet":
+                return list(_read_parquet(file))
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
+    raise UserError(f"{file}: unknown table format; allowed: {', '.join(FORMATS)}")
+
+
+class _Unquoted(csv.excel_tab):
+    """TSV in which quotation marks are ordinary characters, as in the files of GLUE."""
+
+    quoting = csv.QUOTE_NONE
+
+
+def _read_csv(file: File, dialect: type[csv.Dialect]) -> Iterator[SourceRow]:
+    csv.field_size_limit(max(csv.field_size_limit(), 2**24))
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        records = csv.DictReader(lines, dialect=dialect, strict=True)
+        try:
+            for number, row in enumerate(records, 1):
+                if None in row or None in row.values():
+                    raise UserError(f"{file}:{number}: number of cells differs from the header")
+                yield f"{file}:{number}", row
+        except csv.Error as error:
+            raise UserError(f"{file}: line {records.line_num}: not CSV: {error}") from None
+
+
+def _read_json_lines(file: File) -> Iterator[SourceRow]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield (
+                    f"{file}:{number}",
+                    _check_object(f"{file}:{number}", _parse_json(file, number, line)),
+                )
+
+
+def _parse_json(file: File, number: int, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}:{number}: not JSON: {error}") from None
+
+
+def _check_object(where: str, row: object) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object")
+    return row
+
+
+def _read_json(file: File) -> Iterator[SourceRow]:
+    """Yield the rows of a JSON array, or the questions of a file in SQuAD's format."""
+    content = _parse_json(file, 1, file.read_text(encoding="utf-8-sig"))
+    if isinstance(content, list):
+        for number, row in enumerate(content, 1):
+            yield f"{file}:{number}", _check_object(f"{file}:{number}", row)
+        return
+    try:
+        yield from _numbered(str(file), list(_squad_rows(content)))
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: neither a list of rows nor the format of SQuAD: {error!r}"
+        ) from None
+
+
+def _squad_rows(content: Any) -> Iterator[dict[str, Any]]:
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                texts = [answer["text"] for answer in question["answers"]]
+                starts = [answer["answer_start"] for answer in question["answers"]]
+                yield {
+                    "question": question["question"],
+                    "context": paragraph["context"],
+                    "answers": {"text": texts, "answer_start": starts},
+                }
+
+
+def _read_parquet(file: File) -> Iterator[SourceRow]:
+    import pyarrow as pa
+    from pyarrow.parquet import read_table
+
+    with file.open("rb") as opened:
+        try:
+            rows = read_table(opened).to_pylist()
+        except pa.ArrowException as error:
+            raise UserError(f"{file}: not Parquet: {' '.join(str(error).split())}") from None
+    yield from _numbered(str(file), rows)
+
+
+def _read_saved(source: SavedRows) -> list[SourceRow]:
+    datasets = hf_datasets.import_datasets()
+    try:
+        saved = datasets.load_from_disk(source.path)
+    except Exception as error:  # `datasets` passes on the errors of its backends
+        raise UserError(
+            f"{source.path}: not a folder saved by `datasets`: {_shorten(error)}"
+        ) from None
+    if isinstance(saved, datasets.Dataset):
+        return list(_numbered(source.path, saved))
+    if source.split not in saved:
+        raise UserError(f"{source.path}: no split {source.split!r}; splits: {', '.join(saved)}")
+    return list(_numbered(f"{source.path} {source.split}", saved[source.split]))
+
+
+def _read_hub(source: HubRows) -> list[SourceRow]:
+    try:
+        rows = hf_datasets.import_datasets().load_dataset(
+            source.name,
+            source.configuration or None,
+            split=source.split,
+            revision=source.revision,
+        )
+    except Exception as error:  # `datasets` passes on the errors of its backends
+        raise UserError(
+            f"{source.name}: {_shorten(error)}; a local folder can be used instead, with --folder "
+            f"or in a YAML file"
+        ) from None
+    return list(_numbered(f"{source.name} {source.configuration} {source.split}", rows))
+
+
+def _shorten(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

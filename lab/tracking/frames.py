@@ -1,0 +1,242 @@
+"""Read a sweep from MLflow into pandas: one row per trial, and one row per evaluation.
+
+The frames depend on the store alone: the same store gives the same frames, in the same order.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path as File
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lab.config.labels import label
+from lab.config.metrics import Metric, named
+from lab.config.trial import Path, Value
+from lab.errors import UserError
+from lab.tracking import tags
+from lab.tracking.client import connect_client, database_file
+
+BASE = "base"  # label of the only cell of a sweep that compares nothing
+
+
+class FramesError(UserError):
+    """No sweep of the given name can be read; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFrames:
+    """A sweep as the tracking store has it.
+
+    Attributes:
+        name: name of the experiment.
+        sweep: tags of the parent run, by name without the prefix `lab.` (`lab.tracking.tags`).
+        measures: metrics of the parent run: slots, wall_seconds, ...
+        texts: contents of the artifact files, by file name; empty if the store has none.
+        trials: one row per trial, sorted by number. Columns: number, fingerprint, run_id, state,
+            reason, role, repeat, cell and tuned (labels), score (the ranking metric at the end;
+            NaN unless the trial has finished), untrained (the ranking metric at step 0), achieved
+            (fraction of the budget that was spent), device, shared (whether other trials used the
+            device at the same time, so that the trial's seconds are not comparable), every
+            parameter by dotted path, and the last value of every metric by name.
+        curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
+            step, and every metric by name (NaN if it was not finite or not computed).
+    """
+
+    name: str
+    sweep: dict[str, str]
+    measures: dict[str, float]
+    texts: dict[str, str]
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+
+    @property
+    def metric(self) -> Metric:
+        """Metric that ranks the trials."""
+        metric = named(self.sweep[tags.METRIC])
+        assert metric is not None  # noqa: S101 - loading the search space checked it
+        return metric
+
+    @property
+    def answer(self) -> str:
+        """Kind of conclusion (`Experiment.answer`); sweeps before version 0.3.0 are rankings."""
+        return self.sweep.get(tags.ANSWER, "ranking")
+
+    @property
+    def compare(self) -> dict[Path, list[Value]]:
+        """Compared values, by dotted path."""
+        return dict(json.loads(self.sweep[tags.COMPARE]))
+
+    @property
+    def tune(self) -> dict[Path, dict[str, Any]]:
+        """Distributions of the nuisance parameters by dotted path, as mappings of their fields."""
+        return dict(json.loads(self.sweep[tags.TUNE]))
+
+    @property
+    def reference(self) -> str:
+        """Label of the cell that equals the base, or of the first cell if none does."""
+        return label(json.loads(self.sweep[tags.REFERENCE]), self.compare) or BASE
+
+
+def load_frames(uri: str, name: str) -> SweepFrames:
+    """Return the sweep of that name; if there are several, the one that was started last.
+
+    Raises:
+        FramesError: the store has no sweep of that name.
+        StoreError: the store cannot be read.
+    """
+    file = database_file(uri)
+    if file is not None and not file.is_file():
+        raise FramesError(
+            f"{file}: tracking store not found; run a sweep first, or set --tracking-uri"
+        )
+    client = connect_client(uri)
+    experiment = client.get_experiment_by_name(name)
+    parents = (
+        [] if experiment is None else _search_runs(client, experiment.experiment_id, _IS_SWEEP)
+    )
+    if not parents:
+        raise FramesError(
+            f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
+        )
+    parent = max(parents, key=lambda run: int(run.data.tags[tags.full_name(tags.OPENED)]))
+    sweep = tags.remove_prefix(parent.data.tags)
+    children = _search_runs(
+        client, experiment.experiment_id, f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
+    )
+    children.sort(key=lambda run: (int(run.data.tags[_NUMBER]), run.info.run_id))
+    _renumber_superseded(children)
+    curves = _curves(client, children)
+    return SweepFrames(
+        name=name,
+        sweep=sweep,
+        measures=dict(sorted(parent.data.metrics.items())),
+        texts=_read_texts(client, parent.info.run_id),
+        trials=_trials(children, curves, sweep[tags.METRIC], json.loads(sweep[tags.COMPARE])),
+        curves=curves,
+    )
+
+
+def _renumber_superseded(runs: list[Any]) -> None:
+    """Move superseded runs behind all others, with new numbers, and sort the runs by number."""
+    free = max((int(run.data.tags[_NUMBER]) for run in runs), default=0) + 1
+    role = tags.full_name(tags.ROLE)
+    superseded = [run for run in runs if run.data.tags[role] == tags.SUPERSEDED]
+    for offset, run in enumerate(superseded):
+        run.data.tags[_NUMBER] = str(free + offset)
+    runs.sort(key=lambda run: int(run.data.tags[_NUMBER]))
+
+
+_IS_SWEEP = f"tags.`{tags.full_name(tags.KIND)}` = '{tags.KIND_SWEEP}'"
+_NUMBER = tags.full_name(tags.NUMBER)
+_FINGERPRINT = tags.full_name(tags.FINGERPRINT)
+
+
+def _search_runs(client: Any, experiment: str, query: str) -> list[Any]:
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=1_000, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _names(client: Any) -> str:
+    names = sorted(experiment.name for experiment in client.search_experiments())
+    return ", ".join(name for name in names if name != "Default") or "none yet"
+
+
+def _read_texts(client: Any, run: str) -> dict[str, str]:
+    stored = {file.path for file in client.list_artifacts(run)}
+    with TemporaryDirectory() as folder:  # used with a server; a database has its files locally
+        return {
+            name: File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
+            for name in tags.TEXT_FILES
+            if name in stored
+        }
+
+
+def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
+    rows: dict[tuple[int, str, int], dict[str, float]] = {}
+    for run in runs:
+        number, fingerprint = int(run.data.tags[_NUMBER]), run.data.tags[_FINGERPRINT]
+        for name in run.data.metrics:
+            if name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
+                continue
+            for point in client.get_metric_history(run.info.run_id, name):
+                rows.setdefault((number, fingerprint, point.step), {})[name] = point.value
+    names = sorted({name for row in rows.values() for name in row})
+    records = [
+        {"number": number, "fingerprint": fingerprint, "step": step}
+        | rows[number, fingerprint, step]
+        for number, fingerprint, step in sorted(rows)
+    ]
+    return pd.DataFrame(records, columns=["number", "fingerprint", "step", *names])
+
+
+def _trials(
+    runs: list[Any],
+    curves: pd.DataFrame,
+    metric: str,
+    compared: dict[Path, list[Value]],
+) -> pd.DataFrame:
+    start = curves[curves["step"] == 0].set_index("number")
+    untrained = start[metric] if metric in curves else pd.Series()
+    records = [
+        _trial(run, metric, untrained.get(int(run.data.tags[_NUMBER])), compared) for run in runs
+    ]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    return pd.DataFrame(records, columns=names or list(_LEADING))
+
+
+_LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repeat", "cell", "tuned",
+            "score", "untrained", "achieved", "device", "shared")  # fmt: skip
+
+
+def _trial(
+    run: Any, metric: str, untrained: float | None, compared: dict[Path, list[Value]]
+) -> dict[str, object]:
+    values, last = tags.remove_prefix(run.data.tags), dict(sorted(run.data.metrics.items()))
+    cell, tuned = json.loads(values[tags.CELL]), json.loads(values[tags.TUNED])
+    params = {path: _parse_number(text) for path, text in sorted(run.data.params.items())}
+    # A process that was killed after it created the run has stored no parameters.
+    spent = last.get(f"spent/{params.get(tags.BUDGET_KIND)}", np.nan)
+    finished = values[tags.STATE] == "finished"
+    return {
+        "number": int(values[tags.NUMBER]),
+        "fingerprint": values[tags.FINGERPRINT],
+        "run_id": run.info.run_id,
+        "state": values[tags.STATE],
+        "reason": values[tags.REASON],
+        "role": values[tags.ROLE],
+        "repeat": int(values[tags.REPEAT]),
+        "cell": label(cell, compared) or BASE,
+        "tuned": label(tuned, {}),
+        "score": last.get(metric, np.nan) if finished else np.nan,
+        "untrained": np.nan if untrained is None else untrained,
+        "achieved": spent / float(str(params.get(tags.BUDGET_AMOUNT, "nan"))),
+        "device": values.get(tags.DEVICE, ""),
+        "shared": values.get(tags.SHARED) == "True",
+        **params,
+        # These follow the parameters because some compared paths, such as `encoder.size`, are no
+        # parameters of a built trial.
+        **{path: _to_scalar(value) for path, value in (cell | tuned).items()},
+        **{name: value for name, value in last.items() if not name.startswith(tags.COPY_PREFIX)},
+    }
+
+
+def _to_scalar(value: Value) -> Value:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def _parse_number(text: str) -> Value:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,344 @@
+"""Write a sweep to MLflow: a parent run for the sweep, a child run for each trial.
+
+Existing runs are found by content (hash of the experiment; fingerprint and number of the trial),
+so a sweep that is started again after it was killed continues its runs and stores no point twice.
+Only one thread of one process writes; workers send their rows to it.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path as File
+from typing import Any
+
+from lab.config.experiment import Experiment, Job
+from lab.config.labels import label
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Path, Value, content_hash
+from lab.loading.error_messages import SpaceError
+from lab.loading.search_space import build_trial, expand_cells
+from lab.tracking import tags
+from lab.tracking.client import StoreError, connect_client, database_file, describe_error
+
+_STATUS: dict[State, str] = {
+    "queued": "SCHEDULED",
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "interrupted": "KILLED",
+    "diverged": "FAILED",
+    "failed": "FAILED",
+}
+_TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
+_BATCH = 900  # metrics per request; MLflow allows 1,000
+_MAX_TAG = 8_000  # characters of a tag; MLflow rejects longer ones
+_PAGE = 1_000  # runs per response of a search
+
+
+@dataclass
+class _Run:
+    """A child run and the state of it that is stored in MLflow."""
+
+    id: str
+    began: int  # Unix time in milliseconds
+    last: int  # last step that is stored; -1 if none is
+    state: str
+    superseded: bool = False  # whether another run has the same number now
+
+
+class MlflowStore:
+    """Writer of one sweep to the tracking store.
+
+    Args:
+        uri: URI of a SQLite database (created if it is missing) or of an MLflow server.
+        artifacts: folder for artifact files; used with a database, because a server stores the
+            artifacts itself.
+
+    Raises:
+        StoreError: the store cannot be written; every method raises it as well.
+    """
+
+    def __init__(self, uri: str, artifacts: File) -> None:
+        self._uri = uri
+        self._client = connect_client(uri)
+        self._location = None if database_file(uri) is None else artifacts.resolve().as_uri()
+        self._experiment = ""
+        self._parent = ""
+        self._metric = ""
+        self._runs: dict[str, _Run] = {}
+
+    def begin(
+        self, experiment: Experiment, provenance: dict[str, str], texts: dict[str, str]
+    ) -> None:
+        """Create the sweep's parent run, or reopen it if an earlier process created it.
+
+        Args:
+            experiment: resolved experiment; its content hash identifies the sweep.
+            provenance: values of further tags, by name without the prefix `lab.`.
+            texts: contents of artifact files, by file name.
+        """
+        identity = content_hash(asdict(experiment))
+        self._metric = experiment.metric.name
+        self._runs = {}
+        with describe_error(self._uri):
+            self._experiment = self._experiment_id(experiment.name)
+            existing = self._find_run({tags.SWEEP: identity, tags.KIND: tags.KIND_SWEEP})
+            run = existing or self._client.create_run(self._experiment, run_name=experiment.name)
+            self._parent = run.info.run_id
+            if existing:
+                self._client.update_run(self._parent, status="RUNNING")
+                self._runs = dict(self._read_children())
+            sweep_tags = tags.add_prefix(provenance) | _sweep_tags(experiment, identity)
+            self._set_tags(self._parent, sweep_tags)
+            for name, content in texts.items():
+                self._client.log_text(self._parent, content, name)
+
+    def sync(
+        self,
+        job: Job,
+        fingerprint: str,
+        state: State,
+        rows: Sequence[MetricRow] = (),
+        outcome: Outcome | None = None,
+    ) -> None:
+        """Update a job's run from its record; values that are stored already are not changed.
+
+        Args:
+            job: job to store.
+            fingerprint: fingerprint of the job's trial.
+            state: current state of the trial.
+            rows: evaluations so far; values that are not finite are left out.
+            outcome: result of the trial; None while it has not ended.
+        """
+        with describe_error(self._uri):
+            run = self._runs.get(_key(job.number, fingerprint)) or self._create_run(
+                job, fingerprint
+            )
+            self._mark_superseded(job, run)
+            if run.state == "finished" or run.state == state in _TERMINAL_WITHOUT_SCORE:
+                return
+            if run.state == tags.STATE_NEW:  # also if a process was killed before it stored them
+                self._log_batch(run.id, params=_flatten(asdict(job.trial)))
+            self._log_rows(run, rows)
+            if outcome is not None:
+                self._end_run(run, outcome)
+            elif run.state != state:
+                self._client.update_run(run.id, status=_STATUS[state])
+                self._set_tags(run.id, tags.add_prefix({tags.STATE: state, tags.REASON: ""}))
+            run.state = state
+
+    def forget(self, job: Job, fingerprint: str) -> None:
+        """Delete a job's run; the next call of `sync` creates a new one."""
+        run = self._runs.pop(_key(job.number, fingerprint), None)
+        if run is not None:
+            with describe_error(self._uri):
+                self._client.delete_run(run.id)
+
+    def _create_run(self, job: Job, fingerprint: str) -> _Run:
+        values = {tags.PARENT_RUN: self._parent} | _job_tags(job, fingerprint)
+        name = label(job.cell | job.tuned, job.compared)
+        created = self._client.create_run(
+            self._experiment,
+            run_name=f"{job.number}: {name or 'base'} #{job.repeat}",
+            tags=_truncate(values),
+        )
+        run = self._runs[_key(job.number, fingerprint)] = _Run(
+            id=created.info.run_id, began=created.info.start_time, last=-1, state=tags.STATE_NEW
+        )
+        return run
+
+    def _mark_superseded(self, job: Job, run: _Run) -> None:
+        """Tag all other runs with the number of `job` as superseded by `run`.
+
+        A search that has more results than before may replace the trial of a job by another one.
+        The run of the earlier trial stays in the store and takes part in no comparison.
+        """
+        for key, other in self._runs.items():
+            same_number = key.startswith(f"{job.number} ")
+            if same_number and other.superseded is (other is run):
+                other.superseded = other is not run
+                role = tags.SUPERSEDED if other.superseded else job.role
+                self._set_tags(other.id, tags.add_prefix({tags.ROLE: role}))
+
+    def _log_rows(self, run: _Run, rows: Iterable[MetricRow]) -> None:
+        new = [row for row in rows if row["spent/steps"] > run.last]
+        points: list[tuple[str, float, int, int]] = []
+        for row in new:
+            row_points = list(self._points(run, row))
+            # All points of a row go into the same request, so that no row is stored in part.
+            if len(points) + len(row_points) > _BATCH:
+                self._log_batch(run.id, metrics=points)
+                points = []
+            points += row_points
+        if new:
+            self._log_batch(run.id, metrics=points)
+            run.last = int(new[-1]["spent/steps"])
+
+    def _end_run(self, run: _Run, outcome: Outcome) -> None:
+        if outcome.rows and any(name.startswith("finetune/") for name in outcome.rows[-1]):
+            # The last point was logged at the end of pre-training, before fine-tuning was scored.
+            points = self._points(run, outcome.rows[-1])
+            self._log_batch(run.id, metrics=[p for p in points if "finetune/" in p[0]])
+        if outcome.traceback:
+            self._client.log_text(run.id, outcome.traceback, tags.TRACEBACK_FILE)
+        durations = {
+            tags.SLOT_SECONDS: outcome.seconds,
+            tags.SLOT_BUSY_SECONDS: outcome.busy,
+        }
+        self._log_batch(run.id, metrics=[(k, v, 0, _now()) for k, v in durations.items()])
+        self._client.set_terminated(run.id, status=_STATUS[outcome.state])
+        end_tags = {
+            tags.STATE: outcome.state,
+            tags.REASON: outcome.reason,
+            tags.BEGAN: f"{outcome.began:.3f}",
+            tags.DEVICE: outcome.device,
+            tags.SHARED: str(outcome.shared),
+        }
+        # The last request of a run: a run with the state of an ended trial is complete.
+        self._set_tags(run.id, tags.add_prefix(end_tags))
+
+    def close(self, state: State, measures: dict[str, float]) -> None:
+        """Store the measures of the sweep (`slots`, `wall_seconds`, ...) and end its run."""
+        with describe_error(self._uri):
+            finite = {k: v for k, v in measures.items() if math.isfinite(v)}
+            self._log_batch(self._parent, metrics=[(k, v, 0, _now()) for k, v in finite.items()])
+            self._set_tags(self._parent, tags.add_prefix({tags.STATE: state}))
+            self._client.set_terminated(self._parent, status=_STATUS[state])
+
+    def _experiment_id(self, name: str) -> str:
+        existing = self._client.get_experiment_by_name(name)
+        if existing is None:
+            created: str = self._client.create_experiment(name, artifact_location=self._location)
+            return created
+        if existing.lifecycle_stage != "active":
+            raise StoreError(f"{self._uri}: experiment {name!r} was deleted; restore it in MLflow")
+        return str(existing.experiment_id)
+
+    def _read_children(self) -> Iterator[tuple[str, _Run]]:
+        """Yield the child runs that an earlier process stored, `_PAGE` runs per request."""
+        query, token = f"tags.{tags.PARENT_RUN} = '{self._parent}'", None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], query, max_results=_PAGE, page_token=token
+            )
+            for run in page:
+                values = tags.remove_prefix(run.data.tags)
+                yield (
+                    _key(int(values[tags.NUMBER]), values[tags.FINGERPRINT]),
+                    _Run(
+                        id=run.info.run_id,
+                        began=run.info.start_time,
+                        last=int(run.data.metrics.get("spent/steps", -1)),
+                        state=values[tags.STATE],
+                        superseded=values[tags.ROLE] == tags.SUPERSEDED,
+                    ),
+                )
+            token = page.token
+            if not token:
+                return
+
+    def _find_run(self, values: Mapping[str, str]) -> Any:
+        query = " and ".join(
+            f"tags.`{tags.full_name(name)}` = '{value}'" for name, value in values.items()
+        )
+        runs = self._client.search_runs([self._experiment], query, max_results=1)
+        return runs[0] if runs else None
+
+    def _points(self, run: _Run, row: MetricRow) -> Iterator[tuple[str, float, int, int]]:
+        """Yield name, value, step and time (Unix milliseconds) of each finite value of a row.
+
+        The time is the start of the run plus the training time, so that the time axis of the
+        MLflow UI shows seconds of training. The other axis of the UI is an integer step, hence the
+        ranking metric is stored again with GFLOPs and with thousands of tokens as steps.
+        """
+        when = run.began + round(1_000 * row.get("spent/seconds", 0.0))
+        step = int(row["spent/steps"])
+        finite = {name: value for name, value in row.items() if math.isfinite(value)}
+        yield from ((name, value, step, when) for name, value in finite.items())
+        if self._metric in finite:
+            score = finite[self._metric]
+            yield f"{tags.BY_GFLOPS}{self._metric}", score, int(row["spent/flops"] / 1e9), when
+            yield f"{tags.BY_KTOKENS}{self._metric}", score, int(row["spent/tokens"] / 1e3), when
+
+    def _log_batch(
+        self,
+        run: str,
+        metrics: Iterable[tuple[str, float, int, int]] = (),
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param
+
+        self._client.log_batch(
+            run,
+            metrics=[Metric(name, value, when, step) for name, value, step, when in metrics],
+            params=[Param(name, value) for name, value in (params or {}).items()],
+        )
+
+    def _set_tags(self, run: str, values: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run, tags=[RunTag(k, v) for k, v in _truncate(values).items()])
+
+
+def _key(number: int, fingerprint: str) -> str:
+    return f"{number} {fingerprint}"
+
+
+def _truncate(values: Mapping[str, str]) -> dict[str, str]:
+    return {key: text[:_MAX_TAG] for key, text in values.items()}
+
+
+def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
+    tune = {path: asdict(distribution) for path, distribution in experiment.tune.items()}
+    values = {
+        tags.KIND: tags.KIND_SWEEP,
+        tags.SWEEP: identity,
+        tags.QUESTION: experiment.question,
+        tags.METRIC: experiment.metric.name,
+        tags.ANSWER: experiment.answer,
+        tags.COMPARE: json.dumps(experiment.compare),
+        tags.REFERENCE: json.dumps(_reference(experiment)),
+        tags.TUNE: json.dumps(tune),
+        tags.SEARCH: json.dumps(asdict(experiment.search)),
+        tags.STATE: "running",
+        tags.OPENED: str(_now()),
+    }
+    return tags.add_prefix(values) | {tags.NOTE: experiment.question}
+
+
+def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
+    values = {
+        tags.FINGERPRINT: fingerprint,
+        tags.NUMBER: str(job.number),
+        tags.KIND: tags.KIND_TRIAL,
+        tags.STATE: tags.STATE_NEW,
+        tags.REASON: "",
+        tags.CELL: json.dumps(job.cell),
+        tags.TUNED: json.dumps(job.tuned),
+        tags.ROLE: job.role,
+        tags.REPEAT: str(job.repeat),
+    }
+    return tags.add_prefix(values)
+
+
+def _reference(experiment: Experiment) -> dict[Path, Value]:
+    """Return the cell that equals the base, or the first cell if none does."""
+    grid = expand_cells(experiment)
+    try:
+        base = build_trial(experiment.base, {})
+        return next((cell for cell in grid if build_trial(experiment.base, cell) == base), grid[0])
+    except SpaceError:  # the base may be incomplete: `compare` gives the missing settings
+        return grid[0]
+
+
+def _flatten(value: object, path: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        inner = (_flatten(v, f"{path}.{k}" if path else str(k)) for k, v in value.items())
+        return {key: text for part in inner for key, text in part.items()}
+    return {path: json.dumps(value) if isinstance(value, (list, tuple)) else str(value)}
+
+
+def _now() -> int:
+    return int(time.time() * 1_000)

@@ -1,0 +1,103 @@
+"""Copy the records of trials to MLflow while a sweep runs.
+
+The records are the primary results; the tracking store is a copy of them. While MLflow is not
+available, trials continue, and their records are copied later.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path as File
+
+from lab.config.experiment import Job
+from lab.storage import record
+from lab.tracking.client import StoreError
+from lab.tracking.store import MlflowStore
+
+_RETRY_INTERVAL = 10.0  # seconds
+_TIMEOUT = 180.0  # seconds that `settle` waits for the store
+
+
+@dataclass
+class _Entry:
+    job: Job
+    folder: File
+    fresh: bool  # whether the run in the store must be deleted first
+
+
+class MlflowSync:
+    """Copier of trial records to the tracking store.
+
+    Args:
+        store: tracking store with the sweep's run open (`MlflowStore.begin`).
+        notify: function that prints a line; called when the store becomes unavailable and when it
+            is available again.
+    """
+
+    def __init__(self, store: MlflowStore, notify: Callable[[str], None]) -> None:
+        self._store, self._notify = store, notify
+        self._pending: dict[int, _Entry] = {}
+        self._error: str | None = None  # of the last attempt
+        self._failed_at = 0.0
+
+    def note(self, job: Job, folder: File, *, fresh: bool = False) -> None:
+        """Copy a job's record now, or later if the store is not available.
+
+        Args:
+            job: job to store.
+            folder: record of the job's trial.
+            fresh: whether to delete the run that the store has of this job and create a new one.
+        """
+        pending = self._pending.get(job.number)
+        self._pending[job.number] = _Entry(job, folder, fresh or bool(pending and pending.fresh))
+        self.keep_up()
+
+    def keep_up(self) -> None:
+        """Copy all pending records, unless an attempt failed less than `_RETRY_INTERVAL` ago."""
+        if self._error is not None and time.monotonic() - self._failed_at < _RETRY_INTERVAL:
+            return
+        try:
+            while self._pending:
+                number = next(iter(self._pending))
+                self._copy(self._pending[number])
+                del self._pending[number]
+        except StoreError as error:
+            if self._error is None:
+                self._notify(
+                    f"MLflow is not available; trials continue and are copied to it later: {error}"
+                )
+            self._error, self._failed_at = str(error), time.monotonic()
+            return
+        if self._error is not None:
+            self._notify("MLflow is available again")
+        self._error = None
+
+    def settle(self) -> None:
+        """Copy all pending records; wait for the store if it is not available.
+
+        Raises:
+            StoreError: the store is still not available after `_TIMEOUT`.
+        """
+        deadline = time.monotonic() + _TIMEOUT
+        self._failed_at = 0.0
+        self.keep_up()
+        while self._pending:
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{self._error}; the records are complete; run the same command again to copy "
+                    "them to MLflow"
+                )
+            time.sleep(1)
+            self.keep_up()
+
+    def _copy(self, entry: _Entry) -> None:
+        job, folder = entry.job, entry.folder
+        if entry.fresh:
+            self._store.forget(job, folder.name)
+            entry.fresh = False
+        state = record.read_state(folder) or "queued"
+        if (outcome := record.read_outcome(folder)) is not None:
+            self._store.sync(job, folder.name, outcome.state, outcome.rows, outcome)
+        elif record.is_running(state):
+            # In any other state the record is incomplete, until the trial is run again.
+            self._store.sync(job, folder.name, state, record.read_curve(folder))

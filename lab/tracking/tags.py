@@ -1,0 +1,112 @@
+"""Names of the tags, parameters, metrics and artifacts that the lab writes to MLflow.
+
+A sweep is an MLflow run, and each of its trials is a child run. The tags of both are stored as
+`lab.<name>`; the constants below hold `<name>`, which is also the key in `SweepFrames.sweep`.
+`full_name` adds the prefix. Names that MLflow itself defines, and names without the prefix, are
+in the section "Complete names".
+"""
+
+from collections.abc import Mapping
+
+PREFIX = "lab."
+
+# Tags of every run.
+KIND = "kind"
+STATE = "state"
+
+# Values of KIND.
+KIND_SWEEP = "sweep"
+KIND_TRIAL = "trial"
+
+# Tags of a sweep's run: the experiment.
+SWEEP = "sweep"  # content hash of the experiment
+QUESTION = "question"
+METRIC = "metric"
+ANSWER = "answer"
+COMPARE = "compare"
+REFERENCE = "reference"
+TUNE = "tune"
+SEARCH = "search.search"  # "search" in version 0.2.0
+BUDGET = "budget"
+OPENED = "opened"  # Unix time in milliseconds
+
+# Tags of a sweep's run: provenance.
+COMMAND = "command"
+VERSION = "version"
+COMMIT = "commit"
+DIRTY = "dirty"  # "true" if files differ from the commit
+PYTHON = "python"
+TORCH = "torch"
+MACHINE = "machine"
+DATA = "data"  # folders of the prepared texts and of the held-out corruptions
+TEXT = "text"
+OVERLAPS = "overlaps"  # JSON: overlap of each training text with each task
+
+# Tags of a trial's run.
+NUMBER = "number"
+FINGERPRINT = "fingerprint"
+ROLE = "role"
+CELL = "cell"
+TUNED = "tuned"
+REPEAT = "repeat"
+REASON = "reason"
+BEGAN = "began"  # Unix time in seconds
+DEVICE = "device"
+SHARED = "shared"  # "True" if other trials used the device at the same time
+
+# Value of ROLE, besides those of `Job.role`: the search has replaced this trial by another one.
+SUPERSEDED = "superseded"
+
+# Value of STATE, besides those of `State`: the run was created, its parameters not yet stored.
+STATE_NEW = "new"
+
+# Complete names.
+PARENT_RUN = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"  # shown as the description of a run in the MLflow UI
+# On a sweep's run: "<fingerprint> models:/<id>". Without the prefix, so that it is not shown among
+# the provenance in the report.
+BEST_MODEL = "electra_lab.model"
+MODEL_TRIAL = "trial"  # on a logged model: fingerprint of its trial
+
+# Parameters of a trial's run are its configuration by dotted path. These two are read by name.
+BUDGET_KIND = "budget.kind"
+BUDGET_AMOUNT = "budget.amount"
+
+# Metrics of a trial's run, besides those of its curve.
+SLOT_SECONDS = "slot/seconds"
+SLOT_BUSY_SECONDS = "slot/busy_seconds"
+BY_GFLOPS = "by_gflops/"  # prefix: the ranking metric with the step axis in GFLOPs
+BY_KTOKENS = "by_ktokens/"  # prefix: the ranking metric with the step axis in thousands of tokens
+COPY_PREFIX = "by_"  # of both copies of the ranking metric
+SLOT_PREFIX = "slot/"
+
+# Artifacts of a sweep's run.
+SPACE_FILE = "space.yaml"
+ENVIRONMENT_FILE = "environment.txt"
+DIFF_FILE = "diff.patch"
+TRACEBACK_FILE = "traceback.txt"  # of a failed trial
+TEXT_FILES = (SPACE_FILE, ENVIRONMENT_FILE, DIFF_FILE)
+EXPORT_FOLDER = "export"
+
+# The logged model of a sweep's best trial.
+MODEL_NAME = "best"
+MODEL_FOLDER = "model"
+
+
+def full_name(name: str) -> str:
+    """Return the complete name of a tag: `lab.state` for `state`."""
+    return PREFIX + name
+
+
+def add_prefix(values: Mapping[str, str]) -> dict[str, str]:
+    """Return `values` with complete tag names as keys."""
+    return {full_name(name): value for name, value in values.items()}
+
+
+def remove_prefix(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of `values` that have the lab's prefix, sorted, without the prefix."""
+    return {
+        name.removeprefix(PREFIX): value
+        for name, value in sorted(values.items())
+        if name.startswith(PREFIX)
+    }

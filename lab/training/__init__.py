@@ -1,0 +1,1 @@
+"""Training: model, objectives, optimizer, loop, gradients and checkpoints."""

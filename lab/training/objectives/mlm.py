@@ -1,0 +1,69 @@
+"""Masked language modelling: the BERT baseline, and the model of the held-out corruptions."""
+
+from torch import Tensor, nn
+
+from lab.config import trial as spec
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.phases import UpdatedNetworks
+from lab.data.batches import Batch
+from lab.training.model import Encoder, VocabularyHead, gather_slots, initialize_weights
+from lab.training.objectives.base import Objective, StepLoss, masked_mean
+from lab.training.objectives.generator import cross_entropy
+from lab.training.objectives.masking import (
+    MaskedBatch,
+    TokenCounts,
+    apply_bert_corruption,
+    count_tokens,
+    mask_batch,
+)
+
+
+class Mlm(Objective):
+    """Predicts masked tokens; the head is computed at the masked slots only."""
+
+    def __init__(self, trial: spec.Trial, settings: MlmConfig, counts_V: Tensor) -> None:
+        super().__init__(trial)
+        self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
+        self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
+        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
+        self.vocabulary.initialize_bias(counts_V)
+        self._masking, self._seed, self._vocab = (
+            settings.masking,
+            trial.seeds.mask,
+            trial.data.vocab,
+        )
+
+    def forward(
+        self,
+        batch: Batch,
+        step: int,
+        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
+        counts: TokenCounts | None = None,
+    ) -> StepLoss:
+        """Return the mean cross-entropy over the used slots."""
+        masked = self.mask(batch, step)
+        counts = counts or count_tokens(masked, batch)
+        logits_BKV = self.predict(masked.ids_BT, masked.slots_BK, batch.segment_BT, batch.offset)
+        errors_BK = cross_entropy(logits_BKV, masked.labels_BK)
+        loss = masked_mean(errors_BK, masked.used_BK, counts.slots)
+        return StepLoss(loss, {"train/loss": loss.detach(), "train/mlm_loss": loss.detach()})
+
+    def predict(
+        self, ids_BT: Tensor, slots_BK: Tensor, segment_BT: Tensor, offset: int = 0
+    ) -> Tensor:
+        """Return logits at the masked slots, shape (B, K, V)."""
+        hidden_BKh = gather_slots(self.encoder(ids_BT, segment_BT, offset), slots_BK)
+        logits_BKV: Tensor = self.vocabulary(hidden_BKh, self.encoder.embeddings.table())
+        return logits_BKV
+
+    def networks(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters of the encoder and its head, as one network."""
+        return {"encoder": [*self.encoder.parameters(), *self.vocabulary.parameters()]}
+
+    def mask(self, batch: Batch, step: int) -> MaskedBatch:
+        """Return the encoder's masked input."""
+        masking, mask_prob, seed = self._masking, self.now.mask_prob, self._seed
+        if masking != "bert":
+            return mask_batch(batch, mask_prob=mask_prob, how=masking, seed=seed, step=step)
+        masked = mask_batch(batch, mask_prob=mask_prob, how="paper", seed=seed, step=step)
+        return apply_bert_corruption(masked, batch, vocab=self._vocab, seed=seed, step=step)

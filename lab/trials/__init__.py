@@ -1,0 +1,1 @@
+"""Run one trial: assignment, training, scoring, fine-tuning, and the record."""

@@ -1,0 +1,56 @@
+"""Extend a finished run: a trial continues from a shorter run that differs only in its budget.
+
+The beginning of a longer run equals a shorter one only if the schedule does not depend on the
+budget: a constant learning rate without warm-up, and an objective without stages.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path as File
+
+from lab.config.trial import Trial
+from lab.storage import record
+
+
+def extend_from_shorter_run(folder: File, trial: Trial, lineage: str) -> None:
+    """Copy curve and checkpoints of the longest finished shorter run of a lineage into a record.
+
+    A record with checkpoints, and a trial that cannot be extended, are left unchanged.
+
+    Args:
+        folder: folder of the trial's record, in the folder of all records.
+        trial: trial of the record.
+        lineage: hash of the trial without the amount of its budget; equal for all trials that
+            differ from it only in that amount.
+    """
+    if not trial.extendable or (folder / "checkpoints").exists():
+        return
+    shorter = list(_finished_shorter_runs(folder, trial, lineage))
+    if not shorter:
+        return
+    _, origin = max(shorter)
+    # The fine-tuning scores of the shorter run's encoder are not scores of the longer run.
+    record.write_rows(folder, record.read_curve(origin), without=("finetune",))
+    record.write_origin(folder, origin.name)
+    partial = folder / "checkpoints.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(origin / "checkpoints", partial)
+    # Last: an interrupted extension is repeated, unless the record has checkpoints.
+    partial.rename(folder / "checkpoints")
+
+
+def _finished_shorter_runs(
+    folder: File, trial: Trial, lineage: str
+) -> Iterator[tuple[float, File]]:
+    """Yield budget and folder of each finished run of the lineage with a smaller budget."""
+    for file in folder.parent.glob("*/trial.json"):
+        try:
+            content = json.loads(file.read_text())
+        except ValueError:
+            continue
+        if content.get("lineage") != lineage or record.read_state(file.parent) != "finished":
+            continue
+        amount = content["trial"]["budget"]["amount"]
+        if amount < trial.budget.amount and (file.parent / "checkpoints").exists():
+            yield amount, file.parent

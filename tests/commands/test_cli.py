@@ -1,0 +1,113 @@
+"""The shared parts of commands: exit statuses, one-line errors and parsers."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from project import ROOT
+
+from lab import cli, export, finetune, init, prepare, report, sweep
+from lab.errors import UserError
+
+
+def raising(error: BaseException, cause: BaseException | None = None) -> Callable[[], None]:
+    def body() -> None:
+        raise error from cause
+
+    return body
+
+
+OUTCOMES: dict[str, tuple[Callable[[], None], int, str]] = {
+    "done": (lambda: None, 0, r""),
+    "input": (raising(UserError("file.yaml: a:\n  b")), 2, r"lab\.it: error: file\.yaml: a: b\n"),
+    "interrupt": (raising(KeyboardInterrupt()), 130, r"interrupted; all is kept\n"),
+    "wrapped interrupt": (
+        raising(ImportError("numpy"), KeyboardInterrupt()),
+        130,
+        r"interrupted; all is kept\n",
+    ),
+    "unread": (
+        raising(BrokenPipeError()),
+        141,
+        r"lab\.it: the output is closed; all is kept\n",
+    ),
+    "disk": (
+        raising(OSError(28, "No space left on device")),
+        1,
+        r"lab\.it: failed: OSError: .* No space left on device; all is kept \(details: .*\)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "line"), OUTCOMES.values(), ids=OUTCOMES.keys())
+def test_each_outcome_gives_one_line_and_its_status(
+    body: Callable[[], None],
+    status: int,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(cli, "discard_output", lambda: None)  # keep the output of pytest
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cli.run("lab.it", "all is kept", body) == status
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert re.fullmatch(line, error), error
+    for details in tmp_path.iterdir():
+        assert "Traceback" in details.read_text()
+    assert len(list(tmp_path.iterdir())) == (status == 1)
+
+
+COMMANDS = (sweep, prepare, finetune, report, export, init)
+commands = pytest.mark.parametrize("command", COMMANDS, ids=lambda module: module.__name__)
+
+
+@commands
+def test_parsers_share_their_form_and_document_each_option_with_its_default(
+    command: ModuleType,
+) -> None:
+    parser: argparse.ArgumentParser = command._build_parser()
+    assert parser.prog == f"python -m {command.__name__}"
+    assert parser.formatter_class is argparse.RawDescriptionHelpFormatter
+    for action in parser._actions:
+        assert action.help
+        if action.option_strings and action.dest != "help":
+            assert "(default: " in action.help, action.option_strings
+
+
+@commands
+def test_example_of_each_command_is_valid_in_the_projects_root(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    parser = command._build_parser()
+    heading, example = parser.epilog.splitlines()
+    assert heading == "example:"
+    name, *arguments = shlex.split(example, comments=True)[2:]
+    assert name == command.__name__
+    options = vars(parser.parse_args(arguments))
+    paths = [*options.get("texts", []), options.get("file", ".")]
+    assert all(Path(path).exists() for path in paths)
+
+
+def test_shared_options_are_the_same_in_all_commands() -> None:
+    seen: dict[str, set[tuple[str | None, str]]] = {}
+    for command in (sweep, prepare, finetune, report, export):
+        for action in command._build_parser()._actions:
+            for option in action.option_strings:
+                seen.setdefault(option, set()).add((action.metavar, str(action.default)))
+    assert {option for option, forms in seen.items() if len(forms) > 1} == set()
+
+
+def test_report_has_no_option_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report.main(["smoke", "--out", "elsewhere"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "python -m lab.report: error: unrecognized arguments: --out elsewhere\n"
+    )

@@ -1,0 +1,268 @@
+"""All commands in a terminal, with Ctrl-C, and with a closed pipe."""
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from project import ROOT
+from sweeps import LIMIT, METRIC, SMALL, ended_as, records
+from terminal import CONTROLS, coloured, cursor_is_shown, opened
+
+from lab.config.metrics import METRICS
+from lab.evaluation import scores
+from lab.storage import record
+from lab.trials import run
+from lab.trials.assignment import Assignment
+
+pytestmark = pytest.mark.slow
+
+SPACE = ROOT / "search_spaces" / "smoke.yaml"
+OVERRIDES = [part for item in SMALL.items() for part in ("--set", "{}={}".format(*item))]
+SWEEP = ["-m", "lab.sweep", SPACE, *OVERRIDES, "--storage", "storage"]
+STARTED = r"\] started width 0\.5"
+RUNNING = r"(?s)(training|scoring).*(training|scoring)"  # both trials
+PROCESSES = {
+    "sweep": ["lab.sweep", SPACE],
+    "prepare": ["lab.prepare", SPACE],
+    "finetune": ["lab.finetune", "smoke", "sentiment"],
+    "export": ["lab.export", "smoke", "exported"],
+    "report": ["lab.report", "smoke"],
+}
+TASK = """\
+kind: classification
+train: rows.csv
+evaluation: rows.csv
+text: text
+label: label
+metric: accuracy
+"""
+
+
+class Ended(NamedTuple):
+    """A command that has ended: exit status, terminal output, and that output without controls."""
+
+    status: int
+    written: str
+    text: str
+
+
+def interrupted(
+    cwd: Path, *command: object, at: str, times: int, presses: int = 1, **environment: str
+) -> Ended:
+    """Run a command, interrupt it when `at` is shown, and again when it prints that it stops.
+
+    Args:
+        cwd: working directory.
+        command: arguments of Python.
+        at: regular expression to wait for.
+        times: number of interrupts.
+        presses: number of Ctrl-C for each interrupt, in quick succession.
+        environment: variables to add to those of this process.
+    """
+    with opened(cwd, *command, **environment) as terminal:
+        for _ in range(times):
+            terminal.wait_for(at)
+            for _ in range(presses):
+                terminal.press("\x03")
+                time.sleep(0.05)
+            at = "stopping: running trials save their state"
+        status = terminal.status()
+        ended = Ended(status, terminal.written, terminal.text.replace("^C", ""))
+    assert "Traceback" not in ended.text
+    assert cursor_is_shown(ended.written)
+    return ended
+
+
+def into_head(cwd: Path, *command: object) -> "subprocess.CompletedProcess[str]":
+    """Pipe a command into `head -1`; its output ends with a line with its exit status."""
+    line = shlex.join(map(str, [sys.executable, *command]))
+    return subprocess.run(
+        ["bash", "-c", f"{line} | head -1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, timeout=LIMIT, check=True, cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", PROCESSES.values(), ids=PROCESSES.keys())
+def test_ctrl_c_during_imports_gives_one_line(tmp_path: Path, command: list[str]) -> None:
+    ended = interrupted(
+        tmp_path, "-X", "importtime", "-m", *command, at=r"\blab\.errors\b", times=1
+    )
+    assert ended.status == 130
+    printed = [line for line in ended.text.splitlines() if not line.startswith("import time:")]
+    (line,) = (line for line in printed if "interrupted" in line)
+    assert line.startswith("interrupted; ")
+    assert not (tmp_path / "runs" / "trials").exists()
+
+
+def test_first_line_is_printed_before_slow_imports(tmp_path: Path) -> None:
+    with opened(tmp_path, "-X", "importtime", "-m", "lab.sweep", SPACE) as terminal:
+        terminal.wait_for("smoke: Does the whole path run")
+    before, _, _ = terminal.text.partition("smoke: Does")
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in before.splitlines()}
+    assert "lab" in loaded
+    assert not loaded & {"torch", "ray", "mlflow", "optuna", "transformers", "pandas", "numpy"}
+
+
+@pytest.fixture(scope="module")
+def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("terminal")
+
+
+@pytest.fixture(scope="module")
+def unread(cwd: Path) -> "subprocess.CompletedProcess[str]":
+    return into_head(cwd, *SWEEP)
+
+
+@pytest.fixture(scope="module")
+def once(cwd: Path, unread: object) -> Ended:
+    """A sweep in a terminal without control sequences, stopped by one Ctrl-C."""
+    return interrupted(cwd, *SWEEP, at=STARTED, times=1, TERM="dumb")
+
+
+@pytest.fixture(scope="module")
+def twice(cwd: Path, once: Ended) -> Ended:
+    """The same command in a terminal without colors, stopped by a second Ctrl-C."""
+    assert not records(cwd / "storage")
+    return interrupted(cwd, *SWEEP, at=RUNNING, times=2, NO_COLOR="1")
+
+
+@pytest.fixture(scope="module")
+def whole(cwd: Path, twice: Ended) -> Ended:
+    """The same command until its end, in a terminal of changing size."""
+    with opened(cwd, *SWEEP) as terminal:
+        for columns, rows in ((60, 20), (120, 40), (40, 10), (80, 24)):
+            terminal.wait_for(RUNNING)
+            terminal.resize(columns, rows)
+            at = len(terminal.text)
+            terminal.wait_for(lambda text, at=at: len(text) > at + 500)
+        return Ended(terminal.status(), terminal.written, terminal.text)
+
+
+def test_sweep_with_closed_output_stops_with_status_141(
+    unread: "subprocess.CompletedProcess[str]",
+) -> None:
+    question, status = unread.stdout.splitlines()
+    assert question.startswith("smoke: Does the whole path run")
+    assert status == "141"
+    assert unread.stderr == (
+        "lab.sweep: the output is closed; trials that have ended are kept; "
+        "run the same command again to resume\n"
+    )
+
+
+def test_one_ctrl_c_saves_the_state_of_running_trials(cwd: Path, once: Ended, twice: Ended) -> None:
+    assert once.status == 130
+    assert "\x1b" not in once.written, "a dumb terminal gets no control sequences"
+    assert "stopping: running trials save their state" in once.text
+    assert once.text.splitlines()[-1] == (
+        "interrupted; trials that have ended are kept; run the same command again to resume"
+    )
+    assert once.text.count("its state is saved") == 2
+
+
+def test_second_ctrl_c_ends_the_sweep_at_once(twice: Ended) -> None:
+    assert twice.status == 130
+    assert not coloured(twice.written)
+    assert twice.text.splitlines()[-1].startswith("interrupted; ")
+    assert "its state is saved" not in twice.text
+
+
+def test_same_command_resumes_and_finishes_while_the_terminal_is_resized(
+    cwd: Path, whole: Ended
+) -> None:
+    assert whole.status == 0, whole.text
+    assert "Traceback" not in whole.text
+    assert ended_as(cwd / "storage") == {"finished": 2}
+    assert "report:    reports/smoke/report.html" in whole.text
+    assert cursor_is_shown(whole.written)
+
+
+def test_interrupted_trials_give_the_same_curves_as_uninterrupted_ones(
+    cwd: Path, whole: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        scores, "score_probe", lambda *_: {}
+    )  # probes take long and are not compared here
+    names = records(cwd / "storage")
+    assert len(names) == 2
+    for name in names:
+        folder = cwd / "storage" / "trials" / name
+        trial, text = record.read_trial(folder)
+        (held_out,) = (cwd / "storage" / "cache").glob("held-out-*.npz")
+        work = Assignment(
+            trial=trial,
+            folder=tmp_path / name,
+            text=cwd / "storage" / "cache" / text,
+            held_out=held_out,
+            metric=METRICS[METRIC],
+        )
+        uninterrupted = run.run_trial(work).rows
+        for one, other in zip(record.read_curve(folder), uninterrupted, strict=True):
+            assert {key: one[key] for key in other if "second" not in key} == {
+                key: value for key, value in other.items() if "second" not in key
+            }
+
+
+def test_table_is_redrawn_in_place(whole: Ended) -> None:
+    up = sum(int(by or 1) for by, kind in CONTROLS.findall(whole.written) if kind == "A")
+    assert up > 100, "the table is redrawn many times"
+    assert whole.written.count("\n") - up < 50, "the terminal does not scroll"
+
+
+@pytest.mark.parametrize("name", ["report", "export"])
+def test_report_and_export_handle_ctrl_c_and_plain_terminals(
+    cwd: Path, whole: Ended, name: str
+) -> None:
+    store = ["--tracking-uri", f"sqlite:///{cwd / 'storage' / 'mlflow.db'}"]
+    command = {
+        "report": ["-m", "lab.report", "smoke", *store, "--reports", "again"],
+        "export": ["-m", "lab.export", "smoke", "exported", *store, "--storage", "storage"],
+    }[name]
+    loading = ["-X", "importtime", *command]
+    assert interrupted(cwd, *loading, at=r"\bpandas\b", times=1, presses=2).status == 130
+    with opened(cwd, *command, TERM="dumb", NO_COLOR="1") as terminal:
+        for columns in (30, 300):
+            terminal.resize(columns, 10)
+        assert terminal.status() == 0, terminal.text
+    result = {"report": "again/smoke/report.html", "export": "exported/discriminator"}[name]
+    assert result in terminal.text.splitlines()
+    assert "\x1b" not in terminal.written
+
+
+def test_prepare_can_be_interrupted_and_repeated(tmp_path: Path) -> None:
+    command = ["-m", "lab.prepare", SPACE, "--set", "base.data.share=0.02"]
+    ended = interrupted(tmp_path, *command, at="tokenizer: training", times=1, presses=2)
+    assert ended.status == 130
+    assert list((tmp_path / "runs" / "cache").iterdir()) == []
+    piped = into_head(tmp_path, *command)
+    assert piped.stdout.splitlines() == ["smoke: preparing its text", "141"]
+    assert piped.stderr.count("\n") == 1
+    with opened(tmp_path, *command, NO_COLOR="1") as terminal:
+        terminal.wait_for("preparing")
+        terminal.resize(30, 10)
+        assert terminal.status() == 0
+    assert "documents: " in terminal.text
+    assert "\x1b" not in terminal.written
+
+
+def test_fine_tuning_can_be_interrupted_and_resumed(cwd: Path, whole: Ended) -> None:
+    rows = "text,label\n" + "".join(f"it is {word},{word}\n" for word in ("good", "bad") * 40)
+    (cwd / "rows.csv").write_text(rows)
+    (cwd / "task.yaml").write_text(TASK)
+    command = ["-m", "lab.finetune", "smoke", "task.yaml", "--storage", "storage", "--seeds"]
+    ended = interrupted(cwd, *command, 500, at="seed 1: accuracy", times=1, presses=2)
+    assert ended.status == 130
+    assert ended.text.splitlines()[-1] == "interrupted; finished seeds are kept"
+    with opened(cwd, *command, 2, TERM="dumb", NO_COLOR="1") as terminal:
+        terminal.wait_for("fine-tuning")
+        terminal.resize(30, 10)
+        assert terminal.status() == 0, terminal.text
+    assert "seed 1: accuracy" not in terminal.text, "seed 1 is not run again"
+    assert "median of 2" in terminal.text
+    assert "\x1b" not in terminal.written
+    assert into_head(cwd, *command, 3).stdout.splitlines()[1:] == ["141"]

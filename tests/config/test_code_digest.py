@@ -1,0 +1,81 @@
+"""Digest of the code: it changes with the code that computes, and with nothing else."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from project import ROOT
+
+from lab.config.code_digest import TEXT, TRIAL, code_digest, digest
+
+Change = Callable[[str], str]
+LAB = ROOT / "lab"
+
+
+def replaced(old: str, new: str) -> Change:
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    return change
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of the package without its texts."""
+    ignored = shutil.ignore_patterns("text", "__pycache__")
+    return Path(shutil.copytree(LAB, tmp_path / "lab", ignore=ignored))
+
+
+def changed(copy: Path, name: str, change: Change) -> bool:
+    """Return whether a change of one file changes the digest."""
+    before, file = digest(copy, TRIAL), copy / name
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+    return digest(copy, TRIAL) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("training/objectives/electra.py", replaced("self.now.disc_weight *", "1.01 *")),
+        ("training/optimizer.py", replaced("3.4445", "3.5")),
+        ("evaluation/scores.py", replaced("_WINDOWS = 256", "_WINDOWS = 128")),
+        ("config/objectives/electra.py", replaced("50.0", "49.0")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_code_that_computes_changes_the_digest(copy: Path, name: str, change: Change) -> None:
+    assert changed(copy, name, change)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("training/objectives/electra.py", lambda text: f"# A comment.\n{text}\n\n"),
+        ("training/objectives/electra.py", replaced('"""Return', '"""Give')),
+        ("config/objectives/generators.py", replaced("must be omitted", "omit it")),
+        ("config/labels.py", lambda text: f"{text}\nUNUSED = 1\n"),
+        ("reporting/stats.py", lambda text: f"{text}\nUNUSED = 1\n"),
+    ],
+    ids=["comment", "docstring", "message", "labels", "report"],
+)
+def test_prose_and_other_code_do_not(copy: Path, name: str, change: Change) -> None:
+    assert not changed(copy, name, change)
+
+
+def test_new_module_changes_the_digest(copy: Path) -> None:
+    before = digest(copy, TRIAL)
+    (copy / "training" / "new.py").write_text("X = 1\n", encoding="utf-8")
+    assert digest(copy, TRIAL) != before
+
+
+def test_digest_is_the_same_in_every_process_and_differs_between_purposes() -> None:
+    code = "from lab.config.code_digest import *; print(code_digest(TRIAL), code_digest(TEXT))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [code_digest(TRIAL), code_digest(TEXT)]
+    assert code_digest(TRIAL) != code_digest(TEXT)

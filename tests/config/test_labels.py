@@ -1,0 +1,49 @@
+"""Labels of cells: short, and different for cells that differ."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+from project import ROOT
+
+from lab.config.labels import label
+from lab.loading import search_space
+
+SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
+
+
+def labels(name: str) -> list[str]:
+    (file,) = (file for file in SPACES if file.stem == name)
+    experiment = search_space.load_experiment(file)
+    return [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
+
+
+def test_label_of_a_frozen_generator_has_two_words() -> None:
+    generators, starts = ("electra", "generator frozen"), ("scratch", "mlm")
+    assert labels("frozen") == [", ".join(each) for each in product(generators, starts)]
+
+
+def test_labels_of_growing_windows_show_when_they_grow() -> None:
+    assert labels("windows") == ["full", "growing, until 0.6", "growing, until 0.85"]
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
+def test_labels_of_shipped_search_spaces_fit_into_a_table(file: Path) -> None:
+    experiment = search_space.load_experiment(file)
+    names = [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) <= 60, names
+
+
+def test_compared_kinds_are_labeled_with_their_section() -> None:
+    assert labels("optimizer") == ["optim adam", "optim muon"]
+
+
+def test_single_value_is_labeled_by_its_kind() -> None:
+    assert label({"objective": {"kind": "electra", "mask_prob": 0.3}}, {}) == "electra"
+
+
+def test_values_that_differ_inside_a_list_or_a_nested_mapping_have_different_labels() -> None:
+    compared = {"objective": [{"kind": "a", "x": {"y": [1]}}, {"kind": "a", "x": {"y": [2]}}]}
+    names = [label({"objective": value}, compared) for value in compared["objective"]]
+    assert names == ["a, y [1]", "a, y [2]"]

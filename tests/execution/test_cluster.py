@@ -1,0 +1,456 @@
+"""Trials of several workers, and sweeps on an existing Ray cluster of two nodes, one CPU each."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+from project import ROOT
+from sweeps import LIMIT, LOOPBACK, METRIC, ended, family, listening, said, started
+
+from lab.config.experiment import Resources
+from lab.config.results import MetricRow, State
+from lab.storage import record
+from lab.tracking import frames
+from lab.trials.assignment import NodeResources, count_slots
+
+LONG = {"base__budget__amount": "8e10"}  # long enough to be observed while it runs
+MLM = "{kind: mlm, budget: {kind: flops, amount: 1e10}, lr: 1e-3}"
+STARTS = {  # the second trial has a preparatory run
+    # Encoder and generator of equal shapes, so that one run provides both with weights.
+    "base__objective__generator__width": 1,
+    "compare": f"{{init_from: [{{kind: scratch}}, {MLM}]}}",
+}
+CLUSTER_ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on all addresses
+}
+OPEN = {"CREATED", "PENDING", "RESCHEDULING", "PREPARED"}  # states of placement groups in use
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "slots"),
+    [
+        (Resources(), [NodeResources(2, 0)], 2),
+        (Resources(cpus_per_worker=2), [NodeResources(3, 0)], 1),
+        (
+            Resources(cpus_per_worker=2),
+            [NodeResources(3, 0), NodeResources(3, 0)],
+            2,
+        ),  # the spare CPUs of two nodes serve no worker
+        (Resources(workers=2, cpus_per_worker=2), [NodeResources(2, 0), NodeResources(2, 0)], 1),
+        (Resources(workers=3), [NodeResources(2, 0), NodeResources(2, 0)], 1),
+        (Resources(workers=2), [NodeResources(1, 0)], 0),
+        (Resources(workers=9), [NodeResources(1, 0), NodeResources(1, 0)], 0),
+        (Resources(gpus_per_worker=1), [NodeResources(16, 2), NodeResources(16, 0)], 2),
+        (Resources(gpus_per_worker=0.5), [NodeResources(16, 1)], 2),
+        (
+            Resources(gpus_per_worker=0.4),
+            [NodeResources(16, 2)],
+            4,
+        ),  # a fraction belongs to one GPU
+        (Resources(gpus_per_worker=0.5), [NodeResources(3, 4)], 3),
+        (
+            Resources(workers=4, gpus_per_worker=1),
+            [NodeResources(16, 2), NodeResources(16, 2), NodeResources(16, 1)],
+            1,
+        ),
+        (Resources(slots=3), [NodeResources(8, 0)], 3),
+        (Resources(slots=8), [NodeResources(3, 0)], 3),
+        (Resources(slots=1, gpus_per_worker=1), [NodeResources(8, 0)], 0),
+        (Resources(), [], 0),
+    ],
+)
+def test_slots_count_the_trials_that_fit_with_each_worker_on_one_node(
+    resources: Resources, nodes: list[NodeResources], slots: int
+) -> None:
+    assert count_slots(resources, nodes) == slots
+
+
+class Cluster:
+    """The Ray cluster of `two_nodes.py`, and the URI of its MLflow server."""
+
+    def __init__(self, process: "subprocess.Popen[str]", uri: str) -> None:
+        self._process, self.uri = process, uri
+        assert process.stdout is not None
+        self.address = process.stdout.readline().strip()
+        assert self.address, "no cluster"
+
+    def inspect(self) -> dict[str, Any]:
+        """Return the state of the cluster that `two_nodes.py` prints."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        state: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return state
+
+    def wait_until_idle(self) -> dict[str, Any]:
+        """Return the state once all CPUs are free, or after 30 seconds."""
+        until = time.monotonic() + 30
+        while (state := self.inspect())["cpus"] < 2 and time.monotonic() < until:
+            time.sleep(1)
+        return state
+
+
+class Sweep(NamedTuple):
+    """Results of a sweep.
+
+    Attributes:
+        storage: folder of its records.
+        trials: its trials, loaded from MLflow.
+        most_running: largest observed number of running trials.
+        most_started: largest observed number of trials that ran or waited for their workers.
+        after: state of the cluster after the sweep.
+    """
+
+    storage: Path
+    trials: pd.DataFrame
+    most_running: int
+    most_started: int
+    after: dict[str, Any]
+
+
+@contextmanager
+def terminating(process: "subprocess.Popen[str]") -> "Iterator[subprocess.Popen[str]]":
+    """End a process and its children on exit, by their session."""
+    try:
+        yield process
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(0 if process.stdin is None else 30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port: int = opened.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, uri = tmp_path_factory.mktemp("mlflow"), f"http://127.0.0.1:{free_port()}"
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2]]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (
+        (folder / "said").open("w") as out,
+        terminating(
+            subprocess.Popen(
+                [sys.executable, *command],
+                cwd=folder,
+                env=os.environ | quiet,
+                stdout=out,
+                stderr=out,
+                text=True,
+                start_new_session=True,
+            )
+        ) as server,
+    ):
+        until = time.monotonic() + LIMIT
+        while True:
+            try:
+                with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310
+                    break
+            except OSError:
+                assert server.poll() is None, (folder / "said").read_text()
+                assert time.monotonic() < until
+                time.sleep(0.5)
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, tracking: str) -> Iterator[Cluster]:
+    with (
+        (tmp_path_factory.mktemp("ray") / "said").open("w") as err,
+        terminating(
+            subprocess.Popen(
+                [sys.executable, str(ROOT / "tests" / "support" / "two_nodes.py")],
+                env=os.environ | CLUSTER_ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                text=True,
+                start_new_session=True,
+            )
+        ) as process,
+    ):
+        yield Cluster(process, tracking)
+
+
+def records_in(storage: Path, *states: State) -> list[Path]:
+    """Return the folders of the records in one of the given states."""
+    folders = (file.parent for file in storage.glob("trials/*/trial.json"))
+    return [folder for folder in folders if record.read_state(folder) in states]
+
+
+def run_sweep(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: object) -> Sweep:
+    """Run a sweep on the cluster; with `stop_first`, stop the first trial after an evaluation."""
+    storage, most_running, most_started = cwd / "storage", 0, 0
+    began = time.monotonic()
+    options = ("--address", cluster.address, "--tracking-uri", cluster.uri)
+    with started(cwd, *options, **changes) as process:
+        while process.poll() is None and time.monotonic() - began < LIMIT:
+            most_started = max(most_started, len(records_in(storage, "queued", "running")))
+            running = records_in(storage, "running")
+            most_running = max(most_running, len(running))
+            if stop_first and running and record.read_curve(running[0]):
+                record.stop_file(running[0]).touch()
+                stop_first = False
+            time.sleep(0.2)
+        ended(process, cwd, 0)
+    trials = frames.load_frames(cluster.uri, "smoke").trials
+    return Sweep(storage, trials, most_running, most_started, cluster.wait_until_idle())
+
+
+@pytest.fixture(scope="module")
+def one_worker(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    cwd = tmp_path_factory.mktemp("one_worker")
+    return run_sweep(cluster, cwd, resources__slots=0, **LONG, **STARTS)
+
+
+@pytest.fixture(scope="module")
+def two_workers(
+    cluster: Cluster, one_worker: Sweep, tmp_path_factory: pytest.TempPathFactory
+) -> Sweep:
+    cwd = tmp_path_factory.mktemp("two_workers")
+    shutil.copytree(one_worker.storage / "cache", cwd / "storage" / "cache")
+    changes = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
+    return run_sweep(cluster, cwd, stop_first=True, **changes)
+
+
+def scores(sweep: Sweep) -> dict[str, float]:
+    """Return the last score of each trial, by the name of its record; an mlm run has none."""
+    folders = (file.parent for file in sweep.storage.glob("trials/*/outcome.json"))
+    last = {folder.name: record.read_curve(folder)[-1] for folder in folders}
+    return {name: row[METRIC] for name, row in last.items() if METRIC in row}
+
+
+def preparatory(storage: Path) -> list[Path]:
+    """Return the folders of the records of mlm runs."""
+    folders = (file.parent for file in storage.glob("trials/*/outcome.json"))
+    return [f for f in folders if record.read_trial(f)[0].objective.kind == "mlm"]
+
+
+def assert_cluster_is_idle(after: dict[str, Any]) -> None:
+    assert after["nodes"] == 2
+    assert after["cpus"] == 2
+    assert not OPEN & set(after["groups"]), Counter(after["groups"])
+
+
+@pytest.mark.slow
+def test_sweep_on_a_cluster_is_logged_to_its_mlflow_server(one_worker: Sweep) -> None:
+    assert list(one_worker.trials["state"]) == ["finished"] * 2
+    recorded = dict(zip(one_worker.trials["fingerprint"], one_worker.trials["score"], strict=True))
+    assert recorded == scores(one_worker)
+
+
+@pytest.mark.slow
+def test_trials_run_on_both_nodes_at_the_same_time(one_worker: Sweep) -> None:
+    assert one_worker.most_running == 2
+    assert 2 in one_worker.after["actors"].values(), one_worker.after["actors"]
+
+
+@pytest.mark.slow
+def test_cluster_is_idle_after_a_sweep(one_worker: Sweep) -> None:
+    assert_cluster_is_idle(one_worker.after)
+
+
+@pytest.mark.slow
+def test_two_workers_on_two_nodes_reach_the_same_losses_as_one_process(
+    one_worker: Sweep, two_workers: Sweep
+) -> None:
+    assert two_workers.after["actors"]["RayTrainWorker"] == 2
+    assert_cluster_is_idle(two_workers.after)
+    assert sorted(two_workers.trials["state"]) == ["finished", "stopped"]
+    # The names differ: they hash the initial weights, which differ by rounding.
+    names = [
+        sweep.trials.loc[sweep.trials["init_from.kind"] == "mlm", "fingerprint"].item()
+        for sweep in (one_worker, two_workers)
+    ]
+    assert record.read_state(two_workers.storage / "trials" / names[1]) == "finished"
+    curves = [
+        curve(sweep.storage, n) for sweep, n in zip((one_worker, two_workers), names, strict=True)
+    ]
+    for one, other in zip(*curves, strict=True):
+        assert other["spent/steps"] == one["spent/steps"]
+        for each in (key for key in one if key.startswith("train/")):
+            assert other[each] == pytest.approx(one[each], rel=1e-3), each
+
+
+@pytest.mark.slow
+def test_trial_of_two_workers_saves_its_state_when_it_is_stopped(two_workers: Sweep) -> None:
+    (name,) = two_workers.trials.loc[two_workers.trials["state"] == "stopped", "fingerprint"]
+    folder = two_workers.storage / "trials" / name
+    outcome = record.read_outcome(folder)
+    assert outcome is not None
+    assert outcome.state == "stopped"
+    assert "its state is saved" in outcome.reason
+    assert list(folder.glob("checkpoints/*/state.safetensors"))
+
+
+@pytest.mark.slow
+def test_two_workers_train_a_preparatory_run(one_worker: Sweep, two_workers: Sweep) -> None:
+    names = {folder.name for folder in preparatory(two_workers.storage)}
+    assert len(names) == 1
+    assert names == {folder.name for folder in preparatory(one_worker.storage)}
+    for name in names:
+        one, other = curve(one_worker.storage, name), curve(two_workers.storage, name)
+        for a, b in zip(one, other, strict=True):
+            for each in (key for key in a if key.startswith("train/")):
+                assert b[each] == pytest.approx(a[each], rel=1e-3), each
+
+
+@pytest.mark.slow
+def test_trials_run_one_at_a_time_where_the_cluster_fits_one_worker_group(
+    two_workers: Sweep,
+) -> None:
+    assert two_workers.most_running == two_workers.most_started == 1
+
+
+def error_line(cwd: Path, *options: object, **changes: object) -> str:
+    """Run a command that fails with status 2, and return its error, which is one line."""
+    with started(cwd, *options, **changes) as process:
+        ended(process, cwd, 2)
+    line = (cwd / "err").read_text()
+    assert line.startswith("lab.sweep: error: ")
+    assert line.count("\n") == 1, line
+    return line
+
+
+@pytest.mark.slow
+def test_address_without_a_cluster_is_an_error_of_one_line(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    assert f"--address {address}: no Ray cluster answers there" in error_line(
+        tmp_path, "--address", address
+    )
+    assert not (tmp_path / "storage").exists()
+
+
+@pytest.mark.slow
+def test_cluster_too_small_for_a_trial_is_an_error_of_one_line(
+    cluster: Cluster, one_worker: Sweep, tmp_path: Path
+) -> None:
+    shutil.copytree(one_worker.storage / "cache", tmp_path / "storage" / "cache")
+    line = error_line(tmp_path, "--address", cluster.address, resources__workers=9)
+    assert "no room for 9 workers of 1 CPUs" in line
+    assert_cluster_is_idle(cluster.wait_until_idle())
+
+
+# Sweeps on this machine alone, without --address.
+
+
+def curve(storage: Path, name: str) -> list[MetricRow]:
+    """Return a record's evaluations without the columns that are measured in seconds."""
+    rows = record.read_curve(storage / "trials" / name)
+    return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
+
+
+def train_workers(pid: int) -> list[int]:
+    """Return the ids of Ray Train's workers among the descendants of a process."""
+    workers = []
+    for member in sorted(family(pid)):
+        try:
+            title = Path(f"/proc/{member}/cmdline").read_bytes()
+        except OSError:
+            continue  # the process has ended meanwhile
+        if b"RayTrainWorker" in title:
+            workers.append(member)
+    return workers
+
+
+class Killed(NamedTuple):
+    """Results of a sweep of which a worker was killed.
+
+    Attributes:
+        storage: folder of its records.
+        said: standard output of the sweep.
+        listening: addresses at which the sweep's processes listened.
+        workers: number of workers when one was killed.
+        rows: evaluations in the record when the worker was killed.
+    """
+
+    storage: Path
+    said: str
+    listening: set[str]
+    workers: int
+    rows: tuple[MetricRow, ...]
+
+
+@pytest.fixture(scope="module")
+def killed(two_workers: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """Run a trial with two workers, and kill one of them after the first checkpoint."""
+    cwd = tmp_path_factory.mktemp("killed")
+    shutil.copytree(two_workers.storage / "cache", cwd / "storage" / "cache")
+    for folder in preparatory(two_workers.storage):  # so that it is not trained again
+        shutil.copytree(folder, cwd / "storage" / "trials" / folder.name)
+    addresses, workers, began = set[str](), list[int](), time.monotonic()
+    rows: tuple[MetricRow, ...] = ()
+    changes = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
+    changes["compare"] = f"{{init_from: [{MLM}]}}"
+    with started(cwd, **changes) as process:
+        while process.poll() is None and time.monotonic() - began < LIMIT:
+            saved = [
+                folder
+                for folder in records_in(cwd / "storage", "running")
+                if list(folder.glob("checkpoints/*/state.json"))
+            ]
+            if not workers and saved:
+                rows = record.read_curve(saved[0])
+                addresses = listening(process.pid)
+                workers = train_workers(process.pid)
+                os.kill(workers[-1], signal.SIGKILL)
+            time.sleep(0.1)
+        ended(process, cwd, 0)
+    return Killed(cwd / "storage", said(cwd), addresses, len(workers), rows)
+
+
+@pytest.mark.slow
+def test_trial_continues_from_its_checkpoint_after_a_worker_was_killed(
+    two_workers: Sweep, killed: Killed
+) -> None:
+    assert killed.workers == 2
+    done = preparatory(killed.storage)
+    (folder,) = (f for f in (killed.storage / "trials").iterdir() if f not in done)
+    outcome = record.read_outcome(folder)
+    assert outcome is not None
+    assert outcome.state == "finished", outcome.reason
+    # Evaluations from before the kill are not repeated: they are equal, their seconds included.
+    assert 1 < len(killed.rows) < len(outcome.rows)
+    assert outcome.rows[: len(killed.rows)] == killed.rows
+    undisturbed = curve(two_workers.storage, folder.name)
+    assert undisturbed
+    assert record.read_state(two_workers.storage / "trials" / folder.name) == "finished"
+    assert curve(killed.storage, folder.name) == undisturbed
+
+
+@pytest.mark.slow
+def test_workers_listen_on_the_loopback_interface_only(killed: Killed) -> None:
+    assert killed.listening
+    assert killed.listening <= LOOPBACK

@@ -1,0 +1,110 @@
+"""A sweep with preparatory runs: interrupted, continued, and with a run that diverges."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from project import ROOT
+from sweeps import LIMIT, ended, records, said, started
+
+from lab.config.preparatory_runs import preparatory_runs
+from lab.loading import search_space
+from lab.storage import record
+from lab.tracking import frames
+from lab.tracking.client import default_uri
+
+pytestmark = pytest.mark.slow
+
+MLM = "{kind: mlm, budget: {kind: flops, amount: 4e9}, lr: %s}"
+FROZEN = "{kind: frozen, width: 0.25, init_from: %s}" % (MLM % "1e-3")
+CHANGES = {
+    "base__encoder": "{size: nano32}",
+    "base__objective": f"{{kind: electra, sharing: none, generator: {FROZEN}}}",
+    "base__data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 16}",
+    "base__budget__amount": "2e10",
+    "compare": f"{{init_from: [{{kind: scratch}}, {MLM % '1e-3'}, {MLM % '1e9'}]}}",
+}
+
+
+@pytest.fixture(scope="module")
+def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("preparatory")
+
+
+@pytest.fixture(scope="module")
+def interrupted(cwd: Path) -> dict[str, int]:
+    """Interrupt the sweep during its first preparatory run; return the finished records."""
+    with started(cwd, **CHANGES) as process:
+        began = time.monotonic()
+        while "preparatory run" not in said(cwd) and time.monotonic() - began < LIMIT:
+            assert process.poll() is None, said(cwd)
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        ended(process, cwd, 130)
+    return records(cwd / "storage")
+
+
+@pytest.fixture(scope="module")
+def finished_sweep(cwd: Path, interrupted: dict[str, int]) -> dict[str, int]:
+    """Run the interrupted sweep to its end; return the finished records."""
+    with started(cwd, **CHANGES) as process:
+        ended(process, cwd, 0)
+    finished = records(cwd / "storage")
+    assert all(finished[name] == time for name, time in interrupted.items())
+    return finished
+
+
+def test_sweep_with_an_interrupted_preparatory_run_continues_and_trains_each_run_once(
+    cwd: Path, finished_sweep: dict[str, int]
+) -> None:
+    """Two trials finish; they share the generator's run, and one of them has an encoder's run."""
+    kinds = [
+        record.read_trial(cwd / "storage" / "trials" / name)[0].objective.kind
+        for name in finished_sweep
+    ]
+    assert sorted(kinds) == ["electra", "electra", "mlm", "mlm"]
+
+
+def test_finished_sweep_trains_nothing_and_its_report_counts_each_run_once(
+    cwd: Path, finished_sweep: dict[str, int]
+) -> None:
+    with started(cwd, **CHANGES) as process:
+        ended(process, cwd, 0)
+    assert records(cwd / "storage") == finished_sweep
+    table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
+    assert table.measures["preparatory_runs"] == 3  # the third has diverged, but was trained
+    text = (cwd / "reports" / "smoke" / "report.md").read_text()
+    assert re.search(r"\| cost \| .* of training, including .* in 3 preparatory mlm runs", text)
+    assert "Stand-alone compute is equal: trials of " in text
+    assert "| marginal FLOP | stand-alone FLOP |" in text
+
+
+def test_diverged_preparatory_run_is_the_recorded_reason_and_leaves_other_trials_alone(
+    cwd: Path, finished_sweep: dict[str, int]
+) -> None:
+    trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
+    assert sorted(trials["state"]) == ["diverged", "finished", "finished"]
+    (reason,) = trials.loc[trials["state"] == "diverged", "reason"]
+    assert re.match(r"its preparatory run [0-9a-f]{12} diverged: ", reason)
+
+
+def test_budget_of_a_trial_includes_its_preparatory_runs(
+    cwd: Path, finished_sweep: dict[str, int]
+) -> None:
+    trials = frames.load_frames(default_uri(cwd / "storage"), "smoke").trials
+    done = trials[trials["state"] == "finished"]
+    assert done["achieved"].between(0.9, 1.1).all()
+    before = done["spent/flops"] - done["spent/marginal_flops"]
+    assert before.between(3.5e9, 9e9).all()
+    assert before.max() > 1.8 * before.min()  # two preparatory runs, and one
+
+
+def test_shipped_search_space_frozen_has_one_run_per_shape() -> None:
+    experiment = search_space.load_experiment(ROOT / "search_spaces" / "frozen.yaml")
+    counts = [
+        len(set(preparatory_runs(search_space.build_trial(experiment.base, cell)).values()))
+        for cell in search_space.expand_cells(experiment)
+    ]
+    assert counts == [0, 2, 1, 2]

@@ -1,0 +1,216 @@
+"""Trials are found by name, folder or sweep; the best trial is logged as an MLflow model."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from experiments import experiment, outcome
+from exporting import random
+from prepared_text import PreparedText
+
+from lab.config import trial as spec
+from lab.config.architecture import EncoderConfig
+from lab.config.budget import Budget, Spent
+from lab.config.experiment import Job
+from lab.config.objectives import AnyObjectiveConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.random import RandomReplacementConfig
+from lab.errors import UserError
+from lab.interop import find_trial, mlflow_model
+from lab.interop.export import write_networks
+from lab.loading import search_space
+from lab.storage import record
+from lab.storage.mirror import LocalOnly
+from lab.tracking import frames
+from lab.tracking.client import connect_client, default_uri
+from lab.tracking.store import MlflowStore
+from lab.training import optimizer
+from lab.training.checkpoint import Checkpoints, TrainingPosition
+
+METRIC = "detect/bigram/auroc"
+ELECTRA = ElectraConfig(kind="electra")
+BEST, OTHER, UNSCORED = "aaaa00000001", "aaaa00000002", "bbbb00000003"
+SCORES = {BEST: 0.8, OTHER: 0.6}
+
+
+def write_record(folder: Path, objective: AnyObjectiveConfig, text: PreparedText) -> None:
+    """Write the record of a trial without training steps, with a checkpoint of its weights."""
+    trial = spec.Trial(
+        encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
+        objective=objective,
+        data=text.data,
+        budget=Budget(kind="tokens", amount=1e4),
+    )
+    record.write_queued(folder, trial, "", text.text.name)
+    networks = random(trial)
+    position = TrainingPosition(spent=Spent(), rows=1, score=None, counts={}, most=None)
+    checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
+    checkpoints.save(position, networks, optimizer.build_optimizer(networks, trial.optim), {})
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory, prepared_text: PreparedText) -> Path:
+    """Return a storage with three records."""
+    folder = tmp_path_factory.mktemp("storage")
+    (folder / "cache").mkdir()
+    (folder / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
+    for name in (BEST, OTHER, UNSCORED):
+        write_record(folder / "trials" / name, ELECTRA, prepared_text)
+    connect_client(default_uri(folder))
+    return folder
+
+
+def record_sweep(
+    storage: Path, name: str, scores: dict[str, float], **changes: object
+) -> frames.SweepFrames:
+    """Record a finished sweep with the scores of some trials; return it as read from the store."""
+    uri = default_uri(storage)
+    store = MlflowStore(uri, storage / "artifacts")
+    width = "objective.generator.width"
+    store.begin(experiment(name, **changes), {}, {})
+    for number, (fingerprint, score) in enumerate(scores.items()):
+        trial = search_space.build_trial(
+            record.read_facts(storage / "trials" / fingerprint)["trial"], {}
+        )
+        job = Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
+                       repeat=number + 1, trial=trial)  # fmt: skip
+        spent = dict.fromkeys(("steps", "tokens", "flops", "seconds"), 1.0)
+        row = {f"spent/{kind}": value for kind, value in spent.items()} | {METRIC: score}
+        store.sync(job, fingerprint, "finished", (row,), outcome(row))
+    store.close("finished", {})
+    return frames.load_frames(uri, name)
+
+
+@pytest.mark.parametrize("run", [BEST, BEST[:-2] + "01", "bbbb"])
+def test_trial_is_found_by_its_name_or_a_unique_beginning(storage: Path, run: str) -> None:
+    assert find_trial.resolve_run(run, storage) == storage / "trials" / (
+        UNSCORED if run == "bbbb" else BEST
+    )
+
+
+def test_trial_is_found_by_the_folder_of_its_record(storage: Path, tmp_path: Path) -> None:
+    folder = storage / "trials" / OTHER
+    assert find_trial.resolve_run(str(folder), tmp_path) == folder
+
+
+def test_ambiguous_beginning_is_refused_with_the_matches(storage: Path) -> None:
+    with pytest.raises(UserError, match=f"aaaa: begins the names of {BEST}, {OTHER}; write more"):
+        find_trial.resolve_run("aaaa", storage)
+
+
+@pytest.mark.parametrize("run", ["", ".", "..", "../trials", "trials/" + BEST, "ffff", "state"])
+def test_unknown_trial_is_refused_with_the_existing_trials(storage: Path, run: str) -> None:
+    with pytest.raises(UserError, match=f"there is {BEST}, {OTHER}, {UNSCORED}"):
+        find_trial.resolve_run(run, storage, default_uri(storage))
+
+
+def test_name_of_a_sweep_selects_its_best_repeat(storage: Path) -> None:
+    record_sweep(storage, "upwards", SCORES)
+    assert find_trial.resolve_run("upwards", storage, default_uri(storage)).name == BEST
+    record_sweep(storage, "turned", {BEST: SCORES[OTHER], OTHER: SCORES[BEST]})
+    assert find_trial.resolve_run("turned", storage, default_uri(storage)).name == OTHER
+
+
+def test_smallest_score_is_best_for_a_minimized_metric(storage: Path) -> None:
+    from lab.config.metrics import METRICS
+
+    loss = METRICS["detect/bigram/loss"]
+    table = record_sweep(storage, "downwards", SCORES)
+    sweep = table.sweep | {"metric": loss.name}
+    assert find_trial.find_best_trial(dataclasses.replace(table, sweep=sweep)) == OTHER
+
+
+def test_sweep_without_its_record_in_the_storage_is_refused(storage: Path, tmp_path: Path) -> None:
+    record_sweep(storage, "elsewhere", SCORES)
+    with pytest.raises(UserError, match=f"its best trial is {BEST}, whose record is not in"):
+        find_trial.resolve_run("elsewhere", tmp_path, default_uri(storage))
+
+
+def test_sweep_without_a_finished_trial_is_refused(storage: Path) -> None:
+    record_sweep(storage, "nothing", {})
+    with pytest.raises(UserError, match="nothing: no trial of that sweep has finished"):
+        find_trial.resolve_run("nothing", storage, default_uri(storage))
+
+
+@pytest.fixture
+def mlflow_uri(storage: Path) -> Iterator[None]:
+    """Set MLflow's global tracking URI to the store, for MLflow's own loaders."""
+    import mlflow
+
+    before, environment = mlflow.get_tracking_uri(), dict(os.environ)
+    mlflow.set_tracking_uri(default_uri(storage))
+    yield
+    mlflow.set_tracking_uri(before)
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.mark.filterwarnings("ignore")  # warnings inside MLflow
+def test_best_trial_is_logged_as_a_model_that_mlflow_loads(storage: Path, mlflow_uri: None) -> None:
+    import mlflow.pyfunc
+    import mlflow.transformers
+    from transformers import pipeline
+
+    table, uri = record_sweep(storage, "models", SCORES), default_uri(storage)
+    address = mlflow_model.log_model(uri, table, storage, LocalOnly())
+    assert address is not None
+    model = mlflow.pyfunc.load_model(address)
+    assert model.metadata.signature is not None
+    example = model.input_example
+    answer = model.predict(example)
+    client = connect_client(uri)
+    parent = client.get_run(table.trials["run_id"][0]).data.tags["mlflow.parentRunId"]
+    exported = Path(client.download_artifacts(parent, "export"))
+    assert sorted(folder.name for folder in exported.iterdir()) == ["discriminator", "generator"]
+    first = pipeline("fill-mask", model=str(exported / "generator"))(str(example))[0]
+    assert list(answer) == [first["token_str"]]
+    filled = mlflow.transformers.load_model(address)(str(example))
+    assert filled[0]["token"] == first["token"]
+    assert not list(Path(client.download_artifacts(parent, "")).rglob("*.pkl"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_best_trial_is_logged_only_once(storage: Path) -> None:
+    uri = default_uri(storage)
+    first = mlflow_model.log_model(uri, record_sweep(storage, "once", SCORES), storage, LocalOnly())
+    assert (
+        mlflow_model.log_model(uri, record_sweep(storage, "once", SCORES), storage, LocalOnly())
+        == first
+    )
+    other = record_sweep(storage, "once", {**SCORES, UNSCORED: 0.9})
+    again = mlflow_model.log_model(uri, other, storage, LocalOnly())
+    assert again is not None
+    assert again != first
+    experiment_id = connect_client(uri).get_experiment_by_name("once").experiment_id
+    logged = connect_client(uri).search_logged_models([experiment_id])
+    assert [model.tags["trial"] for model in logged] == [UNSCORED, BEST]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_model_without_a_token_predictor_returns_embeddings(
+    tmp_path: Path, prepared_text: PreparedText
+) -> None:
+    import mlflow.pyfunc
+
+    from lab.interop.trained import open_trained
+
+    write_record(tmp_path / "cccc", RandomReplacementConfig(kind="random"), prepared_text)
+    trained = open_trained(tmp_path / "cccc", prepared_text.text.parent)
+    write_networks(trained, tmp_path / "out" / "export")
+    mlflow_model.save_model(trained, tmp_path / "out")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "out" / "model"))
+    assert model.predict(model.input_example).shape == (3, 16)  # [CLS] . [SEP]
+
+
+def test_failure_to_log_the_model_is_reported_in_one_line(
+    storage: Path, prepared_text: PreparedText, tmp_path: Path
+) -> None:
+    from lab.execution.driver import Site
+    from lab.sweep import _log_best_trial
+
+    site = Site(storage=tmp_path, mirror=LocalOnly(), ray="")
+    line = _log_best_trial(record_sweep(storage, "cannot", SCORES), default_uri(storage), site)
+    assert line.startswith("not logged as a model: aaaa00000001: no trial in")
+    assert len(line.splitlines()) == 1

@@ -1,0 +1,277 @@
+"""The summary of a report: its conclusion fits the question and is supported by the numbers."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab.reporting import conclusion, sentences, stats
+from lab.reporting.compute_to_learn import LEARNED, advise_budget
+from lab.tracking.frames import SweepFrames
+
+AUROC = "detect/bigram/auroc"
+PROBE = "probe/pos/accuracy"
+WIDTH = "objective.generator.width"
+SETTINGS = {
+    "encoder.hidden": 128, "encoder.layers": 2, "budget.amount": 1e12, "budget.kind": "flops",
+    "data.length": 16, "data.vocab": 2_048, "data.share": 1.0, "data.source.kind": "embedded",
+    "objective.kind": "electra", "init_from.kind": "scratch",
+}  # fmt: skip
+
+
+def sweep(
+    scores: dict[float, list[float]],
+    *,
+    metric: str = AUROC,
+    untrained: float = 0.5,
+    path: str = WIDTH,
+    settings: dict[str, object] | None = None,
+    **tags: str,
+) -> SweepFrames:
+    """Return frames of repeats; score i of each compared value belongs to repeat i + 1."""
+    trials = [
+        {
+            "number": number, "state": "finished", "role": "repeat", "repeat": repeat,
+            "cell": f"{path.rpartition('.')[2]} {value:g}", "tuned": "", "score": score,
+            "untrained": untrained, "spent/flops": 1e12, path: value, metric: score,
+            **SETTINGS, **(settings or {}),
+        }
+        for number, (repeat, value, score) in enumerate(
+            (i, value, score) for value, row in scores.items() for i, score in enumerate(row, 1)
+        )
+    ]  # fmt: skip
+    curves = [
+        {"number": trial["number"], "step": step, "spent/flops": 1e12 * step, metric: score}
+        for trial in trials
+        for step, score in ((0, untrained), (1, trial["score"]))
+        if not math.isnan(score)
+    ]
+    tags = {"state": "finished", "reference": json.dumps({path: next(iter(scores))})} | tags
+    tags |= {"metric": metric, "compare": json.dumps({path: list(scores)}), "tune": "{}"}
+    return SweepFrames(
+        name="widths",
+        sweep=tags,
+        measures={},
+        texts={},
+        trials=pd.DataFrame(trials),
+        curves=pd.DataFrame(curves),
+    )
+
+
+def headline(frames: SweepFrames) -> str:
+    return conclusion.write_headline(
+        frames, stats.compute_answer(frames), stats.scored_trials(frames)
+    )
+
+
+def summary(frames: SweepFrames) -> dict[str, str]:
+    result = stats.compute_answer(frames)
+    assert result is not None
+    return dict(conclusion.list_facts(frames, result, stats.scored_trials(frames)))
+
+
+DIFFERENT = {0.25: [0.80, 0.81, 0.79], 0.5: [0.70, 0.71, 0.69]}
+SIMILAR = {0.25: [0.80, 0.70, 0.90], 0.5: [0.81, 0.69, 0.88]}
+UNTRAINED = {0.25: [0.501, 0.499, 0.502], 0.5: [0.490, 0.491, 0.492]}
+
+
+def test_significantly_better_setting_is_recommended() -> None:
+    assert headline(sweep(DIFFERENT)) == "Recommended setting: width 0.25."
+    assert headline(sweep(SIMILAR)).startswith("No significant difference ")
+
+
+def test_nothing_is_recommended_if_no_setting_beats_untrained() -> None:
+    frames = sweep(UNTRAINED)
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert result.separable, "this case needs a best cell among cells that learned nothing"
+    text = headline(frames)
+    assert text.startswith(
+        f"{AUROC} shows no learning: the best mean score, 0.5007 [0.4969, 0.5045]"
+    )
+    assert "width 0.25" in text
+    assert "Recommended" not in text
+    assert "nano32 (hidden size 32, 1 layer) at 2.5e11 to 1e12 FLOPs" in text
+    assert "tiny (hidden size 128, 2 layers) at 6e12 to 1.2e13 FLOPs" in text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_recommendation_and_no_learning_exclude_each_other(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores = {
+        width: list(generator.normal(0.5 + generator.choice([0, 0.01, 0.1]), 0.01, 3))
+        for width in (0.25, 0.5, 1.0)
+    }
+    frames = sweep(scores)
+    result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
+    assert result is not None
+    text = headline(frames)
+    learned = stats.has_learned(frames, result, runs)
+    assert text.startswith(f"{AUROC} shows no learning") is (learned is False)
+    assert text.startswith("Recommended setting: ") is (learned is True and result.separable)
+
+
+@pytest.mark.parametrize(
+    ("metric", "untrained", "best", "learned"),
+    [
+        (PROBE, 0.65, [0.70, 0.71, 0.69], True),
+        (PROBE, 0.65, [0.60, 0.61, 0.59], False),
+        (PROBE, 0.65, [0.66, 0.70, 0.60], False),
+        (PROBE, math.nan, [0.70, 0.71, 0.69], None),
+        (AUROC, 0.5, [0.60, 0.61, 0.59], True),
+        (AUROC, 0.40, [0.49, 0.50, 0.51], False),  # above untrained but not above chance
+        (AUROC, math.nan, [0.60, 0.61, 0.59], True),
+        (AUROC, math.nan, [0.50, 0.51, 0.49], False),
+        (AUROC, 0.5, [0.80], None),  # a single trial has no interval
+        ("detect/bigram/loss", 0.67, [0.40, 0.41, 0.39], True),
+        ("detect/bigram/loss", 0.67, [0.70, 0.71, 0.72], False),
+    ],
+)
+def test_cell_has_learned_if_its_interval_is_better_than_untrained(
+    metric: str, untrained: float, best: list[float], learned: bool | None
+) -> None:
+    frames = sweep({0.5: best}, metric=metric, untrained=untrained)
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert stats.has_learned(frames, result, stats.scored_trials(frames)) is learned
+
+
+def test_trials_that_start_from_weights_are_compared_with_their_start() -> None:
+    text = headline(sweep(UNTRAINED, settings={"init_from.kind": "transformers"}))
+    assert "the encoder at the start of training, 0.5000" in text
+    assert "FLOPs" not in text
+
+
+@pytest.mark.parametrize("row", LEARNED, ids=lambda row: row.size)
+def test_advice_names_the_same_size_and_whether_less_compute_sufficed(row: object) -> None:
+    assert isinstance(row, type(LEARNED[0]))
+    advice = advise_budget(row.encoder.hidden, row.encoder.layers, row.high / 10)
+    assert str(row) in advice
+    assert str(LEARNED[0]) in advice
+    assert "with no more compute" in advise_budget(row.encoder.hidden, row.encoder.layers, row.high)
+
+
+def test_advice_for_an_unmeasured_size_names_the_cheapest_measured_one() -> None:
+    assert min(LEARNED, key=lambda row: row.high) == LEARNED[0]
+    assert str(LEARNED[0]) in advise_budget(768, 12, 1e12)
+
+
+def test_untrained_is_mentioned_only_if_it_was_scored() -> None:
+    scores = {0.5: [0.50, 0.51, 0.49], 0.25: [0.80, 0.81, 0.79]}
+    assert "ends no better than untrained" in summary(sweep(scores, untrained=0.5))["compute"]
+    unscored = sweep(scores, metric="finetune/mine", untrained=math.nan)
+    lines = summary(unscored)
+    assert "untrained" not in lines["compute"]
+    assert "no score was taken before the end" in lines["compute"]
+    assert lines["untrained"] == "not scored: this metric is computed only at the end of a trial"
+    assert "no untrained score was taken" in sentences.curve(unscored, "spent/flops", "FLOP")
+
+
+def test_caption_of_a_curve_without_improvement() -> None:
+    frames = sweep({0.5: [0.4, 0.3, 0.2]}, untrained=0.5)
+    caption = sentences.curve(frames, "spent/flops", "FLOP")
+    assert caption == "No score is better than the best untrained score, 0.5000."
+
+
+def test_path_reports_the_number_of_finished_trials_and_no_ranking() -> None:
+    frames = sweep(DIFFERENT, answer="path")
+    assert headline(frames) == ("All steps from text to report work: 6 of 6 trials finished.")
+    assert summary(frames) == {}
+
+
+def test_path_with_a_failed_trial_or_an_interrupted_sweep_is_reported() -> None:
+    frames = sweep(DIFFERENT, answer="path")
+    trials = frames.trials.copy()
+    trials.loc[0, ["state", "score"]] = ["failed", math.nan]
+    broken = dataclasses.replace(frames, trials=trials)
+    assert headline(broken) == (
+        "Not all steps from text to report have worked: 5 of 6 trials finished (1 failed)."
+    )
+    interrupted = dataclasses.replace(frames, sweep=frames.sweep | {"state": "interrupted"})
+    assert headline(interrupted).startswith("Not all steps from text to report have worked: 6 of 6")
+
+
+def test_noise_reports_the_deviation_of_each_setting_and_recommends_none() -> None:
+    frames = sweep(
+        {1e12: [0.50, 0.49, 0.51], 2e12: [0.70, 0.72, 0.74]}, path="budget.amount", answer="noise"
+    )
+    text = headline(frames)
+    assert text == (
+        f"Between trials that differ only in their seeds, {AUROC} has a standard deviation of "
+        f"0.0100 to 0.0200; no setting is recommended."
+    )
+    assert summary(frames) == {
+        "seed noise": "amount 1e+12: standard deviation 0.0100 (3 seeds); "
+        "amount 2e+12: standard deviation 0.0200 (3 seeds)",
+        "significantly better than untrained": "amount 2e+12 (95 % interval of the mean)",
+    }
+
+
+def test_budgets_alone_are_compared_without_a_recommendation() -> None:
+    frames = sweep(DIFFERENT, path="budget.amount")
+    assert headline(frames) == (
+        "amount 0.25 has the best mean score, 0.8000 [0.7752, 0.8248]; only budgets were compared, "
+        "so no setting is recommended."
+    )
+
+
+def test_no_answer_without_a_finished_trial() -> None:
+    frames = sweep(DIFFERENT)
+    unfinished = dataclasses.replace(frames, trials=frames.trials.assign(score=math.nan))
+    assert headline(unfinished) == "No answer: no trial has finished."
+
+
+def test_validity_lists_size_budget_window_text_and_objective() -> None:
+    assert conclusion.describe_validity(sweep(DIFFERENT)) == (
+        "encoder with 2 layers of hidden size 128, 1e+12 FLOPs per trial, windows of 16 tokens, "
+        "training text: the embedded English text, vocabulary of 2048 tokens, objective electra"
+    )
+
+
+def test_validity_lists_every_value_in_which_trials_differ() -> None:
+    frames = sweep(DIFFERENT)
+    trials = frames.trials.copy()
+    trials.loc[:2, ["encoder.hidden", "data.length", "objective.kind"]] = [64, 32, "mlm"]
+    trials["data.source.kind"], trials["data.source.paths"] = "files", '["a/*.txt"]'
+    trials["data.share"] = 0.5
+    text = conclusion.describe_validity(dataclasses.replace(frames, trials=trials))
+    assert "encoder with 2 layers of hidden size 64 or 2 layers of hidden size 128" in text
+    assert "windows of 32 and 16 tokens" in text
+    assert '0.5 of ["a/*.txt"]' in text
+    assert "objective mlm and electra" in text
+
+
+OVERLAPS = {
+    "text-a": [
+        {"task": "pos", "questions": 12, "short": 2, "found": 3},
+        {"task": "sentiment", "questions": 9, "short": 1, "found": 0},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "count"),
+    [
+        (PROBE, "3 of 10 examples of pos"),
+        ("finetune/sentiment", "0 of 8 examples of sentiment"),
+        ("finetune/other", None),
+        (AUROC, None),
+    ],
+)
+def test_contamination_of_the_ranking_task_is_in_the_summary(
+    metric: str, count: str | None
+) -> None:
+    lines = dict(
+        conclusion.describe_contamination(
+            sweep(DIFFERENT, metric=metric, overlaps=json.dumps(OVERLAPS))
+        )
+    )
+    assert (count is None) is ("contamination" not in lines)
+    assert count is None or count in lines["contamination"]
+
+
+def test_sweep_without_stored_overlaps_has_no_line_on_contamination() -> None:
+    assert conclusion.describe_contamination(sweep(DIFFERENT, metric=PROBE)) == []

@@ -1,0 +1,371 @@
+"""The report is complete, needs no network, states unknown values and is reproducible."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from project import ROOT
+
+from lab import report
+from lab.config.experiment import Experiment, Job, Range, Resources, SearchConfig
+from lab.config.metrics import METRICS
+from lab.config.results import MetricRow, Outcome, State
+from lab.loading.search_space import build_trial, expand_cells
+from lab.reporting import page as page_module
+from lab.reporting import sentences, stats
+from lab.reporting.page import Figure, write_report
+from lab.storage.checks import StorageError
+from lab.tracking import client, frames, store, tags
+
+METRIC = "detect/bigram/auroc"
+WIDTH = "objective.generator.width"
+LR = "optim.lr"
+BASE = {
+    "encoder": {"size": "tiny"},
+    "objective": {"kind": "electra"},
+    "budget": {"kind": "flops", "amount": 1e12},
+}
+
+
+def build_experiment(name: str, compare: dict, tune: dict, repeats: int) -> Experiment:
+    return Experiment(
+        name=name,
+        question="Does a <smaller> generator learn more per FLOP?",
+        metric=METRICS[METRIC],
+        base=BASE,
+        compare=compare,
+        tune=tune,
+        search=SearchConfig(trials=6 if tune else 1, seeds=repeats),
+        resources=Resources(),
+    )
+
+
+def build_curve(end: float, generator: np.random.Generator) -> tuple[MetricRow, ...]:
+    """Return a learning curve from 0.5 at step 0 to `end` at 1e12 FLOPs."""
+    rows = []
+    for i in range(9):
+        share = i / 8
+        growth = 1 - np.exp(-4 * share)
+        row = {
+            f"spent/{k}": v * share
+            for k, v in (
+                ("tokens", 4e6),
+                ("flops", 1e12),
+                ("paper_flops", 1.4e12),
+                ("six_n", 8e11),
+                ("seconds", 120.0),
+            )
+        }
+        row |= {
+            "spent/steps": round(1_000 * share),
+            METRIC: 0.5
+            + (end - 0.5) * growth / (1 - np.exp(-4))
+            + (generator.normal(0, 0.001) if i else 0),
+            "detect/unigram/auroc": 0.5 + 0.3 * growth + generator.normal(0, 0.002),
+            "probe/pos/accuracy": 0.6 + 0.2 * growth * end + generator.normal(0, 0.01),
+        }
+        if i:
+            row |= {
+                "train/discriminator_loss": 0.42 - 0.1 * growth + generator.normal(0, 0.004),
+                "train/generator_loss": 6 - 2 * growth,
+                "health/majority_loss": 0.41 - 0.02 * growth,
+                "health/replacement_rate": 0.14 - 0.05 * growth,
+                "health/recall_replaced": 0.4 * growth,
+                "health/generator_accuracy": 0.25 * growth,
+                "health/grad_norm_generator": 2 - growth,
+                "health/grad_norm_discriminator": 1.5 - growth,
+            }
+        rows.append(row)
+    return tuple(rows)
+
+
+def outcome(rows: tuple[MetricRow, ...], state: State = "finished", reason: str = "") -> Outcome:
+    return Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=140.0, busy=130.0)
+
+
+def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float, float]) -> None:
+    """Store a sweep of `experiment` with scores of 0.7 + effect of the width + noise."""
+    writer = store.MlflowStore(uri, folder)
+    texts = {
+        tags.SPACE_FILE: "question: resolved\nbase:\n  batch: 128\n",
+        tags.ENVIRONMENT_FILE: "torch==2.13.0\n",
+    }
+    provenance = {
+        "command": f"python -m lab.sweep {experiment.name}.yaml", "commit": "0123abc",
+        "version": "0.1", "data": "d41d8cd98f00", "machine": "2 CPU cores",
+    }  # fmt: skip
+    writer.begin(experiment, provenance, texts)
+    generator = np.random.default_rng(1)
+    repeat_noise = generator.normal(0, 0.01, size=20)
+    number = 0
+    for cell in expand_cells(experiment):
+        rates = (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3) if experiment.tune else (None,)
+        for role, repeat in [("search", 0)] * len(rates) + [
+            ("repeat", i + 1) for i in range(experiment.search.seeds)
+        ]:
+            rate = rates[number % len(rates)] if role == "search" else 1.5e-3
+            tuned = {LR: rate} if experiment.tune else {}
+            trial = build_trial(BASE, cell | tuned)
+            trial = dataclasses.replace(trial, seeds=trial.seeds.repeat(repeat))
+            job = Job(number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=trial)
+            loss = 0 if rate is None else 0.05 * np.log(rate / 1.5e-3) ** 2
+            width = cell.get(WIDTH, 0.0)
+            rows = build_curve(
+                0.7
+                + effect.get(width, 0.0)
+                - loss
+                + repeat_noise[repeat]
+                + generator.normal(0, 0.002),
+                generator,
+            )
+            end = outcome(rows)
+            if rate == 5e-3:
+                end = outcome(rows[:3], "diverged", "loss is nan at step 251")
+            writer.sync(job, f"{number:012x}", end.state, end.rows, end)
+            number += 1
+    trial = build_trial(BASE, {})
+    failed = Job(
+        number=number,
+        role="repeat",
+        cell=expand_cells(experiment)[0],
+        tuned={},
+        repeat=99,
+        trial=trial,
+    )
+    writer.sync(failed, "f" * 12, "failed", (), outcome((), "failed", "out of memory"))
+    writer.close(
+        "finished", {"slots": 2.0, "wall_seconds": 900.0, "setup_seconds": 30.0, "slot_share": 0.93}
+    )
+
+
+@pytest.fixture(scope="module")
+def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("store")
+    uri = client.default_uri(folder)
+    rates = {LR: Range(low=5e-4, high=5e-3, log=True)}
+    widths = {WIDTH: (0.25, 0.5, 1.0)}
+    populate(uri, folder, build_experiment("width", widths, rates, 3), {0.25: 0.03, 1.0: -0.02})
+    populate(uri, folder, build_experiment("seeds", {"seeds.init": (0, 100)}, {}, 3), {})
+    return uri
+
+
+@pytest.fixture(scope="module")
+def width(uri: str) -> frames.SweepFrames:
+    return frames.load_frames(uri, "width")
+
+
+@pytest.fixture(scope="module")
+def page(width: frames.SweepFrames, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(width, tmp_path_factory.mktemp("reports"))
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write reports without figures, for tests of the text."""
+    none: dict[str, list[Figure]] = {
+        "compute": [], "cells": [], "nuisances": [], "health": []
+    }  # fmt: skip
+    monkeypatch.setattr(page_module, "_figures", lambda *_: none)
+
+
+def test_simulated_difference_is_recommended(page: Path) -> None:
+    text = page.read_text()
+    assert "Recommended setting: width 0.25 with lr 0.0015." in text
+    assert "reaches the final score of width 0.5 with 0." in text
+    assert "Recommended setting: width 0.25 with lr 0.0015." in page.with_suffix(".md").read_text()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_sweep_over_seeds_alone_has_no_best_setting(uri: str, tmp_path: Path) -> None:
+    read = frames.load_frames(uri, "seeds")
+    assert stats.compute_answer(read).separable is False
+    text = write_report(read, tmp_path).read_text()
+    assert "No significant difference between the best settings: " in text
+    assert "Recommended" not in text
+
+
+def test_report_written_twice_has_the_same_bytes(uri: str, page: Path, tmp_path: Path) -> None:
+    again = write_report(frames.load_frames(uri, "width"), tmp_path)
+    names = sorted(p.relative_to(page.parent) for p in page.parent.rglob("*") if p.is_file())
+    assert [str(n) for n in names if n.suffix != ".svg"] == [
+        "curves.csv",
+        "report.html",
+        "report.md",
+        "trials.csv",
+    ]
+    for name in names:
+        assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
+
+
+def test_page_needs_no_network(page: Path) -> None:
+    text = page.read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", text)
+    assert not re.search(r"https?://|@import|<script|<link|url\((?!#)", text)
+
+
+def test_ids_are_unique_and_links_have_targets(page: Path) -> None:
+    text = page.read_text()
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+
+
+def test_every_trial_is_in_the_table_with_its_reason(width: frames.SweepFrames, page: Path) -> None:
+    rows = re.findall(r'<tr id="trial-(\d+)" class="(\w+)">(.*)\n', page.read_text())
+    trials = width.trials
+    assert [(int(n), state) for n, state, _ in rows] == list(
+        zip(trials["number"], trials["state"], strict=True)
+    )
+    reasons = {state: row for _, state, row in rows}
+    assert "loss is nan at step 251" in reasons["diverged"]
+    assert "out of memory" in reasons["failed"]
+
+
+def test_question_is_escaped_in_html(page: Path) -> None:
+    assert "a &lt;smaller&gt; generator" in page.read_text()
+
+
+def test_every_figure_has_a_caption(page: Path) -> None:
+    captions = re.findall(r"<figcaption><strong>.*</strong> (.*)</figcaption>", page.read_text())
+    assert len(captions) == len(list((page.parent / "figures").glob("*.svg"))) == 6
+    assert all(len(caption) > 20 for caption in captions)
+    assert not re.search(r"\bnan\b", page.read_text().replace("loss is nan at step", ""))
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_older_report_is_replaced_but_other_folders_are_not(uri: str, tmp_path: Path) -> None:
+    read = frames.load_frames(uri, "seeds")
+    write_report(read, tmp_path)
+    (tmp_path / "seeds" / "stale.txt").write_text("old")
+    write_report(read, tmp_path)
+    assert not (tmp_path / "seeds" / "stale.txt").exists()
+    shutil.rmtree(tmp_path / "seeds")
+    (tmp_path / "seeds").mkdir()
+    (tmp_path / "seeds" / "thesis.txt").write_text("mine")
+    with pytest.raises(StorageError, match="it was not changed"):
+        write_report(read, tmp_path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["seeds", "thesis.txt"]
+
+
+@pytest.mark.parametrize("end", [None, "failed"])
+def test_sweep_without_a_score_has_a_report(uri: str, tmp_path: Path, end: State | None) -> None:
+    name = f"empty-{end}"
+    experiment = build_experiment(name, {WIDTH: (0.25, 0.5)}, {LR: Range(low=5e-4, high=5e-3)}, 1)
+    writer = store.MlflowStore(uri, tmp_path / "artifacts")
+    writer.begin(experiment, {}, {})
+    if end:
+        trial = build_trial(BASE, {})
+        job = Job(
+            number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=trial
+        )
+        writer.sync(job, "a", end, (), outcome((), end, "no space"))
+    text = write_report(frames.load_frames(uri, name), tmp_path).read_text()
+    assert "No answer: no trial has finished." in text
+
+
+def test_two_numeric_paths_unusual_values_and_no_comparison_give_figures(
+    uri: str, tmp_path: Path
+) -> None:
+    for name, compare in (
+        ("two", {WIDTH: (0.25, 0.5), "objective.mask_prob": (0.15, 0.3)}),
+        ("odd", {"encoder": ({"size": "tiny"}, {"size": "mini"})}),
+        ("none", {}),
+    ):
+        populate(uri, tmp_path, build_experiment(name, compare, {}, 2), {0.25: 0.05})
+        assert (
+            "<svg" in write_report(frames.load_frames(uri, name), tmp_path / "reports").read_text()
+        )
+
+
+def test_command_line_writes_the_report(uri: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lab.report", "seeds", "--tracking-uri", uri]
+    command += ["--reports", str(tmp_path)]
+    root = ROOT
+    process = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert Path(process.stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize("wrong", ["name", "database"])
+def test_error_of_the_command_is_one_line(
+    wrong: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, used_uri = ("typo", uri) if wrong == "name" else ("seeds", client.default_uri(tmp_path))
+    assert report.main([name, "--tracking-uri", used_uri, "--reports", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lab.report: error: ")
+    assert error.count("\n") == 1
+
+
+def test_report_command_imports_no_heavy_packages() -> None:
+    heavy = "{'torch', 'ray', 'optuna', 'mlflow'}"
+    code = f"import sys, lab.report; sys.exit(bool({heavy} & set(sys.modules)))"
+    root = ROOT
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def replace_parameters(table: frames.SweepFrames, **columns: object) -> frames.SweepFrames:
+    """Return the sweep with other values of parameters in the trials of one cell."""
+    trials = table.trials.copy()
+    for name, value in columns.items():
+        trials.loc[trials["cell"] == "width 0.25", name.replace("__", ".")] = value
+    return dataclasses.replace(table, trials=trials)
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("path", ["init_from__kind", "objective__generator__init_from__kind"])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("trial", "Only new compute is counted: trials of width 0.25 start from weights that were"),
+        ("mlm", "Stand-alone compute is equal: trials of width 0.25 start from mlm runs that the"),
+    ],
+)
+def test_report_states_the_compute_of_weights_that_trials_start_from(
+    width: frames.SweepFrames, page: Path, tmp_path: Path, path: str, kind: str, text: str
+) -> None:
+    assert "compute is" not in page.with_suffix(".md").read_text()
+    report_file = write_report(replace_parameters(width, **{path: kind}), tmp_path)
+    content = report_file.with_suffix(".md").read_text()
+    assert text in content
+    mentions_untrained = "'untrained' is the score of these weights" in content
+    assert mentions_untrained is (path == "init_from__kind")
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_marginal_and_stand_alone_compute_have_columns_if_they_differ(
+    width: frames.SweepFrames, tmp_path: Path
+) -> None:
+    amounts = {"spent/marginal_flops": 1e12, "spent/standalone_flops": 1e12}
+    equal = dataclasses.replace(width, trials=width.trials.assign(**amounts))
+    assert "marginal FLOP" not in write_report(equal, tmp_path).with_suffix(".md").read_text()
+    different = replace_parameters(equal, **{"spent/marginal_flops": 7e11})
+    text = write_report(different, tmp_path).with_suffix(".md").read_text()
+    (head, _, *rows) = re.findall(r"^\|.*\|$", text[text.index("| setting | trials |") :], re.M)
+    column = [cell.strip() for cell in head.split("|")].index("marginal FLOP")
+    values = {row.split("|")[1].strip(): row.split("|")[column].strip() for row in rows[:3]}
+    assert values == {"width 0.25": "700 G", "width 0.5": "1 T", "width 1": "1 T"}
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_unknown_compute_is_a_dash(width: frames.SweepFrames, tmp_path: Path) -> None:
+    trials = width.trials.assign(**{"spent/marginal_flops": 1e12})
+    unknown = dataclasses.replace(width, trials=trials)
+    text = write_report(unknown, tmp_path).with_suffix(".md").read_text()
+    assert "| marginal FLOP | stand-alone FLOP |" in text
+    assert "| 1 T | – |" in text
+
+
+def test_cost_counts_each_preparatory_run_once(width: frames.SweepFrames) -> None:
+    trials = width.trials.assign(**{"spent/marginal_flops": 1e12})
+    measures = {"preparatory_runs": 2.0, "preparatory_flops": 5e11}
+    sweep = dataclasses.replace(width, trials=trials, measures=measures)
+    total = len(trials) + 0.5
+    assert sentences.cost(sweep) == (
+        f"{total:.3g} TFLOP of training, including 500 GFLOP in 2 preparatory mlm runs"
+    )

@@ -1,0 +1,248 @@
+"""Statistics: equal to SciPy's where SciPy has the same ones; undefined results are left out."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+
+from lab.reporting import compute_multiplier, intervals, stats
+from lab.tracking.frames import SweepFrames
+
+METRIC = "detect/bigram/auroc"
+PATH = "objective.generator.width"
+LR = "optim.lr"
+
+
+def sweep(
+    scores: dict[float, list[float]],
+    *,
+    metric: str = METRIC,
+    tune: dict[str, object] | None = None,
+    flops: float = 1e12,
+) -> SweepFrames:
+    """Return frames of repeats; score i of each width belongs to repeat i + 1.
+
+    Every curve is a straight line from 0.5 to the score.
+    """
+    trials, curves = [], []
+    for width, values in scores.items():
+        for repeat, score in enumerate(values, 1):
+            number = len(trials)
+            trials.append(
+                {
+                    "number": number,
+                    "state": "failed" if math.isnan(score) else "finished",
+                    "role": "repeat",
+                    "repeat": repeat,
+                    "cell": f"width {width:g}",
+                    "tuned": "",
+                    "score": score,
+                    "untrained": 0.5,
+                    "spent/flops": flops,
+                    PATH: width,
+                    LR: 1e-3,
+                    metric: score,
+                }
+            )
+            curves += [
+                {
+                    "number": number,
+                    "spent/flops": flops * i / 4,
+                    metric: 0.5 + (score - 0.5) * i / 4,
+                }
+                for i in range(5)
+            ]
+    return SweepFrames(
+        name="widths",
+        sweep={
+            "metric": metric,
+            "compare": json.dumps({PATH: list(scores)}),
+            "tune": json.dumps(tune or {}),
+            "reference": json.dumps({PATH: next(iter(scores))}),
+        },
+        measures={},
+        texts={},
+        trials=pd.DataFrame(trials),
+        curves=pd.DataFrame(curves),
+    )
+
+
+def test_interval_equals_that_of_scipy() -> None:
+    values = np.array([0.71, 0.73, 0.70, 0.74, 0.72])
+    actual = intervals.t_interval(values)
+    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_interval_of_two_cells_equals_the_paired_t_interval_of_scipy() -> None:
+    a, b = [0.71, 0.73, 0.70, 0.76], [0.70, 0.70, 0.69, 0.71]
+    actual = intervals.paired_interval(pd.DataFrame({"a": a, "b": b}), "a", "b")
+    expected = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high), rel=1e-4)
+
+
+def test_noise_is_the_pooled_standard_deviation() -> None:
+    a, b = [0.71, 0.73, 0.70], [0.60, 0.61, 0.65]
+    result = stats.compute_answer(sweep({0.25: a, 0.5: b}))
+    assert result is not None
+    assert result.floor == pytest.approx(math.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2))
+
+
+@pytest.mark.parametrize("cells", [2, 4])
+def test_sweep_over_seeds_alone_finds_a_difference_in_at_most_five_percent(
+    cells: int,
+) -> None:
+    generator = np.random.default_rng(0)
+    differences = 0
+    for _ in range(300):
+        repeat_noise = generator.normal(size=(5, 1))
+        table = pd.DataFrame(repeat_noise + generator.normal(size=(5, cells))).rename(columns=str)
+        best = str(table.mean().idxmax())
+        differences += any(
+            intervals.paired_interval(table, c, best).excludes_zero for c in table if c != best
+        )
+    assert differences <= 26  # 15 expected; binomial: exceeded with probability 0.5 %
+
+
+def test_identical_cells_are_tied() -> None:
+    result = stats.compute_answer(sweep({0.25: [0.7, 0.71, 0.72], 0.5: [0.7, 0.71, 0.72]}))
+    assert result is not None
+    assert result.tie == ("width 0.25", "width 0.5")
+    assert not result.separable
+
+
+@pytest.mark.parametrize(("metric", "best"), [(METRIC, "width 0.25"), ("train/loss", "width 0.5")])
+def test_simulated_difference_is_found_in_the_direction_of_the_metric(
+    metric: str, best: str
+) -> None:
+    frames = sweep({0.5: [0.70, 0.72, 0.71], 0.25: [0.75, 0.765, 0.762]}, metric=metric)
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert result.separable
+    assert result.tie == (best,)
+
+
+def test_difference_is_found_under_noise_that_cells_share() -> None:
+    repeat_noise = np.array([-0.1, 0.1, 0.0, 0.05])
+    cell_noise = np.array([0.001, -0.001, 0.0, 0.001])
+    result = stats.compute_answer(
+        sweep({0.5: list(0.7 + repeat_noise), 0.25: list(0.71 + repeat_noise + cell_noise)})
+    )
+    assert result is not None
+    assert result.separable
+    assert result.effect is not None
+    assert result.effect.mean == pytest.approx(0.01025)
+
+
+def test_single_repeats_give_no_significant_difference() -> None:
+    result = stats.compute_answer(sweep({0.25: [0.9], 0.5: [0.6]}))
+    assert result is not None
+    assert not result.separable
+    assert result.tie == ("width 0.25", "width 0.5")
+    assert any(
+        "Fewer than" in flag for flag in stats.flag_trials(sweep({0.25: [0.9], 0.5: [0.6]}), result)
+    )
+
+
+def test_cells_are_paired_by_common_repeats() -> None:
+    result = stats.compute_answer(sweep({0.5: [0.70, math.nan, 0.72], 0.25: [0.75, 0.10, 0.77]}))
+    assert result is not None
+    assert result.effect is None  # the reference has the best mean over all of its repeats
+    other = result.cells[1]
+    assert other.difference is not None
+    assert other.difference.mean == pytest.approx(0.05)
+    assert other.difference.n == 2
+
+
+def test_cell_without_a_finished_trial_is_listed() -> None:
+    frames = sweep({0.5: [0.7, 0.71], 0.25: [math.nan, math.nan]})
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert result.missing == ("width 0.25",)
+    flags = stats.flag_trials(frames, result)
+    assert any("No finished trial: width 0.25" in flag for flag in flags)
+    assert any("2 of 4 trials diverged or failed (50%)" in flag for flag in flags)
+
+
+def test_no_finished_trial_gives_no_answer() -> None:
+    assert stats.compute_answer(sweep({0.5: [math.nan]})) is None
+
+
+def test_search_trials_are_compared_only_if_no_repeat_has_finished() -> None:
+    frames = sweep({0.5: [0.7, 0.6], 0.25: [0.8, 0.5]})
+    frames.trials["role"] = "search"
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert not result.confirmed
+    assert [cell.score.mean for cell in result.cells] == [0.8, 0.7]
+    assert not result.separable
+
+
+def test_multiplier_of_straight_curves_is_the_ratio_of_their_slopes() -> None:
+    result = stats.compute_answer(sweep({0.5: [0.70, 0.70], 0.25: [0.90, 0.90]}))
+    assert result is not None
+    assert result.multiplier is not None
+    assert result.multiplier.share == pytest.approx(0.5)
+    assert (result.multiplier.low, result.multiplier.high) == pytest.approx((0.5, 0.5))
+
+
+def test_multiplier_is_infinite_if_the_score_is_not_reached() -> None:
+    frames = sweep({0.5: [0.70, 0.72], 0.25: [0.60, 0.62]})
+    multiplier = compute_multiplier.compute_multiplier(
+        frames, frames.trials, "width 0.25", "width 0.5"
+    )
+    assert math.isinf(multiplier.share)
+    assert math.isinf(multiplier.high)
+
+
+def test_best_score_so_far_only_improves() -> None:
+    line = compute_multiplier.best_so_far(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
+    assert line[METRIC].is_monotonic_increasing
+    assert line["spent/flops"].is_monotonic_increasing
+    assert line[METRIC].iloc[-1] == 0.9
+
+
+def test_rank_correlation_equals_that_of_scipy_and_inverts_losses() -> None:
+    frames = sweep({0.5: [0.70, 0.75, 0.72], 0.25: [0.60, 0.66, 0.81]})
+    other = np.array([0.5, 0.8, 0.6, 0.4, 0.7, 0.65])
+    frames.trials["probe/pos/accuracy"] = other
+    frames.trials["train/loss"] = -other
+    ranks = stats.metric_correlations(frames).set_index("metric")["rank_correlation"]
+    expected = scipy_stats.spearmanr(frames.trials["score"], other).statistic
+    assert ranks["probe/pos/accuracy"] == pytest.approx(expected)
+    assert ranks["train/loss"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value", "flagged"),
+    [
+        ({"low": 1e-4, "high": 1e-2, "log": True}, 1e-3, False),
+        ({"low": 1e-4, "high": 1e-2, "log": True}, 1.05e-4, True),
+        ({"low": 0.0, "high": 1e-2, "log": False}, 9.9e-3, True),
+        ({"choices": [1e-4, 1e-3, 1e-2]}, 1e-2, True),
+        ({"choices": [1e-4, 1e-3, 1e-2]}, 1e-3, False),
+    ],
+)
+def test_best_value_at_an_edge_gives_a_warning(
+    distribution: dict[str, object], value: float, flagged: bool
+) -> None:
+    frames = sweep({0.5: [0.7, 0.71, 0.72]}, tune={LR: distribution})
+    frames.trials[LR] = value
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert any("edge" in flag for flag in stats.flag_trials(frames, result)) == flagged
+
+
+def test_marginal_bins_count_every_search_trial() -> None:
+    frames = sweep(
+        {0.5: list(np.linspace(0.6, 0.7, 20))}, tune={LR: {"low": 1e-4, "high": 1e-2, "log": True}}
+    )
+    frames.trials["role"] = "search"
+    frames.trials[LR] = np.geomspace(1e-4, 1e-2, 20)
+    binned = stats.marginal_means(frames, LR)
+    assert binned["n"].sum() == 20
+    assert list(binned["n"]) == [4, 4, 4, 4, 4]
+    assert binned["best"].iloc[-1] == pytest.approx(0.7)

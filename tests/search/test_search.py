@@ -1,0 +1,897 @@
+"""Simulated searches: an artificial score, trials that end in random order, and real Optuna."""
+
+import json
+import math
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from itertools import count
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from lab.config import trial as spec
+from lab.config.experiment import (
+    Choices,
+    Distribution,
+    Experiment,
+    HalvingConfig,
+    Job,
+    Range,
+    Resources,
+    SearchConfig,
+)
+from lab.config.metrics import METRICS
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import content_hash
+from lab.loading import search_space
+from lab.search import designs
+from lab.search.search import Search
+
+pytestmark = pytest.mark.usefixtures("unsynced")
+WIDTH = "objective.generator.width"
+LR = Range(low=1e-4, high=1e-2, log=True)
+JOINT: dict[str, Distribution] = {
+    WIDTH: Range(low=0.25, high=1.0, step=0.25),
+    "objective.generator.depth": Choices(choices=(0.5, 1.0)),
+    "objective.mask_prob": Range(low=0.1, high=0.52, step=0.05),
+    "objective.disc_weight": Range(low=1, high=100, log=True),
+    "optim.lr": LR,
+    "optim.generator_lr": Range(low=0.25, high=4, log=True),
+    "batch": Range(low=16, high=64, step=16, integer=True),
+}
+SAMPLERS = ("grid", "random", "qmc", "tpe", "gp")
+FIXED_DESIGNS = ("grid", "random", "qmc")
+
+Score = Callable[[spec.Trial], float | None]
+Records = dict[str, Outcome]
+
+
+def build_experiment(*, search: SearchConfig, **changes: object) -> Experiment:
+    experiment = Experiment(
+        name="simulated",
+        question="Does it?",
+        metric=METRICS["detect/bigram/auroc"],
+        base={
+            "encoder": {"size": "tiny"},
+            "objective": {"kind": "electra"},
+            "budget": {"kind": "flops", "amount": 1e12},
+            "seeds": {"init": 5, "order": 6, "mask": 7},
+        },
+        compare={WIDTH: (0.25, 0.5)},
+        tune={"optim.lr": LR},
+        search=search,
+        resources=Resources(),
+    )
+    return replace(experiment, **changes)
+
+
+def bowl(trial: spec.Trial) -> float:
+    """Return a score that is best at a learning rate of the cell, plus a small effect of seeds."""
+    assert isinstance(trial.objective, ElectraConfig)
+    best = 2e-3 * trial.objective.generator.width
+    return 0.9 - abs(math.log(trial.optim.lr / best)) / 20 + trial.seeds.init / 1_000
+
+
+def outcome(metric: str, score: float | None) -> Outcome:
+    state: State = "diverged" if score is None else "finished"
+    row = {"spent/steps": 8.0, "spent/flops": 1e9, **({} if score is None else {metric: score})}
+    return Outcome(state=state, reason="", rows=(row,), began=0.0, seconds=1.0, busy=1.0)
+
+
+@pytest.fixture
+def storage(tmp_path: Path, empty: Path) -> str:
+    shutil.copy(empty, tmp_path / "optuna.db")
+    return f"sqlite:///{tmp_path}/optuna.db"
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with Optuna's schema; to create it takes longer than a simulation."""
+    file = tmp_path_factory.mktemp("search") / "optuna.db"
+    optuna.storages.RDBStorage(f"sqlite:///{file}").engine.dispose()
+    return file
+
+
+def key(job: Job) -> str:
+    return content_hash(asdict(job.trial))
+
+
+class Killed(BaseException):
+    """Raised to end a simulated driver at once, as SIGKILL ends a process."""
+
+
+def drive(
+    search: Search,
+    metric: str,
+    *,
+    score: Score = bowl,
+    records: Records | None = None,
+    slots: int = 1,
+    chance: int = 0,
+    events: int = 100_000,
+) -> list[Job]:
+    """Simulate the driver, and return all jobs in the order in which they were asked for.
+
+    Outcomes on record are passed to the search at once; other jobs run, and end in random order.
+
+    Args:
+        search: search to run.
+        metric: name of the metric that ranks trials.
+        score: function that returns the score of a trial; None where it diverges.
+        records: outcomes of earlier drivers, by content; new outcomes are added.
+        slots: number of trials that run at the same time.
+        chance: seed of the order of ends.
+        events: number of asks and ends after which the driver is killed.
+
+    Raises:
+        Killed: after `events` events.
+    """
+    records = {} if records is None else records
+    jobs: list[Job] = []
+    running: list[Job] = []
+    draw = random.Random(chance)  # noqa: S311
+    while not search.done:
+        events -= 1
+        if events < 0:
+            raise Killed
+        job = search.ask() if len(running) < slots else None
+        if job is None:
+            assert running, "no job is running, none is returned, but the search is not done"
+            ended = running.pop(draw.randrange(len(running)))
+            records[key(ended)] = outcome(metric, score(ended.trial))
+            search.tell(ended, records[key(ended)])
+            continue
+        jobs.append(job)
+        if key(job) in records:
+            search.tell(job, records[key(job)])
+        else:
+            running.append(job)
+    return jobs
+
+
+def notes(storage: str) -> Path:
+    return Path(storage.removeprefix("sqlite:///")).parent / "searches"
+
+
+def simulate(experiment: Experiment, storage: str, **options: object) -> list[Job]:
+    return drive(Search(experiment, storage, notes(storage)), experiment.metric.name, **options)  # type: ignore[arg-type]
+
+
+def studies(storage: str) -> list[list[FrozenTrial]]:
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(study_name=name, storage=storage).get_trials() for name in names]
+
+
+def group_by_cell(jobs: list[Job], role: str) -> dict[str, list[Job]]:
+    by_cell: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.role == role:
+            by_cell.setdefault(str(job.cell), []).append(job)
+    return by_cell
+
+
+def search_jobs(jobs: list[Job]) -> list[Job]:
+    return [job for job in jobs if job.role == "search"]
+
+
+# Jobs of a search.
+
+
+@pytest.mark.parametrize(
+    ("sampler", "slots"),
+    [("grid", 1), ("random", 16), ("qmc", 1), ("tpe", 16), ("gp", 1), ("gp", 16)],
+)
+def test_every_cell_has_its_search_trials_and_then_its_repeats(
+    storage: str, sampler: str, slots: int
+) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
+    search = Search(experiment, storage, notes(storage))
+    jobs = drive(search, experiment.metric.name, slots=slots)
+    assert search.done
+    assert search.ask() is None
+    for cell in ({WIDTH: 0.25}, {WIDTH: 0.5}):
+        roles = [job.role for job in jobs if job.cell == cell]
+        assert roles == ["search"] * 6 + ["repeat"] * 2
+    assert len(jobs) == search.jobs
+    assert sorted(job.number for job in jobs) == list(range(len(jobs)))
+    states = [[trial.state for trial in trials] for trials in studies(storage)]
+    assert states == [[TrialState.COMPLETE] * 6] * 2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_diverged_point_is_recorded_as_pruned_without_a_value(storage: str, sampler: str) -> None:
+    def fragile(trial: spec.Trial) -> float | None:
+        return None if trial.optim.lr > 1e-3 else bowl(trial)
+
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=7), compare={})
+    jobs = search_jobs(simulate(experiment, storage, score=fragile))
+    (trials,) = studies(storage)
+    assert [trial.value for trial in trials] == [fragile(job.trial) for job in jobs]
+    states = {True: TrialState.PRUNED, False: TrialState.COMPLETE}
+    assert [trial.state for trial in trials] == [states[trial.value is None] for trial in trials]
+    assert {trial.state for trial in trials} == set(states.values())
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_adaptive_sampler_continues_after_first_points_without_a_score(
+    storage: str, sampler: str
+) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=8, seeds=1), compare={}
+    )
+    scores = count()
+    jobs = simulate(
+        experiment, storage, score=lambda trial: None if next(scores) < 6 else bowl(trial), slots=5
+    )
+    assert len(jobs) == 9
+
+
+def test_adaptive_sampler_avoids_settings_that_diverge(storage: str) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler="tpe", trials=30), compare={WIDTH: (0.5,)}
+    )
+
+    def cliff(trial: spec.Trial) -> float | None:
+        return None if trial.optim.lr > 5e-4 else bowl(trial)
+
+    tried = [
+        job.trial for job in simulate(experiment, storage, score=cliff) if job.role == "search"
+    ]
+    diverged = [cliff(trial) is None for trial in tried]
+    assert sum(diverged[15:]) < sum(diverged[:15])
+
+
+def test_adaptive_sampler_improves_its_scores(storage: str) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler="tpe", trials=20), compare={WIDTH: (0.5,)}
+    )
+    scores = [bowl(job.trial) for job in simulate(experiment, storage) if job.role == "search"]
+    assert sum(scores[10:]) > sum(scores[:10])
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_point_with_a_non_finite_score_is_pruned_and_never_the_best(
+    storage: str, score: float
+) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=3, seeds=1), compare={})
+    jobs = simulate(experiment, storage, score=lambda t: score if t.optim.lr > 1e-3 else bowl(t))
+    (repeat,) = (job for job in jobs if job.role == "repeat")
+    assert repeat.trial.optim.lr <= 1e-3
+    states = {trial.state for trials in studies(storage) for trial in trials}
+    assert states == {TrialState.PRUNED, TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign"), [("detect/bigram/auroc", 1), ("detect/bigram/loss", -1)]
+)
+def test_repeats_use_the_best_nuisance_parameters_in_the_direction_of_the_metric(
+    storage: str, metric: str, sign: int
+) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(trials=6, seeds=3),
+        metric=METRICS[metric],
+        compare={"batch": (32, 64)},
+    )
+    jobs = simulate(experiment, storage, slots=3)
+    best = {
+        cell: max(cell_jobs, key=lambda job: sign * bowl(job.trial)).tuned
+        for cell, cell_jobs in group_by_cell(jobs, "search").items()
+    }
+    repeats = group_by_cell(jobs, "repeat")
+    assert {cell: [job.tuned for job in jobs] for cell, jobs in repeats.items()} == {
+        cell: [tuned] * 3 for cell, tuned in best.items()
+    }
+
+
+def test_repeats_use_other_seeds_than_the_search(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=4, seeds=3))
+    jobs = simulate(experiment, storage)
+    search_seeds = {job.trial.seeds for job in jobs if job.role == "search"}
+    repeat_seeds = [job.trial.seeds for job in jobs if job.role == "repeat"]
+    assert search_seeds == {spec.Seeds(init=5, order=6, mask=7)}
+    for part in ("init", "order", "mask"):
+        used = {getattr(seeds, part) for seeds in search_seeds}
+        assert not used & {getattr(seeds, part) for seeds in repeat_seeds}
+
+
+def test_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
+    """Common random numbers: differences between cells are computed within repeats."""
+    experiment = build_experiment(
+        search=SearchConfig(trials=2, seeds=4), compare={WIDTH: (0.25, 0.5, 1.0)}
+    )
+    jobs = [job for job in simulate(experiment, storage, slots=4) if job.role == "repeat"]
+    seeds = {job.repeat: set[spec.Seeds]() for job in jobs}
+    for job in jobs:
+        seeds[job.repeat].add(job.trial.seeds)
+    assert sorted(seeds) == [1, 2, 3, 4]
+    assert all(len(group) == 1 for group in seeds.values())
+    assert len(set.union(*seeds.values())) == 4
+
+
+def test_search_without_tuned_settings_has_repeats_only_and_no_study(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(seeds=3), tune={})
+    jobs = simulate(experiment, storage, slots=2)
+    assert [job.role for job in jobs] == ["repeat"] * 6
+    assert all(job.tuned == {} for job in jobs)
+    assert studies(storage) == []
+
+
+def test_search_without_compared_settings_has_one_cell(storage: str) -> None:
+    jobs = simulate(build_experiment(search=SearchConfig(trials=3, seeds=2), compare={}), storage)
+    assert [job.role for job in jobs] == ["search"] * 3 + ["repeat"] * 2
+
+
+def test_search_ends_without_repeats_of_a_cell_with_diverged_points_only(storage: str) -> None:
+    def doomed(trial: spec.Trial) -> float | None:
+        assert isinstance(trial.objective, ElectraConfig)
+        return None if trial.objective.generator.width == 0.25 else bowl(trial)
+
+    experiment = build_experiment(search=SearchConfig(trials=3, seeds=2))
+    roles = Counter(
+        (job.cell[WIDTH], job.role) for job in simulate(experiment, storage, score=doomed)
+    )
+    assert roles == {(0.25, "search"): 3, (0.5, "search"): 3, (0.5, "repeat"): 2}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_points_of_a_joint_space_are_valid_trials(storage: str, sampler: str) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=18), compare={}, tune=JOINT
+    )
+    jobs = simulate(experiment, storage, slots=2)
+    for job in jobs:
+        again = search_space.build_trial(experiment.base, job.cell | job.tuned)
+        assert replace(again, seeds=job.trial.seeds) == job.trial
+        assert set(job.tuned) == set(JOINT)
+    stored = [trial.params for trials in studies(storage) for trial in trials]
+    assert stored == [job.tuned for job in jobs if job.role == "search"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_choices_may_be_mappings(storage: str, sampler: str) -> None:
+    choices = ({"width": 0.25, "depth": 1.0}, {"width": 0.5, "depth": 0.5})
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=6),
+        compare={},
+        tune={"objective.generator": Choices(choices=choices)},
+    )
+    jobs = simulate(experiment, storage)
+    assert all(job.tuned["objective.generator"] in choices for job in jobs)
+
+
+# Order of ends.
+
+
+@pytest.mark.parametrize("sampler", FIXED_DESIGNS)
+def test_designed_jobs_do_not_depend_on_the_order_of_ends(
+    tmp_path: Path, empty: Path, sampler: str
+) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=5, seeds=2))
+    runs = []
+    for chance, slots in ((0, 1), (1, 2), (2, 5), (3, 40)):
+        file = tmp_path / f"{chance}.db"
+        shutil.copy(empty, file)
+        jobs = simulate(experiment, f"sqlite:///{file}", chance=chance, slots=slots)
+        runs.append({job.number: job for job in jobs})
+    assert all(run == runs[0] for run in runs)
+
+
+# Killed drivers.
+
+
+def run_to_end(
+    before: list[Outcome], experiment: Experiment, storage: str, **options: object
+) -> None:
+    """Run a search to its end, and check that earlier kills have not changed its results."""
+    search = Search(experiment, storage, notes(storage))
+    assert all(trial.state.is_finished() for trials in studies(storage) for trial in trials)
+    jobs = drive(search, experiment.metric.name, **options)  # type: ignore[arg-type]
+    assert len(jobs) == search.jobs
+    assert sorted(job.number for job in jobs) == list(range(len(jobs)))
+    records = options["records"]
+    assert isinstance(records, dict)
+    assert all(records[key] is outcome for key, outcome in before)  # type: ignore[misc]
+    assert len(records) == len(jobs), "a finished point has changed its values"
+    states = Counter(trial.state for trials in studies(storage) for trial in trials)
+    assert set(states) <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    assert states[TrialState.COMPLETE] == experiment.search.trials * len(
+        search_space.expand_cells(experiment)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampler", "events"), [("grid", 4), ("random", 9), ("qmc", 13), ("tpe", 4), ("gp", 13)]
+)
+def test_search_continues_after_its_driver_was_killed_twice(
+    storage: str, sampler: str, events: int
+) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
+    records: Records = {}
+    for limit in (events, events + 2):
+        with pytest.raises(Killed):
+            simulate(experiment, storage, records=records, slots=3, chance=events, events=limit)
+    run_to_end(list(records.items()), experiment, storage, records=records, slots=2, chance=events)
+
+
+WRITES = (
+    "create_new_study",
+    "create_new_trial",
+    "set_study_user_attr",
+    "set_trial_param",
+    "set_trial_state_values",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+)
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Return a function that kills the driver at the n-th write to the studies from now on."""
+    left = [-1]
+
+    def killing(write: Callable[..., object]) -> Callable[..., object]:
+        def killed(*args: object, **kwargs: object) -> object:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return write(*args, **kwargs)
+
+        return killed
+
+    cached = optuna.storages._CachedStorage
+    for name in WRITES:
+        monkeypatch.setattr(cached, name, killing(getattr(cached, name)))
+
+    def kill_at(write: int) -> None:
+        left[0] = write
+
+    yield kill_at
+    left[0] = -1
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "tpe"])
+def test_search_continues_after_its_driver_was_killed_at_any_write(
+    tmp_path: Path, empty: Path, sampler: str, kill_at: Callable[[int], None]
+) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=2 if sampler == "qmc" else 5), compare={}
+    )
+    for write in count(1, 1 if sampler == "qmc" else 5):
+        file = tmp_path / f"{write}.db"
+        shutil.copy(empty, file)
+        records: Records = {}
+        kill_at(write)
+        try:
+            simulate(experiment, f"sqlite:///{file}", records=records)
+        except Killed:
+            kill_at(-1)
+            run_to_end(list(records.items()), experiment, f"sqlite:///{file}", records=records)
+        else:
+            break
+    assert write > 10
+
+
+def test_finished_search_returns_the_same_jobs_again(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler="tpe", trials=8, seeds=2))
+    records: Records = {}
+    first = simulate(experiment, storage, records=records, slots=3)
+    before = studies(storage)
+    again = simulate(experiment, storage, records=records, slots=3)
+    assert sorted(again, key=lambda job: job.number) == sorted(first, key=lambda job: job.number)
+    assert [len(trials) for trials in studies(storage)] == [len(trials) for trials in before]
+
+
+def test_point_without_a_record_runs_again_with_the_same_values(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=3, seeds=1), compare={})
+    first = simulate(experiment, storage, score=lambda _: None)
+    again = simulate(experiment, storage, score=bowl)  # without records, as after a failure
+    assert [job.tuned for job in again[:3]] == [job.tuned for job in first]
+    assert [job.role for job in again] == ["search"] * 3 + ["repeat"]
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp"])
+def test_more_trials_continue_the_study(storage: str, sampler: str) -> None:
+    records: Records = {}
+    jobs: list[list[Job]] = []
+    for trials in (5, 9):
+        experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=trials))
+        jobs.append(search_jobs(simulate(experiment, storage, records=records)))
+    fewer, more = ([(str(job.cell), str(job.tuned)) for job in each] for each in jobs)
+    assert more[: len(fewer)] == fewer
+    assert [len(trials) for trials in studies(storage)] == [9, 9]
+
+
+def test_grid_with_more_trials_is_the_complete_larger_grid(storage: str) -> None:
+    for trials in (3, 5):
+        experiment = build_experiment(
+            search=SearchConfig(sampler="grid", trials=trials), compare={}
+        )
+        points = [job.tuned for job in search_jobs(simulate(experiment, storage))]
+        assert points == designs.grid_points(experiment.tune, trials)
+
+
+def test_experiments_with_other_scores_have_other_studies(storage: str) -> None:
+    """Studies are identified by the settings that their scores depend on, not by name alone."""
+    first = build_experiment(search=SearchConfig(trials=2), compare={})
+    changed = [
+        first,
+        replace(first, metric=METRICS["probe/pos/accuracy"]),
+        replace(first, base=first.base | {"batch": 64}),
+        replace(first, tune={"optim.lr": Range(low=1e-3, high=1e-2, log=True)}),
+        replace(first, search=SearchConfig(trials=2, seed=1)),
+    ]
+    for experiment in changed:
+        simulate(experiment, storage)
+    assert [len(trials) for trials in studies(storage)] == [2] * len(changed)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler: str) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=9, seeds=1), compare={}
+    )
+    records: dict[object, Outcome] = {}
+    simulate(experiment, storage, records=records, slots=3)
+    (before,) = studies(storage)
+    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+    before_loss = len(records)
+    simulate(experiment, storage, records=records, slots=2)
+    (after,) = studies(storage)
+    assert len(records) == before_loss, "a trial on record was run again"
+
+    def points(trials: list[FrozenTrial]) -> list[object]:
+        return sorted((t.user_attrs["index"], t.params, t.value, t.state) for t in trials)
+
+    assert [str(point) for point in points(after)] == [str(point) for point in points(before)]
+
+
+@pytest.mark.parametrize("stopping", [None, HalvingConfig(kind="halving")])
+def test_fresh_search_deletes_its_own_study_and_notes_only(
+    storage: str, stopping: HalvingConfig | None
+) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler="tpe", trials=6, stopping=stopping), compare={}
+    )
+    other = replace(experiment, metric=METRICS["probe/pos/accuracy"])
+    for each in (experiment, other):
+        simulate(each, storage)
+    before = sorted(notes(storage).iterdir())
+    Search(experiment, storage, notes(storage), fresh=True)
+    assert sorted(len(trials) for trials in studies(storage)) == [0, 6]
+    assert len(sorted(notes(storage).iterdir())) == len(before) - 1 == 1
+    search = Search(experiment, storage, notes(storage), fresh=True)
+    jobs = drive(search, experiment.metric.name, score=lambda trial: 1 - bowl(trial))
+    assert len(jobs) == search.jobs
+    assert sorted(len(trials) for trials in studies(storage)) == [6, 6]
+
+
+@pytest.mark.parametrize("stopping", [None, HalvingConfig(kind="halving")])
+def test_failed_point_is_recorded_as_failed(storage: str, stopping: HalvingConfig | None) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=2, stopping=stopping), compare={})
+    search = Search(experiment, storage, notes(storage))
+    failed_job, working_job = search.ask(), search.ask()
+    assert failed_job is not None
+    assert working_job is not None
+    search.tell(failed_job, replace(outcome("", None), state="failed"))
+    search.tell(working_job, outcome(experiment.metric.name, 0.7))
+    (trials,) = studies(storage)
+    assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_repeats_of_a_cell_wait_until_a_failed_point_was_retried(storage: str) -> None:
+    """Else the repeats could have another setting than those of a search without a failure."""
+    experiment = build_experiment(search=SearchConfig(trials=2, seeds=1), compare={})
+    failed = replace(outcome("", None), state="failed")
+    search = Search(experiment, storage, notes(storage))
+    failed_job, working_job = search.ask(), search.ask()
+    assert failed_job is not None
+    assert working_job is not None
+    search.tell(failed_job, failed)
+    search.tell(working_job, outcome(experiment.metric.name, 0.7))
+    assert search.ask() is None
+    assert search.done
+    again = Search(experiment, storage, notes(storage))
+    assert again.ask() == failed_job
+    assert again.ask() == working_job
+    again.tell(working_job, outcome(experiment.metric.name, 0.7))
+    again.tell(failed_job, replace(failed, tries=2))
+    (repeat,) = (job for job in iter(again.ask, None))
+    assert (repeat.role, repeat.tuned) == ("repeat", working_job.tuned)
+
+
+# Halving.
+
+POINTS = 8
+Curve = Callable[[spec.Trial, int], float]
+
+
+def halving_experiment(**changes: object) -> Experiment:
+    search = SearchConfig(trials=16, seeds=2, stopping=HalvingConfig(kind="halving"))
+    named = {"search": search, "compare": {}, "metric": METRICS["probe/pos/accuracy"]} | changes
+    return build_experiment(**named)  # type: ignore[arg-type]
+
+
+def growing_score(trial: spec.Trial, point: int) -> float:
+    """Return a score on curves that do not cross: the order of trials is the same at all points."""
+    return bowl(trial) - 0.5 / (1 + point)
+
+
+def points(metric: str, trial: spec.Trial, curve: Curve, known: int) -> tuple[MetricRow, ...]:
+    return tuple(
+        {"spent/steps": 1.0 * n, "spent/flops": 1e9, metric: curve(trial, n)} for n in range(known)
+    )
+
+
+def drive_with_halving(
+    search: Search,
+    metric: str,
+    *,
+    curve: Curve = growing_score,
+    slots: int = 4,
+    chance: int = 0,
+    records: Records | None = None,
+    events: int = 100_000,
+) -> dict[int, tuple[Job, Outcome]]:
+    """Simulate the driver with early stopping; trials are evaluated in random order.
+
+    An outcome on record is final, unless another search has stopped the trial.
+
+    Returns:
+        Job and outcome of each trial, by the number of the job.
+    """
+    records = {} if records is None else records
+    running: list[tuple[Job, int]] = []
+    ended: dict[int, tuple[Job, Outcome]] = {}
+    draw = random.Random(chance)  # noqa: S311
+
+    def end(job: Job, outcome: Outcome) -> None:
+        ended[job.number] = job, outcome
+        records[key(job)] = outcome
+        search.tell(job, outcome)
+
+    while not search.done:
+        events -= 1
+        if events < 0:
+            raise Killed
+        job = search.ask() if len(running) < slots else None
+        if job is not None and settled(search, job, records):
+            end(job, records[key(job)])
+        elif job is not None:
+            running.append((job, 0))
+        else:
+            job, known = running.pop(draw.randrange(len(running)))
+            rows = points(metric, job.trial, curve, known + 1)
+            finished = replace(outcome(metric, 0.0), rows=rows)
+            if search.should_stop(job, rows):
+                end(job, replace(finished, state="stopped", reason="stopped early"))
+            elif known == POINTS:
+                end(job, finished)
+            else:
+                running.append((job, known + 1))
+    return ended
+
+
+def settled(search: Search, job: Job, records: Records) -> bool:
+    known = records.get(key(job))
+    return known is not None and (known.state != "stopped" or search.has_stopped(job))
+
+
+@pytest.mark.parametrize("chance", range(2))
+@pytest.mark.parametrize("slots", [1, 4])
+def test_halving_stops_trials_and_never_the_best(storage: str, slots: int, chance: int) -> None:
+    experiment = halving_experiment()
+    search = Search(experiment, storage, notes(storage))
+    ended = drive_with_halving(search, experiment.metric.name, slots=slots, chance=chance)
+    search_pairs = [pair for pair in ended.values() if pair[0].role == "search"]
+    repeats = [pair for pair in ended.values() if pair[0].role == "repeat"]
+    best, outcome = max(search_pairs, key=lambda pair: bowl(pair[0].trial))
+    assert outcome.state == "finished"
+    assert sum(outcome.state == "stopped" for _, outcome in search_pairs) >= 4
+    assert [(job.tuned, outcome.state) for job, outcome in repeats] == [
+        (best.tuned, "finished")
+    ] * 2
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_halving_follows_the_direction_of_the_metric(storage: str, sign: int) -> None:
+    metric = METRICS["detect/bigram/auroc" if sign > 0 else "detect/bigram/loss"]
+    experiment = halving_experiment(metric=metric)
+    ended = drive_with_halving(
+        Search(experiment, storage, notes(storage)),
+        metric.name,
+        curve=lambda t, n: sign * growing_score(t, n),
+    )
+    best = max(ended.values(), key=lambda pair: (pair[0].role == "search", bowl(pair[0].trial)))
+    assert best[1].state == "finished"
+    assert any(outcome.state == "stopped" for _, outcome in ended.values())
+
+
+def test_stopped_trial_is_pruned_with_its_intermediate_scores(storage: str) -> None:
+    experiment = halving_experiment()
+    ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
+    (trials,) = studies(storage)
+    states = {"stopped": TrialState.PRUNED, "finished": TrialState.COMPLETE}
+    for trial in trials:
+        _, outcome = ended[trial.user_attrs["index"]]
+        scores = [row[experiment.metric.name] for row in outcome.rows]
+        assert trial.state == states[outcome.state]
+        assert trial.user_attrs["state"] == outcome.state
+        assert trial.intermediate_values == dict(enumerate(scores[1:], 1))  # 0 is untrained
+        assert trial.value == scores[-1]
+    assert {trial.state for trial in trials} == set(states.values())
+
+
+def test_diverged_trial_is_pruned_without_a_value_under_halving(storage: str) -> None:
+    experiment = halving_experiment()
+    search = Search(experiment, storage, notes(storage))
+    job = search.ask()
+    assert job is not None
+    rows = points(experiment.metric.name, job.trial, growing_score, 3)
+    search.should_stop(job, rows)
+    search.tell(job, replace(outcome("", None), rows=rows))
+    (trials,) = studies(storage)
+    ended_trials = [trial for trial in trials if "state" in trial.user_attrs]
+    assert [(t.state, t.value) for t in ended_trials] == [(TrialState.PRUNED, None)]
+    assert [t.user_attrs["state"] for t in ended_trials] == ["diverged"]
+
+
+def test_repeats_are_never_stopped(storage: str) -> None:
+    """Not even with the worst score: cells are compared by their repeats alone."""
+    experiment = halving_experiment()
+
+    def unlucky(trial: spec.Trial, point: int) -> float:
+        return growing_score(trial, point) - (trial.seeds.init > 5)
+
+    ended = drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, curve=unlucky
+    )
+    repeats = [outcome.state for job, outcome in ended.values() if job.role == "repeat"]
+    assert repeats == ["finished"] * 2
+
+
+def test_no_trial_is_stopped_without_halving(storage: str) -> None:
+    experiment = halving_experiment(search=SearchConfig(trials=8))
+    ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
+    assert {outcome.state for _, outcome in ended.values()} == {"finished"}
+    (trials,) = studies(storage)
+    assert not any(trial.intermediate_values for trial in trials)
+
+
+def test_halving_compares_trials_within_their_cell_only(storage: str) -> None:
+    """Trials of a cell with worse scores also finish."""
+    experiment = halving_experiment(compare={WIDTH: (0.25, 0.5)})
+
+    def uneven(trial: spec.Trial, point: int) -> float:
+        assert isinstance(trial.objective, ElectraConfig)
+        return growing_score(trial, point) - (trial.objective.generator.width == 0.25)
+
+    ended = drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, curve=uneven
+    )
+    done = Counter(
+        job.cell[WIDTH] for job, outcome in ended.values() if outcome.state == "finished"
+    )
+    assert min(done[0.25], done[0.5]) >= 3
+
+
+def test_repeated_evaluations_are_reported_once(storage: str) -> None:
+    experiment = halving_experiment()
+    search = Search(experiment, storage, notes(storage))
+    job = search.ask()
+    assert job is not None
+    rows = points(experiment.metric.name, job.trial, growing_score, 4)
+    for _ in range(3):
+        assert not search.should_stop(job, rows)
+    ((trial, *_),) = studies(storage)
+    assert sorted(trial.intermediate_values) == [1, 2, 3]
+
+
+def test_lost_study_with_halving_is_rebuilt_from_the_notes(storage: str, empty: Path) -> None:
+    experiment, records = halving_experiment(), Records()
+    drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+    )
+    (before,) = studies(storage)
+    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+    known = dict(records)
+    drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+    )
+    (after,) = studies(storage)
+    assert_not_run_again(known, records)
+    assert len(records) == len(known), "a trial on record was run again"
+
+    def points_of(trials: list[FrozenTrial]) -> list[object]:
+        return sorted(
+            (t.user_attrs["index"], str((t.params, t.value, t.state, t.intermediate_values)))
+            for t in trials
+        )
+
+    assert points_of(after) == points_of(before)
+
+
+def assert_not_run_again(known: Records, records: Records) -> None:
+    assert {outcome.state for outcome in known.values()} == {"stopped", "finished"}
+    assert all(records[name] is outcome for name, outcome in known.items()), "a trial ran again"
+
+
+def lose_study(storage: str, empty: Path) -> None:
+    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+
+
+def lose_ends(storage: str, empty: Path) -> None:
+    """Remove the ends of points from the notes, as in a remote copy from before these ends."""
+    for file in notes(storage).iterdir():
+        lines = (json.loads(line)[:2] for line in file.read_text().splitlines() if line)
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def cut_line(storage: str, empty: Path) -> None:
+    """Lose the study, and leave an incomplete line in the notes, as a killed process does."""
+    lose_study(storage, empty)
+    for file in notes(storage).iterdir():
+        with file.open("a") as opened:
+            opened.write('\n[3, {"optim.l')
+
+
+@pytest.mark.parametrize(
+    ("lose", "events"), [(lose_study, 45), (lose_study, 75), (lose_ends, 60), (cut_line, 75)]
+)
+def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_again(
+    storage: str, empty: Path, events: int, lose: Callable[[str, Path], None]
+) -> None:
+    experiment, records = halving_experiment(), Records()
+    with pytest.raises(Killed):
+        drive_with_halving(
+            Search(experiment, storage, notes(storage)),
+            experiment.metric.name,
+            records=records,
+            events=events,
+        )
+    for _ in range(2):
+        lose(storage, empty)
+        known = dict(records)
+        ended = drive_with_halving(
+            Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+        )
+        assert_not_run_again(known, records)
+    repeats = [outcome.state for job, outcome in ended.values() if job.role == "repeat"]
+    assert repeats == ["finished"] * 2
+    assert len(records) == len(ended) == len(known) == 18
+
+
+def test_trial_that_another_search_has_stopped_runs_to_its_end(
+    storage: str, empty: Path, tmp_path: Path
+) -> None:
+    experiment, records = halving_experiment(), Records()
+    drive_with_halving(
+        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
+    )
+    stopped = {name for name, outcome in records.items() if outcome.state == "stopped"}
+    other = tmp_path / "other" / "optuna.db"
+    other.parent.mkdir()
+    shutil.copy(empty, other)
+    search = Search(experiment, f"sqlite:///{other}", notes(f"sqlite:///{other}"))
+    fresh = Search(experiment, storage, notes(storage), fresh=True)
+    for each in (search, fresh):
+        jobs = [each.ask() for _ in range(16)]
+        assert stopped <= {key(job) for job in jobs if job is not None}
+        assert not any(each.has_stopped(job) for job in jobs if job is not None)
+
+
+def test_retry_of_a_failed_trial_can_be_evaluated_under_halving(storage: str) -> None:
+    experiment = halving_experiment()
+    first = Search(experiment, storage, notes(storage))
+    job = first.ask()
+    assert job is not None
+    first.tell(job, replace(outcome("", None), state="failed"))
+    again = Search(experiment, storage, notes(storage))
+    job = again.ask()
+    assert job is not None
+    assert not again.should_stop(job, points(experiment.metric.name, job.trial, growing_score, 2))

@@ -1,0 +1,393 @@
+"""Conformance of every objective over a run: reproducibility, learning, resumption and phases."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from members import (
+    GROWING,
+    MEMBERS,
+    Falls,
+    Member,
+    Run,
+    each,
+    made,
+    matches,
+    same,
+    state,
+    text,
+    trial,
+)
+from torch import Tensor, nn
+
+from lab.config import trial as spec
+from lab.config.objectives.adversarial import AlternationConfig, ReinforceConfig
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.two_stage import TwoStageConfig
+from lab.config.optimizer import AdamConfig, MuonConfig
+from lab.config.phases import UpdatedNetworks
+from lab.data.vocabulary import PAD
+from lab.evaluation import scores
+from lab.evaluation.corruption import HeldOut
+from lab.training import optimizer as optim
+from lab.training.loop import CompletedStep
+from lab.training.objectives.base import Objective
+
+RULES = [ReinforceConfig(kind="reinforce"), AlternationConfig(kind="alternation")]
+
+
+def metrics(steps: list[CompletedStep]) -> list[dict[str, float]]:
+    return [{name: value.item() for name, value in step.parts.items()} for step in steps]
+
+
+# Reproducibility.
+
+
+@each()
+def test_training_is_bitwise_reproducible(member: Member) -> None:
+    first = Run(trial(member))
+    expected = metrics(list(islice(first.steps(), 6)))
+    torch.manual_seed(99)  # changes the state of torch's generator
+    second, actual = Run(trial(member)), []
+    for step in islice(second.steps(), 6):
+        torch.rand(3)
+        actual.append(step)
+    assert metrics(actual) == expected
+    assert same(state(first.objective), state(second.objective))
+
+
+@each()
+@pytest.mark.parametrize("seed", ["init", "order", "mask"])
+def test_each_seed_changes_the_run(member: Member, seed: str) -> None:
+    base = trial(member)
+    runs = [Run(base), Run(replace(base, seeds=replace(base.seeds, **{seed: 50})))]
+    starts = [state(run.objective) for run in runs]
+    assert same(*starts) is (seed != "init")
+    for run in runs:
+        list(islice(run.steps(), 3))
+    assert not same(*(state(run.objective) for run in runs))
+
+
+# Learning.
+
+
+def fit(member: Member, steps: int) -> list[dict[str, float]]:
+    """Return the metrics of each of `steps` steps on one batch with one masking and sampling."""
+    objective, batch, settings = made(member), text(), AdamConfig(lr=5e-3)
+    optimizer = optim.build_optimizer(objective, settings)
+    metrics_of_steps = []
+    for n in range(steps):
+        learns = member.objective.phase_at(n, n / steps).learns
+        objective.begin(learns, objective.now)
+        torch.manual_seed(n)
+        loss = objective(batch, 0, learns)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optim.clip_gradients(objective, settings)
+        optimizer.step()
+        parts = objective.health(loss.parts)
+        metrics_of_steps.append({name: value.item() for name, value in parts.items()})
+    return metrics_of_steps
+
+
+def final_ratio(metrics_of_steps: list[Mapping[str, float]], falls: Falls) -> float:
+    """Return the ratio of a loss to its reference: another metric, or its own first value.
+
+    The loss and the other metric are means over the last ten steps that report the loss.
+    """
+    steps = [step for step in metrics_of_steps if falls.part in step]
+    final = sum(step[falls.part] for step in steps[-10:]) / 10
+    if not falls.of:
+        return final / steps[0][falls.part]
+    other = sum(step[falls.of] for step in steps[-10:]) / 10
+    assert other > 0.02  # otherwise hardly any token is replaced
+    return final / other
+
+
+@each()
+def test_objective_overfits_one_batch(member: Member) -> None:
+    steps = fit(member, 50)
+    for falls in member.learns:
+        assert final_ratio(steps, falls) < falls.share, falls.part
+
+
+# Evaluation.
+
+
+def evaluate(objective: Any, member: Member) -> None:
+    batch = text()
+    text_BT = batch.ids_BT != PAD
+    objective.eval()
+    with torch.no_grad():
+        for learns in member.turns:
+            objective(batch, 7, learns)
+        objective.encoder.every_layer(batch.ids_BT, text_BT)
+        if "discriminator" in member.objective.networks:
+            objective.detect(batch.ids_BT, text_BT)
+    objective.train()
+    corrupted_BT = batch.ids_BT.where(batch.ids_BT != batch.ids_BT[0, 1], batch.ids_BT[0, 2])
+    row = scores.score_detection(
+        objective, HeldOut(original_NT=batch.ids_BT, corrupted_NT={"": corrupted_BT})
+    )
+    assert bool(row) is ("discriminator" in member.objective.networks)
+
+
+@each()
+def test_evaluation_does_not_change_the_run(member: Member) -> None:
+    plain, evaluated = Run(trial(member)), Run(trial(member))
+    for one, other in zip(plain.steps(), evaluated.steps(), strict=True):
+        assert metrics([one]) == metrics([other])
+        before, rng_state = state(evaluated.objective), torch.get_rng_state()
+        attributes = [(p.requires_grad, p.grad) for p in evaluated.objective.parameters()]
+        copies = [None if grad is None else grad.clone() for _, grad in attributes]
+        evaluate(evaluated.objective, member)
+        assert torch.get_rng_state().equal(rng_state)
+        assert same(state(evaluated.objective), before)
+        for p, (requires_grad, grad), copy in zip(
+            evaluated.objective.parameters(), attributes, copies, strict=True
+        ):
+            assert p.requires_grad is requires_grad
+            assert p.grad is grad
+            assert grad is None or grad.equal(copy)
+    assert same(state(plain.objective), state(evaluated.objective))
+
+
+@each()
+def test_repeated_evaluation_gives_the_same_loss(member: Member) -> None:
+    objective, batch = made(member).eval(), text()
+    for learns in member.turns:
+        first = objective(batch, 3, learns)
+        torch.rand(5)
+        second = objective(batch, 3, learns)
+        assert first.total.equal(second.total)
+        assert same(first.parts, second.parts)
+
+
+# Saving.
+
+
+def save_and_load(value: Any) -> Any:
+    """Return `value` after saving it with torch and loading it again."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def each_cut(members: tuple[Member, ...]) -> pytest.MarkDecorator:
+    """Return a parametrisation by member and number of steps before the interruption."""
+    cases = [(member, cut) for member in members for cut in member.cuts]
+    ids = [f"{member.id}-{cut}" for member, cut in cases]
+    return pytest.mark.parametrize(("member", "cut"), cases, ids=ids)
+
+
+@each_cut((*MEMBERS, *GROWING))
+def test_resumed_run_equals_an_uninterrupted_run(member: Member, cut: int) -> None:
+    assert_resumes(trial(member), cut)
+
+
+@each_cut(MEMBERS)
+def test_resumed_run_with_muon_equals_an_uninterrupted_run(member: Member, cut: int) -> None:
+    assert_resumes(trial(member, optim=MuonConfig(kind="muon", lr=1e-3)), cut)
+
+
+def assert_resumes(settings: spec.Trial, cut: int) -> None:
+    """Assert that a run resumed after `cut` steps equals an uninterrupted run."""
+    whole, first, second = Run(settings), Run(settings), Run(settings, init=9)
+    expected = list(whole.steps())
+    *_, stopped = islice(first.steps(), cut)
+    second.objective.load_state_dict(save_and_load(first.objective.state_dict()))
+    second.optimizer.load_state_dict(save_and_load(first.optimizer.state_dict()))
+    torch.rand(50)  # as a new process would change torch's generator
+    actual = list(second.steps(stopped.spent))
+    assert metrics(actual) == metrics(expected[cut:])
+    assert [step.spent for step in actual] == [step.spent for step in expected[cut:]]
+    assert same(state(second.objective), state(whole.objective))
+
+
+# Sharing.
+
+
+def assert_sharing(member: Member, objective: Any) -> None:
+    """Assert that exactly the parameters of `member.common` are one object in both networks."""
+    if not hasattr(objective, "generator"):
+        assert not member.common
+        return
+    theirs = {id(p) for p in objective.generator.parameters()}
+    common = {name for name, p in objective.encoder.named_parameters("encoder") if id(p) in theirs}
+    every = [name for name, _ in objective.encoder.named_parameters("encoder")]
+    assert common == {name for name in every if matches(name, member.common)}
+    assert bool(common) is bool(member.common)
+    values = {p.data_ptr(): id(p) for p in objective.parameters()}
+    assert len(values) == len(
+        {id(p) for p in objective.parameters()}
+    )  # no two parameters share memory
+
+
+@each()
+def test_networks_share_exactly_the_common_parameters_as_one_object(member: Member) -> None:
+    objective = made(member)
+    assert_sharing(member, objective)
+    objective.load_state_dict(save_and_load(made(member).state_dict()))
+    assert_sharing(member, objective)
+    assert_sharing(member, objective.to(torch.float64))
+    assert_sharing(member, objective.to("cpu"))
+
+
+@each()
+def test_every_parameter_has_one_owner_and_is_optimised_once(member: Member) -> None:
+    objective = made(member)
+    every = sorted(id(p) for p in objective.parameters() if p.requires_grad)
+    owned = [id(p) for parameters in objective.networks().values() for p in parameters]
+    groups = optim.build_optimizer(objective, AdamConfig()).param_groups
+    optimised = [id(p) for group in groups for p in group["params"]]
+    assert sorted(owned) == every
+    assert sorted(optimised) == every
+
+
+@each()
+def test_shared_parameters_belong_to_the_encoders_network_except_base_tables(
+    member: Member,
+) -> None:
+    objective = made(member)
+    first, *others = objective.networks()
+    generates = hasattr(objective, "generator") and not member.objective.frozen_generator
+    assert others == (["generator"] if generates else [])
+    of_first = {id(p) for p in objective.networks()[first]}
+    base = "encoder.embeddings.base"
+    for name, p in objective.encoder.named_parameters("encoder"):
+        assert (id(p) in of_first) is not name.startswith(base), name
+
+
+# The frozen generator.
+
+
+@each(tuple(m for m in MEMBERS if m.objective.frozen_generator))
+def test_frozen_generator_does_not_change_while_the_encoder_is_trained(member: Member) -> None:
+    run = Run(trial(member))
+    generator, encoder = run.objective.generator, run.objective.encoder
+    generator_before, encoder_before = state(generator), state(encoder)
+    for _ in run.steps():
+        assert all(p.grad is None for p in generator.parameters())
+    assert same(state(generator), generator_before)
+    assert not same(state(encoder), encoder_before)
+    optimized = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
+    assert not optimized & {id(p) for p in generator.parameters()}
+
+
+@each(tuple(m for m in MEMBERS if m.objective.frozen_generator))
+def test_frozen_generator_samples_without_dropout_while_the_encoder_has_dropout(
+    member: Member,
+) -> None:
+    objective, batch = made(replace(member, encoder=replace(member.encoder, dropout=0.3))), text()
+    settings = trial(member).at(0.0)
+    for _ in range(2):
+        objective.train()
+        assert objective.encoder.training
+        assert not any(part.training for part in objective.generator.modules())
+        torch.manual_seed(0)
+        trained = objective.generator(batch, 0, settings)
+        assert trained.ids_BT.equal(objective.eval().generator(batch, 0, settings).ids_BT)
+        assert not trained.replacement_logits_BKV.requires_grad
+
+
+# Adversarial training.
+
+
+def adversarial(rule: Any, **settings: Any) -> Member:
+    (member,) = (m for m in MEMBERS if m.id == "reinforce")
+    sharing = "none" if isinstance(rule, AlternationConfig) else "tokens"
+    settings = {"sharing": sharing, "rule": rule} | settings
+    return replace(member, objective=replace(member.objective, **settings))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
+def test_adversarial_weight_zero_equals_electra(rule: Any) -> None:
+    member = adversarial(rule, adversarial_weight=0.0)
+    shared = {name: getattr(member.objective, name) for name in ("mask_prob", "sharing")}
+    electra = replace(member, objective=ElectraConfig(kind="electra", **shared))
+    adversarial_run, plain = Run(trial(member)), Run(trial(electra))
+    assert metrics(list(islice(adversarial_run.steps(), 5))) == metrics(
+        list(islice(plain.steps(), 5))
+    )
+    assert same(state(adversarial_run.objective), state(plain.objective))
+
+
+def weights_by_network(objective: Objective) -> dict[str, dict[str, Tensor]]:
+    """Return a copy of each network's weights."""
+    return {
+        network: {str(n): p.detach().clone() for n, p in enumerate(parameters)}
+        for network, parameters in objective.networks().items()
+    }
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_networks_alternate_starting_with_the_discriminator(steps: int) -> None:
+    rule = AlternationConfig(kind="alternation", steps=steps)
+    run = Run(trial(adversarial(rule)))
+    before, updated = weights_by_network(run.objective), []
+    for step in run.steps():
+        after = weights_by_network(run.objective)
+        updated.append([network for network in after if not same(before[network], after[network])])
+        has_norm = "health/grad_norm_generator" in step.parts
+        assert has_norm is (updated[-1][0] == "generator")
+        before = after
+    period = [["discriminator"]] * steps + [["generator"]] * steps
+    assert updated == (period * 8)[:8]
+
+
+# Two stages.
+
+
+def two_stage(switch: float) -> Run:
+    (member,) = (m for m in MEMBERS if m.id == "two_stage")
+    return Run(trial(replace(member, objective=replace(member.objective, switch=switch))))
+
+
+@pytest.mark.parametrize(("switch", "first"), [(0.25, 2), (0.5, 4), (0.7, 6)])
+def test_discriminator_starts_from_the_generator_which_is_then_frozen(
+    switch: float, first: int
+) -> None:
+    run = two_stage(switch)
+    encoder, generator = run.objective.encoder, run.objective.generator
+    equal: list[bool] = []
+
+    def compare(*_: Any) -> None:
+        equal.append(same(encoder.state_dict(), generator.encoder.state_dict()))
+
+    encoder.register_forward_pre_hook(compare)
+    before = state(generator)
+    for n, _ in enumerate(run.steps()):
+        is_updated = not same(state(generator), before)
+        assert is_updated is (n < first)
+        before = state(generator)
+    assert equal == [True] + [False] * (8 - first - 1)
+
+
+def test_discriminator_does_not_change_before_the_switch() -> None:
+    run = two_stage(0.5)
+    parts = nn.ModuleList([run.objective.encoder, run.objective.detection])
+    before = state(parts)
+    list(islice(run.steps(), 4))
+    assert same(state(parts), before)
+
+
+@pytest.mark.parametrize("switch", [0.25, 0.5])
+def test_each_stage_has_progress_from_zero_to_one(switch: float) -> None:
+    settings = TwoStageConfig(kind="two_stage", switch=switch)
+    phases = [settings.phase_at(n, n / 80) for n in range(81)]
+    first = round(80 * switch)
+    for stage, learns in (
+        (phases[:first], UpdatedNetworks.GENERATOR),
+        (phases[first:], UpdatedNetworks.DISCRIMINATOR),
+    ):
+        assert {phase.learns for phase in stage} == {learns}
+        assert stage[0].progress == 0
+        steps = len(stage) if learns is UpdatedNetworks.GENERATOR else len(stage) - 1
+        assert [phase.progress for phase in stage] == pytest.approx(
+            [n / steps for n in range(len(stage))]
+        )

@@ -1,0 +1,331 @@
+"""Run a trial in this process: its record, reproducibility, and outcomes after errors."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from prepared_text import PreparedText
+
+from lab.config.architecture import EncoderConfig
+from lab.config.budget import Budget
+from lab.config.metrics import METRICS
+from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.mlm import MlmConfig
+from lab.config.optimizer import AdamConfig
+from lab.config.phases import UpdatedNetworks
+from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Trial
+from lab.storage import record
+from lab.training.objectives import Electra
+from lab.training.objectives.base import StepLoss
+from lab.trials import progress
+from lab.trials.assignment import Assignment
+from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
+from lab.trials.run import run_trial
+
+pytestmark = pytest.mark.usefixtures("few_sentences")
+STEPS, CURVE = 16, 4
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def trial(prepared_text: PreparedText) -> Trial:
+    return Trial(
+        encoder=EncoderConfig(
+            layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
+        ),
+        objective=ElectraConfig(kind="electra"),
+        data=prepared_text.data,
+        batch=8,
+        budget=Budget(kind="tokens", amount=STEPS * 8 * 16),
+        evaluations=CURVE,
+    )
+
+
+@pytest.fixture
+def run(prepared_text: PreparedText, held_out: Path) -> Run:
+    def run(trial: Trial, folder: Path, **named: Any) -> Outcome:
+        work = Assignment(
+            trial=trial,
+            folder=folder,
+            text=prepared_text.text,
+            held_out=held_out,
+            metric=METRICS["probe/pos/accuracy"],
+        )
+        return run_trial(work, **named)
+
+    return run
+
+
+def change_loss(
+    monkeypatch: pytest.MonkeyPatch, first_step: int, change: Callable[[StepLoss], StepLoss]
+) -> None:
+    """Apply `change` to the objective's loss from step `first_step` on."""
+    forward = Electra.forward
+
+    def forward_and_change(
+        self: Electra, batch: Any, step: int, learns: UpdatedNetworks, places: Any
+    ) -> StepLoss:
+        loss = forward(self, batch, step, learns, places)
+        return change(loss) if step >= first_step else loss
+
+    monkeypatch.setattr(Electra, "forward", forward_and_change)
+
+
+def make_nan(loss: StepLoss) -> StepLoss:
+    return StepLoss(
+        loss.total * math.nan, {name: value * math.nan for name, value in loss.parts.items()}
+    )
+
+
+def raise_error(loss: StepLoss) -> StepLoss:
+    raise RuntimeError("out of memory\nand a second line")
+
+
+def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
+    return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
+
+
+def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) -> None:
+    reported: list[MetricRow] = []
+    folder = tmp_path / "trial"
+    outcome = run(trial, folder, report=reported.append)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "checkpoints",
+        "curve.jsonl",
+        "outcome.json",
+        "state",
+        "trial.json",
+    ]
+    assert record.read_outcome(folder) == outcome
+    assert tuple(reported) == outcome.rows
+    content = json.loads((folder / "trial.json").read_text())
+    assert content["trial"] == json.loads(json.dumps(asdict(trial)))
+    assert record.read_state(folder) == "finished"
+    assert (outcome.state, outcome.reason) == ("finished", "")
+    assert 0 < outcome.busy <= outcome.seconds
+
+
+def test_progress_file_has_each_phase_during_the_run(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    seen: list[PhaseProgress | None] = []
+
+    def read_and_continue() -> State:
+        seen.append(progress.read_progress(tmp_path))
+        return "running"
+
+    run(
+        trial,
+        tmp_path,
+        report=lambda _: seen.append(progress.read_progress(tmp_path)),
+        wish=read_and_continue,
+    )
+    phases = [each.phase for each in seen if each is not None]
+    assert len(phases) == len(seen)
+    assert list(dict.fromkeys(phases)) == [UNTRAINED, TRAINING, TRAINED]
+    assert [each.phase for each in (seen[0], seen[-1]) if each] == [UNTRAINED, TRAINED]
+    assert progress.read_progress(tmp_path) is None
+
+
+def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    rows = run(trial, tmp_path).rows
+    assert [row["spent/steps"] for row in rows] == [0, 4, 8, 12, 16]
+    assert [row["spent/tokens"] for row in rows] == [n * 8 * 16 for n in (0, 4, 8, 12, 16)]
+    scored = [{name for name in row if name in METRICS} for row in rows]
+    detection = {name for name in METRICS if name.startswith("detect/")}
+    probing = {name for name in METRICS if name.startswith("probe/")}
+    training = {"train/loss", "train/generator_loss", "train/discriminator_loss"}
+    assert scored[0] == detection | probing
+    cheap = detection | {"probe/pos/accuracy"}
+    assert all(names == cheap | training for names in scored[1:-1])
+    assert scored[-1] == detection | probing | training
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 16])
+def test_curve_has_the_requested_number_of_points(
+    run: Run, trial: Trial, tmp_path: Path, evaluations: int
+) -> None:
+    rows = run(replace(trial, evaluations=evaluations), tmp_path).rows
+    assert len(rows) == 1 + evaluations
+    assert rows[-1]["spent/steps"] == STEPS
+
+
+def test_same_trial_gives_the_same_rows(run: Run, trial: Trial, tmp_path: Path) -> None:
+    first, second = run(trial, tmp_path / "a"), run(trial, tmp_path / "b")
+    assert without_time(first.rows) == without_time(second.rows)
+    other = run(replace(trial, seeds=trial.seeds.repeat(1)), tmp_path / "c")
+    assert without_time(other.rows) != without_time(first.rows)
+
+
+def test_scoring_more_often_does_not_change_the_training(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    often, once = (
+        without_time(run(replace(trial, evaluations=count), tmp_path / str(count)).rows)
+        for count in (8, 1)
+    )
+    same = {name for name in often[-1] if name.startswith(("detect/", "probe/"))}
+    assert {name: often[-1][name] for name in same} == {name: once[-1][name] for name in same}
+
+
+def test_training_lowers_the_generator_loss(run: Run, trial: Trial, tmp_path: Path) -> None:
+    longer = replace(
+        trial,
+        budget=replace(trial.budget, amount=200 * 32 * 16.0),
+        batch=32,
+        optim=AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999),
+        evaluations=2,
+    )
+    rows = run(longer, tmp_path).rows
+    assert rows[-1]["train/generator_loss"] < rows[1]["train/generator_loss"]
+
+
+def test_mlm_has_no_detection_score(run: Run, trial: Trial, tmp_path: Path) -> None:
+    outcome = run(replace(trial, objective=MlmConfig(kind="mlm")), tmp_path)
+    assert outcome.state == "finished"
+    assert not any(name.startswith("detect/") for row in outcome.rows for name in row)
+    assert "probe/pos/accuracy" in outcome.rows[-1]
+
+
+def test_nan_loss_ends_diverged(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_loss(monkeypatch, 6, make_nan)
+    outcome = run(trial, tmp_path)
+    assert outcome.state == "diverged"
+    assert outcome.reason.startswith("train/loss is not finite at step ")
+    assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
+    assert record.read_outcome(tmp_path) == outcome
+
+
+def test_learning_rate_that_makes_the_weights_overflow_ends_diverged(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    """The generator's logits become NaN, but its samples are still valid tokens."""
+    outcome = run(replace(trial, optim=AdamConfig(lr=1e25)), tmp_path)
+    assert outcome.state == "diverged", outcome.reason
+
+
+@pytest.mark.parametrize("name", ["train/discriminator_loss", "train/mlm_loss"])
+def test_loss_far_above_that_of_an_uninformed_predictor_ends_diverged(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The loss stays finite."""
+    far = torch.tensor(50.0)
+    change_loss(monkeypatch, 6, lambda loss: StepLoss(loss.total, loss.parts | {name: far}))
+    outcome = run(trial, tmp_path)
+    assert outcome.state == record.read_state(tmp_path) == "diverged"
+    assert outcome.reason.startswith(f"{name} is ")
+    assert " at step 8; that of an uninformed predictor is " in outcome.reason
+    assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
+    assert record.read_outcome(tmp_path) == outcome
+
+
+def test_exception_ends_failed_with_a_one_line_reason(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_loss(monkeypatch, 6, raise_error)
+    outcome = run(trial, tmp_path)
+    assert outcome.state == "failed"
+    assert outcome.reason == "RuntimeError: out of memory"
+    assert outcome.traceback.startswith("Traceback (most recent call last):")
+    assert "in raise_error" in outcome.traceback
+    assert (tmp_path / "traceback.txt").read_text().strip() == outcome.traceback.strip()
+    assert [row["spent/steps"] for row in outcome.rows] == [0, 4]
+    assert record.read_outcome(tmp_path) == outcome
+
+
+def test_missing_text_ends_failed(trial: Trial, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    outcome = run_trial(
+        Assignment(
+            trial=trial,
+            folder=tmp_path / "trial",
+            text=nowhere,
+            held_out=nowhere,
+            metric=METRICS["probe/pos/accuracy"],
+        )
+    )
+    assert outcome.state == "failed"
+    assert outcome.reason.startswith("FileNotFoundError")
+    assert outcome.rows == ()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interrupted_process_leaves_no_outcome(
+    run: Run, trial: Trial, tmp_path: Path, error: type[BaseException]
+) -> None:
+    def interrupt(row: MetricRow) -> None:
+        if row["spent/steps"] == 8:
+            raise error
+
+    with pytest.raises(error):
+        run(trial, tmp_path, report=interrupt)
+    assert record.read_outcome(tmp_path) is None
+    assert [row["spent/steps"] for row in record.read_curve(tmp_path)] == [0, 4, 8]
+
+
+def test_repeated_run_replaces_the_record_of_a_failed_one(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        change_loss(patch, 6, raise_error)
+        run(trial, tmp_path)
+    outcome = run(trial, tmp_path)
+    assert record.read_outcome(tmp_path) == outcome
+    assert len(record.read_curve(tmp_path)) == 1 + CURVE
+
+
+def write_record(folder: Path, trial: Trial) -> Outcome:
+    outcome = Outcome(
+        state="finished",
+        reason="",
+        rows=({"spent/steps": 0, "a": 0.1}, {"spent/steps": 3, "a": 1 / 3}),
+        began=1e9,
+        seconds=2.5,
+        busy=2.0,
+    )
+    record.begin_record(folder, trial)
+    for row in outcome.rows:
+        record.append_row(folder, row)
+    record.write_outcome(folder, outcome)
+    return outcome
+
+
+def test_record_reads_as_it_was_written(trial: Trial, tmp_path: Path) -> None:
+    assert record.read_outcome(tmp_path) is None
+    outcome = write_record(tmp_path, trial)
+    assert record.read_outcome(tmp_path) == outcome
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 25])
+def test_curve_with_an_incomplete_last_line_can_be_read(
+    trial: Trial, tmp_path: Path, cut: int
+) -> None:
+    outcome = write_record(tmp_path, trial)
+    curve = tmp_path / "curve.jsonl"
+    curve.write_text(curve.read_text()[:-cut])
+    # A line that lacks only its line feed is complete.
+    assert record.read_curve(tmp_path) == (outcome.rows if cut == 1 else outcome.rows[:1])
+    assert record.read_outcome(tmp_path) == (outcome if cut == 1 else None)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_reopened_record_keeps_the_first_points(trial: Trial, tmp_path: Path, count: int) -> None:
+    outcome = write_record(tmp_path, trial)
+    record.begin_record(tmp_path, trial)
+    assert record.read_outcome(tmp_path) is None
+    assert record.keep_rows(tmp_path, count) == record.read_curve(tmp_path) == outcome.rows[:count]
+
+
+@pytest.mark.parametrize(("value", "name"), [(1.0, None), (math.nan, "b"), (-math.inf, "b")])
+def test_non_finite_entry_is_named(value: float, name: str | None) -> None:
+    assert record.non_finite_metrics({"a": 0.0, "b": value}) == name
