@@ -33,7 +33,7 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.COMPARE,
     tags.REFERENCE,
     tags.TUNE,
-    "search",  # written by version 0.2.0, see `tags.SEARCH`
+    tags.SEARCH,
     tags.COMMAND,
     tags.OPENED,
     tags.ANSWER,

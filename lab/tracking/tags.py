@@ -26,7 +26,7 @@ ANSWER = "answer"
 COMPARE = "compare"
 REFERENCE = "reference"
 TUNE = "tune"
-SEARCH = "search.search"  # "search" in version 0.2.0
+SEARCH = "search"
 BUDGET = "budget"
 OPENED = "opened"  # Unix time in milliseconds
 

@@ -1,6 +1,7 @@
 """The tracking store with a real MLflow on SQLite: no duplicates, no losses, one-line errors."""
 
 import dataclasses
+import json
 import math
 import sqlite3
 from collections import Counter
@@ -62,6 +63,7 @@ def test_frames_have_the_values_that_were_stored(uri: str, folder: Path) -> None
     store.close("finished", {"slots": 2.0, "wall_seconds": math.nan})
     read = frames.load_frames(uri, "back")
     assert read.sweep["question"] == "Does it?"
+    assert json.loads(read.sweep["search"])["sampler"] == "qmc"
     assert read.sweep["commit"] == "abc"
     assert read.sweep["state"] == "finished"
     assert read.measures == {"slots": 2.0}
