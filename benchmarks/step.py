@@ -20,13 +20,13 @@ from pathlib import Path as File
 import numpy as np
 import torch
 
-from lab.config import trial as spec
 from lab.config.architecture import SIZES, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.flops import step_cost
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.optimizer import MuonConfig
+from lab.config.trial import Trial
 from lab.data.batches import Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
 from lab.training import optimizer
@@ -112,7 +112,7 @@ def main() -> None:
     print(_shares(profiles))
 
 
-def _speeds(trials: dict[str, spec.Trial], steps: dict[str, _Timed], square_flops: float) -> str:
+def _speeds(trials: dict[str, Trial], steps: dict[str, _Timed], square_flops: float) -> str:
     """Return the table of the speeds."""
     rows = [("shape", "ms", "steps/s", "tokens/s", "GFLOP/s", "of the product")]
     for name, step in steps.items():
@@ -150,7 +150,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _trials() -> dict[str, spec.Trial]:
+def _trials() -> dict[str, Trial]:
     trials = {
         f"nano g{width:g} batch {batch}": _trial("nano", width, batch)
         for width, batch in itertools.product((0.25, 0.5, 1.0), (64, 128))
@@ -162,8 +162,8 @@ def _trials() -> dict[str, spec.Trial]:
     }
 
 
-def _trial(size: str, width: float, batch: int) -> spec.Trial:
-    return spec.Trial(
+def _trial(size: str, width: float, batch: int) -> Trial:
+    return Trial(
         encoder=SIZES[size],
         objective=ElectraConfig(
             kind="electra", mask_prob=0.25, generator=GeneratorConfig(width=width)
@@ -174,7 +174,7 @@ def _trial(size: str, width: float, batch: int) -> spec.Trial:
     )
 
 
-def _steps(trial: spec.Trial) -> Iterator[CompletedStep]:
+def _steps(trial: Trial) -> Iterator[CompletedStep]:
     chance = np.random.default_rng(0)
     words_NT = FIRST_WORD + chance.zipf(1.3, (_WINDOWS, _LENGTH)) % (_VOCAB - FIRST_WORD)
     words_NT[:, 0], words_NT[:, -1] = CLS, SEP

@@ -194,21 +194,22 @@ def _conclude(
         f"best:      {best}",
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
     ]
-    failed = _failed(table, site.storage)
+    failed = _failed_lines(table, site.storage)
     return [*lines, *failed], len(failed)
 
 
-def _failed(table: "SweepFrames", storage: File) -> list[str]:
-    """Return one line for each trial that failed, with the path of its record."""
+def _failed_lines(table: "SweepFrames", storage: File) -> list[str]:
+    """Return one line for each failed trial: its number, the reason and the traceback's path."""
     from lab.tracking import tags
 
     trials = table.trials
     failed = trials[(trials["state"] == "failed") & (trials["role"] != tags.SUPERSEDED)]
-    return [
-        f"failed:    trial {row['number']}: {row['reason']}; record: "
-        f"{storage / 'trials' / row['fingerprint']}"
-        for _, row in failed.iterrows()
-    ]
+    lines = []
+    for _, row in failed.iterrows():
+        traceback = storage / "trials" / row["fingerprint"] / "traceback.txt"
+        where = f"; traceback in {traceback}" if traceback.exists() else ""
+        lines.append(f"failed:    trial {row['number']}: {row['reason']}{where}")
+    return lines
 
 
 def _log_best_trial(table: "SweepFrames", uri: str, site: "Site") -> str:
@@ -223,9 +224,8 @@ def _log_best_trial(table: "SweepFrames", uri: str, site: "Site") -> str:
         return (
             mlflow_model.log_model(uri, table, site.storage, site.mirror) or "no trial has finished"
         )
-    except (
-        Exception
-    ) as error:  # of transformers, the store or a disk; the report does not need the model
+    except Exception as error:
+        # An error of transformers, the store or a disk; the report does not need the model.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return f"not logged as a model: {reason}"
 

@@ -1,4 +1,4 @@
-"""Digest of the code that determines numbers: it names the code in the identity of a result.
+"""Digest of the code that computes results; it is part of their identity.
 
 Docstrings, comments, formatting and the messages of exceptions do not change the digest.
 """
@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path as File
 
 _PACKAGE = File(__file__).parent.parent
-# Folders below the package whose code decides what a prepared text, and a trial, contains.
+# Folders of the package that contain the code of prepared texts, and of trials.
 TEXT = ("data",)
 TRIAL = ("config", "data", "training", "evaluation", "trials")
-# Modules of these folders that no number depends on.
+# Modules of these folders on which no result depends.
 _NO_NUMBERS = frozenset({"config/code_digest.py", "config/labels.py", "trials/progress.py"})
 
 

@@ -225,7 +225,8 @@ def _head_flops(one: NetworkPass, vocab: int, shape: _Shape) -> float:
 def _paper_head_share(head: Head) -> float | None:
     """Return the share of positions with a vocabulary head; None for a detection head.
 
-    The official script uses a constant whatever the mask rate, and has no head at every position.
+    The official script uses a constant that does not depend on the mask rate, and has no head at
+    every position.
     """
     match head:
         case "vocabulary_at_slots":

@@ -1,11 +1,11 @@
-"""Phases of a run: which networks a step updates, and how far the phase has come."""
+"""Phases of a run: the networks that a step updates, and the progress of the phase."""
 
 from enum import Enum
 from typing import NamedTuple
 
 
 class UpdatedNetworks(Enum):
-    """The networks whose weights one step updates."""
+    """Networks that a step updates."""
 
     ALL = "all"
     GENERATOR = "generator"

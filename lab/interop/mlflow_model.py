@@ -140,5 +140,6 @@ def _upload(client: Any, parent: Any, trial: str, folder: File) -> str:
     client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])
     client.log_artifacts(run, str(folder / tags.EXPORT_FOLDER), tags.EXPORT_FOLDER)
     address = f"models:/{made.model_id}"
-    client.set_tag(run, tags.BEST_MODEL, f"{trial} {address}")  # last: what has it is logged whole
+    # Set last: a run with this tag has a complete model.
+    client.set_tag(run, tags.BEST_MODEL, f"{trial} {address}")
     return address

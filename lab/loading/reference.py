@@ -115,7 +115,7 @@ class Reference:
         self._sections = list(self._collect(list(top)))
 
     def lines(self, below: str) -> Iterator[str]:
-        """Yield the sections whose path begins with `below`, each with a heading and tables."""
+        """Yield the headings and tables of all sections below the path `below`."""
         for section in self._sections:
             if section.path == below or section.path.startswith(f"{below}."):
                 yield from self._section(section)

@@ -250,7 +250,7 @@ def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
 
 
 def _check_metric(experiment: Experiment) -> None:
-    """Reject a metric whose values are not comparable between the trials of the experiment."""
+    """Reject the metric if its values are not comparable between the trials of the experiment."""
     varied = (*experiment.compare, *experiment.tune)
     spoiler = experiment.metric.spoiler((*varied, *_differing_defaults(experiment)))
     if spoiler is not None:

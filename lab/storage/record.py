@@ -178,13 +178,11 @@ def read_last_outcome(folder: File) -> Outcome | None:
 
     The rows are those of the present curve.
     """
-    file = folder / "traceback.txt"
-    extra = {
-        "rows": read_curve(folder),
-        "traceback": file.read_text().strip() if file.exists() else "",
-    }
+    fields, file = _outcome_fields(folder), folder / "traceback.txt"
+    failed = fields.get("state") == "failed" and file.exists()
+    fields["traceback"] = file.read_text().strip() if failed else ""
     try:
-        return Outcome(**_outcome_fields(folder) | extra)
+        return Outcome(**fields | {"rows": read_curve(folder)})
     except TypeError:  # the file is missing or lacks a field
         return None
 

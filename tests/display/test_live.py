@@ -11,10 +11,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from lab.config import trial as spec
 from lab.config.experiment import Job
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Seeds, Value
 from lab.display import live
 from lab.display.board import Board
 from lab.display.live import LiveTable, PlainLines
@@ -24,7 +24,7 @@ from lab.trials.progress import TRAINED, TRAINING, UNTRAINED, PhaseProgress
 
 METRIC = METRICS["detect/bigram/auroc"]
 WIDTH = "objective.generator.width"
-BASE: dict[str, spec.Value] = {
+BASE: dict[str, Value] = {
     "encoder": {"size": "tiny"},
     "objective": {"kind": "electra"},
     "budget": {"kind": "flops", "amount": 1e12},
@@ -61,7 +61,7 @@ def job(number: int) -> Job:
         cell={WIDTH: 0.25},
         tuned={"optim.lr": 0.0015},
         repeat=0,
-        trial=replace(build_trial(BASE, {WIDTH: 0.25}), seeds=spec.Seeds(init=number)),
+        trial=replace(build_trial(BASE, {WIDTH: 0.25}), seeds=Seeds(init=number)),
     )
 
 

@@ -82,7 +82,8 @@ def _fault(workspace: Workspace, kind: str, target: Target) -> dict[str, object]
 def _check_end(workspace: Workspace, sweep: Sweep, target: Target, state: str, reason: str) -> None:
     """Check that the sweep continued, and that record and output have the state and the reason."""
     assert (workspace.folder / "done").exists(), "the fault was not injected"
-    workspace.check(sweep.status == 0, f"status {sweep.status}")
+    expected = 1 if state == "failed" else 0
+    workspace.check(sweep.status == expected, f"status {sweep.status}")
     workspace.check(reason in sweep.out, f"the output does not contain {reason!r}")
     file = workspace.storage / "trials" / target.fingerprint / "outcome.json"
     outcome = json.loads(file.read_text())

@@ -15,7 +15,6 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.metrics import CORRUPTIONS, METRICS
@@ -24,6 +23,7 @@ from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.results import MetricRow
+from lab.config.trial import Trial
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.evaluation import corruption, probes, scores
 from lab.evaluation.corruption import HeldOut, open_held_out
@@ -41,7 +41,7 @@ few = pytest.mark.usefixtures("few_sentences")
 
 
 def objective(text: PreparedText, settings: AnyObjectiveConfig) -> Any:
-    trial = spec.Trial(
+    trial = Trial(
         encoder=SHAPE, objective=settings, data=text.data, budget=Budget(kind="tokens", amount=1)
     )
     return build_objective(trial, torch.from_numpy(text.corpus.counts_V))
@@ -180,7 +180,7 @@ class RuleDetector(Detector):
     def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
         budget = Budget(kind="tokens", amount=1)
         settings = RandomReplacementConfig(kind="random")
-        super().__init__(spec.Trial(encoder=SHAPE, objective=settings, budget=budget))
+        super().__init__(Trial(encoder=SHAPE, objective=settings, budget=budget))
         self.rule, self.unused = rule, torch.nn.Parameter(torch.zeros(1))
 
     def mask(self, batch: Any, step: int) -> Any:

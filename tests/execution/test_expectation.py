@@ -10,10 +10,10 @@ from members import Member, each
 from members import trial as of_member
 from prepared_text import PreparedText
 
-from lab.config import trial as spec
 from lab.config.experiment import Experiment, FinetuneConfig, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import Outcome
+from lab.config.trial import Trial
 from lab.execution import expectation, pace
 from lab.execution.prerequisites import Prerequisites
 from lab.loading import search_space
@@ -190,9 +190,9 @@ def test_steps_too_large_to_time_are_estimated_from_a_matrix_product() -> None:
 
 
 def test_at_most_six_shapes_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    timed: list[spec.Trial] = []
+    timed: list[Trial] = []
 
-    def record_trial(trial: spec.Trial, threads: int | None = None) -> float:
+    def record_trial(trial: Trial, threads: int | None = None) -> float:
         timed.append(trial)
         return 1e9
 

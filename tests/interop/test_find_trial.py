@@ -10,13 +10,13 @@ from experiments import experiment, outcome
 from exporting import random
 from prepared_text import PreparedText
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.experiment import Job
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.interop import find_trial, mlflow_model
 from lab.interop.export import write_networks
@@ -37,7 +37,7 @@ SCORES = {BEST: 0.8, OTHER: 0.6}
 
 def write_record(folder: Path, objective: AnyObjectiveConfig, text: PreparedText) -> None:
     """Write the record of a trial without training steps, with a checkpoint of its weights."""
-    trial = spec.Trial(
+    trial = Trial(
         encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
         objective=objective,
         data=text.data,

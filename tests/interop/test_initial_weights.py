@@ -22,7 +22,6 @@ from transformers import (
 )
 from transformers import ElectraConfig as HfElectraConfig
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.init_from import FromCheckpoint, FromTrial
@@ -30,6 +29,7 @@ from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.trial import Trial
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop.export import write_networks
@@ -95,7 +95,7 @@ def released(folder: Path, generator: bool = True) -> FromCheckpoint:
     )
 
 
-def started(trial: spec.Trial, words: Vocabulary, folder: Path, seed: int = 5) -> Objective:
+def started(trial: Trial, words: Vocabulary, folder: Path, seed: int = 5) -> Objective:
     """Return the trial's objective with its initial weights."""
     text = folder / "text"
     text.mkdir(exist_ok=True)
@@ -203,7 +203,7 @@ def test_token_predictor_starts_with_the_head_of_the_checkpoint(folder: Path) ->
     assert actual_BTV.equal(expected_BTV)
 
 
-def refusal(folder: Path, trial: spec.Trial, words: Vocabulary | None = None) -> str:
+def refusal(folder: Path, trial: Trial, words: Vocabulary | None = None) -> str:
     """Return the one-line error for unsuitable initial weights."""
     with pytest.raises(UserError) as caught:
         started(trial, words or vocabulary(FIRST), folder)
@@ -415,7 +415,7 @@ def work(
 ) -> Assignment:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
-    first = spec.Trial(
+    first = Trial(
         encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1),
         objective=ElectraConfig(kind="electra"),
         data=prepared_text.data,

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.config import trial as spec
 from lab.config.experiment import (
     Choices,
     Experiment,
@@ -19,6 +18,7 @@ from lab.config.experiment import (
 from lab.config.metrics import METRICS
 from lab.config.preparatory_runs import preparatory_runs, unstarted_identity
 from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Trial
 from lab.loading import search_space
 from lab.search import finished
 from lab.search.finished import TrialIdentities
@@ -64,7 +64,7 @@ def outcome(row: MetricRow, state: State = "finished") -> Outcome:
 
 def write_record(
     storage: Path,
-    trial: spec.Trial,
+    trial: Trial,
     state: State,
     row: MetricRow | None = None,
     identity: str = IDENTITY,
@@ -126,7 +126,7 @@ def test_trials_of_other_settings_seeds_texts_or_versions_are_not_counted(
     assert count(experiment, tmp_path) == [(1, 1), (0, 0)]
     other = prepared(experiment, "another text")
     assert [c.trained for c in finished.count_finished(experiment, tmp_path, other)] == [0, 0]
-    monkeypatch.setattr(spec, "__version__", "9.9.9")
+    monkeypatch.setattr("lab.config.trial.__version__", "9.9.9")
     assert count(experiment, tmp_path) == [(0, 0), (0, 0)]
 
 

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import ROOT
 
-from lab.config import trial as spec
 from lab.config.budget import Budget, Spent
 from lab.config.experiment import Experiment, Range, Resources, SearchConfig
 from lab.config.flops import step_cost
 from lab.config.metrics import METRICS
+from lab.config.trial import Trial
 from lab.execution import pace
 from lab.loading import search_space
 from lab.search import plan
@@ -159,7 +159,7 @@ def build_experiment(**changes: object) -> Experiment:
     return replace(experiment, **changes)
 
 
-def steps_taken(trial: spec.Trial) -> int:
+def steps_taken(trial: Trial) -> int:
     """Count steps as the training loop does: stop where one more step increases the distance."""
     cost, spent = step_cost(trial), Spent()
 

@@ -14,7 +14,6 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from lab.config import trial as spec
 from lab.config.experiment import (
     Choices,
     Distribution,
@@ -28,7 +27,7 @@ from lab.config.experiment import (
 from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.results import MetricRow, Outcome, State
-from lab.config.trial import content_hash
+from lab.config.trial import Seeds, Trial, content_hash
 from lab.loading import search_space
 from lab.search import designs
 from lab.search.search import Search
@@ -48,7 +47,7 @@ JOINT: dict[str, Distribution] = {
 SAMPLERS = ("grid", "random", "qmc", "tpe", "gp")
 FIXED_DESIGNS = ("grid", "random", "qmc")
 
-Score = Callable[[spec.Trial], float | None]
+Score = Callable[[Trial], float | None]
 Records = dict[str, Outcome]
 
 
@@ -71,7 +70,7 @@ def build_experiment(*, search: SearchConfig, **changes: object) -> Experiment:
     return replace(experiment, **changes)
 
 
-def bowl(trial: spec.Trial) -> float:
+def bowl(trial: Trial) -> float:
     """Return a score that is best at a learning rate of the cell, plus a small effect of seeds."""
     assert isinstance(trial.objective, ElectraConfig)
     best = 2e-3 * trial.objective.generator.width
@@ -206,7 +205,7 @@ def test_every_cell_has_its_search_trials_and_then_its_repeats(
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_diverged_point_is_recorded_as_pruned_without_a_value(storage: str, sampler: str) -> None:
-    def fragile(trial: spec.Trial) -> float | None:
+    def fragile(trial: Trial) -> float | None:
         return None if trial.optim.lr > 1e-3 else bowl(trial)
 
     experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=7), compare={})
@@ -237,7 +236,7 @@ def test_adaptive_sampler_avoids_settings_that_diverge(storage: str) -> None:
         search=SearchConfig(sampler="tpe", trials=30), compare={WIDTH: (0.5,)}
     )
 
-    def cliff(trial: spec.Trial) -> float | None:
+    def cliff(trial: Trial) -> float | None:
         return None if trial.optim.lr > 5e-4 else bowl(trial)
 
     tried = [
@@ -294,7 +293,7 @@ def test_repeats_use_other_seeds_than_the_search(storage: str) -> None:
     jobs = simulate(experiment, storage)
     search_seeds = {job.trial.seeds for job in jobs if job.role == "search"}
     repeat_seeds = [job.trial.seeds for job in jobs if job.role == "repeat"]
-    assert search_seeds == {spec.Seeds(init=5, order=6, mask=7)}
+    assert search_seeds == {Seeds(init=5, order=6, mask=7)}
     for part in ("init", "order", "mask"):
         used = {getattr(seeds, part) for seeds in search_seeds}
         assert not used & {getattr(seeds, part) for seeds in repeat_seeds}
@@ -306,7 +305,7 @@ def test_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
         search=SearchConfig(trials=2, seeds=4), compare={WIDTH: (0.25, 0.5, 1.0)}
     )
     jobs = [job for job in simulate(experiment, storage, slots=4) if job.role == "repeat"]
-    seeds = {job.repeat: set[spec.Seeds]() for job in jobs}
+    seeds = {job.repeat: set[Seeds]() for job in jobs}
     for job in jobs:
         seeds[job.repeat].add(job.trial.seeds)
     assert sorted(seeds) == [1, 2, 3, 4]
@@ -328,7 +327,7 @@ def test_search_without_compared_settings_has_one_cell(storage: str) -> None:
 
 
 def test_search_ends_without_repeats_of_a_cell_with_diverged_points_only(storage: str) -> None:
-    def doomed(trial: spec.Trial) -> float | None:
+    def doomed(trial: Trial) -> float | None:
         assert isinstance(trial.objective, ElectraConfig)
         return None if trial.objective.generator.width == 0.25 else bowl(trial)
 
@@ -608,7 +607,7 @@ def test_repeats_of_a_cell_wait_until_a_failed_point_was_retried(storage: str) -
 # Halving.
 
 POINTS = 8
-Curve = Callable[[spec.Trial, int], float]
+Curve = Callable[[Trial, int], float]
 
 
 def halving_experiment(**changes: object) -> Experiment:
@@ -617,12 +616,12 @@ def halving_experiment(**changes: object) -> Experiment:
     return build_experiment(**named)  # type: ignore[arg-type]
 
 
-def growing_score(trial: spec.Trial, point: int) -> float:
+def growing_score(trial: Trial, point: int) -> float:
     """Return a score on curves that do not cross: the order of trials is the same at all points."""
     return bowl(trial) - 0.5 / (1 + point)
 
 
-def points(metric: str, trial: spec.Trial, curve: Curve, known: int) -> tuple[MetricRow, ...]:
+def points(metric: str, trial: Trial, curve: Curve, known: int) -> tuple[MetricRow, ...]:
     return tuple(
         {"spent/steps": 1.0 * n, "spent/flops": 1e9, metric: curve(trial, n)} for n in range(known)
     )
@@ -745,7 +744,7 @@ def test_repeats_are_never_stopped(storage: str) -> None:
     """Not even with the worst score: cells are compared by their repeats alone."""
     experiment = halving_experiment()
 
-    def unlucky(trial: spec.Trial, point: int) -> float:
+    def unlucky(trial: Trial, point: int) -> float:
         return growing_score(trial, point) - (trial.seeds.init > 5)
 
     ended = drive_with_halving(
@@ -767,7 +766,7 @@ def test_halving_compares_trials_within_their_cell_only(storage: str) -> None:
     """Trials of a cell with worse scores also finish."""
     experiment = halving_experiment(compare={WIDTH: (0.25, 0.5)})
 
-    def uneven(trial: spec.Trial, point: int) -> float:
+    def uneven(trial: Trial, point: int) -> float:
         assert isinstance(trial.objective, ElectraConfig)
         return growing_score(trial, point) - (trial.objective.generator.width == 0.25)
 

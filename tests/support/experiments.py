@@ -2,15 +2,15 @@
 
 import dataclasses
 
-from lab.config import trial as spec
 from lab.config.experiment import Experiment, Job, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Value
 from lab.loading.search_space import build_trial
 
 METRIC = "detect/bigram/auroc"
 WIDTH = "objective.generator.width"
-BASE: dict[str, spec.Value] = {
+BASE: dict[str, Value] = {
     "encoder": {"size": "tiny"},
     "objective": {"kind": "electra"},
     "budget": {"kind": "flops", "amount": 1e12},

@@ -10,11 +10,11 @@ from members import LENGTH, POST, VOCAB
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import nn
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
 from lab.config.objectives import AnyObjectiveConfig
+from lab.config.trial import Trial
 from lab.data.vocabulary import ROLES, SPECIAL, Vocabulary
 from lab.interop.trained import TrainedTrial
 from lab.training.checkpoint import TrainingPosition
@@ -52,11 +52,9 @@ def vocabulary(tokens: tuple[str, ...], special: tuple[str, ...] = SPECIAL) -> V
     return Vocabulary(tokenizer, dict(zip(ROLES, special, strict=True)))
 
 
-def asked(
-    objective: AnyObjectiveConfig, encoder: EncoderConfig = POST, **changes: Any
-) -> spec.Trial:
+def asked(objective: AnyObjectiveConfig, encoder: EncoderConfig = POST, **changes: Any) -> Trial:
     """Return a trial of an objective with a post-norm encoder."""
-    return spec.Trial(
+    return Trial(
         encoder=replace(encoder, norm="post"),
         objective=objective,
         data=DataConfig(vocab=VOCAB, length=LENGTH),
@@ -65,7 +63,7 @@ def asked(
     )
 
 
-def random(trial: spec.Trial, seed: int = 1) -> Objective:
+def random(trial: Trial, seed: int = 1) -> Objective:
     """Return the objective of a trial with random weights, including norms and biases."""
     objective = build_objective(trial, torch.arange(trial.data.vocab)).eval()
     chance = torch.Generator().manual_seed(seed)
@@ -75,9 +73,7 @@ def random(trial: spec.Trial, seed: int = 1) -> Objective:
     return objective
 
 
-def trained(
-    trial: spec.Trial, objective: Objective, words: Vocabulary, folder: Path
-) -> TrainedTrial:
+def trained(trial: Trial, objective: Objective, words: Vocabulary, folder: Path) -> TrainedTrial:
     """Return an objective as read from the record of a trained trial.
 
     Args:

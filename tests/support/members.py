@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
@@ -33,6 +32,7 @@ from lab.config.optimizer import AdamConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import ProbabilityRamp, Ramp, StepSettings
 from lab.config.schedule import Schedule
+from lab.config.trial import Seeds, Trial
 from lab.config.window_growth import FullWindows, GrowingWindows
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
@@ -376,9 +376,9 @@ def reading_turn(member: Member) -> UpdatedNetworks:
     )
 
 
-def trial(member: Member, **changes: Any) -> spec.Trial:
+def trial(member: Member, **changes: Any) -> Trial:
     """Return a trial of eight steps with the objective of the member."""
-    base = spec.Trial(
+    base = Trial(
         encoder=member.encoder,
         objective=member.objective,
         data=DataConfig(vocab=VOCAB, length=LENGTH),
@@ -387,7 +387,7 @@ def trial(member: Member, **changes: Any) -> spec.Trial:
         optim=AdamConfig(lr=3e-3, weight_decay=0.1),
         schedule=Schedule(kind="constant", warmup=0),
         budget=Budget(kind="tokens", amount=8 * 8 * LENGTH),
-        seeds=spec.Seeds(init=1, order=2, mask=3),
+        seeds=Seeds(init=1, order=2, mask=3),
     )
     return replace(base, **changes)
 
@@ -409,7 +409,7 @@ def windows(rows: int, longest: int = LENGTH - 2, length: int = LENGTH) -> np.nd
     return ids_NT
 
 
-def texts(trial: spec.Trial) -> dict[int, Batches]:
+def texts(trial: Trial) -> dict[int, Batches]:
     """Return the training windows of a trial by their length."""
     lengths = [data.length for data in trial.texts]
     return {
@@ -601,7 +601,7 @@ class Run:
         init: seed of the initial weights; that of the trial by default.
     """
 
-    def __init__(self, trial: spec.Trial, init: int | None = None) -> None:
+    def __init__(self, trial: Trial, init: int | None = None) -> None:
         self.trial = trial
         seeds = trial.seeds if init is None else replace(trial.seeds, init=init)
         self.objective: Any = build_objective(replace(trial, seeds=seeds), COUNTS_V)

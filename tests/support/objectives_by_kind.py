@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.objectives import AnyObjectiveConfig
+from lab.config.trial import Seeds, Trial
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 from lab.training.model import DisentangledEmbeddings, Embeddings, Encoder
@@ -46,12 +46,12 @@ def made(
         length: window length.
         noise: standard deviation of the noise.
     """
-    trial = spec.Trial(
+    trial = Trial(
         encoder=SHAPE,
         objective=objective,
         data=DataConfig(vocab=vocab, length=length),
         budget=Budget(kind="tokens", amount=1e6),
-        seeds=spec.Seeds(init=1, mask=SEED),
+        seeds=Seeds(init=1, mask=SEED),
     )
     counts_V = torch.ones(vocab)
     counts_V[FIRST_WORD : FIRST_WORD + len(SHARES)] += 100 * torch.tensor(SHARES)

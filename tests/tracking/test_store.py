@@ -121,6 +121,16 @@ def test_finished_trial_is_not_changed(uri: str, folder: Path) -> None:
     assert list(frames.load_frames(uri, "done").trials["score"]) == [0.5]
 
 
+def test_traceback_of_a_failed_trial_is_an_artifact_of_its_run(uri: str, folder: Path) -> None:
+    store = begin_sweep(uri, folder, "traceback")
+    failed = outcome(row(0), state="failed", reason="KeyError: 'boom'")
+    text = "Traceback (most recent call last):\nKeyError: 'boom'"
+    store_trial(store, dataclasses.replace(failed, traceback=text))
+    (run,) = search_trials(uri, "traceback")
+    local = connect_client(uri).download_artifacts(run.info.run_id, "traceback.txt")
+    assert Path(local).read_text(encoding="utf-8") == text
+
+
 def test_failed_trial_that_runs_again_replaces_its_result(uri: str, folder: Path) -> None:
     for end in (outcome(row(0), state="failed", reason="out of memory"), outcome(row(0), row(40))):
         store = begin_sweep(uri, folder, "retry")

@@ -12,10 +12,10 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Engine, event
 
-from lab.config import trial as spec
 from lab.config.experiment import Experiment, Job, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
+from lab.config.trial import Value
 from lab.loading.search_space import build_trial
 from lab.storage import record
 from lab.tracking import frames, sync
@@ -25,7 +25,7 @@ from lab.tracking.sync import MlflowSync
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 METRIC = "detect/bigram/auroc"
-BASE: dict[str, spec.Value] = {
+BASE: dict[str, Value] = {
     "encoder": {"size": "tiny"},
     "objective": {"kind": "electra"},
     "budget": {"kind": "flops", "amount": 1e12},

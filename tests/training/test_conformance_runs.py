@@ -24,12 +24,12 @@ from members import (
 )
 from torch import Tensor, nn
 
-from lab.config import trial as spec
 from lab.config.objectives.adversarial import AlternationConfig, ReinforceConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.config.phases import UpdatedNetworks
+from lab.config.trial import Trial
 from lab.data.vocabulary import PAD
 from lab.evaluation import scores
 from lab.evaluation.corruption import HeldOut
@@ -195,7 +195,7 @@ def test_resumed_run_with_muon_equals_an_uninterrupted_run(member: Member, cut: 
     assert_resumes(trial(member, optim=MuonConfig(kind="muon", lr=1e-3)), cut)
 
 
-def assert_resumes(settings: spec.Trial, cut: int) -> None:
+def assert_resumes(settings: Trial, cut: int) -> None:
     """Assert that a run resumed after `cut` steps equals an uninterrupted run."""
     whole, first, second = Run(settings), Run(settings), Run(settings, init=9)
     expected = list(whole.steps())

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
@@ -21,6 +20,7 @@ from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig
+from lab.config.trial import Seeds, Trial
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.evaluation import scores
@@ -40,14 +40,14 @@ MLM = MlmConfig(kind="mlm")
 Model = Callable[..., Any]
 
 
-def trial(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE) -> spec.Trial:
-    return spec.Trial(
+def trial(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE) -> Trial:
+    return Trial(
         encoder=encoder,
         objective=objective,
         data=DataConfig(vocab=VOCAB, length=LENGTH),
         batch=8,
         budget=Budget(kind="tokens", amount=1e6),
-        seeds=spec.Seeds(init=1, mask=SEED),
+        seeds=Seeds(init=1, mask=SEED),
     )
 
 
@@ -478,7 +478,7 @@ def test_reloaded_objective_has_the_same_loss_and_tied_tables(
     torch.save(trained.state_dict(), file)
     file.seek(0)
     loaded = build_objective(
-        replace(trial(objective, encoder), seeds=spec.Seeds(init=9, mask=SEED)), COUNTS_V
+        replace(trial(objective, encoder), seeds=Seeds(init=9, mask=SEED)), COUNTS_V
     )
     loaded.load_state_dict(torch.load(file, weights_only=True))
     if isinstance(loaded, Electra):

@@ -20,13 +20,13 @@ from prepared_text import PreparedText
 from torch import distributed, multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.optimizer import AdamConfig
+from lab.config.trial import Trial
 from lab.data.batches import Batch, Batches
 from lab.storage import record
 from lab.training import gradients as gradient
@@ -333,7 +333,7 @@ def test_all_micro_batches_have_different_dropout() -> None:
 
 
 # Exhausted memory, in a process with a limited address space.
-LARGE_TRIAL = spec.Trial(
+LARGE_TRIAL = Trial(
     encoder=EncoderConfig(
         layers=2, hidden=64, ffn=1024, heads=2, embedding=32, init_std=0.1, dropout=0
     ),
@@ -436,7 +436,7 @@ def test_exhausted_address_space_halves_the_micro_batch() -> None:
 def test_reduced_micro_batch_is_recorded_and_restored_from_the_checkpoint(
     prepared_text: PreparedText, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = spec.Trial(
+    small = Trial(
         encoder=EncoderConfig(
             layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, norm="pre"
         ),

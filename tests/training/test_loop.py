@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
@@ -18,6 +17,7 @@ from lab.config.flops import step_cost
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.schedule import Schedule
+from lab.config.trial import Seeds, Trial
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP
 from lab.training import optimizer
@@ -27,7 +27,7 @@ from lab.training.objectives import build_objective
 from lab.training.objectives.base import Objective
 
 VOCAB, LENGTH = 40, 12
-TRIAL = spec.Trial(
+TRIAL = Trial(
     encoder=EncoderConfig(
         layers=1, hidden=16, ffn=32, heads=2, embedding=8, init_std=0.1, dropout=0.1, norm="pre"
     ),
@@ -35,7 +35,7 @@ TRIAL = spec.Trial(
     data=DataConfig(vocab=VOCAB, length=LENGTH),
     batch=4,
     budget=Budget(kind="tokens", amount=10 * 4 * LENGTH),
-    seeds=spec.Seeds(init=1, order=2, mask=3),
+    seeds=Seeds(init=1, order=2, mask=3),
 )
 COST = step_cost(TRIAL)
 
@@ -68,7 +68,7 @@ class Recorded(Batches):
 class Run:
     """The objective, optimizer and batches of a trial, and the steps that train them."""
 
-    def __init__(self, trial: spec.Trial = TRIAL, second: float = 1.0) -> None:
+    def __init__(self, trial: Trial = TRIAL, second: float = 1.0) -> None:
         self.trial = trial
         self.objective: Objective = build_objective(trial, torch.ones(VOCAB))
         self.optimizer = optimizer.build_optimizer(self.objective, trial.optim)
@@ -173,7 +173,7 @@ def test_resumed_run_is_bitwise_equal_to_an_uninterrupted_run(kind: Any) -> None
 
 
 def test_run_resumes_in_new_objects_with_loaded_states() -> None:
-    whole, first, second = Run(), Run(), Run(replace(TRIAL, seeds=spec.Seeds(order=2, mask=3)))
+    whole, first, second = Run(), Run(), Run(replace(TRIAL, seeds=Seeds(order=2, mask=3)))
     list(whole.steps())
     *_, stopped = islice(first.steps(), 4)
     second.objective.load_state_dict(first.objective.state_dict())

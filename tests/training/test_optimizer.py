@@ -12,13 +12,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
+from lab.config.trial import Trial
 from lab.training.model import Block
 from lab.training.objectives import Electra, build_objective
 from lab.training.objectives.base import Objective
@@ -39,7 +39,7 @@ SETTINGS = AdamConfig(lr=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1
 def objective(kind: str = "electra", sharing: Sharing = "tokens") -> Any:
     generator = GeneratorConfig(width=1.0 if sharing == "all" else 0.5)
     electra = ElectraConfig(kind="electra", sharing=sharing, generator=generator)
-    trial = spec.Trial(
+    trial = Trial(
         encoder=ENCODER,
         objective=electra if kind == "electra" else MlmConfig(kind="mlm"),
         data=DataConfig(vocab=30, length=12),

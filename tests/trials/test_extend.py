@@ -10,7 +10,6 @@ from prepared_text import PreparedText
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
@@ -23,7 +22,7 @@ from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.schedule import Schedule
-from lab.config.trial import Trial
+from lab.config.trial import Seeds, Trial
 from lab.storage import record
 from lab.trials import extend, run
 from lab.trials.assignment import Assignment
@@ -198,9 +197,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "batch": {"batch": 16},
     "evaluations": {"evaluations": 8},
     "encoder": {"encoder": replace(SHAPE, layers=2)},
-    "order": {"seeds": spec.Seeds(order=1)},
-    "init": {"seeds": spec.Seeds(init=1)},
-    "mask": {"seeds": spec.Seeds(mask=1)},
+    "order": {"seeds": Seeds(order=1)},
+    "init": {"seeds": Seeds(init=1)},
+    "mask": {"seeds": Seeds(mask=1)},
     "rate": {"optim": AdamConfig(lr=2e-3)},
     "objective": {"objective": ElectraConfig(kind="electra", mask_prob=0.3)},
     "unit": {"budget": Budget(kind="flops", amount=10.0)},

@@ -1,9 +1,10 @@
-"""Base of all objectives: the options they share, and the questions that each one answers.
+"""Base of all objectives.
 
-Everything that differs between objectives is a method or a class attribute here, so that compute
-accounting, schedules and the loader treat all of them alike.
+Each property in which objectives differ is a method or a class attribute of `ObjectiveConfig`.
+Compute accounting, the training loop, the loader and the export therefore match no objective type.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -34,7 +35,7 @@ class NetworkPass(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig(StrictConfig):
+class ObjectiveConfig(StrictConfig, ABC):
     """Options of all objectives.
 
     Attributes:
@@ -46,7 +47,7 @@ class ObjectiveConfig(StrictConfig):
     staged: ClassVar[bool] = False
     # Reason why the networks cannot start from other weights; empty where they can.
     starts_from_scratch: ClassVar[str] = ""
-    # What an exported encoder lacks, for its model card.
+    # Part of the model that an export omits, for the model card; empty where it is complete.
     not_exported: ClassVar[str] = ""
 
     mask_prob: Probability = 0.15
@@ -75,15 +76,15 @@ class ObjectiveConfig(StrictConfig):
         """Whether both networks have the same weights."""
         return False
 
+    @abstractmethod
     def passes(self, encoder: EncoderConfig, learns: UpdatedNetworks) -> tuple[NetworkPass, ...]:
         """Return the passes of a step that updates `learns`."""
-        raise NotImplementedError
 
     def extra_flops(self, encoder: EncoderConfig, learns: UpdatedNetworks, slots: int) -> float:
         """Return the FLOPs of one window beside the passes, backward included.
 
         Args:
-            encoder: shape of the encoder that is kept.
+            encoder: shape of the pre-trained encoder.
             learns: networks that the step updates.
             slots: masked positions of the window.
         """

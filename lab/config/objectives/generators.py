@@ -63,7 +63,7 @@ AnyGeneratorConfig = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class JointObjectiveConfig(MaskedObjectiveConfig):
-    """An objective with a generator whose samples the encoder reads.
+    """An objective with a generator; the encoder reads the samples of the generator.
 
     Attributes:
         gen_weight: weight of the generator's loss.

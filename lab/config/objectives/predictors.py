@@ -1,4 +1,4 @@
-"""Objectives whose encoder predicts the original tokens from the generator's samples."""
+"""Prediction of the original tokens from the samples of a generator (paper, section 3.4)."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal

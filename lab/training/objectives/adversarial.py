@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.config import trial as spec
 from lab.config.objectives.adversarial import AdversarialConfig
 from lab.config.phases import UpdatedNetworks
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import initialize_weights
 from lab.training.objectives.base import StepLoss, masked_mean
@@ -26,7 +26,7 @@ from lab.training.objectives.masking import TokenCounts
 class Adversarial(Electra):
     """ELECTRA with an adversarial generator, with joint or alternating updates."""
 
-    def __init__(self, trial: spec.Trial, settings: AdversarialConfig, counts_V: Tensor) -> None:
+    def __init__(self, trial: Trial, settings: AdversarialConfig, counts_V: Tensor) -> None:
         super().__init__(trial, settings, counts_V)
         self._adversarial_weight = settings.adversarial_weight
         if self._adversarial_weight:

@@ -5,9 +5,9 @@ Letters: B examples, T positions.
 
 from torch import Tensor, nn
 
-from lab.config import trial as spec
 from lab.config.objectives.electra import DetectionConfig
 from lab.config.phases import UpdatedNetworks
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, initialize_weights
 from lab.training.objectives import sharing
@@ -26,7 +26,7 @@ class Electra(Detector):
 
     def __init__(
         self,
-        trial: spec.Trial,
+        trial: Trial,
         settings: DetectionConfig,
         counts_V: Tensor,
     ) -> None:

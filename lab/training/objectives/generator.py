@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.config import trial as spec
 from lab.config.architecture import EncoderConfig
 from lab.config.objectives.base import MaskedObjectiveConfig
 from lab.config.objectives.generators import JointObjectiveConfig, SamplingConfig
 from lab.config.ramps import StepSettings
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import Encoder, VocabularyHead, gather_slots
 from lab.training.objectives.base import StepLoss, masked_mean
@@ -66,7 +66,7 @@ class Generator(nn.Module):
         self,
         encoder: Encoder,
         shape: EncoderConfig,
-        trial: spec.Trial,
+        trial: Trial,
         masking: MaskedObjectiveConfig,
         sampling: SamplingConfig,
     ) -> None:
@@ -159,7 +159,7 @@ class FrozenGenerator(Generator):
         self,
         encoder: Encoder,
         shape: EncoderConfig,
-        trial: spec.Trial,
+        trial: Trial,
         masking: MaskedObjectiveConfig,
         sampling: SamplingConfig,
     ) -> None:
@@ -180,7 +180,7 @@ class FrozenGenerator(Generator):
         return super().forward(batch, step, settings, counts)
 
 
-def make_generator(body: Encoder, trial: spec.Trial, settings: JointObjectiveConfig) -> Generator:
+def make_generator(body: Encoder, trial: Trial, settings: JointObjectiveConfig) -> Generator:
     """Return the trainable or frozen generator of an objective.
 
     Args:

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from lab.config import trial as spec
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.phases import UpdatedNetworks
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import Encoder, VocabularyHead, gather_slots, initialize_weights
 from lab.training.objectives.base import Objective, StepLoss, masked_mean
@@ -21,7 +21,7 @@ from lab.training.objectives.masking import (
 class Mlm(Objective):
     """Predicts masked tokens; the head is computed at the masked slots only."""
 
-    def __init__(self, trial: spec.Trial, settings: MlmConfig, counts_V: Tensor) -> None:
+    def __init__(self, trial: Trial, settings: MlmConfig, counts_V: Tensor) -> None:
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.config import trial as spec
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.phases import UpdatedNetworks
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import VocabularyHead, gather_slots, initialize_weights
 from lab.training.objectives import sharing
@@ -30,7 +30,7 @@ class Predictor(Objective):
 
     def __init__(
         self,
-        trial: spec.Trial,
+        trial: Trial,
         settings: ReplaceMlmConfig | AllTokensMlmConfig,
         counts_V: Tensor,
     ) -> None:
@@ -104,7 +104,7 @@ class AllTokensMlm(Predictor):
     p(x) = D [x is the input] + (1 - D) softmax(x), at all positions that are not padding.
     """
 
-    def __init__(self, trial: spec.Trial, settings: AllTokensMlmConfig, counts_V: Tensor) -> None:
+    def __init__(self, trial: Trial, settings: AllTokensMlmConfig, counts_V: Tensor) -> None:
         super().__init__(trial, settings, counts_V)
         self.gate = nn.Linear(trial.encoder.hidden, 1)
         initialize_weights(self.gate, trial.encoder.init_std, trial.seeds.init)

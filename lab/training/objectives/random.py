@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from lab.config import trial as spec
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.phases import UpdatedNetworks
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder, initialize_weights
 from lab.training.objectives.base import Detector, StepLoss
@@ -24,9 +24,7 @@ class Random(Detector):
 
     cumulated_V: Tensor
 
-    def __init__(
-        self, trial: spec.Trial, settings: RandomReplacementConfig, counts_V: Tensor
-    ) -> None:
+    def __init__(self, trial: Trial, settings: RandomReplacementConfig, counts_V: Tensor) -> None:
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.detection = DetectionHead(trial.encoder)

@@ -9,12 +9,12 @@ from typing import assert_never
 
 from torch import nn
 
-from lab.config import trial as spec
 from lab.config.objectives.generators import JointObjectiveConfig
+from lab.config.trial import Trial
 from lab.training.model import DisentangledEmbeddings, Encoder
 
 
-def build_encoders(trial: spec.Trial, settings: JointObjectiveConfig) -> tuple[Encoder, Encoder]:
+def build_encoders(trial: Trial, settings: JointObjectiveConfig) -> tuple[Encoder, Encoder]:
     """Return the objective's encoder, and the generator's encoder."""
     vocab, length = trial.data.vocab, trial.data.length
     shape = settings.generator.of(trial.encoder)

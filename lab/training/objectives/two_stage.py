@@ -7,10 +7,10 @@ learn more than to predict the majority class.
 import torch
 from torch import Tensor, nn
 
-from lab.config import trial as spec
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import StepSettings
+from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder, initialize_weights
 from lab.training.objectives.base import Detector, StepLoss
@@ -28,7 +28,7 @@ class TwoStage(Detector):
 
     switched: Tensor
 
-    def __init__(self, trial: spec.Trial, settings: TwoStageConfig, counts_V: Tensor) -> None:
+    def __init__(self, trial: Trial, settings: TwoStageConfig, counts_V: Tensor) -> None:
         super().__init__(trial)
         vocab, length, shape = trial.data.vocab, trial.data.length, trial.encoder
         self.encoder = Encoder(shape, vocab, length)
