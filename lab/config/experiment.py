@@ -66,17 +66,25 @@ class HalvingConfig(StrictConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(StrictConfig):
-    """Search of the nuisance parameters in each cell, and repeats of the best setting.
+    """Search of the nuisance parameters in each cell, and repeats on several seeds.
 
     Attributes:
         sampler: method that chooses the settings of search trials; `grid`, `random` and `qmc`
             (scrambled Halton sequence) depend on the trial's number only, so the search can be
             re-analyzed; `tpe` and `gp` adapt to the scores of finished trials.
         trials: number of settings tried in each cell; 1 if nothing is tuned.
-        seeds: number of repeats of each cell's best setting, on seeds that the search did not use.
-            Only repeats are compared, so the selection of the best setting does not bias the
-            comparison. A confidence interval needs at least 2; at least 3 are needed for an
-            interval that is narrow enough to use.
+        seeds: number of seeds on which the settings named by `repeated` are trained. A confidence
+            interval needs at least 2; at least 3 are needed for an interval that is narrow enough
+            to use.
+        repeated: settings that are trained on all seeds. `best_setting`: the search trains each
+            setting once, and the best one of a cell is repeated on seeds that the search did not
+            use. Only the repeats are compared, so the selection does not bias the scores, but their
+            intervals do not contain the error of a selection by one score a setting.
+            `every_setting`: each setting of the search is trained on all seeds; a cell is
+            represented by its setting with the best mean score, and the intervals hold for all
+            settings of all cells at once, so they contain the error of the selection. It needs a
+            sampler that does not adapt to scores (`grid`, `random` or `qmc`), no early stopping,
+            and `seeds` times as many search trials.
         seed: seed of the sampler.
         stopping: rule that ends search trials early; null lets all of them finish.
     """
@@ -84,6 +92,7 @@ class SearchConfig(StrictConfig):
     sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
     trials: Count = 1
     seeds: Count = 3
+    repeated: Literal["best_setting", "every_setting"] = "best_setting"
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     stopping: HalvingConfig | None = None
 
@@ -164,8 +173,8 @@ class Job:
             for one that runs the best setting again on other seeds. Cells are compared by repeats.
         cell: compared values, by dotted path.
         tuned: values of the nuisance parameters, by dotted path.
-        repeat: number of the repeat, which determines the seeds; 0 for search trials, from 1 for
-            repeats.
+        repeat: number of the repeat, which determines the seeds; from 1 for repeats, 0 for search
+            trials, but from 1 where every setting is repeated (`SearchConfig.repeated`).
         trial: configuration of the trial.
         compared: all values that each path of `cell` takes in the sweep; used to shorten labels.
     """

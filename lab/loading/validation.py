@@ -76,12 +76,17 @@ def _check_size(experiment: Experiment) -> None:
     cells = math.prod(len(values) for values in experiment.compare.values())
     if cells > _MOST_CELLS:
         raise SpaceError(f"compare: {cells} cells; at most {_MOST_CELLS} are allowed")
-    if cells * (search.trials + search.seeds) > _MOST_JOBS:
+    crossed = search.repeated == "every_setting"
+    each = search.trials * search.seeds if crossed else search.trials + search.seeds
+    if cells * each > _MOST_JOBS:
         raise SpaceError(
-            f"search: {cells} cells of {search.trials} search trials and {search.seeds} repeats; "
+            f"search: {cells} cells of {search.trials} search trials "
+            f"{'on' if crossed else 'and'} {search.seeds} {'seeds' if crossed else 'repeats'}; "
             f"at most {_MOST_JOBS} trials in all are allowed"
         )
     choices = math.prod(len(d.choices) for d in experiment.tune.values() if isinstance(d, Choices))
+    if crossed:
+        _check_crossed(experiment)
     if search.sampler == "grid" and choices > search.trials:
         raise SpaceError(
             f"search.trials: {search.trials} is too small for the grid, which has at least "
@@ -91,6 +96,22 @@ def _check_size(experiment: Experiment) -> None:
         raise SpaceError(
             f"search.trials: must be 1, not {search.trials}, because tune is empty; use "
             f"search.seeds for repeats"
+        )
+
+
+def _check_crossed(experiment: Experiment) -> None:
+    """Refuse a search that cannot train every setting on all seeds."""
+    if not experiment.tune:
+        raise SpaceError("search.repeated: every_setting needs at least one setting under tune")
+    if experiment.search.sampler in ("tpe", "gp"):
+        raise SpaceError(
+            f"search.repeated: every_setting needs a sampler that does not adapt to scores (grid, "
+            f"random or qmc), not {experiment.search.sampler}"
+        )
+    if experiment.search.stopping is not None:
+        raise SpaceError(
+            "search.repeated: every_setting cannot be combined with search.stopping, because a "
+            "stopped trial has no score"
         )
 
 

@@ -105,7 +105,30 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
         return []
     if frames.answer == "noise":
         return _list_noise(frames, result, runs)
-    return sentences.effects(frames, result, runs)
+    return [*sentences.effects(frames, result, runs), *_describe_selection(frames, result)]
+
+
+def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
+    """Return a summary line on the selection of nuisance parameters; empty if there was none."""
+    if result.settings:
+        text = (
+            f"each setting is represented by the nuisance parameters with the best mean; the "
+            f"intervals of differences hold for all {result.settings} combinations at once, so "
+            f"they contain the error of this selection"
+        )
+    elif result.confirmed and (frames.trials.loc[_is_searched(frames), "tuned"].nunique() > 1):
+        text = (
+            "the nuisance parameters of each setting were selected by one trial per candidate; the "
+            "intervals hold for the selected ones and do not contain the error of this selection "
+            "(search.repeated: every_setting gives intervals that do)"
+        )
+    else:
+        return []
+    return [("selection", text)]
+
+
+def _is_searched(frames: SweepFrames) -> "pd.Series[bool]":
+    return frames.trials["role"] == "search"
 
 
 def _list_noise(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:

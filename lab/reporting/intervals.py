@@ -1,8 +1,9 @@
 """95 % intervals of the mean of a cell and of the difference between two cells.
 
-Differences are paired by repeat. Their intervals are Tukey's simultaneous intervals for a
-randomised block design (a block is a repeat): with two cells this is the paired t interval; with
-more cells the intervals hold for the comparison of the best cell with all others at once.
+The interval of a difference is the paired t interval if there are only two cells, and the interval
+of Games and Howell (1976) otherwise. The latter holds for all pairs of cells at once and allows
+each cell its own variance: it has the quantile of the studentized range with Welch's degrees of
+freedom, rounded down to tenths, so that quantiles can be cached (one takes .1 s).
 """
 
 import math
@@ -51,46 +52,64 @@ def t_interval(values: Floats) -> Interval:
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
-def paired_interval(table: pd.DataFrame, label: str, other: str) -> Interval:
-    """Return the mean of `label` minus `other` over repeats, with Tukey's simultaneous interval.
-
-    The standard deviation is that of the residuals of the model score = repeat + cell. The spread
-    of scores may depend on the cell, so the standard deviation of this pair's differences is used
-    if it is larger.
+def difference_interval(
+    table: pd.DataFrame, label: str, other: str, settings: int | None = None
+) -> Interval:
+    """Return the mean of `label` minus `other` over common repeats, with a simultaneous interval.
 
     Args:
         table: scores, one row per repeat and one column per cell; NaN if a trial did not finish.
         label: column of the minuend.
         other: column of the subtrahend.
+        settings: number of settings among which the columns were selected by their means; null if
+            there was no selection. The interval then holds for all pairs of these settings at once,
+            hence for any selection: with a best observed setting i' of cell i and the truly best
+            setting j* of cell j, best(i) - best(j) >= mu(i') - mu(j*) >= x(i') - x(j*) - h >=
+            x(i') - x(j') - h, where h is half of the simultaneous interval.
     """
     gaps = (table[label] - table[other]).dropna().to_numpy(dtype=float)
     n, mean = len(gaps), float(np.mean(gaps)) if len(gaps) else math.nan
-    residual, freedom = _residual_deviation(table)
-    if n < 2 or freedom < 1 or label == other:
+    if n < 2 or label == other:
         return Interval(mean=mean, low=math.nan, high=math.nan, n=n)
-    spread = max(math.sqrt(2) * residual, float(np.std(gaps, ddof=1)))
-    half = _tukey_quantile(table.shape[1], freedom) * spread / math.sqrt(n)
+    family = settings or table.shape[1]
+    if family == 2:
+        return t_interval(gaps)
+    columns = [table[name].dropna() for name in (label, other)]
+    squares = [float(column.var(ddof=1)) / n for column in columns]  # squared standard errors
+    error = math.sqrt(sum(squares))
+    if not error:
+        return Interval(mean=mean, low=mean, high=mean, n=n)
+    freedom = error**4 / sum(
+        square**2 / (len(column) - 1) for square, column in zip(squares, columns, strict=True)
+    )
+    half = _studentized_range(family, math.floor(10 * freedom + 1e-6)) / math.sqrt(2) * error
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
 @cache
-def _tukey_quantile(cells: int, freedom: int) -> float:
-    """Return the quantile of the simultaneous interval; with two cells it equals that of t."""
-    return float(stats.studentized_range.ppf(LEVEL, cells, freedom)) / math.sqrt(2)
+def _studentized_range(means: int, tenths: int) -> float:
+    """Return the quantile of the range of `means` means, with degrees of freedom in tenths."""
+    return float(stats.studentized_range.ppf(LEVEL, means, tenths / 10))
 
 
-def _residual_deviation(table: pd.DataFrame) -> tuple[float, int]:
-    """Return the residual standard deviation and degrees of freedom of score = repeat + cell."""
+def block_means(table: pd.DataFrame) -> "pd.Series[float]":
+    """Return the mean of each column, adjusted for missing repeats.
+
+    These are the least-squares means of the model score = repeat + cell. Without missing scores
+    they are the plain means. A cell whose run of a low-scoring repeat is missing gains nothing.
+
+    Args:
+        table: scores, one row per repeat and one column per cell; NaN if a trial did not finish.
+    """
     repeats, cells = np.nonzero(table.notna().to_numpy())
     scores = table.to_numpy(dtype=float)[repeats, cells]
     design = np.hstack([np.eye(len(table))[repeats], np.eye(table.shape[1])[cells]])
-    solution, _, rank, _ = np.linalg.lstsq(design, scores, rcond=None)
-    freedom = len(scores) - int(rank)
-    squares = float(np.sum((scores - design @ solution) ** 2))
-    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
+    solution = np.linalg.lstsq(design, scores, rcond=None)[0]
+    adjusted = solution[: len(table)].mean() + solution[len(table) :]
+    return pd.Series(adjusted, index=table.columns)
 
 
-def smallest_detectable(table: pd.DataFrame) -> float:
+def pooled_deviation(table: pd.DataFrame) -> float:
     """Return the pooled standard deviation between repeats of the same cell.
 
     Args:

@@ -49,8 +49,7 @@ def effects(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tup
     return [
         (
             "effect",
-            f"{interval(result.effect, signed=True)} against {name} (95 % interval, paired by "
-            f"repeat)",
+            f"{interval(result.effect, signed=True)} against {name} (95 % interval)",
         ),
         ("compute", f"{best.label} {comparison}"),
         *lines,

@@ -1,9 +1,12 @@
 """Compare the cells of a sweep: means, intervals, the best cell, and warnings about them.
 
-Cells are compared by their repeats, with seeds that the search did not use. Repeat i has the same
-seeds in every cell (common random numbers), so differences between cells are paired by repeat.
-Their intervals (`intervals`) hold for the best cell against all others at once: a sweep that
-compares only seeds finds a best cell with a probability of at most 5 %.
+Cells are compared by repeats. Repeat i has the same seeds in every cell (common random numbers).
+The intervals of differences (`intervals`) hold for the best cell against all others at once: a
+sweep that compares only seeds finds a best cell with a probability of at most 5 %.
+
+The repeats are those of a cell's best setting, with seeds that the search did not use. If every
+setting was repeated (`SearchConfig.repeated`), a cell is represented by its setting with the best
+mean, and the intervals hold for all settings of all cells at once.
 """
 
 import math
@@ -17,12 +20,19 @@ from scipy import stats
 from lab.config.metrics import Metric, among
 from lab.config.trial import Path
 from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
-from lab.reporting.intervals import Interval, paired_interval, smallest_detectable, t_interval
+from lab.reporting.intervals import (
+    Interval,
+    block_means,
+    difference_interval,
+    pooled_deviation,
+    t_interval,
+)
 from lab.tracking.frames import SweepFrames
 
 _EDGE = 0.05  # fraction of a range, at either end, that counts as its edge
 _FEW = 3  # with fewer repeats, the report warns that intervals are too wide
 _BINS = 5  # of a numeric nuisance parameter in `marginal_means`
+_LOST = ("diverged", "failed")  # states of ended trials without a score
 _CHANCE = 0.5  # AUROC of random predictions
 
 
@@ -34,11 +44,12 @@ class Cell:
         label: name of the cell.
         score: mean score of the repeats, with its t interval.
         sd: standard deviation of the scores of the repeats; NaN with fewer than two.
-        difference: mean of this cell minus the best cell, paired by repeat; None for the best cell.
-        tied: whether the cell is the best or does not differ significantly from it.
+        difference: mean of this cell minus the best cell, over common repeats; None for the best
+            cell.
+        tied: whether the cell is the best or is not significantly worse.
         tuned: label of the best nuisance parameters.
         picked: score of the search trial that chose the nuisance parameters; optimistic, because
-            it is the best of several scores.
+            it is the best of several scores. NaN if every setting was repeated.
         settings: values of the compared and tuned settings, by dotted path.
     """
 
@@ -57,12 +68,15 @@ class Answer:
     """The comparison of all cells that have a score.
 
     Attributes:
-        cells: results of the cells, best first.
+        cells: results of the cells, best first, in the order of their means adjusted for missing
+            repeats (`intervals.block_means`).
         reference: cell that equals the base, or the first cell; None if it has no score.
-        effect: best minus reference, paired by repeat; None if they are the same cell.
+        effect: best minus reference, over common repeats; None if they are the same cell.
         multiplier: compute multiplier of the best cell; None if it is the reference.
         floor: pooled standard deviation between repeats of the same cell; NaN without repeats.
-        confirmed: whether the scores are those of repeats, not of search trials.
+        confirmed: whether the scores are those of repeats, not of single search trials.
+        settings: number of settings among which the compared ones were selected by their repeats,
+            where every setting was repeated; null otherwise.
         missing: labels of the cells without a finished trial.
     """
 
@@ -72,6 +86,7 @@ class Answer:
     multiplier: ComputeMultiplier | None
     floor: float
     confirmed: bool
+    settings: int | None
     missing: tuple[str, ...]
 
     @property
@@ -88,13 +103,46 @@ class Answer:
 def scored_trials(frames: SweepFrames) -> pd.DataFrame:
     """Return the trials by which cells are compared.
 
-    These are the finished repeats. If there are none, these are the best finished search trials,
-    one per cell. (The other search trials of a cell have other nuisance parameters, so their
-    spread does not measure the noise between seeds.)
+    These are the finished repeats. If every setting was repeated, these are the finished trials of
+    each cell's best setting. If there are no repeats, these are the best finished search trials,
+    one per cell. (The other search trials of a cell have other nuisance parameters, so their spread
+    does not measure the noise between seeds.)
     """
+    crossed = _crossed_trials(frames)
+    if len(crossed):
+        return _best_settings(crossed, frames.metric)
     finished = frames.trials[frames.trials["score"].notna()]
     repeats = finished[finished["role"] == "repeat"]
     return repeats if len(repeats) else _best_search_trials(frames)
+
+
+def _crossed_trials(frames: SweepFrames) -> pd.DataFrame:
+    """Return the search trials of a sweep that repeats every setting; empty for other sweeps."""
+    trials = frames.trials
+    return trials[(trials["role"] == "search") & (trials["repeat"] > 0)]
+
+
+def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Return the finished trials of each cell's best setting.
+
+    A setting with more trials that diverged or failed than another one of the cell ranks below it:
+    a trial without a score counts as worse than any.
+    """
+    sign = 1 if _is_maximized(metric) else -1
+    signed = crossed.assign(
+        signed=sign * crossed["score"], kept=-crossed["state"].isin(_LOST).astype(int)
+    )
+    settings = (
+        signed.groupby(["cell", "tuned"], sort=False)
+        .agg(kept=("kept", "sum"), mean=("signed", "mean"))
+        .dropna(subset="mean")
+        .sort_values(["kept", "mean"], ascending=False, kind="stable")
+        .reset_index()
+        .drop_duplicates("cell")
+    )
+    best = pd.MultiIndex.from_frame(settings[["cell", "tuned"]])
+    chosen = pd.MultiIndex.from_frame(crossed[["cell", "tuned"]]).isin(best)
+    return crossed[chosen & crossed["score"].notna()]
 
 
 def _best_search_trials(frames: SweepFrames) -> pd.DataFrame:
@@ -114,20 +162,25 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
     runs = scored_trials(frames)
     if runs.empty:
         return None
+    crossed = _crossed_trials(frames)
+    settings = len(crossed[["cell", "tuned"]].drop_duplicates()) or None
     table = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
-    means = table.mean().sort_values(ascending=not _is_maximized(frames.metric), kind="stable")
+    means = block_means(table).sort_values(
+        ascending=not _is_maximized(frames.metric), kind="stable"
+    )
     best = str(means.index[0])
-    pairs = {label: paired_interval(table, str(label), best) for label in means.index}
+    pairs = {label: difference_interval(table, str(label), best, settings) for label in means.index}
     cells = tuple(_cell(frames, runs, str(label), pairs[label], best) for label in means.index)
     reference = next((cell for cell in cells if cell.label == frames.reference), None)
     differs = reference is not None and reference.label != best
     return Answer(
         cells=cells,
         reference=reference,
-        effect=paired_interval(table, best, frames.reference) if differs else None,
+        effect=difference_interval(table, best, frames.reference, settings) if differs else None,
         multiplier=compute_multiplier(frames, runs, best, frames.reference) if differs else None,
-        floor=smallest_detectable(table),
-        confirmed=bool((runs["role"] == "repeat").all()),
+        floor=pooled_deviation(table),
+        confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
+        settings=settings,
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
     )
 
@@ -135,6 +188,8 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
 def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
     cell_runs = runs[runs["cell"] == label]
     picked = _best_search_trials(frames).set_index("cell")["score"]
+    if len(_crossed_trials(frames)):
+        picked = picked.iloc[:0]
     scores = cell_runs["score"].to_numpy(dtype=float)
     first = cell_runs.iloc[0]
     return Cell(
@@ -142,11 +197,16 @@ def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, be
         score=t_interval(scores),
         sd=float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan,
         difference=None if label == best else gap,
-        tied=label == best or not gap.excludes_zero,
+        tied=label == best or not _is_worse(gap, frames.metric),
         tuned=str(first["tuned"]),
         picked=float(picked.get(label, math.nan)),
         settings={path: first[path] for path in (*frames.compare, *frames.tune)},
     )
+
+
+def _is_worse(gap: Interval, metric: Metric) -> bool:
+    """Return whether the interval of a difference from the best cell has only worse scores."""
+    return gap.high < 0 if _is_maximized(metric) else gap.low > 0
 
 
 def gain_over_untrained(runs: pd.DataFrame, label: str) -> Interval:
@@ -257,7 +317,7 @@ def _at_edge(value: Any, distribution: dict[str, Any]) -> bool:
 def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
     """Return warnings about the reliability of the answer, one sentence each."""
     states = frames.trials["state"]
-    lost = int(states.isin(["diverged", "failed"]).sum())
+    lost = int(states.isin(_LOST).sum())
     warnings = []
     if lost:
         warnings.append(

@@ -45,16 +45,26 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
     """Return the table of compared settings, best first."""
     compared = () if result is None else result.cells
     confirmed = result is not None and result.confirmed
-    means = (
-        "Means over repeats with seeds that the search did not use."
-        if confirmed
-        else "Scores of the best search trial of each setting."
-    )
+    if result is not None and result.settings:
+        means = (
+            f"Means over the seeds of the nuisance parameters with the best mean. Differences from "
+            f"the best setting have simultaneous 95 % intervals (Games-Howell) for "
+            f"all {result.settings} combinations of settings and nuisance parameters, so they "
+            f"contain the error of this selection (the intervals of the means do not)"
+        )
+    else:
+        selected = (
+            "Means over repeats with seeds that the search did not use."
+            if confirmed
+            else "Scores of the best search trial of each setting."
+        )
+        means = (
+            f"{selected} The search score is that of the search trial that chose the nuisance "
+            f"parameters. Differences from the best setting have simultaneous 95 % intervals "
+            f"(Games-Howell; with two settings, the paired t interval)"
+        )
     caption = (
-        f"{len(compared)} settings, best first. {means} Differences from the best setting are "
-        f"paired by repeat, with Tukey's simultaneous 95 % intervals; 'tie' means that the "
-        f"interval contains 0. The search score is that of the search trial that chose the "
-        f"nuisance parameters."
+        f"{len(compared)} settings, best first. {means}; 'tie' means that the interval contains 0."
     )
     head = ("setting", "mean ± sd (n)", "95 % interval", "difference from best", "comparison",
             "nuisance parameters", "search score", "trials")  # fmt: skip

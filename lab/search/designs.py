@@ -23,6 +23,17 @@ def search_points(experiment: Experiment) -> int:
     return experiment.search.trials
 
 
+def trials_of_cell(experiment: Experiment) -> int:
+    """Return the number of trials of each cell: search trials and repeats."""
+    points, search = search_points(experiment), experiment.search
+    return points * search.seeds if repeats_every_setting(experiment) else points + search.seeds
+
+
+def repeats_every_setting(experiment: Experiment) -> bool:
+    """Return whether every setting of the search is trained on all seeds."""
+    return bool(experiment.tune) and experiment.search.repeated == "every_setting"
+
+
 def grid_points(tune: Mapping[Path, Distribution], trials: int) -> list[dict[Path, Value]]:
     """Return a full grid of at most `trials` points.
 

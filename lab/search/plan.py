@@ -14,7 +14,13 @@ from lab.config.ramps import StepSettings
 from lab.config.trial import Path, Trial, Value
 from lab.formatting import format_duration
 from lab.loading import search_space
-from lab.search.designs import grid_points, random_points, search_points
+from lab.search.designs import (
+    grid_points,
+    random_points,
+    repeats_every_setting,
+    search_points,
+    trials_of_cell,
+)
 
 _ADAM_BYTES = 16  # bytes per parameter: weight, gradient and two moments in fp32
 
@@ -100,7 +106,7 @@ def plan_cells(experiment: Experiment) -> list[CellPlan]:
             CellPlan(
                 settings=settings,
                 trial=trial,
-                runs=search_points(experiment) + experiment.search.seeds,
+                runs=trials_of_cell(experiment),
                 steps=steps,
                 flops=_flops(steps, cost),
                 memory=estimate_memory(trial),
@@ -155,13 +161,18 @@ def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> l
     base = search_space.build_trial(experiment.base, cell)
     if not preparatory_runs(base):
         return []
-    trials = [
+    settings = [
         search_space.build_trial(experiment.base, dict(cell) | point)
         for point in _points(experiment)
     ]
-    trials += [
-        replace(base, seeds=base.seeds.repeat(n + 1)) for n in range(experiment.search.seeds)
+    repeated = settings if repeats_every_setting(experiment) else [base]
+    trials = [
+        replace(trial, seeds=trial.seeds.repeat(n + 1))
+        for n in range(experiment.search.seeds)
+        for trial in repeated
     ]
+    if not repeats_every_setting(experiment):
+        trials = settings + trials
     return list(dict.fromkeys(run for t in trials for run in preparatory_runs(t).values()))
 
 

@@ -2,7 +2,9 @@
 
 Each cell of `compare` has its own study (`study`), which searches the cell's nuisance parameters.
 The best setting of a cell is then repeated on new seeds, and only repeats are compared across
-cells. This package does not import Ray, so that tests can simulate a sweep.
+cells. If every setting is repeated (`SearchConfig.repeated`), the search has one trial for each
+setting and seed, and nothing follows it. This package does not import Ray, so that tests can
+simulate a sweep.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from lab.config.experiment import Experiment, Job
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value
 from lab.loading import search_space
+from lab.search.designs import repeats_every_setting, trials_of_cell
 from lab.search.study import Study, is_retry, open_study
 
 
@@ -76,12 +79,13 @@ class Search:
 
     def awaits_retry(self, job: Job, outcome: Outcome) -> bool:
         """Return whether the repeats of a job's cell wait until the failed job is retried."""
-        return job.role == "search" and is_retry(outcome)
+        waits = not repeats_every_setting(self._experiment)
+        return waits and job.role == "search" and is_retry(outcome)
 
     @property
     def jobs(self) -> int:
         """Number of jobs of the experiment."""
-        return sum(study.trials + self._experiment.search.seeds for study in self._studies)
+        return len(self._studies) * trials_of_cell(self._experiment)
 
     def _candidates(self, *, peek: bool = False) -> Iterator[Job]:
         """Yield the jobs that can start now: search trials in turn over the cells, then repeats.
@@ -89,13 +93,21 @@ class Search:
         Args:
             peek: whether the studies stay unchanged; the jobs then have no nuisance parameters.
         """
+        yield from self._search_candidates(peek=peek)
+        if not repeats_every_setting(self._experiment):
+            yield from self._repeat_candidates(peek=peek)
+
+    def _search_candidates(self, *, peek: bool) -> Iterator[Job]:
         C = len(self._studies)
-        trials = max(study.trials for study in self._studies)
-        for index in range(trials):
+        for index in range(self._search_trials):
             for cell, study in enumerate(self._studies):
                 if study.can_ask(index):
                     tuned = {} if peek else study.ask(index)
-                    yield self._build_job(index * C + cell, "search", study, tuned, 0)
+                    repeat = study.repeat_of(index)
+                    yield self._build_job(index * C + cell, "search", study, tuned, repeat)
+
+    def _repeat_candidates(self, *, peek: bool) -> Iterator[Job]:
+        C = len(self._studies)
         for repeat in range(1, self._experiment.search.seeds + 1):
             for cell, study in enumerate(self._studies):
                 best = study.best()
@@ -103,8 +115,12 @@ class Search:
                     continue
                 if not peek:
                     self._repeats[cell].add(repeat)
-                number = (trials + repeat - 1) * C + cell
+                number = (self._search_trials + repeat - 1) * C + cell
                 yield self._build_job(number, "repeat", study, best, repeat)
+
+    @property
+    def _search_trials(self) -> int:
+        return max(study.trials for study in self._studies)
 
     def _build_job(
         self, number: int, role: str, study: Study, tuned: dict[Path, Value], repeat: int

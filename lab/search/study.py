@@ -60,7 +60,8 @@ class Study:
 
     Attributes:
         settings: compared values of the cell.
-        trials: number of points of the search.
+        trials: number of points of the search. If every setting is repeated, a point is one setting
+            with one seed, and the points of the first seed come first.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Study:
         self.settings = settings
         self._experiment = experiment
         self._tune = experiment.tune
-        self.trials = designs.search_points(experiment)
+        self._settings = designs.search_points(experiment)
+        self._crossed = designs.repeats_every_setting(experiment)
+        self.trials = self._settings * (experiment.search.seeds if self._crossed else 1)
         self._asked: set[int] = set()
         self._running: dict[int, optuna.Trial] = {}
         self._ended: set[int] = set()  # points with an outcome in the study
@@ -109,6 +112,10 @@ class Study:
     def can_ask(self, index: int) -> bool:
         """Return whether the search has a point `index` that was not asked for yet."""
         return index < self.trials and index not in self._asked
+
+    def repeat_of(self, index: int) -> int:
+        """Return the number of the repeat whose seeds point `index` has; 0 for the search's own."""
+        return index // self._settings + 1 if self._crossed else 0
 
     def has_stopped(self, index: int) -> bool:
         """Return whether this search has stopped point `index` early, now or in an earlier run."""
@@ -207,7 +214,7 @@ class Study:
 
     def _designed(self, index: int) -> dict[Path, Value] | None:
         """Return a point that does not depend on scores; None where an adaptive sampler chooses."""
-        search = self._experiment.search
+        search, index = self._experiment.search, index % self._settings
         match search.sampler:
             case "grid":
                 return designs.grid_points(self._tune, search.trials)[index]
@@ -316,6 +323,7 @@ def _study_identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
             "cell": settings,
             "tune": {path: asdict(distribution) for path, distribution in experiment.tune.items()},
             "sampler": [experiment.search.sampler, experiment.search.seed],
+            "repeated": experiment.search.repeated,
             "grid": experiment.search.trials if experiment.search.sampler == "grid" else 0,
             "metric": experiment.metric.name,
         }

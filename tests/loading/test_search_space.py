@@ -369,12 +369,28 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "search.stopping.factor",
         "must be at least 2, not 1",
     ),
+    "every setting repeated with an adaptive sampler": (
+        "search={sampler: tpe, repeated: every_setting}",
+        "search.repeated",
+        "does not adapt to scores (grid, random or qmc), not tpe",
+    ),
+    "every setting repeated, too many trials": (
+        "search={trials: 1000, seeds: 1000, repeated: every_setting}",
+        "search",
+        "1000 search trials on 1000 seeds",
+    ),
     "budget below one step": (
         "base.budget.amount=1e3",
         "base.budget.amount",
         "1000 flops are less than one step",
     ),
 }
+
+
+def test_nothing_tuned_has_no_settings_to_repeat(load: Load) -> None:
+    with pytest.raises(SpaceError, match=r"search\.repeated: .* at least one setting under tune"):
+        load("tune={}", "search={trials: 1, repeated: every_setting}")
+
 
 HALVING = ("search.stopping={kind: halving}", "base.schedule={kind: constant, warmup: 0}")
 

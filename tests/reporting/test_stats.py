@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -79,9 +80,60 @@ def test_interval_equals_that_of_scipy() -> None:
 
 def test_interval_of_two_cells_equals_the_paired_t_interval_of_scipy() -> None:
     a, b = [0.71, 0.73, 0.70, 0.76], [0.70, 0.70, 0.69, 0.71]
-    actual = intervals.paired_interval(pd.DataFrame({"a": a, "b": b}), "a", "b")
+    actual = intervals.difference_interval(pd.DataFrame({"a": a, "b": b}), "a", "b")
     expected = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high), rel=1e-4)
+
+
+def test_interval_of_three_cells_equals_that_of_games_and_howell_in_scipy() -> None:
+    scores = {
+        "a": [0.71, 0.73, 0.70, 0.76],
+        "b": [0.70, 0.50, 0.69, 0.91],
+        "c": [0.6, 0.61, 0.6, 0.6],
+    }
+    expected = scipy_stats.tukey_hsd(*scores.values(), equal_var=False).confidence_interval(0.95)
+    for i, label in enumerate(scores):
+        for j, other in enumerate(scores):
+            if i != j:
+                actual = intervals.difference_interval(pd.DataFrame(scores), label, other)
+                width = (actual.high - actual.low) / (expected.high[i, j] - expected.low[i, j])
+                assert 1 - 1e-4 <= width <= 1.03  # degrees of freedom are rounded down
+                assert actual.mean == pytest.approx((expected.low[i, j] + expected.high[i, j]) / 2)
+
+
+def test_missing_repeat_does_not_favor_the_cell_that_lacks_it() -> None:
+    """The missing repeat may be one in which every cell scores low."""
+    frames = sweep({0.5: [0.71, 0.73, 0.72, 0.64], 0.25: [0.70, 0.7195, 0.7105, math.nan]})
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert result.cells[0].label == "width 0.5"
+
+
+def test_adjusted_means_equal_plain_means_without_missing_repeats() -> None:
+    table = pd.DataFrame({"a": [0.71, 0.73, 0.70], "b": [0.70, 0.50, 0.69], "c": [0.6, 0.61, 0.5]})
+    pd.testing.assert_series_equal(intervals.block_means(table), table.mean())
+
+
+def test_adjusted_means_recover_an_additive_model_with_missing_repeats() -> None:
+    repeats, cells = np.array([0.0, 0.1, -0.2, 0.05]), np.array([0.5, 0.6, 0.7])
+    table = pd.DataFrame(repeats[:, None] + cells, columns=["a", "b", "c"])
+    expected = table.mean()
+    table.loc[2, "b"] = table.loc[0, "c"] = math.nan
+    pd.testing.assert_series_equal(intervals.block_means(table), expected)
+
+
+@pytest.mark.parametrize("cells", [3, 8])
+def test_one_noisy_cell_among_equal_ones_is_rarely_told_apart(cells: int) -> None:
+    generator = np.random.default_rng(0)
+    scale = np.array([8.0] + [1.0] * (cells - 1))
+    differences = 0
+    for _ in range(200):
+        table = pd.DataFrame(scale * generator.normal(size=(3, cells))).rename(columns=str)
+        best = str(table.mean().idxmax())
+        differences += any(
+            intervals.difference_interval(table, c, best).excludes_zero for c in table if c != best
+        )
+    assert differences <= 18  # 10 expected at the level of 5 %; binomial: exceeded at 0.6 %
 
 
 def test_noise_is_the_pooled_standard_deviation() -> None:
@@ -102,7 +154,7 @@ def test_sweep_over_seeds_alone_finds_a_difference_in_at_most_five_percent(
         table = pd.DataFrame(repeat_noise + generator.normal(size=(5, cells))).rename(columns=str)
         best = str(table.mean().idxmax())
         differences += any(
-            intervals.paired_interval(table, c, best).excludes_zero for c in table if c != best
+            intervals.difference_interval(table, c, best).excludes_zero for c in table if c != best
         )
     assert differences <= 26  # 15 expected; binomial: exceeded with probability 0.5 %
 
@@ -150,11 +202,10 @@ def test_single_repeats_give_no_significant_difference() -> None:
 def test_cells_are_paired_by_common_repeats() -> None:
     result = stats.compute_answer(sweep({0.5: [0.70, math.nan, 0.72], 0.25: [0.75, 0.10, 0.77]}))
     assert result is not None
-    assert result.effect is None  # the reference has the best mean over all of its repeats
-    other = result.cells[1]
-    assert other.difference is not None
-    assert other.difference.mean == pytest.approx(0.05)
-    assert other.difference.n == 2
+    assert result.cells[0].label == "width 0.25"  # though its plain mean is lower
+    assert result.effect is not None
+    assert result.effect.mean == pytest.approx(0.05)
+    assert result.effect.n == 2
 
 
 def test_cell_without_a_finished_trial_is_listed() -> None:
@@ -174,6 +225,7 @@ def test_no_finished_trial_gives_no_answer() -> None:
 def test_search_trials_are_compared_only_if_no_repeat_has_finished() -> None:
     frames = sweep({0.5: [0.7, 0.6], 0.25: [0.8, 0.5]})
     frames.trials["role"] = "search"
+    frames.trials["repeat"] = 0
     result = stats.compute_answer(frames)
     assert result is not None
     assert not result.confirmed
@@ -246,3 +298,95 @@ def test_marginal_bins_count_every_search_trial() -> None:
     assert binned["n"].sum() == 20
     assert list(binned["n"]) == [4, 4, 4, 4, 4]
     assert binned["best"].iloc[-1] == pytest.approx(0.7)
+
+
+def crossed(scores: dict[float, dict[float, list[float]]]) -> SweepFrames:
+    """Return frames of a sweep that repeats every setting: scores by width, rate and seed."""
+    frames = sweep({width: [0.5] for width in scores}, tune={LR: {"low": 1e-3, "high": 4e-3}})
+    rows = [
+        dict(frames.trials.iloc[index])
+        | {
+            "role": "search",
+            "repeat": repeat,
+            "tuned": f"lr {rate:g}",
+            LR: rate,
+            "score": score,
+            METRIC: score,
+            "state": "diverged" if math.isnan(score) else "finished",
+        }
+        for index, rates in enumerate(scores.values())
+        for rate, values in rates.items()
+        for repeat, score in enumerate(values, 1)
+    ]
+    trials = pd.DataFrame(rows)
+    trials["number"] = range(len(trials))
+    curves = [
+        {"number": number, "spent/flops": flops, METRIC: value}
+        for number, score in enumerate(trials["score"])
+        for flops, value in ((0.0, 0.5), (1e12, score))
+    ]
+    return replace(frames, trials=trials, curves=pd.DataFrame(curves))
+
+
+def test_cell_is_represented_by_its_setting_with_the_best_mean() -> None:
+    frames = crossed(
+        {
+            0.25: {1e-3: [0.60, 0.62, 0.61], 2e-3: [0.70, 0.50, 0.52]},
+            0.5: {1e-3: [0.64, 0.66, 0.65], 2e-3: [0.70, 0.71, 0.72]},
+        }
+    )
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert [(c.label, c.tuned) for c in result.cells] == [
+        ("width 0.5", "lr 0.002"),
+        ("width 0.25", "lr 0.001"),
+    ]
+    assert [c.score.mean for c in result.cells] == pytest.approx([0.71, 0.61])
+    assert result.settings == 4
+    assert result.confirmed
+
+
+def test_setting_with_a_diverged_seed_represents_no_cell_that_has_another_one() -> None:
+    frames = crossed({0.25: {1e-3: [0.60, 0.62, 0.61], 2e-3: [0.90, math.nan, 0.91]}})
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert result.cells[0].tuned == "lr 0.001"
+
+
+def test_interval_after_a_selection_is_that_of_all_settings() -> None:
+    scores = [[0.60, 0.63, 0.61, 0.60], [0.66, 0.68, 0.69, 0.66], [0.4, 0.5, 0.6, 0.5], [0.5] * 4]
+    frames = crossed(
+        {0.25: {1e-3: scores[0], 2e-3: scores[2]}, 0.5: {1e-3: scores[1], 2e-3: scores[3]}}
+    )
+    result = stats.compute_answer(frames)
+    assert result is not None
+    gap = result.cells[1].difference
+    assert gap is not None
+    expected = scipy_stats.tukey_hsd(*scores, equal_var=False).confidence_interval(0.95)
+    assert (gap.low, gap.high) == pytest.approx((expected.low[0, 1], expected.high[0, 1]), abs=2e-3)
+
+
+@pytest.mark.parametrize("settings", [3, 6])
+@pytest.mark.parametrize("noisiest", [1.0, 4.0])
+def test_cells_with_equally_good_best_settings_are_rarely_told_apart_after_a_selection(
+    settings: int, noisiest: float
+) -> None:
+    """One cell has settings that are all equally good, so its best mean is the most optimistic."""
+    generator = np.random.default_rng(0)
+    centers = np.full((3, settings), -4.0)
+    centers[0] = centers[1, 0] = centers[2, 1] = 0.0
+    deviations = np.ones((3, settings))
+    deviations[0] = noisiest
+    wrong = 0
+    for _ in range(200):
+        noise = generator.normal(size=(3, settings, 4)) * deviations[..., None]
+        scores = centers[..., None] + noise
+        best = scores[np.arange(3), scores.mean(axis=2).argmax(axis=1)]
+        table = pd.DataFrame(best.T, columns=["a", "b", "c"])
+        top = str(table.mean().idxmax())
+        wrong += any(
+            intervals.difference_interval(table, c, top, 3 * settings).excludes_zero
+            for c in table
+            if c != top
+        )
+    assert wrong <= 18  # 10 expected at the level of 5 %; binomial: exceeded with probability 0.6 %

@@ -106,6 +106,16 @@ def test_ended_trials_are_counted_in_their_cells(tuned: bool, chance: int, tmp_p
     assert count(experiment, tmp_path) == [(n, n) for n in expected]
 
 
+def test_ended_trials_are_counted_where_every_setting_is_repeated(tmp_path: Path) -> None:
+    search = SearchConfig(sampler="qmc", trials=3, seeds=2, repeated="every_setting")
+    experiment = build_experiment(search=search)
+    all_jobs = ask_all_jobs(experiment, tmp_path)
+    assert len(all_jobs) == 12
+    for job in all_jobs[:7]:
+        write_record(tmp_path, job.trial, "finished")
+    assert count(experiment, tmp_path) == [(4, 4), (3, 3)]
+
+
 def test_trials_that_run_again_are_not_counted(tmp_path: Path) -> None:
     experiment = build_experiment(tune={}, search=SearchConfig(seeds=3))
     first, second, third, *_ = ask_all_jobs(experiment, tmp_path)

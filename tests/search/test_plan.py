@@ -215,6 +215,9 @@ def test_number_of_runs_equals_that_of_the_search() -> None:
         search = SearchConfig(sampler=sampler, trials=11, seeds=2)
         experiment = build_experiment(tune=tuned, search=search)
         assert [cell.runs for cell in plan.plan_cells(experiment)] == [runs] * 3
+        every = replace(search, sampler="grid", seeds=4, repeated="every_setting")
+        experiment = build_experiment(tune=tuned, search=every)
+        assert [cell.runs for cell in plan.plan_cells(experiment)] == [9 * 4] * 3
 
 
 def test_budget_computes_the_number_of_steps() -> None:

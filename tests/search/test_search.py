@@ -313,6 +313,53 @@ def test_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
     assert len(set.union(*seeds.values())) == 4
 
 
+@pytest.mark.parametrize("sampler", FIXED_DESIGNS)
+@pytest.mark.parametrize("slots", [1, 5])
+def test_every_setting_is_trained_on_every_seed(storage: str, sampler: str, slots: int) -> None:
+    experiment = build_experiment(
+        search=SearchConfig(sampler=sampler, trials=3, seeds=4, repeated="every_setting")
+    )
+    search = Search(experiment, storage, notes(storage))
+    jobs = drive(search, experiment.metric.name, slots=slots)
+    assert search.done
+    assert {job.role for job in jobs} == {"search"}
+    assert sorted(job.number for job in jobs) == list(range(search.jobs)) == list(range(24))
+    for cell_jobs in group_by_cell(jobs, "search").values():
+        seeds = {job.repeat: job.trial.seeds for job in cell_jobs}
+        assert sorted(seeds) == [1, 2, 3, 4]
+        assert len(set(seeds.values())) == 4
+        assert all(job.trial.seeds == seeds[job.repeat] for job in cell_jobs)
+        rates = {job.tuned["optim.lr"] for job in cell_jobs}
+        assert len(rates) == 3
+        pairs = Counter((job.tuned["optim.lr"], job.repeat) for job in cell_jobs)
+        assert pairs == dict.fromkeys(((rate, repeat) for rate in rates for repeat in seeds), 1)
+
+
+def test_all_settings_of_one_seed_come_before_the_next_seed(storage: str) -> None:
+    """An interrupted sweep has compared all settings by the same seeds."""
+    experiment = build_experiment(
+        search=SearchConfig(sampler="grid", trials=3, seeds=3, repeated="every_setting")
+    )
+    repeats = [job.repeat for job in simulate(experiment, storage)]
+    assert repeats == [1] * 6 + [2] * 6 + [3] * 6
+
+
+def test_more_seeds_continue_a_search_that_repeats_every_setting(storage: str) -> None:
+    records: Records = {}
+    few, more = (
+        build_experiment(
+            search=SearchConfig(sampler="qmc", trials=3, seeds=seeds, repeated="every_setting")
+        )
+        for seeds in (2, 4)
+    )
+    first = simulate(few, storage, records=records)
+    before = set(records)
+    second = simulate(more, storage, records=records)
+    assert {key(job) for job in first} == before
+    assert before < {key(job) for job in second}
+    assert len(records) == 24
+
+
 def test_search_without_tuned_settings_has_repeats_only_and_no_study(storage: str) -> None:
     experiment = build_experiment(search=SearchConfig(seeds=3), tune={})
     jobs = simulate(experiment, storage, slots=2)
