@@ -354,7 +354,12 @@ def test_setting_with_a_diverged_seed_represents_no_cell_that_has_another_one() 
 
 
 def test_interval_after_a_selection_is_that_of_all_settings() -> None:
-    scores = [[0.60, 0.63, 0.61, 0.60], [0.66, 0.68, 0.69, 0.66], [0.4, 0.5, 0.6, 0.5], [0.5] * 4]
+    scores = [
+        [0.60, 0.63, 0.61, 0.60],
+        [0.66, 0.68, 0.69, 0.66],
+        [0.4, 0.5, 0.6, 0.5],
+        [0.5, 0.51, 0.49, 0.5],
+    ]
     frames = crossed(
         {0.25: {1e-3: scores[0], 2e-3: scores[2]}, 0.5: {1e-3: scores[1], 2e-3: scores[3]}}
     )
