@@ -177,7 +177,7 @@ def _conclude(
         The lines to print, and the number of failed trials.
     """
     view.doing("writing the report")
-    from lab.reporting import conclusion, stats
+    from lab.reporting import code_notes, conclusion, stats
     from lab.reporting.page import write_report
     from lab.tracking import frames
 
@@ -190,6 +190,7 @@ def _conclude(
     lines = [
         f"\n{conclusion.write_headline(table, answer, scored)}",
         f"valid for: {conclusion.describe_validity(table)}\n",
+        *(f"code:      {note}" for note in code_notes.describe_codes(table)),
         f"report:    {page}",
         f"best:      {best}",
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",

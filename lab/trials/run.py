@@ -17,7 +17,7 @@ from lab.evaluation import corruption, scores
 from lab.finetuning import finetuner
 from lab.finetuning import pretrained as encoders
 from lab.finetuning.results import FinetuneResults, charge_finetuning
-from lab.storage import record
+from lab.storage import provenance, record
 from lab.tasks.embedded import Task
 from lab.tasks.examples import Examples, open_examples
 from lab.training import optimizer, weights
@@ -86,6 +86,7 @@ def run_trial(
     rows: list[MetricRow] = []
     earlier = record.read_last_outcome(work.folder)
     record.begin_record(work.folder, work.trial, work.lineage, work.text.name)
+    provenance.add_provenance(work.folder, provenance.current_provenance())
     tell = progress.ProgressReporter(work.folder, work.mirror)
     try:
         training = _Training(work, _AllScores(work, device), workers, tell)
@@ -215,6 +216,7 @@ class _Training:
     def __init__(
         self, work: Assignment, scorer: _NoScores, workers: Workers, tell: Tell = ignore_progress
     ) -> None:
+        work.check_code()
         self._tell = tell
         corpus = scorer.corpus
         trial = replace(work.trial, budget=own_budget(work.trial))
