@@ -421,8 +421,7 @@ class Driver:
         self._running.clear()
 
     def _begin_store_run(self, command: str) -> None:
-        own = provenance.current_provenance()
-        process = {tags.CODE: own.code} | process_tags(own)
+        process = process_tags(provenance.current_provenance())
         facts = {f"{tags.LAST_COMMAND}{name}": value for name, value in process.items()} | {
             tags.COMMAND: command,
             tags.BUDGET: json.dumps(self._experiment.base["budget"]),

@@ -75,7 +75,8 @@ def select_runs(
             )
             for run in its_runs
         }
-        included, others = [], []
+        included: list[Any] = []
+        others: list[Any] = []
         for run in its_runs:
             equal = across_code and not differing[run.info.run_id]
             (included if equal or code == current else others).append(run)

@@ -329,6 +329,7 @@ def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
         tags.SEARCH: json.dumps(asdict(experiment.search)),
         tags.STATE: "running",
         tags.OPENED: str(_now()),
+        f"{tags.LAST_COMMAND}{tags.CODE}": code_digest(TRIAL),
     }
     return tags.add_prefix(values) | {tags.NOTE: experiment.question}
 

@@ -86,9 +86,10 @@ def run_trial(
     rows: list[MetricRow] = []
     earlier = record.read_last_outcome(work.folder)
     record.begin_record(work.folder, work.trial, work.lineage, work.text.name)
-    provenance.add_provenance(work.folder, provenance.current_provenance())
     tell = progress.ProgressReporter(work.folder, work.mirror)
     try:
+        work.check_code()
+        provenance.add_provenance(work.folder, provenance.current_provenance())
         training = _Training(work, _AllScores(work, device), workers, tell)
         rows += record.keep_rows(work.folder, training.rows)
         ready = time.perf_counter()
@@ -143,6 +144,7 @@ def follow_trial(
         workers: process group that trains the trial.
         report: function called at each scored point with this worker's values, without scores.
     """
+    work.check_code()
     try:
         for row in _Training(work, _NoScores(work, device), workers).train(lambda: "running"):
             report(row)
@@ -216,7 +218,6 @@ class _Training:
     def __init__(
         self, work: Assignment, scorer: _NoScores, workers: Workers, tell: Tell = ignore_progress
     ) -> None:
-        work.check_code()
         self._tell = tell
         corpus = scorer.corpus
         trial = replace(work.trial, budget=own_budget(work.trial))
