@@ -7,8 +7,6 @@ from lab.tracking import tags
 from lab.tracking.code_versions import CodeVersion
 from lab.tracking.frames import SweepFrames
 
-_SHOWN_DIGITS = 12  # of a commit
-
 
 def describe_codes(frames: SweepFrames) -> list[str]:
     """Return sentences on trials of several code digests; none if the sweep has only one digest.
@@ -63,7 +61,7 @@ def _list(codes: "list[CodeVersion] | tuple[CodeVersion, ...]") -> str:
 def _commits(version: CodeVersion) -> str:
     if not version.commits:
         return ""
-    commits = " and ".join(commit[:_SHOWN_DIGITS] for commit in version.commits)
+    commits = " and ".join(version.commits)
     return f" (commit{'s' * (len(version.commits) > 1)} {commits})"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from lab.config.trial import Path
 from lab.tracking import tags
 
+_SHOWN_DIGITS = 12  # of a commit
 COMPARED = "code"  # the compared path if trials of several code digests are compared
 
 
@@ -22,7 +23,8 @@ class CodeVersion:
     Attributes:
         code: code digest; empty if the trials were stored without one.
         trials: number of the trials, without superseded ones.
-        commits: commits at which they were computed, in the order of the trials.
+        commits: commits at which they were computed, in the order of the trials: the first twelve
+            digits, and ` with uncommitted changes` if the code differed from the commit.
         differing: paths of settings whose values differ from those of the trials of the last
             command, for the same cell; empty for trials that are in the report.
     """
@@ -108,13 +110,19 @@ def compare_codes(sweep: dict[str, str], runs: Sequence[Any], codes: Sequence[st
 def _describe(code: str, runs: Sequence[Any], differing: tuple[Path, ...] = ()) -> CodeVersion:
     counted = [run for run in runs if _tag(run, tags.ROLE) != tags.SUPERSEDED]
     counted.sort(key=lambda run: int(_tag(run, tags.NUMBER)))
-    commits = (_tag(run, tags.COMMIT).split(tags.SEPARATOR) for run in counted)
+    commits = map(_commits, counted)
     return CodeVersion(
         code=code,
         trials=len(counted),
-        commits=tuple(dict.fromkeys(commit for each in commits for commit in each if commit)),
+        commits=tuple(dict.fromkeys(commit for each in commits for commit in each)),
         differing=differing,
     )
+
+
+def _commits(run: Any) -> list[str]:
+    changes = " with uncommitted changes" if _tag(run, tags.DIRTY) == "true" else ""
+    commits = _tag(run, tags.COMMIT).split(tags.SEPARATOR)
+    return [f"{commit[:_SHOWN_DIGITS]}{changes}" for commit in commits if commit]
 
 
 def _differing(params: dict[str, str], others: dict[str, str], tuned: Sequence[Path]) -> set[Path]:

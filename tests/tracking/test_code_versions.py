@@ -187,6 +187,18 @@ def test_superseded_trials_are_those_of_the_same_code(
     assert json.loads(read.sweep[tags.COMPARE])["code"] == [NEW, OLD]
 
 
+def test_uncommitted_changes_are_named_with_the_commit(
+    sweeps: Sweeps, uri: str, folder: Path
+) -> None:
+    sweeps.run("dirty", NEW, 0.0, widths=())
+    store = MlflowStore(uri, folder / "artifacts")
+    store.begin(experiment("dirty"), {}, {})
+    changed = dataclasses.replace(entry(NEW, "0123456789abcdef"), dirty=True)
+    store.sync(build_job(0, 0.5, 1), "f0", "running", [row(0)], provenance=[changed])
+    (version,) = frames.load_frames(uri, "dirty").codes
+    assert version.commits == ("0123456789ab with uncommitted changes",)
+
+
 def test_several_provenances_of_trials_are_counted_in_the_report(
     sweeps: Sweeps, uri: str, folder: Path
 ) -> None:
@@ -199,7 +211,7 @@ def test_several_provenances_of_trials_are_counted_in_the_report(
     store.sync(build_job(6, 0.5, 4), "f6", "finished", end.rows, end, [first, later])
     read = frames.load_frames(uri, "several")
     assert list(read.trials["commit"]) == [f"c{NEW}"] * 6 + ["first; later"]
-    assert read.codes[0].commits == (f"c{NEW}", "first", "later")
+    assert read.codes[0].commits == (f"c{NEW[:11]}", "first", "later")
     assert read.texts == {
         "installed packages": "torch==2.9\n",
         "uncommitted changes to later": "--- a\n",
