@@ -37,10 +37,10 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _main(options: argparse.Namespace) -> None:
     from lab.loading import search_space
-    from lab.storage import checks, mirror
+    from lab.storage import checks, open_storage
 
     experiment = search_space.load_experiment(options.file, tuple(options.overrides))
-    root, remote = mirror.open_mirror(options.storage)
+    root, remote = open_storage.open_mirror(options.storage)
     checks.check_storage(root)
     print(f"{experiment.name}: preparing its text", flush=True)
     from lab.data import preparation  # the import takes seconds

@@ -6,6 +6,7 @@ from functools import partial
 
 from lab import cli
 from lab.errors import UserError
+from lab.reporting.code_notes import describe_codes
 from lab.reporting.page import write_report
 from lab.tracking.client import default_uri
 from lab.tracking.frames import load_frames
@@ -28,17 +29,26 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "name", metavar="NAME", help="name of the sweep: its file's name without .yaml"
     )
+    parser.add_argument(
+        "--across-code",
+        action="store_true",
+        help="include the sweep's trials of other versions of the code, and compare the versions "
+        "(default: only the trials of the code that the last lab.sweep command used)",
+    )
     cli.add_tracking_uri(parser, folder="runs")
     cli.add_reports(parser)
     return parser
 
 
 def _main(options: argparse.Namespace) -> None:
-    frames = load_frames(options.tracking_uri or default_uri(), options.name)
+    uri = options.tracking_uri or default_uri()
+    frames = load_frames(uri, options.name, across_code=options.across_code)
     try:
         page = write_report(frames, options.reports)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
+    for note in describe_codes(frames):
+        print(note)
     print(page)
 
 

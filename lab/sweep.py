@@ -70,7 +70,7 @@ def _build_parser() -> argparse.ArgumentParser:
 def _main(options: argparse.Namespace) -> int:
     # Slow imports are made where they are needed, so that the first line is printed at once.
     from lab.loading import search_space, validation
-    from lab.storage import checks, mirror
+    from lab.storage import checks, open_storage
 
     experiment = search_space.load_experiment(options.file, tuple(options.overrides))
     for warning in validation.collect_warnings(experiment):
@@ -79,7 +79,7 @@ def _main(options: argparse.Namespace) -> int:
         _plan(experiment, options)
         return 0
     _check(options, experiment)
-    root, remote = mirror.open_mirror(options.storage)
+    root, remote = open_storage.open_mirror(options.storage)
     checks.check_storage(root)
     checks.check_reports(options.reports, experiment.name)
     with checks.claim_storage(root, _command_line(options)):
@@ -145,7 +145,7 @@ def _run_sweep(
 ) -> tuple[list[str], int]:
     """Run the sweep and write its report; return the last lines and the number of failed trials."""
     view.doing("opening the MLflow store (its tables are created on first use)")
-    from lab.storage import mirror
+    from lab.storage import open_storage
     from lab.tracking.client import default_uri
     from lab.tracking.store import MlflowStore
 
@@ -160,7 +160,7 @@ def _run_sweep(
     site = Site(
         storage=root.resolve(),
         mirror=remote,
-        ray=mirror.join_uri(options.storage, "ray"),
+        ray=open_storage.join_uri(options.storage, "ray"),
         address=options.address,
         fresh=options.fresh,
     )
@@ -177,7 +177,7 @@ def _conclude(
         The lines to print, and the number of failed trials.
     """
     view.doing("writing the report")
-    from lab.reporting import conclusion, stats
+    from lab.reporting import code_notes, conclusion, stats
     from lab.reporting.page import write_report
     from lab.tracking import frames
 
@@ -190,6 +190,7 @@ def _conclude(
     lines = [
         f"\n{conclusion.write_headline(table, answer, scored)}",
         f"valid for: {conclusion.describe_validity(table)}\n",
+        *(f"code:      {note}" for note in code_notes.describe_codes(table)),
         f"report:    {page}",
         f"best:      {best}",
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",

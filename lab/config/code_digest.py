@@ -9,11 +9,19 @@ from functools import cache
 from pathlib import Path as File
 
 _PACKAGE = File(__file__).parent.parent
-# Folders of the package that contain the code of prepared texts, and of trials.
+# Folders of the package that contain the code of prepared texts, trials and fine-tuning results.
 TEXT = ("data",)
 TRIAL = ("config", "data", "training", "evaluation", "trials")
+FINETUNING = ("config", "data", "tasks", "training", "finetuning")
 # Modules of these folders on which no result depends.
-_NO_NUMBERS = frozenset({"config/code_digest.py", "config/labels.py", "trials/progress.py"})
+_NO_NUMBERS = frozenset(
+    {
+        "config/code_digest.py",
+        "config/labels.py",
+        "finetuning/results.py",
+        "trials/progress.py",
+    }
+)
 
 
 @cache

@@ -21,17 +21,16 @@ from lab.config.results import Outcome, State
 from lab.config.trial import Trial
 from lab.display.board import describe_settings
 from lab.display.live import View
-from lab.execution import provenance
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites, TrialInputs
 from lab.formatting import format_duration
 from lab.loading import search_space
 from lab.search.search import Search
-from lab.storage import record
+from lab.storage import provenance, record
 from lab.storage.mirror import Mirror, MirrorError
 from lab.tracking import tags
 from lab.tracking.client import StoreError
-from lab.tracking.store import MlflowStore
+from lab.tracking.store import MlflowStore, process_tags
 from lab.tracking.sync import MlflowSync
 from lab.trials import extend, progress
 from lab.trials.assignment import Assignment
@@ -422,18 +421,14 @@ class Driver:
         self._running.clear()
 
     def _begin_store_run(self, command: str) -> None:
-        facts = provenance.code_and_machine() | {
+        process = process_tags(provenance.current_provenance())
+        facts = {f"{tags.LAST_COMMAND}{name}": value for name, value in process.items()} | {
             tags.COMMAND: command,
-            **self._prerequisites.said(),
+            tags.BUDGET: json.dumps(self._experiment.base["budget"]),
         }
+        space = search_space.dump_experiment(self._experiment)
         self._store.begin(
-            self._experiment,
-            facts | {tags.BUDGET: json.dumps(self._experiment.base["budget"])},
-            {
-                tags.SPACE_FILE: search_space.dump_experiment(self._experiment),
-                tags.ENVIRONMENT_FILE: provenance.installed_packages(),
-                tags.DIFF_FILE: provenance.uncommitted_diff(),
-            },
+            self._experiment, facts | self._prerequisites.said(), {tags.SPACE_FILE: space}
         )
 
     def _pull_record(self, folder: File) -> None:

@@ -1,7 +1,8 @@
 """Results of fine-tuning, stored in the record of the pre-trained trial.
 
-`finetune/<hash>.json` contains the runs of one encoder on one task under one protocol. It is
-rewritten atomically after each seed, so no finished seed is run again.
+`finetune/<hash>.json` contains the runs of one encoder on one task under one protocol and one code.
+It is rewritten atomically after each seed, so no finished seed is run again. A change of the code
+that computes the scores gives the file another name, so the seeds are run again.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path as File
 from statistics import median
 
 from lab import __version__
+from lab.config.code_digest import FINETUNING, code_digest
 from lab.config.metrics import CHARGES, finetuned
 from lab.config.results import MetricRow
 from lab.config.trial import content_hash
@@ -21,7 +23,7 @@ from lab.tasks.examples import Examples
 
 
 class FinetuneResults:
-    """The fine-tuning runs of one encoder on one task under one protocol.
+    """The fine-tuning runs of one encoder on one task under one protocol, by the present code.
 
     Args:
         folder: folder of the trial's record.
@@ -37,11 +39,17 @@ class FinetuneResults:
     def __init__(
         self, folder: File, task: Examples, protocol: FinetuneProtocol, steps: int
     ) -> None:
-        key = content_hash([task.fingerprint, asdict(protocol), steps, __version__])
+        code = code_digest(FINETUNING)
+        key = content_hash([task.fingerprint, asdict(protocol), steps, __version__, code])
         self.name = f"finetune/{key}.json"
         self.file = folder / self.name
         self._score, self._metric = finetuned(task.name).name, task.form.metric
-        self._identity = {"task": task.name, "protocol": asdict(protocol), "steps": steps}
+        self._identity = {
+            "task": task.name,
+            "protocol": asdict(protocol),
+            "steps": steps,
+            "code": code,
+        }
 
     def runs(self) -> dict[int, FinetuneRun]:
         """Return the stored runs by seed; none if the file is missing or damaged."""

@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 
 from lab.config import flops
-from lab.reporting import conclusion, plots, sentences, stats, svg, tables
+from lab.reporting import code_notes, conclusion, plots, sentences, stats, svg, tables
 from lab.reporting.stats import Answer
 from lab.storage.checks import check_target
 from lab.tracking import tags
@@ -38,6 +38,7 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.OPENED,
     tags.ANSWER,
     tags.OVERLAPS,
+    *tags.PROCESS,  # of sweeps before the provenance was stored with each trial
 }
 
 
@@ -135,6 +136,7 @@ def _list_facts(
     slots = _column(trials, tags.SLOT_SECONDS).sum() / 3_600
     facts = [] if result is None else conclusion.list_facts(frames, result, runs)
     return [
+        *(("code", note) for note in code_notes.describe_codes(frames)),
         ("valid for", conclusion.describe_validity(frames)),
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
         *conclusion.describe_contamination(frames),
@@ -208,12 +210,18 @@ def _means(runs: pd.DataFrame, name: str) -> dict[str, float]:
 
 
 def _provenance(frames: SweepFrames) -> list[tuple[str, str]]:
-    entries = [(key, text) for key, text in frames.sweep.items() if key not in _SHOWN_ELSEWHERE]
+    """Return the provenance of the trials, that of the sweep's last command, and its measures."""
+    of_trials = code_notes.list_provenance(frames)
+    entries = [
+        (key.replace(tags.LAST_COMMAND, "last command: "), text)
+        for key, text in frames.sweep.items()
+        if key not in _SHOWN_ELSEWHERE
+    ]
     measures = [
         (name.replace("_", " "), f"{value:.1%}" if name.endswith("share") else f"{value:,.4g}")
         for name, value in frames.measures.items()
     ]
-    return [*entries, *measures]
+    return [*of_trials, *entries, *measures]
 
 
 def _column(trials: pd.DataFrame, name: str) -> "pd.Series[float]":

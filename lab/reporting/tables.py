@@ -125,7 +125,8 @@ def trial_table(frames: SweepFrames) -> Table:
     """Return the table of all trials, including those without a score."""
     head = ("trial", "state", "reason", "role", "setting", "nuisance parameters", "repeat",
             "seeds (init, order, mask)", "score", "budget", "budget spent", *_AMOUNTS.values(),
-            "training time (s)", "run time (s)", "device", "fingerprint")  # fmt: skip
+            "training time (s)", "run time (s)", "device", "code", "commit",
+            "fingerprint")  # fmt: skip
     trials = frames.trials.to_dict("records")
     finished = int((frames.trials["state"] == "finished").sum())
     caption = f"All {len(trials)} trials, including those without a score; {finished} finished."
@@ -148,6 +149,7 @@ def _trial_row(trial: dict[Any, Any]) -> list[str]:
         sentences.seconds(trial.get("spent/seconds", math.nan)),
         sentences.seconds(trial.get(tags.SLOT_SECONDS, math.nan)),
         (trial["device"] or sentences.NONE) + " (shared)" * bool(trial["shared"]),
+        *(trial[name] or sentences.NONE for name in (tags.CODE, tags.COMMIT)),
         trial["fingerprint"],
     ]
 

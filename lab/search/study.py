@@ -31,6 +31,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 
+from lab.config.code_digest import TRIAL, code_digest
 from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value, content_hash
@@ -313,7 +314,7 @@ def _to_optuna_distribution(distribution: Distribution) -> BaseDistribution:
 
 
 def _study_identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
-    """Return a hash of the settings that determine a cell's scores, which names its study.
+    """Return a hash of the settings and the code that determine a cell's scores: its study's name.
 
     The numbers of trials and seeds are not part of it, so that more of them continue the study.
     """
@@ -326,5 +327,6 @@ def _study_identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
             "repeated": experiment.search.repeated,
             "grid": experiment.search.trials if experiment.search.sampler == "grid" else 0,
             "metric": experiment.metric.name,
+            "code": code_digest(TRIAL),
         }
     )

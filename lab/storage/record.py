@@ -1,9 +1,10 @@
 """The record of a trial on disk: a folder named by the trial's fingerprint.
 
-`trial.json` contains the trial, `state` its state, `curve.jsonl` the scored points so far and
-`outcome.json` the result. Files are replaced atomically (points are appended to the curve), and
-`state` is written last. So a record in a final state is complete, and its trial is not trained
-again. MLflow and Optuna are filled from these files.
+`trial.json` contains the trial, `state` its state, `curve.jsonl` the scored points so far,
+`provenance.json` the code that computed them and `outcome.json` the result. Files are replaced
+atomically (points are appended to the curve), and `state` is written last. So a record in a final
+state is complete, and its trial is not trained again. MLflow and Optuna are filled from these
+files.
 """
 
 import json
@@ -22,7 +23,15 @@ from lab.config.trial import Trial
 from lab.errors import UserError
 
 # The files of a record except checkpoints, fine-tuning results, progress and the stop request.
-SMALL = ("trial.json", "state", "curve.jsonl", "outcome.json", "traceback.txt", "origin")
+SMALL = (
+    "trial.json",
+    "state",
+    "curve.jsonl",
+    "provenance.json",
+    "outcome.json",
+    "traceback.txt",
+    "origin",
+)
 _OPEN: tuple[State, ...] = ("queued", "running")
 
 

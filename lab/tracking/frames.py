@@ -16,8 +16,10 @@ from lab.config.labels import label
 from lab.config.metrics import Metric, named
 from lab.config.trial import Path, Value
 from lab.errors import UserError
+from lab.storage.provenance import parse_provenance
 from lab.tracking import tags
 from lab.tracking.client import connect_client, database_file
+from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
 
 BASE = "base"  # label of the only cell of a sweep that compares nothing
 
@@ -34,15 +36,20 @@ class SweepFrames:
         name: name of the experiment.
         sweep: tags of the parent run, by name without the prefix `lab.` (`lab.tracking.tags`).
         measures: metrics of the parent run: slots, wall_seconds, ...
-        texts: contents of the artifact files, by file name; empty if the store has none.
+        texts: contents of the artifact files, by file name; empty if the store has none. They are
+            the search space and, from the provenance of the trials, each different list of
+            installed packages and each different patch.
         trials: one row per trial, sorted by number. Columns: number, fingerprint, run_id, state,
             reason, role, repeat, cell and tuned (labels), score (the ranking metric at the end;
             NaN unless the trial has finished), untrained (the ranking metric at step 0), achieved
             (fraction of the budget that was spent), device, shared (whether other trials used the
-            device at the same time, so that the trial's seconds are not comparable), every
+            device at the same time, so that the trial's seconds are not comparable), code and
+            `tags.PROCESS` (provenance of the trial's numbers; empty if it is unknown), every
             parameter by dotted path, and the last value of every metric by name.
         curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
             step, and every metric by name (NaN if it was not finite or not computed).
+        codes: code digests of the trials, that of the sweep's last command first.
+        omitted_codes: code digests of the sweep's trials that are not in the frames.
     """
 
     name: str
@@ -51,6 +58,8 @@ class SweepFrames:
     texts: dict[str, str]
     trials: pd.DataFrame
     curves: pd.DataFrame
+    codes: tuple[CodeVersion, ...] = ()
+    omitted_codes: tuple[CodeVersion, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -80,8 +89,14 @@ class SweepFrames:
         return label(json.loads(self.sweep[tags.REFERENCE]), self.compare) or BASE
 
 
-def load_frames(uri: str, name: str) -> SweepFrames:
+def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrames:
     """Return the sweep of that name; if there are several, the one that was started last.
+
+    Args:
+        uri: URI of the tracking store.
+        name: name of the sweep.
+        across_code: whether to include the trials of other code digests than that of the sweep's
+            last command. The code digest is then a compared setting (`code_versions`).
 
     Raises:
         FramesError: the store has no sweep of that name.
@@ -106,27 +121,45 @@ def load_frames(uri: str, name: str) -> SweepFrames:
     children = _search_runs(
         client, experiment.experiment_id, f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
     )
-    children.sort(key=lambda run: (int(run.data.tags[_NUMBER]), run.info.run_id))
-    _renumber_superseded(children)
+    current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
+    tuned = tuple(json.loads(sweep[tags.TUNE]))
+    selected = select_runs(children, current, tuned, across_code=across_code)
+    children, codes = selected.runs, [version.code for version in selected.used]
+    if len(codes) > 1:
+        compare_codes(sweep, children, codes)
+    _renumber(children, codes)
     curves = _curves(client, children)
     return SweepFrames(
         name=name,
         sweep=sweep,
         measures=dict(sorted(parent.data.metrics.items())),
-        texts=_read_texts(client, parent.info.run_id),
+        texts=_read_space(client, parent.info.run_id) | _read_provenance(client, children),
         trials=_trials(children, curves, sweep[tags.METRIC], json.loads(sweep[tags.COMPARE])),
         curves=curves,
+        codes=selected.used,
+        omitted_codes=selected.omitted,
     )
 
 
-def _renumber_superseded(runs: list[Any]) -> None:
-    """Move superseded runs behind all others, with new numbers, and sort the runs by number."""
+def _renumber(runs: list[Any], codes: list[str]) -> None:
+    """Give new numbers to superseded runs and those of all codes but the first; sort by number.
+
+    The numbers of jobs would not be unique. The runs with new numbers follow all others: first
+    those of each other code in the order of `codes`, then superseded ones.
+    """
+    role, code = tags.full_name(tags.ROLE), tags.full_name(tags.CODE)
+
+    def sort_key(run: Any) -> tuple[bool, int, int, str]:
+        values = run.data.tags
+        position = codes.index(values.get(code, ""))
+        superseded = values[role] == tags.SUPERSEDED
+        return superseded, position, int(values[_NUMBER]), run.info.run_id
+
+    runs.sort(key=sort_key)
+    kept = [run for run in runs if sort_key(run)[:2] == (False, 0)]
     free = max((int(run.data.tags[_NUMBER]) for run in runs), default=0) + 1
-    role = tags.full_name(tags.ROLE)
-    superseded = [run for run in runs if run.data.tags[role] == tags.SUPERSEDED]
-    for offset, run in enumerate(superseded):
+    for offset, run in enumerate(runs[len(kept) :]):
         run.data.tags[_NUMBER] = str(free + offset)
-    runs.sort(key=lambda run: int(run.data.tags[_NUMBER]))
 
 
 _IS_SWEEP = f"tags.`{tags.full_name(tags.KIND)}` = '{tags.KIND_SWEEP}'"
@@ -150,14 +183,38 @@ def _names(client: Any) -> str:
     return ", ".join(name for name in names if name != "Default") or "none yet"
 
 
-def _read_texts(client: Any, run: str) -> dict[str, str]:
-    stored = {file.path for file in client.list_artifacts(run)}
+def _read_space(client: Any, run: str) -> dict[str, str]:
+    text = _read_artifact(client, run, tags.SPACE_FILE)
+    return {} if text is None else {tags.SPACE_FILE: text}
+
+
+def _read_provenance(client: Any, runs: list[Any]) -> dict[str, str]:
+    """Return each different list of packages, and each different patch, by a name for it."""
+    name = tags.full_name(tags.PROVENANCE)
+    one_each = {run.data.tags[name]: run.info.run_id for run in runs if name in run.data.tags}
+    files = (_read_artifact(client, run, tags.PROVENANCE_FILE) for run in one_each.values())
+    entries = [entry for file in files if file is not None for entry in parse_provenance(file)]
+    texts: dict[str, str] = {}
+    for entry in entries:
+        packages = "".join(f"{name}=={version}\n" for name, version in entry.packages.items())
+        _add_text(texts, "installed packages", packages)
+        _add_text(texts, f"uncommitted changes to {entry.commit[:12]}", entry.diff)
+    return texts
+
+
+def _add_text(texts: dict[str, str], name: str, text: str) -> None:
+    """Add a text under a name that is not used yet, unless it is empty or one of the texts."""
+    if text and text not in texts.values():
+        names = (name, *(f"{name} ({number})" for number in range(2, len(texts) + 3)))
+        texts[next(each for each in names if each not in texts)] = text
+
+
+def _read_artifact(client: Any, run: str, name: str) -> str | None:
+    """Return the content of a text artifact of a run; None if the run has no such artifact."""
+    if name not in {file.path for file in client.list_artifacts(run)}:
+        return None
     with TemporaryDirectory() as folder:  # used with a server; a database has its files locally
-        return {
-            name: File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
-            for name in tags.TEXT_FILES
-            if name in stored
-        }
+        return File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
 
 
 def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
@@ -194,7 +251,8 @@ def _trials(
 
 
 _LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repeat", "cell", "tuned",
-            "score", "untrained", "achieved", "device", "shared")  # fmt: skip
+            "score", "untrained", "achieved", "device", "shared", tags.CODE,
+            *tags.PROCESS)  # fmt: skip
 
 
 def _trial(
@@ -221,6 +279,7 @@ def _trial(
         "achieved": spent / float(str(params.get(tags.BUDGET_AMOUNT, "nan"))),
         "device": values.get(tags.DEVICE, ""),
         "shared": values.get(tags.SHARED) == "True",
+        **{name: values.get(name, "") for name in (tags.CODE, *tags.PROCESS)},
         **params,
         # These follow the parameters because some compared paths, such as `encoder.size`, are no
         # parameters of a built trial.

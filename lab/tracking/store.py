@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
 
+from lab.config.code_digest import TRIAL, code_digest
 from lab.config.experiment import Experiment, Job
 from lab.config.labels import label
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Path, Value, content_hash
 from lab.loading.error_messages import SpaceError
 from lab.loading.search_space import build_trial, expand_cells
+from lab.storage.provenance import Provenance
 from lab.tracking import tags
 from lab.tracking.client import StoreError, connect_client, database_file, describe_error
 
@@ -45,7 +47,9 @@ class _Run:
     began: int  # Unix time in milliseconds
     last: int  # last step that is stored; -1 if none is
     state: str
-    superseded: bool = False  # whether another run has the same number now
+    code: str  # code digest
+    provenance: str = ""  # content hash of the stored provenance
+    superseded: bool = False  # whether another run of the same code has the same number now
 
 
 class MlflowStore:
@@ -69,14 +73,12 @@ class MlflowStore:
         self._metric = ""
         self._runs: dict[str, _Run] = {}
 
-    def begin(
-        self, experiment: Experiment, provenance: dict[str, str], texts: dict[str, str]
-    ) -> None:
+    def begin(self, experiment: Experiment, facts: dict[str, str], texts: dict[str, str]) -> None:
         """Create the sweep's parent run, or reopen it if an earlier process created it.
 
         Args:
             experiment: resolved experiment; its content hash identifies the sweep.
-            provenance: values of further tags, by name without the prefix `lab.`.
+            facts: values of further tags, by name without the prefix `lab.`.
             texts: contents of artifact files, by file name.
         """
         identity = content_hash(asdict(experiment))
@@ -90,7 +92,7 @@ class MlflowStore:
             if existing:
                 self._client.update_run(self._parent, status="RUNNING")
                 self._runs = dict(self._read_children())
-            sweep_tags = tags.add_prefix(provenance) | _sweep_tags(experiment, identity)
+            sweep_tags = tags.add_prefix(facts) | _sweep_tags(experiment, identity)
             self._set_tags(self._parent, sweep_tags)
             for name, content in texts.items():
                 self._client.log_text(self._parent, content, name)
@@ -102,6 +104,7 @@ class MlflowStore:
         state: State,
         rows: Sequence[MetricRow] = (),
         outcome: Outcome | None = None,
+        provenance: Sequence[Provenance] = (),
     ) -> None:
         """Update a job's run from its record; values that are stored already are not changed.
 
@@ -111,6 +114,7 @@ class MlflowStore:
             state: current state of the trial.
             rows: evaluations so far; values that are not finite are left out.
             outcome: result of the trial; None while it has not ended.
+            provenance: provenance of the processes that have computed the trial's numbers so far.
         """
         with describe_error(self._uri):
             run = self._runs.get(_key(job.number, fingerprint)) or self._create_run(
@@ -122,6 +126,7 @@ class MlflowStore:
             if run.state == tags.STATE_NEW:  # also if a process was killed before it stored them
                 self._log_batch(run.id, params=_flatten(asdict(job.trial)))
             self._log_rows(run, rows)
+            self._log_provenance(run, provenance)
             if outcome is not None:
                 self._end_run(run, outcome)
             elif run.state != state:
@@ -145,18 +150,22 @@ class MlflowStore:
             tags=_truncate(values),
         )
         run = self._runs[_key(job.number, fingerprint)] = _Run(
-            id=created.info.run_id, began=created.info.start_time, last=-1, state=tags.STATE_NEW
+            id=created.info.run_id,
+            began=created.info.start_time,
+            last=-1,
+            state=tags.STATE_NEW,
+            code=code_digest(TRIAL),
         )
         return run
 
     def _mark_superseded(self, job: Job, run: _Run) -> None:
-        """Tag all other runs with the number of `job` as superseded by `run`.
+        """Tag all other runs of the same code with the number of `job` as superseded by `run`.
 
         A search that has more results than before may replace the trial of a job by another one.
         The run of the earlier trial stays in the store and takes part in no comparison.
         """
         for key, other in self._runs.items():
-            same_number = key.startswith(f"{job.number} ")
+            same_number = key.startswith(f"{job.number} ") and other.code == run.code
             if same_number and other.superseded is (other is run):
                 other.superseded = other is not run
                 role = tags.SUPERSEDED if other.superseded else job.role
@@ -175,6 +184,20 @@ class MlflowStore:
         if new:
             self._log_batch(run.id, metrics=points)
             run.last = int(new[-1]["spent/steps"])
+
+    def _log_provenance(self, run: _Run, entries: Sequence[Provenance]) -> None:
+        content = [asdict(entry) for entry in entries]
+        identity = content_hash(content)
+        if not entries or run.provenance == identity:
+            return
+        self._client.log_text(run.id, json.dumps(content, indent=2), tags.PROVENANCE_FILE)
+        by_entry = [process_tags(entry) for entry in entries]
+        joined = {
+            name: tags.SEPARATOR.join(dict.fromkeys(values[name] for values in by_entry))
+            for name in tags.PROCESS
+        }
+        self._set_tags(run.id, tags.add_prefix(joined | {tags.PROVENANCE: identity}))
+        run.provenance = identity
 
     def _end_run(self, run: _Run, outcome: Outcome) -> None:
         if outcome.rows and any(name.startswith("finetune/") for name in outcome.rows[-1]):
@@ -232,6 +255,8 @@ class MlflowStore:
                         began=run.info.start_time,
                         last=int(run.data.metrics.get("spent/steps", -1)),
                         state=values[tags.STATE],
+                        code=values.get(tags.CODE, ""),
+                        provenance=values.get(tags.PROVENANCE, ""),
                         superseded=values[tags.ROLE] == tags.SUPERSEDED,
                     ),
                 )
@@ -304,6 +329,7 @@ def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
         tags.SEARCH: json.dumps(asdict(experiment.search)),
         tags.STATE: "running",
         tags.OPENED: str(_now()),
+        f"{tags.LAST_COMMAND}{tags.CODE}": code_digest(TRIAL),
     }
     return tags.add_prefix(values) | {tags.NOTE: experiment.question}
 
@@ -319,8 +345,15 @@ def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
         tags.TUNED: json.dumps(job.tuned),
         tags.ROLE: job.role,
         tags.REPEAT: str(job.repeat),
+        tags.CODE: code_digest(TRIAL),
     }
     return tags.add_prefix(values)
+
+
+def process_tags(entry: Provenance) -> dict[str, str]:
+    """Return the values of the tags `tags.PROCESS` for one process, by tag."""
+    fields = asdict(entry) | {"dirty": str(entry.dirty).lower()}
+    return {name: fields[name] for name in tags.PROCESS}
 
 
 def _reference(experiment: Experiment) -> dict[Path, Value]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path as File
 
 from lab.config.experiment import Job
-from lab.storage import record
+from lab.storage import provenance, record
 from lab.tracking.client import StoreError
 from lab.tracking.store import MlflowStore
 
@@ -97,7 +97,9 @@ class MlflowSync:
             entry.fresh = False
         state = record.read_state(folder) or "queued"
         if (outcome := record.read_outcome(folder)) is not None:
-            self._store.sync(job, folder.name, outcome.state, outcome.rows, outcome)
+            entries = provenance.read_provenance(folder)
+            self._store.sync(job, folder.name, outcome.state, outcome.rows, outcome, entries)
         elif record.is_running(state):
             # In any other state the record is incomplete, until the trial is run again.
-            self._store.sync(job, folder.name, state, record.read_curve(folder))
+            rows, entries = record.read_curve(folder), provenance.read_provenance(folder)
+            self._store.sync(job, folder.name, state, rows, provenance=entries)

@@ -30,19 +30,27 @@ SEARCH = "search"
 BUDGET = "budget"
 OPENED = "opened"  # Unix time in milliseconds
 
-# Tags of a sweep's run: provenance.
+# Tags of a sweep's run: its last command, and its data.
 COMMAND = "command"
-VERSION = "version"
-COMMIT = "commit"
-DIRTY = "dirty"  # "true" if files differ from the commit
-PYTHON = "python"
-TORCH = "torch"
-MACHINE = "machine"
+LAST_COMMAND = "last_command."  # prefix of CODE and `PROCESS`: those of the last command's process
 DATA = "data"  # folders of the prepared texts and of the held-out corruptions
 TEXT = "text"
 OVERLAPS = "overlaps"  # JSON: overlap of each training text with each task
 
-# Tags of a trial's run.
+# Tags of a trial's run: provenance of its numbers. Those in PROCESS are from the trial's record. If
+# several processes have computed the trial, their distinct values are joined by SEPARATOR.
+CODE = "code"  # code digest; part of the trial's fingerprint
+VERSION = "version"
+COMMIT = "commit"
+DIRTY = "dirty"  # "true" if the code differs from the commit
+PYTHON = "python"
+TORCH = "torch"
+MACHINE = "machine"
+PROCESS = (VERSION, COMMIT, DIRTY, PYTHON, TORCH, MACHINE)
+SEPARATOR = "; "
+PROVENANCE = "provenance"  # content hash of the artifact PROVENANCE_FILE
+
+# Other tags of a trial's run.
 NUMBER = "number"
 FINGERPRINT = "fingerprint"
 ROLE = "role"
@@ -82,11 +90,11 @@ SLOT_PREFIX = "slot/"
 
 # Artifacts of a sweep's run.
 SPACE_FILE = "space.yaml"
-ENVIRONMENT_FILE = "environment.txt"
-DIFF_FILE = "diff.patch"
-TRACEBACK_FILE = "traceback.txt"  # of a failed trial
-TEXT_FILES = (SPACE_FILE, ENVIRONMENT_FILE, DIFF_FILE)
 EXPORT_FOLDER = "export"
+
+# Artifacts of a trial's run.
+PROVENANCE_FILE = "provenance.json"
+TRACEBACK_FILE = "traceback.txt"  # of a failed trial
 
 # The logged model of a sweep's best trial.
 MODEL_NAME = "best"

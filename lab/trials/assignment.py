@@ -9,6 +9,7 @@ from pathlib import Path as File
 from typing import NamedTuple, Protocol
 
 from lab.config.budget import Spent
+from lab.config.code_digest import TRIAL, code_digest
 from lab.config.experiment import Resources
 from lab.config.metrics import Metric
 from lab.config.results import State
@@ -41,6 +42,7 @@ class Assignment:
             does not include; None if it starts from weights of unknown compute.
         tasks: files of the tasks to fine-tune on after training (`examples.prepare_examples`).
         task_seeds: fine-tuning runs of each task.
+        code: code digest of the process that made the assignment; part of the record's name.
     """
 
     trial: Trial
@@ -57,6 +59,7 @@ class Assignment:
     earlier_flops: float | None = 0.0
     tasks: tuple[File, ...] = ()
     task_seeds: int = 1
+    code: str = field(default_factory=lambda: code_digest(TRIAL))
 
     def brought(self, name: str) -> "Assignment":
         """Return this assignment with its files downloaded to local paths of a process.
@@ -85,6 +88,20 @@ class Assignment:
             if path is not None:
                 shared.pull(path)
         return local
+
+    def check_code(self) -> None:
+        """Check that this process has the code that the record is named by.
+
+        Raises:
+            RuntimeError: the code differs, because it was changed after the sweep started, or
+                because this machine has another version of it.
+        """
+        own = code_digest(TRIAL)
+        if own != self.code:
+            raise RuntimeError(
+                f"the code on this machine (digest {own}) is not the code that the sweep started "
+                f"with ({self.code}); run the same command again"
+            )
 
     def push_record(self) -> None:
         """Upload the record to the storage."""

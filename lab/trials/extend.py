@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path as File
 
 from lab.config.trial import Trial
-from lab.storage import record
+from lab.storage import provenance, record
 
 
 def extend_from_shorter_run(folder: File, trial: Trial, lineage: str) -> None:
@@ -33,6 +33,7 @@ def extend_from_shorter_run(folder: File, trial: Trial, lineage: str) -> None:
     # The fine-tuning scores of the shorter run's encoder are not scores of the longer run.
     record.write_rows(folder, record.read_curve(origin), without=("finetune",))
     record.write_origin(folder, origin.name)
+    provenance.add_provenance(folder, *provenance.read_provenance(origin))
     partial = folder / "checkpoints.partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(origin / "checkpoints", partial)

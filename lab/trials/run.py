@@ -17,7 +17,7 @@ from lab.evaluation import corruption, scores
 from lab.finetuning import finetuner
 from lab.finetuning import pretrained as encoders
 from lab.finetuning.results import FinetuneResults, charge_finetuning
-from lab.storage import record
+from lab.storage import provenance, record
 from lab.tasks.embedded import Task
 from lab.tasks.examples import Examples, open_examples
 from lab.training import optimizer, weights
@@ -88,6 +88,8 @@ def run_trial(
     record.begin_record(work.folder, work.trial, work.lineage, work.text.name)
     tell = progress.ProgressReporter(work.folder, work.mirror)
     try:
+        work.check_code()
+        provenance.add_provenance(work.folder, provenance.current_provenance())
         training = _Training(work, _AllScores(work, device), workers, tell)
         rows += record.keep_rows(work.folder, training.rows)
         ready = time.perf_counter()
@@ -142,6 +144,7 @@ def follow_trial(
         workers: process group that trains the trial.
         report: function called at each scored point with this worker's values, without scores.
     """
+    work.check_code()
     try:
         for row in _Training(work, _NoScores(work, device), workers).train(lambda: "running"):
             report(row)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from lab.config.code_digest import TEXT, TRIAL, code_digest, digest
+from lab.config.code_digest import FINETUNING, TEXT, TRIAL, code_digest, digest
 
 Change = Callable[[str], str]
 LAB = ROOT / "lab"
@@ -30,11 +30,11 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(LAB, tmp_path / "lab", ignore=ignored))
 
 
-def changed(copy: Path, name: str, change: Change) -> bool:
-    """Return whether a change of one file changes the digest."""
-    before, file = digest(copy, TRIAL), copy / name
+def changed(copy: Path, name: str, change: Change, folders: tuple[str, ...] = TRIAL) -> bool:
+    """Return whether a change of one file changes the digest of some folders."""
+    before, file = digest(copy, folders), copy / name
     file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
-    return digest(copy, TRIAL) != before
+    return digest(copy, folders) != before
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,41 @@ def test_code_that_computes_changes_the_digest(copy: Path, name: str, change: Ch
 )
 def test_prose_and_other_code_do_not(copy: Path, name: str, change: Change) -> None:
     assert not changed(copy, name, change)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("finetuning/finetuner.py", replaced("DROPOUT = 0.1", "DROPOUT = 0.2")),
+        ("finetuning/metrics.py", replaced("return ", "return 2 * ")),
+        ("tasks/examples.py", lambda text: f"{text}\nUNUSED = 1\n"),
+        ("training/model.py", lambda text: f"{text}\nUNUSED = 1\n"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_code_that_fine_tunes_changes_the_digest_of_fine_tuning_results(
+    copy: Path, name: str, change: Change
+) -> None:
+    assert changed(copy, name, change, FINETUNING)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("finetuning/finetuner.py", replaced("DROPOUT = 0.1", "DROPOUT = 0.1  # in the encoder")),
+        ("finetuning/results.py", lambda text: f"{text}\nUNUSED = 1\n"),
+        ("trials/run.py", lambda text: f"{text}\nUNUSED = 1\n"),
+    ],
+    ids=["comment", "stored results", "trial"],
+)
+def test_other_changes_do_not_change_the_digest_of_fine_tuning_results(
+    copy: Path, name: str, change: Change
+) -> None:
+    assert not changed(copy, name, change, FINETUNING)
+
+
+def test_fine_tuning_code_is_no_part_of_the_digest_of_trials(copy: Path) -> None:
+    assert not changed(copy, "finetuning/finetuner.py", replaced("DROPOUT = 0.1", "DROPOUT = 0.2"))
 
 
 def test_new_module_changes_the_digest(copy: Path) -> None:

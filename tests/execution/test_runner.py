@@ -17,7 +17,8 @@ from lab.config.metrics import METRICS
 from lab.execution import runner, worker_group
 from lab.execution.ray_cluster import RayCluster
 from lab.loading.search_space import build_trial
-from lab.storage.mirror import LocalOnly, Mirror, Remote
+from lab.storage.mirror import LocalOnly, Mirror
+from lab.storage.remote import Remote
 from lab.trials.assignment import Assignment
 
 MAX_BYTES = 8_192

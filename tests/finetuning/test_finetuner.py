@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lab import finetune
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
+from lab.config.code_digest import FINETUNING, code_digest
 from lab.config.experiment import FinetuneConfig
 from lab.config.metrics import METRICS, among, finetuned, named
 from lab.config.objectives.electra import ElectraConfig
@@ -453,6 +454,23 @@ def test_damaged_results_count_as_missing(yamls: dict[str, str], tmp_path: Path)
     assert results.runs() == {0: replace(run, seed=0), 1: run}
     results.file.write_text(results.file.read_text()[:-9])
     assert results.runs() == {}
+
+
+def test_results_of_other_code_count_as_missing(
+    yamls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, protocol = read_task(yamls, "pairs"), default_protocol(16)
+    run = finetuner.FinetuneRun(seed=0, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
+    results = FinetuneResults(tmp_path, task, protocol, 8)
+    results.save(run)
+    assert results.summary(1) is not None
+    assert json.loads(results.file.read_text())["code"] == code_digest(FINETUNING)
+    monkeypatch.setattr("lab.finetuning.results.code_digest", lambda _: "edited")
+    edited = FinetuneResults(tmp_path, task, protocol, 8)
+    assert edited.summary(1) is None
+    edited.save(run)
+    monkeypatch.undo()
+    assert FinetuneResults(tmp_path, task, protocol, 8).runs() == {0: run}
 
 
 def test_each_task_protocol_and_encoder_has_its_own_results_file(

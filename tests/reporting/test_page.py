@@ -93,11 +93,10 @@ def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float,
     writer = store.MlflowStore(uri, folder)
     texts = {
         tags.SPACE_FILE: "question: resolved\nbase:\n  batch: 128\n",
-        tags.ENVIRONMENT_FILE: "torch==2.13.0\n",
     }
     provenance = {
-        "command": f"python -m lab.sweep {experiment.name}.yaml", "commit": "0123abc",
-        "version": "0.1", "data": "d41d8cd98f00", "machine": "2 CPU cores",
+        "command": f"python -m lab.sweep {experiment.name}.yaml", "last_command.commit": "0123abc",
+        "data": "d41d8cd98f00",
     }  # fmt: skip
     writer.begin(experiment, provenance, texts)
     generator = np.random.default_rng(1)

@@ -577,6 +577,16 @@ def test_experiments_with_other_scores_have_other_studies(storage: str) -> None:
     assert [len(trials) for trials in studies(storage)] == [2] * len(changed)
 
 
+def test_changed_code_has_its_own_study(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adaptive sampler must not learn from scores that other code has computed."""
+    experiment = build_experiment(search=SearchConfig(trials=2), compare={})
+    jobs = simulate(experiment, storage)
+    monkeypatch.setattr("lab.search.study.code_digest", lambda _: "edited")
+    edited = simulate(experiment, storage)
+    assert [len(trials) for trials in studies(storage)] == [2, 2]
+    assert [job.tuned for job in search_jobs(edited)] == [job.tuned for job in search_jobs(jobs)]
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler: str) -> None:
     experiment = build_experiment(

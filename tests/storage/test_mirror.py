@@ -21,11 +21,18 @@ from lab.config.metrics import METRICS
 from lab.config.results import Outcome
 from lab.config.trial import Trial
 from lab.errors import UserError
-from lab.storage import mirror, record
-from lab.storage.mirror import LocalOnly, MirrorError, Remote
+from lab.storage import (
+    open_storage,
+    record,
+    remote_connection,
+    remote_files,
+    remote_folders,
+)
+from lab.storage.mirror import LocalOnly, MirrorError
+from lab.storage.remote import Remote
 from lab.trials.assignment import Assignment
 
-LARGE = b"x" * (mirror._SMALL_FILE + 1)
+LARGE = b"x" * (remote_files.SMALL_FILE + 1)
 RECORD = {
     "trial.json": b"{}\n",
     "curve.jsonl": b"1\n2\n",
@@ -300,7 +307,7 @@ def interrupt_after(patch: pytest.MonkeyPatch, limit: int, *names: str) -> Calla
         return run
 
     for name in names:
-        patch.setattr(mirror, name, limited(getattr(mirror, name)))
+        patch.setattr(remote_files, name, limited(getattr(remote_files, name)))
     return lambda: count
 
 
@@ -317,7 +324,7 @@ def test_a_push_may_be_interrupted_anywhere(tmp_path: Path) -> None:
                 near.push(near.root / "a")
             write(near.root / "a", later)
             with pytest.MonkeyPatch.context() as patch:
-                count = interrupt_after(patch, after, "_upload", "_delete")
+                count = interrupt_after(patch, after, "upload", "delete")
                 with suppress(MirrorError):
                     near.push(near.root / "a")
             remote = {k: v for k, v in read(root / "far/a").items() if k != ".whole"}
@@ -418,14 +425,14 @@ def test_the_writer_may_delete_a_file_during_a_pull(
     write(near.root / "a", RECORD)
     near.push(near.root / "a")
     write(other.root / "a", local)
-    original = mirror._list_remote
+    original = remote_folders.list_remote
 
     def list_then_delete(store: object, path: str) -> dict[str, object]:
         infos = original(store, path)
         (far / "a/state").unlink()
         return infos
 
-    monkeypatch.setattr(mirror, "_list_remote", list_then_delete)
+    monkeypatch.setattr(remote_folders, "list_remote", list_then_delete)
     expected = RECORD | {"state": b""} | local
     assert pull_and_read(other, "a") | {"state": expected["state"]} == expected
 
@@ -437,7 +444,7 @@ def test_pushing_and_pulling_a_local_storage_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    root, local_only = mirror.open_mirror("runs")
+    root, local_only = open_storage.open_mirror("runs")
     assert root == Path("runs")
     assert isinstance(local_only, LocalOnly)
     local_only.push(root / "a")
@@ -449,18 +456,19 @@ def test_each_uri_has_its_own_local_folder(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root, _ = mirror.open_mirror(uri)
+    root, _ = open_storage.open_mirror(uri)
     assert root.parent.parent == tmp_path / "cache/electra-lab"
     assert len(root.parent.name) == 12
-    assert mirror.open_mirror(uri) == (root, Remote(root, uri))
-    file_system = mirror._open_file_system(uri)
-    assert mirror._list_remote(*file_system) == {}, "the probe file is deleted"
-    assert mirror._open_file_system(uri) is file_system, "one connection in a process"
-    assert mirror.open_mirror(f"file://{tmp_path}/elsewhere")[0] != root
+    assert open_storage.open_mirror(uri) == (root, Remote(root, uri))
+    file_system = remote_connection.open_file_system(uri)
+    assert remote_folders.list_remote(*file_system) == {}, "the probe file is deleted"
+    assert remote_connection.open_file_system(uri) is file_system, "one connection in a process"
+    assert open_storage.open_mirror(f"file://{tmp_path}/elsewhere")[0] != root
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert (
-        mirror.open_mirror(uri)[0] == tmp_path / ".cache/electra-lab" / root.parent.name / root.name
+        open_storage.open_mirror(uri)[0]
+        == tmp_path / ".cache/electra-lab" / root.parent.name / root.name
     )
 
 
@@ -468,7 +476,7 @@ def test_each_process_has_its_own_local_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root, driver = mirror.open_mirror(f"file://{tmp_path}/far")
+    root, driver = open_storage.open_mirror(f"file://{tmp_path}/far")
     one, two = driver.for_process("one"), driver.for_process("two")
     paths = {m.map_path(root / "trials/a", driver) for m in (driver, one, two)}
     assert len(paths) == 3
@@ -509,7 +517,7 @@ def test_actor_deletes_its_local_record_once_it_is_pushed(
     runner = pytest.importorskip("lab.execution.runner")
     monkeypatch.setattr(runner.tune, "report", lambda _: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root, driver = mirror.open_mirror(f"file://{tmp_path}/far")
+    root, driver = open_storage.open_mirror(f"file://{tmp_path}/far")
     shutil.copytree(prepared_text.text, root / "cache/text")
     shutil.copy(held_out, root / "cache/held-out.npz")
     trial = Trial(**_trial() | {"data": prepared_text.data, "batch": 8, "evaluations": 1})
@@ -560,7 +568,7 @@ def test_a_mirror_is_pickled_without_its_connection(uri: str, tmp_path: Path) ->
 )
 def test_an_unusable_uri_raises_a_one_line_error(storage: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        mirror.open_mirror(storage)
+        open_storage.open_mirror(storage)
     line = str(raised.value)
     assert line.startswith(f"--storage {storage.partition('?')[0]}: ")
     assert line.endswith("such as s3://bucket/path")
@@ -569,7 +577,7 @@ def test_an_unusable_uri_raises_a_one_line_error(storage: str, message: str) -> 
 
 def test_a_missing_bucket_raises(s3: str) -> None:
     with pytest.raises(MirrorError, match=r"--storage s3://missing/runs: .*NO_SUCH_BUCKET"):
-        mirror.open_mirror(f"s3://key:hidden@missing/runs?{s3}")
+        open_storage.open_mirror(f"s3://key:hidden@missing/runs?{s3}")
 
 
 @pytest.mark.parametrize(
@@ -585,7 +593,7 @@ def test_a_missing_bucket_raises(s3: str) -> None:
 )
 def test_messages_contain_no_secret_of_the_uri(storage: str) -> None:
     with pytest.raises(MirrorError) as raised:
-        mirror.open_mirror(storage)
+        open_storage.open_mirror(storage)
     message = str(raised.value).lower()
     assert "key" not in message
     assert "hid" not in message
@@ -601,9 +609,9 @@ def test_secrets_are_replaced_in_the_file_systems_message(monkeypatch: pytest.Mo
     def fail(uri: str) -> None:
         raise OSError(f"{uri} at http host: hid/den, hu=sh\nsecond line")
 
-    monkeypatch.setattr(mirror, "_open_file_system", fail)
+    monkeypatch.setattr(remote_connection, "open_file_system", fail)
     with pytest.raises(MirrorError) as raised:
-        mirror.open_mirror(storage)
+        open_storage.open_mirror(storage)
     assert str(raised.value).split("; name")[0] == (
         "--storage s3://bucket/runs: s3://***:***@bucket/runs?endpoint_override=host&scheme=http"
         "&token=*** at http host: ***, ***"
@@ -613,7 +621,7 @@ def test_secrets_are_replaced_in_the_file_systems_message(monkeypatch: pytest.Mo
 def test_a_programming_error_is_not_reported_as_a_storage_error(
     near: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "_push_folder", lambda *_: len(None))  # type: ignore[arg-type]
+    monkeypatch.setattr(remote_folders, "push_folder", lambda *_: len(None))  # type: ignore[arg-type]
     write(near.root / "a", RECORD)
     with pytest.raises(TypeError):
         near.push(near.root / "a")

@@ -40,7 +40,8 @@ def uri(folder: Path) -> str:
 
 def begin_sweep(uri: str, folder: Path, name: str) -> MlflowStore:
     store = MlflowStore(uri, folder / "artifacts")
-    store.begin(experiment(name), {tags.COMMIT: "abc"}, {tags.SPACE_FILE: "question: Does it?\n"})
+    facts = {"last_command.commit": "abc"}
+    store.begin(experiment(name), facts, {tags.SPACE_FILE: "question: Does it?\n"})
     return store
 
 
@@ -64,7 +65,7 @@ def test_frames_have_the_values_that_were_stored(uri: str, folder: Path) -> None
     read = frames.load_frames(uri, "back")
     assert read.sweep["question"] == "Does it?"
     assert json.loads(read.sweep["search"])["sampler"] == "qmc"
-    assert read.sweep["commit"] == "abc"
+    assert read.sweep["last_command.commit"] == "abc"
     assert read.sweep["state"] == "finished"
     assert read.measures == {"slots": 2.0}
     assert read.texts == {"space.yaml": "question: Does it?\n"}
@@ -276,7 +277,7 @@ def test_existing_runs_need_few_requests(uri: str, folder: Path) -> None:
         client.create_run(run.info.experiment_id, tags=run_tags)
     again = MlflowStore(uri, folder / "artifacts")
     again._client = counted = CountingClient(again._client)
-    again.begin(experiment("many"), {"commit": "abc"}, {})
+    again.begin(experiment("many"), {"last_command.commit": "abc"}, {})
     assert counted.calls.total() <= 6, counted.calls
     counted.calls.clear()
     for number in range(count):

@@ -18,6 +18,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Value
 from lab.loading.search_space import build_trial
 from lab.storage import record
+from lab.storage.provenance import Provenance
 from lab.tracking import frames, sync
 from lab.tracking.client import StoreError, default_uri
 from lab.tracking.store import MlflowStore
@@ -73,6 +74,7 @@ class StubStore:
         state: State,
         rows: tuple[MetricRow, ...] = (),
         outcome: Outcome | None = None,
+        provenance: tuple[Provenance, ...] = (),  # noqa: ARG002
     ) -> None:
         self._check()
         assert (outcome is None) == (state in {"queued", "running"})

@@ -20,7 +20,7 @@ from lab.config.optimizer import AdamConfig
 from lab.config.phases import UpdatedNetworks
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
-from lab.storage import record
+from lab.storage import provenance, record
 from lab.training.objectives import Electra
 from lab.training.objectives.base import StepLoss
 from lab.trials import progress
@@ -99,6 +99,7 @@ def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) ->
         "checkpoints",
         "curve.jsonl",
         "outcome.json",
+        "provenance.json",
         "state",
         "trial.json",
     ]
@@ -282,6 +283,30 @@ def test_repeated_run_replaces_the_record_of_a_failed_one(
     outcome = run(trial, tmp_path)
     assert record.read_outcome(tmp_path) == outcome
     assert len(record.read_curve(tmp_path)) == 1 + CURVE
+
+
+def test_run_continued_at_another_commit_has_both_commits(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = provenance.current_provenance()
+    for commit, states in (("a", ["running", "running", "interrupted"]), ("b", [])):
+        entry = replace(own, commit=commit)
+        monkeypatch.setattr(provenance, "current_provenance", lambda entry=entry: entry)
+        left = iter(states)
+        outcome = run(trial, tmp_path, wish=lambda left=left: next(left, "running"))
+    assert outcome.state == "finished"
+    assert [entry.commit for entry in provenance.read_provenance(tmp_path)] == ["a", "b"]
+
+
+def test_process_with_other_code_than_the_sweep_trains_nothing(
+    run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = iter(("before", "after"))
+    monkeypatch.setattr("lab.trials.assignment.code_digest", lambda _: next(digests))
+    outcome = run(trial, tmp_path)
+    assert outcome.state == "failed"
+    assert "the code on this machine (digest after) is not the code that the" in outcome.reason
+    assert outcome.rows == provenance.read_provenance(tmp_path) == ()
 
 
 def write_record(folder: Path, trial: Trial) -> Outcome:
