@@ -13,7 +13,9 @@ _PACKAGE = File(__file__).parent.parent
 TEXT = ("data",)
 TRIAL = ("config", "data", "training", "evaluation", "trials")
 # Modules of these folders on which no result depends.
-_NO_NUMBERS = frozenset({"config/code_digest.py", "config/labels.py", "trials/progress.py"})
+_NO_NUMBERS = frozenset(
+    {"config/code_digest.py", "config/labels.py", "trials/process_log.py", "trials/progress.py"}
+)
 
 
 @cache

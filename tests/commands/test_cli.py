@@ -38,7 +38,7 @@ OUTCOMES: dict[str, tuple[Callable[[], None], int, str]] = {
     "disk": (
         raising(OSError(28, "No space left on device")),
         1,
-        r"lab\.it: failed: OSError: .* No space left on device; all is kept \(details: .*\)\n",
+        r"lab\.it: failed: OSError: .* No space left on device; all is kept \(traceback in .*\)\n",
     ),
 }
 
