@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lab.storage.mirror import Mirror
     from lab.tracking.frames import SweepFrames
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("lab.sweep")  # __name__ is "__main__" in `python -m`
 _REMAINING = "trials that have ended are kept; run the same command again to resume"
 
 
