@@ -1,28 +1,33 @@
 """Shared parts of all commands: parsers, options, exit statuses and one-line errors.
 
-Exit statuses: 0 for success, 1 for a failure of the machine, 2 for bad input, 130 for an interrupt,
-141 for a closed standard output (128 + SIGPIPE, as in a shell).
+docs/commands.md lists the exit statuses.
 """
 
 import argparse
+import logging
 import os
+import platform
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path as File
 from typing import NoReturn
 
-from lab import leave
+from lab import __version__, leave, logging_setup
 from lab.errors import UserError
 
-INTERRUPTED, UNREAD = 130, 141
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+UNREAD = 141  # 128 + SIGPIPE, as in a shell
+_LOG = logging.getLogger(__name__)
+_LOGGED_PACKAGES = ("torch", "ray", "optuna", "mlflow", "transformers")
 
 
 def build_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return the parser of `python -m lab.NAME`, without its arguments.
+    """Return the parser of `python -m lab.NAME`, with --verbose and without its other arguments.
 
     Args:
         name: the command's module below `lab`, for example "sweep".
@@ -30,12 +35,18 @@ def build_parser(name: str, description: str, example: str) -> argparse.Argument
         example: command lines that work from the project's root, shown below the options.
     """
     indented = "".join(f"\n  {line}" for line in example.splitlines())
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m lab.{name}",
         description=description,
         epilog=f"example:{indented}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print log records to standard error (default: only errors)",
+    )
+    return parser
 
 
 def add_search_space(parser: argparse.ArgumentParser, override: str) -> None:
@@ -110,7 +121,12 @@ def add_reports(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(name: str, remaining: str, body: Callable[[], int | None]) -> int:
+def run(
+    name: str,
+    remaining: str,
+    body: Callable[[argparse.Namespace], int | None],
+    options: argparse.Namespace,
+) -> int:
     """Run the body of a command, print a one-line message if it fails, and return the exit status.
 
     Modules that take seconds to import are imported in the body, so that an interrupt during the
@@ -120,30 +136,54 @@ def run(name: str, remaining: str, body: Callable[[], int | None]) -> int:
         name: the command, for example "lab.sweep"; errors begin with it.
         remaining: the state that an interrupted or failed command leaves on disk, in words.
         body: the work of the command; returns an exit status, or None for 0.
+        options: parsed arguments of the command, passed to the body.
     """
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        status = body() or 0
-        sys.stdout.flush()
-    except UserError as error:
-        _print_error(f"{name}: error: {' '.join(str(error).split())}")
-        return 2
-    except KeyboardInterrupt:
-        _print_error(f"interrupted; {remaining}")
-        return INTERRUPTED
-    except BrokenPipeError:
-        discard_output()
-        _print_error(f"{name}: the output is closed; {remaining}")
-        return UNREAD
-    except Exception as error:  # of a disk, a node or a database; bad input raises UserError
-        if _is_caused_by_interrupt(error):
-            _print_error(f"interrupted; {remaining}")
-            return INTERRUPTED
-        line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        _print_error(f"{name}: failed: {line}; {remaining}{_write_traceback()}")
-        return 1
+    with logging_setup.handle_records(verbose=options.verbose):
+        try:
+            _log_start(name, options)
+            status = body(options) or 0
+            sys.stdout.flush()
+        except BaseException as error:  # SystemExit and others that are not expected are raised
+            status, line = _describe_end(error, name, remaining)
+            _print_error(line)
+        _LOG.info("%s ends with status %d", name, status)
     return status
+
+
+def _log_start(name: str, options: argparse.Namespace) -> None:
+    arguments = " ".join(f"{key}={value}" for key, value in vars(options).items())
+    packages = " ".join(f"{each} {metadata.version(each)}" for each in _LOGGED_PACKAGES)
+    python = f"Python {platform.python_version()} {packages}"
+    _LOG.info("%s starts: %s", name, arguments)
+    _LOG.info("electra-lab %s, %s, process %d", __version__, python, os.getpid())
+
+
+def _describe_end(error: BaseException, name: str, remaining: str) -> tuple[int, str]:
+    """Log the exception that ends a command; return the exit status and the line to print.
+
+    Raises:
+        BaseException: `error`, if it is neither an `Exception` nor an interrupt.
+    """
+    if _is_interrupt(error):
+        _LOG.warning("interrupted")
+        return INTERRUPTED, f"interrupted; {remaining}"
+    match error:
+        case UserError():
+            message = " ".join(str(error).split())
+            _LOG.warning("bad input: %s", message)
+            return BAD_INPUT, f"{name}: error: {message}"
+        case BrokenPipeError():
+            discard_output()
+            _LOG.warning("standard output is closed")
+            return UNREAD, f"{name}: the output is closed; {remaining}"
+        case Exception():  # of a disk, a node or a database; bad input raises UserError
+            _LOG.error("unexpected error", exc_info=error)
+            line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            where = _write_traceback(error)
+            return FAILED, f"{name}: failed: {line}; {remaining}{where}"
+    raise error
 
 
 def execute(main: Callable[[], int]) -> NoReturn:
@@ -176,21 +216,35 @@ def discard_output() -> None:
         os.close(null)
 
 
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether an error is an interrupt or was caused by one.
+
+    Some libraries wrap an interrupt during their import.
+    """
+    if isinstance(error, UserError | BrokenPipeError) or not isinstance(error, Exception):
+        return isinstance(error, KeyboardInterrupt)
+    return _is_caused_by_interrupt(error)
+
+
 def _is_caused_by_interrupt(error: BaseException) -> bool:
-    """Return whether an interrupt caused the error: some libraries wrap it during their import."""
     cause = error.__cause__ or error.__context__
     return isinstance(cause, KeyboardInterrupt) or (
         cause is not None and _is_caused_by_interrupt(cause)
     )
 
 
-def _write_traceback() -> str:
-    """Write the traceback to a file; return a note with its path, empty if writing fails."""
+def _write_traceback(error: Exception) -> str:
+    """Return a note with the path of the traceback: in the log, or in a new file without a log.
+
+    The note is empty if neither can be written.
+    """
+    if (log := logging_setup.command_log().written) is not None:
+        return f" (traceback in {log})"
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="lab-error-", suffix=".txt", delete=False
         ) as file:
-            traceback.print_exc(file=file)
+            traceback.print_exception(error, file=file)
     except OSError:
         return ""
-    return f" (details: {file.name})"
+    return f" (traceback in {file.name})"

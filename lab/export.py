@@ -11,7 +11,6 @@ lab's own: their logits must agree bit for bit.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path as File
 
 from lab import cli
@@ -28,7 +27,7 @@ _REMAINING = "nothing half written is left"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `cli.run`."""
     options = _build_parser().parse_args(arguments)
-    return cli.run("lab.export", _REMAINING, partial(_main, options))
+    return cli.run("lab.export", _REMAINING, _main, options)
 
 
 def _build_parser() -> argparse.ArgumentParser:

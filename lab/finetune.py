@@ -9,7 +9,6 @@ Finished seeds are stored in the trial's record and are not run again.
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path as File
 from statistics import median
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ _REMAINING = "finished seeds are kept"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `cli.run`."""
     options = _build_parser().parse_args(arguments)
-    return cli.run("lab.finetune", _REMAINING, partial(_main, options))
+    return cli.run("lab.finetune", _REMAINING, _main, options)
 
 
 def _build_parser() -> argparse.ArgumentParser:

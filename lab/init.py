@@ -16,7 +16,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # as in `lab.sweep`, of which steps are timed
-    return cli.run("lab.init", "nothing was written", partial(_main, options))
+    return cli.run("lab.init", "nothing was written", _main, options)
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ again. If the text is prepared already, the command only prints its counts.
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lab import cli
@@ -21,7 +20,7 @@ _REMAINING = "nothing is left of a text that was not finished"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `cli.run`."""
     options = _build_parser().parse_args(arguments)
-    return cli.run("lab.prepare", _REMAINING, partial(_main, options))
+    return cli.run("lab.prepare", _REMAINING, _main, options)
 
 
 def _build_parser() -> argparse.ArgumentParser:

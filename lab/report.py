@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
 from lab import cli
 from lab.errors import UserError
@@ -17,7 +16,7 @@ _REMAINING = "an earlier report is left as it was"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, as `cli.run`."""
     options = _build_parser().parse_args(arguments)
-    return cli.run("lab.report", _REMAINING, partial(_main, options))
+    return cli.run("lab.report", _REMAINING, _main, options)
 
 
 def _build_parser() -> argparse.ArgumentParser:

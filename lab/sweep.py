@@ -6,16 +6,16 @@ second call of the same command resumes the sweep, or only writes the report.
 """
 
 import argparse
+import logging
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
-from lab import cli
+from lab import cli, logging_setup
 
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lab.storage.mirror import Mirror
     from lab.tracking.frames import SweepFrames
 
+_LOG = logging.getLogger("lab.sweep")  # __name__ is "__main__" in `python -m`
 _REMAINING = "trials that have ended are kept; run the same command again to resume"
 
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # processes, and the threads of the frozen model then mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return cli.run("lab.sweep", _REMAINING, partial(_main, options))
+    return cli.run("lab.sweep", _REMAINING, _main, options)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -74,6 +75,7 @@ def _main(options: argparse.Namespace) -> int:
 
     experiment = search_space.load_experiment(options.file, tuple(options.overrides))
     for warning in validation.collect_warnings(experiment):
+        _LOG.warning("%s", warning)
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if options.dry_run:
         _plan(experiment, options)
@@ -84,6 +86,9 @@ def _main(options: argparse.Namespace) -> int:
     checks.check_reports(options.reports, experiment.name)
     with checks.claim_storage(root, _command_line(options)):
         print(f"{experiment.name}: {experiment.question}", flush=True)
+        log_file = root / "logs" / f"{experiment.name}.log"
+        remote.pull(log_file)
+        logging_setup.command_log().set_file(log_file, remote.push)
         from lab.display import live
         from lab.display.board import Board
 
@@ -151,9 +156,12 @@ def _run_sweep(
 
     uri = options.tracking_uri or default_uri(root)
     store = MlflowStore(uri, root / "artifacts")
+    logging_setup.command_log().start()  # all checks of the input have passed
     if options.address is None:  # the machines of a cluster cannot be timed here
         view.doing("timing a few optimizer steps of each cell")
-        view.say(_estimate(experiment, root, _slots(experiment), uri).line())
+        estimate = _estimate(experiment, root, _slots(experiment), uri).line()
+        _LOG.info("%s", estimate)
+        view.say(estimate)
     view.doing("loading torch and Optuna")
     from lab.execution.driver import Driver, Site
 
@@ -196,6 +204,7 @@ def _conclude(
         f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
     ]
     failed = _failed_lines(table, site.storage)
+    _LOG.info("report: %s; failed trials: %d", page, len(failed))
     return [*lines, *failed], len(failed)
 
 
@@ -227,6 +236,7 @@ def _log_best_trial(table: "SweepFrames", uri: str, site: "Site") -> str:
         )
     except Exception as error:
         # An error of transformers, the store or a disk; the report does not need the model.
+        _LOG.exception("the best trial was not logged as an MLflow model")
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return f"not logged as a model: {reason}"
 

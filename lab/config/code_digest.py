@@ -19,6 +19,7 @@ _NO_NUMBERS = frozenset(
         "config/code_digest.py",
         "config/labels.py",
         "finetuning/results.py",
+        "trials/process_log.py",
         "trials/progress.py",
     }
 )

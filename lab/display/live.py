@@ -4,6 +4,7 @@ A separate thread prints the lines of a queue. Signal handlers can therefore pri
 is updated while the main thread is blocked.
 """
 
+import logging
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from lab.config.results import Outcome
 from lab.display.board import Board, RunningTrial, describe_settings
 from lab.formatting import format_clock
 
+_LOG = logging.getLogger(__name__)
 _SILENCE = 10.0  # seconds without a line after which plain lines print the status
 _SHARE = 30  # the silence grows to 1/30 of the time since the start, to keep long logs short
 _FRAME = 0.5  # seconds between two updates of a table
@@ -76,13 +78,14 @@ class View(ABC):
         self._lines.put(line)
 
     def doing(self, phase: str, share: float | None = None) -> None:
-        """Set and display the phase of the sweep itself.
+        """Set, log and display the phase of the sweep itself.
 
         Args:
             phase: description of the phase; empty while only trials run.
             share: share of the phase that is done, from 0 to 1; None where it is unknown.
         """
         if self.board.set_phase(phase, share) and phase:
+            _LOG.info("%s", phase)
             self._began(phase)
 
     @abstractmethod

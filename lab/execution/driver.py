@@ -6,6 +6,7 @@ of a trial or of MLflow therefore loses no trial that has ended.
 """
 
 import json
+import logging
 import signal
 import time
 import uuid
@@ -16,14 +17,13 @@ from pathlib import Path as File
 
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
-from lab.config.preparatory_runs import describe, unstarted_identity
+from lab.config.preparatory_runs import unstarted_identity
 from lab.config.results import Outcome, State
 from lab.config.trial import Trial
-from lab.display.board import describe_settings
 from lab.display.live import View
+from lab.execution.events import TrialEvents, trial_field
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites, TrialInputs
-from lab.formatting import format_duration
 from lab.loading import search_space
 from lab.search.search import Search
 from lab.storage import provenance, record
@@ -32,9 +32,10 @@ from lab.tracking import tags
 from lab.tracking.client import StoreError
 from lab.tracking.store import MlflowStore, process_tags
 from lab.tracking.sync import MlflowSync
-from lab.trials import extend, progress
+from lab.trials import extend, process_log, progress
 from lab.trials.assignment import Assignment
 
+_LOG = logging.getLogger(__name__)
 # States caused by the settings. A failure may have been caused by the machine: it is retried.
 _CONCLUSIVE_STATES: tuple[State, ...] = ("finished", "diverged")
 
@@ -74,7 +75,7 @@ class Driver:
 
     def __init__(self, experiment: Experiment, site: Site, store: MlflowStore, view: View) -> None:
         self._experiment, self._site, self._store = experiment, site, store
-        self._board, self._view = view.board, view
+        self._board, self._view, self._events = view.board, view, TrialEvents(view)
         self._storage, self._mirror = site.storage, site.mirror
         self._mirror.pull(self._storage / "searches")
         self._search = Search(
@@ -87,6 +88,7 @@ class Driver:
         self._mlflow_sync = MlflowSync(store, self._view.say)
         self._prerequisites = Prerequisites(self._storage, self._mirror, view.doing)
         self._running: dict[File, list[Job]] = {}  # no jobs for a preparatory run
+        self._log_copied: dict[File, int] = {}  # bytes of the log of each running trial
         self._ended_here: set[File] = set()
         self._preparatory = PreparatoryQueue(
             self._assignment_of_preparatory_run, self._preparatory_outcome, self._running
@@ -126,6 +128,7 @@ class Driver:
             self._record_interrupted()
             self.stop_file.unlink(missing_ok=True)
             self._mirror.push(self.stop_file)
+            _LOG.info("sweep %s: %s", state, self._board.headline())
             # The exception that ended the sweep must not be replaced by a `StoreError`; the next
             # run of the sweep updates the store.
             with suppress(StoreError) if state == "interrupted" else nullcontext():
@@ -181,8 +184,7 @@ class Driver:
                 return ready
         self._open_record(run)
         self._running[run.folder] = []
-        self._board.start_preparatory(run.folder.name, describe(run.trial))
-        self._view.say(f"preparatory run {run.folder.name}: {describe(run.trial)}")
+        self._events.started_preparatory(run)
         return run
 
     def _ask_search(self) -> Job | None:
@@ -208,8 +210,7 @@ class Driver:
         elif assignment.folder in self._running:  # another job has the same trial, which runs once
             jobs = self._running[assignment.folder]
             if not jobs:  # until now the trial was only a preparatory run
-                self._board.end_preparatory(assignment.folder.name, "running")
-                self._board.start(job)
+                self._events.turned_into_trial(job, assignment.folder)
             jobs.append(job)
         else:
             self._start_trial(job, assignment)
@@ -277,8 +278,7 @@ class Driver:
         # A finished trial that runs again, to be fine-tuned, is rewritten in the store.
         was_finished = earlier is not None and earlier.state == "finished"
         self._mlflow_sync.note(job, assignment.folder, fresh=self._site.fresh or was_finished)
-        self._board.start(job)
-        self._view.changed(f"started {describe_settings(job)}")
+        self._events.started(job, assignment.folder)
 
     def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:
         """Open a trial's record for a run.
@@ -305,6 +305,9 @@ class Driver:
         self._mirror.push(record.stop_file(assignment.folder))
         progress.clear_progress(assignment.folder)
         self._mirror.push(assignment.folder / progress.NAME)
+        (assignment.folder / record.LOG).unlink(missing_ok=True)
+        self._mirror.push(assignment.folder / record.LOG)
+        self._log_copied[assignment.folder] = 0
 
     def done(self) -> bool:
         """Return whether every job has ended, or the sweep is stopping and no trial is running."""
@@ -313,7 +316,7 @@ class Driver:
 
     def began(self, work: Assignment) -> None:
         """Log that a trial has started in its slot."""
-        self._pull_record(work.folder)
+        self._pull_running_record(work.folder)
         for job in self._running[work.folder]:
             self._mlflow_sync.note(job, work.folder)
 
@@ -328,14 +331,11 @@ class Driver:
                 self._mirror.pull(folder, progress.NAME)
             if (phase_progress := progress.read_progress(folder)) is None:
                 continue
-            if jobs:
-                self._board.update(jobs[0], phase_progress)
-            else:
-                self._board.update_preparatory(folder.name, phase_progress)
+            self._events.progressed(jobs, folder, phase_progress)
 
     def scored(self, work: Assignment) -> None:
         """Log a running trial's new evaluations, and request its end if halving stops it."""
-        self._pull_record(work.folder)
+        self._pull_running_record(work.folder)
         rows = record.read_curve(work.folder)
         if not rows:
             return
@@ -345,8 +345,7 @@ class Driver:
                 record.stop_file(work.folder).touch()
                 self._mirror.push(record.stop_file(work.folder))
         for job in self._running[work.folder][:1]:  # a preparatory run has no job
-            if self._board.add_evaluation(job, rows[-1]):
-                self._view.changed(f"scored {self._board.describe_score(job)}")
+            self._events.scored(job, work.folder, rows[-1])
 
     def ended(self, work: Assignment, error: str | None) -> None:
         """Record the end of a trial, or of a preparatory run.
@@ -355,7 +354,7 @@ class Driver:
             work: assignment that has ended.
             error: reason, where its process ended without writing an outcome.
         """
-        self._pull_record(work.folder)
+        self._pull_running_record(work.folder)
         outcome = record.read_outcome(work.folder)
         if outcome is None:
             outcome = self._write_outcome(
@@ -369,25 +368,14 @@ class Driver:
         for job in jobs:
             self._end_job(job, work.folder, outcome)
         if not jobs:
-            self._board.end_preparatory(work.folder.name, outcome.state)
-            reason = _describe_reason(outcome, work.folder)
-            self._view.say(f"preparatory run {work.folder.name} {outcome.state}{reason}")
+            self._events.ended_preparatory(work.folder, outcome)
 
     def _end_job(self, job: Job, folder: File, outcome: Outcome) -> None:
         self._mlflow_sync.note(job, folder)
         if outcome.state != "interrupted":  # the next run of the sweep continues it
             self._search.tell(job, outcome)
-        self._board.end(job, outcome)
-        score = outcome.rows[-1].get(self._experiment.metric.name) if outcome.rows else None
-        scored = f" {self._experiment.metric.name} {score:.4f}" if score is not None else ""
-        reason = _describe_reason(outcome, folder)
-        if self._search.awaits_retry(job, outcome):
-            reason += "; the same command retries it, and then runs its cell's repeats"
-        left = self._board.describe_time_left()
-        self._view.changed(
-            f"{outcome.state} {describe_settings(job)}{scored} in "
-            f"{format_duration(outcome.seconds)}{reason}" + (f", {left}" if left else "")
-        )
+        awaits_retry = self._search.awaits_retry(job, outcome)
+        self._events.ended(job, folder, outcome, awaits_retry=awaits_retry)
 
     @contextmanager
     def _handle_interrupts(self) -> Iterator[None]:
@@ -399,6 +387,7 @@ class Driver:
             self.stop_file.touch()
             self._mirror.push(self.stop_file)
             self._view.say("stopping: running trials save their state; Ctrl-C again stops now")
+            _LOG.warning("interrupted: running trials save their state")
 
         before = signal.signal(signal.SIGINT, request_stop)
         try:
@@ -413,11 +402,9 @@ class Driver:
                 self._write_outcome(
                     "interrupted", "the sweep ended while the trial was running", folder
                 )
-            self._board.end_preparatory(folder.name, "interrupted")
             for job in jobs:
                 self._mlflow_sync.note(job, folder)
-                if (outcome := record.read_outcome(folder)) is not None:
-                    self._board.end(job, outcome)
+            self._events.interrupted(jobs, folder, record.read_outcome(folder))
         self._running.clear()
 
     def _begin_store_run(self, command: str) -> None:
@@ -435,6 +422,13 @@ class Driver:
         """Download a trial's record, without its checkpoints."""
         self._mirror.pull(folder, *record.SMALL)
 
+    def _pull_running_record(self, folder: File) -> None:
+        """Download a running trial's record, and copy the log of its process."""
+        self._pull_record(folder)
+        trial = trial_field(folder, self._running[folder])
+        copied = self._log_copied.get(folder, 0)
+        self._log_copied[folder] = process_log.copy_new_records(folder, copied, trial)
+
     def _write_outcome(self, state: State, reason: str, folder: File) -> Outcome:
         """Write and return an outcome in place of a process that did not write one."""
         earlier = record.read_last_outcome(folder)
@@ -451,11 +445,3 @@ class Driver:
         for name in ("outcome.json", "state"):
             self._mirror.push(folder / name)
         return outcome
-
-
-def _describe_reason(outcome: Outcome, folder: File) -> str:
-    """Return the reason of an outcome, and the path of its traceback where there is one."""
-    if not outcome.reason:
-        return ""
-    trace = f"; traceback in {folder / 'traceback.txt'}" if outcome.traceback else ""
-    return f": {outcome.reason}{trace}"

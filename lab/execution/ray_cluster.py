@@ -1,5 +1,6 @@
 """Ray: starts a Ray instance on this machine, or joins the cluster at a given address."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from lab.trials.assignment import NodeResources, count_slots, local_resources
 # A Unix socket's path has at most 107 bytes, and Ray appends about 60 to this folder.
 _SCRATCH = File("/tmp")  # noqa: S108 - the shortest path available
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
+_LOG = logging.getLogger(__name__)
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 
 
@@ -61,6 +63,7 @@ def open_cluster(resources: Resources, address: str | None) -> Iterator[RayClust
         UserError: no cluster answers at `address`, or it has too few resources for one trial.
     """
     with _start_ray(resources) if address is None else _join_cluster(resources, address) as cluster:
+        _LOG.info("Ray %s: %d slots of %s", address or "on this machine", cluster.slots, resources)
         yield cluster
 
 

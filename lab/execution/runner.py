@@ -5,13 +5,15 @@ assignment to an actor and reports its end to the source. Only this module, `ray
 `worker_group` import Ray.
 """
 
+import logging
 import os
 import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path as File
 from typing import Any
 
 from ray import tune
@@ -21,6 +23,7 @@ from lab.config.experiment import Resources
 from lab.execution import ray_cluster
 from lab.trials.assignment import RESTARTS, Assignment, AssignmentSource, StopSignal
 
+_LOG = logging.getLogger(__name__)
 _CHECK_INTERVAL = 5.0  # seconds between two checks that the cluster is alive
 _GROUP_DRIVER = {"memory": 2**29}  # bytes; resources of an actor that only starts its workers
 
@@ -79,18 +82,20 @@ def run_in_actor(config: dict[str, Any]) -> None:
     """
     import torch
 
+    from lab.trials import process_log
     from lab.trials import run as trial
 
     assignment: Assignment = config["work"]
     work = assignment.brought(f"alone-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
     try:
-        trial.run_trial(
-            work,
-            device="cuda" if work.resources.gpus_per_worker else "cpu",
-            report=lambda row: tune.report({"step": row["spent/steps"]}),
-            wish=StopSignal(assignment, work, config["stop_file"]),
-        )
+        with process_log.log_to_record(work.folder):
+            trial.run_trial(
+                work,
+                device="cuda" if work.resources.gpus_per_worker else "cpu",
+                report=lambda row: tune.report({"step": row["spent/steps"]}),
+                wish=StopSignal(assignment, work, config["stop_file"]),
+            )
     finally:
         work.mirror.drop(work.folder)
 
@@ -184,7 +189,7 @@ class _AssignmentSearcher(Searcher):
 
 
 class _SourceCallback(tune.Callback):
-    """Reports starts and evaluations of trials to the source, and checks the cluster.
+    """Reports starts and evaluations of trials to the source, logs retries, checks the cluster.
 
     Args:
         token: token of an open session.
@@ -220,3 +225,21 @@ class _SourceCallback(tune.Callback):
         if trial.trial_id in session.works:
             with session.record_fault():
                 session.source.scored(session.works[trial.trial_id])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        del iteration, trials
+        _log_error(trial, f"its process ended; retry {trial.num_failures} of {RESTARTS}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        del iteration, trials
+        _log_error(trial, "its process ended, and is not started again")
+
+
+def _log_error(trial: Any, event: str) -> None:
+    """Log an event with the errors of a trial's processes, which Tune writes to a file."""
+    error = ""
+    if trial.error_file is not None:
+        with suppress(OSError):
+            error = f"\n{File(trial.error_file).read_text(encoding='utf-8').strip()}"
+    name = trial.config["work"].folder.name
+    _LOG.warning("%s%s", event, error, extra={"trial": name})

@@ -61,7 +61,7 @@ def _run_worker(config: dict[str, Any]) -> None:
     import torch
 
     from lab.training.distributed import ProcessGroup
-    from lab.trials import run
+    from lab.trials import process_log, run
 
     workers, device = ProcessGroup(), str(train.torch.get_device())
     assignment: Assignment = config["work"]
@@ -76,9 +76,10 @@ def _run_worker(config: dict[str, Any]) -> None:
             run.follow_trial(work, device=device, workers=workers, report=report)
             return
         stop_signal = StopSignal(assignment, work, config["stop_file"])
-        outcome = run.run_trial(
-            work, device=device, workers=workers, report=report, wish=stop_signal
-        )
+        with process_log.log_to_record(work.folder):
+            outcome = run.run_trial(
+                work, device=device, workers=workers, report=report, wish=stop_signal
+            )
         if outcome.state == "failed":  # ends the other workers, which wait for this one
             raise RuntimeError(outcome.reason)
     finally:

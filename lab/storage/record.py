@@ -22,6 +22,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
 
+LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
 # The files of a record except checkpoints, fine-tuning results, progress and the stop request.
 SMALL = (
     "trial.json",
@@ -31,6 +32,7 @@ SMALL = (
     "outcome.json",
     "traceback.txt",
     "origin",
+    LOG,
 )
 _OPEN: tuple[State, ...] = ("queued", "running")
 

@@ -4,6 +4,7 @@ The records are the primary results; the tracking store is a copy of them. While
 available, trials continue, and their records are copied later.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lab.storage import provenance, record
 from lab.tracking.client import StoreError
 from lab.tracking.store import MlflowStore
 
+_LOG = logging.getLogger(__name__)
 _RETRY_INTERVAL = 10.0  # seconds
 _TIMEOUT = 180.0  # seconds that `settle` waits for the store
 
@@ -63,12 +65,14 @@ class MlflowSync:
                 del self._pending[number]
         except StoreError as error:
             if self._error is None:
+                _LOG.warning("MLflow is not available: %s", error)
                 self._notify(
                     f"MLflow is not available; trials continue and are copied to it later: {error}"
                 )
             self._error, self._failed_at = str(error), time.monotonic()
             return
         if self._error is not None:
+            _LOG.info("MLflow is available again")
             self._notify("MLflow is available again")
         self._error = None
 

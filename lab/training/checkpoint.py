@@ -9,6 +9,7 @@ order of the windows is a function of the seed.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ from lab.config.budget import Spent
 from lab.training.objectives.base import Objective
 from lab.training.optimizer import Adam
 
+_LOG = logging.getLogger(__name__)
 _NEWEST_KEPT = 2  # the newest, and the one before it in case the newest is damaged
 
 
@@ -109,7 +111,8 @@ class Checkpoints:
                 if position.rows > rows:
                     continue
                 _restore(tensors, objective, optimizer, means)
-            except DamagedError:
+            except DamagedError as error:
+                _LOG.warning("damaged checkpoint deleted: %s", error)
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 return position
@@ -128,7 +131,8 @@ class Checkpoints:
             try:
                 position, tensors = _read(folder)
                 _restore_weights(_select(tensors, "weight"), objective)
-            except DamagedError:
+            except DamagedError as error:
+                _LOG.warning("damaged checkpoint skipped: %s", error)
                 continue
             return position
         return None

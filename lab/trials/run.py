@@ -1,5 +1,6 @@
 """Run one trial from start to record in this process, alone or as one of several workers."""
 
+import logging
 import time
 import traceback
 from collections import Counter
@@ -31,6 +32,7 @@ from lab.trials import divergence, progress
 from lab.trials.assignment import Assignment
 from lab.trials.progress import Tell, ignore_progress
 
+_LOG = logging.getLogger(__name__)
 _SAVE_INTERVAL = 300.0  # seconds between checkpoints while no point is scored
 _REQUESTED_STATES: tuple[State, ...] = ("running", "interrupted", "stopped")
 _SINGLE_PROCESS = SingleProcess()
@@ -92,6 +94,7 @@ def run_trial(
         provenance.add_provenance(work.folder, provenance.current_provenance())
         training = _Training(work, _AllScores(work, device), workers, tell)
         rows += record.keep_rows(work.folder, training.rows)
+        _LOG.info("runs on %s from evaluation %d", _device_name(device), training.rows)
         ready = time.perf_counter()
         for row in training.train(wish):
             record.append_row(work.folder, row)

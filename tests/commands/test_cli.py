@@ -13,16 +13,18 @@ from project import ROOT
 from lab import cli, export, finetune, init, prepare, report, sweep
 from lab.errors import UserError
 
+Body = Callable[[argparse.Namespace], None]
 
-def raising(error: BaseException, cause: BaseException | None = None) -> Callable[[], None]:
-    def body() -> None:
+
+def raising(error: BaseException, cause: BaseException | None = None) -> Body:
+    def body(_: argparse.Namespace) -> None:
         raise error from cause
 
     return body
 
 
-OUTCOMES: dict[str, tuple[Callable[[], None], int, str]] = {
-    "done": (lambda: None, 0, r""),
+OUTCOMES: dict[str, tuple[Body, int, str]] = {
+    "done": (lambda _: None, 0, r""),
     "input": (raising(UserError("file.yaml: a:\n  b")), 2, r"lab\.it: error: file\.yaml: a: b\n"),
     "interrupt": (raising(KeyboardInterrupt()), 130, r"interrupted; all is kept\n"),
     "wrapped interrupt": (
@@ -38,14 +40,14 @@ OUTCOMES: dict[str, tuple[Callable[[], None], int, str]] = {
     "disk": (
         raising(OSError(28, "No space left on device")),
         1,
-        r"lab\.it: failed: OSError: .* No space left on device; all is kept \(details: .*\)\n",
+        r"lab\.it: failed: OSError: .* No space left on device; all is kept \(traceback in .*\)\n",
     ),
 }
 
 
 @pytest.mark.parametrize(("body", "status", "line"), OUTCOMES.values(), ids=OUTCOMES.keys())
 def test_each_outcome_gives_one_line_and_its_status(
-    body: Callable[[], None],
+    body: Body,
     status: int,
     line: str,
     capsys: pytest.CaptureFixture[str],
@@ -54,7 +56,7 @@ def test_each_outcome_gives_one_line_and_its_status(
 ) -> None:
     monkeypatch.setattr(cli, "discard_output", lambda: None)  # keep the output of pytest
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert cli.run("lab.it", "all is kept", body) == status
+    assert cli.run("lab.it", "all is kept", body, argparse.Namespace(verbose=False)) == status
     output, error = capsys.readouterr()
     assert output == ""
     assert re.fullmatch(line, error), error

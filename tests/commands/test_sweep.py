@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from lab.execution.driver import Driver
 from lab.storage import checks
 from lab.sweep import main
-from lab.trials.run import run_trial
 
 GOOD = """\
 question: How large should the generator be?
@@ -300,34 +298,3 @@ def test_interrupt_is_reported_even_if_the_store_becomes_unusable(
     small = "base.data={share: 0.01, vocab: 400, length: 16}"
     assert main([file, "--set", small]) == 130
     assert "interrupted; trials that have ended are kept" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("held_out")  # provides a small frozen model
-def test_failed_trial_gives_status_1_and_its_traceback(
-    cwd: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise KeyError("boom")
-
-    def run_here(driver: Driver, _: float) -> dict[str, float]:
-        """Run all trials in this process, without Ray."""
-        while (assignment := driver.next()) is not None:
-            driver.began(assignment)
-            run_trial(assignment)
-            driver.ended(assignment, None)
-        return {}
-
-    monkeypatch.setattr("lab.trials.run.train_steps", fail)
-    monkeypatch.setattr("lab.execution.driver.Driver._carry_out", run_here)
-    file = str(ROOT / "search_spaces" / "smoke.yaml")
-    small = "base.data={share: 0.01, vocab: 400, length: 16}"
-    assert main([file, "--set", small]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    tracebacks = sorted((cwd / "runs" / "trials").glob("*/traceback.txt"))
-    assert len(tracebacks) == 2
-    for traceback in tracebacks:
-        assert "in fail" in traceback.read_text(encoding="utf-8")
-        assert any(f"KeyError: 'boom'; traceback in {traceback}" in line for line in lines)
-        (last,) = [line for line in lines if line.startswith("failed:") and str(traceback) in line]
-        assert "KeyError: 'boom'" in last

@@ -1,6 +1,7 @@
 """Display of a running sweep: counts, estimates, the live table and plain lines."""
 
 import io
+import logging
 import math
 import random
 import re
@@ -11,6 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from lab import logging_setup
 from lab.config.experiment import Job
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
@@ -263,6 +265,29 @@ def test_live_table_is_used_in_a_terminal_that_supports_it(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", term)
     assert isinstance(live.open_view(Board(METRIC)), kind)
+
+
+class TerminalStream(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("in_terminal", [True, False])
+def test_log_records_are_printed_above_the_live_table_or_to_redirected_standard_error(
+    in_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stderr = TerminalStream() if in_terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
+    console = Console(file=TerminalStream(), width=120, force_terminal=True)
+    with logging_setup.handle_records(verbose=True), LiveTable(board_of(2), console) as view:
+        logging.getLogger("lab.it").warning("an event")
+        view.board.start(job(0))
+    shown = console.file
+    assert isinstance(shown, io.StringIO)
+    assert ("an event" in shown.getvalue()) == in_terminal
+    assert ("an event" in stderr.getvalue()) == (not in_terminal)
+    before, _, after = shown.getvalue().partition("an event")
+    assert "queued" in (after if in_terminal else before)  # the table is drawn below the record
 
 
 def render(board: Board, width: int, height: int = 24) -> list[str]:
