@@ -26,6 +26,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from lab.errors import UserError
+from lab.storage import atomic
 
 _COMPLETION_FILE = "state"  # marks a record as complete: uploaded last, deleted first
 _FOLDER_MARK = ".whole"  # marks a remote folder as complete
@@ -308,20 +309,11 @@ def _download(store: Any, infos: dict[str, Any], folder: File) -> None:
     from pyarrow import fs
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as temporary:
-        fetched = File(temporary) / "files"
-        fetched.mkdir()
+    with atomic.add_files(folder) as fetched:
         for name, info in infos.items():
             (fetched / name).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # deleted since it was listed, as in `_is_same`
                 fs.copy_files(info.path, str(fetched / name), store, fs.LocalFileSystem())
-        with suppress(OSError):  # the folder exists, or another process has just created it
-            fetched.rename(folder)
-            return
-        for file in [file for file in fetched.rglob("*") if file.is_file()]:
-            target = folder / file.relative_to(fetched)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
 
 
 def _delete(store: Any, info: Any) -> None:
