@@ -123,8 +123,8 @@ def read_examples(task: Task) -> Examples:
             the metric.
     """
     train, evaluation = (
-        _convert_rows(task.form, read_rows(rows))
-        for rows in (task.form.train, task.form.evaluation)
+        _convert_rows(task.form, read_rows(rows, f"{task.name}: {split}"))
+        for split, rows in (("train", task.form.train), ("evaluation", task.form.evaluation))
     )
     settings = {key: value for key, value in asdict(task.form).items() if key in _TRAINING_KEYS}
     examples = Examples(
