@@ -22,21 +22,27 @@ from lab.errors import UserError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 UNREAD = 141  # 128 + SIGPIPE, as in a shell
+SCRIPT = "electra-lab"  # console script, see `lab.commands`
 _LOG = logging.getLogger(__name__)
 _LOGGED_PACKAGES = ("torch", "ray", "optuna", "mlflow", "transformers")
 
 
 def build_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
-    """Return the parser of `python -m lab.NAME`, with --verbose and without its other arguments.
+    """Return the parser of a command, with --verbose and without its other arguments.
+
+    Its texts name the command as it was called: `python -m lab.NAME` or `electra-lab NAME`.
 
     Args:
         name: the command's module below `lab`, for example "sweep".
         description: one sentence on the command.
-        example: command lines that work from the project's root, shown below the options.
+        example: command lines that work from the project's root, shown below the options; they
+            begin with `python -m lab.`.
     """
+    prefix = f"{SCRIPT} " if _is_script() else "python -m lab."
+    example = example.replace("python -m lab.", prefix)
     indented = "".join(f"\n  {line}" for line in example.splitlines())
     parser = argparse.ArgumentParser(
-        prog=f"python -m lab.{name}",
+        prog=f"{prefix}{name}",
         description=description,
         epilog=f"example:{indented}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -133,11 +139,14 @@ def run(
     import is handled here as well.
 
     Args:
-        name: the command, for example "lab.sweep"; errors begin with it.
+        name: the command, for example "lab.sweep"; errors begin with it, or with
+            "electra-lab sweep" if the command was called by this name.
         remaining: the state that an interrupted or failed command leaves on disk, in words.
         body: the work of the command; returns an exit status, or None for 0.
         options: parsed arguments of the command, passed to the body.
     """
+    if _is_script():
+        name = name.replace("lab.", f"{SCRIPT} ", 1)
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with logging_setup.handle_records(verbose=options.verbose):
@@ -201,6 +210,11 @@ def execute(main: Callable[[], int]) -> NoReturn:
             sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _is_script() -> bool:
+    """Return whether this process was started by the console script."""
+    return File(sys.argv[0]).name == SCRIPT
 
 
 def _print_error(line: str) -> None:

@@ -62,7 +62,6 @@ def _covers(prefix: str, path: str) -> bool:
 
 
 CORRUPTIONS = ("unigram", "bigram", "mlm")
-PROBES: tuple[Literal["pos", "sentiment"], ...] = ("pos", "sentiment")
 
 # Another tokenizer or window length changes the held-out examples themselves, so scores on them
 # are not comparable. The probes are defined on words and sentences and remain comparable.

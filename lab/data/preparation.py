@@ -26,7 +26,7 @@ from lab.data.contamination import EvaluationNgrams
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.data.windows import Document, WindowCounts, WindowWriter, window_type
 from lab.errors import UserError
-from lab.storage import temp_dirs
+from lab.storage import atomic, temp_dirs
 from lab.tasks import embedded, examples
 
 _FORMAT = 2  # version of the files; part of the identity of a text
@@ -53,15 +53,16 @@ def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> Fi
     folder = _folder(data, cache)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with temp_dirs.temporary_folder(cache, "partial-") as partial:
-            written = partial / "text"
-            written.mkdir()
-            _write(data, folder.name.removeprefix("text-"), partial, say)
-            try:
-                written.replace(folder)
-            except OSError:
-                if not folder.exists():  # another sweep may have prepared the same text meanwhile
-                    raise
+        try:
+            with (
+                temp_dirs.temporary_folder(cache, atomic.PREFIX) as scratch,
+                atomic.write_folder(folder) as partial,
+            ):
+                store = document_store.DocumentStore(scratch / "documents.bin")
+                _write(data, folder.name.removeprefix("text-"), store, partial, say)
+        except FileExistsError:
+            if not folder.exists():  # another sweep may have prepared the same text meanwhile
+                raise
     return folder
 
 
@@ -126,18 +127,17 @@ def add_overlaps(
         return
     say(f"counting the overlap of the text with the evaluation of {', '.join(new)}")
     data, vocabulary = _pin_revisions(data), open_vocabulary(folder)
-    with temp_dirs.temporary_folder(folder.parent, "partial-") as partial:
-        store = document_store.DocumentStore(partial / "documents.bin")
+    with temp_dirs.temporary_folder(folder.parent, atomic.PREFIX) as scratch:
+        store = document_store.DocumentStore(scratch / "documents.bin")
         _read_sources(data, store, say)
         train_D, _ = _split(data, store)
         reported = _question_ngrams(new, vocabulary)
         writer = WindowWriter(
             data=data, vocabulary=vocabulary, parts=len(mixture_parts(data)), reported=reported
         )
-        writer.write(partial / "again.bin", _documents(store, train_D))
+        writer.write(scratch / "windows.bin", _documents(store, train_D))
         facts["overlaps"] += [asdict(overlap) for overlap in reported.overlaps()]
-        (partial / "text.json").write_text(json.dumps(facts, indent=2) + "\n")
-        (partial / "text.json").replace(folder / "text.json")
+        atomic.write_text(folder / "text.json", json.dumps(facts, indent=2))
 
 
 def mixture_parts(data: DataConfig) -> tuple[MixturePart, ...]:
@@ -184,11 +184,12 @@ def _without_paths(source: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in source.items() if key not in ("paths", "path")}
 
 
-def _write(data: DataConfig, identity: str, partial: File, say: Say) -> None:
+def _write(
+    data: DataConfig, identity: str, store: document_store.DocumentStore, folder: File, say: Say
+) -> None:
     trained = isinstance(data.tokenizer, TrainedTokenizer)
     if not trained:  # reports errors in an existing tokenizer before the sources are read
         tokenizers.build_vocabulary(data.tokenizer, data.vocab, tuple)
-    store = document_store.DocumentStore(partial / "documents.bin")
     source_counts = _read_sources(data, store, say)
     train_D, held_D = _split(data, store)
     sample_D = _sample_for_tokenizer(data, store, train_D)
@@ -197,7 +198,6 @@ def _write(data: DataConfig, identity: str, partial: File, say: Say) -> None:
     vocabulary = tokenizers.build_vocabulary(
         data.tokenizer, data.vocab, lambda: store.read(sample_D)
     )
-    folder = partial / "text"
     reported = _question_ngrams((*embedded.EMBEDDED, *data.decontaminate), vocabulary)
     writer = WindowWriter(
         data=data,

@@ -8,7 +8,6 @@ generator cannot: that loss depends on the generator and the mask rate. The driv
 corruptions once for each text.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from lab.config.schedule import Schedule
 from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD
+from lab.storage import atomic
 from lab.training import counter_rng
 from lab.training import optimizer as optim
 from lab.training.gradients import Gradients
@@ -99,9 +99,8 @@ def prepare_held_out(
         model = _frozen_model(corpus, data, progress)
         arrays = {"original": _scored_windows(corpus)}
         arrays |= {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as partial:
+        with atomic.write_file(file) as partial:
             np.savez(partial, allow_pickle=False, **arrays)
-        File(partial.name).replace(file)
     return file
 
 

@@ -18,7 +18,7 @@ from lab.config.metrics import CHARGES, finetuned
 from lab.config.results import MetricRow
 from lab.config.trial import content_hash
 from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
-from lab.storage import record
+from lab.storage import atomic
 from lab.tasks.examples import Examples
 
 
@@ -66,7 +66,7 @@ class FinetuneResults:
         runs = self.runs() | {run.seed: run}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         content = self._identity | {"runs": [asdict(runs[seed]) for seed in sorted(runs)]}
-        record.write_json(self.file, json.dumps(content, indent=2))
+        atomic.write_text(self.file, json.dumps(content, indent=2))
 
     def complete(self, seeds: int, tuner: Callable[[], Finetuner]) -> Iterator[FinetuneRun]:
         """Run the seeds from 0 to `seeds` - 1 that are missing; yield each run once it is saved.

@@ -1,7 +1,5 @@
 """Write a trial's networks as folders that `transformers` loads, and verify them bit for bit."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path as File
 from typing import Any, NamedTuple
@@ -14,7 +12,7 @@ from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop import hf_weights, model_card
 from lab.interop.trained import TrainedTrial
-from lab.storage import record
+from lab.storage import atomic, record
 from lab.training.model import DetectionHead, Encoder, VocabularyHead
 from lab.training.weights import weights_below
 
@@ -45,17 +43,12 @@ def write_networks(trained: TrainedTrial, target: File) -> list[File]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target}: exists and is not empty; name a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = File(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
-    try:
+    with atomic.write_folder(target) as partial:
         vocabulary = trained.vocabulary()
         names = [
             _write_network(trained, path, role, vocabulary, partial / name)
             for path, name, role in exported_networks(trained)
         ]
-        partial.chmod(0o755)  # mkdtemp gives access to the owner alone
-        partial.rename(target)  # replaces an empty folder
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return [target / name for name in names]
 
 

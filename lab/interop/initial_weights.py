@@ -5,8 +5,6 @@ runs; only the weights of preparatory runs become available later. The file's na
 of its weights, which also enters the name of each trial that starts from them.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,7 +21,7 @@ from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.interop import find_trial
 from lab.interop.trained import TrainedTrial, open_trained
-from lab.storage import record
+from lab.storage import atomic, record
 from lab.storage.mirror import Mirror
 from lab.training.weights import Weights, infer_dims, weights_below
 
@@ -400,10 +398,5 @@ def _digest(weights: Weights) -> str:
 
 def _save(weights: Weights, file: File) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=file.parent, prefix="partial-")
-    os.close(handle)
-    try:
+    with atomic.write_file(file) as partial:
         save_file({name: value.clone().contiguous() for name, value in weights.items()}, partial)
-        File(partial).replace(file)
-    finally:
-        File(partial).unlink(missing_ok=True)

@@ -4,8 +4,6 @@ The report depends on the tracking store alone, not on the clock or the network:
 gives the same bytes.
 """
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
@@ -16,6 +14,7 @@ import pandas as pd
 from lab.config import flops
 from lab.reporting import code_notes, conclusion, plots, sentences, stats, svg, tables
 from lab.reporting.stats import Answer
+from lab.storage import atomic
 from lab.storage.checks import check_target
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
@@ -74,16 +73,9 @@ def write_report(frames: SweepFrames, folder: File) -> File:
     """
     target = folder / frames.name
     check_target(target)
-    partial, old = (folder / f".{frames.name}.{part}.{os.getpid()}" for part in ("new", "old"))
-    partial.mkdir(parents=True)
-    try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic.replace_folder(target) as partial:
         _write_files(frames, partial)
-        if target.exists():
-            target.rename(old)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return target / "report.html"
 
 

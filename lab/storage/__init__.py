@@ -1,1 +1,1 @@
-"""Records of trials on disk, remote storage, checks of folders, and temporary folders."""
+"""Records of trials, remote storage, checks of folders, temporary folders and atomic writes."""

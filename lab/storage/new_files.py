@@ -1,12 +1,12 @@
 """Write several new files: either all of them, or none."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path as File
 
 from lab.errors import UserError
+from lab.storage import atomic
 
 
 def check_not_there(file: File, option: str) -> None:
@@ -49,26 +49,10 @@ def write_all(contents: Mapping[File, str]) -> Iterator[None]:
 
 def _write(file: File, content: str) -> None:
     """Write a new file atomically."""
-    partial = ""
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, delete=False, encoding="utf-8", newline="\n"
-        ) as out:
-            partial = out.name
-            out.write(content)
-        File(partial).chmod(0o666 & ~_umask())
-        os.link(partial, file)
+        with atomic.create_file(file) as partial:
+            partial.write_text(content, encoding="utf-8", newline="\n")
     except FileExistsError:
         raise UserError(f"{file}: already exists; remove it first") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
-    finally:
-        if partial:
-            with suppress(OSError):
-                File(partial).unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -16,7 +16,7 @@ from pathlib import Path as File
 
 from lab import __version__
 from lab.config.code_digest import TRIAL, code_digest
-from lab.storage import record
+from lab.storage import atomic
 
 NAME = "provenance.json"
 _PACKAGE = File(__file__).parent.parent
@@ -81,7 +81,7 @@ def add_provenance(folder: File, *added: Provenance) -> None:
     new = [entry for entry in added if entry not in entries]
     if new:
         content = [asdict(entry) for entry in (*entries, *new)]
-        record.write_json(folder / NAME, json.dumps(content, indent=2))
+        atomic.write_text(folder / NAME, json.dumps(content, indent=2))
 
 
 def read_provenance(folder: File) -> tuple[Provenance, ...]:

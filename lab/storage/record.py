@@ -9,7 +9,6 @@ files.
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
+from lab.storage import atomic
 
 LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
 # The files of a record except checkpoints, fine-tuning results, progress and the stop request.
@@ -50,8 +50,8 @@ def write_queued(folder: File, trial: Trial, lineage: str = "", text: str = "") 
     folder.mkdir(parents=True, exist_ok=True)
     stop_file(folder).unlink(missing_ok=True)
     content = {"trial": asdict(trial), "lineage": lineage, "text": text}
-    write_json(folder / "trial.json", json.dumps(content, indent=2))
-    write_json(folder / "state", "queued")
+    atomic.write_text(folder / "trial.json", json.dumps(content, indent=2))
+    atomic.write_text(folder / "state", "queued")
 
 
 def begin_record(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
@@ -61,7 +61,7 @@ def begin_record(folder: File, trial: Trial, lineage: str = "", text: str = "") 
     """
     if not (folder / "trial.json").exists():
         write_queued(folder, trial, lineage, text)
-    write_json(folder / "state", "running")
+    atomic.write_text(folder / "state", "running")
 
 
 def read_trial(folder: File) -> tuple[Trial, str]:
@@ -95,7 +95,7 @@ def read_facts(folder: File) -> dict[str, Any]:
 
 def write_origin(folder: File, name: str) -> None:
     """Store the name of the shorter run's record that a trial was extended from."""
-    write_json(folder / "origin", name)
+    atomic.write_text(folder / "origin", name)
 
 
 def read_origin(folder: File) -> str:
@@ -141,18 +141,18 @@ def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str
         {name: value for name, value in row.items() if not f"{name}/".startswith(prefixes)}
         for row in rows
     ]
-    write_json(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept_rows))
+    atomic.write_text(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept_rows))
 
 
 def write_outcome(folder: File, outcome: Outcome) -> None:
     """Write the outcome of a trial and set its final state."""
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
     if trace := fields.pop("traceback"):
-        write_json(folder / "traceback.txt", trace)
+        atomic.write_text(folder / "traceback.txt", trace)
     else:
         (folder / "traceback.txt").unlink(missing_ok=True)
-    write_json(folder / "outcome.json", json.dumps(fields, indent=2))
-    write_json(folder / "state", outcome.state)
+    atomic.write_text(folder / "outcome.json", json.dumps(fields, indent=2))
+    atomic.write_text(folder / "state", outcome.state)
 
 
 def forget(folder: File) -> None:
@@ -234,13 +234,3 @@ def stop_file(folder: File) -> File:
 def non_finite_metrics(row: MetricRow) -> str | None:
     """Return the name of the first entry that is NaN or infinite, or None."""
     return next((name for name, value in row.items() if not math.isfinite(value)), None)
-
-
-def write_json(file: File, text: str) -> None:
-    """Write a text file atomically, with a final line feed unless the text is empty."""
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w") as stream:
-        stream.write(f"{text}\n" if text else "")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)

@@ -1,10 +1,11 @@
 """Compare, copy and delete single files of a remote file system."""
 
-import tempfile
 from contextlib import suppress
 from pathlib import Path as File
 from pathlib import PurePosixPath as Path
 from typing import Any
+
+from lab.storage import atomic
 
 FOLDER_MARK = ".whole"  # marks a remote folder as complete
 SMALL_FILE = 2**20  # bytes; files up to this size are compared by content
@@ -48,20 +49,11 @@ def download(store: Any, infos: dict[str, Any], folder: File) -> None:
     from pyarrow import fs
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-") as temporary:
-        fetched = File(temporary) / "files"
-        fetched.mkdir()
+    with atomic.add_files(folder) as fetched:
         for name, info in infos.items():
             (fetched / name).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # deleted since it was listed, as in `is_same`
                 fs.copy_files(info.path, str(fetched / name), store, fs.LocalFileSystem())
-        with suppress(OSError):  # the folder exists, or another process has just created it
-            fetched.rename(folder)
-            return
-        for file in [file for file in fetched.rglob("*") if file.is_file()]:
-            target = folder / file.relative_to(fetched)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
 
 
 def delete(store: Any, info: Any) -> None:

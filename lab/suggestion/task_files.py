@@ -65,7 +65,7 @@ def read_task_rows(file: File) -> list[SourceRow]:
     """
     if file.suffix not in FORMATS:
         raise UserError(f"{file}: a task is a YAML file, or rows in {', '.join(FORMATS)}")
-    return read_rows(FileRows(kind="file", path=str(file)))
+    return read_rows(FileRows(kind="file", path=str(file)), "--task")
 
 
 def guess_task(file: File, rows: Sequence[SourceRow]) -> TaskGuess:

@@ -6,7 +6,6 @@ The examples of a task are written once to a file, which all fine-tuning runs on
 import json
 import math
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from lab.config.tasks import (
 from lab.config.trial import content_hash
 from lab.errors import UserError
 from lab.loading.task_table import load_task, task_config
+from lab.storage import atomic
 from lab.tasks import embedded
 from lab.tasks.rows import SourceRow, read_rows
 
@@ -123,8 +123,8 @@ def read_examples(task: Task) -> Examples:
             the metric.
     """
     train, evaluation = (
-        _convert_rows(task.form, read_rows(rows))
-        for rows in (task.form.train, task.form.evaluation)
+        _convert_rows(task.form, read_rows(rows, f"{task.name}: {split}"))
+        for split, rows in (("train", task.form.train), ("evaluation", task.form.evaluation))
     )
     settings = {key: value for key, value in asdict(task.form).items() if key in _TRAINING_KEYS}
     examples = Examples(
@@ -172,9 +172,7 @@ def prepare_examples(task: Task, cache: File) -> File:
         content: dict[str, Any] = {"name": examples.name, "form": asdict(examples.form)}
         content |= {"train": examples.train, "evaluation": examples.evaluation}
         content |= {"fingerprint": examples.fingerprint}
-        with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as partial:
-            json.dump(content, partial)
-        File(partial.name).replace(file)
+        atomic.write_text(file, json.dumps(content))
     return file
 
 

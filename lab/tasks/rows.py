@@ -19,8 +19,12 @@ from lab.tasks.embedded import read_embedded_rows
 SourceRow = tuple[str, dict[str, Any]]  # name (file:row, from 1), cells by column
 
 
-def read_rows(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> list[SourceRow]:
+def read_rows(source: EmbeddedRows | FileRows | SavedRows | HubRows, where: str) -> list[SourceRow]:
     """Return all rows of a source.
+
+    Args:
+        source: source of the rows.
+        where: task and split, for error messages on saved folders and the hub.
 
     Raises:
         UserError: the source cannot be read, has an invalid row, or has no rows.
@@ -31,9 +35,9 @@ def read_rows(source: EmbeddedRows | FileRows | SavedRows | HubRows) -> list[Sou
         case FileRows():
             rows = _read_table(File(source.path))
         case SavedRows():
-            rows = _read_saved(source)
+            rows = list(_read_saved(source, where))
         case HubRows():
-            rows = _read_hub(source)
+            rows = list(_read_hub(source, where))
         case _:
             assert_never(source)
     if not rows:
@@ -157,36 +161,16 @@ def _read_parquet(file: File) -> Iterator[SourceRow]:
     yield from _numbered(str(file), rows)
 
 
-def _read_saved(source: SavedRows) -> list[SourceRow]:
-    datasets = hf_datasets.import_datasets()
+def _read_saved(source: SavedRows, where: str) -> Iterator[SourceRow]:
+    name = " ".join(filter(None, (source.path, source.split)))
+    return _numbered(name, hf_datasets.open_saved(source, where))
+
+
+def _read_hub(source: HubRows, where: str) -> Iterator[SourceRow]:
     try:
-        saved = datasets.load_from_disk(source.path)
-    except Exception as error:  # `datasets` passes on the errors of its backends
+        rows = hf_datasets.download(source, where)
+    except UserError as error:
         raise UserError(
-            f"{source.path}: not a folder saved by `datasets`: {_shorten(error)}"
+            f"{error}; a local folder can be used instead, with --folder or in a YAML file"
         ) from None
-    if isinstance(saved, datasets.Dataset):
-        return list(_numbered(source.path, saved))
-    if source.split not in saved:
-        raise UserError(f"{source.path}: no split {source.split!r}; splits: {', '.join(saved)}")
-    return list(_numbered(f"{source.path} {source.split}", saved[source.split]))
-
-
-def _read_hub(source: HubRows) -> list[SourceRow]:
-    try:
-        rows = hf_datasets.import_datasets().load_dataset(
-            source.name,
-            source.configuration or None,
-            split=source.split,
-            revision=source.revision,
-        )
-    except Exception as error:  # `datasets` passes on the errors of its backends
-        raise UserError(
-            f"{source.name}: {_shorten(error)}; a local folder can be used instead, with --folder "
-            f"or in a YAML file"
-        ) from None
-    return list(_numbered(f"{source.name} {source.configuration} {source.split}", rows))
-
-
-def _shorten(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return _numbered(f"{source.name} {source.configuration} {source.split}", rows)

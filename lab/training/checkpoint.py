@@ -1,18 +1,15 @@
 """Checkpoints for a bit-exact resume, in safetensors and JSON without pickles.
 
-A checkpoint is a folder. It is written under a temporary name and then renamed, so that it is
-either complete or absent. Its JSON file holds the SHA-256 of the tensors and of itself; a truncated
-or modified checkpoint fails this check, and the previous one is loaded. No state of a random number
-generator is saved: random numbers are a function of seed, step and example (`counter_rng`), and the
-order of the windows is a function of the seed.
+A checkpoint is a folder, which is written atomically. Its JSON file holds the SHA-256 of the
+tensors and of itself; a truncated or modified checkpoint fails this check, and the previous one is
+loaded. No state of a random number generator is saved: random numbers are a function of seed, step
+and example (`counter_rng`), and the order of the windows is a function of the seed.
 """
 
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
@@ -23,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lab.config.budget import Spent
+from lab.storage import atomic
 from lab.training.objectives.base import Objective
 from lab.training.optimizer import Adam
 
@@ -73,18 +71,10 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint, then delete all but the newest two and the best."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = File(tempfile.mkdtemp(dir=self._folder, prefix=".partial-"))
-        try:
+        with atomic.replace_folder(self._folder / f"{position.spent.steps:012d}") as partial:
             save_file(dict(_tensors(objective, optimizer, means)), partial / "state.safetensors")
             body = {"place": asdict(position), "sha256": _digest(partial / "state.safetensors")}
             (partial / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
-            for file in partial.iterdir():
-                _sync_to_disk(file)
-            target = self._folder / f"{position.spent.steps:012d}"
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         self._prune(_NEWEST_KEPT)
 
     def settle(self) -> None:
@@ -252,11 +242,3 @@ def _seal(body: dict[str, Any]) -> str:
 def _digest(file: File) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync_to_disk(file: File) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

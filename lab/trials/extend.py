@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path as File
 
 from lab.config.trial import Trial
-from lab.storage import provenance, record
+from lab.storage import atomic, provenance, record
 
 
 def extend_from_shorter_run(folder: File, trial: Trial, lineage: str) -> None:
@@ -34,11 +34,9 @@ def extend_from_shorter_run(folder: File, trial: Trial, lineage: str) -> None:
     record.write_rows(folder, record.read_curve(origin), without=("finetune",))
     record.write_origin(folder, origin.name)
     provenance.add_provenance(folder, *provenance.read_provenance(origin))
-    partial = folder / "checkpoints.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(origin / "checkpoints", partial)
     # Last: an interrupted extension is repeated, unless the record has checkpoints.
-    partial.rename(folder / "checkpoints")
+    with atomic.write_folder(folder / "checkpoints") as partial:
+        shutil.copytree(origin / "checkpoints", partial, dirs_exist_ok=True)
 
 
 def _finished_shorter_runs(

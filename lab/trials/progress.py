@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 
+from lab.storage import atomic
 from lab.storage.mirror import Mirror, MirrorError
 
 NAME = "progress"
@@ -66,10 +67,9 @@ class ProgressReporter:
         if phase == self._phase and now - self._written_at < self._mirror.pause:
             return
         self._phase, self._written_at = phase, now
-        partial = self._file.with_name(f"{NAME}.partial")
         with suppress(OSError, MirrorError):  # a trial must not fail because of the display
-            partial.write_text(json.dumps(asdict(PhaseProgress(phase=phase, share=share))))
-            partial.replace(self._file)
+            text = json.dumps(asdict(PhaseProgress(phase=phase, share=share)))
+            atomic.write_text(self._file, text, durable=False)
             self._mirror.push(self._file)
 
 

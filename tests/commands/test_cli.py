@@ -3,6 +3,9 @@
 import argparse
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +14,7 @@ import pytest
 from project import ROOT
 
 from lab import cli, export, finetune, init, prepare, report, sweep
+from lab import commands as commands_module
 from lab.errors import UserError
 
 Body = Callable[[argparse.Namespace], None]
@@ -113,3 +117,66 @@ def test_report_has_no_option_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.endswith(
         "python -m lab.report: error: unrecognized arguments: --out elsewhere\n"
     )
+
+
+# The console script
+
+
+RUN_SCRIPT = """
+import sys
+sys.argv[0] = "/somewhere/bin/electra-lab"
+from lab.commands import main
+main()
+"""
+
+
+def run_script(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", RUN_SCRIPT, *arguments]
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+
+
+def test_package_installs_the_console_script() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {cli.SCRIPT: "lab.commands:main"}
+
+
+def test_console_script_alone_and_its_help_list_each_command_in_one_line() -> None:
+    alone, helped = run_script(), run_script("--help")
+    assert (alone.returncode, alone.stderr) == (helped.returncode, helped.stderr) == (0, "")
+    assert alone.stdout == helped.stdout
+    lines = alone.stdout.splitlines()
+    for command in COMMANDS:
+        name = command.__name__.removeprefix("lab.")
+        assert f"  {name:<10}{command._build_parser().description}" in lines
+    assert len(commands_module.DESCRIPTIONS) == len(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["sweeep", "--version", ""])
+def test_unknown_command_of_the_console_script_is_one_line_and_status_2(name: str) -> None:
+    done = run_script(name, "x.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = f"electra-lab: error: no command {name!r}; must be one of init, sweep, "
+    assert done.stderr.startswith(expected)
+    assert done.stderr.count("\n") == 1
+
+
+def test_console_script_names_itself_in_usage_example_and_errors() -> None:
+    helped = run_script("sweep", "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert helped.stdout.startswith("usage: electra-lab sweep ")
+    assert helped.stdout.endswith("example:\n  electra-lab sweep search_spaces/smoke.yaml\n")
+    failed = run_script("sweep", "missing.yaml", "--dry-run")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("electra-lab sweep: error: missing.yaml: ")
+
+
+@commands
+def test_examples_name_the_command_as_it_was_called(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/electra-lab"])
+    parser: argparse.ArgumentParser = command._build_parser()
+    name = command.__name__.removeprefix("lab.")
+    assert parser.prog == f"electra-lab {name}"
+    assert f"\n  electra-lab {name} " in parser.epilog
+    assert "python -m" not in parser.format_help()

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lab.config.metrics import CORRUPTIONS, METRICS, PROBES, Metric
+from lab.config.metrics import CORRUPTIONS, METRICS, Metric
+from lab.tasks.embedded import EMBEDDED
 
 settings = hypothesis_settings(deadline=None)
 names = st.sampled_from(["objective", "objectives", "generator", "width", "data", "lr"])
@@ -29,7 +30,7 @@ def test_metric_has_the_name_of_its_key_and_a_title(name: str) -> None:
 
 def test_every_corruption_and_probe_has_a_metric() -> None:
     assert {f"detect/{source}/auroc" for source in CORRUPTIONS} <= METRICS.keys()
-    assert {f"probe/{task}/accuracy" for task in PROBES} <= METRICS.keys()
+    assert {f"probe/{task}/accuracy" for task in EMBEDDED} <= METRICS.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name.startswith("train/")])
@@ -64,7 +65,7 @@ def test_auroc_is_comparable_between_generators_but_not_between_tokenizers(sourc
     assert auroc.spoiler(("optim.lr", "data.vocab")) == "data.vocab"
 
 
-@pytest.mark.parametrize("task", PROBES)
+@pytest.mark.parametrize("task", EMBEDDED)
 @given(varied=st.lists(paths, max_size=4))
 @settings
 def test_probes_are_comparable_across_all_settings(task: str, varied: list[str]) -> None:

@@ -366,7 +366,7 @@ class Workspace:
             shutil.rmtree(path, ignore_errors=True)
 
     def _half_written(self) -> list[str]:
-        patterns = ("**/*partial*", "stop-*", "**/.*.new.*", "**/.*.old.*")
+        patterns = ("**/*partial*", "stop-*")
         folders = (self.storage, self.folder / "reports")
         files = (file for each in folders for pattern in patterns for file in each.glob(pattern))
         return sorted({str(file.relative_to(self.folder)) for file in files})

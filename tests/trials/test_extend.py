@@ -282,7 +282,7 @@ def test_interrupted_extension_is_repeated(
 
     def killed(*arguments: Any, **options: Any) -> None:
         if kill == "half":
-            (tmp_path / "longer" / "checkpoints.partial").mkdir()
+            (arguments[1] / "000000000001").mkdir()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
