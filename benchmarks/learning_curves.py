@@ -13,7 +13,7 @@ import pandas as pd
 
 _METRIC = "detect/bigram/auroc"
 _QUARTERS = (0.25, 0.5, 0.75, 1.0)
-SIZES = ("nano32", "gen_ratio", "optimizer_tiny")  # reports that docs/sizes.md cites
+SIZES = ("nano32", "gen_ratio_nano", "optimizer_tiny")  # reports that docs/sizes.md cites
 _HEADING = (
     "| report | cell | budget, FLOPs | 25 % | 50 % | 75 % | 100 % | seeds |",
     "| --- | --- | --- | --- | --- | --- | --- | --- |",
