@@ -14,7 +14,16 @@ import jinja2
 import pandas as pd
 
 from lab.config import flops
-from lab.reporting import conclusion, plots, sentences, stats, svg, tables
+from lab.reporting import (
+    conclusion,
+    health_plots,
+    heat_map,
+    plots,
+    sentences,
+    stats,
+    svg,
+    tables,
+)
 from lab.reporting.stats import Answer
 from lab.storage.checks import check_target
 from lab.tracking import tags
@@ -174,8 +183,10 @@ def _figures(
                 svg=content,
             )
         ]
-        if plots.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
-            content = svg.render_svg(plots.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE)))
+        if heat_map.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
+            content = svg.render_svg(
+                heat_map.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE))
+            )
             groups["cells"].append(
                 Figure(
                     name="replacement-rate", title="Replacement rate",
@@ -190,7 +201,7 @@ def _figures(
             for path in frames.tune
             if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
         ]  # fmt: skip
-    diagnostics = plots.plot_health(frames)
+    diagnostics = health_plots.plot_health(frames)
     if diagnostics is not None:
         groups["health"] = [
             Figure(
