@@ -19,7 +19,6 @@ from lab.interop import find_trial
 from lab.interop.export import write_networks
 from lab.interop.trained import open_trained
 from lab.storage import open_storage, record
-from lab.tracking.client import default_uri
 
 _REMAINING = "nothing half written is left"
 
@@ -46,8 +45,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _main(options: argparse.Namespace) -> None:
     root, remote = open_storage.open_mirror(options.storage)
-    uri = options.tracking_uri or default_uri(root)
-    record_folder = find_trial.resolve_run(options.run, root, uri, remote)
+    record_folder = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
     remote.pull(root / "cache" / str(record.read_facts(record_folder).get("text")))
     try:
         folders = write_networks(open_trained(record_folder, root / "cache"), options.folder)

@@ -70,13 +70,11 @@ def _main(options: argparse.Namespace) -> None:
     from lab.formatting import format_duration
     from lab.interop import find_trial
     from lab.storage import open_storage, record
-    from lab.tracking.client import default_uri
 
     _check(options)
     task = load_task(options.task, options.folder)
     root, remote = open_storage.open_mirror(options.storage)
-    uri = options.tracking_uri or default_uri(root)
-    folder = find_trial.resolve_run(options.run, root, uri, remote)
+    folder = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
     remote.pull(root / "cache" / str(record.read_facts(folder).get("text")))
 
     print(f"{folder.name}: fine-tuning on {task.name}", flush=True)

@@ -26,8 +26,10 @@ from lab.loading import search_space
 from lab.trials import assignment
 
 if TYPE_CHECKING:
+    from lab.suggestion.compute_tiers import RunDesign
+    from lab.suggestion.facts import Facts
     from lab.suggestion.file_samples import Say
-    from lab.suggestion.recommend import Facts, Recommendation, RunDesign
+    from lab.suggestion.recommend import Recommendation
     from lab.suggestion.task_draft import TaskDraft
 
 _PROGRESS_INTERVAL = 2.0  # seconds between two lines of progress
@@ -121,7 +123,8 @@ class _Text:
     """
 
     def __init__(self, texts: tuple[str, ...], draft: "TaskDraft | None", say: "Say") -> None:
-        from lab.suggestion import file_samples, recommend, source_guess, task_draft, text_survey
+        from lab.suggestion import file_samples, source_guess, task_draft, text_survey
+        from lab.suggestion import tokenizer_settings as tokenizer
 
         paths = source_guess.expand_paths(texts)
         samples = file_samples.read_samples(paths, say)
@@ -129,7 +132,7 @@ class _Text:
         self.survey = text_survey.survey_text(self._guess, samples, say)
         self._draft, self._say = draft, say
         cased = draft is not None and task_draft.is_tagging(draft)
-        self._tokenizer = recommend.recommend_tokenizer(self.survey, cased=cased)
+        self._tokenizer = tokenizer.recommend_tokenizer(self.survey, cased=cased)
 
     def facts(self, vocab: int) -> "Facts":
         """Return the figures of the text as tokens.
@@ -140,21 +143,21 @@ class _Text:
         Raises:
             UserError: the text is too small.
         """
-        from lab.suggestion import recommend, task_draft, token_survey
+        from lab.suggestion import facts, task_draft, token_survey, tokenizer_settings
 
         self._say(f"learning a vocabulary of about {vocab:,} tokens from a sample")
-        settings = recommend.tokenizer_config(self._tokenizer)
+        settings = tokenizer_settings.tokenizer_config(self._tokenizer)
         tokens = token_survey.survey_tokens(settings, vocab, self.survey.sample)
         draft = self._draft
-        facts = recommend.Facts(
+        figures = facts.Facts(
             guess=self._guess,
             text=self.survey,
             tokenizer=self._tokenizer,
             tokens=tokens,
             task=None if draft is None else task_draft.task_facts(draft, tokens.tokenizer),
         )
-        recommend.check_text_size(facts)
-        return facts
+        facts.check_text_size(figures)
+        return figures
 
 
 def _recommend(text: _Text, minutes: float, name: str) -> "Recommendation":
@@ -163,16 +166,16 @@ def _recommend(text: _Text, minutes: float, name: str) -> "Recommendation":
     Raises:
         UserError: the time is too short for any search space.
     """
-    from lab.suggestion import recommend
+    from lab.suggestion import compute_tiers, recommend
 
-    facts = text.facts(recommend.TABLE[0].count("data.vocab"))
-    design = recommend.DESIGNS[-1]
+    facts = text.facts(compute_tiers.TABLE[0].count("data.vocab"))
+    design = compute_tiers.DESIGNS[-1]
     flops = 1e12  # initial guess
     for _ in range(2):  # the second estimate is made near the size and design that are chosen
         flops = _affordable_flops(facts, flops, design, minutes, name)
-        design = recommend.pick_design(flops, before=design)
+        design = compute_tiers.pick_design(flops, before=design)
     flops = _affordable_flops(facts, flops, design, minutes, name)
-    vocab = recommend.pick_size(flops).count("data.vocab")
+    vocab = compute_tiers.pick_size(flops).count("data.vocab")
     if vocab > facts.tokens.requested:
         facts = text.facts(vocab)
     allowed = f"{minutes:g} minutes on {_slots()} cores of this machine"

@@ -7,12 +7,9 @@ again. If the text is prepared already, the command only prints its counts.
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab import cli
-
-if TYPE_CHECKING:
-    from lab.config.data import DataConfig
 
 _REMAINING = "nothing is left of a text that was not finished"
 
@@ -55,19 +52,18 @@ def _main(options: argparse.Namespace) -> None:
         folder = preparation.prepare_text(data, root.resolve() / "cache", say)
         preparation.add_overlaps(folder, data, experiment.finetune.tasks, say)
         remote.push(folder)
-        print("\n".join(lines(data, preparation.read_facts(folder))))
+        print("\n".join(lines(preparation.read_facts(folder))))
         print(f"in:                    {folder}")
 
 
-def lines(data: "DataConfig", facts: dict[str, Any]) -> Iterator[str]:
+def lines(facts: dict[str, Any]) -> Iterator[str]:
     """Yield printable lines with the counts of a prepared text.
 
     Args:
-        data: settings that the text was prepared with.
-        facts: counts, as `preparation.read_facts` returns them.
+        facts: counts and settings, as `preparation.read_facts` returns them.
     """
     train, held_out = facts["train"], facts["held_out"]
-    windows = f" in windows of {data.length} ({data.layout})"
+    windows = f" in windows of {facts['length']} ({facts['data']['layout']})"
     yield f"documents:             {facts['documents']:,} ({facts['bytes'] / 1e6:,.1f} MB)"
     yield f"  duplicates dropped:  {facts['duplicates']:,}"
     yield f"  for training:        {train['documents']:,}"

@@ -29,14 +29,12 @@ from typing import NamedTuple
 
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Cost
-from lab.config.objectives.base import Head, NetworkPass
+from lab.config.objectives.base import NetworkPass
 from lab.config.optimizer import MuonConfig
+from lab.config.paper_flops import paper_step
 from lab.config.phases import UpdatedNetworks
 from lab.config.trial import Trial
 
-# FLOPs of one element of each operation, from the comments in flops_computation.py.
-_DROPOUT, _LAYER_NORM, _ACTIVATION, _SOFTMAX = 4, 5, 8, 5
-PAPER_HEAD_SHARE = 0.15625
 _POINTS = 256  # values of progress between two knots at which varying settings are evaluated
 
 
@@ -201,9 +199,10 @@ def _cost(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Cost:
         body = tokens * _sum(encoder_terms(one.encoder, shape.length))
         forward = body + shape.batch * _head_flops(one, vocab, shape)
         flops += forward * (3 if one.updated else 1)
-        share = _paper_head_share(one.head)
-        paper_flops = paper_step(one.encoder, shape.length, vocab, shape.batch, head_share=share)
-        paper += paper_flops * (1 if one.updated else 0.5)
+        count = paper_step(
+            one.encoder, one.head, length=shape.length, vocab=vocab, batch=shape.batch
+        )
+        paper += count * (1 if one.updated else 0.5)
         six_n += (6 if one.updated else 2) * encoder_weights(one.encoder) * tokens
     flops += shape.batch * objective.extra_flops(trial.encoder, learns, shape.slots)
     flops += _orthogonalization(trial, learns)
@@ -220,21 +219,6 @@ def _head_flops(one: NetworkPass, vocab: int, shape: _Shape) -> float:
             return shape.length * (vocabulary + _sum(copy_gate_terms(one.encoder)))
         case "detection":
             return shape.length * _sum(discriminator_head_terms(one.encoder))
-
-
-def _paper_head_share(head: Head) -> float | None:
-    """Return the share of positions with a vocabulary head; None for a detection head.
-
-    The official script uses a constant that does not depend on the mask rate, and has no head at
-    every position.
-    """
-    match head:
-        case "vocabulary_at_slots":
-            return PAPER_HEAD_SHARE
-        case "vocabulary_at_all_tokens":
-            return 1.0
-        case "detection":
-            return None
 
 
 def _orthogonalization(trial: Trial, learns: UpdatedNetworks) -> float:
@@ -258,90 +242,6 @@ def _newton_schulz_flops(encoder: EncoderConfig) -> float:
         return 2 * small * small * (2 * large + small)
 
     return encoder.layers * (4 * products(h, h) + 2 * products(h, f))
-
-
-def paper_step(
-    encoder: EncoderConfig, length: int, vocab: int, batch: int, *, head_share: float | None
-) -> float:
-    """Return one network's FLOPs of a step, as `TransformerHparams.get_train_flops` counts them.
-
-    Args:
-        encoder: shape of the network's encoder.
-        length: positions of a window.
-        vocab: size of the vocabulary.
-        batch: windows of the step.
-        head_share: share of the positions with a vocabulary head; None for a discriminator.
-    """
-    per_token = encoder.layers * _sum(_paper_block(encoder, length))
-    per_token += _sum(_paper_input(encoder, length, vocab))
-    if head_share is None:
-        per_token += _sum(_paper_detection(encoder))
-    else:
-        per_token += head_share * _sum(_paper_vocabulary(encoder, vocab))
-    return 2 * batch * length * per_token
-
-
-def _paper_block(encoder: EncoderConfig, s: int) -> Mapping[str, float]:
-    h, f, heads = encoder.hidden, encoder.ffn, encoder.heads
-    return {
-        "kqv": 3 * 2 * h * h,
-        "kqv_bias": 3 * h,
-        "attention_scores": 2 * h * s,
-        "attention_softmax": _SOFTMAX * s * heads,
-        "attention_dropout": _DROPOUT * s * heads,
-        "attention_scale": s * heads,
-        "attention_values": 2 * h * s,
-        "attention_output": 2 * h * h,
-        "attention_output_bias": h,
-        "attention_output_dropout": _DROPOUT * h,
-        "attention_output_residual": h,
-        "attention_output_norm": _LAYER_NORM,  # sic: the official count omits the width
-        "intermediate": 2 * h * f,
-        "intermediate_activation": _ACTIVATION * f,
-        "intermediate_bias": f,
-        "output": 2 * h * f,
-        "output_bias": h,
-        "output_dropout": _DROPOUT * h,
-        "output_residual": h,
-        "output_norm": _LAYER_NORM * h,
-    }
-
-
-def _paper_input(encoder: EncoderConfig, s: int, v: int) -> Mapping[str, float]:
-    h, e = encoder.hidden, encoder.embedding
-    projects = e != h
-    return {
-        "look_up": 2 * e * v,
-        "type_and_position": 2 * e * (s + 2),
-        "add_type_and_position": 2 * e,
-        "norm": _LAYER_NORM * e,
-        "dropout": _DROPOUT * e,
-        "project": 2 * h * e if projects else 0,
-        "project_bias": h if projects else 0,
-    }
-
-
-def _paper_vocabulary(encoder: EncoderConfig, v: int) -> Mapping[str, float]:
-    h, e = encoder.hidden, encoder.embedding
-    return {
-        "multiply": 2 * e * v,
-        "hidden": 2 * h * e,
-        "hidden_bias": e,
-        "hidden_activation": _ACTIVATION * e,
-        "hidden_norm": _LAYER_NORM * e,
-        "softmax": _SOFTMAX * v,
-        "target_word": 2 * v,
-    }
-
-
-def _paper_detection(encoder: EncoderConfig) -> Mapping[str, float]:
-    h = encoder.hidden
-    return {
-        "hidden": 2 * h * h,
-        "hidden_bias": h,
-        "hidden_activation": _ACTIVATION * h,
-        "logit": 2 * h,
-    }
 
 
 def _sum(terms: Mapping[str, float]) -> float:

@@ -10,32 +10,29 @@ Letters: D documents.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path as File
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lab.config.code_digest import TEXT, code_digest
 from lab.config.data import DataConfig, HubDataset, Mixture, MixturePart, TrainedTokenizer
 from lab.config.trial import content_hash
 from lab.data import document_store, hub, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
+from lab.data.document_selection import read_documents, sample_for_tokenizer, split_documents
 from lab.data.vocabulary import Vocabulary, open_vocabulary
-from lab.data.windows import Document, WindowCounts, WindowWriter, window_type
+from lab.data.windows import WindowCounts, WindowWriter, window_type
 from lab.errors import UserError
 from lab.storage import atomic, temp_dirs
 from lab.tasks import embedded, examples
 
 _FORMAT = 2  # version of the files; part of the identity of a text
-_TOKENIZER_BYTES = 2**27  # largest amount of text that a tokenizer is trained on
-_SHARE, _HELD_OUT, _SAMPLE = 1, 2, 3  # purposes of `hash_fraction_D`
 _PROGRESS = 2**26  # bytes or characters between two progress messages
 
 Say = Callable[[str], None]
-Mask = npt.NDArray[np.bool_]
 
 
 def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> File:
@@ -130,12 +127,12 @@ def add_overlaps(
     with temp_dirs.temporary_folder(folder.parent, atomic.PREFIX) as scratch:
         store = document_store.DocumentStore(scratch / "documents.bin")
         _read_sources(data, store, say)
-        train_D, _ = _split(data, store)
+        train_D, _ = split_documents(data, store)
         reported = _question_ngrams(new, vocabulary)
         writer = WindowWriter(
             data=data, vocabulary=vocabulary, parts=len(mixture_parts(data)), reported=reported
         )
-        writer.write(scratch / "windows.bin", _documents(store, train_D))
+        writer.write(scratch / "windows.bin", read_documents(store, train_D))
         facts["overlaps"] += [asdict(overlap) for overlap in reported.overlaps()]
         atomic.write_text(folder / "text.json", json.dumps(facts, indent=2))
 
@@ -191,8 +188,9 @@ def _write(
     if not trained:  # reports errors in an existing tokenizer before the sources are read
         tokenizers.build_vocabulary(data.tokenizer, data.vocab, tuple)
     source_counts = _read_sources(data, store, say)
-    train_D, held_D = _split(data, store)
-    sample_D = _sample_for_tokenizer(data, store, train_D)
+    train_D, held_D = split_documents(data, store)
+    weights = [part.weight for part in mixture_parts(data)]
+    sample_D = sample_for_tokenizer(store, train_D, weights)
     if trained:
         say(f"tokenizer: training on {int(sample_D.sum()):,} of {len(train_D):,} documents")
     vocabulary = tokenizers.build_vocabulary(
@@ -202,14 +200,14 @@ def _write(
     writer = WindowWriter(
         data=data,
         vocabulary=vocabulary,
-        parts=len(mixture_parts(data)),
+        parts=len(weights),
         reported=reported,
         unwanted=_question_ngrams(data.decontaminate, vocabulary),
         say=_progress(say, "training windows: {:,.0f} million characters"),
     )
-    train = writer.write(folder / "train.bin", _documents(store, train_D))
+    train = writer.write(folder / "train.bin", read_documents(store, train_D))
     writer = replace(writer, reported=EvaluationNgrams({}), unwanted=EvaluationNgrams({}))
-    held_out = writer.write(folder / "held_out.bin", _documents(store, held_D))
+    held_out = writer.write(folder / "held_out.bin", read_documents(store, held_D))
     _check_windows(data, train, held_out)
     np.save(folder / "counts.npy", train.counts_V)
     vocabulary.save(folder)
@@ -217,7 +215,7 @@ def _write(
         "fingerprint": identity,
         "length": data.length,
         "dtype": np.dtype(window_type(vocabulary.size)).name,
-        "weights": [part.weight for part in mixture_parts(data)],
+        "weights": weights,
         **source_counts,
         "duplicates": int((~document_store.first_occurrence_D(store.digests_D())).sum()),
         "train": train.facts(data.length),
@@ -266,53 +264,6 @@ def _progress(say: Say, line: str) -> Callable[[float], None]:
             say(line.format(done / 1e6))
 
     return report_progress
-
-
-def _split(data: DataConfig, store: document_store.DocumentStore) -> tuple[Mask, Mask]:
-    """Return the masks of the training and the held-out documents, without duplicates."""
-    digests_D = store.digests_D()
-    used_D = document_store.first_occurrence_D(digests_D) & (
-        document_store.hash_fraction_D(digests_D, _SHARE) < data.share
-    )
-    if used_D.sum() < 2:
-        raise UserError(
-            f"data: {used_D.sum()} of {len(used_D)} documents are left after data.share and the "
-            f"removal of duplicates, and at least 2 are needed (training and held-out); increase "
-            f"data.share or add documents to data.source"
-        )
-    fraction_D = np.where(used_D, document_store.hash_fraction_D(digests_D, _HELD_OUT), 2.0)
-    held_D = fraction_D < data.held_out
-    if not held_D.any():  # possible with few documents: hold out at least one
-        held_D[fraction_D.argmin()] = True
-    if held_D.sum() == used_D.sum():
-        held_D[np.where(used_D, fraction_D, -1.0).argmax()] = False
-    return used_D & ~held_D, held_D
-
-
-def _sample_for_tokenizer(
-    data: DataConfig, store: document_store.DocumentStore, train_D: Mask
-) -> Mask:
-    """Return the mask of the documents that the tokenizer is trained on.
-
-    These are all training documents, or a sample of about `_TOKENIZER_BYTES` in which each part of
-    a mixture has its weight.
-    """
-    part_D, bytes_D = store.part_D(), store.bytes_D()
-    fraction_D = document_store.hash_fraction_D(store.digests_D(), _SAMPLE)
-    total = sum(part.weight for part in mixture_parts(data))
-    sample_D = np.zeros_like(train_D)
-    for number, part in enumerate(mixture_parts(data)):
-        in_part_D = train_D & (part_D == number)
-        room = _TOKENIZER_BYTES * part.weight / total
-        sample_D |= in_part_D & (fraction_D < room / max(1, int(bytes_D[in_part_D].sum())))
-    return sample_D if sample_D.any() else train_D
-
-
-def _documents(store: document_store.DocumentStore, selected_D: Mask) -> Iterator[Document]:
-    seeds = store.digests_D()[selected_D].tolist()
-    parts = store.part_D()[selected_D].tolist()
-    for text, seed, part in zip(store.read(selected_D), seeds, parts, strict=True):
-        yield Document(text, seed, part)
 
 
 def _question_ngrams(names: tuple[str, ...], vocabulary: Vocabulary) -> EvaluationNgrams:

@@ -17,21 +17,51 @@ _NAME = re.compile(r"[0-9a-f]{4,12}")
 
 
 def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror = _LOCAL) -> File:
-    """Return the folder of a trial's record.
+    """Return the folder of the record of a trial, or of the best trial of a sweep.
 
     Args:
-        run: a trial's name or a unique beginning of it, the path of a record, or the name of a
-            sweep. The name of a sweep selects the best repeat of its best setting.
+        run: a trial, as in `resolve_trial`, or the name of a sweep, which selects the best repeat
+            of its best setting.
         storage: storage folder, with the records in `trials`.
-        uri: URI of the MLflow tracking store; None to find no sweeps.
+        uri: URI of the MLflow tracking store with the sweep; None for the database in `storage`.
         mirror: remote copy of the storage, from which the record is pulled.
 
     Raises:
         UserError: no trial or more than one trial matches; the message lists existing trials.
     """
+    trials = storage / "trials"
+    found = _find_trial(run, trials, mirror)
+    if found is not None:
+        return found
+    if File(run).name != run:
+        raise _no_trial(run, trials)
+    from lab.tracking.client import default_uri
+
+    return _find_best_of_sweep(run, trials, uri or default_uri(storage), mirror)
+
+
+def resolve_trial(name: str, storage: File, mirror: Mirror = _LOCAL) -> File:
+    """Return the folder of a trial's record.
+
+    Args:
+        name: a trial's name or a unique beginning of it, or the path of a record.
+        storage: storage folder, with the records in `trials`.
+        mirror: remote copy of the storage, from which the record is pulled.
+
+    Raises:
+        UserError: no trial or more than one trial matches; the message lists existing trials.
+    """
+    trials = storage / "trials"
+    found = _find_trial(name, trials, mirror)
+    if found is None:
+        raise _no_trial(name, trials)
+    return found
+
+
+def _find_trial(run: str, trials: File, mirror: Mirror) -> File | None:
+    """Return the folder of the trial's record; None if no trial matches."""
     if (File(run) / "trial.json").is_file():
         return File(run)
-    trials = storage / "trials"
     if _NAME.fullmatch(run):
         mirror.pull(trials / run)
     if File(run).name == run and (trials / run / "trial.json").is_file():
@@ -41,9 +71,11 @@ def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror 
         return matches[0]
     if matches:
         raise UserError(f"{run}: begins the names of {_list(matches)}; write more of it")
-    if uri is None or File(run).name != run:
-        raise UserError(f"{run}: no trial in {trials}; there is {_list(_all(trials))}")
-    return _find_best_of_sweep(run, trials, uri, mirror)
+    return None
+
+
+def _no_trial(run: str, trials: File) -> UserError:
+    return UserError(f"{run}: no trial in {trials}; there is {_list(_all(trials))}")
 
 
 def find_best_trial(frames: "SweepFrames") -> str | None:

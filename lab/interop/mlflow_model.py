@@ -54,7 +54,7 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
             return str(model)
         with TemporaryDirectory(prefix="lab-model-") as folder:
             _write_model(
-                find_trial.resolve_run(best, storage, mirror=mirror),
+                find_trial.resolve_trial(best, storage, mirror),
                 storage / "cache",
                 File(folder),
             )

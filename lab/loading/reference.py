@@ -7,27 +7,21 @@ are those of the dataclasses in `lab.config`, and descriptions are the `Attribut
 docstrings, so the page cannot differ from the code.
 """
 
-import inspect
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
-from itertools import chain
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
 from lab.config.architecture import SIZES, EncoderConfig
-from lab.config.base import StrictConfig
 from lab.config.experiment import Experiment
 from lab.config.metrics import METRICS, Metric
-from lab.config.ramps import Ramp
 from lab.config.tasks import TaskConfig
-from lab.loading.search_space import json_schema
+from lab.loading import markdown
+from lab.loading.key_tables import KeyTables
+from lab.loading.schema import json_schema
+from lab.loading.schema_words import Node, suffix
 from lab.loading.size_defaults import DEFAULTS, SizeDefaults
-
-Node = dict[str, Any]  # a part of a JSON Schema
 
 _HEAD = """\
 # Search-space reference
@@ -67,190 +61,6 @@ _SETTINGS = """\
 It also sets the following values, if the search space does not give them:
 """
 _METRIC_TYPE = "[metric](#metrics)"
-_COLUMNS = ("key", "type", "range", "default", "description")
-
-
-class Section(NamedTuple):
-    """A heading of the page with the classes that its path may hold.
-
-    Attributes:
-        path: dotted path of the keys' mapping.
-        members: names of the classes, more than one where the mapping is of one of several kinds.
-    """
-
-    path: str
-    members: tuple[str, ...]
-
-
-class Row(NamedTuple):
-    """One key.
-
-    Attributes:
-        key: name of the key.
-        type: type of its value.
-        range: limits of its value.
-        default: value if the key is left out.
-        text: description.
-    """
-
-    key: str
-    type: str
-    range: str
-    default: str
-    text: str
-
-
-class Reference:
-    """Markdown tables of all keys below one class.
-
-    Args:
-        schema: JSON Schema with the definitions of all classes, by name.
-        top: path and node of the sections to begin with; classes are listed where they occur
-            first.
-    """
-
-    def __init__(self, schema: Node, top: Sequence[tuple[str, Node]]) -> None:
-        self._definitions: dict[str, Node] = schema["$defs"]
-        self._headings: dict[str, str] = {}
-        self._sections = list(self._collect(list(top)))
-
-    def lines(self, below: str) -> Iterator[str]:
-        """Yield the headings and tables of all sections below the path `below`."""
-        for section in self._sections:
-            if section.path == below or section.path.startswith(f"{below}."):
-                yield from self._section(section)
-
-    def table(self, properties: Node, owner: type, required: Sequence[str]) -> Iterator[str]:
-        """Yield a table with a row for each property of a class."""
-        yield from _table(_COLUMNS, self._rows(properties, owner, required))
-
-    def _collect(self, waiting: list[tuple[str, Node]]) -> Iterator[Section]:
-        """Yield the sections in breadth-first order; a class belongs to the first one only."""
-        for path, node in waiting:  # the list grows in the loop
-            names = [name for name in _references(node) if not _is_ramp(name)]
-            new = tuple(name for name in names if name not in self._headings)
-            if not new:
-                continue
-            for name in new:
-                self._headings[name] = self._heading(path, name, names)
-                for key, inner in self._properties(name).items():
-                    waiting.append((f"{path}.{key}{_suffix(inner)}", inner))
-            yield Section(path, new)
-
-    def _heading(self, path: str, name: str, names: Sequence[str]) -> str:
-        if kind := self._kind(name):
-            return f"`{path}` with kind `{kind}`"
-        if len(names) == 1:
-            return f"`{path}`"
-        if any(self._kind(other) for other in names):
-            return f"`{path}` without kind"
-        return f"`{path}` as {_plain_name(name)}"
-
-    def _kind(self, name: str) -> str:
-        """Return the value of `kind` that selects a class; empty if none does."""
-        kind = self._definitions[name]["properties"].get("kind", {})
-        return str(kind.get("const", ""))
-
-    def _properties(self, name: str) -> Node:
-        properties: Node = self._definitions[name]["properties"]
-        return {key: node for key, node in properties.items() if "const" not in node}
-
-    def _section(self, section: Section) -> Iterator[str]:
-        if len(section.members) == 1:
-            name = section.members[0]
-            yield from self._member(name, "##", self._member_rows(name))
-            return
-        by_kind = " by its `kind`" if any(map(self._kind, section.members)) else ""
-        yield from ("", f"## `{section.path}`", "", f"One of the following, chosen{by_kind}.")
-        rows = self._described(section.members)
-        shared = self._shared(rows)
-        if shared:
-            yield from ("", "Keys of several kinds:", "")
-            head = ("key", "kinds", "type", "range", "default", "description")
-            yield from _table(head, [(row.key, kinds, *row[1:]) for row, kinds in shared.items()])
-        for name in section.members:
-            own = [row for row in rows[name] if row not in shared]
-            yield from self._member(name, "###", own)
-
-    def _member(self, name: str, level: str, rows: Sequence[Row]) -> Iterator[str]:
-        """Yield heading, description and table of one class."""
-        yield from ("", f"{level} {self._headings[name]}", "", *_description(_classes()[name]))
-        if rows:
-            yield from ("", *_table(_COLUMNS, rows))
-        elif not self._properties(name):
-            yield from ("", "It has no other keys.")
-
-    def _described(self, names: Sequence[str]) -> dict[str, list[Row]]:
-        """Return the rows of several kinds; a key without a description has that of another."""
-        rows = {name: self._member_rows(name) for name in names}
-        texts: dict[str, str] = {}
-        for row in chain.from_iterable(rows.values()):
-            texts[row.key] = texts.get(row.key) or row.text
-        return {
-            name: [row._replace(text=row.text or texts[row.key]) for row in own]
-            for name, own in rows.items()
-        }
-
-    def _shared(self, rows: Mapping[str, Sequence[Row]]) -> dict[Row, str]:
-        """Return the rows that several classes have, each with the kinds that have it."""
-        owners: dict[Row, list[str]] = {}
-        for name, own in rows.items():
-            for row in own:
-                owners.setdefault(row, []).append(f"`{self._kind(name)}`")
-        return {
-            row: "all" if len(kinds) == len(rows) else ", ".join(kinds)
-            for row, kinds in owners.items()
-            if len(kinds) > 1
-        }
-
-    def _member_rows(self, name: str) -> list[Row]:
-        required = self._definitions[name].get("required", ())
-        return self._rows(self._properties(name), _classes()[name], required)
-
-    def _rows(self, properties: Node, owner: type, required: Sequence[str]) -> list[Row]:
-        texts, defaults = _attribute_texts(owner), _defaults(owner)
-        rows = []
-        for key, node in properties.items():
-            default = "required"
-            if key not in required:
-                default = self._default(key, node, owner, defaults)
-            text = texts.get(key) or node.get("description") or self._summary(node)
-            rows.append(Row(f"`{key}`", self._type(node), _range(node), default, _escape(text)))
-        return rows
-
-    def _default(self, key: str, node: Node, owner: type, defaults: Mapping[str, Any]) -> str:
-        """Return the value of a key that is left out, in words."""
-        if owner is EncoderConfig and key not in defaults:
-            return "none" if key == "size" else "that of `size`"
-        value = node.get("default", defaults.get(key))
-        if value is None and "$ref" in node:
-            return "its defaults"
-        if is_dataclass(value):
-            kind = self._kind(type(value).__name__)
-            return f"`{{kind: {kind}}}`" if kind else "its defaults"
-        return "none" if value in (None, "", (), []) else _show(value)
-
-    def _summary(self, node: Node) -> str:
-        """Return the first line of the class that a key holds, if it holds one class."""
-        names = _references(node)
-        return _description(_classes()[names[0]])[0] if len(names) == 1 else ""
-
-    def _type(self, node: Node) -> str:
-        names = [name for name in _references(node) if not _is_ramp(name)]
-        if names:
-            links = ", ".join(self._link(name, names) for name in names)
-            return f"list of {links}" if node.get("type") == "array" else links
-        return _scalar_type(node)
-
-    def _link(self, name: str, names: Sequence[str]) -> str:
-        heading = self._headings[name]
-        words = self._kind(name) or ("mapping" if len(names) == 1 else _plain_name(name))
-        return f"[{words}](#{slug(heading)})"
-
-
-def slug(heading: str) -> str:
-    """Return the anchor of a heading, as GitHub and MkDocs make it."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
 def write_reference() -> str:
@@ -262,12 +72,12 @@ def _search_space_lines() -> Iterator[str]:
     schema = json_schema()
     top: Node = schema["properties"]
     top["metric"] = {"type": _METRIC_TYPE}
-    places = [(key + _suffix(node), node) for key, node in top.items()]
-    reference = Reference(schema, places)
+    places = [(key + suffix(node), node) for key, node in top.items()]
+    tables = KeyTables(schema, places)
     yield from (_HEAD, "## Keys of the file", "")
-    yield from reference.table(top, Experiment, schema["required"])
+    yield from tables.table(top, Experiment, schema["required"])
     for path, _ in places:
-        yield from reference.lines(path)
+        yield from tables.lines(path)
     yield from ("", _below(_SIZES))
     yield from _shape_table()
     yield from ("", _SETTINGS)
@@ -281,9 +91,9 @@ def _task_lines() -> Iterator[str]:
         Annotated[TaskConfig, Field(discriminator="kind")]
     )
     schema = adapter.json_schema()
-    reference = Reference(schema, [("task", schema)])
+    tables = KeyTables(schema, [("task", schema)])
     yield from ("", _below(_TASKS).rstrip())
-    yield from reference.lines("task")
+    yield from tables.lines("task")
 
 
 def _below(text: str) -> str:
@@ -294,10 +104,13 @@ def _below(text: str) -> str:
 def _shape_table() -> Iterator[str]:
     head = ("size", *(f"`{each.name}`" for each in fields(EncoderConfig)))
     rows = [
-        (f"`{name}`", *(_show(getattr(shape, each.name)) for each in fields(EncoderConfig)))
+        (
+            f"`{name}`",
+            *(markdown.value(getattr(shape, each.name)) for each in fields(EncoderConfig)),
+        )
         for name, shape in SIZES.items()
     ]
-    yield from _table(head, rows)
+    yield from markdown.table(head, rows)
 
 
 def _settings_table() -> Iterator[str]:
@@ -305,7 +118,7 @@ def _settings_table() -> Iterator[str]:
     paths = dict.fromkeys(path for column in columns.values() for path in column)
     head = ("path", *(f"`{size}`" for size in columns))
     rows = [(f"`{path}`", *(col.get(path, "–") for col in columns.values())) for path in paths]
-    yield from _table(head, rows)
+    yield from markdown.table(head, rows)
     for start in dict.fromkeys(each.start for each in DEFAULTS.values() if each.start):
         names = ", ".join(f"`{size}`" for size, each in DEFAULTS.items() if each.start == start)
         yield from (
@@ -320,12 +133,12 @@ def _settings(defaults: SizeDefaults) -> dict[str, str]:
     """Return the values of a size by dotted path, with its own optimizer's settings."""
     optim = {f"optim.{key}": value for key, value in defaults.optim[defaults.optimizer].items()}
     values = {"optim.kind": defaults.optimizer, **optim, **defaults.settings}
-    return {path: _show(value) for path, value in values.items()}
+    return {path: markdown.value(value) for path, value in values.items()}
 
 
 def _metric_table() -> Iterator[str]:
     head = ("metric", "meaning", "better", "needs", "at every evaluation", "cannot rank across")
-    yield from _table(head, [_metric_row(metric) for metric in METRICS.values()])
+    yield from markdown.table(head, [_metric_row(metric) for metric in METRICS.values()])
 
 
 def _metric_row(metric: Metric) -> tuple[str, ...]:
@@ -337,131 +150,6 @@ def _metric_row(metric: Metric) -> tuple[str, ...]:
         "yes" if metric.at_every_evaluation else "no",
         ", ".join(f"`{path}`" for path in metric.spoiled_by) or "–",
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
-def _references(node: Node) -> list[str]:
-    """Return the names of the classes that a value may be of, also inside of a list."""
-    parts = [node, *node.get("oneOf", ()), *node.get("anyOf", ())]
-    inner = [node[key] for key in ("items", "additionalProperties") if node.get(key)]
-    found = [part["$ref"].rpartition("/")[2] for part in parts if "$ref" in part]
-    return [*found, *(name for one in inner if isinstance(one, dict) for name in _references(one))]
-
-
-def _suffix(node: Node) -> str:
-    """Return the part of a path that stands for an element of a list or mapping."""
-    if node.get("type") == "array":
-        return "[]"
-    return ".PATH" if isinstance(node.get("additionalProperties"), dict) else ""
-
-
-def _scalar_type(node: Node) -> str:
-    """Return the type of a value that holds no class, in words."""
-    for alternatives in (node.get("oneOf"), node.get("anyOf")):
-        if alternatives:
-            number = next(one for one in alternatives if "$ref" not in one)
-            ramp = " or ramp" if any("$ref" in one for one in alternatives) else ""
-            return _scalar_type(number) + ramp
-    if "enum" in node:
-        return ", ".join(f"`{value}`" for value in node["enum"])
-    if node.get("type") == "array":
-        return f"list of {_scalar_type(node['items'])}"
-    if isinstance(node.get("additionalProperties"), dict):
-        return "mapping of dotted paths"
-    kind = str(node.get("type", "values"))
-    return {"integer": "whole number", "string": "text", "boolean": "true or false"}.get(kind, kind)
-
-
-def _range(node: Node) -> str:
-    """Return the limits of a value in words."""
-    parts = [one for one in (node, *node.get("oneOf", ()), *node.get("anyOf", ())) if one]
-    limits = {key: value for part in parts for key, value in part.items()}
-    words = {
-        "exclusiveMinimum": "above",
-        "minimum": "at least",
-        "exclusiveMaximum": "below",
-        "maximum": "at most",
-    }
-    shown = [f"{word} {_show(limits[key])}" for key, word in words.items() if key in limits]
-    if count := limits.get("minItems"):
-        shown.append(f"at least {count} value{'s' * (count > 1)}")
-    if length := limits.get("minLength"):
-        shown.append("not empty" if length == 1 else f"at least {length} characters")
-    return ", ".join(shown) or "–"
-
-
-def _defaults(owner: type) -> dict[str, Any]:
-    """Return the defaults of a dataclass, by field."""
-    found = {}
-    for each in fields(owner):
-        if each.default is not MISSING:
-            found[each.name] = each.default
-        elif each.default_factory is not MISSING:
-            found[each.name] = each.default_factory()
-    return found
-
-
-def _show(value: object) -> str:
-    match value:
-        case bool():
-            return f"`{json.dumps(value)}`"
-        case int() | float():
-            whole = value == int(value) and abs(value) < 1e12
-            return f"{int(value):,}" if whole else f"{value:g}"
-        case _:
-            return f"`{value}`"
-
-
-def _is_ramp(name: str) -> bool:
-    return issubclass(_classes()[name], Ramp)
-
-
-def _plain_name(name: str) -> str:
-    return name.removesuffix("Config").lower()
-
-
-@cache
-def _classes() -> Mapping[str, type]:
-    """Return the classes that a search space or a task file can spell out, by name."""
-    found: dict[str, type] = {}
-    waiting: list[type] = [StrictConfig]
-    for one in waiting:  # the list grows in the loop
-        found[one.__name__] = one
-        waiting += one.__subclasses__()
-    return found
-
-
-def _description(owner: type) -> list[str]:
-    """Return the paragraphs of a class's docstring above its attributes, an empty line between."""
-    text = inspect.cleandoc(owner.__doc__ or "").partition("\nAttributes:\n")[0]
-    paragraphs = [_escape(" ".join(one.split())) for one in text.strip().split("\n\n")]
-    return [line for one in paragraphs for line in (one, "")][:-1]
-
-
-def _attribute_texts(owner: type) -> dict[str, str]:
-    """Return the `Attributes` entries of a class and its bases, by attribute."""
-    found: dict[str, str] = {}
-    for one in reversed(owner.__mro__):
-        entries = inspect.cleandoc(one.__doc__ or "").partition("\nAttributes:\n")[2]
-        for entry in re.split(r"\n(?=    \S)", f"\n{entries}"):
-            name, colon, text = entry.strip().partition(":")
-            if colon:
-                found[name] = " ".join(text.split())
-    return found
-
-
-def _escape(text: str) -> str:
-    """Return text that Markdown shows as it is, also in a table; code in backticks stays code."""
-    parts = text.replace("|", "\\|").split("`")
-    for index in range(0, len(parts), 2):
-        parts[index] = parts[index].replace("<", "&lt;").replace("*", "\\*")
-    return "`".join(parts)
 
 
 if __name__ == "__main__":

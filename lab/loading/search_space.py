@@ -6,67 +6,21 @@ message is one line with the file, the dotted path, the error and the allowed va
 
 import itertools
 import json
-import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from operator import attrgetter
+from dataclasses import asdict
 from pathlib import Path as File
-from typing import Annotated, Any, TypeVar
-
-from annotated_types import MinLen
-from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
+from typing import Any
 
 from lab.config.architecture import SIZES
-from lab.config.base import StrictConfig
 from lab.config.data import DataConfig
-from lab.config.experiment import (
-    Answer,
-    Choices,
-    Distribution,
-    Experiment,
-    FinetuneConfig,
-    Range,
-    Resources,
-    SearchConfig,
-)
-from lab.config.flops import mean_cost
-from lab.config.init_from import FromCheckpoint, FromScratch
+from lab.config.experiment import Choices, Distribution, Experiment, FinetuneConfig, Range
 from lab.config.labels import label
 from lab.config.metrics import METRICS, Metric, finetuned
-from lab.config.preparatory_runs import GENERATOR, own_budget, preparatory_runs
 from lab.config.trial import Path, Trial, Value
-from lab.config.window_growth import GrowingWindows
-from lab.loading import size_defaults, validation, yaml_text
-from lab.loading.error_messages import SpaceError, one_line
+from lab.loading import schema, size_defaults, trial_checks, validation, yaml_text
+from lab.loading.error_messages import SpaceError
 from lab.loading.task_table import load_task
-
-_T = TypeVar("_T")
-
-
-def _kind_of_distribution(raw: object) -> str:
-    return "Choices" if isinstance(raw, dict) and "choices" in raw else "Range"
-
-
-# The key `choices` selects the class, so that errors refer to the intended one.
-_Distribution = Annotated[
-    Annotated[Range, Tag("Range")] | Annotated[Choices, Tag("Choices")],
-    Discriminator(_kind_of_distribution),
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Document(StrictConfig):
-    question: Annotated[str, MinLen(1)]
-    metric: str
-    base: dict[str, Value]
-    compare: dict[Path, Annotated[tuple[Value, ...], MinLen(1)]] = field(default_factory=dict)
-    tune: dict[Path, _Distribution] = field(default_factory=dict)
-    search: SearchConfig = field(default_factory=SearchConfig)
-    resources: Resources = field(default_factory=Resources)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    answer: Answer = "ranking"
 
 
 def load_experiment(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -92,6 +46,41 @@ def load_experiment(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
         raise SpaceError(f"{file}: {error}") from None
 
 
+def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
+    """Return the experiment of a search space that was read as plain YAML data.
+
+    Args:
+        name: name of the sweep.
+        raw: content of the search space.
+
+    Raises:
+        SpaceError: a setting is invalid; the message has its dotted path.
+    """
+    document = schema.validate_document(raw)
+    experiment = Experiment(
+        name=name,
+        question=document.question,
+        metric=_metric(document.metric, _task_names(document.finetune)),
+        base=document.base,
+        compare=document.compare,
+        tune=document.tune,
+        search=document.search,
+        resources=document.resources,
+        finetune=document.finetune,
+        answer=document.answer,
+    )
+    validation.check_experiment_limits(experiment)
+    # The base must be valid by itself, as in the JSON Schema, even where every cell overrides it.
+    build_trial(experiment.base, {})
+    _check_cells(experiment)
+    trials = []
+    for settings in _corners(experiment):
+        trials.append(_build_varied_trial(experiment, settings))
+        validation.check_sections_against(trials[-1], experiment)
+    validation.check_metric(experiment, trials)
+    return experiment
+
+
 def build_trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Trial:
     """Return the trial of `base` with `settings` applied at their dotted paths.
 
@@ -105,8 +94,8 @@ def build_trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Tr
     raw = raw["base"]
     _fill_defaults(raw)
     raw["encoder"] = _expand_size(raw.get("encoder", {}))
-    trial = _validate(_trial_adapter(), raw, "base")
-    _check_trial(trial)
+    trial = schema.validate_trial(raw)
+    trial_checks.check_trial(trial)
     return trial
 
 
@@ -139,40 +128,6 @@ def dump_experiment(experiment: Experiment) -> str:
     return yaml_text.write(json.loads(json.dumps(plain)))
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a search space, for editors (`search_spaces/schema.json`)."""
-    schema = _adapter().json_schema()
-    trial_schema = _trial_adapter().json_schema()
-    definitions = {**trial_schema.pop("$defs"), **schema.pop("$defs")}
-    encoder = definitions["EncoderConfig"]
-    encoder["properties"] = {
-        "size": {"enum": sorted(SIZES), "description": "named size that sets all other keys"},
-        **encoder["properties"],
-    }
-    encoder["anyOf"] = [{"required": ["size"]}, {"required": encoder.pop("required")}]
-    definitions["Trial"] = trial_schema
-    schema["properties"]["base"] = {"$ref": "#/$defs/Trial"}
-    schema["properties"]["metric"]["anyOf"] = [
-        {"enum": sorted(METRICS)},
-        {"pattern": "^finetune/[^/]+$"},
-    ]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "$defs": definitions,
-    }
-
-
-@cache
-def _adapter() -> TypeAdapter[_Document]:
-    return TypeAdapter(_Document)
-
-
-@cache
-def _trial_adapter() -> TypeAdapter[Trial]:
-    return TypeAdapter(Trial)
-
-
 def _expand_size(raw: Any) -> Any:
     """Return the raw encoder with its named size, if it has one, replaced by the size's fields."""
     if not isinstance(raw, dict) or "size" not in raw:
@@ -195,110 +150,6 @@ def _fill_defaults(raw: dict[str, Any]) -> None:
     optim = raw.get("optim")
     if isinstance(optim, dict):
         optim.setdefault("kind", "adam")
-
-
-def _validate(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
-    try:
-        text = yaml_text.as_json(raw)
-    except SpaceError as error:
-        raise SpaceError(f"{prefix or 'the file'}: {error}") from None
-    try:
-        # In strict JSON mode a list may become a tuple, but a string does not become a number.
-        return adapter.validate_json(text, strict=True)
-    except ValidationError as error:
-        raise SpaceError(one_line(error, prefix, json_schema())) from None
-
-
-def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
-    """Return the experiment of a search space that was read as plain YAML data.
-
-    Args:
-        name: name of the sweep.
-        raw: content of the search space.
-
-    Raises:
-        SpaceError: a setting is invalid; the message has its dotted path.
-    """
-    document = _validate(_adapter(), raw, "")
-    experiment = Experiment(
-        name=name,
-        question=document.question,
-        metric=_metric(document.metric, _task_names(document.finetune)),
-        base=document.base,
-        compare=document.compare,
-        tune=document.tune,
-        search=document.search,
-        resources=document.resources,
-        finetune=document.finetune,
-        answer=document.answer,
-    )
-    validation.check_experiment_limits(experiment)
-    # The base must be valid by itself, as in the JSON Schema, even where every cell overrides it.
-    build_trial(experiment.base, {})
-    _check_cells(experiment)
-    for settings in _corners(experiment):
-        trial = _build_varied_trial(experiment, settings)
-        _check_resources(experiment, trial)
-        needs = experiment.metric.needs
-        if needs is not None and needs not in trial.objective.networks:
-            raise SpaceError(
-                f"metric: {experiment.metric.name} needs a {needs} and objective "
-                f"{trial.objective.kind} has none; choose a probe, for example probe/pos/accuracy"
-            )
-    _check_metric(experiment)
-    return experiment
-
-
-def _check_metric(experiment: Experiment) -> None:
-    """Reject the metric if its values are not comparable between the trials of the experiment."""
-    varied = (*experiment.compare, *experiment.tune)
-    spoiler = experiment.metric.spoiler((*varied, *_differing_defaults(experiment)))
-    if spoiler is not None:
-        default = ", which encoder.size sets" if spoiler not in varied else ""
-        raise SpaceError(
-            f"metric: {experiment.metric.name} cannot rank trials that differ in {spoiler}"
-            f"{default}: {experiment.metric.because}"
-        )
-
-
-def _differing_defaults(experiment: Experiment) -> tuple[Path, ...]:
-    """Return the settings in which trials differ because their sizes have different defaults."""
-    if not any(path.startswith("encoder") for path in (*experiment.compare, *experiment.tune)):
-        return ()
-    trials = [build_trial(experiment.base, settings) for settings in _corners(experiment)]
-    paths = dict.fromkeys(
-        path for size in size_defaults.DEFAULTS.values() for path in size.settings
-    )
-    return tuple(path for path in paths if len({attrgetter(path)(one) for one in trials}) > 1)
-
-
-def _check_resources(experiment: Experiment, trial: Trial) -> None:
-    """Reject early stopping, workers or a budget unit that the trial does not allow."""
-    if experiment.search.stopping is not None and not trial.extendable:
-        raise SpaceError(
-            "search.stopping: requires that a run begins exactly as a shorter one: "
-            "base.schedule {kind: constant, warmup: 0}, an objective without stages, and no other "
-            f"setting that varies during the run{_describe_varying(trial)}"
-        )
-    smallest = min(trial.at(progress).batch for progress in trial.knots)
-    if smallest < experiment.resources.workers:
-        raise SpaceError(
-            f"resources.workers: must be at most the smallest batch, {smallest} windows, not "
-            f"{experiment.resources.workers}"
-        )
-    shared = 0 < experiment.resources.gpus_per_worker < 1
-    if shared and trial.budget.kind == "seconds":
-        raise SpaceError(
-            "base.budget.kind: seconds are not comparable on a GPU that trials share "
-            "(resources.gpus_per_worker); use flops or tokens, or a whole GPU"
-        )
-
-
-def _describe_varying(trial: Trial) -> str:
-    if not trial.moves:
-        return ""
-    hint = " (base.windows {kind: full} keeps the length)" if "length" in trial.moves else ""
-    return f"; here {', '.join(sorted(trial.moves))} vary{hint}"
 
 
 def _task_names(finetune: FinetuneConfig) -> list[str]:
@@ -376,95 +227,3 @@ def _ends(distribution: Distribution) -> tuple[Value, ...]:
             else:
                 ends = tuple(low + i * step for i in range(int((high - low) / step + 1e-9) + 1))
             return tuple(int(end) for end in ends) if distribution.integer else ends
-
-
-def _check_trial(trial: Trial) -> None:
-    try:
-        trial.objective.generator_shape(trial.encoder)
-    except ValueError as error:
-        raise SpaceError(f"base.objective.generator: {error}") from None
-    _check_init_from(trial)
-    _check_windows(trial)
-    try:
-        cost = mean_cost(trial)
-        _check_preparatory_runs(trial)
-        steps = own_budget(trial).steps(cost)
-    except OverflowError:
-        raise SpaceError("base: the compute of one step is too large a number") from None
-    if steps is not None and steps < 1:
-        unit = cost.flops if trial.budget.kind == "flops" else cost.tokens
-        spent = trial.budget.amount - own_budget(trial).amount
-        less = f", less the {spent:.4g} of its preparatory mlm runs," if spent else ""
-        raise SpaceError(
-            f"base.budget.amount: {trial.budget.amount:g} {trial.budget.kind}{less} are less "
-            f"than one step, which costs {unit:.3g}"
-        )
-    budget = f"base.budget.amount: {trial.budget.amount:g} {trial.budget.kind} are {steps} steps"
-    required = trial.objective.minimum_steps()
-    if steps is not None and steps < required:
-        raise SpaceError(
-            f"{budget}; objective {trial.objective.kind} needs at least {required} to update each "
-            f"network"
-        )
-    if isinstance(trial.windows, GrowingWindows) and steps is not None:
-        until = trial.windows.until
-        required *= math.ceil(2 / min(until, 1 - until))
-        if steps < required:
-            raise SpaceError(
-                f"{budget}; windows that grow at progress {until:g} need at least {required}, "
-                "base.windows {kind: full} needs fewer"
-            )
-
-
-def _check_windows(trial: Trial) -> None:
-    """Reject short windows that are not shorter than full ones."""
-    windows, length = trial.windows, trial.data.length
-    if isinstance(windows, GrowingWindows) and windows.start >= length:
-        raise SpaceError(
-            f"base.windows.start: must be below base.data.length, {length}, not {windows.start}"
-        )
-
-
-def _check_init_from(trial: Trial) -> None:
-    """Reject initial weights that the objective does not use."""
-    start, objective = trial.init_from, trial.objective
-    if isinstance(start, FromScratch):
-        return
-    if reason := objective.starts_from_scratch:
-        raise SpaceError(f"base.init_from: must be {{kind: scratch}} for {reason}")
-    has_generator = objective.generator_shape(trial.encoder) is not None
-    if isinstance(start, FromCheckpoint) and start.generator and not has_generator:
-        raise SpaceError(f"base.init_from.generator: objective {objective.kind} has no generator")
-    if isinstance(start, FromCheckpoint) and start.generator and objective.frozen_generator:
-        raise SpaceError(
-            "base.init_from.generator: must be omitted, because the frozen generator is that of "
-            "base.objective.generator.init_from"
-        )
-
-
-def _check_preparatory_runs(trial: Trial) -> None:
-    """Reject mlm runs without a step, in a budget of seconds, or with unshareable embeddings."""
-    runs, objective = preparatory_runs(trial), trial.objective
-    if runs and trial.budget.kind == "seconds":
-        raise SpaceError(
-            "base.budget.kind: must be flops or tokens, not seconds, for a trial that starts from "
-            "mlm runs, because the budget includes these runs"
-        )
-    for network, run in runs.items():
-        if not run.budget.steps(mean_cost(run)):
-            frozen = network == GENERATOR and objective.frozen_generator
-            path = "objective.generator.init_from" if frozen else "init_from"
-            raise SpaceError(
-                f"base.{path}.budget.amount: {run.budget.amount:g} {run.budget.kind} are less "
-                f"than one step of the {network}'s mlm run"
-            )
-    if objective.shares_table and len(set(runs.values())) > 1:
-        raise SpaceError(
-            "base.init_from: encoder and generator of different shapes start from separate mlm "
-            "runs with different embeddings, but base.objective.sharing: tokens requires equal "
-            "ones; use sharing none or gdes, or a generator of width 1 and depth 1"
-        )
-
-
-if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))

@@ -1,12 +1,14 @@
-"""Consistency checks of the sections `compare`, `tune` and `search` of a search space."""
+"""Consistency checks of the sections of a search space other than `base`."""
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from lab.config.experiment import Choices, Distribution, Experiment, Range
-from lab.config.trial import Path
+from lab.config.trial import Path, Trial
 from lab.loading.error_messages import SpaceError
+from lab.loading.size_defaults import DEFAULTS
 
 _MOST_CELLS = 10_000
 _MOST_STEPS = 10_000
@@ -52,6 +54,58 @@ def check_experiment_limits(experiment: Experiment) -> None:
         )
 
 
+def check_sections_against(trial: Trial, experiment: Experiment) -> None:
+    """Check that a trial allows the metric, the early stopping and the resources of its experiment.
+
+    Raises:
+        SpaceError: a check fails; the message has the dotted path.
+    """
+    if experiment.search.stopping is not None and not trial.extendable:
+        raise SpaceError(
+            "search.stopping: requires that a run begins exactly as a shorter one: "
+            "base.schedule {kind: constant, warmup: 0}, an objective without stages, and no other "
+            f"setting that varies during the run{_describe_varying(trial)}"
+        )
+    smallest = min(trial.at(progress).batch for progress in trial.knots)
+    if smallest < experiment.resources.workers:
+        raise SpaceError(
+            f"resources.workers: must be at most the smallest batch, {smallest} windows, not "
+            f"{experiment.resources.workers}"
+        )
+    shared = 0 < experiment.resources.gpus_per_worker < 1
+    if shared and trial.budget.kind == "seconds":
+        raise SpaceError(
+            "base.budget.kind: seconds are not comparable on a GPU that trials share "
+            "(resources.gpus_per_worker); use flops or tokens, or a whole GPU"
+        )
+    needs = experiment.metric.needs
+    if needs is not None and needs not in trial.objective.networks:
+        raise SpaceError(
+            f"metric: {experiment.metric.name} needs a {needs} and objective "
+            f"{trial.objective.kind} has none; choose a probe, for example probe/pos/accuracy"
+        )
+
+
+def check_metric(experiment: Experiment, trials: Sequence[Trial]) -> None:
+    """Check that the values of the metric are comparable between the trials of an experiment.
+
+    Args:
+        experiment: the experiment.
+        trials: trials with each compared value and each end or choice of the tuned settings.
+
+    Raises:
+        SpaceError: trials differ in a setting that changes the meaning of the metric.
+    """
+    varied = (*experiment.compare, *experiment.tune)
+    spoiler = experiment.metric.spoiler((*varied, *_differing_defaults(experiment, trials)))
+    if spoiler is not None:
+        default = ", which encoder.size sets" if spoiler not in varied else ""
+        raise SpaceError(
+            f"metric: {experiment.metric.name} cannot rank trials that differ in {spoiler}"
+            f"{default}: {experiment.metric.because}"
+        )
+
+
 def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
     """Return warnings about a valid sweep that cannot answer its question."""
     cells = math.prod(len(values) for values in experiment.compare.values())
@@ -61,6 +115,21 @@ def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
         "search.seeds: 1 runs each setting once, so no confidence interval can be computed and no "
         "difference between settings can be shown; use 3 or more, for example --set search.seeds=3",
     )
+
+
+def _describe_varying(trial: Trial) -> str:
+    if not trial.moves:
+        return ""
+    hint = " (base.windows {kind: full} keeps the length)" if "length" in trial.moves else ""
+    return f"; here {', '.join(sorted(trial.moves))} vary{hint}"
+
+
+def _differing_defaults(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Path, ...]:
+    """Return the settings in which trials differ because their sizes have different defaults."""
+    if not any(path.startswith("encoder") for path in (*experiment.compare, *experiment.tune)):
+        return ()
+    paths = dict.fromkeys(path for size in DEFAULTS.values() for path in size.settings)
+    return tuple(path for path in paths if len({attrgetter(path)(one) for one in trials}) > 1)
 
 
 def _overlaps(experiment: Experiment) -> Iterator[tuple[Path, Path]]:

@@ -12,7 +12,17 @@ import jinja2
 import pandas as pd
 
 from lab.config import flops
-from lab.reporting import code_notes, conclusion, plots, sentences, stats, svg, tables
+from lab.reporting import (
+    code_notes,
+    conclusion,
+    health_plots,
+    heat_map,
+    plots,
+    sentences,
+    stats,
+    svg,
+    tables,
+)
 from lab.reporting.stats import Answer
 from lab.storage import atomic
 from lab.storage.checks import check_target
@@ -159,23 +169,7 @@ def _figures(
             if axis != "spent/seconds" or not frames.trials["shared"].any()
         ]  # fmt: skip
     if result is not None:
-        content = svg.render_svg(plots.plot_cells(frames, result, runs))
-        groups["cells"] = [
-            Figure(
-                name="cells",
-                title="Settings compared",
-                caption=sentences.cells(result),
-                svg=content,
-            )
-        ]
-        if plots.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
-            content = svg.render_svg(plots.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE)))
-            groups["cells"].append(
-                Figure(
-                    name="replacement-rate", title="Replacement rate",
-                    caption=sentences.replacement(frames, runs), svg=content,
-                )
-            )  # fmt: skip
+        groups["cells"] = _cell_figures(frames, result, runs)
         groups["nuisances"] = [
             Figure(
                 name=f"tune-{path}", title=path, caption=sentences.nuisance(frames, result, path),
@@ -184,7 +178,7 @@ def _figures(
             for path in frames.tune
             if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
         ]  # fmt: skip
-    diagnostics = plots.plot_health(frames)
+    diagnostics = health_plots.plot_health(frames)
     if diagnostics is not None:
         groups["health"] = [
             Figure(
@@ -195,6 +189,23 @@ def _figures(
             )
         ]
     return groups
+
+
+def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[Figure]:
+    """Return the figure of the cells' scores, and the replacement rates of a two-way grid."""
+    scores = svg.render_svg(plots.plot_cells(frames, result, runs))
+    figures = [
+        Figure(name="cells", title="Settings compared", caption=sentences.cells(result), svg=scores)
+    ]
+    if heat_map.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
+        rates = svg.render_svg(heat_map.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE)))
+        figures.append(
+            Figure(
+                name="replacement-rate", title="Replacement rate",
+                caption=sentences.replacement(frames, runs), svg=rates,
+            )
+        )  # fmt: skip
+    return figures
 
 
 def _means(runs: pd.DataFrame, name: str) -> dict[str, float]:

@@ -9,9 +9,11 @@ import re
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK = "#010203"  # replaced by currentColor
+WIDTH = 7.6  # inches
 _STYLE: dict[Any, Any] = {  # typed loosely: the stub of rcParams lists every key
     "svg.fonttype": "none",  # keep text as text: smaller files, searchable, in the page's color
     "svg.hashsalt": "lab",
@@ -42,6 +44,16 @@ _STYLE: dict[Any, Any] = {  # typed loosely: the stub of rcParams lists every ke
 }
 
 STYLED = mpl.rc_context(_STYLE)
+
+
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure of the report's width, and its axes.
+
+    Args:
+        height: height in inches.
+    """
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 @STYLED

@@ -12,7 +12,7 @@ from lab.errors import UserError
 from lab.loading.task_table import TASKS, load_task
 from lab.suggestion import commented_yaml, task_files
 from lab.suggestion.commented_yaml import Section
-from lab.suggestion.recommend import TaskFacts
+from lab.suggestion.facts import TaskFacts
 from lab.tasks import examples
 from lab.tasks.examples import Example, QuestionExample, TagExample, TextExample
 

@@ -4,8 +4,6 @@ The examples of a task are written once to a file, which all fine-tuning runs on
 """
 
 import json
-import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,6 +24,7 @@ from lab.errors import UserError
 from lab.loading.task_table import load_task, task_config
 from lab.storage import atomic
 from lab.tasks import embedded
+from lab.tasks.checked_rows import CheckedRow
 from lab.tasks.rows import SourceRow, read_rows
 
 
@@ -203,11 +202,25 @@ _EXAMPLE_TYPES: dict[type[TaskConfig], Callable[..., Example]] = {
 }
 
 
+def evaluation_questions(name: str) -> list[str]:
+    """Return the text of each evaluation example of a task, to find copies in a training text.
+
+    Args:
+        name: name of a task, or path of a YAML file.
+
+    Raises:
+        UserError: the task is unknown or invalid.
+    """
+    if name in embedded.EMBEDDED:
+        return embedded.evaluation_texts(name)
+    return [_example_text(example) for example in read_examples(load_task(name)).evaluation]
+
+
 def _convert_rows(form: TaskConfig, rows: Sequence[SourceRow]) -> tuple[Example, ...]:
-    return tuple(_convert_row(form, _Row(*row)) for row in rows)
+    return tuple(_convert_row(form, CheckedRow(*row)) for row in rows)
 
 
-def _convert_row(form: TaskConfig, cells: "_Row") -> Example:
+def _convert_row(form: TaskConfig, cells: CheckedRow) -> Example:
     match form:
         case ClassificationTask():
             return TextExample(cells.text(form.text), None, cells.label(form.label))
@@ -227,112 +240,13 @@ def _convert_row(form: TaskConfig, cells: "_Row") -> Example:
             assert_never(form)
 
 
-def _convert_tagged(form: TaggingTask, cells: "_Row") -> TagExample:
+def _convert_tagged(form: TaggingTask, cells: CheckedRow) -> TagExample:
     words, tags = cells.word_list(form.words), cells.word_list(form.tags)
     if len(words) != len(tags):
         raise cells.error(form.tags, f"{len(tags)} tags for {len(words)} words")
     if not words:
         raise cells.error(form.words, "no words")
     return TagExample(words, tags)
-
-
-class _Row:
-    """A row with checked access: a cell has the requested type, or an error names it."""
-
-    def __init__(self, where: str, row: dict[str, Any]) -> None:
-        self._where, self._row = where, row
-
-    def error(self, column: str, reason: str) -> UserError:
-        """Return an error with the name of the row and the column."""
-        return UserError(f"{self._where}: {column}: {reason}")
-
-    def _cell(self, column: str) -> Any:
-        if column not in self._row:
-            columns = ", ".join(map(str, self._row)) or "none"
-            raise UserError(f"{self._where}: no column {column!r}; columns: {columns}")
-        return self._row[column]
-
-    def text(self, column: str) -> str:
-        """Return the cell as text."""
-        cell = self._cell(column)
-        if not isinstance(cell, str):
-            raise self.error(column, f"must be text, not {_shorten(cell)}")
-        return self._check_surrogates(column, cell)
-
-    def _check_surrogates(self, column: str, text: str) -> str:
-        """Return the text; raise an error for unpaired surrogates, which UTF-8 cannot encode."""
-        if re.search("[\ud800-\udfff]", text):
-            raise self.error(column, f"unpaired surrogate in {_shorten(text)}")
-        return text
-
-    def label(self, column: str) -> str:
-        """Return the cell as a label."""
-        return self._check_label(column, self._cell(column))
-
-    def _check_label(self, column: str, cell: object) -> str:
-        if cell == "" or not isinstance(cell, str | int):
-            raise self.error(column, f"must be text or a whole number, not {_shorten(cell)}")
-        return self._check_surrogates(column, str(cell))
-
-    def number(self, column: str) -> float:
-        """Return the cell as a finite number."""
-        cell = self._cell(column)
-        try:
-            number = float(cell)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise self.error(column, f"must be a number, not {_shorten(cell)}")
-        return number
-
-    def word_list(self, column: str) -> list[str]:
-        """Return the cell as words or tags: a list, or text split at white space."""
-        cell = self._cell(column)
-        if isinstance(cell, str):
-            return self._check_surrogates(column, cell).split()
-        if not isinstance(cell, list):
-            raise self.error(column, f"must be a list or text, not {_shorten(cell)}")
-        return [self._check_label(column, item) for item in cell]
-
-    def answers(self, column: str, context: str) -> tuple[list[str], list[int]]:
-        """Return the answers and the position of the first character of each in `context`."""
-        match self._cell(column):
-            case {"text": list() as texts, "answer_start": list() as starts} if len(texts) == len(
-                starts
-            ):
-                pass
-            case cell:
-                form = "{text: [...], answer_start: [...]}"
-                raise self.error(column, f"must be {form}, not {_shorten(cell)}")
-        for text, start in zip(texts, starts, strict=True):
-            if not (isinstance(text, str) and text and isinstance(start, int) and start >= 0):
-                raise self.error(
-                    column, f"needs a text and its first character, not {_shorten(text)}, {start!r}"
-                )
-            if not context.startswith(text, start):
-                raise self.error(
-                    column, f"{_shorten(text)} is not in the context at character {start}"
-                )
-        return texts, starts
-
-
-def _shorten(cell: object) -> str:
-    written = "null" if cell is None else repr(cell)
-    return written if len(written) <= 60 else f"{written[:60]}..."
-
-
-def evaluation_questions(name: str) -> list[str]:
-    """Return the text of each evaluation example of a task, to find copies in a training text.
-
-    Args:
-        name: name of a task, or path of a YAML file.
-
-    Raises:
-        UserError: the task is unknown or invalid.
-    """
-    if name in embedded.EMBEDDED:
-        return embedded.evaluation_texts(name)
-    return [_example_text(example) for example in read_examples(load_task(name)).evaluation]
 
 
 def _example_text(example: Example) -> str:

@@ -20,7 +20,7 @@ from transformers.models.electra.modeling_electra import ElectraGeneratorPredict
 from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget, Cost, Spent
 from lab.config.data import DataConfig
-from lab.config.flops import PAPER_HEAD_SHARE, masked_slots, mean_cost, paper_step, step_cost
+from lab.config.flops import masked_slots, mean_cost, step_cost
 from lab.config.init_from import FromMlmRun
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
@@ -31,6 +31,7 @@ from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfi
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import MuonConfig
+from lab.config.paper_flops import paper_step
 from lab.config.phases import UpdatedNetworks
 from lab.config.ramps import CountRamp, ProbabilityRamp
 from lab.config.trial import Trial
@@ -67,14 +68,17 @@ def paper_small(width: float) -> Cost:
 
 def paper_electra(encoder: EncoderConfig, width: float, length: int, batch: int) -> float:
     generator = GeneratorConfig(width=width).of(encoder)
-    return paper_step(encoder, length, PAPER_VOCAB, batch, head_share=None) + paper_step(
-        generator, length, PAPER_VOCAB, batch, head_share=PAPER_HEAD_SHARE
+    return sum(
+        paper_step(network, head, length=length, vocab=PAPER_VOCAB, batch=batch)
+        for network, head in ((encoder, "detection"), (generator, "vocabulary_at_slots"))
     )
 
 
 # Figures printed by flops_computation.py; the numbers of steps are those of its MODEL_FLOPS table.
 def test_paper_flops_of_bert_small_are_the_official_figure() -> None:
-    step = paper_step(SIZES["small"], 128, PAPER_VOCAB, 128, head_share=PAPER_HEAD_SHARE)
+    step = paper_step(
+        SIZES["small"], "vocabulary_at_slots", length=128, vocab=PAPER_VOCAB, batch=128
+    )
     assert step * 1_450_000 == pytest.approx(1.4187399146496e18, rel=1e-9)
 
 
@@ -84,7 +88,9 @@ def test_paper_flops_of_electra_small_are_the_official_figure() -> None:
 
 
 def test_paper_flops_of_bert_base_are_the_official_figure() -> None:
-    step = paper_step(SIZES["base"], 512, PAPER_VOCAB, 256, head_share=PAPER_HEAD_SHARE)
+    step = paper_step(
+        SIZES["base"], "vocabulary_at_slots", length=512, vocab=PAPER_VOCAB, batch=256
+    )
     assert step * 1_000_000 == pytest.approx(6.428335104e19, rel=1e-9)
 
 

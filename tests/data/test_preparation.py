@@ -356,7 +356,7 @@ def test_the_command_prints_the_counts(write_text: WriteText, tmp_path: Path) ->
         prepared_facts(tmp_path / "cache", settings),
         prepare(tmp_path / "cache", settings),
     )
-    printed = "\n".join(lines(settings, facts))
+    printed = "\n".join(lines(facts))
     special = np.isin(corpus.train_NT, [0, 2, 3])
     assert f"tokens:                {int((~special).sum()):,} in windows of 16" in printed
     assert f"padded share:        {(corpus.train_NT == 0).mean():.2%}" in printed

@@ -26,7 +26,7 @@ from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.config.window_growth import FullWindows, GrowingWindows
-from lab.loading import search_space, size_defaults, yaml_text
+from lab.loading import schema, search_space, size_defaults, yaml_text
 from lab.loading.error_messages import SpaceError
 
 SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -843,11 +843,11 @@ def test_any_override_is_accepted_or_rejected_in_one_line(overrides: list[str], 
 
 
 def valid(document: dict[str, Any]) -> bool:
-    return bool(Draft202012Validator(search_space.json_schema()).is_valid(document))
+    return bool(Draft202012Validator(schema.json_schema()).is_valid(document))
 
 
 def test_schema_is_valid_and_accepts_a_valid_file() -> None:
-    Draft202012Validator.check_schema(search_space.json_schema())
+    Draft202012Validator.check_schema(schema.json_schema())
     assert valid(plain(GOOD))
 
 
@@ -883,15 +883,12 @@ def plain(text: str) -> Any:
 
 
 def test_shipped_schema_is_up_to_date() -> None:
-    assert (
-        SCHEMA.read_text(encoding="utf-8")
-        == json.dumps(search_space.json_schema(), indent=2) + "\n"
-    )
+    assert SCHEMA.read_text(encoding="utf-8") == json.dumps(schema.json_schema(), indent=2) + "\n"
 
 
 def test_command_prints_the_schema() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lab.loading.search_space"],
+        [sys.executable, "-m", "lab.loading.schema"],
         cwd=ROOT,
         capture_output=True,
         text=True,

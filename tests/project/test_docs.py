@@ -14,8 +14,10 @@ import pytest
 import yaml
 from project import ROOT
 
-from lab.loading.reference import slug, write_reference
-from lab.loading.search_space import json_schema, load_experiment
+from lab.loading.markdown import slug
+from lab.loading.reference import write_reference
+from lab.loading.schema import json_schema
+from lab.loading.search_space import load_experiment
 from lab.loading.task_table import load_task
 
 README = ROOT / "README.md"

@@ -11,19 +11,14 @@ from lab.config.data import TextFiles, TrainedTokenizer
 from lab.config.experiment import Experiment
 from lab.config.flops import mean_cost
 from lab.loading import search_space
-from lab.suggestion import recommend, token_survey
+from lab.suggestion import compute_tiers, data_settings, recommend, token_survey
 from lab.suggestion.commented_yaml import to_plain
-from lab.suggestion.recommend import (
-    DESIGNS,
-    EPOCHS,
-    TABLE,
-    WIDTHS,
-    Facts,
-    Recommendation,
-    TaskFacts,
-)
+from lab.suggestion.compute_tiers import DESIGNS, TABLE
+from lab.suggestion.facts import EPOCHS, Facts, TaskFacts
+from lab.suggestion.recommend import WIDTHS, Recommendation
 from lab.suggestion.source_guess import SourceGuess
 from lab.suggestion.text_survey import TextSurvey
+from lab.suggestion.tokenizer_settings import recommend_tokenizer
 
 FLOPS = st.floats(3e10, 1e16)
 
@@ -53,7 +48,7 @@ def facts() -> Facts:
     return Facts(
         guess=SourceGuess(source=source, because={"encoding": "UTF-8."}, damaged=False),
         text=text,
-        tokenizer=recommend.recommend_tokenizer(text, cased=False),
+        tokenizer=recommend_tokenizer(text, cased=False),
         tokens=token_survey.survey_tokens(TrainedTokenizer(), 2_048, sample),
         task=None,
     )
@@ -69,14 +64,16 @@ def experiment(facts: Facts, flops: float) -> Experiment:
 
 @given(first=FLOPS, second=FLOPS)
 def test_more_compute_never_gives_a_smaller_encoder(first: float, second: float) -> None:
-    sizes = [recommend.pick_size(flops).weights for flops in sorted((first, second))]
+    sizes = [compute_tiers.pick_size(flops).weights for flops in sorted((first, second))]
     assert sizes == sorted(sizes)
 
 
 @given(flops=FLOPS)
 def test_more_compute_never_gives_fewer_repeats(flops: float) -> None:
     for before in DESIGNS:
-        few, many = (recommend.pick_design(amount, before=before) for amount in (flops, 10 * flops))
+        few, many = (
+            compute_tiers.pick_design(amount, before=before) for amount in (flops, 10 * flops)
+        )
         assert few.trials + few.seeds <= many.trials + many.seeds
 
 
@@ -129,7 +126,9 @@ def test_window_is_long_enough_for_the_texts_of_the_task(
     facts: Facts, size: int, least: int
 ) -> None:
     task = TaskFacts(file="t.yaml", name="t", sizes=[size] * 50, because="Rows.")
-    window = recommend.recommend_window(recommend.pick_size(5e12), replace(facts, task=task))
+    window = data_settings.recommend_window(
+        compute_tiers.pick_size(5e12), replace(facts, task=task)
+    )
     assert window.value == least
     assert f"take at most {size} positions" in window.because
 
@@ -152,5 +151,5 @@ def test_number_of_positions_of_a_step_does_not_depend_on_the_window(facts: Fact
 def test_tokenizer_depends_on_the_letters(
     facts: Facts, changed: dict[str, float], setting: str, value: str
 ) -> None:
-    chosen = recommend.recommend_tokenizer(replace(facts.text, **changed), cased=False)  # type: ignore[arg-type]
+    chosen = recommend_tokenizer(replace(facts.text, **changed), cased=False)  # type: ignore[arg-type]
     assert to_plain({"tokenizer": chosen})["tokenizer"][setting] == value

@@ -1,0 +1,116 @@
+"""Consistency checks of the settings of one trial."""
+
+import math
+
+from lab.config.budget import Cost
+from lab.config.flops import mean_cost
+from lab.config.init_from import FromCheckpoint, FromScratch
+from lab.config.preparatory_runs import GENERATOR, own_budget, preparatory_runs
+from lab.config.trial import Trial
+from lab.config.window_growth import GrowingWindows
+from lab.loading.error_messages import SpaceError
+
+
+def check_trial(trial: Trial) -> None:
+    """Check the settings of a trial against each other.
+
+    Raises:
+        SpaceError: a check fails; the message has the dotted path below `base`.
+    """
+    try:
+        trial.objective.generator_shape(trial.encoder)
+    except ValueError as error:
+        raise SpaceError(f"base.objective.generator: {error}") from None
+    _check_init_from(trial)
+    _check_windows(trial)
+    try:
+        cost = mean_cost(trial)
+        _check_preparatory_runs(trial)
+        steps = own_budget(trial).steps(cost)
+    except OverflowError:
+        raise SpaceError("base: the compute of one step is too large a number") from None
+    if steps is not None:
+        _check_steps(trial, cost, steps)
+
+
+def _check_steps(trial: Trial, cost: Cost, steps: int) -> None:
+    """Reject a budget with too few steps for one step, the objective or growing windows.
+
+    Args:
+        trial: the trial.
+        cost: mean cost of a step.
+        steps: number of steps that the trial's own budget pays for.
+    """
+    if steps < 1:
+        unit = cost.flops if trial.budget.kind == "flops" else cost.tokens
+        spent = trial.budget.amount - own_budget(trial).amount
+        less = f", less the {spent:.4g} of its preparatory mlm runs," if spent else ""
+        raise SpaceError(
+            f"base.budget.amount: {trial.budget.amount:g} {trial.budget.kind}{less} are less "
+            f"than one step, which costs {unit:.3g}"
+        )
+    budget = f"base.budget.amount: {trial.budget.amount:g} {trial.budget.kind} are {steps} steps"
+    required = trial.objective.minimum_steps()
+    if steps < required:
+        raise SpaceError(
+            f"{budget}; objective {trial.objective.kind} needs at least {required} to update each "
+            f"network"
+        )
+    if isinstance(trial.windows, GrowingWindows):
+        until = trial.windows.until
+        required *= math.ceil(2 / min(until, 1 - until))
+        if steps < required:
+            raise SpaceError(
+                f"{budget}; windows that grow at progress {until:g} need at least {required}, "
+                "base.windows {kind: full} needs fewer"
+            )
+
+
+def _check_windows(trial: Trial) -> None:
+    """Reject short windows that are not shorter than full ones."""
+    windows, length = trial.windows, trial.data.length
+    if isinstance(windows, GrowingWindows) and windows.start >= length:
+        raise SpaceError(
+            f"base.windows.start: must be below base.data.length, {length}, not {windows.start}"
+        )
+
+
+def _check_init_from(trial: Trial) -> None:
+    """Reject initial weights that the objective does not use."""
+    start, objective = trial.init_from, trial.objective
+    if isinstance(start, FromScratch):
+        return
+    if reason := objective.starts_from_scratch:
+        raise SpaceError(f"base.init_from: must be {{kind: scratch}} for {reason}")
+    has_generator = objective.generator_shape(trial.encoder) is not None
+    if isinstance(start, FromCheckpoint) and start.generator and not has_generator:
+        raise SpaceError(f"base.init_from.generator: objective {objective.kind} has no generator")
+    if isinstance(start, FromCheckpoint) and start.generator and objective.frozen_generator:
+        raise SpaceError(
+            "base.init_from.generator: must be omitted, because the frozen generator is that of "
+            "base.objective.generator.init_from"
+        )
+
+
+def _check_preparatory_runs(trial: Trial) -> None:
+    """Reject mlm runs without a step, in a budget of seconds, or with unshareable embeddings."""
+    runs, objective = preparatory_runs(trial), trial.objective
+    if runs and trial.budget.kind == "seconds":
+        raise SpaceError(
+            "base.budget.kind: must be flops or tokens, not seconds, for a trial that starts from "
+            "mlm runs, because the budget includes these runs"
+        )
+    for network, run in runs.items():
+        if not run.budget.steps(mean_cost(run)):
+            frozen = network == GENERATOR and objective.frozen_generator
+            path = "objective.generator.init_from" if frozen else "init_from"
+            raise SpaceError(
+                f"base.{path}.budget.amount: {run.budget.amount:g} {run.budget.kind} are less "
+                f"than one step of the {network}'s mlm run"
+            )
+    if objective.shares_table and len(set(runs.values())) > 1:
+        raise SpaceError(
+            "base.init_from: encoder and generator of different shapes start from separate mlm "
+            "runs with different embeddings, but base.objective.sharing: tokens requires equal "
+            "ones; use sharing none or gdes, or a generator of width 1 and depth 1"
+        )

@@ -1,0 +1,45 @@
+"""Colors of the cells of a sweep, equal in all figures of its report.
+
+The colors are legible on light and dark backgrounds and distinguishable with color vision
+deficiencies: Okabe and Ito's palette, or a ramp from blue to orange if the compared value is a
+number.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+from lab.tracking.frames import SweepFrames
+
+# Palette of Okabe and Ito, then Tol's "muted" palette. With more cells than this, a ramp is used.
+_COLORS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C",
+    "#882255", "#44AA99", "#7A68C9", "#999933", "#AA4466",
+)  # fmt: skip
+_RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#F0A030"])
+
+
+def cell_colors(frames: SweepFrames) -> dict[str, str]:
+    """Return a color for each cell, in the order of the search space."""
+    labels = list(dict.fromkeys(frames.trials["cell"]))
+    ordered = len(frames.compare) == 1 and all(are_numeric(v) for v in frames.compare.values())
+    if not ordered and len(labels) <= len(_COLORS):
+        return dict(zip(labels, _COLORS, strict=False))
+    if len(labels) == 1:
+        return {labels[0]: _COLORS[0]}
+    ramp = _RAMP(np.linspace(0, 1, len(labels)))
+    if ordered:
+        labels.sort(key=lambda cell: float(cell_value(frames, cell)))
+    return {cell: to_hex(color) for cell, color in zip(labels, ramp, strict=True)}
+
+
+def cell_value(frames: SweepFrames, cell: str) -> float:
+    """Return the compared number of a cell, in a sweep that compares one numeric setting."""
+    (path,) = frames.compare
+    return float(frames.trials.loc[frames.trials["cell"] == cell, path].iloc[0])
+
+
+def are_numeric(values: Iterable[object]) -> bool:
+    """Return whether all values are numbers; truth values are none."""
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
