@@ -311,7 +311,7 @@ class _Session:
                     return
             connection.send(None)
 
-        *_, last = _fork(run)
+        last: str | None = _fork(run)[-1]
         return last
 
 
@@ -342,30 +342,26 @@ def _fork(run: Callable[[Connection], None]) -> list[Any]:
             return sent
 
 
-class _Changed(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
-    """Finder and loader of a mutant in place of its module."""
+class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finder and loader of a mutant in place of its module, without files of bytecode."""
 
     def __init__(self, mutant: Mutant) -> None:
+        self._path, self._source = ROOT / mutant.file, mutant.source
         self._name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self._path, self._source = str(ROOT / mutant.file), mutant.source.encode()
 
-    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> Any:
         """Return the specification of the mutant, or None for other modules."""
         del path, target
         if name != self._name:
             return None
-        return importlib.util.spec_from_file_location(name, self._path, loader=self)
+        folders = [str(self._path.parent)] if self._path.name == "__init__.py" else None
+        return importlib.util.spec_from_file_location(
+            name, self._path, loader=self, submodule_search_locations=folders
+        )
 
-    def get_filename(self, fullname: str) -> str:
-        """Return the path of the unchanged module."""
-        del fullname
-        return self._path
-
-    def get_data(self, path: str) -> bytes:
-        """Return the source of the mutant; there is no file of bytecode."""
-        if path != self._path:
-            raise OSError(path)
-        return self._source
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the mutant."""
+        exec(compile(self._source, self._path, "exec"), module.__dict__)  # noqa: S102
 
 
 def _run_fresh(fresh: Fresh) -> bool:
