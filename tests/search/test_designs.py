@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+from experiments import experiment
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import qmc
 
-from lab.config.experiment import Choices, Distribution, Range
+from lab.config.experiment import Choices, Distribution, Range, SearchConfig
 from lab.config.trial import Path, Value
 from lab.search import designs
 
@@ -152,3 +153,17 @@ def test_grid_allows_choices_that_are_lists_or_mappings() -> None:
     choices = ({"width": 0.25, "depth": 1.0}, {"width": 0.5, "depth": 0.5}, [1, 2])
     tune: dict[Path, Distribution] = {"objective.generator": Choices(choices=choices)}
     assert [p["objective.generator"] for p in designs.grid_points(tune, 3)] == list(choices)
+
+
+def test_only_a_sweep_with_tuned_settings_has_search_trials() -> None:
+    shapes: dict[Path, Distribution] = {"schedule.shape": Choices(choices=("linear", "cosine"))}
+    trials = {
+        sampler: [
+            designs.search_points(
+                experiment("e", tune=tune, search=SearchConfig(sampler=sampler, trials=7))
+            )
+            for tune in ({}, shapes)
+        ]
+        for sampler in ("random", "grid")
+    }
+    assert trials == {"random": [0, 7], "grid": [0, 2]}, "a grid of two choices has two points"
