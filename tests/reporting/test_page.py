@@ -100,7 +100,7 @@ def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float,
     }  # fmt: skip
     writer.begin(experiment, provenance, texts)
     generator = np.random.default_rng(1)
-    repeat_noise = generator.normal(0, 0.01, size=20)
+    repeat_noise = generator.normal(0, 0.002, size=20)
     number = 0
     for cell in expand_cells(experiment):
         rates = (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3) if experiment.tune else (None,)
