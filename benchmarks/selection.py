@@ -1,5 +1,7 @@
 """Simulate the selection of a nuisance parameter: `python -m benchmarks.selection`.
 
+Its output of 1,000 draws is reports/simulations/selection.txt.
+
 Each of three cells has a few candidate values of a nuisance parameter, with true scores that the
 scenario states in units of the standard deviation between seeds. A simulated sweep draws the scores
 of its trials, selects a candidate for each cell and compares the cells by the intervals of
