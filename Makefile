@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: sweep test install check ui
+# Sweeps and tests start many processes, which share the bytecode of the first one.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: sweep test test-fast install check ui
 
 sweep: install
 	$(BIN)/python -m lab.sweep search_spaces/gen_ratio.yaml
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Tests that neither train nor start processes of Ray.
+test-fast: install
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not trains'
 
 check: install
 	$(BIN)/ruff format --check lab tests

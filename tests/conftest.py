@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,10 +23,78 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from prepared_text import PreparedText
     from torch import Tensor, nn
+
+# `trains` is derived for tests of these folders and for users of these fixtures. Other tests that
+# train have the mark, or `slow`; `forbid_training_and_ray` fails those that have neither.
+TRAINING_FOLDERS = {"training", "trials", "finetuning"}
+TRAINING_FIXTURES = {"held_out", "few_sentences"}
+# Names of files that Ray executes to start a cluster or a worker.
+RAY_PROGRAMS = ("gcs_server", "raylet", "default_worker.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Derive the mark `trains`, and move the files that start Ray sweeps to the front.
+
+    These files take longest and mostly wait for processes. With `--no-loadscope-reorder` they
+    start first, so that no core is idle at the end of the run.
+    """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.parent.name in TRAINING_FOLDERS or fixtures & TRAINING_FIXTURES:
+            item.add_marker("trains")
+    slow = [item.path for item in items if item.get_closest_marker("slow")]
+    counts = {path: slow.count(path) for path in set(slow)}
+    sweeps = {path for path in counts if path.parent.name in {"commands", "execution"}}
+    items.sort(key=lambda item: (item.path not in sweeps, item.path not in counts))
+
+
+@pytest.fixture(autouse=True)
+def forbid_training_and_ray(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test without the marks `slow` and `trains` that takes an optimizer step or starts Ray.
+
+    It fails when the test ends, because the code under test may catch an exception.
+    """
+    if {"slow", "trains"} & {mark.name for mark in request.node.iter_markers()}:
+        yield
+        return
+    _violations.clear()
+    _watch_optimizers()
+    _active.append(True)
+    yield
+    _active.clear()
+    assert not _violations, f"mark the test as trains or slow: it {', '.join(_violations)}"
+
+
+_active: list[bool] = []  # not empty during tests without the marks
+_violations: set[str] = set()
+_hooks: list[Any] = []
+
+
+def _watch_optimizers() -> None:
+    """Record steps of all torch optimizers from now on, if torch has been imported."""
+    if _hooks or "torch" not in sys.modules:
+        return
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    def record(*_: Any) -> None:
+        if _active:
+            _violations.add("takes an optimizer step")
+
+    _hooks.append(register_optimizer_step_pre_hook(record))
+
+
+def _record_ray(event: str, arguments: tuple[Any, ...]) -> None:
+    """Record processes of Ray that a test starts; an audit hook of the interpreter."""
+    if event == "subprocess.Popen" and _active:
+        command = arguments[1] if isinstance(arguments[1], list | tuple) else [arguments[1]]
+        if any(Path(os.fsdecode(part)).name in RAY_PROGRAMS for part in command):
+            _violations.add("starts Ray")
+
+
+sys.addaudithook(_record_ray)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +113,7 @@ def prepared_text(tmp_path_factory: pytest.TempPathFactory) -> "PreparedText":
 @pytest.fixture(scope="session")
 def held_out(
     prepared_text: "PreparedText", tmp_path_factory: pytest.TempPathFactory
-) -> "Iterator[Path]":
+) -> Iterator[Path]:
     """Return the file of held-out corruptions, made by a frozen model trained for few steps."""
     from lab.evaluation import corruption
 

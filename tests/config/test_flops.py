@@ -452,6 +452,7 @@ def test_mean_cost_without_phases_is_the_cost_of_a_step(objective: str) -> None:
     assert mean_cost(trial) == step_cost(trial)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("steps", [40, 41.3, 200.6])
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
 @pytest.mark.parametrize("objective", WITH_PHASES)
@@ -472,6 +473,7 @@ def test_mean_cost_predicts_the_steps_of_a_run_with_phases_within_one_step(
     assert spent.flops == sum(costs[learns].flops for learns in updated)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
 @pytest.mark.parametrize("switch", [0.2, 0.5, 0.75])
 def test_two_stages_divide_the_budget_at_the_switch(
@@ -490,6 +492,7 @@ def test_two_stages_divide_the_budget_at_the_switch(
     assert 0 <= first * one - switch * trial.budget.amount < one
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_run_of_200_steps_of_every_objective_spends_its_budget_within_one_percent(
@@ -509,6 +512,7 @@ def test_run_of_200_steps_of_every_objective_spends_its_budget_within_one_percen
     assert abs(getattr(spent, kind) - amount) <= largest / 2
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("width", [0.25, 1.0])
 @pytest.mark.parametrize("sharing", ["tokens", "all", "none", "gdes"])
 def test_cost_of_muons_products_equals_pytorchs_counter(
@@ -532,6 +536,7 @@ def test_cost_of_muons_products_equals_pytorchs_counter(
     assert difference == counter.get_total_flops()
 
 
+@pytest.mark.trains
 @every_phase
 def test_cost_of_muon_covers_exactly_the_matrices_that_a_step_updates(
     objective: str, learns: UpdatedNetworks
@@ -560,6 +565,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("kind", ["flops", "tokens"])
 @pytest.mark.parametrize("objective", ["electra", "all_tokens_mlm", "two_stage", "alternation"])
 @pytest.mark.parametrize("schedule", SCHEDULES)

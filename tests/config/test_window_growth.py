@@ -187,6 +187,7 @@ def run_steps(
     return read, offsets
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     "batch", [8, CountRamp(start=2, end=9), CountRamp(start=9, end=3)], ids=["fixed", "up", "down"]
 )
@@ -204,6 +205,7 @@ def test_windows_are_read_in_order_without_repetition(batch: Any) -> None:
     assert full[0].start == short[-1].stop * 12 // LENGTH
 
 
+@pytest.mark.trains
 def test_short_windows_have_offset_zero_in_half_of_the_steps_and_a_random_one_otherwise() -> None:
     growing = GrowingWindows(kind="growing", start=8, until=0.9)
     trial = small(ELECTRA, windows=growing, batch=1)
@@ -221,6 +223,7 @@ def test_short_windows_have_offset_zero_in_half_of_the_steps_and_a_random_one_ot
     assert run_steps(trial, 40, Weightless())[1] == offsets[:40]
 
 
+@pytest.mark.trains
 def test_both_networks_of_an_alternation_read_short_windows_at_an_offset() -> None:
     member = next(member for member in GROWING if member.objective.kind == "adversarial")
     rule = AlternationConfig(kind="alternation", steps=1)
@@ -232,6 +235,7 @@ def test_both_networks_of_an_alternation_read_short_windows_at_an_offset() -> No
     assert any(offsets[1::2])
 
 
+@pytest.mark.trains
 @each((ELECTRA, next(member for member in MEMBERS if member.id == "electra_gdes")))
 def test_short_windows_train_every_position_embedding(member: Member) -> None:
     trial = small(member, windows=GrowingWindows(kind="growing", start=8, until=0.99), batch=4)
@@ -252,6 +256,7 @@ def test_short_windows_train_every_position_embedding(member: Member) -> None:
 # The memory limit is a number of positions, so that a micro-batch fits at either window length.
 
 
+@pytest.mark.trains
 def test_micro_batches_of_short_and_full_windows_have_equally_many_positions() -> None:
     trial = small(ELECTRA, windows=GrowingWindows(kind="growing", start=8, until=0.5))
     whole, divided = Run(trial), build_objective(trial, COUNTS_V)
@@ -371,6 +376,7 @@ def test_trial_interrupted_after_every_step_ends_bitwise_as_an_uninterrupted_one
 # Prepared texts.
 
 
+@pytest.mark.trains
 def test_both_texts_are_prepared_and_part_of_the_trials_identity(
     prepared_text: PreparedText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def lab_commands() -> list[tuple[str, list[str]]]:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^(\w+):", read(ROOT / "Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([\w-]+):", read(ROOT / "Makefile"), re.MULTILINE))
 
 
 def test_search_space_reference_equals_the_output_of_its_command() -> None:
@@ -182,7 +182,7 @@ def test_every_command_is_accepted_by_its_parser(
 
 def test_every_make_target_that_is_named_exists() -> None:
     texts = "\n".join(map(read, PAGES))
-    inline = re.findall(r"`make (\w+)`", texts)
+    inline = re.findall(r"`make ([\w-]+)`", texts)
     commands = [words[1] for _, words in shell_commands() if words[0] == "make"]
     assert set(inline) | set(commands) <= make_targets()
     assert {"sweep", "test"} <= set(commands)

@@ -39,7 +39,7 @@ from lab.training.objectives.base import Objective
 from lab.trials import run as trial
 from lab.trials.assignment import Assignment
 
-STEPS, BATCH = 16, 16
+STEPS, BATCH = 8, 16
 DIVISIONS = ((2, 8), (2, 2), (4, 1))  # number of workers, windows of a micro-batch
 OUT_OF_MEMORY = torch.OutOfMemoryError("out of memory")
 TIMEOUT = 500  # seconds; most of it for machines that are busy with other work
