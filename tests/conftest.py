@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # `trains` is derived for tests of these folders and for users of these fixtures. Other tests that
 # train have the mark, or `slow`; `forbid_training_and_ray` fails those that have neither.
 TRAINING_FOLDERS = {"training", "trials", "finetuning"}
-TRAINING_FIXTURES = {"held_out", "few_sentences"}
+TRAINING_FIXTURES = {"held_out", "few_sentences", "short_timing"}
 # Names of files that Ray executes to start a cluster or a worker.
 RAY_PROGRAMS = ("gcs_server", "raylet", "default_worker.py")
 
