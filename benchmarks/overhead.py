@@ -20,7 +20,8 @@ from lab.config.results import MetricRow, Outcome
 from lab.display import live
 from lab.display.board import Board
 from lab.execution import runner
-from lab.execution.driver import Driver, Site
+from lab.execution.driver import Driver
+from lab.execution.site import Site
 from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import LocalOnly

@@ -20,7 +20,7 @@ from lab import cli, logging_setup
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
     from lab.display.live import View
-    from lab.execution.driver import Site
+    from lab.execution.site import Site
     from lab.search.plan import Expectation
     from lab.storage.mirror import Mirror
     from lab.tracking.frames import SweepFrames
@@ -163,7 +163,8 @@ def _run_sweep(
         _LOG.info("%s", estimate)
         view.say(estimate)
     view.doing("loading torch and Optuna")
-    from lab.execution.driver import Driver, Site
+    from lab.execution.driver import Driver
+    from lab.execution.site import Site
 
     site = Site(
         storage=root.resolve(),

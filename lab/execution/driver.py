@@ -5,58 +5,34 @@ writes its record where it runs, and the driver copies the record to MLflow. A c
 of a trial or of MLflow therefore loses no trial that has ended.
 """
 
-import json
 import logging
-import signal
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import nullcontext, suppress
 from pathlib import Path as File
 
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
-from lab.config.preparatory_runs import unstarted_identity
 from lab.config.results import Outcome, State
-from lab.config.trial import Trial
 from lab.display.live import View
+from lab.execution.assignment_builder import AssignmentBuilder
 from lab.execution.events import TrialEvents, trial_field
+from lab.execution.interrupts import handle_interrupts
+from lab.execution.mlflow_run import begin_run
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
-from lab.execution.prerequisites import Prerequisites, TrialInputs
-from lab.loading import search_space
+from lab.execution.prerequisites import Prerequisites
+from lab.execution.site import Site
+from lab.execution.trial_records import CONCLUSIVE_STATES, TrialRecords
 from lab.search.search import Search
-from lab.storage import provenance, record
-from lab.storage.mirror import Mirror, MirrorError
-from lab.tracking import tags
+from lab.storage import record
+from lab.storage.mirror import MirrorError
 from lab.tracking.client import StoreError
-from lab.tracking.store import MlflowStore, process_tags
+from lab.tracking.store import MlflowStore
 from lab.tracking.sync import MlflowSync
-from lab.trials import extend, process_log, progress
+from lab.trials import progress
 from lab.trials.assignment import Assignment
 
 _LOG = logging.getLogger(__name__)
-# States caused by the settings. A failure may have been caused by the machine: it is retried.
-_CONCLUSIVE_STATES: tuple[State, ...] = ("finished", "diverged")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """Storage and Ray cluster of a sweep.
-
-    Attributes:
-        storage: absolute path of the folder of records and caches.
-        mirror: synchronization of `storage` with the storage that all machines access.
-        ray: folder or URI for the files that Ray itself writes.
-        address: address of the Ray cluster to join; None starts Ray on this machine.
-        fresh: whether trials that have ended are run again, replacing their records.
-    """
-
-    storage: File
-    mirror: Mirror
-    ray: str
-    address: str | None = None
-    fresh: bool = False
 
 
 class Driver:
@@ -88,14 +64,14 @@ class Driver:
         self._mlflow_sync = MlflowSync(store, self._view.say)
         self._prerequisites = Prerequisites(self._storage, self._mirror, view.doing)
         self._running: dict[File, list[Job]] = {}  # no jobs for a preparatory run
-        self._log_copied: dict[File, int] = {}  # bytes of the log of each running trial
-        self._ended_here: set[File] = set()
+        self._records = TrialRecords(site)
+        self._builder = AssignmentBuilder(experiment, site, self._prerequisites)
         self._preparatory = PreparatoryQueue(
-            self._assignment_of_preparatory_run, self._preparatory_outcome, self._running
+            self._builder.build_preparatory_run,
+            self._records.read_preparatory_outcome,
+            self._running,
         )
         self._next_assignment: Assignment | None = None
-        self._busy_seconds = 0.0
-        self._earlier_busy: dict[File, float] = {}
         self._progress_read_at = 0.0
         self.stop_file = self._storage / f"stop-{uuid.uuid4().hex}"
 
@@ -111,7 +87,7 @@ class Driver:
             progress.finetuning_phase(each.name) for each in self._prerequisites.tasks.values()
         ]
         self._view.doing("opening the sweep's run in MLflow")
-        self._begin_store_run(command)
+        begin_run(self._store, self._experiment, command, self._prerequisites.said())
         state: State = "interrupted"
         measures: dict[str, float] = {}
         try:
@@ -145,7 +121,7 @@ class Driver:
             self._board.slots = cluster.slots
             ready = time.monotonic()
             self._view.doing("")
-            with self._handle_interrupts():
+            with handle_interrupts(self.stop_file, self._mirror, self._view.say):
                 runner.run_trials(
                     self,
                     resources,
@@ -161,7 +137,7 @@ class Driver:
             "slots": cluster.slots,
             "setup_seconds": ready - began,
             "wall_seconds": wall,
-            "slot_share": self._busy_seconds / (cluster.slots * wall),
+            "slot_share": self._records.busy_seconds / (cluster.slots * wall),
         }
 
     def next(self) -> Assignment | None:
@@ -202,9 +178,8 @@ class Driver:
         if (failed := self._preparatory.failed_run(job.trial)) is not None:
             self._end_unstarted_job(job, failed)
             return None
-        assignment = self._assignment_of_job(job)
-        self._pull_record(assignment.folder)
-        outcome = record.read_outcome(assignment.folder)
+        assignment = self._builder.build_trial(job.trial)
+        outcome = self._records.read_valid_outcome(assignment.folder)
         if outcome is not None and self._is_settled(job, assignment.folder, outcome):
             self._end_job(job, assignment.folder, outcome)
         elif assignment.folder in self._running:  # another job has the same trial, which runs once
@@ -220,56 +195,15 @@ class Driver:
     def _end_unstarted_job(self, job: Job, failed: FailedRun) -> None:
         """Record that a job cannot start because one of its preparatory runs did not finish."""
         inputs = self._prerequisites.inputs_without_start(job.trial)
-        identity = unstarted_identity(inputs.identity, failed.name)
-        folder = self._storage / "trials" / job.trial.fingerprint(identity)
-        record.write_queued(folder, job.trial, job.trial.lineage(identity), inputs.text.name)
-        reason = f"its preparatory run {failed.name} {failed.state}: {failed.reason}"
-        self._end_job(job, folder, self._write_outcome(failed.state, reason, folder))
-
-    def _assignment_of_job(self, job: Job) -> Assignment:
-        return self._build_assignment(job.trial, self._prerequisites.of(job.trial))
-
-    def _assignment_of_preparatory_run(self, run: Trial) -> Assignment:
-        return replace(
-            self._build_assignment(run, self._prerequisites.inputs_without_start(run)), tasks=()
-        )
-
-    def _build_assignment(self, trial: Trial, inputs: TrialInputs) -> Assignment:
-        identity = inputs.identity
-        return Assignment(
-            trial=trial,
-            folder=self._storage / "trials" / trial.fingerprint(identity),
-            text=inputs.text,
-            held_out=inputs.held_out,
-            start=inputs.start,
-            short_text=inputs.short_text,
-            charged=inputs.charged,
-            earlier_flops=inputs.earlier_flops,
-            metric=self._experiment.metric,
-            resources=self._experiment.resources,
-            lineage=trial.lineage(identity),
-            mirror=self._mirror,
-            tasks=tuple(self._prerequisites.tasks),
-            task_seeds=self._experiment.finetune.seeds,
-        )
-
-    def _preparatory_outcome(self, folder: File) -> Outcome | None:
-        """Return the outcome of a preparatory run; None where it has to run, or to run again."""
-        self._pull_record(folder)
-        outcome = record.read_outcome(folder)
-        if outcome is None or folder in self._ended_here:
-            return outcome
-        return outcome if outcome.state in _CONCLUSIVE_STATES and not self._site.fresh else None
+        self._end_job(job, *self._records.write_unstarted(job.trial, inputs, failed))
 
     def _is_settled(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome is conclusive for a job, so that its trial does not run."""
-        if self._site.fresh and folder not in self._ended_here:
-            return False
         # A trial that another search stopped early was compared with that search's settings.
         stopped = outcome.state == "stopped" and self._search.has_stopped(job)
         if outcome.state == "finished":
             return not self._prerequisites.lacks(job.trial, folder, outcome)
-        return stopped or outcome.state in _CONCLUSIVE_STATES
+        return stopped or outcome.state in CONCLUSIVE_STATES
 
     def _start_trial(self, job: Job, assignment: Assignment) -> None:
         earlier = record.read_last_outcome(assignment.folder)
@@ -287,27 +221,11 @@ class Driver:
             assignment: the trial.
             extends: whether the trial may continue from the checkpoint of a shorter run.
         """
-        if self._site.fresh:
-            record.forget(assignment.folder)
-            self._mirror.push(assignment.folder)
+        self._records.delete_if_fresh(assignment.folder)
         self._mirror.push(self._storage / "searches")
-        earlier = record.read_last_outcome(assignment.folder)
-        self._earlier_busy[assignment.folder] = earlier.busy if earlier else 0.0
-        rows = record.read_curve(assignment.folder)
-        if rows and self._prerequisites.tasks:  # the run writes the tasks' scores again
-            names = [finetuned(task.name).name for task in self._prerequisites.tasks.values()]
-            record.write_rows(assignment.folder, rows, without=names)
-        record.write_queued(
-            assignment.folder, assignment.trial, assignment.lineage, assignment.text.name
-        )
-        if not self._site.fresh and extends:
-            extend.extend_from_shorter_run(assignment.folder, assignment.trial, assignment.lineage)
-        self._mirror.push(record.stop_file(assignment.folder))
-        progress.clear_progress(assignment.folder)
-        self._mirror.push(assignment.folder / progress.NAME)
-        (assignment.folder / record.LOG).unlink(missing_ok=True)
-        self._mirror.push(assignment.folder / record.LOG)
-        self._log_copied[assignment.folder] = 0
+        tasks = self._prerequisites.tasks.values()
+        rescored = [finetuned(task.name).name for task in tasks]
+        self._records.open(assignment, rescored, extends=extends)
 
     def done(self) -> bool:
         """Return whether every job has ended, or the sweep is stopping and no trial is running."""
@@ -316,7 +234,7 @@ class Driver:
 
     def began(self, work: Assignment) -> None:
         """Log that a trial has started in its slot."""
-        self._pull_running_record(work.folder)
+        self._pull_running(work.folder)
         for job in self._running[work.folder]:
             self._mlflow_sync.note(job, work.folder)
 
@@ -335,15 +253,14 @@ class Driver:
 
     def scored(self, work: Assignment) -> None:
         """Log a running trial's new evaluations, and request its end if halving stops it."""
-        self._pull_running_record(work.folder)
+        self._pull_running(work.folder)
         rows = record.read_curve(work.folder)
         if not rows:
             return
         for job in self._running[work.folder]:
             self._mlflow_sync.note(job, work.folder)
             if self._search.should_stop(job, rows):
-                record.stop_file(work.folder).touch()
-                self._mirror.push(record.stop_file(work.folder))
+                self._records.request_stop(work.folder)
         for job in self._running[work.folder][:1]:  # a preparatory run has no job
             self._events.scored(job, work.folder, rows[-1])
 
@@ -354,16 +271,8 @@ class Driver:
             work: assignment that has ended.
             error: reason, where its process ended without writing an outcome.
         """
-        self._pull_running_record(work.folder)
-        outcome = record.read_outcome(work.folder)
-        if outcome is None:
-            outcome = self._write_outcome(
-                "failed",
-                error or "its record has no outcome; check that its machine can access --storage",
-                work.folder,
-            )
-        self._ended_here.add(work.folder)
-        self._busy_seconds += max(0.0, outcome.busy - self._earlier_busy.pop(work.folder))
+        self._pull_running(work.folder)
+        outcome = self._records.close(work.folder, error)
         jobs = self._running.pop(work.folder)
         for job in jobs:
             self._end_job(job, work.folder, outcome)
@@ -377,29 +286,11 @@ class Driver:
         awaits_retry = self._search.awaits_retry(job, outcome)
         self._events.ended(job, folder, outcome, awaits_retry=awaits_retry)
 
-    @contextmanager
-    def _handle_interrupts(self) -> Iterator[None]:
-        """Handle Ctrl-C: the first makes trials save their state and end, the second exits."""
-
-        def request_stop(*_: object) -> None:
-            if self.stop_file.exists():
-                raise KeyboardInterrupt
-            self.stop_file.touch()
-            self._mirror.push(self.stop_file)
-            self._view.say("stopping: running trials save their state; Ctrl-C again stops now")
-            _LOG.warning("interrupted: running trials save their state")
-
-        before = signal.signal(signal.SIGINT, request_stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
     def _record_interrupted(self) -> None:
         """Record the trials that were still running when the sweep ended as interrupted."""
         for folder, jobs in self._running.items():
             if record.read_outcome(folder) is None:
-                self._write_outcome(
+                self._records.write_outcome(
                     "interrupted", "the sweep ended while the trial was running", folder
                 )
             for job in jobs:
@@ -407,41 +298,6 @@ class Driver:
             self._events.interrupted(jobs, folder, record.read_outcome(folder))
         self._running.clear()
 
-    def _begin_store_run(self, command: str) -> None:
-        process = process_tags(provenance.current_provenance())
-        facts = {f"{tags.LAST_COMMAND}{name}": value for name, value in process.items()} | {
-            tags.COMMAND: command,
-            tags.BUDGET: json.dumps(self._experiment.base["budget"]),
-        }
-        space = search_space.dump_experiment(self._experiment)
-        self._store.begin(
-            self._experiment, facts | self._prerequisites.said(), {tags.SPACE_FILE: space}
-        )
-
-    def _pull_record(self, folder: File) -> None:
-        """Download a trial's record, without its checkpoints."""
-        self._mirror.pull(folder, *record.SMALL)
-
-    def _pull_running_record(self, folder: File) -> None:
+    def _pull_running(self, folder: File) -> None:
         """Download a running trial's record, and copy the log of its process."""
-        self._pull_record(folder)
-        trial = trial_field(folder, self._running[folder])
-        copied = self._log_copied.get(folder, 0)
-        self._log_copied[folder] = process_log.copy_new_records(folder, copied, trial)
-
-    def _write_outcome(self, state: State, reason: str, folder: File) -> Outcome:
-        """Write and return an outcome in place of a process that did not write one."""
-        earlier = record.read_last_outcome(folder)
-        outcome = Outcome(
-            state=state,
-            reason=reason,
-            rows=record.read_curve(folder),
-            began=time.time(),
-            seconds=earlier.seconds if earlier else 0.0,
-            busy=earlier.busy if earlier else 0.0,
-            tries=record.count_tries(folder),
-        )
-        record.write_outcome(folder, outcome)
-        for name in ("outcome.json", "state"):
-            self._mirror.push(folder / name)
-        return outcome
+        self._records.pull_running(folder, trial_field(folder, self._running[folder]))

@@ -12,6 +12,10 @@ from lab.storage import record
 _MARGIN = 2 * math.log(2)  # nats; the loss of an untrained network may exceed the limit by ln 2
 
 
+class DivergedError(ArithmeticError):
+    """The training has diverged."""
+
+
 def divergence_reason(row: MetricRow, vocab: int, *, early: bool = False) -> str | None:
     """Return the reason why a run has diverged at a scored point, or None if it has not.
 

@@ -64,7 +64,7 @@ def failed(held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
-        patch.setattr("lab.trials.run.train_steps", fail)
+        patch.setattr("lab.trials.training.train_steps", fail)
         patch.setattr("lab.execution.driver.Driver._carry_out", run_here)
         yield sweep(cwd)
 

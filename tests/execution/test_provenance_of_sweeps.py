@@ -11,7 +11,8 @@ from prepared_text import PreparedText
 
 from lab.display import live
 from lab.display.board import Board
-from lab.execution.driver import Driver, Site
+from lab.execution.driver import Driver
+from lab.execution.site import Site
 from lab.loading import search_space
 from lab.reporting.page import write_report
 from lab.storage import provenance, record

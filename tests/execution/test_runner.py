@@ -26,6 +26,7 @@ MAX_BYTES = 8_192
 PROCESS_LOCAL = {"_io", "_thread", "rich", "socket", "sqlite3", "threading"} | {
     "lab.display.board",
     "lab.display.live",
+    "lab.execution.assignment_builder",
     "lab.execution.driver",
     "lab.execution.prerequisites",
     "lab.search.search",

@@ -26,8 +26,9 @@ from lab.config.trial import Trial
 from lab.data.batches import segment_ids
 from lab.display import live
 from lab.display.board import Board
-from lab.execution.driver import Driver, Site
+from lab.execution.driver import Driver
 from lab.execution.prerequisites import Prerequisites
+from lab.execution.site import Site
 from lab.finetuning import features, finetuner, heads
 from lab.finetuning import pretrained as encoders
 from lab.finetuning.finetuner import Finetuner, PretrainedEncoder, default_protocol
@@ -41,10 +42,12 @@ from lab.tasks.examples import Examples
 from lab.tracking import frames
 from lab.tracking.client import default_uri
 from lab.tracking.store import MlflowStore
+from lab.training.distributed import SingleProcess
 from lab.training.model import DisentangledEmbeddings, Encoder, initialize_weights
-from lab.trials import run as trial_run
 from lab.trials.assignment import Assignment
 from lab.trials.run import run_trial
+from lab.trials.scorers import NoScores
+from lab.trials.training import Training
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
@@ -356,7 +359,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
     run(replace(trial, objective=objective))
     loaded = encoders.load_from_record(tmp_path / "trials" / "0123456789ab", tmp_path / "cache")
     ids_NT = torch.from_numpy(prepared_text.corpus.held_out_NT[:4].astype("int64"))
-    trained = trial_run._Training(
+    trained = Training(
         Assignment(
             trial=replace(trial, objective=objective),
             folder=tmp_path / "trials" / "0123456789ab",
@@ -364,7 +367,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
             held_out=tmp_path,
             metric=METRICS["probe/pos/accuracy"],
         ),
-        trial_run._NoScores(
+        NoScores(
             Assignment(
                 trial=trial,
                 folder=tmp_path,
@@ -374,7 +377,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
             ),
             "cpu",
         ),
-        trial_run._SINGLE_PROCESS,
+        SingleProcess(),
     )._objective.eval()
     with torch.no_grad():
         expected = trained.encoder(ids_NT, segment_ids(ids_NT))

@@ -207,7 +207,7 @@ def test_model_without_a_token_predictor_returns_embeddings(
 def test_failure_to_log_the_model_is_reported_in_one_line(
     storage: Path, prepared_text: PreparedText, tmp_path: Path
 ) -> None:
-    from lab.execution.driver import Site
+    from lab.execution.site import Site
     from lab.sweep import _log_best_trial
 
     site = Site(storage=tmp_path, mirror=LocalOnly(), ray="")

@@ -24,7 +24,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.config.schedule import Schedule
 from lab.config.trial import Seeds, Trial
 from lab.storage import record
-from lab.trials import extend, run
+from lab.trials import extend, run, training
 from lab.trials.assignment import Assignment
 
 STEPS, CURVE = 8, 4
@@ -95,14 +95,14 @@ def without_time(row: MetricRow) -> MetricRow:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list to which every trained step is appended."""
     trained: list[int] = []
-    train = run.train_steps
+    train = training.train_steps
 
     def train_and_record(*arguments: Any, **options: Any) -> Any:
         for step in train(*arguments, **options):
             trained.append(step.spent.steps)
             yield step
 
-    monkeypatch.setattr(run, "train_steps", train_and_record)
+    monkeypatch.setattr(training, "train_steps", train_and_record)
     return trained
 
 

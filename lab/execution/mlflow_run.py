@@ -1,0 +1,29 @@
+"""MLflow run of a sweep, with the command, the code and the texts as tags."""
+
+import json
+
+from lab.config.experiment import Experiment
+from lab.loading import search_space
+from lab.storage import provenance
+from lab.tracking import tags
+from lab.tracking.store import MlflowStore, process_tags
+
+
+def begin_run(
+    store: MlflowStore, experiment: Experiment, command: str, text_tags: dict[str, str]
+) -> None:
+    """Open the MLflow run of a sweep, or continue it, and set its tags.
+
+    Args:
+        store: tracking store.
+        experiment: experiment of the sweep.
+        command: command line that repeats the sweep.
+        text_tags: description of the prepared texts, by tag.
+    """
+    process = process_tags(provenance.current_provenance())
+    facts = {f"{tags.LAST_COMMAND}{name}": value for name, value in process.items()} | {
+        tags.COMMAND: command,
+        tags.BUDGET: json.dumps(experiment.base["budget"]),
+    }
+    space = search_space.dump_experiment(experiment)
+    store.begin(experiment, facts | text_tags, {tags.SPACE_FILE: space})
