@@ -51,7 +51,7 @@ ROOT = File(__file__).parents[1]
 GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cost": (
         ("lab/config/flops.py", "lab/config/budget.py", "lab/config/objectives/*.py"),
-        ("tests/config/test_[bfpt]*.py", "tests/config/test_window_growth.py"),
+        ("tests/config/test_[bfpt]*.py", "tests/config/schedules/*.py"),
     ),
     "objectives": (
         ("lab/training/objectives/*.py", "lab/training/counter_rng.py"),

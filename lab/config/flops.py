@@ -32,7 +32,7 @@ from lab.config.budget import Cost
 from lab.config.objectives.base import NetworkPass
 from lab.config.optimizer import MuonConfig
 from lab.config.paper_flops import paper_step
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 
 _POINTS = 256  # values of progress between two knots at which varying settings are evaluated

@@ -21,9 +21,14 @@ from lab.config.data import DataConfig
 from lab.config.init_from import FromScratch, InitFrom
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig
-from lab.config.ramps import StepSettings, WindowCount, value_at
-from lab.config.schedule import Schedule
-from lab.config.window_growth import FullWindows, GrowingWindows, WindowSchedule, length_at
+from lab.config.schedules.learning_rate import Schedule
+from lab.config.schedules.ramps import StepSettings, WindowCount, value_at
+from lab.config.schedules.window_growth import (
+    FullWindows,
+    GrowingWindows,
+    WindowSchedule,
+    length_at,
+)
 
 Path = str  # a dotted path into a trial, for example objective.generator.width
 Value = object  # the YAML value at a path: a number, a string, a list or a mapping

@@ -25,7 +25,7 @@ from lab.config.data import DataConfig
 from lab.config.metrics import CORRUPTIONS
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import MuonConfig
-from lab.config.schedule import Schedule
+from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD

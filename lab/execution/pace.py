@@ -11,8 +11,8 @@ import torch
 from lab.config.budget import Budget
 from lab.config.experiment import Resources
 from lab.config.flops import step_cost
+from lab.config.schedules.window_growth import FullWindows
 from lab.config.trial import Trial
-from lab.config.window_growth import FullWindows
 from lab.data.batches import Batches
 from lab.data.vocabulary import FIRST_WORD
 from lab.search import plan

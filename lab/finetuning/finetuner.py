@@ -23,7 +23,7 @@ from torch import nn
 from lab.config import flops
 from lab.config.architecture import EncoderConfig
 from lab.config.optimizer import AdamConfig
-from lab.config.schedule import Schedule
+from lab.config.schedules.learning_rate import Schedule
 from lab.config.tasks import PairTask, RegressionTask
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import Vocabulary

@@ -12,8 +12,8 @@ from lab.config.data import EmbeddedText, HubDataset, Mixture, SavedDataset, Tex
 from lab.config.metrics import METRICS
 from lab.config.preparatory_runs import frozen_start
 from lab.config.results import MetricRow
+from lab.config.schedules.window_growth import GrowingWindows
 from lab.config.trial import Trial
-from lab.config.window_growth import GrowingWindows
 from lab.reporting import sentences
 from lab.storage import record
 

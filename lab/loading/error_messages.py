@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.config.ramps import TAGS
+from lab.config.schedules.ramps import TAGS
 from lab.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lab.config.ramps import Ramp
+from lab.config.schedules.ramps import Ramp
 from lab.loading import config_classes, markdown
 
 Node = dict[str, Any]  # a part of a JSON Schema

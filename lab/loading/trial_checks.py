@@ -6,8 +6,8 @@ from lab.config.budget import Cost
 from lab.config.flops import mean_cost
 from lab.config.init_from import FromCheckpoint, FromScratch
 from lab.config.preparatory_runs import GENERATOR, own_budget, preparatory_runs
+from lab.config.schedules.window_growth import GrowingWindows
 from lab.config.trial import Trial
-from lab.config.window_growth import GrowingWindows
 from lab.loading.error_messages import SpaceError
 
 

@@ -8,9 +8,9 @@ from lab.config.budget import Cost
 from lab.config.experiment import Experiment
 from lab.config.flops import encoder_weights, masked_slots, mean_cost
 from lab.config.labels import label
-from lab.config.phases import UpdatedNetworks
 from lab.config.preparatory_runs import own_budget, preparatory_runs
-from lab.config.ramps import StepSettings
+from lab.config.schedules.phases import UpdatedNetworks
+from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Path, Trial, Value
 from lab.formatting import format_duration
 from lab.loading import search_space

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lab.config.budget import Spent
 from lab.config.flops import masked_slots
-from lab.config.phases import UpdatedNetworks
-from lab.config.ramps import StepSettings
+from lab.config.schedules.phases import UpdatedNetworks
+from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.data.batches import Batch, Batches
 from lab.training import counter_rng

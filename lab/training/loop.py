@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lab.config.budget import Budget, Cost, Spent
 from lab.config.flops import step_cost
-from lab.config.ramps import StepSettings
+from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.training.allocator import keep_freed_memory
 from lab.training.gradients import Gradients

@@ -32,10 +32,10 @@ from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import MuonConfig
 from lab.config.paper_flops import paper_step
-from lab.config.phases import UpdatedNetworks
-from lab.config.ramps import CountRamp, ProbabilityRamp
+from lab.config.schedules.phases import UpdatedNetworks
+from lab.config.schedules.ramps import CountRamp, ProbabilityRamp
+from lab.config.schedules.window_growth import GrowingWindows
 from lab.config.trial import Trial
-from lab.config.window_growth import GrowingWindows
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import FIRST_WORD
 from lab.training import optimizer

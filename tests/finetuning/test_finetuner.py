@@ -21,7 +21,7 @@ from lab.config.experiment import FinetuneConfig
 from lab.config.metrics import METRICS, among, finetuned, named
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.results import Outcome, State
-from lab.config.schedule import Schedule
+from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Trial
 from lab.data.batches import segment_ids
 from lab.display import live

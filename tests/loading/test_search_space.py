@@ -25,7 +25,7 @@ from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
-from lab.config.window_growth import FullWindows, GrowingWindows
+from lab.config.schedules.window_growth import FullWindows, GrowingWindows
 from lab.loading import schema, search_space, size_defaults, yaml_text
 from lab.loading.error_messages import SpaceError
 

@@ -29,11 +29,11 @@ from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfi
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig
-from lab.config.phases import UpdatedNetworks
-from lab.config.ramps import ProbabilityRamp, Ramp, StepSettings
-from lab.config.schedule import Schedule
+from lab.config.schedules.learning_rate import Schedule
+from lab.config.schedules.phases import UpdatedNetworks
+from lab.config.schedules.ramps import ProbabilityRamp, Ramp, StepSettings
+from lab.config.schedules.window_growth import FullWindows, GrowingWindows
 from lab.config.trial import Seeds, Trial
-from lab.config.window_growth import FullWindows, GrowingWindows
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
 from lab.training import optimizer

@@ -44,7 +44,7 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig, MuonConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
 from lab.training import optimizer as optim

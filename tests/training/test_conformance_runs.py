@@ -28,7 +28,7 @@ from lab.config.objectives.adversarial import AlternationConfig, ReinforceConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.vocabulary import PAD
 from lab.evaluation import scores

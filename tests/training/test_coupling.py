@@ -20,7 +20,7 @@ from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.electra import Electra15Config, ElectraConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import PAD
 from lab.training import optimizer as optim

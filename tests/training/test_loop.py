@@ -16,7 +16,7 @@ from lab.config.data import DataConfig
 from lab.config.flops import step_cost
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.optimizer import AdamConfig
-from lab.config.schedule import Schedule
+from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Seeds, Trial
 from lab.data.batches import Batch, Batches
 from lab.data.vocabulary import CLS, FIRST_WORD, SEP

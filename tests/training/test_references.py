@@ -34,7 +34,7 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.data.vocabulary import FIRST_WORD, MASK, PAD
 from lab.training.objectives import random as random_module
 from lab.training.objectives.masking import mask_batch

@@ -21,7 +21,7 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.results import MetricRow, Outcome, State
-from lab.config.schedule import Schedule
+from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Seeds, Trial
 from lab.storage import record
 from lab.trials import extend, run, training

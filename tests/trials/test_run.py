@@ -17,8 +17,8 @@ from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig
-from lab.config.phases import UpdatedNetworks
 from lab.config.results import MetricRow, Outcome, State
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.storage import provenance, record
 from lab.training.objectives import Electra

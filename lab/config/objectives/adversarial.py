@@ -11,7 +11,7 @@ from typing_extensions import override
 from lab.config.architecture import Count, EncoderConfig
 from lab.config.base import StrictConfig
 from lab.config.objectives.electra import DetectionConfig
-from lab.config.phases import Phase, UpdatedNetworks
+from lab.config.schedules.phases import Phase, UpdatedNetworks
 
 
 @dataclass(frozen=True, kw_only=True)

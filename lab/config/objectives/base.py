@@ -12,8 +12,8 @@ from typing import ClassVar, Literal, NamedTuple
 from lab.config.architecture import EncoderConfig
 from lab.config.base import StrictConfig
 from lab.config.metrics import Network
-from lab.config.phases import Phase, UpdatedNetworks
-from lab.config.ramps import Probability
+from lab.config.schedules.phases import Phase, UpdatedNetworks
+from lab.config.schedules.ramps import Probability
 
 Head = Literal["vocabulary_at_slots", "vocabulary_at_all_tokens", "detection"]
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from typing_extensions import override
 
 from lab.config.objectives.generators import JointObjectiveConfig
-from lab.config.ramps import Positive, value_at
+from lab.config.schedules.ramps import Positive, value_at
 
 
 @dataclass(frozen=True, kw_only=True)

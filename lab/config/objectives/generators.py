@@ -11,8 +11,8 @@ from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.base import StrictConfig
 from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.objectives.base import Head, MaskedObjectiveConfig, NetworkPass
-from lab.config.phases import UpdatedNetworks
-from lab.config.ramps import Positive, value_at
+from lab.config.schedules.phases import UpdatedNetworks
+from lab.config.schedules.ramps import Positive, value_at
 
 
 @dataclass(frozen=True, kw_only=True)

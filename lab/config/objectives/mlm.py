@@ -8,7 +8,7 @@ from typing_extensions import override
 from lab.config.architecture import EncoderConfig
 from lab.config.metrics import Network
 from lab.config.objectives.base import NetworkPass, ObjectiveConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing_extensions import override
 from lab.config.architecture import EncoderConfig
 from lab.config.objectives.base import MaskedObjectiveConfig, NetworkPass
 from lab.config.objectives.generators import SamplingConfig
-from lab.config.phases import Phase, UpdatedNetworks
-from lab.config.ramps import value_at
+from lab.config.schedules.phases import Phase, UpdatedNetworks
+from lab.config.schedules.ramps import value_at
 
 
 @dataclass(frozen=True, kw_only=True)

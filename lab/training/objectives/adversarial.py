@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config.objectives.adversarial import AdversarialConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import initialize_weights

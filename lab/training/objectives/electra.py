@@ -6,7 +6,7 @@ Letters: B examples, T positions.
 from torch import Tensor, nn
 
 from lab.config.objectives.electra import DetectionConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, initialize_weights

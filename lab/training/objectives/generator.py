@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lab.config.architecture import EncoderConfig
 from lab.config.objectives.base import MaskedObjectiveConfig
 from lab.config.objectives.generators import JointObjectiveConfig, SamplingConfig
-from lab.config.ramps import StepSettings
+from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import Encoder, VocabularyHead, gather_slots

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lab.config.objectives.mlm import MlmConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import Encoder, VocabularyHead, gather_slots, initialize_weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import VocabularyHead, gather_slots, initialize_weights

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lab.config.objectives.random import RandomReplacementConfig
-from lab.config.phases import UpdatedNetworks
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder, initialize_weights

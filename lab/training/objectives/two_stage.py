@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lab.config.objectives.two_stage import TwoStageConfig
-from lab.config.phases import UpdatedNetworks
-from lab.config.ramps import StepSettings
+from lab.config.schedules.phases import UpdatedNetworks
+from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, Encoder, initialize_weights

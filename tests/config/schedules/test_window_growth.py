@@ -39,10 +39,10 @@ from lab.config.labels import label
 from lab.config.metrics import METRICS
 from lab.config.objectives.adversarial import AlternationConfig
 from lab.config.objectives.generators import SamplingConfig
-from lab.config.ramps import CountRamp, ProbabilityRamp, Ramp, value_at
 from lab.config.results import MetricRow
+from lab.config.schedules.ramps import CountRamp, ProbabilityRamp, Ramp, value_at
+from lab.config.schedules.window_growth import FullWindows, GrowingWindows
 from lab.config.trial import Trial
-from lab.config.window_growth import FullWindows, GrowingWindows
 from lab.data import batches, preparation
 from lab.data.batches import Batches
 from lab.errors import UserError

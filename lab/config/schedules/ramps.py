@@ -1,8 +1,8 @@
 """Settings that may vary during a run: a constant, or a linear ramp between two values.
 
-A ramp is a function of progress, the completed share of the current stage (`lab.config.phases`).
-Like the learning rate schedule it has no other state, so a resumed run continues with the same
-values.
+A ramp is a function of progress, the completed share of the current stage
+(`lab.config.schedules.phases`). Like the learning rate schedule it has no other state, so a resumed
+run continues with the same values.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lab.config.schedule import Schedule
+from lab.config.schedules.learning_rate import Schedule
 
 Kind = Literal["linear", "cosine", "stable", "constant"]
 KINDS: tuple[Kind, ...] = ("linear", "cosine", "stable", "constant")

@@ -13,7 +13,7 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
-from lab.config.phases import Phase, UpdatedNetworks
+from lab.config.schedules.phases import Phase, UpdatedNetworks
 
 
 def alternating(steps: int, weight: float = 1.0) -> AdversarialConfig:

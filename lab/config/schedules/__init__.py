@@ -1,0 +1,1 @@
+"""Settings that change with the progress of a trial."""
