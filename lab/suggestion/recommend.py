@@ -71,6 +71,7 @@ TABLE = (
     SizeOption(name="mini", min_flops=1.5e15, max_window=128),
 )
 _LEARNS = 5e11  # FLOPs of a trial; with less, no measured encoder learned from context
+_NO_TRANSFER = 4e12  # FLOPs of a trial; measured: docs/limits.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,8 +306,8 @@ def _size_settings(
     return ({"windows": windows} if grows else {}) | {
         "encoder": Section(
             value={"size": size.name},
-            because=f"Width {shape.hidden}, {shape.layers} layers with {size.weights:,} weights: "
-            f"the largest size for {_short(flops)} FLOPs a trial.",
+            because=f"Width {shape.hidden}, {shape.layers} layer{'s' * (shape.layers > 1)} with "
+            f"{size.weights:,} weights: the largest size for {_short(flops)} FLOPs a trial.",
         ),
         "objective": Section(
             value={"kind": "electra", "mask_prob": defaults.settings["objective.mask_prob"]},
@@ -335,6 +336,11 @@ def _warnings(facts: Facts, amount: float, flops: float, max_flops: float) -> It
             f"{_short(amount)} FLOPs a trial are too few to learn from context, which begins near "
             f"{_short(_LEARNS)}: give more {'text' if max_flops < flops else 'minutes'}"
         )
+    if facts.task is not None and amount <= _NO_TRANSFER:
+        yield (
+            f"with {_short(_NO_TRANSFER)} FLOPs or less, pre-training did not improve fine-tuned "
+            f"encoders (docs/limits.md): the task's score may not tell the widths apart"
+        )
     if facts.text.overlong > _OVERLONG:
         yield (
             f"{facts.text.overlong:.1%} of the characters are in words of more than 100 letters, "
@@ -362,7 +368,11 @@ def _document(
             because="The learning rate is tuned for each width.",
         )
     repeats = f"{design.seeds} repeats of each width show the noise between seeds."
-    searched = f"{design.trials} rates are searched for each width. " if design.trials else ""
+    searched = (
+        f"{design.trials} rates are searched for each width. "
+        if design.trials
+        else "The time is too short for a search of learning rates: all widths have the same rate. "
+    )
     document["search"] = Section(
         value={"sampler": "grid", "trials": max(1, design.trials), "seeds": design.seeds},
         because=searched + repeats,
