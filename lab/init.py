@@ -82,7 +82,10 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
+    try:
+        minutes = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
     if not 0 < minutes <= 1e6:
         raise argparse.ArgumentTypeError("must be above 0 and at most 1e6")
     return minutes
@@ -220,7 +223,7 @@ def _affordable_flops(
         raise UserError(
             f"--minutes {minutes:g}: too few for {len(recommend.WIDTHS)} widths with "
             f"{design.seeds} seeds each; preparation, scoring and {_MIN_FLOPS:.0e} FLOPs a trial "
-            f"take about {(fixed + _MIN_FLOPS * slope) / 60:.2g}"
+            f"take about {(fixed + _MIN_FLOPS * slope) / 60:.2g} minutes"
         )
     return flops
 
@@ -238,7 +241,8 @@ def _heading(options: argparse.Namespace, text: _Text, recommendation: "Recommen
     )
     lines = [
         f"Written by python -m lab.init for {' '.join(options.texts)[:200]}",
-        f"Text: {survey.files:,} files, {survey.stored / 1e6:,.1f} MB, {survey.documents:,} "
+        f"Text: {survey.files:,} {'file' if survey.files == 1 else 'files'}, "
+        f"{survey.stored / 1e6:,.1f} MB, {survey.documents:,} "
         f"documents with a median of {survey.median_document:,.0f} characters, "
         f"{survey.characters:,} characters, {survey.words:,} words{estimated}; "
         f"{survey.duplicates:.1%} of the documents are duplicates, which are dropped.",

@@ -78,9 +78,11 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"  padded share:        {train['padded_share']:.2%} of positions"
     for overlap in facts["overlaps"]:
         compared = overlap["questions"] - overlap["short"]
+        decontaminated = overlap["task"] in facts["data"]["decontaminate"]
         yield (
             f"  overlap with {overlap['task'] + ':':<9} {overlap['found']:,} of {compared:,} "
             f"questions share 13 tokens in a row ({overlap['short']:,} are shorter)"
+            + ("; these lines are removed" if decontaminated else "")
         )
     if train["lines_cut"]:
         yield f"  decontaminated:      {train['lines_cut']:,} lines cut out"

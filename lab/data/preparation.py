@@ -87,12 +87,23 @@ def read_facts(folder: File) -> dict[str, Any]:
     return facts
 
 
+def is_decontaminated(facts: dict[str, Any], overlap: dict[str, Any]) -> bool:
+    """Return whether lines that overlap with a task were removed after they were counted.
+
+    Args:
+        facts: counts and settings, as `read_facts` returns them.
+        overlap: one of `facts["overlaps"]`.
+    """
+    return overlap["task"] in facts["data"]["decontaminate"]
+
+
 def describe_text(folder: File) -> str:
     """Return a one-line description of a prepared text, for the report."""
     facts = read_facts(folder)
     train = facts["train"]
     overlaps = ", ".join(
         f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} of {overlap['task']}"
+        + (" (before these lines were removed)" if is_decontaminated(facts, overlap) else "")
         for overlap in facts["overlaps"]
     )
     return (

@@ -163,9 +163,14 @@ class Prerequisites:
     def _overlaps(self, text: File) -> list[dict[str, Any]]:
         """Return the overlaps of a text with each task; tasks have the names that metrics use."""
         names = {name: load_task(name).name for name in self._task_names}
-        overlaps = preparation.read_facts(text)["overlaps"]
+        facts = preparation.read_facts(text)
         return [
-            overlap | {"task": names.get(overlap["task"], overlap["task"])} for overlap in overlaps
+            overlap
+            | {
+                "task": names.get(overlap["task"], overlap["task"]),
+                "removed": preparation.is_decontaminated(facts, overlap),
+            }
+            for overlap in facts["overlaps"]
         ]
 
     def _text(self, settings: DataConfig) -> File:

@@ -187,6 +187,7 @@ def describe_contamination(frames: SweepFrames) -> list[tuple[str, str]]:
     counts = [
         f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} examples of {task}, "
         f"the task that ranks the trials, share 13 consecutive tokens with the training text {text}"
+        + (", from which these lines were removed" if overlap.get("removed") else "")
         for text, overlaps in counted.items()
         for overlap in overlaps
         if overlap["task"] == task

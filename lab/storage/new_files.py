@@ -35,6 +35,9 @@ def write_all(contents: Mapping[File, str]) -> Iterator[None]:
     Raises:
         UserError: a file exists or cannot be written.
     """
+    if present := [str(file) for file in contents if os.path.lexists(file)]:
+        verb, them = ("exists", "it") if len(present) == 1 else ("exist", "them")
+        raise UserError(f"{', '.join(present)}: already {verb}; remove {them} first")
     written: list[File] = []
     try:
         for file, content in contents.items():

@@ -57,9 +57,12 @@ def guess_encoding(file: str, sample: bytes) -> Encoding:
         if sample.startswith(mark):
             raise _refusal(file, f"begins with the byte order mark of {name}", name)
     zeros, second = sample.count(0), sample[1::2].count(0)
-    if zeros > _NULS * len(sample) and max(second, zeros - second) > _ONE_SIDED * zeros:
-        name = "utf-16le" if second > zeros - second else "utf-16be"
-        raise _refusal(file, f"{zeros / len(sample):.0%} of its bytes are zero", name)
+    if zeros > _NULS * len(sample):
+        reason = f"{zeros / len(sample):.0%} of its bytes are zero"
+        if max(second, zeros - second) > _ONE_SIDED * zeros:
+            name = "utf-16le" if second > zeros - second else "utf-16be"
+            raise _refusal(file, reason, name)
+        raise _refusal(file, f"{reason}: it is not text, or in an encoding such as UTF-32; if text")
     text = sample.decode("utf-8", errors="surrogateescape")
     invalid = _count_invalid(text, sample)
     beyond = sum(map(len, re.findall("[^\x00-\x7f\udc80-\udcff]+", text)))

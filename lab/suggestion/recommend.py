@@ -16,6 +16,7 @@ from lab.suggestion.facts import EPOCHS, Facts, TaskFacts
 WIDTHS = (0.25, 0.5, 1.0)
 _AMPLE = 6  # a text of this many times the positions that trials read is prepared only in part
 _OVERLONG = 0.01  # share of characters in overlong words above which the user is warned
+_NO_TRANSFER = 4e12  # FLOPs of a trial; measured: docs/limits.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,8 @@ def _size_settings(
     return ({"windows": windows} if grows else {}) | {
         "encoder": Section(
             value={"size": size.name},
-            because=f"Width {shape.hidden}, {shape.layers} layers with {size.weights:,} weights: "
-            f"the largest size for {_short(flops)} FLOPs a trial.",
+            because=f"Width {shape.hidden}, {shape.layers} layer{'s' * (shape.layers > 1)} with "
+            f"{size.weights:,} weights: the largest size for {_short(flops)} FLOPs a trial.",
         ),
         "objective": Section(
             value={"kind": "electra", "mask_prob": defaults.settings["objective.mask_prob"]},
@@ -109,6 +110,11 @@ def _warnings(facts: Facts, amount: float, flops: float, max_flops: float) -> It
             f"{_short(amount)} FLOPs a trial are too few to learn from context, which begins near "
             f"{_short(MIN_TO_LEARN)}: give more {'text' if max_flops < flops else 'minutes'}"
         )
+    if facts.task is not None and amount <= _NO_TRANSFER:
+        yield (
+            f"with {_short(_NO_TRANSFER)} FLOPs or less, pre-training did not improve fine-tuned "
+            f"encoders (docs/limits.md): the task's score may not tell the widths apart"
+        )
     if facts.text.overlong > _OVERLONG:
         yield (
             f"{facts.text.overlong:.1%} of the characters are in words of more than 100 letters, "
@@ -136,7 +142,11 @@ def _document(
             because="The learning rate is tuned for each width.",
         )
     repeats = f"{design.seeds} repeats of each width show the noise between seeds."
-    searched = f"{design.trials} rates are searched for each width. " if design.trials else ""
+    searched = (
+        f"{design.trials} rates are searched for each width. "
+        if design.trials
+        else "The time is too short for a search of learning rates: all widths have the same rate. "
+    )
     document["search"] = Section(
         value={"sampler": "grid", "trials": max(1, design.trials), "seeds": design.seeds},
         because=searched + repeats,

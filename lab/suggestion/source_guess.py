@@ -1,9 +1,10 @@
 """Choose the settings of a text source from its files: encoding, column and kind of document."""
 
+import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path as File
@@ -47,13 +48,15 @@ def expand_paths(texts: Iterable[str]) -> tuple[str, ...]:
     """Return files and globs unchanged; replace a folder by globs of the formats that it holds.
 
     Raises:
-        UserError: a folder has no file of a known format.
+        UserError: a file or folder does not exist, or a folder has no file of a known format.
     """
     return tuple(path for text in texts for path in _expand(text))
 
 
 def _expand(text: str) -> Iterator[str]:
     folder = File(text).expanduser()
+    if not glob.has_magic(text) and not folder.exists():
+        raise UserError(f"{text}: no such file or folder")
     if not folder.is_dir():
         yield text
         return
@@ -145,7 +148,7 @@ def _column(source: TextFiles, tables: list[FileSample]) -> tuple[str, str]:
             f"{tables[0].file}: no column of text that all files have; columns: {listed or 'none'}"
         )
     chosen = max(prose, key=lambda name: prose[name].characters)
-    _check_header(tables[0].file, chosen, shared)
+    check_header(tables[0].file, chosen, shared)
     others = ", ".join(
         f"{name} {mean.characters:,.0f}" for name, mean in texts.items() if name != chosen
     )
@@ -155,16 +158,26 @@ def _column(source: TextFiles, tables: list[FileSample]) -> tuple[str, str]:
     )
 
 
-def _check_header(file: File, chosen: str, shared: list[str]) -> None:
-    delimiter = re.search("[;\t|]", chosen)
-    if len(shared) == 1 and delimiter:
+def check_header(file: File, name: str, names: Sequence[str]) -> None:
+    """Check that a column's name comes from a header with the expected delimiter.
+
+    Args:
+        file: path of the table, for error messages.
+        name: name of the column.
+        names: names of all columns.
+
+    Raises:
+        UserError: the name is too long for a name, or holds all columns.
+    """
+    delimiter = re.search("[;\t|]", name)
+    if len(names) == 1 and delimiter:
         raise UserError(
             f"{file}: columns are separated by {delimiter[0]!r}; save .csv with commas or .tsv "
             f"with tabs"
         )
-    if len(chosen) > _LONG_NAME:
+    if len(name) > _LONG_NAME:
         raise UserError(
-            f"{file}: the first line is no header ({chosen[:_LONG_NAME]!r}…); "
+            f"{file}: the first line is no header ({name[:_LONG_NAME]!r}…); "
             f"add a first line with the names of the columns"
         )
 

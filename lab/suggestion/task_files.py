@@ -9,7 +9,10 @@ from pathlib import Path as File
 from typing import Any, Literal
 
 from lab.config.tasks import FORMATS, FileRows
+from lab.data import tabular
 from lab.errors import UserError
+from lab.loading.task_table import TASKS
+from lab.suggestion import source_guess
 from lab.tasks.rows import SourceRow, read_rows
 
 Kind = Literal["classification", "regression", "pairs"]
@@ -64,8 +67,25 @@ def read_task_rows(file: File) -> list[SourceRow]:
         UserError: the format is unknown, or a row is invalid.
     """
     if file.suffix not in FORMATS:
-        raise UserError(f"{file}: a task is a YAML file, or rows in {', '.join(FORMATS)}")
+        raise UserError(
+            f"{file}: a task is one of {', '.join(TASKS)}, a YAML file, or rows in "
+            f"{', '.join(FORMATS)}"
+        )
+    _check_header(file)
     return read_rows(FileRows(kind="file", path=str(file)), "--task")
+
+
+def _check_header(file: File) -> None:
+    """Check the names of the columns of a CSV file; other errors are left to `read_rows`."""
+    if file.suffix not in tabular.DELIMITERS or not file.is_file():
+        return
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            names = tabular.read_csv_header(lines, tabular.DELIMITERS[file.suffix])
+    except (UnicodeDecodeError, OSError):
+        return
+    for name in names:
+        source_guess.check_header(file, name, names)
 
 
 def guess_task(file: File, rows: Sequence[SourceRow]) -> TaskGuess:
@@ -76,12 +96,13 @@ def guess_task(file: File, rows: Sequence[SourceRow]) -> TaskGuess:
         rows: rows of the file.
 
     Raises:
-        UserError: no column is recognized as label or text; the message lists the columns.
+        UserError: no column is recognized as label or text, or rows have no label.
     """
     names = [name for name in rows[0][1] if all(name in row for _, row in rows)]
     cells = {name: [row[name] for _, row in rows] for name in names}
     label = _label(file, cells)
     texts = _texts(file, {name: column for name, column in cells.items() if name != label})
+    _check_labels(file, label, cells[label])
     distinct = len(set(map(str, cells[label])))
     kind, kind_reason = _kind(cells[label], paired=len(texts) == 2)
     mean = _mean_length(cells[texts[0]])
@@ -115,9 +136,24 @@ def _label(file: File, cells: dict[str, list[Any]]) -> str:
     if len(cells) > 1 and few:
         return min(few, key=lambda name: few[name])
     raise UserError(
-        f"{file}: no column looks like a label (columns: {', '.join(cells)}); rename it to label, "
-        f"or write a task as a YAML file (README, Tasks)"
+        f"{file}: no column looks like a label (columns: {', '.join(cells)}): a column named label "
+        f"with two or more different values, or a column with at most half as many different "
+        f"values as rows; a task can also be a YAML file (docs/finetuning.md)"
     )
+
+
+def _check_labels(file: File, name: str, labels: Sequence[Any]) -> None:
+    """Check that every row has a label.
+
+    Raises:
+        UserError: labels are blank.
+    """
+    missing = sum(isinstance(label, str) and not label.strip() for label in labels)
+    if missing:
+        raise UserError(
+            f"{file}: {missing:,} of {len(labels):,} rows have an empty cell in the label's "
+            f"column, {name}; fill them or remove the rows"
+        )
 
 
 def _varies(cells: Iterable[Any]) -> bool:

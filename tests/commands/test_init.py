@@ -296,6 +296,15 @@ def no_such_file() -> str:
     return "missing/*.txt"
 
 
+def no_such_plain_file() -> str:
+    return "absent.txt"
+
+
+def binary() -> str:
+    Path("program.txt").write_bytes(bytes([0x7F, 0, 0, 0x90, 0x48, 0x8B, 0, 0xC3]) * 500)
+    return "program.txt"
+
+
 def folder_without_text() -> str:
     Path("pictures").mkdir()
     Path("pictures/a.png").touch()
@@ -318,6 +327,8 @@ def folder_without_text() -> str:
         (empty, "empty file"),
         (blank, "no document in it"),
         (no_such_file, "no file matches"),
+        (no_such_plain_file, "absent.txt: no such file or folder"),
+        (binary, "it is not text, or in an encoding such as UTF-32"),
         (folder_without_text, "no file in this folder ends with .txt"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -344,10 +355,13 @@ def test_too_little_time_is_error_line(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
-def test_minutes_must_be_a_positive_number(minutes: str) -> None:
+def test_minutes_must_be_a_positive_number(
+    minutes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         init.main(["a.txt", "--minutes", minutes])
     assert ended.value.code == 2
+    assert "_minutes" not in capsys.readouterr().err
 
 
 def test_invalid_bytes_are_skipped_and_counted() -> None:
@@ -515,6 +529,12 @@ def test_task_of_the_table_is_used_without_new_files() -> None:
         ),
         ("comment,label\n" + "".join(f"text {n},\n" for n in range(60)), "no column looks like"),
         ("comment,label\n", "no rows"),
+        (
+            "comment,label\n" + "".join(f"text {n},{'ab '[n % 3]}\n" for n in range(60)),
+            "20 of 60 rows have an empty cell in the label's column, label",
+        ),
+        ("comment;label\n" + "one, two;a\n" * 60, "separated by ';'"),
+        (f"{'a sentence ' * 9},a\n" + "some text,b\n" * 60, "the first line is no header"),
     ],
 )
 def test_unusable_task_gives_one_line_and_leaves_no_file(
@@ -523,6 +543,14 @@ def test_unusable_task_gives_one_line_and_leaves_no_file(
     name = english_paragraphs()
     Path("t.csv").write_text(content)
     assert message in error_line(capsys, name, "--task", "t.csv")
+
+
+def test_all_existing_files_of_a_task_are_named_at_once(
+    task_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_draft(task_file)
+    line = error_line(capsys, english_paragraphs(), "--task", task_file)
+    assert all(str(file) in line for file in Path().glob("comments_*"))
 
 
 def test_refused_text_leaves_no_files_of_the_task(

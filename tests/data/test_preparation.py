@@ -319,6 +319,13 @@ def test_contaminated_lines_can_be_removed(write_text: WriteText, tmp_path: Path
     window_T = np.repeat(np.arange(len(corpus.train_NT)), 64)
     assert not ngrams.shared_T(ids_T, window_T).any()
     assert facts["train"]["documents"] > 100  # other documents are kept
+    assert [preparation.is_decontaminated(facts, overlap) for overlap in facts["overlaps"]] == [
+        overlap["task"] == "sentiment" for overlap in facts["overlaps"]
+    ]
+    assert "of sentiment (before these lines were removed)" in preparation.describe_text(
+        preparation.prepare_text(cut, tmp_path / "cache")
+    )
+    assert "these lines are removed" in "\n".join(lines(cut, facts))
 
 
 @pytest.mark.parametrize(

@@ -273,5 +273,12 @@ def test_contamination_of_the_ranking_task_is_in_the_summary(
     assert count is None or count in lines["contamination"]
 
 
+def test_summary_says_that_contaminated_lines_were_removed() -> None:
+    overlaps = {"text-a": [overlap | {"removed": True} for overlap in OVERLAPS["text-a"]]}
+    frames = sweep(DIFFERENT, metric=PROBE, overlaps=json.dumps(overlaps))
+    ((_, line),) = conclusion.describe_contamination(frames)
+    assert line.endswith("text-a, from which these lines were removed")
+
+
 def test_sweep_without_stored_overlaps_has_no_line_on_contamination() -> None:
     assert conclusion.describe_contamination(sweep(DIFFERENT, metric=PROBE)) == []

@@ -109,6 +109,20 @@ def test_warning_for_too_little_compute_to_learn(facts: Facts) -> None:
     assert "give more minutes" in warning
 
 
+def test_warning_for_a_task_with_too_little_compute_for_transfer(facts: Facts) -> None:
+    task = TaskFacts(file="t.yaml", name="t", sizes=(10,), because="")
+    for flops, warned in ((2e12, True), (1e13, False)):
+        warnings = recommended(replace(facts, task=task), flops).warnings
+        assert any("may not tell the widths apart" in line for line in warnings) is warned
+
+
+def test_reason_is_given_for_not_searching_rates(facts: Facts) -> None:
+    for design in DESIGNS:
+        document = recommend.recommend(facts, 1e12, design, "30 minutes").document
+        reason = document["search"].because
+        assert ("too short for a search of learning rates" in reason) is (design.trials == 0)
+
+
 def test_only_a_share_of_a_large_text_is_prepared(facts: Facts) -> None:
     large = replace(facts, text=replace(facts.text, characters=10**12))
     space = experiment(large, 5e12)
