@@ -87,14 +87,14 @@ class MeasuredDriver(Driver):
         self.memory: dict[int, float] = {}
         self._count = 0
 
-    def began(self, work: Assignment) -> None:
+    def on_start(self, work: Assignment) -> None:
         """Record the time."""
         self.at.append(time.monotonic())
-        super().began(work)
+        super().on_start(work)
 
-    def ended(self, work: Assignment, error: str | None) -> None:
+    def on_end(self, work: Assignment, error: str | None) -> None:
         """Record the memory."""
-        super().ended(work, error)
+        super().on_end(work, error)
         self._count += 1
         if self._count % EVERY == 0 or self._count == 1:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -110,7 +110,7 @@ def write_finished_record(config: dict[str, Any]) -> None:
         record.append_row(work.folder, row)
     tune.report({"step": 1})
     outcome = Outcome(
-        state="finished", reason="", rows=tuple(rows), began=time.time(), seconds=0.0, busy=0.0
+        state="finished", reason="", rows=tuple(rows), started_at=time.time(), seconds=0.0, busy=0.0
     )
     record.write_outcome(work.folder, outcome)
 

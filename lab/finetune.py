@@ -89,20 +89,20 @@ def _main(options: argparse.Namespace) -> None:
     results = FinetuneResults(folder, examples, protocol, pretrained.steps)
     print(
         f"{task.name}: {len(examples.train)} training examples, {len(examples.evaluation)} "
-        f"evaluation examples, {task.form.epochs} epochs at a peak rate of {protocol.lr:g}"
+        f"evaluation examples, {task.config.epochs} epochs at a peak rate of {protocol.lr:g}"
     )
     if examples.unseen:
         print(f"labels without a training example, counted as errors: {', '.join(examples.unseen)}")
 
     def build_finetuner() -> finetuner.Finetuner:
         tuner = finetuner.Finetuner(pretrained, examples, protocol, options.device)
-        print(f"longer than a window of {pretrained.encoder.length}: {tuner.cut:.1%}")
+        print(f"longer than a window of {pretrained.encoder.length}: {tuner.truncated_share:.1%}")
         return tuner
 
     for run in results.complete(options.seeds, build_finetuner):
         remote.push(results.file)
-        score, duration = run.scores[task.form.metric], format_duration(run.seconds)
-        print(f"seed {run.seed}: {task.form.metric} {score:.4f} in {duration}", flush=True)
+        score, duration = run.scores[task.config.metric], format_duration(run.seconds)
+        print(f"seed {run.seed}: {task.config.metric} {score:.4f} in {duration}", flush=True)
     finished = results.runs()
     _print_scores(examples, [finished[seed] for seed in range(options.seeds)])
     print(f"stored in {results.file}")
@@ -142,7 +142,7 @@ def _print_scores(examples: "Examples", runs: "list[FinetuneRun]") -> None:
     baseline = majority_baseline(examples)
     table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
     Console().print(table)
-    metric = examples.form.metric
+    metric = examples.config.metric
     print(
         f"finetune/{examples.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
         f"majority baseline {baseline[metric]:.4f}"

@@ -149,7 +149,7 @@ def _run_sweep(
     view: "View",
 ) -> tuple[list[str], int]:
     """Run the sweep and write its report; return the last lines and the number of failed trials."""
-    view.doing("opening the MLflow store (its tables are created on first use)")
+    view.set_phase("opening the MLflow store (its tables are created on first use)")
     from lab.storage import open_storage
     from lab.tracking.client import default_uri
     from lab.tracking.store import MlflowStore
@@ -158,11 +158,11 @@ def _run_sweep(
     store = MlflowStore(uri, root / "artifacts")
     logging_setup.command_log().start()  # all checks of the input have passed
     if options.address is None:  # the machines of a cluster cannot be timed here
-        view.doing("timing a few optimizer steps of each cell")
+        view.set_phase("timing a few optimizer steps of each cell")
         estimate = _estimate(experiment, root, _slots(experiment), uri).line()
         _LOG.info("%s", estimate)
-        view.say(estimate)
-    view.doing("loading torch and Optuna")
+        view.print_line(estimate)
+    view.set_phase("loading torch and Optuna")
     from lab.execution.driver import Driver
     from lab.execution.site import Site
 
@@ -185,14 +185,14 @@ def _conclude(
     Returns:
         The lines to print, and the number of failed trials.
     """
-    view.doing("writing the report")
+    view.set_phase("writing the report")
     from lab.reporting import code_notes, conclusion, stats
     from lab.reporting.page import write_report
     from lab.tracking import frames
 
     table = frames.load_frames(uri, name)
     page = write_report(table, options.reports)
-    view.doing("logging the best trial as an MLflow model")
+    view.set_phase("logging the best trial as an MLflow model")
     best = _log_best_trial(table, uri, site)
     ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     answer, scored = stats.compute_answer(table), stats.scored_trials(table)

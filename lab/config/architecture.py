@@ -84,7 +84,7 @@ class GeneratorConfig(StrictConfig):
     width: Annotated[float, Interval(gt=0, le=1)] = 0.5
     depth: Annotated[float, Interval(gt=0, le=1)] = 1.0
 
-    def of(self, encoder: EncoderConfig) -> EncoderConfig:
+    def derive_shape(self, encoder: EncoderConfig) -> EncoderConfig:
         """Return the shape of the generator for a discriminator of shape `encoder`.
 
         Follows `run_pretraining.get_generator_config`: ffn = 4 x hidden, and as many heads of the

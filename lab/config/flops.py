@@ -98,7 +98,7 @@ class _Shape(NamedTuple):
 
 
 def step_cost(
-    trial: Trial, learns: UpdatedNetworks = UpdatedNetworks.ALL, progress: float = 0.0
+    trial: Trial, updates: UpdatedNetworks = UpdatedNetworks.ALL, progress: float = 0.0
 ) -> Cost:
     """Return the cost of one optimizer step of `trial` under each convention.
 
@@ -107,10 +107,10 @@ def step_cost(
 
     Args:
         trial: configuration of the trial.
-        learns: the networks that the step updates.
+        updates: the networks that the step updates.
         progress: progress of the run at that step, in [0, 1]; it determines varying settings.
     """
-    return _cost(trial, learns, _shape(trial, progress))
+    return _cost(trial, updates, _shape(trial, progress))
 
 
 def mean_cost(trial: Trial) -> Cost:
@@ -138,7 +138,7 @@ def _steps_by_cost(trial: Trial) -> dict[Cost, float]:
     """
     kinds = trial.objective.phase_shares()
     if trial.objective.staged:
-        groups = [(share, {learns: 1.0}) for learns, share in kinds.items()]
+        groups = [(share, {updates: 1.0}) for updates, share in kinds.items()]
     else:
         groups = [(1.0, dict(kinds))]
 
@@ -146,10 +146,10 @@ def _steps_by_cost(trial: Trial) -> dict[Cost, float]:
     def steps_at(shape: _Shape, width: float) -> list[tuple[Cost, float]]:
         steps = []
         for budget, group in groups:
-            costs = {learns: _cost(trial, learns, shape) for learns in group}
+            costs = {updates: _cost(trial, updates, shape) for updates in group}
             mean = sum(
-                _cost_in_budget_unit(trial, costs[learns]) * share
-                for learns, share in group.items()
+                _cost_in_budget_unit(trial, costs[updates]) * share
+                for updates, share in group.items()
             )
             steps += [(costs[one], width * budget * share / mean) for one, share in group.items()]
         return steps
@@ -171,10 +171,10 @@ def _cost_in_budget_unit(trial: Trial, cost: Cost) -> float:
 
 def _shapes_of_run(trial: Trial) -> Iterator[tuple[_Shape, float]]:
     """Yield the batch shapes from progress 0 to 1, each with its share of progress."""
-    if not trial.moves:
+    if not trial.varying_settings:
         yield _shape(trial, 0.0), 1.0
         return
-    for start, end in itertools.pairwise(trial.knots):
+    for start, end in itertools.pairwise(trial.breakpoints):
         width = (end - start) / _POINTS
         first, last = (_shape(trial, start + (n + 0.5) * width) for n in (0, _POINTS - 1))
         if first == last:  # settings are linear between knots, so all shapes between are equal
@@ -185,17 +185,17 @@ def _shapes_of_run(trial: Trial) -> Iterator[tuple[_Shape, float]]:
 
 
 def _shape(trial: Trial, progress: float) -> _Shape:
-    settings = trial.at(progress)
+    settings = trial.settings_at(progress)
     slots = masked_slots(settings.length, settings.mask_prob)
     return _Shape(settings.length, settings.batch, slots)
 
 
 @lru_cache(maxsize=1_024)  # the training loop calls `step_cost` before every step
-def _cost(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Cost:
+def _cost(trial: Trial, updates: UpdatedNetworks, shape: _Shape) -> Cost:
     objective, vocab = trial.objective, trial.data.vocab
     flops = paper = six_n = 0.0
     tokens = shape.batch * shape.length
-    for one in objective.passes(trial.encoder, learns):
+    for one in objective.passes(trial.encoder, updates):
         body = tokens * _sum(encoder_terms(one.encoder, shape.length))
         forward = body + shape.batch * _head_flops(one, vocab, shape)
         flops += forward * (3 if one.updated else 1)
@@ -204,8 +204,8 @@ def _cost(trial: Trial, learns: UpdatedNetworks, shape: _Shape) -> Cost:
         )
         paper += count * (1 if one.updated else 0.5)
         six_n += (6 if one.updated else 2) * encoder_weights(one.encoder) * tokens
-    flops += shape.batch * objective.extra_flops(trial.encoder, learns, shape.slots)
-    flops += _orthogonalization(trial, learns)
+    flops += shape.batch * objective.extra_flops(trial.encoder, updates, shape.slots)
+    flops += _orthogonalization(trial, updates)
     return Cost(tokens=tokens, flops=round(flops), paper_flops=round(paper), six_n=round(six_n))
 
 
@@ -221,12 +221,12 @@ def _head_flops(one: NetworkPass, vocab: int, shape: _Shape) -> float:
             return shape.length * _sum(discriminator_head_terms(one.encoder))
 
 
-def _orthogonalization(trial: Trial, learns: UpdatedNetworks) -> float:
+def _orthogonalization(trial: Trial, updates: UpdatedNetworks) -> float:
     """Return the FLOPs of Muon's matrix products in one step; 0 under Adam."""
     optim, objective = trial.optim, trial.objective
     if not isinstance(optim, MuonConfig):
         return 0
-    updated = [one.encoder for one in objective.passes(trial.encoder, learns) if one.updated]
+    updated = [one.encoder for one in objective.passes(trial.encoder, updates) if one.updated]
     if objective.shares_encoders:
         updated = updated[:1]  # both networks have the same matrices
     return optim.iterations * sum(map(_newton_schulz_flops, updated))

@@ -22,9 +22,10 @@ class Metric:
         name: name of the metric in MLflow and in a search space.
         direction: whether larger (`maximize`) or smaller (`minimize`) values are better.
         title: description of the metric in the report.
-        spoiled_by: prefixes of dotted paths; values of trials that differ in such a path are not
-            comparable.
-        because: reason for `spoiled_by`, in one sentence; empty if `spoiled_by` is empty.
+        incomparable_across: prefixes of dotted paths; values of trials that differ in such a path
+            are not comparable.
+        reason: reason for `incomparable_across`, in one sentence; empty if `incomparable_across` is
+            empty.
         needs: network that an objective must train to have this metric; None if every objective
             has it.
         at_every_evaluation: whether the metric is computed at every evaluation, or only at the
@@ -34,8 +35,8 @@ class Metric:
     name: str
     direction: Direction
     title: str
-    spoiled_by: tuple[str, ...] = ()
-    because: str = ""
+    incomparable_across: tuple[str, ...] = ()
+    reason: str = ""
     needs: Network | None = None
     at_every_evaluation: bool = True
 
@@ -45,10 +46,13 @@ class Metric:
         family, _, rest = self.name.partition("/")
         return rest.partition("/")[0] if family in ("probe", "finetune") else None
 
-    def spoiler(self, paths: tuple[str, ...]) -> str | None:
+    def find_incomparable_path(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes values incomparable; None if there is none."""
         for path in paths:
-            if any(_covers(prefix, path) or _covers(path, prefix) for prefix in self.spoiled_by):
+            if any(
+                _covers(prefix, path) or _covers(path, prefix)
+                for prefix in self.incomparable_across
+            ):
                 return path
         return None
 
@@ -78,16 +82,16 @@ _DETECTION = tuple(
             name=f"detect/{source}/auroc",
             direction="maximize",
             title=f"AUROC of finding {source} replacements in held-out text",
-            spoiled_by=_TEXT,
-            because="the held-out examples consist of the tokenizer's tokens and windows",
+            incomparable_across=_TEXT,
+            reason="the held-out examples consist of the tokenizer's tokens and windows",
             needs="discriminator",
         ),
         Metric(
             name=f"detect/{source}/loss",
             direction="minimize",
             title=f"loss on {source} replacements in held-out text",
-            spoiled_by=(*_TEXT, "objective", "init_from"),
-            because="a discriminator's probabilities are calibrated to the generator and mask rate "
+            incomparable_across=(*_TEXT, "objective", "init_from"),
+            reason="a discriminator's probabilities are calibrated to the generator and mask rate "
             "of its training, so its loss on a fixed corruption depends on them; use the AUROC",
             needs="discriminator",
         ),
@@ -113,8 +117,8 @@ _RAW = (
         name="train/generator_loss",
         direction="minimize",
         title="masked-language-model loss of the generator during training",
-        spoiled_by=(*_TEXT, "windows", "objective", "encoder"),
-        because="a masked-language-model loss depends on the generator's size and the mask rate, "
+        incomparable_across=(*_TEXT, "windows", "objective", "encoder"),
+        reason="a masked-language-model loss depends on the generator's size and the mask rate, "
         "and a better generator does not imply a better discriminator",
         needs="generator",
     ),
@@ -122,8 +126,8 @@ _RAW = (
         name="train/mlm_loss",
         direction="minimize",
         title="token prediction loss of the encoder during training",
-        spoiled_by=(*_TEXT, "windows", "objective", "encoder"),
-        because="it depends on the mask rate, on the tokens written at masked positions, and on "
+        incomparable_across=(*_TEXT, "windows", "objective", "encoder"),
+        reason="it depends on the mask rate, on the tokens written at masked positions, and on "
         "the predicted positions",
         needs="predictor",
     ),
@@ -131,8 +135,8 @@ _RAW = (
         name="train/discriminator_loss",
         direction="minimize",
         title="loss of the discriminator during training",
-        spoiled_by=(*_TEXT, "objective", "encoder", *_TRAINING),
-        because="it depends on the generator: replacements of a weaker generator are easier to "
+        incomparable_across=(*_TEXT, "objective", "encoder", *_TRAINING),
+        reason="it depends on the generator: replacements of a weaker generator are easier to "
         "detect, so the loss is lower although the discriminator learns less",
         needs="discriminator",
     ),
@@ -140,13 +144,14 @@ _RAW = (
         name="train/loss",
         direction="minimize",
         title="total training loss",
-        spoiled_by=(*_TEXT, "objective", "encoder", *_TRAINING),
-        because="it is a weighted sum over losses that depend on the generator and the mask rate",
+        incomparable_across=(*_TEXT, "objective", "encoder", *_TRAINING),
+        reason="it is a weighted sum over losses that depend on the generator and the mask rate",
     ),
 )
 
 _AFTER = "finetune/"
-CHARGES = ("flops", "seconds")  # `finetune/flops` and `finetune/seconds` are costs, not scores
+# `finetune/flops` and `finetune/seconds` are costs, not scores.
+FINETUNING_COSTS = ("flops", "seconds")
 
 
 def finetuned(task: str) -> Metric:
@@ -164,17 +169,17 @@ def finetuned(task: str) -> Metric:
     )
 
 
-def named(name: str) -> Metric | None:
+def find_metric(name: str) -> Metric | None:
     """Return the metric called `name`; None if there is no such metric."""
     task = name.removeprefix(_AFTER)
     if name in METRICS or task == name:
         return METRICS.get(name)
-    return None if "/" in task or task in ("", *CHARGES) else finetuned(task)
+    return None if "/" in task or task in ("", *FINETUNING_COSTS) else finetuned(task)
 
 
-def among(names: Iterable[str]) -> dict[str, Metric]:
+def select_metrics(names: Iterable[str]) -> dict[str, Metric]:
     """Return the metrics among `names`: those of `METRICS` in its order, then fine-tuning ones."""
-    metrics = {name: metric for name in sorted(names) if (metric := named(name)) is not None}
+    metrics = {name: metric for name in sorted(names) if (metric := find_metric(name)) is not None}
     return {name: metrics[name] for name in (*METRICS, *metrics) if name in metrics}
 
 

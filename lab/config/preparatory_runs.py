@@ -19,10 +19,10 @@ from lab.config.objectives.generators import FrozenGeneratorConfig, JointObjecti
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.trial import Trial, content_hash
 
-KEPT, GENERATOR = "encoder", "generator"  # the network that a run initializes
+ENCODER, GENERATOR = "encoder", "generator"  # the network that a run initializes
 
 
-def frozen_start(trial: Trial) -> FromMlmRun | FromTrial | None:
+def frozen_generator_source(trial: Trial) -> FromMlmRun | FromTrial | None:
     """Return the source of the trial's frozen generator; None if it has no frozen generator."""
     match trial.objective:
         case JointObjectiveConfig(generator=FrozenGeneratorConfig(init_from=start)):
@@ -36,11 +36,11 @@ def preparatory_runs(trial: Trial) -> dict[str, Trial]:
 
     Each network starts from a run of its own shape. Networks of equal shape share one run.
     """
-    frozen, start = frozen_start(trial), trial.init_from
+    frozen, start = frozen_generator_source(trial), trial.init_from
     generator = trial.objective.generator_shape(trial.encoder)
     runs = {}
     if isinstance(start, FromMlmRun):
-        runs[KEPT] = _mlm_trial(trial, trial.encoder, start)
+        runs[ENCODER] = _mlm_trial(trial, trial.encoder, start)
         if generator is not None and frozen is None:
             runs[GENERATOR] = _mlm_trial(trial, generator, start)
     if isinstance(frozen, FromMlmRun) and generator is not None:
@@ -67,7 +67,7 @@ def preparatory_cost(trial: Trial) -> Spent:
     return total
 
 
-def own_budget(trial: Trial) -> Budget:
+def training_budget(trial: Trial) -> Budget:
     """Return the trial's budget without the cost of its preparatory runs."""
     spent = preparatory_cost(trial)
     match trial.budget.kind:

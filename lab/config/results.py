@@ -16,12 +16,12 @@ class Outcome:
         reason: explanation of the state in one line; for a finished trial, the shorter run that it
             was extended from, or empty.
         rows: evaluations from the untrained encoder (step 0) to the end.
-        began: Unix time at which the trial occupied its slot.
+        started_at: Unix time at which the trial occupied its slot.
         seconds: time in the slot, set-up included.
         busy: part of `seconds` that was spent on training or scoring.
         device: name of the device that the trial ran on.
         shared: whether other trials used the device too; their load distorts `seconds` then.
-        tries: number of attempts, this one and earlier failed ones.
+        attempts: number of attempts, this one and earlier failed ones.
         traceback: traceback of the exception that ended a failed trial; empty otherwise, and where
             the process of the trial died.
     """
@@ -29,10 +29,10 @@ class Outcome:
     state: State
     reason: str
     rows: tuple[MetricRow, ...]
-    began: float
+    started_at: float
     seconds: float
     busy: float
     device: str = ""
     shared: bool = False
-    tries: int = 1
+    attempts: int = 1
     traceback: str = ""

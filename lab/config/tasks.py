@@ -208,8 +208,8 @@ class Task:
 
     Attributes:
         name: name of the task; its score is the metric `finetune/<name>`.
-        form: kind, rows, columns and metric of the task.
+        config: kind, rows, columns and metric of the task.
     """
 
     name: str
-    form: TaskConfig
+    config: TaskConfig

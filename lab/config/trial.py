@@ -114,7 +114,7 @@ class Trial(StrictConfig):
         return content_hash([unit_budget.fingerprint(data)])
 
     @property
-    def texts(self) -> tuple[DataConfig, ...]:
+    def data_configs(self) -> tuple[DataConfig, ...]:
         """Prepared texts that the trial reads: in full windows and, if windows grow, short ones."""
         match self.windows:
             case GrowingWindows(start=start):
@@ -123,7 +123,7 @@ class Trial(StrictConfig):
                 return (self.data,)
 
     @property
-    def knots(self) -> tuple[float, ...]:
+    def breakpoints(self) -> tuple[float, ...]:
         """Values of progress between which all settings are linear; settings may jump at them."""
         match self.windows:
             case GrowingWindows(until=until):
@@ -131,7 +131,7 @@ class Trial(StrictConfig):
             case _:
                 return 0.0, 1.0
 
-    def at(self, progress: float) -> StepSettings:
+    def settings_at(self, progress: float) -> StepSettings:
         """Return the values of the varying settings at `progress`."""
         objective, length = self.objective, length_at(self.windows, self.data.length, progress)
         batch = round(value_at(self.batch, progress))
@@ -144,13 +144,13 @@ class Trial(StrictConfig):
         )
 
     @property
-    def moves(self) -> frozenset[str]:
+    def varying_settings(self) -> frozenset[str]:
         """Names of the step settings that vary during the run."""
-        values = zip(*map(self.at, self.knots), strict=True)
+        values = zip(*map(self.settings_at, self.breakpoints), strict=True)
         return frozenset(
             name
-            for name, at_knots in zip(StepSettings._fields, values, strict=True)
-            if len(set(at_knots)) > 1
+            for name, at_breakpoints in zip(StepSettings._fields, values, strict=True)
+            if len(set(at_breakpoints)) > 1
         )
 
     @property
@@ -159,7 +159,7 @@ class Trial(StrictConfig):
 
         No setting may depend on progress, which is relative to the end of the run.
         """
-        return self.schedule.flat and not self.objective.staged and not self.moves
+        return self.schedule.flat and not self.objective.staged and not self.varying_settings
 
 
 def content_hash(value: object) -> str:

@@ -73,11 +73,11 @@ class View(ABC):
             if self._unread:
                 raise BrokenPipeError from error
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a permanent line."""
         self._lines.put(line)
 
-    def doing(self, phase: str, share: float | None = None) -> None:
+    def set_phase(self, phase: str, share: float | None = None) -> None:
         """Set, log and display the phase of the sweep itself.
 
         Args:
@@ -89,7 +89,7 @@ class View(ABC):
             self._began(phase)
 
     @abstractmethod
-    def changed(self, event: str) -> None:
+    def show_event(self, event: str) -> None:
         """Display a change of the board; `event` describes it in one line."""
 
     @abstractmethod
@@ -132,12 +132,12 @@ class PlainLines(View):
         super().__init__(board, pause=1.0)
         self._began_at = self._printed_at = time.monotonic()
 
-    def changed(self, event: str) -> None:
+    def show_event(self, event: str) -> None:
         """Print the event."""
-        self.say(event)
+        self.print_line(event)
 
     def _began(self, phase: str) -> None:
-        self.say(phase)
+        self.print_line(phase)
 
     def _show(self, line: str) -> None:
         board = self.board
@@ -180,7 +180,7 @@ class LiveTable(View):
             with suppress(OSError):
                 self._live.stop()
 
-    def changed(self, event: str) -> None:
+    def show_event(self, event: str) -> None:
         """Do nothing: the next update of the table reads the board."""
 
     def _began(self, phase: str) -> None:

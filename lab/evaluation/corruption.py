@@ -150,7 +150,7 @@ def _frozen_model(corpus: Corpus, data: DataConfig, progress: Callable[[float], 
 def _corrupt(name: str, corpus: Corpus, model: Mlm) -> Windows:
     ids_NT = torch.from_numpy(_scored_windows(corpus).astype(np.int64))
     batch = Batch(ids_NT, torch.arange(len(ids_NT)))
-    masked = mask_batch(batch, mask_prob=_MASK_PROB, how="paper", seed=_SEED, step=0)
+    masked = mask_batch(batch, mask_prob=_MASK_PROB, masking="paper", seed=_SEED, step=0)
     if name == "mlm":
         filled_NK = _sample_from_model(model, batch, masked)
     else:

@@ -113,7 +113,9 @@ def _features(encoder: Encoder, text: ProbeWindows) -> Tensor:
         longest = int(lengths_W[rows].max())
         ids_WT = text.ids_WT[rows, :longest].to(device)
         unit_WT = text.unit_WT[rows, :longest].to(device)
-        states_LWTh = torch.stack(encoder.every_layer(ids_WT, segment_ids(ids_WT))).float()
+        states_LWTh = torch.stack(
+            encoder.compute_hidden_states(ids_WT, segment_ids(ids_WT))
+        ).float()
         if not len(sums_LNh):
             sums_LNh = states_LWTh.new_zeros(len(states_LWTh), N, states_LWTh.shape[-1])
         labelled_WT = unit_WT >= 0

@@ -24,7 +24,7 @@ class AssignmentBuilder:
 
     def build_trial(self, trial: Trial) -> Assignment:
         """Return the assignment of a trial whose preparatory runs have finished."""
-        return self._build(trial, self._prerequisites.of(trial))
+        return self._build(trial, self._prerequisites.prepare_inputs(trial))
 
     def build_preparatory_run(self, run: Trial) -> Assignment:
         """Return the assignment of a preparatory run, which is not fine-tuned."""

@@ -61,8 +61,8 @@ class Driver:
             fresh=site.fresh,
         )
         self._board.jobs = self._search.jobs
-        self._mlflow_sync = MlflowSync(store, self._view.say)
-        self._prerequisites = Prerequisites(self._storage, self._mirror, view.doing)
+        self._mlflow_sync = MlflowSync(store, self._view.print_line)
+        self._prerequisites = Prerequisites(self._storage, self._mirror, view.set_phase)
         self._running: dict[File, list[Job]] = {}  # no jobs for a preparatory run
         self._records = TrialRecords(site)
         self._builder = AssignmentBuilder(experiment, site, self._prerequisites)
@@ -86,8 +86,8 @@ class Driver:
         self._board.tasks = [
             progress.finetuning_phase(each.name) for each in self._prerequisites.tasks.values()
         ]
-        self._view.doing("opening the sweep's run in MLflow")
-        begin_run(self._store, self._experiment, command, self._prerequisites.said())
+        self._view.set_phase("opening the sweep's run in MLflow")
+        begin_run(self._store, self._experiment, command, self._prerequisites.describe_texts())
         state: State = "interrupted"
         measures: dict[str, float] = {}
         try:
@@ -96,8 +96,8 @@ class Driver:
                 measures = self._carry_out(began)
                 if self.stop_file.exists():
                     raise KeyboardInterrupt
-            self._view.doing("copying the last records to MLflow")
-            self._mlflow_sync.settle()
+            self._view.set_phase("copying the last records to MLflow")
+            self._mlflow_sync.flush()
             measures |= self._preparatory.measures()
             state = "finished"
         finally:
@@ -112,7 +112,7 @@ class Driver:
 
     def _carry_out(self, began: float) -> dict[str, float]:
         """Run all jobs on Ray, and return the sweep's own measurements."""
-        self._view.doing("starting Ray" if self._site.address is None else "joining Ray")
+        self._view.set_phase("starting Ray" if self._site.address is None else "joining Ray")
         # Imported here because importing ray takes seconds.
         from lab.execution import ray_cluster, runner, worker_group
 
@@ -120,8 +120,8 @@ class Driver:
         with ray_cluster.open_cluster(resources, self._site.address) as cluster:
             self._board.slots = cluster.slots
             ready = time.monotonic()
-            self._view.doing("")
-            with handle_interrupts(self.stop_file, self._mirror, self._view.say):
+            self._view.set_phase("")
+            with handle_interrupts(self.stop_file, self._mirror, self._view.print_line):
                 runner.run_trials(
                     self,
                     resources,
@@ -132,7 +132,7 @@ class Driver:
                     else worker_group.run_in_worker_group,
                 )
             wall = time.monotonic() - ready
-            self._view.doing("stopping Ray")
+            self._view.set_phase("stopping Ray")
         return {
             "slots": cluster.slots,
             "setup_seconds": ready - began,
@@ -211,7 +211,7 @@ class Driver:
         self._running[assignment.folder] = [job]
         # A finished trial that runs again, to be fine-tuned, is rewritten in the store.
         was_finished = earlier is not None and earlier.state == "finished"
-        self._mlflow_sync.note(job, assignment.folder, fresh=self._site.fresh or was_finished)
+        self._mlflow_sync.submit(job, assignment.folder, fresh=self._site.fresh or was_finished)
         self._events.started(job, assignment.folder)
 
     def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:
@@ -229,16 +229,16 @@ class Driver:
 
     def done(self) -> bool:
         """Return whether every job has ended, or the sweep is stopping and no trial is running."""
-        self._mlflow_sync.keep_up()
+        self._mlflow_sync.copy_pending()
         return self._search.done or (self.stop_file.exists() and not self._running)
 
-    def began(self, work: Assignment) -> None:
+    def on_start(self, work: Assignment) -> None:
         """Log that a trial has started in its slot."""
         self._pull_running(work.folder)
         for job in self._running[work.folder]:
-            self._mlflow_sync.note(job, work.folder)
+            self._mlflow_sync.submit(job, work.folder)
 
-    def looked(self) -> None:
+    def poll(self) -> None:
         """Read the progress of the running trials, at most once in `Mirror.pause` seconds."""
         now = time.monotonic()
         if now - self._progress_read_at < self._mirror.pause:
@@ -251,20 +251,20 @@ class Driver:
                 continue
             self._events.progressed(jobs, folder, phase_progress)
 
-    def scored(self, work: Assignment) -> None:
+    def on_evaluation(self, work: Assignment) -> None:
         """Log a running trial's new evaluations, and request its end if halving stops it."""
         self._pull_running(work.folder)
         rows = record.read_curve(work.folder)
         if not rows:
             return
         for job in self._running[work.folder]:
-            self._mlflow_sync.note(job, work.folder)
+            self._mlflow_sync.submit(job, work.folder)
             if self._search.should_stop(job, rows):
                 self._records.request_stop(work.folder)
         for job in self._running[work.folder][:1]:  # a preparatory run has no job
             self._events.scored(job, work.folder, rows[-1])
 
-    def ended(self, work: Assignment, error: str | None) -> None:
+    def on_end(self, work: Assignment, error: str | None) -> None:
         """Record the end of a trial, or of a preparatory run.
 
         Args:
@@ -280,7 +280,7 @@ class Driver:
             self._events.ended_preparatory(work.folder, outcome)
 
     def _end_job(self, job: Job, folder: File, outcome: Outcome) -> None:
-        self._mlflow_sync.note(job, folder)
+        self._mlflow_sync.submit(job, folder)
         if outcome.state != "interrupted":  # the next run of the sweep continues it
             self._search.tell(job, outcome)
         awaits_retry = self._search.awaits_retry(job, outcome)
@@ -294,7 +294,7 @@ class Driver:
                     "interrupted", "the sweep ended while the trial was running", folder
                 )
             for job in jobs:
-                self._mlflow_sync.note(job, folder)
+                self._mlflow_sync.submit(job, folder)
             self._events.interrupted(jobs, folder, record.read_outcome(folder))
         self._running.clear()
 

@@ -29,14 +29,14 @@ class TrialEvents:
     def started(self, job: Job, folder: File) -> None:
         """Report that a job's trial starts."""
         self._board.start(job)
-        self._view.changed(f"started {describe_settings(job)}")
+        self._view.show_event(f"started {describe_settings(job)}")
         _LOG.info("started %s", describe_settings(job), extra=trial_field(folder, [job]))
 
     def started_preparatory(self, run: Assignment) -> None:
         """Report that a preparatory run starts."""
         name, settings = run.folder.name, describe(run.trial)
         self._board.start_preparatory(name, settings)
-        self._view.say(f"preparatory run {name}: {settings}")
+        self._view.print_line(f"preparatory run {name}: {settings}")
         _LOG.info("started preparatory run %s", settings, extra=trial_field(run.folder))
 
     def turned_into_trial(self, job: Job, folder: File) -> None:
@@ -56,7 +56,7 @@ class TrialEvents:
         """Report the newest evaluation of a job's trial."""
         if self._board.add_evaluation(job, row):
             score = self._board.describe_score(job)
-            self._view.changed(f"scored {score}")
+            self._view.show_event(f"scored {score}")
             _LOG.info("scored %s", score, extra=trial_field(folder, [job]))
 
     def ended(self, job: Job, folder: File, outcome: Outcome, *, awaits_retry: bool) -> None:
@@ -80,14 +80,14 @@ class TrialEvents:
             f"{format_duration(outcome.seconds)}{reason}"
         )
         left = self._board.describe_time_left()
-        self._view.changed(event + (f", {left}" if left else ""))
+        self._view.show_event(event + (f", {left}" if left else ""))
         _log_end(event, outcome, folder, [job])
 
     def ended_preparatory(self, folder: File, outcome: Outcome) -> None:
         """Report the end of a preparatory run."""
         self._board.end_preparatory(folder.name, outcome.state)
         event = f"preparatory run {folder.name} {outcome.state}{_describe_reason(outcome, folder)}"
-        self._view.say(event)
+        self._view.print_line(event)
         _log_end(event, outcome, folder)
 
     def interrupted(self, jobs: Sequence[Job], folder: File, outcome: Outcome | None) -> None:

@@ -133,7 +133,7 @@ def _input_identities(
     identities = {}
     for cell in search_space.expand_cells(experiment):
         trial = search_space.build_trial(experiment.base, cell)
-        text, *short = (texts[settings] for settings in trial.texts)
+        text, *short = (texts[settings] for settings in trial.data_configs)
         if text.folder is None or text.held_out is None or any(s.folder is None for s in short):
             continue
         inputs = TrialInputs(
@@ -143,7 +143,7 @@ def _input_identities(
             short_text=short[0].folder if short else None,
         )
         started = tuple(replace(inputs, start=start).identity for start in starts)
-        identities[trial.texts] = TrialIdentities(scratch=inputs.identity, started=started)
+        identities[trial.data_configs] = TrialIdentities(scratch=inputs.identity, started=started)
     return identities
 
 

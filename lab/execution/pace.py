@@ -75,7 +75,7 @@ class SlotSpeeds:
         return self._timed[min(self._timed, key=lambda timed: abs(timed - flops))] * workers
 
     def _measure(self, trial: Trial) -> float:
-        batch_per_worker = max(1, trial.at(0.5).batch // self._resources.workers)
+        batch_per_worker = max(1, trial.settings_at(0.5).batch // self._resources.workers)
         return measure_flops_per_second(
             replace(trial, batch=batch_per_worker), self._resources.cpus_per_worker
         )
@@ -133,7 +133,7 @@ def _without_end(trial: Trial) -> Trial:
 
     Settings that change with progress take their values at half of the budget.
     """
-    now = trial.at(0.5)
+    now = trial.settings_at(0.5)
     trial = replace(
         trial,
         data=replace(trial.data, length=now.length),
@@ -141,12 +141,12 @@ def _without_end(trial: Trial) -> Trial:
         batch=now.batch,
         budget=Budget(kind="flops", amount=1e30),
     )
-    cost = max(step_cost(trial, learns, 0.5).flops for learns in trial.objective.phase_shares())
+    cost = max(step_cost(trial, updates, 0.5).flops for updates in trial.objective.phase_shares())
     return replace(trial, batch=max(1, min(now.batch, int(now.batch * _BATCH_FLOPS / cost))))
 
 
 def _run_steps(trial: Trial) -> Iterator[CompletedStep]:
-    V, now = trial.data.vocab, trial.at(0.0)
+    V, now = trial.data.vocab, trial.settings_at(0.0)
     shape = (now.batch, now.length)
     ids_NT = np.random.default_rng(0).integers(FIRST_WORD, V, shape, np.uint32)
     counts_V = torch.ones(V, dtype=torch.int64)

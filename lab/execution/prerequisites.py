@@ -101,15 +101,15 @@ class Prerequisites:
             trial = search_space.build_trial(experiment.base, cell)
             text = self.inputs_without_start(trial).text
             # Reads and checks `init_from`; the weights of preparatory runs are read later.
-            self._starts.of(trial, text)
+            self._starts.resolve(trial, text)
 
-    def of(self, trial: Trial) -> TrialInputs:
+    def prepare_inputs(self, trial: Trial) -> TrialInputs:
         """Return the inputs of a trial, and prepare those that are missing.
 
         The trial's preparatory runs (`records`) must have finished.
         """
         inputs, records = self.inputs_without_start(trial), self.records(trial)
-        origin = self._starts.of(trial, inputs.text, records)
+        origin = self._starts.resolve(trial, inputs.text, records)
         if origin is None:
             return inputs
         return replace(
@@ -121,7 +121,7 @@ class Prerequisites:
 
     def inputs_without_start(self, trial: Trial) -> TrialInputs:
         """Return the inputs of a trial but its initial weights, and prepare those missing."""
-        text, *short = map(self._text, trial.texts)
+        text, *short = map(self._text, trial.data_configs)
         for short_text in short:
             _check_tokenizers(text, short_text)
         return TrialInputs(
@@ -150,7 +150,7 @@ class Prerequisites:
                 return True
         return False
 
-    def said(self) -> dict[str, str]:
+    def describe_texts(self) -> dict[str, str]:
         """Return the description of the texts for MLflow and the report, by tag."""
         files = [*self._texts.values(), *self._held_out.values()]
         texts = list(self._texts.values())

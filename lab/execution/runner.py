@@ -86,7 +86,7 @@ def run_in_actor(config: dict[str, Any]) -> None:
     from lab.trials import run as trial
 
     assignment: Assignment = config["work"]
-    work = assignment.brought(f"alone-{os.getpid()}")
+    work = assignment.localize(f"alone-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
     try:
         with process_log.log_to_record(work.folder):
@@ -94,10 +94,10 @@ def run_in_actor(config: dict[str, Any]) -> None:
                 work,
                 device="cuda" if work.resources.gpus_per_worker else "cpu",
                 report=lambda row: tune.report({"step": row["spent/steps"]}),
-                wish=StopSignal(assignment, work, config["stop_file"]),
+                requested_state=StopSignal(assignment, work, config["stop_file"]),
             )
     finally:
-        work.mirror.drop(work.folder)
+        work.mirror.delete_local(work.folder)
 
 
 @dataclass
@@ -179,7 +179,7 @@ class _AssignmentSearcher(Searcher):
         if trial_id in session.works:
             reason = "its process ended before it recorded an outcome" if error else None
             with session.record_fault():
-                session.source.ended(session.works.pop(trial_id), reason)
+                session.source.on_end(session.works.pop(trial_id), reason)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the search continues from its own records."""
@@ -204,7 +204,7 @@ class _SourceCallback(tune.Callback):
         session = _SESSIONS[self._token]
         session.raise_fault()
         with session.record_fault():
-            session.source.looked()
+            session.source.poll()
         if time.monotonic() - self._checked_at < _CHECK_INTERVAL:
             return
         self._checked_at = time.monotonic()
@@ -217,14 +217,14 @@ class _SourceCallback(tune.Callback):
         session = _SESSIONS[self._token]
         if trial.trial_id in session.works:
             with session.record_fault():
-                session.source.began(session.works[trial.trial_id])
+                session.source.on_start(session.works[trial.trial_id])
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials
         session = _SESSIONS[self._token]
         if trial.trial_id in session.works:
             with session.record_fault():
-                session.source.scored(session.works[trial.trial_id])
+                session.source.on_evaluation(session.works[trial.trial_id])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         del iteration, trials

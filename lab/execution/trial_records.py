@@ -37,7 +37,7 @@ class TrialRecords:
 
     def pull(self, folder: File) -> None:
         """Download a trial's record, without its checkpoints."""
-        self._mirror.pull(folder, *record.SMALL)
+        self._mirror.pull(folder, *record.CORE_FILES)
 
     def pull_running(self, folder: File, trial: dict[str, str]) -> None:
         """Download a running trial's record, and copy the log of its process.
@@ -72,7 +72,7 @@ class TrialRecords:
     def delete_if_fresh(self, folder: File) -> None:
         """Delete the record of an earlier run, if the sweep runs ended trials again."""
         if self._fresh:
-            record.forget(folder)
+            record.delete_record(folder)
             self._mirror.push(folder)
 
     def open(self, assignment: Assignment, rescored: Iterable[str], *, extends: bool) -> None:
@@ -149,10 +149,10 @@ class TrialRecords:
             state=state,
             reason=reason,
             rows=record.read_curve(folder),
-            began=time.time(),
+            started_at=time.time(),
             seconds=earlier.seconds if earlier else 0.0,
             busy=earlier.busy if earlier else 0.0,
-            tries=record.count_tries(folder),
+            attempts=record.count_attempts(folder),
         )
         record.write_outcome(folder, outcome)
         for name in ("outcome.json", "state"):

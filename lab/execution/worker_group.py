@@ -65,7 +65,7 @@ def _run_worker(config: dict[str, Any]) -> None:
 
     workers, device = ProcessGroup(), str(train.torch.get_device())
     assignment: Assignment = config["work"]
-    work = assignment.brought(f"worker-{workers.rank}-{os.getpid()}")
+    work = assignment.localize(f"worker-{workers.rank}-{os.getpid()}")
     torch.set_num_threads(work.resources.cpus_per_worker)
 
     def report(row: dict[str, float]) -> None:
@@ -78,12 +78,12 @@ def _run_worker(config: dict[str, Any]) -> None:
         stop_signal = StopSignal(assignment, work, config["stop_file"])
         with process_log.log_to_record(work.folder):
             outcome = run.run_trial(
-                work, device=device, workers=workers, report=report, wish=stop_signal
+                work, device=device, workers=workers, report=report, requested_state=stop_signal
             )
         if outcome.state == "failed":  # ends the other workers, which wait for this one
             raise RuntimeError(outcome.reason)
     finally:
-        work.mirror.drop(work.folder)
+        work.mirror.delete_local(work.folder)
 
 
 @dataclass

@@ -29,8 +29,8 @@ from lab.config.tasks import (
 from lab.data.vocabulary import CLS, SEP, UNK, Vocabulary
 from lab.tasks.examples import Example, Examples, QuestionExample, TagExample, TextExample
 
-NOWHERE = -100  # target of a position without a label; the default `ignore_index` of torch
-UNSEEN = -1  # index of a label that does not occur in the training split
+IGNORE_INDEX = -100  # target of a position without a label; the default `ignore_index` of torch
+UNSEEN_LABEL = -1  # index of a label that does not occur in the training split
 _MAX_QUESTION = 64  # tokens of a question, at most: `max_query_length` of the official code
 
 
@@ -39,7 +39,7 @@ class TaskWindow(NamedTuple):
 
     Attributes:
         ids: tokens.
-        target: one label or number; a tag or NOWHERE for each position; or the positions of an
+        target: one label or number; a tag or IGNORE_INDEX for each position; or the positions of an
             answer's first and last token, both 0 if the window has no answer.
         example: index of the example in its split.
         context_start: position of the first token of a question's context.
@@ -59,11 +59,11 @@ class Features(NamedTuple):
 
     Attributes:
         windows: windows of all examples, in the order of the examples.
-        cut: share of the examples that do not fit into one window.
+        truncated_share: share of the examples that do not fit into one window.
     """
 
     windows: list[TaskWindow]
-    cut: float
+    truncated_share: float
 
 
 def make_features(
@@ -77,11 +77,11 @@ def make_features(
         vocabulary: vocabulary of the encoder.
         length: positions of a window, at most.
     """
-    match task.form:
+    match task.config:
         case ClassificationTask() | PairTask():
             index = {label: float(number) for number, label in enumerate(task.labels)}
             labelled = _text_examples(examples)
-            targets = [index.get(str(example.label), UNSEEN) for example in labelled]
+            targets = [index.get(str(example.label), UNSEEN_LABEL) for example in labelled]
             return _text_features(labelled, targets, vocabulary, length)
         case RegressionTask():
             labelled = _text_examples(examples)
@@ -96,7 +96,7 @@ def make_features(
                 [e for e in examples if isinstance(e, QuestionExample)], vocabulary, length
             )
         case _:
-            assert_never(task.form)
+            assert_never(task.config)
 
 
 def _text_examples(examples: Sequence[Example]) -> list[TextExample]:
@@ -148,11 +148,11 @@ def _tag_features(
     windows, cut = [], 0
     for number, (sentence, tokens) in enumerate(zip(sentences, encoded, strict=True)):
         words = _split_by_word(tokens.ids_T, tokens.word_T, len(sentence.words), length - 2)
-        tags = [index.get(tag, UNSEEN) for tag in sentence.tags]
+        tags = [index.get(tag, UNSEEN_LABEL) for tag in sentence.tags]
         pieces = list(_pack_words(words, tags, length - 2))
         cut += len(pieces) > 1
         windows += [
-            TaskWindow([CLS, *ids, SEP], [NOWHERE, *targets, NOWHERE], number)
+            TaskWindow([CLS, *ids, SEP], [IGNORE_INDEX, *targets, IGNORE_INDEX], number)
             for ids, targets in pieces
         ]
     return Features(windows, cut / len(sentences))
@@ -177,7 +177,7 @@ def _pack_words(
             yield ids, targets
             ids, targets = [], []
         ids = ids + word
-        targets = [*targets, tag, *[NOWHERE] * (len(word) - 1)]
+        targets = [*targets, tag, *[IGNORE_INDEX] * (len(word) - 1)]
     yield ids, targets
 
 

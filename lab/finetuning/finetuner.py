@@ -124,7 +124,7 @@ class Finetuner:
         device: device of the computation.
 
     Attributes:
-        cut: share of the evaluation examples that do not fit into one window.
+        truncated_share: share of the evaluation examples that do not fit into one window.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Finetuner:
         self._device = torch.device(device)
         vocabulary, length = pretrained.vocabulary, pretrained.encoder.length
         self._train, _ = features.make_features(task, _training_examples(task), vocabulary, length)
-        self._evaluation, self.cut = features.make_features(
+        self._evaluation, self.truncated_share = features.make_features(
             task, task.evaluation, vocabulary, length
         )
 
@@ -174,7 +174,7 @@ class Finetuner:
         encoder.train()
         head.train()
         tokens, spent_flops = 0, 0.0
-        steps = self._task.form.epochs * -(-len(self._train) // self._protocol.batch)
+        steps = self._task.config.epochs * -(-len(self._train) // self._protocol.batch)
         for step, windows in enumerate(self._batches(seed)):
             inputs = heads.collate_windows(windows, self._device)
             torch.manual_seed(seed * 1_000_003 + step)  # for dropout
@@ -189,7 +189,7 @@ class Finetuner:
 
     def _batches(self, seed: int) -> Iterator[list[TaskWindow]]:
         N, B = len(self._train), self._protocol.batch
-        for epoch in range(self._task.form.epochs):
+        for epoch in range(self._task.config.epochs):
             order_N = np.random.default_rng([seed, epoch]).permutation(N).tolist()
             for start in range(0, N, B):
                 yield [self._train[index] for index in order_N[start : start + B]]
@@ -254,7 +254,7 @@ def finetune_step_flops(shape: EncoderConfig, head: Head, inputs: HeadInputs) ->
 
 def _training_examples(task: Examples) -> tuple[Example, ...]:
     """Return the training split; pairs of an unordered task are included in both orders."""
-    if not isinstance(task.form, PairTask | RegressionTask) or not task.form.unordered:
+    if not isinstance(task.config, PairTask | RegressionTask) or not task.config.unordered:
         return task.train
     pairs = [e for e in task.train if isinstance(e, TextExample) and e.pair is not None]
     return (*task.train, *(TextExample(str(e.pair), e.text, e.label) for e in pairs))

@@ -19,7 +19,7 @@ from lab.config.tasks import (
     TaggingTask,
 )
 from lab.data.vocabulary import PAD
-from lab.finetuning.features import NOWHERE, TaskWindow
+from lab.finetuning.features import IGNORE_INDEX, TaskWindow
 from lab.tasks.examples import Examples, TextExample
 
 _MAX_ANSWER = 30  # tokens of an answer, at most: `max_answer_length` of the official code
@@ -49,7 +49,7 @@ class HeadInputs(NamedTuple):
 
     Attributes:
         ids_BT: tokens.
-        target_BX: targets (`TaskWindow.target`), NOWHERE at padding.
+        target_BX: targets (`TaskWindow.target`), IGNORE_INDEX at padding.
         windows: the windows without padding.
     """
 
@@ -63,7 +63,7 @@ def collate_windows(windows: Sequence[TaskWindow], device: torch.device) -> Head
     T = max(len(window.ids) for window in windows)
     X = max(len(window.target) for window in windows)
     ids = [[*window.ids, *[PAD] * (T - len(window.ids))] for window in windows]
-    targets = [[*window.target, *[NOWHERE] * (X - len(window.target))] for window in windows]
+    targets = [[*window.target, *[IGNORE_INDEX] * (X - len(window.target))] for window in windows]
     return HeadInputs(
         torch.tensor(ids, device=device), torch.tensor(targets, device=device), windows
     )
@@ -156,19 +156,19 @@ class TaggingHead(Head):
 
     def loss(self, hidden_BTh: Tensor, inputs: HeadInputs) -> Tensor:
         """Return the mean cross-entropy over words."""
-        tagged_BT = inputs.target_BX != NOWHERE
+        tagged_BT = inputs.target_BX != IGNORE_INDEX
         logits = self.logits(hidden_BTh[tagged_BT])
         return F.cross_entropy(logits, inputs.target_BX[tagged_BT].long())
 
     def predict(self, hidden_BTh: Tensor, inputs: HeadInputs) -> list[list[int]]:
         """Return the index of the most likely tag of each word, by window."""
-        tagged_BT = inputs.target_BX != NOWHERE
+        tagged_BT = inputs.target_BX != IGNORE_INDEX
         tags = self.logits(hidden_BTh[tagged_BT]).argmax(-1)
         return [tags_W.tolist() for tags_W in tags.split(tagged_BT.sum(1).tolist())]
 
     def count_positions(self, inputs: HeadInputs) -> int:
         """Return the number of words."""
-        return int((inputs.target_BX != NOWHERE).sum())
+        return int((inputs.target_BX != IGNORE_INDEX).sum())
 
 
 class SpanHead(Head):
@@ -230,7 +230,7 @@ def build_head(task: Examples, hidden: int, dropout: float) -> Head:
         hidden: width of the encoder's hidden states.
         dropout: dropout probability before the linear layer.
     """
-    match task.form:
+    match task.config:
         case ClassificationTask() | PairTask():
             return ClassificationHead(hidden, len(task.labels), dropout)
         case RegressionTask():
@@ -241,4 +241,4 @@ def build_head(task: Examples, hidden: int, dropout: float) -> Head:
         case QuestionAnsweringTask():
             return SpanHead(hidden, 2, dropout)
         case _:
-            assert_never(task.form)
+            assert_never(task.config)

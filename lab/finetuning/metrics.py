@@ -20,7 +20,7 @@ from lab.config.tasks import (
     RegressionTask,
     TaggingTask,
 )
-from lab.finetuning.features import UNSEEN, TaskWindow
+from lab.finetuning.features import UNSEEN_LABEL, TaskWindow
 from lab.finetuning.heads import Answer, Span
 from lab.tasks.examples import Examples, QuestionExample, TagExample, TextExample
 
@@ -35,7 +35,7 @@ def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[
         windows: windows of the evaluation split.
         answers: prediction for each window.
     """
-    match task.form:
+    match task.config:
         case ClassificationTask() | PairTask():
             return classification_scores(
                 _gold_labels(task), [int(a) for a in answers if isinstance(a, int)]
@@ -51,7 +51,7 @@ def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[
             spans = [a for a in answers if isinstance(a, Span)]
             return answer_scores(_gold_answers(task), answer_texts(task, windows, spans))
         case _:
-            assert_never(task.form)
+            assert_never(task.config)
 
 
 def majority_baseline(task: Examples) -> Scores:
@@ -60,25 +60,25 @@ def majority_baseline(task: Examples) -> Scores:
     For question answering it predicts no answer. For regression it predicts the mean; both
     correlations are then 0 by convention (`regression_scores`).
     """
-    match task.form:
+    match task.config:
         case ClassificationTask() | PairTask() | TaggingTask():
             gold = _gold_labels(task)
             frequent = Counter(_labels(task.train)).most_common(1)[0][0]
             scores = classification_scores(gold, [task.labels.index(frequent)] * len(gold))
-            return _tagging_scores(scores) if isinstance(task.form, TaggingTask) else scores
+            return _tagging_scores(scores) if isinstance(task.config, TaggingTask) else scores
         case RegressionTask():
             return {"spearman": 0.0, "pearson": 0.0}
         case QuestionAnsweringTask():
             return answer_scores(_gold_answers(task), [""] * len(task.evaluation))
         case _:
-            assert_never(task.form)
+            assert_never(task.config)
 
 
 def classification_scores(gold: Sequence[int], predicted: Sequence[int]) -> Scores:
     """Return accuracy, macro F1 and Matthews correlation; for labels 0 and 1 also the F1 of 1.
 
     Args:
-        gold: indices of the correct labels; `UNSEEN` for a label that does not occur in the
+        gold: indices of the correct labels; `UNSEEN_LABEL` for a label that does not occur in the
             training split, for which every prediction is wrong.
         predicted: indices of the predicted labels.
     """
@@ -194,7 +194,7 @@ def _span_text(example: object, window: TaskWindow, span: Span) -> str:
 
 def _gold_labels(task: Examples) -> list[int]:
     index = {label: number for number, label in enumerate(task.labels)}
-    return [index.get(label, UNSEEN) for label in _labels(task.evaluation)]
+    return [index.get(label, UNSEEN_LABEL) for label in _labels(task.evaluation)]
 
 
 def _labels(examples: Sequence[object]) -> list[str]:

@@ -14,7 +14,7 @@ from statistics import median
 
 from lab import __version__
 from lab.config.code_digest import FINETUNING, code_digest
-from lab.config.metrics import CHARGES, finetuned
+from lab.config.metrics import FINETUNING_COSTS, finetuned
 from lab.config.results import MetricRow
 from lab.config.trial import content_hash
 from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
@@ -43,7 +43,7 @@ class FinetuneResults:
         key = content_hash([task.fingerprint, asdict(protocol), steps, __version__, code])
         self.name = f"finetune/{key}.json"
         self.file = folder / self.name
-        self._score, self._metric = finetuned(task.name).name, task.form.metric
+        self._score, self._metric = finetuned(task.name).name, task.config.metric
         self._identity = {
             "task": task.name,
             "protocol": asdict(protocol),
@@ -117,5 +117,5 @@ def charge_finetuning(row: MetricRow) -> MetricRow:
         f"finetune/{unit}": sum(
             value for name, value in row.items() if re.fullmatch(f"finetune/[^/]+/{unit}", name)
         )
-        for unit in CHARGES
+        for unit in FINETUNING_COSTS
     }

@@ -80,7 +80,7 @@ def _write_network(
         vocabulary=vocabulary,
     )
     hf_weights.save_hf_model(network, folder)
-    rows = record.read_curve(trained.folder)[: trained.place.rows]
+    rows = record.read_curve(trained.folder)[: trained.place.evaluations]
     (folder / "README.md").write_text(
         model_card.write_card(
             role,

@@ -14,7 +14,7 @@ from typing import assert_never
 from safetensors.torch import save_file
 
 from lab.config.init_from import FromCheckpoint, FromMlmRun, FromScratch, FromTrial, InitFrom
-from lab.config.preparatory_runs import GENERATOR, KEPT, frozen_start
+from lab.config.preparatory_runs import ENCODER, GENERATOR, frozen_generator_source
 from lab.config.trial import Trial
 from lab.interop.shape_checks import WeightsOrigin, check_shapes
 from lab.interop.source_weights import SourceWeights, Spent, TrialReader, read_checkpoints
@@ -57,7 +57,9 @@ class InitialWeights:
         self._storage, self._mirror = storage, mirror
         self._resolved: dict[WeightSources, WeightsOrigin | None] = {}
 
-    def of(self, trial: Trial, text: File, records: Records = _NO_RECORDS) -> WeightsOrigin | None:
+    def resolve(
+        self, trial: Trial, text: File, records: Records = _NO_RECORDS
+    ) -> WeightsOrigin | None:
         """Return the initial weights of a trial; None if all of them are drawn at random.
 
         Args:
@@ -71,7 +73,7 @@ class InitialWeights:
         """
         sources = WeightSources(
             start=trial.init_from,
-            frozen=frozen_start(trial),
+            frozen=frozen_generator_source(trial),
             records=tuple(sorted(records.items())),
             text=text,
             detects="discriminator" in trial.objective.networks,
@@ -137,7 +139,7 @@ def _read_start(sources: WeightSources, reader: TrialReader) -> Iterator[SourceW
             yield source.without_generator() if sources.frozen is not None else source
         case FromMlmRun():
             for network, folder in sources.records:
-                if network == KEPT or sources.frozen is None:
+                if network == ENCODER or sources.frozen is None:
                     yield reader.preparatory(folder, network, f"base.init_from: {folder.name}")
         case _:
             assert_never(sources.start)

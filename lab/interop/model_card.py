@@ -10,7 +10,7 @@ from typing import NamedTuple, assert_never
 from lab import __version__
 from lab.config.data import EmbeddedText, HubDataset, Mixture, SavedDataset, TextFiles, TextSource
 from lab.config.metrics import METRICS
-from lab.config.preparatory_runs import frozen_start
+from lab.config.preparatory_runs import frozen_generator_source
 from lab.config.results import MetricRow
 from lab.config.schedules.window_growth import GrowingWindows
 from lab.config.trial import Trial
@@ -168,15 +168,19 @@ def _settings(trial: Trial) -> str:
 
 def _compute(folder: File, trial: Trial, last: MetricRow) -> str:
     outcome = record.read_last_outcome(folder)
-    rows = [(title, sentences.quantity(last.get(name, math.nan), "")) for title, name in _AMOUNTS]
+    rows = [
+        (title, sentences.format_quantity(last.get(name, math.nan), "")) for title, name in _AMOUNTS
+    ]
     rows.append(("optimizer steps", f"{last.get('spent/steps', 0):,.0f}"))
-    rows.append(("seconds of training", sentences.seconds(last.get("spent/seconds", math.nan))))
+    rows.append(
+        ("seconds of training", sentences.format_seconds(last.get("spent/seconds", math.nan)))
+    )
     rows.append(("device", (outcome.device if outcome else "") or sentences.NONE))
     rows.append(("budget", f"{trial.budget.amount:g} {trial.budget.kind}"))
     note = ""
-    kinds = {trial.init_from.kind, getattr(frozen_start(trial), "kind", "scratch")}
+    kinds = {trial.init_from.kind, getattr(frozen_generator_source(trial), "kind", "scratch")}
     if "mlm" in kinds:
-        own = sentences.quantity(last.get("spent/marginal_flops", math.nan), "FLOP")
+        own = sentences.format_quantity(last.get("spent/marginal_flops", math.nan), "FLOP")
         note += (
             f"\n\nThe amounts include the mlm runs that the trial starts from; its own training "
             f"took {own}."
@@ -200,8 +204,8 @@ def _scores(rows: tuple[MetricRow, ...]) -> str:
             (
                 name,
                 METRICS[name].direction,
-                sentences.score(first.get(name, math.nan)),
-                sentences.score(last[name]),
+                sentences.format_score(first.get(name, math.nan)),
+                sentences.format_score(last[name]),
             )
             for name in recorded
         ],
@@ -217,8 +221,8 @@ def _limits(role: NetworkRole, trial: Trial, folder: File, last: MetricRow) -> s
     lines = [
         f"The state of its trial is {state}." if state != "finished" else "Its trial finished.",
         f"The encoder has a depth of {size.layers} and a width of {size.hidden}; training read "
-        f"{sentences.quantity(tokens, 'tokens')}. The paper's ELECTRA-Small has a depth of 12, a "
-        f"width of 256 and read 16.4 G tokens.",
+        f"{sentences.format_quantity(tokens, 'tokens')}. The paper's ELECTRA-Small has a depth of "
+        f"12, a width of 256 and read 16.4 G tokens.",
         f"It was trained on windows of {trial.data.length} positions, and longer inputs are not "
         f"supported.",
         "It can have the biases of its training text; they have not been examined.",

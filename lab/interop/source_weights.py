@@ -118,7 +118,7 @@ class TrialReader:
 
         Args:
             folder: record of the preparatory run.
-            network: network that starts from the run, `KEPT` or `GENERATOR`.
+            network: network that starts from the run, `ENCODER` or `GENERATOR`.
             source: dotted path of the setting and name of the run.
         """
         self._mirror.pull(folder)

@@ -148,7 +148,7 @@ def _metric_row(metric: Metric) -> tuple[str, ...]:
         "higher" if metric.direction == "maximize" else "lower",
         metric.needs or "–",
         "yes" if metric.at_every_evaluation else "no",
-        ", ".join(f"`{path}`" for path in metric.spoiled_by) or "–",
+        ", ".join(f"`{path}`" for path in metric.incomparable_across) or "–",
     )
 
 

@@ -113,7 +113,7 @@ def required_texts(experiment: Experiment) -> tuple[DataConfig, ...]:
     texts = {
         text
         for cell in expand_cells(experiment)
-        for text in build_trial(experiment.base, cell).texts
+        for text in build_trial(experiment.base, cell).data_configs
     }
     return tuple(sorted(texts, key=repr))
 

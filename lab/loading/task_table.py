@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from lab.config.metrics import CHARGES
+from lab.config.metrics import FINETUNING_COSTS
 from lab.config.tasks import (
     FORMATS,
     ClassificationTask,
@@ -72,7 +72,7 @@ _FORMS: dict[str, TaskConfig] = {
     "sentiment": ClassificationTask(kind="classification", **_embedded("sentiment")),
     "pos": TaggingTask(kind="tagging", **_embedded("pos")),
 }  # fmt: skip
-TASKS: dict[str, Task] = {name: Task(name=name, form=form) for name, form in _FORMS.items()}
+TASKS: dict[str, Task] = {name: Task(name=name, config=form) for name, form in _FORMS.items()}
 
 
 def load_task(name: str, folder: File | None = None) -> Task:
@@ -92,14 +92,14 @@ def load_task(name: str, folder: File | None = None) -> Task:
     file = File(name)
     if file.suffix not in {".yaml", ".yml"}:
         raise SpaceError(f"{name}: no such task; must be one of {', '.join(TASKS)}, or a YAML file")
-    if not _is_valid_name(file.stem) or file.stem in CHARGES:
+    if not _is_valid_name(file.stem) or file.stem in FINETUNING_COSTS:
         raise SpaceError(
             f"{file}: the file name is the name of the task: it must consist of letters, digits, "
-            f"- and _, and must not be {' or '.join(CHARGES)}"
+            f"- and _, and must not be {' or '.join(FINETUNING_COSTS)}"
         )
     raw = yaml_text.read(file, "a task is a mapping with kind, train and evaluation")
     try:
-        return Task(name=file.stem, form=_form_from_yaml(raw, file.absolute().parent))
+        return Task(name=file.stem, config=_form_from_yaml(raw, file.absolute().parent))
     except ValidationError as error:
         raise SpaceError(f"{file}: {one_line(error, '', _adapter().json_schema())}") from None
 
@@ -116,9 +116,10 @@ def with_local_rows(task: Task, folder: File) -> Task:
         SpaceError: `folder` contains neither.
     """
     train, evaluation = (
-        _local_rows(rows, folder / task.name) for rows in (task.form.train, task.form.evaluation)
+        _local_rows(rows, folder / task.name)
+        for rows in (task.config.train, task.config.evaluation)
     )
-    return replace(task, form=replace(task.form, train=train, evaluation=evaluation))
+    return replace(task, config=replace(task.config, train=train, evaluation=evaluation))
 
 
 def _local_rows(

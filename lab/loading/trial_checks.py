@@ -5,7 +5,7 @@ import math
 from lab.config.budget import Cost
 from lab.config.flops import mean_cost
 from lab.config.init_from import FromCheckpoint, FromScratch
-from lab.config.preparatory_runs import GENERATOR, own_budget, preparatory_runs
+from lab.config.preparatory_runs import GENERATOR, preparatory_runs, training_budget
 from lab.config.schedules.window_growth import GrowingWindows
 from lab.config.trial import Trial
 from lab.loading.error_messages import SpaceError
@@ -26,7 +26,7 @@ def check_trial(trial: Trial) -> None:
     try:
         cost = mean_cost(trial)
         _check_preparatory_runs(trial)
-        steps = own_budget(trial).steps(cost)
+        steps = training_budget(trial).steps(cost)
     except OverflowError:
         raise SpaceError("base: the compute of one step is too large a number") from None
     if steps is not None:
@@ -43,7 +43,7 @@ def _check_steps(trial: Trial, cost: Cost, steps: int) -> None:
     """
     if steps < 1:
         unit = cost.flops if trial.budget.kind == "flops" else cost.tokens
-        spent = trial.budget.amount - own_budget(trial).amount
+        spent = trial.budget.amount - training_budget(trial).amount
         less = f", less the {spent:.4g} of its preparatory mlm runs," if spent else ""
         raise SpaceError(
             f"base.budget.amount: {trial.budget.amount:g} {trial.budget.kind}{less} are less "

@@ -66,7 +66,7 @@ def check_sections_against(trial: Trial, experiment: Experiment) -> None:
             "base.schedule {kind: constant, warmup: 0}, an objective without stages, and no other "
             f"setting that varies during the run{_describe_varying(trial)}"
         )
-    smallest = min(trial.at(progress).batch for progress in trial.knots)
+    smallest = min(trial.settings_at(progress).batch for progress in trial.breakpoints)
     if smallest < experiment.resources.workers:
         raise SpaceError(
             f"resources.workers: must be at most the smallest batch, {smallest} windows, not "
@@ -97,12 +97,14 @@ def check_metric(experiment: Experiment, trials: Sequence[Trial]) -> None:
         SpaceError: trials differ in a setting that changes the meaning of the metric.
     """
     varied = (*experiment.compare, *experiment.tune)
-    spoiler = experiment.metric.spoiler((*varied, *_differing_defaults(experiment, trials)))
-    if spoiler is not None:
-        default = ", which encoder.size sets" if spoiler not in varied else ""
+    varied_path = experiment.metric.find_incomparable_path(
+        (*varied, *_differing_defaults(experiment, trials))
+    )
+    if varied_path is not None:
+        default = ", which encoder.size sets" if varied_path not in varied else ""
         raise SpaceError(
-            f"metric: {experiment.metric.name} cannot rank trials that differ in {spoiler}"
-            f"{default}: {experiment.metric.because}"
+            f"metric: {experiment.metric.name} cannot rank trials that differ in {varied_path}"
+            f"{default}: {experiment.metric.reason}"
         )
 
 
@@ -118,10 +120,14 @@ def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _describe_varying(trial: Trial) -> str:
-    if not trial.moves:
+    if not trial.varying_settings:
         return ""
-    hint = " (base.windows {kind: full} keeps the length)" if "length" in trial.moves else ""
-    return f"; here {', '.join(sorted(trial.moves))} vary{hint}"
+    hint = (
+        " (base.windows {kind: full} keeps the length)"
+        if "length" in trial.varying_settings
+        else ""
+    )
+    return f"; here {', '.join(sorted(trial.varying_settings))} vary{hint}"
 
 
 def _differing_defaults(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Path, ...]:

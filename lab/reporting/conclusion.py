@@ -32,8 +32,8 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
     if frames.compare and all(path.startswith("budget.") for path in frames.compare):
         best = result.cells[0]
         return (
-            f"{best.label} has the best mean score, {sentences.interval(best.score)}; only budgets "
-            f"were compared, so no setting is recommended."
+            f"{best.label} has the best mean score, {sentences.format_interval(best.score)}; only "
+            f"budgets were compared, so no setting is recommended."
         )
     return _recommend(result)
 
@@ -45,9 +45,10 @@ def _recommend(result: Answer) -> str:
         return f"Only one setting has a score: {setting}."
     if result.separable:
         return f"Recommended setting: {setting}."
-    rest = len(result.cells) - len(result.tie)
+    rest = len(result.cells) - len(result.tied_labels)
     worse = f" The other {rest} are worse." if rest > 1 else " The other is worse." if rest else ""
-    return f"No significant difference between the best settings: {'; '.join(result.tie)}.{worse}"
+    tied = "; ".join(result.tied_labels)
+    return f"No significant difference between the best settings: {tied}.{worse}"
 
 
 def _describe_completion(frames: SweepFrames) -> str:
@@ -68,7 +69,7 @@ def _describe_noise(frames: SweepFrames, result: Answer) -> str:
     deviations = [cell.sd for cell in result.cells if not math.isnan(cell.sd)]
     if not deviations:
         return "No answer: no setting has two finished repeats; no setting is recommended."
-    ends = dict.fromkeys(sentences.score(end) for end in (min(deviations), max(deviations)))
+    ends = dict.fromkeys(sentences.format_score(end) for end in (min(deviations), max(deviations)))
     return (
         f"Between trials that differ only in their seeds, {frames.metric.name} has a standard "
         f"deviation of {' to '.join(ends)}; no setting is recommended."
@@ -83,10 +84,10 @@ def _describe_no_learning(metric: str, result: Answer, runs: pd.DataFrame) -> st
         (best_runs["init_from.kind"] == "scratch").all()
     )
     start = "the untrained encoder" if from_scratch else "the encoder at the start of training"
-    baseline = "chance, 0.5" if math.isnan(before) else f"{start}, {sentences.score(before)}"
+    baseline = "chance, 0.5" if math.isnan(before) else f"{start}, {sentences.format_score(before)}"
     text = (
-        f"{metric} shows no learning: the best mean score, {sentences.interval(best.score)} for "
-        f"{best.label}, is not significantly better than {baseline}."
+        f"{metric} shows no learning: the best mean score, {sentences.format_interval(best.score)} "
+        f"for {best.label}, is not significantly better than {baseline}."
     )
     return f"{text} {_advise(best_runs)}".strip() if from_scratch else text
 
@@ -105,7 +106,7 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
         return []
     if frames.answer == "noise":
         return _list_noise(frames, result, runs)
-    return [*sentences.effects(frames, result, runs), *_describe_selection(frames, result)]
+    return [*sentences.describe_effects(frames, result, runs), *_describe_selection(frames, result)]
 
 
 def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
@@ -135,7 +136,7 @@ def _list_noise(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list
     by_label = {cell.label: cell for cell in result.cells}
     cells = [by_label[name] for name in frames.trials["cell"].unique() if name in by_label]
     noise = "; ".join(
-        f"{cell.label}: standard deviation {sentences.score(cell.sd)} ({cell.score.n} seeds)"
+        f"{cell.label}: standard deviation {sentences.format_score(cell.sd)} ({cell.score.n} seeds)"
         for cell in cells
     )
     lines = [("seed noise", noise)]
@@ -173,7 +174,7 @@ def describe_validity(frames: SweepFrames) -> str:
 
 def _values(trials: pd.DataFrame, path: str) -> str:
     """Return the distinct values of a parameter as text: `16`, `16 and 32`."""
-    *most, last = map(sentences.plain, trials[path].dropna().unique().tolist())
+    *most, last = map(sentences.format_value, trials[path].dropna().unique().tolist())
     return f"{', '.join(most)} and {last}" if most else last
 
 

@@ -145,7 +145,8 @@ def _list_facts(
         *facts,
         (
             "cost",
-            f"{sentences.cost(frames)}; run time of all trials {slots:.3g} hours, set-up included",
+            f"{sentences.describe_compute(frames)}; run time of all trials {slots:.3g} hours, "
+            "set-up included",
         ),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
         ("state of the sweep", frames.sweep[tags.STATE]),
@@ -161,7 +162,7 @@ def _figures(
         groups["compute"] = [
             Figure(
                 name=f"score-{unit.lower()}", title=f"Score against {title}",
-                caption=sentences.curve(frames, axis, unit),
+                caption=sentences.describe_curve(frames, axis, unit),
                 svg=svg.render_svg(plots.plot_curves(frames, axis)),
             )
             for axis, (title, unit) in _COMPUTE.items()
@@ -172,7 +173,9 @@ def _figures(
         groups["cells"] = _cell_figures(frames, result, runs)
         groups["nuisances"] = [
             Figure(
-                name=f"tune-{path}", title=path, caption=sentences.nuisance(frames, result, path),
+                name=f"tune-{path}",
+                title=path,
+                caption=sentences.describe_nuisance(frames, result, path),
                 svg=svg.render_svg(plots.plot_nuisance(frames, path)),
             )
             for path in frames.tune
@@ -184,7 +187,7 @@ def _figures(
             Figure(
                 name="health",
                 title="Training diagnostics",
-                caption=sentences.health(frames),
+                caption=sentences.describe_health(frames),
                 svg=svg.render_svg(diagnostics),
             )
         ]
@@ -195,14 +198,19 @@ def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> li
     """Return the figure of the cells' scores, and the replacement rates of a two-way grid."""
     scores = svg.render_svg(plots.plot_cells(frames, result, runs))
     figures = [
-        Figure(name="cells", title="Settings compared", caption=sentences.cells(result), svg=scores)
+        Figure(
+            name="cells",
+            title="Settings compared",
+            caption=sentences.describe_cells(result),
+            svg=scores,
+        )
     ]
     if heat_map.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
         rates = svg.render_svg(heat_map.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE)))
         figures.append(
             Figure(
                 name="replacement-rate", title="Replacement rate",
-                caption=sentences.replacement(frames, runs), svg=rates,
+                caption=sentences.describe_replacement(frames, runs), svg=rates,
             )
         )  # fmt: skip
     return figures

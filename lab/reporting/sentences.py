@@ -14,21 +14,23 @@ _MINUS = "−"
 _NOT_SCORED = "not scored: this metric is computed only at the end of a trial"
 
 
-def effects(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tuple[str, str]]:
+def describe_effects(
+    frames: SweepFrames, result: Answer, runs: pd.DataFrame
+) -> list[tuple[str, str]]:
     """Return the summary lines on the best cell: gains over the reference and untrained, noise."""
     best, start = result.cells[0], untrained_scores(frames).mean
-    gain = interval(gain_over_untrained(runs, best.label), signed=True)
+    gain = format_interval(gain_over_untrained(runs, best.label), signed=True)
     lines = [
-        ("best mean score", f"{best.label}: {interval(best.score)} (95 % interval)"),
+        ("best mean score", f"{best.label}: {format_interval(best.score)} (95 % interval)"),
         (
             "untrained",
             _NOT_SCORED
             if math.isnan(start)
-            else f"{score(start)}; the best setting differs from it by {gain}",
+            else f"{format_score(start)}; the best setting differs from it by {gain}",
         ),
         (
             "seed noise",
-            f"standard deviation {score(result.floor)} between repeats of one setting",
+            f"standard deviation {format_score(result.noise_sd)} between repeats of one setting",
         ),
     ]
     if result.effect is None or result.multiplier is None or result.reference is None:
@@ -49,7 +51,7 @@ def effects(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[tup
     return [
         (
             "effect",
-            f"{interval(result.effect, signed=True)} against {name} (95 % interval)",
+            f"{format_interval(result.effect, signed=True)} against {name} (95 % interval)",
         ),
         ("compute", f"{best.label} {comparison}"),
         *lines,
@@ -71,7 +73,7 @@ def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]
     if len(result.cells) == 1 or result.cells[1].difference is None:
         return []
     best, second = result.cells[:2]
-    gap = interval(result.cells[1].difference, signed=True)
+    gap = format_interval(result.cells[1].difference, signed=True)
     return [
         (
             "effect",
@@ -81,32 +83,36 @@ def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]
     ]
 
 
-def curve(frames: SweepFrames, axis: str, unit: str) -> str:
+def describe_curve(frames: SweepFrames, axis: str, unit: str) -> str:
     """Return the caption of a score curve: change of the best score, and `axis` at half of it."""
     name, line = frames.metric.name, best_so_far(frames, axis)
     start, end = untrained_scores(frames).mean, float(line[name].iloc[-1])
     half = line[(line[name] - start).abs() >= abs(end - start) / 2]
     if math.isnan(start):
-        return f"The best score of all trials is {score(end)}; no untrained score was taken."
+        return f"The best score of all trials is {format_score(end)}; no untrained score was taken."
     if len(line) == 1:  # no improvement over the first score
-        return f"No score is better than the best untrained score, {score(end)}."
-    change = f"The best score of all trials goes from {score(start)} (untrained) to {score(end)}"
+        return f"No score is better than the best untrained score, {format_score(end)}."
+    change = (
+        f"The best score of all trials goes from {format_score(start)} (untrained) to "
+        f"{format_score(end)}"
+    )
     if half.empty:
         return f"{change}."
-    return f"{change}; half of this change is reached after {quantity(half[axis].iloc[0], unit)}."
+    amount = format_quantity(half[axis].iloc[0], unit)
+    return f"{change}; half of this change is reached after {amount}."
 
 
-def cells(result: Answer) -> str:
+def describe_cells(result: Answer) -> str:
     """Return the caption of the cells: the best one, and the number of significant differences."""
     best, others = result.cells[0], len(result.cells) - 1
-    worse = others - len(result.tie) + 1
+    worse = others - len(result.tied_labels) + 1
     verdict = f"; {worse} of {others} other settings are significantly worse" if others else ""
     n = sum(cell.score.n for cell in result.cells)
-    mean = interval(best.score)
+    mean = format_interval(best.score)
     return f"{best.label} has the best mean score, {mean}{verdict} ({n} trials in all)."
 
 
-def replacement(frames: SweepFrames, runs: pd.DataFrame) -> str:
+def describe_replacement(frames: SweepFrames, runs: pd.DataFrame) -> str:
     """Return the caption of the replacement rates: their range, and correlation with the score."""
     ends = runs.groupby("cell")[["health/replacement_rate", "score"]].mean()
     rates = ends["health/replacement_rate"]
@@ -123,9 +129,11 @@ def replacement(frames: SweepFrames, runs: pd.DataFrame) -> str:
     )
 
 
-def nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
+def describe_nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
     """Return the caption of a nuisance parameter: best value in each cell, values at an edge."""
-    best = "; ".join(f"{plain(cell.settings[path])} for {cell.label}" for cell in result.cells)
+    best = "; ".join(
+        f"{format_value(cell.settings[path])} for {cell.label}" for cell in result.cells
+    )
     at_edge = [cell.label for cell in result.cells if path in edge_values(frames, cell)]
     lost = frames.trials.loc[frames.trials["role"] == "search", "score"].isna().sum()
     crosses = f" Crosses mark the {lost} trials without a score." if lost else ""
@@ -135,7 +143,7 @@ def nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
     return f"Best value of {path}: {best}.{edge}{crosses}"
 
 
-def health(frames: SweepFrames) -> str:
+def describe_health(frames: SweepFrames) -> str:
     """Return the caption of the training diagnostics: trials that beat predicting 'original'."""
     last = frames.curves.groupby("number").last()
     loss, baseline = "train/discriminator_loss", "health/majority_loss"
@@ -152,21 +160,21 @@ def health(frames: SweepFrames) -> str:
     )
 
 
-def cost(frames: SweepFrames) -> str:
+def describe_compute(frames: SweepFrames) -> str:
     """Return the training compute of all trials; each preparatory run is counted once."""
     trials, measures = frames.trials, frames.measures
     name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"
     own = float(trials[name].sum()) if name in trials else 0.0
     before = measures.get("preparatory_flops", 0.0)
-    text = f"{quantity(own + before, 'FLOP')} of training"
+    text = f"{format_quantity(own + before, 'FLOP')} of training"
     if before:
         count = round(measures["preparatory_runs"])
         runs = f"{count} preparatory mlm run{'s' * (count > 1)}"
-        text += f", including {quantity(before, 'FLOP')} in {runs}"
+        text += f", including {format_quantity(before, 'FLOP')} in {runs}"
     return text
 
 
-def started(runs: pd.DataFrame) -> str:
+def describe_initial_weights(runs: pd.DataFrame) -> str:
     """Return sentences on the compute of starting weights; empty if no trial starts from any."""
     start, frozen = "init_from.kind", "objective.generator.init_from.kind"
     prepared = _cells_where(runs, start, {"mlm"}) | _cells_where(runs, frozen, {"mlm"})
@@ -199,16 +207,16 @@ def _cells_where(runs: pd.DataFrame, name: str, kinds: set[str]) -> dict[str, No
     return dict.fromkeys(map(str, runs.loc[runs[name].isin(kinds), "cell"]))
 
 
-def spread(values: "pd.Series[float]") -> str:
+def format_spread(values: "pd.Series[float]") -> str:
     """Return `mean ± standard deviation (n)`, or a dash if there are no values."""
     values = values.dropna()
     if values.empty:
         return NONE
-    around = f" ± {score(float(values.std()))}" if len(values) > 1 else ""
-    return f"{score(float(values.mean()))}{around} ({len(values)})"
+    around = f" ± {format_score(float(values.std()))}" if len(values) > 1 else ""
+    return f"{format_score(float(values.mean()))}{around} ({len(values)})"
 
 
-def rank(fidelity: pd.DataFrame, name: str) -> str:
+def format_rank_correlation(fidelity: pd.DataFrame, name: str) -> str:
     """Return the rank correlation of a score with the ranking metric, and the number of trials."""
     correlation = float(fidelity["rank_correlation"][name])
     return (
@@ -218,21 +226,21 @@ def rank(fidelity: pd.DataFrame, name: str) -> str:
     )
 
 
-def score(value: float) -> str:
+def format_score(value: float) -> str:
     """Return a score with four decimals, or a dash for NaN."""
     return NONE if math.isnan(value) else f"{value:.4f}"
 
 
-def interval(value: Interval, signed: bool = False) -> str:
+def format_interval(value: Interval, signed: bool = False) -> str:
     """Return mean and 95 % interval, or the mean alone if there is no interval."""
     if math.isnan(value.mean):
         return NONE
-    mean = f"{value.mean:+.4f}".replace("-", _MINUS) if signed else score(value.mean)
-    around = ends(value, signed)
+    mean = f"{value.mean:+.4f}".replace("-", _MINUS) if signed else format_score(value.mean)
+    around = format_ends(value, signed)
     return mean if around == NONE else f"{mean} {around}"
 
 
-def ends(value: Interval, signed: bool = False) -> str:
+def format_ends(value: Interval, signed: bool = False) -> str:
     """Return the two ends of an interval, or a dash if there is none."""
     if math.isnan(value.low):
         return NONE
@@ -240,7 +248,7 @@ def ends(value: Interval, signed: bool = False) -> str:
     return f"[{value.low:{form}}, {value.high:{form}}]".replace("-", _MINUS)
 
 
-def quantity(value: float, unit: str) -> str:
+def format_quantity(value: float, unit: str) -> str:
     """Return an amount with three digits and a decimal prefix: 1.2 TFLOP for 1.2e12 FLOP."""
     if math.isnan(value):
         return NONE
@@ -255,11 +263,11 @@ def _times(share: float) -> str:
     return "∞" if math.isinf(share) else f"{share:.2f}×"
 
 
-def seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
     """Return seconds with one decimal, or a dash for NaN."""
     return NONE if math.isnan(value) else f"{value:,.1f}"
 
 
-def plain(value: object) -> str:
+def format_value(value: object) -> str:
     """Return a value of a configuration as it is written in a search space."""
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)

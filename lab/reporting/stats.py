@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lab.config.metrics import Metric, among
+from lab.config.metrics import Metric, select_metrics
 from lab.config.trial import Path
 from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
 from lab.reporting.intervals import (
@@ -73,7 +73,7 @@ class Answer:
         reference: cell that equals the base, or the first cell; None if it has no score.
         effect: best minus reference, over common repeats; None if they are the same cell.
         multiplier: compute multiplier of the best cell; None if it is the reference.
-        floor: pooled standard deviation between repeats of the same cell; NaN without repeats.
+        noise_sd: pooled standard deviation between repeats of the same cell; NaN without repeats.
         confirmed: whether the scores are those of repeats, not of single search trials.
         settings: number of settings among which the compared ones were selected by their repeats,
             where every setting was repeated; null otherwise.
@@ -84,20 +84,20 @@ class Answer:
     reference: Cell | None
     effect: Interval | None
     multiplier: ComputeMultiplier | None
-    floor: float
+    noise_sd: float
     confirmed: bool
     settings: int | None
     missing: tuple[str, ...]
 
     @property
-    def tie(self) -> tuple[str, ...]:
+    def tied_labels(self) -> tuple[str, ...]:
         """Labels of the best cell and of all cells that do not differ significantly from it."""
         return tuple(cell.label for cell in self.cells if cell.tied)
 
     @property
     def separable(self) -> bool:
         """Whether one cell is significantly better than every other."""
-        return len(self.cells) > 1 and len(self.tie) == 1
+        return len(self.cells) > 1 and len(self.tied_labels) == 1
 
 
 def scored_trials(frames: SweepFrames) -> pd.DataFrame:
@@ -178,7 +178,7 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         reference=reference,
         effect=difference_interval(table, best, frames.reference, settings) if differs else None,
         multiplier=compute_multiplier(frames, runs, best, frames.reference) if differs else None,
-        floor=pooled_deviation(table),
+        noise_sd=pooled_deviation(table),
         confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
         settings=settings,
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
@@ -254,7 +254,7 @@ def metric_correlations(frames: SweepFrames) -> pd.DataFrame:
     """
     finished = frames.trials[frames.trials["score"].notna()]
     rows = []
-    for name, metric in among(map(str, finished)).items():
+    for name, metric in select_metrics(map(str, finished)).items():
         if name == frames.metric.name:
             continue
         both = finished[["score", name]].dropna()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.config.metrics import among
+from lab.config.metrics import select_metrics
 from lab.reporting import sentences, stats
 from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
@@ -78,14 +78,15 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
     edge_note = f" (at the edge of the range: {', '.join(edges)})" if edges else ""
     return [
         cell.label,
-        f"{sentences.score(cell.score.mean)} ± {sentences.score(cell.sd)} ({cell.score.n})",
-        sentences.ends(cell.score),
+        f"{sentences.format_score(cell.score.mean)} ± {sentences.format_score(cell.sd)} "
+        f"({cell.score.n})",
+        sentences.format_ends(cell.score),
         sentences.NONE
         if cell.difference is None
-        else sentences.interval(cell.difference, signed=True),
+        else sentences.format_interval(cell.difference, signed=True),
         "best" if cell.difference is None else "tie" if cell.tied else "worse",
         (cell.tuned or sentences.NONE) + edge_note,
-        sentences.score(cell.picked),
+        sentences.format_score(cell.picked),
         ", ".join(map(str, numbers)),
     ]
 
@@ -93,7 +94,7 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
 def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
     """Return the table of all scores by setting, with their correlation with the ranking metric."""
     correlations = stats.metric_correlations(frames).set_index("metric")
-    metrics = among(map(str, runs))
+    metrics = select_metrics(map(str, runs))
     names = [n for n in metrics if runs[n].notna().any()]
     labels = [] if result is None else [cell.label for cell in result.cells]
     curves = frames.curves
@@ -111,9 +112,13 @@ def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) 
         [
             name,
             metrics[name].direction,
-            sentences.spread(untrained[name] if name in untrained else pd.Series(dtype=float)),
-            *(sentences.spread(by_cell[label][name]) for label in labels),
-            "ranking metric" if name == frames.metric.name else sentences.rank(correlations, name),
+            sentences.format_spread(
+                untrained[name] if name in untrained else pd.Series(dtype=float)
+            ),
+            *(sentences.format_spread(by_cell[label][name]) for label in labels),
+            "ranking metric"
+            if name == frames.metric.name
+            else sentences.format_rank_correlation(correlations, name),
         ]
         for name in names
     ]
@@ -134,7 +139,9 @@ def trial_table(frames: SweepFrames) -> Table:
 
 
 def _trial_row(trial: dict[Any, Any]) -> list[str]:
-    seeds = (sentences.plain(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask"))
+    seeds = (
+        sentences.format_value(trial.get(f"seeds.{name}")) for name in ("init", "order", "mask")
+    )
     achieved = trial["achieved"]
     return [
         *(
@@ -142,12 +149,12 @@ def _trial_row(trial: dict[Any, Any]) -> list[str]:
             for key in ("number", "state", "reason", "role", "cell", "tuned", "repeat")
         ),
         ", ".join(seeds),
-        sentences.score(trial["score"]),
+        sentences.format_score(trial["score"]),
         _target(trial),
         sentences.NONE if math.isnan(achieved) else f"{achieved:.1%}",
-        *(sentences.quantity(trial.get(name, math.nan), "") for name in _AMOUNTS),
-        sentences.seconds(trial.get("spent/seconds", math.nan)),
-        sentences.seconds(trial.get(tags.SLOT_SECONDS, math.nan)),
+        *(sentences.format_quantity(trial.get(name, math.nan), "") for name in _AMOUNTS),
+        sentences.format_seconds(trial.get("spent/seconds", math.nan)),
+        sentences.format_seconds(trial.get(tags.SLOT_SECONDS, math.nan)),
         (trial["device"] or sentences.NONE) + " (shared)" * bool(trial["shared"]),
         *(trial[name] or sentences.NONE for name in (tags.CODE, tags.COMMIT)),
         trial["fingerprint"],
@@ -172,7 +179,7 @@ def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
             f"Means over the compared trials. Each of them spent between {finished.min():.2%} and "
             f"{finished.max():.2%} of its budget."
         )
-    caption += sentences.started(runs)
+    caption += sentences.describe_initial_weights(runs)
     compared = () if result is None else result.cells
     rows = [
         _compute_row(cell.label, runs[runs["cell"] == cell.label], tuple(amounts))
@@ -190,16 +197,16 @@ def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list
         _target(runs.iloc[0].to_dict()),
         " to ".join(ends),
         *(
-            sentences.quantity(float(runs[name].mean()) if name in runs else math.nan, "")
+            sentences.format_quantity(float(runs[name].mean()) if name in runs else math.nan, "")
             for name in amounts
         ),
         f"{runs['spent/steps'].mean():,.0f}",
         "not comparable (shared device)"
         if runs["shared"].any()
-        else sentences.seconds(runs["spent/seconds"].mean()),
+        else sentences.format_seconds(runs["spent/seconds"].mean()),
     ]
 
 
 def _target(trial: dict[Any, Any]) -> str:
     unit = _UNITS.get(str(trial.get("budget.kind")), "")
-    return sentences.quantity(float(trial.get("budget.amount", math.nan)), unit)
+    return sentences.format_quantity(float(trial.get("budget.amount", math.nan)), unit)

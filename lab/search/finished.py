@@ -62,7 +62,7 @@ Prepared = Mapping[tuple[DataConfig, ...], TrialIdentities]
 
 def has_ended(run: Trial, storage: File, prepared: Prepared) -> bool:
     """Return whether a preparatory run needs no more training."""
-    identities = prepared.get(run.texts)
+    identities = prepared.get(run.data_configs)
     name = None if identities is None else identities.name_of_run(run)
     return name is not None and record.read_state(storage / "trials" / name) in _ENDED
 
@@ -145,7 +145,7 @@ def _read_ended(folder: File, prepared: Prepared) -> Trial | None:
         trial, _ = record.read_trial(folder)
     except UserError:  # record of another version of the lab
         return None
-    identities = prepared.get(trial.texts)
+    identities = prepared.get(trial.data_configs)
     return trial if identities is not None and folder.name in identities.names(trial) else None
 
 

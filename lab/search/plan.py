@@ -8,7 +8,7 @@ from lab.config.budget import Cost
 from lab.config.experiment import Experiment
 from lab.config.flops import encoder_weights, masked_slots, mean_cost
 from lab.config.labels import label
-from lab.config.preparatory_runs import own_budget, preparatory_runs
+from lab.config.preparatory_runs import preparatory_runs, training_budget
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Path, Trial, Value
@@ -101,7 +101,7 @@ def plan_cells(experiment: Experiment) -> list[CellPlan]:
     for settings in search_space.expand_cells(experiment):
         trial = search_space.build_trial(experiment.base, settings)
         cost = mean_cost(trial)
-        steps = own_budget(trial).steps(cost)
+        steps = training_budget(trial).steps(cost)
         plan.append(
             CellPlan(
                 settings=settings,
@@ -240,5 +240,5 @@ def estimate_memory(trial: Trial) -> float:
         slots = masked_slots(now.length, now.mask_prob) + all_tokens * now.length
         return now.batch * (block * now.length + 3 * slots * data.vocab)
 
-    most = max(activations(trial.at(progress)) for progress in trial.knots)
+    most = max(activations(trial.settings_at(progress)) for progress in trial.breakpoints)
     return _ADAM_BYTES * weights + 4.0 * most

@@ -257,7 +257,7 @@ def _read_notes(file: File) -> Iterator[list[Any]]:
 
 def is_retry(outcome: Outcome) -> bool:
     """Return whether a point failed and is retried: the machine may have caused the failure."""
-    return outcome.state == "failed" and outcome.tries < _TRIES
+    return outcome.state == "failed" and outcome.attempts < _TRIES
 
 
 def _startup_points(experiment: Experiment) -> int:

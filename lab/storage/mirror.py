@@ -28,7 +28,7 @@ class Mirror(ABC):
     pause: float
 
     @abstractmethod
-    def drop(self, path: File) -> None:
+    def delete_local(self, path: File) -> None:
         """Delete a local folder that is no longer needed; the copy in the storage remains."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class LocalOnly(Mirror):
 
     pause = 1.0
 
-    def drop(self, path: File) -> None:
+    def delete_local(self, path: File) -> None:
         """Do nothing: there is no other copy."""
 
     def for_process(self, name: str) -> Mirror:  # noqa: ARG002

@@ -24,7 +24,7 @@ from lab.storage import atomic
 
 LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
 # The files of a record except checkpoints, fine-tuning results, progress and the stop request.
-SMALL = (
+CORE_FILES = (
     "trial.json",
     "state",
     "curve.jsonl",
@@ -35,6 +35,8 @@ SMALL = (
     LOG,
 )
 _OPEN: tuple[State, ...] = ("queued", "running")
+# Keys of a stored outcome that earlier versions named differently.
+_RENAMED_KEYS = {"began": "started_at", "tries": "attempts"}
 
 
 def write_queued(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
@@ -104,7 +106,7 @@ def read_origin(folder: File) -> str:
     return file.read_text().strip() if file.exists() else ""
 
 
-def keep_rows(folder: File, count: int) -> tuple[MetricRow, ...]:
+def truncate_curve(folder: File, count: int) -> tuple[MetricRow, ...]:
     """Truncate the curve to its first `count` points and return them.
 
     An interrupted run may have left points that are newer than its checkpoint. The continued run
@@ -155,7 +157,7 @@ def write_outcome(folder: File, outcome: Outcome) -> None:
     atomic.write_text(folder / "state", outcome.state)
 
 
-def forget(folder: File) -> None:
+def delete_record(folder: File) -> None:
     """Delete a record with its checkpoints."""
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -203,15 +205,15 @@ def _outcome_fields(folder: File) -> dict[str, Any]:
         fields: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return fields
+    return {_RENAMED_KEYS.get(key, key): value for key, value in fields.items()}
 
 
-def count_tries(folder: File) -> int:
+def count_attempts(folder: File) -> int:
     """Return the number of the present try of a trial: 1 plus the number of failed tries."""
     previous = read_last_outcome(folder)
     if previous is None:
         return 1
-    return previous.tries + (previous.state == "failed")
+    return previous.attempts + (previous.state == "failed")
 
 
 def read_curve(folder: File) -> tuple[MetricRow, ...]:

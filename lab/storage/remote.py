@@ -32,7 +32,7 @@ class Remote(Mirror):
     uri: str = field(repr=False)
     pause: float = 10.0
 
-    def drop(self, path: File) -> None:
+    def delete_local(self, path: File) -> None:
         """Delete the local folder."""
         shutil.rmtree(path, ignore_errors=True)
 

@@ -109,7 +109,7 @@ def task_facts(draft: TaskDraft, tokenizer: Tokenizer) -> TaskFacts:
 
 def is_tagging(draft: TaskDraft) -> bool:
     """Return whether the task tags words; their tags may depend on case."""
-    return isinstance(load_task(draft.name).form, tasks.TaggingTask)
+    return isinstance(load_task(draft.name).config, tasks.TaggingTask)
 
 
 def _texts(example: Example) -> tuple[str, ...]:

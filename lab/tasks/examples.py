@@ -79,7 +79,7 @@ class Examples:
 
     Attributes:
         name: name of the task.
-        form: settings of the task: kind, metric, epochs, columns.
+        config: settings of the task: kind, metric, epochs, columns.
         train: training examples.
         evaluation: evaluation examples.
         fingerprint: hash of the examples and the settings that affect training; independent of
@@ -87,7 +87,7 @@ class Examples:
     """
 
     name: str
-    form: TaskConfig
+    config: TaskConfig
     train: tuple[Example, ...]
     evaluation: tuple[Example, ...]
     fingerprint: str
@@ -122,13 +122,13 @@ def read_examples(task: Task) -> Examples:
             the metric.
     """
     train, evaluation = (
-        _convert_rows(task.form, read_rows(rows, f"{task.name}: {split}"))
-        for split, rows in (("train", task.form.train), ("evaluation", task.form.evaluation))
+        _convert_rows(task.config, read_rows(rows, f"{task.name}: {split}"))
+        for split, rows in (("train", task.config.train), ("evaluation", task.config.evaluation))
     )
-    settings = {key: value for key, value in asdict(task.form).items() if key in _TRAINING_KEYS}
+    settings = {key: value for key, value in asdict(task.config).items() if key in _TRAINING_KEYS}
     examples = Examples(
         name=task.name,
-        form=task.form,
+        config=task.config,
         train=train,
         evaluation=evaluation,
         fingerprint=content_hash([settings, train, evaluation]),
@@ -141,12 +141,12 @@ _TRAINING_KEYS = {"kind", "epochs", "unordered"}  # settings of a task that affe
 
 
 def _check_labels(examples: Examples) -> None:
-    if isinstance(examples.form, RegressionTask | QuestionAnsweringTask):
+    if isinstance(examples.config, RegressionTask | QuestionAnsweringTask):
         return
     labels = examples.labels
     if len(labels) < 2:
         raise UserError(f"{examples.name}: all training rows have the label {labels[0]!r}")
-    if examples.form.metric == "f1" and len(labels) > 2:
+    if examples.config.metric == "f1" and len(labels) > 2:
         raise UserError(
             f"{examples.name}: metric f1 needs two labels, and the training rows have "
             f"{len(labels)}; use macro_f1"
@@ -164,11 +164,11 @@ def prepare_examples(task: Task, cache: File) -> File:
         UserError: the task is invalid (see `read_examples`).
     """
     examples = read_examples(task)
-    identity = content_hash([examples.fingerprint, asdict(examples.form)])
+    identity = content_hash([examples.fingerprint, asdict(examples.config)])
     file = cache / f"task-{examples.name}-{identity}.json"
     if not file.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {"name": examples.name, "form": asdict(examples.form)}
+        content: dict[str, Any] = {"name": examples.name, "form": asdict(examples.config)}
         content |= {"train": examples.train, "evaluation": examples.evaluation}
         content |= {"fingerprint": examples.fingerprint}
         atomic.write_text(file, json.dumps(content))
@@ -186,7 +186,7 @@ def open_examples(file: File) -> Examples:
     )
     return Examples(
         name=content["name"],
-        form=form,
+        config=form,
         train=train,
         evaluation=evaluation,
         fingerprint=content["fingerprint"],

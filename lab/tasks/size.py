@@ -59,4 +59,4 @@ def task_size(name: str) -> TaskSize:
         train, evaluation = len(content.train), len(content.evaluation)
         words = sum(len(text.split()) for text in examples.evaluation_questions(name)) // evaluation
     tokens = round(words * _WORD_TOKENS) + 2
-    return TaskSize(train, evaluation, tokens, task.form.epochs)
+    return TaskSize(train, evaluation, tokens, task.config.epochs)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lab.config.labels import label
-from lab.config.metrics import Metric, named
+from lab.config.metrics import Metric, find_metric
 from lab.config.trial import Path, Value
 from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
@@ -64,7 +64,7 @@ class SweepFrames:
     @property
     def metric(self) -> Metric:
         """Metric that ranks the trials."""
-        metric = named(self.sweep[tags.METRIC])
+        metric = find_metric(self.sweep[tags.METRIC])
         assert metric is not None  # noqa: S101 - loading the search space checked it
         return metric
 

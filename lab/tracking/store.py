@@ -134,7 +134,7 @@ class MlflowStore:
                 self._set_tags(run.id, tags.add_prefix({tags.STATE: state, tags.REASON: ""}))
             run.state = state
 
-    def forget(self, job: Job, fingerprint: str) -> None:
+    def delete_run(self, job: Job, fingerprint: str) -> None:
         """Delete a job's run; the next call of `sync` creates a new one."""
         run = self._runs.pop(_key(job.number, fingerprint), None)
         if run is not None:
@@ -215,7 +215,7 @@ class MlflowStore:
         end_tags = {
             tags.STATE: outcome.state,
             tags.REASON: outcome.reason,
-            tags.BEGAN: f"{outcome.began:.3f}",
+            tags.BEGAN: f"{outcome.started_at:.3f}",
             tags.DEVICE: outcome.device,
             tags.SHARED: str(outcome.shared),
         }

@@ -17,7 +17,7 @@ from lab.tracking.store import MlflowStore
 
 _LOG = logging.getLogger(__name__)
 _RETRY_INTERVAL = 10.0  # seconds
-_TIMEOUT = 180.0  # seconds that `settle` waits for the store
+_TIMEOUT = 180.0  # seconds that `flush` waits for the store
 
 
 @dataclass
@@ -42,7 +42,7 @@ class MlflowSync:
         self._error: str | None = None  # of the last attempt
         self._failed_at = 0.0
 
-    def note(self, job: Job, folder: File, *, fresh: bool = False) -> None:
+    def submit(self, job: Job, folder: File, *, fresh: bool = False) -> None:
         """Copy a job's record now, or later if the store is not available.
 
         Args:
@@ -52,9 +52,9 @@ class MlflowSync:
         """
         pending = self._pending.get(job.number)
         self._pending[job.number] = _Entry(job, folder, fresh or bool(pending and pending.fresh))
-        self.keep_up()
+        self.copy_pending()
 
-    def keep_up(self) -> None:
+    def copy_pending(self) -> None:
         """Copy all pending records, unless an attempt failed less than `_RETRY_INTERVAL` ago."""
         if self._error is not None and time.monotonic() - self._failed_at < _RETRY_INTERVAL:
             return
@@ -76,7 +76,7 @@ class MlflowSync:
             self._notify("MLflow is available again")
         self._error = None
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Copy all pending records; wait for the store if it is not available.
 
         Raises:
@@ -84,7 +84,7 @@ class MlflowSync:
         """
         deadline = time.monotonic() + _TIMEOUT
         self._failed_at = 0.0
-        self.keep_up()
+        self.copy_pending()
         while self._pending:
             if time.monotonic() > deadline:
                 raise StoreError(
@@ -92,12 +92,12 @@ class MlflowSync:
                     "them to MLflow"
                 )
             time.sleep(1)
-            self.keep_up()
+            self.copy_pending()
 
     def _copy(self, entry: _Entry) -> None:
         job, folder = entry.job, entry.folder
         if entry.fresh:
-            self._store.forget(job, folder.name)
+            self._store.delete_run(job, folder.name)
             entry.fresh = False
         state = record.read_state(folder) or "queued"
         if (outcome := record.read_outcome(folder)) is not None:

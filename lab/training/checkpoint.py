@@ -26,6 +26,8 @@ from lab.training.optimizer import Adam
 
 _LOG = logging.getLogger(__name__)
 _NEWEST_KEPT = 2  # the newest, and the one before it in case the newest is damaged
+# Keys of a stored position that earlier versions named differently.
+_RENAMED_KEYS = {"rows": "evaluations", "most": "micro_batch_limit"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +36,17 @@ class TrainingPosition:
 
     Attributes:
         spent: steps, tokens, FLOPs and seconds used so far.
-        rows: number of evaluations recorded so far.
+        evaluations: number of evaluations recorded so far.
         score: ranking metric at the latest evaluation; None if it was not measured there.
         counts: number of steps in each running mean since the latest evaluation, by metric name.
-        most: maximum number of positions in a micro-batch; None for no limit.
+        micro_batch_limit: maximum number of positions in a micro-batch; None for no limit.
     """
 
     spent: Spent
-    rows: int
+    evaluations: int
     score: float | None
     counts: dict[str, int]
-    most: int | None
+    micro_batch_limit: int | None
 
 
 class DamagedError(ValueError):
@@ -77,7 +79,7 @@ class Checkpoints:
             (partial / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
         self._prune(_NEWEST_KEPT)
 
-    def settle(self) -> None:
+    def prune(self) -> None:
         """Delete all but the newest and the best checkpoint, at the end of a run."""
         self._prune(1)
 
@@ -98,7 +100,7 @@ class Checkpoints:
         for folder in reversed(self._all()):
             try:
                 position, tensors = _read(folder)
-                if position.rows > rows:
+                if position.evaluations > rows:
                     continue
                 _restore(tensors, objective, optimizer, means)
             except DamagedError as error:
@@ -218,8 +220,9 @@ def _read(folder: File) -> tuple[TrainingPosition, dict[str, Tensor]]:
 def _read_position(folder: File) -> TrainingPosition:
     try:
         raw = _read_json(folder)["place"]
+        raw = {_RENAMED_KEYS.get(key, key): value for key, value in raw.items()}
         return TrainingPosition(**(raw | {"spent": Spent(**raw["spent"])}))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise DamagedError(f"{folder / 'state.json'}: not the expected keys: {error}") from None
 
 

@@ -33,7 +33,7 @@ class Workers(ABC):
         """Return the elementwise sum over all workers."""
 
     @abstractmethod
-    def first(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """Return the value of worker 0."""
 
 
@@ -50,7 +50,7 @@ class SingleProcess(Workers):
         """Return the values unchanged."""
         return values_N
 
-    def first(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """Return the value unchanged."""
         return value
 
@@ -83,7 +83,7 @@ class ProcessGroup(Workers):
         distributed.all_reduce(total_N, group=self._gloo)
         return total_N.to(values_N.device)
 
-    def first(self, value: float) -> float:
+    def broadcast(self, value: float) -> float:
         """Return the value of worker 0."""
         shared = torch.tensor(value, dtype=torch.float64)
         distributed.broadcast(shared, 0, group=self._gloo)

@@ -35,13 +35,13 @@ class _WorkerShare(NamedTuple):
 
     Attributes:
         step: index of the optimizer step.
-        learns: networks that the step updates.
+        updates: networks that the step updates.
         first: index of the worker's first window in the full batch.
         windows: the worker's windows.
     """
 
     step: int
-    learns: UpdatedNetworks
+    updates: UpdatedNetworks
     first: int
     windows: Batch
 
@@ -54,15 +54,15 @@ class Gradients:
         batches: training windows by window length.
         trial: seeds, window length and phases.
         workers: processes that share each batch.
-        most: maximum number of positions in a micro-batch; None for no limit.
+        micro_batch_limit: maximum number of positions in a micro-batch; None for no limit.
 
     Attributes:
         objective: objective to minimise.
         workers: processes that share each batch.
-        micro: number of windows in a micro-batch of the latest step; before the first step, of
-            that step.
-        most: maximum number of positions in a micro-batch; reduced to half of the micro-batch's
-            positions each time that memory is exhausted.
+        micro_batch_size: number of windows in a micro-batch of the latest step; before the first
+            step, of that step.
+        micro_batch_limit: maximum number of positions in a micro-batch; reduced to half of the
+            micro-batch's positions each time that memory is exhausted.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class Gradients:
         trial: Trial,
         *,
         workers: Workers = _SINGLE_PROCESS,
-        most: int | None = None,
+        micro_batch_limit: int | None = None,
     ) -> None:
-        self.objective, self.workers, self.most = objective, workers, most
+        self.objective, self.workers, self.micro_batch_limit = objective, workers, micro_batch_limit
         self._batches, self._seed = batches, trial.seeds.mask
         self._length = trial.data.length
         self._model = workers.wrap(objective, updates_all=len(trial.objective.phase_shares()) == 1)
         self._checked_shapes: set[tuple[UpdatedNetworks, int, int, int]] = set()
-        self.micro = self._micro_batch_size(trial.at(0.0))
+        self.micro_batch_size = self._micro_batch_size(trial.settings_at(0.0))
 
     def compute(
-        self, spent: Spent, learns: UpdatedNetworks, settings: StepSettings
+        self, spent: Spent, updates: UpdatedNetworks, settings: StepSettings
     ) -> dict[str, Tensor]:
         """Accumulate the gradient of a step in `.grad`, and return the step's metrics.
 
@@ -92,16 +92,16 @@ class Gradients:
 
         Args:
             spent: resources used before the step.
-            learns: networks that the step updates.
+            updates: networks that the step updates.
             settings: settings of the step.
 
         Raises:
             RuntimeError: A single window does not fit into memory.
         """
-        share = self._worker_share(spent, learns, settings)
-        self.micro = self._micro_batch_size(settings)
+        share = self._worker_share(spent, updates, settings)
+        self.micro_batch_size = self._micro_batch_size(settings)
         slots = masked_slots(settings.length, settings.mask_prob)
-        shape = (learns, settings.length, settings.batch, slots)
+        shape = (updates, settings.length, settings.batch, slots)
         if self.workers.count > 1 and shape not in self._checked_shapes:
             self._reduce_until_all_fit(share)
             self._checked_shapes.add(shape)
@@ -114,14 +114,14 @@ class Gradients:
         return self.objective.health(dict(zip(names, summed.float(), strict=True)))
 
     def _worker_share(
-        self, spent: Spent, learns: UpdatedNetworks, settings: StepSettings
+        self, spent: Spent, updates: UpdatedNetworks, settings: StepSettings
     ) -> _WorkerShare:
         rank, count = self.workers.rank, self.workers.count
         start, end = (settings.batch * i // count for i in (rank, rank + 1))
         read = spent.tokens // settings.length
         windows = self._batches[settings.length].between(read + start, read + end)
         offset = self._offset(spent.steps, settings.length)
-        return _WorkerShare(spent.steps, learns, start, windows._replace(offset=offset))
+        return _WorkerShare(spent.steps, updates, start, windows._replace(offset=offset))
 
     def _offset(self, step: int, length: int) -> int:
         """Return the row of the position table for the first token of windows of `length`.
@@ -140,7 +140,11 @@ class Gradients:
     def _micro_batch_size(self, settings: StepSettings) -> int:
         """Return the number of windows in a micro-batch."""
         own = -(-settings.batch // self.workers.count)
-        return own if self.most is None else min(own, max(1, self.most // settings.length))
+        return (
+            own
+            if self.micro_batch_limit is None
+            else min(own, max(1, self.micro_batch_limit // settings.length))
+        )
 
     def _reduce_until_all_fit(self, share: _WorkerShare) -> None:
         """Halve the micro-batch until it fits into the memory of every worker.
@@ -176,7 +180,7 @@ class Gradients:
             # from the index of the micro-batch's first window.
             _seed_dropout(seed, piece.ids_BT.device)
             with self._without_exchange() if left or dry_run else nullcontext():
-                loss = self._model(piece, share.step, share.learns, counts)
+                loss = self._model(piece, share.step, share.updates, counts)
                 # DistributedDataParallel averages over workers; the gradient is their sum.
                 (loss.total * self.workers.count).backward()
             for name, value in loss.parts.items():
@@ -186,8 +190,8 @@ class Gradients:
     def _micro_batches(self, share: _WorkerShare) -> Iterator[tuple[int, Batch]]:
         """Yield the seed of the dropout and the windows of each micro-batch."""
         device = next(self.objective.parameters()).device
-        for start in range(0, len(share.windows.ids_BT), self.micro):
-            piece = share.windows.rows(start, start + self.micro).to(device)
+        for start in range(0, len(share.windows.ids_BT), self.micro_batch_size):
+            piece = share.windows.rows(start, start + self.micro_batch_size).to(device)
             # torch's CPU generator uses only the lower 32 bits of a seed; multiplication by an odd
             # number keeps the seeds of different windows distinct in these bits.
             yield self._seed * 1_000_003 + share.step + (share.first + start) * 0x9E3779B1, piece
@@ -207,10 +211,10 @@ class Gradients:
         return nullcontext()
 
     def _halve(self, length: int) -> None:
-        if self.micro == 1:
+        if self.micro_batch_size == 1:
             raise torch.OutOfMemoryError("out of memory with a single window at a time")
-        self.micro = -(-self.micro // 2)
-        self.most = self.micro * length
+        self.micro_batch_size = -(-self.micro_batch_size // 2)
+        self.micro_batch_limit = self.micro_batch_size * length
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

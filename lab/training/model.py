@@ -158,9 +158,11 @@ class Encoder(nn.Module):
                 (`data.batches.segment_ids`).
             offset: row of the position table for the first token of each window.
         """
-        return self.every_layer(ids_BT, segment_BT, offset)[-1]
+        return self.compute_hidden_states(ids_BT, segment_BT, offset)[-1]
 
-    def every_layer(self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0) -> list[Tensor]:
+    def compute_hidden_states(
+        self, ids_BT: Tensor, segment_BT: Tensor, offset: int = 0
+    ) -> list[Tensor]:
         """Return the first block's input and each block's output, each of shape (B, T, h)."""
         text_BT, type_BT = segment_BT > 0, (segment_BT > 1).long()
         # Attention without a mask is faster. On a GPU the check for padding would synchronize.

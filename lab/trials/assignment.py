@@ -61,7 +61,7 @@ class Assignment:
     task_seeds: int = 1
     code: str = field(default_factory=lambda: code_digest(TRIAL))
 
-    def brought(self, name: str) -> "Assignment":
+    def localize(self, name: str) -> "Assignment":
         """Return this assignment with its files downloaded to local paths of a process.
 
         Args:
@@ -123,16 +123,16 @@ class AssignmentSource(Protocol):
     def done(self) -> bool:
         """Return whether no assignment is left or running."""
 
-    def began(self, work: Assignment) -> None:
+    def on_start(self, work: Assignment) -> None:
         """Handle the event that an assignment has got its slot."""
 
-    def looked(self) -> None:
+    def poll(self) -> None:
         """Read the progress of the running trials; called several times a second."""
 
-    def scored(self, work: Assignment) -> None:
+    def on_evaluation(self, work: Assignment) -> None:
         """Handle the event that the record of an assignment has a new scored point."""
 
-    def ended(self, work: Assignment, error: str | None) -> None:
+    def on_end(self, work: Assignment, error: str | None) -> None:
         """Handle the event that an assignment has ended.
 
         Args:
@@ -146,7 +146,7 @@ class StopSignal:
 
     Args:
         assignment: assignment with the paths of the driver.
-        local: the same assignment with the paths of this process (`Assignment.brought`). A file
+        local: the same assignment with the paths of this process (`Assignment.localize`). A file
             `stop` in its record stops the trial.
         stop_file: the sweep's stop file at the driver; while it exists, all trials are interrupted.
     """

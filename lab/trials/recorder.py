@@ -35,7 +35,7 @@ class TrialRecorder:
         Args:
             count: number of points to keep; the run scores later points again.
         """
-        self.rows += record.keep_rows(self._work.folder, count)
+        self.rows += record.truncate_curve(self._work.folder, count)
         self._ready = time.perf_counter()
 
     def append(self, row: MetricRow) -> None:
@@ -68,12 +68,12 @@ class TrialRecorder:
             state=state,
             reason=reason,
             rows=tuple(self.rows),
-            began=self._began,
+            started_at=self._began,
             seconds=time.perf_counter() - self._entered + (earlier.seconds if earlier else 0.0),
             busy=self._busy + (earlier.busy if earlier else 0.0),
             device=device,
             shared=0 < work.resources.gpus_per_worker < 1,
-            tries=record.count_tries(work.folder),
+            attempts=record.count_attempts(work.folder),
             traceback=trace,
         )
         progress.clear_progress(work.folder)

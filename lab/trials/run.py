@@ -25,7 +25,7 @@ def run_trial(
     *,
     device: str = "cpu",
     report: Callable[[MetricRow], None] = lambda _: None,
-    wish: Callable[[], State] = lambda: "running",
+    requested_state: Callable[[], State] = lambda: "running",
     workers: Workers = _SINGLE_PROCESS,
 ) -> Outcome:
     """Train and score a trial, write its record, and return the outcome.
@@ -38,8 +38,8 @@ def run_trial(
         work: trial with its files and resources.
         device: device of the computation.
         report: function called with each scored point.
-        wish: function that returns the requested state of the trial, called after each step;
-            `interrupted` and `stopped` end the run once its state is saved.
+        requested_state: function that returns the requested state of the trial, called after each
+            step; `interrupted` and `stopped` end the run once its state is saved.
         workers: process group that trains the trial.
 
     Returns:
@@ -50,7 +50,7 @@ def run_trial(
     state: State = "finished"
     reason, trace = "", ""
     try:
-        _train_and_fine_tune(work, recorder, device, report, wish, workers)
+        _train_and_fine_tune(work, recorder, device, report, requested_state, workers)
         if origin := record.read_origin(work.folder):
             reason = f"continued from {origin}"
     except DivergedError as error:
@@ -68,7 +68,7 @@ def _train_and_fine_tune(
     recorder: TrialRecorder,
     device: str,
     report: Callable[[MetricRow], None],
-    wish: Callable[[], State],
+    requested_state: Callable[[], State],
     workers: Workers,
 ) -> None:
     """Train, score and fine-tune a trial, and record and report its scored points.
@@ -77,7 +77,7 @@ def _train_and_fine_tune(
 
     Raises:
         DivergedError: the training has diverged.
-        StoppedError: `wish` returned another state than `running`; the state is saved.
+        StoppedError: `requested_state` returned another state than `running`; the state is saved.
     """
     work.check_code()
     provenance.add_provenance(work.folder, provenance.current_provenance())
@@ -85,11 +85,11 @@ def _train_and_fine_tune(
     training = Training(work, AllScores(work, device), workers, tell)
     recorder.resume(training.rows)
     _LOG.info("runs on %s from evaluation %d", _device_name(device), training.rows)
-    for row in training.train(wish):
+    for row in training.train(requested_state):
         recorder.append(row)
         report(row)
         recorder.measure_busy()
-    for entries in training.fine_tune(wish):
+    for entries in training.fine_tune(requested_state):
         recorder.amend_last(entries)
         if workers.count == 1:  # all workers must report together, and the others have ended
             report(recorder.rows[-1])

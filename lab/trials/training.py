@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from lab.config.budget import Spent
-from lab.config.preparatory_runs import own_budget
+from lab.config.preparatory_runs import training_budget
 from lab.config.results import MetricRow, State
 from lab.finetuning import finetuner
 from lab.finetuning import pretrained as encoders
@@ -67,7 +67,7 @@ class Training:
     ) -> None:
         self._tell = tell
         corpus = scorer.corpus
-        trial = replace(work.trial, budget=own_budget(work.trial))
+        trial = replace(work.trial, budget=training_budget(work.trial))
         self._trial, self._scorer, self._metric = trial, scorer, work.metric
         self._work, self._workers = work, workers
         self._objective = build_objective(trial, torch.from_numpy(corpus.counts_V)).to(
@@ -90,31 +90,36 @@ class Training:
         )
         if position is not None:
             self._means.steps.update(position.counts)
-            self._spent, self.rows, self._score = position.spent, position.rows, position.score
-            micro_batch_limit = position.most
+            self._spent, self.rows, self._score = (
+                position.spent,
+                position.evaluations,
+                position.score,
+            )
+            micro_batch_limit = position.micro_batch_limit
         elif work.start is not None:
             weights.load_weights(work.start, self._objective)
-        if workers.first(self._spent.steps) != self._spent.steps:
+        if workers.broadcast(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
         self._gradients = Gradients(
             self._objective,
             cached_inputs.open_batches(work),
             trial,
             workers=workers,
-            most=micro_batch_limit,
+            micro_batch_limit=micro_batch_limit,
         )
-        self._settings = trial.at(0.0)
+        self._settings = trial.settings_at(0.0)
 
-    def train(self, wish: Callable[[], State]) -> Iterator[MetricRow]:
+    def train(self, requested_state: Callable[[], State]) -> Iterator[MetricRow]:
         """Train for the remaining budget; yield the scored points.
 
         They are the untrained encoder, `evaluations` - 1 points during training, and the end.
 
         Args:
-            wish: function that returns the requested state of the trial.
+            requested_state: function that returns the requested state of the trial.
 
         Raises:
-            StoppedError: `wish` returned another state than `running`; the state is saved.
+            StoppedError: `requested_state` returned another state than `running`; the state is
+                saved.
             DivergedError: the training has diverged.
         """
         trial, scorer, objective = self._trial, self._scorer, self._objective
@@ -141,20 +146,20 @@ class Training:
                 next_point = int(step.progress * trial.evaluations) + 1
                 self._save()
             else:
-                self._stop_if_requested(wish)
+                self._stop_if_requested(requested_state)
                 if time.monotonic() - self._saved_at > _SAVE_INTERVAL:
                     self._save()
 
-    def fine_tune(self, wish: Callable[[], State]) -> Iterator[MetricRow]:
+    def fine_tune(self, requested_state: Callable[[], State]) -> Iterator[MetricRow]:
         """Fine-tune on each task with all seeds; yield the entries of all tasks so far.
 
         Runs that are stored in the record are not repeated.
 
         Args:
-            wish: function that returns the requested state of the trial.
+            requested_state: function that returns the requested state of the trial.
 
         Raises:
-            StoppedError: `wish` returned `interrupted`; the finished runs are stored.
+            StoppedError: `requested_state` returned `interrupted`; the finished runs are stored.
         """
         work, steps = self._work, self._spent.steps
         protocol = finetuner.default_protocol(self._trial.encoder.hidden)
@@ -166,7 +171,7 @@ class Training:
             for run in results.complete(work.task_seeds, tuner):
                 self._tell(progress.finetuning_phase(task.name), (run.seed + 1) / work.task_seeds)
                 work.push_record()
-                if wish() == "interrupted":
+                if requested_state() == "interrupted":
                     raise StoppedError("interrupted", steps, 1.0)
             row |= results.summary(work.task_seeds) or {}
             yield row
@@ -186,19 +191,19 @@ class Training:
             taken: scores of the point.
         """
         row = spent_entries(self._spent, self._work)
-        row |= {"health/micro_batch": self._gradients.micro}
+        row |= {"health/micro_batch": self._gradients.micro_batch_size}
         settings = self._settings._asdict()
-        row |= {f"schedule/{name}": settings[name] for name in sorted(self._trial.moves)}
+        row |= {f"schedule/{name}": settings[name] for name in sorted(self._trial.varying_settings)}
         row |= self._means.take() | taken
         reason = divergence_reason(row, self._trial.data.vocab, early=self.rows <= 1)
-        if self._workers.first(reason is not None):
+        if self._workers.broadcast(reason is not None):
             raise DivergedError(reason or "the first worker has diverged")
         self.rows += 1
         self._score = row.get(self._metric.name)
         return row
 
-    def _stop_if_requested(self, wish: Callable[[], State]) -> None:
-        index = self._workers.first(_REQUESTED_STATES.index(wish()))
+    def _stop_if_requested(self, requested_state: Callable[[], State]) -> None:
+        index = self._workers.broadcast(_REQUESTED_STATES.index(requested_state()))
         requested = _REQUESTED_STATES[int(index)]
         if requested != "running":
             self._save()
@@ -210,10 +215,10 @@ class Training:
             return
         position = TrainingPosition(
             spent=self._spent,
-            rows=self.rows,
+            evaluations=self.rows,
             score=self._score,
             counts=dict(self._means.steps),
-            most=self._gradients.most,
+            micro_batch_limit=self._gradients.micro_batch_limit,
         )
         self._checkpoints.save(position, self._objective, self._optimizer, self._means.sums)
         self._work.push_record()
@@ -221,4 +226,4 @@ class Training:
 
     def _delete_old_checkpoints(self) -> None:
         if not self._workers.rank:
-            self._checkpoints.settle()
+            self._checkpoints.prune()

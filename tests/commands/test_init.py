@@ -145,7 +145,7 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
     trial = search_space.build_trial(experiment.base, cell)
     positions = 8 * trial.data.length * trial.batch
     trial = replace(trial, budget=Budget(kind="tokens", amount=positions), evaluations=1)
-    text, *short = (preparation.prepare_text(settings, cache) for settings in trial.texts)
+    text, *short = (preparation.prepare_text(settings, cache) for settings in trial.data_configs)
     held_out = corruption.prepare_held_out(batches.open_corpus(text), trial.data, cache)
     work = Assignment(
         trial=trial,
@@ -410,7 +410,7 @@ def test_labelled_file_becomes_a_task_of_the_search_space(
     assert document["metric"] == "finetune/comments_task"
     assert document["finetune"]["tasks"] == ["comments_task.yaml"]
     assert document["base"]["data"]["length"] >= 32  # shorter windows would cut the task's texts
-    form = load_task("comments_task.yaml").form
+    form = load_task("comments_task.yaml").config
     assert isinstance(form, tasks.ClassificationTask)
     assert (form.text, form.label) == ("comment", "label")
     assert sweep.main([str(written_space()), "--dry-run"]) == 0
@@ -467,7 +467,7 @@ def test_two_labelled_files_are_used_in_place(task_file: str) -> None:
     Path("elsewhere").mkdir()
     labelled(200, seed=2).to_csv("elsewhere/more.csv", index=False)
     write_draft(task_file, "elsewhere/more.csv")
-    form = load_task("comments_task.yaml").form
+    form = load_task("comments_task.yaml").config
     assert Path(form.evaluation.path).resolve() == Path("elsewhere/more.csv").resolve()  # type: ignore[union-attr]
     assert not list(Path().glob("comments_*.jsonl"))
 
@@ -504,7 +504,7 @@ def test_kind_and_metric_of_a_task_follow_from_its_columns(
     Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_draft("t.jsonl")
     task = load_task("t_task.yaml")
-    assert (task.form.kind, task.form.metric) == (kind, metric)
+    assert (task.config.kind, task.config.metric) == (kind, metric)
     assert (
         len(examples.read_examples(task).train) + len(examples.read_examples(task).evaluation)
         == 200

@@ -57,9 +57,9 @@ def failed(held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     def run_here(driver: Driver, _: float) -> dict[str, float]:
         """Run all trials in this process, without Ray."""
         while (assignment := driver.next()) is not None:
-            driver.began(assignment)
+            driver.on_start(assignment)
             run_trial(assignment)
-            driver.ended(assignment, None)
+            driver.on_end(assignment, None)
         return {}
 
     with pytest.MonkeyPatch.context() as patch:

@@ -16,7 +16,16 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 from project import ROOT
-from sweeps import LIMIT, LOOPBACK, METRIC, ended, listening, records, said, started
+from sweeps import (
+    LIMIT,
+    LOOPBACK,
+    METRIC,
+    listening,
+    read_output,
+    records,
+    start_sweep,
+    wait_for_exit,
+)
 
 from lab.storage import record
 from lab.tracking import frames
@@ -72,13 +81,13 @@ def pip(*arguments: str) -> None:
 def first(cwd: Path, site: Path) -> Sweep:
     """Run the sweep from the installed package, without the code of the checkout."""
     began, seen = time.monotonic(), set[str]()
-    with started(cwd, package=site) as process:
+    with start_sweep(cwd, package=site) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
-            if "] started" in said(cwd):
+            if "] started" in read_output(cwd):
                 seen |= listening(process.pid)
             time.sleep(0.5)
-        ended(process, cwd, 0)
-    return Sweep(cwd / "storage", said(cwd), seen)
+        wait_for_exit(process, cwd, 0)
+    return Sweep(cwd / "storage", read_output(cwd), seen)
 
 
 def test_wheel_holds_code_text_templates_and_licenses(wheel: Path) -> None:
@@ -132,14 +141,14 @@ def test_sweep_prints_its_expected_duration_and_the_conclusion(cwd: Path, first:
 
 def test_dry_run_counts_finished_trials_and_changes_no_file(cwd: Path, first: Sweep) -> None:
     before = {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")}
-    with started(cwd, "--dry-run") as process:
-        ended(process, cwd, 0)
-    assert "all 2 have ended before" in said(cwd)
-    assert "no trial is left to run" in said(cwd)
-    with started(cwd, "--dry-run", search__seeds=3) as process:
-        ended(process, cwd, 0)
-    assert "4 trials, 2 at a time, 2 ended before" in said(cwd)
-    assert "prepared before" in said(cwd)
+    with start_sweep(cwd, "--dry-run") as process:
+        wait_for_exit(process, cwd, 0)
+    assert "all 2 have ended before" in read_output(cwd)
+    assert "no trial is left to run" in read_output(cwd)
+    with start_sweep(cwd, "--dry-run", search__seeds=3) as process:
+        wait_for_exit(process, cwd, 0)
+    assert "4 trials, 2 at a time, 2 ended before" in read_output(cwd)
+    assert "prepared before" in read_output(cwd)
     assert {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")} == before
 
 
@@ -165,9 +174,9 @@ def test_all_sockets_listen_on_loopback_addresses(first: Sweep) -> None:
 def test_repeated_command_only_writes_the_report(cwd: Path, first: Sweep) -> None:
     folder = cwd / "reports" / "smoke"
     before, table = records(first.storage), (folder / "trials.csv").read_bytes()
-    with started(cwd) as process:
-        ended(process, cwd, 0)
-    assert "started" not in said(cwd)
-    assert "no trial is left to run" in said(cwd)
+    with start_sweep(cwd) as process:
+        wait_for_exit(process, cwd, 0)
+    assert "started" not in read_output(cwd)
+    assert "no trial is left to run" in read_output(cwd)
     assert records(first.storage) == before
     assert (folder / "trials.csv").read_bytes() == table

@@ -40,7 +40,7 @@ def changed(copy: Path, name: str, change: Change, folders: tuple[str, ...] = TR
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("training/objectives/electra.py", replaced("self.now.disc_weight *", "1.01 *")),
+        ("training/objectives/electra.py", replaced("self.step_settings.disc_weight *", "1.01 *")),
         ("training/optimizer.py", replaced("3.4445", "3.5")),
         ("evaluation/scores.py", replaced("_WINDOWS = 256", "_WINDOWS = 128")),
         ("config/objectives/electra.py", replaced("50.0", "49.0")),

@@ -67,7 +67,7 @@ def paper_small(width: float) -> Cost:
 
 
 def paper_electra(encoder: EncoderConfig, width: float, length: int, batch: int) -> float:
-    generator = GeneratorConfig(width=width).of(encoder)
+    generator = GeneratorConfig(width=width).derive_shape(encoder)
     return sum(
         paper_step(network, head, length=length, vocab=PAPER_VOCAB, batch=batch)
         for network, head in ((encoder, "detection"), (generator, "vocabulary_at_slots"))
@@ -131,7 +131,7 @@ class Reference(nn.Module):
     def __init__(self, trial: Trial) -> None:
         super().__init__()
         assert isinstance(trial.objective, ElectraConfig)
-        narrow = config(trial.objective.generator.of(trial.encoder), trial)
+        narrow = config(trial.objective.generator.derive_shape(trial.encoder), trial)
         self.generator = ElectraModel(narrow)
         self.head = ElectraGeneratorPredictions(narrow)
         self.discriminator = ElectraForPreTraining(config(trial.encoder, trial))
@@ -276,9 +276,11 @@ OBJECTIVES: dict[str, AnyObjectiveConfig] = {
     ),
     "random": RandomReplacementConfig(kind="random"),
 }
-PHASES = [(name, learns) for name, config in OBJECTIVES.items() for learns in config.phase_shares()]
+PHASES = [
+    (name, updates) for name, config in OBJECTIVES.items() for updates in config.phase_shares()
+]
 every_phase = pytest.mark.parametrize(
-    ("objective", "learns"), PHASES, ids=[f"{name}-{learns.value}" for name, learns in PHASES]
+    ("objective", "updates"), PHASES, ids=[f"{name}-{updates.value}" for name, updates in PHASES]
 )
 
 
@@ -294,26 +296,26 @@ def trial_of(
     )
 
 
-def counted(trial: Trial, learns: UpdatedNetworks, progress: float = 0.0) -> int:
+def counted(trial: Trial, updates: UpdatedNetworks, progress: float = 0.0) -> int:
     """Return PyTorch's count of the forward and backward FLOPs of a step."""
     objective = build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64))
-    step_settings = trial.at(progress)
+    step_settings = trial.settings_at(progress)
     shape = (step_settings.batch, step_settings.length)
     words_BT = torch.randint(FIRST_WORD, trial.data.vocab, shape)
-    objective.train().begin(learns, step_settings)
+    objective.train().begin(updates, step_settings)
     # The counter does not count the fused kernel. In the math kernel attention is matrix products.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         batch = Batch(words_BT, torch.arange(step_settings.batch))
-        objective(batch, 0, learns).total.backward()
+        objective(batch, 0, updates).total.backward()
     return counter.get_total_flops()
 
 
 @every_phase
 def test_honest_count_of_every_objective_in_every_phase_equals_pytorchs_counter(
-    objective: str, learns: UpdatedNetworks
+    objective: str, updates: UpdatedNetworks
 ) -> None:
     trial = trial_of(OBJECTIVES[objective])
-    assert step_cost(trial, learns).flops == counted(trial, learns)
+    assert step_cost(trial, updates).flops == counted(trial, updates)
 
 
 VARYING = {
@@ -325,13 +327,13 @@ FALLING_MASK_PROB = ProbabilityRamp(start=0.4, end=0.15)
 
 @every_phase
 def test_honest_count_equals_pytorchs_counter_at_every_progress_of_varying_settings(
-    objective: str, learns: UpdatedNetworks
+    objective: str, updates: UpdatedNetworks
 ) -> None:
     varying = replace(
         trial_of(replace(OBJECTIVES[objective], mask_prob=FALLING_MASK_PROB)), **VARYING
     )
-    costs = [step_cost(varying, learns, progress).flops for progress in (0.0, 0.59, 0.6, 1.0)]
-    assert costs == [counted(varying, learns, progress) for progress in (0.0, 0.59, 0.6, 1.0)]
+    costs = [step_cost(varying, updates, progress).flops for progress in (0.0, 0.59, 0.6, 1.0)]
+    assert costs == [counted(varying, updates, progress) for progress in (0.0, 0.59, 0.6, 1.0)]
     assert len(set(costs)) == 4
 
 
@@ -347,7 +349,7 @@ def test_honest_count_is_exact_without_a_projection_and_with_either_norm(
 def test_frozen_generator_costs_a_third_of_a_trained_one() -> None:
     """The forward pass is 2 of the 6 in 6N, and 1 of 3 in the honest count."""
     frozen, trained = OBJECTIVES["electra, frozen"], OBJECTIVES["electra, none"]
-    narrow = trial_of(MlmConfig(kind="mlm"), GeneratorConfig().of(ENCODER))
+    narrow = trial_of(MlmConfig(kind="mlm"), GeneratorConfig().derive_shape(ENCODER))
     with_trained, with_frozen = step_cost(trial_of(trained)), step_cost(trial_of(frozen))
     assert 3 * (with_trained.flops - with_frozen.flops) == 2 * step_cost(narrow).flops
     assert 3 * (with_trained.six_n - with_frozen.six_n) == 2 * step_cost(narrow).six_n
@@ -365,21 +367,21 @@ SAMPLERS: dict[str, AnyObjectiveConfig] = {
     ),
 }
 SAMPLER_PHASES = [
-    (name, learns) for name, config in SAMPLERS.items() for learns in config.phase_shares()
+    (name, updates) for name, config in SAMPLERS.items() for updates in config.phase_shares()
 ]
 every_sampler_phase = pytest.mark.parametrize(
-    ("objective", "learns"),
+    ("objective", "updates"),
     SAMPLER_PHASES,
-    ids=[f"{name}-{learns.value}" for name, learns in SAMPLER_PHASES],
+    ids=[f"{name}-{updates.value}" for name, updates in SAMPLER_PHASES],
 )
 
 
 @every_sampler_phase
 def test_honest_count_of_sampling_without_dropout_equals_pytorchs_counter(
-    objective: str, learns: UpdatedNetworks
+    objective: str, updates: UpdatedNetworks
 ) -> None:
     trial = trial_of(SAMPLERS[objective], replace(ENCODER, dropout=0.1))
-    assert step_cost(trial, learns).flops == counted(trial, learns)
+    assert step_cost(trial, updates).flops == counted(trial, updates)
 
 
 @pytest.mark.parametrize("objective", ["electra", "electra_15", "replace_mlm", "all_tokens_mlm"])
@@ -388,7 +390,7 @@ def test_sampling_without_dropout_costs_one_more_forward_pass_of_the_generator(
 ) -> None:
     separate, encoder = SAMPLERS[objective], replace(ENCODER, dropout=0.1)
     joint = replace(separate, sampling=SamplingConfig())
-    generator = step_cost(trial_of(MlmConfig(kind="mlm"), GeneratorConfig().of(encoder)))
+    generator = step_cost(trial_of(MlmConfig(kind="mlm"), GeneratorConfig().derive_shape(encoder)))
     costs = step_cost(trial_of(separate, encoder)), step_cost(trial_of(joint, encoder))
     # The cost of a generator that is trained includes its backward pass.
     assert 3 * (costs[0].flops - costs[1].flops) == generator.flops
@@ -402,7 +404,7 @@ def test_sampling_without_dropout_costs_one_more_forward_pass_of_the_generator(
 
 def test_alternation_has_no_backward_pass_of_the_frozen_network() -> None:
     trial = trial_of(OBJECTIVES["alternation"])
-    both, generator, discriminator = (step_cost(trial, learns) for learns in UpdatedNetworks)
+    both, generator, discriminator = (step_cost(trial, updates) for updates in UpdatedNetworks)
     # With weights G < D: (6 G + 2 D) + (2 G + 6 D) = 4/3 (6 G + 6 D).
     assert 3 * (generator.six_n + discriminator.six_n) == 4 * both.six_n
     assert generator.six_n < discriminator.six_n < both.six_n
@@ -414,7 +416,7 @@ def run(trial: Trial) -> tuple[Spent, list[UpdatedNetworks]]:
     """Return the totals of a training run, and the networks that each of its steps updated."""
     objective: Any = Weightless()
     text = Batches(np.full((4, 8), FIRST_WORD, np.uint16), 0)
-    batches = {data.length: text for data in trial.texts}
+    batches = {data.length: text for data in trial.data_configs}
     ticks = itertools.count()
     steps = train_steps(
         Gradients(objective, batches, trial),
@@ -469,8 +471,8 @@ def test_mean_cost_predicts_the_steps_of_a_run_with_phases_within_one_step(
     for name in ("tokens", "flops", "paper_flops", "six_n"):
         per_step = getattr(spent, name) / spent.steps
         assert per_step == pytest.approx(getattr(mean, name), rel=1.5 / spent.steps), name
-    costs = {learns: step_cost(trial, learns) for learns in set(updated)}
-    assert spent.flops == sum(costs[learns].flops for learns in updated)
+    costs = {updates: step_cost(trial, updates) for updates in set(updated)}
+    assert spent.flops == sum(costs[updates].flops for updates in updated)
 
 
 @pytest.mark.trains
@@ -507,7 +509,7 @@ def test_run_of_200_steps_of_every_objective_spends_its_budget_within_one_percen
     assert abs(spent.steps - 200) <= 1
     assert getattr(spent, kind) == pytest.approx(amount, rel=0.01)
     largest = max(
-        getattr(step_cost(trial, learns), kind) for learns in OBJECTIVES[objective].phase_shares()
+        getattr(step_cost(trial, updates), kind) for updates in OBJECTIVES[objective].phase_shares()
     )
     assert abs(getattr(spent, kind) - amount) <= largest / 2
 
@@ -539,19 +541,19 @@ def test_cost_of_muons_products_equals_pytorchs_counter(
 @pytest.mark.trains
 @every_phase
 def test_cost_of_muon_covers_exactly_the_matrices_that_a_step_updates(
-    objective: str, learns: UpdatedNetworks
+    objective: str, updates: UpdatedNetworks
 ) -> None:
     with_adam = trial_of(OBJECTIVES[objective])
     with_muon = replace(with_adam, optim=MuonConfig(kind="muon"))
     network = build_objective(with_muon, torch.ones(300, dtype=torch.int64))
-    step_settings = with_muon.at(0.0)
-    network.train().begin(learns, step_settings)
+    step_settings = with_muon.settings_at(0.0)
+    network.train().begin(updates, step_settings)
     words_BT = torch.randint(FIRST_WORD, 300, (step_settings.batch, step_settings.length))
     batch = Batch(words_BT, torch.arange(step_settings.batch))
-    network(batch, 0, learns).total.backward()
+    network(batch, 0, updates).total.backward()
     with FlopCounterMode(display=False) as counter:
         optimizer.build_optimizer(network, with_muon.optim).step()
-    difference = step_cost(with_muon, learns).flops - step_cost(with_adam, learns).flops
+    difference = step_cost(with_muon, updates).flops - step_cost(with_adam, updates).flops
     assert difference == counter.get_total_flops() > 0
 
 

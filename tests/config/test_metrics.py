@@ -13,13 +13,15 @@ names = st.sampled_from(["objective", "objectives", "generator", "width", "data"
 paths = st.lists(names, min_size=1, max_size=4).map(".".join)
 
 
-def spoiled_by(*prefixes: str) -> Metric:
-    return Metric(name="m", direction="minimize", title="m", spoiled_by=prefixes, because="so")
+def incomparable_across(*prefixes: str) -> Metric:
+    return Metric(
+        name="m", direction="minimize", title="m", incomparable_across=prefixes, reason="so"
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 def test_metric_has_a_reason_if_and_only_if_settings_make_it_incomparable(metric: Metric) -> None:
-    assert bool(metric.because) == bool(metric.spoiled_by)
+    assert bool(metric.reason) == bool(metric.incomparable_across)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -39,7 +41,7 @@ def test_every_corruption_and_probe_has_a_metric() -> None:
     ["objective", "objective.generator.width", "objective.mask_prob", "encoder.size", "data.vocab"],
 )
 def test_training_losses_cannot_rank_objectives_or_encoders(name: str, path: str) -> None:
-    assert METRICS[name].spoiler((path,)) == path
+    assert METRICS[name].find_incomparable_path((path,)) == path
 
 
 @pytest.mark.parametrize("name", ["train/discriminator_loss", "train/loss"])
@@ -55,49 +57,62 @@ def test_training_losses_cannot_rank_objectives_or_encoders(name: str, path: str
     ],
 )
 def test_losses_of_the_discriminator_cannot_rank_training_settings(name: str, path: str) -> None:
-    assert METRICS[name].spoiler((path,)) == path
+    assert METRICS[name].find_incomparable_path((path,)) == path
 
 
 @pytest.mark.parametrize("source", CORRUPTIONS)
 def test_auroc_is_comparable_between_generators_but_not_between_tokenizers(source: str) -> None:
     auroc = METRICS[f"detect/{source}/auroc"]
-    assert auroc.spoiler(("objective.generator.width", "encoder.size", "optim.lr")) is None
-    assert auroc.spoiler(("optim.lr", "data.vocab")) == "data.vocab"
+    assert (
+        auroc.find_incomparable_path(("objective.generator.width", "encoder.size", "optim.lr"))
+        is None
+    )
+    assert auroc.find_incomparable_path(("optim.lr", "data.vocab")) == "data.vocab"
 
 
 @pytest.mark.parametrize("task", EMBEDDED)
 @given(varied=st.lists(paths, max_size=4))
 @settings
 def test_probes_are_comparable_across_all_settings(task: str, varied: list[str]) -> None:
-    assert METRICS[f"probe/{task}/accuracy"].spoiler(tuple(varied)) is None
+    assert METRICS[f"probe/{task}/accuracy"].find_incomparable_path(tuple(varied)) is None
 
 
 @given(path=paths, rest=paths)
 @settings
 def test_spoiling_path_covers_the_paths_below_and_above_it(path: str, rest: str) -> None:
     below = f"{path}.{rest}"
-    assert spoiled_by(path).spoiler((below,)) == below
-    assert spoiled_by(below).spoiler((path,)) == path
-    assert spoiled_by(path).spoiler((path,)) == path
+    assert incomparable_across(path).find_incomparable_path((below,)) == below
+    assert incomparable_across(below).find_incomparable_path((path,)) == path
+    assert incomparable_across(path).find_incomparable_path((path,)) == path
 
 
 def test_path_prefix_ends_at_a_dot() -> None:
-    assert spoiled_by("data").spoiler(("database", "data_2.vocab")) is None
-    assert spoiled_by("objective.generator").spoiler(("objective.generator_2",)) is None
+    assert incomparable_across("data").find_incomparable_path(("database", "data_2.vocab")) is None
+    assert (
+        incomparable_across("objective.generator").find_incomparable_path(
+            ("objective.generator_2",)
+        )
+        is None
+    )
 
 
 def test_first_spoiling_path_is_returned() -> None:
-    assert spoiled_by("data").spoiler(("optim.lr", "data.vocab", "data.length")) == "data.vocab"
+    assert (
+        incomparable_across("data").find_incomparable_path(
+            ("optim.lr", "data.vocab", "data.length")
+        )
+        == "data.vocab"
+    )
 
 
 def test_metrics_are_comparable_without_varied_settings() -> None:
-    assert all(metric.spoiler(()) is None for metric in METRICS.values())
+    assert all(metric.find_incomparable_path(()) is None for metric in METRICS.values())
 
 
 @given(a=st.floats(-9, 9), b=st.floats(-9, 9))
 @settings
 def test_better_is_strict_and_follows_the_direction(a: float, b: float) -> None:
-    low = spoiled_by()
+    low = incomparable_across()
     high = Metric(name="m", direction="maximize", title="m")
     assert low.better(a, b) == high.better(b, a) == (a < b)
     assert not low.better(a, a)

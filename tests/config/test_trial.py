@@ -125,7 +125,7 @@ def test_repeat_numbers_add_up(a: int, b: int) -> None:
 def test_generators_have_the_shapes_of_the_paper(
     size: str, ratio: float, hidden: int, heads: int, layers: int
 ) -> None:
-    shape = GeneratorConfig(width=ratio).of(SIZES[size])
+    shape = GeneratorConfig(width=ratio).derive_shape(SIZES[size])
     assert (shape.hidden, shape.heads, shape.layers) == (hidden, heads, layers)
     assert shape.ffn == 4 * hidden
     assert shape.embedding == SIZES[size].embedding  # the table is shared
@@ -133,19 +133,19 @@ def test_generators_have_the_shapes_of_the_paper(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_generator_of_ratio_one_has_the_discriminators_shape(size: str) -> None:
-    assert GeneratorConfig(width=1.0, depth=1.0).of(SIZES[size]) == SIZES[size]
+    assert GeneratorConfig(width=1.0, depth=1.0).derive_shape(SIZES[size]) == SIZES[size]
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(0.5, 6), (1 / 3, 4), (0.01, 1)])
 def test_depth_changes_the_number_of_layers_only(depth: float, layers: int) -> None:
-    shape = GeneratorConfig(width=1.0, depth=depth).of(SIZES["base"])
+    shape = GeneratorConfig(width=1.0, depth=depth).derive_shape(SIZES["base"])
     assert shape == replace(SIZES["base"], layers=layers)
 
 
 def rejection(encoder: EncoderConfig, width: float) -> str:
     """Return the error message for a generator of `width`; empty if the width is valid."""
     try:
-        GeneratorConfig(width=width).of(encoder)
+        GeneratorConfig(width=width).derive_shape(encoder)
     except ValueError as error:
         return str(error)
     return ""
@@ -159,7 +159,7 @@ def test_generator_is_a_valid_encoder_no_larger_than_its_discriminator(
 ) -> None:
     encoder = SIZES[size]
     assume(not rejection(encoder, width))
-    shape = GeneratorConfig(width=width, depth=depth).of(encoder)
+    shape = GeneratorConfig(width=width, depth=depth).derive_shape(encoder)
     assert shape.hidden % shape.heads == 0
     assert 1 <= shape.hidden <= encoder.hidden
     assert 1 <= shape.layers <= encoder.layers

@@ -533,7 +533,7 @@ def test_data_sets_of_the_hub_are_read_at_their_commit(tmp_path: Path) -> None:
         assert reason in refused
         assert "\n" not in refused
     assert not (tmp_path / "ran").exists()
-    assert all("/datasets/owner/" in path for path in hub.asked)  # no other requests
+    assert all("/datasets/owner/" in path for path in hub.requested_paths)  # no other requests
 
 
 memory = pytest.mark.skipif(

@@ -73,7 +73,7 @@ def row(score: float) -> MetricRow:
 
 
 def outcome(state: State = "finished", *rows: MetricRow) -> Outcome:
-    return Outcome(state=state, reason="", rows=rows, began=0.0, seconds=60.0, busy=50.0)
+    return Outcome(state=state, reason="", rows=rows, started_at=0.0, seconds=60.0, busy=50.0)
 
 
 def count_states(board: Board) -> dict[str, int]:
@@ -226,16 +226,16 @@ def test_plain_lines_are_printed_without_a_terminal(capsys: pytest.CaptureFixtur
     board = Board(METRIC)
     with live.open_view(board) as view:
         assert isinstance(view, PlainLines)
-        view.doing("loading")
-        view.doing("loading", 0.5)
-        view.doing("")
+        view.set_phase("loading")
+        view.set_phase("loading", 0.5)
+        view.set_phase("")
         time.sleep(0.1)  # the thread prints
         board.jobs = 2
         board.start(job(0))
-        view.changed("started it")
+        view.show_event("started it")
         time.sleep(0.1)
         board.end(job(0), outcome("finished", row(0.6)))
-        view.changed("finished it")
+        view.show_event("finished it")
     assert capsys.readouterr().out == "loading\n[0/2] started it\n[1/2] finished it\n"
 
 
@@ -246,12 +246,12 @@ def test_plain_lines_print_the_status_after_a_time_without_events(
     board = board_of(2)
     with live.open_view(board) as view:
         board.start(job(0))
-        view.doing("starting Ray")
+        view.set_phase("starting Ray")
         until = time.monotonic() + 30
         while (output := capsys.readouterr().out).count("starting Ray,") < 1:
             assert time.monotonic() < until, output
             time.sleep(0.2)
-        view.doing("")
+        view.set_phase("")
         board.update(job(0), PhaseProgress(phase=TRAINING, share=0.25))
         while "seed 0: training 25%" not in (output := capsys.readouterr().out):
             assert time.monotonic() < until, output

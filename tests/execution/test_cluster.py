@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 from project import ROOT
-from sweeps import LIMIT, LOOPBACK, METRIC, ended, family, listening, said, started
+from sweeps import (
+    LIMIT,
+    LOOPBACK,
+    METRIC,
+    family,
+    listening,
+    read_output,
+    start_sweep,
+    wait_for_exit,
+)
 
 from lab.config.experiment import Resources
 from lab.config.results import MetricRow, State
@@ -215,7 +224,7 @@ def run_sweep(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **change
     storage, most_running, most_started = cwd / "storage", 0, 0
     began = time.monotonic()
     options = ("--address", cluster.address, "--tracking-uri", cluster.uri)
-    with started(cwd, *options, **changes) as process:
+    with start_sweep(cwd, *options, **changes) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             most_started = max(most_started, len(records_in(storage, "queued", "running")))
             running = records_in(storage, "running")
@@ -224,7 +233,7 @@ def run_sweep(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **change
                 record.stop_file(running[0]).touch()
                 stop_first = False
             time.sleep(0.2)
-        ended(process, cwd, 0)
+        wait_for_exit(process, cwd, 0)
     trials = frames.load_frames(cluster.uri, "smoke").trials
     return Sweep(storage, trials, most_running, most_started, cluster.wait_until_idle())
 
@@ -336,8 +345,8 @@ def test_trials_run_one_at_a_time_where_the_cluster_fits_one_worker_group(
 
 def error_line(cwd: Path, *options: object, **changes: object) -> str:
     """Run a command that fails with status 2, and return its error, which is one line."""
-    with started(cwd, *options, **changes) as process:
-        ended(process, cwd, 2)
+    with start_sweep(cwd, *options, **changes) as process:
+        wait_for_exit(process, cwd, 2)
     line = (cwd / "err").read_text()
     assert line.startswith("lab.sweep: error: ")
     assert line.count("\n") == 1, line
@@ -414,7 +423,7 @@ def killed(two_workers: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Kill
     rows: tuple[MetricRow, ...] = ()
     changes = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
     changes["compare"] = f"{{init_from: [{MLM}]}}"
-    with started(cwd, **changes) as process:
+    with start_sweep(cwd, **changes) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             saved = [
                 folder
@@ -427,8 +436,8 @@ def killed(two_workers: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Kill
                 workers = train_workers(process.pid)
                 os.kill(workers[-1], signal.SIGKILL)
             time.sleep(0.1)
-        ended(process, cwd, 0)
-    return Killed(cwd / "storage", said(cwd), addresses, len(workers), rows)
+        wait_for_exit(process, cwd, 0)
+    return Killed(cwd / "storage", read_output(cwd), addresses, len(workers), rows)
 
 
 @pytest.mark.slow

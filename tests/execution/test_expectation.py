@@ -164,7 +164,7 @@ def test_preparatory_run_that_has_ended_takes_no_time(
     folder = storage / "trials" / run.fingerprint(inputs.identity)
     record.write_queued(folder, run)
     row = {"spent/steps": 1.0}
-    ended = Outcome(state="finished", reason="", rows=(row,), began=0, seconds=1, busy=1)
+    ended = Outcome(state="finished", reason="", rows=(row,), started_at=0, seconds=1, busy=1)
     record.append_row(folder, row)
     record.write_outcome(folder, ended)
     assert seconds_by_phase(experiment, storage)["preparatory runs"] == pytest.approx(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from project import ROOT
-from sweeps import LIMIT, ended, records, said, started
+from sweeps import LIMIT, read_output, records, start_sweep, wait_for_exit
 
 from lab.config.preparatory_runs import preparatory_runs
 from lab.loading import search_space
@@ -36,21 +36,21 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(cwd: Path) -> dict[str, int]:
     """Interrupt the sweep during its first preparatory run; return the finished records."""
-    with started(cwd, **CHANGES) as process:
+    with start_sweep(cwd, **CHANGES) as process:
         began = time.monotonic()
-        while "preparatory run" not in said(cwd) and time.monotonic() - began < LIMIT:
-            assert process.poll() is None, said(cwd)
+        while "preparatory run" not in read_output(cwd) and time.monotonic() - began < LIMIT:
+            assert process.poll() is None, read_output(cwd)
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        ended(process, cwd, 130)
+        wait_for_exit(process, cwd, 130)
     return records(cwd / "storage")
 
 
 @pytest.fixture(scope="module")
 def finished_sweep(cwd: Path, interrupted: dict[str, int]) -> dict[str, int]:
     """Run the interrupted sweep to its end; return the finished records."""
-    with started(cwd, **CHANGES) as process:
-        ended(process, cwd, 0)
+    with start_sweep(cwd, **CHANGES) as process:
+        wait_for_exit(process, cwd, 0)
     finished = records(cwd / "storage")
     assert all(finished[name] == time for name, time in interrupted.items())
     return finished
@@ -70,8 +70,8 @@ def test_sweep_with_an_interrupted_preparatory_run_continues_and_trains_each_run
 def test_finished_sweep_trains_nothing_and_its_report_counts_each_run_once(
     cwd: Path, finished_sweep: dict[str, int]
 ) -> None:
-    with started(cwd, **CHANGES) as process:
-        ended(process, cwd, 0)
+    with start_sweep(cwd, **CHANGES) as process:
+        wait_for_exit(process, cwd, 0)
     assert records(cwd / "storage") == finished_sweep
     table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
     assert table.measures["preparatory_runs"] == 3  # the third has diverged, but was trained

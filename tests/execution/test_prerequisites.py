@@ -24,11 +24,11 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.preparatory_runs import (
+    ENCODER,
     GENERATOR,
-    KEPT,
-    own_budget,
     preparatory_cost,
     preparatory_runs,
+    training_budget,
 )
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Seeds, Trial
@@ -70,14 +70,14 @@ def build_trial(objective: AnyObjectiveConfig = FAST, **changes: Any) -> Trial:
 
 def test_trial_with_random_initial_weights_has_no_preparatory_run() -> None:
     assert preparatory_runs(build_trial(ELECTRA)) == {}
-    assert own_budget(build_trial(ELECTRA)) == build_trial(ELECTRA).budget
+    assert training_budget(build_trial(ELECTRA)) == build_trial(ELECTRA).budget
 
 
 def test_preparatory_run_of_a_frozen_generator_has_its_shape_and_mask_rate() -> None:
     trial = build_trial(replace(FAST, mask_prob=0.3, masking="code"))
     ((network, run),) = preparatory_runs(trial).items()
     assert network == GENERATOR
-    assert run.encoder == FROZEN.of(SHAPE)
+    assert run.encoder == FROZEN.derive_shape(SHAPE)
     assert run.objective == MlmConfig(kind="mlm", mask_prob=0.3, masking="code")
     assert (run.budget, run.optim.lr) == (MLM.budget, 2e-3)
     assert (run.data, run.batch, run.seeds) == (trial.data, trial.batch, trial.seeds)
@@ -85,19 +85,22 @@ def test_preparatory_run_of_a_frozen_generator_has_its_shape_and_mask_rate() -> 
 
 def test_each_network_starts_from_a_preparatory_run_of_its_own_shape() -> None:
     two = preparatory_runs(build_trial(ELECTRA, init_from=MLM))
-    assert {network: run.encoder.hidden for network, run in two.items()} == {KEPT: 16, GENERATOR: 8}
+    assert {network: run.encoder.hidden for network, run in two.items()} == {
+        ENCODER: 16,
+        GENERATOR: 8,
+    }
     one = preparatory_runs(build_trial(SAME_SIZE, init_from=MLM))
-    assert one[KEPT] == one[GENERATOR]
+    assert one[ENCODER] == one[GENERATOR]
     assert set(
         preparatory_runs(build_trial(RandomReplacementConfig(kind="random"), init_from=MLM))
-    ) == {KEPT}
+    ) == {ENCODER}
 
 
 def test_frozen_generator_has_its_own_run_where_the_encoder_has_another() -> None:
     longer = replace(MLM, budget=Budget(kind="tokens", amount=9 * STEP))
     runs = preparatory_runs(build_trial(init_from=longer))
     assert {network: run.budget.amount for network, run in runs.items()} == {
-        KEPT: 9 * STEP,
+        ENCODER: 9 * STEP,
         GENERATOR: 6 * STEP,
     }
 
@@ -126,7 +129,7 @@ def test_trials_of_other_seeds_batches_or_texts_share_no_run(change: dict[str, A
 def test_run_without_a_learning_rate_takes_that_of_the_trial() -> None:
     inherits = replace(MLM, lr=None)
     trial = build_trial(ELECTRA, init_from=inherits, optim=AdamConfig(lr=7e-4))
-    assert preparatory_runs(trial)[KEPT].optim.lr == 7e-4
+    assert preparatory_runs(trial)[ENCODER].optim.lr == 7e-4
 
 
 # Charges.
@@ -138,7 +141,7 @@ def test_budget_is_charged_with_each_preparatory_run_once(kind: Any) -> None:
     two, one = (build_trial(o, init_from=MLM, budget=budget) for o in (ELECTRA, SAME_SIZE))
     for trial in (two, one):
         spent = getattr(preparatory_cost(trial), kind)
-        assert own_budget(trial).amount == 1e9 - spent
+        assert training_budget(trial).amount == 1e9 - spent
     assert preparatory_cost(two).tokens == 2 * preparatory_cost(one).tokens == 2 * 6 * STEP
 
 
@@ -184,7 +187,7 @@ def prepare_assignment(trial: Trial, storage: Path) -> Assignment:
                 run_trial(assignment_of(run, prerequisites.inputs_without_start(run), folder)).state
                 == "finished"
             )
-    inputs = prerequisites.of(trial)
+    inputs = prerequisites.prepare_inputs(trial)
     return assignment_of(trial, inputs, storage / "trials" / trial.fingerprint(inputs.identity))
 
 
@@ -222,7 +225,7 @@ def test_frozen_generator_has_the_weights_of_its_run_before_and_after_training(
 def test_both_networks_start_from_mlm_runs(objective: AnyObjectiveConfig, storage: Path) -> None:
     work = prepare_assignment(build_trial(objective, init_from=MLM), storage)
     first_weights = initial_weights(work)
-    encoder = weights_of_run(work.trial, KEPT, storage)
+    encoder = weights_of_run(work.trial, ENCODER, storage)
     assert equal(
         weights.weights_below(first_weights, "encoder"), weights.weights_below(encoder, "encoder")
     )
@@ -235,7 +238,7 @@ def test_both_networks_start_from_mlm_runs(objective: AnyObjectiveConfig, storag
 
 def test_mlm_head_starts_from_the_preparatory_run(storage: Path) -> None:
     work = prepare_assignment(build_trial(MlmConfig(kind="mlm"), init_from=MLM), storage)
-    assert equal(initial_weights(work), weights_of_run(work.trial, KEPT, storage))
+    assert equal(initial_weights(work), weights_of_run(work.trial, ENCODER, storage))
 
 
 def test_spent_compute_starts_at_that_of_the_runs_and_ends_at_the_budget(storage: Path) -> None:
@@ -291,7 +294,7 @@ def test_interrupted_trial_continues_bitwise(after: int, storage: Path) -> None:
     uninterrupted = prepare_assignment(build_trial(), storage)
     expected = run_trial(uninterrupted).rows
     cut = replace(uninterrupted, folder=storage / "trials" / "cut")
-    assert run_trial(cut, wish=interrupted(after)).state == "interrupted"
+    assert run_trial(cut, requested_state=interrupted(after)).state == "interrupted"
     assert without_time(run_trial(cut).rows) == without_time(expected)
 
 
@@ -319,7 +322,9 @@ def test_generator_of_an_earlier_trial_is_used_and_not_charged_to_the_budget(
 
 
 def test_encoder_of_an_earlier_mlm_trial_is_used_as_generator(storage: Path) -> None:
-    mlm = prepare_assignment(build_trial(MlmConfig(kind="mlm"), encoder=FROZEN.of(SHAPE)), storage)
+    mlm = prepare_assignment(
+        build_trial(MlmConfig(kind="mlm"), encoder=FROZEN.derive_shape(SHAPE)), storage
+    )
     run_trial(mlm)
     earlier = FromTrial(kind="trial", name=mlm.folder.name)
     work = prepare_assignment(
@@ -355,7 +360,7 @@ def test_earlier_trial_without_a_token_predictor_or_of_another_shape_is_rejected
         earlier = FromTrial(kind="trial", name=work.folder.name)
         trial = build_trial(replace(FAST, generator=replace(FROZEN, init_from=earlier)))
         with pytest.raises(UserError, match=path.format(work.folder.name) + message):
-            InitialWeights(storage, LocalOnly()).of(trial, prepared_text.text)
+            InitialWeights(storage, LocalOnly()).resolve(trial, prepared_text.text)
 
 
 # Identity.
@@ -371,7 +376,9 @@ def test_name_of_a_trial_depends_on_the_weights_of_its_generator(storage: Path) 
     longer = replace(trained.trial, budget=Budget(kind="tokens", amount=7 * STEP))
     inputs = Prerequisites(storage, LocalOnly()).inputs_without_start(longer)
     run_trial(assignment_of(longer, inputs, other))
-    origin = InitialWeights(storage, LocalOnly()).of(first.trial, inputs.text, {GENERATOR: other})
+    origin = InitialWeights(storage, LocalOnly()).resolve(
+        first.trial, inputs.text, {GENERATOR: other}
+    )
     assert origin is not None
     assert origin.file.name != first.start.name
     assert load_file(origin.file).keys() == load_file(first.start).keys()
@@ -397,7 +404,7 @@ class FakeDriver:
     def end(self, work: Assignment, state: State = "finished") -> None:
         self.running.discard(work.folder)
         self.ended[work.folder] = Outcome(
-            state=state, reason="why", rows=({"spent/flops": 5.0},), began=0, seconds=2, busy=1
+            state=state, reason="why", rows=({"spent/flops": 5.0},), started_at=0, seconds=2, busy=1
         )
 
 

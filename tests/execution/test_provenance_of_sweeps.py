@@ -58,9 +58,9 @@ def checkout(monkeypatch: pytest.MonkeyPatch) -> Checkout:
 
 def run_in_this_process(driver: Driver, began: float) -> dict[str, float]:
     while (work := driver.next()) is not None:
-        driver.began(work)
-        run_trial(work, report=lambda _, at=work: driver.scored(at))
-        driver.ended(work, None)
+        driver.on_start(work)
+        run_trial(work, report=lambda _, at=work: driver.on_evaluation(at))
+        driver.on_end(work, None)
     return {}
 
 

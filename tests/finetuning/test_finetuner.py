@@ -18,7 +18,7 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.code_digest import FINETUNING, code_digest
 from lab.config.experiment import FinetuneConfig
-from lab.config.metrics import METRICS, among, finetuned, named
+from lab.config.metrics import METRICS, find_metric, finetuned, select_metrics
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.results import Outcome, State
 from lab.config.schedules.learning_rate import Schedule
@@ -188,7 +188,7 @@ def test_same_seed_gives_bitwise_the_same_scores(
     assert (again.scores, again.flops, again.tokens) == (first.scores, first.flops, first.tokens)
     after = pretrained.encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert load_task(yamls[kind]).form.metric in first.scores
+    assert load_task(yamls[kind]).config.metric in first.scores
 
 
 def test_another_seed_gives_another_order_and_other_scores(
@@ -209,9 +209,9 @@ def test_a_separable_task_is_learned(
 ) -> None:
     """One word determines the label; the rate suits the small encoder."""
     task = read_task(yamls, kind)
-    task = replace(task, form=replace(task.form, epochs=12))
+    task = replace(task, config=replace(task.config, epochs=12))
     scores = Finetuner(pretrained, task, default_protocol(16, 2e-2)).run(0).scores
-    assert scores[task.form.metric] > 0.9
+    assert scores[task.config.metric] > 0.9
 
 
 @pytest.mark.parametrize("kind", YAML)
@@ -222,7 +222,7 @@ def test_a_diverged_run_has_finite_low_scores(
     task = read_task(yamls, kind)
     scores = Finetuner(pretrained, task, default_protocol(16, 1e30)).run(0).scores
     assert all(math.isfinite(score) for score in scores.values())
-    assert scores[task.form.metric] < 0.9
+    assert scores[task.config.metric] < 0.9
 
 
 def test_unordered_pairs_are_trained_on_in_both_orders(
@@ -405,7 +405,7 @@ def test_interrupted_fine_tuning_continues_with_the_next_seed(
     def interrupt_after_one_seed() -> State:
         return "interrupted" if seeds else "running"
 
-    first = run(trial, yamls["pairs"], seeds=3, wish=interrupt_after_one_seed)
+    first = run(trial, yamls["pairs"], seeds=3, requested_state=interrupt_after_one_seed)
     assert first.state == "interrupted"
     assert seeds == [0]
     assert "finetune/pairs" not in first.rows[-1]
@@ -425,7 +425,7 @@ def test_interrupted_fine_tuning_continues_with_the_next_seed(
 def test_a_trial_that_was_stopped_is_not_fine_tuned(
     run: Run, trial: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
-    outcome = run(trial, yamls["pairs"], wish=lambda: "stopped")
+    outcome = run(trial, yamls["pairs"], requested_state=lambda: "stopped")
     assert outcome.state == "stopped"
     assert not (tmp_path / "trials" / "0123456789ab" / "finetune").exists()
 
@@ -496,9 +496,9 @@ def test_each_task_protocol_and_encoder_has_its_own_results_file(
 def run_in_this_process(driver: Driver, began: float) -> dict[str, float]:
     """Run a driver's trials one after another in this process instead of in Ray's processes."""
     while (work := driver.next()) is not None:
-        driver.began(work)
-        run_trial(work, report=lambda _, at=work: driver.scored(at))
-        driver.ended(work, None)
+        driver.on_start(work)
+        run_trial(work, report=lambda _, at=work: driver.on_evaluation(at))
+        driver.on_end(work, None)
     return {}
 
 
@@ -583,10 +583,10 @@ def test_bad_command_exits_with_a_one_line_error(
 def test_scores_of_tasks_are_metrics_and_their_costs_are_not() -> None:
     names = ["finetune/my_task", "finetune/my_task/low", "finetune/flops", "probe/pos/accuracy",
              "spent/flops", "finetune/"]  # fmt: skip
-    assert list(among(names)) == ["probe/pos/accuracy", "finetune/my_task"]
-    assert named("finetune/my_task") == finetuned("my_task")
+    assert list(select_metrics(names)) == ["probe/pos/accuracy", "finetune/my_task"]
+    assert find_metric("finetune/my_task") == finetuned("my_task")
     assert not finetuned("my_task").at_every_evaluation
-    assert finetuned("my_task").spoiler(("data.vocab", "objective")) is None
+    assert finetuned("my_task").find_incomparable_path(("data.vocab", "objective")) is None
 
 
 SPACE = """

@@ -27,7 +27,7 @@ from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, PAD, SEP, UNK, Vocabulary
 from lab.finetuning import features, heads
 from lab.finetuning import metrics as task_metrics
-from lab.finetuning.features import NOWHERE, UNSEEN, TaskWindow
+from lab.finetuning.features import IGNORE_INDEX, UNSEEN_LABEL, TaskWindow
 from lab.finetuning.heads import Span
 from lab.loading.task_table import TASKS
 from lab.tasks.examples import Example, Examples, QuestionExample, TagExample, TextExample
@@ -43,7 +43,7 @@ def task(
     """Return a task; its training split equals its evaluation split unless `train` is set."""
     return Examples(
         name="task",
-        form=form,
+        config=form,
         train=evaluation if train is None else train,
         evaluation=evaluation,
         fingerprint="f",
@@ -107,7 +107,7 @@ def test_every_prediction_for_an_unseen_label_is_wrong(vocabulary: Vocabulary) -
     train = (TextExample("a", None, "x"), TextExample("b", None, "y"))
     texts = task(SINGLE, TextExample("a", None, "z"), TextExample("a", None, "x"), train=train)
     windows, _ = features.make_features(texts, texts.evaluation, vocabulary, 16)
-    assert [window.target for window in windows] == [[UNSEEN], [0.0]]
+    assert [window.target for window in windows] == [[UNSEEN_LABEL], [0.0]]
     for answer in (0, 1):
         scores = task_metrics.score_task(texts, windows, [answer, 0])
         assert scores["accuracy"] == 0.5
@@ -120,7 +120,7 @@ def test_every_word_is_tagged_once_and_in_order(vocabulary: Vocabulary, length: 
     tags = [f"t{number}" for number in range(len(words))]
     sentences = task(TAGS, TagExample(words, tags), TagExample(["a"], ["t0"]))
     windows, _ = features.make_features(sentences, sentences.evaluation, vocabulary, length)
-    targets = [int(t) for window in windows for t in window.target if t != NOWHERE]
+    targets = [int(t) for window in windows for t in window.target if t != IGNORE_INDEX]
     assert targets == [sentences.labels.index(tag) for tag in [*tags, "t0"]]
     for window in windows:
         assert len(window.ids) == len(window.target) <= length
@@ -133,7 +133,7 @@ def test_the_target_of_a_word_is_at_its_first_token(vocabulary: Vocabulary) -> N
     (window,), _ = features.make_features(sentence, sentence.evaluation, vocabulary, 64)
     tokens = vocabulary.words([["incomprehensibilities", "king"]])[0]
     firsts = [1 + tokens.word_T.tolist().index(word) for word in (0, 1)]
-    assert [position for position, t in enumerate(window.target) if t != NOWHERE] == firsts
+    assert [position for position, t in enumerate(window.target) if t != IGNORE_INDEX] == firsts
     assert len(tokens.ids_T) > 2
 
 
@@ -266,7 +266,7 @@ def test_majority_baseline_predicts_the_most_frequent_training_label() -> None:
     train = tuple(TextExample("a", None, label) for label in "xyy")
     texts = task(SINGLE, *(TextExample("a", None, label) for label in "xxxy"), train=train)
     assert task_metrics.majority_baseline(texts)["accuracy"] == 0.25
-    by_matthews = replace(texts, form=replace(SINGLE, metric="matthews"))
+    by_matthews = replace(texts, config=replace(SINGLE, metric="matthews"))
     assert task_metrics.majority_baseline(by_matthews)["matthews"] == 0
     tags = task(
         TAGS, TagExample(["a", "b"], ["x", "y"]), train=(TagExample(["a"] * 3, list("xxy")),)
@@ -327,7 +327,9 @@ def test_padding_changes_no_prediction_and_no_loss(kind: str, vocabulary: Vocabu
     inputs = heads.collate_windows(windows, CPU)
     wider = heads.HeadInputs(
         F.pad(inputs.ids_BT, (0, 3), value=PAD),
-        F.pad(inputs.target_BX, (0, 3), value=NOWHERE) if kind == "tagging" else inputs.target_BX,
+        F.pad(inputs.target_BX, (0, 3), value=IGNORE_INDEX)
+        if kind == "tagging"
+        else inputs.target_BX,
         windows,
     )
     states = random_states(inputs)
@@ -350,7 +352,7 @@ def test_losses_equal_their_formulas(vocabulary: Vocabulary) -> None:
             case "regression":  # the range of the training split, 2 to 5, is scaled to 0 to 1
                 expected = (logits[0, 0, 0] ** 2 + (logits[1, 0, 0] - 1) ** 2) / 2
             case "tagging":
-                tagged = (inputs.target_BX != NOWHERE).nonzero().tolist()
+                tagged = (inputs.target_BX != IGNORE_INDEX).nonzero().tolist()
                 log = logits.log_softmax(-1)
                 losses = [-log[b, t, int(inputs.target_BX[b, t])] for b, t in tagged]
                 assert len(losses) == 3

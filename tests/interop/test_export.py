@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from exporting import BERT, FIRST, asked, random, trained, vocabulary
+from exporting import BERT, FIRST, make_trial, random, trained, vocabulary
 from members import LENGTH, MEMBERS, POST, VOCAB, Member, each
 from prepared_text import PreparedText
 from safetensors.torch import load_file
@@ -88,7 +88,7 @@ def electra(sharing: str) -> ElectraConfig:
 def test_every_network_computes_the_same_bits_in_transformers(
     member: Member, tokens: tuple[str, ...], tmp_path: Path
 ) -> None:
-    trial, words = asked(member.objective, member.encoder), vocabulary(tokens)
+    trial, words = make_trial(member.objective, member.encoder), vocabulary(tokens)
     objective = random(trial)
     source = trained(trial, objective, words, tmp_path)
     write_networks(source, tmp_path / "out")
@@ -109,7 +109,7 @@ def test_every_network_computes_the_same_bits_in_transformers(
 @pytest.mark.parametrize("sharing", SHARING)
 @torch.no_grad()
 def test_encoders_load_with_other_heads(sharing: str, tmp_path: Path) -> None:
-    trial, words = asked(electra(sharing), POST), vocabulary(BERT)
+    trial, words = make_trial(electra(sharing), POST), vocabulary(BERT)
     objective = random(trial)
     write_networks(trained(trial, objective, words, tmp_path), tmp_path / "out")
     ids_BT, segment_BT = inputs(padded=True)
@@ -128,7 +128,7 @@ def test_encoders_load_with_other_heads(sharing: str, tmp_path: Path) -> None:
 
 def test_output_weights_stay_tied_after_transformers_saves_the_model(tmp_path: Path) -> None:
     """transformers saves tied weights once, and initializes missing output weights at random."""
-    trial = asked(electra("gdes"))
+    trial = make_trial(electra("gdes"))
     write_networks(trained(trial, random(trial), vocabulary(BERT), tmp_path), tmp_path / "out")
     model = ElectraForMaskedLM.from_pretrained(tmp_path / "out" / "generator")
     model.save_pretrained(tmp_path / "again")
@@ -147,7 +147,7 @@ def test_output_weights_stay_tied_after_transformers_saves_the_model(tmp_path: P
 def test_exported_tokenizer_gives_the_tokens_of_the_lab(
     tokens: tuple[str, ...], tmp_path: Path
 ) -> None:
-    trial, words = asked(RandomReplacementConfig(kind="random")), vocabulary(tokens)
+    trial, words = make_trial(RandomReplacementConfig(kind="random")), vocabulary(tokens)
     write_networks(trained(trial, random(trial), words, tmp_path), tmp_path / "out")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "discriminator")
     first, second = "The cat bade the cat Ω", "a cab"
@@ -164,7 +164,7 @@ def test_exported_tokenizer_gives_the_tokens_of_the_lab(
 
 
 def test_fill_mask_pipeline_ranks_tokens_as_the_generator(tmp_path: Path) -> None:
-    trial, words = asked(electra("tokens")), vocabulary(BERT)
+    trial, words = make_trial(electra("tokens")), vocabulary(BERT)
     objective = random(trial)
     write_networks(trained(trial, objective, words, tmp_path), tmp_path / "out")
     fill = pipeline("fill-mask", model=str(tmp_path / "out" / "generator"))
@@ -178,7 +178,7 @@ def test_fill_mask_pipeline_ranks_tokens_as_the_generator(tmp_path: Path) -> Non
 
 
 def test_encoder_with_pre_norm_gives_one_line(tmp_path: Path) -> None:
-    trial = asked(electra("tokens"))
+    trial = make_trial(electra("tokens"))
     trial = replace(trial, encoder=replace(trial.encoder, norm="pre"))
     source = trained(trial, random(trial), vocabulary(FIRST), tmp_path)
     with pytest.raises(UserError, match=r"encoder\.norm: pre .* encoder\.norm: post"):
@@ -189,7 +189,7 @@ def test_encoder_with_pre_norm_gives_one_line(tmp_path: Path) -> None:
 def test_network_with_other_logits_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = asked(electra("tokens"))
+    trial = make_trial(electra("tokens"))
     source = trained(trial, random(trial), vocabulary(FIRST), tmp_path)
     monkeypatch.setattr(interop_export, "lab_logits", lambda *_: torch.zeros(4, LENGTH))
     with pytest.raises(RuntimeError, match="logits in transformers differ"):

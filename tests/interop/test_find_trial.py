@@ -45,7 +45,9 @@ def write_record(folder: Path, objective: AnyObjectiveConfig, text: PreparedText
     )
     record.write_queued(folder, trial, "", text.text.name)
     networks = random(trial)
-    position = TrainingPosition(spent=Spent(), rows=1, score=None, counts={}, most=None)
+    position = TrainingPosition(
+        spent=Spent(), evaluations=1, score=None, counts={}, micro_batch_limit=None
+    )
     checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
     checkpoints.save(position, networks, optimizer.build_optimizer(networks, trial.optim), {})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from exporting import BERT, FIRST, asked, random, trained, vocabulary
+from exporting import BERT, FIRST, make_trial, random, trained, vocabulary
 from members import COUNTS_V, LENGTH, POST, VOCAB
 from prepared_text import PreparedText
 from torch import Tensor
@@ -79,11 +79,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pair(folder: Path) -> tuple[Any, Any]:
-    """Save a discriminator and a generator of the shapes of `asked(ELECTRA)`."""
-    trial = asked(ELECTRA, POST)
+    """Save a discriminator and a generator of the shapes of `make_trial(ELECTRA)`."""
+    trial = make_trial(ELECTRA, POST)
     return (
         checkpoint(ElectraForPreTraining, config(trial.encoder), folder / "d"),
-        checkpoint(ElectraForMaskedLM, config(GENERATOR.of(trial.encoder)), folder / "g"),
+        checkpoint(ElectraForMaskedLM, config(GENERATOR.derive_shape(trial.encoder)), folder / "g"),
     )
 
 
@@ -100,7 +100,7 @@ def started(trial: Trial, words: Vocabulary, folder: Path, seed: int = 5) -> Obj
     text = folder / "text"
     text.mkdir(exist_ok=True)
     words.save(text)
-    origin = InitialWeights(folder, LocalOnly()).of(trial, text)
+    origin = InitialWeights(folder, LocalOnly()).resolve(trial, text)
     objective = random(trial, seed)
     if origin is not None:
         weights.load_weights(origin.file, objective)
@@ -128,7 +128,7 @@ def test_trial_starts_with_the_networks_of_transformers_checkpoints(
     discriminator, generator = pair(folder)
     words = vocabulary(tokens)
     objective = replace(ELECTRA, sharing=sharing)  # type: ignore[arg-type]
-    networks: Any = started(asked(objective, init_from=released(folder)), words, folder)
+    networks: Any = started(make_trial(objective, init_from=released(folder)), words, folder)
     ids_BT, segment_BT, inputs = windows(words)
     actual_BT, expected_BT = networks.detect(ids_BT, segment_BT), discriminator(**inputs).logits
     # gdes stores the discriminator's tables as differences to the generator's, with rounding.
@@ -148,7 +148,7 @@ def test_generator_without_a_checkpoint_is_random_except_for_shared_tables(
 ) -> None:
     pair(folder)
     objective = replace(ELECTRA, sharing=sharing)  # type: ignore[arg-type]
-    trial = asked(objective, init_from=released(folder, generator=False))
+    trial = make_trial(objective, init_from=released(folder, generator=False))
     words = vocabulary(FIRST)
     networks, drawn = started(trial, words, folder), random(trial, 5)
     actual, before = weights.collect_weights(networks), weights.collect_weights(drawn)
@@ -175,7 +175,7 @@ def test_exported_networks_are_the_same_initial_weights(
 ) -> None:
     width = GeneratorConfig(width=1 if sharing == "all" else 0.5)
     objective = replace(ELECTRA, sharing=sharing, generator=width)  # type: ignore[arg-type]
-    trial, words = asked(objective), vocabulary(tokens)
+    trial, words = make_trial(objective), vocabulary(tokens)
     first = random(trial, 1)
     write_networks(trained(trial, first, words, folder), folder / "out")
     out = folder / "out"
@@ -191,7 +191,7 @@ def test_exported_networks_are_the_same_initial_weights(
 
 
 def test_token_predictor_starts_with_the_head_of_the_checkpoint(folder: Path) -> None:
-    trial = asked(MlmConfig(kind="mlm"))
+    trial = make_trial(MlmConfig(kind="mlm"))
     model = checkpoint(ElectraForMaskedLM, config(trial.encoder), folder / "d")
     words = vocabulary(BERT)
     networks = started(replace(trial, init_from=released(folder, generator=False)), words, folder)
@@ -215,7 +215,7 @@ def refusal(folder: Path, trial: Trial, words: Vocabulary | None = None) -> str:
 def test_error_lists_every_dimension_that_differs(folder: Path) -> None:
     pair(folder)
     other = replace(POST, layers=1, hidden=64, ffn=96, heads=4, embedding=8)
-    message = refusal(folder, asked(ELECTRA, other, init_from=released(folder)))
+    message = refusal(folder, make_trial(ELECTRA, other, init_from=released(folder)))
     assert message.startswith(
         f"base.init_from.discriminator: {folder / 'd'}: layers 2, base.encoder "
     )
@@ -228,33 +228,37 @@ def test_error_lists_every_dimension_that_differs(folder: Path) -> None:
 def test_other_number_of_heads_is_refused(folder: Path) -> None:
     """The shapes of the weights do not depend on the number of heads."""
     pair(folder)
-    message = refusal(folder, asked(ELECTRA, replace(POST, heads=4), init_from=released(folder)))
+    message = refusal(
+        folder, make_trial(ELECTRA, replace(POST, heads=4), init_from=released(folder))
+    )
     assert message.endswith("heads 2, base.encoder has 4")
 
 
 def test_generator_of_another_width_is_refused(folder: Path) -> None:
     pair(folder)
     objective = replace(ELECTRA, generator=GeneratorConfig(width=1))
-    message = refusal(folder, asked(objective, init_from=released(folder)))
+    message = refusal(folder, make_trial(objective, init_from=released(folder)))
     assert message.startswith(f"base.init_from.generator: {folder / 'g'}: hidden 16, the generator")
 
 
 def test_too_few_positions_are_refused(folder: Path) -> None:
     checkpoint(ElectraForPreTraining, config(POST, max_position_embeddings=8), folder / "d")
-    message = refusal(folder, asked(ELECTRA, init_from=released(folder, generator=False)))
+    message = refusal(folder, make_trial(ELECTRA, init_from=released(folder, generator=False)))
     assert "positions 8" in message
     assert f"{LENGTH} (base.data.length)" in message
 
 
 def test_shared_weights_must_be_equal_in_both_networks(folder: Path) -> None:
     pair(folder)
-    message = refusal(folder, asked(replace(ELECTRA, sharing="tokens"), init_from=released(folder)))
+    message = refusal(
+        folder, make_trial(replace(ELECTRA, sharing="tokens"), init_from=released(folder))
+    )
     assert "base.objective.sharing: tokens has one for both; take none or gdes" in message
 
 
 def test_pre_norm_cannot_start_from_post_norm(folder: Path) -> None:
     pair(folder)
-    trial = asked(ELECTRA, init_from=released(folder))
+    trial = make_trial(ELECTRA, init_from=released(folder))
     message = refusal(folder, replace(trial, encoder=replace(POST, norm="pre")))
     assert "norm post, base.encoder has pre" in message
 
@@ -263,7 +267,7 @@ def test_generator_as_a_discriminator_is_refused(folder: Path) -> None:
     """transformers would initialize the missing head at random and only warn."""
     pair(folder)
     start = FromCheckpoint(kind="transformers", discriminator=str(folder / "g"))
-    message = refusal(folder, asked(ELECTRA, GENERATOR.of(POST), init_from=start))
+    message = refusal(folder, make_trial(ELECTRA, GENERATOR.derive_shape(POST), init_from=start))
     assert "it lacks discriminator_predictions.dense.bias and 3 more" in message
     assert "ElectraForPreTraining" in message
 
@@ -273,7 +277,7 @@ def test_discriminator_as_a_generator_is_refused(folder: Path) -> None:
     start = FromCheckpoint(
         kind="transformers", discriminator=str(folder / "d"), generator=str(folder / "d")
     )
-    message = refusal(folder, asked(ELECTRA, init_from=start))
+    message = refusal(folder, make_trial(ELECTRA, init_from=start))
     assert message.startswith("base.init_from.generator:")
     assert "it lacks generator_lm_head.bias" in message
 
@@ -290,14 +294,16 @@ def test_checkpoint_with_unsupported_settings_is_refused(
     folder: Path, changes: dict[str, Any], message: str
 ) -> None:
     checkpoint(ElectraForPreTraining, config(POST, **changes), folder / "d")
-    assert message in refusal(folder, asked(ELECTRA, init_from=released(folder, generator=False)))
+    assert message in refusal(
+        folder, make_trial(ELECTRA, init_from=released(folder, generator=False))
+    )
 
 
 def test_other_architecture_is_refused(folder: Path) -> None:
     settings = BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1,
                           num_attention_heads=2, intermediate_size=32)  # fmt: skip
     BertForMaskedLM(settings).save_pretrained(folder / "d")
-    message = refusal(folder, asked(ELECTRA, init_from=released(folder, generator=False)))
+    message = refusal(folder, make_trial(ELECTRA, init_from=released(folder, generator=False)))
     assert "its model_type is 'bert', not 'electra'" in message
 
 
@@ -308,9 +314,11 @@ def test_error_names_the_first_token_that_differs(folder: Path, form: str) -> No
         (folder / "d" / form).write_text("\n".join(BERT) + "\n")
     else:
         vocabulary(BERT).tokenizer.save(str(folder / "d" / form))
-    message = refusal(folder, asked(ELECTRA, init_from=released(folder, generator=False)))
+    message = refusal(folder, make_trial(ELECTRA, init_from=released(folder, generator=False)))
     assert message.endswith("its token 1 is '[unused0]', and base.data's is '[UNK]'")
-    started(asked(ELECTRA, init_from=released(folder, generator=False)), vocabulary(BERT), folder)
+    started(
+        make_trial(ELECTRA, init_from=released(folder, generator=False)), vocabulary(BERT), folder
+    )
 
 
 class _Payload:
@@ -323,7 +331,10 @@ def test_pickle_is_read_without_executing_its_code(folder: Path) -> None:
     model, _ = pair(folder)
     (folder / "d" / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "d" / "pytorch_model.bin")
-    trial, words = asked(ELECTRA, init_from=released(folder, generator=False)), vocabulary(FIRST)
+    trial, words = (
+        make_trial(ELECTRA, init_from=released(folder, generator=False)),
+        vocabulary(FIRST),
+    )
     ids_BT, segment_BT, inputs = windows(words)
     with torch.no_grad():
         networks: Any = started(trial, words, folder)
@@ -346,14 +357,14 @@ def test_unreadable_checkpoint_gives_one_line(folder: Path, spoil: str) -> None:
         case "cut":
             file = folder / "d" / "model.safetensors"
             file.write_bytes(file.read_bytes()[:1_000])
-    message = refusal(folder, asked(ELECTRA, init_from=released(folder, generator=False)))
+    message = refusal(folder, make_trial(ELECTRA, init_from=released(folder, generator=False)))
     assert message.startswith(f"base.init_from.discriminator: {folder / 'd'}: cannot be read: ")
 
 
 def test_equal_weights_share_a_file_in_the_cache(folder: Path) -> None:
     pair(folder)
     words = vocabulary(FIRST)
-    trial = asked(ELECTRA, init_from=released(folder, generator=False))
+    trial = make_trial(ELECTRA, init_from=released(folder, generator=False))
     for _ in range(2):
         started(trial, words, folder)
     assert len(list((folder / "cache").iterdir())) == 1
@@ -438,7 +449,7 @@ def test_trial_starts_from_an_earlier_trial_with_its_own_schedule(
     earlier = run.run_trial(work)
     storage = tmp_path
     second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
-    origin = InitialWeights(storage, LocalOnly()).of(second, work.text)
+    origin = InitialWeights(storage, LocalOnly()).resolve(second, work.text)
     assert origin is not None
     following = replace(work, trial=second, folder=storage / "trials" / "second", start=origin.file)
     later = run.run_trial(following)
@@ -457,14 +468,14 @@ def test_interrupted_trial_resumes_instead_of_loading_its_initial_weights(
 ) -> None:
     run.run_trial(work)
     second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
-    origin = InitialWeights(tmp_path, LocalOnly()).of(second, work.text)
+    origin = InitialWeights(tmp_path, LocalOnly()).resolve(second, work.text)
     assert origin is not None
     folder = tmp_path / "trials" / "whole"
     whole = replace(work, trial=second, folder=folder, start=origin.file)
     expected = run.run_trial(whole).rows[-1]
     interrupted = replace(whole, folder=tmp_path / "trials" / "interrupted")
     steps = iter(["running"] * 4 + ["interrupted"])
-    assert run.run_trial(interrupted, wish=lambda: next(steps)).state == "interrupted"  # type: ignore[arg-type,return-value]
+    assert run.run_trial(interrupted, requested_state=lambda: next(steps)).state == "interrupted"  # type: ignore[arg-type,return-value]
     actual = run.run_trial(interrupted).rows[-1]
     same = [name for name in actual if name.startswith(("detect/", "probe/", "train/"))]
     assert [actual[name] for name in same] == [expected[name] for name in same]
@@ -477,22 +488,22 @@ def test_trial_with_another_vocabulary_is_refused(work: Assignment, tmp_path: Pa
     other.mkdir()
     vocabulary(FIRST).save(other)
     with pytest.raises(UserError, match=r"base\.init_from\.name: 0123: its tokens are those of"):
-        InitialWeights(tmp_path, LocalOnly()).of(second, other)
+        InitialWeights(tmp_path, LocalOnly()).resolve(second, other)
 
 
 def test_earlier_trial_without_weights_is_refused(work: Assignment, tmp_path: Path) -> None:
     record.write_queued(work.folder, work.trial, "", work.text.name)
     second = replace(work.trial, init_from=FromTrial(kind="trial", name="0123"))
     with pytest.raises(UserError, match="no checkpoint that can be read, and its state is queued"):
-        InitialWeights(tmp_path, LocalOnly()).of(second, work.text)
+        InitialWeights(tmp_path, LocalOnly()).resolve(second, work.text)
     unknown = replace(work.trial, init_from=FromTrial(kind="trial", name="ffff"))
     with pytest.raises(UserError, match=r"ffff: no trial in .*; there is 0123456789ab"):
-        InitialWeights(tmp_path, LocalOnly()).of(unknown, work.text)
+        InitialWeights(tmp_path, LocalOnly()).resolve(unknown, work.text)
 
 
 def test_token_counts_are_not_part_of_the_weights() -> None:
     """Token counts belong to the text, so they are not initial weights of another trial."""
-    trial = asked(RandomReplacementConfig(kind="random"))
+    trial = make_trial(RandomReplacementConfig(kind="random"))
     objective = build_objective(trial, COUNTS_V)
     assert {name.partition(".")[0] for name in weights.collect_weights(objective)} == {
         "encoder",

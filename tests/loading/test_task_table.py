@@ -39,7 +39,7 @@ def test_built_in_tasks_are_those_of_glue_and_of_the_package() -> None:
 @pytest.mark.parametrize("name", GLUE)
 def test_glue_tasks_have_the_columns_and_metrics_of_the_paper(name: str) -> None:
     columns, split, metric, epochs = GLUE[name]
-    form = TASKS[name].form
+    form = TASKS[name].config
     texts = (getattr(form, "text", ""), getattr(form, "pair", ""))
     assert tuple(text for text in texts if text) == columns
     assert (form.metric, form.epochs) == (metric, epochs)
@@ -51,7 +51,10 @@ def test_glue_tasks_have_the_columns_and_metrics_of_the_paper(name: str) -> None
 
 
 def test_unordered_tasks_are_those_of_the_official_code() -> None:
-    assert {n for n, t in TASKS.items() if getattr(t.form, "unordered", False)} == {"mrpc", "stsb"}
+    assert {n for n, t in TASKS.items() if getattr(t.config, "unordered", False)} == {
+        "mrpc",
+        "stsb",
+    }
 
 
 @pytest.mark.parametrize("name", ["pos", "sentiment"])
@@ -118,7 +121,7 @@ def test_glue_task_is_read_from_the_split_files_of_a_local_folder(tmp_path: Path
     (tmp_path / "mnli").mkdir()
     for split in ("train", "validation_matched"):
         (tmp_path / "mnli" / f"{split}.tsv").write_text("premise\thypothesis\tlabel\na\tb\t2\n")
-    form = load_task("mnli", tmp_path).form
+    form = load_task("mnli", tmp_path).config
     assert isinstance(form.evaluation, FileRows)
     assert form.evaluation.path == str(tmp_path / "mnli" / "validation_matched.tsv")
     with pytest.raises(UserError, match="has no train"):

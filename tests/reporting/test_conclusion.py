@@ -167,12 +167,14 @@ def test_untrained_is_mentioned_only_if_it_was_scored() -> None:
     assert "untrained" not in lines["compute"]
     assert "no score was taken before the end" in lines["compute"]
     assert lines["untrained"] == "not scored: this metric is computed only at the end of a trial"
-    assert "no untrained score was taken" in sentences.curve(unscored, "spent/flops", "FLOP")
+    assert "no untrained score was taken" in sentences.describe_curve(
+        unscored, "spent/flops", "FLOP"
+    )
 
 
 def test_caption_of_a_curve_without_improvement() -> None:
     frames = sweep({0.5: [0.4, 0.3, 0.2]}, untrained=0.5)
-    caption = sentences.curve(frames, "spent/flops", "FLOP")
+    caption = sentences.describe_curve(frames, "spent/flops", "FLOP")
     assert caption == "No score is better than the best untrained score, 0.5000."
 
 

@@ -85,7 +85,7 @@ def build_curve(end: float, generator: np.random.Generator) -> tuple[MetricRow, 
 
 
 def outcome(rows: tuple[MetricRow, ...], state: State = "finished", reason: str = "") -> Outcome:
-    return Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=140.0, busy=130.0)
+    return Outcome(state=state, reason=reason, rows=rows, started_at=1e9, seconds=140.0, busy=130.0)
 
 
 def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float, float]) -> None:
@@ -365,6 +365,6 @@ def test_cost_counts_each_preparatory_run_once(width: frames.SweepFrames) -> Non
     measures = {"preparatory_runs": 2.0, "preparatory_flops": 5e11}
     sweep = dataclasses.replace(width, trials=trials, measures=measures)
     total = len(trials) + 0.5
-    assert sentences.cost(sweep) == (
+    assert sentences.describe_compute(sweep) == (
         f"{total:.3g} TFLOP of training, including 500 GFLOP in 2 preparatory mlm runs"
     )

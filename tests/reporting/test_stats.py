@@ -140,7 +140,7 @@ def test_noise_is_the_pooled_standard_deviation() -> None:
     a, b = [0.71, 0.73, 0.70], [0.60, 0.61, 0.65]
     result = stats.compute_answer(sweep({0.25: a, 0.5: b}))
     assert result is not None
-    assert result.floor == pytest.approx(math.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2))
+    assert result.noise_sd == pytest.approx(math.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2))
 
 
 @pytest.mark.parametrize("cells", [2, 4])
@@ -162,7 +162,7 @@ def test_sweep_over_seeds_alone_finds_a_difference_in_at_most_five_percent(
 def test_identical_cells_are_tied() -> None:
     result = stats.compute_answer(sweep({0.25: [0.7, 0.71, 0.72], 0.5: [0.7, 0.71, 0.72]}))
     assert result is not None
-    assert result.tie == ("width 0.25", "width 0.5")
+    assert result.tied_labels == ("width 0.25", "width 0.5")
     assert not result.separable
 
 
@@ -174,7 +174,7 @@ def test_simulated_difference_is_found_in_the_direction_of_the_metric(
     result = stats.compute_answer(frames)
     assert result is not None
     assert result.separable
-    assert result.tie == (best,)
+    assert result.tied_labels == (best,)
 
 
 def test_difference_is_found_under_noise_that_cells_share() -> None:
@@ -193,7 +193,7 @@ def test_single_repeats_give_no_significant_difference() -> None:
     result = stats.compute_answer(sweep({0.25: [0.9], 0.5: [0.6]}))
     assert result is not None
     assert not result.separable
-    assert result.tie == ("width 0.25", "width 0.5")
+    assert result.tied_labels == ("width 0.25", "width 0.5")
     assert any(
         "Fewer than" in flag for flag in stats.flag_trials(sweep({0.25: [0.9], 0.5: [0.6]}), result)
     )

@@ -52,7 +52,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
         state: State = "diverged" if job.number == 1 else "finished"
         search.should_stop(job, rows)
         search.tell(
-            job, Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
+            job, Outcome(state=state, reason="", rows=rows, started_at=0.0, seconds=1.0, busy=1.0)
         )
     return storage
 

@@ -59,7 +59,7 @@ def ask_all_jobs(experiment: Experiment, folder: Path) -> list[Job]:
 
 
 def outcome(row: MetricRow, state: State = "finished") -> Outcome:
-    return Outcome(state=state, reason="", rows=(row,), began=0.0, seconds=1.0, busy=1.0)
+    return Outcome(state=state, reason="", rows=(row,), started_at=0.0, seconds=1.0, busy=1.0)
 
 
 def write_record(
@@ -83,7 +83,7 @@ def count(experiment: Experiment, storage: Path) -> list[tuple[int, int]]:
 def prepared(experiment: Experiment, identity: str, *started: str) -> finished.Prepared:
     identities = TrialIdentities(scratch=identity, started=started)
     return {
-        search_space.build_trial(experiment.base, cell).texts: identities
+        search_space.build_trial(experiment.base, cell).data_configs: identities
         for cell in search_space.expand_cells(experiment)
     }
 

@@ -80,7 +80,7 @@ def bowl(trial: Trial) -> float:
 def outcome(metric: str, score: float | None) -> Outcome:
     state: State = "diverged" if score is None else "finished"
     row = {"spent/steps": 8.0, "spent/flops": 1e9, **({} if score is None else {metric: score})}
-    return Outcome(state=state, reason="", rows=(row,), began=0.0, seconds=1.0, busy=1.0)
+    return Outcome(state=state, reason="", rows=(row,), started_at=0.0, seconds=1.0, busy=1.0)
 
 
 @pytest.fixture
@@ -656,7 +656,7 @@ def test_repeats_of_a_cell_wait_until_a_failed_point_was_retried(storage: str) -
     assert again.ask() == failed_job
     assert again.ask() == working_job
     again.tell(working_job, outcome(experiment.metric.name, 0.7))
-    again.tell(failed_job, replace(failed, tries=2))
+    again.tell(failed_job, replace(failed, attempts=2))
     (repeat,) = (job for job in iter(again.ask, None))
     assert (repeat.role, repeat.tuned) == ("repeat", working_job.tuned)
 

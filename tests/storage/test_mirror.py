@@ -161,18 +161,18 @@ def test_a_record_reads_the_same_on_another_machine(near: Remote, other: Remote)
     record.begin_record(original, trial)
     record.append_row(original, {"spent/steps": 8.0})
     near.push(original)
-    other.pull(copy, *record.SMALL)
+    other.pull(copy, *record.CORE_FILES)
     assert record.read_outcome(copy) is None
     assert record.read_curve(copy) == ({"spent/steps": 8.0},)
     rows = record.read_curve(original)
-    outcome = Outcome(state="finished", reason="", rows=rows, began=1.0, seconds=2.0, busy=1.0)
+    outcome = Outcome(state="finished", reason="", rows=rows, started_at=1.0, seconds=2.0, busy=1.0)
     record.write_outcome(original, outcome)
     near.push(original)
-    other.pull(copy, *record.SMALL)
+    other.pull(copy, *record.CORE_FILES)
     assert record.read_outcome(copy) == outcome
     record.begin_record(original, trial)  # the trial is continued
     near.push(original)
-    other.pull(copy, *record.SMALL)
+    other.pull(copy, *record.CORE_FILES)
     assert record.read_outcome(copy) is None
 
 
@@ -493,8 +493,8 @@ def test_drop_deletes_the_local_copy_only(uri: str, tmp_path: Path) -> None:
     for name in "ab":
         write(near.root / name, RECORD)
         near.push(near.root / name)
-    near.drop(near.root / "a")
-    near.drop(near.root / "a")
+    near.delete_local(near.root / "a")
+    near.delete_local(near.root / "a")
     assert [path.name for path in near.root.iterdir()] == ["b"]
     assert pull_and_read(reader, "a") == RECORD
     assert pull_and_read(near, "a") == RECORD, "it can be pulled again"
@@ -502,7 +502,7 @@ def test_drop_deletes_the_local_copy_only(uri: str, tmp_path: Path) -> None:
 
 def test_drop_in_a_local_storage_deletes_nothing(tmp_path: Path) -> None:
     write(tmp_path / "a", RECORD)
-    LocalOnly().drop(tmp_path / "a")
+    LocalOnly().delete_local(tmp_path / "a")
     assert read(tmp_path / "a") == RECORD
 
 

@@ -26,7 +26,7 @@ ROWS: tuple[MetricRow, ...] = tuple({"spent/steps": float(n), "a": n / 3} for n 
 STATES: tuple[State, ...] = get_args(State)
 ENDS = STATES[2:]
 FIRST = Outcome(
-    state="interrupted", reason="by hand", rows=ROWS[:3], began=1e9, seconds=5.0, busy=4.0
+    state="interrupted", reason="by hand", rows=ROWS[:3], started_at=1e9, seconds=5.0, busy=4.0
 )
 LAST = replace(FIRST, state="finished", reason="", rows=ROWS, seconds=9.0, device="cpu")
 
@@ -126,7 +126,7 @@ def run_and_continue(folder: Path, states: list[str]) -> None:
     """
     record.write_queued(folder, TRIAL, "lineage")
     record.begin_record(folder, TRIAL)
-    record.keep_rows(folder, 0)
+    record.truncate_curve(folder, 0)
     for row in FIRST.rows:
         record.append_row(folder, row)
     record.write_outcome(folder, FIRST)
@@ -135,7 +135,7 @@ def run_and_continue(folder: Path, states: list[str]) -> None:
     states.pop()
     record.begin_record(folder, TRIAL)
     record.write_origin(folder, "another")
-    record.keep_rows(folder, 2)
+    record.truncate_curve(folder, 2)
     for row in LAST.rows[2:]:
         record.append_row(folder, row)
     record.write_outcome(folder, LAST)
@@ -194,15 +194,15 @@ def test_missing_outcome_reads_as_none(tmp_path: Path) -> None:
 def test_finished_record_without_its_last_point_has_no_outcome(tmp_path: Path) -> None:
     """Its score would come from an earlier point."""
     write_record(tmp_path, LAST)
-    record.keep_rows(tmp_path, 2)
+    record.truncate_curve(tmp_path, 2)
     assert record.read_outcome(tmp_path) is None
 
 
 def test_forgotten_record_has_no_state(tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     write_record(folder, LAST)
-    record.forget(folder)
-    record.forget(folder)
+    record.delete_record(folder)
+    record.delete_record(folder)
     assert not folder.exists()
     assert record.read_state(folder) is None
 

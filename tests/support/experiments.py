@@ -50,4 +50,4 @@ def row(step: int, **more: float) -> MetricRow:
 
 def outcome(*rows: MetricRow, state: State = "finished", reason: str = "") -> Outcome:
     """Return the outcome of a trial with these evaluations."""
-    return Outcome(state=state, reason=reason, rows=rows, began=1e9, seconds=9.0, busy=8.0)
+    return Outcome(state=state, reason=reason, rows=rows, started_at=1e9, seconds=9.0, busy=8.0)

@@ -52,7 +52,9 @@ def vocabulary(tokens: tuple[str, ...], special: tuple[str, ...] = SPECIAL) -> V
     return Vocabulary(tokenizer, dict(zip(ROLES, special, strict=True)))
 
 
-def asked(objective: AnyObjectiveConfig, encoder: EncoderConfig = POST, **changes: Any) -> Trial:
+def make_trial(
+    objective: AnyObjectiveConfig, encoder: EncoderConfig = POST, **changes: Any
+) -> Trial:
     """Return a trial of an objective with a post-norm encoder."""
     return Trial(
         encoder=replace(encoder, norm="post"),
@@ -93,7 +95,9 @@ def trained(trial: Trial, objective: Objective, words: Vocabulary, folder: Path)
         folder=folder / "record",
         text=text,
         trial=trial,
-        place=TrainingPosition(spent=Spent(), rows=0, score=None, counts={}, most=None),
+        place=TrainingPosition(
+            spent=Spent(), evaluations=0, score=None, counts={}, micro_batch_limit=None
+        ),
         weights=collect_weights(objective),
         shapes=shapes,
         detects=isinstance(objective, Detector),

@@ -18,7 +18,7 @@ class Hub(ThreadingHTTPServer):
 
     Attributes:
         folders: content of the data sets.
-        asked: paths of all requests so far.
+        requested_paths: paths of all requests so far.
     """
 
     daemon_threads = True
@@ -26,7 +26,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folders: Folders) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folders = folders
-        self.asked: list[str] = []
+        self.requested_paths: list[str] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
-        self.server.asked.append(path)
+        self.server.requested_paths.append(path)
         match = re.fullmatch(
             r"(/api)?/datasets/(\w+/\w+)/(revision|tree|paths-info|resolve)/(\w+)/?(.*)", path
         )

@@ -53,7 +53,7 @@ POST = replace(PRE, embedding=16, dropout=0.1, norm="post")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class LossTerm:
     """Expected inputs and gradients of one term of a loss.
 
     Attributes:
@@ -70,7 +70,7 @@ class Lesson:
     scores: Literal["text", "slots"]
 
 
-class Falls(NamedTuple):
+class ExpectedDecrease(NamedTuple):
     """An expected decrease of a metric during training on one batch.
 
     Attributes:
@@ -93,7 +93,7 @@ class Member:
         id: name in the ids of tests.
         objective: settings of the objective.
         turns: terms of the loss for each set of networks that a step can update.
-        learns: expected decreases of metrics within a few steps on one batch.
+        expected_decreases: expected decreases of metrics within a few steps on one batch.
         encoder: shape of the exported encoder.
         reads_masks: network that reads [MASK]; empty for objectives without a masked language
             model.
@@ -104,8 +104,8 @@ class Member:
 
     id: str
     objective: AnyObjectiveConfig
-    turns: Mapping[UpdatedNetworks, tuple[Lesson, ...]]
-    learns: tuple[Falls, ...]
+    turns: Mapping[UpdatedNetworks, tuple[LossTerm, ...]]
+    expected_decreases: tuple[ExpectedDecrease, ...]
     encoder: EncoderConfig = PRE
     reads_masks: Literal["encoder", "generator", ""] = "generator"
     common: tuple[str, ...] = ()
@@ -113,23 +113,23 @@ class Member:
     windows: FullWindows | GrowingWindows = field(default_factory=FullWindows)
 
 
-_DETECT = Lesson(
+_DETECT = LossTerm(
     of="encoder", heads=("detection",), reaches=("encoder", "detection"), scores="text"
 )
 _DETECT_AT_SLOTS = replace(_DETECT, scores="slots")
-_PREDICT = Lesson(
+_PREDICT = LossTerm(
     of="encoder", heads=("vocabulary",), reaches=("encoder", "vocabulary"), scores="slots"
 )
-_COPY = Lesson(
+_COPY = LossTerm(
     of="encoder",
     heads=("vocabulary", "gate"),
     reaches=("encoder", "vocabulary", "gate"),
     scores="text",
 )
-_GENERATE = Lesson(
+_GENERATE = LossTerm(
     of="generator", heads=("generator.vocabulary",), reaches=("generator",), scores="slots"
 )
-_EXPECT = Lesson(of="generator", heads=("baseline",), reaches=("baseline",), scores="slots")
+_EXPECT = LossTerm(of="generator", heads=("baseline",), reaches=("baseline",), scores="slots")
 # Parameters of the exported encoder with a gradient if its embedding tables are the generator's
 # (gradient-disentangled sharing).
 _ENCODER_BUT_BASE = (
@@ -142,11 +142,11 @@ _ENCODER_BUT_BASE = (
     "encoder.final_norm",
 )
 _TOKENS, _BASE = ("encoder.embeddings",), ("encoder.embeddings.base",)
-_GENERATOR_LEARNS = Falls("train/generator_loss", 0.65)
+_GENERATOR_LEARNS = ExpectedDecrease("train/generator_loss", 0.65)
 # Replacements change while the generator is trained, so the discriminator's loss need not decrease;
 # it must be below the loss of a majority predictor.
-_BEATS_MAJORITY = Falls("train/discriminator_loss", 0.8, "health/majority_loss")
-_PREDICTS = Falls("train/mlm_loss", 0.5)
+_BEATS_MAJORITY = ExpectedDecrease("train/discriminator_loss", 0.8, "health/majority_loss")
+_PREDICTS = ExpectedDecrease("train/mlm_loss", 0.5)
 _JOINT = (_GENERATOR_LEARNS, _BEATS_MAJORITY)
 _SAME_SIZE = GeneratorConfig(width=1)
 _ELECTRA = ElectraConfig(kind="electra", mask_prob=SHARE)
@@ -170,20 +170,20 @@ MEMBERS = (
         id="electra_none",
         objective=replace(_ELECTRA, sharing="none"),
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
     ),
     Member(
         id="electra_tokens",
         objective=_ELECTRA,
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         common=_TOKENS,
     ),
     Member(
         id="electra_all",
         objective=replace(_ELECTRA, sharing="all", generator=_SAME_SIZE),
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         common=("encoder",),
     ),
     Member(
@@ -195,14 +195,14 @@ MEMBERS = (
                 _GENERATE,
             )
         },
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         common=_BASE,
     ),
     Member(
         id="electra_half_as_deep",
         objective=replace(_ELECTRA, generator=GeneratorConfig(depth=0.5), masking="code"),
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         encoder=POST,
         common=_TOKENS,
     ),
@@ -211,7 +211,7 @@ MEMBERS = (
             id=f"electra_frozen_{encoder.norm}",
             objective=replace(_ELECTRA, sharing="none", generator=FROZEN),
             turns={UpdatedNetworks.ALL: (_DETECT,)},
-            learns=(_BEATS_MAJORITY,),
+            expected_decreases=(_BEATS_MAJORITY,),
             encoder=encoder,
         )
         for encoder in (PRE, POST)
@@ -220,7 +220,7 @@ MEMBERS = (
         id="electra_moving",
         objective=_MOVING_ELECTRA,
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         encoder=POST,
         common=_TOKENS,
         cuts=(3, 4, 5),  # before the last short windows, before and after the first full ones
@@ -230,14 +230,14 @@ MEMBERS = (
         id="electra_15",
         objective=Electra15Config(kind="electra_15", mask_prob=SHARE),
         turns={UpdatedNetworks.ALL: (_DETECT_AT_SLOTS, _GENERATE)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         common=_TOKENS,
     ),
     Member(
         id="replace_mlm_tokens",
         objective=ReplaceMlmConfig(kind="replace_mlm", mask_prob=SHARE),
         turns={UpdatedNetworks.ALL: (_PREDICT, _GENERATE)},
-        learns=(_GENERATOR_LEARNS, _PREDICTS),
+        expected_decreases=(_GENERATOR_LEARNS, _PREDICTS),
         common=_TOKENS,
     ),
     Member(
@@ -249,7 +249,7 @@ MEMBERS = (
                 _GENERATE,
             )
         },
-        learns=(_GENERATOR_LEARNS, _PREDICTS),
+        expected_decreases=(_GENERATOR_LEARNS, _PREDICTS),
         encoder=POST,
         common=_BASE,
     ),
@@ -259,13 +259,13 @@ MEMBERS = (
             kind="replace_mlm", mask_prob=SHARE, sharing="none", generator=FROZEN
         ),
         turns={UpdatedNetworks.ALL: (_PREDICT,)},
-        learns=(_PREDICTS,),
+        expected_decreases=(_PREDICTS,),
     ),
     Member(
         id="all_tokens_mlm",
         objective=AllTokensMlmConfig(kind="all_tokens_mlm", mask_prob=SHARE),
         turns={UpdatedNetworks.ALL: (_COPY, _GENERATE)},
-        learns=(_GENERATOR_LEARNS, _PREDICTS),
+        expected_decreases=(_GENERATOR_LEARNS, _PREDICTS),
         encoder=POST,
         common=_TOKENS,
     ),
@@ -274,7 +274,7 @@ MEMBERS = (
             id=f"mlm_{masking}",
             objective=MlmConfig(kind="mlm", mask_prob=SHARE, masking=masking),
             turns={UpdatedNetworks.ALL: (_PREDICT,)},
-            learns=(_PREDICTS,),
+            expected_decreases=(_PREDICTS,),
             encoder=encoder,
             reads_masks="encoder",
         )
@@ -284,28 +284,28 @@ MEMBERS = (
         id="two_stage",
         objective=TwoStageConfig(kind="two_stage", mask_prob=SHARE),
         turns={UpdatedNetworks.GENERATOR: (_GENERATE,), UpdatedNetworks.DISCRIMINATOR: (_DETECT,)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         cuts=(3, 4, 5),  # before the last step of stage one, at and after the switch
     ),
     Member(
         id="two_stage_post",
         objective=TwoStageConfig(kind="two_stage", mask_prob=SHARE, masking="code"),
         turns={UpdatedNetworks.GENERATOR: (_GENERATE,), UpdatedNetworks.DISCRIMINATOR: (_DETECT,)},
-        learns=_JOINT,
+        expected_decreases=_JOINT,
         encoder=POST,
     ),
     Member(
         id="reinforce",
         objective=_ADVERSARIAL,
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _EXPECT)},
-        learns=(_BEATS_MAJORITY,),
+        expected_decreases=(_BEATS_MAJORITY,),
         common=_TOKENS,
     ),
     Member(
         id="reinforce_half",
         objective=replace(_ADVERSARIAL, adversarial_weight=0.5),
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _EXPECT)},
-        learns=(_BEATS_MAJORITY,),
+        expected_decreases=(_BEATS_MAJORITY,),
         encoder=POST,
         common=_TOKENS,
     ),
@@ -321,7 +321,7 @@ MEMBERS = (
                 UpdatedNetworks.DISCRIMINATOR: (_DETECT,),
                 UpdatedNetworks.GENERATOR: (_GENERATE, _EXPECT),
             },
-            learns=(_BEATS_MAJORITY,),
+            expected_decreases=(_BEATS_MAJORITY,),
             cuts=(3, 4),  # with two steps per phase: within a phase, and between two phases
         )
         for steps in (1, 2)
@@ -330,7 +330,7 @@ MEMBERS = (
         id="random_unigram",
         objective=RandomReplacementConfig(kind="random", mask_prob=SHARE),
         turns={UpdatedNetworks.ALL: (_DETECT,)},
-        learns=(_BEATS_MAJORITY,),
+        expected_decreases=(_BEATS_MAJORITY,),
         reads_masks="",
     ),
     Member(
@@ -339,7 +339,7 @@ MEMBERS = (
             kind="random", mask_prob=SHARE, replacement_distribution="uniform", masking="code"
         ),
         turns={UpdatedNetworks.ALL: (_DETECT,)},
-        learns=(_BEATS_MAJORITY,),
+        expected_decreases=(_BEATS_MAJORITY,),
         encoder=POST,
         reads_masks="",
     ),
@@ -362,16 +362,16 @@ def each(members: tuple[Member, ...] = MEMBERS) -> pytest.MarkDecorator:
 
 def each_turn(members: tuple[Member, ...] = MEMBERS) -> pytest.MarkDecorator:
     """Return a parametrization of a test by member and by the networks that a step updates."""
-    cases = [(member, learns) for member in members for learns in member.turns]
-    ids = [f"{member.id}-{learns.value}" for member, learns in cases]
-    return pytest.mark.parametrize(("member", "learns"), cases, ids=ids)
+    cases = [(member, updates) for member in members for updates in member.turns]
+    ids = [f"{member.id}-{updates.value}" for member, updates in cases]
+    return pytest.mark.parametrize(("member", "updates"), cases, ids=ids)
 
 
 def reading_turn(member: Member) -> UpdatedNetworks:
     """Return the networks updated in a step in which the exported encoder is trained."""
     return next(
-        learns
-        for learns, lessons in member.turns.items()
+        updates
+        for updates, lessons in member.turns.items()
         if any(lesson.of == "encoder" for lesson in lessons)
     )
 
@@ -392,7 +392,7 @@ def trial(member: Member, **changes: Any) -> Trial:
     return replace(base, **changes)
 
 
-def made(member: Member, **changes: Any) -> Any:
+def make_objective(member: Member, **changes: Any) -> Any:
     """Return the objective module of a trial of the member."""
     return build_objective(trial(member, **changes), COUNTS_V)
 
@@ -411,7 +411,7 @@ def windows(rows: int, longest: int = LENGTH - 2, length: int = LENGTH) -> np.nd
 
 def texts(trial: Trial) -> dict[int, Batches]:
     """Return the training windows of a trial by their length."""
-    lengths = [data.length for data in trial.texts]
+    lengths = [data.length for data in trial.data_configs]
     return {
         length: Batches(windows(30, length - 2, length).astype(np.uint16), trial.seeds.order)
         for length in lengths
@@ -444,8 +444,8 @@ def masked(member: Member, batch: Batch, step: int = 0) -> masks.MaskedBatch:
     masking = getattr(member.objective, "masking", "paper")
     return masks.mask_batch(
         batch,
-        mask_prob=trial(member).at(0.0).mask_prob,
-        how="paper" if masking == "bert" else masking,
+        mask_prob=trial(member).settings_at(0.0).mask_prob,
+        masking="paper" if masking == "bert" else masking,
         seed=trial(member).seeds.mask,
         step=step,
     )
@@ -456,7 +456,7 @@ def wanted(member: Member, batch: Batch) -> Tensor:
 
     Rounds in single precision, as the official code does.
     """
-    share, K = trial(member).at(0.0).mask_prob, int((SHARE + 0.005) * LENGTH)
+    share, K = trial(member).settings_at(0.0).mask_prob, int((SHARE + 0.005) * LENGTH)
     n_B = candidates(batch.ids_BT).sum(1).numpy()
     rounded_B = np.round(n_B.astype(np.float32) * np.float32(share))
     return torch.from_numpy(np.minimum(np.clip(rounded_B, 1, K), n_B)).long()
@@ -514,11 +514,14 @@ def watched(
 
 
 def reads(
-    objective: Objective, batch: Batch, learns: UpdatedNetworks = UpdatedNetworks.ALL, step: int = 0
+    objective: Objective,
+    batch: Batch,
+    updates: UpdatedNetworks = UpdatedNetworks.ALL,
+    step: int = 0,
 ) -> dict[str, Tensor]:
     """Return the token ids that each network reads in a step."""
     with watched(objective) as seen, torch.no_grad():
-        objective(batch, step, learns)
+        objective(batch, step, updates)
     return seen
 
 
@@ -579,9 +582,9 @@ class Weightless(nn.Module):
         self.weight = nn.Parameter(torch.ones(()))
         self.learnt: list[UpdatedNetworks] = []
 
-    def begin(self, learns: UpdatedNetworks, _: StepSettings) -> None:
+    def begin(self, updates: UpdatedNetworks, _: StepSettings) -> None:
         """Record the networks that the step updates."""
-        self.learnt.append(learns)
+        self.learnt.append(updates)
 
     def networks(self) -> dict[str, list[nn.Parameter]]:
         return {"encoder": [self.weight]}

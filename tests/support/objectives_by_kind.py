@@ -35,7 +35,7 @@ SHARES = [
 TABLES = ("word", "position", "token_type")
 
 
-def made(
+def make_objective(
     objective: AnyObjectiveConfig, vocab: int = VOCAB, length: int = LENGTH, noise: float = 0.1
 ) -> Any:
     """Return a small objective with noise added to all parameters.
@@ -103,11 +103,11 @@ def placed(loss: StepLoss, masked: MaskedBatch, tokens_BK: Tensor, batch: Batch)
     return Drawn(loss, chosen_BT, masked.ids_BT, written_BT, labels_BT)
 
 
-def observed(objective: Any, batch: Batch, step: int, *learns: Any) -> Drawn:
+def observed(objective: Any, batch: Batch, step: int, *updates: Any) -> Drawn:
     """Return the loss of an objective with a generator, and the choices of the step."""
     seen: list[Any] = []
     handle = objective.generator.register_forward_hook(lambda *call: seen.append(call[2]))
-    loss = objective(batch, step, *learns)
+    loss = objective(batch, step, *updates)
     handle.remove()
     (corrupted,) = seen
     return placed(loss, corrupted.masked, corrupted.sampled_BK, batch)

@@ -26,7 +26,7 @@ LIMIT = 540  # seconds; long, because other processes may use the cores
 
 
 @contextmanager
-def started(
+def start_sweep(
     cwd: Path, *options: object, package: Path = ROOT, **changes: object
 ) -> "Iterator[subprocess.Popen[str]]":
     """Run `lab.sweep` in a new session; kill it at the end of the block if it still runs.
@@ -59,15 +59,15 @@ def started(
                 process.wait()
 
 
-def said(cwd: Path) -> str:
+def read_output(cwd: Path) -> str:
     """Return the standard output of the command."""
     return (cwd / "out").read_text()
 
 
-def ended(process: "subprocess.Popen[str]", cwd: Path, status: int) -> None:
+def wait_for_exit(process: "subprocess.Popen[str]", cwd: Path, status: int) -> None:
     """Wait for the end of the command and check its exit status."""
     process.wait(LIMIT)
-    assert process.returncode == status, said(cwd) + (cwd / "err").read_text()
+    assert process.returncode == status, read_output(cwd) + (cwd / "err").read_text()
 
 
 def family(pid: int) -> set[int]:

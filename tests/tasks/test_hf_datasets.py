@@ -120,4 +120,4 @@ def test_rows_of_a_task_are_read_from_the_hub(tmp_path: Path) -> None:
     for line, place in zip(refused, ["lines test", "none train"], strict=True):
         assert line.startswith(f"mine: train: owner/{place} at main on the hub: ")
         assert line.endswith("can be used instead, with --folder or in a YAML file")
-    assert all("/datasets/owner/" in path for path in hub.asked)  # no other requests
+    assert all("/datasets/owner/" in path for path in hub.requested_paths)  # no other requests

@@ -169,7 +169,7 @@ def test_state_in_mlflow_equals_the_state_of_the_record(
 ) -> None:
     name = f"state-{state}"
     sync = MlflowSync(begin_sweep(uri, folder, name), pytest.fail)
-    sync.note(JOB, write_record(tmp_path / "f0", state))
+    sync.submit(JOB, write_record(tmp_path / "f0", state))
     (run,) = search_trials(uri, name)
     assert record.read_state(tmp_path / "f0") == run.data.tags["lab.state"] == state
     assert run.info.status == STATUS[state]
@@ -183,7 +183,7 @@ def test_run_of_a_trial_that_continues_is_reopened(
     name = f"again-{state}"
     sync = MlflowSync(begin_sweep(uri, folder, name), pytest.fail)
     for now in (state, "queued", "running"):
-        sync.note(JOB, write_record(tmp_path / "f0", now))
+        sync.submit(JOB, write_record(tmp_path / "f0", now))
         (run,) = search_trials(uri, name)
         assert run.info.status == STATUS[now]
         assert run.data.tags["lab.state"] == now
@@ -290,8 +290,8 @@ def test_existing_runs_need_few_requests(uri: str, folder: Path) -> None:
 def test_forgotten_run_is_created_again(uri: str, folder: Path) -> None:
     store = begin_sweep(uri, folder, "anew")
     store_trial(store, outcome(row(0), row(40)))
-    store.forget(JOB, "f0")
-    store.forget(JOB, "f0")
+    store.delete_run(JOB, "f0")
+    store.delete_run(JOB, "f0")
     assert search_trials(uri, "anew") == []
     store_trial(store, outcome(row(0), row(80)))
     (run,) = search_trials(uri, "anew")

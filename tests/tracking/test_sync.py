@@ -44,7 +44,7 @@ def row(step: int) -> MetricRow:
 
 
 def outcome(*rows: MetricRow, state: State = "finished") -> Outcome:
-    return Outcome(state=state, reason="", rows=rows, began=1e9, seconds=9.0, busy=8.0)
+    return Outcome(state=state, reason="", rows=rows, started_at=1e9, seconds=9.0, busy=8.0)
 
 
 def write_ended(folder: Path, end: Outcome) -> None:
@@ -80,9 +80,9 @@ class StubStore:
         assert (outcome is None) == (state in {"queued", "running"})
         self.calls.append(("sync", job.number, state, len(rows)))
 
-    def forget(self, job: Job, fingerprint: str) -> None:  # noqa: ARG002
+    def delete_run(self, job: Job, fingerprint: str) -> None:  # noqa: ARG002
         self._check()
-        self.calls.append(("forget", job.number, None, 0))
+        self.calls.append(("delete_run", job.number, None, 0))
 
 
 @dataclass
@@ -122,13 +122,13 @@ def test_record_is_copied_at_once_if_the_store_is_available(
     syncer: MlflowSync, stub: StubStore, tmp_path: Path, messages: list[str]
 ) -> None:
     record.write_queued(tmp_path, TRIAL)
-    syncer.note(job(0), tmp_path)
+    syncer.submit(job(0), tmp_path)
     record.begin_record(tmp_path, TRIAL)
     record.append_row(tmp_path, row(0))
-    syncer.note(job(0), tmp_path)
+    syncer.submit(job(0), tmp_path)
     record.write_outcome(tmp_path, outcome(row(0)))
-    syncer.note(job(0), tmp_path)
-    syncer.settle()
+    syncer.submit(job(0), tmp_path)
+    syncer.flush()
     states = ["queued", "running", "finished"]
     assert stub.calls == [("sync", 0, state, n) for state, n in zip(states, (0, 1, 1), strict=True)]
     assert messages == []
@@ -141,19 +141,19 @@ def test_records_are_copied_in_order_once_the_store_is_available_again(
     order = [3, 0, 2, 1]
     for number in order:
         record.write_queued(tmp_path / str(number), TRIAL)
-        syncer.note(job(number), tmp_path / str(number))
+        syncer.submit(job(number), tmp_path / str(number))
         clock.now += 20
     write_ended(tmp_path / "0", outcome(row(0), row(4)))
-    syncer.note(job(0), tmp_path / "0")
+    syncer.submit(job(0), tmp_path / "0")
     assert stub.calls == []
     stub.available = True
     clock.now += 20
-    syncer.keep_up()
+    syncer.copy_pending()
     states = {0: "finished"}
     assert [(number, state) for _, number, state, _ in stub.calls] == [
         (number, states.get(number, "queued")) for number in order
     ]
-    syncer.settle()
+    syncer.flush()
     assert len(stub.calls) == len(order)
     assert len(messages) == 2
     assert messages[0].startswith("MLflow is not available; trials continue")
@@ -167,7 +167,7 @@ def test_records_are_copied_once_if_the_store_fails_halfway(
     stub.available = False
     for number in range(4):
         write_ended(tmp_path / str(number), outcome(row(0)))
-        syncer.note(job(number), tmp_path / str(number))
+        syncer.submit(job(number), tmp_path / str(number))
     stub.available, check, requests_left = True, stub._check, [2]
 
     def fail_at_limit() -> None:
@@ -177,11 +177,11 @@ def test_records_are_copied_once_if_the_store_fails_halfway(
 
     stub._check = fail_at_limit  # type: ignore[method-assign]
     clock.now += 20
-    syncer.keep_up()
+    syncer.copy_pending()
     assert [number for _, number, _, _ in stub.calls] == [0, 1]
     requests_left[0] = 100
     clock.now += 20
-    syncer.keep_up()
+    syncer.copy_pending()
     assert [number for _, number, _, _ in stub.calls] == [0, 1, 2, 3]
 
 
@@ -191,8 +191,8 @@ def test_unavailable_store_is_retried_at_intervals_and_reported_once(
     stub.available = False
     record.write_queued(tmp_path, TRIAL)
     for _ in range(600):  # a minute of a running sweep
-        syncer.note(job(0), tmp_path)
-        syncer.keep_up()
+        syncer.submit(job(0), tmp_path)
+        syncer.copy_pending()
         clock.now += 0.1
     assert 2 <= stub.attempts <= 7
     assert len(messages) == 1
@@ -204,14 +204,14 @@ def test_run_of_a_fresh_record_is_deleted_once_before_it_is_stored(
 ) -> None:
     stub.available = available
     record.write_queued(tmp_path, TRIAL)
-    syncer.note(job(0), tmp_path, fresh=True)
-    syncer.note(job(0), tmp_path)
+    syncer.submit(job(0), tmp_path, fresh=True)
+    syncer.submit(job(0), tmp_path)
     stub.available = True
     clock.now += 20
     write_ended(tmp_path, outcome(row(0)))
-    syncer.note(job(0), tmp_path)
-    assert [call[0] for call in stub.calls].count("forget") == 1
-    assert stub.calls[0][0] == "forget"
+    syncer.submit(job(0), tmp_path)
+    assert [call[0] for call in stub.calls].count("delete_run") == 1
+    assert stub.calls[0][0] == "delete_run"
     assert stub.calls[-1] == ("sync", 0, "finished", 1)
 
 
@@ -222,19 +222,19 @@ def test_run_is_not_deleted_twice_if_the_store_fails_after_the_deletion(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    forget = stub.forget
+    delete_run = stub.delete_run
 
-    def forget_and_fail(job: Job, fingerprint: str) -> None:
-        forget(job, fingerprint)
+    def delete_run_and_fail(job: Job, fingerprint: str) -> None:
+        delete_run(job, fingerprint)
         stub.available = False
 
-    monkeypatch.setattr(stub, "forget", forget_and_fail, raising=False)
+    monkeypatch.setattr(stub, "delete_run", delete_run_and_fail, raising=False)
     record.write_queued(tmp_path, TRIAL)
-    syncer.note(job(0), tmp_path, fresh=True)
+    syncer.submit(job(0), tmp_path, fresh=True)
     stub.available = True
     clock.now += 20
-    syncer.keep_up()
-    assert [call[0] for call in stub.calls] == ["forget", "sync"]
+    syncer.copy_pending()
+    assert [call[0] for call in stub.calls] == ["delete_run", "sync"]
 
 
 def test_settle_waits_for_the_store(
@@ -246,7 +246,7 @@ def test_settle_waits_for_the_store(
 ) -> None:
     stub.available = False
     write_ended(tmp_path, outcome(row(0)))
-    syncer.note(job(0), tmp_path)
+    syncer.submit(job(0), tmp_path)
     available_at = clock.now + 60
 
     def sleep(seconds: float) -> None:
@@ -254,7 +254,7 @@ def test_settle_waits_for_the_store(
         stub.available = clock.now >= available_at
 
     monkeypatch.setattr(clock, "sleep", sleep, raising=False)
-    syncer.settle()
+    syncer.flush()
     assert [call[2] for call in stub.calls] == ["finished"]
 
 
@@ -269,9 +269,9 @@ def test_settle_raises_one_line_if_the_store_stays_unavailable(
     start = clock.now
     stub.available = False
     write_ended(tmp_path, outcome(row(0)))
-    syncer.note(job(0), tmp_path)
+    syncer.submit(job(0), tmp_path)
     with pytest.raises(StoreError, match="run the same command again") as caught:
-        syncer.settle()
+        syncer.flush()
     assert "\n" not in str(caught.value)
     assert "no MLflow server responds" in str(caught.value)
     assert 30 <= clock.now - start <= 35
@@ -314,17 +314,17 @@ def test_no_record_is_lost_while_the_database_is_locked(
     store.begin(experiment("locked"), {}, {})
     syncer = MlflowSync(store, messages.append)
     record.write_queued(folders[0], TRIAL)
-    syncer.note(job(0), folders[0])
+    syncer.submit(job(0), folders[0])
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         write_ended(folders[0], outcome(row(0), row(4)))
-        syncer.note(job(0), folders[0])
+        syncer.submit(job(0), folders[0])
         assert len(messages) == 1
         assert "locked" in messages[0]
         other.rollback()
     write_ended(folders[1], outcome(row(0), state="failed"))
-    syncer.note(job(1), folders[1])
-    syncer.settle()
+    syncer.submit(job(1), folders[1])
+    syncer.flush()
     store.close("finished", {})
     trials = frames.load_frames(uri, "locked").trials.sort_values("repeat")
     assert list(trials["state"]) == ["finished", "failed"]
@@ -359,7 +359,7 @@ def test_record_that_ends_while_it_is_copied_is_stored_as_running_or_complete(
         record.append_row(folder, row(0))
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", read_after_end)
-            syncer.note(job(number), folder)
+            syncer.submit(job(number), folder)
         if number not in ended_early:
             break
     assert len(ended_early) > 2
@@ -367,9 +367,9 @@ def test_record_that_ends_while_it_is_copied_is_stored_as_running_or_complete(
     assert set(trials["state"]) == {"running", "finished"}
     assert set(trials["slot/busy_seconds"][trials["state"] == "finished"]) == {8.0}
     for number in ended_early:
-        syncer.note(job(number), tmp_path / str(number))
+        syncer.submit(job(number), tmp_path / str(number))
     record.write_outcome(folder, outcome(row(0)))
-    syncer.note(job(number + 1), folder)
+    syncer.submit(job(number + 1), folder)
     store.close("finished", {})
     table = frames.load_frames(uri, "early")
     assert set(table.trials["state"]) == {"finished"}

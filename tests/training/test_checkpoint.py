@@ -148,7 +148,7 @@ def assert_bitwise_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> No
 
 def interrupt(assignment: Assignment, checks: int) -> Outcome:
     """Run a trial, and interrupt it when it checks for a stop signal after `checks` checks."""
-    outcome = run.run_trial(assignment, wish=StopAfter(checks))
+    outcome = run.run_trial(assignment, requested_state=StopAfter(checks))
     assert outcome.state == "interrupted"
     return outcome
 
@@ -186,7 +186,7 @@ def test_resumed_stopped_run_is_bitwise_equal_to_an_uninterrupted_run(
     assign: Callable[..., Assignment], whole: UninterruptedRun
 ) -> None:
     parts = assign("parts")
-    stopped = run.run_trial(parts, wish=StopAfter(6, "stopped"))
+    stopped = run.run_trial(parts, requested_state=StopAfter(6, "stopped"))
     assert stopped.state == record.read_state(parts.folder) == "stopped"
     assert stopped.reason == "at step 9, 56.2% of its budget; its state is saved"
     assert int(checkpoints(parts)[-1].name) == 9

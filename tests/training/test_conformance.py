@@ -14,14 +14,14 @@ from members import (
     SAMPLERS,
     VOCAB,
     WRITERS,
-    Lesson,
+    LossTerm,
     Member,
     always,
     candidates,
     chosen,
     each,
     each_turn,
-    made,
+    make_objective,
     masked,
     only,
     promised,
@@ -57,12 +57,12 @@ LIKELY = ABSENT - 1
 
 
 def objective_and_loss(
-    member: Member, learns: UpdatedNetworks, batch: Batch, step: int = 0
+    member: Member, updates: UpdatedNetworks, batch: Batch, step: int = 0
 ) -> tuple[Objective, Any]:
-    objective = made(member)
-    objective.begin(learns, objective.now)
+    objective = make_objective(member)
+    objective.begin(updates, objective.step_settings)
     torch.manual_seed(0)
-    return objective, objective(batch, step, learns)
+    return objective, objective(batch, step, updates)
 
 
 # Completeness of the table of members.
@@ -102,9 +102,9 @@ def test_members_describe_all_phases_of_their_objective(member: Member) -> None:
 
 @each_turn()
 def test_loss_and_parts_are_finite_and_parts_are_detached_scalars(
-    member: Member, learns: UpdatedNetworks
+    member: Member, updates: UpdatedNetworks
 ) -> None:
-    _, step_loss = objective_and_loss(member, learns, text())
+    _, step_loss = objective_and_loss(member, updates, text())
     assert step_loss.total.ndim == 0
     assert step_loss.total.requires_grad
     for name, part in {"total": step_loss.total, **step_loss.parts}.items():
@@ -121,7 +121,7 @@ def names_with_gradient(objective: Objective) -> set[str]:
     return {name for name, p in objective.named_parameters() if p.grad is not None}
 
 
-def assert_reaches(objective: Objective, lessons: tuple[Lesson, ...]) -> None:
+def assert_reaches(objective: Objective, lessons: tuple[LossTerm, ...]) -> None:
     """Assert that exactly the parameters of `lessons` have a gradient, and that it is not zero.
 
     The bias of the keys is an exception. It adds the same to all attention scores of a query, so
@@ -136,29 +136,29 @@ def assert_reaches(objective: Objective, lessons: tuple[Lesson, ...]) -> None:
 
 @each_turn()
 def test_gradients_reach_exactly_the_parameters_of_the_losses(
-    member: Member, learns: UpdatedNetworks
+    member: Member, updates: UpdatedNetworks
 ) -> None:
-    objective, step_loss = objective_and_loss(member, learns, text())
+    objective, step_loss = objective_and_loss(member, updates, text())
     step_loss.total.backward()
-    assert_reaches(objective, member.turns[learns])
+    assert_reaches(objective, member.turns[updates])
 
 
 @each_turn()
 def test_gradient_of_each_loss_reaches_only_its_parameters(
-    member: Member, learns: UpdatedNetworks
+    member: Member, updates: UpdatedNetworks
 ) -> None:
-    for lesson in member.turns[learns]:
-        objective = made(member)
-        for other in member.turns[learns]:
+    for lesson in member.turns[updates]:
+        objective = make_objective(member)
+        for other in member.turns[updates]:
             for head in other.heads if other is not lesson else ():
                 objective.get_submodule(head).register_forward_hook(lambda *call: call[2].detach())
-        objective(text(), 0, learns).total.backward()
+        objective(text(), 0, updates).total.backward()
         assert_reaches(objective, (lesson,))
 
 
 @each_turn()
-def test_second_token_type_gets_no_gradient(member: Member, learns: UpdatedNetworks) -> None:
-    objective, step_loss = objective_and_loss(member, learns, text())
+def test_second_token_type_gets_no_gradient(member: Member, updates: UpdatedNetworks) -> None:
+    objective, step_loss = objective_and_loss(member, updates, text())
     step_loss.total.backward()
     tables = [
         p for name, p in objective.named_parameters() if "token_type" in name and p.grad is not None
@@ -176,17 +176,17 @@ def test_second_token_type_gets_no_gradient(member: Member, learns: UpdatedNetwo
 def test_step_changes_exactly_the_weights_of_the_updated_networks(
     member: Member, settings: AnyOptimizerConfig
 ) -> None:
-    objective = made(member)
+    objective = make_objective(member)
     optimizer = optim.build_optimizer(objective, settings)
-    for learns in [*member.turns] * 2:  # in the second round all parameters have momentum
-        objective.begin(learns, objective.now)
+    for updates in [*member.turns] * 2:  # in the second round all parameters have momentum
+        objective.begin(updates, objective.step_settings)
         before = {name: p.detach().clone() for name, p in objective.named_parameters()}
         optimizer.zero_grad()
-        objective(text(), 0, learns).total.backward()
+        objective(text(), 0, updates).total.backward()
         optim.clip_gradients(objective, settings)
         optimizer.step()
         changed = {name for name, p in objective.named_parameters() if not p.equal(before[name])}
-        prefixes = tuple(p for lesson in member.turns[learns] for p in lesson.reaches)
+        prefixes = tuple(p for lesson in member.turns[updates] for p in lesson.reaches)
         expected = promised(objective, prefixes)
         assert changed <= expected
         assert all(name.endswith("key.bias") for name in expected - changed)
@@ -197,18 +197,18 @@ def test_step_changes_exactly_the_weights_of_the_updated_networks(
 
 @each_turn()
 def test_special_tokens_and_padding_are_neither_masked_nor_replaced(
-    member: Member, learns: UpdatedNetworks
+    member: Member, updates: UpdatedNetworks
 ) -> None:
     batch = text(400)
     fixed_BT = ~candidates(batch.ids_BT)
-    for network, ids_BT in reads(made(member), batch, learns).items():
+    for network, ids_BT in reads(make_objective(member), batch, updates).items():
         assert ids_BT[fixed_BT].equal(batch.ids_BT[fixed_BT]), network
         assert not ids_BT[~fixed_BT].equal(batch.ids_BT[~fixed_BT]), network
 
 
 @each(WRITERS)
 def test_encoder_reads_the_original_text_with_samples_at_the_chosen_slots(member: Member) -> None:
-    objective, batch = made(member), text(400)
+    objective, batch = make_objective(member), text(400)
     write_by(objective, always(ABSENT))
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
     assert ids_BT.equal(batch.ids_BT.where(~chosen(member, batch), ABSENT))
@@ -223,7 +223,7 @@ def expected_distinct(batch: Batch, draws_B: Tensor) -> Tensor:
 @each(tuple(m for m in MEMBERS if m.reads_masks))
 def test_share_of_masked_tokens(member: Member) -> None:
     batch = text(2_000)
-    ids_BT = reads(made(member), batch, next(iter(member.turns)))[member.reads_masks]
+    ids_BT = reads(make_objective(member), batch, next(iter(member.turns)))[member.reads_masks]
     masked_B = ((ids_BT == MASK) & (batch.ids_BT != MASK)).sum(1)
     wanted_B = wanted(member, batch)
     match getattr(member.objective, "masking", "paper"):
@@ -240,7 +240,7 @@ def test_share_of_masked_tokens(member: Member) -> None:
 
 @each(WRITERS)
 def test_share_of_replaced_tokens(member: Member) -> None:
-    objective, batch = made(member), text(2_000)
+    objective, batch = make_objective(member), text(2_000)
     write_by(objective, always(ABSENT))
     written_B = (reads(objective, batch, reading_turn(member))["encoder"] == ABSENT).sum(1)
     wanted_B = wanted(member, batch)
@@ -255,18 +255,18 @@ def test_share_of_replaced_tokens(member: Member) -> None:
 
 
 @each_turn()
-def test_each_loss_is_taken_at_its_tokens_only(member: Member, learns: UpdatedNetworks) -> None:
-    objective, batch = made(member).eval(), text()
+def test_each_loss_is_taken_at_its_tokens_only(member: Member, updates: UpdatedNetworks) -> None:
+    objective, batch = make_objective(member).eval(), text()
     chosen_BT = chosen(member, batch)
     text_BT = batch.ids_BT != PAD
     kinds = {name: batch.ids_BT == token for name, token in (("CLS", CLS), ("SEP", SEP))}
     kinds |= {"MASK": batch.ids_BT == MASK, "not chosen": candidates(batch.ids_BT) & ~chosen_BT}
     kinds |= {"padding": ~text_BT, "chosen": chosen_BT}
-    plain = objective(batch, 0, learns).total
-    for lesson in member.turns[learns]:
+    plain = objective(batch, 0, updates).total
+    for lesson in member.turns[updates]:
         for name, where_BT in kinds.items():
             with watched(objective, lesson.of, where_BT):
-                disturbed = objective(batch, 0, learns).total
+                disturbed = objective(batch, 0, updates).total
             scored = name == "chosen" or (lesson.scores == "text" and name != "padding")
             assert where_BT.any(), name
             assert disturbed.equal(plain) is not scored, (lesson.of, name)
@@ -274,11 +274,11 @@ def test_each_loss_is_taken_at_its_tokens_only(member: Member, learns: UpdatedNe
 
 @each_turn()
 def test_additional_padding_does_not_change_the_losses(
-    member: Member, learns: UpdatedNetworks
+    member: Member, updates: UpdatedNetworks
 ) -> None:
-    objective, wide = made(member).eval(), text(longest=10)
+    objective, wide = make_objective(member).eval(), text(longest=10)
     narrow = Batch(wide.ids_BT[:, :12], wide.example_B)
-    one, other = (objective(batch, 0, learns) for batch in (wide, narrow))
+    one, other = (objective(batch, 0, updates) for batch in (wide, narrow))
     torch.testing.assert_close(one.total, other.total)
     torch.testing.assert_close(one.parts, other.parts)
 
@@ -288,42 +288,46 @@ def test_additional_padding_does_not_change_the_losses(
 
 @each(WRITERS)
 def test_replacement_rate_counts_tokens_that_differ_from_the_original(member: Member) -> None:
-    objective, batch, learns = made(member).eval(), text(), reading_turn(member)
-    ids_BT = reads(objective, batch, learns)["encoder"]
+    objective, batch, updates = make_objective(member).eval(), text(), reading_turn(member)
+    ids_BT = reads(objective, batch, updates)["encoder"]
     rate = (ids_BT != batch.ids_BT).sum() / (batch.ids_BT != PAD).sum()
     assert rate > 0
-    torch.testing.assert_close(objective(batch, 0, learns).parts["health/replacement_rate"], rate)
+    torch.testing.assert_close(objective(batch, 0, updates).parts["health/replacement_rate"], rate)
 
 
 @each(WRITERS)
 def test_samples_equal_to_the_original_do_not_count_as_replaced(member: Member) -> None:
-    objective, batch, learns = made(member).eval(), only(LIKELY), reading_turn(member)
+    objective, batch, updates = make_objective(member).eval(), only(LIKELY), reading_turn(member)
     write_by(objective, always(LIKELY))
-    assert reads(objective, batch, learns)["encoder"].equal(batch.ids_BT)
-    assert objective(batch, 0, learns).parts["health/replacement_rate"] == 0
+    assert reads(objective, batch, updates)["encoder"].equal(batch.ids_BT)
+    assert objective(batch, 0, updates).parts["health/replacement_rate"] == 0
 
 
 @each(DETECTORS)
 def test_discriminators_labels_mark_tokens_that_differ_from_the_original(member: Member) -> None:
-    objective, batch, learns = made(member).eval(), only(LIKELY, 100), reading_turn(member)
+    objective, batch, updates = (
+        make_objective(member).eval(),
+        only(LIKELY, 100),
+        reading_turn(member),
+    )
     write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
     with torch.no_grad():
         objective.detection.dense_prediction.weight.zero_()
         objective.detection.dense_prediction.bias.fill_(2.0)
-    replaced_BT = reads(objective, batch, learns)["encoder"] != batch.ids_BT
-    (lesson,) = (one for one in member.turns[learns] if one.of == "encoder")
+    replaced_BT = reads(objective, batch, updates)["encoder"] != batch.ids_BT
+    (lesson,) = (one for one in member.turns[updates] if one.of == "encoder")
     scored_BT = batch.ids_BT != PAD if lesson.scores == "text" else chosen(member, batch)
     share = replaced_BT.sum() / scored_BT.sum()
     assert 0 < share < 0.7
     logit = torch.tensor(2.0)
     expected = share * F.softplus(-logit) + (1 - share) * F.softplus(logit)
-    parts = objective(batch, 0, learns).parts
+    parts = objective(batch, 0, updates).parts
     torch.testing.assert_close(parts["train/discriminator_loss"], expected)
 
 
 def test_copy_gate_loss_at_replaced_and_original_tokens() -> None:
     (member,) = (m for m in MEMBERS if isinstance(m.objective, AllTokensMlmConfig))
-    objective, batch = made(member).eval(), only(LIKELY, 100)
+    objective, batch = make_objective(member).eval(), only(LIKELY, 100)
     write_by(objective, (always(LIKELY) + always(ABSENT)) / 2)
     with torch.no_grad():
         objective.gate.weight.zero_()
@@ -359,7 +363,7 @@ def sample_counts(
     if sampling:
         settings = replace(member.objective.sampling, **sampling)
         member = replace(member, objective=replace(member.objective, sampling=settings))
-    objective = made(member)
+    objective = make_objective(member)
     if probabilities_V is not None:
         write_by(objective, probabilities_V)
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
@@ -401,7 +405,7 @@ def test_disallowed_original_is_never_sampled_and_others_stay_in_proportion(
 
 @each(SAMPLERS)
 def test_each_slot_is_sampled_from_its_own_distribution(member: Member) -> None:
-    objective, batch = made(member), text(1_000)
+    objective, batch = make_objective(member), text(1_000)
     logits: list[Tensor] = []
     objective.generator.vocabulary.register_forward_hook(lambda *call: logits.append(call[2]))
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
@@ -427,15 +431,15 @@ def test_each_slot_is_sampled_from_its_own_distribution(member: Member) -> None:
     )
 )
 def test_sampling_without_dropout_gives_the_samples_of_evaluation_mode(member: Member) -> None:
-    encoder, batch, learns = replace(member.encoder, dropout=0.3), text(100), reading_turn(member)
+    encoder, batch, updates = replace(member.encoder, dropout=0.3), text(100), reading_turn(member)
     for dropout in (True, False):
         settings = replace(member.objective, sampling=SamplingConfig(dropout=dropout))
-        objective = made(replace(member, objective=settings, encoder=encoder))
+        objective = make_objective(replace(member, objective=settings, encoder=encoder))
         torch.manual_seed(0)
-        trained = reads(objective.train(), batch, learns)["encoder"]
+        trained = reads(objective.train(), batch, updates)["encoder"]
         assert objective.training
         assert all(part.training for part in objective.modules())
-        evaluated = reads(objective.eval(), batch, learns)["encoder"]
+        evaluated = reads(objective.eval(), batch, updates)["encoder"]
         assert trained.equal(evaluated) is not dropout
 
 
@@ -451,7 +455,7 @@ def test_random_words_follow_their_distribution_without_special_tokens(member: M
 def test_random_words_of_bert_are_no_special_tokens() -> None:
     (member,) = (m for m in MEMBERS if m.id == "mlm_bert")
     batch = text(4_000)
-    ids_BT = reads(made(member), batch)["encoder"]
+    ids_BT = reads(make_objective(member), batch)["encoder"]
     changed_BT = (ids_BT != batch.ids_BT) & (ids_BT != MASK)
     counts_V = torch.bincount(ids_BT[changed_BT], minlength=VOCAB)
     assert changed_BT.sum() > 500

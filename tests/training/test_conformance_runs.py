@@ -11,11 +11,11 @@ import torch
 from members import (
     GROWING,
     MEMBERS,
-    Falls,
+    ExpectedDecrease,
     Member,
     Run,
     each,
-    made,
+    make_objective,
     matches,
     same,
     state,
@@ -77,14 +77,14 @@ def test_each_seed_changes_the_run(member: Member, seed: str) -> None:
 
 def fit(member: Member, steps: int) -> list[dict[str, float]]:
     """Return the metrics of each of `steps` steps on one batch with one masking and sampling."""
-    objective, batch, settings = made(member), text(), AdamConfig(lr=5e-3)
+    objective, batch, settings = make_objective(member), text(), AdamConfig(lr=5e-3)
     optimizer = optim.build_optimizer(objective, settings)
     metrics_of_steps = []
     for n in range(steps):
-        learns = member.objective.phase_at(n, n / steps).learns
-        objective.begin(learns, objective.now)
+        updates = member.objective.phase_at(n, n / steps).updates
+        objective.begin(updates, objective.step_settings)
         torch.manual_seed(n)
-        loss = objective(batch, 0, learns)
+        loss = objective(batch, 0, updates)
         optimizer.zero_grad()
         loss.total.backward()
         optim.clip_gradients(objective, settings)
@@ -94,7 +94,7 @@ def fit(member: Member, steps: int) -> list[dict[str, float]]:
     return metrics_of_steps
 
 
-def final_ratio(metrics_of_steps: list[Mapping[str, float]], falls: Falls) -> float:
+def final_ratio(metrics_of_steps: list[Mapping[str, float]], falls: ExpectedDecrease) -> float:
     """Return the ratio of a loss to its reference: another metric, or its own first value.
 
     The loss and the other metric are means over the last ten steps that report the loss.
@@ -111,7 +111,7 @@ def final_ratio(metrics_of_steps: list[Mapping[str, float]], falls: Falls) -> fl
 @each()
 def test_objective_overfits_one_batch(member: Member) -> None:
     steps = fit(member, 50)
-    for falls in member.learns:
+    for falls in member.expected_decreases:
         assert final_ratio(steps, falls) < falls.share, falls.part
 
 
@@ -123,9 +123,9 @@ def evaluate(objective: Any, member: Member) -> None:
     text_BT = batch.ids_BT != PAD
     objective.eval()
     with torch.no_grad():
-        for learns in member.turns:
-            objective(batch, 7, learns)
-        objective.encoder.every_layer(batch.ids_BT, text_BT)
+        for updates in member.turns:
+            objective(batch, 7, updates)
+        objective.encoder.compute_hidden_states(batch.ids_BT, text_BT)
         if "discriminator" in member.objective.networks:
             objective.detect(batch.ids_BT, text_BT)
     objective.train()
@@ -158,11 +158,11 @@ def test_evaluation_does_not_change_the_run(member: Member) -> None:
 
 @each()
 def test_repeated_evaluation_gives_the_same_loss(member: Member) -> None:
-    objective, batch = made(member).eval(), text()
-    for learns in member.turns:
-        first = objective(batch, 3, learns)
+    objective, batch = make_objective(member).eval(), text()
+    for updates in member.turns:
+        first = objective(batch, 3, updates)
         torch.rand(5)
-        second = objective(batch, 3, learns)
+        second = objective(batch, 3, updates)
         assert first.total.equal(second.total)
         assert same(first.parts, second.parts)
 
@@ -230,9 +230,9 @@ def assert_sharing(member: Member, objective: Any) -> None:
 
 @each()
 def test_networks_share_exactly_the_common_parameters_as_one_object(member: Member) -> None:
-    objective = made(member)
+    objective = make_objective(member)
     assert_sharing(member, objective)
-    objective.load_state_dict(save_and_load(made(member).state_dict()))
+    objective.load_state_dict(save_and_load(make_objective(member).state_dict()))
     assert_sharing(member, objective)
     assert_sharing(member, objective.to(torch.float64))
     assert_sharing(member, objective.to("cpu"))
@@ -240,7 +240,7 @@ def test_networks_share_exactly_the_common_parameters_as_one_object(member: Memb
 
 @each()
 def test_every_parameter_has_one_owner_and_is_optimised_once(member: Member) -> None:
-    objective = made(member)
+    objective = make_objective(member)
     every = sorted(id(p) for p in objective.parameters() if p.requires_grad)
     owned = [id(p) for parameters in objective.networks().values() for p in parameters]
     groups = optim.build_optimizer(objective, AdamConfig()).param_groups
@@ -253,7 +253,7 @@ def test_every_parameter_has_one_owner_and_is_optimised_once(member: Member) -> 
 def test_shared_parameters_belong_to_the_encoders_network_except_base_tables(
     member: Member,
 ) -> None:
-    objective = made(member)
+    objective = make_objective(member)
     first, *others = objective.networks()
     generates = hasattr(objective, "generator") and not member.objective.frozen_generator
     assert others == (["generator"] if generates else [])
@@ -283,8 +283,11 @@ def test_frozen_generator_does_not_change_while_the_encoder_is_trained(member: M
 def test_frozen_generator_samples_without_dropout_while_the_encoder_has_dropout(
     member: Member,
 ) -> None:
-    objective, batch = made(replace(member, encoder=replace(member.encoder, dropout=0.3))), text()
-    settings = trial(member).at(0.0)
+    objective, batch = (
+        make_objective(replace(member, encoder=replace(member.encoder, dropout=0.3))),
+        text(),
+    )
+    settings = trial(member).settings_at(0.0)
     for _ in range(2):
         objective.train()
         assert objective.encoder.training
@@ -381,13 +384,13 @@ def test_each_stage_has_progress_from_zero_to_one(switch: float) -> None:
     settings = TwoStageConfig(kind="two_stage", switch=switch)
     phases = [settings.phase_at(n, n / 80) for n in range(81)]
     first = round(80 * switch)
-    for stage, learns in (
+    for stage, updates in (
         (phases[:first], UpdatedNetworks.GENERATOR),
         (phases[first:], UpdatedNetworks.DISCRIMINATOR),
     ):
-        assert {phase.learns for phase in stage} == {learns}
+        assert {phase.updates for phase in stage} == {updates}
         assert stage[0].progress == 0
-        steps = len(stage) if learns is UpdatedNetworks.GENERATOR else len(stage) - 1
+        steps = len(stage) if updates is UpdatedNetworks.GENERATOR else len(stage) - 1
         assert [phase.progress for phase in stage] == pytest.approx(
             [n / steps for n in range(len(stage))]
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from objectives_by_kind import LENGTH, SEED, SHAPE, TABLES, VOCAB, made, plain, text
+from objectives_by_kind import LENGTH, SEED, SHAPE, TABLES, VOCAB, make_objective, plain, text
 from torch import Tensor, distributed, multiprocessing, nn
 
 from lab.config import trial
@@ -42,7 +42,7 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 # Gradient-disentangled sharing (DeBERTaV3, section 3.3).
 def test_gdes_networks_have_equal_tables_before_training() -> None:
-    objective = made(KINDS["electra"], noise=0)
+    objective = make_objective(KINDS["electra"], noise=0)
     ours, theirs = objective.encoder.embeddings, objective.generator.encoder.embeddings
     assert ours.table().equal(theirs.table())
     type_BT = torch.arange(TEXT.ids_BT.numel()).view_as(TEXT.ids_BT) % 2
@@ -51,7 +51,10 @@ def test_gdes_networks_have_equal_tables_before_training() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> None:
-    joint, separate = made(KINDS[kind]), made(replace(KINDS[kind], sharing="none"))
+    joint, separate = (
+        make_objective(KINDS[kind]),
+        make_objective(replace(KINDS[kind], sharing="none")),
+    )
     weights = joint.state_dict() | {
         f"{name}.{key}": value
         for name, part in (("encoder", plain(joint.encoder)), ("generator", joint.generator))
@@ -60,7 +63,7 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
     separate.load_state_dict({name: weights[name] for name in separate.state_dict()})
     joint(TEXT, 0).total.backward()
 
-    generator_loss = separate.generator(TEXT, 0, separate.now).loss.total
+    generator_loss = separate.generator(TEXT, 0, separate.step_settings).loss.total
     generator_loss.backward()
     assert not gradients(separate.encoder)
     actual = gradients(joint.generator)
@@ -69,7 +72,9 @@ def test_gdes_gradients_are_those_of_two_separate_backward_passes(kind: str) -> 
         assert gradient.norm() > 1e-4 or name.endswith("key.bias")
 
     separate.zero_grad()
-    (separate(TEXT, 0).total - separate.generator(TEXT, 0, separate.now).loss.total).backward()
+    (
+        separate(TEXT, 0).total - separate.generator(TEXT, 0, separate.step_settings).loss.total
+    ).backward()
     actual = gradients(joint.encoder)
     for name, gradient in gradients(separate.encoder).items():
         ours = name.replace("_embeddings.weight", "_delta")
@@ -86,7 +91,7 @@ def adam_first_step(
 
 def test_gdes_table_changes_with_its_difference_and_with_the_generators_table() -> None:
     settings = AdamConfig(lr=1e-2, generator_lr=3.0)
-    objective = made(KINDS["electra"])
+    objective = make_objective(KINDS["electra"])
     optimizer = optim.build_optimizer(objective, settings)
     objective(TEXT, 0).total.backward()
     parts = objective.encoder.embeddings
@@ -114,7 +119,7 @@ def test_each_shared_table_has_one_optimizer_state(
     sharing: Literal["none", "tokens", "all", "gdes"],
 ) -> None:
     settings = ElectraConfig(kind="electra", sharing=sharing, generator=GeneratorConfig(width=1))
-    objective = made(settings, length=19)  # no other weight has a table's shape
+    objective = make_objective(settings, length=19)  # no other weight has a table's shape
     optimizer = optim.build_optimizer(objective, AdamConfig())
     objective(TEXT, 0).total.backward()
     optimizer.step()
@@ -133,7 +138,9 @@ def test_each_shared_table_has_one_optimizer_state(
 def weight_changes(disc_weight: float = 1.0, **settings: Any) -> dict[str, Tensor]:
     """Return the change of each network's weights in five steps."""
     optim_settings = AdamConfig(weight_decay=0.0, **settings)
-    objective = made(ElectraConfig(kind="electra", sharing="none", disc_weight=disc_weight))
+    objective = make_objective(
+        ElectraConfig(kind="electra", sharing="none", disc_weight=disc_weight)
+    )
     optimizer, networks = optim.build_optimizer(objective, optim_settings), objective.networks()
     before = {n: nn.utils.parameters_to_vector(own).detach() for n, own in networks.items()}
     for step in range(5):
@@ -217,9 +224,9 @@ def batches(kind: str) -> Batches:
 
 def step(kind: str, workers: Workers) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return gradients and metrics of the first step."""
-    objective = made(OBJECTIVES[kind])
+    objective = make_objective(OBJECTIVES[kind])
     computed = Gradients(objective, {LENGTH: batches(kind)}, trial_of(kind), workers=workers)
-    metrics = computed.compute(Spent(), UpdatedNetworks.ALL, objective.now)
+    metrics = computed.compute(Spent(), UpdatedNetworks.ALL, objective.step_settings)
     return gradients(objective), metrics
 
 
@@ -248,7 +255,7 @@ def test_workers_compute_the_gradient_and_the_metrics_of_the_full_batch(
     kind: str, workers: Path
 ) -> None:
     def separately(batch: Batch) -> dict[str, Tensor]:
-        objective = made(OBJECTIVES[kind])
+        objective = make_objective(OBJECTIVES[kind])
         objective(batch, 0).total.backward()
         return gradients(objective)
 
@@ -256,7 +263,7 @@ def test_workers_compute_the_gradient_and_the_metrics_of_the_full_batch(
     halves = [batches(kind).between(*ends) for ends in ((0, half), (half, len(ROWS)))]
     counts = [(h.ids_BT != PAD).sum() for h in halves]
     slots = [
-        chosen_positions(mask_batch(h, mask_prob=0.3, how="paper", seed=SEED, step=0)).sum()
+        chosen_positions(mask_batch(h, mask_prob=0.3, masking="paper", seed=SEED, step=0)).sum()
         for h in halves
     ]
     assert counts[0] > 1.5 * counts[1]

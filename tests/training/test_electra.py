@@ -51,7 +51,7 @@ def trial(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE)
     )
 
 
-def made(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE) -> Any:
+def make_objective(objective: AnyObjectiveConfig = ELECTRA, encoder: EncoderConfig = PRE) -> Any:
     return build_objective(trial(objective, encoder), COUNTS_V)
 
 
@@ -101,7 +101,7 @@ def test_loss_equals_the_reference_with_transformers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = ElectraConfig(kind="electra", mask_prob=0.3, masking=masking, disc_weight=weight)
-    objective, batch = made(settings, PAPER), text(vocab=FIRST_WORD + 4)
+    objective, batch = make_objective(settings, PAPER), text(vocab=FIRST_WORD + 4)
     with torch.no_grad():
         # Some samples then equal the original token.
         objective.generator.vocabulary.bias[FIRST_WORD + 4 :] -= 3
@@ -115,8 +115,8 @@ def test_loss_equals_the_reference_with_transformers(
     monkeypatch.setattr(module, "sample_tokens", record)
     loss = objective(batch, 5)
 
-    masked = mask_batch(batch, mask_prob=0.3, how=masking, seed=SEED, step=5)
-    small = settings.generator.of(PAPER)
+    masked = mask_batch(batch, mask_prob=0.3, masking=masking, seed=SEED, step=5)
+    small = settings.generator.derive_shape(PAPER)
     ours = objective.generator
     generator = transformers_model(ours.encoder, ours.vocabulary, small, VOCAB, LENGTH)
     discriminator = transformers_model(objective.encoder, objective.detection, PAPER, VOCAB, LENGTH)
@@ -142,8 +142,8 @@ def test_loss_equals_the_reference_with_transformers(
 
 
 def test_mlm_loss_equals_the_reference_with_transformers(transformers_model: Model) -> None:
-    objective, batch = made(MLM, PAPER), text()
-    masked = mask_batch(batch, mask_prob=0.15, how="paper", seed=SEED, step=5)
+    objective, batch = make_objective(MLM, PAPER), text()
+    masked = mask_batch(batch, mask_prob=0.15, masking="paper", seed=SEED, step=5)
     model = transformers_model(objective.encoder, objective.vocabulary, PAPER, VOCAB, LENGTH)
     labels_BT = torch.full_like(batch.ids_BT, -100)
     for b, k in masked.used_BK.nonzero().tolist():
@@ -164,7 +164,7 @@ PROBABILITIES_V[UNLIKELY] = 0.25
 
 
 def test_replacements_are_sampled_instead_of_the_most_likely_token() -> None:
-    objective, batch = made(), text(1_000)
+    objective, batch = make_objective(), text(1_000)
     batch = Batch(batch.ids_BT.where(batch.ids_BT < 20, 19), batch.example_B)
     fix_generator(objective, PROBABILITIES_V)
     corrupted_BT = discriminator_input(objective, batch)
@@ -178,9 +178,9 @@ def test_replacements_are_sampled_instead_of_the_most_likely_token() -> None:
 def test_discriminator_reads_the_original_text_with_samples_and_no_masks(
     masking: Literal["paper", "code"],
 ) -> None:
-    objective, batch = made(ElectraConfig(kind="electra", masking=masking)), text()
+    objective, batch = make_objective(ElectraConfig(kind="electra", masking=masking)), text()
     fix_generator(objective, PROBABILITIES_V)
-    masked = mask_batch(batch, mask_prob=0.15, how=masking, seed=SEED, step=0)
+    masked = mask_batch(batch, mask_prob=0.15, masking=masking, seed=SEED, step=0)
     chosen_BT = torch.zeros_like(batch.ids_BT).scatter_add(
         1, masked.slots_BK, masked.used_BK.long()
     )
@@ -191,7 +191,7 @@ def test_discriminator_reads_the_original_text_with_samples_and_no_masks(
 
 
 def test_labels_mark_tokens_that_differ_from_the_original() -> None:
-    objective, batch = made(), text()
+    objective, batch = make_objective(), text()
     fix_discriminator(objective, 2.0)
     fake_BT = discriminator_input(objective, batch) != batch.ids_BT
     share = fake_BT.sum() / (batch.ids_BT != PAD).sum()
@@ -203,7 +203,7 @@ def test_labels_mark_tokens_that_differ_from_the_original() -> None:
 
 
 def test_samples_equal_to_the_original_are_labelled_original() -> None:
-    objective, batch = made(), text()
+    objective, batch = make_objective(), text()
     fix_generator(objective, PROBABILITIES_V)
     fix_discriminator(objective, -2.0)
     words_BT = torch.where(batch.ids_BT >= FIRST_WORD, LIKELY, batch.ids_BT)
@@ -217,7 +217,7 @@ def test_samples_equal_to_the_original_are_labelled_original() -> None:
 
 
 def test_metrics_without_any_replaced_token() -> None:
-    objective, batch = made(), text()
+    objective, batch = make_objective(), text()
     fix_generator(objective, torch.eye(VOCAB)[LIKELY])
     batch = Batch(torch.where(batch.ids_BT >= FIRST_WORD, LIKELY, batch.ids_BT), batch.example_B)
     parts = objective.health(objective(batch, 0).parts)
@@ -229,7 +229,7 @@ def test_metrics_without_any_replaced_token() -> None:
 
 def gradients(weight: float) -> dict[str, dict[str, Tensor]]:
     """Return the gradients by network and name; those of shared tables under `shared`."""
-    objective = made(ElectraConfig(kind="electra", disc_weight=weight), PAPER)
+    objective = make_objective(ElectraConfig(kind="electra", disc_weight=weight), PAPER)
     objective(text(), 0).total.backward()
     shared = {id(p) for p in objective.encoder.embeddings.parameters()}
     by_network: dict[str, dict[str, Tensor]] = {"shared": {}, "generator": {}, "discriminator": {}}
@@ -262,7 +262,7 @@ def test_gradient_of_each_loss_reaches_its_network_and_the_shared_tables() -> No
 
 
 def test_sampling_passes_no_gradient_to_the_generator() -> None:
-    objective = made()
+    objective = make_objective()
     generator = objective.generator
     generator.vocabulary.register_forward_hook(lambda *call: call[2].detach().requires_grad_())
     objective(text(), 0).total.backward()
@@ -272,7 +272,7 @@ def test_sampling_passes_no_gradient_to_the_generator() -> None:
 
 # Tied tables must be one parameter object: a copy goes out of date, or is updated separately.
 def test_networks_share_each_table_as_one_object() -> None:
-    objective = made(encoder=PAPER)
+    objective = make_objective(encoder=PAPER)
     ours, theirs = objective.encoder.embeddings, objective.generator.encoder.embeddings
     for table in ("word_embeddings", "position_embeddings", "token_type_embeddings", "norm"):
         assert getattr(ours, table).weight is getattr(theirs, table).weight
@@ -287,7 +287,7 @@ def predicted(objective: Electra, ids_BT: Tensor, slots_BK: Tensor) -> Tensor:
 
 
 def test_vocabulary_head_uses_the_current_values_of_the_shared_table() -> None:
-    objective, batch = made(), text()
+    objective, batch = make_objective(), text()
     slots_BK = torch.tensor([[1, 2]]).expand(8, -1)
     table = objective.encoder.embeddings.word_embeddings.weight
     unseen = 63
@@ -305,7 +305,7 @@ def test_vocabulary_head_uses_the_current_values_of_the_shared_table() -> None:
 def test_every_parameter_is_listed_and_optimised_once(
     objective: AnyObjectiveConfig, encoder: EncoderConfig
 ) -> None:
-    built = made(objective, encoder)
+    built = make_objective(objective, encoder)
     every = [id(p) for p in built.parameters()]
     listed = [id(p) for parameters in built.networks().values() for p in parameters]
     groups = optim.build_optimizer(built, AdamConfig()).param_groups
@@ -319,7 +319,7 @@ def test_every_parameter_is_listed_and_optimised_once(
 # Logits at all positions would need several times the memory and about triple the compute.
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
 def test_vocabulary_logits_exist_at_the_slots_only(objective: AnyObjectiveConfig) -> None:
-    built, K = made(objective), masked_slots(LENGTH, 0.15)
+    built, K = make_objective(objective), masked_slots(LENGTH, 0.15)
     shapes: list[torch.Size] = []
     head = built.vocabulary if objective is MLM else built.generator.vocabulary
     head.register_forward_hook(lambda *call: shapes.append(call[2].shape))
@@ -328,7 +328,7 @@ def test_vocabulary_logits_exist_at_the_slots_only(objective: AnyObjectiveConfig
 
 
 def test_logits_at_a_slot_equal_those_at_its_position() -> None:
-    objective, batch = made(), text()
+    objective, batch = make_objective(), text()
     every_BT = torch.arange(LENGTH).expand(8, -1)
     whole_BTV = predicted(objective, batch.ids_BT, every_BT)
     some_BKV = predicted(objective, batch.ids_BT, torch.tensor([[9, 2]]).expand(8, -1))
@@ -342,7 +342,7 @@ def test_logits_at_a_slot_equal_those_at_its_position() -> None:
     ids=["electra", "mlm"],
 )
 def test_losses_are_fp32_under_bf16_autocast(objective: AnyObjectiveConfig, name: str) -> None:
-    built = made(objective)
+    built = make_objective(objective)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = built(text(), 0)
     assert loss.total.dtype == torch.float32
@@ -354,7 +354,7 @@ def test_losses_are_fp32_under_bf16_autocast(objective: AnyObjectiveConfig, name
 # loss beside it is the entropy of the rate.
 @pytest.mark.parametrize("mask_prob", [0.15, 0.4])
 def test_majority_loss_is_the_entropy_of_the_replacement_rate(mask_prob: float) -> None:
-    objective, batch = made(ElectraConfig(kind="electra", mask_prob=mask_prob)), text()
+    objective, batch = make_objective(ElectraConfig(kind="electra", mask_prob=mask_prob)), text()
     fake = (discriminator_input(objective, batch) != batch.ids_BT).sum().item()
     rate = fake / (batch.ids_BT != PAD).sum().item()
     entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
@@ -366,12 +366,12 @@ def test_majority_loss_is_the_entropy_of_the_replacement_rate(mask_prob: float) 
 
 
 def test_recall_and_generator_accuracy() -> None:
-    objective, batch = made(), text()
+    objective, batch = make_objective(), text()
     for logit, recall in ((1.0, 1.0), (-1.0, 0.0)):
         fix_discriminator(objective, logit)
         parts = objective.health(objective(batch, 0).parts)
         assert parts["health/recall_replaced"] == recall
-    masked = mask_batch(batch, mask_prob=0.15, how="paper", seed=SEED, step=0)
+    masked = mask_batch(batch, mask_prob=0.15, masking="paper", seed=SEED, step=0)
     fix_generator(objective, PROBABILITIES_V)
     right = (masked.labels_BK[masked.used_BK] == LIKELY).float().mean()
     assert objective(batch, 0).parts["health/generator_accuracy"] == right
@@ -383,7 +383,7 @@ def state(objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_does_not_change_the_objective_or_random_state(training: bool) -> None:
-    objective, batch = made(encoder=replace(PRE, dropout=0.1)), text()
+    objective, batch = make_objective(encoder=replace(PRE, dropout=0.1)), text()
     objective.train(training)
     rng_state, weights = state(objective)
     held_out = HeldOut(
@@ -400,7 +400,7 @@ def test_evaluation_does_not_change_the_objective_or_random_state(training: bool
 
 
 def test_repeated_forward_in_evaluation_mode_gives_the_same_loss() -> None:
-    objective, batch = made(encoder=replace(PRE, dropout=0.1)).eval(), text()
+    objective, batch = make_objective(encoder=replace(PRE, dropout=0.1)).eval(), text()
     first = objective(batch, 3)
     torch.rand(5)
     second = objective(batch, 3)
@@ -426,7 +426,7 @@ def fit(objective: Objective, steps: int) -> list[dict[str, float]]:
 
 
 def test_electra_overfits_one_batch() -> None:
-    objective = made(ElectraConfig(kind="electra", mask_prob=0.3))
+    objective = make_objective(ElectraConfig(kind="electra", mask_prob=0.3))
     steps = fit(objective, 80)
     assert steps[-1]["train/generator_loss"] < 0.5 * steps[0]["train/generator_loss"]
     # The discriminator's loss depends on the generator, so it is compared with the majority loss.
@@ -437,18 +437,18 @@ def test_electra_overfits_one_batch() -> None:
 
 
 def test_mlm_overfits_one_batch() -> None:
-    steps = fit(made(MLM), 80)
+    steps = fit(make_objective(MLM), 80)
     assert steps[-1]["train/loss"] < 0.3 * steps[0]["train/loss"]
 
 
 @pytest.mark.parametrize("objective", [ELECTRA, MLM], ids=["electra", "mlm"])
 def test_training_is_bitwise_reproducible(objective: AnyObjectiveConfig) -> None:
-    first = made(objective)
+    first = make_objective(objective)
     one = fit(first, 5)
     torch.manual_seed(99)
     np.random.default_rng().random(3)
     torch.rand(11)
-    second = made(objective)
+    second = make_objective(objective)
     assert fit(second, 5) == one
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert a.equal(b)
@@ -473,7 +473,7 @@ def test_seeds_of_weights_and_masks_are_independent(objective: AnyObjectiveConfi
 def test_reloaded_objective_has_the_same_loss_and_tied_tables(
     objective: AnyObjectiveConfig, encoder: EncoderConfig
 ) -> None:
-    trained, file = made(objective, encoder), io.BytesIO()
+    trained, file = make_objective(objective, encoder), io.BytesIO()
     fit(trained, 3)
     torch.save(trained.state_dict(), file)
     file.seek(0)
@@ -487,8 +487,8 @@ def test_reloaded_objective_has_the_same_loss_and_tied_tables(
 
 
 def test_build_objective_returns_the_trials_objective() -> None:
-    assert isinstance(made(ELECTRA), Electra)
-    assert isinstance(made(MLM), Mlm)
+    assert isinstance(make_objective(ELECTRA), Electra)
+    assert isinstance(make_objective(MLM), Mlm)
     torch.testing.assert_close(
-        made(MLM).vocabulary.bias.detach().exp(), (COUNTS_V + 1) / (COUNTS_V + 1).sum()
+        make_objective(MLM).vocabulary.bias.detach().exp(), (COUNTS_V + 1) / (COUNTS_V + 1).sum()
     )

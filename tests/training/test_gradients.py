@@ -79,7 +79,9 @@ class Run:
         objective = build_objective(trial, COUNTS_V)
         batches = texts(trial)
         most = micro and micro * LENGTH
-        self.gradients = Gradients(objective, batches, trial, workers=workers, most=most)
+        self.gradients = Gradients(
+            objective, batches, trial, workers=workers, micro_batch_limit=most
+        )
         prepare(self.gradients)
         optimizer = optim.build_optimizer(objective, trial.optim)
         steps = train_steps(self.gradients, optimizer, trial=trial, clock=ticking())
@@ -159,7 +161,7 @@ def run_one_of_two(rank: int, workers: Workers, folder: str) -> None:
     except torch.OutOfMemoryError as error:
         message = str(error)
     results = {
-        "limited": [limited.gradients.micro, limited.curve],
+        "limited": [limited.gradients.micro_batch_size, limited.curve],
         "exchanges": [divided.count, undivided.count],
         "none fits": message,
         "dropout": Run(ELECTRA, workers, None, dropout=0.1).curve,
@@ -246,7 +248,7 @@ def test_out_of_memory_halves_the_micro_batch_and_does_not_change_the_losses(
 ) -> None:
     memory = LimitedMemory(fits, passes)
     run = Run(ELECTRA, SingleProcess(), None, prepare=memory)
-    assert run.gradients.micro == final
+    assert run.gradients.micro_batch_size == final
     assert 2**memory.failed * final == BATCH  # later steps keep the reduced size
     assert losses_agree(whole, run.curve)
 
@@ -256,7 +258,7 @@ def test_out_of_memory_within_a_step_discards_its_partial_gradient(
 ) -> None:
     memory = LimitedMemory(2, passes=4 + 3)  # fails at the last micro-batch of the second step
     run = Run(ELECTRA, SingleProcess(), 4, prepare=memory)
-    assert run.gradients.micro == 2
+    assert run.gradients.micro_batch_size == 2
     assert losses_agree(whole, run.curve)
 
 
@@ -277,7 +279,7 @@ def test_error_if_a_single_window_does_not_fit() -> None:
 )
 def test_each_out_of_memory_error_is_recognised(error: Exception) -> None:
     run = Run(ELECTRA, SingleProcess(), None, prepare=LimitedMemory(8, error=error))
-    assert run.gradients.micro == 8
+    assert run.gradients.micro_batch_size == 8
 
 
 def test_other_errors_are_raised() -> None:
@@ -376,12 +378,15 @@ def run_with_limited_address_space() -> None:
             limit(available)
         most = micro and micro * LARGE_TRIAL.data.length
         gradients = Gradients(
-            objective, {LARGE_TRIAL.data.length: Batches(ids_NT, 1)}, LARGE_TRIAL, most=most
+            objective,
+            {LARGE_TRIAL.data.length: Batches(ids_NT, 1)},
+            LARGE_TRIAL,
+            micro_batch_limit=most,
         )
         optimizer = optim.build_optimizer(objective, LARGE_TRIAL.optim)
         steps = train_steps(gradients, optimizer, trial=LARGE_TRIAL, clock=ticking())
         curve = [step.parts["train/loss"].item() for step in steps]
-        return gradients.micro, curve
+        return gradients.micro_batch_size, curve
 
     def limit(available: int) -> None:
         ctypes.CDLL(None).malloc_trim(0)
@@ -464,11 +469,11 @@ def test_reduced_micro_batch_is_recorded_and_restored_from_the_checkpoint(
 
     monkeypatch.setattr(Electra, "forward", limited)
     signals = iter(["running"] * 5 + ["interrupted"] * 99)
-    outcome = trial.run_trial(work, wish=lambda: next(signals))  # type: ignore[arg-type,return-value]
+    outcome = trial.run_trial(work, requested_state=lambda: next(signals))  # type: ignore[arg-type,return-value]
     assert outcome.state == "interrupted"
     assert sizes[:3] == [8, 4, 2]
     newest = sorted((work.folder / "checkpoints").iterdir())[-1]
-    assert json.loads((newest / "state.json").read_text())["place"]["most"] == 2 * 16
+    assert json.loads((newest / "state.json").read_text())["place"]["micro_batch_limit"] == 2 * 16
     sizes.clear()
     assert trial.run_trial(work).state == "finished"
     assert set(sizes) == {2}

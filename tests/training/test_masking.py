@@ -62,7 +62,7 @@ properties = given(
 def test_only_candidates_are_masked(
     batch: Batch, mask_prob: float, masking: Masking, step: int
 ) -> None:
-    masked = mask_batch(batch, mask_prob=mask_prob, how=masking, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     changed_BT = masked.ids_BT != batch.ids_BT
     assert (masked.ids_BT[changed_BT] == MASK).all()
     assert candidates(batch)[changed_BT].all()
@@ -74,7 +74,7 @@ def test_only_candidates_are_masked(
 def test_number_of_slots_is_the_rounded_share_of_the_candidates(
     batch: Batch, mask_prob: float, masking: Masking, step: int
 ) -> None:
-    masked = mask_batch(batch, mask_prob=mask_prob, how=masking, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     K = masked_slots(batch.ids_BT.shape[1], mask_prob)
     n_B = candidates(batch).sum(1).numpy()
     # Single precision, as in the official code: products near a half, such as 0.15 x 30, must be
@@ -90,7 +90,7 @@ def test_number_of_slots_is_the_rounded_share_of_the_candidates(
 def test_labels_are_the_original_tokens_and_other_positions_do_not_change(
     batch: Batch, mask_prob: float, masking: Masking, step: int
 ) -> None:
-    masked = mask_batch(batch, mask_prob=mask_prob, how=masking, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     assert masked.labels_BK.equal(batch.ids_BT.gather(1, masked.slots_BK))
     chosen_BT = torch.zeros_like(batch.ids_BT).scatter_add(
         1, masked.slots_BK, masked.used_BK.long()
@@ -106,11 +106,11 @@ def test_labels_are_the_original_tokens_and_other_positions_do_not_change(
 def test_masks_do_not_depend_on_the_rest_of_the_batch(
     batch: Batch, mask_prob: float, masking: Masking, step: int
 ) -> None:
-    whole = mask_batch(batch, mask_prob=mask_prob, how=masking, seed=1, step=step)
+    whole = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     for rank in range(2):
         rows = torch.arange(rank, len(batch.ids_BT), 2).flip(0)
         part = Batch(batch.ids_BT[rows], batch.example_B[rows])
-        alone = mask_batch(part, mask_prob=mask_prob, how=masking, seed=1, step=step)
+        alone = mask_batch(part, mask_prob=mask_prob, masking=masking, seed=1, step=step)
         for of_whole, of_part in zip(whole, alone, strict=True):
             assert of_part.equal(of_whole[rows])
 
@@ -118,13 +118,13 @@ def test_masks_do_not_depend_on_the_rest_of_the_batch(
 @given(batch=batches(), mask_prob=st.floats(0.01, 0.99))
 @settings(deadline=None)
 def test_paper_masking_selects_distinct_slots_and_masks_all(batch: Batch, mask_prob: float) -> None:
-    masked = mask_batch(batch, mask_prob=mask_prob, how="paper", seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=mask_prob, masking="paper", seed=1, step=0)
     assert (masked.ids_BT == MASK).sum(1).equal(masked.used_BK.sum(1))
 
 
 def test_code_masking_draws_with_replacement_and_leaves_fifteen_percent_unmasked() -> None:
     batch = thousands()
-    masked = mask_batch(batch, mask_prob=0.15, how="code", seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=0.15, masking="code", seed=1, step=0)
     assert masked.used_BK.all()
     chosen_BT = torch.zeros_like(batch.ids_BT).scatter(1, masked.slots_BK, 1).bool()
     expected = 126 * (1 - (1 - 1 / 126) ** 19)
@@ -136,7 +136,7 @@ def test_code_masking_draws_with_replacement_and_leaves_fifteen_percent_unmasked
 
 @each_masking
 def test_all_candidates_are_chosen_equally_often(masking: Masking) -> None:
-    masked = mask_batch(thousands(), mask_prob=0.15, how=masking, seed=1, step=0)
+    masked = mask_batch(thousands(), mask_prob=0.15, masking=masking, seed=1, step=0)
     counts = np.bincount(masked.slots_BK.flatten().numpy(), minlength=128)[1:-1]
     assert stats.chisquare(counts).pvalue > 1e-4
 
@@ -144,7 +144,7 @@ def test_all_candidates_are_chosen_equally_often(masking: Masking) -> None:
 @each_masking
 def test_unknown_words_are_candidates(masking: Masking) -> None:
     batch = Batch(torch.tensor([[CLS, *[UNK] * 6, SEP]]), torch.tensor([0]))
-    masked = mask_batch(batch, mask_prob=0.5, how=masking, seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=0.5, masking=masking, seed=1, step=0)
     assert (masked.labels_BK[masked.used_BK] == UNK).all()
     assert masked.used_BK.sum() == 3
 
@@ -153,11 +153,17 @@ def test_unknown_words_are_candidates(masking: Masking) -> None:
 def test_masks_change_with_seed_step_and_example(masking: Masking) -> None:
     batch = thousands(32, 8)
     other = Batch(batch.ids_BT, batch.example_B + 1_000)
-    first = mask_batch(batch, mask_prob=0.15, how=masking, seed=1, step=0).slots_BK
-    assert mask_batch(batch, mask_prob=0.15, how=masking, seed=1, step=0).slots_BK.equal(first)
-    assert not mask_batch(batch, mask_prob=0.15, how=masking, seed=2, step=0).slots_BK.equal(first)
-    assert not mask_batch(batch, mask_prob=0.15, how=masking, seed=1, step=1).slots_BK.equal(first)
-    assert not mask_batch(other, mask_prob=0.15, how=masking, seed=1, step=0).slots_BK.equal(first)
+    first = mask_batch(batch, mask_prob=0.15, masking=masking, seed=1, step=0).slots_BK
+    assert mask_batch(batch, mask_prob=0.15, masking=masking, seed=1, step=0).slots_BK.equal(first)
+    assert not mask_batch(batch, mask_prob=0.15, masking=masking, seed=2, step=0).slots_BK.equal(
+        first
+    )
+    assert not mask_batch(batch, mask_prob=0.15, masking=masking, seed=1, step=1).slots_BK.equal(
+        first
+    )
+    assert not mask_batch(other, mask_prob=0.15, masking=masking, seed=1, step=0).slots_BK.equal(
+        first
+    )
 
 
 @properties
@@ -165,7 +171,7 @@ def test_masks_change_with_seed_step_and_example(masking: Masking) -> None:
 def test_chosen_positions_are_the_positions_of_used_slots(
     batch: Batch, mask_prob: float, masking: Masking, step: int
 ) -> None:
-    masked = mask_batch(batch, mask_prob=mask_prob, how=masking, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     slots = zip(masked.slots_BK.tolist(), masked.used_BK.tolist(), strict=True)
     expected = [{p for p, used in zip(*row, strict=True) if used} for row in slots]
     assert [set(row.nonzero().flatten().tolist()) for row in chosen_positions(masked)] == expected
@@ -176,7 +182,7 @@ def test_chosen_positions_are_the_positions_of_used_slots(
 def test_tokens_are_written_into_the_original_text_at_used_slots_only(
     batch: Batch, mask_prob: float, masking: Masking, step: int
 ) -> None:
-    masked = mask_batch(batch, mask_prob=mask_prob, how=masking, seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     before_BT = batch.ids_BT.clone()
     tokens_BK = 1_000 + masked.slots_BK  # one token per position, as with samples
     written_BT = write_tokens(batch, masked, tokens_BK)
@@ -197,7 +203,7 @@ def test_tokens_are_written_into_the_original_text_at_used_slots_only(
 def test_bert_input_has_masks_originals_or_words_at_the_slots_and_the_text_elsewhere(
     batch: Batch, mask_prob: float, vocab: int, step: int
 ) -> None:
-    masked = mask_batch(batch, mask_prob=mask_prob, how="paper", seed=1, step=step)
+    masked = mask_batch(batch, mask_prob=mask_prob, masking="paper", seed=1, step=step)
     bert = apply_bert_corruption(masked, batch, vocab=vocab, seed=1, step=step)
     chosen_BT = chosen_positions(masked)
     assert bert.ids_BT[~chosen_BT].equal(batch.ids_BT[~chosen_BT])
@@ -214,7 +220,7 @@ def test_bert_masks_80_percent_replaces_10_percent_and_keeps_10_percent() -> Non
     vocab = 50
     batch = thousands()
     batch = Batch(torch.where(candidates(batch), UNK, batch.ids_BT), batch.example_B)
-    masked = mask_batch(batch, mask_prob=0.15, how="paper", seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=0.15, masking="paper", seed=1, step=0)
     shown_N = apply_bert_corruption(masked, batch, vocab=vocab, seed=1, step=0).ids_BT[
         chosen_positions(masked)
     ]
@@ -229,7 +235,7 @@ def test_bert_masks_80_percent_replaces_10_percent_and_keeps_10_percent() -> Non
 
 def test_bert_input_changes_with_seed_step_and_example() -> None:
     batch = thousands(32, 40)
-    masked = mask_batch(batch, mask_prob=0.5, how="paper", seed=1, step=0)
+    masked = mask_batch(batch, mask_prob=0.5, masking="paper", seed=1, step=0)
 
     def shown(batch: Batch = batch, seed: int = 1, step: int = 0) -> Tensor:
         return apply_bert_corruption(masked, batch, vocab=50, seed=seed, step=step).ids_BT

@@ -108,7 +108,7 @@ def test_every_layer_equals_transformers_hidden_states(
     expected = reference(
         IDS_BT, attention_mask=text_BT.long(), output_hidden_states=True
     ).hidden_states
-    actual = encoder.every_layer(IDS_BT, text_BT)
+    actual = encoder.compute_hidden_states(IDS_BT, text_BT)
     assert len(actual) == len(expected) == shape.layers + 1
     for ours, theirs in zip(actual, expected, strict=True):
         assert ours[text_BT].equal(theirs[text_BT])
@@ -173,7 +173,7 @@ def test_dropout_applies_in_training_only() -> None:
 
 def test_small_has_the_parameter_counts_of_the_paper() -> None:
     small, vocab, length = SIZES["small"], 30_522, 512
-    narrow = GeneratorConfig(width=1 / 4).of(small)
+    narrow = GeneratorConfig(width=1 / 4).derive_shape(small)
     with torch.device("meta"):
         discriminator = [Encoder(small, vocab, length), DetectionHead(small)]
         body, head = Encoder(narrow, vocab, length), VocabularyHead(narrow, vocab)

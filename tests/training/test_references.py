@@ -17,7 +17,7 @@ from objectives_by_kind import (
     Drawn,
     assert_same_gradients,
     gradient,
-    made,
+    make_objective,
     observed,
     only_masked,
     placed,
@@ -63,7 +63,7 @@ def reference(transformers_model: Model) -> Model:
 
 def pair(objective: Any, settings: Any, reference: Model) -> tuple[Any, Any]:
     """Return transformers' models of the generator and of the encoder with its head."""
-    small = settings.generator.of(SHAPE)
+    small = settings.generator.derive_shape(SHAPE)
     generator = reference(objective.generator.encoder, objective.generator.vocabulary, small)
     head = objective.detection if hasattr(objective, "detection") else objective.vocabulary
     return generator, reference(objective.encoder, head)
@@ -100,7 +100,7 @@ def distinct_slots(objective: Any, settings: ElectraConfig) -> Drawn:
     """Return a step with distinct slots; electra_pytorch counts a position drawn twice once."""
     for step in range(5_000):
         masked = mask_batch(
-            TEXT, mask_prob=settings.mask_prob, how=settings.masking, seed=SEED, step=step
+            TEXT, mask_prob=settings.mask_prob, masking=settings.masking, seed=SEED, step=step
         )
         slots = [s[u].tolist() for s, u in zip(masked.slots_BK, masked.used_BK, strict=True)]
         if all(len(set(positions)) == len(positions) for positions in slots):
@@ -127,7 +127,7 @@ def test_joint_loss_and_its_gradients_equal_electra_pytorch(
     settings = ElectraConfig(
         kind="electra", mask_prob=mask_prob, masking=masking, disc_weight=weight, sharing=sharing
     )
-    objective = made(settings)
+    objective = make_objective(settings)
     drawn = distinct_slots(objective, settings)
     masked_BT = drawn.shown_BT == MASK
     assert masked_BT.equal(drawn.chosen_BT) is (masking == "paper")
@@ -163,7 +163,7 @@ def test_joint_loss_and_its_gradients_equal_electra_pytorch(
     ours = reference(
         gradient(objective.generator.encoder),
         gradient(objective.generator.vocabulary),
-        settings.generator.of(SHAPE),
+        settings.generator.derive_shape(SHAPE),
     )
     assert_same_gradients(ours, generator)
     ours = reference(gradient(objective.encoder), gradient(objective.detection))
@@ -173,7 +173,7 @@ def test_joint_loss_and_its_gradients_equal_electra_pytorch(
 @sharings
 def test_electra_15_equals_detection_at_the_slots(sharing: Sharing, reference: Model) -> None:
     settings = Electra15Config(kind="electra_15", sharing=sharing, generator=FULL, disc_weight=7.0)
-    objective = made(settings)
+    objective = make_objective(settings)
     drawn = observed(objective, TEXT, 1)
     assert samples_some_originals(drawn)
     generator, discriminator = pair(objective, settings, reference)
@@ -187,7 +187,7 @@ def test_replace_mlm_equals_mlm_on_the_sampled_text(sharing: Sharing, reference:
     settings = ReplaceMlmConfig(
         kind="replace_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0, gen_weight=2.0
     )
-    objective = made(settings)
+    objective = make_objective(settings)
     drawn = observed(objective, TEXT, 1)
     assert samples_some_originals(drawn)
     generator, encoder = pair(objective, settings, reference)
@@ -203,7 +203,7 @@ def test_all_tokens_mlm_mixes_copy_and_softmax_by_the_gate(
     settings = AllTokensMlmConfig(
         kind="all_tokens_mlm", sharing=sharing, generator=FULL, mlm_weight=7.0
     )
-    objective = made(settings)
+    objective = make_objective(settings)
     drawn = observed(objective, TEXT, 1)
     assert samples_some_originals(drawn)
     generator, encoder = pair(objective, settings, reference)
@@ -225,11 +225,11 @@ def test_all_tokens_mlm_mixes_copy_and_softmax_by_the_gate(
 def test_mlm_equals_transformers_mlm_loss(
     masking: Literal["paper", "bert"], reference: Model
 ) -> None:
-    objective = made(MlmConfig(kind="mlm", masking=masking, mask_prob=0.3))
+    objective = make_objective(MlmConfig(kind="mlm", masking=masking, mask_prob=0.3))
     read: list[Tensor] = []
     objective.encoder.register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))
     loss = objective(TEXT, 1)
-    masked = mask_batch(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
+    masked = mask_batch(TEXT, mask_prob=0.3, masking="paper", seed=SEED, step=1)
     drawn = placed(loss, masked, masked.labels_BK, TEXT)
     shown = read[0][drawn.chosen_BT]
     original = TEXT.ids_BT[drawn.chosen_BT]
@@ -244,15 +244,15 @@ def test_mlm_equals_transformers_mlm_loss(
 def test_two_stage_equals_mlm_and_then_detection_from_its_weights(
     reference: Model,
 ) -> None:
-    objective = made(TwoStageConfig(kind="two_stage"))
+    objective = make_objective(TwoStageConfig(kind="two_stage"))
     generator = reference(objective.generator.encoder, objective.generator.vocabulary)
-    objective.begin(UpdatedNetworks.GENERATOR, objective.now)
-    masked = mask_batch(TEXT, mask_prob=0.15, how="paper", seed=SEED, step=1)
+    objective.begin(UpdatedNetworks.GENERATOR, objective.step_settings)
+    masked = mask_batch(TEXT, mask_prob=0.15, masking="paper", seed=SEED, step=1)
     drawn = only_masked(objective(TEXT, 1, UpdatedNetworks.GENERATOR), masked, TEXT)
     expected = mlm_loss(generator, drawn.shown_BT, drawn)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
-    objective.begin(UpdatedNetworks.DISCRIMINATOR, objective.now)
+    objective.begin(UpdatedNetworks.DISCRIMINATOR, objective.step_settings)
     discriminator = reference(objective.generator.encoder, objective.detection)
     drawn = observed(objective, TEXT, 1, UpdatedNetworks.DISCRIMINATOR)
     assert samples_some_originals(drawn)
@@ -266,7 +266,7 @@ def test_random_equals_detection_of_randomly_drawn_words(
     reference: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    objective = made(
+    objective = make_objective(
         RandomReplacementConfig(kind="random", replacement_distribution=distribution, mask_prob=0.3)
     )
     sample, words = random_module.sample_from_cumulative, []
@@ -277,7 +277,7 @@ def test_random_equals_detection_of_randomly_drawn_words(
 
     monkeypatch.setattr(random_module, "sample_from_cumulative", record)
     loss = objective(TEXT, 1)
-    masked = mask_batch(TEXT, mask_prob=0.3, how="paper", seed=SEED, step=1)
+    masked = mask_batch(TEXT, mask_prob=0.3, masking="paper", seed=SEED, step=1)
     drawn = placed(loss, masked, words[0], TEXT)
     assert samples_some_originals(drawn)
     assert (words[0] >= FIRST_WORD).all()
@@ -290,7 +290,7 @@ def test_random_equals_detection_of_randomly_drawn_words(
 @sharings
 def test_adversarial_discriminator_has_electras_losses(sharing: Sharing, reference: Model) -> None:
     settings = AdversarialConfig(kind="adversarial", sharing=sharing, generator=FULL)
-    objective = made(settings)
+    objective = make_objective(settings)
     drawn = observed(objective, TEXT, 1)
     assert samples_some_originals(drawn)
     generator, discriminator = pair(objective, settings, reference)
@@ -311,7 +311,7 @@ def test_networks_saved_by_transformers_reload_bit_equal_and_tied(
 
     settings = ElectraConfig(kind="electra")
     kinds = {"generator": ElectraForMaskedLM, "discriminator": ElectraForPreTraining}
-    saved = dict(zip(kinds, pair(made(settings), settings, reference), strict=True))
+    saved = dict(zip(kinds, pair(make_objective(settings), settings, reference), strict=True))
     for name, kind in kinds.items():
         saved[name].save_pretrained(tmp_path / name)
         loaded, report = kind.from_pretrained(
@@ -331,7 +331,7 @@ def test_generator_loaded_from_a_discriminator_has_a_newly_initialized_head(
     from transformers import ElectraForMaskedLM
 
     settings = ElectraConfig(kind="electra")
-    pair(made(settings), settings, reference)[1].save_pretrained(tmp_path)
+    pair(make_objective(settings), settings, reference)[1].save_pretrained(tmp_path)
     loaded, report = ElectraForMaskedLM.from_pretrained(
         tmp_path, local_files_only=True, output_loading_info=True
     )

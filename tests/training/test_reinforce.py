@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from objectives_by_kind import SHAPE, SHARES, assert_same_gradients, gradient, made, observed, text
+from objectives_by_kind import (
+    SHAPE,
+    SHARES,
+    assert_same_gradients,
+    gradient,
+    make_objective,
+    observed,
+    text,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,8 +32,8 @@ from lab.training.objectives.masking import mask_batch
 VOCAB, LENGTH = FIRST_WORD + len(SHARES), 8
 ONE = text(1, LENGTH)
 SEEN_BT = (ONE.ids_BT != PAD).long()
-SMALL = GeneratorConfig().of(SHAPE)
-(SLOT,) = mask_batch(ONE, mask_prob=0.15, how="paper", seed=3, step=0).slots_BK[0].tolist()
+SMALL = GeneratorConfig().derive_shape(SHAPE)
+(SLOT,) = mask_batch(ONE, mask_prob=0.15, masking="paper", seed=3, step=0).slots_BK[0].tolist()
 ORIGINAL = int(ONE.ids_BT[0, SLOT])
 Model = Callable[..., Any]
 
@@ -40,7 +48,7 @@ def adversary(weight: float = 1.0, baseline: float = 0.0, **sampling: Any) -> An
         disc_weight=5.0,
         sampling=SamplingConfig(**sampling),
     )
-    objective = made(settings, VOCAB, LENGTH)
+    objective = make_objective(settings, VOCAB, LENGTH)
     with torch.no_grad():
         objective.baseline.bias.fill_(baseline)
     return objective
@@ -79,7 +87,7 @@ class ExactGame:
         self.models = generator, discriminator
         for net in self.models:
             net.electra.embeddings.word_embeddings.padding_idx = None
-        shown_BT = mask_batch(ONE, mask_prob=0.15, how="paper", seed=3, step=0).ids_BT
+        shown_BT = mask_batch(ONE, mask_prob=0.15, masking="paper", seed=3, step=0).ids_BT
         output = generator(shown_BT, attention_mask=SEEN_BT, output_hidden_states=True)
         logits_V = output.logits[0, SLOT]
         self.hidden_h = output.hidden_states[-1][0, SLOT].detach()
@@ -184,7 +192,7 @@ def test_adversarial_loss_equals_its_formula_at_many_slots(
     settings = AdversarialConfig(
         kind="adversarial", sharing="none", adversarial_weight=weight, mask_prob=0.3
     )
-    objective, batch = made(settings), text()
+    objective, batch = make_objective(settings), text()
     drawn = observed(objective, batch, 0)
     seen_BT = batch.ids_BT != PAD
     body, head = objective.generator.encoder, objective.generator.vocabulary

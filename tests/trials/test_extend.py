@@ -141,7 +141,10 @@ def test_interrupted_extended_run_continues_and_still_records_its_origin(
     )
     expected = run.run_trial(whole)
     run.run_trial(open_record(donor))
-    assert run.run_trial(open_record(longer), wish=lambda: "interrupted").state == "interrupted"
+    assert (
+        run.run_trial(open_record(longer), requested_state=lambda: "interrupted").state
+        == "interrupted"
+    )
     outcome = run.run_trial(open_record(longer))
     assert outcome.reason == "continued from donor"
     _, tensors = read_newest_checkpoint(longer)
@@ -163,7 +166,7 @@ def leave_record(folder: Path, trial: Trial, state: State = "finished", text: st
         record.begin_record(folder, trial)
     else:
         rows = record.read_curve(folder)
-        outcome = Outcome(state=state, reason="", rows=rows, began=0.0, seconds=1.0, busy=1.0)
+        outcome = Outcome(state=state, reason="", rows=rows, started_at=0.0, seconds=1.0, busy=1.0)
         record.write_outcome(folder, outcome)
     return folder
 

@@ -69,9 +69,9 @@ def change_loss(
     forward = Electra.forward
 
     def forward_and_change(
-        self: Electra, batch: Any, step: int, learns: UpdatedNetworks, places: Any
+        self: Electra, batch: Any, step: int, updates: UpdatedNetworks, places: Any
     ) -> StepLoss:
-        loss = forward(self, batch, step, learns, places)
+        loss = forward(self, batch, step, updates, places)
         return change(loss) if step >= first_step else loss
 
     monkeypatch.setattr(Electra, "forward", forward_and_change)
@@ -125,7 +125,7 @@ def test_progress_file_has_each_phase_during_the_run(
         trial,
         tmp_path,
         report=lambda _: seen.append(progress.read_progress(tmp_path)),
-        wish=read_and_continue,
+        requested_state=read_and_continue,
     )
     phases = [each.phase for each in seen if each is not None]
     assert len(phases) == len(seen)
@@ -293,7 +293,7 @@ def test_run_continued_at_another_commit_has_both_commits(
         entry = replace(own, commit=commit)
         monkeypatch.setattr(provenance, "current_provenance", lambda entry=entry: entry)
         left = iter(states)
-        outcome = run(trial, tmp_path, wish=lambda left=left: next(left, "running"))
+        outcome = run(trial, tmp_path, requested_state=lambda left=left: next(left, "running"))
     assert outcome.state == "finished"
     assert [entry.commit for entry in provenance.read_provenance(tmp_path)] == ["a", "b"]
 
@@ -314,7 +314,7 @@ def write_record(folder: Path, trial: Trial) -> Outcome:
         state="finished",
         reason="",
         rows=({"spent/steps": 0, "a": 0.1}, {"spent/steps": 3, "a": 1 / 3}),
-        began=1e9,
+        started_at=1e9,
         seconds=2.5,
         busy=2.0,
     )
@@ -348,7 +348,11 @@ def test_reopened_record_keeps_the_first_points(trial: Trial, tmp_path: Path, co
     outcome = write_record(tmp_path, trial)
     record.begin_record(tmp_path, trial)
     assert record.read_outcome(tmp_path) is None
-    assert record.keep_rows(tmp_path, count) == record.read_curve(tmp_path) == outcome.rows[:count]
+    assert (
+        record.truncate_curve(tmp_path, count)
+        == record.read_curve(tmp_path)
+        == outcome.rows[:count]
+    )
 
 
 @pytest.mark.parametrize(("value", "name"), [(1.0, None), (math.nan, "b"), (-math.inf, "b")])

@@ -67,14 +67,14 @@ class AdversarialConfig(DetectionConfig):
             )
 
     @override
-    def extra_flops(self, encoder: EncoderConfig, learns: UpdatedNetworks, slots: int) -> float:
+    def extra_flops(self, encoder: EncoderConfig, updates: UpdatedNetworks, slots: int) -> float:
         """Return the FLOPs of REINFORCE's baseline: one logit a slot.
 
         Its input is detached, so that the backward pass costs as much as the forward pass.
         """
-        if learns is UpdatedNetworks.DISCRIMINATOR or self.adversarial_weight == 0:
+        if updates is UpdatedNetworks.DISCRIMINATOR or self.adversarial_weight == 0:
             return 0.0
-        return 2 * 2 * self.generator.of(encoder).hidden * slots
+        return 2 * 2 * self.generator.derive_shape(encoder).hidden * slots
 
     @override
     def phase_at(self, step: int, fraction: float) -> Phase:

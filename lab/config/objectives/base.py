@@ -77,18 +77,18 @@ class ObjectiveConfig(StrictConfig, ABC):
         return False
 
     @abstractmethod
-    def passes(self, encoder: EncoderConfig, learns: UpdatedNetworks) -> tuple[NetworkPass, ...]:
-        """Return the passes of a step that updates `learns`."""
+    def passes(self, encoder: EncoderConfig, updates: UpdatedNetworks) -> tuple[NetworkPass, ...]:
+        """Return the passes of a step that updates the networks `updates`."""
 
-    def extra_flops(self, encoder: EncoderConfig, learns: UpdatedNetworks, slots: int) -> float:
+    def extra_flops(self, encoder: EncoderConfig, updates: UpdatedNetworks, slots: int) -> float:
         """Return the FLOPs of one window beside the passes, backward included.
 
         Args:
             encoder: shape of the pre-trained encoder.
-            learns: networks that the step updates.
+            updates: networks that the step updates.
             slots: masked positions of the window.
         """
-        del encoder, learns, slots
+        del encoder, updates, slots
         return 0.0
 
     def disc_weight_at(self, progress: float) -> float:

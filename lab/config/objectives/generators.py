@@ -108,7 +108,7 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
 
     @override
     def generator_shape(self, encoder: EncoderConfig) -> EncoderConfig:
-        shape = self.generator.of(encoder)
+        shape = self.generator.derive_shape(encoder)
         if self.sharing == "all" and shape != encoder:
             raise ValueError(
                 "sharing all requires a generator of the encoder's size: width 1 and depth 1"
@@ -116,9 +116,11 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
         return shape
 
     @override
-    def passes(self, encoder: EncoderConfig, learns: UpdatedNetworks) -> tuple[NetworkPass, ...]:
-        updated = learns is not UpdatedNetworks.GENERATOR
-        return *self._generator_passes(encoder, learns), NetworkPass(encoder, self._head(), updated)
+    def passes(self, encoder: EncoderConfig, updates: UpdatedNetworks) -> tuple[NetworkPass, ...]:
+        updated = updates is not UpdatedNetworks.GENERATOR
+        return *self._generator_passes(encoder, updates), NetworkPass(
+            encoder, self._head(), updated
+        )
 
     @override
     def temperature_at(self, progress: float) -> float:
@@ -128,9 +130,9 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
         return "detection"
 
     def _generator_passes(
-        self, encoder: EncoderConfig, learns: UpdatedNetworks
+        self, encoder: EncoderConfig, updates: UpdatedNetworks
     ) -> tuple[NetworkPass, ...]:
-        updated = learns is not UpdatedNetworks.DISCRIMINATOR and not self.frozen_generator
+        updated = updates is not UpdatedNetworks.DISCRIMINATOR and not self.frozen_generator
         first = NetworkPass(self.generator_shape(encoder), "vocabulary_at_slots", updated)
         if encoder.dropout and not self.sampling.dropout and not self.frozen_generator:
             return first, first._replace(updated=False)  # once more without dropout, to sample

@@ -26,6 +26,6 @@ class MlmConfig(ObjectiveConfig):
     masking: Literal["paper", "code", "bert"] = "paper"
 
     @override
-    def passes(self, encoder: EncoderConfig, learns: UpdatedNetworks) -> tuple[NetworkPass, ...]:
-        del learns
+    def passes(self, encoder: EncoderConfig, updates: UpdatedNetworks) -> tuple[NetworkPass, ...]:
+        del updates
         return (NetworkPass(encoder, "vocabulary_at_slots", True),)

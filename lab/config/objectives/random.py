@@ -26,6 +26,6 @@ class RandomReplacementConfig(MaskedObjectiveConfig):
     replacement_distribution: Literal["unigram", "uniform"] = "unigram"
 
     @override
-    def passes(self, encoder: EncoderConfig, learns: UpdatedNetworks) -> tuple[NetworkPass, ...]:
-        del learns
+    def passes(self, encoder: EncoderConfig, updates: UpdatedNetworks) -> tuple[NetworkPass, ...]:
+        del updates
         return (NetworkPass(encoder, "detection", True),)

@@ -41,11 +41,11 @@ class TwoStageConfig(MaskedObjectiveConfig):
         return encoder
 
     @override
-    def passes(self, encoder: EncoderConfig, learns: UpdatedNetworks) -> tuple[NetworkPass, ...]:
+    def passes(self, encoder: EncoderConfig, updates: UpdatedNetworks) -> tuple[NetworkPass, ...]:
         generator = NetworkPass(
-            encoder, "vocabulary_at_slots", learns is not UpdatedNetworks.DISCRIMINATOR
+            encoder, "vocabulary_at_slots", updates is not UpdatedNetworks.DISCRIMINATOR
         )
-        if learns is UpdatedNetworks.GENERATOR:
+        if updates is UpdatedNetworks.GENERATOR:
             return (generator,)
         again = (generator._replace(updated=False),)  # without dropout, to sample
         samples = again if encoder.dropout and not self.sampling.dropout else ()

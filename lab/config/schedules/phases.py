@@ -16,9 +16,9 @@ class Phase(NamedTuple):
     """The phase that a step belongs to.
 
     Attributes:
-        learns: networks that the step updates.
+        updates: networks that the step updates.
         progress: share of the phase that is done, in [0, 1]; schedules are functions of it.
     """
 
-    learns: UpdatedNetworks
+    updates: UpdatedNetworks
     progress: float

@@ -30,33 +30,33 @@ class Adversarial(Electra):
         super().__init__(trial, settings, counts_V)
         self._adversarial_weight = settings.adversarial_weight
         if self._adversarial_weight:
-            self.baseline = nn.Linear(settings.generator.of(trial.encoder).hidden, 1)
+            self.baseline = nn.Linear(settings.generator.derive_shape(trial.encoder).hidden, 1)
             initialize_weights(self.baseline, trial.encoder.init_std, trial.seeds.init)
 
     def forward(
         self,
         batch: Batch,
         step: int,
-        learns: UpdatedNetworks = UpdatedNetworks.ALL,
+        updates: UpdatedNetworks = UpdatedNetworks.ALL,
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the losses of the networks that the step updates; the others get no gradient."""
         with torch.set_grad_enabled(
-            torch.is_grad_enabled() and learns is not UpdatedNetworks.DISCRIMINATOR
+            torch.is_grad_enabled() and updates is not UpdatedNetworks.DISCRIMINATOR
         ):
             corrupted: Corrupted = self.generator(batch, step, self.now, counts)
         with torch.set_grad_enabled(
-            torch.is_grad_enabled() and learns is not UpdatedNetworks.GENERATOR
+            torch.is_grad_enabled() and updates is not UpdatedNetworks.GENERATOR
         ):
             detected_BT, detection = self.run_discriminator(corrupted, batch)
         total = torch.zeros((), device=batch.ids_BT.device)
         parts = corrupted.loss.parts | detection.parts
-        if learns is not UpdatedNetworks.DISCRIMINATOR:
+        if updates is not UpdatedNetworks.DISCRIMINATOR:
             generator = self._generator_loss(corrupted, detected_BT.detach())
             total = total + self._gen_weight * generator.total
             parts |= generator.parts
-        if learns is not UpdatedNetworks.GENERATOR:
-            total = total + self.now.disc_weight * detection.total
+        if updates is not UpdatedNetworks.GENERATOR:
+            total = total + self.step_settings.disc_weight * detection.total
         return StepLoss(total, {"train/loss": total.detach()} | parts)
 
     def _generator_loss(self, corrupted: Corrupted, detected_BT: Tensor) -> StepLoss:

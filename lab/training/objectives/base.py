@@ -37,19 +37,19 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         encoder: encoder for probes, fine-tuning and export.
-        now: settings of the current step.
+        step_settings: settings of the current step.
     """
 
     encoder: Encoder
-    now: StepSettings
+    step_settings: StepSettings
 
     def __init__(self, trial: Trial) -> None:
         super().__init__()
-        self.now = trial.at(0.0)
+        self.step_settings = trial.settings_at(0.0)
 
-    def begin(self, learns: UpdatedNetworks, settings: StepSettings) -> None:  # noqa: ARG002
-        """Prepare for a step that updates the networks `learns`; called before each step."""
-        self.now = settings
+    def begin(self, updates: UpdatedNetworks, settings: StepSettings) -> None:  # noqa: ARG002
+        """Prepare for a step that updates the networks `updates`; called before each step."""
+        self.step_settings = settings
 
     @abstractmethod
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
@@ -64,7 +64,7 @@ class Objective(nn.Module, ABC):
         self,
         batch: Batch,
         step: int,
-        learns: UpdatedNetworks = UpdatedNetworks.ALL,
+        updates: UpdatedNetworks = UpdatedNetworks.ALL,
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the loss of a batch; its gradient reaches only the networks that are updated.
@@ -75,7 +75,7 @@ class Objective(nn.Module, ABC):
         Args:
             batch: windows of the step, or a micro-batch of them.
             step: index of the optimizer step.
-            learns: networks that the step updates.
+            updates: networks that the step updates.
             counts: token counts of the full batch if `batch` is a micro-batch; None to count the
                 tokens of `batch`.
         """

@@ -41,20 +41,20 @@ class Electra(Detector):
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the generator's masked input."""
-        masked: MaskedBatch = self.generator.mask(batch, step, self.now)
+        masked: MaskedBatch = self.generator.mask(batch, step, self.step_settings)
         return masked
 
     def forward(
         self,
         batch: Batch,
         step: int,
-        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
+        updates: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the weighted sum of both networks' losses on one corruption of the batch."""
-        corrupted: Corrupted = self.generator(batch, step, self.now, counts)
+        corrupted: Corrupted = self.generator(batch, step, self.step_settings, counts)
         _, detection = self.run_discriminator(corrupted, batch)
-        weighted = self.now.disc_weight * detection.total
+        weighted = self.step_settings.disc_weight * detection.total
         total = self._gen_weight * corrupted.loss.total + weighted
         parts = {"train/loss": total.detach()} | corrupted.loss.parts | detection.parts
         return StepLoss(total, parts)

@@ -135,7 +135,7 @@ class Generator(nn.Module):
         return mask_batch(
             batch,
             mask_prob=settings.mask_prob,
-            how=self._masking.masking,
+            masking=self._masking.masking,
             seed=self._seed,
             step=step,
         )
@@ -188,7 +188,7 @@ def make_generator(body: Encoder, trial: Trial, settings: JointObjectiveConfig) 
         trial: architecture, vocabulary size and seeds.
         settings: settings of the objective.
     """
-    shape = settings.generator.of(trial.encoder)
+    shape = settings.generator.derive_shape(trial.encoder)
     generator_class = FrozenGenerator if settings.frozen_generator else Generator
     return generator_class(body, shape, trial, settings, settings.sampling)
 

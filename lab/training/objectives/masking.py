@@ -56,7 +56,7 @@ def count_tokens(masked: MaskedBatch, batch: Batch) -> TokenCounts:
 
 
 def mask_batch(
-    batch: Batch, *, mask_prob: float, how: Literal["paper", "code"], seed: int, step: int
+    batch: Batch, *, mask_prob: float, masking: Literal["paper", "code"], seed: int, step: int
 ) -> MaskedBatch:
     """Select slots at random and mask them.
 
@@ -66,8 +66,8 @@ def mask_batch(
     Args:
         batch: original text.
         mask_prob: mask probability p.
-        how: `paper` selects distinct positions and replaces each by [MASK]; `code` draws positions
-            with replacement and leaves a slot unmasked with probability .15.
+        masking: `paper` selects distinct positions and replaces each by [MASK]; `code` draws
+            positions with replacement and leaves a slot unmasked with probability .15.
         seed: seed of the masking.
         step: index of the optimizer step. The selection is a function of `seed`, `step` and the
             identity of the example.
@@ -77,7 +77,7 @@ def mask_batch(
     candidate_BT = (ids_BT >= FIRST_WORD) | (ids_BT == UNK)
     candidates_B = candidate_BT.sum(1)
     used_B = (candidates_B * mask_prob).round().clamp(1, K).minimum(candidates_B)
-    match how:
+    match masking:
         case "paper":
             key_BT = counter_rng.uniform(seed, counter_rng.MASK, step, batch.example_B, length)
             slots_BK = key_BT.masked_fill(~candidate_BT, 2.0).argsort(1)[:, :K]

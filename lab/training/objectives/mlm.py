@@ -37,7 +37,7 @@ class Mlm(Objective):
         self,
         batch: Batch,
         step: int,
-        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
+        updates: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the mean cross-entropy over the used slots."""
@@ -62,8 +62,8 @@ class Mlm(Objective):
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the encoder's masked input."""
-        masking, mask_prob, seed = self._masking, self.now.mask_prob, self._seed
+        masking, mask_prob, seed = self._masking, self.step_settings.mask_prob, self._seed
         if masking != "bert":
-            return mask_batch(batch, mask_prob=mask_prob, how=masking, seed=seed, step=step)
-        masked = mask_batch(batch, mask_prob=mask_prob, how="paper", seed=seed, step=step)
+            return mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=seed, step=step)
+        masked = mask_batch(batch, mask_prob=mask_prob, masking="paper", seed=seed, step=step)
         return apply_bert_corruption(masked, batch, vocab=self._vocab, seed=seed, step=step)

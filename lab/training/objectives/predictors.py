@@ -45,18 +45,18 @@ class Predictor(Objective):
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the generator's masked input."""
-        masked: MaskedBatch = self.generator.mask(batch, step, self.now)
+        masked: MaskedBatch = self.generator.mask(batch, step, self.step_settings)
         return masked
 
     def forward(
         self,
         batch: Batch,
         step: int,
-        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
+        updates: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the weighted sum of both networks' losses on one corruption of the batch."""
-        corrupted: Corrupted = self.generator(batch, step, self.now, counts)
+        corrupted: Corrupted = self.generator(batch, step, self.step_settings, counts)
         segment_BT = batch.segment_BT
         hidden_BTh = self.encoder(corrupted.ids_BT, segment_BT, batch.offset)
         prediction = self.prediction_loss(hidden_BTh, corrupted, batch)

@@ -36,14 +36,14 @@ class Random(Detector):
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the slots; the discriminator reads words there, not masks."""
-        mask_prob, seed = self.now.mask_prob, self._seed
-        return mask_batch(batch, mask_prob=mask_prob, how=self._masking, seed=seed, step=step)
+        mask_prob, seed = self.step_settings.mask_prob, self._seed
+        return mask_batch(batch, mask_prob=mask_prob, masking=self._masking, seed=seed, step=step)
 
     def forward(
         self,
         batch: Batch,
         step: int,
-        learns: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
+        updates: UpdatedNetworks = UpdatedNetworks.ALL,  # noqa: ARG002
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the discriminator's loss at all positions that are not padding."""

@@ -17,7 +17,7 @@ from lab.training.model import DisentangledEmbeddings, Encoder
 def build_encoders(trial: Trial, settings: JointObjectiveConfig) -> tuple[Encoder, Encoder]:
     """Return the objective's encoder, and the generator's encoder."""
     vocab, length = trial.data.vocab, trial.data.length
-    shape = settings.generator.of(trial.encoder)
+    shape = settings.generator.derive_shape(trial.encoder)
     encoder = Encoder(trial.encoder, vocab, length)
     if settings.sharing == "all":
         return encoder, encoder

@@ -39,31 +39,31 @@ class TwoStage(Detector):
         initialize_weights(self, shape.init_std, trial.seeds.init)
         self.generator.vocabulary.initialize_bias(counts_V)
 
-    def begin(self, learns: UpdatedNetworks, settings: StepSettings) -> None:
+    def begin(self, updates: UpdatedNetworks, settings: StepSettings) -> None:
         """Copy the generator's weights to the encoder before the discriminator's first step."""
-        super().begin(learns, settings)
-        if learns is UpdatedNetworks.DISCRIMINATOR and not self.switched:
+        super().begin(updates, settings)
+        if updates is UpdatedNetworks.DISCRIMINATOR and not self.switched:
             self.encoder.load_state_dict(self.generator.encoder.state_dict())
             self.switched.fill_(True)
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the generator's masked input."""
-        masked: MaskedBatch = self.generator.mask(batch, step, self.now)
+        masked: MaskedBatch = self.generator.mask(batch, step, self.step_settings)
         return masked
 
     def forward(
         self,
         batch: Batch,
         step: int,
-        learns: UpdatedNetworks = UpdatedNetworks.ALL,
+        updates: UpdatedNetworks = UpdatedNetworks.ALL,
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the loss of the network that the step updates."""
-        if learns is UpdatedNetworks.GENERATOR:
-            loss = self.generator.prediction_loss(batch, step, self.now, counts)
+        if updates is UpdatedNetworks.GENERATOR:
+            loss = self.generator.prediction_loss(batch, step, self.step_settings, counts)
             return StepLoss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():
-            corrupted: Corrupted = self.generator(batch, step, self.now, counts)
+            corrupted: Corrupted = self.generator(batch, step, self.step_settings, counts)
         segment_BT = batch.segment_BT
         detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
         loss = detection_loss(detected_BT, corrupted.replaced_BT, segment_BT > 0, corrupted.counts)

@@ -63,9 +63,9 @@ def test_objectives_without_phases_update_all_networks_in_every_step(
 def test_first_stage_updates_the_generator_until_its_share_of_the_budget_is_spent(
     switch: float, fraction: float, step: int
 ) -> None:
-    learns, progress = two_stage(switch).phase_at(step, fraction)
-    assert (learns is UpdatedNetworks.GENERATOR) == (fraction < switch)
-    assert learns is not UpdatedNetworks.ALL
+    updates, progress = two_stage(switch).phase_at(step, fraction)
+    assert (updates is UpdatedNetworks.GENERATOR) == (fraction < switch)
+    assert updates is not UpdatedNetworks.ALL
     assert 0 <= progress <= 1
 
 
@@ -74,7 +74,7 @@ def test_progress_of_each_stage_goes_from_zero_to_one(switch: float) -> None:
     objective = two_stage(switch)
     assert objective.phase_at(0, 0.0) == Phase(UpdatedNetworks.GENERATOR, 0.0)
     last = objective.phase_at(500, switch - 1e-9)
-    assert last.learns is UpdatedNetworks.GENERATOR
+    assert last.updates is UpdatedNetworks.GENERATOR
     assert last.progress == pytest.approx(1, abs=1e-7)
     assert objective.phase_at(500, switch) == Phase(UpdatedNetworks.DISCRIMINATOR, 0.0)
     assert objective.phase_at(1_000, 1.0) == Phase(UpdatedNetworks.DISCRIMINATOR, 1.0)
@@ -83,19 +83,19 @@ def test_progress_of_each_stage_goes_from_zero_to_one(switch: float) -> None:
 @given(switch=switches, one=fractions, other=fractions)
 def test_progress_never_decreases_within_a_stage(switch: float, one: float, other: float) -> None:
     early, late = (two_stage(switch).phase_at(0, part) for part in sorted((one, other)))
-    assume(early.learns is late.learns)
+    assume(early.updates is late.updates)
     assert early.progress <= late.progress
 
 
 def test_step_beyond_the_budget_belongs_to_the_second_stage() -> None:
-    assert two_stage(0.5).phase_at(7, 1.01).learns is UpdatedNetworks.DISCRIMINATOR
+    assert two_stage(0.5).phase_at(7, 1.01).updates is UpdatedNetworks.DISCRIMINATOR
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_alternation_starts_with_the_discriminator_and_updates_each_network_k_times(
     k: int,
 ) -> None:
-    updated = [alternating(k).phase_at(step, 0.3).learns for step in range(4 * k)]
+    updated = [alternating(k).phase_at(step, 0.3).updates for step in range(4 * k)]
     assert updated == ([UpdatedNetworks.DISCRIMINATOR] * k + [UpdatedNetworks.GENERATOR] * k) * 2
 
 
@@ -104,9 +104,11 @@ def test_any_2k_consecutive_steps_update_each_network_k_times_at_the_same_progre
     k: int, first: int, fraction: float, weight: float
 ) -> None:
     phases = [alternating(k, weight).phase_at(first + i, fraction) for i in range(2 * k)]
-    learns = [phase.learns for phase in phases]
+    updates = [phase.updates for phase in phases]
     assert (
-        learns.count(UpdatedNetworks.DISCRIMINATOR) == learns.count(UpdatedNetworks.GENERATOR) == k
+        updates.count(UpdatedNetworks.DISCRIMINATOR)
+        == updates.count(UpdatedNetworks.GENERATOR)
+        == k
     )
     assert {phase.progress for phase in phases} == {fraction}
 
@@ -117,14 +119,14 @@ def test_phase_shares_sum_to_one_and_contain_every_phase(objective: AnyObjective
     assert sum(shares.values()) == pytest.approx(1)
     assert min(shares.values()) > 0
     points = product(range(40), (0.0, 0.005, 0.995))
-    assert {objective.phase_at(step, fraction).learns for step, fraction in points} == set(shares)
+    assert {objective.phase_at(step, fraction).updates for step, fraction in points} == set(shares)
 
 
 @given(switch=st.floats(0.01, 0.99))
 def test_shares_of_two_stages_are_shares_of_the_budget(switch: float) -> None:
-    grid = [two_stage(switch).phase_at(0, (i + 0.5) / 1_000).learns for i in range(1_000)]
-    for learns, share in two_stage(switch).phase_shares().items():
-        assert grid.count(learns) / 1_000 == pytest.approx(share, abs=1e-3)
+    grid = [two_stage(switch).phase_at(0, (i + 0.5) / 1_000).updates for i in range(1_000)]
+    for updates, share in two_stage(switch).phase_shares().items():
+        assert grid.count(updates) / 1_000 == pytest.approx(share, abs=1e-3)
 
 
 @given(objective=objectives, extra=st.integers(0, 50), share=st.floats(0.34, 1))
@@ -137,10 +139,10 @@ def test_run_of_the_minimum_number_of_steps_updates_every_network(
         UpdatedNetworks.DISCRIMINATOR: 1.0,
         UpdatedNetworks.ALL: 1.0,
     }
-    mean = 1 / sum(part / costs[learns] for learns, part in objective.phase_shares().items())
+    mean = 1 / sum(part / costs[updates] for updates, part in objective.phase_shares().items())
     seen, step, spent = set(), 0, 0.0
     while spent < total * mean:
-        learns = objective.phase_at(step, spent / (total * mean)).learns
-        seen.add(learns)
-        spent, step = spent + costs[learns], step + 1
+        updates = objective.phase_at(step, spent / (total * mean)).updates
+        seen.add(updates)
+        spent, step = spent + costs[updates], step + 1
     assert seen == set(objective.phase_shares())

@@ -21,7 +21,7 @@ from members import (
     Run,
     Weightless,
     each,
-    made,
+    make_objective,
     same,
     text,
     texts,
@@ -90,7 +90,7 @@ def test_steps_of_short_and_full_windows_have_equally_many_tokens(
 ) -> None:
     growing = GrowingWindows(kind="growing", start=start, until=until)
     trial = small(ELECTRA, data=DataConfig(length=length), windows=growing, batch=batch)
-    step_settings = trial.at(progress)
+    step_settings = trial.settings_at(progress)
     assert step_settings.length == (start if progress < until else length)
     assert 0 <= batch * length - step_settings.batch * step_settings.length < start
 
@@ -98,9 +98,9 @@ def test_steps_of_short_and_full_windows_have_equally_many_tokens(
 @given(progress=st.floats(0, 1))
 def test_constant_settings_are_the_same_at_any_progress(progress: float) -> None:
     trial = small(ELECTRA)
-    assert trial.moves == frozenset()
-    assert trial.at(progress) == trial.at(0)
-    assert trial.at(progress).disc_weight == ELECTRA.objective.disc_weight
+    assert trial.varying_settings == frozenset()
+    assert trial.settings_at(progress) == trial.settings_at(0)
+    assert trial.settings_at(progress).disc_weight == ELECTRA.objective.disc_weight
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_varying_settings_are_named_and_make_a_trial_not_extendable(
 ) -> None:
     constant = small(ELECTRA)
     assert constant.extendable
-    assert replace(constant, **varying).moves == names
+    assert replace(constant, **varying).varying_settings == names
     assert not replace(constant, **varying).extendable
 
 
@@ -141,18 +141,18 @@ def test_step_with_ramps_has_the_losses_of_a_trial_with_their_values(member: Mem
     varying_member = replace(member, objective=replace(member.objective, **changes))
     trial = small(varying_member)
     for progress in (0.0, 0.3, 1.0):
-        now = trial.at(progress)
+        now = trial.settings_at(progress)
         constants: dict[str, Any] = {"mask_prob": now.mask_prob}
         if "disc_weight" in changes:
             constants["disc_weight"] = now.disc_weight
         if "sampling" in changes:
             constants["sampling"] = SamplingConfig(temperature=now.temperature)
-        varying = made(varying_member)
-        constant = made(replace(member, objective=replace(member.objective, **constants)))
-        for learns in member.turns:
-            varying.begin(learns, now)
-            constant.begin(learns, constant.now)
-            actual, expected = (one.eval()(text(), 3, learns) for one in (varying, constant))
+        varying = make_objective(varying_member)
+        constant = make_objective(replace(member, objective=replace(member.objective, **constants)))
+        for updates in member.turns:
+            varying.begin(updates, now)
+            constant.begin(updates, constant.step_settings)
+            actual, expected = (one.eval()(text(), 3, updates) for one in (varying, constant))
             assert actual.total.equal(expected.total)
             assert same(actual.parts, expected.parts)
 
@@ -175,7 +175,7 @@ def run_steps(
     """Run some steps; return the batches read, by window length, and the offset of each step."""
     read = {
         data.length: RecordingBatches(np.full((50, data.length), 9, np.uint16), trial.seeds.order)
-        for data in trial.texts
+        for data in trial.data_configs
     }
     offsets: list[int] = []
     objective.register_forward_pre_hook(lambda _, inputs: offsets.append(inputs[0].offset))
@@ -262,7 +262,7 @@ def test_micro_batches_of_short_and_full_windows_have_equally_many_positions() -
     whole, divided = Run(trial), build_objective(trial, COUNTS_V)
     sizes: list[tuple[int, ...]] = []
     divided.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].ids_BT.shape)))
-    gradients = Gradients(divided, texts(trial), trial, most=4 * LENGTH)
+    gradients = Gradients(divided, texts(trial), trial, micro_batch_limit=4 * LENGTH)
     steps = train_steps(
         gradients, optimizer.build_optimizer(divided, trial.optim), trial=trial, clock=lambda: 0.0
     )
@@ -270,7 +270,7 @@ def test_micro_batches_of_short_and_full_windows_have_equally_many_positions() -
     expected = [step.parts["train/loss"].item() for step in whole.steps()]
     assert losses == pytest.approx(expected, rel=1e-5)
     assert set(sizes) == {(8, 8), (4, LENGTH)}
-    assert gradients.micro == 4
+    assert gradients.micro_batch_size == 4
 
 
 # Complete trials.
@@ -322,7 +322,7 @@ def test_evaluations_record_the_settings_of_the_preceding_step(
     rows = run_trial(assignment).rows
     assert [row["spent/steps"] for row in rows] == [0, 5, 10, 15, 20]
     for row in rows:
-        expected = assignment.trial.at(max(0, row["spent/steps"] - 1) / 20)
+        expected = assignment.trial.settings_at(max(0, row["spent/steps"] - 1) / 20)
         recorded = {n.removeprefix("schedule/"): v for n, v in row.items() if "schedule/" in n}
         assert recorded == expected._asdict()
     assert [row["schedule/length"] for row in rows] == [8, 8, 8, 16, 16]
@@ -367,7 +367,9 @@ def test_trial_interrupted_after_every_step_ends_bitwise_as_an_uninterrupted_one
     assert expected.state == "finished", expected.reason
     resumed = work("resumed", budget=budget)
     interruptions = 0
-    while (outcome := run_trial(resumed, wish=lambda: "interrupted")).state == "interrupted":
+    while (
+        outcome := run_trial(resumed, requested_state=lambda: "interrupted")
+    ).state == "interrupted":
         interruptions += 1
     assert interruptions >= 15
     assert without_time(outcome.rows) == without_time(expected.rows)
@@ -384,7 +386,7 @@ def test_both_texts_are_prepared_and_part_of_the_trials_identity(
     supplies = Prerequisites(tmp_path, mirror.LocalOnly())
     plain = small(ELECTRA, data=prepared_text.data)
     growing = replace(plain, windows=GrowingWindows(kind="growing", start=8))
-    without, supply = supplies.of(plain), supplies.of(growing)
+    without, supply = supplies.prepare_inputs(plain), supplies.prepare_inputs(growing)
     assert without.short_text is None
     assert supply.short_text is not None
     assert (supply.text, supply.held_out) == (without.text, without.held_out)
@@ -393,11 +395,11 @@ def test_both_texts_are_prepared_and_part_of_the_trials_identity(
     assert (full.train_NT.shape[1], short.train_NT.shape[1]) == (16, 8)
     assert full.vocabulary.fingerprint() == short.vocabulary.fingerprint()
     assert supply.identity != without.identity
-    assert supply.short_text.name in supplies.said()["data"]
+    assert supply.short_text.name in supplies.describe_texts()["data"]
     tokenizer = supply.short_text / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"lowercase": true', '"lowercase": false'))
     with pytest.raises(UserError, match="their tokenizers differ"):
-        supplies.of(growing)
+        supplies.prepare_inputs(growing)
 
 
 # Validation of search spaces.
@@ -492,7 +494,7 @@ def test_numbers_and_ramps_can_be_compared(tmp_path: Path) -> None:
         search_space.build_trial(experiment.base, cell)
         for cell in search_space.expand_cells(experiment)
     ]
-    assert [len(cell.moves) for cell in cells] == [0, 2, 1, 3]
+    assert [len(cell.varying_settings) for cell in cells] == [0, 2, 1, 3]
     assert {label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)} == {
         "mask_prob 0.15, full",
         "mask_prob 0.15, growing",
@@ -513,7 +515,7 @@ def test_settings_of_ramps_and_windows_can_be_compared_and_tuned(tmp_path: Path)
         search_space.build_trial(experiment.base, cell)
         for cell in search_space.expand_cells(experiment)
     ]
-    assert [cell.at(0.7).length for cell in cells] == [64, 16]
+    assert [cell.settings_at(0.7).length for cell in cells] == [64, 16]
 
 
 @pytest.mark.parametrize(
