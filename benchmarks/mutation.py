@@ -67,7 +67,9 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("tests/reporting/*.py",),
     ),
-    "designs": (("lab/search/designs.py",), ("tests/search/test_designs.py",)),
+    "designs": (
+        ("lab/search/designs.py",), ("tests/search/test_designs.py", "tests/search/test_plan.py"),
+    ),
 }  # fmt: skip
 
 # Packages that are imported before the first fork; none of them imports `lab`.
@@ -179,7 +181,7 @@ class _Functions:
         paths = {str(ROOT / file) for file in files}
         self._functions: dict[tuple[str, str, int], list[FunctionType]] = {}
         for function in gc.get_objects():
-            if isinstance(function, FunctionType) and function.__code__.co_filename in paths:
+            if type(function) is FunctionType and function.__code__.co_filename in paths:
                 self._functions.setdefault(self._key(function.__code__), []).append(function)
 
     @staticmethod
@@ -273,7 +275,7 @@ class _Session:
         names = {file.removesuffix(".py").replace("/", ".") for file in files}
         caches = [
             wrapper for wrapper in gc.get_objects()
-            if isinstance(wrapper, functools._lru_cache_wrapper) and wrapper.__module__ in names
+            if type(wrapper) is functools._lru_cache_wrapper and wrapper.__module__ in names
         ]  # fmt: skip
         seconds = {}
         recorder.start()
