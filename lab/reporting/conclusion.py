@@ -110,7 +110,12 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
 
 
 def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
-    """Return a summary line on the selection of nuisance parameters; empty if there was none."""
+    """Return a summary line on the selection of nuisance parameters.
+
+    Empty if there was no selection, or if there are no differences that it could affect.
+    """
+    if len(result.cells) == 1:
+        return []
     if result.settings:
         text = (
             f"each setting is represented by the nuisance parameters with the best mean; the "

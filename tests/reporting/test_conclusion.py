@@ -284,3 +284,23 @@ def test_summary_says_that_contaminated_lines_were_removed() -> None:
 
 def test_sweep_without_stored_overlaps_has_no_line_on_contamination() -> None:
     assert conclusion.describe_contamination(sweep(DIFFERENT, metric=PROBE)) == []
+
+
+def test_summary_says_whether_the_intervals_contain_the_error_of_the_selection() -> None:
+    by_one_trial = sweep({0.25: [0.6, 0.61, 0.62], 0.5: [0.7, 0.71, 0.72]})
+    assert "selection" not in summary(by_one_trial)
+    searched = [
+        by_one_trial.trials.assign(role="search", repeat=0, tuned=tuned).iloc[::3]
+        for tuned in ("lr 0.001", "lr 0.002")
+    ]
+    trials = pd.concat([by_one_trial.trials.assign(tuned="lr 0.001"), *searched])
+    selected = dataclasses.replace(by_one_trial, trials=trials)
+    assert "do not contain the error of this selection" in summary(selected)["selection"]
+
+
+def test_summary_counts_all_settings_where_every_setting_is_repeated() -> None:
+    frames = sweep({0.25: [0.6, 0.61, 0.62], 0.5: [0.7, 0.71, 0.72]})
+    rates = [frames.trials.assign(role="search", tuned=f"lr {rate}") for rate in (0.001, 0.002)]
+    crossed = pd.concat(rates).assign(score=lambda t: t["score"] - 0.1 * (t["tuned"] == "lr 0.002"))
+    frames = dataclasses.replace(frames, trials=crossed)
+    assert "for all 4 combinations at once" in summary(frames)["selection"]

@@ -44,7 +44,7 @@ class Adversarial(Electra):
         with torch.set_grad_enabled(
             torch.is_grad_enabled() and updates is not UpdatedNetworks.DISCRIMINATOR
         ):
-            corrupted: Corrupted = self.generator(batch, step, self.now, counts)
+            corrupted: Corrupted = self.generator(batch, step, self.step_settings, counts)
         with torch.set_grad_enabled(
             torch.is_grad_enabled() and updates is not UpdatedNetworks.GENERATOR
         ):
