@@ -62,7 +62,7 @@ def guess_encoding(file: str, sample: bytes) -> Encoding:
         if max(second, zeros - second) > _ONE_SIDED * zeros:
             name = "utf-16le" if second > zeros - second else "utf-16be"
             raise _refusal(file, reason, name)
-        raise _refusal(file, f"{reason}: it is not text, or in an encoding such as UTF-32; if text")
+        raise _refusal(file, f"{reason}: it is not text, or text in an encoding such as UTF-32")
     text = sample.decode("utf-8", errors="surrogateescape")
     invalid = _count_invalid(text, sample)
     beyond = sum(map(len, re.findall("[^\x00-\x7f\udc80-\udcff]+", text)))

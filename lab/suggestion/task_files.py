@@ -136,9 +136,9 @@ def _label(file: File, cells: dict[str, list[Any]]) -> str:
     if len(cells) > 1 and few:
         return min(few, key=lambda name: few[name])
     raise UserError(
-        f"{file}: no column looks like a label (columns: {', '.join(cells)}): a column named label "
-        f"with two or more different values, or a column with at most half as many different "
-        f"values as rows; a task can also be a YAML file (docs/finetuning.md)"
+        f"{file}: no column looks like a label (columns: {', '.join(cells)}). A label has at least "
+        f"two different values and, unless its column is named label, at most half as many as "
+        f"there are rows. Or write the task as a YAML file (docs/finetuning.md)"
     )
 
 

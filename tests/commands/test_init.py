@@ -328,7 +328,7 @@ def folder_without_text() -> str:
         (blank, "no document in it"),
         (no_such_file, "no file matches"),
         (no_such_plain_file, "absent.txt: no such file or folder"),
-        (binary, "it is not text, or in an encoding such as UTF-32"),
+        (binary, "it is not text, or text in an encoding such as UTF-32; convert it"),
         (folder_without_text, "no file in this folder ends with .txt"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -1,5 +1,6 @@
 """Preparatory mlm runs of a trial: their settings, weights, charges, identity and queue."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -39,6 +40,7 @@ from lab.interop.initial_weights import InitialWeights
 from lab.interop.trained import open_trained
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
+from lab.tracking import tags
 from lab.training import weights
 from lab.training.objectives import build_objective
 from lab.trials.assignment import Assignment
@@ -66,6 +68,20 @@ def build_trial(objective: AnyObjectiveConfig = FAST, **changes: Any) -> Trial:
 
 
 # Settings of the runs.
+
+
+def test_stored_overlap_says_whether_lines_were_removed(
+    held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prerequisites, "_held_out_file", lambda *_: held_out)
+    prerequisites = Prerequisites(tmp_path, LocalOnly())
+    data = replace(build_trial().data, decontaminate=("sentiment",))
+    prerequisites.inputs_without_start(build_trial(data=data))
+    (overlaps,) = json.loads(prerequisites.said()[tags.OVERLAPS]).values()
+    assert {overlap["task"]: overlap["removed"] for overlap in overlaps} == {
+        "pos": False,
+        "sentiment": True,
+    }
 
 
 def test_trial_with_random_initial_weights_has_no_preparatory_run() -> None:
