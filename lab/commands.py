@@ -3,6 +3,7 @@
 `electra-lab sweep` is the same command as `python -m lab.sweep`.
 """
 
+import argparse
 import importlib
 import sys
 from functools import partial
@@ -28,16 +29,17 @@ def main() -> NoReturn:
             module = importlib.import_module(f"lab.{name}")
             cli.execute(partial(module.main, arguments))
         case arguments:
-            body = partial(_list_commands, arguments)
-            cli.execute(partial(cli.run, cli.SCRIPT, "nothing was run", body))
+            options = argparse.Namespace(arguments=arguments, verbose=False)
+            cli.execute(partial(cli.run, cli.SCRIPT, "nothing was run", _list_commands, options))
 
 
-def _list_commands(arguments: list[str]) -> None:
+def _list_commands(options: argparse.Namespace) -> None:
     """Print the commands with one line each.
 
     Raises:
         UserError: the first argument is neither a command nor --help.
     """
+    arguments: list[str] = options.arguments
     if arguments and arguments[0] not in {"-h", "--help"}:
         raise UserError(f"no command {arguments[0]!r}; must be one of {', '.join(DESCRIPTIONS)}")
     print(f"usage: {cli.SCRIPT} COMMAND ...\n\ncommands:")

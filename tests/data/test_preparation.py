@@ -325,7 +325,7 @@ def test_contaminated_lines_can_be_removed(write_text: WriteText, tmp_path: Path
     assert "of sentiment (before these lines were removed)" in preparation.describe_text(
         preparation.prepare_text(cut, tmp_path / "cache")
     )
-    assert "these lines are removed" in "\n".join(lines(cut, facts))
+    assert "these lines are removed" in "\n".join(lines(facts))
 
 
 @pytest.mark.parametrize(

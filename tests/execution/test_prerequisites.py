@@ -77,7 +77,7 @@ def test_stored_overlap_says_whether_lines_were_removed(
     prerequisites = Prerequisites(tmp_path, LocalOnly())
     data = replace(build_trial().data, decontaminate=("sentiment",))
     prerequisites.inputs_without_start(build_trial(data=data))
-    (overlaps,) = json.loads(prerequisites.said()[tags.OVERLAPS]).values()
+    (overlaps,) = json.loads(prerequisites.describe_texts()[tags.OVERLAPS]).values()
     assert {overlap["task"]: overlap["removed"] for overlap in overlaps} == {
         "pos": False,
         "sentiment": True,
