@@ -246,6 +246,19 @@ def test_validity_lists_every_value_in_which_trials_differ() -> None:
     assert "objective mlm and electra" in text
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"kind": "mixture"}, "training text: a mixture of sources, "),
+        ({"kind": "hub", "name": "wikitext"}, "training text: wikitext, "),
+        ({"kind": "saved", "path": "sets/news"}, "training text: sets/news, "),
+    ],
+)
+def test_validity_names_the_source_of_the_text(source: dict[str, str], name: str) -> None:
+    settings: dict[str, object] = {f"data.source.{key}": value for key, value in source.items()}
+    assert name in conclusion.describe_validity(sweep(DIFFERENT, settings=settings))
+
+
 OVERLAPS = {
     "text-a": [
         {"task": "pos", "questions": 12, "short": 2, "found": 3},

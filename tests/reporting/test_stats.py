@@ -143,6 +143,14 @@ def test_noise_is_the_pooled_standard_deviation() -> None:
     assert result.noise_sd == pytest.approx(math.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2))
 
 
+def test_noise_weighs_cells_by_their_degrees_of_freedom() -> None:
+    a, b, c = [0.71, 0.73, 0.70, 0.78], [0.60, 0.68], [0.5]
+    table = pd.DataFrame({"a": a, "b": [*b, math.nan, math.nan], "c": [*c, *[math.nan] * 3]})
+    pooled = (3 * np.var(a, ddof=1) + 1 * np.var(b, ddof=1)) / 4
+    assert intervals.pooled_deviation(table) == pytest.approx(math.sqrt(pooled))
+    assert math.isnan(intervals.pooled_deviation(table.iloc[:1]))
+
+
 @pytest.mark.parametrize("cells", [2, 4])
 def test_sweep_over_seeds_alone_finds_a_difference_in_at_most_five_percent(
     cells: int,
