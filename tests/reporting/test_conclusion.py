@@ -83,6 +83,17 @@ def test_significantly_better_setting_is_recommended() -> None:
     assert headline(sweep(SIMILAR)).startswith("No significant difference ")
 
 
+@pytest.mark.parametrize(
+    ("worse", "text"), [(1, "The other is worse."), (2, "The other 2 are worse.")]
+)
+def test_tied_settings_are_listed_and_the_others_counted(worse: int, text: str) -> None:
+    tied = {0.25: [0.701, 0.702, 0.703], 0.5: [0.700, 0.702, 0.704]}
+    others = {1.0 + i: [0.601, 0.602, 0.603] for i in range(worse)}
+    assert headline(sweep(tied | others)) == (
+        f"No significant difference between the best settings: width 0.25; width 0.5. {text}"
+    )
+
+
 def test_nothing_is_recommended_if_no_setting_beats_untrained() -> None:
     frames = sweep(UNTRAINED)
     result = stats.compute_answer(frames)

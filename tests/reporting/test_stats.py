@@ -78,6 +78,23 @@ def test_interval_equals_that_of_scipy() -> None:
     assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high))
 
 
+def test_interval_of_two_values_equals_that_of_scipy() -> None:
+    values = np.array([0.71, 0.73])
+    actual = intervals.t_interval(values)
+    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high))
+    assert math.isnan(intervals.t_interval(values[:1]).low)
+
+
+def test_multiplier_of_one_repeat_has_no_interval() -> None:
+    result = stats.compute_answer(sweep({0.5: [0.70], 0.25: [0.90]}))
+    assert result is not None
+    assert result.multiplier is not None
+    assert result.multiplier.share == pytest.approx(0.5)
+    assert math.isnan(result.multiplier.low)
+    assert math.isnan(result.multiplier.high)
+
+
 def test_interval_of_two_cells_equals_the_paired_t_interval_of_scipy() -> None:
     a, b = [0.71, 0.73, 0.70, 0.76], [0.70, 0.70, 0.69, 0.71]
     actual = intervals.difference_interval(pd.DataFrame({"a": a, "b": b}), "a", "b")
@@ -305,6 +322,7 @@ def test_marginal_bins_count_every_search_trial() -> None:
     binned = stats.marginal_means(frames, LR)
     assert binned["n"].sum() == 20
     assert list(binned["n"]) == [4, 4, 4, 4, 4]
+    assert list(binned["value"]) == pytest.approx(np.geomspace(1e-4, 1e-2, 11)[1::2])
     assert binned["best"].iloc[-1] == pytest.approx(0.7)
 
 
