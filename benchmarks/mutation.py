@@ -175,7 +175,7 @@ def _same_instructions(one: CodeType, two: CodeType) -> bool:
 
 
 class _Functions:
-    """The functions of imported modules, whose code can be replaced in place."""
+    """Functions of imported modules. Their code can be replaced in place."""
 
     def __init__(self, files: Iterable[str]) -> None:
         paths = {str(ROOT / file) for file in files}

@@ -2,8 +2,8 @@
 
 Its output of 1,000 draws is reports/simulations/selection.txt.
 
-Each of three cells has a few candidate values of a nuisance parameter, with true scores that the
-scenario states in units of the standard deviation between seeds. A simulated sweep draws the scores
+Each of three cells has a few candidate values of a nuisance parameter. A scenario states their true
+scores in units of the standard deviation between seeds. A simulated sweep draws the scores
 of its trials, selects a candidate for each cell and compares the cells by the intervals of
 `lab.reporting.intervals`. The table shows, for each design of the search:
 
@@ -12,7 +12,7 @@ of its trials, selects a candidate for each cell and compares the cells by the i
   or in the wrong direction;
 - coverage: share of sweeps in which all intervals of differences from the best cell contain the
   difference between the best candidates;
-- power: share of sweeps that find a cell worse whose best candidate is 2.5 deviations worse.
+- power: share of sweeps that call a cell worse if its best candidate is 2.5 deviations worse.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from typing import NoReturn
 from lab import cli
 from lab.errors import UserError
 
-DESCRIPTIONS = {  # as in the parsers of the commands, whose imports take seconds
+DESCRIPTIONS = {  # equal to those of the parsers; importing the commands would take seconds
     "init": "Write a search space for your own text, for a given time on this machine.",
     "sweep": "Run the trials of a search space, record them and write the report.",
     "prepare": "Prepare the text of a search space, and print its counts.",

@@ -23,7 +23,7 @@ class AssignmentBuilder:
         self._prerequisites = prerequisites
 
     def build_trial(self, trial: Trial) -> Assignment:
-        """Return the assignment of a trial whose preparatory runs have finished."""
+        """Return the assignment of a trial; its preparatory runs must have finished."""
         return self._build(trial, self._prerequisites.prepare_inputs(trial))
 
     def build_preparatory_run(self, run: Trial) -> Assignment:

@@ -162,6 +162,7 @@ class _AssignmentSearcher(Searcher):
         self._token = token
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial of the driver, in the form that Ray Tune expects."""
         session = _SESSIONS[self._token]
         with session.record_fault():
             work = session.source.next()
@@ -200,6 +201,7 @@ class _SourceCallback(tune.Callback):
         self._checked_at = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Raise an error of the driver, and let it check the running trials."""
         del iteration, trials
         session = _SESSIONS[self._token]
         session.raise_fault()

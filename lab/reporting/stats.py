@@ -146,9 +146,10 @@ def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 def _best_search_trials(frames: SweepFrames) -> pd.DataFrame:
-    """Return the best finished search trial of each cell."""
+    """Return the best finished search trial of each cell, where each setting has only one."""
     trials = frames.trials
-    search = trials[trials["score"].notna() & (trials["role"] == "search")]
+    single = (trials["role"] == "search") & (trials["repeat"] == 0)
+    search = trials[trials["score"].notna() & single]
     ordered = search.sort_values("score", ascending=not _is_maximized(frames.metric), kind="stable")
     return ordered.drop_duplicates("cell").sort_values("number")
 
@@ -188,8 +189,6 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
 def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
     cell_runs = runs[runs["cell"] == label]
     picked = _best_search_trials(frames).set_index("cell")["score"]
-    if len(_crossed_trials(frames)):
-        picked = picked.iloc[:0]
     scores = cell_runs["score"].to_numpy(dtype=float)
     first = cell_runs.iloc[0]
     return Cell(

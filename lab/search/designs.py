@@ -23,15 +23,22 @@ def search_points(experiment: Experiment) -> int:
     return experiment.search.trials
 
 
+def search_repeats(experiment: Experiment) -> range:
+    """Return the repeats in which every setting of the search is trained; 0 is the search's own."""
+    every = experiment.tune and experiment.search.repeated == "every_setting"
+    return range(1, experiment.search.seeds + 1) if every else range(1)
+
+
+def best_repeats(experiment: Experiment) -> range:
+    """Return the repeats in which only the best setting of a cell is trained."""
+    trained_before = search_repeats(experiment) != range(1)
+    return range(0) if trained_before else range(1, experiment.search.seeds + 1)
+
+
 def trials_of_cell(experiment: Experiment) -> int:
-    """Return the number of trials of each cell: search trials and repeats."""
-    points, search = search_points(experiment), experiment.search
-    return points * search.seeds if repeats_every_setting(experiment) else points + search.seeds
-
-
-def repeats_every_setting(experiment: Experiment) -> bool:
-    """Return whether every setting of the search is trained on all seeds."""
-    return bool(experiment.tune) and experiment.search.repeated == "every_setting"
+    """Return the number of trials of each cell: search trials and repeats of the best setting."""
+    searched = search_points(experiment) * len(search_repeats(experiment))
+    return searched + len(best_repeats(experiment))
 
 
 def grid_points(tune: Mapping[Path, Distribution], trials: int) -> list[dict[Path, Value]]:

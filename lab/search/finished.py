@@ -14,7 +14,7 @@ from lab.config.trial import Path, Trial
 from lab.errors import UserError
 from lab.loading import search_space
 from lab.loading.task_table import load_task
-from lab.search.designs import repeats_every_setting, search_points
+from lab.search.designs import best_repeats, search_points, search_repeats
 from lab.storage import record
 
 _ENDED = ("finished", "diverged")  # states of trials that the same command does not run again
@@ -99,11 +99,10 @@ def _count_cell(
     experiment: Experiment, cell: int, finished: Mapping[tuple[int, int], dict[str, bool]]
 ) -> FinishedTrials:
     trained = finetuned = 0
-    settings, crossed = search_points(experiment), repeats_every_setting(experiment)
-    for repeat in range(experiment.search.seeds + 1):
+    planned = dict.fromkeys(search_repeats(experiment), search_points(experiment))
+    planned |= dict.fromkeys(best_repeats(experiment), 1)
+    for repeat, most in planned.items():
         trials = list(finished.get((cell, repeat), {}).values())
-        searched = repeat > 0 if crossed else repeat == 0
-        most = settings if searched else int(repeat > 0)
         trained += min(most, len(trials))
         finetuned += min(most, sum(trials))
     return FinishedTrials(trained=trained, finetuned=finetuned)

@@ -15,10 +15,11 @@ from lab.config.trial import Path, Trial, Value
 from lab.formatting import format_duration
 from lab.loading import search_space
 from lab.search.designs import (
+    best_repeats,
     grid_points,
     random_points,
-    repeats_every_setting,
     search_points,
+    search_repeats,
     trials_of_cell,
 )
 
@@ -165,14 +166,9 @@ def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> l
         search_space.build_trial(experiment.base, dict(cell) | point)
         for point in _points(experiment)
     ]
-    repeated = settings if repeats_every_setting(experiment) else [base]
-    trials = [
-        replace(trial, seeds=trial.seeds.repeat(n + 1))
-        for n in range(experiment.search.seeds)
-        for trial in repeated
-    ]
-    if not repeats_every_setting(experiment):
-        trials = settings + trials
+    repeated = [(repeat, trial) for repeat in search_repeats(experiment) for trial in settings]
+    repeated += [(repeat, base) for repeat in best_repeats(experiment)]
+    trials = [replace(trial, seeds=trial.seeds.repeat(repeat)) for repeat, trial in repeated]
     return list(dict.fromkeys(run for t in trials for run in preparatory_runs(t).values()))
 
 

@@ -15,7 +15,7 @@ from lab.config.experiment import Experiment, Job
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value
 from lab.loading import search_space
-from lab.search.designs import repeats_every_setting, trials_of_cell
+from lab.search.designs import best_repeats, trials_of_cell
 from lab.search.study import Study, is_retry, open_study
 
 
@@ -79,8 +79,8 @@ class Search:
 
     def awaits_retry(self, job: Job, outcome: Outcome) -> bool:
         """Return whether the repeats of a job's cell wait until the failed job is retried."""
-        waits = not repeats_every_setting(self._experiment)
-        return waits and job.role == "search" and is_retry(outcome)
+        has_repeats = len(best_repeats(self._experiment)) > 0
+        return has_repeats and job.role == "search" and is_retry(outcome)
 
     @property
     def jobs(self) -> int:
@@ -93,34 +93,23 @@ class Search:
         Args:
             peek: whether the studies stay unchanged; the jobs then have no nuisance parameters.
         """
-        yield from self._search_candidates(peek=peek)
-        if not repeats_every_setting(self._experiment):
-            yield from self._repeat_candidates(peek=peek)
-
-    def _search_candidates(self, *, peek: bool) -> Iterator[Job]:
         C = len(self._studies)
-        for index in range(self._search_trials):
+        trials = max(study.trials for study in self._studies)
+        for index in range(trials):
             for cell, study in enumerate(self._studies):
                 if study.can_ask(index):
                     tuned = {} if peek else study.ask(index)
                     repeat = study.repeat_of(index)
                     yield self._build_job(index * C + cell, "search", study, tuned, repeat)
-
-    def _repeat_candidates(self, *, peek: bool) -> Iterator[Job]:
-        C = len(self._studies)
-        for repeat in range(1, self._experiment.search.seeds + 1):
+        for repeat in best_repeats(self._experiment):
             for cell, study in enumerate(self._studies):
                 best = study.best()
                 if best is None or repeat in self._repeats[cell]:
                     continue
                 if not peek:
                     self._repeats[cell].add(repeat)
-                number = (self._search_trials + repeat - 1) * C + cell
+                number = (trials + repeat - 1) * C + cell
                 yield self._build_job(number, "repeat", study, best, repeat)
-
-    @property
-    def _search_trials(self) -> int:
-        return max(study.trials for study in self._studies)
 
     def _build_job(
         self, number: int, role: str, study: Study, tuned: dict[Path, Value], repeat: int

@@ -78,8 +78,8 @@ class Study:
         self._experiment = experiment
         self._tune = experiment.tune
         self._settings = designs.search_points(experiment)
-        self._crossed = designs.repeats_every_setting(experiment)
-        self.trials = self._settings * (experiment.search.seeds if self._crossed else 1)
+        self._repeats = designs.search_repeats(experiment)
+        self.trials = self._settings * len(self._repeats)
         self._asked: set[int] = set()
         self._running: dict[int, optuna.Trial] = {}
         self._ended: set[int] = set()  # points with an outcome in the study
@@ -115,8 +115,8 @@ class Study:
         return index < self.trials and index not in self._asked
 
     def repeat_of(self, index: int) -> int:
-        """Return the number of the repeat whose seeds point `index` has; 0 for the search's own."""
-        return index // self._settings + 1 if self._crossed else 0
+        """Return the repeat of point `index`, which determines its seeds."""
+        return self._repeats[index // self._settings]
 
     def has_stopped(self, index: int) -> bool:
         """Return whether this search has stopped point `index` early, now or in an earlier run."""

@@ -101,7 +101,7 @@ def replace_folder(folder: File) -> Iterator[File]:
 
 @contextmanager
 def add_files(folder: File) -> Iterator[File]:
-    """Yield a temporary folder, whose files are in `folder` after the `with` statement.
+    """Yield a temporary folder; its files are moved to `folder` at the end of the `with` statement.
 
     A new folder appears with all of its files at once. In an existing folder each file appears, or
     replaces the file of the same name, atomically.

@@ -111,11 +111,14 @@ def _installed_packages() -> dict[str, str]:
 
 
 def _uncommitted_changes() -> str:
-    """Return the changes of tracked files, and the package's untracked files, as a patch."""
+    """Return the changes of the package's files as a patch; untracked files are included.
+
+    Other files, for example reports, are left out: they do not change a trial's numbers.
+    """
     untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", str(_PACKAGE))
     files = [name for name in untracked.split("\0") if name]
     new = (_git("diff", *_PLAIN, "--no-index", "--", os.devnull, name) for name in files)
-    return "".join((_git("diff", *_PLAIN, "HEAD"), *new))
+    return "".join((_git("diff", *_PLAIN, "HEAD", "--", str(_PACKAGE)), *new))
 
 
 _PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv")  # whatever the user's settings are

@@ -59,6 +59,7 @@ class _RecordFile(logging.Handler):
         self._file, self._worker = file, f"{socket.gethostname()}:{os.getpid()}"
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Append the record; a full disk does not end the trial."""
         names = ("name", "levelno", "levelname", "created", "msecs")
         attributes = {name: getattr(record, name) for name in names}
         attributes |= {"msg": self.format(record), "worker": self._worker}

@@ -47,7 +47,7 @@ def sweep(cwd: Path, *options: str) -> Ended:
 
 @pytest.fixture(scope="module")
 def failed(held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
-    """Return a sweep, run without Ray, whose trials fail with a small frozen model."""
+    """Return a sweep that runs without Ray; its trials fail. The frozen model is small."""
     del held_out  # it provides the small frozen model
     cwd = tmp_path_factory.mktemp("failed")
 

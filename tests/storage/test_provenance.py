@@ -63,6 +63,14 @@ def show(folder: Path) -> Provenance:
     return entry
 
 
+def test_changes_outside_the_package_are_not_changes_of_the_code(checkout: Path) -> None:
+    notes = checkout / "code" / "notes.txt"
+    notes.write_text("first\n", encoding="utf-8")
+    git(checkout, "add", str(notes))
+    entry = show(checkout / "code")
+    assert (entry.dirty, entry.diff) == (False, "")
+
+
 def test_commit_and_patch_reproduce_the_code(checkout: Path, tmp_path: Path) -> None:
     clean = show(checkout / "code")
     assert (clean.commit, clean.dirty, clean.diff) == (
