@@ -1,5 +1,6 @@
 """Fixtures and settings shared by the tests."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # `trains` is derived for tests of these folders and for users of these fixtures. Other tests that
 # train have the mark, or `slow`; `forbid_training_and_ray` fails those that have neither.
 TRAINING_FOLDERS = {"training", "trials", "finetuning"}
-TRAINING_FIXTURES = {"held_out", "few_sentences", "short_timing"}
+TRAINING_FIXTURES = {"held_out", "few_sentences", "short_timing", "begun_storage"}
 # Names of files that Ray executes to start a cluster or a worker.
 RAY_PROGRAMS = ("gcs_server", "raylet", "default_worker.py")
 
@@ -143,15 +144,58 @@ def few_sentences() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def begun_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a storage with the tables of MLflow and the prepared text of `sweeps.DATA`.
+
+    The processes of pytest-xdist share it. Tests of commands copy it, which saves the time of
+    preparing all of this again.
+    """
+    from sweeps import DATA
+
+    from lab.config.data import DataConfig
+    from lab.data import batches, preparation
+    from lab.evaluation import corruption
+    from lab.tracking.client import connect_client, default_uri
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "begun_storage"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        storage = folder / "storage"
+        if not (folder / "complete").exists():
+            settings, cache = DataConfig(**DATA), storage / "cache"
+            text = preparation.prepare_text(settings, cache)
+            corruption.prepare_held_out(batches.open_corpus(text), settings, cache)
+            connect_client(default_uri(storage)).search_experiments()
+            (folder / "complete").touch()
+    return storage
+
+
+@pytest.fixture(scope="session")
 def unsynced() -> Iterator[None]:
-    """Switch off synchronous writes of SQLite; tests do not need durability at a power failure."""
+    """Make databases faster: no synchronous writes, and one look-up of Optuna's schema version.
+
+    Tests do not need durability at a power failure. Optuna imports all its migrations each time it
+    opens a storage, to find the newest version of its schema.
+    """
+    from optuna.storages._rdb.storage import _VersionManager
     from sqlalchemy import Engine, event
 
     def disable_sync(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
     event.listen(Engine, "connect", disable_sync)
-    yield
+    look_up, found = _VersionManager.get_head_version, list[str]()
+
+    def head_version(manager: _VersionManager) -> str:
+        if not found:
+            found.append(look_up(manager))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "get_head_version", head_version)
+        yield
     event.remove(Engine, "connect", disable_sync)
 
 

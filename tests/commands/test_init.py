@@ -173,10 +173,9 @@ def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corruption, "_TOKENS", 4_096)
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("write", TEXTS, ids=lambda write: write.__name__)
-def test_written_search_space_can_be_planned_prepared_and_trained(
-    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_written_search_space_fits_the_text_and_can_be_planned(
+    write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = written(write())
     source, tokenizer = TEXTS[write]
@@ -184,10 +183,16 @@ def test_written_search_space_can_be_planned_prepared_and_trained(
     assert tokenizer.items() <= document["base"]["data"]["tokenizer"].items()
     assert sweep.main([str(written_space()), "--dry-run"]) == 0
     assert "cells: 3" in capsys.readouterr().out
-    assert (
-        run_one_trial(search_space.load_experiment(written_space()), tmp_path / "cache")
-        == "finished"
-    )
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "write", [chinese_txt, folder_of_files, latin_1, parquet], ids=lambda write: write.__name__
+)
+def test_written_search_space_can_be_prepared_and_trained(write: Write, tmp_path: Path) -> None:
+    written(write())
+    experiment = search_space.load_experiment(written_space())
+    assert run_one_trial(experiment, tmp_path / "cache") == "finished"
 
 
 def test_every_setting_has_a_comment_above_it() -> None:

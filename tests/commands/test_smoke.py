@@ -136,7 +136,7 @@ def test_sweep_prints_its_expected_duration_and_the_conclusion(cwd: Path, first:
     assert f"**{conclusion}**" in report
     # An installed package has no commit, even inside a checkout of another project.
     assert re.search(r"(?m)^- commit: none$", report)
-    assert "| valid for | encoder with 2 layers of hidden size 64, 3e+10 FLOPs per trial" in report
+    assert "| valid for | encoder with 1 layer of hidden size 32, 1e+10 FLOPs per trial" in report
 
 
 def test_dry_run_counts_finished_trials_and_changes_no_file(cwd: Path, first: Sweep) -> None:

@@ -1,6 +1,7 @@
 """All commands in a terminal, with Ctrl-C, and with a closed pipe."""
 
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -109,8 +110,10 @@ def test_first_line_is_printed_before_slow_imports(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("terminal")
+def cwd(begun_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("terminal")
+    shutil.copytree(begun_storage, folder / "storage")
+    return folder
 
 
 @pytest.fixture(scope="module")

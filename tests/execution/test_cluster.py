@@ -35,8 +35,8 @@ from lab.storage import record
 from lab.tracking import frames
 from lab.trials.assignment import NodeResources, count_slots
 
-LONG = {"base__budget__amount": "8e10"}  # long enough to be observed while it runs
-MLM = "{kind: mlm, budget: {kind: flops, amount: 1e10}, lr: 1e-3}"
+LONG = {"base__budget__amount": "3e10"}  # long enough to be observed while it runs
+MLM = "{kind: mlm, budget: {kind: flops, amount: 4e9}, lr: 1e-3}"
 STARTS = {  # the second trial has a preparatory run
     # Encoder and generator of equal shapes, so that one run provides both with weights.
     "base__objective__generator__width": 1,
@@ -163,8 +163,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tracking(begun_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, uri = tmp_path_factory.mktemp("mlflow"), f"http://127.0.0.1:{free_port()}"
+    shutil.copy(begun_storage / "mlflow.db", folder)
     command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2]]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -239,8 +240,11 @@ def run_sweep(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **change
 
 
 @pytest.fixture(scope="module")
-def one_worker(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def one_worker(
+    cluster: Cluster, begun_storage: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Sweep:
     cwd = tmp_path_factory.mktemp("one_worker")
+    shutil.copytree(begun_storage / "cache", cwd / "storage" / "cache")
     return run_sweep(cluster, cwd, resources__slots=0, **LONG, **STARTS)
 
 

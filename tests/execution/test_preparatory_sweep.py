@@ -1,6 +1,7 @@
 """A sweep with preparatory runs: interrupted, continued, and with a run that diverges."""
 
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -20,17 +21,17 @@ pytestmark = pytest.mark.slow
 MLM = "{kind: mlm, budget: {kind: flops, amount: 4e9}, lr: %s}"
 FROZEN = "{kind: frozen, width: 0.25, init_from: %s}" % (MLM % "1e-3")
 CHANGES = {
-    "base__encoder": "{size: nano32}",
     "base__objective": f"{{kind: electra, sharing: none, generator: {FROZEN}}}",
-    "base__data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 16}",
     "base__budget__amount": "2e10",
     "compare": f"{{init_from: [{{kind: scratch}}, {MLM % '1e-3'}, {MLM % '1e9'}]}}",
 }
 
 
 @pytest.fixture(scope="module")
-def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("preparatory")
+def cwd(begun_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("preparatory")
+    shutil.copytree(begun_storage, folder / "storage")
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,12 @@ from pathlib import Path
 from project import ROOT
 
 METRIC = "detect/unigram/auroc"
+DATA = {"share": 0.01, "held_out": 0.1, "vocab": 400, "length": 16}
 SMALL = {
-    "base.data": "{share: 0.01, held_out: 0.1, vocab: 400, length: 16}",
+    "base.encoder": "{size: nano32}",
+    "base.data": json.dumps(DATA),
     "base.batch": 32,
-    "base.budget.amount": "3e10",
+    "base.budget.amount": "1e10",
     "base.evaluations": 2,
     "search.seeds": 1,
     "resources.slots": 2,

@@ -42,6 +42,7 @@ from lab.trials.assignment import Assignment
 STEPS, BATCH = 8, 16
 DIVISIONS = ((2, 8), (2, 2), (4, 1))  # number of workers, windows of a micro-batch
 OUT_OF_MEMORY = torch.OutOfMemoryError("out of memory")
+PRELOADED = ["torch", "torch._dynamo", "lab.trials.run"]
 TIMEOUT = 500  # seconds; most of it for machines that are busy with other work
 LIMIT = 1e-5  # relative difference of the losses
 FIRST_OF_KIND = tuple({member.objective.kind: member for member in reversed(MEMBERS)}.values())
@@ -189,8 +190,12 @@ def run_worker(rank: int, count: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("workers")
+    # A server imports torch once and forks the workers.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     for count in sorted({count for count, _ in DIVISIONS}):
-        spawned = multiprocessing.spawn(run_worker, (count, str(results)), nprocs=count, join=False)
+        spawned = multiprocessing.start_processes(
+            run_worker, (count, str(results)), count, join=False, start_method="forkserver"
+        )
         deadline = time.monotonic() + TIMEOUT
         try:
             while not spawned.join(5):
