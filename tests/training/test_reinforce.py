@@ -27,13 +27,13 @@ from lab.config.objectives.adversarial import AdversarialConfig
 from lab.config.objectives.generators import SamplingConfig
 from lab.data.vocabulary import FIRST_WORD, PAD
 from lab.training.objectives import generator as generator_module
-from lab.training.objectives.masking import mask_batch
+from lab.training.objectives.masking import choose_distinct
 
 VOCAB, LENGTH = FIRST_WORD + len(SHARES), 8
 ONE = text(1, LENGTH)
 SEEN_BT = (ONE.ids_BT != PAD).long()
 SMALL = GeneratorConfig().derive_shape(SHAPE)
-(SLOT,) = mask_batch(ONE, mask_prob=0.15, masking="paper", seed=3, step=0).slots_BK[0].tolist()
+(SLOT,) = choose_distinct(ONE, mask_prob=0.15, seed=3, step=0).slots_BK[0].tolist()
 ORIGINAL = int(ONE.ids_BT[0, SLOT])
 Model = Callable[..., Any]
 
@@ -87,7 +87,7 @@ class ExactGame:
         self.models = generator, discriminator
         for net in self.models:
             net.electra.embeddings.word_embeddings.padding_idx = None
-        shown_BT = mask_batch(ONE, mask_prob=0.15, masking="paper", seed=3, step=0).ids_BT
+        shown_BT = choose_distinct(ONE, mask_prob=0.15, seed=3, step=0).ids_BT
         output = generator(shown_BT, attention_mask=SEEN_BT, output_hidden_states=True)
         logits_V = output.logits[0, SLOT]
         self.hidden_h = output.hidden_states[-1][0, SLOT].detach()
