@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.objectives.adversarial import AdversarialConfig
-from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.electra import AuxiliaryMlmConfig, Electra15Config, ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
@@ -173,6 +173,33 @@ def test_joint_loss_and_its_gradients_equal_electra_pytorch(
     assert_same_gradients(ours, generator)
     ours = reference(gradient(objective.encoder), gradient(objective.detection))
     assert_same_gradients(ours, discriminator)
+
+
+@sharings
+def test_auxiliary_loss_equals_mlm_of_the_encoder_on_the_masked_input(
+    sharing: Sharing, reference: Model
+) -> None:
+    settings = ElectraConfig(
+        kind="electra",
+        sharing=sharing,
+        generator=FULL,
+        disc_weight=7.0,
+        masking="bert",
+        auxiliary=AuxiliaryMlmConfig(kind="mlm", weight=0.3),
+    )
+    objective = make_objective(settings)
+    drawn = observed(objective, TEXT, 1)
+    shown, original = drawn.shown_BT[drawn.chosen_BT], TEXT.ids_BT[drawn.chosen_BT]
+    assert ((shown != MASK) & (shown != original)).any()
+    generator, discriminator = pair(objective, settings, reference)
+    auxiliary = reference(objective.encoder, objective.auxiliary.vocabulary)
+    expected_auxiliary = mlm_loss(auxiliary, drawn.shown_BT, drawn)
+    expected = detection_loss(discriminator, drawn, SEEN_BT > 0) + 0.3 * expected_auxiliary
+    expected = mlm_loss(generator, drawn.shown_BT, drawn) + 7 * expected
+    torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
+    torch.testing.assert_close(
+        drawn.loss.parts["train/auxiliary_loss"], expected_auxiliary.detach(), **CLOSE
+    )
 
 
 @sharings
