@@ -846,7 +846,7 @@ def test_compared_optimizers_have_the_default_learning_rates_of_the_size(load: L
     ]
 
 
-@pytest.mark.parametrize("kind", ["adam", "muon"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
 def test_each_optimizer_has_its_own_default_learning_rate(load: Load, kind: str) -> None:
     built = search_space.build_trial(load(f"base.optim.kind={kind}").base, {})
     assert built.optim.kind == kind
