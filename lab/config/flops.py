@@ -226,10 +226,11 @@ def _orthogonalization(trial: Trial, updates: UpdatedNetworks) -> float:
     optim, objective = trial.optim, trial.objective
     if not isinstance(optim, MuonConfig):
         return 0
-    updated = [one.encoder for one in objective.passes(trial.encoder, updates) if one.updated]
+    passes = objective.passes(trial.encoder, updates)
+    updated = {one.network: one.encoder for one in passes if one.updated}
     if objective.shares_encoders:
-        updated = updated[:1]  # both networks have the same matrices
-    return optim.iterations * sum(map(_newton_schulz_flops, updated))
+        updated = {"encoder": trial.encoder}  # both networks have the same matrices
+    return optim.iterations * sum(map(_newton_schulz_flops, updated.values()))
 
 
 def _newton_schulz_flops(encoder: EncoderConfig) -> float:

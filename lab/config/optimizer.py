@@ -46,6 +46,23 @@ class AdamConfig(OptimizerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdamWConfig(OptimizerConfig):
+    """AdamW with bias correction, one optimizer for each network, as `torch.optim.AdamW`.
+
+    Each network has its own number of updates, from which the bias correction follows, and by
+    default its gradient is clipped separately. Weights that the networks share belong to the
+    discriminator's optimizer.
+
+    Attributes:
+        clip_scope: gradients that are clipped together; `joint` clips the norm of both networks'
+            gradient, `per_network` clips each network's gradient separately.
+    """
+
+    kind: Literal["adamw"]
+    clip_scope: Literal["joint", "per_network"] = "per_network"
+
+
+@dataclass(frozen=True, kw_only=True)
 class MuonConfig(OptimizerConfig):
     """Muon for the weight matrices of the transformer blocks, and Adam for all other weights.
 
@@ -65,4 +82,4 @@ class MuonConfig(OptimizerConfig):
     iterations: Annotated[int, Interval(ge=1, le=10)] = 5
 
 
-AnyOptimizerConfig = AdamConfig | MuonConfig
+AnyOptimizerConfig = AdamConfig | AdamWConfig | MuonConfig

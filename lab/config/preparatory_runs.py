@@ -100,7 +100,9 @@ def _mlm_trial(trial: Trial, shape: EncoderConfig, start: FromMlmRun) -> Trial:
     optim = trial.optim if start.lr is None else replace(trial.optim, lr=start.lr)
     return Trial(
         encoder=shape,
-        objective=MlmConfig(kind="mlm", mask_prob=objective.mask_prob, masking=objective.masking),
+        objective=MlmConfig(
+            kind="mlm", mask_prob=objective.mask_prob, masking=objective.mlm_masking
+        ),
         data=trial.data,
         windows=trial.windows,
         batch=trial.batch,

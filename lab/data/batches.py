@@ -129,6 +129,10 @@ class Batches:
         self._epoch = -1
         self._order_N: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
+    def __len__(self) -> int:
+        """Return the number of windows, which is that of an epoch."""
+        return len(self._windows_NT)
+
     def between(self, start: int, end: int) -> Batch:
         """Return the windows at positions `start` to `end - 1` of the order."""
         N = len(self._windows_NT)

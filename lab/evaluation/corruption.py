@@ -35,7 +35,7 @@ from lab.training import optimizer as optim
 from lab.training.gradients import Gradients
 from lab.training.loop import train_steps
 from lab.training.objectives import build_objective
-from lab.training.objectives.masking import MaskedBatch, mask_batch, write_tokens
+from lab.training.objectives.masking import MaskedBatch, choose_distinct, write_tokens
 from lab.training.objectives.mlm import Mlm
 from lab.training.objectives.sampling import sample_tokens
 
@@ -150,7 +150,7 @@ def _frozen_model(corpus: Corpus, data: DataConfig, progress: Callable[[float], 
 def _corrupt(name: str, corpus: Corpus, model: Mlm) -> Windows:
     ids_NT = torch.from_numpy(_scored_windows(corpus).astype(np.int64))
     batch = Batch(ids_NT, torch.arange(len(ids_NT)))
-    masked = mask_batch(batch, mask_prob=_MASK_PROB, masking="paper", seed=_SEED, step=0)
+    masked = choose_distinct(batch, mask_prob=_MASK_PROB, seed=_SEED, step=0)
     if name == "mlm":
         filled_NK = _sample_from_model(model, batch, masked)
     else:
@@ -170,9 +170,8 @@ def _sample_from_model(model: Mlm, batch: Batch, masked: MaskedBatch) -> Tensor:
     for start in range(0, len(batch.ids_BT), 128):
         rows = slice(start, start + 128)
         part = Batch(batch.ids_BT[rows], batch.example_B[rows])
-        slots_BK = masked.slots_BK[rows]
-        logits_BKV = model.predict(masked.ids_BT[rows], slots_BK, part.segment_BT)
-        filled.append(sample_tokens(logits_BKV, slots_BK, part, seed=_SEED, step=0))
+        logits_BKV = model.predict(masked.ids_BT[rows], masked.slots_BK[rows], part.segment_BT)
+        filled.append(sample_tokens(logits_BKV, masked.draws_BK[rows], part, seed=_SEED, step=0))
     return torch.cat(filled)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lab.config.budget import Spent
 from lab.config.data import DataConfig
+from lab.config.epochs import check_epochs
 from lab.config.experiment import Experiment
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
@@ -88,7 +89,8 @@ class Prerequisites:
         """Prepare the inputs of all cells of an experiment, before any trial starts.
 
         Raises:
-            UserError: a task, a text or initial weights cannot be read, or do not fit.
+            UserError: a task, a text or initial weights cannot be read, or do not fit; or the text
+                has too many windows for the epochs that an objective needs.
         """
         finetune = experiment.finetune
         self._task_names, self._seeds = finetune.tasks, finetune.seeds
@@ -100,6 +102,7 @@ class Prerequisites:
         for cell in search_space.expand_cells(experiment):
             trial = search_space.build_trial(experiment.base, cell)
             text = self.inputs_without_start(trial).text
+            _check_epochs(trial, text)
             # Reads and checks `init_from`; the weights of preparatory runs are read later.
             self._starts.resolve(trial, text)
 
@@ -206,6 +209,14 @@ def _total_spent(folders: Iterable[File]) -> Spent:
         six_n=int(sum(row["spent/six_n"] for row in ends)),
         seconds=sum(row["spent/seconds"] for row in ends),
     )
+
+
+def _check_epochs(trial: Trial, text: File) -> None:
+    """Raise `UserError` if the trial has too few epochs of its text for its objective."""
+    try:
+        check_epochs(trial, preparation.read_facts(text)["train"]["windows"])
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _check_tokenizers(text: File, short: File) -> None:

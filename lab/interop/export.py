@@ -54,13 +54,12 @@ def write_networks(trained: TrainedTrial, target: File) -> list[File]:
 
 def exported_networks(trained: TrainedTrial) -> Iterator[tuple[str, str, model_card.NetworkRole]]:
     """Yield the module path of the encoder, the folder's name and the role of each network."""
-    if trained.detects:
-        yield "encoder", "discriminator", model_card.DISCRIMINATOR
-    else:
-        role = model_card.PREDICTOR
-        if not_exported := trained.trial.objective.not_exported:
-            role = role._replace(omitted=not_exported)
-        yield "encoder", "encoder", role
+    name, role = (
+        ("discriminator", model_card.DISCRIMINATOR)
+        if trained.detects
+        else ("encoder", model_card.PREDICTOR)
+    )
+    yield "encoder", name, role._replace(omitted=trained.trial.objective.not_exported)
     if "generator.encoder" in trained.shapes:
         yield "generator.encoder", "generator", model_card.GENERATOR
 

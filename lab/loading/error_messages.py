@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.config.schedules.ramps import TAGS
+from lab.config.objectives import masking
+from lab.config.schedules import ramps
 from lab.errors import UserError
 
 
@@ -39,9 +40,14 @@ def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str
     return f"{path}: {_describe(first, steps, schema)}{more}"
 
 
-_NUMBER, _RAMP = TAGS
+# The mapping that may take the place of a number or word, by the tag of the number or word.
+_MAPPING = dict([ramps.TAGS, masking.TAGS])
 # Alternatives that are distinguished by their keys or types, without a tag in the schema.
-_UNTAGGED = {"Range", "Choices", "GeneratorConfig", "FrozenGeneratorConfig", *TAGS}
+_UNTAGGED = {
+    *("Range", "Choices", "GeneratorConfig", "FrozenGeneratorConfig"),
+    *_MAPPING,
+    *_MAPPING.values(),
+}
 
 # Messages by pydantic's error type. Those of `_MUST` are followed by the given value.
 _WITHOUT_VALUE = {
@@ -91,8 +97,9 @@ def _describe(error: ErrorDetails, steps: list[str], schema: dict[str, Any]) -> 
     if parent is not steps and (new := _RENAMED.get(steps[-1], "")) in allowed["keys"].split(", "):
         return f"unknown key; renamed to {new} in version 0.3.0"
     message = template.format(**allowed, **limits)
-    if parent[-1:] == [_NUMBER] and kind in ("float_type", "int_type"):
-        message += " or a mapping with {keys}".format(**_allowed_at([*steps[:-1], _RAMP], schema))
+    if kind in ("float_type", "int_type", "literal_error") and parent[-1] in _MAPPING:
+        mapping = _allowed_at([*steps[:-1], _MAPPING[parent[-1]]], schema)
+        message += " or a mapping with {keys}".format(**mapping)
     if kind in _WITHOUT_VALUE:
         return message
     return f"{message}, not {_format_value(context.get('tag', error['input']))}"
@@ -122,7 +129,8 @@ def _allowed_at(steps: list[str], schema: dict[str, Any]) -> dict[str, str]:
     node = schema
     for _, node in _walk(steps, schema):  # noqa: B007 - the last node is used
         pass
-    members = [_definition(schema, one) for one in node.get("oneOf", []) if "$ref" in one]
+    alternatives = [*node.get("oneOf", []), *node.get("anyOf", [])]
+    members = [_definition(schema, one) for one in alternatives if "$ref" in one]
     keys = dict.fromkeys(key for one in (node, *members) for key in one.get("properties", {}))
     return {"keys": ", ".join(keys) or "dotted paths", "tags": ", ".join(_tagged(node))}
 
@@ -142,7 +150,7 @@ def _walk(steps: list[str], schema: dict[str, Any]) -> Iterator[tuple[str, dict[
     """Yield each step of a location with the schema node below it."""
     node = schema
     for step in steps:
-        if step == _RAMP:
+        if step in _MAPPING.values():
             node = next(member for member in node.get("oneOf", [{}]) if "type" not in member)
         # An untagged alternative keeps the parent's node, so that the keys of all are listed.
         elif step not in _UNTAGGED:

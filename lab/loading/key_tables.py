@@ -201,7 +201,10 @@ class KeyTables:
     def _type(self, node: Node) -> str:
         names = [name for name in schema_words.references(node) if not schema_words.is_ramp(name)]
         if names:
-            links = ", ".join(self._link(name, names) for name in names)
+            words = [
+                schema_words.scalar_type(one) for one in node.get("oneOf", ()) if "enum" in one
+            ]
+            links = ", ".join([*words, *(self._link(name, names) for name in names)])
             return f"list of {links}" if node.get("type") == "array" else links
         return schema_words.scalar_type(node)
 

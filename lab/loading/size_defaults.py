@@ -46,6 +46,7 @@ def _measured_defaults(
         optimizer="muon",
         optim={
             "adam": {"lr": adam},
+            "adamw": {"lr": adam},
             "muon": {"lr": muon, "hidden_lr": hidden, "iterations": 3},
         },
         settings={
@@ -63,7 +64,7 @@ def _paper_defaults(lr: float, mask_prob: float, length: int, batch: int) -> Siz
     rates = {"lr": lr, "beta2": 0.999}
     return SizeDefaults(
         optimizer="adam",
-        optim={"adam": rates, "muon": rates},
+        optim={"adam": rates, "adamw": rates, "muon": rates},
         settings={
             "objective.mask_prob": mask_prob,
             "data.length": length,

@@ -228,12 +228,14 @@ def estimate_memory(trial: Trial) -> float:
     weights = table + sum(encoder_weights(shape) for shape in shapes)
     # For its backward pass, a layer keeps about 8 tensors of size `hidden` and 2 of size `ffn` per
     # position. The vocabulary head keeps logits, probabilities and their gradient.
-    block = sum(shape.layers * (8 * shape.hidden + 2 * shape.ffn) for shape in shapes)
     passes = objective.passes(trial.encoder, UpdatedNetworks.ALL)
+    bodies = {(one.network, one.head): one.encoder for one in passes}
+    block = sum(body.layers * (8 * body.hidden + 2 * body.ffn) for body in bodies.values())
+    predictions = max(1, sum(head == "vocabulary_at_slots" for _, head in bodies))
     all_tokens = any(one.head == "vocabulary_at_all_tokens" for one in passes)
 
     def activations(now: StepSettings) -> int:
-        slots = masked_slots(now.length, now.mask_prob) + all_tokens * now.length
+        slots = predictions * masked_slots(now.length, now.mask_prob) + all_tokens * now.length
         return now.batch * (block * now.length + 3 * slots * data.vocab)
 
     most = max(activations(trial.settings_at(progress)) for progress in trial.breakpoints)

@@ -81,6 +81,16 @@ class Gradients:
         self._checked_shapes: set[tuple[UpdatedNetworks, int, int, int]] = set()
         self.micro_batch_size = self._micro_batch_size(trial.settings_at(0.0))
 
+    def epoch(self, spent: Spent) -> int:
+        """Return the number of times that the text was read in full.
+
+        It is the number of tokens read, divided by those of all full windows of the text.
+
+        Args:
+            spent: resources used so far.
+        """
+        return spent.tokens // (self._length * len(self._batches[self._length]))
+
     def compute(
         self, spent: Spent, updates: UpdatedNetworks, settings: StepSettings
     ) -> dict[str, Tensor]:

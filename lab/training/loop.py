@@ -56,7 +56,9 @@ def train_steps(
     keep_freed_memory()
     budget, objective = trial.budget, gradients.objective
     objective.train()
-    updates, progress = trial.objective.phase_at(spent.steps, budget.fraction(spent))
+    updates, progress = trial.objective.phase_at(
+        spent.steps, budget.fraction(spent), gradients.epoch(spent)
+    )
     cost = step_cost(trial, updates, progress)
     while not _is_used_up(budget, spent, cost):
         started = clock()
@@ -64,11 +66,11 @@ def train_steps(
         set_rate(optimizer, trial.schedule(progress))
         objective.begin(updates, settings)
         parts = gradients.compute(spent, updates, settings)
-        norms = clip_gradients(objective, trial.optim)
+        norms = clip_gradients(objective, trial.optim, updates)
         optimizer.step()
         spent = spent.plus(cost, gradients.workers.broadcast(clock() - started))
         fraction = budget.fraction(spent)
-        updates, progress = trial.objective.phase_at(spent.steps, fraction)
+        updates, progress = trial.objective.phase_at(spent.steps, fraction, gradients.epoch(spent))
         cost = step_cost(trial, updates, progress)
         last = _is_used_up(budget, spent, cost)
         yield CompletedStep(spent, min(1.0, fraction), parts | norms, settings, last)

@@ -1,22 +1,25 @@
-"""Optimizers: Adam as in the official code (`model/optimization.py`), and Muon for hidden matrices.
+"""Optimizers: the official Adam (`model/optimization.py`), AdamW, and Muon for hidden matrices.
 
 The official Adam has no bias correction. torch's fused AdamW kernel applies none if the step is
-infinite, so it is called with an infinite step. Weight decay is decoupled and does not apply to
-biases and LayerNorm. Muon's update equals `torch.optim.Muon` with
-`adjust_lr_fn="match_rms_adamw"`; a test compares the two. It is implemented here because torch
-processes the matrices one by one in bfloat16: at width 64 that takes three times as long on a CPU
-core as one batched product for all matrices of one shape (reports/LOG.md).
+infinite, so it is called with an infinite step. AdamW calls it with the number of updates of each
+parameter. Weight decay is decoupled and does not apply to biases and LayerNorm. Muon's update
+equals `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`; a test compares the two. It is
+implemented here because torch processes the matrices one by one in bfloat16: at width 64 that takes
+three times as long on a CPU core as one batched product for all matrices of one shape
+(reports/LOG.md).
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lab.config.optimizer import MuonConfig, OptimizerConfig
+from lab.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.training.model import Block
 from lab.training.objectives.base import Objective
 
@@ -45,16 +48,21 @@ class Adam(Optimizer):
         settings = self._settings
         gradients = [p.grad for p in parameters if p.grad is not None]
         means, squares = (self._moments(parameters, name) for name in ("mean", "square"))
-        # The kernel divides m by 1 - beta1^t and v by 1 - beta2^t, which are 1 at an infinite t.
         # As in the official code, both the decay and the gradient term use the old weights. The
         # kernel requires that a gradient has the strides of its parameter; autograd ensures this.
-        step = torch.full((), torch.inf, device=parameters[0].device)
         torch._fused_adamw_(
-            parameters, gradients, means, squares, [], [step] * len(parameters),
+            parameters, gradients, means, squares, [], self._steps(parameters),
             lr=group["lr"], beta1=settings.beta1, beta2=settings.beta2,
             weight_decay=group["weight_decay"], eps=settings.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
+
+    def _steps(self, parameters: list[Tensor]) -> list[Tensor]:
+        """Return the number t of updates of each parameter for the bias correction.
+
+        The kernel divides m by 1 - beta1^t and v by 1 - beta2^t, which are 1 at an infinite t.
+        """
+        return [torch.full((), torch.inf, device=parameters[0].device)] * len(parameters)
 
     def _moments(self, parameters: list[Tensor], name: str) -> list[Tensor]:
         """Return the named moment of each parameter; zeros before the first update."""
@@ -62,6 +70,22 @@ class Adam(Optimizer):
             if name not in self.state[parameter]:
                 self.state[parameter][name] = torch.zeros_like(parameter)
         return [self.state[parameter][name] for parameter in parameters]
+
+
+class AdamW(Adam):
+    """AdamW with bias correction; the number of updates is counted for each parameter.
+
+    A network that a step does not update has no gradient, so its count does not change. The result
+    is that of one `torch.optim.AdamW` for each network.
+    """
+
+    def _steps(self, parameters: list[Tensor]) -> list[Tensor]:
+        for parameter in parameters:
+            if "updates" not in self.state[parameter]:
+                self.state[parameter]["updates"] = torch.zeros((), device=parameter.device)
+        counts = [self.state[parameter]["updates"] for parameter in parameters]
+        torch._foreach_add_(counts, 1)
+        return counts
 
 
 class Muon(Adam):
@@ -133,7 +157,13 @@ def build_optimizer(objective: Objective, settings: OptimizerConfig) -> Adam:
         for has_decay in (True, False):
             members = [p for p in others if (p.ndim > 1) is has_decay]
             groups.append(_group(members, peak, settings.weight_decay if has_decay else 0.0))
-    return Muon(groups, settings) if isinstance(settings, MuonConfig) else Adam(groups, settings)
+    match settings:
+        case MuonConfig():
+            return Muon(groups, settings)
+        case AdamWConfig():
+            return AdamW(groups, settings)
+        case _:
+            return Adam(groups, settings)
 
 
 def _group(parameters: list[nn.Parameter], peak: float, decay: float) -> dict[str, Any]:
@@ -153,16 +183,29 @@ def set_rate(optimizer: Adam, multiplier: float) -> None:
         group["lr"] = group["peak"] * multiplier
 
 
-def clip_gradients(objective: Objective, settings: OptimizerConfig) -> dict[str, torch.Tensor]:
+def clip_gradients(
+    objective: Objective,
+    settings: OptimizerConfig,
+    updates: UpdatedNetworks = UpdatedNetworks.ALL,
+) -> dict[str, torch.Tensor]:
     """Clip the gradient norm to `settings.clip`, jointly or for each network (`clip_scope`).
+
+    Args:
+        objective: objective with its gradients.
+        settings: settings of the clipping.
+        updates: networks that the step updates. The gradient of weights that the networks share
+            counts towards the one network that is updated, or else towards the one of `encoder`.
 
     Returns:
         Norm of the gradient of each updated network before clipping, by
         `health/grad_norm_<network>`.
     """
+    networks = objective.networks()
+    if updates is not UpdatedNetworks.ALL:
+        networks = {updates.value: list(chain.from_iterable(networks.values()))}
     gradients = {
         network: [p.grad for p in parameters if p.grad is not None]
-        for network, parameters in objective.networks().items()
+        for network, parameters in networks.items()
     }
     gradients = {
         network: own for network, own in gradients.items() if own

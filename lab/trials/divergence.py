@@ -37,6 +37,7 @@ def divergence_reason(row: MetricRow, vocab: int, *, early: bool = False) -> str
     uninformed = {
         "train/discriminator_loss": row.get("health/majority_loss", math.inf),
         "train/mlm_loss": math.log(vocab),
+        "train/auxiliary_loss": math.log(vocab),
     }
     for name, limit in uninformed.items():
         if (loss := row.get(name, -math.inf)) > limit + _MARGIN:

@@ -23,13 +23,14 @@ from lab.config.data import DataConfig
 from lab.config.flops import masked_slots, mean_cost, step_cost
 from lab.config.init_from import FromMlmRun
 from lab.config.objectives import AnyObjectiveConfig
-from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
-from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.adversarial import AdversarialConfig
+from lab.config.objectives.electra import AuxiliaryMlmConfig, Electra15Config, ElectraConfig
 from lab.config.objectives.generators import FrozenGeneratorConfig, SamplingConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
+from lab.config.objectives.update_rules import AlternationConfig, EpochAlternationConfig
 from lab.config.optimizer import MuonConfig
 from lab.config.paper_flops import paper_step
 from lab.config.schedules.phases import UpdatedNetworks
@@ -246,6 +247,7 @@ EQUAL_SIZE = GeneratorConfig(width=1.0, depth=1.0)
 FROZEN = FrozenGeneratorConfig(
     kind="frozen", init_from=FromMlmRun(kind="mlm", budget=Budget(kind="flops", amount=1e6))
 )
+AUXILIARY = AuxiliaryMlmConfig(kind="mlm")
 OBJECTIVES: dict[str, AnyObjectiveConfig] = {
     "electra": ElectraConfig(kind="electra"),
     "electra, none": ElectraConfig(kind="electra", sharing="none"),
@@ -256,6 +258,11 @@ OBJECTIVES: dict[str, AnyObjectiveConfig] = {
         kind="electra", sampling=SamplingConfig(temperature=2.0, disallow_correct=True)
     ),
     "electra, frozen": ElectraConfig(kind="electra", sharing="none", generator=FROZEN),
+    "electra, code": ElectraConfig(kind="electra", masking="code"),
+    "electra, auxiliary": ElectraConfig(kind="electra", masking="bert", auxiliary=AUXILIARY),
+    "electra, all, auxiliary": ElectraConfig(
+        kind="electra", sharing="all", generator=EQUAL_SIZE, auxiliary=AUXILIARY
+    ),
     "electra_15": Electra15Config(kind="electra_15"),
     "replace_mlm": ReplaceMlmConfig(kind="replace_mlm"),
     "replace_mlm, gdes": ReplaceMlmConfig(kind="replace_mlm", sharing="gdes"),
@@ -274,7 +281,16 @@ OBJECTIVES: dict[str, AnyObjectiveConfig] = {
     "alternation": AdversarialConfig(
         kind="adversarial", sharing="none", rule=AlternationConfig(kind="alternation")
     ),
+    "alternation, all, auxiliary": AdversarialConfig(
+        kind="adversarial",
+        sharing="all",
+        generator=EQUAL_SIZE,
+        reward="all_tokens",
+        rule=AlternationConfig(kind="alternation", first="generator"),
+        auxiliary=AUXILIARY,
+    ),
     "random": RandomReplacementConfig(kind="random"),
+    "random, bernoulli": RandomReplacementConfig(kind="random", masking="bernoulli"),
 }
 PHASES = [
     (name, updates) for name, config in OBJECTIVES.items() for updates in config.phase_shares()
@@ -402,6 +418,22 @@ def test_sampling_without_dropout_costs_one_more_forward_pass_of_the_generator(
     assert step_cost(trial_of(separate)) == step_cost(trial_of(joint))
 
 
+def test_auxiliary_loss_costs_an_mlm_step_of_the_encoder() -> None:
+    costs = [
+        step_cost(trial_of(objective))
+        for objective in (
+            OBJECTIVES["electra, auxiliary"],
+            OBJECTIVES["electra"],
+            MlmConfig(kind="mlm"),
+        )
+    ]
+    with_auxiliary, without, mlm = costs
+    assert with_auxiliary.flops == without.flops + mlm.flops
+    assert with_auxiliary.six_n == without.six_n + mlm.six_n
+    expected = without.paper_flops + mlm.paper_flops
+    assert with_auxiliary.paper_flops == pytest.approx(expected, abs=1)
+
+
 def test_alternation_has_no_backward_pass_of_the_frozen_network() -> None:
     trial = trial_of(OBJECTIVES["alternation"])
     both, generator, discriminator = (step_cost(trial, updates) for updates in UpdatedNetworks)
@@ -445,6 +477,9 @@ WITH_PHASES: dict[str, AnyObjectiveConfig] = {
         generator=GeneratorConfig(width=0.25, depth=0.5),
         rule=AlternationConfig(kind="alternation", steps=2),
     ),
+    "generator first": AdversarialConfig(
+        kind="adversarial", rule=AlternationConfig(kind="alternation", first="generator")
+    ),
 }
 
 
@@ -473,6 +508,19 @@ def test_mean_cost_predicts_the_steps_of_a_run_with_phases_within_one_step(
         assert per_step == pytest.approx(getattr(mean, name), rel=1.5 / spent.steps), name
     costs = {updates: step_cost(trial, updates) for updates in set(updated)}
     assert spent.flops == sum(costs[updates].flops for updates in updated)
+
+
+@pytest.mark.trains
+def test_cost_of_a_run_that_alternates_by_epochs_is_the_sum_of_its_steps() -> None:
+    """An epoch of the text of `run` has 4 windows of 20 tokens; a step reads one window."""
+    config = AdversarialConfig(
+        kind="adversarial", rule=EpochAlternationConfig(kind="epoch_alternation", epochs=2)
+    )
+    trial = replace(trial_of(config, TINY, kind="tokens", amount=20 * 20), batch=1)
+    spent, updated = run(trial)
+    one, other = UpdatedNetworks.DISCRIMINATOR, UpdatedNetworks.GENERATOR
+    assert updated == [one] * 8 + [other] * 8 + [one] * 4
+    assert spent.flops == sum(step_cost(trial, updates).flops for updates in updated)
 
 
 @pytest.mark.trains

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from experiments import BASE, experiment
 from prepared_text import PreparedText
 from safetensors.torch import load_file
 
@@ -84,6 +85,22 @@ def test_stored_overlap_says_whether_lines_were_removed(
     }
 
 
+def test_trial_with_too_few_epochs_is_refused_before_any_trial_starts(
+    held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Prerequisites, "_held_out_file", lambda *_: held_out)
+    objective = {"kind": "adversarial", "rule": {"kind": "epoch_alternation"}}
+    data = {"share": 0.01, "held_out": 0.1, "vocab": 400, "length": 16}
+    short = experiment("epochs", base=BASE | {"data": data, "objective": objective}, compare={})
+    budget = {"kind": "tokens", "amount": 80_000}
+    prerequisites = Prerequisites(tmp_path, LocalOnly())
+    short = replace(short, base=short.base | {"budget": budget})
+    with pytest.raises(UserError, match=r"^base.objective.rule: .* 1 x 87,344 tokens"):
+        prerequisites.prepare(short)
+    budget["amount"] = 100_000
+    prerequisites.prepare(short)
+
+
 def test_trial_with_random_initial_weights_has_no_preparatory_run() -> None:
     assert preparatory_runs(build_trial(ELECTRA)) == {}
     assert training_budget(build_trial(ELECTRA)) == build_trial(ELECTRA).budget
@@ -97,6 +114,15 @@ def test_preparatory_run_of_a_frozen_generator_has_its_shape_and_mask_rate() -> 
     assert run.objective == MlmConfig(kind="mlm", mask_prob=0.3, masking="code")
     assert (run.budget, run.optim.lr) == (MLM.budget, 2e-3)
     assert (run.data, run.batch, run.seeds) == (trial.data, trial.batch, trial.seeds)
+
+
+@pytest.mark.parametrize(
+    ("masking", "expected"), [("paper", "paper"), ("code", "code"), ("bernoulli", "paper")]
+)
+def test_preparatory_run_of_random_replacement_writes_masks(masking: Any, expected: str) -> None:
+    objective = RandomReplacementConfig(kind="random", masking=masking)
+    (run,) = preparatory_runs(build_trial(objective, init_from=MLM)).values()
+    assert run.objective.masking == expected
 
 
 def test_each_network_starts_from_a_preparatory_run_of_its_own_shape() -> None:

@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "base.objective.genwidth=1",
         "base.objective.genwidth",
         "unknown key; allowed: mask_prob, masking, gen_weight, generator, sharing, sampling, "
-        "disc_weight, kind",
+        "disc_weight, auxiliary, kind",
     ),
     "unknown key two deep": (
         "base.objective.generator.size=1",
@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown key in a union in a union": (
         "base.objective={kind: adversarial, sharing: none, rule: {kind: alternation, stepz: 3}}",
         "base.objective.rule.stepz",
-        "unknown key; allowed: kind, steps",
+        "unknown key; allowed: first, kind, steps",
     ),
     "unknown key in what a union holds": (
         "base.objective={kind: two_stage, sampling: {heat: 2}}",
@@ -113,7 +113,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "key of another member": (
         "base.objective={kind: mlm, generator: {width: 0.5}}",
         "base.objective.generator",
-        "unknown key; allowed: mask_prob, kind, masking",
+        "unknown key; allowed: mask_prob, masking, kind",
     ),
     "key that is also a kind": (
         "base.objective.electra=1",
@@ -178,17 +178,17 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown optimizer": (
         "base.optim.kind=sgd",
         "base.optim.kind",
-        "must be one of adam, muon, not 'sgd'",
+        "must be one of adam, adamw, muon, not 'sgd'",
     ),
     "list for an optimizer": (
         "base.optim.kind=[muon]",
         "base.optim.kind",
-        "must be one of adam, muon, not ",
+        "must be one of adam, adamw, muon, not ",
     ),
     "unknown optimizer in a grid": (
         "compare={optim.kind: [adam, sgd]}",
         "compare.optim.kind",
-        "must be one of adam, muon, not 'sgd'",
+        "must be one of adam, adamw, muon, not 'sgd'",
     ),
     "setting of another optimizer": (
         "base.optim={kind: adam, hidden_lr: 2}",
@@ -216,12 +216,12 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown kind in a union": (
         "base.objective={kind: adversarial, rule: {kind: wgan}}",
         "base.objective.rule.kind",
-        "must be one of reinforce, alternation, not 'wgan'",
+        "must be one of reinforce, alternation, epoch_alternation, not 'wgan'",
     ),
     "missing kind in a union": (
         "base.objective={kind: adversarial, rule: {steps: 2}}",
         "base.objective.rule.kind",
-        "required, but missing; must be one of alternation, reinforce",
+        "required, but missing; must be one of alternation, epoch_alternation, reinforce",
     ),
     "wrong value in a union in a union": (
         "base.objective={kind: adversarial, sharing: none, rule: {kind: alternation, steps: 0}}",
@@ -234,19 +234,69 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "must be one of none, tokens, all, gdes, not 'tables'",
     ),
     "masking of another member": (
-        "base.objective={kind: electra, masking: bert}",
+        "base.objective={kind: electra, masking: bernoulli}",
         "base.objective.masking",
-        "must be one of paper, code, not 'bert'",
+        "must be one of paper, code, bert or a mapping with mask, random, not 'bernoulli'",
     ),
-    "alternation of networks that share": (
-        "base.objective={kind: adversarial, rule: {kind: alternation}, sharing: tokens}",
-        "base.objective",
-        "sharing must be none, not tokens",
+    "number for a masking": (
+        "base.objective={kind: electra, masking: 0.8}",
+        "base.objective.masking",
+        "must be one of paper, code, bert or a mapping with mask, random, not 0.8",
     ),
-    "alternation with the default of sharing": (
-        "base.objective={kind: adversarial, rule: {kind: alternation}}",
-        "base.objective",
-        "sharing must be none, not tokens",
+    "masks without a generator": (
+        "base.objective={kind: random, masking: bert}",
+        "base.objective.masking",
+        "must be one of paper, code, bernoulli, not 'bert'",
+    ),
+    "unknown share of the input": (
+        "base.objective={kind: electra, masking: {mask: 0.8, random: 0.1, keep: 0.1}}",
+        "base.objective.masking.keep",
+        "unknown key; allowed: mask, random",
+    ),
+    "missing share of the input": (
+        "base.objective={kind: mlm, masking: {mask: 0.8}}",
+        "base.objective.masking.random",
+        "required, but missing",
+    ),
+    "shares above one": (
+        "base.objective={kind: electra, masking: {mask: 0.8, random: 0.3}}",
+        "base.objective.masking",
+        "the shares mask and random must add up to at most 1, not 1.1",
+    ),
+    "share above one": (
+        "base.objective={kind: electra, masking: {mask: 1.8, random: 0}}",
+        "base.objective.masking.mask",
+        "must be at most 1, not 1.8",
+    ),
+    "unknown reward": (
+        "base.objective={kind: adversarial, reward: slots}",
+        "base.objective.reward",
+        "must be one of own_token, all_tokens, not 'slots'",
+    ),
+    "unknown first network": (
+        "base.objective={kind: adversarial, rule: {kind: alternation, first: encoder}}",
+        "base.objective.rule.first",
+        "must be one of discriminator, generator, not 'encoder'",
+    ),
+    "steps of epochs": (
+        "base.objective={kind: adversarial, rule: {kind: epoch_alternation, steps: 2}}",
+        "base.objective.rule.steps",
+        "unknown key; allowed: first, kind, epochs",
+    ),
+    "number for an auxiliary loss": (
+        "base.objective={kind: electra, auxiliary: 0.1}",
+        "base.objective.auxiliary",
+        "must be a mapping with kind, weight, not 0.1",
+    ),
+    "no weight of an auxiliary loss": (
+        "base.objective={kind: electra, auxiliary: {kind: mlm, weight: 0}}",
+        "base.objective.auxiliary.weight",
+        "must be above 0, not 0",
+    ),
+    "auxiliary loss of another member": (
+        "base.objective={kind: two_stage, auxiliary: {kind: mlm}}",
+        "base.objective.auxiliary",
+        "unknown key; allowed: mask_prob, masking, kind, switch, sampling",
     ),
     "adversarial generator that samples without dropout": (
         "base.objective={kind: adversarial, sampling: {dropout: false}}",
@@ -511,8 +561,8 @@ def test_detection_metric_ranks_every_objective_with_a_discriminator(kind: str, 
 def test_invalid_compared_objective_is_reported_under_compare(
     rejection: Callable[..., str],
 ) -> None:
-    whole = "[{kind: adversarial}, {kind: adversarial, rule: {kind: alternation}}]"
-    assert rejection(f"compare={{objective: {whole}}}").startswith("compare.objective: alternation")
+    whole = "[{kind: adversarial}, {kind: adversarial, sampling: {dropout: false}}]"
+    assert rejection(f"compare={{objective: {whole}}}").startswith("compare.objective: the REINFOR")
     part = rejection("base.objective.kind=adversarial", "compare={objective.sharing: [none, some]}")
     assert part.startswith("compare.objective.sharing: must be one of none, tokens")
 
@@ -529,6 +579,24 @@ def test_objectives_of_the_same_kind_have_different_labels(load: Load) -> None:
         "adversarial",
         "adversarial, sharing none, rule alternation",
     ]
+
+
+def test_inputs_of_the_masked_language_model_have_different_labels(load: Load) -> None:
+    maskings = "paper, code, {mask: 0.5, random: 0.3}, {mask: 0.5, random: 0.2}"
+    kinds = ", ".join(
+        f"{{kind: electra, masking: {masking}}}" for masking in ("code", "{mask: 0.5, random: 0}")
+    )
+    experiment = load(f"compare={{objective.masking: [{maskings}]}}")
+    labels = [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
+    assert labels == [
+        "masking paper",
+        "masking code",
+        'masking {"mask": 0.5, "random": 0.3}',
+        'masking {"mask": 0.5, "random": 0.2}',
+    ]
+    experiment = load(f"compare={{objective: [{kinds}]}}")
+    labels = [label(cell, experiment.compare) for cell in search_space.expand_cells(experiment)]
+    assert labels == ["electra, masking code", "electra, mask 0.5, random 0"]
 
 
 def test_generator_that_is_not_a_multiple_of_its_heads_is_rejected(
@@ -778,7 +846,7 @@ def test_compared_optimizers_have_the_default_learning_rates_of_the_size(load: L
     ]
 
 
-@pytest.mark.parametrize("kind", ["adam", "muon"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
 def test_each_optimizer_has_its_own_default_learning_rate(load: Load, kind: str) -> None:
     built = search_space.build_trial(load(f"base.optim.kind={kind}").base, {})
     assert built.optim.kind == kind

@@ -21,13 +21,15 @@ from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
 from lab.config.init_from import FromMlmRun
 from lab.config.objectives import AnyObjectiveConfig
-from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
-from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.adversarial import AdversarialConfig
+from lab.config.objectives.electra import AuxiliaryMlmConfig, Electra15Config, ElectraConfig
 from lab.config.objectives.generators import FrozenGeneratorConfig, SamplingConfig
+from lab.config.objectives.masking import InputShares
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
+from lab.config.objectives.update_rules import AlternationConfig, EpochAlternationConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.schedules.learning_rate import Schedule
 from lab.config.schedules.phases import UpdatedNetworks
@@ -130,6 +132,9 @@ _GENERATE = LossTerm(
     of="generator", heads=("generator.vocabulary",), reaches=("generator",), scores="slots"
 )
 _EXPECT = LossTerm(of="generator", heads=("baseline",), reaches=("baseline",), scores="slots")
+_AUXILIARY = LossTerm(
+    of="encoder", heads=("auxiliary.vocabulary",), reaches=("encoder", "auxiliary"), scores="slots"
+)
 # Parameters of the exported encoder with a gradient if its embedding tables are the generator's
 # (gradient-disentangled sharing).
 _ENCODER_BUT_BASE = (
@@ -203,6 +208,25 @@ MEMBERS = (
         objective=replace(_ELECTRA, generator=GeneratorConfig(depth=0.5), masking="code"),
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
         expected_decreases=_JOINT,
+        encoder=POST,
+        common=_TOKENS,
+    ),
+    Member(
+        id="electra_bert",
+        objective=replace(_ELECTRA, masking="bert"),
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
+        expected_decreases=_JOINT,
+        common=_TOKENS,
+    ),
+    Member(
+        id="electra_auxiliary",
+        objective=replace(
+            _ELECTRA,
+            masking=InputShares(mask=0.5, random=0.3),
+            auxiliary=AuxiliaryMlmConfig(kind="mlm", weight=0.2),
+        ),
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _AUXILIARY)},
+        expected_decreases=(*_JOINT, ExpectedDecrease("train/auxiliary_loss", 0.65)),
         encoder=POST,
         common=_TOKENS,
     ),
@@ -309,6 +333,16 @@ MEMBERS = (
         encoder=POST,
         common=_TOKENS,
     ),
+    Member(
+        id="reinforce_all_tokens",
+        objective=replace(
+            _ADVERSARIAL, adversarial_weight=0.5, reward="all_tokens", masking="code"
+        ),
+        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _EXPECT)},
+        expected_decreases=(_BEATS_MAJORITY,),
+        encoder=POST,
+        common=_TOKENS,
+    ),
     *(
         Member(
             id=f"alternation_{steps}",
@@ -327,6 +361,40 @@ MEMBERS = (
         for steps in (1, 2)
     ),
     Member(
+        id="alternation_generator_first",
+        objective=replace(
+            _ADVERSARIAL, rule=AlternationConfig(kind="alternation", steps=2, first="generator")
+        ),
+        turns={
+            UpdatedNetworks.GENERATOR: (_GENERATE, _EXPECT),
+            UpdatedNetworks.DISCRIMINATOR: (_DETECT,),
+        },
+        expected_decreases=(_BEATS_MAJORITY,),
+        common=_TOKENS,
+        cuts=(3, 4),
+    ),
+    Member(
+        id="epoch_alternation",
+        objective=replace(
+            _ADVERSARIAL,
+            sharing="gdes",
+            reward="all_tokens",
+            rule=EpochAlternationConfig(kind="epoch_alternation"),
+            auxiliary=AuxiliaryMlmConfig(kind="mlm", weight=0.2),
+        ),
+        turns={
+            UpdatedNetworks.DISCRIMINATOR: (
+                replace(_DETECT, reaches=(*_ENCODER_BUT_BASE, "detection")),
+                replace(_AUXILIARY, reaches=(*_ENCODER_BUT_BASE, "auxiliary")),
+            ),
+            UpdatedNetworks.GENERATOR: (_GENERATE, _EXPECT),
+        },
+        expected_decreases=(_BEATS_MAJORITY,),
+        encoder=POST,
+        common=_BASE,
+        cuts=(3, 4, 5),  # the second epoch begins after four of the eight steps
+    ),
+    Member(
         id="random_unigram",
         objective=RandomReplacementConfig(kind="random", mask_prob=SHARE),
         turns={UpdatedNetworks.ALL: (_DETECT,)},
@@ -341,6 +409,18 @@ MEMBERS = (
         turns={UpdatedNetworks.ALL: (_DETECT,)},
         expected_decreases=(_BEATS_MAJORITY,),
         encoder=POST,
+        reads_masks="",
+    ),
+    Member(
+        id="random_bernoulli",
+        objective=RandomReplacementConfig(
+            kind="random",
+            mask_prob=SHARE,
+            replacement_distribution="uniform",
+            masking="bernoulli",
+        ),
+        turns={UpdatedNetworks.ALL: (_DETECT,)},
+        expected_decreases=(_BEATS_MAJORITY,),
         reads_masks="",
     ),
 )
@@ -440,24 +520,34 @@ def chosen(member: Member, batch: Batch, step: int = 0) -> Tensor:
 
 
 def masked(member: Member, batch: Batch, step: int = 0) -> masks.MaskedBatch:
-    """Return the batch as masked by the member with the seed of its trial."""
-    masking = getattr(member.objective, "masking", "paper")
-    return masks.mask_batch(
-        batch,
-        mask_prob=trial(member).settings_at(0.0).mask_prob,
-        masking="paper" if masking == "bert" else masking,
-        seed=trial(member).seeds.mask,
-        step=step,
-    )
+    """Return the slots that the member chooses with the seed of its trial, with [MASK] at all."""
+    match member.objective.masking:
+        case "code":
+            select = masks.draw_slots
+        case "bernoulli":
+            select = masks.choose_independently
+        case _:
+            select = masks.choose_distinct
+    settings = trial(member)
+    mask_prob = settings.settings_at(0.0).mask_prob
+    return select(batch, mask_prob=mask_prob, seed=settings.seeds.mask, step=step)
+
+
+def drawn_once(masked: masks.MaskedBatch) -> Tensor:
+    """Return a mask of the positions of exactly one used slot, (B, T)."""
+    times_BT = torch.zeros_like(masked.ids_BT)
+    return times_BT.scatter_add(1, masked.slots_BK, masked.used_BK.long()) == 1
 
 
 def wanted(member: Member, batch: Batch) -> Tensor:
     """Return the number of slots of each window: clip(round(n p), 1, K), (B,).
 
-    Rounds in single precision, as the official code does.
+    n is the number of all tokens with masking `code`, and that of the candidates otherwise. Rounds
+    in single precision, as the official code does.
     """
     share, K = trial(member).settings_at(0.0).mask_prob, int((SHARE + 0.005) * LENGTH)
-    n_B = candidates(batch.ids_BT).sum(1).numpy()
+    of_all = member.objective.masking == "code"
+    n_B = (batch.ids_BT != PAD if of_all else candidates(batch.ids_BT)).sum(1).numpy()
     rounded_B = np.round(n_B.astype(np.float32) * np.float32(share))
     return torch.from_numpy(np.minimum(np.clip(rounded_B, 1, K), n_B)).long()
 
@@ -486,7 +576,7 @@ def _speakers(objective: Any) -> tuple[dict[nn.Module, str], list[RemovableHandl
 def watched(
     objective: Any, disturb: str = "", where_BT: Tensor | None = None
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield a mapping filled with the token ids that each network reads.
+    """Yield a mapping filled with the token ids that each network reads in its first pass.
 
     Args:
         objective: objective to watch.
@@ -497,7 +587,7 @@ def watched(
     names, handles = _speakers(objective)
 
     def record(body: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[names[body]] = inputs[0]
+        seen.setdefault(names[body], inputs[0])
 
     def add_noise(body: nn.Module, _: tuple[Tensor, ...], hidden_BTh: Tensor) -> Tensor:
         if names[body] != disturb:
@@ -519,7 +609,7 @@ def reads(
     updates: UpdatedNetworks = UpdatedNetworks.ALL,
     step: int = 0,
 ) -> dict[str, Tensor]:
-    """Return the token ids that each network reads in a step."""
+    """Return the token ids that each network reads in its first pass of a step."""
     with watched(objective) as seen, torch.no_grad():
         objective(batch, step, updates)
     return seen

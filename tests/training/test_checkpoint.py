@@ -26,7 +26,7 @@ from lab.config.objectives.generators import FrozenGeneratorConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
-from lab.config.optimizer import AdamConfig, AnyOptimizerConfig, MuonConfig
+from lab.config.optimizer import AdamConfig, AdamWConfig, AnyOptimizerConfig, MuonConfig
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.storage import record
@@ -153,12 +153,13 @@ def interrupt(assignment: Assignment, checks: int) -> Outcome:
     return outcome
 
 
-ADAM, MUON = AdamConfig(), MuonConfig(kind="muon")
+ADAM, ADAMW, MUON = AdamConfig(), AdamWConfig(kind="adamw"), MuonConfig(kind="muon")
 
 
 @pytest.mark.parametrize(
     ("objective", "optim"),
-    [(objective, ADAM) for objective in OBJECTIVES] + [("electra", MUON), ("alternation", MUON)],
+    [(objective, ADAM) for objective in OBJECTIVES]
+    + [("alternation", ADAMW), ("electra", MUON), ("alternation", MUON)],
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_run_resumed_after_interruptions_is_bitwise_equal_to_an_uninterrupted_run(

@@ -1,7 +1,8 @@
 """Conformance of every objective on one batch: updated parameters, inputs, samples and losses."""
 
 from dataclasses import replace
-from typing import Any, get_args, get_type_hints
+from itertools import chain
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from members import (
     always,
     candidates,
     chosen,
+    drawn_once,
     each,
     each_turn,
     make_objective,
@@ -37,13 +39,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab.config.objectives import AnyObjectiveConfig
-from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig, ReinforceConfig
+from lab.config.objectives.adversarial import AdversarialConfig
 from lab.config.objectives.base import MaskedObjectiveConfig
+from lab.config.objectives.electra import DetectionConfig
 from lab.config.objectives.generators import JointObjectiveConfig, SamplingConfig
+from lab.config.objectives.masking import BERT, InputShares
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
-from lab.config.optimizer import AdamConfig, AnyOptimizerConfig, MuonConfig
+from lab.config.objectives.update_rules import TurnsConfig
+from lab.config.optimizer import AdamConfig, AdamWConfig, AnyOptimizerConfig, MuonConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP
@@ -73,23 +78,47 @@ def test_every_objective_kind_has_a_member() -> None:
     assert len({member.id for member in MEMBERS}) == len(MEMBERS)
 
 
+def alternatives(hint: Any) -> set[Any]:
+    """Return the words and the classes that values of a type may be."""
+    if get_origin(hint) is Literal:
+        return set(get_args(hint))
+    inner = get_args(hint)
+    return set(chain.from_iterable(map(alternatives, inner))) if inner else {hint}
+
+
+def values_of(objects: list[Any], name: str) -> set[Any]:
+    """Return the words, and the classes of the other values, of an attribute."""
+    values = (getattr(each, name) for each in objects)
+    return {value if isinstance(value, str) else type(value) for value in values}
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
         (JointObjectiveConfig, "sharing"),
         (MaskedObjectiveConfig, "masking"),
-        (MlmConfig, "masking"),
+        (RandomReplacementConfig, "masking"),
         (RandomReplacementConfig, "replacement_distribution"),
+        (DetectionConfig, "auxiliary"),
+        (AdversarialConfig, "reward"),
+        (AdversarialConfig, "rule"),
     ],
 )
 def test_every_value_of_an_option_has_a_member(kind: type, name: str) -> None:
-    values = {getattr(m.objective, name) for m in MEMBERS if isinstance(m.objective, kind)}
-    assert values == set(get_args(get_type_hints(kind)[name]))
+    objectives = [m.objective for m in MEMBERS if isinstance(m.objective, kind)]
+    assert values_of(objectives, name) == alternatives(get_type_hints(kind)[name])
 
 
-def test_every_adversarial_rule_has_a_member() -> None:
-    rules = {type(getattr(member.objective, "rule", None)) for member in MEMBERS}
-    assert rules - {type(None)} == {ReinforceConfig, AlternationConfig}
+def test_every_named_masking_of_mlm_has_a_member() -> None:
+    objectives = [m.objective for m in MEMBERS if isinstance(m.objective, MlmConfig)]
+    names = alternatives(get_type_hints(MlmConfig)["masking"]) - {InputShares}
+    assert values_of(objectives, "masking") == names
+
+
+def test_either_network_is_updated_first_by_a_member() -> None:
+    rules = [getattr(member.objective, "rule", None) for member in MEMBERS]
+    turns = [rule for rule in rules if isinstance(rule, TurnsConfig)]
+    assert values_of(turns, "first") == alternatives(get_type_hints(TurnsConfig)["first"])
 
 
 @each()
@@ -170,7 +199,11 @@ def test_second_token_type_gets_no_gradient(member: Member, updates: UpdatedNetw
 @each()
 @pytest.mark.parametrize(
     "settings",
-    [AdamConfig(weight_decay=0.5), MuonConfig(kind="muon", weight_decay=0.5)],
+    [
+        AdamConfig(weight_decay=0.5),
+        AdamWConfig(kind="adamw", weight_decay=0.5),
+        MuonConfig(kind="muon", weight_decay=0.5),
+    ],
     ids=lambda settings: settings.kind,
 )
 def test_step_changes_exactly_the_weights_of_the_updated_networks(
@@ -214,10 +247,16 @@ def test_encoder_reads_the_original_text_with_samples_at_the_chosen_slots(member
     assert ids_BT.equal(batch.ids_BT.where(~chosen(member, batch), ABSENT))
 
 
-def expected_distinct(batch: Batch, draws_B: Tensor) -> Tensor:
-    """Return the expected number of distinct slots in `draws_B` draws with replacement."""
+def expected_distinct(batch: Batch, draws_B: Tensor, share: float = 1.0) -> Tensor:
+    """Return the expected number of distinct positions in draws with replacement, (B,).
+
+    Args:
+        batch: original text.
+        draws_B: number of draws of each window.
+        share: probability that a draw counts.
+    """
     n_B = candidates(batch.ids_BT).sum(1).double()
-    return n_B * (1 - (1 - 1 / n_B) ** draws_B)
+    return n_B * (1 - (1 - share / n_B) ** draws_B)
 
 
 @each(tuple(m for m in MEMBERS if m.reads_masks))
@@ -226,16 +265,20 @@ def test_share_of_masked_tokens(member: Member) -> None:
     ids_BT = reads(make_objective(member), batch, next(iter(member.turns)))[member.reads_masks]
     masked_B = ((ids_BT == MASK) & (batch.ids_BT != MASK)).sum(1)
     wanted_B = wanted(member, batch)
-    match getattr(member.objective, "masking", "paper"):
+    match member.objective.masking:
         case "paper":
             assert masked_B.equal(wanted_B)
         case "code":
-            expected = 0.85 * expected_distinct(batch, wanted_B).sum().item()
+            # Each slot writes [MASK] with probability .85: those that do are .85 of all.
+            expected = expected_distinct(batch, wanted_B, 0.85).sum().item()
             assert masked_B.sum().item() == pytest.approx(expected, rel=0.03)
-        case "bert":
-            assert masked_B.sum().item() == pytest.approx(0.8 * wanted_B.sum().item(), rel=0.03)
+        case "bert" | InputShares() as shares:
+            shares = BERT if shares == "bert" else shares
+            n = wanted_B.sum().item()
+            assert masked_B.sum().item() == pytest.approx(shares.mask * n, rel=0.03)
             changed = (ids_BT != batch.ids_BT).sum().item()
-            assert changed == pytest.approx(0.9 * wanted_B.sum().item(), rel=0.03)
+            kept = 1 - shares.mask - shares.random + shares.random / (VOCAB - FIRST_WORD)
+            assert changed == pytest.approx((1 - kept) * n, rel=0.03)
 
 
 @each(WRITERS)
@@ -244,11 +287,19 @@ def test_share_of_replaced_tokens(member: Member) -> None:
     write_by(objective, always(ABSENT))
     written_B = (reads(objective, batch, reading_turn(member))["encoder"] == ABSENT).sum(1)
     wanted_B = wanted(member, batch)
-    if member.objective.masking == "paper":
-        assert written_B.equal(wanted_B)
-    else:
-        expected = expected_distinct(batch, wanted_B).sum().item()
-        assert written_B.sum().item() == pytest.approx(expected, rel=0.02)
+    match member.objective.masking:
+        case "code":
+            expected = expected_distinct(batch, wanted_B).sum().item()
+            assert written_B.sum().item() == pytest.approx(expected, rel=0.02)
+        case "bernoulli":
+            n_B = candidates(batch.ids_BT).sum(1).double()
+            share = member.objective.mask_prob
+            variance = share * (1 - share)
+            assert written_B.sum().item() == pytest.approx(share * n_B.sum().item(), rel=0.02)
+            deviations_B = (written_B - share * n_B) / (variance * n_B).sqrt()
+            assert deviations_B.square().mean().item() == pytest.approx(1, abs=0.1)
+        case _:
+            assert written_B.equal(wanted_B)
 
 
 # Positions of the losses.
@@ -267,7 +318,9 @@ def test_each_loss_is_taken_at_its_tokens_only(member: Member, updates: UpdatedN
         for name, where_BT in kinds.items():
             with watched(objective, lesson.of, where_BT):
                 disturbed = objective(batch, 0, updates).total
-            scored = name == "chosen" or (lesson.scores == "text" and name != "padding")
+            of_network = [one for one in member.turns[updates] if one.of == lesson.of]
+            at_text = any(one.scores == "text" for one in of_network)
+            scored = name == "chosen" or (at_text and name != "padding")
             assert where_BT.any(), name
             assert disturbed.equal(plain) is not scored, (lesson.of, name)
 
@@ -276,7 +329,8 @@ def test_each_loss_is_taken_at_its_tokens_only(member: Member, updates: UpdatedN
 def test_additional_padding_does_not_change_the_losses(
     member: Member, updates: UpdatedNetworks
 ) -> None:
-    objective, wide = make_objective(member).eval(), text(longest=10)
+    # With ten tokens the limits K of both lengths, 3 and 4, do not reduce the number of slots.
+    objective, wide = make_objective(member).eval(), text(longest=8)
     narrow = Batch(wide.ids_BT[:, :12], wide.example_B)
     one, other = (objective(batch, 0, updates) for batch in (wide, narrow))
     torch.testing.assert_close(one.total, other.total)
@@ -315,7 +369,7 @@ def test_discriminators_labels_mark_tokens_that_differ_from_the_original(member:
         objective.detection.dense_prediction.weight.zero_()
         objective.detection.dense_prediction.bias.fill_(2.0)
     replaced_BT = reads(objective, batch, updates)["encoder"] != batch.ids_BT
-    (lesson,) = (one for one in member.turns[updates] if one.of == "encoder")
+    (lesson,) = (one for one in member.turns[updates] if one.heads == ("detection",))
     scored_BT = batch.ids_BT != PAD if lesson.scores == "text" else chosen(member, batch)
     share = replaced_BT.sum() / scored_BT.sum()
     assert 0 < share < 0.7
@@ -352,7 +406,7 @@ def test_copy_gate_loss_at_replaced_and_original_tokens() -> None:
 def sample_counts(
     member: Member, probabilities_V: Tensor | None, batch: Batch, **sampling: Any
 ) -> Tensor:
-    """Return the number of occurrences of each token at the chosen slots.
+    """Return the number of occurrences of each token at the positions that are drawn once.
 
     Args:
         member: objective that replaces tokens.
@@ -367,7 +421,7 @@ def sample_counts(
     if probabilities_V is not None:
         write_by(objective, probabilities_V)
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
-    return torch.bincount(ids_BT[chosen(member, batch)], minlength=VOCAB)
+    return torch.bincount(ids_BT[drawn_once(masked(member, batch))], minlength=VOCAB)
 
 
 def assert_drawn_from(counts_V: Tensor, probabilities_V: Tensor) -> None:
@@ -409,12 +463,12 @@ def test_each_slot_is_sampled_from_its_own_distribution(member: Member) -> None:
     logits: list[Tensor] = []
     objective.generator.vocabulary.register_forward_hook(lambda *call: logits.append(call[2]))
     ids_BT = reads(objective, batch, reading_turn(member))["encoder"]
-    slots_BK, chosen_BT = masked(member, batch).slots_BK, chosen(member, batch)
+    slots_BK, chosen_BT = masked(member, batch).slots_BK, drawn_once(masked(member, batch))
     log_p_BKV = logits[0].double().log_softmax(-1)
     own_BK = log_p_BKV.gather(-1, ids_BT.gather(1, slots_BK)[..., None])[..., 0]
     mean_BK = (log_p_BKV.exp() * log_p_BKV).sum(-1)
     spread_BK = (log_p_BKV.exp() * log_p_BKV.square()).sum(-1) - mean_BK.square()
-    deviation, variance = (  # once for each position, since a position may be drawn twice
+    deviation, variance = (
         torch.zeros_like(ids_BT, dtype=torch.float64).scatter(1, slots_BK, value)[chosen_BT].sum()
         for value in (own_BK - mean_BK, spread_BK)
     )
@@ -453,9 +507,9 @@ def test_random_words_follow_their_distribution_without_special_tokens(member: M
 
 
 def test_random_words_of_bert_are_no_special_tokens() -> None:
-    (member,) = (m for m in MEMBERS if m.id == "mlm_bert")
+    (member,) = (m for m in MEMBERS if m.id == "electra_bert")
     batch = text(4_000)
-    ids_BT = reads(make_objective(member), batch)["encoder"]
+    ids_BT = reads(make_objective(member), batch)["generator"]
     changed_BT = (ids_BT != batch.ids_BT) & (ids_BT != MASK)
     counts_V = torch.bincount(ids_BT[changed_BT], minlength=VOCAB)
     assert changed_BT.sum() > 500

@@ -24,10 +24,15 @@ from members import (
 )
 from torch import Tensor, nn
 
-from lab.config.objectives.adversarial import AlternationConfig, ReinforceConfig
+from lab.config.architecture import GeneratorConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.two_stage import TwoStageConfig
-from lab.config.optimizer import AdamConfig, MuonConfig
+from lab.config.objectives.update_rules import (
+    AlternationConfig,
+    EpochAlternationConfig,
+    ReinforceConfig,
+)
+from lab.config.optimizer import AdamConfig, AdamWConfig, AnyOptimizerConfig, MuonConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.vocabulary import PAD
@@ -37,7 +42,11 @@ from lab.training import optimizer as optim
 from lab.training.loop import CompletedStep
 from lab.training.objectives.base import Objective
 
-RULES = [ReinforceConfig(kind="reinforce"), AlternationConfig(kind="alternation")]
+RULES = [
+    ReinforceConfig(kind="reinforce"),
+    AlternationConfig(kind="alternation"),
+    EpochAlternationConfig(kind="epoch_alternation"),
+]
 
 
 def metrics(steps: list[CompletedStep]) -> list[dict[str, float]]:
@@ -195,6 +204,11 @@ def test_resumed_run_with_muon_equals_an_uninterrupted_run(member: Member, cut: 
     assert_resumes(trial(member, optim=MuonConfig(kind="muon", lr=1e-3)), cut)
 
 
+@each_cut(tuple(m for m in MEMBERS if m.id in ("electra_tokens", "alternation_generator_first")))
+def test_resumed_run_with_adamw_equals_an_uninterrupted_run(member: Member, cut: int) -> None:
+    assert_resumes(trial(member, optim=AdamWConfig(kind="adamw", lr=1e-3)), cut)
+
+
 def assert_resumes(settings: Trial, cut: int) -> None:
     """Assert that a run resumed after `cut` steps equals an uninterrupted run."""
     whole, first, second = Run(settings), Run(settings), Run(settings, init=9)
@@ -303,9 +317,7 @@ def test_frozen_generator_samples_without_dropout_while_the_encoder_has_dropout(
 
 def adversarial(rule: Any, **settings: Any) -> Member:
     (member,) = (m for m in MEMBERS if m.id == "reinforce")
-    sharing = "none" if isinstance(rule, AlternationConfig) else "tokens"
-    settings = {"sharing": sharing, "rule": rule} | settings
-    return replace(member, objective=replace(member.objective, **settings))
+    return replace(member, objective=replace(member.objective, rule=rule, **settings))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
@@ -331,7 +343,7 @@ def weights_by_network(objective: Objective) -> dict[str, dict[str, Tensor]]:
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_networks_alternate_starting_with_the_discriminator(steps: int) -> None:
     rule = AlternationConfig(kind="alternation", steps=steps)
-    run = Run(trial(adversarial(rule)))
+    run = Run(trial(adversarial(rule, sharing="none")))
     before, updated = weights_by_network(run.objective), []
     for step in run.steps():
         after = weights_by_network(run.objective)
@@ -341,6 +353,50 @@ def test_networks_alternate_starting_with_the_discriminator(steps: int) -> None:
         before = after
     period = [["discriminator"]] * steps + [["generator"]] * steps
     assert updated == (period * 8)[:8]
+
+
+@pytest.mark.parametrize("sharing", ["tokens", "gdes", "all"])
+@pytest.mark.parametrize("optim", [AdamConfig(lr=1e-3), AdamWConfig(kind="adamw", lr=1e-3)])
+def test_shared_weights_are_updated_in_each_turn_and_own_weights_in_their_turn(
+    sharing: str, optim: AnyOptimizerConfig
+) -> None:
+    rule = AlternationConfig(kind="alternation", first="generator")
+    member = adversarial(rule, sharing=sharing)
+    if sharing == "all":
+        member = replace(
+            member, objective=replace(member.objective, generator=GeneratorConfig(width=1))
+        )
+    run = Run(trial(member, optim=optim))
+    objective = run.objective
+    of_generator = {id(p) for p in objective.generator.parameters()}
+    shared = {id(p) for p in objective.encoder.parameters()} & of_generator
+    if sharing == "gdes":  # the encoder sends no gradient to the base tables
+        shared = set()
+    before = {id(p): p.detach().clone() for p in objective.parameters()}
+    for number, step in enumerate(run.steps()):
+        network = ("generator", "discriminator")[number % 2]
+        changed = {id(p) for p in objective.parameters() if not p.equal(before[id(p)])}
+        generators = of_generator | {id(p) for p in objective.baseline.parameters()}
+        own = generators - shared if network == "generator" else before.keys() - generators
+        keys = {id(p) for name, p in objective.named_parameters() if name.endswith("key.bias")}
+        assert changed | keys == own | shared | keys
+        norms = [name for name in step.parts if name.startswith("health/grad_norm_")]
+        assert norms == [f"health/grad_norm_{network}"]
+        before = {id(p): p.detach().clone() for p in objective.parameters()}
+
+
+@pytest.mark.parametrize("first", ["discriminator", "generator"])
+def test_networks_alternate_by_epochs_of_the_text(first: str) -> None:
+    rule = EpochAlternationConfig(kind="epoch_alternation", first=first)
+    run = Run(trial(adversarial(rule, sharing="none")))
+    # The text has 30 windows and a step 8: steps 0 to 3 begin in the first epoch.
+    before, updated = weights_by_network(run.objective), []
+    for _ in run.steps():
+        after = weights_by_network(run.objective)
+        updated += [network for network in after if not same(before[network], after[network])]
+        before = after
+    other = "generator" if first == "discriminator" else "discriminator"
+    assert updated == [first] * 4 + [other] * 4
 
 
 # Two stages.

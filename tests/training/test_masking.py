@@ -1,6 +1,7 @@
 """Masking: selected slots, the generator's input, and the text with tokens written into it."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,21 +12,32 @@ from scipy import stats
 from torch import Tensor
 
 from lab.config.flops import masked_slots
+from lab.config.objectives.masking import BERT, InputShares
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, MASK, PAD, SEP, UNK
+from lab.training import counter_rng
 from lab.training.objectives.masking import (
-    apply_bert_corruption,
+    MaskedBatch,
+    apply_shares,
+    choose_distinct,
+    choose_independently,
     chosen_positions,
-    mask_batch,
+    draw_slots,
     write_tokens,
 )
+from lab.training.objectives.masking import mask_batch as mask_batch_of_vocab
 
+VOCAB = 50
 Masking = Literal["paper", "code"]
 MASKINGS: tuple[Masking, ...] = ("paper", "code")
 each_masking = pytest.mark.parametrize("masking", MASKINGS)
 
 
-def batch_of(words_B: list[int], length: int, vocab: int = 50) -> Batch:
+def mask_batch(batch: Batch, **settings: Any) -> MaskedBatch:
+    return mask_batch_of_vocab(batch, vocab=VOCAB, **settings)
+
+
+def batch_of(words_B: list[int], length: int, vocab: int = VOCAB) -> Batch:
     """Return windows with the given numbers of words, of which about one in ten is [UNK]."""
     draw = np.random.default_rng(len(words_B))
     ids_BT = np.full((len(words_B), length), PAD)
@@ -71,16 +83,19 @@ def test_only_candidates_are_masked(
 
 @properties
 @settings(deadline=None)
-def test_number_of_slots_is_the_rounded_share_of_the_candidates(
+def test_number_of_slots_is_the_rounded_share_of_the_candidates_or_of_all_tokens(
     batch: Batch, mask_prob: float, masking: Masking, step: int
 ) -> None:
     masked = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     K = masked_slots(batch.ids_BT.shape[1], mask_prob)
-    n_B = candidates(batch).sum(1).numpy()
+    counted_BT = batch.ids_BT != PAD if masking == "code" else candidates(batch)
+    n_B, candidates_B = counted_BT.sum(1).numpy(), candidates(batch).sum(1).numpy()
     # Single precision, as in the official code: products near a half, such as 0.15 x 30, must be
     # rounded to the same side.
     rounded_B = np.round(n_B.astype(np.float32) * np.float32(mask_prob))
-    expected_B = np.minimum(np.clip(rounded_B, 1, K), n_B)
+    # Without replacement there are at most as many slots as candidates.
+    most_B = candidates_B if masking == "paper" else K * (candidates_B > 0)
+    expected_B = np.minimum(np.clip(rounded_B, 1, K), most_B)
     assert masked.slots_BK.shape == (len(n_B), K)
     assert masked.used_BK.sum(1).tolist() == expected_B.tolist()
 
@@ -122,6 +137,12 @@ def test_paper_masking_selects_distinct_slots_and_masks_all(batch: Batch, mask_p
     assert (masked.ids_BT == MASK).sum(1).equal(masked.used_BK.sum(1))
 
 
+def times_chosen(masked: MaskedBatch) -> Tensor:
+    """Return the number of used slots of each position."""
+    times_BT = torch.zeros_like(masked.ids_BT)
+    return times_BT.scatter_add(1, masked.slots_BK, masked.used_BK.long())
+
+
 def test_code_masking_draws_with_replacement_and_leaves_fifteen_percent_unmasked() -> None:
     batch = thousands()
     masked = mask_batch(batch, mask_prob=0.15, masking="code", seed=1, step=0)
@@ -130,8 +151,11 @@ def test_code_masking_draws_with_replacement_and_leaves_fifteen_percent_unmasked
     expected = 126 * (1 - (1 - 1 / 126) ** 19)
     assert expected == pytest.approx(17.7, abs=0.05)
     assert chosen_BT.sum(1).double().mean() == pytest.approx(expected, abs=0.08)
-    became_mask = (masked.ids_BT == MASK)[chosen_BT].double().mean()
-    assert became_mask == pytest.approx(0.85, abs=0.007)
+    for times, share in ((1, 0.85), (2, 1 - 0.15**2)):
+        where_BT = times_chosen(masked) == times
+        became_mask = (masked.ids_BT == MASK)[where_BT].double()
+        error = (share * (1 - share) / len(became_mask)) ** 0.5
+        assert became_mask.mean() == pytest.approx(share, abs=4 * error)
 
 
 @each_masking
@@ -146,7 +170,7 @@ def test_unknown_words_are_candidates(masking: Masking) -> None:
     batch = Batch(torch.tensor([[CLS, *[UNK] * 6, SEP]]), torch.tensor([0]))
     masked = mask_batch(batch, mask_prob=0.5, masking=masking, seed=1, step=0)
     assert (masked.labels_BK[masked.used_BK] == UNK).all()
-    assert masked.used_BK.sum() == 3
+    assert masked.used_BK.sum() == {"paper": 3, "code": 4}[masking]
 
 
 @each_masking
@@ -184,7 +208,7 @@ def test_tokens_are_written_into_the_original_text_at_used_slots_only(
 ) -> None:
     masked = mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=1, step=step)
     before_BT = batch.ids_BT.clone()
-    tokens_BK = 1_000 + masked.slots_BK  # one token per position, as with samples
+    tokens_BK = 1_000 + masked.slots_BK  # one token per position, of which the mean is the same
     written_BT = write_tokens(batch, masked, tokens_BK)
     chosen_BT = chosen_positions(masked)
     positions_BT = torch.arange(batch.ids_BT.shape[1]).expand_as(chosen_BT)
@@ -204,7 +228,7 @@ def test_bert_input_has_masks_originals_or_words_at_the_slots_and_the_text_elsew
     batch: Batch, mask_prob: float, vocab: int, step: int
 ) -> None:
     masked = mask_batch(batch, mask_prob=mask_prob, masking="paper", seed=1, step=step)
-    bert = apply_bert_corruption(masked, batch, vocab=vocab, seed=1, step=step)
+    bert = apply_shares(masked, batch, shares=BERT, vocab=vocab, seed=1, step=step)
     chosen_BT = chosen_positions(masked)
     assert bert.ids_BT[~chosen_BT].equal(batch.ids_BT[~chosen_BT])
     shown_N, original_N = bert.ids_BT[chosen_BT], batch.ids_BT[chosen_BT]
@@ -216,20 +240,32 @@ def test_bert_input_has_masks_originals_or_words_at_the_slots_and_the_text_elsew
 
 
 # The text consists of [UNK] only, so that no random word equals the original.
-def test_bert_masks_80_percent_replaces_10_percent_and_keeps_10_percent() -> None:
-    vocab = 50
+@pytest.mark.parametrize(
+    ("masking", "expected"),
+    [
+        ("bert", (0.8, 0.1, 0.1)),
+        (InputShares(mask=0.5, random=0.3), (0.5, 0.3, 0.2)),
+        (InputShares(mask=0.7, random=0.3), (0.7, 0.3, 0)),
+        (InputShares(mask=0, random=0.6), (0, 0.6, 0.4)),
+    ],
+    ids=str,
+)
+def test_input_has_the_shares_of_masks_random_words_and_kept_words(
+    masking: Literal["bert"] | InputShares, expected: tuple[float, float, float]
+) -> None:
     batch = thousands()
     batch = Batch(torch.where(candidates(batch), UNK, batch.ids_BT), batch.example_B)
-    masked = mask_batch(batch, mask_prob=0.15, masking="paper", seed=1, step=0)
-    shown_N = apply_bert_corruption(masked, batch, vocab=vocab, seed=1, step=0).ids_BT[
-        chosen_positions(masked)
-    ]
+    masked = mask_batch(batch, mask_prob=0.15, masking=masking, seed=1, step=0)
+    shown_N = masked.ids_BT[chosen_positions(masked)]
     n = len(shown_N)
-    counts = [(shown_N == MASK).sum(), (shown_N >= FIRST_WORD).sum(), (shown_N == UNK).sum()]
-    assert sum(counts) == n
-    assert stats.chisquare(counts, [0.8 * n, 0.1 * n, 0.1 * n]).pvalue > 1e-4
-    words = np.bincount(shown_N[shown_N >= FIRST_WORD].numpy(), minlength=vocab)[FIRST_WORD:]
-    assert len(words) == vocab - FIRST_WORD
+    kinds = (shown_N == MASK, shown_N >= FIRST_WORD, shown_N == UNK)
+    counts, shares = np.array([kind.sum().item() for kind in kinds]), np.array(expected)
+    assert counts.sum() == n
+    assert counts[shares == 0].sum() == 0
+    possible = shares > 0
+    assert stats.chisquare(counts[possible], n * shares[possible]).pvalue > 1e-4
+    words = np.bincount(shown_N[shown_N >= FIRST_WORD].numpy(), minlength=VOCAB)[FIRST_WORD:]
+    assert len(words) == VOCAB - FIRST_WORD
     assert stats.chisquare(words).pvalue > 1e-4
 
 
@@ -238,9 +274,139 @@ def test_bert_input_changes_with_seed_step_and_example() -> None:
     masked = mask_batch(batch, mask_prob=0.5, masking="paper", seed=1, step=0)
 
     def shown(batch: Batch = batch, seed: int = 1, step: int = 0) -> Tensor:
-        return apply_bert_corruption(masked, batch, vocab=50, seed=seed, step=step).ids_BT
+        masked_again = apply_shares(masked, batch, shares=BERT, vocab=50, seed=seed, step=step)
+        return masked_again.ids_BT
 
     assert shown().equal(shown())
     assert not shown(seed=2).equal(shown())
     assert not shown(step=1).equal(shown())
     assert not shown(Batch(batch.ids_BT, batch.example_B + 1_000)).equal(shown())
+
+
+# Selection by independent draws.
+
+
+def test_each_candidate_is_chosen_independently_with_the_mask_probability() -> None:
+    batch = thousands(length=18, windows=20_000)
+    masked = choose_independently(batch, mask_prob=0.15, seed=1, step=0)
+    chosen_BT = chosen_positions(masked)
+    assert not chosen_BT[~candidates(batch)].any()
+    # 16 candidates of each window: the numbers of chosen ones are binomial.
+    counts = np.bincount(chosen_BT.sum(1).numpy(), minlength=17)
+    expected = stats.binom.pmf(np.arange(17), 16, 0.15) * len(batch.ids_BT)
+    frequent = expected > 5
+    counts, expected = counts[frequent], expected[frequent]
+    assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 1e-4
+    by_position = chosen_BT[:, 1:-1].sum(0).numpy()
+    assert stats.chisquare(by_position).pvalue > 1e-4
+    pairs = (chosen_BT[:, 1:-2] & chosen_BT[:, 2:-1]).double().mean()
+    assert pairs == pytest.approx(0.15**2, abs=4 * 0.15 / (20_000 * 15) ** 0.5)
+
+
+@given(batch=batches(), mask_prob=st.floats(0.01, 0.99), step=st.integers(0, 10**6))
+@settings(deadline=None)
+def test_independent_choice_is_a_function_of_seed_step_and_example(
+    batch: Batch, mask_prob: float, step: int
+) -> None:
+    whole = choose_independently(batch, mask_prob=mask_prob, seed=1, step=step)
+    assert whole.labels_BK.equal(batch.ids_BT.gather(1, whole.slots_BK))
+    rows = torch.arange(0, len(batch.ids_BT), 2).flip(0)
+    part = Batch(batch.ids_BT[rows], batch.example_B[rows])
+    alone = choose_independently(part, mask_prob=mask_prob, seed=1, step=step)
+    assert all(b.equal(a[rows]) for a, b in zip(whole, alone, strict=True))
+
+
+# Golden cases of `pretrain_helpers.mask` and `scatter_update`, computed by hand. The random numbers
+# are given; slot k draws candidate floor(u n) of n candidates, and writes [MASK] if its other
+# number is at least .15.
+
+
+@pytest.fixture
+def given_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[list[float], list[float]], None]:
+    """Return a function that fixes the random numbers of the positions and of [MASK]."""
+
+    def fix(positions: list[float], masks: list[float]) -> None:
+        numbers = {counter_rng.MASK: positions, counter_rng.KEEP: masks}
+        monkeypatch.setattr(
+            counter_rng,
+            "uniform",
+            lambda _seed, stream, *_: torch.tensor([numbers[stream]]),
+        )
+
+    return fix
+
+
+A, B, C, D = range(FIRST_WORD, FIRST_WORD + 4)
+
+
+def one_window(*ids: int) -> Batch:
+    return Batch(torch.tensor([ids]), torch.tensor([0]))
+
+
+def test_official_masking_of_a_window_by_hand(
+    given_numbers: Callable[[list[float], list[float]], None],
+) -> None:
+    # 8 tokens, 2 of padding. k = round(8 x .4) = round(3.2) = 3, and K = int(.405 x 10) = 4.
+    # The candidates are positions 1, 2, 4, 5 and 6, since 3 is [MASK]. Slots 0 and 2 draw candidate
+    # floor(.5 x 5) = 2, position 4, slot 1 draws floor(.99 x 5) = 4, position 6.
+    batch = one_window(CLS, A, B, MASK, C, UNK, D, SEP, PAD, PAD)
+    given_numbers([0.5, 0.99, 0.59, 0.0], [0.1, 0.14, 0.9, 0.9])
+    masked = draw_slots(batch, mask_prob=0.4, seed=0, step=0)
+    assert masked.slots_BK.tolist() == [[4, 6, 4, 0]]
+    assert masked.used_BK.tolist() == [[True, True, True, False]]
+    assert masked.labels_BK[masked.used_BK].tolist() == [C, D, C]
+    # Position 4 becomes [MASK] because one of its two slots writes it; position 6 is kept.
+    assert masked.ids_BT.tolist() == [[CLS, A, B, MASK, MASK, UNK, D, SEP, PAD, PAD]]
+
+
+@pytest.mark.parametrize(
+    ("words", "padding", "mask_prob", "expected"),
+    [
+        # n counts [CLS] and [SEP]: 10 tokens x .15 = 1.5, rounded to the even number 2; the 8
+        # candidates would give round(1.2) = 1.
+        (8, 6, 0.15, 2),
+        (1, 13, 0.15, 1),  # round(3 x .15) = round(.45) = 0, at least 1
+        (14, 0, 0.5, 8),  # round(16 x .5) = 8, at most K = int(.505 x 16) = 8
+        (14, 0, 0.28, 4),  # round(4.48) = 4, and K = int(.285 x 16) = int(4.56) = 4
+        (3, 11, 0.9, 4),  # round(5 x .9) = round(4.5) = 4: more slots than the three candidates
+    ],
+)
+def test_official_number_of_slots_by_hand(
+    words: int, padding: int, mask_prob: float, expected: int
+) -> None:
+    batch = one_window(CLS, *[A] * words, SEP, *[PAD] * padding)
+    masked = draw_slots(batch, mask_prob=mask_prob, seed=0, step=0)
+    assert masked.used_BK.sum() == expected
+
+
+def test_window_without_candidates_has_no_slots() -> None:
+    batch = one_window(CLS, MASK, SEP, PAD, PAD, PAD, PAD, PAD)
+    masked = draw_slots(batch, mask_prob=0.5, seed=0, step=0)
+    assert not masked.used_BK.any()
+    assert masked.ids_BT.equal(batch.ids_BT)
+    assert write_tokens(batch, masked, masked.labels_BK + 1).equal(batch.ids_BT)
+
+
+def test_official_scatter_averages_the_tokens_of_a_position_by_hand() -> None:
+    batch = one_window(CLS, A, B, C, SEP, PAD)
+    slots_BK = torch.tensor([[3, 1, 3, 3, 2, 2, 0]])
+    masked = MaskedBatch(
+        ids_BT=batch.ids_BT,
+        slots_BK=slots_BK,
+        used_BK=torch.tensor([[True] * 6 + [False]]),
+        labels_BK=batch.ids_BT.gather(1, slots_BK),
+        draws_BK=torch.arange(7)[None],
+    )
+    # Position 3: (20 + 21 + 10) // 3 = 17. Position 2: (30 + 41) // 2 = 35. Position 0 is unused.
+    tokens_BK = torch.tensor([[20, 9, 21, 10, 30, 41, 99]])
+    assert write_tokens(batch, masked, tokens_BK).tolist() == [[CLS, 9, 35, 17, SEP, PAD]]
+
+
+def test_slots_of_one_position_sample_with_random_numbers_of_their_own() -> None:
+    batch = thousands()
+    masked = draw_slots(batch, mask_prob=0.15, seed=1, step=0)
+    assert masked.draws_BK.equal(torch.arange(19).expand_as(masked.slots_BK))
+    distinct = choose_distinct(batch, mask_prob=0.15, seed=1, step=0)
+    assert distinct.draws_BK.equal(distinct.slots_BK)

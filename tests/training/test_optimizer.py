@@ -17,13 +17,15 @@ from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
-from lab.config.optimizer import AdamConfig, MuonConfig
+from lab.config.optimizer import AdamConfig, AdamWConfig, MuonConfig
+from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.training.model import Block
 from lab.training.objectives import Electra, build_objective
 from lab.training.objectives.base import Objective
 from lab.training.optimizer import (
     Adam,
+    AdamW,
     Muon,
     build_optimizer,
     clip_gradients,
@@ -294,6 +296,77 @@ def test_network_without_gradients_is_not_clipped_updated_or_reported(
     optimizer.step()
     assert all(p.equal(q) for p, q in zip(frozen, before, strict=True))
     assert norm(built.networks()["discriminator"]) == pytest.approx(settings.clip, rel=1e-4)
+
+
+ADAMW = AdamWConfig(
+    kind="adamw", lr=0.01, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay=0.1, generator_lr=0.5
+)
+
+
+def test_first_step_of_adamw_is_bias_corrected_by_hand() -> None:
+    # m = .1 g and v = .001 g^2, divided by 1 - .9 and 1 - .999, are g and g^2: the step is -lr.
+    # The second gradient is 0: m = .09 / .19, v = .000999 / .001999, so m / sqrt(v) = .6701.
+    parameter = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    settings = AdamWConfig(kind="adamw", beta1=0.9, beta2=0.999, eps=1e-12)
+    optimizer = AdamW([{"params": [parameter], "lr": 1.0, "weight_decay": 0.0}], settings)
+    parameter.grad = torch.full((1,), 5.0, dtype=torch.float64)
+    optimizer.step()
+    assert parameter.item() == pytest.approx(-1)
+    parameter.grad.zero_()
+    optimizer.step()
+    assert parameter.item() == pytest.approx(-1 - 0.6701, abs=1e-4)
+
+
+def torch_adamw(parameters: list[nn.Parameter], lr: float) -> torch.optim.AdamW:
+    """Return torch's optimizer of one network; biases and LayerNorm do not decay."""
+    groups = [
+        {"params": [p for p in parameters if (p.ndim > 1) is decays], "weight_decay": decay}
+        for decays, decay in ((True, ADAMW.weight_decay), (False, 0.0))
+    ]
+    return torch.optim.AdamW(
+        groups, lr=lr, betas=(ADAMW.beta1, ADAMW.beta2), eps=ADAMW.eps, fused=True
+    )
+
+
+@pytest.mark.parametrize("sharing", OWN)
+@pytest.mark.parametrize("alternates", [False, True])
+def test_adamw_equals_two_optimizers_of_torch_that_clip_separately(
+    sharing: Sharing, alternates: bool
+) -> None:
+    ours, theirs = objective("electra", sharing), objective("electra", sharing)
+    optimizer = build_optimizer(ours, ADAMW)
+    networks = theirs.networks()
+    rates = {"discriminator": ADAMW.lr, "generator": ADAMW.lr * ADAMW.generator_lr}
+    pair = {name: torch_adamw(networks[name], rates[name]) for name in networks}
+    assert len(pair) == 2
+    for seed in range(5):
+        # The turns are unequal: the networks have different numbers of updates.
+        updated = (
+            [*networks] if not alternates else ["generator"] if seed == 2 else ["discriminator"]
+        )
+        for built in (ours, theirs):
+            set_gradients(built, seed, 1.0, 10.0)
+            for name, parameters in built.networks().items():
+                for parameter in parameters if name not in updated else ():
+                    parameter.grad = None
+        clip_gradients(ours, ADAMW)
+        optimizer.step()
+        for name in updated:
+            nn.utils.clip_grad_norm_(networks[name], ADAMW.clip)
+            pair[name].step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_shared_weights_is_clipped_with_the_updated_network() -> None:
+    built = with_gradients()
+    before = norm(list(built.parameters()))
+    for updates in (UpdatedNetworks.GENERATOR, UpdatedNetworks.DISCRIMINATOR):
+        norms = clip_gradients(built, replace(ADAMW, clip=1e9), updates)
+        assert list(norms) == [f"health/grad_norm_{updates.value}"]
+        assert norms.popitem()[1].item() == pytest.approx(before, rel=1e-5)
+    clip_gradients(built, replace(ADAMW, clip=1.0), UpdatedNetworks.GENERATOR)
+    assert norm(list(built.parameters())) == pytest.approx(1, rel=1e-4)
 
 
 MUON = MuonConfig(kind="muon", lr=0.01, hidden_lr=2.0, momentum=0.9, weight_decay=0.1)

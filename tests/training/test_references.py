@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.objectives.adversarial import AdversarialConfig
-from lab.config.objectives.electra import Electra15Config, ElectraConfig
+from lab.config.objectives.electra import AuxiliaryMlmConfig, Electra15Config, ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
@@ -37,7 +37,7 @@ from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.data.vocabulary import FIRST_WORD, MASK, PAD
 from lab.training.objectives import random as random_module
-from lab.training.objectives.masking import mask_batch
+from lab.training.objectives.masking import choose_distinct, mask_batch
 
 Model = Callable[..., Any]
 Sharing = Literal["none", "tokens", "all", "gdes"]
@@ -100,7 +100,12 @@ def distinct_slots(objective: Any, settings: ElectraConfig) -> Drawn:
     """Return a step with distinct slots; electra_pytorch counts a position drawn twice once."""
     for step in range(5_000):
         masked = mask_batch(
-            TEXT, mask_prob=settings.mask_prob, masking=settings.masking, seed=SEED, step=step
+            TEXT,
+            mask_prob=settings.mask_prob,
+            masking=settings.masking,
+            vocab=VOCAB,
+            seed=SEED,
+            step=step,
         )
         slots = [s[u].tolist() for s, u in zip(masked.slots_BK, masked.used_BK, strict=True)]
         if all(len(set(positions)) == len(positions) for positions in slots):
@@ -171,6 +176,33 @@ def test_joint_loss_and_its_gradients_equal_electra_pytorch(
 
 
 @sharings
+def test_auxiliary_loss_equals_mlm_of_the_encoder_on_the_masked_input(
+    sharing: Sharing, reference: Model
+) -> None:
+    settings = ElectraConfig(
+        kind="electra",
+        sharing=sharing,
+        generator=FULL,
+        disc_weight=7.0,
+        masking="bert",
+        auxiliary=AuxiliaryMlmConfig(kind="mlm", weight=0.3),
+    )
+    objective = make_objective(settings)
+    drawn = observed(objective, TEXT, 1)
+    shown, original = drawn.shown_BT[drawn.chosen_BT], TEXT.ids_BT[drawn.chosen_BT]
+    assert ((shown != MASK) & (shown != original)).any()
+    generator, discriminator = pair(objective, settings, reference)
+    auxiliary = reference(objective.encoder, objective.auxiliary.vocabulary)
+    expected_auxiliary = mlm_loss(auxiliary, drawn.shown_BT, drawn)
+    expected = detection_loss(discriminator, drawn, SEEN_BT > 0) + 0.3 * expected_auxiliary
+    expected = mlm_loss(generator, drawn.shown_BT, drawn) + 7 * expected
+    torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
+    torch.testing.assert_close(
+        drawn.loss.parts["train/auxiliary_loss"], expected_auxiliary.detach(), **CLOSE
+    )
+
+
+@sharings
 def test_electra_15_equals_detection_at_the_slots(sharing: Sharing, reference: Model) -> None:
     settings = Electra15Config(kind="electra_15", sharing=sharing, generator=FULL, disc_weight=7.0)
     objective = make_objective(settings)
@@ -229,7 +261,7 @@ def test_mlm_equals_transformers_mlm_loss(
     read: list[Tensor] = []
     objective.encoder.register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))
     loss = objective(TEXT, 1)
-    masked = mask_batch(TEXT, mask_prob=0.3, masking="paper", seed=SEED, step=1)
+    masked = choose_distinct(TEXT, mask_prob=0.3, seed=SEED, step=1)
     drawn = placed(loss, masked, masked.labels_BK, TEXT)
     shown = read[0][drawn.chosen_BT]
     original = TEXT.ids_BT[drawn.chosen_BT]
@@ -247,7 +279,7 @@ def test_two_stage_equals_mlm_and_then_detection_from_its_weights(
     objective = make_objective(TwoStageConfig(kind="two_stage"))
     generator = reference(objective.generator.encoder, objective.generator.vocabulary)
     objective.begin(UpdatedNetworks.GENERATOR, objective.step_settings)
-    masked = mask_batch(TEXT, mask_prob=0.15, masking="paper", seed=SEED, step=1)
+    masked = choose_distinct(TEXT, mask_prob=0.15, seed=SEED, step=1)
     drawn = only_masked(objective(TEXT, 1, UpdatedNetworks.GENERATOR), masked, TEXT)
     expected = mlm_loss(generator, drawn.shown_BT, drawn)
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
@@ -277,7 +309,7 @@ def test_random_equals_detection_of_randomly_drawn_words(
 
     monkeypatch.setattr(random_module, "sample_from_cumulative", record)
     loss = objective(TEXT, 1)
-    masked = mask_batch(TEXT, mask_prob=0.3, masking="paper", seed=SEED, step=1)
+    masked = choose_distinct(TEXT, mask_prob=0.3, seed=SEED, step=1)
     drawn = placed(loss, masked, words[0], TEXT)
     assert samples_some_originals(drawn)
     assert (words[0] >= FIRST_WORD).all()

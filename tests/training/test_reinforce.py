@@ -6,7 +6,8 @@ weighted by their probabilities, must equal this gradient.
 """
 
 from collections.abc import Callable
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,25 +26,31 @@ from torch.nn import functional as F
 from lab.config.architecture import GeneratorConfig
 from lab.config.objectives.adversarial import AdversarialConfig
 from lab.config.objectives.generators import SamplingConfig
-from lab.data.vocabulary import FIRST_WORD, PAD
+from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 from lab.training.objectives import generator as generator_module
-from lab.training.objectives.masking import mask_batch
+from lab.training.objectives.masking import choose_distinct
 
 VOCAB, LENGTH = FIRST_WORD + len(SHARES), 8
 ONE = text(1, LENGTH)
 SEEN_BT = (ONE.ids_BT != PAD).long()
 SMALL = GeneratorConfig().derive_shape(SHAPE)
-(SLOT,) = mask_batch(ONE, mask_prob=0.15, masking="paper", seed=3, step=0).slots_BK[0].tolist()
+(SLOT,) = choose_distinct(ONE, mask_prob=0.15, seed=3, step=0).slots_BK[0].tolist()
 ORIGINAL = int(ONE.ids_BT[0, SLOT])
 Model = Callable[..., Any]
 
 
-def adversary(weight: float = 1.0, baseline: float = 0.0, **sampling: Any) -> Any:
+Reward = Literal["own_token", "all_tokens"]
+
+
+def adversary(
+    weight: float = 1.0, baseline: float = 0.0, reward: Reward = "own_token", **sampling: Any
+) -> Any:
     """Return an objective without sharing; its windows have one slot."""
     settings = AdversarialConfig(
         kind="adversarial",
         sharing="none",
         adversarial_weight=weight,
+        reward=reward,
         gen_weight=3.0,
         disc_weight=5.0,
         sampling=SamplingConfig(**sampling),
@@ -75,19 +82,22 @@ class ExactGame:
         models: generator and discriminator.
         hidden_h: hidden state of the generator's last layer at the slot.
         probabilities_V: probability of each token, differentiable.
-        rewards_V: discriminator's loss at the slot for each token, detached.
+        rewards_V: reward of each token, detached: the discriminator's loss at the slot, or its mean
+            over the text.
         detection_V: discriminator's mean loss over the text for each token, differentiable.
         mlm_loss: masked language modelling loss of the generator.
     """
 
-    def __init__(self, objective: Any, model: Model, **sampling: Any) -> None:
+    def __init__(
+        self, objective: Any, model: Model, reward: Reward = "own_token", **sampling: Any
+    ) -> None:
         body, head = objective.generator.encoder, objective.generator.vocabulary
         generator = model(body, head, SMALL, VOCAB, LENGTH)
         discriminator = model(objective.encoder, objective.detection, SHAPE, VOCAB, LENGTH)
         self.models = generator, discriminator
         for net in self.models:
             net.electra.embeddings.word_embeddings.padding_idx = None
-        shown_BT = mask_batch(ONE, mask_prob=0.15, masking="paper", seed=3, step=0).ids_BT
+        shown_BT = choose_distinct(ONE, mask_prob=0.15, seed=3, step=0).ids_BT
         output = generator(shown_BT, attention_mask=SEEN_BT, output_hidden_states=True)
         logits_V = output.logits[0, SLOT]
         self.hidden_h = output.hidden_states[-1][0, SLOT].detach()
@@ -101,8 +111,9 @@ class ExactGame:
         logits_VT = discriminator(written_VT, attention_mask=SEEN_BT.expand(VOCAB, -1)).logits
         fake_VT = (written_VT != ONE.ids_BT).float()
         errors_VT = F.binary_cross_entropy_with_logits(logits_VT, fake_VT, reduction="none")
-        self.rewards_V = errors_VT[:, SLOT].detach()
         self.detection_V = errors_VT[:, SEEN_BT[0] > 0].mean(-1)
+        at_slot_V = errors_VT[:, SLOT]
+        self.rewards_V = (at_slot_V if reward == "own_token" else self.detection_V).detach()
 
     def expected_reward(self) -> Tensor:
         return (self.probabilities_V * self.rewards_V).sum()
@@ -121,7 +132,10 @@ def average_gradients(
 
 @pytest.mark.parametrize("baseline", [-3.0, 0.0, 2.0])
 @pytest.mark.parametrize("weight", [1.0, 0.25])
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.5}, {"disallow_correct": True}])
+@pytest.mark.parametrize(
+    "sampling",
+    [{}, {"temperature": 0.5}, {"disallow_correct": True}, {"reward": "all_tokens"}],
+)
 def test_expected_gradient_equals_the_exact_gradient_for_any_baseline(
     baseline: float,
     weight: float,
@@ -183,6 +197,49 @@ def test_generator_step_increases_the_discriminators_loss(
     rise = (after.expected_reward() - before.expected_reward()).item()
     assert rise == pytest.approx(1e-3 * squared_norm, rel=0.1)
     assert rise > 1e-5
+
+
+def test_expected_gradient_of_the_whole_loss_of_two_windows_is_exact(
+    transformers_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enumerate the tokens of the slots of two windows of different lengths."""
+    batch = text(2, LENGTH)
+    batch = batch._replace(ids_BT=batch.ids_BT.clone())
+    batch.ids_BT[1] = torch.tensor([CLS, FIRST_WORD, FIRST_WORD + 1, SEP, PAD, PAD, PAD, PAD])
+    seen_BT = batch.ids_BT != PAD
+    masked = choose_distinct(batch, mask_prob=0.15, seed=3, step=0)
+    slots_B1 = masked.slots_BK
+    assert masked.used_BK.tolist() == [[True], [True]]
+    objective = adversary(0.4, baseline=-1.0, reward="all_tokens")
+    with torch.no_grad():
+        objective.detection.dense_prediction.weight *= 5
+    body, head = objective.generator.encoder, objective.generator.vocabulary
+    generator = transformers_model(body, head, SMALL, VOCAB, LENGTH)
+    discriminator = transformers_model(objective.encoder, objective.detection, SHAPE, VOCAB, LENGTH)
+    for network in (generator, discriminator):
+        network.electra.embeddings.word_embeddings.padding_idx = None
+    logits_BTV = generator(masked.ids_BT, attention_mask=seen_BT.long()).logits
+    log_p_BV = torch.stack([logits_BTV[b, slots_B1[b, 0]].log_softmax(-1) for b in range(2)])
+    tokens_N2 = torch.tensor(list(product(range(VOCAB), repeat=2)))
+    expected_loss = torch.zeros(())
+    objective.zero_grad()
+    for tokens_2 in tokens_N2:
+        probability = log_p_BV[[0, 1], tokens_2].sum().exp()
+        written_BT = batch.ids_BT.scatter(1, slots_B1, tokens_2[:, None])
+        with torch.no_grad():
+            logits_BT = discriminator(written_BT, attention_mask=seen_BT.long()).logits
+            fake_BT = (written_BT != batch.ids_BT).float()
+            loss = F.binary_cross_entropy_with_logits(logits_BT[seen_BT], fake_BT[seen_BT])
+        expected_loss = expected_loss + probability * loss
+        monkeypatch.setattr(
+            generator_module, "sample_tokens", lambda *_, tokens_2=tokens_2, **__: tokens_2[:, None]
+        )
+        (probability.detach() * objective(batch, 0).total).backward()
+    original_B = batch.ids_BT.gather(1, slots_B1)[:, 0]
+    mlm_loss = -log_p_BV[[0, 1], original_B].mean()
+    (3 * (-0.4 * expected_loss + 0.6 * mlm_loss)).backward()
+    ours = transformers_model(gradient(body), gradient(head), SMALL, VOCAB, LENGTH)
+    assert_same_gradients(ours, generator)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])

@@ -123,10 +123,10 @@ def test_samples_are_a_function_of_seed_step_and_example() -> None:
     assert sample_tokens(logits_BKV[rows], slots_BK[rows], part, seed=1, step=0).equal(first[rows])
 
 
-def test_slot_drawn_twice_gets_one_token() -> None:
+def test_slots_with_one_random_number_and_distribution_get_one_token() -> None:
     batch = windows(200)
-    slots_BK = torch.tensor([3, 3]).expand(200, -1)
-    drawn_BK = sample_tokens(torch.zeros(200, 2, 50), slots_BK, batch, seed=1, step=0)
+    draws_BK = torch.tensor([3, 3]).expand(200, -1)
+    drawn_BK = sample_tokens(torch.zeros(200, 2, 50), draws_BK, batch, seed=1, step=0)
     assert drawn_BK[:, 0].equal(drawn_BK[:, 1])
     assert len(drawn_BK.unique()) > 20
 

@@ -8,29 +8,15 @@ from annotated_types import Interval
 from pydantic import Field
 from typing_extensions import override
 
-from lab.config.architecture import Count, EncoderConfig
-from lab.config.base import StrictConfig
+from lab.config.architecture import EncoderConfig
 from lab.config.objectives.electra import DetectionConfig
+from lab.config.objectives.update_rules import (
+    AlternationConfig,
+    EpochAlternationConfig,
+    ReinforceConfig,
+    TurnsConfig,
+)
 from lab.config.schedules.phases import Phase, UpdatedNetworks
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReinforceConfig(StrictConfig):
-    """Both networks are updated in each step, as in the paper's appendix F."""
-
-    kind: Literal["reinforce"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlternationConfig(StrictConfig):
-    """The networks are updated in turn, the discriminator first.
-
-    Attributes:
-        steps: consecutive steps that update one network.
-    """
-
-    kind: Literal["alternation"]
-    steps: Count = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,24 +28,23 @@ class AdversarialConfig(DetectionConfig):
     Attributes:
         adversarial_weight: adversarial share of the generator's loss; the rest is its likelihood.
             At 0 the objective is ELECTRA.
+        reward: reward of a sampled token; `own_token` is the discriminator's loss at its position,
+            as in the paper; `all_tokens` is the discriminator's loss at all tokens of the window,
+            so that the generator maximizes the loss that the discriminator minimizes.
         rule: which networks a step updates.
     """
 
     kind: Literal["adversarial"]
     adversarial_weight: Annotated[float, Interval(ge=0, le=1)] = 1.0
-    rule: Annotated[ReinforceConfig | AlternationConfig, Field(discriminator="kind")] = field(
-        default_factory=lambda: ReinforceConfig(kind="reinforce")
-    )
+    reward: Literal["own_token", "all_tokens"] = "own_token"
+    rule: Annotated[
+        ReinforceConfig | AlternationConfig | EpochAlternationConfig, Field(discriminator="kind")
+    ] = field(default_factory=lambda: ReinforceConfig(kind="reinforce"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.frozen_generator:
             raise ValueError("an adversarial generator is trained, so it cannot be frozen")
-        if isinstance(self.rule, AlternationConfig) and self.sharing != "none":
-            raise ValueError(
-                f"alternation freezes one network while it trains the other, so they cannot share "
-                f"weights: sharing must be none, not {self.sharing}"
-            )
         if not self.sampling.dropout:
             raise ValueError(
                 "the REINFORCE gradient of an adversarial generator requires the distribution that "
@@ -77,26 +62,29 @@ class AdversarialConfig(DetectionConfig):
         return 2 * 2 * self.generator.derive_shape(encoder).hidden * slots
 
     @override
-    def phase_at(self, step: int, fraction: float) -> Phase:
-        if (steps := self._alternating_steps()) is None:
-            return super().phase_at(step, fraction)
-        # The generator is trained against the discriminator, so the discriminator comes first.
-        even = step // steps % 2 == 0
-        return Phase(UpdatedNetworks.DISCRIMINATOR if even else UpdatedNetworks.GENERATOR, fraction)
+    def phase_at(self, step: int, fraction: float, epoch: int = 0) -> Phase:
+        if (turns := self._turns()) is None:
+            return super().phase_at(step, fraction, epoch)
+        return Phase(turns.updates_at(step, epoch), fraction)
 
     @override
     def phase_shares(self) -> Mapping[UpdatedNetworks, float]:
-        if self._alternating_steps() is None:
+        if self._turns() is None:
             return super().phase_shares()
         return {UpdatedNetworks.DISCRIMINATOR: 0.5, UpdatedNetworks.GENERATOR: 0.5}
 
     @override
     def minimum_steps(self) -> int:
-        steps = self._alternating_steps()
-        return super().minimum_steps() if steps is None else 2 * steps
+        turns = self._turns()
+        return super().minimum_steps() if turns is None else turns.minimum_steps()
 
-    def _alternating_steps(self) -> int | None:
-        """Return the consecutive steps of one network; None where each step updates both."""
-        if isinstance(self.rule, AlternationConfig) and self.adversarial_weight > 0:
-            return self.rule.steps
+    @override
+    def minimum_epochs(self) -> int:
+        turns = self._turns()
+        return super().minimum_epochs() if turns is None else turns.minimum_epochs()
+
+    def _turns(self) -> TurnsConfig | None:
+        """Return the rule of the turns; None where each step updates both networks."""
+        if isinstance(self.rule, TurnsConfig) and self.adversarial_weight > 0:
+            return self.rule
         return None

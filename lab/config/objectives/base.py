@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+from typing_extensions import override
+
 from lab.config.architecture import EncoderConfig
 from lab.config.base import StrictConfig
 from lab.config.metrics import Network
+from lab.config.objectives.masking import Masking
 from lab.config.schedules.phases import Phase, UpdatedNetworks
 from lab.config.schedules.ramps import Probability
 
@@ -27,11 +30,13 @@ class NetworkPass(NamedTuple):
             `vocabulary_at_all_tokens` predicts every token and has a copy gate; `detection` gives
             one logit for each token.
         updated: whether the pass has a backward pass.
+        network: network of the pass; two passes of one network have the same weights.
     """
 
     encoder: EncoderConfig
     head: Head
     updated: bool
+    network: Literal["encoder", "generator"] = "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +52,6 @@ class ObjectiveConfig(StrictConfig, ABC):
     staged: ClassVar[bool] = False
     # Reason why the networks cannot start from other weights; empty where they can.
     starts_from_scratch: ClassVar[str] = ""
-    # Part of the model that an export omits, for the model card; empty where it is complete.
-    not_exported: ClassVar[str] = ""
-
     mask_prob: Probability = 0.15
 
     def generator_shape(self, encoder: EncoderConfig) -> EncoderConfig | None:
@@ -60,6 +62,16 @@ class ObjectiveConfig(StrictConfig, ABC):
         """
         del encoder
         return None
+
+    @property
+    @abstractmethod
+    def mlm_masking(self) -> Masking:
+        """Masking of an mlm run that initializes a network of the trial."""
+
+    @property
+    def not_exported(self) -> str:
+        """Part of the encoder that an export omits, for the model card; empty without such."""
+        return ""
 
     @property
     def frozen_generator(self) -> bool:
@@ -101,14 +113,15 @@ class ObjectiveConfig(StrictConfig, ABC):
         del progress
         return 1.0
 
-    def phase_at(self, step: int, fraction: float) -> Phase:
+    def phase_at(self, step: int, fraction: float, epoch: int = 0) -> Phase:
         """Return the phase of a step.
 
         Args:
             step: number of the step, from 0.
             fraction: share of the budget that is spent before the step.
+            epoch: number of times that the whole text was read before the step.
         """
-        del step
+        del step, epoch
         return Phase(UpdatedNetworks.ALL, fraction)
 
     def phase_shares(self) -> Mapping[UpdatedNetworks, float]:
@@ -119,15 +132,28 @@ class ObjectiveConfig(StrictConfig, ABC):
         """Return the number of steps that a run needs so that every network is updated."""
         return 1
 
+    def minimum_epochs(self) -> int:
+        """Return the number of full epochs after which every network has been updated; mostly 0."""
+        return 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedObjectiveConfig(ObjectiveConfig):
-    """An objective that replaces the chosen tokens.
+    """An objective with a masked language model.
 
     Attributes:
-        masking: `paper` draws distinct positions and always writes [MASK]; `code` follows the
-            official `pretrain_helpers.py`: positions are drawn with replacement, and [MASK] is
-            written with probability .85.
+        masking: how tokens are chosen, and what the masked language model reads there; `paper`
+            draws distinct positions and always writes [MASK]; `bert` writes [MASK] at 80 % of
+            them, a random word at 10 %, and keeps 10 %; a mapping sets these shares; `code` is
+            `pretrain_helpers.mask` of the official code: the number of slots is a share of all
+            tokens, [CLS] and [SEP] included; positions are drawn with replacement, and a position
+            that is drawn twice counts twice in the loss; each slot writes [MASK] with probability
+            .85; a position of several slots gets the mean of the token ids that they sample.
     """
 
-    masking: Literal["paper", "code"] = "paper"
+    masking: Masking = "paper"
+
+    @property
+    @override
+    def mlm_masking(self) -> Masking:
+        return self.masking

@@ -133,7 +133,9 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
         self, encoder: EncoderConfig, updates: UpdatedNetworks
     ) -> tuple[NetworkPass, ...]:
         updated = updates is not UpdatedNetworks.DISCRIMINATOR and not self.frozen_generator
-        first = NetworkPass(self.generator_shape(encoder), "vocabulary_at_slots", updated)
+        first = NetworkPass(
+            self.generator_shape(encoder), "vocabulary_at_slots", updated, "generator"
+        )
         if encoder.dropout and not self.sampling.dropout and not self.frozen_generator:
             return first, first._replace(updated=False)  # once more without dropout, to sample
         return (first,)

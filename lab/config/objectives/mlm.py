@@ -7,23 +7,17 @@ from typing_extensions import override
 
 from lab.config.architecture import EncoderConfig
 from lab.config.metrics import Network
-from lab.config.objectives.base import NetworkPass, ObjectiveConfig
+from lab.config.objectives.base import MaskedObjectiveConfig, NetworkPass
 from lab.config.schedules.phases import UpdatedNetworks
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlmConfig(ObjectiveConfig):
-    """Masked language modelling by the encoder itself.
-
-    Attributes:
-        masking: `paper` and `code` as for the other objectives; `bert` replaces a chosen token by
-            [MASK] in 80 % of the cases, by a random word in 10 %, and keeps it in 10 %.
-    """
+class MlmConfig(MaskedObjectiveConfig):
+    """Masked language modelling by the encoder itself."""
 
     networks: ClassVar[frozenset[Network]] = frozenset({"predictor"})
 
     kind: Literal["mlm"]
-    masking: Literal["paper", "code", "bert"] = "paper"
 
     @override
     def passes(self, encoder: EncoderConfig, updates: UpdatedNetworks) -> tuple[NetworkPass, ...]:

@@ -39,12 +39,15 @@ class ReplaceMlmConfig(PredictorConfig):
 class AllTokensMlmConfig(PredictorConfig):
     """Prediction of every original token, with a copy gate (all-tokens MLM, section 3.4)."""
 
-    not_exported: ClassVar[str] = (
-        "A gate that copies unchanged tokens was trained beside the softmax. transformers has no "
-        "counterpart of it, so it is left out: the logits are those of the softmax alone."
-    )
-
     kind: Literal["all_tokens_mlm"]
+
+    @property
+    @override
+    def not_exported(self) -> str:
+        return (
+            "A gate that copies unchanged tokens was trained beside the softmax. transformers has "
+            "no counterpart of it, so it is left out: the logits are those of the softmax alone."
+        )
 
     @override
     def _head(self) -> Head:

@@ -42,9 +42,8 @@ class TwoStageConfig(MaskedObjectiveConfig):
 
     @override
     def passes(self, encoder: EncoderConfig, updates: UpdatedNetworks) -> tuple[NetworkPass, ...]:
-        generator = NetworkPass(
-            encoder, "vocabulary_at_slots", updates is not UpdatedNetworks.DISCRIMINATOR
-        )
+        updated = updates is not UpdatedNetworks.DISCRIMINATOR
+        generator = NetworkPass(encoder, "vocabulary_at_slots", updated, "generator")
         if updates is UpdatedNetworks.GENERATOR:
             return (generator,)
         again = (generator._replace(updated=False),)  # without dropout, to sample
@@ -56,8 +55,8 @@ class TwoStageConfig(MaskedObjectiveConfig):
         return value_at(self.sampling.temperature, progress)
 
     @override
-    def phase_at(self, step: int, fraction: float) -> Phase:
-        del step
+    def phase_at(self, step: int, fraction: float, epoch: int = 0) -> Phase:
+        del step, epoch
         if fraction < self.switch:
             return Phase(UpdatedNetworks.GENERATOR, fraction / self.switch)
         return Phase(UpdatedNetworks.DISCRIMINATOR, (fraction - self.switch) / (1 - self.switch))

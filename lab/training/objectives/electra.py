@@ -11,6 +11,7 @@ from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.training.model import DetectionHead, initialize_weights
 from lab.training.objectives import sharing
+from lab.training.objectives.auxiliary import AuxiliaryMlm
 from lab.training.objectives.base import Detector, StepLoss
 from lab.training.objectives.detection import detection_loss
 from lab.training.objectives.generator import Corrupted, generator_weight, make_generator
@@ -36,6 +37,9 @@ class Electra(Detector):
         self.generator = make_generator(body, trial, settings)
         initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
         self.generator.vocabulary.initialize_bias(counts_V)
+        self.auxiliary = (
+            AuxiliaryMlm(trial, settings.auxiliary, counts_V) if settings.auxiliary else None
+        )
         self._gen_weight = generator_weight(settings)
         self._scores_all_text = settings.loss_at_all_tokens
 
@@ -54,13 +58,14 @@ class Electra(Detector):
         """Return the weighted sum of both networks' losses on one corruption of the batch."""
         corrupted: Corrupted = self.generator(batch, step, self.step_settings, counts)
         _, detection = self.run_discriminator(corrupted, batch)
-        weighted = self.step_settings.disc_weight * detection.total
+        discriminator = self.add_auxiliary(detection, corrupted, batch)
+        weighted = self.step_settings.disc_weight * discriminator.total
         total = self._gen_weight * corrupted.loss.total + weighted
-        parts = {"train/loss": total.detach()} | corrupted.loss.parts | detection.parts
+        parts = {"train/loss": total.detach()} | corrupted.loss.parts | discriminator.parts
         return StepLoss(total, parts)
 
     def run_discriminator(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, StepLoss]:
-        """Return the discriminator's logits, shape (B, T), and its loss."""
+        """Return the discriminator's logits, shape (B, T), and its detection loss."""
         segment_BT = batch.segment_BT
         detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
         return detected_BT, detection_loss(
@@ -71,8 +76,14 @@ class Electra(Detector):
             None if self._scores_all_text else chosen_positions(corrupted.masked),
         )
 
+    def add_auxiliary(self, detection: StepLoss, corrupted: Corrupted, batch: Batch) -> StepLoss:
+        """Return the discriminator's loss: its detection loss, and its auxiliary loss if any."""
+        if self.auxiliary is None:
+            return detection
+        auxiliary: StepLoss = self.auxiliary(self.encoder, corrupted, batch)
+        return StepLoss(detection.total + auxiliary.total, detection.parts | auxiliary.parts)
+
     def networks(self) -> dict[str, list[nn.Parameter]]:
         """Return the discriminator's parameters, then the generator's unshared trainable ones."""
-        return sharing.parameter_owners(
-            "discriminator", [self.encoder, self.detection], self.generator
-        )
+        heads = [self.detection, *([] if self.auxiliary is None else [self.auxiliary])]
+        return sharing.parameter_owners("discriminator", [self.encoder, *heads], self.generator)

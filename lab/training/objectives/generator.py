@@ -34,7 +34,7 @@ class Corrupted(NamedTuple):
         ids_BT: the original text with the samples at the used slots.
         replaced_BT: whether a token differs from the original; false if the sample equals it.
         masked: the generator's input and the slots.
-        sampled_BK: sampled token ids.
+        sampled_BK: token id that each slot sampled; a position of several slots gets their mean.
         replacement_logits_BKV: logits of the distribution sampled from, differentiable.
         hidden_BKh: hidden states of the generator's last layer at the slots.
         loss: masked language modelling loss of the generator.
@@ -73,7 +73,8 @@ class Generator(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.vocabulary = VocabularyHead(shape, trial.data.vocab)
-        self._masking, self._sampling, self._seed = masking, sampling, trial.seeds.mask
+        self._masking, self._sampling = masking, sampling
+        self._seed, self._vocab = trial.seeds.mask, trial.data.vocab
         self._second_pass = shape.dropout > 0 and not sampling.dropout
 
     def forward(
@@ -97,7 +98,7 @@ class Generator(nn.Module):
             disallow_correct=self._sampling.disallow_correct,
         )
         sampled_BK = sample_tokens(
-            replacement_logits_BKV, masked.slots_BK, batch, seed=self._seed, step=step
+            replacement_logits_BKV, masked.draws_BK, batch, seed=self._seed, step=step
         )
         ids_BT = write_tokens(batch, masked, sampled_BK)
         return Corrupted(
@@ -136,6 +137,7 @@ class Generator(nn.Module):
             batch,
             mask_prob=settings.mask_prob,
             masking=self._masking.masking,
+            vocab=self._vocab,
             seed=self._seed,
             step=step,
         )

@@ -12,7 +12,6 @@ from lab.training.objectives.generator import cross_entropy
 from lab.training.objectives.masking import (
     MaskedBatch,
     TokenCounts,
-    apply_bert_corruption,
     count_tokens,
     mask_batch,
 )
@@ -62,8 +61,11 @@ class Mlm(Objective):
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the encoder's masked input."""
-        masking, mask_prob, seed = self._masking, self.step_settings.mask_prob, self._seed
-        if masking != "bert":
-            return mask_batch(batch, mask_prob=mask_prob, masking=masking, seed=seed, step=step)
-        masked = mask_batch(batch, mask_prob=mask_prob, masking="paper", seed=seed, step=step)
-        return apply_bert_corruption(masked, batch, vocab=self._vocab, seed=seed, step=step)
+        return mask_batch(
+            batch,
+            mask_prob=self.step_settings.mask_prob,
+            masking=self._masking,
+            vocab=self._vocab,
+            seed=self._seed,
+            step=step,
+        )

@@ -12,8 +12,10 @@ from lab.training.objectives.detection import detection_loss
 from lab.training.objectives.masking import (
     MaskedBatch,
     TokenCounts,
+    choose_distinct,
+    choose_independently,
     count_tokens,
-    mask_batch,
+    draw_slots,
     write_tokens,
 )
 from lab.training.objectives.sampling import cumulative_distribution, sample_from_cumulative
@@ -36,8 +38,12 @@ class Random(Detector):
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:
         """Return the slots; the discriminator reads words there, not masks."""
-        mask_prob, seed = self.step_settings.mask_prob, self._seed
-        return mask_batch(batch, mask_prob=mask_prob, masking=self._masking, seed=seed, step=step)
+        select = {
+            "paper": choose_distinct,
+            "code": draw_slots,
+            "bernoulli": choose_independently,
+        }[self._masking]
+        return select(batch, mask_prob=self.step_settings.mask_prob, seed=self._seed, step=step)
 
     def forward(
         self,
@@ -50,7 +56,7 @@ class Random(Detector):
         segment_BT = batch.segment_BT
         masked = self.mask(batch, step)
         words_BK = sample_from_cumulative(
-            self.cumulated_V, masked.slots_BK, batch, seed=self._seed, step=step
+            self.cumulated_V, masked.draws_BK, batch, seed=self._seed, step=step
         )
         ids_BT = write_tokens(batch, masked, words_BK)
         detected_BT = self.detect(ids_BT, segment_BT, batch.offset)

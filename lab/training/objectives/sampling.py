@@ -35,7 +35,7 @@ def sampling_logits_BKV(
 
 
 def sample_tokens(
-    logits_BKV: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, step: int
+    logits_BKV: Tensor, draws_BK: Tensor, batch: Batch, *, seed: int, step: int
 ) -> Tensor:
     """Sample a token at each slot from the full softmax, without gradient.
 
@@ -44,13 +44,12 @@ def sample_tokens(
     random numbers. The search finds a chunk of tokens first and then the token in it, because sums
     over chunks are vectorised and cumulative sums are not. It runs in fp32 for any type of logits,
     because low-precision noise cannot reach unlikely tokens: Gumbel noise from bf16 uniform numbers
-    is at most 5.54. The random number depends on the position, so a position in two slots gets
-    one token. A token of probability 0 is never sampled. NaN logits give an arbitrary valid token;
-    divergence is then detected from the loss of the step.
+    is at most 5.54. A token of probability 0 is never sampled. NaN logits give an arbitrary valid
+    token; divergence is then detected from the loss of the step.
 
     Args:
         logits_BKV: logits of the distribution, -inf for impossible tokens.
-        slots_BK: position of each slot.
+        draws_BK: index of each slot's random number (`MaskedBatch`), below the window length.
         batch: windows, for the identities of their examples.
         seed: seed of the sampling.
         step: index of the optimizer step.
@@ -59,7 +58,7 @@ def sample_tokens(
         int64 token ids, shape (B, K).
     """
     with torch.no_grad():
-        uniform_BK = _uniform_at(slots_BK, batch, seed, step)
+        uniform_BK = _uniform_at(draws_BK, batch, seed, step)
         share_BKV = logits_BKV.float().softmax(-1)
         whole = share_BKV.shape[-1] // _CHUNK * _CHUNK
         share_BKM = torch.cat(
@@ -108,13 +107,13 @@ def cumulative_distribution(distribution: str, counts_V: Tensor) -> Tensor:
 
 
 def sample_from_cumulative(
-    cumulated_V: Tensor, slots_BK: Tensor, batch: Batch, *, seed: int, step: int
+    cumulated_V: Tensor, draws_BK: Tensor, batch: Batch, *, seed: int, step: int
 ) -> Tensor:
     """Sample a word at each slot from cumulative probabilities.
 
     Args:
         cumulated_V: cumulative probabilities of the words.
-        slots_BK: position of each slot.
+        draws_BK: index of each slot's random number (`MaskedBatch`), below the window length.
         batch: windows, for the identities of their examples.
         seed: seed of the sampling.
         step: index of the optimizer step.
@@ -122,12 +121,12 @@ def sample_from_cumulative(
     Returns:
         int64 token ids, shape (B, K).
     """
-    uniform_BK = _uniform_at(slots_BK, batch, seed, step).double()
+    uniform_BK = _uniform_at(draws_BK, batch, seed, step).double()
     return torch.searchsorted(cumulated_V, uniform_BK, right=True)
 
 
-def _uniform_at(slots_BK: Tensor, batch: Batch, seed: int, step: int) -> Tensor:
-    """Return the uniform random number of each slot's position."""
+def _uniform_at(draws_BK: Tensor, batch: Batch, seed: int, step: int) -> Tensor:
+    """Return the uniform random number of each slot."""
     length = batch.ids_BT.shape[1]
     uniform_BT = counter_rng.uniform(seed, counter_rng.SAMPLE, step, batch.example_B, length)
-    return uniform_BT.gather(1, slots_BK)
+    return uniform_BT.gather(1, draws_BK)

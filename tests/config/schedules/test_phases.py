@@ -1,18 +1,21 @@
 """Phases: networks that a step updates, progress of the stage, and shares of the phases."""
 
+from dataclasses import replace
 from itertools import product
+from typing import Literal
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lab.config.objectives import AnyObjectiveConfig
-from lab.config.objectives.adversarial import AdversarialConfig, AlternationConfig
+from lab.config.objectives.adversarial import AdversarialConfig
 from lab.config.objectives.electra import Electra15Config, ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
+from lab.config.objectives.update_rules import AlternationConfig, EpochAlternationConfig
 from lab.config.schedules.phases import Phase, UpdatedNetworks
 
 
@@ -97,6 +100,30 @@ def test_alternation_starts_with_the_discriminator_and_updates_each_network_k_ti
 ) -> None:
     updated = [alternating(k).phase_at(step, 0.3).updates for step in range(4 * k)]
     assert updated == ([UpdatedNetworks.DISCRIMINATOR] * k + [UpdatedNetworks.GENERATOR] * k) * 2
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_alternation_can_start_with_the_generator(k: int) -> None:
+    rule = AlternationConfig(kind="alternation", steps=k, first="generator")
+    objective = AdversarialConfig(kind="adversarial", rule=rule)
+    updated = [objective.phase_at(step, 0.3).updates for step in range(4 * k)]
+    assert updated == ([UpdatedNetworks.GENERATOR] * k + [UpdatedNetworks.DISCRIMINATOR] * k) * 2
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize(
+    ("first", "second"), [("discriminator", "generator"), ("generator", "discriminator")]
+)
+def test_alternation_by_epochs_depends_on_the_epoch_alone(
+    epochs: int, first: Literal["discriminator", "generator"], second: str
+) -> None:
+    rule = EpochAlternationConfig(kind="epoch_alternation", epochs=epochs, first=first)
+    objective = AdversarialConfig(kind="adversarial", rule=rule)
+    for step in (0, 7, 1_000):
+        updated = [objective.phase_at(step, 0.2, epoch).updates.value for epoch in range(6)]
+        assert updated == (([first] * epochs + [second] * epochs) * 3)[:6]
+    assert objective.minimum_epochs() == epochs
+    assert replace(objective, adversarial_weight=0.0).minimum_epochs() == 0
 
 
 @given(k=st.integers(1, 50), first=steps, fraction=fractions, weight=st.floats(0.01, 1))
