@@ -3,10 +3,11 @@
 A raw training loss cannot rank trials that differ in the generator, the mask rate or the loss
 weight, because it depends on them. Each metric therefore declares the dotted paths that make its
 values incomparable, and a search space that varies one of them is rejected with the metric's
-reason.
+reason. A metric also declares the paths that change its value without any training: such values
+can be compared, but a difference is no evidence about training, and the lab prints a warning.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,11 @@ class Metric:
             are not comparable.
         reason: reason for `incomparable_across`, in one sentence; empty if `incomparable_across` is
             empty.
+        confounded_across: prefixes of dotted paths; the value of an untrained encoder depends on
+            them too, so a difference between trials that differ in such a path is not due to
+            training alone.
+        confounding: reason for `confounded_across`, in one sentence; empty if `confounded_across`
+            is empty.
         needs: network that an objective must train to have this metric; None if every objective
             has it.
         at_every_evaluation: whether the metric is computed at every evaluation, or only at the
@@ -37,6 +43,8 @@ class Metric:
     title: str
     incomparable_across: tuple[str, ...] = ()
     reason: str = ""
+    confounded_across: tuple[str, ...] = ()
+    confounding: str = ""
     needs: Network | None = None
     at_every_evaluation: bool = True
 
@@ -46,19 +54,29 @@ class Metric:
         family, _, rest = self.name.partition("/")
         return rest.partition("/")[0] if family in ("probe", "finetune") else None
 
+    @property
+    def own_loss(self) -> bool:
+        """Whether the metric is a loss of the trial's own training."""
+        return self.name.startswith("train/")
+
     def find_incomparable_path(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes values incomparable; None if there is none."""
-        for path in paths:
-            if any(
-                _covers(prefix, path) or _covers(path, prefix)
-                for prefix in self.incomparable_across
-            ):
-                return path
-        return None
+        return next(iter(_select_affecting(paths, self.incomparable_across)), None)
+
+    def find_confounding_paths(self, paths: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the paths among `paths` on which the value of an untrained encoder depends."""
+        return _select_affecting(paths, self.confounded_across)
 
     def better(self, a: float, b: float) -> bool:
         """Return whether `a` is strictly better than `b`."""
         return a > b if self.direction == "maximize" else a < b
+
+
+def _select_affecting(paths: tuple[str, ...], prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths that equal one of the prefixes, are part of it, or contain it."""
+    return tuple(
+        path for path in paths if any(_covers(one, path) or _covers(path, one) for one in prefixes)
+    )
 
 
 def _covers(prefix: str, path: str) -> bool:
@@ -175,6 +193,28 @@ def find_metric(name: str) -> Metric | None:
     if name in METRICS or task == name:
         return METRICS.get(name)
     return None if "/" in task or task in ("", *FINETUNING_COSTS) else finetuned(task)
+
+
+def alternative_metrics(paths: tuple[str, ...], networks: Collection[Network]) -> list[str]:
+    """Return the metrics that rank trials that differ in `paths`, with neither error nor warning.
+
+    Losses of the trials' own training are left out, since they are no scores of the encoder.
+
+    Args:
+        paths: dotted paths in which the trials differ.
+        networks: networks that the objectives of all trials train.
+    """
+    return [
+        *(
+            metric.name
+            for metric in METRICS.values()
+            if not metric.own_loss
+            and (metric.needs is None or metric.needs in networks)
+            and metric.find_incomparable_path(paths) is None
+            and not metric.find_confounding_paths(paths)
+        ),
+        f"{_AFTER}TASK",
+    ]
 
 
 def select_metrics(names: Iterable[str]) -> dict[str, Metric]:

@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -80,7 +81,9 @@ def _train_and_fine_tune(
         StoppedError: `requested_state` returned another state than `running`; the state is saved.
     """
     work.check_code()
-    provenance.add_provenance(work.folder, provenance.current_provenance())
+    provenance.add_provenance(
+        work.folder, replace(provenance.current_provenance(), threads=torch.get_num_threads())
+    )
     tell = ProgressReporter(work.folder, work.mirror)
     training = Training(work, AllScores(work, device), workers, tell)
     recorder.resume(training.rows)
