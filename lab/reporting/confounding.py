@@ -35,8 +35,4 @@ def _differing_paths(frames: SweepFrames) -> tuple[Path, ...]:
     """Return the settings in which the trials differ, without mappings that hold settings."""
     names = [str(name) for name in frames.trials]
     outer = {name[:end] for name in names for end, sign in enumerate(name) if sign == "."}
-    return tuple(
-        name
-        for name in names
-        if name not in outer and frames.trials[name].nunique(dropna=False) > 1
-    )
+    return tuple(name for name in names if name not in outer and frames.trials[name].nunique() > 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from prepared_text import PreparedText
+from prepared_text import PreparedText, copy_held_out
 
 from lab.display import live
 from lab.display.board import Board
@@ -74,7 +74,7 @@ def sweep(
     """Return a function that runs the command of a sweep and returns the record of its trial."""
     monkeypatch.setattr(Driver, "_carry_out", run_in_this_process)
     shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
-    shutil.copy(held_out, tmp_path / "cache")
+    copy_held_out(held_out, tmp_path / "cache")
     file = tmp_path / "sweep.yaml"
     file.write_text(SPACE)
 
