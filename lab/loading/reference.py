@@ -49,10 +49,10 @@ _METRICS = """\
 # Metrics
 
 A search space names one of these metrics, or `finetune/TASK` for a task of `finetune.tasks`. A
-metric cannot rank trials that differ in a path of the column "cannot rank across". It depends on the
-paths of the column "confounded with" without any training, so a sweep whose trials differ in one of
-them prints a warning. Metrics that are not taken at every evaluation are taken at the start and at
-the end of a trial.
+metric cannot rank trials that differ in a path of the column "cannot rank across". It depends on
+the paths of the column "confounded with" without any training, so a sweep whose trials differ in
+one of them prints a warning. Metrics that are not taken at every evaluation are taken at the start
+and at the end of a trial.
 """
 _SIZES = """\
 # Defaults of the sizes
