@@ -215,26 +215,28 @@ def find_metric(name: str) -> Metric | None:
     return None if "/" in task or task in ("", *FINETUNING_COSTS) else finetuned(task)
 
 
-def alternative_metrics(paths: tuple[str, ...], networks: Collection[Network]) -> list[str]:
-    """Return the metrics that rank trials that differ in `paths`, with neither error nor warning.
+def alternative_metrics(
+    paths: tuple[str, ...], networks: Collection[Network]
+) -> tuple[list[str], list[str]]:
+    """Return the metrics that can rank trials that differ in `paths`.
 
     Losses of the trials' own training are left out, since they are no scores of the encoder.
 
     Args:
         paths: dotted paths in which the trials differ.
         networks: networks that the objectives of all trials train.
+
+    Returns:
+        The names of the metrics that are not confounded with these paths, and of those that are.
     """
-    return [
-        *(
-            metric.name
-            for metric in METRICS.values()
-            if not metric.own_loss
-            and (metric.needs is None or metric.needs in networks)
-            and metric.find_incomparable_path(paths) is None
-            and not metric.find_confounding_paths(paths)
-        ),
-        f"{_AFTER}TASK",
-    ]
+    clean: list[str] = []
+    confounded: list[str] = []
+    for metric in METRICS.values():
+        lacks_network = metric.needs is not None and metric.needs not in networks
+        if metric.own_loss or lacks_network or metric.find_incomparable_path(paths) is not None:
+            continue
+        (confounded if metric.find_confounding_paths(paths) else clean).append(metric.name)
+    return [*clean, f"{_AFTER}TASK"], confounded
 
 
 def select_metrics(names: Iterable[str]) -> dict[str, Metric]:

@@ -27,7 +27,7 @@ def check_metric(experiment: Experiment, trials: Sequence[Trial]) -> None:
         default = ", which encoder.size sets" if path not in varied else ""
         raise SpaceError(
             f"metric: {metric.name} cannot rank trials that differ in {path}{default}: "
-            f"{metric.reason}; {_alternatives(differing, trials)}"
+            f"{metric.reason}; {_describe_alternatives(differing, trials)}"
         )
 
 
@@ -45,7 +45,7 @@ def describe_confounding(experiment: Experiment, trials: Sequence[Trial]) -> str
     return (
         f"metric: {metric.name} is confounded with {', '.join(paths)}, in which trials differ: "
         f"{metric.confounding}; compare each score with `untrained` in trials.csv, "
-        f"or choose another metric: {_alternatives(differing, trials)}"
+        f"or change the metric; {_describe_alternatives(differing, trials)}"
     )
 
 
@@ -70,9 +70,11 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[Pat
             yield f"{prefix}{key}", value
 
 
-def _alternatives(differing: tuple[Path, ...], trials: Sequence[Trial]) -> str:
+def _describe_alternatives(differing: tuple[Path, ...], trials: Sequence[Trial]) -> str:
     """Return the metrics that can rank the trials, as text."""
     networks: frozenset[Network] = frozenset.intersection(
         *(trial.objective.networks for trial in trials)
     )
-    return f"comparable here: {', '.join(alternative_metrics(differing, networks))}"
+    clean, confounded = alternative_metrics(differing, networks)
+    rest = f"; confounded: {', '.join(confounded)}" if confounded else ""
+    return f"comparable here: {', '.join(clean)}{rest}"

@@ -15,7 +15,7 @@ def describe_confounding(frames: SweepFrames) -> list[tuple[str, str]]:
     paths = metric.find_confounding_paths(differing)
     if frames.answer != "ranking" or not paths:
         return []
-    names = alternative_metrics(differing, ("generator", "discriminator", "predictor"))
+    names, _ = alternative_metrics(differing, ("generator", "discriminator", "predictor"))
     finetuned = (name for name in map(str, frames.trials) if name.startswith("finetune/"))
     recorded = [
         name

@@ -31,8 +31,9 @@ def run_trial(
 ) -> Outcome:
     """Train and score a trial, write its record, and return the outcome.
 
-    An interrupted run continues from its newest checkpoint, and its results are bitwise those of an
-    uninterrupted run. Without a checkpoint it starts from the beginning. With several workers, the
+    An interrupted run continues from its newest checkpoint. With the same numbers of workers and
+    threads on the same type of CPU, its results are bitwise those of an uninterrupted run. Without
+    a checkpoint it starts from the beginning. With several workers, the
     first one calls this function and the others call `follow_trial`.
 
     Args:

@@ -39,7 +39,8 @@ def test_probe_across_encoder_sizes_gives_a_warning_with_alternatives() -> None:
     )
     assert warning.endswith(
         "comparable here: detect/unigram/auroc, detect/unigram/loss, detect/bigram/auroc, "
-        "detect/bigram/loss, detect/mlm/auroc, detect/mlm/loss, finetune/TASK"
+        "detect/bigram/loss, detect/mlm/auroc, detect/mlm/loss, finetune/TASK; "
+        "confounded: probe/pos/accuracy, probe/sentiment/accuracy"
     )
 
 
@@ -88,7 +89,9 @@ def test_tuned_shape_gives_a_warning() -> None:
 def test_refused_metric_names_those_that_can_rank() -> None:
     with pytest.raises(SpaceError) as caught:
         load("detect/bigram/auroc", {"data.length": [16, 32]})
-    assert str(caught.value).endswith("; comparable here: finetune/TASK")
+    assert str(caught.value).endswith(
+        "; comparable here: finetune/TASK; confounded: probe/pos/accuracy, probe/sentiment/accuracy"
+    )
     with pytest.raises(SpaceError) as caught:
         load("train/loss", {"objective": [{"kind": "electra"}, {"kind": "mlm"}]})
     # mlm has no discriminator, so that detection cannot rank it.
@@ -99,7 +102,8 @@ def test_refused_metric_names_those_that_can_rank() -> None:
 
 def test_losses_of_the_training_are_no_alternatives() -> None:
     networks = ("generator", "discriminator", "predictor")
-    names = alternative_metrics((), networks)
+    names, confounded = alternative_metrics((), networks)
+    assert confounded == []
     assert {name for name in METRICS if name not in names} == {
         name for name in METRICS if name.startswith("train/")
     }
