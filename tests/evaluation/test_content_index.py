@@ -1,7 +1,8 @@
 """Files named by their content: each storage has one file for some settings."""
 
-import multiprocessing
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -67,27 +68,20 @@ def test_file_that_another_process_has_made_meanwhile_is_used(tmp_path: Path) ->
     assert find_or_make(index, never, LOCAL).name == "made-other"
 
 
-def _make_at_once(folder: Path, number: int, start: "multiprocessing.synchronize.Barrier") -> str:
-    start.wait()
-    return find_or_make(folder / "index.txt", write(folder, str(number)), LOCAL).name
+def test_sweeps_that_make_a_file_at_once_use_the_same(tmp_path: Path) -> None:
+    index, start = tmp_path / "index.txt", threading.Barrier(4)
 
+    def make_at_once(number: int) -> str:
+        def make() -> Path:
+            start.wait()
+            return write(tmp_path, str(number))()
 
-@pytest.mark.slow
-def test_processes_that_make_a_file_at_once_use_the_same(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    names = context.SimpleQueue()
-    start = context.Barrier(4)
-    processes = [
-        context.Process(target=lambda n=n: names.put(_make_at_once(tmp_path, n, start)))
-        for n in range(4)
-    ]
-    for process in processes:
-        process.start()
-    used = {names.get() for _ in processes}
-    for process in processes:
-        process.join()
+        return find_or_make(index, make, LOCAL).name
+
+    with ThreadPoolExecutor(4) as pool:
+        used = set(pool.map(make_at_once, range(4)))
     assert len(used) == 1
-    assert find_or_make(tmp_path / "index.txt", never, LOCAL).name == used.pop()
+    assert find_or_make(index, never, LOCAL).name == used.pop()
 
 
 def test_second_machine_uses_the_file_of_the_remote_storage(tmp_path: Path) -> None:
