@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "passive"
     )  # as in `lab.sweep`, of which steps are timed
+    # As Ctrl-C: the files of a task that are already written are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return cli.run("lab.init", "nothing was written", _main, options)
 
 

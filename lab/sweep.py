@@ -70,11 +70,11 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _main(options: argparse.Namespace) -> int:
     # Slow imports are made where they are needed, so that the first line is printed at once.
-    from lab.loading import search_space, validation
+    from lab.loading import mask_checks, search_space, sweep_warnings
     from lab.storage import checks, open_storage
 
     experiment = search_space.load_experiment(options.file, tuple(options.overrides))
-    for warning in validation.collect_warnings(experiment):
+    for warning in sweep_warnings.collect_warnings(experiment):
         _LOG.warning("%s", warning)
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if options.dry_run:
@@ -85,7 +85,8 @@ def _main(options: argparse.Namespace) -> int:
     checks.check_storage(root)
     checks.check_reports(options.reports, experiment.name)
     with checks.claim_storage(root, _command_line(options)):
-        print(f"{experiment.name}: {experiment.question}", flush=True)
+        masks = mask_checks.mask_lines(search_space.corner_trials(experiment))
+        print("\n".join([f"{experiment.name}: {experiment.question}", *masks]), flush=True)
         log_file = root / "logs" / f"{experiment.name}.log"
         remote.pull(log_file)
         logging_setup.command_log().set_file(log_file, remote.push)

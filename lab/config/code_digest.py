@@ -18,6 +18,7 @@ _NO_NUMBERS = frozenset(
     {
         "config/code_digest.py",
         "config/labels.py",
+        "config/mask_counts.py",
         "finetuning/results.py",
         "trials/process_log.py",
         "trials/progress.py",

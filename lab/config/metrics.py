@@ -3,10 +3,11 @@
 A raw training loss cannot rank trials that differ in the generator, the mask rate or the loss
 weight, because it depends on them. Each metric therefore declares the dotted paths that make its
 values incomparable, and a search space that varies one of them is rejected with the metric's
-reason.
+reason. A metric also declares the paths that change its value without any training: such values
+can be compared, but a difference is no evidence about training, and the lab prints a warning.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,11 @@ class Metric:
             are not comparable.
         reason: reason for `incomparable_across`, in one sentence; empty if `incomparable_across` is
             empty.
+        confounded_across: prefixes of dotted paths; the value of an untrained encoder depends on
+            them too, so a difference between trials that differ in such a path is not due to
+            training alone.
+        confounding: reason for `confounded_across`, in one sentence; empty if `confounded_across`
+            is empty.
         needs: network that an objective must train to have this metric; None if every objective
             has it.
         at_every_evaluation: whether the metric is computed at every evaluation, or only at the
@@ -37,6 +43,8 @@ class Metric:
     title: str
     incomparable_across: tuple[str, ...] = ()
     reason: str = ""
+    confounded_across: tuple[str, ...] = ()
+    confounding: str = ""
     needs: Network | None = None
     at_every_evaluation: bool = True
 
@@ -46,19 +54,29 @@ class Metric:
         family, _, rest = self.name.partition("/")
         return rest.partition("/")[0] if family in ("probe", "finetune") else None
 
+    @property
+    def own_loss(self) -> bool:
+        """Whether the metric is a loss of the trial's own training."""
+        return self.name.startswith("train/")
+
     def find_incomparable_path(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes values incomparable; None if there is none."""
-        for path in paths:
-            if any(
-                _covers(prefix, path) or _covers(path, prefix)
-                for prefix in self.incomparable_across
-            ):
-                return path
-        return None
+        return next(iter(_select_affecting(paths, self.incomparable_across)), None)
+
+    def find_confounding_paths(self, paths: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the paths among `paths` on which the value of an untrained encoder depends."""
+        return _select_affecting(paths, self.confounded_across)
 
     def better(self, a: float, b: float) -> bool:
         """Return whether `a` is strictly better than `b`."""
         return a > b if self.direction == "maximize" else a < b
+
+
+def _select_affecting(paths: tuple[str, ...], prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths that equal one of the prefixes, are part of it, or contain it."""
+    return tuple(
+        path for path in paths if any(_covers(one, path) or _covers(path, one) for one in prefixes)
+    )
 
 
 def _covers(prefix: str, path: str) -> bool:
@@ -70,6 +88,22 @@ CORRUPTIONS = ("unigram", "bigram", "mlm")
 # Another tokenizer or window length changes the held-out examples themselves, so scores on them
 # are not comparable. The probes are defined on words and sentences and remain comparable.
 _TEXT = ("data",)
+
+# Measured on the tag probe (reports/LOG.md): untrained encoders of width 64 and 128 score .60 and
+# .65 (what counts is the smaller of embedding and hidden size; 1 to 12 layers make no difference),
+# windows of 16 and 64 .60 and .57. A table of the first token of a word scores .65 with 512 tokens
+# and .77 with 8,192.
+_PROBE_CONFOUNDERS = (
+    "encoder.hidden",
+    "encoder.embedding",
+    "data.vocab",
+    "data.tokenizer",
+    "data.length",
+)
+_PROBE_CONFOUNDING = (
+    "even an untrained encoder scores higher with wider embeddings and lower with longer windows, "
+    "and a larger vocabulary tells more words apart"
+)
 
 # Settings other than objective and encoder that determine the quality of the generator.
 _TRAINING = ("init_from", "windows", "batch", "optim", "schedule", "budget")
@@ -103,11 +137,15 @@ _PROBES = (
         name="probe/pos/accuracy",
         direction="maximize",
         title="part-of-speech accuracy of a linear probe (Brown) on a learned mix of layers",
+        confounded_across=_PROBE_CONFOUNDERS,
+        confounding=_PROBE_CONFOUNDING,
     ),
     Metric(
         name="probe/sentiment/accuracy",
         direction="maximize",
         title="sentiment accuracy of a linear probe (movie reviews) on a learned mix of layers",
+        confounded_across=_PROBE_CONFOUNDERS,
+        confounding=_PROBE_CONFOUNDING,
         at_every_evaluation=False,
     ),
 )
@@ -175,6 +213,30 @@ def find_metric(name: str) -> Metric | None:
     if name in METRICS or task == name:
         return METRICS.get(name)
     return None if "/" in task or task in ("", *FINETUNING_COSTS) else finetuned(task)
+
+
+def alternative_metrics(
+    paths: tuple[str, ...], networks: Collection[Network]
+) -> tuple[list[str], list[str]]:
+    """Return the metrics that can rank trials that differ in `paths`.
+
+    Losses of the trials' own training are left out, since they are no scores of the encoder.
+
+    Args:
+        paths: dotted paths in which the trials differ.
+        networks: networks that the objectives of all trials train.
+
+    Returns:
+        The names of the metrics that are not confounded with these paths, and of those that are.
+    """
+    clean: list[str] = []
+    confounded: list[str] = []
+    for metric in METRICS.values():
+        lacks_network = metric.needs is not None and metric.needs not in networks
+        if metric.own_loss or lacks_network or metric.find_incomparable_path(paths) is not None:
+            continue
+        (confounded if metric.find_confounding_paths(paths) else clean).append(metric.name)
+    return [*clean, f"{_AFTER}TASK"], confounded
 
 
 def select_metrics(names: Iterable[str]) -> dict[str, Metric]:

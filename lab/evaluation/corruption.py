@@ -6,6 +6,11 @@ token drawn from a small masked language model (the frozen model) that the lab t
 trial influences these sources. They can therefore rank trials, which a loss against a trial's own
 generator cannot: that loss depends on the generator and the mask rate. The driver makes the
 corruptions once for each text.
+
+The frozen model's weights depend on the machine and its number of threads in their last bits, so
+the same settings can give different tokens. The file is therefore named by a hash of its content,
+which is part of the identity of all trials that it scores, and found by an index file, which is
+named by a hash of the settings (`content_index`).
 """
 
 import time
@@ -29,7 +34,9 @@ from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD
+from lab.evaluation import content_index
 from lab.storage import atomic
+from lab.storage.mirror import LocalOnly, Mirror
 from lab.training import counter_rng
 from lab.training import optimizer as optim
 from lab.training.gradients import Gradients
@@ -45,6 +52,7 @@ _MASK_PROB = 0.15
 _FROZEN_TOKENS = 2_000_000  # training tokens of the frozen model; one epoch of a smaller text
 _FROZEN_STEP = 1_024  # positions of one step
 _SEED = 20_03_10555  # arXiv number of the ELECTRA paper; any constant would do
+_LOCAL = LocalOnly()
 _STREAMS = {name: 16 + index for index, name in enumerate(CORRUPTIONS)}
 
 
@@ -85,6 +93,7 @@ def prepare_held_out(
     data: DataConfig,
     cache: File,
     progress: Callable[[float], None] = lambda _: None,
+    mirror: Mirror = _LOCAL,
 ) -> File:
     """Return the file of the corrupted held-out text; make it first if it does not exist.
 
@@ -93,20 +102,30 @@ def prepare_held_out(
         data: settings of the text.
         cache: folder of the file.
         progress: function called with the finished share of the frozen model's training.
+        mirror: synchronization of `cache` with a remote storage.
     """
-    file = held_out_file(corpus, data, cache)
-    if not file.exists():
+    index = _index_file(corpus, data, cache)
+
+    def make() -> File:
         model = _frozen_model(corpus, data, progress)
         arrays = {"original": _scored_windows(corpus)}
         arrays |= {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
+        file = cache / f"held-out-{content_index.hash_arrays(arrays)}.npz"
         with atomic.write_file(file) as partial:
             np.savez(partial, allow_pickle=False, **arrays)
-    return file
+        return file
+
+    return content_index.find_or_make(index, make, mirror)
 
 
-def held_out_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
-    """Return the path that `prepare_held_out` returns; the file may not exist yet."""
-    identity = content_hash(
+def find_held_out(corpus: Corpus, data: DataConfig, cache: File) -> File | None:
+    """Return the file that `prepare_held_out` returns; None if it has to be made."""
+    return content_index.find_file(_index_file(corpus, data, cache))
+
+
+def _index_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
+    """Return the path of the index file of the corruptions with these settings."""
+    settings = content_hash(
         [
             corpus.fingerprint,
             repr(frozen_model_trial(data, corpus.train_NT.size)),
@@ -114,7 +133,7 @@ def held_out_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
             code_digest(TRIAL),
         ]
     )
-    return cache / f"held-out-{identity}.npz"
+    return cache / f"held-out-index-{settings}.txt"
 
 
 def open_held_out(file: File) -> HeldOut:

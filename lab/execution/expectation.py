@@ -319,8 +319,7 @@ class _Text:
         if self.folder is not None and cache is not None:
             corpus = batches.open_corpus(self.folder)
             self._tokens = float(corpus.train_NT.size)
-            held_out = corruption.held_out_file(corpus, settings, cache)
-            self.held_out = held_out if held_out.exists() else None
+            self.held_out = corruption.find_held_out(corpus, settings, cache)
 
     def phases(self, *, evaluated: bool) -> Sequence[Phase]:
         """Return the preparation, and the frozen model where trials are evaluated on this text."""

@@ -21,7 +21,7 @@ def begin_run(
         text_tags: description of the prepared texts, by tag.
     """
     process = process_tags(provenance.current_provenance())
-    facts = {f"{tags.LAST_COMMAND}{name}": value for name, value in process.items()} | {
+    facts = {f"{tags.LAST_COMMAND}{name}": text for name, text in process.items() if text} | {
         tags.COMMAND: command,
         tags.BUDGET: json.dumps(experiment.base["budget"]),
     }

@@ -57,7 +57,10 @@ class TrialInputs:
 
     @property
     def identity(self) -> str:
-        """Hash of the names of all input files, which are hashes of the files' contents."""
+        """Hash of the names of all input files; the names are hashes.
+
+        That of the text is a hash of its sources and settings, all others of the files' contents.
+        """
         optional = (self.start, self.short_text)
         inputs = [self.text, self.held_out, *(file for file in optional if file is not None)]
         return content_hash([each.name for each in inputs])
@@ -193,9 +196,9 @@ class Prerequisites:
         if settings not in self._held_out:
             corpus = batches.open_corpus(text)
             tell_share = partial(self._tell, _FROZEN)
-            held_out = corruption.prepare_held_out(corpus, settings, self._cache, tell_share)
-            self._held_out[settings] = held_out
-            self._mirror.push(held_out)
+            self._held_out[settings] = corruption.prepare_held_out(
+                corpus, settings, self._cache, tell_share, self._mirror
+            )
         return self._held_out[settings]
 
 

@@ -49,8 +49,10 @@ _METRICS = """\
 # Metrics
 
 A search space names one of these metrics, or `finetune/TASK` for a task of `finetune.tasks`. A
-metric cannot rank trials that differ in one of the paths of the last column. Metrics that are not
-taken at every evaluation are taken at the start and at the end of a trial.
+metric cannot rank trials that differ in a path of the column "cannot rank across". It depends on
+the paths of the column "confounded with" without any training, so a sweep whose trials differ in
+one of them prints a warning. Metrics that are not taken at every evaluation are taken at the start
+and at the end of a trial.
 """
 _SIZES = """\
 # Defaults of the sizes
@@ -137,7 +139,8 @@ def _settings(defaults: SizeDefaults) -> dict[str, str]:
 
 
 def _metric_table() -> Iterator[str]:
-    head = ("metric", "meaning", "better", "needs", "at every evaluation", "cannot rank across")
+    head = ("metric", "meaning", "better", "needs", "at every evaluation", "cannot rank across",
+            "confounded with")  # fmt: skip
     yield from markdown.table(head, [_metric_row(metric) for metric in METRICS.values()])
 
 
@@ -148,8 +151,13 @@ def _metric_row(metric: Metric) -> tuple[str, ...]:
         "higher" if metric.direction == "maximize" else "lower",
         metric.needs or "–",
         "yes" if metric.at_every_evaluation else "no",
-        ", ".join(f"`{path}`" for path in metric.incomparable_across) or "–",
+        _list_paths(metric.incomparable_across),
+        _list_paths(metric.confounded_across),
     )
+
+
+def _list_paths(paths: tuple[str, ...]) -> str:
+    return ", ".join(f"`{path}`" for path in paths) or "–"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,15 @@ from lab.config.experiment import Choices, Distribution, Experiment, FinetuneCon
 from lab.config.labels import label
 from lab.config.metrics import METRICS, Metric, finetuned
 from lab.config.trial import Path, Trial, Value
-from lab.loading import schema, size_defaults, trial_checks, validation, yaml_text
+from lab.loading import (
+    comparability,
+    mask_checks,
+    schema,
+    size_defaults,
+    trial_checks,
+    validation,
+    yaml_text,
+)
 from lab.loading.error_messages import SpaceError
 from lab.loading.task_table import load_task
 
@@ -73,11 +81,11 @@ def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
     # The base must be valid by itself, as in the JSON Schema, even where every cell overrides it.
     build_trial(experiment.base, {})
     _check_cells(experiment)
-    trials = []
-    for settings in _corners(experiment):
-        trials.append(_build_varied_trial(experiment, settings))
-        validation.check_sections_against(trials[-1], experiment)
-    validation.check_metric(experiment, trials)
+    trials = [trial for of_cell in corner_trials(experiment) for trial in of_cell]
+    for trial in trials:
+        validation.check_sections_against(trial, experiment)
+    comparability.check_metric(experiment, trials)
+    mask_checks.check_mask_values(experiment, trials)
     return experiment
 
 
@@ -106,6 +114,24 @@ def expand_cells(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
         dict(zip(paths, values, strict=True))
         for values in itertools.product(*experiment.compare.values())
     )
+
+
+def corner_trials(experiment: Experiment) -> list[list[Trial]]:
+    """Return trials of each cell that cover each end and choice of the tuned settings.
+
+    The settings under `tune` are varied one at a time, with the first value of all others, because
+    all combinations would be as many as the search itself has.
+
+    Raises:
+        SpaceError: a setting is invalid; the message has its dotted path.
+    """
+    ends = {path: _ends(distribution) for path, distribution in experiment.tune.items()}
+    first = {path: values[0] for path, values in ends.items()}
+    nuisances = [first, *(first | {path: v} for path, values in ends.items() for v in values)]
+    return [
+        [_build_varied_trial(experiment, cell | nuisance) for nuisance in nuisances]
+        for cell in expand_cells(experiment)
+    ]
 
 
 def required_texts(experiment: Experiment) -> tuple[DataConfig, ...]:
@@ -203,18 +229,6 @@ def _check_cells(experiment: Experiment) -> None:
             raise SpaceError(f"compare: two cells are equal or have the same label: {name}")
         names.add(name)
         trials.add(trial)
-
-
-def _corners(experiment: Experiment) -> tuple[dict[Path, Value], ...]:
-    """Return settings that cover every compared value and every end or choice under `tune`.
-
-    All cells are combined with nuisance parameters that are varied one at a time, with the first
-    value of all others, because all combinations would be as many as the search itself has.
-    """
-    ends = {path: _ends(distribution) for path, distribution in experiment.tune.items()}
-    first = {path: values[0] for path, values in ends.items()}
-    nuisances = [first, *(first | {path: v} for path, values in ends.items() for v in values)]
-    return tuple(cell | nuisance for cell in expand_cells(experiment) for nuisance in nuisances)
 
 
 def _ends(distribution: Distribution) -> tuple[Value, ...]:

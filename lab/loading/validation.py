@@ -2,13 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterator
 
 from lab.config.experiment import Choices, Distribution, Experiment, Range
 from lab.config.trial import Path, Trial
 from lab.loading.error_messages import SpaceError
-from lab.loading.size_defaults import DEFAULTS
 
 _MOST_CELLS = 10_000
 _MOST_STEPS = 10_000
@@ -86,39 +84,6 @@ def check_sections_against(trial: Trial, experiment: Experiment) -> None:
         )
 
 
-def check_metric(experiment: Experiment, trials: Sequence[Trial]) -> None:
-    """Check that the values of the metric are comparable between the trials of an experiment.
-
-    Args:
-        experiment: the experiment.
-        trials: trials with each compared value and each end or choice of the tuned settings.
-
-    Raises:
-        SpaceError: trials differ in a setting that changes the meaning of the metric.
-    """
-    varied = (*experiment.compare, *experiment.tune)
-    varied_path = experiment.metric.find_incomparable_path(
-        (*varied, *_differing_defaults(experiment, trials))
-    )
-    if varied_path is not None:
-        default = ", which encoder.size sets" if varied_path not in varied else ""
-        raise SpaceError(
-            f"metric: {experiment.metric.name} cannot rank trials that differ in {varied_path}"
-            f"{default}: {experiment.metric.reason}"
-        )
-
-
-def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
-    """Return warnings about a valid sweep that cannot answer its question."""
-    cells = math.prod(len(values) for values in experiment.compare.values())
-    if experiment.answer != "ranking" or cells < 2 or experiment.search.seeds > 1:
-        return ()
-    return (
-        "search.seeds: 1 runs each setting once, so no confidence interval can be computed and no "
-        "difference between settings can be shown; use 3 or more, for example --set search.seeds=3",
-    )
-
-
 def _describe_varying(trial: Trial) -> str:
     if not trial.varying_settings:
         return ""
@@ -128,14 +93,6 @@ def _describe_varying(trial: Trial) -> str:
         else ""
     )
     return f"; here {', '.join(sorted(trial.varying_settings))} vary{hint}"
-
-
-def _differing_defaults(experiment: Experiment, trials: Sequence[Trial]) -> tuple[Path, ...]:
-    """Return the settings in which trials differ because their sizes have different defaults."""
-    if not any(path.startswith("encoder") for path in (*experiment.compare, *experiment.tune)):
-        return ()
-    paths = dict.fromkeys(path for size in DEFAULTS.values() for path in size.settings)
-    return tuple(path for path in paths if len({attrgetter(path)(one) for one in trials}) > 1)
 
 
 def _overlaps(experiment: Experiment) -> Iterator[tuple[Path, Path]]:

@@ -15,6 +15,7 @@ from lab.config import flops
 from lab.reporting import (
     code_notes,
     conclusion,
+    confounding,
     health_plots,
     heat_map,
     plots,
@@ -141,6 +142,7 @@ def _list_facts(
         *(("code", note) for note in code_notes.describe_codes(frames)),
         ("valid for", conclusion.describe_validity(frames)),
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
+        *confounding.describe_confounding(frames),
         *conclusion.describe_contamination(frames),
         *facts,
         (

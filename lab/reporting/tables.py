@@ -67,13 +67,14 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
         f"{len(compared)} settings, best first. {means}; 'tie' means that the interval contains 0."
     )
     head = ("setting", "mean ± sd (n)", "95 % interval", "difference from best", "comparison",
-            "nuisance parameters", "search score", "trials")  # fmt: skip
+            "nuisance parameters", "masked tokens of a full window", "search score",
+            "trials")  # fmt: skip
     rows = [_cell_row(cell, frames, runs) for cell in compared]
     return Table(caption=caption, head=head, rows=rows)
 
 
 def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
-    numbers = runs.loc[runs["cell"] == cell.label, "number"]
+    its_runs = runs[runs["cell"] == cell.label]
     edges = stats.edge_values(frames, cell)
     edge_note = f" (at the edge of the range: {', '.join(edges)})" if edges else ""
     return [
@@ -86,8 +87,9 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
         else sentences.format_interval(cell.difference, signed=True),
         "best" if cell.difference is None else "tie" if cell.tied else "worse",
         (cell.tuned or sentences.NONE) + edge_note,
+        "; ".join(text for text in its_runs[tags.MASKED].unique() if text) or sentences.NONE,
         sentences.format_score(cell.picked),
-        ", ".join(map(str, numbers)),
+        ", ".join(map(str, its_runs["number"])),
     ]
 
 

@@ -13,7 +13,7 @@ from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Path, Trial, Value
 from lab.formatting import format_duration
-from lab.loading import search_space
+from lab.loading import mask_checks, search_space
 from lab.search.designs import (
     best_repeats,
     grid_points,
@@ -135,6 +135,7 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
     )
     if preparatory:
         lines.append(f"preparatory mlm runs: {len(preparatory)}, {flops_before:.4g} FLOPs")
+    lines += mask_checks.mask_lines(search_space.corner_trials(experiment))
     total = sum(cell.runs * (cell.flops or 0) for cell in plan) + flops_before
     most = max(cell.memory for cell in plan)
     lines += [

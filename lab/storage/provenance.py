@@ -36,6 +36,8 @@ class Provenance:
         machine: processor, number of available cores and operating system.
         packages: versions of the installed distributions by name.
         diff: difference between the code and its commit, as a patch; empty outside git.
+        threads: threads that torch uses for one operation; None for a process that computes no
+            trial, and in records of versions that did not store it.
     """
 
     code: str
@@ -47,6 +49,7 @@ class Provenance:
     machine: str
     packages: dict[str, str]
     diff: str
+    threads: int | None = None
 
 
 @cache

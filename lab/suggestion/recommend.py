@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from lab.config.architecture import SIZES
 from lab.config.flops import mean_cost
 from lab.loading import search_space
+from lab.loading.learned_sizes import MIN_TO_LEARN
 from lab.loading.size_defaults import DEFAULTS
 from lab.suggestion.commented_yaml import Section, to_plain
-from lab.suggestion.compute_tiers import MIN_TO_LEARN, RunDesign, SizeOption, pick_size
+from lab.suggestion.compute_tiers import RunDesign, SizeOption, pick_size
 from lab.suggestion.data_settings import recommend_data, recommend_window
 from lab.suggestion.facts import EPOCHS, Facts, TaskFacts
 

@@ -44,8 +44,9 @@ class SweepFrames:
             NaN unless the trial has finished), untrained (the ranking metric at step 0), achieved
             (fraction of the budget that was spent), device, shared (whether other trials used the
             device at the same time, so that the trial's seconds are not comparable), code and
-            `tags.PROCESS` (provenance of the trial's numbers; empty if it is unknown), every
-            parameter by dotted path, and the last value of every metric by name.
+            `tags.PROCESS` (provenance of the trial's numbers; empty if it is unknown), masked
+            (masked tokens of a full window, as text; empty if it is unknown), every parameter by
+            dotted path, and the last value of every metric by name.
         curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
             step, and every metric by name (NaN if it was not finite or not computed).
         codes: code digests of the trials, that of the sweep's last command first.
@@ -252,7 +253,7 @@ def _trials(
 
 _LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repeat", "cell", "tuned",
             "score", "untrained", "achieved", "device", "shared", tags.CODE,
-            *tags.PROCESS)  # fmt: skip
+            *tags.PROCESS, tags.MASKED)  # fmt: skip
 
 
 def _trial(
@@ -280,6 +281,7 @@ def _trial(
         "device": values.get(tags.DEVICE, ""),
         "shared": values.get(tags.SHARED) == "True",
         **{name: values.get(name, "") for name in (tags.CODE, *tags.PROCESS)},
+        tags.MASKED: values.get(tags.MASKED, ""),
         **params,
         # These follow the parameters because some compared paths, such as `encoder.size`, are no
         # parameters of a built trial.

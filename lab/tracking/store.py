@@ -16,6 +16,7 @@ from typing import Any
 from lab.config.code_digest import TRIAL, code_digest
 from lab.config.experiment import Experiment, Job
 from lab.config.labels import label
+from lab.config.mask_counts import describe_masks
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Path, Value, content_hash
 from lab.loading.error_messages import SpaceError
@@ -345,6 +346,7 @@ def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
         tags.TUNED: json.dumps(job.tuned),
         tags.ROLE: job.role,
         tags.REPEAT: str(job.repeat),
+        tags.MASKED: describe_masks(job.trial),
         tags.CODE: code_digest(TRIAL),
     }
     return tags.add_prefix(values)
@@ -352,7 +354,8 @@ def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
 
 def process_tags(entry: Provenance) -> dict[str, str]:
     """Return the values of the tags `tags.PROCESS` for one process, by tag."""
-    fields = asdict(entry) | {"dirty": str(entry.dirty).lower()}
+    threads = "" if entry.threads is None else str(entry.threads)
+    fields = asdict(entry) | {"dirty": str(entry.dirty).lower(), "threads": threads}
     return {name: fields[name] for name in tags.PROCESS}
 
 

@@ -46,7 +46,8 @@ DIRTY = "dirty"  # "true" if the code differs from the commit
 PYTHON = "python"
 TORCH = "torch"
 MACHINE = "machine"
-PROCESS = (VERSION, COMMIT, DIRTY, PYTHON, TORCH, MACHINE)
+THREADS = "threads"  # of torch, in each worker process; empty where no trial is computed
+PROCESS = (VERSION, COMMIT, DIRTY, PYTHON, TORCH, MACHINE, THREADS)
 SEPARATOR = "; "
 PROVENANCE = "provenance"  # content hash of the artifact PROVENANCE_FILE
 
@@ -57,6 +58,7 @@ ROLE = "role"
 CELL = "cell"
 TUNED = "tuned"
 REPEAT = "repeat"
+MASKED = "masked"  # masked tokens of a full window, as text
 REASON = "reason"
 BEGAN = "began"  # Unix time in seconds
 DEVICE = "device"

@@ -33,7 +33,8 @@ class Assignment:
         start: file of the initial weights; None for random initialization.
         short_text: folder of the text in short windows, for window growth; None without it.
         metric: metric that ranks the trials of the experiment and selects the best checkpoint.
-        resources: resources to run the trial on; they do not affect its results.
+        resources: resources to run the trial on; other numbers of workers or threads change the
+            last bits of its results.
         lineage: hash of the trial without the amount of its budget; equal for all trials that
             differ from it only in that amount.
         mirror: mirror that synchronizes these files and folders with the storage.

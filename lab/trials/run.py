@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -30,8 +31,9 @@ def run_trial(
 ) -> Outcome:
     """Train and score a trial, write its record, and return the outcome.
 
-    An interrupted run continues from its newest checkpoint, and its results are bitwise those of an
-    uninterrupted run. Without a checkpoint it starts from the beginning. With several workers, the
+    An interrupted run continues from its newest checkpoint. With the same numbers of workers and
+    threads on the same type of CPU, its results are bitwise those of an uninterrupted run. Without
+    a checkpoint it starts from the beginning. With several workers, the
     first one calls this function and the others call `follow_trial`.
 
     Args:
@@ -80,7 +82,9 @@ def _train_and_fine_tune(
         StoppedError: `requested_state` returned another state than `running`; the state is saved.
     """
     work.check_code()
-    provenance.add_provenance(work.folder, provenance.current_provenance())
+    provenance.add_provenance(
+        work.folder, replace(provenance.current_provenance(), threads=torch.get_num_threads())
+    )
     tell = ProgressReporter(work.folder, work.mirror)
     training = Training(work, AllScores(work, device), workers, tell)
     recorder.resume(training.rows)

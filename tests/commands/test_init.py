@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -405,6 +407,32 @@ def labelled(rows: int = 600, seed: int = 1) -> pandas.DataFrame:
 def task_file() -> str:
     labelled().to_csv("comments.csv", index=False)
     return "comments.csv"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_removes_the_files_of_the_task(
+    number: signal.Signals,
+    task_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = english_paragraphs()
+    before = sorted(Path().rglob("*"))
+    written_then: list[str] = []
+
+    def end_process(*_: object) -> None:
+        written_then.extend(file.name for file in Path().glob("*_task*"))
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("lab.suggestion.file_samples.read_samples", end_process)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert init.main([text, "--task", task_file]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert "comments_task.yaml" in written_then
+    assert sorted(Path().rglob("*")) == before
+    assert "nothing was written" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("quick")

@@ -24,6 +24,19 @@ def test_metric_has_a_reason_if_and_only_if_settings_make_it_incomparable(metric
     assert bool(metric.reason) == bool(metric.incomparable_across)
 
 
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_metric_has_a_reason_if_and_only_if_settings_confound_it(metric: Metric) -> None:
+    assert bool(metric.confounding) == bool(metric.confounded_across)
+
+
+@pytest.mark.parametrize("task", EMBEDDED)
+def test_probes_are_confounded_with_what_changes_untrained_encoders(task: str) -> None:
+    probe = METRICS[f"probe/{task}/accuracy"]
+    spoiled = ("encoder.hidden", "data.vocab", "data.length", "data")
+    others = ("encoder.layers", "encoder.size", "objective.generator.width", "windows", "optim.lr")
+    assert probe.find_confounding_paths((*others, *spoiled)) == spoiled
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_metric_has_the_name_of_its_key_and_a_title(name: str) -> None:
     assert METRICS[name].name == name

@@ -8,7 +8,7 @@ import pytest
 import torch
 from members import Member, each
 from members import trial as of_member
-from prepared_text import PreparedText
+from prepared_text import PreparedText, copy_held_out
 
 from lab.config.experiment import Experiment, FinetuneConfig, Resources, SearchConfig
 from lab.config.metrics import METRICS
@@ -67,7 +67,7 @@ def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 def storage(tmp_path: Path, prepared_text: PreparedText, held_out: Path) -> Path:
     """Return a storage with the prepared text and its held-out corruptions."""
     shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
-    shutil.copy(held_out, tmp_path / "cache")
+    copy_held_out(held_out, tmp_path / "cache")
     return tmp_path
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from prepared_text import PreparedText
+import torch
+from prepared_text import PreparedText, copy_held_out
 
 from lab.display import live
 from lab.display.board import Board
@@ -74,7 +75,7 @@ def sweep(
     """Return a function that runs the command of a sweep and returns the record of its trial."""
     monkeypatch.setattr(Driver, "_carry_out", run_in_this_process)
     shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
-    shutil.copy(held_out, tmp_path / "cache")
+    copy_held_out(held_out, tmp_path / "cache")
     file = tmp_path / "sweep.yaml"
     file.write_text(SPACE)
 
@@ -122,6 +123,8 @@ def test_later_command_at_another_commit_does_not_change_the_provenance(
     text = write_report(table, tmp_path / "reports").with_suffix(".md").read_text()
     assert f"- commit: {'1' * 40}\n" in text
     assert f"- last command: commit: {'2' * 40}\n" in text
+    assert f"- threads: {torch.get_num_threads()}\n" in text
+    assert "last command: threads" not in text
 
 
 def test_lost_store_is_filled_with_the_commit_of_the_training(

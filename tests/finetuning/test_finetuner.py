@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from prepared_text import PreparedText
+from prepared_text import PreparedText, copy_held_out
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab import finetune
@@ -512,7 +512,7 @@ def test_adding_a_task_later_repeats_no_training(
     """The next sweep fine-tunes and ranks the trials of an earlier one, at a separate cost."""
     monkeypatch.setattr(Driver, "_carry_out", run_in_this_process)
     shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
-    shutil.copy(held_out, tmp_path / "cache")
+    copy_held_out(held_out, tmp_path / "cache")
     file = tmp_path / "again.yaml"
     scores = []
     for metric, seeds in (("probe/pos/accuracy", 0), ("finetune/pairs", 1), ("finetune/pairs", 2)):

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lab.loading.learned_sizes import LEARNED
 from lab.reporting import conclusion, sentences, stats
-from lab.reporting.compute_to_learn import LEARNED, advise_budget
+from lab.reporting.compute_to_learn import advise_budget
 from lab.tracking.frames import SweepFrames
 
 AUROC = "detect/bigram/auroc"

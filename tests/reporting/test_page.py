@@ -317,6 +317,27 @@ def replace_parameters(table: frames.SweepFrames, **columns: object) -> frames.S
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_report_begins_with_what_the_ranking_metric_is_confounded_with(
+    width: frames.SweepFrames, tmp_path: Path
+) -> None:
+    probed = dataclasses.replace(width, sweep=width.sweep | {tags.METRIC: "probe/pos/accuracy"})
+    report_file = write_report(replace_parameters(probed, encoder__hidden=64), tmp_path)
+    for file in (report_file, report_file.with_suffix(".md")):
+        head = file.read_text().partition("Score against compute")[0]
+        assert "probe/pos/accuracy is confounded with encoder.hidden, in which trials" in head
+
+
+def test_settings_have_their_masked_tokens(page: Path) -> None:
+    head, *rows = [
+        line.split(" | ")
+        for line in page.with_suffix(".md").read_text().partition("## Settings")[2].splitlines()
+        if line.startswith("| ") and "---" not in line
+    ]
+    column = head.index("masked tokens of a full window")
+    assert [row[column] for row in rows[:3]] == ["4 of 14 tokens (28.6 %)"] * 3
+
+
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("path", ["init_from__kind", "objective__generator__init_from__kind"])
 @pytest.mark.parametrize(
     ("kind", "text"),

@@ -137,6 +137,35 @@ def test_comparison_with_too_few_repeats_is_planned_with_a_warning(
     assert errors.count("\n") == warns
 
 
+def test_confounded_metric_is_planned_with_a_warning(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        "--set",
+        "metric=probe/pos/accuracy",
+        "--set",
+        "compare={encoder.embedding: [8, 16]}",
+    ]
+    assert main([str(file), *options, "--dry-run"]) == 0
+    errors = capsys.readouterr().err
+    assert errors.startswith(
+        "lab.sweep: warning: metric: probe/pos/accuracy is confounded with encoder.embedding, in "
+    )
+    assert errors.count("\n") == 1
+
+
+def test_plan_lists_the_masked_tokens(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = "compare={objective.mask_prob: [0.15, 0.4]}"
+    assert main([str(file), "--set", masks, "--dry-run"]) == 0
+    assert (
+        "masked tokens of a full window:\n"
+        "  mask_prob 0.15: 2 of 14 tokens (14.3 %)\n"
+        "  mask_prob 0.4: 6 of 14 tokens (42.9 %)\n"
+    ) in capsys.readouterr().out
+
+
 def test_default_number_of_repeats_is_enough_for_an_interval() -> None:
     assert SearchConfig().seeds >= 3
 

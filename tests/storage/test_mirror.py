@@ -13,16 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from prepared_text import PreparedText
 
 from lab.config.architecture import SIZES
 from lab.config.budget import Budget
+from lab.config.experiment import Resources
 from lab.config.metrics import METRICS
 from lab.config.results import Outcome
 from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.storage import (
     open_storage,
+    provenance,
     record,
     remote_connection,
     remote_files,
@@ -506,8 +509,16 @@ def test_drop_in_a_local_storage_deletes_nothing(tmp_path: Path) -> None:
     assert read(tmp_path / "a") == RECORD
 
 
-@pytest.mark.usefixtures("few_sentences")
-def test_actor_deletes_its_local_record_once_it_is_pushed(
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Restore the number of torch's threads after the test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("few_sentences", "threads")
+def test_actor_deletes_its_local_record_once_it_is_pushed_and_records_its_threads(
     prepared_text: PreparedText,
     held_out: Path,
     tmp_path: Path,
@@ -527,6 +538,7 @@ def test_actor_deletes_its_local_record_once_it_is_pushed(
         text=root / "cache/text",
         held_out=root / "cache/held-out.npz",
         metric=METRICS["probe/pos/accuracy"],
+        resources=Resources(cpus_per_worker=2),
         mirror=driver,
     )
     record.write_queued(work.folder, work.trial)
@@ -538,6 +550,8 @@ def test_actor_deletes_its_local_record_once_it_is_pushed(
     assert outcome is not None
     assert outcome.state == "finished", outcome.reason
     assert list(work.folder.glob("checkpoints/*/state.safetensors"))
+    (entry,) = provenance.read_provenance(work.folder)
+    assert entry.threads == 2
     (actor,) = root.parent.glob("alone-*")
     assert [file for file in actor.rglob("*") if file.is_file()] == []
 

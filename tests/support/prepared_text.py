@@ -1,5 +1,6 @@
 """Type of the small prepared text that many tests share."""
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,3 +20,9 @@ class PreparedText(NamedTuple):
     data: DataConfig
     text: Path
     corpus: Corpus
+
+
+def copy_held_out(held_out: Path, cache: Path) -> None:
+    """Copy held-out corruptions with their index file to another cache."""
+    for file in held_out.parent.iterdir():
+        shutil.copy(file, cache)

@@ -298,6 +298,20 @@ def test_run_continued_at_another_commit_has_both_commits(
     assert [entry.commit for entry in provenance.read_provenance(tmp_path)] == ["a", "b"]
 
 
+def test_run_continued_with_other_threads_has_both_numbers(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads, states in ((2, ["running", "running", "interrupted"]), (1, [])):
+            torch.set_num_threads(threads)
+            left = iter(states)
+            run(trial, tmp_path, requested_state=lambda left=left: next(left, "running"))
+    finally:
+        torch.set_num_threads(before)
+    assert [entry.threads for entry in provenance.read_provenance(tmp_path)] == [2, 1]
+
+
 def test_process_with_other_code_than_the_sweep_trains_nothing(
     run: Run, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,28 @@
+"""Warnings about a valid sweep that cannot answer its question, or answers it badly."""
+
+import math
+
+from lab.config.experiment import Experiment
+from lab.loading import comparability, mask_checks, search_space
+
+
+def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
+    """Return the warnings about an experiment, one line each."""
+    cells = search_space.corner_trials(experiment)
+    trials = [trial for of_cell in cells for trial in of_cell]
+    warnings = (
+        _describe_single_seed(experiment),
+        comparability.describe_confounding(experiment, trials),
+        mask_checks.describe_coarse_range(experiment, [of_cell[0] for of_cell in cells]),
+    )
+    return tuple(warning for warning in warnings if warning is not None)
+
+
+def _describe_single_seed(experiment: Experiment) -> str | None:
+    cells = math.prod(len(values) for values in experiment.compare.values())
+    if experiment.answer != "ranking" or cells < 2 or experiment.search.seeds > 1:
+        return None
+    return (
+        "search.seeds: 1 runs each setting once, so no confidence interval can be computed and no "
+        "difference between settings can be shown; use 3 or more, for example --set search.seeds=3"
+    )

@@ -1,0 +1,38 @@
+"""Line of a report's summary on settings that change the ranking metric without any training."""
+
+from lab.config.metrics import alternative_metrics, find_metric
+from lab.config.trial import Path
+from lab.tracking.frames import SweepFrames
+
+
+def describe_confounding(frames: SweepFrames) -> list[tuple[str, str]]:
+    """Return a summary line on the settings that the ranking metric is confounded with.
+
+    It names other scores of the report that do not depend on these settings without training. Empty
+    if the trials agree in these settings, or if the report draws no ranking.
+    """
+    metric, differing = frames.metric, _differing_paths(frames)
+    paths = metric.find_confounding_paths(differing)
+    if frames.answer != "ranking" or not paths:
+        return []
+    names, _ = alternative_metrics(differing, ("generator", "discriminator", "predictor"))
+    finetuned = (name for name in map(str, frames.trials) if name.startswith("finetune/"))
+    recorded = [
+        name
+        for name in (*names, *finetuned)
+        if name in frames.trials and find_metric(name) and frames.trials[name].notna().any()
+    ]
+    text = (
+        f"{metric.name} is confounded with {', '.join(paths)}, in which trials differ: "
+        f"{metric.confounding}. Compare each score with the column `untrained` of trials.csv"
+    )
+    if recorded:
+        text += f", and with scores that do not depend on them: {', '.join(recorded)}"
+    return [("confounded", text)]
+
+
+def _differing_paths(frames: SweepFrames) -> tuple[Path, ...]:
+    """Return the settings in which the trials differ, without mappings that hold settings."""
+    names = [str(name) for name in frames.trials]
+    outer = {name[:end] for name in names for end, sign in enumerate(name) if sign == "."}
+    return tuple(name for name in names if name not in outer and frames.trials[name].nunique() > 1)

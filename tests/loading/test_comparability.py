@@ -1,0 +1,109 @@
+"""What spoils a ranking metric is an error or a warning that names metrics that are not spoiled."""
+
+from typing import Any
+
+import pytest
+
+from lab.config.experiment import Experiment
+from lab.config.metrics import METRICS, alternative_metrics
+from lab.loading import search_space, sweep_warnings
+from lab.loading.error_messages import SpaceError
+
+SIZES = {"encoder.size": ["nano", "tiny"]}
+
+
+def load(metric: str, compare: dict[str, Any], **sections: Any) -> Experiment:
+    document: dict[str, Any] = {
+        "question": "Which one?",
+        "metric": metric,
+        "base": {
+            "encoder": {"size": "nano"},
+            "objective": {"kind": "electra"},
+            "budget": {"kind": "flops", "amount": 1e12},
+        },
+        "compare": compare,
+        "search": {"seeds": 3},
+    }
+    return search_space.check_experiment("comparison", document | sections)
+
+
+def warnings(metric: str, compare: dict[str, Any], **sections: Any) -> list[str]:
+    return list(sweep_warnings.collect_warnings(load(metric, compare, **sections)))
+
+
+def test_probe_across_encoder_sizes_gives_a_warning_with_alternatives() -> None:
+    (warning,) = warnings("probe/pos/accuracy", SIZES)
+    assert warning.startswith(
+        "metric: probe/pos/accuracy is confounded with encoder.hidden, encoder.embedding, in which "
+        "trials differ: even an untrained encoder scores higher with wider embeddings"
+    )
+    assert warning.endswith(
+        "comparable here: detect/unigram/auroc, detect/unigram/loss, detect/bigram/auroc, "
+        "detect/bigram/loss, detect/mlm/auroc, detect/mlm/loss, finetune/TASK; "
+        "confounded: probe/pos/accuracy, probe/sentiment/accuracy"
+    )
+
+
+@pytest.mark.parametrize(
+    ("compare", "path"),
+    [
+        ({"encoder.embedding": [16, 64]}, "encoder.embedding"),
+        ({"data.length": [16, 64]}, "data.length"),
+        ({"data.vocab": [512, 8192]}, "data.vocab"),
+        (
+            {"data.tokenizer": [{"kind": "trained"}, {"kind": "trained", "cased": True}]},
+            "data.tokenizer.cased",
+        ),
+        ({"encoder": [{"size": "nano"}, {"size": "nano", "embedding": 32}]}, "encoder.embedding"),
+    ],
+)
+def test_probe_across_a_shape_gives_a_warning(compare: dict[str, Any], path: str) -> None:
+    (warning,) = warnings("probe/pos/accuracy", compare)
+    assert f"is confounded with {path}, in which" in warning
+
+
+@pytest.mark.parametrize("metric", ["detect/bigram/auroc", "probe/pos/accuracy"])
+def test_settings_of_the_training_alone_give_no_warning(metric: str) -> None:
+    assert warnings(metric, {"objective.generator.width": [0.25, 0.5]}) == []
+    assert warnings(metric, {"optim.lr": [1e-3, 2e-3]}) == []
+    assert warnings(metric, {"encoder.layers": [1, 4]}) == []
+
+
+def test_detection_across_encoder_sizes_gives_no_warning() -> None:
+    assert warnings("detect/bigram/auroc", SIZES) == []
+
+
+def test_sweep_without_a_ranking_gives_no_warning() -> None:
+    assert warnings("probe/pos/accuracy", SIZES, answer="noise") == []
+
+
+def test_tuned_shape_gives_a_warning() -> None:
+    tune = {"encoder.embedding": {"choices": [32, 64]}}
+    search = {"sampler": "grid", "trials": 2, "seeds": 3}
+    (warning,) = warnings(
+        "probe/pos/accuracy", {"optim.lr": [1e-3, 2e-3]}, tune=tune, search=search
+    )
+    assert "is confounded with encoder.embedding, in" in warning
+
+
+def test_refused_metric_names_those_that_can_rank() -> None:
+    with pytest.raises(SpaceError) as caught:
+        load("detect/bigram/auroc", {"data.length": [16, 32]})
+    assert str(caught.value).endswith(
+        "; comparable here: finetune/TASK; confounded: probe/pos/accuracy, probe/sentiment/accuracy"
+    )
+    with pytest.raises(SpaceError) as caught:
+        load("train/loss", {"objective": [{"kind": "electra"}, {"kind": "mlm"}]})
+    # mlm has no discriminator, so that detection cannot rank it.
+    assert str(caught.value).endswith(
+        "; comparable here: probe/pos/accuracy, probe/sentiment/accuracy, finetune/TASK"
+    )
+
+
+def test_losses_of_the_training_are_no_alternatives() -> None:
+    networks = ("generator", "discriminator", "predictor")
+    names, confounded = alternative_metrics((), networks)
+    assert confounded == []
+    assert {name for name in METRICS if name not in names} == {
+        name for name in METRICS if name.startswith("train/")
+    }
