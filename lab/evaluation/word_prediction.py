@@ -27,6 +27,7 @@ Letters: N hidden words, W windows, T positions, M masked positions, C classes, 
 """
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -134,6 +135,7 @@ def _states_at_masks(encoder: Encoder, hidden: HiddenWords) -> Tensor:
     return states_Nh
 
 
-def _chunks(hidden: HiddenWords) -> tuple[Tensor, ...]:
+def _chunks(hidden: HiddenWords) -> Iterator[slice]:
     windows, length = hidden.ids_WT.shape
-    return torch.arange(windows).split(max(1, _TOKENS // length))
+    size = max(1, _TOKENS // length)
+    return (slice(start, start + size) for start in range(0, windows, size))
