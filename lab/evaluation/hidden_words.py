@@ -1,7 +1,7 @@
 """Words of the held-out text that an encoder has to predict, hidden in its windows.
 
-The words are chosen in the text, not among the tokens: runs of letters, every eighth one in two
-passes, so that each pass hides other words. All vocabularies and windows hide the same words.
+The words are chosen in the text, not among the tokens: every eighth run of letters. All
+vocabularies and windows hide the same words.
 
 Letters: W windows, T positions, N hidden words, M masked positions.
 """
@@ -22,7 +22,6 @@ from lab.evaluation.calibration import alternate_halves
 
 _WORD = re.compile(r"[^\W\d_]+")
 _EVERY = 8
-_PASSES = (0, 4)  # first hidden word of each pass
 _NO_WORD = -1
 
 Masks = Literal["one", "each"]
@@ -65,13 +64,12 @@ def hide_words(
     parts: list[_Parts] = []
     words: list[str] = []
     half: list[bool] = []
-    for first in _PASSES:
-        for passage, encoded, in_half in zip(passages, encodings, halves, strict=True):
-            hidden = list(_WORD.finditer(passage))[first::_EVERY]
-            hide = _hide(encoded, [match.span() for match in hidden], len(words), masks)
-            parts.append(_cut(hide, length))
-            words += [match.group().casefold() for match in hidden]
-            half += [in_half] * len(hidden)
+    for passage, encoded, in_half in zip(passages, encodings, halves, strict=True):
+        hidden = list(_WORD.finditer(passage))[::_EVERY]
+        hide = _hide(encoded, [match.span() for match in hidden], len(words), masks)
+        parts.append(_cut(hide, length))
+        words += [match.group().casefold() for match in hidden]
+        half += [in_half] * len(hidden)
     ids_WT, word_WT, token_WT = (
         torch.from_numpy(np.concatenate(rows)) for rows in zip(*parts, strict=True)
     )

