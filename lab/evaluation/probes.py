@@ -25,7 +25,7 @@ from lab.evaluation.calibration import alternate_halves
 from lab.tasks.embedded import UNSEEN, Split, TaggedSentences, Task, read_embedded
 from lab.training.model import Encoder
 
-_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # of the squared weights, on standardised features
+_PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the squared weights, on standardised features
 _STEPS = 30  # iterations of L-BFGS, at most
 _SEARCH_STEPS = 15  # the same, of the fits that choose the penalty
 _WINDOWS = 256  # windows encoded at once
