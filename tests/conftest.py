@@ -136,6 +136,7 @@ def few_sentences() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "_LIMITS", limits)
         patch.setattr(probes, "_STEPS", 12)
+        patch.setattr(probes, "_SEARCH_STEPS", 6)
         for cached in (embedded.read_embedded, embedded._labels, probes.probe_windows):
             cached.cache_clear()
         yield

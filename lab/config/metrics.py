@@ -86,7 +86,7 @@ def _covers(prefix: str, path: str) -> bool:
 CORRUPTIONS = ("unigram", "bigram", "mlm")
 
 # Another tokenizer or window length changes the held-out examples themselves, so scores on them
-# are not comparable. The probes are defined on words and sentences and remain comparable.
+# are not comparable. Probes and hidden words are defined on the text and remain comparable.
 _TEXT = ("data",)
 
 # Measured on the tag probe (reports/LOG.md): untrained encoders of width 64 and 128 score .60 and
@@ -121,31 +121,61 @@ _DETECTION = tuple(
             needs="discriminator",
         ),
         Metric(
-            name=f"detect/{source}/loss",
+            name=f"detect/{source}/calibrated_loss",
             direction="minimize",
-            title=f"loss on {source} replacements in held-out text",
-            incomparable_across=(*_TEXT, "objective", "init_from"),
-            reason="a discriminator's probabilities are calibrated to the generator and mask rate "
-            "of its training, so its loss on a fixed corruption depends on them; use the AUROC",
+            title=f"loss on {source} replacements in held-out text, calibrated on its other half",
+            incomparable_across=_TEXT,
+            reason="the held-out examples consist of the tokenizer's tokens and windows",
             needs="discriminator",
         ),
     )
 )
 
-_PROBES = (
+_PROBES = tuple(
+    metric
+    for task, scored, always in (
+        ("pos", "part-of-speech {} of a linear probe (Brown)", True),
+        ("sentiment", "sentiment {} of a linear probe (movie reviews)", False),
+    )
+    for metric in (
+        Metric(
+            name=f"probe/{task}/accuracy",
+            direction="maximize",
+            title=f"{scored.format('accuracy')} on a learned mix of layers",
+            confounded_across=_PROBE_CONFOUNDERS,
+            confounding=_PROBE_CONFOUNDING,
+            at_every_evaluation=always,
+        ),
+        Metric(
+            name=f"probe/{task}/nats",
+            direction="minimize",
+            title=f"{scored.format('loss in nats')} on a learned mix of layers",
+            confounded_across=_PROBE_CONFOUNDERS,
+            confounding=_PROBE_CONFOUNDING,
+            at_every_evaluation=always,
+        ),
+    )
+)
+
+# Settings that select the held-out documents.
+_DOCUMENTS = ("data.source", "data.share", "data.held_out", "data.bad_text")
+
+_HIDDEN_WORDS = (
     Metric(
-        name="probe/pos/accuracy",
-        direction="maximize",
-        title="part-of-speech accuracy of a linear probe (Brown) on a learned mix of layers",
-        confounded_across=_PROBE_CONFOUNDERS,
-        confounding=_PROBE_CONFOUNDING,
+        name="mlm/nats_per_character",
+        direction="minimize",
+        title="nats per character of hidden words of held-out text, read from the frozen encoder",
+        incomparable_across=_DOCUMENTS,
+        reason="it is an average over the words of the held-out documents",
     ),
     Metric(
-        name="probe/sentiment/accuracy",
-        direction="maximize",
-        title="sentiment accuracy of a linear probe (movie reviews) on a learned mix of layers",
-        confounded_across=_PROBE_CONFOUNDERS,
-        confounding=_PROBE_CONFOUNDING,
+        name="mlm/own_head/nats_per_character",
+        direction="minimize",
+        title="nats per character of hidden words of held-out text, by the encoder's own head",
+        incomparable_across=(*_DOCUMENTS, "data.tokenizer", "objective.kind"),
+        reason="the head of `mlm` is trained on [MASK] and the heads of other objectives are not, "
+        "and a tokenizer that removes case or accents has less to predict",
+        needs="predictor",
         at_every_evaluation=False,
     ),
 )
@@ -245,4 +275,6 @@ def select_metrics(names: Iterable[str]) -> dict[str, Metric]:
     return {name: metrics[name] for name in (*METRICS, *metrics) if name in metrics}
 
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_DETECTION, *_PROBES, *_RAW)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*_DETECTION, *_PROBES, *_HIDDEN_WORDS, *_RAW)
+}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lab.data.passages import read_passages
 from lab.data.vocabulary import PAD, SEP, Vocabulary, open_vocabulary
 
 Windows = npt.NDArray[np.unsignedinteger[Any]]
@@ -81,6 +82,7 @@ class Corpus:
         vocabulary: tokenizer and token ids of the text.
         counts_V: frequency of each token in the training windows; 0 for [PAD], [CLS], [SEP] and
             [MASK].
+        passages: passages of the held-out documents as plain text (`data.passages`).
     """
 
     fingerprint: str
@@ -89,6 +91,7 @@ class Corpus:
     parts: tuple[PartWindows, ...]
     vocabulary: Vocabulary
     counts_V: npt.NDArray[np.int64]
+    passages: tuple[str, ...]
 
 
 def open_corpus(folder: File) -> Corpus:
@@ -106,6 +109,7 @@ def open_corpus(folder: File) -> Corpus:
         parts=tuple(map(PartWindows, metadata["train"]["parts"], metadata["weights"])),
         vocabulary=open_vocabulary(folder),
         counts_V=np.load(folder / "counts.npy", allow_pickle=False),
+        passages=read_passages(folder),
     )
 
 

@@ -23,6 +23,7 @@ from lab.config.trial import content_hash
 from lab.data import document_store, hub, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
 from lab.data.document_selection import read_documents, sample_for_tokenizer, split_documents
+from lab.data.passages import write_passages
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.data.windows import WindowCounts, WindowWriter, window_type
 from lab.errors import UserError
@@ -221,6 +222,7 @@ def _write(
     held_out = writer.write(folder / "held_out.bin", read_documents(store, held_D))
     _check_windows(data, train, held_out)
     np.save(folder / "counts.npy", train.counts_V)
+    write_passages(folder, store.read(held_D), held_out.characters)
     vocabulary.save(folder)
     facts = {
         "fingerprint": identity,

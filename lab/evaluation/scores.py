@@ -1,4 +1,4 @@
-"""Scores that are comparable across trials: replaced-token detection and linear probes.
+"""Scores that are comparable across trials: detection, linear probes and hidden words.
 
 Letters: N windows, T positions.
 """
@@ -7,21 +7,25 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lab.config.results import MetricRow
-from lab.data.batches import segment_ids
+from lab.data.batches import Corpus, segment_ids
 from lab.data.vocabulary import FIRST_WORD, Vocabulary
+from lab.evaluation.calibration import alternate_halves, calibrated_loss
 from lab.evaluation.corruption import HeldOut
-from lab.evaluation.probes import probe_accuracy
+from lab.evaluation.hidden_words import hide_words
+from lab.evaluation.probes import evaluate_probe
+from lab.evaluation.word_prediction import head_nats_per_character, readout_nats_per_character
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Detector, Objective
+from lab.training.objectives.mlm import Mlm
+from lab.training.objectives.predictors import Predictor
 
 _WINDOWS = 256  # windows encoded at once
 
 
 def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
-    """Return the loss and the AUROC of the discriminator on each held-out corruption.
+    """Return the calibrated loss and the AUROC of the discriminator on each held-out corruption.
 
     Special tokens and padding are not scored. The objective is in evaluation mode meanwhile, and
     none of its state changes. The row is empty for an objective without a discriminator.
@@ -31,28 +35,57 @@ def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
     row: MetricRow = {}
     training = objective.training
     objective.eval()
+    words_NT = held_out.original_NT >= FIRST_WORD
+    half_N = alternate_halves(len(words_NT))[:, None].expand_as(words_NT)[words_NT]
     for name, corrupted_NT in held_out.corrupted_NT.items():
-        words_NT = held_out.original_NT >= FIRST_WORD
         logits_N = _detect(objective, corrupted_NT, segment_ids(held_out.original_NT))[words_NT]
         replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
         row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
-        row[f"detect/{name}/loss"] = F.binary_cross_entropy_with_logits(
-            logits_N, replaced_N.double()
-        ).item()
+        row[f"detect/{name}/calibrated_loss"] = calibrated_loss(logits_N, replaced_N, half_N)
     objective.train(training)
     return row
 
 
 def score_probe(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
-    """Return the accuracy of a probe on a learned mix of the encoder's layers.
+    """Return the accuracy and the loss of a probe on a learned mix of the encoder's layers.
 
     The objective is in evaluation mode meanwhile, and none of its state changes.
     """
     training = objective.training
     objective.eval()
-    row = {f"probe/{task}/accuracy": probe_accuracy(objective.encoder, vocabulary, task)}
+    score = evaluate_probe(objective.encoder, vocabulary, task)
     objective.train(training)
-    return row
+    return {f"probe/{task}/accuracy": score.accuracy, f"probe/{task}/nats": score.nats}
+
+
+def score_hidden_words(objective: Objective, corpus: Corpus) -> MetricRow:
+    """Return the nats per character of hidden words, by the frozen encoder.
+
+    The row is empty if the held-out text has too few words. The objective is in evaluation mode
+    meanwhile, and none of its state changes.
+    """
+    hidden = hide_words(corpus.vocabulary, corpus.passages, objective.encoder.length, "one")
+    training = objective.training
+    objective.eval()
+    nats = readout_nats_per_character(objective.encoder, hidden)
+    objective.train(training)
+    return {} if nats is None else {"mlm/nats_per_character": nats}
+
+
+def score_own_head(objective: Objective, corpus: Corpus) -> MetricRow:
+    """Return the nats per character of hidden words, by the encoder's own vocabulary head.
+
+    The row is empty for an objective without such a head, and if the held-out text has no words.
+    The objective is in evaluation mode meanwhile, and none of its state changes.
+    """
+    if not isinstance(objective, Mlm | Predictor):
+        return {}
+    hidden = hide_words(corpus.vocabulary, corpus.passages, objective.encoder.length, "each")
+    training = objective.training
+    objective.eval()
+    nats = head_nats_per_character(objective.encoder, objective.vocabulary, hidden)
+    objective.train(training)
+    return {} if nats is None else {"mlm/own_head/nats_per_character": nats}
 
 
 def auroc(scores_N: Tensor, positive_N: Tensor) -> float:

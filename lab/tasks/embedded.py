@@ -11,9 +11,12 @@ from typing import Any, Literal
 Task = Literal["pos", "sentiment"]
 Split = Literal["train", "test"]
 EMBEDDED: tuple[Task, ...] = ("pos", "sentiment")
+UNSEEN = -1  # label of the test split that the training split lacks
 
-# Number of sentences. A probe takes seconds with these; the test splits are large enough to keep
-# the standard error of a score small.
+# Number of sentences. A probe takes about a second with these; the test splits are large enough to
+# keep the standard error of a score small. More rows do not pay for `pos`: at nano32 after 1e12
+# FLOPs of ELECTRA the accuracy with 350, 700, 1,400, 2,800 and 5,600 rows is .668, .676, .680, .681
+# and .680 (untrained .537, .545, .547, .549, .550), and the time of a fit doubles with the rows.
 _LIMITS: dict[tuple[Task, Split], int] = {
     ("pos", "train"): 700,
     ("pos", "test"): 1_000,
@@ -28,8 +31,8 @@ class TaggedSentences:
 
     Attributes:
         words: words of each sentence.
-        labels: labels of each sentence: one per word for `pos`, a single one for `sentiment`; -1
-            for labels that the training split lacks.
+        labels: labels of each sentence: one per word for `pos`, a single one for `sentiment`;
+            `UNSEEN` for labels that the training split lacks.
         classes: number of different labels in the training split.
     """
 
@@ -54,7 +57,9 @@ def read_embedded(task: Task, split: Split) -> TaggedSentences:
     )
     return TaggedSentences(
         words=tuple(tuple(_words(task, row)) for row in chosen),
-        labels=tuple(tuple(numbers.get(x, -1) for x in _row_labels(task, row)) for row in chosen),
+        labels=tuple(
+            tuple(numbers.get(x, UNSEEN) for x in _row_labels(task, row)) for row in chosen
+        ),
         classes=len(numbers),
     )
 

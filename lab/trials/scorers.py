@@ -57,7 +57,7 @@ class NoScores(Scorer):
 
 
 class AllScores(Scorer):
-    """Takes all scores of a trial: detection on held-out corruptions, and probes."""
+    """Takes all scores of a trial: detection on held-out corruptions, probes, hidden words."""
 
     def __init__(self, work: Assignment, device: str) -> None:
         super().__init__(work, device)
@@ -65,15 +65,17 @@ class AllScores(Scorer):
 
     def score_end(self, objective: Objective) -> MetricRow:
         """Return the scores of the first and the last point: all of them."""
-        return self.score_interim(objective) | self._score_probe(objective, "sentiment")
+        row = self.score_interim(objective) | self._score_probe(objective, "sentiment")
+        return row | scores.score_own_head(objective, self.corpus)
 
     def score_interim(self, objective: Objective) -> MetricRow:
         """Return the scores of the other points: the cheap ones that change during training.
 
         Their cost and changes were measured in reports/LOG.md.
         """
-        detection = scores.score_detection(objective, self._held_out)
-        return detection | self._score_probe(objective, "pos")
+        row = scores.score_detection(objective, self._held_out)
+        row |= self._score_probe(objective, "pos")
+        return row | scores.score_hidden_words(objective, self.corpus)
 
     def _score_probe(self, objective: Objective, task: Task) -> MetricRow:
         return scores.score_probe(objective, self.corpus.vocabulary, task)

@@ -44,8 +44,10 @@ def test_metric_has_the_name_of_its_key_and_a_title(name: str) -> None:
 
 
 def test_every_corruption_and_probe_has_a_metric() -> None:
-    assert {f"detect/{source}/auroc" for source in CORRUPTIONS} <= METRICS.keys()
-    assert {f"probe/{task}/accuracy" for task in EMBEDDED} <= METRICS.keys()
+    for score in ("auroc", "calibrated_loss"):
+        assert {f"detect/{source}/{score}" for source in CORRUPTIONS} <= METRICS.keys()
+    for score in ("accuracy", "nats"):
+        assert {f"probe/{task}/{score}" for task in EMBEDDED} <= METRICS.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name.startswith("train/")])
@@ -74,20 +76,40 @@ def test_losses_of_the_discriminator_cannot_rank_training_settings(name: str, pa
 
 
 @pytest.mark.parametrize("source", CORRUPTIONS)
-def test_auroc_is_comparable_between_generators_but_not_between_tokenizers(source: str) -> None:
-    auroc = METRICS[f"detect/{source}/auroc"]
-    assert (
-        auroc.find_incomparable_path(("objective.generator.width", "encoder.size", "optim.lr"))
-        is None
-    )
-    assert auroc.find_incomparable_path(("optim.lr", "data.vocab")) == "data.vocab"
+@pytest.mark.parametrize("score", ["auroc", "calibrated_loss"])
+def test_detection_is_comparable_between_objectives_but_not_between_tokenizers(
+    source: str, score: str
+) -> None:
+    metric = METRICS[f"detect/{source}/{score}"]
+    settings = ("objective", "objective.generator.width", "encoder.size", "optim.lr", "init_from")
+    assert metric.find_incomparable_path(settings) is None
+    assert metric.find_incomparable_path(("optim.lr", "data.vocab")) == "data.vocab"
+
+
+def test_hidden_words_are_comparable_between_shapes_vocabularies_and_windows() -> None:
+    metric = METRICS["mlm/nats_per_character"]
+    varied = ("encoder.size", "objective", "data.vocab", "data.length", "data.tokenizer", "budget")
+    assert metric.find_incomparable_path(varied) is None
+    for path in ("data.source.paths", "data.share", "data.held_out"):
+        assert metric.find_incomparable_path((*varied, path)) == path
+
+
+def test_own_heads_are_comparable_within_an_objective_and_a_normalization() -> None:
+    metric = METRICS["mlm/own_head/nats_per_character"]
+    varied = ("encoder.size", "objective.mask_prob", "data.vocab", "data.length")
+    assert metric.find_incomparable_path(varied) is None
+    for path in ("objective", "objective.kind", "data.tokenizer.cased"):
+        assert metric.find_incomparable_path((path,)) == path
 
 
 @pytest.mark.parametrize("task", EMBEDDED)
+@pytest.mark.parametrize("score", ["accuracy", "nats"])
 @given(varied=st.lists(paths, max_size=4))
 @settings
-def test_probes_are_comparable_across_all_settings(task: str, varied: list[str]) -> None:
-    assert METRICS[f"probe/{task}/accuracy"].find_incomparable_path(tuple(varied)) is None
+def test_probes_are_comparable_across_all_settings(
+    task: str, score: str, varied: list[str]
+) -> None:
+    assert METRICS[f"probe/{task}/{score}"].find_incomparable_path(tuple(varied)) is None
 
 
 @given(path=paths, rest=paths)

@@ -215,15 +215,19 @@ def test_perfect_detector_has_auroc_one(held_out: Path) -> None:
     row = scores.score_detection(perfect_detector(read, 20.0), read)
     for source in CORRUPTIONS:
         assert row[f"detect/{source}/auroc"] == 1
-        assert row[f"detect/{source}/loss"] < 1e-6
+        assert row[f"detect/{source}/calibrated_loss"] < 1e-6
     row = scores.score_detection(perfect_detector(read, -20.0), read)
     assert all(row[f"detect/{source}/auroc"] == 0 for source in CORRUPTIONS)
 
 
 def test_constant_detector_has_auroc_one_half(held_out: Path) -> None:
-    row = scores.score_detection(RuleDetector(torch.zeros_like), open_held_out(held_out))
+    read = open_held_out(held_out)
+    row = scores.score_detection(RuleDetector(torch.zeros_like), read)
     assert {row[f"detect/{source}/auroc"] for source in CORRUPTIONS} == {0.5}
-    assert row["detect/mlm/loss"] == pytest.approx(np.log(2))
+    words_NT = read.original_NT >= FIRST_WORD
+    replaced_N = (read.corrupted_NT["mlm"] != read.original_NT)[words_NT]
+    entropy = stats.entropy(np.bincount(replaced_N) / len(replaced_N))
+    assert row["detect/mlm/calibrated_loss"] == pytest.approx(entropy, abs=1e-3)
 
 
 def test_logits_at_special_tokens_are_not_scored(held_out: Path) -> None:
@@ -272,7 +276,7 @@ def test_probing_changes_no_state_and_returns_named_metrics(
     rng_state = torch.get_rng_state()
     weights = {name: value.clone() for name, value in built.state_dict().items()}
     row = scores.score_probe(built, prepared_text.corpus.vocabulary, "pos")
-    assert set(row) == {"probe/pos/accuracy"} <= set(METRICS)
+    assert set(row) == {"probe/pos/accuracy", "probe/pos/nats"} <= set(METRICS)
     assert built.training
     assert torch.get_rng_state().equal(rng_state)
     assert all(value.equal(weights[name]) for name, value in built.state_dict().items())
@@ -299,10 +303,10 @@ def test_part_of_speech_probe_is_deterministic_and_beats_the_majority(
 ) -> None:
     tokenizer = prepared_text.corpus.vocabulary
     torch.manual_seed(1)
-    first = probes.probe_accuracy(encoder(), tokenizer, "pos", layer)
+    first = probes.evaluate_probe(encoder(), tokenizer, "pos", layer)
     torch.manual_seed(2)
-    assert probes.probe_accuracy(encoder(), tokenizer, "pos", layer) == first
-    assert first > majority("pos") + 0.1
+    assert probes.evaluate_probe(encoder(), tokenizer, "pos", layer) == first
+    assert first.accuracy > majority("pos") + 0.1
 
 
 @few
@@ -310,10 +314,10 @@ def test_sentiment_probe_is_deterministic_and_beats_the_majority(
     prepared_text: PreparedText,
 ) -> None:
     first, second = (
-        probes.probe_accuracy(encoder(), prepared_text.corpus.vocabulary, "sentiment") for _ in "ab"
+        probes.evaluate_probe(encoder(), prepared_text.corpus.vocabulary, "sentiment") for _ in "ab"
     )
     assert first == second
-    assert first > majority("sentiment")
+    assert first.accuracy > majority("sentiment")
 
 
 @few

@@ -118,7 +118,7 @@ def test_name_of_a_sweep_selects_its_best_repeat(storage: Path) -> None:
 def test_smallest_score_is_best_for_a_minimized_metric(storage: Path) -> None:
     from lab.config.metrics import METRICS
 
-    loss = METRICS["detect/bigram/loss"]
+    loss = METRICS["detect/bigram/calibrated_loss"]
     table = record_sweep(storage, "downwards", SCORES)
     sweep = table.sweep | {"metric": loss.name}
     assert find_trial.find_best_trial(dataclasses.replace(table, sweep=sweep)) == OTHER

@@ -456,11 +456,11 @@ def test_trial_starts_from_an_earlier_trial_with_its_own_schedule(
     assert (earlier.state, later.state) == ("finished", "finished")
     first_row, last_row = later.rows[0], earlier.rows[-1]
     same = [name for name in first_row if name.startswith(("detect/", "probe/"))]
-    assert len(same) == 8
+    assert len(same) == 10
     assert [first_row[name] for name in same] == [last_row[name] for name in same]
     assert first_row["spent/flops"] == 0
     assert later.rows[-1]["spent/flops"] == earlier.rows[-1]["spent/flops"]
-    assert later.rows[-1]["detect/mlm/loss"] != first_row["detect/mlm/loss"]
+    assert later.rows[-1]["detect/mlm/calibrated_loss"] != first_row["detect/mlm/calibrated_loss"]
 
 
 def test_interrupted_trial_resumes_instead_of_loading_its_initial_weights(

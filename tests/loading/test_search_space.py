@@ -876,9 +876,9 @@ def test_sizes_with_incomparable_default_text_are_rejected(load: Load) -> None:
 def test_sizes_with_incomparable_default_mask_probability_are_rejected(load: Load) -> None:
     sizes = "compare={encoder.size: [base, large]}", "base.budget.amount=1e20"
     with pytest.raises(SpaceError, match=r"differ in objective\.mask_prob, which encoder\.size"):
-        load(*sizes, "metric=detect/bigram/loss")
+        load(*sizes, "metric=train/discriminator_loss")
     assert load(*sizes, "metric=detect/bigram/auroc")
-    assert load(*sizes, "base.objective.mask_prob=0.2", "metric=detect/bigram/loss")
+    assert load(*sizes, "metric=detect/bigram/calibrated_loss")
 
 
 def test_whole_numbers_and_initial_scale_can_be_tuned(load: Load) -> None:

@@ -138,8 +138,8 @@ def test_recommendation_and_no_learning_exclude_each_other(seed: int) -> None:
         (AUROC, math.nan, [0.60, 0.61, 0.59], True),
         (AUROC, math.nan, [0.50, 0.51, 0.49], False),
         (AUROC, 0.5, [0.80], None),  # a single trial has no interval
-        ("detect/bigram/loss", 0.67, [0.40, 0.41, 0.39], True),
-        ("detect/bigram/loss", 0.67, [0.70, 0.71, 0.72], False),
+        ("detect/bigram/calibrated_loss", 0.67, [0.40, 0.41, 0.39], True),
+        ("detect/bigram/calibrated_loss", 0.67, [0.70, 0.71, 0.72], False),
     ],
 )
 def test_cell_has_learned_if_its_interval_is_better_than_untrained(

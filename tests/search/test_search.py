@@ -267,7 +267,7 @@ def test_point_with_a_non_finite_score_is_pruned_and_never_the_best(
 
 
 @pytest.mark.parametrize(
-    ("metric", "sign"), [("detect/bigram/auroc", 1), ("detect/bigram/loss", -1)]
+    ("metric", "sign"), [("detect/bigram/auroc", 1), ("detect/bigram/calibrated_loss", -1)]
 )
 def test_repeats_use_the_best_nuisance_parameters_in_the_direction_of_the_metric(
     storage: str, metric: str, sign: int
@@ -756,7 +756,7 @@ def test_halving_stops_trials_and_never_the_best(storage: str, slots: int, chanc
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_halving_follows_the_direction_of_the_metric(storage: str, sign: int) -> None:
-    metric = METRICS["detect/bigram/auroc" if sign > 0 else "detect/bigram/loss"]
+    metric = METRICS["detect/bigram/auroc" if sign > 0 else "detect/bigram/calibrated_loss"]
     experiment = halving_experiment(metric=metric)
     ended = drive_with_halving(
         Search(experiment, storage, notes(storage)),

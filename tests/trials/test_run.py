@@ -143,11 +143,12 @@ def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
     scored = [{name for name in row if name in METRICS} for row in rows]
     detection = {name for name in METRICS if name.startswith("detect/")}
     probing = {name for name in METRICS if name.startswith("probe/")}
+    words = {"mlm/nats_per_character"}
     training = {"train/loss", "train/generator_loss", "train/discriminator_loss"}
-    assert scored[0] == detection | probing
-    cheap = detection | {"probe/pos/accuracy"}
+    assert scored[0] == detection | probing | words
+    cheap = detection | words | {"probe/pos/accuracy", "probe/pos/nats"}
     assert all(names == cheap | training for names in scored[1:-1])
-    assert scored[-1] == detection | probing | training
+    assert scored[-1] == detection | probing | words | training
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 16])
@@ -173,7 +174,7 @@ def test_scoring_more_often_does_not_change_the_training(
         without_time(run(replace(trial, evaluations=count), tmp_path / str(count)).rows)
         for count in (8, 1)
     )
-    same = {name for name in often[-1] if name.startswith(("detect/", "probe/"))}
+    same = {name for name in often[-1] if name.startswith(("detect/", "probe/", "mlm/"))}
     assert {name: often[-1][name] for name in same} == {name: once[-1][name] for name in same}
 
 
@@ -194,6 +195,8 @@ def test_mlm_has_no_detection_score(run: Run, trial: Trial, tmp_path: Path) -> N
     assert outcome.state == "finished"
     assert not any(name.startswith("detect/") for row in outcome.rows for name in row)
     assert "probe/pos/accuracy" in outcome.rows[-1]
+    scored = ["mlm/own_head/nats_per_character" in row for row in outcome.rows]
+    assert scored == [True] + [False] * (CURVE - 1) + [True]
 
 
 def test_nan_loss_ends_diverged(

@@ -1,0 +1,84 @@
+"""Loss of a detector after its logits have been calibrated on other windows.
+
+A discriminator's probabilities are calibrated to the share of replaced tokens in its training, so
+its loss on another corruption depends on generator, mask rate and objective. Temperature and bias
+(Platt 1999) remove that dependence: what remains is how well the logits separate replaced from
+original tokens.
+
+Letters: N windows, T positions, M scored tokens.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+_BLOCKS = 16  # contiguous blocks of windows, which the two halves take in turn
+_BOUNDS = ((0.0, 1e3), (-50.0, 50.0))  # of slope and bias on standardised logits
+
+Floats = npt.NDArray[np.float64]
+
+
+def calibrated_loss(logits_M: Tensor, replaced_M: Tensor, half_M: Tensor) -> float:
+    """Return the mean loss in nats per token; NaN if a logit is not finite.
+
+    Slope (the inverse temperature, at least 0) and bias are fitted on one half and evaluated on the
+    other one, in both directions. A detector that does not separate the two classes gets the loss
+    of a constant prediction, the entropy of the share of replaced tokens.
+
+    Args:
+        logits_M: logits of the scored tokens; positive means replaced.
+        replaced_M: whether each token is replaced.
+        half_M: half of each token, bool.
+    """
+    if not logits_M.isfinite().all():
+        return math.nan
+    logits = (logits_M - logits_M.mean()) / logits_M.std().clamp(min=1e-12)
+    x, signs, halves = (
+        tensor.double().numpy() for tensor in (logits, replaced_M * 2.0 - 1, half_M)
+    )
+    total = 0.0
+    for half in (0, 1):
+        fitted, scored = halves == half, halves != half
+        slope, bias = fit_calibration(x[fitted], signs[fitted])
+        total += float(_losses(slope, bias, x[scored], signs[scored]).sum())
+    return total / len(x)
+
+
+def fit_calibration(x_M: Floats, signs_M: Floats) -> tuple[float, float]:
+    """Return the slope and the bias that minimise the logistic loss, with slope at least 0.
+
+    Args:
+        x_M: logits.
+        signs_M: 1 for a replaced token, -1 for an original one.
+    """
+    from scipy import optimize
+
+    def value_and_gradient(parameters: Floats) -> tuple[float, Floats]:
+        slope, bias = parameters
+        losses_M = _losses(slope, bias, x_M, signs_M)
+        slopes_M = -signs_M * -np.expm1(-losses_M)  # -sign * sigmoid(-sign * logit)
+        return float(losses_M.mean()), np.array([(slopes_M * x_M).mean(), slopes_M.mean()])
+
+    fit = optimize.minimize(
+        value_and_gradient, np.zeros(2), jac=True, method="L-BFGS-B", bounds=_BOUNDS,
+        options={"ftol": 1e-14, "gtol": 1e-9},
+    )  # fmt: skip
+    return float(fit.x[0]), float(fit.x[1])
+
+
+def alternate_halves(windows: int) -> Tensor:
+    """Return the half of each of `windows` windows, bool.
+
+    Windows are in the order of the documents. Contiguous blocks alternate between the halves, so
+    few documents are in both, and both have all parts of a mixture.
+    """
+    blocks = min(_BLOCKS, max(1, windows))
+    return torch.arange(windows) * blocks // max(1, windows) % 2 == 1
+
+
+def _losses(slope: float, bias: float, x_M: Floats, signs_M: Floats) -> Floats:
+    losses_M: Floats = np.logaddexp(0.0, -signs_M * (slope * x_M + bias))
+    return losses_M
