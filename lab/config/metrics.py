@@ -46,6 +46,11 @@ class Metric:
         family, _, rest = self.name.partition("/")
         return rest.partition("/")[0] if family in ("probe", "finetune") else None
 
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether the metric is an accuracy on minimal pairs."""
+        return self.name.startswith(_PAIRS)
+
     def find_incomparable_path(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes values incomparable; None if there is none."""
         for path in paths:
@@ -59,6 +64,9 @@ class Metric:
     def better(self, a: float, b: float) -> bool:
         """Return whether `a` is strictly better than `b`."""
         return a > b if self.direction == "maximize" else a < b
+
+
+_PAIRS = "pairs/"
 
 
 def _covers(prefix: str, path: str) -> bool:
@@ -110,6 +118,42 @@ _PROBES = (
         title="sentiment accuracy of a linear probe (movie reviews) on a learned mix of layers",
         at_every_evaluation=False,
     ),
+)
+
+# Each pair is a comparison of two sentences by one model, and chance is .5 for every shape,
+# vocabulary and window; a window that cuts sentences counts against the encoder.
+PAIRS_ACCURACY = f"{_PAIRS}accuracy"
+PAIR_CATEGORIES = (
+    "determiner",
+    "agreement",
+    "distant_agreement",
+    "pronoun",
+    "replacement",
+    "order",
+)
+
+
+def is_category(name: str) -> bool:
+    """Return whether a text is a valid name of a category: ASCII letters, digits, - and _."""
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+
+
+def category_metric(category: str) -> Metric:
+    """Return the metric of the minimal pairs of a category."""
+    return Metric(
+        name=f"{_PAIRS}{category}/accuracy",
+        direction="maximize",
+        title=f"share of minimal pairs ({category}) in which the good sentence is preferred",
+    )
+
+
+_MINIMAL_PAIRS = (
+    Metric(
+        name=PAIRS_ACCURACY,
+        direction="maximize",
+        title="share of minimal pairs in which the good sentence is preferred, mean of categories",
+    ),
+    *map(category_metric, PAIR_CATEGORIES),
 )
 
 _RAW = (
@@ -171,6 +215,9 @@ def finetuned(task: str) -> Metric:
 
 def find_metric(name: str) -> Metric | None:
     """Return the metric called `name`; None if there is no such metric."""
+    category = name.removeprefix(_PAIRS).removesuffix("/accuracy")
+    if name == f"{_PAIRS}{category}/accuracy" and is_category(category):
+        return category_metric(category)
     task = name.removeprefix(_AFTER)
     if name in METRICS or task == name:
         return METRICS.get(name)
@@ -183,4 +230,6 @@ def select_metrics(names: Iterable[str]) -> dict[str, Metric]:
     return {name: metrics[name] for name in (*METRICS, *metrics) if name in metrics}
 
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_DETECTION, *_PROBES, *_RAW)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*_DETECTION, *_PROBES, *_MINIMAL_PAIRS, *_RAW)
+}

@@ -16,7 +16,7 @@ from lab.config.trial import Trial, content_hash
 from lab.data import batches, preparation
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
-from lab.evaluation import corruption
+from lab.evaluation import corruption, prepared_pairs
 from lab.finetuning import finetuner
 from lab.finetuning.results import FinetuneResults
 from lab.interop.initial_weights import InitialWeights
@@ -24,7 +24,7 @@ from lab.loading import search_space
 from lab.loading.task_table import load_task
 from lab.storage import record
 from lab.storage.mirror import Mirror
-from lab.tasks import examples
+from lab.tasks import examples, minimal_pairs
 from lab.tracking import tags
 from lab.trials.progress import Tell, ignore_progress
 
@@ -40,6 +40,7 @@ class TrialInputs:
     Attributes:
         text: folder of the prepared text.
         held_out: file of the held-out corruptions.
+        pairs: file of the minimal pairs, prepared for the text.
         start: file of the initial weights; None where they are drawn at random.
         short_text: folder of the text in short windows; None where the windows do not grow.
         charged: compute that its preparatory runs have spent.
@@ -49,6 +50,7 @@ class TrialInputs:
 
     text: File
     held_out: File
+    pairs: File
     start: File | None
     short_text: File | None = None
     charged: Spent = field(default_factory=Spent)
@@ -58,7 +60,7 @@ class TrialInputs:
     def identity(self) -> str:
         """Hash of the names of all input files, which are hashes of the files' contents."""
         optional = (self.start, self.short_text)
-        inputs = [self.text, self.held_out, *(file for file in optional if file is not None)]
+        inputs = [self.text, self.held_out, self.pairs, *(file for file in optional if file is not None)]
         return content_hash([each.name for each in inputs])
 
 
@@ -79,6 +81,8 @@ class Prerequisites:
         self._mirror, self._tell = mirror, tell
         self._texts: dict[DataConfig, File] = {}
         self._held_out: dict[DataConfig, File] = {}
+        self._pairs: dict[DataConfig, File] = {}
+        self._pairs_path: str | None = None
         self._task_names: tuple[str, ...] = ()
         self._seeds = 0
         self._starts = InitialWeights(storage, mirror)
@@ -92,6 +96,7 @@ class Prerequisites:
         """
         finetune = experiment.finetune
         self._task_names, self._seeds = finetune.tasks, finetune.seeds
+        self._pairs_path = experiment.minimal_pairs
         for name in finetune.tasks:  # before the texts, so that an invalid row is reported early
             self._tell(f"reading the task {name}", None)
             file = examples.prepare_examples(load_task(name), self._cache)
@@ -127,6 +132,7 @@ class Prerequisites:
         return TrialInputs(
             text=text,
             held_out=self._held_out_file(trial.data, text),
+            pairs=self._pairs_file(trial.data, text),
             start=None,
             short_text=short[0] if short else None,
         )
@@ -152,7 +158,7 @@ class Prerequisites:
 
     def describe_texts(self) -> dict[str, str]:
         """Return the description of the texts for MLflow and the report, by tag."""
-        files = [*self._texts.values(), *self._held_out.values()]
+        files = [*self._texts.values(), *self._held_out.values(), *self._pairs.values()]
         texts = list(self._texts.values())
         return {
             tags.DATA: " ".join(file.name for file in files),
@@ -194,6 +200,15 @@ class Prerequisites:
             self._held_out[settings] = held_out
             self._mirror.push(held_out)
         return self._held_out[settings]
+
+    def _pairs_file(self, settings: DataConfig, text: File) -> File:
+        """Return the file of the minimal pairs for a text, and write it where it is missing."""
+        if settings not in self._pairs:
+            pairs = minimal_pairs.read_pairs(self._pairs_path)
+            file = prepared_pairs.prepare_pairs(batches.open_corpus(text), pairs, self._cache)
+            self._pairs[settings] = file
+            self._mirror.push(file)
+        return self._pairs[settings]
 
 
 def _total_spent(folders: Iterable[File]) -> Spent:

@@ -7,6 +7,7 @@ import torch
 
 from lab.config.results import MetricRow
 from lab.evaluation import scores
+from lab.evaluation.minimal_pairs import score_pairs
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Objective
 from lab.trials import cached_inputs
@@ -57,15 +58,17 @@ class NoScores(Scorer):
 
 
 class AllScores(Scorer):
-    """Takes all scores of a trial: detection on held-out corruptions, and probes."""
+    """Takes all scores of a trial: held-out corruptions, probes and minimal pairs."""
 
     def __init__(self, work: Assignment, device: str) -> None:
         super().__init__(work, device)
         self._held_out = cached_inputs.open_held_out(work.held_out)
+        self._pairs = cached_inputs.open_pairs(work.pairs)
 
     def score_end(self, objective: Objective) -> MetricRow:
-        """Return the scores of the first and the last point: all of them."""
-        return self.score_interim(objective) | self._score_probe(objective, "sentiment")
+        """Return the scores of the first and the last point: all of them, and the baselines."""
+        sentiment = self._score_probe(objective, "sentiment")
+        return self.score_interim(objective) | sentiment | self._pairs.baselines
 
     def score_interim(self, objective: Objective) -> MetricRow:
         """Return the scores of the other points: the cheap ones that change during training.
@@ -73,7 +76,8 @@ class AllScores(Scorer):
         Their cost and changes were measured in reports/LOG.md.
         """
         detection = scores.score_detection(objective, self._held_out)
-        return detection | self._score_probe(objective, "pos")
+        pairs = score_pairs(objective, self.corpus.vocabulary, self._pairs.pairs)
+        return detection | self._score_probe(objective, "pos") | pairs
 
     def _score_probe(self, objective: Objective, task: Task) -> MetricRow:
         return scores.score_probe(objective, self.corpus.vocabulary, task)
