@@ -40,7 +40,9 @@ Couple = tuple[Site, Site]
 def main() -> None:
     """Write the file, and print the number of pairs of each category."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pairs", description=__doc__)
-    parser.add_argument("--out", type=File, default=FILE, help="file to write (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=File, default=FILE, help="file to write (default: %(default)s)"
+    )
     out = parser.parse_args().out
     rows = make_pairs(read_sources())
     out.parent.mkdir(exist_ok=True)
@@ -71,10 +73,10 @@ def make_pairs(sources: Sources) -> list[Row]:
     determiners = _take(exchange(partial(rules.determiner_sites, numbers=numbers)))
     subjects = exchange(rules.agreement_sites)
     near, distant = _take(subjects), _take(subjects)
-    exchanged = {
+    exchanged: dict[str, Sequence[Sequence[Site]]] = {
         "determiner": determiners,
         "agreement": near,
-        "distant_agreement": [tuple(map(rules.move_apart, couple)) for couple in distant],
+        "distant_agreement": [[rules.move_apart(site) for site in couple] for couple in distant],
         "pronoun": _take(exchange(rules.pronoun_sites)),
         "replacement": _take(_matched_couples(sources, used)),
     }

@@ -37,7 +37,23 @@ def _both_ways(*pairs: tuple[str, str]) -> dict[str, str]:
 
 _NOUNS = frozenset({"nn", "nns", "np", "nps", "nr", "nn$", "nns$", "np$"})
 _MODIFIERS = frozenset(
-    {"at", "dt", "dts", "dti", "dtx", "pp$", "cd", "od", "ap", "jj", "jjr", "jjt", "nn", "np$", "nn$"}
+    {
+        "at",
+        "dt",
+        "dts",
+        "dti",
+        "dtx",
+        "pp$",
+        "cd",
+        "od",
+        "ap",
+        "jj",
+        "jjr",
+        "jjt",
+        "nn",
+        "np$",
+        "nn$",
+    }
 )
 
 _VERBS = _both_ways(("is", "are"), ("was", "were"), ("has", "have"), ("does", "do"))
@@ -49,11 +65,11 @@ _SUBJUNCTIVE = frozenset({"if", "though", "unless", "wish", "wished", "lest", "s
 def agreement_sites(sentence: Sentence) -> Iterator[Site]:
     """Yield forms of be, have and do that directly follow a subject of the same number.
 
-    The subject is a personal pronoun other than "I" and "you", a proper noun, or a noun phrase that
+    Sentences with "course" are left out, because `move_apart` inserts it. The subject is a personal pronoun other than "I" and "you", a proper noun, or a noun phrase that
     is neither the object of a preposition nor joined to another one.
     """
     words, tags = sentence
-    for i in range(1, len(words)):
+    for i in range(1, 0 if "course" in words else len(words)):
         if words[i] not in _VERBS or tags[i] not in _VERB_NUMBER:
             continue
         if _SUBJECT_NUMBER.get(tags[i - 1]) != _VERB_NUMBER[tags[i]]:

@@ -16,7 +16,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from itertools import chain
 from typing import Any, NamedTuple
 
 NGRAM = 6
@@ -121,9 +120,12 @@ def _is_usable(sentence: Sentence) -> bool:
 
 
 def _count_tags(rows: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:
+    pairs: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        pairs.update(zip(map(str.lower, row["words"]), row["tags"], strict=True))
     counts: dict[str, Counter[str]] = {}
-    for word, tag in chain.from_iterable(zip(row["words"], row["tags"], strict=True) for row in rows):
-        counts.setdefault(word.lower(), Counter())[tag] += 1
+    for (word, tag), count in pairs.items():
+        counts.setdefault(word, Counter())[tag] = count
     return counts
 
 

@@ -42,14 +42,16 @@ class Metric:
 
     @property
     def task(self) -> str | None:
-        """Name of the labeled task that the metric scores; None if it scores no task."""
+        """Name of the task that the metric scores; None if it scores no task."""
+        if self.scores_pairs:
+            return PAIRS
         family, _, rest = self.name.partition("/")
         return rest.partition("/")[0] if family in ("probe", "finetune") else None
 
     @property
     def scores_pairs(self) -> bool:
         """Whether the metric is an accuracy on minimal pairs."""
-        return self.name.startswith(_PAIRS)
+        return self.name.startswith(f"{PAIRS}/")
 
     def find_incomparable_path(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes values incomparable; None if there is none."""
@@ -66,7 +68,7 @@ class Metric:
         return a > b if self.direction == "maximize" else a < b
 
 
-_PAIRS = "pairs/"
+PAIRS = "pairs"  # family of metrics, and name of its sentences where overlaps are counted
 
 
 def _covers(prefix: str, path: str) -> bool:
@@ -122,7 +124,7 @@ _PROBES = (
 
 # Each pair is a comparison of two sentences by one model, and chance is .5 for every shape,
 # vocabulary and window; a window that cuts sentences counts against the encoder.
-PAIRS_ACCURACY = f"{_PAIRS}accuracy"
+PAIRS_ACCURACY = f"{PAIRS}/accuracy"
 PAIR_CATEGORIES = (
     "determiner",
     "agreement",
@@ -141,7 +143,7 @@ def is_category(name: str) -> bool:
 def category_metric(category: str) -> Metric:
     """Return the metric of the minimal pairs of a category."""
     return Metric(
-        name=f"{_PAIRS}{category}/accuracy",
+        name=f"{PAIRS}/{category}/accuracy",
         direction="maximize",
         title=f"share of minimal pairs ({category}) in which the good sentence is preferred",
     )
@@ -215,8 +217,8 @@ def finetuned(task: str) -> Metric:
 
 def find_metric(name: str) -> Metric | None:
     """Return the metric called `name`; None if there is no such metric."""
-    category = name.removeprefix(_PAIRS).removesuffix("/accuracy")
-    if name == f"{_PAIRS}{category}/accuracy" and is_category(category):
+    category = name.removeprefix(f"{PAIRS}/").removesuffix("/accuracy")
+    if name == f"{PAIRS}/{category}/accuracy" and is_category(category):
         return category_metric(category)
     task = name.removeprefix(_AFTER)
     if name in METRICS or task == name:

@@ -149,9 +149,7 @@ def _pseudo_log_likelihood(objective: Mlm, windows: PairWindows) -> Tensor:
         hidden_BTh = objective.encoder(input_BT, segment_ids(input_BT))
         hidden_Mh = hidden_BTh[masked_BT.to(device)]
         logits_MV = objective.vocabulary(hidden_Mh, objective.encoder.embeddings.table())
-        log_M = -F.cross_entropy(
-            logits_MV.float(), ids_BT[masked_BT].to(device), reduction="none"
-        )
+        log_M = -F.cross_entropy(logits_MV.float(), ids_BT[masked_BT].to(device), reduction="none")
         row_M = masked_BT.nonzero()[:, 0]
         sums_N.index_add_(0, sentence_R[rows_B[row_M]], log_M.double().cpu())
     return sums_N

@@ -80,7 +80,10 @@ def open_pairs(file: File | None) -> PreparedPairs:
 def lookup_accuracies(corpus: Corpus, pairs: tuple[MinimalPair, ...]) -> MetricRow:
     """Return the accuracies of the look-up tables, by the name of their metric entry."""
     windows = pair_windows(corpus.vocabulary, pairs, corpus.train_NT.shape[1])
-    tables = {"unigram": _score_unigrams(corpus, windows), "bigram": _score_bigrams(corpus, windows)}
+    tables = {
+        "unigram": _score_unigrams(corpus, windows),
+        "bigram": _score_bigrams(corpus, windows),
+    }
     return {
         f"{BASELINE}/{table}/{name}": value
         for table, scores in tables.items()
@@ -119,4 +122,5 @@ def _score_bigrams(corpus: Corpus, windows: PairWindows) -> list[float]:
     one, next_ = ids_NT[:, :-1], ids_NT[:, 1:]
     pairs = np.asarray(counts_VV[one.reshape(-1), next_.reshape(-1)]).reshape(one.shape)
     log_NT = np.log((pairs + different_V[one] * unigram_V[next_]) / total_V[one])
-    return np.where(windows.word_NT.numpy()[:, 1:] >= 0, log_NT, 0).sum(1).tolist()
+    scores: list[float] = np.where(windows.word_NT.numpy()[:, 1:] >= 0, log_NT, 0).sum(1).tolist()
+    return scores

@@ -10,6 +10,7 @@ from typing import Any
 from lab.config.budget import Spent
 from lab.config.data import DataConfig
 from lab.config.experiment import Experiment
+from lab.config.metrics import PAIRS
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
 from lab.config.trial import Trial, content_hash
@@ -60,7 +61,12 @@ class TrialInputs:
     def identity(self) -> str:
         """Hash of the names of all input files, which are hashes of the files' contents."""
         optional = (self.start, self.short_text)
-        inputs = [self.text, self.held_out, self.pairs, *(file for file in optional if file is not None)]
+        inputs = [
+            self.text,
+            self.held_out,
+            self.pairs,
+            *(file for file in optional if file is not None),
+        ]
         return content_hash([each.name for each in inputs])
 
 
@@ -177,6 +183,7 @@ class Prerequisites:
                 "removed": preparation.is_decontaminated(facts, overlap),
             }
             for overlap in facts["overlaps"]
+            if overlap["task"] != PAIRS or self._pairs_path is None
         ]
 
     def _text(self, settings: DataConfig) -> File:
