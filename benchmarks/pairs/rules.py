@@ -65,8 +65,9 @@ _SUBJUNCTIVE = frozenset({"if", "though", "unless", "wish", "wished", "lest", "s
 def agreement_sites(sentence: Sentence) -> Iterator[Site]:
     """Yield forms of be, have and do that directly follow a subject of the same number.
 
-    Sentences with "course" are left out, because `move_apart` inserts it. The subject is a personal pronoun other than "I" and "you", a proper noun, or a noun phrase that
-    is neither the object of a preposition nor joined to another one.
+    The subject is a personal pronoun other than "I" and "you", a proper noun, or a noun phrase that
+    is neither the object of a preposition nor joined to another one. Sentences with "course" have
+    no sites, because `move_apart` inserts that word.
     """
     words, tags = sentence
     for i in range(1, 0 if "course" in words else len(words)):

@@ -11,7 +11,8 @@ sum of these log-probabilities over its tokens, without special tokens:
   the sentence.
 
 If a sentence is longer than the window, only the tokens around the difference are read and scored;
-both sentences of the pair keep the same tokens before and after it.
+both sentences of the pair keep the same tokens before and after it. A difference that is longer
+than the window is cut at its end.
 
 Letters: P pairs, N sentences (all good ones, then all bad ones), B windows or rows of a batch, T
 positions, R rows with a masked word, M masked tokens, V vocabulary, h hidden width.

@@ -24,7 +24,7 @@ from lab.config.trial import content_hash
 from lab.data.batches import Corpus
 from lab.evaluation.minimal_pairs import PairWindows, accuracies, pair_windows
 from lab.storage import atomic
-from lab.tasks.minimal_pairs import MinimalPair, embedded_pairs
+from lab.tasks.minimal_pairs import MinimalPair, read_pairs
 
 _COUNTED_TOKENS = 2**24  # training positions that bigrams are counted on, at most
 BASELINE = "baseline"  # baseline/<table>/<metric>
@@ -71,7 +71,7 @@ def open_pairs(file: File | None) -> PreparedPairs:
         file: the file; None for the pairs of the package without baselines.
     """
     if file is None:
-        return PreparedPairs(pairs=embedded_pairs(), baselines={})
+        return PreparedPairs(pairs=read_pairs(None), baselines={})
     content = json.loads(file.read_text())
     pairs = tuple(MinimalPair(*pair) for pair in content["pairs"])
     return PreparedPairs(pairs=pairs, baselines=content["baselines"])

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from random import Random
 
+import numpy as np
 import pytest
+from prepared_text import PreparedText
 
 from benchmarks.pairs import rules
 from benchmarks.pairs.__main__ import FILE, make_pairs, pack
@@ -20,6 +21,8 @@ from benchmarks.pairs.sentences import (
     training_texts,
     word_ngrams,
 )
+from lab.config.metrics import METRICS
+from lab.data.preparation import read_facts
 from lab.tasks import embedded
 from lab.tasks.minimal_pairs import MinimalPair, embedded_pairs, list_categories
 
@@ -59,10 +62,12 @@ def test_each_exchange_of_two_words_occurs_as_often_as_its_reverse(category: str
 def test_any_score_of_words_without_their_context_is_right_in_half_of_the_pairs(
     category: str, seed: int
 ) -> None:
-    random, weights = Random(seed), dict[str, float]()
+    words = sorted({word for pair in PAIRS for word in split_words(f"{pair.good} {pair.bad}")})
+    drawn = np.random.default_rng(seed).normal(size=len(words))
+    weights = dict(zip(words, drawn.tolist(), strict=True))
 
     def score(text: str) -> float:
-        return math.fsum(weights.setdefault(word, random.random()) for word in split_words(text))
+        return math.fsum(weights[word] for word in split_words(text))
 
     scores = [(score(pair.good), score(pair.bad)) for pair in PAIRS if pair.category == category]
     right = sum((good > bad) + (good == bad) / 2 for good, bad in scores)
@@ -102,6 +107,13 @@ def test_sentences_are_different_and_in_no_training_rows_of_a_task() -> None:
     assert rows["train"].isdisjoint(sentences)
     probed = embedded.read_embedded("pos", "train").words
     assert {" ".join(split_words(" ".join(words))) for words in probed} <= rows["train"]
+
+
+def test_overlap_of_a_training_text_with_the_pairs_is_counted(prepared_text: PreparedText) -> None:
+    overlaps = {each["task"]: each for each in read_facts(prepared_text.text)["overlaps"]}
+    assert overlaps["pairs"]["questions"] == len(PAIRS)
+    assert overlaps["pairs"]["found"] == 0
+    assert METRICS["pairs/order/accuracy"].task == "pairs"
 
 
 def split_texts(split: str) -> Iterator[str]:
