@@ -24,8 +24,9 @@ from lab.config.trial import content_hash
 from lab.errors import UserError
 from lab.loading.task_table import load_task, task_config
 from lab.storage import atomic
-from lab.tasks import embedded, minimal_pairs
+from lab.tasks import embedded
 from lab.tasks.checked_rows import CheckedRow
+from lab.tasks.minimal_pairs import embedded_pairs
 from lab.tasks.rows import SourceRow, read_rows
 
 
@@ -214,7 +215,7 @@ def evaluation_questions(name: str) -> list[str]:
         UserError: the task is unknown or invalid.
     """
     if name == PAIRS:
-        return [pair.good for pair in minimal_pairs.embedded_pairs()]
+        return [pair.good for pair in embedded_pairs()]
     if name in embedded.EMBEDDED:
         return embedded.evaluation_texts(name)
     return [_example_text(example) for example in read_examples(load_task(name)).evaluation]
