@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
-from lab.data.batches import Corpus
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, Encoded
 from lab.evaluation import minimal_pairs, prepared_pairs
 from lab.evaluation.minimal_pairs import (
@@ -254,14 +254,7 @@ def test_bigram_table_by_hand(prepared_text: PreparedText) -> None:
     size = prepared_text.corpus.vocabulary.size
     counts_V = np.zeros(size, np.int64)
     counts_V[[5, 6, 7]] = 3, 2, 1
-    corpus = Corpus(
-        fingerprint="",
-        train_NT=train_NT,
-        held_out_NT=train_NT,
-        parts=(),
-        vocabulary=prepared_text.corpus.vocabulary,
-        counts_V=counts_V,
-    )
+    corpus = replace(prepared_text.corpus, train_NT=train_NT, counts_V=counts_V)
     windows = PairWindows(
         ids_NT=torch.tensor([[CLS, 5, 6, SEP], [CLS, 7, 6, SEP]]),
         word_NT=torch.tensor([[-1, 0, 1, -1], [-1, 0, 1, -1]]),

@@ -143,11 +143,12 @@ def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
     scored = [{name for name in row if name in METRICS} for row in rows]
     detection = {name for name in METRICS if name.startswith("detect/")}
     probing = {name for name in METRICS if name.startswith("probe/")}
+    pairs = {name for name in METRICS if name.startswith("pairs/")}
     training = {"train/loss", "train/generator_loss", "train/discriminator_loss"}
-    assert scored[0] == detection | probing
-    cheap = detection | {"probe/pos/accuracy"}
+    assert scored[0] == detection | probing | pairs
+    cheap = detection | pairs | {"probe/pos/accuracy"}
     assert all(names == cheap | training for names in scored[1:-1])
-    assert scored[-1] == detection | probing | training
+    assert scored[-1] == detection | probing | pairs | training
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 16])
