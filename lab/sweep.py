@@ -72,8 +72,10 @@ def _main(options: argparse.Namespace) -> int:
     # Slow imports are made where they are needed, so that the first line is printed at once.
     from lab.loading import mask_checks, search_space, sweep_warnings
     from lab.storage import checks, open_storage
+    from lab.tasks import minimal_pairs
 
     experiment = search_space.load_experiment(options.file, tuple(options.overrides))
+    minimal_pairs.read_pairs(experiment.minimal_pairs, experiment.metric)  # checks the file
     for warning in sweep_warnings.collect_warnings(experiment):
         _LOG.warning("%s", warning)
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)

@@ -127,9 +127,10 @@ def held_out(
 
 @pytest.fixture(scope="session")
 def few_sentences() -> Iterator[None]:
-    """Limit probes to few sentences and few steps, so that a probe takes milliseconds."""
+    """Limit scores to few sentences and few steps, so that a score takes milliseconds."""
     from lab.evaluation import probes
-    from lab.tasks import embedded
+    from lab.tasks import embedded, minimal_pairs
+    from lab.trials import cached_inputs
 
     limits = {("pos", "train"): 100, ("pos", "test"): 50}
     limits |= {("sentiment", "train"): 200, ("sentiment", "test"): 150}
@@ -137,10 +138,13 @@ def few_sentences() -> Iterator[None]:
         patch.setattr(embedded, "_LIMITS", limits)
         patch.setattr(probes, "_STEPS", 12)
         patch.setattr(probes, "_SEARCH_STEPS", 6)
-        for cached in (embedded.read_embedded, embedded._labels, probes.probe_windows):
+        pairs = minimal_pairs.embedded_pairs()[::60]
+        patch.setattr(minimal_pairs, "embedded_pairs", lambda: pairs)
+        caches = (embedded.read_embedded, embedded._labels, probes.probe_windows)
+        for cached in (*caches, cached_inputs.open_pairs):
             cached.cache_clear()
         yield
-    for cached in (embedded.read_embedded, embedded._labels, probes.probe_windows):
+    for cached in (*caches, cached_inputs.open_pairs):
         cached.cache_clear()
 
 

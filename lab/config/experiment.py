@@ -11,6 +11,7 @@ from lab.config.base import StrictConfig
 from lab.config.metrics import Metric
 from lab.config.trial import Path, Trial, Value
 
+FileName = Annotated[str, MinLen(1)]
 Answer = Literal["ranking", "path", "noise"]
 
 
@@ -147,6 +148,9 @@ class Experiment:
         search: search of the nuisance parameters, and the number of repeats.
         resources: resources of each trial, and the number of concurrent trials.
         finetune: tasks on which finished trials are fine-tuned.
+        minimal_pairs: file of JSON Lines with the keys `good`, `bad` and `category`, relative to
+            the working directory of the command; the metrics `pairs/…` score whether a trial
+            prefers each good sentence to the bad one. null uses the English pairs of the package.
         answer: conclusion that the report draws; `ranking`: the best setting; `path`: whether
             every trial finished; `noise`: the spread of the score between seeds.
     """
@@ -160,6 +164,7 @@ class Experiment:
     search: SearchConfig
     resources: Resources
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    minimal_pairs: FileName | None = None
     answer: Answer = "ranking"
 
 

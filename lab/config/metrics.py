@@ -50,7 +50,9 @@ class Metric:
 
     @property
     def task(self) -> str | None:
-        """Name of the labeled task that the metric scores; None if it scores no task."""
+        """Name of the task that the metric scores; None if it scores no task."""
+        if self.scores_pairs:
+            return PAIRS
         family, _, rest = self.name.partition("/")
         return rest.partition("/")[0] if family in ("probe", "finetune") else None
 
@@ -58,6 +60,11 @@ class Metric:
     def own_loss(self) -> bool:
         """Whether the metric is a loss of the trial's own training."""
         return self.name.startswith("train/")
+
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether the metric is an accuracy on minimal pairs."""
+        return self.name.startswith(f"{PAIRS}/")
 
     def find_incomparable_path(self, paths: tuple[str, ...]) -> str | None:
         """Return the first of `paths` that makes values incomparable; None if there is none."""
@@ -77,6 +84,9 @@ def _select_affecting(paths: tuple[str, ...], prefixes: tuple[str, ...]) -> tupl
     return tuple(
         path for path in paths if any(_covers(one, path) or _covers(path, one) for one in prefixes)
     )
+
+
+PAIRS = "pairs"  # family of metrics, and name of its sentences where overlaps are counted
 
 
 def _covers(prefix: str, path: str) -> bool:
@@ -180,6 +190,42 @@ _HIDDEN_WORDS = (
     ),
 )
 
+# Each pair is a comparison of two sentences by one model, and chance is .5 for every shape,
+# vocabulary and window; a window that cuts sentences counts against the encoder.
+PAIRS_ACCURACY = f"{PAIRS}/accuracy"
+PAIR_CATEGORIES = (
+    "determiner",
+    "agreement",
+    "distant_agreement",
+    "pronoun",
+    "replacement",
+    "order",
+)
+
+
+def is_category(name: str) -> bool:
+    """Return whether a text is a valid name of a category: ASCII letters, digits, - and _."""
+    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+
+
+def category_metric(category: str) -> Metric:
+    """Return the metric of the minimal pairs of a category."""
+    return Metric(
+        name=f"{PAIRS}/{category}/accuracy",
+        direction="maximize",
+        title=f"share of minimal pairs ({category}) in which the good sentence is preferred",
+    )
+
+
+_MINIMAL_PAIRS = (
+    Metric(
+        name=PAIRS_ACCURACY,
+        direction="maximize",
+        title="share of minimal pairs in which the good sentence is preferred, mean of categories",
+    ),
+    *map(category_metric, PAIR_CATEGORIES),
+)
+
 _RAW = (
     Metric(
         name="train/generator_loss",
@@ -239,6 +285,9 @@ def finetuned(task: str) -> Metric:
 
 def find_metric(name: str) -> Metric | None:
     """Return the metric called `name`; None if there is no such metric."""
+    category = name.removeprefix(f"{PAIRS}/").removesuffix("/accuracy")
+    if name == f"{PAIRS}/{category}/accuracy" and is_category(category):
+        return category_metric(category)
     task = name.removeprefix(_AFTER)
     if name in METRICS or task == name:
         return METRICS.get(name)
@@ -276,5 +325,6 @@ def select_metrics(names: Iterable[str]) -> dict[str, Metric]:
 
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*_DETECTION, *_PROBES, *_HIDDEN_WORDS, *_RAW)
+    metric.name: metric
+    for metric in (*_DETECTION, *_PROBES, *_HIDDEN_WORDS, *_MINIMAL_PAIRS, *_RAW)
 }

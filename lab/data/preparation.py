@@ -19,6 +19,7 @@ import numpy as np
 
 from lab.config.code_digest import TEXT, code_digest
 from lab.config.data import DataConfig, HubDataset, Mixture, MixturePart, TrainedTokenizer
+from lab.config.metrics import PAIRS
 from lab.config.trial import content_hash
 from lab.data import document_store, hub, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
@@ -208,7 +209,7 @@ def _write(
     vocabulary = tokenizers.build_vocabulary(
         data.tokenizer, data.vocab, lambda: store.read(sample_D)
     )
-    reported = _question_ngrams((*embedded.EMBEDDED, *data.decontaminate), vocabulary)
+    reported = _question_ngrams((*embedded.EMBEDDED, PAIRS, *data.decontaminate), vocabulary)
     writer = WindowWriter(
         data=data,
         vocabulary=vocabulary,

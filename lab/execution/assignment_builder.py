@@ -37,6 +37,7 @@ class AssignmentBuilder:
             folder=self._site.storage / "trials" / trial.fingerprint(identity),
             text=inputs.text,
             held_out=inputs.held_out,
+            pairs=inputs.pairs,
             start=inputs.start,
             short_text=inputs.short_text,
             charged=inputs.charged,

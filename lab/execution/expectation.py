@@ -16,7 +16,7 @@ from lab.config.preparatory_runs import preparatory_runs
 from lab.config.trial import Trial
 from lab.data import batches, preparation
 from lab.data import sources as reading
-from lab.evaluation import corruption
+from lab.evaluation import corruption, prepared_pairs
 from lab.execution import pace
 from lab.execution.pace import SlotSpeeds
 from lab.execution.prerequisites import TrialInputs
@@ -24,7 +24,9 @@ from lab.loading import search_space
 from lab.search import plan
 from lab.search.finished import FinishedTrials, Prepared, TrialIdentities, count_finished, has_ended
 from lab.search.plan import CellPlan, Expectation, Phase
+from lab.tasks import minimal_pairs
 from lab.tasks import size as task_size
+from lab.tasks.minimal_pairs import MinimalPair
 from lab.tasks.size import TaskSize
 from lab.tracking.client import database_file
 
@@ -44,6 +46,7 @@ _CORRUPTION_SECONDS = 4.0  # seconds to draw the three held-out corruptions
 _TASK_ROWS_PER_SECOND = 9_000  # rows of a task that are read and checked per second
 _DETECTION_TOKENS = 3 * 32_768  # tokens of the three held-out corruptions, read at each evaluation
 _PROBE_TOKENS = {"pos": 70_000, "sentiment": 200_000}  # tokens read for each fit of a probe
+_PAIR_TOKENS = {"discriminator": 45_000, "predictor": 450_000}  # read for a score of minimal pairs
 _PROBE_FIT_FLOPS = 7e8  # FLOPs of a fit of the part-of-speech probe, per unit of hidden size
 # FLOP/s of fine-tuning divided by those of pre-training: fine-tuning has dropout and windows of
 # unequal lengths.
@@ -88,7 +91,10 @@ def estimate_sweep(
         UserError: a text or a task cannot be read.
     """
     plans = plan.plan_cells(experiment)
-    texts = [_Text(settings, storage) for settings in search_space.required_texts(experiment)]
+    pairs = minimal_pairs.read_pairs(experiment.minimal_pairs)
+    texts = [
+        _Text(settings, storage, pairs) for settings in search_space.required_texts(experiment)
+    ]
     evaluated = {cell.trial.data for cell in plans}
     prepared = _input_identities(experiment, storage, texts)
     finished = _count_finished(experiment, storage, prepared, len(plans))
@@ -136,9 +142,12 @@ def _input_identities(
         text, *short = (texts[settings] for settings in trial.data_configs)
         if text.folder is None or text.held_out is None or any(s.folder is None for s in short):
             continue
+        if text.pairs is None:
+            continue
         inputs = TrialInputs(
             text=text.folder,
             held_out=text.held_out,
+            pairs=text.pairs,
             start=None,
             short_text=short[0].folder if short else None,
         )
@@ -194,8 +203,8 @@ def _forward(trial: Trial, length: int | None = None) -> float:
 def _scoring_flops(trial: Trial) -> float:
     """Return the FLOPs of all evaluations of a trial.
 
-    Each evaluation computes detection scores and fits the part-of-speech probe. The sentiment probe
-    is fitted before training and after it.
+    Each evaluation computes detection scores, scores the minimal pairs and fits the part-of-speech
+    probe. The sentiment probe is fitted before training and after it.
     """
     forward, fit = _forward(trial), _PROBE_FIT_FLOPS * trial.encoder.hidden
     point = _PROBE_TOKENS["pos"] * forward + fit
@@ -203,6 +212,7 @@ def _scoring_flops(trial: Trial) -> float:
         point += _DETECTION_TOKENS * (
             forward + sum(discriminator_head_terms(trial.encoder).values())
         )
+    point += sum(_PAIR_TOKENS.get(name, 0) for name in trial.objective.networks) * forward
     return (trial.evaluations + 1) * point + 2 * _PROBE_TOKENS["sentiment"] * forward
 
 
@@ -228,7 +238,7 @@ def _trial_phases(
     reasons = {
         "preparatory runs": f"{len(preparing)} mlm runs that trials start from, 2 evaluations each",
         "training": _describe_training(experiment, cells, slots),
-        "scoring": f"{evaluations} evaluations per trial: held-out corruptions, probes",
+        "scoring": f"{evaluations} evaluations per trial: held-out corruptions, probes, pairs",
         "fine-tuning": "every trial on every task and seed, in its slot",
     }
     jobs = [(1, seconds) for seconds in preparing]
@@ -294,17 +304,22 @@ class _Text:
     Args:
         settings: settings of the text.
         storage: folder of records and caches; None to ignore finished work.
+        pairs: minimal pairs of the experiment.
 
     Attributes:
         settings: settings of the text.
         folder: folder of the prepared text; None where it has to be prepared.
         held_out: file of the held-out corruptions; None where they have to be made.
+        pairs: file of the prepared minimal pairs; None where they have to be prepared.
     """
 
-    def __init__(self, settings: DataConfig, storage: File | None) -> None:
+    def __init__(
+        self, settings: DataConfig, storage: File | None, pairs: tuple[MinimalPair, ...]
+    ) -> None:
         self.settings = settings
         self.folder: File | None = None
         self.held_out: File | None = None
+        self.pairs: File | None = None
         cache = None if storage is None else storage / "cache"
         sources = [part.source for part in preparation.mixture_parts(settings)]
         self._remote = any(isinstance(source, HubDataset) for source in sources)
@@ -320,6 +335,8 @@ class _Text:
             corpus = batches.open_corpus(self.folder)
             self._tokens = float(corpus.train_NT.size)
             self.held_out = corruption.find_held_out(corpus, settings, cache)
+            prepared = prepared_pairs.pairs_file(corpus, pairs, cache)
+            self.pairs = prepared if prepared.exists() else None
 
     def phases(self, *, evaluated: bool) -> Sequence[Phase]:
         """Return the preparation, and the frozen model where trials are evaluated on this text."""

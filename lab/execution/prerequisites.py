@@ -11,13 +11,14 @@ from lab.config.budget import Spent
 from lab.config.data import DataConfig
 from lab.config.epochs import check_epochs
 from lab.config.experiment import Experiment
+from lab.config.metrics import PAIRS
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
 from lab.config.trial import Trial, content_hash
 from lab.data import batches, preparation
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
-from lab.evaluation import corruption
+from lab.evaluation import corruption, prepared_pairs
 from lab.finetuning import finetuner
 from lab.finetuning.results import FinetuneResults
 from lab.interop.initial_weights import InitialWeights
@@ -25,7 +26,7 @@ from lab.loading import search_space
 from lab.loading.task_table import load_task
 from lab.storage import record
 from lab.storage.mirror import Mirror
-from lab.tasks import examples
+from lab.tasks import examples, minimal_pairs
 from lab.tracking import tags
 from lab.trials.progress import Tell, ignore_progress
 
@@ -41,6 +42,7 @@ class TrialInputs:
     Attributes:
         text: folder of the prepared text.
         held_out: file of the held-out corruptions.
+        pairs: file of the minimal pairs, prepared for the text.
         start: file of the initial weights; None where they are drawn at random.
         short_text: folder of the text in short windows; None where the windows do not grow.
         charged: compute that its preparatory runs have spent.
@@ -50,6 +52,7 @@ class TrialInputs:
 
     text: File
     held_out: File
+    pairs: File
     start: File | None
     short_text: File | None = None
     charged: Spent = field(default_factory=Spent)
@@ -62,7 +65,12 @@ class TrialInputs:
         That of the text is a hash of its sources and settings, all others of the files' contents.
         """
         optional = (self.start, self.short_text)
-        inputs = [self.text, self.held_out, *(file for file in optional if file is not None)]
+        inputs = [
+            self.text,
+            self.held_out,
+            self.pairs,
+            *(file for file in optional if file is not None),
+        ]
         return content_hash([each.name for each in inputs])
 
 
@@ -83,6 +91,8 @@ class Prerequisites:
         self._mirror, self._tell = mirror, tell
         self._texts: dict[DataConfig, File] = {}
         self._held_out: dict[DataConfig, File] = {}
+        self._pairs: dict[DataConfig, File] = {}
+        self._pairs_path: str | None = None
         self._task_names: tuple[str, ...] = ()
         self._seeds = 0
         self._starts = InitialWeights(storage, mirror)
@@ -97,6 +107,7 @@ class Prerequisites:
         """
         finetune = experiment.finetune
         self._task_names, self._seeds = finetune.tasks, finetune.seeds
+        self._pairs_path = experiment.minimal_pairs
         for name in finetune.tasks:  # before the texts, so that an invalid row is reported early
             self._tell(f"reading the task {name}", None)
             file = examples.prepare_examples(load_task(name), self._cache)
@@ -133,6 +144,7 @@ class Prerequisites:
         return TrialInputs(
             text=text,
             held_out=self._held_out_file(trial.data, text),
+            pairs=self._pairs_file(trial.data, text),
             start=None,
             short_text=short[0] if short else None,
         )
@@ -158,7 +170,7 @@ class Prerequisites:
 
     def describe_texts(self) -> dict[str, str]:
         """Return the description of the texts for MLflow and the report, by tag."""
-        files = [*self._texts.values(), *self._held_out.values()]
+        files = [*self._texts.values(), *self._held_out.values(), *self._pairs.values()]
         texts = list(self._texts.values())
         return {
             tags.DATA: " ".join(file.name for file in files),
@@ -177,6 +189,7 @@ class Prerequisites:
                 "removed": preparation.is_decontaminated(facts, overlap),
             }
             for overlap in facts["overlaps"]
+            if overlap["task"] != PAIRS or self._pairs_path is None
         ]
 
     def _text(self, settings: DataConfig) -> File:
@@ -200,6 +213,15 @@ class Prerequisites:
                 corpus, settings, self._cache, tell_share, self._mirror
             )
         return self._held_out[settings]
+
+    def _pairs_file(self, settings: DataConfig, text: File) -> File:
+        """Return the file of the minimal pairs for a text, and write it where it is missing."""
+        if settings not in self._pairs:
+            pairs = minimal_pairs.read_pairs(self._pairs_path)
+            file = prepared_pairs.prepare_pairs(batches.open_corpus(text), pairs, self._cache)
+            self._pairs[settings] = file
+            self._mirror.push(file)
+        return self._pairs[settings]
 
 
 def _total_spent(folders: Iterable[File]) -> Spent:

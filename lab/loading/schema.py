@@ -13,7 +13,15 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from lab.config.architecture import SIZES
 from lab.config.base import StrictConfig
-from lab.config.experiment import Answer, Choices, FinetuneConfig, Range, Resources, SearchConfig
+from lab.config.experiment import (
+    Answer,
+    Choices,
+    FileName,
+    FinetuneConfig,
+    Range,
+    Resources,
+    SearchConfig,
+)
 from lab.config.metrics import METRICS
 from lab.config.trial import Path, Trial, Value
 from lab.loading import yaml_text
@@ -45,6 +53,7 @@ class Document(StrictConfig):
     search: SearchConfig = field(default_factory=SearchConfig)
     resources: Resources = field(default_factory=Resources)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    minimal_pairs: FileName | None = None
     answer: Answer = "ranking"
 
 
@@ -90,6 +99,7 @@ def json_schema() -> dict[str, Any]:
     schema["properties"]["metric"]["anyOf"] = [
         {"enum": sorted(METRICS)},
         {"pattern": "^finetune/[^/]+$"},
+        {"pattern": "^pairs/[A-Za-z0-9_-]+/accuracy$"},
     ]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

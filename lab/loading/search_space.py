@@ -16,7 +16,7 @@ from lab.config.architecture import SIZES
 from lab.config.data import DataConfig
 from lab.config.experiment import Choices, Distribution, Experiment, FinetuneConfig, Range
 from lab.config.labels import label
-from lab.config.metrics import METRICS, Metric, finetuned
+from lab.config.metrics import METRICS, Metric, find_metric, finetuned
 from lab.config.trial import Path, Trial, Value
 from lab.loading import (
     comparability,
@@ -68,13 +68,14 @@ def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
     experiment = Experiment(
         name=name,
         question=document.question,
-        metric=_metric(document.metric, _task_names(document.finetune)),
+        metric=_metric(document),
         base=document.base,
         compare=document.compare,
         tune=document.tune,
         search=document.search,
         resources=document.resources,
         finetune=document.finetune,
+        minimal_pairs=document.minimal_pairs,
         answer=document.answer,
     )
     validation.check_experiment_limits(experiment)
@@ -194,7 +195,11 @@ def _task_names(finetune: FinetuneConfig) -> list[str]:
     return names
 
 
-def _metric(name: str, tasks: list[str]) -> Metric:
+def _metric(document: schema.Document) -> Metric:
+    name, tasks = document.metric, _task_names(document.finetune)
+    metric = find_metric(name)
+    if document.minimal_pairs is not None and metric is not None and metric.scores_pairs:
+        return metric  # the categories of a file are checked when it is read
     known = METRICS | {metric.name: metric for metric in map(finetuned, tasks)}
     if name not in known:
         hint = "; add its task to finetune.tasks" if name.startswith("finetune/") else ""

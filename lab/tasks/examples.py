@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path as File
 from typing import Any, NamedTuple, assert_never
 
+from lab.config.metrics import PAIRS
 from lab.config.tasks import (
     ClassificationTask,
     PairTask,
@@ -25,6 +26,7 @@ from lab.loading.task_table import load_task, task_config
 from lab.storage import atomic
 from lab.tasks import embedded
 from lab.tasks.checked_rows import CheckedRow
+from lab.tasks.minimal_pairs import embedded_pairs
 from lab.tasks.rows import SourceRow, read_rows
 
 
@@ -206,11 +208,14 @@ def evaluation_questions(name: str) -> list[str]:
     """Return the text of each evaluation example of a task, to find copies in a training text.
 
     Args:
-        name: name of a task, or path of a YAML file.
+        name: name of a task, path of a YAML file, or `pairs` for the good sentences of the
+            package's minimal pairs.
 
     Raises:
         UserError: the task is unknown or invalid.
     """
+    if name == PAIRS:
+        return [pair.good for pair in embedded_pairs()]
     if name in embedded.EMBEDDED:
         return embedded.evaluation_texts(name)
     return [_example_text(example) for example in read_examples(load_task(name)).evaluation]

@@ -30,6 +30,7 @@ class Assignment:
         folder: folder of the record, which includes the checkpoints.
         text: folder of the prepared text.
         held_out: file of the held-out corruptions.
+        pairs: file of the prepared minimal pairs; None for those of the package.
         start: file of the initial weights; None for random initialization.
         short_text: folder of the text in short windows, for window growth; None without it.
         metric: metric that ranks the trials of the experiment and selects the best checkpoint.
@@ -51,6 +52,7 @@ class Assignment:
     text: File
     held_out: File
     metric: Metric
+    pairs: File | None = None
     start: File | None = None
     short_text: File | None = None
     resources: Resources = field(default_factory=Resources)
@@ -80,12 +82,14 @@ class Assignment:
             text=shared.map_path(self.text, self.mirror),
             held_out=shared.map_path(self.held_out, self.mirror),
             tasks=tuple(shared.map_path(task, self.mirror) for task in self.tasks),
+            pairs=to_shared(self.pairs),
             start=to_shared(self.start),
             short_text=to_shared(self.short_text),
             mirror=mirror,
         )
         mirror.pull(local.folder)
-        for path in (local.text, local.held_out, *local.tasks, local.start, local.short_text):
+        optional = (local.pairs, local.start, local.short_text)
+        for path in (local.text, local.held_out, *local.tasks, *optional):
             if path is not None:
                 shared.pull(path)
         return local

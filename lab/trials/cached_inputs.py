@@ -3,12 +3,13 @@
 from functools import lru_cache
 
 from lab.data import batches
-from lab.evaluation import corruption
+from lab.evaluation import corruption, prepared_pairs
 from lab.tasks import examples
 from lab.trials.assignment import Assignment
 
 open_corpus = lru_cache(maxsize=4)(batches.open_corpus)
 open_held_out = lru_cache(maxsize=2)(corruption.open_held_out)
+open_pairs = lru_cache(maxsize=2)(prepared_pairs.open_pairs)
 open_examples = lru_cache(maxsize=4)(examples.open_examples)
 
 

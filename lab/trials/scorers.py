@@ -7,6 +7,7 @@ import torch
 
 from lab.config.results import MetricRow
 from lab.evaluation import scores
+from lab.evaluation.minimal_pairs import score_pairs
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Objective
 from lab.trials import cached_inputs
@@ -57,16 +58,17 @@ class NoScores(Scorer):
 
 
 class AllScores(Scorer):
-    """Takes all scores of a trial: detection on held-out corruptions, probes, hidden words."""
+    """Takes all scores of a trial: held-out corruptions, probes, hidden words, minimal pairs."""
 
     def __init__(self, work: Assignment, device: str) -> None:
         super().__init__(work, device)
         self._held_out = cached_inputs.open_held_out(work.held_out)
+        self._pairs = cached_inputs.open_pairs(work.pairs)
 
     def score_end(self, objective: Objective) -> MetricRow:
-        """Return the scores of the first and the last point: all of them."""
+        """Return the scores of the first and the last point: all of them, and the baselines."""
         row = self.score_interim(objective) | self._score_probe(objective, "sentiment")
-        return row | scores.score_own_head(objective, self.corpus)
+        return row | scores.score_own_head(objective, self.corpus) | self._pairs.baselines
 
     def score_interim(self, objective: Objective) -> MetricRow:
         """Return the scores of the other points: the cheap ones that change during training.
@@ -75,7 +77,8 @@ class AllScores(Scorer):
         """
         row = scores.score_detection(objective, self._held_out)
         row |= self._score_probe(objective, "pos")
-        return row | scores.score_hidden_words(objective, self.corpus)
+        row |= scores.score_hidden_words(objective, self.corpus)
+        return row | score_pairs(objective, self.corpus.vocabulary, self._pairs.pairs)
 
     def _score_probe(self, objective: Objective, task: Task) -> MetricRow:
         return scores.score_probe(objective, self.corpus.vocabulary, task)

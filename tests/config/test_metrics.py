@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lab.config.metrics import CORRUPTIONS, METRICS, Metric
+from lab.config.metrics import CORRUPTIONS, METRICS, Metric, find_metric, select_metrics
 from lab.tasks.embedded import EMBEDDED
 
 settings = hypothesis_settings(deadline=None)
@@ -110,6 +110,26 @@ def test_probes_are_comparable_across_all_settings(
     task: str, score: str, varied: list[str]
 ) -> None:
     assert METRICS[f"probe/{task}/{score}"].find_incomparable_path(tuple(varied)) is None
+
+
+@pytest.mark.parametrize("name", ["pairs/accuracy", "pairs/agreement/accuracy"])
+@given(varied=st.lists(paths, max_size=4))
+@settings
+def test_minimal_pairs_are_comparable_across_all_settings(name: str, varied: list[str]) -> None:
+    assert METRICS[name].find_incomparable_path(tuple(varied)) is None
+    assert METRICS[name].needs is None
+
+
+def test_metric_of_a_category_of_the_user_is_found_by_its_name() -> None:
+    found = find_metric("pairs/word-order_2/accuracy")
+    assert found is not None
+    assert (found.direction, found.task) == ("maximize", "pairs")
+    assert find_metric("pairs/a b/accuracy") is None
+    assert find_metric("pairs/a/b/accuracy") is None
+    assert list(select_metrics(["pairs/z/accuracy", "pairs/accuracy", "spent/flops"])) == [
+        "pairs/accuracy",
+        "pairs/z/accuracy",
+    ]
 
 
 @given(path=paths, rest=paths)

@@ -35,12 +35,14 @@ from lab.config.preparatory_runs import (
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Seeds, Trial
 from lab.errors import UserError
+from lab.evaluation import prepared_pairs
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites, TrialInputs
 from lab.interop.initial_weights import InitialWeights
 from lab.interop.trained import open_trained
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
+from lab.tasks.minimal_pairs import MinimalPair
 from lab.tracking import tags
 from lab.training import weights
 from lab.training.objectives import build_objective
@@ -82,6 +84,7 @@ def test_stored_overlap_says_whether_lines_were_removed(
     assert {overlap["task"]: overlap["removed"] for overlap in overlaps} == {
         "pos": False,
         "sentiment": True,
+        "pairs": False,
     }
 
 
@@ -99,6 +102,25 @@ def test_trial_with_too_few_epochs_is_refused_before_any_trial_starts(
         prerequisites.prepare(short)
     budget["amount"] = 100_000
     prerequisites.prepare(short)
+
+
+def test_pairs_of_the_user_are_prepared_and_belong_to_the_identity_of_the_inputs(
+    storage: Path,
+) -> None:
+    file = storage / "mine.jsonl"
+    pair = {"good": "They are here.", "bad": "They is here.", "category": "verb"}
+    file.write_text(json.dumps(pair))
+    identities = set()
+    for path in (None, str(file)):
+        prerequisites = Prerequisites(storage, LocalOnly())
+        base = {"encoder": {"size": "nano32"}, "objective": {"kind": "mlm"}}
+        base |= {"budget": {"kind": "tokens", "amount": 9_999}}
+        prerequisites.prepare(experiment("e", base=base, compare={}, minimal_pairs=path))
+        inputs = prerequisites.inputs_without_start(build_trial())
+        identities.add(inputs.identity)
+        assert inputs.pairs.name in prerequisites.describe_texts()[tags.DATA]
+    assert len(identities) == 2
+    assert prepared_pairs.open_pairs(inputs.pairs).pairs == (MinimalPair(**pair),)
 
 
 def test_trial_with_random_initial_weights_has_no_preparatory_run() -> None:

@@ -144,11 +144,12 @@ def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
     detection = {name for name in METRICS if name.startswith("detect/")}
     probing = {name for name in METRICS if name.startswith("probe/")}
     words = {"mlm/nats_per_character"}
+    pairs = {name for name in METRICS if name.startswith("pairs/")}
     training = {"train/loss", "train/generator_loss", "train/discriminator_loss"}
-    assert scored[0] == detection | probing | words
-    cheap = detection | words | {"probe/pos/accuracy", "probe/pos/nats"}
+    assert scored[0] == detection | probing | words | pairs
+    cheap = detection | words | pairs | {"probe/pos/accuracy", "probe/pos/nats"}
     assert all(names == cheap | training for names in scored[1:-1])
-    assert scored[-1] == detection | probing | words | training
+    assert scored[-1] == detection | probing | words | pairs | training
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 16])
