@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from operator import attrgetter
 
 from lab.config.experiment import Choices, Distribution, Experiment, Range
@@ -96,15 +97,19 @@ def check_metric(experiment: Experiment, trials: Sequence[Trial]) -> None:
     Raises:
         SpaceError: trials differ in a setting that changes the meaning of the metric.
     """
+    if experiment.answer == "path":  # nothing is ranked
+        return
     varied = (*experiment.compare, *experiment.tune)
-    varied_path = experiment.metric.find_incomparable_path(
-        (*varied, *_differing_defaults(experiment, trials))
-    )
+    defaults = _differing_defaults(experiment, trials)
+    of_objective = _differing_objective_settings(trials)
+    varied_path = experiment.metric.find_incomparable_path((*varied, *defaults, *of_objective))
     if varied_path is not None:
-        default = ", which encoder.size sets" if varied_path not in varied else ""
+        cause = ""
+        if varied_path not in varied:
+            cause = f", which {'encoder.size' if varied_path in defaults else 'the objective'} sets"
         raise SpaceError(
             f"metric: {experiment.metric.name} cannot rank trials that differ in {varied_path}"
-            f"{default}: {experiment.metric.reason}"
+            f"{cause}: {experiment.metric.reason}"
         )
 
 
@@ -136,6 +141,17 @@ def _differing_defaults(experiment: Experiment, trials: Sequence[Trial]) -> tupl
         return ()
     paths = dict.fromkeys(path for size in DEFAULTS.values() for path in size.settings)
     return tuple(path for path in paths if len({attrgetter(path)(one) for one in trials}) > 1)
+
+
+def _differing_objective_settings(trials: Sequence[Trial]) -> tuple[Path, ...]:
+    """Return the settings of the objective that differ between trials, or that only some have."""
+    settings = [asdict(trial.objective) for trial in trials]
+    names = dict.fromkeys(name for one in settings for name in one)
+    return tuple(
+        f"objective.{name}"
+        for name in names
+        if any(one.get(name) != settings[0].get(name) for one in settings)
+    )
 
 
 def _overlaps(experiment: Experiment) -> Iterator[tuple[Path, Path]]:

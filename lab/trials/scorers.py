@@ -64,8 +64,9 @@ class AllScores(Scorer):
         self._held_out = cached_inputs.open_held_out(work.held_out)
 
     def score_end(self, objective: Objective) -> MetricRow:
-        """Return the scores of the first and the last point: all of them."""
-        return self.score_interim(objective) | self._score_probe(objective, "sentiment")
+        """Return the scores of the first and the last point: all of them, and the baselines."""
+        sentiment = self._score_probe(objective, "sentiment")
+        return self.score_interim(objective) | sentiment | self._held_out.baselines
 
     def score_interim(self, objective: Objective) -> MetricRow:
         """Return the scores of the other points: the cheap ones that change during training.

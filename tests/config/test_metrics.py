@@ -60,7 +60,7 @@ def test_losses_of_the_discriminator_cannot_rank_training_settings(name: str, pa
     assert METRICS[name].find_incomparable_path((path,)) == path
 
 
-@pytest.mark.parametrize("source", CORRUPTIONS)
+@pytest.mark.parametrize("source", ["bigram", "mlm"])
 def test_auroc_is_comparable_between_generators_but_not_between_tokenizers(source: str) -> None:
     auroc = METRICS[f"detect/{source}/auroc"]
     assert (
@@ -68,6 +68,22 @@ def test_auroc_is_comparable_between_generators_but_not_between_tokenizers(sourc
         is None
     )
     assert auroc.find_incomparable_path(("optim.lr", "data.vocab")) == "data.vocab"
+
+
+@pytest.mark.parametrize("name", ["auroc", "loss"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "objective", "objective.generator.width", "objective.replacement_distribution",
+        "encoder.size", "data.vocab",
+    ],
+)  # fmt: skip
+def test_unigram_detection_cannot_rank_settings_that_change_the_replacements(
+    path: str, name: str
+) -> None:
+    assert METRICS[f"detect/unigram/{name}"].find_incomparable_path(("optim.lr", path)) == path
+    auroc = METRICS["detect/unigram/auroc"]
+    assert auroc.find_incomparable_path(("optim.lr", "batch", "objective.mask_prob")) is None
 
 
 @pytest.mark.parametrize("task", EMBEDDED)

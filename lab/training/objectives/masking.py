@@ -74,7 +74,7 @@ def mask_batch(
     """
     ids_BT, length = batch.ids_BT, batch.ids_BT.shape[1]
     K = masked_slots(length, mask_prob)
-    candidate_BT = (ids_BT >= FIRST_WORD) | (ids_BT == UNK)
+    candidate_BT = candidate_positions(ids_BT)
     candidates_B = candidate_BT.sum(1)
     used_B = (candidates_B * mask_prob).round().clamp(1, K).minimum(candidates_B)
     match masking:
@@ -97,6 +97,11 @@ def mask_batch(
     labels_BK = ids_BT.gather(1, slots_BK)
     inputs_BK = labels_BK.masked_fill(used_BK & masks_BK, MASK)
     return MaskedBatch(ids_BT.scatter(1, slots_BK, inputs_BK), slots_BK, used_BK, labels_BK)
+
+
+def candidate_positions(ids_BT: Tensor) -> Tensor:
+    """Return whether each token can be chosen: all but [CLS], [SEP], [MASK] and padding."""
+    return (ids_BT >= FIRST_WORD) | (ids_BT == UNK)
 
 
 def write_tokens(batch: Batch, masked: MaskedBatch, tokens_BK: Tensor) -> Tensor:
