@@ -41,18 +41,20 @@ def _label_groups(trials: pd.DataFrame, prefixes: tuple[str, ...]) -> "pd.Series
     names = [name for name in map(str, trials) if name.startswith(prefixes)]
     names = [name for name in names if name not in _NO_SHAPE]
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    labels = pd.Series("", index=trials.index)
+    labels = [""] * len(trials)
     for name in names:
-        values = trials[name].map(lambda value: f"{value:g}" if _is_number(value) else str(value))
-        added = f"{name.rpartition('.')[2]} " + values
-        combined = added.where(labels == "", labels + ", " + added)
-        if combined.nunique() > max(1, labels.nunique()):
+        key = name.rpartition(".")[2]
+        combined = [
+            f"{label}, {key} {_format(value)}".removeprefix(", ")
+            for label, value in zip(labels, trials[name], strict=True)
+        ]
+        if len(set(combined)) > len(set(labels)):
             labels = combined
-    return labels
+    return pd.Series(labels, index=trials.index, dtype=object)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _format(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def untrained_by_shape(frames: SweepFrames) -> dict[str, Interval]:

@@ -350,8 +350,8 @@ def test_losses_are_fp32_under_bf16_autocast(objective: AnyObjectiveConfig, name
     torch.testing.assert_close(loss.parts[name], built(text(), 0).parts[name], atol=0.1, rtol=0)
 
 
-# A discriminator loss is low at a low replacement rate even if nothing is detected. Beside it stands
-# that of a discriminator that knows only the rate, and that [CLS] and [SEP] cannot be replaced.
+# A discriminator loss is low at a low replacement rate even if nothing is detected. It is recorded
+# beside that of a discriminator that knows the rate, and that [CLS] and [SEP] cannot be replaced.
 @pytest.mark.parametrize("mask_prob", [0.15, 0.4])
 def test_uninformed_loss_is_that_of_the_base_rate_at_positions_that_can_be_replaced(
     mask_prob: float, monkeypatch: pytest.MonkeyPatch
