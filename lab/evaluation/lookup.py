@@ -61,23 +61,19 @@ class NgramTable:
 
         p(b | a, c) = p(b|a) p(c|b) / sum over all tokens b' of p(b'|a) p(c|b').
         """
-        parts = [
-            self._log_joint(before_S[part], token_S[part], after_S[part])
-            - self._log_evidence(before_S[part], after_S[part])
-            for start in range(0, len(token_S), _POSITIONS)
-            for part in (slice(start, start + _POSITIONS),)
-        ]
-        return np.concatenate([np.empty(0), *parts])
-
-    def _log_joint(self, before_S: Ints, token_S: Ints, after_S: Ints) -> Floats:
-        return np.asarray(np.log(self._next(before_S, token_S) * self._next(token_S, after_S)))
+        joint_S = self._next(before_S, token_S) * self._next(token_S, after_S)
+        parts = [slice(start, start + _POSITIONS) for start in range(0, len(token_S), _POSITIONS)]
+        evidence_S = np.concatenate(
+            [np.empty(0), *(self._evidence(before_S[part], after_S[part]) for part in parts)]
+        )
+        return np.asarray(np.log(joint_S / evidence_S))
 
     def _next(self, before_S: Ints, after_S: Ints) -> Floats:
         counted_S = np.asarray(self._counted_VV[before_S, after_S]).reshape(-1)
         return np.asarray(counted_S + self._backoff_V[before_S] * self._unigram_V[after_S])
 
-    def _log_evidence(self, before_S: Ints, after_S: Ints) -> Floats:
-        """Return log sum_b (C_ab + w_a u_b) (C_bc + w_b u_c), without a table of S x V numbers.
+    def _evidence(self, before_S: Ints, after_S: Ints) -> Floats:
+        """Return sum_b (C_ab + w_a u_b) (C_bc + w_b u_c), without a table of S x V numbers.
 
         C are the counted parts of the interpolated probabilities, w the weights of the unigram
         distribution u.
@@ -85,15 +81,10 @@ class NgramTable:
         row_SV, column_SV = self._counted_VV[before_S], self._transposed_VV[after_S]
         weight_S, unigram_S = self._backoff_V[before_S], self._unigram_V[after_S]
         both_S = np.asarray(row_SV.multiply(column_SV).sum(1)).reshape(-1)
-        backed_off_S = (row_SV @ self._backoff_V) * unigram_S
-        return np.asarray(
-            np.log(
-                both_S
-                + backed_off_S
-                + weight_S * (column_SV @ self._unigram_V)
-                + weight_S * unigram_S * (self._unigram_V @ self._backoff_V)
-            )
-        )
+        after_unigram_S = weight_S * (column_SV @ self._unigram_V)
+        before_unigram_S = (row_SV @ self._backoff_V) * unigram_S
+        unigrams_S = weight_S * unigram_S * (self._unigram_V @ self._backoff_V)
+        return np.asarray(both_S + after_unigram_S + before_unigram_S + unigrams_S)
 
 
 def score_detection_tables(
