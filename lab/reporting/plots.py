@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
-from lab.config.lookups import LOOKUPS, select_baselines
+from lab.config.lookups import select_baselines
 from lab.config.trial import Path
 from lab.reporting.cell_colors import are_numeric, cell_colors, cell_value
 from lab.reporting.compute_multiplier import best_so_far
@@ -133,7 +133,7 @@ def _plot_yardsticks(axes: Axes, frames: SweepFrames) -> None:
         if start.low < start.high:
             axes.axhspan(start.low, start.high, color=INK, alpha=0.10, lw=0)
     for name, score in _lookup_lines(frames.trials, frames.metric.name):
-        axes.axhline(score, color=INK, lw=0.8, ls=_DOTTED, alpha=0.7, label=name)
+        _plot_lookup(axes, name, score)
 
 
 def _plot_yardsticks_by_cell(
@@ -169,7 +169,7 @@ def _plot_yardsticks_by_cell(
         distant += [f"untrained, {c}: {score:.4f}" for c, score in starts.items() if c not in marks]
     for name, score in _lookup_lines(runs, frames.metric.name):
         if near[0] < score < near[1]:
-            axes.axhline(score, color=INK, lw=0.8, ls=_DOTTED, alpha=0.7, label=name)
+            _plot_lookup(axes, name, score)
         else:
             distant.append(f"{name}: {score:.4f}")
     if distant:
@@ -177,10 +177,19 @@ def _plot_yardsticks_by_cell(
         axes.annotate(text, (0.01, 0.02), xycoords="axes fraction", fontsize=7)
 
 
+def _plot_lookup(axes: Axes, name: str, score: float) -> None:
+    """Draw a thin line with its name at the left end, where curves begin untrained."""
+    axes.axhline(score, color=INK, lw=0.8, ls=_DOTTED, alpha=0.7)
+    axes.annotate(
+        name, (0.005, score), xycoords=axes.get_yaxis_transform(), ha="left", va="bottom",
+        fontsize=7, alpha=0.8,
+    )  # fmt: skip
+
+
 def _lookup_lines(trials: pd.DataFrame, metric: str) -> list[tuple[str, float]]:
     """Return a label and each different score of the look-up tables of a metric."""
     return [
-        (f"look-up: {LOOKUPS[table].title}", score)
+        (f"look-up: {table.replace('_', ' ')}", score)
         for table, name in select_baselines(map(str, trials), metric).items()
         for score in sorted(set(trials[name].dropna().round(_DIGITS)))
     ]
