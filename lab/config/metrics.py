@@ -118,27 +118,29 @@ _PROBE_CONFOUNDING = (
 # Settings other than objective and encoder that determine the quality of the generator.
 _TRAINING = ("init_from", "windows", "batch", "optim", "schedule", "budget")
 
+# Settings that determine how near the replacements of the training are to words drawn by their
+# frequency. The encoder's shape determines the generator's.
+_REPLACEMENTS = ("objective.generator", "objective.replacement_distribution", "encoder")
+_EXAMPLES = "the held-out examples consist of the tokenizer's tokens and windows"
+_UNIGRAMS = (
+    f"{_EXAMPLES}, and unigram replacements are those that objective random trains on and that "
+    "small generators nearly make; detection rises first there"
+)
+_DETECTION_SCORES: tuple[tuple[str, Direction, str, str], ...] = (
+    ("auroc", "maximize", "AUROC of finding {}", ""),
+    ("calibrated_loss", "minimize", "loss on {}", ", calibrated on its other half"),
+)
 _DETECTION = tuple(
-    metric
-    for source in CORRUPTIONS
-    for metric in (
-        Metric(
-            name=f"detect/{source}/auroc",
-            direction="maximize",
-            title=f"AUROC of finding {source} replacements in held-out text",
-            incomparable_across=_TEXT,
-            reason="the held-out examples consist of the tokenizer's tokens and windows",
-            needs="discriminator",
-        ),
-        Metric(
-            name=f"detect/{source}/calibrated_loss",
-            direction="minimize",
-            title=f"loss on {source} replacements in held-out text, calibrated on its other half",
-            incomparable_across=_TEXT,
-            reason="the held-out examples consist of the tokenizer's tokens and windows",
-            needs="discriminator",
-        ),
+    Metric(
+        name=f"detect/{source}/{score}",
+        direction=direction,
+        title=f"{title.format(source)} replacements in held-out text{note}",
+        incomparable_across=(*_TEXT, *_REPLACEMENTS) if source == "unigram" else _TEXT,
+        reason=_UNIGRAMS if source == "unigram" else _EXAMPLES,
+        needs="discriminator",
     )
+    for source in CORRUPTIONS
+    for score, direction, title, note in _DETECTION_SCORES
 )
 
 _PROBES = tuple(

@@ -5,7 +5,7 @@ by its unigram frequency, a token drawn by its bigram frequency after the preced
 token drawn from a small masked language model (the frozen model) that the lab trains once. No
 trial influences these sources. They can therefore rank trials, which a loss against a trial's own
 generator cannot: that loss depends on the generator and the mask rate. The driver makes the
-corruptions once for each text.
+corruptions once for each text. The scores of look-up tables (`lookup`) are stored beside them.
 
 The frozen model's weights depend on the machine and its number of threads in their last bits, so
 the same settings can give different tokens. The file is therefore named by a hash of its content,
@@ -15,7 +15,7 @@ named by a hash of the settings (`content_index`).
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as File
 
 import numpy as np
@@ -34,7 +34,7 @@ from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD
-from lab.evaluation import content_index
+from lab.evaluation import content_index, lookup
 from lab.storage import atomic
 from lab.storage.mirror import LocalOnly, Mirror
 from lab.training import counter_rng
@@ -63,10 +63,13 @@ class HeldOut:
     Attributes:
         original_NT: original windows.
         corrupted_NT: corrupted windows, by the name of the corruption.
+        baselines: scores of look-up tables (`lookup`) on these corruptions and on the tasks of the
+            probes, by the name of their metric entry.
     """
 
     original_NT: Tensor
     corrupted_NT: dict[str, Tensor]
+    baselines: dict[str, float] = field(default_factory=dict)
 
 
 def frozen_model_trial(data: DataConfig, tokens: int) -> Trial:
@@ -108,11 +111,16 @@ def prepare_held_out(
 
     def make() -> File:
         model = _frozen_model(corpus, data, progress)
-        arrays = {"original": _scored_windows(corpus)}
-        arrays |= {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
+        original_NT = _scored_windows(corpus)
+        corrupted = {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
+        arrays = {"original": original_NT, **corrupted}
         file = cache / f"held-out-{content_index.hash_arrays(arrays)}.npz"
+        baselines = {
+            name: np.array(score)
+            for name, score in _score_tables(corpus, original_NT, corrupted).items()
+        }
         with atomic.write_file(file) as partial:
-            np.savez(partial, allow_pickle=False, **arrays)
+            np.savez(partial, allow_pickle=False, **arrays, **baselines)
         return file
 
     return content_index.find_or_make(index, make, mirror)
@@ -138,9 +146,18 @@ def _index_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
 
 def open_held_out(file: File) -> HeldOut:
     """Return the held-out windows in a file that `prepare_held_out` wrote."""
-    with np.load(file, allow_pickle=False) as arrays:
-        as_tensor = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in arrays.files}
-    return HeldOut(original_NT=as_tensor.pop("original"), corrupted_NT=as_tensor)
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    windows = {
+        name: torch.from_numpy(array.astype(np.int64))
+        for name, array in arrays.items()
+        if array.ndim
+    }
+    return HeldOut(
+        original_NT=windows.pop("original"),
+        corrupted_NT=windows,
+        baselines={name: float(array) for name, array in arrays.items() if not array.ndim},
+    )
 
 
 def _scored_windows(corpus: Corpus) -> Windows:
@@ -148,10 +165,25 @@ def _scored_windows(corpus: Corpus) -> Windows:
     return _evenly_spaced(corpus.held_out_NT, max(1, _TOKENS // corpus.held_out_NT.shape[1]))
 
 
+def _counted_windows(corpus: Corpus) -> Windows:
+    """Return the training windows that frequencies are counted on."""
+    return _evenly_spaced(corpus.train_NT, _COUNTED_TOKENS // corpus.train_NT.shape[1])
+
+
 def _evenly_spaced(windows_NT: Windows, limit: int) -> Windows:
     """Return at most `limit` windows, evenly spaced."""
     count = min(len(windows_NT), limit)
     return np.asarray(windows_NT[np.linspace(0, len(windows_NT) - 1, count).astype(int)])
+
+
+def _score_tables(
+    corpus: Corpus, original_NT: Windows, corrupted: dict[str, Windows]
+) -> dict[str, float]:
+    """Return the scores of the look-up tables, by the name of their metric entry."""
+    table = lookup.NgramTable(_counted_windows(corpus), corpus.vocabulary.size)
+    return lookup.score_detection_tables(table, original_NT, corrupted) | lookup.score_task_tables(
+        corpus.vocabulary
+    )
 
 
 def _frozen_model(corpus: Corpus, data: DataConfig, progress: Callable[[float], None]) -> Mlm:
@@ -205,7 +237,7 @@ class _NgramSampler:
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        rows_NT = _evenly_spaced(corpus.train_NT, _COUNTED_TOKENS // corpus.train_NT.shape[1])
+        rows_NT = _counted_windows(corpus)
         before, after = rows_NT[:, :-1].reshape(-1), rows_NT[:, 1:].reshape(-1)
         words = after >= FIRST_WORD
         before, after = before[words], after[words]

@@ -20,13 +20,19 @@ def check_metric(experiment: Experiment, trials: Sequence[Trial]) -> None:
     Raises:
         SpaceError: trials differ in a setting that changes the meaning of the metric.
     """
+    if experiment.answer == "path":  # nothing is ranked
+        return
     varied = (*experiment.compare, *experiment.tune)
     metric, differing = experiment.metric, find_differing_paths(trials)
     path = metric.find_incomparable_path((*varied, *differing))
     if path is not None:
-        default = ", which encoder.size sets" if path not in varied else ""
+        cause = ""
+        if path not in varied:
+            cause = (
+                f", which {'objective' if path.startswith('objective.') else 'encoder.size'} sets"
+            )
         raise SpaceError(
-            f"metric: {metric.name} cannot rank trials that differ in {path}{default}: "
+            f"metric: {metric.name} cannot rank trials that differ in {path}{cause}: "
             f"{metric.reason}; {_describe_alternatives(differing, trials)}"
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.reporting import sentences, stats
+from lab.reporting import other_scores, sentences, stats, yardsticks
 from lab.reporting.compute_to_learn import advise_budget
 from lab.reporting.stats import Answer
 from lab.tracking import tags
@@ -31,11 +31,18 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
         return _describe_no_learning(frames.metric.name, result, runs)
     if frames.compare and all(path.startswith("budget.") for path in frames.compare):
         best = result.cells[0]
-        return (
+        answer = (
             f"{best.label} has the best mean score, {sentences.format_interval(best.score)}; only "
             f"budgets were compared, so no setting is recommended."
         )
-    return _recommend(result)
+    else:
+        answer = _recommend(result)
+    disagreements = other_scores.find_disagreements(frames, result, runs)
+    doubts = (
+        other_scores.summarize_disagreements(disagreements),
+        yardsticks.describe_missing_evidence(frames, result, runs),
+    )
+    return " ".join([answer, *filter(None, doubts)])
 
 
 def _recommend(result: Answer) -> str:
@@ -106,7 +113,12 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
         return []
     if frames.answer == "noise":
         return _list_noise(frames, result, runs)
-    return [*sentences.describe_effects(frames, result, runs), *_describe_selection(frames, result)]
+    return [
+        *sentences.describe_effects(frames, result, runs),
+        *yardsticks.describe_yardsticks(frames, result, runs),
+        *other_scores.describe_disagreements(frames, result, runs),
+        *_describe_selection(frames, result),
+    ]
 
 
 def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
@@ -149,10 +161,10 @@ def _list_noise(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list
     if all(better is None for better in above.values()):
         return lines
     labels = "; ".join(label for label, better in above.items() if better) or "no setting"
-    return [
-        *lines,
-        ("significantly better than untrained", f"{labels} (95 % interval of the mean)"),
-    ]
+    lines.append(("significantly better than untrained", f"{labels} (95 % interval of the mean)"))
+    if beaten := yardsticks.list_beaten(frames, runs, cells):
+        lines.append(("significantly better than looking up", beaten))
+    return lines
 
 
 def describe_validity(frames: SweepFrames) -> str:

@@ -18,7 +18,7 @@ _HEALTH = (  # panel title; its lines: metric, label in the legend, line style
         "discriminator loss",
         (
             ("train/discriminator_loss", "loss", "-"),
-            ("health/majority_loss", "always predicting 'original'", ":"),
+            ("health/majority_loss", "uninformed (rate of replacement)", ":"),
         ),
     ),
     (

@@ -4,21 +4,28 @@ Each function returns a new matplotlib figure and uses no global state. The styl
 axes and text are set in `svg`, the colors of the cells in `cell_colors`.
 """
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
+from lab.config.lookups import select_baselines
 from lab.config.trial import Path
 from lab.reporting.cell_colors import are_numeric, cell_colors, cell_value
 from lab.reporting.compute_multiplier import best_so_far
 from lab.reporting.heat_map import is_two_way_grid, plot_heat_map
-from lab.reporting.intervals import Interval
-from lab.reporting.stats import Answer, marginal_means, untrained_scores
+from lab.reporting.shapes import label_starts, untrained_by_shape
+from lab.reporting.stats import Answer, marginal_means
 from lab.reporting.svg import INK, STYLED, new_figure
+from lab.reporting.yardsticks import untrained_score
 from lab.tracking.frames import SweepFrames
 
+_DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
+_DIGITS = 4  # scores of a look-up table that are equal in these have one line
 _LOG = 4.0  # a numeric axis with a larger ratio of maximum to minimum is logarithmic
 _AXES = {
     "spent/flops": ("training compute", "FLOP"),
@@ -43,7 +50,7 @@ def plot_curves(frames: SweepFrames, axis: str) -> Figure:
         [*best[axis], end], [*best[name], best[name].iloc[-1]], where="post", color=INK, lw=2,
         label="best so far",
     )  # fmt: skip
-    _plot_untrained(axes, untrained_scores(frames))
+    _plot_yardsticks(axes, frames)
     title, unit = _AXES[axis]
     axes.set_xlabel(title)
     axes.xaxis.set_major_formatter(EngFormatter(unit))
@@ -77,16 +84,7 @@ def plot_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> Figur
         half = cell.score.high - cell.score.mean
         axes.errorbar(x, cell.score.mean, yerr=None if np.isnan(half) else half, fmt="_",
                       color=color, ms=16, mew=2, elinewidth=1.4, capsize=3)  # fmt: skip
-    low, high = axes.get_ylim()
-    start = untrained_scores(frames)
-    if low - (high - low) < start.mean < high + (high - low):
-        _plot_untrained(axes, start)
-    elif not np.isnan(start.mean):  # on this axis the differences between cells would vanish
-        axes.annotate(
-            f"untrained: {start.mean:.4f}, outside the axis range",
-            (0.01, 0.02),
-            xycoords="axes fraction",
-        )
+    _plot_yardsticks_by_cell(axes, frames, runs, positions)
     axes.set_ylabel(frames.metric.name)
     _legend(figure, axes)
     return figure
@@ -127,11 +125,74 @@ def _legend(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, names, loc="outside lower left", ncols=columns)
 
 
-def _plot_untrained(axes: Axes, line: Interval) -> None:
-    if not np.isnan(line.mean):
-        axes.axhline(line.mean, color=INK, lw=1, ls=(0, (4, 3)), alpha=0.7, label="untrained")
-    if line.low < line.high:
-        axes.axhspan(line.low, line.high, color=INK, alpha=0.10, lw=0)
+def _plot_yardsticks(axes: Axes, frames: SweepFrames) -> None:
+    """Draw the untrained score of each shape, with its interval, and those of look-up tables."""
+    for label, start in untrained_by_shape(frames).items():
+        name = f"untrained, {label}" if label else "untrained"
+        axes.axhline(start.mean, color=INK, lw=1, ls=_DASHED, alpha=0.7, label=name)
+        if start.low < start.high:
+            axes.axhspan(start.low, start.high, color=INK, alpha=0.10, lw=0)
+    for name, score in _lookup_lines(frames.trials, frames.metric.name):
+        _plot_lookup(axes, name, score)
+
+
+def _plot_yardsticks_by_cell(
+    axes: Axes, frames: SweepFrames, runs: pd.DataFrame, positions: Mapping[str, float]
+) -> None:
+    """Draw the yardsticks that are near the scores of cells; name the others in a corner.
+
+    On an axis with distant lines, the differences between cells would vanish. If shapes differ, the
+    untrained score of each cell is a mark of its own.
+
+    Args:
+        axes: axes with the scores of cells.
+        frames: frames of the sweep.
+        runs: trials by which the cells are compared.
+        positions: position of each cell on the x-axis.
+    """
+    low, high = axes.get_ylim()
+    near = (low - (high - low), high + (high - low))
+    distant = []
+    starts = {
+        label: score for label in positions if not math.isnan(score := untrained_score(runs, label))
+    }
+    if label_starts(runs).nunique() <= 1 and starts:
+        common = sum(starts.values()) / len(starts)
+        if near[0] < common < near[1]:
+            axes.axhline(common, color=INK, lw=1, ls=_DASHED, alpha=0.7, label="untrained")
+        else:
+            distant.append(f"untrained: {common:.4f}")
+    else:
+        marks = {label: score for label, score in starts.items() if near[0] < score < near[1]}
+        x = [positions[label] for label in marks]
+        axes.plot(x, list(marks.values()), "x", color=INK, ms=7, alpha=0.7, label="untrained")
+        distant += [f"untrained, {c}: {score:.4f}" for c, score in starts.items() if c not in marks]
+    for name, score in _lookup_lines(runs, frames.metric.name):
+        if near[0] < score < near[1]:
+            _plot_lookup(axes, name, score)
+        else:
+            distant.append(f"{name}: {score:.4f}")
+    if distant:
+        text = "\n".join(["outside the axis range:", *distant])
+        axes.annotate(text, (0.01, 0.02), xycoords="axes fraction", fontsize=7)
+
+
+def _plot_lookup(axes: Axes, name: str, score: float) -> None:
+    """Draw a thin line with its name at the left end, where curves begin untrained."""
+    axes.axhline(score, color=INK, lw=0.8, ls=_DOTTED, alpha=0.7)
+    axes.annotate(
+        name, (0.005, score), xycoords=axes.get_yaxis_transform(), ha="left", va="bottom",
+        fontsize=7, alpha=0.8,
+    )  # fmt: skip
+
+
+def _lookup_lines(trials: pd.DataFrame, metric: str) -> list[tuple[str, float]]:
+    """Return a label and each different score of the look-up tables of a metric."""
+    return [
+        (f"look-up: {table.replace('_', ' ')}", score)
+        for table, name in select_baselines(map(str, trials), metric).items()
+        for score in sorted(set(trials[name].dropna().round(_DIGITS)))
+    ]
 
 
 def _set_up_cell_axis(frames: SweepFrames, axes: Axes, labels: list[str]) -> dict[str, float]:

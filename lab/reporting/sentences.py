@@ -6,28 +6,21 @@ import pandas as pd
 
 from lab.reporting.compute_multiplier import best_so_far
 from lab.reporting.intervals import Interval
-from lab.reporting.stats import Answer, edge_values, gain_over_untrained, untrained_scores
+from lab.reporting.shapes import untrained_of_best
+from lab.reporting.stats import Answer, edge_values
 from lab.tracking.frames import SweepFrames
 
 NONE = "–"
 _MINUS = "−"
-_NOT_SCORED = "not scored: this metric is computed only at the end of a trial"
 
 
 def describe_effects(
     frames: SweepFrames, result: Answer, runs: pd.DataFrame
 ) -> list[tuple[str, str]]:
-    """Return the summary lines on the best cell: gains over the reference and untrained, noise."""
-    best, start = result.cells[0], untrained_scores(frames).mean
-    gain = format_interval(gain_over_untrained(runs, best.label), signed=True)
+    """Return the summary lines on the best cell: gain over the reference, mean, seed noise."""
+    best = result.cells[0]
     lines = [
         ("best mean score", f"{best.label}: {format_interval(best.score)} (95 % interval)"),
-        (
-            "untrained",
-            _NOT_SCORED
-            if math.isnan(start)
-            else f"{format_score(start)}; the best setting differs from it by {gain}",
-        ),
         (
             "seed noise",
             f"standard deviation {format_score(result.noise_sd)} between repeats of one setting",
@@ -86,7 +79,7 @@ def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]
 def describe_curve(frames: SweepFrames, axis: str, unit: str) -> str:
     """Return the caption of a score curve: change of the best score, and `axis` at half of it."""
     name, line = frames.metric.name, best_so_far(frames, axis)
-    start, end = untrained_scores(frames).mean, float(line[name].iloc[-1])
+    start, end = untrained_of_best(frames), float(line[name].iloc[-1])
     half = line[(line[name] - start).abs() >= abs(end - start) / 2]
     if math.isnan(start):
         return f"The best score of all trials is {format_score(end)}; no untrained score was taken."
@@ -144,19 +137,20 @@ def describe_nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
 
 
 def describe_health(frames: SweepFrames) -> str:
-    """Return the caption of the training diagnostics: trials that beat predicting 'original'."""
+    """Return the caption of the training diagnostics: trials that beat the uninformed loss."""
     last = frames.curves.groupby("number").last()
     loss, baseline = "train/discriminator_loss", "health/majority_loss"
     if loss not in last or baseline not in last:
         return (
             "Values recorded during training. No trial has a discriminator loss to compare with "
-            "the loss of always predicting 'original'."
+            "that of an uninformed discriminator."
         )
     both = last[[loss, baseline]].dropna()
     below = int((both[loss] < both[baseline]).sum())
     return (
-        f"At the last evaluation, the discriminator's loss is below that of always predicting "
-        f"'original' in {below} of {len(both)} trials."
+        f"At the last evaluation, the discriminator's loss is below that of an uninformed one in "
+        f"{below} of {len(both)} trials. The uninformed one knows only the rate of replacement, "
+        f"and that [CLS] and [SEP] cannot be replaced."
     )
 
 

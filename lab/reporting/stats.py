@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from lab.config.metrics import Metric, select_metrics
+from lab.config.metrics import Metric
 from lab.config.trial import Path
 from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
 from lab.reporting.intervals import (
@@ -236,38 +235,6 @@ def _interval_ends(interval: Interval) -> tuple[float, float]:
 def has_learned(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> bool | None:
     """Return `is_above_untrained` of the best cell."""
     return is_above_untrained(frames, runs, result.cells[0])
-
-
-def untrained_scores(frames: SweepFrames) -> Interval:
-    """Return mean and interval of the ranking metric at step 0 over all trials."""
-    return t_interval(frames.trials["untrained"].dropna().to_numpy(dtype=float))
-
-
-def metric_correlations(frames: SweepFrames) -> pd.DataFrame:
-    """Return the rank correlation of every other final score with the ranking metric.
-
-    Returns:
-        Columns metric, rank_correlation (Spearman's, over the finished trials; 1 if both order the
-        trials in the same way from best to worst; NaN if a score is constant or fewer than three
-        trials have both), trials (number of trials with both).
-    """
-    finished = frames.trials[frames.trials["score"].notna()]
-    rows = []
-    for name, metric in select_metrics(map(str, finished)).items():
-        if name == frames.metric.name:
-            continue
-        both = finished[["score", name]].dropna()
-        same_direction = metric.direction == frames.metric.direction
-        defined = len(both) > 2 and bool((both.nunique() > 1).all())
-        rank = float(stats.spearmanr(both["score"], both[name]).statistic) if defined else math.nan
-        rows.append(
-            {
-                "metric": name,
-                "rank_correlation": rank * (1 if same_direction else -1),
-                "trials": len(both),
-            }
-        )
-    return pd.DataFrame(rows, columns=["metric", "rank_correlation", "trials"])
 
 
 def marginal_means(frames: SweepFrames, path: Path) -> pd.DataFrame:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.config.metrics import select_metrics
-from lab.reporting import sentences, stats
+from lab.reporting import sentences, stats, yardsticks
 from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
@@ -64,10 +63,11 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
             f"(Games-Howell; with two settings, the paired t interval)"
         )
     caption = (
-        f"{len(compared)} settings, best first. {means}; 'tie' means that the interval contains 0."
+        f"{len(compared)} settings, best first. {means}; 'tie' means that the interval contains 0. "
+        f"'untrained' is the score of the same trials before training."
     )
-    head = ("setting", "mean ± sd (n)", "95 % interval", "difference from best", "comparison",
-            "nuisance parameters", "masked tokens of a full window", "search score",
+    head = ("setting", "mean ± sd (n)", "95 % interval", "untrained", "difference from best",
+            "comparison", "nuisance parameters", "masked tokens of a full window", "search score",
             "trials")  # fmt: skip
     rows = [_cell_row(cell, frames, runs) for cell in compared]
     return Table(caption=caption, head=head, rows=rows)
@@ -82,6 +82,7 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
         f"{sentences.format_score(cell.score.mean)} ± {sentences.format_score(cell.sd)} "
         f"({cell.score.n})",
         sentences.format_ends(cell.score),
+        sentences.format_score(yardsticks.untrained_score(runs, cell.label)),
         sentences.NONE
         if cell.difference is None
         else sentences.format_interval(cell.difference, signed=True),
@@ -91,41 +92,6 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
         sentences.format_score(cell.picked),
         ", ".join(map(str, its_runs["number"])),
     ]
-
-
-def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
-    """Return the table of all scores by setting, with their correlation with the ranking metric."""
-    correlations = stats.metric_correlations(frames).set_index("metric")
-    metrics = select_metrics(map(str, runs))
-    names = [n for n in metrics if runs[n].notna().any()]
-    labels = [] if result is None else [cell.label for cell in result.cells]
-    curves = frames.curves
-    untrained = curves[(curves["step"] == 0) & curves["number"].isin(runs["number"])]
-    by_cell = dict(list(runs.groupby("cell")))
-    defined = correlations["rank_correlation"].dropna()
-    caption = f"No other score can be correlated with {frames.metric.name}."
-    if len(defined):
-        closest = str(defined.idxmax())
-        caption = (
-            f"{closest} has the highest rank correlation with {frames.metric.name} over all "
-            f"finished trials (Spearman {float(defined[closest]):.2f}; 1 means the same order)."
-        )
-    rows = [
-        [
-            name,
-            metrics[name].direction,
-            sentences.format_spread(
-                untrained[name] if name in untrained else pd.Series(dtype=float)
-            ),
-            *(sentences.format_spread(by_cell[label][name]) for label in labels),
-            "ranking metric"
-            if name == frames.metric.name
-            else sentences.format_rank_correlation(correlations, name),
-        ]
-        for name in names
-    ]
-    head = ("score", "direction", "untrained", *labels, "rank correlation (n)")
-    return Table(caption=caption, head=head, rows=rows)
 
 
 def trial_table(frames: SweepFrames) -> Table:

@@ -20,8 +20,9 @@ def divergence_reason(row: MetricRow, vocab: int, *, early: bool = False) -> str
     """Return the reason why a run has diverged at a scored point, or None if it has not.
 
     The losses are means since the previous point. The uninformed predictor of the discriminator
-    predicts the share of replaced tokens at every position, so that the limit accounts for the
-    mask rate. That of the masked language model predicts all words with equal probability.
+    predicts the share of replaced tokens among those that can be replaced, and "original" at
+    [CLS] and [SEP] (`training.objectives.base.uninformed_loss`), so that the limit accounts for
+    the mask rate. That of the masked language model predicts all words with equal probability.
 
     Args:
         row: scored point.

@@ -68,7 +68,8 @@ class AllScores(Scorer):
     def score_end(self, objective: Objective) -> MetricRow:
         """Return the scores of the first and the last point: all of them, and the baselines."""
         row = self.score_interim(objective) | self._score_probe(objective, "sentiment")
-        return row | scores.score_own_head(objective, self.corpus) | self._pairs.baselines
+        row |= scores.score_own_head(objective, self.corpus)
+        return row | self._pairs.baselines | self._held_out.baselines
 
     def score_interim(self, objective: Objective) -> MetricRow:
         """Return the scores of the other points: the cheap ones that change during training.

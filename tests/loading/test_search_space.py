@@ -533,6 +533,39 @@ def test_metric_is_incomparable_between_whole_objectives_as_between_their_settin
     assert "cannot rank trials that differ in objective:" in line
 
 
+@pytest.mark.parametrize(
+    ("compare", "path"),
+    [
+        ("objective.kind: [electra, random]", "objective.generator, which the objective sets"),
+        ("objective: [{kind: electra}, {kind: random}]", "objective"),
+        ("objective.generator.width: [0.25, 0.5]", "objective.generator.width"),
+        (
+            "objective: [{kind: random}, {kind: random, replacement_distribution: uniform}]",
+            "objective",
+        ),
+        ("encoder.size: [nano, tiny]", "encoder.size"),
+    ],
+)
+def test_unigram_detection_cannot_rank_settings_that_differ_in_their_replacements(
+    compare: str, path: str, rejection: Callable[..., str]
+) -> None:
+    only = ("tune={}", "search.trials=1", f"compare={{{compare}}}")
+    line = rejection("metric=detect/unigram/auroc", *only)
+    assert line.startswith(
+        f"metric: detect/unigram/auroc cannot rank trials that differ in {path}: "
+    )
+    assert line.endswith(METRICS["detect/unigram/auroc"].reason)
+
+
+def test_unigram_detection_can_rank_objectives_with_the_same_generator(load: Load) -> None:
+    compare = "compare={objective.kind: [electra, electra_15]}"
+    load("metric=detect/unigram/auroc", "tune={}", "search.trials=1", compare)
+
+
+def test_metric_of_a_sweep_that_ranks_nothing_may_be_incomparable(load: Load) -> None:
+    load("metric=detect/unigram/auroc", "tune={}", "search.trials=1", "answer=path")
+
+
 def test_detection_metric_needs_a_discriminator(rejection: Callable[..., str]) -> None:
     line = rejection("compare={}", "base.objective.kind=mlm")
     assert line.startswith("metric: detect/mlm/auroc needs a discriminator")

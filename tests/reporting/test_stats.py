@@ -282,17 +282,6 @@ def test_best_score_so_far_only_improves() -> None:
     assert line[METRIC].iloc[-1] == 0.9
 
 
-def test_rank_correlation_equals_that_of_scipy_and_inverts_losses() -> None:
-    frames = sweep({0.5: [0.70, 0.75, 0.72], 0.25: [0.60, 0.66, 0.81]})
-    other = np.array([0.5, 0.8, 0.6, 0.4, 0.7, 0.65])
-    frames.trials["probe/pos/accuracy"] = other
-    frames.trials["train/loss"] = -other
-    ranks = stats.metric_correlations(frames).set_index("metric")["rank_correlation"]
-    expected = scipy_stats.spearmanr(frames.trials["score"], other).statistic
-    assert ranks["probe/pos/accuracy"] == pytest.approx(expected)
-    assert ranks["train/loss"] == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     ("distribution", "value", "flagged"),
     [

@@ -18,7 +18,7 @@ from lab.config.budget import Budget
 from lab.config.data import DataConfig
 from lab.config.flops import masked_slots
 from lab.config.objectives import AnyObjectiveConfig
-from lab.config.objectives.electra import ElectraConfig
+from lab.config.objectives.electra import Electra15Config, ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig
 from lab.config.trial import Seeds, Trial
@@ -29,7 +29,7 @@ from lab.evaluation.corruption import HeldOut
 from lab.training import optimizer as optim
 from lab.training.objectives import Electra, Mlm, build_objective
 from lab.training.objectives import generator as module
-from lab.training.objectives.base import Objective
+from lab.training.objectives.base import Objective, uninformed_loss
 from lab.training.objectives.masking import MaskedBatch, choose_distinct, mask_batch
 
 VOCAB, LENGTH, SEED = 64, 16, 3
@@ -356,19 +356,42 @@ def test_losses_are_fp32_under_bf16_autocast(objective: AnyObjectiveConfig, name
     torch.testing.assert_close(loss.parts[name], built(text(), 0).parts[name], atol=0.1, rtol=0)
 
 
-# A discriminator loss is low at a low replacement rate even if nothing is detected: the majority
-# loss beside it is the entropy of the rate.
+# A discriminator loss is low at a low replacement rate even if nothing is detected. It is recorded
+# beside that of a discriminator that knows the rate, and that [CLS] and [SEP] cannot be replaced.
 @pytest.mark.parametrize("mask_prob", [0.15, 0.4])
-def test_majority_loss_is_the_entropy_of_the_replacement_rate(mask_prob: float) -> None:
+def test_uninformed_loss_is_that_of_the_base_rate_at_positions_that_can_be_replaced(
+    mask_prob: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     objective, batch = make_objective(ElectraConfig(kind="electra", mask_prob=mask_prob)), text()
     fake = (discriminator_input(objective, batch) != batch.ids_BT).sum().item()
-    rate = fake / (batch.ids_BT != PAD).sum().item()
+    words_BT, tokens = batch.ids_BT >= FIRST_WORD, (batch.ids_BT != PAD).sum().item()
+    rate = fake / words_BT.sum().item()
+    logits_BT = torch.where(words_BT, math.log(rate / (1 - rate)), -100.0)
+    monkeypatch.setattr(objective, "detect", lambda *_: logits_BT)
+    parts = objective.health(objective(batch, 0).parts)
+    share = words_BT.sum().item() / tokens
+    entropy = share * (-rate * math.log(rate) - (1 - rate) * math.log(1 - rate))
+    assert parts["health/majority_loss"].item() == pytest.approx(entropy, abs=1e-6)
+    assert parts["train/discriminator_loss"].item() == pytest.approx(entropy, abs=1e-6)
+    assert "replaceable" not in parts
+
+
+def test_uninformed_loss_at_chosen_tokens_is_the_entropy_of_their_rate() -> None:
+    settings = Electra15Config(kind="electra_15", mask_prob=0.4)
+    objective, batch = make_objective(settings), text()
+    fix_generator(objective, PROBABILITIES_V)
+    batch = batch._replace(ids_BT=torch.where(batch.ids_BT >= FIRST_WORD, LIKELY, batch.ids_BT))
+    fake = (discriminator_input(objective, batch) != batch.ids_BT).sum().item()
+    rate = fake / objective.token_counts(batch, 0).chosen.item()
     entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
-    fix_discriminator(objective, math.log(rate / (1 - rate)))
     parts = objective.health(objective(batch, 0).parts)
     assert parts["health/majority_loss"].item() == pytest.approx(entropy, abs=1e-6)
-    # A discriminator that predicts the replacement rate at every token has this loss.
-    assert parts["train/discriminator_loss"].item() == pytest.approx(entropy, abs=1e-6)
+
+
+@pytest.mark.parametrize(("replaced", "replaceable"), [(0.0, 0.875), (0.875, 0.875), (0.0, 0.0)])
+def test_uninformed_loss_of_a_certain_answer_is_zero(replaced: float, replaceable: float) -> None:
+    loss = uninformed_loss(torch.tensor(replaced), torch.tensor(replaceable))
+    assert loss.item() == pytest.approx(0, abs=1e-7)
 
 
 def test_recall_and_generator_accuracy() -> None:
@@ -435,7 +458,7 @@ def test_electra_overfits_one_batch() -> None:
     objective = make_objective(ElectraConfig(kind="electra", mask_prob=0.3))
     steps = fit(objective, 80)
     assert steps[-1]["train/generator_loss"] < 0.5 * steps[0]["train/generator_loss"]
-    # The discriminator's loss depends on the generator, so it is compared with the majority loss.
+    # The discriminator's loss depends on the generator, so it is compared with the uninformed one.
     ratios = [
         step["train/discriminator_loss"] / step["health/majority_loss"] for step in steps[-10:]
     ]

@@ -20,6 +20,7 @@ from lab.config.optimizer import AdamConfig
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
+from lab.evaluation.corruption import open_held_out
 from lab.storage import provenance, record
 from lab.training.objectives import Electra
 from lab.training.objectives.base import StepLoss
@@ -150,6 +151,17 @@ def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
     cheap = detection | words | pairs | {"probe/pos/accuracy", "probe/pos/nats"}
     assert all(names == cheap | training for names in scored[1:-1])
     assert scored[-1] == detection | probing | words | pairs | training
+
+
+def test_first_and_last_point_have_the_baselines_of_the_held_out_text(
+    run: Run, trial: Trial, held_out: Path, tmp_path: Path
+) -> None:
+    first, *interim, last = run(trial, tmp_path).rows
+    baselines = open_held_out(held_out).baselines
+    assert baselines
+    assert baselines.items() <= first.items()
+    assert baselines.items() <= last.items()
+    assert not any(name in row for row in interim for name in baselines)
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 16])

@@ -109,22 +109,22 @@ class Detector(Objective):
         return logits_BT
 
     def health(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the metrics, with the majority loss and the recall on replaced tokens added.
+        """Return the metrics, with the uninformed loss and the recall on replaced tokens added.
 
-        Both are computed from the shares `REPLACED` and `FOUND`, which are removed.
+        Both are computed from the shares `REPLACEABLE`, `REPLACED` and `FOUND`, which are removed.
         """
         parts = dict(parts)
-        replaced, found = parts.pop(REPLACED, None), parts.pop(FOUND, None)
-        if replaced is None or found is None:  # a step that does not run the discriminator
+        if REPLACED not in parts:  # a step that does not run the discriminator
             return parts
+        replaceable, replaced, found = map(parts.pop, (REPLACEABLE, REPLACED, FOUND))
         return parts | {
-            "health/majority_loss": base_rate_entropy(replaced),
+            "health/majority_loss": uninformed_loss(replaced, replaceable),
             "health/recall_replaced": torch.where(replaced > 0, found / replaced, 0.0),
         }
 
 
-# Shares of the scored positions: replaced ones, and replaced ones that were detected.
-REPLACED, FOUND = "replaced", "found"
+# Shares of the scored positions: those that can be replaced, replaced ones, and detected ones.
+REPLACEABLE, REPLACED, FOUND = "replaceable", "replaced", "found"
 
 
 def masked_mean(value: Tensor, where: Tensor, count: Tensor) -> Tensor:
@@ -132,11 +132,19 @@ def masked_mean(value: Tensor, where: Tensor, count: Tensor) -> Tensor:
     return (value * where).sum() / count.clamp(min=1)
 
 
-def base_rate_entropy(share: Tensor) -> Tensor:
-    """Return the loss of predicting the base rate `share` at every token, in nats.
+def uninformed_loss(replaced: Tensor, replaceable: Tensor) -> Tensor:
+    """Return the loss of a discriminator that knows only which tokens can be replaced, in nats.
 
-    A discriminator loss is only meaningful beside it: at a low replacement rate a network that has
-    learned nothing but this rate has a low loss already.
+    It predicts the base rate f / s at each token that can be replaced, and "original" at [CLS] and
+    [SEP]. Its mean loss is s H(f / s), with the entropy H of a binary variable. A discriminator
+    loss is only meaningful beside it: at a low replacement rate, a network that has learned nothing
+    but this rate has a low loss already.
+
+    Args:
+        replaced: share f of the scored positions that are replaced.
+        replaceable: share s of the scored positions that can be replaced.
     """
-    nats: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
+    original = (replaceable - replaced).clamp(min=0)  # may be negative by rounding
+    entr = torch.special.entr  # -x ln x
+    nats: Tensor = entr(replaced) + entr(original) - entr(replaceable)
     return nats

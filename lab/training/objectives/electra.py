@@ -66,12 +66,11 @@ class Electra(Detector):
 
     def run_discriminator(self, corrupted: Corrupted, batch: Batch) -> tuple[Tensor, StepLoss]:
         """Return the discriminator's logits, shape (B, T), and its detection loss."""
-        segment_BT = batch.segment_BT
-        detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
+        detected_BT = self.detect(corrupted.ids_BT, batch.segment_BT, batch.offset)
         return detected_BT, detection_loss(
             detected_BT,
             corrupted.replaced_BT,
-            segment_BT > 0,
+            batch.ids_BT,
             corrupted.counts,
             None if self._scores_all_text else chosen_positions(corrupted.masked),
         )

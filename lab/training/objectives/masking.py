@@ -96,7 +96,7 @@ def choose_distinct(batch: Batch, *, mask_prob: float, seed: int, step: int) -> 
     """
     ids_BT, length = batch.ids_BT, batch.ids_BT.shape[1]
     K = masked_slots(length, mask_prob)
-    candidate_BT = _candidates(ids_BT)
+    candidate_BT = candidate_positions(ids_BT)
     candidates_B = candidate_BT.sum(1)
     used_B = _number_of_slots(candidates_B, mask_prob, K).minimum(candidates_B)
     key_BT = counter_rng.uniform(seed, counter_rng.MASK, step, batch.example_B, length)
@@ -116,7 +116,7 @@ def draw_slots(batch: Batch, *, mask_prob: float, seed: int, step: int) -> Maske
     """
     ids_BT = batch.ids_BT
     K = masked_slots(ids_BT.shape[1], mask_prob)
-    candidate_BT = _candidates(ids_BT)
+    candidate_BT = candidate_positions(ids_BT)
     candidates_B1 = candidate_BT.sum(1, keepdim=True)
     used_B1 = _number_of_slots((ids_BT != PAD).sum(1, keepdim=True), mask_prob, K)
     drawn_BK, keep_BK = (
@@ -143,7 +143,7 @@ def choose_independently(batch: Batch, *, mask_prob: float, seed: int, step: int
     """
     ids_BT, length = batch.ids_BT, batch.ids_BT.shape[1]
     key_BT = counter_rng.uniform(seed, counter_rng.MASK, step, batch.example_B, length)
-    used_BT = _candidates(ids_BT) & (key_BT < mask_prob)
+    used_BT = candidate_positions(ids_BT) & (key_BT < mask_prob)
     position_BT = torch.arange(length, device=ids_BT.device).expand_as(ids_BT)
     return _write_masks(
         batch, position_BT.where(used_BT, 0), used_BT, masks_BK=used_BT, draws_BK=position_BT
@@ -198,8 +198,8 @@ def chosen_positions(masked: MaskedBatch) -> Tensor:
     return _slots_by_position(masked.slots_BK, masked.used_BK, masked.ids_BT) > 0
 
 
-def _candidates(ids_BT: Tensor) -> Tensor:
-    """Return whether a token may be chosen: all but [CLS], [SEP], [MASK] and padding."""
+def candidate_positions(ids_BT: Tensor) -> Tensor:
+    """Return whether each token can be chosen: all but [CLS], [SEP], [MASK] and padding."""
     return (ids_BT >= FIRST_WORD) | (ids_BT == UNK)
 
 

@@ -53,17 +53,16 @@ class Random(Detector):
         counts: TokenCounts | None = None,
     ) -> StepLoss:
         """Return the discriminator's loss at all positions that are not padding."""
-        segment_BT = batch.segment_BT
         masked = self.mask(batch, step)
         words_BK = sample_from_cumulative(
             self.cumulated_V, masked.draws_BK, batch, seed=self._seed, step=step
         )
         ids_BT = write_tokens(batch, masked, words_BK)
-        detected_BT = self.detect(ids_BT, segment_BT, batch.offset)
+        detected_BT = self.detect(ids_BT, batch.segment_BT, batch.offset)
         loss = detection_loss(
             detected_BT,
             ids_BT != batch.ids_BT,
-            segment_BT > 0,
+            batch.ids_BT,
             counts or count_tokens(masked, batch),
         )
         return StepLoss(loss.total, {"train/loss": loss.total.detach()} | loss.parts)

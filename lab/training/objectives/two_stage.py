@@ -64,9 +64,8 @@ class TwoStage(Detector):
             return StepLoss(loss.total, loss.parts | {"train/loss": loss.total.detach()})
         with torch.no_grad():
             corrupted: Corrupted = self.generator(batch, step, self.step_settings, counts)
-        segment_BT = batch.segment_BT
-        detected_BT = self.detect(corrupted.ids_BT, segment_BT, batch.offset)
-        loss = detection_loss(detected_BT, corrupted.replaced_BT, segment_BT > 0, corrupted.counts)
+        detected_BT = self.detect(corrupted.ids_BT, batch.segment_BT, batch.offset)
+        loss = detection_loss(detected_BT, corrupted.replaced_BT, batch.ids_BT, corrupted.counts)
         parts = corrupted.loss.parts | loss.parts
         return StepLoss(loss.total, parts | {"train/loss": loss.total.detach()})
 

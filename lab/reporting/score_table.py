@@ -1,0 +1,94 @@
+"""Table of all scores by setting, with the yardsticks of each score."""
+
+import pandas as pd
+
+from lab.config.metrics import Metric, select_metrics
+from lab.reporting import other_scores, sentences, yardsticks
+from lab.reporting.shapes import label_starts
+from lab.reporting.stats import Answer
+from lab.reporting.tables import Table
+from lab.tracking.frames import SweepFrames
+
+_MARK = " †"  # of scores that may not rank the settings
+
+
+def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
+    """Return the table of all scores by setting.
+
+    Each score stands beside that of untrained encoders and of look-up tables. If settings have
+    encoders of different shapes, the untrained score is given for each setting.
+
+    Args:
+        frames: frames of the sweep.
+        result: comparison of the cells; None if no trial has finished.
+        runs: trials by which the cells are compared (`stats.scored_trials`).
+    """
+    metrics = {
+        name: metric
+        for name, metric in select_metrics(map(str, runs)).items()
+        if runs[name].notna().any()
+    }
+    labels = [] if result is None else [cell.label for cell in result.cells]
+    correlations = other_scores.rank_correlations(frames).set_index("metric")
+    by_setting = label_starts(runs).nunique() > 1
+    spoiled = {
+        name: metric
+        for name, metric in metrics.items()
+        if other_scores.find_incomparable_path(metric, runs) is not None
+    }
+    rows = [
+        [
+            name + _MARK * (name in spoiled),
+            metric.direction,
+            sentences.NONE if by_setting else _format_untrained(frames, runs, name),
+            yardsticks.format_lookups(runs, name),
+            *(
+                _format_cell(frames, runs[runs["cell"] == label], name, by_setting)
+                for label in labels
+            ),
+            "ranking metric"
+            if name == frames.metric.name
+            else sentences.format_rank_correlation(correlations, name),
+        ]
+        for name, metric in metrics.items()
+    ]
+    head = ("score", "direction", "untrained", "look-up tables", *labels, "rank correlation (n)")
+    caption = _describe_correlations(frames, correlations["rank_correlation"])
+    return Table(
+        caption=" ".join([*caption, *_describe_marks(spoiled, runs)]), head=head, rows=rows
+    )
+
+
+def _format_untrained(frames: SweepFrames, runs: pd.DataFrame, name: str) -> str:
+    """Return the scores of trials at step 0."""
+    curves = frames.curves
+    start = curves[(curves["step"] == 0) & curves["number"].isin(runs["number"])]
+    return sentences.format_spread(start[name] if name in start else pd.Series(dtype=float))
+
+
+def _format_cell(frames: SweepFrames, runs: pd.DataFrame, name: str, with_untrained: bool) -> str:
+    text = sentences.format_spread(runs[name])
+    if not with_untrained:
+        return text
+    return f"{text}; untrained {_format_untrained(frames, runs, name)}"
+
+
+def _describe_correlations(frames: SweepFrames, correlations: "pd.Series[float]") -> list[str]:
+    name, defined = frames.metric.name, correlations.dropna()
+    if defined.empty:
+        return [f"No other score can be correlated with {name}."]
+    closest = str(defined.idxmax())
+    return [
+        f"{closest} has the highest rank correlation with {name} over all finished trials with "
+        f"encoders of one shape (Spearman {float(defined[closest]):.2f}; 1 means the same order)."
+    ]
+
+
+def _describe_marks(spoiled: dict[str, Metric], runs: pd.DataFrame) -> list[str]:
+    """Return a sentence on the scores that may not rank the settings; empty if all may."""
+    paths = {other_scores.find_incomparable_path(metric, runs) for metric in spoiled.values()}
+    names = ", ".join(sorted(path for path in paths if path is not None))
+    return [
+        f"Scores marked † are not compared, because their values are not comparable between "
+        f"trials that differ in {names}."
+    ] * bool(spoiled)
