@@ -368,6 +368,7 @@ MEMBERS = (
         objective=replace(
             _ADVERSARIAL,
             sharing="gdes",
+            adversarial_weight=0.5,
             reward="all_tokens",
             rule=EpochAlternationConfig(kind="epoch_alternation"),
             auxiliary=AuxiliaryMlmConfig(kind="mlm", weight=0.2),
