@@ -212,17 +212,10 @@ MEMBERS = (
         common=_TOKENS,
     ),
     Member(
-        id="electra_bert",
-        objective=replace(_ELECTRA, masking="bert"),
-        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE)},
-        expected_decreases=_JOINT,
-        common=_TOKENS,
-    ),
-    Member(
         id="electra_auxiliary",
         objective=replace(
             _ELECTRA,
-            masking=InputShares(mask=0.5, random=0.3),
+            masking="bert",
             auxiliary=AuxiliaryMlmConfig(kind="mlm", weight=0.2),
         ),
         turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _AUXILIARY)},
@@ -266,7 +259,12 @@ MEMBERS = (
     ),
     Member(
         id="replace_mlm_gdes",
-        objective=ReplaceMlmConfig(kind="replace_mlm", mask_prob=SHARE, sharing="gdes"),
+        objective=ReplaceMlmConfig(
+            kind="replace_mlm",
+            mask_prob=SHARE,
+            sharing="gdes",
+            masking=InputShares(mask=0.5, random=0.3),
+        ),
         turns={
             UpdatedNetworks.ALL: (
                 replace(_PREDICT, reaches=(*_ENCODER_BUT_BASE, "vocabulary")),
@@ -326,15 +324,7 @@ MEMBERS = (
         common=_TOKENS,
     ),
     Member(
-        id="reinforce_half",
-        objective=replace(_ADVERSARIAL, adversarial_weight=0.5),
-        turns={UpdatedNetworks.ALL: (_DETECT, _GENERATE, _EXPECT)},
-        expected_decreases=(_BEATS_MAJORITY,),
-        encoder=POST,
-        common=_TOKENS,
-    ),
-    Member(
-        id="reinforce_all_tokens",
+        id="reinforce_half_all_tokens",
         objective=replace(
             _ADVERSARIAL, adversarial_weight=0.5, reward="all_tokens", masking="code"
         ),
@@ -378,6 +368,7 @@ MEMBERS = (
         objective=replace(
             _ADVERSARIAL,
             sharing="gdes",
+            adversarial_weight=0.5,
             reward="all_tokens",
             rule=EpochAlternationConfig(kind="epoch_alternation"),
             auxiliary=AuxiliaryMlmConfig(kind="mlm", weight=0.2),

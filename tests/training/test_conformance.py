@@ -507,7 +507,7 @@ def test_random_words_follow_their_distribution_without_special_tokens(member: M
 
 
 def test_random_words_of_bert_are_no_special_tokens() -> None:
-    (member,) = (m for m in MEMBERS if m.id == "electra_bert")
+    (member,) = (m for m in MEMBERS if m.id == "electra_auxiliary")
     batch = text(4_000)
     ids_BT = reads(make_objective(member), batch)["generator"]
     changed_BT = (ids_BT != batch.ids_BT) & (ids_BT != MASK)
