@@ -32,9 +32,10 @@ class Discriminant:
     """
 
     def __init__(self, features_Nd: Tensor, labels_N: Tensor, classes: int, ridge: float) -> None:
-        N, d = features_Nd.shape
+        N = len(features_Nd)
         counts_C = torch.bincount(labels_N, minlength=classes).to(features_Nd.dtype)
-        sums_Cd = features_Nd.new_zeros(classes, d).index_add_(0, labels_N, features_Nd)
+        # A matrix product, since `index_add_` is not deterministic on a GPU.
+        sums_Cd = F.one_hot(labels_N, classes).to(features_Nd.dtype).T @ features_Nd
         means_Cd = sums_Cd / counts_C.clamp(min=1)[:, None]
         within_dd = (features_Nd.T @ features_Nd - means_Cd.T @ sums_Cd) / N
         within_dd.diagonal().add_(ridge)

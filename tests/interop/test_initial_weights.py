@@ -455,12 +455,12 @@ def test_trial_starts_from_an_earlier_trial_with_its_own_schedule(
     later = run.run_trial(following)
     assert (earlier.state, later.state) == ("finished", "finished")
     first_row, last_row = later.rows[0], earlier.rows[-1]
-    same = [name for name in first_row if name.startswith(("detect/", "probe/"))]
-    assert len(same) == 10
+    same = [name for name in first_row if name.startswith(("detect/", "probe/", "mlm/"))]
+    assert len(same) == 11
     assert [first_row[name] for name in same] == [last_row[name] for name in same]
     assert first_row["spent/flops"] == 0
     assert later.rows[-1]["spent/flops"] == earlier.rows[-1]["spent/flops"]
-    assert later.rows[-1]["detect/mlm/calibrated_loss"] != first_row["detect/mlm/calibrated_loss"]
+    assert later.rows[-1]["detect/mlm/auroc"] != first_row["detect/mlm/auroc"]
 
 
 def test_interrupted_trial_resumes_instead_of_loading_its_initial_weights(
@@ -477,7 +477,7 @@ def test_interrupted_trial_resumes_instead_of_loading_its_initial_weights(
     steps = iter(["running"] * 4 + ["interrupted"])
     assert run.run_trial(interrupted, requested_state=lambda: next(steps)).state == "interrupted"  # type: ignore[arg-type,return-value]
     actual = run.run_trial(interrupted).rows[-1]
-    same = [name for name in actual if name.startswith(("detect/", "probe/", "train/"))]
+    same = [name for name in actual if name.startswith(("detect/", "probe/", "mlm/", "train/"))]
     assert [actual[name] for name in same] == [expected[name] for name in same]
 
 
