@@ -48,11 +48,12 @@ A task of your own is a YAML file with the following keys. In place of a mapping
 _METRICS = """\
 # Metrics
 
-A search space names one of these metrics, or `finetune/TASK` for a task of `finetune.tasks`. A
-metric cannot rank trials that differ in a path of the column "cannot rank across". It depends on
-the paths of the column "confounded with" without any training, so a sweep whose trials differ in
-one of them prints a warning. Metrics that are not taken at every evaluation are taken at the start
-and at the end of a trial.
+A search space names one of these metrics, `finetune/TASK` for a task of `finetune.tasks`, or
+`pairs/CATEGORY/accuracy` for a category of the file `minimal_pairs`. A metric cannot rank trials
+that differ in a path of the column "cannot rank across". It depends on the paths of the column
+"confounded with" without any training, so a sweep whose trials differ in one of them prints a
+warning. Metrics that are not taken at every evaluation are taken at the start and at the end of a
+trial.
 """
 _SIZES = """\
 # Defaults of the sizes
