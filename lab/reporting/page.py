@@ -24,6 +24,7 @@ from lab.reporting import (
     stats,
     svg,
     tables,
+    yardsticks,
 )
 from lab.reporting.stats import Answer
 from lab.storage import atomic
@@ -204,7 +205,8 @@ def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> li
         Figure(
             name="cells",
             title="Settings compared",
-            caption=sentences.describe_cells(result),
+            caption=f"{sentences.describe_cells(result)} "
+            f"{yardsticks.describe_levels(frames, runs)}".strip(),
             svg=scores,
         )
     ]

@@ -133,6 +133,16 @@ def _describe_lookups(frames: SweepFrames, best: Cell, runs: pd.DataFrame) -> li
     return [("look-up tables", f"{best.label} {'; it '.join(parts)}")] if parts else []
 
 
+def describe_levels(frames: SweepFrames, runs: pd.DataFrame) -> str:
+    """Return the untrained scores and those of the look-up tables, for a caption; may be empty."""
+    starts = runs.groupby("cell")["untrained"].mean().dropna()
+    ends = dict.fromkeys(map(format_score, (starts.min(), starts.max()) if len(starts) else ()))
+    tables = format_lookups(runs, frames.metric.name)
+    parts = [f"untrained: {' to '.join(ends)}"] if ends else []
+    parts += [f"look-up tables: {tables}"] if tables != NONE else []
+    return f"For comparison, {'; '.join(parts)}." if parts else ""
+
+
 def list_beaten(frames: SweepFrames, runs: pd.DataFrame, cells: list[Cell]) -> str:
     """Return, for each look-up table, the labels of the cells that are significantly better."""
     by_table: dict[str, list[str]] = {}

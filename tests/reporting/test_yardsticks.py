@@ -242,6 +242,15 @@ def test_yardsticks_far_from_the_scores_of_cells_are_named_instead_of_drawn() ->
     assert axes.get_ylim()[1] < 0.71
 
 
+def test_caption_of_the_settings_names_all_yardsticks() -> None:
+    frames = sweep(TRAINED, UNTRAINED, {"word": 0.788})
+    text = yardsticks.describe_levels(frames, stats.scored_trials(frames))
+    assert text == "For comparison, untrained: 0.6100 to 0.6600; look-up tables: word 0.7880."
+    unscored = {hidden: [math.nan] * 3 for hidden in TRAINED}
+    frames = sweep(TRAINED, unscored)
+    assert yardsticks.describe_levels(frames, stats.scored_trials(frames)) == ""
+
+
 def test_baselines_are_found_by_metric_and_table() -> None:
     names = [baseline_name("word", PROBE), baseline_name("bigram", AUROC), PROBE]
     assert select_baselines(names, PROBE) == {"word": f"baseline/word/{PROBE}"}
