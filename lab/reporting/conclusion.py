@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.reporting import sentences, stats
+from lab.reporting import power_sentences, sentences, stats
 from lab.reporting.compute_to_learn import advise_budget
 from lab.reporting.stats import Answer
 from lab.tracking import tags
@@ -106,7 +106,11 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
         return []
     if frames.answer == "noise":
         return _list_noise(frames, result, runs)
-    return [*sentences.describe_effects(frames, result, runs), *_describe_selection(frames, result)]
+    return [
+        *sentences.describe_effects(frames, result, runs),
+        *_describe_selection(frames, result),
+        *power_sentences.describe_power(frames, result, runs),
+    ]
 
 
 def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
