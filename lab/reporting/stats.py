@@ -72,7 +72,8 @@ class Answer:
             repeats (`intervals.block_means`).
         reference: cell that equals the base, or the first cell; None if it has no score.
         effect: best minus reference, over common repeats; None if they are the same cell.
-        multiplier: compute multiplier of the best cell; None if it is the reference.
+        multiplier: compute multiplier of the best cell's setting against the reference; None if the
+            scores do not limit it.
         noise_sd: pooled standard deviation between repeats of the same cell; NaN without repeats.
         confirmed: whether the scores are those of repeats, not of single search trials.
         settings: number of settings among which the compared ones were selected by their repeats,
@@ -178,7 +179,7 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         cells=cells,
         reference=reference,
         effect=difference_interval(table, best, frames.reference, settings) if differs else None,
-        multiplier=compute_multiplier(frames, runs, best, frames.reference) if differs else None,
+        multiplier=compute_multiplier(frames, runs, best),
         noise_sd=pooled_deviation(table),
         confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
         settings=settings,
