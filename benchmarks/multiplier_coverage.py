@@ -8,7 +8,7 @@ normal noise and a part of it that a seed has at all budgets. The noise is given
 share of the score's gain over the last doubling of the reference's budget. The table shows, for
 each scenario:
 
-- coverage: share of sweeps with an interval of `lab.reporting.compute_multiplier` that contains the
+- coverage: share of sweeps with an interval of `lab.reporting.compute.multiplier` that contains the
   true fraction, where an end that cannot be given contains all values on its side;
 - no limit: share of sweeps without a lower or without an upper end;
 - width: median width of the intervals with two ends, in doublings of compute;
@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.reporting.compute_multiplier import bound_from_training, invert_test
-from lab.reporting.learning_curves import ScorePoints
+from lab.reporting.compute.multiplier import bound_from_training, invert_test
+from lab.reporting.compute.learning_curves import ScorePoints
 
 Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]  # score as a function of FLOPs / the reference's largest budget

@@ -117,11 +117,11 @@ def _plan(experiment: "Experiment", options: argparse.Namespace) -> None:
 
 
 def _describe_planned_power(experiment: "Experiment", root: File | None) -> str | None:
-    from lab.reporting import power_sentences  # imports SciPy
+    from lab.reporting.power.sentences import describe_plan  # imports SciPy
     from lab.search import seed_noise
 
     noise = None if root is None else seed_noise.find_seed_noise(experiment, root)
-    return power_sentences.describe_plan(experiment, noise)
+    return describe_plan(experiment, noise)
 
 
 def _slots(experiment: "Experiment") -> int:
@@ -196,8 +196,9 @@ def _conclude(
         The lines to print, and the number of failed trials.
     """
     view.set_phase("writing the report")
-    from lab.reporting import code_notes, conclusion, power_sentences, stats
+    from lab.reporting import code_notes, conclusion, stats
     from lab.reporting.page import write_report
+    from lab.reporting.power.sentences import describe_power
     from lab.tracking import frames
 
     table = frames.load_frames(uri, name)
@@ -209,7 +210,7 @@ def _conclude(
     lines = [
         f"\n{conclusion.write_headline(table, answer, scored)}",
         f"valid for: {conclusion.describe_validity(table)}\n",
-        *(f"{key}: {text}" for key, text in power_sentences.describe_power(table, answer, scored)),
+        *(f"{key}: {text}" for key, text in describe_power(table, answer, scored)),
         *(f"code:      {note}" for note in code_notes.describe_codes(table)),
         f"report:    {page}",
         f"best:      {best}",

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from lab.reporting import power_sentences, sentences, stats
+from lab.reporting import sentences, stats
 from lab.reporting.compute_to_learn import advise_budget
+from lab.reporting.power.sentences import describe_power
 from lab.reporting.stats import Answer
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
@@ -109,7 +110,7 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
     return [
         *sentences.describe_effects(frames, result, runs),
         *_describe_selection(frames, result),
-        *power_sentences.describe_power(frames, result, runs),
+        *describe_power(frames, result, runs),
     ]
 
 

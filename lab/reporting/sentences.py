@@ -4,9 +4,9 @@ import math
 
 import pandas as pd
 
-from lab.reporting.compute_multiplier import ComputeMultiplier, MultiplierBound
+from lab.reporting.compute.multiplier import ComputeMultiplier, MultiplierBound
 from lab.reporting.intervals import Interval
-from lab.reporting.learning_curves import best_so_far
+from lab.reporting.compute.learning_curves import best_so_far
 from lab.reporting.stats import Answer, edge_values, gain_over_untrained, untrained_scores
 from lab.tracking.frames import SweepFrames
 

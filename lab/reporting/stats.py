@@ -19,7 +19,7 @@ from scipy import stats
 
 from lab.config.metrics import Metric, select_metrics
 from lab.config.trial import Path
-from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
+from lab.reporting.compute.multiplier import ComputeMultiplier, compute_multiplier
 from lab.reporting.intervals import (
     Interval,
     block_means,

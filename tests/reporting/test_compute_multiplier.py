@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 
 from benchmarks.multiplier_coverage import CURVES, measure
 from lab.reporting import sentences, stats
-from lab.reporting.compute_multiplier import (
+from lab.reporting.compute.multiplier import (
     ComputeMultiplier,
     MultiplierBound,
     MultiplierInterval,
@@ -18,7 +18,7 @@ from lab.reporting.compute_multiplier import (
     compute_multiplier,
     invert_test,
 )
-from lab.reporting.learning_curves import ScorePoints
+from lab.reporting.compute.learning_curves import ScorePoints
 from lab.tracking.frames import SweepFrames
 
 METRIC = "detect/bigram/auroc"

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab.reporting import intervals, power
-from lab.reporting.power import Design
+from lab.reporting import intervals
+from lab.reporting.power import design as power
+from lab.reporting.power.design import Design
 
 
 def build(seeds: int, settings: int, **others: float) -> Design:
@@ -32,8 +33,8 @@ def test_power_of_two_cells_is_the_tail_of_a_noncentral_t_distribution(
 def test_detectable_difference_is_found_in_eight_of_ten_simulated_sweeps(
     seeds: int, settings: int, test_error: float
 ) -> None:
-    design = build(seeds, settings, test_error=test_error)
-    shift = power.detectable_difference(design)
+    planned = build(seeds, settings, test_error=test_error)
+    shift = power.detectable_difference(planned)
     generator = np.random.default_rng(0)
     found = 0
     for _ in range(300):
@@ -62,11 +63,11 @@ def test_more_settings_need_a_larger_difference() -> None:
 
 @pytest.mark.parametrize("settings", [2, 3])
 def test_number_of_seeds_is_the_smallest_that_finds_the_difference(settings: int) -> None:
-    design = build(3, settings)
-    needed = power.seeds_to_find(design, 1.0, 200)
+    planned = build(3, settings)
+    needed = power.seeds_to_find(planned, 1.0, 200)
     assert needed is not None
-    assert power.power(dataclasses.replace(design, seeds=needed), 1.0) >= power.POWER
-    assert power.power(dataclasses.replace(design, seeds=needed - 1), 1.0) < power.POWER
+    assert power.power(dataclasses.replace(planned, seeds=needed), 1.0) >= power.POWER
+    assert power.power(dataclasses.replace(planned, seeds=needed - 1), 1.0) < power.POWER
 
 
 def test_number_of_seeds_is_unknown_where_the_limit_or_the_test_set_prevents_it() -> None:

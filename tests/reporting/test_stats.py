@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab.reporting import intervals, learning_curves, stats
+from lab.reporting import intervals, stats
+from lab.reporting.compute import learning_curves
 from lab.tracking.frames import SweepFrames
 
 METRIC = "detect/bigram/auroc"

@@ -13,7 +13,7 @@ from lab.config.metrics import METRICS
 from lab.config.results import Outcome
 from lab.config.trial import Trial
 from lab.loading.search_space import build_trial
-from lab.reporting import power_sentences
+from lab.reporting.power.sentences import describe_plan
 from lab.search import seed_noise
 from lab.storage import record
 
@@ -110,19 +110,19 @@ def test_nearest_budget_is_used_and_named_where_none_is_equal(tmp_path: Path) ->
 
 
 def test_plan_names_the_noise_and_its_source(tmp_path: Path) -> None:
-    unknown = power_sentences.describe_plan(build_experiment(), None)
+    unknown = describe_plan(build_experiment(), None)
     assert unknown is not None
     assert "with 4 seeds, a difference of 3 times the seed standard deviation would" in unknown
     assert f"the seed standard deviation of {METRIC} is unknown" in unknown
     noise = seed_noise.SeedNoise(deviation=0.02, trials=6, budget=None)
-    known = power_sentences.describe_plan(build_experiment(), noise)
+    known = describe_plan(build_experiment(), noise)
     assert known is not None
     assert "a difference of 0.0602 would be found in 8 of 10 sweeps" in known  # 3.01 deviations
     assert "seed standard deviation 0.0200, from 6 trials" in known
     single = build_experiment(search=SearchConfig(seeds=1))
-    assert "no difference can be found" in str(power_sentences.describe_plan(single, noise))
-    assert power_sentences.describe_plan(build_experiment(compare={}), noise) is None
-    assert power_sentences.describe_plan(build_experiment(answer="noise"), noise) is None
+    assert "no difference can be found" in str(describe_plan(single, noise))
+    assert describe_plan(build_experiment(compare={}), noise) is None
+    assert describe_plan(build_experiment(answer="noise"), noise) is None
 
 
 def test_plan_of_a_design_that_repeats_every_setting_counts_all_settings() -> None:
@@ -132,5 +132,5 @@ def test_plan_of_a_design_that_repeats_every_setting_counts_all_settings() -> No
     search = SearchConfig(sampler="grid", trials=2, seeds=4, repeated="every_setting")
     many = build_experiment(tune=tune, search=search)
     best = dataclasses.replace(many, search=SearchConfig(sampler="grid", trials=2, seeds=4))
-    assert "3.4 times" in str(power_sentences.describe_plan(many, None))  # 4 settings
-    assert "3 times" in str(power_sentences.describe_plan(best, None))  # 2 cells
+    assert "3.4 times" in str(describe_plan(many, None))  # 4 settings
+    assert "3 times" in str(describe_plan(best, None))  # 2 cells

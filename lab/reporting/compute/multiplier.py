@@ -21,7 +21,7 @@ from scipy import stats
 from scipy.interpolate import CubicHermiteSpline
 
 from lab.reporting.intervals import LEVEL, Floats
-from lab.reporting.learning_curves import (
+from lab.reporting.compute.learning_curves import (
     ScorePoints,
     decays,
     end_points,

@@ -9,7 +9,7 @@ import pandas as pd
 from lab.config.experiment import Experiment
 from lab.formatting import format_duration
 from lab.loading.search_space import expand_cells
-from lab.reporting.power import Design, detectable_difference, seeds_to_find
+from lab.reporting.power.design import Design, detectable_difference, seeds_to_find
 from lab.reporting.sentences import format_quantity, format_score
 from lab.reporting.stats import Answer, Cell
 from lab.search.designs import search_points, search_repeats
@@ -18,6 +18,8 @@ from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 _COST_LIMIT = 30  # times the compute of a sweep, up to which more seeds are suggested
+_TOO_FEW = "with 1 seed, no difference can be found, because there is no interval"
+_SEARCHED = "; the error of selecting nuisance parameters by single trials comes on top of it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +51,17 @@ def describe_plan(experiment: Experiment, noise: SeedNoise | None) -> str | None
     if experiment.answer != "ranking" or cells < 2:
         return None
     settings = cells * search_points(experiment) if repeats != range(1) else cells
-    seeds = experiment.search.seeds
+    seeds, searched = experiment.search.seeds, bool(experiment.tune) and repeats == range(1)
     if seeds < 2:
         return _TOO_FEW
+    note = _SEARCHED * searched
     if noise is None:
         found = detectable_difference(Design(seeds=seeds, settings=settings, deviation=1.0))
         return _sentence(
             seeds,
             f"{found:.2g} times the seed standard deviation",
             f"the seed standard deviation of {experiment.metric.name} is unknown: the storage has "
-            f"no repeated trials of this metric and encoder shape",
+            f"no repeated trials of this metric and encoder shape{note}",
         )
     design = Design(seeds=seeds, settings=settings, deviation=noise.deviation)
     budget = "this budget" if noise.budget is None else f"a budget of {noise.budget}"
@@ -66,7 +69,7 @@ def describe_plan(experiment: Experiment, noise: SeedNoise | None) -> str | None
         seeds,
         format_score(detectable_difference(design)),
         f"seed standard deviation {format_score(noise.deviation)}, from {noise.trials} trials in "
-        f"the storage with this encoder shape and {budget}",
+        f"the storage with this encoder shape and {budget}{note}",
     )
 
 
@@ -91,13 +94,12 @@ def describe_power(
     settings = result.settings or len(result.cells)
     deviation = _deviation(runs, result.cells, settings)
     design = Design(seeds=seeds, settings=settings, deviation=deviation)
+    searched = not result.settings and frames.trials["tuned"].nunique() > 1
     note = f"seed standard deviation {format_score(deviation)}, from this sweep"
+    note += _SEARCHED * searched
     found = _sentence(seeds, format_score(detectable_difference(design)), note)
     ties = "; ".join(_describe_ties(frames, result, runs, design))
     return [("power", found), *([("to separate ties", ties)] if ties else [])]
-
-
-_TOO_FEW = "with 1 seed, no difference can be found, because there is no interval"
 
 
 def _sentence(seeds: int, difference: str, note: str) -> str:
