@@ -8,7 +8,7 @@ normal noise and a part of it that a seed has at all budgets. The noise is given
 share of the score's gain over the last doubling of the reference's budget. The table shows, for
 each scenario:
 
-- coverage: share of sweeps with an interval of `lab.reporting.compute.multiplier` that contains the
+- coverage: share of sweeps with an interval of `lab.reporting.compute` that contains the
   true fraction, where an end that cannot be given contains all values on its side;
 - no limit: share of sweeps without a lower or without an upper end;
 - width: median width of the intervals with two ends, in doublings of compute;
@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.reporting.compute.multiplier import bound_from_training, invert_test
 from lab.reporting.compute.learning_curves import ScorePoints
+from lab.reporting.compute.test_inversion import Goal, bound_from_training, invert_test
 
 Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]  # score as a function of FLOPs / the reference's largest budget
@@ -84,7 +84,8 @@ def measure(
     for _ in range(draws):
         best = _points(rng, curve(budgets_K / fraction), budgets_K, deviation, seeds)
         reference = _points(rng, curve(budgets_K), budgets_K, deviation, seeds)
-        found = invert_test(best, reference)
+        goal = Goal(flops=1.0, scores_R=reference.scores_RK[:, -1])
+        found = invert_test(best, goal)
         covered += found.low <= fraction <= found.high
         if found.low == 0 or math.isinf(found.high):
             unlimited += 1
@@ -93,7 +94,7 @@ def measure(
         boot += _is_in_bootstrap(rng, best, reference, fraction)
         during = curve(_EVALUATIONS / fraction)
         longest = _points(rng, during, _EVALUATIONS, deviation, seeds)
-        bound = bound_from_training(longest, reference)
+        bound = bound_from_training(longest, goal)
         bounded += bound is None or bound.factor >= fraction
     return {
         "coverage": covered / draws,

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, PAD, SEP, Vocabulary
+from lab.evaluation.score_blocks import assign_blocks
 from lab.tasks.embedded import Split, TaggedSentences, Task, read_embedded
 from lab.training.model import Encoder
 
@@ -46,7 +47,14 @@ class ProbeWindows:
 def probe_accuracy(
     encoder: Encoder, vocabulary: Vocabulary, task: Task, layer: int | None = None
 ) -> float:
-    """Return a probe's accuracy on the test split, a share of its units.
+    """Return a probe's accuracy on the test split, a share of its units (see `probe_correct`)."""
+    return probe_correct(encoder, vocabulary, task, layer).double().mean().item()
+
+
+def probe_correct(
+    encoder: Encoder, vocabulary: Vocabulary, task: Task, layer: int | None = None
+) -> Tensor:
+    """Return whether a probe predicts each unit of the test split correctly; bool, shape (N,).
 
     Args:
         encoder: encoder in evaluation mode.
@@ -63,7 +71,13 @@ def probe_accuracy(
     probe = _fit_probe(train_LNh[layers], train.labels_N.to(device), train.classes)
     test_LNh = (_features(encoder, test) - mean_L1h) / std_L1h
     predicted_N = probe(test_LNh[layers]).argmax(-1)
-    return (predicted_N == test.labels_N.to(device)).double().mean().item()
+    return predicted_N.cpu() == test.labels_N
+
+
+def sentence_blocks(task: Task) -> Tensor:
+    """Return the block (`score_blocks`) of each unit of the test split, by its sentence."""
+    counts = [len(labels) for labels in read_embedded(task, "test").labels]
+    return assign_blocks(len(counts)).repeat_interleave(torch.tensor(counts))
 
 
 @lru_cache(maxsize=8)

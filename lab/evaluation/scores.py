@@ -13,18 +13,26 @@ from lab.config.results import MetricRow
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import FIRST_WORD, Vocabulary
 from lab.evaluation.corruption import HeldOut
-from lab.evaluation.probes import probe_accuracy
+from lab.evaluation.probes import probe_correct, sentence_blocks
+from lab.evaluation.score_blocks import ScoreBlocks, assign_blocks, auroc_blocks, mean_blocks
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Detector, Objective
 
 _WINDOWS = 256  # windows encoded at once
 
 
-def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
+def score_detection(
+    objective: Objective, held_out: HeldOut, blocks: ScoreBlocks | None = None
+) -> MetricRow:
     """Return the loss and the AUROC of the discriminator on each held-out corruption.
 
     Special tokens and padding are not scored. The objective is in evaluation mode meanwhile, and
     none of its state changes. The row is empty for an objective without a discriminator.
+
+    Args:
+        objective: objective to score.
+        held_out: corrupted windows.
+        blocks: mapping to which the contribution of each block of windows is added, by score.
     """
     if not isinstance(objective, Detector):
         return {}
@@ -36,23 +44,41 @@ def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
         logits_N = _detect(objective, corrupted_NT, segment_ids(held_out.original_NT))[words_NT]
         replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
         row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
-        row[f"detect/{name}/loss"] = F.binary_cross_entropy_with_logits(
-            logits_N, replaced_N.double()
-        ).item()
+        losses_N = F.binary_cross_entropy_with_logits(
+            logits_N, replaced_N.double(), reduction="none"
+        )
+        row[f"detect/{name}/loss"] = losses_N.mean().item()
+        if blocks is not None:
+            block_N = assign_blocks(len(words_NT))[words_NT.nonzero()[:, 0]]
+            blocks[f"detect/{name}/auroc"] = auroc_blocks(logits_N, replaced_N, block_N)
+            blocks[f"detect/{name}/loss"] = mean_blocks(losses_N, block_N)
     objective.train(training)
     return row
 
 
-def score_probe(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
+def score_probe(
+    objective: Objective,
+    vocabulary: Vocabulary,
+    task: Task,
+    blocks: ScoreBlocks | None = None,
+) -> MetricRow:
     """Return the accuracy of a probe on a learned mix of the encoder's layers.
 
     The objective is in evaluation mode meanwhile, and none of its state changes.
+
+    Args:
+        objective: objective to score.
+        vocabulary: vocabulary of the encoder.
+        task: task of the probe.
+        blocks: mapping to which the contribution of each block of sentences is added, by score.
     """
     training = objective.training
     objective.eval()
-    row = {f"probe/{task}/accuracy": probe_accuracy(objective.encoder, vocabulary, task)}
+    correct_N = probe_correct(objective.encoder, vocabulary, task)
+    if blocks is not None:
+        blocks[f"probe/{task}/accuracy"] = mean_blocks(correct_N, sentence_blocks(task))
     objective.train(training)
-    return row
+    return {f"probe/{task}/accuracy": correct_N.double().mean().item()}
 
 
 def auroc(scores_N: Tensor, positive_N: Tensor) -> float:

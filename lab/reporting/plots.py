@@ -12,9 +12,9 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 
 from lab.config.trial import Path
 from lab.reporting.cell_colors import are_numeric, cell_colors, cell_value
+from lab.reporting.compute.learning_curves import best_so_far
 from lab.reporting.heat_map import is_two_way_grid, plot_heat_map
 from lab.reporting.intervals import Interval
-from lab.reporting.compute.learning_curves import best_so_far
 from lab.reporting.stats import Answer, marginal_means, untrained_scores
 from lab.reporting.svg import INK, STYLED, new_figure
 from lab.tracking.frames import SweepFrames

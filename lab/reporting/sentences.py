@@ -4,9 +4,10 @@ import math
 
 import pandas as pd
 
-from lab.reporting.compute.multiplier import ComputeMultiplier, MultiplierBound
-from lab.reporting.intervals import Interval
 from lab.reporting.compute.learning_curves import best_so_far
+from lab.reporting.compute.multiplier import ComputeMultiplier
+from lab.reporting.compute.test_inversion import MultiplierBound
+from lab.reporting.intervals import Interval
 from lab.reporting.stats import Answer, edge_values, gain_over_untrained, untrained_scores
 from lab.tracking.frames import SweepFrames
 
@@ -33,6 +34,7 @@ def describe_effects(
             "seed noise",
             f"standard deviation {format_score(result.noise_sd)} between repeats of one setting",
         ),
+        *_describe_test_set(result),
     ]
     if result.multiplier is not None:
         lines.insert(0, ("compute", describe_multiplier(result.multiplier)))
@@ -40,6 +42,20 @@ def describe_effects(
         return [*_without_effect(frames, result), *lines]
     effect = format_interval(result.effect, signed=True)
     return [("effect", f"{effect} against {result.reference.label} (95 % interval)"), *lines]
+
+
+def _describe_test_set(result: Answer) -> list[tuple[str, str]]:
+    """Return a line on the error of the finite test set; empty if there is no difference."""
+    if len(result.cells) < 2:
+        return []
+    if math.isnan(result.test_error):
+        text = "its sampling error is not recorded, so the intervals do not contain it"
+    else:
+        text = (
+            f"the intervals contain its sampling error, a standard error of up to "
+            f"{format_score(result.test_error)} for the difference between two settings"
+        )
+    return [("finite test set", text)]
 
 
 def describe_multiplier(multiplier: ComputeMultiplier) -> str:

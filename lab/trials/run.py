@@ -82,10 +82,12 @@ def _train_and_fine_tune(
     work.check_code()
     provenance.add_provenance(work.folder, provenance.current_provenance())
     tell = ProgressReporter(work.folder, work.mirror)
-    training = Training(work, AllScores(work, device), workers, tell)
+    scorer = AllScores(work, device)
+    training = Training(work, scorer, workers, tell)
     recorder.resume(training.rows)
     _LOG.info("runs on %s from evaluation %d", _device_name(device), training.rows)
     for row in training.train(requested_state):
+        record.write_blocks(work.folder, scorer.blocks)
         recorder.append(row)
         report(row)
         recorder.measure_busy()

@@ -10,15 +10,15 @@ from scipy import stats as scipy_stats
 
 from benchmarks.multiplier_coverage import CURVES, measure
 from lab.reporting import sentences, stats
-from lab.reporting.compute.multiplier import (
-    ComputeMultiplier,
+from lab.reporting.compute.learning_curves import ScorePoints
+from lab.reporting.compute.multiplier import ComputeMultiplier, compute_multiplier
+from lab.reporting.compute.test_inversion import (
+    Goal,
     MultiplierBound,
     MultiplierInterval,
     bound_from_training,
-    compute_multiplier,
     invert_test,
 )
-from lab.reporting.compute.learning_curves import ScorePoints
 from lab.tracking.frames import SweepFrames
 
 METRIC = "detect/bigram/auroc"
@@ -33,6 +33,10 @@ def points(scores: list[list[float]], budgets: tuple[float, ...] = BUDGETS) -> S
         scores_RK=np.array(scores),
         repeats=tuple(range(1, len(scores) + 1)),
     )
+
+
+def goal(scores: list[float], test_error: float = 0.0) -> Goal:
+    return Goal(flops=BUDGETS[-1], scores_R=np.array(scores), test_error=test_error)
 
 
 def sweep(
@@ -105,8 +109,7 @@ def test_interval_of_points_on_a_line_is_that_of_fieller() -> None:
     slope = np.array([0.1, 0.12, 0.11])
     level = np.array([0.70, 0.72, 0.69])
     best = points((level[:, None] + slope[:, None] * np.array([-1, 0, 1])).tolist())
-    reference = points(np.full((3, 3), 0.71).tolist())
-    found = invert_test(best, reference)
+    found = invert_test(best, goal([0.71] * 3))
     quantile = scipy_stats.t.ppf(0.975, 2)
 
     def excess(doublings: float) -> float:
@@ -180,7 +183,7 @@ def test_one_budget_with_a_decay_gives_an_upper_limit_without_interpolation() ->
 
 
 def test_upper_limit_is_the_first_evaluation_after_which_all_are_better() -> None:
-    reference = points([[0.0, 0.0, 0.70], [0.0, 0.0, 0.71], [0.0, 0.0, 0.70]])
+    reference = goal([0.70, 0.71, 0.70])
     better = [[0.80, 0.60, 0.80], [0.81, 0.61, 0.81], [0.80, 0.60, 0.80]]
     assert bound_from_training(points(better), reference) is None
     rising = [[0.60, 0.80, 0.81], [0.61, 0.81, 0.82], [0.60, 0.80, 0.81]]
@@ -193,10 +196,11 @@ def test_equal_settings_and_single_repeats_have_no_multiplier() -> None:
 
 
 def test_score_outside_of_the_budgets_gives_one_limit() -> None:
-    always_better = invert_test(points((np.array(BETTER) + 0.5).tolist()), points(REFERENCE))
+    reference = goal([row[-1] for row in REFERENCE])
+    always_better = invert_test(points((np.array(BETTER) + 0.5).tolist()), reference)
     assert (always_better.low, always_better.high) == (0.0, pytest.approx(0.25))
     assert math.isnan(always_better.factor)
-    never = invert_test(points((np.array(BETTER) - 0.5).tolist()), points(REFERENCE))
+    never = invert_test(points((np.array(BETTER) - 0.5).tolist()), reference)
     assert (never.low, never.high) == (pytest.approx(1.0), math.inf)
 
 
@@ -218,3 +222,12 @@ def test_limits_are_said_in_words() -> None:
     bound = describe(MultiplierBound(factor=0.75))
     assert bound.startswith(start + "at most 0.75 times the FLOPs (95 %); this is an upper limit, ")
     assert not any("inf" in text or "∞" in text for text in (interval(0.78, math.inf), bound))
+
+
+def test_error_of_the_test_set_widens_the_limits() -> None:
+    scores = [row[-1] for row in REFERENCE]
+    seeds_only = invert_test(points(BETTER), goal(scores))
+    with_test_set = invert_test(points(BETTER), goal(scores, test_error=0.01))
+    assert with_test_set.factor == seeds_only.factor
+    assert with_test_set.low < seeds_only.low
+    assert with_test_set.high > seeds_only.high

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 from scipy import optimize, special, stats
 
+from lab.reporting.finite_test_set import known_error_quantile
 from lab.reporting.intervals import LEVEL, Floats
 
 POWER = 0.8  # probability with which a detectable difference is found
@@ -46,9 +47,8 @@ def power(design: Design, difference: float) -> float:
         difference: true difference; its sign is ignored.
     """
     widths, weights = _half_widths(design.seeds, design.settings)
-    half = np.hypot(
-        widths * design.deviation, _normal_quantile(design.settings) * design.test_error
-    )
+    test_half = known_error_quantile(design.settings) * design.test_error
+    half = np.hypot(widths * design.deviation, test_half)
     error = math.hypot(design.deviation * math.sqrt(2 / design.seeds), design.test_error)
     if not error:
         return float(difference != 0)
@@ -132,10 +132,3 @@ def _log_quantile(means: int) -> np.polynomial.Chebyshev:
         return np.log([stats.studentized_range.ppf(LEVEL, means, each) for each in freedom])
 
     return np.polynomial.Chebyshev.interpolate(log_quantiles, _QUANTILE_NODES - 1)
-
-
-def _normal_quantile(settings: int) -> float:
-    """Return half the width of an interval for a known standard error of 1."""
-    if settings == 2:
-        return float(stats.norm.ppf((1 + LEVEL) / 2))
-    return float(stats.studentized_range.ppf(LEVEL, settings, np.inf)) / math.sqrt(2)

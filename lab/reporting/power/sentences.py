@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -93,7 +93,8 @@ def describe_power(
         return [("power", _TOO_FEW)]
     settings = result.settings or len(result.cells)
     deviation = _deviation(runs, result.cells, settings)
-    design = Design(seeds=seeds, settings=settings, deviation=deviation)
+    error = 0.0 if math.isnan(result.test_error) else result.test_error
+    design = Design(seeds=seeds, settings=settings, deviation=deviation, test_error=error)
     searched = not result.settings and frames.trials["tuned"].nunique() > 1
     note = f"seed standard deviation {format_score(deviation)}, from this sweep"
     note += _SEARCHED * searched
@@ -130,11 +131,7 @@ def _describe_ties(
     for cell in result.cells[1:]:
         if not cell.tied or cell.difference is None or math.isnan(cell.difference.low):
             continue
-        pair = Design(
-            seeds=design.seeds,
-            settings=design.settings,
-            deviation=_deviation(runs, (best, cell), design.settings),
-        )
+        pair = replace(design, deviation=_deviation(runs, (best, cell), design.settings))
         difference = abs(cell.difference.mean)
         most = design.seeds + int((_COST_LIMIT - 1) * cost.sweep_flops / cost.flops)
         needed = seeds_to_find(pair, difference, most)
