@@ -49,7 +49,7 @@ def main() -> None:
         | {"noise": noise, "seeds": seeds}
         | measure(curve, step ** np.arange(1.0 - count, 1.0), fraction, noise, seeds, draws)
         for name, curve in CURVES.items()
-        for count, step in ((3, 2), (3, 2.5), (5, 2))
+        for count, step in ((3, 1.5), (3, 2.1), (5, 2))
         for fraction in (0.5, 0.8)
         for noise in (0.1, 0.5, 2.0)
         for seeds in (3, 4, 8)

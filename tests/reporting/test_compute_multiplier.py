@@ -1,5 +1,6 @@
 """Compute multipliers: true limits, from cooled-down scores only, and nominal coverage."""
 
+import dataclasses
 import json
 import math
 
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from benchmarks.multiplier_coverage import CURVES, measure
+from lab.config.labels import label
 from lab.reporting import sentences, stats
 from lab.reporting.compute.learning_curves import ScorePoints
 from lab.reporting.compute.multiplier import ComputeMultiplier, compute_multiplier
@@ -144,6 +146,25 @@ def test_factor_of_curves_that_are_a_doubling_apart_is_one_half() -> None:
     assert found.value.budgets == 3
 
 
+def test_settings_that_are_mappings_are_told_apart() -> None:
+    """Frames store mappings as JSON; both have the same kind."""
+    frames = sweep({1.0: REFERENCE, 0.25: BETTER})
+    generators = {width: {"kind": "trained", "width": width} for width in (1.0, 0.25)}
+    stored = frames.trials[WIDTH].map(lambda width: json.dumps(generators[width]))
+    path, compare = "objective.generator", {"objective.generator": list(generators.values())}
+    tags = frames.sweep | {
+        "compare": json.dumps(compare | {AMOUNT: list(BUDGETS)}),
+        "reference": json.dumps({path: generators[1.0], AMOUNT: BUDGETS[-1]}),
+    }
+    trials = frames.trials.assign(**{path: stored}).drop(columns=WIDTH)
+    cells = [label({path: generators[w], AMOUNT: b}, compare) for w in generators for b in BUDGETS]
+    trials["cell"] = [cells[BUDGETS.index(b) + 3 * (w < 1)] for w, b in zip(
+        frames.trials[WIDTH], frames.trials[AMOUNT], strict=True)]  # fmt: skip
+    found = find(dataclasses.replace(frames, sweep=tags, trials=trials))
+    assert found is not None
+    assert (found.best, found.reference) == ("trained, width 0.25", "trained, width 1")
+
+
 def test_losses_give_the_same_factors() -> None:
     scores = find(sweep({1.0: REFERENCE, 0.25: BETTER}))
     losses = {w: (-np.array(c)).tolist() for w, c in ((1.0, REFERENCE), (0.25, BETTER))}
@@ -166,7 +187,7 @@ def test_evaluations_of_runs_that_depend_on_their_end_give_no_interval(
     assert find(frames) is None
 
 
-@pytest.mark.parametrize("budgets", [(1e12, 2e12), (2e11, 1e12, 2e12)])
+@pytest.mark.parametrize("budgets", [(1e12, 2e12), (4e11, 1e12, 2e12)])
 def test_few_or_distant_budgets_give_no_interval(budgets: tuple[float, ...]) -> None:
     curves = {w: [row[: len(budgets)] for row in c] for w, c in ((1.0, REFERENCE), (0.25, BETTER))}
     assert find(sweep(curves, budgets=budgets)) is None

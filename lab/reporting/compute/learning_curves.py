@@ -1,7 +1,7 @@
 """Scores over compute: the best score so far, and the points that compute multipliers use."""
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,9 +57,10 @@ def setting_labels(frames: SweepFrames, runs: pd.DataFrame) -> "pd.Series[str]":
     """
     if BUDGET not in frames.compare:
         return runs["cell"]
+    rows = runs[list(frames.compare)].to_dict("records")
     texts = [
-        label({path: _find_value(frames, path, row[path]) for path in _other_paths(frames)}, {})
-        for row in runs.to_dict("records")
+        _label_others(frames, {str(p): _find_value(frames, str(p), v) for p, v in row.items()})
+        for row in rows
     ]
     return pd.Series(texts, index=runs.index, dtype=object)
 
@@ -68,12 +69,13 @@ def reference_label(frames: SweepFrames) -> str:
     """Return the label of the reference's compared values other than the budget."""
     if BUDGET not in frames.compare:
         return frames.reference
-    values = json.loads(frames.sweep[tags.REFERENCE])
-    return label({path: values[path] for path in _other_paths(frames)}, {})
+    return _label_others(frames, json.loads(frames.sweep[tags.REFERENCE]))
 
 
-def _other_paths(frames: SweepFrames) -> list[str]:
-    return [path for path in frames.compare if path != BUDGET]
+def _label_others(frames: SweepFrames, values: Mapping[str, object]) -> str:
+    """Return the label of compared values without the budget."""
+    others = {path: value for path, value in values.items() if path != BUDGET}
+    return label(others, frames.compare)
 
 
 def _find_value(frames: SweepFrames, path: str, stored: object) -> object:

@@ -29,7 +29,7 @@ from lab.reporting.intervals import Floats
 from lab.tracking.frames import SweepFrames
 
 _FEWEST_BUDGETS = 3
-_WIDEST_STEP = 2.5  # largest ratio of neighboring budgets
+_WIDEST_STEP = 2.1  # largest ratio of neighboring budgets
 
 
 @dataclass(frozen=True, kw_only=True)

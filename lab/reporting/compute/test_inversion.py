@@ -4,18 +4,17 @@ The interval contains each factor m for which the difference between the scores 
 at m C FLOPs and of the reference at C FLOPs is not significant. The scores at m C FLOPs are
 interpolated over the logarithm of FLOPs, in each repeat separately, so the interval takes account
 of scores that are correlated within a repeat (Fieller's method, for a curve in place of a line). It
-is unbounded where the measured budgets do not limit the factor. The error of the interpolation is
-unknown, so the interval contains those of two kinds of it. `benchmarks.multiplier_coverage`
-simulates the coverage.
+is unbounded where the measured budgets do not limit the factor. The difference between two kinds of
+interpolation counts as its error. `benchmarks.multiplier_coverage` simulates the coverage.
 
 Letters: R repeats, K amounts of compute with a score, M factors.
 """
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.interpolate import CubicHermiteSpline
 
@@ -38,14 +37,6 @@ class Goal:
     flops: float
     scores_R: Floats
     test_error: float = 0.0
-
-
-class _Factors(NamedTuple):
-    """Estimate and limits of a factor (see `MultiplierInterval`)."""
-
-    factor: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,34 +78,28 @@ def invert_test(best: ScorePoints, goal: Goal) -> MultiplierInterval:
     """
     known = np.log(best.flops_K / goal.flops)
     factors_M = np.linspace(known[0], known[-1], _FACTORS)
-    by_spline = _invert(factors_M, _interpolate(known, best.scores_RK, factors_M), goal)
+    scores_RM = _interpolate(known, best.scores_RK, factors_M)
     straight_RM = np.stack([np.interp(factors_M, known, row) for row in best.scores_RK])
-    by_lines = _invert(factors_M, straight_RM, goal)
+    mean_M, half_M = _differences(scores_RM, goal, (1 + LEVEL) / 2)
+    half_M = half_M + np.abs((scores_RM - straight_RM).mean(axis=0))
+    low, high = _limits(np.exp(factors_M), mean_M + half_M >= 0, mean_M - half_M <= 0)
     return MultiplierInterval(
-        factor=by_spline.factor,
-        low=min(by_spline.low, by_lines.low),
-        high=max(by_spline.high, by_lines.high),
-        budgets=len(known),
+        factor=_crossing(factors_M, mean_M), low=low, high=high, budgets=len(known)
     )
 
 
-def _invert(factors_M: Floats, scores_RM: Floats, goal: Goal) -> _Factors:
-    """Return the factors at which scores do not differ significantly from the goal.
+def _limits(
+    factors_M: Floats, not_worse_M: NDArray[np.bool_], not_better_M: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Return the first factor that is not significantly worse and the last that is not better.
 
-    Args:
-        factors_M: natural logarithms of the factors, increasing.
-        scores_RM: scores of each repeat at these factors.
-        goal: scores of the reference in the same repeats.
+    The limits are 0 and infinite if these are the first and the last of all factors.
     """
-    mean_M, half_M = _differences(scores_RM, goal, (1 + LEVEL) / 2)
-    not_worse, not_better = mean_M + half_M >= 0, mean_M - half_M <= 0
-    factors = np.exp(factors_M)
-    low = factors[not_worse.argmax()] if not_worse.any() else factors[-1]
-    high = factors[::-1][not_better[::-1].argmax()] if not_better.any() else factors[0]
-    return _Factors(
-        factor=_crossing(factors_M, mean_M),
-        low=0.0 if not_worse[0] else float(min(low, high)),
-        high=math.inf if not_better[-1] else float(max(low, high)),
+    low = factors_M[not_worse_M.argmax()] if not_worse_M.any() else factors_M[-1]
+    high = factors_M[::-1][not_better_M[::-1].argmax()] if not_better_M.any() else factors_M[0]
+    return (
+        0.0 if not_worse_M[0] else float(min(low, high)),
+        math.inf if not_better_M[-1] else float(max(low, high)),
     )
 
 
