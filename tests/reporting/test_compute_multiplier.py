@@ -126,8 +126,9 @@ def test_interval_of_points_on_a_line_is_that_of_fieller() -> None:
     )
 
 
-@pytest.mark.parametrize("curve", ["power law", "sigmoid"])
-@pytest.mark.parametrize(("noise", "seeds"), [(0.1, 3), (0.1, 8), (0.5, 4)])
+@pytest.mark.parametrize(
+    ("curve", "noise", "seeds"), [("power law", 0.1, 8), ("sigmoid", 0.1, 3), ("sigmoid", 0.5, 4)]
+)
 def test_coverage_is_nominal(curve: str, noise: float, seeds: int) -> None:
     budgets = 2.0 ** np.arange(-2.0, 1.0)
     rates = measure(CURVES[curve], budgets, 0.8, noise, seeds, 200)
