@@ -63,7 +63,7 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "statistics": (
         tuple(
             f"lab/reporting/{name}.py"
-            for name in ("intervals", "stats", "compute_multiplier", "conclusion")
+            for name in ("intervals", "stats", "compute/*", "power/design", "conclusion")
         ),
         ("tests/reporting/*.py",),
     ),

@@ -111,10 +111,20 @@ def _plan(experiment: "Experiment", options: argparse.Namespace) -> None:
     root = None if "://" in options.storage else File(options.storage)
     uri = options.tracking_uri or default_uri(root or File())
     print(f"\n{plan.plan_table(_estimate(experiment, root, slots, uri))}")
+    if (power := _describe_planned_power(experiment, root)) is not None:
+        print(f"power:    {power}")
     if root is None:
         print(
             f"{options.storage} is not read by --dry-run: its finished trials count as not yet run"
         )
+
+
+def _describe_planned_power(experiment: "Experiment", root: File | None) -> str | None:
+    from lab.reporting.power.sentences import describe_plan  # imports SciPy
+    from lab.search import seed_noise
+
+    noise = None if root is None else seed_noise.find_seed_noise(experiment, root)
+    return describe_plan(experiment, noise)
 
 
 def _slots(experiment: "Experiment") -> int:
@@ -191,6 +201,7 @@ def _conclude(
     view.set_phase("writing the report")
     from lab.reporting import code_notes, conclusion, stats
     from lab.reporting.page import write_report
+    from lab.reporting.power.sentences import describe_power
     from lab.tracking import frames
 
     table = frames.load_frames(uri, name)
@@ -202,6 +213,7 @@ def _conclude(
     lines = [
         f"\n{conclusion.write_headline(table, answer, scored)}",
         f"valid for: {conclusion.describe_validity(table)}\n",
+        *(f"{key}: {text}" for key, text in describe_power(table, answer, scored)),
         *(f"code:      {note}" for note in code_notes.describe_codes(table)),
         f"report:    {page}",
         f"best:      {best}",

@@ -21,8 +21,8 @@ _BOUNDS = ((0.0, 1e3), (-50.0, 50.0))  # of slope and bias on standardised logit
 Floats = npt.NDArray[np.float64]
 
 
-def calibrated_loss(logits_M: Tensor, replaced_M: Tensor, half_M: Tensor) -> float:
-    """Return the mean loss in nats per token; NaN if a logit is not finite.
+def calibrated_losses(logits_M: Tensor, replaced_M: Tensor, half_M: Tensor) -> Tensor:
+    """Return the loss of each token in nats, shape (M,); NaN if a logit is not finite.
 
     Slope (the inverse temperature, at least 0) and bias are fitted on one half and evaluated on the
     other one, in both directions. A detector that does not separate the two classes gets the loss
@@ -34,17 +34,17 @@ def calibrated_loss(logits_M: Tensor, replaced_M: Tensor, half_M: Tensor) -> flo
         half_M: half of each token, bool.
     """
     if not logits_M.isfinite().all():
-        return math.nan
+        return torch.full((len(logits_M),), math.nan, dtype=torch.float64)
     logits = (logits_M - logits_M.mean()) / logits_M.std().clamp(min=1e-12)
     x, signs, halves = (
         tensor.double().numpy() for tensor in (logits, replaced_M * 2.0 - 1, half_M)
     )
-    total = 0.0
+    losses = np.empty(len(x))
     for half in (0, 1):
         fitted, scored = halves == half, halves != half
         slope, bias = fit_calibration(x[fitted], signs[fitted])
-        total += float(_losses(slope, bias, x[scored], signs[scored]).sum())
-    return total / len(x)
+        losses[scored] = _losses(slope, bias, x[scored], signs[scored])
+    return torch.from_numpy(losses)
 
 
 def fit_calibration(x_M: Floats, signs_M: Floats) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, PAD, SEP, Vocabulary
 from lab.evaluation.calibration import alternate_halves
+from lab.evaluation.score_blocks import assign_blocks
 from lab.tasks.embedded import UNSEEN, Split, TaggedSentences, Task, read_embedded
 from lab.training.model import Encoder
 
@@ -53,13 +54,25 @@ class ProbeScore:
     """Score of a probe on the test split of its task.
 
     Attributes:
-        accuracy: share of the units with the right label.
-        nats: mean loss in nats over the units with a label that occurs in the training split. Which
-            units these are does not depend on the encoder.
+        correct_N: whether each unit of the test split is labelled correctly.
+        losses_N: loss of each unit in nats; 0 for units whose label is not in the training split.
+        seen_N: whether the label of each unit occurs in the training split. This does not depend on
+            the encoder.
     """
 
-    accuracy: float
-    nats: float
+    correct_N: Tensor
+    losses_N: Tensor
+    seen_N: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the units with the right label."""
+        return self.correct_N.double().mean().item()
+
+    @property
+    def nats(self) -> float:
+        """Mean loss in nats over the units with a label that occurs in the training split."""
+        return (self.losses_N.sum() / self.seen_N.sum()).item()
 
 
 def evaluate_probe(
@@ -85,10 +98,18 @@ def evaluate_probe(
     with torch.no_grad():
         logits_NC = probe(test_LNh[layers])
     tests_N = test.labels_N.to(logits_NC.device)
+    losses_N = F.cross_entropy(logits_NC.double(), tests_N, ignore_index=UNSEEN, reduction="none")
     return ProbeScore(
-        accuracy=(logits_NC.argmax(-1) == tests_N).double().mean().item(),
-        nats=F.cross_entropy(logits_NC.double(), tests_N, ignore_index=UNSEEN).item(),
+        correct_N=(logits_NC.argmax(-1) == tests_N).cpu(),
+        losses_N=losses_N.cpu(),
+        seen_N=test.labels_N != UNSEEN,
     )
+
+
+def sentence_blocks(task: Task) -> Tensor:
+    """Return the block (`score_blocks`) of each unit of the test split, by its sentence."""
+    counts = [len(labels) for labels in read_embedded(task, "test").labels]
+    return assign_blocks(len(counts)).repeat_interleave(torch.tensor(counts))
 
 
 @lru_cache(maxsize=8)

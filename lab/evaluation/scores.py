@@ -11,10 +11,17 @@ from torch import Tensor
 from lab.config.results import MetricRow
 from lab.data.batches import Corpus, segment_ids
 from lab.data.vocabulary import FIRST_WORD, Vocabulary
-from lab.evaluation.calibration import alternate_halves, calibrated_loss
+from lab.evaluation.calibration import alternate_halves, calibrated_losses
 from lab.evaluation.corruption import HeldOut
 from lab.evaluation.hidden_words import hide_words
-from lab.evaluation.probes import evaluate_probe
+from lab.evaluation.probes import evaluate_probe, sentence_blocks
+from lab.evaluation.score_blocks import (
+    ScoreBlocks,
+    assign_blocks,
+    auroc_blocks,
+    mean_blocks,
+    ratio_blocks,
+)
 from lab.evaluation.word_prediction import head_nats_per_character, readout_nats_per_character
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Detector, Objective
@@ -24,11 +31,18 @@ from lab.training.objectives.predictors import Predictor
 _WINDOWS = 256  # windows encoded at once
 
 
-def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
+def score_detection(
+    objective: Objective, held_out: HeldOut, blocks: ScoreBlocks | None = None
+) -> MetricRow:
     """Return the calibrated loss and the AUROC of the discriminator on each held-out corruption.
 
     Special tokens and padding are not scored. The objective is in evaluation mode meanwhile, and
     none of its state changes. The row is empty for an objective without a discriminator.
+
+    Args:
+        objective: objective to score.
+        held_out: corrupted windows.
+        blocks: mapping to which the contribution of each block of windows is added, by score.
     """
     if not isinstance(objective, Detector):
         return {}
@@ -41,19 +55,39 @@ def score_detection(objective: Objective, held_out: HeldOut) -> MetricRow:
         logits_N = _detect(objective, corrupted_NT, segment_ids(held_out.original_NT))[words_NT]
         replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
         row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
-        row[f"detect/{name}/calibrated_loss"] = calibrated_loss(logits_N, replaced_N, half_N)
+        losses_N = calibrated_losses(logits_N, replaced_N, half_N)
+        row[f"detect/{name}/calibrated_loss"] = losses_N.mean().item()
+        if blocks is not None:
+            block_N = assign_blocks(len(words_NT))[words_NT.nonzero()[:, 0]]
+            blocks[f"detect/{name}/auroc"] = auroc_blocks(logits_N, replaced_N, block_N)
+            blocks[f"detect/{name}/calibrated_loss"] = mean_blocks(losses_N, block_N)
     objective.train(training)
     return row
 
 
-def score_probe(objective: Objective, vocabulary: Vocabulary, task: Task) -> MetricRow:
+def score_probe(
+    objective: Objective,
+    vocabulary: Vocabulary,
+    task: Task,
+    blocks: ScoreBlocks | None = None,
+) -> MetricRow:
     """Return the accuracy and the loss of a probe on a learned mix of the encoder's layers.
 
     The objective is in evaluation mode meanwhile, and none of its state changes.
+
+    Args:
+        objective: objective to score.
+        vocabulary: vocabulary of the encoder.
+        task: task of the probe.
+        blocks: mapping to which the contribution of each block of sentences is added, by score.
     """
     training = objective.training
     objective.eval()
     score = evaluate_probe(objective.encoder, vocabulary, task)
+    if blocks is not None:
+        block_N = sentence_blocks(task)
+        blocks[f"probe/{task}/accuracy"] = mean_blocks(score.correct_N, block_N)
+        blocks[f"probe/{task}/nats"] = ratio_blocks(score.losses_N, score.seen_N, block_N)
     objective.train(training)
     return {f"probe/{task}/accuracy": score.accuracy, f"probe/{task}/nats": score.nats}
 

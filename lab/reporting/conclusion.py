@@ -8,6 +8,7 @@ import pandas as pd
 
 from lab.reporting import other_scores, sentences, stats, yardsticks
 from lab.reporting.compute_to_learn import advise_budget
+from lab.reporting.power.sentences import describe_power
 from lab.reporting.stats import Answer
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
@@ -118,6 +119,7 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
         *yardsticks.describe_yardsticks(frames, result, runs),
         *other_scores.describe_disagreements(frames, result, runs),
         *_describe_selection(frames, result),
+        *describe_power(frames, result, runs),
     ]
 
 

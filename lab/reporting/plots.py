@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 from lab.config.lookups import select_baselines
 from lab.config.trial import Path
 from lab.reporting.cell_colors import are_numeric, cell_colors, cell_value
-from lab.reporting.compute_multiplier import best_so_far
+from lab.reporting.compute.learning_curves import best_so_far
 from lab.reporting.heat_map import is_two_way_grid, plot_heat_map
 from lab.reporting.shapes import label_starts, untrained_by_shape
 from lab.reporting.stats import Answer, marginal_means

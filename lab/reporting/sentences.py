@@ -4,7 +4,9 @@ import math
 
 import pandas as pd
 
-from lab.reporting.compute_multiplier import best_so_far
+from lab.reporting.compute.learning_curves import best_so_far
+from lab.reporting.compute.multiplier import ComputeMultiplier
+from lab.reporting.compute.test_inversion import MultiplierBound
 from lab.reporting.intervals import Interval
 from lab.reporting.shapes import untrained_of_best
 from lab.reporting.stats import Answer, edge_values
@@ -25,39 +27,51 @@ def describe_effects(
             "seed noise",
             f"standard deviation {format_score(result.noise_sd)} between repeats of one setting",
         ),
+        *_describe_test_set(result),
     ]
-    if result.effect is None or result.multiplier is None or result.reference is None:
+    if result.multiplier is not None:
+        lines.insert(0, ("compute", describe_multiplier(result.multiplier)))
+    if result.effect is None or result.reference is None:
         return [*_without_effect(frames, result), *lines]
-    name, times = result.reference.label, result.multiplier
-    around = "" if math.isnan(times.low) else f" [{_times(times.low)}, {_times(times.high)}]"
-    if math.isnan(times.share):
-        reason = _why_no_multiplier(result, runs)
-        comparison = f"cannot be compared with {name} by compute: {reason}"
-    elif math.isinf(times.share):
-        comparison = f"does not reach the final score of {name}"
+    effect = format_interval(result.effect, signed=True)
+    return [("effect", f"{effect} against {result.reference.label} (95 % interval)"), *lines]
+
+
+def _describe_test_set(result: Answer) -> list[tuple[str, str]]:
+    """Return a line on the error of the finite test set; empty if there is no difference."""
+    if len(result.cells) < 2:
+        return []
+    if math.isnan(result.test_error):
+        text = "its sampling error is not recorded, so the intervals do not contain it"
     else:
-        comparison = (
-            f"reaches the final score of {name} with {_times(times.share)}{around} the FLOPs of "
-            f"{name}; this is an upper bound, because scores during training are taken before the "
-            f"learning rate has decayed"
+        text = (
+            f"the intervals contain its sampling error, a standard error of up to "
+            f"{format_score(result.test_error)} for the difference between two settings"
         )
-    return [
-        (
-            "effect",
-            f"{format_interval(result.effect, signed=True)} against {name} (95 % interval)",
-        ),
-        ("compute", f"{best.label} {comparison}"),
-        *lines,
-    ]
+    return [("finite test set", text)]
 
 
-def _why_no_multiplier(result: Answer, runs: pd.DataFrame) -> str:
-    """Return the reason why the compute multiplier is undefined."""
-    if result.effect is None or result.reference is None or math.isnan(result.effect.mean):
-        return "no repeat has finished in both settings"
-    if runs.loc[runs["cell"] == result.cells[0].label, "untrained"].isna().any():
-        return "no score was taken before the end of a trial"
-    return f"{result.reference.label} ends no better than untrained"
+def describe_multiplier(multiplier: ComputeMultiplier) -> str:
+    """Return the compute multiplier and its limits in words."""
+    value, reference = multiplier.value, multiplier.reference
+    reaches = (
+        f"{multiplier.best} reaches the score of {reference} at "
+        f"{format_quantity(multiplier.flops, 'FLOP')} with"
+    )
+    if isinstance(value, MultiplierBound):
+        return (
+            f"{reaches} at most {value.factor:.2f} times the FLOPs (95 %); this is an upper limit, "
+            f"because scores during training are taken before the learning rate has decayed"
+        )
+    estimate = "" if math.isnan(value.factor) else f"; estimate {value.factor:.2f}"
+    basis = f"95 % interval{estimate}; scores at the end of {value.budgets} budgets"
+    if math.isinf(value.high):
+        limits = f"at least {value.low:.2f} times the FLOPs; no upper limit can be given"
+    elif not value.low:
+        limits = f"at most {value.high:.2f} times the FLOPs; no lower limit can be given"
+    else:
+        limits = f"{value.low:.2f} to {value.high:.2f} times the FLOPs"
+    return f"{reaches} {limits} ({basis})"
 
 
 def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
@@ -249,12 +263,6 @@ def format_quantity(value: float, unit: str) -> str:
     power = min(6, max(0, int(math.log10(abs(value)) // 3))) if value else 0
     gap = " " if len(unit) > 4 and power else ""  # 1 TFLOP, but 1 M tokens
     return f"{value / 1_000**power:.3g} {' kMGTPE'[power].strip()}{gap}{unit}".strip()
-
-
-def _times(share: float) -> str:
-    if math.isnan(share):
-        return NONE
-    return "∞" if math.isinf(share) else f"{share:.2f}×"
 
 
 def format_seconds(value: float) -> str:

@@ -10,6 +10,7 @@ mean, and the intervals hold for all settings of all cells at once.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ import pandas as pd
 
 from lab.config.metrics import Metric
 from lab.config.trial import Path
-from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
+from lab.reporting.compute.multiplier import ComputeMultiplier, compute_multiplier
+from lab.reporting.finite_test_set import TestSetErrors, add_test_error, read_errors
 from lab.reporting.intervals import (
     Interval,
     block_means,
@@ -71,8 +73,11 @@ class Answer:
             repeats (`intervals.block_means`).
         reference: cell that equals the base, or the first cell; None if it has no score.
         effect: best minus reference, over common repeats; None if they are the same cell.
-        multiplier: compute multiplier of the best cell; None if it is the reference.
+        multiplier: compute multiplier of the best cell's setting against the reference; None if the
+            scores do not limit it.
         noise_sd: pooled standard deviation between repeats of the same cell; NaN without repeats.
+        test_error: largest standard error of a difference from the best cell due to the finite test
+            set; NaN if it is unknown.
         confirmed: whether the scores are those of repeats, not of single search trials.
         settings: number of settings among which the compared ones were selected by their repeats,
             where every setting was repeated; null otherwise.
@@ -85,6 +90,7 @@ class Answer:
     multiplier: ComputeMultiplier | None
     noise_sd: float
     confirmed: bool
+    test_error: float
     settings: int | None
     missing: tuple[str, ...]
 
@@ -165,19 +171,29 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
     crossed = _crossed_trials(frames)
     settings = len(crossed[["cell", "tuned"]].drop_duplicates()) or None
     table = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+    errors = read_errors(frames, runs)
+
+    def difference(label: str, other: str) -> Interval:
+        gap = difference_interval(table, label, other, settings)
+        error = errors.of_difference(label, other)
+        return add_test_error(gap, error, settings or table.shape[1])
+
     means = block_means(table).sort_values(
         ascending=not _is_maximized(frames.metric), kind="stable"
     )
     best = str(means.index[0])
-    pairs = {label: difference_interval(table, str(label), best, settings) for label in means.index}
-    cells = tuple(_cell(frames, runs, str(label), pairs[label], best) for label in means.index)
+    gaps = {label: difference(str(label), best) for label in means.index if label != best}
+    cells = tuple(_cell(frames, runs, str(label), gaps.get(label), errors) for label in means.index)
     reference = next((cell for cell in cells if cell.label == frames.reference), None)
     differs = reference is not None and reference.label != best
     return Answer(
         cells=cells,
         reference=reference,
-        effect=difference_interval(table, best, frames.reference, settings) if differs else None,
-        multiplier=compute_multiplier(frames, runs, best, frames.reference) if differs else None,
+        effect=difference(best, frames.reference) if differs else None,
+        multiplier=compute_multiplier(
+            frames, runs, best, errors.of_difference(best, frames.reference)
+        ),
+        test_error=_worst_error(errors, best, means.index),
         noise_sd=pooled_deviation(table),
         confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
         settings=settings,
@@ -185,17 +201,24 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
     )
 
 
-def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
+def _worst_error(errors: TestSetErrors, best: str, labels: Iterable[str]) -> float:
+    known = [errors.of_difference(str(label), best) for label in labels if label != best]
+    return max((error for error in known if not math.isnan(error)), default=math.nan)
+
+
+def _cell(
+    frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval | None, errors: TestSetErrors
+) -> Cell:
     cell_runs = runs[runs["cell"] == label]
     picked = _best_search_trials(frames).set_index("cell")["score"]
     scores = cell_runs["score"].to_numpy(dtype=float)
     first = cell_runs.iloc[0]
     return Cell(
         label=label,
-        score=t_interval(scores),
+        score=add_test_error(t_interval(scores), errors.of_mean(label)),
         sd=float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan,
-        difference=None if label == best else gap,
-        tied=label == best or not _is_worse(gap, frames.metric),
+        difference=gap,
+        tied=gap is None or not _is_worse(gap, frames.metric),
         tuned=str(first["tuned"]),
         picked=float(picked.get(label, math.nan)),
         settings={path: first[path] for path in (*frames.compare, *frames.tune)},

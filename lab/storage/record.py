@@ -1,7 +1,8 @@
 """The record of a trial on disk: a folder named by the trial's fingerprint.
 
 `trial.json` contains the trial, `state` its state, `curve.jsonl` the scored points so far,
-`provenance.json` the code that computed them and `outcome.json` the result. Files are replaced
+`provenance.json` the code that computed them and `outcome.json` the result. `blocks.json` contains
+the contributions of the blocks of a test set to the newest scores. Files are replaced
 atomically (points are appended to the curve), and `state` is written last. So a record in a final
 state is complete, and its trial is not trained again. MLflow and Optuna are filled from these
 files.
@@ -10,7 +11,7 @@ files.
 import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any, get_args
@@ -28,6 +29,7 @@ CORE_FILES = (
     "trial.json",
     "state",
     "curve.jsonl",
+    "blocks.json",
     "provenance.json",
     "outcome.json",
     "traceback.txt",
@@ -144,6 +146,17 @@ def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str
         for row in rows
     ]
     atomic.write_text(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept_rows))
+
+
+def write_blocks(folder: File, blocks: Mapping[str, Sequence[float]]) -> None:
+    """Write the contributions of the blocks of a test set to the newest scores, by metric."""
+    atomic.write_text(folder / "blocks.json", json.dumps(blocks))
+
+
+def read_blocks(folder: File) -> dict[str, list[float]]:
+    """Return the contributions that `write_blocks` wrote; empty if there are none."""
+    file = folder / "blocks.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def write_outcome(folder: File, outcome: Outcome) -> None:

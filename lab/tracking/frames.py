@@ -4,7 +4,8 @@ The frames depend on the store alone: the same store gives the same frames, in t
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,6 +50,8 @@ class SweepFrames:
             dotted path, and the last value of every metric by name.
         curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
             step, and every metric by name (NaN if it was not finite or not computed).
+        blocks: contribution of each block of the test set to the final value of a score, by number
+            of the trial and name of the metric; not all trials and metrics have them.
         codes: code digests of the trials, that of the sweep's last command first.
         omitted_codes: code digests of the sweep's trials that are not in the frames.
     """
@@ -59,6 +62,7 @@ class SweepFrames:
     texts: dict[str, str]
     trials: pd.DataFrame
     curves: pd.DataFrame
+    blocks: dict[tuple[int, str], list[float]] = field(default_factory=dict)
     codes: tuple[CodeVersion, ...] = ()
     omitted_codes: tuple[CodeVersion, ...] = ()
 
@@ -137,6 +141,7 @@ def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrame
         texts=_read_space(client, parent.info.run_id) | _read_provenance(client, children),
         trials=_trials(children, curves, sweep[tags.METRIC], json.loads(sweep[tags.COMPARE])),
         curves=curves,
+        blocks=dict(_read_blocks(children)),
         codes=selected.used,
         omitted_codes=selected.omitted,
     )
@@ -234,6 +239,14 @@ def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
         for number, fingerprint, step in sorted(rows)
     ]
     return pd.DataFrame(records, columns=["number", "fingerprint", "step", *names])
+
+
+def _read_blocks(runs: list[Any]) -> Iterator[tuple[tuple[int, str], list[float]]]:
+    for run in runs:
+        number = int(run.data.tags[_NUMBER])
+        for name, text in tags.remove_prefix(run.data.tags).items():
+            if name.startswith(tags.BLOCKS):
+                yield (number, name.removeprefix(tags.BLOCKS)), json.loads(text)
 
 
 def _trials(

@@ -106,6 +106,7 @@ class MlflowStore:
         rows: Sequence[MetricRow] = (),
         outcome: Outcome | None = None,
         provenance: Sequence[Provenance] = (),
+        blocks: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         """Update a job's run from its record; values that are stored already are not changed.
 
@@ -116,6 +117,7 @@ class MlflowStore:
             rows: evaluations so far; values that are not finite are left out.
             outcome: result of the trial; None while it has not ended.
             provenance: provenance of the processes that have computed the trial's numbers so far.
+            blocks: contribution of each block of the test set to the final value of each score.
         """
         with describe_error(self._uri):
             run = self._runs.get(_key(job.number, fingerprint)) or self._create_run(
@@ -129,7 +131,7 @@ class MlflowStore:
             self._log_rows(run, rows)
             self._log_provenance(run, provenance)
             if outcome is not None:
-                self._end_run(run, outcome)
+                self._end_run(run, outcome, blocks or {})
             elif run.state != state:
                 self._client.update_run(run.id, status=_STATUS[state])
                 self._set_tags(run.id, tags.add_prefix({tags.STATE: state, tags.REASON: ""}))
@@ -200,7 +202,7 @@ class MlflowStore:
         self._set_tags(run.id, tags.add_prefix(joined | {tags.PROVENANCE: identity}))
         run.provenance = identity
 
-    def _end_run(self, run: _Run, outcome: Outcome) -> None:
+    def _end_run(self, run: _Run, outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> None:
         if outcome.rows and any(name.startswith("finetune/") for name in outcome.rows[-1]):
             # The last point was logged at the end of pre-training, before fine-tuning was scored.
             points = self._points(run, outcome.rows[-1])
@@ -220,6 +222,7 @@ class MlflowStore:
             tags.DEVICE: outcome.device,
             tags.SHARED: str(outcome.shared),
         }
+        end_tags |= {f"{tags.BLOCKS}{name}": json.dumps(list(b)) for name, b in blocks.items()}
         # The last request of a run: a run with the state of an ended trial is complete.
         self._set_tags(run.id, tags.add_prefix(end_tags))
 

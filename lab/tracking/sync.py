@@ -102,7 +102,10 @@ class MlflowSync:
         state = record.read_state(folder) or "queued"
         if (outcome := record.read_outcome(folder)) is not None:
             entries = provenance.read_provenance(folder)
-            self._store.sync(job, folder.name, outcome.state, outcome.rows, outcome, entries)
+            blocks = record.read_blocks(folder)
+            self._store.sync(
+                job, folder.name, outcome.state, outcome.rows, outcome, entries, blocks
+            )
         elif record.is_running(state):
             # In any other state the record is incomplete, until the trial is run again.
             rows, entries = record.read_curve(folder), provenance.read_provenance(folder)

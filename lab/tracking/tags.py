@@ -63,6 +63,7 @@ REASON = "reason"
 BEGAN = "began"  # Unix time in seconds
 DEVICE = "device"
 SHARED = "shared"  # "True" if other trials used the device at the same time
+BLOCKS = "blocks."  # prefix of the name of a score: JSON list of the contributions of test blocks
 
 # Value of ROLE, besides those of `Job.role`: the search has replaced this trial by another one.
 SUPERSEDED = "superseded"

@@ -86,10 +86,12 @@ def _train_and_fine_tune(
         work.folder, replace(provenance.current_provenance(), threads=torch.get_num_threads())
     )
     tell = ProgressReporter(work.folder, work.mirror)
-    training = Training(work, AllScores(work, device), workers, tell)
+    scorer = AllScores(work, device)
+    training = Training(work, scorer, workers, tell)
     recorder.resume(training.rows)
     _LOG.info("runs on %s from evaluation %d", _device_name(device), training.rows)
     for row in training.train(requested_state):
+        record.write_blocks(work.folder, scorer.blocks)
         recorder.append(row)
         report(row)
         recorder.measure_busy()

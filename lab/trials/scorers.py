@@ -8,6 +8,7 @@ import torch
 from lab.config.results import MetricRow
 from lab.evaluation import scores
 from lab.evaluation.minimal_pairs import score_pairs
+from lab.evaluation.score_blocks import ScoreBlocks
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Objective
 from lab.trials import cached_inputs
@@ -24,11 +25,13 @@ class Scorer(ABC):
     Attributes:
         corpus: prepared text of the trial.
         device: device of the computation.
+        blocks: contribution of each block of a test set to the latest value of each score.
     """
 
     def __init__(self, work: Assignment, device: str) -> None:
         self.corpus = cached_inputs.open_corpus(work.text)
         self.device = torch.device(device)
+        self.blocks: ScoreBlocks = {}
 
     def clock(self) -> float:
         """Return the time in seconds, after the device has finished its work."""
@@ -76,10 +79,10 @@ class AllScores(Scorer):
 
         Their cost and changes were measured in reports/LOG.md.
         """
-        row = scores.score_detection(objective, self._held_out)
+        row = scores.score_detection(objective, self._held_out, self.blocks)
         row |= self._score_probe(objective, "pos")
         row |= scores.score_hidden_words(objective, self.corpus)
         return row | score_pairs(objective, self.corpus.vocabulary, self._pairs.pairs)
 
     def _score_probe(self, objective: Objective, task: Task) -> MetricRow:
-        return scores.score_probe(objective, self.corpus.vocabulary, task)
+        return scores.score_probe(objective, self.corpus.vocabulary, task, self.blocks)

@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lab.evaluation.calibration import alternate_halves, calibrated_loss
+from lab.evaluation.calibration import alternate_halves, calibrated_losses
 
 M = 4_000
+
+
+def calibrated_loss(
+    logits_M: torch.Tensor, replaced_M: torch.Tensor, half_M: torch.Tensor
+) -> float:
+    return calibrated_losses(logits_M, replaced_M, half_M).mean().item()
 
 
 def make_answers(seed: int = 0, strength: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -173,11 +174,9 @@ def test_advice_for_an_unmeasured_size_names_the_cheapest_measured_one() -> None
 
 def test_untrained_is_mentioned_only_if_it_was_scored() -> None:
     scores = {0.5: [0.50, 0.51, 0.49], 0.25: [0.80, 0.81, 0.79]}
-    assert "ends no better than untrained" in summary(sweep(scores, untrained=0.5))["compute"]
     unscored = sweep(scores, metric="finetune/mine", untrained=math.nan)
     lines = summary(unscored)
-    assert "untrained" not in lines["compute"]
-    assert "no score was taken before the end" in lines["compute"]
+    assert "compute" not in lines  # no multiplier without scores during training
     assert lines["untrained"] == "not scored: this metric is computed only at the end of a trial"
     assert "no untrained score was taken" in sentences.describe_curve(
         unscored, "spent/flops", "FLOP"
@@ -329,3 +328,39 @@ def test_summary_counts_all_settings_where_every_setting_is_repeated() -> None:
     crossed = pd.concat(rates).assign(score=lambda t: t["score"] - 0.1 * (t["tuned"] == "lr 0.002"))
     frames = dataclasses.replace(frames, trials=crossed)
     assert "for all 4 combinations at once" in summary(frames)["selection"]
+
+
+def test_summary_states_the_smallest_difference_that_the_design_finds() -> None:
+    similar = sweep({0.25: [0.80, 0.79, 0.82], 0.5: [0.79, 0.81, 0.80], 1.0: [0.7, 0.71, 0.72]})
+    text = summary(similar)["power"]
+    noise = math.sqrt(np.mean([np.var(row, ddof=1) for row in ([0, -1, 2], [-1, 1, 0], [0, 1, 2])]))
+    assert text == (
+        f"with 3 seeds, a difference of {4.488 * noise / 100:.4f} would be found in 8 of 10 sweeps "
+        f"(seed standard deviation {noise / 100:.4f}, from this sweep)"
+    )
+
+
+def test_summary_of_two_settings_uses_the_noise_of_paired_differences() -> None:
+    shared = [0.1, -0.1, 0.0]
+    frames = sweep({0.25: [0.7 + s for s in shared], 0.5: [0.7 + s + 1e-3 * s for s in shared]})
+    assert "seed standard deviation 0.0001, from this sweep" in summary(frames)["power"]
+
+
+def test_summary_states_the_seeds_and_the_compute_that_separate_ties() -> None:
+    tied = {0.25: [0.80, 0.79, 0.82], 0.5: [0.79, 0.80, 0.795], 1.0: [0.8031, 0.7925, 0.8144]}
+    frames = sweep(tied)
+    text = summary(frames)["to separate ties"]
+    near, far = text.split("; ")
+    assert near.startswith("if the true difference between width 0.25 and width 1 is the observed")
+    assert near.endswith("no number of seeds within 30 times this sweep's cost is enough")
+    found = re.search(
+        r"(\d+) seeds would separate them in 8 of 10 sweeps: (\d+) more .*, (.*)$", far
+    )
+    assert found is not None
+    assert int(found[1]) == int(found[2]) + 3
+    assert found[3] == f"{3 * int(found[2])} TFLOP"  # three settings with 1e12 FLOPs each
+    frames.trials["slot/seconds"] = 60.0
+    slots = dataclasses.replace(frames, measures={"slots": 2.0})
+    assert f"TFLOP, {90 * int(found[2]) // 60} min" in summary(slots)["to separate ties"]
+    assert "to separate ties" not in summary(sweep(DIFFERENT))
+    assert "power" not in summary(sweep(DIFFERENT, answer="noise"))

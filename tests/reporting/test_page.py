@@ -175,7 +175,7 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_simulated_difference_is_recommended(page: Path) -> None:
     text = page.read_text()
     assert "Recommended setting: width 0.25 with lr 0.0015." in text
-    assert "reaches the final score of width 0.5 with 0." in text
+    assert "width 0.25 reaches the score of width 0.5 at 1 TFLOP with at most 0." in text
     assert "Recommended setting: width 0.25 with lr 0.0015." in page.with_suffix(".md").read_text()
 
 

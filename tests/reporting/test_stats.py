@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab.reporting import compute_multiplier, intervals, stats
+from lab.reporting import intervals, stats
+from lab.reporting.compute import learning_curves
 from lab.tracking.frames import SweepFrames
 
 METRIC = "detect/bigram/auroc"
@@ -84,15 +85,6 @@ def test_interval_of_two_values_equals_that_of_scipy() -> None:
     expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (actual.low, actual.high) == pytest.approx((expected.low, expected.high))
     assert math.isnan(intervals.t_interval(values[:1]).low)
-
-
-def test_multiplier_of_one_repeat_has_no_interval() -> None:
-    result = stats.compute_answer(sweep({0.5: [0.70], 0.25: [0.90]}))
-    assert result is not None
-    assert result.multiplier is not None
-    assert result.multiplier.share == pytest.approx(0.5)
-    assert math.isnan(result.multiplier.low)
-    assert math.isnan(result.multiplier.high)
 
 
 def test_interval_of_two_cells_equals_the_paired_t_interval_of_scipy() -> None:
@@ -258,25 +250,8 @@ def test_search_trials_are_compared_only_if_no_repeat_has_finished() -> None:
     assert not result.separable
 
 
-def test_multiplier_of_straight_curves_is_the_ratio_of_their_slopes() -> None:
-    result = stats.compute_answer(sweep({0.5: [0.70, 0.70], 0.25: [0.90, 0.90]}))
-    assert result is not None
-    assert result.multiplier is not None
-    assert result.multiplier.share == pytest.approx(0.5)
-    assert (result.multiplier.low, result.multiplier.high) == pytest.approx((0.5, 0.5))
-
-
-def test_multiplier_is_infinite_if_the_score_is_not_reached() -> None:
-    frames = sweep({0.5: [0.70, 0.72], 0.25: [0.60, 0.62]})
-    multiplier = compute_multiplier.compute_multiplier(
-        frames, frames.trials, "width 0.25", "width 0.5"
-    )
-    assert math.isinf(multiplier.share)
-    assert math.isinf(multiplier.high)
-
-
 def test_best_score_so_far_only_improves() -> None:
-    line = compute_multiplier.best_so_far(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
+    line = learning_curves.best_so_far(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
     assert line[METRIC].is_monotonic_increasing
     assert line["spent/flops"].is_monotonic_increasing
     assert line[METRIC].iloc[-1] == 0.9

@@ -81,6 +81,7 @@ def test_dry_run_prints_cells_trials_steps_flops_memory_and_the_duration_of_each
     assert "21 trials, " in output
     assert "optimizer steps timed here for 3 of 3 shapes" in output
     assert re.search(r"\nexpected: about .* on [12] slots?; first score after about ", output)
+    assert "power:    with 3 seeds, a difference of " in output
 
 
 def test_dry_run_writes_nothing(file: Path, cwd: Path) -> None:

@@ -83,6 +83,21 @@ def test_frames_have_the_values_that_were_stored(uri: str, folder: Path) -> None
     assert read.reference == "width 0.5"  # the default width; the base does not set it
 
 
+def test_blocks_of_the_test_set_are_in_the_frames(uri: str, folder: Path) -> None:
+    record_folder = folder / "records" / "f0"
+    rows = (row(0), row(40))
+    record.begin_record(record_folder, JOB.trial)
+    record.write_rows(record_folder, rows)
+    blocks = {METRIC: [0.0125, -3.21e-06], "probe/pos/accuracy": [1e-3, -1e-3]}
+    record.write_blocks(record_folder, blocks)
+    record.write_outcome(record_folder, outcome(*rows))
+    sync = MlflowSync(begin_sweep(uri, folder, "blocks"), print)
+    sync.submit(JOB, record_folder)
+    read = frames.load_frames(uri, "blocks")
+    assert read.blocks == {(JOB.number, name): values for name, values in blocks.items()}
+    assert not any("blocks" in str(column) for column in read.trials)
+
+
 def test_score_is_also_stored_over_compute_and_data(uri: str, folder: Path) -> None:
     store = begin_sweep(uri, folder, "axes")
     store_trial(store, outcome(row(0), row(40)))

@@ -75,6 +75,7 @@ class StubStore:
         rows: tuple[MetricRow, ...] = (),
         outcome: Outcome | None = None,
         provenance: tuple[Provenance, ...] = (),  # noqa: ARG002
+        blocks: dict[str, list[float]] | None = None,  # noqa: ARG002
     ) -> None:
         self._check()
         assert (outcome is None) == (state in {"queued", "running"})

@@ -97,6 +97,7 @@ def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) ->
     folder = tmp_path / "trial"
     outcome = run(trial, folder, report=reported.append)
     assert sorted(file.name for file in folder.iterdir()) == [
+        "blocks.json",
         "checkpoints",
         "curve.jsonl",
         "outcome.json",
@@ -111,6 +112,17 @@ def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) ->
     assert record.read_state(folder) == "finished"
     assert (outcome.state, outcome.reason) == ("finished", "")
     assert 0 < outcome.busy <= outcome.seconds
+
+
+def test_record_has_the_blocks_of_every_score_of_the_test_sets(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    end = run(trial, tmp_path / "run")
+    blocks = record.read_blocks(tmp_path / "run")
+    tested = {name for name in end.rows[-1] if name.startswith(("detect/", "probe/"))}
+    assert set(blocks) == tested
+    assert all(len(values) == 100 or "pos" in name for name, values in blocks.items())
+    assert all(abs(sum(values)) < 1e-3 < max(map(abs, values)) * 1e3 for values in blocks.values())
 
 
 def test_progress_file_has_each_phase_during_the_run(

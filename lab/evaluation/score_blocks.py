@@ -1,0 +1,68 @@
+"""Contributions of the blocks of a test set to a score, for the sampling error of the test set.
+
+A test set is cut into contiguous blocks, which keep neighboring units of a document together. The
+contribution of a block is the sum of the influence of its units on the score, so that the
+contributions sum to zero. The sum of their squares estimates the variance of the score over test
+sets; it equals the variance of a bootstrap of blocks up to terms of higher order. The difference
+between two trials on the same test set has the differences of the contributions.
+
+Letters: N units of a test set (words, positions), B blocks.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+BLOCKS = 100
+
+ScoreBlocks = dict[str, list[float]]  # contribution of each block, by the name of the metric
+
+
+def assign_blocks(groups: int) -> Tensor:
+    """Return the block of each of `groups` consecutive groups (windows, sentences), int64."""
+    return torch.arange(groups) * min(BLOCKS, groups) // max(1, groups)
+
+
+def mean_blocks(values_N: Tensor, block_N: Tensor) -> list[float]:
+    """Return the contributions to the mean of `values_N`: accuracy, or mean loss."""
+    return ratio_blocks(values_N, torch.ones_like(values_N, dtype=torch.float64), block_N)
+
+
+def ratio_blocks(values_N: Tensor, weights_N: Tensor, block_N: Tensor) -> list[float]:
+    """Return the contributions to the sum of `values_N` over the sum of `weights_N`."""
+    values_N, weights_N = values_N.double(), weights_N.double()
+    total = weights_N.sum()
+    return _sum_blocks((values_N - values_N.sum() / total * weights_N) / total, block_N)
+
+
+def auroc_blocks(scores_N: Tensor, positive_N: Tensor, block_N: Tensor) -> list[float]:
+    """Return the contributions to the area under the ROC curve.
+
+    The influence of a positive is its placement, the share of negatives with a lower score, minus
+    the area, over the number of positives; correspondingly for a negative (DeLong et al. 1988; the
+    sum over blocks is the estimate for clustered data of Obuchowski 1997).
+    """
+    positive, negative = scores_N[positive_N], scores_N[~positive_N]
+    above_P = _placements(positive, negative)
+    below_M = 1 - _placements(negative, positive)
+    influence_N = torch.zeros(len(scores_N), dtype=torch.float64)
+    influence_N[positive_N] = (above_P - above_P.mean()) / len(positive)
+    influence_N[~positive_N] = (below_M - below_M.mean()) / len(negative)
+    return _sum_blocks(influence_N, block_N)
+
+
+def _placements(scores: Tensor, others: Tensor) -> Tensor:
+    """Return the share of `others` below each score, where a tie counts as half."""
+    ordered = others.sort().values
+    below = torch.searchsorted(ordered, scores)
+    not_above = torch.searchsorted(ordered, scores, right=True)
+    return (below + not_above).double() / (2 * len(others))
+
+
+def _sum_blocks(influence_N: Tensor, block_N: Tensor) -> list[float]:
+    """Return the sum of each block, with four digits; an empty list if a value is not finite."""
+    sums = torch.zeros(int(block_N.max()) + 1, dtype=torch.float64)
+    sums.index_add_(0, block_N.cpu(), influence_N.cpu())
+    values = [float(f"{value:.3e}") for value in sums.tolist()]
+    return values if all(map(math.isfinite, values)) else []

@@ -1,0 +1,1 @@
+"""Scores over compute, and compute multipliers."""
