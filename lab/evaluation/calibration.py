@@ -5,7 +5,7 @@ its loss on another corruption depends on generator, mask rate and objective. Te
 (Platt 1999) remove that dependence: what remains is how well the logits separate replaced from
 original tokens.
 
-Letters: N windows, T positions, M scored tokens.
+Letters: M scored tokens.
 """
 
 import math
@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_BLOCKS = 16  # contiguous blocks of windows, which the two halves take in turn
+_BLOCKS = 16  # contiguous blocks, which the two halves take in turn
 _BOUNDS = ((0.0, 1e3), (-50.0, 50.0))  # of slope and bias on standardised logits
 
 Floats = npt.NDArray[np.float64]
 
 
-def calibrated_losses(logits_M: Tensor, replaced_M: Tensor, half_M: Tensor) -> Tensor:
+def calibrated_losses(logits_M: Tensor, replaced_M: Tensor) -> Tensor:
     """Return the loss of each token in nats, shape (M,); NaN if a logit is not finite.
 
     Slope (the inverse temperature, at least 0) and bias are fitted on one half and evaluated on the
@@ -29,18 +29,17 @@ def calibrated_losses(logits_M: Tensor, replaced_M: Tensor, half_M: Tensor) -> T
     of a constant prediction, the entropy of the share of replaced tokens.
 
     Args:
-        logits_M: logits of the scored tokens; positive means replaced.
+        logits_M: logits of at least two scored tokens, in the order of the windows; positive means
+            replaced.
         replaced_M: whether each token is replaced.
-        half_M: half of each token, bool.
     """
     if not logits_M.isfinite().all():
         return torch.full((len(logits_M),), math.nan, dtype=torch.float64)
     logits = (logits_M - logits_M.mean()) / logits_M.std().clamp(min=1e-12)
-    x, signs, halves = (
-        tensor.double().numpy() for tensor in (logits, replaced_M * 2.0 - 1, half_M)
-    )
+    x, signs = (tensor.double().numpy() for tensor in (logits, replaced_M * 2.0 - 1))
+    halves = alternate_halves(len(x)).numpy()
     losses = np.empty(len(x))
-    for half in (0, 1):
+    for half in (False, True):
         fitted, scored = halves == half, halves != half
         slope, bias = fit_calibration(x[fitted], signs[fitted])
         losses[scored] = _losses(slope, bias, x[scored], signs[scored])
@@ -69,14 +68,14 @@ def fit_calibration(x_M: Floats, signs_M: Floats) -> tuple[float, float]:
     return float(fit.x[0]), float(fit.x[1])
 
 
-def alternate_halves(windows: int) -> Tensor:
-    """Return the half of each of `windows` windows, bool.
+def alternate_halves(count: int) -> Tensor:
+    """Return the half of each of `count` items of a text in the order of its documents, bool.
 
-    Windows are in the order of the documents. Contiguous blocks alternate between the halves, so
-    few documents are in both, and both have all parts of a mixture.
+    Contiguous blocks alternate between the halves, so few documents are in both, and both have all
+    parts of a mixture.
     """
-    blocks = min(_BLOCKS, max(1, windows))
-    return torch.arange(windows) * blocks // max(1, windows) % 2 == 1
+    blocks = min(_BLOCKS, max(1, count))
+    return torch.arange(count) * blocks // max(1, count) % 2 == 1
 
 
 def _losses(slope: float, bias: float, x_M: Floats, signs_M: Floats) -> Floats:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lab.config.results import MetricRow
 from lab.data.batches import Corpus, segment_ids
 from lab.data.vocabulary import FIRST_WORD, Vocabulary
-from lab.evaluation.calibration import alternate_halves, calibrated_losses
+from lab.evaluation.calibration import calibrated_losses
 from lab.evaluation.corruption import HeldOut
 from lab.evaluation.hidden_words import hide_words
 from lab.evaluation.probes import evaluate_probe, sentence_blocks
@@ -50,12 +50,11 @@ def score_detection(
     training = objective.training
     objective.eval()
     words_NT = held_out.original_NT >= FIRST_WORD
-    half_N = alternate_halves(len(words_NT))[:, None].expand_as(words_NT)[words_NT]
     for name, corrupted_NT in held_out.corrupted_NT.items():
         logits_N = _detect(objective, corrupted_NT, segment_ids(held_out.original_NT))[words_NT]
         replaced_N = (corrupted_NT != held_out.original_NT)[words_NT]
         row[f"detect/{name}/auroc"] = auroc(logits_N, replaced_N)
-        losses_N = calibrated_losses(logits_N, replaced_N, half_N)
+        losses_N = calibrated_losses(logits_N, replaced_N)
         row[f"detect/{name}/calibrated_loss"] = losses_N.mean().item()
         if blocks is not None:
             block_N = assign_blocks(len(words_NT))[words_NT.nonzero()[:, 0]]
