@@ -6,7 +6,12 @@ sweep that compares only seeds finds a best cell with a probability of at most 5
 
 The repeats are those of a cell's best setting, with seeds that the search did not use. If every
 setting was repeated (`SearchConfig.repeated`), a cell is represented by its setting with the best
-mean, and the intervals hold for all settings of all cells at once.
+mean, and the intervals hold for all settings of all cells at once. Otherwise the intervals are
+widened by the error of the search (`intervals.add_search_error`).
+
+A diverged repeat counts as the worst score of all compared trials, the scores before training
+included. A repeat that is missing for another reason is left out, and the means of the cells are
+adjusted for it.
 """
 
 import math
@@ -19,9 +24,11 @@ from scipy import stats
 
 from lab.config.metrics import Metric, select_metrics
 from lab.config.trial import Path
+from lab.reporting.compared_scores import diverged_repeats, fill_diverged, runner_up_scores
 from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
 from lab.reporting.intervals import (
     Interval,
+    add_search_error,
     block_means,
     difference_interval,
     pooled_deviation,
@@ -42,10 +49,11 @@ class Cell:
 
     Attributes:
         label: name of the cell.
-        score: mean score of the repeats, with its t interval.
-        sd: standard deviation of the scores of the repeats; NaN with fewer than two.
-        difference: mean of this cell minus the best cell, over common repeats; None for the best
-            cell.
+        score: mean score of the finished repeats, with its t interval.
+        sd: standard deviation of the scores of the finished repeats; NaN with fewer than two.
+        diverged: number of repeats that diverged.
+        difference: mean of this cell minus the best cell, over common repeats, in which a diverged
+            one has the worst score; None for the best cell.
         tied: whether the cell is the best or is not significantly worse.
         tuned: label of the best nuisance parameters.
         picked: score of the search trial that chose the nuisance parameters; optimistic, because
@@ -56,6 +64,7 @@ class Cell:
     label: str
     score: Interval
     sd: float
+    diverged: int
     difference: Interval | None
     tied: bool
     tuned: str
@@ -126,15 +135,21 @@ def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return the finished trials of each cell's best setting.
 
     A setting with more trials that diverged or failed than another one of the cell ranks below it:
-    a trial without a score counts as worse than any.
+    a trial without a score counts as worse than any. Means are adjusted for missing scores.
     """
     sign = 1 if _is_maximized(metric) else -1
-    signed = crossed.assign(
-        signed=sign * crossed["score"], kept=-crossed["state"].isin(_LOST).astype(int)
+    lost = crossed["state"].isin(_LOST)
+    finished = crossed[crossed["score"].notna()]
+    if finished.empty:
+        return finished
+    scores = finished.pivot_table(
+        index="repeat", columns=["cell", "tuned"], values="score", sort=False
     )
     settings = (
-        signed.groupby(["cell", "tuned"], sort=False)
-        .agg(kept=("kept", "sum"), mean=("signed", "mean"))
+        crossed.assign(kept=-lost.astype(int))
+        .groupby(["cell", "tuned"], sort=False)
+        .agg(kept=("kept", "sum"))
+        .assign(mean=sign * block_means(scores))
         .dropna(subset="mean")
         .sort_values(["kept", "mean"], ascending=False, kind="stable")
         .reset_index()
@@ -165,40 +180,69 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         return None
     crossed = _crossed_trials(frames)
     settings = len(crossed[["cell", "tuned"]].drop_duplicates()) or None
-    table = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+    finished = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+    diverged = diverged_repeats(frames, runs)
+    table = fill_diverged(finished, runs, diverged, frames.metric)
+    runners_up = {} if settings else runner_up_scores(frames)
+
+    def difference(label: str, other: str) -> Interval:
+        gap = difference_interval(table, label, other, settings)
+        return add_search_error(
+            gap, table, (label, other), runners_up, maximize=_is_maximized(frames.metric)
+        )
+
     means = block_means(table).sort_values(
         ascending=not _is_maximized(frames.metric), kind="stable"
     )
     best = str(means.index[0])
-    pairs = {label: difference_interval(table, str(label), best, settings) for label in means.index}
-    cells = tuple(_cell(frames, runs, str(label), pairs[label], best) for label in means.index)
+    counts = diverged["cell"].value_counts()
+    picked = _best_search_trials(frames).set_index("cell")["score"]
+    cells = tuple(
+        _cell(
+            frames,
+            runs,
+            str(label),
+            difference=None if label == best else difference(str(label), best),
+            diverged=int(counts.get(label, 0)),
+            picked=float(picked.get(label, math.nan)),
+        )
+        for label in means.index
+    )
     reference = next((cell for cell in cells if cell.label == frames.reference), None)
     differs = reference is not None and reference.label != best
     return Answer(
         cells=cells,
         reference=reference,
-        effect=difference_interval(table, best, frames.reference, settings) if differs else None,
+        effect=difference(best, frames.reference) if differs else None,
         multiplier=compute_multiplier(frames, runs, best, frames.reference) if differs else None,
-        noise_sd=pooled_deviation(table),
+        noise_sd=pooled_deviation(finished),
         confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
         settings=settings,
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
     )
 
 
-def _cell(frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval, best: str) -> Cell:
+def _cell(
+    frames: SweepFrames,
+    runs: pd.DataFrame,
+    label: str,
+    *,
+    difference: Interval | None,
+    diverged: int,
+    picked: float,
+) -> Cell:
     cell_runs = runs[runs["cell"] == label]
-    picked = _best_search_trials(frames).set_index("cell")["score"]
     scores = cell_runs["score"].to_numpy(dtype=float)
     first = cell_runs.iloc[0]
     return Cell(
         label=label,
         score=t_interval(scores),
         sd=float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan,
-        difference=None if label == best else gap,
-        tied=label == best or not _is_worse(gap, frames.metric),
+        diverged=diverged,
+        difference=difference,
+        tied=difference is None or not _is_worse(difference, frames.metric),
         tuned=str(first["tuned"]),
-        picked=float(picked.get(label, math.nan)),
+        picked=picked,
         settings={path: first[path] for path in (*frames.compare, *frames.tune)},
     )
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path as File
 
+from optuna.storages import BaseStorage
+
 from lab.config.experiment import Experiment, Job
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value
@@ -24,13 +26,13 @@ class Search:
 
     Args:
         experiment: experiment to run.
-        storage: Optuna storage URL, which must have no other writer.
+        storage: Optuna storage or its URL; it must have no other writer.
         notes: folder of the notes of the points asked for, from which a lost study is rebuilt.
         fresh: whether to discard the results of earlier runs.
     """
 
     def __init__(
-        self, experiment: Experiment, storage: str, notes: File, *, fresh: bool = False
+        self, experiment: Experiment, storage: str | BaseStorage, notes: File, *, fresh: bool = False
     ) -> None:
         self._experiment = experiment
         notes.mkdir(parents=True, exist_ok=True)

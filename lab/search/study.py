@@ -3,8 +3,8 @@
 States of the study's trials:
 
 - COMPLETE: finished, with a score.
-- PRUNED: stopped early or diverged. Samplers rank it below every complete trial, so that no score
-  has to be invented.
+- PRUNED: stopped early or diverged. Samplers are given the worst score of the study for it
+  (`Study._sample`), so that they avoid settings that diverge.
 - FAIL: failed. Samplers ignore it, since a failure may have been caused by the machine.
 
 Trials that an earlier process has left RUNNING are set to FAIL when a study is opened.
@@ -27,8 +27,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lab.config.code_digest import TRIAL, code_digest
@@ -77,6 +78,9 @@ class Study:
         self.settings = settings
         self._experiment = experiment
         self._tune = experiment.tune
+        self._distributions = {
+            path: _to_optuna_distribution(tuned) for path, tuned in experiment.tune.items()
+        }
         self._settings = designs.search_points(experiment)
         self._repeats = designs.search_repeats(experiment)
         self.trials = self._settings * len(self._repeats)
@@ -88,6 +92,7 @@ class Study:
         self._notes = notes / f"{identity}.jsonl"
         self._to_retry: set[int] = set()  # failed points that the next run of the sweep retries
         self._reported: dict[int, int] = {}  # number of evaluations that the study has of a point
+        self._sampler = _build_sampler(experiment)
         if fresh:
             self._notes.unlink(missing_ok=True)
         self._tuned: dict[int, dict[Path, Value]] = {}
@@ -103,7 +108,7 @@ class Study:
                 storage=storage,
                 study_name=name,
                 direction=experiment.metric.direction,
-                sampler=_build_sampler(experiment),
+                sampler=RandomSampler(),  # never used: all points are enqueued
                 pruner=_build_pruner(experiment),
                 load_if_exists=True,
             )
@@ -129,17 +134,14 @@ class Study:
         """
         self._asked.add(index)
         if index not in self._ended:
-            fixed = self._tuned.get(index) or self._designed(index)
-            if fixed is not None:
-                self._study.enqueue_trial({path: _to_optuna_value(v) for path, v in fixed.items()})
-            trial = self._study.ask(
-                {path: _to_optuna_distribution(d) for path, d in self._tune.items()}
-            )
+            if index not in self._tuned:
+                self._tuned[index] = self._designed(index) or self._sample()
+                self._write_note(index)
+            point = self._tuned[index]
+            self._study.enqueue_trial({path: _to_optuna_value(v) for path, v in point.items()})
+            trial = self._study.ask(self._distributions)
             trial.set_user_attr(_INDEX, index)
             self._running[index] = trial
-            if index not in self._tuned:
-                self._tuned[index] = fixed if fixed is not None else self._from_study(trial.params)
-                self._write_note(index)
         return self._tuned[index]
 
     def tell(self, index: int, outcome: Outcome) -> None:
@@ -226,6 +228,33 @@ class Study:
             case _:
                 return designs.halton_points(self._tune, search.seed, index)
 
+    def _sample(self) -> dict[Path, Value]:
+        """Return a new point of the adaptive sampler.
+
+        The sampler reads a copy of the study, in which a trial that ended without a score has the
+        worst score of all. Optuna's Gaussian process reads complete trials only, and would ask for
+        diverging points again and again.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        scores = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
+        order = max if self._study.direction == StudyDirection.MINIMIZE else min
+        worst = order((score for score in scores if score is not None), default=0.0)
+        copy = optuna.create_study(direction=self._study.direction, sampler=self._sampler)
+        for trial in trials:
+            if trial.state == TrialState.FAIL:
+                continue
+            running = trial.state == TrialState.RUNNING
+            score = trial.value if trial.state == TrialState.COMPLETE else worst
+            copy.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.RUNNING if running else TrialState.COMPLETE,
+                    value=None if running else score,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                )
+            )
+        return self._from_study(copy.ask(self._distributions).params)
+
     def _read_study(self) -> None:
         """Read the state of the study, and set trials that a killed driver left running to FAIL."""
         for trial in self._study.get_trials(deepcopy=False):
@@ -265,9 +294,11 @@ def _startup_points(experiment: Experiment) -> int:
     return max(4, 2 * len(experiment.tune))
 
 
-def open_study(url: str) -> BaseStorage:
-    """Return an Optuna storage that waits while another process has locked the database."""
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}})
+def open_study(storage: str | BaseStorage) -> BaseStorage:
+    """Return the storage of a URL; it waits while another process has locked the database."""
+    if isinstance(storage, BaseStorage):
+        return storage
+    return RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}})
 
 
 def _build_pruner(experiment: Experiment) -> BasePruner:
