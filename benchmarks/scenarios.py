@@ -3,7 +3,7 @@
 from typing import Literal
 
 from benchmarks.synthetic_trials import Scenario
-from lab.config.experiment import SearchConfig
+from lab.config.experiment import HalvingConfig, SearchConfig
 
 _CELLS = (3, 8, 12)
 Sampler = Literal["grid", "qmc", "tpe", "gp"]
@@ -26,8 +26,12 @@ _SEARCHES = {
     "crossed qmc": _crossed("qmc", 4),
 }
 
+_HALVING = SearchConfig(
+    sampler="qmc", trials=8, seeds=4, stopping=HalvingConfig(kind="halving", first_rung=0.25)
+)
+
 SCENARIOS = (
-    *(Scenario(name="null", cells=cells) for cells in _CELLS),
+    *(Scenario(name="equal cells", cells=cells) for cells in _CELLS),
     *(
         Scenario(name="one cell eight times noisier", cells=cells, seeds=seeds, unequal=True)
         for cells in _CELLS
@@ -39,23 +43,24 @@ SCENARIOS = (
     ),
     *(Scenario(name="repeats diverged, 15 %", cells=cells, diverging=0.15) for cells in _CELLS),
     *(
-        Scenario(name="tuned", cells=cells, search=search)
+        Scenario(name="rate searched", cells=cells, search=search)
         for search in _SEARCHES.values()
         for cells in _CELLS
     ),
     *(
-        Scenario(name="tuned, high rates diverge", cells=3, search=search, cliff=True)
+        Scenario(name="rate searched, high rates diverge", cells=3, search=search, cliff=True)
         for search in _SEARCHES.values()
     ),
     *(
-        Scenario(name="tuned, one cell eight times noisier", cells=3, search=search, unequal=True)
+        Scenario(name="rate searched, one cell eight times noisier", cells=3, search=search, unequal=True)
         for search in (_SEARCHES["qmc"], _SEARCHES["crossed grid"])
     ),
     *(
         Scenario(
-            name="tuned, 15 % missing, 15 % diverged", cells=3, search=search,
+            name="rate searched, 15 % missing, 15 % diverged", cells=3, search=search,
             failing=0.15, diverging=0.15, common=1.0,
         )
         for search in (_SEARCHES["qmc"], _SEARCHES["crossed grid"])
     ),
+    *(Scenario(name="rate searched", cells=cells, search=_HALVING) for cells in (3, 8)),
 )  # fmt: skip

@@ -110,6 +110,8 @@ def run_job(scenario: Scenario, job: Job, draw: int) -> Outcome:
     rows = [_row(scenario, job.trial, draw, evaluation) for evaluation in range(scenario.evaluations + 1)]
     if state != "finished":
         rows = rows[:1]
+    elif job.until is not None:
+        state, rows = "stopped", rows[: job.until + 1]
     return Outcome(
         state=state,
         reason="" if state == "finished" else "simulated",

@@ -16,15 +16,17 @@ lab. Each row of the table is one scenario with one design of the search:
 - wrong: share of these sweeps in which another cell is recommended, or that cell is called worse.
 
 The true score of a cell is that of its best learning rate within the range, whether or not the
-search has tried it. The table is reports/simulations/whole_search.csv. Rows with as many draws as
-asked for are kept, so an interrupted run continues.
+search has tried it. The table is reports/simulations/whole_search.csv. It is written after every
+`_CHUNK` draws of a row, and draws that it has are not simulated again, so an interrupted command
+continues, and more draws can be added. Rows of a Gaussian process have a tenth of the draws, since
+each takes about twenty times as long. `--again` discards the rows that are simulated.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
@@ -46,6 +48,7 @@ from lab.tracking.store import MlflowStore
 
 EFFECT = 5.0  # standard deviations between seeds
 _TABLE = File("reports/simulations/whole_search.csv")
+_CHUNK = 50
 _KEY = ["scenario", "search", "cells", "seeds"]
 Ended = dict[int, tuple[Job, Outcome]]
 
@@ -60,34 +63,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="simulate rows of the table again")
     options = parser.parse_args(arguments)
     chosen = [s for s in SCENARIOS if all(word in s.key for word in options.rows)]
-    done = set() if options.again else _finished_rows(options.into, options.draws)
-    left = [scenario for scenario in chosen if scenario.key not in done]
+    table = _Table(options.into, discarded=chosen if options.again else ())
+    left = sorted(
+        (first, number)
+        for number, scenario in enumerate(chosen)
+        for first in range(table.draws(scenario), _most(scenario, options.draws), _CHUNK)
+    )
     with ProcessPoolExecutor(options.processes) as pool:
-        for row in pool.map(simulate, left, [options.draws] * len(left)):
-            _write(options.into, row)
-    print(pd.read_csv(options.into).to_string(index=False, float_format="{:.3f}".format))
+        chunks = {
+            pool.submit(
+                simulate,
+                chosen[number],
+                first,
+                min(first + _CHUNK, _most(chosen[number], options.draws)),
+            ): number
+            for first, number in left
+        }
+        for count, done in enumerate(as_completed(chunks), 1):
+            scenario = chosen[chunks[done]]
+            table.add(scenario, done.result())
+            print(f"{count} of {len(chunks)}: {scenario.key}", file=sys.stderr, flush=True)
+    print(table.rows.to_string(index=False, float_format="{:.3f}".format))
     return 0
 
 
-def simulate(scenario: Scenario, draws: int) -> dict[str, object]:
-    """Return a row of the table."""
-    results = pd.DataFrame(_draws(scenario, draws))
-    means = {str(name): round(float(mean), 4) for name, mean in results.mean().items()}
-    return {
-        "scenario": scenario.name,
-        "search": scenario.design,
-        "cells": scenario.cells,
-        "seeds": scenario.seeds,
-        "trials": round(means.pop("trials")),
-        "draws": draws,
-    } | means
+def _most(scenario: Scenario, draws: int) -> int:
+    """Return the number of draws of a scenario: a tenth with a Gaussian process, which is slow."""
+    search = scenario.search
+    return draws // 10 if search is not None and search.sampler == "gp" else draws
 
 
-def _draws(scenario: Scenario, draws: int) -> Iterable[dict[str, float]]:
-    for draw in range(draws):
-        if draw and draw % 100 == 0:
-            print(f"{scenario.key}: {draw} of {draws} draws", file=sys.stderr, flush=True)
-        yield measure_draw(scenario, draw)
+def simulate(scenario: Scenario, first: int, end: int) -> pd.DataFrame:
+    """Return the statements on the simulated sweeps with numbers from `first` to `end` - 1."""
+    return pd.DataFrame(measure_draw(scenario, draw) for draw in range(first, end))
+
+
+class _Table:
+    """The table of results, kept equal to a file.
+
+    Args:
+        file: file of the table; need not exist.
+        discarded: scenarios with rows that are deleted.
+    """
+
+    def __init__(self, file: File, discarded: Sequence[Scenario]) -> None:
+        self._file = file
+        self.rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=[*_KEY, "draws"])
+        for scenario in discarded:
+            self.rows = self.rows[~self._is_row_of(scenario)]
+
+    def draws(self, scenario: Scenario) -> int:
+        """Return the number of draws of a scenario that the table has."""
+        return int(self.rows.loc[self._is_row_of(scenario), "draws"].sum())
+
+    def add(self, scenario: Scenario, results: pd.DataFrame) -> None:
+        """Add the results of more draws to the means of a row, and write the table."""
+        own = self._is_row_of(scenario)
+        before, more = self.draws(scenario), len(results)
+        means = results.mean()
+        if before:
+            means = (before * self.rows[own].iloc[0][means.index] + more * means) / (before + more)
+        key = dict(zip(_KEY, _key_values(scenario), strict=True))
+        row = key | {"draws": before + more} | means.astype(float).to_dict()
+        rows = pd.concat([self.rows[~own], pd.DataFrame([row])])
+        order = {_key_values(each): number for number, each in enumerate(SCENARIOS)}
+        keys = list(rows[_KEY].itertuples(index=False, name=None))
+        by_order = sorted(range(len(rows)), key=lambda i: order.get(keys[i], len(order)))
+        self.rows = rows.iloc[by_order].reset_index(drop=True)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self.rows.round(6).to_csv(self._file, index=False)
+
+    def _is_row_of(self, scenario: Scenario) -> "pd.Series[bool]":
+        key = zip(_KEY, _key_values(scenario), strict=True)
+        return pd.concat([self.rows[name] == value for name, value in key], axis=1).all(axis=1)
+
+
+def _key_values(scenario: Scenario) -> tuple[object, ...]:
+    return scenario.name, scenario.design, scenario.cells, scenario.seeds
 
 
 def measure_draw(scenario: Scenario, draw: int) -> dict[str, float]:
@@ -187,30 +239,6 @@ def _covers(result: Answer, truth: dict[str, float]) -> bool:
         truth[label] - best < gap.low or truth[label] - best > gap.high
         for label, gap in gaps.items()
     )
-
-
-def _finished_rows(table: File, draws: int) -> set[str]:
-    if not table.exists():
-        return set()
-    rows = pd.read_csv(table)
-    return {
-        f"{row.scenario}; {row.search}; {row.cells} cells; {row.seeds} seeds"
-        for row in rows[rows["draws"] >= draws].itertuples()
-    }
-
-
-def _write(table: File, row: dict[str, object]) -> None:
-    """Add a row to a table, in the order of the scenarios, in place of an earlier one."""
-    rows = pd.read_csv(table) if table.exists() else pd.DataFrame()
-    rows = pd.concat([rows, pd.DataFrame([row])]).drop_duplicates(_KEY, keep="last")
-    order = {scenario.key: number for number, scenario in enumerate(SCENARIOS)}
-    keys = [
-        f"{each.scenario}; {each.search}; {each.cells} cells; {each.seeds} seeds"
-        for each in rows.itertuples()
-    ]
-    rows = rows.iloc[sorted(range(len(rows)), key=lambda i: order.get(keys[i], len(order)))]
-    table.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(table, index=False)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,11 @@ class TrialRecords:
         return outcome if outcome.state in CONCLUSIVE_STATES else None
 
     def delete_if_fresh(self, folder: File) -> None:
-        """Delete the record of an earlier run, if the sweep runs ended trials again."""
-        if self._fresh:
+        """Delete the record of an earlier run, if the sweep runs ended trials again.
+
+        A record of this run, of a trial that continues past a rung, is kept.
+        """
+        if self._fresh and folder not in self._ended_here:
             record.delete_record(folder)
             self._mirror.push(folder)
 
