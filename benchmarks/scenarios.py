@@ -52,7 +52,9 @@ SCENARIOS = (
         for search in _SEARCHES.values()
     ),
     *(
-        Scenario(name="rate searched, one cell eight times noisier", cells=3, search=search, unequal=True)
+        Scenario(
+            name="rate searched, one cell eight times noisier", cells=3, search=search, unequal=True
+        )
         for search in (_SEARCHES["qmc"], _SEARCHES["crossed grid"])
     ),
     *(

@@ -107,7 +107,10 @@ def run_job(scenario: Scenario, job: Job, draw: int) -> Outcome:
         draw: number of the simulated sweep.
     """
     state = _state(scenario, job, draw)
-    rows = [_row(scenario, job.trial, draw, evaluation) for evaluation in range(scenario.evaluations + 1)]
+    rows = [
+        _row(scenario, job.trial, draw, evaluation)
+        for evaluation in range(scenario.evaluations + 1)
+    ]
     if state != "finished":
         rows = rows[:1]
     elif job.until is not None:

@@ -47,17 +47,8 @@ def check_experiment_limits(experiment: Experiment) -> None:
     _check_size(experiment)
     if experiment.answer == "noise" and experiment.search.seeds < 2:
         raise SpaceError("search.seeds: must be at least 2 for answer: noise, not 1")
-    if experiment.search.stopping is not None and not experiment.metric.at_every_evaluation:
-        raise SpaceError(
-            f"search.stopping: {experiment.metric.name} is computed at the end of a run only; "
-            f"choose a metric of every evaluation, for example probe/pos/accuracy"
-        )
-    if experiment.search.stopping is not None and experiment.search.sampler in ("tpe", "gp"):
-        raise SpaceError(
-            f"search.stopping: needs a sampler that does not adapt to scores (grid, random or "
-            f"qmc), not {experiment.search.sampler}, because all search trials of a cell start "
-            f"before the first has a final score"
-        )
+    if experiment.search.stopping is not None:
+        _check_halving(experiment)
 
 
 def check_sections_against(trial: Trial, experiment: Experiment) -> None:
@@ -179,6 +170,21 @@ def _check_size(experiment: Experiment) -> None:
         raise SpaceError(
             f"search.trials: must be 1, not {search.trials}, because tune is empty; use "
             f"search.seeds for repeats"
+        )
+
+
+def _check_halving(experiment: Experiment) -> None:
+    """Reject a metric or a sampler that successive halving cannot use."""
+    if not experiment.metric.at_every_evaluation:
+        raise SpaceError(
+            f"search.stopping: {experiment.metric.name} is computed at the end of a run only; "
+            f"choose a metric of every evaluation, for example probe/pos/accuracy"
+        )
+    if experiment.search.sampler in ("tpe", "gp"):
+        raise SpaceError(
+            f"search.stopping: needs a sampler that does not adapt to scores (grid, random or "
+            f"qmc), not {experiment.search.sampler}, because all search trials of a cell start "
+            f"before the first has a final score"
         )
 
 

@@ -39,6 +39,11 @@ def fill_diverged(
     return table
 
 
+def setting_names(trials: pd.DataFrame) -> "pd.Series[str]":
+    """Return a name of the cell and nuisance parameters of each trial."""
+    return trials["cell"].astype(str) + "\n" + trials["tuned"].astype(str)
+
+
 def runner_up_scores(frames: SweepFrames) -> dict[str, float]:
     """Return the second-best score among the search trials of each cell that has several.
 

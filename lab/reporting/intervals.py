@@ -62,11 +62,8 @@ def difference_interval(
         table: scores, one row per repeat and one column per cell; NaN if a trial did not finish.
         label: column of the minuend.
         other: column of the subtrahend.
-        settings: number of settings among which the columns were selected by their means; null if
-            there was no selection. The interval then holds for all pairs of these settings at once,
-            hence for any selection: with a best observed setting i' of cell i and the truly best
-            setting j* of cell j, best(i) - best(j) >= mu(i') - mu(j*) >= x(i') - x(j*) - h >=
-            x(i') - x(j') - h, where h is half of the simultaneous interval.
+        settings: number of means whose differences the interval covers at once; null for the number
+            of columns.
     """
     gaps = (table[label] - table[other]).dropna().to_numpy(dtype=float)
     n, mean = len(gaps), float(np.mean(gaps)) if len(gaps) else math.nan
@@ -78,6 +75,39 @@ def difference_interval(
     columns = [table[name].dropna() for name in (label, other)]
     half = _half_width(family, columns, (n, n))
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+def difference_over_settings(
+    table: pd.DataFrame,
+    best: tuple[str, str],
+    settings: tuple[Sequence[str], Sequence[str]],
+    family: int,
+    *,
+    maximize: bool,
+) -> Interval:
+    """Return the difference between the best settings of two cells, all of which were repeated.
+
+    Of the simultaneous intervals of all pairs of settings, those between the settings of cell i
+    and one setting j' of cell j are considered. Their largest upper end bounds best(i) - mu(j'),
+    hence best(i) - best(j), whatever setting represents cell i; and likewise from below.
+
+    Args:
+        table: scores, one row per repeat and one column per setting; NaN if a trial did not finish.
+        best: columns of the settings that represent the two cells.
+        settings: columns of all settings of the two cells.
+        family: number of settings of all cells.
+        maximize: whether larger scores are better.
+    """
+    gap = difference_interval(table, *best, family)
+    if math.isnan(gap.low):
+        return gap
+    of_first = [difference_interval(table, each, best[1], family) for each in settings[0]]
+    of_second = [difference_interval(table, best[0], each, family) for each in settings[1]]
+    lows, highs = (of_second, of_first) if maximize else (of_first, of_second)
+    # A setting with fewer than two common repeats has no interval: it may be the best one.
+    low = min(-math.inf if math.isnan(each.low) else each.low for each in lows)
+    high = max(math.inf if math.isnan(each.high) else each.high for each in highs)
+    return replace(gap, low=low, high=high)
 
 
 def add_search_error(

@@ -15,6 +15,7 @@ adjusted for it.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,19 @@ from scipy import stats
 
 from lab.config.metrics import Metric, select_metrics
 from lab.config.trial import Path
-from lab.reporting.compared_scores import diverged_repeats, fill_diverged, runner_up_scores
+from lab.reporting.compared_scores import (
+    diverged_repeats,
+    fill_diverged,
+    runner_up_scores,
+    setting_names,
+)
 from lab.reporting.compute_multiplier import ComputeMultiplier, compute_multiplier
 from lab.reporting.intervals import (
     Interval,
     add_search_error,
     block_means,
     difference_interval,
+    difference_over_settings,
     pooled_deviation,
     t_interval,
 )
@@ -41,6 +48,8 @@ _FEW = 3  # with fewer repeats, the report warns that intervals are too wide
 _BINS = 5  # of a numeric nuisance parameter in `marginal_means`
 _LOST = ("diverged", "failed")  # states of ended trials without a score
 _CHANCE = 0.5  # AUROC of random predictions
+
+Difference = Callable[[str, str], Interval]  # of two cells, by their labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +143,10 @@ def _crossed_trials(frames: SweepFrames) -> pd.DataFrame:
 def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return the finished trials of each cell's best setting.
 
-    A setting with more trials that diverged or failed than another one of the cell ranks below it:
-    a trial without a score counts as worse than any. Means are adjusted for missing scores.
+    A setting with more trials that diverged than another one of the cell ranks below it. Means are
+    adjusted for trials that are missing for another reason (`intervals.block_means`).
     """
     sign = 1 if _is_maximized(metric) else -1
-    lost = crossed["state"].isin(_LOST)
     finished = crossed[crossed["score"].notna()]
     if finished.empty:
         return finished
@@ -146,12 +154,12 @@ def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         index="repeat", columns=["cell", "tuned"], values="score", sort=False
     )
     settings = (
-        crossed.assign(kept=-lost.astype(int))
+        crossed.assign(diverged=crossed["state"] == "diverged")
         .groupby(["cell", "tuned"], sort=False)
-        .agg(kept=("kept", "sum"))
-        .assign(mean=sign * block_means(scores))
+        .agg(diverged=("diverged", "sum"))
+        .assign(mean=-sign * block_means(scores))
         .dropna(subset="mean")
-        .sort_values(["kept", "mean"], ascending=False, kind="stable")
+        .sort_values(["diverged", "mean"], kind="stable")
         .reset_index()
         .drop_duplicates("cell")
     )
@@ -183,14 +191,11 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
     finished = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
     diverged = diverged_repeats(frames, runs)
     table = fill_diverged(finished, runs, diverged, frames.metric)
-    runners_up = {} if settings else runner_up_scores(frames)
-
-    def difference(label: str, other: str) -> Interval:
-        gap = difference_interval(table, label, other, settings)
-        return add_search_error(
-            gap, table, (label, other), runners_up, maximize=_is_maximized(frames.metric)
-        )
-
+    difference = (
+        _searched_difference(frames, table)
+        if settings is None
+        else _crossed_difference(frames, crossed, runs, settings)
+    )
     means = block_means(table).sort_values(
         ascending=not _is_maximized(frames.metric), kind="stable"
     )
@@ -220,6 +225,48 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         settings=settings,
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
     )
+
+
+def _searched_difference(frames: SweepFrames, table: pd.DataFrame) -> Difference:
+    """Return the intervals of differences between cells by the repeats of their best settings."""
+    runners_up, maximize = runner_up_scores(frames), _is_maximized(frames.metric)
+
+    def difference(label: str, other: str) -> Interval:
+        gap = difference_interval(table, label, other)
+        return add_search_error(gap, table, (label, other), runners_up, maximize=maximize)
+
+    return difference
+
+
+def _crossed_difference(
+    frames: SweepFrames, crossed: pd.DataFrame, runs: pd.DataFrame, settings: int
+) -> Difference:
+    """Return the intervals of differences between cells in which every setting was repeated.
+
+    Args:
+        frames: frames of the sweep.
+        crossed: trials of all settings.
+        runs: finished trials of the setting that represents each cell.
+        settings: number of settings.
+    """
+    finished = crossed[crossed["score"].notna()].assign(setting=setting_names(crossed))
+    table = finished.pivot_table(index="repeat", columns="setting", values="score", sort=False)
+    diverged = crossed[crossed["state"] == "diverged"]
+    diverged = diverged.assign(cell=setting_names(diverged))
+    table = fill_diverged(table, finished, diverged, frames.metric)
+    best = dict(zip(runs["cell"], setting_names(runs), strict=True))
+    by_cell = dict(zip(setting_names(crossed), crossed["cell"], strict=True))
+
+    def difference(label: str, other: str) -> Interval:
+        each, others = (
+            [name for name in map(str, table) if by_cell[name] == cell] for cell in (label, other)
+        )
+        return difference_over_settings(
+            table, (best[label], best[other]), (each, others), settings,
+            maximize=_is_maximized(frames.metric),
+        )  # fmt: skip
+
+    return difference
 
 
 def _cell(

@@ -62,7 +62,8 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
             f"{selected} The search score is that of the search trial that chose the nuisance "
             f"parameters. Differences from the best setting have simultaneous 95 % intervals "
             f"(Games-Howell; with two settings, the paired t interval)"
-            + ", which contain the error of the search" * bool(frames.tune)
+            + ", which contain the error of the search"
+            * bool(frames.tune)
         )
     diverged = "; a diverged repeat counts as the worst of all scores" * any(
         cell.diverged for cell in compared

@@ -4,8 +4,8 @@ Each cell of `compare` has its own study (`study`), which searches the cell's nu
 The best setting of a cell is then repeated on new seeds, and only repeats are compared across
 cells. If every setting is repeated (`SearchConfig.repeated`), the search has one trial for each
 setting and seed, and nothing follows it. With successive halving (`HalvingConfig`), a search trial
-that continues past a rung is a job with the same number as before. This package does not import Ray, so that tests can
-simulate a sweep.
+that continues past a rung is a job with the same number as before. This package does not import
+Ray, so that tests can simulate a sweep.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,12 @@ class Search:
     """
 
     def __init__(
-        self, experiment: Experiment, storage: str | BaseStorage, notes: File, *, fresh: bool = False
+        self,
+        experiment: Experiment,
+        storage: str | BaseStorage,
+        notes: File,
+        *,
+        fresh: bool = False,
     ) -> None:
         self._experiment = experiment
         notes.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lab.config.code_digest import TRIAL, code_digest
-from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig
+from lab.config.experiment import Choices, Distribution, Experiment
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value, content_hash
 from lab.loading.search_space import build_trial

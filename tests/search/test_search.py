@@ -1,6 +1,5 @@
 """Simulated searches: an artificial score, trials that end in random order, and real Optuna."""
 
-import json
 import math
 import random
 import shutil
@@ -613,14 +612,8 @@ def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler
     assert [str(point) for point in points(after)] == [str(point) for point in points(before)]
 
 
-@pytest.mark.parametrize("stopping", [None, HALVING])
-def test_fresh_search_deletes_its_own_study_and_notes_only(
-    storage: str, stopping: HalvingConfig | None
-) -> None:
-    experiment = build_experiment(
-        search=SearchConfig(sampler="qmc" if stopping else "tpe", trials=6, stopping=stopping),
-        compare={},
-    )
+def test_fresh_search_deletes_its_own_study_and_notes_only(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler="tpe", trials=6), compare={})
     other = replace(experiment, metric=METRICS["probe/pos/accuracy"])
     for each in (experiment, other):
         simulate(each, storage)
@@ -634,9 +627,8 @@ def test_fresh_search_deletes_its_own_study_and_notes_only(
     assert sorted(len(trials) for trials in studies(storage)) == [6, 6]
 
 
-@pytest.mark.parametrize("stopping", [None, HALVING])
-def test_failed_point_is_recorded_as_failed(storage: str, stopping: HalvingConfig | None) -> None:
-    experiment = build_experiment(search=SearchConfig(trials=2, stopping=stopping), compare={})
+def test_failed_point_is_recorded_as_failed(storage: str) -> None:
+    experiment = build_experiment(search=SearchConfig(trials=2), compare={})
     search = Search(experiment, storage, notes(storage))
     failed_job, working_job = search.ask(), search.ask()
     assert failed_job is not None
@@ -788,7 +780,9 @@ def test_stopped_trial_is_pruned_with_its_intermediate_scores(storage: str) -> N
     states = {"stopped": TrialState.PRUNED, "finished": TrialState.COMPLETE}
     for trial in trials:
         job, outcome = ended[trial.user_attrs["index"]]
-        scores = [row[experiment.metric.name] for row in outcome.rows[: job.until and job.until + 1]]
+        scores = [
+            row[experiment.metric.name] for row in outcome.rows[: job.until and job.until + 1]
+        ]
         assert trial.state == states[trial.user_attrs["state"]]
         assert job.until is None or trial.state == TrialState.PRUNED
         assert trial.intermediate_values == dict(enumerate(scores[1:], 1))  # 0 is untrained
@@ -905,9 +899,7 @@ def cut_line(storage: str, empty: Path) -> None:
             opened.write('\n[3, {"optim.l')
 
 
-@pytest.mark.parametrize(
-    ("lose", "events"), [(lose_study, 45), (lose_study, 75), (cut_line, 75)]
-)
+@pytest.mark.parametrize(("lose", "events"), [(lose_study, 45), (lose_study, 75), (cut_line, 75)])
 def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_again(
     storage: str, empty: Path, events: int, lose: Callable[[str, Path], None]
 ) -> None:
