@@ -39,7 +39,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from lab.reporting.intervals import LEVEL, Interval, add_search_error, difference_interval
+from lab.reporting.intervals import (
+    LEVEL,
+    Interval,
+    add_search_error,
+    difference_interval,
+    difference_over_settings,
+)
 
 Floats = NDArray[np.float64]
 
@@ -122,12 +128,6 @@ def _draw(rng: np.random.Generator, centers: Floats, deviations: Floats, seeds: 
     return centers[..., None] + deviations[..., None] * noise
 
 
-def _compare(scores: Floats, settings: int | None = None) -> Sweep:
-    """Return the comparison of cells by scores of shape (cells, seeds)."""
-    table = pd.DataFrame(scores.T, columns=list(_NAMES))
-    return Sweep(table.mean(), lambda c, other: difference_interval(table, c, other, settings))
-
-
 def _repeat_best(tried: int, seeds: int, *, error: bool) -> Sample:
     def sample(rng: np.random.Generator, centers: Floats, deviations: Floats) -> Sweep:
         searched = _draw(rng, centers, deviations, tried).mean(axis=2)
@@ -151,7 +151,9 @@ def _repeat_searches(searches: int) -> Sample:
     def sample(rng: np.random.Generator, centers: Floats, deviations: Floats) -> Sweep:
         best = _draw(rng, centers, deviations, searches).argmax(axis=1)  # cells, searches
         fresh = _draw(rng, centers, deviations, searches)
-        return _compare(np.take_along_axis(fresh, best[:, None, :], axis=1)[:, 0])
+        scores = np.take_along_axis(fresh, best[:, None, :], axis=1)[:, 0]
+        table = pd.DataFrame(scores.T, columns=list(_NAMES))
+        return Sweep(table.mean(), lambda c, other: difference_interval(table, c, other))
 
     return sample
 
@@ -159,8 +161,20 @@ def _repeat_searches(searches: int) -> Sample:
 def _repeat_every(seeds: int) -> Sample:
     def sample(rng: np.random.Generator, centers: Floats, deviations: Floats) -> Sweep:
         scores = _draw(rng, centers, deviations, seeds)
-        best = scores.mean(axis=2).argmax(axis=1)
-        return _compare(scores[np.arange(3), best], centers.size)
+        candidates = range(centers.shape[1])
+        names = {cell: [f"{cell}{each}" for each in candidates] for cell in _NAMES}
+        table = pd.DataFrame(
+            scores.reshape(-1, seeds).T, columns=[n for each in names.values() for n in each]
+        )
+        means = scores.mean(axis=2)
+        best = {c: names[c][int(i)] for c, i in zip(_NAMES, means.argmax(axis=1), strict=True)}
+
+        def difference(c: str, other: str) -> Interval:
+            return difference_over_settings(
+                table, (best[c], best[other]), (names[c], names[other]), centers.size, maximize=True
+            )
+
+        return Sweep(pd.Series(means.max(axis=1), index=list(_NAMES)), difference)
 
     return sample
 

@@ -102,13 +102,13 @@ class SearchConfig(StrictConfig):
             to use.
         repeated: settings that are trained on all seeds. `best_setting`: the search trains each
             setting once, and the best one of a cell is repeated on seeds that the search did not
-            use. Only the repeats are compared, so the selection does not bias the scores, but their
-            intervals do not contain the error of a selection by one score a setting.
+            use. Only the repeats are compared, so the selection does not bias the scores, and the
+            intervals of differences contain the error of the search (docs/concepts.md).
             `every_setting`: each setting of the search is trained on all seeds; a cell is
             represented by its setting with the best mean score, and the intervals hold for all
-            settings of all cells at once, so they contain the error of the selection. It needs a
-            sampler that does not adapt to scores (`grid`, `random` or `qmc`), no early stopping,
-            and `seeds` times as many search trials.
+            settings of all cells at once. Use it if the noise between seeds depends on the nuisance
+            parameters. It needs a sampler that does not adapt to scores (`grid`, `random` or
+            `qmc`), no early stopping, and `seeds` times as many search trials.
         seed: seed of the sampler.
         stopping: rule that ends search trials early; null lets all of them finish.
     """
