@@ -178,7 +178,7 @@ class Driver:
         if (failed := self._preparatory.failed_run(job.trial)) is not None:
             self._end_unstarted_job(job, failed)
             return None
-        assignment = self._builder.build_trial(job.trial)
+        assignment = self._builder.build_trial(job)
         outcome = self._records.read_valid_outcome(assignment.folder)
         if outcome is not None and self._is_settled(job, assignment.folder, outcome):
             self._end_job(job, assignment.folder, outcome)
@@ -251,15 +251,13 @@ class Driver:
             self._events.progressed(jobs, folder, phase_progress)
 
     def on_evaluation(self, work: Assignment) -> None:
-        """Log a running trial's new evaluations, and request its pause at a rung of halving."""
+        """Log a running trial's new evaluations."""
         self._pull_running(work.folder)
         rows = record.read_curve(work.folder)
         if not rows:
             return
         for job in self._running[work.folder]:
             self._mlflow_sync.submit(job, work.folder)
-            if self._search.has_reached_rung(job, rows):
-                self._records.request_stop(work.folder)
         for job in self._running[work.folder][:1]:  # a preparatory run has no job
             self._events.scored(job, work.folder, rows[-1])
 

@@ -103,11 +103,6 @@ class TrialRecords:
         self._mirror.push(folder / record.LOG)
         self._log_copied[folder] = 0
 
-    def request_stop(self, folder: File) -> None:
-        """Request that a running trial saves its state and ends."""
-        record.stop_file(folder).touch()
-        self._mirror.push(record.stop_file(folder))
-
     def close(self, folder: File, error: str | None) -> Outcome:
         """Return the outcome of a trial that has ended, after its record was downloaded.
 
