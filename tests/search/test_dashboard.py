@@ -102,7 +102,7 @@ def test_dashboard_displays_one_study_per_cell_with_its_trials(port: int) -> Non
             for trial in details["trials"]
             if any(attribute["key"] == "state" for attribute in trial["user_attrs"])
         ]
-    assert sorted(states) == [("complete", 3)] * 5 + [
+    assert sorted(states) == [("complete", 0)] * 5 + [
         ("pruned", 0)
     ]  # a diverged trial has no score
 
