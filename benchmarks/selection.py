@@ -1,7 +1,8 @@
 """Simulate the selection of a nuisance parameter: `python -m benchmarks.selection`.
 
-Its table of 1,000 draws is reports/simulations/selection.txt. `benchmarks.whole_search` simulates
-the designs that the lab has together with its search and its report.
+The table of reports/simulations/selection.txt has 400 draws (`--draws 400`).
+`benchmarks.whole_search` simulates the designs that the lab has together with its search and its
+report.
 
 Each of three cells has a few candidate values of a nuisance parameter. A scenario states their true
 scores in units of the standard deviation between seeds. A simulated sweep draws the scores
