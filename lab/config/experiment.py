@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Interval, MinLen
+from annotated_types import Gt, Interval, Lt, MinLen
 
 from lab.config.architecture import Count
 from lab.config.base import StrictConfig
@@ -13,6 +13,7 @@ from lab.config.trial import Path, Trial, Value
 
 FileName = Annotated[str, MinLen(1)]
 Answer = Literal["ranking", "path", "noise"]
+_TOLERANCE = 0.001  # of a rung's share of the budget, which may be rounded (.333)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +51,42 @@ Distribution = Range | Choices
 
 @dataclass(frozen=True, kw_only=True)
 class HalvingConfig(StrictConfig):
-    """Asynchronous successive halving among the search trials of a cell.
+    """Synchronous successive halving among the search trials of a cell.
 
-    With factor f, a trial continues past evaluation 1, f, f^2, ... if its score is among the best
-    1/f of the trials that have reached that evaluation. An early score is comparable only if a
-    run of that length would have the same score, so halving requires a constant learning rate
-    without warm-up.
+    All search trials of a cell are trained to the first rung, an evaluation at which they pause.
+    When the last one has reached it, the best 1/f of them continue to the next rung, which is f
+    times as far, and so on; those that pass the last rung are trained to the end. Which trials
+    continue therefore does not depend on the order in which they run. A trial that continues
+    resumes from its checkpoint. An early score is comparable only if a run of that length would
+    have the same score, so halving requires a constant learning rate without warm-up.
 
     Attributes:
+        first_rung: share of the budget that a trial has spent at the first rung. The settings must
+            differ there by more than seeds alone do; otherwise halving selects at random.
         factor: reduction factor f; one trial in f continues.
     """
 
     kind: Literal["halving"]
+    first_rung: Annotated[float, Gt(0), Lt(1)]
     factor: Annotated[int, Interval(ge=2, le=100)] = 2
+
+    def rungs(self, evaluations: int) -> tuple[int, ...]:
+        """Return the numbers of the evaluations that are rungs, of a trial with `evaluations`.
+
+        Raises:
+            ValueError: there is no evaluation at a rung.
+        """
+        rungs, share = [], self.first_rung
+        while share < 1 - _TOLERANCE:
+            rung = round(share * evaluations)
+            if not 1 <= rung < evaluations or abs(rung / evaluations - share) > _TOLERANCE:
+                raise ValueError(
+                    f"a rung is at {share:.4g} of the budget, where {evaluations} evaluations "
+                    f"have none"
+                )
+            rungs.append(rung)
+            share *= self.factor
+        return tuple(rungs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +103,13 @@ class SearchConfig(StrictConfig):
             to use.
         repeated: settings that are trained on all seeds. `best_setting`: the search trains each
             setting once, and the best one of a cell is repeated on seeds that the search did not
-            use. Only the repeats are compared, so the selection does not bias the scores, but their
-            intervals do not contain the error of a selection by one score a setting.
+            use. Only the repeats are compared, so the selection does not bias the scores, and the
+            intervals of differences contain the error of the search (docs/concepts.md).
             `every_setting`: each setting of the search is trained on all seeds; a cell is
             represented by its setting with the best mean score, and the intervals hold for all
-            settings of all cells at once, so they contain the error of the selection. It needs a
-            sampler that does not adapt to scores (`grid`, `random` or `qmc`), no early stopping,
-            and `seeds` times as many search trials.
+            settings of all cells at once. Use it if the noise between seeds depends on the nuisance
+            parameters. It needs a sampler that does not adapt to scores (`grid`, `random` or
+            `qmc`), no early stopping, and `seeds` times as many search trials.
         seed: seed of the sampler.
         stopping: rule that ends search trials early; null lets all of them finish.
     """
@@ -181,6 +205,8 @@ class Job:
         repeat: number of the repeat, which determines the seeds; from 1 for repeats, 0 for search
             trials, but from 1 where every setting is repeated (`SearchConfig.repeated`).
         trial: configuration of the trial.
+        until: number of the evaluation at which the trial pauses until the other trials of its rung
+            have reached it (`HalvingConfig`); None for a trial that runs to its end.
         compared: all values that each path of `cell` takes in the sweep; used to shorten labels.
     """
 
@@ -190,4 +216,5 @@ class Job:
     tuned: dict[Path, Value]
     repeat: int
     trial: Trial
+    until: int | None = None
     compared: Mapping[Path, Sequence[Value]] = field(default_factory=dict)

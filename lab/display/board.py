@@ -58,7 +58,6 @@ class Board:
         running: running trials, by number of the job.
         preparing: running preparatory runs, by name of the record.
         preparatory_flops: FLOPs of the preparatory runs that have ended, each counted once.
-        states: number of ended jobs, by state.
         recent: newest ended jobs with their outcomes, the last at the end.
         phase: phase of the sweep itself; empty while only trials run.
         share: share of the phase that is done, from 0 to 1; None where it is unknown.
@@ -71,8 +70,7 @@ class Board:
         self.running: dict[int, RunningTrial] = {}
         self.preparing: dict[str, RunningTrial] = {}
         self.preparatory_flops = 0.0
-        self.states: Counter[str] = Counter()
-        self._flops = 0.0  # of ended trials, without their preparatory runs
+        self._ended: dict[int, Outcome] = {}  # by number of the job
         self.recent: list[tuple[Job, Outcome]] = []
         self.phase = ""
         self.share: float | None = None
@@ -88,7 +86,8 @@ class Board:
         return new
 
     def start(self, job: Job) -> None:
-        """Add a job that has started in a slot."""
+        """Add a job that has started in a slot, or continues after a pause."""
+        self._ended.pop(job.number, None)
         now = self._clock()
         progress = TrialProgress(self._durations, now, self.tasks)
         self.running[job.number] = RunningTrial(
@@ -140,8 +139,7 @@ class Board:
             now = self._clock()
             ended.progress.end(now)
             self._durations.add("trial", now - ended.since)
-        self.states[outcome.state] += 1
-        self._flops += outcome.rows[-1]["spent/marginal_flops"] if outcome.rows else 0.0
+        self._ended[job.number] = outcome
         self.recent = [*self.recent[1 - _RECENT :], (job, outcome)]
 
     @property
@@ -150,11 +148,18 @@ class Board:
         return [*list(self.preparing.values()), *list(self.running.values())]
 
     @property
+    def states(self) -> Counter[str]:
+        """Number of ended jobs, by state; a trial that pauses counts as stopped."""
+        return Counter(outcome.state for outcome in list(self._ended.values()))
+
+    @property
     def flops(self) -> float:
         """FLOPs of all training so far, each preparatory run counted once."""
         rows = [each.row for each in list(self.running.values()) if each.row]
         running = sum(row["spent/marginal_flops"] for row in rows)
-        return self._flops + running + self.preparatory_flops
+        last = [outcome.rows[-1] for outcome in list(self._ended.values()) if outcome.rows]
+        ended = sum(row["spent/marginal_flops"] for row in last)
+        return ended + running + self.preparatory_flops
 
     @property
     def ended(self) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lab.config.experiment import Experiment
+from lab.config.experiment import Experiment, Job
 from lab.config.trial import Trial
 from lab.execution.prerequisites import Prerequisites, TrialInputs
 from lab.execution.site import Site
@@ -22,9 +22,10 @@ class AssignmentBuilder:
         self._experiment, self._site = experiment, site
         self._prerequisites = prerequisites
 
-    def build_trial(self, trial: Trial) -> Assignment:
-        """Return the assignment of a trial; its preparatory runs must have finished."""
-        return self._build(trial, self._prerequisites.prepare_inputs(trial))
+    def build_trial(self, job: Job) -> Assignment:
+        """Return the assignment of a job's trial; its preparatory runs must have finished."""
+        inputs = self._prerequisites.prepare_inputs(job.trial)
+        return replace(self._build(job.trial, inputs), until=job.until)
 
     def build_preparatory_run(self, run: Trial) -> Assignment:
         """Return the assignment of a preparatory run, which is not fine-tuned."""

@@ -178,7 +178,7 @@ class Driver:
         if (failed := self._preparatory.failed_run(job.trial)) is not None:
             self._end_unstarted_job(job, failed)
             return None
-        assignment = self._builder.build_trial(job.trial)
+        assignment = self._builder.build_trial(job)
         outcome = self._records.read_valid_outcome(assignment.folder)
         if outcome is not None and self._is_settled(job, assignment.folder, outcome):
             self._end_job(job, assignment.folder, outcome)
@@ -199,11 +199,10 @@ class Driver:
 
     def _is_settled(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome is conclusive for a job, so that its trial does not run."""
-        # A trial that another search stopped early was compared with that search's settings.
-        stopped = outcome.state == "stopped" and self._search.has_stopped(job)
         if outcome.state == "finished":
             return not self._prerequisites.lacks(job.trial, folder, outcome)
-        return stopped or outcome.state in CONCLUSIVE_STATES
+        paused = outcome.state == "stopped" and self._search.has_reached_rung(job, outcome.rows)
+        return paused or outcome.state in CONCLUSIVE_STATES
 
     def _start_trial(self, job: Job, assignment: Assignment) -> None:
         earlier = record.read_last_outcome(assignment.folder)
@@ -252,15 +251,13 @@ class Driver:
             self._events.progressed(jobs, folder, phase_progress)
 
     def on_evaluation(self, work: Assignment) -> None:
-        """Log a running trial's new evaluations, and request its end if halving stops it."""
+        """Log a running trial's new evaluations."""
         self._pull_running(work.folder)
         rows = record.read_curve(work.folder)
         if not rows:
             return
         for job in self._running[work.folder]:
             self._mlflow_sync.submit(job, work.folder)
-            if self._search.should_stop(job, rows):
-                self._records.request_stop(work.folder)
         for job in self._running[work.folder][:1]:  # a preparatory run has no job
             self._events.scored(job, work.folder, rows[-1])
 

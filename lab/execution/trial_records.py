@@ -70,8 +70,11 @@ class TrialRecords:
         return outcome if outcome.state in CONCLUSIVE_STATES else None
 
     def delete_if_fresh(self, folder: File) -> None:
-        """Delete the record of an earlier run, if the sweep runs ended trials again."""
-        if self._fresh:
+        """Delete the record of an earlier run, if the sweep runs ended trials again.
+
+        A record of this run, of a trial that continues past a rung, is kept.
+        """
+        if self._fresh and folder not in self._ended_here:
             record.delete_record(folder)
             self._mirror.push(folder)
 
@@ -99,11 +102,6 @@ class TrialRecords:
         (folder / record.LOG).unlink(missing_ok=True)
         self._mirror.push(folder / record.LOG)
         self._log_copied[folder] = 0
-
-    def request_stop(self, folder: File) -> None:
-        """Request that a running trial saves its state and ends."""
-        record.stop_file(folder).touch()
-        self._mirror.push(record.stop_file(folder))
 
     def close(self, folder: File, error: str | None) -> Outcome:
         """Return the outcome of a trial that has ended, after its record was downloaded.

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 
-from lab.config.experiment import Choices, Distribution, Experiment, Range
+from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig, Range
 from lab.config.trial import Path, Trial
 from lab.loading.error_messages import SpaceError
 
@@ -45,11 +45,8 @@ def check_experiment_limits(experiment: Experiment) -> None:
     _check_size(experiment)
     if experiment.answer == "noise" and experiment.search.seeds < 2:
         raise SpaceError("search.seeds: must be at least 2 for answer: noise, not 1")
-    if experiment.search.stopping is not None and not experiment.metric.at_every_evaluation:
-        raise SpaceError(
-            f"search.stopping: {experiment.metric.name} is computed at the end of a run only; "
-            f"choose a metric of every evaluation, for example probe/pos/accuracy"
-        )
+    if experiment.search.stopping is not None:
+        _check_halving(experiment)
 
 
 def check_sections_against(trial: Trial, experiment: Experiment) -> None:
@@ -58,6 +55,8 @@ def check_sections_against(trial: Trial, experiment: Experiment) -> None:
     Raises:
         SpaceError: a check fails; the message has the dotted path.
     """
+    if experiment.search.stopping is not None:
+        _check_rungs(experiment.search.stopping, trial)
     if experiment.search.stopping is not None and not trial.extendable:
         raise SpaceError(
             "search.stopping: requires that a run begins exactly as a shorter one: "
@@ -129,6 +128,32 @@ def _check_size(experiment: Experiment) -> None:
             f"search.trials: must be 1, not {search.trials}, because tune is empty; use "
             f"search.seeds for repeats"
         )
+
+
+def _check_halving(experiment: Experiment) -> None:
+    """Reject a metric or a sampler that successive halving cannot use."""
+    if not experiment.metric.at_every_evaluation:
+        raise SpaceError(
+            f"search.stopping: {experiment.metric.name} is computed at the end of a run only; "
+            f"choose a metric of every evaluation, for example probe/pos/accuracy"
+        )
+    if experiment.search.sampler in ("tpe", "gp"):
+        raise SpaceError(
+            f"search.stopping: needs a sampler that does not adapt to scores (grid, random or "
+            f"qmc), not {experiment.search.sampler}, because all search trials of a cell start "
+            f"before the first has a final score"
+        )
+
+
+def _check_rungs(halving: HalvingConfig, trial: Trial) -> None:
+    """Reject rungs at which a trial is not evaluated."""
+    try:
+        halving.rungs(trial.evaluations)
+    except ValueError as error:
+        raise SpaceError(
+            f"search.stopping.first_rung: {error} (base.evaluations); the rungs are first_rung "
+            f"times the powers of factor"
+        ) from None
 
 
 def _check_crossed(experiment: Experiment) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from lab.reporting import other_scores, sentences, stats, yardsticks
 from lab.reporting.compute_to_learn import advise_budget
 from lab.reporting.power.sentences import describe_power
-from lab.reporting.stats import Answer
+from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
@@ -49,14 +49,22 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
 def _recommend(result: Answer) -> str:
     best = result.cells[0]
     setting = best.label + (f" with {best.tuned}" if best.tuned else "")
+    missing = f" Without a score: {'; '.join(result.missing)}." if result.missing else ""
     if len(result.cells) == 1:
-        return f"Only one setting has a score: {setting}."
+        return f"Only one setting has a score: {setting}{_describe_divergence(best)}.{missing}"
     if result.separable:
-        return f"Recommended setting: {setting}."
+        return f"Recommended setting: {setting}{_describe_divergence(best)}.{missing}"
     rest = len(result.cells) - len(result.tied_labels)
     worse = f" The other {rest} are worse." if rest > 1 else " The other is worse." if rest else ""
-    tied = "; ".join(result.tied_labels)
-    return f"No significant difference between the best settings: {tied}.{worse}"
+    tied = "; ".join(c.label + _describe_divergence(c) for c in result.cells if c.tied)
+    return f"No significant difference between the best settings: {tied}.{worse}{missing}"
+
+
+def _describe_divergence(cell: Cell) -> str:
+    """Return the number of a cell's repeats that diverged, in parentheses; empty if none did."""
+    if not cell.diverged:
+        return ""
+    return f" ({cell.diverged} of {cell.diverged + cell.score.n} repeats diverged)"
 
 
 def _describe_completion(frames: SweepFrames) -> str:
@@ -139,8 +147,8 @@ def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, 
     elif result.confirmed and (frames.trials.loc[_is_searched(frames), "tuned"].nunique() > 1):
         text = (
             "the nuisance parameters of each setting were selected by one trial per candidate; the "
-            "intervals hold for the selected ones and do not contain the error of this selection "
-            "(search.repeated: every_setting gives intervals that do)"
+            "intervals of differences contain the error of this selection: they reach as far as "
+            "the second-best candidate of a setting can be better than its search score"
         )
     else:
         return []

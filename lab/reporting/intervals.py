@@ -7,7 +7,8 @@ freedom, rounded down to tenths, so that quantiles can be cached (one takes .1 s
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -61,11 +62,8 @@ def difference_interval(
         table: scores, one row per repeat and one column per cell; NaN if a trial did not finish.
         label: column of the minuend.
         other: column of the subtrahend.
-        settings: number of settings among which the columns were selected by their means; null if
-            there was no selection. The interval then holds for all pairs of these settings at once,
-            hence for any selection: with a best observed setting i' of cell i and the truly best
-            setting j* of cell j, best(i) - best(j) >= mu(i') - mu(j*) >= x(i') - x(j*) - h >=
-            x(i') - x(j') - h, where h is half of the simultaneous interval.
+        settings: number of means whose differences the interval covers at once; null for the number
+            of columns.
     """
     gaps = (table[label] - table[other]).dropna().to_numpy(dtype=float)
     n, mean = len(gaps), float(np.mean(gaps)) if len(gaps) else math.nan
@@ -75,15 +73,107 @@ def difference_interval(
     if family == 2:
         return t_interval(gaps)
     columns = [table[name].dropna() for name in (label, other)]
-    squares = [float(column.var(ddof=1)) / n for column in columns]  # squared standard errors
+    half = _half_width(family, columns, (n, n))
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+def difference_over_settings(
+    table: pd.DataFrame,
+    best: tuple[str, str],
+    settings: tuple[Sequence[str], Sequence[str]],
+    family: int,
+    *,
+    maximize: bool,
+) -> Interval:
+    """Return the difference between the best settings of two cells, all of which were repeated.
+
+    Of the simultaneous intervals of all pairs of settings, those between the settings of cell i
+    and one setting j' of cell j are considered. Their largest upper end bounds best(i) - mu(j'),
+    hence best(i) - best(j), whatever setting represents cell i; and likewise from below.
+
+    Args:
+        table: scores, one row per repeat and one column per setting; NaN if a trial did not finish.
+        best: columns of the settings that represent the two cells.
+        settings: columns of all settings of the two cells.
+        family: number of settings of all cells.
+        maximize: whether larger scores are better.
+    """
+    gap = difference_interval(table, *best, family)
+    if math.isnan(gap.low):
+        return gap
+    of_first = [difference_interval(table, each, best[1], family) for each in settings[0]]
+    of_second = [difference_interval(table, best[0], each, family) for each in settings[1]]
+    lows, highs = (of_second, of_first) if maximize else (of_first, of_second)
+    # A setting with fewer than two common repeats has no interval: it may be the best one.
+    low = min(-math.inf if math.isnan(each.low) else each.low for each in lows)
+    high = max(math.inf if math.isnan(each.high) else each.high for each in highs)
+    return replace(gap, low=low, high=high)
+
+
+def add_search_error(
+    gap: Interval,
+    table: pd.DataFrame,
+    cells: tuple[str, str],
+    runners_up: Mapping[str, float],
+    *,
+    maximize: bool,
+) -> Interval:
+    """Widen the interval of a difference by the error of a selection by one search trial a setting.
+
+    The best setting of a cell is either the selected one or one whose search score was at most
+    that of the runner-up r. In the second case its mean is at most r plus the error of one
+    trial. With the mean scores x of the selected settings, best(i) - best(j) is therefore at most
+    max(x(i) - x(j) + h, r(i) - x(j) + h'), where h' is half of the interval of the difference
+    between one trial of cell i and the mean of cell j; the lower end follows by exchanging i and
+    j. The noise of a search trial is assumed to be that of the cell's repeats.
+
+    Args:
+        gap: interval of the difference between the selected settings (`difference_interval`).
+        table: scores of the repeats, one row per repeat and one column per cell.
+        cells: columns of the minuend and of the subtrahend.
+        runners_up: second-best score among the search trials, by cell; a cell without one has no
+            error of selection.
+        maximize: whether larger scores are better.
+    """
+    if math.isnan(gap.low):
+        return gap
+    sign = 1 if maximize else -1
+    low, high = (gap.low, gap.high) if maximize else (-gap.high, -gap.low)
+    columns = [sign * table[cell].dropna() for cell in cells]
+
+    def most(one: int, other: int) -> float:
+        """Return the largest difference if the best setting of the first cell was not selected."""
+        score = sign * runners_up.get(cells[one], -sign * math.inf)
+        if math.isinf(score):
+            return score
+        pair, counts = (columns[one], columns[other]), (1, len(columns[other]))
+        return score - float(columns[other].mean()) + _half_width(table.shape[1], pair, counts)
+
+    low, high = min(low, -most(1, 0)), max(high, most(0, 1))
+    low, high = (low, high) if maximize else (-high, -low)
+    return replace(gap, low=low, high=high)
+
+
+def _half_width(
+    family: int, columns: Sequence["pd.Series[float]"], counts: tuple[int, int]
+) -> float:
+    """Return half of the Games-Howell interval of the difference between two means.
+
+    Args:
+        family: number of means whose differences the intervals cover at once.
+        columns: scores from which the variance of each mean is estimated.
+        counts: numbers of scores that the two means are taken over.
+    """
+    squares = [
+        float(column.var(ddof=1)) / count for column, count in zip(columns, counts, strict=True)
+    ]  # squared standard errors
     error = math.sqrt(sum(squares))
     if not error:
-        return Interval(mean=mean, low=mean, high=mean, n=n)
+        return 0.0
     freedom = error**4 / sum(
         square**2 / (len(column) - 1) for square, column in zip(squares, columns, strict=True)
     )
-    half = _studentized_range(family, math.floor(10 * freedom + 1e-6)) / math.sqrt(2) * error
-    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+    return _studentized_range(family, math.floor(10 * freedom + 1e-6)) / math.sqrt(2) * error
 
 
 @cache

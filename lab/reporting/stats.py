@@ -6,11 +6,16 @@ sweep that compares only seeds finds a best cell with a probability of at most 5
 
 The repeats are those of a cell's best setting, with seeds that the search did not use. If every
 setting was repeated (`SearchConfig.repeated`), a cell is represented by its setting with the best
-mean, and the intervals hold for all settings of all cells at once.
+mean, and the intervals hold for all settings of all cells at once. Otherwise the intervals are
+widened by the error of the search (`intervals.add_search_error`).
+
+A diverged repeat counts as the worst score of all compared trials, the scores before training
+included. A repeat that is missing for another reason is left out, and the means of the cells are
+adjusted for it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +24,20 @@ import pandas as pd
 
 from lab.config.metrics import Metric
 from lab.config.trial import Path
+from lab.reporting.compared_scores import (
+    diverged_repeats,
+    fill_diverged,
+    runner_up_scores,
+    setting_names,
+)
 from lab.reporting.compute.multiplier import ComputeMultiplier, compute_multiplier
 from lab.reporting.finite_test_set import TestSetErrors, add_test_error, read_errors
 from lab.reporting.intervals import (
     Interval,
+    add_search_error,
     block_means,
     difference_interval,
+    difference_over_settings,
     pooled_deviation,
     t_interval,
 )
@@ -36,6 +49,8 @@ _BINS = 5  # of a numeric nuisance parameter in `marginal_means`
 _LOST = ("diverged", "failed")  # states of ended trials without a score
 _CHANCE = 0.5  # AUROC of random predictions
 
+Difference = Callable[[str, str], Interval]  # of two cells, by their labels
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -43,10 +58,11 @@ class Cell:
 
     Attributes:
         label: name of the cell.
-        score: mean score of the repeats, with its t interval.
-        sd: standard deviation of the scores of the repeats; NaN with fewer than two.
-        difference: mean of this cell minus the best cell, over common repeats; None for the best
-            cell.
+        score: mean score of the finished repeats, with its t interval.
+        sd: standard deviation of the scores of the finished repeats; NaN with fewer than two.
+        diverged: number of repeats that diverged.
+        difference: mean of this cell minus the best cell, over common repeats, in which a diverged
+            one has the worst score; None for the best cell.
         tied: whether the cell is the best or is not significantly worse.
         tuned: label of the best nuisance parameters.
         picked: score of the search trial that chose the nuisance parameters; optimistic, because
@@ -57,6 +73,7 @@ class Cell:
     label: str
     score: Interval
     sd: float
+    diverged: int
     difference: Interval | None
     tied: bool
     tuned: str
@@ -130,18 +147,23 @@ def _crossed_trials(frames: SweepFrames) -> pd.DataFrame:
 def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return the finished trials of each cell's best setting.
 
-    A setting with more trials that diverged or failed than another one of the cell ranks below it:
-    a trial without a score counts as worse than any.
+    A setting with more trials that diverged than another one of the cell ranks below it. Means are
+    adjusted for trials that are missing for another reason (`intervals.block_means`).
     """
     sign = 1 if _is_maximized(metric) else -1
-    signed = crossed.assign(
-        signed=sign * crossed["score"], kept=-crossed["state"].isin(_LOST).astype(int)
+    finished = crossed[crossed["score"].notna()]
+    if finished.empty:
+        return finished
+    scores = finished.pivot_table(
+        index="repeat", columns=["cell", "tuned"], values="score", sort=False
     )
     settings = (
-        signed.groupby(["cell", "tuned"], sort=False)
-        .agg(kept=("kept", "sum"), mean=("signed", "mean"))
+        crossed.assign(diverged=crossed["state"] == "diverged")
+        .groupby(["cell", "tuned"], sort=False)
+        .agg(diverged=("diverged", "sum"))
+        .assign(mean=-sign * block_means(scores))
         .dropna(subset="mean")
-        .sort_values(["kept", "mean"], ascending=False, kind="stable")
+        .sort_values(["diverged", "mean"], kind="stable")
         .reset_index()
         .drop_duplicates("cell")
     )
@@ -170,20 +192,38 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         return None
     crossed = _crossed_trials(frames)
     settings = len(crossed[["cell", "tuned"]].drop_duplicates()) or None
-    table = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+    finished = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+    diverged = diverged_repeats(frames, runs)
+    table = fill_diverged(finished, runs, diverged, frames.metric)
     errors = read_errors(frames, runs)
+    between_seeds = (
+        _searched_difference(frames, table)
+        if settings is None
+        else _crossed_difference(frames, crossed, runs, settings)
+    )
 
     def difference(label: str, other: str) -> Interval:
-        gap = difference_interval(table, label, other, settings)
         error = errors.of_difference(label, other)
-        return add_test_error(gap, error, settings or table.shape[1])
+        return add_test_error(between_seeds(label, other), error, settings or table.shape[1])
 
     means = block_means(table).sort_values(
         ascending=not _is_maximized(frames.metric), kind="stable"
     )
     best = str(means.index[0])
-    gaps = {label: difference(str(label), best) for label in means.index if label != best}
-    cells = tuple(_cell(frames, runs, str(label), gaps.get(label), errors) for label in means.index)
+    counts = diverged["cell"].value_counts()
+    picked = _best_search_trials(frames).set_index("cell")["score"]
+    cells = tuple(
+        _cell(
+            frames,
+            runs,
+            str(label),
+            errors,
+            difference=None if label == best else difference(str(label), best),
+            diverged=int(counts.get(label, 0)),
+            picked=float(picked.get(label, math.nan)),
+        )
+        for label in means.index
+    )
     reference = next((cell for cell in cells if cell.label == frames.reference), None)
     differs = reference is not None and reference.label != best
     return Answer(
@@ -194,7 +234,7 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
             frames, runs, best, errors.of_difference(best, frames.reference)
         ),
         test_error=_worst_error(errors, best, means.index),
-        noise_sd=pooled_deviation(table),
+        noise_sd=pooled_deviation(finished),
         confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
         settings=settings,
         missing=tuple(c for c in frames.trials["cell"].unique() if c not in means.index),
@@ -206,21 +246,70 @@ def _worst_error(errors: TestSetErrors, best: str, labels: Iterable[str]) -> flo
     return max((error for error in known if not math.isnan(error)), default=math.nan)
 
 
+def _searched_difference(frames: SweepFrames, table: pd.DataFrame) -> Difference:
+    """Return the intervals of differences between cells by the repeats of their best settings."""
+    runners_up, maximize = runner_up_scores(frames), _is_maximized(frames.metric)
+
+    def difference(label: str, other: str) -> Interval:
+        gap = difference_interval(table, label, other)
+        return add_search_error(gap, table, (label, other), runners_up, maximize=maximize)
+
+    return difference
+
+
+def _crossed_difference(
+    frames: SweepFrames, crossed: pd.DataFrame, runs: pd.DataFrame, settings: int
+) -> Difference:
+    """Return the intervals of differences between cells in which every setting was repeated.
+
+    Args:
+        frames: frames of the sweep.
+        crossed: trials of all settings.
+        runs: finished trials of the setting that represents each cell.
+        settings: number of settings.
+    """
+    finished = crossed[crossed["score"].notna()].assign(setting=setting_names(crossed))
+    table = finished.pivot_table(index="repeat", columns="setting", values="score", sort=False)
+    diverged = crossed[crossed["state"] == "diverged"]
+    diverged = diverged.assign(cell=setting_names(diverged))
+    table = fill_diverged(table, finished, diverged, frames.metric)
+    best = dict(zip(runs["cell"], setting_names(runs), strict=True))
+    by_cell = dict(zip(setting_names(crossed), crossed["cell"], strict=True))
+
+    def difference(label: str, other: str) -> Interval:
+        each, others = (
+            [name for name in map(str, table) if by_cell[name] == cell] for cell in (label, other)
+        )
+        return difference_over_settings(
+            table, (best[label], best[other]), (each, others), settings,
+            maximize=_is_maximized(frames.metric),
+        )  # fmt: skip
+
+    return difference
+
+
 def _cell(
-    frames: SweepFrames, runs: pd.DataFrame, label: str, gap: Interval | None, errors: TestSetErrors
+    frames: SweepFrames,
+    runs: pd.DataFrame,
+    label: str,
+    errors: TestSetErrors,
+    *,
+    difference: Interval | None,
+    diverged: int,
+    picked: float,
 ) -> Cell:
     cell_runs = runs[runs["cell"] == label]
-    picked = _best_search_trials(frames).set_index("cell")["score"]
     scores = cell_runs["score"].to_numpy(dtype=float)
     first = cell_runs.iloc[0]
     return Cell(
         label=label,
         score=add_test_error(t_interval(scores), errors.of_mean(label)),
         sd=float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan,
-        difference=gap,
-        tied=gap is None or not _is_worse(gap, frames.metric),
+        diverged=diverged,
+        difference=difference,
+        tied=difference is None or not _is_worse(difference, frames.metric),
         tuned=str(first["tuned"]),
-        picked=float(picked.get(label, math.nan)),
+        picked=picked,
         settings={path: first[path] for path in (*frames.compare, *frames.tune)},
     )
 

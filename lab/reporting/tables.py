@@ -61,10 +61,15 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
             f"{selected} The search score is that of the search trial that chose the nuisance "
             f"parameters. Differences from the best setting have simultaneous 95 % intervals "
             f"(Games-Howell; with two settings, the paired t interval)"
+            + ", which contain the error of the search"
+            * bool(frames.tune)
         )
+    diverged = "; a diverged repeat counts as the worst of all scores" * any(
+        cell.diverged for cell in compared
+    )
     caption = (
-        f"{len(compared)} settings, best first. {means}; 'tie' means that the interval contains 0. "
-        f"'untrained' is the score of the same trials before training."
+        f"{len(compared)} settings, best first. {means}{diverged}; 'tie' means that the interval "
+        f"contains 0. 'untrained' is the score of the same trials before training."
     )
     head = ("setting", "mean ± sd (n)", "95 % interval", "untrained", "difference from best",
             "comparison", "nuisance parameters", "masked tokens of a full window", "search score",
@@ -80,7 +85,7 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
     return [
         cell.label,
         f"{sentences.format_score(cell.score.mean)} ± {sentences.format_score(cell.sd)} "
-        f"({cell.score.n})",
+        f"({cell.score.n}{f', {cell.diverged} diverged' * bool(cell.diverged)})",
         sentences.format_ends(cell.score),
         sentences.format_score(yardsticks.untrained_score(runs, cell.label)),
         sentences.NONE

@@ -3,13 +3,16 @@
 Each cell of `compare` has its own study (`study`), which searches the cell's nuisance parameters.
 The best setting of a cell is then repeated on new seeds, and only repeats are compared across
 cells. If every setting is repeated (`SearchConfig.repeated`), the search has one trial for each
-setting and seed, and nothing follows it. This package does not import Ray, so that tests can
-simulate a sweep.
+setting and seed, and nothing follows it. With successive halving (`HalvingConfig`), a search trial
+that continues past a rung is a job with the same number as before. This package does not import
+Ray, so that tests can simulate a sweep.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path as File
+
+from optuna.storages import BaseStorage
 
 from lab.config.experiment import Experiment, Job
 from lab.config.results import MetricRow, Outcome
@@ -24,13 +27,18 @@ class Search:
 
     Args:
         experiment: experiment to run.
-        storage: Optuna storage URL, which must have no other writer.
+        storage: Optuna storage or its URL; it must have no other writer.
         notes: folder of the notes of the points asked for, from which a lost study is rebuilt.
         fresh: whether to discard the results of earlier runs.
     """
 
     def __init__(
-        self, experiment: Experiment, storage: str, notes: File, *, fresh: bool = False
+        self,
+        experiment: Experiment,
+        storage: str | BaseStorage,
+        notes: File,
+        *,
+        fresh: bool = False,
     ) -> None:
         self._experiment = experiment
         notes.mkdir(parents=True, exist_ok=True)
@@ -60,17 +68,9 @@ class Search:
         """Return whether a job may be stopped early: a search trial, with `search.stopping`."""
         return job.role == "search" and self._experiment.search.stopping is not None
 
-    def has_stopped(self, job: Job) -> bool:
-        """Return whether this search has stopped a job early in this run or an earlier one."""
-        study = self._studies[job.number % len(self._studies)]
-        return self.may_stop(job) and study.has_stopped(job.number // len(self._studies))
-
-    def should_stop(self, job: Job, rows: Sequence[MetricRow]) -> bool:
-        """Return whether a running job should be stopped early, given its evaluations so far."""
-        if not self.may_stop(job):
-            return False
-        study = self._studies[job.number % len(self._studies)]
-        return study.should_stop(job.number // len(self._studies), rows)
+    def has_reached_rung(self, job: Job, rows: Sequence[MetricRow]) -> bool:
+        """Return whether a job has passed the evaluation at which it pauses."""
+        return job.until is not None and len(rows) > job.until
 
     @property
     def done(self) -> bool:
@@ -98,9 +98,10 @@ class Search:
         for index in range(trials):
             for cell, study in enumerate(self._studies):
                 if study.can_ask(index):
-                    tuned = {} if peek else study.ask(index)
+                    until, tuned = study.until, {} if peek else study.ask(index)
                     repeat = study.repeat_of(index)
-                    yield self._build_job(index * C + cell, "search", study, tuned, repeat)
+                    job = self._build_job(index * C + cell, "search", study, tuned, repeat)
+                    yield replace(job, until=until)
         for repeat in best_repeats(self._experiment):
             for cell, study in enumerate(self._studies):
                 best = study.best()

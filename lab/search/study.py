@@ -3,8 +3,8 @@
 States of the study's trials:
 
 - COMPLETE: finished, with a score.
-- PRUNED: stopped early or diverged. Samplers rank it below every complete trial, so that no score
-  has to be invented.
+- PRUNED: stopped early or diverged. Samplers are given the worst score of the study for it
+  (`Study._sample`), so that they avoid settings that diverge.
 - FAIL: failed. Samplers ignore it, since a failure may have been caused by the machine.
 
 Trials that an earlier process has left RUNNING are set to FAIL when a study is opened.
@@ -26,16 +26,19 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.pruners import NopPruner
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lab.config.code_digest import TRIAL, code_digest
-from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig
+from lab.config.experiment import Choices, Distribution, Experiment
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value, content_hash
+from lab.loading.search_space import build_trial
 from lab.search import designs
+from lab.search.halving import Rungs
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
@@ -77,6 +80,9 @@ class Study:
         self.settings = settings
         self._experiment = experiment
         self._tune = experiment.tune
+        self._distributions = {
+            path: _to_optuna_distribution(tuned) for path, tuned in experiment.tune.items()
+        }
         self._settings = designs.search_points(experiment)
         self._repeats = designs.search_repeats(experiment)
         self.trials = self._settings * len(self._repeats)
@@ -88,13 +94,13 @@ class Study:
         self._notes = notes / f"{identity}.jsonl"
         self._to_retry: set[int] = set()  # failed points that the next run of the sweep retries
         self._reported: dict[int, int] = {}  # number of evaluations that the study has of a point
+        self._sampler = _build_sampler(experiment)
+        self._rungs = _build_rungs(experiment, settings, self.trials)
         if fresh:
             self._notes.unlink(missing_ok=True)
         self._tuned: dict[int, dict[Path, Value]] = {}
-        self._stopped: set[int] = set()
-        for index, tuned, *stopped in _read_notes(self._notes):
+        for index, tuned, *_ in _read_notes(self._notes):
             self._tuned[index] = tuned
-            self._stopped |= {index} if stopped else set()
         if storage is not None:
             name = f"{experiment.name} {identity}"
             if fresh and name in optuna.get_all_study_names(storage):
@@ -103,57 +109,80 @@ class Study:
                 storage=storage,
                 study_name=name,
                 direction=experiment.metric.direction,
-                sampler=_build_sampler(experiment),
-                pruner=_build_pruner(experiment),
+                sampler=RandomSampler(),  # never used: all points are enqueued
+                pruner=NopPruner(),
                 load_if_exists=True,
             )
             self._study.set_user_attr("cell", settings)
             self._read_study()
 
+    @property
+    def until(self) -> int | None:
+        """Number of the evaluation at which points pause (`HalvingConfig`); None for the end."""
+        return self._rungs.until
+
     def can_ask(self, index: int) -> bool:
-        """Return whether the search has a point `index` that was not asked for yet."""
-        return index < self.trials and index not in self._asked
+        """Return whether the search has a point `index` that can start, or continue, now."""
+        return index in self._rungs.members and index not in self._asked
 
     def repeat_of(self, index: int) -> int:
         """Return the repeat of point `index`, which determines its seeds."""
         return self._repeats[index // self._settings]
 
-    def has_stopped(self, index: int) -> bool:
-        """Return whether this search has stopped point `index` early, now or in an earlier run."""
-        return index in self._stopped
-
     def ask(self, index: int) -> dict[Path, Value]:
-        """Start point `index` and return its nuisance parameters.
+        """Start or continue point `index` and return its nuisance parameters.
 
         A point that was asked for in an earlier run keeps the parameters of that run.
         """
         self._asked.add(index)
-        if index not in self._ended:
-            fixed = self._tuned.get(index) or self._designed(index)
-            if fixed is not None:
-                self._study.enqueue_trial({path: _to_optuna_value(v) for path, v in fixed.items()})
-            trial = self._study.ask(
-                {path: _to_optuna_distribution(d) for path, d in self._tune.items()}
-            )
+        if index not in self._ended and index not in self._running:
+            if index not in self._tuned:
+                self._tuned[index] = self._designed(index) or self._sample()
+                self._write_note(index)
+            point = self._tuned[index]
+            self._study.enqueue_trial({path: _to_optuna_value(v) for path, v in point.items()})
+            trial = self._study.ask(self._distributions)
             trial.set_user_attr(_INDEX, index)
             self._running[index] = trial
-            if index not in self._tuned:
-                self._tuned[index] = fixed if fixed is not None else self._from_study(trial.params)
-                self._write_note(index)
         return self._tuned[index]
 
     def tell(self, index: int, outcome: Outcome) -> None:
         """Record the outcome of a point, also in the study unless the study has it already."""
-        name = self._experiment.metric.name
-        score = outcome.rows[-1][name] if outcome.state == "finished" else None
-        if score is not None and not math.isfinite(score):
-            score = None
-        self._scores[index] = score
-        if outcome.state == "stopped" and index not in self._stopped:
-            self._stopped.add(index)
-            self._write_note(index, "stopped")
         if is_retry(outcome):
             self._to_retry.add(index)
+        if self.until is None:
+            score = self._score(outcome.rows[-1]) if outcome.state == "finished" else None
+            self._end(index, outcome, score)
+            return
+        reached = len(outcome.rows) > self.until
+        score = self._score(outcome.rows[self.until]) if reached else None
+        if score is None:
+            self._end(index, outcome, None)
+        else:
+            self._report(index, outcome.rows[: self.until + 1])
+        if index not in self._to_retry:
+            self._decide(index, score)
+
+    def _score(self, row: MetricRow) -> float | None:
+        """Return the score of an evaluation; None if it is not finite."""
+        score = row[self._experiment.metric.name]
+        return score if math.isfinite(score) else None
+
+    def _decide(self, index: int, score: float | None) -> None:
+        """Record the score of a point at a rung; if this decides the rung, end the worse points."""
+        dropped = self._rungs.record(index, score)
+        if dropped is None:
+            return
+        self._asked -= self._rungs.members
+        for each in dropped:
+            self._scores[each] = None
+            if trial := self._running.pop(each, None):
+                trial.set_user_attr("state", "stopped")
+                self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _end(self, index: int, outcome: Outcome, score: float | None) -> None:
+        """Record the end of a point with its final score; None without one."""
+        self._scores[index] = score
         if trial := self._running.get(index):
             if outcome.state != "diverged":
                 self._report(index, outcome.rows)
@@ -167,10 +196,10 @@ class Study:
                 trial.set_user_attr("state", outcome.state)
                 self._study.tell(trial, score, state=state)
 
-    def _write_note(self, index: int, *more: str) -> None:
+    def _write_note(self, index: int) -> None:
         # The newline comes first: a killed process may have left an incomplete line.
         with self._notes.open("a") as notes:
-            notes.write("\n" + json.dumps([index, self._tuned[index], *more]))
+            notes.write("\n" + json.dumps([index, self._tuned[index]]))
 
     def _tell_diverged(self, trial: optuna.Trial, index: int) -> None:
         """Replace the trial of a diverged point by a pruned one without intermediate scores.
@@ -188,20 +217,15 @@ class Study:
             )
         )
 
-    def should_stop(self, index: int, rows: Sequence[MetricRow]) -> bool:
-        """Return whether a running point should be stopped early, given its evaluations so far."""
-        return self._report(index, rows) and self._running[index].should_prune()
-
-    def _report(self, index: int, rows: Sequence[MetricRow]) -> bool:
-        """Report a running point's new scores to the study; return whether there were any."""
+    def _report(self, index: int, rows: Sequence[MetricRow]) -> None:
+        """Report the new scores of a point to the study, if the search may end it early."""
         if self._experiment.search.stopping is None or index not in self._running:
-            return False
+            return
         # Evaluation 0, of the untrained encoder, is not reported.
         reported, name = self._reported.get(index, 1), self._experiment.metric.name
         for evaluation, row in enumerate(rows[reported:], reported):
             self._running[index].report(row[name], evaluation)
         self._reported[index] = max(reported, len(rows))
-        return len(rows) > reported
 
     def best(self) -> dict[Path, Value] | None:
         """Return the best nuisance parameters; None before the search ends, or without a score."""
@@ -226,6 +250,33 @@ class Study:
             case _:
                 return designs.halton_points(self._tune, search.seed, index)
 
+    def _sample(self) -> dict[Path, Value]:
+        """Return a new point of the adaptive sampler.
+
+        The sampler reads a copy of the study, in which a trial that ended without a score has the
+        worst score of all. Optuna's Gaussian process reads complete trials only, and would ask for
+        diverging points again and again.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        scores = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
+        order = max if self._study.direction == StudyDirection.MINIMIZE else min
+        worst = order((score for score in scores if score is not None), default=0.0)
+        copy = optuna.create_study(direction=self._study.direction, sampler=self._sampler)
+        for trial in trials:
+            if trial.state == TrialState.FAIL:
+                continue
+            running = trial.state == TrialState.RUNNING
+            score = trial.value if trial.state == TrialState.COMPLETE else worst
+            copy.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.RUNNING if running else TrialState.COMPLETE,
+                    value=None if running else score,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                )
+            )
+        return self._from_study(copy.ask(self._distributions).params)
+
     def _read_study(self) -> None:
         """Read the state of the study, and set trials that a killed driver left running to FAIL."""
         for trial in self._study.get_trials(deepcopy=False):
@@ -236,7 +287,6 @@ class Study:
                 self._study.tell(trial.number, state=TrialState.FAIL)
             elif index is not None and "state" in trial.user_attrs:
                 self._ended.add(index)
-                self._stopped |= {index} if trial.user_attrs["state"] == "stopped" else set()
             if index is not None:
                 self._tuned.setdefault(index, self._from_study(trial.params))
 
@@ -246,7 +296,7 @@ class Study:
 
 
 def _read_notes(file: File) -> Iterator[list[Any]]:
-    """Yield number and nuisance parameters of each point asked for, and `stopped` if it was.
+    """Yield number and nuisance parameters of each point asked for.
 
     Incomplete lines of a killed process are skipped: their points were never run.
     """
@@ -265,17 +315,21 @@ def _startup_points(experiment: Experiment) -> int:
     return max(4, 2 * len(experiment.tune))
 
 
-def open_study(url: str) -> BaseStorage:
-    """Return an Optuna storage that waits while another process has locked the database."""
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}})
+def open_study(storage: str | BaseStorage) -> BaseStorage:
+    """Return the storage of a URL; it waits while another process has locked the database."""
+    if isinstance(storage, BaseStorage):
+        return storage
+    return RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}})
 
 
-def _build_pruner(experiment: Experiment) -> BasePruner:
-    match experiment.search.stopping:
-        case None:
-            return NopPruner()
-        case HalvingConfig(factor=factor):
-            return SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+def _build_rungs(experiment: Experiment, settings: dict[Path, Value], points: int) -> Rungs:
+    """Return the rungs of a cell's search; without halving, there is none."""
+    halving = experiment.search.stopping
+    maximize = experiment.metric.direction == "maximize"
+    if halving is None:
+        return Rungs((), points, 1, maximize=maximize)
+    evaluations = build_trial(experiment.base, settings).evaluations
+    return Rungs(halving.rungs(evaluations), points, halving.factor, maximize=maximize)
 
 
 def _build_sampler(experiment: Experiment) -> BaseSampler:

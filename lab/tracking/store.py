@@ -124,7 +124,9 @@ class MlflowStore:
                 job, fingerprint
             )
             self._mark_superseded(job, run)
-            if run.state == "finished" or run.state == state in _TERMINAL_WITHOUT_SCORE:
+            new = bool(rows) and rows[-1]["spent/steps"] > run.last
+            ended = run.state == state in _TERMINAL_WITHOUT_SCORE
+            if run.state == "finished" or (ended and not new):
                 return
             if run.state == tags.STATE_NEW:  # also if a process was killed before it stored them
                 self._log_batch(run.id, params=_flatten(asdict(job.trial)))

@@ -118,8 +118,8 @@ class Training:
             requested_state: function that returns the requested state of the trial.
 
         Raises:
-            StoppedError: `requested_state` returned another state than `running`; the state is
-                saved.
+            StoppedError: `requested_state` returned another state than `running`, or the trial
+                pauses at this evaluation (`Assignment.until`); the state is saved.
             DivergedError: the training has diverged.
         """
         trial, scorer, objective = self._trial, self._scorer, self._objective
@@ -145,6 +145,8 @@ class Training:
                 yield self._make_row(scorer.score_interim(objective))
                 next_point = int(step.progress * trial.evaluations) + 1
                 self._save()
+                if self._work.until is not None and self.rows > self._work.until:
+                    raise self._stop("stopped")
             else:
                 self._stop_if_requested(requested_state)
                 if time.monotonic() - self._saved_at > _SAVE_INTERVAL:
@@ -207,8 +209,10 @@ class Training:
         requested = _REQUESTED_STATES[int(index)]
         if requested != "running":
             self._save()
-            share = self._trial.budget.fraction(self._spent)
-            raise StoppedError(requested, self._spent.steps, share)
+            raise self._stop(requested)
+
+    def _stop(self, state: State) -> StoppedError:
+        return StoppedError(state, self._spent.steps, self._trial.budget.fraction(self._spent))
 
     def _save(self) -> None:
         if self._workers.rank:

@@ -410,14 +410,29 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "must be at most the smallest batch, 64 windows, not 65",
     ),
     "halving with warm-up": (
-        "search.stopping={kind: halving}",
+        "search.stopping={kind: halving, first_rung: 0.5}",
         "search.stopping",
         "base.schedule {kind: constant, warmup: 0}",
     ),
     "halving by one": (
-        "search.stopping={kind: halving, factor: 1}",
+        "search.stopping={kind: halving, first_rung: 0.5, factor: 1}",
         "search.stopping.factor",
         "must be at least 2, not 1",
+    ),
+    "halving without a first rung": (
+        "search.stopping={kind: halving}",
+        "search.stopping.first_rung",
+        "required",
+    ),
+    "halving with a rung between evaluations": (
+        "search.stopping={kind: halving, first_rung: 0.3}",
+        "search.stopping.first_rung",
+        "a rung is at 0.3 of the budget, where",
+    ),
+    "halving with an adaptive sampler": (
+        "search={sampler: gp, stopping: {kind: halving, first_rung: 0.5}}",
+        "search.stopping",
+        "does not adapt to scores (grid, random or qmc), not gp",
     ),
     "every setting repeated with an adaptive sampler": (
         "search={sampler: tpe, repeated: every_setting}",
@@ -442,14 +457,29 @@ def test_nothing_tuned_has_no_settings_to_repeat(load: Load) -> None:
         load("tune={}", "search={trials: 1, repeated: every_setting}")
 
 
-HALVING = ("search.stopping={kind: halving}", "base.schedule={kind: constant, warmup: 0}")
+HALVING = (
+    "search.stopping={kind: halving, first_rung: 0.25}",
+    "base.schedule={kind: constant, warmup: 0}",
+    "base.evaluations=4",
+)
 
 
 @pytest.mark.parametrize("metric", ["detect/mlm/auroc", "probe/pos/accuracy"])
 def test_halving_is_accepted_with_a_constant_learning_rate(load: Load, metric: str) -> None:
     assert load(*HALVING, f"metric={metric}").search.stopping == HalvingConfig(
-        kind="halving", factor=2
+        kind="halving", first_rung=0.25, factor=2
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "factor", "evaluations", "rungs"),
+    [(0.25, 2, 4, (1, 2)), (0.25, 4, 4, (1,)), (0.5, 2, 8, (4,)), (0.111, 3, 9, (1, 3))],
+)
+def test_rungs_are_evaluations_at_growing_shares_of_the_budget(
+    first: float, factor: int, evaluations: int, rungs: tuple[int, ...]
+) -> None:
+    halving = HalvingConfig(kind="halving", first_rung=first, factor=factor)
+    assert halving.rungs(evaluations) == rungs
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,28 @@ def test_tied_settings_are_listed_and_the_others_counted(worse: int, text: str) 
     )
 
 
+def diverge(frames: SweepFrames, *numbers: int) -> SweepFrames:
+    """Return the frames with some trials diverged."""
+    trials = frames.trials.copy()
+    trials.loc[trials["number"].isin(numbers), ["state", "score"]] = ["diverged", math.nan]
+    return dataclasses.replace(frames, trials=trials)
+
+
+def test_headline_counts_the_diverged_repeats_of_a_recommended_setting() -> None:
+    scores = {0.25: [0.80, 0.81, 0.80, 0.81, 0.80], 0.5: [0.50, 0.51, 0.50, 0.51, 0.50]}
+    frames = diverge(sweep(scores), 4)
+    assert headline(frames) == "Recommended setting: width 0.25 (1 of 5 repeats diverged)."
+    assert headline(diverge(frames, 3)) == (
+        "No significant difference between the best settings: "
+        "width 0.25 (2 of 5 repeats diverged); width 0.5."
+    )
+
+
+def test_headline_names_settings_without_a_score() -> None:
+    frames = diverge(sweep(DIFFERENT | {1.0: [0.9, 0.9, 0.9]}), 6, 7, 8)
+    assert headline(frames) == "Recommended setting: width 0.25. Without a score: width 1."
+
+
 def test_nothing_is_recommended_if_no_setting_beats_untrained() -> None:
     frames = sweep(UNTRAINED)
     result = stats.compute_answer(frames)
@@ -310,7 +332,7 @@ def test_sweep_without_stored_overlaps_has_no_line_on_contamination() -> None:
     assert conclusion.describe_contamination(sweep(DIFFERENT, metric=PROBE)) == []
 
 
-def test_summary_says_whether_the_intervals_contain_the_error_of_the_selection() -> None:
+def test_summary_says_how_the_intervals_contain_the_error_of_the_selection() -> None:
     by_one_trial = sweep({0.25: [0.6, 0.61, 0.62], 0.5: [0.7, 0.71, 0.72]})
     assert "selection" not in summary(by_one_trial)
     searched = [
@@ -319,7 +341,7 @@ def test_summary_says_whether_the_intervals_contain_the_error_of_the_selection()
     ]
     trials = pd.concat([by_one_trial.trials.assign(tuned="lr 0.001"), *searched])
     selected = dataclasses.replace(by_one_trial, trials=trials)
-    assert "do not contain the error of this selection" in summary(selected)["selection"]
+    assert "intervals of differences contain the error" in summary(selected)["selection"]
 
 
 def test_summary_counts_all_settings_where_every_setting_is_repeated() -> None:

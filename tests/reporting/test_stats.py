@@ -347,7 +347,7 @@ def test_interval_after_a_selection_is_that_of_all_settings() -> None:
     scores = [
         [0.60, 0.63, 0.61, 0.60],
         [0.66, 0.68, 0.69, 0.66],
-        [0.4, 0.5, 0.6, 0.5],
+        [0.4, 0.41, 0.42, 0.41],
         [0.5, 0.51, 0.49, 0.5],
     ]
     frames = crossed(
@@ -359,6 +359,72 @@ def test_interval_after_a_selection_is_that_of_all_settings() -> None:
     assert gap is not None
     expected = scipy_stats.tukey_hsd(*scores, equal_var=False).confidence_interval(0.95)
     assert (gap.low, gap.high) == pytest.approx((expected.low[0, 1], expected.high[0, 1]), abs=2e-3)
+
+
+def test_cell_is_not_worse_if_one_of_its_settings_is_too_noisy_to_tell() -> None:
+    frames = crossed(
+        {
+            0.25: {1e-3: [0.60, 0.61, 0.60, 0.61], 2e-3: [0.40, 0.90, 0.35, 0.70]},
+            0.5: {1e-3: [0.70, 0.71, 0.70, 0.71], 2e-3: [0.50, 0.51, 0.50, 0.51]},
+        }
+    )
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert [(cell.label, cell.tied) for cell in result.cells] == [
+        ("width 0.5", True),
+        ("width 0.25", True),
+    ]
+
+
+def test_setting_that_lost_a_trial_to_the_machine_can_represent_its_cell() -> None:
+    frames = crossed({0.25: {1e-3: [0.60, 0.62, 0.61], 2e-3: [0.90, math.nan, 0.91]}})
+    frames.trials["state"] = frames.trials["state"].replace("diverged", "failed")
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert result.cells[0].tuned == "lr 0.002"
+
+
+def test_diverged_repeat_counts_as_the_worst_score() -> None:
+    frames = sweep({0.5: [0.70, 0.71, 0.70, 0.71], 0.25: [0.75, 0.76, 0.75, math.nan]})
+    frames.trials["state"] = frames.trials["state"].replace("failed", "diverged")
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert [cell.label for cell in result.cells] == ["width 0.5", "width 0.25"]
+    assert [cell.diverged for cell in result.cells] == [0, 1]
+    assert result.cells[1].tied
+    assert result.cells[1].difference is not None
+    worst = 0.5  # before training
+    assert result.cells[1].difference.mean == pytest.approx(
+        (0.75 + 0.76 + 0.75 + worst) / 4 - 0.705
+    )
+    assert result.cells[1].score.mean == pytest.approx((0.75 + 0.76 + 0.75) / 3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_error_of_the_search_reaches_up_to_the_runner_up(sign: int) -> None:
+    table = sign * pd.DataFrame(
+        {"a": [0.70, 0.71, 0.70, 0.71], "b": [0.60, 0.61, 0.60, 0.61], "c": [0.1, 0.2, 0.1, 0.2]}
+    )
+    gap = intervals.difference_interval(table, "b", "a")
+
+    def widen(**runners_up: float) -> intervals.Interval:
+        signed = {cell: sign * score for cell, score in runners_up.items()}
+        return intervals.add_search_error(gap, table, ("b", "a"), signed, maximize=sign > 0)
+
+    assert widen() == gap
+    assert widen(b=0.3, a=0.3) == gap
+    near, far = (0.69, 0.9)
+    ends = [(each.low, each.high) if sign > 0 else (-each.high, -each.low)
+            for each in (gap, widen(b=near), widen(b=far), widen(a=far))]  # fmt: skip
+    deviation = float(table["a"].std())
+    half = scipy_stats.studentized_range.ppf(0.95, 3, 4.4) / math.sqrt(2)  # degrees by Welch
+    assert ends[1] == (
+        ends[0][0],
+        pytest.approx(0.69 - 0.705 + half * deviation * math.sqrt(1.25), rel=0.03),
+    )
+    assert ends[2][1] - ends[1][1] == pytest.approx(0.21)
+    assert ends[3][1] == ends[0][1]
+    assert ends[3][0] < ends[0][0]
 
 
 @pytest.mark.parametrize("settings", [3, 6])

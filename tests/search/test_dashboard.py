@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lab.config.experiment import Experiment, HalvingConfig, Range, Resources, SearchConfig
+from lab.config.experiment import Experiment, Range, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.search.search import Search
@@ -33,7 +33,7 @@ EXPERIMENT = Experiment(
     },
     compare={WIDTH: (0.25, 0.5)},
     tune={"optim.lr": Range(low=1e-4, high=1e-2, log=True)},
-    search=SearchConfig(trials=3, stopping=HalvingConfig(kind="halving")),
+    search=SearchConfig(trials=3),
     resources=Resources(),
 )
 
@@ -50,7 +50,6 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
             for n in range(4)
         )
         state: State = "diverged" if job.number == 1 else "finished"
-        search.should_stop(job, rows)
         search.tell(
             job, Outcome(state=state, reason="", rows=rows, started_at=0.0, seconds=1.0, busy=1.0)
         )
@@ -103,7 +102,7 @@ def test_dashboard_displays_one_study_per_cell_with_its_trials(port: int) -> Non
             for trial in details["trials"]
             if any(attribute["key"] == "state" for attribute in trial["user_attrs"])
         ]
-    assert sorted(states) == [("complete", 3)] * 5 + [
+    assert sorted(states) == [("complete", 0)] * 5 + [
         ("pruned", 0)
     ]  # a diverged trial has no score
 

@@ -314,6 +314,19 @@ def test_forgotten_run_is_created_again(uri: str, folder: Path) -> None:
     assert [point.step for point in points] == [0, 80]
 
 
+def test_trial_that_paused_twice_while_the_store_was_away_has_all_its_points(
+    uri: str, folder: Path
+) -> None:
+    store = begin_sweep(uri, folder, "paused")
+    for rows in ((row(0), row(40)), (row(0), row(40), row(80)), (row(0), row(40), row(80))):
+        end = outcome(*rows, state="stopped")
+        store.sync(JOB, "f0", "stopped", rows, end)
+    assert list(frames.load_frames(uri, "paused").curves["step"]) == [0, 40, 80]
+    (run,) = search_trials(uri, "paused")
+    seconds = connect_client(uri).get_metric_history(run.info.run_id, tags.SLOT_SECONDS)
+    assert len(seconds) == 2
+
+
 def test_unfinished_trial_has_no_score(uri: str, folder: Path) -> None:
     store = begin_sweep(uri, folder, "unfinished")
     store_trial(store, outcome(row(0), row(40), state="stopped"))

@@ -198,6 +198,19 @@ def test_resumed_stopped_run_is_bitwise_equal_to_an_uninterrupted_run(
     assert_bitwise_equal(final(parts), whole.final)
 
 
+def test_run_that_paused_at_an_evaluation_is_bitwise_equal_to_an_uninterrupted_run(
+    assign: Callable[..., Assignment], whole: UninterruptedRun
+) -> None:
+    parts = assign("parts")
+    paused = run.run_trial(replace(parts, until=1))
+    assert (paused.state, len(paused.rows)) == ("stopped", 2)
+    assert without_time(paused.rows) == without_time(whole.outcome.rows[:2])
+    outcome = run.run_trial(parts)
+    assert (outcome.state, outcome.reason) == ("finished", "")
+    assert without_time(outcome.rows) == without_time(whole.outcome.rows)
+    assert_bitwise_equal(final(parts), whole.final)
+
+
 def test_seconds_add_up_over_an_interruption_and_a_kill(
     assign: Callable[..., Assignment],
 ) -> None:

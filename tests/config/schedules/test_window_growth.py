@@ -529,7 +529,11 @@ def test_settings_of_ramps_and_windows_can_be_compared_and_tuned(tmp_path: Path)
     ],
 )
 def test_halving_is_rejected_if_a_setting_varies(tmp_path: Path, override: str) -> None:
-    halving = "search.stopping={kind: halving}", "base.schedule={kind: constant, warmup: 0}"
+    halving = (
+        "search.stopping={kind: halving, first_rung: 0.5}",
+        "base.schedule={kind: constant, warmup: 0}",
+        "base.evaluations=2",
+    )
     load(tmp_path, *halving)
     message = r"search.stopping: .* no other setting that varies during the run; here .* vary"
     with pytest.raises(SpaceError, match=message):
