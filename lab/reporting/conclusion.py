@@ -123,7 +123,7 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
     if frames.answer == "noise":
         return _list_noise(frames, result, runs)
     return [
-        *sentences.describe_effects(frames, result, runs),
+        *sentences.describe_effects(frames, result),
         *yardsticks.describe_yardsticks(frames, result, runs),
         *other_scores.describe_disagreements(frames, result, runs),
         *_describe_selection(frames, result),

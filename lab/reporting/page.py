@@ -16,16 +16,13 @@ from lab.reporting import (
     code_notes,
     conclusion,
     confounding,
-    health_plots,
-    heat_map,
-    plots,
     score_table,
     sentences,
     stats,
-    svg,
     tables,
     yardsticks,
 )
+from lab.reporting.figures import health_plots, heat_map, plots, svg
 from lab.reporting.stats import Answer
 from lab.storage import atomic
 from lab.storage.checks import check_target

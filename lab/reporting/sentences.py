@@ -16,9 +16,7 @@ NONE = "–"
 _MINUS = "−"
 
 
-def describe_effects(
-    frames: SweepFrames, result: Answer, runs: pd.DataFrame
-) -> list[tuple[str, str]]:
+def describe_effects(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
     """Return the summary lines on the best cell: gain over the reference, mean, seed noise."""
     best = result.cells[0]
     lines = [

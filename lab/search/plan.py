@@ -201,6 +201,8 @@ def format_about(seconds: float) -> str:
     """Return a duration rounded to the precision of an estimate: `65 s`, `12 min` or `3.4 h`."""
     if seconds < 90:
         return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f}".removesuffix(".0") + " min"
     if seconds < 90 * 60:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3_600:,.1f} h" if seconds < 36_000 else f"{seconds / 3_600:,.0f} h"

@@ -51,7 +51,12 @@ def test_count_is_the_number_of_slots_that_training_masks(
     row = [CLS, *[FIRST_WORD] * tokens, SEP]
     ids_BT = torch.tensor([row + [PAD] * (length - len(row))])
     batch = mask_batch(
-        Batch(ids_BT, torch.tensor([0])), mask_prob=mask_prob, masking="paper", seed=0, step=0
+        Batch(ids_BT, torch.tensor([0])),
+        mask_prob=mask_prob,
+        masking="paper",
+        vocab=FIRST_WORD + 1,
+        seed=0,
+        step=0,
     )
     assert batch.used_BK.sum() == count_slots(length, tokens, mask_prob)
 

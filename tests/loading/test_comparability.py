@@ -44,7 +44,7 @@ def test_probe_across_encoder_sizes_gives_a_warning_with_alternatives() -> None:
         "trials differ: even an untrained encoder scores higher with wider embeddings"
     )
     clean, confounded = alternatives(warning)
-    assert {"detect/unigram/auroc", "detect/mlm/auroc", "finetune/TASK"} <= clean
+    assert {"detect/bigram/auroc", "detect/mlm/auroc", "finetune/TASK"} <= clean
     assert {"probe/pos/accuracy", "probe/sentiment/accuracy"} <= confounded
 
 

@@ -548,7 +548,7 @@ def test_incomparable_metric_is_rejected_with_the_metrics_reason(
 ) -> None:
     line = rejection("metric=train/loss", "tune={}", "search.trials=1")
     assert line.startswith("metric: train/loss cannot rank trials that differ in objective.gen")
-    assert f": {METRICS['train/loss'].reason}; comparable here: detect/unigram/auroc" in line
+    assert f": {METRICS['train/loss'].reason}; comparable here: " in line
 
 
 def test_metric_is_incomparable_between_whole_objectives_as_between_their_settings(
@@ -566,7 +566,7 @@ def test_metric_is_incomparable_between_whole_objectives_as_between_their_settin
 @pytest.mark.parametrize(
     ("compare", "path"),
     [
-        ("objective.kind: [electra, random]", "objective.generator, which the objective sets"),
+        ("objective.kind: [electra, random]", "objective.generator.width, which objective sets"),
         ("objective: [{kind: electra}, {kind: random}]", "objective"),
         ("objective.generator.width: [0.25, 0.5]", "objective.generator.width"),
         (
@@ -584,7 +584,7 @@ def test_unigram_detection_cannot_rank_settings_that_differ_in_their_replacement
     assert line.startswith(
         f"metric: detect/unigram/auroc cannot rank trials that differ in {path}: "
     )
-    assert line.endswith(METRICS["detect/unigram/auroc"].reason)
+    assert f": {METRICS['detect/unigram/auroc'].reason}; comparable here: " in line
 
 
 def test_unigram_detection_can_rank_objectives_with_the_same_generator(load: Load) -> None:

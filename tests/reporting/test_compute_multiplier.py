@@ -169,7 +169,7 @@ def test_settings_that_are_mappings_are_told_apart() -> None:
 def test_losses_give_the_same_factors() -> None:
     scores = find(sweep({1.0: REFERENCE, 0.25: BETTER}))
     losses = {w: (-np.array(c)).tolist() for w, c in ((1.0, REFERENCE), (0.25, BETTER))}
-    assert find(sweep(losses, metric="detect/bigram/loss")) == scores
+    assert find(sweep(losses, metric="detect/bigram/calibrated_loss")) == scores
 
 
 def test_evaluations_of_a_constant_schedule_are_ends_of_shorter_runs() -> None:

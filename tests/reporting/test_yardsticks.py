@@ -12,7 +12,6 @@ from lab.config.lookups import LOOKUPS, baseline_name, select_baselines
 from lab.reporting import (
     conclusion,
     intervals,
-    plots,
     score_table,
     sentences,
     shapes,
@@ -20,6 +19,7 @@ from lab.reporting import (
     tables,
     yardsticks,
 )
+from lab.reporting.figures import plots
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
 
@@ -48,7 +48,7 @@ def sweep(
                     "number": number, "state": "finished", "role": "repeat", "repeat": repeat,
                     "cell": f"hidden {hidden}", "tuned": "", "score": score, "untrained": before,
                     "spent/flops": 1e12, HIDDEN: hidden, "encoder.layers": 1,
-                    "data.length": 16, "data.vocab": 512, metric: score, **entries,
+                    "data.length": 16, "data.vocab": 512, "masked": "", metric: score, **entries,
                 }
             )  # fmt: skip
             curves += [
@@ -179,7 +179,7 @@ def test_a_score_that_beats_no_untrained_encoder_is_not_called_learned() -> None
 def test_a_table_is_beaten_if_the_interval_has_only_better_scores(
     table: float, direction: str, better: bool
 ) -> None:
-    metric = AUROC if direction == "maximize" else "detect/bigram/loss"
+    metric = AUROC if direction == "maximize" else "detect/bigram/calibrated_loss"
     frames = sweep({64: TRAINED[64]}, UNTRAINED, {"bigram": table}, metric=metric)
     result, runs = analyze(frames)
     (compared,) = yardsticks.compare_with_lookups(frames, runs, result.cells[0])

@@ -16,7 +16,7 @@ from lab.config.experiment import Job
 from lab.config.labels import label
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
-from lab.reporting import stats, tables
+from lab.reporting import score_table, stats, tables
 from lab.storage import record
 from lab.tracking import frames, tags
 from lab.tracking.client import StoreError, connect_client, default_uri
@@ -450,7 +450,7 @@ def test_report_lists_the_score_of_a_task_but_not_its_components(uri: str, folde
     answer = stats.compute_answer(read)
     assert answer is not None
     assert answer.cells[0].score.mean == 0.75
-    table = tables.score_table(read, answer, stats.scored_trials(read))
+    table = score_table.score_table(read, answer, stats.scored_trials(read))
     assert [(line[0], line[-1]) for line in table.rows if "finetune" in line[0]] == [
         (TOY, "ranking metric")
     ]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from lab.reporting.cell_colors import are_numeric
-from lab.reporting.svg import STYLED, new_figure
+from lab.reporting.figures.cell_colors import are_numeric
+from lab.reporting.figures.svg import STYLED, new_figure
 from lab.tracking.frames import SweepFrames
 
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from lab.reporting.cell_colors import cell_colors
-from lab.reporting.svg import INK, STYLED, WIDTH
+from lab.reporting.figures.cell_colors import cell_colors
+from lab.reporting.figures.svg import INK, STYLED, WIDTH
 from lab.tracking.frames import SweepFrames
 
 _HEALTH = (  # panel title; its lines: metric, label in the legend, line style

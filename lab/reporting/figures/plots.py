@@ -15,12 +15,12 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 
 from lab.config.lookups import select_baselines
 from lab.config.trial import Path
-from lab.reporting.cell_colors import are_numeric, cell_colors, cell_value
 from lab.reporting.compute.learning_curves import best_so_far
-from lab.reporting.heat_map import is_two_way_grid, plot_heat_map
+from lab.reporting.figures.cell_colors import are_numeric, cell_colors, cell_value
+from lab.reporting.figures.heat_map import is_two_way_grid, plot_heat_map
+from lab.reporting.figures.svg import INK, STYLED, new_figure
 from lab.reporting.shapes import label_starts, untrained_by_shape
 from lab.reporting.stats import Answer, marginal_means
-from lab.reporting.svg import INK, STYLED, new_figure
 from lab.reporting.yardsticks import untrained_score
 from lab.tracking.frames import SweepFrames
 
