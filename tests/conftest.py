@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # train have the mark, or `slow`; `forbid_training_and_ray` fails those that have neither.
 TRAINING_FOLDERS = {"training", "trials", "finetuning"}
 TRAINING_FIXTURES = {"held_out", "few_sentences", "short_timing", "begun_storage"}
+BEGIN_STORAGE = Path(__file__).parent / "support" / "begin_storage.py"
 # Names of files that Ray executes to start a cluster or a worker.
 RAY_PROGRAMS = ("gcs_server", "raylet", "default_worker.py")
 
@@ -155,13 +157,6 @@ def begun_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The processes of pytest-xdist share it. Tests of commands copy it, which saves the time of
     preparing all of this again.
     """
-    from sweeps import DATA
-
-    from lab.config.data import DataConfig
-    from lab.data import batches, preparation
-    from lab.evaluation import corruption
-    from lab.tracking.client import connect_client, default_uri
-
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "begun_storage"
     folder.mkdir(exist_ok=True)
@@ -169,10 +164,8 @@ def begun_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         storage = folder / "storage"
         if not (folder / "complete").exists():
-            settings, cache = DataConfig(**DATA), storage / "cache"
-            text = preparation.prepare_text(settings, cache)
-            corruption.prepare_held_out(batches.open_corpus(text), settings, cache)
-            connect_client(default_uri(storage)).search_experiments()
+            # Another process, because fixtures patch the modules of this one.
+            subprocess.run([sys.executable, str(BEGIN_STORAGE), str(storage)], check=True)
             (folder / "complete").touch()
     return storage
 

@@ -196,12 +196,14 @@ def test_interrupted_trials_give_the_same_curves_as_uninterrupted_ones(
     for name in names:
         folder = cwd / "storage" / "trials" / name
         trial, text = record.read_trial(folder)
-        (held_out,) = (cwd / "storage" / "cache").glob("held-out-*.npz")
+        cache = cwd / "storage" / "cache"
+        (held_out,), (pairs,) = (cache.glob(name) for name in ("held-out-*.npz", "pairs-*.json"))
         work = Assignment(
             trial=trial,
             folder=tmp_path / name,
             text=cwd / "storage" / "cache" / text,
             held_out=held_out,
+            pairs=pairs,
             metric=METRICS[METRIC],
         )
         uninterrupted = run.run_trial(work).rows

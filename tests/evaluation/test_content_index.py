@@ -150,7 +150,8 @@ def test_corruptions_with_another_token_give_trials_another_identity(
     assert other.name != held_out.name
     text = prepared_text.text
     identities = {
-        TrialInputs(text=text, held_out=file, start=None).identity for file in (held_out, other)
+        TrialInputs(text=text, held_out=file, pairs=text, start=None).identity
+        for file in (held_out, other)
     }
     assert len(identities) == 2
 

@@ -263,7 +263,9 @@ def test_workers_compute_the_gradient_and_the_metrics_of_the_full_batch(
     halves = [batches(kind).between(*ends) for ends in ((0, half), (half, len(ROWS)))]
     counts = [(h.ids_BT != PAD).sum() for h in halves]
     slots = [
-        chosen_positions(mask_batch(h, mask_prob=0.3, masking="paper", seed=SEED, step=0)).sum()
+        chosen_positions(
+            mask_batch(h, mask_prob=0.3, masking="paper", vocab=VOCAB, seed=SEED, step=0)
+        ).sum()
         for h in halves
     ]
     assert counts[0] > 1.5 * counts[1]
