@@ -15,11 +15,11 @@ sweep: install
 	$(BIN)/python -m lab.sweep search_spaces/gen_ratio.yaml
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Tests that neither train nor start processes of Ray.
 test-fast: install
-	$(BIN)/python -m pytest --numprocesses 3 -m 'not slow and not trains'
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not trains'
 
 check: install
 	$(BIN)/ruff format --check lab tests

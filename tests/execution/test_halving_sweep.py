@@ -1,5 +1,6 @@
 """Successive halving in real Ray: trials pause at the rung, and the best continue, also later."""
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -29,9 +30,10 @@ def paused(storage: Path) -> list[Path]:
 
 
 def test_best_trials_of_a_rung_continue_from_their_checkpoints_after_an_interruption(
-    tmp_path: Path,
+    begun_storage: Path, tmp_path: Path
 ) -> None:
     storage = tmp_path / "storage"
+    shutil.copytree(begun_storage, storage)
     with start_sweep(tmp_path, **HALVING) as process:
         until = time.monotonic() + LIMIT
         while not paused(storage) and time.monotonic() < until:
