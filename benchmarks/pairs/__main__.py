@@ -119,7 +119,7 @@ def _next_unused(sites: Iterator[Site], used: set[Sentence]) -> Site | None:
 
 
 def _matched_couples(sources: Sources, used: set[Sentence]) -> Iterator[Couple]:
-    """Yield couples of sites whose words belong to different classes and have close frequencies.
+    """Yield couples of sites with words of different classes and similar frequencies.
 
     A singular noun is exchanged for an infinitive, a plural noun for a past form.
     """
@@ -141,7 +141,7 @@ def _match(
     used: set[Sentence],
     uses: Counter[str],
 ) -> Iterator[Couple]:
-    """Yield each of `first` with the free site of `second` whose word's frequency is closest."""
+    """Pair each site of `first` with the unused site of `second` with the closest frequency."""
 
     def is_free(site: tuple[Sentence, int]) -> bool:
         return site[0] not in used and uses[site[0].words[site[1]]] < _USES

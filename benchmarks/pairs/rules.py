@@ -97,7 +97,7 @@ def move_apart(site: Site) -> Site:
 
 
 def _tag_before_phrase(tags: tuple[str, ...], noun: int) -> str:
-    """Return the tag before the noun phrase whose head is at `noun`; empty at the beginning."""
+    """Return the tag before the noun phrase with its head at `noun`; empty at the beginning."""
     i = noun - 1
     if tags[noun] in ("nn", "nns"):
         while i >= 0 and tags[i] in _MODIFIERS:

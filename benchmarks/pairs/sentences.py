@@ -7,7 +7,7 @@ A sentence is used if
 - it has 6 to 24 words, consists of words in ASCII letters and of sentence punctuation, and ends
   with a full stop, a question mark or an exclamation mark;
 - no 6 consecutive words of it occur in the embedded training text or in the training split of the
-  Brown corpus, whose rows the part-of-speech probe is trained on.
+  Brown corpus, on which the part-of-speech probe is trained.
 """
 
 import json
@@ -44,7 +44,7 @@ class Sentence(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """Sentences to make pairs from, and what is known about words.
+    """Sentences to make pairs from, and properties of their words.
 
     Attributes:
         sentences: sentences that fulfil the conditions of this module, in the corpus's order.

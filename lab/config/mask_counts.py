@@ -46,7 +46,7 @@ def count_slots(length: int, tokens: int, mask_prob: float) -> int:
 def list_mask_counts(trial: Trial) -> tuple[MaskCount, ...]:
     """Return the counts of a full window in the order of the run; equal neighbors are one entry.
 
-    A trial whose mask probability and window length are constant has one entry.
+    A trial with a constant mask probability and window length has one entry.
     """
     points = [trial.breakpoints[0]]
     steps = _POINTS if isinstance(trial.objective.mask_prob, Ramp) else 1

@@ -47,7 +47,6 @@ from lab.training.objectives.mlm import Mlm
 from lab.training.objectives.sampling import sample_tokens
 
 _TOKENS = 32_768  # held-out positions; the sampling error of the AUROC is then about .004
-_COUNTED_TOKENS = 2**24  # training positions that the frequencies are counted on, at most
 _MASK_PROB = 0.15
 _FROZEN_TOKENS = 2_000_000  # training tokens of the frozen model; one epoch of a smaller text
 _FROZEN_STEP = 1_024  # positions of one step
@@ -162,25 +161,14 @@ def open_held_out(file: File) -> HeldOut:
 
 def _scored_windows(corpus: Corpus) -> Windows:
     """Return about `_TOKENS` positions of windows, evenly spaced over the held-out documents."""
-    return _evenly_spaced(corpus.held_out_NT, max(1, _TOKENS // corpus.held_out_NT.shape[1]))
-
-
-def _counted_windows(corpus: Corpus) -> Windows:
-    """Return the training windows that frequencies are counted on."""
-    return _evenly_spaced(corpus.train_NT, _COUNTED_TOKENS // corpus.train_NT.shape[1])
-
-
-def _evenly_spaced(windows_NT: Windows, limit: int) -> Windows:
-    """Return at most `limit` windows, evenly spaced."""
-    count = min(len(windows_NT), limit)
-    return np.asarray(windows_NT[np.linspace(0, len(windows_NT) - 1, count).astype(int)])
+    return lookup.evenly_spaced(corpus.held_out_NT, max(1, _TOKENS // corpus.held_out_NT.shape[1]))
 
 
 def _score_tables(
     corpus: Corpus, original_NT: Windows, corrupted: dict[str, Windows]
 ) -> dict[str, float]:
     """Return the scores of the look-up tables, by the name of their metric entry."""
-    table = lookup.NgramTable(_counted_windows(corpus), corpus.vocabulary.size)
+    table = lookup.count_ngrams(corpus)
     return lookup.score_detection_tables(table, original_NT, corrupted) | lookup.score_task_tables(
         corpus.vocabulary
     )
@@ -237,7 +225,7 @@ class _NgramSampler:
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        rows_NT = _counted_windows(corpus)
+        rows_NT = lookup.counted_windows(corpus)
         before, after = rows_NT[:, :-1].reshape(-1), rows_NT[:, 1:].reshape(-1)
         words = after >= FIRST_WORD
         before, after = before[words], after[words]

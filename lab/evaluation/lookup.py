@@ -1,4 +1,4 @@
-"""Scores of look-up tables on the held-out corruptions and on the probes' tasks.
+"""Scores of look-up tables on the held-out corruptions, minimal pairs and the probes' tasks.
 
 The tables are counted from the training text and from the training rows of the probes. They use no
 encoder, so that their scores depend on text, vocabulary and window length only.
@@ -15,13 +15,15 @@ import numpy.typing as npt
 from scipy import sparse
 
 from lab.config.lookups import baseline_name
-from lab.data.batches import Windows
+from lab.data.batches import Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD, PAD, Vocabulary
 from lab.tasks.embedded import TaggedSentences, read_embedded
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_POSITIONS = 1_024  # positions whose neighbors are read at once
+Bools = npt.NDArray[np.bool_]
+_COUNTED_TOKENS = 2**24  # training positions that frequencies are counted on, at most
+_CHUNK = 1_024  # number of positions that `NgramTable.between` computes at once
 
 
 class NgramTable:
@@ -62,7 +64,7 @@ class NgramTable:
         p(b | a, c) = p(b|a) p(c|b) / sum over all tokens b' of p(b'|a) p(c|b').
         """
         joint_S = self._next(before_S, token_S) * self._next(token_S, after_S)
-        parts = [slice(start, start + _POSITIONS) for start in range(0, len(token_S), _POSITIONS)]
+        parts = [slice(start, start + _CHUNK) for start in range(0, len(token_S), _CHUNK)]
         evidence_S = np.concatenate(
             [np.empty(0), *(self._evidence(before_S[part], after_S[part]) for part in parts)]
         )
@@ -87,6 +89,45 @@ class NgramTable:
         return np.asarray(both_S + after_unigram_S + before_unigram_S + unigrams_S)
 
 
+def counted_windows(corpus: Corpus) -> Windows:
+    """Return the training windows that frequencies are counted on."""
+    return evenly_spaced(corpus.train_NT, _COUNTED_TOKENS // corpus.train_NT.shape[1])
+
+
+def evenly_spaced(windows_NT: Windows, limit: int) -> Windows:
+    """Return at most `limit` windows, evenly spaced."""
+    count = min(len(windows_NT), limit)
+    return np.asarray(windows_NT[np.linspace(0, len(windows_NT) - 1, count).astype(int)])
+
+
+def count_ngrams(corpus: Corpus) -> NgramTable:
+    """Return the frequencies in the training text."""
+    return NgramTable(counted_windows(corpus), corpus.vocabulary.size)
+
+
+def token_scores(table: NgramTable, ids_NT: Windows, scored_NT: Bools) -> dict[str, Floats]:
+    """Return the log probability of each scored token by each table, shape (S,).
+
+    Args:
+        table: frequencies in the training text.
+        ids_NT: tokens.
+        scored_NT: whether each token is scored.
+
+    Returns:
+        `unigram`: by the frequency of the token. `bigram`: by its probability between the tokens
+        before and after it.
+    """
+    padded_NT = np.pad(ids_NT.astype(np.int64), ((0, 0), (1, 1)), constant_values=PAD)
+    before_S, token_S, after_S = (
+        neighbors_NT[scored_NT]
+        for neighbors_NT in (padded_NT[:, :-2], padded_NT[:, 1:-1], padded_NT[:, 2:])
+    )
+    return {
+        "unigram": table.unigram(token_S),
+        "bigram": table.between(before_S, token_S, after_S),
+    }
+
+
 def score_detection_tables(
     table: NgramTable, original_NT: Windows, corrupted: Mapping[str, Windows]
 ) -> dict[str, float]:
@@ -107,21 +148,12 @@ def score_detection_tables(
     words_NT = original_NT >= FIRST_WORD
     scores: dict[str, float] = {}
     for name, corrupted_NT in corrupted.items():
-        padded_NT = np.pad(corrupted_NT.astype(np.int64), ((0, 0), (1, 1)), constant_values=PAD)
-        before_S, token_S, after_S = (
-            neighbors_NT[words_NT]
-            for neighbors_NT in (padded_NT[:, :-2], padded_NT[:, 1:-1], padded_NT[:, 2:])
-        )
         replaced_S = (corrupted_NT != original_NT)[words_NT]
-        detectors = {
-            "unigram": table.unigram(token_S),
-            "bigram": table.between(before_S, token_S, after_S),
-        }
         scores |= {
             baseline_name(detector, f"detect/{name}/auroc"): float(
                 roc_auc_score(replaced_S, -log_probability_S)
             )
-            for detector, log_probability_S in detectors.items()
+            for detector, log_probability_S in token_scores(table, corrupted_NT, words_NT).items()
         }
     return scores
 

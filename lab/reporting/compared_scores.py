@@ -44,19 +44,27 @@ def setting_names(trials: pd.DataFrame) -> "pd.Series[str]":
     return trials["cell"].astype(str) + "\n" + trials["tuned"].astype(str)
 
 
-def runner_up_scores(frames: SweepFrames) -> dict[str, float]:
-    """Return the second-best score among the search trials of each cell that has several.
+def runner_up_scores(frames: SweepFrames, runs: pd.DataFrame) -> dict[str, float]:
+    """Return the best score among the search trials of the settings that were not selected.
 
-    If the search has ended trials early, their final scores are unknown, and the best score takes
-    the place of the second-best one.
+    If the search has ended trials early, their final scores are unknown, and the best score of all
+    search trials takes its place.
+
+    Args:
+        frames: frames of the sweep.
+        runs: compared trials, which have the selected setting of each cell.
+
+    Returns:
+        Scores by cell, for the cells with a search trial of another setting.
     """
     trials = frames.trials
     search = trials[(trials["role"] == "search") & (trials["repeat"] == 0)]
-    ordered = search.sort_values("score", ascending=frames.metric.direction == "minimize")
+    selected = dict(zip(runs["cell"], runs["tuned"], strict=True))
     scores = {}
-    for label, group in ordered.groupby("cell", sort=False):
-        rank = 0 if (group["state"] == "stopped").any() else 1
-        known = group["score"].dropna()
-        if len(known) > rank:
-            scores[str(label)] = float(known.iloc[rank])
+    for label, group in search.groupby("cell", sort=False):
+        others = group[group["tuned"] != selected.get(label)]
+        known = (group if (group["state"] == "stopped").any() else others)["score"].dropna()
+        if len(known):
+            best = known.max() if frames.metric.direction == "maximize" else known.min()
+            scores[str(label)] = float(best)
     return scores

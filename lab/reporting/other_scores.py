@@ -15,10 +15,10 @@ from scipy import stats as scipy_stats
 
 from lab.config.metrics import Metric, select_metrics
 from lab.config.trial import Path
-from lab.reporting.intervals import Interval, difference_interval
+from lab.reporting.intervals import Interval
 from lab.reporting.sentences import format_interval
 from lab.reporting.shapes import label_shapes
-from lab.reporting.stats import Answer
+from lab.reporting.stats import Answer, compare_cells
 from lab.tracking.frames import SweepFrames
 
 _SHOWN = 3  # pairs of cells that a sentence names
@@ -83,8 +83,8 @@ def find_disagreements(
     """Return the pairs of cells that another score orders differently than the ranking metric.
 
     The pairs are those of the answer: two tied cells, or the best cell and a worse one. Intervals
-    are those by which the answer compares cells (`intervals.difference_interval`). They hold for
-    all pairs of cells at once, but for one score at a time.
+    are those by which the answer compares cells (`stats.compare_cells`). They hold for all pairs
+    of cells at once, but for one score at a time.
 
     Args:
         frames: frames of the sweep.
@@ -97,6 +97,8 @@ def find_disagreements(
     found = []
     for metric in rankable_scores(frames, runs).values():
         table = runs.pivot_table(index="repeat", columns="cell", values=metric.name, sort=False)
+        ranked = frames.rank_by(metric.name)
+        compare = compare_cells(ranked, ranked.trials.loc[runs.index])
         sign = 1 if metric.direction == "maximize" else -1
         for first, second in (*tied, *separate):
             if first not in table or second not in table:
@@ -106,7 +108,7 @@ def find_disagreements(
             is_tie = (first, second) not in separate
             if not _exceeds_noise(table, better, worse):
                 continue
-            difference = difference_interval(table, better, worse, result.settings)
+            difference = compare(better, worse)
             verdict = _judge(is_tie, better == first, difference.excludes_zero)
             if verdict is not None:
                 found.append(

@@ -190,22 +190,11 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
     runs = scored_trials(frames)
     if runs.empty:
         return None
-    crossed = _crossed_trials(frames)
-    settings = len(crossed[["cell", "tuned"]].drop_duplicates()) or None
-    finished = runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+    settings = _count_settings(frames)
     diverged = diverged_repeats(frames, runs)
+    finished = _score_table(runs)
     table = fill_diverged(finished, runs, diverged, frames.metric)
-    errors = read_errors(frames, runs)
-    between_seeds = (
-        _searched_difference(frames, table)
-        if settings is None
-        else _crossed_difference(frames, crossed, runs, settings)
-    )
-
-    def difference(label: str, other: str) -> Interval:
-        error = errors.of_difference(label, other)
-        return add_test_error(between_seeds(label, other), error, settings or table.shape[1])
-
+    errors, difference = read_errors(frames, runs), compare_cells(frames, runs)
     means = block_means(table).sort_values(
         ascending=not _is_maximized(frames.metric), kind="stable"
     )
@@ -241,14 +230,53 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
     )
 
 
+def _score_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores, one row per repeat and one column per cell."""
+    return runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
+
+
+def _count_settings(frames: SweepFrames) -> int | None:
+    """Return the number of settings of a sweep that repeats each of them; None for other sweeps."""
+    return len(_crossed_trials(frames)[["cell", "tuned"]].drop_duplicates()) or None
+
+
+def compare_cells(frames: SweepFrames, runs: pd.DataFrame) -> Difference:
+    """Return the function that gives the interval of the difference between two cells.
+
+    The intervals contain the error of the seeds, of the selection of nuisance parameters, and of
+    the finite test set, and hold for all pairs of cells at once.
+
+    Args:
+        frames: frames of the sweep. With another ranking metric (`SweepFrames.rank_by`), the
+            intervals are those of that metric.
+        runs: trials by which the cells are compared.
+    """
+    crossed, settings = _crossed_trials(frames), _count_settings(frames)
+    table = fill_diverged(_score_table(runs), runs, diverged_repeats(frames, runs), frames.metric)
+    errors = read_errors(frames, runs)
+    between_seeds = (
+        _searched_difference(frames, runs, table)
+        if settings is None
+        else _crossed_difference(frames, crossed, runs, settings)
+    )
+
+    def difference(label: str, other: str) -> Interval:
+        error = errors.of_difference(label, other)
+        return add_test_error(between_seeds(label, other), error, settings or table.shape[1])
+
+    return difference
+
+
 def _worst_error(errors: TestSetErrors, best: str, labels: Iterable[str]) -> float:
     known = [errors.of_difference(str(label), best) for label in labels if label != best]
     return max((error for error in known if not math.isnan(error)), default=math.nan)
 
 
-def _searched_difference(frames: SweepFrames, table: pd.DataFrame) -> Difference:
+def _searched_difference(
+    frames: SweepFrames, runs: pd.DataFrame, table: pd.DataFrame
+) -> Difference:
     """Return the intervals of differences between cells by the repeats of their best settings."""
-    runners_up, maximize = runner_up_scores(frames), _is_maximized(frames.metric)
+    runners_up, maximize = runner_up_scores(frames, runs), _is_maximized(frames.metric)
 
     def difference(label: str, other: str) -> Interval:
         gap = difference_interval(table, label, other)

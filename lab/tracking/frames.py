@@ -5,7 +5,7 @@ The frames depend on the store alone: the same store gives the same frames, in t
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -72,6 +72,21 @@ class SweepFrames:
         metric = find_metric(self.sweep[tags.METRIC])
         assert metric is not None  # noqa: S101 - loading the search space checked it
         return metric
+
+    def rank_by(self, metric: str) -> "SweepFrames":
+        """Return the frames with another ranking metric, so with other `score` and `untrained`.
+
+        Args:
+            metric: name of a metric with a column in `trials`.
+        """
+        finished = self.trials["state"] == "finished"
+        start = self.curves[self.curves["step"] == 0].set_index("number")
+        untrained = start[metric] if metric in start else pd.Series(dtype=float)
+        trials = self.trials.assign(
+            score=self.trials[metric].where(finished),
+            untrained=self.trials["number"].map(untrained).astype(float),
+        )
+        return replace(self, sweep=self.sweep | {tags.METRIC: metric}, trials=trials)
 
     @property
     def answer(self) -> str:

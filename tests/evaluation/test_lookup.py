@@ -61,7 +61,7 @@ def test_number_of_positions_at_once_does_not_change_probabilities(
 ) -> None:
     before, token, after = (np.arange(7) + shift for shift in (1, 5, 3))
     whole = table.between(before, token, after)
-    monkeypatch.setattr(lookup, "_POSITIONS", 2)
+    monkeypatch.setattr(lookup, "_CHUNK", 2)
     assert table.between(before, token, after) == pytest.approx(whole)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, Encoded
-from lab.evaluation import minimal_pairs, prepared_pairs
+from lab.evaluation import lookup, minimal_pairs, prepared_pairs
 from lab.evaluation.minimal_pairs import (
     PairWindows,
     accuracies,
@@ -242,27 +241,24 @@ def test_unigram_table_is_right_in_half_of_the_pairs_although_windows_cut_senten
 ) -> None:
     corpus = prepared_text.corpus
     windows = pair_windows(corpus.vocabulary, embedded_pairs(), length)
-    row = accuracies(
-        torch.tensor(prepared_pairs._score_unigrams(corpus, windows)), embedded_pairs()
-    )
+    scores = prepared_pairs.lookup_scores(lookup.count_ngrams(corpus), windows)
+    row = accuracies(torch.tensor(scores["unigram"]), embedded_pairs())
     assert set(row.values()) == {0.5}
 
 
-def test_bigram_table_by_hand(prepared_text: PreparedText) -> None:
-    """Witten and Bell: after 5 came 6 twice and 7 once, so p(6|5) = (2 + 2 p(6)) / (3 + 2)."""
-    train_NT = np.array([[CLS, 5, 6, SEP], [CLS, 5, 6, SEP], [CLS, 5, 7, SEP]], np.uint16)
-    size = prepared_text.corpus.vocabulary.size
-    counts_V = np.zeros(size, np.int64)
-    counts_V[[5, 6, 7]] = 3, 2, 1
-    corpus = replace(prepared_text.corpus, train_NT=train_NT, counts_V=counts_V)
+def test_look_up_tables_sum_over_the_tokens_of_the_words() -> None:
+    train_NT = np.array([[CLS, 5, 6, SEP], [CLS, 5, 6, SEP], [CLS, 5, 7, SEP]])
+    ngrams = lookup.NgramTable(train_NT, 8)
     windows = PairWindows(
-        ids_NT=torch.tensor([[CLS, 5, 6, SEP], [CLS, 7, 6, SEP]]),
-        word_NT=torch.tensor([[-1, 0, 1, -1], [-1, 0, 1, -1]]),
+        ids_NT=torch.tensor([[CLS, 5, 6, SEP], [CLS, 7, 5, SEP]]),
+        word_NT=torch.tensor([[-1, 0, 1, -1], [-1, 0, -1, -1]]),
     )
-    p5, p6, p7 = (count / (6 + size) for count in (4, 3, 2))
-    first = math.log((3 + p5) / 4) + math.log((2 + 2 * p6) / 5)
-    second = math.log(p7 / 4) + math.log(p6 / 2)  # only [SEP] came after 7
-    assert prepared_pairs._score_bigrams(corpus, windows) == pytest.approx([first, second])
+    scores = prepared_pairs.lookup_scores(ngrams, windows)
+    tokens = {"unigram": [5, 6, 7], "bigram": [(CLS, 5, 6), (5, 6, SEP), (CLS, 7, 5)]}
+    unigrams = ngrams.unigram(np.array(tokens["unigram"]))
+    bigrams = [ngrams.between(*(np.array([each]) for each in at)).item() for at in tokens["bigram"]]
+    for table, (five, six, seven) in (("unigram", unigrams), ("bigram", bigrams)):
+        assert scores[table] == pytest.approx([five + six, seven])
 
 
 def test_prepared_pairs_are_read_as_written_and_named_by_content(

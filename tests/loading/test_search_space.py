@@ -589,11 +589,13 @@ def test_unigram_detection_cannot_rank_settings_that_differ_in_their_replacement
 
 def test_unigram_detection_can_rank_objectives_with_the_same_generator(load: Load) -> None:
     compare = "compare={objective.kind: [electra, electra_15]}"
-    load("metric=detect/unigram/auroc", "tune={}", "search.trials=1", compare)
+    loaded = load("metric=detect/unigram/auroc", "tune={}", "search.trials=1", compare)
+    assert loaded.metric.name == "detect/unigram/auroc"
 
 
 def test_metric_of_a_sweep_that_ranks_nothing_may_be_incomparable(load: Load) -> None:
-    load("metric=detect/unigram/auroc", "tune={}", "search.trials=1", "answer=path")
+    loaded = load("metric=detect/unigram/auroc", "tune={}", "search.trials=1", "answer=path")
+    assert loaded.answer == "path"
 
 
 def test_detection_metric_needs_a_discriminator(rejection: Callable[..., str]) -> None:

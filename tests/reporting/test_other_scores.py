@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,50 @@ def analyze(frames: SweepFrames) -> tuple[Answer, pd.DataFrame]:
 
 def find(frames: SweepFrames) -> tuple[Disagreement, ...]:
     return other_scores.find_disagreements(frames, *analyze(frames))
+
+
+def searched(frames: SweepFrames) -> SweepFrames:
+    """Add a search trial of the repeated setting of each cell, and one of another setting."""
+    first = frames.trials[frames.trials["repeat"] == 0]
+    repeats = frames.trials.assign(tuned="lr 1")
+    search = [
+        first.assign(role="search", tuned=tuned, number=first["number"] + offset)
+        for tuned, offset in (("lr 1", 100), ("lr 2", 200))
+    ]
+    search[1][[RANKING, PROBE, "score"]] -= 0.003
+    trials = pd.concat([repeats.assign(repeat=repeats["repeat"] + 1), *search], ignore_index=True)
+    return dataclasses.replace(frames, trials=trials)
+
+
+def crossed(frames: SweepFrames) -> SweepFrames:
+    """Return the sweep as one that repeats every setting, with a second setting of each cell."""
+    trials = frames.trials.assign(role="search", repeat=frames.trials["repeat"] + 1)
+    others = trials.assign(tuned="lr 2", number=trials["number"] + 100)
+    others[[RANKING, PROBE, "score"]] -= 0.003 * others[["repeat"]].to_numpy()
+    both = pd.concat([trials.assign(tuned="lr 1"), others], ignore_index=True)
+    return dataclasses.replace(frames, trials=both)
+
+
+@pytest.mark.parametrize("design", [lambda frames: frames, searched, crossed])
+def test_score_with_the_values_of_the_ranking_metric_has_the_intervals_of_the_answer(
+    design: Callable[[SweepFrames], SweepFrames],
+) -> None:
+    frames = sweep({RANKING: (0.70, 0.69, 0.60), PROBE: (0.60, 0.60, 0.60)})
+    frames = design(
+        dataclasses.replace(frames, trials=frames.trials.assign(**{PROBE: frames.trials[RANKING]}))
+    )
+    result, runs = analyze(frames)
+    ranked = frames.rank_by(PROBE)
+    compare = stats.compare_cells(ranked, ranked.trials.loc[runs.index])
+    best, *others = result.cells
+    assert [compare(cell.label, best.label) for cell in others] == [c.difference for c in others]
+    assert PROBE not in {each.metric for each in find(frames)}
+    plain = intervals.difference_interval(
+        runs.pivot_table(index="repeat", columns="cell", values=PROBE), others[0].label, best.label
+    )
+    assert others[0].difference is not None
+    wider = others[0].difference.high - others[0].difference.low > plain.high - plain.low
+    assert wider == (design in (searched, crossed))
 
 
 def test_score_that_separates_a_tie_is_found_with_the_interval_of_the_answer() -> None:

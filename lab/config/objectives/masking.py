@@ -1,4 +1,4 @@
-"""Selection of the tokens that are predicted, and what the masked language model reads there."""
+"""Selection of the predicted tokens, and the input tokens at their positions."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -20,6 +20,7 @@ from lab.tracking.frames import SweepFrames
 _COST_LIMIT = 30  # times the compute of a sweep, up to which more seeds are suggested
 _TOO_FEW = "with 1 seed, no difference can be found, because there is no interval"
 _SEARCHED = "; the error of selecting nuisance parameters by single trials comes on top of it"
+_CROSSED = "; other nuisance parameters that may be the best ones come on top of it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ def describe_plan(experiment: Experiment, noise: SeedNoise | None) -> str | None
     seeds, searched = experiment.search.seeds, bool(experiment.tune) and repeats == range(1)
     if seeds < 2:
         return _TOO_FEW
-    note = _SEARCHED * searched
+    note = _SEARCHED if searched else _CROSSED * (settings > cells)
     if noise is None:
         found = detectable_difference(Design(seeds=seeds, settings=settings, deviation=1.0))
         return _sentence(
@@ -97,7 +98,7 @@ def describe_power(
     design = Design(seeds=seeds, settings=settings, deviation=deviation, test_error=error)
     searched = not result.settings and frames.trials["tuned"].nunique() > 1
     note = f"seed standard deviation {format_score(deviation)}, from this sweep"
-    note += _SEARCHED * searched
+    note += _SEARCHED if searched else _CROSSED * (settings > len(result.cells))
     found = _sentence(seeds, format_score(detectable_difference(design)), note)
     ties = "; ".join(_describe_ties(frames, result, runs, design))
     return [("power", found), *([("to separate ties", ties)] if ties else [])]
