@@ -292,7 +292,8 @@ def _check_windows(data: DataConfig, train: WindowCounts, held_out: WindowCounts
         if not sum(split.windows):
             raise UserError(
                 f"data: the {len(split.windows_D)} {name} documents make no window of "
-                f"{data.length} tokens; increase data.share or data.held_out, or decrease data.length"
+                f"{data.length} tokens; increase data.share or data.held_out, or decrease "
+                f"data.length"
             )
     for number, windows in enumerate(train.windows):
         if not windows:

@@ -30,6 +30,7 @@ from lab.execution.driver import Driver
 from lab.execution.prerequisites import Prerequisites
 from lab.execution.site import Site
 from lab.finetuning import features, finetuner, heads
+from lab.finetuning import metrics as task_metrics
 from lab.finetuning import pretrained as encoders
 from lab.finetuning.finetuner import Finetuner, PretrainedEncoder, default_protocol
 from lab.finetuning.results import FinetuneResults
@@ -312,7 +313,12 @@ def test_the_last_point_of_a_finished_trial_has_the_fine_tuning_scores(
     added = last.keys() - plain.rows[-1].keys()
     names = {f"finetune/{task}" for task in ("classification", "tagging")}
     parts = ("", "/low", "/high", "/flops", "/seconds")
-    assert added == {n + p for n in names for p in parts} | {"finetune/flops", "finetune/seconds"}
+    baselines = {f"baseline/majority/{name}" for name in names}
+    costs = {"finetune/flops", "finetune/seconds"}
+    assert added == {n + p for n in names for p in parts} | costs | baselines
+    for name in baselines:
+        task = read_task(yamls, name.rpartition("/")[2])
+        assert last[name] == task_metrics.majority_baseline(task)[task.config.metric]
     for name in names:
         assert last[f"{name}/low"] <= last[name] <= last[f"{name}/high"]
     assert last["finetune/flops"] == sum(last[f"{name}/flops"] for name in names)
