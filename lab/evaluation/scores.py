@@ -78,7 +78,8 @@ def score_probe(
         objective: objective to score.
         vocabulary: vocabulary of the encoder.
         task: task of the probe.
-        blocks: mapping to which the contribution of each block of sentences is added, by score.
+        blocks: mapping to which the contribution of each block of the test split is added, by
+            score.
     """
     training = objective.training
     objective.eval()
