@@ -133,16 +133,17 @@ _TRAINING = ("init_from", "windows", "batch", "optim", "schedule", "budget")
 _REPLACEMENTS = ("objective.generator", "objective.replacement_distribution", "encoder")
 
 # Measured (docs/concepts.md): in reports/ladder, `random` leads `electra` by .053 on bigram and by
-# .036 on mlm replacements, and by .007 on the tag probe. In reports/gen_ratio*, the rank correlation
-# of the generator's width with the bigram AUROC is -.16 to -.27, with the tag probe +.43 to +.64.
+# .036 on mlm replacements, and by .007 on the tag probe. In reports/gen_ratio*, the rank
+# correlation of the generator's width with the bigram AUROC is -.16 to -.27, with the tag probe +.43
+# to +.64.
 _REPLACED_IN_TRAINING = (
     "objective.kind",
     "objective.generator",
     "objective.replacement_distribution",
 )
 _DETECTION_BIAS = (
-    "detection of frozen replacements rises first in trials whose own replacements are drawn nearly "
-    "by frequency, as those of objective random or of a small generator"
+    "detection of frozen replacements rises first in trials whose own replacements are nearly "
+    "drawn by frequency, such as those of objective random or of a small generator"
 )
 _EXAMPLES = "the held-out examples consist of the tokenizer's tokens and windows"
 _UNIGRAMS = (

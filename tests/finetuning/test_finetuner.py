@@ -288,6 +288,7 @@ def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
             folder=tmp_path / "trials" / "0123456789ab",
             text=text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
             tasks=tuple(
                 examples.prepare_examples(load_task(task), tmp_path / "cache") for task in tasks
@@ -371,6 +372,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
             folder=tmp_path / "trials" / "0123456789ab",
             text=prepared_text.text,
             held_out=tmp_path,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         ),
         NoScores(
@@ -379,6 +381,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
                 folder=tmp_path,
                 text=prepared_text.text,
                 held_out=tmp_path,
+                pairs=None,
                 metric=METRICS["probe/pos/accuracy"],
             ),
             "cpu",

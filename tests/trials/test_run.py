@@ -56,6 +56,7 @@ def run(prepared_text: PreparedText, held_out: Path) -> Run:
             folder=folder,
             text=prepared_text.text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
         return run_trial(work, **named)
@@ -282,6 +283,7 @@ def test_missing_text_ends_failed(trial: Trial, tmp_path: Path) -> None:
             folder=tmp_path / "trial",
             text=nowhere,
             held_out=nowhere,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
     )
