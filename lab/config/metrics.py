@@ -134,8 +134,8 @@ _REPLACEMENTS = ("objective.generator", "objective.replacement_distribution", "e
 
 # Measured (docs/concepts.md): in reports/ladder, `random` leads `electra` by .053 on bigram and by
 # .036 on mlm replacements, and by .007 on the tag probe. In reports/gen_ratio*, the rank
-# correlation of the generator's width with the bigram AUROC is -.16 to -.27, with the tag probe +.43
-# to +.64.
+# correlation of the generator's width with the bigram AUROC is -.16 to -.27, with the tag probe
+# +.43 to +.64.
 _REPLACED_IN_TRAINING = (
     "objective.kind",
     "objective.generator",
