@@ -27,6 +27,8 @@ class Lookup:
 # By name, weakest evidence first.
 LOOKUPS = {
     "majority": Lookup(title="the most frequent label", evidence="uses the text"),
+    "mean": Lookup(title="the mean label", evidence="uses the text"),
+    "no_answer": Lookup(title="no answer to any question", evidence="uses the text"),
     "unigram": Lookup(title="the frequency of the token", evidence="uses context"),
     "first_token": Lookup(
         title="the most frequent tag of the word's first token", evidence="uses context"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lab.data.passages import read_passages
+from lab.data.passages import Passage, read_passages
 from lab.data.vocabulary import PAD, SEP, Vocabulary, open_vocabulary
 
 Windows = npt.NDArray[np.unsignedinteger[Any]]
@@ -78,6 +78,7 @@ class Corpus:
         fingerprint: hash of the documents, the tokenizer and the windowing settings.
         train_NT: training windows, memory-mapped.
         held_out_NT: windows of documents excluded from training, memory-mapped.
+        document_N: index of the document of each held-out window, ascending.
         parts: parts of the mixture in the order of `train_NT`; a single one without a mixture.
         vocabulary: tokenizer and token ids of the text.
         counts_V: frequency of each token in the training windows; 0 for [PAD], [CLS], [SEP] and
@@ -88,10 +89,11 @@ class Corpus:
     fingerprint: str
     train_NT: Windows
     held_out_NT: Windows
+    document_N: npt.NDArray[np.int64]
     parts: tuple[PartWindows, ...]
     vocabulary: Vocabulary
     counts_V: npt.NDArray[np.int64]
-    passages: tuple[str, ...]
+    passages: tuple[Passage, ...]
 
 
 def open_corpus(folder: File) -> Corpus:
@@ -106,11 +108,18 @@ def open_corpus(folder: File) -> Corpus:
         fingerprint=metadata["fingerprint"],
         train_NT=windows("train"),
         held_out_NT=windows("held_out"),
+        document_N=_read_document_indices(folder),
         parts=tuple(map(PartWindows, metadata["train"]["parts"], metadata["weights"])),
         vocabulary=open_vocabulary(folder),
         counts_V=np.load(folder / "counts.npy", allow_pickle=False),
         passages=read_passages(folder),
     )
+
+
+def _read_document_indices(folder: File) -> npt.NDArray[np.int64]:
+    """Return the index of the document of each held-out window."""
+    windows_D = np.load(folder / "held_out_documents.npy", allow_pickle=False)
+    return np.repeat(np.arange(len(windows_D)), windows_D)
 
 
 class Batches:

@@ -7,10 +7,23 @@ sources and on the shares of used and held-out documents, but not on vocabulary,
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path as File
+from typing import NamedTuple
 
 _FILE = "passages.json"
 _CHARACTERS = 2**19  # of all passages together, about
 _PASSAGE = 4_000  # characters of a passage, at most; longer than a window of 512 tokens
+
+
+class Passage(NamedTuple):
+    """A passage of a held-out document.
+
+    Attributes:
+        document: index of the document among the held-out documents.
+        text: text of the passage.
+    """
+
+    document: int
+    text: str
 
 
 def write_passages(folder: File, documents: Iterable[str], characters: int) -> None:
@@ -22,7 +35,11 @@ def write_passages(folder: File, documents: Iterable[str], characters: int) -> N
         characters: number of characters of all documents.
     """
     share = min(1.0, _CHARACTERS / max(1, characters))
-    passages = (passage for document in documents for passage in split_passages(document))
+    passages = (
+        Passage(number, text)
+        for number, document in enumerate(documents)
+        for text in split_passages(document)
+    )
     kept = [
         passage
         for number, passage in enumerate(passages)
@@ -31,9 +48,10 @@ def write_passages(folder: File, documents: Iterable[str], characters: int) -> N
     (folder / _FILE).write_text(json.dumps(kept), encoding="utf-8")
 
 
-def read_passages(folder: File) -> tuple[str, ...]:
+def read_passages(folder: File) -> tuple[Passage, ...]:
     """Return the passages that `write_passages` wrote, in the order of their documents."""
-    return tuple(json.loads((folder / _FILE).read_text(encoding="utf-8")))
+    rows = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    return tuple(Passage(*row) for row in rows)
 
 
 def split_passages(document: str) -> Iterator[str]:

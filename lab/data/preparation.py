@@ -1,7 +1,7 @@
 """Prepare a text: write a folder of windows that all trials on a machine map into memory.
 
 There are three passes: read the sources into a document store, train the tokenizer on the training
-documents, and cut these into windows. Memory is bounded by one batch of documents plus sixteen
+documents, and cut these into windows. Memory is bounded by one batch of documents plus twenty
 bytes per document. The driver prepares each text once, before trials start. A folder gets its
 final name only when it is complete.
 
@@ -223,6 +223,7 @@ def _write(
     held_out = writer.write(folder / "held_out.bin", read_documents(store, held_D))
     _check_windows(data, train, held_out)
     np.save(folder / "counts.npy", train.counts_V)
+    np.save(folder / "held_out_documents.npy", np.array(held_out.windows_D, np.int64))
     write_passages(folder, store.read(held_D), held_out.characters)
     vocabulary.save(folder)
     facts = {
@@ -290,8 +291,9 @@ def _check_windows(data: DataConfig, train: WindowCounts, held_out: WindowCounts
     for split, name in ((train, "training"), (held_out, "held-out")):
         if not sum(split.windows):
             raise UserError(
-                f"data: the {split.documents} {name} documents make no window of {data.length} "
-                f"tokens; increase data.share or data.held_out, or decrease data.length"
+                f"data: the {len(split.windows_D)} {name} documents make no window of "
+                f"{data.length} tokens; increase data.share or data.held_out, or decrease "
+                f"data.length"
             )
     for number, windows in enumerate(train.windows):
         if not windows:

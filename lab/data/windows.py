@@ -4,6 +4,7 @@ Letters: D documents, N windows, T positions, V vocabulary.
 """
 
 import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class WindowCounts:
     Attributes:
         windows: number of windows of each part of the mixture; the file holds the parts in order.
         counts_V: frequency of each token in the windows; 0 for [PAD], [CLS], [SEP] and [MASK].
-        documents: number of documents.
+        windows_D: number of windows of each document, in the order of the file.
         padding: number of padded positions in the windows.
         characters: number of characters of the documents.
         words: number of words of the documents, separated by white space.
@@ -58,7 +59,7 @@ class WindowCounts:
 
     windows: list[int]
     counts_V: Ids
-    documents: int = 0
+    windows_D: "array[int]" = field(default_factory=lambda: array("I"))
     padding: int = 0
     characters: int = 0
     words: int = 0
@@ -70,7 +71,7 @@ class WindowCounts:
         """Return the counts and their ratios as a mapping for `text.json`."""
         positions = sum(self.windows) * length
         return {
-            "documents": self.documents,
+            "documents": len(self.windows_D),
             "windows": sum(self.windows),
             "parts": self.windows,
             "padded_share": self.padding / positions if positions else 0.0,
@@ -139,7 +140,6 @@ class WindowWriter:
         ids_T = np.concatenate(
             [np.empty(0, np.int64), *(ids for lines in encoded for ids in lines)]
         )
-        counts.documents += len(batch)
         counts.tokens += len(ids_T)
         counts.unknown += int((ids_T == UNK).sum())
         removed = self._find_unwanted(ids_T, encoded)
@@ -147,9 +147,11 @@ class WindowWriter:
         for document, lines, is_removed in zip(batch, encoded, removed, strict=True):
             counts.characters += len(document.text)
             counts.words += len(document.text.split())
+            counts.windows_D.append(0)
             for stretch in remaining_stretches(lines, is_removed):
                 rows_NT = pack_document(stretch, self.data.length, self.data.layout, document.seed)
                 counts.windows[document.part] += len(rows_NT)
+                counts.windows_D[-1] += len(rows_NT)
                 yield rows_NT
         yield np.empty((0, self.data.length), np.int64)
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path as File
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,12 +63,14 @@ class HeldOut:
     Attributes:
         original_NT: original windows.
         corrupted_NT: corrupted windows, by the name of the corruption.
+        document_N: index of the document of each window, int64, ascending.
         baselines: scores of look-up tables (`lookup`) on these corruptions and on the tasks of the
             probes, by the name of their metric entry.
     """
 
     original_NT: Tensor
     corrupted_NT: dict[str, Tensor]
+    document_N: Tensor
     baselines: dict[str, float] = field(default_factory=dict)
 
 
@@ -112,7 +115,8 @@ def prepare_held_out(
         model = _frozen_model(corpus, data, progress)
         original_NT = _scored_windows(corpus)
         corrupted = {name: _corrupt(name, corpus, model) for name in CORRUPTIONS}
-        arrays = {"original": original_NT, **corrupted}
+        document_N = _spread_over_held_out(corpus, corpus.document_N)
+        arrays = {"original": original_NT, "document": document_N, **corrupted}
         file = cache / f"held-out-{content_index.hash_arrays(arrays)}.npz"
         baselines = {
             name: np.array(score)
@@ -154,6 +158,7 @@ def open_held_out(file: File) -> HeldOut:
     }
     return HeldOut(
         original_NT=windows.pop("original"),
+        document_N=windows.pop("document"),
         corrupted_NT=windows,
         baselines={name: float(array) for name, array in arrays.items() if not array.ndim},
     )
@@ -161,7 +166,12 @@ def open_held_out(file: File) -> HeldOut:
 
 def _scored_windows(corpus: Corpus) -> Windows:
     """Return about `_TOKENS` positions of windows, evenly spaced over the held-out documents."""
-    return lookup.evenly_spaced(corpus.held_out_NT, max(1, _TOKENS // corpus.held_out_NT.shape[1]))
+    return _spread_over_held_out(corpus, corpus.held_out_NT)
+
+
+def _spread_over_held_out(corpus: Corpus, of_windows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the rows of the scored windows among the rows of all held-out windows."""
+    return lookup.evenly_spaced(of_windows, max(1, _TOKENS // corpus.held_out_NT.shape[1]))
 
 
 def _score_tables(

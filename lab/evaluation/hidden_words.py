@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lab.data.passages import Passage
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, Encoded, Ids, Vocabulary
 from lab.evaluation.calibration import alternate_halves
 
@@ -37,6 +38,7 @@ class HiddenWords:
         token_WT: original token at each [MASK]; undefined elsewhere.
         words: hidden words, casefolded.
         half_N: half of the text that each word is in, bool; the halves share no passage.
+        document_N: index of the document that each word is in, ascending.
     """
 
     ids_WT: Tensor
@@ -44,11 +46,12 @@ class HiddenWords:
     token_WT: Tensor
     words: tuple[str, ...]
     half_N: Tensor
+    document_N: Tensor
 
 
 @lru_cache(maxsize=4)
 def hide_words(
-    vocabulary: Vocabulary, passages: tuple[str, ...], length: int, masks: Masks
+    vocabulary: Vocabulary, passages: tuple[Passage, ...], length: int, masks: Masks
 ) -> HiddenWords:
     """Return the windows of `passages`, of `length` positions each, with hidden words.
 
@@ -60,16 +63,18 @@ def hide_words(
             tokens; `each` replaces each of its tokens by [MASK].
     """
     halves = alternate_halves(len(passages)).tolist()
-    encodings = vocabulary.spans(list(passages))
+    encodings = vocabulary.spans([passage.text for passage in passages])
     parts: list[_Parts] = []
     words: list[str] = []
     half: list[bool] = []
+    document: list[int] = []
     for passage, encoded, in_half in zip(passages, encodings, halves, strict=True):
-        hidden = list(_WORD.finditer(passage))[::_EVERY]
+        hidden = list(_WORD.finditer(passage.text))[::_EVERY]
         hide = _hide(encoded, [match.span() for match in hidden], len(words), masks)
         parts.append(_cut(hide, length))
         words += [match.group().casefold() for match in hidden]
         half += [in_half] * len(hidden)
+        document += [passage.document] * len(hidden)
     ids_WT, word_WT, token_WT = (
         torch.from_numpy(np.concatenate(rows)) for rows in zip(*parts, strict=True)
     )
@@ -79,6 +84,7 @@ def hide_words(
         token_WT=token_WT,
         words=tuple(words),
         half_N=torch.tensor(half, dtype=torch.bool),
+        document_N=torch.tensor(document, dtype=torch.int64),
     )
 
 

@@ -9,6 +9,7 @@ Letters: N windows or units, T positions, V vocabulary, S scored positions.
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,8 +95,8 @@ def counted_windows(corpus: Corpus) -> Windows:
     return evenly_spaced(corpus.train_NT, _COUNTED_TOKENS // corpus.train_NT.shape[1])
 
 
-def evenly_spaced(windows_NT: Windows, limit: int) -> Windows:
-    """Return at most `limit` windows, evenly spaced."""
+def evenly_spaced(windows_NT: npt.NDArray[Any], limit: int) -> npt.NDArray[Any]:
+    """Return at most `limit` windows, or the values of as many windows, evenly spaced."""
     count = min(len(windows_NT), limit)
     return np.asarray(windows_NT[np.linspace(0, len(windows_NT) - 1, count).astype(int)])
 

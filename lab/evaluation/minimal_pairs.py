@@ -31,6 +31,7 @@ from lab.config.metrics import PAIRS_ACCURACY, category_metric
 from lab.config.results import MetricRow
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, Encoded, Ids, Vocabulary
+from lab.evaluation.score_blocks import ScoreBlocks, assign_blocks, ratio_blocks
 from lab.tasks.minimal_pairs import MinimalPair, list_categories
 from lab.training.objectives.base import Detector, Objective
 from lab.training.objectives.generator import cross_entropy
@@ -55,18 +56,31 @@ class PairWindows:
 
 
 def score_pairs(
-    objective: Objective, vocabulary: Vocabulary, pairs: tuple[MinimalPair, ...]
+    objective: Objective,
+    vocabulary: Vocabulary,
+    pairs: tuple[MinimalPair, ...],
+    blocks: ScoreBlocks | None = None,
 ) -> MetricRow:
     """Return the accuracy in each category, and their mean.
 
     The objective is in evaluation mode meanwhile, and none of its state changes. The row is empty
     for an objective that gives tokens no probability.
+
+    Args:
+        objective: objective to score.
+        vocabulary: vocabulary of the encoder.
+        pairs: pairs.
+        blocks: mapping to which the contribution of each block of pairs is added, by score.
     """
     training = objective.training
     objective.eval()
     scores_N = score_sentences(objective, pair_windows(vocabulary, pairs, objective.encoder.length))
     objective.train(training)
-    return {} if scores_N is None else accuracies(scores_N, pairs)
+    if scores_N is None:
+        return {}
+    if blocks is not None:
+        blocks |= accuracy_blocks(scores_N, pairs)
+    return accuracies(scores_N, pairs)
 
 
 def accuracies(scores_N: Tensor, pairs: Sequence[MinimalPair]) -> MetricRow:
@@ -78,14 +92,50 @@ def accuracies(scores_N: Tensor, pairs: Sequence[MinimalPair]) -> MetricRow:
         scores_N: score of each sentence; an accuracy is NaN if a score of its category is.
         pairs: the pairs.
     """
+    right_P, members = _right_pairs(scores_N), _members_of_categories(pairs)
+    means = {name: right_P[in_category_P].mean().item() for name, in_category_P in members.items()}
+    return {PAIRS_ACCURACY: sum(means.values()) / len(means)} | means
+
+
+def accuracy_blocks(scores_N: Tensor, pairs: Sequence[MinimalPair]) -> ScoreBlocks:
+    """Return the contributions of contiguous groups of pairs to each accuracy of `accuracies`.
+
+    Pairs have no documents. Neighboring pairs of the package exchange the same two words in
+    opposite directions, and are mostly in the same group.
+
+    Args:
+        scores_N: score of each sentence.
+        pairs: the pairs.
+    """
+    right_P, members = _right_pairs(scores_N), _members_of_categories(pairs)
+    block_P = assign_blocks(len(pairs))
+    overall_P = torch.zeros_like(right_P)
+    weight_P = torch.zeros_like(right_P)
+    blocks: ScoreBlocks = {}
+    for name, in_category_P in members.items():
+        mean = right_P[in_category_P].mean()
+        blocks[name] = ratio_blocks(right_P.where(in_category_P, 0.0), in_category_P, block_P)
+        overall_P[in_category_P] = (right_P[in_category_P] - mean) / in_category_P.sum()
+        weight_P[in_category_P] = 1 / in_category_P.sum()
+    blocks[PAIRS_ACCURACY] = ratio_blocks(overall_P, weight_P, block_P)
+    return blocks
+
+
+def _right_pairs(scores_N: Tensor) -> Tensor:
+    """Return 1 for each pair whose good sentence has the higher score, .5 for a tie, (P,)."""
     good_P, bad_P = scores_N.double().chunk(2)
     right_P = (good_P > bad_P).double() + (good_P == bad_P).double() / 2
     right_P[good_P.isnan() | bad_P.isnan()] = math.nan
-    categories = list_categories(pairs)
-    category_P = torch.tensor([categories.index(pair.category) for pair in pairs])
-    means = [right_P[category_P == index].mean().item() for index in range(len(categories))]
-    names = [category_metric(category).name for category in categories]
-    return {PAIRS_ACCURACY: sum(means) / len(means)} | dict(zip(names, means, strict=True))
+    return right_P
+
+
+def _members_of_categories(pairs: Sequence[MinimalPair]) -> dict[str, Tensor]:
+    """Return whether each pair is in a category, bool, shape (P,), by the category's metric."""
+    names = [pair.category for pair in pairs]
+    return {
+        category_metric(category).name: torch.tensor([name == category for name in names])
+        for category in list_categories(pairs)
+    }
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ starting from zero. The penalty of its weights is chosen by cross-validation on 
 since the best one depends on the width of the encoder. No step is random, so the same encoder gets
 bitwise the same score.
 
-Letters: N labelled units (words or sentences), L layers, h hidden width, W windows, T positions.
+Letters: N labelled units (words or sentences), S sentences, L layers, h hidden width, W windows,
+T positions.
 """
 
 import itertools
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, PAD, SEP, Vocabulary
 from lab.evaluation.calibration import alternate_halves
-from lab.evaluation.score_blocks import assign_blocks
+from lab.evaluation.score_blocks import document_blocks
 from lab.tasks.embedded import UNSEEN, Split, TaggedSentences, Task, read_embedded
 from lab.training.model import Encoder
 
@@ -107,9 +108,12 @@ def evaluate_probe(
 
 
 def sentence_blocks(task: Task) -> Tensor:
-    """Return the block (`score_blocks`) of each unit of the test split, by its sentence."""
-    counts = [len(labels) for labels in read_embedded(task, "test").labels]
-    return assign_blocks(len(counts)).repeat_interleave(torch.tensor(counts))
+    """Return the block (`score_blocks`) of each unit of the test split, by its document."""
+    sentences = read_embedded(task, "test")
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(sentences.documents))}
+    document_S = torch.tensor([numbers[name] for name in sentences.documents])
+    counts_S = torch.tensor([len(labels) for labels in sentences.labels])
+    return document_blocks(document_S).repeat_interleave(counts_S)
 
 
 @lru_cache(maxsize=8)

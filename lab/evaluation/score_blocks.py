@@ -1,6 +1,8 @@
 """Contributions of the blocks of a test set to a score, for the sampling error of the test set.
 
-A test set is cut into contiguous blocks, which keep neighboring units of a document together. The
+A test set is cut into contiguous blocks: its documents, or groups of whole documents where there
+are many. Test sets without documents (sentences, minimal pairs) and those of few documents are cut
+into groups of neighboring units. The
 contribution of a block is the sum of the influence of its units on the score, so that the
 contributions sum to zero. The sum of their squares estimates the variance of the score over test
 sets; it equals the variance of a bootstrap of blocks up to terms of higher order. The difference
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 BLOCKS = 100
+_FEWEST = 10  # documents from which the variance between documents is estimated
 
 ScoreBlocks = dict[str, list[float]]  # contribution of each block, by the name of the metric
 
@@ -22,6 +25,23 @@ ScoreBlocks = dict[str, list[float]]  # contribution of each block, by the name 
 def assign_blocks(groups: int) -> Tensor:
     """Return the block of each of `groups` consecutive groups (windows, sentences), int64."""
     return torch.arange(groups) * min(BLOCKS, groups) // max(1, groups)
+
+
+def document_blocks(document_G: Tensor) -> Tensor:
+    """Return the block of each of G consecutive groups of a text with documents, int64, shape (G,).
+
+    The blocks are the documents, or contiguous groups of whole documents if there are more than
+    `BLOCKS`. With fewer than `_FEWEST` documents, they are contiguous groups of `document_G`
+    without regard to documents, and the variance is that over texts of the same documents.
+
+    Args:
+        document_G: index of the document of each group (window, word), ascending.
+    """
+    _, rank_G = document_G.unique_consecutive(return_inverse=True)
+    documents = int(rank_G[-1]) + 1 if len(rank_G) else 0
+    if documents < _FEWEST:
+        return assign_blocks(len(document_G))
+    return assign_blocks(documents)[rank_G]
 
 
 def mean_blocks(values_N: Tensor, block_N: Tensor) -> list[float]:

@@ -13,16 +13,16 @@ from lab.data.batches import Corpus, segment_ids
 from lab.data.vocabulary import FIRST_WORD, Vocabulary
 from lab.evaluation.calibration import calibrated_losses
 from lab.evaluation.corruption import HeldOut
-from lab.evaluation.hidden_words import hide_words
+from lab.evaluation.hidden_words import HiddenWords, hide_words
 from lab.evaluation.probes import evaluate_probe, sentence_blocks
 from lab.evaluation.score_blocks import (
     ScoreBlocks,
-    assign_blocks,
     auroc_blocks,
+    document_blocks,
     mean_blocks,
     ratio_blocks,
 )
-from lab.evaluation.word_prediction import head_nats_per_character, readout_nats_per_character
+from lab.evaluation.word_prediction import WordScore, score_head, score_readout
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Detector, Objective
 from lab.training.objectives.mlm import Mlm
@@ -42,7 +42,7 @@ def score_detection(
     Args:
         objective: objective to score.
         held_out: corrupted windows.
-        blocks: mapping to which the contribution of each block of windows is added, by score.
+        blocks: mapping to which the contribution of each block of documents is added, by score.
     """
     if not isinstance(objective, Detector):
         return {}
@@ -57,7 +57,7 @@ def score_detection(
         losses_N = calibrated_losses(logits_N, replaced_N)
         row[f"detect/{name}/calibrated_loss"] = losses_N.mean().item()
         if blocks is not None:
-            block_N = assign_blocks(len(words_NT))[words_NT.nonzero()[:, 0]]
+            block_N = document_blocks(held_out.document_N)[words_NT.nonzero()[:, 0]]
             blocks[f"detect/{name}/auroc"] = auroc_blocks(logits_N, replaced_N, block_N)
             blocks[f"detect/{name}/calibrated_loss"] = mean_blocks(losses_N, block_N)
     objective.train(training)
@@ -78,7 +78,8 @@ def score_probe(
         objective: objective to score.
         vocabulary: vocabulary of the encoder.
         task: task of the probe.
-        blocks: mapping to which the contribution of each block of sentences is added, by score.
+        blocks: mapping to which the contribution of each block of the test split is added, by
+            score.
     """
     training = objective.training
     objective.eval()
@@ -91,34 +92,60 @@ def score_probe(
     return {f"probe/{task}/accuracy": score.accuracy, f"probe/{task}/nats": score.nats}
 
 
-def score_hidden_words(objective: Objective, corpus: Corpus) -> MetricRow:
+def score_hidden_words(
+    objective: Objective, corpus: Corpus, blocks: ScoreBlocks | None = None
+) -> MetricRow:
     """Return the nats per character of hidden words, by the frozen encoder.
 
     The row is empty if the held-out text has too few words. The objective is in evaluation mode
     meanwhile, and none of its state changes.
+
+    Args:
+        objective: objective to score.
+        corpus: prepared text.
+        blocks: mapping to which the contribution of each block of documents is added.
     """
     hidden = hide_words(corpus.vocabulary, corpus.passages, objective.encoder.length, "one")
     training = objective.training
     objective.eval()
-    nats = readout_nats_per_character(objective.encoder, hidden)
+    score = score_readout(objective.encoder, hidden)
     objective.train(training)
-    return {} if nats is None else {"mlm/nats_per_character": nats}
+    return _word_row("mlm/nats_per_character", score, hidden, blocks)
 
 
-def score_own_head(objective: Objective, corpus: Corpus) -> MetricRow:
+def score_own_head(
+    objective: Objective, corpus: Corpus, blocks: ScoreBlocks | None = None
+) -> MetricRow:
     """Return the nats per character of hidden words, by the encoder's own vocabulary head.
 
     The row is empty for an objective without such a head, and if the held-out text has no words.
     The objective is in evaluation mode meanwhile, and none of its state changes.
+
+    Args:
+        objective: objective to score.
+        corpus: prepared text.
+        blocks: mapping to which the contribution of each block of documents is added.
     """
     if not isinstance(objective, Mlm | Predictor):
         return {}
     hidden = hide_words(corpus.vocabulary, corpus.passages, objective.encoder.length, "each")
     training = objective.training
     objective.eval()
-    nats = head_nats_per_character(objective.encoder, objective.vocabulary, hidden)
+    score = score_head(objective.encoder, objective.vocabulary, hidden)
     objective.train(training)
-    return {} if nats is None else {"mlm/own_head/nats_per_character": nats}
+    return _word_row("mlm/own_head/nats_per_character", score, hidden, blocks)
+
+
+def _word_row(
+    name: str, score: WordScore | None, hidden: HiddenWords, blocks: ScoreBlocks | None
+) -> MetricRow:
+    """Return the score of hidden words as a row, and add its contributions to `blocks`."""
+    if score is None:
+        return {}
+    if blocks is not None:
+        block_N = document_blocks(hidden.document_N)
+        blocks[name] = ratio_blocks(score.nats_N, score.characters_N, block_N)
+    return {name: score.nats_per_character}
 
 
 def auroc(scores_N: Tensor, positive_N: Tensor) -> float:

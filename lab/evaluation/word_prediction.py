@@ -32,6 +32,7 @@ Letters: N hidden words, W windows, T positions, M masked positions, C classes, 
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,7 +49,23 @@ _CLASSES = 256  # frequent words, and one class for all others; they are 59 % of
 _TOKENS = 4_096  # positions encoded at once, at most
 
 
-def readout_nats_per_character(encoder: Encoder, hidden: HiddenWords) -> float | None:
+@dataclass(frozen=True, kw_only=True)
+class WordScore:
+    """Score of a prediction of hidden words.
+
+    Attributes:
+        nats_per_character: nats of all words, divided by the number of their characters.
+        nats_N: nats of each word, float64, on the CPU; they add up to those of all words up to
+            rounding. NaN for all words if a state is not finite.
+        characters_N: number of characters of each word, float64.
+    """
+
+    nats_per_character: float
+    nats_N: Tensor
+    characters_N: Tensor
+
+
+def score_readout(encoder: Encoder, hidden: HiddenWords) -> WordScore | None:
     """Return the nats per character of hidden words, read from the states around [MASK].
 
     The read-out is fitted on one half of the text and evaluated on the other one, in both
@@ -65,7 +82,7 @@ def readout_nats_per_character(encoder: Encoder, hidden: HiddenWords) -> float |
     if not half_N.any() or half_N.all():
         return None
     states_Nh = _states_around_masks(encoder, hidden)
-    total = 0.0
+    total, word_nats_N = 0.0, torch.empty(len(hidden.words), dtype=torch.float64)
     for scored_N in (half_N, ~half_N):
         fitted = [word for word, scored in zip(hidden.words, scored_N.tolist(), strict=True)
                   if not scored]  # fmt: skip
@@ -74,18 +91,18 @@ def readout_nats_per_character(encoder: Encoder, hidden: HiddenWords) -> float |
         labels_N = torch.tensor([numbers.get(word, other) for word in hidden.words])
         nats_N = predict_half(states_Nh, labels_N.to(states_Nh.device), scored_N, other + 1)
         spelling = Spelling([word for word in fitted if word not in numbers])
-        total += nats_N.sum().item() + sum(
-            spelling.nats(word)
+        spelled = [
+            0.0 if word in numbers else spelling.nats(word)
             for word, scored in zip(hidden.words, scored_N.tolist(), strict=True)
-            if scored and word not in numbers
-        )
-    return total / sum(map(len, hidden.words))
+            if scored
+        ]
+        total += nats_N.sum().item() + sum(spelled)
+        word_nats_N[scored_N] = nats_N.double().cpu() + torch.tensor(spelled, dtype=torch.float64)
+    return _score(total, word_nats_N, hidden)
 
 
 @torch.no_grad()
-def head_nats_per_character(
-    encoder: Encoder, head: VocabularyHead, hidden: HiddenWords
-) -> float | None:
+def score_head(encoder: Encoder, head: VocabularyHead, hidden: HiddenWords) -> WordScore | None:
     """Return the nats per character of hidden words, predicted by the encoder's vocabulary head.
 
     Args:
@@ -99,18 +116,34 @@ def head_nats_per_character(
     if not hidden.words:
         return None
     device, table_Ve = head.bias.device, encoder.embeddings.table()
-    total = 0.0
+    total, word_nats_N = 0.0, torch.zeros(len(hidden.words), dtype=torch.float64)
     for rows in _chunks(hidden):
         ids_WT, masked_WT = hidden.ids_WT[rows].to(device), hidden.word_WT[rows].to(device) >= 0
         states_1Mh = encoder(ids_WT, segment_ids(ids_WT))[masked_WT][None]
         tokens_1M = hidden.token_WT[rows].to(device)[masked_WT][None]
-        total += cross_entropy(head(states_1Mh, table_Ve), tokens_1M).double().sum().item()
+        losses_1M = cross_entropy(head(states_1Mh, table_Ve), tokens_1M).double()
+        total += losses_1M.sum().item()
+        words_M = hidden.word_WT[rows][hidden.word_WT[rows] >= 0]
+        word_nats_N.index_add_(0, words_M, losses_1M[0].cpu())
     words_M = hidden.word_WT[hidden.word_WT >= 0]
-    total += _count_nats(torch.bincount(words_M, minlength=len(hidden.words)))
+    tokens_N = torch.bincount(words_M, minlength=len(hidden.words))
+    total += _count_nats(tokens_N)
+    word_nats_N -= (torch.bincount(tokens_N) / len(tokens_N)).log()[tokens_N]
     spelling = Spelling(hidden.words)
     unknown = set(hidden.word_WT[(hidden.word_WT >= 0) & (hidden.token_WT == UNK)].tolist())
     total += sum(spelling.nats(hidden.words[number]) for number in unknown)
-    return total / sum(map(len, hidden.words))
+    for number in unknown:
+        word_nats_N[number] += spelling.nats(hidden.words[number])
+    return _score(total, word_nats_N, hidden)
+
+
+def _score(total: float, nats_N: Tensor, hidden: HiddenWords) -> WordScore:
+    characters = [len(word) for word in hidden.words]
+    return WordScore(
+        nats_per_character=total / sum(characters),
+        nats_N=nats_N,
+        characters_N=torch.tensor(characters, dtype=torch.float64),
+    )
 
 
 def _number_frequent_words(words: list[str]) -> dict[str, int]:

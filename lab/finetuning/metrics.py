@@ -13,6 +13,8 @@ from typing import assert_never
 
 import numpy as np
 
+from lab.config.lookups import baseline_name
+from lab.config.metrics import finetuned
 from lab.config.tasks import (
     ClassificationTask,
     PairTask,
@@ -42,7 +44,7 @@ def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[
             )
         case RegressionTask():
             return regression_scores(
-                _gold_numbers(task), [a for a in answers if isinstance(a, float)]
+                _numbers(task.evaluation), [a for a in answers if isinstance(a, float)]
             )
         case TaggingTask():
             tags = chain.from_iterable(a for a in answers if isinstance(a, list))
@@ -57,21 +59,37 @@ def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[
 def majority_baseline(task: Examples) -> Scores:
     """Return the majority baseline: always predict the most frequent training label.
 
-    For question answering it predicts no answer. For regression it predicts the mean; both
-    correlations are then 0 by convention (`regression_scores`).
+    Of several most frequent labels it is the first one in sorted order, as in scikit-learn's
+    `DummyClassifier`. For question answering it predicts no answer. For regression it predicts the
+    mean training label; both correlations are then 0 by convention (`regression_scores`).
     """
     match task.config:
         case ClassificationTask() | PairTask() | TaggingTask():
             gold = _gold_labels(task)
-            frequent = Counter(_labels(task.train)).most_common(1)[0][0]
-            scores = classification_scores(gold, [task.labels.index(frequent)] * len(gold))
+            counts = Counter(_labels(task.train))
+            frequent = max(range(len(task.labels)), key=lambda label: counts[task.labels[label]])
+            scores = classification_scores(gold, [frequent] * len(gold))
             return _tagging_scores(scores) if isinstance(task.config, TaggingTask) else scores
         case RegressionTask():
-            return {"spearman": 0.0, "pearson": 0.0}
+            mean = float(np.mean(_numbers(task.train)))
+            return regression_scores(_numbers(task.evaluation), [mean] * len(task.evaluation))
         case QuestionAnsweringTask():
             return answer_scores(_gold_answers(task), [""] * len(task.evaluation))
         case _:
             assert_never(task.config)
+
+
+def baseline_entry(task: Examples) -> Scores:
+    """Return the main metric of the majority baseline as an entry of a trial's metrics."""
+    match task.config:
+        case RegressionTask():
+            table = "mean"
+        case QuestionAnsweringTask():
+            table = "no_answer"
+        case _:
+            table = "majority"
+    score = majority_baseline(task)[task.config.metric]
+    return {baseline_name(table, finetuned(task.name).name): score}
 
 
 def classification_scores(gold: Sequence[int], predicted: Sequence[int]) -> Scores:
@@ -208,8 +226,8 @@ def _labels(examples: Sequence[object]) -> list[str]:
     return labels
 
 
-def _gold_numbers(task: Examples) -> list[float]:
-    return [float(e.label) for e in task.evaluation if isinstance(e, TextExample)]
+def _numbers(examples: Sequence[object]) -> list[float]:
+    return [float(e.label) for e in examples if isinstance(e, TextExample)]
 
 
 def _gold_answers(task: Examples) -> list[Sequence[str]]:

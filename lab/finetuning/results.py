@@ -18,6 +18,7 @@ from lab.config.metrics import FINETUNING_COSTS, finetuned
 from lab.config.results import MetricRow
 from lab.config.trial import content_hash
 from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
+from lab.finetuning.metrics import baseline_entry
 from lab.storage import atomic
 from lab.tasks.examples import Examples
 
@@ -43,7 +44,7 @@ class FinetuneResults:
         key = content_hash([task.fingerprint, asdict(protocol), steps, __version__, code])
         self.name = f"finetune/{key}.json"
         self.file = folder / self.name
-        self._score, self._metric = finetuned(task.name).name, task.config.metric
+        self._task, self._score = task, finetuned(task.name).name
         self._identity = {
             "task": task.name,
             "protocol": asdict(protocol),
@@ -88,7 +89,8 @@ class FinetuneResults:
     def summary(self, seeds: int) -> MetricRow | None:
         """Return the entries of these runs in a trial's last point; None if a run is missing.
 
-        The entries are the median, lowest and highest score, the total FLOPs and the total seconds.
+        The entries are the median, lowest and highest score, the total FLOPs, the total seconds,
+        and the score of the majority baseline (`metrics.majority_baseline`).
 
         Args:
             seeds: number of runs; their seeds are 0 to `seeds` - 1.
@@ -97,8 +99,8 @@ class FinetuneResults:
         if not set(range(seeds)) <= stored.keys():
             return None
         runs = [stored[seed] for seed in range(seeds)]
-        scores = [run.scores[self._metric] for run in runs]
-        return {
+        scores = [run.scores[self._task.config.metric] for run in runs]
+        return baseline_entry(self._task) | {
             self._score: median(scores),
             f"{self._score}/low": min(scores),
             f"{self._score}/high": max(scores),

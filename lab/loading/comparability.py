@@ -55,6 +55,24 @@ def describe_confounding(experiment: Experiment, trials: Sequence[Trial]) -> str
     )
 
 
+def describe_bias(experiment: Experiment, trials: Sequence[Trial]) -> str | None:
+    """Return a warning if the metric is not neutral between values of a differing setting.
+
+    Args:
+        experiment: the experiment.
+        trials: trials with each compared value and each end or choice of the tuned settings.
+    """
+    metric, differing = experiment.metric, find_differing_paths(trials)
+    paths = metric.find_biased_paths(differing)
+    if experiment.answer != "ranking" or not paths:
+        return None
+    return (
+        f"metric: {metric.name} is not neutral between trials that differ in {', '.join(paths)}: "
+        f"{metric.bias}; compare the order of the settings by the other scores of the report, or "
+        f"change the metric; {_describe_alternatives(differing, trials)}"
+    )
+
+
 def find_differing_paths(trials: Sequence[Trial]) -> tuple[Path, ...]:
     """Return the dotted paths of the settings in which trials differ, in order."""
     settings = [dict(_leaves(asdict(trial))) for trial in trials]
@@ -81,6 +99,10 @@ def _describe_alternatives(differing: tuple[Path, ...], trials: Sequence[Trial])
     networks: frozenset[Network] = frozenset.intersection(
         *(trial.objective.networks for trial in trials)
     )
-    clean, confounded = alternative_metrics(differing, networks)
-    rest = f"; confounded: {', '.join(confounded)}" if confounded else ""
-    return f"comparable here: {', '.join(clean)}{rest}"
+    found = alternative_metrics(differing, networks)
+    parts = {
+        "comparable here": found.neutral,
+        "confounded": found.confounded,
+        "not neutral": found.biased,
+    }
+    return "; ".join(f"{name}: {', '.join(names)}" for name, names in parts.items() if names)

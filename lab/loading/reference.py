@@ -51,9 +51,9 @@ _METRICS = """\
 A search space names one of these metrics, `finetune/TASK` for a task of `finetune.tasks`, or
 `pairs/CATEGORY/accuracy` for a category of the file `minimal_pairs`. A metric cannot rank trials
 that differ in a path of the column "cannot rank across". It depends on the paths of the column
-"confounded with" without any training, so a sweep whose trials differ in one of them prints a
-warning. Metrics that are not taken at every evaluation are taken at the start and at the end of a
-trial.
+"confounded with" without any training, and it favors some values of the paths of the column "not
+neutral between", so a sweep whose trials differ in one of them prints a warning. Metrics that are
+not taken at every evaluation are taken at the start and at the end of a trial.
 """
 _SIZES = """\
 # Defaults of the sizes
@@ -141,7 +141,7 @@ def _settings(defaults: SizeDefaults) -> dict[str, str]:
 
 def _metric_table() -> Iterator[str]:
     head = ("metric", "meaning", "better", "needs", "at every evaluation", "cannot rank across",
-            "confounded with")  # fmt: skip
+            "confounded with", "not neutral between")  # fmt: skip
     yield from markdown.table(head, [_metric_row(metric) for metric in METRICS.values()])
 
 
@@ -154,6 +154,7 @@ def _metric_row(metric: Metric) -> tuple[str, ...]:
         "yes" if metric.at_every_evaluation else "no",
         _list_paths(metric.incomparable_across),
         _list_paths(metric.confounded_across),
+        _list_paths(metric.biased_across),
     )
 
 

@@ -13,6 +13,7 @@ def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
     warnings = (
         _describe_single_seed(experiment),
         comparability.describe_confounding(experiment, trials),
+        comparability.describe_bias(experiment, trials),
         mask_checks.describe_coarse_range(experiment, [of_cell[0] for of_cell in cells]),
     )
     return tuple(warning for warning in warnings if warning is not None)

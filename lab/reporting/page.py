@@ -144,6 +144,7 @@ def _list_facts(
         ("valid for", conclusion.describe_validity(frames)),
         ("ranked by", f"{frames.metric.title} ({frames.metric.name}, {frames.metric.direction})"),
         *confounding.describe_confounding(frames),
+        *confounding.describe_bias(frames),
         *conclusion.describe_contamination(frames),
         *facts,
         (

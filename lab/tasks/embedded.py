@@ -35,11 +35,14 @@ class TaggedSentences:
         labels: labels of each sentence: one per word for `pos`, a single one for `sentiment`;
             `UNSEEN` for labels that the training split lacks.
         classes: number of different labels in the training split.
+        documents: name of the document of each sentence; a name of its own for each sentence of
+            `sentiment`, whose source has no documents.
     """
 
     words: tuple[tuple[str, ...], ...]
     labels: tuple[tuple[int, ...], ...]
     classes: int
+    documents: tuple[str, ...]
 
 
 @cache
@@ -62,6 +65,7 @@ def read_embedded(task: Task, split: Split) -> TaggedSentences:
             tuple(numbers.get(x, UNSEEN) for x in _row_labels(task, row)) for row in chosen
         ),
         classes=len(numbers),
+        documents=tuple(str(row.get("doc", number)) for number, row in enumerate(chosen)),
     )
 
 

@@ -53,8 +53,8 @@ class Assignment:
     folder: File
     text: File
     held_out: File
+    pairs: File | None
     metric: Metric
-    pairs: File | None = None
     start: File | None = None
     short_text: File | None = None
     resources: Resources = field(default_factory=Resources)

@@ -71,7 +71,7 @@ class AllScores(Scorer):
     def score_end(self, objective: Objective) -> MetricRow:
         """Return the scores of the first and the last point: all of them, and the baselines."""
         row = self.score_interim(objective) | self._score_probe(objective, "sentiment")
-        row |= scores.score_own_head(objective, self.corpus)
+        row |= scores.score_own_head(objective, self.corpus, self.blocks)
         return row | self._pairs.baselines | self._held_out.baselines
 
     def score_interim(self, objective: Objective) -> MetricRow:
@@ -81,8 +81,9 @@ class AllScores(Scorer):
         """
         row = scores.score_detection(objective, self._held_out, self.blocks)
         row |= self._score_probe(objective, "pos")
-        row |= scores.score_hidden_words(objective, self.corpus)
-        return row | score_pairs(objective, self.corpus.vocabulary, self._pairs.pairs)
+        row |= scores.score_hidden_words(objective, self.corpus, self.blocks)
+        pairs, vocabulary = self._pairs.pairs, self.corpus.vocabulary
+        return row | score_pairs(objective, vocabulary, pairs, self.blocks)
 
     def _score_probe(self, objective: Objective, task: Task) -> MetricRow:
         return scores.score_probe(objective, self.corpus.vocabulary, task, self.blocks)

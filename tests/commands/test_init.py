@@ -154,6 +154,7 @@ def run_one_trial(experiment: Experiment, cache: Path) -> str:
         folder=cache / "trial",
         text=text,
         held_out=held_out,
+        pairs=None,
         short_text=short[0] if short else None,
         metric=experiment.metric,
     )

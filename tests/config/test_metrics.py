@@ -29,6 +29,11 @@ def test_metric_has_a_reason_if_and_only_if_settings_confound_it(metric: Metric)
     assert bool(metric.confounding) == bool(metric.confounded_across)
 
 
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_metric_has_a_reason_if_and_only_if_it_is_not_neutral(metric: Metric) -> None:
+    assert bool(metric.bias) == bool(metric.biased_across)
+
+
 @pytest.mark.parametrize("task", EMBEDDED)
 def test_probes_are_confounded_with_what_changes_untrained_encoders(task: str) -> None:
     probe = METRICS[f"probe/{task}/accuracy"]

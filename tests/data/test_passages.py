@@ -37,12 +37,21 @@ def test_passages_of_long_text_are_evenly_spaced(
     documents = [f"document {number:04}" for number in range(1_000)]
     monkeypatch.setattr(passages, "_CHARACTERS", 1_300)
     write_passages(tmp_path, documents, sum(map(len, documents)))
-    assert read_passages(tmp_path) == tuple(documents[9::10])
+    expected = tuple((number, documents[number]) for number in range(9, 1_000, 10))
+    assert read_passages(tmp_path) == expected
 
 
 def test_all_passages_of_short_text_are_kept(tmp_path: Path) -> None:
     write_passages(tmp_path, ["one", " ", "two"], 7)
-    assert read_passages(tmp_path) == ("one", "two")
+    assert read_passages(tmp_path) == ((0, "one"), (2, "two"))
+
+
+def test_passages_of_a_document_have_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passages, "_PASSAGE", 12)
+    write_passages(tmp_path, ["one two three four", "five"], 22)
+    assert [passage.document for passage in read_passages(tmp_path)] == [0, 0, 1]
 
 
 def test_passages_are_those_of_held_out_documents_for_each_tokenizer_and_window(
@@ -68,4 +77,4 @@ def test_passages_are_those_of_held_out_documents_for_each_tokenizer_and_window(
         found.append(batches.open_corpus(folder).passages)
     assert found[0] == found[1]
     assert 1 < len(found[0]) < 20
-    assert set(found[0]) < set(documents)
+    assert {passage.text for passage in found[0]} < set(documents)

@@ -84,7 +84,7 @@ def test_counts_are_those_of_documents_and_windows(file: Path, layout: str) -> N
     def check(read: list[Document]) -> None:
         counts, windows_NT = write(window_writer(layout), file, read)
         words = [word for document in read for word in document.text.split()]
-        assert counts.documents == len(read)
+        assert len(counts.windows_D) == len(read)
         assert counts.characters == sum(len(document.text) for document in read)
         assert counts.words == counts.tokens == len(words)
         assert counts.unknown == sum(int(word) >= 500 for word in words)
@@ -120,6 +120,7 @@ def test_windows_are_those_of_the_documents_in_the_order_of_the_parts(
         for row, document in zip(rows, read, strict=True):
             parts[document.part] += len(row)
         assert counts.windows == parts
+        assert counts.windows_D.tolist() == [len(row) for row in rows]
 
     check()
 

@@ -158,7 +158,7 @@ def test_corruptions_with_another_token_give_trials_another_identity(
 
 def test_name_is_the_hash_of_the_content(held_out: Path) -> None:
     read = corruption.open_held_out(held_out)
-    arrays = {"original": read.original_NT, **read.corrupted_NT}
+    arrays = {"original": read.original_NT, "document": read.document_N, **read.corrupted_NT}
     with np.load(held_out, allow_pickle=False) as stored:
         types = {name: stored[name].dtype for name in stored.files}
     again = {

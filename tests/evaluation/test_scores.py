@@ -241,6 +241,7 @@ def test_logits_at_special_tokens_are_not_scored(held_out: Path) -> None:
             HeldOut(
                 original_NT=read.original_NT,
                 corrupted_NT={"unigram": read.corrupted_NT["unigram"]},
+                document_N=read.document_N,
             ),
         )
 

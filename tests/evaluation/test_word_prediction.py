@@ -15,12 +15,13 @@ from torch import Tensor
 from lab.config.architecture import EncoderConfig
 from lab.config.data import TrainedTokenizer
 from lab.config.metrics import METRICS
+from lab.data.passages import Passage
 from lab.data.tokenizers import build_vocabulary
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, UNK, Vocabulary
 from lab.evaluation import discriminant, word_prediction
 from lab.evaluation.discriminant import Discriminant, predict_half
 from lab.evaluation.hidden_words import HiddenWords, Masks, Spelling, hide_words
-from lab.evaluation.word_prediction import head_nats_per_character, readout_nats_per_character
+from lab.evaluation.word_prediction import score_head, score_readout
 from lab.training.model import Encoder, VocabularyHead, initialize_weights
 
 SHAPE = EncoderConfig(
@@ -32,7 +33,7 @@ each_kind = pytest.mark.parametrize("masks", ["one", "each"])
 @pytest.fixture(scope="module")
 def other_vocabulary(prepared_text: PreparedText) -> Vocabulary:
     """Return a vocabulary of other pieces, which distinguishes case."""
-    texts = prepared_text.corpus.passages
+    texts = [passage.text for passage in prepared_text.corpus.passages]
     return build_vocabulary(TrainedTokenizer(cased=True), 700, lambda: texts)
 
 
@@ -102,7 +103,7 @@ def test_masks_of_each_token_cover_the_word(hide: Hide, prepared_text: PreparedT
 def test_rest_of_the_text_is_unchanged_by_hiding(hide: Hide, prepared_text: PreparedText) -> None:
     read, corpus = hide("each"), prepared_text.corpus
     written_WT = torch.where(read.word_WT >= 0, read.token_WT, read.ids_WT)
-    encoded = corpus.vocabulary.encode(list(corpus.passages))
+    encoded = corpus.vocabulary.encode([passage.text for passage in corpus.passages])
     special = torch.tensor([CLS, SEP, PAD])
     assert written_WT[~torch.isin(written_WT, special)].tolist() == np.concatenate(encoded).tolist()
 
@@ -138,6 +139,12 @@ def code_of_frequencies(read: HiddenWords, classes: int) -> float:
     return total / sum(map(len, read.words))
 
 
+def readout(encoder: Encoder, read: HiddenWords) -> float:
+    score = score_readout(encoder, read)
+    assert score is not None
+    return score.nats_per_character
+
+
 def states(monkeypatch: pytest.MonkeyPatch, states_Nh: Tensor) -> None:
     monkeypatch.setattr(word_prediction, "_states_around_masks", lambda *_: states_Nh)
 
@@ -147,7 +154,7 @@ def test_states_without_information_have_the_code_of_the_word_frequencies(
 ) -> None:
     read = hide("one")
     states(monkeypatch, torch.ones(len(read.words), 5))
-    score = readout_nats_per_character(make_encoder(), read)
+    score = readout(make_encoder(), read)
     assert score == pytest.approx(code_of_frequencies(read, 256), abs=1e-6)
 
 
@@ -155,13 +162,11 @@ def test_states_that_name_the_word_leave_the_spelling_of_rare_words(
     hide: Hide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = hide("one")
-    uninformed = readout_nats_per_character(make_encoder(), read)
+    uninformed = readout(make_encoder(), read)
     number = {word: index for index, (word, _) in enumerate(Counter(read.words).most_common(40))}
     labels_N = torch.tensor([number.get(word, 40) for word in read.words])
     states(monkeypatch, torch.nn.functional.one_hot(labels_N, 41).float())
-    informed = readout_nats_per_character(make_encoder(), read)
-    assert uninformed is not None
-    assert informed is not None
+    informed = readout(make_encoder(), read)
     assert informed < uninformed - 0.1
 
 
@@ -170,9 +175,9 @@ def test_score_is_bitwise_reproducible_and_changes_no_state(
 ) -> None:
     encoder, read = make_encoder(), hide("one")
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    first = readout_nats_per_character(encoder, read)
+    first = readout(encoder, read)
     torch.manual_seed(5)
-    assert readout_nats_per_character(encoder, read) == first
+    assert readout(encoder, read) == first
     assert all(value.equal(before[name]) for name, value in encoder.state_dict().items())
     assert {"mlm/nats_per_character", "mlm/own_head/nats_per_character"} <= set(METRICS)
 
@@ -182,12 +187,14 @@ def test_state_that_is_not_finite_gives_nan(hide: Hide, monkeypatch: pytest.Monk
     states_Nh = torch.zeros(len(read.words), 3)
     states_Nh[1, 1] = math.nan
     states(monkeypatch, states_Nh)
-    assert math.isnan(readout_nats_per_character(make_encoder(), read) or 0.0)
+    assert math.isnan(readout(make_encoder(), read))
 
 
 def test_text_with_a_single_passage_has_no_score(prepared_text: PreparedText) -> None:
-    read = hide_words(prepared_text.corpus.vocabulary, ("a few words of text",), 16, "one")
-    assert readout_nats_per_character(make_encoder(), read) is None
+    read = hide_words(
+        prepared_text.corpus.vocabulary, (Passage(0, "a few words of text"),), 16, "one"
+    )
+    assert score_readout(make_encoder(), read) is None
 
 
 def test_states_are_those_around_the_mask_however_many_windows_are_encoded_at_once(
@@ -267,5 +274,6 @@ def test_head_equals_the_loss_of_transformers_electra(
         - len(tokens) * float((shares * np.log(shares)).sum())
         + sum(spelling.nats(read.words[number]) for number in unknown)
     )
-    actual = head_nats_per_character(encoder, head, read)
-    assert actual == pytest.approx(total / sum(map(len, read.words)), rel=1e-5)
+    actual = score_head(encoder, head, read)
+    assert actual is not None
+    assert actual.nats_per_character == pytest.approx(total / sum(map(len, read.words)), rel=1e-5)

@@ -233,6 +233,7 @@ def assignment_of(trial: Trial, inputs: TrialInputs, folder: Path) -> Assignment
         folder=folder,
         text=inputs.text,
         held_out=inputs.held_out,
+        pairs=None,
         start=inputs.start,
         short_text=inputs.short_text,
         charged=inputs.charged,

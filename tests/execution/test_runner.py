@@ -48,6 +48,7 @@ def build_assignment(folder: Path, mirror: Mirror) -> Assignment:
         folder=folder / "trials" / "0123",
         text=folder / "text",
         held_out=folder / "held-out.npz",
+        pairs=None,
         metric=METRICS["detect/bigram/auroc"],
         mirror=mirror,
     )

@@ -30,6 +30,7 @@ from lab.execution.driver import Driver
 from lab.execution.prerequisites import Prerequisites
 from lab.execution.site import Site
 from lab.finetuning import features, finetuner, heads
+from lab.finetuning import metrics as task_metrics
 from lab.finetuning import pretrained as encoders
 from lab.finetuning.finetuner import Finetuner, PretrainedEncoder, default_protocol
 from lab.finetuning.results import FinetuneResults
@@ -287,6 +288,7 @@ def run(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Run:
             folder=tmp_path / "trials" / "0123456789ab",
             text=text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
             tasks=tuple(
                 examples.prepare_examples(load_task(task), tmp_path / "cache") for task in tasks
@@ -312,7 +314,12 @@ def test_the_last_point_of_a_finished_trial_has_the_fine_tuning_scores(
     added = last.keys() - plain.rows[-1].keys()
     names = {f"finetune/{task}" for task in ("classification", "tagging")}
     parts = ("", "/low", "/high", "/flops", "/seconds")
-    assert added == {n + p for n in names for p in parts} | {"finetune/flops", "finetune/seconds"}
+    baselines = {f"baseline/majority/{name}" for name in names}
+    costs = {"finetune/flops", "finetune/seconds"}
+    assert added == {n + p for n in names for p in parts} | costs | baselines
+    for name in baselines:
+        task = read_task(yamls, name.rpartition("/")[2])
+        assert last[name] == task_metrics.majority_baseline(task)[task.config.metric]
     for name in names:
         assert last[f"{name}/low"] <= last[name] <= last[f"{name}/high"]
     assert last["finetune/flops"] == sum(last[f"{name}/flops"] for name in names)
@@ -365,6 +372,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
             folder=tmp_path / "trials" / "0123456789ab",
             text=prepared_text.text,
             held_out=tmp_path,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         ),
         NoScores(
@@ -373,6 +381,7 @@ def test_the_encoder_of_a_record_equals_the_trained_encoder(
                 folder=tmp_path,
                 text=prepared_text.text,
                 held_out=tmp_path,
+                pairs=None,
                 metric=METRICS["probe/pos/accuracy"],
             ),
             "cpu",

@@ -296,6 +296,73 @@ def test_majority_baseline_equals_scikit_learns_dummy_classifier(name: str) -> N
     assert task_metrics.majority_baseline(labelled)["accuracy"] == accuracy
 
 
+@given(
+    train=st.lists(st.sampled_from("xyz"), min_size=1),
+    gold=st.lists(st.sampled_from("xyz"), min_size=1),
+    metric=st.sampled_from(["accuracy", "macro_f1", "matthews"]),
+)
+def test_entry_of_the_baseline_is_the_tasks_metric_of_scikit_learns_dummy_classifier(
+    train: list[str], gold: list[str], metric: Any
+) -> None:
+    from sklearn.dummy import DummyClassifier
+
+    examples = task(
+        replace(SINGLE, metric=metric),
+        *(TextExample("a", None, label) for label in gold),
+        train=tuple(TextExample("a", None, label) for label in train),
+    )
+    dummy = DummyClassifier(strategy="most_frequent").fit([[0]] * len(train), train)
+    predicted = dummy.predict([[0]] * len(gold))
+    known = [label if label in train else "unseen" for label in gold]
+    expected = {
+        "accuracy": metrics.accuracy_score(known, predicted),
+        "macro_f1": metrics.f1_score(known, predicted, average="macro", zero_division=0),
+        "matthews": 0.0,
+    }[metric]
+    entry = task_metrics.baseline_entry(examples)
+    assert entry == {"baseline/majority/finetune/task": pytest.approx(expected)}
+
+
+def test_entry_of_f1_is_that_of_scikit_learns_dummy_classifier() -> None:
+    from sklearn.dummy import DummyClassifier
+
+    train, gold = list("xyyyx"), list("xxyxy")
+    examples = task(
+        replace(SINGLE, metric="f1"),
+        *(TextExample("a", None, label) for label in gold),
+        train=tuple(TextExample("a", None, label) for label in train),
+    )
+    dummy = DummyClassifier(strategy="most_frequent").fit([[0]] * 5, train)
+    expected = metrics.f1_score(gold, dummy.predict([[0]] * 5), pos_label="y")
+    assert expected > 0
+    entry = task_metrics.baseline_entry(examples)
+    assert entry == {"baseline/majority/finetune/task": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize("metric", ["spearman", "pearson"])
+def test_entry_of_regression_is_that_of_scikit_learns_dummy_regressor(metric: Any) -> None:
+    from sklearn.dummy import DummyRegressor
+
+    train, gold = [1.0, 2.0, 6.0], [3.0, 1.0]
+    examples = task(
+        replace(NUMBER, metric=metric),
+        *(TextExample("a", None, number) for number in gold),
+        train=tuple(TextExample("a", None, number) for number in train),
+    )
+    predicted = DummyRegressor().fit([[0]] * 3, train).predict([[0]] * 2).tolist()
+    assert predicted == [3.0, 3.0]
+    expected = task_metrics.regression_scores(gold, predicted)[metric]
+    assert task_metrics.baseline_entry(examples) == {"baseline/mean/finetune/task": expected}
+
+
+def test_entry_of_question_answering_predicts_no_answer() -> None:
+    questions = task(
+        QUESTIONS, QuestionExample("q", "b", [], []), QuestionExample("q", "b", ["b"], [0])
+    )
+    entry = task_metrics.baseline_entry(questions)
+    assert entry == {"baseline/no_answer/finetune/task": 0.5}
+
+
 def head_of(examples: Examples) -> heads.Head:
     head = heads.build_head(examples, 8, dropout=0)
     head.init_weights(torch.Generator().manual_seed(1))

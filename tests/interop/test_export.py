@@ -217,6 +217,7 @@ def storage(prepared_text: PreparedText, held_out: Path, few_sentences: None) ->
             folder=storage / "trials" / "0123456789ab",
             text=prepared_text.text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
         assert run_trial(work).state == "finished"

@@ -439,6 +439,7 @@ def work(
         folder=tmp_path / "trials" / "0123456789ab",
         text=prepared_text.text,
         held_out=held_out,
+        pairs=None,
         metric=METRICS["probe/pos/accuracy"],
     )
 

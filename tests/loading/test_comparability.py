@@ -10,6 +10,7 @@ from lab.loading import search_space, sweep_warnings
 from lab.loading.error_messages import SpaceError
 
 SIZES = {"encoder.size": ["nano", "tiny"]}
+WIDTHS: dict[str, Any] = {"objective.generator.width": [0.25, 0.5]}
 
 
 def load(metric: str, compare: dict[str, Any], **sections: Any) -> Experiment:
@@ -33,8 +34,11 @@ def warnings(metric: str, compare: dict[str, Any], **sections: Any) -> list[str]
 
 def alternatives(message: str) -> tuple[set[str], set[str]]:
     """Return the metrics that a message offers, and those that it calls confounded."""
-    clean, _, confounded = message.partition("comparable here: ")[2].partition("; confounded: ")
-    return set(clean.split(", ")), set(filter(None, confounded.split(", ")))
+    listed = "comparable here: " + message.partition("comparable here: ")[2]
+    parts = dict(part.split(": ") for part in listed.split("; "))
+    return set(parts["comparable here"].split(", ")), set(
+        parts["confounded"].split(", ") if "confounded" in parts else ()
+    )
 
 
 def test_probe_across_encoder_sizes_gives_a_warning_with_alternatives() -> None:
@@ -68,7 +72,6 @@ def test_probe_across_a_shape_gives_a_warning(compare: dict[str, Any], path: str
 
 @pytest.mark.parametrize("metric", ["detect/bigram/auroc", "probe/pos/accuracy"])
 def test_settings_of_the_training_alone_give_no_warning(metric: str) -> None:
-    assert warnings(metric, {"objective.generator.width": [0.25, 0.5]}) == []
     assert warnings(metric, {"optim.lr": [1e-3, 2e-3]}) == []
     assert warnings(metric, {"encoder.layers": [1, 4]}) == []
 
@@ -79,6 +82,64 @@ def test_detection_across_encoder_sizes_gives_no_warning() -> None:
 
 def test_sweep_without_a_ranking_gives_no_warning() -> None:
     assert warnings("probe/pos/accuracy", SIZES, answer="noise") == []
+    assert warnings("detect/bigram/auroc", WIDTHS, answer="noise") == []
+
+
+@pytest.mark.parametrize("source", ["bigram", "mlm"])
+@pytest.mark.parametrize("score", ["auroc", "calibrated_loss"])
+@pytest.mark.parametrize(
+    ("compare", "path"),
+    [
+        (WIDTHS, "objective.generator.width"),
+        ({"objective.kind": ["electra", "electra_15"]}, "objective.kind"),
+        (
+            {
+                "objective": [
+                    {"kind": "random", "replacement_distribution": name}
+                    for name in ("uniform", "unigram")
+                ]
+            },
+            "objective.replacement_distribution",
+        ),
+    ],
+)
+def test_detection_across_replacements_gives_a_warning_with_neutral_scores(
+    source: str, score: str, compare: dict[str, Any], path: str
+) -> None:
+    metric = f"detect/{source}/{score}"
+    (warning,) = warnings(metric, compare)
+    start = f"metric: {metric} is not neutral between trials that differ in "
+    assert warning.startswith(start)
+    assert path in warning.removeprefix(start).partition(": ")[0].split(", ")
+    neutral, confounded = alternatives(warning)
+    assert {
+        "mlm/nats_per_character",
+        "pairs/accuracy",
+        "probe/pos/nats",
+        "finetune/TASK",
+    } <= neutral
+    assert not any(name.startswith("detect/") for name in neutral | confounded)
+    assert f"; not neutral: {'detect/unigram/auroc, ' * ('.kind' in path)}" in warning
+
+
+@pytest.mark.parametrize("metric", ["mlm/nats_per_character", "pairs/accuracy", "probe/pos/nats"])
+def test_scores_without_replacements_are_neutral_between_generators(metric: str) -> None:
+    assert warnings(metric, WIDTHS) == []
+
+
+def test_tuned_generator_gives_a_warning() -> None:
+    tune = {"objective.generator.width": {"choices": [0.25, 1]}}
+    search = {"sampler": "grid", "trials": 2, "seeds": 3}
+    compare = {"optim.lr": [1e-3, 2e-3]}
+    (warning,) = warnings("detect/bigram/auroc", compare, tune=tune, search=search)
+    assert "is not neutral between trials that differ in objective.generator.width:" in warning
+
+
+def test_probe_is_the_alternative_within_a_width_only() -> None:
+    (warning,) = warnings("detect/bigram/auroc", WIDTHS | {"encoder.embedding": [16, 64]})
+    neutral, confounded = alternatives(warning)
+    assert "pairs/accuracy" in neutral
+    assert {"probe/pos/nats", "mlm/nats_per_character"} <= confounded
 
 
 def test_tuned_shape_gives_a_warning() -> None:
@@ -108,8 +169,8 @@ def test_refused_metric_names_those_that_can_rank() -> None:
 
 def test_losses_of_the_training_are_no_alternatives() -> None:
     networks = ("generator", "discriminator", "predictor")
-    names, confounded = alternative_metrics((), networks)
-    assert confounded == []
+    names, confounded, biased = alternative_metrics((), networks)
+    assert confounded == biased == []
     assert {name for name in METRICS if name not in names} == {
         name for name in METRICS if name.startswith("train/")
     }

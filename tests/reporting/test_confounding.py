@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from lab.reporting.confounding import describe_confounding
+from lab.reporting.confounding import describe_bias, describe_confounding
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
@@ -23,8 +23,8 @@ TRIALS = {
 }
 
 
-def describe(metric: str = "probe/pos/accuracy", answer: str = "ranking", **columns: Any) -> str:
-    frames = SweepFrames(
+def make_frames(metric: str, answer: str, columns: dict[str, Any]) -> SweepFrames:
+    return SweepFrames(
         name="sizes",
         sweep={tags.METRIC: metric, tags.ANSWER: answer},
         measures={},
@@ -32,7 +32,10 @@ def describe(metric: str = "probe/pos/accuracy", answer: str = "ranking", **colu
         trials=pd.DataFrame(TRIALS | {k.replace("__", "."): v for k, v in columns.items()}),
         curves=pd.DataFrame(),
     )
-    lines = describe_confounding(frames)
+
+
+def describe(metric: str = "probe/pos/accuracy", answer: str = "ranking", **columns: Any) -> str:
+    lines = describe_confounding(make_frames(metric, answer, columns))
     assert all(name == "confounded" for name, _ in lines)
     return "\n".join(text for _, text in lines)
 
@@ -53,3 +56,22 @@ def test_nothing_is_stated_where_nothing_confounds_a_ranking() -> None:
     assert describe(encoder__hidden=[64, 64, 64]) == ""
     assert describe("detect/bigram/auroc") == ""
     assert describe(answer="noise") == ""
+
+
+GENERATORS = {"objective.generator.width": [0.25, 1.0, 1.0], "encoder.hidden": [64, 64, 64]}
+
+
+def test_detection_across_generators_is_stated_with_recorded_neutral_scores() -> None:
+    columns = GENERATORS | {"pairs/accuracy": [0.6, 0.6, 0.6]}
+    ((name, text),) = describe_bias(make_frames("detect/bigram/auroc", "ranking", columns))
+    assert name == "not neutral"
+    assert text.startswith(
+        "detect/bigram/auroc is not neutral between trials that differ in objective.generator.width"
+    )
+    assert text.endswith("scores that are: probe/pos/accuracy, pairs/accuracy, finetune/sentiment")
+
+
+def test_neutral_ranking_has_no_line() -> None:
+    assert describe_bias(make_frames("probe/pos/accuracy", "ranking", GENERATORS)) == []
+    assert describe_bias(make_frames("detect/bigram/auroc", "noise", GENERATORS)) == []
+    assert describe_bias(make_frames("detect/bigram/auroc", "ranking", {})) == []

@@ -255,3 +255,18 @@ def test_baselines_are_found_by_metric_and_table() -> None:
     names = [baseline_name("word", PROBE), baseline_name("bigram", AUROC), PROBE]
     assert select_baselines(names, PROBE) == {"word": f"baseline/word/{PROBE}"}
     assert math.isnan(yardsticks.untrained_score(sweep(TRAINED, UNTRAINED).trials, "none"))
+
+
+def test_fine_tuning_scores_stand_beside_the_most_frequent_label() -> None:
+    frames = sweep(TRAINED, UNTRAINED)
+    task = "finetune/sentiment"
+    scored = frames.trials.assign(**{task: 0.58, baseline_name("majority", task): 0.5033})
+    frames = dataclasses.replace(frames, trials=scored)
+    result, runs = analyze(frames)
+    table = score_table.score_table(frames, result, runs)
+    (row,) = (row for row in table.rows if row[0] == task)
+    assert row[3] == "majority 0.5033"
+    ranked = frames.rank_by(task)
+    result, runs = analyze(ranked)
+    text = " ".join(value for _, value in yardsticks.describe_yardsticks(ranked, result, runs))
+    assert "looking up the most frequent label (0.5033)" in text

@@ -131,7 +131,8 @@ sys.exit(sweep.main(sys.argv[1:]))
 def test_comparison_with_too_few_repeats_is_planned_with_a_warning(
     overrides: list[str], warns: bool, file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [part for override in overrides for part in ("--set", override)]
+    neutral = ["metric=probe/pos/accuracy", *overrides]
+    options = [part for override in neutral for part in ("--set", override)]
     assert main([str(file), *options, "--dry-run"]) == 0
     errors = capsys.readouterr().err
     assert errors.startswith("lab.sweep: warning: search.seeds: 1 ") is warns
@@ -151,6 +152,19 @@ def test_confounded_metric_is_planned_with_a_warning(
     errors = capsys.readouterr().err
     assert errors.startswith(
         "lab.sweep: warning: metric: probe/pos/accuracy is confounded with encoder.embedding, in "
+    )
+    assert errors.count("\n") == 1
+
+
+def test_metric_that_is_not_neutral_is_planned_with_a_warning(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--set", "metric=detect/mlm/auroc", "--dry-run"]
+    assert main([str(file), *options, "--set", "search.seeds=2"]) == 0
+    errors = capsys.readouterr().err
+    assert errors.startswith(
+        "lab.sweep: warning: metric: detect/mlm/auroc is not neutral between trials that differ in "
+        "objective.generator.width: "
     )
     assert errors.count("\n") == 1
 

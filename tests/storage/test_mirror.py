@@ -537,6 +537,7 @@ def test_actor_deletes_its_local_record_once_it_is_pushed_and_records_its_thread
         folder=root / "trials/a",
         text=root / "cache/text",
         held_out=root / "cache/held-out.npz",
+        pairs=None,
         metric=METRICS["probe/pos/accuracy"],
         resources=Resources(cpus_per_worker=2),
         mirror=driver,

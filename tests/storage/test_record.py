@@ -219,6 +219,7 @@ def test_stop_request_of_the_sweep_has_priority_over_that_of_the_trial(
         folder=folder,
         text=tmp_path,
         held_out=tmp_path,
+        pairs=None,
         metric=METRICS["probe/pos/accuracy"],
     )
     stop_signal = StopSignal(work, work, tmp_path / "stop-all")

@@ -87,6 +87,7 @@ def assignment_in(prepared_text: PreparedText, held_out: Path) -> Callable[..., 
             folder=folder,
             text=prepared_text.text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
 

@@ -139,9 +139,12 @@ def evaluate(objective: Any, member: Member) -> None:
             objective.detect(batch.ids_BT, text_BT)
     objective.train()
     corrupted_BT = batch.ids_BT.where(batch.ids_BT != batch.ids_BT[0, 1], batch.ids_BT[0, 2])
-    row = scores.score_detection(
-        objective, HeldOut(original_NT=batch.ids_BT, corrupted_NT={"": corrupted_BT})
+    held_out = HeldOut(
+        original_NT=batch.ids_BT,
+        corrupted_NT={"": corrupted_BT},
+        document_N=torch.arange(len(batch.ids_BT)),
     )
+    row = scores.score_detection(objective, held_out)
     assert bool(row) is ("discriminator" in member.objective.networks)
 
 

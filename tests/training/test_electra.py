@@ -416,7 +416,9 @@ def test_evaluation_does_not_change_the_objective_or_random_state(training: bool
     objective.train(training)
     rng_state, weights = state(objective)
     held_out = HeldOut(
-        original_NT=batch.ids_BT, corrupted_NT={"own": discriminator_input(objective, batch)}
+        original_NT=batch.ids_BT,
+        corrupted_NT={"own": discriminator_input(objective, batch)},
+        document_N=torch.arange(len(batch.ids_BT)),
     )
     torch.set_rng_state(rng_state)
     first = scores.score_detection(objective, held_out)

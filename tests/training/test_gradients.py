@@ -471,6 +471,7 @@ def test_reduced_micro_batch_is_recorded_and_restored_from_the_checkpoint(
         folder=tmp_path / "trial",
         text=prepared_text.text,
         held_out=held_out,
+        pairs=None,
         metric=METRICS["probe/pos/accuracy"],
     )
     sizes: list[int] = []
@@ -510,6 +511,7 @@ def test_trial_fails_with_a_one_line_reason_if_a_window_does_not_fit(
             folder=tmp_path,
             text=prepared_text.text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
     )

@@ -68,6 +68,7 @@ def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callabl
             folder=tmp_path / name,
             text=prepared_text.text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
 

@@ -56,6 +56,7 @@ def run(prepared_text: PreparedText, held_out: Path) -> Run:
             folder=folder,
             text=prepared_text.text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
         return run_trial(work, **named)
@@ -119,9 +120,11 @@ def test_record_has_the_blocks_of_every_score_of_the_test_sets(
 ) -> None:
     end = run(trial, tmp_path / "run")
     blocks = record.read_blocks(tmp_path / "run")
-    tested = {name for name in end.rows[-1] if name.startswith(("detect/", "probe/"))}
+    families = ("detect/", "probe/", "mlm/", "pairs/")
+    tested = {name for name in end.rows[-1] if name.startswith(families)}
     assert set(blocks) == tested
-    assert all(len(values) == 100 or "pos" in name for name, values in blocks.items())
+    of_fixed_size = [name for name in tested if name.startswith(("detect/", "probe/sentiment"))]
+    assert all(len(blocks[name]) == 100 for name in of_fixed_size)
     assert all(abs(sum(values)) < 1e-3 < max(map(abs, values)) * 1e3 for values in blocks.values())
 
 
@@ -280,6 +283,7 @@ def test_missing_text_ends_failed(trial: Trial, tmp_path: Path) -> None:
             folder=tmp_path / "trial",
             text=nowhere,
             held_out=nowhere,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
     )

@@ -304,6 +304,7 @@ def work(
             text=prepared_text.text,
             short_text=short_text,
             held_out=held_out,
+            pairs=None,
             metric=METRICS["probe/pos/accuracy"],
         )
 
