@@ -125,7 +125,10 @@ def test_record_has_the_blocks_of_every_score_of_the_test_sets(
     assert set(blocks) == tested
     of_fixed_size = [name for name in tested if name.startswith(("detect/", "probe/sentiment"))]
     assert all(len(blocks[name]) == 100 for name in of_fixed_size)
-    assert all(abs(sum(values)) < 1e-3 < max(map(abs, values)) * 1e3 for values in blocks.values())
+    assert all(abs(sum(values)) < 1e-3 for values in blocks.values())
+    # Few pairs of a category may all be right.
+    varied = [values for name, values in blocks.items() if not name.startswith("pairs/")]
+    assert all(max(map(abs, values)) > 1e-6 for values in varied)
 
 
 def test_progress_file_has_each_phase_during_the_run(
