@@ -37,7 +37,7 @@ def document_blocks(document_G: Tensor) -> Tensor:
     Args:
         document_G: index of the document of each group (window, word), ascending.
     """
-    _, rank_G = document_G.unique_consecutive(return_inverse=True)
+    rank_G = (document_G.diff(prepend=document_G[:1]) != 0).cumsum(0)
     documents = int(rank_G[-1]) + 1 if len(rank_G) else 0
     if documents < _FEWEST:
         return assign_blocks(len(document_G))
