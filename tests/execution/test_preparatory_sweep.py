@@ -44,12 +44,17 @@ def cwd(begun_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def running(storage: Path) -> list[Path]:
+    folders = (file.parent for file in storage.glob("trials/*/state"))
+    return [folder for folder in folders if record.read_state(folder) == "running"]
+
+
 @pytest.fixture(scope="module")
 def lost(cwd: Path) -> dict[str, int]:
     """Kill Ray's node during the first preparatory run; return the finished records."""
     with start_sweep(cwd, **CHANGES) as process:
         began = time.monotonic()
-        while "preparatory run" not in read_output(cwd) and time.monotonic() - began < LIMIT:
+        while not running(cwd / "storage") and time.monotonic() - began < LIMIT:
             assert process.poll() is None, read_output(cwd)
             time.sleep(0.1)
         (raylet,) = find_processes(process.pid, b"/raylet/raylet")
@@ -76,7 +81,7 @@ def finished_sweep(cwd: Path, lost: dict[str, int]) -> dict[str, int]:
     killed, began = False, time.monotonic()
     with start_sweep(cwd, **CHANGES) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
-            if not killed and any_trial_trains(cwd / "storage"):
+            if not killed and any(map(record.read_curve, running(cwd / "storage"))):
                 os.kill(find_processes(process.pid, b"ray::ImplicitFunc.train")[0], signal.SIGKILL)
                 killed = True
             time.sleep(0.1)
@@ -84,11 +89,6 @@ def finished_sweep(cwd: Path, lost: dict[str, int]) -> dict[str, int]:
     finished = records(cwd / "storage")
     assert all(finished[name] == time for name, time in lost.items())
     return finished
-
-
-def any_trial_trains(storage: Path) -> bool:
-    folders = (file.parent for file in storage.glob("trials/*/curve.jsonl"))
-    return any(record.read_state(folder) == "running" for folder in folders)
 
 
 def test_lost_process_and_the_retry_of_its_trial_are_in_the_log(
