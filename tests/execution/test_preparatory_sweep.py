@@ -68,8 +68,9 @@ def test_lost_ray_is_one_line_and_a_traceback_in_the_log(
 ) -> None:
     (line,) = (cwd / "first.err").read_text().splitlines()
     assert line.startswith("lab.sweep: failed: ClusterLostError: ")
-    assert line.endswith("(traceback in storage/logs/smoke.log)")
-    log = (cwd / "storage" / "logs" / "smoke.log").read_text(encoding="utf-8")
+    file = cwd / "storage" / "logs" / "smoke.log"
+    assert line.endswith(f"(traceback in {file})")
+    log = file.read_text(encoding="utf-8")
     assert re.search(r" ERROR .*unexpected error\nTraceback \(most recent call last\)", log)
     assert "ClusterLostError: all nodes of the Ray cluster have stopped" in log
 
