@@ -87,6 +87,7 @@ def finished_sweep(cwd: Path, lost: dict[str, int]) -> dict[str, int]:
                 killed = True
             time.sleep(0.1)
         wait_for_exit(process, cwd, 0)
+    shutil.copy(cwd / "storage" / "logs" / "smoke.log", cwd / "second.log")
     finished = records(cwd / "storage")
     assert all(finished[name] == time for name, time in lost.items())
     return finished
@@ -95,7 +96,7 @@ def finished_sweep(cwd: Path, lost: dict[str, int]) -> dict[str, int]:
 def test_lost_process_and_the_retry_of_its_trial_are_in_the_log(
     cwd: Path, finished_sweep: dict[str, int]
 ) -> None:
-    log = (cwd / "storage" / "logs" / "smoke.log").read_text(encoding="utf-8")
+    _, _, log = (cwd / "second.log").read_text(encoding="utf-8").rpartition("lab.sweep starts: ")
     (name,) = re.findall(r" WARNING trial=(\w+) .*its process ended; retry 1 of 2", log)
     assert record.read_state(cwd / "storage" / "trials" / name) in ("finished", "diverged")
 
