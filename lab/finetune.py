@@ -141,7 +141,10 @@ def _print_scores(examples: "Examples", runs: "list[FinetuneRun]") -> None:
     table.add_row("median", *(f"{medians[name]:.4f}" for name in names))
     baseline = majority_baseline(examples)
     table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
-    Console().print(table)
+    console = Console()
+    with console.capture() as text:  # Rich would exit with status 1 where the output is closed
+        console.print(table)
+    print(text.get(), end="")
     metric = examples.config.metric
     print(
         f"finetune/{examples.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "

@@ -26,6 +26,7 @@ from lab.trials.assignment import RESTARTS, Assignment, AssignmentSource, StopSi
 _LOG = logging.getLogger(__name__)
 _CHECK_INTERVAL = 5.0  # seconds between two checks that the cluster is alive
 _GROUP_DRIVER = {"memory": 2**29}  # bytes; resources of an actor that only starts its workers
+WORKERS_ENDED = "workers_ended"  # entry of a report to Tune: the errors that ended a worker group
 
 
 class ClusterLostError(RuntimeError):
@@ -221,8 +222,12 @@ class _SourceCallback(tune.Callback):
             with session.record_fault():
                 session.source.on_start(session.works[trial.trial_id])
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
         del iteration, trials
+        if WORKERS_ENDED in result:
+            _LOG.warning("%s", result[WORKERS_ENDED], extra=_trial_field(trial))
         session = _SESSIONS[self._token]
         if trial.trial_id in session.works:
             with session.record_fault():
@@ -243,5 +248,9 @@ def _log_error(trial: Any, event: str) -> None:
     if trial.error_file is not None:
         with suppress(OSError):
             error = f"\n{File(trial.error_file).read_text(encoding='utf-8').strip()}"
-    name = trial.config["work"].folder.name
-    _LOG.warning("%s%s", event, error, extra={"trial": name})
+    _LOG.warning("%s%s", event, error, extra=_trial_field(trial))
+
+
+def _trial_field(trial: Any) -> dict[str, str]:
+    """Return the field `trial` of a log record: the name of the trial's record."""
+    return {"trial": trial.config["work"].folder.name}

@@ -96,7 +96,6 @@ class TrialRecords:
         record.write_queued(folder, assignment.trial, assignment.lineage, assignment.text.name)
         if not self._fresh and extends:
             extend.extend_from_shorter_run(folder, assignment.trial, assignment.lineage)
-        self._mirror.push(record.stop_file(folder))
         progress.clear_progress(folder)
         self._mirror.push(folder / progress.NAME)
         (folder / record.LOG).unlink(missing_ok=True)

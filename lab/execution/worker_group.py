@@ -15,6 +15,7 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from lab.execution.runner import WORKERS_ENDED
 from lab.storage import record
 from lab.trials.assignment import RESTARTS, Assignment, StopSignal
 
@@ -48,7 +49,7 @@ def run_in_worker_group(config: dict[str, Any]) -> None:
             run_config=train.RunConfig(
                 name=f"train-{work.folder.name}",
                 storage_path=config["storage"],
-                callbacks=[TuneReportCallback()],
+                callbacks=[_TuneReports()],
                 failure_config=train.FailureConfig(max_failures=RESTARTS),
             ),
         ).fit()
@@ -84,6 +85,26 @@ def _run_worker(config: dict[str, Any]) -> None:
             raise RuntimeError(outcome.reason)
     finally:
         work.mirror.delete_local(work.folder)
+
+
+class _TuneReports(TuneReportCallback):
+    """Reports the workers' evaluations, and the errors that end the workers, to Tune.
+
+    Ray Train starts the workers again without telling Tune.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends = 0
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Report the errors of the workers, after at least one of them has ended with an error."""
+        self._ends += 1
+        again = self._ends <= RESTARTS
+        next_step = f"retry {self._ends} of {RESTARTS}" if again else "not started again"
+        errors = "".join(f"\nrank {rank}: {e}" for rank, e in sorted(worker_exceptions.items()))
+        report = {WORKERS_ENDED: f"its workers ended; {next_step}{errors}"}
+        self.after_report(run_context, [report], None)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from lab.errors import UserError
 from lab.storage import atomic
 
 LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
-# The files of a record except checkpoints, fine-tuning results, progress and the stop request.
+# The files of a record except checkpoints, fine-tuning results and progress.
 CORE_FILES = (
     "trial.json",
     "state",
@@ -52,7 +52,6 @@ def write_queued(folder: File, trial: Trial, lineage: str = "", text: str = "") 
         text: name of the prepared text's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stop_file(folder).unlink(missing_ok=True)
     content = {"trial": asdict(trial), "lineage": lineage, "text": text}
     atomic.write_text(folder / "trial.json", json.dumps(content, indent=2))
     atomic.write_text(folder / "state", "queued")
@@ -239,11 +238,6 @@ def read_curve(folder: File) -> tuple[MetricRow, ...]:
         except json.JSONDecodeError:
             break
     return tuple(rows)
-
-
-def stop_file(folder: File) -> File:
-    """Return the path of the stop request: if the file exists, a running trial saves and ends."""
-    return folder / "stop"
 
 
 def non_finite_metrics(row: MetricRow) -> str | None:

@@ -15,7 +15,6 @@ from lab.config.metrics import Metric
 from lab.config.results import State
 from lab.config.trial import Trial
 from lab.errors import UserError
-from lab.storage import record
 from lab.storage.mirror import LocalOnly, Mirror
 
 RESTARTS = 2  # restarts, from its checkpoint, of a trial with a process that was killed
@@ -154,26 +153,21 @@ class StopSignal:
 
     Args:
         assignment: assignment with the paths of the driver.
-        local: the same assignment with the paths of this process (`Assignment.localize`). A file
-            `stop` in its record stops the trial.
+        local: the same assignment with the paths of this process (`Assignment.localize`).
         stop_file: the sweep's stop file at the driver; while it exists, all trials are interrupted.
     """
 
     def __init__(self, assignment: Assignment, local: Assignment, stop_file: File) -> None:
-        self._local, self._read_at = local, time.monotonic()
+        self._mirror, self._read_at = local.mirror, time.monotonic()
         self._stop_file = local.mirror.map_path(stop_file, assignment.mirror)
 
     def __call__(self) -> State:
-        """Return the state that the trial should be in: `running`, `interrupted` or `stopped`."""
-        mirror, folder = self._local.mirror, self._local.folder
-        if time.monotonic() - self._read_at < mirror.pause:
+        """Return the state that the trial should be in: `running` or `interrupted`."""
+        if time.monotonic() - self._read_at < self._mirror.pause:
             return "running"
         self._read_at = time.monotonic()
-        mirror.pull(self._stop_file)
-        if self._stop_file.exists():
-            return "interrupted"
-        mirror.pull(record.stop_file(folder))
-        return "stopped" if record.stop_file(folder).exists() else "running"
+        self._mirror.pull(self._stop_file)
+        return "interrupted" if self._stop_file.exists() else "running"
 
 
 class NodeResources(NamedTuple):

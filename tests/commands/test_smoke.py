@@ -1,6 +1,7 @@
 """End-to-end test of an installed wheel: text, trials, MLflow and report."""
 
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 import tomllib
 import zipfile
+from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +26,12 @@ from sweeps import (
     read_output,
     records,
     start_sweep,
+    sweep_arguments,
     wait_for_exit,
 )
 
 from lab.storage import record
+from lab.sweep import main
 from lab.tracking import frames
 from lab.tracking.client import default_uri
 
@@ -139,16 +143,22 @@ def test_sweep_prints_its_expected_duration_and_the_conclusion(cwd: Path, first:
     assert "| valid for | encoder with 1 layer of hidden size 32, 1e+10 FLOPs per trial" in report
 
 
+def repeat(cwd: Path, *options: str, **changes: object) -> str:
+    """Run the command again, in this process; return its output."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
+        patch.chdir(cwd)
+        assert main([*sweep_arguments(**changes), *options]) == 0
+    return out.getvalue()
+
+
 def test_dry_run_counts_finished_trials_and_changes_no_file(cwd: Path, first: Sweep) -> None:
     before = {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")}
-    with start_sweep(cwd, "--dry-run") as process:
-        wait_for_exit(process, cwd, 0)
-    assert "all 2 have ended before" in read_output(cwd)
-    assert "no trial is left to run" in read_output(cwd)
-    with start_sweep(cwd, "--dry-run", search__seeds=3) as process:
-        wait_for_exit(process, cwd, 0)
-    assert "4 trials, 2 at a time, 2 ended before" in read_output(cwd)
-    assert "prepared before" in read_output(cwd)
+    planned = repeat(cwd, "--dry-run")
+    assert "all 2 have ended before" in planned
+    assert "no trial is left to run" in planned
+    planned = repeat(cwd, "--dry-run", search__seeds=3)
+    assert "4 trials, 2 at a time, 2 ended before" in planned
+    assert "prepared before" in planned
     assert {file: file.stat().st_mtime_ns for file in first.storage.rglob("*")} == before
 
 
@@ -174,9 +184,8 @@ def test_all_sockets_listen_on_loopback_addresses(first: Sweep) -> None:
 def test_repeated_command_only_writes_the_report(cwd: Path, first: Sweep) -> None:
     folder = cwd / "reports" / "smoke"
     before, table = records(first.storage), (folder / "trials.csv").read_bytes()
-    with start_sweep(cwd) as process:
-        wait_for_exit(process, cwd, 0)
-    assert "started" not in read_output(cwd)
-    assert "no trial is left to run" in read_output(cwd)
+    written = repeat(cwd)
+    assert "started" not in written
+    assert "no trial is left to run" in written
     assert records(first.storage) == before
     assert (folder / "trials.csv").read_bytes() == table

@@ -1,4 +1,4 @@
-"""All commands in a terminal, with Ctrl-C, and with a closed pipe."""
+"""All commands in a terminal, with Ctrl-C, and with a closed pipe; a sweep with halving."""
 
 import shlex
 import shutil
@@ -10,21 +10,29 @@ from typing import NamedTuple
 
 import pytest
 from project import ROOT
-from sweeps import LIMIT, METRIC, SMALL, ended_as, records
+from sweeps import LIMIT, METRIC, ended_as, records, sweep_arguments
 from terminal import CONTROLS, coloured, cursor_is_shown, opened
 
 from lab.config.metrics import METRICS
+from lab.config.results import MetricRow
 from lab.evaluation import scores
 from lab.storage import record
+from lab.tracking import frames
+from lab.tracking.client import default_uri
 from lab.trials import run
 from lab.trials.assignment import Assignment
 
 pytestmark = pytest.mark.slow
 
 SPACE = ROOT / "search_spaces" / "smoke.yaml"
-OVERRIDES = [part for item in SMALL.items() for part in ("--set", "{}={}".format(*item))]
-SWEEP = ["-m", "lab.sweep", SPACE, *OVERRIDES, "--storage", "storage"]
-STARTED = r"\] started width 0\.5"
+HALVING = {
+    "compare": "{}",
+    "tune": "{optim.lr: {low: 1e-3, high: 1e-2, log: true}}",
+    "base__schedule": "{kind: constant, warmup: 0}",
+    "search": "{sampler: grid, trials: 4, seeds: 1, stopping: {kind: halving, first_rung: 0.5}}",
+}
+SWEEP = ["-m", "lab.sweep", *sweep_arguments(**HALVING)]
+PAUSED = r"\] stopped lr "
 RUNNING = r"(?s)(training|scoring).*(training|scoring)"  # both trials
 PROCESSES = {
     "sweep": ["lab.sweep", SPACE],
@@ -123,12 +131,21 @@ def unread(cwd: Path) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="module")
 def once(cwd: Path, unread: object) -> Ended:
-    """A sweep in a terminal without control sequences, stopped by one Ctrl-C."""
-    return interrupted(cwd, *SWEEP, at=STARTED, times=1, TERM="dumb")
+    """A sweep in a terminal without control sequences, stopped by one Ctrl-C at a rung."""
+    return interrupted(cwd, *SWEEP, at=PAUSED, times=1, TERM="dumb")
 
 
 @pytest.fixture(scope="module")
-def twice(cwd: Path, once: Ended) -> Ended:
+def saved(cwd: Path, once: Ended) -> dict[str, dict[Path, tuple[MetricRow, ...]]]:
+    """Curves after the first Ctrl-C, by state and record."""
+    curves: dict[str, dict[Path, tuple[MetricRow, ...]]] = {"stopped": {}, "interrupted": {}}
+    for folder in (cwd / "storage" / "trials").iterdir():
+        curves[str(record.read_state(folder))][folder] = record.read_curve(folder)
+    return curves
+
+
+@pytest.fixture(scope="module")
+def twice(cwd: Path, once: Ended, saved: object) -> Ended:
     """The same command in a terminal without colors, stopped by a second Ctrl-C."""
     assert not records(cwd / "storage")
     return interrupted(cwd, *SWEEP, at=RUNNING, times=2, NO_COLOR="1")
@@ -158,14 +175,17 @@ def test_sweep_with_closed_output_stops_with_status_141(
     )
 
 
-def test_one_ctrl_c_saves_the_state_of_running_trials(cwd: Path, once: Ended, twice: Ended) -> None:
+def test_one_ctrl_c_saves_the_state_of_running_trials(
+    once: Ended, saved: dict[str, dict[Path, tuple[MetricRow, ...]]]
+) -> None:
     assert once.status == 130
     assert "\x1b" not in once.written, "a dumb terminal gets no control sequences"
     assert "stopping: running trials save their state" in once.text
     assert once.text.splitlines()[-1] == (
         "interrupted; trials that have ended are kept; run the same command again to resume"
     )
-    assert once.text.count("its state is saved") == 2
+    assert saved["interrupted"]
+    assert once.text.count("its state is saved") == sum(map(len, saved.values()))
 
 
 def test_second_ctrl_c_ends_the_sweep_at_once(twice: Ended) -> None:
@@ -180,31 +200,53 @@ def test_same_command_resumes_and_finishes_while_the_terminal_is_resized(
 ) -> None:
     assert whole.status == 0, whole.text
     assert "Traceback" not in whole.text
-    assert ended_as(cwd / "storage") == {"finished": 2}
+    assert ended_as(cwd / "storage") == {"finished": 3, "stopped": 2}
     assert "report:    reports/smoke/report.html" in whole.text
     assert cursor_is_shown(whole.written)
 
 
+def test_best_trials_of_a_rung_continue_from_their_checkpoints_after_interruptions(
+    cwd: Path, whole: Ended, saved: dict[str, dict[Path, tuple[MetricRow, ...]]]
+) -> None:
+    """Trials pause at the rung in actors that Ray reuses."""
+    storage = cwd / "storage"
+    trials = frames.load_frames(default_uri(storage), "smoke").trials
+    assert sorted(trials["state"]) == ["finished"] * 3 + ["stopped"] * 2
+    search = trials[trials["role"] == "search"]
+    curves = {name: record.read_curve(storage / "trials" / name) for name in search["fingerprint"]}
+    at_rung = search["fingerprint"].map(lambda name: curves[name][1][METRIC])
+    assert set(at_rung.nlargest(2)) == set(at_rung[search["state"] == "finished"])
+    for name, state in zip(search["fingerprint"], search["state"], strict=True):
+        steps = [row["spent/steps"] for row in curves[name]]
+        assert steps == sorted(set(steps))
+        assert len(steps) == (3 if state == "finished" else 2)
+    assert saved["stopped"]
+    for folder, rows in saved["stopped"].items():
+        assert record.read_curve(folder)[: len(rows)] == rows, "it had paused, and was trained anew"
+
+
 def test_interrupted_trials_give_the_same_curves_as_uninterrupted_ones(
-    cwd: Path, whole: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cwd: Path,
+    whole: Ended,
+    saved: dict[str, dict[Path, tuple[MetricRow, ...]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
         scores, "score_probe", lambda *_: {}
     )  # probes take long and are not compared here
-    names = records(cwd / "storage")
-    assert len(names) == 2
-    for name in names:
-        folder = cwd / "storage" / "trials" / name
+    for folder in saved["interrupted"]:
         trial, text = record.read_trial(folder)
         cache = cwd / "storage" / "cache"
         (held_out,), (pairs,) = (cache.glob(name) for name in ("held-out-*.npz", "pairs-*.json"))
         work = Assignment(
             trial=trial,
-            folder=tmp_path / name,
+            folder=tmp_path / folder.name,
             text=cwd / "storage" / "cache" / text,
             held_out=held_out,
             pairs=pairs,
             metric=METRICS[METRIC],
+            until=1 if record.read_state(folder) == "stopped" else None,
         )
         uninterrupted = run.run_trial(work).rows
         for one, other in zip(record.read_curve(folder), uninterrupted, strict=True):

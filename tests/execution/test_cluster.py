@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,8 @@ from sweeps import (
     LIMIT,
     LOOPBACK,
     METRIC,
-    family,
+    find_processes,
     listening,
-    read_output,
     start_sweep,
     wait_for_exit,
 )
@@ -33,15 +33,17 @@ from lab.config.experiment import Resources
 from lab.config.results import MetricRow, State
 from lab.storage import record
 from lab.tracking import frames
+from lab.trials import progress
 from lab.trials.assignment import NodeResources, count_slots
 
-LONG = {"base__budget__amount": "3e10"}  # long enough to be observed while it runs
+LONG = {"base__budget__amount": "3e10", "base__evaluations": 4}  # can be observed while it runs
 MLM = "{kind: mlm, budget: {kind: flops, amount: 4e9}, lr: 1e-3}"
-STARTS = {  # the second trial has a preparatory run
+STARTS = {  # the first trial has a preparatory run
     # Encoder and generator of equal shapes, so that one run provides both with weights.
     "base__objective__generator__width": 1,
-    "compare": f"{{init_from: [{{kind: scratch}}, {MLM}]}}",
+    "compare": f"{{init_from: [{MLM}, {{kind: scratch}}]}}",
 }
+TWO_WORKERS = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
 CLUSTER_ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
@@ -220,21 +222,26 @@ def records_in(storage: Path, *states: State) -> list[Path]:
     return [folder for folder in folders if record.read_state(folder) in states]
 
 
-def run_sweep(cluster: Cluster, cwd: Path, *, stop_first: bool = False, **changes: object) -> Sweep:
-    """Run a sweep on the cluster; with `stop_first`, stop the first trial after an evaluation."""
+def run_sweep(
+    cluster: Cluster,
+    cwd: Path,
+    *,
+    stop_at: Callable[[Path], bool] | None = None,
+    **changes: object,
+) -> Sweep:
+    """Run a sweep on the cluster; interrupt it when `stop_at` is true of its storage."""
     storage, most_running, most_started = cwd / "storage", 0, 0
-    began = time.monotonic()
+    status, began = 130 if stop_at else 0, time.monotonic()
     options = ("--address", cluster.address, "--tracking-uri", cluster.uri)
     with start_sweep(cwd, *options, **changes) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             most_started = max(most_started, len(records_in(storage, "queued", "running")))
-            running = records_in(storage, "running")
-            most_running = max(most_running, len(running))
-            if stop_first and running and record.read_curve(running[0]):
-                record.stop_file(running[0]).touch()
-                stop_first = False
+            most_running = max(most_running, len(records_in(storage, "running")))
+            if stop_at is not None and stop_at(storage):
+                process.send_signal(signal.SIGINT)
+                stop_at = None
             time.sleep(0.2)
-        wait_for_exit(process, cwd, 0)
+        wait_for_exit(process, cwd, status)
     trials = frames.load_frames(cluster.uri, "smoke").trials
     return Sweep(storage, trials, most_running, most_started, cluster.wait_until_idle())
 
@@ -252,10 +259,17 @@ def one_worker(
 def two_workers(
     cluster: Cluster, one_worker: Sweep, tmp_path_factory: pytest.TempPathFactory
 ) -> Sweep:
+    """Run the preparatory run and the first trial; the second trial waits and never starts."""
     cwd = tmp_path_factory.mktemp("two_workers")
     shutil.copytree(one_worker.storage / "cache", cwd / "storage" / "cache")
-    changes = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
-    return run_sweep(cluster, cwd, stop_first=True, **changes)
+    return run_sweep(cluster, cwd, stop_at=scores_a_trained_trial, **TWO_WORKERS)
+
+
+def scores_a_trained_trial(storage: Path) -> bool:
+    """Return whether a trial has trained to its end, so that an interrupt does not shorten it."""
+    folders = [f for f in records_in(storage, "running") if not is_preparatory(f)]
+    phases = [progress.read_progress(folder) for folder in folders]
+    return any(phase is not None and phase.phase == progress.TRAINED for phase in phases)
 
 
 def scores(sweep: Sweep) -> dict[str, float]:
@@ -265,10 +279,21 @@ def scores(sweep: Sweep) -> dict[str, float]:
     return {name: row[METRIC] for name, row in last.items() if METRIC in row}
 
 
+def is_preparatory(folder: Path) -> bool:
+    return record.read_trial(folder)[0].objective.kind == "mlm"
+
+
 def preparatory(storage: Path) -> list[Path]:
-    """Return the folders of the records of mlm runs."""
+    """Return the folders of the records of mlm runs that have ended."""
     folders = (file.parent for file in storage.glob("trials/*/outcome.json"))
-    return [f for f in folders if record.read_trial(f)[0].objective.kind == "mlm"]
+    return [folder for folder in folders if is_preparatory(folder)]
+
+
+def initialized(storage: Path) -> Path:
+    """Return the folder of the record of the trial that has a preparatory run."""
+    folders = (file.parent for file in storage.glob("trials/*/trial.json"))
+    (folder,) = (f for f in folders if record.read_trial(f)[0].init_from.kind == "mlm")
+    return folder
 
 
 def assert_cluster_is_idle(after: dict[str, Any]) -> None:
@@ -301,31 +326,13 @@ def test_two_workers_on_two_nodes_reach_the_same_losses_as_one_process(
 ) -> None:
     assert two_workers.after["actors"]["RayTrainWorker"] == 2
     assert_cluster_is_idle(two_workers.after)
-    assert sorted(two_workers.trials["state"]) == ["finished", "stopped"]
     # The names differ: they hash the initial weights, which differ by rounding.
-    names = [
-        sweep.trials.loc[sweep.trials["init_from.kind"] == "mlm", "fingerprint"].item()
-        for sweep in (one_worker, two_workers)
-    ]
-    assert record.read_state(two_workers.storage / "trials" / names[1]) == "finished"
-    curves = [
-        curve(sweep.storage, n) for sweep, n in zip((one_worker, two_workers), names, strict=True)
-    ]
-    for one, other in zip(*curves, strict=True):
+    folders = [initialized(sweep.storage) for sweep in (one_worker, two_workers)]
+    assert [record.read_state(folder) for folder in folders] == ["finished"] * 2
+    for one, other in zip(*map(curve, folders), strict=True):
         assert other["spent/steps"] == one["spent/steps"]
         for each in (key for key in one if key.startswith("train/")):
             assert other[each] == pytest.approx(one[each], rel=1e-3), each
-
-
-@pytest.mark.slow
-def test_trial_of_two_workers_saves_its_state_when_it_is_stopped(two_workers: Sweep) -> None:
-    (name,) = two_workers.trials.loc[two_workers.trials["state"] == "stopped", "fingerprint"]
-    folder = two_workers.storage / "trials" / name
-    outcome = record.read_outcome(folder)
-    assert outcome is not None
-    assert outcome.state == "stopped"
-    assert "its state is saved" in outcome.reason
-    assert list(folder.glob("checkpoints/*/state.safetensors"))
 
 
 @pytest.mark.slow
@@ -334,8 +341,8 @@ def test_two_workers_train_a_preparatory_run(one_worker: Sweep, two_workers: Swe
     assert len(names) == 1
     assert names == {folder.name for folder in preparatory(one_worker.storage)}
     for name in names:
-        one, other = curve(one_worker.storage, name), curve(two_workers.storage, name)
-        for a, b in zip(one, other, strict=True):
+        folders = (sweep.storage / "trials" / name for sweep in (one_worker, two_workers))
+        for a, b in zip(*map(curve, folders), strict=True):
             for each in (key for key in a if key.startswith("train/")):
                 assert b[each] == pytest.approx(a[each], rel=1e-3), each
 
@@ -379,69 +386,56 @@ def test_cluster_too_small_for_a_trial_is_an_error_of_one_line(
 # Sweeps on this machine alone, without --address.
 
 
-def curve(storage: Path, name: str) -> list[MetricRow]:
+def curve(folder: Path) -> list[MetricRow]:
     """Return a record's evaluations without the columns that are measured in seconds."""
-    rows = record.read_curve(storage / "trials" / name)
+    rows = record.read_curve(folder)
     return [{key: value for key, value in row.items() if "second" not in key} for row in rows]
 
 
-def train_workers(pid: int) -> list[int]:
-    """Return the ids of Ray Train's workers among the descendants of a process."""
-    workers = []
-    for member in sorted(family(pid)):
-        try:
-            title = Path(f"/proc/{member}/cmdline").read_bytes()
-        except OSError:
-            continue  # the process has ended meanwhile
-        if b"RayTrainWorker" in title:
-            workers.append(member)
-    return workers
-
-
 class Killed(NamedTuple):
-    """Results of a sweep of which a worker was killed.
+    """Results of a sweep of which a worker was killed, and which was interrupted later.
 
     Attributes:
         storage: folder of its records.
-        said: standard output of the sweep.
         listening: addresses at which the sweep's processes listened.
         workers: number of workers when one was killed.
         rows: evaluations in the record when the worker was killed.
     """
 
     storage: Path
-    said: str
     listening: set[str]
     workers: int
     rows: tuple[MetricRow, ...]
 
 
 @pytest.fixture(scope="module")
-def killed(two_workers: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """Run a trial with two workers, and kill one of them after the first checkpoint."""
+def killed(
+    begun_storage: Path, two_workers: Sweep, tmp_path_factory: pytest.TempPathFactory
+) -> Killed:
+    """Run a trial with two workers: kill one after a checkpoint, interrupt the next two later."""
     cwd = tmp_path_factory.mktemp("killed")
-    shutil.copytree(two_workers.storage / "cache", cwd / "storage" / "cache")
+    storage = cwd / "storage"
+    shutil.copytree(two_workers.storage / "cache", storage / "cache")
+    shutil.copy(begun_storage / "mlflow.db", storage)
     for folder in preparatory(two_workers.storage):  # so that it is not trained again
-        shutil.copytree(folder, cwd / "storage" / "trials" / folder.name)
+        shutil.copytree(folder, storage / "trials" / folder.name)
     addresses, workers, began = set[str](), list[int](), time.monotonic()
     rows: tuple[MetricRow, ...] = ()
-    changes = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
-    changes["compare"] = f"{{init_from: [{MLM}]}}"
-    with start_sweep(cwd, **changes) as process:
+    interrupted = False
+    with start_sweep(cwd, **TWO_WORKERS) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
-            saved = [
-                folder
-                for folder in records_in(cwd / "storage", "running")
-                if list(folder.glob("checkpoints/*/state.json"))
-            ]
-            if not workers and saved:
-                rows = record.read_curve(saved[0])
-                addresses = listening(process.pid)
-                workers = train_workers(process.pid)
-                os.kill(workers[-1], signal.SIGKILL)
+            for folder in records_in(storage, "running"):
+                if not workers and list(folder.glob("checkpoints/*/state.json")):
+                    rows = record.read_curve(folder)
+                    addresses = listening(process.pid)
+                    workers = find_processes(process.pid, b"RayTrainWorker")
+                    os.kill(workers[-1], signal.SIGKILL)
+                elif workers and not interrupted and len(record.read_curve(folder)) > len(rows):
+                    process.send_signal(signal.SIGINT)
+                    interrupted = True
             time.sleep(0.1)
-        wait_for_exit(process, cwd, 0)
-    return Killed(cwd / "storage", read_output(cwd), addresses, len(workers), rows)
+        wait_for_exit(process, cwd, 130)
+    return Killed(storage, addresses, len(workers), rows)
 
 
 @pytest.mark.slow
@@ -449,18 +443,36 @@ def test_trial_continues_from_its_checkpoint_after_a_worker_was_killed(
     two_workers: Sweep, killed: Killed
 ) -> None:
     assert killed.workers == 2
-    done = preparatory(killed.storage)
-    (folder,) = (f for f in (killed.storage / "trials").iterdir() if f not in done)
+    # Evaluations from before the kill are not repeated: they are equal, their seconds included.
+    folder = initialized(killed.storage)
+    rows = record.read_curve(folder)
+    assert 1 < len(killed.rows) < len(rows)
+    assert rows[: len(killed.rows)] == killed.rows
+    undisturbed = two_workers.storage / "trials" / folder.name
+    assert record.read_state(undisturbed) == "finished"
+    assert curve(folder) == curve(undisturbed)[: len(rows)]
+
+
+@pytest.mark.slow
+def test_lost_worker_and_the_retry_are_in_the_log_of_the_sweep(killed: Killed) -> None:
+    lines = (killed.storage / "logs" / "smoke.log").read_text(encoding="utf-8").splitlines()
+    (at,) = (n for n, line in enumerate(lines) if "its workers ended; retry 1 of 2" in line)
+    assert f" WARNING trial={initialized(killed.storage).name} " in lines[at]
+    assert any(re.match(r"rank \d: .", line) for line in lines[at + 1 : at + 3])
+
+
+@pytest.mark.slow
+def test_trial_of_two_workers_saves_its_state_when_it_is_interrupted(killed: Killed) -> None:
+    folder = initialized(killed.storage)
     outcome = record.read_outcome(folder)
     assert outcome is not None
-    assert outcome.state == "finished", outcome.reason
-    # Evaluations from before the kill are not repeated: they are equal, their seconds included.
-    assert 1 < len(killed.rows) < len(outcome.rows)
-    assert outcome.rows[: len(killed.rows)] == killed.rows
-    undisturbed = curve(two_workers.storage, folder.name)
-    assert undisturbed
-    assert record.read_state(two_workers.storage / "trials" / folder.name) == "finished"
-    assert curve(killed.storage, folder.name) == undisturbed
+    assert outcome.state == "interrupted"
+    assert "its state is saved" in outcome.reason
+    steps = [
+        json.loads(f.read_text())["place"]["spent"]["steps"]
+        for f in folder.glob("checkpoints/*/state.json")
+    ]
+    assert max(steps) > outcome.rows[-1]["spent/steps"]
 
 
 @pytest.mark.slow

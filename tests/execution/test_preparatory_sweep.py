@@ -1,5 +1,6 @@
-"""A sweep with preparatory runs: interrupted, continued, and with a run that diverges."""
+"""A sweep with preparatory runs: Ray is lost, a process is lost, and a run diverges."""
 
+import os
 import re
 import shutil
 import signal
@@ -8,11 +9,20 @@ from pathlib import Path
 
 import pytest
 from project import ROOT
-from sweeps import LIMIT, read_output, records, start_sweep, wait_for_exit
+from sweeps import (
+    LIMIT,
+    find_processes,
+    read_output,
+    records,
+    start_sweep,
+    sweep_arguments,
+    wait_for_exit,
+)
 
 from lab.config.preparatory_runs import preparatory_runs
 from lab.loading import search_space
 from lab.storage import record
+from lab.sweep import main
 from lab.tracking import frames
 from lab.tracking.client import default_uri
 
@@ -34,30 +44,64 @@ def cwd(begun_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def running(storage: Path) -> list[Path]:
+    folders = (file.parent for file in storage.glob("trials/*/state"))
+    return [folder for folder in folders if record.read_state(folder) == "running"]
+
+
 @pytest.fixture(scope="module")
-def interrupted(cwd: Path) -> dict[str, int]:
-    """Interrupt the sweep during its first preparatory run; return the finished records."""
+def lost(cwd: Path) -> dict[str, int]:
+    """Kill Ray's node during the first preparatory run; return the finished records."""
     with start_sweep(cwd, **CHANGES) as process:
         began = time.monotonic()
-        while "preparatory run" not in read_output(cwd) and time.monotonic() - began < LIMIT:
+        while not running(cwd / "storage") and time.monotonic() - began < LIMIT:
             assert process.poll() is None, read_output(cwd)
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        wait_for_exit(process, cwd, 130)
+        (raylet,) = find_processes(process.pid, b"/raylet/raylet")
+        os.kill(raylet, signal.SIGKILL)
+        wait_for_exit(process, cwd, 1)
     return records(cwd / "storage")
 
 
+def test_lost_ray_is_one_line_and_a_traceback_in_the_log(
+    cwd: Path, lost: dict[str, int], finished_sweep: dict[str, int]
+) -> None:
+    (line,) = (cwd / "first.err").read_text().splitlines()
+    assert line.startswith("lab.sweep: failed: ClusterLostError: ")
+    file = cwd / "storage" / "logs" / "smoke.log"
+    assert line.endswith(f"(traceback in {file})")
+    log = file.read_text(encoding="utf-8")
+    assert re.search(r" ERROR .*unexpected error\nTraceback \(most recent call last\)", log)
+    assert "ClusterLostError: all nodes of the Ray cluster have stopped" in log
+
+
 @pytest.fixture(scope="module")
-def finished_sweep(cwd: Path, interrupted: dict[str, int]) -> dict[str, int]:
-    """Run the interrupted sweep to its end; return the finished records."""
+def finished_sweep(cwd: Path, lost: dict[str, int]) -> dict[str, int]:
+    """Run the sweep to its end, and kill the process of a trial; return the finished records."""
+    (cwd / "err").rename(cwd / "first.err")
+    killed, began = False, time.monotonic()
     with start_sweep(cwd, **CHANGES) as process:
+        while process.poll() is None and time.monotonic() - began < LIMIT:
+            if not killed and any(map(record.read_curve, running(cwd / "storage"))):
+                os.kill(find_processes(process.pid, b"ray::ImplicitFunc.train")[0], signal.SIGKILL)
+                killed = True
+            time.sleep(0.1)
         wait_for_exit(process, cwd, 0)
+    shutil.copy(cwd / "storage" / "logs" / "smoke.log", cwd / "second.log")
     finished = records(cwd / "storage")
-    assert all(finished[name] == time for name, time in interrupted.items())
+    assert all(finished[name] == time for name, time in lost.items())
     return finished
 
 
-def test_sweep_with_an_interrupted_preparatory_run_continues_and_trains_each_run_once(
+def test_lost_process_and_the_retry_of_its_trial_are_in_the_log(
+    cwd: Path, finished_sweep: dict[str, int]
+) -> None:
+    _, _, log = (cwd / "second.log").read_text(encoding="utf-8").rpartition("lab.sweep starts: ")
+    (name,) = re.findall(r" WARNING trial=(\w+) .*its process ended; retry 1 of 2", log)
+    assert record.read_state(cwd / "storage" / "trials" / name) in ("finished", "diverged")
+
+
+def test_sweep_that_lost_ray_in_a_preparatory_run_continues_and_trains_each_run_once(
     cwd: Path, finished_sweep: dict[str, int]
 ) -> None:
     """Two trials finish; they share the generator's run, and one of them has an encoder's run."""
@@ -69,10 +113,10 @@ def test_sweep_with_an_interrupted_preparatory_run_continues_and_trains_each_run
 
 
 def test_finished_sweep_trains_nothing_and_its_report_counts_each_run_once(
-    cwd: Path, finished_sweep: dict[str, int]
+    cwd: Path, finished_sweep: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with start_sweep(cwd, **CHANGES) as process:
-        wait_for_exit(process, cwd, 0)
+    monkeypatch.chdir(cwd)
+    assert main(sweep_arguments(**CHANGES)) == 0
     assert records(cwd / "storage") == finished_sweep
     table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
     assert table.measures["preparatory_runs"] == 3  # the third has diverged, but was trained

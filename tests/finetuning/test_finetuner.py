@@ -1,10 +1,14 @@
 """Fine-tuning: equality with the official protocol, the command, and fine-tuning in a trial."""
 
+import argparse
 import json
 import math
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import torch
 from prepared_text import PreparedText, copy_held_out
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab import finetune
+from lab import cli, finetune
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.code_digest import FINETUNING, code_digest
@@ -466,6 +470,24 @@ def test_damaged_results_count_as_missing(yamls: dict[str, str], tmp_path: Path)
     assert results.runs() == {0: replace(run, seed=0), 1: run}
     results.file.write_text(results.file.read_text()[:-9])
     assert results.runs() == {}
+
+
+def test_scores_into_a_pipe_without_a_reader_give_status_141(
+    yamls: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under load `| head -1` ends late, so that the table is the first output it does not read."""
+    task = read_task(yamls, "pairs")
+    run = finetuner.FinetuneRun(seed=0, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        options = argparse.Namespace(verbose=False)
+        body = partial(finetune._print_scores, task, [run])
+        status = cli.run("lab.finetune", "all is kept", lambda _: body(), options)
+        monkeypatch.undo()
+    assert status == 141
+    assert capsys.readouterr().err == "lab.finetune: the output is closed; all is kept\n"
 
 
 def test_results_of_other_code_count_as_missing(

@@ -667,7 +667,7 @@ Curve = Callable[[Trial, int], float]
 
 
 def halving_experiment(**changes: object) -> Experiment:
-    search = SearchConfig(trials=16, seeds=2, stopping=HALVING)  # rungs at evaluations 2 and 4
+    search = SearchConfig(trials=8, seeds=2, stopping=HALVING)  # rungs at evaluations 2 and 4
     named = {"search": search, "compare": {}, "metric": METRICS["probe/pos/accuracy"]} | changes
     experiment = build_experiment(**named)  # type: ignore[arg-type]
     return replace(experiment, base=experiment.base | {"evaluations": POINTS})
@@ -753,7 +753,7 @@ def test_halving_stops_trials_and_never_the_best(storage: str, slots: int, chanc
     repeats = [pair for pair in ended.values() if pair[0].role == "repeat"]
     best, outcome = max(search_pairs, key=lambda pair: bowl(pair[0].trial))
     assert outcome.state == "finished"
-    assert sum(job.until is None for job, _ in search_pairs) == 16 // 2 // 2
+    assert sum(job.until is None for job, _ in search_pairs) == 8 // 2 // 2
     assert [(job.tuned, outcome.state) for job, outcome in repeats] == [
         (best.tuned, "finished")
     ] * 2
@@ -839,7 +839,7 @@ def test_halving_compares_trials_within_their_cell_only(storage: str) -> None:
         Search(experiment, storage, notes(storage)), experiment.metric.name, curve=uneven
     )
     done = Counter(job.cell[WIDTH] for job, _ in ended.values() if job.until is None)
-    assert done == {0.25: 4 + 2, 0.5: 4 + 2}  # with two repeats
+    assert done == {0.25: 2 + 2, 0.5: 2 + 2}  # with two repeats
 
 
 @pytest.mark.parametrize(("slots", "chance"), [(1, 1), (3, 2), (16, 3), (40, 4)])
@@ -899,7 +899,7 @@ def cut_line(storage: str, empty: Path) -> None:
             opened.write('\n[3, {"optim.l')
 
 
-@pytest.mark.parametrize(("lose", "events"), [(lose_study, 45), (lose_study, 75), (cut_line, 75)])
+@pytest.mark.parametrize(("lose", "events"), [(lose_study, 20), (lose_study, 35), (cut_line, 35)])
 def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_again(
     storage: str, empty: Path, events: int, lose: Callable[[str, Path], None]
 ) -> None:
@@ -920,14 +920,14 @@ def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_aga
         assert_not_run_again(known, records)
     repeats = [outcome.state for job, outcome in ended.values() if job.role == "repeat"]
     assert repeats == ["finished"] * 2
-    assert len(records) == len(ended) == 18
+    assert len(records) == len(ended) == 8 + 2
 
 
 def test_no_trial_continues_past_a_rung_until_a_failed_one_was_retried(storage: str) -> None:
     experiment = halving_experiment()
     first = Search(experiment, storage, notes(storage))
     jobs = [job for job in iter(first.ask, None) if job is not None]
-    assert len(jobs) == 16
+    assert len(jobs) == 8
     name = experiment.metric.name
     paused = {
         job.number: replace(
@@ -966,4 +966,4 @@ def test_diverged_trials_do_not_continue_past_a_rung(storage: str) -> None:
             ),
         )
     continued = [job.number for job in iter(search.ask, None) if job is not None]
-    assert continued == [0, 4, 8, 12]
+    assert continued == [0, 4]

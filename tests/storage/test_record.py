@@ -76,13 +76,6 @@ def test_reopened_record_has_no_outcome_but_a_last_outcome(
     assert record.read_last_outcome(tmp_path) == FIRST
 
 
-def test_queueing_a_record_again_removes_the_stop_request(tmp_path: Path) -> None:
-    record.write_queued(tmp_path, TRIAL)
-    record.stop_file(tmp_path).touch()
-    record.write_queued(tmp_path, TRIAL)
-    assert not record.stop_file(tmp_path).exists()
-
-
 class Killed(BaseException):
     """Simulates that the process was killed."""
 
@@ -207,7 +200,7 @@ def test_forgotten_record_has_no_state(tmp_path: Path) -> None:
     assert record.read_state(folder) is None
 
 
-def test_stop_request_of_the_sweep_has_priority_over_that_of_the_trial(
+def test_stop_request_of_the_sweep_is_read_from_the_disk_once_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -229,8 +222,6 @@ def test_stop_request_of_the_sweep_has_priority_over_that_of_the_trial(
         return stop_signal()
 
     assert read_after_pause() == "running"
-    record.stop_file(folder).touch()
-    assert stop_signal() == "running"  # the disk is read once a second
-    assert read_after_pause() == "stopped"
     (tmp_path / "stop-all").touch()
+    assert stop_signal() == "running"  # the disk is read once a second
     assert read_after_pause() == "interrupted"

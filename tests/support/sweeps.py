@@ -27,6 +27,18 @@ SMALL = {
 LIMIT = 540  # seconds; long, because other processes may use the cores
 
 
+def sweep_arguments(**changes: object) -> list[str]:
+    """Return the arguments of `lab.sweep` for a small sweep.
+
+    Args:
+        changes: settings that replace or extend SMALL, with `__` for a dot.
+    """
+    settings = SMALL | {path.replace("__", "."): value for path, value in changes.items()}
+    overrides = [part for item in settings.items() for part in ("--set", "{}={}".format(*item))]
+    space = str(ROOT / "search_spaces" / "smoke.yaml")
+    return [space, *overrides, "--storage", "storage", "--reports", "reports"]
+
+
 @contextmanager
 def start_sweep(
     cwd: Path, *options: object, package: Path = ROOT, **changes: object
@@ -37,15 +49,12 @@ def start_sweep(
         cwd: working directory; standard output and error are written to `out` and `err` in it.
         options: further command-line arguments.
         package: folder that contains the package `lab`.
-        changes: settings that replace or extend SMALL, with `__` for a dot.
+        changes: arguments of `sweep_arguments`.
     """
-    settings = SMALL | {path.replace("__", "."): value for path, value in changes.items()}
-    overrides = [part for item in settings.items() for part in ("--set", "{}={}".format(*item))]
-    command = [sys.executable, "-m", "lab.sweep", str(ROOT / "search_spaces" / "smoke.yaml")]
+    command = [sys.executable, "-m", "lab.sweep", *sweep_arguments(**changes)]
     with (cwd / "out").open("w") as out, (cwd / "err").open("w") as err:
         process = subprocess.Popen(
-            [*command, *overrides, "--storage", "storage", "--reports", "reports"]
-            + [str(option) for option in options],
+            command + [str(option) for option in options],
             stdout=out,
             stderr=err,
             text=True,
@@ -79,6 +88,19 @@ def family(pid: int) -> set[int]:
         for child in children.read_text().split():
             pids |= family(int(child))
     return pids
+
+
+def find_processes(pid: int, title: bytes) -> list[int]:
+    """Return the ids of the descendants of a process whose command line contains `title`."""
+    found = []
+    for member in sorted(family(pid)):
+        try:
+            words = Path(f"/proc/{member}/cmdline").read_bytes()
+        except OSError:
+            continue  # the process has ended meanwhile
+        if title in words:
+            found.append(member)
+    return found
 
 
 def listening(pid: int) -> set[str]:

@@ -12,7 +12,12 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util import placement_group_table
 
-NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+NODE = {
+    "num_cpus": 1,
+    "node_ip_address": "127.0.0.1",
+    "include_dashboard": False,
+    "include_log_monitor": False,
+}
 
 
 def cluster_state() -> dict[str, object]:

@@ -1,7 +1,6 @@
 """Coupling of the networks through shared tables and clipping, and of the workers."""
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from objectives_by_kind import LENGTH, SEED, SHAPE, TABLES, VOCAB, make_objective, plain, text
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
+from workers import run_workers
 
 from lab.config import trial
 from lab.config.architecture import GeneratorConfig
@@ -230,22 +230,17 @@ def step(kind: str, workers: Workers) -> tuple[dict[str, Tensor], dict[str, Tens
     return gradients(objective), metrics
 
 
-def run_worker(rank: int, folder: str) -> None:
-    """Compute one step of each objective on one of two workers, and save the results."""
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    rendezvous = f"file://{folder}/rendezvous"
-    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+def run_worker(rank: int, count: int, folder: str) -> None:
+    """Compute one step of each objective on one of the workers, and save the results."""
     workers = ProcessGroup()
     for kind in OBJECTIVES:
         torch.save(step(kind, workers), f"{folder}/{kind}-{rank}")
-    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workers")
-    multiprocessing.spawn(run_worker, (str(folder),), nprocs=2)
+    run_workers(run_worker, 2, folder)
     return folder
 
 

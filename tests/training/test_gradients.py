@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +16,9 @@ import torch
 from members import COUNTS_V, LENGTH, MEMBERS, Member, each, texts, ticking
 from members import trial as member_trial
 from prepared_text import PreparedText
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from workers import run_workers
 
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
@@ -42,8 +42,6 @@ from lab.trials.assignment import Assignment
 STEPS, BATCH = 8, 16
 DIVISIONS = ((2, 8), (2, 2), (4, 1))  # number of workers, windows of a micro-batch
 OUT_OF_MEMORY = torch.OutOfMemoryError("out of memory")
-PRELOADED = ["torch", "torch._dynamo", "lab.trials.run"]
-TIMEOUT = 500  # seconds; most of it for machines that are busy with other work
 LIMIT = 1e-5  # relative difference of the losses
 FIRST_OF_KIND = tuple({member.objective.kind: member for member in reversed(MEMBERS)}.values())
 ALTERNATION = next(member for member in MEMBERS if member.id == "alternation_2")
@@ -176,10 +174,6 @@ def run_one_of_two(rank: int, workers: Workers, folder: str) -> None:
 
 def run_worker(rank: int, count: int, folder: str) -> None:
     """Run each compared member on one of `count` workers, and write the curves to files."""
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    rendezvous = f"file://{folder}/rendezvous-{count}"
-    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=count)
     workers = ProcessGroup()
     for member in COMPARED:
         for micro in (micro for workers_count, micro in DIVISIONS if workers_count == count):
@@ -188,25 +182,13 @@ def run_worker(rank: int, count: int, folder: str) -> None:
                 Path(folder, f"{member.id}-{count}-{micro}.json").write_text(json.dumps(steps))
     if count == 2:
         run_one_of_two(rank, workers, folder)
-    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("workers")
-    # A server imports torch once and forks the workers.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     for count in sorted({count for count, _ in DIVISIONS}):
-        spawned = multiprocessing.start_processes(
-            run_worker, (count, str(results)), count, join=False, start_method="forkserver"
-        )
-        deadline = time.monotonic() + TIMEOUT
-        try:
-            while not spawned.join(5):
-                assert time.monotonic() < deadline, f"{count} workers: no end in {TIMEOUT} s"
-        finally:
-            for process in spawned.processes:
-                process.kill()
+        run_workers(run_worker, count, results)
     return results
 
 
