@@ -165,9 +165,9 @@ def _metric(task: TaskFacts | None) -> Section:
             value=f"finetune/{task.name}", because="Trials are ranked by the task's score."
         )
     return Section(
-        value="detect/mlm/auroc",
-        because="Detection, in held-out text, of replaced tokens that a frozen masked language "
-        "model sampled: comparable between generators, and with little noise at small sizes.",
+        value="mlm/nats_per_character",
+        because="Hidden words of held-out text, read from the frozen encoder: neutral between "
+        "generators, and defined for every text without labels.",
     )
 
 
