@@ -168,7 +168,7 @@ def _run_sweep(
     from lab.tracking.store import MlflowStore
 
     uri = options.tracking_uri or default_uri(root)
-    store = MlflowStore(uri, root / "artifacts")
+    store = MlflowStore(uri, root / "artifacts", view.print_line)
     logging_setup.command_log().start()  # all checks of the input have passed
     if options.address is None:  # the machines of a cluster cannot be timed here
         view.set_phase("timing a few optimizer steps of each cell")
