@@ -9,13 +9,13 @@ import argparse
 import logging
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli, logging_setup
+from lab.execution import interrupts
 
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Set before torch is imported: OpenMP threads that wait actively take a core from other
     # processes, and the threads of the frozen model then mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.handle_terminating(interrupts.interrupt_once)
     return cli.run("lab.sweep", _REMAINING, _main, options)
 
 

@@ -114,14 +114,17 @@ class Driver:
         """Run all jobs on Ray, and return the sweep's own measurements."""
         self._view.set_phase("starting Ray" if self._site.address is None else "joining Ray")
         # Imported here because importing ray takes seconds.
-        from lab.execution import ray_cluster, runner, worker_group
+        from lab.execution import cluster_watch, ray_cluster, runner, worker_group
 
         resources = self._experiment.resources
         with ray_cluster.open_cluster(resources, self._site.address) as cluster:
             self._board.slots = cluster.slots
             ready = time.monotonic()
             self._view.set_phase("")
-            with handle_interrupts(self.stop_file, self._mirror, self._view.print_line):
+            with (
+                handle_interrupts(self.stop_file, self._mirror, self._view.print_line),
+                cluster_watch.watch_control_process(ray_cluster.control_address()),
+            ):
                 runner.run_trials(
                     self,
                     resources,

@@ -76,41 +76,47 @@ def handle_interrupts(
         mirror: synchronization of the file with the storage that all machines access.
         say: function that displays a message.
     """
+    handlers = _Handlers(stop_file, mirror, say)
+    with keep_handlers():
+        signal.signal(signal.SIGINT, handlers.interrupt)
+        handle_terminating(handlers.terminate)
+        alarm = signal.signal(signal.SIGALRM, handlers.end)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
 
-    def request_stop(hint: str) -> None:
-        with suppress(OSError):  # the disk is full or gone: the trials end after the deadline
-            stop_file.touch()
-        with suppress(MirrorError):
-            mirror.push(stop_file)
-        say(f"stopping: running trials save their state; {hint}")
-        _LOG.warning("interrupted: running trials save their state")
 
-    def on_interrupt(*_: object) -> None:
-        if stop_file.exists():
-            raise KeyboardInterrupt
-        request_stop("Ctrl-C again stops now")
+class _Handlers:
+    """Signal handlers; the arguments are those of `handle_interrupts`."""
 
-    def on_termination(*_: object) -> None:
-        if signal.getitimer(signal.ITIMER_REAL)[0]:  # `timeout` sends its signal twice
+    def __init__(self, stop_file: File, mirror: Mirror, say: Callable[[str], None]) -> None:
+        self._stop_file, self._mirror, self._say = stop_file, mirror, say
+        self._terminating = False
+
+    def interrupt(self, *_: object) -> None:
+        """Handle Ctrl-C."""
+        if self._terminating:  # the display has found that its terminal is closed
             return
-        signal.setitimer(signal.ITIMER_REAL, _GRACE)
-        request_stop(f"the sweep ends in {_GRACE:.0f} s")
+        if self._stop_file.exists():
+            raise KeyboardInterrupt
+        self._request_stop("Ctrl-C again stops now")
 
-    def on_deadline(*_: object) -> None:
+    def terminate(self, *_: object) -> None:
+        """Handle a signal of `TERMINATING`; `timeout` sends it twice."""
+        if not self._terminating:
+            self._terminating = True
+            signal.setitimer(signal.ITIMER_REAL, _GRACE)
+            self._request_stop(f"the sweep ends within {_GRACE:.0f} s")
+
+    def end(self, *_: object) -> None:
+        """Handle the end of the time that `terminate` allows."""
         raise KeyboardInterrupt
 
-    with keep_handlers(), _handle_alarm(on_deadline):
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, on_interrupt)
-        handle_terminating(on_termination)
-        yield
-
-
-@contextmanager
-def _handle_alarm(handler: Callable[..., None]) -> Iterator[None]:
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    def _request_stop(self, hint: str) -> None:
+        with suppress(OSError, MirrorError):  # of a full disk: the trials end with the sweep
+            self._stop_file.touch()
+            self._mirror.push(self._stop_file)
+        self._say(f"stopping: running trials save their state; {hint}")
+        _LOG.warning("interrupted: running trials save their state")

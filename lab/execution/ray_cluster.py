@@ -1,8 +1,10 @@
 """Ray: starts a Ray instance on this machine, or joins the cluster at a given address."""
 
+import atexit
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,11 +27,14 @@ import ray
 
 from lab.config.experiment import Resources
 from lab.errors import UserError
+from lab.execution import interrupts, processes
 from lab.storage import temp_dirs
 from lab.trials.assignment import NodeResources, count_slots, local_resources
 
 # A Unix socket's path has at most 107 bytes, and Ray appends about 60 to this folder.
 _SCRATCH = File("/tmp")  # noqa: S108 - the shortest path available
+_SHUTDOWN = 5.0  # seconds for Ray to disconnect
+_EXIT = 2.0  # seconds for its processes to end
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
 _LOG = logging.getLogger(__name__)
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
@@ -81,20 +86,46 @@ def check_cluster(resources: Resources, address: str) -> None:
 def _start_ray(resources: Resources) -> Iterator[RayCluster]:
     count = count_slots(resources, [local_resources(gpus=resources.gpus_per_worker > 0)])
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"  # loopback
+    processes.adopt_orphans()
+    before = processes.find_descendants()
     with temp_dirs.temporary_folder(_SCRATCH, "lab-") as folder:
         try:
-            ray.init(
-                address="local",
-                num_cpus=count * resources.workers * resources.cpus_per_worker,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
-                **_QUIET,
-            )
+            # Ray's processes block these signals, and Ray replaces the handler of this process.
+            with interrupts.keep_handlers(), interrupts.block_terminating():
+                ray.init(
+                    address="local",
+                    num_cpus=count * resources.workers * resources.cpus_per_worker,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder),
+                    **_QUIET,
+                )
             yield RayCluster(slots=count, scratch=str(folder))
         finally:
-            ray.shutdown()
+            _stop_ray(before)
+
+
+def _stop_ray(others: list[processes.Process]) -> None:
+    """Disconnect from Ray and end all of its processes.
+
+    Args:
+        others: processes of this one that do not belong to Ray.
+    """
+    # Without a control process, `shutdown` waits for a minute.
+    thread = threading.Thread(target=ray.shutdown, daemon=True)
+    thread.start()
+    thread.join(_SHUTDOWN)
+    started = [each for each in processes.find_descendants() if each not in others]
+    if thread.is_alive() or not processes.wait_for_end(started, _EXIT):
+        processes.kill(started)
+    if thread.is_alive():
+        atexit.unregister(ray.shutdown)  # it would wait for the one that hangs
+
+
+def control_address() -> str:
+    """Return host:port of the control process (GCS) of the cluster."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def any_node_alive() -> bool:

@@ -85,6 +85,11 @@ class MlflowSync:
         deadline = time.monotonic() + _TIMEOUT
         self._failed_at = 0.0
         self.copy_pending()
+        if self._pending:
+            self._notify(
+                f"all trials have ended; waiting up to {_TIMEOUT:.0f} s for MLflow, to copy "
+                f"{len(self._pending)} of them to it; an interrupt loses nothing"
+            )
         while self._pending:
             if time.monotonic() > deadline:
                 raise StoreError(

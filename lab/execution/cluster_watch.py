@@ -1,0 +1,79 @@
+"""Notice the loss of Ray's control process (GCS) within seconds.
+
+Ray itself tries to reconnect for a minute, in which calls of Ray block, and then ends the process
+of the driver without an exception.
+"""
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LOG = logging.getLogger(__name__)
+_INTERVAL = 1.0  # seconds between two checks
+_TIMEOUT = 5.0  # seconds to wait for a connection
+_FAILURES = 3  # failed checks in a row after which the process counts as lost
+
+
+class ClusterLostError(RuntimeError):
+    """The Ray cluster can no longer be used: its control process or all of its nodes have ended."""
+
+
+@contextmanager
+def watch_control_process(address: str) -> Iterator[None]:
+    """Raise in the main thread once no process listens at the address of the GCS.
+
+    The exception is raised by a signal handler, so that it also ends a call of Ray that blocks, and
+    again on exit, because Ray may have wrapped or suppressed it. Must be called in the main thread.
+
+    Args:
+        address: host:port of the GCS.
+
+    Raises:
+        ClusterLostError: no process listens there.
+    """
+    ended, lost = threading.Event(), threading.Event()
+    main = threading.get_ident()
+    message = f"the control process of Ray (gcs_server at {address}) has ended"
+
+    def raise_lost(*_: object) -> None:
+        raise ClusterLostError(message)
+
+    def watch() -> None:
+        failures = 0
+        while not ended.wait(_INTERVAL):
+            failures = 0 if _answers(address) else failures + 1
+            if failures >= _FAILURES:
+                _LOG.error("%s", message)
+                lost.set()
+                signal.pthread_kill(main, signal.SIGUSR1)
+                failures = 0  # the signal is repeated if the main thread goes on
+
+    before = signal.signal(signal.SIGUSR1, raise_lost)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        try:
+            yield
+        finally:
+            ended.set()
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # one may have been sent a moment ago
+            thread.join()
+            signal.signal(signal.SIGUSR1, before)
+    except Exception as error:
+        if lost.is_set():
+            raise ClusterLostError(message) from error
+        raise
+    if lost.is_set():
+        raise ClusterLostError(message)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT).close()
+    except OSError:
+        return False
+    return True
