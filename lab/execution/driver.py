@@ -11,6 +11,7 @@ import uuid
 from contextlib import nullcontext, suppress
 from pathlib import Path as File
 
+from lab import disk_space
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
@@ -73,6 +74,7 @@ class Driver:
         )
         self._next_assignment: Assignment | None = None
         self._progress_read_at = 0.0
+        self._full_disk: str | None = None  # description of a disk that is full
         self.stop_file = self._storage / f"stop-{uuid.uuid4().hex}"
 
     def run(self, command: str) -> None:
@@ -94,6 +96,9 @@ class Driver:
             self._next_assignment = self.next()
             if self._next_assignment is not None:
                 measures = self._carry_out(began)
+                if self._full_disk is not None:
+                    missing = self._records.describe_missing_room(self._board.slots)
+                    raise disk_space.DiskFullError(missing or self._full_disk)
                 if self.stop_file.exists():
                     raise KeyboardInterrupt
             self._view.set_phase("copying the last records to MLflow")
@@ -151,7 +156,7 @@ class Driver:
         if self._next_assignment is not None:
             assignment, self._next_assignment = self._next_assignment, None
             return assignment
-        if self.stop_file.exists():
+        if self._is_stopping():
             return None
         while (run := self._preparatory.next_run()) is None:
             job = self._preparatory.pop_ready() or self._ask_search()
@@ -232,7 +237,21 @@ class Driver:
     def done(self) -> bool:
         """Return whether every job has ended, or the sweep is stopping and no trial is running."""
         self._mlflow_sync.copy_pending()
-        return self._search.done or (self.stop_file.exists() and not self._running)
+        return self._search.done or (self._is_stopping() and not self._running)
+
+    def _is_stopping(self) -> bool:
+        """Return whether no further trial may start: after an interrupt, and if a disk is full."""
+        return self._full_disk is not None or self.stop_file.exists()
+
+    def _stop_for_room(self, reason: str) -> None:
+        """Start no further trial, and let the running ones save their state if they can."""
+        if self._full_disk is None:
+            self._full_disk = reason
+            self._view.print_line(f"{reason}: no further trial starts")
+            _LOG.error("%s: no further trial starts", reason)
+            with suppress(OSError, MirrorError):
+                self.stop_file.touch()
+                self._mirror.push(self.stop_file)
 
     def on_start(self, work: Assignment) -> None:
         """Log that a trial has started in its slot."""
@@ -273,6 +292,8 @@ class Driver:
         """
         self._pull_running(work.folder)
         outcome = self._records.close(work.folder, error)
+        if outcome.state == "interrupted" and outcome.reason.startswith(disk_space.NO_SPACE):
+            self._stop_for_room(outcome.reason)
         jobs = self._running.pop(work.folder)
         for job in jobs:
             self._end_job(job, work.folder, outcome)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path as File
 
+from lab import disk_space
 from lab.config.preparatory_runs import unstarted_identity
 from lab.config.results import Outcome, State
 from lab.config.trial import Trial
@@ -14,6 +15,7 @@ from lab.storage import record
 from lab.trials import extend, process_log, progress
 from lab.trials.assignment import Assignment
 
+_CHECKPOINTS = 4  # of a running trial: the two newest, the best, and the one being written
 # States caused by the settings. A failure may have been caused by the machine: it is retried.
 CONCLUSIVE_STATES: tuple[State, ...] = ("finished", "diverged")
 
@@ -111,6 +113,8 @@ class TrialRecords:
             error: reason, where the trial's process ended without writing an outcome.
         """
         outcome = record.read_outcome(folder)
+        if outcome is None and disk_space.find_full([folder]):
+            outcome = self.write_outcome("interrupted", disk_space.describe_full(folder), folder)
         if outcome is None:
             outcome = self.write_outcome(
                 "failed",
@@ -140,6 +144,19 @@ class TrialRecords:
         reason = f"its preparatory run {failed.name} {failed.state}: {failed.reason}"
         return folder, self.write_outcome(failed.state, reason, folder)
 
+    def describe_missing_room(self, slots: int) -> str | None:
+        """Return how much room the storage's disk lacks; None if no checkpoint shows their size.
+
+        Args:
+            slots: number of trials at the same time.
+        """
+        files = self._storage.glob("trials/*/checkpoints/*/state.safetensors")
+        largest = max((file.stat().st_size for file in files), default=0)
+        if not largest:
+            return None
+        content = f"{_CHECKPOINTS} checkpoints of each of {slots} trials"
+        return disk_space.describe_full(self._storage, slots * _CHECKPOINTS * largest, content)
+
     def write_outcome(self, state: State, reason: str, folder: File) -> Outcome:
         """Write and return an outcome in place of a process that did not write one."""
         earlier = record.read_last_outcome(folder)
@@ -152,7 +169,7 @@ class TrialRecords:
             busy=earlier.busy if earlier else 0.0,
             attempts=record.count_attempts(folder),
         )
-        record.write_outcome(folder, outcome)
+        outcome = record.write_outcome(folder, outcome)
         for name in ("outcome.json", "state"):
             self._mirror.push(folder / name)
         return outcome

@@ -12,12 +12,14 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path as File
 from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
+from lab import disk_space
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
@@ -159,8 +161,32 @@ def read_blocks(folder: File) -> dict[str, list[float]]:
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def write_outcome(folder: File, outcome: Outcome) -> None:
-    """Write the outcome of a trial and set its final state."""
+def write_outcome(folder: File, outcome: Outcome) -> Outcome:
+    """Write the outcome of a trial and set its final state.
+
+    Returns:
+        The outcome. If the disk is full, an outcome `interrupted`, of which only the state is
+        written, so that the trial continues from its checkpoint.
+    """
+    try:
+        _write_outcome(folder, outcome)
+    except OSError as error:
+        if not disk_space.is_disk_full(error):
+            raise
+        with suppress(OSError), (folder / "state").open("r+") as state:  # needs no new block
+            state.write("interrupted\n")
+            state.truncate()
+        reason = outcome.reason if outcome.state == "interrupted" else ""
+        return replace(
+            outcome,
+            state="interrupted",
+            reason=reason or disk_space.describe_full(folder),
+            traceback="",
+        )
+    return outcome
+
+
+def _write_outcome(folder: File, outcome: Outcome) -> None:
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
     if trace := fields.pop("traceback"):
         atomic.write_text(folder / "traceback.txt", trace)

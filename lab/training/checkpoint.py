@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lab import disk_space
 from lab.config.budget import Spent
 from lab.storage import atomic
 from lab.training.objectives.base import Objective
@@ -71,12 +72,14 @@ class Checkpoints:
         optimizer: Adam,
         means: dict[str, Tensor],
     ) -> None:
-        """Write a checkpoint, then delete all but the newest two and the best."""
+        """Write a checkpoint, then delete all but the newest two and the best.
+
+        Raises:
+            DiskFullError: there is no room for the checkpoint; the earlier ones are kept.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         with atomic.replace_folder(self._folder / f"{position.spent.steps:012d}") as partial:
-            save_file(dict(_tensors(objective, optimizer, means)), partial / "state.safetensors")
-            body = {"place": asdict(position), "sha256": _digest(partial / "state.safetensors")}
-            (partial / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
+            _write(dict(_tensors(objective, optimizer, means)), position, partial)
         self._prune(_NEWEST_KEPT)
 
     def prune(self) -> None:
@@ -148,6 +151,22 @@ class Checkpoints:
             remaining.add(max(scored)[1])
         for folder in set(folders) - remaining:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(tensors: dict[str, Tensor], position: TrainingPosition, folder: File) -> None:
+    file = folder / "state.safetensors"
+    try:
+        save_file(tensors, file)
+        body = {"place": asdict(position), "sha256": _digest(file)}
+        (folder / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
+    except (OSError, SafetensorError) as error:
+        if not disk_space.is_disk_full(error):
+            raise
+        file.unlink(missing_ok=True)  # what has been written of it is room as well
+        needed = sum(tensor.nbytes for tensor in tensors.values())
+        checkpoints = folder.parents[1]
+        message = disk_space.describe_full(checkpoints, needed, "a checkpoint")
+        raise disk_space.DiskFullError(message) from error
 
 
 def _tensors(
