@@ -77,9 +77,17 @@ class Checkpoints:
         Raises:
             DiskFullError: there is no room for the checkpoint; the earlier ones are kept.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with atomic.replace_folder(self._folder / f"{position.spent.steps:012d}") as partial:
-            _write(dict(_tensors(objective, optimizer, means)), position, partial)
+        tensors = dict(_tensors(objective, optimizer, means))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic.replace_folder(self._folder / f"{position.spent.steps:012d}") as partial:
+                _write(tensors, position, partial)
+        except (OSError, SafetensorError) as error:
+            if not disk_space.is_disk_full(error):
+                raise
+            needed = sum(tensor.nbytes for tensor in tensors.values())
+            message = disk_space.describe_full(self._folder, needed, "a checkpoint")
+            raise disk_space.DiskFullError(message) from error
         self._prune(_NEWEST_KEPT)
 
     def prune(self) -> None:
@@ -155,18 +163,9 @@ class Checkpoints:
 
 def _write(tensors: dict[str, Tensor], position: TrainingPosition, folder: File) -> None:
     file = folder / "state.safetensors"
-    try:
-        save_file(tensors, file)
-        body = {"place": asdict(position), "sha256": _digest(file)}
-        (folder / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
-    except (OSError, SafetensorError) as error:
-        if not disk_space.is_disk_full(error):
-            raise
-        file.unlink(missing_ok=True)  # what has been written of it is room as well
-        needed = sum(tensor.nbytes for tensor in tensors.values())
-        checkpoints = folder.parents[1]
-        message = disk_space.describe_full(checkpoints, needed, "a checkpoint")
-        raise disk_space.DiskFullError(message) from error
+    save_file(tensors, file)
+    body = {"place": asdict(position), "sha256": _digest(file)}
+    (folder / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
 
 
 def _tensors(

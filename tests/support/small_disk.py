@@ -10,7 +10,7 @@ import pytest
 
 @contextmanager
 def mount_small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Mount a file system of `size` bytes on a new folder; skip the test where this is forbidden."""
+    """Mount a file system of `size` bytes on a new folder; skip the test if it is forbidden."""
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
