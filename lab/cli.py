@@ -215,14 +215,14 @@ def _describe_full_disks(error: BaseException, options: argparse.Namespace) -> s
 def execute(main: Callable[[], int]) -> NoReturn:
     """Run a command's `main` in this process, and exit with the status that it returns.
 
-    After an interrupt the process exits at once, without Python's own shutdown: Python would raise
-    the signal again if a library had handled the interrupt first, and a second Ctrl-C during the
-    shutdown would print a traceback.
+    After an interrupt or a failure the process exits at once, without Python's own shutdown: Python
+    would raise the signal again if a library had handled the interrupt first, a second Ctrl-C
+    during the shutdown would print a traceback, and Ray would wait for a cluster that is lost.
     """
     status = main()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background job ignores SIGINT
         signal.signal(signal.SIGINT, lambda *_: os._exit(status))
-    if status == INTERRUPTED:
+    if status in {FAILED, INTERRUPTED}:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(status)

@@ -104,6 +104,10 @@ class Driver:
             self._view.set_phase("copying the last records to MLflow")
             self._mlflow_sync.flush()
             measures |= self._preparatory.measures()
+            for folder in self._records.not_replaced():
+                self._view.print_line(
+                    f"--fresh {folder.name}: no trial of this sweep, and not run again"
+                )
             state = "finished"
         finally:
             self._record_interrupted()
@@ -218,7 +222,8 @@ class Driver:
         self._running[assignment.folder] = [job]
         # A finished trial that runs again, to be fine-tuned, is rewritten in the store.
         was_finished = earlier is not None and earlier.state == "finished"
-        self._mlflow_sync.submit(job, assignment.folder, fresh=self._site.fresh or was_finished)
+        is_new = self._site.replaces(assignment.folder) or was_finished
+        self._mlflow_sync.submit(job, assignment.folder, fresh=is_new)
         self._events.started(job, assignment.folder)
 
     def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:

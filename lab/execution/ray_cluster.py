@@ -33,8 +33,8 @@ from lab.trials.assignment import NodeResources, count_slots, local_resources
 
 # A Unix socket's path has at most 107 bytes, and Ray appends about 60 to this folder.
 _SCRATCH = File("/tmp")  # noqa: S108 - the shortest path available
-_SHUTDOWN = 5.0  # seconds for Ray to disconnect
-_EXIT = 2.0  # seconds for its processes to end
+_DISCONNECT = 2.0  # seconds for Ray to disconnect, before its processes are killed
+_SHUTDOWN = 3.0  # seconds for Ray to notice their end
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
 _LOG = logging.getLogger(__name__)
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
@@ -112,15 +112,17 @@ def _stop_ray(others: list[processes.Process]) -> None:
     Args:
         others: processes of this one that do not belong to Ray.
     """
-    # Without a control process, `shutdown` waits for a minute.
+    started = [each for each in processes.find_descendants() if each not in others]
+    # `shutdown` waits a second for each process, since they block SIGTERM, and a minute for a
+    # control process that has been killed.
     thread = threading.Thread(target=ray.shutdown, daemon=True)
     thread.start()
+    thread.join(_DISCONNECT)
+    processes.kill(started)
     thread.join(_SHUTDOWN)
-    started = [each for each in processes.find_descendants() if each not in others]
-    if thread.is_alive() or not processes.wait_for_end(started, _EXIT):
-        processes.kill(started)
     if thread.is_alive():
         atexit.unregister(ray.shutdown)  # it would wait for the one that hangs
+    processes.wait_for_end(started, _SHUTDOWN)
 
 
 def control_address() -> str:

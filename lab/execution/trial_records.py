@@ -31,7 +31,7 @@ class TrialRecords:
     """
 
     def __init__(self, site: Site) -> None:
-        self._storage, self._mirror, self._fresh = site.storage, site.mirror, site.fresh
+        self._site, self._storage, self._mirror = site, site.storage, site.mirror
         self._log_copied: dict[File, int] = {}  # bytes of the log of each running trial
         self._earlier_busy: dict[File, float] = {}
         self._ended_here: set[File] = set()
@@ -60,7 +60,7 @@ class TrialRecords:
             trial has not ended since the start of the sweep.
         """
         self.pull(folder)
-        if self._fresh and folder not in self._ended_here:
+        if self._site.replaces(folder) and folder not in self._ended_here:
             return None
         return record.read_outcome(folder)
 
@@ -71,12 +71,16 @@ class TrialRecords:
             return outcome
         return outcome if outcome.state in CONCLUSIVE_STATES else None
 
+    def not_replaced(self) -> list[File]:
+        """Return the records that were to be replaced and belong to no trial of the sweep."""
+        return sorted(self._site.again - self._ended_here)
+
     def delete_if_fresh(self, folder: File) -> None:
         """Delete the record of an earlier run, if the sweep runs ended trials again.
 
         A record of this run, of a trial that continues past a rung, is kept.
         """
-        if self._fresh and folder not in self._ended_here:
+        if self._site.replaces(folder) and folder not in self._ended_here:
             record.delete_record(folder)
             self._mirror.push(folder)
 
@@ -96,7 +100,7 @@ class TrialRecords:
         if rows and names:
             record.write_rows(folder, rows, without=names)
         record.write_queued(folder, assignment.trial, assignment.lineage, assignment.text.name)
-        if not self._fresh and extends:
+        if not self._site.replaces(folder) and extends:
             extend.extend_from_shorter_run(folder, assignment.trial, assignment.lineage)
         self._mirror.push(record.stop_file(folder))
         progress.clear_progress(folder)

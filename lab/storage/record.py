@@ -155,6 +155,17 @@ def write_blocks(folder: File, blocks: Mapping[str, Sequence[float]]) -> None:
     atomic.write_text(folder / "blocks.json", json.dumps(blocks))
 
 
+def no_checkpoint(folder: File) -> UserError:
+    """Return the error for a record without a checkpoint that can be read."""
+    state = read_state(folder)
+    remedy = (
+        f"add `--fresh {folder.name}` to the command of its sweep to train it again"
+        if state is not None and not is_running(state)
+        else "only a trial that has been trained has weights"
+    )
+    return UserError(f"{folder}: no checkpoint that can be read; its state is {state}; {remedy}")
+
+
 def read_blocks(folder: File) -> dict[str, list[float]]:
     """Return the contributions that `write_blocks` wrote; empty if there are none."""
     file = folder / "blocks.json"
