@@ -68,8 +68,8 @@ def _build_parser() -> argparse.ArgumentParser:
         const=_ALL,
         default=[],
         metavar="TRIAL",
-        help="run a trial again that has ended, and replace its record; TRIAL is its name or enough "
-        "of its beginning, and the option may be repeated; without TRIAL, run all of them again "
+        help="run a trial again that has ended, and replace its record; TRIAL is its name or its "
+        "beginning, and the option may be repeated; without TRIAL, run all of them again "
         "(default: keep all records)",
     )
     cli.add_tracking_uri(parser)

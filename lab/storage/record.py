@@ -163,7 +163,9 @@ def no_checkpoint(folder: File) -> UserError:
         if state is not None and not is_running(state)
         else "only a trial that has been trained has weights"
     )
-    return UserError(f"{folder}: no checkpoint that can be read; its state is {state}; {remedy}")
+    return UserError(
+        f"{folder}: no checkpoint that can be read, and its state is {state}; {remedy}"
+    )
 
 
 def read_blocks(folder: File) -> dict[str, list[float]]:
