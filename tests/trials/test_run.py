@@ -415,7 +415,7 @@ def test_a_full_disk_interrupts_a_trial_and_it_continues_when_there_is_room(
 
         outcome = run(trial, disk / "trial", report=fill_disk)
         assert (outcome.state, outcome.traceback) == ("interrupted", "")
-        assert outcome.reason.startswith(f"no space left in {disk / 'trial'}: ")
+        assert outcome.reason.startswith(f"no space left in {disk / 'trial'}")
         assert outcome.reason.endswith(" missing")
         assert record.read_state(disk / "trial") == "interrupted"
         (disk / "ballast").unlink()
