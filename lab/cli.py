@@ -229,6 +229,13 @@ def execute(main: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
+def fail_at_once(line: str) -> NoReturn:
+    """Print the line of a failed command and exit, without the clean-up of its other threads."""
+    _LOG.error("%s", line)
+    _print_error(line)
+    os._exit(FAILED)
+
+
 def _is_script() -> bool:
     """Return whether this process was started by the console script."""
     return File(sys.argv[0]).name == SCRIPT

@@ -8,12 +8,13 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LOG = logging.getLogger(__name__)
 _INTERVAL = 1.0  # seconds between two checks
 _TIMEOUT = 5.0  # seconds to wait for a connection
+_GRACE = 8.0  # seconds for the main thread to react to the loss
 _FAILURES = 3  # failed checks in a row after which the process counts as lost
 
 
@@ -22,14 +23,17 @@ class ClusterLostError(RuntimeError):
 
 
 @contextmanager
-def watch_control_process(address: str) -> Iterator[None]:
+def watch_control_process(address: str, give_up: Callable[[str], None]) -> Iterator[None]:
     """Raise in the main thread once no process listens at the address of the GCS.
 
-    The exception is raised by a signal handler, so that it also ends a call of Ray that blocks, and
-    again on exit, because Ray may have wrapped or suppressed it. Must be called in the main thread.
+    The exception is raised by a signal handler, and again on exit, because Ray may have wrapped or
+    suppressed it. Must be called in the main thread.
 
     Args:
         address: host:port of the GCS.
+        give_up: function that ends this process, called in another thread with a message if the
+            main thread is still in a call of Ray some seconds later: Python runs signal handlers
+            only between such calls.
 
     Raises:
         ClusterLostError: no process listens there.
@@ -43,13 +47,15 @@ def watch_control_process(address: str) -> Iterator[None]:
 
     def watch() -> None:
         failures = 0
-        while not ended.wait(_INTERVAL):
+        while failures < _FAILURES:
+            if ended.wait(_INTERVAL):
+                return
             failures = 0 if _answers(address) else failures + 1
-            if failures >= _FAILURES:
-                _LOG.error("%s", message)
-                lost.set()
-                signal.pthread_kill(main, signal.SIGUSR1)
-                failures = 0  # the signal is repeated if the main thread goes on
+        _LOG.error("%s", message)
+        lost.set()
+        signal.pthread_kill(main, signal.SIGUSR1)
+        if not ended.wait(_GRACE):
+            give_up(message)
 
     before = signal.signal(signal.SIGUSR1, raise_lost)
     thread = threading.Thread(target=watch, daemon=True)

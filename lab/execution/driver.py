@@ -11,11 +11,12 @@ import uuid
 from contextlib import nullcontext, suppress
 from pathlib import Path as File
 
-from lab import disk_space
+from lab import cli, disk_space
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
 from lab.display.live import View
+from lab.execution import processes
 from lab.execution.assignment_builder import AssignmentBuilder
 from lab.execution.events import TrialEvents, trial_field
 from lab.execution.interrupts import handle_interrupts
@@ -132,7 +133,7 @@ class Driver:
             self._view.set_phase("")
             with (
                 handle_interrupts(self.stop_file, self._mirror, self._view.print_line),
-                cluster_watch.watch_control_process(ray_cluster.control_address()),
+                cluster_watch.watch_control_process(ray_cluster.control_address(), self._give_up),
             ):
                 runner.run_trials(
                     self,
@@ -323,6 +324,15 @@ class Driver:
                 self._mlflow_sync.submit(job, folder)
             self._events.interrupted(jobs, folder, record.read_outcome(folder))
         self._running.clear()
+
+    def _give_up(self, reason: str) -> None:
+        """Record the running trials as interrupted, and end this process, which Ray blocks."""
+        processes.kill(processes.find_descendants())
+        for folder in list(self._running):
+            with suppress(OSError, MirrorError):
+                if record.read_outcome(folder) is None:
+                    self._records.write_outcome("interrupted", reason, folder)
+        cli.fail_at_once(f"lab.sweep: failed: {reason}; run the same command again to resume")
 
     def _pull_running(self, folder: File) -> None:
         """Download a running trial's record, and copy the log of its process."""

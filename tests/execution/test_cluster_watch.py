@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,9 +30,13 @@ def address(listening: socket.socket) -> str:
     return f"127.0.0.1:{listening.getsockname()[1]}"
 
 
+def unreachable(message: str) -> None:
+    raise AssertionError(message)
+
+
 def lose(listening: socket.socket, call: Callable[[], None]) -> None:
     """Close the socket while a function is called that blocks as a call of Ray does."""
-    with watch_control_process(address(listening)):
+    with watch_control_process(address(listening), unreachable):
         listening.close()
         call()
 
@@ -63,6 +68,30 @@ def test_a_blocking_call_ends_when_no_process_listens_any_more(
 
 
 def test_nothing_is_raised_while_the_process_listens(listening: socket.socket) -> None:
-    with watch_control_process(address(listening)):
+    with watch_control_process(address(listening), unreachable):
         for _ in range(10):
             listening.accept()[0].close()
+
+
+def test_a_call_that_no_signal_ends_is_given_up(
+    listening: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main thread waits in C code for another thread, and runs no signal handler."""
+    monkeypatch.setattr(cluster_watch, "_GRACE", 0.05)
+    given_up = threading.Event()
+
+    def block_in_c_code() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        try:
+            assert given_up.wait(60)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+    def wait_for_loss() -> None:
+        with watch_control_process(address(listening), lambda _: given_up.set()):
+            listening.close()
+            block_in_c_code()
+
+    with pytest.raises(ClusterLostError):
+        wait_for_loss()
+    assert given_up.is_set()
