@@ -46,11 +46,8 @@ def watch_control_process(address: str, give_up: Callable[[str], None]) -> Itera
         raise ClusterLostError(message)
 
     def watch() -> None:
-        failures = 0
-        while failures < _FAILURES:
-            if ended.wait(_INTERVAL):
-                return
-            failures = 0 if _answers(address) else failures + 1
+        if not _wait_for_loss(address, ended):
+            return
         _LOG.error("%s", message)
         lost.set()
         signal.pthread_kill(main, signal.SIGUSR1)
@@ -74,6 +71,16 @@ def watch_control_process(address: str, give_up: Callable[[str], None]) -> Itera
         raise
     if lost.is_set():
         raise ClusterLostError(message)
+
+
+def _wait_for_loss(address: str, ended: threading.Event) -> bool:
+    """Wait until no process listens at an address; return False if `ended` is set before."""
+    failures = 0
+    while failures < _FAILURES:
+        if ended.wait(_INTERVAL):
+            return False
+        failures = 0 if _answers(address) else failures + 1
+    return True
 
 
 def _answers(address: str) -> bool:

@@ -124,7 +124,7 @@ class Driver:
         """Run all jobs on Ray, and return the sweep's own measurements."""
         self._view.set_phase("starting Ray" if self._site.address is None else "joining Ray")
         # Imported here because importing ray takes seconds.
-        from lab.execution import cluster_watch, ray_cluster, runner, worker_group
+        from lab.execution import cluster_watch, ray_cluster, ray_logs, runner, worker_group
 
         resources = self._experiment.resources
         with ray_cluster.open_cluster(resources, self._site.address) as cluster:
@@ -132,6 +132,7 @@ class Driver:
             ready = time.monotonic()
             self._view.set_phase("")
             with (
+                ray_logs.keep_logs(cluster.scratch, self._storage / "logs"),
                 handle_interrupts(self.stop_file, self._mirror, self._view.print_line),
                 cluster_watch.watch_control_process(ray_cluster.control_address(), self._give_up),
             ):

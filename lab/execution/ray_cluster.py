@@ -27,7 +27,7 @@ import ray
 
 from lab.config.experiment import Resources
 from lab.errors import UserError
-from lab.execution import interrupts, processes
+from lab.execution import interrupts, processes, ray_logs
 from lab.storage import temp_dirs
 from lab.trials.assignment import NodeResources, count_slots, local_resources
 
@@ -67,6 +67,7 @@ def open_cluster(resources: Resources, address: str | None) -> Iterator[RayClust
     Raises:
         UserError: no cluster answers at `address`, or it has too few resources for one trial.
     """
+    ray_logs.log_messages()
     with _start_ray(resources) if address is None else _join_cluster(resources, address) as cluster:
         _LOG.info("Ray %s: %d slots of %s", address or "on this machine", cluster.slots, resources)
         yield cluster
