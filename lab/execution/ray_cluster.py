@@ -33,6 +33,7 @@ from lab.trials.assignment import NodeResources, count_slots, local_resources
 
 # A Unix socket's path has at most 107 bytes, and Ray appends about 60 to this folder.
 _SCRATCH = File("/tmp")  # noqa: S108 - the shortest path available
+_STARTS = 3  # attempts to start Ray
 _DISCONNECT = 2.0  # seconds for Ray to disconnect, before its processes are killed
 _SHUTDOWN = 3.0  # seconds for Ray to notice their end
 _OBJECT_STORE = 150 * 2**20  # bytes; trials pass files, not objects
@@ -93,18 +94,39 @@ def _start_ray(resources: Resources) -> Iterator[RayCluster]:
         try:
             # Ray's processes block these signals, and Ray replaces the handler of this process.
             with interrupts.keep_handlers(), interrupts.block_terminating():
-                ray.init(
-                    address="local",
-                    num_cpus=count * resources.workers * resources.cpus_per_worker,
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE,
-                    _node_ip_address="127.0.0.1",
-                    _temp_dir=str(folder),
-                    **_QUIET,
-                )
+                _init_ray(count * resources.workers * resources.cpus_per_worker, folder, before)
             yield RayCluster(slots=count, scratch=str(folder))
         finally:
             _stop_ray(before)
+
+
+def _init_ray(cpus: int, folder: File, others: list[processes.Process]) -> None:
+    """Start Ray; try again if a busy machine was too slow for it.
+
+    Args:
+        cpus: number of CPUs that Ray may assign.
+        folder: temporary folder of Ray.
+        others: processes of this one that do not belong to Ray.
+    """
+    for remaining in reversed(range(_STARTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+                **_QUIET,
+            )
+        except Exception as error:
+            # Ray raises a bare `Exception` if its node has not started within 30 seconds.
+            if "timed out during startup" not in str(error) or not remaining:
+                raise
+            _LOG.warning("Ray has not started in time: it is started again")
+            _stop_ray(others)
+        else:
+            return
 
 
 def _stop_ray(others: list[processes.Process]) -> None:

@@ -1,5 +1,6 @@
 """Faults of the stores: locked databases, and an MLflow server that is not available."""
 
+import http.client
 import json
 import os
 import signal
@@ -101,7 +102,7 @@ def two_spaces(workspace: Workspace) -> Result:
         sweep.wait()
         workspace.check(sweep.status == 0, f"the sweep ended with {sweep.summary}")
     trials = len(rows(other.reports / "trials.csv"))
-    workspace.check(trials == 6, f"{trials} trials in the other report")  # noqa: PLR2004
+    workspace.check(trials == 6, f"{trials} trials in the other report")
     return workspace.finish(sweep)
 
 
@@ -181,14 +182,12 @@ def _free_port() -> int:
 
 def _search_runs(port: int) -> bool:
     """Search runs as MLflow's page does; return whether the server answers."""
-    query = json.dumps({"experiment_ids": ["0", "1"], "max_results": 1000}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search",
-        data=query,
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return bool(response.status == 200)
+    query = json.dumps({"experiment_ids": ["0", "1"], "max_results": 1000})
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with closing(connection):
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/api/2.0/mlflow/runs/search", query, headers)
+        return connection.getresponse().status == http.HTTPStatus.OK
 
 
 def _start_server(folder: Path, port: int, uri: str | None = None) -> "subprocess.Popen[bytes]":
