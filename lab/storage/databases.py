@@ -67,6 +67,7 @@ def count_rows(file: File, queries: Mapping[str, str]) -> int:
     """
     with closing(sqlite3.connect(file, timeout=_TIMEOUT)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        tables.add("sqlite_master")
         counts = (
             database.execute(f"SELECT count(*) FROM {table} WHERE {condition}").fetchone()[0]  # noqa: S608 - constants
             for table, condition in queries.items()

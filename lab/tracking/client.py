@@ -99,6 +99,8 @@ def connect_writer(uri: str, notify: Callable[[str], None]) -> Any:
         StoreError: as `connect_client`.
     """
     file = database_file(uri)
+    if file is not None:
+        _check_database(uri, file)  # a file that is not MLflow's is never set aside
     try:
         return connect_client(uri)
     except StoreError as error:
@@ -130,14 +132,17 @@ def _request(uri: str) -> Any:
 def _holds_results(file: File) -> bool:
     """Return whether a database holds anything that MLflow does not write when it creates it."""
     try:
-        return databases.count_rows(file, _RESULTS) > 0
+        ours = databases.count_rows(file, {"sqlite_master": "name = 'experiments'"}) == 1
+        return not ours or databases.count_rows(file, _RESULTS) > 0
     except sqlite3.Error:  # locked or damaged: this is not known
         return True
 
 
 def _close_connections() -> None:
     """Close MLflow's connections to databases, which would still refer to a renamed file."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `connect_client`
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     for engine in SqlAlchemyStore._engine_map.values():
         engine.dispose()

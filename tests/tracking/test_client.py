@@ -88,3 +88,11 @@ def test_the_message_for_a_damaged_database_says_how_to_go_on(tmp_path: Path) ->
     (tmp_path / "mlflow.db").write_text("no database, and longer than a header would be" * 10)
     with pytest.raises(StoreError, match=r"not a database; .*move it away and run the sweep's"):
         connect_writer(default_uri(tmp_path), print)
+
+
+def test_the_database_of_another_program_is_refused_and_not_changed(tmp_path: Path) -> None:
+    execute(tmp_path / "mlflow.db", "CREATE TABLE cats (name)")
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with pytest.raises(StoreError, match="not an MLflow database"):
+        connect_writer(default_uri(tmp_path), print)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"mlflow.db": before}
