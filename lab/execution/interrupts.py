@@ -42,6 +42,17 @@ def block_terminating() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def shield_start() -> Iterator[None]:
+    """Block the signals of `TERMINATING` while a library starts processes and replaces handlers.
+
+    The started processes block them for ever. A signal that arrives meanwhile is handled on exit,
+    by the handler of this process: the handlers are restored before the signals are unblocked.
+    """
+    with block_terminating(), keep_handlers():
+        yield
+
+
 def interrupt_once(*_: object) -> None:
     """Raise `KeyboardInterrupt`, and ignore further signals of `TERMINATING`.
 

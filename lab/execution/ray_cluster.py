@@ -92,8 +92,7 @@ def _start_ray(resources: Resources) -> Iterator[RayCluster]:
     before = processes.find_descendants()
     with temp_dirs.temporary_folder(_SCRATCH, "lab-") as folder:
         try:
-            # Ray's processes block these signals, and Ray replaces the handler of this process.
-            with interrupts.keep_handlers(), interrupts.block_terminating():
+            with interrupts.shield_start():
                 _init_ray(count * resources.workers * resources.cpus_per_worker, folder, before)
             yield RayCluster(slots=count, scratch=str(folder))
         finally:
