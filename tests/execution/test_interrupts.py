@@ -96,10 +96,14 @@ def test_before_the_trials_start_the_first_signal_interrupts_and_others_are_igno
 def test_a_signal_during_the_start_of_ray_is_handled_by_the_handler_of_the_sweep(
     number: int,
 ) -> None:
+    def start() -> None:
+        with interrupts.shield_start():
+            signal.signal(number, signal.SIG_DFL)  # Ray replaces the handler
+            send(number)
+
     interrupts.handle_terminating(interrupts.interrupt_once)
-    with pytest.raises(KeyboardInterrupt), interrupts.shield_start():
-        signal.signal(number, signal.SIG_DFL)  # Ray replaces the handler
-        send(number)
+    with pytest.raises(KeyboardInterrupt):
+        start()
 
 
 def test_an_ignored_hangup_stays_ignored() -> None:
