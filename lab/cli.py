@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path as File
 from typing import NoReturn
 
-from lab import __version__, leave, logging_setup
+from lab import __version__, disk_space, leave, logging_setup
 from lab.errors import UserError
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -155,7 +155,7 @@ def run(
             status = body(options) or 0
             sys.stdout.flush()
         except BaseException as error:  # SystemExit and others that are not expected are raised
-            status, line = _describe_end(error, name, remaining)
+            status, line = _describe_end(error, name, remaining, options)
             _print_error(line)
         _LOG.info("%s ends with status %d", name, status)
     return status
@@ -169,7 +169,9 @@ def _log_start(name: str, options: argparse.Namespace) -> None:
     _LOG.info("electra-lab %s, %s, process %d", __version__, python, os.getpid())
 
 
-def _describe_end(error: BaseException, name: str, remaining: str) -> tuple[int, str]:
+def _describe_end(
+    error: BaseException, name: str, remaining: str, options: argparse.Namespace
+) -> tuple[int, str]:
     """Log the exception that ends a command; return the exit status and the line to print.
 
     Raises:
@@ -178,6 +180,10 @@ def _describe_end(error: BaseException, name: str, remaining: str) -> tuple[int,
     if _is_interrupt(error):
         _LOG.warning("interrupted")
         return INTERRUPTED, f"interrupted; {remaining}"
+    if disk_space.is_disk_full(error):
+        reason = _describe_full_disks(error, options)
+        _LOG.error("%s", reason, exc_info=error)
+        return FAILED, f"{name}: failed: {reason}; free some room; {remaining}"
     match error:
         case UserError():
             message = " ".join(str(error).split())
@@ -195,21 +201,39 @@ def _describe_end(error: BaseException, name: str, remaining: str) -> tuple[int,
     raise error
 
 
+def _describe_full_disks(error: BaseException, options: argparse.Namespace) -> str:
+    """Return the folders on full disks, among those that a command writes to."""
+    if isinstance(error, disk_space.DiskFullError):
+        return str(error)
+    named = (getattr(options, key, None) for key in ("storage", "reports", "output"))
+    local = [File(each) for each in named if each is not None and "://" not in str(each)]
+    folders = [*local, File(tempfile.gettempdir())]
+    full = disk_space.find_full(folders) or folders[:1]  # room may have been freed meanwhile
+    return ", ".join(map(disk_space.describe_full, full))
+
+
 def execute(main: Callable[[], int]) -> NoReturn:
     """Run a command's `main` in this process, and exit with the status that it returns.
 
-    After an interrupt the process exits at once, without Python's own shutdown: Python would raise
-    the signal again if a library had handled the interrupt first, and a second Ctrl-C during the
-    shutdown would print a traceback.
+    After an interrupt or a failure the process exits at once, without Python's own shutdown: Python
+    would raise the signal again if a library had handled the interrupt first, a second Ctrl-C
+    during the shutdown would print a traceback, and Ray would wait for a cluster that is lost.
     """
     status = main()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background job ignores SIGINT
         signal.signal(signal.SIGINT, lambda *_: os._exit(status))
-    if status == INTERRUPTED:
+    if status in {FAILED, INTERRUPTED}:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def fail_at_once(line: str) -> NoReturn:
+    """Print the line of a failed command and exit, without the clean-up of its other threads."""
+    _LOG.error("%s", line)
+    _print_error(line)
+    os._exit(FAILED)
 
 
 def _is_script() -> bool:

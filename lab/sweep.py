@@ -9,13 +9,14 @@ import argparse
 import logging
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli, logging_setup
+from lab.execution import interrupts
+from lab.interop import find_trial
 
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lab.tracking.frames import SweepFrames
 
 _LOG = logging.getLogger("lab.sweep")  # __name__ is "__main__" in `python -m`
+_ALL = "all"
 _REMAINING = "trials that have ended are kept; run the same command again to resume"
 
 
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Set before torch is imported: OpenMP threads that wait actively take a core from other
     # processes, and the threads of the frozen model then mostly wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.handle_terminating(interrupts.interrupt_once)
     return cli.run("lab.sweep", _REMAINING, _main, options)
 
 
@@ -60,12 +62,33 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--fresh",
-        action="store_true",
-        help="run trials that have ended again, and replace their records (default: keep them)",
+        nargs="?",
+        action="append",
+        type=_trial_name,
+        const=_ALL,
+        default=[],
+        metavar="TRIAL",
+        help="run a trial again that has ended, and replace its record; TRIAL is its name or its "
+        "beginning, and the option may be repeated; without TRIAL, run all of them again "
+        "(default: keep all records)",
     )
     cli.add_tracking_uri(parser)
     cli.add_reports(parser)
     return parser
+
+
+def _trial_name(text: str) -> str:
+    """Return a valid name of a trial, or beginning of one; the type of --fresh.
+
+    Raises:
+        argparse.ArgumentTypeError: the text cannot begin the name of a trial.
+    """
+    if not find_trial.is_name(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the name of a trial: 4 to 12 digits or letters from a to f; to run "
+            "all trials again, write --fresh after FILE"
+        )
+    return text
 
 
 def _main(options: argparse.Namespace) -> int:
@@ -86,6 +109,8 @@ def _main(options: argparse.Namespace) -> int:
     root, remote = open_storage.open_mirror(options.storage)
     checks.check_storage(root)
     checks.check_reports(options.reports, experiment.name)
+    names = [name for name in options.fresh if name != _ALL]
+    again = {find_trial.resolve_trial(name, root.resolve(), remote) for name in names}
     with checks.claim_storage(root, _command_line(options)):
         masks = mask_checks.mask_lines(search_space.corner_trials(experiment))
         print("\n".join([f"{experiment.name}: {experiment.question}", *masks]), flush=True)
@@ -96,7 +121,7 @@ def _main(options: argparse.Namespace) -> int:
         from lab.display.board import Board
 
         with live.open_view(Board(experiment.metric)) as view:
-            lines, failed = _run_sweep(options, experiment, root, remote, view)
+            lines, failed = _run_sweep(options, experiment, root, remote, view, frozenset(again))
         print("\n".join(lines))
     return 1 if failed else 0
 
@@ -160,6 +185,7 @@ def _run_sweep(
     root: File,
     remote: "Mirror",
     view: "View",
+    again: frozenset[File],
 ) -> tuple[list[str], int]:
     """Run the sweep and write its report; return the last lines and the number of failed trials."""
     view.set_phase("opening the MLflow store (its tables are created on first use)")
@@ -168,7 +194,7 @@ def _run_sweep(
     from lab.tracking.store import MlflowStore
 
     uri = options.tracking_uri or default_uri(root)
-    store = MlflowStore(uri, root / "artifacts")
+    store = MlflowStore(uri, root / "artifacts", view.print_line)
     logging_setup.command_log().start()  # all checks of the input have passed
     if options.address is None:  # the machines of a cluster cannot be timed here
         view.set_phase("timing a few optimizer steps of each cell")
@@ -184,7 +210,8 @@ def _run_sweep(
         mirror=remote,
         ray=open_storage.join_uri(options.storage, "ray"),
         address=options.address,
-        fresh=options.fresh,
+        fresh=_ALL in options.fresh,
+        again=again,
     )
     Driver(experiment, site, store, view).run(_command_line(options))
     return _conclude(experiment.name, uri, options, site, view)
@@ -253,7 +280,7 @@ def _log_best_trial(table: "SweepFrames", uri: str, site: "Site") -> str:
     except Exception as error:
         # An error of transformers, the store or a disk; the report does not need the model.
         _LOG.exception("the best trial was not logged as an MLflow model")
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
         return f"not logged as a model: {reason}"
 
 

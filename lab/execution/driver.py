@@ -11,10 +11,12 @@ import uuid
 from contextlib import nullcontext, suppress
 from pathlib import Path as File
 
+from lab import cli, disk_space
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
 from lab.display.live import View
+from lab.execution import processes
 from lab.execution.assignment_builder import AssignmentBuilder
 from lab.execution.events import TrialEvents, trial_field
 from lab.execution.interrupts import handle_interrupts
@@ -73,6 +75,7 @@ class Driver:
         )
         self._next_assignment: Assignment | None = None
         self._progress_read_at = 0.0
+        self._full_disk: str | None = None  # description of a disk that is full
         self.stop_file = self._storage / f"stop-{uuid.uuid4().hex}"
 
     def run(self, command: str) -> None:
@@ -94,11 +97,18 @@ class Driver:
             self._next_assignment = self.next()
             if self._next_assignment is not None:
                 measures = self._carry_out(began)
+                if self._full_disk is not None:
+                    missing = self._records.describe_missing_room(self._board.slots)
+                    raise disk_space.DiskFullError(missing or self._full_disk)
                 if self.stop_file.exists():
                     raise KeyboardInterrupt
             self._view.set_phase("copying the last records to MLflow")
             self._mlflow_sync.flush()
             measures |= self._preparatory.measures()
+            for folder in self._records.not_replaced():
+                self._view.print_line(
+                    f"--fresh {folder.name}: no trial of this sweep, and not run again"
+                )
             state = "finished"
         finally:
             self._record_interrupted()
@@ -114,14 +124,18 @@ class Driver:
         """Run all jobs on Ray, and return the sweep's own measurements."""
         self._view.set_phase("starting Ray" if self._site.address is None else "joining Ray")
         # Imported here because importing ray takes seconds.
-        from lab.execution import ray_cluster, runner, worker_group
+        from lab.execution import cluster_watch, ray_cluster, ray_logs, runner, worker_group
 
         resources = self._experiment.resources
         with ray_cluster.open_cluster(resources, self._site.address) as cluster:
             self._board.slots = cluster.slots
             ready = time.monotonic()
             self._view.set_phase("")
-            with handle_interrupts(self.stop_file, self._mirror, self._view.print_line):
+            with (
+                ray_logs.keep_logs(cluster.scratch, self._storage / "logs"),
+                handle_interrupts(self.stop_file, self._mirror, self._view.print_line),
+                cluster_watch.watch_control_process(ray_cluster.control_address(), self._give_up),
+            ):
                 runner.run_trials(
                     self,
                     resources,
@@ -148,7 +162,7 @@ class Driver:
         if self._next_assignment is not None:
             assignment, self._next_assignment = self._next_assignment, None
             return assignment
-        if self.stop_file.exists():
+        if self._is_stopping():
             return None
         while (run := self._preparatory.next_run()) is None:
             job = self._preparatory.pop_ready() or self._ask_search()
@@ -210,7 +224,8 @@ class Driver:
         self._running[assignment.folder] = [job]
         # A finished trial that runs again, to be fine-tuned, is rewritten in the store.
         was_finished = earlier is not None and earlier.state == "finished"
-        self._mlflow_sync.submit(job, assignment.folder, fresh=self._site.fresh or was_finished)
+        is_new = self._site.replaces(assignment.folder) or was_finished
+        self._mlflow_sync.submit(job, assignment.folder, fresh=is_new)
         self._events.started(job, assignment.folder)
 
     def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:
@@ -229,7 +244,21 @@ class Driver:
     def done(self) -> bool:
         """Return whether every job has ended, or the sweep is stopping and no trial is running."""
         self._mlflow_sync.copy_pending()
-        return self._search.done or (self.stop_file.exists() and not self._running)
+        return self._search.done or (self._is_stopping() and not self._running)
+
+    def _is_stopping(self) -> bool:
+        """Return whether no further trial may start: after an interrupt, and if a disk is full."""
+        return self._full_disk is not None or self.stop_file.exists()
+
+    def _stop_for_room(self, reason: str) -> None:
+        """Start no further trial, and let the running ones save their state if they can."""
+        if self._full_disk is None:
+            self._full_disk = reason
+            self._view.print_line(f"{reason}: no further trial starts")
+            _LOG.error("%s: no further trial starts", reason)
+            with suppress(OSError, MirrorError):
+                self.stop_file.touch()
+                self._mirror.push(self.stop_file)
 
     def on_start(self, work: Assignment) -> None:
         """Log that a trial has started in its slot."""
@@ -270,6 +299,8 @@ class Driver:
         """
         self._pull_running(work.folder)
         outcome = self._records.close(work.folder, error)
+        if outcome.state == "interrupted" and outcome.reason.startswith(disk_space.NO_SPACE):
+            self._stop_for_room(outcome.reason)
         jobs = self._running.pop(work.folder)
         for job in jobs:
             self._end_job(job, work.folder, outcome)
@@ -294,6 +325,15 @@ class Driver:
                 self._mlflow_sync.submit(job, folder)
             self._events.interrupted(jobs, folder, record.read_outcome(folder))
         self._running.clear()
+
+    def _give_up(self, reason: str) -> None:
+        """Record the running trials as interrupted, and end this process, which Ray blocks."""
+        processes.kill(processes.find_descendants())
+        for folder in list(self._running):
+            with suppress(OSError, MirrorError):
+                if record.read_outcome(folder) is None:
+                    self._records.write_outcome("interrupted", reason, folder)
+        cli.fail_at_once(f"lab.sweep: failed: {reason}; run the same command again to resume")
 
     def _pull_running(self, folder: File) -> None:
         """Download a running trial's record, and copy the log of its process."""

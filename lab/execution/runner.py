@@ -7,7 +7,6 @@ assignment to an actor and reports its end to the source. Only this module, `ray
 
 import logging
 import os
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,16 +20,13 @@ from ray.tune.search import Searcher
 
 from lab.config.experiment import Resources
 from lab.execution import ray_cluster
+from lab.execution.cluster_watch import ClusterLostError
 from lab.trials.assignment import RESTARTS, Assignment, AssignmentSource, StopSignal
 
 _LOG = logging.getLogger(__name__)
 _CHECK_INTERVAL = 5.0  # seconds between two checks that the cluster is alive
 _GROUP_DRIVER = {"memory": 2**29}  # bytes; resources of an actor that only starts its workers
 WORKERS_ENDED = "workers_ended"  # entry of a report to Tune: the errors that ended a worker group
-
-
-class ClusterLostError(RuntimeError):
-    """All nodes of the cluster have stopped."""
 
 
 def run_trials(
@@ -53,8 +49,6 @@ def run_trials(
     Raises:
         ClusterLostError: all nodes of the cluster have stopped.
     """
-    # Ray has installed its own handler of SIGTERM.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     with _Session(source, {"scratch": cluster.scratch, "storage": storage}).open() as token:
         tune.Tuner(

@@ -16,6 +16,7 @@ class Site:
         ray: folder or URI for the files that Ray itself writes.
         address: address of the Ray cluster to join; None starts Ray on this machine.
         fresh: whether trials that have ended are run again, replacing their records.
+        again: records of single trials that are run again even if they have ended.
     """
 
     storage: File
@@ -23,3 +24,8 @@ class Site:
     ray: str
     address: str | None = None
     fresh: bool = False
+    again: frozenset[File] = frozenset()
+
+    def replaces(self, folder: File) -> bool:
+        """Return whether a record of an earlier sweep is replaced, and its trial runs again."""
+        return self.fresh or folder in self.again

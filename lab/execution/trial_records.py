@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path as File
 
+from lab import disk_space
 from lab.config.preparatory_runs import unstarted_identity
 from lab.config.results import Outcome, State
 from lab.config.trial import Trial
@@ -14,6 +15,7 @@ from lab.storage import record
 from lab.trials import extend, process_log, progress
 from lab.trials.assignment import Assignment
 
+_CHECKPOINTS = 4  # of a running trial: the two newest, the best, and the one being written
 # States caused by the settings. A failure may have been caused by the machine: it is retried.
 CONCLUSIVE_STATES: tuple[State, ...] = ("finished", "diverged")
 
@@ -29,7 +31,7 @@ class TrialRecords:
     """
 
     def __init__(self, site: Site) -> None:
-        self._storage, self._mirror, self._fresh = site.storage, site.mirror, site.fresh
+        self._site, self._storage, self._mirror = site, site.storage, site.mirror
         self._log_copied: dict[File, int] = {}  # bytes of the log of each running trial
         self._earlier_busy: dict[File, float] = {}
         self._ended_here: set[File] = set()
@@ -58,7 +60,7 @@ class TrialRecords:
             trial has not ended since the start of the sweep.
         """
         self.pull(folder)
-        if self._fresh and folder not in self._ended_here:
+        if self._site.replaces(folder) and folder not in self._ended_here:
             return None
         return record.read_outcome(folder)
 
@@ -69,12 +71,16 @@ class TrialRecords:
             return outcome
         return outcome if outcome.state in CONCLUSIVE_STATES else None
 
+    def not_replaced(self) -> list[File]:
+        """Return the records that were to be replaced and belong to no trial of the sweep."""
+        return sorted(self._site.again - self._ended_here)
+
     def delete_if_fresh(self, folder: File) -> None:
         """Delete the record of an earlier run, if the sweep runs ended trials again.
 
         A record of this run, of a trial that continues past a rung, is kept.
         """
-        if self._fresh and folder not in self._ended_here:
+        if self._site.replaces(folder) and folder not in self._ended_here:
             record.delete_record(folder)
             self._mirror.push(folder)
 
@@ -94,7 +100,7 @@ class TrialRecords:
         if rows and names:
             record.write_rows(folder, rows, without=names)
         record.write_queued(folder, assignment.trial, assignment.lineage, assignment.text.name)
-        if not self._fresh and extends:
+        if not self._site.replaces(folder) and extends:
             extend.extend_from_shorter_run(folder, assignment.trial, assignment.lineage)
         progress.clear_progress(folder)
         self._mirror.push(folder / progress.NAME)
@@ -110,6 +116,8 @@ class TrialRecords:
             error: reason, where the trial's process ended without writing an outcome.
         """
         outcome = record.read_outcome(folder)
+        if outcome is None and disk_space.find_full([folder]):
+            outcome = self.write_outcome("interrupted", disk_space.describe_full(folder), folder)
         if outcome is None:
             outcome = self.write_outcome(
                 "failed",
@@ -139,6 +147,19 @@ class TrialRecords:
         reason = f"its preparatory run {failed.name} {failed.state}: {failed.reason}"
         return folder, self.write_outcome(failed.state, reason, folder)
 
+    def describe_missing_room(self, slots: int) -> str | None:
+        """Return how much room the storage's disk lacks; None if no checkpoint shows their size.
+
+        Args:
+            slots: number of trials at the same time.
+        """
+        files = self._storage.glob("trials/*/checkpoints/*/state.safetensors")
+        largest = max((file.stat().st_size for file in files), default=0)
+        if not largest:
+            return None
+        content = f"{_CHECKPOINTS} checkpoints of each of {slots} trials"
+        return disk_space.describe_full(self._storage, slots * _CHECKPOINTS * largest, content)
+
     def write_outcome(self, state: State, reason: str, folder: File) -> Outcome:
         """Write and return an outcome in place of a process that did not write one."""
         earlier = record.read_last_outcome(folder)
@@ -151,7 +172,7 @@ class TrialRecords:
             busy=earlier.busy if earlier else 0.0,
             attempts=record.count_attempts(folder),
         )
-        record.write_outcome(folder, outcome)
+        outcome = record.write_outcome(folder, outcome)
         for name in ("outcome.json", "state"):
             self._mirror.push(folder / name)
         return outcome

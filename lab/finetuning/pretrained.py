@@ -34,7 +34,7 @@ def load_from_record(folder: File, cache: File) -> PretrainedEncoder:
     objective = _build_for_finetuning(trial)
     position = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
     if position is None:
-        raise UserError(f"{folder}: no checkpoint that can be read")
+        raise record.no_checkpoint(folder)
     vocabulary = open_vocabulary(cache / text)
     return PretrainedEncoder(objective.encoder, trial.encoder, vocabulary, position.spent.steps)
 

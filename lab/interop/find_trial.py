@@ -58,6 +58,11 @@ def resolve_trial(name: str, storage: File, mirror: Mirror = _LOCAL) -> File:
     return found
 
 
+def is_name(text: str) -> bool:
+    """Return whether a text can be the name of a trial or the beginning of one."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _find_trial(run: str, trials: File, mirror: Mirror) -> File | None:
     """Return the folder of the trial's record; None if no trial matches."""
     if (File(run) / "trial.json").is_file():

@@ -10,7 +10,7 @@ the lab is stored.
 import warnings
 from importlib import metadata
 from pathlib import Path as File
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 from lab.interop import find_trial
 from lab.storage.mirror import Mirror
+from lab.storage.temp_dirs import temporary_folder
 from lab.tracking import tags
 from lab.tracking.client import connect_client, describe_error
 from lab.tracking.frames import SweepFrames
@@ -52,13 +53,13 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
         trial, _, model = parent.data.tags.get(tags.BEST_MODEL, "").partition(" ")
         if trial == best:
             return str(model)
-        with TemporaryDirectory(prefix="lab-model-") as folder:
+        with temporary_folder(File(gettempdir()), "lab-model-") as folder:
             _write_model(
                 find_trial.resolve_trial(best, storage, mirror),
                 storage / "cache",
-                File(folder),
+                folder,
             )
-            return _upload(client, parent, best, File(folder))
+            return _upload(client, parent, best, folder)
 
 
 def _write_model(record: File, cache: File, folder: File) -> None:

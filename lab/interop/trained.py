@@ -82,10 +82,7 @@ def open_trained(folder: File, cache: File) -> TrainedTrial:
     objective = build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).eval()
     place = Checkpoints(folder / "checkpoints", maximize=True).weights(objective)
     if place is None:
-        raise UserError(
-            f"{folder}: no checkpoint that can be read, and its state is "
-            f"{record.read_state(folder)}; only a trial that has been trained has weights"
-        )
+        raise record.no_checkpoint(folder)
     shapes = {"encoder": trial.encoder}
     generator = trial.objective.generator_shape(trial.encoder)
     if generator is not None:

@@ -11,6 +11,8 @@ import yaml
 from lab.config.trial import Path, Value
 from lab.loading.error_messages import SpaceError
 
+_MAX_VALUES = 100_000  # of a document; the search spaces of this project have fewer than 100
+
 
 def read(
     file: File, expected: str = "a search space is a mapping with question, metric and base"
@@ -115,7 +117,16 @@ def parse(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader with the numbers of YAML 1.2 (1e-3 is a number), which rejects duplicate keys."""
+    """YAML loader with the numbers of YAML 1.2 (1e-3 is a number), which rejects duplicate keys.
+
+    It also rejects aliases that multiply: a few lines of them can stand for billions of values.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _check_size(node)
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Merge keys (<<) are not expanded yet, so a merged key may be overridden.
@@ -127,6 +138,39 @@ class _Loader(yaml.SafeLoader):
                 raise SpaceError(f"line {line}: {key.value}: duplicate key")
             seen.add(str(key.value))
         return node
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Check the number of values of a document, in which each alias counts as a copy.
+
+    Raises:
+        SpaceError: there are too many values, or an alias stands for a value that contains it.
+    """
+    sizes: dict[int, int] = {}  # by the identity of a node; 0 while its parts are counted
+
+    def count(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            sizes[id(node)] = 1 + sum(map(count, _parts(node)))
+        elif not sizes[id(node)]:
+            raise SpaceError(f"line {node.start_mark.line + 1}: contains itself through an alias")
+        if sizes[id(node)] > _MAX_VALUES:
+            raise SpaceError(
+                f"line {node.start_mark.line + 1}: its aliases stand for more than "
+                f"{_MAX_VALUES:,} values, the most that are allowed"
+            )
+        return sizes[id(node)]
+
+    count(root)
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    match node:
+        case yaml.MappingNode():
+            return [part for pair in node.value for part in pair]
+        case yaml.SequenceNode():
+            return list(node.value)
+    return []
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:

@@ -39,6 +39,7 @@ from lab.config.trial import Path, Value, content_hash
 from lab.loading.search_space import build_trial
 from lab.search import designs
 from lab.search.halving import Rungs
+from lab.storage import databases
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
@@ -316,9 +317,23 @@ def _startup_points(experiment: Experiment) -> int:
 
 
 def open_study(storage: str | BaseStorage) -> BaseStorage:
-    """Return the storage of a URL; it waits while another process has locked the database."""
+    """Return the storage of a URL; it waits while another process has locked the database.
+
+    A damaged database is set aside: the studies are made again from the notes and the records.
+    """
     if isinstance(storage, BaseStorage):
         return storage
+    _, is_file, path = storage.partition("sqlite:///")
+    if is_file:
+        if File(path).exists() and databases.is_damaged(File(path)):
+            databases.set_aside(File(path))
+        databases.create_database(
+            File(path), lambda partial: _connect(f"sqlite:///{partial}").engine.dispose()
+        )
+    return _connect(storage)
+
+
+def _connect(storage: str) -> RDBStorage:
     return RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}})
 
 

@@ -8,6 +8,7 @@ overwrites it. The name of a temporary path begins with `PREFIX`; mirrors do not
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as File
@@ -27,7 +28,9 @@ def write_file(file: File) -> Iterator[File]:
         file: path of the file, in an existing folder.
     """
     with _temporary_file(file) as partial:
+        allowed = _permissions(partial)
         yield partial
+        _allow(partial, allowed)
         _flush(partial)
         partial.replace(file)
 
@@ -43,7 +46,9 @@ def create_file(file: File) -> Iterator[File]:
         FileExistsError: the file exists; it is not changed.
     """
     with _temporary_file(file) as partial:
+        allowed = _permissions(partial)
         yield partial
+        _allow(partial, allowed)
         _flush(partial)
         os.link(partial, file)
         partial.unlink()
@@ -187,8 +192,26 @@ def _files(folder: File) -> list[File]:
 
 
 def _flush_files(folder: File) -> None:
-    for file in _files(folder):
-        _flush(file)
+    """Flush the files of a new folder, and give all of its content the permissions of the folder.
+
+    Some libraries create files that only their owner can read; several users may share a storage.
+    """
+    allowed = _permissions(folder)
+    for path in folder.rglob("*"):
+        _allow(path, allowed if path.is_dir() else allowed & 0o666)
+        if path.is_file():
+            _flush(path)
+
+
+def _permissions(path: File) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _allow(path: File, permissions: int) -> None:
+    """Add permissions to a file or folder that has fewer."""
+    present = _permissions(path)
+    if present | permissions != present:
+        path.chmod(present | permissions)
 
 
 def _flush(file: File) -> None:

@@ -2,14 +2,20 @@
 
 import fcntl
 import os
-import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path as File
+from typing import IO
 
 from lab.errors import UserError
+from lab.storage import temp_dirs
+
+# Files and folders of a storage that its databases, locks and records use.
+_FILES = ("lock", "mlflow.db", "optuna.db")
+_FOLDERS = ("artifacts", "cache", "logs", "searches", "trials")
 
 
 class StorageError(UserError):
@@ -25,7 +31,7 @@ def claim_storage(storage: File, command: str) -> Iterator[None]:
         command: command line of this process, for the error message of another sweep.
 
     Raises:
-        StorageError: another sweep is using the folder.
+        StorageError: another sweep is using the folder, or its lock is not a file.
     """
     is_new = not storage.exists()
     storage.mkdir(parents=True, exist_ok=True)
@@ -34,12 +40,13 @@ def claim_storage(storage: File, command: str) -> Iterator[None]:
             yield
     finally:
         if is_new and [file.name for file in storage.iterdir()] == ["lock"]:  # nothing was written
-            shutil.rmtree(storage)
+            (storage / "lock").unlink()
+            storage.rmdir()  # fails, and deletes nothing, if another process has written meanwhile
 
 
 @contextmanager
 def _lock(storage: File, command: str) -> Iterator[None]:
-    with (storage / "lock").open("a+") as lock:
+    with _open_lock(storage) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,18 +61,51 @@ def _lock(storage: File, command: str) -> Iterator[None]:
         yield
 
 
+def _open_lock(storage: File) -> IO[str]:
+    """Open the lock of a storage without following a link, or waiting for the writer of a pipe."""
+    file = storage / "lock"
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(file, flags, 0o666)
+    except OSError as error:
+        reason = (error.strerror or "cannot be opened").lower()
+        raise StorageError(f"--storage {storage}: its file 'lock': {reason}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StorageError(f"--storage {storage}: 'lock' is not a regular file; remove it")
+    return os.fdopen(descriptor, "a+", encoding="utf-8")
+
+
 def check_storage(folder: File) -> None:
     """Check that a storage folder can be written and that its path fits into an SQLite URI.
 
     Raises:
-        StorageError: the folder cannot be written, or its path contains `%`, `?` or `#`.
+        StorageError: the folder cannot be written; its path contains `%`, `?` or `#`; it is in a
+            temporary folder, which is deleted; or something else has the name of one of its parts.
     """
     if set("%?#") & set(str(folder.resolve())):
         raise StorageError(
             f"--storage {folder}: %, ? and # are not allowed in the path, which is part of a "
             "database URI"
         )
+    if (temporary := temp_dirs.find_temporary_folder(folder)) is not None:
+        raise StorageError(
+            f"--storage {folder}: in {temporary}, a temporary folder of a sweep, which is deleted; "
+            "use another folder"
+        )
     _check_writable(folder, "--storage")
+    _check_parts(folder)
+
+
+def _check_parts(folder: File) -> None:
+    """Check that the parts of a storage are files and folders, since opening a pipe would wait."""
+    for names, kind, is_kind in (
+        (_FILES, "file", File.is_file),
+        (_FOLDERS, "folder", File.is_dir),
+    ):
+        for name in names:
+            if os.path.lexists(folder / name) and not is_kind(folder / name):
+                raise StorageError(f"--storage {folder}: {name!r} is not a {kind}; remove it")
 
 
 def check_reports(folder: File, name: str) -> None:

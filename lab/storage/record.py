@@ -12,12 +12,14 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path as File
 from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
+from lab import disk_space
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
@@ -152,14 +154,51 @@ def write_blocks(folder: File, blocks: Mapping[str, Sequence[float]]) -> None:
     atomic.write_text(folder / "blocks.json", json.dumps(blocks))
 
 
+def no_checkpoint(folder: File) -> UserError:
+    """Return the error for a record without a checkpoint that can be read."""
+    state = read_state(folder)
+    remedy = (
+        f"add `--fresh {folder.name}` to the command of its sweep to train it again"
+        if state is not None and not is_running(state)
+        else "only a trial that has been trained has weights"
+    )
+    return UserError(
+        f"{folder}: no checkpoint that can be read, and its state is {state}; {remedy}"
+    )
+
+
 def read_blocks(folder: File) -> dict[str, list[float]]:
     """Return the contributions that `write_blocks` wrote; empty if there are none."""
     file = folder / "blocks.json"
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def write_outcome(folder: File, outcome: Outcome) -> None:
-    """Write the outcome of a trial and set its final state."""
+def write_outcome(folder: File, outcome: Outcome) -> Outcome:
+    """Write the outcome of a trial and set its final state.
+
+    Returns:
+        The outcome. If the disk is full, an outcome `interrupted`, of which only the state is
+        written, so that the trial continues from its checkpoint.
+    """
+    try:
+        _write_outcome(folder, outcome)
+    except OSError as error:
+        if not disk_space.is_disk_full(error):
+            raise
+        with suppress(OSError), (folder / "state").open("r+") as state:  # needs no new block
+            state.write("interrupted\n")
+            state.truncate()
+        reason = outcome.reason if outcome.state == "interrupted" else ""
+        return replace(
+            outcome,
+            state="interrupted",
+            reason=reason or disk_space.describe_full(folder),
+            traceback="",
+        )
+    return outcome
+
+
+def _write_outcome(folder: File, outcome: Outcome) -> None:
     fields = asdict(outcome) | {"rows": len(outcome.rows)}
     if trace := fields.pop("traceback"):
         atomic.write_text(folder / "traceback.txt", trace)

@@ -70,6 +70,19 @@ def _open_mark(folder: File) -> Iterator[IO[bytes]]:
         os.close(directory)
 
 
+def find_temporary_folder(path: File) -> File | None:
+    """Return the temporary folder that contains a path, or is that path; None for any other path.
+
+    What is written there would be deleted with the folder.
+    """
+    absolute = path.resolve()
+    folders = (absolute, *absolute.parents)
+    return next((folder for folder in folders if os.path.lexists(folder / MARK)), None)
+
+
 def _holds_results(folder: File) -> bool:
-    """Return whether a folder contains records of trials or a database."""
-    return any(entry.name == "trials" or entry.suffix == ".db" for entry in folder.iterdir())
+    """Return whether a folder contains, at any depth, records of trials or a database."""
+    return any(
+        "trials" in folders or any(File(file).suffix == ".db" for file in files)
+        for _, folders, files in os.walk(folder)
+    )

@@ -7,16 +7,29 @@ become a `StoreError` with a one-line message.
 import logging
 import os
 import sqlite3
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path as File
 from typing import Any
 from urllib.parse import unquote
 
 from lab.errors import UserError
+from lab.storage import databases
 
 _SCHEMES = ("sqlite", "http", "https")
+# Conditions on the rows of tables that MLflow does not write itself when it creates a database.
+_RESULTS = {
+    "experiments": "name <> 'Default'",
+    "runs": "true",
+    "registered_models": "true",
+    "trace_info": "true",
+}
+_REMEDY = (
+    "if it was MLflow's, move it away and run the sweep's command again, which makes the database "
+    "again from the records"
+)
 
 
 class StoreError(UserError):
@@ -49,10 +62,7 @@ def database_file(uri: str) -> File | None:
 
 
 def connect_client(uri: str) -> Any:  # MlflowClient, which mypy cannot see
-    """Return an MLflow client after one successful request; create the SQLite schema if needed.
-
-    Creating the schema fails when several processes do it at once, so the driver calls this
-    function before any worker starts.
+    """Return an MLflow client after one successful request; create the database if needed.
 
     Raises:
         StoreError: the URI cannot be read or written, or the server does not respond within
@@ -70,16 +80,72 @@ def connect_client(uri: str) -> Any:  # MlflowClient, which mypy cannot see
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     with warnings.catch_warnings(), describe_error(uri):
         warnings.simplefilter("ignore")  # SQLAlchemy's deprecations, meant for MLflow
-        from mlflow import MlflowClient  # imported late: it takes seconds
+        if file is not None:
+            databases.create_database(file, lambda partial: _request(f"sqlite:///{partial}"))
+        return _request(uri)
 
-        for name in ("mlflow", "alembic", "urllib3"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        try:
-            client = MlflowClient(uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
-        except (ValueError, TypeError) as error:  # the address or the response cannot be parsed
-            raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
-        return client
+
+def connect_writer(uri: str, notify: Callable[[str], None]) -> Any:
+    """Return a client as `connect_client`, for the process that writes the store from records.
+
+    A database that a killed process has left incomplete is set aside and made again, unless it
+    holds results.
+
+    Args:
+        uri: tracking URI.
+        notify: function that prints a line; called if a database is set aside.
+
+    Raises:
+        StoreError: as `connect_client`.
+    """
+    file = database_file(uri)
+    if file is not None:
+        _check_database(uri, file)  # a file that is not MLflow's is never set aside
+    try:
+        return connect_client(uri)
+    except StoreError as error:
+        if file is None or not file.exists() or _holds_results(file):
+            raise
+        _close_connections()
+        aside = databases.set_aside(file)
+        notify(
+            f"{error}; it was incomplete and held no run, is set aside as "
+            f"{aside.name} and made again from the records"
+        )
+    return connect_client(uri)
+
+
+def _request(uri: str) -> Any:
+    """Return a client after one successful request, which creates the tables of a database."""
+    from mlflow import MlflowClient  # imported late: it takes seconds
+
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        client = MlflowClient(uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    except (ValueError, TypeError) as error:  # the address or the response cannot be parsed
+        raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
+    return client
+
+
+def _holds_results(file: File) -> bool:
+    """Return whether a database holds anything that MLflow does not write when it creates it."""
+    try:
+        ours = databases.count_rows(file, {"sqlite_master": "name = 'experiments'"}) == 1
+        return not ours or databases.count_rows(file, _RESULTS) > 0
+    except sqlite3.Error:  # locked or damaged: this is not known
+        return True
+
+
+def _close_connections() -> None:
+    """Close MLflow's connections to databases, which would still refer to a renamed file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `connect_client`
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for engine in SqlAlchemyStore._engine_map.values():
+        engine.dispose()
 
 
 @contextmanager
@@ -105,12 +171,19 @@ def _check_database(uri: str, file: File) -> None:
     """Raise a `StoreError` at once for an unusable file, which MLflow would retry for minutes."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            with tempfile.TemporaryFile(dir=file.parent):  # the folder can be written
+                return
         with closing(sqlite3.connect(file, timeout=5)) as database:
             database.execute("BEGIN IMMEDIATE")
             database.rollback()
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
+        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
+            error, sqlite3.OperationalError
+        )
+        remedy = f"; {_REMEDY}" if damaged else ""
+        raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}{remedy}") from error
     if tables and "experiments" not in tables:
         raise StoreError(f"tracking URI {uri!r}: the database is not an MLflow database")
 

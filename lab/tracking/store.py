@@ -8,7 +8,7 @@ Only one thread of one process writes; workers send their rows to it.
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
@@ -23,7 +23,7 @@ from lab.loading.error_messages import SpaceError
 from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance
 from lab.tracking import tags
-from lab.tracking.client import StoreError, connect_client, database_file, describe_error
+from lab.tracking.client import StoreError, connect_writer, database_file, describe_error
 
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
@@ -60,14 +60,17 @@ class MlflowStore:
         uri: URI of a SQLite database (created if it is missing) or of an MLflow server.
         artifacts: folder for artifact files; used with a database, because a server stores the
             artifacts itself.
+        notify: function that prints a line, called if an incomplete database is set aside.
 
     Raises:
         StoreError: the store cannot be written; every method raises it as well.
     """
 
-    def __init__(self, uri: str, artifacts: File) -> None:
+    def __init__(
+        self, uri: str, artifacts: File, notify: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._uri = uri
-        self._client = connect_client(uri)
+        self._client = connect_writer(uri, notify)
         self._location = None if database_file(uri) is None else artifacts.resolve().as_uri()
         self._experiment = ""
         self._parent = ""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as File
 
+from lab import disk_space
 from lab.config.experiment import Job
 from lab.storage import provenance, record
 from lab.tracking.client import StoreError
@@ -40,6 +41,7 @@ class MlflowSync:
         self._store, self._notify = store, notify
         self._pending: dict[int, _Entry] = {}
         self._error: str | None = None  # of the last attempt
+        self._is_full = False  # whether the last attempt failed because a disk is full
         self._failed_at = 0.0
 
     def submit(self, job: Job, folder: File, *, fresh: bool = False) -> None:
@@ -70,23 +72,29 @@ class MlflowSync:
                     f"MLflow is not available; trials continue and are copied to it later: {error}"
                 )
             self._error, self._failed_at = str(error), time.monotonic()
+            self._is_full = disk_space.is_disk_full(error)
             return
         if self._error is not None:
             _LOG.info("MLflow is available again")
             self._notify("MLflow is available again")
-        self._error = None
+        self._error, self._is_full = None, False
 
     def flush(self) -> None:
         """Copy all pending records; wait for the store if it is not available.
 
         Raises:
-            StoreError: the store is still not available after `_TIMEOUT`.
+            StoreError: the store is still not available after `_TIMEOUT`, or its disk is full.
         """
         deadline = time.monotonic() + _TIMEOUT
         self._failed_at = 0.0
         self.copy_pending()
+        if self._pending:
+            self._notify(
+                f"all trials have ended; waiting up to {_TIMEOUT:.0f} s for MLflow, to copy "
+                f"{len(self._pending)} of them to it; an interrupt loses nothing"
+            )
         while self._pending:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._is_full:
                 raise StoreError(
                     f"{self._error}; the records are complete; run the same command again to copy "
                     "them to MLflow"

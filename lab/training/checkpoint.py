@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lab import disk_space
 from lab.config.budget import Spent
 from lab.storage import atomic
 from lab.training.objectives.base import Objective
@@ -71,12 +72,22 @@ class Checkpoints:
         optimizer: Adam,
         means: dict[str, Tensor],
     ) -> None:
-        """Write a checkpoint, then delete all but the newest two and the best."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with atomic.replace_folder(self._folder / f"{position.spent.steps:012d}") as partial:
-            save_file(dict(_tensors(objective, optimizer, means)), partial / "state.safetensors")
-            body = {"place": asdict(position), "sha256": _digest(partial / "state.safetensors")}
-            (partial / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
+        """Write a checkpoint, then delete all but the newest two and the best.
+
+        Raises:
+            DiskFullError: there is no room for the checkpoint; the earlier ones are kept.
+        """
+        tensors = dict(_tensors(objective, optimizer, means))
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic.replace_folder(self._folder / f"{position.spent.steps:012d}") as partial:
+                _write(tensors, position, partial)
+        except (OSError, SafetensorError) as error:
+            if not disk_space.is_disk_full(error):
+                raise
+            needed = sum(tensor.nbytes for tensor in tensors.values())
+            message = disk_space.describe_full(self._folder, needed, "a checkpoint")
+            raise disk_space.DiskFullError(message) from error
         self._prune(_NEWEST_KEPT)
 
     def prune(self) -> None:
@@ -148,6 +159,13 @@ class Checkpoints:
             remaining.add(max(scored)[1])
         for folder in set(folders) - remaining:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(tensors: dict[str, Tensor], position: TrainingPosition, folder: File) -> None:
+    file = folder / "state.safetensors"
+    save_file(tensors, file)
+    body = {"place": asdict(position), "sha256": _digest(file)}
+    (folder / "state.json").write_text(json.dumps(body | {"seal": _seal(body)}, indent=2))
 
 
 def _tensors(

@@ -77,6 +77,6 @@ class TrialRecorder:
             traceback=trace,
         )
         progress.clear_progress(work.folder)
-        record.write_outcome(work.folder, outcome)
+        outcome = record.write_outcome(work.folder, outcome)
         work.push_record()
         return outcome

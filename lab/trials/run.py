@@ -1,12 +1,15 @@
 """Run one trial from start to record in this process, alone or as one of several workers."""
 
 import logging
+import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path as File
 
 import torch
 
+from lab import disk_space
 from lab.config.results import MetricRow, Outcome, State
 from lab.storage import provenance, record
 from lab.training.distributed import SingleProcess, Workers
@@ -60,8 +63,11 @@ def run_trial(
     except StoppedError as error:
         state, reason = error.state, str(error)
     except Exception as error:  # recorded as the outcome, so that the sweep continues
-        state, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
-        trace = traceback.format_exc().strip()
+        if disk_space.is_disk_full(error):  # no fault of the trial, which continues later
+            state, reason = "interrupted", _describe_full_disk(error, work)
+        else:
+            state, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+            trace = traceback.format_exc().strip()
     return recorder.write_outcome(state, reason, trace, _device_name(device))
 
 
@@ -119,6 +125,13 @@ def follow_trial(
             report(row)
     except (DivergedError, StoppedError):
         return  # the first worker records the outcome
+
+
+def _describe_full_disk(error: Exception, work: Assignment) -> str:
+    if isinstance(error, disk_space.DiskFullError):
+        return str(error)
+    folders = (work.folder, File(tempfile.gettempdir()))
+    return disk_space.describe_full(next(iter(disk_space.find_full(folders)), work.folder))
 
 
 def _device_name(device: str) -> str:

@@ -299,3 +299,20 @@ def test_interrupt_is_reported_even_if_the_store_becomes_unusable(
     small = "base.data={share: 0.01, vocab: 400, length: 16}"
     assert main([file, "--set", small]) == 130
     assert "interrupted; trials that have ended are kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trial", ["best", "0123456789abc", "012", "space.yaml"])
+def test_a_text_that_is_no_name_of_a_trial_is_refused_after_fresh(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], trial: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(file), "--fresh", trial])
+    assert f"{trial!r} is not the name of a trial" in capsys.readouterr().err
+    assert files(cwd) == []
+
+
+def test_a_trial_to_run_again_that_does_not_exist_is_refused(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "0123abcd: no trial in" in error_line(capsys, file, "--fresh", "0123abcd")
+    assert files(cwd) == []

@@ -1,6 +1,7 @@
 """Faults of the disk: no space left, read-only file systems and damaged checkpoints."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -20,10 +21,24 @@ def disk_full(workspace: Workspace) -> Result:
             sweep.until("two trials in training", workspace.two_trials_in_training)
             _fill(ballast)
             sweep.wait()
-            workspace.check(sweep.status in {0, 1, 2}, f"status {sweep.status}")
+            workspace.check(sweep.status == 1, f"status {sweep.status}")
             workspace.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
+            for text in (f"no space left in {workspace.storage}", " missing"):
+                workspace.check(text in sweep.err, f"the error has no {text!r}: {sweep.err}")
+            workspace.check(not workspace.states()["failed"], f"states: {workspace.states()}")
         ballast.unlink()
         return workspace.finish(sweep)
+
+
+def storage_removed(workspace: Workspace) -> Result:
+    """the folder of the storage is removed during training"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        shutil.rmtree(workspace.storage, ignore_errors=True)
+        sweep.wait()
+        workspace.check(sweep.status in {1, 2}, f"status {sweep.status}")
+        workspace.check(_has_one_line(sweep), f"{len(sweep.err.splitlines())} lines of error")
+    return workspace.finish(sweep)
 
 
 def disk_read_only(workspace: Workspace) -> Result:
@@ -141,6 +156,7 @@ def _unmount(folder: Path) -> None:
 
 DRILLS: dict[str, Drill] = {
     "disk-full": disk_full,
+    "storage-removed": storage_removed,
     "disk-read-only": disk_read_only,
     "disk-read-only-at-start": disk_read_only_at_start,
     "checkpoints-damaged": checkpoints_damaged,

@@ -229,10 +229,11 @@ class Workspace:
     Attributes:
         folder: folder of the storage, the reports and the output of the sweeps.
         reference: folder of a sweep without a fault, with the expected results.
-        uri: URI of an MLflow server; None for the default store.
+        uri: URI of an MLflow server or database; None for the default store.
         address: address of a Ray cluster; None if the sweep starts Ray itself.
         problems: problems of the drill so far.
         scratch: folders of Ray in /tmp that the sweeps used.
+        space: search space of the command.
     """
 
     folder: Path
@@ -241,6 +242,7 @@ class Workspace:
     address: str | None = None
     problems: list[str] = field(default_factory=list)
     scratch: set[Path] = field(default_factory=set)
+    space: Path = SPACE
     _runs: int = 0
 
     @property
@@ -251,7 +253,7 @@ class Workspace:
     @property
     def reports(self) -> Path:
         """Folder of the sweep's report."""
-        return self.folder / "reports" / SPACE.stem
+        return self.folder / "reports" / self.space.stem
 
     def take_cache(self) -> None:
         """Copy the prepared text of the reference sweep, since no drill tests the preparation."""
@@ -271,7 +273,7 @@ class Workspace:
         out, err = (self.folder / f"{self._runs}.{name}" for name in ("out", "err"))
         path = [str(FAULTS)] * bool(faults) + [str(ROOT)]
         variables = {f"DRILL_{name.upper()}": str(value) for name, value in faults.items()}
-        arguments = [str(SPACE), "--storage", str(self.storage)]
+        arguments = [str(self.space), "--storage", str(self.storage)]
         arguments += ["--reports", str(self.folder / "reports")]
         arguments += ["--tracking-uri", self.uri] if self.uri else []
         arguments += ["--address", self.address] if self.address else []

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from tests.drills.harness import ROOT, Drill, Result, Sweep, Workspace
+from tests.drills.harness import LIMIT, ROOT, Drill, Result, Sweep, Workspace
 
 _TRIAL = r"^ray::ImplicitFunc\.train"  # worker process of Ray Tune
 _AGENT = r"^ray::RuntimeEnvAgent"  # the raylet exits if this agent is gone
 _RAYLET = r"/raylet/raylet "
 # Settings with which `ray start` can run several nodes on one machine, without usage statistics.
 _NODES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+_GONE_LIMIT = 15.0  # seconds until the processes of a terminated sweep must be gone
 _STOP_LIMIT = 20.0  # seconds within which a sweep must stop
 
 
@@ -105,6 +106,70 @@ def interrupted_in_terminal(workspace: Workspace) -> Result:
     return workspace.finish(sweep)
 
 
+def terminated_group(workspace: Workspace) -> Result:
+    """SIGTERM to the whole process group, Ray's processes included, as by `timeout`"""
+    return _group_stopped(workspace, signal.SIGTERM)
+
+
+def hung_up_group(workspace: Workspace) -> Result:
+    """SIGHUP to the whole process group, Ray's processes included, as by a closed terminal"""
+    return _group_stopped(workspace, signal.SIGHUP)
+
+
+def control_process_killed(workspace: Workspace) -> Result:
+    """`kill -9` of Ray's control process (gcs_server)"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        (control,) = sweep.find(r"/gcs_server ")
+        os.kill(control, signal.SIGKILL)
+        workspace.check(sweep.ends(_STOP_LIMIT), f"runs {_STOP_LIMIT:.0f} s later")
+        sweep.wait()
+        workspace.check(sweep.status == 1, f"status {sweep.status}")
+        lines = sweep.err.splitlines()
+        workspace.check(len(lines) == 1, f"{len(lines)} lines of error")
+        workspace.check("control process of Ray" in sweep.err, f"the error is {sweep.err!r}")
+        workspace.check(_running_records(workspace) == 0, "a record is left `running`")
+        workspace.check(
+            bool(list(workspace.storage.glob("logs/ray-*/gcs_server*"))), "no log of Ray is kept"
+        )
+    return workspace.finish(sweep)
+
+
+def killed_at_start(workspace: Workspace) -> Result:
+    """`kill -9` of the driver while MLflow's database is being made"""
+    partial = workspace.storage / ".partial-mlflow.db"
+    with workspace.sweep() as sweep:
+        sweep.until(
+            "tables in the database", lambda: partial.exists() and partial.stat().st_size > 0
+        )
+        os.kill(sweep.pid, signal.SIGKILL)
+        sweep.wait()
+        workspace.check(not (workspace.storage / "mlflow.db").exists(), "mlflow.db is half made")
+    return workspace.finish(sweep)
+
+
+def _group_stopped(workspace: Workspace, number: signal.Signals) -> Result:
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        os.killpg(sweep.pid, number)
+        began = time.monotonic()
+        while sweep.alive() and time.monotonic() - began < LIMIT:
+            time.sleep(0.1)
+        seconds = time.monotonic() - began
+        workspace.check(seconds < _GONE_LIMIT, f"the processes took {seconds:.0f} s to end")
+        _check_stop(workspace, sweep)
+    workspace.check(
+        workspace.states()["interrupted"] == 2, f"states of the records: {dict(workspace.states())}"
+    )
+    workspace.check(_running_records(workspace) == 0, "a record is left `running`")
+    return workspace.finish(sweep)
+
+
+def _running_records(workspace: Workspace) -> int:
+    states = workspace.storage.glob("trials/*/state")
+    return sum(state.read_text().strip() == "running" for state in states)
+
+
 def interrupted_twice(workspace: Workspace) -> Result:
     """Ctrl-C twice"""
     with workspace.sweep() as sweep:
@@ -180,6 +245,10 @@ DRILLS: dict[str, Drill] = {
     "node-killed": node_killed,
     "ctrl-c": interrupted,
     "ctrl-c-terminal": interrupted_in_terminal,
+    "sigterm-group": terminated_group,
+    "sighup-group": hung_up_group,
+    "gcs-killed": control_process_killed,
+    "killed-at-start": killed_at_start,
     "ctrl-c-twice": interrupted_twice,
     "two-sweeps": two_at_once,
     "clock-back": clock_set_back,

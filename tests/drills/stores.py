@@ -1,5 +1,7 @@
 """Faults of the stores: locked databases, and an MLflow server that is not available."""
 
+import http.client
+import json
 import os
 import signal
 import socket
@@ -10,10 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from tests.drills.harness import LIMIT, Drill, Result, SkippedError, Sweep, Workspace
+from tests.drills.harness import LIMIT, Drill, Result, SkippedError, Sweep, Workspace, rows
 
 _LOCKED = 20.0  # seconds for which another process locks a database
 _DOWN = 60.0  # seconds for which the server is not available
@@ -53,6 +55,55 @@ def mlflow_locked_at_start(workspace: Workspace) -> Result:
 def optuna_locked_at_start(workspace: Workspace) -> Result:
     """at the second start another process locks optuna.db for up to a minute"""
     return _locked_at_start(workspace, "optuna.db")
+
+
+def terminated_while_waiting(workspace: Workspace) -> Result:
+    """SIGTERM while the driver waits for MLflow, whose database another process has locked"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with _locked(workspace.storage / "mlflow.db"):
+            sweep.until("the wait for MLflow", lambda: "waiting up to" in sweep.out)
+            os.kill(sweep.pid, signal.SIGTERM)
+            sweep.wait()
+        workspace.check(sweep.status == 130, f"status {sweep.status}, not 130")
+        workspace.check("interrupted; " in sweep.err, f"the error is {sweep.err!r}")
+    return workspace.finish(sweep)
+
+
+def page_open(workspace: Workspace) -> Result:
+    """MLflow's page is open during the sweep: its server reads the database all the time"""
+    port = _free_port()
+    with workspace.sweep() as sweep:
+        database = workspace.storage / "mlflow.db"
+        sweep.until("the database", database.exists)
+        server = _start_server(workspace.folder, port, f"sqlite:///{database}")
+        try:
+            with suppress(AssertionError):  # the end of the sweep
+                sweep.until("the end", lambda: not _search_runs(port), limit=10 * LIMIT)
+            sweep.wait()
+        finally:
+            _kill(server)
+        workspace.check(sweep.status == 0, f"the sweep ended with {sweep.summary}")
+    return workspace.finish(sweep)
+
+
+def two_spaces(workspace: Workspace) -> Result:
+    """a sweep of another search space, with its own storage, writes to the same database"""
+    other = Workspace(workspace.folder / "other", workspace.reference)
+    other.folder.mkdir()
+    other.space = other.folder / "other.yaml"
+    other.space.write_text(workspace.space.read_text().replace("0.25, 0.5", "0.5, 1.0"))
+    workspace.uri = other.uri = f"sqlite:///{workspace.folder}/both.db"
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        with other.sweep() as second:
+            second.wait()
+        workspace.check(second.status == 0, f"the other sweep ended with {second.summary}")
+        sweep.wait()
+        workspace.check(sweep.status == 0, f"the sweep ended with {sweep.summary}")
+    trials = len(rows(other.reports / "trials.csv"))
+    workspace.check(trials == 6, f"{trials} trials in the other report")
+    return workspace.finish(sweep)
 
 
 def server_away(workspace: Workspace) -> Result:
@@ -129,10 +180,20 @@ def _free_port() -> int:
     raise SkippedError("no port is free")
 
 
-def _start_server(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    """Start an MLflow server with a database in `folder`; return when it answers."""
+def _search_runs(port: int) -> bool:
+    """Search runs as MLflow's page does; return whether the server answers."""
+    query = json.dumps({"experiment_ids": ["0", "1"], "max_results": 1000})
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with closing(connection):
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/api/2.0/mlflow/runs/search", query, headers)
+        return connection.getresponse().status == http.HTTPStatus.OK
+
+
+def _start_server(folder: Path, port: int, uri: str | None = None) -> "subprocess.Popen[bytes]":
+    """Start an MLflow server, by default with a database in `folder`; return when it answers."""
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    arguments += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    arguments += ["--backend-store-uri", uri or f"sqlite:///{folder}/server.db"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
@@ -173,6 +234,9 @@ DRILLS: dict[str, Drill] = {
     "optuna-held": optuna_locked,
     "mlflow-held-at-start": mlflow_locked_at_start,
     "optuna-held-at-start": optuna_locked_at_start,
+    "sigterm-while-waiting": terminated_while_waiting,
+    "page-open": page_open,
+    "two-spaces": two_spaces,
     "server-away": server_away,
     "server-away-at-start": server_away_at_start,
 }

@@ -1,7 +1,6 @@
 """Objects passed to Ray Tune can be pickled and hold no resources of the driver's process."""
 
 import pickletools
-import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -107,11 +106,7 @@ def test_pickled_arguments_of_tune_are_small_and_hold_no_resources_of_the_driver
     with pytest.raises(TypeError, match="pickle"):
         cloudpickle.dumps(source)
     monkeypatch.setattr(runner.tune, "Tuner", Tuner)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        runner.run_trials(source, Resources(), RayCluster(slots=1, scratch=None), "ray", trainable)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    runner.run_trials(source, Resources(), RayCluster(slots=1, scratch=None), "ray", trainable)
     assert len(Tuner.arguments) == 4
     for each in Tuner.arguments:
         pickled = cloudpickle.dumps(each)

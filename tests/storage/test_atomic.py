@@ -184,3 +184,20 @@ def test_text_ends_with_a_line_feed_unless_it_is_empty(
     atomic.write_text(tmp_path / "file", text, durable=durable)
     assert (tmp_path / "file").read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@writers
+def test_content_has_the_permissions_of_any_new_file(writer: Writer, tmp_path: Path) -> None:
+    """safetensors creates files that only their owner can read."""
+    (tmp_path / "usual").mkdir()
+    (tmp_path / "usual" / "file").touch()
+    target = tmp_path / "target"
+    with writer(target) as partial:
+        if partial.is_dir():
+            (partial / "inner").mkdir(mode=0o700)
+        written = partial / "inner" / "file" if partial.is_dir() else partial
+        written.unlink(missing_ok=True)
+        written.touch(mode=0o600)
+    for path in (target, *target.rglob("*")):
+        usual = tmp_path / "usual" if path.is_dir() else tmp_path / "usual" / "file"
+        assert path.stat().st_mode == usual.stat().st_mode

@@ -132,6 +132,25 @@ def test_a_marked_folder_with_results_is_not_removed(parent: Path, result: str) 
     assert {folder / result, folder / "session"} <= set(folder.iterdir())
 
 
+@pytest.mark.parametrize("result", ["runs/trials", "runs/mlflow.db"])
+def test_a_marked_folder_that_holds_a_storage_below_is_not_removed(
+    parent: Path, result: str
+) -> None:
+    folder = abandoned(parent)
+    (folder / "runs").mkdir()
+    (folder / result).touch() if result.endswith(".db") else (folder / result).mkdir()
+    clean_up(parent)
+    assert (folder / result).exists()
+
+
+@pytest.mark.parametrize("below", ["", "runs", "runs/deep"])
+def test_a_storage_in_a_temporary_folder_is_refused(parent: Path, below: str) -> None:
+    folder = abandoned(parent)
+    with pytest.raises(checks.StorageError, match=f"in {folder}, a temporary folder"):
+        checks.check_storage(folder / below)
+    assert {each.name for each in folder.iterdir()} == {"session", temp_dirs.MARK}
+
+
 @pytest.mark.parametrize("content", [b"", temp_dirs.CONTENT[:-1], temp_dirs.CONTENT + b"more"])
 def test_a_mark_file_with_other_content_does_not_count(parent: Path, content: bytes) -> None:
     folder = abandoned(parent)
@@ -146,6 +165,30 @@ def test_a_pipe_instead_of_the_mark_file_does_not_block(parent: Path) -> None:
     os.mkfifo(folder / temp_dirs.MARK)
     subprocess.run([*DRIVER, str(parent)], cwd=ROOT, input=b"", timeout=60, check=True)
     assert list(parent.iterdir()) == [folder]
+
+
+def test_a_pipe_named_lock_in_the_temporary_folder_does_not_block(parent: Path) -> None:
+    (parent / "lab-other").mkdir()
+    os.mkfifo(parent / "lab-other" / "lock")
+    subprocess.run([*DRIVER, str(parent)], cwd=ROOT, input=b"", timeout=60, check=True)
+    assert list(parent.iterdir()) == [parent / "lab-other"]
+
+
+@pytest.mark.parametrize("name", ["lock", "mlflow.db", "optuna.db", "trials", "cache", "logs"])
+def test_a_storage_with_a_pipe_in_place_of_a_part_is_refused(parent: Path, name: str) -> None:
+    os.mkfifo(parent / name)
+    kind = "file" if name == "lock" or name.endswith(".db") else "folder"
+    with pytest.raises(checks.StorageError, match=f"'{name}' is not a {kind}; remove it"):
+        checks.check_storage(parent)
+
+
+def test_a_pipe_in_place_of_the_lock_is_refused_by_the_lock_itself(parent: Path) -> None:
+    os.mkfifo(parent / "lock")
+    with (
+        pytest.raises(checks.StorageError, match="not a regular file"),
+        checks.claim_storage(parent, "python -m lab.sweep own.yaml"),
+    ):
+        pass
 
 
 def test_links_are_not_followed(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

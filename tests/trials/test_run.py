@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from prepared_text import PreparedText
+from small_disk import fill, mount_small_disk
 
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
@@ -410,3 +411,36 @@ def test_reopened_record_keeps_the_first_points(trial: Trial, tmp_path: Path, co
 @pytest.mark.parametrize(("value", "name"), [(1.0, None), (math.nan, "b"), (-math.inf, "b")])
 def test_non_finite_entry_is_named(value: float, name: str | None) -> None:
     assert record.non_finite_metrics({"a": 0.0, "b": value}) == name
+
+
+def test_a_full_disk_interrupts_a_trial_and_it_continues_when_there_is_room(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    complete = run(trial, tmp_path / "complete")
+    with mount_small_disk(tmp_path / "disk", 2**23) as disk:
+
+        def fill_disk(row: MetricRow) -> None:
+            if row["spent/steps"]:
+                fill(disk / "ballast")
+
+        outcome = run(trial, disk / "trial", report=fill_disk)
+        assert (outcome.state, outcome.traceback) == ("interrupted", "")
+        assert outcome.reason.startswith(f"no space left in {disk / 'trial'}")
+        assert outcome.reason.endswith(" missing")
+        assert record.read_state(disk / "trial") == "interrupted"
+        (disk / "ballast").unlink()
+        again = run(trial, disk / "trial")
+    assert again.state == "finished"
+    assert without_time(again.rows) == without_time(complete.rows)
+
+
+def test_a_trial_is_marked_as_interrupted_on_a_disk_without_any_room(
+    run: Run, trial: Trial, tmp_path: Path
+) -> None:
+    with mount_small_disk(tmp_path / "disk", 2**22) as disk:
+        folder = disk / "trial"
+        outcome = run(trial, folder)
+        record.write_queued(folder, trial)
+        fill(disk / "ballast")
+        assert record.write_outcome(folder, outcome).state == "interrupted"
+        assert record.read_state(folder) == "interrupted"
