@@ -100,19 +100,13 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_tracking_uri(
-    parser: argparse.ArgumentParser, folder: str = "the folder of --storage"
-) -> None:
-    """Add the option --tracking-uri.
-
-    Args:
-        parser: the parser.
-        folder: the folder of the default SQLite database, in words.
-    """
+def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
+    """Add the option --tracking-uri."""
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help=f"MLflow tracking store: sqlite:///... or http(s)://... (default: SQLite in {folder})",
+        help="MLflow tracking store: sqlite:///... or http(s)://... (default: SQLite in the folder "
+        "of --storage)",
     )
 
 

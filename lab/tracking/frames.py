@@ -21,6 +21,7 @@ from lab.storage.provenance import parse_provenance
 from lab.tracking import tags
 from lab.tracking.client import connect_client, database_file
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
+from lab.tracking.search import drop_duplicates, search_runs
 
 BASE = "base"  # label of the only cell of a sweep that compares nothing
 
@@ -54,6 +55,7 @@ class SweepFrames:
             of the trial and name of the metric; not all trials and metrics have them.
         codes: code digests of the trials, that of the sweep's last command first.
         omitted_codes: code digests of the sweep's trials that are not in the frames.
+        other_storages: number of other storages from which the store has a sweep of this name.
     """
 
     name: str
@@ -65,6 +67,7 @@ class SweepFrames:
     blocks: dict[tuple[int, str], list[float]] = field(default_factory=dict)
     codes: tuple[CodeVersion, ...] = ()
     omitted_codes: tuple[CodeVersion, ...] = ()
+    other_storages: int = 0
 
     @property
     def metric(self) -> Metric:
@@ -109,12 +112,16 @@ class SweepFrames:
         return label(json.loads(self.sweep[tags.REFERENCE]), self.compare) or BASE
 
 
-def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrames:
+def load_frames(
+    uri: str, name: str, *, storage: str = "", across_code: bool = False
+) -> SweepFrames:
     """Return the sweep of that name; if there are several, the one that was started last.
 
     Args:
         uri: URI of the tracking store.
         name: name of the sweep.
+        storage: identity of a storage. If the store has sweeps of that name from it, only they are
+            considered.
         across_code: whether to include the trials of other code digests than that of the sweep's
             last command. The code digest is then a compared setting (`code_versions`).
 
@@ -129,18 +136,15 @@ def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrame
         )
     client = connect_client(uri)
     experiment = client.get_experiment_by_name(name)
-    parents = (
-        [] if experiment is None else _search_runs(client, experiment.experiment_id, _IS_SWEEP)
-    )
+    parents = [] if experiment is None else search_runs(client, experiment.experiment_id, _IS_SWEEP)
     if not parents:
         raise FramesError(
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
         )
-    parent = max(parents, key=lambda run: int(run.data.tags[tags.full_name(tags.OPENED)]))
+    parent = _select_parent(parents, storage)
     sweep = tags.remove_prefix(parent.data.tags)
-    children = _search_runs(
-        client, experiment.experiment_id, f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
-    )
+    query = f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
+    children = drop_duplicates(search_runs(client, experiment.experiment_id, query))
     current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
     tuned = tuple(json.loads(sweep[tags.TUNE]))
     selected = select_runs(children, current, tuned, across_code=across_code)
@@ -159,7 +163,18 @@ def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrame
         blocks=dict(_read_blocks(children)),
         codes=selected.used,
         omitted_codes=selected.omitted,
+        other_storages=len({_storage(run) for run in parents}) - 1,
     )
+
+
+def _select_parent(parents: list[Any], storage: str) -> Any:
+    """Return the run that was started last, of a storage if it has any."""
+    own = [run for run in parents if storage and _storage(run) == storage]
+    return max(own or parents, key=lambda run: int(run.data.tags[tags.full_name(tags.OPENED)]))
+
+
+def _storage(run: Any) -> str:
+    return str(run.data.tags.get(tags.full_name(tags.STORAGE), ""))
 
 
 def _renumber(runs: list[Any], codes: list[str]) -> None:
@@ -186,17 +201,6 @@ def _renumber(runs: list[Any], codes: list[str]) -> None:
 _IS_SWEEP = f"tags.`{tags.full_name(tags.KIND)}` = '{tags.KIND_SWEEP}'"
 _NUMBER = tags.full_name(tags.NUMBER)
 _FINGERPRINT = tags.full_name(tags.FINGERPRINT)
-
-
-def _search_runs(client: Any, experiment: str, query: str) -> list[Any]:
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=1_000, page_token=token)
-        runs.extend(page)
-        token = page.token
-        if not token:
-            return runs
 
 
 def _names(client: Any) -> str:

@@ -1,8 +1,9 @@
 """Write a sweep to MLflow: a parent run for the sweep, a child run for each trial.
 
-Existing runs are found by content (hash of the experiment; fingerprint and number of the trial),
-so a sweep that is started again after it was killed continues its runs and stores no point twice.
-Only one thread of one process writes; workers send their rows to it.
+Existing runs are found by content (hash of the experiment and identity of the storage; fingerprint
+and number of the trial), so a sweep that is started again after it was killed continues its runs
+and stores no point twice. The same sweep from another storage has runs of its own. Of one storage,
+only one thread of one process writes; workers send their rows to it.
 """
 
 import json
@@ -24,6 +25,7 @@ from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance
 from lab.tracking import tags
 from lab.tracking.client import StoreError, connect_client, database_file, describe_error
+from lab.tracking.search import drop_duplicates, search_runs
 
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
@@ -37,7 +39,10 @@ _STATUS: dict[State, str] = {
 _TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
 _BATCH = 900  # metrics per request; MLflow allows 1,000
 _MAX_TAG = 8_000  # characters of a tag; MLflow rejects longer ones
-_PAGE = 1_000  # runs per response of a search
+_CURRENT = 60.0  # seconds for which the runs that `begin` has read are taken as complete
+
+
+_ALL: dict[str, str] = {}
 
 
 @dataclass
@@ -73,27 +78,39 @@ class MlflowStore:
         self._parent = ""
         self._metric = ""
         self._runs: dict[str, _Run] = {}
+        self._read_at = -math.inf  # monotonic time at which the child runs were read
 
-    def begin(self, experiment: Experiment, facts: dict[str, str], texts: dict[str, str]) -> None:
+    def begin(
+        self,
+        experiment: Experiment,
+        facts: dict[str, str],
+        texts: dict[str, str],
+        *,
+        storage: str = "",
+    ) -> None:
         """Create the sweep's parent run, or reopen it if an earlier process created it.
 
         Args:
-            experiment: resolved experiment; its content hash identifies the sweep.
+            experiment: resolved experiment; its content hash and `storage` identify the sweep.
             facts: values of further tags, by name without the prefix `lab.`.
             texts: contents of artifact files, by file name.
+            storage: identity of the storage with the records; empty if there is none.
         """
         identity = content_hash(asdict(experiment))
         self._metric = experiment.metric.name
         self._runs = {}
         with describe_error(self._uri):
             self._experiment = self._experiment_id(experiment.name)
-            existing = self._find_run({tags.SWEEP: identity, tags.KIND: tags.KIND_SWEEP})
+            existing = self._find_run(
+                {tags.KIND: tags.KIND_SWEEP, tags.SWEEP: identity, tags.STORAGE: storage}
+            )
             run = existing or self._client.create_run(self._experiment, run_name=experiment.name)
             self._parent = run.info.run_id
             if existing:
                 self._client.update_run(self._parent, status="RUNNING")
-                self._runs = dict(self._read_children())
-            sweep_tags = tags.add_prefix(facts) | _sweep_tags(experiment, identity)
+                self._runs = self._read_children()
+            self._read_at = time.monotonic()
+            sweep_tags = tags.add_prefix(facts) | _sweep_tags(experiment, identity, storage)
             self._set_tags(self._parent, sweep_tags)
             for name, content in texts.items():
                 self._client.log_text(self._parent, content, name)
@@ -120,9 +137,7 @@ class MlflowStore:
             blocks: contribution of each block of the test set to the final value of each score.
         """
         with describe_error(self._uri):
-            run = self._runs.get(_key(job.number, fingerprint)) or self._create_run(
-                job, fingerprint
-            )
+            run = self._run(job, fingerprint)
             self._mark_superseded(job, run)
             new = bool(rows) and rows[-1]["spent/steps"] > run.last
             ended = run.state == state in _TERMINAL_WITHOUT_SCORE
@@ -145,6 +160,14 @@ class MlflowStore:
         if run is not None:
             with describe_error(self._uri):
                 self._client.delete_run(run.id)
+
+    def _run(self, job: Job, fingerprint: str) -> _Run:
+        """Return the run of a job; create it if neither this nor another process has."""
+        key = _key(job.number, fingerprint)
+        if key not in self._runs and time.monotonic() - self._read_at > _CURRENT:
+            trial = {tags.NUMBER: str(job.number), tags.FINGERPRINT: fingerprint}
+            self._runs |= self._read_children(trial)
+        return self._runs.get(key) or self._create_run(job, fingerprint)
 
     def _create_run(self, job: Job, fingerprint: str) -> _Run:
         values = {tags.PARENT_RUN: self._parent} | _job_tags(job, fingerprint)
@@ -239,41 +262,49 @@ class MlflowStore:
     def _experiment_id(self, name: str) -> str:
         existing = self._client.get_experiment_by_name(name)
         if existing is None:
-            created: str = self._client.create_experiment(name, artifact_location=self._location)
-            return created
+            return self._create_experiment(name)
         if existing.lifecycle_stage != "active":
             raise StoreError(f"{self._uri}: experiment {name!r} was deleted; restore it in MLflow")
         return str(existing.experiment_id)
 
-    def _read_children(self) -> Iterator[tuple[str, _Run]]:
-        """Yield the child runs that an earlier process stored, `_PAGE` runs per request."""
-        query, token = f"tags.{tags.PARENT_RUN} = '{self._parent}'", None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], query, max_results=_PAGE, page_token=token
+    def _create_experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.create_experiment(name, artifact_location=self._location))
+        except MlflowException:
+            existing = self._client.get_experiment_by_name(name)
+            if existing is None:
+                raise
+            return str(existing.experiment_id)  # another process has created it meanwhile
+
+    def _read_children(self, values: Mapping[str, str] = _ALL) -> dict[str, _Run]:
+        """Return the child runs that earlier processes have stored, by `_key`.
+
+        Args:
+            values: values of tags that the runs must have, by name.
+        """
+        query = f"tags.{tags.PARENT_RUN} = '{self._parent}'"
+        runs = search_runs(
+            self._client, self._experiment, " and ".join([query, *_tag_queries(values)])
+        )
+        return {
+            _key(int(trial[tags.NUMBER]), trial[tags.FINGERPRINT]): _Run(
+                id=run.info.run_id,
+                began=run.info.start_time,
+                last=int(run.data.metrics.get("spent/steps", -1)),
+                state=trial[tags.STATE],
+                code=trial.get(tags.CODE, ""),
+                provenance=trial.get(tags.PROVENANCE, ""),
+                superseded=trial[tags.ROLE] == tags.SUPERSEDED,
             )
-            for run in page:
-                values = tags.remove_prefix(run.data.tags)
-                yield (
-                    _key(int(values[tags.NUMBER]), values[tags.FINGERPRINT]),
-                    _Run(
-                        id=run.info.run_id,
-                        began=run.info.start_time,
-                        last=int(run.data.metrics.get("spent/steps", -1)),
-                        state=values[tags.STATE],
-                        code=values.get(tags.CODE, ""),
-                        provenance=values.get(tags.PROVENANCE, ""),
-                        superseded=values[tags.ROLE] == tags.SUPERSEDED,
-                    ),
-                )
-            token = page.token
-            if not token:
-                return
+            for run, trial in (
+                (run, tags.remove_prefix(run.data.tags)) for run in drop_duplicates(runs)
+            )
+        }
 
     def _find_run(self, values: Mapping[str, str]) -> Any:
-        query = " and ".join(
-            f"tags.`{tags.full_name(name)}` = '{value}'" for name, value in values.items()
-        )
+        query = " and ".join(_tag_queries(values))
         runs = self._client.search_runs([self._experiment], query, max_results=1)
         return runs[0] if runs else None
 
@@ -313,6 +344,10 @@ class MlflowStore:
         self._client.log_batch(run, tags=[RunTag(k, v) for k, v in _truncate(values).items()])
 
 
+def _tag_queries(values: Mapping[str, str]) -> list[str]:
+    return [f"tags.`{tags.full_name(name)}` = '{value}'" for name, value in values.items()]
+
+
 def _key(number: int, fingerprint: str) -> str:
     return f"{number} {fingerprint}"
 
@@ -321,11 +356,12 @@ def _truncate(values: Mapping[str, str]) -> dict[str, str]:
     return {key: text[:_MAX_TAG] for key, text in values.items()}
 
 
-def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
+def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str, str]:
     tune = {path: asdict(distribution) for path, distribution in experiment.tune.items()}
     values = {
         tags.KIND: tags.KIND_SWEEP,
         tags.SWEEP: identity,
+        tags.STORAGE: storage,
         tags.QUESTION: experiment.question,
         tags.METRIC: experiment.metric.name,
         tags.ANSWER: experiment.answer,

@@ -20,6 +20,7 @@ KIND_TRIAL = "trial"
 
 # Tags of a sweep's run: the experiment.
 SWEEP = "sweep"  # content hash of the experiment
+STORAGE = "storage"  # identity of the storage with the records (`storage.identity`)
 QUESTION = "question"
 METRIC = "metric"
 ANSWER = "answer"
