@@ -30,6 +30,7 @@ def write_file(file: File) -> Iterator[File]:
         yield partial
         _flush(partial)
         partial.replace(file)
+        _flush(file.parent)
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def create_file(file: File) -> Iterator[File]:
         _flush(partial)
         os.link(partial, file)
         partial.unlink()
+        _flush(file.parent)
 
 
 def write_text(file: File, text: str, *, durable: bool = True) -> None:
@@ -176,6 +178,7 @@ def _publish(partial: File, folder: File) -> None:
     """
     try:
         partial.rename(folder)
+        _flush(folder.parent)
     except OSError as error:
         if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from None
@@ -187,13 +190,14 @@ def _files(folder: File) -> list[File]:
 
 
 def _flush_files(folder: File) -> None:
-    for file in _files(folder):
-        _flush(file)
+    for path in (*folder.rglob("*"), folder):
+        if path.is_file() or path.is_dir():
+            _flush(path)
 
 
-def _flush(file: File) -> None:
-    """Flush the content of a file to disk, so that its new name never refers to lost content."""
-    descriptor = os.open(file, os.O_RDONLY)
+def _flush(path: File) -> None:
+    """Flush a file or the names in a folder, so that a name never refers to lost content."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
