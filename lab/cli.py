@@ -18,7 +18,7 @@ from pathlib import Path as File
 from typing import NoReturn
 
 from lab import __version__, leave, logging_setup
-from lab.errors import UserError
+from lab.errors import UserError, one_line
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 UNREAD = 141  # 128 + SIGPIPE, as in a shell
@@ -174,7 +174,7 @@ def _describe_end(error: BaseException, name: str, remaining: str) -> tuple[int,
         return INTERRUPTED, f"interrupted; {remaining}"
     match error:
         case UserError():
-            message = " ".join(str(error).split())
+            message = one_line(" ".join(str(error).split()))
             _LOG.warning("bad input: %s", message)
             return BAD_INPUT, f"{name}: error: {message}"
         case BrokenPipeError():
@@ -183,7 +183,7 @@ def _describe_end(error: BaseException, name: str, remaining: str) -> tuple[int,
             return UNREAD, f"{name}: the output is closed; {remaining}"
         case Exception():  # of a disk, a node or a database; bad input raises UserError
             _LOG.error("unexpected error", exc_info=error)
-            line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            line = one_line(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
             where = _write_traceback(error)
             return FAILED, f"{name}: failed: {line}; {remaining}{where}"
     raise error

@@ -16,6 +16,9 @@ from urllib.parse import unquote
 
 from lab.errors import UserError
 
+_REMEDY = (
+    "{file} may be moved away or deleted: lab.sweep makes it again from the records in --storage"
+)
 _SCHEMES = ("sqlite", "http", "https")
 
 
@@ -96,6 +99,8 @@ def describe_error(uri: str) -> Iterator[None]:
             raise
         text = _first_line(_origin(error))
         no_response = "Max retries exceeded" in text or "timed out" in text
+        if "malformed" in text or "not a database" in text:
+            text = f"{text}; {_REMEDY.format(file=database_file(uri))}"
         raise StoreError(
             f"{uri}: {'no MLflow server responds' if no_response else text}"
         ) from error
@@ -110,7 +115,9 @@ def _check_database(uri: str, file: File) -> None:
             database.rollback()
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}") from None
+        damaged = type(error) is sqlite3.DatabaseError  # a subclass if it is locked, for example
+        remedy = f"; {_REMEDY.format(file=file)}" if damaged else ""
+        raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}{remedy}") from None
     if tables and "experiments" not in tables:
         raise StoreError(f"tracking URI {uri!r}: the database is not an MLflow database")
 

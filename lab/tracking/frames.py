@@ -4,7 +4,7 @@ The frames depend on the store alone: the same store gives the same frames, in t
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
@@ -19,8 +19,10 @@ from lab.config.trial import Path, Value
 from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
 from lab.tracking import tags
+from lab.tracking.checked_tags import check_points, check_sweep, check_trials
 from lab.tracking.client import connect_client, database_file
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
+from lab.tracking.histories import Point, read_points
 from lab.tracking.search import drop_duplicates, search_runs
 
 BASE = "base"  # label of the only cell of a sweep that compares nothing
@@ -128,6 +130,7 @@ def load_frames(
     Raises:
         FramesError: the store has no sweep of that name.
         StoreError: the store cannot be read.
+        ChangedTagError: another program has changed the sweep in the store.
     """
     file = database_file(uri)
     if file is not None and not file.is_file():
@@ -142,9 +145,11 @@ def load_frames(
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
         )
     parent = _select_parent(parents, storage)
+    check_sweep(parent)
     sweep = tags.remove_prefix(parent.data.tags)
     query = f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
     children = drop_duplicates(search_runs(client, experiment.experiment_id, query))
+    check_trials(children, sweep)
     current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
     tuned = tuple(json.loads(sweep[tags.TUNE]))
     selected = select_runs(children, current, tuned, across_code=across_code)
@@ -152,7 +157,7 @@ def load_frames(
     if len(codes) > 1:
         compare_codes(sweep, children, codes)
     _renumber(children, codes)
-    curves = _curves(client, children)
+    curves = _curves(read_points(client, uri, children), children)
     return SweepFrames(
         name=name,
         sweep=sweep,
@@ -170,7 +175,12 @@ def load_frames(
 def _select_parent(parents: list[Any], storage: str) -> Any:
     """Return the run that was started last, of a storage if it has any."""
     own = [run for run in parents if storage and _storage(run) == storage]
-    return max(own or parents, key=lambda run: int(run.data.tags[tags.full_name(tags.OPENED)]))
+    return max(own or parents, key=_opened)
+
+
+def _opened(run: Any) -> int:
+    text = run.data.tags.get(tags.full_name(tags.OPENED), "")
+    return int(text) if text.isascii() and text.isdigit() else -1  # -1: `check_sweep` refuses it
 
 
 def _storage(run: Any) -> str:
@@ -193,6 +203,15 @@ def _renumber(runs: list[Any], codes: list[str]) -> None:
 
     runs.sort(key=sort_key)
     kept = [run for run in runs if sort_key(run)[:2] == (False, 0)]
+    newest: dict[str, Any] = {}
+    for run in sorted(kept, key=lambda run: (run.info.start_time, run.info.run_id)):
+        newest[run.data.tags[_NUMBER]] = run
+    if len(newest) < len(kept):  # a process was killed before it tagged the earlier run of a number
+        for run in kept:
+            if newest[run.data.tags[_NUMBER]] is not run:
+                run.data.tags[role] = tags.SUPERSEDED
+        _renumber(runs, codes)
+        return
     free = max((int(run.data.tags[_NUMBER]) for run in runs), default=0) + 1
     for offset, run in enumerate(runs[len(kept) :]):
         run.data.tags[_NUMBER] = str(free + offset)
@@ -242,15 +261,15 @@ def _read_artifact(client: Any, run: str, name: str) -> str | None:
         return File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
 
 
-def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
+def _curves(points: Iterable[Point], runs: list[Any]) -> pd.DataFrame:
+    trials = {
+        run.info.run_id: (int(run.data.tags[_NUMBER]), run.data.tags[_FINGERPRINT]) for run in runs
+    }
     rows: dict[tuple[int, str, int], dict[str, float]] = {}
-    for run in runs:
-        number, fingerprint = int(run.data.tags[_NUMBER]), run.data.tags[_FINGERPRINT]
-        for name in run.data.metrics:
-            if name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
-                continue
-            for point in client.get_metric_history(run.info.run_id, name):
-                rows.setdefault((number, fingerprint, point.step), {})[name] = point.value
+    for run, name, step, value in points:
+        if not name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
+            rows.setdefault((*trials[run], step), {})[name] = value
+    check_points(rows)
     names = sorted({name for row in rows.values() for name in row})
     records = [
         {"number": number, "fingerprint": fingerprint, "step": step}

@@ -37,12 +37,14 @@ _STATUS: dict[State, str] = {
     "failed": "FAILED",
 }
 _TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
-_BATCH = 900  # metrics per request; MLflow allows 1,000
+_BATCH = 800  # metrics per request
+_REQUEST = 1_000  # metrics, parameters and tags per request that MLflow allows
 _MAX_TAG = 8_000  # characters of a tag; MLflow rejects longer ones
 _CURRENT = 60.0  # seconds for which the runs that `begin` has read are taken as complete
 
 
-_ALL: dict[str, str] = {}
+_NONE: Mapping[str, str] = {}
+_Point = tuple[str, float, int, int]  # name, value, step, Unix time in milliseconds
 
 
 @dataclass
@@ -143,16 +145,24 @@ class MlflowStore:
             ended = run.state == state in _TERMINAL_WITHOUT_SCORE
             if run.state == "finished" or (ended and not new):
                 return
-            if run.state == tags.STATE_NEW:  # also if a process was killed before it stored them
-                self._log_batch(run.id, params=_flatten(asdict(job.trial)))
-            self._log_rows(run, rows)
-            self._log_provenance(run, provenance)
+            values = self._log_provenance(run, provenance)
+            metrics = self._log_rows(run, rows)
+            # Also if a process was killed before it stored them.
+            params = _flatten(asdict(job.trial)) if run.state == tags.STATE_NEW else {}
             if outcome is not None:
-                self._end_run(run, outcome, blocks or {})
+                metrics += self._end_points(run, outcome)
+                values |= _end_tags(outcome, blocks or {})
+                if outcome.traceback:
+                    self._client.log_text(run.id, outcome.traceback, tags.TRACEBACK_FILE)
+                self._client.set_terminated(run.id, status=_STATUS[outcome.state])
             elif run.state != state:
+                values |= {tags.STATE: state, tags.REASON: ""}
                 self._client.update_run(run.id, status=_STATUS[state])
-                self._set_tags(run.id, tags.add_prefix({tags.STATE: state, tags.REASON: ""}))
+            # The last request. MLflow stores tags after parameters and metrics, so a run with the
+            # state of an ended trial is complete.
+            self._log_batch(run.id, metrics, params, tags.add_prefix(values))
             run.state = state
+            run.last = max(run.last, int(rows[-1]["spent/steps"])) if rows else run.last
 
     def delete_run(self, job: Job, fingerprint: str) -> None:
         """Delete a job's run; the next call of `sync` creates a new one."""
@@ -199,64 +209,50 @@ class MlflowStore:
                 role = tags.SUPERSEDED if other.superseded else job.role
                 self._set_tags(other.id, tags.add_prefix({tags.ROLE: role}))
 
-    def _log_rows(self, run: _Run, rows: Iterable[MetricRow]) -> None:
-        new = [row for row in rows if row["spent/steps"] > run.last]
-        points: list[tuple[str, float, int, int]] = []
-        for row in new:
+    def _log_rows(self, run: _Run, rows: Iterable[MetricRow]) -> list[_Point]:
+        """Store the new rows, and return the points of the last ones, which fit into a request."""
+        points: list[_Point] = []
+        for row in rows:
+            if row["spent/steps"] <= run.last:
+                continue
             row_points = list(self._points(run, row))
             # All points of a row go into the same request, so that no row is stored in part.
             if len(points) + len(row_points) > _BATCH:
-                self._log_batch(run.id, metrics=points)
+                self._log_batch(run.id, points)
                 points = []
             points += row_points
-        if new:
-            self._log_batch(run.id, metrics=points)
-            run.last = int(new[-1]["spent/steps"])
+        return points
 
-    def _log_provenance(self, run: _Run, entries: Sequence[Provenance]) -> None:
+    def _log_provenance(self, run: _Run, entries: Sequence[Provenance]) -> dict[str, str]:
+        """Store the provenance if it is new, and return the tags that describe it."""
         content = [asdict(entry) for entry in entries]
         identity = content_hash(content)
         if not entries or run.provenance == identity:
-            return
+            return {}
         self._client.log_text(run.id, json.dumps(content, indent=2), tags.PROVENANCE_FILE)
         by_entry = [process_tags(entry) for entry in entries]
         joined = {
             name: tags.SEPARATOR.join(dict.fromkeys(values[name] for values in by_entry))
             for name in tags.PROCESS
         }
-        self._set_tags(run.id, tags.add_prefix(joined | {tags.PROVENANCE: identity}))
         run.provenance = identity
+        return joined | {tags.PROVENANCE: identity}
 
-    def _end_run(self, run: _Run, outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> None:
-        if outcome.rows and any(name.startswith("finetune/") for name in outcome.rows[-1]):
-            # The last point was logged at the end of pre-training, before fine-tuning was scored.
-            points = self._points(run, outcome.rows[-1])
-            self._log_batch(run.id, metrics=[p for p in points if "finetune/" in p[0]])
-        if outcome.traceback:
-            self._client.log_text(run.id, outcome.traceback, tags.TRACEBACK_FILE)
-        durations = {
-            tags.SLOT_SECONDS: outcome.seconds,
-            tags.SLOT_BUSY_SECONDS: outcome.busy,
-        }
-        self._log_batch(run.id, metrics=[(k, v, 0, _now()) for k, v in durations.items()])
-        self._client.set_terminated(run.id, status=_STATUS[outcome.state])
-        end_tags = {
-            tags.STATE: outcome.state,
-            tags.REASON: outcome.reason,
-            tags.BEGAN: f"{outcome.started_at:.3f}",
-            tags.DEVICE: outcome.device,
-            tags.SHARED: str(outcome.shared),
-        }
-        end_tags |= {f"{tags.BLOCKS}{name}": json.dumps(list(b)) for name, b in blocks.items()}
-        # The last request of a run: a run with the state of an ended trial is complete.
-        self._set_tags(run.id, tags.add_prefix(end_tags))
+    def _end_points(self, run: _Run, outcome: Outcome) -> list[_Point]:
+        """Return the durations, and the scores that were added to the last row after its end."""
+        durations = {tags.SLOT_SECONDS: outcome.seconds, tags.SLOT_BUSY_SECONDS: outcome.busy}
+        points = [(name, seconds, 0, _now()) for name, seconds in durations.items()]
+        if not outcome.rows or outcome.rows[-1]["spent/steps"] > run.last:
+            return points
+        # The last row was logged at the end of pre-training, before fine-tuning was scored.
+        return points + [p for p in self._points(run, outcome.rows[-1]) if "finetune/" in p[0]]
 
     def close(self, state: State, measures: dict[str, float]) -> None:
         """Store the measures of the sweep (`slots`, `wall_seconds`, ...) and end its run."""
         with describe_error(self._uri):
             finite = {k: v for k, v in measures.items() if math.isfinite(v)}
-            self._log_batch(self._parent, metrics=[(k, v, 0, _now()) for k, v in finite.items()])
-            self._set_tags(self._parent, tags.add_prefix({tags.STATE: state}))
+            metrics = [(k, v, 0, _now()) for k, v in finite.items()]
+            self._log_batch(self._parent, metrics, values=tags.add_prefix({tags.STATE: state}))
             self._client.set_terminated(self._parent, status=_STATUS[state])
 
     def _experiment_id(self, name: str) -> str:
@@ -278,7 +274,7 @@ class MlflowStore:
                 raise
             return str(existing.experiment_id)  # another process has created it meanwhile
 
-    def _read_children(self, values: Mapping[str, str] = _ALL) -> dict[str, _Run]:
+    def _read_children(self, values: Mapping[str, str] = _NONE) -> dict[str, _Run]:
         """Return the child runs that earlier processes have stored, by `_key`.
 
         Args:
@@ -308,7 +304,7 @@ class MlflowStore:
         runs = self._client.search_runs([self._experiment], query, max_results=1)
         return runs[0] if runs else None
 
-    def _points(self, run: _Run, row: MetricRow) -> Iterator[tuple[str, float, int, int]]:
+    def _points(self, run: _Run, row: MetricRow) -> Iterator[_Point]:
         """Yield name, value, step and time (Unix milliseconds) of each finite value of a row.
 
         The time is the start of the run plus the training time, so that the time axis of the
@@ -327,21 +323,33 @@ class MlflowStore:
     def _log_batch(
         self,
         run: str,
-        metrics: Iterable[tuple[str, float, int, int]] = (),
-        params: Mapping[str, str] | None = None,
+        metrics: Sequence[_Point] = (),
+        params: Mapping[str, str] = _NONE,
+        values: Mapping[str, str] = _NONE,
     ) -> None:
-        from mlflow.entities import Metric, Param
+        """Store metrics, parameters and tags, in one request if they fit into one.
 
-        self._client.log_batch(
-            run,
-            metrics=[Metric(name, value, when, step) for name, value, step, when in metrics],
-            params=[Param(name, value) for name, value in (params or {}).items()],
-        )
+        Args:
+            run: identity of the run.
+            metrics: points.
+            params: parameters by name.
+            values: tags by complete name.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        if metrics and len(metrics) + len(params) + len(values) > _REQUEST:
+            self._log_batch(run, metrics)
+            metrics = ()
+        if metrics or params or values:
+            self._client.log_batch(
+                run,
+                metrics=[Metric(name, value, when, step) for name, value, step, when in metrics],
+                params=[Param(name, value) for name, value in params.items()],
+                tags=[RunTag(name, value) for name, value in _truncate(values).items()],
+            )
 
     def _set_tags(self, run: str, values: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self._client.log_batch(run, tags=[RunTag(k, v) for k, v in _truncate(values).items()])
+        self._log_batch(run, values=values)
 
 
 def _tag_queries(values: Mapping[str, str]) -> list[str]:
@@ -374,6 +382,17 @@ def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str
         f"{tags.LAST_COMMAND}{tags.CODE}": code_digest(TRIAL),
     }
     return tags.add_prefix(values) | {tags.NOTE: experiment.question}
+
+
+def _end_tags(outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    values = {
+        tags.STATE: outcome.state,
+        tags.REASON: outcome.reason,
+        tags.BEGAN: f"{outcome.started_at:.3f}",
+        tags.DEVICE: outcome.device,
+        tags.SHARED: str(outcome.shared),
+    }
+    return values | {f"{tags.BLOCKS}{name}": json.dumps(list(b)) for name, b in blocks.items()}
 
 
 def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:

@@ -1,0 +1,187 @@
+"""A tracking store that another program has changed is refused in one line, or reported."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from experiments import BASE, METRIC, WIDTH, experiment, outcome, row
+
+from lab.config.experiment import Job, Range, SearchConfig
+from lab.errors import UserError
+from lab.loading.search_space import build_trial
+from lab.reporting import page
+from lab.tracking import frames
+from lab.tracking.client import default_uri
+from lab.tracking.store import MlflowStore
+
+pytestmark = pytest.mark.usefixtures("unsynced")
+LR = "optim.lr"
+HOSTILE = (
+    "",
+    "x",
+    "null",
+    "[]",
+    "{}",
+    "[1]",
+    "NaN",
+    "-1",
+    "1e999",
+    "99999999999999999999",
+    '"text"',
+    '{"a": 1}',
+    '{"a": [Infinity]}',
+    '{"optim.lr": {}}',
+    '{"optim.lr": NaN}',
+    '{"objective.generator.width": 7}',
+    "../../etc",
+    "[" * 3_000,
+)
+SWEEP_TAGS = ("metric", "answer", "compare", "reference", "tune", "search", "opened", "state")
+TRIAL_TAGS = (
+    "number",
+    "repeat",
+    "cell",
+    "tuned",
+    "state",
+    "role",
+    "fingerprint",
+    f"blocks.{METRIC}",
+)
+FREE = ("question", "reason", "device", "code", "commit", "masked", "command")  # any text is valid
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a store with two settings, two rates each and two repeats."""
+    folder = tmp_path_factory.mktemp("stored")
+    store = MlflowStore(default_uri(folder), folder / "artifacts")
+    tune = {LR: Range(low=1e-3, high=1e-2, log=True)}
+    store.begin(
+        experiment("sweep", tune=tune, search=SearchConfig(trials=2, seeds=2)),
+        {"budget": '{"kind": "flops", "amount": 1e12}', "command": "lab.sweep"},
+        {},
+    )
+    counts = {"spent/paper_flops": 1.0, "spent/six_n": 1.0}
+    number = 0
+    for width in (0.25, 0.5):
+        for role, repeat, rate in (("search", 0, 2e-3), ("search", 0, 5e-3), ("repeat", 1, 2e-3),
+                                   ("repeat", 2, 2e-3)):  # fmt: skip
+            cell, tuned = {WIDTH: width}, {LR: rate}
+            trial = build_trial(BASE, cell | tuned)
+            job = Job(number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=trial)
+            rows = (row(0, **counts), row(400, **counts) | {METRIC: 0.6 + number / 100})
+            end = outcome(*rows)
+            blocks = {METRIC: [0.001, -0.001]}
+            store.sync(job, f"f{number}", end.state, end.rows, end, blocks=blocks)
+            number += 1
+    store.close("finished", {})
+    return folder
+
+
+@pytest.fixture
+def changed(stored: Path, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a connection to a copy of the store's database, in `tmp_path`."""
+    shutil.copy(stored / "mlflow.db", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
+        yield database
+
+
+def load_or_refuse(folder: Path) -> frames.SweepFrames | None:
+    """Return the frames, or None if they are refused by a message of one line."""
+    try:
+        return frames.load_frames(default_uri(folder), "sweep")
+    except UserError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+def set_tag(database: sqlite3.Connection, name: str, value: str) -> list[tuple[str, str]]:
+    """Set a tag of all runs that have it; return its former values by run."""
+    before = database.execute("SELECT value, run_uuid FROM tags WHERE key = ?", (name,)).fetchall()
+    assert before, name
+    database.execute("UPDATE tags SET value = ? WHERE key = ?", (value, name))
+    return before
+
+
+@pytest.mark.parametrize("name", [*SWEEP_TAGS, *TRIAL_TAGS])
+def test_tag_that_another_program_has_changed_is_refused_or_reported(
+    changed: sqlite3.Connection, tmp_path: Path, name: str
+) -> None:
+    accepted = []
+    for value in HOSTILE:
+        before = set_tag(changed, f"lab.{name}", value)
+        if load_or_refuse(tmp_path) is not None:
+            accepted.append(value)
+        changed.executemany(
+            "UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?",
+            [(*each, f"lab.{name}") for each in before],
+        )
+    allowed = {"search": 5, "fingerprint": 3, f"blocks.{METRIC}": 2, "opened": 1}
+    assert len(accepted) <= allowed.get(name, 0), accepted
+    for value in accepted[:1]:
+        set_tag(changed, f"lab.{name}", value)
+        table = load_or_refuse(tmp_path)
+        assert table is not None
+        page.write_report(table, tmp_path / "reports")
+
+
+@pytest.mark.parametrize("name", ["number", "cell", "state"])
+def test_missing_tag_is_refused(changed: sqlite3.Connection, tmp_path: Path, name: str) -> None:
+    changed.execute("DELETE FROM tags WHERE key = ?", (f"lab.{name}",))
+    assert load_or_refuse(tmp_path) is None
+
+
+def test_any_text_is_reported_where_the_lab_writes_text(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    for name in FREE:
+        changed.execute(
+            "UPDATE tags SET value = ? WHERE key = ?",
+            ("<script>\x1b[31m\x00{}|\n" * 9, f"lab.{name}"),
+        )
+    table = load_or_refuse(tmp_path)
+    assert table is not None
+    page.write_report(table, tmp_path / "reports")
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, float("inf"), "text", b"\x00"])
+@pytest.mark.parametrize("name", [METRIC, "spent/flops"])
+def test_metric_that_is_no_finite_number_is_refused(
+    changed: sqlite3.Connection, tmp_path: Path, name: str, value: object
+) -> None:
+    changed.execute("UPDATE metrics SET value = ? WHERE key = ?", (value, name))
+    assert load_or_refuse(tmp_path) is None
+
+
+def test_evaluation_without_its_compute_is_refused(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    changed.execute("DELETE FROM metrics WHERE key = 'spent/flops' AND step = 400")
+    assert load_or_refuse(tmp_path) is None
+
+
+def test_newest_of_two_trials_with_one_number_is_reported(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """A killed process did not tag the earlier one as superseded."""
+    changed.execute("UPDATE tags SET value = '0' WHERE key = 'lab.number' AND value = '1'")
+    table = load_or_refuse(tmp_path)
+    assert table is not None
+    assert not table.trials["number"].duplicated().any()
+    roles = dict(zip(table.trials["fingerprint"], table.trials["role"], strict=True))
+    assert (roles["f0"], roles["f1"]) == ("superseded", "search")
+
+
+def test_points_of_a_database_are_those_that_the_client_reads(stored: Path) -> None:
+    from lab.tracking import histories, search
+    from lab.tracking.client import connect_client
+
+    client = connect_client(default_uri(stored))
+    found = client.get_experiment_by_name("sweep").experiment_id
+    runs = search.search_runs(client, found, "tags.`lab.kind` = 'trial'")
+    fast = list(histories.read_points(client, default_uri(stored), runs))
+    assert sorted(fast) == sorted(histories.read_points(client, "http://127.0.0.1:9", runs))
+    assert len(fast) == len(set(fast)) > 100
