@@ -155,8 +155,12 @@ def curve(chance: np.random.Generator, evaluations: int) -> Iterator[MetricRow]:
         row = {"spent/steps": float(evaluation * 100)}
         row |= {f"spent/{name}": 2e10 * share for name in SPENT}
         names = [*SCORES, *(TRAINED if evaluation else ())]
-        names += BASELINES if evaluation == evaluations else ()
-        yield row | {name: 0.5 + 0.1 * share + float(chance.normal(0, 0.01)) for name in names}
+        baselines = dict.fromkeys(BASELINES if evaluation == evaluations else (), 0.55)
+        yield (
+            row
+            | baselines
+            | {name: 0.5 + 0.1 * share + float(chance.normal(0, 0.01)) for name in names}
+        )
 
 
 if __name__ == "__main__":

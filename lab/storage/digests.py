@@ -6,7 +6,6 @@ a truncated file, or an edit by hand.
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -148,7 +147,7 @@ def _state(folder: File, digests: Mapping[str, FileDigest], remedy: str) -> str:
     hashed = hashlib.sha256()
     for name, digest in sorted(digests.items()):
         try:
-            status = os.stat(folder / name)
+            status = (folder / name).stat()
         except OSError as error:
             raise damaged(folder / name, _reason(error), remedy) from None
         times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

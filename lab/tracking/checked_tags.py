@@ -26,7 +26,6 @@ _REMEDY = (
     "delete the sweep's runs in MLflow, or its database, and run lab.sweep again, which makes them "
     "again from the records in --storage"
 )
-_OVERLAP = {"task", "questions", "short", "found", "removed"}
 
 Check = Callable[[str], bool]
 
@@ -71,7 +70,7 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
     for run in runs:
         blocks = (name for name in run.data.tags if name.startswith(tags.full_name(tags.BLOCKS)))
         of_blocks = {name.removeprefix(tags.PREFIX): _is_number_list for name in blocks}
-        _check(run, checks | of_blocks, set())
+        _check(run, checks | of_blocks, {tags.PROVENANCE})
         for name, value in run.data.metrics.items():
             if not _is_number(value):
                 raise _error(run, f"metric {name} is {value!r}, not a finite number")
@@ -90,8 +89,9 @@ def check_points(rows: Mapping[tuple[int, str, int], Mapping[str, float]]) -> No
         where = f"trial {number}, step {step}"
         bad = [name for name, value in row.items() if not _is_number(value)]
         if bad:
+            value = str(row[bad[0]])[:60]
             raise ChangedTagError(
-                f"MLflow: {where}: {bad[0]} is {str(row[bad[0]])[:60]!r}, not a finite number; {_REMEDY}"
+                f"MLflow: {where}: {bad[0]} is {value!r}, not a finite number; {_REMEDY}"
             )
         missing = [name for name in _SPENT if name not in row]
         if missing:
@@ -187,14 +187,16 @@ def _is_finite_mapping(text: str) -> bool:
 
 def _is_overlaps(text: str) -> bool:
     overlaps = _parse(text)
-    return _is_mapping(overlaps) and all(
-        isinstance(each, list)
-        and all(_is_mapping(overlap) and overlap.keys() >= _OVERLAP for overlap in each)
-        and all(
-            type(overlap[key]) is int for overlap in each for key in ("found", "questions", "short")
-        )
-        for each in overlaps.values()
+    return (
+        _is_mapping(overlaps)
+        and all(isinstance(of_text, list) for of_text in overlaps.values())
+        and all(_is_overlap(each) for of_text in overlaps.values() for each in of_text)
     )
+
+
+def _is_overlap(value: Any) -> bool:
+    counts = ("found", "questions", "short")
+    return _is_mapping(value) and "task" in value and all(type(value.get(c)) is int for c in counts)
 
 
 def _is_text(text: str) -> bool:  # noqa: ARG001
@@ -220,4 +222,5 @@ _TRIAL: dict[str, Check] = {
     tags.STATE: _STATES.__contains__,
     tags.ROLE: _ROLES.__contains__,
     tags.REASON: _is_text,
+    tags.PROVENANCE: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,
 }

@@ -95,7 +95,12 @@ def describe_error(uri: str) -> Iterator[None]:
     except Exception as error:
         # The exceptions of these packages have no common base class, and naming their classes would
         # import the packages.
-        if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "alembic"}:
+        if type(error).__module__.partition(".")[0] not in {
+            "mlflow",
+            "sqlalchemy",
+            "alembic",
+            "sqlite3",
+        }:
             raise
         text = _first_line(_origin(error))
         no_response = "Max retries exceeded" in text or "timed out" in text

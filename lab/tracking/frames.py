@@ -20,10 +20,10 @@ from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
 from lab.tracking import tags
 from lab.tracking.checked_tags import check_points, check_sweep, check_trials
-from lab.tracking.client import connect_client, database_file
+from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
-from lab.tracking.histories import Point, read_points
 from lab.tracking.search import drop_duplicates, search_runs
+from lab.tracking.stored_runs import Point, read_children, read_points
 
 BASE = "base"  # label of the only cell of a sweep that compares nothing
 
@@ -138,6 +138,13 @@ def load_frames(
             f"{file}: tracking store not found; run a sweep first, or set --tracking-uri"
         )
     client = connect_client(uri)
+    with describe_error(uri):
+        return _load_frames(client, uri, name, storage=storage, across_code=across_code)
+
+
+def _load_frames(
+    client: Any, uri: str, name: str, *, storage: str, across_code: bool
+) -> SweepFrames:
     experiment = client.get_experiment_by_name(name)
     parents = [] if experiment is None else search_runs(client, experiment.experiment_id, _IS_SWEEP)
     if not parents:
@@ -147,8 +154,9 @@ def load_frames(
     parent = _select_parent(parents, storage)
     check_sweep(parent)
     sweep = tags.remove_prefix(parent.data.tags)
-    query = f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
-    children = drop_duplicates(search_runs(client, experiment.experiment_id, query))
+    children = drop_duplicates(
+        read_children(client, uri, experiment.experiment_id, parent.info.run_id)
+    )
     check_trials(children, sweep)
     current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
     tuned = tuple(json.loads(sweep[tags.TUNE]))
@@ -162,7 +170,8 @@ def load_frames(
         name=name,
         sweep=sweep,
         measures=dict(sorted(parent.data.metrics.items())),
-        texts=_read_space(client, parent.info.run_id) | _read_provenance(client, children),
+        texts=_read_space(client, parent.info.run_id)
+        | _read_provenance(client, parent.info.run_id, children),
         trials=_trials(children, curves, sweep[tags.METRIC], json.loads(sweep[tags.COMPARE])),
         curves=curves,
         blocks=dict(_read_blocks(children)),
@@ -232,11 +241,12 @@ def _read_space(client: Any, run: str) -> dict[str, str]:
     return {} if text is None else {tags.SPACE_FILE: text}
 
 
-def _read_provenance(client: Any, runs: list[Any]) -> dict[str, str]:
+def _read_provenance(client: Any, parent: str, runs: list[Any]) -> dict[str, str]:
     """Return each different list of packages, and each different patch, by a name for it."""
     name = tags.full_name(tags.PROVENANCE)
-    one_each = {run.data.tags[name]: run.info.run_id for run in runs if name in run.data.tags}
-    files = (_read_artifact(client, run, tags.PROVENANCE_FILE) for run in one_each.values())
+    hashes = dict.fromkeys(run.data.tags[name] for run in runs if name in run.data.tags)
+    names = (tags.PROVENANCE_FILE.format(each) for each in hashes)
+    files = (_read_artifact(client, parent, each) for each in names)
     entries = [entry for file in files if file is not None for entry in parse_provenance(file)]
     texts: dict[str, str] = {}
     for entry in entries:
@@ -255,10 +265,11 @@ def _add_text(texts: dict[str, str], name: str, text: str) -> None:
 
 def _read_artifact(client: Any, run: str, name: str) -> str | None:
     """Return the content of a text artifact of a run; None if the run has no such artifact."""
-    if name not in {file.path for file in client.list_artifacts(run)}:
+    folder = name.rpartition("/")[0] or None
+    if name not in {file.path for file in client.list_artifacts(run, folder)}:
         return None
-    with TemporaryDirectory() as folder:  # used with a server; a database has its files locally
-        return File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
+    with TemporaryDirectory() as target:  # used with a server; a database has its files locally
+        return File(client.download_artifacts(run, name, target)).read_text(encoding="utf-8")
 
 
 def _curves(points: Iterable[Point], runs: list[Any]) -> pd.DataFrame:

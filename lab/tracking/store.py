@@ -26,6 +26,7 @@ from lab.storage.provenance import Provenance
 from lab.tracking import tags
 from lab.tracking.client import StoreError, connect_client, database_file, describe_error
 from lab.tracking.search import drop_duplicates, search_runs
+from lab.tracking.stored_runs import read_children
 
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
@@ -36,6 +37,7 @@ _STATUS: dict[State, str] = {
     "diverged": "FAILED",
     "failed": "FAILED",
 }
+_ENDED = ("finished", "stopped", "interrupted", "diverged", "failed")
 _TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
 _BATCH = 800  # metrics per request
 _REQUEST = 1_000  # metrics, parameters and tags per request that MLflow allows
@@ -80,6 +82,7 @@ class MlflowStore:
         self._parent = ""
         self._metric = ""
         self._runs: dict[str, _Run] = {}
+        self._stored_provenance: set[str] = set()  # hashes, of the sweep's run
         self._read_at = -math.inf  # monotonic time at which the child runs were read
 
     def begin(
@@ -100,7 +103,7 @@ class MlflowStore:
         """
         identity = content_hash(asdict(experiment))
         self._metric = experiment.metric.name
-        self._runs = {}
+        self._runs, self._stored_provenance = {}, set()
         with describe_error(self._uri):
             self._experiment = self._experiment_id(experiment.name)
             existing = self._find_run(
@@ -110,7 +113,9 @@ class MlflowStore:
             self._parent = run.info.run_id
             if existing:
                 self._client.update_run(self._parent, status="RUNNING")
-                self._runs = self._read_children()
+                self._runs = _index(
+                    read_children(self._client, self._uri, self._experiment, self._parent)
+                )
             self._read_at = time.monotonic()
             sweep_tags = tags.add_prefix(facts) | _sweep_tags(experiment, identity, storage)
             self._set_tags(self._parent, sweep_tags)
@@ -139,30 +144,41 @@ class MlflowStore:
             blocks: contribution of each block of the test set to the final value of each score.
         """
         with describe_error(self._uri):
-            run = self._run(job, fingerprint)
-            self._mark_superseded(job, run)
-            new = bool(rows) and rows[-1]["spent/steps"] > run.last
-            ended = run.state == state in _TERMINAL_WITHOUT_SCORE
-            if run.state == "finished" or (ended and not new):
-                return
+            run = self._find_child(job, fingerprint)
+            if run is not None:
+                self._mark_superseded(job, run)
+                if _is_stored(run, state, rows):
+                    return
             values = self._log_provenance(run, provenance)
+            if outcome is not None:
+                values |= _end_tags(outcome, blocks or {})
+            if run is None:  # all tags but the state are stored with the run, in one request
+                run = self._create_run(job, fingerprint, values)
+                self._mark_superseded(job, run)
+                values = {}
             metrics = self._log_rows(run, rows)
             # Also if a process was killed before it stored them.
             params = _flatten(asdict(job.trial)) if run.state == tags.STATE_NEW else {}
             if outcome is not None:
                 metrics += self._end_points(run, outcome)
-                values |= _end_tags(outcome, blocks or {})
                 if outcome.traceback:
                     self._client.log_text(run.id, outcome.traceback, tags.TRACEBACK_FILE)
-                self._client.set_terminated(run.id, status=_STATUS[outcome.state])
-            elif run.state != state:
-                values |= {tags.STATE: state, tags.REASON: ""}
-                self._client.update_run(run.id, status=_STATUS[state])
+            values |= self._set_status(run, state)
             # The last request. MLflow stores tags after parameters and metrics, so a run with the
             # state of an ended trial is complete.
             self._log_batch(run.id, metrics, params, tags.add_prefix(values))
             run.state = state
             run.last = max(run.last, int(rows[-1]["spent/steps"])) if rows else run.last
+
+    def _set_status(self, run: _Run, state: State) -> dict[str, str]:
+        """Set MLflow's status of a run; return the tags of its state, which are to be set last."""
+        if run.state == state and state not in _ENDED:
+            return {}
+        if state in _ENDED:
+            self._client.set_terminated(run.id, status=_STATUS[state])
+            return {tags.STATE: state}
+        self._client.update_run(run.id, status=_STATUS[state])
+        return {tags.STATE: state, tags.REASON: ""}
 
     def delete_run(self, job: Job, fingerprint: str) -> None:
         """Delete a job's run; the next call of `sync` creates a new one."""
@@ -171,16 +187,20 @@ class MlflowStore:
             with describe_error(self._uri):
                 self._client.delete_run(run.id)
 
-    def _run(self, job: Job, fingerprint: str) -> _Run:
-        """Return the run of a job; create it if neither this nor another process has."""
+    def _find_child(self, job: Job, fingerprint: str) -> _Run | None:
+        """Return the run of a job; None if neither this process nor another has created it."""
         key = _key(job.number, fingerprint)
         if key not in self._runs and time.monotonic() - self._read_at > _CURRENT:
-            trial = {tags.NUMBER: str(job.number), tags.FINGERPRINT: fingerprint}
-            self._runs |= self._read_children(trial)
-        return self._runs.get(key) or self._create_run(job, fingerprint)
+            trial = {tags.FINGERPRINT: fingerprint, tags.NUMBER: str(job.number)}
+            query = " and ".join(
+                [f"tags.{tags.PARENT_RUN} = '{self._parent}'", *_tag_queries(trial)]
+            )
+            self._runs |= _index(search_runs(self._client, self._experiment, query))
+        return self._runs.get(key)
 
-    def _create_run(self, job: Job, fingerprint: str) -> _Run:
-        values = {tags.PARENT_RUN: self._parent} | _job_tags(job, fingerprint)
+    def _create_run(self, job: Job, fingerprint: str, more: Mapping[str, str]) -> _Run:
+        """Create the run of a job with the state `STATE_NEW` and more tags, by short name."""
+        values = {tags.PARENT_RUN: self._parent} | _job_tags(job, fingerprint, more)
         name = label(job.cell | job.tuned, job.compared)
         created = self._client.create_run(
             self._experiment,
@@ -193,6 +213,7 @@ class MlflowStore:
             last=-1,
             state=tags.STATE_NEW,
             code=code_digest(TRIAL),
+            provenance=more.get(tags.PROVENANCE, ""),
         )
         return run
 
@@ -223,19 +244,23 @@ class MlflowStore:
             points += row_points
         return points
 
-    def _log_provenance(self, run: _Run, entries: Sequence[Provenance]) -> dict[str, str]:
-        """Store the provenance if it is new, and return the tags that describe it."""
+    def _log_provenance(self, run: _Run | None, entries: Sequence[Provenance]) -> dict[str, str]:
+        """Store the provenance with the sweep if it is new; return the tags that describe it."""
         content = [asdict(entry) for entry in entries]
         identity = content_hash(content)
-        if not entries or run.provenance == identity:
+        if not entries or (run is not None and run.provenance == identity):
             return {}
-        self._client.log_text(run.id, json.dumps(content, indent=2), tags.PROVENANCE_FILE)
+        if identity not in self._stored_provenance:
+            name = tags.PROVENANCE_FILE.format(identity)
+            self._client.log_text(self._parent, json.dumps(content, indent=2), name)
+            self._stored_provenance.add(identity)
         by_entry = [process_tags(entry) for entry in entries]
         joined = {
             name: tags.SEPARATOR.join(dict.fromkeys(values[name] for values in by_entry))
             for name in tags.PROCESS
         }
-        run.provenance = identity
+        if run is not None:
+            run.provenance = identity
         return joined | {tags.PROVENANCE: identity}
 
     def _end_points(self, run: _Run, outcome: Outcome) -> list[_Point]:
@@ -273,31 +298,6 @@ class MlflowStore:
             if existing is None:
                 raise
             return str(existing.experiment_id)  # another process has created it meanwhile
-
-    def _read_children(self, values: Mapping[str, str] = _NONE) -> dict[str, _Run]:
-        """Return the child runs that earlier processes have stored, by `_key`.
-
-        Args:
-            values: values of tags that the runs must have, by name.
-        """
-        query = f"tags.{tags.PARENT_RUN} = '{self._parent}'"
-        runs = search_runs(
-            self._client, self._experiment, " and ".join([query, *_tag_queries(values)])
-        )
-        return {
-            _key(int(trial[tags.NUMBER]), trial[tags.FINGERPRINT]): _Run(
-                id=run.info.run_id,
-                began=run.info.start_time,
-                last=int(run.data.metrics.get("spent/steps", -1)),
-                state=trial[tags.STATE],
-                code=trial.get(tags.CODE, ""),
-                provenance=trial.get(tags.PROVENANCE, ""),
-                superseded=trial[tags.ROLE] == tags.SUPERSEDED,
-            )
-            for run, trial in (
-                (run, tags.remove_prefix(run.data.tags)) for run in drop_duplicates(runs)
-            )
-        }
 
     def _find_run(self, values: Mapping[str, str]) -> Any:
         query = " and ".join(_tag_queries(values))
@@ -352,6 +352,30 @@ class MlflowStore:
         self._log_batch(run, values=values)
 
 
+def _is_stored(run: _Run, state: State, rows: Sequence[MetricRow]) -> bool:
+    new = bool(rows) and rows[-1]["spent/steps"] > run.last
+    ended = run.state == state in _TERMINAL_WITHOUT_SCORE
+    return run.state == "finished" or (ended and not new)
+
+
+def _index(runs: Iterable[Any]) -> dict[str, _Run]:
+    """Return the child runs that earlier processes have stored, by `_key`."""
+    return {
+        _key(int(trial[tags.NUMBER]), trial[tags.FINGERPRINT]): _Run(
+            id=run.info.run_id,
+            began=run.info.start_time,
+            last=int(run.data.metrics.get("spent/steps", -1)),
+            state=trial[tags.STATE],
+            code=trial.get(tags.CODE, ""),
+            provenance=trial.get(tags.PROVENANCE, ""),
+            superseded=trial[tags.ROLE] == tags.SUPERSEDED,
+        )
+        for run, trial in (
+            (run, tags.remove_prefix(run.data.tags)) for run in drop_duplicates(runs)
+        )
+    }
+
+
 def _tag_queries(values: Mapping[str, str]) -> list[str]:
     return [f"tags.`{tags.full_name(name)}` = '{value}'" for name, value in values.items()]
 
@@ -386,7 +410,6 @@ def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str
 
 def _end_tags(outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> dict[str, str]:
     values = {
-        tags.STATE: outcome.state,
         tags.REASON: outcome.reason,
         tags.BEGAN: f"{outcome.started_at:.3f}",
         tags.DEVICE: outcome.device,
@@ -395,8 +418,8 @@ def _end_tags(outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> dict[s
     return values | {f"{tags.BLOCKS}{name}": json.dumps(list(b)) for name, b in blocks.items()}
 
 
-def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
-    values = {
+def _job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, str]:
+    values: dict[str, str] = {
         tags.FINGERPRINT: fingerprint,
         tags.NUMBER: str(job.number),
         tags.KIND: tags.KIND_TRIAL,
@@ -409,7 +432,7 @@ def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
         tags.MASKED: describe_masks(job.trial),
         tags.CODE: code_digest(TRIAL),
     }
-    return tags.add_prefix(values)
+    return tags.add_prefix(values | more)
 
 
 def process_tags(entry: Provenance) -> dict[str, str]:

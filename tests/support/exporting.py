@@ -1,6 +1,5 @@
 """Shared by tests of export and `init_from`: small tokenizers, trials with random weights."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

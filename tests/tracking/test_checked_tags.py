@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from experiments import BASE, METRIC, WIDTH, experiment, outcome, row
@@ -13,8 +14,8 @@ from lab.config.experiment import Job, Range, SearchConfig
 from lab.errors import UserError
 from lab.loading.search_space import build_trial
 from lab.reporting import page
-from lab.tracking import frames
-from lab.tracking.client import default_uri
+from lab.tracking import frames, stored_runs
+from lab.tracking.client import connect_client, default_uri
 from lab.tracking.store import MlflowStore
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -94,8 +95,9 @@ def load_or_refuse(folder: Path) -> frames.SweepFrames | None:
     try:
         return frames.load_frames(default_uri(folder), "sweep")
     except UserError as error:
-        assert "\n" not in str(error)
-        return None
+        message = str(error)
+    assert "\n" not in message
+    return None
 
 
 def set_tag(database: sqlite3.Connection, name: str, value: str) -> list[tuple[str, str]]:
@@ -175,13 +177,28 @@ def test_newest_of_two_trials_with_one_number_is_reported(
     assert (roles["f0"], roles["f1"]) == ("superseded", "search")
 
 
-def test_points_of_a_database_are_those_that_the_client_reads(stored: Path) -> None:
-    from lab.tracking import histories, search
-    from lab.tracking.client import connect_client
+def run_id(run: Any) -> str:
+    return str(run.info.run_id)
 
+
+def test_runs_and_points_of_a_database_are_those_that_the_client_reads(stored: Path) -> None:
     client = connect_client(default_uri(stored))
     found = client.get_experiment_by_name("sweep").experiment_id
-    runs = search.search_runs(client, found, "tags.`lab.kind` = 'trial'")
-    fast = list(histories.read_points(client, default_uri(stored), runs))
-    assert sorted(fast) == sorted(histories.read_points(client, "http://127.0.0.1:9", runs))
-    assert len(fast) == len(set(fast)) > 100
+    (parent,) = client.search_runs([found], "tags.`lab.kind` = 'sweep'")
+    fast, slow = (
+        sorted(stored_runs.read_children(client, uri, found, parent.info.run_id), key=run_id)
+        for uri in (default_uri(stored), "http://127.0.0.1:9")
+    )
+    assert len(fast) == 8
+    for one, other in zip(fast, slow, strict=True):
+        assert one.info.run_id == other.info.run_id
+        assert one.info.start_time == other.info.start_time
+        assert dict(one.data.tags) == dict(other.data.tags)
+        assert dict(one.data.params) == dict(other.data.params)
+        assert dict(one.data.metrics) == dict(other.data.metrics)
+    points = [
+        sorted(stored_runs.read_points(client, uri, fast))
+        for uri in (default_uri(stored), "http://127.0.0.1:9")
+    ]
+    assert points[0] == points[1]
+    assert len(points[0]) == len(set(points[0])) > 100
