@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -382,6 +383,30 @@ def test_error_for_an_unusable_database_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             connect_client(f"sqlite:///{bad}")
         assert "\n" not in str(caught.value)
+
+
+def test_garbage_database_may_be_deleted_and_is_made_again(tmp_path: Path) -> None:
+    uri, file = default_uri(tmp_path), tmp_path / "mlflow.db"
+    file.write_bytes(b"garbage" * 1_000)
+    advice = f"{file} may be moved away or deleted: lab.sweep makes it again"
+    with pytest.raises(StoreError, match=re.escape(advice)):
+        begin_sweep(uri, tmp_path, "garbage")
+    with pytest.raises(StoreError, match=re.escape(advice)):
+        frames.load_frames(uri, "garbage")
+    file.unlink()
+    store_trial(begin_sweep(uri, tmp_path, "garbage"), outcome(row(0), row(40)))
+    assert list(frames.load_frames(uri, "garbage").trials["score"]) == [0.54]
+
+
+def test_database_that_is_damaged_later_gives_the_same_advice(folder: Path, tmp_path: Path) -> None:
+    store_trial(begin_sweep(default_uri(folder), folder, "spoilt"), outcome(row(0), row(40)))
+    content = bytearray((folder / "mlflow.db").read_bytes())
+    for page in range(8_192, len(content), 4_096):
+        content[page : page + 64] = b"\xff" * 64
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(StoreError, match="may be moved away or deleted") as caught:
+        frames.load_frames(default_uri(tmp_path), "spoilt")
+    assert "\n" not in str(caught.value)
 
 
 def test_error_for_a_locked_database_is_one_line(
