@@ -55,6 +55,9 @@ class Search:
         job = next(self._candidates(), None)
         if job is not None:
             self._running.add(job.number)
+        else:
+            for study in self._studies:
+                study.start_asked()
         return job
 
     def tell(self, job: Job, outcome: Outcome) -> None:
