@@ -7,7 +7,7 @@ runs of a sweep, and one query reads the values of all of them.
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path as File
@@ -123,14 +123,18 @@ def _read_children(database: sqlite3.Connection, experiment: str, parent: str) -
     found = database.execute(_CHILDREN, (int(experiment), tags.PARENT_RUN, parent))
     runs = {run: StoredRun(StoredInfo(run, start), StoredData()) for run, start in found}
     names = json.dumps(list(runs))
-    for query, select in (
-        (_TAGS, lambda data: data.tags),
-        (_PARAMS, lambda data: data.params),
-        (_LAST, lambda data: data.metrics),
-    ):
-        for run, key, value in database.execute(query, (names,)):
-            select(runs[run].data)[key] = value
+    data = {run: stored.data for run, stored in runs.items()}
+    _fill(database, _TAGS, names, {run: each.tags for run, each in data.items()})
+    _fill(database, _PARAMS, names, {run: each.params for run, each in data.items()})
+    _fill(database, _LAST, names, {run: each.metrics for run, each in data.items()})
     return list(runs.values())
+
+
+def _fill(
+    database: sqlite3.Connection, query: str, names: str, by_run: Mapping[str, dict[str, Any]]
+) -> None:
+    for run, key, value in database.execute(query, (names,)):
+        by_run[run][key] = value
 
 
 def _read_points(client: Any, runs: Collection[Any]) -> Iterator[Point]:
