@@ -59,13 +59,9 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
     """
     compare, tune = json.loads(sweep[tags.COMPARE]), json.loads(sweep[tags.TUNE])
 
-    def is_tuned(text: str) -> bool:
-        tuned = _parse(text)
-        return _is_mapping(tuned) and tuned.keys() <= tune.keys() and _is_finite(tuned)
-
     checks = _TRIAL | {
         tags.CELL: lambda text: _is_cell(_parse(text), compare),
-        tags.TUNED: is_tuned,
+        tags.TUNED: lambda text: _is_point(_parse(text), tune),
     }
     for run in runs:
         blocks = (name for name in run.data.tags if name.startswith(tags.full_name(tags.BLOCKS)))
@@ -148,6 +144,18 @@ def _is_cell(cell: Any, compare: Mapping[str, list[Any]]) -> bool:
         _is_mapping(cell)
         and cell.keys() == compare.keys()
         and all(value in compare[path] for path, value in cell.items())
+    )
+
+
+def _is_point(tuned: Any, tune: Mapping[str, dict[str, Any]]) -> bool:
+    """Return whether a mapping has a value of each distribution."""
+    return (
+        _is_mapping(tuned)
+        and tuned.keys() == tune.keys()
+        and all(
+            value in tune[path]["choices"] if "choices" in tune[path] else _is_number(value)
+            for path, value in tuned.items()
+        )
     )
 
 
