@@ -148,10 +148,10 @@ def _is_cell(cell: Any, compare: Mapping[str, list[Any]]) -> bool:
 
 
 def _is_point(tuned: Any, tune: Mapping[str, dict[str, Any]]) -> bool:
-    """Return whether a mapping has a value of each distribution."""
+    """Return whether a mapping has values of some of the distributions."""
     return (
         _is_mapping(tuned)
-        and tuned.keys() == tune.keys()
+        and tuned.keys() <= tune.keys()
         and all(
             value in tune[path]["choices"] if "choices" in tune[path] else _is_number(value)
             for path, value in tuned.items()
