@@ -167,7 +167,7 @@ class MlflowStore:
             # The last request. MLflow stores tags after parameters and metrics, so a run with the
             # state of an ended trial is complete.
             self._log_batch(run.id, metrics, params, tags.add_prefix(values))
-            run.state = state
+            run.state, run.provenance = state, values.get(tags.PROVENANCE, run.provenance)
             run.last = max(run.last, int(rows[-1]["spent/steps"])) if rows else run.last
 
     def _set_status(self, run: _Run, state: State) -> dict[str, str]:
@@ -259,8 +259,6 @@ class MlflowStore:
             name: tags.SEPARATOR.join(dict.fromkeys(values[name] for values in by_entry))
             for name in tags.PROCESS
         }
-        if run is not None:
-            run.provenance = identity
         return joined | {tags.PROVENANCE: identity}
 
     def _end_points(self, run: _Run, outcome: Outcome) -> list[_Point]:
