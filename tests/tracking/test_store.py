@@ -245,7 +245,7 @@ def test_run_is_complete_after_the_driver_was_killed_at_any_request(
     assert [point.step for point in points] == [0, 40, 80]
 
 
-@pytest.mark.parametrize("after", range(1, 5))
+@pytest.mark.parametrize("after", range(1, 3))
 def test_no_value_is_lost_if_the_driver_is_killed_between_requests(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
