@@ -19,6 +19,7 @@ from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
 from lab.reporting import score_table, stats, tables
 from lab.storage import record
+from lab.storage.provenance import current_provenance
 from lab.tracking import frames, tags
 from lab.tracking.client import StoreError, connect_client, default_uri
 from lab.tracking.store import MlflowStore
@@ -301,6 +302,41 @@ def test_existing_runs_need_few_requests(uri: str, folder: Path) -> None:
     assert counted.calls.total() == 0
     again.sync(dataclasses.replace(JOB, number=count), "f0", "queued")
     assert counted.calls["create_run"] == 1
+
+
+def test_ended_trial_is_stored_by_three_requests(uri: str, folder: Path) -> None:
+    store = begin_sweep(uri, folder, "three")
+    store._client = counted = CountingClient(store._client)
+    rows = [row(step, **{f"score/{name}": 0.5 for name in range(60)}) for step in range(10)]
+    end, entry = outcome(*rows), current_provenance()
+    for number in range(4):
+        job = dataclasses.replace(JOB, number=number)
+        store.sync(job, f"f{number}", "finished", end.rows, end, [entry], {METRIC: [0.1, -0.1]})
+    once = Counter({"log_text": 1})  # the provenance, which all trials share
+    expected = {"create_run": 4, "log_batch": 4, "set_terminated": 4}
+    assert counted.calls == Counter(expected) + once
+    read = frames.load_frames(uri, "three")
+    assert list(read.trials["state"]) == ["finished"] * 4
+    assert len(read.curves) == 40
+    assert set(read.trials["commit"]) == {entry.commit}
+    assert len(read.blocks) == 4
+
+
+def test_requests_of_a_report_do_not_grow_with_the_trials(
+    uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    store = begin_sweep(uri, folder, "few")
+    for number in range(3):
+        end = outcome(row(0), row(40))
+        job = dataclasses.replace(JOB, number=number)
+        store.sync(job, f"f{number}", "finished", end.rows, end)
+        counted = CountingClient(connect_client(uri))
+        with monkeypatch.context() as patch:
+            patch.setattr(frames, "connect_client", lambda _, client=counted: client)
+            assert len(frames.load_frames(uri, "few").trials) == number + 1
+        counts.append(counted.calls.total())
+    assert len(set(counts)) == 1
 
 
 def test_forgotten_run_is_created_again(uri: str, folder: Path) -> None:
