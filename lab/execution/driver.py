@@ -206,6 +206,7 @@ class Driver:
         return paused or outcome.state in CONCLUSIVE_STATES
 
     def _start_trial(self, job: Job, assignment: Assignment) -> None:
+        self._search.start(job)
         earlier = record.read_last_outcome(assignment.folder)
         self._open_record(assignment, extends=not self._search.may_stop(job))
         self._running[assignment.folder] = [job]

@@ -55,10 +55,12 @@ class Search:
         job = next(self._candidates(), None)
         if job is not None:
             self._running.add(job.number)
-        else:
-            for study in self._studies:
-                study.start_asked()
         return job
+
+    def start(self, job: Job) -> None:
+        """Record that a job of this search runs now, and had not ended before."""
+        if job.role == "search":
+            self._studies[job.number % len(self._studies)].start_asked()
 
     def tell(self, job: Job, outcome: Outcome) -> None:
         """Record the outcome of a job of this search."""
