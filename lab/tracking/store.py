@@ -430,7 +430,7 @@ def _job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, 
         tags.MASKED: describe_masks(job.trial),
         tags.CODE: code_digest(TRIAL),
     }
-    return tags.add_prefix(values | more)
+    return tags.add_prefix(values | dict(more))
 
 
 def process_tags(entry: Provenance) -> dict[str, str]:
