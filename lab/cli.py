@@ -18,7 +18,7 @@ from pathlib import Path as File
 from typing import NoReturn
 
 from lab import __version__, disk_space, leave, logging_setup
-from lab.errors import UserError
+from lab.errors import UserError, one_line
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 UNREAD = 141  # 128 + SIGPIPE, as in a shell
@@ -100,19 +100,13 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_tracking_uri(
-    parser: argparse.ArgumentParser, folder: str = "the folder of --storage"
-) -> None:
-    """Add the option --tracking-uri.
-
-    Args:
-        parser: the parser.
-        folder: the folder of the default SQLite database, in words.
-    """
+def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
+    """Add the option --tracking-uri."""
     parser.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help=f"MLflow tracking store: sqlite:///... or http(s)://... (default: SQLite in {folder})",
+        help="MLflow tracking store: sqlite:///... or http(s)://... (default: SQLite in the folder "
+        "of --storage)",
     )
 
 
@@ -186,7 +180,7 @@ def _describe_end(
         return FAILED, f"{name}: failed: {reason}; free some room; {remaining}"
     match error:
         case UserError():
-            message = " ".join(str(error).split())
+            message = one_line(" ".join(str(error).split()))
             _LOG.warning("bad input: %s", message)
             return BAD_INPUT, f"{name}: error: {message}"
         case BrokenPipeError():
@@ -195,7 +189,7 @@ def _describe_end(
             return UNREAD, f"{name}: the output is closed; {remaining}"
         case Exception():  # of a disk, a node or a database; bad input raises UserError
             _LOG.error("unexpected error", exc_info=error)
-            line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            line = one_line(f"{type(error).__name__}: {error}".splitlines()[0])[:300]
             where = _write_traceback(error)
             return FAILED, f"{name}: failed: {line}; {remaining}{where}"
     raise error

@@ -1,4 +1,4 @@
-"""The exception for bad input."""
+"""The exception for bad input, and its message as one line."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,13 @@ class UserError(ValueError):
     The message is one line: the file or the dotted path, the error, and the allowed values.
     Commands print it and exit with status 2; they leave no partial output.
     """
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, with escapes for line feeds and other control characters.
+
+    A file's name can contain them. Escaped, it still is that name, and it can be printed in any
+    encoding and to any terminal.
+    """
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.strip())
+    return "".join(escaped)

@@ -39,7 +39,7 @@ def _main(options: argparse.Namespace) -> None:
     root, remote = open_storage.open_mirror(options.storage)
     checks.check_storage(root)
     print(f"{experiment.name}: preparing its text", flush=True)
-    from lab.data import preparation  # the import takes seconds
+    from lab.data import preparation, prepared_files  # the import takes seconds
 
     for number, data in enumerate(search_space.required_texts(experiment)):
         if number:
@@ -52,7 +52,7 @@ def _main(options: argparse.Namespace) -> None:
         folder = preparation.prepare_text(data, root.resolve() / "cache", say)
         preparation.add_overlaps(folder, data, experiment.finetune.tasks, say)
         remote.push(folder)
-        print("\n".join(lines(preparation.read_facts(folder))))
+        print("\n".join(lines(prepared_files.read_facts(folder))))
         print(f"in:                    {folder}")
 
 
@@ -60,7 +60,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     """Yield printable lines with the counts of a prepared text.
 
     Args:
-        facts: counts and settings, as `preparation.read_facts` returns them.
+        facts: counts and settings, as `prepared_files.read_facts` returns them.
     """
     train, held_out = facts["train"], facts["held_out"]
     windows = f" in windows of {facts['length']} ({facts['data']['layout']})"

@@ -7,6 +7,7 @@ from lab import cli
 from lab.errors import UserError
 from lab.reporting.code_notes import describe_codes
 from lab.reporting.page import write_report
+from lab.storage import identity, open_storage
 from lab.tracking.client import default_uri
 from lab.tracking.frames import load_frames
 
@@ -34,20 +35,32 @@ def _build_parser() -> argparse.ArgumentParser:
         help="include the sweep's trials of other versions of the code, and compare the versions "
         "(default: only the trials of the code that the last lab.sweep command used)",
     )
-    cli.add_tracking_uri(parser, folder="runs")
+    cli.add_storage(parser)
+    cli.add_tracking_uri(parser)
     cli.add_reports(parser)
     return parser
 
 
 def _main(options: argparse.Namespace) -> None:
-    uri = options.tracking_uri or default_uri()
-    frames = load_frames(uri, options.name, across_code=options.across_code)
+    root, remote = open_storage.open_mirror(options.storage)
+    remote.pull(root / identity.NAME)
+    frames = load_frames(
+        options.tracking_uri or default_uri(root),
+        options.name,
+        storage=identity.read_identity(root),
+        across_code=options.across_code,
+    )
     try:
         page = write_report(frames, options.reports)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     for note in describe_codes(frames):
         print(note)
+    if frames.other_storages:
+        print(
+            f"The tracking store has {options.name} from {frames.other_storages} more "
+            f"{'storage' if frames.other_storages == 1 else 'storages'}; --storage selects one."
+        )
     print(page)
 
 

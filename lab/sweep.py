@@ -229,9 +229,10 @@ def _conclude(
     from lab.reporting import code_notes, conclusion, stats
     from lab.reporting.page import write_report
     from lab.reporting.power.sentences import describe_power
+    from lab.storage.identity import read_identity
     from lab.tracking import frames
 
-    table = frames.load_frames(uri, name)
+    table = frames.load_frames(uri, name, storage=read_identity(site.storage))
     page = write_report(table, options.reports)
     view.set_phase("logging the best trial as an MLflow model")
     best = _log_best_trial(table, uri, site)

@@ -3,7 +3,6 @@
 Letters: B windows of a batch, N windows, T positions, V vocabulary.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lab.data.passages import Passage, read_passages
+from lab.data.prepared_files import check_files, read_facts
 from lab.data.vocabulary import PAD, SEP, Vocabulary, open_vocabulary
 
 Windows = npt.NDArray[np.unsignedinteger[Any]]
@@ -97,8 +97,13 @@ class Corpus:
 
 
 def open_corpus(folder: File) -> Corpus:
-    """Open a folder that `preparation.prepare_text` wrote; the windows are memory-mapped."""
-    metadata = json.loads((folder / "text.json").read_text())
+    """Open a folder that `preparation.prepare_text` wrote; the windows are memory-mapped.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    metadata = read_facts(folder)
+    check_files(folder)
 
     def windows(split: str) -> Windows:
         shape = (metadata[split]["windows"], metadata["length"])

@@ -8,7 +8,6 @@ final name only when it is complete.
 Letters: D documents.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -25,13 +24,14 @@ from lab.data import document_store, hub, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
 from lab.data.document_selection import read_documents, sample_for_tokenizer, split_documents
 from lab.data.passages import write_passages
+from lab.data.prepared_files import check_files, read_facts, write_facts
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.data.windows import WindowCounts, WindowWriter, window_type
 from lab.errors import UserError
 from lab.storage import atomic, temp_dirs
 from lab.tasks import embedded, examples
 
-_FORMAT = 2  # version of the files; part of the identity of a text
+_FORMAT = 3  # version of the files; part of the identity of a text
 _PROGRESS = 2**26  # bytes or characters between two progress messages
 
 Say = Callable[[str], None]
@@ -46,11 +46,13 @@ def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> Fi
         say: callback for progress messages.
 
     Raises:
-        UserError: the text cannot be prepared with these settings.
+        UserError: the text cannot be prepared with these settings, or was and is damaged now.
     """
     data = _pin_revisions(data)
     folder = _folder(data, cache)
-    if not folder.exists():
+    if folder.exists():
+        check_files(folder)
+    else:
         cache.mkdir(parents=True, exist_ok=True)
         try:
             with (
@@ -81,12 +83,6 @@ def find_prepared(data: DataConfig, cache: File) -> File | None:
 
 def _folder(pinned: DataConfig, cache: File) -> File:
     return cache / f"text-{_identity(pinned)}"
-
-
-def read_facts(folder: File) -> dict[str, Any]:
-    """Return the counts and settings (`text.json`) of a prepared text."""
-    facts: dict[str, Any] = json.loads((folder / "text.json").read_text())
-    return facts
 
 
 def is_decontaminated(facts: dict[str, Any], overlap: dict[str, Any]) -> bool:
@@ -147,7 +143,7 @@ def add_overlaps(
         )
         writer.write(scratch / "windows.bin", read_documents(store, train_D))
         facts["overlaps"] += [asdict(overlap) for overlap in reported.overlaps()]
-        atomic.write_text(folder / "text.json", json.dumps(facts, indent=2))
+        write_facts(folder, facts)
 
 
 def mixture_parts(data: DataConfig) -> tuple[MixturePart, ...]:
@@ -238,7 +234,7 @@ def _write(
         "overlaps": [asdict(overlap) for overlap in reported.overlaps()],
         "data": asdict(data),
     }
-    (folder / "text.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_facts(folder, facts)
 
 
 def _read_sources(

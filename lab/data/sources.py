@@ -5,7 +5,6 @@ of more than 2**20 characters is yielded in pieces that end at the end of a line
 white space only are dropped. Rows are numbered from 1.
 """
 
-import glob
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import IO, Literal, assert_never
 
 from lab.config.data import EmbeddedText, HubDataset, SavedDataset, SingleSource, TextFiles
 from lab.data import hub, tabular
+from lab.data.recursive_glob import find_paths
 from lab.data.text_files import (
     DAMAGE,
     PACKED,
@@ -33,7 +33,7 @@ from lab.data.text_files import (
     read_plain_text,
     split_into_pieces,
 )
-from lab.errors import UserError
+from lab.errors import UserError, one_line
 
 _FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _SHOWN = 5  # skipped rows that are kept as examples
@@ -153,7 +153,7 @@ def _texts(source: SingleSource) -> Iterator[Text]:
         case TextFiles():
             codec_for_lines(source.encoding)
             for file in matching_files(source):
-                yield from _report_empty(str(file), _file_texts(source, file))
+                yield from _report_empty(one_line(str(file)), _file_texts(source, file))
         case SavedDataset():
             yield from _report_empty(source.path, hub.read_saved_texts(source))
         case HubDataset():
@@ -204,8 +204,7 @@ def _expand(path: str) -> list[File]:
                 f"a folder, or `kind: saved` for a folder saved by `datasets`"
             )
         return [whole]
-    names = glob.glob(str(whole), recursive=True)  # noqa: PTH207 - the path may be absolute
-    files = [File(name) for name in names if File(name).is_file()]
+    files = [File(name) for name in find_paths(str(whole)) if File(name).is_file()]
     if not files:
         raise UserError(
             f"data.source.paths: no file matches {path!r} (working directory: {File.cwd()})"
@@ -237,9 +236,11 @@ def _file_texts(source: TextFiles, file: File) -> Iterator[Text]:
             return
         try:
             with open_seekable(file, stream) as whole:
-                yield from tabular.read_parquet(str(file), whole, source.column)
+                yield from tabular.read_parquet(one_line(str(file)), whole, source.column)
         except DAMAGE as error:  # of the compression; `read_parquet` reports damaged pages
-            yield BadText(str(file), "damaged from here to the end of the file", str(error))
+            yield BadText(
+                one_line(str(file)), "damaged from here to the end of the file", str(error)
+            )
 
 
 def stream_texts(source: TextFiles, file: File, stream: IO[bytes]) -> Iterator[Text]:
@@ -250,7 +251,7 @@ def stream_texts(source: TextFiles, file: File, stream: IO[bytes]) -> Iterator[T
         file: path of the file; gives the names of rows and the format.
         stream: decompressed content of the file, or its beginning.
     """
-    name = str(file)
+    name = one_line(str(file))
     rows = read_lines(name, stream, source.encoding)
     match detect_format(file):
         case ".txt":

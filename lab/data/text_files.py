@@ -18,7 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path as File
 from typing import IO, Literal
 
-from lab.errors import UserError
+from lab.errors import UserError, one_line
 
 LONGEST = 8 * 2**20  # largest size of a line, a record or a cell, in bytes
 PIECE = 2**20  # characters; a longer document is divided into pieces
@@ -112,7 +112,7 @@ def open_unpacked(file: File | Traversable) -> Iterator[IO[bytes]]:
     try:
         packed = file.open("rb")
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
+        raise UserError(f"{one_line(str(file))}: {error.strerror}") from None
     with packed:
         yield unpack_stream(packed, File(file.name).suffix.lower())
 

@@ -16,12 +16,14 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from lab.config.trial import content_hash
+from lab.data.prepared_files import FACTS, check_files
 from lab.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # spelling in tokenizers trained here
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 PAD, UNK, CLS, SEP, MASK = range(5)
 FIRST_WORD = 5
+_TOKENIZER, _SPECIAL = "tokenizer.json", "special.json"  # names of the files
 
 Ids = npt.NDArray[np.int64]
 
@@ -94,8 +96,8 @@ class Vocabulary:
 
     def save(self, folder: File) -> None:
         """Write `tokenizer.json` and `special.json` to a folder."""
-        self.tokenizer.save(str(folder / "tokenizer.json"))
-        (folder / "special.json").write_text(json.dumps(self.special, indent=2) + "\n")
+        self.tokenizer.save(str(folder / _TOKENIZER))
+        (folder / _SPECIAL).write_text(json.dumps(self.special, indent=2) + "\n")
 
     def _encoded(
         self, texts: Sequence[str] | list[list[str]], *, pretokenized: bool
@@ -123,9 +125,11 @@ def open_vocabulary(folder: File) -> Vocabulary:
     Raises:
         UserError: a file is missing or damaged.
     """
+    if (folder / FACTS).exists():  # the folder of a prepared text
+        check_files(folder, (_TOKENIZER, _SPECIAL))
     try:
-        special = json.loads((folder / "special.json").read_text())
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        special = json.loads((folder / _SPECIAL).read_text())
+        tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
     except Exception as error:  # `tokenizers` raises plain `Exception`
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -6,6 +6,7 @@ would make a different one from the same settings.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
 from typing import Any
@@ -48,18 +49,25 @@ def find_file(index: File) -> File | None:
 
 
 def hash_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Return twelve hexadecimal digits of the SHA-256 of the names and contents of arrays."""
+    """Return the first twelve hexadecimal digits of `sha256_arrays`."""
+    return sha256_arrays(arrays)[:12]
+
+
+def sha256_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return the SHA-256 of the names and contents of arrays, hexadecimal."""
     hashed = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         hashed.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         hashed.update(np.ascontiguousarray(array).tobytes())
-    return hashed.hexdigest()[:12]
+    return hashed.hexdigest()
 
 
 def _read(index: File) -> File | None:
+    """Return the file that an index file names; None if there is none or it is damaged."""
     if not index.is_file():
         return None
-    return index.with_name(index.read_text(encoding="utf-8").strip())
+    name = index.read_text(encoding="utf-8", errors="replace").strip()
+    return index.with_name(name) if re.fullmatch(r"\w[\w.-]*", name, re.ASCII) else None
 
 
 def _pull(index: File, mirror: Mirror) -> File | None:

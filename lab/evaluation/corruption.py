@@ -36,7 +36,7 @@ from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD
 from lab.evaluation import content_index, lookup
-from lab.storage import atomic
+from lab.storage import atomic, digests
 from lab.storage.mirror import LocalOnly, Mirror
 from lab.training import counter_rng
 from lab.training import optimizer as optim
@@ -53,6 +53,7 @@ _FROZEN_TOKENS = 2_000_000  # training tokens of the frozen model; one epoch of 
 _FROZEN_STEP = 1_024  # positions of one step
 _SEED = 20_03_10555  # arXiv number of the ELECTRA paper; any constant would do
 _LOCAL = LocalOnly()
+_DIGEST = "sha256"  # name of the array with the digest of all others
 _STREAMS = {name: 16 + index for index, name in enumerate(CORRUPTIONS)}
 
 
@@ -122,8 +123,10 @@ def prepare_held_out(
             name: np.array(score)
             for name, score in _score_tables(corpus, original_NT, corrupted).items()
         }
+        stored = arrays | baselines
+        digest = np.array(content_index.sha256_arrays(stored))
         with atomic.write_file(file) as partial:
-            np.savez(partial, allow_pickle=False, **arrays, **baselines)
+            np.savez(partial, allow_pickle=False, **stored, **{_DIGEST: digest})
         return file
 
     return content_index.find_or_make(index, make, mirror)
@@ -148,9 +151,20 @@ def _index_file(corpus: Corpus, data: DataConfig, cache: File) -> File:
 
 
 def open_held_out(file: File) -> HeldOut:
-    """Return the held-out windows in a file that `prepare_held_out` wrote."""
-    with np.load(file, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    """Return the held-out windows in a file that `prepare_held_out` wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    remedy = "delete it and run the same command again, which makes it again"
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        digest = str(arrays.pop(_DIGEST))
+    except Exception as error:  # NumPy and zipfile raise errors of many classes
+        raise digests.damaged(file, _first_line(error), remedy) from None
+    if digest != content_index.sha256_arrays(arrays):
+        raise digests.damaged(file, "its content differs from its SHA-256", remedy)
     windows = {
         name: torch.from_numpy(array.astype(np.int64))
         for name, array in arrays.items()
@@ -162,6 +176,10 @@ def open_held_out(file: File) -> HeldOut:
         corrupted_NT=windows,
         baselines={name: float(array) for name, array in arrays.items() if not array.ndim},
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _scored_windows(corpus: Corpus) -> Windows:

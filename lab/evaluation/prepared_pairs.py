@@ -6,7 +6,6 @@ tokens (`lookup.token_scores`): their frequency, or their probability between th
 Letters: N windows, T positions, S scored tokens.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
@@ -21,7 +20,7 @@ from lab.config.trial import content_hash
 from lab.data.batches import Corpus
 from lab.evaluation.lookup import NgramTable, count_ngrams, token_scores
 from lab.evaluation.minimal_pairs import PairWindows, accuracies, pair_windows
-from lab.storage import atomic
+from lab.storage import digests
 from lab.tasks.minimal_pairs import MinimalPair, read_pairs
 
 
@@ -49,7 +48,7 @@ def prepare_pairs(corpus: Corpus, pairs: tuple[MinimalPair, ...], cache: File) -
     file = pairs_file(corpus, pairs, cache)
     if not file.exists():
         content = PreparedPairs(pairs=pairs, baselines=lookup_accuracies(corpus, pairs))
-        atomic.write_text(file, json.dumps(asdict(content)))
+        digests.write_json(file, asdict(content))
     return file
 
 
@@ -64,10 +63,13 @@ def open_pairs(file: File | None) -> PreparedPairs:
 
     Args:
         file: the file; None for the pairs of the package without baselines.
+
+    Raises:
+        UserError: the file is missing or damaged.
     """
     if file is None:
         return PreparedPairs(pairs=read_pairs(None), baselines={})
-    content = json.loads(file.read_text())
+    content = digests.read_json(file, "delete it and run the same command again")
     pairs = tuple(MinimalPair(*pair) for pair in content["pairs"])
     return PreparedPairs(pairs=pairs, baselines=content["baselines"])
 

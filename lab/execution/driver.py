@@ -90,7 +90,8 @@ class Driver:
             progress.finetuning_phase(each.name) for each in self._prerequisites.tasks.values()
         ]
         self._view.set_phase("opening the sweep's run in MLflow")
-        begin_run(self._store, self._experiment, command, self._prerequisites.describe_texts())
+        texts = self._prerequisites.describe_texts()
+        begin_run(self._store, self._experiment, self._site, command, texts)
         state: State = "interrupted"
         measures: dict[str, float] = {}
         try:
@@ -219,6 +220,7 @@ class Driver:
         return paused or outcome.state in CONCLUSIVE_STATES
 
     def _start_trial(self, job: Job, assignment: Assignment) -> None:
+        self._search.start(job)
         earlier = record.read_last_outcome(assignment.folder)
         self._open_record(assignment, extends=not self._search.may_stop(job))
         self._running[assignment.folder] = [job]

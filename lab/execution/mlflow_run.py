@@ -3,20 +3,26 @@
 import json
 
 from lab.config.experiment import Experiment
+from lab.execution.site import Site
 from lab.loading import search_space
-from lab.storage import provenance
+from lab.storage import identity, provenance
 from lab.tracking import tags
 from lab.tracking.store import MlflowStore, process_tags
 
 
 def begin_run(
-    store: MlflowStore, experiment: Experiment, command: str, text_tags: dict[str, str]
+    store: MlflowStore,
+    experiment: Experiment,
+    site: Site,
+    command: str,
+    text_tags: dict[str, str],
 ) -> None:
     """Open the MLflow run of a sweep, or continue it, and set its tags.
 
     Args:
         store: tracking store.
         experiment: experiment of the sweep.
+        site: storage of the records; the same sweep from another storage has a run of its own.
         command: command line that repeats the sweep.
         text_tags: description of the prepared texts, by tag.
     """
@@ -26,4 +32,5 @@ def begin_run(
         tags.BUDGET: json.dumps(experiment.base["budget"]),
     }
     space = search_space.dump_experiment(experiment)
-    store.begin(experiment, facts | text_tags, {tags.SPACE_FILE: space})
+    storage = identity.storage_identity(site.storage, site.mirror)
+    store.begin(experiment, facts | text_tags, {tags.SPACE_FILE: space}, storage=storage)

@@ -15,7 +15,7 @@ from lab.config.metrics import PAIRS
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
 from lab.config.trial import Trial, content_hash
-from lab.data import batches, preparation
+from lab.data import batches, preparation, prepared_files
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.evaluation import corruption, prepared_pairs
@@ -181,7 +181,7 @@ class Prerequisites:
     def _overlaps(self, text: File) -> list[dict[str, Any]]:
         """Return the overlaps of a text with each task; tasks have the names that metrics use."""
         names = {name: load_task(name).name for name in self._task_names}
-        facts = preparation.read_facts(text)
+        facts = prepared_files.read_facts(text)
         return [
             overlap
             | {
@@ -212,6 +212,7 @@ class Prerequisites:
             self._held_out[settings] = corruption.prepare_held_out(
                 corpus, settings, self._cache, tell_share, self._mirror
             )
+            corruption.open_held_out(self._held_out[settings])  # raises if the file is damaged
         return self._held_out[settings]
 
     def _pairs_file(self, settings: DataConfig, text: File) -> File:
@@ -219,6 +220,7 @@ class Prerequisites:
         if settings not in self._pairs:
             pairs = minimal_pairs.read_pairs(self._pairs_path)
             file = prepared_pairs.prepare_pairs(batches.open_corpus(text), pairs, self._cache)
+            prepared_pairs.open_pairs(file)  # raises if the file is damaged
             self._pairs[settings] = file
             self._mirror.push(file)
         return self._pairs[settings]
@@ -239,7 +241,7 @@ def _total_spent(folders: Iterable[File]) -> Spent:
 def _check_epochs(trial: Trial, text: File) -> None:
     """Raise `UserError` if the trial has too few epochs of its text for its objective."""
     try:
-        check_epochs(trial, preparation.read_facts(text)["train"]["windows"])
+        check_epochs(trial, prepared_files.read_facts(text)["train"]["windows"])
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -5,7 +5,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab.errors import UserError
-from lab.storage import record
+from lab.storage import identity, record
 from lab.storage.mirror import LocalOnly, Mirror
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror 
         raise _no_trial(run, trials)
     from lab.tracking.client import default_uri
 
-    return _find_best_of_sweep(run, trials, uri or default_uri(storage), mirror)
+    return _find_best_of_sweep(run, storage, uri or default_uri(storage), mirror)
 
 
 def resolve_trial(name: str, storage: File, mirror: Mirror = _LOCAL) -> File:
@@ -98,11 +98,14 @@ def find_best_trial(frames: "SweepFrames") -> str | None:
     return str(ranked.iloc[0]["fingerprint"])
 
 
-def _find_best_of_sweep(name: str, trials: File, uri: str, mirror: Mirror) -> File:
+def _find_best_of_sweep(name: str, storage: File, uri: str, mirror: Mirror) -> File:
     from lab.tracking import frames  # the import takes seconds; names of trials do not need it
 
+    trials = storage / "trials"
+    mirror.pull(storage / identity.NAME)
     try:
-        trial = find_best_trial(frames.load_frames(uri, name))
+        table = frames.load_frames(uri, name, storage=identity.read_identity(storage))
+        trial = find_best_trial(table)
     except frames.FramesError as error:
         raise UserError(
             f"{name}: neither a trial in {trials}, where there is {_list(_all(trials))}, "

@@ -105,5 +105,10 @@ def _one_line_errors() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # several libraries raise errors without a common base class
+        if "weights_only" in str(error):  # torch's advice would execute the code of the file
+            raise UserError(
+                "cannot be read: its weights are a pickle of other objects than tensors, which "
+                "could execute code; save them as model.safetensors"
+            ) from None
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise UserError(f"cannot be read: {first}") from None

@@ -11,14 +11,15 @@ from hashlib import sha256
 from pathlib import Path as File
 from typing import assert_never
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from lab.config.init_from import FromCheckpoint, FromMlmRun, FromScratch, FromTrial, InitFrom
 from lab.config.preparatory_runs import ENCODER, GENERATOR, frozen_generator_source
 from lab.config.trial import Trial
 from lab.interop.shape_checks import WeightsOrigin, check_shapes
 from lab.interop.source_weights import SourceWeights, Spent, TrialReader, read_checkpoints
-from lab.storage import atomic
+from lab.storage import atomic, digests
 from lab.storage.mirror import Mirror
 from lab.training.weights import Weights
 
@@ -117,7 +118,9 @@ def resolve_source(sources: WeightSources, storage: File, mirror: Mirror) -> Wei
         heads, names, spent = heads | part.heads, names | part.sources, spent | part.spent
     known = [flops for flops in spent.values() if flops is not None]
     file = storage / "cache" / f"start-{_digest(weights)}.safetensors"
-    if not file.exists():
+    if file.exists():
+        _check(file)
+    else:
         _save(weights, file)
     return WeightsOrigin(
         file=file,
@@ -167,6 +170,17 @@ def _digest(weights: Weights) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
         digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def _check(file: File) -> None:
+    """Raise `UserError` if a file of weights is damaged: its name has another digest."""
+    remedy = "delete it and run the same command again, which makes it again"
+    try:
+        digest = _digest(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise digests.damaged(file, str(error).splitlines()[0], remedy) from None
+    if file.stem != f"start-{digest}":
+        raise digests.damaged(file, "its content differs from the SHA-256 in its name", remedy)
 
 
 def _save(weights: Weights, file: File) -> None:

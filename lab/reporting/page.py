@@ -48,6 +48,7 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.OPENED,
     tags.ANSWER,
     tags.OVERLAPS,
+    tags.STORAGE,
     *tags.PROCESS,  # of sweeps before the provenance was stored with each trial
 }
 

@@ -57,6 +57,11 @@ class Search:
             self._running.add(job.number)
         return job
 
+    def start(self, job: Job) -> None:
+        """Record that a job of this search runs now, and had not ended before."""
+        if job.role == "search":
+            self._studies[job.number % len(self._studies)].start_asked()
+
     def tell(self, job: Job, outcome: Outcome) -> None:
         """Record the outcome of a job of this search."""
         self._running.discard(job.number)

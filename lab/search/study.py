@@ -89,6 +89,7 @@ class Study:
         self.trials = self._settings * len(self._repeats)
         self._asked: set[int] = set()
         self._running: dict[int, optuna.Trial] = {}
+        self._to_start: set[int] = set()  # asked for, neither in the study nor told yet
         self._ended: set[int] = set()  # points with an outcome in the study
         self._scores: dict[int, float | None] = {}
         identity = _study_identity(experiment, settings)
@@ -136,16 +137,29 @@ class Study:
         A point that was asked for in an earlier run keeps the parameters of that run.
         """
         self._asked.add(index)
+        self.start_asked()
         if index not in self._ended and index not in self._running:
             if index not in self._tuned:
                 self._tuned[index] = self._designed(index) or self._sample()
                 self._write_note(index)
-            point = self._tuned[index]
-            self._study.enqueue_trial({path: _to_optuna_value(v) for path, v in point.items()})
+            self._to_start.add(index)
+        return self._tuned[index]
+
+    def start_asked(self) -> None:
+        """Create running trials in the study for the points whose outcome was not told at once.
+
+        A point that ended in an earlier run of the sweep is told before the next point is asked
+        for. It is added as an ended trial, which takes one request of the database instead of four.
+        """
+        for index in sorted(self._to_start):
+            self._study.enqueue_trial(self._stored_point(index))
             trial = self._study.ask(self._distributions)
             trial.set_user_attr(_INDEX, index)
             self._running[index] = trial
-        return self._tuned[index]
+        self._to_start.clear()
+
+    def _stored_point(self, index: int) -> dict[Path, Value]:
+        return {path: _to_optuna_value(value) for path, value in self._tuned[index].items()}
 
     def tell(self, index: int, outcome: Outcome) -> None:
         """Record the outcome of a point, also in the study unless the study has it already."""
@@ -153,8 +167,13 @@ class Study:
             self._to_retry.add(index)
         if self.until is None:
             score = self._score(outcome.rows[-1]) if outcome.state == "finished" else None
+            if self._experiment.search.stopping is not None:
+                self.start_asked()  # the study has the scores of each rung
+            elif index in self._to_start:
+                self._add_ended(index, outcome, score)
             self._end(index, outcome, score)
             return
+        self.start_asked()
         reached = len(outcome.rows) > self.until
         score = self._score(outcome.rows[self.until]) if reached else None
         if score is None:
@@ -181,6 +200,20 @@ class Study:
                 trial.set_user_attr("state", "stopped")
                 self._study.tell(trial, state=TrialState.PRUNED)
 
+    def _add_ended(self, index: int, outcome: Outcome, score: float | None) -> None:
+        """Add a point that was not started to the study, as a trial that has ended."""
+        self._to_start.discard(index)
+        state = _final_state(outcome, score)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                value=score if state == TrialState.COMPLETE else None,
+                params=self._stored_point(index),
+                distributions=self._distributions,
+                user_attrs={_INDEX: index, "state": outcome.state},
+            )
+        )
+
     def _end(self, index: int, outcome: Outcome, score: float | None) -> None:
         """Record the end of a point with its final score; None without one."""
         self._scores[index] = score
@@ -188,9 +221,7 @@ class Study:
             if outcome.state != "diverged":
                 self._report(index, outcome.rows)
             del self._running[index]
-            state = _STATES.get(outcome.state, TrialState.FAIL)
-            if state == TrialState.COMPLETE and score is None:
-                state = TrialState.PRUNED  # the score is NaN or infinite
+            state = _final_state(outcome, score)
             if outcome.state == "diverged" and self._reported.get(index):
                 self._tell_diverged(trial, index)
             else:
@@ -294,6 +325,13 @@ class Study:
     def _from_study(self, params: dict[Path, Value]) -> dict[Path, Value]:
         """Return the search space's values of the parameters that the study stores."""
         return {path: _from_optuna_value(self._tune[path], param) for path, param in params.items()}
+
+
+def _final_state(outcome: Outcome, score: float | None) -> TrialState:
+    state = _STATES.get(outcome.state, TrialState.FAIL)
+    if state == TrialState.COMPLETE and score is None:
+        return TrialState.PRUNED  # the score is NaN or infinite
+    return state
 
 
 def _read_notes(file: File) -> Iterator[list[Any]]:

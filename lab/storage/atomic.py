@@ -33,6 +33,7 @@ def write_file(file: File) -> Iterator[File]:
         _allow(partial, allowed)
         _flush(partial)
         partial.replace(file)
+        _flush(file.parent)
 
 
 @contextmanager
@@ -52,6 +53,7 @@ def create_file(file: File) -> Iterator[File]:
         _flush(partial)
         os.link(partial, file)
         partial.unlink()
+        _flush(file.parent)
 
 
 def write_text(file: File, text: str, *, durable: bool = True) -> None:
@@ -181,6 +183,7 @@ def _publish(partial: File, folder: File) -> None:
     """
     try:
         partial.rename(folder)
+        _flush(folder.parent)
     except OSError as error:
         if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from None
@@ -192,14 +195,14 @@ def _files(folder: File) -> list[File]:
 
 
 def _flush_files(folder: File) -> None:
-    """Flush the files of a new folder, and give all of its content the permissions of the folder.
+    """Flush the files and folders of a new folder, which all get the permissions of the folder.
 
     Some libraries create files that only their owner can read; several users may share a storage.
     """
     allowed = _permissions(folder)
-    for path in folder.rglob("*"):
+    for path in (*folder.rglob("*"), folder):
         _allow(path, allowed if path.is_dir() else allowed & 0o666)
-        if path.is_file():
+        if path.is_file() or path.is_dir():
             _flush(path)
 
 
@@ -214,9 +217,9 @@ def _allow(path: File, permissions: int) -> None:
         path.chmod(present | permissions)
 
 
-def _flush(file: File) -> None:
-    """Flush the content of a file to disk, so that its new name never refers to lost content."""
-    descriptor = os.open(file, os.O_RDONLY)
+def _flush(path: File) -> None:
+    """Flush a file or the names in a folder, so that a name never refers to lost content."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path as File
 from typing import Any, get_args
 
@@ -78,12 +79,17 @@ def read_trial(folder: File) -> tuple[Trial, str]:
     file = folder / "trial.json"
     try:
         content = json.loads(file.read_text())
-        trial = TypeAdapter(Trial).validate_json(json.dumps(content["trial"]), strict=True)
+        trial = _trial_type().validate_json(json.dumps(content["trial"]), strict=True)
         return trial, str(content["text"])
     except FileNotFoundError:
         raise UserError(f"{folder}: no record of a trial") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file}: not as this version of the lab writes it") from None
+
+
+@cache
+def _trial_type() -> TypeAdapter[Trial]:
+    return TypeAdapter(Trial)  # building it takes longer than reading a trial
 
 
 def read_facts(folder: File) -> dict[str, Any]:

@@ -67,5 +67,10 @@ class Remote(Mirror):
 
 def cache_folder(uri: str) -> File:
     """Return the folder of this machine for the local copies of a remote tree, by its URI."""
+    return machine_cache() / hashlib.sha256(uri.encode()).hexdigest()[:12]
+
+
+def machine_cache() -> File:
+    """Return the lab's folder in the user's cache; it may not exist."""
     cache = File(os.environ.get("XDG_CACHE_HOME") or File.home() / ".cache")
-    return cache.resolve() / "electra-lab" / hashlib.sha256(uri.encode()).hexdigest()[:12]
+    return cache.resolve() / "electra-lab"

@@ -3,7 +3,6 @@
 The examples of a task are written once to a file, which all fine-tuning runs on it read.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,7 +22,7 @@ from lab.config.tasks import (
 from lab.config.trial import content_hash
 from lab.errors import UserError
 from lab.loading.task_table import load_task, task_config
-from lab.storage import atomic
+from lab.storage import digests
 from lab.tasks import embedded
 from lab.tasks.checked_rows import CheckedRow
 from lab.tasks.minimal_pairs import embedded_pairs
@@ -173,13 +172,17 @@ def prepare_examples(task: Task, cache: File) -> File:
         content: dict[str, Any] = {"name": examples.name, "form": asdict(examples.config)}
         content |= {"train": examples.train, "evaluation": examples.evaluation}
         content |= {"fingerprint": examples.fingerprint}
-        atomic.write_text(file, json.dumps(content))
+        digests.write_json(file, content)
     return file
 
 
 def open_examples(file: File) -> Examples:
-    """Read a file that `prepare_examples` wrote."""
-    content = json.loads(file.read_text())
+    """Read a file that `prepare_examples` wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    content = digests.read_json(file, "delete it and run the same command again")
     form = task_config(content["form"])
     example_type = _EXAMPLE_TYPES[type(form)]
     train, evaluation = (

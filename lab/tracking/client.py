@@ -18,6 +18,9 @@ from urllib.parse import unquote
 from lab.errors import UserError
 from lab.storage import databases
 
+_REMEDY = (
+    "{file} may be moved away or deleted: lab.sweep makes it again from the records in --storage"
+)
 _SCHEMES = ("sqlite", "http", "https")
 # Conditions on the rows of tables that MLflow does not write itself when it creates a database.
 _RESULTS = {
@@ -26,10 +29,6 @@ _RESULTS = {
     "registered_models": "true",
     "trace_info": "true",
 }
-_REMEDY = (
-    "if it was MLflow's, move it away and run the sweep's command again, which makes the database "
-    "again from the records"
-)
 
 
 class StoreError(UserError):
@@ -158,10 +157,17 @@ def describe_error(uri: str) -> Iterator[None]:
     except Exception as error:
         # The exceptions of these packages have no common base class, and naming their classes would
         # import the packages.
-        if type(error).__module__.partition(".")[0] not in {"mlflow", "sqlalchemy", "alembic"}:
+        if type(error).__module__.partition(".")[0] not in {
+            "mlflow",
+            "sqlalchemy",
+            "alembic",
+            "sqlite3",
+        }:
             raise
         text = _first_line(_origin(error))
         no_response = "Max retries exceeded" in text or "timed out" in text
+        if "malformed" in text or "not a database" in text:
+            text = f"{text}; {_REMEDY.format(file=database_file(uri))}"
         raise StoreError(
             f"{uri}: {'no MLflow server responds' if no_response else text}"
         ) from error
@@ -179,10 +185,8 @@ def _check_database(uri: str, file: File) -> None:
             database.rollback()
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     except (sqlite3.Error, OSError) as error:
-        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.OperationalError
-        )
-        remedy = f"; {_REMEDY}" if damaged else ""
+        damaged = type(error) is sqlite3.DatabaseError  # a subclass if it is locked, for example
+        remedy = f"; {_REMEDY.format(file=file)}" if damaged else ""
         raise StoreError(f"tracking URI {uri!r}: {_first_line(error)}{remedy}") from error
     if tables and "experiments" not in tables:
         raise StoreError(f"tracking URI {uri!r}: the database is not an MLflow database")

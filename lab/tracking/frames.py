@@ -4,7 +4,7 @@ The frames depend on the store alone: the same store gives the same frames, in t
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
@@ -19,8 +19,11 @@ from lab.config.trial import Path, Value
 from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
 from lab.tracking import tags
-from lab.tracking.client import connect_client, database_file
+from lab.tracking.checked_tags import check_points, check_sweep, check_trials
+from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
+from lab.tracking.search import drop_duplicates, search_runs
+from lab.tracking.stored_runs import Point, read_children, read_points
 
 BASE = "base"  # label of the only cell of a sweep that compares nothing
 
@@ -54,6 +57,7 @@ class SweepFrames:
             of the trial and name of the metric; not all trials and metrics have them.
         codes: code digests of the trials, that of the sweep's last command first.
         omitted_codes: code digests of the sweep's trials that are not in the frames.
+        other_storages: number of other storages from which the store has a sweep of this name.
     """
 
     name: str
@@ -65,6 +69,7 @@ class SweepFrames:
     blocks: dict[tuple[int, str], list[float]] = field(default_factory=dict)
     codes: tuple[CodeVersion, ...] = ()
     omitted_codes: tuple[CodeVersion, ...] = ()
+    other_storages: int = 0
 
     @property
     def metric(self) -> Metric:
@@ -109,18 +114,23 @@ class SweepFrames:
         return label(json.loads(self.sweep[tags.REFERENCE]), self.compare) or BASE
 
 
-def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrames:
+def load_frames(
+    uri: str, name: str, *, storage: str = "", across_code: bool = False
+) -> SweepFrames:
     """Return the sweep of that name; if there are several, the one that was started last.
 
     Args:
         uri: URI of the tracking store.
         name: name of the sweep.
+        storage: identity of a storage. If the store has sweeps of that name from it, only they are
+            considered.
         across_code: whether to include the trials of other code digests than that of the sweep's
             last command. The code digest is then a compared setting (`code_versions`).
 
     Raises:
         FramesError: the store has no sweep of that name.
         StoreError: the store cannot be read.
+        ChangedTagError: another program has changed the sweep in the store.
     """
     file = database_file(uri)
     if file is not None and not file.is_file():
@@ -128,19 +138,26 @@ def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrame
             f"{file}: tracking store not found; run a sweep first, or set --tracking-uri"
         )
     client = connect_client(uri)
+    with describe_error(uri):
+        return _load_frames(client, uri, name, storage=storage, across_code=across_code)
+
+
+def _load_frames(
+    client: Any, uri: str, name: str, *, storage: str, across_code: bool
+) -> SweepFrames:
     experiment = client.get_experiment_by_name(name)
-    parents = (
-        [] if experiment is None else _search_runs(client, experiment.experiment_id, _IS_SWEEP)
-    )
+    parents = [] if experiment is None else search_runs(client, experiment.experiment_id, _IS_SWEEP)
     if not parents:
         raise FramesError(
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
         )
-    parent = max(parents, key=lambda run: int(run.data.tags[tags.full_name(tags.OPENED)]))
+    parent = _select_parent(parents, storage)
+    check_sweep(parent)
     sweep = tags.remove_prefix(parent.data.tags)
-    children = _search_runs(
-        client, experiment.experiment_id, f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
+    children = drop_duplicates(
+        read_children(client, uri, experiment.experiment_id, parent.info.run_id)
     )
+    check_trials(children, sweep)
     current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
     tuned = tuple(json.loads(sweep[tags.TUNE]))
     selected = select_runs(children, current, tuned, across_code=across_code)
@@ -148,18 +165,35 @@ def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrame
     if len(codes) > 1:
         compare_codes(sweep, children, codes)
     _renumber(children, codes)
-    curves = _curves(client, children)
+    curves = _curves(read_points(client, uri, children), children)
     return SweepFrames(
         name=name,
         sweep=sweep,
         measures=dict(sorted(parent.data.metrics.items())),
-        texts=_read_space(client, parent.info.run_id) | _read_provenance(client, children),
+        texts=_read_space(client, parent.info.run_id)
+        | _read_provenance(client, parent.info.run_id, children),
         trials=_trials(children, curves, sweep[tags.METRIC], json.loads(sweep[tags.COMPARE])),
         curves=curves,
         blocks=dict(_read_blocks(children)),
         codes=selected.used,
         omitted_codes=selected.omitted,
+        other_storages=len({_storage(run) for run in parents}) - 1,
     )
+
+
+def _select_parent(parents: list[Any], storage: str) -> Any:
+    """Return the run that was started last, of a storage if it has any."""
+    own = [run for run in parents if storage and _storage(run) == storage]
+    return max(own or parents, key=_opened)
+
+
+def _opened(run: Any) -> int:
+    text = run.data.tags.get(tags.full_name(tags.OPENED), "")
+    return int(text) if text.isascii() and text.isdigit() else -1  # -1: `check_sweep` refuses it
+
+
+def _storage(run: Any) -> str:
+    return str(run.data.tags.get(tags.full_name(tags.STORAGE), ""))
 
 
 def _renumber(runs: list[Any], codes: list[str]) -> None:
@@ -178,6 +212,15 @@ def _renumber(runs: list[Any], codes: list[str]) -> None:
 
     runs.sort(key=sort_key)
     kept = [run for run in runs if sort_key(run)[:2] == (False, 0)]
+    newest: dict[str, Any] = {}
+    for run in sorted(kept, key=lambda run: (run.info.start_time, run.info.run_id)):
+        newest[run.data.tags[_NUMBER]] = run
+    if len(newest) < len(kept):  # a process was killed before it tagged the earlier run of a number
+        for run in kept:
+            if newest[run.data.tags[_NUMBER]] is not run:
+                run.data.tags[role] = tags.SUPERSEDED
+        _renumber(runs, codes)
+        return
     free = max((int(run.data.tags[_NUMBER]) for run in runs), default=0) + 1
     for offset, run in enumerate(runs[len(kept) :]):
         run.data.tags[_NUMBER] = str(free + offset)
@@ -186,17 +229,6 @@ def _renumber(runs: list[Any], codes: list[str]) -> None:
 _IS_SWEEP = f"tags.`{tags.full_name(tags.KIND)}` = '{tags.KIND_SWEEP}'"
 _NUMBER = tags.full_name(tags.NUMBER)
 _FINGERPRINT = tags.full_name(tags.FINGERPRINT)
-
-
-def _search_runs(client: Any, experiment: str, query: str) -> list[Any]:
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=1_000, page_token=token)
-        runs.extend(page)
-        token = page.token
-        if not token:
-            return runs
 
 
 def _names(client: Any) -> str:
@@ -209,11 +241,12 @@ def _read_space(client: Any, run: str) -> dict[str, str]:
     return {} if text is None else {tags.SPACE_FILE: text}
 
 
-def _read_provenance(client: Any, runs: list[Any]) -> dict[str, str]:
+def _read_provenance(client: Any, parent: str, runs: list[Any]) -> dict[str, str]:
     """Return each different list of packages, and each different patch, by a name for it."""
     name = tags.full_name(tags.PROVENANCE)
-    one_each = {run.data.tags[name]: run.info.run_id for run in runs if name in run.data.tags}
-    files = (_read_artifact(client, run, tags.PROVENANCE_FILE) for run in one_each.values())
+    hashes = dict.fromkeys(run.data.tags[name] for run in runs if name in run.data.tags)
+    names = (tags.PROVENANCE_FILE.format(each) for each in hashes)
+    files = (_read_artifact(client, parent, each) for each in names)
     entries = [entry for file in files if file is not None for entry in parse_provenance(file)]
     texts: dict[str, str] = {}
     for entry in entries:
@@ -232,21 +265,22 @@ def _add_text(texts: dict[str, str], name: str, text: str) -> None:
 
 def _read_artifact(client: Any, run: str, name: str) -> str | None:
     """Return the content of a text artifact of a run; None if the run has no such artifact."""
-    if name not in {file.path for file in client.list_artifacts(run)}:
+    folder = name.rpartition("/")[0] or None
+    if name not in {file.path for file in client.list_artifacts(run, folder)}:
         return None
-    with TemporaryDirectory() as folder:  # used with a server; a database has its files locally
-        return File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
+    with TemporaryDirectory() as target:  # used with a server; a database has its files locally
+        return File(client.download_artifacts(run, name, target)).read_text(encoding="utf-8")
 
 
-def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
+def _curves(points: Iterable[Point], runs: list[Any]) -> pd.DataFrame:
+    trials = {
+        run.info.run_id: (int(run.data.tags[_NUMBER]), run.data.tags[_FINGERPRINT]) for run in runs
+    }
     rows: dict[tuple[int, str, int], dict[str, float]] = {}
-    for run in runs:
-        number, fingerprint = int(run.data.tags[_NUMBER]), run.data.tags[_FINGERPRINT]
-        for name in run.data.metrics:
-            if name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
-                continue
-            for point in client.get_metric_history(run.info.run_id, name):
-                rows.setdefault((number, fingerprint, point.step), {})[name] = point.value
+    for run, name, step, value in points:
+        if not name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
+            rows.setdefault((*trials[run], step), {})[name] = value
+    check_points(rows)
     names = sorted({name for row in rows.values() for name in row})
     records = [
         {"number": number, "fingerprint": fingerprint, "step": step}

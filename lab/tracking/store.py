@@ -1,8 +1,9 @@
 """Write a sweep to MLflow: a parent run for the sweep, a child run for each trial.
 
-Existing runs are found by content (hash of the experiment; fingerprint and number of the trial),
-so a sweep that is started again after it was killed continues its runs and stores no point twice.
-Only one thread of one process writes; workers send their rows to it.
+Existing runs are found by content (hash of the experiment and identity of the storage; fingerprint
+and number of the trial), so a sweep that is started again after it was killed continues its runs
+and stores no point twice. The same sweep from another storage has runs of its own. Of one storage,
+only one thread of one process writes; workers send their rows to it.
 """
 
 import json
@@ -24,6 +25,8 @@ from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance
 from lab.tracking import tags
 from lab.tracking.client import StoreError, connect_writer, database_file, describe_error
+from lab.tracking.search import drop_duplicates, search_runs
+from lab.tracking.stored_runs import read_children
 
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
@@ -34,10 +37,16 @@ _STATUS: dict[State, str] = {
     "diverged": "FAILED",
     "failed": "FAILED",
 }
+_ENDED = ("finished", "stopped", "interrupted", "diverged", "failed")
 _TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
-_BATCH = 900  # metrics per request; MLflow allows 1,000
+_BATCH = 800  # metrics per request
+_REQUEST = 1_000  # metrics, parameters and tags per request that MLflow allows
 _MAX_TAG = 8_000  # characters of a tag; MLflow rejects longer ones
-_PAGE = 1_000  # runs per response of a search
+_CURRENT = 60.0  # seconds for which the runs that `begin` has read are taken as complete
+
+
+_NONE: Mapping[str, str] = {}
+_Point = tuple[str, float, int, int]  # name, value, step, Unix time in milliseconds
 
 
 @dataclass
@@ -76,27 +85,42 @@ class MlflowStore:
         self._parent = ""
         self._metric = ""
         self._runs: dict[str, _Run] = {}
+        self._stored_provenance: set[str] = set()  # hashes, of the sweep's run
+        self._read_at = -math.inf  # monotonic time at which the child runs were read
 
-    def begin(self, experiment: Experiment, facts: dict[str, str], texts: dict[str, str]) -> None:
+    def begin(
+        self,
+        experiment: Experiment,
+        facts: dict[str, str],
+        texts: dict[str, str],
+        *,
+        storage: str = "",
+    ) -> None:
         """Create the sweep's parent run, or reopen it if an earlier process created it.
 
         Args:
-            experiment: resolved experiment; its content hash identifies the sweep.
+            experiment: resolved experiment; its content hash and `storage` identify the sweep.
             facts: values of further tags, by name without the prefix `lab.`.
             texts: contents of artifact files, by file name.
+            storage: identity of the storage with the records; empty if there is none.
         """
         identity = content_hash(asdict(experiment))
         self._metric = experiment.metric.name
-        self._runs = {}
+        self._runs, self._stored_provenance = {}, set()
         with describe_error(self._uri):
             self._experiment = self._experiment_id(experiment.name)
-            existing = self._find_run({tags.SWEEP: identity, tags.KIND: tags.KIND_SWEEP})
+            existing = self._find_run(
+                {tags.KIND: tags.KIND_SWEEP, tags.SWEEP: identity, tags.STORAGE: storage}
+            )
             run = existing or self._client.create_run(self._experiment, run_name=experiment.name)
             self._parent = run.info.run_id
             if existing:
                 self._client.update_run(self._parent, status="RUNNING")
-                self._runs = dict(self._read_children())
-            sweep_tags = tags.add_prefix(facts) | _sweep_tags(experiment, identity)
+                self._runs = _index(
+                    read_children(self._client, self._uri, self._experiment, self._parent)
+                )
+            self._read_at = time.monotonic()
+            sweep_tags = tags.add_prefix(facts) | _sweep_tags(experiment, identity, storage)
             self._set_tags(self._parent, sweep_tags)
             for name, content in texts.items():
                 self._client.log_text(self._parent, content, name)
@@ -123,24 +147,41 @@ class MlflowStore:
             blocks: contribution of each block of the test set to the final value of each score.
         """
         with describe_error(self._uri):
-            run = self._runs.get(_key(job.number, fingerprint)) or self._create_run(
-                job, fingerprint
-            )
-            self._mark_superseded(job, run)
-            new = bool(rows) and rows[-1]["spent/steps"] > run.last
-            ended = run.state == state in _TERMINAL_WITHOUT_SCORE
-            if run.state == "finished" or (ended and not new):
-                return
-            if run.state == tags.STATE_NEW:  # also if a process was killed before it stored them
-                self._log_batch(run.id, params=_flatten(asdict(job.trial)))
-            self._log_rows(run, rows)
-            self._log_provenance(run, provenance)
+            run = self._find_child(job, fingerprint)
+            if run is not None:
+                self._mark_superseded(job, run)
+                if _is_stored(run, state, rows):
+                    return
+            values = self._log_provenance(run, provenance)
             if outcome is not None:
-                self._end_run(run, outcome, blocks or {})
-            elif run.state != state:
-                self._client.update_run(run.id, status=_STATUS[state])
-                self._set_tags(run.id, tags.add_prefix({tags.STATE: state, tags.REASON: ""}))
-            run.state = state
+                values |= _end_tags(outcome, blocks or {})
+            if run is None:  # all tags but the state are stored with the run, in one request
+                run = self._create_run(job, fingerprint, values)
+                self._mark_superseded(job, run)
+                values = {}
+            metrics = self._log_rows(run, rows)
+            # Also if a process was killed before it stored them.
+            params = _flatten(asdict(job.trial)) if run.state == tags.STATE_NEW else {}
+            if outcome is not None:
+                metrics += self._end_points(run, outcome)
+                if outcome.traceback:
+                    self._client.log_text(run.id, outcome.traceback, tags.TRACEBACK_FILE)
+            values |= self._set_status(run, state)
+            # The last request. MLflow stores tags after parameters and metrics, so a run with the
+            # state of an ended trial is complete.
+            self._log_batch(run.id, metrics, params, tags.add_prefix(values))
+            run.state, run.provenance = state, values.get(tags.PROVENANCE, run.provenance)
+            run.last = max(run.last, int(rows[-1]["spent/steps"])) if rows else run.last
+
+    def _set_status(self, run: _Run, state: State) -> dict[str, str]:
+        """Set MLflow's status of a run; return the tags of its state, which are to be set last."""
+        if run.state == state and state not in _ENDED:
+            return {}
+        if state in _ENDED:
+            self._client.set_terminated(run.id, status=_STATUS[state])
+            return {tags.STATE: state}
+        self._client.update_run(run.id, status=_STATUS[state])
+        return {tags.STATE: state, tags.REASON: ""}
 
     def delete_run(self, job: Job, fingerprint: str) -> None:
         """Delete a job's run; the next call of `sync` creates a new one."""
@@ -149,8 +190,20 @@ class MlflowStore:
             with describe_error(self._uri):
                 self._client.delete_run(run.id)
 
-    def _create_run(self, job: Job, fingerprint: str) -> _Run:
-        values = {tags.PARENT_RUN: self._parent} | _job_tags(job, fingerprint)
+    def _find_child(self, job: Job, fingerprint: str) -> _Run | None:
+        """Return the run of a job; None if neither this process nor another has created it."""
+        key = _key(job.number, fingerprint)
+        if key not in self._runs and time.monotonic() - self._read_at > _CURRENT:
+            trial = {tags.FINGERPRINT: fingerprint, tags.NUMBER: str(job.number)}
+            query = " and ".join(
+                [f"tags.{tags.PARENT_RUN} = '{self._parent}'", *_tag_queries(trial)]
+            )
+            self._runs |= _index(search_runs(self._client, self._experiment, query))
+        return self._runs.get(key)
+
+    def _create_run(self, job: Job, fingerprint: str, more: Mapping[str, str]) -> _Run:
+        """Create the run of a job with the state `STATE_NEW` and more tags, by short name."""
+        values = {tags.PARENT_RUN: self._parent} | _job_tags(job, fingerprint, more)
         name = label(job.cell | job.tuned, job.compared)
         created = self._client.create_run(
             self._experiment,
@@ -163,6 +216,7 @@ class MlflowStore:
             last=-1,
             state=tags.STATE_NEW,
             code=code_digest(TRIAL),
+            provenance=more.get(tags.PROVENANCE, ""),
         )
         return run
 
@@ -179,108 +233,79 @@ class MlflowStore:
                 role = tags.SUPERSEDED if other.superseded else job.role
                 self._set_tags(other.id, tags.add_prefix({tags.ROLE: role}))
 
-    def _log_rows(self, run: _Run, rows: Iterable[MetricRow]) -> None:
-        new = [row for row in rows if row["spent/steps"] > run.last]
-        points: list[tuple[str, float, int, int]] = []
-        for row in new:
+    def _log_rows(self, run: _Run, rows: Iterable[MetricRow]) -> list[_Point]:
+        """Store the new rows, and return the points of the last ones, which fit into a request."""
+        points: list[_Point] = []
+        for row in rows:
+            if row["spent/steps"] <= run.last:
+                continue
             row_points = list(self._points(run, row))
             # All points of a row go into the same request, so that no row is stored in part.
             if len(points) + len(row_points) > _BATCH:
-                self._log_batch(run.id, metrics=points)
+                self._log_batch(run.id, points)
                 points = []
             points += row_points
-        if new:
-            self._log_batch(run.id, metrics=points)
-            run.last = int(new[-1]["spent/steps"])
+        return points
 
-    def _log_provenance(self, run: _Run, entries: Sequence[Provenance]) -> None:
+    def _log_provenance(self, run: _Run | None, entries: Sequence[Provenance]) -> dict[str, str]:
+        """Store the provenance with the sweep if it is new; return the tags that describe it."""
         content = [asdict(entry) for entry in entries]
         identity = content_hash(content)
-        if not entries or run.provenance == identity:
-            return
-        self._client.log_text(run.id, json.dumps(content, indent=2), tags.PROVENANCE_FILE)
+        if not entries or (run is not None and run.provenance == identity):
+            return {}
+        if identity not in self._stored_provenance:
+            name = tags.PROVENANCE_FILE.format(identity)
+            self._client.log_text(self._parent, json.dumps(content, indent=2), name)
+            self._stored_provenance.add(identity)
         by_entry = [process_tags(entry) for entry in entries]
         joined = {
             name: tags.SEPARATOR.join(dict.fromkeys(values[name] for values in by_entry))
             for name in tags.PROCESS
         }
-        self._set_tags(run.id, tags.add_prefix(joined | {tags.PROVENANCE: identity}))
-        run.provenance = identity
+        return joined | {tags.PROVENANCE: identity}
 
-    def _end_run(self, run: _Run, outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> None:
-        if outcome.rows and any(name.startswith("finetune/") for name in outcome.rows[-1]):
-            # The last point was logged at the end of pre-training, before fine-tuning was scored.
-            points = self._points(run, outcome.rows[-1])
-            self._log_batch(run.id, metrics=[p for p in points if "finetune/" in p[0]])
-        if outcome.traceback:
-            self._client.log_text(run.id, outcome.traceback, tags.TRACEBACK_FILE)
-        durations = {
-            tags.SLOT_SECONDS: outcome.seconds,
-            tags.SLOT_BUSY_SECONDS: outcome.busy,
-        }
-        self._log_batch(run.id, metrics=[(k, v, 0, _now()) for k, v in durations.items()])
-        self._client.set_terminated(run.id, status=_STATUS[outcome.state])
-        end_tags = {
-            tags.STATE: outcome.state,
-            tags.REASON: outcome.reason,
-            tags.BEGAN: f"{outcome.started_at:.3f}",
-            tags.DEVICE: outcome.device,
-            tags.SHARED: str(outcome.shared),
-        }
-        end_tags |= {f"{tags.BLOCKS}{name}": json.dumps(list(b)) for name, b in blocks.items()}
-        # The last request of a run: a run with the state of an ended trial is complete.
-        self._set_tags(run.id, tags.add_prefix(end_tags))
+    def _end_points(self, run: _Run, outcome: Outcome) -> list[_Point]:
+        """Return the durations, and the scores that were added to the last row after its end."""
+        durations = {tags.SLOT_SECONDS: outcome.seconds, tags.SLOT_BUSY_SECONDS: outcome.busy}
+        points = [(name, seconds, 0, _now()) for name, seconds in durations.items()]
+        if not outcome.rows or outcome.rows[-1]["spent/steps"] > run.last:
+            return points
+        # The last row was logged at the end of pre-training, before fine-tuning was scored.
+        return points + [p for p in self._points(run, outcome.rows[-1]) if "finetune/" in p[0]]
 
     def close(self, state: State, measures: dict[str, float]) -> None:
         """Store the measures of the sweep (`slots`, `wall_seconds`, ...) and end its run."""
         with describe_error(self._uri):
             finite = {k: v for k, v in measures.items() if math.isfinite(v)}
-            self._log_batch(self._parent, metrics=[(k, v, 0, _now()) for k, v in finite.items()])
-            self._set_tags(self._parent, tags.add_prefix({tags.STATE: state}))
+            metrics = [(k, v, 0, _now()) for k, v in finite.items()]
+            self._log_batch(self._parent, metrics, values=tags.add_prefix({tags.STATE: state}))
             self._client.set_terminated(self._parent, status=_STATUS[state])
 
     def _experiment_id(self, name: str) -> str:
         existing = self._client.get_experiment_by_name(name)
         if existing is None:
-            created: str = self._client.create_experiment(name, artifact_location=self._location)
-            return created
+            return self._create_experiment(name)
         if existing.lifecycle_stage != "active":
             raise StoreError(f"{self._uri}: experiment {name!r} was deleted; restore it in MLflow")
         return str(existing.experiment_id)
 
-    def _read_children(self) -> Iterator[tuple[str, _Run]]:
-        """Yield the child runs that an earlier process stored, `_PAGE` runs per request."""
-        query, token = f"tags.{tags.PARENT_RUN} = '{self._parent}'", None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], query, max_results=_PAGE, page_token=token
-            )
-            for run in page:
-                values = tags.remove_prefix(run.data.tags)
-                yield (
-                    _key(int(values[tags.NUMBER]), values[tags.FINGERPRINT]),
-                    _Run(
-                        id=run.info.run_id,
-                        began=run.info.start_time,
-                        last=int(run.data.metrics.get("spent/steps", -1)),
-                        state=values[tags.STATE],
-                        code=values.get(tags.CODE, ""),
-                        provenance=values.get(tags.PROVENANCE, ""),
-                        superseded=values[tags.ROLE] == tags.SUPERSEDED,
-                    ),
-                )
-            token = page.token
-            if not token:
-                return
+    def _create_experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client.create_experiment(name, artifact_location=self._location))
+        except MlflowException:
+            existing = self._client.get_experiment_by_name(name)
+            if existing is None:
+                raise
+            return str(existing.experiment_id)  # another process has created it meanwhile
 
     def _find_run(self, values: Mapping[str, str]) -> Any:
-        query = " and ".join(
-            f"tags.`{tags.full_name(name)}` = '{value}'" for name, value in values.items()
-        )
+        query = " and ".join(_tag_queries(values))
         runs = self._client.search_runs([self._experiment], query, max_results=1)
         return runs[0] if runs else None
 
-    def _points(self, run: _Run, row: MetricRow) -> Iterator[tuple[str, float, int, int]]:
+    def _points(self, run: _Run, row: MetricRow) -> Iterator[_Point]:
         """Yield name, value, step and time (Unix milliseconds) of each finite value of a row.
 
         The time is the start of the run plus the training time, so that the time axis of the
@@ -299,21 +324,61 @@ class MlflowStore:
     def _log_batch(
         self,
         run: str,
-        metrics: Iterable[tuple[str, float, int, int]] = (),
-        params: Mapping[str, str] | None = None,
+        metrics: Sequence[_Point] = (),
+        params: Mapping[str, str] = _NONE,
+        values: Mapping[str, str] = _NONE,
     ) -> None:
-        from mlflow.entities import Metric, Param
+        """Store metrics, parameters and tags, in one request if they fit into one.
 
-        self._client.log_batch(
-            run,
-            metrics=[Metric(name, value, when, step) for name, value, step, when in metrics],
-            params=[Param(name, value) for name, value in (params or {}).items()],
-        )
+        Args:
+            run: identity of the run.
+            metrics: points.
+            params: parameters by name.
+            values: tags by complete name.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        if metrics and len(metrics) + len(params) + len(values) > _REQUEST:
+            self._log_batch(run, metrics)
+            metrics = ()
+        if metrics or params or values:
+            self._client.log_batch(
+                run,
+                metrics=[Metric(name, value, when, step) for name, value, step, when in metrics],
+                params=[Param(name, value) for name, value in params.items()],
+                tags=[RunTag(name, value) for name, value in _truncate(values).items()],
+            )
 
     def _set_tags(self, run: str, values: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
+        self._log_batch(run, values=values)
 
-        self._client.log_batch(run, tags=[RunTag(k, v) for k, v in _truncate(values).items()])
+
+def _is_stored(run: _Run, state: State, rows: Sequence[MetricRow]) -> bool:
+    new = bool(rows) and rows[-1]["spent/steps"] > run.last
+    ended = run.state == state in _TERMINAL_WITHOUT_SCORE
+    return run.state == "finished" or (ended and not new)
+
+
+def _index(runs: Iterable[Any]) -> dict[str, _Run]:
+    """Return the child runs that earlier processes have stored, by `_key`."""
+    return {
+        _key(int(trial[tags.NUMBER]), trial[tags.FINGERPRINT]): _Run(
+            id=run.info.run_id,
+            began=run.info.start_time,
+            last=int(run.data.metrics.get("spent/steps", -1)),
+            state=trial[tags.STATE],
+            code=trial.get(tags.CODE, ""),
+            provenance=trial.get(tags.PROVENANCE, ""),
+            superseded=trial[tags.ROLE] == tags.SUPERSEDED,
+        )
+        for run, trial in (
+            (run, tags.remove_prefix(run.data.tags)) for run in drop_duplicates(runs)
+        )
+    }
+
+
+def _tag_queries(values: Mapping[str, str]) -> list[str]:
+    return [f"tags.`{tags.full_name(name)}` = '{value}'" for name, value in values.items()]
 
 
 def _key(number: int, fingerprint: str) -> str:
@@ -324,11 +389,12 @@ def _truncate(values: Mapping[str, str]) -> dict[str, str]:
     return {key: text[:_MAX_TAG] for key, text in values.items()}
 
 
-def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
+def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str, str]:
     tune = {path: asdict(distribution) for path, distribution in experiment.tune.items()}
     values = {
         tags.KIND: tags.KIND_SWEEP,
         tags.SWEEP: identity,
+        tags.STORAGE: storage,
         tags.QUESTION: experiment.question,
         tags.METRIC: experiment.metric.name,
         tags.ANSWER: experiment.answer,
@@ -343,8 +409,18 @@ def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
     return tags.add_prefix(values) | {tags.NOTE: experiment.question}
 
 
-def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
+def _end_tags(outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> dict[str, str]:
     values = {
+        tags.REASON: outcome.reason,
+        tags.BEGAN: f"{outcome.started_at:.3f}",
+        tags.DEVICE: outcome.device,
+        tags.SHARED: str(outcome.shared),
+    }
+    return values | {f"{tags.BLOCKS}{name}": json.dumps(list(b)) for name, b in blocks.items()}
+
+
+def _job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, str]:
+    values: dict[str, str] = {
         tags.FINGERPRINT: fingerprint,
         tags.NUMBER: str(job.number),
         tags.KIND: tags.KIND_TRIAL,
@@ -357,7 +433,7 @@ def _job_tags(job: Job, fingerprint: str) -> dict[str, str]:
         tags.MASKED: describe_masks(job.trial),
         tags.CODE: code_digest(TRIAL),
     }
-    return tags.add_prefix(values)
+    return tags.add_prefix(values | dict(more))
 
 
 def process_tags(entry: Provenance) -> dict[str, str]:

@@ -20,6 +20,7 @@ KIND_TRIAL = "trial"
 
 # Tags of a sweep's run: the experiment.
 SWEEP = "sweep"  # content hash of the experiment
+STORAGE = "storage"  # identity of the storage with the records (`storage.identity`)
 QUESTION = "question"
 METRIC = "metric"
 ANSWER = "answer"
@@ -49,7 +50,7 @@ MACHINE = "machine"
 THREADS = "threads"  # of torch, in each worker process; empty where no trial is computed
 PROCESS = (VERSION, COMMIT, DIRTY, PYTHON, TORCH, MACHINE, THREADS)
 SEPARATOR = "; "
-PROVENANCE = "provenance"  # content hash of the artifact PROVENANCE_FILE
+PROVENANCE = "provenance"  # content hash, part of the name of the artifact PROVENANCE_FILE
 
 # Other tags of a trial's run.
 NUMBER = "number"
@@ -95,8 +96,9 @@ SLOT_PREFIX = "slot/"
 SPACE_FILE = "space.yaml"
 EXPORT_FOLDER = "export"
 
+PROVENANCE_FILE = "provenance/{}.json"  # by the value of PROVENANCE of trials
+
 # Artifacts of a trial's run.
-PROVENANCE_FILE = "provenance.json"
 TRACEBACK_FILE = "traceback.txt"  # of a failed trial
 
 # The logged model of a sweep's best trial.

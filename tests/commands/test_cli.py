@@ -30,6 +30,11 @@ def raising(error: BaseException, cause: BaseException | None = None) -> Body:
 OUTCOMES: dict[str, tuple[Body, int, str]] = {
     "done": (lambda _: None, 0, r""),
     "input": (raising(UserError("file.yaml: a:\n  b")), 2, r"lab\.it: error: file\.yaml: a: b\n"),
+    "escapes": (
+        raising(UserError("a\x1b[31m\x00\ud800.txt: bad")),
+        2,
+        r"lab\.it: error: a\\x1b\[31m\\x00\\ud800\.txt: bad\n",
+    ),
     "interrupt": (raising(KeyboardInterrupt()), 130, r"interrupted; all is kept\n"),
     "wrapped interrupt": (
         raising(ImportError("numpy"), KeyboardInterrupt()),

@@ -24,7 +24,7 @@ from lab.config.data import (
     WordPieceFile,
 )
 from lab.config.objectives.electra import ElectraConfig
-from lab.data import batches, preparation, sources
+from lab.data import batches, preparation, prepared_files, sources
 from lab.data.batches import Corpus, Windows
 from lab.data.contamination import EvaluationNgrams
 from lab.data.vocabulary import SPECIAL
@@ -101,7 +101,7 @@ def prepare(cache: Path, settings: DataConfig) -> Corpus:
 
 
 def prepared_facts(cache: Path, settings: DataConfig) -> dict[str, Any]:
-    return preparation.read_facts(preparation.prepare_text(settings, cache))
+    return prepared_files.read_facts(preparation.prepare_text(settings, cache))
 
 
 def words_of(corpus: Corpus, windows_NT: Windows) -> list[set[str]]:

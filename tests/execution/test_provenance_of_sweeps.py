@@ -96,8 +96,10 @@ def stored_commit(database: Path) -> tuple[str, str, str]:
     """Return commit and dirty state in the tags of the trial's run, and the patch it has."""
     table = frames.load_frames(default_uri(database), "sweep")
     (trial,) = table.trials.to_dict("records")
-    file = connect_client(default_uri(database)).download_artifacts(
-        trial["run_id"], "provenance.json"
+    client = connect_client(default_uri(database))
+    run_tags = client.get_run(trial["run_id"]).data.tags
+    file = client.download_artifacts(
+        run_tags["mlflow.parentRunId"], f"provenance/{run_tags['lab.provenance']}.json"
     )
     (entry,) = json.loads(Path(file).read_text())
     assert entry["commit"] == trial["commit"]

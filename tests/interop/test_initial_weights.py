@@ -341,7 +341,10 @@ def test_pickle_is_read_without_executing_its_code(folder: Path) -> None:
         assert networks.detect(ids_BT, segment_BT).equal(model(**inputs).logits)
     with (folder / "d" / "pytorch_model.bin").open("wb") as file:
         pickle.dump(_Payload(), file)
-    assert "cannot be read" in refusal(folder, trial)
+    message = refusal(folder, trial)
+    assert "cannot be read" in message
+    assert "weights_only" not in message  # torch advises to execute the code
+    assert "model.safetensors" in message
     assert not Path("/tmp/leaving-was-here").exists()  # noqa: S108
 
 

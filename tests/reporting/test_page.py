@@ -18,6 +18,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.loading.search_space import build_trial, expand_cells
 from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
+from lab.reporting.figures import health_plots, plots
 from lab.reporting.page import Figure, write_report
 from lab.storage.checks import StorageError
 from lab.tracking import client, frames, store, tags
@@ -389,3 +390,24 @@ def test_cost_counts_each_preparatory_run_once(width: frames.SweepFrames) -> Non
     assert sentences.describe_compute(sweep) == (
         f"{total:.3g} TFLOP of training, including 500 GFLOP in 2 preparatory mlm runs"
     )
+
+
+def test_figures_have_as_many_lines_for_more_trials(uri: str) -> None:
+    read = frames.load_frames(uri, "width")
+    first = read.trials.groupby("cell").head(1)
+    few = dataclasses.replace(
+        read, trials=first, curves=read.curves[read.curves["number"].isin(first["number"])]
+    )
+    for plot in (lambda each: plots.plot_curves(each, "spent/flops"), health_plots.plot_health):
+        counts = [[len(axes.lines) for axes in plot(each).axes] for each in (few, read)]
+        assert counts[0] == counts[1]
+
+
+def test_curves_of_a_cell_are_one_line_with_a_gap_after_each_trial(uri: str) -> None:
+    read = frames.load_frames(uri, "width")
+    axes = plots.plot_curves(read, "spent/flops").axes[0]
+    drawn = [line.get_ydata() for line in axes.lines[: read.trials["cell"].nunique()]]
+    finite = np.concatenate([values[np.isfinite(values)] for values in drawn])
+    assert sorted(finite) == sorted(read.curves[METRIC].dropna())
+    with_curve = read.curves.dropna(subset=[METRIC])["number"].nunique()
+    assert sum(int(np.isnan(values).sum()) for values in drawn) == with_curve

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -150,6 +151,7 @@ def drive(
         if key(job) in records:
             search.tell(job, records[key(job)])
         else:
+            search.start(job)
             running.append(job)
     return jobs
 
@@ -526,6 +528,35 @@ def test_search_continues_after_its_driver_was_killed_at_any_write(
         else:
             break
     assert write > 10
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_ended_point_is_added_to_a_lost_study_by_one_write(
+    tmp_path: Path, empty: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=6), compare={})
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old, new = (f"sqlite:///{shutil.copy(empty, tmp_path / name)}" for name in ("old", "new"))
+    records: Records = {}
+    simulate(experiment, old, records=records)
+    shutil.copytree(notes(old), notes(new))
+    writes: list[str] = []
+    cached = optuna.storages._CachedStorage
+    for name in WRITES:
+        write = getattr(cached, name)
+
+        def counted(*args: Any, _write: Any = write, _name: str = name, **more: Any) -> Any:
+            writes.append(_name)
+            return _write(*args, **more)
+
+        monkeypatch.setattr(cached, name, counted)
+    simulate(experiment, new, records=records)
+    assert [name for name in writes if "study" not in name] == ["create_new_trial"] * 6
+    (before,), (after,) = studies(old), studies(new)
+    for one, other in zip(before, after, strict=True):
+        assert (one.state, one.value, one.params) == (other.state, other.value, other.params)
+        assert one.user_attrs == other.user_attrs
 
 
 def test_finished_search_returns_the_same_jobs_again(storage: str) -> None:

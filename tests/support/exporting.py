@@ -1,6 +1,5 @@
 """Shared by tests of export and `init_from`: small tokenizers, trials with random weights."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lab.config.budget import Budget, Spent
 from lab.config.data import DataConfig
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.trial import Trial
+from lab.data.prepared_files import write_facts
 from lab.data.vocabulary import ROLES, SPECIAL, Vocabulary
 from lab.interop.trained import TrainedTrial
 from lab.training.checkpoint import TrainingPosition
@@ -87,7 +87,7 @@ def trained(trial: Trial, objective: Objective, words: Vocabulary, folder: Path)
     text = folder / "text"
     text.mkdir(parents=True, exist_ok=True)
     words.save(text)
-    (text / "text.json").write_text(json.dumps(COUNTED))
+    write_facts(text, COUNTED)
     shapes = {"encoder": trial.encoder}
     if generator := trial.objective.generator_shape(trial.encoder):
         shapes["generator.encoder"] = generator

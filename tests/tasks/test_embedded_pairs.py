@@ -22,7 +22,7 @@ from benchmarks.pairs.sentences import (
     word_ngrams,
 )
 from lab.config.metrics import METRICS
-from lab.data.preparation import read_facts
+from lab.data.prepared_files import read_facts
 from lab.tasks import embedded
 from lab.tasks.minimal_pairs import MinimalPair, embedded_pairs, list_categories
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
 from lab.reporting import score_table, stats, tables
 from lab.storage import record
+from lab.storage.provenance import current_provenance
 from lab.tracking import frames, tags
 from lab.tracking.client import StoreError, connect_client, default_uri
 from lab.tracking.store import MlflowStore
@@ -236,7 +238,7 @@ def test_run_is_complete_after_the_driver_was_killed_at_any_request(
     except Killed:
         store_trial(begin_sweep(uri, folder, name), outcome(*rows))
     else:
-        assert after > 8
+        assert after > 6
     (run,) = search_trials(uri, name)
     assert run.data.params[WIDTH] == "0.25"
     assert (run.info.status, run.data.tags["lab.state"]) == ("FINISHED", "finished")
@@ -244,7 +246,7 @@ def test_run_is_complete_after_the_driver_was_killed_at_any_request(
     assert [point.step for point in points] == [0, 40, 80]
 
 
-@pytest.mark.parametrize("after", range(1, 5))
+@pytest.mark.parametrize("after", range(1, 3))
 def test_no_value_is_lost_if_the_driver_is_killed_between_requests(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -300,6 +302,41 @@ def test_existing_runs_need_few_requests(uri: str, folder: Path) -> None:
     assert counted.calls.total() == 0
     again.sync(dataclasses.replace(JOB, number=count), "f0", "queued")
     assert counted.calls["create_run"] == 1
+
+
+def test_ended_trial_is_stored_by_three_requests(uri: str, folder: Path) -> None:
+    store = begin_sweep(uri, folder, "three")
+    store._client = counted = CountingClient(store._client)
+    rows = [row(step, **{f"score/{name}": 0.5 for name in range(60)}) for step in range(10)]
+    end, entry = outcome(*rows), current_provenance()
+    for number in range(4):
+        job = dataclasses.replace(JOB, number=number)
+        store.sync(job, f"f{number}", "finished", end.rows, end, [entry], {METRIC: [0.1, -0.1]})
+    once = Counter({"log_text": 1})  # the provenance, which all trials share
+    expected = {"create_run": 4, "log_batch": 4, "set_terminated": 4}
+    assert counted.calls == Counter(expected) + once
+    read = frames.load_frames(uri, "three")
+    assert list(read.trials["state"]) == ["finished"] * 4
+    assert len(read.curves) == 40
+    assert set(read.trials["commit"]) == {entry.commit}
+    assert len(read.blocks) == 4
+
+
+def test_requests_of_a_report_do_not_grow_with_the_trials(
+    uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    store = begin_sweep(uri, folder, "few")
+    for number in range(3):
+        end = outcome(row(0), row(40))
+        job = dataclasses.replace(JOB, number=number)
+        store.sync(job, f"f{number}", "finished", end.rows, end)
+        counted = CountingClient(connect_client(uri))
+        with monkeypatch.context() as patch:
+            patch.setattr(frames, "connect_client", lambda _, client=counted: client)
+            assert len(frames.load_frames(uri, "few").trials) == number + 1
+        counts.append(counted.calls.total())
+    assert len(set(counts)) == 1
 
 
 def test_forgotten_run_is_created_again(uri: str, folder: Path) -> None:
@@ -382,6 +419,30 @@ def test_error_for_an_unusable_database_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             connect_client(f"sqlite:///{bad}")
         assert "\n" not in str(caught.value)
+
+
+def test_garbage_database_may_be_deleted_and_is_made_again(tmp_path: Path) -> None:
+    uri, file = default_uri(tmp_path), tmp_path / "mlflow.db"
+    file.write_bytes(b"garbage" * 1_000)
+    advice = f"{file} may be moved away or deleted: lab.sweep makes it again"
+    with pytest.raises(StoreError, match=re.escape(advice)):
+        begin_sweep(uri, tmp_path, "garbage")
+    with pytest.raises(StoreError, match=re.escape(advice)):
+        frames.load_frames(uri, "garbage")
+    file.unlink()
+    store_trial(begin_sweep(uri, tmp_path, "garbage"), outcome(row(0), row(40)))
+    assert list(frames.load_frames(uri, "garbage").trials["score"]) == [0.54]
+
+
+def test_database_that_is_damaged_later_gives_the_same_advice(folder: Path, tmp_path: Path) -> None:
+    store_trial(begin_sweep(default_uri(folder), folder, "spoilt"), outcome(row(0), row(40)))
+    content = bytearray((folder / "mlflow.db").read_bytes())
+    for page in range(8_192, len(content), 4_096):
+        content[page : page + 64] = b"\xff" * 64
+    (tmp_path / "mlflow.db").write_bytes(content)
+    with pytest.raises(StoreError, match="may be moved away or deleted") as caught:
+        frames.load_frames(default_uri(tmp_path), "spoilt")
+    assert "\n" not in str(caught.value)
 
 
 def test_error_for_a_locked_database_is_one_line(

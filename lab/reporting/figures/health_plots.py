@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from lab.reporting.figures.cell_colors import cell_colors
+from lab.reporting.figures.curve_lines import plot_lines
 from lab.reporting.figures.svg import INK, STYLED, WIDTH
 from lab.tracking.frames import SweepFrames
 
@@ -58,13 +59,9 @@ def plot_health(frames: SweepFrames) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 2.0 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
     colors = cell_colors(frames)
-    cells = frames.trials.set_index("number")["cell"]
     for axes, (title, lines) in zip(grid.flat, panels, strict=False):
         for metric, _, style in lines:
-            for number, curve in frames.curves.groupby("number"):
-                points = curve[["spent/flops", metric]].dropna()
-                axes.plot(points["spent/flops"], points[metric], style, color=colors[cells[number]],
-                          lw=0.8, alpha=0.7)  # fmt: skip
+            plot_lines(axes, frames, "spent/flops", metric, colors, ls=style, lw=0.8, alpha=0.7)
         _finish_panel(axes, title, lines)
     for axes in list(grid.flat)[len(panels) :]:
         axes.remove()

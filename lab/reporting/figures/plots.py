@@ -17,6 +17,7 @@ from lab.config.lookups import select_baselines
 from lab.config.trial import Path
 from lab.reporting.compute.learning_curves import best_so_far
 from lab.reporting.figures.cell_colors import are_numeric, cell_colors, cell_value
+from lab.reporting.figures.curve_lines import plot_lines
 from lab.reporting.figures.heat_map import is_two_way_grid, plot_heat_map
 from lab.reporting.figures.svg import INK, STYLED, new_figure
 from lab.reporting.shapes import label_starts, untrained_by_shape
@@ -36,14 +37,11 @@ _AXES = {
 
 @STYLED
 def plot_curves(frames: SweepFrames, axis: str) -> Figure:
-    """Plot the score over `axis`: a thin line per trial, the best score so far in bold."""
+    """Plot the score over `axis`: a thin curve per trial, the best score so far in bold."""
     name = frames.metric.name
     colors = cell_colors(frames)
     figure, axes = new_figure(3.7)
-    cells = frames.trials.set_index("number")["cell"]
-    for number, curve in frames.curves.groupby("number"):
-        points = curve[[axis, name]].dropna()
-        axes.plot(points[axis], points[name], color=colors[cells[number]], lw=0.9, alpha=0.65)
+    plot_lines(axes, frames, axis, name, colors, lw=0.9, alpha=0.65)
     best = best_so_far(frames, axis)
     end = frames.curves[axis].max()
     axes.step(

@@ -1,0 +1,31 @@
+"""Draw the curves of all trials: one line of matplotlib for each cell, with gaps between trials.
+
+A line for each trial would take seconds for each hundred trials.
+"""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lab.tracking.frames import SweepFrames
+
+
+def plot_lines(
+    axes: Axes, frames: SweepFrames, x: str, y: str, colors: dict[str, str], **style: object
+) -> None:
+    """Draw the curves of all trials in the colors of their cells.
+
+    Args:
+        axes: axes to draw on.
+        frames: frames of the sweep.
+        x: column of `SweepFrames.curves` on the horizontal axis.
+        y: column on the vertical axis.
+        colors: color of each cell.
+        style: properties of the lines (`matplotlib.lines.Line2D`).
+    """
+    points = frames.curves[["number", x, y]].dropna()
+    gaps = pd.DataFrame({"number": points["number"].unique()})
+    lines = pd.concat([points, gaps]).sort_values("number", kind="stable")  # a gap follows a curve
+    cells = lines["number"].map(frames.trials.set_index("number")["cell"])
+    for cell, color in colors.items():
+        line = lines[cells == cell]
+        axes.plot(line[x], line[y], color=color, **style)  # type: ignore[arg-type]

@@ -1,0 +1,246 @@
+"""A tracking store that another program has changed is refused in one line, or reported."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import BASE, METRIC, WIDTH, experiment, outcome, row
+
+from lab.config.experiment import Job, Range, SearchConfig
+from lab.errors import UserError
+from lab.loading.search_space import build_trial
+from lab.reporting import page
+from lab.tracking import frames, stored_runs, tags
+from lab.tracking.checked_tags import ChangedTagError, check_sweep, check_trials
+from lab.tracking.client import connect_client, default_uri
+from lab.tracking.store import MlflowStore
+from lab.tracking.stored_runs import StoredData, StoredInfo, StoredRun
+
+pytestmark = pytest.mark.usefixtures("unsynced")
+LR = "optim.lr"
+HOSTILE = (
+    "",
+    "x",
+    "null",
+    "[]",
+    "{}",
+    "[1]",
+    "NaN",
+    "-1",
+    "1e999",
+    "99999999999999999999",
+    '"text"',
+    '{"a": 1}',
+    '{"a": [Infinity]}',
+    '{"optim.lr": {}}',
+    '{"optim.lr": NaN}',
+    '{"objective.generator.width": 7}',
+    "../../etc",
+    "[" * 3_000,
+)
+SWEEP_TAGS = ("metric", "answer", "compare", "reference", "tune", "search", "opened", "state")
+TRIAL_TAGS = (
+    "number",
+    "repeat",
+    "cell",
+    "tuned",
+    "state",
+    "role",
+    "fingerprint",
+    f"blocks.{METRIC}",
+)
+FREE = ("question", "reason", "device", "code", "commit", "masked", "command")  # any text is valid
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a store with two settings, two rates each and two repeats."""
+    folder = tmp_path_factory.mktemp("stored")
+    store = MlflowStore(default_uri(folder), folder / "artifacts")
+    tune = {LR: Range(low=1e-3, high=1e-2, log=True)}
+    store.begin(
+        experiment("sweep", tune=tune, search=SearchConfig(trials=2, seeds=2)),
+        {"budget": '{"kind": "flops", "amount": 1e12}', "command": "lab.sweep"},
+        {},
+    )
+    counts = {"spent/paper_flops": 1.0, "spent/six_n": 1.0}
+    number = 0
+    for width in (0.25, 0.5):
+        for role, repeat, rate in (("search", 0, 2e-3), ("search", 0, 5e-3), ("repeat", 1, 2e-3),
+                                   ("repeat", 2, 2e-3)):  # fmt: skip
+            cell, tuned = {WIDTH: width}, {LR: rate}
+            trial = build_trial(BASE, cell | tuned)
+            job = Job(number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=trial)
+            rows = (row(0, **counts), row(400, **counts) | {METRIC: 0.6 + number / 100})
+            end = outcome(*rows)
+            blocks = {METRIC: [0.001, -0.001]}
+            store.sync(job, f"f{number}", end.state, end.rows, end, blocks=blocks)
+            number += 1
+    store.close("finished", {})
+    return folder
+
+
+@pytest.fixture
+def changed(stored: Path, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a connection to a copy of the store's database, in `tmp_path`."""
+    shutil.copy(stored / "mlflow.db", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
+        yield database
+
+
+def set_tag(database: sqlite3.Connection, name: str, value: str) -> None:
+    """Set a tag of all runs that have it."""
+    changed = database.execute("UPDATE tags SET value = ? WHERE key = ?", (value, name))
+    assert changed.rowcount, name
+
+
+def load_or_refuse(folder: Path) -> frames.SweepFrames | None:
+    """Return the frames, or None if they are refused by a message of one line."""
+    try:
+        return frames.load_frames(default_uri(folder), "sweep")
+    except UserError as error:
+        message = str(error)
+    assert "\n" not in message
+    return None
+
+
+@pytest.fixture(scope="module")
+def runs(stored: Path) -> tuple[Any, list[Any]]:
+    """Return the sweep's run and those of its trials, as MLflow has them."""
+    client = connect_client(default_uri(stored))
+    found = client.get_experiment_by_name("sweep").experiment_id
+    (parent,) = client.search_runs([found], "tags.`lab.kind` = 'sweep'")
+    children = stored_runs.read_children(client, default_uri(stored), found, parent.info.run_id)
+    return parent, children
+
+
+def with_tag(run: Any, name: str, value: str) -> StoredRun:
+    """Return a copy of a run with another value of a tag."""
+    data = StoredData(
+        tags=dict(run.data.tags) | {f"lab.{name}": value},
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+    )
+    return StoredRun(StoredInfo(run.info.run_id, run.info.start_time), data)
+
+
+def is_refused(parent: Any, children: list[Any]) -> bool:
+    """Return whether the runs are refused, by a message of one line with the remedy."""
+    try:
+        check_sweep(parent)
+        check_trials(children, tags.remove_prefix(parent.data.tags))
+    except ChangedTagError as error:
+        message = str(error)
+    else:
+        return False
+    assert "\n" not in message
+    assert "run lab.sweep again" in message
+    return True
+
+
+def test_tags_that_the_lab_wrote_are_accepted(runs: tuple[Any, list[Any]]) -> None:
+    assert not is_refused(*runs)
+
+
+ACCEPTED = {
+    "search": {"{}", '{"a": 1}', '{"optim.lr": {}}', '{"objective.generator.width": 7}'},
+    "opened": {"99999999999999999999"},
+    "fingerprint": {"x", "null", "NaN", "-1", "1e999", "99999999999999999999"},
+    f"blocks.{METRIC}": {"[]", "[1]"},
+    "tuned": {"{}"},
+}
+
+
+@pytest.mark.parametrize("name", [*SWEEP_TAGS, *TRIAL_TAGS])
+def test_tag_that_another_program_has_changed_is_refused(
+    runs: tuple[Any, list[Any]], name: str
+) -> None:
+    parent, children = runs
+    accepted = set()
+    for value in HOSTILE:
+        changed = (
+            (with_tag(parent, name, value), children)
+            if name in SWEEP_TAGS
+            else (parent, [with_tag(children[0], name, value), *children[1:]])
+        )
+        if not is_refused(*changed):
+            accepted.add(value)
+    assert accepted == ACCEPTED.get(name, set())
+
+
+def test_missing_tag_is_refused(changed: sqlite3.Connection, tmp_path: Path) -> None:
+    changed.execute("DELETE FROM tags WHERE key = 'lab.cell'")
+    assert load_or_refuse(tmp_path) is None
+
+
+def test_any_text_is_reported_where_the_lab_writes_text(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    for name, values in ACCEPTED.items():
+        set_tag(changed, f"lab.{name}", min(values))
+    for name in FREE:
+        changed.execute(
+            "UPDATE tags SET value = ? WHERE key = ?",
+            ("<script>\x1b[31m\x00{}|\n" * 9, f"lab.{name}"),
+        )
+    table = load_or_refuse(tmp_path)
+    assert table is not None
+    page.write_report(table, tmp_path / "reports")
+
+
+@pytest.mark.parametrize(("name", "value"), [(METRIC, 1e308), ("spent/flops", "text")])
+def test_metric_that_is_no_finite_number_is_refused(
+    changed: sqlite3.Connection, tmp_path: Path, name: str, value: object
+) -> None:
+    changed.execute("UPDATE metrics SET value = ? WHERE key = ?", (value, name))
+    assert load_or_refuse(tmp_path) is None
+
+
+def test_evaluation_without_its_compute_is_refused(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    changed.execute("DELETE FROM metrics WHERE key = 'spent/flops' AND step = 400")
+    assert load_or_refuse(tmp_path) is None
+
+
+def test_newest_of_two_trials_with_one_number_is_reported(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """A killed process did not tag the earlier one as superseded."""
+    changed.execute("UPDATE tags SET value = '0' WHERE key = 'lab.number' AND value = '1'")
+    table = load_or_refuse(tmp_path)
+    assert table is not None
+    assert not table.trials["number"].duplicated().any()
+    roles = dict(zip(table.trials["fingerprint"], table.trials["role"], strict=True))
+    assert (roles["f0"], roles["f1"]) == ("superseded", "search")
+
+
+def run_id(run: Any) -> str:
+    return str(run.info.run_id)
+
+
+def test_runs_and_points_of_a_database_are_those_that_the_client_reads(stored: Path) -> None:
+    client = connect_client(default_uri(stored))
+    found = client.get_experiment_by_name("sweep").experiment_id
+    (parent,) = client.search_runs([found], "tags.`lab.kind` = 'sweep'")
+    fast, slow = (
+        sorted(stored_runs.read_children(client, uri, found, parent.info.run_id), key=run_id)
+        for uri in (default_uri(stored), "http://127.0.0.1:9")
+    )
+    assert len(fast) == 8
+    for one, other in zip(fast, slow, strict=True):
+        assert one.info.run_id == other.info.run_id
+        assert one.info.start_time == other.info.start_time
+        assert dict(one.data.tags) == dict(other.data.tags)
+        assert dict(one.data.params) == dict(other.data.params)
+        assert dict(one.data.metrics) == dict(other.data.metrics)
+    points = [
+        sorted(stored_runs.read_points(client, uri, fast))
+        for uri in (default_uri(stored), "http://127.0.0.1:9")
+    ]
+    assert points[0] == points[1]
+    assert len(points[0]) == len(set(points[0])) > 100
