@@ -92,7 +92,7 @@ def _main(options: argparse.Namespace) -> None:
         f"evaluation examples, {task.config.epochs} epochs at a peak rate of {protocol.lr:g}"
     )
     if examples.unseen:
-        print(f"labels without a training example, counted as errors: {', '.join(examples.unseen)}")
+        print(f"tags without a training example, counted as errors: {', '.join(examples.unseen)}")
 
     def build_finetuner() -> finetuner.Finetuner:
         tuner = finetuner.Finetuner(pretrained, examples, protocol, options.device)
@@ -102,7 +102,11 @@ def _main(options: argparse.Namespace) -> None:
     for run in results.complete(options.seeds, build_finetuner):
         remote.push(results.file)
         score, duration = run.scores[task.config.metric], format_duration(run.seconds)
-        print(f"seed {run.seed}: {task.config.metric} {score:.4f} in {duration}", flush=True)
+        undefined = f" ({run.undefined})" if run.undefined else ""
+        print(
+            f"seed {run.seed}: {task.config.metric} {score:.4f} in {duration}{undefined}",
+            flush=True,
+        )
     finished = results.runs()
     _print_scores(examples, [finished[seed] for seed in range(options.seeds)])
     print(f"stored in {results.file}")
@@ -143,6 +147,9 @@ def _print_scores(examples: "Examples", runs: "list[FinetuneRun]") -> None:
     table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
     Console().print(table)
     metric = examples.config.metric
+    for reason in dict.fromkeys(run.undefined for run in runs if run.undefined):
+        seeds = ", ".join(str(run.seed) for run in runs if run.undefined == reason)
+        print(f"warning: seed {seeds}: {reason}")
     print(
         f"finetune/{examples.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
         f"majority baseline {baseline[metric]:.4f}"

@@ -72,10 +72,11 @@ def _main(options: argparse.Namespace) -> int:
     # Slow imports are made where they are needed, so that the first line is printed at once.
     from lab.loading import mask_checks, search_space, sweep_warnings
     from lab.storage import checks, open_storage
-    from lab.tasks import minimal_pairs
+    from lab.tasks import examples, minimal_pairs
 
     experiment = search_space.load_experiment(options.file, tuple(options.overrides))
     minimal_pairs.read_pairs(experiment.minimal_pairs, experiment.metric)  # checks the file
+    examples.check_local_tasks(experiment.finetune.tasks)
     for warning in sweep_warnings.collect_warnings(experiment):
         _LOG.warning("%s", warning)
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
@@ -102,12 +103,17 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def _plan(experiment: "Experiment", options: argparse.Namespace) -> None:
-    """Print the planned trials at once, then the estimated time of each part."""
+    """Print the planned trials at once, then the estimated time of each part.
+
+    Raises:
+        UserError: this machine or the cluster lacks the resources of a trial.
+    """
     from lab.search import plan
     from lab.tracking.client import default_uri
 
     slots = _slots(experiment)
     print(plan.plan_heading(experiment, plan.plan_cells(experiment), slots), flush=True)
+    _check(options, experiment)
     root = None if "://" in options.storage else File(options.storage)
     uri = options.tracking_uri or default_uri(root or File())
     print(f"\n{plan.plan_table(_estimate(experiment, root, slots, uri))}")

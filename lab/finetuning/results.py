@@ -14,7 +14,7 @@ from statistics import median
 
 from lab import __version__
 from lab.config.code_digest import FINETUNING, code_digest
-from lab.config.metrics import FINETUNING_COSTS, finetuned
+from lab.config.metrics import FINETUNING_COSTS, UNDEFINED, finetuned
 from lab.config.results import MetricRow
 from lab.config.trial import content_hash
 from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
@@ -52,10 +52,14 @@ class FinetuneResults:
         }
 
     def runs(self) -> dict[int, FinetuneRun]:
-        """Return the stored runs by seed; none if the file is missing or damaged."""
+        """Return the stored runs by seed; none if the file is missing or damaged.
+
+        A run without a score of the task's metric counts as missing.
+        """
         try:
             stored = json.loads(self.file.read_text())["runs"]
-            return {run["seed"]: FinetuneRun(**run) for run in stored}
+            runs = [FinetuneRun(**run) for run in stored]
+            return {run.seed: run for run in runs if self._metric in run.scores}
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError):  # damaged: the seeds are run again
@@ -88,7 +92,8 @@ class FinetuneResults:
     def summary(self, seeds: int) -> MetricRow | None:
         """Return the entries of these runs in a trial's last point; None if a run is missing.
 
-        The entries are the median, lowest and highest score, the total FLOPs and the total seconds.
+        The entries are the median, lowest and highest score, the total FLOPs and the total seconds;
+        and, if there are any, the number of runs whose score is undefined (`FinetuneRun`).
 
         Args:
             seeds: number of runs; their seeds are 0 to `seeds` - 1.
@@ -98,7 +103,9 @@ class FinetuneResults:
             return None
         runs = [stored[seed] for seed in range(seeds)]
         scores = [run.scores[self._metric] for run in runs]
-        return {
+        undefined = sum(bool(run.undefined) for run in runs)
+        entries = {f"{self._score}/{UNDEFINED}": float(undefined)} if undefined else {}
+        return entries | {
             self._score: median(scores),
             f"{self._score}/low": min(scores),
             f"{self._score}/high": max(scores),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, assert_never
 from lab.config.metrics import PAIRS
 from lab.config.tasks import (
     ClassificationTask,
+    HubRows,
     PairTask,
     QuestionAnsweringTask,
     RegressionTask,
@@ -21,7 +22,7 @@ from lab.config.tasks import (
     TaskConfig,
 )
 from lab.config.trial import content_hash
-from lab.loading.task_table import load_task, task_config
+from lab.loading.task_table import TASKS, load_task, task_config
 from lab.storage import atomic
 from lab.tasks import embedded
 from lab.tasks.checked_rows import CheckedRow
@@ -145,6 +146,21 @@ def read_examples(task: Task) -> Examples:
 _TRAINING_KEYS = {"kind", "epochs", "unordered"}  # settings of a task that affect training
 
 
+def check_local_tasks(names: Iterable[str]) -> None:
+    """Check the rows of all tasks that are described by YAML files and have local rows.
+
+    Built-in tasks have known columns and labels, and rows of the hub are not downloaded.
+
+    Raises:
+        UserError: a file or a column is missing, or a row is invalid (see `read_examples`).
+    """
+    for name in names:
+        task = load_task(name)
+        sources = (task.config.train, task.config.evaluation)
+        if name not in TASKS and not any(isinstance(source, HubRows) for source in sources):
+            read_examples(task)
+
+
 def _name_labels(rows: Sequence[SourceRow], examples: Sequence[Example]) -> list[Labelled]:
     """Return the labels of all examples, or the tags of all words, with the names of the rows."""
     labels: list[Labelled] = []
@@ -220,7 +236,12 @@ def evaluation_questions(name: str) -> list[str]:
         return [pair.good for pair in embedded_pairs()]
     if name in embedded.EMBEDDED:
         return embedded.evaluation_texts(name)
-    return [_example_text(example) for example in read_examples(load_task(name)).evaluation]
+    return evaluation_texts(read_examples(load_task(name)))
+
+
+def evaluation_texts(task: Examples) -> list[str]:
+    """Return the text of each evaluation example."""
+    return [_example_text(example) for example in task.evaluation]
 
 
 def _convert_rows(form: TaskConfig, rows: Sequence[SourceRow]) -> tuple[Example, ...]:
