@@ -199,7 +199,7 @@ def _run_sweep(
 def _conclude(
     name: str, uri: str, options: argparse.Namespace, site: "Site", view: "View"
 ) -> tuple[list[str], int]:
-    """Write the report and log the best trial.
+    """Write the report, store it in MLflow and log the best trial.
 
     Returns:
         The lines to print, and the number of failed trials.
@@ -209,21 +209,24 @@ def _conclude(
     from lab.reporting.page import write_report
     from lab.reporting.power.sentences import describe_power
     from lab.tracking import frames
+    from lab.tracking.publication import publish_report
+    from lab.tracking.user_interface import describe_interface
 
     table = frames.load_frames(uri, name)
     page = write_report(table, options.reports)
+    answer, scored = stats.compute_answer(table), stats.scored_trials(table)
+    headline = conclusion.write_headline(table, answer, scored)
+    publish_report(uri, table, page, headline)
     view.set_phase("logging the best trial as an MLflow model")
     best = _log_best_trial(table, uri, site)
-    ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    answer, scored = stats.compute_answer(table), stats.scored_trials(table)
     lines = [
-        f"\n{conclusion.write_headline(table, answer, scored)}",
+        f"\n{headline}",
         f"valid for: {conclusion.describe_validity(table)}\n",
         *(f"{key}: {text}" for key, text in describe_power(table, answer, scored)),
         *(f"code:      {note}" for note in code_notes.describe_codes(table)),
         f"report:    {page}",
         f"best:      {best}",
-        f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
+        *describe_interface(uri, table),
     ]
     failed = _failed_lines(table, site.storage)
     _LOG.info("report: %s; failed trials: %d", page, len(failed))

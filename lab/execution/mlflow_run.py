@@ -6,11 +6,16 @@ from lab.config.experiment import Experiment
 from lab.loading import search_space
 from lab.storage import provenance
 from lab.tracking import tags
+from lab.tracking.inputs import SweepInputs
 from lab.tracking.store import MlflowStore, process_tags
 
 
 def begin_run(
-    store: MlflowStore, experiment: Experiment, command: str, text_tags: dict[str, str]
+    store: MlflowStore,
+    experiment: Experiment,
+    command: str,
+    text_tags: dict[str, str],
+    inputs: SweepInputs,
 ) -> None:
     """Open the MLflow run of a sweep, or continue it, and set its tags.
 
@@ -19,6 +24,7 @@ def begin_run(
         experiment: experiment of the sweep.
         command: command line that repeats the sweep.
         text_tags: description of the prepared texts, by tag.
+        inputs: prepared texts and tasks.
     """
     process = process_tags(provenance.current_provenance())
     facts = {f"{tags.LAST_COMMAND}{name}": text for name, text in process.items() if text} | {
@@ -26,4 +32,4 @@ def begin_run(
         tags.BUDGET: json.dumps(experiment.base["budget"]),
     }
     space = search_space.dump_experiment(experiment)
-    store.begin(experiment, facts | text_tags, {tags.SPACE_FILE: space})
+    store.begin(experiment, facts | text_tags, {tags.SPACE_FILE: space}, inputs)

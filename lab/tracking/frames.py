@@ -6,6 +6,7 @@ The frames depend on the store alone: the same store gives the same frames, in t
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from lab.config.metrics import Metric, find_metric
 from lab.config.trial import Path, Value
 from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
-from lab.tracking import tags
+from lab.tracking import long_values, tags
 from lab.tracking.client import connect_client, database_file
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
 
@@ -54,6 +55,8 @@ class SweepFrames:
             of the trial and name of the metric; not all trials and metrics have them.
         codes: code digests of the trials, that of the sweep's last command first.
         omitted_codes: code digests of the sweep's trials that are not in the frames.
+        run_id: id of the sweep's run.
+        experiment_id: id of the MLflow experiment.
     """
 
     name: str
@@ -65,6 +68,8 @@ class SweepFrames:
     blocks: dict[tuple[int, str], list[float]] = field(default_factory=dict)
     codes: tuple[CodeVersion, ...] = ()
     omitted_codes: tuple[CodeVersion, ...] = ()
+    run_id: str = ""
+    experiment_id: str = ""
 
     @property
     def metric(self) -> Metric:
@@ -137,10 +142,11 @@ def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrame
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
         )
     parent = max(parents, key=lambda run: int(run.data.tags[tags.full_name(tags.OPENED)]))
-    sweep = tags.remove_prefix(parent.data.tags)
     children = _search_runs(
         client, experiment.experiment_id, f"tags.{tags.PARENT_RUN} = '{parent.info.run_id}'"
     )
+    _restore_long_values(client, [parent, *children])
+    sweep = tags.remove_prefix(parent.data.tags)
     current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
     tuned = tuple(json.loads(sweep[tags.TUNE]))
     selected = select_runs(children, current, tuned, across_code=across_code)
@@ -159,7 +165,30 @@ def load_frames(uri: str, name: str, *, across_code: bool = False) -> SweepFrame
         blocks=dict(_read_blocks(children)),
         codes=selected.used,
         omitted_codes=selected.omitted,
+        run_id=parent.info.run_id,
+        experiment_id=parent.info.experiment_id,
     )
+
+
+def _restore_long_values(client: Any, runs: list[Any]) -> None:
+    """Replace the notices in the lab's tags by the values in their artifacts, in place.
+
+    Raises:
+        FramesError: the artifact of a value that the frames need is missing.
+    """
+    known: dict[str, str] = {}
+    for run in runs:
+        read = partial(_read_artifact, client, run.info.run_id)
+        long_values.restore(run.data.tags, read, known)
+        for name in (tags.COMPARE, tags.REFERENCE, tags.TUNE, tags.CELL, tags.TUNED):
+            text = run.data.tags.get(tags.full_name(name), "{}")
+            if not text.startswith("{"):
+                raise FramesError(
+                    f"MLflow run {run.info.run_id}: the tag {tags.full_name(name)} is not a JSON "
+                    f"object: {text[:100]}; the artifact with a long value is missing, or the tag "
+                    "was cut by a version before 0.3.0 or changed; delete the tracking store and "
+                    "run the same command again, which copies the records to a new one"
+                )
 
 
 def _renumber(runs: list[Any], codes: list[str]) -> None:
@@ -232,7 +261,8 @@ def _add_text(texts: dict[str, str], name: str, text: str) -> None:
 
 def _read_artifact(client: Any, run: str, name: str) -> str | None:
     """Return the content of a text artifact of a run; None if the run has no such artifact."""
-    if name not in {file.path for file in client.list_artifacts(run)}:
+    folder = name.rpartition("/")[0] or None
+    if name not in {file.path for file in client.list_artifacts(run, folder)}:
         return None
     with TemporaryDirectory() as folder:  # used with a server; a database has its files locally
         return File(client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
@@ -243,7 +273,7 @@ def _curves(client: Any, runs: list[Any]) -> pd.DataFrame:
     for run in runs:
         number, fingerprint = int(run.data.tags[_NUMBER]), run.data.tags[_FINGERPRINT]
         for name in run.data.metrics:
-            if name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
+            if _is_copy(name) or name.startswith(tags.SLOT_PREFIX):
                 continue
             for point in client.get_metric_history(run.info.run_id, name):
                 rows.setdefault((number, fingerprint, point.step), {})[name] = point.value
@@ -314,8 +344,13 @@ def _trial(
         # These follow the parameters because some compared paths, such as `encoder.size`, are no
         # parameters of a built trial.
         **{path: _to_scalar(value) for path, value in (cell | tuned).items()},
-        **{name: value for name, value in last.items() if not name.startswith(tags.COPY_PREFIX)},
+        **{name: value for name, value in last.items() if not _is_copy(name)},
     }
+
+
+def _is_copy(metric: str) -> bool:
+    """Return whether a metric is a copy of the ranking metric, stored for the MLflow UI."""
+    return metric == tags.SCORE or metric.startswith(tags.COPY_PREFIX)
 
 
 def _to_scalar(value: Value) -> Value:

@@ -22,8 +22,9 @@ from lab.config.trial import Path, Value, content_hash
 from lab.loading.error_messages import SpaceError
 from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance
-from lab.tracking import tags
+from lab.tracking import long_values, tags
 from lab.tracking.client import StoreError, connect_client, database_file, describe_error
+from lab.tracking.inputs import SweepInputs, log_inputs
 
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
@@ -36,8 +37,8 @@ _STATUS: dict[State, str] = {
 }
 _TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
 _BATCH = 900  # metrics per request; MLflow allows 1,000
-_MAX_TAG = 8_000  # characters of a tag; MLflow rejects longer ones
 _PAGE = 1_000  # runs per response of a search
+_NO_INPUTS = SweepInputs()
 
 
 @dataclass
@@ -73,18 +74,26 @@ class MlflowStore:
         self._parent = ""
         self._metric = ""
         self._runs: dict[str, _Run] = {}
+        self._inputs = _NO_INPUTS
 
-    def begin(self, experiment: Experiment, facts: dict[str, str], texts: dict[str, str]) -> None:
+    def begin(
+        self,
+        experiment: Experiment,
+        facts: dict[str, str],
+        texts: dict[str, str],
+        inputs: SweepInputs = _NO_INPUTS,
+    ) -> None:
         """Create the sweep's parent run, or reopen it if an earlier process created it.
 
         Args:
             experiment: resolved experiment; its content hash identifies the sweep.
             facts: values of further tags, by name without the prefix `lab.`.
             texts: contents of artifact files, by file name.
+            inputs: data sets that the trials read.
         """
         identity = content_hash(asdict(experiment))
         self._metric = experiment.metric.name
-        self._runs = {}
+        self._runs, self._inputs = {}, inputs
         with describe_error(self._uri):
             self._experiment = self._experiment_id(experiment.name)
             existing = self._find_run({tags.SWEEP: identity, tags.KIND: tags.KIND_SWEEP})
@@ -97,6 +106,7 @@ class MlflowStore:
             self._set_tags(self._parent, sweep_tags)
             for name, content in texts.items():
                 self._client.log_text(self._parent, content, name)
+            log_inputs(self._client, self._parent, inputs.all())
 
     def sync(
         self,
@@ -129,7 +139,7 @@ class MlflowStore:
             if run.state == "finished" or (ended and not new):
                 return
             if run.state == tags.STATE_NEW:  # also if a process was killed before it stored them
-                self._log_batch(run.id, params=_flatten(asdict(job.trial)))
+                self._log_settings(run, job, fingerprint)
             self._log_rows(run, rows)
             self._log_provenance(run, provenance)
             if outcome is not None:
@@ -152,7 +162,7 @@ class MlflowStore:
         created = self._client.create_run(
             self._experiment,
             run_name=f"{job.number}: {name or 'base'} #{job.repeat}",
-            tags=_truncate(values),
+            tags=long_values.shorten(values, long_values.MOST_TAG).values,
         )
         run = self._runs[_key(job.number, fingerprint)] = _Run(
             id=created.info.run_id,
@@ -162,6 +172,15 @@ class MlflowStore:
             code=code_digest(TRIAL),
         )
         return run
+
+    def _log_settings(self, run: _Run, job: Job, fingerprint: str) -> None:
+        """Store the parameters and data sets of a trial, and values too long for its tags."""
+        params = long_values.shorten(_flatten(asdict(job.trial)), long_values.MOST_PARAM)
+        of_job = long_values.shorten(_job_tags(job, fingerprint), long_values.MOST_TAG)
+        for path, text in (params.artifacts | of_job.artifacts).items():
+            self._client.log_text(run.id, text, path)
+        log_inputs(self._client, run.id, self._inputs.of_trial(job.trial))
+        self._log_batch(run.id, params=params.values)
 
     def _mark_superseded(self, job: Job, run: _Run) -> None:
         """Tag all other runs of the same code with the number of `job` as superseded by `run`.
@@ -211,11 +230,14 @@ class MlflowStore:
             self._log_batch(run.id, metrics=[p for p in points if "finetune/" in p[0]])
         if outcome.traceback:
             self._client.log_text(run.id, outcome.traceback, tags.TRACEBACK_FILE)
-        durations = {
+        ends = {
             tags.SLOT_SECONDS: outcome.seconds,
             tags.SLOT_BUSY_SECONDS: outcome.busy,
         }
-        self._log_batch(run.id, metrics=[(k, v, 0, _now()) for k, v in durations.items()])
+        last = outcome.rows[-1] if outcome.state == "finished" and outcome.rows else {}
+        if math.isfinite(score := last.get(self._metric, math.nan)):
+            ends[tags.SCORE] = score
+        self._log_batch(run.id, metrics=[(k, v, 0, _now()) for k, v in ends.items()])
         self._client.set_terminated(run.id, status=_STATUS[outcome.state])
         end_tags = {
             tags.STATE: outcome.state,
@@ -310,15 +332,14 @@ class MlflowStore:
     def _set_tags(self, run: str, values: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self._client.log_batch(run, tags=[RunTag(k, v) for k, v in _truncate(values).items()])
+        shortened = long_values.shorten(values, long_values.MOST_TAG)
+        for path, text in shortened.artifacts.items():
+            self._client.log_text(run, text, path)
+        self._client.log_batch(run, tags=[RunTag(k, v) for k, v in shortened.values.items()])
 
 
 def _key(number: int, fingerprint: str) -> str:
     return f"{number} {fingerprint}"
-
-
-def _truncate(values: Mapping[str, str]) -> dict[str, str]:
-    return {key: text[:_MAX_TAG] for key, text in values.items()}
 
 
 def _sweep_tags(experiment: Experiment, identity: str) -> dict[str, str]:
