@@ -45,7 +45,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _main(options: argparse.Namespace) -> None:
     root, remote = open_storage.open_mirror(options.storage)
-    record_folder = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
+    record_folder, reason = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
+    print(f"exporting {record_folder.name}" + f" ({reason})" * bool(reason), flush=True)
     remote.pull(root / "cache" / str(record.read_facts(record_folder).get("text")))
     try:
         folders = write_networks(open_trained(record_folder, root / "cache"), options.folder)

@@ -74,10 +74,11 @@ def _main(options: argparse.Namespace) -> None:
     _check(options)
     task = load_task(options.task, options.folder)
     root, remote = open_storage.open_mirror(options.storage)
-    folder = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
+    folder, reason = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
     remote.pull(root / "cache" / str(record.read_facts(folder).get("text")))
 
-    print(f"{folder.name}: fine-tuning on {task.name}", flush=True)
+    chosen = f" ({reason})" if reason else ""
+    print(f"{folder.name}: fine-tuning on {task.name}{chosen}", flush=True)
     from lab.finetuning import finetuner  # torch takes seconds to import
     from lab.finetuning import pretrained as encoders
     from lab.finetuning.results import FinetuneResults
