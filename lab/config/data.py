@@ -7,8 +7,8 @@ from annotated_types import Interval, MinLen
 from pydantic import Field
 
 from lab.config.base import StrictConfig
+from lab.config.bounds import Name
 
-Name = Annotated[str, MinLen(1)]
 LEAST_VOCAB = 300
 
 

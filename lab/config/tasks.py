@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval
 from pydantic import Field
 
 from lab.config.base import StrictConfig
+from lab.config.bounds import Name
 
-Name = Annotated[str, MinLen(1)]
 Epochs = Annotated[int, Interval(ge=1, le=1_000)]
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
