@@ -16,6 +16,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli, logging_setup
+from lab.control_characters import make_visible
 
 if TYPE_CHECKING:
     from lab.config.experiment import Experiment
@@ -98,7 +99,7 @@ def _main(options: argparse.Namespace) -> int:
 
         with live.open_view(Board(experiment.metric)) as view:
             lines, failed = _run_sweep(options, experiment, root, remote, view)
-        print("\n".join(lines))
+        print(make_visible("\n".join(lines)))
     return 1 if failed else 0
 
 

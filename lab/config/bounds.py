@@ -62,6 +62,6 @@ Question = Annotated[
     MaxLen(_MOST_QUESTION),
     Reason("it is the title of the report and of the sweep's run in MLflow"),
 ]
-Name = Annotated[
-    str, MinLen(1), MaxLen(4_096), Reason("no path or name of a data set can be longer")
-]
+_LONGEST_PATH = Reason("no path or name of a data set can be longer")
+Name = Annotated[str, MinLen(1), MaxLen(4_096), _LONGEST_PATH]
+NameOrEmpty = Annotated[str, MaxLen(4_096), _LONGEST_PATH]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import MinLen
 
 from lab.config.base import StrictConfig
-from lab.config.bounds import LearningRate, Name
+from lab.config.bounds import LearningRate, Name, NameOrEmpty
 from lab.config.budget import Budget
 
 
@@ -30,7 +30,7 @@ class FromCheckpoint(StrictConfig):
 
     kind: Literal["transformers"]
     discriminator: Name
-    generator: str = ""
+    generator: NameOrEmpty = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class FromTrial(StrictConfig):
     """
 
     kind: Literal["trial"]
-    name: Annotated[str, MinLen(4)]
+    name: Annotated[Name, MinLen(4)]
 
 
 @dataclass(frozen=True, kw_only=True)
