@@ -241,7 +241,7 @@ COLUMN = "data.source.column"
 
 
 def make_hostile(width: frames.SweepFrames) -> frames.SweepFrames:
-    """Return frames with hostile texts wherever a user, a file or a forged database can put them."""
+    """Return frames with hostile texts where a user, a file or a forged database can put them."""
     labels = dict(zip(("width 0.25", "width 0.5", "width 1"), (HOSTILE, "b", "c"), strict=True))
     compare = {COLUMN: list(labels.values())}
     trials = width.trials.assign(

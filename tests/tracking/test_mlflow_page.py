@@ -85,7 +85,7 @@ def test_report_and_answer_are_in_the_run_of_the_sweep(uri: str, tmp_path: Path)
 
 
 def test_link_opens_the_table_of_runs_with_the_best_score_first(uri: str) -> None:
-    """`workflowType` is read by the page; without it MLflow 3 opens its mode for language models."""
+    """Without `workflowType`, MLflow 3 opens its mode for language models."""
     number = connect_client(uri).get_experiment_by_name("read").experiment_id
     link = (
         f"http://127.0.0.1:5000/#/experiments/{number}/runs?workflowType=machine_learning"
