@@ -182,13 +182,20 @@ def _restore_long_values(client: Any, runs: list[Any]) -> None:
         long_values.restore(run.data.tags, read, known)
         for name in (tags.COMPARE, tags.REFERENCE, tags.TUNE, tags.CELL, tags.TUNED):
             text = run.data.tags.get(tags.full_name(name), "{}")
-            if not text.startswith("{"):
+            if not _is_json_object(text):
                 raise FramesError(
                     f"MLflow run {run.info.run_id}: the tag {tags.full_name(name)} is not a JSON "
                     f"object: {text[:100]}; the artifact with a long value is missing, or the tag "
                     "was cut by a version before 0.3.0 or changed; delete the tracking store and "
                     "run the same command again, which copies the records to a new one"
                 )
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _renumber(runs: list[Any], codes: list[str]) -> None:
