@@ -141,7 +141,7 @@ def test_choice_of_the_best_trial_is_explained(storage: Path) -> None:
     ("scores", "separation"),
     [
         (
-            {0.25: [0.80, 0.81, 0.79], 0.5: [0.5, 0.51, 0.49]},
+            {0.25: [0.81, 0.80, 0.79], 0.5: [0.5, 0.51, 0.49]},
             "the sweep separates it from the other setting",
         ),
         (

@@ -90,6 +90,16 @@ def test_a_long_value_whose_artifact_is_missing_gives_one_line(uri: str, tmp_pat
         frames.load_frames(uri, "texts")
 
 
+def test_a_value_that_an_older_version_cut_gives_one_line(uri: str, tmp_path: Path) -> None:
+    store_sweep(uri, tmp_path)
+    client = connect_client(uri)
+    sweep_id = client.get_experiment_by_name("texts").experiment_id
+    (run,) = client.search_runs([sweep_id], "tags.`lab.kind` = 'sweep'")
+    client.set_tag(run.info.run_id, "lab.compare", json.dumps({SOURCE: SOURCES})[:8_000])
+    with pytest.raises(frames.FramesError, match=r"the tag lab\.compare is not a JSON object"):
+        frames.load_frames(uri, "texts")
+
+
 def test_a_value_that_looks_like_a_notice_is_stored_whole(uri: str, tmp_path: Path) -> None:
     """Otherwise a question could name the artifact that is shown in its place."""
     shortened = long_values.shorten({"lab.question": "x" * 9_000}, long_values.MOST_TAG)
