@@ -14,6 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from lab import cli
+from lab.control_characters import make_visible
 from lab.errors import UserError
 from lab.loading.task_table import TASKS, load_task
 
@@ -78,7 +79,7 @@ def _main(options: argparse.Namespace) -> None:
     remote.pull(root / "cache" / str(record.read_facts(folder).get("text")))
 
     chosen = f" ({reason})" if reason else ""
-    print(f"{folder.name}: fine-tuning on {task.name}{chosen}", flush=True)
+    print(make_visible(f"{folder.name}: fine-tuning on {task.name}{chosen}"), flush=True)
     from lab.finetuning import finetuner  # torch takes seconds to import
     from lab.finetuning import pretrained as encoders
     from lab.finetuning.results import FinetuneResults
@@ -93,7 +94,8 @@ def _main(options: argparse.Namespace) -> None:
         f"evaluation examples, {task.config.epochs} epochs at a peak rate of {protocol.lr:g}"
     )
     if examples.unseen:
-        print(f"tags without a training example, counted as errors: {', '.join(examples.unseen)}")
+        unseen = make_visible(", ".join(examples.unseen))
+        print(f"tags without a training example, counted as errors: {unseen}")
 
     def build_finetuner() -> finetuner.Finetuner:
         tuner = finetuner.Finetuner(pretrained, examples, protocol, options.device)
