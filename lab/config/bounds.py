@@ -52,7 +52,7 @@ InitialStd = Annotated[
 Probability = Annotated[
     float,
     Interval(ge=1e-4, lt=1),
-    Reason("a window has at most 4,096 tokens, so that below none is expected to be masked"),
+    Reason("of the at most 4,096 tokens of a window, one is masked and one is not"),
 ]
 
 _MOST_QUESTION = 500

@@ -49,7 +49,7 @@ def test_every_number_has_two_bounds_and_every_text_a_length() -> None:
         ("question", "x" * 10**6, "question: must have at most 500 characters: it is the title"),
         ("base.objective.generator.width", 1e-9, "LayerNorm over fewer than 2 units is constant"),
         ("base.objective.generator.depth", 1e-9, "the generator has at least one layer"),
-        ("base.objective.mask_prob", 1e-320, "at least 0.0001, not 1e-320: a window has at most"),
+        ("base.objective.mask_prob", 1e-320, "at least 0.0001, not 1e-320: of the at most 4,096"),
         ("base.objective.disc_weight", 1e308, "at most 1e+06, not 1e+308: float32 has 7 digits"),
         ("base.objective.disc_weight", {"start": 1, "end": 1e-9}, "not 1e-09: float32 has 7"),
         ("base.objective.gen_weight", 1e-300, "not 1e-300: float32 has 7 digits"),
