@@ -4,7 +4,7 @@ import json
 import math
 import re
 from pathlib import Path as File
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -151,9 +151,6 @@ class _Loader(yaml.SafeLoader):
     date. Here they are texts, which a setting of another type refuses.
     """
 
-    # Without the resolvers of YAML 1.1, from which `SafeLoader` builds its table.
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Merge keys (<<) are not expanded yet, so a merged key may be overridden.
         node = super().compose_mapping_node(anchor)
@@ -167,15 +164,18 @@ class _Loader(yaml.SafeLoader):
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
-    number = float(loader.construct_scalar(node).replace("_", ""))
+    text = loader.construct_scalar(node).replace("_", "")
+    number = float(text)
     if not math.isfinite(number):
         # No setting may be infinite. As a string it is rejected with its dotted path.
         return str(node.value)
-    return int(number) if number.is_integer() else number
+    whole = number.is_integer() and ("." not in text or "e" in text.lower())
+    return int(number) if whole else number
 
 
 # A number that begins with 0 is octal in YAML 1.1 and decimal in 1.2; it is read as a text.
 _NUMBER = r"^[-+]?((0|[1-9][\d_]*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"
+_Loader.yaml_implicit_resolvers = {}  # without those of YAML 1.1, which `SafeLoader` has
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),

@@ -726,18 +726,13 @@ def test_invalid_yaml_is_rejected_with_its_line(
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["a: !!python/none x", "a: 2020-13-45", "a: \x07", "? {b: 1}\n: 2"]
-)
+@pytest.mark.parametrize("text", ["a: !!python/none x", "a: \x07", "? {b: 1}\n: 2"])
 def test_unsupported_yaml_is_rejected(text: str, rejection: Callable[..., str]) -> None:
     assert "not YAML" in rejection(text=text)
 
 
-@pytest.mark.parametrize("text", ["question: &a [*a]", "question: {2020-01-01: a}"])
-def test_yaml_without_a_json_equivalent_is_rejected(
-    text: str, rejection: Callable[..., str]
-) -> None:
-    assert "not plain data" in rejection(text=text)
+def test_yaml_without_a_json_equivalent_is_rejected(rejection: Callable[..., str]) -> None:
+    assert "not plain data" in rejection(text="question: &a [*a]")
 
 
 def test_duplicate_key_is_rejected_with_its_line(rejection: Callable[..., str]) -> None:

@@ -29,6 +29,8 @@ from lab.loading.error_messages import SpaceError
         ("-.5", -0.5),
         ("0", 0),
         ("0.50", 0.5),
+        ("1.0", 1.0),
+        ("1.5e3", 1_500),
         ("1e11", 10**11),
         ("true", True),
         ("False", False),
