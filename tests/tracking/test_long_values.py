@@ -22,14 +22,24 @@ SOURCES: tuple[Value, ...] = tuple(
 )
 
 
+pytestmark = pytest.mark.usefixtures("unsynced")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store_folder = tmp_path_factory.mktemp("store")
+    connect_client(default_uri(store_folder))  # one for all tests: the schema takes seconds
+    return store_folder
+
+
 @pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return default_uri(tmp_path)
+def uri(folder: Path) -> str:
+    return default_uri(folder)
 
 
-def store_sweep(uri: str, folder: Path) -> Experiment:
+def store_sweep(uri: str, folder: Path, name: str) -> Experiment:
     """Store a sweep that compares two texts of hundreds of files each."""
-    sweep = experiment("texts", compare={SOURCE: SOURCES})
+    sweep = experiment(name, compare={SOURCE: SOURCES})
     store = MlflowStore(uri, folder / "artifacts")
     store.begin(sweep, {}, {tags.SPACE_FILE: "question: Does it?\n"})
     for number, cell in enumerate(expand_cells(sweep)):
@@ -49,9 +59,9 @@ def store_sweep(uri: str, folder: Path) -> Experiment:
 
 
 def test_a_report_of_compared_values_over_8000_characters_has_short_labels(
-    uri: str, tmp_path: Path
+    uri: str, folder: Path, tmp_path: Path
 ) -> None:
-    sweep = store_sweep(uri, tmp_path)
+    sweep = store_sweep(uri, folder, "texts")
     assert len(json.dumps(sweep.compare)) > 2 * long_values.MOST_TAG
     read = frames.load_frames(uri, "texts")
     assert read.compare == {SOURCE: list(SOURCES)}
@@ -65,11 +75,11 @@ def test_a_report_of_compared_values_over_8000_characters_has_short_labels(
 
 
 def test_a_shortened_tag_or_parameter_says_so_and_names_the_artifact_with_the_value(
-    uri: str, tmp_path: Path
+    uri: str, folder: Path
 ) -> None:
-    store_sweep(uri, tmp_path)
+    store_sweep(uri, folder, "shortened")
     client = connect_client(uri)
-    sweep_id = client.get_experiment_by_name("texts").experiment_id
+    sweep_id = client.get_experiment_by_name("shortened").experiment_id
     (run, *_) = client.search_runs([sweep_id], "tags.`lab.number` = '1'")
     tag, param = run.data.tags["lab.cell"], run.data.params[f"{SOURCE}.paths"]
     for text, most in ((tag, long_values.MOST_TAG), (param, long_values.MOST_PARAM)):
@@ -82,29 +92,30 @@ def test_a_shortened_tag_or_parameter_says_so_and_names_the_artifact_with_the_va
     assert "in the artifact long_values/data.source.paths.txt: " in param
 
 
-def test_a_long_value_whose_artifact_is_missing_gives_one_line(uri: str, tmp_path: Path) -> None:
-    store_sweep(uri, tmp_path)
-    for file in tmp_path.glob("artifacts/**/lab.compare.txt"):
-        file.unlink()
+def test_a_long_value_whose_artifact_is_missing_gives_one_line(uri: str, folder: Path) -> None:
+    store_sweep(uri, folder, "missing")
+    run = frames.load_frames(uri, "missing").run_id
+    (file,) = folder.glob(f"artifacts/**/{run}/**/lab.compare.txt")
+    file.unlink()
     with pytest.raises(frames.FramesError, match="the artifact with a long value is missing"):
-        frames.load_frames(uri, "texts")
+        frames.load_frames(uri, "missing")
 
 
-def test_a_value_that_an_older_version_cut_gives_one_line(uri: str, tmp_path: Path) -> None:
-    store_sweep(uri, tmp_path)
+def test_a_value_that_an_older_version_cut_gives_one_line(uri: str, folder: Path) -> None:
+    store_sweep(uri, folder, "cut")
     client = connect_client(uri)
-    sweep_id = client.get_experiment_by_name("texts").experiment_id
+    sweep_id = client.get_experiment_by_name("cut").experiment_id
     (run,) = client.search_runs([sweep_id], "tags.`lab.kind` = 'sweep'")
     client.set_tag(run.info.run_id, "lab.compare", json.dumps({SOURCE: SOURCES})[:8_000])
     with pytest.raises(frames.FramesError, match=r"the tag lab\.compare is not a JSON object"):
-        frames.load_frames(uri, "texts")
+        frames.load_frames(uri, "cut")
 
 
-def test_a_value_that_looks_like_a_notice_is_stored_whole(uri: str, tmp_path: Path) -> None:
+def test_a_value_that_looks_like_a_notice_is_stored_whole(uri: str, folder: Path) -> None:
     """Otherwise a question could name the artifact that is shown in its place."""
     shortened = long_values.shorten({"lab.question": "x" * 9_000}, long_values.MOST_TAG)
     forged = shortened.values["lab.question"].replace("lab.question", "../../secret")
-    store = MlflowStore(uri, tmp_path / "artifacts")
+    store = MlflowStore(uri, folder / "artifacts")
     store.begin(experiment("forged", question=forged), {}, {})
     store.sync(dataclasses.replace(JOB), "f0", "queued")
     assert frames.load_frames(uri, "forged").sweep[tags.QUESTION] == forged
