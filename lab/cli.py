@@ -18,9 +18,11 @@ from pathlib import Path as File
 from typing import NoReturn
 
 from lab import __version__, disk_space, leave, logging_setup
+from lab.control_characters import make_visible
 from lab.errors import UserError, one_line
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_LONGEST_ERROR = 4_000  # characters; messages quote names, cells and keys of any length
 UNREAD = 141  # 128 + SIGPIPE, as in a shell
 SCRIPT = "electra-lab"  # console script, see `lab.commands`
 _LOG = logging.getLogger(__name__)
@@ -236,8 +238,10 @@ def _is_script() -> bool:
 
 
 def _print_error(line: str) -> None:
+    line = make_visible(line)
+    short = line if len(line) <= _LONGEST_ERROR else f"{line[:_LONGEST_ERROR]}…"
     with suppress(OSError):  # standard error can be closed as well
-        print(line, file=sys.stderr, flush=True)
+        print(short, file=sys.stderr, flush=True)
 
 
 def discard_output() -> None:

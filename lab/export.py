@@ -10,10 +10,12 @@ lab's own: their logits must agree bit for bit.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path as File
 
 from lab import cli
+from lab.control_characters import make_visible
 from lab.errors import UserError
 from lab.interop import find_trial
 from lab.interop.export import write_networks
@@ -45,7 +47,10 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _main(options: argparse.Namespace) -> None:
     root, remote = open_storage.open_mirror(options.storage)
-    record_folder = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
+    record_folder, reason = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
+    chosen = f" ({reason})" if reason else ""
+    # On standard error, so that standard output has the written folders alone.
+    print(make_visible(f"exporting {record_folder.name}{chosen}"), file=sys.stderr, flush=True)
     remote.pull(root / "cache" / str(record.read_facts(record_folder).get("text")))
     try:
         folders = write_networks(open_trained(record_folder, root / "cache"), options.folder)

@@ -14,6 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from lab import cli
+from lab.control_characters import make_visible
 from lab.errors import UserError
 from lab.loading.task_table import TASKS, load_task
 
@@ -74,10 +75,11 @@ def _main(options: argparse.Namespace) -> None:
     _check(options)
     task = load_task(options.task, options.folder)
     root, remote = open_storage.open_mirror(options.storage)
-    folder = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
+    folder, reason = find_trial.resolve_run(options.run, root, options.tracking_uri, remote)
     remote.pull(root / "cache" / str(record.read_facts(folder).get("text")))
 
-    print(f"{folder.name}: fine-tuning on {task.name}", flush=True)
+    chosen = f" ({reason})" if reason else ""
+    print(make_visible(f"{folder.name}: fine-tuning on {task.name}{chosen}"), flush=True)
     from lab.finetuning import finetuner  # torch takes seconds to import
     from lab.finetuning import pretrained as encoders
     from lab.finetuning.results import FinetuneResults
@@ -92,7 +94,8 @@ def _main(options: argparse.Namespace) -> None:
         f"evaluation examples, {task.config.epochs} epochs at a peak rate of {protocol.lr:g}"
     )
     if examples.unseen:
-        print(f"labels without a training example, counted as errors: {', '.join(examples.unseen)}")
+        unseen = make_visible(", ".join(examples.unseen))
+        print(f"tags without a training example, counted as errors: {unseen}")
 
     def build_finetuner() -> finetuner.Finetuner:
         tuner = finetuner.Finetuner(pretrained, examples, protocol, options.device)
@@ -102,7 +105,11 @@ def _main(options: argparse.Namespace) -> None:
     for run in results.complete(options.seeds, build_finetuner):
         remote.push(results.file)
         score, duration = run.scores[task.config.metric], format_duration(run.seconds)
-        print(f"seed {run.seed}: {task.config.metric} {score:.4f} in {duration}", flush=True)
+        undefined = f" ({run.undefined})" if run.undefined else ""
+        print(
+            f"seed {run.seed}: {task.config.metric} {score:.4f} in {duration}{undefined}",
+            flush=True,
+        )
     finished = results.runs()
     _print_scores(examples, [finished[seed] for seed in range(options.seeds)])
     print(f"stored in {results.file}")
@@ -146,6 +153,9 @@ def _print_scores(examples: "Examples", runs: "list[FinetuneRun]") -> None:
         console.print(table)
     print(text.get(), end="")
     metric = examples.config.metric
+    for reason in dict.fromkeys(run.undefined for run in runs if run.undefined):
+        seeds = ", ".join(str(run.seed) for run in runs if run.undefined == reason)
+        print(f"warning: seed {seeds}: {reason}")
     print(
         f"finetune/{examples.name}: {metric} {medians[metric]:.4f} (median of {len(runs)}); "
         f"majority baseline {baseline[metric]:.4f}"

@@ -15,6 +15,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING
 
 from lab import cli, logging_setup
+from lab.control_characters import make_visible
 from lab.execution import interrupts
 from lab.interop import find_trial
 
@@ -95,10 +96,11 @@ def _main(options: argparse.Namespace) -> int:
     # Slow imports are made where they are needed, so that the first line is printed at once.
     from lab.loading import mask_checks, search_space, sweep_warnings
     from lab.storage import checks, open_storage
-    from lab.tasks import minimal_pairs
+    from lab.tasks import examples, minimal_pairs
 
     experiment = search_space.load_experiment(options.file, tuple(options.overrides))
     minimal_pairs.read_pairs(experiment.minimal_pairs, experiment.metric)  # checks the file
+    examples.check_local_tasks(experiment.finetune.tasks)
     for warning in sweep_warnings.collect_warnings(experiment):
         _LOG.warning("%s", warning)
         print(f"lab.sweep: warning: {warning}", file=sys.stderr)
@@ -122,17 +124,22 @@ def _main(options: argparse.Namespace) -> int:
 
         with live.open_view(Board(experiment.metric)) as view:
             lines, failed = _run_sweep(options, experiment, root, remote, view, frozenset(again))
-        print("\n".join(lines))
+        print(make_visible("\n".join(lines)))
     return 1 if failed else 0
 
 
 def _plan(experiment: "Experiment", options: argparse.Namespace) -> None:
-    """Print the planned trials at once, then the estimated time of each part."""
+    """Print the planned trials at once, then the estimated time of each part.
+
+    Raises:
+        UserError: this machine or the cluster lacks the resources of a trial.
+    """
     from lab.search import plan
     from lab.tracking.client import default_uri
 
     slots = _slots(experiment)
     print(plan.plan_heading(experiment, plan.plan_cells(experiment), slots), flush=True)
+    _check(options, experiment)
     root = None if "://" in options.storage else File(options.storage)
     uri = options.tracking_uri or default_uri(root or File())
     print(f"\n{plan.plan_table(_estimate(experiment, root, slots, uri))}")
@@ -220,7 +227,7 @@ def _run_sweep(
 def _conclude(
     name: str, uri: str, options: argparse.Namespace, site: "Site", view: "View"
 ) -> tuple[list[str], int]:
-    """Write the report and log the best trial.
+    """Write the report, store it in MLflow and log the best trial.
 
     Returns:
         The lines to print, and the number of failed trials.
@@ -231,21 +238,24 @@ def _conclude(
     from lab.reporting.power.sentences import describe_power
     from lab.storage.identity import read_identity
     from lab.tracking import frames
+    from lab.tracking.publication import publish_report
+    from lab.tracking.user_interface import describe_interface
 
     table = frames.load_frames(uri, name, storage=read_identity(site.storage))
     page = write_report(table, options.reports)
+    answer, scored = stats.compute_answer(table), stats.scored_trials(table)
+    headline = conclusion.write_headline(table, answer, scored)
+    publish_report(uri, table, page, headline)
     view.set_phase("logging the best trial as an MLflow model")
     best = _log_best_trial(table, uri, site)
-    ui = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    answer, scored = stats.compute_answer(table), stats.scored_trials(table)
     lines = [
-        f"\n{conclusion.write_headline(table, answer, scored)}",
+        f"\n{headline}",
         f"valid for: {conclusion.describe_validity(table)}\n",
         *(f"{key}: {text}" for key, text in describe_power(table, answer, scored)),
         *(f"code:      {note}" for note in code_notes.describe_codes(table)),
         f"report:    {page}",
         f"best:      {best}",
-        f"MLflow UI: MLFLOW_DISABLE_TELEMETRY=true {shlex.join(ui)}",
+        *describe_interface(uri, table),
     ]
     failed = _failed_lines(table, site.storage)
     _LOG.info("report: %s; failed trials: %d", page, len(failed))

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Interval
+from annotated_types import Interval
 
 from lab.config.base import StrictConfig
+from lab.config.bounds import InitialStd
 
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]
+_LEAST_HIDDEN = 2  # units; LayerNorm over one unit is constant
 Share = Annotated[float, Interval(ge=0, lt=1)]
 
 
@@ -35,7 +37,7 @@ class EncoderConfig(StrictConfig):
     ffn: Count
     heads: Count
     embedding: Count
-    init_std: Annotated[float, Gt(0)] = 0.02
+    init_std: InitialStd = 0.02
     dropout: Share = 0.1
     norm: Literal["post", "pre"] = "post"
 
@@ -93,9 +95,21 @@ class GeneratorConfig(StrictConfig):
         two networks share the embedding tables.
 
         Raises:
-            ValueError: the resulting hidden size is not a multiple of its number of heads.
+            ValueError: the resulting hidden size is below 2 or not a multiple of its number of
+                heads, or the depth is less than half a layer.
         """
-        hidden = max(1, round(encoder.hidden * self.width))
+        hidden = round(encoder.hidden * self.width)
+        if hidden < _LEAST_HIDDEN:
+            raise ValueError(
+                f"width must be at least {_LEAST_HIDDEN / encoder.hidden:.4g} of the hidden size "
+                f"{encoder.hidden}, not {self.width:g}: LayerNorm over fewer than {_LEAST_HIDDEN} "
+                f"units is constant"
+            )
+        if encoder.layers * self.depth < 0.5:
+            raise ValueError(
+                f"depth must be at least {0.5 / encoder.layers:.4g} of the {encoder.layers} "
+                f"layers, not {self.depth:g}: the generator has at least one layer"
+            )
         head_width = encoder.hidden // encoder.heads
         heads = max(1, hidden // head_width)
         if hidden % heads:

@@ -64,7 +64,7 @@ class Budget(StrictConfig):
     """
 
     kind: Literal["flops", "tokens", "seconds"]
-    amount: Annotated[float, Interval(gt=0, le=1e30)]
+    amount: Annotated[float, Interval(ge=1e-3, le=1e30)]
 
     def fraction(self, spent: Spent) -> float:
         """Return the spent share of the budget: 0 at the start, 1 or more at the end."""

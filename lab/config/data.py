@@ -7,8 +7,8 @@ from annotated_types import Interval, MinLen
 from pydantic import Field
 
 from lab.config.base import StrictConfig
+from lab.config.bounds import Name, NameOrEmpty
 
-Name = Annotated[str, MinLen(1)]
 LEAST_VOCAB = 300
 
 
@@ -72,7 +72,7 @@ class HubDataset(StrictConfig):
 
     kind: Literal["hub"]
     name: Name
-    configuration: str = ""
+    configuration: NameOrEmpty = ""
     split: Name = "train"
     column: Name = "text"
     revision: Name = "main"

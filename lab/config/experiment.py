@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Interval, Lt, MinLen
+from annotated_types import Gt, Interval, Lt
 
 from lab.config.architecture import Count
 from lab.config.base import StrictConfig
+from lab.config.bounds import Name
 from lab.config.metrics import Metric
 from lab.config.trial import Path, Trial, Value
 
-FileName = Annotated[str, MinLen(1)]
 Answer = Literal["ranking", "path", "noise"]
+_LEAST_GPU = 0.01  # share of a GPU for one process
 _TOLERANCE = 0.001  # of a rung's share of the budget, which may be rounded (.333)
 
 
@@ -140,6 +141,13 @@ class Resources(StrictConfig):
     gpus_per_worker: Annotated[float, Interval(ge=0, le=1)] = 0.0
     slots: Annotated[int, Interval(ge=0, le=1_000)] = 0
 
+    def __post_init__(self) -> None:
+        if 0 < self.gpus_per_worker < _LEAST_GPU:
+            raise ValueError(
+                f"gpus_per_worker must be 0 or at least {_LEAST_GPU:g}, not "
+                f"{self.gpus_per_worker:g}: a GPU has no memory for more processes"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(StrictConfig):
@@ -151,7 +159,7 @@ class FinetuneConfig(StrictConfig):
         seeds: number of fine-tuning runs for each task; the median of their scores is recorded.
     """
 
-    tasks: tuple[Annotated[str, MinLen(1)], ...] = ()
+    tasks: tuple[Name, ...] = ()
     seeds: Annotated[int, Interval(ge=1, le=1_000)] = 3
 
 
@@ -188,7 +196,7 @@ class Experiment:
     search: SearchConfig
     resources: Resources
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    minimal_pairs: FileName | None = None
+    minimal_pairs: Name | None = None
     answer: Answer = "ranking"
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Gt, MinLen
+from annotated_types import MinLen
 
 from lab.config.base import StrictConfig
+from lab.config.bounds import LearningRate, Name, NameOrEmpty
 from lab.config.budget import Budget
 
 
@@ -28,8 +29,8 @@ class FromCheckpoint(StrictConfig):
     """
 
     kind: Literal["transformers"]
-    discriminator: Annotated[str, MinLen(1)]
-    generator: str = ""
+    discriminator: Name
+    generator: NameOrEmpty = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class FromTrial(StrictConfig):
     """
 
     kind: Literal["trial"]
-    name: Annotated[str, MinLen(4)]
+    name: Annotated[Name, MinLen(4)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class FromMlmRun(StrictConfig):
 
     kind: Literal["mlm"]
     budget: Budget
-    lr: Annotated[float, Gt(0)] | None = None
+    lr: LearningRate | None = None
 
     def __post_init__(self) -> None:
         if self.budget.kind == "seconds":

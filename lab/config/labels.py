@@ -4,13 +4,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lab.config.trial import Path, Value
+from lab.config.trial import Path, Value, content_hash
+
+_LONGEST = 80  # characters of a value in a label
+_END = 20  # characters of the first and the last value of an abbreviated list
 
 
 def label(values: Mapping[Path, Value], compared: Mapping[Path, Sequence[Value]]) -> str:
     """Return a short label of a setting, for example `width 0.25`.
 
-    A path is abbreviated to its last part if that is unique among the paths. A path that ends in
+    A value of more than 80 characters, such as a list of many files, is abbreviated. A path is
+    abbreviated to its last part if that is unique among the paths. A path that ends in
     `kind` is abbreviated to the part before it: `optim muon`. A mapping with a kind is named by
     that kind. If it is one of several compared values, its name holds only the entries in which it
     differs from the others: `generator frozen`, `growing, until 0.6`.
@@ -79,8 +83,22 @@ def _is_ramp(value: Any) -> bool:
 
 
 def _format(value: Value) -> str:
+    text = _format_whole(value)
+    return text if len(text) <= _LONGEST else _abbreviate(value, text)
+
+
+def _abbreviate(value: Value, text: str) -> str:
+    """Return the beginning of a long value, or ends and length of a list, with a hash of it."""
+    digest = content_hash(text)[:6]
+    if not isinstance(value, (list, tuple)):
+        return f"{text[: _LONGEST // 2]}… ({digest})"
+    first, last = (_format_whole(end)[:_END] for end in (value[0], value[-1]))
+    return f"{len(value)} values, {first} … {last} ({digest})"
+
+
+def _format_whole(value: Value) -> str:
     if isinstance(value, float) or (isinstance(value, int) and value >= 10**6):
         return f"{value:.6g}"
     if isinstance(value, dict) and _is_ramp(value):
-        return f"{_format(value['start'])} → {_format(value['end'])}"
+        return f"{_format_whole(value['start'])} → {_format_whole(value['end'])}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -297,6 +297,7 @@ _RAW = (
 _AFTER = "finetune/"
 # `finetune/flops` and `finetune/seconds` are costs, not scores.
 FINETUNING_COSTS = ("flops", "seconds")
+UNDEFINED = "undefined"  # `finetune/TASK/undefined`: runs without a defined score, if there are any
 
 
 def finetuned(task: str) -> Metric:

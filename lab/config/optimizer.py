@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 
 from lab.config.architecture import Share
 from lab.config.base import StrictConfig
+from lab.config.bounds import ClipNorm, Epsilon, Factor, LearningRate, WeightDecay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +29,14 @@ class OptimizerConfig(StrictConfig):
         clip: largest norm of the gradient; larger gradients are scaled down to it.
     """
 
-    lr: Annotated[float, Gt(0)] = 1e-3
+    lr: LearningRate = 1e-3
     clip_scope: Literal["joint", "per_network"] = "joint"
-    generator_lr: Annotated[float, Gt(0)] = 1.0
+    generator_lr: Factor = 1.0
     beta1: Share = 0.9
     beta2: Share = 0.98
-    eps: Annotated[float, Gt(0)] = 1e-6
-    weight_decay: Annotated[float, Ge(0)] = 0.01
-    clip: Annotated[float, Gt(0)] = 1.0
+    eps: Epsilon = 1e-6
+    weight_decay: WeightDecay = 0.01
+    clip: ClipNorm = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class MuonConfig(OptimizerConfig):
     """
 
     kind: Literal["muon"]
-    hidden_lr: Annotated[float, Gt(0)] = 4.0
+    hidden_lr: Factor = 4.0
     momentum: Share = 0.95
     iterations: Annotated[int, Interval(ge=1, le=10)] = 5
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval
 from pydantic import Field
 
 from lab.config.base import StrictConfig
+from lab.config.bounds import Name, NameOrEmpty
 
-Name = Annotated[str, MinLen(1)]
 Epochs = Annotated[int, Interval(ge=1, le=1_000)]
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
@@ -50,7 +50,7 @@ class SavedRows(StrictConfig):
 
     kind: Literal["saved"]
     path: Name
-    split: str = ""
+    split: NameOrEmpty = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class HubRows(StrictConfig):
 
     kind: Literal["hub"]
     name: Name
-    configuration: str = ""
+    configuration: NameOrEmpty = ""
     split: Name
     revision: Name = "main"
 
@@ -145,7 +145,7 @@ class RegressionTask(StrictConfig):
     train: RowSource
     evaluation: RowSource
     text: Name = "text"
-    pair: str = ""
+    pair: NameOrEmpty = ""
     label: Name = "label"
     unordered: bool = False
     metric: Literal["spearman", "pearson"] = "spearman"

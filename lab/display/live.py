@@ -25,6 +25,7 @@ from rich.text import Text
 from lab.cli import discard_output
 from lab.config.experiment import Job
 from lab.config.results import Outcome
+from lab.control_characters import make_visible
 from lab.display.board import Board, RunningTrial, describe_settings
 from lab.formatting import format_clock
 
@@ -74,8 +75,8 @@ class View(ABC):
                 raise BrokenPipeError from error
 
     def print_line(self, line: str) -> None:
-        """Print a permanent line."""
-        self._lines.put(line)
+        """Print a permanent line, with escapes instead of control characters."""
+        self._lines.put(make_visible(line))
 
     def set_phase(self, phase: str, share: float | None = None) -> None:
         """Set, log and display the phase of the sweep itself.

@@ -90,8 +90,8 @@ class Driver:
             progress.finetuning_phase(each.name) for each in self._prerequisites.tasks.values()
         ]
         self._view.set_phase("opening the sweep's run in MLflow")
-        texts = self._prerequisites.describe_texts()
-        begin_run(self._store, self._experiment, self._site, command, texts)
+        texts, inputs = self._prerequisites.describe_texts(), self._prerequisites.describe_inputs()
+        begin_run(self._store, self._experiment, self._site, command, texts, inputs)
         state: State = "interrupted"
         measures: dict[str, float] = {}
         try:

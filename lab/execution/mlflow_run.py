@@ -7,6 +7,7 @@ from lab.execution.site import Site
 from lab.loading import search_space
 from lab.storage import identity, provenance
 from lab.tracking import tags
+from lab.tracking.inputs import SweepInputs
 from lab.tracking.store import MlflowStore, process_tags
 
 
@@ -16,6 +17,7 @@ def begin_run(
     site: Site,
     command: str,
     text_tags: dict[str, str],
+    inputs: SweepInputs,
 ) -> None:
     """Open the MLflow run of a sweep, or continue it, and set its tags.
 
@@ -25,6 +27,7 @@ def begin_run(
         site: storage of the records; the same sweep from another storage has a run of its own.
         command: command line that repeats the sweep.
         text_tags: description of the prepared texts, by tag.
+        inputs: prepared texts and tasks.
     """
     process = process_tags(provenance.current_provenance())
     facts = {f"{tags.LAST_COMMAND}{name}": text for name, text in process.items() if text} | {
@@ -33,4 +36,4 @@ def begin_run(
     }
     space = search_space.dump_experiment(experiment)
     storage = identity.storage_identity(site.storage, site.mirror)
-    store.begin(experiment, facts | text_tags, {tags.SPACE_FILE: space}, storage=storage)
+    store.begin(experiment, facts | text_tags, {tags.SPACE_FILE: space}, inputs, storage=storage)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path as File
 from typing import Any
@@ -28,6 +28,7 @@ from lab.storage import record
 from lab.storage.mirror import Mirror
 from lab.tasks import examples, minimal_pairs
 from lab.tracking import tags
+from lab.tracking.inputs import DataInput, SweepInputs, name_source
 from lab.trials.progress import Tell, ignore_progress
 
 _FROZEN = (
@@ -177,6 +178,19 @@ class Prerequisites:
             tags.TEXT: " ".join(preparation.describe_text(text) for text in texts),
             tags.OVERLAPS: json.dumps({text.name: self._overlaps(text) for text in texts}),
         }
+
+    def describe_inputs(self) -> SweepInputs:
+        """Return the prepared texts and the tasks as inputs of MLflow runs."""
+        texts = {}
+        for settings, folder in self._texts.items():
+            source = asdict(settings)
+            name = name_source(source["source"])
+            texts[settings] = DataInput(name, folder.name, source, "training")
+        tasks = (
+            DataInput(task.name, task.fingerprint, asdict(task.config), "fine-tuning")
+            for task in self.tasks.values()
+        )
+        return SweepInputs(texts=texts, tasks=tuple(tasks))
 
     def _overlaps(self, text: File) -> list[dict[str, Any]]:
         """Return the overlaps of a text with each task; tasks have the names that metrics use."""

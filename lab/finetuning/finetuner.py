@@ -30,13 +30,14 @@ from lab.data.vocabulary import Vocabulary
 from lab.finetuning import features, heads
 from lab.finetuning.features import TaskWindow
 from lab.finetuning.heads import Answer, Head, HeadInputs
-from lab.finetuning.metrics import Scores, score_task
+from lab.finetuning.metrics import Scores, describe_undefined, score_task
 from lab.tasks.examples import Example, Examples, TextExample
 from lab.training import optimizer as optim
 from lab.training.model import Encoder
 
 DROPOUT = 0.1
 _EVAL_BATCH = 64  # windows scored at once
+_DIVERGED = "fine-tuning diverged: the outputs of the network are not finite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,8 @@ class FinetuneRun:
             counted.
         tokens: positions of the training batches, padding included.
         seconds: duration of training and scoring.
+        undefined: reason why the scores say nothing about the encoder: the run has diverged, or its
+            predictions have no correlation; empty otherwise.
     """
 
     seed: int
@@ -112,6 +115,7 @@ class FinetuneRun:
     flops: float
     tokens: int
     seconds: float
+    undefined: str = ""
 
 
 class Finetuner:
@@ -154,13 +158,14 @@ class Finetuner:
         head.init_weights(torch.Generator().manual_seed(seed))
         head.to(self._device)
         tokens, spent_flops = self._fit(encoder, head, seed)
-        scores = score_task(self._task, self._evaluation, self._predict(encoder, head))
+        answers, finite = self._predict(encoder, head)
         return FinetuneRun(
             seed=seed,
-            scores=scores,
+            scores=score_task(self._task, self._evaluation, answers),
             flops=spent_flops,
             tokens=tokens,
             seconds=time.perf_counter() - began,
+            undefined=describe_undefined(self._task, answers) if finite else _DIVERGED,
         )
 
     def _fit(self, encoder: Encoder, head: Head, seed: int) -> tuple[int, float]:
@@ -195,11 +200,12 @@ class Finetuner:
                 yield [self._train[index] for index in order_N[start : start + B]]
 
     @torch.no_grad()
-    def _predict(self, encoder: Encoder, head: Head) -> list[Answer]:
-        """Return the prediction for each evaluation window."""
+    def _predict(self, encoder: Encoder, head: Head) -> tuple[list[Answer], bool]:
+        """Return the prediction for each evaluation window, and whether all outputs are finite."""
         encoder.eval()
         head.eval()
         predicted: dict[int, Answer] = {}
+        finite = True
         order = np.argsort([len(window.ids) for window in self._evaluation], kind="stable")
         for start in range(0, len(order), _EVAL_BATCH):  # similar lengths: little padding
             indices = order[start : start + _EVAL_BATCH].tolist()
@@ -207,8 +213,10 @@ class Finetuner:
                 [self._evaluation[index] for index in indices], self._device
             )
             hidden_BTh = encoder(inputs.ids_BT, segment_ids(inputs.ids_BT))
+            # Of an output that is not finite, argmax returns an index as of any other.
+            finite &= bool(head.logits(hidden_BTh).isfinite().all())
             predicted |= zip(indices, head.predict(hidden_BTh, inputs), strict=True)
-        return [predicted[index] for index in range(len(order))]
+        return [predicted[index] for index in range(len(order))], finite
 
 
 def parameter_groups(

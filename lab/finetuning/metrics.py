@@ -121,6 +121,27 @@ def _matthews_correlation(gold: Sequence[int], predicted: Sequence[int]) -> floa
         return float(matthews_corrcoef(gold, predicted))
 
 
+def describe_undefined(task: Examples, answers: Sequence[Answer]) -> str:
+    """Return why the scores of predictions are 0 by convention; empty if they are defined.
+
+    Args:
+        task: task with the evaluation split that was predicted.
+        answers: prediction for each window.
+    """
+    if not isinstance(task.config, RegressionTask):
+        return ""
+    return _describe_uncorrelated([a for a in answers if isinstance(a, float)])
+
+
+def _describe_uncorrelated(predicted: Sequence[float]) -> str:
+    """Return why no correlation with the predicted numbers exists; empty if one does."""
+    if not np.isfinite(predicted).all():
+        return "a predicted number is not finite, so the correlation is undefined and counts as 0"
+    if np.ptp(predicted) == 0:
+        return "all predicted numbers are equal, so the correlation is undefined and counts as 0"
+    return ""
+
+
 def regression_scores(gold: Sequence[float], predicted: Sequence[float]) -> Scores:
     """Return the Spearman and the Pearson correlation.
 
@@ -129,7 +150,7 @@ def regression_scores(gold: Sequence[float], predicted: Sequence[float]) -> Scor
     """
     from scipy import stats
 
-    if np.ptp(gold) == 0 or np.ptp(predicted) == 0 or not np.isfinite(predicted).all():
+    if np.ptp(gold) == 0 or _describe_uncorrelated(predicted):
         return {"spearman": 0.0, "pearson": 0.0}
     return {
         "spearman": float(stats.spearmanr(gold, predicted).statistic),

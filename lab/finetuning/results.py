@@ -14,7 +14,7 @@ from statistics import median
 
 from lab import __version__
 from lab.config.code_digest import FINETUNING, code_digest
-from lab.config.metrics import FINETUNING_COSTS, finetuned
+from lab.config.metrics import FINETUNING_COSTS, UNDEFINED, finetuned
 from lab.config.results import MetricRow
 from lab.config.trial import content_hash
 from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
@@ -53,10 +53,14 @@ class FinetuneResults:
         }
 
     def runs(self) -> dict[int, FinetuneRun]:
-        """Return the stored runs by seed; none if the file is missing or damaged."""
+        """Return the stored runs by seed; none if the file is missing or damaged.
+
+        A run without a score of the task's metric counts as missing.
+        """
         try:
             stored = json.loads(self.file.read_text())["runs"]
-            return {run["seed"]: FinetuneRun(**run) for run in stored}
+            runs = [FinetuneRun(**run) for run in stored]
+            return {run.seed: run for run in runs if self._task.config.metric in run.scores}
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError):  # damaged: the seeds are run again
@@ -90,7 +94,8 @@ class FinetuneResults:
         """Return the entries of these runs in a trial's last point; None if a run is missing.
 
         The entries are the median, lowest and highest score, the total FLOPs, the total seconds,
-        and the score of the majority baseline (`metrics.majority_baseline`).
+        and the score of the majority baseline (`metrics.majority_baseline`); and, if there are any,
+        the number of runs whose score is undefined (`FinetuneRun`).
 
         Args:
             seeds: number of runs; their seeds are 0 to `seeds` - 1.
@@ -100,13 +105,19 @@ class FinetuneResults:
             return None
         runs = [stored[seed] for seed in range(seeds)]
         scores = [run.scores[self._task.config.metric] for run in runs]
-        return baseline_entry(self._task) | {
-            self._score: median(scores),
-            f"{self._score}/low": min(scores),
-            f"{self._score}/high": max(scores),
-            f"{self._score}/flops": sum(run.flops for run in runs),
-            f"{self._score}/seconds": sum(run.seconds for run in runs),
-        }
+        undefined = sum(bool(run.undefined) for run in runs)
+        entries = {f"{self._score}/{UNDEFINED}": float(undefined)} if undefined else {}
+        return (
+            baseline_entry(self._task)
+            | entries
+            | {
+                self._score: median(scores),
+                f"{self._score}/low": min(scores),
+                f"{self._score}/high": max(scores),
+                f"{self._score}/flops": sum(run.flops for run in runs),
+                f"{self._score}/seconds": sum(run.seconds for run in runs),
+            }
+        )
 
 
 def charge_finetuning(row: MetricRow) -> MetricRow:

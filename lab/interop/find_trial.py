@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path as File
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lab.errors import UserError
 from lab.storage import identity, record
 from lab.storage.mirror import LocalOnly, Mirror
 
 if TYPE_CHECKING:
+    from lab.reporting.stats import Answer
     from lab.tracking.frames import SweepFrames
 
 _LOCAL = LocalOnly()
@@ -16,8 +17,35 @@ _LISTED = 5  # trials that an error message lists
 _NAME = re.compile(r"[0-9a-f]{4,12}")
 
 
-def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror = _LOCAL) -> File:
-    """Return the folder of the record of a trial, or of the best trial of a sweep.
+class FoundTrial(NamedTuple):
+    """A trial that a user has named.
+
+    Attributes:
+        folder: folder of its record.
+        reason: choice of the trial among those of the sweep, in one sentence; empty if the user has
+            named the trial itself.
+    """
+
+    folder: File
+    reason: str = ""
+
+
+class BestTrial(NamedTuple):
+    """The best trial of a sweep.
+
+    Attributes:
+        name: name of the trial.
+        reason: its setting and score, and whether the sweep separates this setting from the others.
+    """
+
+    name: str
+    reason: str
+
+
+def resolve_run(
+    run: str, storage: File, uri: str | None = None, mirror: Mirror = _LOCAL
+) -> FoundTrial:
+    """Return the record of a trial, or of the best trial of a sweep.
 
     Args:
         run: a trial, as in `resolve_trial`, or the name of a sweep, which selects the best repeat
@@ -32,7 +60,7 @@ def resolve_run(run: str, storage: File, uri: str | None = None, mirror: Mirror 
     trials = storage / "trials"
     found = _find_trial(run, trials, mirror)
     if found is not None:
-        return found
+        return FoundTrial(found)
     if File(run).name != run:
         raise _no_trial(run, trials)
     from lab.tracking.client import default_uri
@@ -83,8 +111,8 @@ def _no_trial(run: str, trials: File) -> UserError:
     return UserError(f"{run}: no trial in {trials}; there is {_list(_all(trials))}")
 
 
-def find_best_trial(frames: "SweepFrames") -> str | None:
-    """Return the name of the best repeat of a sweep's best setting; None without a score."""
+def find_best_trial(frames: "SweepFrames") -> BestTrial | None:
+    """Return the best repeat of a sweep's best setting, and why; None without a score."""
     from lab.reporting import stats
 
     answer = stats.compute_answer(frames)
@@ -95,10 +123,31 @@ def find_best_trial(frames: "SweepFrames") -> str | None:
     ranked = best_cell.sort_values(
         "score", ascending=frames.metric.direction == "minimize", kind="stable"
     )
-    return str(ranked.iloc[0]["fingerprint"])
+    first, trials = ranked.iloc[0], len(ranked)
+    chosen = f"the best of its {trials} trials" if trials > 1 else "its only trial with a score"
+    reason = (
+        f"trial {first['number']}, {frames.metric.name} {first['score']:.4f}, {chosen} of the "
+        f"setting with the best mean, {answer.cells[0].label}; {_describe_separation(answer)}"
+    )
+    return BestTrial(str(first["fingerprint"]), reason)
 
 
-def _find_best_of_sweep(name: str, storage: File, uri: str, mirror: Mirror) -> File:
+def _describe_separation(answer: "Answer") -> str:
+    """Return whether the best setting is significantly better than all others."""
+    if len(answer.cells) == 1:
+        return "no other setting has a score"
+    others = len(answer.cells) - 1
+    if answer.separable:
+        rest = f"{others} other settings" if others > 1 else "the other setting"
+        return f"the sweep separates it from {rest}"
+    tied = answer.tied_labels[1:]
+    shown = "; ".join(tied[:_LISTED]) + (
+        f" and {len(tied) - _LISTED} more" if len(tied) > _LISTED else ""
+    )
+    return f"the sweep does not separate it from {shown}: these settings tie"
+
+
+def _find_best_of_sweep(name: str, storage: File, uri: str, mirror: Mirror) -> FoundTrial:
     from lab.tracking import frames  # the import takes seconds; names of trials do not need it
 
     trials = storage / "trials"
@@ -113,10 +162,11 @@ def _find_best_of_sweep(name: str, storage: File, uri: str, mirror: Mirror) -> F
         ) from None
     if trial is None:
         raise UserError(f"{name}: no trial of that sweep has finished")
-    mirror.pull(trials / trial)
-    if not (trials / trial / "trial.json").is_file():
-        raise UserError(f"{name}: its best trial is {trial}, whose record is not in {trials}")
-    return trials / trial
+    folder = trials / trial.name
+    mirror.pull(folder)
+    if not (folder / "trial.json").is_file():
+        raise UserError(f"{name}: its best trial is {trial.name}, whose record is not in {trials}")
+    return FoundTrial(folder, f"sweep {name}: {trial.reason}")
 
 
 def _starting_with(run: str, trials: File) -> list[File]:

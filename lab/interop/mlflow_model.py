@@ -43,9 +43,10 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
     Raises:
         UserError: the record cannot be read or exported, or the store does not answer.
     """
-    best = find_trial.find_best_trial(frames)
-    if best is None:
+    found = find_trial.find_best_trial(frames)
+    if found is None:
         return None
+    best = found.name
     client = connect_client(uri)
     with describe_error(uri):
         child = frames.trials.loc[frames.trials["fingerprint"] == best, "run_id"].iloc[0]

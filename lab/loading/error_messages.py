@@ -14,12 +14,15 @@ from lab.config.objectives import masking
 from lab.config.schedules import ramps
 from lab.errors import UserError
 
+_LONGEST = 2_000  # characters of a message, which may quote keys and values of a file
+
 
 class SpaceError(UserError):
     """Invalid search space; the message is a single line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…")
 
 
 def one_line(error: ValidationError, prefix: str, schema: dict[str, Any]) -> str:
@@ -56,7 +59,13 @@ _WITHOUT_VALUE = {
     "union_tag_not_found": "required, but missing; must be one of {tags}",
     "too_short": "needs at least one value",
     "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
 }
+# Errors whose messages end with the reason for the bound.
+_BOUNDS = (
+    *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+    *("string_too_short", "string_too_long"),
+)
 # Keys of version 0.2.0 and their names since version 0.3.0.
 _RENAMED = {
     "curve": "evaluations",
@@ -97,12 +106,23 @@ def _describe(error: ErrorDetails, steps: list[str], schema: dict[str, Any]) -> 
     if parent is not steps and (new := _RENAMED.get(steps[-1], "")) in allowed["keys"].split(", "):
         return f"unknown key; renamed to {new} in version 0.3.0"
     message = template.format(**allowed, **limits)
+    reason = _reason_at(steps, schema) if kind in _BOUNDS else ""
     if kind in ("float_type", "int_type", "literal_error") and parent[-1] in _MAPPING:
         mapping = _allowed_at([*steps[:-1], _MAPPING[parent[-1]]], schema)
         message += " or a mapping with {keys}".format(**mapping)
     if kind in _WITHOUT_VALUE:
-        return message
-    return f"{message}, not {_format_value(context.get('tag', error['input']))}"
+        return message + reason
+    return f"{message}, not {_format_value(context.get('tag', error['input']))}{reason}"
+
+
+def _reason_at(steps: list[str], schema: dict[str, Any]) -> str:
+    """Return the reason for the bounds at a location (`lab.config.bounds`), if it has one."""
+    node = schema
+    for _, node in _walk(steps, schema):  # noqa: B007 - the last node is used
+        pass
+    alternatives = [node, *node.get("oneOf", []), *node.get("anyOf", [])]
+    reason = next((one["reason"] for one in alternatives if "reason" in one), "")
+    return f": {reason}" if reason else ""
 
 
 def _without_quotes(value: object) -> object:

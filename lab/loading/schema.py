@@ -13,10 +13,10 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from lab.config.architecture import SIZES
 from lab.config.base import StrictConfig
+from lab.config.bounds import Name, Question
 from lab.config.experiment import (
     Answer,
     Choices,
-    FileName,
     FinetuneConfig,
     Range,
     Resources,
@@ -45,7 +45,7 @@ _Distribution = Annotated[
 class Document(StrictConfig):
     """A search space file; its attributes are those of `Experiment`, with the metric's name."""
 
-    question: Annotated[str, MinLen(1)]
+    question: Question
     metric: str
     base: dict[str, Value]
     compare: dict[Path, Annotated[tuple[Value, ...], MinLen(1)]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Document(StrictConfig):
     search: SearchConfig = field(default_factory=SearchConfig)
     resources: Resources = field(default_factory=Resources)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    minimal_pairs: FileName | None = None
+    minimal_pairs: Name | None = None
     answer: Answer = "ranking"
 
 

@@ -34,6 +34,8 @@ from lab.config.tasks import (
 from lab.loading import yaml_text
 from lab.loading.error_messages import SpaceError, one_line
 
+_LONGEST_NAME = 100  # characters of a task's name; MLflow allows 250 for the name of a metric
+
 
 def _glue(name: str, split: str = "validation") -> dict[str, Any]:
     """Return the row sources of a GLUE task; the labels of its test split are not public."""
@@ -94,8 +96,9 @@ def load_task(name: str, folder: File | None = None) -> Task:
         raise SpaceError(f"{name}: no such task; must be one of {', '.join(TASKS)}, or a YAML file")
     if not _is_valid_name(file.stem) or file.stem in FINETUNING_COSTS:
         raise SpaceError(
-            f"{file}: the file name is the name of the task: it must consist of letters, digits, "
-            f"- and _, and must not be {' or '.join(FINETUNING_COSTS)}"
+            f"{file}: the file name is the name of the task: it must consist of at most "
+            f"{_LONGEST_NAME} letters, digits, - and _, and must not be "
+            f"{' or '.join(FINETUNING_COSTS)}"
         )
     raw = yaml_text.read(file, "a task is a mapping with kind, train and evaluation")
     try:
@@ -164,6 +167,8 @@ def _resolve_path(
 
 
 def _is_valid_name(name: str) -> bool:
+    if len(name) > _LONGEST_NAME:
+        return False
     return name.isascii() and name.replace("-", "").replace("_", "").isalnum()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lab.config.trial import Path, Value
+from lab.control_characters import find_control
 from lab.loading.error_messages import SpaceError
 
 _MAX_VALUES = 100_000  # of a document; the search spaces of this project have fewer than 100
@@ -36,12 +37,40 @@ def read(
         raise SpaceError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
     if not isinstance(raw, dict):
         raise SpaceError(f"{file}: {expected}")
+    try:
+        _check_characters(raw, "", set())
+    except SpaceError as error:
+        raise SpaceError(f"{file}: {error}") from None
     return raw
+
+
+def _check_characters(value: Any, path: str, seen: set[int]) -> None:
+    """Reject control characters in the keys and texts of a value, at any depth.
+
+    Args:
+        value: content of YAML text.
+        path: dotted path of the value.
+        seen: identities of the mappings and lists that were checked; aliases repeat them.
+
+    Raises:
+        SpaceError: a text has a control character; the message has its path.
+    """
+    if isinstance(value, str) and (character := find_control(value)) is not None:
+        raise SpaceError(
+            f"{path or 'value'}: control character {character} in {value[:60]!a}; remove it"
+        )
+    if not isinstance(value, (dict, list)) or id(value) in seen:
+        return
+    seen.add(id(value))
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in pairs:
+        _check_characters(key, path, seen)
+        _check_characters(inner, f"{path}.{key}".removeprefix("."), seen)
 
 
 def write(raw: dict[str, Any]) -> str:
     """Return a mapping as YAML text, with the keys in their original order."""
-    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def as_json(raw: Any) -> str:
@@ -73,6 +102,7 @@ def override(raw: dict[str, Any], assignment: str) -> None:
         raise SpaceError(f"--set {assignment}: must be path=value, for example base.batch=64")
     try:
         value = parse(text)
+        _check_characters([path, value], "", set())
     except SpaceError as error:
         raise SpaceError(f"--set {assignment}: {error}") from None
     top, _, rest = path.partition(".")
@@ -117,9 +147,11 @@ def parse(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader with the numbers of YAML 1.2 (1e-3 is a number), which rejects duplicate keys.
+    """YAML loader with the scalars of YAML 1.2, which rejects duplicate keys.
 
-    It also rejects aliases that multiply: a few lines of them can stand for billions of values.
+    YAML 1.1 reads `1:30` as 90, `010` as 8, `on` and `no` as truth values and `2026-01-02` as a
+    date. Here they are texts, which a setting of another type refuses. Aliases that multiply are
+    rejected too: a few lines of them can stand for billions of values.
     """
 
     def get_single_node(self) -> yaml.Node | None:
@@ -174,20 +206,30 @@ def _parts(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
-    number = float(loader.construct_scalar(node).replace("_", ""))
+    text = loader.construct_scalar(node).replace("_", "")
+    number = float(text)
     if not math.isfinite(number):
         # No setting may be infinite. As a string it is rejected with its dotted path.
         return str(node.value)
-    return int(number) if number.is_integer() else number
+    whole = number.is_integer() and ("." not in text or "e" in text.lower())
+    return int(number) if whole else number
 
 
-def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | str:
-    number = loader.construct_yaml_float(node)
-    return number if math.isfinite(number) else str(node.value)
-
-
-_Loader.add_implicit_resolver(
-    "!number", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+.0123456789")
-)
+# A number that begins with 0 is octal in YAML 1.1 and decimal in 1.2; it is read as a text.
+_NUMBER = r"^[-+]?((0|[1-9][\d_]*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"
+_Loader.yaml_implicit_resolvers = {}  # without those of YAML 1.1, which `SafeLoader` has
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("tag:yaml.org,2002:merge", r"^<<$", ["<"]),
+    ("!number", _NUMBER, list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
 _Loader.add_constructor("!number", _number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML dumper that quotes texts which `_Loader` would read as numbers, such as `1e-3`."""
+
+
+_Dumper.add_implicit_resolver("!number", re.compile(_NUMBER), list("-+.0123456789"))

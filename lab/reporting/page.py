@@ -12,10 +12,13 @@ import jinja2
 import pandas as pd
 
 from lab.config import flops
+from lab.control_characters import make_visible
 from lab.reporting import (
     code_notes,
     conclusion,
     confounding,
+    csv_files,
+    markdown,
     score_table,
     sentences,
     signal_to_noise,
@@ -101,16 +104,17 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = lambda text: " ".join(str(text).split()).replace("|", r"\|")
+    environment.filters |= {"cell": markdown.escape_cell, "code": markdown.format_code}
+    environment.filters |= {"text": markdown.escape_text, "block": markdown.format_block}
     for name in ("report.html", "report.md"):
-        text = environment.get_template(f"{name}.jinja").render(page)
+        text = make_visible(environment.get_template(f"{name}.jinja").render(page))
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "figures").mkdir()
     for figure in (f for group in page["figures"].values() for f in group):
-        content = svg.standalone_svg(figure.svg)
+        content = make_visible(svg.standalone_svg(figure.svg))
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
-    frames.trials.to_csv(folder / "trials.csv", index=False)
-    frames.curves.to_csv(folder / "curves.csv", index=False)
+    csv_files.write_csv(frames.trials, folder / "trials.csv")
+    csv_files.write_csv(frames.curves, folder / "curves.csv")
 
 
 def _page_context(frames: SweepFrames) -> dict[str, Any]:

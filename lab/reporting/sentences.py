@@ -89,22 +89,24 @@ def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]
 
 
 def describe_curve(frames: SweepFrames, axis: str, unit: str) -> str:
-    """Return the caption of a score curve: change of the best score, and `axis` at half of it."""
+    """Return the caption of a score curve: change of the best score, and `axis` at half of it.
+
+    The change is that of the bold line in the figure (`best_so_far`).
+    """
     name, line = frames.metric.name, best_so_far(frames, axis)
-    start, end = untrained_of_best(frames), float(line[name].iloc[-1])
-    half = line[(line[name] - start).abs() >= abs(end - start) / 2]
-    if math.isnan(start):
+    start, end = float(line[name].iloc[0]), float(line[name].iloc[-1])
+    own = untrained_of_best(frames)
+    if math.isnan(own):
         return f"The best score of all trials is {format_score(end)}; no untrained score was taken."
     if len(line) == 1:  # no improvement over the first score
         return f"No score is better than the best untrained score, {format_score(end)}."
-    change = (
-        f"The best score of all trials goes from {format_score(start)} (untrained) to "
-        f"{format_score(end)}"
-    )
-    if half.empty:
-        return f"{change}."
+    half = line[(line[name] - start).abs() >= abs(end - start) / 2]
     amount = format_quantity(half[axis].iloc[0], unit)
-    return f"{change}; half of this change is reached after {amount}."
+    return (
+        f"The best score of all trials goes from {format_score(start)} (the best untrained score) "
+        f"to {format_score(end)}; half of this change is reached after {amount}. Untrained "
+        f"encoders of the shape with the best score have {format_score(own)} on average."
+    )
 
 
 def describe_cells(result: Answer) -> str:

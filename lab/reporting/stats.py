@@ -15,14 +15,14 @@ adjusted for it.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lab.config.metrics import Metric
+from lab.config.metrics import UNDEFINED, Metric
 from lab.config.trial import Path
 from lab.reporting.compared_scores import (
     diverged_repeats,
@@ -430,6 +430,7 @@ def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
             f"{lost} of {len(states)} trials diverged or failed "
             f"({lost / len(states):.0%}); the table of all trials gives the reasons."
         )
+    warnings.extend(_flag_undefined(frames.trials))
     if result is None or frames.answer == "path":
         return tuple(warnings)
     if not result.confirmed:
@@ -448,3 +449,16 @@ def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
         for path in edge_values(frames, cell)
     )
     return tuple(warnings)
+
+
+def _flag_undefined(trials: pd.DataFrame) -> Iterator[str]:
+    """Yield a warning for each task on which fine-tuning runs have no defined score."""
+    for name in map(str, trials):
+        task, _, entry = name.removeprefix("finetune/").partition("/")
+        if name.startswith("finetune/") and entry == UNDEFINED:
+            numbers = ", ".join(map(str, trials.loc[trials[name] > 0, "number"]))
+            yield (
+                f"finetune/{task}: {int(trials[name].sum())} fine-tuning runs diverged or predict "
+                f"the same number for all rows, so their scores are undefined or count as 0 "
+                f"(trials {numbers})."
+            )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, assert_never
 from lab.config.metrics import PAIRS
 from lab.config.tasks import (
     ClassificationTask,
+    HubRows,
     PairTask,
     QuestionAnsweringTask,
     RegressionTask,
@@ -20,11 +21,11 @@ from lab.config.tasks import (
     TaskConfig,
 )
 from lab.config.trial import content_hash
-from lab.errors import UserError
-from lab.loading.task_table import load_task, task_config
+from lab.loading.task_table import TASKS, load_task, task_config
 from lab.storage import digests
 from lab.tasks import embedded
 from lab.tasks.checked_rows import CheckedRow
+from lab.tasks.label_checks import Labelled, check_labels
 from lab.tasks.minimal_pairs import embedded_pairs
 from lab.tasks.rows import SourceRow, read_rows
 
@@ -100,7 +101,7 @@ class Examples:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """Sorted evaluation labels absent from training; their examples are always scored wrong."""
+        """Sorted evaluation tags absent from training; their words are always scored wrong."""
         return tuple(sorted(_labels(self.evaluation) - _labels(self.train)))
 
 
@@ -119,39 +120,56 @@ def read_examples(task: Task) -> Examples:
     """Return the checked examples of a task.
 
     Raises:
-        UserError: a row is invalid (the message names the first one), or the labels do not suit
-            the metric.
+        UserError: a row is invalid (the message names the first one), or the labels cannot be
+            learned or scored (`label_checks`).
     """
-    train, evaluation = (
-        _convert_rows(task.config, read_rows(rows, f"{task.name}: {split}"))
+    train_rows, evaluation_rows = (
+        read_rows(rows, f"{task.name}: {split}")
         for split, rows in (("train", task.config.train), ("evaluation", task.config.evaluation))
     )
+    train, evaluation = (_convert_rows(task.config, rows) for rows in (train_rows, evaluation_rows))
+    check_labels(
+        task.name, task.config, _name_labels(train_rows, train),
+        _name_labels(evaluation_rows, evaluation),
+    )  # fmt: skip
     settings = {key: value for key, value in asdict(task.config).items() if key in _TRAINING_KEYS}
-    examples = Examples(
+    return Examples(
         name=task.name,
         config=task.config,
         train=train,
         evaluation=evaluation,
         fingerprint=content_hash([settings, train, evaluation]),
     )
-    _check_labels(examples)
-    return examples
 
 
 _TRAINING_KEYS = {"kind", "epochs", "unordered"}  # settings of a task that affect training
 
 
-def _check_labels(examples: Examples) -> None:
-    if isinstance(examples.config, RegressionTask | QuestionAnsweringTask):
-        return
-    labels = examples.labels
-    if len(labels) < 2:
-        raise UserError(f"{examples.name}: all training rows have the label {labels[0]!r}")
-    if examples.config.metric == "f1" and len(labels) > 2:
-        raise UserError(
-            f"{examples.name}: metric f1 needs two labels, and the training rows have "
-            f"{len(labels)}; use macro_f1"
-        )
+def check_local_tasks(names: Iterable[str]) -> None:
+    """Check the rows of all tasks that are described by YAML files and have local rows.
+
+    Built-in tasks have known columns and labels, and rows of the hub are not downloaded.
+
+    Raises:
+        UserError: a file or a column is missing, or a row is invalid (see `read_examples`).
+    """
+    for name in names:
+        task = load_task(name)
+        sources = (task.config.train, task.config.evaluation)
+        if name not in TASKS and not any(isinstance(source, HubRows) for source in sources):
+            read_examples(task)
+
+
+def _name_labels(rows: Sequence[SourceRow], examples: Sequence[Example]) -> list[Labelled]:
+    """Return the labels of all examples, or the tags of all words, with the names of the rows."""
+    labels: list[Labelled] = []
+    for (row, _), example in zip(rows, examples, strict=True):
+        match example:
+            case TextExample(label=label):
+                labels.append(Labelled(row, label))
+            case TagExample(tags=tags):
+                labels.extend(Labelled(row, tag) for tag in tags)
+    return labels
 
 
 def prepare_examples(task: Task, cache: File) -> File:
@@ -221,7 +239,12 @@ def evaluation_questions(name: str) -> list[str]:
         return [pair.good for pair in embedded_pairs()]
     if name in embedded.EMBEDDED:
         return embedded.evaluation_texts(name)
-    return [_example_text(example) for example in read_examples(load_task(name)).evaluation]
+    return evaluation_texts(read_examples(load_task(name)))
+
+
+def evaluation_texts(task: Examples) -> list[str]:
+    """Return the text of each evaluation example."""
+    return [_example_text(example) for example in task.evaluation]
 
 
 def _convert_rows(form: TaskConfig, rows: Sequence[SourceRow]) -> tuple[Example, ...]:

@@ -57,6 +57,7 @@ def task_size(name: str) -> TaskSize:
     else:
         content = examples.read_examples(task)
         train, evaluation = len(content.train), len(content.evaluation)
-        words = sum(len(text.split()) for text in examples.evaluation_questions(name)) // evaluation
+        texts = examples.evaluation_texts(content)
+        words = sum(len(text.split()) for text in texts) // evaluation
     tokens = round(words * _WORD_TOKENS) + 2
     return TaskSize(train, evaluation, tokens, task.config.epochs)

@@ -6,6 +6,7 @@ The frames depend on the store alone: the same store gives the same frames, in t
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path as File
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from lab.config.metrics import Metric, find_metric
 from lab.config.trial import Path, Value
 from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
-from lab.tracking import tags
+from lab.tracking import long_values, tags
 from lab.tracking.checked_tags import check_points, check_sweep, check_trials
 from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
@@ -58,6 +59,8 @@ class SweepFrames:
         codes: code digests of the trials, that of the sweep's last command first.
         omitted_codes: code digests of the sweep's trials that are not in the frames.
         other_storages: number of other storages from which the store has a sweep of this name.
+        run_id: id of the sweep's run.
+        experiment_id: id of the MLflow experiment.
     """
 
     name: str
@@ -70,6 +73,8 @@ class SweepFrames:
     codes: tuple[CodeVersion, ...] = ()
     omitted_codes: tuple[CodeVersion, ...] = ()
     other_storages: int = 0
+    run_id: str = ""
+    experiment_id: str = ""
 
     @property
     def metric(self) -> Metric:
@@ -152,11 +157,12 @@ def _load_frames(
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
         )
     parent = _select_parent(parents, storage)
-    check_sweep(parent)
-    sweep = tags.remove_prefix(parent.data.tags)
     children = drop_duplicates(
         read_children(client, uri, experiment.experiment_id, parent.info.run_id)
     )
+    _restore_long_values(client, [parent, *children])
+    check_sweep(parent)
+    sweep = tags.remove_prefix(parent.data.tags)
     check_trials(children, sweep)
     current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
     tuned = tuple(json.loads(sweep[tags.TUNE]))
@@ -178,6 +184,8 @@ def _load_frames(
         codes=selected.used,
         omitted_codes=selected.omitted,
         other_storages=len({_storage(run) for run in parents}) - 1,
+        run_id=parent.info.run_id,
+        experiment_id=parent.info.experiment_id,
     )
 
 
@@ -194,6 +202,34 @@ def _opened(run: Any) -> int:
 
 def _storage(run: Any) -> str:
     return str(run.data.tags.get(tags.full_name(tags.STORAGE), ""))
+
+
+def _restore_long_values(client: Any, runs: list[Any]) -> None:
+    """Replace the notices in the lab's tags by the values in their artifacts, in place.
+
+    Raises:
+        FramesError: the artifact of a value that the frames need is missing.
+    """
+    known: dict[str, str] = {}
+    for run in runs:
+        read = partial(_read_artifact, client, run.info.run_id)
+        long_values.restore(run.data.tags, read, known)
+        for name in (tags.COMPARE, tags.REFERENCE, tags.TUNE, tags.CELL, tags.TUNED):
+            text = run.data.tags.get(tags.full_name(name), "{}")
+            if not _is_json_object(text):
+                raise FramesError(
+                    f"MLflow run {run.info.run_id}: the tag {tags.full_name(name)} is not a JSON "
+                    f"object: {text[:100]}; the artifact with a long value is missing, or the tag "
+                    "was cut by a version before 0.3.0 or changed; delete the tracking store and "
+                    "run the same command again, which copies the records to a new one"
+                )
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _renumber(runs: list[Any], codes: list[str]) -> None:
@@ -278,7 +314,7 @@ def _curves(points: Iterable[Point], runs: list[Any]) -> pd.DataFrame:
     }
     rows: dict[tuple[int, str, int], dict[str, float]] = {}
     for run, name, step, value in points:
-        if not name.startswith((tags.COPY_PREFIX, tags.SLOT_PREFIX)):
+        if not _is_copy(name) and not name.startswith(tags.SLOT_PREFIX):
             rows.setdefault((*trials[run], step), {})[name] = value
     check_points(rows)
     names = sorted({name for row in rows.values() for name in row})
@@ -348,8 +384,13 @@ def _trial(
         # These follow the parameters because some compared paths, such as `encoder.size`, are no
         # parameters of a built trial.
         **{path: _to_scalar(value) for path, value in (cell | tuned).items()},
-        **{name: value for name, value in last.items() if not name.startswith(tags.COPY_PREFIX)},
+        **{name: value for name, value in last.items() if not _is_copy(name)},
     }
+
+
+def _is_copy(metric: str) -> bool:
+    """Return whether a metric is a copy of the ranking metric, stored for the MLflow UI."""
+    return metric == tags.SCORE or metric.startswith(tags.COPY_PREFIX)
 
 
 def _to_scalar(value: Value) -> Value:

@@ -23,8 +23,9 @@ from lab.config.trial import Path, Value, content_hash
 from lab.loading.error_messages import SpaceError
 from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance
-from lab.tracking import tags
+from lab.tracking import long_values, tags
 from lab.tracking.client import StoreError, connect_writer, database_file, describe_error
+from lab.tracking.inputs import SweepInputs, log_inputs
 from lab.tracking.search import drop_duplicates, search_runs
 from lab.tracking.stored_runs import read_children
 
@@ -41,11 +42,11 @@ _ENDED = ("finished", "stopped", "interrupted", "diverged", "failed")
 _TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
 _BATCH = 800  # metrics per request
 _REQUEST = 1_000  # metrics, parameters and tags per request that MLflow allows
-_MAX_TAG = 8_000  # characters of a tag; MLflow rejects longer ones
 _CURRENT = 60.0  # seconds for which the runs that `begin` has read are taken as complete
 
 
 _NONE: Mapping[str, str] = {}
+_NO_INPUTS = SweepInputs()
 _Point = tuple[str, float, int, int]  # name, value, step, Unix time in milliseconds
 
 
@@ -87,12 +88,14 @@ class MlflowStore:
         self._runs: dict[str, _Run] = {}
         self._stored_provenance: set[str] = set()  # hashes, of the sweep's run
         self._read_at = -math.inf  # monotonic time at which the child runs were read
+        self._inputs = _NO_INPUTS
 
     def begin(
         self,
         experiment: Experiment,
         facts: dict[str, str],
         texts: dict[str, str],
+        inputs: SweepInputs = _NO_INPUTS,
         *,
         storage: str = "",
     ) -> None:
@@ -102,11 +105,12 @@ class MlflowStore:
             experiment: resolved experiment; its content hash and `storage` identify the sweep.
             facts: values of further tags, by name without the prefix `lab.`.
             texts: contents of artifact files, by file name.
+            inputs: data sets that the trials read.
             storage: identity of the storage with the records; empty if there is none.
         """
         identity = content_hash(asdict(experiment))
         self._metric = experiment.metric.name
-        self._runs, self._stored_provenance = {}, set()
+        self._runs, self._stored_provenance, self._inputs = {}, set(), inputs
         with describe_error(self._uri):
             self._experiment = self._experiment_id(experiment.name)
             existing = self._find_run(
@@ -124,6 +128,7 @@ class MlflowStore:
             self._set_tags(self._parent, sweep_tags)
             for name, content in texts.items():
                 self._client.log_text(self._parent, content, name)
+            log_inputs(self._client, self._parent, inputs.all())
 
     def sync(
         self,
@@ -161,7 +166,8 @@ class MlflowStore:
                 values = {}
             metrics = self._log_rows(run, rows)
             # Also if a process was killed before it stored them.
-            params = _flatten(asdict(job.trial)) if run.state == tags.STATE_NEW else {}
+            new = run.state == tags.STATE_NEW
+            params = self._log_settings(run, job, fingerprint) if new else {}
             if outcome is not None:
                 metrics += self._end_points(run, outcome)
                 if outcome.traceback:
@@ -208,7 +214,7 @@ class MlflowStore:
         created = self._client.create_run(
             self._experiment,
             run_name=f"{job.number}: {name or 'base'} #{job.repeat}",
-            tags=_truncate(values),
+            tags=long_values.shorten(values, long_values.MOST_TAG).values,
         )
         run = self._runs[_key(job.number, fingerprint)] = _Run(
             id=created.info.run_id,
@@ -219,6 +225,15 @@ class MlflowStore:
             provenance=more.get(tags.PROVENANCE, ""),
         )
         return run
+
+    def _log_settings(self, run: _Run, job: Job, fingerprint: str) -> dict[str, str]:
+        """Store data sets and too long values of a trial; return its parameters."""
+        params = long_values.shorten(_flatten(asdict(job.trial)), long_values.MOST_PARAM)
+        of_job = long_values.shorten(_job_tags(job, fingerprint, {}), long_values.MOST_TAG)
+        for path, text in (params.artifacts | of_job.artifacts).items():
+            self._client.log_text(run.id, text, path)
+        log_inputs(self._client, run.id, self._inputs.of_trial(job.trial))
+        return params.values
 
     def _mark_superseded(self, job: Job, run: _Run) -> None:
         """Tag all other runs of the same code with the number of `job` as superseded by `run`.
@@ -265,9 +280,12 @@ class MlflowStore:
         return joined | {tags.PROVENANCE: identity}
 
     def _end_points(self, run: _Run, outcome: Outcome) -> list[_Point]:
-        """Return the durations, and the scores that were added to the last row after its end."""
-        durations = {tags.SLOT_SECONDS: outcome.seconds, tags.SLOT_BUSY_SECONDS: outcome.busy}
-        points = [(name, seconds, 0, _now()) for name, seconds in durations.items()]
+        """Return the durations, the ranking score, and the scores that were added after the end."""
+        ends = {tags.SLOT_SECONDS: outcome.seconds, tags.SLOT_BUSY_SECONDS: outcome.busy}
+        last = outcome.rows[-1] if outcome.state == "finished" and outcome.rows else {}
+        if math.isfinite(score := last.get(self._metric, math.nan)):
+            ends[tags.SCORE] = score
+        points = [(name, value, 0, _now()) for name, value in ends.items()]
         if not outcome.rows or outcome.rows[-1]["spent/steps"] > run.last:
             return points
         # The last row was logged at the end of pre-training, before fine-tuning was scored.
@@ -341,12 +359,15 @@ class MlflowStore:
         if metrics and len(metrics) + len(params) + len(values) > _REQUEST:
             self._log_batch(run, metrics)
             metrics = ()
+        shortened = long_values.shorten(values, long_values.MOST_TAG)
+        for path, text in shortened.artifacts.items():
+            self._client.log_text(run, text, path)
         if metrics or params or values:
             self._client.log_batch(
                 run,
                 metrics=[Metric(name, value, when, step) for name, value, step, when in metrics],
                 params=[Param(name, value) for name, value in params.items()],
-                tags=[RunTag(name, value) for name, value in _truncate(values).items()],
+                tags=[RunTag(name, value) for name, value in shortened.values.items()],
             )
 
     def _set_tags(self, run: str, values: Mapping[str, str]) -> None:
@@ -383,10 +404,6 @@ def _tag_queries(values: Mapping[str, str]) -> list[str]:
 
 def _key(number: int, fingerprint: str) -> str:
     return f"{number} {fingerprint}"
-
-
-def _truncate(values: Mapping[str, str]) -> dict[str, str]:
-    return {key: text[:_MAX_TAG] for key, text in values.items()}
 
 
 def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str, str]:

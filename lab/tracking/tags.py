@@ -78,6 +78,8 @@ NOTE = "mlflow.note.content"  # shown as the description of a run in the MLflow 
 # On a sweep's run: "<fingerprint> models:/<id>". Without the prefix, so that it is not shown among
 # the provenance in the report.
 BEST_MODEL = "electra_lab.model"
+REPORT_ANSWER = "electra_lab.answer"  # on a sweep's run: conclusion of its last report
+MOST_SHOWN = 5_000  # characters of an answer in a tag; ANSWER_FILE has all
 MODEL_TRIAL = "trial"  # on a logged model: fingerprint of its trial
 
 # Parameters of a trial's run are its configuration by dotted path. These two are read by name.
@@ -85,6 +87,7 @@ BUDGET_KIND = "budget.kind"
 BUDGET_AMOUNT = "budget.amount"
 
 # Metrics of a trial's run, besides those of its curve.
+SCORE = "score"  # the ranking metric of a finished trial, so that all sweeps have this column
 SLOT_SECONDS = "slot/seconds"
 SLOT_BUSY_SECONDS = "slot/busy_seconds"
 BY_GFLOPS = "by_gflops/"  # prefix: the ranking metric with the step axis in GFLOPs
@@ -94,6 +97,7 @@ SLOT_PREFIX = "slot/"
 
 # Artifacts of a sweep's run.
 SPACE_FILE = "space.yaml"
+ANSWER_FILE = "answer.txt"
 EXPORT_FOLDER = "export"
 
 PROVENANCE_FILE = "provenance/{}.json"  # by the value of PROVENANCE of trials

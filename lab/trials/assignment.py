@@ -218,6 +218,12 @@ def check_resources(resources: Resources) -> None:
             f"resources.gpus_per_worker: {gpus:g} for {resources.workers} "
             f"worker{'s' * (resources.workers > 1)}, and this machine has {node.gpus:g}"
         )
+    if not count_slots(replace(resources, slots=0), [node]):  # shares that no one GPU has left
+        raise UserError(
+            f"resources.gpus_per_worker: {resources.gpus_per_worker:g} of one GPU for each of "
+            f"{resources.workers} workers, and this machine's {node.gpus:g} GPUs hold "
+            f"{int(node.gpus) * int(1 / resources.gpus_per_worker)} such workers"
+        )
 
 
 def check_address(address: str) -> None:

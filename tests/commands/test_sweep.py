@@ -15,6 +15,7 @@ from project import ROOT
 
 from lab.storage import checks
 from lab.sweep import main
+from lab.trials import assignment
 
 GOOD = """\
 question: How large should the generator be?
@@ -116,6 +117,80 @@ def test_file_without_a_search_space_gives_one_line(
 ) -> None:
     file.write_text(text)
     assert message in error_line(capsys, file)
+    assert files(cwd) == []
+
+
+BAD_TASKS = {
+    "no file": ("", "a.jsonl: no such file or directory"),
+    "no column": ('{"text": "a", "stars": 1}\n', "a.jsonl:1: no column 'label'; columns: text,"),
+    "unseen label": (
+        '{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n',
+        "b.jsonl:1: label: no training row has the label '-1'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), BAD_TASKS.values(), ids=BAD_TASKS.keys())
+def test_rows_of_tasks_are_checked_before_the_plan_and_before_the_sweep(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], rows: str, message: str
+) -> None:
+    folder = file.parent
+    (folder / "own.yaml").write_text(
+        "kind: classification\nmetric: f1\ntrain: a.jsonl\nevaluation: b.jsonl\n"
+    )
+    (folder / "b.jsonl").write_text('{"text": "a", "label": -1}\n')
+    if rows:
+        (folder / "a.jsonl").write_text(rows)
+    for more in ([], ["--dry-run"]):
+        tasks = f"finetune.tasks=[{folder / 'own.yaml'}]"
+        assert message in error_line(capsys, file, "--set", tasks, *more)
+        assert files(cwd) == []
+
+
+LACKING = {
+    "GPUs": ("resources.gpus_per_worker=1", (8, 0), "resources.gpus_per_worker: 1 for 1 worker"),
+    "shares of a GPU": (
+        "resources={workers: 3, gpus_per_worker: 0.6}",
+        (8, 2),
+        "0.6 of one GPU for each of 3 workers, and this machine's 2 GPUs hold 2 such workers",
+    ),
+    "CPUs": ("resources.cpus_per_worker=9", (8, 0), "resources.cpus_per_worker: 9 for 1 worker"),
+    "CPUs of workers": (
+        "resources={workers: 3, cpus_per_worker: 3}",
+        (8, 0),
+        "resources.cpus_per_worker: 9 for 3 workers, and this machine has 8",
+    ),
+    "custom": ("resources.tpus=1", (8, 8), "resources.tpus: unknown key; allowed: workers,"),
+}
+
+
+@pytest.mark.parametrize(("override", "machine", "message"), LACKING.values(), ids=LACKING.keys())
+def test_resources_that_the_machine_lacks_are_named_by_the_plan_and_by_the_sweep(
+    file: Path,
+    cwd: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    override: str,
+    machine: tuple[float, float],
+    message: str,
+) -> None:
+    def local_resources(*, gpus: bool) -> assignment.NodeResources:
+        return assignment.NodeResources(*machine)
+
+    monkeypatch.setattr(assignment, "local_resources", local_resources)
+    for more in ([], ["--dry-run"]):
+        assert main([str(file), "--set", override, *more]) == 2
+        line = capsys.readouterr().err
+        assert message in line
+        assert line.count("\n") == 1
+        assert files(cwd) == []
+
+
+def test_plan_names_a_cluster_that_does_not_answer(
+    file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(file), "--dry-run", "--address", "127.0.0.1:1"]) == 2
+    assert "--address 127.0.0.1:1: no Ray cluster answers there" in capsys.readouterr().err
     assert files(cwd) == []
 
 

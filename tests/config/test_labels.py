@@ -7,6 +7,7 @@ import pytest
 from project import ROOT
 
 from lab.config.labels import label
+from lab.config.trial import Value
 from lab.loading import search_space
 
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
@@ -47,3 +48,22 @@ def test_values_that_differ_inside_a_list_or_a_nested_mapping_have_different_lab
     compared = {"objective": [{"kind": "a", "x": {"y": [1]}}, {"kind": "a", "x": {"y": [2]}}]}
     names = [label({"objective": value}, compared) for value in compared["objective"]]
     assert names == ["a, y [1]", "a, y [2]"]
+
+
+def test_long_values_have_short_labels_that_differ_where_the_values_do() -> None:
+    files = [f"/corpora/{number:04}.txt" for number in range(300)]
+    values: list[Value] = [
+        files,
+        files[:-1],
+        [*files[:150], "x", *files[151:]],
+        "a" * 500,
+        "a" * 501,
+    ]
+    labels = [label({"data.paths": value}, {"data.paths": values}) for value in values]
+    assert len(set(labels)) == len(values)
+    assert max(map(len, labels)) <= 90
+    assert labels[0].startswith("paths 300 values, /corpora/0000.txt … /corpora/0299.txt (")
+
+
+def test_values_of_up_to_80_characters_are_not_abbreviated() -> None:
+    assert label({"a.path": "x" * 80}, {}) == f"path {'x' * 80}"

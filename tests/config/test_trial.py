@@ -136,16 +136,16 @@ def test_generator_of_ratio_one_has_the_discriminators_shape(size: str) -> None:
     assert GeneratorConfig(width=1.0, depth=1.0).derive_shape(SIZES[size]) == SIZES[size]
 
 
-@pytest.mark.parametrize(("depth", "layers"), [(0.5, 6), (1 / 3, 4), (0.01, 1)])
+@pytest.mark.parametrize(("depth", "layers"), [(0.5, 6), (1 / 3, 4), (0.05, 1)])
 def test_depth_changes_the_number_of_layers_only(depth: float, layers: int) -> None:
     shape = GeneratorConfig(width=1.0, depth=depth).derive_shape(SIZES["base"])
     assert shape == replace(SIZES["base"], layers=layers)
 
 
-def rejection(encoder: EncoderConfig, width: float) -> str:
-    """Return the error message for a generator of `width`; empty if the width is valid."""
+def rejection(encoder: EncoderConfig, width: float, depth: float = 1.0) -> str:
+    """Return the error message for a generator's size; empty if the size is valid."""
     try:
-        GeneratorConfig(width=width).derive_shape(encoder)
+        GeneratorConfig(width=width, depth=depth).derive_shape(encoder)
     except ValueError as error:
         return str(error)
     return ""
@@ -158,10 +158,10 @@ def test_generator_is_a_valid_encoder_no_larger_than_its_discriminator(
     size: str, width: float, depth: float
 ) -> None:
     encoder = SIZES[size]
-    assume(not rejection(encoder, width))
+    assume(not rejection(encoder, width, depth))
     shape = GeneratorConfig(width=width, depth=depth).derive_shape(encoder)
     assert shape.hidden % shape.heads == 0
-    assert 1 <= shape.hidden <= encoder.hidden
+    assert 2 <= shape.hidden <= encoder.hidden
     assert 1 <= shape.layers <= encoder.layers
 
 

@@ -225,9 +225,10 @@ def test_a_diverged_run_has_finite_low_scores(
 ) -> None:
     """The rate makes the weights overflow. A NaN score would count as missing in every sweep."""
     task = read_task(yamls, kind)
-    scores = Finetuner(pretrained, task, default_protocol(16, 1e30)).run(0).scores
-    assert all(math.isfinite(score) for score in scores.values())
-    assert scores[task.config.metric] < 0.9
+    run = Finetuner(pretrained, task, default_protocol(16, 1e30)).run(0)
+    assert all(math.isfinite(score) for score in run.scores.values())
+    assert run.scores[task.config.metric] < 0.9
+    assert run.undefined.startswith("fine-tuning diverged")
 
 
 def test_unordered_pairs_are_trained_on_in_both_orders(
@@ -488,6 +489,27 @@ def test_scores_into_a_pipe_without_a_reader_give_status_141(
         monkeypatch.undo()
     assert status == 141
     assert capsys.readouterr().err == "lab.finetune: the output is closed; all is kept\n"
+
+
+def test_a_run_without_the_score_of_the_metric_counts_as_missing(
+    yamls: dict[str, str], tmp_path: Path
+) -> None:
+    """Otherwise no later command could read the record of the trial."""
+    results = FinetuneResults(tmp_path, read_task(yamls, "pairs"), default_protocol(16), 8)
+    run = finetuner.FinetuneRun(seed=0, scores={"f2": 0.5}, flops=1.0, tokens=2, seconds=3.0)
+    results.save(run)
+    assert (results.runs(), results.summary(1)) == ({}, None)
+
+
+def test_undefined_scores_are_counted_beside_the_score(
+    yamls: dict[str, str], tmp_path: Path
+) -> None:
+    results = FinetuneResults(tmp_path, read_task(yamls, "pairs"), default_protocol(16), 8)
+    run = finetuner.FinetuneRun(seed=0, scores={"accuracy": 0.5}, flops=1.0, tokens=2, seconds=3.0)
+    results.save(run)
+    results.save(replace(run, seed=1, undefined="fine-tuning diverged"))
+    assert "finetune/pairs/undefined" not in (results.summary(1) or {})
+    assert (results.summary(2) or {})["finetune/pairs/undefined"] == 1
 
 
 def test_results_of_other_code_count_as_missing(

@@ -262,6 +262,23 @@ def test_correlations_equal_numpys_and_are_zero_for_constants_and_nan() -> None:
         assert task_metrics.regression_scores(gold, undefined) == {"spearman": 0.0, "pearson": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("predicted", "reason"),
+    [
+        ([2.0, 2.0], "all predicted numbers are equal, so the correlation is undefined"),
+        ([1.0, math.nan], "a predicted number is not finite, so the correlation is undefined"),
+        ([1.0, 2.0], ""),
+    ],
+)
+def test_a_correlation_that_does_not_exist_has_a_reason(
+    predicted: list[float], reason: str
+) -> None:
+    numbers = task(NUMBER, TextExample("a", None, 1.0), TextExample("b", None, 2.0))
+    undefined = task_metrics.describe_undefined(numbers, predicted)
+    assert undefined.startswith(reason)
+    assert bool(undefined) == bool(reason)
+
+
 def test_majority_baseline_predicts_the_most_frequent_training_label() -> None:
     train = tuple(TextExample("a", None, label) for label in "xyy")
     texts = task(SINGLE, *(TextExample("a", None, label) for label in "xxxy"), train=train)

@@ -229,7 +229,9 @@ def test_command_writes_networks_and_model_cards(
 ) -> None:
     out = tmp_path / "deep" / "out"
     assert export.main(["0123", str(out), "--storage", str(storage)]) == 0
-    assert capsys.readouterr().out.split() == [str(out / "discriminator"), str(out / "generator")]
+    output, notes = capsys.readouterr()
+    assert output.split() == [str(out / "discriminator"), str(out / "generator")]
+    assert notes == "exporting 0123456789ab\n"
     files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     for folder in out.iterdir():
         assert {file.name for file in folder.iterdir()} == files | {"README.md"}

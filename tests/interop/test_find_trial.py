@@ -1,12 +1,14 @@
 """Trials are found by name, folder or sweep; the best trial is logged as an MLflow model."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from experiments import experiment, outcome
+from experiments import WIDTH, experiment, outcome
 from exporting import random
 from prepared_text import PreparedText
 
@@ -87,14 +89,14 @@ def record_sweep(
 
 @pytest.mark.parametrize("run", [BEST, BEST[:-2] + "01", "bbbb"])
 def test_trial_is_found_by_its_name_or_a_unique_beginning(storage: Path, run: str) -> None:
-    assert find_trial.resolve_run(run, storage) == storage / "trials" / (
+    assert find_trial.resolve_run(run, storage).folder == storage / "trials" / (
         UNSCORED if run == "bbbb" else BEST
     )
 
 
 def test_trial_is_found_by_the_folder_of_its_record(storage: Path, tmp_path: Path) -> None:
     folder = storage / "trials" / OTHER
-    assert find_trial.resolve_run(str(folder), tmp_path) == folder
+    assert find_trial.resolve_run(str(folder), tmp_path) == (folder, "")
 
 
 def test_ambiguous_beginning_is_refused_with_the_matches(storage: Path) -> None:
@@ -110,9 +112,9 @@ def test_unknown_trial_is_refused_with_the_existing_trials(storage: Path, run: s
 
 def test_name_of_a_sweep_selects_its_best_repeat(storage: Path) -> None:
     record_sweep(storage, "upwards", SCORES)
-    assert find_trial.resolve_run("upwards", storage, default_uri(storage)).name == BEST
+    assert find_trial.resolve_run("upwards", storage, default_uri(storage)).folder.name == BEST
     record_sweep(storage, "turned", {BEST: SCORES[OTHER], OTHER: SCORES[BEST]})
-    assert find_trial.resolve_run("turned", storage, default_uri(storage)).name == OTHER
+    assert find_trial.resolve_run("turned", storage, default_uri(storage)).folder.name == OTHER
 
 
 def test_smallest_score_is_best_for_a_minimized_metric(storage: Path) -> None:
@@ -121,7 +123,60 @@ def test_smallest_score_is_best_for_a_minimized_metric(storage: Path) -> None:
     loss = METRICS["detect/bigram/calibrated_loss"]
     table = record_sweep(storage, "downwards", SCORES)
     sweep = table.sweep | {"metric": loss.name}
-    assert find_trial.find_best_trial(dataclasses.replace(table, sweep=sweep)) == OTHER
+    best = find_trial.find_best_trial(dataclasses.replace(table, sweep=sweep))
+    assert best is not None
+    assert best.name == OTHER
+
+
+def test_choice_of_the_best_trial_is_explained(storage: Path) -> None:
+    record_sweep(storage, "explained", SCORES)
+    reason = find_trial.resolve_run("explained", storage, default_uri(storage)).reason
+    assert reason == (
+        f"sweep explained: trial 0, {METRIC} {SCORES[BEST]:.4f}, the best of its {len(SCORES)} "
+        "trials of the setting with the best mean, width 0.25; no other setting has a score"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "separation"),
+    [
+        (
+            {0.25: [0.81, 0.80, 0.79], 0.5: [0.5, 0.51, 0.49]},
+            "the sweep separates it from the other setting",
+        ),
+        (
+            {0.25: [0.80, 0.71, 0.62], 0.5: [0.6, 0.71, 0.79]},
+            "the sweep does not separate it from width 0.5: these settings tie",
+        ),
+    ],
+)
+def test_choice_of_the_best_trial_says_whether_settings_are_separable(
+    scores: dict[float, list[float]], separation: str
+) -> None:
+    cells = [(width, score) for width, values in scores.items() for score in values]
+    trials = pd.DataFrame(
+        {
+            "number": number, "fingerprint": f"{number:012}", "state": "finished", "role": "repeat",
+            "repeat": number % 3 + 1, "cell": f"width {width:g}", "tuned": "", "score": score,
+            "untrained": 0.4, WIDTH: width, METRIC: score,
+        }
+        for number, (width, score) in enumerate(cells)
+    )  # fmt: skip
+    table = frames.SweepFrames(
+        name="widths",
+        sweep={
+            "metric": METRIC, "compare": json.dumps({WIDTH: list(scores)}), "tune": "{}",
+            "reference": json.dumps({WIDTH: 0.5}),
+        },
+        measures={},
+        texts={},
+        trials=trials,
+        curves=pd.DataFrame({"number": [], "spent/flops": [], METRIC: []}),
+    )  # fmt: skip
+    best = find_trial.find_best_trial(table)
+    assert best is not None
+    assert separation in best.reason
+    assert best.name == f"{0:012}"
 
 
 def test_sweep_without_its_record_in_the_storage_is_refused(storage: Path, tmp_path: Path) -> None:

@@ -191,14 +191,6 @@ def test_fingerprint_depends_on_examples_and_epochs_but_not_on_the_metric(own: O
     assert len(others | {first}) == 3
 
 
-def test_labels_without_training_rows_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,label\nu,x\nv,y\n")
-    (tmp_path / "b.csv").write_text("text,label\nu,x\nv,z\nw,z\n")
-    (tmp_path / "own.yaml").write_text("kind: classification\ntrain: a.csv\nevaluation: b.csv\n")
-    task_examples = examples.read_examples(load_task(str(tmp_path / "own.yaml")))
-    assert (task_examples.labels, task_examples.unseen) == (("x", "y"), ("z",))
-
-
 SPLITS = "train: a.csv\nevaluation: b.csv\n"
 BAD_YAML = {
     "no kind": (

@@ -1,11 +1,14 @@
 """The report is complete, needs no network, states unknown values and is reproducible."""
 
+import csv
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from project import ROOT
 
 from lab import report
 from lab.config.experiment import Experiment, Job, Range, Resources, SearchConfig
+from lab.config.labels import label
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.loading.search_space import build_trial, expand_cells
@@ -228,6 +232,77 @@ def test_every_trial_is_in_the_table_with_its_reason(width: frames.SweepFrames, 
 
 def test_question_is_escaped_in_html(page: Path) -> None:
     assert "a &lt;smaller&gt; generator" in page.read_text()
+
+
+HOSTILE = (
+    "=1+1 <script>alert(1)</script><img src=x onerror=alert(1)> [a](javascript:alert(1)) `b` "
+    "$\\frac{$ | \x1b[2J\x00 &amp;\n# c"
+)
+COLUMN = "data.source.column"
+
+
+def make_hostile(width: frames.SweepFrames) -> frames.SweepFrames:
+    """Return frames with hostile texts where a user, a file or a forged database can put them."""
+    labels = dict(zip(("width 0.25", "width 0.5", "width 1"), (HOSTILE, "b", "c"), strict=True))
+    compare = {COLUMN: list(labels.values())}
+    trials = width.trials.assign(
+        cell=[label({COLUMN: labels[cell]}, compare) for cell in width.trials["cell"]],
+        reason=HOSTILE,
+        device=HOSTILE,
+        **{COLUMN: HOSTILE},
+    )
+    sweep = width.sweep | {
+        tags.QUESTION: HOSTILE, tags.COMPARE: json.dumps(compare), tags.COMMAND: HOSTILE,
+        tags.REFERENCE: json.dumps({COLUMN: HOSTILE}), "text": HOSTILE,
+    }  # fmt: skip
+    texts = {tags.SPACE_FILE: f"````\n`````\n{HOSTILE}", HOSTILE: HOSTILE}
+    return dataclasses.replace(width, sweep=sweep, trials=trials, texts=texts)
+
+
+@pytest.fixture(scope="module")
+def hostile(width: frames.SweepFrames, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a report with hostile texts."""
+    return write_report(make_hostile(width), tmp_path_factory.mktemp("hostile")).parent
+
+
+def test_html_shows_hostile_texts_and_runs_none(hostile: Path) -> None:
+    page = (hostile / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert not re.search(r"<(script|img)\b", page)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", page)
+    assert r"\x1b[2J\x00" in page
+
+
+def test_markdown_shows_hostile_texts_and_runs_none(hostile: Path) -> None:
+    text = (hostile / "report.md").read_text()
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", text)
+    outside = re.sub(r"^(`{4,})$.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert outside.count("&lt;script&gt;alert(1)") > 3
+    outside = re.sub(r"(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)  # code in a line
+    assert not re.search(r"<(script|img|/script)", outside)
+    assert "](javascript" not in outside
+    assert not re.search("^# c", outside, flags=re.MULTILINE)
+
+
+def test_figures_with_hostile_labels_are_plain_svg(hostile: Path) -> None:
+    figures = sorted((hostile / "figures").glob("*.svg"))
+    assert len(figures) == 6
+    for file in figures:
+        elements = {each.tag.rpartition("}")[2] for each in ElementTree.parse(file).iter()}  # noqa: S314
+        assert not elements & {"script", "img", "image", "foreignObject"}
+
+
+@pytest.mark.parametrize("name", ["trials.csv", "curves.csv"])
+def test_no_cell_of_a_table_is_a_formula(hostile: Path, name: str) -> None:
+    """A spreadsheet computes a text that begins with one of these characters."""
+    with (hostile / name).open(newline="") as lines:
+        rows = list(csv.reader(lines))
+    for cell in (cell for row in rows for cell in row if cell.startswith(tuple("=+-@\t\r"))):
+        float(cell)  # a number
+    if name == "trials.csv":
+        assert {row[rows[0].index("reason")] for row in rows[1:]} == {
+            "'" + HOSTILE.replace("\x1b", r"\x1b").replace("\x00", r"\x00")
+        }
 
 
 def test_every_figure_has_a_caption(page: Path) -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab.reporting import intervals, stats
+from lab.reporting import intervals, sentences, stats
 from lab.reporting.compute import learning_curves
+from lab.reporting.figures import plots
 from lab.tracking.frames import SweepFrames
 
 METRIC = "detect/bigram/auroc"
@@ -255,6 +256,42 @@ def test_best_score_so_far_only_improves() -> None:
     assert line[METRIC].is_monotonic_increasing
     assert line["spent/flops"].is_monotonic_increasing
     assert line[METRIC].iloc[-1] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("ends", "starts"),
+    [([0.7, 0.9], [0.5, 0.6]), ([0.7, 0.9], [0.6, 0.5]), ([0.62, 0.61], [0.4, 0.6])],
+)
+def test_caption_has_the_first_value_of_the_line_in_the_figure_and_no_change_at_zero(
+    ends: list[float], starts: list[float]
+) -> None:
+    """The line begins at the best of all untrained scores, which are at the same amount, 0."""
+    frames = sweep({0.5: ends})
+    curves = frames.curves.copy()
+    curves.loc[curves["spent/flops"] == 0, METRIC] = starts
+    frames = replace(frames, curves=curves)
+    caption = sentences.describe_curve(frames, "spent/flops", "FLOP")
+    (line,) = [
+        line
+        for line in plots.plot_curves(frames, "spent/flops").axes[0].lines
+        if line.get_label() == "best so far"
+    ]
+    drawn = [float(y) for y in line.get_ydata()]
+    assert drawn[0] == max(starts)
+    assert f"from {drawn[0]:.4f} (the best untrained score) to {drawn[-1]:.4f}" in caption
+    assert "after 0 FLOP" not in caption
+    x = [float(x) for x in line.get_xdata()]
+    half = next(i for i, y in enumerate(drawn) if y - drawn[0] >= (drawn[-1] - drawn[0]) / 2)
+    assert f"after {sentences.format_quantity(x[half], 'FLOP')}. " in caption
+
+
+def test_fine_tuning_without_a_defined_score_is_flagged() -> None:
+    frames = sweep({0.25: [0.9, 0.8], 0.5: [0.6, 0.5]})
+    frames.trials["finetune/own/undefined"] = [math.nan, 2.0, math.nan, 1.0]
+    flags = stats.flag_trials(frames, stats.compute_answer(frames))
+    numbers = ", ".join(str(frames.trials["number"][row]) for row in (1, 3))
+    expected = "finetune/own: 3 fine-tuning runs diverged or predict the same number"
+    assert any(flag.startswith(expected) and f"(trials {numbers})" in flag for flag in flags)
 
 
 @pytest.mark.parametrize(

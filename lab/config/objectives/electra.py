@@ -1,13 +1,13 @@
 """Replaced-token detection: ELECTRA (paper, section 2) and ELECTRA 15 % (section 3.4)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from annotated_types import Gt
 from typing_extensions import override
 
 from lab.config.architecture import EncoderConfig
 from lab.config.base import StrictConfig
+from lab.config.bounds import Factor
 from lab.config.objectives.base import NetworkPass
 from lab.config.objectives.generators import JointObjectiveConfig
 from lab.config.schedules.phases import UpdatedNetworks
@@ -27,7 +27,7 @@ class AuxiliaryMlmConfig(StrictConfig):
     """
 
     kind: Literal["mlm"]
-    weight: Annotated[float, Gt(0)] = 1.0
+    weight: Factor = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

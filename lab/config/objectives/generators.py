@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Gt
 from pydantic import Discriminator, Field, Tag
 from typing_extensions import override
 
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.base import StrictConfig
+from lab.config.bounds import Factor
 from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.objectives.base import Head, MaskedObjectiveConfig, NetworkPass
 from lab.config.schedules.phases import UpdatedNetworks
@@ -75,7 +75,7 @@ class JointObjectiveConfig(MaskedObjectiveConfig):
         sampling: how the generator's tokens are drawn.
     """
 
-    gen_weight: Annotated[float, Gt(0)] = 1.0
+    gen_weight: Factor = 1.0
     generator: AnyGeneratorConfig = field(default_factory=GeneratorConfig)
     sharing: Literal["none", "tokens", "all", "gdes"] = "tokens"
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -1,11 +1,11 @@
 """Prediction of the original tokens from the samples of a generator (paper, section 3.4)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from annotated_types import Gt
 from typing_extensions import override
 
+from lab.config.bounds import Factor
 from lab.config.metrics import Network
 from lab.config.objectives.base import Head
 from lab.config.objectives.generators import JointObjectiveConfig
@@ -21,7 +21,7 @@ class PredictorConfig(JointObjectiveConfig):
 
     networks: ClassVar[frozenset[Network]] = frozenset({"generator", "predictor"})
 
-    mlm_weight: Annotated[float, Gt(0)] = 1.0
+    mlm_weight: Factor = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ run continues with the same values.
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
-from annotated_types import Gt, Interval
 from pydantic import Discriminator, Tag
 
+from lab.config import bounds
 from lab.config.architecture import Count
 from lab.config.base import StrictConfig
+from lab.config.bounds import Factor
 
 TAGS = ("a number", "a ramp")  # pydantic's names of the two alternatives, in error locations
 
@@ -26,8 +27,8 @@ class Ramp(StrictConfig):
         end: value at the end of the run, or of each stage in two-stage training.
     """
 
-    start: Annotated[float, Gt(0)]
-    end: Annotated[float, Gt(0)]
+    start: Factor
+    end: Factor
 
     def __post_init__(self) -> None:
         if self.start == self.end:
@@ -43,8 +44,8 @@ class ProbabilityRamp(Ramp):
         end: value at the end of the run, or of each stage in two-stage training.
     """
 
-    start: Annotated[float, Interval(gt=0, lt=1)]
-    end: Annotated[float, Interval(gt=0, lt=1)]
+    start: bounds.Probability
+    end: bounds.Probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,10 @@ def _tag(raw: object) -> str:
 
 # Types of settings that may vary: a number or a ramp.
 Positive = Annotated[
-    Annotated[float, Gt(0), Tag(TAGS[0])] | Annotated[Ramp, Tag(TAGS[1])], Discriminator(_tag)
+    Annotated[Factor, Tag(TAGS[0])] | Annotated[Ramp, Tag(TAGS[1])], Discriminator(_tag)
 ]
 Probability = Annotated[
-    Annotated[float, Interval(gt=0, lt=1), Tag(TAGS[0])] | Annotated[ProbabilityRamp, Tag(TAGS[1])],
+    Annotated[bounds.Probability, Tag(TAGS[0])] | Annotated[ProbabilityRamp, Tag(TAGS[1])],
     Discriminator(_tag),
 ]
 WindowCount = Annotated[

@@ -30,6 +30,7 @@ _STYLE: dict[Any, Any] = {  # typed loosely: the stub of rcParams lists every ke
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # labels are names and paths, which may have dollar signs
     "grid.color": INK,
     "grid.alpha": 0.12,
     "grid.linewidth": 0.6,

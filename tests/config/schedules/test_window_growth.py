@@ -458,7 +458,7 @@ def load(tmp_path: Path, *overrides: str) -> Experiment:
         ),
         (
             "base.objective.disc_weight={start: 0, end: 50}",
-            "base.objective.disc_weight.start: must be above 0, not 0",
+            "base.objective.disc_weight.start: must be at least 1e-06, not 0",
         ),
         (
             "base.objective.disc_weight=high",
