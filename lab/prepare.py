@@ -53,6 +53,8 @@ def _main(options: argparse.Namespace) -> None:
         preparation.add_overlaps(folder, data, experiment.finetune.tasks, say)
         remote.push(folder)
         print("\n".join(lines(preparation.read_facts(folder))))
+        for warning in preparation.text_warnings(folder):
+            print(f"warning:               {warning}")
         print(f"in:                    {folder}")
 
 
@@ -62,6 +64,8 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     Args:
         facts: counts and settings, as `preparation.read_facts` returns them.
     """
+    from lab.data import preparation
+
     train, held_out = facts["train"], facts["held_out"]
     windows = f" in windows of {facts['length']} ({facts['data']['layout']})"
     yield f"documents:             {facts['documents']:,} ({facts['bytes'] / 1e6:,.1f} MB)"
@@ -73,7 +77,13 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     for example in facts["examples"]:
         yield f"    {example}"
     yield f"tokens:                {train['tokens_in_windows']:,}{windows}"
-    yield f"  unknown:             {train['unknown_rate']:.4%}"
+    lost = preparation.lost_characters(facts)
+    yield f"  unknown:             {train['unknown_rate']:.4%}, {lost:.4%} of the characters"
+    if (left_out := facts["left_out"])["words"]:
+        yield (
+            f"  words too long:      {left_out['words']:,} ({left_out['characters']:,} characters) "
+            f"are not used to train the tokenizer"
+        )
     yield f"  per word:            {train['tokens_per_word']:.3f}"
     yield f"  padded share:        {train['padded_share']:.2%} of positions"
     for overlap in facts["overlaps"]:

@@ -10,6 +10,8 @@ from lab.config.base import StrictConfig
 
 Name = Annotated[str, MinLen(1)]
 LEAST_VOCAB = 300
+LONGEST_WORD = 100  # characters, as in BERT's `WordpieceTokenizer`
+LongestWord = Annotated[int, Interval(ge=10, le=1_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,8 @@ class TrainedTokenizer(StrictConfig):
         normalization: Unicode normalization applied first; `nfkc` also replaces ligatures and
             half- and full-width forms by the usual characters.
         ideographs: whether each Chinese character is a word of its own.
+        longest_word: number of characters of a word; a longer word is one unknown token. The time
+            to encode a word grows with the square of its length or faster.
     """
 
     kind: Literal["trained"] = "trained"
@@ -132,6 +136,25 @@ class TrainedTokenizer(StrictConfig):
     accents: Literal["strip", "keep"] = "strip"
     normalization: Literal["nfc", "nfkc"] = "nfc"
     ideographs: bool = True
+    longest_word: LongestWord = LONGEST_WORD
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteLevelTokenizer(StrictConfig):
+    """A byte-level BPE vocabulary of `data.vocab` tokens, trained on the training text.
+
+    Every text of every script has tokens: there are no unknown ones, and words have any length.
+    Text is split as in GPT-2 and RoBERTa; a run of white space counts as one space. Marks, joiners
+    and Hangul syllables are kept.
+
+    Attributes:
+        cased: whether upper and lower case are distinguished.
+        normalization: Unicode normalization applied first, as for `trained`.
+    """
+
+    kind: Literal["byte_level"]
+    cased: bool = False
+    normalization: Literal["nfc", "nfkc"] = "nfc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +167,7 @@ class WordPieceFile(StrictConfig):
         cased: whether upper and lower case are distinguished.
         accents: treatment of accents; `strip` turns é into e.
         ideographs: whether each Chinese character is a word of its own.
+        longest_word: number of characters of a word; a longer word is one unknown token.
     """
 
     kind: Literal["wordpieces"]
@@ -151,6 +175,7 @@ class WordPieceFile(StrictConfig):
     cased: bool = False
     accents: Literal["strip", "keep"] = "strip"
     ideographs: bool = True
+    longest_word: LongestWord = LONGEST_WORD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +192,8 @@ class PretrainedTokenizer(StrictConfig):
     revision: Name = "main"
 
 
-TokenizerConfig = TrainedTokenizer | WordPieceFile | PretrainedTokenizer
+LearnedTokenizer = TrainedTokenizer | ByteLevelTokenizer
+TokenizerConfig = LearnedTokenizer | WordPieceFile | PretrainedTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,16 +16,33 @@ from pathlib import Path as File
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from lab.config.code_digest import TEXT, code_digest
-from lab.config.data import DataConfig, HubDataset, Mixture, MixturePart, TrainedTokenizer
+from lab.config.data import (
+    DataConfig,
+    HubDataset,
+    LearnedTokenizer,
+    Mixture,
+    MixturePart,
+    TokenizerConfig,
+    TrainedTokenizer,
+)
 from lab.config.metrics import PAIRS
 from lab.config.trial import content_hash
-from lab.data import document_store, hub, sources, tokenizers
+from lab.data import coverage, document_store, hub, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
-from lab.data.document_selection import read_documents, sample_for_tokenizer, split_documents
+from lab.data.coverage import Coverage
+from lab.data.document_selection import (
+    read_documents,
+    sample_for_tokenizer,
+    sample_of_part,
+    split_documents,
+)
+from lab.data.long_words import LongWords, Texts
+from lab.data.normalization import word_limit
 from lab.data.passages import write_passages
-from lab.data.vocabulary import Vocabulary, open_vocabulary
+from lab.data.vocabulary import FIRST_WORD, Vocabulary, open_vocabulary
 from lab.data.windows import WindowCounts, WindowWriter, window_type
 from lab.errors import UserError
 from lab.storage import atomic, temp_dirs
@@ -110,7 +127,8 @@ def describe_text(folder: File) -> str:
     )
     return (
         f"{folder.name}: {train['windows']:,} windows of {facts['length']} tokens, "
-        f"{train['tokens_in_windows']:,} tokens, {train['unknown_rate']:.2%} unknown, "
+        f"{train['tokens_in_windows']:,} tokens, {train['unknown_rate']:.2%} unknown "
+        f"({lost_characters(facts):.2%} of the characters), "
         f"{train['padded_share']:.2%} of positions padded; {facts['duplicates']:,} duplicate "
         f"documents dropped; evaluation examples that share 13 consecutive tokens with the text: "
         f"{overlaps}."
@@ -197,18 +215,29 @@ def _without_paths(source: dict[str, Any]) -> dict[str, Any]:
 def _write(
     data: DataConfig, identity: str, store: document_store.DocumentStore, folder: File, say: Say
 ) -> None:
-    trained = isinstance(data.tokenizer, TrainedTokenizer)
-    if not trained:  # reports errors in an existing tokenizer before the sources are read
+    learned = isinstance(data.tokenizer, LearnedTokenizer)
+    if not learned:  # reports errors in an existing tokenizer before the sources are read
         tokenizers.build_vocabulary(data.tokenizer, data.vocab, tuple)
     source_counts = _read_sources(data, store, say)
-    train_D, held_D = split_documents(data, store)
+    try:
+        train_D, held_D = split_documents(data, store)
+    except UserError as error:
+        raise UserError(f"{error}{_describe_skipped(source_counts)}") from None
     weights = [part.weight for part in mixture_parts(data)]
     sample_D = sample_for_tokenizer(store, train_D, weights)
-    if trained:
+    if learned:
         say(f"tokenizer: training on {int(sample_D.sum()):,} of {len(train_D):,} documents")
+    long_words = _count_long_words(data, lambda: store.read(sample_D))
     vocabulary = tokenizers.build_vocabulary(
         data.tokenizer, data.vocab, lambda: store.read(sample_D)
     )
+    measured = [
+        coverage.measure_coverage(
+            vocabulary, store.read(sample_of_part(store, train_D | held_D, part))
+        )
+        for part in range(len(weights))
+    ]
+    coverage.check_coverage(data.tokenizer, measured)
     reported = _question_ngrams((*embedded.EMBEDDED, PAIRS, *data.decontaminate), vocabulary)
     writer = WindowWriter(
         data=data,
@@ -231,6 +260,8 @@ def _write(
         "dtype": np.dtype(window_type(vocabulary.size)).name,
         "weights": weights,
         **source_counts,
+        "coverage": [part.facts() for part in measured],
+        "left_out": asdict(long_words),
         "duplicates": int((~document_store.first_occurrence_D(store.digests_D())).sum()),
         "train": train.facts(data.length),
         "held_out": held_out.facts(data.length),
@@ -238,6 +269,48 @@ def _write(
         "data": asdict(data),
     }
     (folder / "text.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _count_long_words(data: DataConfig, texts: Texts) -> LongWords:
+    """Return the number of words that are left out when the tokenizer is trained.
+
+    Raises:
+        UserError: the text has too many of them.
+    """
+    if not isinstance(data.tokenizer, TrainedTokenizer):
+        return LongWords(words=0, characters=0, of=0)
+    found = word_limit(data.tokenizer).count(texts)
+    coverage.check_long_words(data.tokenizer, found)
+    return found
+
+
+def text_warnings(folder: File) -> list[str]:
+    """Return warnings about the vocabulary of a prepared text, one line each."""
+    facts = read_facts(folder)
+    settings: TokenizerConfig = TypeAdapter(TokenizerConfig).validate_python(
+        facts["data"]["tokenizer"]
+    )
+    return coverage.coverage_warnings(settings, read_coverage(facts))
+
+
+def read_coverage(facts: dict[str, Any]) -> list[Coverage]:
+    """Return the coverage of each part of a prepared text.
+
+    Args:
+        facts: counts and settings, as `read_facts` returns them.
+    """
+    return [Coverage(**part) for part in facts["coverage"]]
+
+
+def lost_characters(facts: dict[str, Any]) -> float:
+    """Return the share of the characters in unknown tokens, parts of a mixture by their weight.
+
+    Args:
+        facts: counts and settings, as `read_facts` returns them.
+    """
+    parts, weights = read_coverage(facts), facts["weights"]
+    lost = sum(part.lost * weight for part, weight in zip(parts, weights, strict=True))
+    return float(lost / sum(weights))
 
 
 def _read_sources(
@@ -254,12 +327,24 @@ def _read_sources(
             report_progress(done)
         skipped += reader.skipped
         examples += reader.examples
-    return {
+    counts = {
         "documents": sum(store.parts),
         "bytes": done,
         "skipped": dict(skipped),
         "examples": examples,
     }
+    if not counts["documents"]:
+        raise UserError(f"base.data.source: no text in it{_describe_skipped(counts)}")
+    return counts
+
+
+def _describe_skipped(counts: dict[str, Any]) -> str:
+    """Return the end of a message: rows that were skipped; empty if there are none."""
+    skipped = counts["skipped"]
+    if not skipped:
+        return ""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    return f"; skipped rows: {reasons}; the first is {counts['examples'][0]}"
 
 
 def _progress(say: Say, line: str) -> Callable[[float], None]:
@@ -290,12 +375,18 @@ def _check_windows(data: DataConfig, train: WindowCounts, held_out: WindowCounts
     for split, name in ((train, "training"), (held_out, "held-out")):
         if not sum(split.windows):
             raise UserError(
-                f"data: the {split.documents} {name} documents make no window of {data.length} "
-                f"tokens; increase data.share or data.held_out, or decrease data.length"
+                f"base.data: the {split.documents} {name} documents make no window of "
+                f"{data.length} tokens; increase base.data.share or base.data.held_out, or "
+                f"decrease base.data.length"
+            )
+        if not split.counts_V[FIRST_WORD:].any():
+            raise UserError(
+                f"base.data.tokenizer: all tokens of the {name} windows are unknown; take kind "
+                f"byte_level, or a vocabulary that fits the text"
             )
     for number, windows in enumerate(train.windows):
         if not windows:
             raise UserError(
-                f"data.source.parts.{number}: the documents make no training window of "
+                f"base.data.source.parts.{number}: the documents make no training window of "
                 f"{data.length} tokens"
             )

@@ -75,7 +75,7 @@ class SourceReader:
 
     def _skip(self, bad: BadText) -> None:
         if self._bad_text == "refuse":
-            raise UserError(f"{bad}; set `data.bad_text: skip` to skip such rows")
+            raise UserError(f"{bad}; set `base.data.bad_text: skip` to skip such rows")
         self.skipped[bad.reason] += 1
         if len(self.examples) < _SHOWN:
             self.examples.append(str(bad))
@@ -99,7 +99,8 @@ def source_identity(source: SingleSource) -> object:
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             if not files:
                 raise UserError(
-                    f"data.source.path: the folder {source.path!r} does not exist or has no files"
+                    f"base.data.source.path: the folder {source.path!r} does not exist or has no "
+                    f"files"
                 )
             return [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
         case HubDataset():
@@ -200,15 +201,15 @@ def _expand(path: str) -> list[File]:
     if os.path.lexists(whole):  # before globbing: a file name may contain brackets
         if not whole.is_file():
             raise UserError(
-                f"data.source.paths: {path!r} is not a file; use '{whole}/*.txt' for the files of "
-                f"a folder, or `kind: saved` for a folder saved by `datasets`"
+                f"base.data.source.paths: {path!r} is not a file; use '{whole}/*.txt' for the "
+                f"files of a folder, or `kind: saved` for a folder saved by `datasets`"
             )
         return [whole]
     names = glob.glob(str(whole), recursive=True)  # noqa: PTH207 - the path may be absolute
     files = [File(name) for name in names if File(name).is_file()]
     if not files:
         raise UserError(
-            f"data.source.paths: no file matches {path!r} (working directory: {File.cwd()})"
+            f"base.data.source.paths: no file matches {path!r} (working directory: {File.cwd()})"
         )
     return files
 
@@ -224,7 +225,7 @@ def detect_format(file: File) -> str:
         suffixes.pop()
     if not suffixes or suffixes[-1] not in _FORMATS:
         raise UserError(
-            f"data.source.paths: {str(file)!r}: unknown file extension; allowed are "
+            f"base.data.source.paths: {str(file)!r}: unknown file extension; allowed are "
             f"{' '.join(_FORMATS)}, each also compressed as {' '.join(PACKED)}"
         )
     return suffixes[-1]

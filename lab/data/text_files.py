@@ -86,9 +86,9 @@ def codec_for_lines(encoding: str) -> codecs.CodecInfo:
         if "\n".encode(encoding) == b"\n":
             return codec
     except (LookupError, ValueError):
-        raise UserError(f"data.source.encoding: unknown encoding {encoding!r}") from None
+        raise UserError(f"base.data.source.encoding: unknown encoding {encoding!r}") from None
     raise UserError(
-        f"data.source.encoding: {encoding!r} is not supported, because its line feed "
+        f"base.data.source.encoding: {encoding!r} is not supported, because its line feed "
         "is not the byte 0x0A; convert the text to utf-8"
     )
 

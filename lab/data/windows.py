@@ -54,6 +54,7 @@ class WindowCounts:
         tokens: number of tokens of the documents before they are cut into windows.
         unknown: number of [UNK] among `tokens`.
         cut: number of lines removed because they overlap with a task's evaluation split.
+        without_window: number of documents that make no window, because they are too short.
     """
 
     windows: list[int]
@@ -65,6 +66,7 @@ class WindowCounts:
     tokens: int = 0
     unknown: int = 0
     cut: int = 0
+    without_window: int = 0
 
     def facts(self, length: int) -> dict[str, Any]:
         """Return the counts and their ratios as a mapping for `text.json`."""
@@ -81,6 +83,7 @@ class WindowCounts:
             "tokens_per_word": self.tokens / max(1, self.words),
             "unknown_rate": self.unknown / max(1, self.tokens),
             "lines_cut": self.cut,
+            "without_window": self.without_window,
         }
 
 
@@ -147,10 +150,13 @@ class WindowWriter:
         for document, lines, is_removed in zip(batch, encoded, removed, strict=True):
             counts.characters += len(document.text)
             counts.words += len(document.text.split())
+            made = 0
             for stretch in remaining_stretches(lines, is_removed):
                 rows_NT = pack_document(stretch, self.data.length, self.data.layout, document.seed)
-                counts.windows[document.part] += len(rows_NT)
+                made += len(rows_NT)
                 yield rows_NT
+            counts.windows[document.part] += made
+            counts.without_window += not made
         yield np.empty((0, self.data.length), np.int64)
 
     def _find_unwanted(self, ids_T: Ids, encoded: list[Lines]) -> list[list[bool]]:

@@ -1,6 +1,8 @@
 """Inputs of trials, each prepared once: texts, held-out corruptions, initial weights and tasks."""
 
 import json
+import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +32,7 @@ from lab.tasks import examples, minimal_pairs
 from lab.tracking import tags
 from lab.trials.progress import Tell, ignore_progress
 
+_LOG = logging.getLogger(__name__)
 _FROZEN = (
     "training the frozen masked language model that makes the held-out corruptions (once per text)"
 )
@@ -200,6 +203,9 @@ class Prerequisites:
             tell_line = partial(_tell_line, self._tell, "preparing the text")
             text = preparation.prepare_text(settings, self._cache, tell_line)
             preparation.add_overlaps(text, settings, self._task_names, tell_line)
+            for warning in preparation.text_warnings(text):
+                _LOG.warning("%s", warning)
+                print(f"lab.sweep: warning: {warning}", file=sys.stderr)
             self._texts[settings] = text
             self._mirror.push(text)
         return self._texts[settings]

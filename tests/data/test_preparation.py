@@ -331,7 +331,7 @@ def test_contaminated_lines_can_be_removed(write_text: WriteText, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab": 5_000}, "data.vocab: 5000 requested, but the tokenizer has 405 tokens; set 405"),
+        ({"vocab": 5_000}, "base.data.vocab: 5000 requested, but the tokenizer has 405 tokens; set 405"),
         ({"tokenizer": TrainedTokenizer(), "vocab": 5_000}, "5000 requested, but the text yields"),
         ({"share": 1e-9}, "0 of 150 documents are left"),
         ({"decontaminate": ("nonsense",)}, "nonsense"),
@@ -395,7 +395,7 @@ def test_the_command_prints_an_error_in_one_line(
     data = "{source: {kind: files, paths: [missing.txt]}}"
     Path("mine.yaml").write_text(SPACE.format(data=data))
     assert main(["mine.yaml"]) == 2
-    assert "data.source.paths: no file matches 'missing.txt'" in capsys.readouterr().err
+    assert "base.data.source.paths: no file matches 'missing.txt'" in capsys.readouterr().err
 
 
 def test_the_example_of_the_readme_is_prepared(

@@ -159,7 +159,7 @@ def size_in(message: str) -> int:
 def test_size_is_as_requested_or_the_error_gives_the_possible_size() -> None:
     assert train(WORDS * 5, 120).size == 120
     message = refused(TrainedTokenizer(), 5_000)
-    assert message.startswith("data.vocab: 5000 requested, but the text yields ")
+    assert message.startswith("base.data.vocab: 5000 requested, but the text yields ")
     number = size_in(message)
     assert train(WORDS, number).size == number
     refused(TrainedTokenizer(), number + 1)
@@ -168,7 +168,7 @@ def test_size_is_as_requested_or_the_error_gives_the_possible_size() -> None:
     assert number > 200, "every character is a word, so the alphabet fills the vocabulary"
     assert train(ideographs(300), number).size == number
     bert = refused(WordPieceFile(kind="wordpieces", file=BERT), 400)
-    assert bert == "data.vocab: 400 requested, but the tokenizer has 30522 tokens; set 30522"
+    assert bert == "base.data.vocab: 400 requested, but the tokenizer has 30522 tokens; set 30522"
 
 
 def unknown_share(vocabulary: Vocabulary, text: str) -> float:
@@ -295,7 +295,7 @@ def test_a_saved_tokenizer_without_a_special_token_is_refused(tmp_path: Path) ->
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"})
     )
     message = refused(PretrainedTokenizer(kind="transformers", name=str(tmp_path)))
-    assert message.startswith(f"data.tokenizer.name: {tmp_path}: missing ")
+    assert message.startswith(f"base.data.tokenizer.name: {tmp_path}: missing ")
     assert "mask_token" in message
     assert "pad_token" not in message
 
@@ -305,7 +305,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, content: str | 
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
     message = refused(PretrainedTokenizer(kind="transformers", name=str(tmp_path)))
-    assert message.startswith(f"data.tokenizer.name: {tmp_path}: ")
+    assert message.startswith(f"base.data.tokenizer.name: {tmp_path}: ")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_a_bad_vocabulary_file_is_refused(
     if content is not None:
         file.write_bytes(content)
     message = refused(WordPieceFile(kind="wordpieces", file=str(file)))
-    assert message == f"data.tokenizer.file: {file}: {expected}"
+    assert message == f"base.data.tokenizer.file: {file}: {expected}"
 
 
 def test_a_vocabulary_file_may_have_any_line_ends(tmp_path: Path) -> None:
