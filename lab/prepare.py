@@ -64,7 +64,7 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     Args:
         facts: counts and settings, as `preparation.read_facts` returns them.
     """
-    from lab.data import preparation
+    from lab.data import packing, preparation
 
     train, held_out = facts["train"], facts["held_out"]
     windows = f" in windows of {facts['length']} ({facts['data']['layout']})"
@@ -72,6 +72,12 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"  duplicates dropped:  {facts['duplicates']:,}"
     yield f"  for training:        {train['documents']:,}"
     yield f"  held out:            {held_out['documents']:,}"
+    if short := train["without_window"] + held_out["without_window"]:
+        share = short / max(1, train["documents"] + held_out["documents"])
+        yield (
+            f"  too short:           {short:,} ({share:.1%}) make no window: they have fewer tokens "
+            f"than {packing.shortest_window(facts['length'])}"
+        )
     for reason, count in facts["skipped"].items():
         yield f"  skipped:             {count:,} ({reason})"
     for example in facts["examples"]:

@@ -33,7 +33,7 @@ def split_documents(data: DataConfig, store: DocumentStore) -> tuple[Mask, Mask]
         UserError: fewer than two documents are used.
     """
     digests_D = store.digests_D()
-    used_D = first_occurrence_D(digests_D) & (hash_fraction_D(digests_D, _SHARE) < base.data.share)
+    used_D = first_occurrence_D(digests_D) & (hash_fraction_D(digests_D, _SHARE) < data.share)
     _check_count(data, digests_D, used_D)
     fraction_D = np.where(used_D, hash_fraction_D(digests_D, _HELD_OUT), 2.0)
     held_D = fraction_D < data.held_out

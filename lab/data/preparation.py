@@ -130,7 +130,7 @@ def describe_text(folder: File) -> str:
         f"{train['tokens_in_windows']:,} tokens, {train['unknown_rate']:.2%} unknown "
         f"({lost_characters(facts):.2%} of the characters), "
         f"{train['padded_share']:.2%} of positions padded; {facts['duplicates']:,} duplicate "
-        f"documents dropped; evaluation examples that share 13 consecutive tokens with the text: "
+        f"documents dropped, and {train['without_window']:,} too short for a window; evaluation examples that share 13 consecutive tokens with the text: "
         f"{overlaps}."
     )
 

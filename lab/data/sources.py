@@ -21,13 +21,14 @@ from typing import IO, Literal, assert_never
 
 from lab.config.data import EmbeddedText, HubDataset, SavedDataset, SingleSource, TextFiles
 from lab.data import hub, tabular
+from lab.data.encoding_guess import describe_encoding
 from lab.data.text_files import (
     DAMAGE,
     PACKED,
     BadText,
     Text,
-    codec_for_lines,
     expand_home,
+    find_codec,
     open_unpacked,
     read_lines,
     read_plain_text,
@@ -36,6 +37,7 @@ from lab.data.text_files import (
 from lab.errors import UserError
 
 _FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_SAMPLE = 2**23  # bytes from which the encoding of a file with invalid text is guessed
 _SHOWN = 5  # skipped rows that are kept as examples
 _PACKED_RATIO = 4.0  # compression ratio of English text; measured with xz on the embedded text
 
@@ -75,10 +77,24 @@ class SourceReader:
 
     def _skip(self, bad: BadText) -> None:
         if self._bad_text == "refuse":
-            raise UserError(f"{bad}; set `base.data.bad_text: skip` to skip such rows")
+            advice = self._advice(bad) or "set `base.data.bad_text: skip` to skip such rows"
+            raise UserError(f"{bad}; {advice}")
         self.skipped[bad.reason] += 1
         if len(self.examples) < _SHOWN:
-            self.examples.append(str(bad))
+            advice = None if self.examples else self._advice(bad)
+            self.examples.append(f"{bad}; {advice}" if advice else str(bad))
+
+    def _advice(self, bad: BadText) -> str | None:
+        """Return advice on the encoding of a file with an invalid row; None if it is right."""
+        file = File(bad.where.rpartition(":")[0])
+        if not isinstance(self._source, TextFiles) or not bad.in_characters or not file.is_file():
+            return None
+        try:
+            with open_unpacked(file) as stream:
+                sample = stream.read(_SAMPLE)
+        except (*DAMAGE, UserError):
+            return None
+        return describe_encoding(str(file), sample, self._source.encoding)
 
 
 def source_identity(source: SingleSource) -> object:
@@ -152,7 +168,7 @@ def _texts(source: SingleSource) -> Iterator[Text]:
         case EmbeddedText():
             yield from _embedded_texts()
         case TextFiles():
-            codec_for_lines(source.encoding)
+            find_codec(source.encoding)
             for file in matching_files(source):
                 yield from _report_empty(str(file), _file_texts(source, file))
         case SavedDataset():

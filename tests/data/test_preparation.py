@@ -331,9 +331,9 @@ def test_contaminated_lines_can_be_removed(write_text: WriteText, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab": 5_000}, "base.data.vocab: 5000 requested, but the tokenizer has 405 tokens; set 405"),
+        ({"vocab": 5_000}, "base.data.vocab: 5000 requested, but the tokenizer has 405 tokens"),
         ({"tokenizer": TrainedTokenizer(), "vocab": 5_000}, "5000 requested, but the text yields"),
-        ({"share": 1e-9}, "0 of 150 documents are left"),
+        ({"share": 1e-9}, "base.data.share: 1e-09 of 150 documents leaves 0"),
         ({"decontaminate": ("nonsense",)}, "nonsense"),
     ],
 )

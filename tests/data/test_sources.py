@@ -384,9 +384,7 @@ class TestAlwaysRefused:
             in message
         )
 
-    @pytest.mark.parametrize(
-        "encoding", ["utf-16", "utf-32-le", "cp037", "rot13", "base64", "idna", "x", ""]
-    )
+    @pytest.mark.parametrize("encoding", ["rot13", "base64", "idna", "x", ""])
     def test_unsupported_encoding(self, tmp_path: Path, encoding: str, bad_text: str) -> None:
         (tmp_path / "text.txt").write_text("text")
         message = refusal(files(tmp_path / "text.txt", encoding=encoding), bad_text)

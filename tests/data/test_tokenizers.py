@@ -89,16 +89,19 @@ def test_berts_template_is_that_of_transformers(bert: Vocabulary, reference: Any
     assert ours.type_ids == theirs["token_type_ids"]
 
 
-def test_training_twice_gives_the_same_vocabulary() -> None:
+@pytest.mark.parametrize(
+    "settings", ["TrainedTokenizer(accents='keep')", "ByteLevelTokenizer(kind='byte_level')"]
+)
+def test_training_twice_gives_the_same_vocabulary(settings: str) -> None:
     code = (
         "import random\n"
-        "from lab.config.data import TrainedTokenizer\n"
+        "from lab.config.data import ByteLevelTokenizer, TrainedTokenizer\n"
         "from lab.data.tokenizers import build_vocabulary\n"
         "chance = random.Random(5)\n"
         "letters = 'aábcdeëfghijklmnoprstuvyzåäöαβγ日本語漢字かな'\n"
         "words = [''.join(chance.choices(letters, k=chance.randint(1, 6))) for _ in range(900)]\n"
         "texts = [' '.join(chance.choices(words, k=30)) for _ in range(200)]\n"
-        "settings = TrainedTokenizer(accents='keep')\n"
+        f"settings = {settings}\n"
         "vocabulary = build_vocabulary(settings, 700, lambda: iter(texts))\n"
         "print(vocabulary.fingerprint())\n"
     )
