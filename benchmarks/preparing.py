@@ -25,7 +25,7 @@ from lab.config.data import (
     TrainedTokenizer,
     WordPieceFile,
 )
-from lab.data import preparation, sources
+from lab.data import preparation, sources, text_facts
 
 _ENCODED = 50_000_000  # bytes that the `tokenizers` library encodes alone
 _TOKENIZERS: dict[str, TokenizerConfig] = {
@@ -103,7 +103,7 @@ def _prepare(text: Path, tokenizer: str) -> None:
         print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
 
     folder = preparation.prepare_text(data, text.parent / "cache", say)
-    for line in prepare.lines(preparation.read_facts(folder)):
+    for line in prepare.lines(text_facts.read_facts(folder)):
         print(line)
     # `resource.getrusage` is not used: the peak of a child process starts with its parent's.
     status = Path("/proc/self/status").read_text().splitlines()

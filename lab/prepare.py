@@ -39,7 +39,7 @@ def _main(options: argparse.Namespace) -> None:
     root, remote = open_storage.open_mirror(options.storage)
     checks.check_storage(root)
     print(f"{experiment.name}: preparing its text", flush=True)
-    from lab.data import preparation  # the import takes seconds
+    from lab.data import preparation, text_facts
 
     for number, data in enumerate(search_space.required_texts(experiment)):
         if number:
@@ -52,8 +52,8 @@ def _main(options: argparse.Namespace) -> None:
         folder = preparation.prepare_text(data, root.resolve() / "cache", say)
         preparation.add_overlaps(folder, data, experiment.finetune.tasks, say)
         remote.push(folder)
-        print("\n".join(lines(preparation.read_facts(folder))))
-        for warning in preparation.text_warnings(folder):
+        print("\n".join(lines(text_facts.read_facts(folder))))
+        for warning in text_facts.text_warnings(folder):
             print(f"warning:               {warning}")
         print(f"in:                    {folder}")
 
@@ -62,9 +62,9 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     """Yield printable lines with the counts of a prepared text.
 
     Args:
-        facts: counts and settings, as `preparation.read_facts` returns them.
+        facts: counts and settings, as `text_facts.read_facts` returns them.
     """
-    from lab.data import packing, preparation
+    from lab.data import packing, text_facts
 
     train, held_out = facts["train"], facts["held_out"]
     windows = f" in windows of {facts['length']} ({facts['data']['layout']})"
@@ -75,16 +75,18 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     if short := train["without_window"] + held_out["without_window"]:
         share = short / max(1, train["documents"] + held_out["documents"])
         yield (
-            f"  too short:           {short:,} ({share:.1%}) make no window: they have fewer tokens "
-            f"than {packing.shortest_window(facts['length'])}"
+            f"  too short:           {short:,} ({share:.1%}) make no window: they have fewer "
+            f"tokens than {packing.shortest_window(facts['length'])}"
         )
     for reason, count in facts["skipped"].items():
         yield f"  skipped:             {count:,} ({reason})"
     for example in facts["examples"]:
         yield f"    {example}"
     yield f"tokens:                {train['tokens_in_windows']:,}{windows}"
-    lost = preparation.lost_characters(facts)
+    lost = text_facts.lost_characters(facts)
     yield f"  unknown:             {train['unknown_rate']:.4%}, {lost:.4%} of the characters"
+    if (surveyed := text_facts.read_marks(facts)) is not None:
+        yield f"  accents:             {surveyed.describe()}"
     if (left_out := facts["left_out"])["words"]:
         yield (
             f"  words too long:      {left_out['words']:,} ({left_out['characters']:,} characters) "

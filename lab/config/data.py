@@ -122,8 +122,11 @@ class TrainedTokenizer(StrictConfig):
 
     Attributes:
         cased: whether upper and lower case are distinguished.
-        accents: treatment of accents; `strip` turns é into e, which suits English but not most
-            other languages.
+        accents: treatment of accents and other nonspacing marks; `strip` turns é into e, removes
+            vowel signs and takes Hangul syllables apart; `auto` strips them if at most 0.2 % of
+            the letters have one, as in English, and keeps them otherwise.
+        joiners: treatment of zero-width joiners and non-joiners between letters; `auto` keeps them
+            in a text that uses them, such as Persian.
         normalization: Unicode normalization applied first; `nfkc` also replaces ligatures and
             half- and full-width forms by the usual characters.
         ideographs: whether each Chinese character is a word of its own.
@@ -133,7 +136,8 @@ class TrainedTokenizer(StrictConfig):
 
     kind: Literal["trained"] = "trained"
     cased: bool = False
-    accents: Literal["strip", "keep"] = "strip"
+    accents: Literal["auto", "strip", "keep"] = "auto"
+    joiners: Literal["auto", "keep", "remove"] = "auto"
     normalization: Literal["nfc", "nfkc"] = "nfc"
     ideographs: bool = True
     longest_word: LongestWord = LONGEST_WORD

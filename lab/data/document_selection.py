@@ -16,6 +16,7 @@ from lab.data.windows import Document
 from lab.errors import UserError
 
 _TOKENIZER_BYTES = 2**27  # largest amount of text that a tokenizer is trained on
+SURVEYED_BYTES = 2**24  # largest amount of text whose words are counted
 _MEASURED_BYTES = 2**20  # amount of text of each part that a vocabulary is measured on
 _SHARE, _HELD_OUT, _SAMPLE = 1, 2, 3  # purposes of `hash_fraction_D`
 
@@ -64,23 +65,26 @@ def _check_count(data: DataConfig, digests_D: Digests, used_D: Mask) -> None:
     )
 
 
-def sample_for_tokenizer(store: DocumentStore, train_D: Mask, weights: Sequence[float]) -> Mask:
+def sample_for_tokenizer(
+    store: DocumentStore, train_D: Mask, weights: Sequence[float], most: int = _TOKENIZER_BYTES
+) -> Mask:
     """Return the mask of the documents that the tokenizer is trained on.
 
-    These are all training documents, or a sample of about `_TOKENIZER_BYTES` in which each part of
+    These are all training documents, or a sample of about `most` bytes in which each part of
     a mixture has its weight.
 
     Args:
         store: all documents of the text.
         train_D: mask of the training documents.
         weights: weight of each part of the mixture.
+        most: largest number of bytes.
     """
     part_D, bytes_D = store.part_D(), store.bytes_D()
     fraction_D = hash_fraction_D(store.digests_D(), _SAMPLE)
     sample_D = np.zeros_like(train_D)
     for number, weight in enumerate(weights):
         in_part_D = train_D & (part_D == number)
-        room = _TOKENIZER_BYTES * weight / sum(weights)
+        room = most * weight / sum(weights)
         sample_D |= in_part_D & (fraction_D < room / max(1, int(bytes_D[in_part_D].sum())))
     return sample_D if sample_D.any() else train_D
 

@@ -16,7 +16,6 @@ from pathlib import Path as File
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from lab.config.code_digest import TEXT, code_digest
 from lab.config.data import (
@@ -27,21 +26,25 @@ from lab.config.data import (
     MixturePart,
     TokenizerConfig,
     TrainedTokenizer,
+    WordPieceFile,
 )
 from lab.config.metrics import PAIRS
 from lab.config.trial import content_hash
-from lab.data import coverage, document_store, hub, sources, tokenizers
+from lab.data import document_store, hub, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
-from lab.data.coverage import Coverage
 from lab.data.document_selection import (
+    SURVEYED_BYTES,
     read_documents,
     sample_for_tokenizer,
     sample_of_part,
     split_documents,
 )
-from lab.data.long_words import LongWords, Texts
-from lab.data.normalization import word_limit
 from lab.data.passages import write_passages
+from lab.data.text_facts import read_facts
+from lab.data.tokenization import coverage
+from lab.data.tokenization.long_words import LongWords, Texts
+from lab.data.tokenization.marks import MarkSurvey, survey_marks
+from lab.data.tokenization.normalization import word_limit
 from lab.data.vocabulary import FIRST_WORD, Vocabulary, open_vocabulary
 from lab.data.windows import WindowCounts, WindowWriter, window_type
 from lab.errors import UserError
@@ -98,41 +101,6 @@ def find_prepared(data: DataConfig, cache: File) -> File | None:
 
 def _folder(pinned: DataConfig, cache: File) -> File:
     return cache / f"text-{_identity(pinned)}"
-
-
-def read_facts(folder: File) -> dict[str, Any]:
-    """Return the counts and settings (`text.json`) of a prepared text."""
-    facts: dict[str, Any] = json.loads((folder / "text.json").read_text())
-    return facts
-
-
-def is_decontaminated(facts: dict[str, Any], overlap: dict[str, Any]) -> bool:
-    """Return whether lines that overlap with a task were removed after they were counted.
-
-    Args:
-        facts: counts and settings, as `read_facts` returns them.
-        overlap: one of `facts["overlaps"]`.
-    """
-    return overlap["task"] in facts["data"]["decontaminate"]
-
-
-def describe_text(folder: File) -> str:
-    """Return a one-line description of a prepared text, for the report."""
-    facts = read_facts(folder)
-    train = facts["train"]
-    overlaps = ", ".join(
-        f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} of {overlap['task']}"
-        + (" (before these lines were removed)" if is_decontaminated(facts, overlap) else "")
-        for overlap in facts["overlaps"]
-    )
-    return (
-        f"{folder.name}: {train['windows']:,} windows of {facts['length']} tokens, "
-        f"{train['tokens_in_windows']:,} tokens, {train['unknown_rate']:.2%} unknown "
-        f"({lost_characters(facts):.2%} of the characters), "
-        f"{train['padded_share']:.2%} of positions padded; {facts['duplicates']:,} duplicate "
-        f"documents dropped, and {train['without_window']:,} too short for a window; evaluation examples that share 13 consecutive tokens with the text: "
-        f"{overlaps}."
-    )
 
 
 def add_overlaps(
@@ -227,10 +195,11 @@ def _write(
     sample_D = sample_for_tokenizer(store, train_D, weights)
     if learned:
         say(f"tokenizer: training on {int(sample_D.sum()):,} of {len(train_D):,} documents")
-    long_words = _count_long_words(data, lambda: store.read(sample_D))
-    vocabulary = tokenizers.build_vocabulary(
-        data.tokenizer, data.vocab, lambda: store.read(sample_D)
-    )
+    surveyed_D = sample_for_tokenizer(store, train_D, weights, SURVEYED_BYTES)
+    surveyed = _survey_marks(data.tokenizer, lambda: store.read(surveyed_D))
+    settings = _with_marks(data.tokenizer, surveyed)
+    long_words = _count_long_words(settings, lambda: store.read(sample_D))
+    vocabulary = tokenizers.build_vocabulary(settings, data.vocab, lambda: store.read(sample_D))
     measured = [
         coverage.measure_coverage(
             vocabulary, store.read(sample_of_part(store, train_D | held_D, part))
@@ -261,6 +230,7 @@ def _write(
         "weights": weights,
         **source_counts,
         "coverage": [part.facts() for part in measured],
+        "marks": None if surveyed is None else surveyed.facts(),
         "left_out": asdict(long_words),
         "duplicates": int((~document_store.first_occurrence_D(store.digests_D())).sum()),
         "train": train.facts(data.length),
@@ -271,46 +241,31 @@ def _write(
     (folder / "text.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _count_long_words(data: DataConfig, texts: Texts) -> LongWords:
+def _survey_marks(settings: TokenizerConfig, texts: Texts) -> MarkSurvey | None:
+    """Return what a WordPiece tokenizer does to the marks of a text; None for other tokenizers."""
+    if isinstance(settings, TrainedTokenizer | WordPieceFile):
+        return survey_marks(settings, texts)
+    return None
+
+
+def _with_marks(settings: TokenizerConfig, surveyed: MarkSurvey | None) -> TokenizerConfig:
+    """Return the settings with the treatment of marks that the text decides."""
+    if isinstance(settings, TrainedTokenizer) and surveyed is not None:
+        return replace(settings, accents=surveyed.accents, joiners=surveyed.joiners)
+    return settings
+
+
+def _count_long_words(settings: TokenizerConfig, texts: Texts) -> LongWords:
     """Return the number of words that are left out when the tokenizer is trained.
 
     Raises:
         UserError: the text has too many of them.
     """
-    if not isinstance(data.tokenizer, TrainedTokenizer):
+    if not isinstance(settings, TrainedTokenizer):
         return LongWords(words=0, characters=0, of=0)
-    found = word_limit(data.tokenizer).count(texts)
-    coverage.check_long_words(data.tokenizer, found)
+    found = word_limit(settings).count(texts)
+    coverage.check_long_words(settings, found)
     return found
-
-
-def text_warnings(folder: File) -> list[str]:
-    """Return warnings about the vocabulary of a prepared text, one line each."""
-    facts = read_facts(folder)
-    settings: TokenizerConfig = TypeAdapter(TokenizerConfig).validate_python(
-        facts["data"]["tokenizer"]
-    )
-    return coverage.coverage_warnings(settings, read_coverage(facts))
-
-
-def read_coverage(facts: dict[str, Any]) -> list[Coverage]:
-    """Return the coverage of each part of a prepared text.
-
-    Args:
-        facts: counts and settings, as `read_facts` returns them.
-    """
-    return [Coverage(**part) for part in facts["coverage"]]
-
-
-def lost_characters(facts: dict[str, Any]) -> float:
-    """Return the share of the characters in unknown tokens, parts of a mixture by their weight.
-
-    Args:
-        facts: counts and settings, as `read_facts` returns them.
-    """
-    parts, weights = read_coverage(facts), facts["weights"]
-    lost = sum(part.lost * weight for part, weight in zip(parts, weights, strict=True))
-    return float(lost / sum(weights))
 
 
 def _read_sources(

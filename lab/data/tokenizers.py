@@ -17,9 +17,9 @@ from lab.config.data import (
     TrainedTokenizer,
     WordPieceFile,
 )
-from lab.data.long_words import Texts
 from lab.data.text_files import expand_home
-from lab.data.tokenizer_training import as_bert, train_tokenizer
+from lab.data.tokenization.long_words import Texts
+from lab.data.tokenization.training import as_bert, train_tokenizer
 from lab.data.vocabulary import CLS, ROLES, SEP, SPECIAL, Vocabulary
 from lab.errors import UserError
 

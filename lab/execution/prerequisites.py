@@ -17,7 +17,7 @@ from lab.config.metrics import PAIRS
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
 from lab.config.trial import Trial, content_hash
-from lab.data import batches, preparation
+from lab.data import batches, preparation, text_facts
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.evaluation import corruption, prepared_pairs
@@ -177,19 +177,19 @@ class Prerequisites:
         texts = list(self._texts.values())
         return {
             tags.DATA: " ".join(file.name for file in files),
-            tags.TEXT: " ".join(preparation.describe_text(text) for text in texts),
+            tags.TEXT: " ".join(text_facts.describe_text(text) for text in texts),
             tags.OVERLAPS: json.dumps({text.name: self._overlaps(text) for text in texts}),
         }
 
     def _overlaps(self, text: File) -> list[dict[str, Any]]:
         """Return the overlaps of a text with each task; tasks have the names that metrics use."""
         names = {name: load_task(name).name for name in self._task_names}
-        facts = preparation.read_facts(text)
+        facts = text_facts.read_facts(text)
         return [
             overlap
             | {
                 "task": names.get(overlap["task"], overlap["task"]),
-                "removed": preparation.is_decontaminated(facts, overlap),
+                "removed": text_facts.is_decontaminated(facts, overlap),
             }
             for overlap in facts["overlaps"]
             if overlap["task"] != PAIRS or self._pairs_path is None
@@ -203,7 +203,7 @@ class Prerequisites:
             tell_line = partial(_tell_line, self._tell, "preparing the text")
             text = preparation.prepare_text(settings, self._cache, tell_line)
             preparation.add_overlaps(text, settings, self._task_names, tell_line)
-            for warning in preparation.text_warnings(text):
+            for warning in text_facts.text_warnings(text):
                 _LOG.warning("%s", warning)
                 print(f"lab.sweep: warning: {warning}", file=sys.stderr)
             self._texts[settings] = text
@@ -245,7 +245,7 @@ def _total_spent(folders: Iterable[File]) -> Spent:
 def _check_epochs(trial: Trial, text: File) -> None:
     """Raise `UserError` if the trial has too few epochs of its text for its objective."""
     try:
-        check_epochs(trial, preparation.read_facts(text)["train"]["windows"])
+        check_epochs(trial, text_facts.read_facts(text)["train"]["windows"])
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -9,7 +9,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from lab.config.data import LEAST_VOCAB, TrainedTokenizer
-from lab.data import packing, tokenizer_training
+from lab.data import packing
+from lab.data.tokenization import training
+from lab.data.tokenization.marks import resolve_marks
 from lab.data.vocabulary import SPECIAL, UNK
 from lab.errors import UserError
 
@@ -75,19 +77,18 @@ def survey_tokens(settings: TrainedTokenizer, vocab: int, sample: Sequence[str])
     Raises:
         UserError: the sample yields less than the smallest vocabulary, `LEAST_VOCAB`.
     """
-    alphabet = tokenizer_training.frequent_characters(settings, lambda: sample)
+    settings = resolve_marks(settings, lambda: sample)
+    alphabet = training.frequent_characters(settings, lambda: sample)
     needed = _vocab_of_alphabet(alphabet, ideographs=settings.ideographs)
     requested = min(_MAX_VOCAB, max(vocab, needed))
-    largest = tokenizer_training.train_wordpiece(
-        settings, round(_MARGIN * requested), lambda: sample
-    )
+    largest = training.train_wordpiece(settings, round(_MARGIN * requested), lambda: sample)
     size = min(requested, int(largest.get_vocab_size() / _MARGIN))
     if size < LEAST_VOCAB:
         raise UserError(
             f"the text yields a vocabulary of {size} tokens, and the lab needs {LEAST_VOCAB}: "
             f"{sum(map(len, sample)):,} characters are too few, or too repetitive"
         )
-    tokenizer = tokenizer_training.train_wordpiece(settings, size, lambda: sample)
+    tokenizer = training.train_wordpiece(settings, size, lambda: sample)
     documents = _spaced_documents(sample)
     encoded = tokenizer.encode_batch(documents, add_special_tokens=False)
     sizes = tuple(len(document.ids) for document in encoded)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.config.data import DataConfig, TextFiles
-from lab.data import preparation, text_files
+from lab.config.data import DataConfig, TextFiles, WordPieceFile
+from lab.data import preparation, text_facts, text_files
 from lab.data.sources import SourceReader
 from lab.data.text_files import BadText, read_lines
 from lab.errors import UserError
@@ -126,7 +126,7 @@ def test_wide_encodings_are_read_in_blocks(encoding: str, text: str, seed: int) 
     if encoding == "cp037":
         text = text.encode("latin-1", "ignore").decode("latin-1")
     chance = random.Random(seed)  # noqa: S311
-    expected = [text, text[::-1]][: chance.randint(1, 2)] + ["end"]
+    expected = [text, *[text[::-1]] * chance.randint(0, 1), "end"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.data.transcoding._BLOCK", chance.randint(1, 7))
         stream = io.BytesIO("\n".join(expected).encode(encoding))
@@ -177,10 +177,10 @@ def test_documents_too_short_for_a_window_are_counted_and_printed(
     vocab.write_text("\n".join([*names, *(f"filler{n}" for n in range(279))]) + "\n")
     data = DataConfig(
         source=files(file),
-        tokenizer={"kind": "wordpieces", "file": str(vocab)},  # type: ignore[arg-type]
+        tokenizer=WordPieceFile(kind="wordpieces", file=str(vocab)),
         vocab=300,
     )
-    facts = preparation.read_facts(preparation.prepare_text(data, tmp_path / "cache"))
+    facts = text_facts.read_facts(preparation.prepare_text(data, tmp_path / "cache"))
     count = len(set(short))
     assert facts["train"]["without_window"] + facts["held_out"]["without_window"] == count
     printed = "\n".join(lines(facts))

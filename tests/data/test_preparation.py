@@ -24,7 +24,7 @@ from lab.config.data import (
     WordPieceFile,
 )
 from lab.config.objectives.electra import ElectraConfig
-from lab.data import batches, preparation, sources
+from lab.data import batches, preparation, sources, text_facts
 from lab.data.batches import Corpus, Windows
 from lab.data.contamination import EvaluationNgrams
 from lab.data.vocabulary import SPECIAL
@@ -101,7 +101,7 @@ def prepare(cache: Path, settings: DataConfig) -> Corpus:
 
 
 def prepared_facts(cache: Path, settings: DataConfig) -> dict[str, Any]:
-    return preparation.read_facts(preparation.prepare_text(settings, cache))
+    return text_facts.read_facts(preparation.prepare_text(settings, cache))
 
 
 def words_of(corpus: Corpus, windows_NT: Windows) -> list[set[str]]:
@@ -319,10 +319,10 @@ def test_contaminated_lines_can_be_removed(write_text: WriteText, tmp_path: Path
     window_T = np.repeat(np.arange(len(corpus.train_NT)), 64)
     assert not ngrams.shared_T(ids_T, window_T).any()
     assert facts["train"]["documents"] > 100  # other documents are kept
-    assert [preparation.is_decontaminated(facts, overlap) for overlap in facts["overlaps"]] == [
+    assert [text_facts.is_decontaminated(facts, overlap) for overlap in facts["overlaps"]] == [
         overlap["task"] == "sentiment" for overlap in facts["overlaps"]
     ]
-    assert "of sentiment (before these lines were removed)" in preparation.describe_text(
+    assert "of sentiment (before these lines were removed)" in text_facts.describe_text(
         preparation.prepare_text(cut, tmp_path / "cache")
     )
     assert "these lines are removed" in "\n".join(lines(facts))

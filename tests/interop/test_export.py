@@ -30,7 +30,7 @@ from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.trial import Trial
-from lab.data import preparation
+from lab.data import text_facts
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.interop import export as interop_export
@@ -240,7 +240,7 @@ def test_command_writes_networks_and_model_cards(
             assert f"{row[name]:.4f} |" in card
     assert f"| optimizer steps | {row['spent/steps']:.0f} |" in card
     text = next((storage / "cache").glob("text-*"))
-    assert f"- {preparation.describe_text(text)}\n" in card
+    assert f"- {text_facts.describe_text(text)}\n" in card
     assert "CC BY-SA 4.0" in card
     front = card.split("---")[1]
     assert "library_name: transformers" in front

@@ -17,8 +17,8 @@ from lab.config.data import (
     TrainedTokenizer,
     WordPieceFile,
 )
-from lab.data import batches, preparation
-from lab.data.coverage import MOST_LOST, coverage_warnings, measure_coverage
+from lab.data import batches, preparation, text_facts
+from lab.data.tokenization.coverage import MOST_LOST, coverage_warnings, measure_coverage
 from lab.data.tokenizers import BERT, build_vocabulary
 from lab.data.vocabulary import UNK
 from lab.errors import UserError
@@ -133,7 +133,7 @@ def test_a_byte_level_text_has_windows(tmp_path: Path) -> None:
     source = written(tmp_path, hard_texts.proteins())
     settings = ByteLevelTokenizer(kind="byte_level", cased=True)
     folder = prepare(tmp_path, DataConfig(source=source, tokenizer=settings, vocab=320))
-    facts = preparation.read_facts(folder)
+    facts = text_facts.read_facts(folder)
     assert facts["train"]["unknown_rate"] == 0
     assert "0.0000% of the characters" in "\n".join(lines(facts))
     corpus = batches.open_corpus(folder)

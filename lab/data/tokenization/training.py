@@ -14,8 +14,9 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from lab.config.data import ByteLevelTokenizer, LearnedTokenizer, TrainedTokenizer, WordPieceFile
-from lab.data import normalization
-from lab.data.long_words import Texts, cut_runs
+from lab.data.tokenization import normalization
+from lab.data.tokenization.long_words import Texts, cut_runs
+from lab.data.tokenization.marks import resolve_marks
 from lab.data.vocabulary import SPECIAL, UNK
 
 _COVERAGE = 0.9995  # share of the text's characters in the alphabet; rarer characters are [UNK]
@@ -32,7 +33,7 @@ def train_tokenizer(settings: LearnedTokenizer, vocab: int, texts: Texts) -> Tok
     """
     match settings:
         case TrainedTokenizer():
-            return train_wordpiece(settings, vocab, texts)
+            return train_wordpiece(resolve_marks(settings, texts), vocab, texts)
         case ByteLevelTokenizer():
             return train_byte_level(settings, vocab, texts)
         case _:

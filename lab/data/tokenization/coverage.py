@@ -17,7 +17,7 @@ from lab.config.data import (
     TrainedTokenizer,
     WordPieceFile,
 )
-from lab.data.long_words import LongWords
+from lab.data.tokenization.long_words import LongWords
 from lab.data.vocabulary import UNK, Vocabulary
 from lab.errors import UserError
 

@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab.config.data import ByteLevelTokenizer, TrainedTokenizer
-from lab.data import normalization
-from lab.data.long_words import cut_runs
-from lab.data.tokenizer_training import frequent_characters, train_tokenizer
+from lab.data.tokenization import normalization
+from lab.data.tokenization.long_words import cut_runs
+from lab.data.tokenization.training import frequent_characters, train_tokenizer
 
 LIMIT = 10
 LETTERS = "aäकि漢\u200cﬁ9.-/ \n\u2003\u3002한"
@@ -19,14 +19,23 @@ ENGLISH = hard_texts.documents(hard_texts.words(hard_texts.LATIN, 200), 60)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"accents": "keep"}, {"ideographs": False}, {"normalization": "nfkc"}]
+    "options",
+    [
+        {"accents": "strip"},
+        {},
+        {"joiners": "keep"},
+        {"ideographs": False},
+        {"normalization": "nfkc"},
+    ],
 )
 @given(text=TEXT)
 @example(text="a" * 11)
 @example(text="a" * 10 + " " + "b" * 11 + "-" + "c" * 10)
 def test_no_word_over_the_limit_reaches_the_training(options: Any, text: str) -> None:
     """Merging the pairs of a word takes time in proportion to the square of its length."""
-    settings = TrainedTokenizer(longest_word=LIMIT, **options)
+    settings = TrainedTokenizer(
+        longest_word=LIMIT, **({"accents": "keep", "joiners": "remove"} | options)
+    )
     limit = normalization.word_limit(settings)
     (kept,) = limit.without_long_words(lambda: [text])
     words, all_words = (
@@ -44,7 +53,7 @@ def test_no_word_over_the_limit_reaches_the_training(options: Any, text: str) ->
 
 
 def test_one_word_of_two_megabytes_is_left_out_and_counted() -> None:
-    settings = TrainedTokenizer()
+    settings = TrainedTokenizer(accents="strip", joiners="remove")
     texts = [*ENGLISH[:30], f"{hard_texts.long_word()}", *ENGLISH[30:]]
     found = normalization.word_limit(settings).count(lambda: texts)
     assert (found.words, found.characters) == (1, 2_000_000)
