@@ -171,7 +171,7 @@ LITERAL = ["the [MASK] cat", "[SEP] bade [CLS]", "[PAD][UNK]", "the cat"]
 
 def test_spellings_of_special_tokens_are_read_as_the_card_says(tmp_path: Path) -> None:
     """In training they are ordinary text; transformers reads them as the tokens by default."""
-    words = build_vocabulary(TrainedTokenizer(), VOCAB, lambda: ["the cat bade a mask sep [ ]"] * 9)
+    words = build_vocabulary(TrainedTokenizer(), VOCAB, lambda: [f"{' '.join(FIRST)} cls unk"] * 9)
     trial = make_trial(RandomReplacementConfig(kind="random"))
     trial = replace(trial, data=replace(trial.data, vocab=VOCAB))
     write_networks(trained(trial, random(trial), words, tmp_path), tmp_path / "out")
