@@ -120,16 +120,13 @@ def _encoding(samples: Samples) -> encoding_guess.Encoding:
     ]
     other = [file for file, encoding in encodings.items() if encoding.name != "utf-8"]
     wide = [file for file in other if encodings[file].name not in order]
-    names = {encoding.name for encoding in encodings.values()}
-    if (utf8 and other) or (wide and len(names) > 1):
-        odd = (wide or other)[0]
-        name, known = (
-            encodings[odd].name,
-            next(n for n in sorted(names) if n != encodings[odd].name),
-        )
+    odd = (wide or other or utf8)[:1]
+    against = [*utf8, *(file for file in other if encodings[file].name != encodings[odd[0]].name)]
+    if odd and (wide or utf8) and other and against:
+        name, known = encodings[odd[0]].name, encodings[against[0]].name
         raise UserError(
-            f"{odd}: {name}, and other files are {known.upper()}; convert the former: "
-            f'iconv -f {name} -t utf-8 "{odd}" > converted.txt'
+            f"{odd[0]}: {name}, and {against[0]} is {known.upper()}; convert the former: "
+            f'iconv -f {name} -t utf-8 "{odd[0]}" > converted.txt'
         )
     return max(
         encodings.values(), key=lambda encoding: (order.get(encoding.name, 3), encoding.damaged)
