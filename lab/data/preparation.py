@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path as File
 from typing import Any
 
@@ -34,6 +35,7 @@ from lab.data import document_store, hub, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
 from lab.data.document_selection import (
     SURVEYED_BYTES,
+    Mask,
     read_documents,
     sample_for_tokenizer,
     sample_of_part,
@@ -198,7 +200,7 @@ def _write(
     surveyed_D = sample_for_tokenizer(store, train_D, weights, SURVEYED_BYTES)
     surveyed = _survey_marks(data.tokenizer, lambda: store.read(surveyed_D))
     settings = _with_marks(data.tokenizer, surveyed)
-    long_words = _count_long_words(settings, lambda: store.read(sample_D))
+    long_words = _count_long_words(settings, store, sample_D)
     vocabulary = tokenizers.build_vocabulary(settings, data.vocab, lambda: store.read(sample_D))
     measured = [
         coverage.measure_coverage(
@@ -231,7 +233,10 @@ def _write(
         **source_counts,
         "coverage": [part.facts() for part in measured],
         "marks": None if surveyed is None else surveyed.facts(),
-        "left_out": asdict(long_words),
+        "left_out": {
+            "words": sum(part.words for part in long_words),
+            "characters": sum(part.characters for part in long_words),
+        },
         "duplicates": int((~document_store.first_occurrence_D(store.digests_D())).sum()),
         "train": train.facts(data.length),
         "held_out": held_out.facts(data.length),
@@ -255,17 +260,23 @@ def _with_marks(settings: TokenizerConfig, surveyed: MarkSurvey | None) -> Token
     return settings
 
 
-def _count_long_words(settings: TokenizerConfig, texts: Texts) -> LongWords:
-    """Return the number of words that are left out when the tokenizer is trained.
+def _count_long_words(
+    settings: TokenizerConfig, store: document_store.DocumentStore, sample_D: Mask
+) -> list[LongWords]:
+    """Return the number of words that training the tokenizer leaves out, of each part.
 
     Raises:
-        UserError: the text has too many of them.
+        UserError: a part has too many of them.
     """
     if not isinstance(settings, TrainedTokenizer):
-        return LongWords(words=0, characters=0, of=0)
-    found = word_limit(settings).count(texts)
-    coverage.check_long_words(settings, found)
-    return found
+        return []
+    limit, part_D = word_limit(settings), store.part_D()
+    parts = [
+        limit.count(partial(store.read, sample_D & (part_D == number)))
+        for number in range(len(store.parts))
+    ]
+    coverage.check_long_words(settings, parts)
+    return parts
 
 
 def _read_sources(

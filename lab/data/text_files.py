@@ -180,15 +180,18 @@ def read_lines(name: str, stream: IO[bytes], encoding: str) -> Iterator[Text]:
 
 def _split_lines(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield the lines of a stream without their ends; of a too long one the first bytes only."""
-    rest = b""
+    rest, after_cr = b"", False
     while raw := stream.readline(LONGEST + 1 - len(rest)):
+        if after_cr:  # the last block ended between CR and LF
+            raw = raw.removeprefix(b"\n")
+        after_cr = raw.endswith(b"\r")
         lines, rest = _cut_lines(rest + raw)
-        if lines and not rest and not raw.endswith(b"\n"):  # may be between CR and LF
-            rest = stream.read(1).removeprefix(b"\n")
         yield from lines
         if len(rest) > LONGEST:
             yield rest
-            lines, rest = _cut_lines(_skip_line(stream))
+            behind = _skip_line(stream)
+            after_cr = behind.endswith(b"\r")
+            lines, rest = _cut_lines(behind.removeprefix(b"\r").removeprefix(b"\n"))
             yield from lines
     if rest:
         yield rest
@@ -197,17 +200,16 @@ def _split_lines(stream: IO[bytes]) -> Iterator[bytes]:
 def _cut_lines(raw: bytes) -> tuple[list[bytes], bytes]:
     """Return the lines that end in `raw`, and the beginning of the next one."""
     if raw.endswith(b"\n"):
-        return raw[:-1].rstrip(b"\r").split(b"\r"), b""
+        return raw[:-1].removesuffix(b"\r").split(b"\r"), b""
     *lines, rest = raw.split(b"\r")
     return lines, rest
 
 
 def _skip_line(stream: IO[bytes]) -> bytes:
-    """Read to the end of a line; return what was read behind it."""
+    """Read to the end of a line; return what was read from a CR on, nothing after an LF."""
     while raw := stream.readline(LONGEST):
-        _, end, behind = raw.partition(b"\r")
-        if end:
-            return behind.removeprefix(b"\n")
+        if (end := raw.find(b"\r")) >= 0:
+            return raw[end:]
         if raw.endswith(b"\n"):
             break
     return b""

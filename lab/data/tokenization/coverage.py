@@ -117,23 +117,25 @@ def check_coverage(settings: TokenizerConfig, parts: Sequence[Coverage]) -> None
             )
 
 
-def check_long_words(settings: TrainedTokenizer, found: LongWords) -> None:
-    """Refuse a text with more than `MOST_LOST` of its characters in words over the limit.
+def check_long_words(settings: TrainedTokenizer, parts: Sequence[LongWords]) -> None:
+    """Refuse a text with more than `MOST_LOST` of a part's characters in words over the limit.
 
     Args:
         settings: settings of the tokenizer, which is not trained yet.
-        found: number of words over the limit.
+        parts: number of words over the limit in each part of the text.
 
     Raises:
         UserError: too much would be lost.
     """
-    lost = found.characters / max(1, found.of)
-    if lost > MOST_LOST:
-        raise UserError(
-            f"base.data.tokenizer: {lost:.1%} of the characters of the text are in words of more "
-            f"than {settings.longest_word} characters, which would be unknown tokens, and at most "
-            f"{MOST_LOST:.0%} is allowed; {_LONG_WORDS}"
-        )
+    for number, found in enumerate(parts):
+        lost = found.characters / max(1, found.of)
+        if lost > MOST_LOST:
+            raise UserError(
+                f"base.data.tokenizer: {lost:.1%} of the characters of "
+                f"{_name(number, len(parts))} are in words of more than {settings.longest_word} "
+                f"characters, which would be unknown tokens, and at most {MOST_LOST:.0%} is "
+                f"allowed; {_LONG_WORDS}"
+            )
 
 
 def coverage_warnings(settings: TokenizerConfig, parts: Sequence[Coverage]) -> list[str]:

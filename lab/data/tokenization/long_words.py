@@ -17,6 +17,7 @@ Texts = Callable[[], Iterable[str]]
 
 # Characters at which BERT's splitting always ends a word.
 _ENDS = r"\s!-/:-@\[-`{-~"
+_GROWTH = 3  # a Hangul syllable has up to three letters if accents are stripped
 _IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df"
 
 
@@ -70,7 +71,8 @@ class WordLimit:
     def _runs(self) -> re.Pattern[str]:
         """Runs of characters that may be a word over the limit; each character is tested once."""
         ends = _ENDS + (_IDEOGRAPHS if self.ideographs else "")
-        return re.compile(f"(?<![^{ends}])[^{ends}]{{{self.longest + 1},}}")
+        least = self.longest // _GROWTH + 1
+        return re.compile(f"(?<![^{ends}])[^{ends}]{{{least},}}")
 
     def _shorten(self, run: str) -> str:
         words = self._split(run)
