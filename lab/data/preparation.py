@@ -9,8 +9,10 @@ Letters: D documents.
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path as File
@@ -147,28 +149,48 @@ def mixture_parts(data: DataConfig) -> tuple[MixturePart, ...]:
             return (MixturePart(weight=1.0, source=plain),)
 
 
+@contextmanager
+def _naming_part(data: DataConfig, number: int) -> Iterator[None]:
+    """Replace the path of the source in an error by that of a part of a mixture."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(_name_part(data, number, str(error))) from None
+
+
+def _name_part(data: DataConfig, number: int, message: str) -> str:
+    """Return a message with the path of the source replaced by that of a part of a mixture."""
+    if not isinstance(data.source, Mixture):
+        return message
+    path = f"base.data.source.parts.{number}.source"
+    return re.sub(r"base\.data\.source(?!\.parts)", path, message)
+
+
 def _pin_revisions(data: DataConfig) -> DataConfig:
     """Replace revisions of the hub by commit hashes, so that all passes read the same data."""
-    pinned = tuple(
-        replace(part, source=replace(part.source, revision=hub.resolve_commit(part.source)))
-        if isinstance(part.source, HubDataset)
-        else part
-        for part in mixture_parts(data)
-    )
+    pinned = []
+    for number, part in enumerate(mixture_parts(data)):
+        source = part.source
+        if isinstance(source, HubDataset):
+            with _naming_part(data, number):
+                source = replace(source, revision=hub.resolve_commit(source))
+        pinned.append(replace(part, source=source))
     if isinstance(data.source, Mixture):
-        return replace(data, source=replace(data.source, parts=pinned))
+        return replace(data, source=replace(data.source, parts=tuple(pinned)))
     return replace(data, source=pinned[0].source)
 
 
 def _identity(data: DataConfig) -> str:
     """Return a hash of the content and settings of a text; paths of files are not part of it."""
+    contents = []
+    for number, part in enumerate(mixture_parts(data)):
+        with _naming_part(data, number):
+            identity = sources.source_identity(part.source)
+        contents.append([part.weight, _without_paths(asdict(part.source)), identity])
     settings = asdict(data) | {
         "form": _FORMAT,
         "code": code_digest(TEXT),
-        "source": [
-            [part.weight, _without_paths(asdict(part.source)), sources.source_identity(part.source)]
-            for part in mixture_parts(data)
-        ],
+        "source": contents,
         "tokenizer": tokenizers.tokenizer_identity(data.tokenizer),
         "decontaminate": [
             content_hash(examples.evaluation_questions(name)) for name in data.decontaminate
@@ -286,13 +308,14 @@ def _read_sources(
     skipped: Counter[str] = Counter()
     examples: list[str] = []
     done, report_progress = 0, _progress(say, "read {:,.0f} MB")
-    for part in mixture_parts(data):
+    for number, part in enumerate(mixture_parts(data)):
         reader = sources.SourceReader(part.source, data.bad_text)
-        for size in store.add(reader.documents()):
-            done += size
-            report_progress(done)
+        with _naming_part(data, number):
+            for size in store.add(reader.documents()):
+                done += size
+                report_progress(done)
         skipped += reader.skipped
-        examples += reader.examples
+        examples += [_name_part(data, number, example) for example in reader.examples]
     counts = {
         "documents": sum(store.parts),
         "bytes": done,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.config.data import DataConfig, TextFiles, WordPieceFile
+from lab.config.data import DataConfig, Mixture, MixturePart, TextFiles, WordPieceFile
 from lab.data import preparation, text_facts, text_files
 from lab.data.sources import SourceReader
 from lab.data.text_files import BadText, read_lines
@@ -158,6 +158,19 @@ def test_the_cause_of_an_empty_text_is_named(
     assert cause in message
     assert message.startswith("base.data.")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("bad", ["missing.txt", "latin1.txt", "empty.pdf"])
+def test_advice_on_a_part_of_a_mixture_has_its_whole_path(tmp_path: Path, bad: str) -> None:
+    (tmp_path / "good.txt").write_text("\n\n".join(CAFE))
+    (tmp_path / "latin1.txt").write_bytes("\n\n".join(CAFE).encode("latin-1"))
+    (tmp_path / "empty.pdf").touch()
+    parts = tuple(
+        MixturePart(weight=1, source=files(tmp_path / name)) for name in ("good.txt", bad)
+    )
+    data = DataConfig(source=Mixture(kind="mixture", parts=parts), vocab=300)
+    with pytest.raises(UserError, match=r"base\.data\.source\.parts\.1\.source\.(paths|enc)"):
+        preparation.prepare_text(data, tmp_path / "cache")
 
 
 def test_documents_too_short_for_a_window_are_counted_and_printed(
