@@ -9,10 +9,6 @@ Letters: D documents.
 """
 
 import json
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path as File
@@ -23,17 +19,14 @@ import numpy as np
 from lab.config.code_digest import TEXT, code_digest
 from lab.config.data import (
     DataConfig,
-    HubDataset,
     LearnedTokenizer,
-    Mixture,
-    MixturePart,
     TokenizerConfig,
     TrainedTokenizer,
     WordPieceFile,
 )
 from lab.config.metrics import PAIRS
 from lab.config.trial import content_hash
-from lab.data import document_store, hub, sources, tokenizers
+from lab.data import document_store, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
 from lab.data.document_selection import (
     SURVEYED_BYTES,
@@ -45,6 +38,15 @@ from lab.data.document_selection import (
 )
 from lab.data.passages import write_passages
 from lab.data.text_facts import read_facts
+from lab.data.text_parts import (
+    Say,
+    describe_skipped,
+    mixture_parts,
+    naming_part,
+    pin_revisions,
+    progress_lines,
+    read_sources,
+)
 from lab.data.tokenization import coverage
 from lab.data.tokenization.long_words import LongWords, Texts
 from lab.data.tokenization.marks import MarkSurvey, survey_marks
@@ -56,9 +58,6 @@ from lab.storage import atomic, temp_dirs
 from lab.tasks import embedded, examples
 
 _FORMAT = 2  # version of the files; part of the identity of a text
-_PROGRESS = 2**26  # bytes or characters between two progress messages
-
-Say = Callable[[str], None]
 
 
 def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> File:
@@ -72,7 +71,7 @@ def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> Fi
     Raises:
         UserError: the text cannot be prepared with these settings.
     """
-    data = _pin_revisions(data)
+    data = pin_revisions(data)
     folder = _folder(data, cache)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -99,7 +98,7 @@ def find_prepared(data: DataConfig, cache: File) -> File | None:
     Raises:
         UserError: the sources of the text cannot be read.
     """
-    folder = _folder(_pin_revisions(data), cache)
+    folder = _folder(pin_revisions(data), cache)
     return folder if folder.exists() else None
 
 
@@ -126,10 +125,10 @@ def add_overlaps(
     if not new:
         return
     say(f"counting the overlap of the text with the evaluation of {', '.join(new)}")
-    data, vocabulary = _pin_revisions(data), open_vocabulary(folder)
+    data, vocabulary = pin_revisions(data), open_vocabulary(folder)
     with temp_dirs.temporary_folder(folder.parent, atomic.PREFIX) as scratch:
         store = document_store.DocumentStore(scratch / "documents.bin")
-        _read_sources(data, store, say)
+        read_sources(data, store, say)
         train_D, _ = split_documents(data, store)
         reported = _question_ngrams(new, vocabulary)
         writer = WindowWriter(
@@ -140,51 +139,11 @@ def add_overlaps(
         atomic.write_text(folder / "text.json", json.dumps(facts, indent=2))
 
 
-def mixture_parts(data: DataConfig) -> tuple[MixturePart, ...]:
-    """Return the parts of a mixture; a single part with weight 1 for any other source."""
-    match data.source:
-        case Mixture(parts=several):
-            return several
-        case plain:
-            return (MixturePart(weight=1.0, source=plain),)
-
-
-@contextmanager
-def _naming_part(data: DataConfig, number: int) -> Iterator[None]:
-    """Replace the path of the source in an error by that of a part of a mixture."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(_name_part(data, number, str(error))) from None
-
-
-def _name_part(data: DataConfig, number: int, message: str) -> str:
-    """Return a message with the path of the source replaced by that of a part of a mixture."""
-    if not isinstance(data.source, Mixture):
-        return message
-    path = f"base.data.source.parts.{number}.source"
-    return re.sub(r"base\.data\.source(?!\.parts)", path, message)
-
-
-def _pin_revisions(data: DataConfig) -> DataConfig:
-    """Replace revisions of the hub by commit hashes, so that all passes read the same data."""
-    pinned = []
-    for number, part in enumerate(mixture_parts(data)):
-        source = part.source
-        if isinstance(source, HubDataset):
-            with _naming_part(data, number):
-                source = replace(source, revision=hub.resolve_commit(source))
-        pinned.append(replace(part, source=source))
-    if isinstance(data.source, Mixture):
-        return replace(data, source=replace(data.source, parts=tuple(pinned)))
-    return replace(data, source=pinned[0].source)
-
-
 def _identity(data: DataConfig) -> str:
     """Return a hash of the content and settings of a text; paths of files are not part of it."""
     contents = []
     for number, part in enumerate(mixture_parts(data)):
-        with _naming_part(data, number):
+        with naming_part(data, number):
             identity = sources.source_identity(part.source)
         contents.append([part.weight, _without_paths(asdict(part.source)), identity])
     settings = asdict(data) | {
@@ -210,11 +169,11 @@ def _write(
     learned = isinstance(data.tokenizer, LearnedTokenizer)
     if not learned:  # reports errors in an existing tokenizer before the sources are read
         tokenizers.build_vocabulary(data.tokenizer, data.vocab, tuple)
-    source_counts = _read_sources(data, store, say)
+    source_counts = read_sources(data, store, say)
     try:
         train_D, held_D = split_documents(data, store)
     except UserError as error:
-        raise UserError(f"{error}{_describe_skipped(source_counts)}") from None
+        raise UserError(f"{error}{describe_skipped(source_counts)}") from None
     weights = [part.weight for part in mixture_parts(data)]
     sample_D = sample_for_tokenizer(store, train_D, weights)
     if learned:
@@ -238,7 +197,7 @@ def _write(
         parts=len(weights),
         reported=reported,
         unwanted=_question_ngrams(data.decontaminate, vocabulary),
-        say=_progress(say, "training windows: {:,.0f} million characters"),
+        say=progress_lines(say, "training windows: {:,.0f} million characters"),
     )
     train = writer.write(folder / "train.bin", read_documents(store, train_D))
     writer = replace(writer, reported=EvaluationNgrams({}), unwanted=EvaluationNgrams({}))
@@ -299,59 +258,6 @@ def _count_long_words(
     ]
     coverage.check_long_words(settings, parts)
     return parts
-
-
-def _read_sources(
-    data: DataConfig, store: document_store.DocumentStore, say: Say
-) -> dict[str, Any]:
-    """Read all parts into the store; return the counts of documents, bytes and skipped rows."""
-    skipped: Counter[str] = Counter()
-    examples: list[str] = []
-    done, report_progress = 0, _progress(say, "read {:,.0f} MB")
-    for number, part in enumerate(mixture_parts(data)):
-        reader = sources.SourceReader(part.source, data.bad_text)
-        with _naming_part(data, number):
-            for size in store.add(reader.documents()):
-                done += size
-                report_progress(done)
-        skipped += reader.skipped
-        examples += [_name_part(data, number, example) for example in reader.examples]
-    counts = {
-        "documents": sum(store.parts),
-        "bytes": done,
-        "skipped": dict(skipped),
-        "examples": examples,
-    }
-    if not counts["documents"]:
-        raise UserError(f"base.data.source: no text in it{_describe_skipped(counts)}")
-    return counts
-
-
-def _describe_skipped(counts: dict[str, Any]) -> str:
-    """Return the end of a message: rows that were skipped; empty if there are none."""
-    skipped = counts["skipped"]
-    if not skipped:
-        return ""
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
-    return f"; skipped rows: {reasons}; the first is {counts['examples'][0]}"
-
-
-def _progress(say: Say, line: str) -> Callable[[float], None]:
-    """Return a callback that reports progress once for every `_PROGRESS` bytes or characters.
-
-    Args:
-        say: callback for progress messages.
-        line: format of a message; its field is the progress in millions.
-    """
-    reported = 0.0
-
-    def report_progress(done: float) -> None:
-        nonlocal reported
-        if done >= reported + _PROGRESS:
-            reported = done
-            say(line.format(done / 1e6))
-
-    return report_progress
 
 
 def _question_ngrams(names: tuple[str, ...], vocabulary: Vocabulary) -> EvaluationNgrams:
