@@ -77,8 +77,8 @@ class SourceReader:
 
     def _skip(self, bad: BadText) -> None:
         if self._bad_text == "refuse":
-            advice = self._advice(bad) or "set `base.data.bad_text: skip` to skip such rows"
-            raise UserError(f"{bad}; {advice}")
+            skip = "set `base.data.bad_text: skip` to skip such rows"
+            raise UserError(f"{bad}; {self._advice(bad) or skip}")
         self.skipped[bad.reason] += 1
         if len(self.examples) < _SHOWN:
             advice = None if self.examples else self._advice(bad)
