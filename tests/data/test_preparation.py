@@ -353,7 +353,7 @@ def test_documents_too_short_for_a_window_are_refused(
 ) -> None:
     with pytest.raises(UserError, match="make no window of 16 tokens"):
         preparation.prepare_text(
-            write_text(tmp_path, ["ab cd", "ef gh", "ij kl"]), tmp_path / "cache"
+            write_text(tmp_path, [word(1), word(2), word(3)]), tmp_path / "cache"
         )
 
 

@@ -16,7 +16,7 @@ from lab.config.data import TrainedTokenizer, WordPieceFile
 from lab.data.tokenization import normalization
 from lab.data.tokenization.long_words import Texts
 
-MOST_STRIPPED = 0.002  # share of the letters that `accents: auto` strips; English has 0.0005
+MOST_STRIPPED = 0.002  # share of the letters up to which `auto` strips; embedded English: 0.0001
 _JOINED = 0.0001  # joiners per letter from which a text uses them
 # Hebrew to Balinese and the later blocks of Indic scripts: letters and their marks.
 _JOINABLE = "[\u0590-\u1fff\ua800-\uabff\U00011000-\U000114ff]"
