@@ -17,7 +17,7 @@ from lab.config.data import (
     TrainedTokenizer,
     WordPieceFile,
 )
-from lab.data.tokenization.long_words import LongWords
+from lab.data.tokenization.long_words import MOST_COUNTED, LongWords
 from lab.data.vocabulary import UNK, Vocabulary
 from lab.errors import UserError
 
@@ -35,6 +35,8 @@ _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
     """Counts over a sample of a text, without white space.
+
+    An unknown word counts with at most `MOST_COUNTED` characters.
 
     Attributes:
         characters: number of characters.
@@ -79,11 +81,11 @@ def measure_coverage(vocabulary: Vocabulary, texts: Iterable[str]) -> Coverage:
     characters = unknown = overlong = spelled = tokens = 0
     for text in texts:
         encoded = vocabulary.spans([text])[0]
-        characters += _visible(text)
         spans = encoded.span_T2.tolist()
         lost = [text[start:end] for start, end in _spans_of(spans, encoded.ids_T == UNK)]
-        unknown += sum(map(_visible, lost))
-        overlong += sum(_visible(w) for w in lost if limit and len(normalize(w)) > limit)
+        characters += _visible(text) - sum(_visible(word) - _counted(word) for word in lost)
+        unknown += sum(map(_counted, lost))
+        overlong += sum(_counted(w) for w in lost if limit and len(normalize(w)) > limit)
         known = [text[start:end] for start, end in _spans_of(spans, encoded.ids_T != UNK)]
         tokens += sum(not _IDEOGRAPH.match(token) for token in known)
         spelled += _visible(_IDEOGRAPH.sub("", text)) - sum(
@@ -128,10 +130,9 @@ def check_long_words(settings: TrainedTokenizer, parts: Sequence[LongWords]) -> 
         UserError: too much would be lost.
     """
     for number, found in enumerate(parts):
-        lost = found.characters / max(1, found.of)
-        if lost > MOST_LOST:
+        if found.share > MOST_LOST:
             raise UserError(
-                f"base.data.tokenizer: {lost:.1%} of the characters of "
+                f"base.data.tokenizer: {found.share:.1%} of the characters of "
                 f"{_name(number, len(parts))} are in words of more than {settings.longest_word} "
                 f"characters, which would be unknown tokens, and at most {MOST_LOST:.0%} is "
                 f"allowed; {_LONG_WORDS}"
@@ -195,6 +196,10 @@ def _spans_of(spans: list[list[int]], chosen_T: Any) -> list[list[int]]:
 def _visible(text: str) -> int:
     """Return the number of characters that are not white space."""
     return sum(map(len, text.split()))
+
+
+def _counted(word: str) -> int:
+    return min(MOST_COUNTED, _visible(word))
 
 
 def _word_limit(vocabulary: Vocabulary) -> int | None:

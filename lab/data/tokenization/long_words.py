@@ -13,6 +13,8 @@ from functools import cached_property
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
+MOST_COUNTED = 1_000  # characters of a word, so that one blob does not decide about a text
+
 Texts = Callable[[], Iterable[str]]
 
 # Characters at which BERT's splitting always ends a word.
@@ -28,12 +30,13 @@ class LongWords:
     Attributes:
         words: their number.
         characters: number of their characters.
-        of: number of characters of the whole text.
+        share: their share of the text, in which a word counts with at most `MOST_COUNTED`
+            characters.
     """
 
     words: int
     characters: int
-    of: int
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +62,18 @@ class WordLimit:
 
     def count(self, texts: Texts) -> LongWords:
         """Return the number of words over the limit."""
-        words = characters = of = 0
+        words = characters = counted = rest = 0
         for text in texts():
-            of += len(text)
-            for run in self._runs.findall(text):
-                sizes = [len(word) for word in self._split(run) if len(word) > self.longest]
-                words, characters = words + len(sizes), characters + sum(sizes)
-        return LongWords(words=words, characters=characters, of=of)
+            sizes = [
+                len(word)
+                for run in self._runs.findall(text)
+                for word in self._split(run)
+                if len(word) > self.longest
+            ]
+            words, characters = words + len(sizes), characters + sum(sizes)
+            counted += sum(min(size, MOST_COUNTED) for size in sizes)
+            rest += max(0, len(text) - sum(sizes))
+        return LongWords(words=words, characters=characters, share=counted / max(1, counted + rest))
 
     @cached_property
     def _runs(self) -> re.Pattern[str]:

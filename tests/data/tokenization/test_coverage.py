@@ -143,6 +143,14 @@ def test_a_byte_level_text_has_windows(tmp_path: Path) -> None:
     }
 
 
+def test_one_word_of_two_megabytes_does_not_decide_about_a_text(tmp_path: Path) -> None:
+    source = written(tmp_path, [*ENGLISH, hard_texts.long_word()])
+    facts = text_facts.read_facts(prepare(tmp_path, DataConfig(source=source, vocab=300)))
+    assert facts["left_out"] == {"words": 1, "characters": 2_000_000}
+    assert "1 (2,000,000 characters) are not used" in "\n".join(lines(facts))
+    assert text_facts.lost_characters(facts) < 0.1
+
+
 @pytest.mark.parametrize("settings", [ByteLevelTokenizer(kind="byte_level"), TrainedTokenizer()])
 def test_a_word_has_the_same_tokens_alone_and_in_a_text(settings: Any) -> None:
     vocabulary = build_vocabulary(settings, 400, lambda: ENGLISH)
