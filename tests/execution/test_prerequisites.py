@@ -121,7 +121,7 @@ def test_frozen_generator_must_have_all_positions(tmp_path: Path) -> None:
     save_file(chosen, file)
     origin = WeightsOrigin(
         file=file,
-        heads={"generator.encoder": 2},
+        heads={"generator.encoder": FROZEN.derive_shape(SHAPE).heads},
         sources={"generator.encoder": "it"},
         earlier_flops=0,
     )
