@@ -37,7 +37,7 @@ def read_task(path: str, split: str) -> list[str]:
 
 
 readers = pytest.mark.parametrize(
-    ("read", "where"), [(read_text, "data.source"), (read_task, "mine: train")]
+    ("read", "where"), [(read_text, "base.data.source"), (read_task, "mine: train")]
 )
 
 
