@@ -17,7 +17,7 @@ from pathlib import Path as File
 from lab import cli
 from lab.control_characters import make_visible
 from lab.errors import UserError
-from lab.interop import find_trial
+from lab.interop import find_trial, model_card
 from lab.interop.export import write_networks
 from lab.interop.trained import open_trained
 from lab.storage import open_storage, record
@@ -52,11 +52,14 @@ def _main(options: argparse.Namespace) -> None:
     # On standard error, so that standard output has the written folders alone.
     print(make_visible(f"exporting {record_folder.name}{chosen}"), file=sys.stderr, flush=True)
     remote.pull(root / "cache" / str(record.read_facts(record_folder).get("text")))
+    trained = open_trained(record_folder, root / "cache")
     try:
-        folders = write_networks(open_trained(record_folder, root / "cache"), options.folder)
+        folders = write_networks(trained, options.folder)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     print("\n".join(str(folder) for folder in folders))
+    if warning := model_card.short_window_warning(trained.trial.data.length):
+        print(f"lab.export: warning: {record_folder.name}: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":

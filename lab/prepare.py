@@ -39,7 +39,7 @@ def _main(options: argparse.Namespace) -> None:
     root, remote = open_storage.open_mirror(options.storage)
     checks.check_storage(root)
     print(f"{experiment.name}: preparing its text", flush=True)
-    from lab.data import preparation, prepared_files  # the import takes seconds
+    from lab.data import preparation, prepared_files, text_facts  # the import takes seconds
 
     for number, data in enumerate(search_space.required_texts(experiment)):
         if number:
@@ -53,6 +53,8 @@ def _main(options: argparse.Namespace) -> None:
         preparation.add_overlaps(folder, data, experiment.finetune.tasks, say)
         remote.push(folder)
         print("\n".join(lines(prepared_files.read_facts(folder))))
+        for warning in text_facts.text_warnings(folder):
+            print(f"warning:               {warning}")
         print(f"in:                    {folder}")
 
 
@@ -62,18 +64,34 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     Args:
         facts: counts and settings, as `prepared_files.read_facts` returns them.
     """
+    from lab.data import packing, text_facts
+
     train, held_out = facts["train"], facts["held_out"]
     windows = f" in windows of {facts['length']} ({facts['data']['layout']})"
     yield f"documents:             {facts['documents']:,} ({facts['bytes'] / 1e6:,.1f} MB)"
     yield f"  duplicates dropped:  {facts['duplicates']:,}"
     yield f"  for training:        {train['documents']:,}"
     yield f"  held out:            {held_out['documents']:,}"
+    if short := train["without_window"] + held_out["without_window"]:
+        share = short / max(1, train["documents"] + held_out["documents"])
+        yield (
+            f"  too short:           {short:,} ({share:.1%}) make no window: they have fewer "
+            f"tokens than {packing.shortest_window(facts['length'])}"
+        )
     for reason, count in facts["skipped"].items():
         yield f"  skipped:             {count:,} ({reason})"
     for example in facts["examples"]:
         yield f"    {example}"
     yield f"tokens:                {train['tokens_in_windows']:,}{windows}"
-    yield f"  unknown:             {train['unknown_rate']:.4%}"
+    lost = text_facts.lost_characters(facts)
+    yield f"  unknown:             {train['unknown_rate']:.4%}, {lost:.4%} of the characters"
+    if (surveyed := text_facts.read_marks(facts)) is not None:
+        yield f"  accents:             {surveyed.describe()}"
+    if (left_out := facts["left_out"])["words"]:
+        yield (
+            f"  words too long:      {left_out['words']:,} ({left_out['characters']:,} characters) "
+            f"are not used to train the tokenizer"
+        )
     yield f"  per word:            {train['tokens_per_word']:.3f}"
     yield f"  padded share:        {train['padded_share']:.2%} of positions"
     for overlap in facts["overlaps"]:

@@ -10,6 +10,8 @@ from lab.config.base import StrictConfig
 from lab.config.bounds import Name, NameOrEmpty
 
 LEAST_VOCAB = 300
+LONGEST_WORD = 100  # characters, as in BERT's `WordpieceTokenizer`
+LongestWord = Annotated[int, Interval(ge=10, le=1_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +122,43 @@ class TrainedTokenizer(StrictConfig):
 
     Attributes:
         cased: whether upper and lower case are distinguished.
-        accents: treatment of accents; `strip` turns é into e, which suits English but not most
-            other languages.
+        accents: treatment of accents and other nonspacing marks; `strip` turns é into e, removes
+            vowel signs and takes Hangul syllables apart; `auto` strips them if at most 0.2 % of
+            the letters have one, as in English, and keeps them otherwise.
+        joiners: treatment of zero-width joiners and non-joiners between letters; `auto` keeps them
+            in a text that uses them, such as Persian.
         normalization: Unicode normalization applied first; `nfkc` also replaces ligatures and
             half- and full-width forms by the usual characters.
         ideographs: whether each Chinese character is a word of its own.
+        longest_word: number of characters of a word; a longer word is one unknown token. The time
+            to encode a word grows with the square of its length or faster.
     """
 
     kind: Literal["trained"] = "trained"
     cased: bool = False
-    accents: Literal["strip", "keep"] = "strip"
+    accents: Literal["auto", "strip", "keep"] = "auto"
+    joiners: Literal["auto", "keep", "remove"] = "auto"
     normalization: Literal["nfc", "nfkc"] = "nfc"
     ideographs: bool = True
+    longest_word: LongestWord = LONGEST_WORD
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteLevelTokenizer(StrictConfig):
+    """A byte-level BPE vocabulary of `data.vocab` tokens, trained on the training text.
+
+    Every text of every script has tokens: there are no unknown ones, and words have any length.
+    Text is split as in GPT-2 and RoBERTa; a run of white space counts as one space. Marks, joiners
+    and Hangul syllables are kept.
+
+    Attributes:
+        cased: whether upper and lower case are distinguished.
+        normalization: Unicode normalization applied first, as for `trained`.
+    """
+
+    kind: Literal["byte_level"]
+    cased: bool = False
+    normalization: Literal["nfc", "nfkc"] = "nfc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +171,7 @@ class WordPieceFile(StrictConfig):
         cased: whether upper and lower case are distinguished.
         accents: treatment of accents; `strip` turns é into e.
         ideographs: whether each Chinese character is a word of its own.
+        longest_word: number of characters of a word; a longer word is one unknown token.
     """
 
     kind: Literal["wordpieces"]
@@ -151,6 +179,7 @@ class WordPieceFile(StrictConfig):
     cased: bool = False
     accents: Literal["strip", "keep"] = "strip"
     ideographs: bool = True
+    longest_word: LongestWord = LONGEST_WORD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +196,8 @@ class PretrainedTokenizer(StrictConfig):
     revision: Name = "main"
 
 
-TokenizerConfig = TrainedTokenizer | WordPieceFile | PretrainedTokenizer
+LearnedTokenizer = TrainedTokenizer | ByteLevelTokenizer
+TokenizerConfig = LearnedTokenizer | WordPieceFile | PretrainedTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from lab.tasks import hf_datasets
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_WHERE = "data.source"
+_WHERE = "base.data.source"
 _MAPPED = 2**27  # bytes read before a saved folder is mapped again
 _ROWS = 64  # rows of a table; the size of a cell is checked before it is copied
 

@@ -59,7 +59,12 @@ def count_full_windows(tokens: int, length: int) -> int:
     """Return the number of windows that `pack_full_windows` makes of `tokens` tokens."""
     room = length - 2
     whole, rest = divmod(tokens, room)
-    return whole + (rest >= min(_SHORTEST, room))
+    return whole + (rest >= shortest_window(length))
+
+
+def shortest_window(length: int) -> int:
+    """Return the smallest number of tokens that make a window of `length` positions."""
+    return min(_SHORTEST, length - 2)
 
 
 def pack_two_segments(
@@ -90,7 +95,7 @@ def pack_two_segments(
         if tokens >= target:
             yield _build_window(collected, length, target, chance)
             collected, tokens, target = [], 0, _draw_target(length, chance)
-    if tokens >= min(_SHORTEST, length - 2):
+    if tokens >= shortest_window(length):
         yield _build_window(collected, length, target, chance)
 
 

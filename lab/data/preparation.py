@@ -8,33 +8,55 @@ final name only when it is complete.
 Letters: D documents.
 """
 
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path as File
 from typing import Any
 
 import numpy as np
 
 from lab.config.code_digest import TEXT, code_digest
-from lab.config.data import DataConfig, HubDataset, Mixture, MixturePart, TrainedTokenizer
+from lab.config.data import (
+    DataConfig,
+    LearnedTokenizer,
+    TokenizerConfig,
+    TrainedTokenizer,
+    WordPieceFile,
+)
 from lab.config.metrics import PAIRS
 from lab.config.trial import content_hash
-from lab.data import document_store, hub, sources, tokenizers
+from lab.data import document_store, sources, tokenizers
 from lab.data.contamination import EvaluationNgrams
-from lab.data.document_selection import read_documents, sample_for_tokenizer, split_documents
+from lab.data.document_selection import (
+    SURVEYED_BYTES,
+    Mask,
+    read_documents,
+    sample_for_tokenizer,
+    sample_of_part,
+    split_documents,
+)
 from lab.data.passages import write_passages
 from lab.data.prepared_files import check_files, read_facts, write_facts
-from lab.data.vocabulary import Vocabulary, open_vocabulary
+from lab.data.text_parts import (
+    Say,
+    describe_skipped,
+    mixture_parts,
+    naming_part,
+    pin_revisions,
+    progress_lines,
+    read_sources,
+)
+from lab.data.tokenization import coverage
+from lab.data.tokenization.long_words import LongWords, Texts
+from lab.data.tokenization.marks import MarkSurvey, survey_marks
+from lab.data.tokenization.normalization import word_limit
+from lab.data.vocabulary import FIRST_WORD, Vocabulary, open_vocabulary
 from lab.data.windows import WindowCounts, WindowWriter, window_type
 from lab.errors import UserError
 from lab.storage import atomic, temp_dirs
 from lab.tasks import embedded, examples
 
 _FORMAT = 3  # version of the files; part of the identity of a text
-_PROGRESS = 2**26  # bytes or characters between two progress messages
-
-Say = Callable[[str], None]
 
 
 def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> File:
@@ -48,7 +70,7 @@ def prepare_text(data: DataConfig, cache: File, say: Say = lambda _: None) -> Fi
     Raises:
         UserError: the text cannot be prepared with these settings, or was and is damaged now.
     """
-    data = _pin_revisions(data)
+    data = pin_revisions(data)
     folder = _folder(data, cache)
     if folder.exists():
         check_files(folder)
@@ -77,40 +99,12 @@ def find_prepared(data: DataConfig, cache: File) -> File | None:
     Raises:
         UserError: the sources of the text cannot be read.
     """
-    folder = _folder(_pin_revisions(data), cache)
+    folder = _folder(pin_revisions(data), cache)
     return folder if folder.exists() else None
 
 
 def _folder(pinned: DataConfig, cache: File) -> File:
     return cache / f"text-{_identity(pinned)}"
-
-
-def is_decontaminated(facts: dict[str, Any], overlap: dict[str, Any]) -> bool:
-    """Return whether lines that overlap with a task were removed after they were counted.
-
-    Args:
-        facts: counts and settings, as `read_facts` returns them.
-        overlap: one of `facts["overlaps"]`.
-    """
-    return overlap["task"] in facts["data"]["decontaminate"]
-
-
-def describe_text(folder: File) -> str:
-    """Return a one-line description of a prepared text, for the report."""
-    facts = read_facts(folder)
-    train = facts["train"]
-    overlaps = ", ".join(
-        f"{overlap['found']:,} of {overlap['questions'] - overlap['short']:,} of {overlap['task']}"
-        + (" (before these lines were removed)" if is_decontaminated(facts, overlap) else "")
-        for overlap in facts["overlaps"]
-    )
-    return (
-        f"{folder.name}: {train['windows']:,} windows of {facts['length']} tokens, "
-        f"{train['tokens_in_windows']:,} tokens, {train['unknown_rate']:.2%} unknown, "
-        f"{train['padded_share']:.2%} of positions padded; {facts['duplicates']:,} duplicate "
-        f"documents dropped; evaluation examples that share 13 consecutive tokens with the text: "
-        f"{overlaps}."
-    )
 
 
 def add_overlaps(
@@ -132,10 +126,10 @@ def add_overlaps(
     if not new:
         return
     say(f"counting the overlap of the text with the evaluation of {', '.join(new)}")
-    data, vocabulary = _pin_revisions(data), open_vocabulary(folder)
+    data, vocabulary = pin_revisions(data), open_vocabulary(folder)
     with temp_dirs.temporary_folder(folder.parent, atomic.PREFIX) as scratch:
         store = document_store.DocumentStore(scratch / "documents.bin")
-        _read_sources(data, store, say)
+        read_sources(data, store, say)
         train_D, _ = split_documents(data, store)
         reported = _question_ngrams(new, vocabulary)
         writer = WindowWriter(
@@ -146,37 +140,17 @@ def add_overlaps(
         write_facts(folder, facts)
 
 
-def mixture_parts(data: DataConfig) -> tuple[MixturePart, ...]:
-    """Return the parts of a mixture; a single part with weight 1 for any other source."""
-    match data.source:
-        case Mixture(parts=several):
-            return several
-        case plain:
-            return (MixturePart(weight=1.0, source=plain),)
-
-
-def _pin_revisions(data: DataConfig) -> DataConfig:
-    """Replace revisions of the hub by commit hashes, so that all passes read the same data."""
-    pinned = tuple(
-        replace(part, source=replace(part.source, revision=hub.resolve_commit(part.source)))
-        if isinstance(part.source, HubDataset)
-        else part
-        for part in mixture_parts(data)
-    )
-    if isinstance(data.source, Mixture):
-        return replace(data, source=replace(data.source, parts=pinned))
-    return replace(data, source=pinned[0].source)
-
-
 def _identity(data: DataConfig) -> str:
     """Return a hash of the content and settings of a text; paths of files are not part of it."""
+    contents = []
+    for number, part in enumerate(mixture_parts(data)):
+        with naming_part(data, number):
+            identity = sources.source_identity(part.source)
+        contents.append([part.weight, _without_paths(asdict(part.source)), identity])
     settings = asdict(data) | {
         "form": _FORMAT,
         "code": code_digest(TEXT),
-        "source": [
-            [part.weight, _without_paths(asdict(part.source)), sources.source_identity(part.source)]
-            for part in mixture_parts(data)
-        ],
+        "source": contents,
         "tokenizer": tokenizers.tokenizer_identity(data.tokenizer),
         "decontaminate": [
             content_hash(examples.evaluation_questions(name)) for name in data.decontaminate
@@ -193,18 +167,30 @@ def _without_paths(source: dict[str, Any]) -> dict[str, Any]:
 def _write(
     data: DataConfig, identity: str, store: document_store.DocumentStore, folder: File, say: Say
 ) -> None:
-    trained = isinstance(data.tokenizer, TrainedTokenizer)
-    if not trained:  # reports errors in an existing tokenizer before the sources are read
+    learned = isinstance(data.tokenizer, LearnedTokenizer)
+    if not learned:  # reports errors in an existing tokenizer before the sources are read
         tokenizers.build_vocabulary(data.tokenizer, data.vocab, tuple)
-    source_counts = _read_sources(data, store, say)
-    train_D, held_D = split_documents(data, store)
+    source_counts = read_sources(data, store, say)
+    try:
+        train_D, held_D = split_documents(data, store)
+    except UserError as error:
+        raise UserError(f"{error}{describe_skipped(source_counts)}") from None
     weights = [part.weight for part in mixture_parts(data)]
     sample_D = sample_for_tokenizer(store, train_D, weights)
-    if trained:
+    if learned:
         say(f"tokenizer: training on {int(sample_D.sum()):,} of {len(train_D):,} documents")
-    vocabulary = tokenizers.build_vocabulary(
-        data.tokenizer, data.vocab, lambda: store.read(sample_D)
-    )
+    surveyed_D = sample_for_tokenizer(store, train_D, weights, SURVEYED_BYTES)
+    surveyed = _survey_marks(data.tokenizer, lambda: store.read(surveyed_D))
+    settings = _with_marks(data.tokenizer, surveyed)
+    long_words = _count_long_words(settings, store, sample_D)
+    vocabulary = tokenizers.build_vocabulary(settings, data.vocab, lambda: store.read(sample_D))
+    measured = [
+        coverage.measure_coverage(
+            vocabulary, store.read(sample_of_part(store, train_D | held_D, part))
+        )
+        for part in range(len(weights))
+    ]
+    coverage.check_coverage(data.tokenizer, measured)
     reported = _question_ngrams((*embedded.EMBEDDED, PAIRS, *data.decontaminate), vocabulary)
     writer = WindowWriter(
         data=data,
@@ -212,7 +198,7 @@ def _write(
         parts=len(weights),
         reported=reported,
         unwanted=_question_ngrams(data.decontaminate, vocabulary),
-        say=_progress(say, "training windows: {:,.0f} million characters"),
+        say=progress_lines(say, "training windows: {:,.0f} million characters"),
     )
     train = writer.write(folder / "train.bin", read_documents(store, train_D))
     writer = replace(writer, reported=EvaluationNgrams({}), unwanted=EvaluationNgrams({}))
@@ -228,6 +214,12 @@ def _write(
         "dtype": np.dtype(window_type(vocabulary.size)).name,
         "weights": weights,
         **source_counts,
+        "coverage": [part.facts() for part in measured],
+        "marks": None if surveyed is None else surveyed.facts(),
+        "left_out": {
+            "words": sum(part.words for part in long_words),
+            "characters": sum(part.characters for part in long_words),
+        },
         "duplicates": int((~document_store.first_occurrence_D(store.digests_D())).sum()),
         "train": train.facts(data.length),
         "held_out": held_out.facts(data.length),
@@ -237,44 +229,37 @@ def _write(
     write_facts(folder, facts)
 
 
-def _read_sources(
-    data: DataConfig, store: document_store.DocumentStore, say: Say
-) -> dict[str, Any]:
-    """Read all parts into the store; return the counts of documents, bytes and skipped rows."""
-    skipped: Counter[str] = Counter()
-    examples: list[str] = []
-    done, report_progress = 0, _progress(say, "read {:,.0f} MB")
-    for part in mixture_parts(data):
-        reader = sources.SourceReader(part.source, data.bad_text)
-        for size in store.add(reader.documents()):
-            done += size
-            report_progress(done)
-        skipped += reader.skipped
-        examples += reader.examples
-    return {
-        "documents": sum(store.parts),
-        "bytes": done,
-        "skipped": dict(skipped),
-        "examples": examples,
-    }
+def _survey_marks(settings: TokenizerConfig, texts: Texts) -> MarkSurvey | None:
+    """Return what a WordPiece tokenizer does to the marks of a text; None for other tokenizers."""
+    if isinstance(settings, TrainedTokenizer | WordPieceFile):
+        return survey_marks(settings, texts)
+    return None
 
 
-def _progress(say: Say, line: str) -> Callable[[float], None]:
-    """Return a callback that reports progress once for every `_PROGRESS` bytes or characters.
+def _with_marks(settings: TokenizerConfig, surveyed: MarkSurvey | None) -> TokenizerConfig:
+    """Return the settings with the treatment of marks that the text decides."""
+    if isinstance(settings, TrainedTokenizer) and surveyed is not None:
+        return replace(settings, accents=surveyed.accents, joiners=surveyed.joiners)
+    return settings
 
-    Args:
-        say: callback for progress messages.
-        line: format of a message; its field is the progress in millions.
+
+def _count_long_words(
+    settings: TokenizerConfig, store: document_store.DocumentStore, sample_D: Mask
+) -> list[LongWords]:
+    """Return the number of words that training the tokenizer leaves out, of each part.
+
+    Raises:
+        UserError: a part has too many of them.
     """
-    reported = 0.0
-
-    def report_progress(done: float) -> None:
-        nonlocal reported
-        if done >= reported + _PROGRESS:
-            reported = done
-            say(line.format(done / 1e6))
-
-    return report_progress
+    if not isinstance(settings, TrainedTokenizer):
+        return []
+    limit, part_D = word_limit(settings), store.part_D()
+    parts = [
+        limit.count(partial(store.read, sample_D & (part_D == number)))
+        for number in range(len(store.parts))
+    ]
+    coverage.check_long_words(settings, parts)
+    return parts
 
 
 def _question_ngrams(names: tuple[str, ...], vocabulary: Vocabulary) -> EvaluationNgrams:
@@ -287,13 +272,18 @@ def _check_windows(data: DataConfig, train: WindowCounts, held_out: WindowCounts
     for split, name in ((train, "training"), (held_out, "held-out")):
         if not sum(split.windows):
             raise UserError(
-                f"data: the {len(split.windows_D)} {name} documents make no window of "
-                f"{data.length} tokens; increase data.share or data.held_out, or decrease "
-                f"data.length"
+                f"base.data: the {len(split.windows_D)} {name} documents make no window of "
+                f"{data.length} tokens; increase base.data.share or base.data.held_out, or "
+                f"decrease base.data.length"
+            )
+        if not split.counts_V[FIRST_WORD:].any():
+            raise UserError(
+                f"base.data.tokenizer: all tokens of the {name} windows are unknown; take kind "
+                f"byte_level, or a vocabulary that fits the text"
             )
     for number, windows in enumerate(train.windows):
         if not windows:
             raise UserError(
-                f"data.source.parts.{number}: the documents make no training window of "
+                f"base.data.source.parts.{number}: the documents make no training window of "
                 f"{data.length} tokens"
             )

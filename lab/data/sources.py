@@ -20,14 +20,15 @@ from typing import IO, Literal, assert_never
 
 from lab.config.data import EmbeddedText, HubDataset, SavedDataset, SingleSource, TextFiles
 from lab.data import hub, tabular
+from lab.data.encoding_guess import describe_encoding
 from lab.data.recursive_glob import find_paths
 from lab.data.text_files import (
     DAMAGE,
     PACKED,
     BadText,
     Text,
-    codec_for_lines,
     expand_home,
+    find_codec,
     open_unpacked,
     read_lines,
     read_plain_text,
@@ -36,6 +37,7 @@ from lab.data.text_files import (
 from lab.errors import UserError, one_line
 
 _FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_SAMPLE = 2**23  # bytes from which the encoding of a file with invalid text is guessed
 _SHOWN = 5  # skipped rows that are kept as examples
 _PACKED_RATIO = 4.0  # compression ratio of English text; measured with xz on the embedded text
 
@@ -75,10 +77,24 @@ class SourceReader:
 
     def _skip(self, bad: BadText) -> None:
         if self._bad_text == "refuse":
-            raise UserError(f"{bad}; set `data.bad_text: skip` to skip such rows")
+            skip = "set `base.data.bad_text: skip` to skip such rows"
+            raise UserError(f"{bad}; {self._advice(bad) or skip}")
         self.skipped[bad.reason] += 1
         if len(self.examples) < _SHOWN:
-            self.examples.append(str(bad))
+            advice = None if self.examples else self._advice(bad)
+            self.examples.append(f"{bad}; {advice}" if advice else str(bad))
+
+    def _advice(self, bad: BadText) -> str | None:
+        """Return advice on the encoding of a file with an invalid row; None if it is right."""
+        file = File(bad.where.rpartition(":")[0])
+        if not isinstance(self._source, TextFiles) or not bad.in_characters or not file.is_file():
+            return None
+        try:
+            with open_unpacked(file) as stream:
+                sample = stream.read(_SAMPLE)
+        except (*DAMAGE, UserError):
+            return None
+        return describe_encoding(str(file), sample, self._source.encoding)
 
 
 def source_identity(source: SingleSource) -> object:
@@ -99,7 +115,8 @@ def source_identity(source: SingleSource) -> object:
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             if not files:
                 raise UserError(
-                    f"data.source.path: the folder {source.path!r} does not exist or has no files"
+                    f"base.data.source.path: the folder {source.path!r} does not exist or has no "
+                    f"files"
                 )
             return [[file.relative_to(folder).as_posix(), _digest(file)] for file in files]
         case HubDataset():
@@ -151,7 +168,7 @@ def _texts(source: SingleSource) -> Iterator[Text]:
         case EmbeddedText():
             yield from _embedded_texts()
         case TextFiles():
-            codec_for_lines(source.encoding)
+            find_codec(source.encoding)
             for file in matching_files(source):
                 yield from _report_empty(one_line(str(file)), _file_texts(source, file))
         case SavedDataset():
@@ -200,14 +217,14 @@ def _expand(path: str) -> list[File]:
     if os.path.lexists(whole):  # before globbing: a file name may contain brackets
         if not whole.is_file():
             raise UserError(
-                f"data.source.paths: {path!r} is not a file; use '{whole}/*.txt' for the files of "
-                f"a folder, or `kind: saved` for a folder saved by `datasets`"
+                f"base.data.source.paths: {path!r} is not a file; use '{whole}/*.txt' for the "
+                f"files of a folder, or `kind: saved` for a folder saved by `datasets`"
             )
         return [whole]
     files = [File(name) for name in find_paths(str(whole)) if File(name).is_file()]
     if not files:
         raise UserError(
-            f"data.source.paths: no file matches {path!r} (working directory: {File.cwd()})"
+            f"base.data.source.paths: no file matches {path!r} (working directory: {File.cwd()})"
         )
     return files
 
@@ -223,7 +240,7 @@ def detect_format(file: File) -> str:
         suffixes.pop()
     if not suffixes or suffixes[-1] not in _FORMATS:
         raise UserError(
-            f"data.source.paths: {str(file)!r}: unknown file extension; allowed are "
+            f"base.data.source.paths: {str(file)!r}: unknown file extension; allowed are "
             f"{' '.join(_FORMATS)}, each also compressed as {' '.join(PACKED)}"
         )
     return suffixes[-1]

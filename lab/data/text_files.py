@@ -18,6 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path as File
 from typing import IO, Literal
 
+from lab.data.transcoding import Transcoded
 from lab.errors import UserError, one_line
 
 LONGEST = 8 * 2**20  # largest size of a line, a record or a cell, in bytes
@@ -25,7 +26,9 @@ PIECE = 2**20  # characters; a longer document is divided into pieces
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)  # errors of decompression
 
-_INVALID = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
+_ENCODING, _CHARACTER, _CONTROL = "wrong encoding", "invalid character", "control character"
+_CHARACTERS = (_ENCODING, _CHARACTER)
+_INVALID = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class BadText:
     detail: str = ""
     begins: str = ""
 
+    @property
+    def in_characters(self) -> bool:
+        """Whether the row has characters that text does not have; its encoding may be wrong."""
+        return self.reason in _CHARACTERS or self.reason.startswith(_CONTROL)
+
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
@@ -54,9 +62,9 @@ Text = str | BadText
 def validate_text(where: str, text: str) -> Text:
     """Return the text if it is valid, otherwise the reason as `BadText`.
 
-    Invalid are C0 and C1 control characters except tab, line feed and carriage return, unpaired
-    surrogates, and U+FFFD, which replaces characters lost in an earlier conversion. Bytes that
-    cannot be decoded are U+DC80 to U+DCFF in Python (`surrogateescape`, PEP 383).
+    Invalid are C0 and C1 control characters except white space, unpaired surrogates, and U+FFFD,
+    which replaces characters lost in an earlier conversion. Bytes that cannot be decoded are U+DC80
+    to U+DCFF in Python (`surrogateescape`, PEP 383). A form feed or vertical tab becomes a space.
 
     Args:
         where: file and number of the row, for error messages.
@@ -64,33 +72,37 @@ def validate_text(where: str, text: str) -> Text:
     """
     invalid = _INVALID.search(text)
     if invalid is None:
-        return text
+        return text.replace("\f", " ").replace("\v", " ")
     code = ord(invalid[0])
     if 0xDC80 <= code <= 0xDCFF:
-        return BadText(where, "wrong encoding", f"byte 0x{code - 0xDC00:02X}")
+        return BadText(where, _ENCODING, f"byte 0x{code - 0xDC00:02X}")
     if code > 0xFF:
-        return BadText(where, "invalid character", f"U+{code:04X}")
-    return BadText(where, f"control character U+{code:04X}")
+        return BadText(where, _CHARACTER, f"U+{code:04X}")
+    return BadText(where, f"{_CONTROL} U+{code:04X}")
 
 
-def codec_for_lines(encoding: str) -> codecs.CodecInfo:
-    """Return the codec of an encoding in which a line feed is the single byte 0x0A.
+def find_codec(encoding: str) -> codecs.CodecInfo:
+    """Return the codec of an encoding of text.
 
     Raises:
-        UserError: the encoding is unknown, or encodes a line feed differently (UTF-16, UTF-32,
-            EBCDIC).
+        UserError: the encoding is unknown.
     """
     try:
         codec = codecs.lookup(encoding)
+        codec.incrementaldecoder("replace").decode("\n".encode(encoding), True)
         b"\n".decode(encoding, errors="surrogateescape")  # some codecs, such as idna, reject it
-        if "\n".encode(encoding) == b"\n":
-            return codec
-    except (LookupError, ValueError):
-        raise UserError(f"data.source.encoding: unknown encoding {encoding!r}") from None
-    raise UserError(
-        f"data.source.encoding: {encoding!r} is not supported, because its line feed "
-        "is not the byte 0x0A; convert the text to utf-8"
-    )
+    except UnicodeDecodeError:  # a line feed has several bytes
+        return codec
+    except (LookupError, ValueError, TypeError):
+        raise UserError(f"base.data.source.encoding: unknown encoding {encoding!r}") from None
+    return codec
+
+
+def _decode_wide(stream: IO[bytes], encoding: str) -> tuple[IO[bytes], str]:
+    """Return the stream and its encoding; as UTF-8 if a line feed is not the single byte 0x0A."""
+    if "\n".encode(encoding) == b"\n":
+        return stream, encoding
+    return io.BufferedReader(Transcoded(stream, encoding)), "utf-8"
 
 
 def expand_home(path: str) -> File:
@@ -135,36 +147,72 @@ def unpack_stream(packed: IO[bytes], suffix: str) -> IO[bytes]:
 
 
 def read_lines(name: str, stream: IO[bytes], encoding: str) -> Iterator[Text]:
-    """Yield each line without its line end (LF or CRLF) and without a UTF-8 byte order mark.
+    """Yield each line without its line end (LF, CRLF or CR) and without a byte order mark.
 
     Bytes that cannot be decoded are kept as surrogates, which `validate_text` rejects. A line
-    longer than `LONGEST` is skipped and yielded as `BadText`. If the file is damaged, the last
-    item is a `BadText`.
+    longer than `LONGEST` is skipped and yielded as `BadText`. A file with a byte order mark of
+    UTF-8 in another encoding is skipped. If the file is damaged, the last item is a `BadText`.
 
     Args:
         name: path of the file, for error messages.
         stream: decompressed content.
-        encoding: encoding of the text, accepted by `codec_for_lines`.
+        encoding: encoding of the text, accepted by `find_codec`.
     """
-    codec, row = codec_for_lines(encoding), 0
+    codec, row = find_codec(encoding), 0
+    stream, encoding = _decode_wide(stream, encoding)
+    marked = codec.name.startswith("utf")
     try:
-        while raw := stream.readline(LONGEST + 1):
+        for raw in _split_lines(stream):
             row += 1
-            if row == 1 and codec.name.startswith("utf-8"):
+            if marked:  # files with marks that were joined have some inside
                 raw = raw.removeprefix(codecs.BOM_UTF8)
+            elif row == 1 and raw.startswith(codecs.BOM_UTF8):
+                yield BadText(f"{name}:1", _ENCODING, "the byte order mark of utf-8")
+                return
             if len(raw) > LONGEST:
-                _skip_line(stream, raw)
                 begins = _decode(raw[:64], encoding)
                 yield BadText(f"{name}:{row}", f"longer than {LONGEST >> 20} MiB", begins=begins)
             else:
-                yield _decode(raw.removesuffix(b"\n").removesuffix(b"\r"), encoding)
+                yield _decode(raw, encoding)
     except DAMAGE as error:
         yield BadText(f"{name}:{row + 1}", "damaged from here to the end of the file", str(error))
 
 
-def _skip_line(stream: IO[bytes], raw: bytes) -> None:
-    while raw and not raw.endswith(b"\n"):
-        raw = stream.readline(LONGEST)
+def _split_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a stream without their ends; of a too long one the first bytes only."""
+    rest, after_cr = b"", False
+    while raw := stream.readline(LONGEST + 1 - len(rest)):
+        if after_cr:  # the last block ended between CR and LF
+            raw = raw.removeprefix(b"\n")
+        after_cr = raw.endswith(b"\r")
+        lines, rest = _cut_lines(rest + raw)
+        yield from lines
+        if len(rest) > LONGEST:
+            yield rest
+            behind = _skip_line(stream)
+            after_cr = behind.endswith(b"\r")
+            lines, rest = _cut_lines(behind.removeprefix(b"\r").removeprefix(b"\n"))
+            yield from lines
+    if rest:
+        yield rest
+
+
+def _cut_lines(raw: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines that end in `raw`, and the beginning of the next one."""
+    if raw.endswith(b"\n"):
+        return raw[:-1].removesuffix(b"\r").split(b"\r"), b""
+    *lines, rest = raw.split(b"\r")
+    return lines, rest
+
+
+def _skip_line(stream: IO[bytes]) -> bytes:
+    """Read to the end of a line; return what was read from a CR on, nothing after an LF."""
+    while raw := stream.readline(LONGEST):
+        if (end := raw.find(b"\r")) >= 0:
+            return raw[end:]
+        if raw.endswith(b"\n"):
+            break
+    return b""
 
 
 def _decode(raw: bytes, encoding: str) -> str:

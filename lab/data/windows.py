@@ -82,6 +82,7 @@ class WindowCounts:
             "tokens_per_word": self.tokens / max(1, self.words),
             "unknown_rate": self.unknown / max(1, self.tokens),
             "lines_cut": self.cut,
+            "without_window": self.windows_D.count(0),
         }
 
 
@@ -147,12 +148,13 @@ class WindowWriter:
         for document, lines, is_removed in zip(batch, encoded, removed, strict=True):
             counts.characters += len(document.text)
             counts.words += len(document.text.split())
-            counts.windows_D.append(0)
+            made = 0
             for stretch in remaining_stretches(lines, is_removed):
                 rows_NT = pack_document(stretch, self.data.length, self.data.layout, document.seed)
-                counts.windows[document.part] += len(rows_NT)
-                counts.windows_D[-1] += len(rows_NT)
+                made += len(rows_NT)
                 yield rows_NT
+            counts.windows[document.part] += made
+            counts.windows_D.append(made)
         yield np.empty((0, self.data.length), np.int64)
 
     def _find_unwanted(self, ids_T: Ids, encoded: list[Lines]) -> list[list[bool]]:

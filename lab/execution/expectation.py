@@ -14,7 +14,7 @@ from lab.config.experiment import Experiment
 from lab.config.flops import discriminator_head_terms, encoder_terms, mean_cost, step_cost
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.trial import Trial
-from lab.data import batches, preparation
+from lab.data import batches, preparation, text_parts
 from lab.data import sources as reading
 from lab.evaluation import corruption, prepared_pairs
 from lab.execution import pace
@@ -321,7 +321,7 @@ class _Text:
         self.held_out: File | None = None
         self.pairs: File | None = None
         cache = None if storage is None else storage / "cache"
-        sources = [part.source for part in preparation.mixture_parts(settings)]
+        sources = [part.source for part in text_parts.mixture_parts(settings)]
         self._remote = any(isinstance(source, HubDataset) for source in sources)
         sizes = [reading.estimate_size(source) for source in sources]
         known = [size for size in sizes if size is not None]

@@ -1,6 +1,8 @@
 """Inputs of trials, each prepared once: texts, held-out corruptions, initial weights and tasks."""
 
 import json
+import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -15,7 +17,7 @@ from lab.config.metrics import PAIRS
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
 from lab.config.trial import Trial, content_hash
-from lab.data import batches, preparation, prepared_files
+from lab.data import batches, preparation, prepared_files, text_facts
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.evaluation import corruption, prepared_pairs
@@ -31,6 +33,7 @@ from lab.tracking import tags
 from lab.tracking.inputs import DataInput, SweepInputs, name_source
 from lab.trials.progress import Tell, ignore_progress
 
+_LOG = logging.getLogger(__name__)
 _FROZEN = (
     "training the frozen masked language model that makes the held-out corruptions (once per text)"
 )
@@ -175,7 +178,7 @@ class Prerequisites:
         texts = list(self._texts.values())
         return {
             tags.DATA: " ".join(file.name for file in files),
-            tags.TEXT: " ".join(preparation.describe_text(text) for text in texts),
+            tags.TEXT: " ".join(text_facts.describe_text(text) for text in texts),
             tags.OVERLAPS: json.dumps({text.name: self._overlaps(text) for text in texts}),
         }
 
@@ -200,7 +203,7 @@ class Prerequisites:
             overlap
             | {
                 "task": names.get(overlap["task"], overlap["task"]),
-                "removed": preparation.is_decontaminated(facts, overlap),
+                "removed": text_facts.is_decontaminated(facts, overlap),
             }
             for overlap in facts["overlaps"]
             if overlap["task"] != PAIRS or self._pairs_path is None
@@ -214,6 +217,9 @@ class Prerequisites:
             tell_line = partial(_tell_line, self._tell, "preparing the text")
             text = preparation.prepare_text(settings, self._cache, tell_line)
             preparation.add_overlaps(text, settings, self._task_names, tell_line)
+            for warning in text_facts.text_warnings(text):
+                _LOG.warning("%s", warning)
+                print(f"lab.sweep: warning: {warning}", file=sys.stderr)
             self._texts[settings] = text
             self._mirror.push(text)
         return self._texts[settings]

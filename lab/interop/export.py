@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lab.data import preparation
+from lab.data import text_facts
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop import hf_weights, model_card
@@ -87,7 +87,7 @@ def _write_network(
             trained.folder,
             rows,
             folder.name,
-            preparation.describe_text(trained.text),
+            text_facts.describe_text(trained.text),
         ),
         encoding="utf-8",
     )

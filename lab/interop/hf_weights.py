@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
+from tokenizers import Tokenizer, decoders, processors
 from transformers import (
     ElectraConfig,
     ElectraForMaskedLM,
@@ -182,11 +181,14 @@ def build_hf_tokenizer(vocabulary: Vocabulary, length: int) -> Any:
     own = Tokenizer.from_str(vocabulary.tokenizer.to_str())
     special = vocabulary.special
     cls, sep = special["cls"], special["sep"]
-    own.post_processor = TemplateProcessing(
+    template = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
         special_tokens=[(token, own.token_to_id(token)) for token in (cls, sep)],
     )
+    trim = processors.ByteLevel(trim_offsets=True)
+    byte_level = isinstance(own.decoder, decoders.ByteLevel)
+    own.post_processor = processors.Sequence([trim, template]) if byte_level else template
     return PreTrainedTokenizerFast(
         tokenizer_object=own,
         model_max_length=length,

@@ -17,6 +17,7 @@ from lab.config.trial import Trial
 from lab.reporting import sentences
 from lab.storage import record
 
+_SHORT_WINDOW = 128  # positions; ELECTRA-Small, the smallest released model, was trained with 128
 _AMOUNTS = (
     ("FLOPs (matrix products, sparse look-up, backward 2x forward)", "spent/flops"),
     ("FLOPs as the paper's script counts them", "spent/paper_flops"),
@@ -83,7 +84,7 @@ def write_card(
     tags = "".join(f"- {tag}\n" for tag in ("electra", "replaced-token-detection"))
     pipeline = "pipeline_tag: fill-mask\n" if role.loads == "ElectraForMaskedLM" else ""
     parts = {
-        "How to load it": _loading(role, name),
+        "How to load it": _loading(role, name, trial.data.length),
         "Data": _data(trial, counted),
         "Settings": _settings(trial),
         "Compute": _compute(folder, trial, last),
@@ -100,7 +101,22 @@ def write_card(
     )
 
 
-def _loading(role: NetworkRole, name: str) -> str:
+def short_window_warning(length: int) -> str | None:
+    """Return a warning about a network that reads few positions; None if it reads enough.
+
+    Args:
+        length: number of positions of the windows of training.
+    """
+    if length >= _SHORT_WINDOW:
+        return None
+    return (
+        f"it reads {length} positions, and most tasks have longer texts, which the tokenizer "
+        f"truncates; for longer inputs, continue its training with base.init_from and a larger "
+        f"base.data.length"
+    )
+
+
+def _loading(role: NetworkRole, name: str, length: int) -> str:
     more = (
         f'\n\nfill = pipeline("fill-mask", model="{name}")'
         if role.loads == "ElectraForMaskedLM"
@@ -110,7 +126,11 @@ def _loading(role: NetworkRole, name: str) -> str:
     return (
         f"```python\nfrom transformers import {imported}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
-        f'model = {role.loads}.from_pretrained("{name}"){more}\n```\n\n'
+        f'model = {role.loads}.from_pretrained("{name}")\n'
+        f'inputs = tokenizer("A text.", truncation=True, return_tensors="pt")\n'
+        f"logits = model(**inputs).logits{more}\n```\n\n"
+        f"`truncation=True` cuts a text to the {length} positions of the model "
+        f"(`tokenizer.model_max_length`).\n\n"
         "`AutoModel` loads its encoder, and `AutoModelForSequenceClassification` its encoder "
         "with a new head."
     )
@@ -225,11 +245,20 @@ def _limits(role: NetworkRole, trial: Trial, folder: File, last: MetricRow) -> s
         f"12, a width of 256 and read 16.4 G tokens.",
         f"It was trained on windows of {trial.data.length} positions, and longer inputs are not "
         f"supported.",
+        *_warned(trial.data.length),
+        "Spellings of special tokens in a text, such as [MASK] and [SEP], are these tokens for the "
+        "tokenizer of transformers; in training they were ordinary text. `tokenizer(text, "
+        "split_special_tokens=True)` reads them as in training.",
         "It can have the biases of its training text; they have not been examined.",
         "The scores are those of a single run: another seed gives other scores.",
         *([role.omitted] if role.omitted else []),
     ]
     return _list(lines)
+
+
+def _warned(length: int) -> list[str]:
+    warning = short_window_warning(length)
+    return [] if warning is None else [f"Short windows: {warning}."]
 
 
 def _licence(source: TextSource) -> str:

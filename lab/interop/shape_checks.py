@@ -48,7 +48,10 @@ def check_shapes(origin: WeightsOrigin, trial: Trial) -> None:
         shape = shapes.get(path)  # None for a generator that the trial's objective does not have
         if shape is None:
             continue
-        differences = [*_differences(weights_below(weights, path), heads, shape, trial)]
+        network = weights_below(weights, path)
+        differences = [*_differences(network, heads, shape)]
+        if path == GENERATOR_ENCODER and trial.objective.frozen_generator:
+            differences += _missing_positions(network, trial.data.length)
         if differences:
             name = "base.encoder" if path == ENCODER else "the generator of base.objective"
             listed = "; ".join(
@@ -58,10 +61,11 @@ def check_shapes(origin: WeightsOrigin, trial: Trial) -> None:
     _check_shared(weights, origin, trial)
 
 
-def _differences(
-    encoder: Weights, heads: int, shape: EncoderConfig, trial: Trial
-) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each dimension that differs, and the value that the trial has."""
+def _differences(encoder: Weights, heads: int, shape: EncoderConfig) -> Iterator[tuple[str, str]]:
+    """Yield name and value of each dimension that differs, and the value that the trial has.
+
+    The number of positions may differ: `assign_weights` cuts or extends the table.
+    """
     dims = infer_dims(encoder)
     for name in ("layers", "hidden", "ffn", "embedding"):
         actual, required = getattr(dims, name), getattr(shape, name)
@@ -72,8 +76,16 @@ def _differences(
     norm = "pre" if "final_norm.weight" in encoder else "post"
     if norm != shape.norm:
         yield f"norm {norm}", shape.norm
-    if dims.length < trial.data.length:
-        yield f"positions {dims.length}", f"{trial.data.length} (base.data.length)"
+
+
+def _missing_positions(encoder: Weights, length: int) -> Iterator[tuple[str, str]]:
+    """Yield the number of positions of a frozen network if it is less than that of the windows.
+
+    The further positions would keep random values.
+    """
+    positions = infer_dims(encoder).length
+    if positions < length:
+        yield f"positions {positions}", f"{length} (base.data.length) and is not trained"
 
 
 def _check_shared(weights: Weights, origin: WeightsOrigin, trial: Trial) -> None:

@@ -4,7 +4,12 @@ from lab.suggestion.commented_yaml import Section
 from lab.suggestion.compute_tiers import SizeOption
 from lab.suggestion.facts import Facts
 from lab.suggestion.source_guess import SourceGuess
+from lab.suggestion.tokenizer_settings import tokenizer_config
 
+_ALPHABETS = {
+    "trained": "characters make up 99.95% of a sample",
+    "byte_level": "bytes make up all text",
+}
 _HELD_OUT = 40_000  # tokens; the held-out corruptions need 32,768 positions
 
 
@@ -41,7 +46,7 @@ def recommend_data(length: Section, facts: Facts) -> dict[str, Section]:
     text, tokens = facts.text, facts.tokens
     surveyed = "the whole text" if text.share == 1 else f"{text.share:.2%} of the text"
     vocabulary = (
-        f"{tokens.alphabet:,} characters make up 99.95% of a sample; "
+        f"{tokens.alphabet:,} {_ALPHABETS[tokenizer_config(facts.tokenizer).kind]}; "
         + (f"{tokens.requested:,} tokens fit this size" if tokens.vocab == tokens.requested
            else f"the text yields at most {tokens.vocab:,} tokens with a margin")
         + f"; a token has {1 / tokens.per_character:.2g} characters on average, and "

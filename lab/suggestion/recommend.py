@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lab.config.architecture import SIZES
 from lab.config.flops import mean_cost
+from lab.data.tokenization.coverage import MOST_LOST
 from lab.loading import search_space
 from lab.loading.learned_sizes import MIN_TO_LEARN
 from lab.loading.size_defaults import DEFAULTS
@@ -116,7 +117,7 @@ def _warnings(facts: Facts, amount: float, flops: float, max_flops: float) -> It
             f"with {_short(_NO_TRANSFER)} FLOPs or less, pre-training did not improve fine-tuned "
             f"encoders (docs/limits.md): the task's score may not tell the widths apart"
         )
-    if facts.text.overlong > _OVERLONG:
+    if _OVERLONG < facts.text.overlong <= MOST_LOST:
         yield (
             f"{facts.text.overlong:.1%} of the characters are in words of more than 100 letters, "
             f"which the tokenizer replaces by an unknown token"

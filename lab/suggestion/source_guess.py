@@ -12,10 +12,9 @@ from statistics import median
 from typing import Literal
 
 from lab.config.data import TextFiles
-from lab.data import tabular
+from lab.data import encoding_guess, tabular
 from lab.data.text_files import PACKED, read_lines
 from lab.errors import UserError
-from lab.suggestion import encoding_guess
 from lab.suggestion.file_samples import FileSample, Samples
 
 _SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")  # formats that a folder is searched for
@@ -102,7 +101,7 @@ def _encoding(samples: Samples) -> encoding_guess.Encoding:
     """Return the encoding of all files.
 
     Raises:
-        UserError: some files are UTF-8 and others are not.
+        UserError: no encoding can read all files.
     """
     encodings = {
         sample.file: encoding_guess.guess_encoding(str(sample.file), sample.content)
@@ -111,21 +110,27 @@ def _encoding(samples: Samples) -> encoding_guess.Encoding:
     }
     if not encodings:
         return encoding_guess.Encoding(name="utf-8", because="Parquet files are UTF-8.")
-    # ASCII is valid in all three encodings, and cp1252 has all printable characters of Latin-1.
+    # ASCII is valid in UTF-8, Latin-1 and cp1252, and cp1252 has all printable characters of
+    # Latin-1.
+    order = {"utf-8": 0, "latin-1": 1, "cp1252": 2}
     utf8 = [
         file
         for file, encoding in encodings.items()
         if encoding.name == "utf-8" and not _is_ascii(samples, file)
     ]
     other = [file for file, encoding in encodings.items() if encoding.name != "utf-8"]
-    if utf8 and other:
-        name = encodings[other[0]].name
+    wide = [file for file in other if encodings[file].name not in order]
+    odd = (wide or other or utf8)[:1]
+    against = [*utf8, *(file for file in other if encodings[file].name != encodings[odd[0]].name)]
+    if odd and (wide or utf8) and other and against:
+        name, known = encodings[odd[0]].name, encodings[against[0]].name
         raise UserError(
-            f"{other[0]}: {name}, and {utf8[0]} is UTF-8; convert the former: "
-            f'iconv -f {name} -t utf-8 "{other[0]}" > converted.txt'
+            f"{odd[0]}: {name}, and {against[0]} is {known.upper()}; convert the former: "
+            f'iconv -f {name} -t utf-8 "{odd[0]}" > converted.txt'
         )
-    order = {"utf-8": 0, "latin-1": 1, "cp1252": 2}
-    return max(encodings.values(), key=lambda encoding: (order[encoding.name], encoding.damaged))
+    return max(
+        encodings.values(), key=lambda encoding: (order.get(encoding.name, 3), encoding.damaged)
+    )
 
 
 def _is_ascii(samples: Samples, file: File) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lab.config.data import TextFiles
 from lab.data.text_files import BadText, split_into_pieces
+from lab.data.tokenization.marks import changed_by_stripping
 from lab.errors import UserError
 from lab.suggestion.file_samples import FileSample, Samples
 from lab.suggestion.source_guess import SourceGuess, weighted_median
@@ -44,7 +45,7 @@ class TextSurvey:
         letters: number of letters in the part that was read.
         scripts: share of the letters by script, the first word of their Unicode names, in
             descending order.
-        accented: share of the letters with a nonspacing mark.
+        accented: share of the letters with a nonspacing mark, and of Hangul syllables.
         upper: share of capitals among the letters with case.
         compatibility: share of the characters that NFKC normalization replaces and NFC does not.
         overlong: share of the characters in words of more than 100 characters.
@@ -169,7 +170,7 @@ class _Alphabet:
 
     Attributes:
         letters: number of letters and marks.
-        accented: number of letters that decompose to a nonspacing mark, and of such marks.
+        accented: number of letters and marks that stripping accents changes.
         cased: number of letters with case.
         upper: number of capitals.
         compatibility: number of characters that NFKC normalization replaces and NFC does not.
@@ -186,10 +187,7 @@ class _Alphabet:
 
     def _add_letter(self, character: str, count: int) -> None:
         self.letters += count
-        decomposed = unicodedata.normalize("NFD", character)
-        # Nonspacing marks (Mn) are the characters that BERT's accent stripping removes. In Indic
-        # scripts they include most vowel signs.
-        self.accented += count * any(unicodedata.category(part) == "Mn" for part in decomposed)
+        self.accented += count * changed_by_stripping(character)
         self.cased += count * (character.lower() != character.upper())
         self.upper += count * (character.lower() != character)
         words = unicodedata.name(character, "UNKNOWN").split()

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from lab.config.data import LEAST_VOCAB, TrainedTokenizer
-from lab.data import packing, tokenizers
+from lab.config.data import LEAST_VOCAB, LearnedTokenizer, TrainedTokenizer
+from lab.data import packing
+from lab.data.tokenization import training
+from lab.data.tokenization.marks import resolve_marks
 from lab.data.vocabulary import SPECIAL, UNK
 from lab.errors import UserError
 
@@ -30,7 +32,7 @@ class TokenSurvey:
     Attributes:
         vocab: size of the vocabulary; less than `requested` if the sample yields less.
         requested: requested size of the vocabulary, enlarged for a large alphabet.
-        alphabet: number of distinct characters that make up 99.95 % of the sample.
+        alphabet: number of distinct characters that make up 99.95 % of the sample; 256 for bytes.
         per_character: mean number of tokens per character.
         unknown: share of unknown tokens.
         sizes: number of tokens of each document of the sample.
@@ -63,7 +65,7 @@ class TokenSurvey:
         return sum(contained) / max(1, sum(self.sizes))
 
 
-def survey_tokens(settings: TrainedTokenizer, vocab: int, sample: Sequence[str]) -> TokenSurvey:
+def survey_tokens(settings: LearnedTokenizer, vocab: int, sample: Sequence[str]) -> TokenSurvey:
     """Train a tokenizer on a sample and return the figures of the encoded sample.
 
     Args:
@@ -75,17 +77,21 @@ def survey_tokens(settings: TrainedTokenizer, vocab: int, sample: Sequence[str])
     Raises:
         UserError: the sample yields less than the smallest vocabulary, `LEAST_VOCAB`.
     """
-    alphabet = tokenizers.frequent_characters(settings, lambda: sample)
-    needed = _vocab_of_alphabet(alphabet, ideographs=settings.ideographs)
+    alphabet, needed = 256, LEAST_VOCAB  # bytes
+    if isinstance(settings, TrainedTokenizer):
+        settings = resolve_marks(settings, lambda: sample)
+        frequent = training.frequent_characters(settings, lambda: sample)
+        alphabet = len(frequent)
+        needed = _vocab_of_alphabet(frequent, ideographs=settings.ideographs)
     requested = min(_MAX_VOCAB, max(vocab, needed))
-    largest = tokenizers.train_wordpiece(settings, round(_MARGIN * requested), lambda: sample)
+    largest = training.train_tokenizer(settings, round(_MARGIN * requested), lambda: sample)
     size = min(requested, int(largest.get_vocab_size() / _MARGIN))
     if size < LEAST_VOCAB:
         raise UserError(
             f"the text yields a vocabulary of {size} tokens, and the lab needs {LEAST_VOCAB}: "
             f"{sum(map(len, sample)):,} characters are too few, or too repetitive"
         )
-    tokenizer = tokenizers.train_wordpiece(settings, size, lambda: sample)
+    tokenizer = training.train_tokenizer(settings, size, lambda: sample)
     documents = _spaced_documents(sample)
     encoded = tokenizer.encode_batch(documents, add_special_tokens=False)
     sizes = tuple(len(document.ids) for document in encoded)
@@ -93,7 +99,7 @@ def survey_tokens(settings: TrainedTokenizer, vocab: int, sample: Sequence[str])
     return TokenSurvey(
         vocab=size,
         requested=requested,
-        alphabet=len(alphabet),
+        alphabet=alphabet,
         per_character=sum(sizes) / max(1, sum(map(len, documents))),
         unknown=unknown / max(1, sum(sizes)),
         sizes=sizes,

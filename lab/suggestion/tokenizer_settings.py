@@ -1,13 +1,13 @@
 """Choose the settings of the tokenizer from the figures of a text."""
 
-from pydantic import TypeAdapter
+from typing import Annotated
 
-from lab.config.data import TrainedTokenizer
-from lab.errors import UserError
+from pydantic import Field, TypeAdapter
+
+from lab.config.data import LearnedTokenizer
+from lab.data.tokenization.coverage import MOST_LOST
 from lab.suggestion.commented_yaml import Section
 from lab.suggestion.text_survey import TextSurvey
-
-_MAX_OVERLONG = 0.3  # share of characters in overlong words above which a text is refused
 
 
 def recommend_tokenizer(text: TextSurvey, *, cased: bool) -> Section:
@@ -16,16 +16,9 @@ def recommend_tokenizer(text: TextSurvey, *, cased: bool) -> Section:
     Args:
         text: figures of the text.
         cased: whether the tokenizer distinguishes upper and lower case.
-
-    Raises:
-        UserError: much of the text is in a script without spaces between words.
     """
-    if text.overlong > _MAX_OVERLONG:
-        raise UserError(
-            f"{text.overlong:.0%} of the characters are in words of more than 100 letters, which "
-            f"the tokenizer replaces by an unknown token; insert spaces between words first "
-            f"(a word segmenter)"
-        )
+    if text.overlong > MOST_LOST:
+        return _byte_level(text, cased=cased)
     keep_accents = text.accented > 0.002
     normalization = "nfkc" if text.compatibility > 0.001 else "nfc"
     ideographs = text.scripts.get("CJK", 0.0)
@@ -48,6 +41,19 @@ def recommend_tokenizer(text: TextSurvey, *, cased: bool) -> Section:
     return Section(value=value, because="\n".join(lines))
 
 
-def tokenizer_config(tokenizer: Section) -> TrainedTokenizer:
+def _byte_level(text: TextSurvey, *, cased: bool) -> Section:
+    """Return a byte-level tokenizer, which has tokens for words of any length."""
+    value = {"kind": "byte_level", "cased": cased}
+    reason = (
+        f"kind: {text.overlong:.0%} of the characters are in words of more than 100 letters, which "
+        f"a WordPiece tokenizer replaces by an unknown token."
+    )
+    return Section(value=value, because=reason)
+
+
+def tokenizer_config(tokenizer: Section) -> LearnedTokenizer:
     """Return the settings of `recommend_tokenizer` as a validated configuration."""
-    return TypeAdapter(TrainedTokenizer).validate_python(tokenizer.value)
+    adapter: TypeAdapter[LearnedTokenizer] = TypeAdapter(
+        Annotated[LearnedTokenizer, Field(discriminator="kind")]
+    )
+    return adapter.validate_python(tokenizer.value)

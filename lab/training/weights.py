@@ -54,12 +54,13 @@ def collect_weights(objective: Objective) -> Weights:
 def assign_weights(weights: Weights, objective: Objective) -> None:
     """Set the weights of the modules that occur in `weights`; other modules do not change.
 
-    If a position table is longer than the objective's, its first rows are used. If `weights`
-    contain no generator and the encoder's embeddings are disentangled, the generator's tables are
-    set to the encoder's.
+    If a position table is longer than the objective's, its first rows are used. If it is shorter,
+    the further positions keep the values that the objective has. If `weights` contain no generator
+    and the encoder's embeddings are disentangled, the generator's tables are set to the encoder's.
 
     Args:
-        weights: weights by the names of `collect_weights`; shapes must match the objective's.
+        weights: weights by the names of `collect_weights`; other shapes must match
+            the objective's.
         objective: objective that receives the weights.
     """
     for prefix, module in _modules_by_prefix(objective).items():
@@ -126,7 +127,9 @@ def _split_state(encoder: Encoder, merged: Weights, *, with_base: bool) -> Weigh
         merged: state with complete tables, as `_merged_state` returns it.
         with_base: whether to replace the base tables as well, so that the differences are zero.
     """
-    merged = merged | {_POSITIONS: merged[_POSITIONS][: encoder.length]}
+    positions = merged[_POSITIONS][: encoder.length]
+    further = _merged_state(encoder)[_POSITIONS][len(positions) :].to(positions)
+    merged = merged | {_POSITIONS: torch.cat([positions, further])}
     if not isinstance(encoder.embeddings, DisentangledEmbeddings):
         return merged
     state = encoder.state_dict()

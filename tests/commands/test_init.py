@@ -104,6 +104,17 @@ def with_mark() -> str:
     return "marked.txt"
 
 
+def utf_16() -> str:
+    Path("wide.txt").write_text("\n".join(sentences(ENGLISH, 3_000)), encoding="utf-16")
+    return "wide.txt"
+
+
+def overlong_words() -> str:
+    lines = (re.sub("[ .]", "", text) * 3 for text in sentences(RUSSIAN, 900))
+    Path("thai.txt").write_text("\n".join(lines))
+    return "thai.txt"
+
+
 # Settings that are chosen for each text: of the source, and of the tokenizer.
 TEXTS: dict[Write, tuple[dict[str, Any], dict[str, Any]]] = {
     english_paragraphs: ({"documents": "paragraph", "encoding": "utf-8"}, {"accents": "strip"}),
@@ -115,6 +126,8 @@ TEXTS: dict[Write, tuple[dict[str, Any], dict[str, Any]]] = {
     folder_of_files: ({"documents": "file", "paths": ["posts/**/*.txt"]}, {}),
     parquet: ({"column": "text"}, {}),
     with_mark: ({"encoding": "utf-8"}, {"accents": "keep"}),
+    utf_16: ({"encoding": "utf-16"}, {"accents": "strip"}),
+    overlong_words: ({"documents": "line"}, {"kind": "byte_level"}),
 }
 
 
@@ -190,7 +203,9 @@ def test_written_search_space_fits_the_text_and_can_be_planned(
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    "write", [chinese_txt, folder_of_files, latin_1, parquet], ids=lambda write: write.__name__
+    "write",
+    [chinese_txt, folder_of_files, latin_1, parquet, overlong_words],
+    ids=lambda write: write.__name__,
 )
 def test_written_search_space_can_be_prepared_and_trained(write: Write, tmp_path: Path) -> None:
     written(write())
@@ -238,16 +253,6 @@ def test_duplicates_are_counted() -> None:
     assert survey.duplicates == pytest.approx(0.5, abs=0.01)
 
 
-def utf_16() -> str:
-    Path("wide.txt").write_text("\n".join(sentences(ENGLISH, 50)), encoding="utf-16")
-    return "wide.txt"
-
-
-def utf_16_without_mark() -> str:
-    Path("wide.txt").write_text("\n".join(sentences(ENGLISH, 50)), encoding="utf-16-le")
-    return "wide.txt"
-
-
 def windows_1251() -> str:
     Path("ru.txt").write_text("\n".join(sentences(RUSSIAN, 50)), encoding="cp1251")
     return "ru.txt"
@@ -284,12 +289,6 @@ def no_text_column() -> str:
     return "numbers.jsonl"
 
 
-def overlong_words() -> str:
-    lines = (re.sub("[ .]", "", text) * 3 for text in sentences(RUSSIAN, 900))
-    Path("thai.txt").write_text("\n".join(lines))
-    return "thai.txt"
-
-
 def empty() -> str:
     Path("empty.txt").touch()
     return "empty.txt"
@@ -322,8 +321,6 @@ def folder_without_text() -> str:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (utf_16, "byte order mark of utf-16; convert it: iconv -f utf-16 -t utf-8"),
-        (utf_16_without_mark, "iconv -f utf-16le -t utf-8"),
         (windows_1251, "not UTF-8, and"),
         (two_encodings, "b.txt: latin-1, and a.txt is UTF-8"),
         (too_small, "tokens without duplicates; below 20,000"),
@@ -331,7 +328,6 @@ def folder_without_text() -> str:
         (semicolons, "separated by ';'"),
         (without_header, "the first line is no header"),
         (no_text_column, "no column of text"),
-        (overlong_words, "words of more than 100 letters"),
         (empty, "empty file"),
         (blank, "no document in it"),
         (no_such_file, "no file matches"),

@@ -24,7 +24,7 @@ from lab.config.data import (
     WordPieceFile,
 )
 from lab.config.objectives.electra import ElectraConfig
-from lab.data import batches, preparation, prepared_files, sources
+from lab.data import batches, preparation, prepared_files, sources, text_facts
 from lab.data.batches import Corpus, Windows
 from lab.data.contamination import EvaluationNgrams
 from lab.data.vocabulary import SPECIAL
@@ -319,10 +319,10 @@ def test_contaminated_lines_can_be_removed(write_text: WriteText, tmp_path: Path
     window_T = np.repeat(np.arange(len(corpus.train_NT)), 64)
     assert not ngrams.shared_T(ids_T, window_T).any()
     assert facts["train"]["documents"] > 100  # other documents are kept
-    assert [preparation.is_decontaminated(facts, overlap) for overlap in facts["overlaps"]] == [
+    assert [text_facts.is_decontaminated(facts, overlap) for overlap in facts["overlaps"]] == [
         overlap["task"] == "sentiment" for overlap in facts["overlaps"]
     ]
-    assert "of sentiment (before these lines were removed)" in preparation.describe_text(
+    assert "of sentiment (before these lines were removed)" in text_facts.describe_text(
         preparation.prepare_text(cut, tmp_path / "cache")
     )
     assert "these lines are removed" in "\n".join(lines(facts))
@@ -331,9 +331,9 @@ def test_contaminated_lines_can_be_removed(write_text: WriteText, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab": 5_000}, "data.vocab: 5000 requested, but the tokenizer has 405 tokens; set 405"),
+        ({"vocab": 5_000}, "base.data.vocab: 5000 requested, but the tokenizer has 405 tokens"),
         ({"tokenizer": TrainedTokenizer(), "vocab": 5_000}, "5000 requested, but the text yields"),
-        ({"share": 1e-9}, "0 of 150 documents are left"),
+        ({"share": 1e-9}, "base.data.share: 1e-09 of 150 documents leaves 0"),
         ({"decontaminate": ("nonsense",)}, "nonsense"),
     ],
 )
@@ -353,7 +353,7 @@ def test_documents_too_short_for_a_window_are_refused(
 ) -> None:
     with pytest.raises(UserError, match="make no window of 16 tokens"):
         preparation.prepare_text(
-            write_text(tmp_path, ["ab cd", "ef gh", "ij kl"]), tmp_path / "cache"
+            write_text(tmp_path, [word(1), word(2), word(3)]), tmp_path / "cache"
         )
 
 
@@ -395,7 +395,7 @@ def test_the_command_prints_an_error_in_one_line(
     data = "{source: {kind: files, paths: [missing.txt]}}"
     Path("mine.yaml").write_text(SPACE.format(data=data))
     assert main(["mine.yaml"]) == 2
-    assert "data.source.paths: no file matches 'missing.txt'" in capsys.readouterr().err
+    assert "base.data.source.paths: no file matches 'missing.txt'" in capsys.readouterr().err
 
 
 def test_the_example_of_the_readme_is_prepared(

@@ -384,13 +384,11 @@ class TestAlwaysRefused:
             in message
         )
 
-    @pytest.mark.parametrize(
-        "encoding", ["utf-16", "utf-32-le", "cp037", "rot13", "base64", "idna", "x", ""]
-    )
+    @pytest.mark.parametrize("encoding", ["rot13", "base64", "idna", "x", ""])
     def test_unsupported_encoding(self, tmp_path: Path, encoding: str, bad_text: str) -> None:
         (tmp_path / "text.txt").write_text("text")
         message = refusal(files(tmp_path / "text.txt", encoding=encoding), bad_text)
-        assert message.startswith("data.source.encoding: ")
+        assert message.startswith("base.data.source.encoding: ")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root can read all files")
     def test_unreadable_file(self, tmp_path: Path, bad_text: str) -> None:
@@ -401,7 +399,7 @@ class TestAlwaysRefused:
     def test_folder_that_was_not_saved(self, tmp_path: Path, bad_text: str) -> None:
         for path in (tmp_path, tmp_path / "missing"):
             message = refusal(SavedDataset(kind="saved", path=str(path)), bad_text)
-            assert message.startswith(f"data.source.path: {str(path)!r}: ")
+            assert message.startswith(f"base.data.source.path: {str(path)!r}: ")
 
     def test_unreachable_hub(self, bad_text: str) -> None:
         source = HubDataset(kind="hub", name="wikimedia/wikipedia", configuration="20231101.fi")

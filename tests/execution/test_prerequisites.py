@@ -7,15 +7,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import hard_texts
 import pytest
 import torch
 from experiments import BASE, experiment
 from prepared_text import PreparedText
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
-from lab.config.data import DataConfig
+from lab.config.data import DataConfig, TextFiles, WordPieceFile
 from lab.config.experiment import Job
 from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.metrics import METRICS
@@ -39,6 +40,7 @@ from lab.evaluation import prepared_pairs
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites, TrialInputs
 from lab.interop.initial_weights import InitialWeights
+from lab.interop.shape_checks import WeightsOrigin, check_shapes
 from lab.interop.trained import open_trained
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
@@ -86,6 +88,46 @@ def test_stored_overlap_says_whether_lines_were_removed(
         "sentiment": True,
         "pairs": False,
     }
+
+
+def test_vocabulary_of_another_script_is_warned_about_before_any_trial_starts(
+    held_out: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Prerequisites, "_held_out_file", lambda *_: held_out)
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(hard_texts.documents(hard_texts.words([*"абвгдеийклмно"], 200))))
+    data = DataConfig(
+        source=TextFiles(kind="files", paths=(str(file),)),
+        tokenizer=WordPieceFile(kind="wordpieces", file="bert-uncased"),
+        vocab=30_522,
+    )
+    for _ in range(2):  # also for a text that has been prepared before
+        Prerequisites(tmp_path, LocalOnly()).inputs_without_start(build_trial(data=data))
+        warning = capsys.readouterr().err
+        assert warning.startswith("lab.sweep: warning: base.data.tokenizer: ")
+        assert "characters a token" in warning
+
+
+def test_frozen_generator_must_have_all_positions(tmp_path: Path) -> None:
+    """It is not trained, so further positions would keep random values."""
+    trial = build_trial()
+    short = replace(trial, data=replace(trial.data, length=8))
+    file = tmp_path / "start.safetensors"
+    names = weights.collect_weights(build_objective(short, torch.ones(400, dtype=torch.int64)))
+    chosen = {n: v.contiguous() for n, v in names.items() if n.startswith("generator.")}
+    save_file(chosen, file)
+    origin = WeightsOrigin(
+        file=file,
+        heads={"generator.encoder": FROZEN.derive_shape(SHAPE).heads},
+        sources={"generator.encoder": "it"},
+        earlier_flops=0,
+    )
+    check_shapes(origin, short)
+    with pytest.raises(UserError, match=r"it: positions 8, .* 16 \(base.data.length\)"):
+        check_shapes(origin, trial)
 
 
 def test_trial_with_too_few_epochs_is_refused_before_any_trial_starts(

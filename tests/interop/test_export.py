@@ -26,14 +26,17 @@ from transformers import (
 from lab import export
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
+from lab.config.data import ByteLevelTokenizer, TrainedTokenizer
 from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.trial import Trial
-from lab.data import preparation
+from lab.data import text_facts
+from lab.data.tokenizers import build_vocabulary
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.interop import export as interop_export
+from lab.interop import hf_weights, model_card
 from lab.interop.export import exported_networks, write_networks
 from lab.storage import record
 from lab.training.objectives.base import Objective
@@ -163,6 +166,66 @@ def test_exported_tokenizer_gives_the_tokens_of_the_lab(
     assert tokenizer.pad_token_id == int(words.outer_V[PAD])
 
 
+LITERAL = ["the [MASK] cat", "[SEP] bade [CLS]", "[PAD][UNK]", "the cat"]
+
+
+def test_spellings_of_special_tokens_are_read_as_the_card_says(tmp_path: Path) -> None:
+    """In training they are ordinary text; transformers reads them as the tokens by default."""
+    words = build_vocabulary(TrainedTokenizer(), VOCAB, lambda: [f"{' '.join(FIRST)} cls unk"] * 9)
+    trial = make_trial(RandomReplacementConfig(kind="random"))
+    trial = replace(trial, data=replace(trial.data, vocab=VOCAB))
+    write_networks(trained(trial, random(trial), words, tmp_path), tmp_path / "out")
+    folder = tmp_path / "out" / "discriminator"
+    assert "split_special_tokens=True" in (folder / "README.md").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.mask_token_id in tokenizer("the [MASK] cat")["input_ids"]
+    for text, ids in zip(LITERAL, words.encode(LITERAL), strict=True):
+        split = tokenizer(text, split_special_tokens=True, add_special_tokens=False)["input_ids"]
+        assert split == words.outer_V[ids].tolist()
+
+
+@pytest.mark.parametrize("cased", [False, True])
+def test_byte_level_tokenizers_load_in_transformers(cased: bool, tmp_path: Path) -> None:
+    texts = ["The café  in\nZürich, 漢字 \N{ROCKET} कि", "x" * 300, "and [MASK] a  b", ""]
+    settings = ByteLevelTokenizer(kind="byte_level", cased=cased)
+    words = build_vocabulary(settings, 300, lambda: [*texts, "the cat sat on the mat"] * 30)
+    folder = tmp_path / "tokenizer"
+    hf_weights.build_hf_tokenizer(words, LENGTH).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text, ids in zip(texts, words.encode(texts), strict=True):
+        encoded = tokenizer(text, split_special_tokens=True, return_offsets_mapping=True)
+        assert encoded["input_ids"][1:-1] == words.outer_V[ids].tolist()
+        spans = words.spans([text])[0].span_T2.tolist()
+        assert [list(span) for span in encoded["offset_mapping"][1:-1]] == spans
+    assert tokenizer.decode(
+        tokenizer("The cat")["input_ids"], skip_special_tokens=True
+    ).strip() == ("The cat" if cased else "the cat")
+
+
+@pytest.mark.parametrize(
+    ("length", "warned"), [(16, True), (127, True), (128, False), (512, False)]
+)
+def test_exports_of_short_windows_are_warned_about(length: int, warned: bool) -> None:
+    warning = model_card.short_window_warning(length)
+    assert (warning is not None) == warned
+    if warning is not None:
+        assert f"reads {length} positions" in warning
+        assert "base.data.length" in warning
+
+
+def test_the_example_of_the_card_truncates(tmp_path: Path) -> None:
+    trial, words = make_trial(RandomReplacementConfig(kind="random")), vocabulary(FIRST)
+    write_networks(trained(trial, random(trial), words, tmp_path), tmp_path / "out")
+    folder = tmp_path / "out" / "discriminator"
+    card = (folder / "README.md").read_text()
+    assert f"it reads {LENGTH} positions" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    code = code.replace('"discriminator"', repr(str(folder))).replace("A text.", "the cat " * 99)
+    found: dict[str, Any] = {}
+    exec(code, found)  # noqa: S102 - the code is the card's example
+    assert found["logits"].shape == (1, LENGTH)
+
+
 def test_fill_mask_pipeline_ranks_tokens_as_the_generator(tmp_path: Path) -> None:
     trial, words = make_trial(electra("tokens")), vocabulary(BERT)
     objective = random(trial)
@@ -231,7 +294,7 @@ def test_command_writes_networks_and_model_cards(
     assert export.main(["0123", str(out), "--storage", str(storage)]) == 0
     output, notes = capsys.readouterr()
     assert output.split() == [str(out / "discriminator"), str(out / "generator")]
-    assert notes == "exporting 0123456789ab\n"
+    assert notes.splitlines()[0] == "exporting 0123456789ab"
     files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     for folder in out.iterdir():
         assert {file.name for file in folder.iterdir()} == files | {"README.md"}
@@ -243,7 +306,8 @@ def test_command_writes_networks_and_model_cards(
             assert f"{row[name]:.4f} |" in card
     assert f"| optimizer steps | {row['spent/steps']:.0f} |" in card
     text = next((storage / "cache").glob("text-*"))
-    assert f"- {preparation.describe_text(text)}\n" in card
+    assert "lab.export: warning: 0123456789ab: it reads 16 positions" in notes
+    assert f"- {text_facts.describe_text(text)}\n" in card
     assert "CC BY-SA 4.0" in card
     front = card.split("---")[1]
     assert "library_name: transformers" in front

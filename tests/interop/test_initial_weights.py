@@ -241,11 +241,30 @@ def test_generator_of_another_width_is_refused(folder: Path) -> None:
     assert message.startswith(f"base.init_from.generator: {folder / 'g'}: hidden 16, the generator")
 
 
-def test_too_few_positions_are_refused(folder: Path) -> None:
-    checkpoint(ElectraForPreTraining, config(POST, max_position_embeddings=8), folder / "d")
-    message = refusal(folder, make_trial(ELECTRA, init_from=released(folder, generator=False)))
-    assert "positions 8" in message
-    assert f"{LENGTH} (base.data.length)" in message
+@pytest.mark.parametrize("sharing", ["none", "gdes"])
+@torch.no_grad()
+def test_windows_can_grow_when_training_continues_from_a_checkpoint(
+    sharing: str, folder: Path
+) -> None:
+    """Known positions have the values of the checkpoint, further ones those of a new trial."""
+    short = 8
+    discriminator = checkpoint(
+        ElectraForPreTraining, config(POST, max_position_embeddings=short), folder / "d"
+    )
+    words, objective = vocabulary(FIRST), replace(ELECTRA, sharing=sharing)  # type: ignore[arg-type]
+    trial = make_trial(objective, init_from=released(folder, generator=False))
+    networks: Any = started(trial, words, folder)
+    fresh = weights.collect_weights(random(trial, 5))
+    name = "encoder.embeddings.position_embeddings.weight"
+    table = weights.collect_weights(networks)[name]
+    known = discriminator.electra.embeddings.position_embeddings.weight
+    assert table.shape == (LENGTH, POST.embedding)
+    torch.testing.assert_close(table[:short], known, atol=1e-4, rtol=0)
+    torch.testing.assert_close(table[short:], fresh[name][short:], atol=1e-4, rtol=0)
+    ids_BT, segment_BT, inputs = windows(words)
+    expected_BT = discriminator(**{key: value[:, :short] for key, value in inputs.items()}).logits
+    actual_BT = networks.detect(ids_BT[:, :short], segment_BT[:, :short])
+    torch.testing.assert_close(actual_BT, expected_BT, atol=1e-4, rtol=0)
 
 
 def test_shared_weights_must_be_equal_in_both_networks(folder: Path) -> None:

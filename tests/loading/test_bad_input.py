@@ -38,7 +38,7 @@ def test_folder_without_a_valid_tokenizer_is_rejected(
     tmp_path: Path, name: str, content: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=f"data.tokenizer.name: {tmp_path}: .") as caught:
+    with pytest.raises(UserError, match=f"base.data.tokenizer.name: {tmp_path}: .") as caught:
         tokenizers.tokenizer_identity(PretrainedTokenizer(kind="transformers", name=str(tmp_path)))
     assert "\n" not in str(caught.value)
 

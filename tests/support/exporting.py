@@ -33,11 +33,24 @@ COUNTED = {
     "length": LENGTH,
     "duplicates": 7,
     "overlaps": [],
+    "weights": [1.0],
+    "marks": None,
+    "coverage": [
+        {
+            "characters": 900,
+            "unknown": 9,
+            "overlong": 0,
+            "limit": 100,
+            "spelled": 891,
+            "tokens": 300,
+        }
+    ],
     "train": {
         "windows": 1_234,
         "tokens_in_windows": 5_678,
         "unknown_rate": 0.0123,
         "padded_share": 0.0456,
+        "without_window": 3,
     },
 }
 

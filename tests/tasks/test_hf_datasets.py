@@ -37,7 +37,7 @@ def read_task(path: str, split: str) -> list[str]:
 
 
 readers = pytest.mark.parametrize(
-    ("read", "where"), [(read_text, "data.source"), (read_task, "mine: train")]
+    ("read", "where"), [(read_text, "base.data.source"), (read_task, "mine: train")]
 )
 
 
@@ -76,7 +76,7 @@ def test_folder_that_was_not_saved_is_refused(read: Any, where: str, tmp_path: P
 def test_local_folder_is_not_read_in_place_of_a_data_set_of_the_hub(tmp_path: Path) -> None:
     text = SourceReader(HubDataset(kind="hub", name=str(tmp_path)), "refuse")
     rows = HubRows(kind="hub", name=str(tmp_path), split="train")
-    with pytest.raises(UserError, match=r"^data\.source\.name: .* is a local folder; use"):
+    with pytest.raises(UserError, match=r"^base\.data\.source\.name: .* is a local folder; use"):
         list(text.documents())
     with pytest.raises(UserError, match=r"^mine: train\.name: .* is a local folder; use"):
         read_rows(rows, "mine: train")

@@ -1,7 +1,8 @@
 """Recognize the encoding of a file from its first bytes.
 
-UTF-8 and the Western European encodings Latin-1 and Windows-1252 are recognized. All other
-encodings are refused: byte counts do not separate the many one-byte encodings reliably.
+UTF-8, UTF-16, UTF-32 with a byte order mark, and the Western European encodings Latin-1 and
+Windows-1252 are recognized. All other encodings are refused: byte counts do not separate the many
+one-byte encodings reliably.
 """
 
 import codecs
@@ -50,18 +51,18 @@ def guess_encoding(file: str, sample: bytes) -> Encoding:
         sample: the first bytes of the file; the last character may be incomplete.
 
     Raises:
-        UserError: the encoding is not one of the three; the message contains the command that
-            converts the file.
+        UserError: the encoding is none of these; the message contains the command that converts
+            the file.
     """
     for mark, name in _MARKS.items():
         if sample.startswith(mark):
-            raise _refusal(file, f"begins with the byte order mark of {name}", name)
+            return Encoding(name=name, because=f"It begins with the byte order mark of {name}.")
     zeros, second = sample.count(0), sample[1::2].count(0)
     if zeros > _NULS * len(sample):
         reason = f"{zeros / len(sample):.0%} of its bytes are zero"
         if max(second, zeros - second) > _ONE_SIDED * zeros:
             name = "utf-16le" if second > zeros - second else "utf-16be"
-            raise _refusal(file, reason, name)
+            return Encoding(name=name, because=f"{reason}, all on one side of two.")
         raise _refusal(file, f"{reason}: it is not text, or text in an encoding such as UTF-32")
     text = sample.decode("utf-8", errors="surrogateescape")
     invalid = _count_invalid(text, sample)
@@ -122,4 +123,24 @@ def _refusal(file: str, reason: str, name: str = "ENCODING") -> UserError:
         f"{file}: {reason}; convert it: iconv -f {name} -t utf-8 {file!r} > converted.txt".replace(
             "'", '"'
         )
+    )
+
+
+def describe_encoding(file: str, sample: bytes, encoding: str) -> str | None:
+    """Return advice on a file with text that is invalid in an encoding; None without any.
+
+    Args:
+        file: name of the file.
+        sample: the first bytes of the file.
+        encoding: encoding in which the file was read.
+    """
+    try:
+        guess = guess_encoding(file, sample)
+    except UserError as error:
+        return str(error).removeprefix(f"{file}: ")
+    if guess.damaged or codecs.lookup(guess.name).name == codecs.lookup(encoding).name:
+        return None
+    return (
+        f"set `base.data.source.encoding: {guess.name}` "
+        f"({guess.because[0].lower()}{guess.because[1:].partition('. ')[0].removesuffix('.')})"
     )

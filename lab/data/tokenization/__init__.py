@@ -1,0 +1,1 @@
+"""Training of tokenizers, and measures of how well their vocabularies fit a text."""
