@@ -115,8 +115,7 @@ def test_shape_of_the_generator() -> None:
 
 def test_encoders_that_share_all_weights_have_one_shape() -> None:
     equal = replace(ELECTRA, sharing="all", generator=GeneratorConfig(width=1.0))
-    assert equal.generator_shape(ENCODER) is not None
-    assert equal.generator_shape(ENCODER) == replace(ENCODER)
+    assert equal.generator_shape(ENCODER) == ENCODER
     with pytest.raises(ValueError, match="sharing all requires"):
         replace(ELECTRA, sharing="all").generator_shape(ENCODER)
     assert replace(ELECTRA, sharing="none").generator_shape(ENCODER) == NARROW
@@ -255,8 +254,8 @@ def test_baseline_of_reinforce_costs_four_flops_a_weight_and_slot(updates: Updat
 def test_minimum_steps_update_each_network() -> None:
     steps = by_kind(lambda one: one.minimum_steps())
     assert steps == dict.fromkeys(steps, 1) | {"two_stage": 6}
-    found = [replace(TWO_STAGE, switch=switch).minimum_steps() for switch in (0.25, 0.9, 0.7)]
-    assert found == [12, 30, 10]
+    found = [replace(TWO_STAGE, switch=switch).minimum_steps() for switch in (0.25, 0.875, 0.7)]
+    assert found == [12, 24, 10]
     assert ALTERNATION.minimum_steps() == 6
     assert replace(ALTERNATION, adversarial_weight=0.0).minimum_steps() == 1
     epochs = EpochAlternationConfig(kind="epoch_alternation", epochs=5)
