@@ -72,7 +72,7 @@ GROUPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             f"lab/reporting/{name}.py"
             for name in ("intervals", "stats", "compute/*", "power/design", "conclusion")
         ),
-        ("tests/reporting/*.py",),
+        ("tests/reporting/test_[cfs]*.py", "tests/reporting/test_power.py"),
     ),
     "designs": (("lab/search/designs.py",), ("tests/search/test_designs.py",)),
 }  # fmt: skip
