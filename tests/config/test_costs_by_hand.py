@@ -102,7 +102,8 @@ def test_weights_of_the_blocks_and_the_projection(embedding: int, projection: in
 
 
 @pytest.mark.parametrize(
-    ("length", "mask_prob", "slots"), [(8, 0.001, 1), (128, 0.15, 19), (20, 0.145, 3), (200, 0.4, 81)]
+    ("length", "mask_prob", "slots"),
+    [(8, 0.001, 1), (128, 0.15, 19), (20, 0.145, 3), (200, 0.4, 81)],
 )
 def test_masked_slots_are_the_share_plus_a_half_percent_and_at_least_one(
     length: int, mask_prob: float, slots: int
@@ -139,7 +140,10 @@ BASELINE = BATCH * 2 * 2 * 12 * SLOTS  # forward and backward pass of one logit 
             AdversarialConfig(kind="adversarial"), ALL,
             3 * PREDICTS[NARROW] + 3 * DETECTS + BASELINE, {NARROW: 6, ENCODER: 6},
         ),
-        (ALTERNATION, GENERATOR, 3 * PREDICTS[NARROW] + DETECTS + BASELINE, {NARROW: 6, ENCODER: 2}),
+        (
+            ALTERNATION, GENERATOR, 3 * PREDICTS[NARROW] + DETECTS + BASELINE,
+            {NARROW: 6, ENCODER: 2},
+        ),
         (ALTERNATION, DISCRIMINATOR, PREDICTS[NARROW] + 3 * DETECTS, {NARROW: 2, ENCODER: 6}),
         (TwoStageConfig(kind="two_stage"), GENERATOR, 3 * PREDICTS[ENCODER], {ENCODER: 6}),
         (

@@ -557,9 +557,7 @@ def test_marginal_means_are_those_of_the_scores_of_a_choice(metric: str, best: f
 
 
 def test_bins_of_a_linear_range_are_equally_wide() -> None:
-    frames = sweep(
-        {0.5: [0.6] * 10}, tune={LR: {"low": 0.0, "high": 1.0, "log": False}}
-    )
+    frames = sweep({0.5: [0.6] * 10}, tune={LR: {"low": 0.0, "high": 1.0, "log": False}})
     frames.trials["role"] = "search"
     frames.trials[LR] = np.linspace(0.0, 1.0, 10)
     binned = stats.marginal_means(frames, LR)

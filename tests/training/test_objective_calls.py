@@ -17,12 +17,12 @@ BY_ID = {member.id: member for member in MEMBERS}
 _SAMPLING = SamplingConfig(dropout=False)
 SEPARATE = tuple(
     replace(
-        BY_ID[id],
-        id=f"{id}_without_dropout",
+        BY_ID[name],
+        id=f"{name}_without_dropout",
         encoder=POST,
-        objective=replace(BY_ID[id].objective, sampling=_SAMPLING),
+        objective=replace(BY_ID[name].objective, sampling=_SAMPLING),
     )
-    for id in ("electra_none", "two_stage")
+    for name in ("electra_none", "two_stage")
 )  # these sample in a second pass
 
 
@@ -59,9 +59,7 @@ def test_losses_of_parts_of_a_batch_add_up_to_its_loss(
     objective, batch = evaluated(member, updates), text()
     counts = objective.token_counts(batch, 4)
     whole = objective(batch, 4, updates)
-    first, second = (
-        objective(batch.rows(*rows), 4, updates, counts) for rows in ((0, 3), (3, 8))
-    )
+    first, second = (objective(batch.rows(*rows), 4, updates, counts) for rows in ((0, 3), (3, 8)))
     assert (first.total + second.total).item() == pytest.approx(whole.total.item(), rel=1e-5)
     for name, part in whole.parts.items():
         total = first.parts[name] + second.parts[name]
