@@ -291,7 +291,7 @@ def test_steps_are_as_dense_as_the_budget_divided_by_their_mean_cost(
     objective: AnyObjectiveConfig,
 ) -> None:
     """At progress p a step costs m(p) on average, and 1 / m(p) steps are taken."""
-    trial = trial_of(objective)
+    trial = trial_of(objective, data=DataConfig(vocab=3_000, length=200))
     shares = objective.phase_shares()
 
     def at(progress: float, unit: Callable[[Cost], int]) -> float:
@@ -302,4 +302,4 @@ def test_steps_are_as_dense_as_the_budget_divided_by_their_mean_cost(
     paper = np.array([at(p, lambda cost: cost.paper_flops) for p in grid])
     steps = (1 / honest).mean()
     expected = {"flops": 1 / steps, "paper_flops": (paper / honest).mean() / steps}
-    assert_equal(mean_cost(trial), expected, rel=1e-3)
+    assert_equal(mean_cost(trial), expected, rel=5e-4)

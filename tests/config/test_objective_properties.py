@@ -5,17 +5,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
-from lab.config.init_from import FromMlmRun
+from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.metrics import Network
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.adversarial import AdversarialConfig
-from lab.config.objectives.base import NetworkPass
+from lab.config.objectives.base import Head, NetworkPass
 from lab.config.objectives.electra import AuxiliaryMlmConfig, Electra15Config, ElectraConfig
-from lab.config.objectives.generators import FrozenGeneratorConfig, SamplingConfig
-from lab.config.objectives.masking import BERT, InputShares
+from lab.config.objectives.generators import (
+    AnyGeneratorConfig,
+    FrozenGeneratorConfig,
+    SamplingConfig,
+)
+from lab.config.objectives.masking import BERT, InputShares, Masking
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
@@ -35,7 +40,9 @@ ALL, GENERATOR, DISCRIMINATOR = (
 )
 ENCODER = EncoderConfig(layers=4, hidden=24, ffn=96, heads=2, embedding=16, dropout=0.1)
 NARROW = replace(ENCODER, hidden=12, ffn=48, heads=1)  # half of the width, the default
-SLOTS, EVERYWHERE, DETECTION = "vocabulary_at_slots", "vocabulary_at_all_tokens", "detection"
+SLOTS: Head = "vocabulary_at_slots"
+EVERYWHERE: Head = "vocabulary_at_all_tokens"
+DETECTION: Head = "detection"
 
 ELECTRA = ElectraConfig(kind="electra")
 MLM = MlmConfig(kind="mlm")
@@ -86,7 +93,8 @@ def test_two_stage_alone_divides_the_budget_and_starts_from_its_own_weights() ->
 
 
 def test_electra_15_alone_takes_the_loss_at_the_chosen_tokens() -> None:
-    detecting = {one.kind: one.loss_at_all_tokens for one in (ELECTRA, KINDS[1], ADVERSARIAL)}
+    electra_15 = Electra15Config(kind="electra_15")
+    detecting = {one.kind: one.loss_at_all_tokens for one in (ELECTRA, electra_15, ADVERSARIAL)}
     assert detecting == {"electra": True, "electra_15": False, "adversarial": True}
 
 
@@ -99,8 +107,9 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert (sampling.temperature, sampling.dropout, sampling.disallow_correct) == (1.0, True, False)
     assert ELECTRA.generator == GeneratorConfig(width=0.5, depth=1.0)
     assert ReplaceMlmConfig(kind="replace_mlm").mlm_weight == 1.0
-    assert (ADVERSARIAL.adversarial_weight, ADVERSARIAL.reward) == (1.0, "own_token")
-    assert ADVERSARIAL.rule == ReinforceConfig(kind="reinforce")
+    adversarial = AdversarialConfig(kind="adversarial")
+    assert (adversarial.adversarial_weight, adversarial.reward) == (1.0, "own_token")
+    assert adversarial.rule == ReinforceConfig(kind="reinforce")
     assert (TWO_STAGE.switch, RANDOM.replacement_distribution) == (0.5, "unigram")
     rules = AlternationConfig(kind="alternation"), EpochAlternationConfig(kind="epoch_alternation")
     assert (rules[0].steps, rules[1].epochs) == (1, 1)
@@ -173,11 +182,60 @@ def test_masking_of_an_initializing_mlm_run_is_that_of_the_trial() -> None:
 
 
 def test_shares_of_the_input_add_up_to_one() -> None:
-    assert (BERT.mask, BERT.random, BERT.keep) == (0.8, 0.1, pytest.approx(0.1))
+    assert (BERT.mask, BERT.random) == (0.8, 0.1)
+    assert BERT.keep == pytest.approx(0.1)
     assert InputShares(mask=0.7, random=0.3).keep == pytest.approx(0.0)
     assert InputShares(mask=0.9, random=0.1 + 1e-10).keep == 0.0
     with pytest.raises(ValueError, match=r"at most 1, not 1\.1"):
         InputShares(mask=0.8, random=0.3)
+
+
+# Validation: the alternative that an input means.
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"width": 0.25}, GeneratorConfig(width=0.25)),
+        ({"kind": "frozen", "init_from": {"kind": "trial", "name": "abcd"}},
+         FrozenGeneratorConfig(kind="frozen", init_from=FromTrial(kind="trial", name="abcd"))),
+        (GeneratorConfig(width=0.25), GeneratorConfig(width=0.25)),
+        (FROZEN, FROZEN),
+    ],
+)  # fmt: skip
+def test_generator_with_a_kind_is_a_frozen_one(raw: object, expected: object) -> None:
+    found: object = TypeAdapter(AnyGeneratorConfig).validate_python(raw)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("code", "code"),
+        ({"mask": 0.8, "random": 0.1}, BERT),
+        (BERT, BERT),
+    ],
+)
+def test_mapping_of_the_masking_is_shares(raw: object, expected: object) -> None:
+    assert TypeAdapter[Any](Masking).validate_python(raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "location"),
+    [
+        (AnyGeneratorConfig, {"depth": 0}, ("GeneratorConfig", "depth")),
+        (AnyGeneratorConfig, {"kind": "frozen"}, ("FrozenGeneratorConfig", "init_from")),
+        (Masking, "other", ("a masking",)),
+        (Masking, {"mask": 0.8}, ("shares", "random")),
+    ],
+)
+def test_error_is_about_the_alternative_that_was_meant(
+    kind: Any, raw: object, location: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(kind).validate_python(raw)
+    assert [error["loc"] for error in caught.value.errors()] == [location]
 
 
 # Passes of a step.
