@@ -279,12 +279,15 @@ def test_setting_without_compute_does_not_change_the_mean_cost() -> None:
     assert mean_cost(ramp) == mean_cost(constant)
 
 
-FALLING = {"mask_prob": ProbabilityRamp(start=0.9, end=0.1)}
+FALLING = ProbabilityRamp(start=0.9, end=0.1)
 
 
 @pytest.mark.parametrize(
     "objective",
-    [ElectraConfig(kind="electra", **FALLING), Uneven(kind="adversarial", **FALLING)],
+    [
+        ElectraConfig(kind="electra", mask_prob=FALLING),
+        Uneven(kind="adversarial", mask_prob=FALLING),
+    ],
     ids=["electra", "uneven"],
 )
 def test_steps_are_as_dense_as_the_budget_divided_by_their_mean_cost(
