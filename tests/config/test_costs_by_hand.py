@@ -21,7 +21,7 @@ from lab.config.objectives.predictors import AllTokensMlmConfig
 from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.objectives.update_rules import AlternationConfig
-from lab.config.optimizer import MuonConfig
+from lab.config.optimizer import AdamConfig, MuonConfig
 from lab.config.paper_flops import paper_step
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import CountRamp, ProbabilityRamp, Ramp
@@ -211,8 +211,8 @@ def test_muon_adds_its_products_for_the_matrices_of_the_updated_networks(
     objective: AnyObjectiveConfig, updates: UpdatedNetworks, per_iteration: int
 ) -> None:
     adam, muon = (
-        step_cost(trial_of(objective, **changes), updates)
-        for changes in ({}, {"optim": MuonConfig(kind="muon", iterations=4)})
+        step_cost(replace(trial_of(objective), optim=optim), updates)
+        for optim in (AdamConfig(), MuonConfig(kind="muon", iterations=4))
     )
     assert muon.flops - adam.flops == 4 * per_iteration
     assert replace(muon, flops=0) == replace(adam, flops=0)
