@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -70,6 +70,11 @@ PREDICTS: frozenset[Network] = frozenset({"generator", "predictor"})
 
 def by_kind(read: Callable[[Any], object]) -> dict[str, object]:
     return {objective.kind: read(objective) for objective in KINDS}
+
+
+def test_a_search_space_can_name_each_kind_and_a_pass_has_one_of_the_heads() -> None:
+    assert {type(objective) for objective in KINDS} == set(get_args(AnyObjectiveConfig))
+    assert set(get_args(Head)) == {SLOTS, EVERYWHERE, DETECTION}
 
 
 def test_each_kind_names_its_networks() -> None:
