@@ -253,3 +253,77 @@ def test_error_of_the_test_set_widens_the_limits() -> None:
     assert with_test_set.factor == seeds_only.factor
     assert with_test_set.low < seeds_only.low
     assert with_test_set.high > seeds_only.high
+
+
+def test_limits_are_those_of_the_parabola_and_its_distance_from_straight_lines() -> None:
+    """The spline through three points is the parabola, whose slopes it has."""
+    scores = np.array([[0.40, 0.64, 0.71], [0.42, 0.61, 0.74], [0.39, 0.66, 0.70]])
+    reference, test_error = np.array([0.60, 0.62, 0.59]), 0.004
+    found = invert_test(points(scores.tolist()), goal(reference.tolist(), test_error))
+    doublings = np.linspace(-2, 0, 20_001)
+    parabolas = np.stack([np.polyval(np.polyfit([-2, -1, 0], row, 2), doublings) for row in scores])
+    straight = np.stack([np.interp(doublings, [-2, -1, 0], row) for row in scores])
+    gaps = parabolas - reference[:, None]
+    quantile = scipy_stats.t.ppf(0.975, 2)
+    half = np.hypot(quantile * gaps.std(axis=0, ddof=1) / math.sqrt(3), 1.959964 * test_error)
+    half = half + np.abs((parabolas - straight).mean(axis=0))
+    inside = doublings[np.abs(gaps.mean(axis=0)) <= half]
+    assert (found.low, found.high) == pytest.approx((2 ** inside[0], 2 ** inside[-1]), rel=3e-3)
+    crossing = doublings[(gaps.mean(axis=0) >= 0).argmax()]
+    assert found.factor == pytest.approx(2**crossing, rel=1e-3)
+
+
+def test_upper_limit_needs_a_one_sided_difference() -> None:
+    """The quantile of t with two degrees of freedom is 2.92 one-sided, and 4.30 two-sided."""
+    reference = goal([0.5, 0.5, 0.5])
+    gaps = np.array([[0.1], [0.2], [0.3]])  # the mean is 3.46 standard errors
+    better = points((0.5 + gaps + np.zeros(3)).tolist())
+    assert bound_from_training(better, reference) == MultiplierBound(factor=0.25)
+    noisy = points((0.5 + gaps * [[0.0], [1.0], [1.0]] + np.zeros(3)).tolist())  # 1.89
+    assert bound_from_training(noisy, reference) is None
+
+
+def test_limit_on_one_side_is_a_finding_and_on_no_side_is_none() -> None:
+    better = (np.array(BETTER) + 0.2).tolist()
+    found = find(sweep({1.0: REFERENCE, 0.25: better}))
+    assert found is not None
+    assert isinstance(found.value, MultiplierInterval)
+    assert found.value.low == 0.0
+    assert found.value.high == pytest.approx(0.25)
+    noise = np.array([[0.5], [-0.5], [0.01]])
+    assert find(sweep({1.0: REFERENCE, 0.25: (np.array(BETTER) + noise).tolist()})) is None
+
+
+def test_repeats_of_only_one_setting_are_left_out() -> None:
+    common = find(sweep({1.0: REFERENCE[:2], 0.25: BETTER[:2]}))
+    assert common is not None
+    assert find(sweep({1.0: REFERENCE, 0.25: BETTER[:2]})) == common
+    assert find(sweep({1.0: REFERENCE[:2], 0.25: BETTER})) == common
+
+
+def test_selected_repeats_keep_their_order() -> None:
+    chosen = points([[0.1] * 3, [0.2] * 3, [0.3] * 3]).select((3, 1))
+    assert chosen.repeats == (3, 1)
+    assert chosen.scores_RK.tolist() == [[0.3] * 3, [0.1] * 3]
+    assert chosen.flops_K.tolist() == list(BUDGETS)
+
+
+def test_unknown_error_of_the_test_set_is_none() -> None:
+    frames = sweep({1.0: REFERENCE, 0.25: BETTER})
+    runs = stats.scored_trials(frames)
+    unknown, zero, known = (
+        compute_multiplier(frames, runs, "width 0.25, amount 2e+12", error)
+        for error in (math.nan, 0.0, 0.01)
+    )
+    assert unknown is not None
+    assert unknown == zero != known
+
+
+def test_stages_have_schedules_of_their_own_so_that_no_evaluation_is_an_end() -> None:
+    curves = {1.0: REFERENCE, 0.25: BETTER}
+    frames = sweep(curves, compare_budgets=False, schedule="constant")
+    two_stages = sweep(
+        curves, compare_budgets=False, schedule="constant", **{"objective.kind": "two_stage"}
+    )
+    assert find(frames) is not None
+    assert find(two_stages) is None

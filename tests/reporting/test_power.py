@@ -80,3 +80,26 @@ def test_number_of_seeds_is_unknown_where_the_limit_or_the_test_set_prevents_it(
 def test_without_noise_every_difference_is_found() -> None:
     assert power.detectable_difference(build(3, 2, deviation=0.0)) == 0.0
     assert power.power(build(3, 2, deviation=0.0), 1e-9) == 1.0
+
+
+def test_at_least_two_seeds_are_considered() -> None:
+    assert power.seeds_to_find(build(1, 2), 1e3, 100) == 2
+    assert power.seeds_to_find(build(1, 2), 1e3, 1) == 2
+    assert power.seeds_to_find(build(2, 2), 1e-3, 1) is None
+
+
+def test_error_of_the_test_set_is_known_and_adds_to_the_noise() -> None:
+    """Without seed noise the interval is that of a normal distribution."""
+    exact = build(4, 2, deviation=0.0, test_error=0.5)
+    for difference in (0.5, 1.0, 2.0):
+        expected = scipy_stats.norm.cdf(difference / 0.5 - scipy_stats.norm.ppf(0.975))
+        assert power.power(exact, difference) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("settings", "quantile"), [(2, 1.960), (3, 3.314 / math.sqrt(2))])
+def test_detectable_difference_of_large_samples_is_that_of_the_normal_distribution(
+    settings: int, quantile: float
+) -> None:
+    """The quantile is that of the normal distribution, or of the range of three normal means."""
+    expected = (quantile + scipy_stats.norm.ppf(0.8)) * math.sqrt(2 / 2_000)
+    assert power.detectable_difference(build(2_000, settings)) == pytest.approx(expected, rel=2e-3)

@@ -488,3 +488,126 @@ def test_cells_with_equally_good_best_settings_are_rarely_told_apart_after_a_sel
             if c != top
         )
     assert wrong <= 18  # 10 expected at the level of 5 %; binomial: exceeded with probability 0.6 %
+
+
+def test_effect_is_the_best_cell_minus_the_reference() -> None:
+    better = {0.5: [0.70, 0.72, 0.71], 0.25: [0.75, 0.765, 0.762]}
+    result = stats.compute_answer(sweep(better))
+    assert result is not None
+    assert (result.reference, result.effect) != (None, None)
+    assert result.reference == result.cells[1]
+    assert result.effect is not None
+    assert result.effect.mean == pytest.approx((0.05 + 0.045 + 0.052) / 3)
+    assert result.cells[1].difference is not None
+    assert result.cells[1].difference.mean == pytest.approx(-result.effect.mean)
+
+
+def test_reference_that_is_the_best_cell_has_no_effect() -> None:
+    result = stats.compute_answer(sweep({0.5: [0.80, 0.82, 0.81], 0.25: [0.75, 0.765, 0.762]}))
+    assert result is not None
+    assert result.reference == result.cells[0]
+    assert result.effect is None
+    assert result.cells[0].difference is None
+
+
+def test_reference_without_a_score_has_no_effect() -> None:
+    result = stats.compute_answer(sweep({0.5: [math.nan] * 2, 0.25: [0.75, 0.765]}))
+    assert result is not None
+    assert (result.reference, result.effect) == (None, None)
+    assert result.missing == ("width 0.5",)
+
+
+def test_repeats_confirm_an_answer_and_search_trials_do_not() -> None:
+    frames = sweep({0.5: [0.7, 0.6], 0.25: [0.8, 0.5]})
+    confirmed = stats.compute_answer(frames)
+    frames.trials["role"], frames.trials["repeat"] = "search", 0
+    searched = stats.compute_answer(frames)
+    assert confirmed is not None
+    assert searched is not None
+    assert (confirmed.confirmed, searched.confirmed) == (True, False)
+    assert (confirmed.settings, searched.settings) == (None, None)
+
+
+def test_one_cell_is_not_separable() -> None:
+    result = stats.compute_answer(sweep({0.5: [0.70, 0.72, 0.71]}))
+    assert result is not None
+    assert result.tied_labels == ("width 0.5",)
+    assert not result.separable
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "excludes"),
+    [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False), (0.0, 0.1, False),
+     (-0.1, 0.0, False), (math.nan, math.nan, False)],
+)  # fmt: skip
+def test_interval_that_touches_zero_contains_it(low: float, high: float, excludes: bool) -> None:
+    found = intervals.Interval(mean=0.0, low=low, high=high, n=3)
+    assert found.excludes_zero is excludes
+
+
+def test_gain_since_step_0_is_that_of_the_paired_scores() -> None:
+    frames = sweep({0.5: [0.70, 0.74, 0.72]})
+    frames.trials["untrained"] = [0.5, 0.52, 0.51]
+    result = stats.compute_answer(frames)
+    assert result is not None
+    runs = stats.scored_trials(frames)
+    gain = stats.gain_over_untrained(runs, "width 0.5")
+    half = 4.302652729911275 * 0.01 / math.sqrt(3)  # t quantile of 2 degrees of freedom
+    assert (gain.mean, gain.low, gain.high) == pytest.approx((0.21, 0.21 - half, 0.21 + half))
+    assert stats.has_learned(frames, result, runs) is True
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "untrained", "learned"),
+    [
+        (METRIC, [0.52, 0.54, 0.53], 0.45, True),
+        (METRIC, [0.48, 0.49, 0.485], 0.45, False),  # better than before, and not than chance
+        (METRIC, [0.52, 0.54, 0.53], 0.6, False),  # better than chance, and not than before
+        (METRIC, [0.52, 0.54, 0.53], math.nan, True),  # only chance is known
+        (METRIC, [0.52], math.nan, None),
+        ("train/loss", [0.3, 0.32, 0.31], 0.4, True),
+        ("train/loss", [0.3, 0.32, 0.31], 0.2, False),
+        ("train/loss", [0.3, 0.32, 0.31], math.nan, None),
+    ],
+)
+def test_cell_has_learned_if_it_beats_its_untrained_encoder_and_chance(
+    metric: str, scores: list[float], untrained: float, learned: bool | None
+) -> None:
+    frames = sweep({0.5: scores}, metric=metric)
+    frames.trials["untrained"] = untrained
+    result = stats.compute_answer(frames)
+    assert result is not None
+    assert stats.has_learned(frames, result, stats.scored_trials(frames)) is learned
+
+
+@pytest.mark.parametrize(("metric", "best"), [(METRIC, 0.9), ("train/loss", 0.6)])
+def test_marginal_means_are_those_of_the_scores_of_a_choice(metric: str, best: float) -> None:
+    frames = sweep({0.5: [0.6, 0.9, 0.7]}, metric=metric, tune={LR: {"choices": [1e-3, 2e-3]}})
+    frames.trials["role"] = "search"
+    frames.trials[LR] = [1e-3, 1e-3, 2e-3]
+    rows = stats.marginal_means(frames, LR).to_dict("records")
+    cell = {"cell": "width 0.5"}
+    assert rows == [
+        cell | {"value": 1e-3, "best": best, "mean": 0.75, "n": 2},
+        cell | {"value": 2e-3, "best": 0.7, "mean": 0.7, "n": 1},
+    ]
+
+
+def test_bins_of_a_linear_range_are_equally_wide() -> None:
+    frames = sweep({0.5: [0.6] * 10}, tune={LR: {"low": 0.0, "high": 1.0, "log": False}})
+    frames.trials["role"] = "search"
+    frames.trials[LR] = np.linspace(0.0, 1.0, 10)
+    binned = stats.marginal_means(frames, LR)
+    assert list(binned["value"]) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert list(binned["n"]) == [2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("metric", "rows"), [(METRIC, [0, 1, 3]), ("train/loss", [0, 2])])
+def test_best_score_so_far_has_a_row_for_each_improvement(metric: str, rows: list[int]) -> None:
+    frames = sweep({0.5: [0.7]}, metric=metric)
+    flops, scores = [1.0, 2.0, 3.0, 4.0], [0.5, 0.6, 0.45, 0.7]
+    curves = pd.DataFrame({"number": 0, "spent/flops": flops, metric: scores})
+    shuffled = replace(frames, curves=curves.iloc[[2, 0, 3, 1]])
+    line = learning_curves.best_so_far(shuffled, "spent/flops")
+    assert list(line["spent/flops"]) == [flops[row] for row in rows]
+    assert list(line[metric]) == [scores[row] for row in rows]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -167,3 +168,91 @@ def test_only_a_sweep_with_tuned_settings_has_search_trials() -> None:
         for sampler in ("random", "grid")
     }
     assert trials == {"random": [0, 7], "grid": [0, 2]}, "a grid of two choices has two points"
+
+
+@pytest.mark.parametrize(
+    ("tuned", "repeated", "numbers"),
+    [
+        (False, "best_setting", (0, [0], [1, 2, 3, 4], 4)),
+        (False, "every_setting", (0, [0], [1, 2, 3, 4], 4)),
+        (True, "best_setting", (7, [0], [1, 2, 3, 4], 7 + 4)),
+        (True, "every_setting", (7, [1, 2, 3, 4], [], 7 * 4)),
+    ],
+)
+def test_repeats_are_those_of_the_best_setting_or_of_every_setting(
+    tuned: bool,
+    repeated: Literal["best_setting", "every_setting"],
+    numbers: tuple[int, list[int], list[int], int],
+) -> None:
+    planned = experiment(
+        "e",
+        tune={"optim.lr": TUNE["optim.lr"]} if tuned else {},
+        search=SearchConfig(sampler="random", trials=7, seeds=4, repeated=repeated),
+    )
+    assert numbers == (
+        designs.search_points(planned),
+        list(designs.search_repeats(planned)),
+        list(designs.best_repeats(planned)),
+        designs.trials_of_cell(planned),
+    )
+
+
+def test_every_setting_of_one_seed_is_repeated_once() -> None:
+    """The search's own trials have repeat 0, so that one seed of every setting is repeat 1."""
+    search = SearchConfig(sampler="random", trials=7, seeds=1, repeated="every_setting")
+    planned = experiment("e", tune={"optim.lr": TUNE["optim.lr"]}, search=search)
+    assert list(designs.search_repeats(planned)) == [1]
+    assert list(designs.best_repeats(planned)) == []
+
+
+@pytest.mark.parametrize(
+    ("distribution", "quantile", "value"),
+    [
+        (Choices(choices=("a", "b", "c")), 2 / 3, "c"),
+        (Range(low=1e-4, high=1e-2, log=True), 0.5, 1e-3),
+        (Range(low=16, high=64, log=True, integer=True), 0.5, 32),
+        (Range(low=2, high=8, step=2, integer=True), 0.5, 6),
+        (Range(low=0.25, high=1.0, step=0.25), 0.25, 0.5),
+        (Range(low=0.1, high=0.95, step=0.3), 0.99, 0.7),  # the last step within the range
+        (Range(low=3, high=5, integer=True), 0.34, 4),
+        (Range(low=10, high=90), 0.25, 30.0),
+    ],
+)
+def test_value_at_a_quantile_by_hand(
+    distribution: Distribution, quantile: float, value: Value
+) -> None:
+    assert designs.value_at_quantile(distribution, quantile) == value
+
+
+def test_values_have_six_digits_and_values_of_a_step_are_its_decimal_multiples() -> None:
+    assert designs.value_at_quantile(Range(low=0, high=1), 1 / 3) == 0.333333
+    tenths = Range(low=0.1, high=0.9, step=0.1)
+    found = [designs.value_at_quantile(tenths, (i + 0.5) / 9) for i in range(9)]
+    assert found == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]  # 0.1 + 6 * 0.1 is not 0.7
+
+
+def test_rounded_value_stays_within_the_range() -> None:
+    narrow = Range(low=0.12345678, high=0.12345679)
+    assert designs.value_at_quantile(narrow, 0.5) == 0.12345679  # 0.123457, above the range
+    other = Range(low=0.12345611, high=0.12345612)
+    assert designs.value_at_quantile(other, 0.5) == 0.12345611  # 0.123456, below the range
+
+
+@pytest.mark.parametrize(("trials", "rates"), [(1, 1), (3, 1), (4, 2), (5, 2), (8, 4)])
+def test_grid_has_as_many_levels_of_a_range_as_fit(trials: int, rates: int) -> None:
+    tune: dict[Path, Distribution] = {
+        "optim.lr": Range(low=1.0, high=4.0),
+        "schedule.kind": Choices(choices=("linear", "constant")),
+    }
+    points = designs.grid_points(tune, trials)
+    assert len(points) == min(trials, 2 * rates)
+    levels = {1: {2.5}, 2: {1.0, 4.0}, 4: {1.0, 2.0, 3.0, 4.0}}
+    assert {point["optim.lr"] for point in points} == levels[rates]
+
+
+def test_grid_of_two_ranges_divides_the_trials_equally() -> None:
+    """8 ** (1 / 2) is 2.8: two levels each; 125 ** (1 / 3) is 4.999999999999999: five levels."""
+    axes: dict[Path, Distribution] = {name: Range(low=0, high=1) for name in "abc"}
+    two = {name: axes[name] for name in "ab"}
+    assert len(designs.grid_points(two, 8)) == 4
+    assert len(designs.grid_points(axes, 125)) == 125
