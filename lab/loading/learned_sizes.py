@@ -44,6 +44,6 @@ class LearnedAt:
 LEARNED = (
     LearnedAt(size="nano32", window=16, low=2.5e11, high=1e12, source="reports/nano32"),
     LearnedAt(size="nano", window=16, low=1.25e12, high=2.5e12, source="reports/gen_ratio_nano"),
-    LearnedAt(size="tiny", window=16, low=6e12, high=1.2e13, source="reports/LOG.md, 2026-11-22"),
+    LearnedAt(size="tiny", window=16, low=4e12, high=8e12, source="reports/optimizer_tiny"),
 )
 MIN_TO_LEARN = min(row.low for row in LEARNED)  # with less, no measured encoder learned
