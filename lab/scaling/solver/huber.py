@@ -27,6 +27,14 @@ def weights(residuals: Floats, delta: float) -> Floats:
     return delta / np.maximum(np.abs(residuals), delta)
 
 
+def newton_weights(residuals: Floats, delta: float) -> Floats:
+    """Return the second derivatives of the loss: 1 inside, 0 outside.
+
+    A tenth of `weights` replaces the 0, so that matrices stay regular.
+    """
+    return np.where(np.abs(residuals) <= delta, 1.0, 0.1 * weights(residuals, delta))
+
+
 def normal_moments(deviations: Floats, delta: float) -> tuple[Floats, Floats]:
     """Return E psi' and E psi^2 under normal noise, where psi is the derivative of the Huber loss.
 

@@ -4,10 +4,11 @@ Letters: M problems, n points, q factors.
 """
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
-from lab.scaling.solver.huber import Floats, huber, weights
+from lab.scaling.solver.huber import Floats, huber, newton_weights, weights
 
 _TINY = 1e-300
 _RIDGE = 1e-13  # relative; only for columns that are equal to rounding
@@ -42,39 +43,54 @@ def solve_factors(
 ) -> tuple[Floats, Floats]:
     """Return the factors that minimize the summed Huber loss of the log residuals, and the sums.
 
-    Each iteration linearizes the logarithm, solves the weighted non-negative least squares, and
-    shortens the step where the sum does not fall.
+    Each iteration linearizes the logarithm and solves a weighted non-negative least squares. Its
+    weights are those of Newton's method if that step lowers the sum (fast near the minimum), and
+    otherwise those of reweighted least squares, with shorter steps where the sum does not fall.
     """
     factors = factors_Mq.copy()
     residuals = log_residuals_Mn(offset_Mn, columns_Mnq, factors, logs_Mn)
     sums = huber(residuals, delta).sum(axis=1)
-    open_ = np.arange(len(factors))
+    rows = np.arange(len(factors))
     for _ in range(iterations):
-        columns, offset, logs = columns_Mnq[open_], offset_Mn[open_], logs_Mn[open_]
-        old, residual = factors[open_], residuals[open_]
-        slope = columns * np.exp(-residual - logs)[..., None]
-        weighted = slope * weights(residual, delta)[..., None]
-        gram = np.swapaxes(weighted, 1, 2) @ slope
-        target = (slope @ old[..., None])[..., 0] - residual
-        right = (np.swapaxes(weighted, 1, 2) @ target[..., None])[..., 0]
-        direction = non_negative_least_squares(gram, right) - old
-        before = sums[open_]
-        left = np.arange(len(open_))
-        for step in _STEPS:
-            trial = old[left] + step * direction[left]
-            found = log_residuals_Mn(offset[left], columns[left], trial, logs[left])
-            value = huber(found, delta).sum(axis=1)
-            better = value < before[left]
-            index = open_[left[better]]
-            factors[index], residuals[index] = trial[better], found[better]
-            sums[index] = value[better]
-            left = left[~better]
+        before = sums[rows]
+        left = rows
+        for curvature, steps in ((newton_weights, (1.0,)), (weights, _STEPS)):
+            problem = offset_Mn[left], columns_Mnq[left], factors[left], logs_Mn[left]
+            direction = _direction(problem, residuals[left], delta, curvature)
+            start = factors[left]
+            for step in steps:
+                trial = start + step * direction
+                found = log_residuals_Mn(offset_Mn[left], columns_Mnq[left], trial, logs_Mn[left])
+                value = huber(found, delta).sum(axis=1)
+                better = value < sums[left]
+                index = left[better]
+                factors[index], residuals[index] = trial[better], found[better]
+                sums[index] = value[better]
+                left, start, direction = left[~better], start[~better], direction[~better]
+                if not len(left):
+                    break
             if not len(left):
                 break
-        open_ = open_[before - sums[open_] > tolerance * before]
-        if not len(open_):
+        rows = rows[before - sums[rows] > tolerance * before]
+        if not len(rows):
             break
     return factors, sums
+
+
+def _direction(
+    problem: tuple[Floats, Floats, Floats, Floats],
+    residuals_Mn: Floats,
+    delta: float,
+    curvature: Callable[[Floats, float], Floats],
+) -> Floats:
+    """Return the step to the minimum of a quadratic model of the sum."""
+    _, columns, factors, logs = problem
+    slope = columns * np.exp(-residuals_Mn - logs)[..., None]
+    transposed = np.swapaxes(slope, 1, 2)
+    gram = transposed @ (slope * curvature(residuals_Mn, delta)[..., None])
+    gradient = (transposed @ np.clip(residuals_Mn, -delta, delta)[..., None])[..., 0]
+    right = (gram @ factors[..., None])[..., 0] - gradient
+    return non_negative_least_squares(gram, right) - factors
 
 
 def non_negative_least_squares(gram_Mqq: Floats, right_Mq: Floats) -> Floats:

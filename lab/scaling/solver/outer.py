@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.scaling.solver.huber import Floats, weights
+from lab.scaling.solver.huber import Floats, newton_weights
 from lab.scaling.solver.inner import log_residuals_Mn, solve_factors, start_factors
 from lab.scaling.solver.power_terms import PowerTerms, Rows
 
 _OUTER, _INNER = 80, 12
 _TOLERANCE = 1e-8  # predicted decrease, relative to the sum
-_RIDGE = 1e-13
+_RIDGE, _TINY = 1e-13, 1e-18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def _step(
     rows_M, damping_M, delta = context
     by_outer, by_factor, residuals = jacobians(terms, logs_Mn, outer_Mm, factors_Mq, rows_M)
     by_factor = by_factor * (factors_Mq > 0)[:, None]  # factors at 0 stay there
-    weight = weights(residuals, delta)[..., None]
+    weight = newton_weights(residuals, delta)[..., None]
     weighted_outer, weighted_factor = weight * by_outer, weight * by_factor
     transposed = np.swapaxes(by_factor, 1, 2)
     gram = transposed @ weighted_factor
@@ -107,11 +107,12 @@ def _step(
     mixed = transposed @ weighted_outer
     solved = np.linalg.solve(gram, mixed)
     schur = np.swapaxes(by_outer, 1, 2) @ weighted_outer - np.swapaxes(mixed, 1, 2) @ solved
-    gradient = np.swapaxes(weighted_outer, 1, 2) @ residuals[..., None]
+    gradient = np.swapaxes(by_outer, 1, 2) @ np.clip(residuals, -delta, delta)[..., None]
     diagonal = np.einsum("kii->ki", schur)
-    damped = schur + (damping_M[:, None] * diagonal + 1e-18)[..., None] * np.eye(schur.shape[1])
-    step = -np.linalg.solve(damped, gradient)
-    decrease = -(step * gradient).sum(axis=(1, 2))
+    eye = np.eye(schur.shape[1])
+    step = -np.linalg.solve(schur + (damping_M[:, None] * diagonal + _TINY)[..., None] * eye, gradient)
+    full = np.linalg.solve(schur + (_RIDGE * diagonal + _TINY)[..., None] * eye, gradient)
+    decrease = (full * gradient).sum(axis=(1, 2))
     return step[..., 0], -(solved @ step)[..., 0], decrease
 
 

@@ -56,6 +56,21 @@ class PowerTerms:
     constant_K: Floats | None = None
     optimum: Optimum | None = None
 
+    def take(self, rows: Rows) -> "PowerTerms":
+        """Return the models of some problems."""
+        optimum = self.optimum
+        if optimum is not None:
+            optimum = Optimum(
+                inputs_K2=optimum.inputs_K2[rows], elasticities_K2=optimum.elasticities_K2[rows]
+            )
+        return PowerTerms(
+            inputs_Knp=self.inputs_Knp[rows],
+            base_Kp=self.base_Kp[rows],
+            mix_mp=self.mix_mp,
+            constant_K=None if self.constant_K is None else self.constant_K[rows],
+            optimum=optimum,
+        )
+
     @property
     def bounds_Km2(self) -> Floats:
         """Bounds of the outer variables, by `EXPONENT_BOUNDS`.
