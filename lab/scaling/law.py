@@ -5,15 +5,16 @@ Huber loss of log L with delta = 1e-3, summed over the runs. The fit is by varia
 many starts (`lab.scaling.solver`), and fails if no start converges or if a parameter is at a bound.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from lab.errors import UserError
 from lab.scaling.runs import Points
+from lab.scaling.solver.batch import FitBatch, fit_batch
 from lab.scaling.solver.huber import DELTA, Floats
-from lab.scaling.solver.law_batch import LawBatch, fit_batch
 
+NAMES = ("E", "A", "B", "alpha", "beta")
 FEWEST_RUNS = 8  # five parameters and three degrees of freedom for the noise
 _FEWEST_VALUES = 3  # sizes, and token counts: an exponent and a constant need three
 
@@ -42,9 +43,8 @@ class Law:
 
     def loss(self, parameters: Floats, tokens: Floats) -> Floats:
         """Return the loss at each pair of parameters and tokens."""
-        return np.asarray(
-            self.E + self.A * parameters**-self.alpha + self.B * tokens**-self.beta, dtype=float
-        )
+        size, data = self.A * parameters**-self.alpha, self.B * tokens**-self.beta
+        return np.asarray(self.E + size + data, dtype=float)
 
     @property
     def allocation(self) -> float:
@@ -63,7 +63,8 @@ class LawFit:
         deviation: standard deviation of the noise of log losses, robust against outliers.
         errors: asymptotic standard errors of the parameters. Intervals are those of
             `lab.scaling.profiles`, which are not symmetric.
-        starts: number of starts that ended at the best minimum, of those that were tried.
+        agreeing: number of starts that ended at the best minimum.
+        starts: number of starts.
         batch: the solution, for functions of this package.
     """
 
@@ -72,8 +73,9 @@ class LawFit:
     residuals_n: Floats
     deviation: float
     errors: Law
+    agreeing: int
     starts: int
-    batch: LawBatch
+    batch: FitBatch
 
 
 def fit_law(points: Points, delta: float = DELTA, starts: int = 16) -> LawFit:
@@ -89,9 +91,8 @@ def fit_law(points: Points, delta: float = DELTA, starts: int = 16) -> LawFit:
             is at a bound, so that the runs do not determine it.
     """
     _check(points)
-    one = replace(points, **{name: values[None] for name, values in vars(points).items()})
-    batch = fit_batch(one.parameters_n, one.tokens_n, one.losses_n, delta, starts)
-    problem = batch.failures()[0]
+    batch = fit_batch(log_inputs(points)[None], points.losses_n[None], delta, starts)
+    problem = batch.failures(NAMES)[0]
     if problem:
         raise FitError(f"no law L(N, D) for these {len(points)} runs: {problem}")
     return LawFit(
@@ -99,15 +100,40 @@ def fit_law(points: Points, delta: float = DELTA, starts: int = 16) -> LawFit:
         points=points,
         residuals_n=batch.residuals_Kn[0],
         deviation=float(batch.deviations_K[0]),
-        errors=Law(**{name: float(values[0]) for name, values in batch.standard_errors().items()}),
-        starts=int(batch.agreeing_K[0]),
+        errors=_standard_errors(batch),
+        agreeing=int(batch.agreeing_K[0]),
+        starts=starts,
         batch=batch,
     )
 
 
-def law_at(batch: LawBatch, index: int) -> Law:
+def log_inputs(points: Points) -> Floats:
+    """Return log N and log D, of shape (n, 2)."""
+    return np.log(np.stack([points.parameters_n, points.tokens_n], axis=1))
+
+
+def laws_of(batch: FitBatch) -> dict[str, Floats]:
+    """Return E, A, B, alpha and beta of K laws by name."""
+    parts = [batch.constants_K[:, None], batch.power_factors_Kp, batch.exponents_Kp]
+    return dict(zip(NAMES, np.concatenate(parts, axis=1).T, strict=True))
+
+
+def law_at(batch: FitBatch, index: int) -> Law:
     """Return one law of a batch."""
-    return Law(**{name: float(values[index]) for name, values in batch.parameters().items()})
+    return Law(**{name: float(values[index]) for name, values in laws_of(batch).items()})
+
+
+def _standard_errors(batch: FitBatch) -> Law:
+    """Return the asymptotic standard errors of the parameters of the first law."""
+    law, covariance = law_at(batch, 0), batch.covariance_KPP()[0]
+    gradients = np.zeros((5, 5))  # of NAMES by (log alpha, log beta, E, A', B')
+    gradients[0, 2] = 1.0
+    for i, (factor, exponent) in enumerate(((law.A, law.alpha), (law.B, law.beta))):
+        gradients[3 + i, i] = exponent
+        gradients[1 + i, i] = factor * exponent * batch.centers_Kp[0, i]
+        gradients[1 + i, 3 + i] = factor / batch.solution.factors_Kq[0, 1 + i]
+    errors = np.sqrt(np.einsum("ai,ij,aj->a", gradients, covariance, gradients))
+    return Law(**dict(zip(NAMES, map(float, errors), strict=True)))
 
 
 def _check(points: Points) -> None:

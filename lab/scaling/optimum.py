@@ -81,7 +81,7 @@ def _excess_of_size_term(
     return np.asarray(size - data - np.log(size_elasticity(per_token, sizes)))
 
 
-def best_of_sizes(
+def losses_of_sizes(
     laws: dict[str, Floats], sizes_S: Floats, flops: float, per_token: FlopsPerToken
 ) -> Floats:
     """Return the losses of K laws at the given sizes, of shape (K, S), all at `flops` FLOPs."""

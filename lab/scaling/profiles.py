@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lab.scaling.flops import Floats, FlopsPerToken, size_elasticity
-from lab.scaling.law import LawFit
+from lab.scaling.law import LawFit, laws_of
 from lab.scaling.optimum import optimal_sizes
-from lab.scaling.solver.law_batch import LawBatch
+from lab.scaling.solver.batch import FitBatch
 from lab.scaling.solver.power_terms import (
     EXPONENT_BOUNDS,
     Optimum,
@@ -60,7 +60,7 @@ def optimal_size_interval(
     The interval of the tokens follows: D = flops / per_token(N).
     """
     ends = optimal_size_ends(fit.batch, flops, per_token, level)
-    size = optimal_sizes(fit.batch.parameters(), flops, per_token)
+    size = optimal_sizes(laws_of(fit.batch), flops, per_token)
     return _estimate(float(size[0]), ends, level)
 
 
@@ -68,9 +68,9 @@ def _estimate(value: float, ends: tuple[Floats, Floats], level: float) -> Estima
     return Estimate(value=value, low=float(ends[0][0]), high=float(ends[1][0]), level=level)
 
 
-def law_interval_ends(batch: LawBatch, level: float) -> Mapping[str, tuple[Floats, Floats]]:
+def law_interval_ends(batch: FitBatch, level: float) -> Mapping[str, tuple[Floats, Floats]]:
     """Return the ends of the intervals of `law_intervals` for K fits, by name."""
-    makers: dict[str, tuple[Callable[[LawBatch], Quantity], Callable[[Floats], Floats]]] = {
+    makers: dict[str, tuple[Callable[[FitBatch], Quantity], Callable[[Floats], Floats]]] = {
         "alpha": (lambda b: _exponent(b, 0), np.exp),
         "beta": (lambda b: _exponent(b, 1), np.exp),
         "E": (_constant, lambda values: np.maximum(values, 0.0)),
@@ -84,10 +84,10 @@ def law_interval_ends(batch: LawBatch, level: float) -> Mapping[str, tuple[Float
 
 
 def optimal_size_ends(
-    batch: LawBatch, flops: float, per_token: FlopsPerToken, level: float
+    batch: FitBatch, flops: float, per_token: FlopsPerToken, level: float
 ) -> tuple[Floats, Floats]:
     """Return the ends of the intervals of the compute-optimal sizes of K fits."""
-    centers = batch.centers_K2
+    centers = batch.centers_Kp
 
     def restrict(logs_K: Floats) -> PowerTerms:
         sizes = np.exp(logs_K + centers[:, 0])
@@ -114,8 +114,8 @@ def optimal_size_ends(
     return np.exp(low + centers[:, 0]), np.exp(high + centers[:, 0])
 
 
-def _exponent(batch: LawBatch, index: int) -> Quantity:
-    errors = batch.covariance_K55()[:, index, index]
+def _exponent(batch: FitBatch, index: int) -> Quantity:
+    errors = batch.covariance_KPP()[:, index, index]
     low, high = np.log(EXPONENT_BOUNDS)
     return Quantity(
         estimates_K=batch.solution.outer_Km[:, index],
@@ -126,8 +126,8 @@ def _exponent(batch: LawBatch, index: int) -> Quantity:
     )
 
 
-def _allocation(batch: LawBatch) -> Quantity:
-    covariance, outer = batch.covariance_K55(), batch.solution.outer_Km
+def _allocation(batch: FitBatch) -> Quantity:
+    covariance, outer = batch.covariance_KPP(), batch.solution.outer_Km
     variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1]
     low, high = np.log(EXPONENT_BOUNDS)
     return Quantity(
@@ -139,8 +139,8 @@ def _allocation(batch: LawBatch) -> Quantity:
     )
 
 
-def _constant(batch: LawBatch) -> Quantity:
-    errors = np.sqrt(batch.covariance_K55()[:, 2, 2])
+def _constant(batch: FitBatch) -> Quantity:
+    errors = np.sqrt(batch.covariance_KPP()[:, 2, 2])
     return Quantity(
         estimates_K=batch.solution.factors_Kq[:, 0],
         errors_K=errors,
@@ -150,17 +150,17 @@ def _constant(batch: LawBatch) -> Quantity:
     )
 
 
-def _shifted(batch: LawBatch, shifts_K5: Floats) -> dict[str, Floats]:
+def _shifted(batch: FitBatch, shifts_K5: Floats) -> dict[str, Floats]:
     """Return the parameters of the laws after a shift of (log alpha, log beta, E, A', B')."""
     solution = replace(
         batch.solution,
         outer_Km=batch.solution.outer_Km + shifts_K5[:, :2],
         factors_Kq=batch.solution.factors_Kq + shifts_K5[:, 2:],
     )
-    return replace(batch, solution=solution).parameters()
+    return laws_of(replace(batch, solution=solution))
 
 
-def _delta_errors(batch: LawBatch, function: Callable[[Floats], Floats]) -> Floats:
+def _delta_errors(batch: FitBatch, function: Callable[[Floats], Floats]) -> Floats:
     """Return the standard errors of a function of the shifted parameters."""
     size = np.concatenate([np.ones((len(batch.logs_Kn), 2)), batch.solution.factors_Kq], axis=1)
     gradient = np.empty_like(size)
@@ -168,5 +168,5 @@ def _delta_errors(batch: LawBatch, function: Callable[[Floats], Floats]) -> Floa
         shift = np.zeros_like(size)
         shift[:, i] = _DIFFERENCE * size[:, i]
         gradient[:, i] = (function(shift) - function(-shift)) / (2 * shift[:, i])
-    covariance = batch.covariance_K55()
+    covariance = batch.covariance_KPP()
     return np.sqrt(np.maximum(np.einsum("ki,kij,kj->k", gradient, covariance, gradient), 0.0))

@@ -5,11 +5,9 @@ Besiroglu et al. (2024) sum it over the logarithms of the losses with delta = 1e
 is larger than delta, this is close to the sum of absolute errors.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -68,18 +66,3 @@ def robust_deviation(residuals_Kn: Floats, fitted: int) -> Floats:
 def quantile(level: float, freedom: int) -> float:
     """Return the two-sided quantile of the t distribution."""
     return float(stats.t.ppf((1 + level) / 2, freedom))
-
-
-def deviation_of_mean_loss(mean: float, delta: float) -> float:
-    """Return the standard deviation of normal noise whose expected Huber loss is `mean`."""
-
-    def excess(log_deviation: float) -> float:
-        s = math.exp(log_deviation)
-        c = delta / s
-        inside = 2 * float(stats.norm.cdf(c)) - 1
-        density = float(stats.norm.pdf(c))
-        quadratic = 0.5 * s**2 * (inside - 2 * c * density)
-        linear = delta * (2 * s * density - 0.5 * delta * (1 - inside))
-        return quadratic + linear - mean
-
-    return math.exp(optimize.brentq(excess, math.log(1e-12), math.log(1e3)))

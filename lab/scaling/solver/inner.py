@@ -11,6 +11,7 @@ import numpy as np
 from lab.scaling.solver.huber import Floats, huber, newton_weights, weights
 
 _TINY = 1e-300
+_SMALLEST = 1e-6  # of a model, relative to the loss; below, the logarithm is cut off
 _RIDGE = 1e-13  # relative; only for columns that are equal to rounding
 _STEPS = (1.0, 0.5, 0.1, 0.01)
 
@@ -20,7 +21,7 @@ def log_residuals_Mn(
 ) -> Floats:
     """Return log(model) - log(loss)."""
     model = offset_Mn + (columns_Mnq @ factors_Mq[..., None])[..., 0]
-    return np.asarray(np.log(np.maximum(model, _TINY)) - logs_Mn)
+    return np.asarray(np.log(np.maximum(model * np.exp(-logs_Mn), _SMALLEST)))
 
 
 def start_factors(offset_Mn: Floats, columns_Mnq: Floats, logs_Mn: Floats) -> Floats:

@@ -110,7 +110,9 @@ def _step(
     gradient = np.swapaxes(by_outer, 1, 2) @ np.clip(residuals, -delta, delta)[..., None]
     diagonal = np.einsum("kii->ki", schur)
     eye = np.eye(schur.shape[1])
-    step = -np.linalg.solve(schur + (damping_M[:, None] * diagonal + _TINY)[..., None] * eye, gradient)
+    step = -np.linalg.solve(
+        schur + (damping_M[:, None] * diagonal + _TINY)[..., None] * eye, gradient
+    )
     full = np.linalg.solve(schur + (_RIDGE * diagonal + _TINY)[..., None] * eye, gradient)
     decrease = (full * gradient).sum(axis=(1, 2))
     return step[..., 0], -(solved @ step)[..., 0], decrease

@@ -1,9 +1,9 @@
 """Sums of power laws as separable models: exponents outside, non-negative factors inside.
 
-The model of n points is  offset + X(exponents) factors,  where the columns of X are a constant and
+The model of n points is offset + X(exponents) factors, where the columns of X are a constant and
 one power per input. Profile likelihoods restrict it: an exponent, the ratio of two exponents, the
-constant, or the compute-optimal size is held at a value. Each restriction is a model of the same
-kind with fewer outer variables or fewer columns.
+constant, the value at a point, or the compute-optimal size is held. Each restriction is a model of
+the same kind with fewer outer variables or fewer columns.
 
 Letters: K problems, M problems that are solved at once, n points, p inputs (exponents), m outer
 variables, q columns.
@@ -36,6 +36,12 @@ class Optimum:
     inputs_K2: Floats
     elasticities_K2: Floats
 
+    def ratio_M(self, exponents_M2: Floats, rows_M: Rows) -> Floats:
+        """Return the factor of the first power term, relative to that of the second one."""
+        weights = np.log(exponents_M2 / self.elasticities_K2[rows_M])
+        weights = weights - exponents_M2 * self.inputs_K2[rows_M]
+        return np.asarray(np.exp(weights[:, 1] - weights[:, 0]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PowerTerms:
@@ -48,6 +54,8 @@ class PowerTerms:
         constant_K: value at which the constant is held; None if it is a factor.
         optimum: compute-optimal point that the model must have; None for no such restriction. For
             models with two inputs.
+        reference_Kp: inputs at which the value of the model, rather than its constant, is held at
+            `constant_K`; None to hold the constant.
     """
 
     inputs_Knp: Floats
@@ -55,6 +63,7 @@ class PowerTerms:
     mix_mp: Floats
     constant_K: Floats | None = None
     optimum: Optimum | None = None
+    reference_Kp: Floats | None = None
 
     def take(self, rows: Rows) -> "PowerTerms":
         """Return the models of some problems."""
@@ -69,6 +78,7 @@ class PowerTerms:
             mix_mp=self.mix_mp,
             constant_K=None if self.constant_K is None else self.constant_K[rows],
             optimum=optimum,
+            reference_Kp=None if self.reference_Kp is None else self.reference_Kp[rows],
         )
 
     @property
@@ -92,8 +102,10 @@ class PowerTerms:
         """Return the offsets of shape (M, n) and the columns of shape (M, n, q)."""
         exponents_Mp = self.exponents_Mp(outer_Mm, rows_M)
         columns_Mnp = np.exp(-exponents_Mp[:, None] * self.inputs_Knp[rows_M])
+        if self.reference_Kp is not None:
+            columns_Mnp = columns_Mnp - _powers_M1p(exponents_Mp, self.reference_Kp[rows_M])
         if self.optimum is not None:
-            ratio_M = self._ratio_M(exponents_Mp, rows_M)
+            ratio_M = self.optimum.ratio_M(exponents_Mp, rows_M)
             columns_Mnp = ratio_M[:, None, None] * columns_Mnp[..., :1] + columns_Mnp[..., 1:]
         shape = columns_Mnp.shape[:2]
         if self.constant_K is not None:
@@ -108,6 +120,9 @@ class PowerTerms:
         inputs = self.inputs_Knp[rows_M]
         terms = factors_Mp[:, None] * np.exp(-exponents_Mp[:, None] * inputs)
         by_log_exponent = -exponents_Mp[:, None] * inputs * terms
+        if self.reference_Kp is not None:
+            fixed = factors_Mp[:, None] * _powers_M1p(exponents_Mp, self.reference_Kp[rows_M])
+            by_log_exponent += (exponents_Mp * self.reference_Kp[rows_M])[:, None] * fixed
         if self.optimum is not None:
             # The first factor is the ratio times the second one, and the ratio varies too.
             at_M2 = self.optimum.inputs_K2[rows_M]
@@ -122,13 +137,14 @@ class PowerTerms:
         powers = factors_Mq[:, 1:] if self.constant_K is None else factors_Mq
         if self.optimum is None:
             return powers
-        return np.concatenate([self._ratio_M(exponents_Mp, rows_M)[:, None] * powers, powers], 1)
+        return np.concatenate(
+            [self.optimum.ratio_M(exponents_Mp, rows_M)[:, None] * powers, powers], 1
+        )
 
-    def _ratio_M(self, exponents_M2: Floats, rows_M: Rows) -> Floats:
-        assert self.optimum is not None
-        weights = np.log(exponents_M2 / self.optimum.elasticities_K2[rows_M])
-        weights = weights - exponents_M2 * self.optimum.inputs_K2[rows_M]
-        return np.asarray(np.exp(weights[:, 1] - weights[:, 0]))
+
+def _powers_M1p(exponents_Mp: Floats, inputs_Mp: Floats) -> Floats:
+    """Return the powers at one point per problem."""
+    return np.asarray(np.exp(-exponents_Mp * inputs_Mp)[:, None])
 
 
 def free_terms(inputs_Knp: Floats) -> PowerTerms:

@@ -1,7 +1,7 @@
 """Profile likelihoods: the values of a quantity that the runs do not rule out.
 
 The quantity is held at a value, all other parameters are fitted again, and the value belongs to the
-interval if twice the rise of the sum, divided by E psi^2 / E psi' (`LawBatch.likelihood_scale_K`),
+interval if twice the rise of the sum, divided by E psi^2 / E psi' (`FitBatch.likelihood_scale_K`),
 is at most the square of the t quantile.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lab.scaling.solver.batch import FitBatch
 from lab.scaling.solver.huber import Floats, quantile
-from lab.scaling.solver.law_batch import LawBatch
 from lab.scaling.solver.outer import minimize
 from lab.scaling.solver.power_terms import PowerTerms, Rows
 
@@ -38,13 +38,13 @@ class Quantity:
     starts: Floats
 
 
-def profile_ends(batch: LawBatch, quantity: Quantity, level: float) -> tuple[Floats, Floats]:
+def profile_ends(batch: FitBatch, quantity: Quantity, level: float) -> tuple[Floats, Floats]:
     """Return the lower and upper ends of the intervals; infinite where a limit is not ruled out."""
     cut = quantile(level, batch.freedom)
     return _ends(batch, quantity, cut, -1), _ends(batch, quantity, cut, +1)
 
 
-def _ends(batch: LawBatch, quantity: Quantity, cut: float, sign: int) -> Floats:
+def _ends(batch: FitBatch, quantity: Quantity, cut: float, sign: int) -> Floats:
     limit = quantity.limits[0 if sign < 0 else 1]
     center = quantity.estimates_K
     scale = batch.likelihood_scale_K()
@@ -91,14 +91,12 @@ def _next_distance(
 
 
 def _root_statistic(
-    batch: LawBatch, quantity: Quantity, held: Floats, rows: Rows, outer: Floats, scale: Floats
+    batch: FitBatch, quantity: Quantity, held: Floats, rows: Rows, outer: Floats, scale: Floats
 ) -> tuple[Floats, Floats]:
     """Return the roots of the statistic at the held values, and the outer variables there."""
     full = quantity.estimates_K.copy()
     full[rows] = held
     terms = quantity.restrict(full).take(rows)
-    if not terms.mix_mp.shape[0]:
-        raise ValueError("a restricted model needs an outer variable")
     found = minimize(terms, batch.logs_Kn[rows], outer, batch.delta)
     rise = np.maximum(found.sums_K - batch.solution.sums_K[rows], 0.0)
     return np.sqrt(2 * rise / scale[rows]), found.outer_Km
