@@ -59,8 +59,8 @@ def fit_linear(columns_nq: Floats, values_n: Floats, name: str) -> LinearFit:
     residuals = values_n - columns_nq @ coefficients
     variance = float(residuals @ residuals) / freedom if freedom else np.nan
     return LinearFit(
-        coefficients_q=coefficients,
-        covariance_qq=variance * np.linalg.inv(columns_nq.T @ columns_nq),
+        coefficients_q=np.asarray(coefficients, dtype=float),
+        covariance_qq=np.asarray(variance * np.linalg.inv(columns_nq.T @ columns_nq), dtype=float),
         deviation=float(np.sqrt(variance)),
         freedom=freedom,
     )

@@ -169,4 +169,5 @@ def _delta_errors(batch: FitBatch, function: Callable[[Floats], Floats]) -> Floa
         shift[:, i] = _DIFFERENCE * size[:, i]
         gradient[:, i] = (function(shift) - function(-shift)) / (2 * shift[:, i])
     covariance = batch.covariance_KPP()
-    return np.sqrt(np.maximum(np.einsum("ki,kij,kj->k", gradient, covariance, gradient), 0.0))
+    variance = np.einsum("ki,kij,kj->k", gradient, covariance, gradient)
+    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lab.scaling.solver.huber import DELTA, Floats, normal_moments, robust_deviation
 from lab.scaling.solver.outer import Solution, jacobians, minimize, minimize_from_grid
-from lab.scaling.solver.power_terms import EXPONENT_BOUNDS, PowerTerms, free_terms
+from lab.scaling.solver.power_terms import EXPONENT_BOUNDS, PowerTerms, Rows, free_terms
 
 _SMALLEST = 1e-12  # a deviation of the noise that stands for none
 
@@ -42,15 +42,29 @@ class FitBatch:
     residuals_Kn: Floats
     deviations_K: Floats
 
+    def take(self, rows: Rows) -> "FitBatch":
+        """Return some of the fits."""
+        solution = Solution(**{name: v[rows] for name, v in vars(self.solution).items()})
+        return FitBatch(
+            terms=self.terms.take(rows),
+            centers_Kp=self.centers_Kp[rows],
+            logs_Kn=self.logs_Kn[rows],
+            delta=self.delta,
+            solution=solution,
+            agreeing_K=self.agreeing_K[rows],
+            residuals_Kn=self.residuals_Kn[rows],
+            deviations_K=self.deviations_K[rows],
+        )
+
     @property
     def fitted(self) -> int:
         """Number of fitted parameters."""
-        return 1 + 2 * self.centers_Kp.shape[1]
+        return 1 + 2 * int(self.centers_Kp.shape[1])
 
     @property
     def freedom(self) -> int:
         """Degrees of freedom of the noise."""
-        return self.logs_Kn.shape[1] - self.fitted
+        return int(self.logs_Kn.shape[1]) - self.fitted
 
     @property
     def constants_K(self) -> Floats:

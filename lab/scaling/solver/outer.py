@@ -82,7 +82,7 @@ def minimize(terms: PowerTerms, logs_Kn: Floats, starts_Km: Floats, delta: float
         factors_Kq=factors,
         sums_K=sums,
         converged_K=converged,
-        at_bound_K=edge.any(axis=1),
+        at_bound_K=np.asarray(edge.any(axis=1)),
     )
 
 
@@ -115,7 +115,7 @@ def _step(
     )
     full = np.linalg.solve(schur + (_RIDGE * diagonal + _TINY)[..., None] * eye, gradient)
     decrease = (full * gradient).sum(axis=(1, 2))
-    return step[..., 0], -(solved @ step)[..., 0], decrease
+    return np.asarray(step[..., 0]), np.asarray(-(solved @ step)[..., 0]), np.asarray(decrease)
 
 
 def jacobians(
@@ -160,7 +160,7 @@ def minimize_from_grid(
     agreeing[np.isinf(values.min(axis=0))] = 0
 
     def pick(name: str) -> NDArray[np.float64]:
-        return np.stack([getattr(s, name) for s in found])[best, rows]
+        return np.asarray(np.stack([getattr(s, name) for s in found])[best, rows])
 
     return Solution(
         outer_Km=pick("outer_Km"),
