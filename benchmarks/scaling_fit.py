@@ -159,15 +159,12 @@ def main() -> None:
         help="CSV file of the table (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    rows = []
+    table = pd.DataFrame()
     for name, scenario in SCENARIOS.items():
-        rows.append({"scenario": name, **measure(scenario, arguments.draws)})
-        print(
-            name,
-            {key: round(value, 3) for key, value in rows[-1].items() if key != "scenario"},
-            flush=True,
-        )
-        pd.DataFrame(rows).round(3).to_csv(arguments.output, index=False)
+        rates = pd.DataFrame([measure(scenario, arguments.draws)], index=[name]).round(3)
+        print(rates.to_string(), flush=True)
+        table = pd.concat([table, rates])
+        table.to_csv(arguments.output, index_label="scenario")
 
 
 def measure(scenario: Scenario, draws: int, *, bootstrap: bool = True) -> dict[str, float]:
