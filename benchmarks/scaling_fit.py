@@ -8,7 +8,8 @@ noise. The table has one row per scenario:
 - alpha, beta, E, allocation: coverage of the 90 % profile-likelihood intervals (empty where the
   surface is not the law);
 - size, size_10: coverage of the compute-optimal size at the largest budget, and at ten times it;
-- loss_10: coverage of the mean loss of two new runs at the optimum of ten times the largest budget;
+- loss_10: coverage of the mean loss of two new runs at the optimum of ten times the largest budget
+  (with outliers, the new runs have them too, and the interval is that of runs without);
 - bootstrap: coverage of size_10 by the percentile bootstrap over runs, in 5 % of the draws;
 - warned: share of draws with a warning of `lab.scaling.diagnostics`;
 - silent: share of draws in which the interval of size_10 misses the truth without a warning;
@@ -116,7 +117,7 @@ def third_term(factor: float) -> Surface:
 
 def plateau(level: float) -> Surface:
     """Return the law, with the loss of a predictor that has learned nothing as its upper limit."""
-    return lambda n, d: np.minimum(SMALL.loss(n, d), level)
+    return lambda n, d: np.asarray(np.minimum(SMALL.loss(n, d), level))
 
 
 def untuned_rates(parameters: Floats, tokens: Floats) -> Floats:
