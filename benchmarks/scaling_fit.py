@@ -107,7 +107,7 @@ def shared_seeds(rng: np.random.Generator, draws: int, runs: int) -> Floats:
     """Return noise of which 30 % of the variance is common to all runs of one of two seeds."""
     common = rng.standard_normal((draws, 2))[:, np.arange(runs) % 2]
     own = rng.standard_normal((draws, runs))
-    return _SEED_NOISE * (np.sqrt(0.7) * own + np.sqrt(0.3) * common)
+    return np.asarray(_SEED_NOISE * (np.sqrt(0.7) * own + np.sqrt(0.3) * common))
 
 
 def third_term(factor: float) -> Surface:
