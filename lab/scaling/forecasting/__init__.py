@@ -1,0 +1,1 @@
+"""Forecasts of larger budgets, and how good they and the decisions by smaller budgets were."""

@@ -1,0 +1,95 @@
+"""Losses at other sizes and token counts, with intervals.
+
+The interval of the expected loss is its profile likelihood: the loss at the point is held at a
+value and the other parameters are fitted again. The interval of the mean of new runs adds their
+noise: sqrt(h^2 + t^2 s^2 / seeds) replaces the half-width h on each side.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lab.scaling.law import LawFit
+from lab.scaling.solver.batch import FitBatch
+from lab.scaling.solver.huber import Floats, quantile
+from lab.scaling.solver.power_terms import PowerTerms
+from lab.scaling.solver.profile import Quantity, profile_ends
+
+LEVEL = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A predicted loss.
+
+    Attributes:
+        loss: expected loss.
+        low: lower end of the interval of the mean of new runs; 0 if the runs do not limit it.
+        high: upper end; infinite if the runs do not limit it.
+        level: nominal coverage.
+        seeds: number of new runs of which the mean is meant.
+    """
+
+    loss: float
+    low: float
+    high: float
+    level: float
+    seeds: int
+
+
+def predict_loss(
+    fit: LawFit, parameters: float, tokens: float, seeds: int = 1, level: float = LEVEL
+) -> Prediction:
+    """Return the loss at a size and a token count with the interval of the mean of new runs.
+
+    The noise does not contain the finite test set, which all runs share.
+    """
+    point = np.log([[parameters, tokens]])
+    loss, low, high = (float(v[0]) for v in predict_batch(fit.batch, point, seeds, level))
+    return Prediction(loss=loss, low=low, high=high, level=level, seeds=seeds)
+
+
+def predict_batch(
+    batch: FitBatch, points_Kp: Floats, seeds: int, level: float
+) -> tuple[Floats, Floats, Floats]:
+    """Return the expected losses of K laws and the ends of the intervals of means of new runs.
+
+    Args:
+        batch: the laws.
+        points_Kp: logarithms of the inputs.
+        seeds: number of new runs of which the mean is meant.
+        level: nominal coverage.
+    """
+    reference = points_Kp - batch.centers_Kp
+    estimates = losses_at(batch, reference)
+    gradient = _gradients_KP(batch, reference)
+    variance = np.einsum("ki,kij,kj->k", gradient, batch.covariance_KPP(), gradient)
+
+    def restrict(logs_K: Floats) -> PowerTerms:
+        return replace(batch.terms, constant_K=np.exp(logs_K), reference_Kp=reference)
+
+    quantity = Quantity(
+        estimates_K=np.log(estimates),
+        errors_K=np.sqrt(np.maximum(variance, 0.0)) / estimates,
+        limits=(float(np.log(estimates).min()) - 3.0, float(np.log(estimates).max()) + 3.0),
+        restrict=restrict,
+        starts=batch.solution.outer_Km,
+    )
+    ends = profile_ends(batch, quantity, level)
+    noise = quantile(level, batch.freedom) * batch.deviations_K / np.sqrt(seeds)
+    below, above = (np.hypot(end - np.log(estimates), noise) for end in ends)
+    return estimates, estimates * np.exp(-below), estimates * np.exp(above)
+
+
+def losses_at(batch: FitBatch, centered_Kp: Floats) -> Floats:
+    """Return the losses of K laws at centered log inputs."""
+    powers = batch.solution.factors_Kq[:, 1:] * np.exp(-batch.exponents_Kp * centered_Kp)
+    return np.asarray(batch.constants_K + powers.sum(axis=1))
+
+
+def _gradients_KP(batch: FitBatch, centered_Kp: Floats) -> Floats:
+    """Return the derivatives of the losses by the parameters of `FitBatch.covariance_KPP`."""
+    columns = np.exp(-batch.exponents_Kp * centered_Kp)
+    powers = batch.solution.factors_Kq[:, 1:] * columns
+    ones = np.ones((len(columns), 1))
+    return np.concatenate([-batch.exponents_Kp * centered_Kp * powers, ones, columns], axis=1)
