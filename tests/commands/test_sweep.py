@@ -19,7 +19,7 @@ from lab.trials import assignment
 
 GOOD = """\
 question: How large should the generator be?
-metric: detect/bigram/auroc
+metric: mlm/nats_per_character
 base:
   encoder: {size: tiny}
   objective: {kind: electra}
