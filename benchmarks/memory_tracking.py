@@ -14,6 +14,7 @@ URI = "http://memory"  # the form of a server's address, so that no database fil
 @dataclass
 class _Info:
     run_id: str
+    experiment_id: str
     start_time: int = 0
 
 
@@ -66,8 +67,8 @@ class MemoryClient:
         self, experiment_id: str, run_name: str = "", tags: dict[str, str] | None = None
     ) -> _Run:
         """Create a run; the store has the runs of one experiment only."""
-        del experiment_id, run_name
-        run = _Run(_Info(uuid.uuid4().hex), _Data(tags=dict(tags or {})))
+        del run_name
+        run = _Run(_Info(uuid.uuid4().hex, experiment_id), _Data(tags=dict(tags or {})))
         self._runs[run.info.run_id] = run
         self._histories[run.info.run_id] = {}
         return run
@@ -80,9 +81,9 @@ class MemoryClient:
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         """Do nothing: no artifact is read."""
 
-    def list_artifacts(self, run_id: str) -> list[Any]:
+    def list_artifacts(self, run_id: str, path: str | None = None) -> list[Any]:
         """Return no artifact."""
-        del run_id
+        del run_id, path
         return []
 
     def log_batch(
@@ -123,12 +124,11 @@ def tracking_in_memory() -> Iterator[str]:
     """Let `lab.tracking` connect to a new `MemoryClient`; yield the URI to connect to."""
     client = MemoryClient()
 
-    def connect(uri: str) -> MemoryClient:
-        del uri
+    def connect(*_: object) -> MemoryClient:
         return client
 
     with (
-        mock.patch("lab.tracking.store.connect_client", connect),
+        mock.patch("lab.tracking.store.connect_writer", connect),
         mock.patch("lab.tracking.frames.connect_client", connect),
     ):
         yield URI

@@ -23,6 +23,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # models are built, not downloaded
 # interrupt inherit the setting.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # the same for nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if TYPE_CHECKING:
     from prepared_text import PreparedText

@@ -49,7 +49,12 @@ OUTCOMES: dict[str, tuple[Body, int, str]] = {
     "disk": (
         raising(OSError(28, "No space left on device")),
         1,
-        r"lab\.it: failed: OSError: .* No space left on device; all is kept \(traceback in .*\)\n",
+        r"lab\.it: failed: no space left in .*: .* free; free some room; all is kept\n",
+    ),
+    "device": (
+        raising(OSError(5, "Input/output error")),
+        1,
+        r"lab\.it: failed: OSError: .* Input/output error; all is kept \(traceback in .*\)\n",
     ),
 }
 

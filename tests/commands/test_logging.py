@@ -188,7 +188,7 @@ def test_log_that_cannot_be_written_ends_no_command(
     def body(_: Namespace) -> None:
         logging_setup.command_log().set_file(tmp_path / "logs" / "a.log", lambda _: None)
         logging_setup.command_log().start()
-        raise OSError(28, "No space left on device")
+        raise OSError(5, "Input/output error")
 
     assert cli.run("lab.it", "all is kept", body, Namespace(verbose=False)) == 1
     err = capsys.readouterr().err

@@ -152,7 +152,7 @@ def rejection(encoder: EncoderConfig, width: float, depth: float = 1.0) -> str:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@given(width=ratios, depth=ratios)
+@given(width=st.integers(1, 64).map(lambda part: part / 64), depth=ratios)
 @settings
 def test_generator_is_a_valid_encoder_no_larger_than_its_discriminator(
     size: str, width: float, depth: float

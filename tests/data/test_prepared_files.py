@@ -17,6 +17,7 @@ from lab.storage.digests import DamagedFileError
 FILES = (
     "train.bin",
     "held_out.bin",
+    "held_out_documents.npy",
     "counts.npy",
     "passages.json",
     "tokenizer.json",

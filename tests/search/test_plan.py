@@ -25,7 +25,7 @@ WIDTH = "objective.generator.width"
 
 SPACE = """\
 question: How large should the generator be?
-metric: detect/bigram/auroc
+metric: mlm/nats_per_character
 base:
   encoder: {size: tiny}
   objective: {kind: electra}
@@ -69,7 +69,7 @@ def test_dry_run_prints_cells_trials_steps_flops_memory_and_the_duration_of_each
     output, errors = capsys.readouterr()
     assert errors == ""
     assert "How large should the generator be?" in output
-    assert "detect/bigram/auroc" in output
+    assert "mlm/nats_per_character" in output
     for width in ("0.25", "0.5", "1"):
         assert re.search(rf"width {width}: 7 trials of [\d,]+ steps, [\d.e+]+ FLOPs\n", output)
     assert re.search(r"cells: 3 +trials: 21 +FLOPs: [\d.e+]+ +slots: [12]  .*GiB a trial", output)
@@ -189,7 +189,7 @@ def build_experiment(**changes: object) -> Experiment:
     experiment = Experiment(
         name="planned",
         question="Does it?",
-        metric=METRICS["detect/bigram/auroc"],
+        metric=METRICS["mlm/nats_per_character"],
         base={
             "encoder": {"size": "tiny"},
             "objective": {"kind": "electra"},
