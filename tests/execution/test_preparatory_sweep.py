@@ -33,7 +33,7 @@ FROZEN = "{kind: frozen, width: 0.25, init_from: %s}" % (MLM % "1e-3")
 CHANGES = {
     "base__objective": f"{{kind: electra, sharing: none, generator: {FROZEN}}}",
     "base__budget__amount": "2e10",
-    "compare": f"{{init_from: [{{kind: scratch}}, {MLM % '1e-3'}, {MLM % '1e9'}]}}",
+    "compare": f"{{init_from: [{{kind: scratch}}, {MLM % '1e-3'}, {MLM % '1e3'}]}}",
 }
 
 

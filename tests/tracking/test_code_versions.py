@@ -13,6 +13,7 @@ from lab.config.experiment import Job
 from lab.loading.search_space import build_trial
 from lab.reporting import stats
 from lab.reporting.code_notes import describe_codes
+from lab.reporting.markdown import escape_cell
 from lab.storage.provenance import Provenance
 from lab.tracking import frames, tags
 from lab.tracking.client import connect_client, default_uri
@@ -101,7 +102,7 @@ def test_report_has_the_trials_of_the_last_command_and_counts_the_others(
     assert report.main(["default", "--tracking-uri", uri, "--reports", str(tmp_path)]) == 0
     assert note in capsys.readouterr().out.splitlines()
     text = (tmp_path / "default" / "report.md").read_text()
-    assert note in text.partition("## ")[0]
+    assert escape_cell(note) in text.partition("## ")[0]
     assert list(pd.read_csv(tmp_path / "default" / "trials.csv")["code"]) == [NEW] * 6
 
 
