@@ -18,12 +18,17 @@ def write_csv(table: pd.DataFrame, file: File) -> None:
     shown = table.copy()
     for position in range(shown.shape[1]):
         if not is_numeric_dtype(shown.iloc[:, position].dtype):
-            shown.isetitem(position, list(map(_make_inert, shown.iloc[:, position])))
-    shown.columns = pd.Index([_make_inert(name) for name in table])
+            shown.isetitem(
+                position,
+                [
+                    make_inert(each) if isinstance(each, str) else each
+                    for each in shown.iloc[:, position]
+                ],
+            )
+    shown.columns = pd.Index([make_inert(str(name)) for name in table])
     shown.to_csv(file, index=False)
 
 
-def _make_inert(cell: object) -> object:
-    if not isinstance(cell, str):
-        return cell
-    return make_visible(f"'{cell}" if cell.startswith(_FORMULA) else cell)
+def make_inert(text: str) -> str:
+    """Return the form of a text in a CSV file: with escapes, and no formula of a spreadsheet."""
+    return make_visible(f"'{text}" if text.startswith(_FORMULA) else text)
