@@ -82,7 +82,7 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
     except FramesError as error:
         if content is None:
             print(
-                f"{folder}: has no {NAME} (written before version 0.3.0), so only the trials' "
+                f"{folder}: has no {NAME} (an older report), so only the trials' "
                 "numbers are checked: those of report.md against trials.csv and curves.csv"
             )
             return verify_older(folder)

@@ -22,7 +22,7 @@ _RANKED_BY = re.compile(r"\| ranked by \|.*\((\S+), (?:maximize|minimize)\) \|")
 _TEXTS = ("fingerprint", "state", "reason", "role", "cell", "tuned", "device", tags.CODE,
           *tags.PROCESS)  # fmt: skip
 _TABLE = "| trial | state |"
-_RENAMED = {  # headings of reports before version 0.3.0
+_RENAMED = {  # headings of older reports
     "nuisances": "nuisance parameters",
     "achieved": "budget spent",
     "paper's FLOP": "FLOP (paper's script)",
