@@ -32,3 +32,9 @@ def write_csv(table: pd.DataFrame, file: File) -> None:
 def make_inert(text: str) -> str:
     """Return the form of a text in a CSV file: with escapes, and no formula of a spreadsheet."""
     return make_visible(f"'{text}" if text.startswith(_FORMULA) else text)
+
+
+def restore_text(cell: object) -> object:
+    """Return a cell without the apostrophe that `make_inert` writes; escapes are kept."""
+    is_inert = isinstance(cell, str) and cell.startswith(tuple(f"'{each}" for each in _FORMULA))
+    return str(cell)[1:] if is_inert else cell

@@ -218,7 +218,7 @@ def test_older_report_is_checked_against_its_tables(check: Verify, report: Path)
     (score,) = re.findall(
         r"\| 3 \| finished \|.*?(0\.\d{4}) \|", (report / "report.md").read_text()
     )
-    line = edit(report / "report.md", f"{score} | 100 GFLOP", "0.1234 | 100 GFLOP")
+    line = edit(report / "report.md", f"{score} | 1 TFLOP", "0.1234 | 1 TFLOP")
     _, *rows = (report / "curves.csv").read_text().splitlines()
     last = rows[1].rpartition(",")[0]
     edit(report / "curves.csv", rows[1], f"{last},12345")

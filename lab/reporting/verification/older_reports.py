@@ -12,7 +12,7 @@ from pathlib import Path as File
 
 import pandas as pd
 
-from lab.reporting import markdown, tables
+from lab.reporting import csv_files, markdown, tables
 from lab.reporting.verification.differences import Difference, contrast
 from lab.reporting.verification.report_file import TABLES
 from lab.tracking import tags
@@ -55,7 +55,8 @@ def _read(file: File) -> pd.DataFrame:
         low_memory=False,
     )
     texts = [name for name in table if table[name].dtype.kind not in "ifb"]
-    return table.assign(**{name: table[name].fillna("") for name in texts})
+    filled = {name: table[name].fillna("").map(csv_files.restore_text) for name in texts}
+    return table.assign(**filled)
 
 
 def _compare_tables(trials: pd.DataFrame, curves: pd.DataFrame, text: str) -> Iterator[Difference]:
