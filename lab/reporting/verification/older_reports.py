@@ -54,9 +54,10 @@ def _read(file: File) -> pd.DataFrame:
         na_values=[""],
         low_memory=False,
     )
-    texts = [name for name in table if table[name].dtype.kind not in "ifb"]
-    filled = {name: table[name].fillna("").map(csv_files.restore_text) for name in texts}
-    return table.assign(**filled)
+    for name in table:
+        if table[name].dtype.kind not in "ifb":
+            table[name] = table[name].fillna("").map(csv_files.restore_text)
+    return table
 
 
 def _compare_tables(trials: pd.DataFrame, curves: pd.DataFrame, text: str) -> Iterator[Difference]:

@@ -195,7 +195,8 @@ def digest(cells: Iterable[str]) -> str:
 
 
 def _describe(table: pd.DataFrame, cells: Cells) -> TableForm:
-    columns, originals = [], {}
+    columns: list[Column] = []
+    originals: dict[str, str] = {}
     for position, name in enumerate(table):
         values = table.iloc[:, position]
         is_text = values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
