@@ -28,6 +28,7 @@ from lab.reporting import (
 )
 from lab.reporting.figures import health_plots, heat_map, plots, svg
 from lab.reporting.stats import Answer
+from lab.reporting.verification.report_file import write_report_file
 from lab.storage import atomic
 from lab.storage.checks import check_target
 from lab.tracking import tags
@@ -115,6 +116,7 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
     csv_files.write_csv(frames.trials, folder / "trials.csv")
     csv_files.write_csv(frames.curves, folder / "curves.csv")
+    write_report_file(frames, folder)
 
 
 def _page_context(frames: SweepFrames) -> dict[str, Any]:

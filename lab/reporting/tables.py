@@ -101,14 +101,19 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
 
 def trial_table(frames: SweepFrames) -> Table:
     """Return the table of all trials, including those without a score."""
+    return list_trials(frames.trials)
+
+
+def list_trials(trials: pd.DataFrame) -> Table:
+    """Return the table of trials of `SweepFrames.trials`."""
     head = ("trial", "state", "reason", "role", "setting", "nuisance parameters", "repeat",
             "seeds (init, order, mask)", "score", "budget", "budget spent", *_AMOUNTS.values(),
             "training time (s)", "run time (s)", "device", "code", "commit",
             "fingerprint")  # fmt: skip
-    trials = frames.trials.to_dict("records")
-    finished = int((frames.trials["state"] == "finished").sum())
-    caption = f"All {len(trials)} trials, including those without a score; {finished} finished."
-    return Table(caption=caption, head=head, rows=[_trial_row(trial) for trial in trials])
+    records = trials.to_dict("records")
+    finished = int((trials["state"] == "finished").sum())
+    caption = f"All {len(records)} trials, including those without a score; {finished} finished."
+    return Table(caption=caption, head=head, rows=[_trial_row(trial) for trial in records])
 
 
 def _trial_row(trial: dict[Any, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from project import ROOT
 
-from lab import cli, export, finetune, init, prepare, report, sweep
+from lab import cli, export, finetune, init, prepare, report, sweep, verify
 from lab import commands as commands_module
 from lab.errors import UserError
 
@@ -79,7 +79,7 @@ def test_each_outcome_gives_one_line_and_its_status(
     assert len(list(tmp_path.iterdir())) == (status == 1)
 
 
-COMMANDS = (sweep, prepare, finetune, report, export, init)
+COMMANDS = (sweep, prepare, finetune, report, verify, export, init)
 commands = pytest.mark.parametrize("command", COMMANDS, ids=lambda module: module.__name__)
 
 
@@ -113,7 +113,7 @@ def test_example_of_each_command_is_valid_in_the_projects_root(
 
 def test_shared_options_are_the_same_in_all_commands() -> None:
     seen: dict[str, set[tuple[str | None, str]]] = {}
-    for command in (sweep, prepare, finetune, report, export):
+    for command in (sweep, prepare, finetune, report, verify, export):
         for action in command._build_parser()._actions:
             for option in action.option_strings:
                 seen.setdefault(option, set()).add((action.metavar, str(action.default)))

@@ -199,6 +199,7 @@ def test_report_written_twice_has_the_same_bytes(uri: str, page: Path, tmp_path:
     assert [str(n) for n in names if n.suffix != ".svg"] == [
         "curves.csv",
         "report.html",
+        "report.json",
         "report.md",
         "trials.csv",
     ]

@@ -1,0 +1,1 @@
+"""Recompute a written report, and compare it with its files."""

@@ -1,0 +1,123 @@
+"""Recompute a report from frames, or from its own files, and list what differs."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path as File
+
+from lab.reporting.page import write_report
+from lab.reporting.verification import differences
+from lab.reporting.verification.differences import Difference
+from lab.reporting.verification.report_file import (
+    NAME,
+    TABLES,
+    Cells,
+    ReportFile,
+    ReportFileError,
+    TableForm,
+    digest,
+    read_cells,
+    restore_frames,
+)
+from lab.tracking.frames import SweepFrames
+
+_TEXT = "report.md"
+_FIGURES = "figures/*.svg"
+
+
+def verify_with_store(folder: File, frames: SweepFrames) -> list[Difference]:
+    """Return the differences between a report and the one of the frames of the tracking store."""
+    with tempfile.TemporaryDirectory() as temporary:
+        rebuilt = write_report(frames, File(temporary)).parent
+        return list(_compare(folder, rebuilt))
+
+
+def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]:
+    """Return the differences between a report and the one of its own tables.
+
+    If the tables do not have the digests in `report.json`, the places are returned, and the other
+    files are not compared, because numbers of changed tables say nothing about them.
+
+    Args:
+        folder: folder of the report.
+        content: content of its `report.json`.
+    """
+    tables: dict[str, Cells] = {}
+    found: list[Difference] = []
+    for key, form in (("trials", content.trials), ("curves", content.curves)):
+        name = TABLES[key]
+        if not (folder / name).is_file():
+            found.append(Difference(file=name, text="is missing"))
+            continue
+        try:
+            tables[key] = read_cells(folder / name)
+        except ReportFileError as error:
+            found.append(Difference(file=name, text=str(error)))
+            continue
+        found += _check_digests(name, form, tables[key])
+    if found:
+        rest = "was not recomputed, because the tables are not those of the report"
+        return [*found, Difference(file=_TEXT, text=rest)]
+    return verify_with_store(folder, restore_frames(content, tables))
+
+
+def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Difference]:
+    """Yield the cells that are in a row and a column with another digest than the report's."""
+    if len(cells) - 1 != len(form.rows):
+        text = f"has {len(cells) - 1} rows; the report was written with {len(form.rows)}"
+        yield Difference(file=name, text=text)
+        return
+    head = cells[0]
+    lengths = [line for line, row in enumerate(cells, 1) if len(row) != len(form.columns)]
+    if lengths:
+        text = f"does not have the {len(form.columns)} columns of the report"
+        yield Difference(file=name, place=f"line {lengths[0]}", text=text)
+        return
+    columns = [
+        position
+        for position, column in enumerate(form.columns)
+        if digest(row[position] for row in cells) != column.digest
+    ]
+    rows = [
+        line
+        for line, (row, known) in enumerate(zip(cells[1:], form.rows, strict=True), 2)
+        if digest(row) != known
+    ]
+    changed = "is not what the report was written with (other digest)"
+    for position in columns if not rows else ():
+        text = f"{head[position]!r} {changed}"
+        yield Difference(file=name, place=f"line 1, column {position + 1}", text=text)
+    for line in rows:
+        for position in columns:
+            place = f"line {line}, column {head[position]}"
+            yield Difference(
+                file=name, place=place, text=f"{cells[line - 1][position]!r} {changed}"
+            )
+
+
+def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
+    """Yield the differences between the files of two reports, except their HTML pages."""
+    names = [_TEXT, *TABLES.values()]
+    names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
+    for name in [*names, *_list_figures(rebuilt)]:
+        if not (folder / name).is_file():
+            yield Difference(file=name, text="is missing")
+            continue
+        try:
+            yield from _compare_files(name, folder / name, rebuilt / name)
+        except ReportFileError as error:
+            yield Difference(file=name, text=str(error))
+    for name in sorted({*_list_figures(folder)} - {*_list_figures(rebuilt)}):
+        yield Difference(file=name, text="is not a figure of the recomputed report")
+
+
+def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Difference]:
+    if name.endswith(".csv"):
+        return differences.compare_tables(name, written, recomputed)
+    texts = [file.read_bytes().decode(errors="surrogateescape") for file in (written, recomputed)]
+    is_figure = name.endswith(".svg")
+    compare = differences.compare_figures if is_figure else differences.compare_texts
+    return compare(name, *texts)
+
+
+def _list_figures(folder: File) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.glob(_FIGURES))
