@@ -27,6 +27,8 @@ from lab.reporting import (
     yardsticks,
 )
 from lab.reporting.figures import health_plots, heat_map, plots, svg
+from lab.reporting.interactive import page as interactive
+from lab.reporting.interactive import spec, tuning
 from lab.reporting.stats import Answer
 from lab.reporting.verification.report_file import write_report_file
 from lab.storage import atomic
@@ -39,6 +41,10 @@ _COMPUTE = {  # title of the axis, unit
     "spent/tokens": ("tokens", "tokens"),
     "spent/seconds": ("training time", "s"),
 }
+_CARD = (  # summary lines that begin the page
+    "effect", "compute", "best mean score", "seed noise", "other scores", "power",
+    "to separate ties", "cost", "trials", "reproduce",
+)  # fmt: skip
 _REPLACEMENT_RATE = "health/replacement_rate"
 _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.QUESTION,
@@ -109,6 +115,8 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
     environment.filters |= {"text": markdown.escape_text, "block": markdown.format_block}
     for name in ("report.html", "report.md"):
         text = make_visible(environment.get_template(f"{name}.jinja").render(page))
+        if name == "report.html":  # its texts have no `<` of their own
+            text = text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "figures").mkdir()
     for figure in (f for group in page["figures"].values() for f in group):
@@ -121,16 +129,23 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
 
 def _page_context(frames: SweepFrames) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
+    facts = _list_facts(frames, result, runs)
     return {
         "frames": frames,
         "question": frames.sweep[tags.QUESTION],
         "space_file": tags.SPACE_FILE,
         "headline": conclusion.write_headline(frames, result, runs),
-        "facts": _list_facts(frames, result, runs),
+        "facts": facts,
+        "card": sorted(facts, key=lambda fact: _CARD.index(fact[0]) if fact[0] in _CARD else 99),
         "flags": stats.flag_trials(frames, result),
         "cells": tables.cell_table(frames, result, runs),
         "compute": tables.compute_table(result, runs),
         "figures": _figures(frames, result, runs),
+        "interactive": interactive.draw_figures(frames, result, runs),
+        "importance": tuning.describe_importance(frames),
+        "policy": interactive.security_policy(),
+        "mlflow": interactive.MLFLOW,
+        "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
         "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
         "scores": score_table.score_table(frames, result, runs),
         "trials": tables.trial_table(frames),

@@ -82,7 +82,7 @@ class Study:
         self._experiment = experiment
         self._tune = experiment.tune
         self._distributions = {
-            path: _to_optuna_distribution(tuned) for path, tuned in experiment.tune.items()
+            path: to_optuna_distribution(tuned) for path, tuned in experiment.tune.items()
         }
         self._settings = designs.search_points(experiment)
         self._repeats = designs.search_repeats(experiment)
@@ -159,7 +159,7 @@ class Study:
         self._to_start.clear()
 
     def _stored_point(self, index: int) -> dict[Path, Value]:
-        return {path: _to_optuna_value(value) for path, value in self._tuned[index].items()}
+        return {path: to_optuna_value(value) for path, value in self._tuned[index].items()}
 
     def tell(self, index: int, outcome: Outcome) -> None:
         """Record the outcome of a point, also in the study unless the study has it already."""
@@ -396,20 +396,21 @@ def _build_sampler(experiment: Experiment) -> BaseSampler:
             )
 
 
-def _to_optuna_value(value: Value) -> Value:
+def to_optuna_value(value: Value) -> Value:
     """Return the form in which Optuna stores a value: lists and mappings as JSON."""
     return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
 def _from_optuna_value(distribution: Distribution, stored: Value) -> Value:
     if isinstance(distribution, Choices):
-        return next(choice for choice in distribution.choices if _to_optuna_value(choice) == stored)
+        return next(choice for choice in distribution.choices if to_optuna_value(choice) == stored)
     return stored
 
 
-def _to_optuna_distribution(distribution: Distribution) -> BaseDistribution:
+def to_optuna_distribution(distribution: Distribution) -> BaseDistribution:
+    """Return the distribution of a nuisance parameter in Optuna's form."""
     if isinstance(distribution, Choices):
-        choices = [_to_optuna_value(choice) for choice in distribution.choices]
+        choices = [to_optuna_value(choice) for choice in distribution.choices]
         return CategoricalDistribution(choices)  # type: ignore[arg-type]
     low, high, step = distribution.low, distribution.high, distribution.step
     if step is not None:  # Optuna requires `high` to be on the step's grid

@@ -1,7 +1,10 @@
 """The report is complete, needs no network, states unknown values and is reproducible."""
 
+import base64
 import csv
 import dataclasses
+import hashlib
+import html
 import json
 import re
 import shutil
@@ -23,6 +26,8 @@ from lab.loading.search_space import build_trial, expand_cells
 from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
 from lab.reporting.figures import health_plots, plots
+from lab.reporting.interactive import page as interactive
+from lab.reporting.interactive import tuning
 from lab.reporting.page import Figure, write_report
 from lab.storage.checks import StorageError
 from lab.tracking import client, frames, store, tags
@@ -207,14 +212,130 @@ def test_report_written_twice_has_the_same_bytes(uri: str, page: Path, tmp_path:
         assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
 
 
+def read_markup(page: Path) -> str:
+    """Return the page without the texts of its scripts and the data of its interactive figures."""
+    return re.sub(r"(?s)<script( type=.application/json.)?>.*?</script>", "", page.read_text())
+
+
+def read_specs(page: Path) -> dict[str, dict]:
+    """Return the data of the interactive figures, by the ids of their elements."""
+    found = re.findall(
+        r'(?s)<figure class="live" id="([^"]+)".*?<script type="application/json">(.*?)</script>',
+        page.read_text(),
+    )
+    return {name: json.loads(text) for name, text in found}
+
+
 def test_page_needs_no_network(page: Path) -> None:
-    text = page.read_text()
+    text = read_markup(page)
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", text)
-    assert not re.search(r"https?://|@import|<script|<link|url\((?!#)", text)
+    assert not re.search(r"@import|<script|<link|url\((?!#)", text)
+    assert re.findall(r"""https?://[^"']*""", text) == [interactive.MLFLOW]  # of links
+
+
+def test_page_is_below_6_megabytes(page: Path) -> None:
+    assert page.stat().st_size < 6_000_000
+
+
+def test_policy_of_the_page_allows_its_own_scripts_and_no_connection(page: Path) -> None:
+    text = page.read_text()
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])
+    allowed = dict(part.split(" ", 1) for part in policy.split("; "))
+    assert allowed["default-src"] == "'none'"
+    assert set(allowed) == {
+        "default-src", "script-src", "style-src", "img-src", "base-uri", "form-action"
+    }  # fmt: skip
+    scripts = re.findall(r"(?s)<script>(.*?)</script>", text)
+    digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()) for each in scripts]
+    assert allowed["script-src"].split() == [f"'sha256-{each.decode()}'" for each in digests]
+
+
+def test_no_button_sends_a_figure_to_a_server() -> None:
+    """Plotly's default is a button that uploads the data of the figure."""
+    own = (ROOT / "lab" / "reporting" / "templates" / "report.js").read_text()
+    assert "showSendToCloud: false" in own
+    assert 'plotlyServerURL: ""' in own
+    assert not re.search(r"fetch\(|XMLHttpRequest|sendBeacon|WebSocket|import\(", own)
+
+
+def test_interactive_curves_have_the_scores_of_the_frames(
+    width: frames.SweepFrames, page: Path
+) -> None:
+    curves = width.curves.dropna(subset=[METRIC])
+    traces = [t for t in read_specs(page)["live-scores"]["traces"] if "meta" in t]
+    assert [t["meta"]["trial"] for t in traces] == list(curves["number"].unique())
+    for trace in traces:
+        own = curves[curves["number"] == trace["meta"]["trial"]]
+        assert trace["columns"]["y"][METRIC] == own[METRIC].tolist()
+        for axis in ("spent/flops", "spent/tokens", "spent/seconds"):
+            assert trace["columns"]["x"][axis] == own[axis].tolist()
+
+
+def test_interactive_losses_have_the_losses_of_the_frames(
+    width: frames.SweepFrames, page: Path
+) -> None:
+    for trace in read_specs(page)["live-losses"]["traces"]:
+        own = width.curves[width.curves["number"] == trace["meta"]["trial"]]
+        for name in ("train/discriminator_loss", "train/generator_loss"):
+            assert trace["columns"]["y"][name] == own[name].dropna().tolist()
+
+
+def test_interactive_cells_have_the_scores_and_intervals_of_the_answer(
+    width: frames.SweepFrames, page: Path
+) -> None:
+    traces = read_specs(page)["live-cells"]["traces"]
+    means = [trace for trace in traces if "error_y" in trace]
+    cells = {cell.label: cell.score for cell in stats.compute_answer(width).cells}
+    assert {t["name"]: (t["y"], t["error_y"]["array"]) for t in means} == {
+        label: ([score.mean], [score.high - score.mean]) for label, score in cells.items()
+    }
+    drawn = [y for trace in traces if "customdata" in trace for y in trace["y"]]
+    assert sorted(drawn) == sorted(stats.scored_trials(width)["score"])
+
+
+def test_interactive_figures_of_tuned_parameters_have_the_search_trials(
+    width: frames.SweepFrames, page: Path
+) -> None:
+    specs, trials = read_specs(page), width.trials[width.trials["role"] == "search"]
+    dots = specs[f"live-slice-{LR}"]["traces"]
+    drawn = {(x, y) for t in dots if t["showlegend"] for x, y in zip(t["x"], t["y"], strict=True)}
+    scored = trials[trials["score"].notna()]
+    assert drawn == set(zip(scored[LR], scored["score"], strict=True))
+    crosses = [x for trace in dots if not trace["showlegend"] for x in trace["x"]]
+    assert sorted(crosses) == sorted(trials.loc[trials["score"].isna(), LR])
+    lines = [t["meta"]["trial"] for t in specs["live-parallel"]["traces"] if "meta" in t]
+    assert lines == scored["number"].tolist()
+    assert "this sweep tunes one" in page.read_text()
+
+
+def test_importance_finds_the_parameter_that_decides(width: frames.SweepFrames) -> None:
+    random = np.random.default_rng(0)
+    rates = np.exp(random.uniform(np.log(5e-4), np.log(5e-3), 40))
+    trials = width.trials.iloc[np.zeros(40, int)].assign(
+        **{LR: rates, "optim.decay": random.uniform(0, 1, 40)},
+        score=-(np.log(rates / 1.5e-3) ** 2), role="search", number=range(40),
+    )  # fmt: skip
+    tune = width.tune | {"optim.decay": dataclasses.asdict(Range(low=0, high=1))}
+    read = dataclasses.replace(
+        width, trials=trials, sweep=width.sweep | {tags.TUNE: json.dumps(tune)}
+    )
+    importance = tuning.rank_searched(read)
+    assert list(importance) == [LR, "optim.decay"]
+    assert sum(importance.values()) == pytest.approx(1)
+    few = dataclasses.replace(read, trials=trials.head(tuning.FEWEST - 1))
+    assert tuning.rank_searched(few) == {}
+    assert "needs 20 search trials" in tuning.describe_importance(few)
+
+
+def test_trials_are_linked_with_their_mlflow_runs(width: frames.SweepFrames, page: Path) -> None:
+    paths = [f"#/experiments/{width.experiment_id}/runs/{run}" for run in width.trials["run_id"]]
+    assert re.findall(r'<a data-run="([^"]+)"', page.read_text()) == paths
+    traces = [t for t in read_specs(page)["live-scores"]["traces"] if "meta" in t]
+    assert {trace["meta"]["run"] for trace in traces} <= set(paths)
 
 
 def test_ids_are_unique_and_links_have_targets(page: Path) -> None:
-    text = page.read_text()
+    text = read_markup(page)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
@@ -267,11 +388,25 @@ def hostile(width: frames.SweepFrames, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_html_shows_hostile_texts_and_runs_none(hostile: Path) -> None:
-    page = (hostile / "report.html").read_text()
+    page = read_markup(hostile / "report.html")
     assert "&lt;script&gt;alert(1)" in page
     assert not re.search(r"<(script|img)\b", page)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", page)
     assert r"\x1b[2J\x00" in page
+
+
+def test_interactive_figures_show_hostile_labels_and_run_none(hostile: Path) -> None:
+    """Plotly interprets tags and entities in texts: none may come from a label."""
+    specs = read_specs(hostile / "report.html")
+    assert set(specs) == {
+        "live-scores", "live-cells", "live-parallel", f"live-slice-{LR}", "live-losses"
+    }  # fmt: skip
+    text = json.dumps(specs, ensure_ascii=False)
+    assert "&lt;script&gt;alert(1)" in text
+    assert set(re.findall("<[^>]*>", text)) == {"<br>", "<extra>", "</extra>"}
+    assert not re.search("[\x00-\x1f\x7f]", text)
+    raw = re.findall(r"(?s)application/json.>(.*?)</script>", (hostile / "report.html").read_text())
+    assert not any(set(each) & set("<>&") for each in raw)
 
 
 def test_markdown_shows_hostile_texts_and_runs_none(hostile: Path) -> None:
@@ -308,9 +443,10 @@ def test_no_cell_of_a_table_is_a_formula(hostile: Path, name: str) -> None:
 
 def test_every_figure_has_a_caption(page: Path) -> None:
     captions = re.findall(r"<figcaption><strong>.*</strong> (.*)</figcaption>", page.read_text())
-    assert len(captions) == len(list((page.parent / "figures").glob("*.svg"))) == 6
+    assert len(list((page.parent / "figures").glob("*.svg"))) == 6
+    assert len(captions) == 6 + len(read_specs(page)) == 11
     assert all(len(caption) > 20 for caption in captions)
-    assert not re.search(r"\bnan\b", page.read_text().replace("loss is nan at step", ""))
+    assert not re.search(r"\bnan\b", read_markup(page).replace("loss is nan at step", ""))
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -1,0 +1,199 @@
+"""Interactive curves of the trials: the score, and the training losses."""
+
+import pandas as pd
+
+from lab.config.lookups import select_baselines
+from lab.reporting import sentences
+from lab.reporting.compute.learning_curves import best_so_far
+from lab.reporting.figures.cell_colors import cell_colors
+from lab.reporting.interactive.spec import (
+    INK,
+    SOFT,
+    Choice,
+    Json,
+    LiveFigure,
+    base_layout,
+    clean,
+    describe_trial,
+    numbers,
+    run_path,
+    trial_records,
+)
+from lab.reporting.shapes import untrained_by_shape
+from lab.tracking.frames import SweepFrames
+
+_AXES = {  # label of the button, title of the axis, unit
+    "spent/flops": ("FLOPs", "training compute (FLOP)", "FLOP"),
+    "spent/tokens": ("tokens", "tokens read", "tokens"),
+    "spent/seconds": ("seconds", "training time (s)", "s"),
+}
+_MOST_POINTS = 15_000  # of a figure; with more, the page would exceed 6 MB
+_SCALE = Choice(
+    title="scale",
+    options=(
+        ("linear", {"layout": {"xaxis.type": "linear"}}),
+        ("log", {"layout": {"xaxis.type": "log"}}),
+    ),
+)
+
+
+def list_axes(frames: SweepFrames) -> list[str]:
+    """Return the columns of compute; seconds on a shared device are not comparable."""
+    shared = bool(frames.trials["shared"].any())
+    return [
+        axis for axis in _AXES if axis in frames.curves and not (shared and axis == "spent/seconds")
+    ]
+
+
+def draw_scores(frames: SweepFrames) -> LiveFigure | None:
+    """Return the figure of every trial's score over compute; None if no score was recorded."""
+    name, axes = frames.metric.name, list_axes(frames)
+    if name not in frames.curves or not axes:
+        return None
+    every = _thinning(frames, [name])
+    best = {axis: best_so_far(frames, axis) for axis in axes}
+    ends = {axis: float(frames.curves[axis].max()) for axis in axes}
+    captions = {
+        axis: f"{sentences.describe_curve(frames, axis, _AXES[axis][2])} {_describe(frames, every)}"
+        for axis in axes
+    }
+    traces = [
+        *_trial_traces(frames, [name], axes, every),
+        {
+            "mode": "lines", "name": "best so far", "hoverinfo": "skip",
+            "line": {"color": INK, "shape": "hv", "width": 2},
+            "columns": {
+                "x": {axis: numbers([*best[axis][axis], ends[axis]]) for axis in axes},
+                "y": {axis: numbers([*best[axis][name], best[axis][name].iloc[-1]])
+                      for axis in axes},
+            },
+        },
+        *(
+            {
+                "mode": "lines", "name": clean(label), "hoverinfo": "skip",
+                "line": {"color": color, "dash": dash, "width": 1},
+                "columns": {"x": {axis: numbers([0, ends[axis]]) for axis in axes},
+                            "y": {name: numbers([score, score])}},
+            }
+            for label, score, color, dash in list_levels(frames)
+        ),
+    ]  # fmt: skip
+    return LiveFigure(
+        name="live-scores",
+        title="Score of every trial",
+        caption=captions[axes[0]],
+        traces=traces,
+        layout=base_layout(_AXES[axes[0]][1], name, 500),
+        choices=(_axis_choice(axes, captions), _SCALE),
+    )
+
+
+def draw_losses(frames: SweepFrames) -> LiveFigure | None:
+    """Return the figure of every trial's training loss; None if no loss was recorded."""
+    losses = [
+        str(name)
+        for name in frames.curves
+        if str(name).startswith("train/")
+        and str(name).endswith("loss")
+        and frames.curves[name].notna().any()
+    ]
+    axes = list_axes(frames)
+    if not losses or not axes:
+        return None
+    losses.sort(key=lambda name: (name != "train/loss", name))
+    every = _thinning(frames, losses)
+    last = frames.curves.dropna(subset=[losses[0]]).groupby("number")[losses[0]].last()
+    options = [
+        (name.removeprefix("train/").replace("_", " "),
+         {"y": name, "layout": {"yaxis.title.text": clean(name)}})
+        for name in losses
+    ]  # fmt: skip
+    return LiveFigure(
+        name="live-losses",
+        title="Training loss of every trial",
+        caption=f"{losses[0]} ends between {last.min():.4g} and {last.max():.4g} in the "
+        f"{len(last)} trials that recorded it. {_describe(frames, every)}",
+        traces=_trial_traces(frames, losses, axes, every),
+        layout=base_layout(_AXES[axes[0]][1], losses[0]),
+        choices=(
+            *((Choice(title="loss", options=options),) if len(losses) > 1 else ()),
+            _axis_choice(axes, {}),
+            _SCALE,
+        ),
+    )
+
+
+def list_levels(frames: SweepFrames) -> list[tuple[str, float, str, str]]:
+    """Return label, score, color and dash of the untrained scores and the look-up tables."""
+    levels = [
+        (f"untrained, {label}" if label else "untrained", start.mean, INK, "dash")
+        for label, start in untrained_by_shape(frames).items()
+    ]
+    for table, column in select_baselines(map(str, frames.trials), frames.metric.name).items():
+        scores = sorted(set(frames.trials[column].dropna().round(4)))
+        label = f"look-up: {table.replace('_', ' ')}"
+        levels += [(label, float(score), SOFT, "dot") for score in scores]
+    return levels
+
+
+def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str], every: int) -> list[Json]:
+    """Return a trace for each trial; the trials of a cell share an entry of the legend."""
+    colors, curves = cell_colors(frames), dict(iter(frames.curves.groupby("number")))
+    traces: list[Json] = []
+    shown: set[str] = set()
+    for trial in trial_records(frames):
+        curve, cell = curves.get(trial["number"]), trial["cell"]
+        if curve is None:
+            continue
+        curve = _thin(curve.dropna(subset=names, how="all"), every)
+        if curve.empty:
+            continue
+        traces.append(
+            {
+                "mode": "lines+markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
+                "showlegend": cell not in shown, "opacity": 0.75,
+                "line": {"color": colors[cell], "width": 1.2},
+                "marker": {"color": colors[cell], "size": 4},
+                "text": describe_trial(trial),
+                "hovertemplate": "%{text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
+                "meta": {"trial": trial["number"], "run": run_path(frames, trial)},
+                "columns": {"x": {axis: numbers(curve[axis]) for axis in axes},
+                            "y": {name: numbers(curve[name]) for name in names}},
+            }
+        )  # fmt: skip
+        shown.add(cell)
+    return traces
+
+
+def _thinning(frames: SweepFrames, names: list[str]) -> int:
+    """Return k such that every k-th evaluation of each trial is drawn; 1 where all are."""
+    points = int(frames.curves[names].notna().any(axis=1).sum()) * len(names)
+    return -(-points // _MOST_POINTS) or 1
+
+
+def _thin(curve: pd.DataFrame, every: int) -> pd.DataFrame:
+    """Return each `every`-th row and the last one."""
+    kept = curve.iloc[::every]
+    return kept if len(curve) % every == 1 or every == 1 else pd.concat([kept, curve.iloc[-1:]])
+
+
+def _describe(frames: SweepFrames, every: int) -> str:
+    drawn = frames.curves["number"].nunique()
+    text = f"{drawn} trials have a curve; their colors are the {frames.trials['cell'].nunique()} "
+    text += "settings, which the legend shows and hides."
+    return text if every == 1 else f"{text} Every {every}th evaluation is drawn."
+
+
+def _axis_choice(axes: list[str], captions: dict[str, str]) -> Choice:
+    """Return the buttons of the horizontal axis; a caption replaces the figure's."""
+    return Choice(
+        title="axis",
+        options=[
+            (
+                _AXES[axis][0],
+                {"x": axis, "layout": {"xaxis.title.text": _AXES[axis][1]}}
+                | ({"caption": captions[axis]} if captions else {}),
+            )
+            for axis in axes
+        ],
+    )

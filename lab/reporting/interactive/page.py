@@ -1,0 +1,68 @@
+"""Interactive part of a report's page: its figures, scripts and content security policy.
+
+The page has Plotly's library and requests nothing: the policy allows only the scripts whose hashes
+it has, and no connection.
+"""
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path as File
+
+import pandas as pd
+
+from lab.reporting.interactive.cells import draw_cells
+from lab.reporting.interactive.curves import draw_losses, draw_scores
+from lab.reporting.interactive.spec import LiveFigure
+from lab.reporting.interactive.tuning import draw_tuning
+from lab.reporting.stats import Answer
+from lab.tracking.frames import SweepFrames
+
+MLFLOW = "http://127.0.0.1:5000"  # address of `mlflow server` by default
+SCRIPTS = "<!-- scripts -->"  # place of the scripts in the template
+_SCRIPT = File(__file__).parents[1] / "templates" / "report.js"
+
+
+def draw_figures(
+    frames: SweepFrames, answer: Answer | None, runs: pd.DataFrame
+) -> dict[str, list[LiveFigure]]:
+    """Return the interactive figures by section of the page: compute, cells, nuisances, losses."""
+    scores, losses = draw_scores(frames), draw_losses(frames)
+    return {
+        "compute": [] if scores is None else [scores],
+        "losses": [] if losses is None else [losses],
+        "cells": [] if answer is None else [draw_cells(frames, answer, runs)],
+        "nuisances": [] if answer is None else draw_tuning(frames, answer),
+    }
+
+
+@cache
+def script_elements() -> str:
+    """Return the script elements of the page: Plotly's library, and the page's own script."""
+    return "".join(f"<script>{text}</script>\n" for text in _scripts())
+
+
+@cache
+def security_policy() -> str:
+    """Return the content security policy of the page.
+
+    Plotly sets styles, and makes pictures for downloads from `data:` and `blob:` addresses.
+    """
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in _scripts())
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _scripts() -> tuple[str, str]:
+    library = files("plotly").joinpath("package_data", "plotly.min.js").read_text("utf-8")
+    own = _SCRIPT.read_text("utf-8")
+    # The parser of HTML ends a script here, and reads CR LF as LF, which would change the hash.
+    return library.replace("\r\n", "\n").replace("</script", "<\\/script"), own
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
