@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -75,7 +76,7 @@ def rank_searched(frames: SweepFrames) -> dict[Path, float]:
     relative = complete["score"] - complete.groupby("cell")["score"].transform("mean")
     return rank_parameters(
         {path: frames.tune[path] for path in paths},
-        complete[paths].to_dict("records"),
+        _rows(complete[paths]),
         relative.tolist(),
         maximize=frames.metric.direction == "maximize",
     )
@@ -112,7 +113,7 @@ def _draw_parallel(frames: SweepFrames, trials: pd.DataFrame, paths: list[Path])
     columns = [*paths, name]
     traces: list[Json] = []
     shown: set[str] = set()
-    for index, trial in enumerate(trials.to_dict("records")):
+    for index, trial in enumerate(_rows(trials)):
         cell = trial["cell"]
         traces.append(
             {
@@ -136,10 +137,10 @@ def _draw_parallel(frames: SweepFrames, trials: pd.DataFrame, paths: list[Path])
         "range": [-0.45, len(columns) - 0.75], "gridcolor": "var(--soft)",
     }  # fmt: skip
     layout["yaxis"] |= {"showticklabels": False, "showgrid": False, "range": [-0.05, 1.05]}
-    best = trials.loc[
-        trials["score"].idxmax() if frames.metric.direction == "maximize"
-        else trials["score"].idxmin()
-    ]  # fmt: skip
+    scores = trials["score"].to_numpy(dtype=float)
+    best = trials.iloc[
+        int(scores.argmax() if frames.metric.direction == "maximize" else scores.argmin())
+    ]
     return LiveFigure(
         name="live-parallel",
         title="Tuned parameters of the search trials",
@@ -176,6 +177,10 @@ def _tick_trace(x: int, ticks: list[tuple[float, str]]) -> Json:
     }  # fmt: skip
 
 
+def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in trials.to_dict("records")]
+
+
 def _describe_point(trial: Json, paths: list[Path]) -> str:
     values = "<br>".join(clean(f"{path}: {_text(trial[path])}"[:200]) for path in paths)
     return f"{describe_trial(trial)}<br>{values}"
@@ -206,7 +211,7 @@ def _slice_traces(frames: SweepFrames, path: Path) -> Iterator[Json]:
             own = trials[(trials["cell"] == cell) & (trials["score"].isna() == lost)]
             if own.empty:
                 continue
-            records = own.to_dict("records")
+            records = _rows(own)
             yield {
                 "mode": "markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
                 "showlegend": not lost,
