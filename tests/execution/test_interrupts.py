@@ -1,9 +1,9 @@
 """Signals of users and supervisors, sent to this process."""
 
-import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,10 @@ def stop_file(tmp_path: Path) -> Path:
 
 
 def send(number: int) -> None:
-    os.kill(os.getpid(), number)
+    """Send a signal to the main thread, which blocks it in some tests; pytest has other threads."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, number)
 
 
 @TERMINATING
