@@ -15,14 +15,12 @@ from sweeps import (
     read_output,
     records,
     start_sweep,
-    sweep_arguments,
     wait_for_exit,
 )
 
 from lab.config.preparatory_runs import preparatory_runs
 from lab.loading import search_space
 from lab.storage import record
-from lab.sweep import main
 from lab.tracking import frames
 from lab.tracking.client import default_uri
 
@@ -113,10 +111,10 @@ def test_sweep_that_lost_ray_in_a_preparatory_run_continues_and_trains_each_run_
 
 
 def test_finished_sweep_trains_nothing_and_its_report_counts_each_run_once(
-    cwd: Path, finished_sweep: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    cwd: Path, finished_sweep: dict[str, int]
 ) -> None:
-    monkeypatch.chdir(cwd)
-    assert main(sweep_arguments(**CHANGES)) == 0
+    with start_sweep(cwd, **CHANGES) as process:
+        wait_for_exit(process, cwd, 0)
     assert records(cwd / "storage") == finished_sweep
     table = frames.load_frames(default_uri(cwd / "storage"), "smoke")
     assert table.measures["preparatory_runs"] == 3  # the third has diverged, but was trained

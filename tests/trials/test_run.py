@@ -295,7 +295,7 @@ def test_missing_text_ends_failed(trial: Trial, tmp_path: Path) -> None:
         )
     )
     assert outcome.state == "failed"
-    assert outcome.reason.startswith("FileNotFoundError")
+    assert outcome.reason.startswith(f"DamagedFileError: {nowhere}/text.json")
     assert outcome.rows == ()
 
 
