@@ -121,7 +121,7 @@ def measure(title: str, arguments: list[str], profiles: Path | None) -> None:
 
 
 def write_records(experiment: Experiment, storage: Path) -> int:
-    """Write a record for each job of an experiment whose jobs do not depend on scores."""
+    """Write a record for each job of an experiment; its jobs must not depend on scores."""
     storage.mkdir(parents=True)
     site = Site(storage=storage, mirror=LocalOnly(), ray="")
     prerequisites = Prerequisites(storage, site.mirror)

@@ -81,7 +81,7 @@ class Metric:
         return _select_affecting(paths, self.confounded_across)
 
     def find_biased_paths(self, paths: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the paths among `paths` between whose values the metric is not neutral."""
+        """Return those of `paths` with values that the metric favors over others."""
         return _select_affecting(paths, self.biased_across)
 
     def better(self, a: float, b: float) -> bool:

@@ -16,7 +16,7 @@ from lab.data.windows import Document
 from lab.errors import UserError
 
 _TOKENIZER_BYTES = 2**27  # largest amount of text that a tokenizer is trained on
-SURVEYED_BYTES = 2**24  # largest amount of text whose words are counted
+SURVEYED_BYTES = 2**24  # word counts are taken from at most this amount of text
 _MEASURED_BYTES = 2**20  # amount of text of each part that a vocabulary is measured on
 _SHARE, _HELD_OUT, _SAMPLE = 1, 2, 3  # purposes of `hash_fraction_D`
 

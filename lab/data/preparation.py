@@ -230,7 +230,7 @@ def _write(
 
 
 def _survey_marks(settings: TokenizerConfig, texts: Texts) -> MarkSurvey | None:
-    """Return what a WordPiece tokenizer does to the marks of a text; None for other tokenizers."""
+    """Return the survey of marks for a WordPiece tokenizer; None for other tokenizers."""
     if isinstance(settings, TrainedTokenizer | WordPieceFile):
         return survey_marks(settings, texts)
     return None

@@ -56,7 +56,7 @@ def text_warnings(folder: File) -> list[str]:
 
 
 def read_marks(facts: dict[str, Any]) -> MarkSurvey | None:
-    """Return what was done to the marks of a prepared text; None if its tokenizer has no option.
+    """Return the survey of marks of a prepared text; None if its tokenizer has no option.
 
     Args:
         facts: counts and settings, as `read_facts` returns them.

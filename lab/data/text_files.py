@@ -206,7 +206,7 @@ def _cut_lines(raw: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _skip_line(stream: IO[bytes]) -> bytes:
-    """Read to the end of a line; return what was read from a CR on, nothing after an LF."""
+    """Skip a line; return the bytes from its CR on, or no bytes if it ends with LF."""
     while raw := stream.readline(LONGEST):
         if (end := raw.find(b"\r")) >= 0:
             return raw[end:]

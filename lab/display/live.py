@@ -106,6 +106,8 @@ class View(ABC):
         """Update the display if it is due."""
 
     def _print(self) -> None:
+        # Signals of supervisors must reach the main thread, which blocks them while Ray starts.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
         try:
             while (line := self._next()) is not None:
                 if line:

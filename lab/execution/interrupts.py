@@ -34,7 +34,7 @@ def keep_handlers() -> Iterator[None]:
 
 @contextmanager
 def block_terminating() -> Iterator[None]:
-    """Block the signals of `TERMINATING`; processes that are started here block them for ever."""
+    """Block the signals of `TERMINATING`; processes that are started here keep them blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINATING)
     try:
         yield
@@ -46,7 +46,7 @@ def block_terminating() -> Iterator[None]:
 def shield_start() -> Iterator[None]:
     """Block the signals of `TERMINATING` while a library starts processes and replaces handlers.
 
-    The started processes block them for ever. A signal that arrives meanwhile is handled on exit,
+    The started processes keep them blocked. A signal that arrives meanwhile is handled on exit,
     by the handler of this process: the handlers are restored before the signals are unblocked.
     """
     with block_terminating(), keep_handlers():

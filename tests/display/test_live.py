@@ -5,6 +5,7 @@ import logging
 import math
 import random
 import re
+import signal
 import time
 from dataclasses import replace
 
@@ -256,6 +257,22 @@ def test_plain_lines_print_the_status_after_a_time_without_events(
         while "seed 0: training 25%" not in (output := capsys.readouterr().out):
             assert time.monotonic() < until, output
             time.sleep(0.2)
+
+
+def test_signals_of_supervisors_never_reach_the_thread_of_the_display(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The main thread blocks them while Ray starts; another thread would receive them instead."""
+    blocked: list[set[signal.Signals | int]] = []
+
+    def show(_self: PlainLines, _line: str) -> None:
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    monkeypatch.setattr(PlainLines, "_show", show)
+    with PlainLines(Board(METRICS["pairs/accuracy"])) as view:
+        view.print_line("a line")
+    assert {signal.SIGTERM, signal.SIGHUP} <= blocked[0]
+    assert not {signal.SIGTERM, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.parametrize(("term", "kind"), [("xterm", LiveTable), ("dumb", PlainLines)])

@@ -1,4 +1,4 @@
-"""Measure what the removal of accents and of joiners does to a text, and decide about both.
+"""Count the words that merge if accents or joiners are removed; decide whether to remove them.
 
 BERT's stripping of accents removes all nonspacing marks: accents of Latin letters, but also vowel
 signs of Indic scripts and Thai, voicing marks of Japanese, and it takes Hangul syllables apart.
@@ -26,7 +26,7 @@ _HANGUL = range(0xAC00, 0xD7A4)
 
 @dataclass(frozen=True, kw_only=True)
 class MarkSurvey:
-    """What is done to the marks of a text.
+    """Treatment of the accents and joiners of a text, and the counts that it is based on.
 
     Attributes:
         accents: whether accents are kept or stripped.
