@@ -83,10 +83,6 @@ class LineFit:
         """The slope."""
         return float(self.fit.coefficients_q[1])
 
-    def slope_half_width(self, level: float) -> float:
-        """Return half of the t interval of the slope."""
-        return self.fit.half_width(np.array([0.0, 1.0]), level, new=False)
-
     def at(self, x: Floats) -> Floats:
         """Return the values of the line."""
         return np.asarray(self.fit.coefficients_q[0] + self.slope * (x - self.center))
