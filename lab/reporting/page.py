@@ -4,21 +4,18 @@ The report depends on the tracking store alone, not on the clock or the network:
 gives the same bytes.
 """
 
-from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from lab.config import flops
-from lab.control_characters import make_visible
 from lab.reporting import (
     code_notes,
     conclusion,
     confounding,
     csv_files,
-    markdown,
+    rendering,
     score_table,
     sentences,
     signal_to_noise,
@@ -29,6 +26,7 @@ from lab.reporting import (
 from lab.reporting.figures import health_plots, heat_map, plots, svg
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
+from lab.reporting.rendering import Figure
 from lab.reporting.stats import Answer
 from lab.reporting.verification.report_file import write_report_file
 from lab.storage import atomic
@@ -36,6 +34,7 @@ from lab.storage.checks import check_target
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
+_TEMPLATE = "report"
 _COMPUTE = {  # title of the axis, unit
     "spent/flops": ("training compute", "FLOP"),
     "spent/tokens": ("tokens", "tokens"),
@@ -63,28 +62,6 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure of the report.
-
-    Attributes:
-        name: name of its file, without suffix, and its id in the HTML page.
-        title: title of the figure.
-        caption: text that describes the figure.
-        svg: content of the figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-    @property
-    def inline(self) -> str:
-        """Content of the figure for a page with several figures."""
-        return svg.inline_svg(self.svg, self.name)
-
-
 def write_report(frames: SweepFrames, folder: File) -> File:
     """Write the report to `folder`/<name>/ and return its report.html.
 
@@ -98,30 +75,16 @@ def write_report(frames: SweepFrames, folder: File) -> File:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
         _write_files(frames, partial)
-    return target / "report.html"
+    return target / rendering.PAGE
+
+
+def render_report(frames: SweepFrames) -> str:
+    """Return the HTML page of the report, the content of `report.html`."""
+    return rendering.render_page(_TEMPLATE, _page_context(frames))
 
 
 def _write_files(frames: SweepFrames, folder: File) -> None:
-    page = _page_context(frames)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
-        autoescape=jinja2.select_autoescape(["html.jinja"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"cell": markdown.escape_cell, "code": markdown.format_code}
-    environment.filters |= {"text": markdown.escape_text, "block": markdown.format_block}
-    for name in ("report.html", "report.md"):
-        text = make_visible(environment.get_template(f"{name}.jinja").render(page))
-        if name == "report.html":  # its texts have no `<` of their own
-            text = text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "figures").mkdir()
-    for figure in (f for group in page["figures"].values() for f in group):
-        content = make_visible(svg.standalone_svg(figure.svg))
-        (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
+    rendering.write_documents(folder, _TEMPLATE, _page_context(frames))
     csv_files.write_csv(frames.trials, folder / "trials.csv")
     csv_files.write_csv(frames.curves, folder / "curves.csv")
     write_report_file(frames, folder)
