@@ -23,10 +23,10 @@ from lab.reporting import (
     tables,
     yardsticks,
 )
-from lab.reporting.figures import health_plots, heat_map, plots, svg
+from lab.reporting.figures import captioned, heat_map, plots, svg
+from lab.reporting.figures.captioned import Figure
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
-from lab.reporting.rendering import Figure
 from lab.reporting.stats import Answer
 from lab.reporting.verification.report_file import write_report_file
 from lab.storage import atomic
@@ -35,11 +35,6 @@ from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 _TEMPLATE = "report"
-_COMPUTE = {  # title of the axis, unit
-    "spent/flops": ("training compute", "FLOP"),
-    "spent/tokens": ("tokens", "tokens"),
-    "spent/seconds": ("training time", "s"),
-}
 _CARD = (  # summary lines that begin the page
     "effect", "compute", "best mean score", "seed noise", "other scores", "power",
     "to separate ties", "cost", "trials", "reproduce",
@@ -94,6 +89,7 @@ def _page_context(frames: SweepFrames) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
     return {
+        "name": frames.name,
         "frames": frames,
         "question": frames.sweep[tags.QUESTION],
         "space_file": tags.SPACE_FILE,
@@ -146,18 +142,7 @@ def _list_facts(
 def _figures(
     frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
 ) -> dict[str, list[Figure]]:
-    groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
-    if frames.metric.name in frames.curves:
-        groups["compute"] = [
-            Figure(
-                name=f"score-{unit.lower()}", title=f"Score against {title}",
-                caption=sentences.describe_curve(frames, axis, unit),
-                svg=svg.render_svg(plots.plot_curves(frames, axis)),
-            )
-            for axis, (title, unit) in _COMPUTE.items()
-            # On a shared device, the seconds of a trial depend on the other trials.
-            if axis != "spent/seconds" or not frames.trials["shared"].any()
-        ]  # fmt: skip
+    groups = {"compute": captioned.draw_scores(frames), "cells": [], "nuisances": []}
     if result is not None:
         groups["cells"] = _cell_figures(frames, result, runs)
         groups["nuisances"] = [
@@ -170,17 +155,7 @@ def _figures(
             for path in frames.tune
             if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
         ]  # fmt: skip
-    diagnostics = health_plots.plot_health(frames)
-    if diagnostics is not None:
-        groups["health"] = [
-            Figure(
-                name="health",
-                title="Training diagnostics",
-                caption=sentences.describe_health(frames),
-                svg=svg.render_svg(diagnostics),
-            )
-        ]
-    return groups
+    return groups | {"health": captioned.draw_health(frames)}
 
 
 def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[Figure]:

@@ -4,7 +4,6 @@ All documents have one set of templates (`templates/`), in Jinja.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path as File
 from typing import Any
@@ -17,28 +16,6 @@ from lab.reporting.figures import svg
 from lab.reporting.interactive import page as interactive
 
 PAGE, TEXT = "report.html", "report.md"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure of a report.
-
-    Attributes:
-        name: name of its file, without suffix, and its id in the HTML page.
-        title: title of the figure.
-        caption: text that describes the figure.
-        svg: content of the figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-    @property
-    def inline(self) -> str:
-        """Content of the figure for a page with several figures."""
-        return svg.inline_svg(self.svg, self.name)
 
 
 def render_page(template: str, context: Mapping[str, Any]) -> str:
