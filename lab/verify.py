@@ -7,6 +7,8 @@ from pathlib import Path as File
 
 from lab import cli
 from lab.errors import UserError
+from lab.reporting.comparison import comparison_file
+from lab.reporting.verification import comparisons
 from lab.reporting.verification.differences import Difference
 from lab.reporting.verification.older_reports import verify_older
 from lab.reporting.verification.recomputation import verify_with_own_files, verify_with_store
@@ -76,6 +78,8 @@ def _main(options: argparse.Namespace) -> int:
 
 def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
     """Print what the report is recomputed from, and return the differences."""
+    if (folder / comparison_file.NAME).is_file():
+        return _verify_comparison(folder, options)
     content = read_report_file(folder / NAME) if (folder / NAME).is_file() else None
     try:
         frames = _load_sweep(folder, content, options)
@@ -86,10 +90,31 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
                 "numbers are checked: those of report.md against trials.csv and curves.csv"
             )
             return verify_older(folder)
-        print(f"{folder}: recomputed from its own tables ({error})")
+        _print_own_tables(folder, error)
         return verify_with_own_files(folder, content)
-    print(f"{folder}: recomputed from the tracking store")
+    _print_store(folder)
     return verify_with_store(folder, frames)
+
+
+def _verify_comparison(folder: File, options: argparse.Namespace) -> list[Difference]:
+    """Print what the report of several sweeps is recomputed from, and return the differences."""
+    content = comparison_file.read_comparison_file(folder / comparison_file.NAME)
+    contents = comparisons.read_contents(folder, content)
+    try:
+        sweeps = [_load_known(each, options, content.across_code) for each in contents]
+    except FramesError as error:
+        _print_own_tables(folder, error)
+        return comparisons.verify_with_own_files(folder, content, contents)
+    _print_store(folder)
+    return comparisons.verify_with_store(folder, content, sweeps)
+
+
+def _print_store(folder: File) -> None:
+    print(f"{folder}: recomputed from the tracking store")
+
+
+def _print_own_tables(folder: File, reason: FramesError) -> None:
+    print(f"{folder}: recomputed from its own tables ({reason})")
 
 
 def _load_sweep(
@@ -100,20 +125,31 @@ def _load_sweep(
     Raises:
         FramesError: the store does not have it.
     """
-    root, remote = open_storage.open_mirror(options.storage)
-    remote.pull(root / identity.NAME)
-    uri = options.tracking_uri or default_uri(root)
-    if content is None:
-        return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
-    frames = load_frames(
-        uri,
-        content.name,
-        storage=content.sweep.get(tags.STORAGE, ""),
-        across_code=len(content.codes) > 1,
-    )
+    if content is not None:
+        return _load_known(content, options, across_code=len(content.codes) > 1)
+    uri, root = _open_store(options)
+    return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
+
+
+def _load_known(content: ReportFile, options: argparse.Namespace, across_code: bool) -> SweepFrames:
+    """Return the sweep of a `report.json` from the tracking store.
+
+    Raises:
+        FramesError: the store does not have the run from which it was written.
+    """
+    uri, _ = _open_store(options)
+    storage = content.sweep.get(tags.STORAGE, "")
+    frames = load_frames(uri, content.name, storage=storage, across_code=across_code)
     if frames.run_id != content.run_id:
         raise FramesError(f"the tracking store has another run of {content.name}")
     return frames
+
+
+def _open_store(options: argparse.Namespace) -> tuple[str, File]:
+    """Return the URI of the tracking store and the folder of the storage."""
+    root, remote = open_storage.open_mirror(options.storage)
+    remote.pull(root / identity.NAME)
+    return options.tracking_uri or default_uri(root), root
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
     if frames.answer == "noise":
         return _describe_noise(frames, result)
     if stats.has_learned(frames, result, runs) is False:
-        return _describe_no_learning(frames.metric.name, result, runs)
+        return describe_no_learning(frames.metric.name, result, runs)
     if frames.compare and all(path.startswith("budget.") for path in frames.compare):
         best = result.cells[0]
         answer = (
@@ -37,7 +37,7 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
             f"budgets were compared, so no setting is recommended."
         )
     else:
-        answer = _recommend(result)
+        answer = recommend(result)
     disagreements = other_scores.find_disagreements(frames, result, runs)
     doubts = (
         other_scores.summarize_disagreements(disagreements),
@@ -46,7 +46,8 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
     return " ".join([answer, *filter(None, doubts)])
 
 
-def _recommend(result: Answer) -> str:
+def recommend(result: Answer) -> str:
+    """Return the sentence that recommends the best cell, or names those that are tied."""
     best = result.cells[0]
     setting = best.label + (f" with {best.tuned}" if best.tuned else "")
     missing = f" Without a score: {'; '.join(result.missing)}." if result.missing else ""
@@ -92,7 +93,8 @@ def _describe_noise(frames: SweepFrames, result: Answer) -> str:
     )
 
 
-def _describe_no_learning(metric: str, result: Answer, runs: pd.DataFrame) -> str:
+def describe_no_learning(metric: str, result: Answer, runs: pd.DataFrame) -> str:
+    """Return the conclusion where the best cell is not better than before training."""
     best = result.cells[0]
     best_runs = runs[runs["cell"] == best.label]
     before = best_runs["untrained"].mean()

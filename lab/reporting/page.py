@@ -14,7 +14,6 @@ from lab.reporting import (
     code_notes,
     conclusion,
     confounding,
-    csv_files,
     rendering,
     score_table,
     sentences,
@@ -28,7 +27,7 @@ from lab.reporting.figures.captioned import Figure
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
 from lab.reporting.stats import Answer
-from lab.reporting.verification.report_file import write_report_file
+from lab.reporting.verification.report_file import write_tables
 from lab.storage import atomic
 from lab.storage.checks import check_target
 from lab.tracking import tags
@@ -80,9 +79,7 @@ def render_report(frames: SweepFrames) -> str:
 
 def _write_files(frames: SweepFrames, folder: File) -> None:
     rendering.write_documents(folder, _TEMPLATE, _page_context(frames))
-    csv_files.write_csv(frames.trials, folder / "trials.csv")
-    csv_files.write_csv(frames.curves, folder / "curves.csv")
-    write_report_file(frames, folder)
+    write_tables(frames, folder)
 
 
 def _page_context(frames: SweepFrames) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         multiplier=compute_multiplier(
             frames, runs, best, errors.of_difference(best, frames.reference)
         ),
-        test_error=_worst_error(errors, best, means.index),
+        test_error=worst_error(errors, best, means.index),
         noise_sd=pooled_deviation(finished),
         confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
         settings=settings,
@@ -247,7 +247,8 @@ def compare_cells(frames: SweepFrames, runs: pd.DataFrame) -> Difference:
     return difference
 
 
-def _worst_error(errors: TestSetErrors, best: str, labels: Iterable[str]) -> float:
+def worst_error(errors: TestSetErrors, best: str, labels: Iterable[str]) -> float:
+    """Return the largest known error of a difference from the best cell; NaN if none is known."""
     known = [errors.of_difference(str(label), best) for label in labels if label != best]
     return max((error for error in known if not math.isnan(error)), default=math.nan)
 
@@ -271,14 +272,14 @@ def _cell(
         sd=float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan,
         diverged=diverged,
         difference=difference,
-        tied=difference is None or not _is_worse(difference, frames.metric),
+        tied=difference is None or not is_worse(difference, frames.metric),
         tuned=str(first["tuned"]),
         picked=picked,
         settings={path: first[path] for path in (*frames.compare, *frames.tune)},
     )
 
 
-def _is_worse(gap: Interval, metric: Metric) -> bool:
+def is_worse(gap: Interval, metric: Metric) -> bool:
     """Return whether the interval of a difference from the best cell has only worse scores."""
     return gap.high < 0 if _is_maximized(metric) else gap.low > 0
 

@@ -77,7 +77,13 @@ def outcome(rows: tuple[MetricRow, ...], state: State = "finished", reason: str 
     return Outcome(state=state, reason=reason, rows=rows, started_at=1e9, seconds=140.0, busy=130.0)
 
 
-def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float, float]) -> None:
+def populate(
+    uri: str,
+    folder: Path,
+    experiment: Experiment,
+    effect: dict[float, float],
+    data: str = "text-d41d8cd98f00 held-out-7215ee9c7d9d.npz",
+) -> None:
     """Store a sweep of `experiment` with scores of 0.7 + effect of the width + noise."""
     writer = store.MlflowStore(uri, folder)
     texts = {
@@ -85,7 +91,7 @@ def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float,
     }
     provenance = {
         "command": f"python -m lab.sweep {experiment.name}.yaml", "last_command.commit": "0123abc",
-        "data": "d41d8cd98f00",
+        "data": data,
     }  # fmt: skip
     writer.begin(experiment, provenance, texts)
     generator = np.random.default_rng(1)

@@ -1,7 +1,7 @@
 """Recompute a report from frames, or from its own files, and list what differs."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 
 from lab.reporting.page import write_report
@@ -22,13 +22,18 @@ from lab.tracking.frames import SweepFrames
 
 _TEXT = "report.md"
 _FIGURES = "figures/*.svg"
+NOT_RECOMPUTED = Difference(
+    file=_TEXT, text="was not recomputed, because the tables are not those of the report"
+)
 
 
 def verify_with_store(folder: File, frames: SweepFrames) -> list[Difference]:
     """Return the differences between a report and the one of the frames of the tracking store."""
     with tempfile.TemporaryDirectory() as temporary:
         rebuilt = write_report(frames, File(temporary)).parent
-        return list(_compare(folder, rebuilt))
+        names = [*TABLES.values()]
+        names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
+        return list(compare_reports(folder, rebuilt, names))
 
 
 def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]:
@@ -39,6 +44,19 @@ def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]
 
     Args:
         folder: folder of the report.
+        content: content of its `report.json`.
+    """
+    found, frames = read_own_tables(folder, content)
+    return [*found, NOT_RECOMPUTED] if frames is None else verify_with_store(folder, frames)
+
+
+def read_own_tables(
+    folder: File, content: ReportFile
+) -> tuple[list[Difference], SweepFrames | None]:
+    """Return the frames of the tables in a folder, or the places that are not as they were written.
+
+    Args:
+        folder: folder with the two CSV files.
         content: content of its `report.json`.
     """
     tables: dict[str, Cells] = {}
@@ -54,10 +72,7 @@ def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]
             found.append(Difference(file=name, text=str(error)))
             continue
         found += _check_digests(name, form, tables[key])
-    if found:
-        rest = "was not recomputed, because the tables are not those of the report"
-        return [*found, Difference(file=_TEXT, text=rest)]
-    return verify_with_store(folder, restore_frames(content, tables))
+    return (found, None) if found else ([], restore_frames(content, tables))
 
 
 def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Difference]:
@@ -94,11 +109,15 @@ def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Differe
             )
 
 
-def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
-    """Yield the differences between the files of two reports, except their HTML pages."""
-    names = [_TEXT, *TABLES.values()]
-    names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
-    for name in [*names, *_list_figures(rebuilt)]:
+def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterator[Difference]:
+    """Yield the differences between two reports: their text, figures and other files.
+
+    Args:
+        folder: folder of the report.
+        rebuilt: folder of the recomputed report.
+        names: paths of the other files.
+    """
+    for name in [_TEXT, *names, *_list_figures(rebuilt)]:
         if not (folder / name).is_file():
             yield Difference(file=name, text="is missing")
             continue
