@@ -33,7 +33,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "Write the report of a sweep, or of several together, from the tracking store.",
         "python -m lab.report smoke   # after: python -m lab.sweep search_spaces/smoke.yaml\n"
         "python -m lab.report smoke --live   # while it runs\n"
-        "python -m lab.report optimizer gen_ratio   # compare the settings of both sweeps",
+        "python -m lab.report mask_prob disc_weight   # compare the settings of both sweeps",
     )
     parser.add_argument(
         "names",

@@ -15,8 +15,8 @@ from lab.tracking import tags
 
 _HEAD = (
     "sweep", "setting", "metric", "mean", "95 % interval", "n", "difference from best",
-    "comparison", "nuisance parameters", "untrained", "budget", "training FLOP",
-    "FLOPs for the reference's score", "trials",
+    "comparison", "training FLOP", "FLOPs for the reference's score", "budget",
+    "nuisance parameters", "untrained", "trials",
 )  # fmt: skip
 
 
@@ -88,11 +88,11 @@ def _row(sweep: SweepResult, label: str, compared: dict[str, Cell]) -> list[str]
         sentences.format_ends(cell.score),
         f"{cell.score.n}{f' ({cell.diverged} diverged)' * bool(cell.diverged)}",
         *_comparison(compared.get(name_cell(sweep.name, label))),
-        cell.tuned or sentences.NONE,
-        sentences.format_score(yardsticks.untrained_score(runs, label)),
-        format_budget(runs.iloc[0].to_dict()),
         sentences.format_quantity(_mean(runs, "spent/flops"), ""),
         _multiplier(sweep, label),
+        format_budget(runs.iloc[0].to_dict()),
+        cell.tuned or sentences.NONE,
+        sentences.format_score(yardsticks.untrained_score(runs, label)),
         status,
     ]
 

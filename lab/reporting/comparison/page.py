@@ -23,13 +23,15 @@ from lab.reporting.comparison.sweep_results import (
     group_by_sweep,
     join_frames,
     join_runs,
+    join_trials,
     read_result,
 )
 from lab.reporting.figures import captioned
 from lab.reporting.interactive import curves
 from lab.reporting.interactive import page as interactive
+from lab.reporting.interactive.spec import run_path
 from lab.reporting.stats import Answer
-from lab.reporting.tables import Table
+from lab.reporting.tables import Table, list_trials
 from lab.reporting.verification.report_file import write_tables
 from lab.storage import atomic
 from lab.storage.checks import StorageError, check_target
@@ -75,7 +77,7 @@ def _page_context(frames: Sequence[SweepFrames], across_code: bool) -> dict[str,
     obstacle = find_obstacle(sweeps, across_code=across_code)
     answer = None if obstacle else compare_sweeps(sweeps)
     facts = summary.list_facts(sweeps, answer, across_code=across_code)
-    names = [sweep.name for sweep in sweeps]
+    names, trials = [sweep.name for sweep in sweeps], join_trials(sweeps)
     return {
         "name": " + ".join(names),
         "question": f"Which setting of the sweeps {', '.join(names[:-1])} and {names[-1]} is best?",
@@ -85,7 +87,13 @@ def _page_context(frames: Sequence[SweepFrames], across_code: bool) -> dict[str,
         "flags": summary.list_flags(sweeps, ranked=answer is not None),
         "cells": cell_table(sweeps, answer),
         "sections": summary.list_sections(sweeps),
-        "runs": {},
+        "trials": list_trials(trials),
+        "runs": {
+            trial["number"]: run_path(frames[0], trial) for trial in trials.to_dict("records")
+        },
+        "no_scores": "No score was recorded."
+        if answer is not None
+        else "The scores are in no common figure; the report of each sweep has its own figures.",
         "mlflow": interactive.MLFLOW,
         "policy": interactive.security_policy(),
         **_evidence(sweeps, answer),

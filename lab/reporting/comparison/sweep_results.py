@@ -54,6 +54,11 @@ def join_runs(sweeps: Sequence[SweepResult]) -> pd.DataFrame:
     return _join_trials([(sweep.frames, sweep.runs) for sweep in sweeps])
 
 
+def join_trials(sweeps: Sequence[SweepResult]) -> pd.DataFrame:
+    """Return all trials of all sweeps, with the names of cells and of the sweeps' trials."""
+    return _join_trials([(sweep.frames, sweep.frames.trials) for sweep in sweeps])
+
+
 def join_frames(sweeps: Sequence[SweepResult]) -> SweepFrames:
     """Return frames with the trials of all sweeps, whose cells have the names of `name_cell`.
 
@@ -82,7 +87,7 @@ def join_frames(sweeps: Sequence[SweepResult]) -> SweepFrames:
         },
         measures={},
         texts={},
-        trials=_join_trials([(sweep.frames, sweep.frames.trials) for sweep in sweeps]),
+        trials=join_trials(sweeps),
         curves=_concatenate(curves).drop(columns="spent/seconds", errors="ignore"),
     )
 

@@ -108,6 +108,16 @@ def test_figures_have_a_color_for_each_sweep_and_link_the_runs_of_both(
     assert ">wide &lt;b&gt;<" in legend
 
 
+def test_every_trial_is_in_the_table_with_its_run(sweeps: list[SweepFrames], written: Path) -> None:
+    text = (written / "report.html").read_text()
+    rows = re.findall(r'<tr id="trial-\S+" class="\w+"><td><a data-run="(\S+)"[^>]*>([^<]*)<', text)
+    assert [html.unescape(number) for _, number in rows] == [
+        f"{number} of {each.name}" for each in sweeps for number in each.trials["number"]
+    ]
+    runs = [run for each in sweeps for run in each.trials["run_id"]]
+    assert [path.rpartition("/")[2] for path, _ in rows] == runs
+
+
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("draw_scores", "draw_health"):
