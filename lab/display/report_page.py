@@ -11,17 +11,17 @@ from lab.errors import one_line
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-_SHORTEST = 10.0  # seconds between two readings of the store
-_REST = 10  # pause after a reading, in multiples of its duration: the sweep needs the processor
+_SHORTEST, _LONGEST = 10.0, 60.0  # seconds between two readings of the store
+_REST = 4  # pause after a reading, in multiples of its duration: the sweep needs the processor
 _LOG = logging.getLogger(__name__)
 
 
 class ReportPage:
     """The page of a sweep's report, kept equal to the tracking store while it is read.
 
-    The store is read when the page is requested, but not again within 10 s, or within ten times the
-    duration of the last reading and rendering, if this is longer. A sweep that has ended is read as
-    well, because the same command may continue it.
+    The store is read when the page is requested, but not again within four times the duration of
+    the last reading and rendering, at least 10 s and at most 60 s. A sweep that has ended is read
+    as well, because the same command may continue it.
 
     Args:
         load: function that reads the sweep from the tracking store.
@@ -44,10 +44,9 @@ class ReportPage:
         self._load, self._render, self._notify, self._clock = load, render, notify, clock
         self._lock = threading.Lock()
         self._running, self._problem = True, ""
-        begun = clock()
         self._frames = load()
         self._content = render(self._frames)
-        self._pause_since(begun)
+        self._pause(0.0)  # the first reading takes longer: it imports MLflow
         self._tell_end()
 
     def read(self) -> ServedPage:
@@ -68,13 +67,13 @@ class ReportPage:
             self._problem = ""
         except Exception as error:  # the last page remains, and the next reading may succeed
             self._tell_problem(error)
-        self._pause_since(begun)
+        self._pause(self._clock() - begun)
         self._tell_end()
 
-    def _pause_since(self, begun: float) -> None:
-        now = self._clock()
-        self._interval = max(_SHORTEST, _REST * (now - begun))
-        self._next = now + self._interval
+    def _pause(self, duration: float) -> None:
+        """Set the time of the next reading, after one that took `duration` seconds."""
+        self._interval = min(max(_SHORTEST, _REST * duration), _LONGEST)
+        self._next = self._clock() + self._interval
 
     def _tell_end(self) -> None:
         """Print a line when the sweep is found to have ended, or to run again."""

@@ -72,14 +72,18 @@ def test_many_requests_read_the_store_once_in_an_interval() -> None:
     assert sweep.readings == 1
 
 
-def test_slow_store_is_read_for_a_tenth_of_the_time() -> None:
+@pytest.mark.parametrize(("reading", "pause"), [(1.0, 10), (5.0, 20), (30.0, 60)])
+def test_pause_after_a_slow_reading_is_longer(reading: float, pause: int) -> None:
     sweep = Sweep()
-    sweep.reading_seconds = 5
+    sweep.reading_seconds = reading
     sweep.now += 10
-    assert sweep.page.read().refresh == 51
-    sweep.now += 49
+    assert sweep.page.read().refresh == pause + 1
+    sweep.now += pause - 1
     sweep.page.read()
     assert sweep.readings == 2
+    sweep.now += 1
+    sweep.page.read()
+    assert sweep.readings == 3
 
 
 def test_end_of_the_sweep_is_told_once_and_ends_the_renewal() -> None:
