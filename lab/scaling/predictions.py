@@ -62,7 +62,7 @@ def predict_batch(
     """
     reference = points_Kp - batch.centers_Kp
     estimates = losses_at(batch, reference)
-    gradient = _gradients_KP(batch, reference)
+    gradient = loss_gradients_KP(batch, reference)
     variance = np.einsum("ki,kij,kj->k", gradient, batch.covariance_KPP(), gradient)
 
     def restrict(logs_K: Floats) -> PowerTerms:
@@ -87,7 +87,7 @@ def losses_at(batch: FitBatch, centered_Kp: Floats) -> Floats:
     return np.asarray(batch.constants_K + powers.sum(axis=1))
 
 
-def _gradients_KP(batch: FitBatch, centered_Kp: Floats) -> Floats:
+def loss_gradients_KP(batch: FitBatch, centered_Kp: Floats) -> Floats:
     """Return the derivatives of the losses by the parameters of `FitBatch.covariance_KPP`."""
     columns = np.exp(-batch.exponents_Kp * centered_Kp)
     powers = batch.solution.factors_Kq[:, 1:] * columns

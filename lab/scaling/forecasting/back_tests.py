@@ -95,27 +95,32 @@ def leave_one_rung_out(points: Points, level: float = LEVEL) -> tuple[HeldOutLos
 
     Budgets without which no law can be fitted are left out of the result.
     """
-    found: list[HeldOutLoss] = []
-    for budget in np.unique(points.budgets_n):
-        out = points.budgets_n == budget
-        try:
-            fit = fit_law(points.take(~out))
-        except FitError:
-            continue
-        held = points.take(out)
-        pairs = np.unique(np.stack([held.parameters_n, held.tokens_n], axis=1), axis=0)
-        for size, tokens in pairs:
-            same = (held.parameters_n == size) & (held.tokens_n == tokens)
-            predicted = predict_loss(fit, float(size), float(tokens), int(same.sum()), level)
-            found.append(
-                HeldOutLoss(
-                    budget=float(budget),
-                    parameters=float(size),
-                    tokens=float(tokens),
-                    predicted=predicted.loss,
-                    low=predicted.low,
-                    high=predicted.high,
-                    observed=float(held.losses_n[same].mean()),
-                )
+    budgets = map(float, np.unique(points.budgets_n))
+    return tuple(loss for budget in budgets for loss in leave_rung_out(points, budget, level))
+
+
+def leave_rung_out(points: Points, budget: float, level: float = LEVEL) -> tuple[HeldOutLoss, ...]:
+    """Fit L(N, D) without one budget and predict the losses there; empty without a law."""
+    out = points.budgets_n == budget
+    try:
+        fit = fit_law(points.take(~out))
+    except FitError:
+        return ()
+    held = points.take(out)
+    pairs = np.unique(np.stack([held.parameters_n, held.tokens_n], axis=1), axis=0)
+    found = []
+    for size, tokens in pairs:
+        same = (held.parameters_n == size) & (held.tokens_n == tokens)
+        predicted = predict_loss(fit, float(size), float(tokens), int(same.sum()), level)
+        found.append(
+            HeldOutLoss(
+                budget=budget,
+                parameters=float(size),
+                tokens=float(tokens),
+                predicted=predicted.loss,
+                low=predicted.low,
+                high=predicted.high,
+                observed=float(held.losses_n[same].mean()),
             )
+        )
     return tuple(found)
