@@ -16,7 +16,7 @@ from lab.loading.schema import validate_rate_trend
 from lab.loading.yaml_text import parse
 from lab.reporting.page import write_report
 from lab.reporting.scaling.analysis import RefusedGroup
-from lab.reporting.scaling.end_point_table import END_POINTS
+from lab.reporting.scaling.csv_tables import BEST_RATES, END_POINTS, list_tables
 from lab.reporting.scaling.end_points import group_end_points
 from lab.reporting.scaling.estimates import UNLIMITED, format_estimate
 from lab.reporting.scaling.generator_ratio import RatioTrend, analyze_ratios, ratio_table
@@ -145,6 +145,10 @@ def test_trend_is_written_as_a_setting_that_gives_the_same_rates() -> None:
     at = {"parameters": 1e5, "tokens": 1e6, "batch": 1024.0}
     assert setting.rate_at(**at) == pytest.approx(trend.rate(**at).value, rel=0.01)
     assert setting.rate_at(**at) == pytest.approx(1.4e-3, rel=0.05)
+    table = list_tables(section_of(frames))[BEST_RATES]
+    assert list(table["rate"]) == [optimum.rate for optimum in trend.optima]
+    assert (table["low"] < table["trend"]).all()
+    assert (table["trend"] < table["high"]).all()
 
 
 RATIOS = (0.125, 0.25, 0.375, 0.5, 1.0)
@@ -195,5 +199,5 @@ def test_values_are_never_without_limits() -> None:
     assert shown(0.4, 0.6) == "0.5 [0.4, 0.6]"
     assert shown(0.0, 0.6) == "at most 0.6"
     assert shown(0.4, np.inf) == "at least 0.4"
-    assert shown(0.0, np.inf) == UNLIMITED
+    assert shown(0.0, np.inf) == shown(-np.inf, np.inf) == UNLIMITED
     assert join_ranges([1, 2, 3, 5, 8, 9]) == "1–3, 5, 8–9"
