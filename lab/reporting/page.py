@@ -30,7 +30,7 @@ from lab.reporting.figures.figure import Figure
 from lab.reporting.figures.scaling_figures import scaling_figures
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
-from lab.reporting.scaling.end_point_table import END_POINTS, end_point_table
+from lab.reporting.scaling import csv_tables
 from lab.reporting.scaling.section import scaling_section
 from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
@@ -106,8 +106,8 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
     csv_files.write_csv(frames.trials, folder / "trials.csv")
     csv_files.write_csv(frames.curves, folder / "curves.csv")
-    if page["scaling"] is not None and page["scaling"].laws:
-        csv_files.write_csv(end_point_table(page["scaling"]), folder / END_POINTS)
+    for name, table in csv_tables.list_tables(page["scaling"]).items():
+        csv_files.write_csv(table, folder / name)
     write_report_file(frames, folder)
 
 

@@ -12,7 +12,7 @@ from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-_UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
+UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
 _AMOUNTS = {
     "spent/flops": "FLOP",
     "spent/paper_flops": "FLOP (paper's script)",
@@ -186,5 +186,5 @@ def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list
 
 
 def _target(trial: dict[Any, Any]) -> str:
-    unit = _UNITS.get(str(trial.get("budget.kind")), "")
+    unit = UNITS.get(str(trial.get("budget.kind")), "")
     return sentences.format_quantity(float(trial.get("budget.amount", math.nan)), unit)

@@ -32,7 +32,8 @@ DETECTION = "detect/bigram/auroc"
 _CHANCE = 0.5
 _LEARNED = 0.05  # AUROC above chance; the largest deviation between seeds on a plateau is .01
 _EPOCHS = "spent/epochs"
-_NEEDED = ("budget.kind", BUDGET, RATE, *_SHAPE, "spent/tokens", "spent/flops")
+_TEXT = ("data.vocab", "data.length")
+_NEEDED = ("budget.kind", BUDGET, RATE, *_SHAPE, *_TEXT, "spent/tokens", "spent/flops")
 
 
 @dataclass(frozen=True, kw_only=True)

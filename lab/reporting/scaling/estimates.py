@@ -13,11 +13,11 @@ def format_estimate(estimate: Estimate, digits: int = 3) -> str:
     """Return a value with its interval, or the limits that the runs give.
 
     Args:
-        estimate: the value; an end of 0 or infinity is no limit.
+        estimate: the value; an end of 0 or an infinite one is no limit.
         digits: significant digits.
     """
     low, high = (format_number(end, digits) for end in (estimate.low, estimate.high))
-    is_limited_below = estimate.low != 0
+    is_limited_below = estimate.low != 0 and math.isfinite(estimate.low)
     if math.isinf(estimate.high):
         return f"at least {low}" if is_limited_below else UNLIMITED
     if not is_limited_below:

@@ -4,13 +4,14 @@ A generator's ratio changes the best learning rate and the plateau, so a ratio a
 another one says little. It is therefore analyzed only from three budgets with five ratios each.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lab.reporting.scaling.end_points import EndPoint, RunGroup
+from lab.reporting.scaling.end_points import RATIO, EndPoint, RunGroup
 from lab.reporting.scaling.estimates import format_estimate, format_flops, format_number
 from lab.reporting.tables import Table
 from lab.scaling.least_squares import LineFit, fit_line
@@ -51,11 +52,15 @@ def analyze_ratios(groups: Sequence[RunGroup], *, tuned: bool) -> RatioTrend | s
         groups: groups of the sweep, which may differ in the ratio.
         tuned: whether each ratio has its own learning rate.
     """
-    ends = [end for group in groups for end in group.ends if not math.isnan(end.ratio)]
-    if not ends:
+    by_series: dict[tuple[str, str], list[EndPoint]] = {}
+    for group in groups:
+        key = _describe_others(group)
+        for end in group.ends:
+            if not math.isnan(end.ratio):
+                by_series.setdefault((key, end.shape), []).append(end)
+    if not by_series:
         return None
-    by_shape = {shape: [e for e in ends if e.shape == shape] for shape in {e.shape for e in ends}}
-    shape, largest = max(by_shape.items(), key=lambda item: (_count(item[1]), item[0]))
+    (_, shape), largest = max(by_series.items(), key=lambda item: (_count(item[1]), item[0]))
     budgets, ratios = _count(largest)
     if budgets < FEWEST_BUDGETS or ratios < FEWEST_RATIOS:
         return (
@@ -73,6 +78,18 @@ def analyze_ratios(groups: Sequence[RunGroup], *, tuned: bool) -> RatioTrend | s
         )
     logs = np.log([[optimum.predictors["budget"], optimum.rate] for optimum in used])
     return RatioTrend(shape=shape, optima=optima, line=fit_line(logs[:, 0], logs[:, 1]))
+
+
+def _describe_others(group: RunGroup) -> str:
+    """Return the settings of a group as text, without the generator's width."""
+    settings = dict(group.settings)
+    settings.pop(RATIO, None)
+    for path, text in settings.items():
+        if path in {"objective", "objective.generator"}:
+            value = json.loads(str(text))
+            value.get("generator", value).pop("width", None)
+            settings[path] = json.dumps(value, sort_keys=True)
+    return repr(sorted(settings.items()))
 
 
 def _count(ends: Sequence[EndPoint]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from lab.reporting.scaling.analysis import LEVEL, BudgetOptimum, FittedGroup, Re
 from lab.reporting.scaling.estimates import format_estimate, format_flops, format_number, minus
 from lab.reporting.scaling.parameter_counts import BLOCKS
 from lab.reporting.tables import Table
+from lab.scaling.diagnostics import LeaveOut
 from lab.scaling.profiles import Estimate
 
 _MEANINGS = {
@@ -146,11 +147,17 @@ def held_out_table(fitted: FittedGroup) -> Table:
         covered = sum(loss.covered for loss in fitted.held_out)
         caption = (
             f"The law without the largest budget, {format_flops(left.budget)}, predicts its "
-            f"losses: {covered} of {len(rows)} {LEVEL:.0%} intervals contain the mean of the runs; "
-            f"median error {minus(f'{100 * left.error:+.2g}')} % (p = {left.p_value:.2g})."
+            f"losses: {covered} of {len(rows)} {LEVEL:.0%} intervals contain the mean of the runs"
+            f"{_describe_error(left)}."
         )
     head = ("size", "tokens", "predicted", "observed", "inside")
     return Table(caption=caption, head=head, rows=rows)
+
+
+def _describe_error(left: LeaveOut) -> str:
+    if np.isnan(left.error):
+        return ""
+    return f"; median error {minus(f'{100 * left.error:+.2g}')} % (p = {left.p_value:.2g})"
 
 
 def exclusion_table(result: FittedGroup | RefusedGroup) -> Table:

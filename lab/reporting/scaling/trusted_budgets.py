@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from lab.errors import UserError
+from lab.reporting import sentences
 from lab.reporting.compute.learning_curves import BUDGET, setting_labels
-from lab.reporting.scaling.estimates import format_flops
-from lab.reporting.tables import Table
+from lab.reporting.tables import UNITS, Table
 from lab.scaling.forecasting.decisions import wilson_interval
 from lab.scaling.forecasting.trusted_budget import (
     BudgetAccuracy,
@@ -15,11 +14,12 @@ from lab.scaling.forecasting.trusted_budget import (
     cheapest_trusted,
 )
 from lab.scaling.runs import Floats
+from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 LEAST = 0.8  # share of right decisions that makes a budget trusted
 LEVEL = 0.9
-_FEWEST_SETTINGS = 2
+_FEWEST = 2  # settings, and budgets
 
 
 def trust_table(frames: SweepFrames, runs: pd.DataFrame) -> Table | None:
@@ -31,17 +31,13 @@ def trust_table(frames: SweepFrames, runs: pd.DataFrame) -> Table | None:
     """
     scores = collect_scores(frames, runs)
     settings = {name for by_setting in scores.values() for name in by_setting}
-    if len(settings) < _FEWEST_SETTINGS:
+    if min(len(settings), len(scores)) < _FEWEST:
         return None
-    try:
-        rows = accuracy_by_budget(scores, LEVEL)
-    except UserError:  # one budget
-        return None
-    largest = max(scores)
+    rows, largest, unit = accuracy_by_budget(scores, LEVEL), max(scores), _find_unit(runs)
     return Table(
-        caption=f"{_describe(rows, largest, len(settings))} {_EXPLANATION}",
+        caption=f"{_describe(rows, largest, len(settings), unit)} {_EXPLANATION}",
         head=("budget", "of the largest", "right pairs", "accuracy"),
-        rows=[_row(row, largest) for row in rows],
+        rows=[_row(row, largest, unit) for row in rows],
     )
 
 
@@ -67,33 +63,39 @@ def collect_scores(frames: SweepFrames, runs: pd.DataFrame) -> Mapping[float, Ma
     }
 
 
-def _row(row: BudgetAccuracy, largest: float) -> list[str]:
+def _find_unit(runs: pd.DataFrame) -> str:
+    kinds = runs[tags.BUDGET_KIND].unique() if tags.BUDGET_KIND in runs else ["flops"]
+    return UNITS.get(str(kinds[0]), "")
+
+
+def _row(row: BudgetAccuracy, largest: float, unit: str) -> list[str]:
     accuracy = row.accuracy
     value = "no pair to decide"
     if accuracy.pairs:
         value = f"{accuracy.share:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}]"
     return [
-        format_flops(row.budget),
+        sentences.format_quantity(row.budget, unit),
         f"1/{largest / row.budget:.3g}",
         f"{accuracy.right} of {accuracy.pairs}",
         value,
     ]
 
 
-def _describe(rows: tuple[BudgetAccuracy, ...], largest: float, settings: int) -> str:
+def _describe(rows: tuple[BudgetAccuracy, ...], largest: float, settings: int, unit: str) -> str:
     """Return the conclusion: the cheapest budget to trust, or why there is none."""
+    target = sentences.format_quantity(largest, unit)
     trusted = cheapest_trusted(rows, LEAST)
     if trusted is not None:
         return (
-            f"The cheapest budget to trust is {format_flops(trusted)}: from there on, the "
-            f"lower limit of the decision accuracy is at least {LEAST:.0%} of the decisions at "
-            f"{format_flops(largest)}."
+            f"The cheapest budget to trust is {sentences.format_quantity(trusted, unit)}: from "
+            f"there on, the lower limit of the decision accuracy about {target} is at least "
+            f"{LEAST:.0%}."
         )
     pairs = max(row.accuracy.pairs for row in rows)
     if not pairs:
         return (
             f"No budget can be trusted or distrusted: no two settings differ significantly at "
-            f"{format_flops(largest)}."
+            f"{target}."
         )
     best = wilson_interval(1.0, min(pairs, settings - 1), LEVEL)[0]
     reason = (
@@ -103,5 +105,5 @@ def _describe(rows: tuple[BudgetAccuracy, ...], largest: float, settings: int) -
     )
     return (
         f"No smaller budget can be trusted: the lower limit of the decision accuracy about "
-        f"{format_flops(largest)} is below {LEAST:.0%}{reason}."
+        f"{target} is below {LEAST:.0%}{reason}."
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path as File
 
 from lab.reporting.page import write_report
-from lab.reporting.scaling.end_point_table import END_POINTS
+from lab.reporting.scaling import csv_tables
 from lab.reporting.verification import differences
 from lab.reporting.verification.differences import Difference
 from lab.reporting.verification.report_file import (
@@ -99,7 +99,7 @@ def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
     """Yield the differences between the files of two reports, except their HTML pages."""
     names = [_TEXT, *TABLES.values()]
     names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
-    names += [END_POINTS] if (rebuilt / END_POINTS).is_file() else []
+    names += [name for name in csv_tables.FILES if (rebuilt / name).is_file()]
     for name in [*names, *_list_figures(rebuilt)]:
         if not (folder / name).is_file():
             yield Difference(file=name, text="is missing")
@@ -110,8 +110,9 @@ def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
             yield Difference(file=name, text=str(error))
     for name in sorted({*_list_figures(folder)} - {*_list_figures(rebuilt)}):
         yield Difference(file=name, text="is not a figure of the recomputed report")
-    if (folder / END_POINTS).is_file() and not (rebuilt / END_POINTS).is_file():
-        yield Difference(file=END_POINTS, text="is not a file of the recomputed report")
+    for name in csv_tables.FILES:
+        if (folder / name).is_file() and not (rebuilt / name).is_file():
+            yield Difference(file=name, text="is not a file of the recomputed report")
 
 
 def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Difference]:

@@ -69,3 +69,11 @@ def test_settings_that_do_not_differ_decide_nothing() -> None:
 def test_one_setting_or_one_budget_has_no_table(settings: int, budgets: tuple[float, ...]) -> None:
     frames = sweep(settings, dict.fromkeys(budgets, 1))
     assert trust_table(frames, frames.trials) is None
+
+
+def test_budgets_have_the_unit_of_the_sweep() -> None:
+    frames = sweep(4, {1e6: 1, 1e7: 1})
+    trials = frames.trials.assign(**{"budget.kind": "tokens"})
+    table = trust_table(frames, trials)
+    assert table is not None
+    assert table.rows[0][0] == "1 M tokens"
