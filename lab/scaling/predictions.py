@@ -50,21 +50,32 @@ class Prediction:
         )
 
 
-def predict_loss(fit: LawFit, parameters: float, tokens: float, level: float = LEVEL) -> Prediction:
-    """Return the loss at a size and a token count."""
-    return predict_first(fit.batch, np.log([[parameters, tokens]]), level)
+def predict_losses(
+    fit: LawFit, parameters_P: Floats, tokens_P: Floats, level: float = LEVEL
+) -> tuple[Prediction, ...]:
+    """Return the losses at P pairs of size and token count."""
+    return predict_points(fit.batch, np.log(np.stack([parameters_P, tokens_P], axis=1)), level)
 
 
-def predict_first(batch: FitBatch, points_Kp: Floats, level: float = LEVEL) -> Prediction:
-    """Return the loss of the first law of a batch; the arguments are those of `predict_batch`."""
-    estimates, below, above = _expected_losses(batch, points_Kp, level)
-    loss = float(estimates[0])
-    return Prediction(
-        loss=loss,
-        low=loss * float(np.exp(-below[0])),
-        high=loss * float(np.exp(above[0])),
-        noise=float(_noise(batch, level)[0]),
-        level=level,
+def predict_points(batch: FitBatch, points_Pp: Floats, level: float) -> tuple[Prediction, ...]:
+    """Return the losses of the first law of a batch at P points.
+
+    Args:
+        batch: the law.
+        points_Pp: logarithms of the inputs.
+        level: nominal coverage.
+    """
+    repeated = batch.take(np.zeros(len(points_Pp), dtype=np.intp))
+    estimates, below, above = _expected_losses(repeated, points_Pp, level)
+    return tuple(
+        Prediction(loss=float(loss), low=float(low), high=float(high), noise=noise, level=level)
+        for loss, low, high, noise in zip(
+            estimates,
+            estimates * np.exp(-below),
+            estimates * np.exp(above),
+            _noise(repeated, level).tolist(),
+            strict=True,
+        )
     )
 
 

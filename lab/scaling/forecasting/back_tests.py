@@ -15,6 +15,8 @@ from lab.scaling.forecasting.scoring import ForecastReport, NothingToScoreError,
 from lab.scaling.law import FitError
 from lab.scaling.predictions import LEVEL
 
+_STARTS = 4  # of each fit; there are nearly two per budget, and the report waits for them
+
 
 @dataclass(frozen=True, kw_only=True)
 class RungTest:
@@ -70,7 +72,7 @@ def _test(
         problem = "its designs have runs at no other budget"
         return RungTest(budget=budget, others=others, report=None, problem=problem)
     try:
-        found = forecast_designs(known, budget, law, level).designs
+        found = forecast_designs(known, budget, law, level, _STARTS).designs
         made = [as_forecast(each, budget, len(observed[each.design])) for each in found]
         report = score_forecasts(made, observed, rank_at(known, ranking_budget(known, budget)))
     except (FitError, NothingToScoreError) as error:

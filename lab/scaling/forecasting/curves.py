@@ -7,7 +7,7 @@ FLOPs are the only input. The fit and its intervals are those of the law of size
 import numpy as np
 
 from lab.scaling.law import FitError
-from lab.scaling.predictions import LEVEL, Prediction, predict_first
+from lab.scaling.predictions import LEVEL, Prediction, predict_points
 from lab.scaling.solver.batch import FitBatch, fit_batch
 from lab.scaling.solver.huber import DELTA, Floats
 
@@ -45,4 +45,4 @@ def curve_parameters(batch: FitBatch) -> dict[str, float]:
 
 def predict_curve(batch: FitBatch, budget: float, level: float = LEVEL) -> Prediction:
     """Return the loss at a budget (see `extrapolation.check_extrapolation`)."""
-    return predict_first(batch, np.log([[budget]]), level)
+    return predict_points(batch, np.log([[budget]]), level)[0]

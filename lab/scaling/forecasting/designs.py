@@ -8,6 +8,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from lab.scaling.forecasting.curves import curve_parameters, fit_curve, predict_
 from lab.scaling.forecasting.scoring import Forecast
 from lab.scaling.hygiene import MOST_EPOCHS
 from lab.scaling.law import FitError, fit_law
-from lab.scaling.predictions import LEVEL, Prediction, predict_loss
+from lab.scaling.predictions import LEVEL, Prediction, predict_losses
 from lab.scaling.runs import Floats, Run, points_of
 
 LawKind = Literal["size_and_data", "curves"]
@@ -100,7 +101,7 @@ def choose_law(designs: Sequence[Design]) -> LawKind:
 
 
 def forecast_designs(
-    designs: Sequence[Design], budget: float, law: LawKind, level: float = LEVEL
+    designs: Sequence[Design], budget: float, law: LawKind, level: float = LEVEL, starts: int = 16
 ) -> RungForecast:
     """Return forecasts of designs at a budget (see `extrapolation.check_extrapolation`).
 
@@ -110,6 +111,7 @@ def forecast_designs(
         law: `size_and_data`: one law L(N, D) for each group; `curves`: one curve L(C) for each
             design.
         level: nominal coverage of the intervals.
+        starts: number of starts of the fit of a law L(N, D).
 
     Raises:
         FitError: a law cannot be fitted; the message names its group or design.
@@ -117,7 +119,7 @@ def forecast_designs(
     by_law = (
         _groups(designs) if law == "size_and_data" else [(each.name, [each]) for each in designs]
     )
-    predict = _predict_sizes if law == "size_and_data" else _predict_curve
+    predict = partial(_predict_sizes, starts) if law == "size_and_data" else _predict_curve
     laws: dict[str, dict[str, float]] = {}
     found: list[DesignForecast] = []
     warnings: list[str] = []
@@ -181,16 +183,14 @@ def _groups(designs: Sequence[Design]) -> Iterator[tuple[str, list[Design]]]:
         yield label, list(members)
 
 
-_Found = tuple[dict[str, float], list[Prediction], Sequence[str]]
+_Found = tuple[dict[str, float], Sequence[Prediction], Sequence[str]]
 
 
-def _predict_sizes(designs: Sequence[Design], budget: float, level: float) -> _Found:
-    fit = fit_law(points_of(run for design in designs for run in design.runs))
-    predictions = [
-        predict_loss(fit, design.runs[0].parameters, budget / design.flops_per_token, level)
-        for design in designs
-    ]
-    return dict(vars(fit.law)), predictions, check_fit(fit)
+def _predict_sizes(starts: int, designs: Sequence[Design], budget: float, level: float) -> _Found:
+    fit = fit_law(points_of(run for design in designs for run in design.runs), starts=starts)
+    sizes = np.array([design.runs[0].parameters for design in designs], dtype=float)
+    tokens = np.array([budget / design.flops_per_token for design in designs], dtype=float)
+    return dict(vars(fit.law)), predict_losses(fit, sizes, tokens, level), check_fit(fit)
 
 
 def _predict_curve(designs: Sequence[Design], budget: float, level: float) -> _Found:
