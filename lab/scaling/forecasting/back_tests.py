@@ -73,7 +73,10 @@ def _test(
         return RungTest(budget=budget, others=others, report=None, problem=problem)
     try:
         found = forecast_designs(known, budget, law, level, _STARTS).designs
-        made = [as_forecast(each, budget, len(observed[each.design])) for each in found]
+        made = [
+            as_forecast(each.design, budget, each.prediction, len(observed[each.design]))
+            for each in found
+        ]
         report = score_forecasts(made, observed, rank_at(known, ranking_budget(known, budget)))
     except (FitError, NothingToScoreError) as error:
         return RungTest(budget=budget, others=others, report=None, problem=str(error))

@@ -144,16 +144,16 @@ def forecast_designs(
     )
 
 
-def as_forecast(forecast: DesignForecast, budget: float, seeds: int) -> Forecast:
-    """Return a forecast for the mean of `seeds` runs of its design at `budget` FLOPs."""
-    low, high = forecast.prediction.mean_ends(seeds)
+def as_forecast(design: str, budget: float, prediction: Prediction, seeds: int) -> Forecast:
+    """Return a forecast for the mean of `seeds` runs of a design at `budget` FLOPs."""
+    low, high = prediction.mean_ends(seeds)
     return Forecast(
-        setting=forecast.design,
+        setting=design,
         budget=budget,
-        value=forecast.prediction.loss,
+        value=prediction.loss,
         low=low,
         high=high,
-        level=forecast.prediction.level,
+        level=prediction.level,
         seeds=seeds,
     )
 
