@@ -88,8 +88,8 @@ class RunGroup:
         settings: the same, by dotted path.
         metric: the score, smaller is better.
         ends: end points, in the order of the trials.
-        rated: end points of all learning rates, search trials included, for the trend of the
-            optimal learning rate.
+        rated: ends of the trials that differ in the learning rate alone at each size and budget,
+            for the trend of the optimal rate.
         left_out: all other trials of the group.
     """
 
@@ -172,7 +172,7 @@ def _group(
     of_best = [trial[RATE] == rates.get(_corner(trial), trial[RATE]) for trial in _rows(candidates)]
     chosen = candidates[np.array(of_best, dtype=bool)]
     numbers = set(chosen["number"])
-    rated = trials[trials["score"].notna() | (trials["state"] == "diverged")]
+    rated = _rated(frames, trials)
     return RunGroup(
         label=label,
         settings={path: trials.iloc[0][path] for path in paths},
@@ -181,9 +181,13 @@ def _group(
         rated=tuple(_end_point(frames, trial) for trial in _rows(rated)),
         left_out=tuple(
             LeftOut(
-                number=int(trial["number"]), cell=str(trial["cell"]), reason=_reason(trial, rates)
+                number=int(trial["number"]),
+                cell=str(trial["cell"]),
+                reason=_reason(trial, rates.get(_corner(trial)) if is_compared else None),
             )
-            for trial in _rows(trials)
+            for trial, is_compared in zip(
+                _rows(trials), trials.index.isin(compared.index), strict=True
+            )
             if trial["number"] not in numbers
         ),
     )
@@ -195,6 +199,18 @@ def _rows(trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _corner(trial: Mapping[str, Any]) -> tuple[str, float]:
     return describe_shape(trial), float(trial[BUDGET])
+
+
+def _rated(frames: SweepFrames, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that show the loss as a function of the learning rate alone.
+
+    Of a tuned rate they are the search trials, which have the same seeds. There are none if other
+    settings were tuned with it, since each rate then has other values of these.
+    """
+    scored = trials[trials["score"].notna() | (trials["state"] == "diverged")]
+    if not frames.tune:
+        return scored
+    return scored[scored["role"] == "search"] if list(frames.tune) == [RATE] else scored[:0]
 
 
 def _best_rates(finished: pd.DataFrame) -> dict[tuple[str, float], float]:
@@ -210,16 +226,20 @@ def _best_rate(scores: Mapping[float, list[float]]) -> float:
     return min(scores, key=lambda rate: float(np.mean(scores[rate])))
 
 
-def _reason(trial: Mapping[str, Any], rates: Mapping[tuple[str, float], float]) -> str:
-    """Return why a trial is no end point."""
+def _reason(trial: Mapping[str, Any], best: float | None) -> str:
+    """Return why a trial is no end point.
+
+    Args:
+        trial: the trial.
+        best: best learning rate of its size and budget; None if the trial was not compared.
+    """
     if trial["state"] != "finished":
         return f"{trial['state']}: {trial['reason']}" if trial["reason"] else str(trial["state"])
     if trial["role"] == "superseded":
         return "superseded: the search has replaced it by another trial"
-    best = rates.get(_corner(trial))
-    if best is not None and trial[RATE] != best:
+    if best is not None:
         return f"another learning rate ({best:.3g}) is better at this size and budget"
-    return "search trial: it selected the setting whose repeats are fitted"
+    return "search trial, or a setting that the search did not select"
 
 
 def _end_point(frames: SweepFrames, trial: Mapping[str, Any]) -> EndPoint:
@@ -242,10 +262,17 @@ def _end_point(frames: SweepFrames, trial: Mapping[str, Any]) -> EndPoint:
         shape=describe_shape(trial),
         repeat=int(trial["repeat"]),
         rate=_number(trial, RATE),
-        step_tokens=run.tokens / max(_number(trial, "spent/steps"), 1.0),
+        step_tokens=_step_tokens(trial),
         flops=_number(trial, "spent/flops"),
         sizes=sizes,
     )
+
+
+def _step_tokens(trial: Mapping[str, Any]) -> float:
+    tokens = _number(trial, "batch") * _number(trial, "data.length")
+    if math.isnan(tokens):  # the batch grows
+        return _number(trial, "spent/tokens") / _number(trial, "spent/steps")
+    return tokens
 
 
 def _number(trial: Mapping[str, Any], name: str) -> float:
