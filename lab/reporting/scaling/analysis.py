@@ -5,6 +5,7 @@ decision between sizes, the law under other definitions of N, parabolas as a cro
 warnings. All numbers are functions of the end points.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,6 +158,7 @@ def _fit(group: RunGroup, selection: Selection, ends: tuple[EndPoint, ...]) -> F
     if not len(boot.laws["A"]):
         raise UserError("no law L(N, D): none of the resamples of the runs determines one")
     intervals = law_intervals(fit, LEVEL)
+    _check_identified(intervals)
     for name, value in (("A", fit.law.A), ("B", fit.law.B)):
         intervals[name] = percentile_interval(boot.laws[name], value, LEVEL)
     largest = float(points.budgets_n.max())
@@ -178,6 +180,20 @@ def _fit(group: RunGroup, selection: Selection, ends: tuple[EndPoint, ...]) -> F
         parabolas=_check_parabolas(fit, per_token),
         warnings=(*check_fit(fit), *_bootstrap_warnings(boot)),
     )
+
+
+def _check_identified(intervals: dict[str, Estimate]) -> None:
+    """Check that the runs limit both exponents on one side at least.
+
+    Raises:
+        UserError: they do not limit an exponent.
+    """
+    for name in ("alpha", "beta"):
+        if intervals[name].low == 0 and math.isinf(intervals[name].high):
+            raise UserError(
+                f"no law L(N, D): the runs do not limit {name}, whose {LEVEL:.0%} interval contains "
+                f"all values; more sizes, budgets or seeds are needed"
+            )
 
 
 def flops_per_token(ends: tuple[EndPoint, ...]) -> FlopsPerToken:

@@ -110,10 +110,18 @@ def test_groups_are_the_compared_settings_other_than_size_budget_and_rate() -> N
 def test_runs_that_do_not_determine_a_law_are_refused_in_words(
     compare: dict | None, surface: object, reason: str
 ) -> None:
-    (group,) = group_end_points(scaling_frames(surface, compare=compare))
+    (group,) = group_end_points(scaling_frames(surface, compare=compare, seed=1))
     found = analyze_group(group)
     assert isinstance(found, RefusedGroup)
     assert reason in found.reason
+
+
+def test_exponent_that_the_runs_do_not_limit_is_refused() -> None:
+    frames = scaling_frames(lambda _, tokens, __: 2.0 + 1e6 / tokens, seed=2)
+    (group,) = group_end_points(frames)
+    found = analyze_group(group)
+    assert isinstance(found, RefusedGroup)
+    assert "do not limit alpha" in found.reason
 
 
 def test_trend_of_the_tuned_rates_is_the_one_that_the_losses_follow() -> None:
