@@ -22,7 +22,8 @@ class StoredFiles:
 
     Attributes:
         contents: content of each undamaged file, by name without suffix, sorted.
-        damaged: messages about the other files, by name without suffix.
+        damaged: messages about the other files, by name without suffix; their paths are relative
+            to the storage, because reports have these messages.
     """
 
     contents: Mapping[str, Any]
@@ -68,5 +69,5 @@ def read_forecasts(storage: File, mirror: Mirror) -> StoredFiles:
         try:
             contents[file.stem] = digests.read_json(file, REMEDY)
         except digests.DamagedFileError as error:
-            damaged[file.stem] = str(error)
+            damaged[file.stem] = str(error).removeprefix(f"{storage}/")
     return StoredFiles(contents=contents, damaged=damaged)

@@ -54,6 +54,9 @@ class StoreForecasts:
     problems: tuple[str, ...] = ()
 
 
+NO_FORECASTS = StoreForecasts()
+
+
 def load_forecasts(storage: File, mirror: Mirror, uri: str) -> StoreForecasts:
     """Return the forecasts of a storage, with the runs that the tracking store has for them.
 

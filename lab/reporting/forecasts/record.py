@@ -171,13 +171,19 @@ def parse_records(stored: StoredFiles) -> tuple[tuple[ForecastRecord, ...], dict
         try:
             record = ForecastRecord.model_validate(content)
         except ValidationError as error:
-            problems[name] = f"{name}.json: {_describe(error)}; {files.REMEDY}"
+            problems[name] = f"{_path(name)}: {_describe(error)}; {files.REMEDY}"
             continue
         if record.name == name:
             records.append(record)
         else:
-            problems[name] = f"{name}.json: its inputs have the hash {record.name}; {files.REMEDY}"
+            problems[name] = (
+                f"{_path(name)}: its inputs have the hash {record.name}; {files.REMEDY}"
+            )
     return tuple(sorted(records, key=lambda each: (each.written, each.name))), problems
+
+
+def _path(name: str) -> str:
+    return f"{files.FOLDER}/{name}.json"
 
 
 def _describe(error: ValidationError) -> str:

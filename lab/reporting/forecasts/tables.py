@@ -30,7 +30,7 @@ def forecast_table(scored: ScoredForecast) -> Table:
     """Return the table of a forecast's designs, smallest expected loss first."""
     record = scored.record
     baseline = sorted(record.baseline.losses, key=lambda name: record.baseline.losses[name])
-    head = ("rank", "design", "parameters", "tokens", "loss", f"{record.level:.0%} interval",
+    head = ("rank", "design", "parameters", "tokens", "loss", f"{_percent(record.level)} interval",
             f"rank at {record.baseline.budget:.3g}", "observed (n)", "error",
             "covered")  # fmt: skip
     rows = [
@@ -56,7 +56,7 @@ def _design_row(scored: ScoredForecast, design: DesignRecord, baseline: Sequence
         sentences.NONE
         if error is None
         else f"{sentences.format_score(error.observed)} ({error.forecast.seeds})",
-        sentences.NONE if error is None else format_percent(error.relative),
+        sentences.NONE if error is None else format_change(error.relative),
         sentences.NONE if error is None else "yes" if error.covered else "no",
     ]
 
@@ -72,8 +72,8 @@ def describe_scores(scored: ScoredForecast) -> str:
     else:
         covered = sum(error.covered for error in report.errors)
         text = (
-            f"{covered} of {len(report.errors)} intervals ({record.level:.0%} nominal) contain the "
-            f"observed mean. {describe_decisions(report, record.baseline.budget)}"
+            f"{covered} of {len(report.errors)} intervals ({_percent(record.level)} nominal) "
+            f"contain the observed mean. {describe_decisions(report, record.baseline.budget)}"
         )
     reasons = dict.fromkeys(run.exclusion for run in scored.excluded)
     if reasons:
@@ -96,7 +96,8 @@ def describe_decisions(report: ForecastReport, baseline: float) -> str:
 def _count_pairs(accuracy: DecisionAccuracy) -> str:
     if not accuracy.pairs:
         return "none separable"
-    return f"{accuracy.right} of {accuracy.pairs} ({accuracy.low:.0%} to {accuracy.high:.0%})"
+    ends = f"{_percent(accuracy.low)} to {_percent(accuracy.high)}"
+    return f"{accuracy.right} of {accuracy.pairs} ({ends})"
 
 
 def back_test_table(tests: Iterable[RungTest]) -> Table:
@@ -122,8 +123,8 @@ def _test_row(test: RungTest) -> list[str]:
     covered = sum(error.covered for error in report.errors)
     return [
         *start,
-        format_percent(sum(relative) / len(relative)),
-        f"{sum(map(abs, relative)) / len(relative):.2%}",
+        format_change(sum(relative) / len(relative)),
+        f"{100 * sum(map(abs, relative)) / len(relative):.2f} %",
         f"{covered} of {len(relative)}",
         sentences.format_score(report.regret),
         sentences.format_score(report.baseline_regret),
@@ -138,16 +139,20 @@ def describe_calibration(record: Calibration | None) -> str:
         return "Calibration: no forecast of this store has been scored yet."
     return (
         f"Calibration over all forecasts of this store: {record.covered} of {record.forecasts} "
-        f"intervals contain the observed mean ({record.nominal:.0%} nominal; 90 % binomial "
-        f"interval {record.low:.0%} to {record.high:.0%}, in which each of the {record.laws} laws "
-        f"counts once); mean error {format_percent(record.mean_error)}, mean size "
-        f"{record.mean_size:.2%}."
+        f"intervals contain the observed mean ({_percent(record.nominal)} nominal; 90 % binomial "
+        f"interval {_percent(record.low)} to {_percent(record.high)}, with one trial for each law, "
+        f"because forecasts by one law are not independent: {record.laws}); mean error "
+        f"{format_change(record.mean_error)}, mean size {100 * record.mean_size:.2f} %."
     )
 
 
-def format_percent(share: float) -> str:
-    """Return a signed percentage."""
-    return f"{share:+.2%}".replace("-", "−")
+def format_change(share: float) -> str:
+    """Return a relative error as a signed percentage."""
+    return f"{100 * share:+.2f} %".replace("-", "−")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def format_ends(low: float, high: float) -> str:
