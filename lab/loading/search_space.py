@@ -21,6 +21,7 @@ from lab.config.trial import Path, Trial, Value
 from lab.loading import (
     comparability,
     mask_checks,
+    rate_trends,
     schema,
     size_defaults,
     trial_checks,
@@ -103,7 +104,10 @@ def build_trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Tr
     raw = raw["base"]
     _fill_defaults(raw)
     raw["encoder"] = _expand_size(raw.get("encoder", {}))
+    trend = rate_trends.take_trend(raw)
     trial = schema.validate_trial(raw)
+    if trend is not None:
+        trial = rate_trends.apply_trend(trial, trend)
     trial_checks.check_trial(trial)
     return trial
 

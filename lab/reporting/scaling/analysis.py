@@ -191,7 +191,7 @@ def _check_identified(intervals: dict[str, Estimate]) -> None:
     for name in ("alpha", "beta"):
         if intervals[name].low == 0 and math.isinf(intervals[name].high):
             raise UserError(
-                f"no law L(N, D): the runs do not limit {name}, whose {LEVEL:.0%} interval contains "
+                f"no law L(N, D): the runs do not limit {name}: its {LEVEL:.0%} interval contains "
                 f"all values; more sizes, budgets or seeds are needed"
             )
 
