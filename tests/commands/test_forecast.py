@@ -12,7 +12,10 @@ import pytest
 from stored_sweeps import BUDGETS, LAW, store_sweep
 
 from lab import forecast, report, verify
+from lab.reporting.forecasts.observed import load_forecasts
 from lab.storage import digests
+from lab.storage.mirror import LocalOnly
+from lab.tracking.client import default_uri
 
 TARGET = 1e13
 Run = Callable[..., tuple[int, str]]
@@ -216,19 +219,20 @@ def test_report_scores_the_forecasts_and_is_verified(
     assert (rows["observed"] - rows["loss"]).abs().max() < 0.02
     assert set(pd.read_csv(folder / "back_tests.csv")["budget"]) == set(BUDGETS)
     assert verify.main([str(folder), *places]) == 0, capsys.readouterr()
-    elsewhere = ["--storage", str(storage.parent / "none")]
-    assert verify.main([str(folder), *elsewhere]) == 0
     table = folder / "forecasts.csv"
     table.write_text(table.read_text().replace(",True", ",False", 1))
     capsys.readouterr()
-    for options in (places, elsewhere):
-        assert verify.main([str(folder), *options]) == 1
-        assert "forecasts.csv, line 2, column covered: 'False' stands there" in (
-            capsys.readouterr().out
-        )
+    assert verify.main([str(folder), "--storage", str(storage.parent / "none")]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"{table}, line 2, column covered: 'False' stands there; recomputed: 'True'",
+        f"{folder}: 1 difference",
+    ]
+
+
+def test_report_names_a_damaged_file_and_does_not_use_it(run: Run, storage: Path) -> None:
+    assert run("scaling", "--budget", TARGET)[0] == 0
     (file,) = (storage / "forecasts").iterdir()
     file.write_text(file.read_text().replace('"version"', '"Version"'))
-    assert report.main(["scaling", *places, "--reports", str(folder.parent)]) == 0
-    text = flat((folder / "report.md").read_text())
-    assert f"Not used: forecasts/{file.name}: damaged: its content differs" in text
-    assert not table.exists()
+    found = load_forecasts(storage, LocalOnly(), default_uri(storage))
+    assert (found.records, len(found.problems)) == ((), 1)
+    assert found.problems[0].startswith(f"forecasts/{file.name}: damaged: its content differs")

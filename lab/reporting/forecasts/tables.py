@@ -108,7 +108,7 @@ def back_test_table(tests: Iterable[RungTest]) -> Table:
     caption = (
         "Back-tests: each budget is forecast from all others, and from the smaller ones alone, by "
         "the same kind of law as a forecast. The baseline ranks the designs at the largest smaller "
-        "budget; pairs are those that are separable at the budget."
+        "budget, or at the smallest other one; pairs are those that are separable at the budget."
     )
     return Table(caption=caption, head=head, rows=rows)
 
