@@ -4,7 +4,6 @@ The report depends on the tracking store alone, not on the clock or the network:
 gives the same bytes.
 """
 
-from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
@@ -27,10 +26,15 @@ from lab.reporting import (
     yardsticks,
 )
 from lab.reporting.figures import health_plots, heat_map, plots, svg
+from lab.reporting.figures.figure import Figure
+from lab.reporting.figures.scaling_figures import scaling_figures
 from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
 from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
+from lab.reporting.scaling.end_point_table import END_POINTS, end_point_table
+from lab.reporting.scaling.section import scaling_section
+from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
 from lab.reporting.verification.report_file import write_report_file
 from lab.storage import atomic
@@ -63,28 +67,6 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.STORAGE,
     *tags.PROCESS,  # of sweeps before the provenance was stored with each trial
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure of the report.
-
-    Attributes:
-        name: name of its file, without suffix, and its id in the HTML page.
-        title: title of the figure.
-        caption: text that describes the figure.
-        svg: content of the figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-    @property
-    def inline(self) -> str:
-        """Content of the figure for a page with several figures."""
-        return svg.inline_svg(self.svg, self.name)
 
 
 def write_report(
@@ -133,6 +115,8 @@ def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
     csv_files.write_csv(frames.trials, folder / "trials.csv")
     csv_files.write_csv(frames.curves, folder / "curves.csv")
+    if page["scaling"] is not None and page["scaling"].laws:
+        csv_files.write_csv(end_point_table(page["scaling"]), folder / END_POINTS)
     if page["forecasts"] is not None:
         for name, table in page["forecasts"].files.items():
             csv_files.write_csv(table, folder / name)
@@ -142,6 +126,7 @@ def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -
 def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
+    scaling = scaling_section(frames)
     return {
         "frames": frames,
         "question": frames.sweep[tags.QUESTION],
@@ -152,8 +137,10 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "flags": stats.flag_trials(frames, result),
         "cells": tables.cell_table(frames, result, runs),
         "compute": tables.compute_table(result, runs),
-        "figures": _figures(frames, result, runs),
-        "interactive": interactive.draw_figures(frames, result, runs),
+        "scaling": scaling,
+        "trust": trust_table(frames, runs),
+        "figures": _figures(frames, result, runs) | scaling_figures(scaling),
+        "interactive": interactive.draw_figures(frames, result, runs, scaling),
         "importance": tuning.describe_importance(frames),
         "policy": interactive.security_policy(),
         "mlflow": interactive.MLFLOW,

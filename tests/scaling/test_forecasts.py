@@ -9,7 +9,7 @@ from scipy import stats
 
 from benchmarks.scaling_fit import SMALL
 from lab.errors import UserError
-from lab.scaling.forecasting.back_tests import leave_one_rung_out
+from lab.scaling.forecasting.back_tests import leave_one_rung_out, leave_rung_out
 from lab.scaling.forecasting.curves import curve_parameters, fit_curve, predict_curve
 from lab.scaling.forecasting.decisions import (
     decision_accuracy,
@@ -235,6 +235,17 @@ def test_each_budget_is_forecast_from_the_others_and_from_smaller_ones() -> None
     assert len(errors) == 5 * len(reports)
     assert np.mean([error.covered for error in errors]) >= 0.7
     assert max(abs(error.relative) for error in errors) < 0.05
+
+
+def test_law_without_a_budget_predicts_it() -> None:
+    points = sized_points()
+    largest = float(points.budgets_n.max())
+    found = leave_rung_out(points, largest)
+    assert [held.parameters for held in found] == sorted(set(points.parameters_n))
+    assert {held.budget for held in found} == {largest}
+    assert sum(held.covered for held in found) >= 4
+    assert max(abs(np.log(held.predicted / held.observed)) for held in found) < 0.02
+    assert leave_rung_out(points.take(points.budgets_n == largest), largest) == ()
 
 
 def test_back_test_foresees_a_change_of_order_that_one_budget_does_not() -> None:

@@ -23,10 +23,12 @@ from lab.scaling.bootstrap import (
 from lab.scaling.definitions import Definition, fit_by_definition
 from lab.scaling.diagnostics import LeaveOut, check_fit, leave_largest_out
 from lab.scaling.flops import FlopsPerToken, interpolated
+from lab.scaling.forecasting.back_tests import HeldOutLoss, leave_rung_out
 from lab.scaling.hygiene import Selection, select_runs
 from lab.scaling.law import LawFit, fit_law
 from lab.scaling.optimum import Allocation, optimal_allocation
 from lab.scaling.parabolas import IsoflopFit, ParabolaBias, fit_parabolas, parabola_bias
+from lab.scaling.predictions import Prediction, predict_losses
 from lab.scaling.profiles import Estimate, law_intervals, optimal_size_interval
 from lab.scaling.runs import points_of
 
@@ -45,6 +47,7 @@ class BudgetOptimum:
         budget: FLOPs.
         allocation: optimal size and tokens, and the loss there, by the law.
         size: optimal size with its profile-likelihood interval.
+        loss: loss at the optimum.
         shares: how often each size that was run is the best one, by the bootstrap.
         extrapolated: whether no run had such a budget.
     """
@@ -52,6 +55,7 @@ class BudgetOptimum:
     budget: float
     allocation: Allocation
     size: Estimate
+    loss: Prediction
     shares: tuple[SizeShare, ...]
     extrapolated: bool
 
@@ -95,6 +99,7 @@ class FittedGroup:
         optima: optimal sizes by increasing budget.
         definitions: the law under each definition of N, that of `fit` first.
         left_out: the law without the largest budget.
+        held_out: losses of the largest budget, as that law predicts them.
         parabolas: cross-check by parabolas; the reason in words if there are none.
         warnings: signs that the law or the design is wrong.
     """
@@ -109,6 +114,7 @@ class FittedGroup:
     optima: tuple[BudgetOptimum, ...]
     definitions: tuple[Definition, ...]
     left_out: LeaveOut
+    held_out: tuple[HeldOutLoss, ...]
     parabolas: ParabolaCheck | str
     warnings: tuple[str, ...]
 
@@ -177,6 +183,7 @@ def _fit(group: RunGroup, selection: Selection, ends: tuple[EndPoint, ...]) -> F
         optima=tuple(_optimum(fit, boot, per_token, budget) for budget in budgets),
         definitions=fit_by_definition(points, counts, costs, largest),
         left_out=leave_largest_out(fit),
+        held_out=leave_rung_out(points, largest, LEVEL),
         parabolas=_check_parabolas(fit, per_token),
         warnings=(*check_fit(fit), *_bootstrap_warnings(boot)),
     )
@@ -211,9 +218,11 @@ def flops_per_token(ends: tuple[EndPoint, ...]) -> FlopsPerToken:
 def _optimum(
     fit: LawFit, boot: BootstrapLaws, per_token: FlopsPerToken, budget: float
 ) -> BudgetOptimum:
+    allocation = optimal_allocation(fit.law, budget, per_token)
     return BudgetOptimum(
         budget=budget,
-        allocation=optimal_allocation(fit.law, budget, per_token),
+        allocation=allocation,
+        loss=predict_losses(fit, *np.array([[allocation.parameters], [allocation.tokens]]))[0],
         size=optimal_size_interval(fit, budget, per_token, LEVEL),
         shares=decide_size(boot, fit.points, budget, per_token),
         extrapolated=budget > float(fit.points.budgets_n.max()),

@@ -27,6 +27,7 @@ DEFAULT_METRIC = "mlm/nats_per_character"
 RATE = "optim.lr"
 _SHAPE = tuple(f"encoder.{name}" for name in SHAPE)
 SIZE_PATHS = frozenset(("encoder", "encoder.size", *_SHAPE))
+RATIO = "objective.generator.width"
 DETECTION = "detect/bigram/auroc"
 _CHANCE = 0.5
 _LEARNED = 0.05  # AUROC above chance; the largest deviation between seeds on a plateau is .01
@@ -47,6 +48,7 @@ class EndPoint:
         step_tokens: tokens of an optimizer step.
         flops: FLOPs that the trial has spent.
         sizes: numbers of parameters, by the name of the definition.
+        ratio: width of the generator relative to that of the encoder; NaN without a generator.
     """
 
     run: Run
@@ -57,6 +59,7 @@ class EndPoint:
     step_tokens: float
     flops: float
     sizes: Mapping[str, float]
+    ratio: float
 
     @property
     def flops_per_token(self) -> float:
@@ -265,6 +268,7 @@ def _end_point(frames: SweepFrames, trial: Mapping[str, Any]) -> EndPoint:
         step_tokens=_step_tokens(trial),
         flops=_number(trial, "spent/flops"),
         sizes=sizes,
+        ratio=_number(trial, RATIO),
     )
 
 

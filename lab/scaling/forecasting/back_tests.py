@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lab.scaling.forecasting.designs import (
     Design,
     LawKind,
@@ -12,8 +14,9 @@ from lab.scaling.forecasting.designs import (
     ranking_budget,
 )
 from lab.scaling.forecasting.scoring import ForecastReport, NothingToScoreError, score_forecasts
-from lab.scaling.law import FitError
-from lab.scaling.predictions import LEVEL
+from lab.scaling.law import FitError, fit_law
+from lab.scaling.predictions import LEVEL, predict_losses
+from lab.scaling.runs import Points
 
 _STARTS = 4  # of each fit; there are nearly two per budget, and the report waits for them
 
@@ -33,6 +36,34 @@ class RungTest:
     others: tuple[float, ...]
     report: ForecastReport | None
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutLoss:
+    """The law without one budget, and one size and token count of that budget.
+
+    Attributes:
+        budget: the budget that was left out.
+        parameters: number of parameters.
+        tokens: number of tokens.
+        predicted: loss by the law of the other budgets.
+        low: lower end of the interval of the mean of the runs.
+        high: upper end.
+        observed: mean loss of the runs.
+    """
+
+    budget: float
+    parameters: float
+    tokens: float
+    predicted: float
+    low: float
+    high: float
+    observed: float
+
+    @property
+    def covered(self) -> bool:
+        """Whether the observed mean is inside of the interval."""
+        return self.low <= self.observed <= self.high
 
 
 def leave_one_rung_out(
@@ -81,3 +112,31 @@ def _test(
     except (FitError, NothingToScoreError) as error:
         return RungTest(budget=budget, others=others, report=None, problem=str(error))
     return RungTest(budget=budget, others=others, report=report, problem="")
+
+
+def leave_rung_out(points: Points, budget: float, level: float = LEVEL) -> tuple[HeldOutLoss, ...]:
+    """Fit L(N, D) without one budget and predict the losses there; empty without a law."""
+    out = points.budgets_n == budget
+    try:
+        fit = fit_law(points.take(~out))
+    except FitError:
+        return ()
+    held = points.take(out)
+    pairs = np.unique(np.stack([held.parameters_n, held.tokens_n], axis=1), axis=0)
+    found = []
+    predictions = predict_losses(fit, pairs[:, 0], pairs[:, 1], level)
+    for (size, tokens), prediction in zip(pairs, predictions, strict=True):
+        same = (held.parameters_n == size) & (held.tokens_n == tokens)
+        low, high = prediction.mean_ends(int(same.sum()))
+        found.append(
+            HeldOutLoss(
+                budget=budget,
+                parameters=float(size),
+                tokens=float(tokens),
+                predicted=prediction.loss,
+                low=low,
+                high=high,
+                observed=float(held.losses_n[same].mean()),
+            )
+        )
+    return tuple(found)
