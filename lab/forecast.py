@@ -37,8 +37,8 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = cli.build_parser(
         "forecast",
         "Forecast the losses of a sweep's designs at a larger budget, or score earlier forecasts.",
-        "python -m lab.forecast scaling --budget 3e13   # write a forecast, before it is run\n"
-        "python -m lab.forecast scaling                 # list and score the forecasts",
+        "python -m lab.forecast scaling --budget 3e13   "
+        "# after: python -m lab.sweep search_spaces/scaling.yaml",
     )
     parser.add_argument(
         "name",

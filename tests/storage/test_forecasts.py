@@ -1,4 +1,4 @@
-"""Forecasts of a storage are written once, found by all machines, and checked when they are read."""
+"""Forecasts of a storage are written once, found by all machines, and checked when read."""
 
 from pathlib import Path
 
