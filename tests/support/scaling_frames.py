@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -93,7 +93,7 @@ def _row(
 ) -> dict[str, Any]:
     cost = mean_cost(trial)
     steps = round(trial.budget.amount / cost.flops)
-    flat = dict(_flatten(asdict(trial)))
+    flat = dict(flatten(asdict(trial)))
     tokens = steps * cost.tokens
     parameters = count_parameters(flat)[BLOCKS]
     stored = {path: json.dumps(v) if isinstance(v, dict) else v for path, v in cell.items()}
@@ -107,10 +107,11 @@ def _row(
     }  # fmt: skip
 
 
-def _flatten(value: Mapping[str, Any], path: str = "") -> Any:
+def flatten(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a trial with their dotted paths."""
     for key, inner in value.items():
         name = f"{path}.{key}" if path else key
-        yield from _flatten(inner, name) if isinstance(inner, dict) else [(name, inner)]
+        yield from flatten(inner, name) if isinstance(inner, dict) else [(name, inner)]
 
 
 def _frames(
