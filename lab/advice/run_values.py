@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from lab.advice.comparisons import Comparison
 from lab.advice.evidence import Evidence
 from lab.advice.settings import RATE_RATIOS, SETTINGS, describe, steps_and_tokens
@@ -10,7 +12,7 @@ from lab.advice.values import AdvisedValue, Source, interval, short
 from lab.config.architecture import EncoderConfig
 from lab.config.flops import encoder_weights
 from lab.config.trial import Trial
-from lab.scaling.predictions import predict_loss
+from lab.scaling.predictions import predict_losses
 from lab.scaling.profiles import Estimate
 
 
@@ -118,10 +120,11 @@ def setting_values(
 def loss_value(evidence: Evidence, trial: Trial) -> AdvisedValue:
     """Return the loss of the advised shape by the law, with the interval of one new run."""
     size, tokens = float(encoder_weights(trial.encoder)), steps_and_tokens(trial)[1]
-    found = predict_loss(evidence.fit, size, tokens)
+    (found,) = predict_losses(evidence.fit, np.array([size]), np.array([tokens]))
+    low, high = found.mean_ends(seeds=1)
     return AdvisedValue(
         name=evidence.metric,
         text=f"{found.loss:.4g}",
-        interval=f"{found.low:.4g} to {found.high:.4g} ({found.level:.0%})",
+        interval=f"{low:.4g} to {high:.4g} ({found.level:.0%})",
         source=evidence.law_source(trial.budget.amount),
     )

@@ -29,9 +29,9 @@ _MEMORY = 2**31  # maximum bytes of a timed step
 # FLOP/s of optimizer steps of the size `tiny`, divided by those of a matrix product on one core
 # (reports/LOG.md). Smaller hidden sizes reach a smaller share.
 _CPU_SHARE = 0.42
-# An A100, used for every GPU: 23 % of its fp32 peak outside of tensor cores, since the lab trains in
-# fp32. The share is that of the bf16 peak that NVIDIA's ELECTRA-Base (DeepLearningExamples) reaches,
-# by the FLOPs that the lab counts; it was not measured in fp32.
+# An A100, used for every GPU: 23 % of its fp32 peak outside of tensor cores, since the lab trains
+# in fp32. The share is that of the bf16 peak that NVIDIA's ELECTRA-Base (DeepLearningExamples)
+# reaches, by the FLOPs that the lab counts; it was not measured in fp32.
 _GPU_FLOPS = 0.23 * 19.5e12
 
 

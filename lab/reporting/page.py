@@ -28,6 +28,8 @@ from lab.reporting import (
 from lab.reporting.figures import health_plots, heat_map, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.figures.scaling_figures import scaling_figures
+from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
+from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
 from lab.reporting.scaling import csv_tables
@@ -67,10 +69,17 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 }
 
 
-def write_report(frames: SweepFrames, folder: File) -> File:
+def write_report(
+    frames: SweepFrames, folder: File, forecasts: StoreForecasts = NO_FORECASTS
+) -> File:
     """Write the report to `folder`/<name>/ and return its report.html.
 
     An existing report is replaced, including all of its files.
+
+    Args:
+        frames: frames of the sweep.
+        folder: folder of all reports.
+        forecasts: forecasts of the store.
 
     Raises:
         StorageError: the target folder contains something other than a report.
@@ -79,12 +88,12 @@ def write_report(frames: SweepFrames, folder: File) -> File:
     check_target(target)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
-        _write_files(frames, partial)
+        _write_files(frames, partial, forecasts)
     return target / "report.html"
 
 
-def _write_files(frames: SweepFrames, folder: File) -> None:
-    page = _page_context(frames)
+def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
+    page = _page_context(frames, forecasts)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -108,10 +117,13 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
     csv_files.write_csv(frames.curves, folder / "curves.csv")
     for name, table in csv_tables.list_tables(page["scaling"]).items():
         csv_files.write_csv(table, folder / name)
-    write_report_file(frames, folder)
+    if page["forecasts"] is not None:
+        for name, table in page["forecasts"].files.items():
+            csv_files.write_csv(table, folder / name)
+    write_report_file(frames, folder, forecasts)
 
 
-def _page_context(frames: SweepFrames) -> dict[str, Any]:
+def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
     scaling = scaling_section(frames)
@@ -134,6 +146,7 @@ def _page_context(frames: SweepFrames) -> dict[str, Any]:
         "mlflow": interactive.MLFLOW,
         "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
         "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
+        "forecasts": build_section(frames, forecasts),
         "scores": score_table.score_table(frames, result, runs),
         "trials": tables.trial_table(frames),
         "provenance": _provenance(frames),

@@ -23,6 +23,7 @@ from lab.tracking import long_values, tags
 from lab.tracking.checked_tags import check_points, check_sweep, check_trials
 from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
+from lab.tracking.parameters import parse_setting
 from lab.tracking.search import drop_duplicates, search_runs
 from lab.tracking.stored_runs import Point, read_children, read_points
 
@@ -120,7 +121,7 @@ class SweepFrames:
 
 
 def load_frames(
-    uri: str, name: str, *, storage: str = "", across_code: bool = False
+    uri: str, name: str, *, storage: str = "", run_id: str = "", across_code: bool = False
 ) -> SweepFrames:
     """Return the sweep of that name; if there are several, the one that was started last.
 
@@ -129,6 +130,7 @@ def load_frames(
         name: name of the sweep.
         storage: identity of a storage. If the store has sweeps of that name from it, only they are
             considered.
+        run_id: id of the sweep's run; if given, no other one is considered.
         across_code: whether to include the trials of other code digests than that of the sweep's
             last command. The code digest is then a compared setting (`code_versions`).
 
@@ -144,14 +146,17 @@ def load_frames(
         )
     client = connect_client(uri)
     with describe_error(uri):
-        return _load_frames(client, uri, name, storage=storage, across_code=across_code)
+        return _load_frames(
+            client, uri, name, storage=storage, run_id=run_id, across_code=across_code
+        )
 
 
 def _load_frames(
-    client: Any, uri: str, name: str, *, storage: str, across_code: bool
+    client: Any, uri: str, name: str, *, storage: str, run_id: str, across_code: bool
 ) -> SweepFrames:
     experiment = client.get_experiment_by_name(name)
     parents = [] if experiment is None else search_runs(client, experiment.experiment_id, _IS_SWEEP)
+    parents = [run for run in parents if run_id in {"", run.info.run_id}]
     if not parents:
         raise FramesError(
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
@@ -359,7 +364,7 @@ def _trial(
 ) -> dict[str, object]:
     values, last = tags.remove_prefix(run.data.tags), dict(sorted(run.data.metrics.items()))
     cell, tuned = json.loads(values[tags.CELL]), json.loads(values[tags.TUNED])
-    params = {path: _parse_number(text) for path, text in sorted(run.data.params.items())}
+    params = {path: parse_setting(text) for path, text in sorted(run.data.params.items())}
     # A process that was killed after it created the run has stored no parameters.
     spent = last.get(f"spent/{params.get(tags.BUDGET_KIND)}", np.nan)
     finished = values[tags.STATE] == "finished"
@@ -395,12 +400,3 @@ def _is_copy(metric: str) -> bool:
 
 def _to_scalar(value: Value) -> Value:
     return json.dumps(value) if isinstance(value, (list, dict)) else value
-
-
-def _parse_number(text: str) -> Value:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

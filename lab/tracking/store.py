@@ -26,6 +26,7 @@ from lab.storage.provenance import Provenance
 from lab.tracking import long_values, tags
 from lab.tracking.client import StoreError, connect_writer, database_file, describe_error
 from lab.tracking.inputs import SweepInputs, log_inputs
+from lab.tracking.parameters import flatten_settings
 from lab.tracking.search import drop_duplicates, search_runs
 from lab.tracking.stored_runs import read_children
 
@@ -228,7 +229,7 @@ class MlflowStore:
 
     def _log_settings(self, run: _Run, job: Job, fingerprint: str) -> dict[str, str]:
         """Store data sets and too long values of a trial; return its parameters."""
-        params = long_values.shorten(_flatten(asdict(job.trial)), long_values.MOST_PARAM)
+        params = long_values.shorten(flatten_settings(asdict(job.trial)), long_values.MOST_PARAM)
         of_job = long_values.shorten(_job_tags(job, fingerprint, {}), long_values.MOST_TAG)
         for path, text in (params.artifacts | of_job.artifacts).items():
             self._client.log_text(run.id, text, path)
@@ -468,13 +469,6 @@ def _reference(experiment: Experiment) -> dict[Path, Value]:
         return next((cell for cell in grid if build_trial(experiment.base, cell) == base), grid[0])
     except SpaceError:  # the base may be incomplete: `compare` gives the missing settings
         return grid[0]
-
-
-def _flatten(value: object, path: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        inner = (_flatten(v, f"{path}.{k}" if path else str(k)) for k, v in value.items())
-        return {key: text for part in inner for key, text in part.items()}
-    return {path: json.dumps(value) if isinstance(value, (list, tuple)) else str(value)}
 
 
 def _now() -> int:

@@ -28,7 +28,7 @@ from lab.scaling.hygiene import Selection, select_runs
 from lab.scaling.law import LawFit, fit_law
 from lab.scaling.optimum import Allocation, optimal_allocation
 from lab.scaling.parabolas import IsoflopFit, ParabolaBias, fit_parabolas, parabola_bias
-from lab.scaling.predictions import Prediction, predict_loss
+from lab.scaling.predictions import Prediction, predict_losses
 from lab.scaling.profiles import Estimate, law_intervals, optimal_size_interval
 from lab.scaling.runs import points_of
 
@@ -47,7 +47,7 @@ class BudgetOptimum:
         budget: FLOPs.
         allocation: optimal size and tokens, and the loss there, by the law.
         size: optimal size with its profile-likelihood interval.
-        loss: loss of a new run at the optimum, with its interval.
+        loss: loss at the optimum.
         shares: how often each size that was run is the best one, by the bootstrap.
         extrapolated: whether no run had such a budget.
     """
@@ -222,7 +222,7 @@ def _optimum(
     return BudgetOptimum(
         budget=budget,
         allocation=allocation,
-        loss=predict_loss(fit, allocation.parameters, allocation.tokens, level=LEVEL),
+        loss=predict_losses(fit, *np.array([[allocation.parameters], [allocation.tokens]]))[0],
         size=optimal_size_interval(fit, budget, per_token, LEVEL),
         shares=decide_size(boot, fit.points, budget, per_token),
         extrapolated=budget > float(fit.points.budgets_n.max()),

@@ -81,7 +81,8 @@ def _tokens(fitted: FittedGroup, optimum: BudgetOptimum) -> Estimate:
 
 def _loss(optimum: BudgetOptimum) -> Estimate:
     loss = optimum.loss
-    return Estimate(value=loss.loss, low=loss.low, high=loss.high, level=loss.level)
+    low, high = loss.mean_ends(1)
+    return Estimate(value=loss.loss, low=low, high=high, level=loss.level)
 
 
 def _parabola(fitted: FittedGroup, budget: float) -> str:
