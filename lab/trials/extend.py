@@ -17,12 +17,8 @@ from lab.storage.record import Origin
 from lab.trials.assignment import Assignment
 
 
-def _any_record(folder: File) -> bool:  # noqa: ARG001
-    return True
-
-
 def extend_from_shorter_run(
-    work: Assignment, may_extend: Callable[[File], bool] = _any_record
+    work: Assignment, may_extend: Callable[[File], bool] = lambda _: True
 ) -> None:
     """Copy curve and checkpoints of the longest finished shorter run of a lineage into a record.
 
