@@ -1,4 +1,4 @@
-"""Trunks: a branch equals a run from scratch, and each part of a trunk is trained and charged once."""
+"""A branch equals a run from scratch; each part of a trunk is trained and charged once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
