@@ -229,7 +229,9 @@ class Driver:
     def _end_unstarted_job(self, job: Job, failed: FailedRun) -> None:
         """Record that a job cannot start because one of its preparatory runs did not finish."""
         inputs = self._prerequisites.inputs_without_start(job.trial)
-        self._end_job(job, *self._records.write_unstarted(job.trial, inputs, failed))
+        folder, outcome = self._records.write_unstarted(job.trial, inputs, failed)
+        self._mlflow_sync.submit(job, folder, fresh=self._site.replaces(folder))
+        self._end_job(job, folder, outcome)
 
     def _is_settled(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome is conclusive for a job, so that its trial does not run."""

@@ -55,6 +55,7 @@ class PreparatoryQueue:
         self._running, self._branch_points = running, branch_points
         self._has_ended = has_ended
         self._assignments: dict[Trial, Assignment] = {}
+        self._parts: set[File] = set()  # records of parts of trunks
         self._waiting: list[Job] = []
         self._used: dict[File, Outcome] = {}
 
@@ -97,20 +98,21 @@ class PreparatoryQueue:
 
     @property
     def flops(self) -> float:
-        """FLOPs of all ended preparatory runs that no trial is charged for, each counted once."""
-        return sum(map(_own_flops, self._uncharged()))
+        """FLOPs of all ended preparatory runs for which no trial is charged, each counted once."""
+        uncharged = (run for folder, run in self._used.items() if not record.read_charged(folder))
+        return sum(map(_own_flops, uncharged))
 
     def measures(self) -> dict[str, float]:
-        """Return numbers, FLOPs and slot seconds of the runs, by metric; empty without any.
+        """Return number, FLOPs and slot seconds of mlm runs and of trunks, by metric.
 
-        The parts of trunks that trials are charged for are counted separately.
+        Of the parts of trunks, the FLOPs for which no trial is charged are counted too. Metrics of
+        a kind of run are missing if there is none of it.
         """
-        uncharged = self._uncharged()
-        charged = [run for folder, run in self._used.items() if record.read_charged(folder)]
-        return _measure("preparatory", uncharged) | _measure("trunk", charged)
-
-    def _uncharged(self) -> list[Outcome]:
-        return [run for folder, run in self._used.items() if not record.read_charged(folder)]
+        parts = {folder: run for folder, run in self._used.items() if folder in self._parts}
+        others = [run for folder, run in self._used.items() if folder not in parts]
+        measures = _measure("preparatory", others) | _measure("trunk", list(parts.values()))
+        uncharged = self.flops - measures.get("preparatory_flops", 0.0)
+        return measures | ({"trunk_uncharged_flops": uncharged} if uncharged else {})
 
     def _runs(self, trial: Trial) -> list[Assignment]:
         parts = trunk_parts(trial, self._branch_points)
@@ -118,6 +120,7 @@ class PreparatoryQueue:
         for run in runs:
             if run not in self._assignments:
                 self._assignments[run] = self._build_assignment(run)
+        self._parts.update(self._assignments[part].folder for part in parts)
         return [self._assignments[run] for run in runs]
 
     def _missing(self, job: Job) -> list[Assignment]:

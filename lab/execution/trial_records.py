@@ -149,6 +149,7 @@ class TrialRecords:
         if trial.trunk is None:
             identity = unstarted_identity(identity, failed.name)
         folder = self._storage / "trials" / trial.fingerprint(identity)
+        self.delete_if_fresh(folder)
         record.write_queued(folder, trial, trial.lineage(identity), inputs.text.name)
         reason = f"its preparatory run {failed.name} {failed.state}: {failed.reason}"
         return folder, self.write_outcome(failed.state, reason, folder)

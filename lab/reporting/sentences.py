@@ -174,10 +174,11 @@ def describe_compute(frames: SweepFrames) -> str:
     name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"
     own = float(trials[name].sum()) if name in trials else 0.0
     before = measures.get("preparatory_flops", 0.0)
-    text = f"{format_quantity(own + before, 'FLOP')} of training"
+    unused = measures.get("trunk_uncharged_flops", 0.0)
+    text = f"{format_quantity(own + before + unused, 'FLOP')} of training"
     if before:
         count = round(measures["preparatory_runs"])
-        runs = f"{count} preparatory run{'s' * (count > 1)}"
+        runs = f"{count} preparatory mlm run{'s' * (count > 1)}"
         text += f", including {format_quantity(before, 'FLOP')} in {runs}"
     if shared := measures.get("trunk_flops", 0.0):
         text += f", of which {format_quantity(shared, 'FLOP')} train trunks that trials share"

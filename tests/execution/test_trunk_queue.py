@@ -135,7 +135,7 @@ def test_trial_that_has_ended_needs_no_trunk(driver: FakeDriver) -> None:
     assert driver.start() == []
 
 
-def test_compute_of_parts_that_a_trial_pays_is_not_counted_as_preparatory(
+def test_compute_of_parts_for_which_no_trial_is_charged_is_counted(
     driver: FakeDriver,
 ) -> None:
     assert driver.queue.hold_if_unready(job(2e12))
@@ -148,12 +148,10 @@ def test_compute_of_parts_that_a_trial_pays_is_not_counted_as_preparatory(
     record.write_charged(first.folder, "trial")
     assert driver.queue.flops == 4.0
     assert driver.queue.measures() == {
-        "preparatory_runs": 1,
-        "preparatory_flops": 4.0,
-        "preparatory_slot_seconds": 2,
-        "trunk_runs": 1,
-        "trunk_flops": 3.0,
-        "trunk_slot_seconds": 2,
+        "trunk_runs": 2,
+        "trunk_flops": 7.0,
+        "trunk_slot_seconds": 4,
+        "trunk_uncharged_flops": 4.0,
     }
 
 
