@@ -173,14 +173,14 @@ def _expand_size(raw: Any) -> Any:
 
 
 def _fill_defaults(raw: dict[str, Any]) -> None:
-    """Add the defaults of a named size to raw settings in place; without a size, only Adam."""
+    """Add the defaults of a named size to raw settings in place; without a size, only kinds."""
     encoder = raw.get("encoder")
     size = encoder.get("size") if isinstance(encoder, dict) else None
     if isinstance(size, str) and size in size_defaults.DEFAULTS:
         size_defaults.fill_defaults(raw, size)
-    optim = raw.get("optim")
-    if isinstance(optim, dict):
-        optim.setdefault("kind", "adam")
+    for section, kind in (("optim", "adam"), ("schedule", "stable")):
+        if isinstance(raw.get(section), dict):
+            raw[section].setdefault("kind", kind)
 
 
 def _task_names(finetune: FinetuneConfig) -> list[str]:

@@ -157,7 +157,7 @@ def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
             f"Means over the compared trials. Each of them spent between {finished.min():.2%} and "
             f"{finished.max():.2%} of its budget."
         )
-    caption += sentences.describe_initial_weights(runs)
+    caption += sentences.describe_initial_weights(runs) + sentences.describe_trunks(runs)
     compared = () if result is None else result.cells
     rows = [
         _compute_row(cell.label, runs[runs["cell"] == cell.label], tuple(amounts))

@@ -1,17 +1,18 @@
 """Plan of a sweep as `--dry-run` prints it: trials, steps, FLOPs, memory, expected duration."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lab.config.budget import Cost
 from lab.config.experiment import Experiment
 from lab.config.flops import encoder_weights, masked_slots, mean_cost
 from lab.config.labels import label
-from lab.config.preparatory_runs import preparatory_runs, training_budget
+from lab.config.preparatory_runs import preparatory_cost, preparatory_runs, training_budget
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import StepSettings
+from lab.config.schedules.trunk import TrunkSchedule
 from lab.config.trial import Path, Trial, Value
+from lab.config.trunks import branch_points, trunk_parts
 from lab.formatting import format_duration
 from lab.loading import mask_checks, search_space
 from lab.search.designs import (
@@ -36,6 +37,7 @@ class CellPlan:
         runs: number of its search trials and repeats.
         steps: optimizer steps of one trial; None for a budget in seconds.
         flops: FLOPs of one trial's own training; None for a budget in seconds.
+        branch_flops: FLOPs of the part of it that no other trial shares: without its trunk.
         memory: bytes of memory of one trial, without the libraries.
     """
 
@@ -44,6 +46,7 @@ class CellPlan:
     runs: int
     steps: int | None
     flops: float | None
+    branch_flops: float | None
     memory: float
 
 
@@ -103,21 +106,29 @@ def plan_cells(experiment: Experiment) -> list[CellPlan]:
         trial = search_space.build_trial(experiment.base, settings)
         cost = mean_cost(trial)
         steps = training_budget(trial).steps(cost)
+        flops = None if steps is None else float(steps * cost.flops)
         plan.append(
             CellPlan(
                 settings=settings,
                 trial=trial,
                 runs=trials_of_cell(experiment),
                 steps=steps,
-                flops=_flops(steps, cost),
+                flops=flops,
+                branch_flops=None if flops is None else flops - _trunk_flops(trial),
                 memory=estimate_memory(trial),
             )
         )
     return plan
 
 
-def _flops(steps: int | None, cost: Cost) -> float | None:
-    return None if steps is None else float(steps * cost.flops)
+def _trunk_flops(trial: Trial) -> float:
+    return 0.0 if trial.trunk is None else _flops(trial.trunk)
+
+
+def _flops(run: Trial) -> float:
+    """Return the FLOPs of a preparatory run from its first step."""
+    cost = mean_cost(run)
+    return float(cost.flops * (run.budget.steps(cost) or 0))
 
 
 def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str:
@@ -129,14 +140,13 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
     runs = sum(cell.runs for cell in plan)
-    preparatory = preparatory_phase(experiment)
-    flops_before = sum(
-        cost.flops * (run.budget.steps(cost) or 0) for run, cost in preparatory.items()
-    )
-    if preparatory:
-        lines.append(f"preparatory mlm runs: {len(preparatory)}, {flops_before:.4g} FLOPs")
+    runs_before = preparatory_phase(experiment)
+    lines += _describe_preparatory(runs_before)
     lines += mask_checks.mask_lines(search_space.corner_trials(experiment))
-    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + flops_before
+    total = sum(cell.runs * (cell.branch_flops or 0) for cell in plan) + sum(runs_before.values())
+    alone = sum(cell.runs * _standalone_flops(cell) for cell in plan)
+    if runs_before:
+        lines += ["", f"FLOPs if each trial were trained alone: {alone:.4g}"]
     most = max(cell.memory for cell in plan)
     lines += [
         "",
@@ -146,31 +156,67 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
     return "\n".join(lines)
 
 
-def preparatory_phase(experiment: Experiment) -> dict[Trial, Cost]:
-    """Return the preparatory runs of all cells and seeds, each once, with the cost of a step."""
+def _describe_preparatory(runs: Mapping[Trial, float]) -> Iterator[str]:
+    """Yield a line for mlm runs and one for trunks, where there are such."""
+    trunks = {run: flops for run, flops in runs.items() if isinstance(run.schedule, TrunkSchedule)}
+    if own := {run: flops for run, flops in runs.items() if run not in trunks}:
+        yield f"preparatory mlm runs: {len(own)}, {sum(own.values()):.4g} FLOPs"
+    if trunks:
+        yield f"parts of trunks, each trained once: {len(trunks)}, {sum(trunks.values()):.4g} FLOPs"
+
+
+def _standalone_flops(cell: CellPlan) -> float:
+    """Return the FLOPs that it takes to train one trial of a cell from nothing."""
+    return (cell.flops or 0) + preparatory_cost(cell.trial).flops
+
+
+def preparatory_phase(experiment: Experiment) -> dict[Trial, float]:
+    """Return the preparatory runs of all cells and seeds, each once, with the FLOPs of each.
+
+    A part of a trunk has the FLOPs by which it extends the part before it.
+    """
     cells = search_space.expand_cells(experiment)
-    runs = (run for cell in cells for run in preparatory_of_cell(experiment, cell))
-    return {run: mean_cost(run) for run in dict.fromkeys(runs)}
+    points = branch_points(search_space.build_trial(experiment.base, cell) for cell in cells)
+    runs: dict[Trial, float] = {}
+    for cell in cells:
+        runs |= preparatory_of_cell(experiment, cell, points)
+    return runs
 
 
-def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> list[Trial]:
-    """Return the preparatory runs of a cell's trials, each once, in the order of the trials.
+def preparatory_of_cell(
+    experiment: Experiment, cell: Mapping[Path, Value], points: Sequence[float]
+) -> dict[Trial, float]:
+    """Return the preparatory runs of a cell's trials, in the order of the trials, with their FLOPs.
 
     The nuisance parameters are approximate: random points replace the points of other samplers than
     the grid, and repeats take the values of the base. Learning rates that an mlm run inherits may
-    therefore differ from those of the sweep; the number of runs hardly does.
+    therefore differ from those of the sweep; the number of runs hardly does. Cells of a trunk are
+    assumed to select the same nuisance parameters.
+
+    Args:
+        experiment: experiment to run.
+        cell: compared values of the cell.
+        points: budgets at which trials of the experiment leave their trunks.
     """
     base = search_space.build_trial(experiment.base, cell)
-    if not preparatory_runs(base):
-        return []
+    if not preparatory_runs(base) and base.trunk is None:
+        return {}
     settings = [
         search_space.build_trial(experiment.base, dict(cell) | point)
         for point in _points(experiment)
     ]
     repeated = [(repeat, trial) for repeat in search_repeats(experiment) for trial in settings]
     repeated += [(repeat, base) for repeat in best_repeats(experiment)]
-    trials = [replace(trial, seeds=trial.seeds.repeat(repeat)) for repeat, trial in repeated]
-    return list(dict.fromkeys(run for t in trials for run in preparatory_runs(t).values()))
+    runs: dict[Trial, float] = {}
+    for repeat, trial in repeated:
+        seeded = replace(trial, seeds=trial.seeds.repeat(repeat))
+        runs |= {run: _flops(run) for run in preparatory_runs(seeded).values()}
+        parts = trunk_parts(seeded, points)
+        ends = [0.0, *map(_flops, parts)]
+        runs |= {
+            part: end - before for part, before, end in zip(parts, ends[:-1], ends[1:], strict=True)
+        }
+    return runs
 
 
 def _points(experiment: Experiment) -> list[dict[Path, Value]]:

@@ -66,7 +66,7 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
     for run in runs:
         blocks = (name for name in run.data.tags if name.startswith(tags.full_name(tags.BLOCKS)))
         of_blocks = {name.removeprefix(tags.PREFIX): _is_number_list for name in blocks}
-        _check(run, checks | of_blocks, {tags.PROVENANCE})
+        _check(run, checks | of_blocks, {tags.PROVENANCE, tags.TRUNK})
         for name, value in run.data.metrics.items():
             if not _is_number(value):
                 raise _error(run, f"metric {name} is {value!r}, not a finite number")
@@ -231,4 +231,5 @@ _TRIAL: dict[str, Check] = {
     tags.ROLE: _ROLES.__contains__,
     tags.REASON: _is_text,
     tags.PROVENANCE: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,
+    tags.TRUNK: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,
 }

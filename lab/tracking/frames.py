@@ -51,7 +51,8 @@ class SweepFrames:
             (fraction of the budget that was spent), device, shared (whether other trials used the
             device at the same time, so that the trial's seconds are not comparable), code and
             `tags.PROCESS` (provenance of the trial's numbers; empty if it is unknown), masked
-            (masked tokens of a full window, as text; empty if it is unknown), every parameter by
+            (masked tokens of a full window, as text; empty if it is unknown), trunk (only if trials
+            branch from trunks: a name that the branches of one trunk share), every parameter by
             dotted path, and the last value of every metric by name.
         curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
             step, and every metric by name (NaN if it was not finite or not computed).
@@ -385,6 +386,7 @@ def _trial(
         "shared": values.get(tags.SHARED) == "True",
         **{name: values.get(name, "") for name in (tags.CODE, *tags.PROCESS)},
         tags.MASKED: values.get(tags.MASKED, ""),
+        **{name: values[name] for name in (tags.TRUNK,) if name in values},
         **params,
         # These follow the parameters because some compared paths, such as `encoder.size`, are no
         # parameters of a built trial.

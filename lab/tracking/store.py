@@ -20,6 +20,7 @@ from lab.config.labels import label
 from lab.config.mask_counts import describe_masks
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Path, Value, content_hash
+from lab.config.trunks import name_trunk
 from lab.loading.error_messages import SpaceError
 from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance
@@ -451,6 +452,8 @@ def _job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, 
         tags.MASKED: describe_masks(job.trial),
         tags.CODE: code_digest(TRIAL),
     }
+    if (trunk := name_trunk(job.trial)) is not None:
+        values[tags.TRUNK] = trunk
     return tags.add_prefix(values | dict(more))
 
 

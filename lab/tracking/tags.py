@@ -59,6 +59,7 @@ ROLE = "role"
 CELL = "cell"
 TUNED = "tuned"
 REPEAT = "repeat"
+TRUNK = "trunk"  # name of the trunk that the trial branches from; missing for other trials
 MASKED = "masked"  # masked tokens of a full window, as text
 REASON = "reason"
 BEGAN = "began"  # Unix time in seconds

@@ -110,6 +110,28 @@ def test_bootstrap_is_stratified_and_agrees_with_the_profile(fit: LawFit) -> Non
     assert 0.6 < np.log(ends.high / ends.low) / np.log(profile.high / profile.low) < 1.7
 
 
+def test_runs_of_one_trunk_are_resampled_together() -> None:
+    rng = np.random.default_rng(0)
+    budgets, trunks = np.repeat([1.0, 2.0, 4.0], 5), np.tile(np.arange(5), 3)
+    index = resample_within(budgets, rng, 2_000, trunks)
+    assert (budgets[index] == budgets).all()
+    drawn = trunks[index].reshape(-1, 3, 5)
+    assert (drawn == drawn[:, :1]).all(), "all budgets of a trunk are those of one other trunk"
+    counts = np.bincount(drawn[:, 0].ravel(), minlength=5) / drawn[:, 0].size
+    assert counts == pytest.approx(np.full(5, 0.2), abs=0.02)
+    assert len({tuple(row) for row in drawn[:, 0].tolist()}) > 1_000
+
+
+def test_each_budget_is_resampled_uniformly_if_a_trunk_lacks_one() -> None:
+    budgets = np.array([1.0, 1.0, 2.0, 2.0, 2.0])
+    trunks = np.array([0, 2, 0, 1, 2])
+    index = resample_within(budgets, np.random.default_rng(0), 4_000, trunks)
+    assert (budgets[index] == budgets).all()
+    for slot, choices in enumerate([2, 2, 3, 3, 3]):
+        shares = np.unique(index[:, slot], return_counts=True)[1] / len(index)
+        assert shares == pytest.approx(np.full(choices, 1 / choices), abs=0.03)
+
+
 def test_decision_names_the_size_next_to_the_optimum(fit: LawFit) -> None:
     boot = bootstrap_laws(fit, np.random.default_rng(0), 100)
     shares = decide_size(boot, fit.points, 1e13, SIX)
