@@ -18,7 +18,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from lab.config.experiment import Choices, Range
 from lab.config.trial import Path
-from lab.search.study import to_optuna_distribution, to_optuna_value
+from lab.search.distributions import to_optuna_distribution, to_optuna_value
 
 _TOP = 0.25  # share of the trials that count as good ones; Optuna's 0.1 leaves 2 of 20 trials
 

@@ -21,6 +21,7 @@ from lab.search.designs import (
     search_repeats,
     trials_of_cell,
 )
+from lab.search.feasibility import count_infeasible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class CellPlan:
     Attributes:
         settings: compared values of the cell.
         trial: one of its trials.
-        runs: number of its search trials and repeats.
+        runs: number of its search trials and repeats, without infeasible settings.
+        infeasible: number of its search settings that are known to violate a constraint.
         steps: optimizer steps of one trial; None for a budget in seconds.
         flops: FLOPs of one trial's own training; None for a budget in seconds.
         memory: bytes of memory of one trial, without the libraries.
@@ -39,6 +41,7 @@ class CellPlan:
     settings: dict[Path, Value]
     trial: Trial
     runs: int
+    infeasible: int
     steps: int | None
     flops: float | None
     memory: float
@@ -100,11 +103,13 @@ def plan_cells(experiment: Experiment) -> list[CellPlan]:
         trial = search_space.build_trial(experiment.base, settings)
         cost = mean_cost(trial)
         steps = training_budget(trial).steps(cost)
+        infeasible = count_infeasible(experiment, settings)
         plan.append(
             CellPlan(
                 settings=settings,
                 trial=trial,
-                runs=trials_of_cell(experiment),
+                runs=trials_of_cell(experiment) - infeasible * len(search_repeats(experiment)),
+                infeasible=infeasible,
                 steps=steps,
                 flops=_flops(steps, cost),
                 memory=estimate_memory(trial),
@@ -124,7 +129,10 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
         name = label(cell.settings, experiment.compare) or "one cell"
         steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
-        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
+        left_out = f"; infeasible settings: {cell.infeasible}" if cell.infeasible else ""
+        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}{left_out}")
+    if experiment.cost is not None and experiment.tune:
+        lines.append("more repeats follow if several settings are on the front of a cell's search")
     runs = sum(cell.runs for cell in plan)
     preparatory = preparatory_phase(experiment)
     flops_before = sum(

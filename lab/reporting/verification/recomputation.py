@@ -22,6 +22,7 @@ from lab.tracking.frames import SweepFrames
 
 _TEXT = "report.md"
 _FIGURES = "figures/*.svg"
+_FRONT = "front.csv"  # of a sweep with a second objective
 
 
 def verify_with_store(folder: File, frames: SweepFrames) -> list[Difference]:
@@ -98,6 +99,7 @@ def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
     """Yield the differences between the files of two reports, except their HTML pages."""
     names = [_TEXT, *TABLES.values()]
     names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
+    names += [_FRONT] if (rebuilt / _FRONT).is_file() else []
     for name in [*names, *_list_figures(rebuilt)]:
         if not (folder / name).is_file():
             yield Difference(file=name, text="is missing")
