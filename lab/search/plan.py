@@ -131,7 +131,7 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         left_out = f"; infeasible settings: {cell.infeasible}" if cell.infeasible else ""
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}{left_out}")
-    if experiment.cost is not None and experiment.tune:
+    if experiment.cost is not None and experiment.tune and best_repeats(experiment):
         lines.append("more repeats follow if several settings are on the front of a cell's search")
     runs = sum(cell.runs for cell in plan)
     preparatory = preparatory_phase(experiment)

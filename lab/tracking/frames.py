@@ -120,7 +120,7 @@ class SweepFrames:
     @property
     def prior(self) -> list[str]:
         """Names of the earlier sweeps that could propose settings (`SearchConfig.prior`)."""
-        return list(json.loads(self.sweep[tags.SEARCH]).get("prior", ()))
+        return list(json.loads(self.sweep.get(tags.SEARCH, "{}")).get("prior", ()))
 
     @property
     def compare(self) -> dict[Path, list[Value]]:
