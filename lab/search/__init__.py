@@ -1,5 +1,1 @@
 """Search over settings: designs, Optuna studies, the order of jobs and the plan of a sweep."""
-
-import logging
-
-logging.getLogger("optuna").setLevel(logging.WARNING)

@@ -5,6 +5,8 @@ from typing import Literal
 
 import optuna
 
+from lab.search.in_memory import create_study
+
 Direction = Literal["maximize", "minimize"]
 
 
@@ -19,6 +21,6 @@ def find_front(
         points: finite values of the objectives of each point.
         directions: direction of each objective.
     """
-    study = optuna.create_study(directions=list(directions))
+    study = create_study(directions)
     study.add_trials([optuna.trial.create_trial(values=list(values)) for values in points])
     return tuple(sorted(trial.number for trial in study.best_trials))

@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lab.config.experiment import SearchConfig
+from lab.search.in_memory import create_study
 
 _EXCESS = "excess"  # name of the only constraint in the copy
 
@@ -50,7 +51,7 @@ def sample_point(
     order = max if study.directions[0] == StudyDirection.MINIMIZE else min
     worst = order(scores, default=0.0)
     constrained = any(trial.constraints for trial in trials)
-    copy = optuna.create_study(directions=study.directions, sampler=sampler)
+    copy = create_study(study.directions, sampler)
     for trial in trials:
         if trial.state == TrialState.FAIL:
             continue

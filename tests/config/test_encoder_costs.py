@@ -81,14 +81,9 @@ def test_tokens_are_those_of_the_steps_until_the_budget_is_spent(kind: str) -> N
 
 
 def test_tokens_include_those_of_preparatory_runs() -> None:
-    whole = build_trial(BASE, {"budget": {"kind": "tokens", "amount": 2e5}})
-    started = build_trial(
-        BASE,
-        {
-            "budget": {"kind": "tokens", "amount": 2e5},
-            "init_from": {"kind": "mlm", "budget": {"kind": "tokens", "amount": 1e5}},
-        },
-    )
+    base = BASE | {"objective": {"kind": "mlm"}, "budget": {"kind": "tokens", "amount": 2e5}}
+    half = {"kind": "mlm", "budget": {"kind": "tokens", "amount": 1e5}}
+    whole, started = build_trial(base, {}), build_trial(base, {"init_from": half})
     assert compute_cost("tokens", started) == pytest.approx(compute_cost("tokens", whole), rel=0.01)
 
 

@@ -52,6 +52,7 @@ def write_finished(driver: Driver, began: float) -> dict[str, float]:
             {
                 "spent/steps": 8.0 * n, "spent/tokens": 1e3 * n, "spent/flops": 1e10 * n,
                 "spent/paper_flops": 1e10 * n, "spent/six_n": 1e10 * n, "spent/seconds": 2.0 * n,
+                "spent/marginal_flops": 1e10 * n, "spent/standalone_flops": 1e10 * n,
                 "pairs/accuracy": 0.5 if n == 0 else score,
             }
             for n in range(2)

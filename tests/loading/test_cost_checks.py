@@ -130,7 +130,10 @@ def test_second_objective_may_depend_on_compared_or_tuned_settings(cost: str) ->
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"tune": {}}, "search.prior: needs at least one setting under tune"),
+        (
+            {"tune": {}, "search": {"sampler": "tpe", "prior": ["a"]}},
+            "search.prior: needs at least one setting under tune",
+        ),
         ({"search": {"sampler": "qmc", "trials": 4, "prior": ["a"]}}, "search.prior: needs a samp"),
         ({"search": {"sampler": "tpe", "trials": 4, "prior": [""]}}, "search.prior"),
         ({"search": {"sampler": "tpe", "trials": 4, "prior": "a"}}, "search.prior: must be a list"),
