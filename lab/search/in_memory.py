@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -9,9 +10,11 @@ from optuna.study import StudyDirection
 
 logging.getLogger("optuna").setLevel(logging.WARNING)  # Optuna sets it to INFO when it is imported
 
+Direction = Literal["maximize", "minimize"]
+
 
 def create_study(
-    directions: Sequence[str | StudyDirection], sampler: BaseSampler | None = None
+    directions: Sequence[Direction | StudyDirection], sampler: BaseSampler | None = None
 ) -> optuna.Study:
     """Return a new study in memory.
 

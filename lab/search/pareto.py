@@ -1,13 +1,10 @@
 """Pareto front of points with several objectives, by Optuna."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import optuna
 
-from lab.search.in_memory import create_study
-
-Direction = Literal["maximize", "minimize"]
+from lab.search.in_memory import Direction, create_study
 
 
 def find_front(

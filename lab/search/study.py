@@ -37,7 +37,8 @@ from lab.search.distributions import (
     to_optuna_value,
 )
 from lab.search.halving import Rungs
-from lab.search.pareto import Direction, find_front
+from lab.search.in_memory import Direction
+from lab.search.pareto import find_front
 from lab.search.prior import find_proposals
 from lab.search.sampling import build_sampler, sample_point
 from lab.storage import atomic, databases
