@@ -199,7 +199,8 @@ class Experiment:
         cost: second objective, to be minimized beside the metric; `parameters`: number of
             parameters of the exported encoder; `inference_flops`: its FLOPs for one token of a full
             window; `tokens`: tokens that the trial reads in training. The report then shows the
-            Pareto front: the settings of which no other has both a better score and a lower cost.
+            Pareto front: the settings to which no other one is equal or better in both, and better
+            in one.
             If the cost depends on settings under `tune`, all settings on the front of a cell's
             search are repeated. null: the score alone.
     """

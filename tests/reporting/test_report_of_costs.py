@@ -1,7 +1,7 @@
 """Report of a sweep with constraints, a second objective and settings of an earlier sweep."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from lab.config.costs.constraints import Constraints
 from lab.config.costs.encoder import encoder_parameters
 from lab.config.experiment import Experiment, Job, SearchConfig
 from lab.config.results import MetricRow, Outcome, State
-from lab.config.trial import Trial
+from lab.config.trial import Trial, content_hash
 from lab.reporting import search_facts
 from lab.reporting.page import write_report
 from lab.reporting.verification.recomputation import verify_with_own_files
@@ -166,5 +166,8 @@ def test_sweep_without_the_options_has_none_of_these_tags(jobs: list[Job]) -> No
         frames = load_frames(uri, "plain")
     assert not {"cost", tags.PROPOSED_BY} & set(frames.trials)
     assert not {tags.COST, tags.CONSTRAINTS} & set(frames.sweep)
+    settings = asdict(plain)  # as the versions without the options have it
+    del settings["cost"], settings["constraints"], settings["search"]["prior"]
+    assert frames.sweep[tags.SWEEP] == content_hash(settings)
     assert list(search_facts.list_search_facts(frames)) == []
     assert list(search_facts.flag_constraints(frames)) == []

@@ -19,7 +19,6 @@ from lab.reporting.compared_scores import diverged_repeats, fill_diverged, setti
 from lab.reporting.finite_test_set import add_test_error, read_errors
 from lab.reporting.intervals import Interval, block_means, difference_interval, t_interval
 from lab.reporting.stats import Difference, compare_cells
-from lab.search.pareto import find_front
 from lab.tracking.frames import SweepFrames
 
 Status = Literal["on the front", "not separable", "dominated"]
@@ -92,7 +91,9 @@ def compute_front(frames: SweepFrames) -> Front | None:
         if one_each and frames.compare
         else _difference_of_settings(frames, named, table)
     )
-    points = _compare(frames.metric, named, table, difference)
+    costs = named.groupby("cell")["cost"].first()
+    comparison = _Comparison(frames.metric, block_means(table), costs, difference)
+    points = map(comparison.place, comparison.labels)
     errors, counts = read_errors(frames, named), diverged["cell"].value_counts()
     return Front(
         points=tuple(
@@ -155,40 +156,66 @@ def _difference_of_settings(
     return difference
 
 
-def _compare(
-    metric: Metric, named: pd.DataFrame, table: pd.DataFrame, difference: Difference
-) -> list[_Compared]:
-    """Return the position of each setting relative to the front, the cheapest first."""
-    sign = 1 if metric.direction == "maximize" else -1
-    means = sign * block_means(table)
-    costs = named.groupby("cell")["cost"].first()
-    labels = sorted(map(str, means.index), key=lambda label: (costs[label], -means[label], label))
-    on_front = find_front(
-        [(float(means[label]), float(costs[label])) for label in labels], ["maximize", "minimize"]
-    )
-    front = [labels[n] for n in on_front]
+class _Comparison:
+    """Positions of settings relative to the front.
 
-    def compare(label: str, rival: str, status: Status) -> _Compared:
-        gap = difference(label, rival) if rival else None
-        better = gap is None or (gap.low > 0 if sign > 0 else gap.high < 0)
-        return _Compared(label=label, cost=float(costs[label]), status=status, rival=rival,
-                         difference=gap, is_better=better)  # fmt: skip
+    Args:
+        metric: metric that ranks the trials.
+        means: mean scores by setting, adjusted for missing repeats.
+        costs: costs by setting.
+        difference: function that gives the interval of the difference between two settings.
 
-    def is_worse(label: str, rival: str) -> bool:
-        gap = difference(label, rival)
-        return gap.high < 0 if sign > 0 else gap.low > 0
+    Attributes:
+        labels: all settings, the cheapest first, and of equal cost the best first.
+    """
 
-    compared = []
-    for label in labels:
-        if label in front:
-            position = front.index(label)
-            compared.append(compare(label, front[position - 1] if position else "", "on the front"))
-            continue
-        cheaper = [each for each in labels if each != label and costs[each] <= costs[label]]
-        worse = any(is_worse(label, each) for each in cheaper)
-        best = max(cheaper, key=lambda each: means[each])
-        compared.append(compare(label, best, "dominated" if worse else "not separable"))
-    return compared
+    def __init__(
+        self,
+        metric: Metric,
+        means: "pd.Series[float]",
+        costs: "pd.Series[float]",
+        difference: Difference,
+    ) -> None:
+        from lab.search.pareto import find_front  # here, since the import of Optuna takes 1 s
+
+        self._sign = 1 if metric.direction == "maximize" else -1
+        self._means, self._costs = self._sign * means, costs
+        self._difference = difference
+        self.labels = sorted(
+            map(str, means.index), key=lambda each: (costs[each], -self._means[each], each)
+        )
+        points = [(float(self._means[each]), float(costs[each])) for each in self.labels]
+        self._front = [self.labels[n] for n in find_front(points, ["maximize", "minimize"])]
+
+    def place(self, label: str) -> _Compared:
+        """Return the position of a setting, and its difference from its rival."""
+        if label in self._front:
+            position = self._front.index(label)
+            return self._compare(
+                label, self._front[position - 1] if position else "", "on the front"
+            )
+        rivals = [each for each in self.labels if each != label and self._is_at_most(each, label)]
+        dominated = any(self._is_better(each, label) for each in rivals)
+        best = max(rivals, key=lambda each: self._means[each])
+        return self._compare(label, best, "dominated" if dominated else "not separable")
+
+    def _compare(self, label: str, rival: str, status: Status) -> _Compared:
+        return _Compared(
+            label=label,
+            cost=float(self._costs[label]),
+            status=status,
+            rival=rival,
+            difference=self._difference(label, rival) if rival else None,
+            is_better=not rival or self._is_better(label, rival),
+        )
+
+    def _is_at_most(self, label: str, other: str) -> bool:
+        return bool(self._costs[label] <= self._costs[other])
+
+    def _is_better(self, label: str, other: str) -> bool:
+        """Return whether a setting is significantly better than another one."""
+        gap = self._difference(label, other)
+        return gap.low > 0 if self._sign > 0 else gap.high < 0
 
 
 def _describe(runs: pd.DataFrame, point: _Compared, error: float, diverged: int) -> FrontPoint:
