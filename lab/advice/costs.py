@@ -3,10 +3,10 @@
 from lab.advice.devices import Speed
 from lab.advice.settings import steps_and_tokens
 from lab.advice.values import AdvisedValue, Source, short
+from lab.config.costs.memory import estimate_memory
 from lab.config.trial import Trial
 from lab.formatting import format_duration
 from lab.scaling.hygiene import MOST_EPOCHS
-from lab.search.plan import estimate_memory
 
 _GIB = 2**30
 

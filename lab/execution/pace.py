@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from lab.config.budget import Budget
+from lab.config.costs.memory import estimate_memory
 from lab.config.experiment import Resources
 from lab.config.flops import step_cost
 from lab.config.schedules.window_growth import FullWindows
 from lab.config.trial import Trial
 from lab.data.batches import Batches
 from lab.data.vocabulary import FIRST_WORD
-from lab.search import plan
 from lab.training import optimizer as optim
 from lab.training.gradients import Gradients
 from lab.training.loop import CompletedStep, train_steps
@@ -83,7 +83,7 @@ class SlotSpeeds:
 
 
 def _can_be_timed(trial: Trial) -> bool:
-    return plan.estimate_memory(trial) <= _MEMORY
+    return estimate_memory(trial) <= _MEMORY
 
 
 def _shape(trial: Trial) -> Hashable:

@@ -14,6 +14,8 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 from lab.config.architecture import SIZES
 from lab.config.base import StrictConfig
 from lab.config.bounds import LearningRate, Name, Question
+from lab.config.costs.constraints import Constraints
+from lab.config.costs.second_objective import CostName
 from lab.config.experiment import (
     Answer,
     Choices,
@@ -57,6 +59,8 @@ class Document(StrictConfig):
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     minimal_pairs: Name | None = None
     answer: Answer = "ranking"
+    constraints: Constraints = field(default_factory=Constraints)
+    cost: CostName | None = None
 
 
 def validate_document(raw: dict[str, Any]) -> Document:

@@ -19,6 +19,7 @@ from lab.reporting import (
     csv_files,
     markdown,
     score_table,
+    search_facts,
     sentences,
     signal_to_noise,
     stats,
@@ -32,6 +33,9 @@ from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
 from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
+from lab.reporting.pareto.front import compute_front
+from lab.reporting.pareto.plot import plot_front
+from lab.reporting.pareto.sentences import describe_front, front_frame, front_table
 from lab.reporting.scaling import csv_tables
 from lab.reporting.scaling.section import scaling_section
 from lab.reporting.scaling.trusted_budgets import trust_table
@@ -60,6 +64,8 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.REFERENCE,
     tags.TUNE,
     tags.SEARCH,
+    tags.CONSTRAINTS,
+    tags.COST,
     tags.COMMAND,
     tags.OPENED,
     tags.ANSWER,
@@ -110,7 +116,8 @@ def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -
             text = text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "figures").mkdir()
-    for figure in (f for group in page["figures"].values() for f in group):
+    drawn = [figure for group in page["figures"].values() for figure in group]
+    for figure in [*drawn, *([page["front"]["figure"]] if page["front"] else [])]:
         content = make_visible(svg.standalone_svg(figure.svg))
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
     csv_files.write_csv(frames.trials, folder / "trials.csv")
@@ -120,6 +127,8 @@ def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -
     if page["forecasts"] is not None:
         for name, table in page["forecasts"].files.items():
             csv_files.write_csv(table, folder / name)
+    if page["front"] is not None:
+        csv_files.write_csv(page["front"]["frame"], folder / "front.csv")
     write_report_file(frames, folder, forecasts)
 
 
@@ -134,7 +143,8 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "headline": conclusion.write_headline(frames, result, runs),
         "facts": facts,
         "card": sorted(facts, key=lambda fact: _CARD.index(fact[0]) if fact[0] in _CARD else 99),
-        "flags": stats.flag_trials(frames, result),
+        "flags": (*stats.flag_trials(frames, result), *search_facts.flag_constraints(frames)),
+        "front": _describe_front(frames),
         "cells": tables.cell_table(frames, result, runs),
         "compute": tables.compute_table(result, runs),
         "scaling": scaling,
@@ -154,6 +164,21 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
     }
 
 
+def _describe_front(frames: SweepFrames) -> dict[str, Any] | None:
+    """Return table, figure and numbers of the Pareto front; None for a sweep without one."""
+    front = compute_front(frames)
+    if frames.cost is None or front is None:
+        return None
+    figure = Figure(
+        name="front",
+        title="Score against cost",
+        caption=describe_front(frames, front, frames.cost),
+        svg=svg.render_svg(plot_front(frames, front, frames.cost)),
+    )
+    table = front_table(front, frames.cost)
+    return {"table": table, "figure": figure, "frame": front_frame(front)}
+
+
 def _list_facts(
     frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
 ) -> list[tuple[str, str]]:
@@ -168,6 +193,7 @@ def _list_facts(
         *confounding.describe_confounding(frames),
         *confounding.describe_bias(frames),
         *conclusion.describe_contamination(frames),
+        *search_facts.list_search_facts(frames),
         *facts,
         (
             "cost",

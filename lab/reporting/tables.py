@@ -64,6 +64,11 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
             + ", which contain the error of the search"
             * bool(frames.tune)
         )
+    if frames.cost is not None and frames.tune:
+        means += (
+            ". A setting has the nuisance parameters with the best score here, whatever they cost; "
+            "the table of the Pareto front has all that were repeated"
+        )
     diverged = "; a diverged repeat counts as the worst of all scores" * any(
         cell.diverged for cell in compared
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.config.costs.second_objective import COSTS, CostName
 from lab.config.labels import label
 from lab.config.metrics import Metric, find_metric
 from lab.config.trial import Path, Value
@@ -53,7 +54,9 @@ class SweepFrames:
             `tags.PROCESS` (provenance of the trial's numbers; empty if it is unknown), masked
             (masked tokens of a full window, as text; empty if it is unknown), trunk (only if trials
             branch from trunks: a name that the branches of one trunk share), every parameter by
-            dotted path, and the last value of every metric by name.
+            dotted path, and the last value of every metric by name. A sweep with a second objective
+            also has cost (its value), and one in which an earlier sweep has proposed settings also
+            has proposed_by (name of that sweep, or empty).
         curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
             step, and every metric by name (NaN if it was not finite or not computed).
         blocks: contribution of each block of the test set to the final value of a score, by number
@@ -104,6 +107,22 @@ class SweepFrames:
     def answer(self) -> str:
         """Kind of conclusion (`Experiment.answer`); sweeps before version 0.3.0 are rankings."""
         return self.sweep.get(tags.ANSWER, "ranking")
+
+    @property
+    def cost(self) -> CostName | None:
+        """Second objective (`Experiment.cost`); None without one."""
+        name = self.sweep.get(tags.COST)
+        return next((cost for cost in COSTS if cost == name), None)
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        """Limits of the trials by name (`Experiment.constraints`)."""
+        return dict(json.loads(self.sweep.get(tags.CONSTRAINTS, "{}")))
+
+    @property
+    def prior(self) -> list[str]:
+        """Names of the earlier sweeps that could propose settings (`SearchConfig.prior`)."""
+        return list(json.loads(self.sweep.get(tags.SEARCH, "{}")).get("prior", ()))
 
     @property
     def compare(self) -> dict[Path, list[Value]]:
@@ -352,7 +371,10 @@ def _trials(
         _trial(run, metric, untrained.get(int(run.data.tags[_NUMBER])), compared) for run in runs
     ]
     names = list(dict.fromkeys(name for record in records for name in record))
-    return pd.DataFrame(records, columns=names or list(_LEADING))
+    trials = pd.DataFrame(records, columns=names or list(_LEADING))
+    if tags.PROPOSED_BY in trials:
+        trials[tags.PROPOSED_BY] = trials[tags.PROPOSED_BY].fillna("")
+    return trials
 
 
 _LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repeat", "cell", "tuned",
@@ -387,6 +409,8 @@ def _trial(
         **{name: values.get(name, "") for name in (tags.CODE, *tags.PROCESS)},
         tags.MASKED: values.get(tags.MASKED, ""),
         **{name: values[name] for name in (tags.TRUNK,) if name in values},
+        **({"cost": float(values[tags.COST_VALUE])} if tags.COST_VALUE in values else {}),
+        **{name: values[name] for name in (tags.PROPOSED_BY,) if name in values},
         **params,
         # These follow the parameters because some compared paths, such as `encoder.size`, are no
         # parameters of a built trial.
