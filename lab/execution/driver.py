@@ -27,6 +27,7 @@ from lab.execution.prerequisites import Prerequisites
 from lab.execution.site import Site
 from lab.execution.trial_records import CONCLUSIVE_STATES, TrialRecords
 from lab.loading import search_space
+from lab.search import dashboard_notes
 from lab.search.search import Search
 from lab.storage import record
 from lab.storage.mirror import MirrorError
@@ -177,6 +178,9 @@ class Driver:
             job = self._preparatory.pop_ready() or self._ask_search()
             if job is None:
                 return None
+            if job.infeasible:
+                self._end_infeasible_job(job)
+                continue
             if self._preparatory.hold_if_unready(job):
                 continue
             if (ready := self._start_job(job)) is not None:
@@ -233,6 +237,20 @@ class Driver:
         self._mlflow_sync.submit(job, folder, fresh=self._site.replaces(folder))
         self._end_job(job, folder, outcome)
 
+    def _end_infeasible_job(self, job: Job) -> None:
+        """Record that a job's trial violates a constraint of the sweep, and is not trained."""
+        inputs = self._prerequisites.inputs_without_start(job.trial)
+        folder = self._storage / "trials" / job.trial.fingerprint(inputs.identity)
+        outcome = Outcome(
+            state="infeasible",
+            reason=job.infeasible,
+            rows=(),
+            started_at=time.time(),
+            seconds=0.0,
+            busy=0.0,
+        )
+        self._end_job(job, folder, outcome)
+
     def _is_settled(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome is conclusive for a job, so that its trial does not run."""
         if outcome.state == "finished":
@@ -250,6 +268,7 @@ class Driver:
         was_finished = earlier is not None and earlier.state == "finished"
         is_new = self._site.replaces(assignment.folder) or was_finished
         self._mlflow_sync.submit(job, assignment.folder, fresh=is_new)
+        self._annotate(job, assignment.folder)
         self._events.started(job, assignment.folder)
 
     def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:
@@ -333,11 +352,21 @@ class Driver:
 
     def _end_job(self, job: Job, folder: File, outcome: Outcome) -> None:
         self._board.preparatory_flops = self._preparatory.flops
-        self._mlflow_sync.submit(job, folder)
+        outcome = self._search.judge(job, outcome)
+        judged = outcome if outcome.state == "infeasible" else None
+        self._mlflow_sync.submit(job, folder, outcome=judged)
         if outcome.state != "interrupted":  # the next run of the sweep continues it
             self._search.tell(job, outcome)
+            self._annotate(job, folder)
+            if self._experiment.cost is not None:
+                self._board.jobs = self._search.jobs  # repeats are known after a cell's search
         awaits_retry = self._search.awaits_retry(job, outcome)
         self._events.ended(job, folder, outcome, awaits_retry=awaits_retry)
+
+    def _annotate(self, job: Job, folder: File) -> None:
+        """Write the note of a search trial that optuna-dashboard shows."""
+        run = self._mlflow_sync.run_address(job, folder)
+        self._search.annotate(job, dashboard_notes.describe_job(job, folder.name, run))
 
     def _record_interrupted(self) -> None:
         """Record the trials that were still running when the sweep ended as interrupted."""

@@ -5,6 +5,7 @@ with constants measured with this code on one core of an AMD EPYC processor. An 
 file and downloads nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as File
@@ -278,7 +279,10 @@ def _describe_training(experiment: Experiment, cells: Sequence[_Cell], slots: in
     early = (
         "; at most: search.stopping ends some trials early" if experiment.search.stopping else ""
     )
-    return f"{left} trials, {slots} at a time{ended}{early}"
+    limit = experiment.constraints.seconds or math.inf
+    slow = sum(cell.training > limit for cell in cells)
+    over = f"; expected to exceed constraints.seconds in {slow} of {len(cells)} cells"
+    return f"{left} trials, {slots} at a time{ended}{early}{over * bool(slow)}"
 
 
 def _task_phases(tasks: Sequence[TaskSize]) -> list[Phase]:

@@ -204,8 +204,11 @@ class KeyTables:
     def _type(self, node: Node) -> str:
         names = [name for name in schema_words.references(node) if not schema_words.is_ramp(name)]
         if names:
+            alternatives = (*node.get("oneOf", ()), *node.get("anyOf", ()))
             words = [
-                schema_words.scalar_type(one) for one in node.get("oneOf", ()) if "enum" in one
+                schema_words.scalar_type(one)
+                for one in alternatives
+                if "enum" in one or one.get("type") == "number"
             ]
             links = ", ".join([*words, *(self._link(name, names) for name in names)])
             return f"list of {links}" if node.get("type") == "array" else links

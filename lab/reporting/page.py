@@ -4,7 +4,6 @@ The report depends on the tracking store alone, not on the clock or the network:
 gives the same bytes.
 """
 
-from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
@@ -20,6 +19,7 @@ from lab.reporting import (
     csv_files,
     markdown,
     score_table,
+    search_facts,
     sentences,
     signal_to_noise,
     stats,
@@ -27,8 +27,18 @@ from lab.reporting import (
     yardsticks,
 )
 from lab.reporting.figures import health_plots, heat_map, plots, svg
+from lab.reporting.figures.figure import Figure
+from lab.reporting.figures.scaling_figures import scaling_figures
+from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
+from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
+from lab.reporting.pareto.front import compute_front
+from lab.reporting.pareto.plot import plot_front
+from lab.reporting.pareto.sentences import describe_front, front_frame, front_table
+from lab.reporting.scaling import csv_tables
+from lab.reporting.scaling.section import scaling_section
+from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
 from lab.reporting.verification.report_file import write_report_file
 from lab.storage import atomic
@@ -54,6 +64,8 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.REFERENCE,
     tags.TUNE,
     tags.SEARCH,
+    tags.CONSTRAINTS,
+    tags.COST,
     tags.COMMAND,
     tags.OPENED,
     tags.ANSWER,
@@ -63,32 +75,17 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure of the report.
-
-    Attributes:
-        name: name of its file, without suffix, and its id in the HTML page.
-        title: title of the figure.
-        caption: text that describes the figure.
-        svg: content of the figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-    @property
-    def inline(self) -> str:
-        """Content of the figure for a page with several figures."""
-        return svg.inline_svg(self.svg, self.name)
-
-
-def write_report(frames: SweepFrames, folder: File) -> File:
+def write_report(
+    frames: SweepFrames, folder: File, forecasts: StoreForecasts = NO_FORECASTS
+) -> File:
     """Write the report to `folder`/<name>/ and return its report.html.
 
     An existing report is replaced, including all of its files.
+
+    Args:
+        frames: frames of the sweep.
+        folder: folder of all reports.
+        forecasts: forecasts of the store.
 
     Raises:
         StorageError: the target folder contains something other than a report.
@@ -97,12 +94,12 @@ def write_report(frames: SweepFrames, folder: File) -> File:
     check_target(target)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
-        _write_files(frames, partial)
+        _write_files(frames, partial, forecasts)
     return target / "report.html"
 
 
-def _write_files(frames: SweepFrames, folder: File) -> None:
-    page = _page_context(frames)
+def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
+    page = _page_context(frames, forecasts)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -119,17 +116,26 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
             text = text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "figures").mkdir()
-    for figure in (f for group in page["figures"].values() for f in group):
+    drawn = [figure for group in page["figures"].values() for figure in group]
+    for figure in [*drawn, *([page["front"]["figure"]] if page["front"] else [])]:
         content = make_visible(svg.standalone_svg(figure.svg))
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
     csv_files.write_csv(frames.trials, folder / "trials.csv")
     csv_files.write_csv(frames.curves, folder / "curves.csv")
-    write_report_file(frames, folder)
+    for name, table in csv_tables.list_tables(page["scaling"]).items():
+        csv_files.write_csv(table, folder / name)
+    if page["forecasts"] is not None:
+        for name, table in page["forecasts"].files.items():
+            csv_files.write_csv(table, folder / name)
+    if page["front"] is not None:
+        csv_files.write_csv(page["front"]["frame"], folder / "front.csv")
+    write_report_file(frames, folder, forecasts)
 
 
-def _page_context(frames: SweepFrames) -> dict[str, Any]:
+def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
+    scaling = scaling_section(frames)
     return {
         "frames": frames,
         "question": frames.sweep[tags.QUESTION],
@@ -137,21 +143,40 @@ def _page_context(frames: SweepFrames) -> dict[str, Any]:
         "headline": conclusion.write_headline(frames, result, runs),
         "facts": facts,
         "card": sorted(facts, key=lambda fact: _CARD.index(fact[0]) if fact[0] in _CARD else 99),
-        "flags": stats.flag_trials(frames, result),
+        "flags": (*stats.flag_trials(frames, result), *search_facts.flag_constraints(frames)),
+        "front": _describe_front(frames),
         "cells": tables.cell_table(frames, result, runs),
         "compute": tables.compute_table(result, runs),
-        "figures": _figures(frames, result, runs),
-        "interactive": interactive.draw_figures(frames, result, runs),
+        "scaling": scaling,
+        "trust": trust_table(frames, runs),
+        "figures": _figures(frames, result, runs) | scaling_figures(scaling),
+        "interactive": interactive.draw_figures(frames, result, runs, scaling),
         "importance": tuning.describe_importance(frames),
         "policy": interactive.security_policy(),
         "mlflow": interactive.MLFLOW,
         "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
         "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
+        "forecasts": build_section(frames, forecasts),
         "scores": score_table.score_table(frames, result, runs),
         "trials": tables.trial_table(frames),
         "provenance": _provenance(frames),
         "conventions": flops.__doc__,
     }
+
+
+def _describe_front(frames: SweepFrames) -> dict[str, Any] | None:
+    """Return table, figure and numbers of the Pareto front; None for a sweep without one."""
+    front = compute_front(frames)
+    if frames.cost is None or front is None:
+        return None
+    figure = Figure(
+        name="front",
+        title="Score against cost",
+        caption=describe_front(frames, front, frames.cost),
+        svg=svg.render_svg(plot_front(frames, front, frames.cost)),
+    )
+    table = front_table(front, frames.cost)
+    return {"table": table, "figure": figure, "frame": front_frame(front)}
 
 
 def _list_facts(
@@ -168,6 +193,7 @@ def _list_facts(
         *confounding.describe_confounding(frames),
         *confounding.describe_bias(frames),
         *conclusion.describe_contamination(frames),
+        *search_facts.list_search_facts(frames),
         *facts,
         (
             "cost",

@@ -23,7 +23,7 @@ class Run:
         loss: score, smaller is better; positive.
         diverged: whether the run diverged.
         cooled_down: whether its learning rate has decayed to the end of its schedule.
-        epochs: number of passes over the training data.
+        epochs: number of passes over the training data; None if unknown.
         untrained: loss of the untrained encoder of the same shape; None if unknown.
         plateau_end: tokens at which the loss leaves its plateau (`hygiene.plateau_end`); None for
             objectives without one, infinite if the run has not left it.
@@ -38,7 +38,7 @@ class Run:
     loss: float
     diverged: bool = False
     cooled_down: bool = True
-    epochs: float = 1.0
+    epochs: float | None = None
     untrained: float | None = None
     plateau_end: float | None = None
     trunk: str = ""

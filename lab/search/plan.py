@@ -4,12 +4,11 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from lab.config.costs.memory import estimate_memory
 from lab.config.experiment import Experiment
-from lab.config.flops import encoder_weights, masked_slots, mean_cost
+from lab.config.flops import mean_cost
 from lab.config.labels import label
 from lab.config.preparatory_runs import preparatory_cost, preparatory_runs, training_budget
-from lab.config.schedules.phases import UpdatedNetworks
-from lab.config.schedules.ramps import StepSettings
 from lab.config.schedules.trunk import TrunkSchedule
 from lab.config.trial import Path, Trial, Value
 from lab.config.trunks import branch_points, trunk_parts
@@ -23,8 +22,7 @@ from lab.search.designs import (
     search_repeats,
     trials_of_cell,
 )
-
-_ADAM_BYTES = 16  # bytes per parameter: weight, gradient and two moments in fp32
+from lab.search.feasibility import count_infeasible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,8 @@ class CellPlan:
     Attributes:
         settings: compared values of the cell.
         trial: one of its trials.
-        runs: number of its search trials and repeats.
+        runs: number of its search trials and repeats, without infeasible settings.
+        infeasible: number of its search settings that are known to violate a constraint.
         steps: optimizer steps of one trial; None for a budget in seconds.
         flops: FLOPs of one trial's own training; None for a budget in seconds.
         branch_flops: FLOPs of the part of it that no other trial shares: without its trunk.
@@ -44,6 +43,7 @@ class CellPlan:
     settings: dict[Path, Value]
     trial: Trial
     runs: int
+    infeasible: int
     steps: int | None
     flops: float | None
     branch_flops: float | None
@@ -107,11 +107,13 @@ def plan_cells(experiment: Experiment) -> list[CellPlan]:
         cost = mean_cost(trial)
         steps = training_budget(trial).steps(cost)
         flops = None if steps is None else float(steps * cost.flops)
+        infeasible = count_infeasible(experiment, settings)
         plan.append(
             CellPlan(
                 settings=settings,
                 trial=trial,
-                runs=trials_of_cell(experiment),
+                runs=trials_of_cell(experiment) - infeasible * len(search_repeats(experiment)),
+                infeasible=infeasible,
                 steps=steps,
                 flops=flops,
                 branch_flops=None if flops is None else flops - _trunk_flops(trial),
@@ -138,7 +140,10 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
         name = label(cell.settings, experiment.compare) or "one cell"
         steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
-        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
+        left_out = f"; infeasible settings: {cell.infeasible}" if cell.infeasible else ""
+        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}{left_out}")
+    if experiment.cost is not None and experiment.tune and best_repeats(experiment):
+        lines.append("more repeats follow if several settings are on the front of a cell's search")
     runs = sum(cell.runs for cell in plan)
     runs_before = preparatory_phase(experiment)
     lines += _describe_preparatory(runs_before)
@@ -267,26 +272,3 @@ def estimate_makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
         for _ in range(count):
             heapq.heapreplace(free_at, free_at[0] + seconds)
     return max(free_at)
-
-
-def estimate_memory(trial: Trial) -> float:
-    """Return the bytes of weights, optimizer state and activations of one step."""
-    data, objective = trial.data, trial.objective
-    generator = objective.generator_shape(trial.encoder)
-    shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
-    table = (data.vocab + data.length) * trial.encoder.embedding
-    weights = table + sum(encoder_weights(shape) for shape in shapes)
-    # For its backward pass, a layer keeps about 8 tensors of size `hidden` and 2 of size `ffn` per
-    # position. The vocabulary head keeps logits, probabilities and their gradient.
-    passes = objective.passes(trial.encoder, UpdatedNetworks.ALL)
-    bodies = {(one.network, one.head): one.encoder for one in passes}
-    block = sum(body.layers * (8 * body.hidden + 2 * body.ffn) for body in bodies.values())
-    predictions = max(1, sum(head == "vocabulary_at_slots" for _, head in bodies))
-    all_tokens = any(one.head == "vocabulary_at_all_tokens" for one in passes)
-
-    def activations(now: StepSettings) -> int:
-        slots = predictions * masked_slots(now.length, now.mask_prob) + all_tokens * now.length
-        return now.batch * (block * now.length + 3 * slots * data.vocab)
-
-    most = max(activations(trial.settings_at(progress)) for progress in trial.breakpoints)
-    return _ADAM_BYTES * weights + 4.0 * most

@@ -28,6 +28,8 @@ COMPARE = "compare"
 REFERENCE = "reference"
 TUNE = "tune"
 SEARCH = "search"
+CONSTRAINTS = "constraints"  # JSON: limits by name; missing without limits
+COST = "cost"  # name of the second objective; missing without one
 BUDGET = "budget"
 OPENED = "opened"  # Unix time in milliseconds
 
@@ -60,6 +62,8 @@ CELL = "cell"
 TUNED = "tuned"
 REPEAT = "repeat"
 TRUNK = "trunk"  # name of the trunk that the trial branches from; missing for other trials
+COST_VALUE = "cost_value"  # value of the second objective; missing without one
+PROPOSED_BY = "proposed_by"  # earlier sweep that proposed the tuned values; missing without one
 MASKED = "masked"  # masked tokens of a full window, as text
 REASON = "reason"
 BEGAN = "began"  # Unix time in seconds

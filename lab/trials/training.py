@@ -195,6 +195,7 @@ class Training:
             taken: scores of the point.
         """
         row = spent_entries(self._spent, self._work, self._charged_flops)
+        row |= {"spent/epochs": self._spent.tokens / self._scorer.corpus.epoch_tokens}
         row |= {"health/micro_batch": self._gradients.micro_batch_size}
         settings = self._settings._asdict()
         row |= {f"schedule/{name}": settings[name] for name in sorted(self._trial.varying_settings)}

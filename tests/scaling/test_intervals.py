@@ -18,7 +18,7 @@ from lab.scaling.diagnostics import check_fit, leave_largest_out
 from lab.scaling.flops import proportional
 from lab.scaling.law import LawFit, fit_law
 from lab.scaling.optimum import optimal_allocation
-from lab.scaling.predictions import predict_loss
+from lab.scaling.predictions import predict_losses
 from lab.scaling.profiles import law_intervals, optimal_size_interval
 
 DRAWS = 150
@@ -87,12 +87,14 @@ def test_prediction_at_a_run_has_the_noise_of_a_run(fit: LawFit) -> None:
     points = fit.points
     middle = len(points) // 2
     place = float(points.parameters_n[middle]), float(points.tokens_n[middle])
-    one, many = predict_loss(fit, *place), predict_loss(fit, *place, seeds=10_000)
-    assert one.loss == pytest.approx(float(fit.law.loss(*map(np.array, place))))
-    half = np.log(one.high / one.low) / 2
+    (found,) = predict_losses(fit, *(np.array([value]) for value in place))
+    assert found.loss == pytest.approx(float(fit.law.loss(*map(np.array, place))))
+    (low, high), many = found.mean_ends(1), found.mean_ends(10_000)
+    half = np.log(high / low) / 2
     expected = stats.t.ppf(0.95, len(points) - 5) * fit.deviation
     assert expected < half < 1.3 * expected
-    assert np.log(many.high / many.low) / 2 < 0.5 * half
+    assert np.log(many[1] / many[0]) / 2 < 0.5 * half
+    assert many == pytest.approx((found.low, found.high), rel=1e-4)
 
 
 def test_bootstrap_is_stratified_and_agrees_with_the_profile(fit: LawFit) -> None:
