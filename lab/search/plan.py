@@ -151,7 +151,8 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
     total = sum(cell.runs * (cell.branch_flops or 0) for cell in plan) + sum(runs_before.values())
     alone = sum(cell.runs * _standalone_flops(cell) for cell in plan)
     if runs_before:
-        lines += ["", f"FLOPs if each trial were trained alone: {alone:.4g}"]
+        shared = "runs that trials share are trained once"
+        lines += ["", f"FLOPs: {alone:.4g} stand-alone, {total:.4g} marginal ({shared})"]
     most = max(cell.memory for cell in plan)
     lines += [
         "",
