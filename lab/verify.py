@@ -8,6 +8,7 @@ from pathlib import Path as File
 from lab import cli
 from lab.errors import UserError
 from lab.reporting.comparison import comparison_file
+from lab.reporting.forecasts.observed import load_forecasts
 from lab.reporting.verification import comparisons
 from lab.reporting.verification.differences import Difference
 from lab.reporting.verification.older_reports import verify_older
@@ -19,6 +20,7 @@ from lab.reporting.verification.report_file import (
     read_report_file,
 )
 from lab.storage import identity, open_storage
+from lab.storage.mirror import Mirror
 from lab.tracking import tags
 from lab.tracking.client import default_uri
 from lab.tracking.frames import FramesError, SweepFrames, load_frames
@@ -81,8 +83,9 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
     if (folder / comparison_file.NAME).is_file():
         return _verify_comparison(folder, options)
     content = read_report_file(folder / NAME) if (folder / NAME).is_file() else None
+    root, mirror, uri = _open_store(options)
     try:
-        frames = _load_sweep(folder, content, options)
+        frames = _load_sweep(folder, content, root, uri)
     except FramesError as error:
         if content is None:
             print(
@@ -93,15 +96,16 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
         _print_own_tables(folder, error)
         return verify_with_own_files(folder, content)
     _print_store(folder)
-    return verify_with_store(folder, frames)
+    return verify_with_store(folder, frames, load_forecasts(root, mirror, uri))
 
 
 def _verify_comparison(folder: File, options: argparse.Namespace) -> list[Difference]:
     """Print what the report of several sweeps is recomputed from, and return the differences."""
     content = comparison_file.read_comparison_file(folder / comparison_file.NAME)
     contents = comparisons.read_contents(folder, content)
+    _, _, uri = _open_store(options)
     try:
-        sweeps = [_load_known(each, options, content.across_code) for each in contents]
+        sweeps = [_load_known(each, uri, across_code=content.across_code) for each in contents]
     except FramesError as error:
         _print_own_tables(folder, error)
         return comparisons.verify_with_own_files(folder, content, contents)
@@ -117,27 +121,34 @@ def _print_own_tables(folder: File, reason: FramesError) -> None:
     print(f"{folder}: recomputed from its own tables ({reason})")
 
 
-def _load_sweep(
-    folder: File, content: ReportFile | None, options: argparse.Namespace
-) -> SweepFrames:
+def _load_sweep(folder: File, content: ReportFile | None, root: File, uri: str) -> SweepFrames:
     """Return the sweep of a report from the tracking store.
+
+    Args:
+        folder: folder of the report.
+        content: content of its `report.json`; None if it has none.
+        root: local folder of the storage.
+        uri: URI of the tracking store.
 
     Raises:
         FramesError: the store does not have it.
     """
-    if content is not None:
-        return _load_known(content, options, across_code=len(content.codes) > 1)
-    uri, root = _open_store(options)
-    return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
+    if content is None:
+        return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
+    return _load_known(content, uri, across_code=len(content.codes) > 1)
 
 
-def _load_known(content: ReportFile, options: argparse.Namespace, across_code: bool) -> SweepFrames:
+def _load_known(content: ReportFile, uri: str, *, across_code: bool) -> SweepFrames:
     """Return the sweep of a `report.json` from the tracking store.
 
+    Args:
+        content: content of the file.
+        uri: URI of the tracking store.
+        across_code: whether trials of other versions of the code are included.
+
     Raises:
-        FramesError: the store does not have the run from which it was written.
+        FramesError: the store does not have the run from which the file was written.
     """
-    uri, _ = _open_store(options)
     storage = content.sweep.get(tags.STORAGE, "")
     frames = load_frames(uri, content.name, storage=storage, across_code=across_code)
     if frames.run_id != content.run_id:
@@ -145,11 +156,11 @@ def _load_known(content: ReportFile, options: argparse.Namespace, across_code: b
     return frames
 
 
-def _open_store(options: argparse.Namespace) -> tuple[str, File]:
-    """Return the URI of the tracking store and the folder of the storage."""
-    root, remote = open_storage.open_mirror(options.storage)
-    remote.pull(root / identity.NAME)
-    return options.tracking_uri or default_uri(root), root
+def _open_store(options: argparse.Namespace) -> tuple[File, Mirror, str]:
+    """Return the folder of the storage, its mirror, and the URI of the tracking store."""
+    root, mirror = open_storage.open_mirror(options.storage)
+    mirror.pull(root / identity.NAME)
+    return root, mirror, options.tracking_uri or default_uri(root)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from lab.loading.search_space import build_trial
 from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
 from lab.reporting.figures import health_plots, plots
-from lab.reporting.figures.captioned import Figure
+from lab.reporting.figures.figure import Figure
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import tuning
 from lab.reporting.page import write_report
