@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compared_sweeps import FIRST, SECOND, sweep
+from frames.compared_sweeps import FIRST, SECOND, sweep
 from simulated_sweeps import LR, METRIC, WIDTH, build_experiment, populate
 
 from lab import report, verify
