@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lab.config.results import MetricRow
 from lab.data import text_facts
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
@@ -79,7 +80,7 @@ def _write_network(
         vocabulary=vocabulary,
     )
     hf_weights.save_hf_model(network, folder)
-    rows = record.read_curve(trained.folder)[: trained.place.evaluations]
+    rows = _evaluations(trained)
     (folder / "README.md").write_text(
         model_card.write_card(
             role,
@@ -93,6 +94,21 @@ def _write_network(
     )
     _verify(network, folder)
     return folder.name
+
+
+def _evaluations(trained: TrainedTrial) -> tuple[MetricRow, ...]:
+    """Return the evaluations of the trial up to its exported weights.
+
+    Raises:
+        UserError: some are damaged, so that the scores of these weights are unknown.
+    """
+    rows, count = record.read_curve(trained.folder), trained.place.evaluations
+    if len(rows) < count:
+        raise UserError(
+            f"{trained.folder / 'curve.jsonl'}: damaged: {len(rows)} of {count} evaluations can be "
+            "read; run the trial's sweep again, which trains the trial again"
+        )
+    return rows[:count]
 
 
 def _verify(network: hf_weights.HfNetwork, folder: File) -> None:

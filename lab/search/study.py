@@ -13,11 +13,9 @@ Trials that an earlier process has left RUNNING are set to FAIL when a study is 
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path as File
-from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -39,9 +37,10 @@ from lab.config.trial import Path, Value, content_hash
 from lab.loading.search_space import build_trial
 from lab.search import designs
 from lab.search.halving import Rungs
-from lab.storage import databases
+from lab.storage import databases, sealed
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
+_LOG = logging.getLogger(__name__)
 
 _STATES = {
     "finished": TrialState.COMPLETE,
@@ -101,8 +100,7 @@ class Study:
         if fresh:
             self._notes.unlink(missing_ok=True)
         self._tuned: dict[int, dict[Path, Value]] = {}
-        for index, tuned, *_ in _read_notes(self._notes):
-            self._tuned[index] = tuned
+        self._tuned |= _read_notes(self._notes)
         if storage is not None:
             name = f"{experiment.name} {identity}"
             if fresh and name in optuna.get_all_study_names(storage):
@@ -231,7 +229,7 @@ class Study:
     def _write_note(self, index: int) -> None:
         # The newline comes first: a killed process may have left an incomplete line.
         with self._notes.open("a") as notes:
-            notes.write("\n" + json.dumps([index, self._tuned[index]]))
+            notes.write("\n" + sealed.to_line({"point": index, "tuned": self._tuned[index]}))
 
     def _tell_diverged(self, trial: optuna.Trial, index: int) -> None:
         """Replace the trial of a diverged point by a pruned one without intermediate scores.
@@ -334,14 +332,32 @@ def _final_state(outcome: Outcome, score: float | None) -> TrialState:
     return state
 
 
-def _read_notes(file: File) -> Iterator[list[Any]]:
-    """Yield number and nuisance parameters of each point asked for.
+def _read_notes(file: File) -> dict[int, dict[Path, Value]]:
+    """Return the nuisance parameters of each point asked for, by its number.
 
-    Incomplete lines of a killed process are skipped: their points were never run.
+    The last line may be incomplete, if the process was killed before the point was run. Other
+    damaged lines are skipped with a warning: the study, or a design without scores, has the same
+    parameters; an adaptive sampler without its study chooses new ones.
     """
-    for line in file.read_text().splitlines() if file.exists() else ():
-        with suppress(ValueError):
-            yield json.loads(line)
+    noted: dict[int, dict[Path, Value]] = {}
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            noted |= [_parse_note(line)] if line else ()
+        except (ValueError, KeyError, TypeError) as error:
+            if number < len(lines):
+                _LOG.warning("%s:%d: damaged: %s", file, number, error)
+    return noted
+
+
+def _parse_note(line: str) -> tuple[int, dict[Path, Value]]:
+    if line.startswith("["):  # earlier versions wrote a list, without a seal
+        index, tuned, *_ = json.loads(line)
+    else:
+        note = sealed.from_line(line)
+        index, tuned = note["point"], note["tuned"]
+    return int(index), dict(tuned)
 
 
 def is_retry(outcome: Outcome) -> bool:
