@@ -4,6 +4,7 @@ The report depends on the tracking store alone, not on the clock or the network:
 gives the same bytes.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
@@ -30,7 +31,7 @@ from lab.reporting.figures import health_plots, heat_map, plots, svg
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
 from lab.reporting.stats import Answer
-from lab.reporting.verification.report_file import write_report_file
+from lab.reporting.verification import report_file
 from lab.storage import atomic
 from lab.storage.checks import check_target
 from lab.tracking import tags
@@ -63,6 +64,10 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 }
 
 
+# Files and folders of reports, those of earlier versions included.
+_PARTS = {"report.html", "report.md", report_file.NAME, *report_file.TABLES.values(), "figures"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """A figure of the report.
@@ -88,7 +93,7 @@ class Figure:
 def write_report(frames: SweepFrames, folder: File) -> File:
     """Write the report to `folder`/<name>/ and return its report.html.
 
-    An existing report is replaced, including all of its files.
+    An existing report is replaced. Files in its folder that no report has, such as notes, are kept.
 
     Raises:
         StorageError: the target folder contains something other than a report.
@@ -98,7 +103,19 @@ def write_report(frames: SweepFrames, folder: File) -> File:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
         _write_files(frames, partial)
+        _keep_other_files(target, partial)
     return target / "report.html"
+
+
+def _keep_other_files(earlier: File, new: File) -> None:
+    """Copy files and folders that are no part of a report from an earlier one to a new one."""
+    for path in earlier.iterdir() if earlier.is_dir() else ():
+        if path.name in _PARTS:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
 def _write_files(frames: SweepFrames, folder: File) -> None:
@@ -124,7 +141,7 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
     csv_files.write_csv(frames.trials, folder / "trials.csv")
     csv_files.write_csv(frames.curves, folder / "curves.csv")
-    write_report_file(frames, folder)
+    report_file.write_report_file(frames, folder)
 
 
 def _page_context(frames: SweepFrames) -> dict[str, Any]:

@@ -130,8 +130,14 @@ def check_target(target: File) -> None:
     """
     if target.exists() and not target.is_dir():
         raise StorageError(f"{target}: is a file; the report needs a folder of this name")
-    if target.is_dir() and not (target / "report.html").exists() and any(target.iterdir()):
+    if target.is_dir() and not _is_report(target) and any(target.iterdir()):
         raise StorageError(f"{target}: exists and holds no report; it was not changed")
+
+
+def _is_report(folder: File) -> bool:
+    """Return whether a folder holds a report; other programs write a `report.html` as well."""
+    others = ("report.md", "trials.csv", "curves.csv")
+    return (folder / "report.html").is_file() and any((folder / n).is_file() for n in others)
 
 
 def _check_writable(folder: File, option: str) -> None:
