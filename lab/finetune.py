@@ -93,6 +93,8 @@ def _main(options: argparse.Namespace) -> None:
         f"{task.name}: {len(examples.train)} training examples, {len(examples.evaluation)} "
         f"evaluation examples, {task.config.epochs} epochs at a peak rate of {protocol.lr:g}"
     )
+    if examples.repeated:
+        print(f"evaluation examples with the text of a training example: {examples.repeated}")
     if examples.unseen:
         unseen = make_visible(", ".join(examples.unseen))
         print(f"tags without a training example, counted as errors: {unseen}")
