@@ -438,6 +438,7 @@ def killed(
     return Killed(storage, addresses, len(workers), rows)
 
 
+@pytest.mark.reported
 @pytest.mark.slow
 def test_trial_continues_from_its_checkpoint_after_a_worker_was_killed(
     two_workers: Sweep, killed: Killed

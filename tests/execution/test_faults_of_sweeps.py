@@ -97,6 +97,7 @@ def states(storage: Path) -> list[str | None]:
     return [record.read_state(folder) for folder in (storage / "trials").iterdir()]
 
 
+@pytest.mark.reported
 def test_a_full_disk_ends_the_sweep_without_failed_trials_and_it_continues_later(
     sweep: Callable[..., None],
     trained: Trained,
@@ -121,6 +122,7 @@ def test_a_full_disk_ends_the_sweep_without_failed_trials_and_it_continues_later
     assert trained[0] == trained[1]
 
 
+@pytest.mark.reported
 def test_only_the_named_trial_is_trained_again(
     sweep: Callable[..., None],
     trained: Trained,
@@ -143,6 +145,7 @@ def test_only_the_named_trial_is_trained_again(
         assert scores == [row["probe/pos/accuracy"] for row in curve]
 
 
+@pytest.mark.reported
 def test_a_record_without_readable_checkpoints_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "0123abcd").mkdir()
     describe = partial(record.no_checkpoint, tmp_path / "0123abcd")

@@ -501,6 +501,7 @@ def test_a_run_without_the_score_of_the_metric_counts_as_missing(
     assert (results.runs(), results.summary(1)) == ({}, None)
 
 
+@pytest.mark.reported
 def test_undefined_scores_are_counted_beside_the_score(
     yamls: dict[str, str], tmp_path: Path
 ) -> None:
