@@ -13,7 +13,7 @@ from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop import hf_weights, model_card
 from lab.interop.trained import TrainedTrial
-from lab.storage import atomic, record
+from lab.storage import atomic, record, record_damage
 from lab.training.model import DetectionHead, Encoder, VocabularyHead
 from lab.training.weights import weights_below
 
@@ -102,13 +102,13 @@ def _evaluations(trained: TrainedTrial) -> tuple[MetricRow, ...]:
     Raises:
         UserError: some are damaged, so that the scores of these weights are unknown.
     """
-    rows, count = record.read_curve(trained.folder), trained.place.evaluations
-    if len(rows) < count:
-        raise UserError(
-            f"{trained.folder / 'curve.jsonl'}: damaged: {len(rows)} of {count} evaluations can be "
-            "read; run the trial's sweep again, which trains the trial again"
-        )
-    return rows[:count]
+    for damaged in record_damage.find_damage(trained.folder):
+        if damaged.startswith("curve.jsonl"):
+            raise UserError(
+                f"{trained.folder}: damaged: {damaged}; run the trial's sweep again, which trains "
+                "the trial again"
+            )
+    return record.read_curve(trained.folder)[: trained.place.evaluations]
 
 
 def _verify(network: hf_weights.HfNetwork, folder: File) -> None:
