@@ -4,12 +4,12 @@ The beginning of a longer run equals a shorter one only if the schedule does not
 budget: a constant learning rate without warm-up, and an objective without stages.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path as File
 
 from lab.config.trial import Trial
+from lab.errors import UserError
 from lab.storage import atomic, provenance, record
 
 
@@ -44,12 +44,15 @@ def _finished_shorter_runs(
 ) -> Iterator[tuple[float, File]]:
     """Yield budget and folder of each finished run of the lineage with a smaller budget."""
     for file in folder.parent.glob("*/trial.json"):
+        shorter = file.parent
+        if record.read_facts(shorter).get("lineage") != lineage:
+            continue
+        outcome = record.read_outcome(shorter)  # None where points or the outcome are damaged
+        if outcome is None or outcome.state != "finished":
+            continue
         try:
-            content = json.loads(file.read_text())
-        except ValueError:
+            amount = record.read_trial(shorter)[0].budget.amount
+        except UserError:  # damaged
             continue
-        if content.get("lineage") != lineage or record.read_state(file.parent) != "finished":
-            continue
-        amount = content["trial"]["budget"]["amount"]
-        if amount < trial.budget.amount and (file.parent / "checkpoints").exists():
-            yield amount, file.parent
+        if amount < trial.budget.amount and (shorter / "checkpoints").exists():
+            yield amount, shorter

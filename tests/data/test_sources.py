@@ -356,6 +356,21 @@ class TestAlwaysRefused:
         assert message == f"{tmp_path / 'text.parquet'}: column 'id' has type int64, expected text"
 
     @pytest.mark.reported
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+    def test_two_columns_of_one_name(self, tmp_path: Path, ending: str, bad_text: str) -> None:
+        """Only one of them would be read."""
+        file = tmp_path / f"text{ending}"
+        names, cells = ["text", "id", "text"], ["one", "1", "another"]
+        if ending == ".parquet":
+            columns = [pa.array([cell]) for cell in cells]
+            pq.write_table(pa.Table.from_arrays(columns, names=names), file)
+        else:
+            comma = "," if ending == ".csv" else "\t"
+            file.write_text(f"{comma.join(names)}\n{comma.join(cells)}\n")
+        message = refusal(files(file), bad_text)
+        assert message == f"{file}: two columns have the name 'text'; rename one of them"
+
+    @pytest.mark.reported
     @pytest.mark.parametrize("cell", [["a", "list"], b"bytes", {"a": "structure"}, 1.5])
     def test_column_of_another_type(self, tmp_path: Path, cell: object, bad_text: str) -> None:
         pq.write_table(pa.table({"text": [cell]}), tmp_path / "text.parquet")
