@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lab import cli
 from lab.errors import UserError
 from lab.reporting.code_notes import describe_codes
+from lab.reporting.forecasts.observed import load_forecasts
 from lab.reporting.page import write_report
 from lab.storage import identity, open_storage
 from lab.tracking.client import default_uri
@@ -44,14 +45,15 @@ def _build_parser() -> argparse.ArgumentParser:
 def _main(options: argparse.Namespace) -> None:
     root, remote = open_storage.open_mirror(options.storage)
     remote.pull(root / identity.NAME)
+    uri = options.tracking_uri or default_uri(root)
     frames = load_frames(
-        options.tracking_uri or default_uri(root),
+        uri,
         options.name,
         storage=identity.read_identity(root),
         across_code=options.across_code,
     )
     try:
-        page = write_report(frames, options.reports)
+        page = write_report(frames, options.reports, load_forecasts(root, remote, uri))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     for note in describe_codes(frames):

@@ -7,6 +7,7 @@ from pathlib import Path as File
 
 from lab import cli
 from lab.errors import UserError
+from lab.reporting.forecasts.observed import load_forecasts
 from lab.reporting.verification.differences import Difference
 from lab.reporting.verification.older_reports import verify_older
 from lab.reporting.verification.recomputation import verify_with_own_files, verify_with_store
@@ -77,8 +78,11 @@ def _main(options: argparse.Namespace) -> int:
 def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
     """Print what the report is recomputed from, and return the differences."""
     content = read_report_file(folder / NAME) if (folder / NAME).is_file() else None
+    root, remote = open_storage.open_mirror(options.storage)
+    uri = options.tracking_uri or default_uri(root)
+    remote.pull(root / identity.NAME)
     try:
-        frames = _load_sweep(folder, content, options)
+        frames = _load_sweep(folder, content, root, uri)
     except FramesError as error:
         if content is None:
             print(
@@ -89,20 +93,21 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
         print(f"{folder}: recomputed from its own tables ({error})")
         return verify_with_own_files(folder, content)
     print(f"{folder}: recomputed from the tracking store")
-    return verify_with_store(folder, frames)
+    return verify_with_store(folder, frames, load_forecasts(root, remote, uri))
 
 
-def _load_sweep(
-    folder: File, content: ReportFile | None, options: argparse.Namespace
-) -> SweepFrames:
+def _load_sweep(folder: File, content: ReportFile | None, root: File, uri: str) -> SweepFrames:
     """Return the sweep of a report from the tracking store.
+
+    Args:
+        folder: folder of the report.
+        content: content of its `report.json`; None if it has none.
+        root: local folder of the storage.
+        uri: URI of the tracking store.
 
     Raises:
         FramesError: the store does not have it.
     """
-    root, remote = open_storage.open_mirror(options.storage)
-    remote.pull(root / identity.NAME)
-    uri = options.tracking_uri or default_uri(root)
     if content is None:
         return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
     frames = load_frames(

@@ -1,12 +1,14 @@
 """Shapes of the two networks: the encoder that a trial exports, and the generator."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from annotated_types import Interval
+from pydantic import Field
 
 from lab.config.base import StrictConfig
 from lab.config.bounds import InitialStd
+from lab.config.parametrization import Parametrization, StandardParametrization
 
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]
 _LEAST_HIDDEN = 2  # units; LayerNorm over one unit is constant
@@ -30,6 +32,8 @@ class EncoderConfig(StrictConfig):
         dropout: dropout probability on hidden states and attention weights during training.
         norm: position of LayerNorm; `post` is after each block, as in BERT and ELECTRA, `pre` is
             before it.
+        parametrization: dependence of initial weights and learning rates on the width. The
+            generator has that of the encoder.
     """
 
     layers: Count
@@ -40,6 +44,9 @@ class EncoderConfig(StrictConfig):
     init_std: InitialStd = 0.02
     dropout: Share = 0.1
     norm: Literal["post", "pre"] = "post"
+    parametrization: Annotated[Parametrization, Field(discriminator="kind")] = field(
+        default_factory=StandardParametrization
+    )
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:

@@ -7,6 +7,7 @@ them the discriminator with its head, are artifacts of the run. Nothing is pickl
 the lab is stored.
 """
 
+import re
 import warnings
 from importlib import metadata
 from pathlib import Path as File
@@ -26,6 +27,8 @@ from lab.storage.temp_dirs import temporary_folder
 from lab.tracking import tags
 from lab.tracking.client import connect_client, describe_error
 from lab.tracking.frames import SweepFrames
+
+_FORBIDDEN_IN_NAMES = re.compile("[/:]")  # of registered models
 
 
 def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> str | None:
@@ -60,7 +63,7 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
                 storage / "cache",
                 folder,
             )
-            return _upload(client, parent, best, folder)
+            return _upload(client, parent, best, folder, frames.name)
 
 
 def _write_model(record: File, cache: File, folder: File) -> None:
@@ -126,8 +129,19 @@ def _requirements() -> list[str]:
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _upload(client: Any, parent: Any, trial: str, folder: File) -> str:
-    """Log model and artifacts on the sweep's run, then set the tag; return the model's address."""
+def _upload(client: Any, parent: Any, trial: str, folder: File, name: str) -> str:
+    """Log model and artifacts on the sweep's run, register it, then set the tag.
+
+    Args:
+        client: MLflow client.
+        parent: run of the sweep.
+        trial: fingerprint of the trial.
+        folder: folder with the model and the exported networks.
+        name: name of the sweep, under which the model is registered.
+
+    Returns:
+        The model's address.
+    """
     from mlflow.entities import LoggedModelOutput
 
     run = parent.info.run_id
@@ -142,6 +156,32 @@ def _upload(client: Any, parent: Any, trial: str, folder: File) -> str:
     client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])
     client.log_artifacts(run, str(folder / tags.EXPORT_FOLDER), tags.EXPORT_FOLDER)
     address = f"models:/{made.model_id}"
+    _register(client, name, made, {tags.MODEL_TRIAL: trial})
     # Set last: a run with this tag has a complete model.
     client.set_tag(run, tags.BEST_MODEL, f"{trial} {address}")
     return address
+
+
+def _register(client: Any, name: str, model: Any, values: dict[str, str]) -> None:
+    """Add a logged model as a new version of the registered model of a sweep.
+
+    Args:
+        client: MLflow client.
+        name: name of the sweep and of its registered model.
+        model: the logged model.
+        values: tags of the version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name = _FORBIDDEN_IN_NAMES.sub("-", name)
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        client.create_registered_model(name, description=f"Best trials of the sweep {name}")
+    client.create_model_version(
+        name,
+        source=model.artifact_location,
+        run_id=model.source_run_id,
+        tags=values,
+        model_id=model.model_id,
+    )

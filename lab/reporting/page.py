@@ -5,7 +5,6 @@ gives the same bytes.
 """
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
@@ -21,6 +20,7 @@ from lab.reporting import (
     csv_files,
     markdown,
     score_table,
+    search_facts,
     sentences,
     signal_to_noise,
     stats,
@@ -28,8 +28,19 @@ from lab.reporting import (
     yardsticks,
 )
 from lab.reporting.figures import health_plots, heat_map, plots, svg
+from lab.reporting.figures.figure import Figure
+from lab.reporting.figures.scaling_figures import scaling_figures
+from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
+from lab.reporting.forecasts.section import FILES as FORECAST_FILES
+from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
+from lab.reporting.pareto.front import compute_front
+from lab.reporting.pareto.plot import plot_front
+from lab.reporting.pareto.sentences import describe_front, front_frame, front_table
+from lab.reporting.scaling import csv_tables
+from lab.reporting.scaling.section import scaling_section
+from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
 from lab.reporting.verification import report_file
 from lab.storage import atomic
@@ -47,6 +58,7 @@ _CARD = (  # summary lines that begin the page
     "to separate ties", "cost", "trials", "reproduce",
 )  # fmt: skip
 _REPLACEMENT_RATE = "health/replacement_rate"
+_FRONT = "front.csv"
 _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.QUESTION,
     tags.KIND,
@@ -55,6 +67,8 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.REFERENCE,
     tags.TUNE,
     tags.SEARCH,
+    tags.CONSTRAINTS,
+    tags.COST,
     tags.COMMAND,
     tags.OPENED,
     tags.ANSWER,
@@ -65,35 +79,29 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 
 
 # Files and folders of reports, those of earlier versions included.
-_PARTS = {"report.html", "report.md", report_file.NAME, *report_file.TABLES.values(), "figures"}
+PARTS = {
+    "report.html",
+    "report.md",
+    "figures",
+    report_file.NAME,
+    *report_file.TABLES.values(),
+    *csv_tables.FILES,
+    *FORECAST_FILES,
+    _FRONT,
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure of the report.
-
-    Attributes:
-        name: name of its file, without suffix, and its id in the HTML page.
-        title: title of the figure.
-        caption: text that describes the figure.
-        svg: content of the figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-    @property
-    def inline(self) -> str:
-        """Content of the figure for a page with several figures."""
-        return svg.inline_svg(self.svg, self.name)
-
-
-def write_report(frames: SweepFrames, folder: File) -> File:
+def write_report(
+    frames: SweepFrames, folder: File, forecasts: StoreForecasts = NO_FORECASTS
+) -> File:
     """Write the report to `folder`/<name>/ and return its report.html.
 
     An existing report is replaced. Files in its folder that no report has, such as notes, are kept.
+
+    Args:
+        frames: frames of the sweep.
+        folder: folder of all reports.
+        forecasts: forecasts of the store.
 
     Raises:
         StorageError: the target folder contains something other than a report.
@@ -102,7 +110,7 @@ def write_report(frames: SweepFrames, folder: File) -> File:
     check_target(target)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
-        _write_files(frames, partial)
+        _write_files(frames, partial, forecasts)
         _keep_other_files(target, partial)
     return target / "report.html"
 
@@ -110,7 +118,7 @@ def write_report(frames: SweepFrames, folder: File) -> File:
 def _keep_other_files(earlier: File, new: File) -> None:
     """Copy files and folders that are no part of a report from an earlier one to a new one."""
     for path in earlier.iterdir() if earlier.is_dir() else ():
-        if path.name in _PARTS:
+        if path.name in PARTS:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, new / path.name, symlinks=True)
@@ -118,8 +126,8 @@ def _keep_other_files(earlier: File, new: File) -> None:
             shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
-def _write_files(frames: SweepFrames, folder: File) -> None:
-    page = _page_context(frames)
+def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
+    page = _page_context(frames, forecasts)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -136,17 +144,26 @@ def _write_files(frames: SweepFrames, folder: File) -> None:
             text = text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "figures").mkdir()
-    for figure in (f for group in page["figures"].values() for f in group):
+    drawn = [figure for group in page["figures"].values() for figure in group]
+    for figure in [*drawn, *([page["front"]["figure"]] if page["front"] else [])]:
         content = make_visible(svg.standalone_svg(figure.svg))
         (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
     csv_files.write_csv(frames.trials, folder / "trials.csv")
     csv_files.write_csv(frames.curves, folder / "curves.csv")
-    report_file.write_report_file(frames, folder)
+    for name, table in csv_tables.list_tables(page["scaling"]).items():
+        csv_files.write_csv(table, folder / name)
+    if page["forecasts"] is not None:
+        for name, table in page["forecasts"].files.items():
+            csv_files.write_csv(table, folder / name)
+    if page["front"] is not None:
+        csv_files.write_csv(page["front"]["frame"], folder / _FRONT)
+    report_file.write_report_file(frames, folder, forecasts)
 
 
-def _page_context(frames: SweepFrames) -> dict[str, Any]:
+def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
+    scaling = scaling_section(frames)
     return {
         "frames": frames,
         "question": frames.sweep[tags.QUESTION],
@@ -154,21 +171,40 @@ def _page_context(frames: SweepFrames) -> dict[str, Any]:
         "headline": conclusion.write_headline(frames, result, runs),
         "facts": facts,
         "card": sorted(facts, key=lambda fact: _CARD.index(fact[0]) if fact[0] in _CARD else 99),
-        "flags": stats.flag_trials(frames, result),
+        "flags": (*stats.flag_trials(frames, result), *search_facts.flag_constraints(frames)),
+        "front": _describe_front(frames),
         "cells": tables.cell_table(frames, result, runs),
         "compute": tables.compute_table(result, runs),
-        "figures": _figures(frames, result, runs),
-        "interactive": interactive.draw_figures(frames, result, runs),
+        "scaling": scaling,
+        "trust": trust_table(frames, runs),
+        "figures": _figures(frames, result, runs) | scaling_figures(scaling),
+        "interactive": interactive.draw_figures(frames, result, runs, scaling),
         "importance": tuning.describe_importance(frames),
         "policy": interactive.security_policy(),
         "mlflow": interactive.MLFLOW,
         "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
         "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
+        "forecasts": build_section(frames, forecasts),
         "scores": score_table.score_table(frames, result, runs),
         "trials": tables.trial_table(frames),
         "provenance": _provenance(frames),
         "conventions": flops.__doc__,
     }
+
+
+def _describe_front(frames: SweepFrames) -> dict[str, Any] | None:
+    """Return table, figure and numbers of the Pareto front; None for a sweep without one."""
+    front = compute_front(frames)
+    if frames.cost is None or front is None:
+        return None
+    figure = Figure(
+        name="front",
+        title="Score against cost",
+        caption=describe_front(frames, front, frames.cost),
+        svg=svg.render_svg(plot_front(frames, front, frames.cost)),
+    )
+    table = front_table(front, frames.cost)
+    return {"table": table, "figure": figure, "frame": front_frame(front)}
 
 
 def _list_facts(
@@ -185,6 +221,7 @@ def _list_facts(
         *confounding.describe_confounding(frames),
         *confounding.describe_bias(frames),
         *conclusion.describe_contamination(frames),
+        *search_facts.list_search_facts(frames),
         *facts,
         (
             "cost",

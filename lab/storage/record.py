@@ -17,7 +17,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path as File
 from typing import Any, get_args
@@ -31,6 +31,8 @@ from lab.errors import UserError
 from lab.storage import atomic, sealed
 
 LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
+ORIGIN = "origin.json"  # the shorter run that the trial was extended from
+CHARGED = "charged_to.json"  # of a part of a trunk: the trial that is charged for it
 # The files of a record except checkpoints, fine-tuning results and progress.
 CORE_FILES = (
     "trial.json",
@@ -40,7 +42,8 @@ CORE_FILES = (
     "provenance.json",
     "outcome.json",
     "traceback.txt",
-    "origin",
+    ORIGIN,
+    CHARGED,
     LOG,
 )
 _OPEN: tuple[State, ...] = ("queued", "running")
@@ -116,15 +119,85 @@ def read_facts(folder: File) -> dict[str, Any]:
         return {}
 
 
-def write_origin(folder: File, name: str) -> None:
-    """Store the name of the shorter run's record that a trial was extended from."""
-    atomic.write_text(folder / "origin", name)
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The shorter run that a trial was extended from.
+
+    Attributes:
+        name: name of its record; empty for a trial that was not extended.
+        charged_flops: FLOPs of the trial's beginning for which other trials are charged.
+    """
+
+    name: str = ""
+    charged_flops: float = 0.0
 
 
-def read_origin(folder: File) -> str:
-    """Return the name of the shorter run's record that a trial was extended from, or ""."""
-    file = folder / "origin"
-    return file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else ""
+def write_origin(folder: File, origin: Origin) -> None:
+    """Store the shorter run that a trial was extended from."""
+    sealed.write(folder / ORIGIN, asdict(origin))
+
+
+def read_origin(folder: File) -> Origin:
+    """Return the shorter run that a trial was extended from.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    origin: Origin = _read_part(folder / ORIGIN, Origin)
+    return origin
+
+
+def delete_origin(folder: File) -> None:
+    """Delete the origin of a trial that starts again from its beginning."""
+    (folder / ORIGIN).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Charged:
+    """The trial that is charged for a part of a trunk."""
+
+    trial: str = ""
+
+
+def write_charged(folder: File, name: str) -> None:
+    """Store the name of the trial that is charged for a part of a trunk.
+
+    Args:
+        folder: record of the part.
+        name: name of the trial's record.
+    """
+    sealed.write(folder / CHARGED, asdict(_Charged(trial=name)))
+
+
+def read_charged(folder: File) -> str:
+    """Return the name of the trial that is charged for a part of a trunk; empty if none is.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    charged: _Charged = _read_part(folder / CHARGED, _Charged)
+    return charged.trial
+
+
+def _read_part(file: File, kind: Any) -> Any:
+    """Return the content of a file that few records have; of a missing one, the default."""
+    try:
+        content = sealed.read(file)
+        if content.keys() != {field.name for field in fields(kind)}:
+            raise ValueError
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except FileNotFoundError:
+        return kind()
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+    except sealed.DamagedError as error:
+        reason = str(error)
+    except ValueError:
+        reason = "not as the lab writes it"
+    raise UserError(
+        f"{file}: damaged: {reason}; add `--fresh {file.parent.name}` to the command of its sweep "
+        "to train it again"
+    )
 
 
 def truncate_curve(folder: File, count: int) -> tuple[MetricRow, ...]:

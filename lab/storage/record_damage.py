@@ -5,9 +5,11 @@ so that no trial runs again, and no number is left out, without a message.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path as File
 
 from lab.config.results import State
+from lab.errors import UserError
 from lab.storage import provenance, record, sealed
 
 _MISSING = "missing"
@@ -22,7 +24,8 @@ def find_damage(folder: File) -> list[str]:
     if not any((folder / name).exists() for name in ("trial.json", "curve.jsonl", "outcome.json")):
         return []
     state = record.read_state(folder)
-    return [*_of_facts(folder), *_of_state(folder, state), *_of_results(folder, state)]
+    found = (_of_facts(folder), _of_state(folder, state), _of_results(folder, state))
+    return [*chain(*found), *_of_origin(folder)]
 
 
 def _of_facts(folder: File) -> Iterator[str]:
@@ -62,6 +65,15 @@ def _of_details(folder: File) -> Iterator[str]:
     if not provenance.read_provenance(folder):
         exists = (folder / provenance.NAME).exists()
         yield f"{provenance.NAME} ({'damaged' if exists else _MISSING})"
+
+
+def _of_origin(folder: File) -> Iterator[str]:
+    readers = ((record.ORIGIN, record.read_origin), (record.CHARGED, record.read_charged))
+    for name, read in readers:
+        try:
+            read(folder)
+        except UserError:
+            yield f"{name} ({_reason(folder, name) or 'not as the lab writes it'})"
 
 
 def _reason(folder: File, name: str) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
+from lab.config.costs.second_objective import COSTS
 from lab.config.metrics import find_metric
 from lab.config.results import State
 from lab.errors import UserError
@@ -50,7 +51,9 @@ def find_bad_sweep_tag(values: Mapping[str, str]) -> str | None:
     Args:
         values: tags by name without the prefix `lab.`.
     """
-    if reason := _find_bad(values, _SWEEP, {tags.ANSWER, tags.OVERLAPS}):
+    if reason := _find_bad(
+        values, _SWEEP, {tags.ANSWER, tags.OVERLAPS, tags.CONSTRAINTS, tags.COST}
+    ):
         return reason
     if not _is_cell(json.loads(values[tags.REFERENCE]), json.loads(values[tags.COMPARE])):
         return f"tag {tags.full_name(tags.REFERENCE)} is no cell of the comparison"
@@ -76,8 +79,9 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
     for run in runs:
         blocks = (name for name in run.data.tags if name.startswith(tags.full_name(tags.BLOCKS)))
         of_blocks = {name.removeprefix(tags.PREFIX): _is_number_list for name in blocks}
+        optional = {tags.PROVENANCE, tags.TRUNK, tags.COST_VALUE, tags.PROPOSED_BY}
         values = tags.remove_prefix(run.data.tags)
-        if reason := _find_bad(values, checks | of_blocks, {tags.PROVENANCE}):
+        if reason := _find_bad(values, checks | of_blocks, optional):
             raise _error(run, reason)
         for name, value in run.data.metrics.items():
             if not _is_number(value):
@@ -207,6 +211,11 @@ def _is_finite_mapping(text: str) -> bool:
     return _is_mapping(value) and _is_finite(value)
 
 
+def _is_limits(text: str) -> bool:
+    limits = _parse(text)
+    return _is_mapping(limits) and all(map(_is_number, limits.values()))
+
+
 def _is_overlaps(text: str) -> bool:
     overlaps = _parse(text)
     return (
@@ -234,6 +243,8 @@ _SWEEP: Mapping[str, Check] = {
     tags.REFERENCE: _is_finite_mapping,
     tags.TUNE: _is_tuning,
     tags.SEARCH: _is_finite_mapping,
+    tags.CONSTRAINTS: _is_limits,
+    tags.COST: COSTS.__contains__,
     tags.OPENED: lambda text: text.isascii() and text.isdigit(),
     tags.OVERLAPS: _is_overlaps,
 }
@@ -244,5 +255,8 @@ _TRIAL: dict[str, Check] = {
     tags.STATE: _STATES.__contains__,
     tags.ROLE: _ROLES.__contains__,
     tags.REASON: _is_text,
+    tags.COST_VALUE: lambda text: _is_number(_parse(text)),
+    tags.PROPOSED_BY: _is_text,
     tags.PROVENANCE: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,
+    tags.TRUNK: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,
 }

@@ -83,7 +83,11 @@ class DisentangledEmbeddings(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention and a feed-forward network, each with a residual connection."""
+    """Self-attention and a feed-forward network, each with a residual connection.
+
+    Attributes:
+        head_width: width of an attention head.
+    """
 
     def __init__(self, shape: EncoderConfig) -> None:
         super().__init__()
@@ -94,6 +98,7 @@ class Block(nn.Module):
         self.intermediate = nn.Linear(h, shape.ffn)
         self.output = nn.Linear(shape.ffn, h)
         self.output_norm = nn.LayerNorm(h, eps=_EPS)
+        self.head_width = h // shape.heads
         self._heads, self._dropout, self._pre = shape.heads, shape.dropout, shape.norm == "pre"
 
     def forward(self, x_BTh: Tensor, attended_B11T: Tensor | None) -> Tensor:
@@ -218,23 +223,3 @@ class DetectionHead(nn.Module):
 def gather_slots(hidden_BTh: Tensor, slots_BK: Tensor) -> Tensor:
     """Return the hidden states at the masked slots, shape (B, K, h)."""
     return hidden_BTh.gather(1, slots_BK[..., None].expand(-1, -1, hidden_BTh.shape[-1]))
-
-
-def initialize_weights(module: nn.Module, std: float, seed: int) -> None:
-    """Initialize all weights: matrices and embeddings truncated normal, biases 0, LayerNorm 1.
-
-    The normal distribution is truncated at two standard deviations, as by
-    `modeling.create_initializer` of the official code. The values depend on `seed` alone, not on
-    the state of torch's global generator.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for part in module.modules():
-        match part:
-            case nn.Linear():
-                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, generator)
-                nn.init.zeros_(part.bias)
-            case nn.Embedding():
-                nn.init.trunc_normal_(part.weight, 0.0, std, -2 * std, 2 * std, generator)
-            case nn.LayerNorm():
-                nn.init.ones_(part.weight)
-                nn.init.zeros_(part.bias)

@@ -10,7 +10,7 @@ three times as long on a CPU core as one batched product for all matrices of one
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ from lab.config.optimizer import AdamWConfig, MuonConfig, OptimizerConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.training.model import Block
 from lab.training.objectives.base import Objective
+from lab.training.parametrization import WidthScale, width_scales
 
 # Quintic Newton-Schulz iteration (Jordan et al., 2024), the defaults of torch.optim.Muon.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -146,17 +147,22 @@ def orthogonalize(matrices_NRC: Tensor, iterations: int) -> Tensor:
 def build_optimizer(objective: Objective, settings: OptimizerConfig) -> Adam:
     """Return the optimizer; `peak` of each parameter group is its rate at schedule value 1."""
     matrices = _hidden_matrices(objective) if isinstance(settings, MuonConfig) else set()
+    scales = width_scales(objective, objective.parametrization)
     groups = []
     for network, parameters in objective.networks().items():
         peak = settings.lr * (settings.generator_lr if network == "generator" else 1.0)
         hidden = [p for p in parameters if id(p) in matrices]
         others = [p for p in parameters if id(p) not in matrices]
         if isinstance(settings, MuonConfig):
-            groups.append(_group(hidden, peak * settings.hidden_lr, settings.weight_decay))
-            groups[-1]["hidden"] = True
+            for factor, members in _by_factor(hidden, lambda p: scales.get(p, WidthScale()).muon):
+                rate = peak * settings.hidden_lr * factor
+                groups.append(_group(members, rate, settings.weight_decay))
+                groups[-1]["hidden"] = True
         for has_decay in (True, False):
-            members = [p for p in others if (p.ndim > 1) is has_decay]
-            groups.append(_group(members, peak, settings.weight_decay if has_decay else 0.0))
+            of_kind = [p for p in others if (p.ndim > 1) is has_decay]
+            decay = settings.weight_decay if has_decay else 0.0
+            for factor, members in _by_factor(of_kind, lambda p: scales.get(p, WidthScale()).adam):
+                groups.append(_group(members, peak * factor, decay))
     match settings:
         case MuonConfig():
             return Muon(groups, settings)
@@ -164,6 +170,16 @@ def build_optimizer(objective: Objective, settings: OptimizerConfig) -> Adam:
             return AdamW(groups, settings)
         case _:
             return Adam(groups, settings)
+
+
+def _by_factor(
+    parameters: Iterable[nn.Parameter], factor: Callable[[nn.Parameter], float]
+) -> list[tuple[float, list[nn.Parameter]]]:
+    """Return the parameters of each factor of the learning rate."""
+    members = defaultdict(list)
+    for parameter in parameters:
+        members[factor(parameter)].append(parameter)
+    return list(members.items())
 
 
 def _group(parameters: list[nn.Parameter], peak: float, decay: float) -> dict[str, Any]:

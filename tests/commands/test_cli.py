@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from project import ROOT
 
-from lab import cli, export, finetune, init, prepare, report, sweep, verify
+from lab import advise, cli, export, finetune, forecast, init, prepare, report, sweep, verify
 from lab import commands as commands_module
 from lab.errors import UserError
 
@@ -123,7 +123,7 @@ def test_closed_streams_are_no_error_and_nothing_is_printed_into_other_files(
     assert (tmp_path / "database").read_bytes() == b""
 
 
-COMMANDS = (sweep, prepare, finetune, report, verify, export, init)
+COMMANDS = (sweep, prepare, finetune, report, forecast, verify, export, init, advise)
 commands = pytest.mark.parametrize("command", COMMANDS, ids=lambda module: module.__name__)
 
 

@@ -124,6 +124,8 @@ def test_changes_of_text_and_figures_are_named_with_their_place(
     path_line = edit(report / "figures" / "cells.svg", "<path ", '<path opacity="0" ')
     (report / "figures" / "score-flop.svg").unlink()
     (report / "figures" / "more.svg").write_text("<svg/>")
+    (report / "front.csv").write_text("1")
+    (report / "mine.csv").write_text("1")  # a file of the user, which a new report keeps
     status, lines = check(report)
     assert status == 1
     (text,) = [each for each in lines if each.startswith("report.md")]
@@ -134,7 +136,8 @@ def test_changes_of_text_and_figures_are_named_with_their_place(
     assert any(each.startswith(f"figures/cells.svg, line {path_line}: ") for each in lines)
     assert "figures/score-flop.svg: is missing" in lines
     assert "figures/more.svg: is not a figure of the recomputed report" in lines
-    assert lines[-1] == f"{report}: 4 differences"
+    assert "front.csv: is not a table of the recomputed report" in lines
+    assert lines[-1] == f"{report}: 5 differences"
 
 
 @pytest.mark.parametrize("name", TABLES.values())

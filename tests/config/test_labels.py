@@ -67,3 +67,23 @@ def test_long_values_have_short_labels_that_differ_where_the_values_do() -> None
 
 def test_values_of_up_to_80_characters_are_not_abbreviated() -> None:
     assert label({"a.path": "x" * 80}, {}) == f"path {'x' * 80}"
+
+
+def test_mappings_without_a_kind_are_labeled_by_the_entries_in_which_they_differ() -> None:
+    shapes: list[Value] = [
+        {
+            "layers": 1,
+            "heads": 2,
+            "embedding": 32,
+            "init_std": 0.1,
+            "dropout": 0,
+            "hidden": hidden,
+            "ffn": 4 * hidden,
+            **extra,
+        }
+        for hidden in (32, 64)
+        for extra in ({}, {"parametrization": {"kind": "mup"}})
+    ]
+    labels = [label({"encoder": shape}, {"encoder": shapes}) for shape in shapes]
+    assert labels[:2] == ["hidden 32, ffn 128", "hidden 32, ffn 128, parametrization mup"]
+    assert len(set(labels)) == 4

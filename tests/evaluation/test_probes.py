@@ -19,7 +19,8 @@ from lab.evaluation import corruption, probes, scores
 from lab.evaluation.probes import evaluate_probe, probe_windows
 from lab.tasks import embedded
 from lab.tasks.embedded import UNSEEN
-from lab.training.model import Encoder, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import Encoder
 from lab.training.objectives import build_objective
 
 SHAPE = EncoderConfig(
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("few_sentences")
 
 def make_encoder(length: int = 16) -> Encoder:
     encoder = Encoder(SHAPE, 400, length)
-    initialize_weights(encoder, SHAPE.init_std, 0)
+    initialize_weights(encoder, SHAPE, 0)
     return encoder.eval()
 
 

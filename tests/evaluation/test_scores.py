@@ -29,7 +29,8 @@ from lab.evaluation import corruption, probes, scores
 from lab.evaluation.corruption import HeldOut, open_held_out
 from lab.evaluation.scores import auroc
 from lab.tasks import embedded
-from lab.training.model import Encoder, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import Encoder
 from lab.training.objectives import build_objective
 from lab.training.objectives.base import Detector, StepLoss
 
@@ -286,7 +287,7 @@ def test_probing_changes_no_state_and_returns_named_metrics(
 
 def encoder(seed: int = 0) -> Encoder:
     built = Encoder(SHAPE, 400, 16)
-    initialize_weights(built, SHAPE.init_std, seed)
+    initialize_weights(built, SHAPE, seed)
     return built.eval()
 
 

@@ -22,7 +22,8 @@ from lab.evaluation import discriminant, word_prediction
 from lab.evaluation.discriminant import Discriminant, predict_half
 from lab.evaluation.hidden_words import HiddenWords, Masks, Spelling, hide_words
 from lab.evaluation.word_prediction import score_head, score_readout
-from lab.training.model import Encoder, VocabularyHead, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import Encoder, VocabularyHead
 
 SHAPE = EncoderConfig(
     layers=1, hidden=24, ffn=32, heads=2, embedding=16, init_std=0.1, dropout=0, norm="post"
@@ -51,7 +52,7 @@ Hide = Callable[..., HiddenWords]
 
 def make_encoder(length: int = 16, vocab: int = 400) -> Encoder:
     encoder = Encoder(SHAPE, vocab, length)
-    initialize_weights(encoder, SHAPE.init_std, 0)
+    initialize_weights(encoder, SHAPE, 0)
     return encoder.eval()
 
 
@@ -255,7 +256,7 @@ def test_head_equals_the_loss_of_transformers_electra(
 ) -> None:
     read, encoder = hide("each"), make_encoder()
     head = VocabularyHead(SHAPE, 400)
-    initialize_weights(head, SHAPE.init_std, 1)
+    initialize_weights(head, SHAPE, 1)
     head.initialize_bias(torch.from_numpy(prepared_text.corpus.counts_V))
     model = transformers_model(encoder, head, SHAPE, 400, 16)
     labels_WT = torch.where(read.word_WT >= 0, read.token_WT, -100)

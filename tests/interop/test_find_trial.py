@@ -225,6 +225,10 @@ def test_best_trial_is_logged_as_a_model_that_mlflow_loads(storage: Path, mlflow
     assert sorted(folder.name for folder in exported.iterdir()) == ["discriminator", "generator"]
     first = pipeline("fill-mask", model=str(exported / "generator"))(str(example))[0]
     assert list(answer) == [first["token_str"]]
+    (version,) = client.search_model_versions("name = 'models'")
+    assert (int(version.version), version.tags) == (1, {"trial": BEST})
+    assert version.run_id == parent
+    assert list(mlflow.pyfunc.load_model("models:/models/1").predict(example)) == list(answer)
     filled = mlflow.transformers.load_model(address)(str(example))
     assert filled[0]["token"] == first["token"]
     assert not list(Path(client.download_artifacts(parent, "")).rglob("*.pkl"))
@@ -245,6 +249,8 @@ def test_best_trial_is_logged_only_once(storage: Path) -> None:
     experiment_id = connect_client(uri).get_experiment_by_name("once").experiment_id
     logged = connect_client(uri).search_logged_models([experiment_id])
     assert [model.tags["trial"] for model in logged] == [UNSCORED, BEST]
+    versions = connect_client(uri).search_model_versions("name = 'once'")
+    assert {int(each.version): each.tags["trial"] for each in versions} == {1: BEST, 2: UNSCORED}
 
 
 @pytest.mark.filterwarnings("ignore")

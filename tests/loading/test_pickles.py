@@ -20,7 +20,7 @@ from lab.evaluation.corruption import open_held_out
 from lab.evaluation.prepared_pairs import open_pairs
 from lab.loading import yaml_text
 from lab.reporting.verification.report_file import read_report_file
-from lab.search import study
+from lab.search import point_notes
 from lab.storage import databases, record, record_damage
 from lab.tasks import hf_datasets
 from lab.tasks.examples import open_examples
@@ -134,7 +134,7 @@ def test_pickles_in_place_of_a_record_and_of_databases_count_as_damaged(tmp_path
     assert record.read_curve(tmp_path) == ()
     assert record.read_blocks(tmp_path) == {}
     assert len(record_damage.find_damage(tmp_path)) >= 2
-    assert study._read_notes(tmp_path / "notes.jsonl") == {}
+    assert point_notes.read_notes(tmp_path / "notes.jsonl") == {}
     assert databases.is_damaged(tmp_path / "optuna.db")
     assert not (tmp_path / "loaded").exists()
 

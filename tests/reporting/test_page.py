@@ -460,12 +460,18 @@ def test_older_report_is_replaced_and_files_of_the_user_are_kept(uri: str, tmp_p
     write_report(read, tmp_path)
     folder = tmp_path / "seeds"
     (folder / "figures" / "stale.svg").write_text("old")
+    tables = ("front", "forecasts", "back_tests", "end_points", "best_rates")  # of some reports
+    for name in tables:
+        (folder / f"{name}.csv").write_text("old")
     (folder / "notes.md").write_text("mine")
     (folder / "data").mkdir()
     (folder / "data" / "table.csv").write_text("mine too")
     (folder / "link").symlink_to("missing")
     write_report(read, tmp_path)
     assert not (folder / "figures" / "stale.svg").exists()
+    for name in tables:
+        file = folder / f"{name}.csv"
+        assert not file.exists() or file.read_text() != "old"
     assert (folder / "notes.md").read_text() == "mine"
     assert (folder / "data" / "table.csv").read_text() == "mine too"
     assert (folder / "link").readlink() == Path("missing")

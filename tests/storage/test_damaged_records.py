@@ -11,6 +11,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.errors import UserError
 from lab.loading.search_space import build_trial
 from lab.storage import provenance, record, record_damage
+from lab.storage.record import Origin
 
 pytestmark = pytest.mark.reported
 
@@ -59,7 +60,7 @@ def test_damage_is_named_and_no_reader_raises_or_returns_other_numbers(
     assert record.read_blocks(tmp_path) in ({}, BLOCKS)
     assert len(provenance.read_provenance(tmp_path)) <= 1
     assert record.read_facts(tmp_path).get("lineage") in (None, "lineage")
-    assert record.read_origin(tmp_path) == ""
+    assert record.read_origin(tmp_path) == Origin()
     found = record_damage.find_damage(tmp_path)
     # An interrupted trial writes blocks and provenance again, and needs no outcome to continue.
     rewritten = {"blocks.json", "provenance.json", "outcome.json"}
@@ -68,6 +69,35 @@ def test_damage_is_named_and_no_reader_raises_or_returns_other_numbers(
     assert all(len(each.splitlines()) == 1 for each in found)
     (tmp_path / name).write_bytes(whole)
     assert record.read_outcome(tmp_path) == outcome
+
+
+@pytest.mark.parametrize("damage", [DAMAGE[name] for name in DAMAGE if name != "removed"])
+def test_damaged_charges_are_refused_in_one_line_and_named(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """Read as missing, they would change the FLOPs for which trials are charged."""
+    write_record(tmp_path, "finished")
+    record.write_origin(tmp_path, Origin(name="shorter", charged_flops=5.0))
+    record.write_charged(tmp_path, "branch")
+    assert record_damage.find_damage(tmp_path) == []
+    assert record.read_charged(tmp_path) == "branch"
+    readers = {record.ORIGIN: record.read_origin, record.CHARGED: record.read_charged}
+    for name, read in readers.items():
+        damage(tmp_path / name)
+        with pytest.raises(
+            UserError, match=rf"{name}: damaged: .*--fresh {tmp_path.name}"
+        ) as error:
+            read(tmp_path)
+        assert len(str(error.value).splitlines()) == 1
+    found = record_damage.find_damage(tmp_path)
+    assert [each.partition(" ")[0] for each in found] == list(readers)
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"name": 5}', '{"charged_flops": "5"}'])
+def test_origin_with_other_content_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / record.ORIGIN).write_text(content)
+    with pytest.raises(UserError, match="damaged"):
+        record.read_origin(tmp_path)
 
 
 @pytest.mark.parametrize("state", ["finished", "interrupted", "running"])

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
+from lab.training.initialization import initialize_weights
 from lab.training.model import (
     DetectionHead,
     DisentangledEmbeddings,
     Encoder,
     VocabularyHead,
     gather_slots,
-    initialize_weights,
 )
 
 VOCAB, LENGTH = 60, 12
@@ -200,7 +200,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
     def weights(seed: int) -> dict[str, Tensor]:
         torch.rand(torch.seed() % 17)  # changes the state of torch's generator
         encoder = randomized(Encoder(PRE, VOCAB, LENGTH), seed=torch.seed() % 1_000)
-        initialize_weights(encoder, 0.05, seed)
+        initialize_weights(encoder, replace(PRE, init_std=0.05), seed)
         return encoder.state_dict()
 
     first, same, other = weights(1), weights(1), weights(2)
@@ -214,7 +214,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("std", [0.02, 0.05])
 def test_initial_weights_are_normal_truncated_at_two_deviations(std: float) -> None:
     encoder = Encoder(replace(PRE, hidden=96, ffn=384), 500, 64)
-    initialize_weights(encoder, std, 0)
+    initialize_weights(encoder, replace(PRE, init_std=std), 0)
     truncated = 0.8796  # deviation of the standard normal truncated at two
     for name, value in encoder.named_parameters():
         if value.ndim > 1:
@@ -232,7 +232,7 @@ def test_shared_module_is_initialized_once() -> None:
     pair = nn.ModuleList([Encoder(PRE, VOCAB, LENGTH), Encoder(PRE, VOCAB, LENGTH)])
     single = Encoder(PRE, VOCAB, LENGTH)
     pair[1].embeddings = pair[0].embeddings
-    initialize_weights(pair, 0.05, 0)
-    initialize_weights(single, 0.05, 0)
+    initialize_weights(pair, PRE, 0)
+    initialize_weights(single, PRE, 0)
     first = pair[0].state_dict()
     assert all(value.equal(first[name]) for name, value in single.state_dict().items())

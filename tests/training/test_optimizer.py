@@ -18,6 +18,7 @@ from lab.config.data import DataConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig, AdamWConfig, MuonConfig
+from lab.config.parametrization import StandardParametrization
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.training.model import Block
@@ -222,6 +223,8 @@ def test_reported_norms_are_of_each_network_before_clipping() -> None:
 
 class SingleNetwork:
     """One network of an objective, for an optimizer of this network alone."""
+
+    parametrization = StandardParametrization()
 
     def __init__(self, objective: Objective, network: str) -> None:
         self._network, self._parameters = network, objective.networks()[network]

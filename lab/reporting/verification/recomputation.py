@@ -4,7 +4,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path as File
 
-from lab.reporting.page import write_report
+from lab.reporting.forecasts.observed import StoreForecasts
+from lab.reporting.page import PARTS, write_report
 from lab.reporting.verification import differences
 from lab.reporting.verification.differences import Difference
 from lab.reporting.verification.report_file import (
@@ -16,18 +17,28 @@ from lab.reporting.verification.report_file import (
     TableForm,
     digest,
     read_cells,
+    restore_forecasts,
     restore_frames,
 )
 from lab.tracking.frames import SweepFrames
 
 _TEXT = "report.md"
 _FIGURES = "figures/*.svg"
+_CSV = "*.csv"
 
 
-def verify_with_store(folder: File, frames: SweepFrames) -> list[Difference]:
-    """Return the differences between a report and the one of the frames of the tracking store."""
+def verify_with_store(
+    folder: File, frames: SweepFrames, forecasts: StoreForecasts
+) -> list[Difference]:
+    """Return the differences between a report and the one of the store.
+
+    Args:
+        folder: folder of the report.
+        frames: frames of the tracking store.
+        forecasts: forecasts of the store.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        rebuilt = write_report(frames, File(temporary)).parent
+        rebuilt = write_report(frames, File(temporary), forecasts).parent
         return list(_compare(folder, rebuilt))
 
 
@@ -57,7 +68,7 @@ def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]
     if found:
         rest = "was not recomputed, because the tables are not those of the report"
         return [*found, Difference(file=_TEXT, text=rest)]
-    return verify_with_store(folder, restore_frames(content, tables))
+    return verify_with_store(folder, restore_frames(content, tables), restore_forecasts(content))
 
 
 def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Difference]:
@@ -96,9 +107,9 @@ def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Differe
 
 def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
     """Yield the differences between the files of two reports, except their HTML pages."""
-    names = [_TEXT, *TABLES.values()]
+    names = [_TEXT, *_list_files(rebuilt, _CSV)]
     names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
-    for name in [*names, *_list_figures(rebuilt)]:
+    for name in [*names, *_list_files(rebuilt, _FIGURES)]:
         if not (folder / name).is_file():
             yield Difference(file=name, text="is missing")
             continue
@@ -106,8 +117,10 @@ def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
             yield from _compare_files(name, folder / name, rebuilt / name)
         except ReportFileError as error:
             yield Difference(file=name, text=str(error))
-    for name in sorted({*_list_figures(folder)} - {*_list_figures(rebuilt)}):
-        yield Difference(file=name, text="is not a figure of the recomputed report")
+    for pattern, kind in ((_FIGURES, "figure"), (_CSV, "table")):
+        for name in sorted({*_list_files(folder, pattern)} - {*_list_files(rebuilt, pattern)}):
+            if name.partition("/")[0] in PARTS:  # not a file of the user
+                yield Difference(file=name, text=f"is not a {kind} of the recomputed report")
 
 
 def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Difference]:
@@ -119,5 +132,5 @@ def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Diffe
     return compare(name, *texts)
 
 
-def _list_figures(folder: File) -> list[str]:
-    return sorted(str(file.relative_to(folder)) for file in folder.glob(_FIGURES))
+def _list_files(folder: File, pattern: str) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.glob(pattern))

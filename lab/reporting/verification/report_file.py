@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.errors import UserError
 from lab.reporting import csv_files, stats
+from lab.reporting.forecasts.observed import NO_FORECASTS, ObservedRun, StoreForecasts
+from lab.reporting.forecasts.record import ForecastRecord
 from lab.tracking import tags
 from lab.tracking.checked_tags import find_bad_sweep_tag
 from lab.tracking.code_versions import CodeVersion
@@ -91,10 +93,25 @@ class Blocks(_Part):
     values: str
 
 
+class Forecasts(_Part):
+    """Forecasts of the store (`StoreForecasts`).
+
+    Attributes:
+        records: the forecasts.
+        runs: runs by which they are scored.
+        problems: messages about files that are not used.
+    """
+
+    records: list[ForecastRecord]
+    runs: list[ObservedRun]
+    problems: list[str]
+
+
 class ReportFile(_Part):
     """Content of `report.json`: the fields of `SweepFrames`, with the tables replaced by forms.
 
-    It has the blocks of those trials alone by which settings are compared.
+    It has the blocks of those trials alone by which settings are compared. The key `forecasts` is
+    missing if the store has none.
     """
 
     format: Literal[1] = 1
@@ -109,14 +126,16 @@ class ReportFile(_Part):
     trials: TableForm
     curves: TableForm
     blocks: list[Blocks]
+    forecasts: Forecasts | None = None
 
 
-def write_report_file(frames: SweepFrames, folder: File) -> None:
+def write_report_file(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
     """Write `report.json` to a folder that already has the two CSV files.
 
     Args:
         frames: frames from which the CSV files were written.
         folder: folder of the report.
+        forecasts: forecasts of the store.
     """
     compared = set(stats.scored_trials(frames)["number"])
     content = ReportFile(
@@ -135,8 +154,16 @@ def write_report_file(frames: SweepFrames, folder: File) -> None:
             for (number, metric), values in frames.blocks.items()
             if number in compared
         ],
+        forecasts=None
+        if forecasts == NO_FORECASTS
+        else Forecasts(
+            records=list(forecasts.records),
+            runs=list(forecasts.runs),
+            problems=list(forecasts.problems),
+        ),
     )
-    text = json.dumps(content.model_dump(mode="json"), indent=1)
+    missing = {"forecasts"} if content.forecasts is None else None
+    text = json.dumps(content.model_dump(mode="json", exclude=missing), indent=1)
     (folder / NAME).write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -189,6 +216,16 @@ def restore_frames(content: ReportFile, tables: dict[str, Cells]) -> SweepFrames
         )
     except (ValueError, TypeError, IndexError) as error:
         raise ReportFileError(f"{NAME} does not describe the tables: {error}") from None
+
+
+def restore_forecasts(content: ReportFile) -> StoreForecasts:
+    """Return the forecasts of the store with which a report was written."""
+    stored = content.forecasts
+    if stored is None:
+        return NO_FORECASTS
+    return StoreForecasts(
+        records=tuple(stored.records), runs=tuple(stored.runs), problems=tuple(stored.problems)
+    )
 
 
 def read_cells(file: File) -> Cells:

@@ -23,7 +23,7 @@ from lab.config.objectives.adversarial import AdversarialConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
-from lab.training.model import initialize_weights
+from lab.training.initialization import initialize_weights
 from lab.training.objectives.base import StepLoss, masked_mean
 from lab.training.objectives.electra import Electra
 from lab.training.objectives.generator import Corrupted
@@ -38,7 +38,7 @@ class Adversarial(Electra):
         self._adversarial_weight, self._reward = settings.adversarial_weight, settings.reward
         if self._adversarial_weight:
             self.baseline = nn.Linear(settings.generator.derive_shape(trial.encoder).hidden, 1)
-            initialize_weights(self.baseline, trial.encoder.init_std, trial.seeds.init)
+            initialize_weights(self.baseline, trial.encoder, trial.seeds.init)
 
     def forward(
         self,

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from lab.config.objectives.electra import AuxiliaryMlmConfig
 from lab.config.trial import Trial
 from lab.data.batches import Batch
-from lab.training.model import Encoder, VocabularyHead, gather_slots, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import Encoder, VocabularyHead, gather_slots
 from lab.training.objectives.base import StepLoss, masked_mean
 from lab.training.objectives.generator import Corrupted, cross_entropy
 
@@ -19,7 +20,7 @@ class AuxiliaryMlm(nn.Module):
     def __init__(self, trial: Trial, settings: AuxiliaryMlmConfig, counts_V: Tensor) -> None:
         super().__init__()
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
-        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self, trial.encoder, trial.seeds.init)
         self.vocabulary.initialize_bias(counts_V)
         self._weight = settings.weight
 

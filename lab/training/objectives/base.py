@@ -38,6 +38,7 @@ class Objective(nn.Module, ABC):
     Attributes:
         encoder: encoder for probes, fine-tuning and export.
         step_settings: settings of the current step.
+        parametrization: dependence of initial weights and learning rates on the width.
     """
 
     encoder: Encoder
@@ -46,6 +47,7 @@ class Objective(nn.Module, ABC):
     def __init__(self, trial: Trial) -> None:
         super().__init__()
         self.step_settings = trial.settings_at(0.0)
+        self.parametrization = trial.encoder.parametrization
 
     def begin(self, updates: UpdatedNetworks, settings: StepSettings) -> None:  # noqa: ARG002
         """Prepare for a step that updates the networks `updates`; called before each step."""

@@ -9,7 +9,8 @@ from lab.config.objectives.electra import DetectionConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
-from lab.training.model import DetectionHead, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import DetectionHead
 from lab.training.objectives import sharing
 from lab.training.objectives.auxiliary import AuxiliaryMlm
 from lab.training.objectives.base import Detector, StepLoss
@@ -35,7 +36,7 @@ class Electra(Detector):
         self.encoder, body = sharing.build_encoders(trial, settings)
         self.detection = DetectionHead(trial.encoder)
         self.generator = make_generator(body, trial, settings)
-        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self, trial.encoder, trial.seeds.init)
         self.generator.vocabulary.initialize_bias(counts_V)
         self.auxiliary = (
             AuxiliaryMlm(trial, settings.auxiliary, counts_V) if settings.auxiliary else None

@@ -6,7 +6,8 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
-from lab.training.model import Encoder, VocabularyHead, gather_slots, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import Encoder, VocabularyHead, gather_slots
 from lab.training.objectives.base import Objective, StepLoss, masked_mean
 from lab.training.objectives.generator import cross_entropy
 from lab.training.objectives.masking import (
@@ -24,7 +25,7 @@ class Mlm(Objective):
         super().__init__(trial)
         self.encoder = Encoder(trial.encoder, trial.data.vocab, trial.data.length)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
-        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self, trial.encoder, trial.seeds.init)
         self.vocabulary.initialize_bias(counts_V)
         self._masking, self._seed, self._vocab = (
             settings.masking,

@@ -13,7 +13,8 @@ from lab.config.objectives.predictors import AllTokensMlmConfig, ReplaceMlmConfi
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
-from lab.training.model import VocabularyHead, gather_slots, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import VocabularyHead, gather_slots
 from lab.training.objectives import sharing
 from lab.training.objectives.base import Objective, StepLoss, masked_mean
 from lab.training.objectives.generator import (
@@ -38,7 +39,7 @@ class Predictor(Objective):
         self.encoder, body = sharing.build_encoders(trial, settings)
         self.vocabulary = VocabularyHead(trial.encoder, trial.data.vocab)
         self.generator = make_generator(body, trial, settings)
-        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self, trial.encoder, trial.seeds.init)
         self.vocabulary.initialize_bias(counts_V)
         self.generator.vocabulary.initialize_bias(counts_V)
         self._gen_weight, self._mlm_weight = generator_weight(settings), settings.mlm_weight
@@ -107,7 +108,7 @@ class AllTokensMlm(Predictor):
     def __init__(self, trial: Trial, settings: AllTokensMlmConfig, counts_V: Tensor) -> None:
         super().__init__(trial, settings, counts_V)
         self.gate = nn.Linear(trial.encoder.hidden, 1)
-        initialize_weights(self.gate, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self.gate, trial.encoder, trial.seeds.init)
 
     def prediction_loss(self, hidden_BTh: Tensor, corrupted: Corrupted, batch: Batch) -> StepLoss:
         """Return the mean of -log p over all positions that are not padding."""

@@ -6,7 +6,8 @@ from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.data.batches import Batch
-from lab.training.model import DetectionHead, Encoder, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import DetectionHead, Encoder
 from lab.training.objectives.base import Detector, StepLoss
 from lab.training.objectives.detection import detection_loss
 from lab.training.objectives.masking import (
@@ -33,7 +34,7 @@ class Random(Detector):
         self.register_buffer(
             "cumulated_V", cumulative_distribution(settings.replacement_distribution, counts_V)
         )
-        initialize_weights(self, trial.encoder.init_std, trial.seeds.init)
+        initialize_weights(self, trial.encoder, trial.seeds.init)
         self._masking, self._seed = settings.masking, trial.seeds.mask
 
     def mask(self, batch: Batch, step: int) -> MaskedBatch:

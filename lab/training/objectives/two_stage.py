@@ -12,7 +12,8 @@ from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import StepSettings
 from lab.config.trial import Trial
 from lab.data.batches import Batch
-from lab.training.model import DetectionHead, Encoder, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import DetectionHead, Encoder
 from lab.training.objectives.base import Detector, StepLoss
 from lab.training.objectives.detection import detection_loss
 from lab.training.objectives.generator import Corrupted, Generator
@@ -36,7 +37,7 @@ class TwoStage(Detector):
         body = Encoder(shape, vocab, length)
         self.generator = Generator(body, shape, trial, settings, settings.sampling)
         self.register_buffer("switched", torch.tensor(False))
-        initialize_weights(self, shape.init_std, trial.seeds.init)
+        initialize_weights(self, shape, trial.seeds.init)
         self.generator.vocabulary.initialize_bias(counts_V)
 
     def begin(self, updates: UpdatedNetworks, settings: StepSettings) -> None:
