@@ -219,6 +219,7 @@ class Driver:
         assignment = self._builder.build_trial(job)
         outcome = self._records.read_valid_outcome(assignment.folder)
         if outcome is not None and self._is_settled(job, assignment.folder, outcome):
+            self._repair(assignment)
             self._end_job(job, assignment.folder, outcome)
         elif assignment.folder in self._running:  # another job has the same trial, which runs once
             jobs = self._running[assignment.folder]
@@ -229,6 +230,17 @@ class Driver:
             self._start_trial(job, assignment)
             return assignment
         return None
+
+    def _repair(self, assignment: Assignment) -> None:
+        """Report damaged files of a trial that has ended with its scores undamaged."""
+        folder = assignment.folder
+        for damaged in self._records.find_damage(folder):
+            if damaged.startswith("trial.json"):
+                self._records.restore_facts(assignment)
+                reaction = "it was written again"
+            else:
+                reaction = f"its scores are kept; --fresh {folder.name} computes the rest again"
+            self._events.found_damage(folder, [damaged], reaction)
 
     def _end_unstarted_job(self, job: Job, failed: FailedRun) -> None:
         """Record that a job cannot start because one of its preparatory runs did not finish."""
@@ -278,6 +290,9 @@ class Driver:
             assignment: the trial.
             extends: whether the trial may continue from the checkpoint of a shorter run.
         """
+        if damaged := self._records.find_damage(assignment.folder):
+            reaction = "the trial runs again, from its newest undamaged checkpoint"
+            self._events.found_damage(assignment.folder, damaged, reaction)
         self._records.delete_if_fresh(assignment.folder)
         self._mirror.push(self._storage / "searches")
         tasks = self._prerequisites.tasks.values()

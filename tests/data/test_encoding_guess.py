@@ -61,6 +61,7 @@ def test_encodings_of_two_and_four_bytes_decode_to_the_same_text(encoding: str, 
     assert sample.decode(guessed.name) == TEXTS[name]
 
 
+@pytest.mark.reported
 @given(st.binary(max_size=200))
 def test_any_bytes_are_recognized_or_refused_in_one_line(sample: bytes) -> None:
     try:
