@@ -15,7 +15,7 @@ from lab import cli, disk_space
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
-from lab.config.trunks import branch_points
+from lab.config.schedules.trunks import branch_points
 from lab.display.live import View
 from lab.execution import processes
 from lab.execution.assignment_builder import AssignmentBuilder

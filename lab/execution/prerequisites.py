@@ -11,11 +11,11 @@ from typing import Any
 
 from lab.config.budget import Spent
 from lab.config.data import DataConfig
-from lab.config.epochs import check_epochs
 from lab.config.experiment import Experiment
 from lab.config.metrics import PAIRS, finetuned
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
+from lab.config.schedules.epochs import check_epochs
 from lab.config.trial import Trial, content_hash
 from lab.control_characters import make_visible
 from lab.data import batches, preparation, prepared_files, text_facts

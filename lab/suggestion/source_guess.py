@@ -12,7 +12,8 @@ from statistics import median
 from typing import Literal
 
 from lab.config.data import TextFiles
-from lab.data import encoding_guess, tabular
+from lab.data import tabular
+from lab.data.encodings import encoding_guess
 from lab.data.text_files import PACKED, read_lines
 from lab.errors import UserError
 from lab.suggestion.file_samples import FileSample, Samples

@@ -3,7 +3,7 @@
 The beginning of a longer run equals a shorter one only if the schedule does not depend on the
 budget: a constant learning rate, after a warm-up of a fixed amount of compute if there is one, and
 an objective without stages. A trial whose cooldown does depend on its budget continues from the
-trunk that ends where the cooldown starts (`lab.config.trunks`).
+trunk that ends where the cooldown starts (`lab.config.schedules.trunks`).
 """
 
 import shutil

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from languages import ENGLISH, FRENCH, RUSSIAN, chinese, sentences
 
-from lab.data.encoding_guess import guess_encoding
+from lab.data.encodings.encoding_guess import guess_encoding
 from lab.errors import UserError
 
 FRENCH_TEXT = "\n".join(sentences(FRENCH, 50))

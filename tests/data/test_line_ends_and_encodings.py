@@ -130,7 +130,7 @@ def test_wide_encodings_are_read_in_blocks(encoding: str, text: str, seed: int) 
     chance = random.Random(seed)  # noqa: S311
     expected = [text, *[text[::-1]] * chance.randint(0, 1), "end"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lab.data.transcoding._BLOCK", chance.randint(1, 7))
+        patch.setattr("lab.data.encodings.transcoding._BLOCK", chance.randint(1, 7))
         stream = io.BytesIO("\n".join(expected).encode(encoding))
         assert list(read_lines("name", stream, encoding)) == expected
 
