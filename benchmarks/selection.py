@@ -32,7 +32,7 @@ The table shows for each scenario and design:
 import argparse
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -171,9 +171,9 @@ def _repeat_every(seeds: int) -> Sample:
         best = {c: names[c][int(i)] for c, i in zip(_NAMES, means.argmax(axis=1), strict=True)}
 
         def difference(c: str, other: str) -> Interval:
-            return difference_over_settings(
-                table, (best[c], best[other]), (names[c], names[other]), centers.size, maximize=True
-            )
+            between = partial(difference_interval, table, settings=centers.size)
+            pair = (best[c], best[other])
+            return difference_over_settings(between, pair, (names[c], names[other]), maximize=True)
 
         return Sweep(pd.Series(means.max(axis=1), index=list(_NAMES)), difference)
 

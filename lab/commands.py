@@ -16,7 +16,7 @@ DESCRIPTIONS = {  # equal to those of the parsers; importing the commands would 
     "init": "Write a search space for your own text, for a given time on this machine.",
     "sweep": "Run the trials of a search space, record them and write the report.",
     "prepare": "Prepare the text of a search space, and print its counts.",
-    "report": "Write the report of a sweep from the tracking store.",
+    "report": "Write the report of a sweep, or of several together, from the tracking store.",
     "verify": "Recompute the numbers of a report and list what differs.",
     "advise": "Advise settings for a budget, each with its source, from own runs.",
     "forecast": "Forecast the losses of a sweep's designs at a larger budget, or score earlier "

@@ -7,7 +7,9 @@ from pathlib import Path as File
 
 from lab import cli
 from lab.errors import UserError
+from lab.reporting.comparison import comparison_file
 from lab.reporting.forecasts.observed import load_forecasts
+from lab.reporting.verification import comparisons
 from lab.reporting.verification.differences import Difference
 from lab.reporting.verification.older_reports import verify_older
 from lab.reporting.verification.recomputation import verify_with_own_files, verify_with_store
@@ -18,6 +20,7 @@ from lab.reporting.verification.report_file import (
     read_report_file,
 )
 from lab.storage import identity, open_storage
+from lab.storage.mirror import Mirror
 from lab.tracking import tags
 from lab.tracking.client import default_uri
 from lab.tracking.frames import FramesError, SweepFrames, load_frames
@@ -77,10 +80,10 @@ def _main(options: argparse.Namespace) -> int:
 
 def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
     """Print what the report is recomputed from, and return the differences."""
+    if (folder / comparison_file.NAME).is_file():
+        return _verify_comparison(folder, options)
     content = read_report_file(folder / NAME) if (folder / NAME).is_file() else None
-    root, remote = open_storage.open_mirror(options.storage)
-    uri = options.tracking_uri or default_uri(root)
-    remote.pull(root / identity.NAME)
+    root, mirror, uri = _open_store(options)
     try:
         frames = _load_sweep(folder, content, root, uri)
     except FramesError as error:
@@ -90,10 +93,32 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
                 "numbers are checked: those of report.md against trials.csv and curves.csv"
             )
             return verify_older(folder)
-        print(f"{folder}: recomputed from its own tables ({error})")
+        _print_own_tables(folder, error)
         return verify_with_own_files(folder, content)
+    _print_store(folder)
+    return verify_with_store(folder, frames, load_forecasts(root, mirror, uri))
+
+
+def _verify_comparison(folder: File, options: argparse.Namespace) -> list[Difference]:
+    """Print what the report of several sweeps is recomputed from, and return the differences."""
+    content = comparison_file.read_comparison_file(folder / comparison_file.NAME)
+    contents = comparisons.read_contents(folder, content)
+    _, _, uri = _open_store(options)
+    try:
+        sweeps = [_load_known(each, uri, across_code=content.across_code) for each in contents]
+    except FramesError as error:
+        _print_own_tables(folder, error)
+        return comparisons.verify_with_own_files(folder, content, contents)
+    _print_store(folder)
+    return comparisons.verify_with_store(folder, content, sweeps)
+
+
+def _print_store(folder: File) -> None:
     print(f"{folder}: recomputed from the tracking store")
-    return verify_with_store(folder, frames, load_forecasts(root, remote, uri))
+
+
+def _print_own_tables(folder: File, reason: FramesError) -> None:
+    print(f"{folder}: recomputed from its own tables ({reason})")
 
 
 def _load_sweep(folder: File, content: ReportFile | None, root: File, uri: str) -> SweepFrames:
@@ -110,15 +135,32 @@ def _load_sweep(folder: File, content: ReportFile | None, root: File, uri: str) 
     """
     if content is None:
         return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
-    frames = load_frames(
-        uri,
-        content.name,
-        storage=content.sweep.get(tags.STORAGE, ""),
-        across_code=len(content.codes) > 1,
-    )
+    return _load_known(content, uri, across_code=len(content.codes) > 1)
+
+
+def _load_known(content: ReportFile, uri: str, *, across_code: bool) -> SweepFrames:
+    """Return the sweep of a `report.json` from the tracking store.
+
+    Args:
+        content: content of the file.
+        uri: URI of the tracking store.
+        across_code: whether trials of other versions of the code are included.
+
+    Raises:
+        FramesError: the store does not have the run from which the file was written.
+    """
+    storage = content.sweep.get(tags.STORAGE, "")
+    frames = load_frames(uri, content.name, storage=storage, across_code=across_code)
     if frames.run_id != content.run_id:
         raise FramesError(f"the tracking store has another run of {content.name}")
     return frames
+
+
+def _open_store(options: argparse.Namespace) -> tuple[File, Mirror, str]:
+    """Return the folder of the storage, its mirror, and the URI of the tracking store."""
+    root, mirror = open_storage.open_mirror(options.storage)
+    mirror.pull(root / identity.NAME)
+    return root, mirror, options.tracking_uri or default_uri(root)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from lab.config.budget import Spent
 from lab.config.data import DataConfig
 from lab.config.epochs import check_epochs
 from lab.config.experiment import Experiment
-from lab.config.metrics import PAIRS
+from lab.config.metrics import PAIRS, finetuned
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
 from lab.config.trial import Trial, content_hash
@@ -180,7 +180,13 @@ class Prerequisites:
             tags.DATA: " ".join(file.name for file in files),
             tags.TEXT: " ".join(text_facts.describe_text(text) for text in texts),
             tags.OVERLAPS: json.dumps({text.name: self._overlaps(text) for text in texts}),
+            tags.EXAMPLES: json.dumps(self._hash_examples()),
         }
+
+    def _hash_examples(self) -> dict[str, str]:
+        """Return a hash of the minimal pairs, and of the examples of each task."""
+        tasks = {finetuned(task.name).name: task.fingerprint for task in self.tasks.values()}
+        return {PAIRS: content_hash(minimal_pairs.read_pairs(self._pairs_path))} | tasks
 
     def describe_inputs(self) -> SweepInputs:
         """Return the prepared texts and the tasks as inputs of MLflow runs."""

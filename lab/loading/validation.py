@@ -18,7 +18,8 @@ _SHAPES = {
     "objective.generator.width",
     "objective.generator.depth",
 }
-_NEVER_COMPARED = {"evaluations", "budget", "budget.kind"}
+NEVER_COMPARED = {"evaluations", "budget", "budget.kind"}
+NEVER_COMPARED_REASON = "scores at different evaluation counts or budget units are not comparable"
 _NEVER_TUNED = {"seeds", "budget", "evaluations", "init_from"}
 
 
@@ -33,11 +34,8 @@ def check_experiment_limits(experiment: Experiment) -> None:
             f"tune.{path}: overlaps with compare.{other}; a setting is either compared or tuned"
         )
     for path, values in experiment.compare.items():
-        if path in _NEVER_COMPARED:
-            raise SpaceError(
-                f"compare.{path}: cannot be compared: scores at different evaluation counts or "
-                f"budget units are not comparable"
-            )
+        if path in NEVER_COMPARED:
+            raise SpaceError(f"compare.{path}: cannot be compared: {NEVER_COMPARED_REASON}")
         if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
             raise SpaceError(f"compare.{path}: duplicate value")
     for path, distribution in experiment.tune.items():

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lab.reporting import other_scores, sentences, stats, yardsticks
-from lab.reporting.compute_to_learn import advise_budget
+from lab.reporting.compute.budget_to_learn import advise_budget
 from lab.reporting.pareto.front import compute_front
 from lab.reporting.pareto.sentences import describe_front
 from lab.reporting.power.sentences import describe_power
@@ -31,7 +31,7 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
     if frames.answer == "noise":
         return _describe_noise(frames, result)
     if stats.has_learned(frames, result, runs) is False:
-        return _describe_no_learning(frames.metric.name, result, runs)
+        return describe_no_learning(frames.metric.name, result, runs)
     if frames.cost is not None and (front := compute_front(frames)) is not None:
         answer = describe_front(frames, front, frames.cost)
     elif frames.compare and all(path.startswith("budget.") for path in frames.compare):
@@ -41,7 +41,7 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
             f"budgets were compared, so no setting is recommended."
         )
     else:
-        answer = _recommend(result)
+        answer = recommend(result)
     disagreements = other_scores.find_disagreements(frames, result, runs)
     doubts = (
         other_scores.summarize_disagreements(disagreements),
@@ -50,7 +50,8 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
     return " ".join([answer, *filter(None, doubts)])
 
 
-def _recommend(result: Answer) -> str:
+def recommend(result: Answer) -> str:
+    """Return the sentence that recommends the best cell, or names those that are tied."""
     best = result.cells[0]
     setting = best.label + (f" with {best.tuned}" if best.tuned else "")
     missing = f" Without a score: {'; '.join(result.missing)}." if result.missing else ""
@@ -96,7 +97,8 @@ def _describe_noise(frames: SweepFrames, result: Answer) -> str:
     )
 
 
-def _describe_no_learning(metric: str, result: Answer, runs: pd.DataFrame) -> str:
+def describe_no_learning(metric: str, result: Answer, runs: pd.DataFrame) -> str:
+    """Return the conclusion where the best cell is not better than before training."""
     best = result.cells[0]
     best_runs = runs[runs["cell"] == best.label]
     before = best_runs["untrained"].mean()

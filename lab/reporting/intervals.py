@@ -7,7 +7,7 @@ freedom, rounded down to tenths, so that quantiles can be cached (one takes .1 s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -77,11 +77,33 @@ def difference_interval(
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
+def unpaired_difference(
+    table: pd.DataFrame, label: str, other: str, settings: int | None = None
+) -> Interval:
+    """Return the mean of `label` minus that of `other`, with the interval of Games and Howell.
+
+    The two columns need no common repeats, and may have different numbers of them.
+
+    Args:
+        table: scores, one row per repeat and one column per cell; NaN where there is no score.
+        label: column of the minuend.
+        other: column of the subtrahend.
+        settings: number of means whose differences the interval covers at once; null for the number
+            of columns.
+    """
+    columns = [table[name].dropna() for name in (label, other)]
+    first, second = map(len, columns)
+    mean = float(columns[0].mean() - columns[1].mean())
+    if min(first, second) < 2:
+        return Interval(mean=mean, low=math.nan, high=math.nan, n=min(first, second))
+    half = _half_width(settings or table.shape[1], columns, (first, second))
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=min(first, second))
+
+
 def difference_over_settings(
-    table: pd.DataFrame,
+    difference: Callable[[str, str], Interval],
     best: tuple[str, str],
     settings: tuple[Sequence[str], Sequence[str]],
-    family: int,
     *,
     maximize: bool,
 ) -> Interval:
@@ -92,17 +114,17 @@ def difference_over_settings(
     hence best(i) - best(j), whatever setting represents cell i; and likewise from below.
 
     Args:
-        table: scores, one row per repeat and one column per setting; NaN if a trial did not finish.
-        best: columns of the settings that represent the two cells.
-        settings: columns of all settings of the two cells.
-        family: number of settings of all cells.
+        difference: function that returns the interval of the difference between two settings, for
+            all settings of all cells at once.
+        best: settings that represent the two cells.
+        settings: all settings of the two cells.
         maximize: whether larger scores are better.
     """
-    gap = difference_interval(table, *best, family)
+    gap = difference(*best)
     if math.isnan(gap.low):
         return gap
-    of_first = [difference_interval(table, each, best[1], family) for each in settings[0]]
-    of_second = [difference_interval(table, best[0], each, family) for each in settings[1]]
+    of_first = [difference(each, best[1]) for each in settings[0]]
+    of_second = [difference(best[0], each) for each in settings[1]]
     lows, highs = (of_second, of_first) if maximize else (of_first, of_second)
     # A setting with fewer than two common repeats has no interval: it may be the best one.
     low = min(-math.inf if math.isnan(each.low) else each.low for each in lows)
@@ -115,6 +137,7 @@ def add_search_error(
     table: pd.DataFrame,
     cells: tuple[str, str],
     runners_up: Mapping[str, float],
+    settings: int | None = None,
     *,
     maximize: bool,
 ) -> Interval:
@@ -133,10 +156,13 @@ def add_search_error(
         cells: columns of the minuend and of the subtrahend.
         runners_up: second-best score among the search trials, by cell; a cell without one has no
             error of selection.
+        settings: number of means whose differences the interval covers at once; null for the number
+            of columns.
         maximize: whether larger scores are better.
     """
     if math.isnan(gap.low):
         return gap
+    family = settings or table.shape[1]
     sign = 1 if maximize else -1
     low, high = (gap.low, gap.high) if maximize else (-gap.high, -gap.low)
     columns = [sign * table[cell].dropna() for cell in cells]
@@ -147,7 +173,7 @@ def add_search_error(
         if math.isinf(score):
             return score
         pair, counts = (columns[one], columns[other]), (1, len(columns[other]))
-        return score - float(columns[other].mean()) + _half_width(table.shape[1], pair, counts)
+        return score - float(columns[other].mean()) + _half_width(family, pair, counts)
 
     low, high = min(low, -most(1, 0)), max(high, most(0, 1))
     low, high = (low, high) if maximize else (-high, -low)

@@ -7,17 +7,15 @@ gives the same bytes.
 from pathlib import Path as File
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from lab.config import flops
-from lab.control_characters import make_visible
 from lab.reporting import (
     code_notes,
     conclusion,
     confounding,
     csv_files,
-    markdown,
+    rendering,
     score_table,
     search_facts,
     sentences,
@@ -26,7 +24,7 @@ from lab.reporting import (
     tables,
     yardsticks,
 )
-from lab.reporting.figures import health_plots, heat_map, plots, svg
+from lab.reporting.figures import captioned, heat_map, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.figures.scaling_figures import scaling_figures
 from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
@@ -40,17 +38,13 @@ from lab.reporting.scaling import csv_tables
 from lab.reporting.scaling.section import scaling_section
 from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
-from lab.reporting.verification.report_file import write_report_file
+from lab.reporting.verification.report_file import write_tables
 from lab.storage import atomic
 from lab.storage.checks import check_target
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-_COMPUTE = {  # title of the axis, unit
-    "spent/flops": ("training compute", "FLOP"),
-    "spent/tokens": ("tokens", "tokens"),
-    "spent/seconds": ("training time", "s"),
-}
+_TEMPLATE = "report"
 _CARD = (  # summary lines that begin the page
     "effect", "compute", "best mean score", "seed noise", "other scores", "power",
     "to separate ties", "cost", "trials", "reproduce",
@@ -95,33 +89,22 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
         _write_files(frames, partial, forecasts)
-    return target / "report.html"
+    return target / rendering.PAGE
+
+
+def render_report(frames: SweepFrames, forecasts: StoreForecasts = NO_FORECASTS) -> str:
+    """Return the HTML page of the report, the content of `report.html`.
+
+    Args:
+        frames: frames of the sweep.
+        forecasts: forecasts of the store.
+    """
+    return rendering.render_page(_TEMPLATE, _page_context(frames, forecasts))
 
 
 def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
     page = _page_context(frames, forecasts)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
-        autoescape=jinja2.select_autoescape(["html.jinja"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"cell": markdown.escape_cell, "code": markdown.format_code}
-    environment.filters |= {"text": markdown.escape_text, "block": markdown.format_block}
-    for name in ("report.html", "report.md"):
-        text = make_visible(environment.get_template(f"{name}.jinja").render(page))
-        if name == "report.html":  # its texts have no `<` of their own
-            text = text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "figures").mkdir()
-    drawn = [figure for group in page["figures"].values() for figure in group]
-    for figure in [*drawn, *([page["front"]["figure"]] if page["front"] else [])]:
-        content = make_visible(svg.standalone_svg(figure.svg))
-        (folder / "figures" / f"{figure.name}.svg").write_text(content, encoding="utf-8")
-    csv_files.write_csv(frames.trials, folder / "trials.csv")
-    csv_files.write_csv(frames.curves, folder / "curves.csv")
+    rendering.write_documents(folder, _TEMPLATE, page)
     for name, table in csv_tables.list_tables(page["scaling"]).items():
         csv_files.write_csv(table, folder / name)
     if page["forecasts"] is not None:
@@ -129,14 +112,15 @@ def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -
             csv_files.write_csv(table, folder / name)
     if page["front"] is not None:
         csv_files.write_csv(page["front"]["frame"], folder / "front.csv")
-    write_report_file(frames, folder, forecasts)
+    write_tables(frames, folder, forecasts)
 
 
 def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
-    scaling = scaling_section(frames)
+    scaling, front = scaling_section(frames), _describe_front(frames)
     return {
+        "name": frames.name,
         "frames": frames,
         "question": frames.sweep[tags.QUESTION],
         "space_file": tags.SPACE_FILE,
@@ -144,12 +128,14 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "facts": facts,
         "card": sorted(facts, key=lambda fact: _CARD.index(fact[0]) if fact[0] in _CARD else 99),
         "flags": (*stats.flag_trials(frames, result), *search_facts.flag_constraints(frames)),
-        "front": _describe_front(frames),
+        "front": front,
         "cells": tables.cell_table(frames, result, runs),
         "compute": tables.compute_table(result, runs),
         "scaling": scaling,
         "trust": trust_table(frames, runs),
-        "figures": _figures(frames, result, runs) | scaling_figures(scaling),
+        "figures": _figures(frames, result, runs)
+        | scaling_figures(scaling)
+        | {"front": [] if front is None else [front["figure"]]},
         "interactive": interactive.draw_figures(frames, result, runs, scaling),
         "importance": tuning.describe_importance(frames),
         "policy": interactive.security_policy(),
@@ -209,18 +195,7 @@ def _list_facts(
 def _figures(
     frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
 ) -> dict[str, list[Figure]]:
-    groups: dict[str, list[Figure]] = {"compute": [], "cells": [], "nuisances": [], "health": []}
-    if frames.metric.name in frames.curves:
-        groups["compute"] = [
-            Figure(
-                name=f"score-{unit.lower()}", title=f"Score against {title}",
-                caption=sentences.describe_curve(frames, axis, unit),
-                svg=svg.render_svg(plots.plot_curves(frames, axis)),
-            )
-            for axis, (title, unit) in _COMPUTE.items()
-            # On a shared device, the seconds of a trial depend on the other trials.
-            if axis != "spent/seconds" or not frames.trials["shared"].any()
-        ]  # fmt: skip
+    groups = {"compute": captioned.draw_scores(frames), "cells": [], "nuisances": []}
     if result is not None:
         groups["cells"] = _cell_figures(frames, result, runs)
         groups["nuisances"] = [
@@ -233,17 +208,7 @@ def _figures(
             for path in frames.tune
             if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
         ]  # fmt: skip
-    diagnostics = health_plots.plot_health(frames)
-    if diagnostics is not None:
-        groups["health"] = [
-            Figure(
-                name="health",
-                title="Training diagnostics",
-                caption=sentences.describe_health(frames),
-                svg=svg.render_svg(diagnostics),
-            )
-        ]
-    return groups
+    return groups | {"health": captioned.draw_health(frames)}
 
 
 def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[Figure]:

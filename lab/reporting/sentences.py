@@ -6,7 +6,7 @@ import pandas as pd
 
 from lab.reporting.compute.learning_curves import best_so_far
 from lab.reporting.compute.multiplier import ComputeMultiplier
-from lab.reporting.compute.test_inversion import MultiplierBound
+from lab.reporting.compute.test_inversion import MultiplierBound, MultiplierInterval
 from lab.reporting.intervals import Interval
 from lab.reporting.shapes import untrained_of_best
 from lab.reporting.stats import Answer, edge_values
@@ -18,8 +18,19 @@ _MINUS = "−"
 
 def describe_effects(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
     """Return the summary lines on the best cell: gain over the reference, mean, seed noise."""
+    lines = describe_best(result)
+    if result.multiplier is not None:
+        lines.insert(0, ("compute", describe_multiplier(result.multiplier)))
+    if result.effect is None or result.reference is None:
+        return [*_without_effect(frames, result), *lines]
+    effect = format_interval(result.effect, signed=True)
+    return [("effect", f"{effect} against {result.reference.label} (95 % interval)"), *lines]
+
+
+def describe_best(result: Answer) -> list[tuple[str, str]]:
+    """Return the summary lines on the mean of the best cell, and the noise of all scores."""
     best = result.cells[0]
-    lines = [
+    return [
         ("best mean score", f"{best.label}: {format_interval(best.score)} (95 % interval)"),
         (
             "seed noise",
@@ -27,12 +38,6 @@ def describe_effects(frames: SweepFrames, result: Answer) -> list[tuple[str, str
         ),
         *_describe_test_set(result),
     ]
-    if result.multiplier is not None:
-        lines.insert(0, ("compute", describe_multiplier(result.multiplier)))
-    if result.effect is None or result.reference is None:
-        return [*_without_effect(frames, result), *lines]
-    effect = format_interval(result.effect, signed=True)
-    return [("effect", f"{effect} against {result.reference.label} (95 % interval)"), *lines]
 
 
 def _describe_test_set(result: Answer) -> list[tuple[str, str]]:
@@ -70,6 +75,18 @@ def describe_multiplier(multiplier: ComputeMultiplier) -> str:
     else:
         limits = f"{value.low:.2f} to {value.high:.2f} times the FLOPs"
     return f"{reaches} {limits} ({basis})"
+
+
+def format_multiplier(value: MultiplierInterval | MultiplierBound) -> str:
+    """Return estimate and limits of a compute multiplier for a table."""
+    if isinstance(value, MultiplierBound):
+        return f"≤ {value.factor:.2f}"
+    estimate = "" if math.isnan(value.factor) else f"{value.factor:.2f} "
+    if math.isinf(value.high):
+        return f"{estimate}(≥ {value.low:.2f})"
+    if not value.low:
+        return f"{estimate}(≤ {value.high:.2f})"
+    return f"{estimate}[{value.low:.2f}, {value.high:.2f}]"
 
 
 def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:

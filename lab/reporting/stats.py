@@ -25,19 +25,17 @@ import pandas as pd
 from lab.config.metrics import UNDEFINED, Metric
 from lab.config.trial import Path
 from lab.reporting.compared_scores import (
+    crossed_trials,
     diverged_repeats,
     fill_diverged,
-    runner_up_scores,
-    setting_names,
+    read_scores,
+    score_table,
 )
 from lab.reporting.compute.multiplier import ComputeMultiplier, compute_multiplier
 from lab.reporting.finite_test_set import TestSetErrors, add_test_error, read_errors
 from lab.reporting.intervals import (
     Interval,
-    add_search_error,
     block_means,
-    difference_interval,
-    difference_over_settings,
     pooled_deviation,
     t_interval,
 )
@@ -132,7 +130,7 @@ def scored_trials(frames: SweepFrames) -> pd.DataFrame:
     settings of a cell; here it is represented by the one with the best search score, as in a sweep
     without it, and `pareto.front` compares them all.
     """
-    crossed = _crossed_trials(frames)
+    crossed = crossed_trials(frames)
     if len(crossed):
         return _best_settings(crossed, frames.metric)
     finished = frames.trials[frames.trials["score"].notna()]
@@ -151,12 +149,6 @@ def _select_best_scores(frames: SweepFrames, repeats: pd.DataFrame) -> pd.DataFr
     if best.empty:  # nothing is tuned
         return repeats
     return repeats[repeated.isin(pd.MultiIndex.from_frame(best[["cell", "tuned"]]))]
-
-
-def _crossed_trials(frames: SweepFrames) -> pd.DataFrame:
-    """Return the search trials of a sweep that repeats every setting; empty for other sweeps."""
-    trials = frames.trials
-    return trials[(trials["role"] == "search") & (trials["repeat"] > 0)]
 
 
 def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:
@@ -207,7 +199,7 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         return None
     settings = _count_settings(frames)
     diverged = diverged_repeats(frames, runs)
-    finished = _score_table(runs)
+    finished = score_table(runs)
     table = fill_diverged(finished, runs, diverged, frames.metric)
     errors, difference = read_errors(frames, runs), compare_cells(frames, runs)
     means = block_means(table).sort_values(
@@ -237,7 +229,7 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
         multiplier=compute_multiplier(
             frames, runs, best, errors.of_difference(best, frames.reference)
         ),
-        test_error=_worst_error(errors, best, means.index),
+        test_error=worst_error(errors, best, means.index),
         noise_sd=pooled_deviation(finished),
         confirmed=settings is not None or bool((runs["role"] == "repeat").all()),
         settings=settings,
@@ -245,14 +237,9 @@ def compute_answer(frames: SweepFrames) -> Answer | None:
     )
 
 
-def _score_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores, one row per repeat and one column per cell."""
-    return runs.pivot_table(index="repeat", columns="cell", values="score", sort=False)
-
-
 def _count_settings(frames: SweepFrames) -> int | None:
     """Return the number of settings of a sweep that repeats each of them; None for other sweeps."""
-    return len(_crossed_trials(frames)[["cell", "tuned"]].drop_duplicates()) or None
+    return len(crossed_trials(frames)[["cell", "tuned"]].drop_duplicates()) or None
 
 
 def compare_cells(frames: SweepFrames, runs: pd.DataFrame) -> Difference:
@@ -266,69 +253,19 @@ def compare_cells(frames: SweepFrames, runs: pd.DataFrame) -> Difference:
             intervals are those of that metric.
         runs: trials by which the cells are compared.
     """
-    crossed, settings = _crossed_trials(frames), _count_settings(frames)
-    table = fill_diverged(_score_table(runs), runs, diverged_repeats(frames, runs), frames.metric)
-    errors = read_errors(frames, runs)
-    between_seeds = (
-        _searched_difference(frames, runs, table)
-        if settings is None
-        else _crossed_difference(frames, crossed, runs, settings)
-    )
+    scores, errors = read_scores(frames, runs), read_errors(frames, runs)
 
     def difference(label: str, other: str) -> Interval:
         error = errors.of_difference(label, other)
-        return add_test_error(between_seeds(label, other), error, settings or table.shape[1])
+        return add_test_error(scores.difference(label, other), error, scores.settings)
 
     return difference
 
 
-def _worst_error(errors: TestSetErrors, best: str, labels: Iterable[str]) -> float:
+def worst_error(errors: TestSetErrors, best: str, labels: Iterable[str]) -> float:
+    """Return the largest known error of a difference from the best cell; NaN if none is known."""
     known = [errors.of_difference(str(label), best) for label in labels if label != best]
     return max((error for error in known if not math.isnan(error)), default=math.nan)
-
-
-def _searched_difference(
-    frames: SweepFrames, runs: pd.DataFrame, table: pd.DataFrame
-) -> Difference:
-    """Return the intervals of differences between cells by the repeats of their best settings."""
-    runners_up, maximize = runner_up_scores(frames, runs), _is_maximized(frames.metric)
-
-    def difference(label: str, other: str) -> Interval:
-        gap = difference_interval(table, label, other)
-        return add_search_error(gap, table, (label, other), runners_up, maximize=maximize)
-
-    return difference
-
-
-def _crossed_difference(
-    frames: SweepFrames, crossed: pd.DataFrame, runs: pd.DataFrame, settings: int
-) -> Difference:
-    """Return the intervals of differences between cells in which every setting was repeated.
-
-    Args:
-        frames: frames of the sweep.
-        crossed: trials of all settings.
-        runs: finished trials of the setting that represents each cell.
-        settings: number of settings.
-    """
-    finished = crossed[crossed["score"].notna()].assign(setting=setting_names(crossed))
-    table = finished.pivot_table(index="repeat", columns="setting", values="score", sort=False)
-    diverged = crossed[crossed["state"] == "diverged"]
-    diverged = diverged.assign(cell=setting_names(diverged))
-    table = fill_diverged(table, finished, diverged, frames.metric)
-    best = dict(zip(runs["cell"], setting_names(runs), strict=True))
-    by_cell = dict(zip(setting_names(crossed), crossed["cell"], strict=True))
-
-    def difference(label: str, other: str) -> Interval:
-        each, others = (
-            [name for name in map(str, table) if by_cell[name] == cell] for cell in (label, other)
-        )
-        return difference_over_settings(
-            table, (best[label], best[other]), (each, others), settings,
-            maximize=_is_maximized(frames.metric),
-        )  # fmt: skip
-
-    return difference
 
 
 def _cell(
@@ -350,14 +287,14 @@ def _cell(
         sd=float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan,
         diverged=diverged,
         difference=difference,
-        tied=difference is None or not _is_worse(difference, frames.metric),
+        tied=difference is None or not is_worse(difference, frames.metric),
         tuned=str(first["tuned"]),
         picked=picked,
         settings={path: first[path] for path in (*frames.compare, *frames.tune)},
     )
 
 
-def _is_worse(gap: Interval, metric: Metric) -> bool:
+def is_worse(gap: Interval, metric: Metric) -> bool:
     """Return whether the interval of a difference from the best cell has only worse scores."""
     return gap.high < 0 if _is_maximized(metric) else gap.low > 0
 

@@ -1,7 +1,7 @@
 """Tables of a report: settings, compute, scores, and all trials."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +133,7 @@ def _trial_row(trial: dict[Any, Any]) -> list[str]:
         ),
         ", ".join(seeds),
         sentences.format_score(trial["score"]),
-        _target(trial),
+        format_budget(trial),
         sentences.NONE if math.isnan(achieved) else f"{achieved:.1%}",
         *(sentences.format_quantity(trial.get(name, math.nan), "") for name in _AMOUNTS),
         sentences.format_seconds(trial.get("spent/seconds", math.nan)),
@@ -177,7 +177,7 @@ def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list
     return [
         label,
         str(len(runs)),
-        _target(runs.iloc[0].to_dict()),
+        format_budget(runs.iloc[0].to_dict()),
         " to ".join(ends),
         *(
             sentences.format_quantity(float(runs[name].mean()) if name in runs else math.nan, "")
@@ -190,6 +190,7 @@ def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list
     ]
 
 
-def _target(trial: dict[Any, Any]) -> str:
+def format_budget(trial: Mapping[Any, Any]) -> str:
+    """Return the budget of a trial with its unit."""
     unit = UNITS.get(str(trial.get("budget.kind")), "")
     return sentences.format_quantity(float(trial.get("budget.amount", math.nan)), unit)

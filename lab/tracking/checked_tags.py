@@ -41,7 +41,7 @@ def check_sweep(run: Any) -> None:
     Raises:
         ChangedTagError: a tag is missing or not as the lab writes it.
     """
-    _check(run, _SWEEP, {tags.ANSWER, tags.OVERLAPS, tags.CONSTRAINTS, tags.COST})
+    _check(run, _SWEEP, {tags.ANSWER, tags.OVERLAPS, tags.EXAMPLES, tags.CONSTRAINTS, tags.COST})
     values = tags.remove_prefix(run.data.tags)
     compare = json.loads(values[tags.COMPARE])
     if not _is_cell(json.loads(values[tags.REFERENCE]), compare):
@@ -231,6 +231,7 @@ _SWEEP: Mapping[str, Check] = {
     tags.COST: COSTS.__contains__,
     tags.OPENED: lambda text: text.isascii() and text.isdigit(),
     tags.OVERLAPS: _is_overlaps,
+    tags.EXAMPLES: _is_finite_mapping,
 }
 _TRIAL: dict[str, Check] = {
     tags.NUMBER: _is_integer,

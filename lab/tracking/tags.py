@@ -39,6 +39,7 @@ LAST_COMMAND = "last_command."  # prefix of CODE and `PROCESS`: those of the las
 DATA = "data"  # folders of the prepared texts and of the held-out corruptions
 TEXT = "text"
 OVERLAPS = "overlaps"  # JSON: overlap of each training text with each task
+EXAMPLES = "examples"  # JSON: hash of the minimal pairs (`PAIRS`) and of each task, by metric
 
 # Tags of a trial's run: provenance of its numbers. Those in PROCESS are from the trial's record. If
 # several processes have computed the trial, their distinct values are joined by SEPARATOR.

@@ -97,18 +97,19 @@ def test_parsers_share_their_form_and_document_each_option_with_its_default(
 
 
 @commands
-def test_example_of_each_command_is_valid_in_the_projects_root(
+def test_examples_of_each_command_are_valid_in_the_projects_root(
     command: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
     parser = command._build_parser()
-    heading, example = parser.epilog.splitlines()
+    heading, *examples = parser.epilog.splitlines()
     assert heading == "example:"
-    name, *arguments = shlex.split(example, comments=True)[2:]
-    assert name == command.__name__
-    options = vars(parser.parse_args(arguments))
-    paths = [*options.get("texts", []), options.get("file", ".")]
-    assert all(Path(path).exists() for path in paths)
+    for example in examples:
+        name, *arguments = shlex.split(example, comments=True)[2:]
+        assert name == command.__name__
+        options = vars(parser.parse_args(arguments))
+        paths = [*options.get("texts", []), options.get("file", ".")]
+        assert all(Path(path).exists() for path in paths)
 
 
 def test_shared_options_are_the_same_in_all_commands() -> None:

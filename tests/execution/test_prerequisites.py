@@ -152,7 +152,7 @@ def test_pairs_of_the_user_are_prepared_and_belong_to_the_identity_of_the_inputs
     file = storage / "mine.jsonl"
     pair = {"good": "They are here.", "bad": "They is here.", "category": "verb"}
     file.write_text(json.dumps(pair))
-    identities = set()
+    identities, hashes = set(), set()
     for path in (None, str(file)):
         prerequisites = Prerequisites(storage, LocalOnly())
         base = {"encoder": {"size": "nano32"}, "objective": {"kind": "mlm"}}
@@ -160,8 +160,10 @@ def test_pairs_of_the_user_are_prepared_and_belong_to_the_identity_of_the_inputs
         prerequisites.prepare(experiment("e", base=base, compare={}, minimal_pairs=path))
         inputs = prerequisites.inputs_without_start(build_trial())
         identities.add(inputs.identity)
-        assert inputs.pairs.name in prerequisites.describe_texts()[tags.DATA]
-    assert len(identities) == 2
+        described = prerequisites.describe_texts()
+        assert inputs.pairs.name in described[tags.DATA]
+        hashes.add(json.loads(described[tags.EXAMPLES])["pairs"])
+    assert len(identities) == len(hashes) == 2
     assert prepared_pairs.open_pairs(inputs.pairs).pairs == (MinimalPair(**pair),)
 
 

@@ -10,146 +10,31 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from project import ROOT
+from simulated_sweeps import BASE, LR, METRIC, WIDTH, build_experiment, outcome, populate
 
 from lab import report
-from lab.config.experiment import Experiment, Job, Range, Resources, SearchConfig
+from lab.config.experiment import Job, Range
 from lab.config.labels import label
-from lab.config.metrics import METRICS
-from lab.config.results import MetricRow, Outcome, State
-from lab.loading.search_space import build_trial, expand_cells
+from lab.config.results import State
+from lab.display.loopback_server import LoopbackServer
+from lab.loading.search_space import build_trial
 from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
 from lab.reporting.figures import health_plots, plots
+from lab.reporting.figures.figure import Figure
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import tuning
-from lab.reporting.page import Figure, write_report
+from lab.reporting.page import write_report
 from lab.storage.checks import StorageError
 from lab.tracking import client, frames, store, tags
-
-METRIC = "detect/bigram/auroc"
-WIDTH = "objective.generator.width"
-LR = "optim.lr"
-BASE = {
-    "encoder": {"size": "tiny"},
-    "objective": {"kind": "electra"},
-    "budget": {"kind": "flops", "amount": 1e12},
-}
-
-
-def build_experiment(name: str, compare: dict, tune: dict, repeats: int) -> Experiment:
-    return Experiment(
-        name=name,
-        question="Does a <smaller> generator learn more per FLOP?",
-        metric=METRICS[METRIC],
-        base=BASE,
-        compare=compare,
-        tune=tune,
-        search=SearchConfig(trials=6 if tune else 1, seeds=repeats),
-        resources=Resources(),
-    )
-
-
-def build_curve(end: float, generator: np.random.Generator) -> tuple[MetricRow, ...]:
-    """Return a learning curve from 0.5 at step 0 to `end` at 1e12 FLOPs."""
-    rows = []
-    for i in range(9):
-        share = i / 8
-        growth = 1 - np.exp(-4 * share)
-        row = {
-            f"spent/{k}": v * share
-            for k, v in (
-                ("tokens", 4e6),
-                ("flops", 1e12),
-                ("paper_flops", 1.4e12),
-                ("six_n", 8e11),
-                ("seconds", 120.0),
-            )
-        }
-        row |= {
-            "spent/steps": round(1_000 * share),
-            METRIC: 0.5
-            + (end - 0.5) * growth / (1 - np.exp(-4))
-            + (generator.normal(0, 0.001) if i else 0),
-            "detect/unigram/auroc": 0.5 + 0.3 * growth + generator.normal(0, 0.002),
-            "probe/pos/accuracy": 0.6 + 0.2 * growth * end + generator.normal(0, 0.01),
-        }
-        if i:
-            row |= {
-                "train/discriminator_loss": 0.42 - 0.1 * growth + generator.normal(0, 0.004),
-                "train/generator_loss": 6 - 2 * growth,
-                "health/majority_loss": 0.41 - 0.02 * growth,
-                "health/replacement_rate": 0.14 - 0.05 * growth,
-                "health/recall_replaced": 0.4 * growth,
-                "health/generator_accuracy": 0.25 * growth,
-                "health/grad_norm_generator": 2 - growth,
-                "health/grad_norm_discriminator": 1.5 - growth,
-            }
-        rows.append(row)
-    return tuple(rows)
-
-
-def outcome(rows: tuple[MetricRow, ...], state: State = "finished", reason: str = "") -> Outcome:
-    return Outcome(state=state, reason=reason, rows=rows, started_at=1e9, seconds=140.0, busy=130.0)
-
-
-def populate(uri: str, folder: Path, experiment: Experiment, effect: dict[float, float]) -> None:
-    """Store a sweep of `experiment` with scores of 0.7 + effect of the width + noise."""
-    writer = store.MlflowStore(uri, folder)
-    texts = {
-        tags.SPACE_FILE: "question: resolved\nbase:\n  batch: 128\n",
-    }
-    provenance = {
-        "command": f"python -m lab.sweep {experiment.name}.yaml", "last_command.commit": "0123abc",
-        "data": "d41d8cd98f00",
-    }  # fmt: skip
-    writer.begin(experiment, provenance, texts)
-    generator = np.random.default_rng(1)
-    repeat_noise = generator.normal(0, 0.002, size=20)
-    number = 0
-    for cell in expand_cells(experiment):
-        rates = (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3) if experiment.tune else (None,)
-        for role, repeat in [("search", 0)] * len(rates) + [
-            ("repeat", i + 1) for i in range(experiment.search.seeds)
-        ]:
-            rate = rates[number % len(rates)] if role == "search" else 1.5e-3
-            tuned = {LR: rate} if experiment.tune else {}
-            trial = build_trial(BASE, cell | tuned)
-            trial = dataclasses.replace(trial, seeds=trial.seeds.repeat(repeat))
-            job = Job(number=number, role=role, cell=cell, tuned=tuned, repeat=repeat, trial=trial)
-            loss = 0 if rate is None else 0.05 * np.log(rate / 1.5e-3) ** 2
-            width = cell.get(WIDTH, 0.0)
-            rows = build_curve(
-                0.7
-                + effect.get(width, 0.0)
-                - loss
-                + repeat_noise[repeat]
-                + generator.normal(0, 0.002),
-                generator,
-            )
-            end = outcome(rows)
-            if rate == 5e-3:
-                end = outcome(rows[:3], "diverged", "loss is nan at step 251")
-            writer.sync(job, f"{number:012x}", end.state, end.rows, end)
-            number += 1
-    trial = build_trial(BASE, {})
-    failed = Job(
-        number=number,
-        role="repeat",
-        cell=expand_cells(experiment)[0],
-        tuned={},
-        repeat=99,
-        trial=trial,
-    )
-    writer.sync(failed, "f" * 12, "failed", (), outcome((), "failed", "out of memory"))
-    writer.close(
-        "finished", {"slots": 2.0, "wall_seconds": 900.0, "setup_seconds": 30.0, "slot_share": 0.93}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -501,6 +386,37 @@ def test_command_line_writes_the_report(uri: str, tmp_path: Path) -> None:
     process = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert (process.returncode, process.stderr) == (0, "")
     assert Path(process.stdout.strip()).is_file()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_live_page_is_the_report_and_nothing_is_written(
+    uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C arrives after one request."""
+    served: list[tuple[str | None, bytes]] = []
+
+    def serve_once(server: LoopbackServer) -> None:
+        threading.Thread(target=serve_forever, args=(server, 0.01)).start()
+        with urllib.request.urlopen(server.address) as response:  # noqa: S310 - an http address
+            served.append((response.headers["Refresh"], response.read()))
+        server.shutdown()
+        raise KeyboardInterrupt
+
+    serve_forever = LoopbackServer.serve_forever
+    monkeypatch.setattr(LoopbackServer, "serve_forever", serve_once)
+    arguments = ["seeds", "--live", "--tracking-uri", uri, "--reports", str(tmp_path / "reports")]
+    assert report.main(arguments) == 130
+    assert not (tmp_path / "reports").exists()
+    written = write_report(frames.load_frames(uri, "seeds"), tmp_path)
+    assert served == [(None, written.read_bytes())]
+    output, error = capsys.readouterr()
+    ended, address = output.splitlines()
+    assert ended.startswith("seeds has ended (finished)")
+    assert re.match(r"http://127\.0\.0\.1:\d+/ ", address)
+    assert error == "interrupted; an earlier report is left as it was\n"
 
 
 @pytest.mark.parametrize("wrong", ["name", "database"])

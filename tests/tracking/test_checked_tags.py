@@ -42,7 +42,9 @@ HOSTILE = (
     "../../etc",
     "[" * 3_000,
 )
-SWEEP_TAGS = ("metric", "answer", "compare", "reference", "tune", "search", "opened", "state")
+SWEEP_TAGS = (
+    "metric", "answer", "compare", "reference", "tune", "search", "opened", "state", "examples",
+)  # fmt: skip
 TRIAL_TAGS = (
     "number",
     "repeat",
@@ -64,7 +66,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tune = {LR: Range(low=1e-3, high=1e-2, log=True)}
     store.begin(
         experiment("sweep", tune=tune, search=SearchConfig(trials=2, seeds=2)),
-        {"budget": '{"kind": "flops", "amount": 1e12}', "command": "lab.sweep"},
+        {"budget": '{"kind": "flops"}', "command": "lab.sweep", tags.EXAMPLES: "{}"},
         {},
     )
     counts = {"spent/paper_flops": 1.0, "spent/six_n": 1.0}
@@ -146,8 +148,10 @@ def test_tags_that_the_lab_wrote_are_accepted(runs: tuple[Any, list[Any]]) -> No
     assert not is_refused(*runs)
 
 
+OBJECTS = {"{}", '{"a": 1}', '{"optim.lr": {}}', '{"objective.generator.width": 7}'}
 ACCEPTED = {
-    "search": {"{}", '{"a": 1}', '{"optim.lr": {}}', '{"objective.generator.width": 7}'},
+    "search": OBJECTS,
+    "examples": OBJECTS,
     "opened": {"99999999999999999999"},
     "fingerprint": {"x", "null", "NaN", "-1", "1e999", "99999999999999999999"},
     f"blocks.{METRIC}": {"[]", "[1]"},

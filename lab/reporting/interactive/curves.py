@@ -45,8 +45,13 @@ def list_axes(frames: SweepFrames) -> list[str]:
     ]
 
 
-def draw_scores(frames: SweepFrames) -> LiveFigure | None:
-    """Return the figure of every trial's score over compute; None if no score was recorded."""
+def draw_scores(frames: SweepFrames, groups: str = "settings") -> LiveFigure | None:
+    """Return the figure of every trial's score over compute; None if no score was recorded.
+
+    Args:
+        frames: frames of a sweep, or of several.
+        groups: what the cells of the frames are.
+    """
     name, axes = frames.metric.name, list_axes(frames)
     if name not in frames.curves or not axes:
         return None
@@ -54,7 +59,8 @@ def draw_scores(frames: SweepFrames) -> LiveFigure | None:
     best = {axis: best_so_far(frames, axis) for axis in axes}
     ends = {axis: float(frames.curves[axis].max()) for axis in axes}
     captions = {
-        axis: f"{sentences.describe_curve(frames, axis, _AXES[axis][2])} {_describe(frames, every)}"
+        axis: f"{sentences.describe_curve(frames, axis, _AXES[axis][2])} "
+        f"{_describe(frames, every, groups)}"
         for axis in axes
     }
     traces = [
@@ -88,8 +94,13 @@ def draw_scores(frames: SweepFrames) -> LiveFigure | None:
     )
 
 
-def draw_losses(frames: SweepFrames) -> LiveFigure | None:
-    """Return the figure of every trial's training loss; None if no loss was recorded."""
+def draw_losses(frames: SweepFrames, groups: str = "settings") -> LiveFigure | None:
+    """Return the figure of every trial's training loss; None if no loss was recorded.
+
+    Args:
+        frames: frames of a sweep, or of several.
+        groups: what the cells of the frames are.
+    """
     losses = [
         str(name)
         for name in frames.curves
@@ -112,7 +123,7 @@ def draw_losses(frames: SweepFrames) -> LiveFigure | None:
         name="live-losses",
         title="Training loss of every trial",
         caption=f"{losses[0]} ends between {last.min():.4g} and {last.max():.4g} in the "
-        f"{len(last)} trials that recorded it. {_describe(frames, every)}",
+        f"{len(last)} trials that recorded it. {_describe(frames, every, groups)}",
         traces=_trial_traces(frames, losses, axes, every),
         layout=base_layout(_AXES[axes[0]][1], losses[0]),
         choices=(
@@ -177,10 +188,10 @@ def _thin(curve: pd.DataFrame, every: int) -> pd.DataFrame:
     return kept if len(curve) % every == 1 or every == 1 else pd.concat([kept, curve.iloc[-1:]])
 
 
-def _describe(frames: SweepFrames, every: int) -> str:
+def _describe(frames: SweepFrames, every: int, groups: str) -> str:
     drawn = frames.curves["number"].nunique()
     text = f"{drawn} trials have a curve; their colors are the {frames.trials['cell'].nunique()} "
-    text += "settings, which the legend shows and hides."
+    text += f"{groups}, which the legend shows and hides."
     return text if every == 1 else f"{text} Every {every}th evaluation is drawn."
 
 

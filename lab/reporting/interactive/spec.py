@@ -98,8 +98,8 @@ def numbers(values: Iterable[object]) -> list[float | None]:
 def run_path(frames: SweepFrames, trial: Mapping[Any, Any]) -> str:
     """Return the fragment of the MLflow run's address; empty if the run is unknown."""
     run = str(trial.get("run_id") or "")
-    known = run and frames.experiment_id
-    return f"#/experiments/{frames.experiment_id}/runs/{run}" if known else ""
+    experiment = str(trial.get("experiment_id") or frames.experiment_id)  # of joined frames, or own
+    return f"#/experiments/{experiment}/runs/{run}" if run and experiment else ""
 
 
 def describe_trial(trial: Mapping[Any, Any]) -> str:

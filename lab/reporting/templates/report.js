@@ -168,7 +168,7 @@
 
   const start = async () => {
     page.classList.add("scripted");
-    document.querySelectorAll(".trials table").forEach(makeSortable);
+    document.querySelectorAll(".trials table, .sortable table").forEach(makeSortable);
     document.getElementById("mlflow").addEventListener("input", addLinks);
     addLinks();
     for (const element of document.querySelectorAll(".live")) figures.push(new Figure(element));

@@ -1,7 +1,7 @@
 """Recompute a report from frames, or from its own files, and list what differs."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 
 from lab.reporting.forecasts.observed import StoreForecasts
@@ -24,7 +24,10 @@ from lab.tracking.frames import SweepFrames
 
 _TEXT = "report.md"
 _FIGURES = "figures/*.svg"
-_CSV = "*.csv"
+_CSV = "**/*.csv"
+NOT_RECOMPUTED = Difference(
+    file=_TEXT, text="was not recomputed, because the tables are not those of the report"
+)
 
 
 def verify_with_store(
@@ -39,7 +42,8 @@ def verify_with_store(
     """
     with tempfile.TemporaryDirectory() as temporary:
         rebuilt = write_report(frames, File(temporary), forecasts).parent
-        return list(_compare(folder, rebuilt))
+        names = [NAME] if (folder / NAME).is_file() else []  # older reports have none
+        return list(compare_reports(folder, rebuilt, names))
 
 
 def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]:
@@ -50,6 +54,21 @@ def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]
 
     Args:
         folder: folder of the report.
+        content: content of its `report.json`.
+    """
+    found, frames = read_own_tables(folder, content)
+    if frames is None:
+        return [*found, NOT_RECOMPUTED]
+    return verify_with_store(folder, frames, restore_forecasts(content))
+
+
+def read_own_tables(
+    folder: File, content: ReportFile
+) -> tuple[list[Difference], SweepFrames | None]:
+    """Return the frames of the tables in a folder, or the places that are not as they were written.
+
+    Args:
+        folder: folder with the two CSV files.
         content: content of its `report.json`.
     """
     tables: dict[str, Cells] = {}
@@ -65,10 +84,7 @@ def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]
             found.append(Difference(file=name, text=str(error)))
             continue
         found += _check_digests(name, form, tables[key])
-    if found:
-        rest = "was not recomputed, because the tables are not those of the report"
-        return [*found, Difference(file=_TEXT, text=rest)]
-    return verify_with_store(folder, restore_frames(content, tables), restore_forecasts(content))
+    return (found, None) if found else ([], restore_frames(content, tables))
 
 
 def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Difference]:
@@ -105,11 +121,16 @@ def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Differe
             )
 
 
-def _compare(folder: File, rebuilt: File) -> Iterator[Difference]:
-    """Yield the differences between the files of two reports, except their HTML pages."""
-    names = [_TEXT, *_list_files(rebuilt, _CSV)]
-    names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
-    for name in [*names, *_list_files(rebuilt, _FIGURES)]:
+def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterator[Difference]:
+    """Yield the differences between two reports: their text, CSV files, figures and other files.
+
+    Args:
+        folder: folder of the report.
+        rebuilt: folder of the recomputed report.
+        names: paths of the other files.
+    """
+    csv_names, figures = _list_files(rebuilt, _CSV), _list_files(rebuilt, _FIGURES)
+    for name in [_TEXT, *csv_names, *names, *figures]:
         if not (folder / name).is_file():
             yield Difference(file=name, text="is missing")
             continue

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lab.errors import UserError
 from lab.reporting import csv_files, stats
@@ -34,6 +34,23 @@ Cells = list[list[str]]
 
 class ReportFileError(UserError):
     """A file of a report cannot be read; the message is one line."""
+
+    @classmethod
+    def of(cls, file: File, error: ValidationError) -> "ReportFileError":
+        """Return the error of a JSON file with an invalid value."""
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(map(str, first["loc"]))
+        return cls(f"{file}: {path}{': ' if path else ''}{first['msg']}")
+
+
+def _check_name(name: str) -> str:
+    if name in {".", ".."}:
+        raise ValueError("must be the name of a sweep")
+    return name
+
+
+# It is part of the path of a folder.
+SweepName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$"), AfterValidator(_check_name)]
 
 
 class _Part(BaseModel):
@@ -106,7 +123,7 @@ class ReportFile(_Part):
     """
 
     format: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
+    name: SweepName
     sweep: dict[str, str]
     measures: dict[str, float]
     texts: dict[str, str]
@@ -120,14 +137,18 @@ class ReportFile(_Part):
     forecasts: Forecasts | None = None
 
 
-def write_report_file(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
-    """Write `report.json` to a folder that already has the two CSV files.
+def write_tables(
+    frames: SweepFrames, folder: File, forecasts: StoreForecasts = NO_FORECASTS
+) -> None:
+    """Write `trials.csv`, `curves.csv` and `report.json` to an existing folder.
 
     Args:
-        frames: frames from which the CSV files were written.
+        frames: frames of the sweep.
         folder: folder of the report.
         forecasts: forecasts of the store.
     """
+    csv_files.write_csv(frames.trials, folder / TABLES["trials"])
+    csv_files.write_csv(frames.curves, folder / TABLES["curves"])
     compared = set(stats.scored_trials(frames)["number"])
     content = ReportFile(
         name=frames.name,
@@ -162,17 +183,12 @@ def read_report_file(file: File) -> ReportFile:
     """Return the content of a `report.json`.
 
     Raises:
-        ReportFileError: the file is not as `write_report_file` writes it.
+        ReportFileError: the file is not as `write_tables` writes it.
     """
     try:
-        content = ReportFile.model_validate_json(file.read_bytes())
+        return ReportFile.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(map(str, first["loc"]))
-        raise ReportFileError(f"{file}: {path}{': ' if path else ''}{first['msg']}") from None
-    if content.name in {".", ".."}:
-        raise ReportFileError(f"{file}: name: must be the name of a sweep")
-    return content
+        raise ReportFileError.of(file, error) from None
 
 
 def restore_frames(content: ReportFile, tables: dict[str, Cells]) -> SweepFrames:

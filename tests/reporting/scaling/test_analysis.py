@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scaling_frames import (
+from frames.scaling_frames import (
     BUDGETS,
     LAW,
     METRIC,

@@ -1,0 +1,1 @@
+"""Report of several sweeps of one tracking store together."""
