@@ -175,7 +175,7 @@ class Driver:
         if self._is_stopping():
             return None
         while (run := self._preparatory.next_run()) is None:
-            job = self._preparatory.pop_ready() or self._ask_search()
+            job = self._next_job()
             if job is None:
                 return None
             if job.infeasible:
@@ -189,6 +189,15 @@ class Driver:
         self._running[run.folder] = []
         self._events.started_preparatory(run)
         return run
+
+    def _next_job(self) -> Job | None:
+        """Return a job whose preparatory runs have ended, or a new one; None without any.
+
+        With trunks, new jobs come first: their trunks take longer than the branches that can start.
+        """
+        if self._branch_points:
+            return self._ask_search() or self._preparatory.pop_ready()
+        return self._preparatory.pop_ready() or self._ask_search()
 
     def _ask_search(self) -> Job | None:
         """Return a new job; None while as many jobs as slots wait for preparatory runs.
