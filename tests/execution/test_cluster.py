@@ -374,7 +374,6 @@ def killed(
     return Killed(storage, addresses, len(workers), rows, most_started)
 
 
-@pytest.mark.reported
 @pytest.mark.slow
 def test_two_workers_have_the_losses_of_one_process(one_worker: Sweep, killed: Killed) -> None:
     folders = (only_trial(killed.storage), only_trial(one_worker.storage))
@@ -384,6 +383,7 @@ def test_two_workers_have_the_losses_of_one_process(one_worker: Sweep, killed: K
             assert two[each] == pytest.approx(one[each], rel=1e-3), each
 
 
+@pytest.mark.reported
 @pytest.mark.slow
 def test_trial_continues_from_its_checkpoint_after_a_worker_was_killed(killed: Killed) -> None:
     assert killed.workers == 2

@@ -1,6 +1,5 @@
 """Settings of earlier sweeps are proposed first, and a search that continues keeps them."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from lab.config.metrics import METRICS
 from lab.config.trial import Path as Dotted
 from lab.config.trial import Trial, Value
 from lab.errors import UserError
+from lab.search.point_notes import read_notes
 from lab.search.search import Search
 
 Point = dict[Dotted, Value]
@@ -114,7 +114,7 @@ def test_settings_are_fixed_before_the_first_one_is_asked_for(
     Search(later(), storage, tmp_path)
     grow(storage, tmp_path)
     (notes,) = (n for n in tmp_path.glob("*.jsonl") if '"earlier"' in n.read_text())
-    noted = [json.loads(line)[1] for line in notes.read_text().splitlines()]
+    noted = [note.tuned for note in read_notes(notes).values()]
     jobs = carry_out(later(), storage, tmp_path, score)
     assert points(jobs)[:5] == noted
 

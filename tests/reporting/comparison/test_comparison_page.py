@@ -223,5 +223,6 @@ def test_wrong_names_are_refused_in_one_line(
 def test_report_of_a_sweep_with_the_same_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "one+two").mkdir()
     (tmp_path / "one+two" / "report.html").write_text("of a sweep that is called one+two")
+    (tmp_path / "one+two" / "trials.csv").write_text("number")
     with pytest.raises(StorageError, match="holds the report of one sweep"):
         write_comparison([sweep("one", FIRST), sweep("two", SECOND)], tmp_path)

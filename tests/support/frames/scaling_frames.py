@@ -127,7 +127,7 @@ def _frames(
         tags.METRIC: METRIC, tags.QUESTION: "Which size is best at which budget?",
         tags.COMPARE: json.dumps(compare), tags.TUNE: json.dumps(tune),
         tags.REFERENCE: json.dumps({path: values[0] for path, values in compare.items()}),
-        tags.STATE: "finished", tags.SEARCH: "{}",
+        tags.STATE: "finished", tags.SEARCH: "{}", tags.OPENED: "0",
     }  # fmt: skip
     curves = pd.concat([start, ends]).sort_values(["number", "step"], kind="stable")
     leading = ["number", "fingerprint", "step"]
