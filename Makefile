@@ -9,7 +9,7 @@ IMPORTED := lab.commands, lab.sweep, lab.execution.driver, lab.trials.run, lab.r
 # Sweeps and tests start many processes, which share the bytecode of the first one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-fast install check ui
+.PHONY: sweep test test-fast install check ruff mypy imports site ui
 
 sweep: install
 	$(BIN)/python -m lab.sweep search_spaces/gen_ratio.yaml
@@ -21,11 +21,21 @@ test: check
 test-fast: install
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not trains'
 
+# The checks run two at a time; the output of each is printed when it has ended.
 check: install
-	$(BIN)/ruff format --check lab tests
-	$(BIN)/ruff check lab tests
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target mypy ruff imports site
+
+ruff:
+	$(BIN)/ruff format --check lab tests benchmarks
+	$(BIN)/ruff check lab tests benchmarks
+
+mypy:
 	$(BIN)/mypy
+
+imports:
 	$(BIN)/lint-imports
+
+site:
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 # Prints the address of the table of runs of each sweep first.

@@ -18,6 +18,9 @@ DESCRIPTIONS = {  # equal to those of the parsers; importing the commands would 
     "prepare": "Prepare the text of a search space, and print its counts.",
     "report": "Write the report of a sweep, or of several together, from the tracking store.",
     "verify": "Recompute the numbers of a report and list what differs.",
+    "advise": "Advise settings for a budget, each with its source, from own runs.",
+    "forecast": "Forecast the losses of a sweep's designs at a larger budget, or score earlier "
+    "forecasts.",
     "finetune": "Fine-tune an encoder that the lab has trained, and print its scores.",
     "export": "Write a trial's networks as folders that transformers loads.",
 }

@@ -13,6 +13,7 @@ from lab.display.report_page import ReportPage
 from lab.errors import UserError
 from lab.reporting.code_notes import describe_codes
 from lab.reporting.comparison.page import write_comparison
+from lab.reporting.forecasts.observed import StoreForecasts, load_forecasts
 from lab.reporting.page import render_report, write_report
 from lab.storage import identity, open_storage
 from lab.tracking.client import default_uri
@@ -70,22 +71,21 @@ def _main(options: argparse.Namespace) -> None:
         raise UserError(f"--live: got {len(names)} names; must have the name of one sweep")
     root, remote = open_storage.open_mirror(options.storage)
     remote.pull(root / identity.NAME)
+    uri = options.tracking_uri or default_uri(root)
     load = partial(
         load_frames,
-        options.tracking_uri or default_uri(root),
+        uri,
         storage=identity.read_identity(root),
         across_code=options.across_code,
     )
+    read_forecasts = partial(load_forecasts, root, remote, uri)
     if options.live:
-        _serve(partial(load, names[0]))
-    else:
-        _write([load(name) for name in names], options)
-
-
-def _write(sweeps: Sequence[SweepFrames], options: argparse.Namespace) -> None:
+        _serve(partial(load, names[0]), read_forecasts)
+        return
+    sweeps = [load(name) for name in names]
     try:
         if len(sweeps) == 1:
-            page = write_report(sweeps[0], options.reports)
+            page = write_report(sweeps[0], options.reports, read_forecasts())
         else:
             page = write_comparison(sweeps, options.reports, across_code=options.across_code)
     except OSError as error:
@@ -95,9 +95,9 @@ def _write(sweeps: Sequence[SweepFrames], options: argparse.Namespace) -> None:
     print(page)
 
 
-def _serve(load: Callable[[], SweepFrames]) -> None:
+def _serve(load: Callable[[], SweepFrames], read_forecasts: Callable[[], StoreForecasts]) -> None:
     """Serve the page until an interrupt."""
-    page = ReportPage(load, render_report, _print_now)
+    page = ReportPage(load, lambda frames: render_report(frames, read_forecasts()), _print_now)
     with LoopbackServer(page.read) as server:
         _print_now(f"{server.address} (only on this machine; Ctrl-C ends the server)")
         server.serve_forever()

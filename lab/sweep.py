@@ -234,6 +234,7 @@ def _conclude(
     """
     view.set_phase("writing the report")
     from lab.reporting import code_notes, conclusion, stats
+    from lab.reporting.forecasts.observed import load_forecasts
     from lab.reporting.page import write_report
     from lab.reporting.power.sentences import describe_power
     from lab.storage.identity import read_identity
@@ -242,7 +243,8 @@ def _conclude(
     from lab.tracking.user_interface import describe_interface
 
     table = frames.load_frames(uri, name, storage=read_identity(site.storage))
-    page = write_report(table, options.reports)
+    forecasts = load_forecasts(site.storage, site.mirror, uri)
+    page = write_report(table, options.reports, forecasts)
     answer, scored = stats.compute_answer(table), stats.scored_trials(table)
     headline = conclusion.write_headline(table, answer, scored)
     publish_report(uri, table, page, headline)

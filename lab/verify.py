@@ -8,6 +8,7 @@ from pathlib import Path as File
 from lab import cli
 from lab.errors import UserError
 from lab.reporting.comparison import comparison_file
+from lab.reporting.forecasts.observed import load_forecasts
 from lab.reporting.verification import comparisons
 from lab.reporting.verification.differences import Difference
 from lab.reporting.verification.older_reports import verify_older
@@ -25,6 +26,7 @@ from lab.tracking.frames import FramesError, SweepFrames, load_frames
 
 _REMAINING = "the report was not changed"
 _PARTS = ("report.md", "report.html", NAME)  # a folder with one of them is a report
+_STORE, _OWN_TABLES = "recomputed from the tracking store", "recomputed from its own tables"
 _MOST_SHOWN = 20  # differences of one file
 
 
@@ -78,11 +80,14 @@ def _main(options: argparse.Namespace) -> int:
 
 def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
     """Print what the report is recomputed from, and return the differences."""
+    root, remote = open_storage.open_mirror(options.storage)
+    uri = options.tracking_uri or default_uri(root)
+    remote.pull(root / identity.NAME)
     if (folder / comparison_file.NAME).is_file():
-        return _verify_comparison(folder, options)
+        return _verify_comparison(folder, uri)
     content = read_report_file(folder / NAME) if (folder / NAME).is_file() else None
     try:
-        frames = _load_sweep(folder, content, options)
+        frames = _load_sweep(folder, content, root, uri)
     except FramesError as error:
         if content is None:
             print(
@@ -90,66 +95,53 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
                 "numbers are checked: those of report.md against trials.csv and curves.csv"
             )
             return verify_older(folder)
-        _print_own_tables(folder, error)
+        print(f"{folder}: {_OWN_TABLES} ({error})")
         return verify_with_own_files(folder, content)
-    _print_store(folder)
-    return verify_with_store(folder, frames)
+    print(f"{folder}: {_STORE}")
+    return verify_with_store(folder, frames, load_forecasts(root, remote, uri))
 
 
-def _verify_comparison(folder: File, options: argparse.Namespace) -> list[Difference]:
+def _verify_comparison(folder: File, uri: str) -> list[Difference]:
     """Print what the report of several sweeps is recomputed from, and return the differences."""
     content = comparison_file.read_comparison_file(folder / comparison_file.NAME)
     contents = comparisons.read_contents(folder, content)
     try:
-        sweeps = [_load_known(each, options, content.across_code) for each in contents]
+        sweeps = [_load_known(each, uri, across_code=content.across_code) for each in contents]
     except FramesError as error:
-        _print_own_tables(folder, error)
+        print(f"{folder}: {_OWN_TABLES} ({error})")
         return comparisons.verify_with_own_files(folder, content, contents)
-    _print_store(folder)
+    print(f"{folder}: {_STORE}")
     return comparisons.verify_with_store(folder, content, sweeps)
 
 
-def _print_store(folder: File) -> None:
-    print(f"{folder}: recomputed from the tracking store")
-
-
-def _print_own_tables(folder: File, reason: FramesError) -> None:
-    print(f"{folder}: recomputed from its own tables ({reason})")
-
-
-def _load_sweep(
-    folder: File, content: ReportFile | None, options: argparse.Namespace
-) -> SweepFrames:
+def _load_sweep(folder: File, content: ReportFile | None, root: File, uri: str) -> SweepFrames:
     """Return the sweep of a report from the tracking store.
+
+    Args:
+        folder: folder of the report.
+        content: content of its `report.json`; None if it has none.
+        root: local folder of the storage.
+        uri: URI of the tracking store.
 
     Raises:
         FramesError: the store does not have it.
     """
     if content is not None:
-        return _load_known(content, options, across_code=len(content.codes) > 1)
-    uri, root = _open_store(options)
+        return _load_known(content, uri, across_code=len(content.codes) > 1)
     return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
 
 
-def _load_known(content: ReportFile, options: argparse.Namespace, across_code: bool) -> SweepFrames:
+def _load_known(content: ReportFile, uri: str, *, across_code: bool) -> SweepFrames:
     """Return the sweep of a `report.json` from the tracking store.
 
     Raises:
         FramesError: the store does not have the run from which it was written.
     """
-    uri, _ = _open_store(options)
     storage = content.sweep.get(tags.STORAGE, "")
     frames = load_frames(uri, content.name, storage=storage, across_code=across_code)
     if frames.run_id != content.run_id:
         raise FramesError(f"the tracking store has another run of {content.name}")
     return frames
-
-
-def _open_store(options: argparse.Namespace) -> tuple[str, File]:
-    """Return the URI of the tracking store and the folder of the storage."""
-    root, remote = open_storage.open_mirror(options.storage)
-    remote.pull(root / identity.NAME)
-    return options.tracking_uri or default_uri(root), root
 
 
 if __name__ == "__main__":

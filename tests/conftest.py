@@ -142,6 +142,7 @@ def few_sentences() -> Iterator[None]:
         patch.setattr(embedded, "_LIMITS", limits)
         patch.setattr(probes, "_STEPS", 12)
         patch.setattr(probes, "_SEARCH_STEPS", 6)
+        patch.setattr(probes, "_PENALTIES", (1e-3, 1e-1))
         pairs = minimal_pairs.embedded_pairs()[::60]
         patch.setattr(minimal_pairs, "embedded_pairs", lambda: pairs)
         caches = (embedded.read_embedded, embedded._labels, probes.probe_windows)

@@ -68,13 +68,17 @@ class Budget(StrictConfig):
 
     def fraction(self, spent: Spent) -> float:
         """Return the spent share of the budget: 0 at the start, 1 or more at the end."""
+        return self.spent_amount(spent) / self.amount
+
+    def spent_amount(self, spent: Spent) -> float:
+        """Return what was spent, in the unit of the budget."""
         match self.kind:
             case "flops":
-                return spent.flops / self.amount
+                return spent.flops
             case "tokens":
-                return spent.tokens / self.amount
+                return spent.tokens
             case "seconds":
-                return spent.seconds / self.amount
+                return spent.seconds
             case _:
                 assert_never(self.kind)
 

@@ -17,6 +17,10 @@ FINETUNING = ("config", "data", "tasks", "training", "finetuning")
 _NO_NUMBERS = frozenset(
     {
         "config/code_digest.py",
+        "config/costs/constraints.py",
+        "config/costs/encoder.py",
+        "config/costs/memory.py",
+        "config/costs/second_objective.py",
         "config/labels.py",
         "config/mask_counts.py",
         "finetuning/results.py",

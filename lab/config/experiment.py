@@ -9,6 +9,8 @@ from annotated_types import Gt, Interval, Lt
 from lab.config.architecture import Count
 from lab.config.base import StrictConfig
 from lab.config.bounds import Name
+from lab.config.costs.constraints import Constraints
+from lab.config.costs.second_objective import CostName
 from lab.config.metrics import Metric
 from lab.config.trial import Path, Trial, Value
 
@@ -113,6 +115,13 @@ class SearchConfig(StrictConfig):
             `qmc`), no early stopping, and `seeds` times as many search trials.
         seed: seed of the sampler.
         stopping: rule that ends search trials early; null lets all of them finish.
+        prior: names of earlier sweeps of the same storage with the same paths under `tune`. The
+            best settings that their searches have trained are the first ones that the search of
+            each cell trains: those of the same cell, if the earlier sweep has it, otherwise of all
+            its cells, the best of each first, at most half of `trials`. Settings outside of the
+            ranges are left out. Scores of earlier sweeps are never used; a trial that is on record
+            with all of its settings is not trained again. The settings are chosen when the search
+            starts for the first time. It needs the sampler `tpe` or `gp`.
     """
 
     sampler: Literal["grid", "random", "qmc", "tpe", "gp"] = "qmc"
@@ -121,6 +130,7 @@ class SearchConfig(StrictConfig):
     repeated: Literal["best_setting", "every_setting"] = "best_setting"
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     stopping: HalvingConfig | None = None
+    prior: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +195,14 @@ class Experiment:
             prefers each good sentence to the bad one. null uses the English pairs of the package.
         answer: conclusion that the report draws; `ranking`: the best setting; `path`: whether
             every trial finished; `noise`: the spread of the score between seeds.
+        constraints: limits that trials must keep.
+        cost: second objective, to be minimized beside the metric; `parameters`: number of
+            parameters of the exported encoder; `inference_flops`: its FLOPs for one token of a full
+            window; `tokens`: tokens that the trial reads in training. The report then shows the
+            Pareto front: the settings to which no other one is equal or better in both, and better
+            in one.
+            If the cost depends on settings under `tune`, all settings on the front of a cell's
+            search are repeated. null: the score alone.
     """
 
     name: str
@@ -198,6 +216,8 @@ class Experiment:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     minimal_pairs: Name | None = None
     answer: Answer = "ranking"
+    constraints: Constraints = field(default_factory=Constraints)
+    cost: CostName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +236,11 @@ class Job:
         until: number of the evaluation at which the trial pauses until the other trials of its rung
             have reached it (`HalvingConfig`); None for a trial that runs to its end.
         compared: all values that each path of `cell` takes in the sweep; used to shorten labels.
+        infeasible: reason why the trial must not be trained: the constraints that it violates;
+            empty for a trial to be trained.
+        proposed_by: name of the earlier sweep that proposed the tuned values
+            (`SearchConfig.prior`); empty for all others.
+        cost: value of the second objective (`Experiment.cost`); None without one.
     """
 
     number: int
@@ -226,3 +251,6 @@ class Job:
     trial: Trial
     until: int | None = None
     compared: Mapping[Path, Sequence[Value]] = field(default_factory=dict)
+    infeasible: str = ""
+    proposed_by: str = ""
+    cost: float | None = None

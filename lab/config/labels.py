@@ -17,8 +17,8 @@ def label(values: Mapping[Path, Value], compared: Mapping[Path, Sequence[Value]]
     abbreviated to its last part if that is unique among the paths. A path that ends in
     `kind` is abbreviated to the part before it: `optim muon`. A mapping with a kind is named by
     that kind. If it is one of several compared values, its name holds only the entries in which it
-    differs from the others: `generator frozen`, `growing, until 0.6`. A mapping without a kind is
-    named by the entries in which it differs: `hidden 32, ffn 128`.
+    differs from the others: `generator frozen`, `growing, until 0.6`. A long mapping
+    without a kind is named by the entries in which it differs: `hidden 32, ffn 128`.
 
     Args:
         values: values of the setting, by dotted path.
@@ -30,7 +30,9 @@ def label(values: Mapping[Path, Value], compared: Mapping[Path, Sequence[Value]]
         others = [*compared.get(path, ()), value]
         if isinstance(value, dict) and "kind" in value:
             parts.append(_distinctive_name(value, others))
-        elif isinstance(value, dict) and (distinctive := _distinctive_entries(value, others)):
+        elif len(_format_whole(value)) > _LONGEST and (
+            distinctive := _distinctive_entries(value, others)
+        ):
             parts.append(", ".join(_format_leaf(*item) for item in distinctive.items()))
         else:
             parts.append(f"{last if lasts.count(last) == 1 else path} {_format(value)}")
@@ -49,9 +51,9 @@ def _distinctive_name(value: Mapping[str, Any], others: Sequence[Value]) -> str:
     return ", ".join(_format_leaf(*item) for item in chosen.items())
 
 
-def _distinctive_entries(value: Mapping[str, Any], others: Sequence[Value]) -> dict[str, Value]:
-    """Return the leaves in which a mapping without a kind differs from the other mappings."""
-    if _is_ramp(value):
+def _distinctive_entries(value: Value, others: Sequence[Value]) -> dict[str, Value]:
+    """Return the leaves in which a mapping differs from the other mappings; none of other types."""
+    if not isinstance(value, dict) or _is_ramp(value):
         return {}
     mappings = [other for other in others if isinstance(other, dict) and not _is_ramp(other)]
     return _select_leaves(value, _differing_paths(mappings))

@@ -1,4 +1,4 @@
-"""Preparatory runs: mlm runs that a sweep trains before the trials that start from them.
+"""Preparatory mlm runs, which a sweep trains before the trials that start from them.
 
 A preparatory run is an ordinary trial with its own record, named by its fingerprint. Trials that
 need the same run share it, within a sweep and between sweeps on the same storage.
@@ -17,6 +17,7 @@ from lab.config.flops import mean_cost
 from lab.config.init_from import FromMlmRun, FromTrial
 from lab.config.objectives.generators import FrozenGeneratorConfig, JointObjectiveConfig
 from lab.config.objectives.mlm import MlmConfig
+from lab.config.schedules.trunk import TrunkSchedule
 from lab.config.trial import Trial, content_hash
 
 ENCODER, GENERATOR = "encoder", "generator"  # the network that a run initializes
@@ -91,8 +92,10 @@ def unstarted_identity(identity: str, run: str) -> str:
 
 def describe(run: Trial) -> str:
     """Return a short description of a preparatory run: `mlm, 16 wide, 5e+11 flops, seed 1`."""
+    is_trunk = isinstance(run.schedule, TrunkSchedule)
+    name = f"trunk of {run.objective.kind}" if is_trunk else "mlm"
     budget = f"{run.budget.amount:.3g} {run.budget.kind}"
-    return f"mlm, {run.encoder.hidden} wide, {budget}, seed {run.seeds.init}"
+    return f"{name}, {run.encoder.hidden} wide, {budget}, seed {run.seeds.init}"
 
 
 def _mlm_trial(trial: Trial, shape: EncoderConfig, start: FromMlmRun) -> Trial:

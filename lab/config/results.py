@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["queued", "running", "finished", "stopped", "diverged", "failed", "interrupted"]
+State = Literal[
+    "queued", "running", "finished", "stopped", "diverged", "failed", "interrupted", "infeasible"
+]
 MetricRow = dict[str, float]  # one evaluation: `spent/*` and metrics, by name
 
 
@@ -12,7 +14,8 @@ class Outcome:
     """Result of one trial.
 
     Attributes:
-        state: final state; a `finished` trial has a score, any other state has a reason.
+        state: final state; a `finished` trial has a score, any other state has a reason. A trial is
+            `infeasible` in the sweeps whose constraints it violates; no record has this state.
         reason: explanation of the state in one line; for a finished trial, the shorter run that it
             was extended from, or empty.
         rows: evaluations from the untrained encoder (step 0) to the end.

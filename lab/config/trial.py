@@ -15,7 +15,7 @@ from pydantic import Field
 from lab import __version__
 from lab.config.architecture import EncoderConfig
 from lab.config.base import StrictConfig
-from lab.config.budget import Budget
+from lab.config.budget import Budget, Spent
 from lab.config.code_digest import TRIAL, code_digest
 from lab.config.data import DataConfig
 from lab.config.init_from import FromScratch, InitFrom
@@ -23,6 +23,7 @@ from lab.config.objectives import AnyObjectiveConfig
 from lab.config.optimizer import AdamConfig, AnyOptimizerConfig
 from lab.config.schedules.learning_rate import Schedule
 from lab.config.schedules.ramps import StepSettings, WindowCount, value_at
+from lab.config.schedules.trunk import AnySchedule, TrunkSchedule
 from lab.config.schedules.window_growth import (
     FullWindows,
     GrowingWindows,
@@ -86,7 +87,7 @@ class Trial(StrictConfig):
     optim: Annotated[AnyOptimizerConfig, Field(discriminator="kind")] = field(
         default_factory=AdamConfig
     )
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Annotated[AnySchedule, Field(discriminator="kind")] = field(default_factory=Schedule)
     budget: Budget
     seeds: Seeds = field(default_factory=Seeds)
     evaluations: Annotated[int, Interval(ge=1, le=1_000)] = 8
@@ -105,13 +106,45 @@ class Trial(StrictConfig):
         )
 
     def lineage(self, data: str) -> str:
-        """Return a hash shared by all trials that differ from this one in `budget.amount` only.
+        """Return a hash shared by all trials that begin as this one does.
+
+        These trials differ from this one in `budget.amount` only. Trials that share a trunk have
+        the lineage of the trunk.
 
         Args:
             data: fingerprint of the prepared text (`lab.data.batches`).
         """
-        unit_budget = replace(self, budget=replace(self.budget, amount=1.0))
+        beginning = self.trunk or self
+        unit_budget = replace(beginning, budget=replace(beginning.budget, amount=1.0))
         return content_hash([unit_budget.fingerprint(data)])
+
+    @property
+    def trunk(self) -> "Trial | None":
+        """The run that this trial branches from, up to the start of its cooldown; None for most."""
+        match self.schedule:
+            case TrunkSchedule(decay=decay) as schedule if decay:
+                amount = (1.0 - decay) * self.budget.amount
+                return replace(
+                    self,
+                    schedule=replace(schedule, decay=0.0),
+                    budget=replace(self.budget, amount=amount),
+                    evaluations=1,
+                )
+            case _:
+                return None
+
+    def rate_multiplier(self, progress: float, spent: Spent) -> float:
+        """Return the multiplier in [0, 1] of the peak learning rate of a step.
+
+        Args:
+            progress: progress of the phase before the step.
+            spent: resources used before the step.
+        """
+        match self.schedule:
+            case TrunkSchedule() as schedule:
+                return schedule(progress, self.budget.spent_amount(spent))
+            case Schedule() as schedule:
+                return schedule(progress)
 
     @property
     def data_configs(self) -> tuple[DataConfig, ...]:

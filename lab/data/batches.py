@@ -95,6 +95,12 @@ class Corpus:
     counts_V: npt.NDArray[np.int64]
     passages: tuple[Passage, ...]
 
+    @property
+    def epoch_tokens(self) -> float:
+        """Positions that training reads until a part of the text begins to be repeated."""
+        length, total = self.train_NT.shape[1], sum(part.weight for part in self.parts)
+        return float(min(length * part.windows * total / part.weight for part in self.parts))
+
 
 def open_corpus(folder: File) -> Corpus:
     """Open a folder that `preparation.prepare_text` wrote; the windows are memory-mapped.

@@ -15,6 +15,7 @@ from lab import cli, disk_space
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
+from lab.config.trunks import branch_points
 from lab.display.live import View
 from lab.execution import processes
 from lab.execution.assignment_builder import AssignmentBuilder
@@ -25,6 +26,8 @@ from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites
 from lab.execution.site import Site
 from lab.execution.trial_records import CONCLUSIVE_STATES, TrialRecords
+from lab.loading import search_space
+from lab.search import dashboard_notes
 from lab.search.search import Search
 from lab.storage import record
 from lab.storage.mirror import MirrorError
@@ -68,10 +71,16 @@ class Driver:
         self._running: dict[File, list[Job]] = {}  # no jobs for a preparatory run
         self._records = TrialRecords(site)
         self._builder = AssignmentBuilder(experiment, site, self._prerequisites)
+        self._branch_points = branch_points(
+            search_space.build_trial(experiment.base, cell)
+            for cell in search_space.expand_cells(experiment)
+        )
         self._preparatory = PreparatoryQueue(
             self._builder.build_preparatory_run,
             self._records.read_preparatory_outcome,
             self._running,
+            self._branch_points,
+            self._has_ended,
         )
         self._next_assignment: Assignment | None = None
         self._progress_read_at = 0.0
@@ -169,6 +178,9 @@ class Driver:
             job = self._preparatory.pop_ready() or self._ask_search()
             if job is None:
                 return None
+            if job.infeasible:
+                self._end_infeasible_job(job)
+                continue
             if self._preparatory.hold_if_unready(job):
                 continue
             if (ready := self._start_job(job)) is not None:
@@ -179,8 +191,20 @@ class Driver:
         return run
 
     def _ask_search(self) -> Job | None:
-        """Return a new job; None while as many jobs as slots wait for preparatory runs."""
-        return self._search.ask() if self._preparatory.waiting < self._board.slots else None
+        """Return a new job; None while as many jobs as slots wait for preparatory runs.
+
+        Of the jobs that share a trunk, only one at a time can have a part of it in a slot.
+        """
+        most = self._board.slots * max(1, len(self._branch_points))
+        return self._search.ask() if self._preparatory.waiting < most else None
+
+    def _has_ended(self, job: Job) -> bool:
+        """Return whether the trial of a job, which branches from a trunk, has ended before."""
+        if job.trial.trunk is None:
+            return False  # its name contains a hash of the weights of its preparatory runs
+        folder = self._builder.build_trial(job).folder
+        outcome = self._records.read_valid_outcome(folder)
+        return outcome is not None and self._is_settled(job, folder, outcome)
 
     def _start_job(self, job: Job) -> Assignment | None:
         """Return the assignment of a job, after its preparatory runs have ended.
@@ -189,7 +213,6 @@ class Driver:
             None where the job has ended, where it cannot start because a preparatory run did not
             finish, or where its trial is already running.
         """
-        self._board.preparatory_flops = self._preparatory.flops
         if (failed := self._preparatory.failed_run(job.trial)) is not None:
             self._end_unstarted_job(job, failed)
             return None
@@ -210,7 +233,23 @@ class Driver:
     def _end_unstarted_job(self, job: Job, failed: FailedRun) -> None:
         """Record that a job cannot start because one of its preparatory runs did not finish."""
         inputs = self._prerequisites.inputs_without_start(job.trial)
-        self._end_job(job, *self._records.write_unstarted(job.trial, inputs, failed))
+        folder, outcome = self._records.write_unstarted(job.trial, inputs, failed)
+        self._mlflow_sync.submit(job, folder, fresh=self._site.replaces(folder))
+        self._end_job(job, folder, outcome)
+
+    def _end_infeasible_job(self, job: Job) -> None:
+        """Record that a job's trial violates a constraint of the sweep, and is not trained."""
+        inputs = self._prerequisites.inputs_without_start(job.trial)
+        folder = self._storage / "trials" / job.trial.fingerprint(inputs.identity)
+        outcome = Outcome(
+            state="infeasible",
+            reason=job.infeasible,
+            rows=(),
+            started_at=time.time(),
+            seconds=0.0,
+            busy=0.0,
+        )
+        self._end_job(job, folder, outcome)
 
     def _is_settled(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome is conclusive for a job, so that its trial does not run."""
@@ -223,11 +262,13 @@ class Driver:
         self._search.start(job)
         earlier = record.read_last_outcome(assignment.folder)
         self._open_record(assignment, extends=not self._search.may_stop(job))
+        self._board.preparatory_flops = self._preparatory.flops
         self._running[assignment.folder] = [job]
         # A finished trial that runs again, to be fine-tuned, is rewritten in the store.
         was_finished = earlier is not None and earlier.state == "finished"
         is_new = self._site.replaces(assignment.folder) or was_finished
         self._mlflow_sync.submit(job, assignment.folder, fresh=is_new)
+        self._annotate(job, assignment.folder)
         self._events.started(job, assignment.folder)
 
     def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:
@@ -310,11 +351,22 @@ class Driver:
             self._events.ended_preparatory(work.folder, outcome)
 
     def _end_job(self, job: Job, folder: File, outcome: Outcome) -> None:
-        self._mlflow_sync.submit(job, folder)
+        self._board.preparatory_flops = self._preparatory.flops
+        outcome = self._search.judge(job, outcome)
+        judged = outcome if outcome.state == "infeasible" else None
+        self._mlflow_sync.submit(job, folder, outcome=judged)
         if outcome.state != "interrupted":  # the next run of the sweep continues it
             self._search.tell(job, outcome)
+            self._annotate(job, folder)
+            if self._experiment.cost is not None:
+                self._board.jobs = self._search.jobs  # repeats are known after a cell's search
         awaits_retry = self._search.awaits_retry(job, outcome)
         self._events.ended(job, folder, outcome, awaits_retry=awaits_retry)
+
+    def _annotate(self, job: Job, folder: File) -> None:
+        """Write the note of a search trial that optuna-dashboard shows."""
+        run = self._mlflow_sync.run_address(job, folder)
+        self._search.annotate(job, dashboard_notes.describe_job(job, folder.name, run))
 
     def _record_interrupted(self) -> None:
         """Record the trials that were still running when the sweep ended as interrupted."""

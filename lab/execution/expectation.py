@@ -5,15 +5,18 @@ with constants measured with this code on one core of an AMD EPYC processor. An 
 file and downloads nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 from lab.config.data import DataConfig, HubDataset
 from lab.config.experiment import Experiment
-from lab.config.flops import discriminator_head_terms, encoder_terms, mean_cost, step_cost
+from lab.config.flops import discriminator_head_terms, encoder_terms, step_cost
 from lab.config.preparatory_runs import preparatory_runs
+from lab.config.schedules.trunk import TrunkSchedule
 from lab.config.trial import Trial
+from lab.config.trunks import branch_points, trunk_parts
 from lab.data import batches, preparation, text_parts
 from lab.data import sources as reading
 from lab.evaluation import corruption, prepared_pairs
@@ -106,9 +109,10 @@ def estimate_sweep(
     runs = plan.preparatory_phase(experiment)
     left = [run for run in runs if storage is None or not has_ended(run, storage, prepared)]
     speeds = SlotSpeeds([*(cell.trial for cell in plans), *left], experiment.resources)
-    preparing = {run: _seconds_of_run(run, speeds) for run in left}
+    preparing = {run: _seconds_of_run(run, runs[run], speeds) for run in left}
+    points = branch_points(cell.trial for cell in plans)
     cells = [
-        _estimate_cell(experiment, *both, tasks, speeds, preparing)
+        _estimate_cell(experiment, *both, tasks, speeds, preparing, points)
         for both in zip(plans, finished, strict=True)
     ]
     of_texts = (p for text in texts for p in text.phases(evaluated=text.settings in evaluated))
@@ -156,11 +160,9 @@ def _input_identities(
     return identities
 
 
-def _seconds_of_run(run: Trial, speeds: SlotSpeeds) -> float:
+def _seconds_of_run(run: Trial, flops: float, speeds: SlotSpeeds) -> float:
     """Return the seconds of a preparatory run on its slot, evaluations included."""
-    cost = mean_cost(run)
-    flops = (run.budget.steps(cost) or 0) * cost.flops + _scoring_flops(run)
-    return flops / speeds.flops_per_second(run)
+    return (flops + _scoring_flops(run)) / speeds.flops_per_second(run)
 
 
 def _estimate_cell(
@@ -170,19 +172,21 @@ def _estimate_cell(
     tasks: Sequence[TaskSize],
     speeds: SlotSpeeds,
     preparing: Mapping[Trial, float],
+    points: Sequence[float],
 ) -> _Cell:
     trial, speed = cell.trial, speeds.flops_per_second(cell.trial)
     tuning = sum(_finetuning_flops(trial, task) for task in tasks) * experiment.finetune.seeds
-    runs = plan.preparatory_of_cell(experiment, cell.settings)
-    left = tuple(preparing[run] for run in runs if run in preparing)
+    runs = list(plan.preparatory_of_cell(experiment, cell.settings, points))
+    first = len(trunk_parts(trial, points)) or len(set(preparatory_runs(trial).values()))
+    left = tuple(preparing[run] for run in runs[:first] if run in preparing)
     return _Cell(
         plan=cell,
         untrained=cell.runs - finished.trained,
         untuned=finished.trained - finished.finetuned,
-        training=trial.budget.amount if cell.flops is None else cell.flops / speed,
+        training=trial.budget.amount if cell.branch_flops is None else cell.branch_flops / speed,
         scoring=_scoring_flops(trial) / speed,
         finetuning=tuning / (speed * _FINETUNING_SPEED),
-        preparing=left[: len(set(preparatory_runs(trial).values()))],
+        preparing=left,
     )
 
 
@@ -191,8 +195,19 @@ def _first_evaluation(cells: Sequence[_Cell], slots: int) -> float:
     cell = next((cell for cell in cells if cell.untrained), None)
     if cell is None:
         return 0.0
-    before = plan.estimate_makespan([(1, seconds) for seconds in cell.preparing], slots)
-    return before + (cell.training + cell.scoring) / cell.plan.trial.evaluations
+    trial = cell.plan.trial
+    parallel = slots if trial.trunk is None else 1  # the parts of a trunk follow one another
+    before = plan.estimate_makespan([(1, seconds) for seconds in cell.preparing], parallel)
+    return before + (cell.training + cell.scoring) / _count_evaluations(trial)
+
+
+def _count_evaluations(trial: Trial) -> int:
+    """Return the number of evaluations of a trial after its first step; of a branch, its own."""
+    match trial.schedule:
+        case TrunkSchedule(decay=decay) if decay:
+            return max(1, round(decay * trial.evaluations))
+        case _:
+            return trial.evaluations
 
 
 def _forward(trial: Trial, length: int | None = None) -> float:
@@ -213,7 +228,10 @@ def _scoring_flops(trial: Trial) -> float:
             forward + sum(discriminator_head_terms(trial.encoder).values())
         )
     point += sum(_PAIR_TOKENS.get(name, 0) for name in trial.objective.networks) * forward
-    return (trial.evaluations + 1) * point + 2 * _PROBE_TOKENS["sentiment"] * forward
+    untrained = trial.trunk is None  # a branch has the evaluations of its trunk
+    ends = 1 + untrained
+    points = _count_evaluations(trial) + untrained
+    return points * point + ends * _PROBE_TOKENS["sentiment"] * forward
 
 
 def _finetuning_flops(trial: Trial, task: TaskSize) -> float:
@@ -234,9 +252,11 @@ def _trial_phases(
         "scoring": sum(cell.untrained * cell.scoring for cell in cells),
         "fine-tuning": sum((cell.untrained + cell.untuned) * cell.finetuning for cell in cells),
     }
-    evaluations = cells[0].plan.trial.evaluations + 1
+    trial = cells[0].plan.trial
+    kind = "mlm runs that trials start from" if trial.trunk is None else "parts of trunks"
+    evaluations = _count_evaluations(trial) + (trial.trunk is None)
     reasons = {
-        "preparatory runs": f"{len(preparing)} mlm runs that trials start from, 2 evaluations each",
+        "preparatory runs": f"{len(preparing)} {kind}, at most 2 evaluations each",
         "training": _describe_training(experiment, cells, slots),
         "scoring": f"{evaluations} evaluations per trial: held-out corruptions, probes, pairs",
         "fine-tuning": "every trial on every task and seed, in its slot",
@@ -259,7 +279,10 @@ def _describe_training(experiment: Experiment, cells: Sequence[_Cell], slots: in
     early = (
         "; at most: search.stopping ends some trials early" if experiment.search.stopping else ""
     )
-    return f"{left} trials, {slots} at a time{ended}{early}"
+    limit = experiment.constraints.seconds or math.inf
+    slow = sum(cell.training > limit for cell in cells)
+    over = f"; expected to exceed constraints.seconds in {slow} of {len(cells)} cells"
+    return f"{left} trials, {slots} at a time{ended}{early}{over * bool(slow)}"
 
 
 def _task_phases(tasks: Sequence[TaskSize]) -> list[Phase]:

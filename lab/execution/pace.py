@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from lab.config.budget import Budget
+from lab.config.costs.memory import estimate_memory
 from lab.config.experiment import Resources
 from lab.config.flops import step_cost
 from lab.config.schedules.window_growth import FullWindows
 from lab.config.trial import Trial
 from lab.data.batches import Batches
 from lab.data.vocabulary import FIRST_WORD
-from lab.search import plan
 from lab.training import optimizer as optim
 from lab.training.gradients import Gradients
 from lab.training.loop import CompletedStep, train_steps
@@ -29,9 +29,10 @@ _MEMORY = 2**31  # maximum bytes of a timed step
 # FLOP/s of optimizer steps of the size `tiny`, divided by those of a matrix product on one core
 # (reports/LOG.md). Smaller hidden sizes reach a smaller share.
 _CPU_SHARE = 0.42
-# NVIDIA's ELECTRA-Base (DeepLearningExamples) reaches 23 % of an A100's bf16 peak, by the FLOPs
-# that the lab counts. The value is used for every GPU.
-_GPU_FLOPS = 0.23 * 312e12
+# An A100, used for every GPU: 23 % of its fp32 peak outside of tensor cores, since the lab trains
+# in fp32. The share is that of the bf16 peak that NVIDIA's ELECTRA-Base (DeepLearningExamples)
+# reaches, by the FLOPs that the lab counts; it was not measured in fp32.
+_GPU_FLOPS = 0.23 * 19.5e12
 
 
 class SlotSpeeds:
@@ -82,7 +83,7 @@ class SlotSpeeds:
 
 
 def _can_be_timed(trial: Trial) -> bool:
-    return plan.estimate_memory(trial) <= _MEMORY
+    return estimate_memory(trial) <= _MEMORY
 
 
 def _shape(trial: Trial) -> Hashable:

@@ -1,6 +1,10 @@
-"""Queue of the jobs that wait for the preparatory runs that their trials start from."""
+"""Queue of the jobs that wait for the preparatory runs that their trials start from.
 
-from collections.abc import Callable, Container
+These are mlm runs, whose weights a trial starts from, and the parts of a trunk that it branches
+from. The parts of a trunk are trained one after another.
+"""
+
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path as File
 from typing import NamedTuple
 
@@ -8,6 +12,8 @@ from lab.config.experiment import Job
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome, State
 from lab.config.trial import Trial
+from lab.config.trunks import trunk_parts
+from lab.storage import record
 from lab.trials.assignment import Assignment
 
 
@@ -33,6 +39,8 @@ class PreparatoryQueue:
         read_outcome: function that returns the outcome of the run recorded in a folder; None where
             it has to run.
         running: folders of the records of all trials that are running.
+        branch_points: budgets at which trials of the sweep leave their trunks.
+        has_ended: function that returns whether a job's trial has ended, so that it needs no trunk.
     """
 
     def __init__(
@@ -40,9 +48,14 @@ class PreparatoryQueue:
         build_assignment: Callable[[Trial], Assignment],
         read_outcome: Callable[[File], Outcome | None],
         running: Container[File],
+        branch_points: Sequence[float] = (),
+        has_ended: Callable[[Job], bool] = lambda _: False,
     ) -> None:
         self._build_assignment, self._read_outcome = build_assignment, read_outcome
-        self._running = running
+        self._running, self._branch_points = running, branch_points
+        self._has_ended = has_ended
+        self._assignments: dict[Trial, Assignment] = {}
+        self._parts: set[File] = set()  # records of parts of trunks
         self._waiting: list[Job] = []
         self._used: dict[File, Outcome] = {}
 
@@ -53,7 +66,7 @@ class PreparatoryQueue:
 
     def hold_if_unready(self, job: Job) -> bool:
         """Hold a job back while a preparatory run of it has to end; return whether it is held."""
-        unready = bool(self._missing(job))
+        unready = bool(self._missing(job)) and not self._has_ended(job)
         if unready:
             self._waiting.append(job)
         return unready
@@ -73,9 +86,11 @@ class PreparatoryQueue:
     def failed_run(self, trial: Trial) -> FailedRun | None:
         """Return a preparatory run of a trial that did not finish; None where all have finished.
 
-        All preparatory runs of the trial must have ended.
+        All preparatory runs of the trial must have ended. Of a trunk, the longest part that has
+        ended decides.
         """
-        for run in self._runs(trial):
+        ended = [run for run in self._runs(trial) if run.folder in self._used]
+        for run in ended if trial.trunk is None else ended[-1:]:
             outcome = self._used[run.folder]
             if outcome.state != "finished":
                 return FailedRun(run.folder.name, outcome.state, outcome.reason)
@@ -83,31 +98,70 @@ class PreparatoryQueue:
 
     @property
     def flops(self) -> float:
-        """FLOPs of all ended preparatory runs that jobs start from, each counted once."""
-        rows = [outcome.rows[-1] for outcome in self._used.values() if outcome.rows]
-        return sum(row["spent/flops"] for row in rows)
+        """FLOPs of all ended preparatory runs for which no trial is charged, each counted once."""
+        uncharged = (run for folder, run in self._used.items() if not record.read_charged(folder))
+        return sum(map(_own_flops, uncharged))
 
     def measures(self) -> dict[str, float]:
-        """Return number, FLOPs and slot seconds of these runs, by metric; empty without any."""
-        if not self._used:
-            return {}
-        return {
-            "preparatory_runs": len(self._used),
-            "preparatory_flops": self.flops,
-            "preparatory_slot_seconds": sum(outcome.seconds for outcome in self._used.values()),
-        }
+        """Return number, FLOPs and slot seconds of mlm runs and of trunks, by metric.
+
+        Of the parts of trunks, the FLOPs for which no trial is charged are counted too. Metrics of
+        a kind of run are missing if there is none of it.
+        """
+        parts = {folder: run for folder, run in self._used.items() if folder in self._parts}
+        others = [run for folder, run in self._used.items() if folder not in parts]
+        measures = _measure("preparatory", others) | _measure("trunk", list(parts.values()))
+        uncharged = self.flops - measures.get("preparatory_flops", 0.0)
+        return measures | ({"trunk_uncharged_flops": uncharged} if uncharged else {})
 
     def _runs(self, trial: Trial) -> list[Assignment]:
-        runs = dict.fromkeys(preparatory_runs(trial).values())
-        return [self._build_assignment(run) for run in runs]
+        parts = trunk_parts(trial, self._branch_points)
+        runs = dict.fromkeys((*preparatory_runs(trial).values(), *parts))
+        for run in runs:
+            if run not in self._assignments:
+                self._assignments[run] = self._build_assignment(run)
+        self._parts.update(self._assignments[part].folder for part in parts)
+        return [self._assignments[run] for run in runs]
 
     def _missing(self, job: Job) -> list[Assignment]:
-        """Return a job's preparatory runs that have not ended; store the outcomes of the others."""
-        missing = []
-        for run in self._runs(job.trial):
-            outcome = self._read_outcome(run.folder)
-            if outcome is None:
-                missing.append(run)
-            else:
+        """Return a job's preparatory runs that have to end and may run now.
+
+        The outcomes of the ended ones are stored.
+        """
+        runs = self._runs(job.trial)
+        for run in runs:
+            known = self._used.get(run.folder)
+            if known is not None and known.state == "finished":
+                continue
+            if (outcome := self._read_outcome(run.folder)) is not None:
                 self._used[run.folder] = outcome
-        return missing
+        if job.trial.trunk is not None:
+            return self._next_part(runs)
+        return [run for run in runs if run.folder not in self._used]
+
+    def _next_part(self, parts: Sequence[Assignment]) -> list[Assignment]:
+        """Return the part after the longest one that has ended, if that one has finished."""
+        following: list[Assignment] = []
+        for part in reversed(parts):
+            ended = self._used.get(part.folder)
+            if ended is not None:
+                return following if ended.state == "finished" else []
+            following = [part]
+        return following
+
+
+def _own_flops(run: Outcome) -> float:
+    """Return the FLOPs of a run without those of the part of a trunk that it extends."""
+    if not run.rows:
+        return 0.0
+    return run.rows[-1].get("spent/marginal_flops", run.rows[-1]["spent/flops"])
+
+
+def _measure(kind: str, runs: Sequence[Outcome]) -> dict[str, float]:
+    if not runs:
+        return {}
+    return {
+        f"{kind}_runs": len(runs),
+        f"{kind}_flops": sum(map(_own_flops, runs)),
+        f"{kind}_slot_seconds": sum(run.seconds for run in runs),
+    }

@@ -100,13 +100,17 @@ class TrialRecords:
         if rows and names:
             record.write_rows(folder, rows, without=names)
         record.write_queued(folder, assignment.trial, assignment.lineage, assignment.text.name)
-        if not self._site.replaces(folder) and extends:
-            extend.extend_from_shorter_run(folder, assignment.trial, assignment.lineage)
+        if extends:
+            extend.extend_from_shorter_run(assignment, self._may_extend)
         progress.clear_progress(folder)
         self._mirror.push(folder / progress.NAME)
         (folder / record.LOG).unlink(missing_ok=True)
         self._mirror.push(folder / record.LOG)
         self._log_copied[folder] = 0
+
+    def _may_extend(self, folder: File) -> bool:
+        """Return whether a record's run may be extended: it is not to be replaced any more."""
+        return not self._site.replaces(folder) or folder in self._ended_here
 
     def close(self, folder: File, error: str | None) -> Outcome:
         """Return the outcome of a trial that has ended, after its record was downloaded.
@@ -141,8 +145,11 @@ class TrialRecords:
         Returns:
             The folder of the record, and the outcome.
         """
-        identity = unstarted_identity(inputs.identity, failed.name)
+        identity = inputs.identity  # that of a branch does not depend on its trunk
+        if trial.trunk is None:
+            identity = unstarted_identity(identity, failed.name)
         folder = self._storage / "trials" / trial.fingerprint(identity)
+        self.delete_if_fresh(folder)
         record.write_queued(folder, trial, trial.lineage(identity), inputs.text.name)
         reason = f"its preparatory run {failed.name} {failed.state}: {failed.reason}"
         return folder, self.write_outcome(failed.state, reason, folder)

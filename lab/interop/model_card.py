@@ -205,6 +205,12 @@ def _compute(folder: File, trial: Trial, last: MetricRow) -> str:
             f"\n\nThe amounts include the mlm runs that the trial starts from; its own training "
             f"took {own}."
         )
+    if trial.trunk is not None:
+        own = sentences.format_quantity(last.get("spent/marginal_flops", math.nan), "FLOP")
+        note += (
+            f"\n\nThe amounts are those of a run from scratch. The trial shares its trunk with "
+            f"trials of other budgets; it is charged for {own}."
+        )
     if kinds & {"trial", "transformers"}:
         note += (
             "\n\nThe amounts do not include the compute of the weights that the trial starts from."

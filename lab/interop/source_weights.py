@@ -165,5 +165,5 @@ def _standalone_flops(trained: TrainedTrial) -> float | None:
     rows = record.read_curve(trained.folder)
     if not rows or "spent/standalone_flops" not in rows[-1]:
         return None
-    earlier = rows[-1]["spent/standalone_flops"] - rows[-1]["spent/marginal_flops"]
-    return trained.place.spent.flops + earlier
+    own = rows[-1]["spent/marginal_flops"] + record.read_origin(trained.folder).charged_flops
+    return trained.place.spent.flops + rows[-1]["spent/standalone_flops"] - own

@@ -86,6 +86,9 @@ class KeyTables:
             return f"`{path}` with kind `{kind}`"
         if len(names) == 1:
             return f"`{path}`"
+        if kinds := self._definitions[name]["properties"].get("kind", {}).get("enum"):
+            *first, last = (f"`{each}`" for each in kinds)
+            return f"`{path}` with kind {', '.join(first)} or {last}"
         if any(self._kind(other) for other in names):
             return f"`{path}` without kind"
         return f"`{path}` as {_plain_name(name)}"
@@ -185,7 +188,7 @@ class KeyTables:
         if value is None and "$ref" in node:
             return "its defaults"
         if is_dataclass(value):
-            kind = self._kind(type(value).__name__)
+            kind = getattr(value, "kind", "")
             return f"`{{kind: {kind}}}`" if kind else "its defaults"
         return "none" if value in (None, "", (), []) else markdown.value(value)
 
@@ -201,8 +204,11 @@ class KeyTables:
     def _type(self, node: Node) -> str:
         names = [name for name in schema_words.references(node) if not schema_words.is_ramp(name)]
         if names:
+            alternatives = (*node.get("oneOf", ()), *node.get("anyOf", ()))
             words = [
-                schema_words.scalar_type(one) for one in node.get("oneOf", ()) if "enum" in one
+                schema_words.scalar_type(one)
+                for one in alternatives
+                if "enum" in one or one.get("type") == "number"
             ]
             links = ", ".join([*words, *(self._link(name, names) for name in names)])
             return f"list of {links}" if node.get("type") == "array" else links

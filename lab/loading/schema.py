@@ -13,7 +13,9 @@ from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from lab.config.architecture import SIZES
 from lab.config.base import StrictConfig
-from lab.config.bounds import Name, Question
+from lab.config.bounds import LearningRate, Name, Question
+from lab.config.costs.constraints import Constraints
+from lab.config.costs.second_objective import CostName
 from lab.config.experiment import (
     Answer,
     Choices,
@@ -23,6 +25,8 @@ from lab.config.experiment import (
     SearchConfig,
 )
 from lab.config.metrics import METRICS
+from lab.config.optimizer import OptimizerConfig
+from lab.config.schedules.rate_trend import RateTrendConfig
 from lab.config.trial import Path, Trial, Value
 from lab.loading import yaml_text
 from lab.loading.error_messages import SpaceError, one_line
@@ -55,6 +59,8 @@ class Document(StrictConfig):
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     minimal_pairs: Name | None = None
     answer: Answer = "ranking"
+    constraints: Constraints = field(default_factory=Constraints)
+    cost: CostName | None = None
 
 
 def validate_document(raw: dict[str, Any]) -> Document:
@@ -83,6 +89,28 @@ def validate_trial(raw: dict[str, Any]) -> Trial:
     return _validate(_trial_adapter(), raw, "base")
 
 
+def validate_rate_trend(raw: dict[str, Any], path: Path) -> RateTrendConfig:
+    """Return a trend of the learning rate with checked types and ranges.
+
+    Args:
+        raw: settings of the trend, as plain YAML data.
+        path: dotted path of the trend, for messages.
+
+    Raises:
+        SpaceError: a value has another type or range; the message has its dotted path.
+    """
+    return _validate(TypeAdapter(RateTrendConfig), raw, path)
+
+
+def validate_learning_rate(rate: float, path: Path) -> None:
+    """Check that a learning rate has an allowed value.
+
+    Raises:
+        SpaceError: the value has another range; the message begins with `path`.
+    """
+    _validate(TypeAdapter(LearningRate), rate, path)
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a search space, for editors (`search_spaces/schema.json`)."""
     schema = _adapter().json_schema()
@@ -94,6 +122,16 @@ def json_schema() -> dict[str, Any]:
         **encoder["properties"],
     }
     encoder["anyOf"] = [{"required": ["size"]}, {"required": encoder.pop("required")}]
+    trend_schema = TypeAdapter(RateTrendConfig).json_schema()
+    definitions |= trend_schema.pop("$defs")
+    definitions["RateTrendConfig"] = trend_schema
+    for optimizer in OptimizerConfig.__subclasses__():
+        rates = definitions[optimizer.__name__]["properties"]
+        number = rates["lr"]
+        rates["lr"] = {
+            "anyOf": [number, {"$ref": "#/$defs/RateTrendConfig"}],
+            "default": number.pop("default"),
+        }
     definitions["Trial"] = trial_schema
     schema["properties"]["base"] = {"$ref": "#/$defs/Trial"}
     schema["properties"]["metric"]["anyOf"] = [

@@ -9,10 +9,12 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path as File
 from typing import Any
 
 from lab.config.architecture import SIZES
+from lab.config.costs.constraints import has_design_constraints
 from lab.config.data import DataConfig
 from lab.config.experiment import Choices, Distribution, Experiment, FinetuneConfig, Range
 from lab.config.labels import label
@@ -20,7 +22,9 @@ from lab.config.metrics import METRICS, Metric, find_metric, finetuned
 from lab.config.trial import Path, Trial, Value
 from lab.loading import (
     comparability,
+    cost_checks,
     mask_checks,
+    rate_trends,
     schema,
     size_defaults,
     trial_checks,
@@ -77,6 +81,8 @@ def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
         finetune=document.finetune,
         minimal_pairs=document.minimal_pairs,
         answer=document.answer,
+        constraints=document.constraints,
+        cost=document.cost,
     )
     validation.check_experiment_limits(experiment)
     # The base must be valid by itself, as in the JSON Schema, even where every cell overrides it.
@@ -87,6 +93,10 @@ def check_experiment(name: str, raw: dict[str, Any]) -> Experiment:
         validation.check_sections_against(trial, experiment)
     comparability.check_metric(experiment, trials)
     mask_checks.check_mask_values(experiment, trials)
+    cost_checks.check_cost(experiment, trials)
+    if has_design_constraints(experiment.constraints):
+        build = partial(_build_varied_trial, experiment)
+        cost_checks.check_constraints(experiment, _corner_settings(experiment), build)
     return experiment
 
 
@@ -103,7 +113,10 @@ def build_trial(base: Mapping[str, Value], settings: Mapping[Path, Value]) -> Tr
     raw = raw["base"]
     _fill_defaults(raw)
     raw["encoder"] = _expand_size(raw.get("encoder", {}))
+    trend = rate_trends.take_trend(raw)
     trial = schema.validate_trial(raw)
+    if trend is not None:
+        trial = rate_trends.apply_trend(trial, trend)
     trial_checks.check_trial(trial)
     return trial
 
@@ -126,12 +139,9 @@ def corner_trials(experiment: Experiment) -> list[list[Trial]]:
     Raises:
         SpaceError: a setting is invalid; the message has its dotted path.
     """
-    ends = {path: _ends(distribution) for path, distribution in experiment.tune.items()}
-    first = {path: values[0] for path, values in ends.items()}
-    nuisances = [first, *(first | {path: v} for path, values in ends.items() for v in values)]
     return [
-        [_build_varied_trial(experiment, cell | nuisance) for nuisance in nuisances]
-        for cell in expand_cells(experiment)
+        [_build_varied_trial(experiment, settings) for settings in of_cell]
+        for of_cell in _corner_settings(experiment)
     ]
 
 
@@ -169,14 +179,14 @@ def _expand_size(raw: Any) -> Any:
 
 
 def _fill_defaults(raw: dict[str, Any]) -> None:
-    """Add the defaults of a named size to raw settings in place; without a size, only Adam."""
+    """Add the defaults of a named size to raw settings in place; without a size, only kinds."""
     encoder = raw.get("encoder")
     size = encoder.get("size") if isinstance(encoder, dict) else None
     if isinstance(size, str) and size in size_defaults.DEFAULTS:
         size_defaults.fill_defaults(raw, size)
-    optim = raw.get("optim")
-    if isinstance(optim, dict):
-        optim.setdefault("kind", "adam")
+    for section, kind in (("optim", "adam"), ("schedule", "stable")):
+        if isinstance(raw.get(section), dict):
+            raw[section].setdefault("kind", kind)
 
 
 def _task_names(finetune: FinetuneConfig) -> list[str]:
@@ -205,6 +215,14 @@ def _metric(document: schema.Document) -> Metric:
         hint = "; add its task to finetune.tasks" if name.startswith("finetune/") else ""
         raise SpaceError(f"metric: must be one of {', '.join(known)}, not {name!r}{hint}")
     return known[name]
+
+
+def _corner_settings(experiment: Experiment) -> list[list[dict[Path, Value]]]:
+    """Return the settings of `corner_trials`; first those with the first value of each path."""
+    ends = {path: _ends(distribution) for path, distribution in experiment.tune.items()}
+    first = {path: values[0] for path, values in ends.items()}
+    nuisances = [first, *(first | {path: v} for path, values in ends.items() for v in values)]
+    return [[cell | nuisance for nuisance in nuisances] for cell in expand_cells(experiment)]
 
 
 def _build_varied_trial(experiment: Experiment, settings: dict[Path, Value]) -> Trial:

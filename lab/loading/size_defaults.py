@@ -111,6 +111,9 @@ def fill_defaults(raw: dict[str, Any], size: str) -> None:
     own = defaults.optim.get(kind, {}) if isinstance(kind, str) else {}
     rates = {f"optim.{name}": value for name, value in own.items()}
     settings = {**rates, **defaults.settings}
+    schedule = raw.get("schedule")
+    if isinstance(schedule, dict) and schedule.get("kind") == "trunk":
+        settings.pop("schedule.warmup", None)  # a share; the warm-up of a trunk is an amount
     data = raw.get("data")
     length = data.get("length") if isinstance(data, dict) else None
     start = defaults.start

@@ -6,9 +6,12 @@ from lab.config.budget import Cost
 from lab.config.flops import mean_cost
 from lab.config.init_from import FromCheckpoint, FromScratch
 from lab.config.preparatory_runs import GENERATOR, preparatory_runs, training_budget
+from lab.config.schedules.trunk import TrunkSchedule
 from lab.config.schedules.window_growth import GrowingWindows
 from lab.config.trial import Trial
 from lab.loading.error_messages import SpaceError
+
+_LEAST_COOLDOWN = 2  # steps
 
 
 def check_trial(trial: Trial) -> None:
@@ -31,6 +34,8 @@ def check_trial(trial: Trial) -> None:
         raise SpaceError("base: the compute of one step is too large a number") from None
     if steps is not None:
         _check_steps(trial, cost, steps)
+    if isinstance(trial.schedule, TrunkSchedule):
+        _check_trunk(trial, trial.schedule, cost)
 
 
 def _check_steps(trial: Trial, cost: Cost, steps: int) -> None:
@@ -114,3 +119,49 @@ def _check_preparatory_runs(trial: Trial) -> None:
             "runs with different embeddings, but base.objective.sharing: tokens requires equal "
             "ones; use sharing none or gdes, or a generator of width 1 and depth 1"
         )
+
+
+def _check_trunk(trial: Trial, schedule: TrunkSchedule, cost: Cost) -> None:
+    """Reject a trial whose beginning depends on its budget, and a trunk or cooldown without a step.
+
+    Args:
+        trial: the trial.
+        schedule: schedule of the trial.
+        cost: cost of a step.
+    """
+    if reason := _reason_against_trunk(trial):
+        raise SpaceError(f"base.schedule.kind: trunk cannot be used with {reason}")
+    trunk = trial.trunk
+    if trunk is None:
+        raise SpaceError("base.schedule.decay: must be above 0, not 0: the cooldown of a branch")
+    unit = cost.flops if trial.budget.kind == "flops" else cost.tokens
+    amount, end = trial.budget.amount, trunk.budget.amount
+    if 0 < schedule.warmup < unit or schedule.warmup >= end:
+        raise SpaceError(
+            f"base.schedule.warmup: must be 0, or at least one step ({unit:.3g} "
+            f"{trial.budget.kind}) and below the start of the cooldown ({end:.4g}), not "
+            f"{schedule.warmup:g}; it is an amount in the unit of the budget, not a share"
+        )
+    steps, trunk_steps = (each.budget.steps(cost) or 0 for each in (trial, trunk))
+    if not trunk_steps or steps - trunk_steps < _LEAST_COOLDOWN:
+        raise SpaceError(
+            f"base.budget.amount: {amount:g} {trial.budget.kind} are {trunk_steps} steps of a "
+            f"trunk and {steps - trunk_steps} of a cooldown; needs at least 1 and "
+            f"{_LEAST_COOLDOWN}"
+        )
+
+
+def _reason_against_trunk(trial: Trial) -> str:
+    """Return why trials of several budgets cannot begin alike; empty if they can."""
+    objective, varying = trial.objective, sorted(trial.varying_settings)
+    if trial.budget.kind == "seconds":
+        return "a budget in seconds (base.budget.kind); use flops or tokens"
+    if objective.staged:
+        return f"objective {objective.kind}, whose stages are shares of the budget"
+    if isinstance(trial.windows, GrowingWindows):
+        return "windows that grow with progress (base.windows); use {kind: full}"
+    if varying:
+        return f"settings that vary with progress ({', '.join(varying)}); use constants"
+    if not isinstance(trial.init_from, FromScratch) or objective.frozen_generator:
+        return "initial weights of other runs (init_from); use {kind: scratch}"
+    return ""

@@ -45,6 +45,7 @@ def check_experiment_limits(experiment: Experiment) -> None:
         raise SpaceError("search.seeds: must be at least 2 for answer: noise, not 1")
     if experiment.search.stopping is not None:
         _check_halving(experiment)
+    _check_prior(experiment)
 
 
 def check_sections_against(trial: Trial, experiment: Experiment) -> None:
@@ -72,6 +73,11 @@ def check_sections_against(trial: Trial, experiment: Experiment) -> None:
         raise SpaceError(
             "base.budget.kind: seconds are not comparable on a GPU that trials share "
             "(resources.gpus_per_worker); use flops or tokens, or a whole GPU"
+        )
+    if shared and experiment.constraints.seconds is not None:
+        raise SpaceError(
+            "constraints.seconds: the seconds of a trial depend on the other trials of a GPU that "
+            "they share (resources.gpus_per_worker); use a whole GPU, or remove the limit"
         )
     needs = experiment.metric.needs
     if needs is not None and needs not in trial.objective.networks:
@@ -152,6 +158,19 @@ def _check_rungs(halving: HalvingConfig, trial: Trial) -> None:
             f"search.stopping.first_rung: {error} (base.evaluations); the rungs are first_rung "
             f"times the powers of factor"
         ) from None
+
+
+def _check_prior(experiment: Experiment) -> None:
+    """Refuse settings of earlier sweeps for a search that does not adapt to scores."""
+    if not experiment.search.prior:
+        return
+    if not experiment.tune:
+        raise SpaceError("search.prior: needs at least one setting under tune")
+    if experiment.search.sampler not in ("tpe", "gp"):
+        raise SpaceError(
+            f"search.prior: needs a sampler that adapts to scores (tpe or gp), not "
+            f"{experiment.search.sampler}, whose points depend on their number only"
+        )
 
 
 def _check_crossed(experiment: Experiment) -> None:

@@ -8,6 +8,8 @@ import pandas as pd
 
 from lab.reporting import other_scores, sentences, stats, yardsticks
 from lab.reporting.compute_to_learn import advise_budget
+from lab.reporting.pareto.front import compute_front
+from lab.reporting.pareto.sentences import describe_front
 from lab.reporting.power.sentences import describe_power
 from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
@@ -30,7 +32,9 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
         return _describe_noise(frames, result)
     if stats.has_learned(frames, result, runs) is False:
         return describe_no_learning(frames.metric.name, result, runs)
-    if frames.compare and all(path.startswith("budget.") for path in frames.compare):
+    if frames.cost is not None and (front := compute_front(frames)) is not None:
+        answer = describe_front(frames, front, frames.cost)
+    elif frames.compare and all(path.startswith("budget.") for path in frames.compare):
         best = result.cells[0]
         answer = (
             f"{best.label} has the best mean score, {sentences.format_interval(best.score)}; only "

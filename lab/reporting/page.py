@@ -14,18 +14,29 @@ from lab.reporting import (
     code_notes,
     conclusion,
     confounding,
-    rendering,
+    csv_files,
     score_table,
+    search_facts,
     sentences,
     signal_to_noise,
     stats,
     tables,
     yardsticks,
 )
+from lab.reporting.documents import rendering
 from lab.reporting.figures import captioned, heat_map, plots, svg
-from lab.reporting.figures.captioned import Figure
+from lab.reporting.figures.figure import Figure
+from lab.reporting.figures.scaling_figures import scaling_figures
+from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
+from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
+from lab.reporting.pareto.front import compute_front
+from lab.reporting.pareto.plot import plot_front
+from lab.reporting.pareto.sentences import describe_front, front_frame, front_table
+from lab.reporting.scaling import csv_tables
+from lab.reporting.scaling.section import scaling_section
+from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
 from lab.reporting.verification.report_file import write_tables
 from lab.storage import atomic
@@ -47,6 +58,8 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.REFERENCE,
     tags.TUNE,
     tags.SEARCH,
+    tags.CONSTRAINTS,
+    tags.COST,
     tags.COMMAND,
     tags.OPENED,
     tags.ANSWER,
@@ -56,10 +69,17 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 }
 
 
-def write_report(frames: SweepFrames, folder: File) -> File:
+def write_report(
+    frames: SweepFrames, folder: File, forecasts: StoreForecasts = NO_FORECASTS
+) -> File:
     """Write the report to `folder`/<name>/ and return its report.html.
 
     An existing report is replaced, including all of its files.
+
+    Args:
+        frames: frames of the sweep.
+        folder: folder of all reports.
+        forecasts: forecasts of the store.
 
     Raises:
         StorageError: the target folder contains something other than a report.
@@ -68,23 +88,37 @@ def write_report(frames: SweepFrames, folder: File) -> File:
     check_target(target)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
-        _write_files(frames, partial)
+        _write_files(frames, partial, forecasts)
     return target / rendering.PAGE
 
 
-def render_report(frames: SweepFrames) -> str:
-    """Return the HTML page of the report, the content of `report.html`."""
-    return rendering.render_page(_TEMPLATE, _page_context(frames))
+def render_report(frames: SweepFrames, forecasts: StoreForecasts = NO_FORECASTS) -> str:
+    """Return the HTML page of the report, the content of `report.html`.
+
+    Args:
+        frames: frames of the sweep.
+        forecasts: forecasts of the store.
+    """
+    return rendering.render_page(_TEMPLATE, _page_context(frames, forecasts))
 
 
-def _write_files(frames: SweepFrames, folder: File) -> None:
-    rendering.write_documents(folder, _TEMPLATE, _page_context(frames))
-    write_tables(frames, folder)
+def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
+    page = _page_context(frames, forecasts)
+    rendering.write_documents(folder, _TEMPLATE, page)
+    write_tables(frames, folder, forecasts)
+    for name, table in csv_tables.list_tables(page["scaling"]).items():
+        csv_files.write_csv(table, folder / name)
+    if page["forecasts"] is not None:
+        for name, table in page["forecasts"].files.items():
+            csv_files.write_csv(table, folder / name)
+    if page["front"] is not None:
+        csv_files.write_csv(page["front"]["frame"], folder / "front.csv")
 
 
-def _page_context(frames: SweepFrames) -> dict[str, Any]:
+def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, Any]:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
+    scaling, front = scaling_section(frames), _describe_front(frames)
     return {
         "name": frames.name,
         "frames": frames,
@@ -93,21 +127,44 @@ def _page_context(frames: SweepFrames) -> dict[str, Any]:
         "headline": conclusion.write_headline(frames, result, runs),
         "facts": facts,
         "card": sorted(facts, key=lambda fact: _CARD.index(fact[0]) if fact[0] in _CARD else 99),
-        "flags": stats.flag_trials(frames, result),
+        "flags": (*stats.flag_trials(frames, result), *search_facts.flag_constraints(frames)),
+        "front": front,
         "cells": tables.cell_table(frames, result, runs),
         "compute": tables.compute_table(result, runs),
-        "figures": _figures(frames, result, runs),
-        "interactive": interactive.draw_figures(frames, result, runs),
+        "scaling": scaling,
+        "trust": trust_table(frames, runs),
+        "figures": {
+            **_figures(frames, result, runs),
+            **scaling_figures(scaling),
+            "front": [front["figure"]] if front else [],
+        },
+        "interactive": interactive.draw_figures(frames, result, runs, scaling),
         "importance": tuning.describe_importance(frames),
         "policy": interactive.security_policy(),
         "mlflow": interactive.MLFLOW,
         "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
         "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
+        "forecasts": build_section(frames, forecasts),
         "scores": score_table.score_table(frames, result, runs),
         "trials": tables.trial_table(frames),
         "provenance": _provenance(frames),
         "conventions": flops.__doc__,
     }
+
+
+def _describe_front(frames: SweepFrames) -> dict[str, Any] | None:
+    """Return table, figure and numbers of the Pareto front; None for a sweep without one."""
+    front = compute_front(frames)
+    if frames.cost is None or front is None:
+        return None
+    figure = Figure(
+        name="front",
+        title="Score against cost",
+        caption=describe_front(frames, front, frames.cost),
+        svg=svg.render_svg(plot_front(frames, front, frames.cost)),
+    )
+    table = front_table(front, frames.cost)
+    return {"table": table, "figure": figure, "frame": front_frame(front)}
 
 
 def _list_facts(
@@ -124,6 +181,7 @@ def _list_facts(
         *confounding.describe_confounding(frames),
         *confounding.describe_bias(frames),
         *conclusion.describe_contamination(frames),
+        *search_facts.list_search_facts(frames),
         *facts,
         (
             "cost",

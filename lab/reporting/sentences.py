@@ -191,12 +191,29 @@ def describe_compute(frames: SweepFrames) -> str:
     name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"
     own = float(trials[name].sum()) if name in trials else 0.0
     before = measures.get("preparatory_flops", 0.0)
-    text = f"{format_quantity(own + before, 'FLOP')} of training"
+    unused = measures.get("trunk_uncharged_flops", 0.0)
+    text = f"{format_quantity(own + before + unused, 'FLOP')} of training"
     if before:
         count = round(measures["preparatory_runs"])
         runs = f"{count} preparatory mlm run{'s' * (count > 1)}"
         text += f", including {format_quantity(before, 'FLOP')} in {runs}"
+    if shared := measures.get("trunk_flops", 0.0):
+        text += f", of which {format_quantity(shared, 'FLOP')} train trunks that trials share"
     return text
+
+
+def describe_trunks(runs: pd.DataFrame) -> str:
+    """Return a sentence on the compute of trials that branch from trunks; empty without any."""
+    cells = _cells_where(runs, "schedule.kind", {"trunk"})
+    if not cells:
+        return ""
+    return (
+        f" Trials of {'; '.join(cells)} branch from trunks, which trials of several budgets share. "
+        f"Every FLOP count in this table is that of a run from scratch (stand-alone), except the "
+        f"marginal one: it counts the cooldown, and each part of a trunk for the first trial that "
+        f"branched from it. Trials of one trunk have the same seeds, so their scores at different "
+        f"budgets are not independent."
+    )
 
 
 def describe_initial_weights(runs: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ adjusted for it.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -126,14 +126,29 @@ def scored_trials(frames: SweepFrames) -> pd.DataFrame:
     These are the finished repeats. If every setting was repeated, these are the finished trials of
     each cell's best setting. If there are no repeats, these are the best finished search trials,
     one per cell. (The other search trials of a cell have other nuisance parameters, so their spread
-    does not measure the noise between seeds.)
+    does not measure the noise between seeds.) A sweep with a second objective repeats several
+    settings of a cell; here it is represented by the one with the best search score, as in a sweep
+    without it, and `pareto.front` compares them all.
     """
     crossed = crossed_trials(frames)
     if len(crossed):
         return _best_settings(crossed, frames.metric)
     finished = frames.trials[frames.trials["score"].notna()]
     repeats = finished[finished["role"] == "repeat"]
-    return repeats if len(repeats) else _best_search_trials(frames)
+    if repeats.empty:
+        return _best_search_trials(frames)
+    return repeats if frames.cost is None else _select_best_scores(frames, repeats)
+
+
+def _select_best_scores(frames: SweepFrames, repeats: pd.DataFrame) -> pd.DataFrame:
+    """Return the repeats of the setting of each cell that has the best search score."""
+    repeated = pd.MultiIndex.from_frame(repeats[["cell", "tuned"]])
+    searched = frames.trials[frames.trials["role"] == "search"]
+    known = searched[pd.MultiIndex.from_frame(searched[["cell", "tuned"]]).isin(repeated)]
+    best = _best_search_trials(replace(frames, trials=known))
+    if best.empty:  # nothing is tuned
+        return repeats
+    return repeats[repeated.isin(pd.MultiIndex.from_frame(best[["cell", "tuned"]]))]
 
 
 def _best_settings(crossed: pd.DataFrame, metric: Metric) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-_UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
+UNITS = {"flops": "FLOP", "tokens": "tokens", "seconds": "s"}
 _AMOUNTS = {
     "spent/flops": "FLOP",
     "spent/paper_flops": "FLOP (paper's script)",
@@ -63,6 +63,11 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
             f"(Games-Howell; with two settings, the paired t interval)"
             + ", which contain the error of the search"
             * bool(frames.tune)
+        )
+    if frames.cost is not None and frames.tune:
+        means += (
+            ". A setting has the nuisance parameters with the best score here, whatever they cost; "
+            "the table of the Pareto front has all that were repeated"
         )
     diverged = "; a diverged repeat counts as the worst of all scores" * any(
         cell.diverged for cell in compared
@@ -157,7 +162,7 @@ def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
             f"Means over the compared trials. Each of them spent between {finished.min():.2%} and "
             f"{finished.max():.2%} of its budget."
         )
-    caption += sentences.describe_initial_weights(runs)
+    caption += sentences.describe_initial_weights(runs) + sentences.describe_trunks(runs)
     compared = () if result is None else result.cells
     rows = [
         _compute_row(cell.label, runs[runs["cell"] == cell.label], tuple(amounts))
@@ -187,5 +192,5 @@ def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list
 
 def format_budget(trial: Mapping[Any, Any]) -> str:
     """Return the budget of a trial with its unit."""
-    unit = _UNITS.get(str(trial.get("budget.kind")), "")
+    unit = UNITS.get(str(trial.get("budget.kind")), "")
     return sentences.format_quantity(float(trial.get("budget.amount", math.nan)), unit)

@@ -1,8 +1,9 @@
 """Bootstrap over runs, stratified by budget: parameters, optima, and the decision for a size.
 
-Runs are resampled within each budget, so that each resample has the budgets of the experiment. A
-check of the profile-likelihood intervals that assumes no distribution of the noise; percentile
-intervals of few runs are too narrow.
+Runs are resampled within each budget, so that each resample has the budgets of the experiment. Runs
+that branch from one trunk share its seed, so trunks are resampled instead of their runs. A check of
+the profile-likelihood intervals that assumes no distribution of the noise; percentile intervals of
+few runs are too narrow.
 """
 
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def bootstrap_laws(
     fit: LawFit, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> BootstrapLaws:
     """Return the laws of resampled runs, each fitted from the law of all runs."""
-    index = resample_within(fit.points.budgets_n, rng, resamples)
+    index = resample_within(fit.points.budgets_n, rng, resamples, fit.points.groups_n)
     exponents = np.broadcast_to([fit.law.alpha, fit.law.beta], (resamples, 2))
     inputs, losses = log_inputs(fit.points)[index], fit.points.losses_n[index]
     batch = refit_batch(inputs, losses, exponents, fit.batch.delta)
@@ -59,12 +60,34 @@ def bootstrap_laws(
     return BootstrapLaws(laws=laws, failed=1 - float(valid.mean()))
 
 
-def resample_within(strata_n: Floats, rng: np.random.Generator, resamples: int) -> NDArray[np.intp]:
-    """Return positions of resampled runs, of shape (resamples, n), drawn within each stratum."""
+def resample_within(
+    strata_n: Floats,
+    rng: np.random.Generator,
+    resamples: int,
+    groups_n: NDArray[np.intp] | None = None,
+) -> NDArray[np.intp]:
+    """Return positions of resampled runs, of shape (resamples, n), drawn within each stratum.
+
+    Each group draws one quantile, at which each of its runs is replaced by a run of the same
+    stratum. If all groups have the same strata, a group is therefore replaced by another group. If
+    a group lacks a stratum, each stratum is still resampled uniformly, and groups nearly so.
+
+    Args:
+        strata_n: stratum of each run.
+        rng: source of the random numbers.
+        resamples: number of resamples.
+        groups_n: numbers of the groups of runs that are drawn together; None to draw each run by
+            itself.
+    """
+    if groups_n is None:
+        groups_n = np.arange(len(strata_n))
+    quantiles = rng.random((resamples, int(groups_n.max()) + 1))
     index = np.empty((resamples, len(strata_n)), dtype=np.intp)
     for stratum in np.unique(strata_n):
         members = np.flatnonzero(strata_n == stratum)
-        index[:, members] = rng.choice(members, size=(resamples, len(members)))
+        members = members[np.argsort(groups_n[members], kind="stable")]
+        picks = (quantiles[:, groups_n[members]] * len(members)).astype(np.intp)
+        index[:, members] = members[picks]
     return index
 
 

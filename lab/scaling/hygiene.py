@@ -67,7 +67,7 @@ def _not_cooled_down(run: Run) -> str | None:
 
 
 def _many_epochs(run: Run) -> str | None:
-    if run.epochs <= MOST_EPOCHS:
+    if run.epochs is None or run.epochs <= MOST_EPOCHS:
         return None
     return f"{run.epochs:.1f} epochs of its data, more than {MOST_EPOCHS:g}"
 

@@ -94,21 +94,36 @@ def _line(parabolas: Sequence[Parabola]) -> LineFit:
 def _parabola(points: Points) -> Parabola:
     budget, logs = float(points.budgets_n[0]), np.log(points.parameters_n)
     sizes = len(np.unique(points.parameters_n))
-    if sizes < _FEWEST_SIZES:
-        problem = f"{sizes} sizes, fewer than {_FEWEST_SIZES}"
+    coefficients = parabola_coefficients(points)
+    if coefficients is None:
+        few = f"{sizes} sizes, fewer than {_FEWEST_SIZES}"
+        problem = few if sizes < _FEWEST_SIZES else "no minimum"
         return Parabola(budget=budget, parameters=np.nan, loss=np.nan, problem=problem)
-    center = logs.mean()
-    curvature, slope, level = np.polyfit(logs - center, points.losses_n, 2)
-    if curvature <= 0:
-        return Parabola(budget=budget, parameters=np.nan, loss=np.nan, problem="no minimum")
-    vertex = center - slope / (2 * curvature)
+    curvature, slope, _ = coefficients
+    vertex = -slope / (2 * curvature)
     inside = logs.min() <= vertex <= logs.max()
     return Parabola(
         budget=budget,
         parameters=float(np.exp(vertex)),
-        loss=float(level - slope**2 / (4 * curvature)),
+        loss=float(np.polyval(coefficients, vertex)),
         problem="" if inside else "minimum outside of the sizes that were run",
     )
+
+
+def parabola_coefficients(points: Points) -> Floats | None:
+    """Return the parabola of loss over log N of one budget, highest power first.
+
+    None if there are fewer than three sizes, or if it has no minimum.
+    """
+    if len(np.unique(points.parameters_n)) < _FEWEST_SIZES:
+        return None
+    logs = np.log(points.parameters_n)
+    center = logs.mean()
+    curvature, slope, level = np.polyfit(logs - center, points.losses_n, 2)
+    if curvature <= 0:
+        return None
+    shifted = slope - 2 * curvature * center
+    return np.array([curvature, shifted, level - slope * center + curvature * center**2])
 
 
 def parabola_bias(points: Points, law: Law, per_token: FlopsPerToken, flops: float) -> ParabolaBias:

@@ -5,6 +5,7 @@ value and the other parameters are fitted again. The interval of the mean of new
 noise: sqrt(h^2 + t^2 s^2 / seeds) replaces the half-width h on each side.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,29 +25,58 @@ class Prediction:
 
     Attributes:
         loss: expected loss.
-        low: lower end of the interval of the mean of new runs; 0 if the runs do not limit it.
+        low: lower end of the interval of the expected loss; 0 if the runs do not limit it.
         high: upper end; infinite if the runs do not limit it.
+        noise: half-width of the interval of the log loss of one new run around the expected one.
         level: nominal coverage.
-        seeds: number of new runs of which the mean is meant.
     """
 
     loss: float
     low: float
     high: float
+    noise: float
     level: float
-    seeds: int
+
+    def mean_ends(self, seeds: int) -> tuple[float, float]:
+        """Return the ends of the interval of the mean of `seeds` new runs.
+
+        The noise does not contain the finite test set, which all runs share.
+        """
+        noise = self.noise / math.sqrt(seeds)
+        below = math.inf if self.low == 0 else math.log(self.loss / self.low)
+        return (
+            self.loss * math.exp(-math.hypot(below, noise)),
+            self.loss * math.exp(math.hypot(math.log(self.high / self.loss), noise)),
+        )
 
 
-def predict_loss(
-    fit: LawFit, parameters: float, tokens: float, seeds: int = 1, level: float = LEVEL
-) -> Prediction:
-    """Return the loss at a size and a token count with the interval of the mean of new runs.
+def predict_losses(
+    fit: LawFit, parameters_P: Floats, tokens_P: Floats, level: float = LEVEL
+) -> tuple[Prediction, ...]:
+    """Return the losses at P pairs of size and token count."""
+    return predict_points(fit.batch, np.log(np.stack([parameters_P, tokens_P], axis=1)), level)
 
-    The noise does not contain the finite test set, which all runs share.
+
+def predict_points(batch: FitBatch, points_Pp: Floats, level: float) -> tuple[Prediction, ...]:
+    """Return the losses of the first law of a batch at P points.
+
+    Args:
+        batch: the law.
+        points_Pp: logarithms of the inputs.
+        level: nominal coverage.
     """
-    point = np.log([[parameters, tokens]])
-    loss, low, high = (float(v[0]) for v in predict_batch(fit.batch, point, seeds, level))
-    return Prediction(loss=loss, low=low, high=high, level=level, seeds=seeds)
+    repeated = batch.take(np.zeros(len(points_Pp), dtype=np.intp))
+    estimates, below, above = _expected_losses(repeated, points_Pp, level)
+    return tuple(
+        Prediction(loss=float(loss), low=float(low), high=float(high), noise=noise, level=level)
+        for loss, low, high, noise in zip(
+            estimates,
+            estimates * np.exp(-below),
+            estimates * np.exp(above),
+            _noise(repeated, level).tolist(),
+            strict=True,
+        )
+    )
 
 
 def predict_batch(
@@ -60,9 +90,23 @@ def predict_batch(
         seeds: number of new runs of which the mean is meant.
         level: nominal coverage.
     """
+    estimates, *halves = _expected_losses(batch, points_Kp, level)
+    noise = _noise(batch, level) / np.sqrt(seeds)
+    below, above = (np.hypot(half, noise) for half in halves)
+    return estimates, estimates * np.exp(-below), estimates * np.exp(above)
+
+
+def _noise(batch: FitBatch, level: float) -> Floats:
+    return np.asarray(quantile(level, batch.freedom) * batch.deviations_K)
+
+
+def _expected_losses(
+    batch: FitBatch, points_Kp: Floats, level: float
+) -> tuple[Floats, Floats, Floats]:
+    """Return the expected losses of K laws, and how far their intervals reach on a log scale."""
     reference = points_Kp - batch.centers_Kp
     estimates = losses_at(batch, reference)
-    gradient = _gradients_KP(batch, reference)
+    gradient = loss_gradients_KP(batch, reference)
     variance = np.einsum("ki,kij,kj->k", gradient, batch.covariance_KPP(), gradient)
 
     def restrict(logs_K: Floats) -> PowerTerms:
@@ -75,10 +119,8 @@ def predict_batch(
         restrict=restrict,
         starts=batch.solution.outer_Km,
     )
-    ends = profile_ends(batch, quantity, level)
-    noise = quantile(level, batch.freedom) * batch.deviations_K / np.sqrt(seeds)
-    below, above = (np.hypot(end - np.log(estimates), noise) for end in ends)
-    return estimates, estimates * np.exp(-below), estimates * np.exp(above)
+    low, high = profile_ends(batch, quantity, level)
+    return estimates, np.log(estimates) - low, high - np.log(estimates)
 
 
 def losses_at(batch: FitBatch, centered_Kp: Floats) -> Floats:
@@ -87,7 +129,7 @@ def losses_at(batch: FitBatch, centered_Kp: Floats) -> Floats:
     return np.asarray(batch.constants_K + powers.sum(axis=1))
 
 
-def _gradients_KP(batch: FitBatch, centered_Kp: Floats) -> Floats:
+def loss_gradients_KP(batch: FitBatch, centered_Kp: Floats) -> Floats:
     """Return the derivatives of the losses by the parameters of `FitBatch.covariance_KPP`."""
     columns = np.exp(-batch.exponents_Kp * centered_Kp)
     powers = batch.solution.factors_Kq[:, 1:] * columns

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lab.scaling.delta_method import gradients_KP, shifted_log_sizes, standard_errors_K
 from lab.scaling.flops import Floats, FlopsPerToken, size_elasticity
 from lab.scaling.law import LawFit, laws_of
 from lab.scaling.optimum import optimal_sizes
@@ -20,7 +21,6 @@ from lab.scaling.solver.profile import Quantity, profile_ends
 
 LEVEL = 0.9
 _FARTHEST = np.log(1e4)  # optimal sizes are searched up to 1e4 times the mean size, either way
-_DIFFERENCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +100,12 @@ def optimal_size_ends(
         return replace(batch.terms, optimum=optimum)
 
     def logs_of(shifts_K5: Floats) -> Floats:
-        return np.log(optimal_sizes(_shifted(batch, shifts_K5), flops, per_token)) - centers[:, 0]
+        return shifted_log_sizes(batch, shifts_K5, flops, per_token) - centers[:, 0]
 
     estimates = logs_of(np.zeros((len(centers), 5)))
     quantity = Quantity(
         estimates_K=estimates,
-        errors_K=_delta_errors(batch, logs_of),
+        errors_K=standard_errors_K(batch, gradients_KP(batch, logs_of)),
         limits=(-_FARTHEST, _FARTHEST),
         restrict=restrict,
         starts=batch.solution.outer_Km,
@@ -148,26 +148,3 @@ def _constant(batch: FitBatch) -> Quantity:
         restrict=lambda values_K: replace(batch.terms, constant_K=values_K),
         starts=batch.solution.outer_Km,
     )
-
-
-def _shifted(batch: FitBatch, shifts_K5: Floats) -> dict[str, Floats]:
-    """Return the parameters of the laws after a shift of (log alpha, log beta, E, A', B')."""
-    solution = replace(
-        batch.solution,
-        outer_Km=batch.solution.outer_Km + shifts_K5[:, :2],
-        factors_Kq=batch.solution.factors_Kq + shifts_K5[:, 2:],
-    )
-    return laws_of(replace(batch, solution=solution))
-
-
-def _delta_errors(batch: FitBatch, function: Callable[[Floats], Floats]) -> Floats:
-    """Return the standard errors of a function of the shifted parameters."""
-    size = np.concatenate([np.ones((len(batch.logs_Kn), 2)), batch.solution.factors_Kq], axis=1)
-    gradient = np.empty_like(size)
-    for i in range(size.shape[1]):
-        shift = np.zeros_like(size)
-        shift[:, i] = _DIFFERENCE * size[:, i]
-        gradient[:, i] = (function(shift) - function(-shift)) / (2 * shift[:, i])
-    covariance = batch.covariance_KPP()
-    variance = np.einsum("ki,kij,kj->k", gradient, covariance, gradient)
-    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))

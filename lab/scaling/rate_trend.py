@@ -19,6 +19,7 @@ from lab.scaling.runs import Floats
 
 FEWEST_SIZES = 3
 _FEWEST_RATES = 3
+_LARGEST_LOG = 700.0  # of a number that a float can hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class RateTrend:
             float(row @ self.fit.coefficients_q),
             self.fit.half_width(row, self.level, new=True),
         )
-        ends = [math.exp(log - half), math.exp(min(log + half, 700.0))]
+        high = math.exp(log + half) if log + half < _LARGEST_LOG else math.inf
+        ends = [math.exp(log - half), high]
         return Estimate(value=math.exp(log), low=ends[0], high=ends[1], level=self.level)
 
 

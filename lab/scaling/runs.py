@@ -1,6 +1,6 @@
 """The runs that laws are fitted to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +23,12 @@ class Run:
         loss: score, smaller is better; positive.
         diverged: whether the run diverged.
         cooled_down: whether its learning rate has decayed to the end of its schedule.
-        epochs: number of passes over the training data.
+        epochs: number of passes over the training data; None if unknown.
         untrained: loss of the untrained encoder of the same shape; None if unknown.
         plateau_end: tokens at which the loss leaves its plateau (`hygiene.plateau_end`); None for
             objectives without one, infinite if the run has not left it.
+        trunk: name of the trunk that the run branches from; empty for an independent run. Runs of
+            one trunk are not independent of each other.
     """
 
     name: str
@@ -36,9 +38,10 @@ class Run:
     loss: float
     diverged: bool = False
     cooled_down: bool = True
-    epochs: float = 1.0
+    epochs: float | None = None
     untrained: float | None = None
     plateau_end: float | None = None
+    trunk: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +53,19 @@ class Points:
         tokens_n: numbers of tokens.
         losses_n: losses.
         budgets_n: target FLOPs of the rungs.
+        groups_n: numbers of the groups of runs that are not independent of each other; None if all
+            runs are independent.
     """
 
     parameters_n: Floats
     tokens_n: Floats
     losses_n: Floats
     budgets_n: Floats
+    groups_n: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():
-            if not (np.isfinite(values).all() and (values > 0).all()):
+            if name != "groups_n" and not (np.isfinite(values).all() and (values > 0).all()):
                 raise UserError(f"{name.rsplit('_', 1)[0]}: not positive and finite in every run")
 
     def __len__(self) -> int:
@@ -67,7 +73,8 @@ class Points:
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> "Points":
         """Return some of the points, by their positions or by a mask."""
-        return Points(**{name: values[index] for name, values in vars(self).items()})
+        arrays = {name: values for name, values in vars(self).items() if values is not None}
+        return Points(**{name: values[index] for name, values in arrays.items()})
 
 
 def points_of(runs: Iterable[Run]) -> Points:
@@ -78,4 +85,14 @@ def points_of(runs: Iterable[Run]) -> Points:
         tokens_n=np.array([run.tokens for run in rows], dtype=float),
         losses_n=np.array([run.loss for run in rows], dtype=float),
         budgets_n=np.array([run.budget for run in rows], dtype=float),
+        groups_n=_groups_of(rows),
     )
+
+
+def _groups_of(runs: Sequence[Run]) -> NDArray[np.intp] | None:
+    """Return a number for each run, equal for the runs of one trunk; None without any trunk."""
+    if not any(run.trunk for run in runs):
+        return None
+    names = [(run.trunk, -1 if run.trunk else i) for i, run in enumerate(runs)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names])

@@ -41,6 +41,25 @@ def trials_of_cell(experiment: Experiment) -> int:
     return searched + len(best_repeats(experiment))
 
 
+def startup_points(experiment: Experiment) -> int:
+    """Return the number of quasi-random points before an adaptive sampler's first own point."""
+    return max(4, 2 * len(experiment.tune))
+
+
+def designed_point(experiment: Experiment, number: int) -> dict[Path, Value] | None:
+    """Return point `number` of a cell's search; None where an adaptive sampler chooses it."""
+    tune, search = experiment.tune, experiment.search
+    match search.sampler:
+        case "grid":
+            return grid_points(tune, search.trials)[number]
+        case "random":
+            return random_points(tune, search.seed, number)
+        case "tpe" | "gp" if number >= startup_points(experiment):
+            return None
+        case _:
+            return halton_points(tune, search.seed, number)
+
+
 def grid_points(tune: Mapping[Path, Distribution], trials: int) -> list[dict[Path, Value]]:
     """Return a full grid of at most `trials` points.
 

@@ -15,6 +15,7 @@ from lab.errors import UserError
 from lab.loading import search_space
 from lab.loading.task_table import load_task
 from lab.search.designs import best_repeats, search_points, search_repeats
+from lab.search.feasibility import count_infeasible
 from lab.storage import record
 
 _ENDED = ("finished", "diverged")  # states of trials that the same command does not run again
@@ -90,16 +91,20 @@ def count_finished(
             trials = finished.setdefault(cell_and_repeat, {})
             trials[folder.name] = _is_finetuned(experiment, folder)
     return tuple(
-        _count_cell(experiment, cell, finished)
-        for cell in range(len(search_space.expand_cells(experiment)))
+        _count_cell(experiment, number, count_infeasible(experiment, cell), finished)
+        for number, cell in enumerate(search_space.expand_cells(experiment))
     )
 
 
 def _count_cell(
-    experiment: Experiment, cell: int, finished: Mapping[tuple[int, int], dict[str, bool]]
+    experiment: Experiment,
+    cell: int,
+    infeasible: int,
+    finished: Mapping[tuple[int, int], dict[str, bool]],
 ) -> FinishedTrials:
     trained = finetuned = 0
-    planned = dict.fromkeys(search_repeats(experiment), search_points(experiment))
+    searched = search_points(experiment) - infeasible
+    planned = dict.fromkeys(search_repeats(experiment), searched)
     planned |= dict.fromkeys(best_repeats(experiment), 1)
     for repeat, most in planned.items():
         trials = list(finished.get((cell, repeat), {}).values())

@@ -18,7 +18,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from lab.config.experiment import Choices, Range
 from lab.config.trial import Path
-from lab.search.study import to_optuna_distribution, to_optuna_value
+from lab.search.distributions import to_optuna_distribution, to_optuna_value
+from lab.search.in_memory import create_study
 
 _TOP = 0.25  # share of the trials that count as good ones; Optuna's 0.1 leaves 2 of 20 trials
 
@@ -41,7 +42,7 @@ def rank_parameters(
         maximize: whether larger scores are better.
     """
     distributions = {path: _read_distribution(fields) for path, fields in tune.items()}
-    study = optuna.create_study(direction="maximize" if maximize else "minimize")
+    study = create_study(["maximize" if maximize else "minimize"])
     for point, score in zip(points, scores, strict=True):
         params = {path: _read_value(distributions[path], point[path]) for path in tune}
         with suppress(ValueError):

@@ -1,17 +1,17 @@
 """Plan of a sweep as `--dry-run` prints it: trials, steps, FLOPs, memory, expected duration."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lab.config.budget import Cost
+from lab.config.costs.memory import estimate_memory
 from lab.config.experiment import Experiment
-from lab.config.flops import encoder_weights, masked_slots, mean_cost
+from lab.config.flops import mean_cost
 from lab.config.labels import label
-from lab.config.preparatory_runs import preparatory_runs, training_budget
-from lab.config.schedules.phases import UpdatedNetworks
-from lab.config.schedules.ramps import StepSettings
+from lab.config.preparatory_runs import preparatory_cost, preparatory_runs, training_budget
+from lab.config.schedules.trunk import TrunkSchedule
 from lab.config.trial import Path, Trial, Value
+from lab.config.trunks import branch_points, trunk_parts
 from lab.formatting import format_duration
 from lab.loading import mask_checks, search_space
 from lab.search.designs import (
@@ -22,8 +22,7 @@ from lab.search.designs import (
     search_repeats,
     trials_of_cell,
 )
-
-_ADAM_BYTES = 16  # bytes per parameter: weight, gradient and two moments in fp32
+from lab.search.feasibility import count_infeasible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +32,21 @@ class CellPlan:
     Attributes:
         settings: compared values of the cell.
         trial: one of its trials.
-        runs: number of its search trials and repeats.
+        runs: number of its search trials and repeats, without infeasible settings.
+        infeasible: number of its search settings that are known to violate a constraint.
         steps: optimizer steps of one trial; None for a budget in seconds.
         flops: FLOPs of one trial's own training; None for a budget in seconds.
+        branch_flops: FLOPs of the part of it that no other trial shares: without its trunk.
         memory: bytes of memory of one trial, without the libraries.
     """
 
     settings: dict[Path, Value]
     trial: Trial
     runs: int
+    infeasible: int
     steps: int | None
     flops: float | None
+    branch_flops: float | None
     memory: float
 
 
@@ -103,21 +106,31 @@ def plan_cells(experiment: Experiment) -> list[CellPlan]:
         trial = search_space.build_trial(experiment.base, settings)
         cost = mean_cost(trial)
         steps = training_budget(trial).steps(cost)
+        flops = None if steps is None else float(steps * cost.flops)
+        infeasible = count_infeasible(experiment, settings)
         plan.append(
             CellPlan(
                 settings=settings,
                 trial=trial,
-                runs=trials_of_cell(experiment),
+                runs=trials_of_cell(experiment) - infeasible * len(search_repeats(experiment)),
+                infeasible=infeasible,
                 steps=steps,
-                flops=_flops(steps, cost),
+                flops=flops,
+                branch_flops=None if flops is None else flops - _trunk_flops(trial),
                 memory=estimate_memory(trial),
             )
         )
     return plan
 
 
-def _flops(steps: int | None, cost: Cost) -> float | None:
-    return None if steps is None else float(steps * cost.flops)
+def _trunk_flops(trial: Trial) -> float:
+    return 0.0 if trial.trunk is None else _flops(trial.trunk)
+
+
+def _flops(run: Trial) -> float:
+    """Return the FLOPs of a preparatory run from its first step."""
+    cost = mean_cost(run)
+    return float(cost.flops * (run.budget.steps(cost) or 0))
 
 
 def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -> str:
@@ -127,16 +140,19 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
         name = label(cell.settings, experiment.compare) or "one cell"
         steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
-        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}")
+        left_out = f"; infeasible settings: {cell.infeasible}" if cell.infeasible else ""
+        lines.append(f"{name}: {cell.runs} trials of {steps}{flops}{left_out}")
+    if experiment.cost is not None and experiment.tune and best_repeats(experiment):
+        lines.append("more repeats follow if several settings are on the front of a cell's search")
     runs = sum(cell.runs for cell in plan)
-    preparatory = preparatory_phase(experiment)
-    flops_before = sum(
-        cost.flops * (run.budget.steps(cost) or 0) for run, cost in preparatory.items()
-    )
-    if preparatory:
-        lines.append(f"preparatory mlm runs: {len(preparatory)}, {flops_before:.4g} FLOPs")
+    runs_before = preparatory_phase(experiment)
+    lines += _describe_preparatory(runs_before)
     lines += mask_checks.mask_lines(search_space.corner_trials(experiment))
-    total = sum(cell.runs * (cell.flops or 0) for cell in plan) + flops_before
+    total = sum(cell.runs * (cell.branch_flops or 0) for cell in plan) + sum(runs_before.values())
+    alone = sum(cell.runs * _standalone_flops(cell) for cell in plan)
+    if runs_before:
+        shared = "runs that trials share are trained once"
+        lines += ["", f"FLOPs: {alone:.4g} stand-alone, {total:.4g} marginal ({shared})"]
     most = max(cell.memory for cell in plan)
     lines += [
         "",
@@ -146,31 +162,67 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
     return "\n".join(lines)
 
 
-def preparatory_phase(experiment: Experiment) -> dict[Trial, Cost]:
-    """Return the preparatory runs of all cells and seeds, each once, with the cost of a step."""
+def _describe_preparatory(runs: Mapping[Trial, float]) -> Iterator[str]:
+    """Yield a line for mlm runs and one for trunks, where there are such."""
+    trunks = {run: flops for run, flops in runs.items() if isinstance(run.schedule, TrunkSchedule)}
+    if own := {run: flops for run, flops in runs.items() if run not in trunks}:
+        yield f"preparatory mlm runs: {len(own)}, {sum(own.values()):.4g} FLOPs"
+    if trunks:
+        yield f"parts of trunks, each trained once: {len(trunks)}, {sum(trunks.values()):.4g} FLOPs"
+
+
+def _standalone_flops(cell: CellPlan) -> float:
+    """Return the FLOPs that it takes to train one trial of a cell from nothing."""
+    return (cell.flops or 0) + preparatory_cost(cell.trial).flops
+
+
+def preparatory_phase(experiment: Experiment) -> dict[Trial, float]:
+    """Return the preparatory runs of all cells and seeds, each once, with the FLOPs of each.
+
+    A part of a trunk has the FLOPs by which it extends the part before it.
+    """
     cells = search_space.expand_cells(experiment)
-    runs = (run for cell in cells for run in preparatory_of_cell(experiment, cell))
-    return {run: mean_cost(run) for run in dict.fromkeys(runs)}
+    points = branch_points(search_space.build_trial(experiment.base, cell) for cell in cells)
+    runs: dict[Trial, float] = {}
+    for cell in cells:
+        runs |= preparatory_of_cell(experiment, cell, points)
+    return runs
 
 
-def preparatory_of_cell(experiment: Experiment, cell: Mapping[Path, Value]) -> list[Trial]:
-    """Return the preparatory runs of a cell's trials, each once, in the order of the trials.
+def preparatory_of_cell(
+    experiment: Experiment, cell: Mapping[Path, Value], points: Sequence[float]
+) -> dict[Trial, float]:
+    """Return the preparatory runs of a cell's trials, in the order of the trials, with their FLOPs.
 
     The nuisance parameters are approximate: random points replace the points of other samplers than
     the grid, and repeats take the values of the base. Learning rates that an mlm run inherits may
-    therefore differ from those of the sweep; the number of runs hardly does.
+    therefore differ from those of the sweep; the number of runs hardly does. Cells of a trunk are
+    assumed to select the same nuisance parameters.
+
+    Args:
+        experiment: experiment to run.
+        cell: compared values of the cell.
+        points: budgets at which trials of the experiment leave their trunks.
     """
     base = search_space.build_trial(experiment.base, cell)
-    if not preparatory_runs(base):
-        return []
+    if not preparatory_runs(base) and base.trunk is None:
+        return {}
     settings = [
         search_space.build_trial(experiment.base, dict(cell) | point)
         for point in _points(experiment)
     ]
     repeated = [(repeat, trial) for repeat in search_repeats(experiment) for trial in settings]
     repeated += [(repeat, base) for repeat in best_repeats(experiment)]
-    trials = [replace(trial, seeds=trial.seeds.repeat(repeat)) for repeat, trial in repeated]
-    return list(dict.fromkeys(run for t in trials for run in preparatory_runs(t).values()))
+    runs: dict[Trial, float] = {}
+    for repeat, trial in repeated:
+        seeded = replace(trial, seeds=trial.seeds.repeat(repeat))
+        runs |= {run: _flops(run) for run in preparatory_runs(seeded).values()}
+        parts = trunk_parts(seeded, points)
+        ends = [0.0, *map(_flops, parts)]
+        runs |= {
+            part: end - before for part, before, end in zip(parts, ends[:-1], ends[1:], strict=True)
+        }
+    return runs
 
 
 def _points(experiment: Experiment) -> list[dict[Path, Value]]:
@@ -220,26 +272,3 @@ def estimate_makespan(jobs: Iterable[tuple[int, float]], slots: int) -> float:
         for _ in range(count):
             heapq.heapreplace(free_at, free_at[0] + seconds)
     return max(free_at)
-
-
-def estimate_memory(trial: Trial) -> float:
-    """Return the bytes of weights, optimizer state and activations of one step."""
-    data, objective = trial.data, trial.objective
-    generator = objective.generator_shape(trial.encoder)
-    shapes = [trial.encoder] if generator is None else [trial.encoder, generator]
-    table = (data.vocab + data.length) * trial.encoder.embedding
-    weights = table + sum(encoder_weights(shape) for shape in shapes)
-    # For its backward pass, a layer keeps about 8 tensors of size `hidden` and 2 of size `ffn` per
-    # position. The vocabulary head keeps logits, probabilities and their gradient.
-    passes = objective.passes(trial.encoder, UpdatedNetworks.ALL)
-    bodies = {(one.network, one.head): one.encoder for one in passes}
-    block = sum(body.layers * (8 * body.hidden + 2 * body.ffn) for body in bodies.values())
-    predictions = max(1, sum(head == "vocabulary_at_slots" for _, head in bodies))
-    all_tokens = any(one.head == "vocabulary_at_all_tokens" for one in passes)
-
-    def activations(now: StepSettings) -> int:
-        slots = predictions * masked_slots(now.length, now.mask_prob) + all_tokens * now.length
-        return now.batch * (block * now.length + 3 * slots * data.vocab)
-
-    most = max(activations(trial.settings_at(progress)) for progress in trial.breakpoints)
-    return _ADAM_BYTES * weights + 4.0 * most

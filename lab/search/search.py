@@ -2,7 +2,8 @@
 
 Each cell of `compare` has its own study (`study`), which searches the cell's nuisance parameters.
 The best setting of a cell is then repeated on new seeds, and only repeats are compared across
-cells. If every setting is repeated (`SearchConfig.repeated`), the search has one trial for each
+cells; with a second objective (`Experiment.cost`) all settings on the cell's Pareto front are
+repeated. If every setting is repeated (`SearchConfig.repeated`), the search has one trial for each
 setting and seed, and nothing follows it. With successive halving (`HalvingConfig`), a search trial
 that continues past a rung is a job with the same number as before. This package does not import
 Ray, so that tests can simulate a sweep.
@@ -14,11 +15,13 @@ from pathlib import Path as File
 
 from optuna.storages import BaseStorage
 
+from lab.config.costs.second_objective import compute_cost
 from lab.config.experiment import Experiment, Job
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value
 from lab.loading import search_space
-from lab.search.designs import best_repeats, trials_of_cell
+from lab.search import feasibility
+from lab.search.designs import best_repeats
 from lab.search.study import Study, is_retry, open_study
 
 
@@ -47,8 +50,9 @@ class Search:
             Study(experiment, cell, studies, notes, fresh=fresh)
             for cell in search_space.expand_cells(experiment)
         ]
+        self._trials = max(study.trials for study in self._studies)
         self._running: set[int] = set()
-        self._repeats: dict[int, set[int]] = {cell: set() for cell in range(len(self._studies))}
+        self._repeats: set[int] = set()  # numbers of the repeats asked for
 
     def ask(self) -> Job | None:
         """Return the next job; None while it depends on a running one, or where none is left."""
@@ -60,14 +64,37 @@ class Search:
     def start(self, job: Job) -> None:
         """Record that a job of this search runs now, and had not ended before."""
         if job.role == "search":
-            self._studies[job.number % len(self._studies)].start_asked()
+            self._locate(job)[0].start_asked()
 
     def tell(self, job: Job, outcome: Outcome) -> None:
         """Record the outcome of a job of this search."""
         self._running.discard(job.number)
         if job.role == "search":
-            study = self._studies[job.number % len(self._studies)]
-            study.tell(job.number // len(self._studies), outcome)
+            limits = self._experiment.constraints
+            measured = feasibility.measure_outcome(limits, job.trial, outcome)
+            excess = {name: each.excess for name, each in measured.items()}
+            study, index = self._locate(job)
+            study.tell(index, self.judge(job, outcome), excess)
+
+    def judge(self, job: Job, outcome: Outcome) -> Outcome:
+        """Return the outcome of a job in this sweep, whose constraints a search trial can violate.
+
+        The record of a trial has the same outcome in all sweeps.
+        """
+        if job.role != "search":
+            return outcome
+        return feasibility.judge_outcome(self._experiment.constraints, job.trial, outcome)
+
+    def annotate(self, job: Job, text: str) -> None:
+        """Write the note that optuna-dashboard shows of a search trial that is in its study."""
+        if job.role == "search":
+            study, index = self._locate(job)
+            study.annotate(index, text)
+
+    def _locate(self, job: Job) -> tuple[Study, int]:
+        """Return the study of a search trial, and the number of its point."""
+        index, cell = divmod(job.number, len(self._studies))
+        return self._studies[cell], index
 
     def may_stop(self, job: Job) -> bool:
         """Return whether a job may be stopped early: a search trial, with `search.stopping`."""
@@ -89,8 +116,10 @@ class Search:
 
     @property
     def jobs(self) -> int:
-        """Number of jobs of the experiment."""
-        return len(self._studies) * trials_of_cell(self._experiment)
+        """Number of jobs of the experiment, as far as the settings to be repeated are known."""
+        repeats = len(best_repeats(self._experiment))
+        searched = sum(study.trials for study in self._studies)
+        return searched + repeats * sum(max(1, len(s.best_settings())) for s in self._studies)
 
     def _candidates(self, *, peek: bool = False) -> Iterator[Job]:
         """Yield the jobs that can start now: search trials in turn over the cells, then repeats.
@@ -98,29 +127,41 @@ class Search:
         Args:
             peek: whether the studies stay unchanged; the jobs then have no nuisance parameters.
         """
-        C = len(self._studies)
-        trials = max(study.trials for study in self._studies)
-        for index in range(trials):
+        yield from self._search_jobs(peek=peek)
+        yield from self._repeat_jobs(peek=peek)
+
+    def _search_jobs(self, *, peek: bool) -> Iterator[Job]:
+        for index in range(self._trials):
             for cell, study in enumerate(self._studies):
                 if study.can_ask(index):
                     until, tuned = study.until, {} if peek else study.ask(index)
-                    repeat = study.repeat_of(index)
-                    job = self._build_job(index * C + cell, "search", study, tuned, repeat)
-                    yield replace(job, until=until)
-        for repeat in best_repeats(self._experiment):
+                    number, repeat = index * len(self._studies) + cell, study.repeat_of(index)
+                    job = self._build_job(number, "search", study, tuned, repeat)
+                    yield job if peek else self._complete_job(job, until, study.proposed_by(index))
+
+    def _repeat_jobs(self, *, peek: bool) -> Iterator[Job]:
+        repeats = best_repeats(self._experiment)
+        for repeat in repeats:
             for cell, study in enumerate(self._studies):
-                best = study.best()
-                if best is None or repeat in self._repeats[cell]:
-                    continue
-                if not peek:
-                    self._repeats[cell].add(repeat)
-                number = (trials + repeat - 1) * C + cell
-                yield self._build_job(number, "repeat", study, best, repeat)
+                for rank, best in enumerate(study.best_settings()):
+                    row = self._trials + rank * len(repeats) + repeat - 1
+                    number = row * len(self._studies) + cell
+                    if number in self._repeats:
+                        continue
+                    if not peek:
+                        self._repeats.add(number)
+                    yield self._build_job(number, "repeat", study, best, repeat)
+
+    def _complete_job(self, job: Job, until: int | None, proposed_by: str) -> Job:
+        """Return a search job with its pause, the sweep that proposed it, and its feasibility."""
+        reason = feasibility.describe_infeasible(self._experiment.constraints, job.trial)
+        return replace(job, until=until, proposed_by=proposed_by, infeasible=reason)
 
     def _build_job(
         self, number: int, role: str, study: Study, tuned: dict[Path, Value], repeat: int
     ) -> Job:
         trial = search_space.build_trial(self._experiment.base, study.settings | tuned)
+        cost = self._experiment.cost
         return Job(
             number=number,
             role="search" if role == "search" else "repeat",
@@ -129,4 +170,5 @@ class Search:
             repeat=repeat,
             trial=replace(trial, seeds=trial.seeds.repeat(repeat)),
             compared=self._experiment.compare,
+            cost=None if cost is None else compute_cost(cost, trial),
         )

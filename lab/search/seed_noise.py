@@ -81,7 +81,10 @@ def _read_scores(folder: File, metric: str, shapes: set[str]) -> Iterator[_Score
         try:
             shape = _encode([trial["encoder"], trial["data"]["length"]])
             budget = (str(trial["budget"]["kind"]), float(trial["budget"]["amount"]))
+            schedule = trial["schedule"]["kind"], trial["schedule"]["decay"]
         except (KeyError, TypeError, ValueError):  # record of another version of the lab
+            continue
+        if schedule == ("trunk", 0):  # a trunk, whose score is not that of a trial
             continue
         value = (record.read_curve(trial_folder) or ({},))[-1].get(metric, math.nan)
         if shape in shapes and math.isfinite(value):

@@ -3,54 +3,57 @@
 States of the study's trials:
 
 - COMPLETE: finished, with a score.
-- PRUNED: stopped early or diverged. Samplers are given the worst score of the study for it
-  (`Study._sample`), so that they avoid settings that diverge.
+- PRUNED: stopped early, diverged or infeasible. Samplers are given the worst score of the study for
+  it (`sampling`), so that they avoid such settings.
 - FAIL: failed. Samplers ignore it, since a failure may have been caused by the machine.
 
 Trials that an earlier process has left RUNNING are set to FAIL when a study is opened.
 """
 
 import json
-import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.pruners import NopPruner
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lab.config.code_digest import TRIAL, code_digest
-from lab.config.experiment import Choices, Distribution, Experiment
+from lab.config.costs.second_objective import compute_cost
+from lab.config.experiment import Experiment
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value, content_hash
 from lab.loading.search_space import build_trial
-from lab.search import designs
+from lab.search import dashboard_notes, designs
+from lab.search.distributions import (
+    from_optuna_values,
+    to_optuna_distribution,
+    to_optuna_value,
+)
 from lab.search.halving import Rungs
-from lab.storage import databases
-
-logging.getLogger("optuna").setLevel(logging.WARNING)
+from lab.search.in_memory import Direction
+from lab.search.pareto import find_front
+from lab.search.prior import find_proposals
+from lab.search.sampling import build_sampler, sample_point
+from lab.storage import atomic, databases
 
 _STATES = {
     "finished": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "diverged": TrialState.PRUNED,
+    "infeasible": TrialState.PRUNED,
 }
 _TRIES = 2  # attempts at a point that fails
+_UNCONSTRAINED: Mapping[str, float] = {}
 _LOCK_TIMEOUT = 60  # seconds to wait for a database that another process has locked
 _INDEX = "index"  # user attribute of a study's trial: the number of its point in the cell's search
+_PROPOSED_BY = "proposed_by"  # user attribute: the earlier sweep that proposed the point
 
 
 class Study:
@@ -92,31 +95,56 @@ class Study:
         self._to_start: set[int] = set()  # asked for, neither in the study nor told yet
         self._ended: set[int] = set()  # points with an outcome in the study
         self._scores: dict[int, float | None] = {}
+        self._front: list[dict[Path, Value]] | None = None  # `best_settings`, once it is final
         identity = _study_identity(experiment, settings)
         self._notes = notes / f"{identity}.jsonl"
         self._to_retry: set[int] = set()  # failed points that the next run of the sweep retries
         self._reported: dict[int, int] = {}  # number of evaluations that the study has of a point
-        self._sampler = _build_sampler(experiment)
+        self._sampler = build_sampler(experiment.search)
         self._rungs = _build_rungs(experiment, settings, self.trials)
+        self._directions: list[Direction] = [experiment.metric.direction]
+        self._directions += ["minimize"] if experiment.cost is not None else []
         if fresh:
             self._notes.unlink(missing_ok=True)
         self._tuned: dict[int, dict[Path, Value]] = {}
-        for index, tuned, *_ in _read_notes(self._notes):
+        self._proposed_by: dict[int, str] = {}
+        for index, tuned, *sweep in _read_notes(self._notes):
             self._tuned[index] = tuned
+            self._proposed_by.update((index, name) for name in sweep)
         if storage is not None:
-            name = f"{experiment.name} {identity}"
-            if fresh and name in optuna.get_all_study_names(storage):
-                optuna.delete_study(study_name=name, storage=storage)
-            self._study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                direction=experiment.metric.direction,
-                sampler=RandomSampler(),  # never used: all points are enqueued
-                pruner=NopPruner(),
-                load_if_exists=True,
-            )
-            self._study.set_user_attr("cell", settings)
-            self._read_study()
+            self._open(storage, f"{experiment.name} {identity}", fresh=fresh)
+
+    def _open(self, storage: BaseStorage, name: str, *, fresh: bool) -> None:
+        """Open the study, or create it with the settings that earlier sweeps propose."""
+        if fresh and name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=name, storage=storage)
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=self._directions,
+            sampler=RandomSampler(),  # never used: all points are enqueued
+            pruner=NopPruner(),
+            load_if_exists=True,
+        )
+        self._study.set_user_attr("cell", self.settings)
+        self._storage, self._id = storage, storage.get_study_id_from_name(name)
+        self._noted = dashboard_notes.list_noted(storage.get_study_system_attrs(self._id))
+        self._numbers: dict[int, int] = {}  # numbers of the study's trials, by that of the point
+        self._added = 0  # number of the study's trials
+        self._read_study()
+        if self._experiment.search.prior and not self._tuned:
+            self._take_proposals(name)
+
+    def _take_proposals(self, name: str) -> None:
+        """Make the settings that earlier sweeps propose the first points, and note all at once.
+
+        A search that continues reads them from its notes, whatever the earlier sweeps have then.
+        """
+        found = find_proposals(self._experiment, self.settings, self._storage, name)
+        for index, (sweep, tuned) in enumerate(found):
+            self._tuned[index], self._proposed_by[index] = tuned, sweep
+        lines = (json.dumps([n, tuned, sweep]) for n, (sweep, tuned) in enumerate(found))
+        atomic.write_text(self._notes, "\n".join(lines))
 
     @property
     def until(self) -> int | None:
@@ -140,7 +168,8 @@ class Study:
         self.start_asked()
         if index not in self._ended and index not in self._running:
             if index not in self._tuned:
-                self._tuned[index] = self._designed(index) or self._sample()
+                designed = designs.designed_point(self._experiment, index % self._settings)
+                self._tuned[index] = designed or self._sample()
                 self._write_note(index)
             self._to_start.add(index)
         return self._tuned[index]
@@ -155,14 +184,47 @@ class Study:
             self._study.enqueue_trial(self._stored_point(index))
             trial = self._study.ask(self._distributions)
             trial.set_user_attr(_INDEX, index)
+            if index in self._proposed_by:
+                trial.set_user_attr(_PROPOSED_BY, self._proposed_by[index])
             self._running[index] = trial
+            self._count(index)
         self._to_start.clear()
+
+    def _count(self, index: int) -> None:
+        """Count a new trial of the study, which is that of a point from now on."""
+        self._numbers[index] = self._added
+        self._added += 1
 
     def _stored_point(self, index: int) -> dict[Path, Value]:
         return {path: to_optuna_value(value) for path, value in self._tuned[index].items()}
 
-    def tell(self, index: int, outcome: Outcome) -> None:
-        """Record the outcome of a point, also in the study unless the study has it already."""
+    def proposed_by(self, index: int) -> str:
+        """Return the name of the earlier sweep that proposed point `index`; empty without one."""
+        return self._proposed_by.get(index, "")
+
+    def annotate(self, index: int, text: str) -> None:
+        """Write the note of a point's trial in the study, unless it has one.
+
+        Args:
+            index: number of a point that is in the study.
+            text: text in Markdown, which optuna-dashboard shows.
+        """
+        number = self._numbers[index]
+        trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        if trial not in self._noted:
+            dashboard_notes.write_note(self._storage, self._id, trial, text)
+            self._noted.add(trial)
+
+    def tell(
+        self, index: int, outcome: Outcome, constraints: Mapping[str, float] = _UNCONSTRAINED
+    ) -> None:
+        """Record the outcome of a point, also in the study unless the study has it already.
+
+        Args:
+            index: number of the point.
+            outcome: outcome of its trial.
+            constraints: excess over each constraint that is known, positive where it is violated.
+        """
         if is_retry(outcome):
             self._to_retry.add(index)
         if self.until is None:
@@ -170,14 +232,14 @@ class Study:
             if self._experiment.search.stopping is not None:
                 self.start_asked()  # the study has the scores of each rung
             elif index in self._to_start:
-                self._add_ended(index, outcome, score)
-            self._end(index, outcome, score)
+                self._add_ended(index, outcome, score, constraints)
+            self._end(index, outcome, score, constraints)
             return
         self.start_asked()
-        reached = len(outcome.rows) > self.until
+        reached = outcome.state != "infeasible" and len(outcome.rows) > self.until
         score = self._score(outcome.rows[self.until]) if reached else None
         if score is None:
-            self._end(index, outcome, None)
+            self._end(index, outcome, None, constraints)
         else:
             self._report(index, outcome.rows[: self.until + 1])
         if index not in self._to_retry:
@@ -200,21 +262,47 @@ class Study:
                 trial.set_user_attr("state", "stopped")
                 self._study.tell(trial, state=TrialState.PRUNED)
 
-    def _add_ended(self, index: int, outcome: Outcome, score: float | None) -> None:
+    def _add_ended(
+        self,
+        index: int,
+        outcome: Outcome,
+        score: float | None,
+        constraints: Mapping[str, float],
+    ) -> None:
         """Add a point that was not started to the study, as a trial that has ended."""
         self._to_start.discard(index)
         state = _final_state(outcome, score)
+        proposed = {_PROPOSED_BY: name} if (name := self.proposed_by(index)) else {}
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=state,
-                value=score if state == TrialState.COMPLETE else None,
+                values=self._values(index, score) if state == TrialState.COMPLETE else None,
                 params=self._stored_point(index),
                 distributions=self._distributions,
-                user_attrs={_INDEX: index, "state": outcome.state},
+                user_attrs={_INDEX: index, "state": outcome.state, **proposed},
+                constraints=dict(constraints),
             )
         )
+        self._count(index)
 
-    def _end(self, index: int, outcome: Outcome, score: float | None) -> None:
+    def _values(self, index: int, score: float | None) -> list[float] | None:
+        """Return the values of the objectives of a point; None without a score."""
+        return None if score is None else [score, *self._costs(self._tuned[index])]
+
+    def _costs(self, tuned: Mapping[Path, Value]) -> tuple[float, ...]:
+        """Return the value of the second objective; empty without one."""
+        name = self._experiment.cost
+        if name is None:
+            return ()
+        return (compute_cost(name, build_trial(self._experiment.base, {**self.settings, **tuned})),)
+
+    def _end(
+        self,
+        index: int,
+        outcome: Outcome,
+        score: float | None,
+        constraints: Mapping[str, float],
+    ) -> None:
         """Record the end of a point with its final score; None without one."""
         self._scores[index] = score
         if trial := self._running.get(index):
@@ -226,7 +314,9 @@ class Study:
                 self._tell_diverged(trial, index)
             else:
                 trial.set_user_attr("state", outcome.state)
-                self._study.tell(trial, score, state=state)
+                for name, excess in constraints.items():
+                    trial.set_constraint(name, excess)
+                self._study.tell(trial, self._values(index, score), state=state)
 
     def _write_note(self, index: int) -> None:
         # The newline comes first: a killed process may have left an incomplete line.
@@ -248,6 +338,7 @@ class Study:
                 user_attrs=attributes,
             )
         )
+        self._count(index)
 
     def _report(self, index: int, rows: Sequence[MetricRow]) -> None:
         """Report the new scores of a point to the study, if the search may end it early."""
@@ -259,55 +350,40 @@ class Study:
             self._running[index].report(row[name], evaluation)
         self._reported[index] = max(reported, len(rows))
 
-    def best(self) -> dict[Path, Value] | None:
-        """Return the best nuisance parameters; None before the search ends, or without a score."""
-        if self.trials == 0:
-            return {}
-        finished = {i: score for i, score in self._scores.items() if score is not None}
-        if len(self._scores) < self.trials or self._to_retry or not finished:
-            return None
-        sign = 1 if self._experiment.metric.direction == "maximize" else -1
-        return self._tuned[max(finished, key=lambda index: (sign * finished[index], -index))]
+    def best_settings(self) -> list[dict[Path, Value]]:
+        """Return the nuisance parameters to be repeated, those with the best score first.
 
-    def _designed(self, index: int) -> dict[Path, Value] | None:
-        """Return a point that does not depend on scores; None where an adaptive sampler chooses."""
-        search, index = self._experiment.search, index % self._settings
-        match search.sampler:
-            case "grid":
-                return designs.grid_points(self._tune, search.trials)[index]
-            case "random":
-                return designs.random_points(self._tune, search.seed, index)
-            case "tpe" | "gp" if index >= _startup_points(self._experiment):
-                return None
-            case _:
-                return designs.halton_points(self._tune, search.seed, index)
+        These are the best ones. With a second objective, they are those on the Pareto front of
+        score and cost, one for each pair of values; a cost that depends on no nuisance parameter
+        leaves the best one. Empty before the search ends, or without a score.
+        """
+        if self.trials == 0:
+            return [{}]
+        if self._front is None:
+            finished = {i: score for i, score in self._scores.items() if score is not None}
+            if len(self._scores) < self.trials or self._to_retry or not finished:
+                return []
+            self._front = [self._tuned[index] for index in self._find_best(finished)]
+        return self._front
+
+    def _find_best(self, scores: Mapping[int, float]) -> list[int]:
+        sign = 1 if self._experiment.metric.direction == "maximize" else -1
+        ordered = sorted(scores, key=lambda index: (-sign * scores[index], index))
+        if self._experiment.cost is None:
+            return ordered[:1]
+        values = {index: (scores[index], *self._costs(self._tuned[index])) for index in ordered}
+        first = {value: index for index, value in reversed(values.items())}
+        front = find_front(list(values.values()), self._directions)
+        return [ordered[n] for n in front if first[values[ordered[n]]] == ordered[n]]
 
     def _sample(self) -> dict[Path, Value]:
-        """Return a new point of the adaptive sampler.
+        """Return a new point of the adaptive sampler."""
 
-        The sampler reads a copy of the study, in which a trial that ended without a score has the
-        worst score of all. Optuna's Gaussian process reads complete trials only, and would ask for
-        diverging points again and again.
-        """
-        trials = self._study.get_trials(deepcopy=False)
-        scores = [trial.value for trial in trials if trial.state == TrialState.COMPLETE]
-        order = max if self._study.direction == StudyDirection.MINIMIZE else min
-        worst = order((score for score in scores if score is not None), default=0.0)
-        copy = optuna.create_study(direction=self._study.direction, sampler=self._sampler)
-        for trial in trials:
-            if trial.state == TrialState.FAIL:
-                continue
-            running = trial.state == TrialState.RUNNING
-            score = trial.value if trial.state == TrialState.COMPLETE else worst
-            copy.add_trial(
-                optuna.trial.create_trial(
-                    state=TrialState.RUNNING if running else TrialState.COMPLETE,
-                    value=None if running else score,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                )
-            )
-        return self._from_study(copy.ask(self._distributions).params)
+        def costs_of(trial: FrozenTrial) -> tuple[float, ...]:
+            return self._costs(from_optuna_values(self._tune, trial.params))
+
+        params = sample_point(self._study, self._sampler, self._distributions, costs_of)
+        return from_optuna_values(self._tune, params)
 
     def _read_study(self) -> None:
         """Read the state of the study, and set trials that a killed driver left running to FAIL."""
@@ -320,11 +396,11 @@ class Study:
             elif index is not None and "state" in trial.user_attrs:
                 self._ended.add(index)
             if index is not None:
-                self._tuned.setdefault(index, self._from_study(trial.params))
-
-    def _from_study(self, params: dict[Path, Value]) -> dict[Path, Value]:
-        """Return the search space's values of the parameters that the study stores."""
-        return {path: _from_optuna_value(self._tune[path], param) for path, param in params.items()}
+                self._tuned.setdefault(index, from_optuna_values(self._tune, trial.params))
+                self._numbers[index] = trial.number
+                if _PROPOSED_BY in trial.user_attrs:
+                    self._proposed_by[index] = trial.user_attrs[_PROPOSED_BY]
+            self._added = trial.number + 1
 
 
 def _final_state(outcome: Outcome, score: float | None) -> TrialState:
@@ -347,11 +423,6 @@ def _read_notes(file: File) -> Iterator[list[Any]]:
 def is_retry(outcome: Outcome) -> bool:
     """Return whether a point failed and is retried: the machine may have caused the failure."""
     return outcome.state == "failed" and outcome.attempts < _TRIES
-
-
-def _startup_points(experiment: Experiment) -> int:
-    """Return the number of quasi-random points before an adaptive sampler's first own point."""
-    return max(4, 2 * len(experiment.tune))
 
 
 def open_study(storage: str | BaseStorage) -> BaseStorage:
@@ -385,56 +456,26 @@ def _build_rungs(experiment: Experiment, settings: dict[Path, Value], points: in
     return Rungs(halving.rungs(evaluations), points, halving.factor, maximize=maximize)
 
 
-def _build_sampler(experiment: Experiment) -> BaseSampler:
-    search = experiment.search
-    match search.sampler:
-        case "gp":
-            return GPSampler(seed=search.seed, n_startup_trials=0, deterministic_objective=False)
-        case _:
-            return TPESampler(
-                seed=search.seed, n_startup_trials=0, multivariate=True, constant_liar=True
-            )
-
-
-def to_optuna_value(value: Value) -> Value:
-    """Return the form in which Optuna stores a value: lists and mappings as JSON."""
-    return json.dumps(value) if isinstance(value, (list, dict)) else value
-
-
-def _from_optuna_value(distribution: Distribution, stored: Value) -> Value:
-    if isinstance(distribution, Choices):
-        return next(choice for choice in distribution.choices if to_optuna_value(choice) == stored)
-    return stored
-
-
-def to_optuna_distribution(distribution: Distribution) -> BaseDistribution:
-    """Return the distribution of a nuisance parameter in Optuna's form."""
-    if isinstance(distribution, Choices):
-        choices = [to_optuna_value(choice) for choice in distribution.choices]
-        return CategoricalDistribution(choices)  # type: ignore[arg-type]
-    low, high, step = distribution.low, distribution.high, distribution.step
-    if step is not None:  # Optuna requires `high` to be on the step's grid
-        steps = int((high - low) / step + 1e-9)
-        high = float(f"{low + step * steps:.15g}")
-    if distribution.integer:
-        return IntDistribution(int(low), int(high), log=distribution.log, step=int(step or 1))
-    return FloatDistribution(low, high, log=distribution.log, step=step)
-
-
-def _study_identity(experiment: Experiment, settings: dict[Path, Value]) -> str:
+def _study_identity(experiment: Experiment, cell: dict[Path, Value]) -> str:
     """Return a hash of the settings and the code that determine a cell's scores: its study's name.
 
     The numbers of trials and seeds are not part of it, so that more of them continue the study.
     """
-    return content_hash(
-        {
-            "base": experiment.base,
-            "cell": settings,
-            "tune": {path: asdict(distribution) for path, distribution in experiment.tune.items()},
-            "sampler": [experiment.search.sampler, experiment.search.seed],
-            "repeated": experiment.search.repeated,
-            "grid": experiment.search.trials if experiment.search.sampler == "grid" else 0,
-            "metric": experiment.metric.name,
-            "code": code_digest(TRIAL),
-        }
-    )
+    settings: dict[str, Any] = {
+        "base": experiment.base,
+        "cell": cell,
+        "tune": {path: asdict(distribution) for path, distribution in experiment.tune.items()},
+        "sampler": [experiment.search.sampler, experiment.search.seed],
+        "repeated": experiment.search.repeated,
+        "grid": experiment.search.trials if experiment.search.sampler == "grid" else 0,
+        "metric": experiment.metric.name,
+        "code": code_digest(TRIAL),
+    }
+    # Options without effect are left out: the studies of experiments without them have names that
+    # do not depend on whether the version of the lab has the options.
+    options = {
+        "constraints": {k: v for k, v in asdict(experiment.constraints).items() if v is not None},
+        "cost": experiment.cost,
+        "prior": experiment.search.prior,
+    }
+    return content_hash(settings | {name: value for name, value in options.items() if value})

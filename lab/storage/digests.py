@@ -80,9 +80,14 @@ def check_files(folder: File, digests: Mapping[str, FileDigest], remedy: str) ->
 
 def write_json(file: File, content: object, *, indent: int | None = None) -> None:
     """Write `content` atomically as JSON with a digest, for `read_json`."""
+    atomic.write_text(file, format_json(content, indent=indent).removesuffix("\n"))
+
+
+def format_json(content: object, *, indent: int | None = None) -> str:
+    """Return `content` as JSON with a digest, for `read_json`."""
     text = json.dumps(content, indent=indent)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    atomic.write_text(file, f"{_HEAD}{digest}{_MIDDLE}{text}{_TAIL}".removesuffix("\n"))
+    return f"{_HEAD}{digest}{_MIDDLE}{text}{_TAIL}"
 
 
 def read_json(file: File, remedy: str) -> Any:

@@ -13,7 +13,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path as File
 from typing import Any, get_args
@@ -36,7 +36,8 @@ CORE_FILES = (
     "provenance.json",
     "outcome.json",
     "traceback.txt",
-    "origin",
+    "origin.json",
+    "charged_to",
     LOG,
 )
 _OPEN: tuple[State, ...] = ("queued", "running")
@@ -104,14 +105,50 @@ def read_facts(folder: File) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_origin(folder: File, name: str) -> None:
-    """Store the name of the shorter run's record that a trial was extended from."""
-    atomic.write_text(folder / "origin", name)
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The shorter run that a trial was extended from.
+
+    Attributes:
+        name: name of its record; empty for a trial that was not extended.
+        charged_flops: FLOPs of the trial's beginning for which other trials are charged.
+    """
+
+    name: str = ""
+    charged_flops: float = 0.0
 
 
-def read_origin(folder: File) -> str:
-    """Return the name of the shorter run's record that a trial was extended from, or ""."""
-    file = folder / "origin"
+def write_origin(folder: File, origin: Origin) -> None:
+    """Store the shorter run that a trial was extended from."""
+    atomic.write_text(folder / "origin.json", json.dumps(asdict(origin)))
+
+
+def read_origin(folder: File) -> Origin:
+    """Return the shorter run that a trial was extended from."""
+    try:
+        return Origin(**json.loads((folder / "origin.json").read_text()))
+    except FileNotFoundError:
+        return Origin()
+
+
+def delete_origin(folder: File) -> None:
+    """Delete the origin of a trial that starts again from its beginning."""
+    (folder / "origin.json").unlink(missing_ok=True)
+
+
+def write_charged(folder: File, name: str) -> None:
+    """Store the name of the trial that is charged for a part of a trunk.
+
+    Args:
+        folder: record of the part.
+        name: name of the trial's record.
+    """
+    atomic.write_text(folder / "charged_to", name)
+
+
+def read_charged(folder: File) -> str:
+    """Return the name of the trial that is charged for a part of a trunk; empty if none is."""
+    file = folder / "charged_to"
     return file.read_text().strip() if file.exists() else ""
 
 

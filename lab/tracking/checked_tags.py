@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
+from lab.config.costs.second_objective import COSTS
 from lab.config.metrics import find_metric
 from lab.config.results import State
 from lab.errors import UserError
@@ -40,7 +41,8 @@ def check_sweep(run: Any) -> None:
     Raises:
         ChangedTagError: a tag is missing or not as the lab writes it.
     """
-    _check(run, _SWEEP, {tags.ANSWER, tags.OVERLAPS, tags.EXAMPLES})
+    optional = {tags.ANSWER, tags.OVERLAPS, tags.CONSTRAINTS, tags.COST, tags.EXAMPLES}
+    _check(run, _SWEEP, optional)
     values = tags.remove_prefix(run.data.tags)
     compare = json.loads(values[tags.COMPARE])
     if not _is_cell(json.loads(values[tags.REFERENCE]), compare):
@@ -66,7 +68,8 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
     for run in runs:
         blocks = (name for name in run.data.tags if name.startswith(tags.full_name(tags.BLOCKS)))
         of_blocks = {name.removeprefix(tags.PREFIX): _is_number_list for name in blocks}
-        _check(run, checks | of_blocks, {tags.PROVENANCE})
+        optional = {tags.PROVENANCE, tags.TRUNK, tags.COST_VALUE, tags.PROPOSED_BY}
+        _check(run, checks | of_blocks, optional)
         for name, value in run.data.metrics.items():
             if not _is_number(value):
                 raise _error(run, f"metric {name} is {value!r}, not a finite number")
@@ -193,6 +196,11 @@ def _is_finite_mapping(text: str) -> bool:
     return _is_mapping(value) and _is_finite(value)
 
 
+def _is_limits(text: str) -> bool:
+    limits = _parse(text)
+    return _is_mapping(limits) and all(map(_is_number, limits.values()))
+
+
 def _is_overlaps(text: str) -> bool:
     overlaps = _parse(text)
     return (
@@ -220,6 +228,8 @@ _SWEEP: Mapping[str, Check] = {
     tags.REFERENCE: _is_finite_mapping,
     tags.TUNE: _is_tuning,
     tags.SEARCH: _is_finite_mapping,
+    tags.CONSTRAINTS: _is_limits,
+    tags.COST: COSTS.__contains__,
     tags.OPENED: lambda text: text.isascii() and text.isdigit(),
     tags.OVERLAPS: _is_overlaps,
     tags.EXAMPLES: _is_finite_mapping,
@@ -231,5 +241,8 @@ _TRIAL: dict[str, Check] = {
     tags.STATE: _STATES.__contains__,
     tags.ROLE: _ROLES.__contains__,
     tags.REASON: _is_text,
+    tags.COST_VALUE: lambda text: _is_number(_parse(text)),
+    tags.PROPOSED_BY: _is_text,
     tags.PROVENANCE: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,
+    tags.TRUNK: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,
 }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.config.costs.second_objective import COSTS, CostName
 from lab.config.labels import label
 from lab.config.metrics import Metric, find_metric
 from lab.config.trial import Path, Value
@@ -23,6 +24,7 @@ from lab.tracking import long_values, tags
 from lab.tracking.checked_tags import check_points, check_sweep, check_trials
 from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
+from lab.tracking.parameters import parse_setting
 from lab.tracking.search import drop_duplicates, search_runs
 from lab.tracking.stored_runs import Point, read_children, read_points
 
@@ -50,8 +52,11 @@ class SweepFrames:
             (fraction of the budget that was spent), device, shared (whether other trials used the
             device at the same time, so that the trial's seconds are not comparable), code and
             `tags.PROCESS` (provenance of the trial's numbers; empty if it is unknown), masked
-            (masked tokens of a full window, as text; empty if it is unknown), every parameter by
-            dotted path, and the last value of every metric by name.
+            (masked tokens of a full window, as text; empty if it is unknown), trunk (only if trials
+            branch from trunks: a name that the branches of one trunk share), every parameter by
+            dotted path, and the last value of every metric by name. A sweep with a second objective
+            also has cost (its value), and one in which an earlier sweep has proposed settings also
+            has proposed_by (name of that sweep, or empty).
         curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
             step, and every metric by name (NaN if it was not finite or not computed).
         blocks: contribution of each block of the test set to the final value of a score, by number
@@ -104,6 +109,22 @@ class SweepFrames:
         return self.sweep.get(tags.ANSWER, "ranking")
 
     @property
+    def cost(self) -> CostName | None:
+        """Second objective (`Experiment.cost`); None without one."""
+        name = self.sweep.get(tags.COST)
+        return next((cost for cost in COSTS if cost == name), None)
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        """Limits of the trials by name (`Experiment.constraints`)."""
+        return dict(json.loads(self.sweep.get(tags.CONSTRAINTS, "{}")))
+
+    @property
+    def prior(self) -> list[str]:
+        """Names of the earlier sweeps that could propose settings (`SearchConfig.prior`)."""
+        return list(json.loads(self.sweep.get(tags.SEARCH, "{}")).get("prior", ()))
+
+    @property
     def compare(self) -> dict[Path, list[Value]]:
         """Compared values, by dotted path."""
         return dict(json.loads(self.sweep[tags.COMPARE]))
@@ -120,7 +141,7 @@ class SweepFrames:
 
 
 def load_frames(
-    uri: str, name: str, *, storage: str = "", across_code: bool = False
+    uri: str, name: str, *, storage: str = "", run_id: str = "", across_code: bool = False
 ) -> SweepFrames:
     """Return the sweep of that name; if there are several, the one that was started last.
 
@@ -129,6 +150,7 @@ def load_frames(
         name: name of the sweep.
         storage: identity of a storage. If the store has sweeps of that name from it, only they are
             considered.
+        run_id: id of the sweep's run; if given, no other one is considered.
         across_code: whether to include the trials of other code digests than that of the sweep's
             last command. The code digest is then a compared setting (`code_versions`).
 
@@ -144,14 +166,17 @@ def load_frames(
         )
     client = connect_client(uri)
     with describe_error(uri):
-        return _load_frames(client, uri, name, storage=storage, across_code=across_code)
+        return _load_frames(
+            client, uri, name, storage=storage, run_id=run_id, across_code=across_code
+        )
 
 
 def _load_frames(
-    client: Any, uri: str, name: str, *, storage: str, across_code: bool
+    client: Any, uri: str, name: str, *, storage: str, run_id: str, across_code: bool
 ) -> SweepFrames:
     experiment = client.get_experiment_by_name(name)
     parents = [] if experiment is None else search_runs(client, experiment.experiment_id, _IS_SWEEP)
+    parents = [run for run in parents if run_id in {"", run.info.run_id}]
     if not parents:
         raise FramesError(
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
@@ -346,7 +371,10 @@ def _trials(
         _trial(run, metric, untrained.get(int(run.data.tags[_NUMBER])), compared) for run in runs
     ]
     names = list(dict.fromkeys(name for record in records for name in record))
-    return pd.DataFrame(records, columns=names or list(_LEADING))
+    trials = pd.DataFrame(records, columns=names or list(_LEADING))
+    if tags.PROPOSED_BY in trials:
+        trials[tags.PROPOSED_BY] = trials[tags.PROPOSED_BY].fillna("")
+    return trials
 
 
 _LEADING = ("number", "fingerprint", "run_id", "state", "reason", "role", "repeat", "cell", "tuned",
@@ -359,7 +387,7 @@ def _trial(
 ) -> dict[str, object]:
     values, last = tags.remove_prefix(run.data.tags), dict(sorted(run.data.metrics.items()))
     cell, tuned = json.loads(values[tags.CELL]), json.loads(values[tags.TUNED])
-    params = {path: _parse_number(text) for path, text in sorted(run.data.params.items())}
+    params = {path: parse_setting(text) for path, text in sorted(run.data.params.items())}
     # A process that was killed after it created the run has stored no parameters.
     spent = last.get(f"spent/{params.get(tags.BUDGET_KIND)}", np.nan)
     finished = values[tags.STATE] == "finished"
@@ -380,6 +408,9 @@ def _trial(
         "shared": values.get(tags.SHARED) == "True",
         **{name: values.get(name, "") for name in (tags.CODE, *tags.PROCESS)},
         tags.MASKED: values.get(tags.MASKED, ""),
+        **{name: values[name] for name in (tags.TRUNK,) if name in values},
+        **({"cost": float(values[tags.COST_VALUE])} if tags.COST_VALUE in values else {}),
+        **{name: values[name] for name in (tags.PROPOSED_BY,) if name in values},
         **params,
         # These follow the parameters because some compared paths, such as `encoder.size`, are no
         # parameters of a built trial.
@@ -395,12 +426,3 @@ def _is_copy(metric: str) -> bool:
 
 def _to_scalar(value: Value) -> Value:
     return json.dumps(value) if isinstance(value, (list, dict)) else value
-
-
-def _parse_number(text: str) -> Value:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -20,14 +20,17 @@ from lab.config.labels import label
 from lab.config.mask_counts import describe_masks
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Path, Value, content_hash
+from lab.config.trunks import name_trunk
 from lab.loading.error_messages import SpaceError
 from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance
 from lab.tracking import long_values, tags
 from lab.tracking.client import StoreError, connect_writer, database_file, describe_error
 from lab.tracking.inputs import SweepInputs, log_inputs
+from lab.tracking.parameters import flatten_settings
 from lab.tracking.search import drop_duplicates, search_runs
 from lab.tracking.stored_runs import read_children
+from lab.tracking.user_interface import run_link
 
 _STATUS: dict[State, str] = {
     "queued": "SCHEDULED",
@@ -35,11 +38,12 @@ _STATUS: dict[State, str] = {
     "finished": "FINISHED",
     "stopped": "KILLED",
     "interrupted": "KILLED",
+    "infeasible": "KILLED",
     "diverged": "FAILED",
     "failed": "FAILED",
 }
-_ENDED = ("finished", "stopped", "interrupted", "diverged", "failed")
-_TERMINAL_WITHOUT_SCORE = ("diverged", "stopped")
+_ENDED = ("finished", "stopped", "interrupted", "diverged", "failed", "infeasible")
+_TERMINAL_WITHOUT_SCORE = ("diverged", "stopped", "infeasible")
 _BATCH = 800  # metrics per request
 _REQUEST = 1_000  # metrics, parameters and tags per request that MLflow allows
 _CURRENT = 60.0  # seconds for which the runs that `begin` has read are taken as complete
@@ -108,7 +112,7 @@ class MlflowStore:
             inputs: data sets that the trials read.
             storage: identity of the storage with the records; empty if there is none.
         """
-        identity = content_hash(asdict(experiment))
+        identity = _identity(experiment)
         self._metric = experiment.metric.name
         self._runs, self._stored_provenance, self._inputs = {}, set(), inputs
         with describe_error(self._uri):
@@ -189,6 +193,11 @@ class MlflowStore:
         self._client.update_run(run.id, status=_STATUS[state])
         return {tags.STATE: state, tags.REASON: ""}
 
+    def run_address(self, job: Job, fingerprint: str) -> str:
+        """Return the address of a job's run in the MLflow UI; empty if it is not stored."""
+        run = self._runs.get(_key(job.number, fingerprint))
+        return "" if run is None else run_link(self._uri, self._experiment, run.id)
+
     def delete_run(self, job: Job, fingerprint: str) -> None:
         """Delete a job's run; the next call of `sync` creates a new one."""
         run = self._runs.pop(_key(job.number, fingerprint), None)
@@ -228,7 +237,7 @@ class MlflowStore:
 
     def _log_settings(self, run: _Run, job: Job, fingerprint: str) -> dict[str, str]:
         """Store data sets and too long values of a trial; return its parameters."""
-        params = long_values.shorten(_flatten(asdict(job.trial)), long_values.MOST_PARAM)
+        params = long_values.shorten(flatten_settings(asdict(job.trial)), long_values.MOST_PARAM)
         of_job = long_values.shorten(_job_tags(job, fingerprint, {}), long_values.MOST_TAG)
         for path, text in (params.artifacts | of_job.artifacts).items():
             self._client.log_text(run.id, text, path)
@@ -406,6 +415,26 @@ def _key(number: int, fingerprint: str) -> str:
     return f"{number} {fingerprint}"
 
 
+def _identity(experiment: Experiment) -> str:
+    """Return the hash of an experiment; options without effect are no part of it.
+
+    So the sweeps of experiments without them keep their runs if the lab gets the options.
+    """
+    settings = asdict(experiment)
+    if not _limits(experiment):
+        del settings["constraints"]
+    if experiment.cost is None:
+        del settings["cost"]
+    if not experiment.search.prior:
+        del settings["search"]["prior"]
+    return content_hash(settings)
+
+
+def _limits(experiment: Experiment) -> dict[str, float]:
+    limits = asdict(experiment.constraints)
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
 def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str, str]:
     tune = {path: asdict(distribution) for path, distribution in experiment.tune.items()}
     values = {
@@ -423,6 +452,10 @@ def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str
         tags.OPENED: str(_now()),
         f"{tags.LAST_COMMAND}{tags.CODE}": code_digest(TRIAL),
     }
+    if limits := _limits(experiment):
+        values[tags.CONSTRAINTS] = json.dumps(limits)
+    if experiment.cost is not None:
+        values[tags.COST] = experiment.cost
     return tags.add_prefix(values) | {tags.NOTE: experiment.question}
 
 
@@ -450,6 +483,12 @@ def _job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, 
         tags.MASKED: describe_masks(job.trial),
         tags.CODE: code_digest(TRIAL),
     }
+    if (trunk := name_trunk(job.trial)) is not None:
+        values[tags.TRUNK] = trunk
+    if job.cost is not None:
+        values[tags.COST_VALUE] = json.dumps(job.cost)
+    if job.proposed_by:
+        values[tags.PROPOSED_BY] = job.proposed_by
     return tags.add_prefix(values | dict(more))
 
 
@@ -468,13 +507,6 @@ def _reference(experiment: Experiment) -> dict[Path, Value]:
         return next((cell for cell in grid if build_trial(experiment.base, cell) == base), grid[0])
     except SpaceError:  # the base may be incomplete: `compare` gives the missing settings
         return grid[0]
-
-
-def _flatten(value: object, path: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        inner = (_flatten(v, f"{path}.{k}" if path else str(k)) for k, v in value.items())
-        return {key: text for part in inner for key, text in part.items()}
-    return {path: json.dumps(value) if isinstance(value, (list, tuple)) else str(value)}
 
 
 def _now() -> int:

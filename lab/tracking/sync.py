@@ -12,6 +12,7 @@ from pathlib import Path as File
 
 from lab import disk_space
 from lab.config.experiment import Job
+from lab.config.results import Outcome
 from lab.storage import provenance, record
 from lab.tracking.client import StoreError
 from lab.tracking.store import MlflowStore
@@ -26,6 +27,7 @@ class _Entry:
     job: Job
     folder: File
     fresh: bool  # whether the run in the store must be deleted first
+    outcome: Outcome | None  # in place of that of the record
 
 
 class MlflowSync:
@@ -44,17 +46,25 @@ class MlflowSync:
         self._is_full = False  # whether the last attempt failed because a disk is full
         self._failed_at = 0.0
 
-    def submit(self, job: Job, folder: File, *, fresh: bool = False) -> None:
+    def submit(
+        self, job: Job, folder: File, *, fresh: bool = False, outcome: Outcome | None = None
+    ) -> None:
         """Copy a job's record now, or later if the store is not available.
 
         Args:
             job: job to store.
-            folder: record of the job's trial.
+            folder: record of the job's trial; there is none of a trial that must not be trained.
             fresh: whether to delete the run that the store has of this job and create a new one.
+            outcome: outcome of the trial in this sweep; None for that of the record.
         """
         pending = self._pending.get(job.number)
-        self._pending[job.number] = _Entry(job, folder, fresh or bool(pending and pending.fresh))
+        fresh = fresh or bool(pending and pending.fresh)
+        self._pending[job.number] = _Entry(job, folder, fresh, outcome)
         self.copy_pending()
+
+    def run_address(self, job: Job, folder: File) -> str:
+        """Return the address of a job's run in the MLflow UI; empty if it is not stored yet."""
+        return self._store.run_address(job, folder.name)
 
     def copy_pending(self) -> None:
         """Copy all pending records, unless an attempt failed less than `_RETRY_INTERVAL` ago."""
@@ -107,8 +117,11 @@ class MlflowSync:
         if entry.fresh:
             self._store.delete_run(job, folder.name)
             entry.fresh = False
+        if job.infeasible and entry.outcome is not None:  # a record would be that of another sweep
+            self._store.sync(job, folder.name, entry.outcome.state, outcome=entry.outcome)
+            return
         state = record.read_state(folder) or "queued"
-        if (outcome := record.read_outcome(folder)) is not None:
+        if (outcome := entry.outcome or record.read_outcome(folder)) is not None:
             entries = provenance.read_provenance(folder)
             blocks = record.read_blocks(folder)
             self._store.sync(

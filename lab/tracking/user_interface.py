@@ -27,12 +27,27 @@ def runs_link(uri: str, experiment: str, *, maximize: bool) -> str:
         experiment: id of the MLflow experiment.
         maximize: whether larger scores are better.
     """
-    base = _LOCAL if database_file(uri) is not None else uri.rstrip("/")
+    base = _server(uri)
     column, ascending = quote(f"metrics.`{tags.SCORE}`"), str(not maximize).lower()
     return (
         f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
         f"&orderByKey={column}&orderByAsc={ascending}"
     )
+
+
+def run_link(uri: str, experiment: str, run: str) -> str:
+    """Return the address of a run.
+
+    Args:
+        uri: URI of the tracking store.
+        experiment: id of the MLflow experiment.
+        run: id of the run.
+    """
+    return f"{_server(uri)}/#/experiments/{experiment}/runs/{run}"
+
+
+def _server(uri: str) -> str:
+    return _LOCAL if database_file(uri) is not None else uri.rstrip("/")
 
 
 def describe_interface(uri: str, frames: SweepFrames) -> list[str]:

@@ -63,7 +63,7 @@ def train_steps(
     while not _is_used_up(budget, spent, cost):
         started = clock()
         settings = trial.settings_at(progress)
-        set_rate(optimizer, trial.schedule(progress))
+        set_rate(optimizer, trial.rate_multiplier(progress, spent))
         objective.begin(updates, settings)
         parts = gradients.compute(spent, updates, settings)
         norms = clip_gradients(objective, trial.optim, updates)

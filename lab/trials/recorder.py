@@ -36,6 +36,8 @@ class TrialRecorder:
             count: number of points to keep; the run scores later points again.
         """
         self.rows += record.truncate_curve(self._work.folder, count)
+        if not count:  # without a checkpoint that can be read
+            record.delete_origin(self._work.folder)
         self._ready = time.perf_counter()
 
     def append(self, row: MetricRow) -> None:

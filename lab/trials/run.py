@@ -56,7 +56,7 @@ def run_trial(
     reason, trace = "", ""
     try:
         _train_and_fine_tune(work, recorder, device, report, requested_state, workers)
-        if origin := record.read_origin(work.folder):
+        if origin := record.read_origin(work.folder).name:
             reason = f"continued from {origin}"
     except DivergedError as error:
         state, reason = "diverged", str(error)

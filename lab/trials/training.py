@@ -98,6 +98,8 @@ class Training:
             micro_batch_limit = position.micro_batch_limit
         elif work.start is not None:
             weights.load_weights(work.start, self._objective)
+        origin = record.read_origin(work.folder)
+        self._charged_flops = 0.0 if position is None else origin.charged_flops
         if workers.broadcast(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
         self._gradients = Gradients(
@@ -192,7 +194,8 @@ class Training:
         Args:
             taken: scores of the point.
         """
-        row = spent_entries(self._spent, self._work)
+        row = spent_entries(self._spent, self._work, self._charged_flops)
+        row |= {"spent/epochs": self._spent.tokens / self._scorer.corpus.epoch_tokens}
         row |= {"health/micro_batch": self._gradients.micro_batch_size}
         settings = self._settings._asdict()
         row |= {f"schedule/{name}": settings[name] for name in sorted(self._trial.varying_settings)}

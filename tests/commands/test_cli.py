@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from project import ROOT
 
-from lab import cli, export, finetune, init, prepare, report, sweep, verify
+from lab import advise, cli, export, finetune, forecast, init, prepare, report, sweep, verify
 from lab import commands as commands_module
 from lab.errors import UserError
 
@@ -79,7 +79,7 @@ def test_each_outcome_gives_one_line_and_its_status(
     assert len(list(tmp_path.iterdir())) == ("traceback in" in error)
 
 
-COMMANDS = (sweep, prepare, finetune, report, verify, export, init)
+COMMANDS = (sweep, prepare, finetune, report, forecast, verify, export, init, advise)
 commands = pytest.mark.parametrize("command", COMMANDS, ids=lambda module: module.__name__)
 
 

@@ -71,7 +71,16 @@ def test_values_of_up_to_80_characters_are_not_abbreviated() -> None:
 
 def test_mappings_without_a_kind_are_labeled_by_the_entries_in_which_they_differ() -> None:
     shapes: list[Value] = [
-        {"layers": 1, "hidden": hidden, "ffn": 4 * hidden, **extra}
+        {
+            "layers": 1,
+            "heads": 2,
+            "embedding": 32,
+            "init_std": 0.1,
+            "dropout": 0,
+            "hidden": hidden,
+            "ffn": 4 * hidden,
+            **extra,
+        }
         for hidden in (32, 64)
         for extra in ({}, {"parametrization": {"kind": "mup"}})
     ]

@@ -1,5 +1,6 @@
 """Tests of prepared windows and of batches as a function of their position."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -122,3 +123,11 @@ def test_batch_of_a_mixture_is_a_function_of_its_position() -> None:
     in_order = read(Batches(rows(100), 1, MIXED), 0, 420)
     for start in (413, 0, 217, 98):
         assert read(Batches(rows(100), 1, MIXED), start, start + 7) == in_order[start : start + 7]
+
+
+def test_epoch_ends_when_a_part_begins_to_be_repeated(prepared_text: PreparedText) -> None:
+    corpus = prepared_text.corpus
+    windows, length = corpus.train_NT.shape
+    assert corpus.epoch_tokens == windows * length
+    # Of four windows, two come from the part of five windows.
+    assert dataclasses.replace(corpus, parts=MIXED).epoch_tokens == 10 * length

@@ -243,7 +243,7 @@ BAD = {
     "stray quote": ("a.csv", b'text\none\n"a"b\ntwo', ":3", "not CSV (", "one two"),
     "unclosed quote": ("a.csv", b'text\none\n"two\nthree\nfour', ":3", "not CSV (", "one"),
     "unclosed quote in a long file": (
-        "a.csv", b'text\none\n"two\n' + b"abc\n" * (LONGEST // 4) + b"x\n", ":3",
+        "a.csv", b'text\none\n"two\n' + (b"a" * 1023 + b"\n") * (LONGEST // 1024) + b"x\n", ":3",
         "longer than 8 MiB (the rest of the file is skipped)", "one",
     ),
     "cell beyond the limit": (

@@ -11,10 +11,10 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 import pytest
@@ -33,17 +33,18 @@ from lab.config.experiment import Resources
 from lab.config.results import MetricRow, State
 from lab.storage import record
 from lab.tracking import frames
-from lab.trials import progress
 from lab.trials.assignment import NodeResources, count_slots
 
 LONG = {"base__budget__amount": "3e10", "base__evaluations": 4}  # can be observed while it runs
 MLM = "{kind: mlm, budget: {kind: flops, amount: 4e9}, lr: 1e-3}"
-STARTS = {  # the first trial has a preparatory run
-    # Encoder and generator of equal shapes, so that one run provides both with weights.
-    "base__objective__generator__width": 1,
-    "compare": f"{{init_from: [{MLM}, {{kind: scratch}}]}}",
+# Encoder and generator of equal shapes, so that one preparatory run provides both with weights.
+WIDE = {"base__objective__generator__width": 1}
+STARTS = WIDE | {"compare": f"{{init_from: [{MLM}, {{kind: scratch}}]}}"}
+TWO_WORKERS = {
+    "resources__slots": 0,
+    "resources__workers": 2,
+    "compare": "{objective.disc_weight: [50, 49]}",  # the first value is that of `one_worker`
 }
-TWO_WORKERS = {"resources__slots": 0, "resources__workers": 2} | LONG | STARTS
 CLUSTER_ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
@@ -125,14 +126,12 @@ class Sweep(NamedTuple):
         storage: folder of its records.
         trials: its trials, loaded from MLflow.
         most_running: largest observed number of running trials.
-        most_started: largest observed number of trials that ran or waited for their workers.
         after: state of the cluster after the sweep.
     """
 
     storage: Path
     trials: pd.DataFrame
     most_running: int
-    most_started: int
     after: dict[str, Any]
 
 
@@ -222,28 +221,17 @@ def records_in(storage: Path, *states: State) -> list[Path]:
     return [folder for folder in folders if record.read_state(folder) in states]
 
 
-def run_sweep(
-    cluster: Cluster,
-    cwd: Path,
-    *,
-    stop_at: Callable[[Path], bool] | None = None,
-    **changes: object,
-) -> Sweep:
-    """Run a sweep on the cluster; interrupt it when `stop_at` is true of its storage."""
-    storage, most_running, most_started = cwd / "storage", 0, 0
-    status, began = 130 if stop_at else 0, time.monotonic()
+def run_sweep(cluster: Cluster, cwd: Path, **changes: object) -> Sweep:
+    """Run a sweep on the cluster."""
+    storage, most_running, began = cwd / "storage", 0, time.monotonic()
     options = ("--address", cluster.address, "--tracking-uri", cluster.uri)
     with start_sweep(cwd, *options, **changes) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
-            most_started = max(most_started, len(records_in(storage, "queued", "running")))
             most_running = max(most_running, len(records_in(storage, "running")))
-            if stop_at is not None and stop_at(storage):
-                process.send_signal(signal.SIGINT)
-                stop_at = None
             time.sleep(0.2)
-        wait_for_exit(process, cwd, status)
+        wait_for_exit(process, cwd, 0)
     trials = frames.load_frames(cluster.uri, "smoke").trials
-    return Sweep(storage, trials, most_running, most_started, cluster.wait_until_idle())
+    return Sweep(storage, trials, most_running, cluster.wait_until_idle())
 
 
 @pytest.fixture(scope="module")
@@ -255,23 +243,6 @@ def one_worker(
     return run_sweep(cluster, cwd, resources__slots=0, **LONG, **STARTS)
 
 
-@pytest.fixture(scope="module")
-def two_workers(
-    cluster: Cluster, one_worker: Sweep, tmp_path_factory: pytest.TempPathFactory
-) -> Sweep:
-    """Run the preparatory run and the first trial; the second trial waits and never starts."""
-    cwd = tmp_path_factory.mktemp("two_workers")
-    shutil.copytree(one_worker.storage / "cache", cwd / "storage" / "cache")
-    return run_sweep(cluster, cwd, stop_at=scores_a_trained_trial, **TWO_WORKERS)
-
-
-def scores_a_trained_trial(storage: Path) -> bool:
-    """Return whether a trial has trained to its end, so that an interrupt does not shorten it."""
-    folders = [f for f in records_in(storage, "running") if not is_preparatory(f)]
-    phases = [progress.read_progress(folder) for folder in folders]
-    return any(phase is not None and phase.phase == progress.TRAINED for phase in phases)
-
-
 def scores(sweep: Sweep) -> dict[str, float]:
     """Return the last score of each trial, by the name of its record; an mlm run has none."""
     folders = (file.parent for file in sweep.storage.glob("trials/*/outcome.json"))
@@ -279,20 +250,15 @@ def scores(sweep: Sweep) -> dict[str, float]:
     return {name: row[METRIC] for name, row in last.items() if METRIC in row}
 
 
-def is_preparatory(folder: Path) -> bool:
-    return record.read_trial(folder)[0].objective.kind == "mlm"
-
-
-def preparatory(storage: Path) -> list[Path]:
-    """Return the folders of the records of mlm runs that have ended."""
-    folders = (file.parent for file in storage.glob("trials/*/outcome.json"))
-    return [folder for folder in folders if is_preparatory(folder)]
-
-
-def initialized(storage: Path) -> Path:
-    """Return the folder of the record of the trial that has a preparatory run."""
-    folders = (file.parent for file in storage.glob("trials/*/trial.json"))
-    (folder,) = (f for f in folders if record.read_trial(f)[0].init_from.kind == "mlm")
+def only_trial(storage: Path) -> Path:
+    """Return the folder of the trial without a preparatory run and with the first loss weight."""
+    (folder,) = (
+        folder
+        for folder in records_in(storage, *get_args(State))
+        if (trial := record.read_trial(folder)[0]).init_from.kind == "scratch"
+        and trial.objective.kind == "electra"
+        and trial.objective.disc_weight == 50
+    )
     return folder
 
 
@@ -318,40 +284,6 @@ def test_trials_run_on_both_nodes_at_the_same_time(one_worker: Sweep) -> None:
 @pytest.mark.slow
 def test_cluster_is_idle_after_a_sweep(one_worker: Sweep) -> None:
     assert_cluster_is_idle(one_worker.after)
-
-
-@pytest.mark.slow
-def test_two_workers_on_two_nodes_reach_the_same_losses_as_one_process(
-    one_worker: Sweep, two_workers: Sweep
-) -> None:
-    assert two_workers.after["actors"]["RayTrainWorker"] == 2
-    assert_cluster_is_idle(two_workers.after)
-    # The names differ: they hash the initial weights, which differ by rounding.
-    folders = [initialized(sweep.storage) for sweep in (one_worker, two_workers)]
-    assert [record.read_state(folder) for folder in folders] == ["finished"] * 2
-    for one, other in zip(*map(curve, folders), strict=True):
-        assert other["spent/steps"] == one["spent/steps"]
-        for each in (key for key in one if key.startswith("train/")):
-            assert other[each] == pytest.approx(one[each], rel=1e-3), each
-
-
-@pytest.mark.slow
-def test_two_workers_train_a_preparatory_run(one_worker: Sweep, two_workers: Sweep) -> None:
-    names = {folder.name for folder in preparatory(two_workers.storage)}
-    assert len(names) == 1
-    assert names == {folder.name for folder in preparatory(one_worker.storage)}
-    for name in names:
-        folders = (sweep.storage / "trials" / name for sweep in (one_worker, two_workers))
-        for a, b in zip(*map(curve, folders), strict=True):
-            for each in (key for key in a if key.startswith("train/")):
-                assert b[each] == pytest.approx(a[each], rel=1e-3), each
-
-
-@pytest.mark.slow
-def test_trials_run_one_at_a_time_where_the_cluster_fits_one_worker_group(
-    two_workers: Sweep,
-) -> None:
-    assert two_workers.most_running == two_workers.most_started == 1
 
 
 def error_line(cwd: Path, *options: object, **changes: object) -> str:
@@ -400,30 +332,34 @@ class Killed(NamedTuple):
         listening: addresses at which the sweep's processes listened.
         workers: number of workers when one was killed.
         rows: evaluations in the record when the worker was killed.
+        most_started: largest observed number of trials that ran or waited for their workers.
     """
 
     storage: Path
     listening: set[str]
     workers: int
     rows: tuple[MetricRow, ...]
+    most_started: int
 
 
 @pytest.fixture(scope="module")
 def killed(
-    begun_storage: Path, two_workers: Sweep, tmp_path_factory: pytest.TempPathFactory
+    begun_storage: Path, one_worker: Sweep, tmp_path_factory: pytest.TempPathFactory
 ) -> Killed:
-    """Run a trial with two workers: kill one after a checkpoint, interrupt the next two later."""
+    """Run a trial with two workers: kill one after a checkpoint, interrupt the next two later.
+
+    The second trial waits and never starts.
+    """
     cwd = tmp_path_factory.mktemp("killed")
     storage = cwd / "storage"
-    shutil.copytree(two_workers.storage / "cache", storage / "cache")
+    shutil.copytree(one_worker.storage / "cache", storage / "cache")
     shutil.copy(begun_storage / "mlflow.db", storage)
-    for folder in preparatory(two_workers.storage):  # so that it is not trained again
-        shutil.copytree(folder, storage / "trials" / folder.name)
-    addresses, workers, began = set[str](), list[int](), time.monotonic()
+    addresses, workers, most_started, began = set[str](), list[int](), 0, time.monotonic()
     rows: tuple[MetricRow, ...] = ()
     interrupted = False
-    with start_sweep(cwd, **TWO_WORKERS) as process:
+    with start_sweep(cwd, **TWO_WORKERS | LONG | WIDE) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
+            most_started = max(most_started, len(records_in(storage, "queued", "running")))
             for folder in records_in(storage, "running"):
                 if not workers and list(folder.glob("checkpoints/*/state.json")):
                     rows = record.read_curve(folder)
@@ -435,35 +371,43 @@ def killed(
                     interrupted = True
             time.sleep(0.1)
         wait_for_exit(process, cwd, 130)
-    return Killed(storage, addresses, len(workers), rows)
+    return Killed(storage, addresses, len(workers), rows, most_started)
 
 
 @pytest.mark.slow
-def test_trial_continues_from_its_checkpoint_after_a_worker_was_killed(
-    two_workers: Sweep, killed: Killed
-) -> None:
+def test_two_workers_have_the_losses_of_one_process(one_worker: Sweep, killed: Killed) -> None:
+    folders = (only_trial(killed.storage), only_trial(one_worker.storage))
+    for two, one in zip(*map(curve, folders), strict=False):
+        assert two["spent/steps"] == one["spent/steps"]
+        for each in (key for key in one if key.startswith("train/")):
+            assert two[each] == pytest.approx(one[each], rel=1e-3), each
+
+
+@pytest.mark.slow
+def test_trial_continues_from_its_checkpoint_after_a_worker_was_killed(killed: Killed) -> None:
     assert killed.workers == 2
     # Evaluations from before the kill are not repeated: they are equal, their seconds included.
-    folder = initialized(killed.storage)
-    rows = record.read_curve(folder)
+    rows = record.read_curve(only_trial(killed.storage))
     assert 1 < len(killed.rows) < len(rows)
     assert rows[: len(killed.rows)] == killed.rows
-    undisturbed = two_workers.storage / "trials" / folder.name
-    assert record.read_state(undisturbed) == "finished"
-    assert curve(folder) == curve(undisturbed)[: len(rows)]
+
+
+@pytest.mark.slow
+def test_trials_run_one_at_a_time_where_the_machine_fits_one_worker_group(killed: Killed) -> None:
+    assert killed.most_started == 1
 
 
 @pytest.mark.slow
 def test_lost_worker_and_the_retry_are_in_the_log_of_the_sweep(killed: Killed) -> None:
     lines = (killed.storage / "logs" / "smoke.log").read_text(encoding="utf-8").splitlines()
     (at,) = (n for n, line in enumerate(lines) if "its workers ended; retry 1 of 2" in line)
-    assert f" WARNING trial={initialized(killed.storage).name} " in lines[at]
+    assert f" WARNING trial={only_trial(killed.storage).name} " in lines[at]
     assert any(re.match(r"rank \d: .", line) for line in lines[at + 1 : at + 3])
 
 
 @pytest.mark.slow
 def test_trial_of_two_workers_saves_its_state_when_it_is_interrupted(killed: Killed) -> None:
-    folder = initialized(killed.storage)
+    folder = only_trial(killed.storage)
     outcome = record.read_outcome(folder)
     assert outcome is not None
     assert outcome.state == "interrupted"

@@ -153,6 +153,18 @@ def test_preparatory_runs_have_a_duration_and_shorten_their_trials(
     assert "preparatory runs" not in seconds_by_phase(build_experiment(), tmp_path)
 
 
+def test_parts_of_trunks_have_a_duration_and_branches_that_of_their_cooldowns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "measure_flops_per_second", lambda *_: 1e9)
+    monkeypatch.setattr(expectation, "_scoring_flops", lambda _: 0.0)
+    base = BASE | {"schedule": {"kind": "trunk", "warmup": 1e9}}
+    experiment = build_experiment(base=base, compare={"budget.amount": (1e10, 2e10)})
+    seconds = seconds_by_phase(experiment, tmp_path)
+    assert seconds["preparatory runs"] == pytest.approx(3 * 0.8 * 20, rel=0.03)
+    assert seconds["training"] == pytest.approx(3 * 0.2 * (10 + 20), rel=0.05)
+
+
 def test_preparatory_run_that_has_ended_takes_no_time(
     storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,8 @@ from lab.tracking import frames
 from lab.tracking.client import default_uri
 from lab.tracking.store import MlflowStore
 from lab.training.distributed import SingleProcess
-from lab.training.model import DisentangledEmbeddings, Encoder, initialize_weights
+from lab.training.initialization import initialize_weights
+from lab.training.model import DisentangledEmbeddings, Encoder
 from lab.trials.assignment import Assignment
 from lab.trials.run import run_trial
 from lab.trials.scorers import NoScores
@@ -101,7 +102,7 @@ def yamls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def pretrained(prepared_text: PreparedText) -> PretrainedEncoder:
     vocabulary = prepared_text.corpus.vocabulary
     encoder = Encoder(replace(SHAPE, dropout=finetuner.DROPOUT), vocabulary.size, 16)
-    initialize_weights(encoder, 0.1, 0)
+    initialize_weights(encoder, SHAPE, 0)
     return PretrainedEncoder(encoder, SHAPE, vocabulary, 0)
 
 

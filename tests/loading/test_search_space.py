@@ -206,7 +206,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "unknown word": (
         "base.schedule.kind=step",
         "base.schedule.kind",
-        "must be one of linear, cosine, stable, constant, not 'step'",
+        "must be one of linear, cosine, stable, constant, trunk, not 'step'",
     ),
     "unknown kind": (
         "base.objective.kind=bert",

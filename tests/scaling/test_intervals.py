@@ -18,7 +18,7 @@ from lab.scaling.diagnostics import check_fit, leave_largest_out
 from lab.scaling.flops import proportional
 from lab.scaling.law import LawFit, fit_law
 from lab.scaling.optimum import optimal_allocation
-from lab.scaling.predictions import predict_loss
+from lab.scaling.predictions import predict_losses
 from lab.scaling.profiles import law_intervals, optimal_size_interval
 
 DRAWS = 150
@@ -87,12 +87,14 @@ def test_prediction_at_a_run_has_the_noise_of_a_run(fit: LawFit) -> None:
     points = fit.points
     middle = len(points) // 2
     place = float(points.parameters_n[middle]), float(points.tokens_n[middle])
-    one, many = predict_loss(fit, *place), predict_loss(fit, *place, seeds=10_000)
-    assert one.loss == pytest.approx(float(fit.law.loss(*map(np.array, place))))
-    half = np.log(one.high / one.low) / 2
+    (found,) = predict_losses(fit, *(np.array([value]) for value in place))
+    assert found.loss == pytest.approx(float(fit.law.loss(*map(np.array, place))))
+    (low, high), many = found.mean_ends(1), found.mean_ends(10_000)
+    half = np.log(high / low) / 2
     expected = stats.t.ppf(0.95, len(points) - 5) * fit.deviation
     assert expected < half < 1.3 * expected
-    assert np.log(many.high / many.low) / 2 < 0.5 * half
+    assert np.log(many[1] / many[0]) / 2 < 0.5 * half
+    assert many == pytest.approx((found.low, found.high), rel=1e-4)
 
 
 def test_bootstrap_is_stratified_and_agrees_with_the_profile(fit: LawFit) -> None:
@@ -106,6 +108,28 @@ def test_bootstrap_is_stratified_and_agrees_with_the_profile(fit: LawFit) -> Non
     profile = optimal_size_interval(fit, 1e15, SIX)
     ends = percentile_interval(sizes, profile.value, 0.9)
     assert 0.6 < np.log(ends.high / ends.low) / np.log(profile.high / profile.low) < 1.7
+
+
+def test_runs_of_one_trunk_are_resampled_together() -> None:
+    rng = np.random.default_rng(0)
+    budgets, trunks = np.repeat([1.0, 2.0, 4.0], 5), np.tile(np.arange(5), 3)
+    index = resample_within(budgets, rng, 2_000, trunks)
+    assert (budgets[index] == budgets).all()
+    drawn = trunks[index].reshape(-1, 3, 5)
+    assert (drawn == drawn[:, :1]).all(), "all budgets of a trunk are those of one other trunk"
+    counts = np.bincount(drawn[:, 0].ravel(), minlength=5) / drawn[:, 0].size
+    assert counts == pytest.approx(np.full(5, 0.2), abs=0.02)
+    assert len({tuple(row) for row in drawn[:, 0].tolist()}) > 1_000
+
+
+def test_each_budget_is_resampled_uniformly_if_a_trunk_lacks_one() -> None:
+    budgets = np.array([1.0, 1.0, 2.0, 2.0, 2.0])
+    trunks = np.array([0, 2, 0, 1, 2])
+    index = resample_within(budgets, np.random.default_rng(0), 4_000, trunks)
+    assert (budgets[index] == budgets).all()
+    for slot, choices in enumerate([2, 2, 3, 3, 3]):
+        shares = np.unique(index[:, slot], return_counts=True)[1] / len(index)
+        assert shares == pytest.approx(np.full(choices, 1 / choices), abs=0.03)
 
 
 def test_decision_names_the_size_next_to_the_optimum(fit: LawFit) -> None:

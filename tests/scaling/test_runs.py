@@ -44,6 +44,17 @@ def test_each_unfit_run_is_excluded_with_its_reason() -> None:
     assert len(points_of(found.kept)) == 1
 
 
+def test_runs_of_one_trunk_are_a_group_and_other_runs_are_their_own() -> None:
+    assert points_of([run("a"), run("b")]).groups_n is None
+    trunks = ["x", "", "y", "x", ""]
+    points = points_of([run(str(n), trunk=trunk) for n, trunk in enumerate(trunks)])
+    assert points.groups_n is not None
+    assert points.groups_n.tolist() == [0, 1, 2, 0, 3]
+    kept = points.take(np.array([0, 3])).groups_n
+    assert kept is not None
+    assert kept.tolist() == [0, 0]
+
+
 def test_plateau_ends_where_the_loss_stays_below_it() -> None:
     tokens = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     assert plateau_end(tokens, np.array([7.0, 6.0, 7.0, 5.0, 4.0]), 7.0, 0.5) == 4.0

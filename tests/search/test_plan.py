@@ -306,3 +306,41 @@ def test_rounded_duration_is_within_a_tenth_or_five_seconds(seconds: float) -> N
     number, unit = plan.format_about(seconds).replace(",", "").split()
     rounded = float(number) * {"s": 1, "min": 60, "h": 3_600}[unit]
     assert abs(rounded - seconds) <= max(0.1 * seconds, 5)
+
+
+STANDALONE = r"^FLOPs: ([\d.e+]+) stand-alone, ([\d.e+]+) marginal \("
+
+
+def test_plan_of_trunks_has_the_compute_with_and_without_sharing() -> None:
+    experiment = search_space.load_experiment(ROOT / "search_spaces" / "trunk.yaml")
+    cells = plan.plan_cells(experiment)
+    runs = plan.preparatory_phase(experiment)
+    amounts = [2.5e11, 5e11, 1e12, 2e12]
+    assert [cell.flops for cell in cells] == pytest.approx(amounts, rel=0.01)
+    own = [cell.branch_flops for cell in cells]
+    assert own == pytest.approx([0.2 * amount for amount in amounts], rel=0.03)
+    assert sum(runs.values()) == pytest.approx(3 * 0.8 * 2e12, rel=0.001)
+    assert len(runs) == 3 * 4
+    heading = plan.plan_heading(experiment, cells, 1)
+    assert re.search(
+        r"^parts of trunks, each trained once: 12, 4\.[\d]+e\+12 FLOPs$", heading, re.M
+    )
+    ((alone, marginal),) = re.findall(STANDALONE, heading, re.M)
+    (total,) = re.findall(r"trials: 12   FLOPs: ([\d.e+]+) ", heading)
+    assert float(alone) == pytest.approx(3 * sum(amounts), rel=0.01)
+    assert float(total) == pytest.approx(3 * (0.8 * 2e12 + 0.2 * sum(amounts)), rel=0.01)
+    assert marginal == total
+
+
+def test_plan_of_mlm_runs_has_the_compute_with_and_without_sharing() -> None:
+    experiment = search_space.load_experiment(ROOT / "search_spaces" / "frozen.yaml")
+    heading = plan.plan_heading(experiment, plan.plan_cells(experiment), 1)
+    ((alone, marginal),) = re.findall(STANDALONE, heading, re.M)
+    (total,) = re.findall(r"   FLOPs: ([\d.e+]+) ", heading)
+    assert float(alone) > float(total)
+    assert marginal == total
+
+
+def test_plan_without_shared_runs_has_one_amount_of_compute() -> None:
+    experiment = build_experiment()
+    assert "stand-alone" not in plan.plan_heading(experiment, plan.plan_cells(experiment), 1)

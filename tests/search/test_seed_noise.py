@@ -75,6 +75,10 @@ def test_trials_without_a_repeat_a_score_or_the_shape_do_not_count(tmp_path: Pat
     store(tmp_path, build({"batch": 32}), [0.7, 0.8], state="diverged")
     store(tmp_path, build({"encoder": {"size": "tiny"}}), [0.7, 0.8])
     assert seed_noise.find_seed_noise(build_experiment(), tmp_path) is None
+    branch = build({"schedule": {"kind": "trunk", "warmup": 1e10}})
+    assert branch.trunk is not None
+    store(tmp_path, branch.trunk, [0.7, 0.8])  # its learning rate has not decayed
+    assert seed_noise.find_seed_noise(build_experiment(), tmp_path) is None
     other = dataclasses.replace(build_experiment(), metric=METRICS["probe/pos/accuracy"])
     store(tmp_path, build(), [0.7, 0.8])
     assert seed_noise.find_seed_noise(other, tmp_path) is None

@@ -12,6 +12,7 @@ from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.loading.search_space import build_trial
 from lab.storage import record
+from lab.storage.record import Origin
 from lab.trials.assignment import Assignment, StopSignal
 
 TRIAL = build_trial(
@@ -127,7 +128,7 @@ def run_and_continue(folder: Path, states: list[str]) -> None:
     record.write_queued(folder, TRIAL, "lineage")
     states.pop()
     record.begin_record(folder, TRIAL)
-    record.write_origin(folder, "another")
+    record.write_origin(folder, Origin(name="another", charged_flops=5.0))
     record.truncate_curve(folder, 2)
     for row in LAST.rows[2:]:
         record.append_row(folder, row)
@@ -158,7 +159,7 @@ def test_record_interrupted_at_any_file_access_is_open_or_complete(
         assert list(record.read_curve(folder)) == list(ROWS[: len(record.read_curve(folder))])
         run_and_continue(folder, states)
         assert record.read_outcome(folder) == LAST
-        assert record.read_origin(folder) == "another"
+        assert record.read_origin(folder) == Origin(name="another", charged_flops=5.0)
     assert access > 20
 
 

@@ -166,6 +166,7 @@ STATUS: dict[State, str] = {
     "interrupted": "KILLED",
     "diverged": "FAILED",
     "failed": "FAILED",
+    "infeasible": "KILLED",
 }
 
 

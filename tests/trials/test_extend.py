@@ -77,9 +77,23 @@ def work(prepared_text: PreparedText, held_out: Path, tmp_path: Path) -> Callabl
 
 def open_record(work: Assignment) -> Assignment:
     """Open the record of a trial as the driver does, and return the assignment."""
-    record.write_queued(work.folder, work.trial, work.trial.lineage(TEXT))
-    extend.extend_from_shorter_run(work.folder, work.trial, work.trial.lineage(TEXT))
+    work = replace(work, lineage=work.trial.lineage(TEXT))
+    record.write_queued(work.folder, work.trial, work.lineage)
+    extend.extend_from_shorter_run(work)
     return work
+
+
+def assign(folder: Path, trial: Trial) -> Assignment:
+    """Return an assignment without the files that training needs."""
+    return Assignment(
+        trial=trial,
+        folder=folder,
+        text=folder,
+        held_out=folder,
+        pairs=None,
+        metric=METRICS["probe/pos/accuracy"],
+        lineage=trial.lineage(TEXT),
+    )
 
 
 def read_newest_checkpoint(work: Assignment) -> tuple[str, dict[str, Tensor]]:
@@ -88,8 +102,10 @@ def read_newest_checkpoint(work: Assignment) -> tuple[str, dict[str, Tensor]]:
     return newest.name, load_file(newest / "state.safetensors")
 
 
-def without_time(row: MetricRow) -> MetricRow:
-    return {name: value for name, value in row.items() if "second" not in name}
+def without_costs(row: MetricRow) -> MetricRow:
+    """Return a row without its times, and without the compute that the trial itself has used."""
+    left_out = ("second", "marginal")
+    return {name: row[name] for name in row if not any(part in name for part in left_out)}
 
 
 @pytest.fixture
@@ -128,8 +144,12 @@ def test_extended_run_is_bitwise_equal_to_the_run_of_the_full_length(
     assert name == expected_name == f"{2 * STEPS:012d}"
     assert tensors.keys() == expected_tensors.keys()
     assert all(value.equal(expected_tensors[name]) for name, value in tensors.items())
-    assert without_time(outcome.rows[-1]) == without_time(expected.rows[-1])
-    assert outcome.rows[: len(short.rows)] == short.rows
+    assert without_costs(outcome.rows[-1]) == without_costs(expected.rows[-1])
+    copied = outcome.rows[: len(short.rows)]
+    assert [*map(without_costs, copied)] == [*map(without_costs, short.rows)]
+    shared = short.rows[-1]["spent/flops"]
+    for row in outcome.rows:
+        assert row["spent/marginal_flops"] == max(0.0, row["spent/flops"] - shared)
     assert [row["spent/steps"] for row in outcome.rows] == [0, 2, 4, 6, 8, 12, 16]
 
 
@@ -151,7 +171,7 @@ def test_interrupted_extended_run_continues_and_still_records_its_origin(
     _, tensors = read_newest_checkpoint(longer)
     _, expected_tensors = read_newest_checkpoint(whole)
     assert all(value.equal(expected_tensors[name]) for name, value in tensors.items())
-    assert without_time(outcome.rows[-1]) == without_time(expected.rows[-1])
+    assert without_costs(outcome.rows[-1]) == without_costs(expected.rows[-1])
 
 
 # Choice of the run to extend
@@ -175,8 +195,8 @@ def leave_record(folder: Path, trial: Trial, state: State = "finished", text: st
 def extend_and_read_origin(folder: Path, trial: Trial) -> str:
     """Return the name of the run that a trial was extended from; check its copied files."""
     record.write_queued(folder, trial, trial.lineage(TEXT))
-    extend.extend_from_shorter_run(folder, trial, trial.lineage(TEXT))
-    name = record.read_origin(folder)
+    extend.extend_from_shorter_run(assign(folder, trial))
+    name = record.read_origin(folder).name
     states = sorted((folder / "checkpoints").glob("*/state.json"))
     assert [state.read_text() for state in states] == ([name] if name else [])
     assert len(record.read_curve(folder)) == len(states)
@@ -262,8 +282,8 @@ def test_two_stages_are_not_extended(tmp_path: Path) -> None:
 def test_record_with_checkpoints_is_not_changed(tmp_path: Path) -> None:
     leave_record(tmp_path / "donor", make_trial(1))
     own = leave_record(tmp_path / "longer", make_trial(2), "interrupted")
-    extend.extend_from_shorter_run(own, make_trial(2), make_trial(2).lineage(TEXT))
-    assert record.read_origin(own) == ""
+    extend.extend_from_shorter_run(assign(own, make_trial(2)))
+    assert record.read_origin(own).name == ""
     assert (own / "checkpoints" / "000000000008" / "state.json").read_text() == "longer"
 
 

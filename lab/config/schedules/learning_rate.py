@@ -3,6 +3,7 @@
 A schedule maps progress in [0, 1] to a multiplier of the peak learning rate. It is independent of
 the number of steps, so all trials of an equal-compute comparison use the same schedule. Warm-up is
 a share of the run rather than a number of steps, which could exceed the length of a short run.
+Trials that share a trunk have another schedule (`lab.config.schedules.trunk`).
 """
 
 import math
@@ -38,7 +39,7 @@ class Schedule(StrictConfig):
 
     @property
     def flat(self) -> bool:
-        """Whether the learning rate is constant over the whole run."""
+        """Whether the learning rate is constant, so that it does not depend on the budget."""
         return self.kind == "constant" and not self.warmup
 
     def _decay(self, progress: float) -> float:
@@ -50,12 +51,17 @@ class Schedule(StrictConfig):
             case "cosine":
                 return 0.5 * (1.0 + math.cos(math.pi * progress))
             case "stable":
-                start = 1.0 - self.decay
-                if progress <= start:
-                    return 1.0
-                # Rounding of `start` may make the quotient exceed 1 at the end of a short decay.
-                return 1.0 - math.sqrt(min(1.0, (progress - start) / self.decay))
+                return one_minus_sqrt(progress, self.decay)
             case "constant":
                 return 1.0
             case _:
                 assert_never(self.kind)
+
+
+def one_minus_sqrt(progress: float, decay: float) -> float:
+    """Return 1 before the last share `decay` of a run, and 1 - sqrt of the progress within it."""
+    start = 1.0 - decay
+    if progress <= start:
+        return 1.0
+    # Rounding of `start` may make the quotient exceed 1 at the end of a short decay.
+    return 1.0 - math.sqrt(min(1.0, (progress - start) / decay))

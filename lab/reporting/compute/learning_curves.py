@@ -1,7 +1,7 @@
 """Scores over compute: the best score so far, and the points that compute multipliers use."""
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +60,22 @@ def setting_labels(frames: SweepFrames, runs: pd.DataFrame) -> "pd.Series[str]":
     """
     if BUDGET not in frames.compare:
         return runs["cell"]
-    rows = runs[list(frames.compare)].to_dict("records")
+    return label_settings(frames, runs, [path for path in frames.compare if path != BUDGET])
+
+
+def label_settings(
+    frames: SweepFrames, runs: pd.DataFrame, paths: Collection[str]
+) -> "pd.Series[str]":
+    """Return the label of each run's compared values at some paths; empty for none.
+
+    Args:
+        frames: frames of the sweep.
+        runs: trials of the sweep.
+        paths: some of the compared paths.
+    """
+    rows = runs[list(paths)].to_dict("records")
     texts = [
-        _label_others(frames, {str(p): _find_value(frames, str(p), v) for p, v in row.items()})
+        label({str(p): _find_value(frames, str(p), v) for p, v in row.items()}, frames.compare)
         for row in rows
     ]
     return pd.Series(texts, index=runs.index, dtype=object)
@@ -72,13 +85,8 @@ def reference_label(frames: SweepFrames) -> str:
     """Return the label of the reference's compared values other than the budget."""
     if BUDGET not in frames.compare:
         return frames.reference
-    return _label_others(frames, json.loads(frames.sweep[tags.REFERENCE]))
-
-
-def _label_others(frames: SweepFrames, values: Mapping[str, object]) -> str:
-    """Return the label of compared values without the budget."""
-    others = {path: value for path, value in values.items() if path != BUDGET}
-    return label(others, frames.compare)
+    values = json.loads(frames.sweep[tags.REFERENCE])
+    return label({path: v for path, v in values.items() if path != BUDGET}, frames.compare)
 
 
 def _find_value(frames: SweepFrames, path: str, stored: object) -> object:

@@ -1,9 +1,8 @@
 """Figures of a report with title and caption: scores over compute, and training diagnostics."""
 
-from dataclasses import dataclass
-
 from lab.reporting import sentences
 from lab.reporting.figures import health_plots, plots, svg
+from lab.reporting.figures.figure import Figure
 from lab.tracking.frames import SweepFrames
 
 _COMPUTE = {  # title of the axis, unit
@@ -11,28 +10,6 @@ _COMPUTE = {  # title of the axis, unit
     "spent/tokens": ("tokens", "tokens"),
     "spent/seconds": ("training time", "s"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure of a report.
-
-    Attributes:
-        name: name of its file, without suffix, and its id in the HTML page.
-        title: title of the figure.
-        caption: text that describes the figure.
-        svg: content of the figure.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-    @property
-    def inline(self) -> str:
-        """Content of the figure for a page with several figures."""
-        return svg.inline_svg(self.svg, self.name)
 
 
 def draw_scores(frames: SweepFrames) -> list[Figure]:

@@ -34,6 +34,11 @@ def cell_colors(frames: SweepFrames) -> dict[str, str]:
     return {cell: to_hex(color) for cell, color in zip(labels, ramp, strict=True)}
 
 
+def ordered_colors(count: int) -> list[str]:
+    """Return colors from blue to orange for values in order."""
+    return [to_hex(color) for color in _RAMP(np.linspace(0, 1, count))]
+
+
 def cell_value(frames: SweepFrames, cell: str) -> float:
     """Return the compared number of a cell, in a sweep that compares one numeric setting."""
     (path,) = frames.compare

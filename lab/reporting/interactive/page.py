@@ -14,8 +14,10 @@ import pandas as pd
 
 from lab.reporting.interactive.cells import draw_cells
 from lab.reporting.interactive.curves import draw_losses, draw_scores
+from lab.reporting.interactive.scaling import draw_laws
 from lab.reporting.interactive.spec import LiveFigure
 from lab.reporting.interactive.tuning import draw_tuning
+from lab.reporting.scaling.section import ScalingSection
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
 
@@ -25,15 +27,25 @@ _SCRIPT = File(__file__).parents[1] / "templates" / "report.js"
 
 
 def draw_figures(
-    frames: SweepFrames, answer: Answer | None, runs: pd.DataFrame
+    frames: SweepFrames, answer: Answer | None, runs: pd.DataFrame, scaling: ScalingSection | None
 ) -> dict[str, list[LiveFigure]]:
-    """Return the interactive figures by section of the page: compute, cells, nuisances, losses."""
+    """Return the interactive figures by section of the page.
+
+    The sections are compute, cells, nuisances, losses, and law-1, ... for the laws on scaling.
+
+    Args:
+        frames: frames of the sweep.
+        answer: comparison of the cells.
+        runs: trials by which the cells are compared.
+        scaling: section on scaling.
+    """
     scores, losses = draw_scores(frames), draw_losses(frames)
     return {
         "compute": [] if scores is None else [scores],
         "losses": [] if losses is None else [losses],
         "cells": [] if answer is None else [draw_cells(frames, answer, runs)],
         "nuisances": [] if answer is None else draw_tuning(frames, answer),
+        **draw_laws(frames, scaling),
     }
 
 

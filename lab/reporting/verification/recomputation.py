@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 
+from lab.reporting.forecasts.observed import StoreForecasts
 from lab.reporting.page import write_report
 from lab.reporting.verification import differences
 from lab.reporting.verification.differences import Difference
@@ -16,24 +17,33 @@ from lab.reporting.verification.report_file import (
     TableForm,
     digest,
     read_cells,
+    restore_forecasts,
     restore_frames,
 )
 from lab.tracking.frames import SweepFrames
 
 _TEXT = "report.md"
 _FIGURES = "figures/*.svg"
+_CSV = "*.csv"
 NOT_RECOMPUTED = Difference(
     file=_TEXT, text="was not recomputed, because the tables are not those of the report"
 )
 
 
-def verify_with_store(folder: File, frames: SweepFrames) -> list[Difference]:
-    """Return the differences between a report and the one of the frames of the tracking store."""
+def verify_with_store(
+    folder: File, frames: SweepFrames, forecasts: StoreForecasts
+) -> list[Difference]:
+    """Return the differences between a report and the one of the store.
+
+    Args:
+        folder: folder of the report.
+        frames: frames of the tracking store.
+        forecasts: forecasts of the store.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        rebuilt = write_report(frames, File(temporary)).parent
-        names = [*TABLES.values()]
-        names += [NAME] if (folder / NAME).is_file() else []  # older reports have none
-        return list(compare_reports(folder, rebuilt, names))
+        rebuilt = write_report(frames, File(temporary), forecasts).parent
+        # Older reports have no `report.json`.
+        return list(compare_reports(folder, rebuilt, [NAME] if (folder / NAME).is_file() else []))
 
 
 def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]:
@@ -47,7 +57,9 @@ def verify_with_own_files(folder: File, content: ReportFile) -> list[Difference]
         content: content of its `report.json`.
     """
     found, frames = read_own_tables(folder, content)
-    return [*found, NOT_RECOMPUTED] if frames is None else verify_with_store(folder, frames)
+    if frames is None:
+        return [*found, NOT_RECOMPUTED]
+    return verify_with_store(folder, frames, restore_forecasts(content))
 
 
 def read_own_tables(
@@ -110,14 +122,14 @@ def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Differe
 
 
 def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterator[Difference]:
-    """Yield the differences between two reports: their text, figures and other files.
+    """Yield the differences between two reports: their texts, tables, figures and other files.
 
     Args:
         folder: folder of the report.
         rebuilt: folder of the recomputed report.
         names: paths of the other files.
     """
-    for name in [_TEXT, *names, *_list_figures(rebuilt)]:
+    for name in [_TEXT, *_list_files(rebuilt, _CSV), *names, *_list_files(rebuilt, _FIGURES)]:
         if not (folder / name).is_file():
             yield Difference(file=name, text="is missing")
             continue
@@ -125,8 +137,9 @@ def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterat
             yield from _compare_files(name, folder / name, rebuilt / name)
         except ReportFileError as error:
             yield Difference(file=name, text=str(error))
-    for name in sorted({*_list_figures(folder)} - {*_list_figures(rebuilt)}):
-        yield Difference(file=name, text="is not a figure of the recomputed report")
+    for pattern, kind in ((_FIGURES, "figure"), (_CSV, "table")):
+        for name in sorted({*_list_files(folder, pattern)} - {*_list_files(rebuilt, pattern)}):
+            yield Difference(file=name, text=f"is not a {kind} of the recomputed report")
 
 
 def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Difference]:
@@ -138,5 +151,5 @@ def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Diffe
     return compare(name, *texts)
 
 
-def _list_figures(folder: File) -> list[str]:
-    return sorted(str(file.relative_to(folder)) for file in folder.glob(_FIGURES))
+def _list_files(folder: File, pattern: str) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.glob(pattern))

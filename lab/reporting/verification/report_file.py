@@ -20,6 +20,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lab.errors import UserError
 from lab.reporting import csv_files, stats
+from lab.reporting.forecasts.observed import NO_FORECASTS, ObservedRun, StoreForecasts
+from lab.reporting.forecasts.record import ForecastRecord
 from lab.tracking.code_versions import CodeVersion
 from lab.tracking.frames import SweepFrames
 
@@ -28,6 +30,16 @@ TABLES = {"trials": "trials.csv", "curves": "curves.csv"}
 _BLOCKS = np.dtype("<f8")
 Kind = Literal["text", "integer", "number", "truth", "missing", "none"]
 Cells = list[list[str]]
+
+
+def _check_name(name: str) -> str:
+    if name in {".", ".."}:
+        raise ValueError("must be the name of a sweep")
+    return name
+
+
+# It is part of the path of a folder.
+SweepName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$"), AfterValidator(_check_name)]
 
 
 class ReportFileError(UserError):
@@ -39,16 +51,6 @@ class ReportFileError(UserError):
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(map(str, first["loc"]))
         return cls(f"{file}: {path}{': ' if path else ''}{first['msg']}")
-
-
-def _check_name(name: str) -> str:
-    if name in {".", ".."}:
-        raise ValueError("must be the name of a sweep")
-    return name
-
-
-# It is part of the path of a folder.
-SweepName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$"), AfterValidator(_check_name)]
 
 
 class _Part(BaseModel):
@@ -99,10 +101,25 @@ class Blocks(_Part):
     values: str
 
 
+class Forecasts(_Part):
+    """Forecasts of the store (`StoreForecasts`).
+
+    Attributes:
+        records: the forecasts.
+        runs: runs by which they are scored.
+        problems: messages about files that are not used.
+    """
+
+    records: list[ForecastRecord]
+    runs: list[ObservedRun]
+    problems: list[str]
+
+
 class ReportFile(_Part):
     """Content of `report.json`: the fields of `SweepFrames`, with the tables replaced by forms.
 
-    It has the blocks of those trials alone by which settings are compared.
+    It has the blocks of those trials alone by which settings are compared. The key `forecasts` is
+    missing if the store has none.
     """
 
     format: Literal[1] = 1
@@ -117,10 +134,19 @@ class ReportFile(_Part):
     trials: TableForm
     curves: TableForm
     blocks: list[Blocks]
+    forecasts: Forecasts | None = None
 
 
-def write_tables(frames: SweepFrames, folder: File) -> None:
-    """Write `trials.csv`, `curves.csv` and `report.json` to an existing folder."""
+def write_tables(
+    frames: SweepFrames, folder: File, forecasts: StoreForecasts = NO_FORECASTS
+) -> None:
+    """Write `trials.csv`, `curves.csv` and `report.json` to an existing folder.
+
+    Args:
+        frames: frames of the sweep.
+        folder: folder of the report.
+        forecasts: forecasts of the store.
+    """
     csv_files.write_csv(frames.trials, folder / TABLES["trials"])
     csv_files.write_csv(frames.curves, folder / TABLES["curves"])
     compared = set(stats.scored_trials(frames)["number"])
@@ -140,8 +166,16 @@ def write_tables(frames: SweepFrames, folder: File) -> None:
             for (number, metric), values in frames.blocks.items()
             if number in compared
         ],
+        forecasts=None
+        if forecasts == NO_FORECASTS
+        else Forecasts(
+            records=list(forecasts.records),
+            runs=list(forecasts.runs),
+            problems=list(forecasts.problems),
+        ),
     )
-    text = json.dumps(content.model_dump(mode="json"), indent=1)
+    missing = {"forecasts"} if content.forecasts is None else None
+    text = json.dumps(content.model_dump(mode="json", exclude=missing), indent=1)
     (folder / NAME).write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -183,6 +217,16 @@ def restore_frames(content: ReportFile, tables: dict[str, Cells]) -> SweepFrames
         )
     except (ValueError, TypeError, IndexError) as error:
         raise ReportFileError(f"{NAME} does not describe the tables: {error}") from None
+
+
+def restore_forecasts(content: ReportFile) -> StoreForecasts:
+    """Return the forecasts of the store with which a report was written."""
+    stored = content.forecasts
+    if stored is None:
+        return NO_FORECASTS
+    return StoreForecasts(
+        records=tuple(stored.records), runs=tuple(stored.runs), problems=tuple(stored.problems)
+    )
 
 
 def read_cells(file: File) -> Cells:

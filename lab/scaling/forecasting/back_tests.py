@@ -1,30 +1,39 @@
 """Back-tests: forecasts of budgets that were run, from the others."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lab.scaling.forecasting.curves import Forecast, forecast_setting
-from lab.scaling.forecasting.scoring import ForecastReport, score_forecasts
+from lab.scaling.forecasting.designs import (
+    Design,
+    LawKind,
+    as_forecast,
+    forecast_designs,
+    rank_at,
+    ranking_budget,
+)
+from lab.scaling.forecasting.scoring import ForecastReport, NothingToScoreError, score_forecasts
 from lab.scaling.law import FitError, fit_law
-from lab.scaling.predictions import LEVEL, predict_loss
-from lab.scaling.runs import Floats, Points
+from lab.scaling.predictions import LEVEL, predict_losses
+from lab.scaling.runs import Points
 
-BudgetScores = Mapping[float, Mapping[str, Floats]]  # by budget and setting: losses of the seeds
+_STARTS = 4  # of each fit; there are nearly two per budget, and the report waits for them
 
 
 @dataclass(frozen=True, kw_only=True)
 class RungTest:
-    """A forecast of one budget from smaller ones.
+    """A forecast of one budget that was run, from other budgets.
 
     Attributes:
-        budget: the budget that was forecast.
-        report: its scores; None if a setting could not be forecast.
+        budget: the budget that was forecast, in FLOPs.
+        others: the budgets from which it was forecast.
+        report: its scores; None if it could not be forecast.
         problem: why not; empty otherwise.
     """
 
     budget: float
+    others: tuple[float, ...]
     report: ForecastReport | None
     problem: str
 
@@ -57,65 +66,77 @@ class HeldOutLoss:
         return self.low <= self.observed <= self.high
 
 
-def forecast_each_rung(scores: BudgetScores, level: float = LEVEL) -> tuple[RungTest, ...]:
-    """Forecast each budget from all smaller ones, and score it against "rank at one size".
+def leave_one_rung_out(
+    designs: Sequence[Design], law: LawKind, level: float = LEVEL
+) -> tuple[RungTest, ...]:
+    """Forecast each budget from all others, and each from the smaller ones.
 
-    The baseline ranks the settings by their means at the largest of the smaller budgets. Budgets
-    with fewer than three smaller ones are not forecast.
+    The baseline is the ranking at the largest smaller budget, or at the smallest other one for the
+    smallest budget.
+
+    Args:
+        designs: designs with their runs at all budgets.
+        law: kind of the laws.
+        level: nominal coverage of the intervals.
+
+    Returns:
+        One test per budget from all others, then those from smaller budgets that are not the same.
     """
-    budgets = sorted(scores)
-    return tuple(_test(scores, budgets[:i], budgets[i], level) for i in range(3, len(budgets)))
+    budgets = sorted({budget for design in designs for budget in design.budgets})
+    pairs = [(budget, tuple(b for b in budgets if b != budget)) for budget in budgets]
+    pairs += [(budget, tuple(budgets[:i])) for i, budget in enumerate(budgets[:-1]) if i >= 2]
+    return tuple(_test(designs, budget, others, law, level) for budget, others in pairs)
 
 
-def _test(scores: BudgetScores, smaller: list[float], budget: float, level: float) -> RungTest:
-    observed, nearest = scores[budget], scores[smaller[-1]]
+def _test(
+    designs: Sequence[Design],
+    budget: float,
+    others: tuple[float, ...],
+    law: LawKind,
+    level: float,
+) -> RungTest:
+    observed = {design.name: design.losses_at(budget) for design in designs}
+    observed = {name: losses for name, losses in observed.items() if len(losses)}
+    known = [design.at_budgets(others) for design in designs if design.name in observed]
+    known = [design for design in known if design.runs]
+    if not known:
+        problem = "its designs have runs at no other budget"
+        return RungTest(budget=budget, others=others, report=None, problem=problem)
     try:
-        forecasts = [
-            _forecast(scores, smaller, budget, name, level) for name in observed if name in nearest
+        found = forecast_designs(known, budget, law, level, _STARTS).designs
+        made = [
+            as_forecast(each.design, budget, each.prediction, len(observed[each.design]))
+            for each in found
         ]
-    except FitError as error:
-        return RungTest(budget=budget, report=None, problem=str(error))
-    baseline = {name: float(np.mean(losses)) for name, losses in nearest.items()}
-    return RungTest(
-        budget=budget, report=score_forecasts(forecasts, observed, baseline), problem=""
-    )
+        report = score_forecasts(made, observed, rank_at(known, ranking_budget(known, budget)))
+    except (FitError, NothingToScoreError) as error:
+        return RungTest(budget=budget, others=others, report=None, problem=str(error))
+    return RungTest(budget=budget, others=others, report=report, problem="")
 
 
-def _forecast(
-    scores: BudgetScores, smaller: list[float], budget: float, name: str, level: float
-) -> Forecast:
-    parts = [(b, scores[b][name]) for b in smaller if name in scores[b]]
-    budgets = np.concatenate([np.full(len(losses), b) for b, losses in parts])
-    losses = np.concatenate([losses for _, losses in parts])
-    return forecast_setting(name, budgets, losses, budget, len(scores[budget][name]), level)
-
-
-def leave_one_rung_out(points: Points, level: float = LEVEL) -> tuple[HeldOutLoss, ...]:
-    """Fit L(N, D) without each budget and predict the losses there.
-
-    Budgets without which no law can be fitted are left out of the result.
-    """
-    found: list[HeldOutLoss] = []
-    for budget in np.unique(points.budgets_n):
-        out = points.budgets_n == budget
-        try:
-            fit = fit_law(points.take(~out))
-        except FitError:
-            continue
-        held = points.take(out)
-        pairs = np.unique(np.stack([held.parameters_n, held.tokens_n], axis=1), axis=0)
-        for size, tokens in pairs:
-            same = (held.parameters_n == size) & (held.tokens_n == tokens)
-            predicted = predict_loss(fit, float(size), float(tokens), int(same.sum()), level)
-            found.append(
-                HeldOutLoss(
-                    budget=float(budget),
-                    parameters=float(size),
-                    tokens=float(tokens),
-                    predicted=predicted.loss,
-                    low=predicted.low,
-                    high=predicted.high,
-                    observed=float(held.losses_n[same].mean()),
-                )
+def leave_rung_out(points: Points, budget: float, level: float = LEVEL) -> tuple[HeldOutLoss, ...]:
+    """Fit L(N, D) without one budget and predict the losses there; empty without a law."""
+    out = points.budgets_n == budget
+    try:
+        fit = fit_law(points.take(~out))
+    except FitError:
+        return ()
+    held = points.take(out)
+    pairs = np.unique(np.stack([held.parameters_n, held.tokens_n], axis=1), axis=0)
+    found = []
+    predictions = predict_losses(fit, pairs[:, 0], pairs[:, 1], level)
+    for (size, tokens), prediction in zip(pairs, predictions, strict=True):
+        same = (held.parameters_n == size) & (held.tokens_n == tokens)
+        low, high = prediction.mean_ends(int(same.sum()))
+        found.append(
+            HeldOutLoss(
+                budget=budget,
+                parameters=float(size),
+                tokens=float(tokens),
+                predicted=prediction.loss,
+                low=low,
+                high=high,
+                observed=float(held.losses_n[same].mean()),
             )
+        )
     return tuple(found)

@@ -1,15 +1,13 @@
-"""Losses of one setting over budgets, L(C) = E + A / C^gamma, and forecasts by it.
+"""Losses of one design over budgets, L(C) = E + A / C^gamma, and forecasts by it.
 
-For settings that are compared at budgets whose sizes follow a rule, so that FLOPs are the only
-input. The fit and its intervals are those of the law of size and data.
+For designs that differ in more than size and data, or in too few sizes for a law L(N, D), so that
+FLOPs are the only input. The fit and its intervals are those of the law of size and data.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from lab.scaling.law import FitError
-from lab.scaling.predictions import LEVEL, predict_batch
+from lab.scaling.predictions import LEVEL, Prediction, predict_points
 from lab.scaling.solver.batch import FitBatch, fit_batch
 from lab.scaling.solver.huber import DELTA, Floats
 
@@ -17,31 +15,8 @@ NAMES = ("E", "A", "gamma")
 FEWEST_RUNS, FEWEST_BUDGETS = 5, 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """A forecast of one setting at a budget, before it is run.
-
-    Attributes:
-        setting: label of the setting.
-        budget: FLOPs.
-        value: expected loss.
-        low: lower end of the interval of the mean of new runs; 0 if it is not limited.
-        high: upper end; infinite if it is not limited.
-        level: nominal coverage.
-        seeds: number of new runs of which the mean is meant.
-    """
-
-    setting: str
-    budget: float
-    value: float
-    low: float
-    high: float
-    level: float
-    seeds: int
-
-
 def fit_curve(budgets_n: Floats, losses_n: Floats, delta: float = DELTA) -> FitBatch:
-    """Fit the curve of one setting.
+    """Fit the curve of one design.
 
     Unlike the law of size and data, E may be 0: a pure power law forecasts as well.
 
@@ -62,27 +37,12 @@ def fit_curve(budgets_n: Floats, losses_n: Floats, delta: float = DELTA) -> FitB
     return batch
 
 
-def forecast_setting(
-    setting: str,
-    budgets_n: Floats,
-    losses_n: Floats,
-    budget: float,
-    seeds: int = 1,
-    level: float = LEVEL,
-) -> Forecast:
-    """Return the forecast of one setting at a budget (see `extrapolation.check_extrapolation`).
+def curve_parameters(batch: FitBatch) -> dict[str, float]:
+    """Return E, A and gamma of the first curve of a batch."""
+    parts = (batch.constants_K, batch.power_factors_Kp[:, 0], batch.exponents_Kp[:, 0])
+    return {name: float(values[0]) for name, values in zip(NAMES, parts, strict=True)}
 
-    Raises:
-        FitError: as `fit_curve`.
-    """
-    batch = fit_curve(budgets_n, losses_n)
-    value, low, high = predict_batch(batch, np.log([[budget]]), seeds, level)
-    return Forecast(
-        setting=setting,
-        budget=budget,
-        value=float(value[0]),
-        low=float(low[0]),
-        high=float(high[0]),
-        level=level,
-        seeds=seeds,
-    )
+
+def predict_curve(batch: FitBatch, budget: float, level: float = LEVEL) -> Prediction:
+    """Return the loss at a budget (see `extrapolation.check_extrapolation`)."""
+    return predict_points(batch, np.log([[budget]]), level)[0]

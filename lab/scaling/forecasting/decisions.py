@@ -97,8 +97,12 @@ def wilson_interval(share: float, trials: float, level: float) -> tuple[float, f
 
 
 def regret(predicted: Mapping[str, float], observed: Scores) -> float:
-    """Return the loss of the setting that is predicted to be best minus the smallest loss."""
-    names = [name for name in predicted if name in observed]
-    means = {name: float(np.mean(observed[name])) for name in names}
-    chosen = min(names, key=lambda name: predicted[name])
-    return means[chosen] - min(means.values())
+    """Return the loss of the setting that is predicted to be best minus the smallest loss.
+
+    NaN if no setting was both predicted and observed.
+    """
+    means = {name: float(np.mean(losses)) for name, losses in observed.items()}
+    names = [name for name in predicted if name in means]
+    if not names:
+        return math.nan
+    return means[min(names, key=lambda name: predicted[name])] - min(means.values())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lab.errors import UserError
-from lab.scaling.forecasting.curves import Forecast
 from lab.scaling.forecasting.decisions import (
     DecisionAccuracy,
     Scores,
@@ -15,6 +14,33 @@ from lab.scaling.forecasting.decisions import (
     wilson_interval,
 )
 from lab.scaling.runs import Floats
+
+
+class NothingToScoreError(UserError):
+    """No setting was both forecast and run; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """A forecast of one setting at a budget, before it is run.
+
+    Attributes:
+        setting: label of the setting.
+        budget: FLOPs.
+        value: expected loss.
+        low: lower end of the interval of the mean of new runs; 0 if it is not limited.
+        high: upper end; infinite if it is not limited.
+        level: nominal coverage.
+        seeds: number of new runs of which the mean is meant.
+    """
+
+    setting: str
+    budget: float
+    value: float
+    low: float
+    high: float
+    level: float
+    seeds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +87,10 @@ class Calibration:
 
     Attributes:
         forecasts: number of forecasts.
-        covered: share of them whose interval contains the observed mean.
-        low: lower end of Wilson's 90 % interval of that share.
+        laws: number of laws by which they were made.
+        covered: number of forecasts whose interval contains the observed mean.
+        low: lower end of Wilson's 90 % interval of the share of covered forecasts. Forecasts by the
+            same law are not independent, so the number of trials is that of laws.
         high: upper end.
         nominal: mean nominal coverage.
         mean_error: mean relative error; its sign shows a bias.
@@ -70,7 +98,8 @@ class Calibration:
     """
 
     forecasts: int
-    covered: float
+    laws: int
+    covered: int
     low: float
     high: float
     nominal: float
@@ -91,11 +120,14 @@ def score_forecasts(
         baseline: mean losses of the settings at one smaller budget, by which they are ranked.
 
     Raises:
-        UserError: no setting was both forecast and run, or the budgets of the forecasts differ.
+        NothingToScoreError: no setting was both forecast and run, or the budgets of the forecasts
+            differ.
     """
     found = [forecast for forecast in forecasts if forecast.setting in observed]
     if not found or len({forecast.budget for forecast in forecasts}) > 1:
-        raise UserError("forecasts: needs runs of the settings, all at the budget of the forecasts")
+        raise NothingToScoreError(
+            "forecasts: needs runs of the settings, all at the budget of the forecasts"
+        )
     predicted = {forecast.setting: forecast.value for forecast in found}
     runs = {name: observed[name] for name in predicted}
     return ForecastReport(
@@ -118,20 +150,22 @@ def _error(forecast: Forecast, losses: Floats) -> ForecastError:
     )
 
 
-def calibrate(errors: Iterable[ForecastError]) -> Calibration:
-    """Return the calibration over forecasts, for example over all of a store.
+def calibrate(by_law: Iterable[Sequence[ForecastError]]) -> Calibration | None:
+    """Return the calibration over forecasts, for example over all of a store; None without any.
 
-    Raises:
-        UserError: there is no forecast.
+    Args:
+        by_law: forecasts and what happened, those by the same law together.
     """
-    rows = list(errors)
+    laws = [errors for errors in by_law if errors]
+    rows = [error for errors in laws for error in errors]
     if not rows:
-        raise UserError("forecasts: none has been scored")
-    share = float(np.mean([row.covered for row in rows]))
-    low, high = wilson_interval(share, len(rows), 0.9)
+        return None
+    covered = sum(row.covered for row in rows)
+    low, high = wilson_interval(covered / len(rows), len(laws), 0.9)
     return Calibration(
         forecasts=len(rows),
-        covered=share,
+        laws=len(laws),
+        covered=covered,
         low=low,
         high=high,
         nominal=float(np.mean([row.forecast.level for row in rows])),

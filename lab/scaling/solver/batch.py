@@ -116,7 +116,7 @@ class FitBatch:
         """
         jacobian = self.jacobian_KnP()
         gram = np.swapaxes(jacobian, 1, 2) @ jacobian
-        scale = np.sqrt(np.maximum(np.einsum("kii->ki", gram), 1e-300))
+        scale = np.sqrt(np.maximum(np.einsum("kii->ki", gram), 1e-200))
         outer = scale[:, :, None] * scale[:, None]
         unit = gram / outer + 1e-14 * np.eye(self.fitted)
         inside, square = normal_moments(self.deviations_K, self.delta)

@@ -1,0 +1,130 @@
+"""Values of an advice from own runs, with intervals and sources."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lab.advice.comparisons import Comparison
+from lab.advice.evidence import Evidence
+from lab.advice.settings import RATE_RATIOS, SETTINGS, describe, steps_and_tokens
+from lab.advice.shapes import nearest_shape
+from lab.advice.values import AdvisedValue, Source, interval, short
+from lab.config.architecture import EncoderConfig
+from lab.config.flops import encoder_weights
+from lab.config.trial import Trial
+from lab.scaling.predictions import predict_losses
+from lab.scaling.profiles import Estimate
+
+
+def size_values(
+    evidence: Evidence,
+    flops: float,
+    size: Estimate,
+    shapes: tuple[EncoderConfig, ...],
+    shape: EncoderConfig,
+) -> Iterator[AdvisedValue]:
+    """Yield the optimal size, and width and layers of the advised shape.
+
+    Args:
+        evidence: own runs with their law.
+        flops: budget in FLOPs.
+        size: optimal number of parameters.
+        shapes: shapes to choose from.
+        shape: the advised one.
+    """
+    source = evidence.law_source(flops)
+    yield AdvisedValue(
+        name="optimal size (parameters)",
+        text=short(size.value),
+        interval=interval(size.low, size.high, size.level),
+        source=source,
+    )
+    ends = [nearest_shape(shapes, min(max(end, 1.0), 1e15)) for end in (size.low, size.high)]
+    yield AdvisedValue(
+        name="encoder width",
+        text=f"{shape.hidden}",
+        interval=f"{ends[0].hidden} to {ends[1].hidden} ({size.level:.0%})",
+        source=source,
+        path="encoder.hidden",
+    )
+    own = sorted(evidence.shapes, key=encoder_weights)
+    listed = ", ".join(f"{one.hidden} x {one.layers}" for one in own)
+    yield AdvisedValue(
+        name="encoder layers",
+        text=f"{shape.layers}",
+        source=Source(
+            kind="own runs",
+            text=f"layers by width as in {evidence.sweep}: {listed}; proportional to the width "
+            "beyond; depth was not compared",
+            factor=flops / evidence.largest_budget,
+        ),
+        path="encoder.layers",
+    )
+    yield AdvisedValue(
+        name="parameters of this shape",
+        text=f"{encoder_weights(shape):,}",
+        source=Source(kind="computed", text="encoder without embeddings, as N of the law"),
+    )
+
+
+def rate_values(evidence: Evidence, trial: Trial, rate: Estimate) -> Iterator[AdvisedValue]:
+    """Yield the learning rates of the encoder, the generator and the hidden matrices."""
+    flops = trial.budget.amount
+    source = _rate_source(evidence, flops)
+    yield _rate_value("learning rate of the encoder", "optim.lr", rate, 1.0, source)
+    for path, setting in RATE_RATIOS.items():
+        ratio = setting.value_of(trial)
+        if isinstance(ratio, float):
+            fixed = evidence.setting_source(flops, setting.value_of)
+            text = f"{ratio:.3g} times the encoder's; the factor is {fixed.text}"
+            of_ratio = Source(kind=source.kind, text=text, factor=source.factor)
+            yield _rate_value(setting.name, path, rate, ratio, of_ratio)
+
+
+def _rate_source(evidence: Evidence, flops: float) -> Source:
+    if evidence.rates is not None:
+        return evidence.rates.source(flops)
+    where = (
+        f"rate of the runs of nearest size in {evidence.sweep}"
+        if evidence.rate_config is None
+        else f"power law that gives all runs of {evidence.sweep} their rates (base.optim.lr)"
+    )
+    return Source(
+        kind="own runs",
+        text=f"{where}; no trend: {evidence.rate_problem}",
+        factor=flops / evidence.largest_budget,
+    )
+
+
+def _rate_value(name: str, path: str, rate: Estimate, ratio: float, source: Source) -> AdvisedValue:
+    limited = rate.low > 0
+    ends = interval(ratio * rate.low, ratio * rate.high, rate.level) if limited else ""
+    return AdvisedValue(
+        name=name, text=short(ratio * rate.value), interval=ends, source=source, path=path
+    )
+
+
+def setting_values(
+    evidence: Evidence, trial: Trial, comparisons: tuple[Comparison, ...]
+) -> Iterator[AdvisedValue]:
+    """Yield the settings that are taken over from the runs, or from sweeps that compare them."""
+    flops = trial.budget.amount
+    compared = {one.path: one.source(flops) for one in comparisons}
+    for path, setting in SETTINGS.items():
+        value = setting.value_of(trial)
+        if value is not None:
+            source = compared.get(path) or evidence.setting_source(flops, setting.value_of)
+            yield AdvisedValue(name=setting.name, text=describe(value), source=source, path=path)
+
+
+def loss_value(evidence: Evidence, trial: Trial) -> AdvisedValue:
+    """Return the loss of the advised shape by the law, with the interval of one new run."""
+    size, tokens = float(encoder_weights(trial.encoder)), steps_and_tokens(trial)[1]
+    (found,) = predict_losses(evidence.fit, np.array([size]), np.array([tokens]))
+    low, high = found.mean_ends(seeds=1)
+    return AdvisedValue(
+        name=evidence.metric,
+        text=f"{found.loss:.4g}",
+        interval=f"{low:.4g} to {high:.4g} ({found.level:.0%})",
+        source=evidence.law_source(trial.budget.amount),
+    )

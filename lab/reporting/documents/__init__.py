@@ -1,0 +1,1 @@
+"""Documents of a report: templates rendered as HTML and Markdown."""

@@ -1,0 +1,1 @@
+"""Scaling laws of a sweep: end points of its trials, fits, and the report's section on them."""

@@ -1,0 +1,83 @@
+"""Reasons to distrust a law that lie in the design of its runs, in words."""
+
+from typing import Any
+
+from lab.reporting.compute.learning_curves import BUDGET
+from lab.reporting.scaling.analysis import FittedGroup
+from lab.reporting.scaling.end_points import RATE, SIZE_PATHS
+from lab.reporting.scaling.estimates import format_flops
+from lab.tracking.frames import SweepFrames
+
+_OTHERS = ("batch",)  # settings without a dot in their path
+_FREE = ("seeds.",)  # prefixes of settings that differ between all runs
+
+
+def check_design(frames: SweepFrames, fitted: FittedGroup) -> tuple[str, ...]:
+    """Return warnings about the runs of a fitted law."""
+    return (
+        *_check_rates(frames, fitted),
+        *_check_other_settings(frames, fitted),
+        *_check_seeds(fitted),
+        *_check_epochs(fitted),
+        *_check_optimum(fitted),
+    )
+
+
+def _check_rates(frames: SweepFrames, fitted: FittedGroup) -> list[str]:
+    if RATE in frames.tune or RATE in frames.compare:
+        return []
+    rates = {end.rate for end in fitted.ends}
+    if len(rates) == 1:
+        return [
+            f"all runs have the learning rate {rates.pop():.3g}: a rate that is the best one at "
+            "one size only biases the exponents"
+        ]
+    return ["the learning rates were not tuned in this sweep: the law is that of the rates it used"]
+
+
+def _check_other_settings(frames: SweepFrames, fitted: FittedGroup) -> list[str]:
+    """Return a warning that names the settings that differ between sizes beside the shape."""
+    numbers = {end.number for end in fitted.ends}
+    trials = frames.trials[frames.trials["number"].isin(numbers)]
+    tuned = {BUDGET, RATE, *frames.tune, *SIZE_PATHS}
+    differing = [
+        name for name in map(str, trials) if _is_setting(name, tuned) and _differs(trials[name])
+    ]
+    if not differing:
+        return []
+    return [f"the runs also differ in {', '.join(sorted(differing))}"]
+
+
+def _is_setting(name: str, tuned: set[str]) -> bool:
+    is_path = "." in name or name in _OTHERS
+    return is_path and "/" not in name and name not in tuned and not name.startswith(_FREE)
+
+
+def _differs(values: Any) -> bool:
+    return len({str(value) for value in values}) > 1
+
+
+def _check_seeds(fitted: FittedGroup) -> list[str]:
+    corners = {(end.run.parameters, end.run.budget) for end in fitted.ends}
+    if len(corners) < len(fitted.ends):
+        return []
+    return ["each size and budget has one run: the noise between seeds is in the residuals only"]
+
+
+def _check_epochs(fitted: FittedGroup) -> list[str]:
+    if all(end.run.epochs is not None for end in fitted.ends):
+        return []
+    return ["the epochs of some runs are unknown, so repeated text may be among them"]
+
+
+def _check_optimum(fitted: FittedGroup) -> list[str]:
+    sizes = [end.run.parameters for end in fitted.ends]
+    outside = [
+        format_flops(optimum.budget)
+        for optimum in fitted.optima
+        if not optimum.extrapolated
+        and not min(sizes) <= optimum.allocation.parameters <= max(sizes)
+    ]
+    if not outside:
+        return []
+    return [f"the optimal size is outside of the sizes that were run at {', '.join(outside)}"]

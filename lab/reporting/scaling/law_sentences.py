@@ -1,0 +1,70 @@
+"""Sentences about a fitted law, computed from it: what was fitted, the decision, warnings."""
+
+import math
+
+import numpy as np
+
+from lab.reporting.scaling.analysis import LEVEL, FittedGroup
+from lab.reporting.scaling.estimates import UNLIMITED, format_estimate, format_flops
+
+_QUANTILES = 1.645 + 0.842  # normal quantiles of a two-sided 90 % test and of a power of 80 %
+_MOST_SEEDS = 1_000
+
+
+def describe_fit(fitted: FittedGroup) -> str:
+    """Return what was fitted and how well it agrees with the runs."""
+    sizes = len({end.run.parameters for end in fitted.ends})
+    budgets = len({end.run.budget for end in fitted.ends})
+    fit = fitted.fit
+    return (
+        f"The law is fitted to {len(fitted.ends)} runs of {sizes} sizes at {budgets} budgets, on "
+        f"{fitted.group.metric.name}. The noise of a run is {100 * fit.deviation:.2g} % of its "
+        f"loss (robust standard deviation of the residuals); {fit.agreeing} of {fit.starts} starts "
+        f"of the search ended at this law."
+    )
+
+
+def describe_decision(fitted: FittedGroup) -> str:
+    """Return the decision at the largest budget that was run."""
+    optimum = next(each for each in reversed(fitted.optima) if not each.extrapolated)
+    size = format_estimate(optimum.size)
+    known = "the runs do not limit the optimal size" if size == UNLIMITED else f"optimal N: {size}"
+    shapes = {end.run.parameters: end.shape for end in fitted.ends}
+    best, *others = optimum.decided
+    verdict = (
+        f"{shapes[best.parameters]} is the best of the sizes that were run in {best.share:.0%} of "
+        "the resamples"
+    )
+    if others:
+        names = " and ".join(shapes[each.parameters] for each in others)
+        verdict += (
+            f", and {names} cannot be ruled out at {LEVEL:.0%}"
+            f"{_describe_seeds(fitted, optimum.budget, best.parameters, others[0].parameters)}"
+        )
+    return f"At {format_flops(optimum.budget)}, {known}; {verdict}."
+
+
+def describe_profiles(fitted: FittedGroup) -> str:
+    """Return the caption of the IsoFLOP profiles: how the optimal size moves over the budgets."""
+    run = [optimum for optimum in fitted.optima if not optimum.extrapolated]
+    first, last = run[0], run[-1]
+    return (
+        f"Loss over size at equal FLOPs. The optimum of the law moves from N "
+        f"{format_estimate(first.size)} at {format_flops(first.budget)} to "
+        f"{format_estimate(last.size)} at {format_flops(last.budget)} ({LEVEL:.0%} "
+        f"intervals). Lines are the law, dashed lines are parabolas, diamonds are the optima of "
+        f"the law."
+    )
+
+
+def _describe_seeds(fitted: FittedGroup, budget: float, one: float, other: float) -> str:
+    """Return how many seeds would separate two sizes whose losses differ as the law says."""
+    sizes = np.array([one, other])
+    losses = fitted.fit.law.loss(sizes, budget / fitted.per_token(sizes))
+    gap = abs(float(np.log(losses[0] / losses[1])))
+    seeds = 2 * (_QUANTILES * fitted.fit.deviation / gap) ** 2 if gap else math.inf
+    if seeds > _MOST_SEEDS:
+        return ": they differ by too little for any affordable number of seeds"
+    count = max(2, math.ceil(seeds))
+    cost = format_flops(2 * count * budget)
+    return f": if the law is right, {count} seeds of each, {cost}, separate the first two"

@@ -1,0 +1,203 @@
+"""The section on scaling: numbers of the law, refusals in words, and what it leaves out."""
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scaling_frames import BUDGETS, LAW, METRIC, SIZES, follow_law, prefer_rate, scaling_frames
+
+from lab.config.schedules.rate_trend import RateTrendConfig
+from lab.loading.schema import validate_rate_trend
+from lab.loading.yaml_text import parse
+from lab.reporting.page import write_report
+from lab.reporting.scaling.analysis import RefusedGroup
+from lab.reporting.scaling.csv_tables import BEST_RATES, END_POINTS, list_tables
+from lab.reporting.scaling.end_points import group_end_points
+from lab.reporting.scaling.estimates import UNLIMITED, format_estimate
+from lab.reporting.scaling.generator_ratio import RatioTrend, analyze_ratios, ratio_table
+from lab.reporting.scaling.law_tables import join_ranges
+from lab.reporting.scaling.rate_tables import write_setting
+from lab.reporting.scaling.section import ScalingSection, scaling_section
+from lab.reporting.verification.recomputation import verify_with_own_files
+from lab.reporting.verification.report_file import NAME, read_report_file
+from lab.scaling.profiles import Estimate
+from lab.scaling.rate_trend import RateTrend
+from lab.tracking.frames import SweepFrames
+
+THREE = {"encoder.size": SIZES[::2], "budget.amount": BUDGETS[1:4]}
+
+
+@pytest.fixture(scope="module")
+def frames() -> SweepFrames:
+    compare = {"encoder.size": SIZES, "budget.amount": BUDGETS[1:]}
+    return scaling_frames(follow_law(), compare=compare, seed=4)
+
+
+@pytest.fixture(scope="module")
+def written(frames: SweepFrames, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(frames, tmp_path_factory.mktemp("reports")).parent
+
+
+def section_of(frames: SweepFrames) -> ScalingSection:
+    found = scaling_section(frames)
+    assert found is not None
+    return found
+
+
+def test_report_has_the_parameters_of_the_law_that_the_losses_follow(written: Path) -> None:
+    text = (written / "report.md").read_text()
+    scaling = text[text.index("\n## Scaling\n") : text.index("\n## All scores\n")]
+    for symbol, truth in (("E", LAW.E), ("α", LAW.alpha), ("β", LAW.beta)):
+        row = next(line for line in scaling.splitlines() if line.startswith(f"| {symbol} |"))
+        low, high = row.partition("[")[2].partition("]")[0].split(", ")
+        assert float(low) <= truth <= float(high), row
+    assert "encoder without embeddings" in scaling
+    assert "the cheapest budget to trust" in text.lower()
+    assert (written / "figures" / "isoflop-1.svg").is_file()
+    assert "live-isoflop-1" in (written / "report.html").read_text()
+
+
+def test_table_of_end_points_has_every_compared_run(written: Path, frames: SweepFrames) -> None:
+    rows = list(csv.DictReader((written / END_POINTS).read_text().splitlines()))
+    assert [int(row["number"]) for row in rows] == list(frames.trials["number"])
+    for row in rows:
+        law = LAW.loss(np.array(float(row["parameters"])), np.array(float(row["tokens"])))
+        assert float(row["law"]) == pytest.approx(float(law), rel=0.01)
+        assert row["excluded"] == ""
+
+
+def test_verification_finds_changed_numbers_of_the_section_and_nothing_else(
+    written: Path, tmp_path: Path
+) -> None:
+    report = Path(shutil.copytree(written, tmp_path / "scaling"))
+    text, table = report / "report.md", report / END_POINTS
+    text.write_text(text.read_text().replace("| β | 0.", "| β | 9.", 1))
+    table.write_text(table.read_text().replace(",1,", ",2,", 1))
+    found = verify_with_own_files(report, read_report_file(report / NAME))
+    assert {difference.file for difference in found} == {"report.md", END_POINTS}
+
+
+def test_sweep_without_three_sizes_or_without_a_held_out_loss_has_no_section() -> None:
+    few = {"encoder.size": SIZES[:2], "budget.amount": BUDGETS}
+    assert scaling_section(scaling_frames(follow_law(), compare=few)) is None
+    frames = scaling_frames(follow_law(), compare=THREE)
+    sweep = frames.sweep | {"metric": "pairs/accuracy"}
+    trials = frames.trials.assign(**{"pairs/accuracy": 0.5})
+    ranked = dataclasses.replace(frames, sweep=sweep, trials=trials)
+    assert section_of(ranked).laws[0].result.group.metric.name == METRIC
+    without = dataclasses.replace(ranked, trials=trials.drop(columns=METRIC))
+    assert scaling_section(without) is None
+    seconds = dataclasses.replace(frames, trials=frames.trials.assign(**{"budget.kind": "seconds"}))
+    assert scaling_section(seconds) is None
+
+
+def test_refusal_is_a_sentence_and_has_no_number_of_a_law() -> None:
+    frames = scaling_frames(lambda _, tokens, __: 2 + 1e6 / tokens, compare=THREE, seeds=1)
+    (law,) = section_of(frames).laws
+    assert isinstance(law.result, RefusedGroup)
+    assert law.text.startswith("No law is reported: no law L(N, D)")
+    assert [table.head for table in law.tables] == [("reason", "trials", "numbers")]
+
+
+def test_runs_past_four_epochs_before_the_plateau_or_not_cooled_down_are_named() -> None:
+    frames = scaling_frames(follow_law())
+    trials = frames.trials.copy()
+    trials["detect/bigram/auroc"] = 0.5
+    trials.loc[trials["number"] == 0, "spent/epochs"] = 5.0
+    trials.loc[trials["number"] == 1, "schedule.kind"] = "constant"
+    learned = {number: 0.5 if number == 2 else 0.7 for number in trials["number"]}
+    middle = frames.curves[frames.curves["step"] > 0]
+    middle = middle.assign(step=1, **{"spent/tokens": middle["spent/tokens"] / 2})
+    curves = pd.concat([frames.curves, middle])
+    curves["detect/bigram/auroc"] = curves["number"].map(learned)
+    found = section_of(dataclasses.replace(frames, trials=trials, curves=curves))
+    rows = {row[2]: row[0] for row in found.laws[0].tables[-1].rows}
+    assert rows["0"].startswith("5.0 epochs")
+    assert rows["1"].startswith("not cooled down")
+    assert rows["2"] == "has not left its plateau"
+
+
+def test_warnings_name_what_the_design_leaves_open() -> None:
+    same = scaling_frames(follow_law(), base={"optim": {"lr": 1e-3}}, seeds=1)
+    texts = " ".join(section_of(same).laws[0].warnings)
+    assert "all runs have the learning rate 0.001" in texts
+    assert "each size and budget has one run" in texts
+    assert "objective.mask_prob" in texts
+    assert "optimal size is outside" in texts
+
+
+def test_trend_is_written_as_a_setting_that_gives_the_same_rates() -> None:
+    frames = scaling_frames(
+        prefer_rate(1.4e-3), compare=THREE | {"batch": (32, 128)}, rates=(5e-4, 1e-3, 2e-3, 4e-3),
+        seeds=1, noise=1e-4,
+    )  # fmt: skip
+    (part,) = section_of(frames).rates
+    trend = part.result
+    assert isinstance(trend, RateTrend)
+    assert trend.names == ("parameters", "tokens", "batch")
+    setting = validate_rate_trend(parse(write_setting(trend)), "base.optim.lr")
+    assert isinstance(setting, RateTrendConfig)
+    at = {"parameters": 1e5, "tokens": 1e6, "batch": 1024.0}
+    assert setting.rate_at(**at) == pytest.approx(trend.rate(**at).value, rel=0.01)
+    assert setting.rate_at(**at) == pytest.approx(1.4e-3, rel=0.05)
+    table = list_tables(section_of(frames))[BEST_RATES]
+    assert list(table["rate"]) == [optimum.rate for optimum in trend.optima]
+    assert (table["low"] < table["trend"]).all()
+    assert (table["trend"] < table["high"]).all()
+
+
+RATIOS = (0.125, 0.25, 0.375, 0.5, 1.0)
+
+
+def test_generator_ratio_enters_from_three_budgets_with_five_ratios_at_their_own_rates() -> None:
+    compare = {
+        "encoder.size": ("nano",), "budget.amount": BUDGETS[1:4],
+        "objective.generator.width": RATIOS,
+    }  # fmt: skip
+    base = {"objective": {"kind": "electra"}}
+    rates = (1e-3, 2e-3)
+
+    def losses(frames: SweepFrames) -> SweepFrames:
+        """Return the frames with losses whose best ratio is .3 at every budget."""
+        ratio = frames.trials["objective.generator.width"].astype(float)
+        score = 2.6 + 0.05 * np.log(ratio / 0.3) ** 2
+        trials = frames.trials.assign(score=score, **{METRIC: score})
+        return dataclasses.replace(frames, trials=trials)
+
+    frames = losses(scaling_frames(follow_law(), compare=compare, base=base, rates=rates))
+    groups = group_end_points(frames)
+    found = analyze_ratios(groups, tuned=True)
+    assert isinstance(found, RatioTrend)
+    assert [optimum.rate for optimum in found.optima] == pytest.approx([0.3] * 3, rel=0.01)
+    assert found.exponent.value == pytest.approx(0.0, abs=1e-6)
+    assert len(ratio_table(found).rows) == 3
+    untuned = analyze_ratios(groups, tuned=False)
+    assert isinstance(untuned, str)
+    assert "The rates were not tuned" in untuned
+    fewer = analyze_ratios([g for g in groups if "0.375" not in g.label], tuned=True)
+    assert isinstance(fewer, str)
+    assert "3 budgets with 4 ratios each" in fewer
+
+
+def test_objectives_have_laws_of_their_own() -> None:
+    compare = THREE | {"objective": ({"kind": "mlm"}, {"kind": "random"})}
+    frames = scaling_frames(follow_law(), compare=compare)
+    titles = [law.title for law in section_of(frames).laws]
+    assert titles == ["mlm", "random"]
+    assert json.loads(frames.sweep["compare"])["objective"]
+
+
+def test_values_are_never_without_limits() -> None:
+    def shown(low: float, high: float) -> str:
+        return format_estimate(Estimate(value=0.5, low=low, high=high, level=0.9))
+
+    assert shown(0.4, 0.6) == "0.5 [0.4, 0.6]"
+    assert shown(0.0, 0.6) == "at most 0.6"
+    assert shown(0.4, np.inf) == "at least 0.4"
+    assert shown(0.0, np.inf) == shown(-np.inf, np.inf) == UNLIMITED
+    assert join_ranges([1, 2, 3, 5, 8, 9]) == "1–3, 5, 8–9"
