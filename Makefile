@@ -9,7 +9,7 @@ IMPORTED := lab.commands, lab.sweep, lab.execution.driver, lab.trials.run, lab.r
 # Sweeps and tests start many processes, which share the bytecode of the first one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-fast install check ruff mypy imports site ui
+.PHONY: sweep test test-fast reported install check ruff mypy imports site ui
 
 sweep: install
 	$(BIN)/python -m lab.sweep search_spaces/gen_ratio.yaml
@@ -20,6 +20,10 @@ test: check
 # Tests that neither train nor start processes of Ray.
 test-fast: install
 	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow and not trains'
+
+# Tests of the faults in docs/faults.md.
+reported: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m reported
 
 # The checks run two at a time; the output of each is printed when it has ended.
 check: install

@@ -4,6 +4,8 @@ docs/commands.md lists the exit statuses.
 """
 
 import argparse
+import errno
+import io
 import logging
 import os
 import platform
@@ -15,13 +17,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path as File
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from lab import __version__, disk_space, leave, logging_setup
 from lab.control_characters import make_visible
 from lab.errors import UserError, one_line
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+_LONGEST_NAME = 100  # characters of a name that is too long
 _LONGEST_ERROR = 4_000  # characters; messages quote names, cells and keys of any length
 UNREAD = 141  # 128 + SIGPIPE, as in a shell
 SCRIPT = "electra-lab"  # console script, see `lab.commands`
@@ -143,6 +146,8 @@ def run(
     """
     if _is_script():
         name = name.replace("lab.", f"{SCRIPT} ", 1)
+    _open_closed_streams()
+    _escape_unsupported_characters()
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with logging_setup.handle_records(verbose=options.verbose):
@@ -155,6 +160,33 @@ def run(
             _print_error(line)
         _LOG.info("%s ends with status %d", name, status)
     return status
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of standard streams that the caller has closed.
+
+    The first files that are opened would get their descriptors otherwise, and a library that prints
+    would write into them: into a database, for example.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or _open_null()
+    sys.stderr = sys.stderr or _open_null()
+
+
+def _open_null() -> TextIO:
+    return File(os.devnull).open("w", encoding="utf-8")
+
+
+def _escape_unsupported_characters() -> None:
+    """Print escapes for characters that the encoding of the output does not have.
+
+    A question or the name of a file may have any characters, and a locale may have few.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _log_start(name: str, options: argparse.Namespace) -> None:
@@ -183,6 +215,10 @@ def _describe_end(
     match error:
         case UserError():
             message = one_line(" ".join(str(error).split()))
+            _LOG.warning("bad input: %s", message)
+            return BAD_INPUT, f"{name}: error: {message}"
+        case OSError(errno=errno.ENAMETOOLONG):
+            message = one_line(f"{str(error.filename)[:_LONGEST_NAME]}…: file name too long")
             _LOG.warning("bad input: %s", message)
             return BAD_INPUT, f"{name}: error: {message}"
         case BrokenPipeError():

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from lab.tasks.examples import Examples
 
 _REMAINING = "finished seeds are kept"
+_MOST_SEEDS = 1_000
+_LEAST_LR = 1e-8  # a smaller rate changes no weight of 32 bits
+_DEVICES = ("cpu", "cuda")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,6 +96,8 @@ def _main(options: argparse.Namespace) -> None:
         f"{task.name}: {len(examples.train)} training examples, {len(examples.evaluation)} "
         f"evaluation examples, {task.config.epochs} epochs at a peak rate of {protocol.lr:g}"
     )
+    if examples.repeated:
+        print(f"evaluation examples with the text of a training example: {examples.repeated}")
     if examples.unseen:
         unseen = make_visible(", ".join(examples.unseen))
         print(f"tags without a training example, counted as errors: {unseen}")
@@ -116,15 +121,16 @@ def _main(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.seeds < 1:
-        raise UserError(f"--seeds {options.seeds}: must be at least 1")
-    if options.lr is not None and not 0 < options.lr < 1:
-        raise UserError(f"--lr {options.lr:g}: must be above 0 and below 1")
+    if not 1 <= options.seeds <= _MOST_SEEDS:
+        raise UserError(f"--seeds {options.seeds}: must be from 1 to {_MOST_SEEDS:,}")
+    if options.lr is not None and not _LEAST_LR <= options.lr < 1:
+        raise UserError(f"--lr {options.lr:g}: must be at least {_LEAST_LR:g} and below 1")
     if options.device != "cpu":
         import torch
 
         try:
-            torch.empty(0, device=options.device)
+            if torch.empty(0, device=options.device).device.type not in _DEVICES:
+                raise RuntimeError(f"must be one of {', '.join(_DEVICES)}")
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"--device {options.device}: {str(error).splitlines()[0]}") from None
 

@@ -78,14 +78,21 @@ def _main(options: argparse.Namespace) -> None:
         storage=identity.read_identity(root),
         across_code=options.across_code,
     )
-    read_forecasts = partial(load_forecasts, root, remote, uri)
+    forecasts = partial(load_forecasts, root, remote, uri)
     if options.live:
-        _serve(partial(load, names[0]), read_forecasts)
-        return
-    sweeps = [load(name) for name in names]
+        _serve(partial(load, names[0]), forecasts)
+    else:
+        _write([load(name) for name in names], forecasts, options)
+
+
+def _write(
+    sweeps: Sequence[SweepFrames],
+    forecasts: Callable[[], StoreForecasts],
+    options: argparse.Namespace,
+) -> None:
     try:
         if len(sweeps) == 1:
-            page = write_report(sweeps[0], options.reports, read_forecasts())
+            page = write_report(sweeps[0], options.reports, forecasts())
         else:
             page = write_comparison(sweeps, options.reports, across_code=options.across_code)
     except OSError as error:
@@ -95,9 +102,9 @@ def _main(options: argparse.Namespace) -> None:
     print(page)
 
 
-def _serve(load: Callable[[], SweepFrames], read_forecasts: Callable[[], StoreForecasts]) -> None:
-    """Serve the page until an interrupt."""
-    page = ReportPage(load, lambda frames: render_report(frames, read_forecasts()), _print_now)
+def _serve(load: Callable[[], SweepFrames], forecasts: Callable[[], StoreForecasts]) -> None:
+    """Serve the page until an interrupt; read the forecasts whenever the sweep has changed."""
+    page = ReportPage(load, lambda frames: render_report(frames, forecasts()), _print_now)
     with LoopbackServer(page.read) as server:
         _print_now(f"{server.address} (only on this machine; Ctrl-C ends the server)")
         server.serve_forever()

@@ -20,13 +20,13 @@ from lab.reporting.verification.report_file import (
     read_report_file,
 )
 from lab.storage import identity, open_storage
+from lab.storage.mirror import Mirror
 from lab.tracking import tags
 from lab.tracking.client import default_uri
 from lab.tracking.frames import FramesError, SweepFrames, load_frames
 
 _REMAINING = "the report was not changed"
 _PARTS = ("report.md", "report.html", NAME)  # a folder with one of them is a report
-_STORE, _OWN_TABLES = "recomputed from the tracking store", "recomputed from its own tables"
 _MOST_SHOWN = 20  # differences of one file
 
 
@@ -80,12 +80,10 @@ def _main(options: argparse.Namespace) -> int:
 
 def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
     """Print what the report is recomputed from, and return the differences."""
-    root, remote = open_storage.open_mirror(options.storage)
-    uri = options.tracking_uri or default_uri(root)
-    remote.pull(root / identity.NAME)
     if (folder / comparison_file.NAME).is_file():
-        return _verify_comparison(folder, uri)
+        return _verify_comparison(folder, options)
     content = read_report_file(folder / NAME) if (folder / NAME).is_file() else None
+    root, mirror, uri = _open_store(options)
     try:
         frames = _load_sweep(folder, content, root, uri)
     except FramesError as error:
@@ -95,23 +93,32 @@ def _verify(folder: File, options: argparse.Namespace) -> list[Difference]:
                 "numbers are checked: those of report.md against trials.csv and curves.csv"
             )
             return verify_older(folder)
-        print(f"{folder}: {_OWN_TABLES} ({error})")
+        _print_own_tables(folder, error)
         return verify_with_own_files(folder, content)
-    print(f"{folder}: {_STORE}")
-    return verify_with_store(folder, frames, load_forecasts(root, remote, uri))
+    _print_store(folder)
+    return verify_with_store(folder, frames, load_forecasts(root, mirror, uri))
 
 
-def _verify_comparison(folder: File, uri: str) -> list[Difference]:
+def _verify_comparison(folder: File, options: argparse.Namespace) -> list[Difference]:
     """Print what the report of several sweeps is recomputed from, and return the differences."""
     content = comparison_file.read_comparison_file(folder / comparison_file.NAME)
     contents = comparisons.read_contents(folder, content)
+    _, _, uri = _open_store(options)
     try:
         sweeps = [_load_known(each, uri, across_code=content.across_code) for each in contents]
     except FramesError as error:
-        print(f"{folder}: {_OWN_TABLES} ({error})")
+        _print_own_tables(folder, error)
         return comparisons.verify_with_own_files(folder, content, contents)
-    print(f"{folder}: {_STORE}")
+    _print_store(folder)
     return comparisons.verify_with_store(folder, content, sweeps)
+
+
+def _print_store(folder: File) -> None:
+    print(f"{folder}: recomputed from the tracking store")
+
+
+def _print_own_tables(folder: File, reason: FramesError) -> None:
+    print(f"{folder}: recomputed from its own tables ({reason})")
 
 
 def _load_sweep(folder: File, content: ReportFile | None, root: File, uri: str) -> SweepFrames:
@@ -126,22 +133,34 @@ def _load_sweep(folder: File, content: ReportFile | None, root: File, uri: str) 
     Raises:
         FramesError: the store does not have it.
     """
-    if content is not None:
-        return _load_known(content, uri, across_code=len(content.codes) > 1)
-    return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
+    if content is None:
+        return load_frames(uri, folder.resolve().name, storage=identity.read_identity(root))
+    return _load_known(content, uri, across_code=len(content.codes) > 1)
 
 
 def _load_known(content: ReportFile, uri: str, *, across_code: bool) -> SweepFrames:
     """Return the sweep of a `report.json` from the tracking store.
 
+    Args:
+        content: content of the file.
+        uri: URI of the tracking store.
+        across_code: whether trials of other versions of the code are included.
+
     Raises:
-        FramesError: the store does not have the run from which it was written.
+        FramesError: the store does not have the run from which the file was written.
     """
     storage = content.sweep.get(tags.STORAGE, "")
     frames = load_frames(uri, content.name, storage=storage, across_code=across_code)
     if frames.run_id != content.run_id:
         raise FramesError(f"the tracking store has another run of {content.name}")
     return frames
+
+
+def _open_store(options: argparse.Namespace) -> tuple[File, Mirror, str]:
+    """Return the folder of the storage, its mirror, and the URI of the tracking store."""
+    root, mirror = open_storage.open_mirror(options.storage)
+    mirror.pull(root / identity.NAME)
+    return root, mirror, options.tracking_uri or default_uri(root)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from typing import NamedTuple
 
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Cost
+from lab.config.costs.paper_flops import paper_step
 from lab.config.objectives.base import NetworkPass
 from lab.config.optimizer import MuonConfig
-from lab.config.paper_flops import paper_step
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 

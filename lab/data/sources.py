@@ -20,7 +20,7 @@ from typing import IO, Literal, assert_never
 
 from lab.config.data import EmbeddedText, HubDataset, SavedDataset, SingleSource, TextFiles
 from lab.data import hub, tabular
-from lab.data.encoding_guess import describe_encoding
+from lab.data.encodings.encoding_guess import describe_encoding
 from lab.data.recursive_glob import find_paths
 from lab.data.text_files import (
     DAMAGE,

@@ -276,7 +276,7 @@ def _read_cell(where: str, cell: "pa.Scalar") -> Text:
 
 
 def require_column(name: str, column: str, columns: Sequence[str]) -> None:
-    """Raise an error if the column is missing, even with `bad_text: skip`.
+    """Raise an error if the column is missing or not unique, even with `bad_text: skip`.
 
     Args:
         name: name of the source, for error messages.
@@ -284,10 +284,12 @@ def require_column(name: str, column: str, columns: Sequence[str]) -> None:
         columns: names of all columns.
 
     Raises:
-        UserError: `column` is not in `columns`.
+        UserError: `column` is not in `columns`, or is in it twice.
     """
     if column not in columns:
         raise UserError(f"{name}: no column {column!r}; columns: {_join_names(columns)}")
+    if list(columns).count(column) > 1:
+        raise UserError(f"{name}: two columns have the name {column!r}; rename one of them")
 
 
 def _join_names(columns: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path as File
 from typing import IO, Literal
 
-from lab.data.transcoding import Transcoded
+from lab.data.encodings.transcoding import Transcoded
 from lab.errors import UserError, one_line
 
 LONGEST = 8 * 2**20  # largest size of a line, a record or a cell, in bytes

@@ -1,5 +1,6 @@
 """Build the vocabulary of a text: learned from it, from a WordPiece file, or of `transformers`."""
 
+import errno
 import hashlib
 import os
 from collections import Counter
@@ -122,8 +123,11 @@ def _pieces(file: str) -> list[str]:
     if file == BERT:
         source = resources.files("lab").joinpath("text", "bert_uncased_vocab.txt")
         return source.read_text(encoding="utf-8").splitlines()
+    path = expand_home(file)
     try:
-        text = expand_home(file).read_text(encoding="utf-8")
+        if path.is_fifo():  # opening it would wait for a writer
+            raise OSError(errno.EINVAL, "not a regular file")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"base.data.tokenizer.file: {file}: not valid UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: the path contains a null character

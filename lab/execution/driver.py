@@ -15,7 +15,7 @@ from lab import cli, disk_space
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
-from lab.config.trunks import branch_points
+from lab.config.schedules.trunks import branch_points
 from lab.display.live import View
 from lab.execution import processes
 from lab.execution.assignment_builder import AssignmentBuilder
@@ -175,7 +175,7 @@ class Driver:
         if self._is_stopping():
             return None
         while (run := self._preparatory.next_run()) is None:
-            job = self._preparatory.pop_ready() or self._ask_search()
+            job = self._next_job()
             if job is None:
                 return None
             if job.infeasible:
@@ -189,6 +189,15 @@ class Driver:
         self._running[run.folder] = []
         self._events.started_preparatory(run)
         return run
+
+    def _next_job(self) -> Job | None:
+        """Return a job whose preparatory runs have ended, or a new one; None without any.
+
+        With trunks, new jobs come first: their trunks take longer than the branches that can start.
+        """
+        if self._branch_points:
+            return self._ask_search() or self._preparatory.pop_ready()
+        return self._preparatory.pop_ready() or self._ask_search()
 
     def _ask_search(self) -> Job | None:
         """Return a new job; None while as many jobs as slots wait for preparatory runs.
@@ -219,6 +228,7 @@ class Driver:
         assignment = self._builder.build_trial(job)
         outcome = self._records.read_valid_outcome(assignment.folder)
         if outcome is not None and self._is_settled(job, assignment.folder, outcome):
+            self._repair(assignment)
             self._end_job(job, assignment.folder, outcome)
         elif assignment.folder in self._running:  # another job has the same trial, which runs once
             jobs = self._running[assignment.folder]
@@ -229,6 +239,17 @@ class Driver:
             self._start_trial(job, assignment)
             return assignment
         return None
+
+    def _repair(self, assignment: Assignment) -> None:
+        """Report damaged files of a trial that has ended with its scores undamaged."""
+        folder = assignment.folder
+        for damaged in self._records.find_damage(folder):
+            if damaged.startswith("trial.json"):
+                self._records.restore_facts(assignment)
+                reaction = "it was written again"
+            else:
+                reaction = f"its scores are kept; --fresh {folder.name} computes the rest again"
+            self._events.found_damage(folder, [damaged], reaction)
 
     def _end_unstarted_job(self, job: Job, failed: FailedRun) -> None:
         """Record that a job cannot start because one of its preparatory runs did not finish."""
@@ -278,6 +299,9 @@ class Driver:
             assignment: the trial.
             extends: whether the trial may continue from the checkpoint of a shorter run.
         """
+        if damaged := self._records.find_damage(assignment.folder):
+            reaction = "the trial runs again, from its newest undamaged checkpoint"
+            self._events.found_damage(assignment.folder, damaged, reaction)
         self._records.delete_if_fresh(assignment.folder)
         self._mirror.push(self._storage / "searches")
         tasks = self._prerequisites.tasks.values()

@@ -32,6 +32,12 @@ class TrialEvents:
         self._view.show_event(f"started {describe_settings(job)}")
         _LOG.info("started %s", describe_settings(job), extra=trial_field(folder, [job]))
 
+    def found_damage(self, folder: File, damaged: Sequence[str], reaction: str) -> None:
+        """Report damaged files of a trial's record, and what the sweep does about them."""
+        line = f"damaged record {folder.name}: {', '.join(damaged)}; {reaction}"
+        self._view.print_line(line)
+        _LOG.warning("%s", line, extra=trial_field(folder))
+
     def started_preparatory(self, run: Assignment) -> None:
         """Report that a preparatory run starts."""
         name, settings = run.folder.name, describe(run.trial)

@@ -15,8 +15,8 @@ from lab.config.experiment import Experiment
 from lab.config.flops import discriminator_head_terms, encoder_terms, step_cost
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.schedules.trunk import TrunkSchedule
+from lab.config.schedules.trunks import branch_points, trunk_parts
 from lab.config.trial import Trial
-from lab.config.trunks import branch_points, trunk_parts
 from lab.data import batches, preparation, text_parts
 from lab.data import sources as reading
 from lab.evaluation import corruption, prepared_pairs

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from lab.config.experiment import Job
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome, State
+from lab.config.schedules.trunks import trunk_parts
 from lab.config.trial import Trial
-from lab.config.trunks import trunk_parts
 from lab.storage import record
 from lab.trials.assignment import Assignment
 

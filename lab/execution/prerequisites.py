@@ -11,12 +11,13 @@ from typing import Any
 
 from lab.config.budget import Spent
 from lab.config.data import DataConfig
-from lab.config.epochs import check_epochs
 from lab.config.experiment import Experiment
 from lab.config.metrics import PAIRS, finetuned
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome
+from lab.config.schedules.epochs import check_epochs
 from lab.config.trial import Trial, content_hash
+from lab.control_characters import make_visible
 from lab.data import batches, preparation, prepared_files, text_facts
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
@@ -117,6 +118,8 @@ class Prerequisites:
             file = examples.prepare_examples(load_task(name), self._cache)
             self._mirror.push(file)
             self.tasks[file] = examples.open_examples(file)
+            if repeated := self.tasks[file].repeated:
+                _warn(f"{name}: {repeated} evaluation examples have the text of a training example")
         for cell in search_space.expand_cells(experiment):
             trial = search_space.build_trial(experiment.base, cell)
             text = self.inputs_without_start(trial).text
@@ -224,8 +227,7 @@ class Prerequisites:
             text = preparation.prepare_text(settings, self._cache, tell_line)
             preparation.add_overlaps(text, settings, self._task_names, tell_line)
             for warning in text_facts.text_warnings(text):
-                _LOG.warning("%s", warning)
-                print(f"lab.sweep: warning: {warning}", file=sys.stderr)
+                _warn(warning)
             self._texts[settings] = text
             self._mirror.push(text)
         return self._texts[settings]
@@ -279,6 +281,11 @@ def _check_tokenizers(text: File, short: File) -> None:
             f"{text} and {short}: both hold the same text, in windows of two lengths, but their "
             "tokenizers differ; delete both folders and rerun the sweep, which prepares them again"
         )
+
+
+def _warn(line: str) -> None:
+    _LOG.warning("%s", line)
+    print(make_visible(f"lab.sweep: warning: {line}"), file=sys.stderr)
 
 
 def _tell_line(tell: Tell, phase: str, line: str) -> None:

@@ -11,7 +11,7 @@ from lab.config.trial import Trial
 from lab.execution.preparatory_queue import FailedRun
 from lab.execution.prerequisites import TrialInputs
 from lab.execution.site import Site
-from lab.storage import record
+from lab.storage import record, record_damage
 from lab.trials import extend, process_log, progress
 from lab.trials.assignment import Assignment
 
@@ -83,6 +83,16 @@ class TrialRecords:
         if self._site.replaces(folder) and folder not in self._ended_here:
             record.delete_record(folder)
             self._mirror.push(folder)
+
+    def find_damage(self, folder: File) -> list[str]:
+        """Return the damaged files of a record that is not replaced (`record_damage`)."""
+        return [] if self._site.replaces(folder) else record_damage.find_damage(folder)
+
+    def restore_facts(self, assignment: Assignment) -> None:
+        """Write `trial.json` of a trial that has ended, which the sweep knows."""
+        text = assignment.text.name
+        record.write_facts(assignment.folder, assignment.trial, assignment.lineage, text)
+        self._mirror.push(assignment.folder / "trial.json")
 
     def open(self, assignment: Assignment, rescored: Iterable[str], *, extends: bool) -> None:
         """Open a trial's record for a run.

@@ -5,7 +5,7 @@ It is rewritten atomically after each seed, so no finished seed is run again. A 
 that computes the scores gives the file another name, so the seeds are run again.
 """
 
-import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -19,8 +19,10 @@ from lab.config.results import MetricRow
 from lab.config.trial import content_hash
 from lab.finetuning.finetuner import FinetuneProtocol, Finetuner, FinetuneRun
 from lab.finetuning.metrics import baseline_entry
-from lab.storage import atomic
+from lab.storage import sealed
 from lab.tasks.examples import Examples
+
+_LOG = logging.getLogger(__name__)
 
 
 class FinetuneResults:
@@ -58,12 +60,12 @@ class FinetuneResults:
         A run without a score of the task's metric counts as missing.
         """
         try:
-            stored = json.loads(self.file.read_text())["runs"]
-            runs = [FinetuneRun(**run) for run in stored]
+            runs = [FinetuneRun(**run) for run in sealed.read(self.file)["runs"]]
             return {run.seed: run for run in runs if self._task.config.metric in run.scores}
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError):  # damaged: the seeds are run again
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _LOG.warning("%s: damaged: %s; its seeds are run again", self.file, error)
             return {}
 
     def save(self, run: FinetuneRun) -> None:
@@ -71,7 +73,7 @@ class FinetuneResults:
         runs = self.runs() | {run.seed: run}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         content = self._identity | {"runs": [asdict(runs[seed]) for seed in sorted(runs)]}
-        atomic.write_text(self.file, json.dumps(content, indent=2))
+        sealed.write(self.file, content, indent=2)
 
     def complete(self, seeds: int, tuner: Callable[[], Finetuner]) -> Iterator[FinetuneRun]:
         """Run the seeds from 0 to `seeds` - 1 that are missing; yield each run once it is saved.

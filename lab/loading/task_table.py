@@ -100,6 +100,8 @@ def load_task(name: str, folder: File | None = None) -> Task:
             f"{_LONGEST_NAME} letters, digits, - and _, and must not be "
             f"{' or '.join(FINETUNING_COSTS)}"
         )
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise SpaceError(f"{file}: not a regular file")  # it is read several times
     raw = yaml_text.read(file, "a task is a mapping with kind, train and evaluation")
     try:
         return Task(name=file.stem, config=_form_from_yaml(raw, file.absolute().parent))

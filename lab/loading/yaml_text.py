@@ -216,7 +216,7 @@ def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str
 
 
 # A number that begins with 0 is octal in YAML 1.1 and decimal in 1.2; it is read as a text.
-_NUMBER = r"^[-+]?((0|[1-9][\d_]*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"
+_NUMBER = r"^[-+]?((0|[1-9](_?[0-9])*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _Loader.yaml_implicit_resolvers = {}  # without those of YAML 1.1, which `SafeLoader` has
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),

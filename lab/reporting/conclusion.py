@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lab.reporting import other_scores, sentences, stats, yardsticks
-from lab.reporting.compute_to_learn import advise_budget
+from lab.reporting.compute.budget_to_learn import advise_budget
 from lab.reporting.pareto.front import compute_front
 from lab.reporting.pareto.sentences import describe_front
 from lab.reporting.power.sentences import describe_power

@@ -4,6 +4,8 @@ The report depends on the tracking store alone, not on the clock or the network:
 gives the same bytes.
 """
 
+import shutil
+from collections.abc import Container
 from pathlib import Path as File
 from typing import Any
 
@@ -15,6 +17,7 @@ from lab.reporting import (
     conclusion,
     confounding,
     csv_files,
+    rendering,
     score_table,
     search_facts,
     sentences,
@@ -23,11 +26,11 @@ from lab.reporting import (
     tables,
     yardsticks,
 )
-from lab.reporting.documents import rendering
 from lab.reporting.figures import captioned, heat_map, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.figures.scaling_figures import scaling_figures
 from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
+from lab.reporting.forecasts.section import FILES as FORECAST_FILES
 from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec, tuning
@@ -38,7 +41,7 @@ from lab.reporting.scaling import csv_tables
 from lab.reporting.scaling.section import scaling_section
 from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
-from lab.reporting.verification.report_file import write_tables
+from lab.reporting.verification import report_file
 from lab.storage import atomic
 from lab.storage.checks import check_target
 from lab.tracking import tags
@@ -50,6 +53,7 @@ _CARD = (  # summary lines that begin the page
     "to separate ties", "cost", "trials", "reproduce",
 )  # fmt: skip
 _REPLACEMENT_RATE = "health/replacement_rate"
+_FRONT = "front.csv"
 _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.QUESTION,
     tags.KIND,
@@ -69,12 +73,25 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 }
 
 
+# Files and folders of reports, those of earlier versions included.
+PARTS = {
+    "report.html",
+    "report.md",
+    "figures",
+    report_file.NAME,
+    *report_file.TABLES.values(),
+    *csv_tables.FILES,
+    *FORECAST_FILES,
+    _FRONT,
+}
+
+
 def write_report(
     frames: SweepFrames, folder: File, forecasts: StoreForecasts = NO_FORECASTS
 ) -> File:
     """Write the report to `folder`/<name>/ and return its report.html.
 
-    An existing report is replaced, including all of its files.
+    An existing report is replaced. Files in its folder that no report has, such as notes, are kept.
 
     Args:
         frames: frames of the sweep.
@@ -89,6 +106,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
         _write_files(frames, partial, forecasts)
+        keep_other_files(target, partial, PARTS)
     return target / rendering.PAGE
 
 
@@ -102,17 +120,34 @@ def render_report(frames: SweepFrames, forecasts: StoreForecasts = NO_FORECASTS)
     return rendering.render_page(_TEMPLATE, _page_context(frames, forecasts))
 
 
+def keep_other_files(earlier: File, new: File, parts: Container[str]) -> None:
+    """Copy files and folders that are no part of a report from an earlier one to a new one.
+
+    Args:
+        earlier: folder of the earlier report, which need not exist.
+        new: folder of the new report.
+        parts: names of the files and folders of reports.
+    """
+    for path in earlier.iterdir() if earlier.is_dir() else ():
+        if path.name in parts:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
+
+
 def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
     page = _page_context(frames, forecasts)
     rendering.write_documents(folder, _TEMPLATE, page)
-    write_tables(frames, folder, forecasts)
     for name, table in csv_tables.list_tables(page["scaling"]).items():
         csv_files.write_csv(table, folder / name)
     if page["forecasts"] is not None:
         for name, table in page["forecasts"].files.items():
             csv_files.write_csv(table, folder / name)
     if page["front"] is not None:
-        csv_files.write_csv(page["front"]["frame"], folder / "front.csv")
+        csv_files.write_csv(page["front"]["frame"], folder / _FRONT)
+    report_file.write_tables(frames, folder, forecasts)
 
 
 def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, Any]:
@@ -133,11 +168,9 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "compute": tables.compute_table(result, runs),
         "scaling": scaling,
         "trust": trust_table(frames, runs),
-        "figures": {
-            **_figures(frames, result, runs),
-            **scaling_figures(scaling),
-            "front": [front["figure"]] if front else [],
-        },
+        "figures": _figures(frames, result, runs)
+        | scaling_figures(scaling)
+        | {"front": [] if front is None else [front["figure"]]},
         "interactive": interactive.draw_figures(frames, result, runs, scaling),
         "importance": tuning.describe_importance(frames),
         "policy": interactive.security_policy(),

@@ -143,7 +143,7 @@ def _remove(settings: dict[str, Any], path: Path) -> None:
 
 def _read_ended(folder: File, prepared: Prepared) -> Trial | None:
     """Return the trial of a record; None where it has not ended or is not one of the sweep."""
-    if record.read_state(folder) not in _ENDED:
+    if record.read_state(folder) not in _ENDED or record.read_outcome(folder) is None:
         return None
     try:
         trial, _ = record.read_trial(folder)

@@ -10,8 +10,8 @@ from lab.config.flops import mean_cost
 from lab.config.labels import label
 from lab.config.preparatory_runs import preparatory_cost, preparatory_runs, training_budget
 from lab.config.schedules.trunk import TrunkSchedule
+from lab.config.schedules.trunks import branch_points, trunk_parts
 from lab.config.trial import Path, Trial, Value
-from lab.config.trunks import branch_points, trunk_parts
 from lab.formatting import format_duration
 from lab.loading import mask_checks, search_space
 from lab.search.designs import (

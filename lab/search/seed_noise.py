@@ -78,6 +78,8 @@ def _read_scores(folder: File, metric: str, shapes: set[str]) -> Iterator[_Score
         trial = facts.get("trial")
         if not isinstance(trial, dict) or record.read_state(trial_folder) != "finished":
             continue
+        if (outcome := record.read_outcome(trial_folder)) is None:  # damaged
+            continue
         try:
             shape = _encode([trial["encoder"], trial["data"]["length"]])
             budget = (str(trial["budget"]["kind"]), float(trial["budget"]["amount"]))
@@ -86,7 +88,7 @@ def _read_scores(folder: File, metric: str, shapes: set[str]) -> Iterator[_Score
             continue
         if schedule == ("trunk", 0):  # a trunk, whose score is not that of a trial
             continue
-        value = (record.read_curve(trial_folder) or ({},))[-1].get(metric, math.nan)
+        value = (outcome.rows or ({},))[-1].get(metric, math.nan)
         if shape in shapes and math.isfinite(value):
             setting = {key: part for key, part in trial.items() if key != "seeds"}
             yield _Score(

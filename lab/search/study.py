@@ -10,10 +10,8 @@ States of the study's trials:
 Trials that an earlier process has left RUNNING are set to FAIL when a study is opened.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any
@@ -39,9 +37,10 @@ from lab.search.distributions import (
 from lab.search.halving import Rungs
 from lab.search.in_memory import Direction
 from lab.search.pareto import find_front
+from lab.search.point_notes import Note, append_note, read_notes, write_notes
 from lab.search.prior import find_proposals
 from lab.search.sampling import build_sampler, sample_point
-from lab.storage import atomic, databases
+from lab.storage import databases
 
 _STATES = {
     "finished": TrialState.COMPLETE,
@@ -108,9 +107,10 @@ class Study:
             self._notes.unlink(missing_ok=True)
         self._tuned: dict[int, dict[Path, Value]] = {}
         self._proposed_by: dict[int, str] = {}
-        for index, tuned, *sweep in _read_notes(self._notes):
-            self._tuned[index] = tuned
-            self._proposed_by.update((index, name) for name in sweep)
+        for index, note in read_notes(self._notes).items():
+            self._tuned[index] = note.tuned
+            if note.proposed_by:
+                self._proposed_by[index] = note.proposed_by
         if storage is not None:
             self._open(storage, f"{experiment.name} {identity}", fresh=fresh)
 
@@ -143,8 +143,8 @@ class Study:
         found = find_proposals(self._experiment, self.settings, self._storage, name)
         for index, (sweep, tuned) in enumerate(found):
             self._tuned[index], self._proposed_by[index] = tuned, sweep
-        lines = (json.dumps([n, tuned, sweep]) for n, (sweep, tuned) in enumerate(found))
-        atomic.write_text(self._notes, "\n".join(lines))
+        notes = {index: Note(tuned, sweep) for index, (sweep, tuned) in enumerate(found)}
+        write_notes(self._notes, notes)
 
     @property
     def until(self) -> int | None:
@@ -170,7 +170,7 @@ class Study:
             if index not in self._tuned:
                 designed = designs.designed_point(self._experiment, index % self._settings)
                 self._tuned[index] = designed or self._sample()
-                self._write_note(index)
+                append_note(self._notes, index, Note(self._tuned[index]))
             self._to_start.add(index)
         return self._tuned[index]
 
@@ -318,11 +318,6 @@ class Study:
                     trial.set_constraint(name, excess)
                 self._study.tell(trial, self._values(index, score), state=state)
 
-    def _write_note(self, index: int) -> None:
-        # The newline comes first: a killed process may have left an incomplete line.
-        with self._notes.open("a") as notes:
-            notes.write("\n" + json.dumps([index, self._tuned[index]]))
-
     def _tell_diverged(self, trial: optuna.Trial, index: int) -> None:
         """Replace the trial of a diverged point by a pruned one without intermediate scores.
 
@@ -408,16 +403,6 @@ def _final_state(outcome: Outcome, score: float | None) -> TrialState:
     if state == TrialState.COMPLETE and score is None:
         return TrialState.PRUNED  # the score is NaN or infinite
     return state
-
-
-def _read_notes(file: File) -> Iterator[list[Any]]:
-    """Yield number and nuisance parameters of each point asked for.
-
-    Incomplete lines of a killed process are skipped: their points were never run.
-    """
-    for line in file.read_text().splitlines() if file.exists() else ():
-        with suppress(ValueError):
-            yield json.loads(line)
 
 
 def is_retry(outcome: Outcome) -> bool:

@@ -201,6 +201,8 @@ def _flush_files(folder: File) -> None:
     """
     allowed = _permissions(folder)
     for path in (*folder.rglob("*"), folder):
+        if path.is_symlink():  # its target is not a part of the folder
+            continue
         _allow(path, allowed if path.is_dir() else allowed & 0o666)
         if path.is_file() or path.is_dir():
             _flush(path)

@@ -128,16 +128,25 @@ def check_target(target: File) -> None:
     Raises:
         StorageError: the path is a file, or a folder with other content than a report.
     """
-    if target.exists() and not target.is_dir():
-        raise StorageError(f"{target}: is a file; the report needs a folder of this name")
-    if target.is_dir() and not (target / "report.html").exists() and any(target.iterdir()):
+    if os.path.lexists(target) and not target.is_dir():
+        kind = "a file" if target.exists() else "a link to nothing"
+        raise StorageError(f"{target}: is {kind}; the report needs a folder of this name")
+    if target.is_dir() and not _is_report(target) and any(target.iterdir()):
         raise StorageError(f"{target}: exists and holds no report; it was not changed")
+
+
+def _is_report(folder: File) -> bool:
+    """Return whether a folder holds a report; other programs write a `report.html` as well."""
+    others = ("report.md", "trials.csv", "curves.csv")
+    return (folder / "report.html").is_file() and any((folder / n).is_file() for n in others)
 
 
 def _check_writable(folder: File, option: str) -> None:
     """Check that a folder can be created or written, without creating it."""
     try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        # A link to nothing cannot be replaced by a folder.
+        parents = (folder, *folder.absolute().parents)
+        existing = next(path for path in parents if os.path.lexists(path))
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:

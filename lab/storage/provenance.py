@@ -9,16 +9,20 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path as File
+from typing import Any
 
 from lab import __version__
 from lab.config.code_digest import TRIAL, code_digest
-from lab.storage import atomic
+from lab.storage import sealed
 
 NAME = "provenance.json"
+_ENTRIES = "entries"
 _PACKAGE = File(__file__).parent.parent
 
 
@@ -83,8 +87,8 @@ def add_provenance(folder: File, *added: Provenance) -> None:
     entries = read_provenance(folder)
     new = [entry for entry in added if entry not in entries]
     if new:
-        content = [asdict(entry) for entry in (*entries, *new)]
-        atomic.write_text(folder / NAME, json.dumps(content, indent=2))
+        content = {_ENTRIES: [asdict(entry) for entry in (*entries, *new)]}
+        sealed.write(folder / NAME, content, indent=2)
 
 
 def read_provenance(folder: File) -> tuple[Provenance, ...]:
@@ -92,10 +96,13 @@ def read_provenance(folder: File) -> tuple[Provenance, ...]:
 
     Empty before the trial has started, and if the file is missing or damaged.
     """
-    try:
-        return parse_provenance((folder / NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, TypeError):
-        return ()
+    file = folder / NAME
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        try:
+            return _build_entries(sealed.read(file)[_ENTRIES])
+        except sealed.DamagedError:  # earlier versions wrote a list, without a seal
+            return parse_provenance(file.read_text(encoding="utf-8"))
+    return ()
 
 
 def parse_provenance(text: str) -> tuple[Provenance, ...]:
@@ -105,7 +112,11 @@ def parse_provenance(text: str) -> tuple[Provenance, ...]:
         ValueError: the text is not JSON.
         TypeError: the text is not a list of entries.
     """
-    return tuple(Provenance(**fields) for fields in json.loads(text))
+    return _build_entries(json.loads(text))
+
+
+def _build_entries(content: Iterable[Any]) -> tuple[Provenance, ...]:
+    return tuple(Provenance(**fields) for fields in content)
 
 
 def _installed_packages() -> dict[str, str]:

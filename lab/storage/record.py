@@ -6,6 +6,10 @@ the contributions of the blocks of a test set to the newest scores. Files are re
 atomically (points are appended to the curve), and `state` is written last. So a record in a final
 state is complete, and its trial is not trained again. MLflow and Optuna are filled from these
 files.
+
+JSON files, and each line of the curve, have a seal (`lab.storage.sealed`). Damaged content is read
+as missing content: a record whose outcome or points are damaged has no outcome, and its trial runs
+again. `lab.storage.record_damage` names the damaged files.
 """
 
 import json
@@ -13,7 +17,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path as File
 from typing import Any, get_args
@@ -24,9 +28,11 @@ from lab import disk_space
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
-from lab.storage import atomic
+from lab.storage import atomic, sealed
 
 LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
+ORIGIN = "origin.json"  # the shorter run that the trial was extended from
+CHARGED = "charged_to.json"  # of a part of a trunk: the trial that is charged for it
 # The files of a record except checkpoints, fine-tuning results and progress.
 CORE_FILES = (
     "trial.json",
@@ -36,8 +42,8 @@ CORE_FILES = (
     "provenance.json",
     "outcome.json",
     "traceback.txt",
-    "origin.json",
-    "charged_to",
+    ORIGIN,
+    CHARGED,
     LOG,
 )
 _OPEN: tuple[State, ...] = ("queued", "running")
@@ -56,9 +62,14 @@ def write_queued(folder: File, trial: Trial, lineage: str = "", text: str = "") 
         text: name of the prepared text's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"trial": asdict(trial), "lineage": lineage, "text": text}
-    atomic.write_text(folder / "trial.json", json.dumps(content, indent=2))
+    write_facts(folder, trial, lineage, text)
     atomic.write_text(folder / "state", "queued")
+
+
+def write_facts(folder: File, trial: Trial, lineage: str, text: str) -> None:
+    """Write `trial.json`; the arguments are those of `write_queued`."""
+    content = {"trial": asdict(trial), "lineage": lineage, "text": text}
+    sealed.write(folder / "trial.json", content, indent=2)
 
 
 def begin_record(folder: File, trial: Trial, lineage: str = "", text: str = "") -> None:
@@ -79,11 +90,15 @@ def read_trial(folder: File) -> tuple[Trial, str]:
     """
     file = folder / "trial.json"
     try:
-        content = json.loads(file.read_text())
+        content = sealed.read(file)
         trial = _trial_type().validate_json(json.dumps(content["trial"]), strict=True)
         return trial, str(content["text"])
-    except FileNotFoundError:
+    except OSError:
         raise UserError(f"{folder}: no record of a trial") from None
+    except sealed.DamagedError as error:
+        raise UserError(
+            f"{file}: damaged: {error}; run the trial's sweep again, which writes it again"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{file}: not as this version of the lab writes it") from None
 
@@ -99,10 +114,9 @@ def read_facts(folder: File) -> dict[str, Any]:
     The result is empty if the file is missing or damaged.
     """
     try:
-        content = json.loads((folder / "trial.json").read_text())
-    except (FileNotFoundError, ValueError):
+        return sealed.read(folder / "trial.json")
+    except (OSError, sealed.DamagedError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +134,29 @@ class Origin:
 
 def write_origin(folder: File, origin: Origin) -> None:
     """Store the shorter run that a trial was extended from."""
-    atomic.write_text(folder / "origin.json", json.dumps(asdict(origin)))
+    sealed.write(folder / ORIGIN, asdict(origin))
 
 
 def read_origin(folder: File) -> Origin:
-    """Return the shorter run that a trial was extended from."""
-    try:
-        return Origin(**json.loads((folder / "origin.json").read_text()))
-    except FileNotFoundError:
-        return Origin()
+    """Return the shorter run that a trial was extended from.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    origin: Origin = _read_part(folder / ORIGIN, Origin)
+    return origin
 
 
 def delete_origin(folder: File) -> None:
     """Delete the origin of a trial that starts again from its beginning."""
-    (folder / "origin.json").unlink(missing_ok=True)
+    (folder / ORIGIN).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Charged:
+    """The trial that is charged for a part of a trunk."""
+
+    trial: str = ""
 
 
 def write_charged(folder: File, name: str) -> None:
@@ -143,13 +166,38 @@ def write_charged(folder: File, name: str) -> None:
         folder: record of the part.
         name: name of the trial's record.
     """
-    atomic.write_text(folder / "charged_to", name)
+    sealed.write(folder / CHARGED, asdict(_Charged(trial=name)))
 
 
 def read_charged(folder: File) -> str:
-    """Return the name of the trial that is charged for a part of a trunk; empty if none is."""
-    file = folder / "charged_to"
-    return file.read_text().strip() if file.exists() else ""
+    """Return the name of the trial that is charged for a part of a trunk; empty if none is.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    charged: _Charged = _read_part(folder / CHARGED, _Charged)
+    return charged.trial
+
+
+def _read_part(file: File, kind: Any) -> Any:
+    """Return the content of a file that few records have; of a missing one, the default."""
+    try:
+        content = sealed.read(file)
+        if content.keys() != {field.name for field in fields(kind)}:
+            raise ValueError
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except FileNotFoundError:
+        return kind()
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+    except sealed.DamagedError as error:
+        reason = str(error)
+    except ValueError:
+        reason = "not as the lab writes it"
+    raise UserError(
+        f"{file}: damaged: {reason}; add `--fresh {file.parent.name}` to the command of its sweep "
+        "to train it again"
+    )
 
 
 def truncate_curve(folder: File, count: int) -> tuple[MetricRow, ...]:
@@ -166,7 +214,7 @@ def truncate_curve(folder: File, count: int) -> tuple[MetricRow, ...]:
 def append_row(folder: File, row: MetricRow) -> None:
     """Append a scored point to the curve."""
     with (folder / "curve.jsonl").open("a") as curve:
-        curve.write(json.dumps(row) + "\n")
+        curve.write(sealed.to_line(row) + "\n")
 
 
 def amend_last_row(folder: File, more: MetricRow) -> MetricRow:
@@ -189,12 +237,12 @@ def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str
         {name: value for name, value in row.items() if not f"{name}/".startswith(prefixes)}
         for row in rows
     ]
-    atomic.write_text(folder / "curve.jsonl", "\n".join(json.dumps(row) for row in kept_rows))
+    atomic.write_text(folder / "curve.jsonl", "\n".join(map(sealed.to_line, kept_rows)))
 
 
 def write_blocks(folder: File, blocks: Mapping[str, Sequence[float]]) -> None:
     """Write the contributions of the blocks of a test set to the newest scores, by metric."""
-    atomic.write_text(folder / "blocks.json", json.dumps(blocks))
+    sealed.write(folder / "blocks.json", blocks)
 
 
 def no_checkpoint(folder: File) -> UserError:
@@ -211,9 +259,12 @@ def no_checkpoint(folder: File) -> UserError:
 
 
 def read_blocks(folder: File) -> dict[str, list[float]]:
-    """Return the contributions that `write_blocks` wrote; empty if there are none."""
-    file = folder / "blocks.json"
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+    """Return the contributions that `write_blocks` wrote; empty if missing or damaged."""
+    try:
+        blocks = sealed.read(folder / "blocks.json")
+    except (OSError, sealed.DamagedError):
+        return {}
+    return blocks if all(isinstance(values, list) for values in blocks.values()) else {}
 
 
 def write_outcome(folder: File, outcome: Outcome) -> Outcome:
@@ -247,20 +298,33 @@ def _write_outcome(folder: File, outcome: Outcome) -> None:
         atomic.write_text(folder / "traceback.txt", trace)
     else:
         (folder / "traceback.txt").unlink(missing_ok=True)
-    atomic.write_text(folder / "outcome.json", json.dumps(fields, indent=2))
+    sealed.write(folder / "outcome.json", fields, indent=2)
     atomic.write_text(folder / "state", outcome.state)
 
 
 def delete_record(folder: File) -> None:
-    """Delete a record with its checkpoints."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete a record with its checkpoints.
+
+    Raises:
+        UserError: a part of it cannot be deleted. The trial would continue from its checkpoints.
+    """
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be deleted, to run its trial again: "
+            f"{(error.strerror or 'no access').lower()}"
+        ) from None
 
 
 def read_state(folder: File) -> State | None:
     """Return the state of a trial; None if there is no record or its state is damaged."""
     try:
-        content = (folder / "state").read_text().strip()
-    except FileNotFoundError:
+        content = (folder / "state").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
         return None
     return next((state for state in get_args(State) if state == content), None)
 
@@ -287,7 +351,9 @@ def read_last_outcome(folder: File) -> Outcome | None:
     """
     fields, file = _outcome_fields(folder), folder / "traceback.txt"
     failed = fields.get("state") == "failed" and file.exists()
-    fields["traceback"] = file.read_text().strip() if failed else ""
+    fields["traceback"] = (
+        file.read_text(encoding="utf-8", errors="replace").strip() if failed else ""
+    )
     try:
         return Outcome(**fields | {"rows": read_curve(folder)})
     except TypeError:  # the file is missing or lacks a field
@@ -296,8 +362,8 @@ def read_last_outcome(folder: File) -> Outcome | None:
 
 def _outcome_fields(folder: File) -> dict[str, Any]:
     try:
-        fields: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
-    except (FileNotFoundError, ValueError):
+        fields = sealed.read(folder / "outcome.json")
+    except (OSError, sealed.DamagedError):
         return {}
     return {_RENAMED_KEYS.get(key, key): value for key, value in fields.items()}
 
@@ -311,15 +377,28 @@ def count_attempts(folder: File) -> int:
 
 
 def read_curve(folder: File) -> tuple[MetricRow, ...]:
-    """Return the scored points so far, without an incomplete last line of a killed process."""
-    rows = []
-    file = folder / "curve.jsonl"
-    for line in file.read_text().splitlines() if file.exists() else ():
+    """Return the scored points before the first damaged line.
+
+    A killed process may have left an incomplete last line.
+    """
+    rows: list[MetricRow] = []
+    for line in curve_lines(folder):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            rows.append(sealed.from_line(line))
+        except sealed.DamagedError:
+            break
+        if not all(type(value) in (int, float) for value in rows[-1].values()):
+            rows.pop()
             break
     return tuple(rows)
+
+
+def curve_lines(folder: File) -> list[str]:
+    """Return the lines of the curve, damaged ones included."""
+    file = folder / "curve.jsonl"
+    if not file.is_file():
+        return []
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def non_finite_metrics(row: MetricRow) -> str | None:

@@ -12,7 +12,8 @@ from statistics import median
 from typing import Literal
 
 from lab.config.data import TextFiles
-from lab.data import encoding_guess, tabular
+from lab.data import tabular
+from lab.data.encodings import encoding_guess
 from lab.data.text_files import PACKED, read_lines
 from lab.errors import UserError
 from lab.suggestion.file_samples import FileSample, Samples
@@ -61,10 +62,13 @@ def _expand(text: str) -> Iterator[str]:
         return
     names = [name for _, _, names in os.walk(folder) for name in names]
     endings = [suffix + packed for suffix in _SUFFIXES for packed in ("", *PACKED)]
-    present = [end for end in endings if any(name.endswith(end) for name in names)]
+    present = dict.fromkeys(
+        name[-len(end) :] for end in endings for name in sorted(names) if name.lower().endswith(end)
+    )
     if not present:
         raise UserError(f"{text}: no file in this folder ends with {', '.join(_SUFFIXES)}")
-    yield from (str(File(text) / "**" / f"*{end}") for end in present)
+    # Escaped, since the brackets in the name of a folder are no pattern.
+    yield from (str(File(glob.escape(text)) / "**" / f"*{end}") for end in present)
 
 
 def guess_source(paths: tuple[str, ...], samples: Samples) -> SourceGuess:

@@ -189,7 +189,7 @@ def _kind(labels: Sequence[Any], *, paired: bool) -> tuple[Kind, str]:
     distinct = len(set(map(str, labels)))
     try:
         numbers = [float(label) for label in labels]
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a whole number of hundreds of digits
         numbers = []
     # A class is a text or an integer (`lab.tasks.examples`); 1.0 in JSON is neither.
     fractions = any(isinstance(label, float) for label in labels) or not all(

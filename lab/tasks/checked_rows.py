@@ -54,10 +54,14 @@ class CheckedRow:
         return self._check_surrogates(column, str(cell))
 
     def number(self, column: str) -> float:
-        """Return the cell as a finite number."""
+        """Return the cell as a finite number.
+
+        Texts that only Python takes for numbers are refused: `1_0`, and digits of other scripts.
+        """
         cell = self._cell(column)
+        is_plain = not isinstance(cell, bool) and not re.search(r"[^\x00-\x7f]|_", str(cell))
         try:
-            number = float(cell)
+            number = float(cell) if is_plain else math.nan
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):

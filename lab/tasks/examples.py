@@ -28,6 +28,7 @@ from lab.tasks.checked_rows import CheckedRow
 from lab.tasks.label_checks import Labelled, check_labels
 from lab.tasks.minimal_pairs import embedded_pairs
 from lab.tasks.rows import SourceRow, read_rows
+from lab.tasks.text_checks import NamedText, check_texts
 
 
 class TextExample(NamedTuple):
@@ -100,6 +101,12 @@ class Examples:
         return tuple(sorted(_labels(self.train)))
 
     @property
+    def repeated(self) -> int:
+        """Number of evaluation examples that have the text of a training example."""
+        known = {_example_text(example) for example in self.train}
+        return sum(_example_text(example) in known for example in self.evaluation)
+
+    @property
     def unseen(self) -> tuple[str, ...]:
         """Sorted evaluation tags absent from training; their words are always scored wrong."""
         return tuple(sorted(_labels(self.evaluation) - _labels(self.train)))
@@ -132,6 +139,7 @@ def read_examples(task: Task) -> Examples:
         task.name, task.config, _name_labels(train_rows, train),
         _name_labels(evaluation_rows, evaluation),
     )  # fmt: skip
+    check_texts(task.name, _name_texts(train_rows, train), _name_texts(evaluation_rows, evaluation))
     settings = {key: value for key, value in asdict(task.config).items() if key in _TRAINING_KEYS}
     return Examples(
         name=task.name,
@@ -170,6 +178,11 @@ def _name_labels(rows: Sequence[SourceRow], examples: Sequence[Example]) -> list
             case TagExample(tags=tags):
                 labels.extend(Labelled(row, tag) for tag in tags)
     return labels
+
+
+def _name_texts(rows: Sequence[SourceRow], examples: Sequence[Example]) -> list[NamedText]:
+    pairs = zip(rows, examples, strict=True)
+    return [NamedText(row, _example_text(example)) for (row, _), example in pairs]
 
 
 def prepare_examples(task: Task, cache: File) -> File:

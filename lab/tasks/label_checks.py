@@ -1,6 +1,7 @@
 """Check that the labels of a task can be learned and scored, before anything is trained on it."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from lab.errors import UserError
 # filled with one value, is above it.
 _MOST_UNSEEN_WORDS = 0.05
 # A number as tables and JSON write it. Digits after a leading zero (`01`) are a code, not a number.
+_INVISIBLE = dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))  # soft hyphen, spaces of no width
 _NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)?(\.\d*)?([eE][-+]?\d+)?")
 
 
@@ -77,14 +79,14 @@ def _check_spelling(column: str, rows: Iterable[Labelled]) -> None:
         other = first.setdefault(_meaning(str(each.label)), each)
         if other.label != each.label:
             raise UserError(
-                f"{each.row}: {column}: {each.label!r} is the label {other.label!r} of "
-                f"{other.row}, written in another way; write it alike in both splits"
+                f"{each.row}: {column}: {each.label!a} is the label {other.label!a} of "
+                f"{other.row}, written in another way; write it alike in all rows"
             )
 
 
 def _meaning(label: str) -> str:
-    """Return a text that is equal for labels with the same value."""
-    bare = label.strip()
+    """Return a text that is equal for labels with the same value, or that look the same."""
+    bare = unicodedata.normalize("NFC", label.translate(_INVISIBLE)).strip()
     if bare.lower() in ("true", "false"):
         return bare.lower()
     if any(map(str.isdigit, bare)) and _NUMBER.fullmatch(bare) and bare[0] not in "eE":

@@ -9,12 +9,15 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path as File
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from lab.config.tasks import FORMATS, EmbeddedRows, FileRows, HubRows, SavedRows
 from lab.errors import UserError
 from lab.tasks import hf_datasets
 from lab.tasks.embedded import read_embedded_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SourceRow = tuple[str, dict[str, Any]]  # name (file:row, from 1), cells by column
 
@@ -33,7 +36,10 @@ def read_rows(source: EmbeddedRows | FileRows | SavedRows | HubRows, where: str)
         case EmbeddedRows():
             rows = list(_numbered(source.name, read_embedded_rows(source.name, source.split)))
         case FileRows():
-            rows = _read_table(File(source.path))
+            file = File(source.path)
+            if file.exists() and not (file.is_file() or file.is_dir()):
+                raise UserError(f"{file}: not a regular file")  # opening a pipe would wait
+            rows = _read_table(file)
         case SavedRows():
             rows = list(_read_saved(source, where))
         case HubRows():
@@ -90,12 +96,22 @@ def _read_csv(file: File, dialect: type[csv.Dialect]) -> Iterator[SourceRow]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         records = csv.DictReader(lines, dialect=dialect, strict=True)
         try:
+            _check_names(file, filter(None, records.fieldnames or ()))
             for number, row in enumerate(records, 1):
                 if None in row or None in row.values():
                     raise UserError(f"{file}:{number}: number of cells differs from the header")
                 yield f"{file}:{number}", row
         except csv.Error as error:
             raise UserError(f"{file}: line {records.line_num}: not CSV: {error}") from None
+
+
+def _check_names(file: File, names: Iterable[str]) -> None:
+    """Raise an error if two columns have the same name: only one of them would be read."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"{file}: two columns have the name {name!r}; rename one of them")
+        seen.add(name)
 
 
 def _read_json_lines(file: File) -> Iterator[SourceRow]:
@@ -110,9 +126,18 @@ def _read_json_lines(file: File) -> Iterator[SourceRow]:
 
 def _parse_json(file: File, number: int, text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_build_object)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}:{number}: not JSON: {error}") from None
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; raise `ValueError` if a key occurs twice, as Python keeps the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice")
+    return content
 
 
 def _check_object(where: str, row: object) -> dict[str, Any]:
@@ -151,14 +176,30 @@ def _squad_rows(content: Any) -> Iterator[dict[str, Any]]:
 
 def _read_parquet(file: File) -> Iterator[SourceRow]:
     import pyarrow as pa
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import ParquetFile
 
     with file.open("rb") as opened:
         try:
-            rows = read_table(opened).to_pylist()
+            table = ParquetFile(opened).read()
         except pa.ArrowException as error:
             raise UserError(f"{file}: not Parquet: {' '.join(str(error).split())}") from None
-    yield from _numbered(str(file), rows)
+        _check_names(file, table.column_names)
+        yield from _numbered(str(file), _list_cells(file, table))
+
+
+def _list_cells(file: File, table: "pa.Table") -> list[dict[str, Any]]:
+    columns = {}
+    for name in table.column_names:
+        try:
+            columns[name] = table.column(name).to_pylist()
+        except UnicodeDecodeError:
+            raise
+        # Of Arrow, or of a date that Python does not have; the column need not be one of the task.
+        except (ValueError, OverflowError, TypeError) as error:
+            raise UserError(
+                f"{file}: column {name!r} has a cell that cannot be read: {error}; remove it"
+            ) from None
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _read_saved(source: SavedRows, where: str) -> Iterator[SourceRow]:

@@ -41,12 +41,22 @@ def check_sweep(run: Any) -> None:
     Raises:
         ChangedTagError: a tag is missing or not as the lab writes it.
     """
-    optional = {tags.ANSWER, tags.OVERLAPS, tags.CONSTRAINTS, tags.COST, tags.EXAMPLES}
-    _check(run, _SWEEP, optional)
-    values = tags.remove_prefix(run.data.tags)
-    compare = json.loads(values[tags.COMPARE])
-    if not _is_cell(json.loads(values[tags.REFERENCE]), compare):
-        raise _error(run, f"tag {tags.full_name(tags.REFERENCE)} is no cell of the comparison")
+    if reason := find_bad_sweep_tag(tags.remove_prefix(run.data.tags)):
+        raise _error(run, reason)
+
+
+def find_bad_sweep_tag(values: Mapping[str, str]) -> str | None:
+    """Return why the tags of a sweep are not as the lab writes them; None if they are.
+
+    Args:
+        values: tags by name without the prefix `lab.`.
+    """
+    optional = {tags.ANSWER, tags.OVERLAPS, tags.EXAMPLES, tags.CONSTRAINTS, tags.COST}
+    if reason := _find_bad(values, _SWEEP, optional):
+        return reason
+    if not _is_cell(json.loads(values[tags.REFERENCE]), json.loads(values[tags.COMPARE])):
+        return f"tag {tags.full_name(tags.REFERENCE)} is no cell of the comparison"
+    return None
 
 
 def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
@@ -69,7 +79,9 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
         blocks = (name for name in run.data.tags if name.startswith(tags.full_name(tags.BLOCKS)))
         of_blocks = {name.removeprefix(tags.PREFIX): _is_number_list for name in blocks}
         optional = {tags.PROVENANCE, tags.TRUNK, tags.COST_VALUE, tags.PROPOSED_BY}
-        _check(run, checks | of_blocks, optional)
+        values = tags.remove_prefix(run.data.tags)
+        if reason := _find_bad(values, checks | of_blocks, optional):
+            raise _error(run, reason)
         for name, value in run.data.metrics.items():
             if not _is_number(value):
                 raise _error(run, f"metric {name} is {value!r}, not a finite number")
@@ -97,15 +109,17 @@ def check_points(rows: Mapping[tuple[int, str, int], Mapping[str, float]]) -> No
             raise ChangedTagError(f"MLflow: {where}: {missing[0]} is missing; {_REMEDY}")
 
 
-def _check(run: Any, checks: Mapping[str, Check], optional: set[str]) -> None:
-    values = tags.remove_prefix(run.data.tags)
+def _find_bad(
+    values: Mapping[str, str], checks: Mapping[str, Check], optional: set[str]
+) -> str | None:
     for name, is_valid in checks.items():
         if name not in values and name in optional:
             continue
         if name not in values:
-            raise _error(run, f"tag {tags.full_name(name)} is missing")
+            return f"tag {tags.full_name(name)} is missing"
         if not is_valid(values[name]):
-            raise _error(run, f"tag {tags.full_name(name)} is {values[name][:60]!r}")
+            return f"tag {tags.full_name(name)} is {values[name][:60]!r}"
+    return None
 
 
 def _error(run: Any, reason: str) -> ChangedTagError:

@@ -19,8 +19,8 @@ from lab.config.experiment import Experiment, Job
 from lab.config.labels import label
 from lab.config.mask_counts import describe_masks
 from lab.config.results import MetricRow, Outcome, State
+from lab.config.schedules.trunks import name_trunk
 from lab.config.trial import Path, Value, content_hash
-from lab.config.trunks import name_trunk
 from lab.loading.error_messages import SpaceError
 from lab.loading.search_space import build_trial, expand_cells
 from lab.storage.provenance import Provenance

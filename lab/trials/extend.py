@@ -3,15 +3,15 @@
 The beginning of a longer run equals a shorter one only if the schedule does not depend on the
 budget: a constant learning rate, after a warm-up of a fixed amount of compute if there is one, and
 an objective without stages. A trial whose cooldown does depend on its budget continues from the
-trunk that ends where the cooldown starts (`lab.config.trunks`).
+trunk that ends where the cooldown starts (`lab.config.schedules.trunks`).
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path as File
 
 from lab.config.results import MetricRow
+from lab.errors import UserError
 from lab.storage import atomic, provenance, record
 from lab.storage.record import Origin
 from lab.trials.assignment import Assignment
@@ -80,7 +80,7 @@ def _charge(work: Assignment, source: File, rows: tuple[MetricRow, ...]) -> floa
         if record.read_charged(part) not in ("", work.folder.name):
             return _own_flops(record.read_curve(part)[-1], work)
         record.write_charged(part, work.folder.name)
-        work.mirror.push(part / "charged_to")
+        work.mirror.push(part / record.CHARGED)
     return 0.0
 
 
@@ -98,14 +98,17 @@ def _finished_shorter_runs(work: Assignment) -> Iterator[tuple[float, File]]:
     """Yield budget and folder of each finished run of the lineage that a trial can continue."""
     trunk = work.trial.trunk
     for file in work.folder.parent.glob("*/trial.json"):
+        shorter = file.parent
+        if record.read_facts(shorter).get("lineage") != work.lineage:
+            continue
+        outcome = record.read_outcome(shorter)  # None where points or the outcome are damaged
+        if outcome is None or outcome.state != "finished":
+            continue
         try:
-            lineage = json.loads(file.read_text()).get("lineage")
-            if lineage != work.lineage or record.read_state(file.parent) != "finished":
-                continue
-            other, _ = record.read_trial(file.parent)
-        except ValueError:  # damaged, or of another version
+            other, _ = record.read_trial(shorter)
+        except UserError:  # damaged, or of another version
             continue
         amount = other.budget.amount
         ends_before = amount < work.trial.budget.amount
         if other.extendable and (ends_before if trunk is None else amount <= trunk.budget.amount):
-            yield amount, file.parent
+            yield amount, shorter

@@ -98,8 +98,9 @@ class Training:
             micro_batch_limit = position.micro_batch_limit
         elif work.start is not None:
             weights.load_weights(work.start, self._objective)
-        origin = record.read_origin(work.folder)
-        self._charged_flops = 0.0 if position is None else origin.charged_flops
+        self._charged_flops = 0.0
+        if position is not None:
+            self._charged_flops = record.read_origin(work.folder).charged_flops
         if workers.broadcast(self._spent.steps) != self._spent.steps:
             raise RuntimeError("the workers do not see the same checkpoints")
         self._gradients = Gradients(

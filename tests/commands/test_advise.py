@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scaling_frames import BUDGETS, LAW, METRIC, RATE, SIZES, scaling_frames
+from frames.scaling_frames import BUDGETS, LAW, METRIC, RATE, SIZES, scaling_frames
 
 from lab import advise
 from lab.advice import own_runs

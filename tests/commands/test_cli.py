@@ -1,6 +1,8 @@
 """The shared parts of commands: exit statuses, one-line errors and parsers."""
 
 import argparse
+import io
+import os
 import re
 import shlex
 import subprocess
@@ -51,6 +53,11 @@ OUTCOMES: dict[str, tuple[Body, int, str]] = {
         1,
         r"lab\.it: failed: no space left in .*: .* free; free some room; all is kept\n",
     ),
+    "name": (
+        raising(OSError(36, "File name too long", "a\n" + "a" * 300)),
+        2,
+        r"lab\.it: error: a\\na+…: file name too long\n",
+    ),
     "device": (
         raising(OSError(5, "Input/output error")),
         1,
@@ -77,6 +84,43 @@ def test_each_outcome_gives_one_line_and_its_status(
     for details in tmp_path.iterdir():
         assert "Traceback" in details.read_text()
     assert len(list(tmp_path.iterdir())) == ("traceback in" in error)
+
+
+@pytest.mark.reported
+def test_characters_that_the_output_cannot_encode_are_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    options = argparse.Namespace(verbose=False)
+    assert cli.run("lab.it", "", lambda _: print("größer? ไ"), options) == 0
+    assert written.getvalue() == rb"gr\xf6\xdfer? \u0e44" + b"\n"
+
+
+CLOSED = """
+import argparse, os, sys
+from lab import cli
+def body(_):
+    with open("database", "wb") as file:
+        os.write(1, b"printed")  # as a library does that prints
+        os.write(2, b"printed")
+        print("printed")
+        print("printed", file=sys.stderr)
+sys.exit(cli.run("lab.it", "", body, argparse.Namespace(verbose=False)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.reported
+def test_closed_streams_are_no_error_and_nothing_is_printed_into_other_files(
+    tmp_path: Path,
+) -> None:
+    shell = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)} <&- >&- 2>&-"
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "database").read_bytes() == b""
 
 
 COMMANDS = (sweep, prepare, finetune, report, forecast, verify, export, init, advise)

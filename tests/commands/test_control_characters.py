@@ -22,6 +22,7 @@ def test_escapes_stand_for_control_characters_and_nothing_else_changes() -> None
     assert find_control(HOSTILE) == "U+001B"
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("error", [UserError, RuntimeError])
 def test_error_messages_have_no_control_characters_and_a_largest_length(
     capsys: pytest.CaptureFixture[str],
@@ -39,6 +40,7 @@ def test_error_messages_have_no_control_characters_and_a_largest_length(
     assert line.rstrip("\n").isprintable()
 
 
+@pytest.mark.reported
 def test_lines_of_a_sweep_have_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     with open_view(Board(METRICS["probe/pos/accuracy"])) as view:
         view.print_line(f"failed: {HOSTILE}")

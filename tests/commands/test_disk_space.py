@@ -53,6 +53,7 @@ def test_other_errors_are_not_those_of_a_full_disk(error: Exception) -> None:
     assert not disk_space.is_disk_full(error)
 
 
+@pytest.mark.reported
 def test_the_line_of_a_command_names_the_full_folder(
     full_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def test_the_line_of_a_command_names_the_full_folder(
     )
 
 
+@pytest.mark.reported
 def test_the_missing_room_is_what_is_needed_less_what_is_free(full_disk: Path) -> None:
     text = disk_space.describe_full(full_disk, 3_200_000, "a checkpoint")
     assert text == (

@@ -130,6 +130,7 @@ def test_plain_output_has_a_line_for_each_start_and_end_of_a_trial(first: Sweep)
     assert "\x1b" not in first.out
 
 
+@pytest.mark.reported
 def test_sweep_prints_its_expected_duration_and_the_conclusion(cwd: Path, first: Sweep) -> None:
     expected = re.compile(r"^expected: about .* on 2 slots; first score after about ", re.MULTILINE)
     assert len(expected.findall(first.out)) == 1

@@ -130,6 +130,7 @@ BAD_TASKS = {
 }
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(("rows", "message"), BAD_TASKS.values(), ids=BAD_TASKS.keys())
 def test_rows_of_tasks_are_checked_before_the_plan_and_before_the_sweep(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str], rows: str, message: str
@@ -164,6 +165,7 @@ LACKING = {
 }
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(("override", "machine", "message"), LACKING.values(), ids=LACKING.keys())
 def test_resources_that_the_machine_lacks_are_named_by_the_plan_and_by_the_sweep(
     file: Path,
@@ -186,6 +188,7 @@ def test_resources_that_the_machine_lacks_are_named_by_the_plan_and_by_the_sweep
         assert files(cwd) == []
 
 
+@pytest.mark.reported
 def test_plan_names_a_cluster_that_does_not_answer(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +197,7 @@ def test_plan_names_a_cluster_that_does_not_answer(
     assert files(cwd) == []
 
 
+@pytest.mark.reported
 def test_second_sweep_on_a_storage_names_the_process_that_uses_it(
     file: Path, cwd: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,7 +44,7 @@ PROCESSES = {
 TASK = """\
 kind: classification
 train: rows.csv
-evaluation: rows.csv
+evaluation: others.csv
 text: text
 label: label
 metric: accuracy
@@ -298,8 +298,9 @@ def test_prepare_can_be_interrupted_and_repeated(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_can_be_interrupted_and_resumed(cwd: Path, whole: Ended) -> None:
-    rows = "text,label\n" + "".join(f"it is {word},{word}\n" for word in ("good", "bad") * 40)
-    (cwd / "rows.csv").write_text(rows)
+    for name, start in (("rows", "it is"), ("others", "we find it")):
+        rows = "".join(f"{start} {word},{word}\n" for word in ("good", "bad") * 40)
+        (cwd / f"{name}.csv").write_text(f"text,label\n{rows}")
     (cwd / "task.yaml").write_text(TASK)
     command = ["-m", "lab.finetune", "smoke", "task.yaml", "--storage", "storage", "--seeds"]
     ended = interrupted(cwd, *command, 500, at="seed 1: accuracy", times=1, presses=2)

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from lab import verify
 from lab.config.experiment import Job
 from lab.loading.search_space import build_trial, expand_cells
 from lab.reporting.page import write_report
+from lab.reporting.verification import recomputation
 from lab.reporting.verification.report_file import (
     TABLES,
     read_cells,
@@ -122,6 +124,8 @@ def test_changes_of_text_and_figures_are_named_with_their_place(
     path_line = edit(report / "figures" / "cells.svg", "<path ", '<path opacity="0" ')
     (report / "figures" / "score-flop.svg").unlink()
     (report / "figures" / "more.svg").write_text("<svg/>")
+    (report / "front.csv").write_text("1")
+    (report / "mine.csv").write_text("1")  # a file of the user, which a new report keeps
     status, lines = check(report)
     assert status == 1
     (text,) = [each for each in lines if each.startswith("report.md")]
@@ -132,7 +136,8 @@ def test_changes_of_text_and_figures_are_named_with_their_place(
     assert any(each.startswith(f"figures/cells.svg, line {path_line}: ") for each in lines)
     assert "figures/score-flop.svg: is missing" in lines
     assert "figures/more.svg: is not a figure of the recomputed report" in lines
-    assert lines[-1] == f"{report}: 4 differences"
+    assert "front.csv: is not a table of the recomputed report" in lines
+    assert lines[-1] == f"{report}: 5 differences"
 
 
 @pytest.mark.parametrize("name", TABLES.values())
@@ -210,6 +215,77 @@ def test_unreadable_report_file_is_one_line(
     assert status == 1
     assert len(lines) == 1
     assert lines[0].startswith(message)
+
+
+def drop_sweep(content: dict[str, Any]) -> None:
+    content["sweep"].clear()
+
+
+def change_metric(content: dict[str, Any]) -> None:
+    content["sweep"]["metric"] = "luck"
+
+
+def change_comparison(content: dict[str, Any]) -> None:
+    content["sweep"]["compare"] = "[[{"
+
+
+def change_reference(content: dict[str, Any]) -> None:
+    content["sweep"]["reference"] = json.dumps({"batch": 12345})
+
+
+def drop_state(content: dict[str, Any]) -> None:
+    columns = content["trials"]["columns"]
+    columns.remove(next(column for column in columns if column["name"] == "state"))
+    columns.append(columns[-1])  # as many as the CSV file has
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop_sweep, "report.json: sweep: tag lab.question is missing"),
+        (change_metric, "report.json: sweep: tag lab.metric is 'luck'"),
+        (change_comparison, "report.json: sweep: tag lab.compare is '[[{'"),
+        (change_reference, "report.json: sweep: tag lab.reference is no cell of the comparison"),
+        (drop_state, "report.json: trials: no column 'state'"),
+    ],
+)
+def test_changed_facts_of_a_report_are_one_line(
+    check: Verify,
+    report: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    # The tables are as the report was written, or their digests were changed as well.
+    monkeypatch.setattr(recomputation, "_check_digests", lambda *_: iter(()))
+    file = report / "report.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    status, lines = check(report)
+    assert status == 1
+    assert lines[1:] == [message]
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("trials.csv", lambda _: "a,b\n1,2\n", "trials.csv: has no column 'achieved'"),
+        ("curves.csv", lambda _: "a,b\n1,2\n", "curves.csv: has no column 'number'"),
+        ("trials.csv", lambda text: text.replace("0.", "x."), "column 'score' must hold numbers"),
+    ],
+)
+def test_foreign_table_of_an_older_report_is_a_difference(
+    check: Verify, report: Path, name: str, change: Callable[[str], str], message: str
+) -> None:
+    (report / "report.json").unlink()
+    (report / name).write_text(change((report / name).read_text()))
+    status, lines = check(report)
+    assert status == 1
+    assert any(message in line for line in lines)
+    assert lines[-1].endswith(("difference", "differences"))
 
 
 def test_older_report_is_checked_against_its_tables(check: Verify, report: Path) -> None:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from lab.config import flops
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget, Cost
+from lab.config.costs.paper_flops import paper_step
 from lab.config.data import DataConfig
 from lab.config.flops import masked_slots, mean_cost, step_cost
 from lab.config.objectives import AnyObjectiveConfig
@@ -22,7 +23,6 @@ from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.objectives.update_rules import AlternationConfig
 from lab.config.optimizer import AdamConfig, MuonConfig
-from lab.config.paper_flops import paper_step
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import CountRamp, ProbabilityRamp, Ramp
 from lab.config.schedules.window_growth import GrowingWindows

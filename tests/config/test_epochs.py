@@ -7,12 +7,12 @@ import pytest
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.data import DataConfig
-from lab.config.epochs import check_epochs
 from lab.config.flops import step_cost
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.adversarial import AdversarialConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.update_rules import AlternationConfig, EpochAlternationConfig
+from lab.config.schedules.epochs import check_epochs
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import CountRamp
 from lab.config.trial import Trial

@@ -19,6 +19,7 @@ from transformers.models.electra.modeling_electra import ElectraGeneratorPredict
 
 from lab.config.architecture import SIZES, EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget, Cost, Spent
+from lab.config.costs.paper_flops import paper_step
 from lab.config.data import DataConfig
 from lab.config.flops import masked_slots, mean_cost, step_cost
 from lab.config.init_from import FromMlmRun
@@ -32,7 +33,6 @@ from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.objectives.update_rules import AlternationConfig, EpochAlternationConfig
 from lab.config.optimizer import MuonConfig
-from lab.config.paper_flops import paper_step
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import CountRamp, ProbabilityRamp
 from lab.config.schedules.window_growth import GrowingWindows

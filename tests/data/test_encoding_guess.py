@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from languages import ENGLISH, FRENCH, RUSSIAN, chinese, sentences
 
-from lab.data.encoding_guess import guess_encoding
+from lab.data.encodings.encoding_guess import guess_encoding
 from lab.errors import UserError
 
 FRENCH_TEXT = "\n".join(sentences(FRENCH, 50))
@@ -61,6 +61,7 @@ def test_encodings_of_two_and_four_bytes_decode_to_the_same_text(encoding: str, 
     assert sample.decode(guessed.name) == TEXTS[name]
 
 
+@pytest.mark.reported
 @given(st.binary(max_size=200))
 def test_any_bytes_are_recognized_or_refused_in_one_line(sample: bytes) -> None:
     try:

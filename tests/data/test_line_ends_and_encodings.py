@@ -37,6 +37,7 @@ def refusal(source: TextFiles) -> str:
     return str(refused.value)
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("longest", [4, 5, 6, 7, 2**20])
 @given(st.text(st.sampled_from("ab\r\n"), max_size=30))
 def test_lines_end_at_lf_crlf_or_cr_at_any_place_of_a_block(longest: int, text: str) -> None:
@@ -50,6 +51,7 @@ def test_lines_end_at_lf_crlf_or_cr_at_any_place_of_a_block(longest: int, text: 
     ]
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("ending", [".txt", ".jsonl", ".csv"])
 def test_files_of_all_systems_have_the_same_documents(
@@ -65,6 +67,7 @@ def test_files_of_all_systems_have_the_same_documents(
     assert read(files(file)) == ["one\ntwo", "three"]
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("space", ["\f", "\v", "\t"])
 @pytest.mark.parametrize("ending", [".txt", ".jsonl"])
 def test_control_characters_of_white_space_separate_words(
@@ -76,6 +79,7 @@ def test_control_characters_of_white_space_separate_words(
     assert read(files(file))[0].split() == ["page", "one", "page", "two"]
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("encoding", "named"),
     [("latin-1", "latin-1"), ("utf-16", "utf-16"), ("utf-16-le", "utf-16le"), ("utf-32", "utf-32")],
@@ -126,11 +130,12 @@ def test_wide_encodings_are_read_in_blocks(encoding: str, text: str, seed: int) 
     chance = random.Random(seed)  # noqa: S311
     expected = [text, *[text[::-1]] * chance.randint(0, 1), "end"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lab.data.transcoding._BLOCK", chance.randint(1, 7))
+        patch.setattr("lab.data.encodings.transcoding._BLOCK", chance.randint(1, 7))
         stream = io.BytesIO("\n".join(expected).encode(encoding))
         assert list(read_lines("name", stream, encoding)) == expected
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("content", "more", "cause"),
     [
@@ -160,6 +165,7 @@ def test_the_cause_of_an_empty_text_is_named(
     assert "\n" not in message
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("bad", ["missing.txt", "latin1.txt", "empty.pdf"])
 def test_advice_on_a_part_of_a_mixture_has_its_whole_path(tmp_path: Path, bad: str) -> None:
     (tmp_path / "good.txt").write_text("\n\n".join(CAFE))
@@ -173,6 +179,7 @@ def test_advice_on_a_part_of_a_mixture_has_its_whole_path(tmp_path: Path, bad: s
         preparation.prepare_text(data, tmp_path / "cache")
 
 
+@pytest.mark.reported
 def test_documents_too_short_for_a_window_are_counted_and_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

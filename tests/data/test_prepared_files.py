@@ -51,6 +51,7 @@ def test_every_file_of_a_prepared_text_has_a_digest(text: Path) -> None:
     assert {*prepared_files.read_facts(text)["files"], "text.json"} == set(FILES)
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("name", FILES)
 def test_one_changed_bit_of_a_prepared_text_is_refused_with_the_file_and_the_remedy(
     text: Path, name: str
@@ -131,6 +132,7 @@ def test_large_files_are_checked_where_no_note_can_be_written(
     assert "train.bin" in refusal(text)
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("position", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0])
 def test_changed_bit_of_held_out_corruptions_is_refused_or_changes_nothing(
     held_out: Path, tmp_path: Path, position: float

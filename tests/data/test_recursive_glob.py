@@ -39,6 +39,7 @@ def found(root: Path) -> list[str]:
     return [file.relative_to(root).as_posix() for file in matching_files(source)]
 
 
+@pytest.mark.reported
 def test_links_upwards_are_not_followed(tree: Path) -> None:
     before = found(tree)
     (tree / "a" / "up").symlink_to(tree)
@@ -59,6 +60,7 @@ def test_folders_that_link_to_each_other_are_entered_once(tmp_path: Path) -> Non
     assert {Path(name).name for name in names} == {"1.txt", "2.txt", "3.txt"}
 
 
+@pytest.mark.reported
 def test_name_with_a_line_feed_is_one_line_of_the_refusal(tmp_path: Path) -> None:
     (tmp_path / "a\nb.txt").write_bytes(b"bad \x00 text\n")
     source = TextFiles(kind="files", paths=(str(tmp_path / "*.txt"),))

@@ -279,6 +279,7 @@ def test_error_names_file_and_row_of_invalid_text(tmp_path: Path, name: str) -> 
     assert refusal(files(tmp_path / file)).startswith(f"{tmp_path / file}{where}: {reason}")
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("name", BAD)
 def test_invalid_text_is_skipped_and_counted(tmp_path: Path, name: str) -> None:
     file, content, where, reason, valid = BAD[name]
@@ -292,6 +293,7 @@ def test_invalid_text_is_skipped_and_counted(tmp_path: Path, name: str) -> None:
     assert next(iter(reader.skipped)).startswith(reason.split(" (")[0])
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("packed", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("ending", [".txt", ".jsonl", ".csv", ".parquet"])
 def test_truncated_compressed_file_is_detected(tmp_path: Path, ending: str, packed: str) -> None:
@@ -352,6 +354,29 @@ class TestAlwaysRefused:
         (tmp_path / "text.parquet").write_bytes(table(["one"]))
         message = refusal(files(tmp_path / "text.parquet", column="id"), bad_text)
         assert message == f"{tmp_path / 'text.parquet'}: column 'id' has type int64, expected text"
+
+    @pytest.mark.reported
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+    def test_two_columns_of_one_name(self, tmp_path: Path, ending: str, bad_text: str) -> None:
+        """Only one of them would be read."""
+        file = tmp_path / f"text{ending}"
+        names, cells = ["text", "id", "text"], ["one", "1", "another"]
+        if ending == ".parquet":
+            columns = [pa.array([cell]) for cell in cells]
+            pq.write_table(pa.Table.from_arrays(columns, names=names), file)
+        else:
+            comma = "," if ending == ".csv" else "\t"
+            file.write_text(f"{comma.join(names)}\n{comma.join(cells)}\n")
+        message = refusal(files(file), bad_text)
+        assert message == f"{file}: two columns have the name 'text'; rename one of them"
+
+    @pytest.mark.reported
+    @pytest.mark.parametrize("cell", [["a", "list"], b"bytes", {"a": "structure"}, 1.5])
+    def test_column_of_another_type(self, tmp_path: Path, cell: object, bad_text: str) -> None:
+        pq.write_table(pa.table({"text": [cell]}), tmp_path / "text.parquet")
+        message = refusal(files(tmp_path / "text.parquet"), bad_text)
+        assert message.startswith(f"{tmp_path / 'text.parquet'}: column 'text' has type ")
+        assert message.endswith(", expected text")
 
     @pytest.mark.parametrize("size", [1, 100_000])
     @pytest.mark.parametrize("indent", [None, 1])
@@ -596,6 +621,7 @@ def write_repeated(file: Path, head: bytes, block: bytes, times: int, tail: byte
         packed.write(tail)
 
 
+@pytest.mark.reported
 @memory
 @pytest.mark.parametrize(
     ("name", "head", "tail", "characters"),

@@ -332,6 +332,14 @@ def test_a_bad_vocabulary_file_is_refused(
     assert message == f"base.data.tokenizer.file: {file}: {expected}"
 
 
+@pytest.mark.reported
+def test_a_pipe_instead_of_a_vocabulary_file_is_refused(tmp_path: Path) -> None:
+    """Opening it would wait for a writer."""
+    os.mkfifo(tmp_path / "vocab.txt")
+    message = refused(WordPieceFile(kind="wordpieces", file=str(tmp_path / "vocab.txt")))
+    assert message.endswith("vocab.txt: not a regular file")
+
+
 def test_a_vocabulary_file_may_have_any_line_ends(tmp_path: Path) -> None:
     names = [*SPECIAL, "a", "##b", "\u2028", "\x85"]
     vocabularies = []

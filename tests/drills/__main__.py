@@ -7,10 +7,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.drills import disk, numbers, processes, stores
+from tests.drills import disk, numbers, processes, records, scale, stores
 from tests.drills.harness import Result, SkippedError, Workspace
 
-_DRILLS = processes.DRILLS | disk.DRILLS | numbers.DRILLS | stores.DRILLS
+_LONG = records.DRILLS | scale.DRILLS  # they run only if they are named
+_DRILLS = processes.DRILLS | disk.DRILLS | numbers.DRILLS | stores.DRILLS | _LONG
 _HEAD = ("drill", "fault", "the sweep (status: last line)", "the same command again",
          "trials.csv equal?", "seconds", "result")  # fmt: skip
 
@@ -19,7 +20,10 @@ def main() -> int:
     """Run the drills; return 1 if a drill failed, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(_DRILLS)} (default: all)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(_DRILLS)} (default: all but {', '.join(_LONG)})",
     )
     parser.add_argument("--folder", type=Path, help="working folder (default: a new one in /tmp)")
     options = parser.parse_args()
@@ -32,7 +36,7 @@ def main() -> int:
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="drills-"))).resolve()
     reference = _run_reference(folder)
     table, problems = [], []
-    for name in options.names or _DRILLS:
+    for name in options.names or [name for name in _DRILLS if name not in _LONG]:
         row, drill_problems = _run_drill(name, _make_folder(folder / name), reference)
         table.append(row)
         problems += [f"{name}: {problem}" for problem in drill_problems]

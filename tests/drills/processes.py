@@ -16,6 +16,7 @@ _RAYLET = r"/raylet/raylet "
 # Settings with which `ray start` can run several nodes on one machine, without usage statistics.
 _NODES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 _GONE_LIMIT = 15.0  # seconds until the processes of a terminated sweep must be gone
+_PAUSE = 20.0  # seconds for which the driver is stopped
 _STOP_LIMIT = 20.0  # seconds within which a sweep must stop
 
 
@@ -41,6 +42,19 @@ def driver_killed(workspace: Workspace) -> Result:
 def raylet_killed(workspace: Workspace) -> Result:
     """`kill -9` of the node's raylet"""
     return _one_killed(workspace, _RAYLET)
+
+
+def driver_paused(workspace: Workspace) -> Result:
+    """SIGSTOP of the driver for 20 s, as by Ctrl-Z or a machine that sleeps, then SIGCONT"""
+    with workspace.sweep() as sweep:
+        sweep.until("two trials in training", workspace.two_trials_in_training)
+        os.kill(sweep.pid, signal.SIGSTOP)
+        time.sleep(_PAUSE)
+        workspace.check(sweep.status is None, f"the paused sweep ended with {sweep.summary}")
+        os.kill(sweep.pid, signal.SIGCONT)
+        sweep.wait()
+        workspace.check(sweep.status == 0, f"the sweep ended with {sweep.summary}")
+    return workspace.finish(sweep)
 
 
 def node_killed(workspace: Workspace) -> Result:
@@ -240,6 +254,7 @@ def _check_stop(workspace: Workspace, sweep: Sweep) -> None:
 DRILLS: dict[str, Drill] = {
     "actor-killed": actor_killed,
     "driver-killed": driver_killed,
+    "driver-paused": driver_paused,
     "agent-killed": agent_killed,
     "raylet-killed": raylet_killed,
     "node-killed": node_killed,

@@ -374,6 +374,7 @@ def killed(
     return Killed(storage, addresses, len(workers), rows, most_started)
 
 
+@pytest.mark.reported
 @pytest.mark.slow
 def test_two_workers_have_the_losses_of_one_process(one_worker: Sweep, killed: Killed) -> None:
     folders = (only_trial(killed.storage), only_trial(one_worker.storage))

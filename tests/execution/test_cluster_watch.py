@@ -57,6 +57,7 @@ def block_and_wrap() -> None:
         raise ValueError("wrapped") from error
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("call", [block, block_and_suppress, block_and_wrap])
 def test_a_blocking_call_ends_when_no_process_listens_any_more(
     listening: socket.socket, call: Callable[[], None]

@@ -71,6 +71,7 @@ def storage(tmp_path: Path, prepared_text: PreparedText, held_out: Path) -> Path
     return tmp_path
 
 
+@pytest.mark.reported
 def test_every_phase_of_a_sweep_has_a_duration(tmp_path: Path) -> None:
     experiment = build_experiment(finetune=FinetuneConfig(tasks=("sentiment",), seeds=2))
     seconds = seconds_by_phase(experiment, tmp_path)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from damage import flip_bit
 from prepared_text import PreparedText, copy_held_out
 from small_disk import fill, mount_small_disk
 
@@ -96,6 +97,7 @@ def states(storage: Path) -> list[str | None]:
     return [record.read_state(folder) for folder in (storage / "trials").iterdir()]
 
 
+@pytest.mark.reported
 def test_a_full_disk_ends_the_sweep_without_failed_trials_and_it_continues_later(
     sweep: Callable[..., None],
     trained: Trained,
@@ -120,6 +122,7 @@ def test_a_full_disk_ends_the_sweep_without_failed_trials_and_it_continues_later
     assert trained[0] == trained[1]
 
 
+@pytest.mark.reported
 def test_only_the_named_trial_is_trained_again(
     sweep: Callable[..., None],
     trained: Trained,
@@ -142,6 +145,7 @@ def test_only_the_named_trial_is_trained_again(
         assert scores == [row["probe/pos/accuracy"] for row in curve]
 
 
+@pytest.mark.reported
 def test_a_record_without_readable_checkpoints_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "0123abcd").mkdir()
     describe = partial(record.no_checkpoint, tmp_path / "0123abcd")
@@ -149,3 +153,49 @@ def test_a_record_without_readable_checkpoints_names_the_option(tmp_path: Path) 
     assert "add `--fresh 0123abcd` to the command of its sweep" in str(describe())
     (tmp_path / "0123abcd" / "state").write_text("queued\n")
     assert "--fresh" not in str(describe())
+
+
+@pytest.mark.reported
+def test_damaged_files_of_records_are_named_and_change_no_score(
+    sweep: Callable[..., None],
+    trained: Trained,
+    evaluated: list[Callable[[MetricRow], None]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def end_process(row: MetricRow) -> None:
+        if len(trained) == 2 and row["spent/steps"]:
+            raise KeyboardInterrupt
+
+    evaluated.append(end_process)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path / "whole")
+    evaluated.clear()
+    finished, interrupted = (tmp_path / "whole" / "trials" / name for name in trained)
+    assert [record.read_state(each) for each in (finished, interrupted)] == [
+        "finished",
+        "interrupted",
+    ]
+    shutil.copytree(tmp_path / "whole", tmp_path / "expected")
+    sweep(tmp_path / "expected")
+    expected = read_scores(tmp_path / "expected")
+    for number, name in enumerate(sorted(file.name for file in finished.glob("*.json*"))):
+        storage = tmp_path / str(number)
+        shutil.copytree(tmp_path / "whole", storage)
+        for each in (finished, interrupted):
+            flip_bit(storage / "trials" / each.name / name)
+        capsys.readouterr()
+        sweep(storage)
+        assert f"damaged record {finished.name}: {name} (" in capsys.readouterr().out
+        assert read_scores(storage) == expected
+
+
+def read_scores(storage: Path) -> dict[str, list[float]]:
+    """Return the evaluations of each trial, which must have finished."""
+    outcomes = {each.name: record.read_outcome(each) for each in (storage / "trials").iterdir()}
+    assert {outcome.state for outcome in outcomes.values() if outcome} == {"finished"}
+    return {
+        name: [row["probe/pos/accuracy"] for row in outcome.rows]
+        for name, outcome in outcomes.items()
+        if outcome
+    }

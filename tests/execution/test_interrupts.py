@@ -35,6 +35,7 @@ def send(number: int) -> None:
     signal.pthread_kill(main, number)
 
 
+@pytest.mark.reported
 @TERMINATING
 def test_a_signal_of_a_supervisor_requests_a_stop_however_often_it_is_sent(
     stop_file: Path, number: int
@@ -49,6 +50,7 @@ def test_a_signal_of_a_supervisor_requests_a_stop_however_often_it_is_sent(
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+@pytest.mark.reported
 @TERMINATING
 def test_the_sweep_ends_although_the_trials_do_not_save_their_state(
     stop_file: Path, number: int, monkeypatch: pytest.MonkeyPatch

@@ -90,6 +90,7 @@ def test_stored_overlap_says_whether_lines_were_removed(
     }
 
 
+@pytest.mark.reported
 def test_vocabulary_of_another_script_is_warned_about_before_any_trial_starts(
     held_out: Path,
     tmp_path: Path,

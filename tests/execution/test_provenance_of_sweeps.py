@@ -129,6 +129,7 @@ def test_later_command_at_another_commit_does_not_change_the_provenance(
     assert "last command: threads" not in text
 
 
+@pytest.mark.reported
 def test_lost_store_is_filled_with_the_commit_of_the_training(
     sweep: Sweep, checkout: Checkout, tmp_path: Path
 ) -> None:

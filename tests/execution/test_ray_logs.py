@@ -24,6 +24,7 @@ def lose(scratch: Path, logs: Path, error: Exception) -> None:
         raise error
 
 
+@pytest.mark.reported
 def test_log_files_of_a_lost_cluster_are_kept_in_the_storage(scratch: Path, tmp_path: Path) -> None:
     logs = tmp_path / "storage" / "logs"
     with pytest.raises(ClusterLostError):
@@ -55,6 +56,7 @@ def test_the_end_of_a_long_file_and_the_newest_folders_are_kept(
     assert (newest / "raylet.out").read_text() == "node"
 
 
+@pytest.mark.reported
 def test_messages_of_ray_are_logged_and_not_printed(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

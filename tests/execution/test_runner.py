@@ -99,6 +99,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     opened.close()
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("trainable", [runner.run_in_actor, worker_group.run_in_worker_group])
 def test_pickled_arguments_of_tune_are_small_and_hold_no_resources_of_the_driver(
     source: Source, trainable: Any, monkeypatch: pytest.MonkeyPatch

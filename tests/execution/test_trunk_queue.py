@@ -9,8 +9,8 @@ from experiments import BASE
 from lab.config.experiment import Job
 from lab.config.metrics import METRICS
 from lab.config.results import Outcome, State
+from lab.config.schedules.trunks import branch_points
 from lab.config.trial import Trial
-from lab.config.trunks import branch_points
 from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.loading.search_space import build_trial
 from lab.storage import record

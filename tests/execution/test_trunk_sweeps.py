@@ -67,6 +67,7 @@ class Sweep:
 
     def _run_in_this_process(self, driver: Driver, began: float) -> dict[str, float]:
         del began
+        driver._board.slots = 2
         while (work := driver.next()) is not None:
             rows = record.read_curve(work.folder)
             driver.on_start(work)
@@ -113,6 +114,7 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     sweep = Sweep(storage, LocalOnly())
     table = sweep()
     assert sweep.trained[0] == "trunk 0-8"
+    assert sweep.trained.index("trial 16-20") == 6, "held branches start after both trunks"
     assert sorted(sweep.trained) == sorted(2 * ONE_SEED)
     return storage, table
 

@@ -502,6 +502,7 @@ def test_a_run_without_the_score_of_the_metric_counts_as_missing(
     assert (results.runs(), results.summary(1)) == ({}, None)
 
 
+@pytest.mark.reported
 def test_undefined_scores_are_counted_beside_the_score(
     yamls: dict[str, str], tmp_path: Path
 ) -> None:
@@ -611,13 +612,17 @@ finetune: {{tasks: [{tasks}], seeds: {seeds}}}
 BAD = {
     "unknown run": (["9999", "pos"], "9999: neither a trial in "),
     "unknown task": (["0123", "glue"], "glue: no such task; must be one of cola, sst2"),
-    "no seeds": (["0123", "pos", "--seeds", "0"], "--seeds 0: must be at least 1"),
-    "no rate": (["0123", "pos", "--lr", "0"], "--lr 0: must be above 0"),
+    "no seeds": (["0123", "pos", "--seeds", "0"], "--seeds 0: must be from 1 to 1,000"),
+    "endless seeds": (["0123", "pos", "--seeds", "1000000000000"], "must be from 1 to 1,000"),
+    "no rate": (["0123", "pos", "--lr", "0"], "--lr 0: must be at least 1e-08"),
+    "rate of no effect": (["0123", "pos", "--lr", "1e-320"], "must be at least 1e-08"),
+    "device without values": (["0123", "pos", "--device", "meta"], "must be one of cpu, cuda"),
     "no device": (["0123", "pos", "--device", "abacus"], "--device abacus: "),
     "no checkpoint": (["0123", "pos"], "no checkpoint that can be read"),
 }
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("case", BAD)
 def test_bad_command_exits_with_a_one_line_error(
     trial: Trial, prepared_text: PreparedText, tmp_path: Path,

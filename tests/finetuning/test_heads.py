@@ -262,6 +262,7 @@ def test_correlations_equal_numpys_and_are_zero_for_constants_and_nan() -> None:
         assert task_metrics.regression_scores(gold, undefined) == {"spearman": 0.0, "pearson": 0.0}
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("predicted", "reason"),
     [

@@ -169,6 +169,7 @@ def test_exported_tokenizer_gives_the_tokens_of_the_lab(
 LITERAL = ["the [MASK] cat", "[SEP] bade [CLS]", "[PAD][UNK]", "the cat"]
 
 
+@pytest.mark.reported
 def test_spellings_of_special_tokens_are_read_as_the_card_says(tmp_path: Path) -> None:
     """In training they are ordinary text; transformers reads them as the tokens by default."""
     words = build_vocabulary(TrainedTokenizer(), VOCAB, lambda: [f"{' '.join(FIRST)} cls unk"] * 9)
@@ -202,6 +203,7 @@ def test_byte_level_tokenizers_load_in_transformers(cased: bool, tmp_path: Path)
     ).strip() == ("The cat" if cased else "the cat")
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("length", "warned"), [(16, True), (127, True), (128, False), (512, False)]
 )
@@ -213,6 +215,7 @@ def test_exports_of_short_windows_are_warned_about(length: int, warned: bool) ->
         assert "base.data.length" in warning
 
 
+@pytest.mark.reported
 def test_the_example_of_the_card_truncates(tmp_path: Path) -> None:
     trial, words = make_trial(RandomReplacementConfig(kind="random")), vocabulary(FIRST)
     write_networks(trained(trial, random(trial), words, tmp_path), tmp_path / "out")

@@ -128,6 +128,7 @@ def test_smallest_score_is_best_for_a_minimized_metric(storage: Path) -> None:
     assert best.name == OTHER
 
 
+@pytest.mark.reported
 def test_choice_of_the_best_trial_is_explained(storage: Path) -> None:
     record_sweep(storage, "explained", SCORES)
     reason = find_trial.resolve_run("explained", storage, default_uri(storage)).reason
@@ -137,6 +138,7 @@ def test_choice_of_the_best_trial_is_explained(storage: Path) -> None:
     )
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("scores", "separation"),
     [

@@ -241,6 +241,7 @@ def test_generator_of_another_width_is_refused(folder: Path) -> None:
     assert message.startswith(f"base.init_from.generator: {folder / 'g'}: hidden 16, the generator")
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("sharing", ["none", "gdes"])
 @torch.no_grad()
 def test_windows_can_grow_when_training_continues_from_a_checkpoint(
@@ -345,6 +346,7 @@ class _Payload:
         return Path.touch, (Path("/tmp/leaving-was-here"),)  # noqa: S108
 
 
+@pytest.mark.reported
 def test_pickle_is_read_without_executing_its_code(folder: Path) -> None:
     """A pickle of tensors is read; a pickle that calls a function is refused."""
     model, _ = pair(folder)

@@ -28,6 +28,7 @@ def leaves(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from leaves(inner, f"{path}.{key}".removeprefix(".") if named else path)
 
 
+@pytest.mark.reported
 def test_every_number_has_two_bounds_and_every_text_a_length() -> None:
     unbounded = []
     for path, node in leaves(schema.json_schema(), ""):
@@ -43,6 +44,7 @@ def test_every_number_has_two_bounds_and_every_text_a_length() -> None:
     assert unbounded == []
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -535,6 +535,7 @@ def test_budget_in_seconds_is_rejected_on_a_shared_gpu(
     )
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("case", WRONG)
 def test_error_is_reported_at_its_path(case: str, rejection: Callable[..., str]) -> None:
     override, path, reason = WRONG[case]
@@ -731,10 +732,12 @@ def test_unsupported_yaml_is_rejected(text: str, rejection: Callable[..., str]) 
     assert "not YAML" in rejection(text=text)
 
 
+@pytest.mark.reported
 def test_yaml_without_a_json_equivalent_is_rejected(rejection: Callable[..., str]) -> None:
     assert "contains itself through an alias" in rejection(text="question: &a [*a]")
 
 
+@pytest.mark.reported
 def test_duplicate_key_is_rejected_with_its_line(rejection: Callable[..., str]) -> None:
     assert rejection(text=GOOD + "metric: train/loss\n") == "line 12: metric: duplicate key"
     assert "lr: duplicate key" in rejection(text=GOOD + "x: {lr: 1, lr: 2}\n")
@@ -953,6 +956,7 @@ paths = st.sampled_from(
 )
 
 
+@pytest.mark.reported
 @given(overrides=st.lists(st.builds("{}={}".format, paths, values), max_size=3))
 @settings(
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -100,8 +100,10 @@ def write_rows(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
 def test_every_file_format_gives_the_same_examples(tmp_path: Path, suffix: str) -> None:
     """NA, a single quotation mark and an empty cell are read as text."""
     file = write_rows(tmp_path, suffix, ROWS)
+    (tmp_path / "other").mkdir()
+    other = write_rows(tmp_path / "other", suffix, [{"text": "other", "label": "no"}])
     (tmp_path / "mine.yaml").write_text(
-        f"kind: classification\ntrain: {file.name}\nevaluation: {file.name}\n"
+        f"kind: classification\ntrain: {file.name}\nevaluation: other/{other.name}\n"
     )
     task_examples = examples.read_examples(load_task(str(tmp_path / "mine.yaml")))
     assert task_examples.train == tuple(TextExample(r["text"], None, str(r["label"])) for r in ROWS)
@@ -111,8 +113,9 @@ def test_folder_saved_by_datasets_is_read(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
     rows = [{"sentence": "a b", "label": 1}, {"sentence": "c", "label": 0}]
-    saved = DatasetDict({s: Dataset.from_list(rows) for s in ("train", "validation")})
-    saved.save_to_disk(tmp_path / "cola")
+    other = [row | {"sentence": row["sentence"] * 2} for row in rows]
+    saved = {"train": Dataset.from_list(rows), "validation": Dataset.from_list(other)}
+    DatasetDict(saved).save_to_disk(tmp_path / "cola")
     task_examples = examples.read_examples(load_task("cola", tmp_path))
     assert task_examples.train == (TextExample("a b", None, "1"), TextExample("c", None, "0"))
 
@@ -132,9 +135,11 @@ def test_files_of_squad_are_read(tmp_path: Path) -> None:
     answered = {"question": "Name?", "id": "1", "answers": [{"text": "Bo", "answer_start": 3}]}
     impossible = {"question": "Why?", "id": "2", "answers": [], "is_impossible": True}
     article = {"title": "t", "paragraphs": [{"context": "Ah Bo", "qas": [answered, impossible]}]}
-    (tmp_path / "squad.json").write_text(json.dumps({"version": "v2.0", "data": [article]}))
+    content = json.dumps({"version": "v2.0", "data": [article]})
+    (tmp_path / "squad.json").write_text(content)
+    (tmp_path / "other.json").write_text(content.replace("Ah", "Oh"))
     (tmp_path / "squad.yaml").write_text(
-        "kind: question_answering\ntrain: squad.json\nevaluation: squad.json\n"
+        "kind: question_answering\ntrain: squad.json\nevaluation: other.json\n"
     )
     task_examples = examples.read_examples(load_task(str(tmp_path / "squad.yaml")))
     assert task_examples.train == (
@@ -144,33 +149,47 @@ def test_files_of_squad_are_read(tmp_path: Path) -> None:
 
 
 Own = Callable[..., Task]
+TEXTS = ("text", "words", "question")
+
+
+def in_capitals(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the texts in capitals; cells of another type are unchanged."""
+    changed = {key: cell.upper() for key, cell in row.items() if isinstance(cell, str)}
+    if isinstance(row.get("words"), list):
+        changed["words"] = [word.upper() for word in row["words"]]
+    return row | {key: changed[key] for key in TEXTS if key in changed}
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Own:
-    """Return a function that loads a task from YAML text and rows, used for both splits."""
+    """Return a function that loads a task from YAML text and training rows.
+
+    The evaluation rows are the same, but for texts in other letters.
+    """
 
     def own(yaml: str, *rows: dict[str, Any]) -> Task:
-        (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-        (tmp_path / "own.yaml").write_text(f"train: rows.jsonl\nevaluation: rows.jsonl\n{yaml}")
+        other = [in_capitals(row) if isinstance(row, dict) else row for row in rows]
+        for name, part in (("rows", rows), ("other", other)):
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in part))
+        (tmp_path / "own.yaml").write_text(f"train: rows.jsonl\nevaluation: other.jsonl\n{yaml}")
         return load_task(str(tmp_path / "own.yaml"))
 
     return own
 
 
 def test_words_are_a_list_or_separated_by_spaces(own: Own) -> None:
-    rows = {"words": ["a", "b"], "tags": ["x", 1]}, {"words": "a  b", "tags": "x y"}
+    rows = {"words": ["a", "b"], "tags": ["x", 1]}, {"words": "a  c", "tags": "x y"}
     task_examples = examples.read_examples(own("kind: tagging", *rows))
     assert task_examples.train == (
         TagExample(["a", "b"], ["x", "1"]),
-        TagExample(["a", "b"], ["x", "y"]),
+        TagExample(["a", "c"], ["x", "y"]),
     )
 
 
 def test_prepared_examples_equal_those_read_from_rows(own: Own, tmp_path: Path) -> None:
     row = {"text": "a", "label": 1, "words": "a", "tags": "x", "question": "q", "context": "a b"}
     for kind in ("classification", "regression", "tagging", "question_answering"):
-        other = row | {"label": 2, "tags": "y"}
+        other = row | {"label": 2, "tags": "y", "text": "c", "words": "c", "question": "r"}
         task = own(f"kind: {kind}", row | {"answers": ANSWERS}, other | {"answers": ANSWERS})
         file = examples.prepare_examples(task, tmp_path / "cache")
         assert examples.open_examples(file) == examples.read_examples(task)

@@ -9,6 +9,7 @@ from lab.loading import yaml_text
 from lab.loading.error_messages import SpaceError
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -26,6 +27,9 @@ from lab.loading.error_messages import SpaceError
         ("1e999", "1e999"),
         ("1e-3", 0.001),
         ("1_000", 1_000),
+        ("1_", "1_"),
+        ("1__0", "1__0"),
+        ("1\u0662", "1\u0662"),  # an Arabic digit, which Python takes for a 2
         ("-.5", -0.5),
         ("0", 0),
         ("0.50", 0.5),
@@ -56,6 +60,7 @@ def test_a_text_like_a_number_is_written_so_that_it_is_read_back(tmp_path: Path)
     assert yaml_text.read(file) == content
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("escape", [r"\0", r"\e", r"\r", r"\x7f", r"\u009b", r"\u202e", r"\u2066"])
 @pytest.mark.parametrize(
     ("text", "path"),

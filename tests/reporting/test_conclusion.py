@@ -11,7 +11,7 @@ import pytest
 
 from lab.loading.learned_sizes import LEARNED
 from lab.reporting import conclusion, sentences, stats
-from lab.reporting.compute_to_learn import advise_budget
+from lab.reporting.compute.budget_to_learn import advise_budget
 from lab.tracking.frames import SweepFrames
 
 AUROC = "detect/bigram/auroc"

@@ -29,7 +29,7 @@ from lab.loading.search_space import build_trial
 from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
 from lab.reporting.figures import health_plots, plots
-from lab.reporting.figures.captioned import Figure
+from lab.reporting.figures.figure import Figure
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import tuning
 from lab.reporting.page import write_report
@@ -272,6 +272,7 @@ def hostile(width: frames.SweepFrames, tmp_path_factory: pytest.TempPathFactory)
     return write_report(make_hostile(width), tmp_path_factory.mktemp("hostile")).parent
 
 
+@pytest.mark.reported
 def test_html_shows_hostile_texts_and_runs_none(hostile: Path) -> None:
     page = read_markup(hostile / "report.html")
     assert "&lt;script&gt;alert(1)" in page
@@ -280,6 +281,7 @@ def test_html_shows_hostile_texts_and_runs_none(hostile: Path) -> None:
     assert r"\x1b[2J\x00" in page
 
 
+@pytest.mark.reported
 def test_interactive_figures_show_hostile_labels_and_run_none(hostile: Path) -> None:
     """Plotly interprets tags and entities in texts: none may come from a label."""
     specs = read_specs(hostile / "report.html")
@@ -294,6 +296,7 @@ def test_interactive_figures_show_hostile_labels_and_run_none(hostile: Path) -> 
     assert not any(set(each) & set("<>&") for each in raw)
 
 
+@pytest.mark.reported
 def test_markdown_shows_hostile_texts_and_runs_none(hostile: Path) -> None:
     text = (hostile / "report.md").read_text()
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", text)
@@ -313,6 +316,7 @@ def test_figures_with_hostile_labels_are_plain_svg(hostile: Path) -> None:
         assert not elements & {"script", "img", "image", "foreignObject"}
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("name", ["trials.csv", "curves.csv"])
 def test_no_cell_of_a_table_is_a_formula(hostile: Path, name: str) -> None:
     """A spreadsheet computes a text that begins with one of these characters."""
@@ -335,12 +339,37 @@ def test_every_figure_has_a_caption(page: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_older_report_is_replaced_but_other_folders_are_not(uri: str, tmp_path: Path) -> None:
+@pytest.mark.reported
+def test_older_report_is_replaced_and_files_of_the_user_are_kept(uri: str, tmp_path: Path) -> None:
     read = frames.load_frames(uri, "seeds")
     write_report(read, tmp_path)
-    (tmp_path / "seeds" / "stale.txt").write_text("old")
+    folder = tmp_path / "seeds"
+    (folder / "figures" / "stale.svg").write_text("old")
+    tables = ("front", "forecasts", "back_tests", "end_points", "best_rates")  # of some reports
+    for name in tables:
+        (folder / f"{name}.csv").write_text("old")
+    (folder / "notes.md").write_text("mine")
+    (folder / "data").mkdir()
+    (folder / "data" / "table.csv").write_text("mine too")
+    (folder / "link").symlink_to("missing")
     write_report(read, tmp_path)
-    assert not (tmp_path / "seeds" / "stale.txt").exists()
+    assert not (folder / "figures" / "stale.svg").exists()
+    for name in tables:
+        file = folder / f"{name}.csv"
+        assert not file.exists() or file.read_text() != "old"
+    assert (folder / "notes.md").read_text() == "mine"
+    assert (folder / "data" / "table.csv").read_text() == "mine too"
+    assert (folder / "link").readlink() == Path("missing")
+
+
+@pytest.mark.reported
+def test_folders_that_hold_no_report_are_refused_and_not_changed(uri: str, tmp_path: Path) -> None:
+    read = frames.load_frames(uri, "seeds")
+    (tmp_path / "seeds").mkdir()
+    (tmp_path / "seeds" / "report.html").write_text("of another program")
+    with pytest.raises(StorageError, match="it was not changed"):
+        write_report(read, tmp_path)
+    assert (tmp_path / "seeds" / "report.html").read_text() == "of another program"
     shutil.rmtree(tmp_path / "seeds")
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds" / "thesis.txt").write_text("mine")

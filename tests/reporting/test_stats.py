@@ -258,6 +258,7 @@ def test_best_score_so_far_only_improves() -> None:
     assert line[METRIC].iloc[-1] == 0.9
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("ends", "starts"),
     [([0.7, 0.9], [0.5, 0.6]), ([0.7, 0.9], [0.6, 0.5]), ([0.62, 0.61], [0.4, 0.6])],

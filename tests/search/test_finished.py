@@ -71,7 +71,7 @@ def write_record(
 ) -> None:
     folder = storage / "trials" / trial.fingerprint(identity)
     record.write_queued(folder, trial)
-    record.append_row(folder, row or {"spent/steps": 8.0})
+    record.write_rows(folder, [row or {"spent/steps": 8.0}])
     record.write_outcome(folder, outcome({}, state))
 
 

@@ -164,6 +164,7 @@ def test_second_writer_of_a_file_waits_for_the_first(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
+@pytest.mark.reported
 @writers
 def test_others_may_read_what_the_umask_allows(writer: Writer, tmp_path: Path) -> None:
     with writer(tmp_path / "target") as partial:

@@ -24,6 +24,7 @@ def file(tmp_path: Path) -> Iterator[Path]:
     assert not list(file.parent.glob(".partial-*"))
 
 
+@pytest.mark.reported
 def test_a_database_appears_complete_or_not_at_all(file: Path) -> None:
     def fail_half_way(partial: Path) -> None:
         make_table(partial)

@@ -68,6 +68,7 @@ def test_the_folder_is_removed_when_its_process_ends(parent: Path) -> None:
         assert list(parent.iterdir()) == []
 
 
+@pytest.mark.reported
 def test_other_files_and_folders_are_not_removed(parent: Path) -> None:
     others = {parent / "lab-error-x.txt", parent / "lab-999999-x", parent / "elsewhere"}
     (parent / "lab-error-x.txt").write_text("a traceback")
@@ -114,6 +115,7 @@ def clean_up(parent: Path) -> None:
         pass
 
 
+@pytest.mark.reported
 def test_a_storage_is_never_removed(parent: Path) -> None:
     storage = parent / "lab-own"
     with checks.claim_storage(storage, "python -m lab.sweep own.yaml"):
@@ -124,6 +126,7 @@ def test_a_storage_is_never_removed(parent: Path) -> None:
     assert sorted(storage.rglob("*")) == before
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("result", ["trials", "mlflow.db", "optuna.db"])
 def test_a_marked_folder_with_results_is_not_removed(parent: Path, result: str) -> None:
     folder = abandoned(parent)
@@ -167,6 +170,7 @@ def test_a_pipe_instead_of_the_mark_file_does_not_block(parent: Path) -> None:
     assert list(parent.iterdir()) == [folder]
 
 
+@pytest.mark.reported
 def test_a_pipe_named_lock_in_the_temporary_folder_does_not_block(parent: Path) -> None:
     (parent / "lab-other").mkdir()
     os.mkfifo(parent / "lab-other" / "lock")

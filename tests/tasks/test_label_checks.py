@@ -17,9 +17,13 @@ def read(folder: Path, settings: str, train: list[Any], evaluation: list[Any]) -
     """Return a task of texts with these labels; a list of labels is a tagged sentence."""
     for split, labels in (("train", train), ("evaluation", evaluation)):
         rows = [
-            {"text": "a", "pair": "b", "label": label}
-            | ({"words": ["a"] * len(label), "tags": label} if isinstance(label, list) else {})
-            for label in labels
+            {"text": f"{split} {n}", "pair": "b", "label": label}
+            | (
+                {"words": [f"{split}{n}"] * len(label), "tags": label}
+                if isinstance(label, list)
+                else {}
+            )
+            for n, label in enumerate(labels)
         ]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "own.yaml").write_text(
@@ -35,6 +39,7 @@ def refusal(folder: Path, settings: str, train: list[Any], evaluation: list[Any]
     return str(error.value).replace(f"{folder}/", "")
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("metric", ["accuracy", "f1", "macro_f1", "matthews"])
 @pytest.mark.parametrize("evaluation", [[-1, -1], [0, -1, 1]])
 def test_an_evaluation_label_without_training_row_is_refused_with_its_row(
@@ -47,6 +52,7 @@ def test_an_evaluation_label_without_training_row_is_refused_with_its_row(
     assert "labels of the training rows: '0', '1'; -1 marks a split whose labels are not" in line
 
 
+@pytest.mark.reported
 def test_rare_evaluation_tags_are_errors_and_more_of_them_are_refused(tmp_path: Path) -> None:
     rare = read(tmp_path, "kind: tagging", [["x", "y"]], [["x"] * 19 + ["z"]])
     assert rare.unseen == ("z",)
@@ -54,6 +60,7 @@ def test_rare_evaluation_tags_are_errors_and_more_of_them_are_refused(tmp_path: 
     assert line.startswith("evaluation.jsonl:2: tags: no training word has the tag '-1'; 2 of 4")
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("first", "second"),
     [("1.0", "1"), ("true", "True"), ("1", " 1"), ("+2", "2.00"), (True, "true"), ("1e1", "10")],
@@ -68,11 +75,33 @@ def test_a_label_that_is_written_in_two_ways_is_refused_with_both_rows(
     assert "train.jsonl:2" in refusal(tmp_path, CLASSES, [first, second, "other"], ["other"])
 
 
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("caf\u00e9", "cafe\u0301"), ("pos", "pos\u200b"), ("\ufeffpos", "pos"), ("p\u00ados", "pos")],
+)
+def test_labels_that_look_the_same_are_refused_with_both_rows(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    """Letters composed in two ways, and characters without a width: two classes on the disk."""
+    line = refusal(tmp_path, CLASSES, [first, "other", second], [first, second])
+    assert line.startswith(f"train.jsonl:3: label: {second!a} is the label {first!a} of train")
+    assert line.isascii()
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize("number", ["1_0", "\u0661\u0662", True, "0x1p3", "1,5", ""])
+def test_texts_that_only_python_takes_for_numbers_are_refused(tmp_path: Path, number: Any) -> None:
+    line = refusal(tmp_path, "kind: regression", [1.0, number], [1.0, 2.0])
+    assert line.startswith("train.jsonl:2: label: must be a number, not ")
+
+
 def test_codes_that_look_like_numbers_stay_different_labels(tmp_path: Path) -> None:
     codes = ["1", "01", "NA", "nan", "e5", "-", ".", "12345678901234567", "12345678901234568"]
     assert set(read(tmp_path, CLASSES, codes, codes).labels) == set(codes)
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("metric", ["spearman", "pearson"])
 @pytest.mark.parametrize("numbers", [[3.0], [3.0, 3.0, 3.0]])
 @pytest.mark.parametrize("split", ["training", "evaluation"])
@@ -86,11 +115,13 @@ def test_numbers_without_a_correlation_are_refused(
     assert (".jsonl:1: the only row has" in line) == (len(numbers) == 1)
 
 
+@pytest.mark.reported
 def test_numbers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     line = refusal(tmp_path, "kind: regression", [1.0, 2.0], [1.0, float("nan")])
     assert line == "evaluation.jsonl:2: label: must be a number, not nan"
 
 
+@pytest.mark.reported
 def test_evaluation_rows_that_make_a_metric_constant_are_refused(tmp_path: Path) -> None:
     matthews = refusal(tmp_path, f"{CLASSES}\nmetric: matthews", ["x", "y"], ["y", "y"])
     assert "all evaluation rows have the label 'y', for which metric matthews is" in matthews

@@ -159,6 +159,7 @@ ACCEPTED = {
 }
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("name", [*SWEEP_TAGS, *TRIAL_TAGS])
 def test_tag_that_another_program_has_changed_is_refused(
     runs: tuple[Any, list[Any]], name: str
@@ -196,6 +197,7 @@ def test_any_text_is_reported_where_the_lab_writes_text(
     page.write_report(table, tmp_path / "reports")
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(("name", "value"), [(METRIC, 1e308), ("spent/flops", "text")])
 def test_metric_that_is_no_finite_number_is_refused(
     changed: sqlite3.Connection, tmp_path: Path, name: str, value: object

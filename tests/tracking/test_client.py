@@ -44,10 +44,12 @@ def prepare(complete: Path, folder: Path, *statements: str) -> str:
     return default_uri(folder)
 
 
+@pytest.mark.reported
 def test_a_new_database_is_complete_when_it_appears(complete: Path) -> None:
     assert [file.name for file in complete.parent.iterdir()] == ["mlflow.db"]
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("statements", INCOMPLETE.values(), ids=INCOMPLETE.keys())
 def test_an_incomplete_database_is_set_aside_and_made_again(
     complete: Path, tmp_path: Path, statements: list[str]

@@ -58,6 +58,7 @@ def store_sweep(uri: str, folder: Path, name: str) -> Experiment:
     return sweep
 
 
+@pytest.mark.reported
 def test_a_report_of_compared_values_over_8000_characters_has_short_labels(
     uri: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_report_of_compared_values_over_8000_characters_has_short_labels(
     assert all(label in page.with_suffix(".md").read_text() for label in labels)
 
 
+@pytest.mark.reported
 def test_a_shortened_tag_or_parameter_says_so_and_names_the_artifact_with_the_value(
     uri: str, folder: Path
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_long_value_whose_artifact_is_missing_gives_one_line(uri: str, folder:
         frames.load_frames(uri, "missing")
 
 
+@pytest.mark.reported
 def test_a_value_that_an_older_version_cut_gives_one_line(uri: str, folder: Path) -> None:
     store_sweep(uri, folder, "cut")
     client = connect_client(uri)

@@ -51,6 +51,7 @@ def datasets(run: Any) -> set[tuple[str, str, str]]:
     }
 
 
+@pytest.mark.reported
 def test_runs_have_their_data_sets_once_with_digest_and_use(uri: str) -> None:
     sweep, trial = run_of(uri, "sweep"), run_of(uri, "trial")
     all_inputs = {(each.name, each.digest, each.context) for each in (TEXT, OTHER, TASK)}
@@ -67,6 +68,7 @@ def test_score_is_a_column_of_its_own_in_mlflow_but_not_in_the_frames(uri: str) 
     assert "score" not in read.curves
 
 
+@pytest.mark.reported
 def test_report_and_answer_are_in_the_run_of_the_sweep(uri: str, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text("<html>")
@@ -84,6 +86,7 @@ def test_report_and_answer_are_in_the_run_of_the_sweep(uri: str, tmp_path: Path)
     assert frames.load_frames(uri, "read").sweep == read.sweep  # the report stays as it is
 
 
+@pytest.mark.reported
 def test_link_opens_the_table_of_runs_with_the_best_score_first(uri: str) -> None:
     """Without `workflowType`, MLflow 3 opens its mode for language models."""
     number = connect_client(uri).get_experiment_by_name("read").experiment_id
@@ -110,6 +113,7 @@ def test_parameters_of_the_link_are_those_of_the_installed_mlflow() -> None:
         assert name in source
 
 
+@pytest.mark.reported
 def test_make_ui_prints_the_links_before_it_serves_them() -> None:
     recipe = (ROOT / "Makefile").read_text().partition("\nui:")[2].partition("\n\n")[0]
     assert recipe.index("lab.tracking.user_interface") < recipe.index("mlflow ui")

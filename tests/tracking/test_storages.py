@@ -54,6 +54,7 @@ def children(uri: str, name: str) -> list[str]:
     return [run.info.run_id for run in client.search_runs([found], "tags.`lab.kind` = 'trial'")]
 
 
+@pytest.mark.reported
 def test_same_sweep_from_two_storages_at_once_has_two_runs_and_two_reports(
     uri: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_same_storage_continues_its_run(uri: str, folder: Path) -> None:
     assert frames.load_frames(uri, "again").other_storages == 0
 
 
+@pytest.mark.reported
 def test_run_that_another_process_has_made_meanwhile_is_found_before_one_is_made(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_run_that_another_process_has_made_meanwhile_is_found_before_one_is_made
     assert len(children(uri, "raced")) == 1
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("state", ["finished", "failed"])
 def test_duplicate_runs_of_a_trial_are_one_trial_in_the_frames(
     uri: str, folder: Path, state: State

@@ -284,6 +284,7 @@ class CountingClient:
         return call
 
 
+@pytest.mark.reported
 def test_existing_runs_need_few_requests(uri: str, folder: Path) -> None:
     count, done = 120, outcome(row(0), row(40))
     store = begin_sweep(uri, folder, "many")
@@ -305,6 +306,7 @@ def test_existing_runs_need_few_requests(uri: str, folder: Path) -> None:
     assert counted.calls["create_run"] == 1
 
 
+@pytest.mark.reported
 def test_ended_trial_is_stored_by_three_requests(uri: str, folder: Path) -> None:
     store = begin_sweep(uri, folder, "three")
     store._client = counted = CountingClient(store._client)
@@ -323,6 +325,7 @@ def test_ended_trial_is_stored_by_three_requests(uri: str, folder: Path) -> None
     assert len(read.blocks) == 4
 
 
+@pytest.mark.reported
 def test_requests_of_a_report_do_not_grow_with_the_trials(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -422,6 +425,7 @@ def test_error_for_an_unusable_database_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.reported
 def test_garbage_database_may_be_deleted_and_is_made_again(tmp_path: Path) -> None:
     uri, file = default_uri(tmp_path), tmp_path / "mlflow.db"
     file.write_bytes(b"garbage" * 1_000)

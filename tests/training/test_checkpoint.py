@@ -29,7 +29,7 @@ from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.optimizer import AdamConfig, AdamWConfig, AnyOptimizerConfig, MuonConfig
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
-from lab.storage import record
+from lab.storage import record, sealed
 from lab.trials import run
 from lab.trials.assignment import Assignment
 
@@ -218,8 +218,7 @@ def test_seconds_add_up_over_an_interruption_and_a_kill(
     assignment = assign("trial")
     interrupt(assignment, 2)
     file = assignment.folder / "outcome.json"
-    recorded = json.loads(file.read_text())
-    file.write_text(json.dumps(recorded | {"seconds": 1_000.0, "busy": 900.0}))
+    sealed.write(file, sealed.read(file) | {"seconds": 1_000.0, "busy": 900.0})
 
     def kill(_: MetricRow) -> None:
         raise KeyboardInterrupt

@@ -295,6 +295,26 @@ def test_runs_without_checkpoints_or_with_a_damaged_record_are_skipped(tmp_path:
     assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == "good"
 
 
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    "content", ["[1]", '{"lineage": 5}', "null", '{"lineage": "LINEAGE", "trial": {}}']
+)
+def test_run_with_other_content_in_its_record_is_skipped(tmp_path: Path, content: str) -> None:
+    leave_record(tmp_path / "good", make_trial(1))
+    damaged = leave_record(tmp_path / "damaged", make_trial(1.5))
+    content = content.replace("LINEAGE", make_trial(1.5).lineage(TEXT))
+    (damaged / "trial.json").write_text(content)
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == "good"
+
+
+@pytest.mark.reported
+def test_run_with_a_damaged_curve_is_skipped(tmp_path: Path) -> None:
+    leave_record(tmp_path / "donor", make_trial(1))
+    file = tmp_path / "donor" / "curve.jsonl"
+    file.write_text(file.read_text().replace("0.0", "1.0"))
+    assert extend_and_read_origin(tmp_path / "longer", make_trial(2)) == ""
+
+
 @pytest.mark.parametrize(
     "kill",
     ["curve", "copytree", "half", "all"],

@@ -413,6 +413,7 @@ def test_non_finite_entry_is_named(value: float, name: str | None) -> None:
     assert record.non_finite_metrics({"a": 0.0, "b": value}) == name
 
 
+@pytest.mark.reported
 def test_a_full_disk_interrupts_a_trial_and_it_continues_when_there_is_room(
     run: Run, trial: Trial, tmp_path: Path
 ) -> None:

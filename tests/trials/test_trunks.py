@@ -21,8 +21,8 @@ from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamWConfig, AnyOptimizerConfig, MuonConfig
 from lab.config.results import MetricRow, Outcome
 from lab.config.schedules.trunk import TrunkSchedule
+from lab.config.schedules.trunks import branch_points, trunk_parts
 from lab.config.trial import Seeds, Trial
-from lab.config.trunks import branch_points, trunk_parts
 from lab.interop.source_weights import _standalone_flops
 from lab.interop.trained import open_trained
 from lab.storage import record

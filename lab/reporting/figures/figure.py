@@ -1,4 +1,4 @@
-"""A figure of the report with its texts."""
+"""A figure of a report with its texts."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from lab.reporting.figures import svg
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure of the report.
+    """A figure of a report.
 
     Attributes:
         name: name of its file, without suffix, and its id in the HTML page.

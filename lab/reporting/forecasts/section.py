@@ -15,6 +15,7 @@ from lab.scaling.forecasting.back_tests import RungTest, leave_one_rung_out
 from lab.scaling.forecasting.designs import choose_law
 from lab.tracking.frames import SweepFrames
 
+FILES = _FORECASTS, _BACK_TESTS = "forecasts.csv", "back_tests.csv"
 _FEWEST_BUDGETS = 4  # of a back-test: a curve over the others needs three
 
 
@@ -46,10 +47,10 @@ def build_section(frames: SweepFrames, stored: StoreForecasts) -> ForecastSectio
     if not own and not tests and not stored.problems:
         return None
     found = [tables.forecast_table(each) for each in own]
-    files = {"forecasts.csv": pd.DataFrame(_forecast_rows(own))} if own else {}
+    files = {_FORECASTS: pd.DataFrame(_forecast_rows(own))} if own else {}
     if tests:
         found.append(tables.back_test_table(tests))
-        files["back_tests.csv"] = pd.DataFrame(_test_rows(tests))
+        files[_BACK_TESTS] = pd.DataFrame(_test_rows(tests))
     notes = [f"Not used: {problem}." for problem in stored.problems]
     if scored:
         notes.append(tables.describe_calibration(calibrate_store(scored)))

@@ -7,7 +7,7 @@ from lab.reporting.scaling.parameter_counts import NETWORKS, TABLES
 from lab.reporting.scaling.section import LawPart, RatePart, ScalingSection
 from lab.scaling.rate_trend import RateTrend
 
-END_POINTS, BEST_RATES = "end_points.csv", "best_rates.csv"
+FILES = END_POINTS, BEST_RATES = "end_points.csv", "best_rates.csv"
 
 
 def list_tables(section: ScalingSection | None) -> dict[str, pd.DataFrame]:

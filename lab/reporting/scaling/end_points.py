@@ -21,6 +21,7 @@ from lab.reporting.compute.learning_curves import BUDGET, label_settings
 from lab.reporting.scaling.parameter_counts import BLOCKS, SHAPE, count_parameters, describe_shape
 from lab.scaling.hygiene import plateau_end
 from lab.scaling.runs import Run
+from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 DEFAULT_METRIC = "mlm/nats_per_character"
@@ -259,6 +260,7 @@ def _end_point(frames: SweepFrames, trial: Mapping[str, Any]) -> EndPoint:
         epochs=_known(_number(trial, _EPOCHS)),
         untrained=_known(_number(trial, "untrained")),
         plateau_end=_plateau_end(frames, int(trial["number"])),
+        trunk=_trunk(trial),
     )
     return EndPoint(
         run=run,
@@ -293,8 +295,14 @@ def _cooled_down(trial: Mapping[str, Any]) -> bool:
     """Return whether the learning rate has decayed to the end of its schedule."""
     kind = trial.get("schedule.kind")
     return kind in {"linear", "cosine"} or (
-        kind == "stable" and _number(trial, "schedule.decay") > 0
+        kind in {"stable", "trunk"} and _number(trial, "schedule.decay") > 0
     )
+
+
+def _trunk(trial: Mapping[str, Any]) -> str:
+    """Return the name of the trunk that a trial branches from; empty without one."""
+    name = trial.get(tags.TRUNK)
+    return name if isinstance(name, str) else ""  # NaN if only other trials have one
 
 
 def _plateau_end(frames: SweepFrames, number: int) -> float | None:

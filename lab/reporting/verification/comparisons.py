@@ -14,7 +14,7 @@ from lab.reporting.verification.recomputation import (
     compare_reports,
     read_own_tables,
 )
-from lab.reporting.verification.report_file import TABLES, ReportFile, read_report_file
+from lab.reporting.verification.report_file import ReportFile, read_report_file
 from lab.tracking.frames import SweepFrames
 
 
@@ -40,11 +40,7 @@ def verify_with_store(
         content: content of its `comparison.json`.
         sweeps: frames of its sweeps.
     """
-    names = [
-        f"{sweep_folder(File(), frames.name)}/{name}"
-        for frames in sweeps
-        for name in (*TABLES.values(), report_file.NAME)
-    ]
+    names = [str(sweep_folder(File(), frames.name) / report_file.NAME) for frames in sweeps]
     with tempfile.TemporaryDirectory() as temporary:
         page = write_comparison(sweeps, File(temporary), across_code=content.across_code)
         return list(compare_reports(folder, page.parent, [NAME, *names]))

@@ -12,8 +12,7 @@ from pathlib import Path as File
 
 import pandas as pd
 
-from lab.reporting import csv_files, tables
-from lab.reporting.documents import markdown
+from lab.reporting import csv_files, markdown, tables
 from lab.reporting.verification.differences import Difference, contrast
 from lab.reporting.verification.report_file import TABLES
 from lab.tracking import tags
@@ -23,6 +22,13 @@ _RANKED_BY = re.compile(r"\| ranked by \|.*\((\S+), (?:maximize|minimize)\) \|")
 _TEXTS = ("fingerprint", "state", "reason", "role", "cell", "tuned", "device", tags.CODE,
           *tags.PROCESS)  # fmt: skip
 _TABLE = "| trial | state |"
+_REQUIRED = {
+    "trials": {"number", "state", "repeat", "score", "achieved"},
+    "curves": {"number", "step"},
+}
+# Beginnings of the names of columns that have numbers in every report.
+_NUMBERS = ("number", "step", "score", "achieved", "spent/", "slot/", "health/", "train/",
+            "detect/", "probe/", "finetune/")  # fmt: skip
 _RENAMED = {  # headings of older reports
     "nuisances": "nuisance parameters",
     "achieved": "budget spent",
@@ -43,8 +49,19 @@ def verify_older(folder: File) -> list[Difference]:
         trials, curves = (_read(folder / TABLES[key]) for key in ("trials", "curves"))
     except ValueError as error:  # of pandas, and of texts that are not UTF-8
         return [Difference(file="trials.csv", text=f"or curves.csv is not a table: {error}")]
+    if foreign := [*_find_foreign("trials", trials), *_find_foreign("curves", curves)]:
+        return foreign
     text = (folder / _TEXT).read_text(encoding="utf-8", errors="replace")
     return [*_compare_tables(trials, curves, text), *_compare_text(trials, text)]
+
+
+def _find_foreign(key: str, table: pd.DataFrame) -> Iterator[Difference]:
+    """Yield the columns that a table of a report has, and this one lacks or has as text."""
+    for name in sorted(_REQUIRED[key] - set(table)):
+        yield Difference(file=TABLES[key], text=f"has no column {name!r}")
+    for column in map(str, table):
+        if column.startswith(_NUMBERS) and table[column].dtype.kind not in "ifb":
+            yield Difference(file=TABLES[key], text=f"column {column!r} must hold numbers alone")
 
 
 def _read(file: File) -> pd.DataFrame:

@@ -22,24 +22,23 @@ from lab.errors import UserError
 from lab.reporting import csv_files, stats
 from lab.reporting.forecasts.observed import NO_FORECASTS, ObservedRun, StoreForecasts
 from lab.reporting.forecasts.record import ForecastRecord
+from lab.tracking import tags
+from lab.tracking.checked_tags import find_bad_sweep_tag
 from lab.tracking.code_versions import CodeVersion
 from lab.tracking.frames import SweepFrames
 
 NAME = "report.json"
 TABLES = {"trials": "trials.csv", "curves": "curves.csv"}
+_REQUIRED = {  # columns of every sweep; those of settings and metrics differ
+    "trials": {
+        "number", "fingerprint", "state", "reason", "role", "repeat", "cell", "tuned", "score",
+        "untrained", "achieved", "device", "shared", tags.CODE,
+    },
+    "curves": {"number", "fingerprint", "step"},
+}  # fmt: skip
 _BLOCKS = np.dtype("<f8")
 Kind = Literal["text", "integer", "number", "truth", "missing", "none"]
 Cells = list[list[str]]
-
-
-def _check_name(name: str) -> str:
-    if name in {".", ".."}:
-        raise ValueError("must be the name of a sweep")
-    return name
-
-
-# It is part of the path of a folder.
-SweepName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$"), AfterValidator(_check_name)]
 
 
 class ReportFileError(UserError):
@@ -51,6 +50,16 @@ class ReportFileError(UserError):
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(map(str, first["loc"]))
         return cls(f"{file}: {path}{': ' if path else ''}{first['msg']}")
+
+
+def _check_name(name: str) -> str:
+    if name in {".", ".."}:
+        raise ValueError("must be the name of a sweep")
+    return name
+
+
+# It is part of the path of a folder.
+SweepName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$"), AfterValidator(_check_name)]
 
 
 class _Part(BaseModel):
@@ -199,8 +208,14 @@ def restore_frames(content: ReportFile, tables: dict[str, Cells]) -> SweepFrames
         tables: cells of its CSV files by the keys of `TABLES`, with their digests as in `content`.
 
     Raises:
-        ReportFileError: a cell is not of the type that `content` states.
+        ReportFileError: a tag of the sweep or a column is not as the lab writes it, or a cell is
+            not of the type that `content` states.
     """
+    if reason := find_bad_sweep_tag(content.sweep):
+        raise ReportFileError(f"{NAME}: sweep: {reason}")
+    for key, form in (("trials", content.trials), ("curves", content.curves)):
+        if missing := _REQUIRED[key] - {column.name for column in form.columns}:
+            raise ReportFileError(f"{NAME}: {key}: no column {min(missing)!r}")
     try:
         return SweepFrames(
             name=content.name,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from lab.config.budget import Spent
 from lab.config.schedules.learning_rate import Schedule
 from lab.config.schedules.trunk import TrunkSchedule
+from lab.config.schedules.trunks import branch_points, name_trunk, trunk_parts
 from lab.config.trial import Trial
-from lab.config.trunks import branch_points, name_trunk, trunk_parts
 from lab.loading.search_space import build_trial
 
 SPACE = BASE | {"schedule": {"kind": "trunk", "warmup": 1e11}}

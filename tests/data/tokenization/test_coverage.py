@@ -53,6 +53,7 @@ def refusal(folder: Path, data: DataConfig) -> str:
     return str(error.value)
 
 
+@pytest.mark.reported
 def test_unknown_tokens_are_counted_by_characters() -> None:
     """One token stands for a word of any length, so tokens alone hide what is lost."""
     text = f"{'a b c d ' * 50}{'x' * 600}"
@@ -67,6 +68,7 @@ def test_unknown_tokens_are_counted_by_characters() -> None:
     assert (spelled.characters, spelled.unknown, spelled.overlong) == (5, 1, 0)
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize("make", [hard_texts.proteins, hard_texts.thai])
 def test_words_over_the_limit_are_refused_with_the_limit_and_the_options(
     tmp_path: Path, make: Any
@@ -98,6 +100,7 @@ def test_the_part_of_a_mixture_that_is_lost_is_refused(tmp_path: Path) -> None:
     assert "base.data.source.parts.1" in message
 
 
+@pytest.mark.reported
 def test_a_longer_limit_of_words_loses_less() -> None:
     texts = ["".join(pair) for pair in zip(hard_texts.proteins(60), ENGLISH[:60], strict=True)]
     lost = []
@@ -110,6 +113,7 @@ def test_a_longer_limit_of_words_loses_less() -> None:
     assert lost[0] > lost[1] > lost[2] == 0
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     "texts",
     [
@@ -143,6 +147,7 @@ def test_a_byte_level_text_has_windows(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.reported
 def test_one_word_of_two_megabytes_does_not_decide_about_a_text(tmp_path: Path) -> None:
     source = written(tmp_path, [*ENGLISH, hard_texts.long_word()])
     facts = prepared_files.read_facts(prepare(tmp_path, DataConfig(source=source, vocab=300)))
@@ -163,6 +168,7 @@ def test_a_word_has_the_same_tokens_alone_and_in_a_text(settings: Any) -> None:
     assert not any(text[start:end].startswith(" ") for start, end in spans)
 
 
+@pytest.mark.reported
 def test_windows_of_unknown_tokens_only_are_refused(tmp_path: Path) -> None:
     """Without a known token there is nothing to mask, and no bigram to draw from."""
     file = tmp_path / "vocab.txt"
@@ -173,6 +179,7 @@ def test_windows_of_unknown_tokens_only_are_refused(tmp_path: Path) -> None:
     assert "100.0% of the characters" in refusal(tmp_path, data)
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("name", "texts"),
     [

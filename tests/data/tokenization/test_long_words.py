@@ -52,6 +52,7 @@ def test_no_word_over_the_limit_reaches_the_training(options: Any, text: str) ->
         assert kept == text, "a text without such words is not changed"
 
 
+@pytest.mark.reported
 def test_one_word_of_two_megabytes_is_left_out_and_counted() -> None:
     settings = TrainedTokenizer(accents="strip", joiners="remove")
     texts = [*ENGLISH[:30], f"{hard_texts.long_word()}", *ENGLISH[30:]]
@@ -77,6 +78,7 @@ def test_a_byte_level_tokenizer_learns_from_all_of_a_long_word_in_pieces(text: s
         assert cut == text
 
 
+@pytest.mark.reported
 def test_a_byte_level_tokenizer_is_trained_on_a_word_of_two_megabytes() -> None:
     """It ends only if the time does not grow with the square of the length of the word."""
     texts = [*ENGLISH[:5], hard_texts.long_word()]

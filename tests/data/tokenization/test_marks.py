@@ -27,6 +27,7 @@ def spelled(texts: Sequence[str], word: str, **options: Any) -> str:
     return vocabulary.decode(vocabulary.encode([word])[0].tolist()).replace(" ", "")
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("texts", "accents", "joiners"),
     [
@@ -52,6 +53,7 @@ def test_the_default_keeps_what_the_words_of_the_text_differ_in(
     assert resolve_marks(chosen, lambda: texts) == chosen
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("texts", "word"),
     [
@@ -70,6 +72,7 @@ def test_words_are_spelled_as_in_the_text_by_default(texts: list[str], word: str
     assert normalizer.normalize_str(word) == word
 
 
+@pytest.mark.reported
 def test_joiners_that_do_not_join_letters_are_removed() -> None:
     settings = TrainedTokenizer(accents="keep", joiners="keep")
     vocabulary = build_vocabulary(settings, 120, lambda: [*PERSIAN, *ENGLISH])
@@ -90,6 +93,7 @@ def test_joiners_that_do_not_join_letters_are_removed() -> None:
     assert plain.normalize_str("خانه\u200cها") == "خانهها"
 
 
+@pytest.mark.reported
 def test_words_that_stripping_merges_are_counted() -> None:
     survey = survey_marks(TrainedTokenizer(), lambda: FRENCH)
     assert (survey.words, survey.stripped, survey.merged) == (10, 5, 5)

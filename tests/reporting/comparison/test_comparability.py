@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from compared_sweeps import DATA, FIRST, SECOND, SETTINGS, read, sweep
+from frames.compared_sweeps import DATA, FIRST, SECOND, SETTINGS, read, sweep
 from simulated_sweeps import METRIC
 
 from lab.config.metrics import METRICS

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from compared_sweeps import FIRST, SECOND, read, sweep
+from frames.compared_sweeps import FIRST, SECOND, read, sweep
 from scipy import stats as scipy_stats
 from simulated_sweeps import METRIC
 

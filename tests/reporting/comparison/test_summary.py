@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from compared_sweeps import FIRST, SECOND, SETTINGS, read, sweep
+from frames.compared_sweeps import FIRST, SECOND, SETTINGS, read, sweep
 
 from lab.reporting.comparison.cell_rows import cell_table
 from lab.reporting.comparison.comparability import find_obstacle

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from scaling_frames import BUDGETS, RATE, SIZES, follow_law, scaling_frames
+from frames.scaling_frames import BUDGETS, RATE, SIZES, follow_law, scaling_frames
 
 from lab.errors import UserError
 from lab.reporting.forecasts.designs import MODEL, has_settings, read_designs

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scaling_frames import (
+from frames.scaling_frames import (
     BUDGETS,
     LAW,
     METRIC,
@@ -51,6 +51,22 @@ def test_optimum_is_that_of_the_law_and_the_decision_is_next_to_it(fitted: Fitte
         assert optimum.size.low < optimum.size.value < optimum.size.high
         assert sum(each.share for each in optimum.shares) == pytest.approx(1.0)
         assert optimum.decided[0].share >= optimum.decided[-1].share
+
+
+def test_branches_are_fitted_and_those_of_one_trunk_are_resampled_together() -> None:
+    schedule = {"kind": "trunk", "warmup": 1e10}
+    frames = scaling_frames(follow_law(), base={"schedule": schedule})
+    names = [f"{row['encoder.size']}-{row['repeat']}" for _, row in frames.trials.iterrows()]
+    frames = dataclasses.replace(frames, trials=frames.trials.assign(trunk=names))
+    (group,) = group_end_points(frames)
+    found = analyze_group(group)
+    assert isinstance(found, FittedGroup)
+    points = found.fit.points
+    assert points.groups_n is not None
+    for trunk in np.unique(points.groups_n):
+        own = points.take(points.groups_n == trunk)
+        assert sorted(own.budgets_n) == list(BUDGETS)
+        assert len(np.unique(own.parameters_n)) == 1
 
 
 def test_other_definitions_have_their_own_exponents(fitted: FittedGroup) -> None:

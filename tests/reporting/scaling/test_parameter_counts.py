@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 import pytest
-from scaling_frames import flatten
+from frames.scaling_frames import flatten
 
 from lab.config.architecture import EncoderConfig
 from lab.loading.search_space import build_trial

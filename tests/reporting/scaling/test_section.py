@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scaling_frames import BUDGETS, LAW, METRIC, SIZES, follow_law, prefer_rate, scaling_frames
+from frames.scaling_frames import (
+    BUDGETS,
+    LAW,
+    METRIC,
+    SIZES,
+    follow_law,
+    prefer_rate,
+    scaling_frames,
+)
 
 from lab.config.schedules.rate_trend import RateTrendConfig
 from lab.loading.schema import validate_rate_trend

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from lab.control_characters import make_visible
-from lab.reporting.documents import markdown
+from lab.reporting import markdown
 from lab.reporting.figures import svg
 from lab.reporting.interactive import page as interactive
 
@@ -52,7 +52,7 @@ def _render(name: str, context: Mapping[str, Any]) -> str:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(File(__file__).parents[1] / "templates"),
+        loader=jinja2.FileSystemLoader(File(__file__).parent / "templates"),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,1 @@
+"""Encodings of text files: their guess, and conversion to UTF-8."""

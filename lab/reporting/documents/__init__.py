@@ -1,1 +1,0 @@
-"""Documents of a report: templates rendered as HTML and Markdown."""
