@@ -5,6 +5,7 @@ gives the same bytes.
 """
 
 import shutil
+from collections.abc import Container
 from pathlib import Path as File
 from typing import Any
 
@@ -105,7 +106,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.replace_folder(target) as partial:
         _write_files(frames, partial, forecasts)
-        _keep_other_files(target, partial)
+        keep_other_files(target, partial, PARTS)
     return target / rendering.PAGE
 
 
@@ -119,10 +120,16 @@ def render_report(frames: SweepFrames, forecasts: StoreForecasts = NO_FORECASTS)
     return rendering.render_page(_TEMPLATE, _page_context(frames, forecasts))
 
 
-def _keep_other_files(earlier: File, new: File) -> None:
-    """Copy files and folders that are no part of a report from an earlier one to a new one."""
+def keep_other_files(earlier: File, new: File, parts: Container[str]) -> None:
+    """Copy files and folders that are no part of a report from an earlier one to a new one.
+
+    Args:
+        earlier: folder of the earlier report, which need not exist.
+        new: folder of the new report.
+        parts: names of the files and folders of reports.
+    """
     for path in earlier.iterdir() if earlier.is_dir() else ():
-        if path.name in PARTS:
+        if path.name in parts:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, new / path.name, symlinks=True)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lab.reporting.verification.report_file import ReportFileError, SweepName
 
 NAME = "comparison.json"
+SWEEPS = "sweeps"  # folder of their tables
 
 
 class ComparisonFile(BaseModel):
@@ -29,7 +30,7 @@ class ComparisonFile(BaseModel):
 
 def sweep_folder(folder: File, name: str) -> File:
     """Return the folder of a sweep's tables in the folder of a comparison."""
-    return folder / "sweeps" / name
+    return folder / SWEEPS / name
 
 
 def write_comparison_file(content: ComparisonFile, folder: File) -> None:

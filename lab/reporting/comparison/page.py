@@ -13,6 +13,7 @@ from lab.reporting.comparison.cell_rows import cell_table
 from lab.reporting.comparison.comparability import find_obstacle
 from lab.reporting.comparison.comparison_file import (
     NAME,
+    SWEEPS,
     ComparisonFile,
     sweep_folder,
     write_comparison_file,
@@ -30,6 +31,7 @@ from lab.reporting.figures import captioned
 from lab.reporting.interactive import curves
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive.spec import run_path
+from lab.reporting.page import keep_other_files
 from lab.reporting.stats import Answer
 from lab.reporting.tables import Table, list_trials
 from lab.reporting.verification.report_file import write_tables
@@ -38,6 +40,7 @@ from lab.storage.checks import StorageError, check_target
 from lab.tracking.frames import SweepFrames
 
 _TEMPLATE = "comparison"
+_PARTS = {rendering.PAGE, rendering.TEXT, "figures", NAME, SWEEPS}
 _NONE: dict[str, list[Any]] = {"compute": [], "losses": [], "health": []}
 
 
@@ -46,7 +49,8 @@ def write_comparison(
 ) -> File:
     """Write the report of sweeps to `folder`/<names joined by +>/ and return its report.html.
 
-    An existing report of the same sweeps is replaced, including all of its files.
+    An existing report of the same sweeps is replaced. Files in its folder that no report has, such
+    as notes, are kept.
 
     Args:
         sweeps: frames of at least two sweeps with different names.
@@ -69,6 +73,7 @@ def write_comparison(
             write_tables(frames, tables)
         names = tuple(frames.name for frames in sweeps)
         write_comparison_file(ComparisonFile(sweeps=names, across_code=across_code), partial)
+        keep_other_files(target, partial, _PARTS)
     return target / rendering.PAGE
 
 

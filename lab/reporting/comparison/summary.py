@@ -114,10 +114,16 @@ def list_flags(sweeps: Sequence[SweepResult], *, ranked: bool) -> list[str]:
         for sweep in sweeps
         for flag in stats.flag_trials(sweep.frames, sweep.answer)
     ]
+    costs = [
+        f"{sweep.name}: its second objective, {sweep.frames.cost}, has no part in this ranking."
+        for sweep in sweeps
+        if ranked and sweep.frames.cost is not None
+    ]
     states = [(sweep.name, sweep.frames.sweep[tags.STATE]) for sweep in sweeps]
     unfinished = [f"{name} is {state}" for name, state in states if state != "finished"]
     common = [f"Not all sweeps have finished: {', '.join(unfinished)}."] * bool(unfinished)
-    return [*(list_doubts(sweeps) if ranked else ()), *_count_shared(sweeps), *common, *own]
+    doubts = list_doubts(sweeps) if ranked else ()
+    return [*doubts, *costs, *_count_shared(sweeps), *common, *own]
 
 
 def _count_shared(sweeps: Sequence[SweepResult]) -> Iterator[str]:

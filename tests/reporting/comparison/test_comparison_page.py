@@ -200,6 +200,16 @@ def test_command_writes_the_report_of_several_sweeps(
     )
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_files_of_the_user_in_the_folder_of_a_report_are_kept(tmp_path: Path) -> None:
+    page = write_comparison([sweep("one", FIRST), sweep("two", SECOND)], tmp_path)
+    (page.parent / "notes.txt").write_text("mine")
+    (page.parent / "sweeps" / "stale.txt").write_text("old")
+    write_comparison([sweep("one", FIRST), sweep("two", SECOND)], tmp_path)
+    assert (page.parent / "notes.txt").read_text() == "mine"
+    assert not (page.parent / "sweeps" / "stale.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -222,7 +232,7 @@ def test_wrong_names_are_refused_in_one_line(
 @pytest.mark.usefixtures("without_figures")
 def test_report_of_a_sweep_with_the_same_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "one+two").mkdir()
-    (tmp_path / "one+two" / "report.html").write_text("of a sweep that is called one+two")
-    (tmp_path / "one+two" / "trials.csv").write_text("number")
+    for name in ("report.html", "report.md"):
+        (tmp_path / "one+two" / name).write_text("of a sweep that is called one+two")
     with pytest.raises(StorageError, match="holds the report of one sweep"):
         write_comparison([sweep("one", FIRST), sweep("two", SECOND)], tmp_path)

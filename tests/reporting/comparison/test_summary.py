@@ -71,6 +71,13 @@ def test_running_sweep_is_a_warning() -> None:
     assert "Not all sweeps have finished: two is running." in flags
 
 
+def test_second_objective_that_takes_no_part_in_the_ranking_is_a_warning() -> None:
+    costly = sweep("two", SECOND, **{tags.COST: "parameters"})
+    warning = "two: its second objective, parameters, has no part in this ranking."
+    assert warning in list_flags(read(sweep("one", FIRST), costly), ranked=True)
+    assert warning not in list_flags(read(sweep("one", FIRST), costly), ranked=False)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_sweeps_without_a_finished_trial_are_named(count: int) -> None:
     lost = sweep("two", {"c": [math.nan] * 2})
