@@ -239,8 +239,8 @@ def test_every_task_of_the_table_has_a_size() -> None:
 
 
 def test_size_of_a_task_file_is_read_from_its_rows(tmp_path: Path) -> None:
-    rows = [{"text": "four words stand here", "label": str(n % 2)} for n in range(8)]
-    for split, part in (("train", rows), ("evaluation", rows[:4])):
+    rows = [{"text": f"four words stand {n}", "label": str(n % 2)} for n in range(12)]
+    for split, part in (("train", rows[:8]), ("evaluation", rows[8:])):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
     task = tmp_path / "mine.yaml"
     task.write_text("kind: classification\ntrain: train.jsonl\nevaluation: evaluation.jsonl\n")

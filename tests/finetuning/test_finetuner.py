@@ -70,7 +70,8 @@ YAML = {
 
 def row(number: int) -> dict[str, Any]:
     """Return a row with the columns of every kind; its label is whether the text starts `king`."""
-    words = ["king" if number % 2 else "day", *(WORDS[number * k % 8] for k in (3, 5, 7))]
+    digits = (number % 8, number // 8 % 8, number // 64 % 8)
+    words = ["king" if number % 2 else "day", *(WORDS[digit] for digit in digits)]
     text = " ".join(words)
     return {
         "text": text,
@@ -89,7 +90,7 @@ def row(number: int) -> dict[str, Any]:
 def yamls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return a task file of each kind: 128 rows for training, 40 others for evaluation."""
     folder = tmp_path_factory.mktemp("tasks")
-    for split, numbers in (("train", range(128)), ("test", range(500, 540))):
+    for split, numbers in (("train", range(128)), ("test", range(400, 440))):
         lines = [json.dumps(row(number)) for number in numbers]
         (folder / f"{split}.jsonl").write_text("\n".join(lines))
     for kind, text in YAML.items():

@@ -31,6 +31,7 @@ from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.objectives.update_rules import AlternationConfig, EpochAlternationConfig
 from lab.config.optimizer import AdamConfig
+from lab.config.parametrization import StandardParametrization
 from lab.config.schedules.learning_rate import Schedule
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.schedules.ramps import ProbabilityRamp, Ramp, StepSettings
@@ -657,6 +658,8 @@ class Weightless(nn.Module):
     Attributes:
         learnt: networks updated in each step so far.
     """
+
+    parametrization = StandardParametrization()
 
     def __init__(self) -> None:
         super().__init__()
