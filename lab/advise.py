@@ -159,7 +159,8 @@ def _read_runs(options: argparse.Namespace) -> "tuple[Evidence, tuple[Comparison
     """Return the law of the sweep, and the settings that other sweeps compare.
 
     Raises:
-        UserError: the tracking store has no such sweep, or a sweep does not tell what is needed.
+        UserError: the tracking store has no such sweep, or a sweep lacks a setting or score that
+            the advice needs.
     """
     from lab.advice.comparisons import read_comparison
     from lab.advice.own_runs import Sweeps, read_evidence

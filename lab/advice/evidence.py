@@ -1,4 +1,4 @@
-"""Own runs of one sweep, and what is fitted to them."""
+"""Own runs of one sweep, and the law and the learning rates that are fitted to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -53,7 +53,7 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
 
     Args:
         evidence: own runs with their law.
-        request: the budget, and what else is known.
+        request: the budget, the device and the own runs.
 
     Raises:
         UserError: the budget is more than 30 times the largest one of the runs, or less than a

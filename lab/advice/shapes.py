@@ -33,7 +33,7 @@ def list_shapes(own: Iterable[EncoderConfig]) -> tuple[EncoderConfig, ...]:
 
 
 def nearest_shape(shapes: Iterable[EncoderConfig], parameters: float) -> EncoderConfig:
-    """Return the shape whose number of parameters is nearest on a logarithmic scale."""
+    """Return the shape with the smallest log ratio of its parameters to `parameters`."""
     return min(shapes, key=lambda shape: abs(np.log(encoder_weights(shape) / parameters)))
 
 

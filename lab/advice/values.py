@@ -35,7 +35,7 @@ class AdvisedValue:
     """One advised value.
 
     Attributes:
-        name: what is advised, with its unit.
+        name: name of the setting or quantity, with its unit.
         text: the value.
         interval: interval of a fitted value; empty without a fit.
         source: source of the value.
@@ -72,7 +72,7 @@ class Advice:
         heading: the budget and its basis, in one line.
         trial: all settings.
         values: the settings and the expected results, with sources.
-        warnings: what makes the advice doubtful, one sentence each.
+        warnings: reasons for doubt about the advice, one sentence each.
         resources: resources of the trial, as in a search space; empty for the defaults.
         next_trial: the most informative next trial; None without a fitted law.
     """

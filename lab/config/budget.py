@@ -71,7 +71,7 @@ class Budget(StrictConfig):
         return self.spent_amount(spent) / self.amount
 
     def spent_amount(self, spent: Spent) -> float:
-        """Return what was spent, in the unit of the budget."""
+        """Return the spent amount, in the unit of the budget."""
         match self.kind:
             case "flops":
                 return spent.flops

@@ -191,7 +191,7 @@ class Driver:
         return run
 
     def _next_job(self) -> Job | None:
-        """Return a job whose preparatory runs have ended, or a new one; None without any.
+        """Return a job that can start, or else a new one; None if there is neither.
 
         With trunks, new jobs come first: their trunks take longer than the branches that can start.
         """

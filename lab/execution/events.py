@@ -33,7 +33,7 @@ class TrialEvents:
         _LOG.info("started %s", describe_settings(job), extra=trial_field(folder, [job]))
 
     def found_damage(self, folder: File, damaged: Sequence[str], reaction: str) -> None:
-        """Report damaged files of a trial's record, and what the sweep does about them."""
+        """Report damaged files of a trial's record, and the action of the sweep."""
         line = f"damaged record {folder.name}: {', '.join(damaged)}; {reaction}"
         self._view.print_line(line)
         _LOG.warning("%s", line, extra=trial_field(folder))

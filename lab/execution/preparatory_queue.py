@@ -1,7 +1,7 @@
 """Queue of the jobs that wait for the preparatory runs that their trials start from.
 
-These are mlm runs, whose weights a trial starts from, and the parts of a trunk that it branches
-from. The parts of a trunk are trained one after another.
+These are mlm runs that provide a trial's initial weights, and the parts of a branch's trunk, which
+are trained one after another.
 """
 
 from collections.abc import Callable, Container, Sequence

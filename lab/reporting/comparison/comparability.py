@@ -43,7 +43,7 @@ def find_obstacle(sweeps: Sequence[SweepResult], *, across_code: bool) -> str:
 
 
 def list_doubts(sweeps: Sequence[SweepResult]) -> Iterator[str]:
-    """Yield sentences on what cannot be known about the comparability of sweeps."""
+    """Yield sentences on differences between sweeps that the store does not record."""
     scored = _select_scored(sweeps)
     runs = join_runs(scored) if scored else pd.DataFrame()
     kinds = set(runs["data.source.kind"]) if "data.source.kind" in runs else set()
@@ -117,14 +117,14 @@ def _check_test_set(metric: Metric, sweeps: Sequence[SweepResult]) -> str:
 
 
 def _check_equal(
-    sweeps: Sequence[SweepResult], read: Callable[[SweepResult], str], what: str
+    sweeps: Sequence[SweepResult], read: Callable[[SweepResult], str], inputs: str
 ) -> str:
     """Return why sweeps cannot be compared if they differ in the hash of a content."""
     groups = _group(sweeps, read)
     if _UNKNOWN in groups:
         unknown = ", ".join(groups[_UNKNOWN])
-        return f"the hash of the {what} is not recorded for {unknown}; {_RENEW}"
-    return f"the sweeps have different {what} ({_list(groups)})" if len(groups) > 1 else ""
+        return f"the hash of the {inputs} is not recorded for {unknown}; {_RENEW}"
+    return f"the sweeps have different {inputs} ({_list(groups)})" if len(groups) > 1 else ""
 
 
 def _texts(sweep: SweepResult) -> str:

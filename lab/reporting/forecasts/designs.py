@@ -16,7 +16,13 @@ from lab.scaling.runs import Run
 from lab.tracking.frames import SweepFrames
 
 Setting = str | int | float
-MODEL = ("encoder", "objective", "init_from", "data", "windows")  # what is trained, on which text
+MODEL = (
+    "encoder",
+    "objective",
+    "init_from",
+    "data",
+    "windows",
+)  # settings of the model and its text
 _SECTIONS = (*MODEL, "batch", "optim", "schedule")
 
 

@@ -1,4 +1,4 @@
-"""The record of a forecast: what was predicted, from which trials and by which code."""
+"""The record of a forecast: predictions, trials and code."""
 
 from typing import Any, Literal
 

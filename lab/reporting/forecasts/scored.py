@@ -19,7 +19,7 @@ from lab.scaling.forecasting.scoring import (
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredForecast:
-    """A forecast, and what happened.
+    """A forecast and its scores.
 
     Attributes:
         record: the forecast.
@@ -44,7 +44,7 @@ def score(stored: StoreForecasts) -> tuple[ScoredForecast, ...]:
 
 
 def calibrate_store(scored: Iterable[ScoredForecast]) -> Calibration | None:
-    """Return how often the intervals of forecasts contained what happened; None without scores."""
+    """Return the coverage of the intervals of all scored forecasts; None without scores."""
     by_law: list[list[ForecastError]] = []
     for forecast in scored:
         groups: dict[str, list[ForecastError]] = {}

@@ -1,4 +1,4 @@
-"""Sentences about a fitted law, computed from it: what was fitted, the decision, warnings."""
+"""Sentences about a fitted law, computed from it: its runs, the decision, warnings."""
 
 import math
 
@@ -12,7 +12,7 @@ _MOST_SEEDS = 1_000
 
 
 def describe_fit(fitted: FittedGroup) -> str:
-    """Return what was fitted and how well it agrees with the runs."""
+    """Return the numbers of runs and the agreement of the law with them."""
     sizes = len({end.run.parameters for end in fitted.ends})
     budgets = len({end.run.budget for end in fitted.ends})
     fit = fitted.fit

@@ -64,7 +64,7 @@ class ScalingSection:
     Attributes:
         laws: one part per group.
         rates: one part per set of groups in which the learning rate was varied.
-        notes: sentences on what the section does not have, and why.
+        notes: sentences on missing parts of the section, with the reasons.
         ratio: table of the best generator ratio; None without one.
     """
 

@@ -45,7 +45,7 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastError:
-    """One forecast and what happened.
+    """One forecast and the observed means.
 
     Attributes:
         forecast: the forecast.
@@ -83,7 +83,7 @@ class ForecastReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How often intervals contained what happened.
+    """Coverage of the intervals of forecasts.
 
     Attributes:
         forecasts: number of forecasts.
@@ -154,7 +154,7 @@ def calibrate(by_law: Iterable[Sequence[ForecastError]]) -> Calibration | None:
     """Return the calibration over forecasts, for example over all of a store; None without any.
 
     Args:
-        by_law: forecasts and what happened, those by the same law together.
+        by_law: forecasts with the observed means, those by the same law together.
     """
     laws = [errors for errors in by_law if errors]
     rows = [error for errors in laws for error in errors]
