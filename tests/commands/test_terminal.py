@@ -1,10 +1,12 @@
 """All commands in a terminal, with Ctrl-C, and with a closed pipe; a sweep with halving."""
 
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,14 +62,19 @@ class Ended(NamedTuple):
 
 
 def interrupted(
-    cwd: Path, *command: object, at: str, times: int, presses: int = 1, **environment: str
+    cwd: Path,
+    *command: object,
+    at: str | Callable[[str], bool],
+    times: int,
+    presses: int = 1,
+    **environment: str,
 ) -> Ended:
     """Run a command, interrupt it when `at` is shown, and again when it prints that it stops.
 
     Args:
         cwd: working directory.
         command: arguments of Python.
-        at: regular expression to wait for.
+        at: regular expression or predicate of the output to wait for.
         times: number of interrupts.
         presses: number of Ctrl-C for each interrupt, in quick succession.
         environment: variables to add to those of this process.
@@ -131,8 +138,19 @@ def unread(cwd: Path) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="module")
 def once(cwd: Path, unread: object) -> Ended:
-    """A sweep in a terminal without control sequences, stopped by one Ctrl-C at a rung."""
-    return interrupted(cwd, *SWEEP, at=PAUSED, times=1, TERM="dumb")
+    """A sweep in a terminal without control sequences, stopped by one Ctrl-C.
+
+    One trial at least has paused at the rung, and another has just begun to train.
+    """
+
+    def begun_after_a_pause(text: str) -> bool:
+        states = {folder: record.read_state(folder) for folder in cwd.glob("storage/trials/*")}
+        running = [folder for folder, state in states.items() if state == "running"]
+        return re.search(PAUSED, text) is not None and any(
+            len(record.read_curve(folder)) == 1 for folder in running
+        )
+
+    return interrupted(cwd, *SWEEP, at=begun_after_a_pause, times=1, TERM="dumb")
 
 
 @pytest.fixture(scope="module")
