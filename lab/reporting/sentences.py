@@ -294,9 +294,10 @@ def format_quantity(value: float, unit: str) -> str:
     """Return an amount with three digits and a decimal prefix: 1.2 TFLOP for 1.2e12 FLOP."""
     if math.isnan(value):
         return NONE
-    power = min(6, max(0, int(math.log10(abs(value)) // 3))) if value else 0
+    rounded = float(f"{value:.3g}")  # first, because 999.8 G is 1 T
+    power = min(6, max(0, int(math.log10(abs(rounded)) // 3))) if rounded else 0
     gap = " " if len(unit) > 4 and power else ""  # 1 TFLOP, but 1 M tokens
-    return f"{value / 1_000**power:.3g} {' kMGTPE'[power].strip()}{gap}{unit}".strip()
+    return f"{rounded / 1_000**power:.3g} {' kMGTPE'[power].strip()}{gap}{unit}".strip()
 
 
 def format_seconds(value: float) -> str:
