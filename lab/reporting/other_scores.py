@@ -26,6 +26,12 @@ _ERRORS = 2  # standard errors; quantiles of intervals are larger for up to 60 r
 
 Verdict = Literal["separates a tie", "contradicts", "ranks in reverse"]
 
+_SUMMARIES: dict[Verdict, str] = {  # the most serious one first
+    "contradicts": "Other scores contradict this order significantly",
+    "separates a tie": "Other scores separate settings that tie here",
+    "ranks in reverse": "Other scores order settings in reverse, not significantly",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
@@ -205,17 +211,17 @@ def describe_disagreements(
 
 
 def summarize_disagreements(found: tuple[Disagreement, ...]) -> str:
-    """Return a sentence that names the scores that disagree; empty if none does."""
-    significant = list(
-        dict.fromkeys(each.metric for each in found if each.verdict != "ranks in reverse")
-    )
-    reverse = [each.metric for each in found if each.metric not in significant]
-    sentences = []
-    if significant:
-        sentences.append(f"Other scores disagree significantly: {', '.join(significant)}.")
-    if reverse:
-        names = ", ".join(dict.fromkeys(reverse))
-        sentences.append(f"Other scores order settings in reverse, not significantly: {names}.")
+    """Return a sentence for each verdict, which names its scores; empty if none disagrees.
+
+    A score with several verdicts is named in the first of these sentences only.
+    """
+    sentences, named = [], set[str]()
+    for verdict, introduction in _SUMMARIES.items():
+        metrics = dict.fromkeys(each.metric for each in found if each.verdict == verdict)
+        names = [name for name in metrics if name not in named]
+        named.update(names)
+        if names:
+            sentences.append(f"{introduction}: {', '.join(names)}.")
     return " ".join(sentences)
 
 
