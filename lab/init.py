@@ -269,7 +269,7 @@ def _stem(text: str) -> str:
     """Return a file's or folder's name without suffixes; of a glob, the last plain component."""
     plain = [part for part in File(text).parts if not re.search(r"[*?\[]", part)]
     name = File(text).resolve().name if File(text).exists() else (plain[-1] if plain else "")
-    return name.split(".")[0] or "text"
+    return name.split(".")[0].replace("+", "_") or "text"  # a sweep's name has no "+"
 
 
 def _print_progress() -> "Say":

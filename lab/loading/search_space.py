@@ -49,6 +49,12 @@ def load_experiment(file: File, overrides: tuple[str, ...] = ()) -> Experiment:
         raise SpaceError(
             f"{file}: the file name is the name of the sweep, and {file.stem!r} is not a valid name"
         )
+    if "+" in file.stem:  # the report of the sweeps A and B is in the folder A+B
+        raise SpaceError(
+            f"{file}: the file name is the name of the sweep, and cannot contain '+', which joins "
+            f"the names of sweeps in a report of several; rename it to "
+            f"{file.stem.replace('+', '_')}{file.suffix}"
+        )
     raw = yaml_text.read(file)
     try:
         for override in overrides:

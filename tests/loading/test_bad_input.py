@@ -129,3 +129,10 @@ def test_aliases_that_multiply_are_refused_before_they_are_expanded(template: st
 def test_an_alias_that_contains_itself_is_refused() -> None:
     with pytest.raises(SpaceError, match=r"^line 1: contains itself through an alias"):
         yaml_text.parse("a: &a [*a]")
+
+
+def test_name_that_a_report_of_several_sweeps_could_have_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "narrow+wide.yaml"
+    file.write_bytes(SMOKE.read_bytes())
+    with pytest.raises(SpaceError, match=r"cannot contain '\+', .* rename it to narrow_wide\.yaml"):
+        search_space.load_experiment(file)
