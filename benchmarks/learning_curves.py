@@ -13,6 +13,7 @@ import pandas as pd
 
 _METRIC = "detect/bigram/auroc"
 _QUARTERS = (0.25, 0.5, 0.75, 1.0)
+FOLDER = File("reports", "archive")
 SIZES = ("nano32", "gen_ratio_nano", "optimizer_tiny")  # reports that docs/sizes.md cites
 _HEADING = (
     "| report | cell | budget, FLOPs | 25 % | 50 % | 75 % | 100 % | seeds |",
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reports",
         nargs="*",
         type=File,
-        default=[File("reports") / name for name in SIZES],
+        default=[FOLDER / name for name in SIZES],
         help="folders of reports (default: those of docs/sizes.md)",
     )
     print(table(parser.parse_args(arguments).reports))

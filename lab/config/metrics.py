@@ -132,10 +132,8 @@ _TRAINING = ("init_from", "windows", "batch", "optim", "schedule", "budget")
 # frequency. The encoder's shape determines the generator's.
 _REPLACEMENTS = ("objective.generator", "objective.replacement_distribution", "encoder")
 
-# Measured (docs/concepts.md): in reports/ladder, `random` leads `electra` by .053 on bigram and by
-# .036 on mlm replacements, and by .007 on the tag probe. In reports/gen_ratio*, the rank
-# correlation of the generator's width with the bigram AUROC is -.16 to -.27, with the tag probe
-# +.43 to +.64.
+# The differences between objectives and between generators that were measured are in
+# docs/concepts.md ("Confounded metrics").
 _REPLACED_IN_TRAINING = (
     "objective.kind",
     "objective.generator",

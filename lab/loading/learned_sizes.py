@@ -42,8 +42,10 @@ class LearnedAt:
 
 # Sorted by compute, smallest first.
 LEARNED = (
-    LearnedAt(size="nano32", window=16, low=2.5e11, high=1e12, source="reports/nano32"),
-    LearnedAt(size="nano", window=16, low=1.25e12, high=2.5e12, source="reports/gen_ratio_nano"),
-    LearnedAt(size="tiny", window=16, low=4e12, high=8e12, source="reports/optimizer_tiny"),
+    LearnedAt(size="nano32", window=16, low=2.5e11, high=1e12, source="reports/archive/nano32"),
+    LearnedAt(
+        size="nano", window=16, low=1.25e12, high=2.5e12, source="reports/archive/gen_ratio_nano"
+    ),
+    LearnedAt(size="tiny", window=16, low=4e12, high=8e12, source="reports/archive/optimizer_tiny"),
 )
 MIN_TO_LEARN = min(row.low for row in LEARNED)  # with less, no measured encoder learned

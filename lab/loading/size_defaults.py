@@ -76,7 +76,7 @@ def _paper_defaults(lr: float, mask_prob: float, length: int, batch: int) -> Siz
 
 
 DEFAULTS: dict[str, SizeDefaults] = {
-    # From the sweep search_spaces/joint.yaml (reports/joint).
+    # From the sweep search_spaces/joint.yaml (reports/archive/joint).
     "nano32": _measured_defaults(
         adam=1e-3, muon=1.9e-3, hidden=4.8, mask_prob=0.2, batch=96, warmup=0.1
     ),
@@ -96,7 +96,7 @@ def fill_defaults(raw: dict[str, Any], size: str) -> None:
 
     If windows are at least twice as long as the default length of the size, they grow from that
     length, and the batch has proportionally fewer windows, so that a step has as many tokens
-    (reports/windows).
+    (reports/archive/windows).
 
     Sections that are not mappings are left unchanged, since validation rejects them later.
 

@@ -322,10 +322,11 @@ def test_folder_that_is_no_report_is_bad_input(check: Verify, tmp_path: Path, ki
     assert lines[0].startswith(f"lab.verify: error: {folder}: is not a report; must be")
 
 
-COMMITTED = sorted(file.parent.name for file in (ROOT / "reports").glob("*/report.md"))
+REPORTS = ROOT / "reports"
+COMMITTED = sorted(str(file.parent.relative_to(REPORTS)) for file in REPORTS.rglob("report.md"))
 
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_report_has_no_difference(check: Verify, name: str) -> None:
-    status, lines = check(ROOT / "reports" / name)
+    status, lines = check(REPORTS / name)
     assert status == 0, lines

@@ -66,7 +66,8 @@ def describe_scores(scored: ScoredForecast) -> str:
     record, report = scored.record, scored.report
     if report is None:
         text = (
-            f"No run at this budget counts yet; the intervals are those of the mean of "
+            f"No run at this budget counts yet: a run counts if its model, text, batch, optimizer "
+            f"and schedule have the settings of a design. The intervals are those of the mean of "
             f"{record.seeds} runs."
         )
     else:
