@@ -83,6 +83,10 @@ def complete(
     return CompleteRun(folder, outcome, tuple(reported))
 
 
+def of_four_steps(trial: Trial, evaluations: int = 1) -> Trial:
+    return replace(trial, budget=Budget(kind="tokens", amount=4 * 8 * 16), evaluations=evaluations)
+
+
 def change_loss(
     monkeypatch: pytest.MonkeyPatch, first_step: int, change: Callable[[StepLoss], StepLoss]
 ) -> None:
@@ -205,8 +209,7 @@ def test_first_and_last_point_have_the_baselines_of_the_held_out_text(
 def test_curve_has_the_requested_number_of_points(
     run: Run, trial: Trial, tmp_path: Path, evaluations: int
 ) -> None:
-    short = replace(trial, budget=Budget(kind="tokens", amount=4 * 8 * 16))
-    rows = run(replace(short, evaluations=evaluations), tmp_path).rows
+    rows = run(of_four_steps(trial, evaluations), tmp_path).rows
     assert len(rows) == 1 + evaluations
     assert rows[-1]["spent/steps"] == 4
 
@@ -347,7 +350,11 @@ def test_run_continued_at_another_commit_has_both_commits(
         entry = replace(own, commit=commit)
         monkeypatch.setattr(provenance, "current_provenance", lambda entry=entry: entry)
         left = iter(states)
-        outcome = run(trial, tmp_path, requested_state=lambda left=left: next(left, "running"))
+        outcome = run(
+            of_four_steps(trial),
+            tmp_path,
+            requested_state=lambda left=left: next(left, "running"),
+        )
     assert outcome.state == "finished"
     assert [entry.commit for entry in provenance.read_provenance(tmp_path)] == ["a", "b"]
 
@@ -360,7 +367,11 @@ def test_run_continued_with_other_threads_has_both_numbers(
         for threads, states in ((2, ["running", "running", "interrupted"]), (1, [])):
             torch.set_num_threads(threads)
             left = iter(states)
-            run(trial, tmp_path, requested_state=lambda left=left: next(left, "running"))
+            run(
+                of_four_steps(trial),
+                tmp_path,
+                requested_state=lambda left=left: next(left, "running"),
+            )
     finally:
         torch.set_num_threads(before)
     assert [entry.threads for entry in provenance.read_provenance(tmp_path)] == [2, 1]
