@@ -141,7 +141,7 @@ def few_sentences() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "_LIMITS", limits)
         patch.setattr(probes, "_STEPS", 12)
-        patch.setattr(probes, "_SEARCH_STEPS", 6)
+        patch.setattr(probes, "_SEARCH_STEPS", 2)
         patch.setattr(probes, "_PENALTIES", (1e-3, 1e-1))
         pairs = minimal_pairs.embedded_pairs()[::60]
         patch.setattr(minimal_pairs, "embedded_pairs", lambda: pairs)

@@ -23,18 +23,29 @@ def replaced(old: str, new: str) -> Change:
     return change
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """Return a copy of the package without its texts."""
+def copy_code(folder: str, package: Path) -> None:
+    """Copy a folder of the package, or all for an empty name, without the texts."""
     ignored = shutil.ignore_patterns("text", "__pycache__")
-    return Path(shutil.copytree(LAB, tmp_path / "lab", ignore=ignored))
+    shutil.copytree(LAB / folder, package / folder, ignore=ignored)
 
 
-def changed(copy: Path, name: str, change: Change, folders: tuple[str, ...] = TRIAL) -> bool:
-    """Return whether a change of one file changes the digest of some folders."""
-    file = copy / name
+def changed(package: Path, name: str, change: Change, folders: tuple[str, ...] = TRIAL) -> bool:
+    """Return whether a change of one file changes the digest of some folders.
+
+    The package contains the folder of the file only, because the time is that of reading the code.
+    """
+    copy_code(name.partition("/")[0], package)
+    before, file = digest(package, folders), package / name
     file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
-    return digest(copy, folders) != code_digest(folders)
+    return digest(package, folders) != before
+
+
+@pytest.mark.parametrize("folders", [TRIAL, FINETUNING], ids=["trial", "fine-tuning"])
+def test_digest_does_not_depend_on_the_folder_of_the_package(
+    tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    copy_code("", tmp_path / "lab")
+    assert digest(tmp_path / "lab", folders) == code_digest(folders)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +58,8 @@ def changed(copy: Path, name: str, change: Change, folders: tuple[str, ...] = TR
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_code_that_computes_changes_the_digest(copy: Path, name: str, change: Change) -> None:
-    assert changed(copy, name, change)
+def test_code_that_computes_changes_the_digest(tmp_path: Path, name: str, change: Change) -> None:
+    assert changed(tmp_path, name, change)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +73,8 @@ def test_code_that_computes_changes_the_digest(copy: Path, name: str, change: Ch
     ],
     ids=["comment", "docstring", "message", "labels", "report"],
 )
-def test_prose_and_other_code_do_not(copy: Path, name: str, change: Change) -> None:
-    assert not changed(copy, name, change)
+def test_prose_and_other_code_do_not(tmp_path: Path, name: str, change: Change) -> None:
+    assert not changed(tmp_path, name, change)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +88,9 @@ def test_prose_and_other_code_do_not(copy: Path, name: str, change: Change) -> N
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_code_that_fine_tunes_changes_the_digest_of_fine_tuning_results(
-    copy: Path, name: str, change: Change
+    tmp_path: Path, name: str, change: Change
 ) -> None:
-    assert changed(copy, name, change, FINETUNING)
+    assert changed(tmp_path, name, change, FINETUNING)
 
 
 @pytest.mark.parametrize(
@@ -92,19 +103,22 @@ def test_code_that_fine_tunes_changes_the_digest_of_fine_tuning_results(
     ids=["comment", "stored results", "trial"],
 )
 def test_other_changes_do_not_change_the_digest_of_fine_tuning_results(
-    copy: Path, name: str, change: Change
+    tmp_path: Path, name: str, change: Change
 ) -> None:
-    assert not changed(copy, name, change, FINETUNING)
+    assert not changed(tmp_path, name, change, FINETUNING)
 
 
-def test_fine_tuning_code_is_no_part_of_the_digest_of_trials(copy: Path) -> None:
-    assert not changed(copy, "finetuning/finetuner.py", replaced("DROPOUT = 0.1", "DROPOUT = 0.2"))
+def test_fine_tuning_code_is_no_part_of_the_digest_of_trials(tmp_path: Path) -> None:
+    assert not changed(
+        tmp_path, "finetuning/finetuner.py", replaced("DROPOUT = 0.1", "DROPOUT = 0.2")
+    )
 
 
-def test_new_module_changes_the_digest(copy: Path) -> None:
-    before = digest(copy, TRIAL)
-    (copy / "training" / "new.py").write_text("X = 1\n", encoding="utf-8")
-    assert digest(copy, TRIAL) != before
+def test_new_module_changes_the_digest(tmp_path: Path) -> None:
+    copy_code("training", tmp_path)
+    before = digest(tmp_path, TRIAL)
+    (tmp_path / "training" / "new.py").write_text("X = 1\n", encoding="utf-8")
+    assert digest(tmp_path, TRIAL) != before
 
 
 def test_digest_is_the_same_in_every_process_and_differs_between_purposes() -> None:

@@ -6,8 +6,9 @@ objective.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -470,6 +471,12 @@ def make_objective(member: Member, **changes: Any) -> Any:
 
 
 def windows(rows: int, longest: int = LENGTH - 2, length: int = LENGTH) -> np.ndarray:
+    """Return a copy of the windows of `_windows`."""
+    return _windows(rows, longest, length).copy()
+
+
+@cache
+def _windows(rows: int, longest: int, length: int) -> np.ndarray:
     """Return windows with `longest`, `longest` - 1, ... words; 10 % are [UNK], 10 % are [MASK]."""
     draw = np.random.default_rng(0)
     ids_NT = np.full((rows, length), PAD)
@@ -564,9 +571,13 @@ def _speakers(objective: Any) -> tuple[dict[nn.Module, str], list[RemovableHandl
     return names, [*hooks]
 
 
+class _AllHaveReadError(Exception):
+    """All networks of an objective have read their inputs."""
+
+
 @contextmanager
 def watched(
-    objective: Any, disturb: str = "", where_BT: Tensor | None = None
+    objective: Any, disturb: str = "", where_BT: Tensor | None = None, *, brief: bool = False
 ) -> Iterator[dict[str, Tensor]]:
     """Yield a mapping filled with the token ids that each network reads in its first pass.
 
@@ -574,12 +585,16 @@ def watched(
         objective: objective to watch.
         disturb: network to which noise is added at the last layer; none if empty.
         where_BT: positions of the noise.
+        brief: whether `_AllHaveReadError` ends the step once all networks have read.
     """
     seen: dict[str, Tensor] = {}
     names, handles = _speakers(objective)
+    networks = {"encoder", "generator"} if hasattr(objective, "generator") else {"encoder"}
 
     def record(body: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         seen.setdefault(names[body], inputs[0])
+        if brief and seen.keys() == networks:
+            raise _AllHaveReadError
 
     def add_noise(body: nn.Module, _: tuple[Tensor, ...], hidden_BTh: Tensor) -> Tensor:
         if names[body] != disturb:
@@ -590,9 +605,11 @@ def watched(
 
     for body in names:
         handles += [body.register_forward_pre_hook(record), body.register_forward_hook(add_noise)]
-    yield seen
-    for handle in handles:
-        handle.remove()
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def reads(
@@ -601,8 +618,11 @@ def reads(
     updates: UpdatedNetworks = UpdatedNetworks.ALL,
     step: int = 0,
 ) -> dict[str, Tensor]:
-    """Return the token ids that each network reads in its first pass of a step."""
-    with watched(objective) as seen, torch.no_grad():
+    """Return the token ids that each network reads in its first pass of a step.
+
+    The step ends as soon as all networks have read.
+    """
+    with watched(objective, brief=True) as seen, torch.no_grad(), suppress(_AllHaveReadError):
         objective(batch, step, updates)
     return seen
 

@@ -103,8 +103,14 @@ def assign(assignment_in: Callable[..., Assignment], tmp_path: Path) -> Callable
 class UninterruptedRun(NamedTuple):
     """Results of a run that was not interrupted."""
 
+    assignment: Assignment
     outcome: Outcome
     final: dict[str, Tensor]
+
+    def copy(self, folder: Path) -> Assignment:
+        """Return an assignment in a copy of the run's folder."""
+        shutil.copytree(self.assignment.folder, folder)
+        return replace(self.assignment, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +120,7 @@ def whole(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> UninterruptedRun:
     assignment = assignment_in(tmp_path_factory.mktemp("whole") / "trial")
-    return UninterruptedRun(run.run_trial(assignment), final(assignment))
+    return UninterruptedRun(assignment, run.run_trial(assignment), final(assignment))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +172,9 @@ ADAM, ADAMW, MUON = AdamConfig(), AdamWConfig(kind="adamw"), MuonConfig(kind="mu
 def test_run_resumed_after_interruptions_is_bitwise_equal_to_an_uninterrupted_run(
     objective: str, optim: AnyOptimizerConfig, assign: Callable[..., Assignment]
 ) -> None:
-    whole, parts = (assign(name, objective, optim=optim) for name in ("whole", "parts"))
+    whole, parts = (
+        assign(name, objective, optim=optim, evaluations=2) for name in ("whole", "parts")
+    )
     expected = run.run_trial(whole)
     interrupt(parts, 2)
     torch.rand(100)  # as a new process would change torch's generator
@@ -238,36 +246,35 @@ def test_seconds_add_up_over_an_interruption_and_a_kill(
 
 
 def test_run_killed_before_it_wrote_its_outcome_ends_without_another_step(
-    assign: Callable[..., Assignment],
+    whole: UninterruptedRun, tmp_path: Path
 ) -> None:
     """The process was killed after the last checkpoint and before the outcome."""
-    assignment = assign("trial")
-    expected = run.run_trial(assignment)
-    before = final(assignment)
+    assignment = whole.copy(tmp_path / "trial")
     (assignment.folder / "outcome.json").unlink()
     record.begin_record(assignment.folder, assignment.trial)
     reported: list[MetricRow] = []
     outcome = run.run_trial(assignment, report=reported.append)
     assert reported == []
-    assert (outcome.state, outcome.rows) == ("finished", expected.rows)
-    assert_bitwise_equal(final(assignment), before)
+    assert (outcome.state, outcome.rows) == ("finished", whole.outcome.rows)
+    assert_bitwise_equal(final(assignment), whole.final)
 
 
-def test_resumed_run_does_not_repeat_evaluations(assign: Callable[..., Assignment]) -> None:
+def test_resumed_run_does_not_repeat_evaluations(
+    assign: Callable[..., Assignment], interrupted_folder: Path
+) -> None:
     assignment, reported = assign("trial"), []
-    interrupt(assignment, 6)  # steps with a score do not check for a stop signal
+    shutil.copytree(interrupted_folder, assignment.folder)
     run.run_trial(assignment, report=reported.append)
     steps = [row["spent/steps"] for row in reported]
-    assert 0 not in steps
-    assert steps[-1] == STEPS
+    assert steps == [STEPS]
     assert len(record.read_curve(assignment.folder)) == 1 + EVALUATIONS
 
 
 def test_evaluations_recorded_after_the_checkpoint_are_repeated(
-    assign: Callable[..., Assignment], whole: UninterruptedRun
+    assign: Callable[..., Assignment], whole: UninterruptedRun, interrupted_folder: Path
 ) -> None:
     assignment = assign("trial")
-    interrupt(assignment, 6)
+    shutil.copytree(interrupted_folder, assignment.folder)
     record.append_row(assignment.folder, {"spent/steps": 99.0})  # the process was killed after this
     with (assignment.folder / "curve.jsonl").open("a") as curve:
         curve.write('{"spent/st')
@@ -306,31 +313,46 @@ def replace_json_by_list(folder: Path) -> None:
     (folder / "state.json").write_text("[]")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        truncate_tensors,
-        change_tensor,
-        change_step,
-        empty_json,
-        delete_tensors,
-        replace_json_by_list,
-    ],
+DAMAGES = (
+    truncate_tensors,
+    change_tensor,
+    change_step,
+    empty_json,
+    delete_tensors,
+    replace_json_by_list,
 )
-@pytest.mark.parametrize("count", [1, 9])
-def test_run_resumes_before_damaged_checkpoints(
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_run_resumes_before_a_damaged_checkpoint(
     damage: Callable[[Path], None],
-    count: int,
     assign: Callable[..., Assignment],
     whole: UninterruptedRun,
     interrupted_folder: Path,
 ) -> None:
     assignment = assign("trial")
     shutil.copytree(interrupted_folder, assignment.folder)
+    before, newest = checkpoints(assignment)[-2:]
+    damage(newest)
+    reported: list[MetricRow] = []
+    outcome = run.run_trial(assignment, report=reported.append)
+    assert reported[0]["spent/steps"] > int(before.name), "training restarted from the first step"
+    assert without_time(outcome.rows) == without_time(whole.outcome.rows)
+    assert_bitwise_equal(final(assignment), whole.final)
+
+
+def test_run_without_an_undamaged_checkpoint_starts_again(
+    assign: Callable[..., Assignment], whole: UninterruptedRun, interrupted_folder: Path
+) -> None:
+    """All checkpoints are damaged, each in another way."""
+    assignment = assign("trial")
+    shutil.copytree(interrupted_folder, assignment.folder)
     assert len(checkpoints(assignment)) > 1
-    for folder in checkpoints(assignment)[-count:]:
+    for damage, folder in zip(DAMAGES, checkpoints(assignment), strict=False):
         damage(folder)
-    outcome = run.run_trial(assignment)
+    reported: list[MetricRow] = []
+    outcome = run.run_trial(assignment, report=reported.append)
+    assert reported[0]["spent/steps"] == 0
     assert without_time(outcome.rows) == without_time(whole.outcome.rows)
     assert_bitwise_equal(final(assignment), whole.final)
 
@@ -387,7 +409,7 @@ def best_step(rows: tuple[MetricRow, ...]) -> int:
     return int(top["spent/steps"])
 
 
-def test_last_two_and_the_best_checkpoint_are_kept_during_a_run(
+def test_last_two_and_the_best_checkpoint_are_kept_during_a_run_and_newest_and_best_after_it(
     assign: Callable[..., Assignment],
 ) -> None:
     assignment = assign("trial", evaluations=8)
@@ -395,33 +417,26 @@ def test_last_two_and_the_best_checkpoint_are_kept_during_a_run(
     (*_, last) = (int(row["spent/steps"]) for row in rows)
     steps = [int(folder.name) for folder in checkpoints(assignment)]
     assert steps == sorted({last, last + 1, best_step(rows)})
-
-
-def test_newest_and_best_checkpoint_are_kept_after_a_run(
-    assign: Callable[..., Assignment],
-) -> None:
-    assignment = assign("trial", evaluations=8)
     rows = run.run_trial(assignment).rows[1:]
     steps = [int(folder.name) for folder in checkpoints(assignment)]
     assert steps == sorted({STEPS, best_step(rows)})
 
 
-def test_checkpoint_has_each_shared_table_once_and_no_pickle(
-    assign: Callable[..., Assignment],
-) -> None:
-    assignment = assign("trial")
-    run.run_trial(assignment)
-    folder = checkpoints(assignment)[-1]
+def test_checkpoint_has_each_shared_table_once_and_no_pickle(whole: UninterruptedRun) -> None:
+    folder = checkpoints(whole.assignment)[-1]
     assert sorted(file.name for file in folder.iterdir()) == ["state.json", "state.safetensors"]
-    tables = [name for name in final(assignment) if "word_embeddings" in name]
+    tables = [name for name in whole.final if "word_embeddings" in name]
     assert tables == ["weight/encoder.embeddings.word_embeddings.weight"]
 
 
 def test_failed_save_keeps_the_previous_checkpoints(
-    assign: Callable[..., Assignment], whole: UninterruptedRun, monkeypatch: pytest.MonkeyPatch
+    assign: Callable[..., Assignment],
+    whole: UninterruptedRun,
+    interrupted_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assignment = assign("trial")
-    interrupt(assignment, 5)
+    shutil.copytree(interrupted_folder, assignment.folder)
     before = checkpoints(assignment)
 
     def fail(*_: Any) -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ STEPS, CURVE = 16, 4
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trial(prepared_text: PreparedText) -> Trial:
     return Trial(
         encoder=EncoderConfig(
@@ -50,7 +50,7 @@ def trial(prepared_text: PreparedText) -> Trial:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(prepared_text: PreparedText, held_out: Path) -> Run:
     def run(trial: Trial, folder: Path, **named: Any) -> Outcome:
         work = Assignment(
@@ -64,6 +64,27 @@ def run(prepared_text: PreparedText, held_out: Path) -> Run:
         return run_trial(work, **named)
 
     return run
+
+
+class CompleteRun(NamedTuple):
+    """A finished run of `trial`, which tests share and do not change."""
+
+    folder: Path
+    outcome: Outcome
+    reported: tuple[MetricRow, ...]
+
+
+@pytest.fixture(scope="module")
+def complete(
+    run: Run, trial: Trial, few_sentences: None, tmp_path_factory: pytest.TempPathFactory
+) -> CompleteRun:
+    folder, reported = tmp_path_factory.mktemp("complete") / "trial", list[MetricRow]()
+    outcome = run(trial, folder, report=reported.append)
+    return CompleteRun(folder, outcome, tuple(reported))
+
+
+def of_four_steps(trial: Trial, evaluations: int = 1) -> Trial:
+    return replace(trial, budget=Budget(kind="tokens", amount=4 * 8 * 16), evaluations=evaluations)
 
 
 def change_loss(
@@ -95,10 +116,8 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
-def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) -> None:
-    reported: list[MetricRow] = []
-    folder = tmp_path / "trial"
-    outcome = run(trial, folder, report=reported.append)
+def test_run_leaves_a_complete_record(complete: CompleteRun, trial: Trial) -> None:
+    folder, outcome, reported = complete
     assert sorted(file.name for file in folder.iterdir()) == [
         "blocks.json",
         "checkpoints",
@@ -109,7 +128,7 @@ def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) ->
         "trial.json",
     ]
     assert record.read_outcome(folder) == outcome
-    assert tuple(reported) == outcome.rows
+    assert reported == outcome.rows
     content = json.loads((folder / "trial.json").read_text())
     assert content["trial"] == json.loads(json.dumps(asdict(trial)))
     assert record.read_state(folder) == "finished"
@@ -118,10 +137,10 @@ def test_run_leaves_a_complete_record(run: Run, trial: Trial, tmp_path: Path) ->
 
 
 def test_record_has_the_blocks_of_every_score_of_the_test_sets(
-    run: Run, trial: Trial, held_out: Path, tmp_path: Path
+    complete: CompleteRun, held_out: Path
 ) -> None:
-    end = run(trial, tmp_path / "run")
-    blocks = record.read_blocks(tmp_path / "run")
+    folder, end, _ = complete
+    blocks = record.read_blocks(folder)
     families = ("detect/", "probe/", "mlm/", "pairs/")
     tested = {name for name in end.rows[-1] if name.startswith(families)}
     assert set(blocks) == tested
@@ -158,9 +177,9 @@ def test_progress_file_has_each_phase_during_the_run(
 
 
 def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
-    run: Run, trial: Trial, tmp_path: Path
+    complete: CompleteRun,
 ) -> None:
-    rows = run(trial, tmp_path).rows
+    rows = complete.outcome.rows
     assert [row["spent/steps"] for row in rows] == [0, 4, 8, 12, 16]
     assert [row["spent/tokens"] for row in rows] == [n * 8 * 16 for n in (0, 4, 8, 12, 16)]
     scored = [{name for name in row if name in METRICS} for row in rows]
@@ -176,9 +195,9 @@ def test_rows_cover_the_run_from_the_untrained_encoder_to_the_end(
 
 
 def test_first_and_last_point_have_the_baselines_of_the_held_out_text(
-    run: Run, trial: Trial, held_out: Path, tmp_path: Path
+    complete: CompleteRun, held_out: Path
 ) -> None:
-    first, *interim, last = run(trial, tmp_path).rows
+    first, *interim, last = complete.outcome.rows
     baselines = open_held_out(held_out).baselines
     assert baselines
     assert baselines.items() <= first.items()
@@ -186,29 +205,28 @@ def test_first_and_last_point_have_the_baselines_of_the_held_out_text(
     assert not any(name in row for row in interim for name in baselines)
 
 
-@pytest.mark.parametrize("evaluations", [1, 2, 16])
+@pytest.mark.parametrize("evaluations", [1, 2, 4])
 def test_curve_has_the_requested_number_of_points(
     run: Run, trial: Trial, tmp_path: Path, evaluations: int
 ) -> None:
-    rows = run(replace(trial, evaluations=evaluations), tmp_path).rows
+    rows = run(of_four_steps(trial, evaluations), tmp_path).rows
     assert len(rows) == 1 + evaluations
-    assert rows[-1]["spent/steps"] == STEPS
+    assert rows[-1]["spent/steps"] == 4
 
 
-def test_same_trial_gives_the_same_rows(run: Run, trial: Trial, tmp_path: Path) -> None:
-    first, second = run(trial, tmp_path / "a"), run(trial, tmp_path / "b")
+def test_same_trial_gives_the_same_rows(
+    run: Run, trial: Trial, complete: CompleteRun, tmp_path: Path
+) -> None:
+    first, second = complete.outcome, run(trial, tmp_path / "b")
     assert without_time(first.rows) == without_time(second.rows)
     other = run(replace(trial, seeds=trial.seeds.repeat(1)), tmp_path / "c")
     assert without_time(other.rows) != without_time(first.rows)
 
 
 def test_scoring_more_often_does_not_change_the_training(
-    run: Run, trial: Trial, tmp_path: Path
+    run: Run, trial: Trial, complete: CompleteRun, tmp_path: Path
 ) -> None:
-    often, once = (
-        without_time(run(replace(trial, evaluations=count), tmp_path / str(count)).rows)
-        for count in (8, 1)
-    )
+    often, once = complete.outcome.rows, run(replace(trial, evaluations=1), tmp_path).rows
     same = {name for name in often[-1] if name.startswith(("detect/", "probe/", "mlm/"))}
     assert {name: often[-1][name] for name in same} == {name: once[-1][name] for name in same}
 
@@ -216,10 +234,10 @@ def test_scoring_more_often_does_not_change_the_training(
 def test_training_lowers_the_generator_loss(run: Run, trial: Trial, tmp_path: Path) -> None:
     longer = replace(
         trial,
-        budget=replace(trial.budget, amount=200 * 32 * 16.0),
+        budget=replace(trial.budget, amount=100 * 32 * 16.0),
         batch=32,
         optim=AdamConfig(lr=3e-3, beta1=0.9, beta2=0.999),
-        evaluations=2,
+        evaluations=4,
     )
     rows = run(longer, tmp_path).rows
     assert rows[-1]["train/generator_loss"] < rows[1]["train/generator_loss"]
@@ -332,7 +350,11 @@ def test_run_continued_at_another_commit_has_both_commits(
         entry = replace(own, commit=commit)
         monkeypatch.setattr(provenance, "current_provenance", lambda entry=entry: entry)
         left = iter(states)
-        outcome = run(trial, tmp_path, requested_state=lambda left=left: next(left, "running"))
+        outcome = run(
+            of_four_steps(trial),
+            tmp_path,
+            requested_state=lambda left=left: next(left, "running"),
+        )
     assert outcome.state == "finished"
     assert [entry.commit for entry in provenance.read_provenance(tmp_path)] == ["a", "b"]
 
@@ -342,10 +364,14 @@ def test_run_continued_with_other_threads_has_both_numbers(
 ) -> None:
     before = torch.get_num_threads()
     try:
-        for threads, states in ((2, ["running", "running", "interrupted"]), (1, [])):
+        for threads, states in ((2, ["interrupted"]), (1, [])):
             torch.set_num_threads(threads)
             left = iter(states)
-            run(trial, tmp_path, requested_state=lambda left=left: next(left, "running"))
+            run(
+                of_four_steps(trial),
+                tmp_path,
+                requested_state=lambda left=left: next(left, "running"),
+            )
     finally:
         torch.set_num_threads(before)
     assert [entry.threads for entry in provenance.read_provenance(tmp_path)] == [2, 1]
@@ -415,9 +441,8 @@ def test_non_finite_entry_is_named(value: float, name: str | None) -> None:
 
 @pytest.mark.reported
 def test_a_full_disk_interrupts_a_trial_and_it_continues_when_there_is_room(
-    run: Run, trial: Trial, tmp_path: Path
+    run: Run, trial: Trial, complete: CompleteRun, tmp_path: Path
 ) -> None:
-    complete = run(trial, tmp_path / "complete")
     with mount_small_disk(tmp_path / "disk", 2**23) as disk:
 
         def fill_disk(row: MetricRow) -> None:
@@ -432,7 +457,7 @@ def test_a_full_disk_interrupts_a_trial_and_it_continues_when_there_is_room(
         (disk / "ballast").unlink()
         again = run(trial, disk / "trial")
     assert again.state == "finished"
-    assert without_time(again.rows) == without_time(complete.rows)
+    assert without_time(again.rows) == without_time(complete.outcome.rows)
 
 
 def test_a_trial_is_marked_as_interrupted_on_a_disk_without_any_room(

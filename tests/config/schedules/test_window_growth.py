@@ -316,11 +316,21 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_evaluations_record_the_settings_of_the_preceding_step(
-    work: Callable[..., Assignment],
+def test_evaluations_use_full_windows_and_record_the_settings_of_the_preceding_step(
+    work: Callable[..., Assignment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lengths: list[int] = []
+    detect = scores._detect
+
+    def recording(detector: Any, ids_NT: torch.Tensor, *rest: Any) -> Any:
+        lengths.append(ids_NT.shape[1])
+        return detect(detector, ids_NT, *rest)
+
+    monkeypatch.setattr(scores, "_detect", recording)
     assignment = work("trial")
-    rows = run_trial(assignment).rows
+    outcome = run_trial(assignment)
+    rows = outcome.rows
+    assert outcome.state == "finished"
     assert [row["spent/steps"] for row in rows] == [0, 5, 10, 15, 20]
     for row in rows:
         expected = assignment.trial.settings_at(max(0, row["spent/steps"] - 1) / 20)
@@ -328,6 +338,7 @@ def test_evaluations_record_the_settings_of_the_preceding_step(
         assert recorded == expected._asdict()
     assert [row["schedule/length"] for row in rows] == [8, 8, 8, 16, 16]
     assert [row["schedule/batch"] for row in rows] == [16, 16, 16, 8, 8]
+    assert lengths == [16] * 3 * 5
 
 
 @pytest.mark.usefixtures("few_sentences")
@@ -341,38 +352,23 @@ def test_trial_with_constant_settings_records_no_schedule(work: Callable[..., As
 
 
 @pytest.mark.usefixtures("few_sentences")
-def test_every_evaluation_of_a_trial_uses_full_windows(
-    work: Callable[..., Assignment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths: list[int] = []
-    detect = scores._detect
-
-    def recording(detector: Any, ids_NT: torch.Tensor, *rest: Any) -> Any:
-        lengths.append(ids_NT.shape[1])
-        return detect(detector, ids_NT, *rest)
-
-    monkeypatch.setattr(scores, "_detect", recording)
-    assert run_trial(work("trial")).state == "finished"
-    assert lengths == [16] * 3 * 5
-
-
-@pytest.mark.usefixtures("few_sentences")
 @pytest.mark.parametrize("kind", ["tokens", "flops"])
 def test_trial_interrupted_after_every_step_ends_bitwise_as_an_uninterrupted_one(
     work: Callable[..., Assignment], kind: Any
 ) -> None:
     budget = Budget(kind=kind, amount=1.0)
     step = getattr(mean_cost(work("", budget=budget).trial), kind)
-    budget = replace(budget, amount=20.0 * step)
-    expected = run_trial(work("whole", budget=budget))
+    changes = {"budget": replace(budget, amount=10.0 * step), "evaluations": 2}
+    expected = run_trial(work("whole", **changes))
     assert expected.state == "finished", expected.reason
-    resumed = work("resumed", budget=budget)
+    assert len({row["schedule/length"] for row in expected.rows}) == 2
+    resumed = work("resumed", **changes)
     interruptions = 0
     while (
         outcome := run_trial(resumed, requested_state=lambda: "interrupted")
     ).state == "interrupted":
         interruptions += 1
-    assert interruptions >= 15
+    assert interruptions >= 7
     assert without_time(outcome.rows) == without_time(expected.rows)
 
 
@@ -384,6 +380,7 @@ def test_both_texts_are_prepared_and_part_of_the_trials_identity(
     prepared_text: PreparedText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corruption, "_FROZEN_TOKENS", 4_096)
+    monkeypatch.setattr(corruption, "_TOKENS", 4_096)
     supplies = Prerequisites(tmp_path, mirror.LocalOnly())
     plain = small(ELECTRA, data=prepared_text.data)
     growing = replace(plain, windows=GrowingWindows(kind="growing", start=8))
