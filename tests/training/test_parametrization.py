@@ -31,7 +31,7 @@ from lab.training.optimizer import Adam, _group
 from lab.training.parametrization import width_scales
 
 STANDARD, MUP = StandardParametrization(), MaximalUpdateParametrization(kind="mup")
-WIDTHS, SEEDS = (32, 128), 4
+WIDTHS = (32, 64, 128, 256)
 ADAM, MUON = AdamConfig(lr=2e-3), MuonConfig(kind="muon", lr=2e-3)
 STEPS = 4
 
@@ -89,7 +89,7 @@ def slopes(
     measured = [
         [
             changes(replace(trial(kind, width, parametrization), seeds=Seeds().repeat(n)), settings)
-            for n in range(SEEDS)
+            for n in range(3)
         ]
         for width in WIDTHS
     ]
