@@ -19,7 +19,12 @@ def copy_with_few_rows(folder: Path) -> None:
     """
     # The copies of compiled files are valid, because the times of the sources are copied too.
     shutil.copytree(ROOT / "lab", folder / "lab")
-    tasks = folder / "lab" / "text" / "tasks"
+    remove_rows(folder / "lab")
+
+
+def remove_rows(package: Path) -> None:
+    """Remove most rows of the labelled tasks of a package."""
+    tasks = package / "text" / "tasks"
     assert {file.name for file in tasks.iterdir()} == {f"{name}.jsonl.xz" for name in ROWS}
     for name, number in ROWS.items():
         file = tasks / f"{name}.jsonl.xz"
