@@ -8,6 +8,7 @@ Finished seeds are stored in the trial's record and are not run again.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path as File
 from statistics import median
@@ -154,8 +155,11 @@ def _print_scores(examples: "Examples", runs: "list[FinetuneRun]") -> None:
     table.add_row("median", *(f"{medians[name]:.4f}" for name in names))
     baseline = majority_baseline(examples)
     table.add_row("majority", *(f"{baseline[n]:.4f}" if n in baseline else "" for n in names))
+    # Rich flushes the output, and exits with status 1 where it is closed. Lines that were printed
+    # before must not be left to that.
+    sys.stdout.flush()
     console = Console()
-    with console.capture() as text:  # Rich would exit with status 1 where the output is closed
+    with console.capture() as text:
         console.print(table)
     print(text.get(), end="")
     metric = examples.config.metric

@@ -1,9 +1,11 @@
 """`lab.forecast` writes forecasts before their budget is run, and scores them afterwards."""
 
+import io
 import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +31,27 @@ def swept(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return storage
 
 
+@pytest.fixture(scope="module")
+def forecast_of_sweep(swept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a forecast of `TARGET` from the sweep."""
+    storage = Path(shutil.copytree(swept, tmp_path_factory.mktemp("forecast") / "runs"))
+    with redirect_stdout(io.StringIO()):
+        assert forecast.main(["scaling", "--budget", str(TARGET), "--storage", str(storage)]) == 0
+    return storage / "forecasts"
+
+
 @pytest.fixture
 def storage(swept: Path, tmp_path: Path) -> Path:
     """Return a copy of the storage, for a test to change."""
     return Path(shutil.copytree(swept, tmp_path / "runs"))
+
+
+@pytest.fixture
+def made(forecast_of_sweep: Path, storage: Path) -> Path:
+    """Return the file of a forecast of `TARGET` that the storage has."""
+    shutil.copytree(forecast_of_sweep, storage / "forecasts")
+    (file,) = (storage / "forecasts").iterdir()
+    return file
 
 
 @pytest.fixture
@@ -82,8 +101,9 @@ def test_forecast_is_written_once_with_its_inputs(run: Run, storage: Path) -> No
     assert (storage / "forecasts" / name).stat().st_mtime_ns == written
 
 
-def test_arrived_runs_score_the_forecast_and_forbid_another(run: Run, storage: Path) -> None:
-    assert run("scaling", "--budget", TARGET)[0] == 0
+def test_arrived_runs_score_the_forecast_and_forbid_another(
+    run: Run, storage: Path, made: Path
+) -> None:
     status, output = run("scaling")
     assert status == 0
     assert "No run at this budget counts yet" in flat(output)
@@ -101,8 +121,7 @@ def test_arrived_runs_score_the_forecast_and_forbid_another(run: Run, storage: P
     assert read_files(storage) == before
 
 
-def test_runs_of_another_sweep_score_the_forecast_too(run: Run, storage: Path) -> None:
-    assert run("scaling", "--budget", TARGET)[0] == 0
+def test_runs_of_another_sweep_score_the_forecast_too(run: Run, storage: Path, made: Path) -> None:
     store_sweep(
         storage, (TARGET,), name="held_out", sizes=("nano48", "nano96"), began=time.time() + 60,
         shift=0.1,
@@ -131,8 +150,9 @@ def test_a_larger_budget_that_only_a_record_has_forbids_a_forecast(
     assert run("scaling", "--budget", TARGET)[0] == 0
 
 
-def test_runs_that_began_before_the_forecast_do_not_count(run: Run, storage: Path) -> None:
-    assert run("scaling", "--budget", TARGET)[0] == 0
+def test_runs_that_began_before_the_forecast_do_not_count(
+    run: Run, storage: Path, made: Path
+) -> None:
     store_sweep(storage, (TARGET,), sizes=("nano48",), began=1e9)
     status, output = run("scaling")
     assert status == 0
@@ -156,10 +176,8 @@ def test_other_budgets_are_refused(run: Run, storage: Path, budget: float, messa
     assert read_files(storage) == {}
 
 
-def test_changed_file_is_refused(run: Run, storage: Path) -> None:
-    assert run("scaling", "--budget", TARGET)[0] == 0
-    (file,) = (storage / "forecasts").iterdir()
-    text = file.read_text()
+def test_changed_file_is_refused(run: Run, made: Path) -> None:
+    file, text = made, made.read_text()
     record = digests.read_json(file, "")
     file.write_text(text.replace(record["written"], "2020-01-01T00:00:00+00:00"))
     for arguments in (("scaling",), ("scaling", "--budget", TARGET)):
@@ -177,8 +195,7 @@ def test_changed_file_is_refused(run: Run, storage: Path) -> None:
     assert run("scaling")[0] == 0
 
 
-def test_each_law_has_a_forecast_of_its_own(run: Run, storage: Path) -> None:
-    assert run("scaling", "--budget", TARGET)[0] == 0
+def test_each_law_has_a_forecast_of_its_own(run: Run, storage: Path, made: Path) -> None:
     assert run("scaling", "--budget", TARGET, "--law", "curves")[0] == 0
     assert len(read_files(storage)) == 2
     status, output = run("scaling")
@@ -201,9 +218,8 @@ def test_sweeps_that_cannot_be_forecast_are_named(run: Run, storage: Path) -> No
 
 
 def test_report_scores_the_forecasts_and_is_verified(
-    run: Run, storage: Path, capsys: pytest.CaptureFixture[str]
+    storage: Path, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("scaling", "--budget", TARGET)[0] == 0
     store_sweep(storage, (TARGET,), name="held_out", began=time.time() + 60)
     places = ["--storage", str(storage)]
     folder = storage.parent / "reports" / "scaling"
@@ -229,10 +245,8 @@ def test_report_scores_the_forecasts_and_is_verified(
     ]
 
 
-def test_report_names_a_damaged_file_and_does_not_use_it(run: Run, storage: Path) -> None:
-    assert run("scaling", "--budget", TARGET)[0] == 0
-    (file,) = (storage / "forecasts").iterdir()
-    file.write_text(file.read_text().replace('"version"', '"Version"'))
+def test_report_names_a_damaged_file_and_does_not_use_it(storage: Path, made: Path) -> None:
+    made.write_text(made.read_text().replace('"version"', '"Version"'))
     found = load_forecasts(storage, LocalOnly(), default_uri(storage))
     assert (found.records, len(found.problems)) == ((), 1)
-    assert found.problems[0].startswith(f"forecasts/{file.name}: damaged: its content differs")
+    assert found.problems[0].startswith(f"forecasts/{made.name}: damaged: its content differs")

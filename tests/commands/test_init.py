@@ -189,10 +189,11 @@ def quick(few_sentences: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corruption, "_TOKENS", 4_096)
 
 
-@pytest.mark.parametrize("write", TEXTS, ids=lambda write: write.__name__)
-def test_written_search_space_fits_the_text_and_can_be_planned(
-    write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
+TRAINED = (chinese_txt, folder_of_files, latin_1, parquet, overlong_words)
+
+
+def check_plan(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """Write a search space for a text, check its settings, and plan it."""
     document = written(write())
     source, tokenizer = TEXTS[write]
     assert source.items() <= document["base"]["data"]["source"].items()
@@ -201,14 +202,23 @@ def test_written_search_space_fits_the_text_and_can_be_planned(
     assert "cells: 3" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     "write",
-    [chinese_txt, folder_of_files, latin_1, parquet, overlong_words],
+    [write for write in TEXTS if write not in TRAINED],
     ids=lambda write: write.__name__,
 )
-def test_written_search_space_can_be_prepared_and_trained(write: Write, tmp_path: Path) -> None:
-    written(write())
+def test_written_search_space_fits_the_text_and_can_be_planned(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_plan(write, capsys)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("write", TRAINED, ids=lambda write: write.__name__)
+def test_written_search_space_fits_the_text_and_can_be_prepared_and_trained(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_plan(write, capsys)
     experiment = search_space.load_experiment(written_space())
     assert run_one_trial(experiment, tmp_path / "cache") == "finished"
 

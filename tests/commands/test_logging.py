@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from prepared_text import PreparedText, copy_held_out
 from project import ROOT
 
 from lab import cli, logging_setup
@@ -19,8 +21,8 @@ from lab.trials.run import run_trial
 
 SWEEP = [
     str(ROOT / "search_spaces" / "smoke.yaml"),
-    "--set",
-    "base.data={share: 0.01, vocab: 400, length: 16}",
+    *("--set", "base.encoder={size: nano32}"),
+    *("--set", "base.data={share: 0.01, held_out: 0.1, vocab: 400, length: 16}"),
 ]
 LEVELS = (" INFO ", " WARNING ", " ERROR ")
 
@@ -46,10 +48,18 @@ def sweep(cwd: Path, *options: str) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def failed(held_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
-    """Return a sweep that runs without Ray; its trials fail. The frozen model is small."""
-    del held_out  # it provides the small frozen model
+def failed(
+    prepared_text: PreparedText,
+    held_out: Path,
+    few_sentences: None,
+    unsynced: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Ended]:
+    """Return a sweep that runs without Ray; its trials fail. Its text was prepared before."""
     cwd = tmp_path_factory.mktemp("failed")
+    cache = cwd / "runs" / "cache"
+    shutil.copytree(prepared_text.text, cache / prepared_text.text.name)
+    copy_held_out(held_out, cache)
 
     def fail(*_: object, **__: object) -> None:
         raise KeyError("boom")

@@ -1,6 +1,7 @@
 """`python -m lab.sweep`: bad input gives a one-line error and status 2, and no file is written."""
 
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prepared_text import PreparedText, copy_held_out
 from project import ROOT
 
 from lab.storage import checks
@@ -365,17 +367,24 @@ def test_database_of_another_program_is_not_changed(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("held_out")  # provides a small frozen model
 def test_interrupt_is_reported_even_if_the_store_becomes_unusable(
-    cwd: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    cwd: Path,
+    prepared_text: PreparedText,
+    held_out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    cache = cwd / "runs" / "cache"  # with what the sweep would prepare
+    shutil.copytree(prepared_text.text, cache / prepared_text.text.name)
+    copy_held_out(held_out, cache)
+
     def interrupt(*_: object) -> dict[str, float]:
         (cwd / "runs" / "mlflow.db").write_bytes(b"no database any more, " * 100)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lab.execution.driver.Driver._carry_out", interrupt)
     file = str(ROOT / "search_spaces" / "smoke.yaml")
-    small = "base.data={share: 0.01, vocab: 400, length: 16}"
+    small = "base.data={share: 0.01, held_out: 0.1, vocab: 400, length: 16}"
     assert main([file, "--set", small]) == 130
     assert "interrupted; trials that have ended are kept" in capsys.readouterr().err
 

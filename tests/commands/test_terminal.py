@@ -93,13 +93,15 @@ def interrupted(
     return ended
 
 
-def into_head(cwd: Path, *command: object) -> "subprocess.CompletedProcess[str]":
+def into_head(
+    cwd: Path, *command: object, package: Path = ROOT
+) -> "subprocess.CompletedProcess[str]":
     """Pipe a command into `head -1`; its output ends with a line with its exit status."""
     line = shlex.join(map(str, [sys.executable, *command]))
     return subprocess.run(
         ["bash", "-c", f"{line} | head -1; echo ${{PIPESTATUS[0]}}"],
         capture_output=True, text=True, timeout=LIMIT, check=True, cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(package), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -132,12 +134,12 @@ def cwd(begun_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unread(cwd: Path) -> "subprocess.CompletedProcess[str]":
-    return into_head(cwd, *SWEEP)
+def unread(cwd: Path, few_rows_package: Path) -> "subprocess.CompletedProcess[str]":
+    return into_head(cwd, *SWEEP, package=few_rows_package)
 
 
 @pytest.fixture(scope="module")
-def once(cwd: Path, unread: object) -> Ended:
+def once(cwd: Path, unread: object, few_rows_package: Path) -> Ended:
     """A sweep in a terminal without control sequences, stopped by one Ctrl-C.
 
     One trial at least has paused at the rung, and another has just begun to train.
@@ -150,7 +152,10 @@ def once(cwd: Path, unread: object) -> Ended:
             len(record.read_curve(folder)) == 1 for folder in running
         )
 
-    return interrupted(cwd, *SWEEP, at=begun_after_a_pause, times=1, TERM="dumb")
+    package = str(few_rows_package)
+    return interrupted(
+        cwd, *SWEEP, at=begun_after_a_pause, times=1, PYTHONPATH=package, TERM="dumb"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -163,16 +168,17 @@ def saved(cwd: Path, once: Ended) -> dict[str, dict[Path, tuple[MetricRow, ...]]
 
 
 @pytest.fixture(scope="module")
-def twice(cwd: Path, once: Ended, saved: object) -> Ended:
+def twice(cwd: Path, once: Ended, saved: object, few_rows_package: Path) -> Ended:
     """The same command in a terminal without colors, stopped by a second Ctrl-C."""
     assert not records(cwd / "storage")
-    return interrupted(cwd, *SWEEP, at=RUNNING, times=2, NO_COLOR="1")
+    package = str(few_rows_package)
+    return interrupted(cwd, *SWEEP, at=RUNNING, times=2, PYTHONPATH=package, NO_COLOR="1")
 
 
 @pytest.fixture(scope="module")
-def whole(cwd: Path, twice: Ended) -> Ended:
+def whole(cwd: Path, twice: Ended, few_rows_package: Path) -> Ended:
     """The same command until its end, in a terminal of changing size."""
-    with opened(cwd, *SWEEP) as terminal:
+    with opened(cwd, *SWEEP, PYTHONPATH=str(few_rows_package)) as terminal:
         for columns, rows in ((60, 20), (120, 40), (40, 10), (80, 24)):
             terminal.wait_for(RUNNING)
             terminal.resize(columns, rows)
@@ -331,4 +337,4 @@ def test_fine_tuning_can_be_interrupted_and_resumed(cwd: Path, whole: Ended) -> 
     assert "seed 1: accuracy" not in terminal.text, "seed 1 is not run again"
     assert "median of 2" in terminal.text
     assert "\x1b" not in terminal.written
-    assert into_head(cwd, *command, 3).stdout.splitlines()[1:] == ["141"]
+    assert into_head(cwd, *command, 2).stdout.splitlines()[1:] == ["141"]

@@ -2,7 +2,7 @@
 
 import random
 from functools import cache
-from itertools import product
+from itertools import accumulate, product
 
 ENGLISH = tuple(a + b for a, b in product("bdfghlmnprst", "aeiou"))
 FRENCH = tuple(a + b for a, b in product("bdflmnprst", ["a", "e", "é", "ou", "è", "ï"]))
@@ -20,18 +20,21 @@ def sentences(syllables: tuple[str, ...], count: int, seed: int = 0) -> tuple[st
     """Return `count` random sentences of six to eighteen words."""
     chance = random.Random(seed)  # noqa: S311
     words = ["".join(chance.choices(syllables, k=chance.randint(1, 4))) for _ in range(3_000)]
-    weights = [1 / rank for rank in range(1, len(words) + 1)]
+    weights = list(accumulate(1 / rank for rank in range(1, len(words) + 1)))
     return tuple(
-        " ".join(chance.choices(words, weights, k=chance.randint(6, 18))).capitalize() + "."
+        " ".join(chance.choices(words, cum_weights=weights, k=chance.randint(6, 18))).capitalize()
+        + "."
         for _ in range(count)
     )
 
 
-def chinese(count: int, seed: int = 0) -> list[str]:
+@cache
+def chinese(count: int, seed: int = 0) -> tuple[str, ...]:
     """Return `count` random sentences of 12 to 40 characters without spaces."""
     chance = random.Random(seed)  # noqa: S311
-    weights = [1 / rank for rank in range(1, 1_501)]
-    return [
-        "".join(chance.choices(CHINESE[:1_500], weights, k=chance.randint(12, 40))) + "。"
+    weights = list(accumulate(1 / rank for rank in range(1, 1_501)))
+    characters = CHINESE[:1_500]
+    return tuple(
+        "".join(chance.choices(characters, cum_weights=weights, k=chance.randint(12, 40))) + "。"
         for _ in range(count)
-    ]
+    )
