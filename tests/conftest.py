@@ -160,17 +160,39 @@ def begun_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The processes of pytest-xdist share it. Tests of commands copy it, which saves the time of
     preparing all of this again.
     """
+    # Another process, because fixtures patch the modules of this one.
+    return _shared(
+        tmp_path_factory,
+        "begun_storage",
+        lambda storage: subprocess.run([sys.executable, str(BEGIN_STORAGE), storage], check=True),
+    )
+
+
+@pytest.fixture(scope="session")
+def few_rows_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a copy of the package `lab` whose labelled tasks have few rows.
+
+    The processes of pytest-xdist share it. It is for PYTHONPATH of sweeps in other processes,
+    most of whose time would be spent on probes.
+    """
+    from few_rows import copy_with_few_rows
+
+    return _shared(tmp_path_factory, "few_rows", copy_with_few_rows)
+
+
+def _shared(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """Return a folder that the first process of pytest-xdist to need it makes."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "begun_storage"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        storage = folder / "storage"
         if not (folder / "complete").exists():
-            # Another process, because fixtures patch the modules of this one.
-            subprocess.run([sys.executable, str(BEGIN_STORAGE), str(storage)], check=True)
+            make(folder / "made")
             (folder / "complete").touch()
-    return storage
+    return folder / "made"
 
 
 @pytest.fixture(scope="session")
