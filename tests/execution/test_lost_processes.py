@@ -22,6 +22,13 @@ CHANGES = {
     "compare": "{init_from: [{kind: scratch}]}",
     "resources__slots": 1,  # for the trial and its preparatory run, one after another
 }
+ACTOR = b"ray::ImplicitFunc"  # with `.train` appended, except between two reports to Tune
+# Ray finds a killed node with fewer and more frequent checks than the 15 seconds of its default.
+# A check that is not answered fails after 10 seconds, so that a busy node is not taken for dead.
+QUICK_CHECKS = {
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +44,9 @@ def running(storage: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def lost(cwd: Path) -> dict[str, int]:
+def lost(cwd: Path, few_rows_package: Path) -> dict[str, int]:
     """Kill Ray's node during the preparatory run; return the finished records."""
-    with start_sweep(cwd, **CHANGES) as process:
+    with start_sweep(cwd, package=few_rows_package, environment=QUICK_CHECKS, **CHANGES) as process:
         began = time.monotonic()
         while not running(cwd / "storage") and time.monotonic() - began < LIMIT:
             assert process.poll() is None, read_output(cwd)
@@ -51,14 +58,14 @@ def lost(cwd: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def finished_sweep(cwd: Path, lost: dict[str, int]) -> dict[str, int]:
+def finished_sweep(cwd: Path, few_rows_package: Path, lost: dict[str, int]) -> dict[str, int]:
     """Run the sweep to its end, and kill the process of a trial; return the finished records."""
     (cwd / "err").rename(cwd / "first.err")
     killed, began = False, time.monotonic()
-    with start_sweep(cwd, **CHANGES) as process:
+    with start_sweep(cwd, package=few_rows_package, **CHANGES) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             if not killed and any(map(record.read_curve, running(cwd / "storage"))):
-                os.kill(find_processes(process.pid, b"ray::ImplicitFunc.train")[0], signal.SIGKILL)
+                os.kill(find_processes(process.pid, ACTOR)[0], signal.SIGKILL)
                 killed = True
             time.sleep(0.1)
         wait_for_exit(process, cwd, 0)
