@@ -46,7 +46,6 @@ TWO_WORKERS = {
     "compare": "{objective.disc_weight: [50, 49]}",  # the first value is that of `one_worker`
 }
 CLUSTER_ENVIRONMENT = {
-    "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray listens on all addresses
@@ -197,13 +196,15 @@ def tracking(begun_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, tracking: str) -> Iterator[Cluster]:
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, tracking: str, few_rows_package: Path
+) -> Iterator[Cluster]:
     with (
         (tmp_path_factory.mktemp("ray") / "said").open("w") as err,
         terminating(
             subprocess.Popen(
                 [sys.executable, str(ROOT / "tests" / "support" / "two_nodes.py")],
-                env=os.environ | CLUSTER_ENVIRONMENT,
+                env=os.environ | CLUSTER_ENVIRONMENT | {"PYTHONPATH": str(few_rows_package)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=err,
@@ -221,11 +222,11 @@ def records_in(storage: Path, *states: State) -> list[Path]:
     return [folder for folder in folders if record.read_state(folder) in states]
 
 
-def run_sweep(cluster: Cluster, cwd: Path, **changes: object) -> Sweep:
+def run_sweep(cluster: Cluster, package: Path, cwd: Path, **changes: object) -> Sweep:
     """Run a sweep on the cluster."""
     storage, most_running, began = cwd / "storage", 0, time.monotonic()
     options = ("--address", cluster.address, "--tracking-uri", cluster.uri)
-    with start_sweep(cwd, *options, **changes) as process:
+    with start_sweep(cwd, *options, package=package, **changes) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             most_running = max(most_running, len(records_in(storage, "running")))
             time.sleep(0.2)
@@ -236,11 +237,14 @@ def run_sweep(cluster: Cluster, cwd: Path, **changes: object) -> Sweep:
 
 @pytest.fixture(scope="module")
 def one_worker(
-    cluster: Cluster, begun_storage: Path, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster,
+    begun_storage: Path,
+    few_rows_package: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Sweep:
     cwd = tmp_path_factory.mktemp("one_worker")
     shutil.copytree(begun_storage / "cache", cwd / "storage" / "cache")
-    return run_sweep(cluster, cwd, resources__slots=0, **LONG, **STARTS)
+    return run_sweep(cluster, few_rows_package, cwd, resources__slots=0, **LONG, **STARTS)
 
 
 def scores(sweep: Sweep) -> dict[str, float]:
@@ -344,7 +348,10 @@ class Killed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def killed(
-    begun_storage: Path, one_worker: Sweep, tmp_path_factory: pytest.TempPathFactory
+    begun_storage: Path,
+    few_rows_package: Path,
+    one_worker: Sweep,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Killed:
     """Run a trial with two workers: kill one after a checkpoint, interrupt the next two later.
 
@@ -357,7 +364,7 @@ def killed(
     addresses, workers, most_started, began = set[str](), list[int](), 0, time.monotonic()
     rows: tuple[MetricRow, ...] = ()
     interrupted = False
-    with start_sweep(cwd, **TWO_WORKERS | LONG | WIDE) as process:
+    with start_sweep(cwd, package=few_rows_package, **TWO_WORKERS | LONG | WIDE) as process:
         while process.poll() is None and time.monotonic() - began < LIMIT:
             most_started = max(most_started, len(records_in(storage, "queued", "running")))
             for folder in records_in(storage, "running"):

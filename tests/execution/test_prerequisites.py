@@ -13,6 +13,7 @@ import torch
 from experiments import BASE, experiment
 from prepared_text import PreparedText
 from safetensors.torch import load_file, save_file
+from sweep_in_process import OneScore
 
 from lab.config.architecture import EncoderConfig, GeneratorConfig
 from lab.config.budget import Budget
@@ -48,8 +49,10 @@ from lab.tasks.minimal_pairs import MinimalPair
 from lab.tracking import tags
 from lab.training import weights
 from lab.training.objectives import build_objective
+from lab.trials import run
 from lab.trials.assignment import Assignment
 from lab.trials.run import run_trial
+from lab.trials.scorers import AllScores
 
 SHAPE = EncoderConfig(layers=1, hidden=16, ffn=64, heads=2, embedding=8, init_std=0.1, dropout=0.1)
 STEP = 8 * 16  # tokens
@@ -131,15 +134,12 @@ def test_frozen_generator_must_have_all_positions(tmp_path: Path) -> None:
         check_shapes(origin, trial)
 
 
-def test_trial_with_too_few_epochs_is_refused_before_any_trial_starts(
-    held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Prerequisites, "_held_out_file", lambda *_: held_out)
+def test_trial_with_too_few_epochs_is_refused_before_any_trial_starts(storage: Path) -> None:
     objective = {"kind": "adversarial", "rule": {"kind": "epoch_alternation"}}
     data = {"share": 0.01, "held_out": 0.1, "vocab": 400, "length": 16}
     short = experiment("epochs", base=BASE | {"data": data, "objective": objective}, compare={})
     budget = {"kind": "tokens", "amount": 80_000}
-    prerequisites = Prerequisites(tmp_path, LocalOnly())
+    prerequisites = Prerequisites(storage, LocalOnly())
     short = replace(short, base=short.base | {"budget": budget})
     with pytest.raises(UserError, match=r"^base.objective.rule: .* 1 x 87,344 tokens"):
         prerequisites.prepare(short)
@@ -261,10 +261,11 @@ def test_budget_is_charged_with_each_preparatory_run_once(kind: Any) -> None:
 def storage(
     prepared_text: PreparedText,
     held_out: Path,
-    few_sentences: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
+    """Return a storage with the prepared text, whose trials take no real score."""
+    monkeypatch.setattr(run, "AllScores", OneScore)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
     monkeypatch.setattr(Prerequisites, "_text", lambda *_: prepared_text.text)
@@ -399,13 +400,16 @@ def without_time(rows: tuple[MetricRow, ...]) -> list[MetricRow]:
     return [{n: v for n, v in row.items() if "second" not in n} for row in rows]
 
 
-@pytest.mark.parametrize("after", [2, 8])
-def test_interrupted_trial_continues_bitwise(after: int, storage: Path) -> None:
+def test_interrupted_trial_continues_bitwise(
+    storage: Path, few_sentences: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uninterrupted = prepare_assignment(build_trial(), storage)
+    monkeypatch.setattr(run, "AllScores", AllScores)
     expected = run_trial(uninterrupted).rows
-    cut = replace(uninterrupted, folder=storage / "trials" / "cut")
-    assert run_trial(cut, requested_state=interrupted(after)).state == "interrupted"
-    assert without_time(run_trial(cut).rows) == without_time(expected)
+    for after in (2, 8):
+        cut = replace(uninterrupted, folder=storage / "trials" / f"cut-{after}")
+        assert run_trial(cut, requested_state=interrupted(after)).state == "interrupted"
+        assert without_time(run_trial(cut).rows) == without_time(expected)
 
 
 # Earlier trials.

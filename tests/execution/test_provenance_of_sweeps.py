@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from prepared_text import PreparedText, copy_held_out
+from sweep_in_process import OneScore
 
 from lab.display import live
 from lab.display.board import Board
@@ -22,9 +23,10 @@ from lab.storage.provenance import Provenance, current_provenance, read_provenan
 from lab.tracking import frames
 from lab.tracking.client import connect_client, default_uri
 from lab.tracking.store import MlflowStore
+from lab.trials import run
 from lab.trials.run import run_trial
 
-pytestmark = pytest.mark.usefixtures("few_sentences", "unsynced")
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 SPACE = """
 question: q
@@ -74,12 +76,13 @@ def sweep(
 ) -> Sweep:
     """Return a function that runs the command of a sweep and returns the record of its trial."""
     monkeypatch.setattr(Driver, "_carry_out", run_in_this_process)
+    monkeypatch.setattr(run, "AllScores", OneScore)
     shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
     copy_held_out(held_out, tmp_path / "cache")
     file = tmp_path / "sweep.yaml"
     file.write_text(SPACE)
 
-    def run(*, database: Path = tmp_path, fresh: bool = False) -> Path:
+    def run_sweep(*, database: Path = tmp_path, fresh: bool = False) -> Path:
         experiment = search_space.load_experiment(file)
         site = Site(storage=tmp_path, mirror=LocalOnly(), ray="", fresh=fresh)
         store = MlflowStore(default_uri(database), database / "artifacts")
@@ -89,7 +92,7 @@ def sweep(
         assert record.read_state(folder) == "finished"
         return folder
 
-    return run
+    return run_sweep
 
 
 def stored_commit(database: Path) -> tuple[str, str, str]:

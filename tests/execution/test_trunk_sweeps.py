@@ -6,22 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from prepared_text import PreparedText, copy_held_out
+from sweep_in_process import SweepInProcess
 
-from lab.display import live
-from lab.display.board import Board
-from lab.execution.driver import Driver
-from lab.execution.site import Site
-from lab.loading import search_space
 from lab.reporting import sentences
 from lab.storage import record
-from lab.storage.mirror import LocalOnly, Mirror
+from lab.storage.mirror import LocalOnly
 from lab.storage.remote import Remote
-from lab.tracking import frames
-from lab.tracking.client import default_uri
 from lab.tracking.frames import SweepFrames
-from lab.tracking.store import MlflowStore
-from lab.trials import run
-from lab.trials.scorers import Scorer
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -42,57 +33,7 @@ search: {seeds: 2}
 STEP = 4 * 16  # tokens
 
 
-class OneScore(Scorer):
-    """Takes one score without any computation, so that a trial takes milliseconds."""
-
-    def score_end(self, objective: object) -> dict[str, float]:  # noqa: ARG002
-        return {"probe/pos/accuracy": 0.5}
-
-    score_interim = score_end
-
-
-ONE_SEED = ["trunk 0-8", "trunk 8-16", "trial 8-10", "trial 16-20"]
-
-
-class Sweep:
-    """The command of a sweep in this process.
-
-    Attributes:
-        trained: description and number of own steps of each run, in order.
-    """
-
-    def __init__(self, storage: Path, mirror: Mirror) -> None:
-        self.storage, self._mirror = storage, mirror
-        self.trained: list[str] = []
-
-    def _run_in_this_process(self, driver: Driver, began: float) -> dict[str, float]:
-        del began
-        driver._board.slots = 2
-        while (work := driver.next()) is not None:
-            rows = record.read_curve(work.folder)
-            driver.on_start(work)
-            outcome = run.run_trial(work.localize("process"))
-            driver.on_end(work, None)
-            start = rows[-1]["spent/steps"] if rows else 0
-            kind = "trunk" if work.trial.extendable else "trial"
-            end = outcome.rows[-1]["spent/steps"]
-            self.trained.append(f"{kind} {start:.0f}-{end:.0f}")
-        return {}
-
-    def __call__(self, space: str = SPACE, *, fresh: bool = False, again: str = "") -> SweepFrames:
-        file = self.storage / "sweep.yaml"
-        file.write_text(space)
-        self.trained.clear()
-        experiment = search_space.load_experiment(file)
-        store = MlflowStore(default_uri(self.storage), self.storage / "artifacts")
-        names = frozenset([self.storage / "trials" / again] if again else ())
-        site = Site(storage=self.storage, mirror=self._mirror, ray="", fresh=fresh, again=names)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "AllScores", OneScore)
-            patch.setattr(Driver, "_carry_out", lambda *args: self._run_in_this_process(*args))
-            with live.open_view(Board(experiment.metric)) as view:
-                Driver(experiment, site, store, view).run("test")
-        return frames.load_frames(default_uri(self.storage), "sweep")
+ONE_SEED = ["trunk 0-8", "trunk 8-16", "mlm 8-10", "mlm 16-20"]
 
 
 @pytest.fixture(scope="module")
@@ -111,19 +52,19 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """Return the storage of a finished sweep, and its frames; tests change only copies of it."""
     storage = tmp_path_factory.mktemp("finished") / "storage"
     shutil.copytree(prepared, storage)
-    sweep = Sweep(storage, LocalOnly())
+    sweep = SweepInProcess(storage, LocalOnly(), SPACE)
     table = sweep()
     assert sweep.trained[0] == "trunk 0-8"
-    assert sweep.trained.index("trial 16-20") == 6, "held branches start after both trunks"
+    assert sweep.trained.index("mlm 16-20") == 6, "held branches start after both trunks"
     assert sorted(sweep.trained) == sorted(2 * ONE_SEED)
     return storage, table
 
 
 @pytest.fixture
-def sweep(finished: tuple[Path, SweepFrames], tmp_path: Path) -> Sweep:
+def sweep(finished: tuple[Path, SweepFrames], tmp_path: Path) -> SweepInProcess:
     """Return a sweep that has finished before."""
     shutil.copytree(finished[0], tmp_path / "storage")
-    return Sweep(tmp_path / "storage", LocalOnly())
+    return SweepInProcess(tmp_path / "storage", LocalOnly(), SPACE)
 
 
 def test_each_part_is_trained_once_and_each_step_is_charged_once(
@@ -157,7 +98,7 @@ def test_branches_of_one_trunk_have_its_name(finished: tuple[Path, SweepFrames])
 
 
 def test_repeated_command_trains_nothing_also_without_the_records_of_the_trunks(
-    sweep: Sweep, finished: tuple[Path, SweepFrames]
+    sweep: SweepInProcess, finished: tuple[Path, SweepFrames]
 ) -> None:
     again = sweep()
     assert sweep.trained == []
@@ -170,22 +111,22 @@ def test_repeated_command_trains_nothing_also_without_the_records_of_the_trunks(
     assert sweep.trained == []
 
 
-def test_larger_budget_extends_the_trunk_that_is_in_the_storage(sweep: Sweep) -> None:
+def test_larger_budget_extends_the_trunk_that_is_in_the_storage(sweep: SweepInProcess) -> None:
     sweep(SPACE.replace("[1280, 640]", "[1280, 2560]"))
-    assert sorted(sweep.trained) == sorted(2 * ["trunk 16-32", "trial 32-40"])
+    assert sorted(sweep.trained) == sorted(2 * ["trunk 16-32", "mlm 32-40"])
 
 
 def test_fresh_sweep_trains_its_trunks_again_and_a_fresh_trial_does_not(
-    sweep: Sweep, finished: tuple[Path, SweepFrames]
+    sweep: SweepInProcess, finished: tuple[Path, SweepFrames]
 ) -> None:
     sweep(again=finished[1].trials["fingerprint"].iloc[0])
-    assert sweep.trained == ["trial 16-20"]
+    assert sweep.trained == ["mlm 16-20"]
     sweep(fresh=True)
     assert sorted(sweep.trained) == sorted(2 * ONE_SEED)
 
 
 def test_diverged_trunk_is_the_recorded_end_of_the_trials_that_need_it(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+    sweep: SweepInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "lab.trials.training.divergence_reason",
@@ -207,7 +148,7 @@ def test_sweep_with_a_remote_storage_trains_each_part_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "local"))
     storage = tmp_path / "storage"
     shutil.copytree(prepared, storage)
-    sweep = Sweep(storage, Remote(storage, f"file://{tmp_path}/remote", 0.0))
+    sweep = SweepInProcess(storage, Remote(storage, f"file://{tmp_path}/remote", 0.0), SPACE)
     trials = sweep().trials
     assert sorted(sweep.trained) == sorted(2 * ONE_SEED)
     flops = trials["spent/flops"].sum() / (2 * (20 + 10))

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from project import ROOT
 
@@ -41,7 +42,11 @@ def sweep_arguments(**changes: object) -> list[str]:
 
 @contextmanager
 def start_sweep(
-    cwd: Path, *options: object, package: Path = ROOT, **changes: object
+    cwd: Path,
+    *options: object,
+    package: Path = ROOT,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **changes: object,
 ) -> "Iterator[subprocess.Popen[str]]":
     """Run `lab.sweep` in a new session; kill it at the end of the block if it still runs.
 
@@ -49,6 +54,7 @@ def start_sweep(
         cwd: working directory; standard output and error are written to `out` and `err` in it.
         options: further command-line arguments.
         package: folder that contains the package `lab`.
+        environment: further environment variables.
         changes: arguments of `sweep_arguments`.
     """
     command = [sys.executable, "-m", "lab.sweep", *sweep_arguments(**changes)]
@@ -59,7 +65,9 @@ def start_sweep(
             stderr=err,
             text=True,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+            | dict(environment),
             start_new_session=True,
         )
         try:
