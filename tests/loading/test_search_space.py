@@ -959,7 +959,7 @@ paths = st.sampled_from(
 @pytest.mark.reported
 @given(overrides=st.lists(st.builds("{}={}".format, paths, values), max_size=3))
 @settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_override_is_accepted_or_rejected_in_one_line(overrides: list[str], load: Load) -> None:
     try:

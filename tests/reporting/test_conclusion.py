@@ -14,6 +14,8 @@ from lab.reporting import conclusion, sentences, stats
 from lab.reporting.compute.budget_to_learn import advise_budget
 from lab.tracking.frames import SweepFrames
 
+pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
+
 AUROC = "detect/bigram/auroc"
 PROBE = "probe/pos/accuracy"
 WIDTH = "objective.generator.width"

@@ -14,6 +14,8 @@ from lab.reporting.other_scores import Disagreement
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
 
+pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
+
 RANKING, PROBE, MLM = "detect/bigram/auroc", "probe/pos/accuracy", "detect/mlm/auroc"
 WIDTH = "objective.generator.width"
 NOISE = np.array([-0.01, 0.004, 0.0, 0.006])

@@ -95,14 +95,13 @@ def test_dry_run_writes_nothing(file: Path, cwd: Path) -> None:
 def test_plan_is_printed_before_slow_libraries_are_imported(file: Path, cwd: Path) -> None:
     slow = {"torch", "ray", "mlflow", "optuna", "transformers", "pandas", "scipy", "datasets"}
     code = f"""
-import sys
+import os, sys
 from lab import sweep
-from lab.search import plan
-def expected(*_):
-    print("slow:", sorted({slow!r} & set(sys.modules)))
-    return plan.Expectation(phases=(), slots=1, first_score=1.0, basis="")
-sweep._expected = expected
-sys.exit(sweep.main(sys.argv[1:]))
+def estimate(*_):
+    print("slow:", sorted({slow!r} & set(sys.modules)), flush=True)
+    os._exit(0)
+sweep._estimate = estimate
+sweep.main(sys.argv[1:])
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(file), "--dry-run"],
@@ -113,7 +112,8 @@ sys.exit(sweep.main(sys.argv[1:]))
         cwd=cwd,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )
-    before, _, _ = done.stdout.partition("slow: []\n")
+    before, imported, _ = done.stdout.partition("slow: []\n")
+    assert imported
     assert "question: How large should the generator be?" in before
     assert "cells: 3   trials: 21" in before
 

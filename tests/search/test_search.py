@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lab.config.experiment import (
@@ -46,6 +47,12 @@ JOINT: dict[str, Distribution] = {
 }
 HALVING = HalvingConfig(kind="halving", first_rung=0.25)
 SAMPLERS = ("grid", "random", "qmc", "tpe", "gp")
+# A fixed design and an adaptive sampler store their points in a database, the others in memory.
+STORED = pytest.mark.parametrize(
+    ("sampler", "storage"),
+    [(name, "database" if name in ("qmc", "tpe") else "memory") for name in SAMPLERS],
+    indirect=["storage"],
+)
 FIXED_DESIGNS = ("grid", "random", "qmc")
 
 Score = Callable[[Trial], float | None]
@@ -84,10 +91,29 @@ def outcome(metric: str, score: float | None) -> Outcome:
     return Outcome(state=state, reason="", rows=(row,), started_at=0.0, seconds=1.0, busy=1.0)
 
 
+class Memory(InMemoryStorage):
+    """A storage in memory, with the folder of its notes. A database takes ten times as long."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+
+Storage = str | Memory
+IN_DATABASE = pytest.mark.parametrize("storage", ["database"], indirect=True)
+
+
 @pytest.fixture
-def storage(tmp_path: Path, empty: Path) -> str:
-    shutil.copy(empty, tmp_path / "optuna.db")
-    return f"sqlite:///{tmp_path}/optuna.db"
+def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Storage:
+    """Return a storage in memory, or the URL of an SQLite database where the test asks for it."""
+    if getattr(request, "param", "memory") == "memory":
+        return Memory(tmp_path)
+    return copy_database(request.getfixturevalue("empty"), tmp_path)
+
+
+def copy_database(empty: Path, folder: Path) -> str:
+    shutil.copy(empty, folder / "optuna.db")
+    return f"sqlite:///{folder}/optuna.db"
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +182,17 @@ def drive(
     return jobs
 
 
-def notes(storage: str) -> Path:
+def notes(storage: Storage) -> Path:
+    if isinstance(storage, Memory):
+        return storage.folder / "searches"
     return Path(storage.removeprefix("sqlite:///")).parent / "searches"
 
 
-def simulate(experiment: Experiment, storage: str, **options: object) -> list[Job]:
+def simulate(experiment: Experiment, storage: Storage, **options: object) -> list[Job]:
     return drive(Search(experiment, storage, notes(storage)), experiment.metric.name, **options)  # type: ignore[arg-type]
 
 
-def studies(storage: str) -> list[list[FrozenTrial]]:
+def studies(storage: Storage) -> list[list[FrozenTrial]]:
     names = optuna.get_all_study_names(storage)
     return [optuna.load_study(study_name=name, storage=storage).get_trials() for name in names]
 
@@ -185,11 +213,13 @@ def search_jobs(jobs: list[Job]) -> list[Job]:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "slots"),
-    [("grid", 1), ("random", 16), ("qmc", 1), ("tpe", 16), ("gp", 1), ("gp", 16)],
-)
+    ("sampler", "slots", "storage"),
+    [("grid", 1, "memory"), ("random", 16, "memory"), ("qmc", 1, "database"),
+     ("tpe", 16, "database"), ("gp", 1, "memory"), ("gp", 16, "memory")],
+    indirect=["storage"],
+)  # fmt: skip
 def test_every_cell_has_its_search_trials_and_then_its_repeats(
-    storage: str, sampler: str, slots: int
+    storage: Storage, sampler: str, slots: int
 ) -> None:
     experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
     search = Search(experiment, storage, notes(storage))
@@ -205,8 +235,10 @@ def test_every_cell_has_its_search_trials_and_then_its_repeats(
     assert states == [[TrialState.COMPLETE] * 6] * 2
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_diverged_point_is_recorded_as_pruned_without_a_value(storage: str, sampler: str) -> None:
+@STORED
+def test_diverged_point_is_recorded_as_pruned_without_a_value(
+    storage: Storage, sampler: str
+) -> None:
     def fragile(trial: Trial) -> float | None:
         return None if trial.optim.lr > 1e-3 else bowl(trial)
 
@@ -221,7 +253,7 @@ def test_diverged_point_is_recorded_as_pruned_without_a_value(storage: str, samp
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 def test_adaptive_sampler_continues_after_first_points_without_a_score(
-    storage: str, sampler: str
+    storage: Storage, sampler: str
 ) -> None:
     experiment = build_experiment(
         search=SearchConfig(sampler=sampler, trials=8, seeds=1), compare={}
@@ -237,7 +269,7 @@ def test_adaptive_sampler_continues_after_first_points_without_a_score(
     ("sampler", "trials", "highest"), [("tpe", 24, 2e-3), ("gp", 14, 2e-3), ("gp", 14, 5e-4)]
 )
 def test_adaptive_sampler_avoids_settings_that_diverge(
-    storage: str, sampler: str, trials: int, highest: float
+    storage: Storage, sampler: str, trials: int, highest: float
 ) -> None:
     """Also a Gaussian process, where the scores of finished trials rise up to the limit."""
     experiment = build_experiment(
@@ -253,7 +285,7 @@ def test_adaptive_sampler_avoids_settings_that_diverge(
     assert sum(later) < len(later) / 2
 
 
-def test_adaptive_sampler_improves_its_scores(storage: str) -> None:
+def test_adaptive_sampler_improves_its_scores(storage: Storage) -> None:
     experiment = build_experiment(
         search=SearchConfig(sampler="tpe", trials=20), compare={WIDTH: (0.5,)}
     )
@@ -262,8 +294,9 @@ def test_adaptive_sampler_improves_its_scores(storage: str) -> None:
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
+@IN_DATABASE
 def test_point_with_a_non_finite_score_is_pruned_and_never_the_best(
-    storage: str, score: float
+    storage: Storage, score: float
 ) -> None:
     experiment = build_experiment(search=SearchConfig(trials=3, seeds=1), compare={})
     jobs = simulate(experiment, storage, score=lambda t: score if t.optim.lr > 1e-3 else bowl(t))
@@ -277,7 +310,7 @@ def test_point_with_a_non_finite_score_is_pruned_and_never_the_best(
     ("metric", "sign"), [("detect/bigram/auroc", 1), ("detect/bigram/calibrated_loss", -1)]
 )
 def test_repeats_use_the_best_nuisance_parameters_in_the_direction_of_the_metric(
-    storage: str, metric: str, sign: int
+    storage: Storage, metric: str, sign: int
 ) -> None:
     experiment = build_experiment(
         search=SearchConfig(trials=6, seeds=3),
@@ -295,7 +328,7 @@ def test_repeats_use_the_best_nuisance_parameters_in_the_direction_of_the_metric
     }
 
 
-def test_repeats_use_other_seeds_than_the_search(storage: str) -> None:
+def test_repeats_use_other_seeds_than_the_search(storage: Storage) -> None:
     experiment = build_experiment(search=SearchConfig(trials=4, seeds=3))
     jobs = simulate(experiment, storage)
     search_seeds = {job.trial.seeds for job in jobs if job.role == "search"}
@@ -306,7 +339,7 @@ def test_repeats_use_other_seeds_than_the_search(storage: str) -> None:
         assert not used & {getattr(seeds, part) for seeds in repeat_seeds}
 
 
-def test_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
+def test_repeat_has_the_same_seeds_in_all_cells(storage: Storage) -> None:
     """Common random numbers: differences between cells are computed within repeats."""
     experiment = build_experiment(
         search=SearchConfig(trials=2, seeds=4), compare={WIDTH: (0.25, 0.5, 1.0)}
@@ -322,7 +355,7 @@ def test_repeat_has_the_same_seeds_in_all_cells(storage: str) -> None:
 
 @pytest.mark.parametrize("sampler", FIXED_DESIGNS)
 @pytest.mark.parametrize("slots", [1, 5])
-def test_every_setting_is_trained_on_every_seed(storage: str, sampler: str, slots: int) -> None:
+def test_every_setting_is_trained_on_every_seed(storage: Storage, sampler: str, slots: int) -> None:
     experiment = build_experiment(
         search=SearchConfig(sampler=sampler, trials=3, seeds=4, repeated="every_setting")
     )
@@ -342,7 +375,7 @@ def test_every_setting_is_trained_on_every_seed(storage: str, sampler: str, slot
         assert pairs == dict.fromkeys(((rate, repeat) for rate in rates for repeat in seeds), 1)
 
 
-def test_all_settings_of_one_seed_come_before_the_next_seed(storage: str) -> None:
+def test_all_settings_of_one_seed_come_before_the_next_seed(storage: Storage) -> None:
     """An interrupted sweep has compared all settings by the same seeds."""
     experiment = build_experiment(
         search=SearchConfig(sampler="grid", trials=3, seeds=3, repeated="every_setting")
@@ -351,7 +384,7 @@ def test_all_settings_of_one_seed_come_before_the_next_seed(storage: str) -> Non
     assert repeats == [1] * 6 + [2] * 6 + [3] * 6
 
 
-def test_more_seeds_continue_a_search_that_repeats_every_setting(storage: str) -> None:
+def test_more_seeds_continue_a_search_that_repeats_every_setting(storage: Storage) -> None:
     records: Records = {}
     few, more = (
         build_experiment(
@@ -367,7 +400,7 @@ def test_more_seeds_continue_a_search_that_repeats_every_setting(storage: str) -
     assert len(records) == 24
 
 
-def test_search_without_tuned_settings_has_repeats_only_and_no_study(storage: str) -> None:
+def test_search_without_tuned_settings_has_repeats_only_and_no_study(storage: Storage) -> None:
     experiment = build_experiment(search=SearchConfig(seeds=3), tune={})
     jobs = simulate(experiment, storage, slots=2)
     assert [job.role for job in jobs] == ["repeat"] * 6
@@ -375,12 +408,12 @@ def test_search_without_tuned_settings_has_repeats_only_and_no_study(storage: st
     assert studies(storage) == []
 
 
-def test_search_without_compared_settings_has_one_cell(storage: str) -> None:
+def test_search_without_compared_settings_has_one_cell(storage: Storage) -> None:
     jobs = simulate(build_experiment(search=SearchConfig(trials=3, seeds=2), compare={}), storage)
     assert [job.role for job in jobs] == ["search"] * 3 + ["repeat"] * 2
 
 
-def test_search_ends_without_repeats_of_a_cell_with_diverged_points_only(storage: str) -> None:
+def test_search_ends_without_repeats_of_a_cell_with_diverged_points_only(storage: Storage) -> None:
     def doomed(trial: Trial) -> float | None:
         assert isinstance(trial.objective, ElectraConfig)
         return None if trial.objective.generator.width == 0.25 else bowl(trial)
@@ -392,10 +425,10 @@ def test_search_ends_without_repeats_of_a_cell_with_diverged_points_only(storage
     assert roles == {(0.25, "search"): 3, (0.5, "search"): 3, (0.5, "repeat"): 2}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_points_of_a_joint_space_are_valid_trials(storage: str, sampler: str) -> None:
+@STORED
+def test_points_of_a_joint_space_are_valid_trials(storage: Storage, sampler: str) -> None:
     experiment = build_experiment(
-        search=SearchConfig(sampler=sampler, trials=18), compare={}, tune=JOINT
+        search=SearchConfig(sampler=sampler, trials=13), compare={}, tune=JOINT
     )
     jobs = simulate(experiment, storage, slots=2)
     for job in jobs:
@@ -406,8 +439,8 @@ def test_points_of_a_joint_space_are_valid_trials(storage: str, sampler: str) ->
     assert stored == [job.tuned for job in jobs if job.role == "search"]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_choices_may_be_mappings(storage: str, sampler: str) -> None:
+@STORED
+def test_choices_may_be_mappings(storage: Storage, sampler: str) -> None:
     choices = ({"width": 0.25, "depth": 1.0}, {"width": 0.5, "depth": 0.5})
     experiment = build_experiment(
         search=SearchConfig(sampler=sampler, trials=6),
@@ -422,15 +455,12 @@ def test_choices_may_be_mappings(storage: str, sampler: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", FIXED_DESIGNS)
-def test_designed_jobs_do_not_depend_on_the_order_of_ends(
-    tmp_path: Path, empty: Path, sampler: str
-) -> None:
+def test_designed_jobs_do_not_depend_on_the_order_of_ends(tmp_path: Path, sampler: str) -> None:
     experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=5, seeds=2))
     runs = []
     for chance, slots in ((0, 1), (1, 2), (2, 5), (3, 40)):
-        file = tmp_path / f"{chance}.db"
-        shutil.copy(empty, file)
-        jobs = simulate(experiment, f"sqlite:///{file}", chance=chance, slots=slots)
+        storage = Memory(tmp_path / str(chance))
+        jobs = simulate(experiment, storage, chance=chance, slots=slots)
         runs.append({job.number: job for job in jobs})
     assert all(run == runs[0] for run in runs)
 
@@ -439,7 +469,7 @@ def test_designed_jobs_do_not_depend_on_the_order_of_ends(
 
 
 def run_to_end(
-    before: list[Outcome], experiment: Experiment, storage: str, **options: object
+    before: list[Outcome], experiment: Experiment, storage: Storage, **options: object
 ) -> None:
     """Run a search to its end, and check that earlier kills have not changed its results."""
     search = Search(experiment, storage, notes(storage))
@@ -459,10 +489,13 @@ def run_to_end(
 
 
 @pytest.mark.parametrize(
-    ("sampler", "events"), [("grid", 4), ("random", 9), ("qmc", 13), ("tpe", 4), ("gp", 13)]
-)
+    ("sampler", "events", "storage"),
+    [("grid", 4, "memory"), ("random", 9, "memory"), ("qmc", 13, "database"),
+     ("tpe", 4, "database"), ("gp", 13, "memory")],
+    indirect=["storage"],
+)  # fmt: skip
 def test_search_continues_after_its_driver_was_killed_twice(
-    storage: str, sampler: str, events: int
+    storage: Storage, sampler: str, events: int
 ) -> None:
     experiment = build_experiment(search=SearchConfig(sampler=sampler, trials=6, seeds=2))
     records: Records = {}
@@ -497,9 +530,9 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
         return killed
 
-    cached = optuna.storages._CachedStorage
-    for name in WRITES:
-        monkeypatch.setattr(cached, name, killing(getattr(cached, name)))
+    for kind in (optuna.storages._CachedStorage, InMemoryStorage):
+        for name in WRITES:
+            monkeypatch.setattr(kind, name, killing(getattr(kind, name)))
 
     def kill_at(write: int) -> None:
         left[0] = write
@@ -508,23 +541,31 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     left[0] = -1
 
 
-@pytest.mark.parametrize("sampler", ["qmc", "tpe"])
+@pytest.mark.parametrize(
+    ("sampler", "trials", "stride", "kind"), [("qmc", 2, 1, "memory"), ("tpe", 5, 5, "database")]
+)
 def test_search_continues_after_its_driver_was_killed_at_any_write(
-    tmp_path: Path, empty: Path, sampler: str, kill_at: Callable[[int], None]
+    tmp_path: Path,
+    empty: Path,
+    sampler: str,
+    trials: int,
+    stride: int,
+    kind: str,
+    kill_at: Callable[[int], None],
 ) -> None:
-    experiment = build_experiment(
-        search=SearchConfig(sampler=sampler, trials=2 if sampler == "qmc" else 5), compare={}
-    )
-    for write in count(1, 1 if sampler == "qmc" else 5):
-        file = tmp_path / f"{write}.db"
-        shutil.copy(empty, file)
+    search = SearchConfig(sampler=sampler, trials=trials)
+    experiment = build_experiment(search=search, compare={})
+    for write in count(1, stride):
+        folder = tmp_path / str(write)
+        folder.mkdir()
+        storage = Memory(folder) if kind == "memory" else copy_database(empty, folder)
         records: Records = {}
         kill_at(write)
         try:
-            simulate(experiment, f"sqlite:///{file}", records=records)
+            simulate(experiment, storage, records=records)
         except Killed:
             kill_at(-1)
-            run_to_end(list(records.items()), experiment, f"sqlite:///{file}", records=records)
+            run_to_end(list(records.items()), experiment, storage, records=records)
         else:
             break
     assert write > 10
@@ -559,8 +600,9 @@ def test_ended_point_is_added_to_a_lost_study_by_one_write(
         assert one.user_attrs == other.user_attrs
 
 
-def test_finished_search_returns_the_same_jobs_again(storage: str) -> None:
-    experiment = build_experiment(search=SearchConfig(sampler="tpe", trials=8, seeds=2))
+@IN_DATABASE
+def test_finished_search_returns_the_same_jobs_again(storage: Storage) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler="tpe", trials=4, seeds=2))
     records: Records = {}
     first = simulate(experiment, storage, records=records, slots=3)
     before = studies(storage)
@@ -569,7 +611,7 @@ def test_finished_search_returns_the_same_jobs_again(storage: str) -> None:
     assert [len(trials) for trials in studies(storage)] == [len(trials) for trials in before]
 
 
-def test_point_without_a_record_runs_again_with_the_same_values(storage: str) -> None:
+def test_point_without_a_record_runs_again_with_the_same_values(storage: Storage) -> None:
     experiment = build_experiment(search=SearchConfig(trials=3, seeds=1), compare={})
     first = simulate(experiment, storage, score=lambda _: None)
     again = simulate(experiment, storage, score=bowl)  # without records, as after a failure
@@ -577,8 +619,12 @@ def test_point_without_a_record_runs_again_with_the_same_values(storage: str) ->
     assert [job.role for job in again] == ["search"] * 3 + ["repeat"]
 
 
-@pytest.mark.parametrize("sampler", ["random", "qmc", "tpe", "gp"])
-def test_more_trials_continue_the_study(storage: str, sampler: str) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "storage"),
+    [("random", "memory"), ("qmc", "database"), ("tpe", "database"), ("gp", "memory")],
+    indirect=["storage"],
+)
+def test_more_trials_continue_the_study(storage: Storage, sampler: str) -> None:
     records: Records = {}
     jobs: list[list[Job]] = []
     for trials in (5, 9):
@@ -589,7 +635,8 @@ def test_more_trials_continue_the_study(storage: str, sampler: str) -> None:
     assert [len(trials) for trials in studies(storage)] == [9, 9]
 
 
-def test_grid_with_more_trials_is_the_complete_larger_grid(storage: str) -> None:
+@IN_DATABASE
+def test_grid_with_more_trials_is_the_complete_larger_grid(storage: Storage) -> None:
     for trials in (3, 5):
         experiment = build_experiment(
             search=SearchConfig(sampler="grid", trials=trials), compare={}
@@ -598,7 +645,8 @@ def test_grid_with_more_trials_is_the_complete_larger_grid(storage: str) -> None
         assert points == designs.grid_points(experiment.tune, trials)
 
 
-def test_experiments_with_other_scores_have_other_studies(storage: str) -> None:
+@IN_DATABASE
+def test_experiments_with_other_scores_have_other_studies(storage: Storage) -> None:
     """Studies are identified by the settings that their scores depend on, not by name alone."""
     first = build_experiment(search=SearchConfig(trials=2), compare={})
     changed = [
@@ -613,7 +661,7 @@ def test_experiments_with_other_scores_have_other_studies(storage: str) -> None:
     assert [len(trials) for trials in studies(storage)] == [2] * len(changed)
 
 
-def test_changed_code_has_its_own_study(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_code_has_its_own_study(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adaptive sampler must not learn from scores that other code has computed."""
     experiment = build_experiment(search=SearchConfig(trials=2), compare={})
     jobs = simulate(experiment, storage)
@@ -624,14 +672,14 @@ def test_changed_code_has_its_own_study(storage: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler: str) -> None:
+def test_lost_study_is_rebuilt_from_the_notes(storage: Storage, sampler: str) -> None:
     experiment = build_experiment(
         search=SearchConfig(sampler=sampler, trials=9, seeds=1), compare={}
     )
     records: dict[object, Outcome] = {}
     simulate(experiment, storage, records=records, slots=3)
     (before,) = studies(storage)
-    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+    storage = lose_study(storage)
     before_loss = len(records)
     simulate(experiment, storage, records=records, slots=2)
     (after,) = studies(storage)
@@ -643,22 +691,24 @@ def test_lost_study_is_rebuilt_from_the_notes(storage: str, empty: Path, sampler
     assert [str(point) for point in points(after)] == [str(point) for point in points(before)]
 
 
-def test_fresh_search_deletes_its_own_study_and_notes_only(storage: str) -> None:
-    experiment = build_experiment(search=SearchConfig(sampler="tpe", trials=6), compare={})
+@IN_DATABASE
+def test_fresh_search_deletes_its_own_study_and_notes_only(storage: Storage) -> None:
+    experiment = build_experiment(search=SearchConfig(sampler="tpe", trials=3), compare={})
     other = replace(experiment, metric=METRICS["probe/pos/accuracy"])
     for each in (experiment, other):
         simulate(each, storage)
     before = sorted(notes(storage).iterdir())
     Search(experiment, storage, notes(storage), fresh=True)
-    assert sorted(len(trials) for trials in studies(storage)) == [0, 6]
+    assert sorted(len(trials) for trials in studies(storage)) == [0, 3]
     assert len(sorted(notes(storage).iterdir())) == len(before) - 1 == 1
     search = Search(experiment, storage, notes(storage), fresh=True)
     jobs = drive(search, experiment.metric.name, score=lambda trial: 1 - bowl(trial))
     assert len(jobs) == search.jobs
-    assert sorted(len(trials) for trials in studies(storage)) == [6, 6]
+    assert sorted(len(trials) for trials in studies(storage)) == [3, 3]
 
 
-def test_failed_point_is_recorded_as_failed(storage: str) -> None:
+@IN_DATABASE
+def test_failed_point_is_recorded_as_failed(storage: Storage) -> None:
     experiment = build_experiment(search=SearchConfig(trials=2), compare={})
     search = Search(experiment, storage, notes(storage))
     failed_job, working_job = search.ask(), search.ask()
@@ -670,7 +720,7 @@ def test_failed_point_is_recorded_as_failed(storage: str) -> None:
     assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
-def test_repeats_of_a_cell_wait_until_a_failed_point_was_retried(storage: str) -> None:
+def test_repeats_of_a_cell_wait_until_a_failed_point_was_retried(storage: Storage) -> None:
     """Else the repeats could have another setting than those of a search without a failure."""
     experiment = build_experiment(search=SearchConfig(trials=2, seeds=1), compare={})
     failed = replace(outcome("", None), state="failed")
@@ -776,7 +826,7 @@ def settled(search: Search, job: Job, records: Records) -> bool:
 
 @pytest.mark.parametrize("chance", range(2))
 @pytest.mark.parametrize("slots", [1, 4])
-def test_halving_stops_trials_and_never_the_best(storage: str, slots: int, chance: int) -> None:
+def test_halving_stops_trials_and_never_the_best(storage: Storage, slots: int, chance: int) -> None:
     experiment = halving_experiment()
     search = Search(experiment, storage, notes(storage))
     ended = drive_with_halving(search, experiment.metric.name, slots=slots, chance=chance)
@@ -791,7 +841,7 @@ def test_halving_stops_trials_and_never_the_best(storage: str, slots: int, chanc
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_halving_follows_the_direction_of_the_metric(storage: str, sign: int) -> None:
+def test_halving_follows_the_direction_of_the_metric(storage: Storage, sign: int) -> None:
     metric = METRICS["detect/bigram/auroc" if sign > 0 else "detect/bigram/calibrated_loss"]
     experiment = halving_experiment(metric=metric)
     ended = drive_with_halving(
@@ -804,7 +854,8 @@ def test_halving_follows_the_direction_of_the_metric(storage: str, sign: int) ->
     assert any(outcome.state == "stopped" for _, outcome in ended.values())
 
 
-def test_stopped_trial_is_pruned_with_its_intermediate_scores(storage: str) -> None:
+@IN_DATABASE
+def test_stopped_trial_is_pruned_with_its_intermediate_scores(storage: Storage) -> None:
     experiment = halving_experiment()
     ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
     (trials,) = studies(storage)
@@ -821,7 +872,7 @@ def test_stopped_trial_is_pruned_with_its_intermediate_scores(storage: str) -> N
     assert {trial.state for trial in trials} == set(states.values())
 
 
-def test_diverged_trial_is_pruned_without_a_value_under_halving(storage: str) -> None:
+def test_diverged_trial_is_pruned_without_a_value_under_halving(storage: Storage) -> None:
     experiment = halving_experiment()
     search = Search(experiment, storage, notes(storage))
     for job in iter(search.ask, None):
@@ -836,7 +887,7 @@ def test_diverged_trial_is_pruned_without_a_value_under_halving(storage: str) ->
     assert [(t.state, t.value) for t in ended_trials] == [(TrialState.PRUNED, None)]
 
 
-def test_repeats_are_never_stopped(storage: str) -> None:
+def test_repeats_are_never_stopped(storage: Storage) -> None:
     """Not even with the worst score: cells are compared by their repeats alone."""
     experiment = halving_experiment()
 
@@ -850,7 +901,7 @@ def test_repeats_are_never_stopped(storage: str) -> None:
     assert repeats == ["finished"] * 2
 
 
-def test_no_trial_is_stopped_without_halving(storage: str) -> None:
+def test_no_trial_is_stopped_without_halving(storage: Storage) -> None:
     experiment = halving_experiment(search=SearchConfig(trials=8))
     ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
     assert {outcome.state for _, outcome in ended.values()} == {"finished"}
@@ -858,7 +909,7 @@ def test_no_trial_is_stopped_without_halving(storage: str) -> None:
     assert not any(trial.intermediate_values for trial in trials)
 
 
-def test_halving_compares_trials_within_their_cell_only(storage: str) -> None:
+def test_halving_compares_trials_within_their_cell_only(storage: Storage) -> None:
     """Trials of a cell with worse scores also finish."""
     experiment = halving_experiment(compare={WIDTH: (0.25, 0.5)})
 
@@ -875,27 +926,25 @@ def test_halving_compares_trials_within_their_cell_only(storage: str) -> None:
 
 @pytest.mark.parametrize(("slots", "chance"), [(1, 1), (3, 2), (16, 3), (40, 4)])
 def test_trials_that_halving_completes_do_not_depend_on_the_order_of_ends(
-    storage: str, empty: Path, tmp_path: Path, slots: int, chance: int
+    tmp_path: Path, slots: int, chance: int
 ) -> None:
     """Not even where a trial is asked first, or pauses late."""
     experiment, completed = halving_experiment(), []
     for number, options in enumerate(({}, {"slots": slots, "chance": chance})):
-        file = tmp_path / str(number) / "optuna.db"
-        file.parent.mkdir()
-        shutil.copy(empty, file)
-        search = Search(experiment, f"sqlite:///{file}", notes(f"sqlite:///{file}"))
+        storage = Memory(tmp_path / str(number))
+        search = Search(experiment, storage, notes(storage))
         ended = drive_with_halving(search, experiment.metric.name, **options)
         completed.append({n for n, (job, _) in ended.items() if job.until is None})
     assert completed[0] == completed[1]
 
 
-def test_lost_study_with_halving_is_rebuilt_from_the_notes(storage: str, empty: Path) -> None:
+def test_lost_study_with_halving_is_rebuilt_from_the_notes(storage: Storage) -> None:
     experiment, records = halving_experiment(), Records()
     drive_with_halving(
         Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
     )
     (before,) = studies(storage)
-    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+    storage = lose_study(storage)
     known = dict(records)
     drive_with_halving(
         Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
@@ -918,21 +967,22 @@ def assert_not_run_again(known: Records, records: Records) -> None:
         assert records[name].rows[: len(outcome.rows)] == outcome.rows
 
 
-def lose_study(storage: str, empty: Path) -> None:
-    shutil.copy(empty, storage.removeprefix("sqlite:///"))
+def lose_study(storage: Storage) -> Storage:
+    """Return an empty storage with the same notes."""
+    return Memory(notes(storage).parent)
 
 
-def cut_line(storage: str, empty: Path) -> None:
+def cut_line(storage: Storage) -> Storage:
     """Lose the study, and leave an incomplete line in the notes, as a killed process does."""
-    lose_study(storage, empty)
     for file in notes(storage).iterdir():
         with file.open("a") as opened:
             opened.write('\n[3, {"optim.l')
+    return lose_study(storage)
 
 
 @pytest.mark.parametrize(("lose", "events"), [(lose_study, 20), (lose_study, 35), (cut_line, 35)])
 def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_again(
-    storage: str, empty: Path, events: int, lose: Callable[[str, Path], None]
+    storage: Storage, events: int, lose: Callable[[Storage], Storage]
 ) -> None:
     experiment, records = halving_experiment(), Records()
     with pytest.raises(Killed):
@@ -943,7 +993,7 @@ def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_aga
             events=events,
         )
     for _ in range(2):
-        lose(storage, empty)
+        storage = lose(storage)
         known = dict(records)
         ended = drive_with_halving(
             Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
@@ -954,7 +1004,7 @@ def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_aga
     assert len(records) == len(ended) == 8 + 2
 
 
-def test_no_trial_continues_past_a_rung_until_a_failed_one_was_retried(storage: str) -> None:
+def test_no_trial_continues_past_a_rung_until_a_failed_one_was_retried(storage: Storage) -> None:
     experiment = halving_experiment()
     first = Search(experiment, storage, notes(storage))
     jobs = [job for job in iter(first.ask, None) if job is not None]
@@ -981,7 +1031,7 @@ def test_no_trial_continues_past_a_rung_until_a_failed_one_was_retried(storage: 
     assert job.until == 4
 
 
-def test_diverged_trials_do_not_continue_past_a_rung(storage: str) -> None:
+def test_diverged_trials_do_not_continue_past_a_rung(storage: Storage) -> None:
     experiment = halving_experiment()
     search = Search(experiment, storage, notes(storage))
     jobs = [job for job in iter(search.ask, None) if job is not None]

@@ -21,6 +21,7 @@ from lab.scaling.solver.power_terms import PowerTerms, Rows
 _OUTER, _INNER = 80, 12
 _TOLERANCE = 1e-8  # predicted decrease, relative to the sum
 _RIDGE, _TINY = 1e-13, 1e-18
+_BLOCK = 16  # problems whose grids are solved at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,25 +148,21 @@ def minimize_from_grid(
     count, p = len(logs_Kn), terms.mix_mp.shape[0]
     axis = np.log(np.geomspace(0.04, 2.0, points))
     nodes = np.stack(np.meshgrid(*[axis] * p, indexing="ij"), axis=-1).reshape(-1, p)
-    rows, sums = np.arange(count), np.empty((count, len(nodes)))
-    for i, node in enumerate(nodes):
-        offset, columns = terms.design(np.broadcast_to(node, (count, p)), rows)
-        factors = start_factors(offset, columns, logs_Kn)
-        sums[:, i] = solve_factors(offset, columns, factors, logs_Kn, delta, 3)[1]
+    # Many small problems are solved at once, because the time of a small array is that of NumPy's
+    # call; larger blocks would not fit into the caches of a processor.
+    sums = np.empty((count, len(nodes)))
+    for block in np.split(np.arange(count), range(_BLOCK, count, _BLOCK)):
+        rows = np.repeat(block, len(nodes))
+        offset, columns = terms.design(np.tile(nodes, (len(block), 1)), rows)
+        factors = start_factors(offset, columns, logs_Kn[rows])
+        found = solve_factors(offset, columns, factors, logs_Kn[rows], delta, 3)
+        sums[block] = found[1].reshape(len(block), -1)
     order = np.argsort(sums, axis=1, kind="stable")[:, :starts]
-    found = [minimize(terms, logs_Kn, nodes[order[:, i]], delta) for i in range(order.shape[1])]
-    values = np.stack([np.where(s.converged_K, s.sums_K, np.inf) for s in found])
-    best = values.argmin(axis=0)
-    agreeing = (values <= values.min(axis=0) * (1 + 1e-4) + 1e-15).sum(axis=0)
-    agreeing[np.isinf(values.min(axis=0))] = 0
-
-    def pick(name: str) -> NDArray[np.float64]:
-        return np.asarray(np.stack([getattr(s, name) for s in found])[best, rows])
-
-    return Solution(
-        outer_Km=pick("outer_Km"),
-        factors_Kq=pick("factors_Kq"),
-        sums_K=pick("sums_K"),
-        converged_K=pick("converged_K").astype(bool),
-        at_bound_K=pick("at_bound_K").astype(bool),
-    ), agreeing
+    rows = np.repeat(np.arange(count), order.shape[1])
+    minima = minimize(terms.take(rows), logs_Kn[rows], nodes[order.ravel()], delta)
+    values = np.where(minima.converged_K, minima.sums_K, np.inf).reshape(order.shape)
+    best = np.arange(count) * order.shape[1] + values.argmin(axis=1)
+    least = values.min(axis=1, keepdims=True)
+    agreeing = (values <= least * (1 + 1e-4) + 1e-15).sum(axis=1)
+    agreeing[np.isinf(least[:, 0])] = 0
+    return Solution(**{name: value[best] for name, value in vars(minima).items()}), agreeing

@@ -11,6 +11,8 @@ from lab.reporting.comparison.joint_answer import compare_sweeps
 from lab.reporting.comparison.summary import list_facts, list_flags, write_headline
 from lab.tracking import tags
 
+pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
+
 
 def test_best_setting_of_all_sweeps_is_recommended() -> None:
     better = {"c": [0.91, 0.92, 0.91], "d": [0.71, 0.72, 0.71]}
