@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from project import ROOT
-from simulated_sweeps import BASE, LR, METRIC, WIDTH, build_experiment, outcome, populate
+from simulated.sweeps import BASE, LR, METRIC, WIDTH, build_experiment, outcome, populate
 
 from lab import report
 from lab.config.experiment import Job, Range

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from optuna.storages import InMemoryStorage
-from simulated_search import METRIC, build_experiment, carry_out
+from simulated.search import METRIC, build_experiment, carry_out
 
 from benchmarks.memory_tracking import tracking_in_memory
 from lab.config.costs.constraints import Constraints

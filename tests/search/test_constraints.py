@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
-from simulated_search import (
+from simulated.search import (
     build_experiment,
     carry_out,
     only_study,

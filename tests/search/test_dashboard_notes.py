@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
-from simulated_search import build_experiment, carry_out, only_study, outcome_of
+from simulated.search import build_experiment, carry_out, only_study, outcome_of
 
 from lab.config.costs.constraints import Constraints
 from lab.config.experiment import Job

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
-from simulated_search import (
+from simulated.search import (
     FFN,
     RATE,
     build_experiment,

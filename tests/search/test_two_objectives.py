@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
-from simulated_search import (
+from simulated.search import (
     RATE,
     build_experiment,
     carry_out,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from frames.compared_sweeps import DATA, FIRST, SECOND, SETTINGS, read, sweep
-from simulated_sweeps import METRIC
+from simulated.sweeps import METRIC
 
 from lab.config.metrics import METRICS
 from lab.reporting.comparison.comparability import find_obstacle, list_doubts

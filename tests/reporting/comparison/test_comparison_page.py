@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from frames.compared_sweeps import FIRST, SECOND, sweep
-from simulated_sweeps import LR, METRIC, WIDTH, build_experiment, populate
+from simulated.sweeps import LR, METRIC, WIDTH, build_experiment, populate
 
 from lab import report, verify
 from lab.config.experiment import Range

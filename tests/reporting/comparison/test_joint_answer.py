@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from frames.compared_sweeps import FIRST, SECOND, read, sweep
 from scipy import stats as scipy_stats
-from simulated_sweeps import METRIC
+from simulated.sweeps import METRIC
 
 from lab.reporting import intervals
 from lab.reporting.comparison.joint_answer import compare_sweeps

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from simulated_sweeps import METRIC
+from simulated.sweeps import METRIC
 
 from lab.reporting.comparison.sweep_results import SweepResult, read_result
 from lab.tracking import tags
