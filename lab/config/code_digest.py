@@ -5,13 +5,23 @@ Docstrings, comments, formatting and the messages of exceptions do not change th
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path as File
 
 _PACKAGE = File(__file__).parent.parent
-# Folders of the package that contain the code of prepared texts, trials and fine-tuning results.
+# Folders and files of the package with the code of prepared texts, trials and fine-tuning results.
+# Probes and minimal pairs read their sentences by the two files of `tasks`.
 TEXT = ("data",)
-TRIAL = ("config", "data", "training", "evaluation", "trials")
+TRIAL = (
+    "config",
+    "data",
+    "training",
+    "evaluation",
+    "trials",
+    "tasks/embedded.py",
+    "tasks/minimal_pairs.py",
+)
 FINETUNING = ("config", "data", "tasks", "training", "finetuning")
 # Modules of these folders on which no result depends.
 _NO_NUMBERS = frozenset(
@@ -31,29 +41,33 @@ _NO_NUMBERS = frozenset(
 
 
 @cache
-def code_digest(folders: tuple[str, ...]) -> str:
-    """Return the digest of the installed code in some folders of the package.
+def code_digest(parts: tuple[str, ...]) -> str:
+    """Return the digest of the installed code in some parts of the package.
 
     Args:
-        folders: names of the folders, for example `TRIAL`.
+        parts: paths of the folders and files, for example `TRIAL`.
     """
-    return digest(_PACKAGE, folders)
+    return digest(_PACKAGE, parts)
 
 
-def digest(package: File, folders: tuple[str, ...]) -> str:
-    """Return twelve hexadecimal digits that name the code in some folders of a package.
+def digest(package: File, parts: tuple[str, ...]) -> str:
+    """Return twelve hexadecimal digits that name the code in some parts of a package.
 
     Args:
         package: folder of the package.
-        folders: names of folders in it.
+        parts: paths of folders and files in it.
     """
     hashed = hashlib.sha256()
-    for file in sorted(file for name in folders for file in (package / name).rglob("*.py")):
+    for file in sorted(file for part in parts for file in _list_modules(package / part)):
         name = file.relative_to(package).as_posix()
         if name not in _NO_NUMBERS:
             tree = _WithoutProse().visit(ast.parse(file.read_text(encoding="utf-8")))
             hashed.update(f"{name}\n{ast.dump(tree)}\n".encode())
     return hashed.hexdigest()[:12]
+
+
+def _list_modules(part: File) -> Iterable[File]:
+    return [part] if part.is_file() else part.rglob("*.py")
 
 
 class _WithoutProse(ast.NodeTransformer):

@@ -55,6 +55,8 @@ def test_digest_does_not_depend_on_the_folder_of_the_package(
         ("training/optimizer.py", replaced("3.4445", "3.5")),
         ("evaluation/scores.py", replaced("_WINDOWS = 256", "_WINDOWS = 128")),
         ("config/objectives/electra.py", replaced("50.0", "49.0")),
+        ("tasks/embedded.py", lambda text: f"{text}\nUNUSED = 1\n"),
+        ("tasks/minimal_pairs.py", lambda text: f"{text}\nUNUSED = 1\n"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -70,8 +72,9 @@ def test_code_that_computes_changes_the_digest(tmp_path: Path, name: str, change
         ("config/objectives/generators.py", replaced("must be omitted", "omit it")),
         ("config/labels.py", lambda text: f"{text}\nUNUSED = 1\n"),
         ("reporting/stats.py", lambda text: f"{text}\nUNUSED = 1\n"),
+        ("tasks/label_checks.py", lambda text: f"{text}\nUNUSED = 1\n"),
     ],
-    ids=["comment", "docstring", "message", "labels", "report"],
+    ids=["comment", "docstring", "message", "labels", "report", "tasks of fine-tuning"],
 )
 def test_prose_and_other_code_do_not(tmp_path: Path, name: str, change: Change) -> None:
     assert not changed(tmp_path, name, change)
