@@ -171,7 +171,7 @@ def begun_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def few_rows_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a copy of the package `lab` whose labelled tasks have few rows.
+    """Return a folder with a copy of the package `lab` that has few rows in its labelled tasks.
 
     The processes of pytest-xdist share it. It is for PYTHONPATH of sweeps in other processes,
     most of whose time would be spent on probes.

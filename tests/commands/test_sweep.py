@@ -374,7 +374,7 @@ def test_interrupt_is_reported_even_if_the_store_becomes_unusable(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cache = cwd / "runs" / "cache"  # with what the sweep would prepare
+    cache = cwd / "runs" / "cache"  # holds the files that the sweep would prepare
     shutil.copytree(prepared_text.text, cache / prepared_text.text.name)
     copy_held_out(held_out, cache)
 

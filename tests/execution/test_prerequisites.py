@@ -264,7 +264,7 @@ def storage(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """Return a storage with the prepared text, whose trials take no real score."""
+    """Return a storage with the prepared text. Its trials take no real score."""
     monkeypatch.setattr(run, "AllScores", OneScore)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)

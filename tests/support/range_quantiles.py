@@ -32,7 +32,7 @@ def range_quantile(level: float, means: int, freedom: float) -> float:
 
 
 def _log_deviations(freedom: float, means: int) -> tuple[Floats, Floats]:
-    """Return nodes of log s and their weights, whose sum is 1."""
+    """Return nodes of log s and their weights. The sum of the weights is 1."""
     if math.isinf(freedom):
         return np.zeros(1), np.ones(1)
     width = 8 / math.sqrt(2 * freedom)

@@ -29,7 +29,7 @@ class OneScore(Scorer):
 
 
 class SweepInProcess:
-    """The command of a sweep in this process, whose trials run one after another.
+    """The command of a sweep in this process; its trials run one after another.
 
     Args:
         storage: storage of the sweep; holds the prepared text and the held-out corruptions.

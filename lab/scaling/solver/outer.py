@@ -21,7 +21,7 @@ from lab.scaling.solver.power_terms import PowerTerms, Rows
 _OUTER, _INNER = 80, 12
 _TOLERANCE = 1e-8  # predicted decrease, relative to the sum
 _RIDGE, _TINY = 1e-13, 1e-18
-_BLOCK = 16  # problems whose grids are solved at once
+_BLOCK = 16  # number of problems that are solved at once
 
 
 @dataclass(frozen=True, kw_only=True)
