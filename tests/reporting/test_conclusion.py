@@ -135,6 +135,13 @@ def test_nothing_is_recommended_if_no_setting_beats_untrained() -> None:
     assert "tiny (hidden size 128, 2 layers) at 4e12 to 8e12 FLOPs" in text
 
 
+def test_no_learning_is_measured_against_the_untrained_encoders_of_the_best_cell() -> None:
+    frames = sweep({0.25: [0.62, 0.61, 0.63], 1.0: [0.60, 0.61, 0.59]}, metric=PROBE)
+    untrained = frames.trials["cell"].map({"width 0.25": 0.66, "width 1": 0.4})
+    frames = dataclasses.replace(frames, trials=frames.trials.assign(untrained=untrained))
+    assert "is not significantly better than the untrained encoder, 0.6600." in headline(frames)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_recommendation_and_no_learning_exclude_each_other(seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -111,6 +111,37 @@ def test_interval_of_three_cells_equals_that_of_games_and_howell_in_scipy() -> N
                 assert actual.mean == pytest.approx((expected.low[i, j] + expected.high[i, j]) / 2)
 
 
+def test_interval_of_independent_cells_equals_that_of_games_and_howell_in_scipy() -> None:
+    scores = {"a": [0.71, 0.73, 0.70, 0.76], "b": [0.66, 0.70, 0.69], "c": [0.6, 0.61, 0.6, 0.62]}
+    table = pd.DataFrame({label: pd.Series(values) for label, values in scores.items()})
+    expected = scipy_stats.tukey_hsd(*scores.values(), equal_var=False).confidence_interval(0.95)
+    actual = intervals.unpaired_difference(table, "a", "b")
+    assert actual.n == 3
+    assert actual.mean == pytest.approx(np.mean(scores["a"]) - np.mean(scores["b"]))
+    assert actual.mean == pytest.approx((expected.low[0, 1] + expected.high[0, 1]) / 2)
+    width = (actual.high - actual.low) / (expected.high[0, 1] - expected.low[0, 1])
+    assert 1 - 1e-4 <= width <= 1.03  # degrees of freedom are rounded down
+
+
+def test_whole_degrees_of_freedom_are_not_rounded_down() -> None:
+    first = np.array([0.71, 0.73, 0.70, 0.76])
+    scores = {"a": first, "b": first[::-1] + 0.1, "c": first + 0.2}  # equal variances: 6 of freedom
+    expected = scipy_stats.tukey_hsd(*scores.values(), equal_var=False).confidence_interval(0.95)
+    actual = intervals.difference_interval(pd.DataFrame(scores), "a", "b")
+    assert (actual.low, actual.high) == pytest.approx(
+        (expected.low[0, 1], expected.high[0, 1]), rel=1e-4
+    )
+
+
+def test_difference_without_an_interval_has_its_number_of_repeats() -> None:
+    table = pd.DataFrame({"a": [0.71, 0.73, math.nan], "b": [0.70, math.nan, 0.69]})
+    single, itself = (intervals.difference_interval(table, "a", other) for other in ("b", "a"))
+    assert (single.n, itself.n) == (1, 2)
+    assert single.mean == pytest.approx(0.01)
+    assert itself.mean == 0
+    assert all(map(math.isnan, (single.low, single.high, itself.low, itself.high)))
+
+
 def test_missing_repeat_does_not_favor_the_cell_that_lacks_it() -> None:
     """The missing repeat may be one in which every cell scores low."""
     frames = sweep({0.5: [0.71, 0.73, 0.72, 0.64], 0.25: [0.70, 0.7195, 0.7105, math.nan]})
