@@ -219,7 +219,8 @@ def _conclude(frames: SweepFrames) -> tuple[Answer, str]:
     result = stats.compute_answer(frames)
     if result is None:
         raise RuntimeError("no simulated trial has finished")
-    return result, conclusion.write_headline(frames, result, stats.scored_trials(frames))
+    headline = conclusion.write_headline(frames, result, stats.scored_trials(frames))
+    return result, headline.answer
 
 
 def _shift(frames: SweepFrames, better: str) -> SweepFrames:

@@ -247,7 +247,7 @@ def _conclude(
     page = write_report(table, options.reports, forecasts)
     answer, scored = stats.compute_answer(table), stats.scored_trials(table)
     headline = conclusion.write_headline(table, answer, scored)
-    publish_report(uri, table, page, headline)
+    publish_report(uri, table, page, str(headline))
     view.set_phase("logging the best trial as an MLflow model")
     best = _log_best_trial(table, uri, site)
     lines = [

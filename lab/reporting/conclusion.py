@@ -1,7 +1,8 @@
-"""Conclusion of a report in one sentence, and the lines of its summary."""
+"""Conclusion of a report in a few sentences, and the lines of its summary."""
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,8 +17,24 @@ from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 
-def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> str:
-    """Return the answer to a sweep's question, or the reason why there is none.
+@dataclass(frozen=True)
+class Headline:
+    """The conclusion of a report.
+
+    Attributes:
+        answer: the answer to the question, or the reason why there is none.
+        doubts: sentences on other scores and on missing evidence; empty if there is nothing to add.
+    """
+
+    answer: str
+    doubts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join((self.answer, *self.doubts))
+
+
+def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Headline:
+    """Return the answer to a sweep's question, and what speaks against it.
 
     Args:
         frames: frames of the sweep.
@@ -25,13 +42,13 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
         runs: trials by which the cells are compared (`stats.scored_trials`).
     """
     if frames.answer == "path":
-        return _describe_completion(frames)
+        return Headline(_describe_completion(frames))
     if result is None:
-        return "No answer: no trial has finished."
+        return Headline("No answer: no trial has finished.")
     if frames.answer == "noise":
-        return _describe_noise(frames, result)
+        return Headline(_describe_noise(frames, result))
     if stats.has_learned(frames, result, runs) is False:
-        return describe_no_learning(frames.metric.name, result, runs)
+        return Headline(describe_no_learning(frames.metric.name, result, runs))
     if frames.cost is not None and (front := compute_front(frames)) is not None:
         answer = describe_front(frames, front, frames.cost)
     elif frames.compare and all(path.startswith("budget.") for path in frames.compare):
@@ -47,7 +64,7 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
         other_scores.summarize_disagreements(disagreements),
         yardsticks.describe_missing_evidence(frames, result, runs),
     )
-    return " ".join([answer, *filter(None, doubts)])
+    return Headline(answer, tuple(filter(None, doubts)))
 
 
 def recommend(result: Answer) -> str:

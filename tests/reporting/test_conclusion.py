@@ -66,9 +66,8 @@ def sweep(
 
 
 def headline(frames: SweepFrames) -> str:
-    return conclusion.write_headline(
-        frames, stats.compute_answer(frames), stats.scored_trials(frames)
-    )
+    answer, runs = stats.compute_answer(frames), stats.scored_trials(frames)
+    return str(conclusion.write_headline(frames, answer, runs))
 
 
 def summary(frames: SweepFrames) -> dict[str, str]:

@@ -124,7 +124,7 @@ def test_expensive_setting_without_a_significant_gain_is_named() -> None:
 
 def test_headline_names_the_front_the_ties_and_the_dominated_settings() -> None:
     frames = sweep(FOUR)
-    text = conclusion.write_headline(frames, stats.compute_answer(frames), frames.trials)
+    text = conclusion.write_headline(frames, stats.compute_answer(frames), frames.trials).answer
     assert "On the Pareto front" in text
     assert "Off the front by their means, but not separable from it: layers 4." in text
     assert "Dominated: layers 3." in text

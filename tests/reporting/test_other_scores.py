@@ -135,10 +135,10 @@ def test_score_in_the_opposite_direction_is_found_by_its_significance(
 def test_headline_and_summary_name_scores_that_disagree() -> None:
     frames = sweep({RANKING: (0.80, 0.70), PROBE: (0.60, 0.70), MLM: (0.80, 0.70)})
     result, runs = analyze(frames)
-    text = conclusion.write_headline(frames, result, runs)
-    assert text == (
-        f"Recommended setting: c0. Other scores contradict this order significantly: {PROBE}."
-    )
+    headline = conclusion.write_headline(frames, result, runs)
+    assert headline.answer == "Recommended setting: c0."
+    assert headline.doubts == (f"Other scores contradict this order significantly: {PROBE}.",)
+    assert str(headline) == " ".join((headline.answer, *headline.doubts))
     line = dict(conclusion.list_facts(frames, result, runs))["other scores"]
     assert line.startswith(f"{PROBE} contradicts {RANKING} significantly: c1 better than c0 by +0.")
     assert "[+0." in line
@@ -148,7 +148,7 @@ def test_headline_and_summary_name_scores_that_disagree() -> None:
 def test_headline_distinguishes_scores_that_contradict_and_that_separate_a_tie() -> None:
     frames = sweep({RANKING: (0.8, 0.8, 0.7), PROBE: (0.7, 0.7, 0.8), MLM: (0.6, 0.9, 0.5)})
     result, runs = analyze(frames)
-    text = conclusion.write_headline(frames, result, runs)
+    text = str(conclusion.write_headline(frames, result, runs))
     assert f"Other scores contradict this order significantly: {PROBE}. " in text
     assert f"Other scores separate settings that tie here: {MLM}." in text
 

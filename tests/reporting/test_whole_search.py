@@ -86,7 +86,7 @@ def test_cell_without_its_run_of_an_unlucky_seed_is_not_recommended() -> None:
     frames = sweep([[0.71, 0.73, 0.72, 0.64], [0.70, 0.7195, 0.7105, None]])
     result = stats.compute_answer(frames)
     assert result is not None
-    text = conclusion.write_headline(frames, result, stats.scored_trials(frames))
+    text = conclusion.write_headline(frames, result, stats.scored_trials(frames)).answer
     first, second = (str(label) for label in frames.trials["cell"].unique())
     assert result.cells[0].label == first
     assert not text.startswith(f"Recommended setting: {second}")

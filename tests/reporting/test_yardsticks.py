@@ -73,7 +73,7 @@ def analyze(frames: SweepFrames) -> tuple[Answer, pd.DataFrame]:
 
 
 def headline(frames: SweepFrames) -> str:
-    return conclusion.write_headline(frames, *analyze(frames))
+    return str(conclusion.write_headline(frames, *analyze(frames)))
 
 
 def summary(frames: SweepFrames) -> dict[str, str]:

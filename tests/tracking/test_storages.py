@@ -72,7 +72,7 @@ def test_same_sweep_from_two_storages_at_once_has_two_runs_and_two_reports(
         assert table.other_storages == 1
         page.write_report(table, tmp_path / storage)
         answer = stats.compute_answer(table)
-        assert conclusion.write_headline(table, answer, stats.scored_trials(table))
+        assert conclusion.write_headline(table, answer, stats.scored_trials(table)).answer
 
 
 def test_sweep_of_a_storage_without_one_is_the_one_started_last(uri: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ from lab.reporting import (
 )
 from lab.reporting.comparison.comparability import list_doubts
 from lab.reporting.comparison.sweep_results import SweepResult, join_frames, join_runs
+from lab.reporting.conclusion import Headline
 from lab.reporting.stats import Answer
 from lab.tracking import tags
 
@@ -39,7 +40,7 @@ class SweepSection(NamedTuple):
     space: str
 
 
-def write_headline(sweeps: Sequence[SweepResult], answer: Answer | None, obstacle: str) -> str:
+def write_headline(sweeps: Sequence[SweepResult], answer: Answer | None, obstacle: str) -> Headline:
     """Return which settings of all sweeps are best, or why there is no answer.
 
     Args:
@@ -48,12 +49,12 @@ def write_headline(sweeps: Sequence[SweepResult], answer: Answer | None, obstacl
         obstacle: why scores are not comparable; empty if they are.
     """
     if obstacle:
-        return f"No ranking: {obstacle}."
+        return Headline(f"No ranking: {obstacle}.")
     if answer is None:
-        return "No answer: no trial has finished."
+        return Headline("No answer: no trial has finished.")
     frames, runs = join_frames(sweeps), join_runs(sweeps)
     if stats.has_learned(frames, answer, runs) is False:
-        return conclusion.describe_no_learning(frames.metric.name, answer, runs)
+        return Headline(conclusion.describe_no_learning(frames.metric.name, answer, runs))
     best = answer.cells[0]
     if len(budgets := _list_budgets(runs)) > 1:
         text = (
@@ -63,7 +64,7 @@ def write_headline(sweeps: Sequence[SweepResult], answer: Answer | None, obstacl
     else:
         text = conclusion.recommend(answer)
     doubt = yardsticks.describe_missing_evidence(frames, answer, runs)
-    return f"{text} {doubt}".strip()
+    return Headline(text, (doubt,) if doubt else ())
 
 
 def _list_budgets(runs: pd.DataFrame) -> list[str]:
@@ -178,7 +179,7 @@ def _list_sweep_facts(sweep: SweepResult) -> list[tuple[str, str]]:
     states = frames.trials["state"].value_counts()
     return [
         ("question", frames.sweep[tags.QUESTION]),
-        ("its own answer", conclusion.write_headline(frames, sweep.answer, sweep.runs)),
+        ("its own answer", str(conclusion.write_headline(frames, sweep.answer, sweep.runs))),
         ("valid for", conclusion.describe_validity(frames)),
         ("trials", ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"),
         ("cost", sentences.describe_compute(frames)),

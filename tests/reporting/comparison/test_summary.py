@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
 def test_best_setting_of_all_sweeps_is_recommended() -> None:
     better = {"c": [0.91, 0.92, 0.91], "d": [0.71, 0.72, 0.71]}
     sweeps = read(sweep("one", {"a": FIRST["a"]}), sweep("two", better))
-    assert write_headline(sweeps, compare_sweeps(sweeps), "") == "Recommended setting: two / c."
+    assert (
+        write_headline(sweeps, compare_sweeps(sweeps), "").answer == "Recommended setting: two / c."
+    )
     facts = dict(list_facts(sweeps, compare_sweeps(sweeps), across_code=False))
     assert facts["best mean score"].startswith("two / c: 0.9133 [")
     assert facts["reproduce"] == "python -m lab.report one two"
@@ -26,7 +28,7 @@ def test_best_setting_of_all_sweeps_is_recommended() -> None:
 def test_sweeps_with_different_budgets_give_no_recommendation() -> None:
     long = sweep("two", {"c": [0.91, 0.92, 0.91]}, settings=SETTINGS | {"budget.amount": 4e12})
     sweeps = read(sweep("one", FIRST), long)
-    headline = write_headline(sweeps, compare_sweeps(sweeps), "")
+    headline = write_headline(sweeps, compare_sweeps(sweeps), "").answer
     assert headline.startswith("two / c has the best mean score")
     assert "different budgets (1e+12, 4e+12), so no setting is recommended" in headline
     facts = dict(list_facts(sweeps, compare_sweeps(sweeps), across_code=False))
@@ -35,7 +37,7 @@ def test_sweeps_with_different_budgets_give_no_recommendation() -> None:
 
 def test_no_setting_is_recommended_where_none_has_learned() -> None:
     sweeps = read(sweep("one", {"a": [0.50, 0.51, 0.49]}), sweep("two", {"c": [0.40, 0.41, 0.42]}))
-    assert "shows no learning" in write_headline(sweeps, compare_sweeps(sweeps), "")
+    assert "shows no learning" in write_headline(sweeps, compare_sweeps(sweeps), "").answer
 
 
 def test_every_cell_has_a_row_also_without_a_score() -> None:
@@ -86,6 +88,6 @@ def test_sweeps_without_a_finished_trial_are_named(count: int) -> None:
     first = sweep("one", FIRST) if count else sweep("one", {"a": [math.nan]})
     sweeps = read(first, lost)
     answer = compare_sweeps(sweeps)
-    headline = write_headline(sweeps, answer, find_obstacle(sweeps, across_code=False))
+    headline = write_headline(sweeps, answer, find_obstacle(sweeps, across_code=False)).answer
     assert (headline == "No answer: no trial has finished.") is (count == 0)
     assert ("two / c" in headline) is (count == 1)
