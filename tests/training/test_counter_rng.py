@@ -122,3 +122,8 @@ def test_neighbouring_examples_and_slots_are_independent() -> None:
 def test_step_and_example_are_not_interchangeable() -> None:
     """The numbers of (step s + 1, example e) differ from those of (step s, example e + 1)."""
     assert are_independent(numbers(step=1)[:-1], numbers(step=0)[1:])
+
+
+@pytest.mark.parametrize("bits", [0, 2**63 - 1, 2**63, 2**64 - 1])
+def test_keys_of_torch_have_the_bits_of_the_hash(bits: int) -> None:
+    assert counter_rng._signed(bits) == np.uint64(bits).view(np.int64)

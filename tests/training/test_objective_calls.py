@@ -9,9 +9,12 @@ import torch
 from members import MEMBERS, POST, Member, each, each_turn, make_objective, masked, text, windows
 
 from lab.config.objectives.generators import SamplingConfig
+from lab.config.objectives.mlm import MlmConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.data.batches import Batch
+from lab.data.vocabulary import PAD
 from lab.training.objectives.masking import chosen_positions
+from lab.training.objectives.mlm import Mlm
 
 BY_ID = {member.id: member for member in MEMBERS}
 _SAMPLING = SamplingConfig(dropout=False)
@@ -50,6 +53,17 @@ def test_windows_at_an_offset_read_the_rows_of_the_position_tables_from_there_on
     for name, part in expected.parts.items():
         assert found.parts[name].equal(part), name
     assert not found.total.equal(objective(batch, 2, updates).total)
+
+
+@torch.no_grad()
+def test_predictions_without_an_offset_read_the_position_tables_from_the_first_row() -> None:
+    model = make_objective(next(m for m in MEMBERS if isinstance(m.objective, MlmConfig))).eval()
+    assert isinstance(model, Mlm)
+    ids_BT, slots_BK = torch.from_numpy(windows(8, 6, 8)), torch.arange(1, 4).expand(8, -1)
+    start, second = (model.predict(ids_BT, slots_BK, ids_BT != PAD, offset) for offset in (0, 1))
+    found = model.predict(ids_BT, slots_BK, ids_BT != PAD)
+    assert found.equal(start)
+    assert not found.equal(second)
 
 
 @each_turn()
