@@ -22,6 +22,7 @@ from lab.data import batches, preparation, prepared_files, text_facts
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
 from lab.evaluation import corruption, prepared_pairs
+from lab.execution import pair_checks
 from lab.finetuning import finetuner
 from lab.finetuning.results import FinetuneResults
 from lab.interop.initial_weights import InitialWeights
@@ -113,6 +114,8 @@ class Prerequisites:
         finetune = experiment.finetune
         self._task_names, self._seeds = finetune.tasks, finetune.seeds
         self._pairs_path = experiment.minimal_pairs
+        for line in pair_checks.describe_repeated(minimal_pairs.read_pairs(self._pairs_path)):
+            _warn(f"{self._pairs_name}: {line}")
         for name in finetune.tasks:  # before the texts, so that an invalid row is reported early
             self._tell(f"reading the task {name}", None)
             file = examples.prepare_examples(load_task(name), self._cache)
@@ -186,6 +189,12 @@ class Prerequisites:
             tags.EXAMPLES: json.dumps(self._hash_examples()),
         }
 
+    @property
+    def _pairs_name(self) -> str:
+        """Name of the minimal pairs in messages."""
+        path = self._pairs_path
+        return "minimal_pairs" if path is None else f"minimal_pairs: {path}"
+
     def _hash_examples(self) -> dict[str, str]:
         """Return a hash of the minimal pairs, and of the examples of each task."""
         tasks = {finetuned(task.name).name: task.fingerprint for task in self.tasks.values()}
@@ -246,8 +255,10 @@ class Prerequisites:
     def _pairs_file(self, settings: DataConfig, text: File) -> File:
         """Return the file of the minimal pairs for a text, and write it where it is missing."""
         if settings not in self._pairs:
-            pairs = minimal_pairs.read_pairs(self._pairs_path)
-            file = prepared_pairs.prepare_pairs(batches.open_corpus(text), pairs, self._cache)
+            pairs, corpus = minimal_pairs.read_pairs(self._pairs_path), batches.open_corpus(text)
+            for line in pair_checks.describe_equal_tokens(corpus.vocabulary, pairs):
+                _warn(f"{self._pairs_name}: {line}")
+            file = prepared_pairs.prepare_pairs(corpus, pairs, self._cache)
             prepared_pairs.open_pairs(file)  # raises if the file is damaged
             self._pairs[settings] = file
             self._mirror.push(file)

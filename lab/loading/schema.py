@@ -99,7 +99,9 @@ def validate_rate_trend(raw: dict[str, Any], path: Path) -> RateTrendConfig:
     Raises:
         SpaceError: a value has another type or range; the message has its dotted path.
     """
-    return _validate(TypeAdapter(RateTrendConfig), raw, path)
+    schema = json_schema()
+    schema["properties"][path] = {"$ref": "#/$defs/RateTrendConfig"}
+    return _validate(TypeAdapter(RateTrendConfig), raw, path, schema)
 
 
 def validate_learning_rate(rate: float, path: Path) -> None:
@@ -156,7 +158,10 @@ def _trial_adapter() -> TypeAdapter[Trial]:
     return TypeAdapter(Trial)
 
 
-def _validate(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
+def _validate(
+    adapter: TypeAdapter[_T], raw: Any, prefix: str, schema: dict[str, Any] | None = None
+) -> _T:
+    """Return the validated value; `schema` has a property `prefix`, null for that of the file."""
     try:
         text = yaml_text.as_json(raw)
     except SpaceError as error:
@@ -165,7 +170,7 @@ def _validate(adapter: TypeAdapter[_T], raw: Any, prefix: str) -> _T:
         # In strict JSON mode a list may become a tuple, but a string does not become a number.
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
-        raise SpaceError(one_line(error, prefix, json_schema())) from None
+        raise SpaceError(one_line(error, prefix, schema or json_schema())) from None
 
 
 if __name__ == "__main__":

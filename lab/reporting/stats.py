@@ -39,6 +39,7 @@ from lab.reporting.intervals import (
     pooled_deviation,
     t_interval,
 )
+from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 _EDGE = 0.05  # fraction of a range, at either end, that counts as its edge
@@ -376,7 +377,7 @@ def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
     """Return warnings about the reliability of the answer, one sentence each."""
     states = frames.trials["state"]
     lost = int(states.isin(_LOST).sum())
-    warnings = []
+    warnings = list(_flag_deleted(frames))
     if lost:
         warnings.append(
             f"{lost} of {len(states)} trials diverged or failed "
@@ -401,6 +402,18 @@ def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
         for path in edge_values(frames, cell)
     )
     return tuple(warnings)
+
+
+def _flag_deleted(frames: SweepFrames) -> Iterator[str]:
+    """Yield a warning if the tracking store has fewer runs than when the sweep ended."""
+    present = int((frames.trials["role"] != tags.SUPERSEDED).sum())
+    missing = round(frames.measures.get(tags.TRIALS, 0)) - present
+    if frames.sweep[tags.STATE] == "finished" and missing > 0:
+        yield (
+            f"{missing} of {missing + present} trials have no run in the tracking store any more, "
+            f"so they are not compared; the command that ran the sweep makes their runs again from "
+            f"the records."
+        )
 
 
 def _flag_undefined(trials: pd.DataFrame) -> Iterator[str]:

@@ -21,6 +21,7 @@ _ROLES = {"search", "repeat", tags.SUPERSEDED}
 _ANSWERS = {"ranking", "path", "noise"}
 _FINGERPRINT = re.compile(r"[\w-]{1,64}", re.ASCII)
 _MAX_NUMBER = 10**9
+_DIGITS = 18  # of a number that Python and pandas hold as an integer
 _MAX_VALUE = 1e300  # MLflow stores infinity as the largest number
 _SPENT = ("spent/steps", "spent/tokens", "spent/flops", "spent/seconds")
 _REMEDY = (
@@ -36,12 +37,13 @@ class ChangedTagError(UserError):
 
 
 def check_sweep(run: Any) -> None:
-    """Check the tags of a sweep's run.
+    """Check the tags and the measures of a sweep's run.
 
     Raises:
-        ChangedTagError: a tag is missing or not as the lab writes it.
+        ChangedTagError: a tag is missing, or a tag or a measure is not as the lab writes it.
     """
-    if reason := find_bad_sweep_tag(tags.remove_prefix(run.data.tags)):
+    reason = find_bad_sweep_tag(tags.remove_prefix(run.data.tags))
+    if reason := reason or find_bad_measure(run.data.metrics):
         raise _error(run, reason)
 
 
@@ -56,6 +58,18 @@ def find_bad_sweep_tag(values: Mapping[str, str]) -> str | None:
         return reason
     if not _is_cell(json.loads(values[tags.REFERENCE]), json.loads(values[tags.COMPARE])):
         return f"tag {tags.full_name(tags.REFERENCE)} is no cell of the comparison"
+    return None
+
+
+def find_bad_measure(measures: Mapping[str, float]) -> str | None:
+    """Return why the measures of a sweep are not as the lab writes them; None if they are.
+
+    Args:
+        measures: metrics of the sweep's run: its duration, its slots, FLOPs of shared runs.
+    """
+    for name, value in measures.items():
+        if not _is_number(value) or value < 0:
+            return f"metric {name} is {value!r}, not a finite number from 0 on"
     return None
 
 
@@ -176,8 +190,13 @@ def _is_point(tuned: Any, tune: Mapping[str, dict[str, Any]]) -> bool:
     )
 
 
+def is_digits(text: str) -> bool:
+    """Return whether a text is a number of at most 18 decimal digits."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+
+
 def _is_integer(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) <= _MAX_NUMBER
+    return is_digits(text) and int(text) <= _MAX_NUMBER
 
 
 def _is_number_list(text: str) -> bool:
@@ -208,6 +227,14 @@ def _is_distribution(value: Any) -> bool:
 def _is_finite_mapping(text: str) -> bool:
     value = _parse(text)
     return _is_mapping(value) and _is_finite(value)
+
+
+def _is_search(text: str) -> bool:
+    search = _parse(text)
+    if not (_is_mapping(search) and _is_finite(search)):
+        return False
+    prior = search.get("prior", [])
+    return isinstance(prior, list) and all(isinstance(name, str) for name in prior)
 
 
 def _is_limits(text: str) -> bool:
@@ -241,10 +268,10 @@ _SWEEP: Mapping[str, Check] = {
     tags.COMPARE: _is_comparison,
     tags.REFERENCE: _is_finite_mapping,
     tags.TUNE: _is_tuning,
-    tags.SEARCH: _is_finite_mapping,
+    tags.SEARCH: _is_search,
     tags.CONSTRAINTS: _is_limits,
     tags.COST: COSTS.__contains__,
-    tags.OPENED: lambda text: text.isascii() and text.isdigit(),
+    tags.OPENED: is_digits,
     tags.OVERLAPS: _is_overlaps,
     tags.EXAMPLES: _is_finite_mapping,
 }

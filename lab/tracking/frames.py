@@ -21,7 +21,7 @@ from lab.config.trial import Path, Value
 from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
 from lab.tracking import long_values, tags
-from lab.tracking.checked_tags import check_points, check_sweep, check_trials
+from lab.tracking.checked_tags import check_points, check_sweep, check_trials, is_digits
 from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
 from lab.tracking.parameters import parse_setting
@@ -222,7 +222,7 @@ def _select_parent(parents: list[Any], storage: str) -> Any:
 
 def _opened(run: Any) -> int:
     text = run.data.tags.get(tags.full_name(tags.OPENED), "")
-    return int(text) if text.isascii() and text.isdigit() else -1  # -1: `check_sweep` refuses it
+    return int(text) if is_digits(text) else -1  # -1: `check_sweep` refuses it
 
 
 def _storage(run: Any) -> str:

@@ -303,10 +303,16 @@ class MlflowStore:
     def close(self, state: State, measures: dict[str, float]) -> None:
         """Store the measures of the sweep (`slots`, `wall_seconds`, ...) and end its run."""
         with describe_error(self._uri):
+            measures = measures | {tags.TRIALS: float(self._count_current())}
             finite = {k: v for k, v in measures.items() if math.isfinite(v)}
             metrics = [(k, v, 0, _now()) for k, v in finite.items()]
             self._log_batch(self._parent, metrics, values=tags.add_prefix({tags.STATE: state}))
             self._client.set_terminated(self._parent, status=_STATUS[state])
+
+    def _count_current(self) -> int:
+        """Return the number of runs of trials by the present code, without superseded ones."""
+        code = code_digest(TRIAL)
+        return sum(run.code == code and not run.superseded for run in self._runs.values())
 
     def _experiment_id(self, name: str) -> str:
         existing = self._client.get_experiment_by_name(name)

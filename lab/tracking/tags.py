@@ -101,6 +101,9 @@ BY_KTOKENS = "by_ktokens/"  # prefix: the ranking metric with the step axis in t
 COPY_PREFIX = "by_"  # of both copies of the ranking metric
 SLOT_PREFIX = "slot/"
 
+# Metrics of a sweep's run.
+TRIALS = "trials"  # runs of trials when the sweep ended, without superseded ones
+
 # Artifacts of a sweep's run.
 SPACE_FILE = "space.yaml"
 ANSWER_FILE = "answer.txt"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -193,6 +194,43 @@ def test_changed_file_is_refused(run: Run, made: Path) -> None:
     assert f"{file.name}: format: " in run("scaling")[1]
     file.write_text(text)
     assert run("scaling")[0] == 0
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("seeds",), 0),
+        (("seeds",), -1),
+        (("level",), 1.5),
+        (("budget",), "NaN"),
+        (("written",), "yesterday"),
+        (("written",), "2026-01-01T00:00:00"),
+        (("warnings",), ["\x1b[2J"]),
+        (("designs", 0, "design"), "\x1b[2J"),
+        (("designs", 0, "loss"), -1),
+        (("designs", 0, "low"), -5),
+        (("designs", 0, "low"), 9),
+        (("designs", 0, "high"), 0.1),
+        (("designs", 0, "noise"), 1e308),
+        (("designs", 0, "tokens"), "Infinity"),
+        (("baseline", "losses"), {"32 × 2": 0}),
+    ],
+)
+def test_forecast_with_impossible_values_is_refused(
+    run: Run, made: Path, path: tuple[str | int, ...], value: object
+) -> None:
+    content = digests.read_json(made, "")
+    parent: Any = content
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    made.write_text(digests.format_json(content))
+    status, output = run("scaling")
+    assert status == 2
+    assert output.count("\n") == 1
+    assert f"{made.name}: {path[0]}" in output
+    assert "\x1b" not in output
 
 
 def test_each_law_has_a_forecast_of_its_own(run: Run, storage: Path, made: Path) -> None:

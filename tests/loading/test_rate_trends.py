@@ -68,7 +68,16 @@ def test_search_space_with_a_trend_survives_being_written_and_read() -> None:
     ("lr", "changes", "message"),
     [
         ({"rate": 0}, {}, "base.optim.lr.rate: "),
-        ({"rate": 1e-3, "depth": {"at": 1, "exponent": 1}}, {}, "base.optim.lr.depth: unknown"),
+        (
+            {"rate": 1e-3, "depth": {"at": 1, "exponent": 1}},
+            {},
+            "base.optim.lr.depth: unknown key; allowed: rate, parameters, tokens, batch",
+        ),
+        (
+            {"rate": 1e-3, "tokens": {"at": 1, "power": 1}},
+            {},
+            "base.optim.lr.tokens.power: unknown key; allowed: at, exponent",
+        ),
         ({"rate": 1e-3, "tokens": {"at": 1e6}}, {}, "base.optim.lr.tokens.exponent: "),
         ({"rate": 1e-3, "parameters": {"at": 1e30, "exponent": -1}}, {}, "base.optim.lr: "),
         (

@@ -13,7 +13,7 @@ from experiments import BASE, METRIC, WIDTH, experiment, outcome, row
 from lab.config.experiment import Job, Range, SearchConfig
 from lab.errors import UserError
 from lab.loading.search_space import build_trial
-from lab.reporting import page
+from lab.reporting import page, stats
 from lab.tracking import frames, stored_runs, tags
 from lab.tracking.checked_tags import ChangedTagError, check_sweep, check_trials
 from lab.tracking.client import connect_client, default_uri
@@ -33,6 +33,9 @@ HOSTILE = (
     "-1",
     "1e999",
     "99999999999999999999",
+    "9" * 5_000,
+    '{"prior": 5}',
+    '{"prior": [5]}',
     '"text"',
     '{"a": 1}',
     '{"a": [Infinity]}',
@@ -82,7 +85,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
             blocks = {METRIC: [0.001, -0.001]}
             store.sync(job, f"f{number}", end.state, end.rows, end, blocks=blocks)
             number += 1
-    store.close("finished", {})
+    store.close("finished", {"slots": 2.0, "wall_seconds": 60.0})
     return folder
 
 
@@ -151,8 +154,7 @@ def test_tags_that_the_lab_wrote_are_accepted(runs: tuple[Any, list[Any]]) -> No
 OBJECTS = {"{}", '{"a": 1}', '{"optim.lr": {}}', '{"objective.generator.width": 7}'}
 ACCEPTED = {
     "search": OBJECTS,
-    "examples": OBJECTS,
-    "opened": {"99999999999999999999"},
+    "examples": OBJECTS | {'{"prior": 5}', '{"prior": [5]}'},
     "fingerprint": {"x", "null", "NaN", "-1", "1e999", "99999999999999999999"},
     f"blocks.{METRIC}": {"[]", "[1]"},
     "tuned": {"{}"},
@@ -198,11 +200,15 @@ def test_any_text_is_reported_where_the_lab_writes_text(
 
 
 @pytest.mark.reported
-@pytest.mark.parametrize(("name", "value"), [(METRIC, 1e308), ("spent/flops", "text")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(METRIC, 1e308), ("spent/flops", "text"), ("wall_seconds", 1e308), ("slots", -5.0)],
+)
 def test_metric_that_is_no_finite_number_is_refused(
     changed: sqlite3.Connection, tmp_path: Path, name: str, value: object
 ) -> None:
-    changed.execute("UPDATE metrics SET value = ? WHERE key = ?", (value, name))
+    for table in ("metrics", "latest_metrics"):
+        changed.execute(f"UPDATE {table} SET value = ? WHERE key = ?", (value, name))  # noqa: S608
     assert load_or_refuse(tmp_path) is None
 
 
@@ -211,6 +217,25 @@ def test_evaluation_without_its_compute_is_refused(
 ) -> None:
     changed.execute("DELETE FROM metrics WHERE key = 'spent/flops' AND step = 400")
     assert load_or_refuse(tmp_path) is None
+
+
+@pytest.mark.reported
+def test_report_warns_of_trials_whose_runs_were_deleted(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    table = load_or_refuse(tmp_path)
+    assert table is not None
+    assert not any("tracking store" in flag for flag in stats.flag_trials(table, None))
+    deleted = changed.execute(
+        "UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid IN"
+        " (SELECT run_uuid FROM tags WHERE key = 'lab.fingerprint' AND value IN ('f3', 'f7'))"
+    )
+    assert deleted.rowcount == 2
+    table = load_or_refuse(tmp_path)
+    assert table is not None
+    assert "2 of 8 trials have no run in the tracking store any more" in " ".join(
+        stats.flag_trials(table, None)
+    )
 
 
 def test_newest_of_two_trials_with_one_number_is_reported(

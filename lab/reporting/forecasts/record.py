@@ -1,10 +1,19 @@
 """The record of a forecast: predictions, trials and code."""
 
-from typing import Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from lab.config.trial import Path, content_hash
+from lab.control_characters import find_control
 from lab.reporting.forecasts.designs import Setting
 from lab.scaling.forecasting.designs import LawKind
 from lab.scaling.predictions import Prediction
@@ -14,6 +23,25 @@ from lab.storage.forecasts import StoredFiles
 _INPUTS = frozenset(
     {"sweep", "budget", "metric", "size", "law", "level", "trials", "excluded", "code", "version"}
 )
+_MAX_NOISE = 100.0  # of a logarithm; larger ones have no exponential
+
+
+def _check_text(text: str) -> str:
+    if control := find_control(text):
+        raise ValueError(f"contains the control character {control}")
+    return text
+
+
+def _check_time(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+Time = Annotated[str, AfterValidator(_check_time)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -32,12 +60,12 @@ class FittedTrial(_Part):
         loss: final value of the metric.
     """
 
-    fingerprint: str
-    design: str
-    parameters: float
-    tokens: float
-    budget: float
-    loss: float
+    fingerprint: Text
+    design: Text
+    parameters: Positive
+    tokens: Positive
+    budget: Positive
+    loss: Positive
 
 
 class ExcludedTrial(_Part):
@@ -48,8 +76,8 @@ class ExcludedTrial(_Part):
         reason: why, in words.
     """
 
-    fingerprint: str
-    reason: str
+    fingerprint: Text
+    reason: Text
 
 
 class DesignRecord(_Part):
@@ -68,16 +96,22 @@ class DesignRecord(_Part):
         noise: half-width of the interval of the log loss of one new run around the expected one.
     """
 
-    design: str
-    group: str
+    design: Text
+    group: Text
     settings: dict[Path, Setting]
-    parameters: float
-    tokens: float
-    epochs: float | None
-    loss: float
-    low: float
-    high: float
-    noise: float
+    parameters: Positive
+    tokens: Positive
+    epochs: Positive | None
+    loss: Positive
+    low: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    high: Annotated[float, Field(gt=0)]
+    noise: Annotated[float, Field(ge=0, le=_MAX_NOISE)]
+
+    @model_validator(mode="after")
+    def _check_interval(self) -> Self:
+        if not self.low <= self.loss <= self.high:
+            raise ValueError("the interval does not contain the expected loss")
+        return self
 
 
 class Ranking(_Part):
@@ -88,8 +122,8 @@ class Ranking(_Part):
         losses: mean loss of each design with runs there.
     """
 
-    budget: float
-    losses: dict[str, float]
+    budget: Positive
+    losses: dict[Text, Positive]
 
 
 class ForecastRecord(_Part):
@@ -119,25 +153,25 @@ class ForecastRecord(_Part):
     """
 
     format: Literal[1] = 1
-    written: str
-    sweep: str
-    storage: str
-    budget: float
-    factor: float
-    metric: str
-    size: str
+    written: Time
+    sweep: Text
+    storage: Text
+    budget: Positive
+    factor: Positive
+    metric: Text
+    size: Text
     law: LawKind
-    level: float
-    seeds: int
-    laws: dict[str, dict[str, float]]
+    level: Annotated[float, Field(gt=0, lt=1)]
+    seeds: Annotated[int, Field(ge=1)]
+    laws: dict[Text, dict[Text, Finite]]
     designs: list[DesignRecord]
     baseline: Ranking
     trials: list[FittedTrial]
     excluded: list[ExcludedTrial]
-    warnings: list[str]
-    code: str
-    version: str
-    trial_codes: list[str]
+    warnings: list[Text]
+    code: Text
+    version: Text
+    trial_codes: list[Text]
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ from lab.reporting import csv_files, stats
 from lab.reporting.forecasts.observed import NO_FORECASTS, ObservedRun, StoreForecasts
 from lab.reporting.forecasts.record import ForecastRecord
 from lab.tracking import tags
-from lab.tracking.checked_tags import find_bad_sweep_tag
+from lab.tracking.checked_tags import find_bad_measure, find_bad_sweep_tag
 from lab.tracking.code_versions import CodeVersion
 from lab.tracking.frames import SweepFrames
 
@@ -213,6 +213,8 @@ def restore_frames(content: ReportFile, tables: dict[str, Cells]) -> SweepFrames
     """
     if reason := find_bad_sweep_tag(content.sweep):
         raise ReportFileError(f"{NAME}: sweep: {reason}")
+    if reason := find_bad_measure(content.measures):
+        raise ReportFileError(f"{NAME}: measures: {reason}")
     for key, form in (("trials", content.trials), ("curves", content.curves)):
         if missing := _REQUIRED[key] - {column.name for column in form.columns}:
             raise ReportFileError(f"{NAME}: {key}: no column {min(missing)!r}")
