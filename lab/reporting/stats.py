@@ -408,7 +408,7 @@ def _flag_deleted(frames: SweepFrames) -> Iterator[str]:
     """Yield a warning if the tracking store has fewer runs than when the sweep ended."""
     present = int((frames.trials["role"] != tags.SUPERSEDED).sum())
     missing = round(frames.measures.get(tags.TRIALS, 0)) - present
-    if frames.sweep[tags.STATE] == "finished" and missing > 0:
+    if frames.sweep.get(tags.STATE) == "finished" and missing > 0:
         yield (
             f"{missing} of {missing + present} trials have no run in the tracking store any more, "
             f"so they are not compared; the command that ran the sweep makes their runs again from "

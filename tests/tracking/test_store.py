@@ -69,7 +69,7 @@ def test_frames_have_the_values_that_were_stored(uri: str, folder: Path) -> None
     assert json.loads(read.sweep["search"])["sampler"] == "qmc"
     assert read.sweep["last_command.commit"] == "abc"
     assert read.sweep["state"] == "finished"
-    assert read.measures == {"slots": 2.0}
+    assert read.measures == {"slots": 2.0, "trials": 1.0}
     assert read.texts == {"space.yaml": "question: Does it?\n"}
     trial = read.trials.iloc[0]
     assert (trial["cell"], trial["repeat"], trial[WIDTH], trial["objective.kind"]) == (

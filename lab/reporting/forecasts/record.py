@@ -101,7 +101,7 @@ class DesignRecord(_Part):
     settings: dict[Path, Setting]
     parameters: Positive
     tokens: Positive
-    epochs: Positive | None
+    epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     loss: Positive
     low: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     high: Annotated[float, Field(gt=0)]
