@@ -247,13 +247,14 @@ def _conclude(
     page = write_report(table, options.reports, forecasts)
     answer, scored = stats.compute_answer(table), stats.scored_trials(table)
     headline = conclusion.write_headline(table, answer, scored)
+    ranked = conclusion.select_ranked(table, answer, scored)
     publish_report(uri, table, page, str(headline))
     view.set_phase("logging the best trial as an MLflow model")
     best = _log_best_trial(table, uri, site)
     lines = [
         f"\n{headline}",
         f"valid for: {conclusion.describe_validity(table)}\n",
-        *(f"{key}: {text}" for key, text in describe_power(table, answer, scored)),
+        *(f"{key}: {text}" for key, text in describe_power(*ranked)),
         *(f"code:      {note}" for note in code_notes.describe_codes(table)),
         f"report:    {page}",
         f"best:      {best}",

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -36,6 +36,9 @@ class Headline:
 def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Headline:
     """Return the answer to a sweep's question, and what speaks against it.
 
+    If budgets are compared together with other settings, the answer is that of the largest budget:
+    a larger budget wins against a smaller one, which answers no question.
+
     Args:
         frames: frames of the sweep.
         result: comparison of the cells; None if no trial has finished.
@@ -47,6 +50,9 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
         return Headline("No answer: no trial has finished.")
     if frames.answer == "noise":
         return Headline(_describe_noise(frames, result))
+    if _select_largest_budget(frames) is not None:
+        headline = write_headline(*select_ranked(frames, result, runs))
+        return Headline(f"At the largest budget: {headline.answer}", headline.doubts)
     if stats.has_learned(frames, result, runs) is False:
         return Headline(describe_no_learning(frames.metric.name, result, runs))
     if frames.cost is not None and (front := compute_front(frames)) is not None:
@@ -65,6 +71,23 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
         yardsticks.describe_missing_evidence(frames, result, runs),
     )
     return Headline(answer, tuple(filter(None, doubts)))
+
+
+def _select_largest_budget(frames: SweepFrames) -> SweepFrames | None:
+    """Return the trials of the largest budget, if budgets and other settings are compared.
+
+    None otherwise, without a finished trial there, and for a sweep with a second objective.
+    """
+    amounts = frames.compare.get(tags.BUDGET_AMOUNT, [])
+    others = [path for path in frames.compare if not path.startswith("budget.")]
+    if len(amounts) < 2 or not others or tags.BUDGET_KIND in frames.compare or frames.cost:
+        return None
+    largest = max(float(str(amount)) for amount in amounts)
+    trials = frames.trials[frames.trials[tags.BUDGET_AMOUNT] == largest]
+    if not trials["score"].notna().any():
+        return None
+    compare = frames.compare | {tags.BUDGET_AMOUNT: [largest]}
+    return replace(frames, trials=trials, sweep=frames.sweep | {tags.COMPARE: json.dumps(compare)})
 
 
 def recommend(result: Answer) -> str:
@@ -145,13 +168,41 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
         return []
     if frames.answer == "noise":
         return _list_noise(frames, result, runs)
+    ranked, best, own = select_ranked(frames, result, runs)
+    disagreements = [] if best is None else other_scores.describe_disagreements(ranked, best, own)
     return [
+        *_describe_selected_budget(frames),
         *sentences.describe_effects(frames, result),
         *yardsticks.describe_yardsticks(frames, result, runs),
-        *other_scores.describe_disagreements(frames, result, runs),
+        *disagreements,
         *_describe_selection(frames, result),
-        *describe_power(frames, result, runs),
+        *describe_power(ranked, best, own),
     ]
+
+
+def select_ranked(
+    frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
+) -> tuple[SweepFrames, Answer | None, pd.DataFrame]:
+    """Return the frames, comparison and trials that the answer is about.
+
+    They are those of the largest budget if budgets and other settings are compared, and the
+    arguments otherwise.
+    """
+    largest = _select_largest_budget(frames)
+    if largest is None:
+        return frames, result, runs
+    return largest, stats.compute_answer(largest), stats.scored_trials(largest)
+
+
+def _describe_selected_budget(frames: SweepFrames) -> list[tuple[str, str]]:
+    if (largest := _select_largest_budget(frames)) is None:
+        return []
+    (amount,) = largest.compare[tags.BUDGET_AMOUNT]
+    text = (
+        f"{amount:g}: the answer, other scores, power and ties are those of its trials; all other "
+        f"lines are about the trials of all budgets"
+    )
+    return [("largest budget", text)]
 
 
 def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:

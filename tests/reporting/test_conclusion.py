@@ -134,6 +134,32 @@ def test_nothing_is_recommended_if_no_setting_beats_untrained() -> None:
     assert "tiny (hidden size 128, 2 layers) at 4e12 to 8e12 FLOPs" in text
 
 
+def test_answer_of_several_budgets_is_that_of_the_largest_one() -> None:
+    """The other width is better at the smaller budget, where both have lower scores."""
+    scores = {(1e12, 0.25): 0.70, (1e12, 1.0): 0.60, (4e12, 0.25): 0.80, (4e12, 1.0): 0.90}
+    frames = sweep(dict.fromkeys((0.25, 1.0), [0.0] * 3), metric=PROBE)
+    rows = [
+        frames.trials.iloc[0].to_dict()
+        | {"cell": f"width {width:g}, amount {budget:g}", "budget.amount": budget, WIDTH: width}
+        | {"repeat": repeat, "score": score + 0.001 * repeat, PROBE: score + 0.001 * repeat}
+        for (budget, width), score in scores.items()
+        for repeat in (1, 2, 3)
+    ]
+    trials = pd.DataFrame(rows).assign(number=range(len(rows)))
+    compare = {WIDTH: [0.25, 1.0], "budget.amount": [1e12, 4e12]}
+    frames = dataclasses.replace(
+        frames, trials=trials, sweep=frames.sweep | {"compare": json.dumps(compare)}
+    )
+    recommended = "At the largest budget: Recommended setting: width 1, amount 4e+12."
+    assert headline(frames).startswith(recommended)
+    result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
+    assert result is not None
+    facts = dict(conclusion.list_facts(frames, result, runs))
+    assert facts["largest budget"].startswith("4e+12: the answer, other scores, power and ties")
+    trials.loc[trials["budget.amount"] == 4e12, "score"] = math.nan
+    assert headline(frames).startswith("Recommended setting: width 0.25, amount 1e+12.")
+
+
 def test_no_learning_is_measured_against_the_untrained_encoders_of_the_best_cell() -> None:
     frames = sweep({0.25: [0.62, 0.61, 0.63], 1.0: [0.60, 0.61, 0.59]}, metric=PROBE)
     untrained = frames.trials["cell"].map({"width 0.25": 0.66, "width 1": 0.4})
