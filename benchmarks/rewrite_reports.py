@@ -23,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("reports", nargs="+", type=File, help="folders of reports")
     status = 0
     for folder in parser.parse_args(arguments).reports:
+        if not (folder / NAME).is_file():
+            status = 1
+            print(f"{folder}: has no {NAME}", file=sys.stderr)
+            continue
         content = read_report_file(folder / NAME)
         found, frames = read_own_tables(folder, content)
         if frames is None:

@@ -33,6 +33,7 @@ _NO_NUMBERS = frozenset(
         "config/costs/second_objective.py",
         "config/labels.py",
         "config/mask_counts.py",
+        "evaluation/pair_checks.py",
         "finetuning/results.py",
         "trials/process_log.py",
         "trials/progress.py",

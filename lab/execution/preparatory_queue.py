@@ -111,7 +111,8 @@ class PreparatoryQueue:
         parts = {folder: run for folder, run in self._used.items() if folder in self._parts}
         others = [run for folder, run in self._used.items() if folder not in parts]
         measures = _measure("preparatory", others) | _measure("trunk", list(parts.values()))
-        uncharged = self.flops - measures.get("preparatory_flops", 0.0)
+        # A sum of floats in another order may be smaller by rounding.
+        uncharged = max(0.0, self.flops - measures.get("preparatory_flops", 0.0))
         return measures | ({"trunk_uncharged_flops": uncharged} if uncharged else {})
 
     def _runs(self, trial: Trial) -> list[Assignment]:

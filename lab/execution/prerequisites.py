@@ -21,8 +21,7 @@ from lab.control_characters import make_visible
 from lab.data import batches, preparation, prepared_files, text_facts
 from lab.data.vocabulary import open_vocabulary
 from lab.errors import UserError
-from lab.evaluation import corruption, prepared_pairs
-from lab.execution import pair_checks
+from lab.evaluation import corruption, pair_checks, prepared_pairs
 from lab.finetuning import finetuner
 from lab.finetuning.results import FinetuneResults
 from lab.interop.initial_weights import InitialWeights

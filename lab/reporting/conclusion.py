@@ -34,10 +34,10 @@ class Headline:
 
 
 def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Headline:
-    """Return the answer to a sweep's question, and what speaks against it.
+    """Return the answer to a sweep's question, with remarks on other scores and missing evidence.
 
-    If budgets are compared together with other settings, the answer is that of the largest budget:
-    a larger budget wins against a smaller one, which answers no question.
+    If budgets and other settings are compared, the answer compares the settings at the largest
+    budget, because a setting with more compute is better in most cases.
 
     Args:
         frames: frames of the sweep.
@@ -195,12 +195,14 @@ def select_ranked(
 
 
 def _describe_selected_budget(frames: SweepFrames) -> list[tuple[str, str]]:
+    """Return a summary line on the budget that the answer is about; empty if it is about all."""
     if (largest := _select_largest_budget(frames)) is None:
         return []
     (amount,) = largest.compare[tags.BUDGET_AMOUNT]
+    unit = largest.trials[tags.BUDGET_KIND].iloc[0]
     text = (
-        f"{amount:g}: the answer, other scores, power and ties are those of its trials; all other "
-        f"lines are about the trials of all budgets"
+        f"{amount:g} {unit}: the answer, other scores, power and ties are those of its trials; all "
+        f"other lines are about the trials of all budgets"
     )
     return [("largest budget", text)]
 

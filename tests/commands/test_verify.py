@@ -14,6 +14,7 @@ import pytest
 from experiments import METRIC, experiment, outcome, row
 from project import ROOT
 
+from benchmarks import rewrite_reports
 from lab import verify
 from lab.config.experiment import Job
 from lab.loading.search_space import build_trial, expand_cells
@@ -307,6 +308,19 @@ def test_older_report_is_checked_against_its_tables(check: Verify, report: Path)
         f"report.md, line {line}, column score: '0.1234' stands there; recomputed: '{score}'"
     )
     assert lines[3:] == [f"{report}: 2 differences"]
+
+
+def test_reports_are_rewritten_from_their_own_tables_only_if_these_are_unchanged(
+    check: Verify, report: Path
+) -> None:
+    text = (report / "report.md").read_text(encoding="utf-8")
+    (report / "report.md").write_text("changed", encoding="utf-8")
+    assert rewrite_reports.main([str(report)]) == 0
+    assert (report / "report.md").read_text(encoding="utf-8") == text
+    assert check(report)[0] == 0
+    (report / "trials.csv").unlink()
+    assert rewrite_reports.main([str(report), str(report.parent)]) == 1
+    assert (report / "report.md").read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "other folder"])

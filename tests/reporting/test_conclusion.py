@@ -155,7 +155,9 @@ def test_answer_of_several_budgets_is_that_of_the_largest_one() -> None:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     assert result is not None
     facts = dict(conclusion.list_facts(frames, result, runs))
-    assert facts["largest budget"].startswith("4e+12: the answer, other scores, power and ties")
+    assert facts["largest budget"].startswith(
+        "4e+12 flops: the answer, other scores, power and ties"
+    )
     trials.loc[trials["budget.amount"] == 4e12, "score"] = math.nan
     assert headline(frames).startswith("Recommended setting: width 0.25, amount 1e+12.")
 

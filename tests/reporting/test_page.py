@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -572,3 +573,10 @@ def test_curves_of_a_cell_are_one_line_with_a_gap_after_each_trial(uri: str) -> 
     assert sorted(finite) == sorted(read.curves[METRIC].dropna())
     with_curve = read.curves.dropna(subset=[METRIC])["number"].nunique()
     assert sum(int(np.isnan(values).sum()) for values in drawn) == with_curve
+
+
+@pytest.mark.reported
+def test_reports_do_not_depend_on_the_backend_of_matplotlib() -> None:
+    variables = os.environ | {"MPLBACKEND": "module://not_installed"}
+    command = [sys.executable, "-c", "import lab.reporting.page, matplotlib.pyplot"]
+    subprocess.run(command, env=variables, check=True)

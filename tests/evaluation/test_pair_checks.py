@@ -1,4 +1,4 @@
-"""Minimal pairs that cannot measure what they seem to measure are named."""
+"""Minimal pairs with equal tokens, repeated pairs and contradictory pairs are reported."""
 
 import pytest
 from tokenizers import Tokenizer
@@ -7,7 +7,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 
 from lab.data.vocabulary import Vocabulary
-from lab.execution.pair_checks import describe_equal_tokens, describe_repeated
+from lab.evaluation.pair_checks import describe_equal_tokens, describe_repeated
 from lab.tasks.minimal_pairs import MinimalPair, embedded_pairs
 
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

@@ -1,4 +1,4 @@
-"""Signs that minimal pairs are not what a user believes them to be."""
+"""Checks of minimal pairs: equal tokens, repeated pairs, contradictory pairs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,8 +9,8 @@ from lab.tasks.minimal_pairs import MinimalPair
 def describe_equal_tokens(vocabulary: Vocabulary, pairs: Sequence[MinimalPair]) -> Iterator[str]:
     """Yield a sentence if the sentences of some pairs have the same tokens.
 
-    Such sentences differ in what the tokenizer removes, such as case or accents. Every trial gives
-    both the same score, so the pair counts half.
+    Such sentences differ only in case, accents or other characters that the tokenizer removes. Both
+    have the same score in every trial, so the pair counts half.
 
     Args:
         vocabulary: vocabulary of a text.
