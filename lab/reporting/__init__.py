@@ -2,6 +2,6 @@
 
 import os
 
-# Read when matplotlib is imported, which fails if the variable names a backend that is not installed,
-# such as that of a Jupyter kernel. Figures are written as SVG only.
+# Importing matplotlib fails if this variable names a backend that is not installed, such as that of
+# a Jupyter kernel. Figures are written as SVG only.
 os.environ["MPLBACKEND"] = "svg"
