@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 SPACE = ROOT / "search_spaces" / "smoke.yaml"
 HALVING = {
     "compare": "{}",
+    "base__budget__amount": "4e10",  # a trial reads the stop file once a second until its rung
     "tune": "{optim.lr: {low: 1e-3, high: 1e-2, log: true}}",
     "base__schedule": "{kind: constant, warmup: 0}",
     "search": "{sampler: grid, trials: 4, seeds: 1, stopping: {kind: halving, first_rung: 0.5}}",
