@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lab.advice.values import Advice
 
 _SWEEP = "scaling"
+_MAX_FLOPS = 1e30
 _RUN_FIRST = (
     "run python -m lab.sweep search_spaces/scaling.yaml first; --priors prints published settings"
 )
@@ -112,8 +113,8 @@ def _positive(text: str) -> float:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
-    if not 0 < value <= 1e30 or math.isnan(value):
-        raise argparse.ArgumentTypeError("must be above 0 and at most 1e30")
+    if not 0 < value <= _MAX_FLOPS or math.isnan(value):
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most {_MAX_FLOPS:g}")
     return value
 
 
@@ -141,6 +142,8 @@ def _advise(options: argparse.Namespace) -> "Advice":
     from lab.advice.priors import advise_from_priors
 
     if options.priors:
+        if unused := [option for option, value in _of_own_runs(options) if value]:
+            raise UserError(f"{unused[0]}: has no effect with --priors, which uses no own runs")
         speed = _speed(options, ())
         return advise_from_priors(*_budget(options, speed))
     evidence, comparisons = _read_runs(options)
@@ -153,6 +156,16 @@ def _advise(options: argparse.Namespace) -> "Advice":
         comparisons=comparisons,
     )
     return advise_from_runs(evidence, request)
+
+
+def _of_own_runs(options: argparse.Namespace) -> tuple[tuple[str, object], ...]:
+    """Return the options that select own runs, with their values."""
+    return (
+        ("--sweep", options.sweeps),
+        ("--group", options.group),
+        ("--rates", options.rates),
+        ("--compared", options.compared),
+    )
 
 
 def _read_runs(options: argparse.Namespace) -> "tuple[Evidence, tuple[Comparison, ...]]":
@@ -209,6 +222,10 @@ def _budget(
     if speed is None:
         raise UserError("--gpu-hours: needs --device, because there are no own runs on a device")
     flops = 3600 * options.hours * speed.flops_per_second
+    if flops > _MAX_FLOPS:
+        raise UserError(
+            f"--gpu-hours {options.hours:g}: are more than {_MAX_FLOPS:g} FLOPs on {speed.device}"
+        )
     return flops, speed, f" ({options.hours:g} h on {speed.device}, {speed.because})"
 
 

@@ -230,11 +230,17 @@ PAIR_CATEGORIES = (
     "replacement",
     "order",
 )
+MAX_CATEGORY = 100  # characters
 
 
 def is_category(name: str) -> bool:
-    """Return whether a text is a valid name of a category: ASCII letters, digits, - and _."""
-    return name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    """Return whether a text is a valid name of a category.
+
+    It has at most `MAX_CATEGORY` ASCII letters, digits, - and _, because it is a part of the names
+    of metrics, for which MLflow has a largest length.
+    """
+    is_short = len(name) <= MAX_CATEGORY
+    return is_short and name.isascii() and name.replace("-", "").replace("_", "").isalnum()
 
 
 def category_metric(category: str) -> Metric:

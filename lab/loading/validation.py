@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig, Range
-from lab.config.trial import Path, Trial
+from lab.config.trial import Path, Trial, Value
 from lab.loading.error_messages import SpaceError
 
 _MOST_CELLS = 10_000
@@ -36,7 +36,7 @@ def check_experiment_limits(experiment: Experiment) -> None:
     for path, values in experiment.compare.items():
         if path in NEVER_COMPARED:
             raise SpaceError(f"compare.{path}: cannot be compared: {NEVER_COMPARED_REASON}")
-        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+        if _has_duplicates(values):
             raise SpaceError(f"compare.{path}: duplicate value")
     for path, distribution in experiment.tune.items():
         _check_distribution(path, distribution)
@@ -199,8 +199,14 @@ def _check_distribution(path: Path, distribution: Distribution) -> None:
         case Choices(choices=choices):
             if not choices:
                 raise SpaceError(f"tune.{path}.choices: must not be empty")
+            if _has_duplicates(choices):
+                raise SpaceError(f"tune.{path}.choices: duplicate value")
         case Range():
             _check_range(path, distribution)
+
+
+def _has_duplicates(values: Sequence[Value]) -> bool:
+    return len({json.dumps(value, sort_keys=True) for value in values}) < len(values)
 
 
 def _check_range(path: Path, values: Range) -> None:

@@ -80,8 +80,8 @@ def check_storage(folder: File) -> None:
     """Check that a storage folder can be written and that its path fits into an SQLite URI.
 
     Raises:
-        StorageError: the folder cannot be written; its path contains `%`, `?` or `#`; it is in a
-            temporary folder, which is deleted; or something else has the name of one of its parts.
+        StorageError: the folder cannot be written; its path contains `%`, `?` or `#`; or it is in
+            a temporary folder, which is deleted.
     """
     if set("%?#") & set(str(folder.resolve())):
         raise StorageError(
@@ -94,11 +94,14 @@ def check_storage(folder: File) -> None:
             "use another folder"
         )
     _check_writable(folder, "--storage")
-    _check_parts(folder)
 
 
-def _check_parts(folder: File) -> None:
-    """Check that the parts of a storage are files and folders, since opening a pipe would wait."""
+def check_parts(folder: File) -> None:
+    """Check that the parts of a storage are files and folders, since opening a pipe would wait.
+
+    Raises:
+        StorageError: something else has the name of a part.
+    """
     for names, kind, is_kind in (
         (_FILES, "file", File.is_file),
         (_FOLDERS, "folder", File.is_dir),

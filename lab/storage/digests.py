@@ -15,7 +15,7 @@ from pathlib import Path as File
 from typing import Any
 
 from lab.errors import UserError
-from lab.storage import atomic
+from lab.storage import atomic, regular_files
 from lab.storage.remote import machine_cache
 
 _BLOCK = 16 * 2**20  # bytes; a thread holds one block in memory
@@ -101,7 +101,7 @@ def read_json(file: File, remedy: str) -> Any:
         DamagedFileError: the file is missing or damaged.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = regular_files.read_text(file)
     except (OSError, ValueError) as error:
         raise damaged(file, _reason(error), remedy) from None
     head, middle, payload = text.removesuffix(_TAIL).partition(_MIDDLE)
@@ -136,7 +136,7 @@ def _describe(found: FileDigest, expected: FileDigest) -> str:
 
 
 def _digest_block(file: File, start: int) -> str:
-    with file.open("rb") as stream:
+    with regular_files.open_binary(file) as stream:
         stream.seek(start)
         return hashlib.sha256(stream.read(_BLOCK)).hexdigest()
 

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path as File
 
-from lab.storage import remote_files
+from lab.storage import checks, remote_files
 from lab.storage.mirror import LocalOnly, Mirror
 from lab.storage.remote import Remote, cache_folder
 from lab.storage.remote_connection import open_remote
@@ -18,8 +18,10 @@ def open_mirror(storage: str) -> tuple[File, Mirror]:
 
     Raises:
         MirrorError: the URI cannot be opened, or the remote tree cannot be written.
+        StorageError: something else has the name of a part of the storage.
     """
     if "://" not in storage:
+        checks.check_parts(File(storage))
         return File(storage), LocalOnly()
     with open_remote(storage) as (store, base), tempfile.NamedTemporaryFile() as probe:
         path = f"{base}/partial-{File(probe.name).name}"

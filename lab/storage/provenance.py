@@ -19,7 +19,7 @@ from typing import Any
 
 from lab import __version__
 from lab.config.code_digest import TRIAL, code_digest
-from lab.storage import sealed
+from lab.storage import regular_files, sealed
 
 NAME = "provenance.json"
 _ENTRIES = "entries"
@@ -101,7 +101,7 @@ def read_provenance(folder: File) -> tuple[Provenance, ...]:
         try:
             return _build_entries(sealed.read(file)[_ENTRIES])
         except sealed.DamagedError:  # earlier versions wrote a list, without a seal
-            return parse_provenance(file.read_text(encoding="utf-8"))
+            return parse_provenance(regular_files.read_text(file))
     return ()
 
 

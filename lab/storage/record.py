@@ -28,7 +28,7 @@ from lab import disk_space
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
-from lab.storage import atomic, sealed
+from lab.storage import atomic, regular_files, sealed
 
 LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
 ORIGIN = "origin.json"  # the shorter run that the trial was extended from
@@ -323,7 +323,7 @@ def delete_record(folder: File) -> None:
 def read_state(folder: File) -> State | None:
     """Return the state of a trial; None if there is no record or its state is damaged."""
     try:
-        content = (folder / "state").read_text(encoding="utf-8", errors="replace").strip()
+        content = regular_files.read_text(folder / "state", "replace").strip()
     except OSError:
         return None
     return next((state for state in get_args(State) if state == content), None)
@@ -350,10 +350,8 @@ def read_last_outcome(folder: File) -> Outcome | None:
     The rows are those of the present curve.
     """
     fields, file = _outcome_fields(folder), folder / "traceback.txt"
-    failed = fields.get("state") == "failed" and file.exists()
-    fields["traceback"] = (
-        file.read_text(encoding="utf-8", errors="replace").strip() if failed else ""
-    )
+    failed = fields.get("state") == "failed" and file.is_file()
+    fields["traceback"] = regular_files.read_text(file, "replace").strip() if failed else ""
     try:
         return Outcome(**fields | {"rows": read_curve(folder)})
     except TypeError:  # the file is missing or lacks a field
@@ -398,7 +396,7 @@ def curve_lines(folder: File) -> list[str]:
     file = folder / "curve.jsonl"
     if not file.is_file():
         return []
-    return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return regular_files.read_text(file, "replace").splitlines()
 
 
 def non_finite_metrics(row: MetricRow) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path as File
 from typing import Any
 
-from lab.storage import atomic
+from lab.storage import atomic, regular_files
 
 _KEY = "seal"
 _DIGITS = 16  # hexadecimal digits of SHA-256; a change stays unnoticed with a probability of 2**-64
@@ -35,7 +35,7 @@ def read(file: File) -> dict[str, Any]:
         DamagedError: the content is no JSON object, or differs from its seal.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(regular_files.read_text(file))
     except (ValueError, RecursionError):
         raise DamagedError("not JSON") from None
     if not isinstance(content, dict):

@@ -40,5 +40,7 @@ def find_trained(storage: File, least: float) -> Iterator[TrainedTrial]:
 
 def _flops(settings: Mapping[str, Any]) -> float:
     """Return the budget of a trial in FLOPs; 0 if it is in other units."""
-    budget = settings.get("budget", {})
-    return float(budget["amount"]) if budget.get("kind") == "flops" else 0.0
+    match settings.get("budget"):
+        case {"kind": "flops", "amount": int(amount) | float(amount)}:
+            return float(amount)
+    return 0.0

@@ -48,23 +48,28 @@ def expand_paths(texts: Iterable[str]) -> tuple[str, ...]:
     """Return files and globs unchanged; replace a folder by globs of the formats that it holds.
 
     Raises:
-        UserError: a file or folder does not exist, or a folder has no file of a known format.
+        UserError: a file or folder does not exist, or a folder has no file of a known format, or
+            one that is no regular file, such as a link to nothing.
     """
     return tuple(path for text in texts for path in _expand(text))
 
 
 def _expand(text: str) -> Iterator[str]:
+    if not text.strip():
+        raise UserError(f"{text!r}: an empty path; must be a file, a folder or a pattern")
     folder = File(text).expanduser()
     if not glob.has_magic(text) and not folder.exists():
         raise UserError(f"{text}: no such file or folder")
     if not folder.is_dir():
         yield text
         return
-    names = [name for _, _, names in os.walk(folder) for name in names]
+    files = sorted(File(parent, name) for parent, _, names in os.walk(folder) for name in names)
     endings = [suffix + packed for suffix in _SUFFIXES for packed in ("", *PACKED)]
-    present = dict.fromkeys(
-        name[-len(end) :] for end in endings for name in sorted(names) if name.lower().endswith(end)
-    )
+    of_formats = [(f, end) for end in endings for f in files if f.name.lower().endswith(end)]
+    odd = (str(file) for file, _ in of_formats if not file.is_file())
+    if (first := next(odd, None)) is not None:
+        raise UserError(f"{first}: no regular file; remove it, or name the files to read")
+    present = dict.fromkeys(file.name[-len(end) :] for file, end in of_formats)
     if not present:
         raise UserError(f"{text}: no file in this folder ends with {', '.join(_SUFFIXES)}")
     # Escaped, since the brackets in the name of a folder are no pattern.

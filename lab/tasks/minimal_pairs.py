@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path as File
 from typing import NamedTuple
 
-from lab.config.metrics import PAIRS_ACCURACY, Metric, category_metric, is_category
+from lab.config.metrics import MAX_CATEGORY, PAIRS_ACCURACY, Metric, category_metric, is_category
 from lab.config.tasks import FileRows
 from lab.errors import UserError
 from lab.tasks.checked_rows import CheckedRow
@@ -83,6 +83,8 @@ def _check_row(row: CheckedRow) -> MinimalPair:
         raise row.error("bad", "must differ from good")
     if not is_category(pair.category):
         raise row.error(
-            "category", f"must consist of letters, digits, - and _, not {pair.category!r}"
+            "category",
+            f"must have 1 to {MAX_CATEGORY} letters (a to z), digits, - or _, "
+            f"not {pair.category[: MAX_CATEGORY + 1]!r}",
         )
     return pair

@@ -44,7 +44,7 @@ def check_sweep(run: Any) -> None:
     """
     reason = find_bad_sweep_tag(tags.remove_prefix(run.data.tags))
     if reason := reason or find_bad_measure(run.data.metrics):
-        raise _error(run, reason)
+        raise changed_run_error(run, reason)
 
 
 def find_bad_sweep_tag(values: Mapping[str, str]) -> str | None:
@@ -95,10 +95,10 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
         optional = {tags.PROVENANCE, tags.TRUNK, tags.COST_VALUE, tags.PROPOSED_BY}
         values = tags.remove_prefix(run.data.tags)
         if reason := _find_bad(values, checks | of_blocks, optional):
-            raise _error(run, reason)
+            raise changed_run_error(run, reason)
         for name, value in run.data.metrics.items():
             if not _is_number(value):
-                raise _error(run, f"metric {name} is {value!r}, not a finite number")
+                raise changed_run_error(run, f"metric {name} is {value!r}, not a finite number")
 
 
 def check_points(rows: Mapping[tuple[int, str, int], Mapping[str, float]]) -> None:
@@ -136,7 +136,13 @@ def _find_bad(
     return None
 
 
-def _error(run: Any, reason: str) -> ChangedTagError:
+def changed_run_error(run: Any, reason: str) -> ChangedTagError:
+    """Return the exception for a run that is not as the lab writes it.
+
+    Args:
+        run: MLflow run.
+        reason: what is not as the lab writes it.
+    """
     return ChangedTagError(
         f"MLflow run {run.info.run_id}: {reason}, which the lab does not write; {_REMEDY}"
     )
@@ -221,7 +227,10 @@ def _is_distribution(value: Any) -> bool:
         return False
     if "choices" in value:
         return isinstance(value["choices"], list) and bool(value["choices"])
-    return _is_number(value.get("low")) and _is_number(value.get("high"))
+    low, high, is_log = value.get("low"), value.get("high"), value.get("log")
+    if not (_is_number(low) and _is_number(high) and isinstance(is_log, bool)):
+        return False
+    return low < high and (low > 0 or not is_log)
 
 
 def _is_finite_mapping(text: str) -> bool:

@@ -22,6 +22,7 @@ from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
 from lab.tracking import long_values, tags
 from lab.tracking.checked_tags import check_points, check_sweep, check_trials, is_digits
+from lab.tracking.checked_values import check_last_values, check_settings, check_starts
 from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
 from lab.tracking.parameters import parse_setting
@@ -182,13 +183,14 @@ def _load_frames(
             f"{name}: the tracking store has no sweep of this name; its sweeps: {_names(client)}"
         )
     parent = _select_parent(parents, storage)
-    children = drop_duplicates(
-        read_children(client, uri, experiment.experiment_id, parent.info.run_id)
-    )
+    children = read_children(client, uri, experiment.experiment_id, parent.info.run_id)
+    check_starts(children)
+    children = drop_duplicates(children)
     _restore_long_values(client, [parent, *children])
     check_sweep(parent)
     sweep = tags.remove_prefix(parent.data.tags)
     check_trials(children, sweep)
+    check_settings(children, sweep.get(tags.COST))
     current = sweep.get(f"{tags.LAST_COMMAND}{tags.CODE}", "")
     tuned = tuple(json.loads(sweep[tags.TUNE]))
     selected = select_runs(children, current, tuned, across_code=across_code)
@@ -196,7 +198,9 @@ def _load_frames(
     if len(codes) > 1:
         compare_codes(sweep, children, codes)
     _renumber(children, codes)
-    curves = _curves(read_points(client, uri, children), children)
+    points = list(read_points(client, uri, children))
+    check_last_values(children, points)
+    curves = _curves(points, children)
     return SweepFrames(
         name=name,
         sweep=sweep,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lab import disk_space
 from lab.config.budget import Spent
-from lab.storage import atomic
+from lab.storage import atomic, regular_files
 from lab.training.objectives.base import Objective
 from lab.training.optimizer import Adam
 
@@ -247,7 +247,7 @@ def _read_position(folder: File) -> TrainingPosition:
 def _read_json(folder: File) -> dict[str, Any]:
     file = folder / "state.json"
     try:
-        body: dict[str, Any] = json.loads(file.read_text())
+        body: dict[str, Any] = json.loads(regular_files.read_text(file))
         seal = body.pop("seal")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DamagedError(f"{file}: {error}") from None
@@ -261,5 +261,5 @@ def _seal(body: dict[str, Any]) -> str:
 
 
 def _digest(file: File) -> str:
-    with file.open("rb") as stream:
+    with regular_files.open_binary(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

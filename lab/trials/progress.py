@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 
-from lab.storage import atomic
+from lab.storage import atomic, regular_files
 from lab.storage.mirror import Mirror, MirrorError
 
 NAME = "progress"
@@ -76,7 +76,7 @@ class ProgressReporter:
 def read_progress(folder: File) -> PhaseProgress | None:
     """Return the progress in a record; None if the file is missing or damaged."""
     try:
-        return PhaseProgress(**json.loads((folder / NAME).read_text()))
+        return PhaseProgress(**json.loads(regular_files.read_text(folder / NAME)))
     except (OSError, ValueError, TypeError):
         return None
 

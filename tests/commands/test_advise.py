@@ -121,6 +121,7 @@ def test_hours_on_a_device_become_flops(run: Run) -> None:
     assert "0.005 h on cpu" in heading
 
 
+@pytest.mark.reported
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -129,6 +130,9 @@ def test_hours_on_a_device_become_flops(run: Run) -> None:
         (("--flops", "1e13", "--group", "objective mlm"), "scaling has no such runs"),
         (("--flops", "1e13", "--output", "advised.txt"), "ends with .yaml"),
         (("--gpu-hours", "1", "--priors"), "needs --device"),
+        (("--gpu-hours", "1e30", "--device", "cpu"), "more than 1e+30 FLOPs on cpu"),
+        (("--flops", "1e13", "--priors", "--sweep", "scaling"), "--sweep: has no effect"),
+        (("--flops", "1e13", "--priors", "--rates", "scaling"), "--rates: has no effect"),
         (("--gpu-hours", "1", "--priors", "--device", "cpu"), "known from own runs only"),
         (("--flops", "1e13", "--compared", "widths"), "no sweep of this name"),
         (("--flops", "1e13", "--rates", "rates"), "no sweep of this name"),
@@ -146,7 +150,7 @@ def test_bad_requests_end_with_one_line_and_status_2(
 
 
 def test_priors_need_no_store(run: Run, tmp_path: Path) -> None:
-    status, output, _ = run("--flops", "1e18", "--priors", "--sweep", "none", "--output", "p.yaml")
+    status, output, _ = run("--flops", "1e18", "--priors", "--output", "p.yaml")
     assert status == 0
     assert "no value is from own runs" in output
     assert search_space.load_experiment(tmp_path / "p.yaml").question

@@ -328,6 +328,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "duplicate value": ("compare.batch=[8, 8]", "compare.batch", "duplicate value"),
     "wrong value in a grid": ("compare.batch=[8, a]", "compare.batch", "with start, end, not 'a'"),
     "empty choices": ("tune.batch={choices: []}", "tune.batch.choices", "must not be empty"),
+    "duplicate choice": ("tune.batch={choices: [8, 8]}", "tune.batch.choices", "duplicate value"),
     "reversed range": (
         "tune.batch={low: 9, high: 8}",
         "tune.batch",

@@ -388,10 +388,9 @@ def test_sweep_without_a_score_has_a_report(uri: str, tmp_path: Path, end: State
     writer = store.MlflowStore(uri, tmp_path / "artifacts")
     writer.begin(experiment, {}, {})
     if end:
-        trial = build_trial(BASE, {})
-        job = Job(
-            number=0, role="search", cell={WIDTH: 0.25}, tuned={LR: 1e-3}, repeat=0, trial=trial
-        )
+        cell, tuned = {WIDTH: 0.25}, {LR: 1e-3}
+        trial = build_trial(BASE, cell | tuned)
+        job = Job(number=0, role="search", cell=cell, tuned=tuned, repeat=0, trial=trial)
         writer.sync(job, "a", end, (), outcome((), end, "no space"))
     text = write_report(frames.load_frames(uri, name), tmp_path).read_text()
     assert "No answer: no trial has finished." in text

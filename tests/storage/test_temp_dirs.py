@@ -183,7 +183,7 @@ def test_a_storage_with_a_pipe_in_place_of_a_part_is_refused(parent: Path, name:
     os.mkfifo(parent / name)
     kind = "file" if name == "lock" or name.endswith(".db") else "folder"
     with pytest.raises(checks.StorageError, match=f"'{name}' is not a {kind}; remove it"):
-        checks.check_storage(parent)
+        checks.check_parts(parent)
 
 
 def test_a_pipe_in_place_of_the_lock_is_refused_by_the_lock_itself(parent: Path) -> None:

@@ -275,3 +275,95 @@ def test_runs_and_points_of_a_database_are_those_that_the_client_reads(stored: P
     ]
     assert points[0] == points[1]
     assert len(points[0]) == len(set(points[0])) > 100
+
+
+def trial_runs(database: sqlite3.Connection, fingerprint: str) -> str:
+    """Return the run of a trial."""
+    (run,) = database.execute(
+        "SELECT run_uuid FROM tags WHERE key = 'lab.fingerprint' AND value = ?", (fingerprint,)
+    ).fetchone()
+    return str(run)
+
+
+CHANGES = {
+    "last value": (
+        "UPDATE latest_metrics SET value = 0.9 WHERE run_uuid = ? AND key = ?",
+        METRIC,
+        rf"the last value of metric {METRIC} is 0\.9, and at step 400 it is 0\.6",
+    ),
+    "deleted last value": (
+        "DELETE FROM latest_metrics WHERE run_uuid = ? AND key = ?",
+        METRIC,
+        rf"the last value of metric {METRIC} is missing",
+    ),
+    "last point": (
+        "UPDATE metrics SET value = 0.9 WHERE run_uuid = ? AND key = ? AND step = 400",
+        METRIC,
+        rf"the last value of metric {METRIC} is 0\.6, and at step 400 it is 0\.9",
+    ),
+    "cell": (
+        "UPDATE tags SET value = '{\"objective.generator.width\": 0.5}'"
+        " WHERE run_uuid = ? AND key = ?",
+        "lab.cell",
+        r"parameter objective.generator.width is '0\.25', and tag lab.cell has '0\.5'",
+    ),
+    "tuned": (
+        "UPDATE tags SET value = '{\"optim.lr\": 0.005}' WHERE run_uuid = ? AND key = ?",
+        "lab.tuned",
+        r"parameter optim.lr is '0\.002', and tag lab.tuned has '0\.005'",
+    ),
+    "budget": (
+        "UPDATE params SET value = 'abc' WHERE run_uuid = ? AND key = ?",
+        "budget.amount",
+        "parameter budget.amount is 'abc'",
+    ),
+    "start": (
+        "UPDATE runs SET start_time = NULL WHERE run_uuid = ? AND ? != ''",
+        "start_time",
+        "it has no start time",
+    ),
+}
+
+
+@pytest.mark.reported
+@pytest.mark.parametrize(("change", "key", "message"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_mlflow_stores_twice_must_agree(
+    changed: sqlite3.Connection, tmp_path: Path, change: str, key: str, message: str
+) -> None:
+    done = changed.execute(change, (trial_runs(changed, "f0"), key))
+    assert done.rowcount == 1
+    with pytest.raises(ChangedTagError, match=message):
+        frames.load_frames(default_uri(tmp_path), "sweep")
+
+
+@pytest.mark.reported
+def test_a_second_objective_without_values_is_refused(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    changed.execute(
+        "INSERT INTO tags (key, value, run_uuid) SELECT 'lab.cost', 'tokens', run_uuid FROM tags"
+        " WHERE key = 'lab.kind' AND value = 'sweep'"
+    )
+    with pytest.raises(ChangedTagError, match=r"tag lab\.cost_value is missing"):
+        frames.load_frames(default_uri(tmp_path), "sweep")
+
+
+def test_an_evaluation_that_was_stored_twice_and_a_last_value_that_is_no_number_are_accepted(
+    changed: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """A trial that was continued has other durations; a diverged one ends with NaN."""
+    run = trial_runs(changed, "f0")
+    columns = "key, value, timestamp, run_uuid, step, is_nan"
+    changed.execute(
+        f"INSERT INTO metrics ({columns}) SELECT key, value + 1, timestamp + 1, run_uuid, step,"  # noqa: S608
+        " is_nan FROM metrics WHERE run_uuid = ? AND key = 'spent/seconds' AND step = 400",
+        (run,),
+    )
+    changed.execute(
+        "UPDATE metrics SET is_nan = 1 WHERE run_uuid = ? AND key = 'train/loss' AND step = 400",
+        (run,),
+    )
+    changed.execute(
+        "UPDATE latest_metrics SET is_nan = 1 WHERE run_uuid = ? AND key = 'train/loss'", (run,)
+    )
+    assert load_or_refuse(tmp_path) is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import pytest
 from sqlalchemy import Engine, event
@@ -17,7 +17,7 @@ from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Value
 from lab.loading.search_space import build_trial
-from lab.storage import record
+from lab.storage import record, regular_files
 from lab.storage.provenance import Provenance
 from lab.tracking import frames, sync
 from lab.tracking.client import StoreError, default_uri
@@ -340,10 +340,10 @@ def test_record_that_ends_while_it_is_copied_is_stored_as_running_or_complete(
     uri = default_uri(tmp_path)
     store = MlflowStore(uri, tmp_path / "artifacts")
     store.begin(experiment("early"), {}, {})
-    syncer, read_text = MlflowSync(store, messages.append), Path.read_text
+    syncer, open_binary = MlflowSync(store, messages.append), regular_files.open_binary
     reads, ended_early = 0, set[int]()
 
-    def read_after_end(file: Path, *args: Any, **kwargs: Any) -> str:
+    def open_after_end(file: Path) -> BinaryIO:
         nonlocal reads
         number = len(ended_early)
         if file.parent == tmp_path / str(number):
@@ -352,14 +352,14 @@ def test_record_that_ends_while_it_is_copied_is_stored_as_running_or_complete(
                 record.append_row(file.parent, row(4))
                 record.write_outcome(file.parent, outcome(row(0), row(4)))
             reads += 1
-        return read_text(file, *args, **kwargs)
+        return open_binary(file)
 
     for number in count():
         folder, reads = tmp_path / str(number), 0
         record.begin_record(folder, TRIAL)
         record.append_row(folder, row(0))
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_text", read_after_end)
+            patch.setattr(regular_files, "open_binary", open_after_end)
             syncer.submit(job(number), folder)
         if number not in ended_early:
             break

@@ -4,12 +4,18 @@ import json
 from pathlib import Path as File
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lab.reporting.verification.report_file import ReportFileError, SweepName
 
 NAME = "comparison.json"
 SWEEPS = "sweeps"  # folder of their tables
+
+
+def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("must have each sweep once")
+    return names
 
 
 class ComparisonFile(BaseModel):
@@ -24,7 +30,7 @@ class ComparisonFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    sweeps: Annotated[tuple[SweepName, ...], Field(min_length=2)]
+    sweeps: Annotated[tuple[SweepName, ...], Field(min_length=2), AfterValidator(_check_unique)]
     across_code: bool
 
 

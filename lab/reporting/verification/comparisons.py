@@ -14,7 +14,7 @@ from lab.reporting.verification.recomputation import (
     compare_reports,
     read_own_tables,
 )
-from lab.reporting.verification.report_file import ReportFile, read_report_file
+from lab.reporting.verification.report_file import ReportFile, ReportFileError, read_report_file
 from lab.tracking.frames import SweepFrames
 
 
@@ -25,9 +25,12 @@ def read_contents(folder: File, content: ComparisonFile) -> list[ReportFile]:
         ReportFileError: one of them is not as the lab writes it.
         OSError: one of them cannot be read.
     """
-    return [
-        read_report_file(sweep_folder(folder, name) / report_file.NAME) for name in content.sweeps
-    ]
+    files = {name: sweep_folder(folder, name) / report_file.NAME for name in content.sweeps}
+    contents = {name: read_report_file(file) for name, file in files.items()}
+    for name, each in contents.items():
+        if each.name != name:
+            raise ReportFileError(f"{files[name]}: name: must be {name}, not {each.name}")
+    return list(contents.values())
 
 
 def verify_with_store(

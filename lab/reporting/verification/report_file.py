@@ -219,7 +219,7 @@ def restore_frames(content: ReportFile, tables: dict[str, Cells]) -> SweepFrames
         if missing := _REQUIRED[key] - {column.name for column in form.columns}:
             raise ReportFileError(f"{NAME}: {key}: no column {min(missing)!r}")
     try:
-        return SweepFrames(
+        frames = SweepFrames(
             name=content.name,
             sweep=content.sweep,
             measures=content.measures,
@@ -234,6 +234,19 @@ def restore_frames(content: ReportFile, tables: dict[str, Cells]) -> SweepFrames
         )
     except (ValueError, TypeError, IndexError) as error:
         raise ReportFileError(f"{NAME} does not describe the tables: {error}") from None
+    _check_score_columns(frames)
+    return frames
+
+
+def _check_score_columns(frames: SweepFrames) -> None:
+    """Check that tables with a score have the columns from which it was taken."""
+    if not frames.trials["score"].notna().any():
+        return
+    needed = {"trials": {frames.sweep[tags.METRIC]}, "curves": {frames.sweep[tags.METRIC]}}
+    needed["trials"] |= {"cost"} if tags.COST in frames.sweep else set()
+    for key, table in (("trials", frames.trials), ("curves", frames.curves)):
+        if missing := needed[key] - set(table):
+            raise ReportFileError(f"{NAME}: {key}: no column {min(missing)!r}")
 
 
 def restore_forecasts(content: ReportFile) -> StoreForecasts:

@@ -174,6 +174,25 @@ def test_changed_list_of_sweeps_is_refused_in_one_line(
     assert lines[0].startswith("comparison.json: ")
 
 
+@pytest.mark.reported
+def test_a_sweep_that_is_listed_twice_or_has_another_name_is_refused_in_one_line(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = Path(shutil.copytree(written, tmp_path / written.name))
+    names = json.loads((changed / "comparison.json").read_text())["sweeps"]
+    (changed / "sweeps" / names[0] / "report.json").write_bytes(
+        (changed / "sweeps" / names[1] / "report.json").read_bytes()
+    )
+    status, lines = check(changed, capsys)
+    assert (status, len(lines)) == (1, 1)
+    assert f"sweeps/{names[0]}/report.json: name: must be {names[0]}, not {names[1]}" in lines[0]
+    content = {"sweeps": [names[0]] * 2, "across_code": False}
+    (changed / "comparison.json").write_text(json.dumps(content))
+    status, lines = check(changed, capsys)
+    assert (status, len(lines)) == (1, 1)
+    assert "must have each sweep once" in lines[0]
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_sweeps_that_are_not_comparable_have_a_table_and_no_ranking(
     uri: str, tmp_path: Path

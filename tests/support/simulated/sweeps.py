@@ -122,15 +122,9 @@ def populate(
                 end = outcome(rows[:3], "diverged", "loss is nan at step 251")
             writer.sync(job, f"{number:012x}", end.state, end.rows, end)
             number += 1
-    trial = build_trial(BASE, {})
-    failed = Job(
-        number=number,
-        role="repeat",
-        cell=expand_cells(experiment)[0],
-        tuned={},
-        repeat=99,
-        trial=trial,
-    )
+    first, *_ = expand_cells(experiment)
+    trial = build_trial(BASE, first)
+    failed = Job(number=number, role="repeat", cell=first, tuned={}, repeat=99, trial=trial)
     writer.sync(failed, "f" * 12, "failed", (), outcome((), "failed", "out of memory"))
     writer.close(
         "finished", {"slots": 2.0, "wall_seconds": 900.0, "setup_seconds": 30.0, "slot_share": 0.93}
