@@ -87,7 +87,9 @@ def _select_largest_budget(frames: SweepFrames) -> SweepFrames | None:
     if not trials["score"].notna().any():
         return None
     compare = frames.compare | {tags.BUDGET_AMOUNT: [largest]}
-    return replace(frames, trials=trials, sweep=frames.sweep | {tags.COMPARE: json.dumps(compare)})
+    reference = json.loads(frames.sweep[tags.REFERENCE]) | {tags.BUDGET_AMOUNT: largest}
+    changed = {tags.COMPARE: json.dumps(compare), tags.REFERENCE: json.dumps(reference)}
+    return replace(frames, trials=trials, sweep=frames.sweep | changed)
 
 
 def recommend(result: Answer) -> str:
@@ -169,13 +171,13 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
     if frames.answer == "noise":
         return _list_noise(frames, result, runs)
     ranked, best, own = select_ranked(frames, result, runs)
-    disagreements = [] if best is None else other_scores.describe_disagreements(ranked, best, own)
+    assert best is not None  # noqa: S101 - trials of the largest budget have scores
     return [
         *_describe_selected_budget(frames),
-        *sentences.describe_effects(frames, result),
-        *yardsticks.describe_yardsticks(frames, result, runs),
-        *disagreements,
-        *_describe_selection(frames, result),
+        *sentences.describe_effects(ranked, replace(best, multiplier=result.multiplier)),
+        *yardsticks.describe_yardsticks(ranked, best, own),
+        *other_scores.describe_disagreements(ranked, best, own),
+        *_describe_selection(ranked, best),
         *describe_power(ranked, best, own),
     ]
 
@@ -201,8 +203,8 @@ def _describe_selected_budget(frames: SweepFrames) -> list[tuple[str, str]]:
     (amount,) = largest.compare[tags.BUDGET_AMOUNT]
     unit = largest.trials[tags.BUDGET_KIND].iloc[0]
     text = (
-        f"{amount:g} {unit}: the answer, other scores, power and ties are those of its trials; all "
-        f"other lines are about the trials of all budgets"
+        f"{amount:g} {unit}: the answer and the lines on effects, scores, noise, power and ties "
+        f"are about its trials; compute, cost and trials are those of all budgets"
     )
     return [("largest budget", text)]
 
@@ -259,13 +261,16 @@ def describe_validity(frames: SweepFrames) -> str:
     if "encoder.hidden" not in trials:
         return sentences.NONE
     shapes = trials[["encoder.hidden", "encoder.layers"]].dropna().drop_duplicates()
+    hidden: dict[int, list[str]] = {}
+    for width, layers in shapes.to_numpy():
+        hidden.setdefault(int(layers), []).append(f"{width:g}")
     sizes = [
-        f"{layers:g} layer{'s' if layers > 1 else ''} of hidden size {hidden:g}"
-        for hidden, layers in shapes.to_numpy()
+        f"{layers} layer{'s' if layers > 1 else ''} of hidden size {_join_choices(widths)}"
+        for layers, widths in hidden.items()
     ]
     unit = _values(trials, "budget.kind").replace("flops", "FLOPs")
     parts = [
-        f"encoder with {' or '.join(sizes)}",
+        f"encoder with {_join_choices(sizes)}",
         f"{_values(trials, 'budget.amount')} {unit} per trial",
         f"windows of {_values(trials, 'data.length')} tokens",
         f"training text: {_list_texts(trials)}",
@@ -273,6 +278,11 @@ def describe_validity(frames: SweepFrames) -> str:
         f"objective {_values(trials, 'objective.kind')}",
     ]
     return ", ".join(parts)
+
+
+def _join_choices(texts: list[str]) -> str:
+    *most, last = texts
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _values(trials: pd.DataFrame, path: str) -> str:

@@ -16,6 +16,11 @@ def escape_cell(text: object) -> str:
     return escape_text(text).replace("|", r"\|")
 
 
+def escape_lines(text: object) -> str:
+    """Return a text for a cell of a table, with its line breaks."""
+    return "<br>".join(map(escape_cell, str(text).splitlines()))
+
+
 def format_code(text: object) -> str:
     """Return a text in one line as code, in a cell of a table."""
     line = " ".join(str(text).split()).replace("|", r"\|")

@@ -21,7 +21,7 @@ from lab.reporting.shapes import label_shapes
 from lab.reporting.stats import Answer, compare_cells
 from lab.tracking.frames import SweepFrames
 
-_SHOWN = 3  # pairs of cells that a sentence names
+_SHOWN = 2  # pairs of cells that a sentence names
 _ERRORS = 2  # standard errors; quantiles of intervals are larger for up to 60 repeats
 
 Verdict = Literal["separates a tie", "contradicts", "ranks in reverse"]
@@ -203,7 +203,8 @@ def describe_disagreements(
             _describe_pairs(frames.metric.name, list(group))
             for _, group in itertools.groupby(found, key=lambda each: (each.metric, each.verdict))
         ]
-        return [("other scores", f"{'; '.join(parts)} (intervals hold for one score at a time)")]
+        parts.append("(the intervals hold for one score at a time)")
+        return [("other scores", "\n".join(parts))]
     others = rankable_scores(frames, runs)
     if not others or len(result.cells) == 1:
         return []
@@ -239,4 +240,4 @@ def _describe_pairs(ranking: str, found: list[Disagreement]) -> str:
         for each in found[:_SHOWN]
     ]
     more = len(found) - len(pairs)
-    return f"{introduction}: {', '.join(pairs)}{f' and {more} more pairs' if more else ''}"
+    return f"{introduction}: {'; '.join(pairs)}{f'; and {more} more pairs' if more else ''}"

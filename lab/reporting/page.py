@@ -49,8 +49,8 @@ from lab.tracking.frames import SweepFrames
 
 _TEMPLATE = "report"
 _CARD = (  # summary lines that begin the page
-    "effect", "compute", "best mean score", "seed noise", "other scores", "power",
-    "to separate ties", "cost", "trials", "reproduce",
+    "largest budget", "effect", "compute", "best mean score", "seed noise", "other scores",
+    "power", "to separate ties", "cost", "trials", "reproduce",
 )  # fmt: skip
 _REPLACEMENT_RATE = "health/replacement_rate"
 _FRONT = "front.csv"

@@ -60,5 +60,6 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"cell": markdown.escape_cell, "code": markdown.format_code}
+    environment.filters["lines"] = markdown.escape_lines
     environment.filters |= {"text": markdown.escape_text, "block": markdown.format_block}
     return environment

@@ -155,9 +155,10 @@ def test_answer_of_several_budgets_is_that_of_the_largest_one() -> None:
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     assert result is not None
     facts = dict(conclusion.list_facts(frames, result, runs))
-    assert facts["largest budget"].startswith(
-        "4e+12 flops: the answer, other scores, power and ties"
-    )
+    assert facts["largest budget"].startswith("4e+12 flops: the answer and the lines on effects")
+    assert facts["effect"].startswith("+0.1000 [")
+    assert "against width 0.25, amount 4e+12" in facts["effect"]
+    assert facts["best mean score"].startswith("width 1, amount 4e+12: 0.9020")
     trials.loc[trials["budget.amount"] == 4e12, "score"] = math.nan
     assert headline(frames).startswith("Recommended setting: width 0.25, amount 1e+12.")
 
@@ -309,7 +310,7 @@ def test_validity_lists_every_value_in_which_trials_differ() -> None:
     trials["data.source.kind"], trials["data.source.paths"] = "files", '["a/*.txt"]'
     trials["data.share"] = 0.5
     text = conclusion.describe_validity(dataclasses.replace(frames, trials=trials))
-    assert "encoder with 2 layers of hidden size 64 or 2 layers of hidden size 128" in text
+    assert "encoder with 2 layers of hidden size 64 or 128, " in text
     assert "windows of 32 and 16 tokens" in text
     assert '0.5 of ["a/*.txt"]' in text
     assert "objective mlm and electra" in text
@@ -408,7 +409,7 @@ def test_summary_states_the_seeds_and_the_compute_that_separate_ties() -> None:
     tied = {0.25: [0.80, 0.79, 0.82], 0.5: [0.79, 0.80, 0.795], 1.0: [0.8031, 0.7925, 0.8144]}
     frames = sweep(tied)
     text = summary(frames)["to separate ties"]
-    near, far = text.split("; ")
+    near, far = text.splitlines()
     assert near.startswith("if the true difference between width 0.25 and width 1 is the observed")
     assert near.endswith("no number of seeds within 30 times this sweep's cost is enough")
     found = re.search(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab.reporting import conclusion, intervals, other_scores, score_table, stats
+from lab.reporting import conclusion, intervals, markdown, other_scores, score_table, stats
 from lab.reporting.other_scores import Disagreement
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
@@ -207,3 +207,7 @@ def test_scores_of_the_tokenizer_are_correlated_within_a_vocabulary() -> None:
     frames = sweep({RANKING: (0.7, 0.8), MLM: (0.6, 0.7)}, "data.vocab")
     assert find(frames) == ()
     assert other_scores.rank_correlations(frames)["trials"].tolist() == [8]
+
+
+def test_lines_of_a_summary_are_lines_of_its_cell_in_markdown() -> None:
+    assert markdown.escape_lines("a|b\n<br>\nc") == r"a\|b<br>&lt;br&gt;<br>c"

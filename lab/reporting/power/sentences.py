@@ -100,7 +100,7 @@ def describe_power(
     note = f"seed standard deviation {format_score(deviation)}, from this sweep"
     note += _SEARCHED if searched else _CROSSED * (settings > len(result.cells))
     found = _sentence(seeds, format_score(detectable_difference(design)), note)
-    ties = "; ".join(_describe_ties(frames, result, runs, design))
+    ties = "\n".join(_describe_ties(frames, result, runs, design))
     return [("power", found), *([("to separate ties", ties)] if ties else [])]
 
 
