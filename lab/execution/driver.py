@@ -382,6 +382,8 @@ class Driver:
         if outcome.state != "interrupted":  # the next run of the sweep continues it
             self._search.tell(job, outcome)
             self._annotate(job, folder)
+            with suppress(OSError):  # of a trial without a curve; the artifact is only displayed
+                self._search.attach(job, folder / record.CURVE)
             if self._experiment.cost is not None:
                 self._board.jobs = self._search.jobs  # repeats are known after a cell's search
         awaits_retry = self._search.awaits_retry(job, outcome)

@@ -91,6 +91,12 @@ class Search:
             study, index = self._locate(job)
             study.annotate(index, text)
 
+    def attach(self, job: Job, file: File) -> None:
+        """Attach a file of a search trial's record, which optuna-dashboard shows."""
+        if job.role == "search":
+            study, index = self._locate(job)
+            study.attach(index, file)
+
     def _locate(self, job: Job) -> tuple[Study, int]:
         """Return the study of a search trial, and the number of its point."""
         index, cell = divmod(job.number, len(self._studies))

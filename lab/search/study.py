@@ -28,7 +28,7 @@ from lab.config.experiment import Experiment
 from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value, content_hash
 from lab.loading.search_space import build_trial
-from lab.search import dashboard_notes, designs
+from lab.search import dashboard_artifacts, dashboard_notes, designs
 from lab.search.distributions import (
     from_optuna_values,
     to_optuna_distribution,
@@ -40,7 +40,7 @@ from lab.search.pareto import find_front
 from lab.search.point_notes import Note, append_note, read_notes, write_notes
 from lab.search.prior import find_proposals
 from lab.search.sampling import build_sampler, sample_point
-from lab.storage import databases
+from lab.storage import databases, regular_files
 
 _STATES = {
     "finished": TrialState.COMPLETE,
@@ -128,7 +128,9 @@ class Study:
         )
         self._study.set_user_attr("cell", self.settings)
         self._storage, self._id = storage, storage.get_study_id_from_name(name)
-        self._noted = dashboard_notes.list_noted(storage.get_study_system_attrs(self._id))
+        attributes = storage.get_study_system_attrs(self._id)
+        self._noted = dashboard_notes.list_noted(attributes)
+        self._attached = dashboard_artifacts.list_attached(attributes)
         self._numbers: dict[int, int] = {}  # numbers of the study's trials, by that of the point
         self._added = 0  # number of the study's trials
         self._read_study()
@@ -214,6 +216,29 @@ class Study:
         if trial not in self._noted:
             dashboard_notes.write_note(self._storage, self._id, trial, text)
             self._noted.add(trial)
+
+    def attach(self, index: int, file: File) -> None:
+        """Attach a file of a point's record to its trial in the study, unless it has the content.
+
+        Args:
+            index: number of a point that is in the study.
+            file: JSON Lines in the folder of a record, which optuna-dashboard shows as a table.
+
+        Raises:
+            OSError: the file is missing or cannot be read, or the copy cannot be written.
+        """
+        number = self._numbers[index]
+        trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        with regular_files.open_binary(file) as stream:
+            content = stream.read()
+        artifact = dashboard_artifacts.Artifact(trial, dashboard_artifacts.identify(content))
+        if artifact in self._attached:
+            return
+        folder = file.parents[2] / dashboard_artifacts.FOLDER  # file is trials/NAME/curve.jsonl
+        dashboard_artifacts.attach_content(
+            self._storage, self._id, artifact, folder, content, file.name
+        )
+        self._attached.add(artifact)
 
     def tell(
         self, index: int, outcome: Outcome, constraints: Mapping[str, float] = _UNCONSTRAINED

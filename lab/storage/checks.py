@@ -15,7 +15,7 @@ from lab.storage import temp_dirs
 
 # Files and folders of a storage that its databases, locks and records use.
 _FILES = ("lock", "mlflow.db", "optuna.db")
-_FOLDERS = ("artifacts", "cache", "forecasts", "logs", "searches", "trials")
+_FOLDERS = ("artifacts", "cache", "forecasts", "logs", "searches", "study_artifacts", "trials")
 
 
 class StorageError(UserError):

@@ -30,6 +30,7 @@ from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.storage import atomic, regular_files, sealed
 
+CURVE = "curve.jsonl"  # the scored points
 LOG = "log.jsonl"  # log records of the trial's process (`lab.trials.process_log`)
 ORIGIN = "origin.json"  # the shorter run that the trial was extended from
 CHARGED = "charged_to.json"  # of a part of a trunk: the trial that is charged for it
@@ -37,7 +38,7 @@ CHARGED = "charged_to.json"  # of a part of a trunk: the trial that is charged f
 CORE_FILES = (
     "trial.json",
     "state",
-    "curve.jsonl",
+    CURVE,
     "blocks.json",
     "provenance.json",
     "outcome.json",
@@ -213,7 +214,7 @@ def truncate_curve(folder: File, count: int) -> tuple[MetricRow, ...]:
 
 def append_row(folder: File, row: MetricRow) -> None:
     """Append a scored point to the curve."""
-    with (folder / "curve.jsonl").open("a") as curve:
+    with (folder / CURVE).open("a") as curve:
         curve.write(sealed.to_line(row) + "\n")
 
 
@@ -237,7 +238,7 @@ def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str
         {name: value for name, value in row.items() if not f"{name}/".startswith(prefixes)}
         for row in rows
     ]
-    atomic.write_text(folder / "curve.jsonl", "\n".join(map(sealed.to_line, kept_rows)))
+    atomic.write_text(folder / CURVE, "\n".join(map(sealed.to_line, kept_rows)))
 
 
 def write_blocks(folder: File, blocks: Mapping[str, Sequence[float]]) -> None:
@@ -393,7 +394,7 @@ def read_curve(folder: File) -> tuple[MetricRow, ...]:
 
 def curve_lines(folder: File) -> list[str]:
     """Return the lines of the curve, damaged ones included."""
-    file = folder / "curve.jsonl"
+    file = folder / CURVE
     if not file.is_file():
         return []
     return regular_files.read_text(file, "replace").splitlines()

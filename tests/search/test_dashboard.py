@@ -17,6 +17,7 @@ from lab.config.experiment import Experiment, Range, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import MetricRow, Outcome, State
 from lab.search.search import Search
+from lab.storage import record
 
 pytest.importorskip("optuna_dashboard")
 pytestmark = pytest.mark.slow
@@ -53,6 +54,11 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
         search.tell(
             job, Outcome(state=state, reason="", rows=rows, started_at=0.0, seconds=1.0, busy=1.0)
         )
+        record_folder = folder / "trials" / f"f{job.number}"
+        record_folder.mkdir(parents=True)
+        record.write_rows(record_folder, rows)
+        for _ in range(2):  # the same content is attached once
+            search.attach(job, record_folder / record.CURVE)
     return storage
 
 
@@ -61,7 +67,18 @@ def port(storage: str) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(COMMAND), storage, "--host", "127.0.0.1", "--port", str(port), "--quiet"]
+    artifacts = str(Path(storage.removeprefix("sqlite:///")).parent / "study_artifacts")
+    command = [
+        str(COMMAND),
+        storage,
+        "--artifact-dir",
+        artifacts,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--quiet",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             wait_until_ready(process, port)
@@ -105,6 +122,21 @@ def test_dashboard_displays_one_study_per_cell_with_its_trials(port: int) -> Non
     assert sorted(states) == [("complete", 0)] * 5 + [
         ("pruned", 0)
     ]  # a diverged trial has no score
+
+
+def test_dashboard_displays_the_curve_of_each_trial(port: int) -> None:
+    contents = []
+    for study in get(port, "/api/studies")["study_summaries"]:
+        number = study["study_id"]
+        for trial in get(port, f"/api/studies/{number}?after=0")["trials"]:
+            for artifact in trial["artifacts"]:
+                assert artifact["filename"] == "curve.jsonl"
+                place = f"/artifacts/{number}/{trial['trial_id']}/{artifact['artifact_id']}"
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{place}", timeout=10) as file:
+                    contents.append(file.read().decode().splitlines())
+    assert len(contents) == 6
+    assert {len(lines) for lines in contents} == {4}
+    assert len({lines[0] for lines in contents}) == 6
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="requires /proc/net/tcp of Linux")
