@@ -1,5 +1,8 @@
 """Report of a sweep with constraints, a second objective and settings of an earlier sweep."""
 
+import html
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial, content_hash
 from lab.reporting import search_facts
 from lab.reporting.page import write_report
+from lab.reporting.pareto.front import compute_front
 from lab.reporting.verification.recomputation import verify_with_own_files
 from lab.reporting.verification.report_file import read_report_file
 from lab.tracking import tags
@@ -103,6 +107,28 @@ def test_ledger_lists_infeasible_settings_with_the_reason(jobs: list[Job], folde
     assert infeasible
     for job in infeasible:
         assert f"| {job.number} | infeasible | {job.infeasible} |" in ledger
+
+
+def test_interactive_front_has_the_points_of_the_table(frames: SweepFrames, folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    (spec,) = re.findall(
+        r'(?s) id="live-front".*?<script type="application/json">(.*?)</script>', text
+    )
+    line, *traces = json.loads(spec)["traces"]
+    found = {
+        (x, y): (trace["name"], text.partition("<br>")[0])
+        for trace in traces
+        for x, y, text in zip(trace["x"], trace["y"], trace["text"], strict=True)
+    }
+    front = compute_front(frames)
+    assert front is not None
+    assert found == {
+        (point.cost, point.score.mean): (point.status, html.escape(point.label))
+        for point in front.points
+    }
+    members = front.with_status("on the front")
+    assert line["x"] == [point.cost for point in members]
+    assert line["y"] == [point.score.mean for point in members]
 
 
 def test_share_of_infeasible_settings_is_flagged(jobs: list[Job], folder: Path) -> None:

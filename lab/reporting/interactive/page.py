@@ -14,6 +14,7 @@ import pandas as pd
 
 from lab.reporting.interactive.cells import draw_cells
 from lab.reporting.interactive.curves import draw_losses, draw_scores
+from lab.reporting.interactive.front import draw_front
 from lab.reporting.interactive.scaling import draw_laws
 from lab.reporting.interactive.spec import LiveFigure
 from lab.reporting.interactive.tuning import draw_tuning
@@ -31,7 +32,8 @@ def draw_figures(
 ) -> dict[str, list[LiveFigure]]:
     """Return the interactive figures by section of the page.
 
-    The sections are compute, cells, nuisances, losses, and law-1, ... for the laws on scaling.
+    The sections are compute, cells, front, nuisances, losses, and law-1, ... for the laws of
+    scaling.
 
     Args:
         frames: frames of the sweep.
@@ -39,11 +41,12 @@ def draw_figures(
         runs: trials by which the cells are compared.
         scaling: section on scaling.
     """
-    scores, losses = draw_scores(frames), draw_losses(frames)
+    scores, losses, front = draw_scores(frames), draw_losses(frames), draw_front(frames)
     return {
         "compute": [] if scores is None else [scores],
         "losses": [] if losses is None else [losses],
         "cells": [] if answer is None else [draw_cells(frames, answer, runs)],
+        "front": [] if front is None else [front],
         "nuisances": [] if answer is None else draw_tuning(frames, answer),
         **draw_laws(frames, scaling),
     }
