@@ -18,7 +18,7 @@ from lab.errors import UserError
 
 if TYPE_CHECKING:
     from lab.advice.comparisons import Comparison
-    from lab.advice.devices import Device, Speed, Timing
+    from lab.advice.devices import Device, Speed, Speeds, Timing
     from lab.advice.evidence import Evidence
     from lab.advice.values import Advice
 
@@ -138,24 +138,44 @@ def _main(options: argparse.Namespace) -> None:
 
 def _advise(options: argparse.Namespace) -> "Advice":
     """Return the advice from own runs, or from priors if --priors is set."""
-    from lab.advice.from_runs import Request, advise_from_runs
-    from lab.advice.priors import advise_from_priors
+    from lab.advice.from_runs import Request, advise_for_hours, advise_from_runs
 
     if options.priors:
-        if unused := [option for option, value in _of_own_runs(options) if value]:
-            raise UserError(f"{unused[0]}: has no effect with --priors, which uses no own runs")
-        speed = _speed(options, ())
-        return advise_from_priors(*_budget(options, speed))
+        return _advise_from_priors(options)
     evidence, comparisons = _read_runs(options)
-    flops, speed, basis = _budget(options, _speed(options, evidence.timings))
-    request = Request(
-        flops=flops,
-        option="--flops" if options.hours is None else f"--gpu-hours {options.hours:g}",
-        basis=basis,
-        speed=speed,
-        comparisons=comparisons,
+    speeds = _speeds(options, evidence.timings)
+    if options.hours is None:
+        request = Request(flops=options.flops, speeds=speeds, comparisons=comparisons)
+        return advise_from_runs(evidence, request)
+    if speeds is None:
+        raise UserError("--gpu-hours: needs --device, because there are no own runs on a device")
+    _check_hours(options.hours, speeds.of_largest())
+    return advise_for_hours(evidence, options.hours, speeds, comparisons)
+
+
+def _advise_from_priors(options: argparse.Namespace) -> "Advice":
+    from lab.advice.priors import advise_from_priors
+
+    if unused := [option for option, value in _of_own_runs(options) if value]:
+        raise UserError(f"{unused[0]}: has no effect with --priors, which uses no own runs")
+    speeds = _speeds(options, ())
+    speed = None if speeds is None else speeds.of_largest()
+    if options.hours is None:
+        return advise_from_priors(options.flops, speed)
+    if speed is None:
+        raise UserError("--gpu-hours: needs --device, because there are no own runs on a device")
+    _check_hours(options.hours, speed)
+    flops = 3600 * options.hours * speed.flops_per_second
+    return advise_from_priors(
+        flops, speed, f" ({options.hours:g} h on {speed.device}, {speed.because})"
     )
-    return advise_from_runs(evidence, request)
+
+
+def _check_hours(hours: float, speed: "Speed") -> None:
+    if 3600 * hours * speed.flops_per_second > _MAX_FLOPS:
+        raise UserError(
+            f"--gpu-hours {hours:g}: are more than {_MAX_FLOPS:g} FLOPs on {speed.device}"
+        )
 
 
 def _of_own_runs(options: argparse.Namespace) -> tuple[tuple[str, object], ...]:
@@ -204,29 +224,13 @@ def _sweeps(options: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(options.sweeps or [_SWEEP]))
 
 
-def _speed(options: argparse.Namespace, timings: "tuple[Timing, ...]") -> "Speed | None":
-    """Return the speed of the device; None if none is named and own runs have none."""
-    from lab.advice.devices import DEVICES, default_device, find_speed
+def _speeds(options: argparse.Namespace, timings: "tuple[Timing, ...]") -> "Speeds | None":
+    """Return the speeds of the device; None if none is named and own runs have none."""
+    from lab.advice.devices import DEVICES, default_device, find_speeds
 
     named = options.device
     device: Device | None = default_device(timings) if named is None else DEVICES[named]
-    return None if device is None else find_speed(device, timings)
-
-
-def _budget(
-    options: argparse.Namespace, speed: "Speed | None"
-) -> "tuple[float, Speed | None, str]":
-    """Return the budget in FLOPs, the speed, and how the budget follows from --gpu-hours."""
-    if options.hours is None:
-        return options.flops, speed, ""
-    if speed is None:
-        raise UserError("--gpu-hours: needs --device, because there are no own runs on a device")
-    flops = 3600 * options.hours * speed.flops_per_second
-    if flops > _MAX_FLOPS:
-        raise UserError(
-            f"--gpu-hours {options.hours:g}: are more than {_MAX_FLOPS:g} FLOPs on {speed.device}"
-        )
-    return flops, speed, f" ({options.hours:g} h on {speed.device}, {speed.because})"
+    return None if device is None else find_speeds(device, timings)
 
 
 def _write(out: File, advice: "Advice", options: argparse.Namespace) -> None:

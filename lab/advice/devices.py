@@ -4,6 +4,7 @@ The lab trains in fp32 without reduced precision, so the peaks are those of fp32
 cores.
 """
 
+import math
 from dataclasses import dataclass
 
 from lab.errors import UserError
@@ -89,8 +90,59 @@ class Speed:
     device: str
 
 
-def find_speed(device: Device, timings: tuple[Timing, ...]) -> Speed:
-    """Return the speed of the largest own runs on a device, or the assumed one without own runs.
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """Speeds of training on one device, by the size of the encoder.
+
+    Attributes:
+        device: the device.
+        timings: speeds of own runs on it; without any, the speed is assumed.
+    """
+
+    device: Device
+    timings: tuple[Timing, ...]
+
+    def at(self, parameters: float) -> Speed:
+        """Return the median speed of the own runs of the nearest size, or the assumed speed.
+
+        Args:
+            parameters: number of parameters of the encoder, without embeddings.
+        """
+        if not self.timings:
+            return self._assumed()
+        sizes = {timing.parameters for timing in self.timings}
+        size = min(sizes, key=lambda each: abs(math.log(each / parameters)))
+        speeds = sorted(one.flops_per_second for one in self.timings if one.parameters == size)
+        return Speed(
+            flops_per_second=speeds[len(speeds) // 2],
+            because=f"measured: {len(speeds)} own run{'s' * (len(speeds) > 1)} of {size:,.0f} "
+            "parameters",
+            memory=self.device.memory,
+            device=self.device.name,
+        )
+
+    def of_largest(self) -> Speed:
+        """Return the speed of the largest own runs, or the assumed speed."""
+        return self.at(max((timing.parameters for timing in self.timings), default=1.0))
+
+    def slowest(self) -> Speed:
+        """Return the smallest speed of a size, or the assumed speed."""
+        sizes = {timing.parameters for timing in self.timings} or {1.0}
+        return min(map(self.at, sizes), key=lambda speed: speed.flops_per_second)
+
+    def _assumed(self) -> Speed:
+        device = self.device
+        assert device.peak is not None  # noqa: S101 - `find_speeds` has checked it
+        return Speed(
+            flops_per_second=ASSUMED_UTILIZATION * device.peak,
+            because=f"{ASSUMPTION}; peak {device.peak:.3g} FLOP/s in fp32: {device.source}",
+            memory=device.memory,
+            device=device.name,
+        )
+
+
+def find_speeds(device: Device, timings: tuple[Timing, ...]) -> Speeds:
+    """Return the speeds of own runs on a device, or the assumed one without own runs.
 
     Args:
         device: the device.
@@ -99,27 +151,12 @@ def find_speed(device: Device, timings: tuple[Timing, ...]) -> Speed:
     Raises:
         UserError: there are no own runs on the device, and its peak is not known.
     """
-    own = [timing for timing in timings if _runs_on(timing, device)]
-    if own:
-        largest = max(timing.parameters for timing in own)
-        speeds = sorted(one.flops_per_second for one in own if one.parameters == largest)
-        return Speed(
-            flops_per_second=speeds[len(speeds) // 2],
-            because=f"measured: {len(speeds)} own run{'s' * (len(speeds) > 1)} of {largest:,.0f} "
-            "parameters",
-            memory=device.memory,
-            device=device.name,
-        )
-    if device.peak is None:
+    own = tuple(timing for timing in timings if _runs_on(timing, device))
+    if not own and device.peak is None:
         raise UserError(
             f"--device {device.name}: its speed is known from own runs only, and there are none"
         )
-    return Speed(
-        flops_per_second=ASSUMED_UTILIZATION * device.peak,
-        because=f"{ASSUMPTION}; peak {device.peak:.3g} FLOP/s in fp32: {device.source}",
-        memory=device.memory,
-        device=device.name,
-    )
+    return Speeds(device=device, timings=own)
 
 
 def default_device(timings: tuple[Timing, ...]) -> Device | None:

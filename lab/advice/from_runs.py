@@ -7,7 +7,7 @@ import numpy as np
 
 from lab.advice.comparisons import Comparison
 from lab.advice.costs import cost_values, describe_memory
-from lab.advice.devices import Speed, gpu_of
+from lab.advice.devices import Speed, Speeds, gpu_of
 from lab.advice.evidence import Evidence
 from lab.advice.run_values import loss_value, rate_values, setting_values, size_values
 from lab.advice.settings import SETTINGS, describe, steps_and_tokens
@@ -26,6 +26,7 @@ from lab.scaling.profiles import Estimate, optimal_size_interval
 
 _SPEND = 3.0  # FLOPs of the next runs, as a multiple of the largest budget that was run
 _NEW_SEEDS = Seeds(init=1_000, order=1_000, mask=1_000)  # that the runs of the law do not have
+_ROUNDS = 5
 _FAR = 1.5  # ratio of two sizes above which the nearest shape is called far from the optimum
 
 
@@ -37,14 +38,14 @@ class Request:
         flops: budget in FLOPs.
         option: command line option that gave the budget, for messages.
         basis: how the budget follows from the option; empty if the option is in FLOPs.
-        speed: FLOP/s of the device; None if it is not known.
+        speeds: speeds of the device; None if they are not known.
         comparisons: settings that other sweeps compare.
     """
 
     flops: float
     option: str = "--flops"
     basis: str = ""
-    speed: Speed | None = None
+    speeds: Speeds | None = None
     comparisons: tuple[Comparison, ...] = ()
 
 
@@ -59,7 +60,7 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
         UserError: the budget is more than 30 times the largest one of the runs, or less than a
             step.
     """
-    flops, speed = request.flops, request.speed
+    flops = request.flops
     factor = _check_factors(evidence, request)
     model = replace(evidence.model, budget=Budget(kind="flops", amount=flops))
     for comparison in request.comparisons:
@@ -69,6 +70,7 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
     shape = nearest_shape(shapes, size.value)
     check_trial(replace(model, encoder=shape))  # a budget of less than one step has no tokens
     trial, rate = _with_rate(evidence, replace(model, encoder=shape))
+    speed = None if request.speeds is None else request.speeds.at(encoder_weights(shape))
     return Advice(
         question=f"What does the size reach that {evidence.sweep} predicts to be optimal at "
         f"{flops:.3g} FLOPs?",
@@ -83,7 +85,7 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
             *cost_values(trial, speed),
             loss_value(evidence, trial),
         ),
-        warnings=tuple(_warnings(evidence, trial, size, rate, request)),
+        warnings=tuple(_warnings(evidence, trial, size, rate, request, speed)),
         resources=gpu_of(speed),
         next_trial=(
             _next_trial(evidence, trial, shapes, per_token)
@@ -91,6 +93,39 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
             else None  # the law is that of runs with other settings
         ),
     )
+
+
+def advise_for_hours(
+    evidence: Evidence, hours: float, speeds: Speeds, comparisons: tuple[Comparison, ...]
+) -> Advice:
+    """Return the advice for the FLOPs that a device computes in a time.
+
+    They depend on the size of the encoder, and the advised size depends on them.
+
+    Args:
+        evidence: own runs with their law.
+        hours: hours of training on the device.
+        speeds: speeds of the device.
+        comparisons: settings that other sweeps compare.
+
+    Raises:
+        UserError: as `advise_from_runs`.
+    """
+    speed = speeds.slowest()
+    for _ in range(_ROUNDS):
+        request = Request(
+            flops=3600 * hours * speed.flops_per_second,
+            option=f"--gpu-hours {hours:g}",
+            basis=f" ({hours:g} h on {speed.device}, {speed.because})",
+            speeds=speeds,
+            comparisons=comparisons,
+        )
+        advice = advise_from_runs(evidence, request)
+        own = speeds.at(encoder_weights(advice.trial.encoder))
+        if own.flops_per_second <= speed.flops_per_second:
+            break
+        speed = own
+    return advice
 
 
 def _check_factors(evidence: Evidence, request: Request) -> float:
@@ -166,7 +201,12 @@ def _rate(evidence: Evidence, trial: Trial) -> Estimate:
 
 
 def _warnings(
-    evidence: Evidence, trial: Trial, size: Estimate, rate: Estimate, request: Request
+    evidence: Evidence,
+    trial: Trial,
+    size: Estimate,
+    rate: Estimate,
+    request: Request,
+    speed: Speed | None,
 ) -> Iterator[str]:
     yield from evidence.warnings
     for one in request.comparisons:
@@ -197,7 +237,7 @@ def _warnings(
             f"makes {tokens / evidence.epoch_tokens:.3g} passes over it; beyond {MOST_EPOCHS:g} "
             "the law does not hold: use more text (base.data.source)"
         )
-    memory = describe_memory(trial, request.speed)
+    memory = describe_memory(trial, speed)
     if memory is not None:
         yield memory
 

@@ -10,7 +10,7 @@ from lab.advice.devices import (
     DEVICES,
     Timing,
     default_device,
-    find_speed,
+    find_speeds,
 )
 from lab.advice.shapes import list_shapes, nearest_shape
 from lab.config.flops import encoder_weights
@@ -24,26 +24,30 @@ def timed(device: str, parameters: float, speed: float) -> Timing:
 
 
 def test_speed_is_assumed_by_name_where_no_run_was_made_and_its_source_is_given() -> None:
-    found = find_speed(H100, (timed("cpu", 1e5, 1e10), timed("NVIDIA A100-SXM4-80GB", 1e5, 9e12)))
+    timings = (timed("cpu", 1e5, 1e10), timed("NVIDIA A100-SXM4-80GB", 1e5, 9e12))
+    found = find_speeds(H100, timings).at(1e6)
     assert found.flops_per_second == pytest.approx(ASSUMED_UTILIZATION * 67e12)
     assert "assumed" in found.because
     assert "data sheet" in found.because
 
 
-def test_speed_is_the_median_of_the_largest_own_runs_on_the_device() -> None:
+def test_speed_is_the_median_of_the_own_runs_of_nearest_size_on_the_device() -> None:
     name = "NVIDIA H100 80GB HBM3"
     timings = (
         timed(name, 1e5, 1e12), timed(name, 1e6, 3e12), timed(name, 1e6, 2e12),
         timed(name, 1e6, 9e12), timed("cpu", 1e7, 1e10),
     )  # fmt: skip
-    found = find_speed(H100, timings)
-    assert found.flops_per_second == 3e12
-    assert found.because == "measured: 3 own runs of 1,000,000 parameters"
+    speeds = find_speeds(H100, timings)
+    assert speeds.at(4e5) == speeds.of_largest()
+    assert speeds.of_largest().flops_per_second == 3e12
+    assert speeds.of_largest().because == "measured: 3 own runs of 1,000,000 parameters"
+    assert speeds.at(3e5).flops_per_second == 1e12
+    assert speeds.at(3e5).because == "measured: 1 own run of 100,000 parameters"
 
 
 def test_speed_of_a_processor_without_own_runs_is_refused() -> None:
     with pytest.raises(UserError, match="known from own runs only"):
-        find_speed(DEVICES["cpu"], ())
+        find_speeds(DEVICES["cpu"], ())
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from own_runs import LARGEST, LAW, SPEED, own_runs, spent_tokens, true_rate, wit
 
 from lab.advice.comparisons import Comparison
 from lab.advice.costs import cost_values
-from lab.advice.devices import DEVICES, Speed, find_speed
+from lab.advice.devices import DEVICES, Speeds, find_speeds
 from lab.advice.document import plain_settings, write_document
-from lab.advice.from_runs import Request, advise_from_runs, price_shapes
+from lab.advice.from_runs import Request, advise_for_hours, advise_from_runs, price_shapes
 from lab.advice.text import describe_advice, next_command
 from lab.advice.values import Advice, AdvisedValue
 from lab.config.flops import encoder_weights
@@ -22,17 +22,17 @@ from lab.loading import search_space
 from lab.scaling.optimum import optimal_sizes
 
 CPU = DEVICES["cpu"]
-H100 = find_speed(DEVICES["h100"], ())
+H100 = find_speeds(DEVICES["h100"], ())
 
 
-def advise(flops: float, speed: Speed | None = None) -> Advice:
-    return advise_from_runs(own_runs(), Request(flops=flops, speed=speed))
+def advise(flops: float, speeds: Speeds | None = None) -> Advice:
+    return advise_from_runs(own_runs(), Request(flops=flops, speeds=speeds))
 
 
 @pytest.fixture(scope="module")
 def far() -> Advice:
     """Return the advice for 30 times the largest budget."""
-    return advise(30 * LARGEST, find_speed(CPU, own_runs().timings))
+    return advise(30 * LARGEST, find_speeds(CPU, own_runs().timings))
 
 
 def value(advice: Advice, name: str) -> AdvisedValue:
@@ -167,10 +167,26 @@ def test_size_memory_and_time_do_not_fall_with_the_budget() -> None:
     memory = [float(value(one, "memory (GiB, without libraries)").text) for one in advised]
     assert sizes == sorted(sizes)
     assert memory == sorted(memory)
-    speed = find_speed(CPU, own_runs().timings)
+    speed = find_speeds(CPU, own_runs().timings).of_largest()
     assert speed.flops_per_second == SPEED
     times = [cost_values(one.trial, speed)[-1].text for one in advised[1:]]
     assert times == ["1 min 00 s", "10 min 00 s", "1 h 40 min"]
+
+
+def test_hours_are_those_of_the_advised_size() -> None:
+    """Own runs of small sizes are slow: fewer FLOPs fit into the time than the largest runs say."""
+    runs = own_runs()
+    largest = max(timing.parameters for timing in runs.timings)
+    timings = tuple(
+        replace(one, flops_per_second=SPEED * one.parameters / largest) for one in runs.timings
+    )
+    speeds = find_speeds(CPU, timings)
+    hours = LARGEST / SPEED / 3600
+    advised = advise_for_hours(runs, hours, speeds, ())
+    own = speeds.at(encoder_weights(advised.trial.encoder)).flops_per_second
+    assert own < SPEED
+    assert advised.trial.budget.amount == pytest.approx(3600 * hours * own, rel=0.01)
+    assert f"({hours:g} h on cpu, measured: " in advised.heading
 
 
 def test_settings_that_vary_between_own_runs_are_called_so() -> None:
@@ -251,5 +267,6 @@ def test_run_on_a_gpu_asks_for_one_and_a_small_memory_is_warned_about() -> None:
     advised = advise(LARGEST, H100)
     assert "gpus_per_worker: 1" in write_document(advised, "command")
     assert "resources" not in write_document(advise(LARGEST), "command")
-    tight = advise(LARGEST, replace(H100, memory=1e6))
+    small = replace(H100, device=replace(H100.device, memory=1e6))
+    tight = advise(LARGEST, small)
     assert any("micro-batch" in warning for warning in tight.warnings)

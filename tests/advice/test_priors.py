@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.advice.devices import DEVICES, find_speed
+from lab.advice.devices import DEVICES, find_speeds
 from lab.advice.document import write_document
 from lab.advice.priors import advise_from_priors, pick_prior
 from lab.loading import search_space, yaml_text
@@ -12,7 +12,7 @@ BUDGETS = [1e11, 3e12, 1e15, 1e18, 6e19, 1e22]
 
 @pytest.mark.parametrize("flops", BUDGETS)
 def test_every_setting_is_a_prior_with_a_source(flops: float) -> None:
-    advice = advise_from_priors(flops, find_speed(DEVICES["a100"], ()))
+    advice = advise_from_priors(flops, find_speeds(DEVICES["a100"], ()).of_largest())
     assert "no value is from own runs" in advice.heading
     for value in advice.values:
         assert value.source.kind == ("prior" if value.path else value.source.kind)
