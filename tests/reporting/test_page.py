@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -29,7 +30,7 @@ from lab.display.loopback_server import LoopbackServer
 from lab.loading.search_space import build_trial
 from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
-from lab.reporting.figures import health_plots, plots
+from lab.reporting.figures import health_plots, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import tuning
@@ -580,3 +581,31 @@ def test_reports_do_not_depend_on_the_backend_of_matplotlib(backend: str) -> Non
     variables = os.environ | {"MPLBACKEND": backend}
     command = [sys.executable, "-c", "import lab.reporting.page"]
     subprocess.run(command, env=variables, check=True)
+
+
+def test_figures_of_many_settings_with_long_names_have_room_for_them(
+    uri: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Labels that overlap, or a legend over the axes, would hide the scores."""
+    compare = {
+        WIDTH: (0.25, 0.5, 1.0),
+        "objective.disc_weight": (5.0, 50.0),
+        "optim.clip_scope": ("joint", "per_network"),
+    }
+    populate(uri, tmp_path, build_experiment("many", compare, {}, 2), {0.25: 0.05})
+    read = frames.load_frames(uri, "many")
+    result = stats.compute_answer(read)
+    assert result is not None
+    assert len(result.cells) == 12
+    cells = plots.plot_cells(read, result, stats.scored_trials(read))
+    (axes,) = cells.axes
+    cells.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(one.x1 <= other.x0 for one, other in pairwise(boxes))
+    curves = plots.plot_curves(read, "spent/flops")
+    curves.draw_without_rendering()
+    (legend,) = curves.legends
+    assert legend.get_window_extent().y1 < curves.axes[0].get_window_extent().y0
+    svg.render_svg(cells)
+    svg.render_svg(curves)
+    assert not [each for each in recwarn if "constrained_layout" in str(each.message)]

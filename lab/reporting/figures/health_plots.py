@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from lab.reporting.figures.cell_colors import cell_colors
 from lab.reporting.figures.curve_lines import plot_lines
-from lab.reporting.figures.svg import INK, STYLED, WIDTH
+from lab.reporting.figures.svg import INK, STYLED, WIDTH, add_legend
 from lab.tracking.frames import SweepFrames
 
 _HEALTH = (  # panel title; its lines: metric, label in the legend, line style
@@ -65,9 +65,9 @@ def plot_health(frames: SweepFrames) -> Figure | None:
         _finish_panel(axes, title, lines)
     for axes in list(grid.flat)[len(panels) :]:
         axes.remove()
-    figure.supxlabel("training compute, FLOP", fontsize=9)
+    grid[-1, 0].set_xlabel("training compute, FLOP")
     handles = [mpl.lines.Line2D([], [], color=color, lw=2) for color in colors.values()]
-    figure.legend(handles, list(colors), loc="outside lower left", ncols=4)
+    add_legend(figure, handles, list(colors))
     return figure
 
 

@@ -19,7 +19,7 @@ from lab.reporting.compute.learning_curves import best_so_far
 from lab.reporting.figures.cell_colors import are_numeric, cell_colors, cell_value
 from lab.reporting.figures.curve_lines import plot_lines
 from lab.reporting.figures.heat_map import is_two_way_grid, plot_heat_map
-from lab.reporting.figures.svg import INK, STYLED, new_figure
+from lab.reporting.figures.svg import INK, STYLED, WIDTH, add_legend, new_figure
 from lab.reporting.shapes import label_starts, untrained_by_shape
 from lab.reporting.stats import Answer, marginal_means
 from lab.reporting.yardsticks import untrained_score
@@ -28,6 +28,9 @@ from lab.tracking.frames import SweepFrames
 _DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _DIGITS = 4  # scores of a look-up table that are equal in these have one line
 _LOG = 4.0  # a numeric axis with a larger ratio of maximum to minimum is logarithmic
+_CHARACTER = 0.075  # inches; width of a character of a label
+_SLANTED = 20  # degrees
+_SLANTED_CHARACTERS, _SLANTED_LABELS = 25, 10  # longest and most labels that can be slanted
 _AXES = {
     "spent/flops": ("training compute", "FLOP"),
     "spent/tokens": ("tokens read", ""),
@@ -56,7 +59,7 @@ def plot_curves(frames: SweepFrames, axis: str) -> Figure:
     axes.set_xlim(left=0)
     for cell, color in colors.items():
         axes.plot([], [], color=color, lw=2, label=cell)
-    _legend(figure, axes)
+    add_legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -70,7 +73,7 @@ def plot_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> Figur
         return plot_heat_map(frames, {cell.label: cell.score.mean for cell in answer.cells})
     colors = cell_colors(frames)
     figure, axes = new_figure(3.3)
-    positions = _set_up_cell_axis(frames, axes, list(colors))
+    positions = _set_up_cell_axis(frames, figure, axes, list(colors))
     width = 0.012 * (max(positions.values()) - min(positions.values()) or 1.0)
     for cell in answer.cells:
         scores = runs.loc[runs["cell"] == cell.label, "score"]
@@ -84,7 +87,7 @@ def plot_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> Figur
                       color=color, ms=16, mew=2, elinewidth=1.4, capsize=3)  # fmt: skip
     _plot_yardsticks_by_cell(axes, frames, runs, positions)
     axes.set_ylabel(frames.metric.name)
-    _legend(figure, axes)
+    add_legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
@@ -112,15 +115,8 @@ def plot_nuisance(frames: SweepFrames, path: Path) -> Figure:
         _log_axis(axes)
     axes.set_xlabel(path)
     axes.set_ylabel(frames.metric.name)
-    _legend(figure, axes)
+    add_legend(figure, *axes.get_legend_handles_labels())
     return figure
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    if names:
-        columns = max(1, 90 // (max(map(len, names)) + 6))
-        figure.legend(handles, names, loc="outside lower left", ncols=columns)
 
 
 def _plot_yardsticks(axes: Axes, frames: SweepFrames) -> None:
@@ -193,8 +189,13 @@ def _lookup_lines(trials: pd.DataFrame, metric: str) -> list[tuple[str, float]]:
     ]
 
 
-def _set_up_cell_axis(frames: SweepFrames, axes: Axes, labels: list[str]) -> dict[str, float]:
-    """Set up the x-axis and return the position of each cell: its numeric value or its index."""
+def _set_up_cell_axis(
+    frames: SweepFrames, figure: Figure, axes: Axes, labels: list[str]
+) -> dict[str, float]:
+    """Set up the x-axis and return the position of each cell: its numeric value or its index.
+
+    The figure becomes higher if the labels must be vertical.
+    """
     if len(frames.compare) == 1 and all(are_numeric(v) for v in frames.compare.values()):
         positions = {cell: cell_value(frames, cell) for cell in labels}
         axes.set_xlabel(next(iter(frames.compare)))
@@ -202,14 +203,22 @@ def _set_up_cell_axis(frames: SweepFrames, axes: Axes, labels: list[str]) -> dic
             _log_axis(axes)
         axes.set_xticks(list(positions.values()), [f"{x:g}" for x in positions.values()])
         return positions
-    axes.set_xticks(
-        range(len(labels)),
-        labels,
-        rotation=20 if len(labels) > 4 else 0,
-        ha="right" if len(labels) > 4 else "center",
-    )
+    rotation = _rotate(labels)
+    aligned = {0: "center", _SLANTED: "right", 90: "center"}[rotation]
+    axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha=aligned)
+    if rotation == 90:
+        figure.set_figheight(figure.get_figheight() + _CHARACTER * max(map(len, labels)))
     axes.set_xlim(-0.6, len(labels) - 0.4)
     return {cell: float(i) for i, cell in enumerate(labels)}
+
+
+def _rotate(labels: list[str]) -> int:
+    """Return the angle in degrees at which labels below an axis do not overlap."""
+    longest = max(map(len, labels))
+    if _CHARACTER * (longest + 2) * len(labels) < WIDTH:
+        return 0
+    is_short = longest <= _SLANTED_CHARACTERS and len(labels) <= _SLANTED_LABELS
+    return _SLANTED if is_short else 90
 
 
 def _log_axis(axes: Axes) -> None:

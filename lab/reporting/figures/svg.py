@@ -6,6 +6,7 @@ the light or dark color scheme of the page.
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +15,8 @@ from matplotlib.figure import Figure
 
 INK = "#010203"  # replaced by currentColor
 WIDTH = 7.6  # inches
+_LEGEND_CHARACTERS = 112  # in a row
+_LEGEND_ROW = 0.17  # inches
 _STYLE: dict[Any, Any] = {  # typed loosely: the stub of rcParams lists every key
     "svg.fonttype": "none",  # keep text as text: smaller files, searchable, in the page's color
     "svg.hashsalt": "lab",
@@ -55,6 +58,22 @@ def new_figure(height: float) -> tuple[Figure, Axes]:
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Add a legend below the axes, and height for its rows beyond the second one.
+
+    Args:
+        figure: the figure.
+        handles: artists of the entries.
+        names: names of the entries; without any, there is no legend.
+    """
+    if not names:
+        return
+    columns = max(1, _LEGEND_CHARACTERS // (max(map(len, names)) + 6))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, rows - 2))
+    figure.legend(handles, names, loc="outside lower left", ncols=columns)
 
 
 @STYLED

@@ -17,6 +17,7 @@ from lab.search.seed_noise import SeedNoise
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
+_SHOWN = 3  # tied cells
 _COST_LIMIT = 30  # times the compute of a sweep, up to which more seeds are suggested
 _TOO_FEW = "with 1 seed, no difference can be found, because there is no interval"
 _SEARCHED = "; the error of selecting nuisance parameters by single trials comes on top of it"
@@ -126,12 +127,19 @@ def _deviation(runs: pd.DataFrame, cells: Sequence[Cell], settings: int) -> floa
 def _describe_ties(
     frames: SweepFrames, result: Answer, runs: pd.DataFrame, design: Design
 ) -> list[str]:
-    """Return a sentence on the seeds that would separate each tied cell from the best one."""
+    """Return sentences on the seeds that would separate tied cells from the best one.
+
+    They are about the `_SHOWN` cells that are nearest to the best one.
+    """
     best, cost = result.cells[0], _cost_of_seed(frames)
+    tied = [
+        cell
+        for cell in result.cells[1:]
+        if cell.tied and cell.difference is not None and not math.isnan(cell.difference.low)
+    ]
     sentences = []
-    for cell in result.cells[1:]:
-        if not cell.tied or cell.difference is None or math.isnan(cell.difference.low):
-            continue
+    for cell in tied[:_SHOWN]:
+        assert cell.difference is not None  # noqa: S101 - see `tied`
         pair = replace(design, deviation=_deviation(runs, (best, cell), design.settings))
         difference = abs(cell.difference.mean)
         most = design.seeds + int((_COST_LIMIT - 1) * cost.sweep_flops / cost.flops)
@@ -140,6 +148,9 @@ def _describe_ties(
             f"if the true difference between {best.label} and {cell.label} is the observed "
             f"{format_score(difference)}, {_describe_seeds(needed, design.seeds, cost)}"
         )
+    if (more := len(tied) - _SHOWN) > 0:
+        noun = "setting is" if more == 1 else "settings are"
+        sentences.append(f"{more} more {noun} tied, with larger observed differences")
     return sentences
 
 
