@@ -16,6 +16,13 @@ from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
+_SHOWN = 8  # labels or values that a sentence lists
+_TRAINING = {
+    "objective.mask_prob": "mask probability",
+    "optim.kind": "optimizer",
+    "optim.lr": "learning rate",
+}
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -67,6 +74,7 @@ def write_headline(frames: SweepFrames, result: Answer | None, runs: pd.DataFram
         answer = recommend(result)
     disagreements = other_scores.find_disagreements(frames, result, runs)
     doubts = (
+        _describe_edges(frames, result),
         other_scores.summarize_disagreements(disagreements),
         yardsticks.describe_missing_evidence(frames, result, runs),
     )
@@ -101,10 +109,35 @@ def recommend(result: Answer) -> str:
         return f"Only one setting has a score: {setting}{_describe_divergence(best)}.{missing}"
     if result.separable:
         return f"Recommended setting: {setting}{_describe_divergence(best)}.{missing}"
-    rest = len(result.cells) - len(result.tied_labels)
-    worse = f" The other {rest} are worse." if rest > 1 else " The other is worse." if rest else ""
-    tied = "; ".join(c.label + _describe_divergence(c) for c in result.cells if c.tied)
-    return f"No significant difference between the best settings: {tied}.{worse}{missing}"
+    tied = [cell.label + _describe_divergence(cell) for cell in result.cells[1:] if cell.tied]
+    worse = [cell.label + _describe_divergence(cell) for cell in result.cells[1:] if not cell.tied]
+    text = f"{setting}{_describe_divergence(best)} has the best mean score."
+    for introduction, labels in (
+        ("Not separable from it", tied),
+        ("Significantly worse", worse),
+    ):
+        if labels:
+            text += f" {introduction}: {_list_labels(labels)}."
+    return f"{text}{missing}"
+
+
+def _list_labels(labels: list[str]) -> str:
+    """Return the first labels and the number of the others."""
+    more = len(labels) - _SHOWN
+    return "; ".join(labels[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _describe_edges(frames: SweepFrames, result: Answer) -> str:
+    """Return a sentence on the tuned settings that are best at an end of their range."""
+    total = len(result.cells)
+    counts = {
+        path: sum(path in stats.edge_values(frames, cell) for cell in result.cells)
+        for path in frames.tune
+    }
+    parts = [f"{path} in {count} of {total}" for path, count in counts.items() if count]
+    if not parts:
+        return ""
+    return f"The best value is at an end of the tried range: {', '.join(parts)} settings."
 
 
 def _describe_divergence(cell: Cell) -> str:
@@ -174,6 +207,7 @@ def list_facts(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[
     assert best is not None  # noqa: S101 - trials of the largest budget have scores
     return [
         *_describe_selected_budget(frames),
+        *_describe_budgets(frames, result),
         *sentences.describe_effects(ranked, replace(best, multiplier=result.multiplier)),
         *yardsticks.describe_yardsticks(ranked, best, own),
         *other_scores.describe_disagreements(ranked, best, own),
@@ -209,6 +243,26 @@ def _describe_selected_budget(frames: SweepFrames) -> list[tuple[str, str]]:
     return [("largest budget", text)]
 
 
+def _describe_budgets(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
+    """Return a summary line with the best mean at each budget; empty for a single budget."""
+    if _select_largest_budget(frames) is None:
+        return []
+    amounts = frames.trials.groupby("cell")[tags.BUDGET_AMOUNT].first()
+    starts = frames.trials.groupby("cell")["untrained"].mean()
+    best: dict[float, str] = {}
+    for cell in result.cells:  # the best one first
+        best.setdefault(
+            float(amounts[cell.label]),
+            f"{cell.label}: {sentences.format_score(cell.score.mean)}"
+            + (
+                ""
+                if math.isnan(starts[cell.label])
+                else f", {sentences.format_score(starts[cell.label])} before training"
+            ),
+        )
+    return [("best mean at each budget", "\n".join(text for _, text in sorted(best.items())))]
+
+
 def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, str]]:
     """Return a summary line on the selection of nuisance parameters.
 
@@ -225,8 +279,8 @@ def _describe_selection(frames: SweepFrames, result: Answer) -> list[tuple[str, 
     elif result.confirmed and (frames.trials.loc[_is_searched(frames), "tuned"].nunique() > 1):
         text = (
             "the nuisance parameters of each setting were selected by one trial per candidate; the "
-            "intervals of differences contain the error of this selection: they reach as far as "
-            "the second-best candidate of a setting can be better than its search score"
+            "intervals of differences are widened for the case that the second-best candidate is "
+            "the better one, by its search score and the noise of one trial"
         )
     else:
         return []
@@ -251,7 +305,7 @@ def _list_noise(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list
     labels = "; ".join(label for label, better in above.items() if better) or "no setting"
     lines.append(("significantly better than untrained", f"{labels} (95 % interval of the mean)"))
     if beaten := yardsticks.list_beaten(frames, runs, cells):
-        lines.append(("significantly better than looking up", beaten))
+        lines.append(("significantly better than look-up tables", beaten))
     return lines
 
 
@@ -276,8 +330,25 @@ def describe_validity(frames: SweepFrames) -> str:
         f"training text: {_list_texts(trials)}",
         f"vocabulary of {_values(trials, 'data.vocab')} tokens",
         f"objective {_values(trials, 'objective.kind')}",
+        *_describe_training(trials, frames),
     ]
     return ", ".join(parts)
+
+
+def _describe_training(trials: pd.DataFrame, frames: SweepFrames) -> list[str]:
+    """Return mask probability, optimizer and learning rate of the trials, where they are known."""
+    parts = []
+    for path, name in _TRAINING.items():
+        if path not in trials or trials[path].isna().all():
+            continue
+        if path in frames.tune:
+            parts.append(f"{name} tuned")
+        elif trials[path].nunique() > _SHOWN:
+            ends = (trials[path].min(), trials[path].max())
+            parts.append(f"{name} {' to '.join(map(sentences.format_value, ends))}")
+        else:
+            parts.append(f"{name} {_values(trials, path)}")
+    return parts
 
 
 def _join_choices(texts: list[str]) -> str:

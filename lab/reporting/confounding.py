@@ -4,6 +4,8 @@ The metric may depend on a setting without any training (confounded), or favor s
 (not neutral).
 """
 
+import pandas as pd
+
 from lab.config.metrics import alternative_metrics, find_metric
 from lab.config.trial import Path
 from lab.tracking.frames import SweepFrames
@@ -15,7 +17,7 @@ def describe_confounding(frames: SweepFrames) -> list[tuple[str, str]]:
     It names other scores of the report that do not depend on these settings without training. Empty
     if the trials agree in these settings, or if the report draws no ranking.
     """
-    metric, differing = frames.metric, _differing_paths(frames)
+    metric, differing = frames.metric, differing_paths(frames.trials)
     paths = metric.find_confounding_paths(differing)
     if frames.answer != "ranking" or not paths:
         return []
@@ -35,7 +37,7 @@ def describe_bias(frames: SweepFrames) -> list[tuple[str, str]]:
     It names other scores of the report that are neutral between these settings. Empty if the
     trials agree in these settings, or if the report draws no ranking.
     """
-    metric, differing = frames.metric, _differing_paths(frames)
+    metric, differing = frames.metric, differing_paths(frames.trials)
     paths = metric.find_biased_paths(differing)
     if frames.answer != "ranking" or not paths:
         return []
@@ -59,8 +61,8 @@ def _recorded_alternatives(frames: SweepFrames, differing: tuple[Path, ...]) -> 
     ]
 
 
-def _differing_paths(frames: SweepFrames) -> tuple[Path, ...]:
-    """Return the settings in which the trials differ, without mappings that hold settings."""
-    names = [str(name) for name in frames.trials]
+def differing_paths(trials: pd.DataFrame) -> tuple[Path, ...]:
+    """Return the settings in which trials differ, without mappings that hold settings."""
+    names = [str(name) for name in trials]
     outer = {name[:end] for name in names for end, sign in enumerate(name) if sign == "."}
-    return tuple(name for name in names if name not in outer and frames.trials[name].nunique() > 1)
+    return tuple(name for name in names if name not in outer and trials[name].nunique() > 1)

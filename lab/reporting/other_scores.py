@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from lab.config.metrics import Metric, select_metrics
+from lab.config.metrics import PAIRS, PAIRS_ACCURACY, Metric, select_metrics
 from lab.config.trial import Path
+from lab.reporting.confounding import differing_paths
 from lab.reporting.intervals import Interval
 from lab.reporting.sentences import format_interval
 from lab.reporting.shapes import label_shapes
@@ -72,12 +73,24 @@ def find_incomparable_path(metric: Metric, trials: pd.DataFrame) -> Path | None:
     )
 
 
+def is_part(name: str, ranking: str) -> bool:
+    """Return whether a score is one of those whose mean is the ranking metric."""
+    return ranking == PAIRS_ACCURACY and name.startswith(f"{PAIRS}/")
+
+
 def rankable_scores(frames: SweepFrames, runs: pd.DataFrame) -> dict[str, Metric]:
-    """Return the scores, besides the ranking metric, that may rank the compared trials."""
+    """Return the scores, besides the ranking metric, that may rank the compared trials.
+
+    The categories of minimal pairs are left out if their mean is the ranking metric, and so are
+    scores that are not neutral between the trials (`Metric.biased_across`).
+    """
+    differing = differing_paths(runs)
     return {
         name: metric
         for name, metric in select_metrics(map(str, runs)).items()
         if name != frames.metric.name
+        and not is_part(name, frames.metric.name)
+        and not metric.find_biased_paths(differing)
         and runs[name].notna().any()
         and find_incomparable_path(metric, runs) is None
     }

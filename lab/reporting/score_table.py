@@ -4,12 +4,15 @@ import pandas as pd
 
 from lab.config.metrics import Metric, select_metrics
 from lab.reporting import other_scores, sentences, yardsticks
+from lab.reporting.confounding import differing_paths
+from lab.reporting.other_scores import is_part
 from lab.reporting.shapes import label_starts
 from lab.reporting.stats import Answer
 from lab.reporting.tables import Table
 from lab.tracking.frames import SweepFrames
 
 _MARK = " †"  # of scores that may not rank the settings
+_BIASED = " ‡"  # of scores that are not neutral between the settings
 
 
 def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
@@ -36,9 +39,11 @@ def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) 
         for name, metric in metrics.items()
         if other_scores.find_incomparable_path(metric, runs) is not None
     }
+    differing = differing_paths(runs)
+    biased = [name for name, metric in metrics.items() if metric.find_biased_paths(differing)]
     rows = [
         [
-            name + _MARK * (name in spoiled),
+            name + (_MARK if name in spoiled else _BIASED if name in biased else ""),
             metric.direction,
             sentences.NONE if by_setting else _format_untrained(frames, runs, name),
             yardsticks.format_lookups(runs, name),
@@ -46,17 +51,32 @@ def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) 
                 _format_cell(frames, runs[runs["cell"] == label], name, by_setting)
                 for label in labels
             ),
-            "ranking metric"
-            if name == frames.metric.name
-            else sentences.format_rank_correlation(correlations, name),
+            _describe_relation(frames, correlations, name),
         ]
         for name, metric in metrics.items()
     ]
     head = ("score", "direction", "untrained", "look-up tables", *labels, "rank correlation (n)")
-    caption = _describe_correlations(frames, correlations["rank_correlation"])
+    others = [name for name in correlations.index if not is_part(name, frames.metric.name)]
+    caption = _describe_correlations(frames, correlations.loc[others, "rank_correlation"])
     return Table(
-        caption=" ".join([*caption, *_describe_marks(spoiled, runs)]), head=head, rows=rows
+        caption=" ".join(
+            [
+                *caption,
+                *_describe_marks(spoiled, runs),
+                *_describe_biased(metrics, biased, differing),
+            ]
+        ),
+        head=head,
+        rows=rows,
     )
+
+
+def _describe_relation(frames: SweepFrames, correlations: pd.DataFrame, name: str) -> str:
+    if name == frames.metric.name:
+        return "ranking metric"
+    if is_part(name, frames.metric.name):
+        return "part of the ranking metric"
+    return sentences.format_rank_correlation(correlations, name)
 
 
 def _format_untrained(frames: SweepFrames, runs: pd.DataFrame, name: str) -> str:
@@ -81,6 +101,20 @@ def _describe_correlations(frames: SweepFrames, correlations: "pd.Series[float]"
     return [
         f"{closest} has the highest rank correlation with {name} over all finished trials with "
         f"encoders of one shape (Spearman {float(defined[closest]):.2f}; 1 means the same order)."
+    ]
+
+
+def _describe_biased(
+    metrics: dict[str, Metric], biased: list[str], differing: tuple[str, ...]
+) -> list[str]:
+    """Return a sentence on the scores that are not neutral; empty if all are."""
+    paths = {path for name in biased for path in metrics[name].find_biased_paths(differing)}
+    if not paths:
+        return []
+    return [
+        f"Scores marked{_BIASED} are not neutral between trials that differ in "
+        f"{', '.join(sorted(paths))}: {metrics[biased[0]].bias}. They are left out of the other "
+        f"scores that the summary compares."
     ]
 
 

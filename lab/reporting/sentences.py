@@ -24,14 +24,23 @@ def describe_effects(frames: SweepFrames, result: Answer) -> list[tuple[str, str
     if result.effect is None or result.reference is None:
         return [*_without_effect(frames, result), *lines]
     effect = format_interval(result.effect, signed=True)
-    return [("effect", f"{effect} against {result.reference.label} (95 % interval)"), *lines]
+    better = "positive" if frames.metric.direction == "maximize" else "negative"
+    text = (
+        f"{result.cells[0].label} minus the reference setting, {result.reference.label}: {effect} "
+        f"(95 % interval; {better} is better)"
+    )
+    return [("effect", text), *lines]
 
 
 def describe_best(result: Answer) -> list[tuple[str, str]]:
     """Return the summary lines on the mean of the best cell, and the noise of all scores."""
     best = result.cells[0]
     return [
-        ("best mean score", f"{best.label}: {format_interval(best.score)} (95 % interval)"),
+        (
+            "best mean score",
+            f"{best.label}: {format_interval(best.score)} (95 % interval over seeds and other test "
+            f"sets; all settings have the same test set, so compare them by their differences)",
+        ),
         (
             "seed noise",
             f"standard deviation {format_score(result.noise_sd)} between repeats of one setting",

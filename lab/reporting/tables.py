@@ -19,6 +19,7 @@ _AMOUNTS = {
     "spent/six_n": "FLOP (6N)",
     "spent/tokens": "tokens",
 }
+_EQUAL = 1.02  # ratio of two amounts of compute that are called equal
 _STARTING_WEIGHTS_AMOUNTS = {
     "spent/marginal_flops": "marginal FLOP",
     "spent/standalone_flops": "stand-alone FLOP",
@@ -162,6 +163,7 @@ def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
             f"Means over the compared trials. Each of them spent between {finished.min():.2%} and "
             f"{finished.max():.2%} of its budget."
         )
+    caption += _describe_other_counts(runs)
     caption += sentences.describe_initial_weights(runs) + sentences.describe_trunks(runs)
     compared = () if result is None else result.cells
     rows = [
@@ -169,6 +171,25 @@ def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
         for cell in compared
     ]
     return Table(caption=caption, head=head, rows=rows)
+
+
+def _describe_other_counts(runs: pd.DataFrame) -> str:
+    """Return a sentence on settings with equal FLOPs that differ by another count of compute."""
+    names = {"spent/paper_flops": "the paper's script", "spent/six_n": "6 N D"}
+    if "budget.kind" not in runs or set(runs["budget.kind"]) != {"flops"}:
+        return ""
+    parts = []
+    for name, count in names.items():
+        means = runs.groupby(["budget.amount", "cell"])[name].mean() if name in runs else None
+        if means is None:
+            continue
+        low, high = means.groupby(level=0).agg(["min", "max"]).iloc[-1]
+        if high > _EQUAL * low:
+            ends = (sentences.format_quantity(float(end), "FLOP") for end in (low, high))
+            parts.append(f"{' to '.join(ends)} by {count}")
+    if not parts:
+        return ""
+    return f" By other counts, settings of one budget have different compute: {'; '.join(parts)}."
 
 
 def _compute_row(label: str, runs: pd.DataFrame, amounts: Sequence[str]) -> list[str]:

@@ -23,15 +23,19 @@ class LookupComparison:
     """The ranking metric of a cell beside that of a look-up table.
 
     Attributes:
+        name: name of the table.
         lookup: the table.
         score: score of the table, the mean over the cell's trials.
         better: whether the cell is significantly better: the 95 % interval of its mean has only
             better scores. None if there is no interval.
+        worse: whether the cell is significantly worse: the interval has only worse scores.
     """
 
+    name: str
     lookup: Lookup
     score: float
     better: bool | None
+    worse: bool
 
 
 def lookup_scores(runs: pd.DataFrame, metric: str) -> dict[str, float]:
@@ -56,12 +60,15 @@ def compare_with_lookups(
     """
     metric = frames.metric
     own_runs = runs[runs["cell"] == cell.label]
-    worst = cell.score.low if metric.direction == "maximize" else cell.score.high
+    ends = (cell.score.low, cell.score.high)
+    worst, best = ends if metric.direction == "maximize" else reversed(ends)
     return tuple(
         LookupComparison(
+            name=table.replace("_", " "),
             lookup=LOOKUPS[table],
             score=score,
             better=None if math.isnan(worst) else metric.better(worst, score),
+            worse=not math.isnan(best) and metric.better(score, best),
         )
         for table, score in lookup_scores(own_runs, metric.name).items()
     )
@@ -82,11 +89,13 @@ def describe_missing_evidence(frames: SweepFrames, result: Answer, runs: pd.Data
     lost = [each for each in compare_with_lookups(frames, runs, best) if each.better is False]
     if not lost:
         return ""
-    evidence = lost[0].lookup.evidence
-    tables = _list_tables([each for each in lost if each.lookup.evidence == evidence])
+    evidence, worse = lost[0].lookup.evidence, lost[0].worse
+    tables = _list_tables(
+        [each for each in lost if (each.lookup.evidence, each.worse) == (evidence, worse)]
+    )
     return (
         f"There is no evidence that the encoder {evidence}: {frames.metric.name} of {best.label}, "
-        f"{format_interval(best.score)}, is not significantly better than {tables}."
+        f"{format_interval(best.score)}, {_verdict(lost[0])} {tables}."
     )
 
 
@@ -120,17 +129,19 @@ def _describe_untrained(frames: SweepFrames, best: Cell, runs: pd.DataFrame) -> 
 def _describe_lookups(frames: SweepFrames, best: Cell, runs: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the summary line on the look-up tables; empty if the metric has none."""
     compared = compare_with_lookups(frames, runs, best)
-    verdicts = {
-        True: "is significantly better than",
-        False: "is not significantly better than",
-        None: "cannot be compared, without an interval, with",
-    }
-    parts = [
-        f"{verdict} {_list_tables(those)}"
-        for better, verdict in verdicts.items()
-        if (those := [each for each in compared if each.better is better])
-    ]
+    by_verdict: dict[str, list[LookupComparison]] = {}
+    for each in compared:
+        by_verdict.setdefault(_verdict(each), []).append(each)
+    parts = [f"{verdict} {_list_tables(those)}" for verdict, those in by_verdict.items()]
     return [("look-up tables", f"{best.label} {'; it '.join(parts)}")] if parts else []
+
+
+def _verdict(compared: LookupComparison) -> str:
+    if compared.better is None:
+        return "cannot be compared, without an interval, with"
+    if compared.worse:
+        return "is significantly worse than"
+    return f"is {'' if compared.better else 'not '}significantly better than"
 
 
 def describe_levels(frames: SweepFrames, runs: pd.DataFrame) -> str:
@@ -169,8 +180,9 @@ def format_lookups(runs: pd.DataFrame, metric: str) -> str:
 
 
 def _list_tables(compared: list[LookupComparison]) -> str:
-    return " and ".join(f"looking up {_describe_table(each)}" for each in compared)
+    return " and ".join(_describe_table(each) for each in compared)
 
 
 def _describe_table(compared: LookupComparison) -> str:
-    return f"{compared.lookup.title} ({format_score(compared.score)})"
+    title, score = compared.lookup.title, format_score(compared.score)
+    return f"the {compared.name} table ({title}; {score})"

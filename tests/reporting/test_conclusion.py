@@ -83,17 +83,18 @@ UNTRAINED = {0.25: [0.501, 0.499, 0.502], 0.5: [0.490, 0.491, 0.492]}
 
 def test_significantly_better_setting_is_recommended() -> None:
     assert headline(sweep(DIFFERENT)) == "Recommended setting: width 0.25."
-    assert headline(sweep(SIMILAR)).startswith("No significant difference ")
+    assert headline(sweep(SIMILAR)).startswith("width 0.25 has the best mean score. Not separable")
 
 
-@pytest.mark.parametrize(
-    ("worse", "text"), [(1, "The other is worse."), (2, "The other 2 are worse.")]
-)
-def test_tied_settings_are_listed_and_the_others_counted(worse: int, text: str) -> None:
+@pytest.mark.parametrize("worse", [1, 2, 9])
+def test_tied_and_worse_settings_are_listed(worse: int) -> None:
     tied = {0.25: [0.701, 0.702, 0.703], 0.5: [0.700, 0.702, 0.704]}
-    others = {1.0 + i: [0.601, 0.602, 0.603] for i in range(worse)}
+    others = {1.0 + i: [0.6 - i / 50 + j / 1000 for j in range(3)] for i in range(worse)}
+    listed = "; ".join(f"width {1 + i}" for i in range(min(worse, 8)))
+    more = " and 1 more" if worse == 9 else ""
     assert headline(sweep(tied | others)) == (
-        f"No significant difference between the best settings: width 0.25; width 0.5. {text}"
+        "width 0.25 has the best mean score. Not separable from it: width 0.5. "
+        f"Significantly worse: {listed}{more}."
     )
 
 
@@ -109,8 +110,8 @@ def test_headline_counts_the_diverged_repeats_of_a_recommended_setting() -> None
     frames = diverge(sweep(scores), 4)
     assert headline(frames) == "Recommended setting: width 0.25 (1 of 5 repeats diverged)."
     assert headline(diverge(frames, 3)) == (
-        "No significant difference between the best settings: "
-        "width 0.25 (2 of 5 repeats diverged); width 0.5."
+        "width 0.25 (2 of 5 repeats diverged) has the best mean score. "
+        "Not separable from it: width 0.5."
     )
 
 
@@ -156,8 +157,13 @@ def test_answer_of_several_budgets_is_that_of_the_largest_one() -> None:
     assert result is not None
     facts = dict(conclusion.list_facts(frames, result, runs))
     assert facts["largest budget"].startswith("4e+12 flops: the answer and the lines on effects")
-    assert facts["effect"].startswith("+0.1000 [")
-    assert "against width 0.25, amount 4e+12" in facts["effect"]
+    assert facts["effect"].startswith(
+        "width 1, amount 4e+12 minus the reference setting, width 0.25, amount 4e+12: +0.1000 ["
+    )
+    assert [line.split(":")[0] for line in facts["best mean at each budget"].splitlines()] == [
+        "width 0.25, amount 1e+12",
+        "width 1, amount 4e+12",
+    ]
     assert facts["best mean score"].startswith("width 1, amount 4e+12: 0.9020")
     trials.loc[trials["budget.amount"] == 4e12, "score"] = math.nan
     assert headline(frames).startswith("Recommended setting: width 0.25, amount 1e+12.")
@@ -378,7 +384,7 @@ def test_summary_says_how_the_intervals_contain_the_error_of_the_selection() -> 
     ]
     trials = pd.concat([by_one_trial.trials.assign(tuned="lr 0.001"), *searched])
     selected = dataclasses.replace(by_one_trial, trials=trials)
-    assert "intervals of differences contain the error" in summary(selected)["selection"]
+    assert "intervals of differences are widened" in summary(selected)["selection"]
 
 
 def test_summary_counts_all_settings_where_every_setting_is_repeated() -> None:
@@ -413,7 +419,7 @@ def test_summary_states_the_seeds_and_the_compute_that_separate_ties() -> None:
     assert near.startswith("if the true difference between width 0.25 and width 1 is the observed")
     assert near.endswith("no number of seeds within 30 times this sweep's cost is enough")
     found = re.search(
-        r"(\d+) seeds would separate them in 8 of 10 sweeps: (\d+) more .*, (.*)$", far
+        r"(\d+) seeds of each setting would separate .*: (\d+) more of each, together (.*)$", far
     )
     assert found is not None
     assert int(found[1]) == int(found[2]) + 3

@@ -17,6 +17,7 @@ from lab.tracking.frames import SweepFrames
 pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
 
 RANKING, PROBE, MLM = "detect/bigram/auroc", "probe/pos/accuracy", "detect/mlm/auroc"
+PAIRS = "pairs/accuracy"
 WIDTH = "objective.generator.width"
 NOISE = np.array([-0.01, 0.004, 0.0, 0.006])
 
@@ -146,11 +147,11 @@ def test_headline_and_summary_name_scores_that_disagree() -> None:
 
 
 def test_headline_distinguishes_scores_that_contradict_and_that_separate_a_tie() -> None:
-    frames = sweep({RANKING: (0.8, 0.8, 0.7), PROBE: (0.7, 0.7, 0.8), MLM: (0.6, 0.9, 0.5)})
+    frames = sweep({RANKING: (0.8, 0.8, 0.7), PROBE: (0.7, 0.7, 0.8), PAIRS: (0.6, 0.9, 0.5)})
     result, runs = analyze(frames)
     text = str(conclusion.write_headline(frames, result, runs))
     assert f"Other scores contradict this order significantly: {PROBE}. " in text
-    assert f"Other scores separate settings that tie here: {MLM}." in text
+    assert f"Other scores separate settings that tie here: {PAIRS}." in text
 
 
 def test_summary_says_that_no_other_score_disagrees() -> None:
@@ -165,7 +166,8 @@ def test_scores_that_may_not_rank_the_settings_are_left_out_and_marked(score: st
     assert find(frames) == ()
     assert other_scores.rank_correlations(frames)["trials"].tolist() == [0]
     table = score_table.score_table(frames, *analyze(frames))
-    assert {row[0] for row in table.rows} == {RANKING, f"{score} †"}
+    assert {row[0] for row in table.rows} == {f"{RANKING} ‡", f"{score} †"}
+    assert f"‡ are not neutral between trials that differ in {WIDTH}" in table.caption
     assert "† are not compared, because their values are not comparable" in table.caption
     assert WIDTH in table.caption
     opposite = (0.60, 0.90) if score.endswith("auroc") else (0.90, 0.60)
@@ -211,3 +213,16 @@ def test_scores_of_the_tokenizer_are_correlated_within_a_vocabulary() -> None:
 
 def test_lines_of_a_summary_are_lines_of_its_cell_in_markdown() -> None:
     assert markdown.escape_lines("a|b\n<br>\nc") == r"a\|b<br>&lt;br&gt;<br>c"
+
+
+def test_scores_that_are_not_neutral_and_parts_of_the_ranking_metric_do_not_disagree() -> None:
+    part = "pairs/order/accuracy"
+    scores = {PAIRS: (0.80, 0.70), part: (0.60, 0.70), RANKING: (0.60, 0.70)}
+    frames = sweep(scores)
+    frames = dataclasses.replace(frames.rank_by(PAIRS))
+    assert find(frames) == ()
+    table = score_table.score_table(frames, *analyze(frames))
+    last = {row[0]: row[-1] for row in table.rows}
+    assert last[part] == "part of the ranking metric"
+    assert f"{RANKING} ‡" in last
+    assert part not in table.caption

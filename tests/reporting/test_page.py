@@ -83,7 +83,7 @@ def test_sweep_over_seeds_alone_has_no_best_setting(uri: str, tmp_path: Path) ->
     read = frames.load_frames(uri, "seeds")
     assert stats.compute_answer(read).separable is False
     text = write_report(read, tmp_path).read_text()
-    assert "No significant difference between the best settings: " in text
+    assert " has the best mean score. Not separable from it: " in text
     assert "Recommended" not in text
 
 

@@ -141,9 +141,9 @@ def describe_calibration(record: Calibration | None) -> str:
     return (
         f"Calibration over all forecasts of this store: {record.covered} of {record.forecasts} "
         f"intervals contain the observed mean ({_percent(record.nominal)} nominal; 90 % binomial "
-        f"interval {_percent(record.low)} to {_percent(record.high)}, with one trial for each law, "
-        f"because forecasts by one law are not independent: {record.laws}); mean error "
-        f"{format_change(record.mean_error)}, mean size {100 * record.mean_size:.2f} %."
+        f"interval {_percent(record.low)} to {_percent(record.high)}, computed for "
+        f"{record.laws} independent law{'s' * (record.laws != 1)}); mean error "
+        f"{format_change(record.mean_error)}, mean absolute error {100 * record.mean_size:.2f} %."
     )
 
 

@@ -18,10 +18,11 @@ from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 _SHOWN = 3  # tied cells
+_UNEQUAL = 4.0  # ratio of deviations above which their range is printed
 _COST_LIMIT = 30  # times the compute of a sweep, up to which more seeds are suggested
 _TOO_FEW = "with 1 seed, no difference can be found, because there is no interval"
-_SEARCHED = "; the error of selecting nuisance parameters by single trials comes on top of it"
-_CROSSED = "; other nuisance parameters that may be the best ones come on top of it"
+_SEARCHED = "; the error of selecting nuisance parameters by single trials adds to it"
+_CROSSED = "; the choice between nuisance parameters adds to it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,23 @@ def describe_power(
     error = 0.0 if math.isnan(result.test_error) else result.test_error
     design = Design(seeds=seeds, settings=settings, deviation=deviation, test_error=error)
     searched = not result.settings and frames.trials["tuned"].nunique() > 1
-    note = f"seed standard deviation {format_score(deviation)}, from this sweep"
+    note = f"seed standard deviation {format_score(deviation)}{_range(result)}, from this sweep"
     note += _SEARCHED if searched else _CROSSED * (settings > len(result.cells))
     found = _sentence(seeds, format_score(detectable_difference(design)), note)
     ties = "\n".join(_describe_ties(frames, result, runs, design))
     return [("power", found), *([("to separate ties", ties)] if ties else [])]
+
+
+def _range(result: Answer) -> str:
+    """Return the smallest and the largest deviation of a setting, where they differ much."""
+    deviations = [cell.sd for cell in result.cells if not math.isnan(cell.sd)]
+    if len(deviations) < 3 or max(deviations) < _UNEQUAL * min(deviations):
+        return ""
+    ends = " to ".join(map(format_score, (min(deviations), max(deviations))))
+    return (
+        f", pooled over settings with {ends}; smaller differences are found between those that "
+        "vary less"
+    )
 
 
 def _sentence(seeds: int, difference: str, note: str) -> str:
@@ -162,8 +175,8 @@ def _describe_seeds(needed: int | None, seeds: int, cost: _SeedCost) -> str:
     more = needed - seeds
     duration = "" if math.isnan(cost.seconds) else f", {format_duration(more * cost.seconds)}"
     return (
-        f"{needed} seeds would separate them in 8 of 10 sweeps: {more} more for all settings, "
-        f"{format_quantity(more * cost.flops, 'FLOP')}{duration}"
+        f"{needed} seeds of each setting would separate them in 8 of 10 sweeps: {more} more of "
+        f"each, together {format_quantity(more * cost.flops, 'FLOP')}{duration}"
     )
 
 

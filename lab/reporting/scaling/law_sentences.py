@@ -18,9 +18,11 @@ def describe_fit(fitted: FittedGroup) -> str:
     fit = fitted.fit
     return (
         f"The law is fitted to {len(fitted.ends)} runs of {sizes} sizes at {budgets} budgets, on "
-        f"{fitted.group.metric.name}. The noise of a run is {100 * fit.deviation:.2g} % of its "
-        f"loss (robust standard deviation of the residuals); {fit.agreeing} of {fit.starts} starts "
-        f"of the search ended at this law."
+        f"{fitted.group.metric.name}. The robust standard deviation of the residuals is "
+        f"{100 * fit.deviation:.2g} % of the loss; it contains the noise between seeds and the "
+        f"error of the law, but not the sampling error of the test set, which all runs share. "
+        f"Runs that diverged are not fitted. {fit.agreeing} of {fit.starts} starts of the search "
+        f"ended at this law."
     )
 
 
@@ -32,8 +34,8 @@ def describe_decision(fitted: FittedGroup) -> str:
     shapes = {end.run.parameters: end.shape for end in fitted.ends}
     best, *others = optimum.decided
     verdict = (
-        f"{shapes[best.parameters]} is the best of the sizes that were run in {best.share:.0%} of "
-        "the resamples"
+        f"by the law, {shapes[best.parameters]} is the best of the sizes that were run in "
+        f"{best.share:.0%} of the resamples"
     )
     if others:
         names = " and ".join(shapes[each.parameters] for each in others)
@@ -48,10 +50,11 @@ def describe_profiles(fitted: FittedGroup) -> str:
     """Return the caption of the IsoFLOP profiles: how the optimal size moves over the budgets."""
     run = [optimum for optimum in fitted.optima if not optimum.extrapolated]
     first, last = run[0], run[-1]
+    ends = " and ".join(
+        f"{format_estimate(each.size)} at {format_flops(each.budget)}" for each in (first, last)
+    )
     return (
-        f"Loss over size at equal FLOPs. The optimum of the law moves from N "
-        f"{format_estimate(first.size)} at {format_flops(first.budget)} to "
-        f"{format_estimate(last.size)} at {format_flops(last.budget)} ({LEVEL:.0%} "
+        f"Loss over size at equal FLOPs. The optimal N by the law is {ends} ({LEVEL:.0%} "
         f"intervals). Lines are the law, dashed lines are parabolas, diamonds are the optima of "
         f"the law."
     )
@@ -64,7 +67,17 @@ def _describe_seeds(fitted: FittedGroup, budget: float, one: float, other: float
     gap = abs(float(np.log(losses[0] / losses[1])))
     seeds = 2 * (_QUANTILES * fitted.fit.deviation / gap) ** 2 if gap else math.inf
     if seeds > _MOST_SEEDS:
-        return ": they differ by too little for any affordable number of seeds"
+        return (
+            f"; by the law, the first two differ by {_format_share(gap)} of the loss, for which "
+            f"more than {_MOST_SEEDS:,} seeds of each would be needed"
+        )
     count = max(2, math.ceil(seeds))
     cost = format_flops(2 * count * budget)
-    return f": if the law is right, {count} seeds of each, {cost}, separate the first two"
+    return (
+        f"; by the law, the first two differ by {_format_share(gap)} of the loss, for which "
+        f"{count} seeds of each, {cost}, would be needed"
+    )
+
+
+def _format_share(share: float) -> str:
+    return f"{100 * share:.2g} %"

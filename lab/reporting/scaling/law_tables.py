@@ -15,7 +15,8 @@ _MEANINGS = {
     "E": "loss of unlimited size and text",
     "alpha": "exponent of the size N",
     "beta": "exponent of the tokens D",
-    "allocation": "exponent a of the optimal size, N ~ C^a, where C = 6 N D",
+    "allocation": "exponent of the optimal size if compute were 6 N D; the optimal sizes below use "
+    "the FLOPs that budgets count",
     "A": "factor of the size term",
     "B": "factor of the tokens term",
 }
@@ -175,6 +176,11 @@ def exclusion_table(result: FittedGroup | RefusedGroup) -> Table:
     rows = [
         [reason, str(len(numbers)), join_ranges(numbers)] for reason, numbers in by_reason.items()
     ]
+    if excluded:
+        caption += (
+            " If some runs of a size have not learned and are left out, the size is shown better "
+            "than the mean of all its runs."
+        )
     return Table(caption=caption, head=("reason", "trials", "numbers"), rows=rows)
 
 
