@@ -2,7 +2,9 @@
 
 Of the n tokens of a window clip(round(n p), 1, K) are masked, where p is the mask probability and
 K = max(1, int((p + .005) T)) for windows of T positions. The number is a staircase in p: with
-T = 16 the values of p between .1 and .4 give only six different numbers.
+T = 16 the values of p between .1 and .4 give only six different numbers. With `masking: code`, n
+includes [CLS] and [SEP], although they are not masked. With `masking: bernoulli`, each token is
+chosen independently with probability p.
 """
 
 import itertools
@@ -22,12 +24,13 @@ class MaskCount(NamedTuple):
     Attributes:
         length: positions of the window.
         tokens: tokens that can be masked: all positions except [CLS] and [SEP].
-        slots: masked slots; with `masking: code` several slots can be the same position.
+        slots: masked slots; with `masking: code` several slots can be the same position, and with
+            `masking: bernoulli` it is the expected number.
     """
 
     length: int
     tokens: int
-    slots: int
+    slots: float
 
 
 def count_slots(length: int, tokens: int, mask_prob: float) -> int:
@@ -35,7 +38,8 @@ def count_slots(length: int, tokens: int, mask_prob: float) -> int:
 
     Args:
         length: positions of the window.
-        tokens: tokens of the window that can be masked.
+        tokens: tokens of the window of which a share is masked: those that can be masked, or with
+            `masking: code` all.
         mask_prob: mask probability.
     """
     # In single precision, as in `mask_batch`; Python and torch round halves to the even number.
@@ -61,7 +65,8 @@ def describe_masks(*trials: Trial) -> str:
 
     Windows of different lengths have an entry each. A mask probability that varies, within a trial
     or between the trials, gives the fewest and the most slots. With `masking: code`, which draws
-    positions with replacement, the expected share of distinct positions is added.
+    positions with replacement, the expected share of distinct positions is added. With `masking:
+    bernoulli`, the number is the expected one.
 
     Args:
         trials: trials that differ at most in the mask probability.
@@ -69,19 +74,21 @@ def describe_masks(*trials: Trial) -> str:
     by_length: dict[int, list[MaskCount]] = {}
     for count in (count for trial in trials for count in list_mask_counts(trial)):
         by_length.setdefault(count.length, []).append(count)
-    repeated = trials[0].objective.masking == "code"
-    texts = [_describe_counts(counts, repeated=repeated) for counts in by_length.values()]
+    masking = trials[0].objective.masking
+    texts = [_describe_counts(counts, masking) for counts in by_length.values()]
     if len(texts) == 1:
         return texts[0]
     return "; ".join(f"windows of {n}: {text}" for n, text in zip(by_length, texts, strict=True))
 
 
-def _describe_counts(counts: list[MaskCount], *, repeated: bool) -> str:
+def _describe_counts(counts: list[MaskCount], masking: object) -> str:
     ends = sorted({min(counts), max(counts)})  # in the order of the slots: all else is equal
-    numbers = " to ".join(str(count.slots) for count in ends)
+    numbers = " to ".join(f"{count.slots:.3g}" for count in ends)
     shares = " to ".join(_percent(count.slots / count.tokens) for count in ends)
     text = f"{numbers} of {ends[0].tokens} tokens ({shares})"
-    if not repeated:
+    if masking == "bernoulli":
+        return f"{text} on average, each chosen independently"
+    if masking != "code":
         return text
     distinct = " to ".join(_percent(1 - (1 - 1 / end.tokens) ** end.slots) for end in ends)
     return f"{text}, drawn with replacement: {distinct} distinct on average"
@@ -95,7 +102,14 @@ def _count_at(trial: Trial, progress: float) -> MaskCount:
     now = trial.settings_at(progress)
     # Two segments of `layout: segments` are separated by a second [SEP].
     tokens = now.length - (3 if trial.data.layout == "segments" else 2)
-    return MaskCount(now.length, tokens, count_slots(now.length, tokens, now.mask_prob))
+    match trial.objective.masking:
+        case "bernoulli":
+            return MaskCount(now.length, tokens, tokens * now.mask_prob)
+        case "code":
+            slots = count_slots(now.length, now.length, now.mask_prob)
+        case _:
+            slots = count_slots(now.length, tokens, now.mask_prob)
+    return MaskCount(now.length, tokens, slots)
 
 
 def _single(value: float) -> float:

@@ -14,12 +14,13 @@ from lab.config.data import DataConfig
 from lab.config.mask_counts import MaskCount, count_slots, describe_masks, list_mask_counts
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
+from lab.config.objectives.random import RandomReplacementConfig
 from lab.config.schedules.ramps import ProbabilityRamp
 from lab.config.schedules.window_growth import GrowingWindows
 from lab.config.trial import Trial
 from lab.data.batches import Batch
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
-from lab.training.objectives.masking import mask_batch
+from lab.training.objectives.masking import choose_independently, mask_batch
 
 
 def trial(length: int = 16, layout: Any = "full", **changes: Any) -> Trial:
@@ -59,6 +60,40 @@ def test_count_is_the_number_of_slots_that_training_masks(
         step=0,
     )
     assert batch.used_BK.sum() == count_slots(length, tokens, mask_prob)
+
+
+@given(
+    length=st.sampled_from([8, 16, 64, 128]),
+    mask_prob=st.one_of(st.floats(0.01, 0.99), st.integers(1, 99).map(lambda n: n / 100)),
+    masking=st.sampled_from(["paper", "code"]),
+)
+@settings(deadline=None, max_examples=200)
+def test_printed_count_is_that_of_training_with_either_masking(
+    length: int, mask_prob: float, masking: Any
+) -> None:
+    ids_BT = torch.tensor([[CLS, *[FIRST_WORD] * (length - 2), SEP]])
+    batch = mask_batch(
+        Batch(ids_BT, torch.tensor([0])),
+        mask_prob=mask_prob, masking=masking, vocab=FIRST_WORD + 1, seed=0, step=0,
+    )  # fmt: skip
+    (count,) = list_mask_counts(trial(length, objective=masked(mask_prob, masking=masking)))
+    assert count == MaskCount(length, length - 2, int(batch.used_BK.sum()))
+
+
+def test_independently_chosen_positions_have_an_expected_number() -> None:
+    settings = {"kind": "random", "masking": "bernoulli"}
+    one, other = (
+        trial(objective=RandomReplacementConfig(**settings, mask_prob=p)) for p in (0.15, 0.16)
+    )
+    assert describe_masks(one) == (
+        "2.1 of 14 tokens (15.0 %) on average, each chosen independently"
+    )
+    assert list_mask_counts(one) != list_mask_counts(other)
+    ids_BT = torch.tensor([[CLS, *[FIRST_WORD] * 14, SEP]]).expand(20_000, 16)
+    batch = choose_independently(
+        Batch(ids_BT, torch.arange(20_000)), mask_prob=0.15, seed=0, step=0
+    )
+    assert batch.used_BK.sum() / 20_000 == pytest.approx(2.1, abs=0.05)
 
 
 def test_a_window_of_16_has_six_counts_between_a_tenth_and_four_tenths() -> None:

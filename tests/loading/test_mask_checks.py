@@ -49,6 +49,11 @@ def test_values_that_mask_different_tokens_are_accepted() -> None:
     assert load({"data": {"length": 128}, "batch": 8}, compare={MASKS: [0.15, 0.16]})
 
 
+def test_values_of_independently_chosen_positions_are_accepted() -> None:
+    bernoulli = {"objective": {"kind": "random", "masking": "bernoulli"}}
+    assert load(bernoulli, compare={MASKS: [0.15, 0.16]})
+
+
 def test_values_are_refused_only_if_windows_of_every_length_agree() -> None:
     growing = {"data": {"length": 64}, "windows": GROWING}
     assert load(growing, compare={MASKS: [0.15, 0.165]})
