@@ -127,13 +127,18 @@ def _describe_untrained(frames: SweepFrames, best: Cell, runs: pd.DataFrame) -> 
 
 
 def _describe_lookups(frames: SweepFrames, best: Cell, runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the summary line on the look-up tables; empty if the metric has none."""
+    """Return the summary line on the look-up tables."""
     compared = compare_with_lookups(frames, runs, best)
     by_verdict: dict[str, list[LookupComparison]] = {}
     for each in compared:
         by_verdict.setdefault(_verdict(each), []).append(each)
     parts = [f"{verdict} {_list_tables(those)}" for verdict, those in by_verdict.items()]
-    return [("look-up tables", f"{best.label} {'; it '.join(parts)}")] if parts else []
+    text = (
+        f"{best.label} {'; it '.join(parts)}"
+        if parts
+        else f"none for {frames.metric.name}: it is compared with untrained encoders only"
+    )
+    return [("look-up tables", text)]
 
 
 def _verdict(compared: LookupComparison) -> str:
