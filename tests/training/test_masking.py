@@ -381,6 +381,48 @@ def test_official_number_of_slots_by_hand(
     assert masked.used_BK.sum() == expected
 
 
+def test_independent_choice_of_positions_by_hand(
+    given_numbers: Callable[[list[float], list[float]], None],
+) -> None:
+    # A candidate is chosen if its number is below p = .3: positions 1 and 4. [CLS], [MASK], [SEP]
+    # and padding, positions 0, 3, 5 and 6, are no candidates, although their numbers are below.
+    batch = one_window(CLS, A, B, MASK, C, SEP, PAD)
+    given_numbers([0.0, 0.29, 0.3, 0.1, 0.0, 0.2, 0.1], [])
+    masked = choose_independently(batch, mask_prob=0.3, seed=0, step=0)
+    assert masked.used_BK.tolist() == [[False, True, False, False, True, False, False]]
+    assert masked.labels_BK[masked.used_BK].tolist() == [A, C]
+    assert masked.ids_BT.tolist() == [[CLS, MASK, B, MASK, MASK, SEP, PAD]]
+
+
+def test_shares_of_masks_random_words_and_kept_tokens_by_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Of the chosen positions 1 to 4, a number below the share of kept tokens, .1, keeps the token,
+    # one below .1 + .2 writes a random word, and any other one [MASK]. With a vocabulary of
+    # FIRST_WORD + 4, the word is FIRST_WORD + floor(number x 4).
+    numbers = {
+        counter_rng.KEEP: [0.0, 0.09, 0.1, 0.29, 0.3, 0.0],
+        counter_rng.WORD: [0.0, 0.9, 0.75, 0.49, 0.9, 0.0],
+    }
+    monkeypatch.setattr(
+        counter_rng, "uniform", lambda _seed, stream, *_: torch.tensor([numbers[stream]])
+    )
+    batch = one_window(CLS, A, B, C, D, SEP)
+    slots_BK = torch.tensor([[1, 2, 3, 4, 0]])
+    used_BK = torch.tensor([[True, True, True, True, False]])
+    masked = MaskedBatch(
+        ids_BT=torch.tensor([[CLS, MASK, MASK, MASK, MASK, SEP]]),
+        slots_BK=slots_BK, used_BK=used_BK,
+        labels_BK=batch.ids_BT.gather(1, slots_BK), draws_BK=slots_BK,
+    )  # fmt: skip
+    shares = InputShares(mask=0.7, random=0.2)
+    assert shares.keep == pytest.approx(0.1)
+    inputs = apply_shares(masked, batch, shares=shares, vocab=FIRST_WORD + 4, seed=0, step=0)
+    words = [FIRST_WORD + 3, FIRST_WORD + 1]  # floor(.75 x 4) and floor(.49 x 4)
+    assert inputs.ids_BT.tolist() == [[CLS, A, *words, MASK, SEP]]
+    assert inputs.labels_BK.equal(masked.labels_BK)
+
+
 def test_window_without_candidates_has_no_slots() -> None:
     batch = one_window(CLS, MASK, SEP, PAD, PAD, PAD, PAD, PAD)
     masked = draw_slots(batch, mask_prob=0.5, seed=0, step=0)

@@ -37,7 +37,7 @@ from lab.config.objectives.two_stage import TwoStageConfig
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.data.vocabulary import FIRST_WORD, MASK, PAD
 from lab.training.objectives import random as random_module
-from lab.training.objectives.masking import choose_distinct, mask_batch
+from lab.training.objectives.masking import choose_distinct, choose_independently, mask_batch
 
 Model = Callable[..., Any]
 Sharing = Literal["none", "tokens", "all", "gdes"]
@@ -292,14 +292,18 @@ def test_two_stage_equals_mlm_and_then_detection_from_its_weights(
     torch.testing.assert_close(drawn.loss.total, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("masking", ["paper", "bernoulli"])
 @pytest.mark.parametrize("distribution", ["unigram", "uniform"])
 def test_random_equals_detection_of_randomly_drawn_words(
     distribution: Literal["unigram", "uniform"],
+    masking: Literal["paper", "bernoulli"],
     reference: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     objective = make_objective(
-        RandomReplacementConfig(kind="random", replacement_distribution=distribution, mask_prob=0.3)
+        RandomReplacementConfig(
+            kind="random", replacement_distribution=distribution, mask_prob=0.3, masking=masking
+        )
     )
     sample, words = random_module.sample_from_cumulative, []
 
@@ -309,7 +313,8 @@ def test_random_equals_detection_of_randomly_drawn_words(
 
     monkeypatch.setattr(random_module, "sample_from_cumulative", record)
     loss = objective(TEXT, 1)
-    masked = choose_distinct(TEXT, mask_prob=0.3, seed=SEED, step=1)
+    choose = choose_distinct if masking == "paper" else choose_independently
+    masked = choose(TEXT, mask_prob=0.3, seed=SEED, step=1)
     drawn = placed(loss, masked, words[0], TEXT)
     assert samples_some_originals(drawn)
     assert (words[0] >= FIRST_WORD).all()
