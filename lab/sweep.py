@@ -237,8 +237,9 @@ def _conclude(
     from lab.reporting.forecasts.observed import load_forecasts
     from lab.reporting.page import write_report
     from lab.reporting.power.sentences import describe_power
+    from lab.reporting.run_note import write_note
     from lab.storage.identity import read_identity
-    from lab.tracking import frames
+    from lab.tracking import frames, tags
     from lab.tracking.publication import publish_report
     from lab.tracking.user_interface import describe_interface
 
@@ -248,7 +249,9 @@ def _conclude(
     answer, scored = stats.compute_answer(table), stats.scored_trials(table)
     headline = conclusion.write_headline(table, answer, scored)
     ranked = conclusion.select_ranked(table, answer, scored)
-    publish_report(uri, table, page, str(headline))
+    facts = [] if answer is None else conclusion.list_facts(table, answer, scored)
+    note = write_note(table.sweep[tags.QUESTION], headline, facts)
+    publish_report(uri, table, page, str(headline), note)
     view.set_phase("logging the best trial as an MLflow model")
     best = _log_best_trial(table, uri, site)
     lines = [

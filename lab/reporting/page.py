@@ -18,6 +18,7 @@ from lab.reporting import (
     confounding,
     csv_files,
     rendering,
+    result_files,
     score_table,
     search_facts,
     sentences,
@@ -53,7 +54,6 @@ _CARD = (  # summary lines that begin the page
     "power", "to separate ties", "cost", "trials", "reproduce",
 )  # fmt: skip
 _REPLACEMENT_RATE = "health/replacement_rate"
-_FRONT = "front.csv"
 _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
     tags.QUESTION,
     tags.KIND,
@@ -82,7 +82,8 @@ PARTS = {
     *report_file.TABLES.values(),
     *csv_tables.FILES,
     *FORECAST_FILES,
-    _FRONT,
+    result_files.FRONT,
+    result_files.SETTINGS,
 }
 
 
@@ -140,13 +141,8 @@ def keep_other_files(earlier: File, new: File, parts: Container[str]) -> None:
 def _write_files(frames: SweepFrames, folder: File, forecasts: StoreForecasts) -> None:
     page = _page_context(frames, forecasts)
     rendering.write_documents(folder, _TEMPLATE, page)
-    for name, table in csv_tables.list_tables(page["scaling"]).items():
+    for name, table in page["tables"].items():
         csv_files.write_csv(table, folder / name)
-    if page["forecasts"] is not None:
-        for name, table in page["forecasts"].files.items():
-            csv_files.write_csv(table, folder / name)
-    if page["front"] is not None:
-        csv_files.write_csv(page["front"]["frame"], folder / _FRONT)
     report_file.write_tables(frames, folder, forecasts)
 
 
@@ -154,6 +150,13 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
     result, runs = stats.compute_answer(frames), stats.scored_trials(frames)
     facts = _list_facts(frames, result, runs)
     scaling, front = scaling_section(frames), _describe_front(frames)
+    forecast_section = build_section(frames, forecasts)
+    frames_by_file = {
+        **({} if result is None else {result_files.SETTINGS: result_files.settings_frame(result)}),
+        **({} if front is None else {result_files.FRONT: front["frame"]}),
+        **csv_tables.list_tables(scaling),
+        **({} if forecast_section is None else forecast_section.files),
+    }
     return {
         "name": frames.name,
         "frames": frames,
@@ -165,6 +168,7 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "flags": (*stats.flag_trials(frames, result), *search_facts.flag_constraints(frames)),
         "front": front,
         "cells": tables.cell_table(frames, result, runs),
+        "budgets": tables.budget_table(frames, result),
         "compute": tables.compute_table(result, runs),
         "scaling": scaling,
         "trust": trust_table(frames, runs),
@@ -177,7 +181,9 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "mlflow": interactive.MLFLOW,
         "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
         "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
-        "forecasts": build_section(frames, forecasts),
+        "forecasts": forecast_section,
+        "tables": frames_by_file,
+        "files": result_files.describe_files([*report_file.TABLES.values(), *frames_by_file]),
         "scores": score_table.score_table(frames, result, runs),
         "trials": tables.trial_table(frames),
         "provenance": _provenance(frames),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from lab.config.labels import label
 from lab.reporting import sentences, stats, yardsticks
 from lab.reporting.stats import Answer, Cell
 from lab.tracking import tags
@@ -143,6 +144,31 @@ def _trial_row(trial: dict[Any, Any]) -> list[str]:
         *(trial[name] or sentences.NONE for name in (tags.CODE, tags.COMMIT)),
         trial["fingerprint"],
     ]
+
+
+def budget_table(frames: SweepFrames, result: Answer | None) -> Table | None:
+    """Return the table of mean scores by setting and budget; None without several budgets."""
+    amounts = sorted(float(str(amount)) for amount in frames.compare.get(tags.BUDGET_AMOUNT, ()))
+    if result is None or len(amounts) < 2 or len(frames.compare) < 2:
+        return None
+    budgets = frames.trials.groupby("cell")[tags.BUDGET_AMOUNT].first()
+    kind = frames.trials.iloc[0].get(tags.BUDGET_KIND)
+    rows: dict[str, dict[float, str]] = {}
+    order = list(frames.trials["cell"].unique())
+    for cell in sorted(result.cells, key=lambda cell: order.index(cell.label)):
+        amount = float(budgets[cell.label])
+        budget = label({tags.BUDGET_AMOUNT: amount}, frames.compare)
+        name = cell.label.replace(f", {budget}", "").replace(f"{budget}, ", "")
+        spread = f"{sentences.format_score(cell.score.mean)} ± {sentences.format_score(cell.sd)}"
+        rows.setdefault(name, {})[amount] = f"{spread} ({cell.score.n})"
+    return Table(
+        caption="Mean ± standard deviation between seeds (number of seeds) at each budget.",
+        head=(
+            "setting",
+            *(format_budget({"budget.kind": kind, "budget.amount": a}) for a in amounts),
+        ),
+        rows=[[name, *(row.get(a, sentences.NONE) for a in amounts)] for name, row in rows.items()],
+    )
 
 
 def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:

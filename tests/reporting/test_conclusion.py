@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from lab.loading.learned_sizes import LEARNED
-from lab.reporting import conclusion, sentences, stats
+from lab.reporting import conclusion, run_note, sentences, stats, tables
 from lab.reporting.compute.budget_to_learn import advise_budget
+from lab.reporting.conclusion import Headline
 from lab.tracking.frames import SweepFrames
 
 pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
@@ -429,3 +430,38 @@ def test_summary_states_the_seeds_and_the_compute_that_separate_ties() -> None:
     assert f"TFLOP, {90 * int(found[2]) // 60} min" in summary(slots)["to separate ties"]
     assert "to separate ties" not in summary(sweep(DIFFERENT))
     assert "power" not in summary(sweep(DIFFERENT, answer="noise"))
+
+
+def test_note_of_the_run_is_markdown_in_which_texts_are_not_interpreted() -> None:
+    headline = Headline("width <1> has the best mean score.", ("Other scores.",))
+    note = run_note.write_note("Which `width`?", headline, [("ties", "one\ntwo")])
+    assert note == (
+        "# Which \\`width\\`?\n\n**width &lt;1&gt; has the best mean score.**\n\nOther scores.\n\n"
+        "- *ties*: one<br>two"
+    )
+
+
+def test_means_of_settings_at_each_budget_are_a_matrix() -> None:
+    scores = {(1e12, 0.25): 0.70, (1e12, 1.0): 0.60, (4e12, 0.25): 0.80}
+    frames = sweep(dict.fromkeys((0.25, 1.0), [0.0] * 3), metric=PROBE)
+    rows = [
+        frames.trials.iloc[0].to_dict()
+        | {"cell": f"width {width:g}, amount {budget:g}", "budget.amount": budget, WIDTH: width}
+        | {"repeat": repeat, "score": score + 0.001 * repeat, PROBE: score + 0.001 * repeat}
+        for (budget, width), score in scores.items()
+        for repeat in (1, 2, 3)
+    ]
+    compare = {WIDTH: [0.25, 1.0], "budget.amount": [1e12, 4e12]}
+    frames = dataclasses.replace(
+        frames,
+        trials=pd.DataFrame(rows).assign(number=range(len(rows))),
+        sweep=frames.sweep | {"compare": json.dumps(compare)},
+    )
+    table = tables.budget_table(frames, stats.compute_answer(frames))
+    assert table is not None
+    assert list(table.head) == ["setting", "1 TFLOP", "4 TFLOP"]
+    assert table.rows == [
+        ["width 0.25", "0.7020 ± 0.0010 (3)", "0.8020 ± 0.0010 (3)"],
+        ["width 1", "0.6020 ± 0.0010 (3)", "–"],
+    ]
+    assert tables.budget_table(sweep(DIFFERENT), stats.compute_answer(sweep(DIFFERENT))) is None

@@ -95,6 +95,7 @@ def test_report_written_twice_has_the_same_bytes(uri: str, page: Path, tmp_path:
         "report.html",
         "report.json",
         "report.md",
+        "settings.csv",
         "trials.csv",
     ]
     for name in names:
@@ -609,3 +610,21 @@ def test_figures_of_many_settings_with_long_names_have_room_for_them(
     svg.render_svg(cells)
     svg.render_svg(curves)
     assert not [each for each in recwarn if "constrained_layout" in str(each.message)]
+
+
+def test_means_of_the_settings_are_a_file_which_the_report_names(
+    width: frames.SweepFrames, page: Path
+) -> None:
+    with (page.parent / "settings.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    result = stats.compute_answer(width)
+    assert result is not None
+    assert [row["setting"] for row in rows] == [cell.label for cell in result.cells]
+    for row, cell in zip(rows, result.cells, strict=True):
+        assert float(row["mean"]) == pytest.approx(cell.score.mean)
+        assert row["separable"] == str(not cell.tied)
+        assert (row["difference"] == "") is (cell.difference is None)
+    text = page.with_suffix(".md").read_text()
+    for name in ("trials.csv", "curves.csv", "settings.csv"):
+        assert f"- `{name}`: " in text
+    assert "front.csv" not in text

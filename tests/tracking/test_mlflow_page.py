@@ -72,17 +72,20 @@ def test_score_is_a_column_of_its_own_in_mlflow_but_not_in_the_frames(uri: str) 
 def test_report_and_answer_are_in_the_run_of_the_sweep(uri: str, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text("<html>")
+    page.with_suffix(".md").write_text("# Does it?")
     answer = "No difference. " * 1_000
     read = frames.load_frames(uri, "read")
-    publish_report(uri, read, page, answer)
+    publish_report(uri, read, page, answer, "# Does it?\n\n**No.**")
     client, run = connect_client(uri), run_of(uri, "sweep")
     stored = {
         name: Path(client.download_artifacts(run.info.run_id, name, str(tmp_path))).read_text()
-        for name in ("report.html", tags.ANSWER_FILE)
+        for name in ("report.html", "report.md", tags.ANSWER_FILE)
     }
-    assert stored == {"report.html": "<html>", tags.ANSWER_FILE: answer}
+    assert stored == {
+        "report.html": "<html>", "report.md": "# Does it?", tags.ANSWER_FILE: answer
+    }  # fmt: skip
     assert run.data.tags[tags.REPORT_ANSWER] == answer[: tags.MOST_SHOWN]
-    assert run.data.tags["mlflow.note.content"].startswith("Does it?\n\nNo difference. No ")
+    assert run.data.tags["mlflow.note.content"] == "# Does it?\n\n**No.**"
     assert frames.load_frames(uri, "read").sweep == read.sweep  # the report stays as it is
 
 

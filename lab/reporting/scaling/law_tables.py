@@ -45,6 +45,7 @@ def optimum_table(fitted: FittedGroup) -> Table:
             f"{format_flops(optimum.budget)}{' (extrapolated)' * optimum.extrapolated}",
             format_estimate(optimum.size),
             format_estimate(_tokens(fitted, optimum)),
+            format_number(optimum.allocation.tokens / optimum.size.value),
             format_estimate(_loss(optimum), 4),
             ", ".join(
                 f"{shapes[share.parameters]} ({share.share:.0%})" for share in optimum.decided
@@ -59,7 +60,15 @@ def optimum_table(fitted: FittedGroup) -> Table:
         f"that of {_count_resamples(fitted)} resamples of the runs within budgets, and sizes are "
         f"listed until their shares add up to {LEVEL:.0%}. {_describe_parabolas(fitted)}"
     )
-    head = ("budget", "optimal N", "tokens", "loss", "best size that was run", "parabola's N")
+    head = (
+        "budget",
+        "optimal N",
+        "tokens",
+        "tokens / N",
+        "loss",
+        "best size that was run",
+        "parabola's N",
+    )
     return Table(caption=caption, head=head, rows=rows)
 
 
@@ -115,15 +124,18 @@ def definition_table(fitted: FittedGroup) -> Table:
     rows = []
     for definition in fitted.definitions:
         if definition.fit is None:
-            rows.append([definition.name, definition.problem, "–", "–", "–"])
+            rows.append([definition.name, definition.problem, *["–"] * 4])
             continue
         values = (definition.intervals[name] for name in ("alpha", "beta", "allocation", "E"))
-        rows.append([definition.name, *map(format_estimate, values)])
+        slope = f"{definition.optimal_exponent:.2f}"
+        rows.append([definition.name, *map(format_estimate, values), slope])
     caption = (
         f"The same runs under other definitions of N, with {LEVEL:.0%} intervals. Exponents of "
-        "different definitions are not comparable."
+        "different definitions are not comparable. The last column is the slope of the optimal "
+        "size over the FLOPs that budgets count, on logarithmic scales, at the largest budget."
     )
-    return Table(caption=caption, head=("N", "α", "β", "a", "E"), rows=rows)
+    head = ("N", "α", "β", "a", "E", "slope of log optimal N over log C")
+    return Table(caption=caption, head=head, rows=rows)
 
 
 def held_out_table(fitted: FittedGroup) -> Table:
