@@ -49,6 +49,15 @@ class Comparison:
             return trial
         return search_space.build_trial(plain_settings(trial), {self.path: self.tied[0]})
 
+    def describe_range(self) -> str:
+        """Return the values that are not separable from the best one, as an interval or a list."""
+        numbers = [value for value in self.tied if isinstance(value, int | float)]
+        if len(numbers) == len(self.tied) > 1:
+            return f"{min(numbers):g} to {max(numbers):g} (not separable)"
+        if len(self.tied) > 1:
+            return f"{', '.join(map(describe, self.tied))} (not separable)"
+        return "separable from all others"
+
     def source(self, flops: float) -> Source:
         """Return the source of the value, for an advised budget in FLOPs."""
         best, *others = map(describe, self.tied)

@@ -15,6 +15,8 @@ from lab.config.trial import Trial
 from lab.scaling.predictions import predict_losses
 from lab.scaling.profiles import Estimate
 
+_NOT_COMPARED = "not compared"
+
 
 def size_values(
     evidence: Evidence,
@@ -109,12 +111,21 @@ def setting_values(
 ) -> Iterator[AdvisedValue]:
     """Yield the settings that are taken over from the runs, or from sweeps that compare them."""
     flops = trial.budget.amount
-    compared = {one.path: one.source(flops) for one in comparisons}
+    compared = {one.path: one for one in comparisons}
     for path, setting in SETTINGS.items():
         value = setting.value_of(trial)
-        if value is not None:
-            source = compared.get(path) or evidence.setting_source(flops, setting.value_of)
-            yield AdvisedValue(name=setting.name, text=describe(value), source=source, path=path)
+        if value is None:
+            continue
+        comparison = compared.get(path)
+        yield AdvisedValue(
+            name=setting.name,
+            text=describe(value),
+            interval=_NOT_COMPARED if comparison is None else comparison.describe_range(),
+            source=evidence.setting_source(flops, setting.value_of)
+            if comparison is None
+            else comparison.source(flops),
+            path=path,
+        )
 
 
 def loss_value(evidence: Evidence, trial: Trial) -> AdvisedValue:

@@ -37,7 +37,8 @@ class AdvisedValue:
     Attributes:
         name: name of the setting or quantity, with its unit.
         text: the value.
-        interval: interval of a fitted value; empty without a fit.
+        interval: interval of a fitted value, the values that are not separable from a compared
+            one, or `not compared`; empty for computed values.
         source: source of the value.
         path: dotted path of the setting in a search space; empty if it is no setting.
     """

@@ -101,11 +101,12 @@ def test_budget_below_a_step_is_refused() -> None:
         advise(1e5)
 
 
-def test_every_value_has_a_source_and_fitted_ones_have_an_interval(far: Advice) -> None:
+def test_every_value_has_a_source_and_an_interval_unless_it_is_computed(far: Advice) -> None:
     assert {one.source.kind for one in far.values} == {"own runs", "fitted trend", "computed"}
     for one in far.values:
         assert one.source.text
-        assert bool(one.interval) == (one.source.kind == "fitted trend")
+        assert bool(one.interval) == (one.source.kind != "computed")
+        assert (one.interval == "not compared") == (one.source.kind == "own runs")
         assert (one.source.factor is None) == (one.source.kind == "computed")
     factors = [one.source.factor for one in far.values if one.source.factor is not None]
     assert factors == pytest.approx([30.0] * len(factors))
@@ -210,7 +211,10 @@ def test_setting_that_another_sweep_compares_is_its_best_value_with_a_warning() 
     request = Request(flops=2 * LARGEST, comparisons=(compared(0.25, 0.375, budget=1e12),))
     advised = advise_from_runs(own_runs(), request)
     width = value(advised, "generator width / encoder width")
-    assert width.text == "0.25"
+    assert (width.text, width.interval) == ("0.25", "0.25 to 0.375 (not separable)")
+    alone = Request(flops=2 * LARGEST, comparisons=(compared(0.25, budget=1e12),))
+    found = value(advise_from_runs(own_runs(), alone), "generator width / encoder width")
+    assert found.interval == "separable from all others"
     assert width.source.kind == "own runs"
     assert width.source.factor == pytest.approx(8.0)
     assert width.source.text == (
