@@ -54,6 +54,7 @@ def size_values(
     yield AdvisedValue(
         name="encoder layers",
         text=f"{shape.layers}",
+        interval=_NOT_COMPARED,
         source=Source(
             kind="own runs",
             text=f"layers by width as in {evidence.sweep}: {listed}; proportional to the width "
