@@ -39,6 +39,7 @@ from lab.reporting.pareto.front import compute_front
 from lab.reporting.pareto.plot import plot_front
 from lab.reporting.pareto.sentences import describe_front, front_frame, front_table
 from lab.reporting.scaling import csv_tables
+from lab.reporting.scaling.rate_drift import drift_table
 from lab.reporting.scaling.section import scaling_section
 from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
@@ -171,6 +172,7 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "budgets": tables.budget_table(frames, result),
         "compute": tables.compute_table(result, runs),
         "scaling": scaling,
+        "drift": drift_table(frames),
         "trust": trust_table(frames, runs),
         "figures": _figures(frames, result, runs)
         | scaling_figures(scaling)
