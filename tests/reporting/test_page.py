@@ -30,7 +30,7 @@ from lab.display.loopback_server import LoopbackServer
 from lab.loading.search_space import build_trial
 from lab.reporting import page as page_module
 from lab.reporting import sentences, stats
-from lab.reporting.figures import health_plots, plots, svg
+from lab.reporting.figures import cell_colors, health_plots, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import tuning
@@ -628,3 +628,20 @@ def test_means_of_the_settings_are_a_file_which_the_report_names(
     for name in ("trials.csv", "curves.csv", "settings.csv"):
         assert f"- `{name}`: " in text
     assert "front.csv" not in text
+
+
+def luminance(color: str) -> float:
+    """Return the relative luminance of an sRGB color (WCAG 2.1)."""
+    parts = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    linear = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_colors_of_settings_contrast_with_both_backgrounds_of_the_page() -> None:
+    template = (ROOT / "lab" / "reporting" / "templates" / "base.html.jinja").read_text()
+    backgrounds = re.findall(r"--page: (#[0-9a-f]{6})", template)
+    assert len(backgrounds) == 2
+    for color in (*cell_colors.PALETTE, *cell_colors.ordered_colors(25)):
+        for background in backgrounds:
+            low, high = sorted((luminance(color), luminance(background)))
+            assert (high + 0.05) / (low + 0.05) >= 3, (color, background)

@@ -1,8 +1,8 @@
 """Colors of the cells of a sweep, equal in all figures of its report.
 
-The colors are legible on light and dark backgrounds and distinguishable with color vision
-deficiencies: Okabe and Ito's palette, or a ramp from blue to orange if the compared value is a
-number.
+The colors are distinguishable with color vision deficiencies: Okabe and Ito's palette, or a ramp
+from blue to orange if the compared value is a number. Some are darker or lighter than there, so
+that all have a contrast of 3:1 or more (WCAG 2.1, 1.4.11) with both backgrounds of a page.
 """
 
 from collections.abc import Iterable
@@ -13,21 +13,21 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from lab.tracking.frames import SweepFrames
 
 # Palette of Okabe and Ito, then Tol's "muted" palette. With more cells than this, a ramp is used.
-_COLORS = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C",
-    "#882255", "#44AA99", "#7A68C9", "#999933", "#AA4466",
+PALETTE = (
+    "#0072B2", "#C58700", "#009E73", "#CC79A7", "#499CCA", "#D55E00", "#8C8C8C",
+    "#94516C", "#41A392", "#7A68C9", "#989833", "#AA4466",
 )  # fmt: skip
-_RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#F0A030"])
+_RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#C98526"])
 
 
 def cell_colors(frames: SweepFrames) -> dict[str, str]:
     """Return a color for each cell, in the order of the search space."""
     labels = list(dict.fromkeys(frames.trials["cell"]))
     ordered = len(frames.compare) == 1 and all(are_numeric(v) for v in frames.compare.values())
-    if not ordered and len(labels) <= len(_COLORS):
-        return dict(zip(labels, _COLORS, strict=False))
+    if not ordered and len(labels) <= len(PALETTE):
+        return dict(zip(labels, PALETTE, strict=False))
     if len(labels) == 1:
-        return {labels[0]: _COLORS[0]}
+        return {labels[0]: PALETTE[0]}
     ramp = _RAMP(np.linspace(0, 1, len(labels)))
     if ordered:
         labels.sort(key=lambda cell: float(cell_value(frames, cell)))
