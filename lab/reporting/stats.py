@@ -396,11 +396,13 @@ def flag_trials(frames: SweepFrames, result: Answer | None) -> tuple[str, ...]:
         warnings.append(f"Fewer than {_FEW} repeats: {'; '.join(few)}.")
     if result.missing:
         warnings.append(f"No finished trial: {'; '.join(result.missing)}.")
-    warnings.extend(
-        f"{cell.label}: the best value of {path} is at the edge of its range; widen the range."
-        for cell in result.cells
-        for path in edge_values(frames, cell)
-    )
+    for path in frames.tune:
+        cells = [cell.label for cell in result.cells if path in edge_values(frames, cell)]
+        if cells:
+            warnings.append(
+                f"The best value of {path} is at the edge of its range for {'; '.join(cells)}: "
+                f"widen the range."
+            )
     return tuple(warnings)
 
 
