@@ -28,8 +28,8 @@ from lab.config.labels import label
 from lab.config.results import State
 from lab.display.loopback_server import LoopbackServer
 from lab.loading.search_space import build_trial
+from lab.reporting import conclusion, sentences, stats
 from lab.reporting import page as page_module
-from lab.reporting import sentences, stats
 from lab.reporting.figures import cell_colors, health_plots, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.interactive import page as interactive
@@ -645,3 +645,25 @@ def test_colors_of_settings_contrast_with_both_backgrounds_of_the_page() -> None
         for background in backgrounds:
             low, high = sorted((luminance(color), luminance(background)))
             assert (high + 0.05) / (low + 0.05) >= 3, (color, background)
+
+
+def test_settings_whose_best_value_is_at_the_edge_are_one_warning_and_a_doubt(uri: str) -> None:
+    read = frames.load_frames(uri, "width")
+    assert read.tune
+    result, runs = stats.compute_answer(read), stats.scored_trials(read)
+    assert result is not None
+    low = json.loads(read.sweep[tags.TUNE])[LR]["low"]
+    cells = [dataclasses.replace(cell, settings=cell.settings | {LR: low}) for cell in result.cells]
+    cells[-1] = dataclasses.replace(cells[-1], settings=cells[-1].settings | {LR: 2 * low})
+    edge = dataclasses.replace(result, cells=tuple(cells))
+    labels = [cell.label for cell in cells]
+    (warning,) = (flag for flag in stats.flag_trials(read, edge) if "edge" in flag)
+    assert warning == (
+        f"The best value of {LR} is at the edge of its range for {'; '.join(labels[:-1])}: "
+        f"widen the range."
+    )
+    doubts = conclusion.write_headline(read, edge, runs).doubts
+    assert doubts[0] == (
+        f"The best value is at an end of the tried range: {LR} in {len(cells) - 1} of "
+        f"{len(cells)} settings."
+    )
