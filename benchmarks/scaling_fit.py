@@ -150,22 +150,27 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def main() -> None:
-    """Simulate all scenarios, print the table and write it."""
+    """Simulate the scenarios that the table lacks, print their rows and write the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling_fit", description=__doc__)
     parser.add_argument("--draws", type=int, default=1_000, help="draws a row (default: 1,000)")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("reports/simulations/scaling_fit.csv"),
-        help="CSV file of the table (default: %(default)s)",
+        help="CSV file of the table; rows of as many draws that it has are kept, so delete it to "
+        "simulate them again (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    table = pd.DataFrame()
+    output: Path = arguments.output
+    table = pd.read_csv(output, index_col="scenario") if output.exists() else pd.DataFrame()
     for name, scenario in SCENARIOS.items():
+        if name in table.index and table.loc[name, "draws"] == arguments.draws:
+            continue
         rates = pd.DataFrame([measure(scenario, arguments.draws)], index=[name]).round(3)
         print(rates.to_string(), flush=True)
-        table = pd.concat([table, rates])
-        table.to_csv(arguments.output, index_label="scenario")
+        table = pd.concat([table.drop(name, errors="ignore"), rates])
+        table = table.loc[[each for each in SCENARIOS if each in table.index]]
+        table.to_csv(output, index_label="scenario")
 
 
 def measure(scenario: Scenario, draws: int, *, bootstrap: bool = True) -> dict[str, float]:

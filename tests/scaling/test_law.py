@@ -1,12 +1,22 @@
 """The fit of L(N, D): SciPy's minimum, exact recovery, loud failures, the Chinchilla refit."""
 
+import csv
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from project import ROOT
 from scipy import optimize
 
-from benchmarks.scaling_fit import CHINCHILLA, SMALL, UNEQUAL, chinchilla_grid, grid, plateau
+from benchmarks.scaling_fit import (
+    CHINCHILLA,
+    SCENARIOS,
+    SMALL,
+    UNEQUAL,
+    chinchilla_grid,
+    grid,
+    plateau,
+)
 from lab.errors import UserError
 from lab.scaling.law import NAMES, FitError, Law, fit_law, laws_of, log_inputs
 from lab.scaling.runs import Points
@@ -111,3 +121,16 @@ def test_losses_that_are_not_positive_are_refused() -> None:
     points = grid(4, 5, 1)
     with pytest.raises(UserError, match="losses: not positive"):
         replace(points, losses_n=-points.losses_n)
+
+
+def test_committed_simulations_have_every_scenario_and_hold_their_level() -> None:
+    """Coverage of 90 % intervals is 85 to 95 % where the law is right."""
+    file = ROOT / "reports" / "simulations" / "scaling_fit.csv"
+    with file.open() as lines:
+        rows = {row["scenario"]: row for row in csv.DictReader(lines)}
+    assert list(rows) == list(SCENARIOS)
+    for name, scenario in SCENARIOS.items():
+        assert float(rows[name]["draws"]) == 1_000
+        if scenario.law is not None:
+            for column in ("alpha", "beta", "E", "size", "size_10", "loss_10"):
+                assert 0.85 <= float(rows[name][column]) <= 0.95, (name, column)
