@@ -194,9 +194,11 @@ def test_sweep_with_closed_output_stops_with_status_141(
     question, status = unread.stdout.splitlines()
     assert question.startswith("smoke: Does the whole path run")
     assert status == "141"
-    assert unread.stderr == (
+    warning, message = unread.stderr.splitlines()
+    assert warning.startswith("lab.sweep: warning: search.stopping.first_rung: trials pause after ")
+    assert message == (
         "lab.sweep: the output is closed; trials that have ended are kept; "
-        "run the same command again to resume\n"
+        "run the same command again to resume"
     )
 
 

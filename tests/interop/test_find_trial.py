@@ -76,7 +76,7 @@ def record_sweep(
     store.begin(experiment(name, **changes), {}, {})
     for number, (fingerprint, score) in enumerate(scores.items()):
         trial = search_space.build_trial(
-            record.read_facts(storage / "trials" / fingerprint)["trial"], {}
+            record.read_facts(storage / "trials" / fingerprint)["trial"], {width: 0.25}
         )
         job = Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
                        repeat=number + 1, trial=trial)  # fmt: skip
