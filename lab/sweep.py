@@ -234,10 +234,10 @@ def _conclude(
     """
     view.set_phase("writing the report")
     from lab.reporting import code_notes, conclusion, stats
+    from lab.reporting.documents.run_note import write_note
     from lab.reporting.forecasts.observed import load_forecasts
     from lab.reporting.page import write_report
     from lab.reporting.power.sentences import describe_power
-    from lab.reporting.run_note import write_note
     from lab.storage.identity import read_identity
     from lab.tracking import frames, tags
     from lab.tracking.publication import publish_report

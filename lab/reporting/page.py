@@ -16,9 +16,6 @@ from lab.reporting import (
     code_notes,
     conclusion,
     confounding,
-    csv_files,
-    rendering,
-    result_files,
     score_table,
     search_facts,
     sentences,
@@ -27,6 +24,7 @@ from lab.reporting import (
     tables,
     yardsticks,
 )
+from lab.reporting.documents import csv_files, rendering, result_files
 from lab.reporting.figures import captioned, heat_map, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.figures.scaling_figures import scaling_figures

@@ -64,3 +64,10 @@ def test_search_spaces_are_loaded_by_a_safe_yaml_loader() -> None:
     assert issubclass(yaml_text._Loader, yaml.SafeLoader)
     with pytest.raises(SpaceError, match="not YAML"):
         yaml_text.parse("!!python/object/apply:os.getcwd []")
+
+
+@pytest.mark.parametrize("top", ["lab", "tests", "benchmarks"])
+def test_a_folder_has_at_most_20_modules(top: str) -> None:
+    for folder in [ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir())]:
+        modules = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+        assert len(modules) <= 20, folder

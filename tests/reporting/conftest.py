@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from range_quantiles import range_quantile
+from frames.range_quantiles import range_quantile
 from scipy import stats
 
 from lab.reporting import finite_test_set, intervals

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from lab.loading.learned_sizes import LEARNED
-from lab.reporting import conclusion, run_note, sentences, stats, tables
+from lab.reporting import conclusion, sentences, stats, tables
 from lab.reporting.compute.budget_to_learn import advise_budget
 from lab.reporting.conclusion import Headline
+from lab.reporting.documents import run_note
 from lab.tracking.frames import SweepFrames
 
 pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab.reporting import conclusion, intervals, markdown, other_scores, score_table, stats
+from lab.reporting import conclusion, intervals, other_scores, score_table, stats
+from lab.reporting.documents import markdown
 from lab.reporting.other_scores import Disagreement
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames

@@ -142,7 +142,7 @@ def test_policy_of_the_page_allows_its_own_scripts_and_no_connection(page: Path)
 
 def test_no_button_sends_a_figure_to_a_server() -> None:
     """Plotly's default is a button that uploads the data of the figure."""
-    own = (ROOT / "lab" / "reporting" / "templates" / "report.js").read_text()
+    own = (ROOT / "lab" / "reporting" / "documents" / "templates" / "report.js").read_text()
     assert "showSendToCloud: false" in own
     assert 'plotlyServerURL: ""' in own
     assert not re.search(r"fetch\(|XMLHttpRequest|sendBeacon|WebSocket|import\(", own)
@@ -638,7 +638,8 @@ def luminance(color: str) -> float:
 
 
 def test_colors_of_settings_contrast_with_both_backgrounds_of_the_page() -> None:
-    template = (ROOT / "lab" / "reporting" / "templates" / "base.html.jinja").read_text()
+    templates = ROOT / "lab" / "reporting" / "documents" / "templates"
+    template = (templates / "base.html.jinja").read_text()
     backgrounds = re.findall(r"--page: (#[0-9a-f]{6})", template)
     assert len(backgrounds) == 2
     for color in (*cell_colors.PALETTE, *cell_colors.ordered_colors(25)):

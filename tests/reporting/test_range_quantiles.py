@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from range_quantiles import range_quantile
+from frames.range_quantiles import range_quantile
 from scipy import stats
 
 

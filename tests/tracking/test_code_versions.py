@@ -13,7 +13,7 @@ from lab.config.experiment import Job
 from lab.loading.search_space import build_trial
 from lab.reporting import stats
 from lab.reporting.code_notes import describe_codes
-from lab.reporting.markdown import escape_cell
+from lab.reporting.documents.markdown import escape_cell
 from lab.storage.provenance import Provenance
 from lab.tracking import frames, tags
 from lab.tracking.client import connect_client, default_uri

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path as File
 from typing import Any
 
-from lab.reporting import rendering, score_table
+from lab.reporting import score_table
 from lab.reporting.comparison import summary
 from lab.reporting.comparison.cell_rows import cell_table
 from lab.reporting.comparison.comparability import find_obstacle
@@ -27,6 +27,7 @@ from lab.reporting.comparison.sweep_results import (
     join_trials,
     read_result,
 )
+from lab.reporting.documents import rendering
 from lab.reporting.figures import captioned
 from lab.reporting.interactive import curves
 from lab.reporting.interactive import page as interactive

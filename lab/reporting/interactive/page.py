@@ -24,7 +24,7 @@ from lab.tracking.frames import SweepFrames
 
 MLFLOW = "http://127.0.0.1:5000"  # address of `mlflow server` by default
 SCRIPTS = "<!-- scripts -->"  # place of the scripts in the template
-_SCRIPT = File(__file__).parents[1] / "templates" / "report.js"
+_SCRIPT = File(__file__).parents[1] / "documents" / "templates" / "report.js"
 
 
 def draw_figures(

@@ -1,7 +1,7 @@
 """Interactive figures as data: traces and layout of Plotly, and the choices of the reader.
 
-`templates/report.js` draws them. A color `var(--ink)` is that property of the page's style, so that
-figures follow its light or dark color scheme.
+`documents/templates/report.js` draws them. A color `var(--ink)` is that property of the page's
+style, so that figures follow its light or dark color scheme.
 """
 
 import html

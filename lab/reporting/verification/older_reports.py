@@ -12,7 +12,8 @@ from pathlib import Path as File
 
 import pandas as pd
 
-from lab.reporting import csv_files, markdown, tables
+from lab.reporting import tables
+from lab.reporting.documents import csv_files, markdown
 from lab.reporting.verification.differences import Difference, contrast
 from lab.reporting.verification.report_file import TABLES
 from lab.tracking import tags

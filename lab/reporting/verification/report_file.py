@@ -19,7 +19,8 @@ import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lab.errors import UserError
-from lab.reporting import csv_files, stats
+from lab.reporting import stats
+from lab.reporting.documents import csv_files
 from lab.reporting.forecasts.observed import NO_FORECASTS, ObservedRun, StoreForecasts
 from lab.reporting.forecasts.record import ForecastRecord
 from lab.tracking import tags

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lab.reporting.conclusion import Headline
-from lab.reporting.markdown import escape_lines, escape_text
+from lab.reporting.documents.markdown import escape_lines, escape_text
 
 
 def write_note(question: str, headline: Headline, facts: Sequence[tuple[str, str]]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from lab.control_characters import make_visible
-from lab.reporting import markdown
+from lab.reporting.documents import markdown
 from lab.reporting.figures import svg
 from lab.reporting.interactive import page as interactive
 
