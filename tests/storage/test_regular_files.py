@@ -30,16 +30,31 @@ def call(function: Callable[[], Any]) -> Any:
     return results[0]
 
 
-@pytest.mark.parametrize("name", ["trial.json", "state", "curve.jsonl", "outcome.json",
-                                  "provenance.json", "traceback.txt", progress.NAME])  # fmt: skip
-def test_pipes_in_a_record_are_damaged_files(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "trials" / "a"
+def record_with_pipe(storage: Path, name: str) -> Path:
+    """Write the record of a finished trial in which one file is a pipe; return its folder."""
+    folder = storage / "trials" / "a"
     folder.mkdir(parents=True)
-    (folder / "state").write_text("failed")
+    (folder / "state").write_text("finished")
     (folder / "trial.json").write_text('{"trial": {}}')
-    (folder / "outcome.json").write_text('{"state": "failed", "rows": 0}')
+    (folder / "outcome.json").write_text('{"state": "finished", "rows": 1}')
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
+    return folder
+
+
+FILES = ["trial.json", "state", "curve.jsonl", "outcome.json", "provenance.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pipes_in_a_record_are_damaged_files(tmp_path: Path, name: str) -> None:
+    folder = record_with_pipe(tmp_path, name)
+    damaged = call(lambda: find_damage(folder))
+    assert [file for file in damaged if file.startswith(f"{name} (")], damaged
+
+
+@pytest.mark.parametrize("name", [*FILES, "traceback.txt", progress.NAME])
+def test_no_reader_of_a_record_waits_for_a_pipe(tmp_path: Path, name: str) -> None:
+    folder = record_with_pipe(tmp_path, name)
     readers = (record.read_facts, record.read_state, record.read_curve, record.read_last_outcome,
                provenance.read_provenance, find_damage, progress.read_progress)  # fmt: skip
     for reader in readers:

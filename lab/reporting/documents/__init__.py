@@ -1,1 +1,1 @@
-"""The files of a report: pages from templates, Markdown, CSV tables, the description in MLflow."""
+"""Write the files of a report: HTML pages, Markdown, CSV tables and the description in MLflow."""

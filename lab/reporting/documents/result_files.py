@@ -1,4 +1,4 @@
-"""The CSV files of a report: their tables, and what each has."""
+"""Tables for the CSV files of a report, and a description of each file."""
 
 import pandas as pd
 
@@ -47,5 +47,5 @@ def settings_frame(result: Answer) -> pd.DataFrame:
 
 
 def describe_files(names: list[str]) -> list[tuple[str, str]]:
-    """Return the names of CSV files with what each has, in a fixed order."""
+    """Return the names of CSV files with a description of each file, in a fixed order."""
     return [(name, text) for name, text in _CONTENTS.items() if name in names]
