@@ -64,5 +64,5 @@ SCENARIOS = (
         )
         for search in (_SEARCHES["qmc"], _SEARCHES["crossed grid"])
     ),
-    *(Scenario(name="rate searched", cells=cells, search=_HALVING) for cells in (3, 8)),
+    *(Scenario(name="rate searched", cells=cells, search=_HALVING) for cells in _CELLS),
 )  # fmt: skip
