@@ -231,7 +231,7 @@ def unsynced() -> Iterator[None]:
                 make(partial)
                 made[make.__module__] = partial.read_bytes()
 
-        library = make.__module__ in {"lab.tracking.client", "lab.search.study"}
+        library = make.__module__ in {"lab.tracking.client", "lab.search.study_storage"}
         create(file, make_or_copy if library else make)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,6 @@
 """Order of a sweep's jobs: search trials of all cells, then repeats.
 
-Each cell of `compare` has its own study (`study`), which searches the cell's nuisance parameters.
+Each cell of `compare` has a search of its nuisance parameters, with a study (`cell_search`).
 The best setting of a cell is then repeated on new seeds, and only repeats are compared across
 cells; with a second objective (`Experiment.cost`) all settings on the cell's Pareto front are
 repeated. If every setting is repeated (`SearchConfig.repeated`), the search has one trial for each
@@ -21,8 +21,9 @@ from lab.config.results import MetricRow, Outcome
 from lab.config.trial import Path, Value
 from lab.loading import search_space
 from lab.search import feasibility
+from lab.search.cell_search import CellSearch, is_retry
 from lab.search.designs import best_repeats
-from lab.search.study import Study, is_retry, open_study
+from lab.search.study_storage import open_storage
 
 
 class Search:
@@ -45,12 +46,12 @@ class Search:
     ) -> None:
         self._experiment = experiment
         notes.mkdir(parents=True, exist_ok=True)
-        studies = open_study(storage) if experiment.tune else None
-        self._studies = [
-            Study(experiment, cell, studies, notes, fresh=fresh)
+        studies = open_storage(storage) if experiment.tune else None
+        self._searches = [
+            CellSearch(experiment, cell, studies, notes, fresh=fresh)
             for cell in search_space.expand_cells(experiment)
         ]
-        self._trials = max(study.trials for study in self._studies)
+        self._trials = max(search.trials for search in self._searches)
         self._running: set[int] = set()
         self._repeats: set[int] = set()  # numbers of the repeats asked for
 
@@ -73,8 +74,8 @@ class Search:
             limits = self._experiment.constraints
             measured = feasibility.measure_outcome(limits, job.trial, outcome)
             excess = {name: each.excess for name, each in measured.items()}
-            study, index = self._locate(job)
-            study.tell(index, self.judge(job, outcome), excess)
+            search, index = self._locate(job)
+            search.tell(index, self.judge(job, outcome), excess)
 
     def judge(self, job: Job, outcome: Outcome) -> Outcome:
         """Return the outcome of a job in this sweep, whose constraints a search trial can violate.
@@ -88,19 +89,19 @@ class Search:
     def annotate(self, job: Job, text: str) -> None:
         """Write the note that optuna-dashboard shows of a search trial that is in its study."""
         if job.role == "search":
-            study, index = self._locate(job)
-            study.annotate(index, text)
+            search, index = self._locate(job)
+            search.annotate(index, text)
 
     def attach(self, job: Job, file: File) -> None:
         """Attach a file of a search trial's record, which optuna-dashboard shows."""
         if job.role == "search":
-            study, index = self._locate(job)
-            study.attach(index, file)
+            search, index = self._locate(job)
+            search.attach(index, file)
 
-    def _locate(self, job: Job) -> tuple[Study, int]:
-        """Return the study of a search trial, and the number of its point."""
-        index, cell = divmod(job.number, len(self._studies))
-        return self._studies[cell], index
+    def _locate(self, job: Job) -> tuple[CellSearch, int]:
+        """Return the search of its cell, for a search trial, and the number of its point."""
+        index, cell = divmod(job.number, len(self._searches))
+        return self._searches[cell], index
 
     def may_stop(self, job: Job) -> bool:
         """Return whether a job may be stopped early: a search trial, with `search.stopping`."""
@@ -124,8 +125,8 @@ class Search:
     def jobs(self) -> int:
         """Number of jobs of the experiment, as far as the settings to be repeated are known."""
         repeats = len(best_repeats(self._experiment))
-        searched = sum(study.trials for study in self._studies)
-        return searched + repeats * sum(max(1, len(s.best_settings())) for s in self._studies)
+        searched = sum(search.trials for search in self._searches)
+        return searched + repeats * sum(max(1, len(s.best_settings())) for s in self._searches)
 
     def _candidates(self, *, peek: bool = False) -> Iterator[Job]:
         """Yield the jobs that can start now: search trials in turn over the cells, then repeats.
@@ -138,25 +139,25 @@ class Search:
 
     def _search_jobs(self, *, peek: bool) -> Iterator[Job]:
         for index in range(self._trials):
-            for cell, study in enumerate(self._studies):
-                if study.can_ask(index):
-                    until, tuned = study.until, {} if peek else study.ask(index)
-                    number, repeat = index * len(self._studies) + cell, study.repeat_of(index)
-                    job = self._build_job(number, "search", study, tuned, repeat)
-                    yield job if peek else self._complete_job(job, until, study.proposed_by(index))
+            for cell, search in enumerate(self._searches):
+                if search.can_ask(index):
+                    until, tuned = search.until, {} if peek else search.ask(index)
+                    number, repeat = index * len(self._searches) + cell, search.repeat_of(index)
+                    job = self._build_job(number, "search", search, tuned, repeat)
+                    yield job if peek else self._complete_job(job, until, search.proposed_by(index))
 
     def _repeat_jobs(self, *, peek: bool) -> Iterator[Job]:
         repeats = best_repeats(self._experiment)
         for repeat in repeats:
-            for cell, study in enumerate(self._studies):
-                for rank, best in enumerate(study.best_settings()):
+            for cell, search in enumerate(self._searches):
+                for rank, best in enumerate(search.best_settings()):
                     row = self._trials + rank * len(repeats) + repeat - 1
-                    number = row * len(self._studies) + cell
+                    number = row * len(self._searches) + cell
                     if number in self._repeats:
                         continue
                     if not peek:
                         self._repeats.add(number)
-                    yield self._build_job(number, "repeat", study, best, repeat)
+                    yield self._build_job(number, "repeat", search, best, repeat)
 
     def _complete_job(self, job: Job, until: int | None, proposed_by: str) -> Job:
         """Return a search job with its pause, the sweep that proposed it, and its feasibility."""
@@ -164,14 +165,14 @@ class Search:
         return replace(job, until=until, proposed_by=proposed_by, infeasible=reason)
 
     def _build_job(
-        self, number: int, role: str, study: Study, tuned: dict[Path, Value], repeat: int
+        self, number: int, role: str, search: CellSearch, tuned: dict[Path, Value], repeat: int
     ) -> Job:
-        trial = search_space.build_trial(self._experiment.base, study.settings | tuned)
+        trial = search_space.build_trial(self._experiment.base, search.settings | tuned)
         cost = self._experiment.cost
         return Job(
             number=number,
             role="search" if role == "search" else "repeat",
-            cell=study.settings,
+            cell=search.settings,
             tuned=tuned,
             repeat=repeat,
             trial=replace(trial, seeds=trial.seeds.repeat(repeat)),

@@ -1,4 +1,4 @@
-"""Search of one cell's nuisance parameters with Optuna's ask-and-tell interface.
+"""Optuna's study of a cell: each point of the cell's search is a trial of it.
 
 States of the study's trials:
 
@@ -10,37 +10,21 @@ States of the study's trials:
 Trials that an earlier process has left RUNNING are set to FAIL when a study is opened.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path as File
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
-from lab.config.code_digest import TRIAL, code_digest
-from lab.config.costs.second_objective import compute_cost
-from lab.config.experiment import Experiment
-from lab.config.results import MetricRow, Outcome
-from lab.config.trial import Path, Value, content_hash
-from lab.loading.search_space import build_trial
-from lab.search import dashboard_artifacts, dashboard_notes, designs
-from lab.search.distributions import (
-    from_optuna_values,
-    to_optuna_distribution,
-    to_optuna_value,
-)
-from lab.search.halving import Rungs
+from lab.config.results import Outcome
+from lab.search import dashboard_artifacts, dashboard_notes
 from lab.search.in_memory import Direction
-from lab.search.pareto import find_front
-from lab.search.point_notes import Note, append_note, read_notes, write_notes
-from lab.search.prior import find_proposals
-from lab.search.sampling import build_sampler, sample_point
-from lab.storage import databases, regular_files
+from lab.storage import regular_files
 
 _STATES = {
     "finished": TrialState.COMPLETE,
@@ -48,177 +32,209 @@ _STATES = {
     "diverged": TrialState.PRUNED,
     "infeasible": TrialState.PRUNED,
 }
-_TRIES = 2  # attempts at a point that fails
-_UNCONSTRAINED: Mapping[str, float] = {}
-_LOCK_TIMEOUT = 60  # seconds to wait for a database that another process has locked
-_INDEX = "index"  # user attribute of a study's trial: the number of its point in the cell's search
+_INDEX = "index"  # user attribute of a trial: the number of its point in the cell's search
 _PROPOSED_BY = "proposed_by"  # user attribute: the earlier sweep that proposed the point
 
 
-class Study:
-    """Search of one cell's nuisance parameters.
-
-    Args:
-        experiment: experiment to run.
-        settings: compared values of the cell.
-        storage: Optuna storage; None where nothing is tuned.
-        notes: folder of the notes of the points asked for, from which a lost study is rebuilt.
-        fresh: whether to discard the results of earlier runs.
+class Point(NamedTuple):
+    """Setting of a point as the study has it.
 
     Attributes:
-        settings: compared values of the cell.
-        trials: number of points of the search. If every setting is repeated, a point is one setting
-            with one seed, and the points of the first seed come first.
+        params: values of the tuned parameters.
+        proposed_by: name of the earlier sweep that proposed it; empty without one.
+    """
+
+    params: dict[str, Any]
+    proposed_by: str = ""
+
+
+class Study:
+    """Optuna's study of a cell. Its trials are named by the numbers of their points.
+
+    Args:
+        storage: Optuna storage.
+        name: name of the study.
+        directions: direction of each objective; the first one is that of the score.
+        distributions: distributions of the tuned parameters.
+        cell: compared values of the cell, stored with the study.
+        fresh: whether to delete the study of earlier runs.
+
+    Attributes:
+        optuna_study: the study, for samplers.
+        points: points that an earlier run has stored, by number.
     """
 
     def __init__(
         self,
-        experiment: Experiment,
-        settings: dict[Path, Value],
-        storage: BaseStorage | None,
-        notes: File,
+        storage: BaseStorage,
+        name: str,
+        directions: Sequence[Direction],
+        distributions: Mapping[str, BaseDistribution],
         *,
+        cell: Mapping[str, Any],
         fresh: bool,
     ) -> None:
-        self.settings = settings
-        self._experiment = experiment
-        self._tune = experiment.tune
-        self._distributions = {
-            path: to_optuna_distribution(tuned) for path, tuned in experiment.tune.items()
-        }
-        self._settings = designs.search_points(experiment)
-        self._repeats = designs.search_repeats(experiment)
-        self.trials = self._settings * len(self._repeats)
-        self._asked: set[int] = set()
-        self._running: dict[int, optuna.Trial] = {}
-        self._to_start: set[int] = set()  # asked for, neither in the study nor told yet
-        self._ended: set[int] = set()  # points with an outcome in the study
-        self._scores: dict[int, float | None] = {}
-        self._front: list[dict[Path, Value]] | None = None  # `best_settings`, once it is final
-        identity = _study_identity(experiment, settings)
-        self._notes = notes / f"{identity}.jsonl"
-        self._to_retry: set[int] = set()  # failed points that the next run of the sweep retries
-        self._reported: dict[int, int] = {}  # number of evaluations that the study has of a point
-        self._sampler = build_sampler(experiment.search)
-        self._rungs = _build_rungs(experiment, settings, self.trials)
-        self._directions: list[Direction] = [experiment.metric.direction]
-        self._directions += ["minimize"] if experiment.cost is not None else []
-        if fresh:
-            self._notes.unlink(missing_ok=True)
-        self._tuned: dict[int, dict[Path, Value]] = {}
-        self._proposed_by: dict[int, str] = {}
-        for index, note in read_notes(self._notes).items():
-            self._tuned[index] = note.tuned
-            if note.proposed_by:
-                self._proposed_by[index] = note.proposed_by
-        if storage is not None:
-            self._open(storage, f"{experiment.name} {identity}", fresh=fresh)
-
-    def _open(self, storage: BaseStorage, name: str, *, fresh: bool) -> None:
-        """Open the study, or create it with the settings that earlier sweeps propose."""
         if fresh and name in optuna.get_all_study_names(storage):
             optuna.delete_study(study_name=name, storage=storage)
-        self._study = optuna.create_study(
+        self.optuna_study = optuna.create_study(
             storage=storage,
             study_name=name,
-            directions=self._directions,
+            directions=list(directions),
             sampler=RandomSampler(),  # never used: all points are enqueued
             pruner=NopPruner(),
             load_if_exists=True,
         )
-        self._study.set_user_attr("cell", self.settings)
+        self.optuna_study.set_user_attr("cell", dict(cell))
+        self._distributions = dict(distributions)
         self._storage, self._id = storage, storage.get_study_id_from_name(name)
         attributes = storage.get_study_system_attrs(self._id)
         self._noted = dashboard_notes.list_noted(attributes)
         self._attached = dashboard_artifacts.list_attached(attributes)
+        self.points: dict[int, Point] = {}
+        self._running: dict[int, optuna.Trial] = {}
+        self._ended: set[int] = set()  # points that ended in an earlier run
+        self._reported: dict[int, int] = {}  # number of evaluations that the study has of a point
         self._numbers: dict[int, int] = {}  # numbers of the study's trials, by that of the point
         self._added = 0  # number of the study's trials
-        self._read_study()
-        if self._experiment.search.prior and not self._tuned:
-            self._take_proposals(name)
+        self._read()
 
-    def _take_proposals(self, name: str) -> None:
-        """Make the settings that earlier sweeps propose the first points, and note all at once.
+    def _read(self) -> None:
+        """Read the stored trials, and set those that a killed driver left running to FAIL."""
+        for trial in self.optuna_study.get_trials(deepcopy=False):
+            index = trial.user_attrs.get(_INDEX)
+            if trial.state == TrialState.WAITING:  # the driver was killed before `ask`
+                self.optuna_study.ask()  # Optuna can end only a running trial
+            if not trial.state.is_finished():
+                self.optuna_study.tell(trial.number, state=TrialState.FAIL)
+            elif index is not None and "state" in trial.user_attrs:
+                self._ended.add(index)
+            if index is not None:
+                first = self.points.get(index, Point(trial.params))
+                proposed_by = trial.user_attrs.get(_PROPOSED_BY, first.proposed_by)
+                self.points[index] = Point(first.params, proposed_by)
+                self._numbers[index] = trial.number
+            self._added = trial.number + 1
 
-        A search that continues reads them from its notes, whatever the earlier sweeps have then.
+    def has(self, index: int) -> bool:
+        """Return whether a trial of the point runs, or ended in an earlier run."""
+        return index in self._ended or index in self._running
+
+    def is_running(self, index: int) -> bool:
+        """Return whether a trial of the point runs."""
+        return index in self._running
+
+    def start(self, index: int, point: Point) -> None:
+        """Create a running trial of a point."""
+        self.optuna_study.enqueue_trial(point.params)
+        trial = self.optuna_study.ask(self._distributions)
+        for name, value in _attributes(index, point).items():
+            trial.set_user_attr(name, value)
+        self._running[index] = trial
+        self._count(index)
+
+    def add_ended(
+        self,
+        index: int,
+        point: Point,
+        outcome: Outcome,
+        values: Sequence[float] | None,
+        constraints: Mapping[str, float],
+    ) -> None:
+        """Add a point that was not started, as a trial that has ended.
+
+        It takes one request of the database, where a trial that is started first takes four.
         """
-        found = find_proposals(self._experiment, self.settings, self._storage, name)
-        for index, (sweep, tuned) in enumerate(found):
-            self._tuned[index], self._proposed_by[index] = tuned, sweep
-        notes = {index: Note(tuned, sweep) for index, (sweep, tuned) in enumerate(found)}
-        write_notes(self._notes, notes)
+        self.optuna_study.add_trial(
+            optuna.trial.create_trial(
+                state=_final_state(outcome, values),
+                values=values,
+                params=point.params,
+                distributions=self._distributions,
+                user_attrs=_attributes(index, point) | {"state": outcome.state},
+                constraints=dict(constraints),
+            )
+        )
+        self._count(index)
 
-    @property
-    def until(self) -> int | None:
-        """Number of the evaluation at which points pause (`HalvingConfig`); None for the end."""
-        return self._rungs.until
+    def count_reported(self, index: int) -> int:
+        """Return the number of evaluations of a point that need no report, in order.
 
-    def can_ask(self, index: int) -> bool:
-        """Return whether the search has a point `index` that can start, or continue, now."""
-        return index in self._rungs.members and index not in self._asked
-
-    def repeat_of(self, index: int) -> int:
-        """Return the repeat of point `index`, which determines its seeds."""
-        return self._repeats[index // self._settings]
-
-    def ask(self, index: int) -> dict[Path, Value]:
-        """Start or continue point `index` and return its nuisance parameters.
-
-        A point that was asked for in an earlier run keeps the parameters of that run.
+        The first one, of the untrained encoder, is never reported.
         """
-        self._asked.add(index)
-        self.start_asked()
-        if index not in self._ended and index not in self._running:
-            if index not in self._tuned:
-                designed = designs.designed_point(self._experiment, index % self._settings)
-                self._tuned[index] = designed or self._sample()
-                append_note(self._notes, index, Note(self._tuned[index]))
-            self._to_start.add(index)
-        return self._tuned[index]
+        return self._reported.get(index, 1)
 
-    def start_asked(self) -> None:
-        """Create running trials in the study for the points whose outcome was not told at once.
+    def report(self, index: int, scores: Sequence[float]) -> None:
+        """Report the scores of a running point at the evaluations after `count_reported`."""
+        reported = self.count_reported(index)
+        for evaluation, score in enumerate(scores, reported):
+            self._running[index].report(score, evaluation)
+        self._reported[index] = reported + len(scores)
 
-        A point that ended in an earlier run of the sweep is told before the next point is asked
-        for. It is added as an ended trial, which takes one request of the database instead of four.
+    def stop(self, index: int) -> None:
+        """End a running point early: it does not continue past a rung."""
+        trial = self._running.pop(index)
+        trial.set_user_attr("state", "stopped")
+        self.optuna_study.tell(trial, state=TrialState.PRUNED)
+
+    def end(
+        self,
+        index: int,
+        outcome: Outcome,
+        values: Sequence[float] | None,
+        constraints: Mapping[str, float],
+    ) -> None:
+        """End a running point.
+
+        Args:
+            index: number of the point.
+            outcome: outcome of its trial.
+            values: values of the objectives; None without a score.
+            constraints: excess over each constraint that is known, positive where it is violated.
         """
-        for index in sorted(self._to_start):
-            self._study.enqueue_trial(self._stored_point(index))
-            trial = self._study.ask(self._distributions)
-            trial.set_user_attr(_INDEX, index)
-            if index in self._proposed_by:
-                trial.set_user_attr(_PROPOSED_BY, self._proposed_by[index])
-            self._running[index] = trial
-            self._count(index)
-        self._to_start.clear()
+        trial = self._running.pop(index)
+        if outcome.state == "diverged" and self._reported.get(index, 0) > 1:
+            self._replace_diverged(trial, index)
+            return
+        trial.set_user_attr("state", outcome.state)
+        for name, excess in constraints.items():
+            trial.set_constraint(name, excess)
+        self.optuna_study.tell(trial, values, state=_final_state(outcome, values))
+
+    def _replace_diverged(self, trial: optuna.Trial, index: int) -> None:
+        """Replace the trial of a diverged point by a pruned one without intermediate scores.
+
+        Optuna would take the last intermediate score as the score of a pruned trial.
+        """
+        self.optuna_study.tell(trial, state=TrialState.FAIL)
+        self.optuna_study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.PRUNED,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={_INDEX: index, "state": "diverged"},
+            )
+        )
+        self._count(index)
 
     def _count(self, index: int) -> None:
         """Count a new trial of the study, which is that of a point from now on."""
         self._numbers[index] = self._added
         self._added += 1
 
-    def _stored_point(self, index: int) -> dict[Path, Value]:
-        return {path: to_optuna_value(value) for path, value in self._tuned[index].items()}
-
-    def proposed_by(self, index: int) -> str:
-        """Return the name of the earlier sweep that proposed point `index`; empty without one."""
-        return self._proposed_by.get(index, "")
-
     def annotate(self, index: int, text: str) -> None:
-        """Write the note of a point's trial in the study, unless it has one.
+        """Write the note of a point's trial, unless it has one.
 
         Args:
             index: number of a point that is in the study.
             text: text in Markdown, which optuna-dashboard shows.
         """
-        number = self._numbers[index]
-        trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        trial = self._stored_id(index)
         if trial not in self._noted:
             dashboard_notes.write_note(self._storage, self._id, trial, text)
             self._noted.add(trial)
 
     def attach(self, index: int, file: File) -> None:
-        """Attach a file of a point's record to its trial in the study, unless it has the content.
+        """Attach a file of a point's record to its trial, unless it has the content.
 
         Args:
             index: number of a point that is in the study.
@@ -227,11 +243,10 @@ class Study:
         Raises:
             OSError: the file is missing or cannot be read, or the copy cannot be written.
         """
-        number = self._numbers[index]
-        trial = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
         with regular_files.open_binary(file) as stream:
             content = stream.read()
-        artifact = dashboard_artifacts.Artifact(trial, dashboard_artifacts.identify(content))
+        identity = dashboard_artifacts.identify(content)
+        artifact = dashboard_artifacts.Artifact(self._stored_id(index), identity)
         if artifact in self._attached:
             return
         folder = file.parents[2] / dashboard_artifacts.FOLDER  # file is trials/NAME/curve.jsonl
@@ -240,252 +255,19 @@ class Study:
         )
         self._attached.add(artifact)
 
-    def tell(
-        self, index: int, outcome: Outcome, constraints: Mapping[str, float] = _UNCONSTRAINED
-    ) -> None:
-        """Record the outcome of a point, also in the study unless the study has it already.
-
-        Args:
-            index: number of the point.
-            outcome: outcome of its trial.
-            constraints: excess over each constraint that is known, positive where it is violated.
-        """
-        if is_retry(outcome):
-            self._to_retry.add(index)
-        if self.until is None:
-            score = self._score(outcome.rows[-1]) if outcome.state == "finished" else None
-            if self._experiment.search.stopping is not None:
-                self.start_asked()  # the study has the scores of each rung
-            elif index in self._to_start:
-                self._add_ended(index, outcome, score, constraints)
-            self._end(index, outcome, score, constraints)
-            return
-        self.start_asked()
-        reached = outcome.state != "infeasible" and len(outcome.rows) > self.until
-        score = self._score(outcome.rows[self.until]) if reached else None
-        if score is None:
-            self._end(index, outcome, None, constraints)
-        else:
-            self._report(index, outcome.rows[: self.until + 1])
-        if index not in self._to_retry:
-            self._decide(index, score)
-
-    def _score(self, row: MetricRow) -> float | None:
-        """Return the score of an evaluation; None if it is not finite."""
-        score = row[self._experiment.metric.name]
-        return score if math.isfinite(score) else None
-
-    def _decide(self, index: int, score: float | None) -> None:
-        """Record the score of a point at a rung; if this decides the rung, end the worse points."""
-        dropped = self._rungs.record(index, score)
-        if dropped is None:
-            return
-        self._asked -= self._rungs.members
-        for each in dropped:
-            self._scores[each] = None
-            if trial := self._running.pop(each, None):
-                trial.set_user_attr("state", "stopped")
-                self._study.tell(trial, state=TrialState.PRUNED)
-
-    def _add_ended(
-        self,
-        index: int,
-        outcome: Outcome,
-        score: float | None,
-        constraints: Mapping[str, float],
-    ) -> None:
-        """Add a point that was not started to the study, as a trial that has ended."""
-        self._to_start.discard(index)
-        state = _final_state(outcome, score)
-        proposed = {_PROPOSED_BY: name} if (name := self.proposed_by(index)) else {}
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=state,
-                values=self._values(index, score) if state == TrialState.COMPLETE else None,
-                params=self._stored_point(index),
-                distributions=self._distributions,
-                user_attrs={_INDEX: index, "state": outcome.state, **proposed},
-                constraints=dict(constraints),
-            )
-        )
-        self._count(index)
-
-    def _values(self, index: int, score: float | None) -> list[float] | None:
-        """Return the values of the objectives of a point; None without a score."""
-        return None if score is None else [score, *self._costs(self._tuned[index])]
-
-    def _costs(self, tuned: Mapping[Path, Value]) -> tuple[float, ...]:
-        """Return the value of the second objective; empty without one."""
-        name = self._experiment.cost
-        if name is None:
-            return ()
-        return (compute_cost(name, build_trial(self._experiment.base, {**self.settings, **tuned})),)
-
-    def _end(
-        self,
-        index: int,
-        outcome: Outcome,
-        score: float | None,
-        constraints: Mapping[str, float],
-    ) -> None:
-        """Record the end of a point with its final score; None without one."""
-        self._scores[index] = score
-        if trial := self._running.get(index):
-            if outcome.state != "diverged":
-                self._report(index, outcome.rows)
-            del self._running[index]
-            state = _final_state(outcome, score)
-            if outcome.state == "diverged" and self._reported.get(index):
-                self._tell_diverged(trial, index)
-            else:
-                trial.set_user_attr("state", outcome.state)
-                for name, excess in constraints.items():
-                    trial.set_constraint(name, excess)
-                self._study.tell(trial, self._values(index, score), state=state)
-
-    def _tell_diverged(self, trial: optuna.Trial, index: int) -> None:
-        """Replace the trial of a diverged point by a pruned one without intermediate scores.
-
-        Optuna would take the last intermediate score as the score of a pruned trial.
-        """
-        attributes = {_INDEX: index, "state": "diverged"}
-        self._study.tell(trial, state=TrialState.FAIL)
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.PRUNED,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs=attributes,
-            )
-        )
-        self._count(index)
-
-    def _report(self, index: int, rows: Sequence[MetricRow]) -> None:
-        """Report the new scores of a point to the study, if the search may end it early."""
-        if self._experiment.search.stopping is None or index not in self._running:
-            return
-        # Evaluation 0, of the untrained encoder, is not reported.
-        reported, name = self._reported.get(index, 1), self._experiment.metric.name
-        for evaluation, row in enumerate(rows[reported:], reported):
-            self._running[index].report(row[name], evaluation)
-        self._reported[index] = max(reported, len(rows))
-
-    def best_settings(self) -> list[dict[Path, Value]]:
-        """Return the nuisance parameters to be repeated, those with the best score first.
-
-        These are the best ones. With a second objective, they are those on the Pareto front of
-        score and cost, one for each pair of values; a cost that depends on no nuisance parameter
-        leaves the best one. Empty before the search ends, or without a score.
-        """
-        if self.trials == 0:
-            return [{}]
-        if self._front is None:
-            finished = {i: score for i, score in self._scores.items() if score is not None}
-            if len(self._scores) < self.trials or self._to_retry or not finished:
-                return []
-            self._front = [self._tuned[index] for index in self._find_best(finished)]
-        return self._front
-
-    def _find_best(self, scores: Mapping[int, float]) -> list[int]:
-        sign = 1 if self._experiment.metric.direction == "maximize" else -1
-        ordered = sorted(scores, key=lambda index: (-sign * scores[index], index))
-        if self._experiment.cost is None:
-            return ordered[:1]
-        values = {index: (scores[index], *self._costs(self._tuned[index])) for index in ordered}
-        first = {value: index for index, value in reversed(values.items())}
-        front = find_front(list(values.values()), self._directions)
-        return [ordered[n] for n in front if first[values[ordered[n]]] == ordered[n]]
-
-    def _sample(self) -> dict[Path, Value]:
-        """Return a new point of the adaptive sampler."""
-
-        def costs_of(trial: FrozenTrial) -> tuple[float, ...]:
-            return self._costs(from_optuna_values(self._tune, trial.params))
-
-        params = sample_point(self._study, self._sampler, self._distributions, costs_of)
-        return from_optuna_values(self._tune, params)
-
-    def _read_study(self) -> None:
-        """Read the state of the study, and set trials that a killed driver left running to FAIL."""
-        for trial in self._study.get_trials(deepcopy=False):
-            index = trial.user_attrs.get(_INDEX)
-            if trial.state == TrialState.WAITING:  # the driver was killed before `ask`
-                self._study.ask()  # Optuna can end only a running trial
-            if not trial.state.is_finished():
-                self._study.tell(trial.number, state=TrialState.FAIL)
-            elif index is not None and "state" in trial.user_attrs:
-                self._ended.add(index)
-            if index is not None:
-                self._tuned.setdefault(index, from_optuna_values(self._tune, trial.params))
-                self._numbers[index] = trial.number
-                if _PROPOSED_BY in trial.user_attrs:
-                    self._proposed_by[index] = trial.user_attrs[_PROPOSED_BY]
-            self._added = trial.number + 1
+    def _stored_id(self, index: int) -> int:
+        number = self._numbers[index]
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
 
-def _final_state(outcome: Outcome, score: float | None) -> TrialState:
+def _attributes(index: int, point: Point) -> dict[str, Any]:
+    """Return the user attributes of a point's trial."""
+    proposed = {_PROPOSED_BY: point.proposed_by} if point.proposed_by else {}
+    return {_INDEX: index, **proposed}
+
+
+def _final_state(outcome: Outcome, values: Sequence[float] | None) -> TrialState:
     state = _STATES.get(outcome.state, TrialState.FAIL)
-    if state == TrialState.COMPLETE and score is None:
+    if state == TrialState.COMPLETE and values is None:
         return TrialState.PRUNED  # the score is NaN or infinite
     return state
-
-
-def is_retry(outcome: Outcome) -> bool:
-    """Return whether a point failed and is retried: the machine may have caused the failure."""
-    return outcome.state == "failed" and outcome.attempts < _TRIES
-
-
-def open_study(storage: str | BaseStorage) -> BaseStorage:
-    """Return the storage of a URL; it waits while another process has locked the database.
-
-    A damaged database is set aside: the studies are made again from the notes and the records.
-    """
-    if isinstance(storage, BaseStorage):
-        return storage
-    _, is_file, path = storage.partition("sqlite:///")
-    if is_file:
-        if File(path).exists() and databases.is_damaged(File(path)):
-            databases.set_aside(File(path))
-        databases.create_database(
-            File(path), lambda partial: _connect(f"sqlite:///{partial}").engine.dispose()
-        )
-    return _connect(storage)
-
-
-def _connect(storage: str) -> RDBStorage:
-    return RDBStorage(storage, engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}})
-
-
-def _build_rungs(experiment: Experiment, settings: dict[Path, Value], points: int) -> Rungs:
-    """Return the rungs of a cell's search; without halving, there is none."""
-    halving = experiment.search.stopping
-    maximize = experiment.metric.direction == "maximize"
-    if halving is None:
-        return Rungs((), points, 1, maximize=maximize)
-    evaluations = build_trial(experiment.base, settings).evaluations
-    return Rungs(halving.rungs(evaluations), points, halving.factor, maximize=maximize)
-
-
-def _study_identity(experiment: Experiment, cell: dict[Path, Value]) -> str:
-    """Return a hash of the settings and the code that determine a cell's scores: its study's name.
-
-    The numbers of trials and seeds are not part of it, so that more of them continue the study.
-    """
-    settings: dict[str, Any] = {
-        "base": experiment.base,
-        "cell": cell,
-        "tune": {path: asdict(distribution) for path, distribution in experiment.tune.items()},
-        "sampler": [experiment.search.sampler, experiment.search.seed],
-        "repeated": experiment.search.repeated,
-        "grid": experiment.search.trials if experiment.search.sampler == "grid" else 0,
-        "metric": experiment.metric.name,
-        "code": code_digest(TRIAL),
-    }
-    # Options without effect are left out: the studies of experiments without them have names that
-    # do not depend on whether the version of the lab has the options.
-    options = {
-        "constraints": {k: v for k, v in asdict(experiment.constraints).items() if v is not None},
-        "cost": experiment.cost,
-        "prior": experiment.search.prior,
-    }
-    return content_hash(settings | {name: value for name, value in options.items() if value})

@@ -19,7 +19,7 @@ from lab.config.costs.constraints import Constraints
 from lab.config.costs.encoder import encoder_parameters
 from lab.config.experiment import Experiment, HalvingConfig, Range, SearchConfig
 from lab.config.trial import Trial, content_hash
-from lab.search import plan, study
+from lab.search import cell_search, plan
 from lab.search.feasibility import count_infeasible
 from lab.search.search import Search
 
@@ -152,13 +152,13 @@ def test_study_of_an_experiment_without_the_options_has_the_name_of_earlier_vers
         "repeated": "best_setting",
         "grid": 0,
         "metric": "pairs/accuracy",
-        "code": study.code_digest(study.TRIAL),
+        "code": cell_search.code_digest(cell_search.TRIAL),
     }
-    assert study._study_identity(experiment, {}) == content_hash(settings)
+    assert cell_search._study_identity(experiment, {}) == content_hash(settings)
     changed = [
         replace(experiment, constraints=SMALL),
         replace(experiment, cost="parameters"),
         replace(experiment, search=replace(experiment.search, prior=("earlier",))),
     ]
-    names = {study._study_identity(each, {}) for each in (experiment, *changed)}
+    names = {cell_search._study_identity(each, {}) for each in (experiment, *changed)}
     assert len(names) == 4

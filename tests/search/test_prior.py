@@ -186,7 +186,7 @@ def test_study_of_an_earlier_version_is_read(storage: BaseStorage, tmp_path: Pat
     for rate, loss in ((1e-3, 0.5), (2e-3, 0.4), (5e-3, 0.7)):
         distributions = (
             Search(later(search=SearchConfig()), InMemoryStorage(), tmp_path)
-            ._studies[0]
+            ._searches[0]
             ._distributions
         )
         study.add_trial(

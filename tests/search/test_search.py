@@ -665,7 +665,7 @@ def test_changed_code_has_its_own_study(storage: Storage, monkeypatch: pytest.Mo
     """An adaptive sampler must not learn from scores that other code has computed."""
     experiment = build_experiment(search=SearchConfig(trials=2), compare={})
     jobs = simulate(experiment, storage)
-    monkeypatch.setattr("lab.search.study.code_digest", lambda _: "edited")
+    monkeypatch.setattr("lab.search.cell_search.code_digest", lambda _: "edited")
     edited = simulate(experiment, storage)
     assert [len(trials) for trials in studies(storage)] == [2, 2]
     assert [job.tuned for job in search_jobs(edited)] == [job.tuned for job in search_jobs(jobs)]
