@@ -174,7 +174,10 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "trust": trust_table(frames, runs),
         "figures": _figures(frames, result, runs)
         | scaling_figures(scaling)
-        | {"front": [] if front is None else [front["figure"]]},
+        | {
+            "front": [] if front is None else [front["figure"]],
+            "forecasts": [] if forecast_section is None else [*forecast_section.figures],
+        },
         "interactive": interactive.draw_figures(frames, result, runs, scaling),
         "importance": tuning.describe_importance(frames),
         "policy": interactive.security_policy(),
