@@ -151,6 +151,7 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
     facts = _list_facts(frames, result, runs)
     scaling, front = scaling_section(frames), _describe_front(frames)
     forecast_section = build_section(frames, forecasts)
+    live = interactive.draw_figures(frames, result, runs, scaling)
     frames_by_file = {
         **({} if result is None else {result_files.SETTINGS: result_files.settings_frame(result)}),
         **({} if front is None else {result_files.FRONT: front["frame"]}),
@@ -179,7 +180,8 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
             "front": [] if front is None else [front["figure"]],
             "forecasts": [] if forecast_section is None else [*forecast_section.figures],
         },
-        "interactive": interactive.draw_figures(frames, result, runs, scaling),
+        "interactive": live,
+        "groups": interactive.list_groups(frames, live),
         "importance": tuned_parameters.describe_importance(frames),
         "policy": interactive.security_policy(),
         "mlflow": interactive.MLFLOW,

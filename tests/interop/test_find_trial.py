@@ -285,7 +285,7 @@ def with_two_checkpoints(tmp_path: Path, prepared_text: PreparedText) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 def test_kept_checkpoints_are_models_with_step_scores_and_weights(
-    storage: Path, with_two_checkpoints: Path
+    storage: Path, with_two_checkpoints: Path, mlflow_uri: None
 ) -> None:
     from mlflow.transformers import load_model
     from safetensors.torch import load_file
