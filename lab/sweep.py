@@ -292,7 +292,8 @@ def _log_best_trial(table: "SweepFrames", uri: str, site: "Site") -> str:
 
     try:
         return (
-            mlflow_model.log_model(uri, table, site.storage, site.mirror) or "no trial has finished"
+            mlflow_model.log_models(uri, table, site.storage, site.mirror)
+            or "no trial has finished"
         )
     except Exception as error:
         # An error of transformers, the store or a disk; the report does not need the model.

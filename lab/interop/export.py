@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lab.config.results import MetricRow
 from lab.data import text_facts
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP, Vocabulary
 from lab.errors import UserError
 from lab.interop import hf_weights, model_card
 from lab.interop.trained import TrainedTrial
-from lab.storage import atomic, record, record_damage
+from lab.storage import atomic
 from lab.training.model import DetectionHead, Encoder, VocabularyHead
 from lab.training.weights import weights_below
 
@@ -80,13 +79,12 @@ def _write_network(
         vocabulary=vocabulary,
     )
     hf_weights.save_hf_model(network, folder)
-    rows = _evaluations(trained)
     (folder / "README.md").write_text(
         model_card.write_card(
             role,
             trained.trial,
             trained.folder,
-            rows,
+            trained.evaluations(),
             folder.name,
             text_facts.describe_text(trained.text),
         ),
@@ -94,21 +92,6 @@ def _write_network(
     )
     _verify(network, folder)
     return folder.name
-
-
-def _evaluations(trained: TrainedTrial) -> tuple[MetricRow, ...]:
-    """Return the evaluations of the trial up to its exported weights.
-
-    Raises:
-        UserError: some are damaged, so that the scores of these weights are unknown.
-    """
-    for damaged in record_damage.find_damage(trained.folder):
-        if damaged.startswith("curve.jsonl"):
-            raise UserError(
-                f"{trained.folder}: damaged: {damaged}; run the trial's sweep again, which trains "
-                "the trial again"
-            )
-    return record.read_curve(trained.folder)[: trained.place.evaluations]
 
 
 def _verify(network: hf_weights.HfNetwork, folder: File) -> None:

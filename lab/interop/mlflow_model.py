@@ -1,18 +1,20 @@
-"""The best trial of a sweep as an MLflow model on the sweep's run.
+"""The checkpoints of the best trial of a sweep as MLflow models on the sweep's run.
 
-The model has MLflow's `transformers` flavor, which `mlflow.pyfunc` loads as well. It is a fill-mask
+A model has MLflow's `transformers` flavor, which `mlflow.pyfunc` loads as well. It is a fill-mask
 pipeline of the generator or of an encoder that predicts tokens; for an objective without such a
-network, a feature-extraction pipeline of the encoder. The folders that `lab.export` writes, among
-them the discriminator with its head, are artifacts of the run. Nothing is pickled, and no code of
-the lab is stored.
+network, a feature-extraction pipeline of the encoder. It is an output, at the step of its weights,
+of the runs of the sweep and of the trial, and has the scores of these weights. The newest one is
+registered, and the folders that `lab.export` writes of it, among them the discriminator with its
+head, are artifacts of the sweep's run. Nothing is pickled, and no code of the lab is stored.
 """
 
 import re
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path as File
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,18 +23,41 @@ from lab.interop.export import exported_networks, write_networks
 if TYPE_CHECKING:
     from lab.interop.trained import TrainedTrial
 
+from lab.config.results import MetricRow
 from lab.interop import find_trial
 from lab.storage.mirror import Mirror
 from lab.storage.temp_dirs import temporary_folder
 from lab.tracking import tags
 from lab.tracking.client import connect_client, describe_error
 from lab.tracking.frames import SweepFrames
+from lab.tracking.points import link_scores
 
 _FORBIDDEN_IN_NAMES = re.compile("[/:]")  # of registered models
 
 
-def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> str | None:
-    """Log a sweep's best trial as a model, unless that trial is logged already.
+class _Checkpoint(NamedTuple):
+    """Files and scores of a checkpoint.
+
+    Attributes:
+        folder: folder with the model and the exported networks.
+        step: step at which the weights were saved.
+        scores: evaluation of these weights; empty if they were saved between evaluations.
+    """
+
+    folder: File
+    step: int
+    scores: MetricRow
+
+
+class _Runs(NamedTuple):
+    """MLflow runs of a sweep and of its best trial."""
+
+    sweep: Any
+    trial: Any
+
+
+def log_models(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> str | None:
+    """Log the checkpoints of a sweep's best trial as models, unless they are logged already.
 
     Args:
         uri: URI of the MLflow tracking store.
@@ -41,7 +66,7 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
         mirror: remote copy of the storage, from which the record is pulled.
 
     Returns:
-        The model's address, `models:/…`; None if no trial has finished.
+        The address of the newest checkpoint's model, `models:/…`; None if no trial has finished.
 
     Raises:
         UserError: the record cannot be read or exported, or the store does not answer.
@@ -52,26 +77,32 @@ def log_model(uri: str, frames: SweepFrames, storage: File, mirror: Mirror) -> s
     best = found.name
     client = connect_client(uri)
     with describe_error(uri):
-        child = frames.trials.loc[frames.trials["fingerprint"] == best, "run_id"].iloc[0]
-        parent = client.get_run(client.get_run(child).data.tags[tags.PARENT_RUN])
-        trial, _, model = parent.data.tags.get(tags.BEST_MODEL, "").partition(" ")
+        child = client.get_run(
+            frames.trials.loc[frames.trials["fingerprint"] == best, "run_id"].iloc[0]
+        )
+        runs = _Runs(client.get_run(child.data.tags[tags.PARENT_RUN]), child)
+        trial, _, model = runs.sweep.data.tags.get(tags.BEST_MODEL, "").partition(" ")
         if trial == best:
             return str(model)
+        record = find_trial.resolve_trial(best, storage, mirror)
         with temporary_folder(File(gettempdir()), "lab-model-") as folder:
-            _write_model(
-                find_trial.resolve_trial(best, storage, mirror),
-                storage / "cache",
-                folder,
-            )
-            return _upload(client, parent, best, folder, frames.name)
+            newest, *earlier = _write_checkpoints(record, storage / "cache", folder)
+            for checkpoint in earlier:
+                _log_model(client, runs, best, checkpoint, f"{tags.MODEL_NAME}-{checkpoint.step}")
+            made = _log_model(client, runs, best, newest, tags.MODEL_NAME)
+            return _publish(client, runs.sweep, best, newest, made, frames.name)
 
 
-def _write_model(record: File, cache: File, folder: File) -> None:
-    from lab.interop.trained import open_trained
+def _write_checkpoints(record: File, cache: File, folder: File) -> Iterator[_Checkpoint]:
+    """Write a model for each kept checkpoint to a folder of its own, the newest first."""
+    from lab.interop.trained import open_checkpoints
 
-    trained = open_trained(record, cache)
-    write_networks(trained, folder / tags.EXPORT_FOLDER)
-    save_model(trained, folder)
+    for trained in open_checkpoints(record, cache):
+        step = trained.place.spent.steps
+        target = folder / str(step)
+        write_networks(trained, target / tags.EXPORT_FOLDER)
+        save_model(trained, target)
+        yield _Checkpoint(target, step, trained.evaluation())
 
 
 def save_model(trained: "TrainedTrial", folder: File) -> None:
@@ -129,36 +160,57 @@ def _requirements() -> list[str]:
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _upload(client: Any, parent: Any, trial: str, folder: File, name: str) -> str:
-    """Log model and artifacts on the sweep's run, register it, then set the tag.
+def _log_model(client: Any, runs: _Runs, trial: str, checkpoint: _Checkpoint, name: str) -> Any:
+    """Log the model of a checkpoint with its scores, and return it.
 
     Args:
         client: MLflow client.
-        parent: run of the sweep.
+        runs: runs of the sweep and of the trial.
         trial: fingerprint of the trial.
-        folder: folder with the model and the exported networks.
+        checkpoint: the checkpoint.
+        name: name of the model.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    made = client.create_logged_model(
+        runs.sweep.info.experiment_id,
+        name=name,
+        source_run_id=runs.sweep.info.run_id,
+        tags={tags.MODEL_TRIAL: trial},
+    )
+    client.log_model_artifacts(made.model_id, str(checkpoint.folder / tags.MODEL_FOLDER))
+    client.finalize_logged_model(made.model_id, "READY")
+    for run in runs:
+        client.log_outputs(
+            run.info.run_id, [LoggedModelOutput(made.model_id, step=checkpoint.step)]
+        )
+    link_scores(client, runs.trial, made.model_id, checkpoint.scores)
+    return made
+
+
+def _publish(
+    client: Any, run: Any, trial: str, checkpoint: _Checkpoint, model: Any, name: str
+) -> str:
+    """Log the exported networks on the sweep's run, register the model, then set the tag.
+
+    Args:
+        client: MLflow client.
+        run: run of the sweep.
+        trial: fingerprint of the trial.
+        checkpoint: its newest checkpoint.
+        model: logged model of this checkpoint.
         name: name of the sweep, under which the model is registered.
 
     Returns:
         The model's address.
     """
-    from mlflow.entities import LoggedModelOutput
-
-    run = parent.info.run_id
-    made = client.create_logged_model(
-        parent.info.experiment_id,
-        name=tags.MODEL_NAME,
-        source_run_id=run,
-        tags={tags.MODEL_TRIAL: trial},
+    client.log_artifacts(
+        run.info.run_id, str(checkpoint.folder / tags.EXPORT_FOLDER), tags.EXPORT_FOLDER
     )
-    client.log_model_artifacts(made.model_id, str(folder / tags.MODEL_FOLDER))
-    client.finalize_logged_model(made.model_id, "READY")
-    client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])
-    client.log_artifacts(run, str(folder / tags.EXPORT_FOLDER), tags.EXPORT_FOLDER)
-    address = f"models:/{made.model_id}"
-    _register(client, name, made, {tags.MODEL_TRIAL: trial})
-    # Set last: a run with this tag has a complete model.
-    client.set_tag(run, tags.BEST_MODEL, f"{trial} {address}")
+    address = f"models:/{model.model_id}"
+    _register(client, name, model, {tags.MODEL_TRIAL: trial})
+    # Set last: a run with this tag has all models, and they are complete.
+    client.set_tag(run.info.run_id, tags.BEST_MODEL, f"{trial} {address}")
     return address
 
 

@@ -22,6 +22,7 @@ from lab.reporting import (
     signal_to_noise,
     stats,
     tables,
+    tuned_parameters,
     yardsticks,
 )
 from lab.reporting.documents import csv_files, rendering, result_files
@@ -32,7 +33,7 @@ from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
 from lab.reporting.forecasts.section import FILES as FORECAST_FILES
 from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
-from lab.reporting.interactive import spec, tuning
+from lab.reporting.interactive import spec
 from lab.reporting.pareto.front import compute_front
 from lab.reporting.pareto.plot import plot_front
 from lab.reporting.pareto.sentences import describe_front, front_frame, front_table
@@ -150,6 +151,7 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
     facts = _list_facts(frames, result, runs)
     scaling, front = scaling_section(frames), _describe_front(frames)
     forecast_section = build_section(frames, forecasts)
+    live = interactive.draw_figures(frames, result, runs, scaling)
     frames_by_file = {
         **({} if result is None else {result_files.SETTINGS: result_files.settings_frame(result)}),
         **({} if front is None else {result_files.FRONT: front["frame"]}),
@@ -174,9 +176,13 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "trust": trust_table(frames, runs),
         "figures": _figures(frames, result, runs)
         | scaling_figures(scaling)
-        | {"front": [] if front is None else [front["figure"]]},
-        "interactive": interactive.draw_figures(frames, result, runs, scaling),
-        "importance": tuning.describe_importance(frames),
+        | {
+            "front": [] if front is None else [front["figure"]],
+            "forecasts": [] if forecast_section is None else [*forecast_section.figures],
+        },
+        "interactive": live,
+        "groups": interactive.list_groups(frames, live),
+        "importance": tuned_parameters.describe_importance(frames),
         "policy": interactive.security_policy(),
         "mlflow": interactive.MLFLOW,
         "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
@@ -239,16 +245,7 @@ def _figures(
     groups = {"compute": captioned.draw_scores(frames), "cells": [], "nuisances": []}
     if result is not None:
         groups["cells"] = _cell_figures(frames, result, runs)
-        groups["nuisances"] = [
-            Figure(
-                name=f"tune-{path}",
-                title=path,
-                caption=sentences.describe_nuisance(frames, result, path),
-                svg=svg.render_svg(plots.plot_nuisance(frames, path)),
-            )
-            for path in frames.tune
-            if (frames.trials.loc[frames.trials["role"] == "search", "score"].notna()).any()
-        ]  # fmt: skip
+        groups["nuisances"] = captioned.draw_tuning(frames, result)
     return groups | {"health": captioned.draw_health(frames)}
 
 

@@ -52,7 +52,7 @@ def check_last_values(runs: Iterable[Any], points: Iterable[Point]) -> None:
 
     Args:
         runs: MLflow runs of the trials.
-        points: all values of their metrics that are numbers.
+        points: values of their metrics (`read_points`).
 
     Raises:
         ChangedTagError: the last value of a metric is missing or another one.
@@ -89,7 +89,7 @@ def _find_bad_setting(run: Any, cost: str | None) -> str | None:
 def _find_bad_last_value(
     last: Mapping[str, float], values: Mapping[str, Mapping[int, set[float]]]
 ) -> str | None:
-    end = max(values.get(_STEPS, {0: set()}))  # copies for other axes have other steps
+    end = max(values.get(_STEPS, {0: set()}))
     for name, steps in values.items():
         own_end = max(steps)
         if name in last and last[name] not in steps[own_end]:

@@ -343,7 +343,7 @@ def _curves(points: Iterable[Point], runs: list[Any]) -> pd.DataFrame:
     }
     rows: dict[tuple[int, str, int], dict[str, float]] = {}
     for run, name, step, value in points:
-        if not _is_copy(name) and not name.startswith(tags.SLOT_PREFIX):
+        if name != tags.SCORE and not name.startswith(tags.SLOT_PREFIX):
             rows.setdefault((*trials[run], step), {})[name] = value
     check_points(rows)
     names = sorted({name for row in rows.values() for name in row})
@@ -424,7 +424,7 @@ def _trial(
 
 
 def _is_copy(metric: str) -> bool:
-    """Return whether a metric is a copy of the ranking metric, stored for the MLflow UI."""
+    """Return whether a metric is a copy of another one, stored for the MLflow UI."""
     return metric == tags.SCORE or metric.startswith(tags.COPY_PREFIX)
 
 

@@ -9,7 +9,7 @@ only one thread of one process writes; workers send their rows to it.
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
@@ -28,6 +28,7 @@ from lab.tracking import long_values, tags
 from lab.tracking.client import StoreError, connect_writer, database_file, describe_error
 from lab.tracking.inputs import SweepInputs, log_inputs
 from lab.tracking.parameters import flatten_settings
+from lab.tracking.points import BATCH, STEPS, MetricPoint, list_points
 from lab.tracking.search import drop_duplicates, search_runs
 from lab.tracking.stored_runs import read_children
 from lab.tracking.user_interface import run_link
@@ -44,14 +45,12 @@ _STATUS: dict[State, str] = {
 }
 _ENDED = ("finished", "stopped", "interrupted", "diverged", "failed", "infeasible")
 _TERMINAL_WITHOUT_SCORE = ("diverged", "stopped", "infeasible")
-_BATCH = 800  # metrics per request
 _REQUEST = 1_000  # metrics, parameters and tags per request that MLflow allows
 _CURRENT = 60.0  # seconds for which the runs that `begin` has read are taken as complete
 
 
 _NONE: Mapping[str, str] = {}
 _NO_INPUTS = SweepInputs()
-_Point = tuple[str, float, int, int]  # name, value, step, Unix time in milliseconds
 
 
 @dataclass
@@ -181,7 +180,7 @@ class MlflowStore:
             # state of an ended trial is complete.
             self._log_batch(run.id, metrics, params, tags.add_prefix(values))
             run.state, run.provenance = state, values.get(tags.PROVENANCE, run.provenance)
-            run.last = max(run.last, int(rows[-1]["spent/steps"])) if rows else run.last
+            run.last = max(run.last, int(rows[-1][STEPS])) if rows else run.last
 
     def _set_status(self, run: _Run, state: State) -> dict[str, str]:
         """Set MLflow's status of a run; return the tags of its state, which are to be set last."""
@@ -257,18 +256,23 @@ class MlflowStore:
                 role = tags.SUPERSEDED if other.superseded else job.role
                 self._set_tags(other.id, tags.add_prefix({tags.ROLE: role}))
 
-    def _log_rows(self, run: _Run, rows: Iterable[MetricRow]) -> list[_Point]:
+    def _log_rows(self, run: _Run, rows: Iterable[MetricRow]) -> list[MetricPoint]:
         """Store the new rows, and return the points of the last ones, which fit into a request."""
-        points: list[_Point] = []
+        points: list[MetricPoint] = []
         for row in rows:
-            if row["spent/steps"] <= run.last:
+            if row[STEPS] <= run.last:
                 continue
-            row_points = list(self._points(run, row))
-            # All points of a row go into the same request, so that no row is stored in part.
-            if len(points) + len(row_points) > _BATCH:
+            # A row is stored if its number of steps is, which comes last: a row of more than one
+            # request is stored again if the process is killed between them.
+            of_row = list_points(row, run.began, self._metric)
+            row_points = sorted(of_row, key=lambda point: point[0] == STEPS)
+            if len(points) + len(row_points) > BATCH:
                 self._log_batch(run.id, points)
                 points = []
             points += row_points
+            while len(points) > BATCH:
+                self._log_batch(run.id, points[:BATCH])
+                points = points[BATCH:]
         return points
 
     def _log_provenance(self, run: _Run | None, entries: Sequence[Provenance]) -> dict[str, str]:
@@ -288,17 +292,18 @@ class MlflowStore:
         }
         return joined | {tags.PROVENANCE: identity}
 
-    def _end_points(self, run: _Run, outcome: Outcome) -> list[_Point]:
+    def _end_points(self, run: _Run, outcome: Outcome) -> list[MetricPoint]:
         """Return the durations, the ranking score, and the scores that were added after the end."""
         ends = {tags.SLOT_SECONDS: outcome.seconds, tags.SLOT_BUSY_SECONDS: outcome.busy}
         last = outcome.rows[-1] if outcome.state == "finished" and outcome.rows else {}
         if math.isfinite(score := last.get(self._metric, math.nan)):
             ends[tags.SCORE] = score
         points = [(name, value, 0, _now()) for name, value in ends.items()]
-        if not outcome.rows or outcome.rows[-1]["spent/steps"] > run.last:
+        if not outcome.rows or outcome.rows[-1][STEPS] > run.last:
             return points
         # The last row was logged at the end of pre-training, before fine-tuning was scored.
-        return points + [p for p in self._points(run, outcome.rows[-1]) if "finetune/" in p[0]]
+        last_points = list_points(outcome.rows[-1], run.began, self._metric)
+        return points + [point for point in last_points if "finetune/" in point[0]]
 
     def close(self, state: State, measures: dict[str, float]) -> None:
         """Store the measures of the sweep (`slots`, `wall_seconds`, ...) and end its run."""
@@ -338,26 +343,10 @@ class MlflowStore:
         runs = self._client.search_runs([self._experiment], query, max_results=1)
         return runs[0] if runs else None
 
-    def _points(self, run: _Run, row: MetricRow) -> Iterator[_Point]:
-        """Yield name, value, step and time (Unix milliseconds) of each finite value of a row.
-
-        The time is the start of the run plus the training time, so that the time axis of the
-        MLflow UI shows seconds of training. The other axis of the UI is an integer step, hence the
-        ranking metric is stored again with GFLOPs and with thousands of tokens as steps.
-        """
-        when = run.began + round(1_000 * row.get("spent/seconds", 0.0))
-        step = int(row["spent/steps"])
-        finite = {name: value for name, value in row.items() if math.isfinite(value)}
-        yield from ((name, value, step, when) for name, value in finite.items())
-        if self._metric in finite:
-            score = finite[self._metric]
-            yield f"{tags.BY_GFLOPS}{self._metric}", score, int(row["spent/flops"] / 1e9), when
-            yield f"{tags.BY_KTOKENS}{self._metric}", score, int(row["spent/tokens"] / 1e3), when
-
     def _log_batch(
         self,
         run: str,
-        metrics: Sequence[_Point] = (),
+        metrics: Sequence[MetricPoint] = (),
         params: Mapping[str, str] = _NONE,
         values: Mapping[str, str] = _NONE,
     ) -> None:
@@ -390,7 +379,7 @@ class MlflowStore:
 
 
 def _is_stored(run: _Run, state: State, rows: Sequence[MetricRow]) -> bool:
-    new = bool(rows) and rows[-1]["spent/steps"] > run.last
+    new = bool(rows) and rows[-1][STEPS] > run.last
     ended = run.state == state in _TERMINAL_WITHOUT_SCORE
     return run.state == "finished" or (ended and not new)
 
@@ -401,7 +390,7 @@ def _index(runs: Iterable[Any]) -> dict[str, _Run]:
         _key(int(trial[tags.NUMBER]), trial[tags.FINGERPRINT]): _Run(
             id=run.info.run_id,
             began=run.info.start_time,
-            last=int(run.data.metrics.get("spent/steps", -1)),
+            last=int(run.data.metrics.get(STEPS, -1)),
             state=trial[tags.STATE],
             code=trial.get(tags.CODE, ""),
             provenance=trial.get(tags.PROVENANCE, ""),

@@ -27,7 +27,10 @@ _OF_RUNS = "WHERE run_uuid IN (SELECT value FROM json_each(?))"
 _TAGS = f"SELECT run_uuid, key, value FROM tags {_OF_RUNS}"  # noqa: S608 - constants
 _PARAMS = f"SELECT run_uuid, key, value FROM params {_OF_RUNS}"  # noqa: S608
 _LAST = f"SELECT run_uuid, key, value FROM latest_metrics {_OF_RUNS} AND NOT is_nan"  # noqa: S608
-_POINTS = f"SELECT run_uuid, key, step, value FROM metrics {_OF_RUNS} AND NOT is_nan"  # noqa: S608
+_POINTS = (
+    f"SELECT run_uuid, key, step, value FROM metrics {_OF_RUNS} AND NOT is_nan "  # noqa: S608
+    f"AND key NOT GLOB '{tags.COPY_PREFIX}*'"
+)
 
 
 class Point(NamedTuple):
@@ -85,7 +88,9 @@ def read_children(client: Any, uri: str, experiment: str, parent: str) -> list[A
 
 
 def read_points(client: Any, uri: str, runs: Collection[Any]) -> Iterator[Point]:
-    """Yield the values of all metrics of runs; values that are not a number are left out.
+    """Yield the values of the metrics of runs.
+
+    Values that are not a number, and the copies of metrics for other axes, are left out.
 
     Args:
         client: MLflow client.
@@ -140,6 +145,8 @@ def _fill(
 def _read_points(client: Any, runs: Collection[Any]) -> Iterator[Point]:
     for run in runs:
         for name in run.data.metrics:
+            if name.startswith(tags.COPY_PREFIX):
+                continue
             for point in client.get_metric_history(run.info.run_id, name):
                 if point.value == point.value:  # false for NaN
                     yield Point(run.info.run_id, name, point.step, point.value)

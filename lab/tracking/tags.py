@@ -96,9 +96,9 @@ BUDGET_AMOUNT = "budget.amount"
 SCORE = "score"  # the ranking metric of a finished trial, so that all sweeps have this column
 SLOT_SECONDS = "slot/seconds"
 SLOT_BUSY_SECONDS = "slot/busy_seconds"
-BY_GFLOPS = "by_gflops/"  # prefix: the ranking metric with the step axis in GFLOPs
+BY_GFLOPS = "by_gflops/"  # prefix: a score or a training loss with the step axis in GFLOPs
 BY_KTOKENS = "by_ktokens/"  # prefix: the ranking metric with the step axis in thousands of tokens
-COPY_PREFIX = "by_"  # of both copies of the ranking metric
+COPY_PREFIX = "by_"  # of the copies with another step axis
 SLOT_PREFIX = "slot/"
 
 # Metrics of a sweep's run.

@@ -267,6 +267,8 @@ def test_report_scores_the_forecasts_and_is_verified(
         assert "Forecasts" in text
         assert "3 of 3 intervals contain the observed mean" in text
         assert "Back-tests: each budget is forecast from all others" in text
+        assert "3 of 3 designs have runs" in text
+    assert (folder / "figures" / "forecast-1.svg").is_file()
     rows = pd.read_csv(folder / "forecasts.csv")
     assert list(rows["rank"]) == [1, 2, 3]
     assert rows["covered"].all()

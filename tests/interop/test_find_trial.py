@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from experiments import WIDTH, experiment, outcome
+from experiments import WIDTH, experiment, outcome, row
 from exporting import random
 from prepared_text import PreparedText
 
@@ -18,10 +18,12 @@ from lab.config.experiment import Job
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.random import RandomReplacementConfig
+from lab.config.results import MetricRow
 from lab.config.trial import Trial
 from lab.errors import UserError
 from lab.interop import find_trial, mlflow_model
 from lab.interop.export import write_networks
+from lab.interop.trained import open_checkpoints, open_trained
 from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
@@ -37,8 +39,20 @@ BEST, OTHER, UNSCORED = "aaaa00000001", "aaaa00000002", "bbbb00000003"
 SCORES = {BEST: 0.8, OTHER: 0.6}
 
 
-def write_record(folder: Path, objective: AnyObjectiveConfig, text: PreparedText) -> None:
-    """Write the record of a trial without training steps, with a checkpoint of its weights."""
+def write_record(
+    folder: Path,
+    objective: AnyObjectiveConfig,
+    text: PreparedText,
+    rows: Sequence[MetricRow] = (),
+) -> None:
+    """Write the record of a trial with random weights.
+
+    Args:
+        folder: folder of the record.
+        objective: objective of the trial.
+        text: its prepared text.
+        rows: evaluations, each with a checkpoint; without any, there is a checkpoint of step 0.
+    """
     trial = Trial(
         encoder=EncoderConfig(layers=1, hidden=16, ffn=32, heads=2, embedding=8),
         objective=objective,
@@ -46,12 +60,16 @@ def write_record(folder: Path, objective: AnyObjectiveConfig, text: PreparedText
         budget=Budget(kind="tokens", amount=1e4),
     )
     record.write_queued(folder, trial, "", text.text.name)
-    networks = random(trial)
-    position = TrainingPosition(
-        spent=Spent(), evaluations=1, score=None, counts={}, micro_batch_limit=None
-    )
+    record.write_rows(folder, rows)
     checkpoints = Checkpoints(folder / "checkpoints", maximize=True)
-    checkpoints.save(position, networks, optimizer.build_optimizer(networks, trial.optim), {})
+    for number, each in enumerate(rows or (row(0),), start=1):
+        networks = random(trial, seed=number)
+        position = TrainingPosition(
+            spent=Spent(steps=int(each["spent/steps"])),
+            evaluations=number, score=each[METRIC], counts={}, micro_batch_limit=None,
+        )  # fmt: skip
+        checkpoints.save(position, networks, optimizer.build_optimizer(networks, trial.optim), {})
+    checkpoints.prune()
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +85,20 @@ def storage(tmp_path_factory: pytest.TempPathFactory, prepared_text: PreparedTex
 
 
 def record_sweep(
-    storage: Path, name: str, scores: dict[str, float], **changes: object
+    storage: Path, name: str, scores: dict[str, float], uri: str = "", **changes: object
 ) -> frames.SweepFrames:
     """Record a finished sweep with the scores of some trials; return it as read from the store."""
-    uri = default_uri(storage)
+    uri = uri or default_uri(storage)
     store = MlflowStore(uri, storage / "artifacts")
     width = "objective.generator.width"
     store.begin(experiment(name, **changes), {}, {})
     for number, (fingerprint, score) in enumerate(scores.items()):
-        trial = search_space.build_trial(
-            record.read_facts(storage / "trials" / fingerprint)["trial"], {width: 0.25}
-        )
+        folder = storage / "trials" / fingerprint
+        trial = search_space.build_trial(record.read_facts(folder)["trial"], {width: 0.25})
         job = Job(number=number, role="repeat", cell={width: 0.25}, tuned={},
                        repeat=number + 1, trial=trial)  # fmt: skip
-        spent = dict.fromkeys(("steps", "tokens", "flops", "seconds"), 1.0)
-        row = {f"spent/{kind}": value for kind, value in spent.items()} | {METRIC: score}
-        store.sync(job, fingerprint, "finished", (row,), outcome(row))
+        rows = record.read_curve(folder) or (row(1, **{METRIC: score}),)
+        store.sync(job, fingerprint, "finished", rows, outcome(*rows))
     store.close("finished", {})
     return frames.load_frames(uri, name)
 
@@ -213,7 +229,7 @@ def test_best_trial_is_logged_as_a_model_that_mlflow_loads(storage: Path, mlflow
     from transformers import pipeline
 
     table, uri = record_sweep(storage, "models", SCORES), default_uri(storage)
-    address = mlflow_model.log_model(uri, table, storage, LocalOnly())
+    address = mlflow_model.log_models(uri, table, storage, LocalOnly())
     assert address is not None
     model = mlflow.pyfunc.load_model(address)
     assert model.metadata.signature is not None
@@ -237,13 +253,15 @@ def test_best_trial_is_logged_as_a_model_that_mlflow_loads(storage: Path, mlflow
 @pytest.mark.filterwarnings("ignore")
 def test_best_trial_is_logged_only_once(storage: Path) -> None:
     uri = default_uri(storage)
-    first = mlflow_model.log_model(uri, record_sweep(storage, "once", SCORES), storage, LocalOnly())
+    first = mlflow_model.log_models(
+        uri, record_sweep(storage, "once", SCORES), storage, LocalOnly()
+    )
     assert (
-        mlflow_model.log_model(uri, record_sweep(storage, "once", SCORES), storage, LocalOnly())
+        mlflow_model.log_models(uri, record_sweep(storage, "once", SCORES), storage, LocalOnly())
         == first
     )
     other = record_sweep(storage, "once", {**SCORES, UNSCORED: 0.9})
-    again = mlflow_model.log_model(uri, other, storage, LocalOnly())
+    again = mlflow_model.log_models(uri, other, storage, LocalOnly())
     assert again is not None
     assert again != first
     experiment_id = connect_client(uri).get_experiment_by_name("once").experiment_id
@@ -253,13 +271,84 @@ def test_best_trial_is_logged_only_once(storage: Path) -> None:
     assert {int(each.version): each.tags["trial"] for each in versions} == {1: BEST, 2: UNSCORED}
 
 
+ROWS = (row(0), row(40, **{METRIC: 0.9, "train/loss": 3.5}), row(80, **{METRIC: 0.8}))
+
+
+@pytest.fixture
+def with_two_checkpoints(tmp_path: Path, prepared_text: PreparedText) -> Path:
+    """Return a storage with a record that has its best checkpoint and a newer one."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / prepared_text.text.name).symlink_to(prepared_text.text)
+    write_record(tmp_path / "trials" / BEST, ELECTRA, prepared_text, ROWS)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_kept_checkpoints_are_models_with_step_scores_and_weights(
+    storage: Path, with_two_checkpoints: Path, mlflow_uri: None
+) -> None:
+    from mlflow.transformers import load_model
+    from safetensors.torch import load_file
+
+    uri = default_uri(storage)
+    table = record_sweep(with_two_checkpoints, "kept", {BEST: 0.8}, uri)
+    client, trial = connect_client(uri), table.trials["run_id"].iloc[0]
+    before = client.get_metric_history(trial, METRIC)
+    address = mlflow_model.log_models(uri, table, with_two_checkpoints, LocalOnly())
+    logged = {model.name: model for model in client.search_logged_models([table.experiment_id])}
+    assert set(logged) == {"best", "best-40"}
+    assert address == f"models:/{logged['best'].model_id}"
+    scores = {
+        name: {metric.key: (metric.step, metric.value) for metric in model.metrics}
+        for name, model in logged.items()
+    }
+    assert scores == {
+        "best": {METRIC: (80, 0.8)},
+        "best-40": {METRIC: (40, 0.9), "train/loss": (40, 3.5)},
+    }
+    assert client.get_metric_history(trial, METRIC) == before  # no point is stored twice
+    steps = {logged["best"].model_id: 80, logged["best-40"].model_id: 40}
+    for run in (trial, table.run_id):
+        outputs = client.get_run(run).outputs.model_outputs
+        assert {output.model_id: output.step for output in outputs} == steps
+    for model_id, step in steps.items():
+        model = Path(client.get_logged_model(model_id).artifact_location.removeprefix("file://"))
+        checkpoint = with_two_checkpoints / "trials" / BEST / "checkpoints" / f"{step:012d}"
+        saved = load_file(checkpoint / "state.safetensors")["weight/generator.vocabulary.bias"]
+        loaded = load_model(str(model)).model.state_dict()["generator_lm_head.bias"]
+        assert sorted(loaded.tolist()) == sorted(saved.tolist())  # tokens have other numbers
+        assert not [file for file in model.rglob("*") if file.suffix in {".pkl", ".pt", ".bin"}]
+    (version,) = client.search_model_versions("name = 'kept'")
+    assert version.source == logged["best"].artifact_location
+    assert mlflow_model.log_models(uri, table, with_two_checkpoints, LocalOnly()) == address
+    assert len(client.search_logged_models([table.experiment_id])) == 2
+
+
+def test_readable_checkpoints_are_opened_newest_first(with_two_checkpoints: Path) -> None:
+    folder, cache = with_two_checkpoints / "trials" / BEST, with_two_checkpoints / "cache"
+    opened = list(open_checkpoints(folder, cache))
+    assert [each.place.spent.steps for each in opened] == [80, 40]
+    assert [each.evaluation() for each in opened] == [ROWS[2], ROWS[1]]
+    newest = folder / "checkpoints" / f"{80:012d}" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert [each.place.spent.steps for each in open_checkpoints(folder, cache)] == [40]
+
+
+def test_weights_that_were_saved_between_evaluations_have_no_scores(
+    with_two_checkpoints: Path,
+) -> None:
+    trained = open_trained(with_two_checkpoints / "trials" / BEST, with_two_checkpoints / "cache")
+    later = dataclasses.replace(trained.place.spent, steps=90)
+    moved = dataclasses.replace(trained, place=dataclasses.replace(trained.place, spent=later))
+    assert moved.evaluations() == ROWS
+    assert moved.evaluation() == {}
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_model_without_a_token_predictor_returns_embeddings(
     tmp_path: Path, prepared_text: PreparedText
 ) -> None:
     import mlflow.pyfunc
-
-    from lab.interop.trained import open_trained
 
     write_record(tmp_path / "cccc", RandomReplacementConfig(kind="random"), prepared_text)
     trained = open_trained(tmp_path / "cccc", prepared_text.text.parent)

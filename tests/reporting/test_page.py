@@ -28,12 +28,12 @@ from lab.config.labels import label
 from lab.config.results import State
 from lab.display.loopback_server import LoopbackServer
 from lab.loading.search_space import build_trial
-from lab.reporting import conclusion, sentences, stats
+from lab.reporting import conclusion, sentences, stats, tuned_parameters
 from lab.reporting import page as page_module
-from lab.reporting.figures import cell_colors, health_plots, plots, svg
+from lab.reporting.figures import cell_colors, health_plots, plots, svg, tuning_plots
 from lab.reporting.figures.figure import Figure
 from lab.reporting.interactive import page as interactive
-from lab.reporting.interactive import tuning
+from lab.reporting.interactive.spec import LiveFigure
 from lab.reporting.page import write_report
 from lab.storage.checks import StorageError
 from lab.tracking import client, frames, store, tags
@@ -195,10 +195,13 @@ def test_interactive_figures_of_tuned_parameters_have_the_search_trials(
     assert sorted(crosses) == sorted(trials.loc[trials["score"].isna(), LR])
     lines = [t["meta"]["trial"] for t in specs["live-parallel"]["traces"] if "meta" in t]
     assert lines == scored["number"].tolist()
-    assert "this sweep tunes one" in page.read_text()
+    for file in (page, page.with_suffix(".md")):
+        assert "this sweep tunes one" in file.read_text()
 
 
-def test_importance_finds_the_parameter_that_decides(width: frames.SweepFrames) -> None:
+@pytest.fixture
+def tuned(width: frames.SweepFrames) -> frames.SweepFrames:
+    """Return a sweep that tunes a parameter that decides the score, and another one."""
     random = np.random.default_rng(0)
     rates = np.exp(random.uniform(np.log(5e-4), np.log(5e-3), 40))
     trials = width.trials.iloc[np.zeros(40, int)].assign(
@@ -206,15 +209,76 @@ def test_importance_finds_the_parameter_that_decides(width: frames.SweepFrames) 
         score=-(np.log(rates / 1.5e-3) ** 2), role="search", number=range(40),
     )  # fmt: skip
     tune = width.tune | {"optim.decay": dataclasses.asdict(Range(low=0, high=1))}
-    read = dataclasses.replace(
+    return dataclasses.replace(
         width, trials=trials, sweep=width.sweep | {tags.TUNE: json.dumps(tune)}
     )
-    importance = tuning.rank_searched(read)
+
+
+def test_importance_finds_the_parameter_that_decides(tuned: frames.SweepFrames) -> None:
+    importance = tuned_parameters.rank_searched(tuned)
     assert list(importance) == [LR, "optim.decay"]
     assert sum(importance.values()) == pytest.approx(1)
-    few = dataclasses.replace(read, trials=trials.head(tuning.FEWEST - 1))
-    assert tuning.rank_searched(few) == {}
-    assert "needs 20 search trials" in tuning.describe_importance(few)
+    (axes,) = tuning_plots.plot_importance(importance).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    drawn = dict(zip(names, (bar.get_width() for bar in axes.patches), strict=True))
+    assert drawn == importance
+    few = dataclasses.replace(tuned, trials=tuned.trials.head(tuned_parameters.FEWEST - 1))
+    assert tuned_parameters.rank_searched(few) == {}
+    assert "needs 20 search trials" in tuned_parameters.describe_importance(few)
+
+
+def test_parallel_coordinates_have_the_values_of_the_search_trials(
+    tuned: frames.SweepFrames,
+) -> None:
+    (axes,) = tuning_plots.plot_parallel(tuned).axes
+    first = axes.lines[0].get_ydata()
+    heights = np.array(first).reshape(-1, 4)[:, :3]  # a gap follows each trial
+    trials = tuned.trials
+    logs = np.log(trials[LR])
+    assert np.exp(logs.min() + heights[:, 0] * np.ptp(logs)) == pytest.approx(trials[LR])
+    for column, name in ((1, "optim.decay"), (2, "score")):
+        values = trials[name]
+        assert values.min() + heights[:, column] * np.ptp(values) == pytest.approx(values)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["lr", "decay", METRIC]
+
+
+def test_report_without_scripts_has_all_figures_of_tuned_parameters(
+    tuned: frames.SweepFrames, tmp_path: Path
+) -> None:
+    page = write_report(tuned, tmp_path)
+    text = page.with_suffix(".md").read_text()
+    for name in ("parallel", "importance", f"tune-{LR}", "tune-optim.decay"):
+        assert (page.parent / "figures" / f"{name}.svg").is_file()
+        assert f"](figures/{name}.svg)" in text
+    instead = re.search(r'id="live-importance" data-instead="([^"]+)"', page.read_text())
+    assert instead is not None
+    assert {"parallel", "importance"} <= set(instead[1].split())
+
+
+def test_every_cell_can_be_hidden_in_all_interactive_figures(
+    width: frames.SweepFrames, page: Path
+) -> None:
+    buttons = re.findall(
+        r'<button type="button" aria-pressed="true" data-group="([^"]+)">', page.read_text()
+    )
+    assert sorted(buttons) == sorted(set(width.trials["cell"]))
+    for name, content in read_specs(page).items():
+        drawn = {trace["legendgroup"] for trace in content["traces"] if "legendgroup" in trace}
+        assert drawn == set(buttons), name
+
+
+def test_one_cell_and_more_than_thirty_have_no_list_to_hide_them(
+    width: frames.SweepFrames,
+) -> None:
+    def count(cells: int) -> int:
+        labels = [f"cell {number}" for number in range(cells)]
+        trials = width.trials.iloc[np.zeros(cells, int)].assign(cell=labels)
+        traces = [{"legendgroup": label} for label in labels]
+        figure = LiveFigure(name="a", title="", caption="", traces=traces, layout={})
+        read = dataclasses.replace(width, trials=trials)
+        return len(interactive.list_groups(read, {"compute": [figure]}))
+
+    assert [count(cells) for cells in (1, 2, 30, 31)] == [0, 2, 30, 0]
 
 
 def test_trials_are_linked_with_their_mlflow_runs(width: frames.SweepFrames, page: Path) -> None:

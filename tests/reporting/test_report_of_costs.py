@@ -126,6 +126,8 @@ def test_interactive_front_has_the_points_of_the_table(frames: SweepFrames, fold
         (point.cost, point.score.mean): (point.status, html.escape(point.label))
         for point in front.points
     }
+    cells = [cell for trace in traces for cell in trace["cells"]]  # by which points are hidden
+    assert sorted(cells) == sorted(html.escape(point.cell) for point in front.points)
     members = front.with_status("on the front")
     assert line["x"] == [point.cost for point in members]
     assert line["y"] == [point.score.mean for point in members]

@@ -100,15 +100,43 @@ def test_blocks_of_the_test_set_are_in_the_frames(uri: str, folder: Path) -> Non
     assert not any("blocks" in str(column) for column in read.trials)
 
 
-def test_score_is_also_stored_over_compute_and_data(uri: str, folder: Path) -> None:
+def read_history(uri: str, run: str, name: str) -> list[tuple[int, float]]:
+    """Return step and value of each point of a metric."""
+    return [(p.step, p.value) for p in connect_client(uri).get_metric_history(run, name)]
+
+
+def test_scores_and_training_losses_are_also_stored_over_compute(uri: str, folder: Path) -> None:
     store = begin_sweep(uri, folder, "axes")
-    store_trial(store, outcome(row(0), row(40)))
-    client, (run,) = connect_client(uri), search_trials(uri, "axes")
-    steps = {
-        name: [p.step for p in client.get_metric_history(run.info.run_id, f"{name}/{METRIC}")]
-        for name in ("by_gflops", "by_ktokens")
-    }
-    assert steps == {"by_gflops": [0, 100], "by_ktokens": [0, 163]}
+    values = {"probe/pos/accuracy": 0.7, "pairs/own/accuracy": 0.6, "train/loss": 3.5}
+    rows = (row(0), row(40, **values), row(80, **values, **{"health/replacement_rate": 0.1}))
+    store_trial(store, outcome(*rows))
+    (run,) = search_trials(uri, "axes")
+    run_id, names = run.info.run_id, (METRIC, *values)
+    for name in names:
+        copies = [(int(r["spent/flops"] / 1e9), r[name]) for r in rows if name in r]
+        assert read_history(uri, run_id, f"by_gflops/{name}") == copies
+    by_tokens = read_history(uri, run_id, f"by_ktokens/{METRIC}")
+    assert by_tokens == [(int(r["spent/tokens"] / 1e3), r[METRIC]) for r in rows]
+    copied = {name.partition("/")[2] for name in run.data.metrics if name.startswith("by_")}
+    assert copied == set(names)
+
+
+def test_copies_for_other_axes_are_no_scores_of_the_frames(uri: str, folder: Path) -> None:
+    store = begin_sweep(uri, folder, "copies")
+    store_trial(store, outcome(row(0), row(40, **{"train/loss": 3.5})))
+    read = frames.load_frames(uri, "copies")
+    assert list(read.curves["step"]) == [0, 40]
+    for table in (read.curves, read.trials):
+        assert not [name for name in table if str(name).startswith("by_")]
+
+
+def test_row_with_more_values_than_a_request_allows_is_stored(uri: str, folder: Path) -> None:
+    store = begin_sweep(uri, folder, "wide")
+    values = {f"pairs/category-{number}/accuracy": number / 1e3 for number in range(1_100)}
+    store_trial(store, outcome(row(0), row(40, **values), row(80)))
+    curves = frames.load_frames(uri, "wide").curves.set_index("step")
+    assert list(curves.index) == [0, 40, 80]
+    assert dict(curves.loc[40, list(values)]) == values
 
 
 def test_sweep_started_again_after_a_kill_duplicates_no_runs_or_points(
@@ -247,11 +275,11 @@ def test_run_is_complete_after_the_driver_was_killed_at_any_request(
     assert [point.step for point in points] == [0, 40, 80]
 
 
-@pytest.mark.parametrize("after", range(1, 3))
+@pytest.mark.parametrize("after", range(1, 5))
 def test_no_value_is_lost_if_the_driver_is_killed_between_requests(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    monkeypatch.setattr("lab.tracking.store._BATCH", 6)
+    monkeypatch.setattr("lab.tracking.store.BATCH", 6)
     name, wide = f"half-{after}", row(40, **{"train/loss": 3.5})
     first = begin_sweep(uri, folder, name)
     log_batch, requests_left = first._client.log_batch, [after]

@@ -110,16 +110,18 @@ def _evidence(sweeps: Sequence[SweepResult], answer: Answer | None) -> dict[str,
     """Return the common figures and scores of sweeps; none if they are not comparable."""
     if answer is None:
         empty = Table(caption="", head=(), rows=())
-        return {"figures": _NONE, "interactive": _NONE, "scores": empty}
+        return {"figures": _NONE, "interactive": _NONE, "groups": [], "scores": empty}
     joined = join_frames(sweeps)
     by_sweep = group_by_sweep(joined)
-    live = {
+    drawn = {
         "compute": curves.draw_scores(by_sweep, "sweeps"),
         "losses": curves.draw_losses(by_sweep, "sweeps"),
     }
+    live = {key: [] if each is None else [each] for key, each in drawn.items()}
     return {
         "figures": _NONE
         | {"compute": captioned.draw_scores(by_sweep), "health": captioned.draw_health(by_sweep)},
-        "interactive": {key: [] if each is None else [each] for key, each in live.items()},
+        "interactive": live,
+        "groups": interactive.list_groups(by_sweep, live),
         "scores": score_table.score_table(joined, answer, join_runs(sweeps)),
     }

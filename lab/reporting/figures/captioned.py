@@ -1,8 +1,9 @@
-"""Figures of a report with title and caption: scores over compute, and training diagnostics."""
+"""Figures of a report with title and caption: scores, tuned parameters, training diagnostics."""
 
-from lab.reporting import sentences
-from lab.reporting.figures import health_plots, plots, svg
+from lab.reporting import sentences, tuned_parameters
+from lab.reporting.figures import health_plots, plots, svg, tuning_plots
 from lab.reporting.figures.figure import Figure
+from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
 
 _COMPUTE = {  # title of the axis, unit
@@ -26,6 +27,42 @@ def draw_scores(frames: SweepFrames) -> list[Figure]:
         # On a shared device, the seconds of a trial depend on the other trials.
         if axis in frames.curves and (axis != "spent/seconds" or not frames.trials["shared"].any())
     ]  # fmt: skip
+
+
+def draw_tuning(frames: SweepFrames, answer: Answer) -> list[Figure]:
+    """Return the figures of tuned parameters; none where no search trial has a score.
+
+    Parallel coordinates of a single parameter would show what its own figure does.
+    """
+    paths = tuned_parameters.searched_paths(frames)
+    figures = []
+    if len(paths) > 1:
+        figures.append(
+            Figure(
+                name="parallel",
+                title="Tuned parameters of the search trials",
+                caption=tuned_parameters.describe_parallel(frames),
+                svg=svg.render_svg(tuning_plots.plot_parallel(frames)),
+            )
+        )
+    if importance := tuned_parameters.rank_searched(frames):
+        figures.append(
+            Figure(
+                name="importance",
+                title="Importance",
+                caption=tuned_parameters.describe_ranking(frames, importance),
+                svg=svg.render_svg(tuning_plots.plot_importance(importance)),
+            )
+        )
+    return figures + [
+        Figure(
+            name=f"tune-{path}",
+            title=path,
+            caption=sentences.describe_nuisance(frames, answer, path),
+            svg=svg.render_svg(plots.plot_nuisance(frames, path)),
+        )
+        for path in paths
+    ]
 
 
 def draw_health(frames: SweepFrames) -> list[Figure]:

@@ -16,10 +16,11 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocat
 from lab.config.lookups import select_baselines
 from lab.config.trial import Path
 from lab.reporting.compute.learning_curves import best_so_far
+from lab.reporting.figures.category_axis import label_categories
 from lab.reporting.figures.cell_colors import are_numeric, cell_colors, cell_value
 from lab.reporting.figures.curve_lines import plot_lines
 from lab.reporting.figures.heat_map import is_two_way_grid, plot_heat_map
-from lab.reporting.figures.svg import INK, STYLED, WIDTH, add_legend, new_figure
+from lab.reporting.figures.svg import INK, STYLED, add_legend, new_figure
 from lab.reporting.shapes import label_starts, untrained_by_shape
 from lab.reporting.stats import Answer, marginal_means
 from lab.reporting.yardsticks import untrained_score
@@ -28,9 +29,6 @@ from lab.tracking.frames import SweepFrames
 _DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _DIGITS = 4  # scores of a look-up table that are equal in these have one line
 _LOG = 4.0  # a numeric axis with a larger ratio of maximum to minimum is logarithmic
-_CHARACTER = 0.075  # inches; width of a character of a label
-_SLANTED = 20  # degrees
-_SLANTED_CHARACTERS, _SLANTED_LABELS = 25, 10  # longest and most labels that can be slanted
 _AXES = {
     "spent/flops": ("training compute", "FLOP"),
     "spent/tokens": ("tokens read", ""),
@@ -203,22 +201,8 @@ def _set_up_cell_axis(
             _log_axis(axes)
         axes.set_xticks(list(positions.values()), [f"{x:g}" for x in positions.values()])
         return positions
-    rotation = _rotate(labels)
-    aligned = {0: "center", _SLANTED: "right", 90: "center"}[rotation]
-    axes.set_xticks(range(len(labels)), labels, rotation=rotation, ha=aligned)
-    if rotation == 90:
-        figure.set_figheight(figure.get_figheight() + _CHARACTER * max(map(len, labels)))
-    axes.set_xlim(-0.6, len(labels) - 0.4)
+    label_categories(figure, axes, labels)
     return {cell: float(i) for i, cell in enumerate(labels)}
-
-
-def _rotate(labels: list[str]) -> int:
-    """Return the angle in degrees at which labels below an axis do not overlap."""
-    longest = max(map(len, labels))
-    if _CHARACTER * (longest + 2) * len(labels) < WIDTH:
-        return 0
-    is_short = longest <= _SLANTED_CHARACTERS and len(labels) <= _SLANTED_LABELS
-    return _SLANTED if is_short else 90
 
 
 def _log_axis(axes: Axes) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lab.reporting.forecasts.observed import ObservedRun, StoreForecasts
-from lab.reporting.forecasts.record import ForecastRecord
+from lab.reporting.forecasts.record import DesignRecord, ForecastRecord
 from lab.scaling.forecasting.designs import as_forecast
 from lab.scaling.forecasting.scoring import (
     Calibration,
@@ -36,6 +36,18 @@ class ScoredForecast:
         """What happened to each design that has runs, by label."""
         errors = () if self.report is None else self.report.errors
         return {error.forecast.setting: error for error in errors}
+
+    def runs(self, design: DesignRecord) -> int:
+        """Return the number of runs of a design; before there are any, as many as are assumed."""
+        error = self.errors.get(design.design)
+        return self.record.seeds if error is None else error.forecast.seeds
+
+    def ends(self, design: DesignRecord) -> tuple[float, float]:
+        """Return the ends of the interval of the mean of a design's runs.
+
+        The lower end is 0, or the upper one infinite, if it is not limited.
+        """
+        return self.record.prediction(design).mean_ends(self.runs(design))
 
 
 def score(stored: StoreForecasts) -> tuple[ScoredForecast, ...]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lab.reporting.compute.learning_curves import BUDGET
+from lab.reporting.figures import svg
+from lab.reporting.figures.figure import Figure
+from lab.reporting.figures.forecast_plots import plot_forecast
 from lab.reporting.forecasts import tables
 from lab.reporting.forecasts.designs import read_designs
 from lab.reporting.forecasts.observed import StoreForecasts
@@ -24,12 +27,14 @@ class ForecastSection:
     """What a report says about forecasts.
 
     Attributes:
-        notes: sentences above the tables.
+        notes: sentences above figures and tables.
+        figures: a figure for each forecast of the sweep.
         tables: a table for each forecast of the sweep, then that of the back-tests.
         files: contents of CSV files, by name.
     """
 
     notes: tuple[str, ...]
+    figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
     files: dict[str, pd.DataFrame]
 
@@ -54,7 +59,19 @@ def build_section(frames: SweepFrames, stored: StoreForecasts) -> ForecastSectio
     notes = [f"Not used: {problem}." for problem in stored.problems]
     if scored:
         notes.append(tables.describe_calibration(calibrate_store(scored)))
-    return ForecastSection(notes=tuple(notes), tables=tuple(found), files=files)
+    return ForecastSection(
+        notes=tuple(notes), figures=tuple(_draw(own)), tables=tuple(found), files=files
+    )
+
+
+def _draw(forecasts: Sequence[ScoredForecast]) -> Iterator[Figure]:
+    for number, scored in enumerate(forecasts, start=1):
+        yield Figure(
+            name=f"forecast-{number}",
+            title="Forecast and observed loss",
+            caption=tables.describe_figure(scored),
+            svg=svg.render_svg(plot_forecast(scored)),
+        )
 
 
 def _back_test(frames: SweepFrames) -> tuple[RungTest, ...]:
@@ -71,8 +88,7 @@ def _forecast_rows(forecasts: Sequence[ScoredForecast]) -> Iterator[dict[str, ob
         record = scored.record
         for rank, design in enumerate(record.ranked, start=1):
             error = scored.errors.get(design.design)
-            seeds = record.seeds if error is None else error.forecast.seeds
-            low, high = record.prediction(design).mean_ends(seeds)
+            low, high = scored.ends(design)
             yield {
                 "forecast": record.name,
                 "written": record.written,
@@ -86,7 +102,7 @@ def _forecast_rows(forecasts: Sequence[ScoredForecast]) -> Iterator[dict[str, ob
                 "tokens": design.tokens,
                 "loss": design.loss,
                 "level": record.level,
-                "runs": seeds,
+                "runs": scored.runs(design),
                 "low": low,
                 "high": high,
                 "loss_low": design.low,

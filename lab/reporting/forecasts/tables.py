@@ -43,15 +43,13 @@ def forecast_table(scored: ScoredForecast) -> Table:
 
 def _design_row(scored: ScoredForecast, design: DesignRecord, baseline: Sequence[str]) -> list[str]:
     error = scored.errors.get(design.design)
-    seeds = scored.record.seeds if error is None else error.forecast.seeds
-    ends = scored.record.prediction(design).mean_ends(seeds)
     rank = baseline.index(design.design) + 1 if design.design in baseline else None
     return [
         design.design,
         sentences.format_quantity(design.parameters, ""),
         sentences.format_quantity(design.tokens, ""),
         sentences.format_score(design.loss),
-        format_ends(*ends),
+        format_ends(*scored.ends(design)),
         sentences.NONE if rank is None else str(rank),
         sentences.NONE
         if error is None
@@ -82,6 +80,28 @@ def describe_scores(scored: ScoredForecast) -> str:
     for warning in record.warnings:
         text += f" Warning: {warning}."
     return text
+
+
+def describe_figure(scored: ScoredForecast) -> str:
+    """Return the caption of the figure of a forecast, with the number of intervals that hold."""
+    record, errors = scored.record, scored.errors
+    level = _percent(record.level)
+    text = (
+        f"Forecast {record.name}: a dot is the expected loss of a design at "
+        f"{sentences.format_quantity(record.budget, 'FLOP')}, smallest first, with the {level} "
+        f"interval of the mean of its runs; a diamond is their observed mean."
+    )
+    if any(low == 0 or math.isinf(high) for low, high in map(scored.ends, record.designs)):
+        text += " An interval without a limit ends at the frame."
+    if not errors:
+        return f"{text} No design has a run that counts yet."
+    covered = sum(error.covered for error in errors.values())
+    worst = max(errors.values(), key=lambda error: abs(error.relative))
+    return (
+        f"{text} {len(errors)} of {len(record.designs)} designs have runs; the interval of "
+        f"{covered} of them contains the observed mean. The largest error is "
+        f"{format_change(worst.relative)} ({worst.forecast.setting})."
+    )
 
 
 def describe_decisions(report: ForecastReport, baseline: float) -> str:

@@ -76,6 +76,7 @@ def _point_traces(frames: SweepFrames, front: Front) -> list[Json]:
                 "error_y": {"type": "data", "thickness": 1, "color": INK,
                             "array": [0.0 if math.isnan(half) else half for half in halves]},
                 "text": [_describe(frames, point) for point in points],
+                "cells": [clean(point.cell) for point in points],
                 "hovertemplate": "%{text}<extra></extra>",
                 "x": numbers(point.cost for point in points),
                 "y": numbers(point.score.mean for point in points),

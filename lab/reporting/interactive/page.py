@@ -6,17 +6,19 @@ it has, and no connection.
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path as File
 
 import pandas as pd
 
+from lab.reporting.figures.cell_colors import cell_colors
 from lab.reporting.interactive.cells import draw_cells
 from lab.reporting.interactive.curves import draw_losses, draw_scores
 from lab.reporting.interactive.front import draw_front
 from lab.reporting.interactive.scaling import draw_laws
-from lab.reporting.interactive.spec import LiveFigure
+from lab.reporting.interactive.spec import LiveFigure, clean
 from lab.reporting.interactive.tuning import draw_tuning
 from lab.reporting.scaling.section import ScalingSection
 from lab.reporting.stats import Answer
@@ -24,6 +26,7 @@ from lab.tracking.frames import SweepFrames
 
 MLFLOW = "http://127.0.0.1:5000"  # address of `mlflow server` by default
 SCRIPTS = "<!-- scripts -->"  # place of the scripts in the template
+_MOST_GROUPS = 30
 _SCRIPT = File(__file__).parents[1] / "documents" / "templates" / "report.js"
 
 
@@ -50,6 +53,30 @@ def draw_figures(
         "nuisances": [] if answer is None else draw_tuning(frames, answer),
         **draw_laws(frames, scaling),
     }
+
+
+def list_groups(
+    frames: SweepFrames, figures: Mapping[str, Sequence[LiveFigure]]
+) -> list[tuple[str, str, str]]:
+    """Return the cells that the reader can show and hide in all figures at once.
+
+    There are none to choose from with one cell, and no list of more than `_MOST_GROUPS`.
+
+    Args:
+        frames: frames of a sweep, or of several that are grouped by sweep.
+        figures: the interactive figures.
+
+    Returns:
+        Label, color, and name of the group of traces, of each cell that a figure shows.
+    """
+    traces = (trace for each in figures.values() for figure in each for trace in figure.traces)
+    drawn = {trace.get("legendgroup") for trace in traces}
+    groups = [
+        (label, color, clean(label))
+        for label, color in cell_colors(frames).items()
+        if clean(label) in drawn
+    ]
+    return groups if 1 < len(groups) <= _MOST_GROUPS else []
 
 
 @cache

@@ -68,6 +68,7 @@ def _budget_traces(frames: SweepFrames, curve: IsoflopCurve) -> Iterator[Json]:
         "text": [describe_trial(trials[end.number]) for end in curve.ends],
         "hovertemplate": "%{text}<extra></extra>",
         "customdata": [run_path(frames, trials[end.number]) for end in curve.ends],
+        "cells": [clean(trials[end.number]["cell"]) for end in curve.ends],
         "x": numbers(curve.run_sizes_n), "y": numbers(curve.losses_n),
     }  # fmt: skip
     for losses, dash, label in (

@@ -47,6 +47,8 @@ class LiveFigure:
         traces: traces of Plotly. A trace with the key `columns` has x and y by the names that
             the choices set; y of one name is used with all, and y may be named after x.
             `meta.run`, or `customdata` with one entry a point, is the address of MLflow's run.
+            `legendgroup`, or `cells` with one entry a point, is the cell by which the reader hides
+            a trace or points in all figures.
         layout: layout of Plotly.
         choices: choices of the reader.
     """
@@ -144,8 +146,8 @@ def base_layout(x: str, y: str, height: int = 440) -> Json:
         "hovermode": "closest",
         "hoverlabel": {"align": "left", "bgcolor": "var(--card)", "bordercolor": SOFT,
                        "font": {"color": INK}, "namelength": 0},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.15, "yanchor": "top",
-                   "groupclick": "togglegroup"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom",
+                   "yref": "container", "groupclick": "togglegroup"},
         "xaxis": {**axis, "title": {"text": clean(x)}},
         "yaxis": {**axis, "title": {"text": clean(y)}},
     }  # fmt: skip

@@ -92,6 +92,8 @@ def test_figures_have_a_color_for_each_sweep_and_link_the_runs_of_both(
     traces = [t for t in specs["live-scores"]["traces"] if "meta" in t]
     colors = {t["name"]: t["line"]["color"] for t in traces}
     assert set(colors) == {"tuned", "wide &lt;b&gt;"}
+    groups = re.findall(r'data-group="([^"]+)"', text)
+    assert {html.unescape(group) for group in groups} == set(colors)
     assert len(set(colors.values())) == 2
     assert "their colors are the 2 sweeps" in text
     assert {t["meta"]["run"] for t in traces} == {

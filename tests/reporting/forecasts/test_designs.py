@@ -9,12 +9,14 @@ import pytest
 from frames.scaling_frames import BUDGETS, RATE, SIZES, follow_law, scaling_frames
 
 from lab.errors import UserError
+from lab.reporting.figures.forecast_plots import plot_forecast
 from lab.reporting.forecasts.designs import MODEL, has_settings, read_designs
 from lab.reporting.forecasts.making import make_forecast
 from lab.reporting.forecasts.observed import ObservedRun, StoreForecasts
 from lab.reporting.forecasts.record import ForecastRecord
 from lab.reporting.forecasts.scored import calibrate_store, score
 from lab.reporting.forecasts.section import build_section
+from lab.reporting.forecasts.tables import describe_figure, format_change
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
@@ -143,6 +145,40 @@ def test_interval_is_that_of_the_mean_of_the_runs_that_arrived(record: ForecastR
     assert width(1) > width(4) > math.log(design.high / design.low)
 
 
+def test_figure_has_the_predicted_and_the_observed_losses_by_rank(record: ForecastRecord) -> None:
+    first, second, *_ = record.ranked
+    runs = (*arrive(record, first.design, first.loss), *arrive(record, second.design, 9.0, 9.2))
+    (scored,) = score(StoreForecasts(records=(record,), runs=runs))
+    (axes,) = plot_forecast(scored).axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == [design.design for design in record.ranked]
+    for design, bars in zip(record.ranked, axes.containers, strict=True):
+        assert bars[0].get_ydata() == [design.loss]
+        (segment,) = bars[2][0].get_segments()
+        assert tuple(segment[:, 1]) == pytest.approx(scored.ends(design))
+    diamonds = [line for line in axes.lines if line.get_marker() == "D" and len(line.get_xdata())]
+    assert [line.get_ydata()[0] for line in diamonds] == [first.loss, pytest.approx(9.1)]
+    assert [line.get_markerfacecolor() == "none" for line in diamonds] == [False, True]
+    caption = describe_figure(scored)
+    assert "2 of 6 designs have runs; the interval of 1 of them contains" in caption
+    assert (
+        f"The largest error is {format_change(second.loss / 9.1 - 1)} ({second.design})" in caption
+    )
+
+
+def test_interval_without_a_limit_ends_at_the_frame_of_the_figure(record: ForecastRecord) -> None:
+    first, *others = record.designs
+    open_ended = first.model_copy(update={"low": 0.0, "high": math.inf})
+    (scored,) = score(
+        StoreForecasts(records=(record.model_copy(update={"designs": [open_ended, *others]}),))
+    )
+    (axes,) = plot_forecast(scored).axes
+    rank = scored.record.ranked.index(open_ended)
+    (segment,) = axes.containers[rank][2][0].get_segments()
+    assert tuple(segment[:, 1]) == pytest.approx(axes.get_ylim())
+    assert "ends at the frame. No design has a run" in describe_figure(scored)
+
+
 def test_section_exists_only_for_sweeps_with_forecasts_or_back_tests(
     record: ForecastRecord,
 ) -> None:
@@ -155,4 +191,4 @@ def test_section_exists_only_for_sweeps_with_forecasts_or_back_tests(
     found = build_section(one_budget, StoreForecasts(problems=("forecasts/a.json: damaged",)))
     assert found is not None
     assert found.notes == ("Not used: forecasts/a.json: damaged.",)
-    assert (found.tables, found.files) == ((), {})
+    assert (found.figures, found.tables, found.files) == ((), (), {})

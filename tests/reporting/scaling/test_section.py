@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -69,7 +70,21 @@ def test_report_has_the_parameters_of_the_law_that_the_losses_follow(written: Pa
     assert "encoder without embeddings" in scaling
     assert "the cheapest budget to trust" in text.lower()
     assert (written / "figures" / "isoflop-1.svg").is_file()
-    assert "live-isoflop-1" in (written / "report.html").read_text()
+
+
+def test_runs_of_the_interactive_profiles_are_hidden_by_their_cells(
+    written: Path, frames: SweepFrames
+) -> None:
+    text = (written / "report.html").read_text()
+    (spec,) = re.findall(
+        r'(?s) id="live-isoflop-1".*?<script type="application/json">(.*?)</script>', text
+    )
+    cells = dict(zip(frames.trials["number"], frames.trials["cell"], strict=True))
+    dots = [trace for trace in json.loads(spec)["traces"] if "customdata" in trace]
+    assert dots
+    for trace in dots:
+        numbers = [int(text.split()[1]) for text in trace["text"]]  # trial 3 (search, finished)
+        assert trace["cells"] == [cells[number] for number in numbers]
 
 
 def test_table_of_end_points_has_every_compared_run(written: Path, frames: SweepFrames) -> None:

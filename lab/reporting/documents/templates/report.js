@@ -2,6 +2,7 @@
 (() => {
   const page = document.documentElement;
   const figures = [];
+  const hidden = new Set(); // groups that no figure shows
 
   // A color var(--name) is that property of the page's style.
   const resolve = (value, key) => {
@@ -76,7 +77,13 @@
           drawn.y = columns.y[chosen.y] ?? columns.y[chosen.x] ?? Object.values(columns.y)[0];
           delete drawn.columns;
         }
-        drawn.visible = this.plot.data?.[index]?.visible ?? this.visible[index];
+        if (trace.cells) {
+          drawn.y = drawn.y.map((y, point) => (hidden.has(trace.cells[point]) ? null : y));
+          delete drawn.cells;
+        }
+        // The legend of a figure makes a trace "legendonly"; false stands for a hidden group.
+        const before = this.plot.data?.[index]?.visible ?? this.visible[index];
+        drawn.visible = !hidden.has(trace.legendgroup) && (before || true);
         return drawn;
       });
     }
@@ -118,6 +125,29 @@
       }).observe(this.plot);
     }
   }
+
+  const startFilter = () => {
+    const buttons = [...document.querySelectorAll(".filter [data-group]")];
+    const show = (group, shown) => (shown ? hidden.delete(group) : hidden.add(group));
+    const update = () => {
+      for (const button of buttons) {
+        button.setAttribute("aria-pressed", String(!hidden.has(button.dataset.group)));
+      }
+      for (const figure of figures) figure.draw();
+    };
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        show(button.dataset.group, hidden.has(button.dataset.group));
+        update();
+      });
+    }
+    for (const button of document.querySelectorAll(".filter [data-all]")) {
+      button.addEventListener("click", () => {
+        for (const each of buttons) show(each.dataset.group, button.dataset.all === "shown");
+        update();
+      });
+    }
+  };
 
   const addLinks = () => {
     for (const link of document.querySelectorAll("a[data-run]")) {
@@ -172,6 +202,7 @@
     document.getElementById("mlflow").addEventListener("input", addLinks);
     addLinks();
     for (const element of document.querySelectorAll(".live")) figures.push(new Figure(element));
+    startFilter();
     for (const figure of figures) await figure.start();
     const dark = window.matchMedia("(prefers-color-scheme: dark)");
     dark.addEventListener("change", () => figures.forEach((figure) => figure.draw()));
