@@ -276,12 +276,12 @@ def test_generator_ratio_has_a_line_of_its_own_at_one_size() -> None:
 
 
 def test_generator_ratio_enters_the_law_from_three_sizes(tmp_path: Path) -> None:
-    frames = ratio_frames(SIZES[::2])
+    frames = ratio_frames(SIZES[:4])
     section = section_of(frames)
     law = section.laws[-1]
     assert law.title == LABEL
     assert isinstance(law.result, FittedGroup)
-    assert len(law.result.fit.points) == 3 * 3 * len(RATIOS)
+    assert len(law.result.fit.points) == 4 * 3 * len(RATIOS)
     assert not any("objective.generator.width" in warning for warning in law.warnings)
     assert section.ratio is not None
     assert "L(N, D, r) = (E + A / N^α + B / D^β)" in section.ratio.text
