@@ -110,6 +110,20 @@ def shared_seeds(rng: np.random.Generator, draws: int, runs: int) -> Floats:
     return np.asarray(_SEED_NOISE * (np.sqrt(0.7) * own + np.sqrt(0.3) * common))
 
 
+def chosen_rates(rng: np.random.Generator, draws: int, runs: int) -> Floats:
+    """Return noise with the cost of a learning rate that one run each chose among four.
+
+    Rates differ by factors of two, the best one is anywhere between two of them, and the log loss
+    rises by .02 times the square of the log ratio to the best rate (in reports/isoflop: .006 in the
+    median of sizes and budgets). Pairs of runs, the repeats of a size and budget, have one rate.
+    """
+    best = np.log(2) * rng.uniform(-0.5, 0.5, (draws, runs // 2, 1))
+    cost = 0.02 * (np.log(2) * (np.arange(4) - 1.5) - best) ** 2
+    found = (cost + _SEED_NOISE * rng.standard_normal(cost.shape)).argmin(axis=2)
+    chosen = np.take_along_axis(cost, found[:, :, None], axis=2)[:, :, 0]
+    return np.repeat(chosen, 2, axis=1) + _SEED_NOISE * rng.standard_normal((draws, runs))
+
+
 def third_term(factor: float) -> Surface:
     """Return the law plus a term that grows with the parameters per token, as overfitting does."""
     return lambda n, d: SMALL.loss(n, d) + factor * (n / d / 0.05) ** 0.5
@@ -139,6 +153,7 @@ SCENARIOS: dict[str, Scenario] = {
     "three times the noise": _right(grid(5, 6, 2), SMALL, seed_noise(3 * _SEED_NOISE)),
     "outliers": _right(grid(5, 6, 2), SMALL, outliers),
     "seeds shared by all runs": _right(grid(5, 6, 2), SMALL, shared_seeds),
+    "rates chosen by one run of each": _right(grid(5, 6, 2), SMALL, chosen_rates),
     "unequal exponents": _right(grid(5, 6, 2), UNEQUAL, seed_noise(_SEED_NOISE)),
     "Chinchilla, 240 runs": _right(chinchilla_grid(), CHINCHILLA, seed_noise(0.01)),
     "third term of 10 % of the loss": _wrong(third_term(0.5)),

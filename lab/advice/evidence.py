@@ -10,7 +10,10 @@ from lab.config.architecture import EncoderConfig
 from lab.config.flops import encoder_weights
 from lab.config.schedules.rate_trend import RateTrendConfig
 from lab.config.trial import Trial
+from lab.scaling.finite_test_set import TestSetErrors
+from lab.scaling.flops import FlopsPerToken
 from lab.scaling.law import LawFit
+from lab.scaling.profiles import Estimate, optimal_size_interval
 from lab.scaling.rate_trend import RateTrend
 
 
@@ -54,6 +57,7 @@ class Evidence:
         rate_config: power law that the search space has as learning rate; None if it has numbers.
         timings: speeds of the runs.
         epoch_tokens: tokens of one pass over the sweep's text; None if unknown.
+        test_set: errors of the law due to the finite test set; None if they are unknown.
         warnings: signs that the law is wrong.
     """
 
@@ -66,12 +70,18 @@ class Evidence:
     timings: tuple[Timing, ...]
     epoch_tokens: float | None
     rate_config: RateTrendConfig | None = None
+    test_set: TestSetErrors | None = None
     warnings: tuple[str, ...] = ()
 
     @property
     def largest_budget(self) -> float:
         """Largest budget of the fitted runs, in FLOPs."""
         return float(self.fit.points.budgets_n.max())
+
+    def optimal_size(self, flops: float, per_token: FlopsPerToken) -> Estimate:
+        """Return the compute-optimal size at a budget, with the interval of the law."""
+        size = optimal_size_interval(self.fit, flops, per_token)
+        return size if self.test_set is None else self.test_set.widen_size(size, flops, per_token)
 
     @property
     def shapes(self) -> tuple[EncoderConfig, ...]:

@@ -22,7 +22,7 @@ from lab.scaling.extrapolation import check_extrapolation
 from lab.scaling.flops import Floats, FlopsPerToken, interpolated
 from lab.scaling.hygiene import MOST_EPOCHS
 from lab.scaling.next_runs import propose_runs
-from lab.scaling.profiles import Estimate, optimal_size_interval
+from lab.scaling.profiles import Estimate
 
 _SPEND = 3.0  # FLOPs of the next runs, as a multiple of the largest budget that was run
 _NEW_SEEDS = Seeds(init=1_000, order=1_000, mask=1_000)  # that the runs of the law do not have
@@ -66,7 +66,7 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
     for comparison in request.comparisons:
         model = comparison.apply(model)
     shapes, per_token = price_shapes(evidence.shapes, model)
-    size = optimal_size_interval(evidence.fit, flops, per_token)
+    size = evidence.optimal_size(flops, per_token)
     shape = nearest_shape(shapes, size.value)
     check_trial(replace(model, encoder=shape))  # a budget of less than one step has no tokens
     trial, rate = _with_rate(evidence, replace(model, encoder=shape))

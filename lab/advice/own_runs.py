@@ -55,6 +55,7 @@ def read_evidence(sweeps: Sweeps) -> Evidence:
         sweep=f"{name} ({label})" if label else name,
         metric=fitted.group.metric.name,
         fit=fitted.fit,
+        test_set=fitted.test_set,
         trials=law,
         rates=None if isinstance(rates, str) else rates,
         rate_problem=rates if isinstance(rates, str) else "",

@@ -1,11 +1,30 @@
 """Warnings about a valid sweep that cannot answer its question, or answers it badly."""
 
 import math
+from collections.abc import Collection
+from typing import NamedTuple
 
 from lab.config.experiment import Experiment
+from lab.config.flops import encoder_weights, mean_cost
 from lab.config.trial import Trial
 from lab.loading import comparability, mask_checks, search_space
 from lab.loading.learned_sizes import LEARNED, MIN_TO_LEARN
+
+_FEWEST_SIZES = 3  # from which a report fits a law or a trend of the learning rate
+
+
+class StepSettings(NamedTuple):
+    """Settings of a run that set how many tokens Adam's averages and weight decay reach over.
+
+    Attributes:
+        tokens: tokens of an optimizer step.
+        beta2: decay rate of Adam's running mean of the squared gradient.
+        weight_decay: decoupled weight decay.
+    """
+
+    tokens: float
+    beta2: float
+    weight_decay: float
 
 
 def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
@@ -18,6 +37,7 @@ def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
         comparability.describe_bias(experiment, trials),
         mask_checks.describe_coarse_range(experiment, [of_cell[0] for of_cell in cells]),
         _describe_early_rung(experiment, trials),
+        _describe_batches_of_sizes(trials),
     )
     return tuple(warning for warning in warnings if warning is not None)
 
@@ -48,4 +68,51 @@ def _describe_single_seed(experiment: Experiment) -> str | None:
     return (
         "search.seeds: 1 runs each setting once, so no confidence interval can be computed and no "
         "difference between settings can be shown; use 3 or more, for example --set search.seeds=3"
+    )
+
+
+def _describe_batches_of_sizes(trials: list[Trial]) -> str | None:
+    """Return `describe_batches` for trials of so many sizes that a report fits a law to them."""
+    sizes = {encoder_weights(trial.encoder) for trial in trials}
+    if len(sizes) < _FEWEST_SIZES or any(trial.budget.kind != "flops" for trial in trials):
+        return None
+    found = describe_batches(
+        {
+            StepSettings(mean_cost(trial).tokens, trial.optim.beta2, trial.optim.weight_decay)
+            for trial in trials
+        }
+    )
+    return None if found is None else f"batch: {found}"
+
+
+def describe_batches(runs: Collection[StepSettings]) -> str | None:
+    """Return a warning if runs differ in the batch, but in none of the settings that belong to it.
+
+    The best β2 depends on the batch (Porian et al. 2024, arXiv 2406.19146), and so does the best
+    weight decay, in proportion to it (Bergsma et al. 2025, arXiv 2505.13738).
+
+    Args:
+        runs: settings of the runs of a law, or of a trend of the learning rate.
+    """
+    tokens, betas, decays = (set(values) for values in zip(*runs, strict=True))
+    if len(tokens) < 2:
+        return None
+    small, large = min(tokens), max(tokens)
+    same, advised = [], []
+    if len(betas) == 1:
+        beta2 = betas.pop()
+        same.append(f"optim.beta2 ({beta2:g})")
+        advised.append(f"optim.beta2 {beta2 ** (large / small):.3g}")
+    if len(decays) == 1 and (decay := decays.pop()) > 0:
+        same.append(f"optim.weight_decay ({decay:g})")
+        advised.append(f"optim.weight_decay {decay * large / small:.3g}")
+    if not same:
+        return None
+    return (
+        f"the runs have {small:,.0f} to {large:,.0f} tokens a step but the same "
+        f"{' and '.join(same)}; Adam's mean of squared gradients and weight decay act over a "
+        "number of steps, so in larger batches they reach over more tokens, and the law and the "
+        "best learning rates contain this difference (Porian et al. 2024; Bergsma et al. 2025); "
+        f"use one batch, or one sweep a batch with {' and '.join(advised)} at {large:,.0f} tokens "
+        "if the values are right for the smallest batch"
     )

@@ -29,27 +29,37 @@ def gradients_KP(batch: FitBatch, function: Callable[[Floats], Floats]) -> Float
     return gradients
 
 
-def standard_errors_K(batch: FitBatch, gradients: Floats) -> Floats:
-    """Return the standard errors of functions of K laws with these derivatives."""
-    variance = np.einsum("ki,kij,kj->k", gradients, batch.covariance_KPP(), gradients)
+def standard_errors_K(covariance_KPP: Floats, gradients_KP: Floats) -> Floats:
+    """Return the standard errors of functions of K laws by covariances and derivatives."""
+    variance = np.einsum("ki,kij,kj->k", gradients_KP, covariance_KPP, gradients_KP)
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
 
-def shifted_log_sizes(
-    batch: FitBatch, shifts_K5: Floats, flops: float, per_token: FlopsPerToken
-) -> Floats:
-    """Return the log compute-optimal sizes of K laws after a shift of their parameters.
+def shifted_laws(batch: FitBatch, shifts_K5: Floats) -> dict[str, Floats]:
+    """Return the parameters of K laws by name (`laws_of`), after a shift.
 
     Args:
         batch: the laws.
         shifts_K5: shifts of log alpha, log beta, and of `FitBatch.solution.factors_Kq`.
-        flops: the budget.
-        per_token: FLOPs per token of a size.
     """
     solution = replace(
         batch.solution,
         outer_Km=batch.solution.outer_Km + shifts_K5[:, :2],
         factors_Kq=batch.solution.factors_Kq + shifts_K5[:, 2:],
     )
-    laws = laws_of(replace(batch, solution=solution))
+    return laws_of(replace(batch, solution=solution))
+
+
+def shifted_log_sizes(
+    batch: FitBatch, shifts_K5: Floats, flops: float, per_token: FlopsPerToken
+) -> Floats:
+    """Return the log compute-optimal sizes of K laws after a shift (`shifted_laws`).
+
+    Args:
+        batch: the laws.
+        shifts_K5: the shift.
+        flops: the budget.
+        per_token: FLOPs per token of a size.
+    """
+    laws = shifted_laws(batch, shifts_K5)
     return np.asarray(np.log(optimal_sizes(laws, flops, per_token)))

@@ -63,7 +63,7 @@ def propose_runs(
         batch, lambda shift: shifted_log_sizes(batch, shift, target, per_token)
     )
     toward_P = covariance_PP @ gradients[0]
-    error = float(standard_errors_K(batch, gradients)[0])
+    error = float(standard_errors_K(batch.covariance_KPP(), gradients)[0])
     inside, square = (
         float(moment[0]) for moment in normal_moments(batch.deviations_K, batch.delta)
     )

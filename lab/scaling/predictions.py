@@ -40,7 +40,7 @@ class Prediction:
     def mean_ends(self, seeds: int) -> tuple[float, float]:
         """Return the ends of the interval of the mean of `seeds` new runs.
 
-        The noise does not contain the finite test set, which all runs share.
+        It contains no error of the finite test set: new runs are scored on the same one.
         """
         noise = self.noise / math.sqrt(seeds)
         below = math.inf if self.low == 0 else math.log(self.loss / self.low)

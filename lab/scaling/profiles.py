@@ -105,7 +105,7 @@ def optimal_size_ends(
     estimates = logs_of(np.zeros((len(centers), 5)))
     quantity = Quantity(
         estimates_K=estimates,
-        errors_K=standard_errors_K(batch, gradients_KP(batch, logs_of)),
+        errors_K=standard_errors_K(batch.covariance_KPP(), gradients_KP(batch, logs_of)),
         limits=(-_FARTHEST, _FARTHEST),
         restrict=restrict,
         starts=batch.solution.outer_Km,

@@ -101,6 +101,36 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
                 raise changed_run_error(run, f"metric {name} is {value!r}, not a finite number")
 
 
+def check_numbers(runs: Iterable[Any]) -> None:
+    """Check that no two runs of trials of the same code have the same number.
+
+    Runs of one trial (`search.drop_duplicates`) and superseded runs are no repetition. The store
+    has another one if, for example, a copy of its database was restored or its tags were changed.
+
+    Args:
+        runs: MLflow runs of the trials, one for each number and fingerprint, whose tags
+            `check_trials` has accepted.
+
+    Raises:
+        ChangedTagError: two runs have the same number; the message names both.
+    """
+    by_number: dict[tuple[str, str], Any] = {}
+    for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id)):
+        values = tags.remove_prefix(run.data.tags)
+        if values[tags.ROLE] == tags.SUPERSEDED:
+            continue
+        number = values[tags.NUMBER]
+        first = by_number.setdefault((values.get(tags.CODE, ""), number), run)
+        if first is not run:
+            trials = (each.data.tags[tags.full_name(tags.FINGERPRINT)] for each in (first, run))
+            raise ChangedTagError(
+                f"MLflow runs {first.info.run_id} and {run.info.run_id}: both have tag "
+                f"{tags.full_name(tags.NUMBER)} {number}, and are of different trials "
+                f"({' and '.join(trials)}); run the same lab.sweep command again, which keeps the "
+                "run of the sweep's trial and marks the other one as superseded"
+            )
+
+
 def check_points(rows: Mapping[tuple[int, str, int], Mapping[str, float]]) -> None:
     """Check the evaluations of trials.
 

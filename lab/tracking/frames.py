@@ -21,7 +21,13 @@ from lab.config.trial import Path, Value
 from lab.errors import UserError
 from lab.storage.provenance import parse_provenance
 from lab.tracking import long_values, tags
-from lab.tracking.checked_tags import check_points, check_sweep, check_trials, is_digits
+from lab.tracking.checked_tags import (
+    check_numbers,
+    check_points,
+    check_sweep,
+    check_trials,
+    is_digits,
+)
 from lab.tracking.checked_values import check_last_values, check_settings, check_starts
 from lab.tracking.client import connect_client, database_file, describe_error
 from lab.tracking.code_versions import CodeVersion, compare_codes, select_runs
@@ -195,6 +201,7 @@ def _load_frames(
     tuned = tuple(json.loads(sweep[tags.TUNE]))
     selected = select_runs(children, current, tuned, across_code=across_code)
     children, codes = selected.runs, [version.code for version in selected.used]
+    check_numbers(children)
     if len(codes) > 1:
         compare_codes(sweep, children, codes)
     _renumber(children, codes)
@@ -277,15 +284,6 @@ def _renumber(runs: list[Any], codes: list[str]) -> None:
 
     runs.sort(key=sort_key)
     kept = [run for run in runs if sort_key(run)[:2] == (False, 0)]
-    newest: dict[str, Any] = {}
-    for run in sorted(kept, key=lambda run: (run.info.start_time, run.info.run_id)):
-        newest[run.data.tags[_NUMBER]] = run
-    if len(newest) < len(kept):  # a process was killed before it tagged the earlier run of a number
-        for run in kept:
-            if newest[run.data.tags[_NUMBER]] is not run:
-                run.data.tags[role] = tags.SUPERSEDED
-        _renumber(runs, codes)
-        return
     free = max((int(run.data.tags[_NUMBER]) for run in runs), default=0) + 1
     for offset, run in enumerate(runs[len(kept) :]):
         run.data.tags[_NUMBER] = str(free + offset)

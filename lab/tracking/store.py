@@ -156,16 +156,14 @@ class MlflowStore:
         """
         with describe_error(self._uri):
             run = self._find_child(job, fingerprint)
-            if run is not None:
-                self._mark_superseded(job, run)
-                if _is_stored(run, state, rows):
-                    return
+            self._mark_superseded(job, run)
+            if run is not None and _is_stored(run, state, rows):
+                return
             values = self._log_provenance(run, provenance)
             if outcome is not None:
                 values |= _end_tags(outcome, blocks or {})
             if run is None:  # all tags but the state are stored with the run, in one request
                 run = self._create_run(job, fingerprint, values)
-                self._mark_superseded(job, run)
                 values = {}
             metrics = self._log_rows(run, rows)
             # Also if a process was killed before it stored them.
@@ -243,14 +241,17 @@ class MlflowStore:
         log_inputs(self._client, run.id, self._inputs.of_trial(job.trial))
         return params.values
 
-    def _mark_superseded(self, job: Job, run: _Run) -> None:
+    def _mark_superseded(self, job: Job, run: _Run | None) -> None:
         """Tag all other runs of the same code with the number of `job` as superseded by `run`.
 
         A search that has more results than before may replace the trial of a job by another one.
-        The run of the earlier trial stays in the store and takes part in no comparison.
+        The run of the earlier trial stays in the store and takes part in no comparison. It is
+        tagged before the run of the new trial is created (`run` is None until then), so that a
+        process that is killed between the two leaves no two runs that count.
         """
+        code = code_digest(TRIAL) if run is None else run.code
         for key, other in self._runs.items():
-            same_number = key.startswith(f"{job.number} ") and other.code == run.code
+            same_number = key.startswith(f"{job.number} ") and other.code == code
             if same_number and other.superseded is (other is run):
                 other.superseded = other is not run
                 role = tags.SUPERSEDED if other.superseded else job.role

@@ -9,6 +9,7 @@ from project import ROOT
 from lab.loading import search_space
 from lab.loading.learned_sizes import LEARNED, MIN_TO_LEARN
 from lab.loading.sweep_warnings import collect_warnings
+from lab.loading.yaml_text import parse
 
 SPACES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
 
@@ -58,3 +59,48 @@ def test_rungs_before_encoders_start_to_learn_are_warned_about(
 
 def test_rungs_of_budgets_in_other_units_are_not_judged() -> None:
     assert warnings_of_halving("nano", 0.5, "tokens") == []
+
+
+def warnings_of_batches(base: str, compare: str) -> list[str]:
+    document: dict[str, Any] = {
+        "question": "Which rate is best?",
+        "metric": "mlm/nats_per_character",
+        "base": {
+            "encoder": {"size": "nano", "layers": 2},
+            "objective": {"kind": "mlm"},
+            "budget": {"kind": "flops", "amount": 1e12},
+            **parse(base),
+        },
+        "compare": parse(compare),
+    }
+    experiment = search_space.check_experiment("batches", document)
+    return [text for text in collect_warnings(experiment) if text.startswith("batch: ")]
+
+
+SIZES = "encoder.size: [nano32, nano, tiny]"
+
+
+def test_batches_with_one_beta2_and_weight_decay_are_warned_about_with_the_values_to_set() -> None:
+    (warning,) = warnings_of_batches("batch: 64", f"{{{SIZES}, batch: [32, 128]}}")
+    beta2, decay = 0.98**4, 0.01 * 4
+    assert "512 to 2,048 tokens a step" in warning
+    assert f"optim.beta2 {beta2:.3g} and optim.weight_decay {decay:.3g} at 2,048 tokens" in warning
+
+
+@pytest.mark.parametrize(
+    ("base", "compare"),
+    [
+        ("batch: 64", f"{{{SIZES}}}"),
+        ("batch: 64", "{encoder.size: [nano32, nano], batch: [32, 128]}"),
+        (
+            "batch: 64",
+            f"{{{SIZES}, batch: [32, 128], optim.beta2: [0.98, 0.92], "
+            "optim.weight_decay: [0.01, 0.04]}",
+        ),
+        ("budget: {kind: tokens, amount: 1e6}", f"{{{SIZES}, batch: [32, 128]}}"),
+    ],
+)
+def test_one_batch_two_sizes_or_settings_by_batch_are_not_warned_about(
+    base: str, compare: str
+) -> None:
+    assert warnings_of_batches(base, compare) == []

@@ -1,5 +1,6 @@
 """A trunk schedule is refused, in one line, where trials of several budgets cannot begin alike."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,14 @@ def test_warm_up_of_a_trunk_is_the_same_amount_at_all_budgets(file: Path) -> Non
     assert schedules == {TrunkSchedule(kind="trunk", warmup=2.5e10)}
 
 
-def test_shipped_search_space_has_one_trunk_for_each_seed() -> None:
-    experiment = load_experiment(ROOT / "search_spaces" / "trunk.yaml")
+@pytest.mark.parametrize(
+    ("name", "sizes", "budgets"), [("trunk", 1, 4), ("sizes/scaling_trunk", 5, 5)]
+)
+def test_shipped_search_space_has_one_trunk_for_each_size_and_seed(
+    name: str, sizes: int, budgets: int
+) -> None:
+    experiment = load_experiment(ROOT / "search_spaces" / f"{name}.yaml")
     trials = [build_trial(experiment.base, cell) for cell in expand_cells(experiment)]
-    assert len(trials) == 4
-    assert len({trial.lineage("text") for trial in trials}) == 1
+    by_size = Counter(trial.encoder for trial in trials)
+    assert list(by_size.values()) == [budgets] * sizes
+    assert len({trial.lineage("text") for trial in trials}) == sizes

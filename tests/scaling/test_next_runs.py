@@ -27,7 +27,7 @@ def error_of(fit: LawFit) -> float:
     gradients = gradients_KP(
         batch, lambda shifts: shifted_log_sizes(batch, shifts, TARGET, PER_TOKEN)
     )
-    return float(standard_errors_K(batch, gradients)[0])
+    return float(standard_errors_K(batch.covariance_KPP(), gradients)[0])
 
 
 def with_runs(fit: LawFit, added: NextRuns) -> LawFit:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from experiments import BASE, METRIC, WIDTH, experiment, outcome, row
 
+from lab import report
 from lab.config.experiment import Job, Range, SearchConfig
 from lab.errors import UserError
 from lab.loading.search_space import build_trial
@@ -61,10 +62,8 @@ TRIAL_TAGS = (
 FREE = ("question", "reason", "device", "code", "commit", "masked", "command")  # any text is valid
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a store with two settings, two rates each and two repeats."""
-    folder = tmp_path_factory.mktemp("stored")
+def store_sweep(folder: Path) -> None:
+    """Store a sweep of two settings, two rates each and two repeats, as its command does."""
     store = MlflowStore(default_uri(folder), folder / "artifacts")
     tune = {LR: Range(low=1e-3, high=1e-2, log=True)}
     store.begin(
@@ -86,6 +85,13 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
             store.sync(job, f"f{number}", end.state, end.rows, end, blocks=blocks)
             number += 1
     store.close("finished", {"slots": 2.0, "wall_seconds": 60.0})
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a store with the sweep."""
+    folder = tmp_path_factory.mktemp("stored")
+    store_sweep(folder)
     return folder
 
 
@@ -238,16 +244,37 @@ def test_report_warns_of_trials_whose_runs_were_deleted(
     )
 
 
-def test_newest_of_two_trials_with_one_number_is_reported(
+@pytest.mark.reported
+def test_two_trials_with_one_number_are_named_until_the_sweep_runs_again(
+    changed: sqlite3.Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (trial_runs(changed, name) for name in ("f0", "f1"))
+    changed.execute("UPDATE tags SET value = '0' WHERE key = 'lab.number' AND value = '1'")
+    options = ["--storage", str(tmp_path), "--reports", str(tmp_path / "reports")]
+    assert report.main(["sweep", *options]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    for part in (first, second, "lab.number 0", "f0 and f1", "run the same lab.sweep command"):
+        assert part in message, part
+    store_sweep(tmp_path)
+    trials = frames.load_frames(default_uri(tmp_path), "sweep").trials
+    current = trials[trials["role"] != tags.SUPERSEDED]
+    assert list(current["fingerprint"]) == [f"f{number}" for number in range(8)]
+    assert list(current["number"]) == list(range(8))
+    assert list(trials.loc[trials["role"] == tags.SUPERSEDED, "run_id"]) == [second]
+
+
+def test_two_runs_of_one_trial_with_one_number_are_one_trial(
     changed: sqlite3.Connection, tmp_path: Path
 ) -> None:
-    """A killed process did not tag the earlier one as superseded."""
-    changed.execute("UPDATE tags SET value = '0' WHERE key = 'lab.number' AND value = '1'")
+    run = trial_runs(changed, "f3")
+    for name, value in (("lab.number", "2"), ("lab.fingerprint", "f2")):
+        changed.execute(
+            "UPDATE tags SET value = ? WHERE key = ? AND run_uuid = ?", (value, name, run)
+        )
     table = load_or_refuse(tmp_path)
     assert table is not None
-    assert not table.trials["number"].duplicated().any()
-    roles = dict(zip(table.trials["fingerprint"], table.trials["role"], strict=True))
-    assert (roles["f0"], roles["f1"]) == ("superseded", "search")
+    assert sorted(table.trials["fingerprint"]) == ["f0", "f1", "f2", "f4", "f5", "f6", "f7"]
 
 
 def run_id(run: Any) -> str:

@@ -275,6 +275,25 @@ def test_run_is_complete_after_the_driver_was_killed_at_any_request(
     assert [point.step for point in points] == [0, 40, 80]
 
 
+def test_driver_that_is_killed_while_it_replaces_a_trial_leaves_no_two_trials_of_one_number(
+    uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_trial(begin_sweep(uri, folder, "replaced"), outcome(row(0), row(40)))
+    again = begin_sweep(uri, folder, "replaced")
+    create_run = again._client.create_run
+
+    def create_and_die(*args: object, **kwargs: object) -> object:
+        create_run(*args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(again._client, "create_run", create_and_die)
+    with pytest.raises(Killed):
+        again.sync(JOB, "f1", "queued")
+    stored = (run.data.tags for run in search_trials(uri, "replaced"))
+    roles = {each["lab.fingerprint"]: each["lab.role"] for each in stored}
+    assert roles == {"f0": "superseded", "f1": "repeat"}
+
+
 @pytest.mark.parametrize("after", range(1, 5))
 def test_no_value_is_lost_if_the_driver_is_killed_between_requests(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int

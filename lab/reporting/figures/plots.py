@@ -29,6 +29,7 @@ from lab.tracking.frames import SweepFrames
 _DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _DIGITS = 4  # scores of a look-up table that are equal in these have one line
 _LOG = 4.0  # a numeric axis with a larger ratio of maximum to minimum is logarithmic
+_MOST_DISTANT = 8  # untrained scores outside of an axis that are listed
 _AXES = {
     "spent/flops": ("training compute", "FLOP"),
     "spent/tokens": ("tokens read", ""),
@@ -158,7 +159,7 @@ def _plot_yardsticks_by_cell(
         marks = {label: score for label, score in starts.items() if near[0] < score < near[1]}
         x = [positions[label] for label in marks]
         axes.plot(x, list(marks.values()), "x", color=INK, ms=7, alpha=0.7, label="untrained")
-        distant += [f"untrained, {c}: {score:.4f}" for c, score in starts.items() if c not in marks]
+        distant += _describe_distant({c: v for c, v in starts.items() if c not in marks})
     for name, score in _lookup_lines(runs, frames.metric.name):
         if near[0] < score < near[1]:
             _plot_lookup(axes, name, score)
@@ -167,6 +168,14 @@ def _plot_yardsticks_by_cell(
     if distant:
         text = "\n".join(["outside the axis range:", *distant])
         axes.annotate(text, (0.01, 0.02), xycoords="axes fraction", fontsize=7)
+
+
+def _describe_distant(starts: Mapping[str, float]) -> list[str]:
+    """Return the untrained scores of cells outside of the axis: each one, or the range of many."""
+    if len(starts) <= _MOST_DISTANT:
+        return [f"untrained, {cell}: {score:.4f}" for cell, score in starts.items()]
+    scores = starts.values()
+    return [f"untrained, {len(starts)} settings: {min(scores):.4f} to {max(scores):.4f}"]
 
 
 def _plot_lookup(axes: Axes, name: str, score: float) -> None:

@@ -6,7 +6,7 @@ warnings. All numbers are functions of the end points.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,13 @@ from lab.scaling.bootstrap import (
 )
 from lab.scaling.definitions import Definition, fit_by_definition
 from lab.scaling.diagnostics import LeaveOut, check_fit, leave_largest_out
-from lab.scaling.flops import FlopsPerToken, interpolated
+from lab.scaling.finite_test_set import (
+    FEWEST_BLOCKS,
+    TestSetErrors,
+    find_test_set_errors,
+    widen,
+)
+from lab.scaling.flops import Floats, FlopsPerToken, interpolated
 from lab.scaling.forecasting.back_tests import HeldOutLoss, leave_rung_out
 from lab.scaling.hygiene import Selection, select_runs
 from lab.scaling.law import LawFit, fit_law
@@ -46,7 +52,8 @@ class BudgetOptimum:
     Attributes:
         budget: FLOPs.
         allocation: optimal size and tokens, and the loss there, by the law.
-        size: optimal size with its profile-likelihood interval.
+        size: optimal size with its profile-likelihood interval, which contains the error of the
+            test set where it is known.
         loss: loss at the optimum.
         shares: how often each size that was run is the best one, by the bootstrap.
         extrapolated: whether no run had such a budget.
@@ -93,7 +100,8 @@ class FittedGroup:
         ends: end points that are fitted, in the order of the law's points.
         fit: the law.
         intervals: E, A, B, alpha, beta and allocation; A and B by the bootstrap, the others by
-            profile likelihood.
+            profile likelihood. They contain the error of the test set where it is known.
+        test_set: errors of the law due to the finite test set; None if they are unknown.
         per_token: FLOPs per token of a size.
         boot: laws of resampled runs.
         optima: optimal sizes by increasing budget.
@@ -109,6 +117,7 @@ class FittedGroup:
     ends: tuple[EndPoint, ...]
     fit: LawFit
     intervals: dict[str, Estimate]
+    test_set: TestSetErrors | None
     per_token: FlopsPerToken
     boot: BootstrapLaws
     optima: tuple[BudgetOptimum, ...]
@@ -160,11 +169,15 @@ def _fit(group: RunGroup, selection: Selection, ends: tuple[EndPoint, ...]) -> F
     points = points_of(end.run for end in ends)
     per_token = flops_per_token(ends)
     fit = fit_law(points)
-    boot = bootstrap_laws(fit, np.random.default_rng(_SEED))
+    blocks_nB = _read_blocks(ends)
+    boot = bootstrap_laws(fit, np.random.default_rng(_SEED), blocks_nB=blocks_nB)
     if not len(boot.laws["A"]):
         raise UserError("no law L(N, D): none of the resamples of the runs determines one")
     intervals = law_intervals(fit, LEVEL)
     _check_identified(intervals)
+    test_set = None if blocks_nB is None else _find_test_set_errors(fit, ends, blocks_nB)
+    if test_set is not None:
+        intervals = _widen(intervals, test_set, float(points.losses_n.min()))
     for name, value in (("A", fit.law.A), ("B", fit.law.B)):
         intervals[name] = percentile_interval(boot.laws[name], value, LEVEL)
     largest = float(points.budgets_n.max())
@@ -178,9 +191,10 @@ def _fit(group: RunGroup, selection: Selection, ends: tuple[EndPoint, ...]) -> F
         ends=ends,
         fit=fit,
         intervals=intervals,
+        test_set=test_set,
         per_token=per_token,
         boot=boot,
-        optima=tuple(_optimum(fit, boot, per_token, budget) for budget in budgets),
+        optima=tuple(_optimum(fit, boot, test_set, per_token, budget) for budget in budgets),
         definitions=fit_by_definition(points, counts, costs, largest),
         left_out=leave_largest_out(fit),
         held_out=leave_rung_out(points, largest, LEVEL),
@@ -215,15 +229,51 @@ def flops_per_token(ends: tuple[EndPoint, ...]) -> FlopsPerToken:
     return interpolated(np.array(list(costs)), np.array([np.mean(c) for c in costs.values()]))
 
 
+def _read_blocks(ends: tuple[EndPoint, ...]) -> Floats | None:
+    """Return the contributions of the blocks of the test set; None unless all runs have them."""
+    counts = {len(end.blocks) for end in ends}
+    if len(counts) > 1 or min(counts) < FEWEST_BLOCKS:
+        return None
+    return np.array([end.blocks for end in ends])
+
+
+def _find_test_set_errors(
+    fit: LawFit, ends: tuple[EndPoint, ...], blocks_nB: Floats
+) -> TestSetErrors:
+    corners = [(end.run.parameters, end.run.budget) for end in ends]
+    numbers = {corner: number for number, corner in enumerate(dict.fromkeys(corners))}
+    corners_n = np.array([numbers[corner] for corner in corners])
+    return find_test_set_errors(fit.batch, blocks_nB[None], corners_n)
+
+
+def _widen(
+    intervals: dict[str, Estimate], test_set: TestSetErrors, smallest: float
+) -> dict[str, Estimate]:
+    """Return intervals that contain the error of the test set; E is below the smallest loss."""
+    growth, limits = test_set.growth(), {"E": smallest, "allocation": 1.0}
+    wide = {name: widen(each, float(growth[name][0])) for name, each in intervals.items()}
+    return {
+        name: replace(each, high=min(each.high, limits.get(name, math.inf)))
+        for name, each in wide.items()
+    }
+
+
 def _optimum(
-    fit: LawFit, boot: BootstrapLaws, per_token: FlopsPerToken, budget: float
+    fit: LawFit,
+    boot: BootstrapLaws,
+    test_set: TestSetErrors | None,
+    per_token: FlopsPerToken,
+    budget: float,
 ) -> BudgetOptimum:
     allocation = optimal_allocation(fit.law, budget, per_token)
+    size = optimal_size_interval(fit, budget, per_token, LEVEL)
+    if test_set is not None:
+        size = test_set.widen_size(size, budget, per_token)
     return BudgetOptimum(
         budget=budget,
         allocation=allocation,
         loss=predict_losses(fit, *np.array([[allocation.parameters], [allocation.tokens]]))[0],
-        size=optimal_size_interval(fit, budget, per_token, LEVEL),
+        size=size,
         shares=decide_size(boot, fit.points, budget, per_token),
         extrapolated=budget > float(fit.points.budgets_n.max()),
     )

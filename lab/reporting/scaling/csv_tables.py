@@ -1,9 +1,12 @@
 """Tables of the section on scaling for CSV files: end points, and best learning rates."""
 
+import math
+
 import pandas as pd
 
 from lab.reporting.scaling.analysis import FittedGroup
-from lab.reporting.scaling.parameter_counts import NETWORKS, TABLES
+from lab.reporting.scaling.end_points import EndPoint
+from lab.reporting.scaling.parameter_counts import HEADS, NETWORKS, TABLES
 from lab.reporting.scaling.section import LawPart, RatePart, ScalingSection
 from lab.scaling.rate_trend import RateTrend
 
@@ -15,7 +18,8 @@ def list_tables(section: ScalingSection | None) -> dict[str, pd.DataFrame]:
 
     `end_points.csv` has the compared runs. Columns: group, number, shape, parameters, the other
     numbers of parameters, tokens, flops, budget, rate, repeat, epochs, loss, law (loss by the law;
-    empty for runs that are not fitted) and excluded (reason). `best_rates.csv` has the best
+    empty for runs that are not fitted) and excluded (reason). In the group of all generator ratios,
+    loss and tokens are those at the best ratio. `best_rates.csv` has the best
     learning rates. Columns: group, parameters, tokens, batch, rate, the trend's rate with its
     limits, and problem (why an optimum is not used).
     """
@@ -50,8 +54,9 @@ def _rows(law: LawPart) -> list[dict[str, object]]:
     return [
         {
             "group": law.title, "number": end.number, "shape": end.shape,
-            "parameters": end.run.parameters, "parameters_with_embeddings": end.sizes[TABLES],
-            "parameters_of_all_networks": end.sizes.get(NETWORKS, end.sizes[TABLES]),
+            "parameters": end.run.parameters, "parameters_with_head": end.sizes[HEADS],
+            "parameters_with_embeddings": end.sizes[TABLES],
+            "parameters_of_all_networks": _all_networks(end),
             "tokens": end.run.tokens, "flops": end.flops, "budget": end.run.budget,
             "rate": end.rate, "repeat": end.repeat, "epochs": end.run.epochs,
             "loss": end.run.loss, "law": predicted.get(end.number),
@@ -59,3 +64,8 @@ def _rows(law: LawPart) -> list[dict[str, object]]:
         }
         for end in result.group.ends
     ]  # fmt: skip
+
+
+def _all_networks(end: EndPoint) -> float | None:
+    """Return the parameters of all networks; None where runs of several ratios are one group."""
+    return end.sizes.get(NETWORKS, end.sizes[TABLES] if math.isnan(end.ratio) else None)

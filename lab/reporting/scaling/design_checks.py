@@ -1,14 +1,17 @@
 """Reasons to distrust a law that lie in the design of its runs, in words."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from lab.loading.sweep_warnings import StepSettings, describe_batches
 from lab.reporting.compute.learning_curves import BUDGET
 from lab.reporting.scaling.analysis import FittedGroup
-from lab.reporting.scaling.end_points import RATE, SIZE_PATHS
+from lab.reporting.scaling.end_points import RATE, SIZE_PATHS, EndPoint
 from lab.reporting.scaling.estimates import format_flops
 from lab.tracking.frames import SweepFrames
 
 _OTHERS = ("batch",)  # settings without a dot in their path
+_BY_BATCH = ("optim.beta2", "optim.weight_decay")  # settings that belong to a batch
 _FREE = ("seeds.",)  # prefixes of settings that differ between all runs
 
 
@@ -17,10 +20,24 @@ def check_design(frames: SweepFrames, fitted: FittedGroup) -> tuple[str, ...]:
     return (
         *_check_rates(frames, fitted),
         *_check_other_settings(frames, fitted),
+        *check_batches(frames, fitted.ends),
         *_check_seeds(fitted),
         *_check_epochs(fitted),
         *_check_optimum(fitted),
     )
+
+
+def check_batches(frames: SweepFrames, ends: Iterable[EndPoint]) -> list[str]:
+    """Return a warning if runs differ in the batch, but not in β2 or weight decay."""
+    if not {*_BY_BATCH} <= {*frames.trials}:
+        return []
+    by_number = {row["number"]: row for row in frames.trials.to_dict("records")}
+    settings = {
+        StepSettings(end.step_tokens, *(float(by_number[end.number][name]) for name in _BY_BATCH))
+        for end in ends
+    }
+    found = describe_batches(settings)
+    return [] if found is None else [found]
 
 
 def _check_rates(frames: SweepFrames, fitted: FittedGroup) -> list[str]:
@@ -39,7 +56,7 @@ def _check_other_settings(frames: SweepFrames, fitted: FittedGroup) -> list[str]
     """Return a warning that names the settings that differ between sizes beside the shape."""
     numbers = {end.number for end in fitted.ends}
     trials = frames.trials[frames.trials["number"].isin(numbers)]
-    tuned = {BUDGET, RATE, *frames.tune, *SIZE_PATHS}
+    tuned = {BUDGET, RATE, *frames.tune, *SIZE_PATHS, *fitted.group.varied}
     differing = [
         name for name in map(str, trials) if _is_setting(name, tuned) and _differs(trials[name])
     ]

@@ -29,12 +29,22 @@ RATE = "optim.lr"
 _SHAPE = tuple(f"encoder.{name}" for name in SHAPE)
 SIZE_PATHS = frozenset(("encoder", "encoder.size", *_SHAPE))
 RATIO = "objective.generator.width"
+OTHER_RATE = "another learning rate"  # beginning of the reason why a trial is no end point
 DETECTION = "detect/bigram/auroc"
 _CHANCE = 0.5
 _LEARNED = 0.05  # AUROC above chance; the largest deviation between seeds on a plateau is .01
 _EPOCHS = "spent/epochs"
 _TEXT = ("data.vocab", "data.length")
-_NEEDED = ("budget.kind", BUDGET, RATE, *_SHAPE, *_TEXT, "spent/tokens", "spent/flops")
+_NEEDED = (
+    "objective.kind",
+    "budget.kind",
+    BUDGET,
+    RATE,
+    *_SHAPE,
+    *_TEXT,
+    "spent/tokens",
+    "spent/flops",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,7 @@ class EndPoint:
         flops: FLOPs that the trial has spent.
         sizes: numbers of parameters, by the name of the definition.
         ratio: width of the generator relative to that of the encoder; NaN without a generator.
+        blocks: contribution of each block of the test set to the loss; empty if unknown.
     """
 
     run: Run
@@ -62,6 +73,7 @@ class EndPoint:
     flops: float
     sizes: Mapping[str, float]
     ratio: float
+    blocks: tuple[float, ...]
 
     @property
     def flops_per_token(self) -> float:
@@ -96,6 +108,7 @@ class RunGroup:
         rated: ends of the trials that differ in the learning rate alone at each size and budget,
             for the trend of the optimal rate.
         left_out: all other trials of the group.
+        varied: further settings in which the runs differ on purpose.
     """
 
     label: str
@@ -104,6 +117,7 @@ class RunGroup:
     ends: tuple[EndPoint, ...]
     rated: tuple[EndPoint, ...]
     left_out: tuple[LeftOut, ...] = field(default_factory=tuple)
+    varied: frozenset[Path] = frozenset()
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -243,7 +257,7 @@ def _reason(trial: Mapping[str, Any], best: float | None) -> str:
     if trial["role"] == "superseded":
         return "superseded: the search has replaced it by another trial"
     if best is not None:
-        return f"another learning rate ({best:.3g}) is better at this size and budget"
+        return f"{OTHER_RATE} ({best:.3g}) is better at this size and budget"
     return "search trial, or a setting that the search did not select"
 
 
@@ -272,6 +286,7 @@ def _end_point(frames: SweepFrames, trial: Mapping[str, Any]) -> EndPoint:
         flops=_number(trial, "spent/flops"),
         sizes=sizes,
         ratio=_number(trial, RATIO),
+        blocks=tuple(frames.blocks.get((int(trial["number"]), frames.metric.name), ())),
     )
 
 

@@ -37,6 +37,11 @@ def format_flops(value: float) -> str:
     return sentences.format_quantity(value, "FLOP")
 
 
+def format_share(share: float) -> str:
+    """Return a share in percent with two significant digits: `1.2 %`."""
+    return f"{100 * share:.2g} %"
+
+
 def minus(text: str) -> str:
     """Return a text with the minus sign of typography, except in exponents."""
     return text.replace("e-", "e\0").replace("-", "−").replace("e\0", "e-")

@@ -1,48 +1,57 @@
-"""The best generator width over the budget, where enough ratios were run at their own rates.
+"""The generator's ratio in the law, where enough ratios were run at their own rates.
 
 A generator's ratio changes the best learning rate and the plateau, so a ratio at the rate of
 another one says little. It is therefore analyzed only from three budgets with five ratios each.
+With three sizes of them, the ratio enters the law (`lab.scaling.ratio_term`): the law of N and D at
+the best ratio, times the cost of another one.
 """
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lab.errors import UserError
+from lab.reporting.scaling.analysis import FEWEST
 from lab.reporting.scaling.end_points import RATIO, EndPoint, RunGroup
-from lab.reporting.scaling.estimates import format_estimate, format_flops, format_number
+from lab.reporting.scaling.estimates import (
+    format_estimate,
+    format_flops,
+    format_number,
+    format_share,
+)
+from lab.reporting.scaling.parameter_counts import NETWORKS
 from lab.reporting.tables import Table
-from lab.scaling.least_squares import LineFit, fit_line
+from lab.scaling.hygiene import select_runs
 from lab.scaling.profiles import Estimate
-from lab.scaling.rate_trend import RateOptimum, best_rate
+from lab.scaling.ratio_term import RatioTerm, at_best_ratio, fit_ratio_term
+from lab.scaling.runs import points_of
 
 FEWEST_BUDGETS, FEWEST_RATIOS = 3, 5
-LEVEL = 0.9
+LABEL = "L(N, D, r): all generator ratios, at the best one"
 _NEEDS = f"it needs {FEWEST_BUDGETS} budgets with {FEWEST_RATIOS} ratios each, each at its own rate"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RatioTrend:
-    """The best ratio of generator to encoder width over the budget.
+    """The best ratio of generator to encoder width over the budget, and the cost of another one.
 
     Attributes:
-        shape: width and layers of the encoder.
-        optima: best ratio of each budget; `predictors` has the budget.
-        line: log ratio over log budget.
+        shapes: width and layers of the encoders.
+        budgets: budgets of the runs, increasing.
+        ratios: ratios of the runs, increasing.
+        term: the fitted parabolas.
+        group: the runs with the losses and tokens that they would have at the best ratio, to which
+            the law is fitted; None with fewer than three sizes.
     """
 
-    shape: str
-    optima: tuple[RateOptimum, ...]
-    line: LineFit
-
-    @property
-    def exponent(self) -> Estimate:
-        """Exponent of the budget with its interval."""
-        half = self.line.fit.half_width(np.array([0.0, 1.0]), LEVEL, new=False)
-        slope = self.line.slope
-        return Estimate(value=slope, low=slope - half, high=slope + half, level=LEVEL)
+    shapes: tuple[str, ...]
+    budgets: tuple[float, ...]
+    ratios: tuple[float, ...]
+    term: RatioTerm
+    group: RunGroup | None
 
 
 def analyze_ratios(groups: Sequence[RunGroup], *, tuned: bool) -> RatioTrend | str | None:
@@ -60,24 +69,20 @@ def analyze_ratios(groups: Sequence[RunGroup], *, tuned: bool) -> RatioTrend | s
                 by_series.setdefault((key, end.shape), []).append(end)
     if not by_series:
         return None
-    (_, shape), largest = max(by_series.items(), key=lambda item: (_count(item[1]), item[0]))
+    (key, _), largest = max(by_series.items(), key=lambda item: (_count(item[1]), item[0]))
     budgets, ratios = _count(largest)
-    if budgets < FEWEST_BUDGETS or ratios < FEWEST_RATIOS:
+    if not _suffices(largest):
         return (
             f"The generator's ratio enters no law: {_NEEDS}. This sweep has {budgets} budgets with "
             f"{ratios} ratios each."
         )
     if not tuned:
         return f"The generator's ratio enters no law: {_NEEDS}. The rates were not tuned."
-    optima = tuple(_optimum(budget, largest) for budget in sorted({e.run.budget for e in largest}))
-    used = [optimum for optimum in optima if not optimum.problem]
-    if len(used) < FEWEST_BUDGETS:
-        return (
-            f"The generator's ratio enters no law: only {len(used)} budgets have a best ratio "
-            f"inside of the ratios that were run."
-        )
-    logs = np.log([[optimum.predictors["budget"], optimum.rate] for optimum in used])
-    return RatioTrend(shape=shape, optima=optima, line=fit_line(logs[:, 0], logs[:, 1]))
+    series = [ends for (other, _), ends in by_series.items() if other == key and _suffices(ends)]
+    try:
+        return _fit(groups, [end for ends in series for end in ends])
+    except UserError as error:
+        return f"The generator's ratio enters no law: {error}."
 
 
 def _describe_others(group: RunGroup) -> str:
@@ -100,28 +105,82 @@ def _count(ends: Sequence[EndPoint]) -> tuple[int, int]:
     return len(ratios), len(set.intersection(*ratios.values()))
 
 
-def _optimum(budget: float, ends: Sequence[EndPoint]) -> RateOptimum:
-    """Return the vertex of a parabola of log loss over log ratio."""
-    own = [end for end in ends if end.run.budget == budget and not end.run.diverged]
-    ratios, losses = (np.array(v) for v in ([e.ratio for e in own], [e.run.loss for e in own]))
-    return best_rate({"budget": budget}, ratios, losses)
+def _suffices(ends: Sequence[EndPoint]) -> bool:
+    budgets, ratios = _count(ends)
+    return budgets >= FEWEST_BUDGETS and ratios >= FEWEST_RATIOS
+
+
+def _fit(groups: Sequence[RunGroup], ends: Sequence[EndPoint]) -> RatioTrend:
+    """Fit the parabolas to the runs that a law may be fitted to.
+
+    Raises:
+        UserError: they have no best ratio (`fit_ratio_term`).
+    """
+    kept = {run.name for run in select_runs(end.run for end in ends).kept}
+    used = [end for end in ends if end.run.name in kept]
+    others = [end for end in ends if end.run.name not in kept]
+    points, ratios_n = points_of(end.run for end in used), np.array([end.ratio for end in used])
+    term = fit_ratio_term(points, ratios_n)
+    best = at_best_ratio(term, points, ratios_n)
+    moved = [
+        replace(
+            end,
+            run=replace(end.run, loss=float(loss), tokens=float(tokens)),
+            sizes={name: size for name, size in end.sizes.items() if name != NETWORKS},
+        )
+        for end, loss, tokens in zip(used, best.losses_n, best.tokens_n, strict=True)
+    ]
+    group = RunGroup(
+        label=LABEL,
+        settings={path: v for path, v in groups[0].settings.items() if path != RATIO},
+        metric=groups[0].metric,
+        ends=(*moved, *others),
+        rated=(),
+        varied=frozenset({RATIO}),
+    )
+    return RatioTrend(
+        shapes=tuple(dict.fromkeys(end.shape for end in ends)),
+        budgets=tuple(sorted({end.run.budget for end in used})),
+        ratios=tuple(sorted({end.ratio for end in used})),
+        term=term,
+        group=group if len({end.run.parameters for end in used}) >= FEWEST else None,
+    )
+
+
+def describe_ratio(trend: RatioTrend) -> str:
+    """Return what the ratio does in the law."""
+    curvature = trend.term.curvature
+    parabolas = (
+        "At equal FLOPs, the log loss is a parabola of log r, the ratio of generator to encoder "
+        f"width, with the curvature κ = {format_estimate(curvature)} at all sizes and budgets and "
+        "a vertex r* that moves with the budget; each size and budget has a level of its own."
+    )
+    if trend.group is None:
+        return (
+            f"{parabolas} The ratio enters no L(N, D): {len(trend.shapes)} sizes have enough "
+            f"ratios, and a law needs {FEWEST}."
+        )
+    return (
+        f"{parabolas} So L(N, D, r) = (E + A / N^α + B / D^β) exp(κ (log r − log r*)²). Its E, A, "
+        f"B, α and β are those of the part “{LABEL}”, whose runs have the losses and tokens that "
+        "they would have at r*; their intervals do not contain the error of κ and r*, which "
+        "shifts all of these losses nearly alike."
+    )
 
 
 def ratio_table(trend: RatioTrend) -> Table:
     """Return the table of the best ratio of each budget."""
-    rows = []
-    for optimum in trend.optima:
-        at = float(np.log(optimum.predictors["budget"]))
-        half = trend.line.fit.half_width(np.array([1.0, at - trend.line.center]), LEVEL, new=True)
-        log = float(trend.line.at(np.array([at]))[0])
-        by_trend = Estimate(
-            value=math.exp(log), low=math.exp(log - half), high=math.exp(log + half), level=LEVEL
-        )
-        best = "–" if optimum.problem else format_number(optimum.rate)
-        rows.append([format_flops(optimum.predictors["budget"]), best,
-                     format_estimate(by_trend), optimum.problem or "used"])  # fmt: skip
+    rows = [[format_flops(each), format_estimate(trend.term.best(each))] for each in trend.budgets]
+    twice = [math.expm1(k * math.log(2) ** 2) for k in _values(trend.term.curvature)]
+    value, low, high = map(format_share, twice)
     caption = (
-        f"Best ratio of generator to encoder width of {trend.shape}: minimum of a parabola of log "
-        f"loss over log ratio. Exponent of the budget: {format_estimate(trend.exponent)}."
+        f"Best ratio of generator to encoder width of {', '.join(trend.shapes)}, from the ratios "
+        f"{', '.join(map(format_number, trend.ratios))}. Exponent of the budget: "
+        f"{format_estimate(trend.term.exponent)}. Half or twice the best ratio costs {value} "
+        f"[{low}, {high}] of the loss. Intervals: {trend.term.level:.0%}."
     )
-    return Table(caption=caption, head=("budget", "best ratio", "by the trend", "use"), rows=rows)
+    return Table(caption=caption, head=("budget", "best ratio r*"), rows=rows)
+
+
+def _values(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high

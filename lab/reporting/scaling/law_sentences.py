@@ -5,7 +5,12 @@ import math
 import numpy as np
 
 from lab.reporting.scaling.analysis import LEVEL, FittedGroup
-from lab.reporting.scaling.estimates import UNLIMITED, format_estimate, format_flops
+from lab.reporting.scaling.estimates import (
+    UNLIMITED,
+    format_estimate,
+    format_flops,
+    format_share,
+)
 
 _QUANTILES = 1.645 + 0.842  # normal quantiles of a two-sided 90 % test and of a power of 80 %
 _MOST_SEEDS = 1_000
@@ -19,10 +24,8 @@ def describe_fit(fitted: FittedGroup) -> str:
     return (
         f"The law is fitted to {len(fitted.ends)} runs of {sizes} sizes at {budgets} budgets, on "
         f"{fitted.group.metric.name}. The robust standard deviation of the residuals is "
-        f"{100 * fit.deviation:.2g} % of the loss; it contains the noise between seeds and the "
-        f"error of the law, but not the sampling error of the test set, which all runs share. "
-        f"Runs that diverged are not fitted. {fit.agreeing} of {fit.starts} starts of the search "
-        f"ended at this law."
+        f"{format_share(fit.deviation)} of the loss; it contains the noise between seeds and the "
+        f"error of the law. {fit.agreeing} of {fit.starts} starts of the search ended at this law."
     )
 
 
@@ -68,16 +71,12 @@ def _describe_seeds(fitted: FittedGroup, budget: float, one: float, other: float
     seeds = 2 * (_QUANTILES * fitted.fit.deviation / gap) ** 2 if gap else math.inf
     if seeds > _MOST_SEEDS:
         return (
-            f"; by the law, the first two differ by {_format_share(gap)} of the loss, for which "
+            f"; by the law, the first two differ by {format_share(gap)} of the loss, for which "
             f"more than {_MOST_SEEDS:,} seeds of each would be needed"
         )
     count = max(2, math.ceil(seeds))
     cost = format_flops(2 * count * budget)
     return (
-        f"; by the law, the first two differ by {_format_share(gap)} of the loss, for which "
+        f"; by the law, the first two differ by {format_share(gap)} of the loss, for which "
         f"{count} seeds of each, {cost}, would be needed"
     )
-
-
-def _format_share(share: float) -> str:
-    return f"{100 * share:.2g} %"

@@ -130,9 +130,10 @@ def definition_table(fitted: FittedGroup) -> Table:
         slope = f"{definition.optimal_exponent:.2f}"
         rows.append([definition.name, *map(format_estimate, values), slope])
     caption = (
-        f"The same runs under other definitions of N, with {LEVEL:.0%} intervals. Exponents of "
-        "different definitions are not comparable. The last column is the slope of the optimal "
-        "size over the FLOPs that budgets count, on logarithmic scales, at the largest budget."
+        f"The same runs under other definitions of N, with {LEVEL:.0%} intervals that contain the "
+        "noise between runs only. Exponents of different definitions are not comparable. The last "
+        "column is the slope of the optimal size over the FLOPs that budgets count, on logarithmic "
+        "scales, at the largest budget."
     )
     head = ("N", "α", "β", "a", "E", "slope of log optimal N over log C")
     return Table(caption=caption, head=head, rows=rows)

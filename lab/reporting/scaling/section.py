@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from lab.reporting.scaling import generator_ratio, law_sentences, law_tables, rate_tables
 from lab.reporting.scaling.analysis import FEWEST, FittedGroup, RefusedGroup, analyze_group
-from lab.reporting.scaling.design_checks import check_design
+from lab.reporting.scaling.design_checks import check_batches, check_design
 from lab.reporting.scaling.end_points import RATE, RunGroup, group_end_points
 from lab.reporting.scaling.generator_ratio import RatioTrend, analyze_ratios
+from lab.reporting.scaling.interval_contents import describe_errors
 from lab.reporting.scaling.rates import RateRefusal, analyze_rates
 from lab.reporting.tables import Table
 from lab.scaling.rate_trend import RateTrend
@@ -47,7 +48,7 @@ class RatePart:
     Attributes:
         title: settings that the groups share; empty if there is one part.
         result: the trend, or the refusal.
-        text: the refusal; empty for a trend.
+        text: the refusal, or reasons to distrust the trend; empty without any.
         tables: its tables.
     """
 
@@ -58,6 +59,19 @@ class RatePart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RatioPart:
+    """The best generator ratio over the budget.
+
+    Attributes:
+        text: sentences: what the ratio does in the law.
+        table: the best ratio of each budget.
+    """
+
+    text: str
+    table: Table
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScalingSection:
     """Contents of the section.
 
@@ -65,35 +79,46 @@ class ScalingSection:
         laws: one part per group.
         rates: one part per set of groups in which the learning rate was varied.
         notes: sentences on missing parts of the section, with the reasons.
-        ratio: table of the best generator ratio; None without one.
+        ratio: the generator's ratio in the law; None if it is in none.
     """
 
     laws: tuple[LawPart, ...]
     rates: tuple[RatePart, ...]
     notes: tuple[str, ...]
-    ratio: Table | None
+    ratio: RatioPart | None
 
 
 def scaling_section(frames: SweepFrames) -> ScalingSection | None:
-    """Return the section; None if no group has three sizes with three budgets or varied rates."""
+    """Return the section; None without anything to fit.
+
+    Needed are three sizes with three budgets or varied rates, or enough generator ratios.
+    """
     groups = group_end_points(frames)
     shown = [group for group in groups if _spans_sizes(group)]
     laws = tuple(_law_part(frames, group) for group in shown if _spans_budgets(group))
-    rates = _rate_parts(shown)
-    if not laws and not rates:
-        return None
+    rates = _rate_parts(frames, shown)
     varied = RATE in frames.tune or RATE in frames.compare
     ratio = analyze_ratios(groups, tuned=varied)
+    if not laws and not rates and not isinstance(ratio, RatioTrend):
+        return None
+    if isinstance(ratio, RatioTrend) and ratio.group is not None:
+        laws = (*laws, _law_part(frames, ratio.group))
     notes = [] if rates else [_NO_RATES]
     if not laws:
-        notes.append(f"There is no law L(N, D): it needs {FEWEST} budgets.")
+        notes.append(f"There is no law L(N, D): it needs {FEWEST} sizes and {FEWEST} budgets.")
     if not isinstance(ratio, RatioTrend):
         notes.append(_NO_GENERATOR if ratio is None else ratio)
     return ScalingSection(
         laws=laws,
         rates=rates,
         notes=tuple(notes),
-        ratio=generator_ratio.ratio_table(ratio) if isinstance(ratio, RatioTrend) else None,
+        ratio=_ratio_part(ratio) if isinstance(ratio, RatioTrend) else None,
+    )
+
+
+def _ratio_part(trend: RatioTrend) -> RatioPart:
+    return RatioPart(
+        text=generator_ratio.describe_ratio(trend), table=generator_ratio.ratio_table(trend)
     )
 
 
@@ -119,7 +144,8 @@ def _law_part(frames: SweepFrames, group: RunGroup) -> LawPart:
     return LawPart(
         title=group.label,
         result=result,
-        text=f"{law_sentences.describe_decision(result)} {law_sentences.describe_fit(result)}",
+        text=f"{law_sentences.describe_decision(result)} {law_sentences.describe_fit(result)} "
+        f"{describe_errors(frames, result)}",
         warnings=(*result.warnings, *check_design(frames, result)),
         tables=(
             law_tables.parameter_table(result),
@@ -131,7 +157,7 @@ def _law_part(frames: SweepFrames, group: RunGroup) -> LawPart:
     )
 
 
-def _rate_parts(groups: list[RunGroup]) -> tuple[RatePart, ...]:
+def _rate_parts(frames: SweepFrames, groups: list[RunGroup]) -> tuple[RatePart, ...]:
     by_settings: dict[tuple[tuple[str, Hashable], ...], list[RunGroup]] = {}
     for group in groups:
         key = tuple(item for item in group.settings.items() if item[0] != _BATCH)
@@ -142,14 +168,16 @@ def _rate_parts(groups: list[RunGroup]) -> tuple[RatePart, ...]:
         if result is None:
             continue
         title = ", ".join(f"{path} {value}" for path, value in key) if len(by_settings) > 1 else ""
-        parts.append(_rate_part(title, result))
+        warnings = check_batches(frames, [end for group in members for end in group.rated])
+        parts.append(_rate_part(title, result, warnings))
     return tuple(parts)
 
 
-def _rate_part(title: str, result: RateTrend | RateRefusal) -> RatePart:
+def _rate_part(title: str, result: RateTrend | RateRefusal, warnings: list[str]) -> RatePart:
     optima = rate_tables.optimum_table(result)
     if isinstance(result, RateRefusal):
         text = f"No trend of the learning rate is reported: {result.reason}."
         return RatePart(title=title, result=result, text=text, tables=(optima,))
     tables = (rate_tables.exponent_table(result), optima)
-    return RatePart(title=title, result=result, text="", tables=tables)
+    text = " ".join(f"Warning: {warning}." for warning in warnings)
+    return RatePart(title=title, result=result, text=text, tables=tables)

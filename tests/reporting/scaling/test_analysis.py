@@ -16,6 +16,7 @@ from frames.scaling_frames import (
 
 from lab.reporting.scaling.analysis import FittedGroup, RefusedGroup, analyze_group
 from lab.reporting.scaling.end_points import group_end_points
+from lab.reporting.scaling.parameter_counts import BLOCKS, HEADS, TABLES
 from lab.reporting.scaling.rates import RateRefusal, analyze_rates
 from lab.scaling.rate_trend import RateTrend
 from lab.tracking.frames import SweepFrames
@@ -53,6 +54,31 @@ def test_optimum_is_that_of_the_law_and_the_decision_is_next_to_it(fitted: Fitte
         assert optimum.decided[0].share >= optimum.decided[-1].share
 
 
+def test_intervals_contain_the_error_of_the_test_set_where_its_blocks_are_known(
+    frames: SweepFrames, fitted: FittedGroup
+) -> None:
+    rng = np.random.default_rng(0)
+    shared, slope = rng.standard_normal((2, 30)) * [[0.01], [0.004]]
+    blocks = {
+        (trial["number"], METRIC): list(shared + slope * np.log(trial["spent/tokens"] / 1e6))
+        for trial in frames.trials.to_dict("records")
+    }
+    (group,) = group_end_points(dataclasses.replace(frames, blocks=blocks))
+    found = analyze_group(group)
+    assert isinstance(found, FittedGroup)
+    assert found.fit.law == fitted.fit.law
+    for name, narrow in fitted.intervals.items():
+        wide = found.intervals[name]
+        assert np.log(wide.high / wide.low) > np.log(narrow.high / narrow.low), name
+    for one, other in zip(fitted.optima, found.optima, strict=True):
+        assert other.size.low < one.size.low < one.size.high < other.size.high
+        assert other.loss == one.loss, "new runs are scored on the same test set"
+    (_, first), *_ = blocks.items()
+    blocks = dict(list(blocks.items())[1:]) | {(0, METRIC): first[:-1]}
+    (group,) = group_end_points(dataclasses.replace(frames, blocks=blocks))
+    assert analyze_group(group).test_set is None
+
+
 def test_branches_are_fitted_and_those_of_one_trunk_are_resampled_together() -> None:
     schedule = {"kind": "trunk", "warmup": 1e10}
     frames = scaling_frames(follow_law(), base={"schedule": schedule})
@@ -70,11 +96,13 @@ def test_branches_are_fitted_and_those_of_one_trunk_are_resampled_together() -> 
 
 
 def test_other_definitions_have_their_own_exponents(fitted: FittedGroup) -> None:
-    blocks, tables = fitted.definitions
+    assert [each.name for each in fitted.definitions] == [BLOCKS, HEADS, TABLES]
+    blocks, *others = fitted.definitions
     assert blocks.fit is not None
-    assert tables.fit is not None
     assert blocks.fit.law == fitted.fit.law
-    assert tables.intervals["alpha"].value > blocks.intervals["alpha"].value
+    for other in others:
+        assert other.fit is not None
+        assert other.intervals["alpha"].value > blocks.intervals["alpha"].value
 
 
 def test_every_trial_is_an_end_point_or_has_a_reason() -> None:

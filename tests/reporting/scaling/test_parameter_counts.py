@@ -7,8 +7,14 @@ from frames.scaling_frames import flatten
 
 from lab.config.architecture import EncoderConfig
 from lab.loading.search_space import build_trial
-from lab.reporting.scaling.parameter_counts import BLOCKS, NETWORKS, TABLES, count_parameters
-from lab.training.model import Encoder
+from lab.reporting.scaling.parameter_counts import (
+    BLOCKS,
+    HEADS,
+    NETWORKS,
+    TABLES,
+    count_parameters,
+)
+from lab.training.model import DetectionHead, Encoder, VocabularyHead
 
 
 def count_weights(shape: EncoderConfig, vocab: int, length: int) -> tuple[int, int]:
@@ -34,6 +40,21 @@ def test_counts_are_those_of_the_modules(size: str) -> None:
     assert generator is not None
     blocks, tables = count_weights(trial.encoder, data.vocab, data.length)
     others, _ = count_weights(generator, data.vocab, data.length)
+    head = sum(weights.numel() for weights in DetectionHead(trial.encoder).parameters())
     assert count_parameters(dict(flatten(asdict(trial)))) == {
-        BLOCKS: blocks, TABLES: blocks + tables, NETWORKS: blocks + tables + others,
+        BLOCKS: blocks, HEADS: blocks + head, TABLES: blocks + tables,
+        NETWORKS: blocks + tables + others,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["mlm", "replace_mlm", "all_tokens_mlm"])
+def test_head_of_a_predictor_has_the_output_matrix(kind: str) -> None:
+    base = {
+        "encoder": {"size": "nano"}, "budget": {"kind": "flops", "amount": 1e13},
+        "objective": {"kind": kind},
+    }  # fmt: skip
+    trial = build_trial(base, {})
+    vocab = trial.data.vocab
+    head = sum(weights.numel() for weights in VocabularyHead(trial.encoder, vocab).parameters())
+    counts = count_parameters(dict(flatten(asdict(trial))))
+    assert counts[HEADS] == counts[BLOCKS] + head + vocab * trial.encoder.embedding

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from lab.config.schedules.rate_trend import RateTrendConfig
 from lab.loading.schema import validate_rate_trend
 from lab.loading.yaml_text import parse
 from lab.reporting.page import write_report
-from lab.reporting.scaling.analysis import RefusedGroup
+from lab.reporting.scaling.analysis import FittedGroup, RefusedGroup
 from lab.reporting.scaling.csv_tables import BEST_RATES, END_POINTS, list_tables
 from lab.reporting.scaling.end_points import group_end_points
 from lab.reporting.scaling.estimates import UNLIMITED, format_estimate
-from lab.reporting.scaling.generator_ratio import RatioTrend, analyze_ratios, ratio_table
+from lab.reporting.scaling.generator_ratio import LABEL, RatioTrend, analyze_ratios
+from lab.reporting.scaling.interval_contents import expected_largest
 from lab.reporting.scaling.law_tables import join_ranges
 from lab.reporting.scaling.rate_tables import write_setting
 from lab.reporting.scaling.section import ScalingSection, scaling_section
@@ -156,6 +158,75 @@ def test_warnings_name_what_the_design_leaves_open() -> None:
     assert "optimal size is outside" in texts
 
 
+def test_section_says_which_errors_the_intervals_contain(frames: SweepFrames) -> None:
+    text = section_of(frames).laws[0].text
+    assert "but not the sampling error of the test set, whose blocks are not known" in text
+    assert "None of the 40 runs at these settings diverged." in text
+    assert "winner's curse" not in text
+    rng, trials = np.random.default_rng(0), frames.trials.copy()
+    trials.loc[trials["number"].isin([0, 2]), ["state", "reason", "score", METRIC]] = [
+        "diverged", "loss is nan", np.nan, np.nan
+    ]  # fmt: skip
+    blocks = {(number, METRIC): list(rng.standard_normal(20)) for number in trials["number"]}
+    changed = dataclasses.replace(frames, trials=trials, blocks=blocks)
+    text = section_of(changed).laws[0].text
+    assert "sampling error of the test set, from its 20 blocks: it widens them by" in text
+    assert "2 of the 40 runs at these settings diverged and are not fitted" in text
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_section_says_how_the_learning_rates_were_chosen(tuned: bool) -> None:
+    rates = (5e-4, 1e-3, 2e-3)
+    if tuned:
+        frames = scaling_frames(follow_law(), compare=THREE, rates=rates, noise=0.001)
+    else:
+        frames = scaling_frames(follow_law(), compare=THREE | {"optim.lr": rates}, noise=0.001)
+    text = section_of(frames).laws[0].text
+    if tuned:
+        assert "is the best of 3 by one run each. The law is fitted to repeats" in text
+    else:
+        assert "is the best of 3 by the runs that are fitted" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(2, 1 / np.sqrt(np.pi)), (3, 1.5 / np.sqrt(np.pi))]
+)
+def test_expected_largest_normal_value_is_the_closed_form(count: int, expected: float) -> None:
+    assert expected_largest(count) == pytest.approx(expected, abs=1e-6)
+
+
+def test_choice_by_one_run_costs_at_most_what_the_section_says() -> None:
+    """For any losses of the settings: here from equal ones to those that are far apart."""
+    rng = np.random.default_rng(0)
+    for spread in (0.0, 0.5, 1.0, 2.0, 8.0):
+        losses = spread * rng.standard_normal((20_000, 4))
+        seen = losses + rng.standard_normal(losses.shape)
+        best = seen.argmin(axis=1)
+        cost = losses[np.arange(len(losses)), best] - losses.min(axis=1)
+        luck = losses[np.arange(len(losses)), best] - seen.min(axis=1)
+        assert cost.mean() <= expected_largest(4)
+        assert luck.mean() <= expected_largest(4) * 1.02
+
+
+def test_one_beta2_and_weight_decay_for_all_batches_is_warned_about() -> None:
+    batches = THREE | {"batch": (32, 128)}
+    frames = scaling_frames(
+        prefer_rate(1.4e-3), compare=batches, rates=(1e-3, 2e-3, 4e-3), seeds=1, noise=1e-4
+    )
+    (part,) = section_of(frames).rates
+    assert isinstance(part.result, RateTrend)
+    assert part.text.startswith("Warning: the runs have 512 to 2,048 tokens a step but the same")
+    assert not any(
+        "tokens a step" in text for law in section_of(frames).laws for text in law.warnings
+    )
+    one = scaling_frames(prefer_rate(1.4e-3), compare=THREE, rates=(1e-3, 2e-3, 4e-3), seeds=1)
+    assert [part.text for part in section_of(one).rates] == [""]
+    law = scaling_frames(follow_law())
+    trials = law.trials.assign(batch=np.where(law.trials["encoder.size"] == "nano32", 32, 64))
+    (part,) = section_of(dataclasses.replace(law, trials=trials)).laws
+    assert any("tokens a step but the same optim.beta2" in text for text in part.warnings)
+
+
 def test_trend_is_written_as_a_setting_that_gives_the_same_rates() -> None:
     frames = scaling_frames(
         prefer_rate(1.4e-3), compare=THREE | {"batch": (32, 128)}, rates=(5e-4, 1e-3, 2e-3, 4e-3),
@@ -179,34 +250,59 @@ def test_trend_is_written_as_a_setting_that_gives_the_same_rates() -> None:
 RATIOS = (0.125, 0.25, 0.375, 0.5, 1.0)
 
 
-def test_generator_ratio_enters_from_three_budgets_with_five_ratios_at_their_own_rates() -> None:
+def ratio_frames(sizes: Sequence[str], exponent: float = 0.0) -> SweepFrames:
+    """Return frames whose best ratio is .3 at 1e12 FLOPs and a power of the budget."""
     compare = {
-        "encoder.size": ("nano",), "budget.amount": BUDGETS[1:4],
-        "objective.generator.width": RATIOS,
+        "encoder.size": sizes, "budget.amount": BUDGETS[1:4], "objective.generator.width": RATIOS
     }  # fmt: skip
-    base = {"objective": {"kind": "electra"}}
-    rates = (1e-3, 2e-3)
+    frames = scaling_frames(
+        follow_law(), compare=compare, base={"objective": {"kind": "electra"}}, rates=(1e-3, 2e-3),
+        seeds=1,
+    )  # fmt: skip
+    trials, rng = frames.trials.copy(), np.random.default_rng(1)
+    best = 0.3 * (trials["budget.amount"].astype(float) / 1e12) ** exponent
+    apart = np.log(trials["objective.generator.width"].astype(float) / best)
+    # Runs of one size and budget have the tokens of the best ratio, up to the cost of the others.
+    score = LAW.loss(trials["encoder.hidden"].astype(float) ** 2 * 24, trials["spent/tokens"])
+    of_corner = pd.Series(score).groupby([trials["encoder.hidden"], trials["budget.amount"]])
+    score = of_corner.transform("mean") * np.exp(0.02 * apart**2)
+    score *= np.exp(0.001 * rng.standard_normal(len(trials)))
+    return dataclasses.replace(frames, trials=trials.assign(score=score, **{METRIC: score}))
 
-    def losses(frames: SweepFrames) -> SweepFrames:
-        """Return the frames with losses whose best ratio is .3 at every budget."""
-        ratio = frames.trials["objective.generator.width"].astype(float)
-        score = 2.6 + 0.05 * np.log(ratio / 0.3) ** 2
-        trials = frames.trials.assign(score=score, **{METRIC: score})
-        return dataclasses.replace(frames, trials=trials)
 
-    frames = losses(scaling_frames(follow_law(), compare=compare, base=base, rates=rates))
+def test_generator_ratio_has_a_line_of_its_own_at_one_size() -> None:
+    frames = ratio_frames(("nano",), exponent=-0.1)
     groups = group_end_points(frames)
     found = analyze_ratios(groups, tuned=True)
     assert isinstance(found, RatioTrend)
-    assert [optimum.rate for optimum in found.optima] == pytest.approx([0.3] * 3, rel=0.01)
-    assert found.exponent.value == pytest.approx(0.0, abs=1e-6)
-    assert len(ratio_table(found).rows) == 3
+    assert found.term.exponent.low < -0.1 < found.term.exponent.high
+    best = found.term.best(1e12)
+    assert best.low < 0.3 < best.high
+    section = section_of(frames)
+    assert section.ratio is not None
+    assert "enters no L(N, D): 1 sizes have enough ratios" in section.ratio.text
+    assert len(section.ratio.table.rows) == 3
     untuned = analyze_ratios(groups, tuned=False)
     assert isinstance(untuned, str)
     assert "The rates were not tuned" in untuned
     fewer = analyze_ratios([g for g in groups if "0.375" not in g.label], tuned=True)
     assert isinstance(fewer, str)
     assert "3 budgets with 4 ratios each" in fewer
+
+
+def test_generator_ratio_enters_the_law_from_three_sizes(tmp_path: Path) -> None:
+    frames = ratio_frames(SIZES[:4])
+    section = section_of(frames)
+    law = section.laws[-1]
+    assert law.title == LABEL
+    assert isinstance(law.result, FittedGroup)
+    assert len(law.result.fit.points) == 4 * 3 * len(RATIOS)
+    assert not any("objective.generator.width" in warning for warning in law.warnings)
+    assert section.ratio is not None
+    assert "L(N, D, r) = (E + A / N^α + B / D^β)" in section.ratio.text
+    text = write_report(frames, tmp_path).with_name("report.md").read_text()
+    assert f"### {LABEL}" in text
+    assert section.ratio.table.head == ("budget", "best ratio r*")
 
 
 def test_objectives_have_laws_of_their_own() -> None:
