@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from frequency_code import code_of_frequencies
 from prepared_text import PreparedText
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
@@ -118,26 +119,6 @@ def test_halves_share_no_passage(prepared_text: PreparedText) -> None:
     half_N = hide_words(corpus.vocabulary, corpus.passages, 16, "one").half_N
     assert len(half_N) == sum(alone)
     assert 0.2 < half_N.double().mean() < 0.8
-
-
-def code_of_frequencies(read: HiddenWords, classes: int) -> float:
-    """Return the nats per character of the word frequencies of the other half, by hand."""
-    total = 0.0
-    halves = read.half_N.tolist()
-    for scored in (True, False):
-        fitted = [w for w, half in zip(read.words, halves, strict=True) if half != scored]
-        ranked = sorted(Counter(fitted).items(), key=lambda item: (-item[1], item[0]))
-        frequent = dict(ranked[: classes - 1])
-        rare = [word for word in fitted if word not in frequent]
-        letters = Counter("".join(rare))
-        symbols = letters.total() + len(rare) + len(letters) + 2
-        for word in (w for w, half in zip(read.words, halves, strict=True) if half == scored):
-            count = frequent.get(word, len(rare))
-            total -= math.log((count + 0.5) / (len(fitted) + 0.5 * (len(frequent) + 1)))
-            if word not in frequent:
-                total -= sum(math.log((letters[letter] + 1) / symbols) for letter in word)
-                total -= math.log((len(rare) + 1) / symbols)
-    return total / sum(map(len, read.words))
 
 
 def readout(encoder: Encoder, read: HiddenWords) -> float:
