@@ -3,10 +3,15 @@
 Both have the classes and the spelling of the read-out (`word_prediction.code_words`). The first one
 states the class of a word by its frequency in the other half of the held-out text. The second one
 multiplies this frequency by the evidence of the two tokens beside the word, counted in the training
-text. The evidence for one word is p(f|a) p(c|l) / (p(f) p(c)), where a and c are the tokens before
-and after it, and f and l its first and its last token; that for a class is the mean over the words
-of the class in the other half. The power of the evidence is fitted on the other half: token
-pairs of other words than the hidden ones are counted too, and a and c are not independent.
+text. The evidence for a word is p(f|a) p(c|l) / (p(f) p(c)), where a and c are the tokens before
+and after it, and f and l its first and its last token. The evidence for a class is the mean over
+the words of the class in the other half. Its power is fitted on the other half, because a and c are
+not independent given the word.
+
+Words of several tokens have evidence too. On the embedded text with 2,048 tokens and windows of 16
+the powers are .93 and .94, and the code has 2.499 nats per character. With the probability of words
+of one token between their neighbors, and the rest of it given to all other words by their
+frequency, it had 2.512, and the frequencies alone have 2.730.
 
 Letters: N hidden words, S those of them that are scored, W windows, T positions, C classes, U pairs
 of a first and a last token.

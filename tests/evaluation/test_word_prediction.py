@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from frequency_code import code_of_frequencies
 from prepared_text import PreparedText
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
@@ -22,6 +21,8 @@ from lab.data.vocabulary import CLS, MASK, PAD, SEP, UNK, Vocabulary
 from lab.evaluation import discriminant, word_prediction
 from lab.evaluation.discriminant import Discriminant, predict_half
 from lab.evaluation.hidden_words import HiddenWords, Masks, Spelling, hide_words
+from lab.evaluation.lookup import count_ngrams
+from lab.evaluation.word_lookup import score_word_tables
 from lab.evaluation.word_prediction import score_head, score_readout
 from lab.training.initialization import initialize_weights
 from lab.training.model import Encoder, VocabularyHead
@@ -121,6 +122,26 @@ def test_halves_share_no_passage(prepared_text: PreparedText) -> None:
     assert 0.2 < half_N.double().mean() < 0.8
 
 
+def code_of_frequencies(read: HiddenWords, classes: int) -> float:
+    """Return the nats per character of the word frequencies of the other half, by hand."""
+    total = 0.0
+    halves = read.half_N.tolist()
+    for scored in (True, False):
+        fitted = [w for w, half in zip(read.words, halves, strict=True) if half != scored]
+        ranked = sorted(Counter(fitted).items(), key=lambda item: (-item[1], item[0]))
+        frequent = dict(ranked[: classes - 1])
+        rare = [word for word in fitted if word not in frequent]
+        letters = Counter("".join(rare))
+        symbols = letters.total() + len(rare) + len(letters) + 2
+        for word in (w for w, half in zip(read.words, halves, strict=True) if half == scored):
+            count = frequent.get(word, len(rare))
+            total -= math.log((count + 0.5) / (len(fitted) + 0.5 * (len(frequent) + 1)))
+            if word not in frequent:
+                total -= sum(math.log((letters[letter] + 1) / symbols) for letter in word)
+                total -= math.log((len(rare) + 1) / symbols)
+    return total / sum(map(len, read.words))
+
+
 def readout(encoder: Encoder, read: HiddenWords) -> float:
     score = score_readout(encoder, read)
     assert score is not None
@@ -138,6 +159,15 @@ def test_states_without_information_have_the_code_of_the_word_frequencies(
     states(monkeypatch, torch.ones(len(read.words), 5))
     score = readout(make_encoder(), read)
     assert score == pytest.approx(code_of_frequencies(read, 256), abs=1e-6)
+
+
+def test_unigram_table_has_the_code_of_the_word_frequencies(
+    hide: Hide, prepared_text: PreparedText
+) -> None:
+    corpus = prepared_text.corpus
+    scores = score_word_tables(count_ngrams(corpus), corpus)
+    expected = code_of_frequencies(hide("one"), 256)
+    assert scores["baseline/unigram/mlm/nats_per_character"] == pytest.approx(expected)
 
 
 def test_states_that_name_the_word_leave_the_spelling_of_rare_words(
