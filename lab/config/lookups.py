@@ -27,20 +27,19 @@ class Lookup:
 # By name, weakest evidence first.
 LOOKUPS = {
     "majority": Lookup(title="the most frequent label", evidence="uses the text"),
+    "frequencies": Lookup(title="the frequencies of the labels", evidence="uses the text"),
     "mean": Lookup(title="the mean label", evidence="uses the text"),
     "no_answer": Lookup(title="no answer to any question", evidence="uses the text"),
-    "unigram": Lookup(title="the frequency of the token", evidence="uses context"),
-    "first_token": Lookup(
-        title="the most frequent tag of the word's first token", evidence="uses context"
-    ),
-    "word": Lookup(title="the most frequent tag of the word", evidence="uses context"),
+    "unigram": Lookup(title="the frequency of the token or word", evidence="uses context"),
+    "first_token": Lookup(title="the tags of the word's first token", evidence="uses context"),
+    "word": Lookup(title="the tags of the word", evidence="uses context"),
     "bag_of_words": Lookup(
         title="the log odds of the sentence's words (naive Bayes)",
         evidence="uses more than the words of a sentence in any order",
     ),
     "bigram": Lookup(
-        title="the probability of the token between its two neighbors",
-        evidence="uses more context than the two neighbors of a token",
+        title="the probability of the token or word between its two neighbors",
+        evidence="uses more context than the two neighboring tokens",
     ),
 }
 

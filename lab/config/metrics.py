@@ -96,6 +96,11 @@ def _select_affecting(paths: tuple[str, ...], prefixes: tuple[str, ...]) -> tupl
     )
 
 
+def untrained_name(metric: str) -> str:
+    """Return the name under which the contributions to a metric at step 0 are stored."""
+    return f"untrained/{metric}"
+
+
 PAIRS = "pairs"  # family of metrics, and name of its sentences where overlaps are counted
 
 

@@ -42,7 +42,7 @@ def calibrated_losses(logits_M: Tensor, replaced_M: Tensor) -> Tensor:
     for half in (False, True):
         fitted, scored = halves == half, halves != half
         slope, bias = fit_calibration(x[fitted], signs[fitted])
-        losses[scored] = _losses(slope, bias, x[scored], signs[scored])
+        losses[scored] = logistic_losses(slope, bias, x[scored], signs[scored])
     return torch.from_numpy(losses)
 
 
@@ -57,7 +57,7 @@ def fit_calibration(x_M: Floats, signs_M: Floats) -> tuple[float, float]:
 
     def value_and_gradient(parameters: Floats) -> tuple[float, Floats]:
         slope, bias = parameters
-        losses_M = _losses(slope, bias, x_M, signs_M)
+        losses_M = logistic_losses(slope, bias, x_M, signs_M)
         slopes_M = -signs_M * -np.expm1(-losses_M)  # -sign * sigmoid(-sign * logit)
         return float(losses_M.mean()), np.array([(slopes_M * x_M).mean(), slopes_M.mean()])
 
@@ -78,6 +78,7 @@ def alternate_halves(count: int) -> Tensor:
     return torch.arange(count) * blocks // max(1, count) % 2 == 1
 
 
-def _losses(slope: float, bias: float, x_M: Floats, signs_M: Floats) -> Floats:
+def logistic_losses(slope: float, bias: float, x_M: Floats, signs_M: Floats) -> Floats:
+    """Return the loss of each token in nats, shape (M,); the arguments are as in the fit."""
     losses_M: Floats = np.logaddexp(0.0, -signs_M * (slope * x_M + bias))
     return losses_M

@@ -5,7 +5,8 @@ by its unigram frequency, a token drawn by its bigram frequency after the preced
 token drawn from a small masked language model (the frozen model) that the lab trains once. No
 trial influences these sources. They can therefore rank trials, which a loss against a trial's own
 generator cannot: that loss depends on the generator and the mask rate. The driver makes the
-corruptions once for each text. The scores of look-up tables (`lookup`) are stored beside them.
+corruptions once for each text. The scores of look-up tables (`lookup`, `task_lookup`,
+`word_lookup`) are stored beside them.
 
 The frozen model's weights depend on the machine and its number of threads in their last bits, so
 the same settings can give different tokens. The file is therefore named by a hash of its content,
@@ -35,7 +36,7 @@ from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD
-from lab.evaluation import content_index, lookup
+from lab.evaluation import content_index, lookup, task_lookup, word_lookup
 from lab.storage import atomic, digests
 from lab.storage.mirror import LocalOnly, Mirror
 from lab.training import counter_rng
@@ -65,8 +66,8 @@ class HeldOut:
         original_NT: original windows.
         corrupted_NT: corrupted windows, by the name of the corruption.
         document_N: index of the document of each window, int64, ascending.
-        baselines: scores of look-up tables (`lookup`) on these corruptions and on the tasks of the
-            probes, by the name of their metric entry.
+        baselines: scores of look-up tables on these corruptions, on hidden words and on the tasks
+            of the probes, by the name of their metric entry.
     """
 
     original_NT: Tensor
@@ -197,8 +198,10 @@ def _score_tables(
 ) -> dict[str, float]:
     """Return the scores of the look-up tables, by the name of their metric entry."""
     table = lookup.count_ngrams(corpus)
-    return lookup.score_detection_tables(table, original_NT, corrupted) | lookup.score_task_tables(
-        corpus.vocabulary
+    return (
+        lookup.score_detection_tables(table, original_NT, corrupted)
+        | task_lookup.score_task_tables(corpus.vocabulary)
+        | word_lookup.score_word_tables(table, corpus)
     )
 
 

@@ -21,6 +21,15 @@ _SCALES = (0.0, 0.4, 0.7, 1.0)  # t; 0 predicts the class frequencies
 _PRIOR_COUNT = 10.0  # examples at the mean of all classes that each class mean is averaged with
 
 
+def log_frequencies(labels_N: Tensor, classes: int) -> Tensor:
+    """Return the log of the smoothed relative frequency of each class, float64, shape (C,).
+
+    Each count is increased by one half (Krichevsky and Trofimov 1981).
+    """
+    counts_C = torch.bincount(labels_N, minlength=classes).double()
+    return ((counts_C + 0.5) / (len(labels_N) + 0.5 * classes)).log()
+
+
 class Discriminant:
     """A fitted discriminant.
 
@@ -42,7 +51,7 @@ class Discriminant:
         shrunk_Cd = sums_Cd / (counts_C + _PRIOR_COUNT)[:, None]
         self._weight_dC = torch.linalg.solve(within_dd.double(), shrunk_Cd.T.double()).float()
         self._offset_C = -0.5 * (shrunk_Cd.T * self._weight_dC).sum(0)
-        self._log_prior_C = ((counts_C + 0.5) / (N + 0.5 * classes)).log()
+        self._log_prior_C = log_frequencies(labels_N, classes).to(features_Nd.dtype)
 
     def nats(self, features_Nd: Tensor, labels_N: Tensor, scale: float) -> Tensor:
         """Return the nats of the label of each example, shape (N,), for the factor t = `scale`."""

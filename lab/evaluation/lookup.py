@@ -1,24 +1,23 @@
-"""Scores of look-up tables on the held-out corruptions, minimal pairs and the probes' tasks.
+"""Frequencies of tokens and of pairs of tokens, and their scores on the held-out corruptions.
 
-The tables are counted from the training text and from the training rows of the probes. They use no
-encoder, so that their scores depend on text, vocabulary and window length only.
+The tables are counted from the training text. They use no encoder, so that their scores depend on
+text, vocabulary and window length only.
 
-Letters: N windows or units, T positions, V vocabulary, S scored positions.
+Letters: N windows, T positions, V vocabulary, S scored positions, U tokens.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import sparse
 
 from lab.config.lookups import baseline_name
 from lab.data.batches import Corpus, Windows
-from lab.data.vocabulary import FIRST_WORD, PAD, Vocabulary
-from lab.tasks.embedded import TaggedSentences, read_embedded
+from lab.data.vocabulary import FIRST_WORD, PAD
+from lab.evaluation.calibration import calibrated_losses
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -70,6 +69,16 @@ class NgramTable:
             [np.empty(0), *(self._evidence(before_S[part], after_S[part]) for part in parts)]
         )
         return np.asarray(np.log(joint_S / evidence_S))
+
+    def lifts(self, before_S: Ints, after_U: Ints) -> Floats:
+        """Return p(b|a) / p(b) of each token a = `before_S` and each token b = `after_U`, (S, U).
+
+        It is 1 if the pair is as frequent as that of independent tokens.
+        """
+        counted_SU = self._counted_VV[before_S][:, after_U].toarray()
+        return np.asarray(
+            counted_SU / self._unigram_V[after_U] + self._backoff_V[before_S][:, None]
+        )
 
     def _next(self, before_S: Ints, after_S: Ints) -> Floats:
         counted_S = np.asarray(self._counted_VV[before_S, after_S]).reshape(-1)
@@ -132,12 +141,12 @@ def token_scores(table: NgramTable, ids_NT: Windows, scored_NT: Bools) -> dict[s
 def score_detection_tables(
     table: NgramTable, original_NT: Windows, corrupted: Mapping[str, Windows]
 ) -> dict[str, float]:
-    """Return the AUROC of the unigram and the bigram detector on each corruption.
+    """Return AUROC and calibrated loss of the unigram and the bigram detector on each corruption.
 
     The detectors score a position by minus the log probability of its token in the corrupted text:
     the frequency of the token, or its probability between the two neighbors. They do not know how
     the text was corrupted; the ratio to the probability of the token as a replacement would score
-    higher. The scored positions are those of `scores.score_detection`.
+    higher. The scored positions and the calibration are those of `scores.score_detection`.
 
     Args:
         table: frequencies in the training text.
@@ -150,90 +159,14 @@ def score_detection_tables(
     scores: dict[str, float] = {}
     for name, corrupted_NT in corrupted.items():
         replaced_S = (corrupted_NT != original_NT)[words_NT]
-        scores |= {
-            baseline_name(detector, f"detect/{name}/auroc"): float(
-                roc_auc_score(replaced_S, -log_probability_S)
+        for detector, log_probability_S in token_scores(table, corrupted_NT, words_NT).items():
+            losses_S = calibrated_losses(
+                torch.from_numpy(-log_probability_S), torch.from_numpy(replaced_S)
             )
-            for detector, log_probability_S in token_scores(table, corrupted_NT, words_NT).items()
-        }
+            scores |= {
+                baseline_name(detector, f"detect/{name}/auroc"): float(
+                    roc_auc_score(replaced_S, -log_probability_S)
+                ),
+                baseline_name(detector, f"detect/{name}/calibrated_loss"): losses_S.mean().item(),
+            }
     return scores
-
-
-def score_task_tables(vocabulary: Vocabulary) -> dict[str, float]:
-    """Return the accuracies of look-up tables on the tasks of the probes.
-
-    For `pos`: the most frequent tag, in the training rows, of the lower-cased word and of its first
-    token. For `sentiment`: the most frequent label, and naive Bayes on the lower-cased words.
-    """
-    tagged, labelled = (
-        [read_embedded(task, split) for split in ("train", "test")] for task in ("pos", "sentiment")
-    )
-    words = [[word.lower() for word in chain.from_iterable(each.words)] for each in tagged]
-    tokens = [_first_tokens(sentences, vocabulary) for sentences in tagged]
-    tags, classes = (
-        [list(chain.from_iterable(sentences.labels)) for sentences in each]
-        for each in (tagged, labelled)
-    )
-    texts = [sentences.words for sentences in labelled]
-    return {
-        baseline_name("word", "probe/pos/accuracy"): _table_accuracy(words, tags),
-        baseline_name("first_token", "probe/pos/accuracy"): _table_accuracy(tokens, tags),
-        baseline_name("majority", "probe/sentiment/accuracy"): _table_accuracy(
-            [[0] * len(labels) for labels in classes], classes
-        ),
-        baseline_name("bag_of_words", "probe/sentiment/accuracy"): _naive_bayes_accuracy(
-            texts, classes
-        ),
-    }
-
-
-def _first_tokens(sentences: TaggedSentences, vocabulary: Vocabulary) -> list[int]:
-    """Return the first token of each word; [PAD] for a word without a token."""
-    first = []
-    for words, encoded in zip(sentences.words, vocabulary.words(sentences.words), strict=True):
-        by_word = dict(
-            zip(encoded.word_T[::-1].tolist(), encoded.ids_T[::-1].tolist(), strict=True)
-        )
-        first += [by_word.get(word, PAD) for word in range(len(words))]
-    return first
-
-
-def _table_accuracy(keys: Sequence[Sequence[Hashable]], labels: Sequence[Sequence[int]]) -> float:
-    """Return the test accuracy of the most frequent training label of each key.
-
-    A key that the training rows lack gets the most frequent label of all. Of equally frequent
-    labels, the one that occurs first is taken.
-
-    Args:
-        keys: keys of the training and of the test units.
-        labels: labels of these units.
-    """
-    counts: dict[Hashable, Counter[int]] = {}
-    for key, label in zip(keys[0], labels[0], strict=True):
-        counts.setdefault(key, Counter())[label] += 1
-    table = {key: counter.most_common(1)[0][0] for key, counter in counts.items()}
-    ((default, _),) = Counter(labels[0]).most_common(1)
-    predicted = [table.get(key, default) for key in keys[1]]
-    return float(np.mean(np.array(predicted) == np.array(labels[1])))
-
-
-def _naive_bayes_accuracy(
-    texts: Sequence[Iterable[Sequence[str]]], labels: Sequence[Sequence[int]]
-) -> float:
-    """Return the test accuracy of multinomial naive Bayes with add-one smoothing.
-
-    Args:
-        texts: words of the training and of the test sentences; lower-cased before they are counted.
-        labels: labels of these sentences.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.naive_bayes import MultinomialNB
-    from sklearn.pipeline import make_pipeline
-
-    classifier = make_pipeline(CountVectorizer(analyzer=_lower_cased), MultinomialNB(alpha=1.0))
-    classifier.fit(texts[0], labels[0])
-    return float(classifier.score(texts[1], labels[1]))
-
-
-def _lower_cased(words: Sequence[str]) -> list[str]:
-    return [word.lower() for word in words]

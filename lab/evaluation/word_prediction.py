@@ -27,11 +27,12 @@ entropy of the word frequencies):
 An untrained encoder predicts from the states beside the word as a bigram table does. All layers
 together would be too wide for a closed form in deep encoders.
 
-Letters: N hidden words, W windows, T positions, M masked positions, C classes, h hidden width.
+Letters: N hidden words, S those of them that are scored, W windows, T positions, M masked
+positions, C classes, h hidden width.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,10 @@ from lab.training.objectives.generator import cross_entropy
 
 _CLASSES = 256  # frequent words, and one class for all others; they are 59 % of the embedded text
 _TOKENS = 4_096  # positions encoded at once, at most
+
+# Returns the nats of the class of each scored word, shape (S,). Arguments: the class of each word,
+# whether it is scored (the others are fitted on), and the number of classes.
+Predict = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,41 @@ class WordScore:
     characters_N: Tensor
 
 
+def code_words(hidden: HiddenWords, predict: Predict) -> WordScore | None:
+    """Return the score of a code of hidden words: the class of each word, and its spelling.
+
+    The classes are the frequent words of the half of the text that is not scored, and one for all
+    other words. Both halves are scored, each by what is fitted on the other one.
+
+    Args:
+        hidden: hidden words; their windows are not used.
+        predict: function that fits a prediction of the classes and scores it.
+
+    Returns:
+        The score; None if one of the halves has no hidden word.
+    """
+    half_N = hidden.half_N
+    if not half_N.any() or half_N.all():
+        return None
+    total, word_nats_N = 0.0, torch.empty(len(hidden.words), dtype=torch.float64)
+    for scored_N in (half_N, ~half_N):
+        fitted = [word for word, scored in zip(hidden.words, scored_N.tolist(), strict=True)
+                  if not scored]  # fmt: skip
+        numbers = _number_frequent_words(fitted)
+        other = len(numbers)
+        labels_N = torch.tensor([numbers.get(word, other) for word in hidden.words])
+        nats_S = predict(labels_N, scored_N, other + 1)
+        spelling = Spelling([word for word in fitted if word not in numbers])
+        spelled = [
+            0.0 if word in numbers else spelling.nats(word)
+            for word, scored in zip(hidden.words, scored_N.tolist(), strict=True)
+            if scored
+        ]
+        total += nats_S.sum().item() + sum(spelled)
+        word_nats_N[scored_N] = nats_S.double().cpu() + torch.tensor(spelled, dtype=torch.float64)
+    return _score(total, word_nats_N, hidden)
+
+
 def score_readout(encoder: Encoder, hidden: HiddenWords) -> WordScore | None:
     """Return the nats per character of hidden words, read from the states around [MASK].
 
@@ -78,27 +118,12 @@ def score_readout(encoder: Encoder, hidden: HiddenWords) -> WordScore | None:
     Returns:
         The score; None if one of the halves has no hidden word.
     """
-    half_N = hidden.half_N
-    if not half_N.any() or half_N.all():
-        return None
     states_Nh = _states_around_masks(encoder, hidden)
-    total, word_nats_N = 0.0, torch.empty(len(hidden.words), dtype=torch.float64)
-    for scored_N in (half_N, ~half_N):
-        fitted = [word for word, scored in zip(hidden.words, scored_N.tolist(), strict=True)
-                  if not scored]  # fmt: skip
-        numbers = _number_frequent_words(fitted)
-        other = len(numbers)
-        labels_N = torch.tensor([numbers.get(word, other) for word in hidden.words])
-        nats_N = predict_half(states_Nh, labels_N.to(states_Nh.device), scored_N, other + 1)
-        spelling = Spelling([word for word in fitted if word not in numbers])
-        spelled = [
-            0.0 if word in numbers else spelling.nats(word)
-            for word, scored in zip(hidden.words, scored_N.tolist(), strict=True)
-            if scored
-        ]
-        total += nats_N.sum().item() + sum(spelled)
-        word_nats_N[scored_N] = nats_N.double().cpu() + torch.tensor(spelled, dtype=torch.float64)
-    return _score(total, word_nats_N, hidden)
+
+    def predict(labels_N: Tensor, scored_N: Tensor, classes: int) -> Tensor:
+        return predict_half(states_Nh, labels_N.to(states_Nh.device), scored_N, classes)
+
+    return code_words(hidden, predict)
 
 
 @torch.no_grad()

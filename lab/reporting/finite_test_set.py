@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from lab.config.metrics import untrained_name
 from lab.reporting.intervals import LEVEL, Floats, Interval
 from lab.tracking.frames import SweepFrames
 
@@ -25,11 +26,13 @@ class TestSetErrors:
     Attributes:
         blocks: contributions to the score, one row for each repeat and one column for each block,
             by the label of the cell; without cells whose contributions are unknown.
+        untrained: the same of the score at step 0.
     """
 
     __test__ = False  # pytest shall not collect this class
 
     blocks: dict[str, pd.DataFrame]
+    untrained: dict[str, pd.DataFrame]
 
     def of_mean(self, label: str) -> float:
         """Return the standard error of a cell's mean score; NaN if it is unknown."""
@@ -37,12 +40,17 @@ class TestSetErrors:
 
     def of_difference(self, label: str, other: str) -> float:
         """Return the standard error of the difference between two cells; NaN if it is unknown."""
-        if label not in self.blocks or other not in self.blocks:
-            return math.nan
-        first, second = self.blocks[label], self.blocks[other]
-        if first.shape[1] != second.shape[1]:  # other test sets
-            return math.nan
-        return shared_error((first - second).dropna())
+        return _difference_error(self.blocks.get(label), self.blocks.get(other))
+
+    def of_gain(self, label: str) -> float:
+        """Return the standard error of a cell's mean gain since step 0; NaN if it is unknown."""
+        return _difference_error(self.blocks.get(label), self.untrained.get(label))
+
+
+def _difference_error(first: pd.DataFrame | None, second: pd.DataFrame | None) -> float:
+    if first is None or second is None or first.shape[1] != second.shape[1]:  # other test sets
+        return math.nan
+    return shared_error((first - second).dropna())
 
 
 def read_errors(frames: SweepFrames, runs: pd.DataFrame) -> TestSetErrors:
@@ -53,13 +61,23 @@ def read_errors(frames: SweepFrames, runs: pd.DataFrame) -> TestSetErrors:
         runs: trials by which the cells are compared (`stats.scored_trials`).
     """
     name = frames.metric.name
-    blocks = {}
+    return TestSetErrors(
+        blocks=_read_contributions(frames, runs, name),
+        untrained=_read_contributions(frames, runs, untrained_name(name)),
+    )
+
+
+def _read_contributions(
+    frames: SweepFrames, runs: pd.DataFrame, name: str
+) -> dict[str, pd.DataFrame]:
+    """Return the contributions of a name in `SweepFrames.blocks` by repeat, for each cell."""
+    by_cell = {}
     for label, group in runs.groupby("cell"):
         numbers = dict(zip(group["repeat"], group["number"], strict=True))
         rows = {repeat: frames.blocks.get((number, name), []) for repeat, number in numbers.items()}
         if len({len(row) for row in rows.values()}) == 1 and all(rows.values()):
-            blocks[str(label)] = pd.DataFrame.from_dict(rows, orient="index")
-    return TestSetErrors(blocks=blocks)
+            by_cell[str(label)] = pd.DataFrame.from_dict(rows, orient="index")
+    return by_cell
 
 
 def shared_error(contributions: pd.DataFrame) -> float:

@@ -300,11 +300,16 @@ def is_worse(gap: Interval, metric: Metric) -> bool:
     return gap.high < 0 if _is_maximized(metric) else gap.low > 0
 
 
-def gain_over_untrained(runs: pd.DataFrame, label: str) -> Interval:
-    """Return mean and interval of a cell's gain since step 0; NaN if step 0 was not scored."""
+def gain_over_untrained(frames: SweepFrames, runs: pd.DataFrame, label: str) -> Interval:
+    """Return mean and interval of a cell's gain since step 0; NaN if step 0 was not scored.
+
+    The interval contains the error of the finite test set if it is known
+    (`TestSetErrors.of_gain`).
+    """
     cell_runs = runs[runs["cell"] == label]
     gains = cell_runs["score"] - cell_runs["untrained"]
-    return t_interval(gains.dropna().to_numpy(dtype=float))
+    seeds_only = t_interval(gains.dropna().to_numpy(dtype=float))
+    return add_test_error(seeds_only, read_errors(frames, cell_runs).of_gain(label))
 
 
 def is_above_untrained(frames: SweepFrames, runs: pd.DataFrame, cell: Cell) -> bool | None:
@@ -314,15 +319,12 @@ def is_above_untrained(frames: SweepFrames, runs: pd.DataFrame, cell: Cell) -> b
     scored. An AUROC's interval must also be above chance. None if there is no interval.
     """
     sign = 1 if _is_maximized(frames.metric) else -1
-    margins = [sign * end for end in _interval_ends(gain_over_untrained(runs, cell.label))]
+    gain = gain_over_untrained(frames, runs, cell.label)
+    margins = [sign * end for end in (gain.low, gain.high)]
     if frames.metric.name.endswith("/auroc"):
         margins.append(cell.score.low - _CHANCE)
     known = [margin for margin in margins if not math.isnan(margin)]
     return all(margin > 0 for margin in known) if known else None
-
-
-def _interval_ends(interval: Interval) -> tuple[float, float]:
-    return interval.low, interval.high
 
 
 def has_learned(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> bool | None:

@@ -11,11 +11,15 @@ import pandas as pd
 
 from lab.config.lookups import LOOKUPS, Lookup, select_baselines
 from lab.reporting import stats
+from lab.reporting.finite_test_set import read_errors
 from lab.reporting.sentences import NONE, format_interval, format_score
 from lab.reporting.stats import Answer, Cell
 from lab.tracking.frames import SweepFrames
 
 _NOT_SCORED = "not scored: this metric is computed only at the end of a trial"
+_NO_TEST_ERROR = (
+    "the sampling error of the test set is not recorded at step 0, so this interval lacks it"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,15 +118,17 @@ def _describe_untrained(frames: SweepFrames, best: Cell, runs: pd.DataFrame) -> 
     start = untrained_score(runs, best.label)
     if math.isnan(start):
         return _NOT_SCORED
-    gain = format_interval(stats.gain_over_untrained(runs, best.label), signed=True)
+    gain = stats.gain_over_untrained(frames, runs, best.label)
     verdict = {
         True: "it is significantly better",
         False: "it is not significantly better",
         None: "without an interval, it cannot be called better",
     }[stats.is_above_untrained(frames, runs, best)]
+    known = not math.isnan(read_errors(frames, runs).of_gain(best.label))
+    note = "" if known or math.isnan(gain.low) else f"; {_NO_TEST_ERROR}"
     return (
         f"{format_score(start)} (same shape and window); the best setting differs from it by "
-        f"{gain}; {verdict}"
+        f"{format_interval(gain, signed=True)}; {verdict}{note}"
     )
 
 

@@ -2,10 +2,10 @@
 
 `trial.json` contains the trial, `state` its state, `curve.jsonl` the scored points so far,
 `provenance.json` the code that computed them and `outcome.json` the result. `blocks.json` contains
-the contributions of the blocks of a test set to the newest scores. Files are replaced
-atomically (points are appended to the curve), and `state` is written last. So a record in a final
-state is complete, and its trial is not trained again. MLflow and Optuna are filled from these
-files.
+the contributions of the blocks of a test set to the newest scores, and to those at step 0. Files
+are replaced atomically (points are appended to the curve), and `state` is written last. So a record
+in a final state is complete, and its trial is not trained again. MLflow and Optuna are filled from
+these files.
 
 JSON files, and each line of the curve, have a seal (`lab.storage.sealed`). Damaged content is read
 as missing content: a record whose outcome or points are damaged has no outcome, and its trial runs
@@ -25,6 +25,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter
 
 from lab import disk_space
+from lab.config.metrics import untrained_name
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.trial import Trial
 from lab.errors import UserError
@@ -242,7 +243,10 @@ def write_rows(folder: File, rows: Iterable[MetricRow], *, without: Iterable[str
 
 
 def write_blocks(folder: File, blocks: Mapping[str, Sequence[float]]) -> None:
-    """Write the contributions of the blocks of a test set to the newest scores, by metric."""
+    """Write the contributions of the blocks of a test set to the newest scores, by metric.
+
+    Those to the scores at step 0 have the names of `metrics.untrained_name`.
+    """
     sealed.write(folder / "blocks.json", blocks)
 
 
@@ -266,6 +270,12 @@ def read_blocks(folder: File) -> dict[str, list[float]]:
     except (OSError, sealed.DamagedError):
         return {}
     return blocks if all(isinstance(values, list) for values in blocks.values()) else {}
+
+
+def read_untrained_blocks(folder: File) -> dict[str, list[float]]:
+    """Return those of `read_blocks` to the scores at step 0, with the same names."""
+    prefix = untrained_name("")
+    return {name: values for name, values in read_blocks(folder).items() if name.startswith(prefix)}
 
 
 def write_outcome(folder: File, outcome: Outcome) -> Outcome:

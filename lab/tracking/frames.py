@@ -67,7 +67,8 @@ class SweepFrames:
         curves: one row per evaluation, sorted by number and step. Columns: number, fingerprint,
             step, and every metric by name (NaN if it was not finite or not computed).
         blocks: contribution of each block of the test set to the final value of a score, by number
-            of the trial and name of the metric; not all trials and metrics have them.
+            of the trial and name of the metric, and to the ranking metric at step 0, by
+            `metrics.untrained_name`; not all trials and metrics have them.
         codes: code digests of the trials, that of the sweep's last command first.
         omitted_codes: code digests of the sweep's trials that are not in the frames.
         other_storages: number of other storages from which the store has a sweep of this name.
@@ -81,7 +82,7 @@ class SweepFrames:
     texts: dict[str, str]
     trials: pd.DataFrame
     curves: pd.DataFrame
-    blocks: dict[tuple[int, str], list[float]] = field(default_factory=dict)
+    blocks: dict[tuple[int | str, str], list[float]] = field(default_factory=dict)
     codes: tuple[CodeVersion, ...] = ()
     omitted_codes: tuple[CodeVersion, ...] = ()
     other_storages: int = 0

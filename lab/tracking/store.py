@@ -18,6 +18,7 @@ from lab.config.code_digest import TRIAL, code_digest
 from lab.config.experiment import Experiment, Job
 from lab.config.labels import label
 from lab.config.mask_counts import describe_masks
+from lab.config.metrics import untrained_name
 from lab.config.results import MetricRow, Outcome, State
 from lab.config.schedules.trunks import name_trunk
 from lab.config.trial import Path, Value, content_hash
@@ -152,7 +153,9 @@ class MlflowStore:
             rows: evaluations so far; values that are not finite are left out.
             outcome: result of the trial; None while it has not ended.
             provenance: provenance of the processes that have computed the trial's numbers so far.
-            blocks: contribution of each block of the test set to the final value of each score.
+            blocks: contribution of each block of the test set to the final value of each score, and
+                to its value at step 0 (`metrics.untrained_name`), of which that of the ranking
+                metric is stored.
         """
         with describe_error(self._uri):
             run = self._find_child(job, fingerprint)
@@ -161,7 +164,7 @@ class MlflowStore:
                 return
             values = self._log_provenance(run, provenance)
             if outcome is not None:
-                values |= _end_tags(outcome, blocks or {})
+                values |= _end_tags(outcome) | self._block_tags(blocks or {})
             if run is None:  # all tags but the state are stored with the run, in one request
                 run = self._create_run(job, fingerprint, values)
                 values = {}
@@ -201,6 +204,15 @@ class MlflowStore:
         if run is not None:
             with describe_error(self._uri):
                 self._client.delete_run(run.id)
+
+    def _block_tags(self, blocks: Mapping[str, Sequence[float]]) -> dict[str, str]:
+        """Return the contributions that the sweep's report needs, as tags."""
+        needless = {untrained_name(name) for name in blocks} - {untrained_name(self._metric)}
+        return {
+            f"{tags.BLOCKS}{name}": json.dumps(list(values))
+            for name, values in blocks.items()
+            if name not in needless
+        }
 
     def _find_child(self, job: Job, fingerprint: str) -> _Run | None:
         """Return the run of a job; None if neither this process nor another has created it."""
@@ -455,14 +467,13 @@ def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str
     return tags.add_prefix(values) | {tags.NOTE: experiment.question}
 
 
-def _end_tags(outcome: Outcome, blocks: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    values = {
+def _end_tags(outcome: Outcome) -> dict[str, str]:
+    return {
         tags.REASON: outcome.reason,
         tags.BEGAN: f"{outcome.started_at:.3f}",
         tags.DEVICE: outcome.device,
         tags.SHARED: str(outcome.shared),
     }
-    return values | {f"{tags.BLOCKS}{name}": json.dumps(list(b)) for name, b in blocks.items()}
 
 
 def _job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, str]:

@@ -70,7 +70,9 @@ REASON = "reason"
 BEGAN = "began"  # Unix time in seconds
 DEVICE = "device"
 SHARED = "shared"  # "True" if other trials used the device at the same time
-BLOCKS = "blocks."  # prefix of the name of a score: JSON list of the contributions of test blocks
+# Prefix of the name of a score, and of that of the ranking metric at step 0
+# (`metrics.untrained_name`): JSON list of the contributions of the blocks of the test set.
+BLOCKS = "blocks."
 
 # Value of ROLE, besides those of `Job.role`: the search has replaced this trial by another one.
 SUPERSEDED = "superseded"

@@ -48,6 +48,7 @@ def _copy(work: Assignment, source: File) -> None:
     # The fine-tuning scores of the shorter run's encoder are not scores of the longer run.
     own_rows = (_without_charged(row, work, origin.charged_flops) for row in rows)
     record.write_rows(work.folder, own_rows, without=("finetune",))
+    record.write_blocks(work.folder, record.read_untrained_blocks(source))
     record.write_origin(work.folder, origin)
     provenance.add_provenance(work.folder, *provenance.read_provenance(source))
     # Last: an interrupted extension is repeated, unless the record has checkpoints.

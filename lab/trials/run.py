@@ -10,6 +10,7 @@ from pathlib import Path as File
 import torch
 
 from lab import disk_space
+from lab.config.metrics import untrained_name
 from lab.config.results import MetricRow, Outcome, State
 from lab.storage import provenance, record
 from lab.training.distributed import SingleProcess, Workers
@@ -96,8 +97,11 @@ def _train_and_fine_tune(
     training = Training(work, scorer, workers, tell)
     recorder.resume(training.rows)
     _LOG.info("runs on %s from evaluation %d", _device_name(device), training.rows)
+    untrained = record.read_untrained_blocks(work.folder)
     for row in training.train(requested_state):
-        record.write_blocks(work.folder, scorer.blocks)
+        if not recorder.rows:
+            untrained = {untrained_name(name): values for name, values in scorer.blocks.items()}
+        record.write_blocks(work.folder, scorer.blocks | untrained)
         recorder.append(row)
         report(row)
         recorder.measure_busy()

@@ -1,19 +1,21 @@
 """Look-up tables: probabilities are exact and sum to 1, and scores need no encoder."""
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from prepared_text import PreparedText
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
 
 from lab.config.lookups import LOOKUPS, baseline_name
 from lab.config.metrics import CORRUPTIONS, METRICS
 from lab.data.vocabulary import CLS, FIRST_WORD, PAD, SEP
 from lab.evaluation import lookup
+from lab.evaluation.calibration import alternate_halves
 from lab.evaluation.corruption import open_held_out
-from lab.tasks import embedded
 
 V = 12
 WINDOWS_NT = np.array(
@@ -65,82 +67,77 @@ def test_number_of_positions_at_once_does_not_change_probabilities(
     assert table.between(before, token, after) == pytest.approx(whole)
 
 
-def test_detectors_score_the_words_of_the_corrupted_text(table: lookup.NgramTable) -> None:
-    corrupted_NT = WINDOWS_NT.copy()
-    corrupted_NT[0, 2], corrupted_NT[3, 1] = 9, 8
-    scores = lookup.score_detection_tables(table, WINDOWS_NT, {"own": corrupted_NT})
-    words, replaced, surprise = [], [], []
-    for n, t in zip(*np.nonzero(WINDOWS_NT >= FIRST_WORD), strict=True):
-        words.append(corrupted_NT[n, t])
-        replaced.append(corrupted_NT[n, t] != WINDOWS_NT[n, t])
-        neighbors = (corrupted_NT[n, [t - 1]], corrupted_NT[n, [t]], corrupted_NT[n, [t + 1]])
-        surprise.append(-table.between(*neighbors)[0])
-    rarity = -table.unigram(np.array(words))
-    assert scores == pytest.approx(
-        {
-            "baseline/unigram/detect/own/auroc": roc_auc_score(replaced, rarity),
-            "baseline/bigram/detect/own/auroc": roc_auc_score(replaced, surprise),
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("keys", "labels", "expected"),
-    [
-        (["a", "a", "b"], [1, 1, 0], 1.0),
-        (["a", "a", "a"], [0, 1, 1], 0.75),  # b is unknown: the most frequent label, 1
-        (["b", "b", "a"], [0, 0, 1], 1.0),
-    ],
-)
-def test_table_answers_with_the_most_frequent_training_label(
-    keys: list[str], labels: list[int], expected: float
+def test_lift_of_a_pair_is_its_probability_over_that_of_independent_tokens(
+    table: lookup.NgramTable,
 ) -> None:
-    test_keys, test_labels = ["a", "a", "a", "b"], [1, 1, 1, 0]
-    assert lookup._table_accuracy([keys, test_keys], [labels, test_labels]) == expected
-
-
-@pytest.mark.usefixtures("few_sentences")
-def test_task_tables_are_fitted_on_the_training_rows_of_the_probes(
-    prepared_text: PreparedText,
-) -> None:
-    scores = lookup.score_task_tables(prepared_text.corpus.vocabulary)
-    train, test = (embedded.read_embedded("pos", split) for split in ("train", "test"))
-    tags: dict[str, list[int]] = {}
-    for word, tag in zip(
-        itertools.chain(*train.words), itertools.chain(*train.labels), strict=True
-    ):
-        tags.setdefault(word.lower(), []).append(tag)
-    every = [tag for each in tags.values() for tag in each]
-    right = [
-        max(dict.fromkeys(known), key=known.count) == tag
-        for word, tag in zip(
-            itertools.chain(*test.words), itertools.chain(*test.labels), strict=True
-        )
-        for known in (tags.get(word.lower(), every),)
+    before, after = np.array([5, CLS, 11, 6]), np.array([7, 6, 6, 11, SEP])
+    expected = [
+        [next_probability(a, b) / math.exp(table.unigram(np.array([b]))[0]) for b in after]
+        for a in before
     ]
-    assert scores["baseline/word/probe/pos/accuracy"] == pytest.approx(np.mean(right), abs=0.005)
-    first_token = scores["baseline/first_token/probe/pos/accuracy"]
-    assert first_token < scores["baseline/word/probe/pos/accuracy"]
-    assert 0.4 < scores["baseline/majority/probe/sentiment/accuracy"] < 0.6
-    assert scores["baseline/bag_of_words/probe/sentiment/accuracy"] > 0.5
+    assert table.lifts(before, after) == pytest.approx(np.array(expected))
 
 
-def test_held_out_file_holds_the_baselines_of_all_its_scores(held_out: Path) -> None:
+@pytest.fixture
+def corrupted_text() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return windows in which each word is followed by the next one in most cases, and copies.
+
+    A copy has other words, drawn with equal probabilities, in 15 % of the positions.
+    """
+    rng = np.random.default_rng(0)
+    steps_NT = np.where(rng.random((200, 12)) < 0.7, 1, rng.integers(0, 3, (200, 12)))
+    words_NT = FIRST_WORD + steps_NT.cumsum(1) % (V - FIRST_WORD - 1)
+    words_NT[:, 0], words_NT[:, -1] = CLS, SEP
+    replaced_NT = (rng.random(words_NT.shape) < 0.15) & (words_NT >= FIRST_WORD)
+    return words_NT, np.where(replaced_NT, rng.integers(FIRST_WORD, V, words_NT.shape), words_NT)
+
+
+@pytest.mark.parametrize("detector", ["unigram", "bigram"])
+def test_detectors_score_the_words_of_the_corrupted_text(
+    detector: str, corrupted_text: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+) -> None:
+    """The loss is that of scikit-learn's logistic regression on the other half."""
+    words_NT, corrupted_NT = corrupted_text
+    table = lookup.NgramTable(words_NT, V)
+    scores = lookup.score_detection_tables(table, words_NT, {"own": corrupted_NT})
+    replaced, surprise = [], []
+    for n, t in zip(*np.nonzero(words_NT >= FIRST_WORD), strict=True):
+        token, sides = corrupted_NT[n, [t]], (corrupted_NT[n, [t - 1]], corrupted_NT[n, [t + 1]])
+        replaced.append(token[0] != words_NT[n, t])
+        surprise.append(
+            -table.unigram(token)[0]
+            if detector == "unigram"
+            else -table.between(sides[0], token, sides[1])[0]
+        )
+    auroc = roc_auc_score(replaced, surprise)
+    assert scores[f"baseline/{detector}/detect/own/auroc"] == pytest.approx(auroc)
+    assert auroc > 0.55
+    total, x, y = 0.0, np.array(surprise)[:, None], np.array(replaced)
+    half = alternate_halves(len(y)).numpy()
+    for scored in (half, ~half):
+        reference = LogisticRegression(C=np.inf, tol=1e-10).fit(x[~scored], y[~scored])
+        total += log_loss(y[scored], reference.predict_proba(x[scored])) * scored.sum()
+    loss = scores[f"baseline/{detector}/detect/own/calibrated_loss"]
+    assert loss == pytest.approx(total / len(y), abs=1e-6)
+
+
+def test_held_out_file_holds_the_baselines_of_all_scores_except_those_of_minimal_pairs(
+    held_out: Path,
+) -> None:
     read = open_held_out(held_out)
-    detection = {
-        baseline_name(table, f"detect/{source}/auroc")
-        for source in CORRUPTIONS
-        for table in ("unigram", "bigram")
-    }
-    tasks = {
-        baseline_name("word", "probe/pos/accuracy"),
-        baseline_name("first_token", "probe/pos/accuracy"),
-        baseline_name("majority", "probe/sentiment/accuracy"),
-        baseline_name("bag_of_words", "probe/sentiment/accuracy"),
-    }
-    assert set(read.baselines) == detection | tasks
+    by_ngrams = [f"detect/{name}/{kind}" for name in CORRUPTIONS
+                 for kind in ("auroc", "calibrated_loss")]  # fmt: skip
+    by_ngrams += ["mlm/nats_per_character", "mlm/own_head/nats_per_character"]
+    tables = {metric: {"unigram", "bigram"} for metric in by_ngrams}
+    tables |= {f"probe/pos/{kind}": {"word", "first_token"} for kind in ("accuracy", "nats")}
+    tables["probe/sentiment/accuracy"] = {"majority", "bag_of_words"}
+    tables["probe/sentiment/nats"] = {"frequencies", "bag_of_words"}
+    expected = {baseline_name(name, metric) for metric in tables for name in tables[metric]}
+    assert set(read.baselines) == expected
+    not_pairs = {name for name in METRICS if name.startswith(("detect/", "probe/", "mlm/"))}
+    assert set(tables) == not_pairs
     assert set(read.corrupted_NT) == set(CORRUPTIONS)
-    assert all(0 < score < 1 for score in read.baselines.values())
+    assert all(0 < score < math.inf for score in read.baselines.values())
     for name in read.baselines:
         _, table, metric = name.split("/", 2)
         assert table in LOOKUPS

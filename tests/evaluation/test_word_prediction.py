@@ -21,6 +21,8 @@ from lab.data.vocabulary import CLS, MASK, PAD, SEP, UNK, Vocabulary
 from lab.evaluation import discriminant, word_prediction
 from lab.evaluation.discriminant import Discriminant, predict_half
 from lab.evaluation.hidden_words import HiddenWords, Masks, Spelling, hide_words
+from lab.evaluation.lookup import count_ngrams
+from lab.evaluation.word_lookup import score_word_tables
 from lab.evaluation.word_prediction import score_head, score_readout
 from lab.training.initialization import initialize_weights
 from lab.training.model import Encoder, VocabularyHead
@@ -157,6 +159,15 @@ def test_states_without_information_have_the_code_of_the_word_frequencies(
     states(monkeypatch, torch.ones(len(read.words), 5))
     score = readout(make_encoder(), read)
     assert score == pytest.approx(code_of_frequencies(read, 256), abs=1e-6)
+
+
+def test_unigram_table_has_the_code_of_the_word_frequencies(
+    hide: Hide, prepared_text: PreparedText
+) -> None:
+    corpus = prepared_text.corpus
+    scores = score_word_tables(count_ngrams(corpus), corpus)
+    expected = code_of_frequencies(hide("one"), 256)
+    assert scores["baseline/unigram/mlm/nats_per_character"] == pytest.approx(expected)
 
 
 def test_states_that_name_the_word_leave_the_spelling_of_rare_words(

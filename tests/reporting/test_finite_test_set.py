@@ -2,16 +2,19 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lab.reporting import finite_test_set, intervals, stats
+from lab.config.metrics import untrained_name
+from lab.reporting import finite_test_set, intervals, stats, yardsticks
 from lab.reporting.intervals import Interval
 from lab.tracking.frames import SweepFrames
 
+Blocks = dict[tuple[int | str, str], list[float]]
 METRIC = "detect/bigram/auroc"
 WIDTH = "objective.generator.width"
 B = 50
@@ -72,7 +75,7 @@ def test_interval_without_seed_noise_is_that_of_the_test_set() -> None:
     assert finite_test_set.add_test_error(exact, math.nan) == exact
 
 
-def build_frames(blocks: dict[tuple[int, str], list[float]]) -> SweepFrames:
+def build_frames(blocks: Blocks) -> SweepFrames:
     scores = {0.5: [0.70, 0.72, 0.71], 0.25: [0.80, 0.815, 0.812]}
     trials = [
         {
@@ -98,7 +101,7 @@ def build_frames(blocks: dict[tuple[int, str], list[float]]) -> SweepFrames:
     )
 
 
-def answer(blocks: dict[tuple[int, str], list[float]]) -> stats.Answer:
+def answer(blocks: Blocks) -> stats.Answer:
     result = stats.compute_answer(build_frames(blocks))
     assert result is not None
     return result
@@ -107,7 +110,7 @@ def answer(blocks: dict[tuple[int, str], list[float]]) -> stats.Answer:
 def test_answer_contains_the_error_of_the_test_set_where_it_is_recorded() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, B)) * 0.05 / math.sqrt(B)
-    blocks = {(n, METRIC): list(first if n < 3 else second) for n in range(6)}
+    blocks: Blocks = {(n, METRIC): list(first if n < 3 else second) for n in range(6)}
     without, result = answer({}), answer(blocks)
     assert math.isnan(without.test_error)
     expected = math.sqrt(B * np.var(second - first, ddof=1))
@@ -131,8 +134,73 @@ def test_error_that_settings_share_does_not_change_their_difference() -> None:
 def test_error_is_unknown_if_a_trial_lacks_blocks_or_has_another_test_set(
     lost: list[float],
 ) -> None:
-    blocks = {(n, METRIC): [0.1] * B for n in range(6)}
-    changed = {key: lost if key[0] < 3 else row for key, row in blocks.items()}
+    changed: Blocks = {(n, METRIC): lost if n < 3 else [0.1] * B for n in range(6)}
     result = answer(changed)
     assert math.isnan(result.test_error)
     assert result.effect == answer({}).effect
+
+
+# The gain over the untrained encoder.
+
+BEST = "width 0.25"  # trials 3 to 5
+
+
+def draw_gains(rng: np.random.Generator) -> tuple[Blocks, "np.ndarray[tuple[int], np.dtype[Any]]"]:
+    """Return the contributions of documents to scores of trials, and the mean gain of each."""
+    level_D = 0.2 * rng.normal(size=B)  # documents that are easy with and without training
+    blocks: Blocks = {}
+    gains_RD = 0.15 * rng.normal(size=B) + 0.01 * rng.normal(size=(3, B))
+    for n, gain_D in zip((3, 4, 5), gains_RD, strict=True):
+        for name, score_D in ((METRIC, level_D + gain_D), (untrained_name(METRIC), level_D)):
+            blocks[n, name] = ((score_D - score_D.mean()) / B).tolist()
+    return blocks, gains_RD.mean(0)
+
+
+def gain(blocks: Blocks) -> Interval:
+    frames = build_frames(blocks)
+    return stats.gain_over_untrained(frames, stats.scored_trials(frames), BEST)
+
+
+def test_interval_of_the_gain_contains_the_error_of_a_bootstrap_of_documents() -> None:
+    blocks, gain_D = draw_gains(np.random.default_rng(0))
+    error = scipy_stats.bootstrap((gain_D,), np.mean, n_resamples=4_000).standard_error
+    seeds_only, whole = gain({}), gain(blocks)
+    assert whole.mean == seeds_only.mean
+    half = math.hypot(seeds_only.high - seeds_only.mean, scipy_stats.norm.ppf(0.975) * error)
+    assert whole.high - whole.mean == pytest.approx(half, rel=0.1)
+    assert whole.high - whole.mean > 2 * (seeds_only.high - seeds_only.mean)
+
+
+def test_error_that_the_untrained_encoder_shares_does_not_change_the_gain() -> None:
+    values = list(np.random.default_rng(0).normal(size=B))
+    names = (METRIC, untrained_name(METRIC))
+    assert gain({(n, name): values for n in range(6) for name in names}) == gain({})
+
+
+def test_gain_that_other_documents_could_reverse_is_not_called_learning() -> None:
+    frames = build_frames({})
+    result, runs = answer({}), stats.scored_trials(frames)
+    assert stats.has_learned(frames, result, runs) is True
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=B) / math.sqrt(B)
+    blocks: Blocks = {(n, METRIC): list(values) for n in (3, 4, 5)}
+    blocks |= {(n, untrained_name(METRIC)): [0.0] * B for n in (3, 4, 5)}
+    assert stats.has_learned(build_frames(blocks), result, runs) is False
+
+
+@pytest.mark.parametrize("lost", [[], [0.1] * (B - 1)])
+def test_report_says_where_the_error_of_the_gain_is_not_recorded(lost: list[float]) -> None:
+    blocks, _ = draw_gains(np.random.default_rng(0))
+    note = "the sampling error of the test set is not recorded at step 0"
+
+    def describe(blocks: Blocks) -> str:
+        frames = build_frames(blocks)
+        runs = stats.scored_trials(frames)
+        return dict(yardsticks.describe_yardsticks(frames, answer(blocks), runs))["untrained"]
+
+    assert note not in describe(blocks)
+    without: Blocks = {
+        key: lost if key[1] == untrained_name(METRIC) else row for key, row in blocks.items()
+    }
+    assert gain(without) == gain({})
+    assert note in describe(without)

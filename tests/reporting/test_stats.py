@@ -586,7 +586,7 @@ def test_gain_since_step_0_is_that_of_the_paired_scores() -> None:
     result = stats.compute_answer(frames)
     assert result is not None
     runs = stats.scored_trials(frames)
-    gain = stats.gain_over_untrained(runs, "width 0.5")
+    gain = stats.gain_over_untrained(frames, runs, "width 0.5")
     half = 4.302652729911275 * 0.01 / math.sqrt(3)  # t quantile of 2 degrees of freedom
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0.21, 0.21 - half, 0.21 + half))
     assert stats.has_learned(frames, result, runs) is True

@@ -84,7 +84,7 @@ def test_gain_over_untrained_subtracts_the_untrained_score_printed_beside_it() -
     line = summary(sweep(TRAINED, UNTRAINED))["untrained"]
     assert line.startswith("0.6600 (same shape and window); the best setting differs from it by")
     assert "+0.0900" in line
-    assert line.endswith("it is significantly better")
+    assert "; it is significantly better; " in line
 
 
 def test_untrained_score_in_the_tables_is_that_of_the_same_shape() -> None:
@@ -154,6 +154,27 @@ def test_headline_says_that_a_table_is_not_beaten() -> None:
     near = headline(sweep(TRAINED, UNTRAINED, {"word": 0.76}))
     assert "is not significantly better than the word table" in near
     assert headline(sweep(TRAINED, UNTRAINED, {"word": 0.71})) == "Recommended setting: hidden 64."
+
+
+def test_lower_losses_are_better_than_a_table() -> None:
+    tables = {"unigram": 2.0, "bigram": 1.7}
+    trained, untrained = {64: [1.80, 1.81, 1.82]}, {64: [2.10, 2.11, 2.12]}
+    frames = sweep(trained, untrained, tables, metric="mlm/nats_per_character")
+    by_table = {name: LOOKUPS[name].title for name in tables}
+    assert summary(frames)["look-up tables"] == (
+        f"hidden 64 is significantly better than the unigram table ({by_table['unigram']}; "
+        f"2.0000); it is significantly worse than the bigram table ({by_table['bigram']}; 1.7000)"
+    )
+    text = headline(frames)
+    assert "no evidence that the encoder uses more context than the two neighboring tokens" in text
+    assert "is significantly worse than the bigram table" in text
+    below = sweep({64: [1.60, 1.61, 1.62]}, untrained, tables, metric="mlm/nats_per_character")
+    assert "evidence" not in headline(below)
+    noise = sweep(trained, untrained, tables, metric="mlm/nats_per_character", answer="noise")
+    assert summary(noise)["significantly better than look-up tables"] == (
+        f"the unigram table ({by_table['unigram']}; 2.0000): hidden 64; "
+        f"the bigram table ({by_table['bigram']}; 1.7000): no setting"
+    )
 
 
 def test_headline_names_the_weakest_table_that_is_not_beaten() -> None:

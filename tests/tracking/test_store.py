@@ -15,7 +15,7 @@ from experiments import JOB, METRIC, WIDTH, experiment, outcome, row
 
 from lab.config.experiment import Job
 from lab.config.labels import label
-from lab.config.metrics import finetuned
+from lab.config.metrics import finetuned, untrained_name
 from lab.config.results import Outcome, State
 from lab.reporting import score_table, stats, tables
 from lab.storage import record
@@ -91,7 +91,10 @@ def test_blocks_of_the_test_set_are_in_the_frames(uri: str, folder: Path) -> Non
     record.begin_record(record_folder, JOB.trial)
     record.write_rows(record_folder, rows)
     blocks = {METRIC: [0.0125, -3.21e-06], "probe/pos/accuracy": [1e-3, -1e-3]}
-    record.write_blocks(record_folder, blocks)
+    blocks |= {untrained_name(METRIC): [2e-3, -2e-3]}
+    # Only the ranking metric is compared with its value at step 0.
+    needless = {untrained_name("probe/pos/accuracy"): [0.5, -0.5]}
+    record.write_blocks(record_folder, blocks | needless)
     record.write_outcome(record_folder, outcome(*rows))
     sync = MlflowSync(begin_sweep(uri, folder, "blocks"), print)
     sync.submit(JOB, record_folder)

@@ -178,6 +178,8 @@ def test_extended_run_is_bitwise_equal_to_the_run_of_the_full_length(
     for row in outcome.rows:
         assert row["spent/marginal_flops"] == max(0.0, row["spent/flops"] - shared)
     assert [row["spent/steps"] for row in outcome.rows] == [0, 4, 8, 16]
+    assert record.read_untrained_blocks(longer.folder)
+    assert record.read_blocks(longer.folder) == record.read_blocks(whole.folder)
 
 
 @pytest.mark.usefixtures("few_sentences")

@@ -14,7 +14,7 @@ from small_disk import fill, mount_small_disk
 
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
-from lab.config.metrics import METRICS
+from lab.config.metrics import METRICS, untrained_name
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.config.optimizer import AdamConfig
@@ -143,15 +143,27 @@ def test_record_has_the_blocks_of_every_score_of_the_test_sets(
     blocks = record.read_blocks(folder)
     families = ("detect/", "probe/", "mlm/", "pairs/")
     tested = {name for name in end.rows[-1] if name.startswith(families)}
-    assert set(blocks) == tested
+    assert set(blocks) == tested | set(map(untrained_name, tested))
     documents = int(document_blocks(open_held_out(held_out).document_N).max()) + 1
     for name in tested:
         if name.startswith(("detect/", "probe/sentiment")):
             assert len(blocks[name]) == (documents if name.startswith("detect/") else 100)
+        assert len(blocks[untrained_name(name)]) == len(blocks[name])
     assert all(abs(sum(values)) < 1e-3 for values in blocks.values())
     # Few pairs of a category may all be right.
-    varied = [values for name, values in blocks.items() if not name.startswith("pairs/")]
+    varied = [values for name, values in blocks.items() if "pairs/" not in name]
     assert all(max(map(abs, values)) > 1e-6 for values in varied)
+
+
+def test_continued_run_keeps_the_blocks_of_the_untrained_encoder(
+    run: Run, trial: Trial, complete: CompleteRun, tmp_path: Path
+) -> None:
+    states: list[State] = ["running"] * 6 + ["interrupted"]
+    left = iter(states)
+    assert run(trial, tmp_path, requested_state=lambda: next(left)).state == "interrupted"
+    assert run(trial, tmp_path).state == "finished"
+    assert record.read_untrained_blocks(tmp_path)
+    assert record.read_blocks(tmp_path) == record.read_blocks(complete.folder)
 
 
 def test_progress_file_has_each_phase_during_the_run(

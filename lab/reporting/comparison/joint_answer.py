@@ -13,8 +13,8 @@ import pandas as pd
 
 from lab.reporting import stats
 from lab.reporting.compared_scores import ComparedScores, all_scored, read_scores, score_table
-from lab.reporting.comparison.sweep_results import SweepResult, join_runs, name_cell
-from lab.reporting.finite_test_set import TestSetErrors, add_test_error, read_errors
+from lab.reporting.comparison.sweep_results import SweepResult, join_frames, join_runs, name_cell
+from lab.reporting.finite_test_set import add_test_error, read_errors
 from lab.reporting.intervals import Interval, pooled_deviation
 from lab.reporting.stats import Answer
 
@@ -31,7 +31,8 @@ def compare_sweeps(sweeps: Sequence[SweepResult]) -> Answer | None:
     scored = [sweep for sweep in sweeps if sweep.answer is not None]
     if not scored:
         return None
-    scores, errors = _join_scores(scored), _join_errors(scored)
+    scores, runs = _join_scores(scored), join_runs(scored)
+    errors = read_errors(join_frames(scored), runs)
     means = scores.means().sort_values(ascending=not scores.maximize, kind="stable")
     best = str(means.index[0])
 
@@ -61,7 +62,7 @@ def compare_sweeps(sweeps: Sequence[SweepResult]) -> Answer | None:
         reference=None,
         effect=None,
         multiplier=None,
-        noise_sd=pooled_deviation(score_table(join_runs(scored))),
+        noise_sd=pooled_deviation(score_table(runs)),
         confirmed=all(sweep.answer is not None and sweep.answer.confirmed for sweep in scored),
         test_error=stats.worst_error(errors, best, own),
         settings=None,
@@ -103,16 +104,6 @@ def _join_scores(sweeps: Sequence[SweepResult]) -> ComparedScores:
 def _names(sweep: str, scores: ComparedScores) -> Mapping[str, str]:
     """Return the name of each column of a sweep in the common table."""
     return {column: name_cell(sweep, column) for column in scores.sweeps}
-
-
-def _join_errors(sweeps: Sequence[SweepResult]) -> TestSetErrors:
-    return TestSetErrors(
-        blocks={
-            name_cell(sweep.name, label): contributions
-            for sweep in sweeps
-            for label, contributions in read_errors(sweep.frames, sweep.runs).blocks.items()
-        }
-    )
 
 
 def _list_missing(sweeps: Sequence[SweepResult], known: Mapping[str, object]) -> list[str]:

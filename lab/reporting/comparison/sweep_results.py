@@ -62,9 +62,8 @@ def join_trials(sweeps: Sequence[SweepResult]) -> pd.DataFrame:
 def join_frames(sweeps: Sequence[SweepResult]) -> SweepFrames:
     """Return frames with the trials of all sweeps, whose cells have the names of `name_cell`.
 
-    A trial's number is a text with the name of its sweep. The frames have no contributions of
-    blocks of the test set, because these belong to the numbers of one sweep. The curves have no
-    seconds, which are not comparable between sweeps that ran at other times or on other machines.
+    A trial's number is a text with the name of its sweep. The curves have no seconds, which are not
+    comparable between sweeps that ran at other times or on other machines.
 
     Args:
         sweeps: sweeps with the same ranking metric.
@@ -89,6 +88,11 @@ def join_frames(sweeps: Sequence[SweepResult]) -> SweepFrames:
         texts={},
         trials=join_trials(sweeps),
         curves=_concatenate(curves).drop(columns="spent/seconds", errors="ignore"),
+        blocks={
+            (_name_trial(number, sweep.name), metric): values
+            for sweep in sweeps
+            for (number, metric), values in sweep.frames.blocks.items()
+        },
     )
 
 
@@ -126,5 +130,5 @@ def _concatenate(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled or tables[:1], ignore_index=True)
 
 
-def _name_trial(number: int, sweep: str) -> str:
+def _name_trial(number: int | str, sweep: str) -> str:
     return f"{number} of {sweep}"

@@ -172,7 +172,7 @@ def write_tables(
         trials=_describe(frames.trials, read_cells(folder / TABLES["trials"])),
         curves=_describe(frames.curves, read_cells(folder / TABLES["curves"])),
         blocks=[
-            Blocks(number=number, metric=metric, values=_encode(values))
+            Blocks(number=int(number), metric=metric, values=_encode(values))
             for (number, metric), values in frames.blocks.items()
             if number in compared
         ],

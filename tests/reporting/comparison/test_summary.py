@@ -2,13 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 from frames.compared_sweeps import FIRST, SECOND, SETTINGS, read, sweep
+from simulated.sweeps import METRIC
 
+from lab.config.metrics import untrained_name
+from lab.reporting import stats
 from lab.reporting.comparison.cell_rows import cell_table
 from lab.reporting.comparison.comparability import find_obstacle
 from lab.reporting.comparison.joint_answer import compare_sweeps
 from lab.reporting.comparison.summary import list_facts, list_flags, write_headline
+from lab.reporting.comparison.sweep_results import join_frames, join_runs
 from lab.tracking import tags
 
 pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
@@ -38,6 +43,26 @@ def test_sweeps_with_different_budgets_give_no_recommendation() -> None:
 def test_no_setting_is_recommended_where_none_has_learned() -> None:
     sweeps = read(sweep("one", {"a": [0.50, 0.51, 0.49]}), sweep("two", {"c": [0.40, 0.41, 0.42]}))
     assert "shows no learning" in write_headline(sweeps, compare_sweeps(sweeps), "").answer
+
+
+def test_gain_over_the_untrained_encoder_has_the_error_of_the_sweeps_own_test_set() -> None:
+    rng = np.random.default_rng(0)
+    first, second = sweep("one", FIRST), sweep("two", SECOND)
+    for each in (first, second):
+        documents = 0.02 * rng.normal(size=30)
+        for number in map(int, each.trials["number"]):
+            each.blocks[number, METRIC] = list(documents)
+            each.blocks[number, untrained_name(METRIC)] = [0.0] * 30
+    joint = read(first, second)
+    answer, frames, runs = compare_sweeps(joint), join_frames(joint), join_runs(joint)
+    assert answer is not None
+    for result, name, own in ((joint[0], "one", "a"), (joint[1], "two", "c")):
+        expected = stats.gain_over_untrained(result.frames, result.runs, own)
+        assert stats.gain_over_untrained(frames, runs, f"{name} / {own}") == expected
+    plain = read(sweep("one", FIRST), sweep("two", SECOND))
+    facts = dict(list_facts(joint, answer, across_code=False))
+    assert "is not recorded" not in facts["untrained"]
+    assert "is not recorded" in dict(list_facts(plain, answer, across_code=False))["untrained"]
 
 
 def test_every_cell_has_a_row_also_without_a_score() -> None:
