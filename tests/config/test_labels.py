@@ -37,7 +37,7 @@ def test_labels_of_shipped_search_spaces_fit_into_a_table(file: Path) -> None:
 
 
 def test_compared_kinds_are_labeled_with_their_section() -> None:
-    assert labels("optimizer") == ["optim adam", "optim muon"]
+    assert labels("optimizer") == ["optim adam", "optim adamw", "optim muon"]
 
 
 def test_single_value_is_labeled_by_its_kind() -> None:
