@@ -8,6 +8,7 @@ registered, and the folders that `lab.export` writes of it, among them the discr
 head, are artifacts of the sweep's run. Nothing is pickled, and no code of the lab is stored.
 """
 
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -224,16 +225,20 @@ def _register(client: Any, name: str, model: Any, values: dict[str, str]) -> Non
         values: tags of the version.
     """
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
     name = _FORBIDDEN_IN_NAMES.sub("-", name)
     try:
         client.get_registered_model(name)
     except MlflowException:
         client.create_registered_model(name, description=f"Best trials of the sweep {name}")
-    client.create_model_version(
+    made = client.create_model_version(
         name,
         source=model.artifact_location,
         run_id=model.source_run_id,
         tags=values,
         model_id=model.model_id,
     )
+    # The MLflow UI reads the registered versions of a logged model from this tag.
+    versions = json.dumps([{"name": made.name, "version": made.version}])
+    client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: versions})

@@ -244,6 +244,9 @@ def test_best_trial_is_logged_as_a_model_that_mlflow_loads(storage: Path, mlflow
     (version,) = client.search_model_versions("name = 'models'")
     assert (int(version.version), version.tags) == (1, {"trial": BEST})
     assert version.run_id == parent
+    logged = client.get_logged_model(address.removeprefix("models:/"))
+    shown = json.loads(logged.tags["mlflow.modelVersions"])  # MLflow's page reads this tag
+    assert [(each["name"], int(each["version"])) for each in shown] == [("models", 1)]
     assert list(mlflow.pyfunc.load_model("models:/models/1").predict(example)) == list(answer)
     filled = mlflow.transformers.load_model(address)(str(example))
     assert filled[0]["token"] == first["token"]
