@@ -1,12 +1,15 @@
 """Codes of hidden words by look-up tables: word frequencies, and the tokens beside the word.
 
-Both have the classes and the spelling of the read-out (`word_prediction.code_words`). The first one
-states the class of a word by its frequency in the other half of the held-out text. The second one
-multiplies this frequency by the evidence of the two tokens beside the word, counted in the training
-text. The evidence for a word is p(f|a) p(c|l) / (p(f) p(c)), where a and c are the tokens before
-and after it, and f and l its first and its last token. The evidence for a class is the mean over
-the words of the class in the other half. Its power is fitted on the other half, because a and c are
-not independent given the word.
+Both have the classes and the spelling of the read-out (`word_prediction.code_words`). They are
+therefore no yardsticks of a vocabulary head, which states every word by its tokens: for rare words
+it needs fewer nats even with the same probability for all tokens.
+
+The first table states the class of a word by its frequency in the other half of the held-out text.
+The second one multiplies this frequency by the evidence of the two tokens beside the word, counted
+in the training text. The evidence for a word is p(f|a) p(c|l) / (p(f) p(c)), where a and c are the
+tokens before and after it, and f and l its first and its last token. The evidence for a class is
+the mean over the words of the class in the other half. Its power is fitted on the other half,
+because a and c are not independent given the word.
 
 Words of several tokens have evidence too. On the embedded text with 2,048 tokens and windows of 16
 the powers are .93 and .94, and the code has 2.499 nats per character. With the probability of words
@@ -32,7 +35,7 @@ from lab.evaluation.hidden_words import HiddenWords, hide_words
 from lab.evaluation.lookup import Bools, Floats, Ints, NgramTable
 from lab.evaluation.word_prediction import code_words
 
-_METRICS = ("mlm/nats_per_character", "mlm/own_head/nats_per_character")
+_METRIC = "mlm/nats_per_character"
 _CHUNK = 1_024  # number of words whose evidence is computed at once
 _LARGEST_POWER = 4.0
 
@@ -57,7 +60,7 @@ class WordTokens:
 
 
 def score_word_tables(table: NgramTable, corpus: Corpus) -> dict[str, float]:
-    """Return the nats per character of hidden words by each table, for both scores of them.
+    """Return the nats per character of hidden words by each table.
 
     Args:
         table: frequencies in the training text.
@@ -79,8 +82,7 @@ def score_word_tables(table: NgramTable, corpus: Corpus) -> dict[str, float]:
         "bigram": code_words(single, predict),
     }
     return {
-        baseline_name(name, metric): score.nats_per_character
-        for metric in _METRICS
+        baseline_name(name, _METRIC): score.nats_per_character
         for name, score in codes.items()
         if score is not None
     }
