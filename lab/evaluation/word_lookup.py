@@ -36,7 +36,7 @@ from lab.evaluation.lookup import Bools, Floats, Ints, NgramTable
 from lab.evaluation.word_prediction import code_words
 
 _METRIC = "mlm/nats_per_character"
-_CHUNK = 1_024  # number of words whose evidence is computed at once
+_CHUNK = 1_024  # words in one matrix product of the evidence
 _LARGEST_POWER = 4.0
 
 

@@ -124,7 +124,7 @@ def find_test_set_errors(
 
 
 def widen(estimate: Estimate, growth: float) -> Estimate:
-    """Return a positive estimate whose interval is wider by a factor on a log scale."""
+    """Return a positive estimate; its interval is `growth` times as wide in logarithms."""
     ends = widen_ends(*map(np.array, (estimate.value, estimate.low, estimate.high, growth)))
     return replace(estimate, low=float(ends[0]), high=float(ends[1]))
 

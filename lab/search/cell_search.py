@@ -141,7 +141,7 @@ class CellSearch:
         return self._tuned[index]
 
     def start_asked(self) -> None:
-        """Create running trials in the study for the points whose outcome was not told at once.
+        """Create running trials in the study for the points that were asked for and have not ended.
 
         A point that ended in an earlier run of the sweep is told before the next point is asked
         for. It is added as an ended trial, which takes one request of the database instead of four.

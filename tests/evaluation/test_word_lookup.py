@@ -97,7 +97,7 @@ Shares, Ints = npt.NDArray[np.float64], npt.NDArray[np.int64]
 
 @pytest.fixture
 def tokens() -> WordTokens:
-    """Return words of one or two tokens whose first token often follows the token before."""
+    """Return words of one or two tokens; the first token depends on the token before the word."""
     rng = np.random.default_rng(0)
     first_N = rng.integers(FIRST_WORD, V, N)
     before_N = np.where(rng.random(N) < 0.6, first_N, rng.integers(FIRST_WORD, V, N))

@@ -1,4 +1,4 @@
-"""Error of the finite test set in a law: coverage over test sets, and what it leaves alone."""
+"""Error of the finite test set in a law: coverage over test sets, and quantities without it."""
 
 from dataclasses import replace
 

@@ -148,7 +148,7 @@ def _fit(groups: Sequence[RunGroup], ends: Sequence[EndPoint]) -> RatioTrend:
 
 
 def describe_ratio(trend: RatioTrend) -> str:
-    """Return what the ratio does in the law."""
+    """Return sentences on the effect of the ratio on the loss and on the best ratio."""
     curvature = trend.term.curvature
     parabolas = (
         "At equal FLOPs, the log loss is a parabola of log r, the ratio of generator to encoder "

@@ -251,7 +251,7 @@ RATIOS = (0.125, 0.25, 0.375, 0.5, 1.0)
 
 
 def ratio_frames(sizes: Sequence[str], exponent: float = 0.0) -> SweepFrames:
-    """Return frames whose best ratio is .3 at 1e12 FLOPs and a power of the budget."""
+    """Return frames of runs with a best ratio of .3 at 1e12 FLOPs that is a power of the budget."""
     compare = {
         "encoder.size": sizes, "budget.amount": BUDGETS[1:4], "objective.generator.width": RATIOS
     }  # fmt: skip
