@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path as File
 
 import torch
-from typing_extensions import override
 
 from lab.config.architecture import EncoderConfig
 from lab.config.results import MetricRow
@@ -13,7 +12,7 @@ from lab.config.trial import Trial
 from lab.data.vocabulary import Vocabulary, open_vocabulary
 from lab.errors import UserError
 from lab.storage import record, record_damage
-from lab.training.checkpoint import Checkpoints, TrainingPosition
+from lab.training.checkpoint import TrainingPosition, restore_weights
 from lab.training.objectives import build_objective
 from lab.training.objectives.base import Detector
 from lab.training.weights import Weights, collect_weights, weights_below
@@ -88,18 +87,6 @@ class TrainedTrial:
         return rows[-1] if is_last else {}
 
 
-class _Checkpoint(Checkpoints):
-    """One checkpoint of a record, in place of all in its folder."""
-
-    def __init__(self, folder: File) -> None:
-        super().__init__(folder.parent, maximize=True)
-        self._checkpoint = folder
-
-    @override
-    def _all(self) -> list[File]:
-        return [self._checkpoint]
-
-
 def open_trained(folder: File, cache: File) -> TrainedTrial:
     """Read the newest checkpoint of a record.
 
@@ -138,7 +125,7 @@ def open_checkpoints(folder: File, cache: File) -> Iterator[TrainedTrial]:
     for checkpoint in sorted((folder / "checkpoints").glob("[0-9]*"), reverse=True):
         # The token counts only initialize the biases of heads, which the checkpoint overwrites.
         objective = build_objective(trial, torch.ones(trial.data.vocab, dtype=torch.int64)).eval()
-        place = _Checkpoint(checkpoint).weights(objective)
+        place = restore_weights(checkpoint, objective)
         if place is None:
             continue
         found = True

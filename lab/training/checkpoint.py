@@ -130,15 +130,8 @@ class Checkpoints:
         Returns:
             The position of the checkpoint, or None if there is none.
         """
-        for folder in reversed(self._all()):
-            try:
-                position, tensors = _read(folder)
-                _restore_weights(_select(tensors, "weight"), objective)
-            except DamagedError as error:
-                _LOG.warning("damaged checkpoint skipped: %s", error)
-                continue
-            return position
-        return None
+        positions = (restore_weights(folder, objective) for folder in reversed(self._all()))
+        return next((position for position in positions if position is not None), None)
 
     def _all(self) -> list[File]:
         folders = self._folder.glob("[0-9]*") if self._folder.is_dir() else ()
@@ -159,6 +152,25 @@ class Checkpoints:
             remaining.add(max(scored)[1])
         for folder in set(folders) - remaining:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def restore_weights(folder: File, objective: Objective) -> TrainingPosition | None:
+    """Restore only the weights of one checkpoint.
+
+    Args:
+        folder: folder of the checkpoint.
+        objective: objective built from the same trial, where only dropout may differ.
+
+    Returns:
+        The position of the checkpoint; None if it is damaged.
+    """
+    try:
+        position, tensors = _read(folder)
+        _restore_weights(_select(tensors, "weight"), objective)
+    except DamagedError as error:
+        _LOG.warning("damaged checkpoint skipped: %s", error)
+        return None
+    return position
 
 
 def _write(tensors: dict[str, Tensor], position: TrainingPosition, folder: File) -> None:
