@@ -2,9 +2,11 @@
 
 The benchmark writes synthetic records of finished trials, with as many metrics, evaluations and
 blocks of the test set as real ones, and no checkpoints. It then measures processor and wall-clock
-time of three commands:
+time of four commands:
 
-- `lab.sweep` without MLflow's and Optuna's databases, which are made again from the records;
+- `lab.sweep` without MLflow's and Optuna's databases and without the record of the last trial:
+  until that trial starts, and in all. The other records are copied to MLflow while it is trained;
+- `lab.sweep` without these databases, which are made again from the records;
 - `lab.sweep` once more, which finds everything done and only writes the report;
 - `lab.report`.
 """
@@ -12,6 +14,7 @@ time of three commands:
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,11 +94,15 @@ def main() -> None:
     experiment = search_space.load_experiment(space, overrides)
     with tempfile.TemporaryDirectory(prefix="finished-trials-") as folder:
         storage = Path(folder, "storage")
-        count = write_records(experiment, storage)
-        print(f"{count} records of finished trials; {len(os.sched_getaffinity(0))} cores")
+        *others, last = write_records(experiment, storage)
+        print(f"{len(others) + 1} records of finished trials; {len(os.sched_getaffinity(0))} cores")
         places = ["--storage", str(storage), "--reports", str(Path(folder, "reports"))]
         sweep = ["sweep", str(space), *(part for each in overrides for part in ("--set", each))]
         uri = f"sqlite:///{storage}/mlflow.db"
+        shutil.rmtree(last)
+        measure("sweep, a trial left to train", [*sweep, *places], options.profile)
+        for database in storage.glob("*.db"):
+            database.unlink()
         for title, arguments in (
             ("sweep, databases made again", [*sweep, *places]),
             ("sweep, nothing left to do", [*sweep, *places]),
@@ -105,23 +112,33 @@ def main() -> None:
 
 
 def measure(title: str, arguments: list[str], profiles: Path | None) -> None:
-    """Run a command and print its processor time (user and system) and wall-clock time."""
+    """Run a command; print its processor time (user and system), wall-clock time, first start."""
     program = [sys.executable]
     if profiles is not None:
         profiles.mkdir(parents=True, exist_ok=True)
         program += ["-m", "cProfile", "-o", str(profiles / f"{title.replace(' ', '_')}.prof")]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     command = [*program, "-m", f"lab.{arguments[0]}", *arguments[1:]]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = []
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line)
+            if "] started " in line:
+                print(f"{title}: the first trial starts after {time.monotonic() - began:.1f} s")
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"{title}: {busy:.1f} s of processor time, {wall:.1f} s in all", flush=True)
-    if ended.returncode:
-        sys.exit(f"status {ended.returncode}: {ended.stderr}")
+    if process.returncode:
+        sys.exit(f"status {process.returncode}: {''.join(lines)}")
 
 
-def write_records(experiment: Experiment, storage: Path) -> int:
-    """Write a record for each job of an experiment; its jobs must not depend on scores."""
+def write_records(experiment: Experiment, storage: Path) -> list[Path]:
+    """Write a record for each job of an experiment, and return their folders.
+
+    The jobs must not depend on scores.
+    """
     storage.mkdir(parents=True)
     site = Site(storage=storage, mirror=LocalOnly(), ray="")
     prerequisites = Prerequisites(storage, site.mirror)
@@ -131,7 +148,7 @@ def write_records(experiment: Experiment, storage: Path) -> int:
     process = provenance.current_provenance()
     chance = np.random.default_rng(1)
     vars(os)["fsync"] = lambda _: None  # the records may be lost with the power
-    count = 0
+    folders = []
     while (job := search.ask()) is not None:
         work = builder.build_trial(job)
         rows = tuple(curve(chance, work.trial.evaluations))
@@ -144,8 +161,8 @@ def write_records(experiment: Experiment, storage: Path) -> int:
             state="finished", reason="", rows=rows, started_at=1e9, seconds=70.0, busy=60.0
         )
         record.write_outcome(work.folder, outcome)
-        count += 1
-    return count
+        folders.append(work.folder)
+    return folders
 
 
 def curve(chance: np.random.Generator, evaluations: int) -> Iterator[MetricRow]:

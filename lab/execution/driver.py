@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path as File
 
 from lab import cli, disk_space
@@ -112,8 +113,9 @@ class Driver:
                     raise disk_space.DiskFullError(missing or self._full_disk)
                 if self.stop_file.exists():
                     raise KeyboardInterrupt
-            self._view.set_phase("copying the last records to MLflow")
-            self._mlflow_sync.flush()
+            copying = partial(self._view.set_phase, "copying the last records to MLflow")
+            copying(0.0)
+            self._mlflow_sync.flush(copying)
             measures |= self._preparatory.measures()
             for folder in self._records.not_replaced():
                 self._view.print_line(
@@ -229,7 +231,7 @@ class Driver:
         outcome = self._records.read_valid_outcome(assignment.folder)
         if outcome is not None and self._is_settled(job, assignment.folder, outcome):
             self._repair(assignment)
-            self._end_job(job, assignment.folder, outcome)
+            self._settle_job(job, assignment.folder, outcome)
         elif assignment.folder in self._running:  # another job has the same trial, which runs once
             jobs = self._running[assignment.folder]
             if not jobs:  # until now the trial was only a preparatory run
@@ -334,7 +336,11 @@ class Driver:
             self._mlflow_sync.submit(job, work.folder)
 
     def poll(self) -> None:
-        """Read the progress of the running trials, at most once in `Mirror.pause` seconds."""
+        """Copy waiting records to MLflow, and read the progress of the running trials.
+
+        The progress is read at most once in `Mirror.pause` seconds.
+        """
+        self._mlflow_sync.copy_pending()
         now = time.monotonic()
         if now - self._progress_read_at < self._mirror.pause:
             return
@@ -375,17 +381,30 @@ class Driver:
             self._events.ended_preparatory(work.folder, outcome)
 
     def _end_job(self, job: Job, folder: File, outcome: Outcome) -> None:
-        self._board.preparatory_flops = self._preparatory.flops
         outcome = self._search.judge(job, outcome)
-        judged = outcome if outcome.state == "infeasible" else None
-        self._mlflow_sync.submit(job, folder, outcome=judged)
+        self._mlflow_sync.submit(job, folder, outcome=_judged(outcome))
         if outcome.state != "interrupted":  # the next run of the sweep continues it
-            self._search.tell(job, outcome)
+            self._tell_search(job, folder, outcome)
             self._annotate(job, folder)
-            with suppress(OSError):  # of a trial without a curve; the artifact is only displayed
-                self._search.attach(job, folder / record.CURVE)
-            if self._experiment.cost is not None:
-                self._board.jobs = self._search.jobs  # repeats are known after a cell's search
+        self._display_end(job, folder, outcome)
+
+    def _settle_job(self, job: Job, folder: File, outcome: Outcome) -> None:
+        """End a job whose trial ended in an earlier run; it is copied to MLflow later."""
+        outcome = self._search.judge(job, outcome)
+        self._tell_search(job, folder, outcome)
+        annotate = partial(self._annotate, job, folder)
+        self._mlflow_sync.defer(job, folder, outcome=_judged(outcome), copied=annotate)
+        self._display_end(job, folder, outcome)
+
+    def _tell_search(self, job: Job, folder: File, outcome: Outcome) -> None:
+        self._search.tell(job, outcome)
+        with suppress(OSError):  # of a trial without a curve; the artifact is only displayed
+            self._search.attach(job, folder / record.CURVE)
+        if self._experiment.cost is not None:
+            self._board.jobs = self._search.jobs  # repeats are known after a cell's search
+
+    def _display_end(self, job: Job, folder: File, outcome: Outcome) -> None:
+        self._board.preparatory_flops = self._preparatory.flops
         awaits_retry = self._search.awaits_retry(job, outcome)
         self._events.ended(job, folder, outcome, awaits_retry=awaits_retry)
 
@@ -418,3 +437,8 @@ class Driver:
     def _pull_running(self, folder: File) -> None:
         """Download a running trial's record, and copy the log of its process."""
         self._records.pull_running(folder, trial_field(folder, self._running[folder]))
+
+
+def _judged(outcome: Outcome) -> Outcome | None:
+    """Return the outcome of a trial if the sweep judges it otherwise than its record does."""
+    return outcome if outcome.state == "infeasible" else None

@@ -1,10 +1,13 @@
 """Copy the records of trials to MLflow while a sweep runs.
 
 The records are the primary results; the tracking store is a copy of them. While MLflow is not
-available, trials continue, and their records are copied later.
+available, trials continue, and their records are copied later. Records of trials that ended in an
+earlier run of the sweep are copied after all others, a few at a time, so that a sweep with many of
+them and an empty database starts to train at once.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from lab.tracking.store import MlflowStore
 _LOG = logging.getLogger(__name__)
 _RETRY_INTERVAL = 10.0  # seconds
 _TIMEOUT = 180.0  # seconds that `flush` waits for the store
+_SLICE = 0.5  # seconds of one call of `copy_pending` for deferred records
 
 
 @dataclass
@@ -28,6 +32,7 @@ class _Entry:
     folder: File
     fresh: bool  # whether the run in the store must be deleted first
     outcome: Outcome | None  # in place of that of the record
+    copied: Callable[[], None] = lambda: None  # called after the record was copied
 
 
 class MlflowSync:
@@ -42,6 +47,7 @@ class MlflowSync:
     def __init__(self, store: MlflowStore, notify: Callable[[str], None]) -> None:
         self._store, self._notify = store, notify
         self._pending: dict[int, _Entry] = {}
+        self._deferred: dict[int, _Entry] = {}
         self._error: str | None = None  # of the last attempt
         self._is_full = False  # whether the last attempt failed because a disk is full
         self._failed_at = 0.0
@@ -62,19 +68,45 @@ class MlflowSync:
         self._pending[job.number] = _Entry(job, folder, fresh, outcome)
         self.copy_pending()
 
+    def defer(
+        self,
+        job: Job,
+        folder: File,
+        *,
+        outcome: Outcome | None = None,
+        copied: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Copy a record that does not change any more by later calls, after all that are submitted.
+
+        Args:
+            job: job to store.
+            folder: record of the job's trial.
+            outcome: outcome of the trial in this sweep; None for that of the record.
+            copied: function that is called after the record was copied.
+        """
+        self._deferred[job.number] = _Entry(job, folder, False, outcome, copied)
+
     def run_address(self, job: Job, folder: File) -> str:
         """Return the address of a job's run in the MLflow UI; empty if it is not stored yet."""
         return self._store.run_address(job, folder.name)
 
     def copy_pending(self) -> None:
-        """Copy all pending records, unless an attempt failed less than `_RETRY_INTERVAL` ago."""
+        """Copy all submitted records, and deferred ones for up to `_SLICE` seconds.
+
+        Nothing is copied if an attempt failed less than `_RETRY_INTERVAL` ago.
+        """
+        self._copy_until(time.monotonic() + _SLICE)
+
+    def _copy_until(self, deadline: float) -> None:
+        """Copy all submitted records, and deferred ones until a time of the monotonic clock."""
         if self._error is not None and time.monotonic() - self._failed_at < _RETRY_INTERVAL:
             return
         try:
-            while self._pending:
-                number = next(iter(self._pending))
-                self._copy(self._pending[number])
-                del self._pending[number]
+            for entries, end in ((self._pending, math.inf), (self._deferred, deadline)):
+                while entries and time.monotonic() < end:
+                    number = next(iter(entries))
+                    self._copy(entries[number])
+                    entries.pop(number).copied()
         except StoreError as error:
             if self._error is None:
                 _LOG.warning("MLflow is not available: %s", error)
@@ -89,28 +121,35 @@ class MlflowSync:
             self._notify("MLflow is available again")
         self._error, self._is_full = None, False
 
-    def flush(self) -> None:
-        """Copy all pending records; wait for the store if it is not available.
+    def flush(self, progress: Callable[[float], None] = lambda _: None) -> None:
+        """Copy all records; wait for the store if it is not available.
+
+        Args:
+            progress: called with the share of the records that are copied, from 0 to 1.
 
         Raises:
             StoreError: the store is still not available after `_TIMEOUT`, or its disk is full.
         """
         deadline = time.monotonic() + _TIMEOUT
         self._failed_at = 0.0
-        self.copy_pending()
-        if self._pending:
+        waiting = len(self._deferred)
+        while self._deferred and self._error is None:
+            progress(1 - len(self._deferred) / waiting)
+            self.copy_pending()
+        self._copy_until(math.inf)
+        if left := len(self._pending) + len(self._deferred):
             self._notify(
                 f"all trials have ended; waiting up to {_TIMEOUT:.0f} s for MLflow, to copy "
-                f"{len(self._pending)} of them to it; an interrupt loses nothing"
+                f"{left} of them to it; an interrupt loses nothing"
             )
-        while self._pending:
+        while self._pending or self._deferred:
             if time.monotonic() > deadline or self._is_full:
                 raise StoreError(
                     f"{self._error}; the records are complete; run the same command again to copy "
                     "them to MLflow"
                 )
             time.sleep(1)
-            self.copy_pending()
+            self._copy_until(math.inf)
 
     def _copy(self, entry: _Entry) -> None:
         job, folder = entry.job, entry.folder

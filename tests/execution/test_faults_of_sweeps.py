@@ -19,6 +19,7 @@ from lab.execution.site import Site
 from lab.loading import search_space
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
+from lab.tracking import frames, sync
 from lab.tracking.client import default_uri
 from lab.tracking.store import MlflowStore
 from lab.trials.run import run_trial
@@ -199,3 +200,37 @@ def read_scores(storage: Path) -> dict[str, list[float]]:
         for name, outcome in outcomes.items()
         if outcome
     }
+
+
+def test_trials_are_trained_before_finished_ones_are_copied_to_a_new_database(
+    sweep: Callable[..., None],
+    trained: Trained,
+    evaluated: list[Callable[[MetricRow], None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, storage = tmp_path / "first", tmp_path / "storage"
+    sweep(first)
+    shutil.copytree(first, storage, ignore=shutil.ignore_patterns("mlflow.db"))
+    again = min((storage / "trials").iterdir())
+    monkeypatch.setattr(sync, "_SLICE", 0.0)
+    copied: list[int] = []
+    count = partial(count_ended_runs, default_uri(storage), "sweep")
+
+    def count_copied(row: MetricRow) -> None:
+        copied.append(count())
+        if row["spent/steps"]:  # the trial is trained
+            monkeypatch.setattr(sync, "_SLICE", 0.5)
+
+    evaluated.append(count_copied)
+    trained.clear()
+    sweep(storage, again)
+    assert trained == [again.name]
+    assert copied == [0, 0]
+    assert count() == 2
+
+
+def count_ended_runs(uri: str, name: str) -> int:
+    """Return the number of trials that have ended by the tracking store."""
+    trials = frames.load_frames(uri, name).trials
+    return int((trials["state"] == "finished").sum())

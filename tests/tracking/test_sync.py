@@ -238,6 +238,52 @@ def test_run_is_not_deleted_twice_if_the_store_fails_after_the_deletion(
     assert [call[0] for call in stub.calls] == ["delete_run", "sync"]
 
 
+def test_deferred_records_are_copied_after_submitted_ones_and_for_half_a_second_a_call(
+    syncer: MlflowSync, stub: StubStore, clock: Clock, tmp_path: Path
+) -> None:
+    noted: list[int] = []
+    check = stub._check
+
+    def take_time() -> None:
+        clock.now += 0.2
+        check()
+
+    stub._check = take_time  # type: ignore[method-assign]
+    for number in range(13):
+        write_ended(tmp_path / str(number), outcome(row(0)))
+    for number in range(12):
+        syncer.defer(job(number), tmp_path / str(number), copied=partial(noted.append, number))
+    assert stub.calls == []
+    syncer.submit(job(12), tmp_path / "12")
+    copied = [number for _, number, _, _ in stub.calls]
+    assert copied == [12, 0, 1]
+    assert noted == [0, 1]
+    syncer.copy_pending()
+    assert [number for _, number, _, _ in stub.calls] == [*copied, 2, 3, 4]
+    shares: list[float] = []
+    syncer.flush(shares.append)
+    assert [number for _, number, _, _ in stub.calls] == [12, *range(12)]
+    assert noted == list(range(12))
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < shares[-1] <= 1
+
+
+def test_deferred_records_are_kept_while_the_store_is_not_available(
+    syncer: MlflowSync, stub: StubStore, clock: Clock, tmp_path: Path
+) -> None:
+    noted: list[int] = []
+    write_ended(tmp_path, outcome(row(0)))
+    stub.available = False
+    syncer.defer(job(0), tmp_path, copied=partial(noted.append, 0))
+    syncer.copy_pending()
+    assert (stub.calls, noted) == ([], [])
+    stub.available = True
+    clock.now += 20
+    syncer.copy_pending()
+    assert stub.calls == [("sync", 0, "finished", 1)]
+    assert noted == [0]
+
+
 def test_settle_waits_for_the_store(
     syncer: MlflowSync,
     stub: StubStore,
