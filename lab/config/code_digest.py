@@ -19,10 +19,11 @@ TRIAL = (
     "training",
     "evaluation",
     "trials",
+    "score_blocks.py",
     "tasks/embedded.py",
     "tasks/minimal_pairs.py",
 )
-FINETUNING = ("config", "data", "tasks", "training", "finetuning")
+FINETUNING = ("config", "data", "tasks", "training", "finetuning", "score_blocks.py")
 # Modules of these folders on which no result depends.
 _NO_NUMBERS = frozenset(
     {

@@ -31,7 +31,7 @@ from lab.config.metrics import PAIRS_ACCURACY, category_metric
 from lab.config.results import MetricRow
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, MASK, PAD, SEP, Encoded, Ids, Vocabulary
-from lab.evaluation.score_blocks import ScoreBlocks, assign_blocks, ratio_blocks
+from lab.score_blocks import ScoreBlocks, assign_blocks, ratio_blocks
 from lab.tasks.minimal_pairs import MinimalPair, list_categories
 from lab.training.objectives.base import Detector, Objective
 from lab.training.objectives.generator import cross_entropy

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from lab.data.batches import segment_ids
 from lab.data.vocabulary import CLS, PAD, SEP, Vocabulary
 from lab.evaluation.calibration import alternate_halves
-from lab.evaluation.score_blocks import document_blocks
+from lab.score_blocks import document_blocks
 from lab.tasks.embedded import UNSEEN, Split, TaggedSentences, Task, read_embedded
 from lab.training.model import Encoder
 

@@ -15,14 +15,14 @@ from lab.evaluation.calibration import calibrated_losses
 from lab.evaluation.corruption import HeldOut
 from lab.evaluation.hidden_words import HiddenWords, hide_words
 from lab.evaluation.probes import evaluate_probe, sentence_blocks
-from lab.evaluation.score_blocks import (
+from lab.evaluation.word_prediction import WordScore, score_head, score_readout
+from lab.score_blocks import (
     ScoreBlocks,
     auroc_blocks,
     document_blocks,
     mean_blocks,
     ratio_blocks,
 )
-from lab.evaluation.word_prediction import WordScore, score_head, score_readout
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Detector, Objective
 from lab.training.objectives.mlm import Mlm

@@ -13,7 +13,7 @@ Letters: B windows, T positions.
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from lab.finetuning import features, heads
 from lab.finetuning.features import TaskWindow
 from lab.finetuning.heads import Answer, Head, HeadInputs
 from lab.finetuning.metrics import Scores, describe_undefined, score_task
+from lab.finetuning.row_blocks import find_row_blocks
 from lab.tasks.examples import Example, Examples, TextExample
 from lab.training import optimizer as optim
 from lab.training.model import Encoder
@@ -108,6 +109,8 @@ class FinetuneRun:
         seconds: duration of training and scoring.
         undefined: reason why the scores say nothing about the encoder: the run has diverged, or its
             predictions have no correlation; empty otherwise.
+        blocks: contribution of each block of evaluation rows to the score of the task's metric;
+            empty if it is unknown (`find_row_blocks`).
     """
 
     seed: int
@@ -116,6 +119,7 @@ class FinetuneRun:
     tokens: int
     seconds: float
     undefined: str = ""
+    blocks: list[float] = field(default_factory=list)
 
 
 class Finetuner:
@@ -166,6 +170,7 @@ class Finetuner:
             tokens=tokens,
             seconds=time.perf_counter() - began,
             undefined=describe_undefined(self._task, answers) if finite else _DIVERGED,
+            blocks=find_row_blocks(self._task, self._evaluation, answers),
         )
 
     def _fit(self, encoder: Encoder, head: Head, seed: int) -> tuple[int, float]:

@@ -8,10 +8,10 @@ import string
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
 from typing import assert_never
 
 import numpy as np
+import numpy.typing as npt
 
 from lab.config.lookups import baseline_name
 from lab.config.metrics import finetuned
@@ -24,9 +24,11 @@ from lab.config.tasks import (
 )
 from lab.finetuning.features import UNSEEN_LABEL, TaskWindow
 from lab.finetuning.heads import Answer, Span
-from lab.tasks.examples import Examples, QuestionExample, TagExample, TextExample
+from lab.tasks.examples import Example, Examples, QuestionExample, TagExample, TextExample
 
 Scores = dict[str, float]
+Labels = Sequence[int] | npt.NDArray[np.int64]
+Numbers = Sequence[float] | npt.NDArray[np.float64]
 
 
 def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[Answer]) -> Scores:
@@ -39,19 +41,15 @@ def score_task(task: Examples, windows: Sequence[TaskWindow], answers: Sequence[
     """
     match task.config:
         case ClassificationTask() | PairTask():
-            return classification_scores(
-                _gold_labels(task), [int(a) for a in answers if isinstance(a, int)]
-            )
+            return classification_scores(gold_labels(task), predicted_labels(answers))
         case RegressionTask():
-            return regression_scores(
-                _numbers(task.evaluation), [a for a in answers if isinstance(a, float)]
-            )
+            return regression_scores(numbers(task.evaluation), predicted_numbers(answers))
         case TaggingTask():
-            tags = chain.from_iterable(a for a in answers if isinstance(a, list))
-            return _tagging_scores(classification_scores(_gold_labels(task), list(tags)))
+            scores = classification_scores(gold_labels(task), predicted_labels(answers))
+            return _tagging_scores(scores)
         case QuestionAnsweringTask():
-            spans = [a for a in answers if isinstance(a, Span)]
-            return answer_scores(_gold_answers(task), answer_texts(task, windows, spans))
+            values = question_scores(task, windows, answers)
+            return {name: float(np.mean(values_Q)) for name, values_Q in values.items()}
         case _:
             assert_never(task.config)
 
@@ -65,14 +63,14 @@ def majority_baseline(task: Examples) -> Scores:
     """
     match task.config:
         case ClassificationTask() | PairTask() | TaggingTask():
-            gold = _gold_labels(task)
+            gold = gold_labels(task)
             counts = Counter(_labels(task.train))
             frequent = max(range(len(task.labels)), key=lambda label: counts[task.labels[label]])
             scores = classification_scores(gold, [frequent] * len(gold))
             return _tagging_scores(scores) if isinstance(task.config, TaggingTask) else scores
         case RegressionTask():
-            mean = float(np.mean(_numbers(task.train)))
-            return regression_scores(_numbers(task.evaluation), [mean] * len(task.evaluation))
+            mean = float(np.mean(numbers(task.train)))
+            return regression_scores(numbers(task.evaluation), [mean] * len(task.evaluation))
         case QuestionAnsweringTask():
             return answer_scores(_gold_answers(task), [""] * len(task.evaluation))
         case _:
@@ -92,7 +90,7 @@ def baseline_entry(task: Examples) -> Scores:
     return {baseline_name(table, finetuned(task.name).name): score}
 
 
-def classification_scores(gold: Sequence[int], predicted: Sequence[int]) -> Scores:
+def classification_scores(gold: Labels, predicted: Labels) -> Scores:
     """Return accuracy, macro F1 and Matthews correlation; for labels 0 and 1 also the F1 of 1.
 
     Args:
@@ -100,19 +98,28 @@ def classification_scores(gold: Sequence[int], predicted: Sequence[int]) -> Scor
             training split, for which every prediction is wrong.
         predicted: indices of the predicted labels.
     """
+    names = ["accuracy", "macro_f1", "matthews"]
+    if {*gold, *predicted} <= {0, 1}:
+        names.append("f1")
+    return {name: classification_score(name, gold, predicted) for name in names}
+
+
+def classification_score(metric: str, gold: Labels, predicted: Labels) -> float:
+    """Return one of the scores of `classification_scores`."""
     from sklearn import metrics
 
-    scores = {
-        "accuracy": float(metrics.accuracy_score(gold, predicted)),
-        "macro_f1": float(metrics.f1_score(gold, predicted, average="macro", zero_division=0)),
-        "matthews": _matthews_correlation(gold, predicted),
-    }
-    if {*gold, *predicted} <= {0, 1}:
-        scores["f1"] = float(metrics.f1_score(gold, predicted, zero_division=0))
-    return scores
+    match metric:
+        case "accuracy":
+            return float(metrics.accuracy_score(gold, predicted))
+        case "macro_f1":
+            return float(metrics.f1_score(gold, predicted, average="macro", zero_division=0))
+        case "matthews":
+            return _matthews_correlation(gold, predicted)
+        case _:
+            return float(metrics.f1_score(gold, predicted, zero_division=0))
 
 
-def _matthews_correlation(gold: Sequence[int], predicted: Sequence[int]) -> float:
+def _matthews_correlation(gold: Labels, predicted: Labels) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     with warnings.catch_warnings():
@@ -130,10 +137,10 @@ def describe_undefined(task: Examples, answers: Sequence[Answer]) -> str:
     """
     if not isinstance(task.config, RegressionTask):
         return ""
-    return _describe_uncorrelated([a for a in answers if isinstance(a, float)])
+    return describe_uncorrelated(predicted_numbers(answers))
 
 
-def _describe_uncorrelated(predicted: Sequence[float]) -> str:
+def describe_uncorrelated(predicted: Numbers) -> str:
     """Return why no correlation with the predicted numbers exists; empty if one does."""
     if not np.isfinite(predicted).all():
         return "a predicted number is not finite, so the correlation is undefined and counts as 0"
@@ -142,7 +149,7 @@ def _describe_uncorrelated(predicted: Sequence[float]) -> str:
     return ""
 
 
-def regression_scores(gold: Sequence[float], predicted: Sequence[float]) -> Scores:
+def regression_scores(gold: Numbers, predicted: Numbers) -> Scores:
     """Return the Spearman and the Pearson correlation.
 
     Both are 0 if the correct or the predicted numbers are constant, for which a correlation is
@@ -150,7 +157,7 @@ def regression_scores(gold: Sequence[float], predicted: Sequence[float]) -> Scor
     """
     from scipy import stats
 
-    if np.ptp(gold) == 0 or _describe_uncorrelated(predicted):
+    if np.ptp(gold) == 0 or describe_uncorrelated(predicted):
         return {"spearman": 0.0, "pearson": 0.0}
     return {
         "spearman": float(stats.spearmanr(gold, predicted).statistic),
@@ -161,19 +168,40 @@ def regression_scores(gold: Sequence[float], predicted: Sequence[float]) -> Scor
 def answer_scores(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Scores:
     """Return SQuAD's exact match and F1 as shares, averaged over the questions.
 
-    A prediction is compared with every correct answer; the best match counts.
-
     Args:
         gold: correct answers to each question; empty for a question without an answer.
         predicted: predicted answer to each question; "" for no answer.
     """
+    return {
+        name: float(np.mean(values)) for name, values in _score_answers(gold, predicted).items()
+    }
+
+
+def question_scores(
+    task: Examples, windows: Sequence[TaskWindow], answers: Sequence[Answer]
+) -> dict[str, list[float]]:
+    """Return the exact match and the F1 of each question; the arguments are those of `score_task`.
+
+    Their means are the scores of the task.
+    """
+    spans = [answer for answer in answers if isinstance(answer, Span)]
+    return _score_answers(_gold_answers(task), answer_texts(task, windows, spans))
+
+
+def _score_answers(
+    gold: Sequence[Sequence[str]], predicted: Sequence[str]
+) -> dict[str, list[float]]:
+    """Return the exact match and the F1 of each question; the arguments are of `answer_scores`.
+
+    A prediction is compared with every correct answer; the best match counts.
+    """
     pairs = [(correct or [""], answer) for correct, answer in zip(gold, predicted, strict=True)]
     exact = [
-        max(normalize_answer(c) == normalize_answer(answer) for c in correct)
+        float(max(normalize_answer(c) == normalize_answer(answer) for c in correct))
         for correct, answer in pairs
     ]
     overlap = [max(token_overlap(c, answer) for c in correct) for correct, answer in pairs]
-    return {"exact_match": float(np.mean(exact)), "f1": float(np.mean(overlap))}
+    return {"exact_match": exact, "f1": overlap}
 
 
 def token_overlap(correct: str, predicted: str) -> float:
@@ -231,7 +259,8 @@ def _span_text(example: object, window: TaskWindow, span: Span) -> str:
     return example.context[int(start) : int(end)]
 
 
-def _gold_labels(task: Examples) -> list[int]:
+def gold_labels(task: Examples) -> list[int]:
+    """Return the index of the correct label of each evaluation row, or of each word."""
     index = {label: number for number, label in enumerate(task.labels)}
     return [index.get(label, UNSEEN_LABEL) for label in _labels(task.evaluation)]
 
@@ -247,7 +276,23 @@ def _labels(examples: Sequence[object]) -> list[str]:
     return labels
 
 
-def _numbers(examples: Sequence[object]) -> list[float]:
+def predicted_labels(answers: Sequence[Answer]) -> list[int]:
+    """Return the predicted labels; those of all words for tagging."""
+    return [
+        label
+        for answer in answers
+        if isinstance(answer, int | list)
+        for label in (answer if isinstance(answer, list) else [answer])
+    ]
+
+
+def predicted_numbers(answers: Sequence[Answer]) -> list[float]:
+    """Return the predicted numbers of a regression."""
+    return [answer for answer in answers if isinstance(answer, float)]
+
+
+def numbers(examples: Sequence[Example]) -> list[float]:
+    """Return the correct number of each example of a regression."""
     return [float(e.label) for e in examples if isinstance(e, TextExample)]
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path as File
-from statistics import median
+from statistics import fmean, median
 
 from lab import __version__
 from lab.config.code_digest import FINETUNING, code_digest
@@ -120,6 +120,27 @@ class FinetuneResults:
                 f"{self._score}/seconds": sum(run.seconds for run in runs),
             }
         )
+
+    def median_blocks(self, seeds: int) -> list[float]:
+        """Return the contribution of each block of evaluation rows to the median score.
+
+        They are those of the run with the median score, or the means of those of the two middle
+        runs: on rows that differ little, the same runs are in the middle. Of equal scores, that of
+        the lower seed is the lower one.
+
+        Args:
+            seeds: number of runs; their seeds are 0 to `seeds` - 1.
+
+        Returns:
+            An empty list if a run is missing, or if the contributions of a middle run are unknown.
+        """
+        stored = self.runs()
+        if not set(range(seeds)) <= stored.keys():
+            return []
+        runs = [stored[seed] for seed in range(seeds)]
+        runs.sort(key=lambda run: run.scores[self._task.config.metric])
+        middle = [run.blocks for run in runs[(seeds - 1) // 2 : seeds // 2 + 1]]
+        return list(map(fmean, zip(*middle, strict=True))) if all(middle) else []
 
 
 def charge_finetuning(row: MetricRow) -> MetricRow:

@@ -106,6 +106,8 @@ def _train_and_fine_tune(
         report(row)
         recorder.measure_busy()
     for entries in training.fine_tune(requested_state):
+        # A finished run that is fine-tuned later has the other blocks in its record alone.
+        record.write_blocks(work.folder, record.read_blocks(work.folder) | scorer.blocks)
         recorder.amend_last(entries)
         if workers.count == 1:  # all workers must report together, and the others have ended
             report(recorder.rows[-1])

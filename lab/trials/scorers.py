@@ -8,7 +8,7 @@ import torch
 from lab.config.results import MetricRow
 from lab.evaluation import scores
 from lab.evaluation.minimal_pairs import score_pairs
-from lab.evaluation.score_blocks import ScoreBlocks
+from lab.score_blocks import ScoreBlocks
 from lab.tasks.embedded import Task
 from lab.training.objectives.base import Objective
 from lab.trials import cached_inputs

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from lab.config.budget import Spent
+from lab.config.metrics import finetuned
 from lab.config.preparatory_runs import training_budget
 from lab.config.results import MetricRow, State
 from lab.finetuning import finetuner
@@ -158,7 +159,8 @@ class Training:
     def fine_tune(self, requested_state: Callable[[], State]) -> Iterator[MetricRow]:
         """Fine-tune on each task with all seeds; yield the entries of all tasks so far.
 
-        Runs that are stored in the record are not repeated.
+        Runs that are stored in the record are not repeated. The contributions of the blocks of
+        evaluation rows are added to those of the scorer.
 
         Args:
             requested_state: function that returns the requested state of the trial.
@@ -179,6 +181,8 @@ class Training:
                 if requested_state() == "interrupted":
                     raise StoppedError("interrupted", steps, 1.0)
             row |= results.summary(work.task_seeds) or {}
+            score = finetuned(task.name).name
+            self._scorer.blocks[score] = results.median_blocks(work.task_seeds)
             yield row
 
     def _make_finetuner(

@@ -15,16 +15,17 @@ import torch
 from objectives_by_kind import make_objective
 from prepared_text import PreparedText
 
+from lab import score_blocks
 from lab.config.objectives import AnyObjectiveConfig
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.objectives.mlm import MlmConfig
 from lab.data.passages import Passage
-from lab.evaluation import score_blocks, scores
+from lab.evaluation import scores
 from lab.evaluation.corruption import open_held_out
 from lab.evaluation.hidden_words import HiddenWords, hide_words
 from lab.evaluation.minimal_pairs import accuracies, accuracy_blocks, score_pairs
-from lab.evaluation.score_blocks import ScoreBlocks, assign_blocks, document_blocks, ratio_blocks
 from lab.evaluation.word_prediction import WordScore, score_head, score_readout
+from lab.score_blocks import ScoreBlocks, assign_blocks, document_blocks, ratio_blocks
 from lab.tasks.minimal_pairs import MinimalPair, embedded_pairs
 from lab.training.objectives.base import Objective
 from lab.training.objectives.mlm import Mlm

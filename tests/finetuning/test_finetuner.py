@@ -22,7 +22,7 @@ from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
 from lab.config.code_digest import FINETUNING, code_digest
 from lab.config.experiment import FinetuneConfig
-from lab.config.metrics import METRICS, find_metric, finetuned, select_metrics
+from lab.config.metrics import METRICS, find_metric, finetuned, select_metrics, untrained_name
 from lab.config.objectives.electra import ElectraConfig
 from lab.config.results import Outcome, State
 from lab.config.schedules.learning_rate import Schedule
@@ -332,6 +332,26 @@ def test_the_last_point_of_a_finished_trial_has_the_fine_tuning_scores(
     assert last["finetune/flops"] == sum(last[f"{name}/flops"] for name in names)
 
 
+def test_record_keeps_its_blocks_and_has_those_of_fine_tuning_scores(
+    run: Run, trial: Trial, yamls: dict[str, str], tmp_path: Path
+) -> None:
+    """The trial is fine-tuned after its end, so its other scores are not taken again."""
+    folder = tmp_path / "trials" / "0123456789ab"
+    run(trial)
+    before = record.read_blocks(folder)
+    assert len(before["probe/pos/accuracy"]) > 1
+    run(trial, yamls["classification"], yamls["regression"], seeds=3)
+    blocks = record.read_blocks(folder)
+    added = {name: blocks[name] for name in blocks.keys() - before.keys()}
+    assert blocks == before | added
+    assert added.keys() == {"finetune/classification", "finetune/regression"}
+    for name in added:
+        task = read_task(yamls, name.removeprefix("finetune/"))
+        results = FinetuneResults(folder, task, default_protocol(16), 8)
+        assert added[name] == results.median_blocks(3)
+        assert len(added[name]) == len(task.evaluation) == 40
+
+
 def test_the_command_gives_the_same_results_as_fine_tuning_in_the_trial(
     run: Run,
     trial: Trial,
@@ -586,10 +606,18 @@ def test_adding_a_task_later_repeats_no_training(
         if not seeds:
             before = trained
         assert trained == before
-        row = frames.load_frames(default_uri(tmp_path), "again").trials.iloc[0]
+        loaded = frames.load_frames(default_uri(tmp_path), "again")
+        row = loaded.trials.iloc[0]
         assert row["score"] == last[metric]
         assert row["spent/flops"] == last["spent/flops"]
         scores.append({n: row[n] for n in last if n.startswith("finetune/")})
+        stored = record.read_blocks(folder)
+        needless = {name for name in stored if name.startswith(untrained_name(""))}
+        needless -= {untrained_name(metric)}
+        names = stored.keys() - needless
+        assert loaded.blocks == {(row["number"], name): stored[name] for name in names}
+        assert {metric, "probe/pos/accuracy"} <= names
+        assert ("finetune/pairs" in names) is bool(seeds)
     assert scores[0] == {}
     assert scores[2]["finetune/flops"] == 2 * scores[1]["finetune/flops"]
     assert scores[2]["finetune/pairs/low"] <= scores[1]["finetune/pairs"]

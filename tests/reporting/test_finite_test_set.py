@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lab.config.metrics import untrained_name
-from lab.reporting import finite_test_set, intervals, stats, yardsticks
+from lab.reporting import finite_test_set, intervals, sentences, stats, yardsticks
 from lab.reporting.intervals import Interval
 from lab.tracking.frames import SweepFrames
 
@@ -138,6 +139,28 @@ def test_error_is_unknown_if_a_trial_lacks_blocks_or_has_another_test_set(
     result = answer(changed)
     assert math.isnan(result.test_error)
     assert result.effect == answer({}).effect
+
+
+FINETUNED = "finetune/sentiment"
+
+
+@pytest.mark.parametrize("lost", [[], [1], [0, 1, 2, 3, 4, 5]])
+def test_report_of_fine_tuning_scores_says_whether_the_error_is_recorded(lost: list[int]) -> None:
+    """They have no value at step 0, and trials of earlier versions have no blocks of them."""
+    rng = np.random.default_rng(0)
+    blocks: Blocks = {
+        (n, FINETUNED): list(rng.normal(size=B) * 1e-3) for n in range(6) if n not in lost
+    }
+    frames = build_frames(blocks)
+    frames.sweep["metric"] = FINETUNED
+    columns = {METRIC: FINETUNED}
+    trials = frames.trials.rename(columns=columns).assign(untrained=math.nan)
+    frames = replace(frames, trials=trials, curves=frames.curves.rename(columns=columns))
+    result = stats.compute_answer(frames)
+    assert result is not None
+    line = dict(sentences.describe_best(result))["finite test set"]
+    assert ("not recorded" in line) is bool(lost)
+    assert ("the intervals contain" in line) is not bool(lost)
 
 
 # The gain over the untrained encoder.

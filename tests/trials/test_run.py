@@ -22,7 +22,7 @@ from lab.config.results import MetricRow, Outcome, State
 from lab.config.schedules.phases import UpdatedNetworks
 from lab.config.trial import Trial
 from lab.evaluation.corruption import open_held_out
-from lab.evaluation.score_blocks import document_blocks
+from lab.score_blocks import document_blocks
 from lab.storage import provenance, record
 from lab.training.objectives import Electra
 from lab.training.objectives.base import StepLoss
