@@ -6,7 +6,7 @@ token drawn from a small masked language model (the frozen model) that the lab t
 trial influences these sources. They can therefore rank trials, which a loss against a trial's own
 generator cannot: that loss depends on the generator and the mask rate. The driver makes the
 corruptions once for each text. The scores of look-up tables (`lookup`, `task_lookup`,
-`word_lookup`) are stored beside them.
+`word_lookup`, `token_lookup`) are stored beside them.
 
 The frozen model's weights depend on the machine and its number of threads in their last bits, so
 the same settings can give different tokens. The file is therefore named by a hash of its content,
@@ -36,7 +36,7 @@ from lab.config.schedules.learning_rate import Schedule
 from lab.config.trial import Seeds, Trial, content_hash
 from lab.data.batches import Batch, Batches, Corpus, Windows
 from lab.data.vocabulary import FIRST_WORD
-from lab.evaluation import content_index, lookup, task_lookup, word_lookup
+from lab.evaluation import content_index, lookup, task_lookup, token_lookup, word_lookup
 from lab.storage import atomic, digests
 from lab.storage.mirror import LocalOnly, Mirror
 from lab.training import counter_rng
@@ -202,6 +202,7 @@ def _score_tables(
         lookup.score_detection_tables(table, original_NT, corrupted)
         | task_lookup.score_task_tables(corpus.vocabulary)
         | word_lookup.score_word_tables(table, corpus)
+        | token_lookup.score_token_tables(table, corpus)
     )
 
 

@@ -2,7 +2,8 @@
 
 Both have the classes and the spelling of the read-out (`word_prediction.code_words`). They are
 therefore no yardsticks of a vocabulary head, which states every word by its tokens: for rare words
-it needs fewer nats even with the same probability for all tokens.
+it needs fewer nats even with the same probability for all tokens. Its yardsticks are in
+`token_lookup`.
 
 The first table states the class of a word by its frequency in the other half of the held-out text.
 The second one multiplies this frequency by the evidence of the two tokens beside the word, counted
@@ -32,12 +33,11 @@ from lab.data.batches import Corpus
 from lab.data.vocabulary import PAD
 from lab.evaluation.discriminant import log_frequencies
 from lab.evaluation.hidden_words import HiddenWords, hide_words
-from lab.evaluation.lookup import Bools, Floats, Ints, NgramTable
+from lab.evaluation.lookup import Bools, Floats, Ints, NgramTable, fit_power
 from lab.evaluation.word_prediction import code_words
 
 _METRIC = "mlm/nats_per_character"
 _CHUNK = 1_024  # words in one matrix product of the evidence
-_LARGEST_POWER = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,7 +131,6 @@ def predict_by_neighbors(
         scored_N: whether each word is scored; the others are fitted on.
         classes: number of classes.
     """
-    from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
     labels, scored = labels_N.numpy(), scored_N.numpy()
@@ -142,10 +141,7 @@ def predict_by_neighbors(
         log_shares_SC = log_softmax(prior_C + power * evidence_NC[rows_N], axis=1)
         return np.asarray(-np.take_along_axis(log_shares_SC, labels[rows_N, None], axis=1)[:, 0])
 
-    fit = minimize_scalar(
-        lambda power: nats(power, ~scored).mean(), bounds=(0.0, _LARGEST_POWER), method="bounded"
-    )
-    return torch.from_numpy(nats(fit.x, scored))
+    return torch.from_numpy(nats(fit_power(lambda power: nats(power, ~scored)), scored))
 
 
 def _evidence(
@@ -167,8 +163,8 @@ def _evidence(
     rows = np.flatnonzero(tokens.known_N)
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
-        before_SU = table.lifts(tokens.before_N[part], ends_U2[:, 0])
-        after_US = table.lifts(ends_U2[:, 1], tokens.after_N[part])
+        before_SU = table.lifts.of_all_pairs(tokens.before_N[part], ends_U2[:, 0])
+        after_US = table.lifts.of_all_pairs(ends_U2[:, 1], tokens.after_N[part])
         summed_CS = np.asarray(counts_CU @ (before_SU.T * after_US))
         with np.errstate(divide="ignore", invalid="ignore"):
             evidence_NC[part] = np.where(words_C > 0, np.log(summed_CS.T / words_C), 0.0)

@@ -35,7 +35,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -141,25 +140,34 @@ def score_head(encoder: Encoder, head: VocabularyHead, hidden: HiddenWords) -> W
     if not hidden.words:
         return None
     device, table_Ve = head.bias.device, encoder.embeddings.table()
-    total, word_nats_N = 0.0, torch.zeros(len(hidden.words), dtype=torch.float64)
+    parts = []
     for rows in _chunks(hidden):
         ids_WT, masked_WT = hidden.ids_WT[rows].to(device), hidden.word_WT[rows].to(device) >= 0
         states_1Mh = encoder(ids_WT, segment_ids(ids_WT))[masked_WT][None]
         tokens_1M = hidden.token_WT[rows].to(device)[masked_WT][None]
-        losses_1M = cross_entropy(head(states_1Mh, table_Ve), tokens_1M).double()
-        total += losses_1M.sum().item()
-        words_M = hidden.word_WT[rows][hidden.word_WT[rows] >= 0]
-        word_nats_N.index_add_(0, words_M, losses_1M[0].cpu())
-    words_M = hidden.word_WT[hidden.word_WT >= 0]
+        parts.append(cross_entropy(head(states_1Mh, table_Ve), tokens_1M)[0].double().cpu())
+    return code_tokens(hidden, torch.cat(parts))
+
+
+def code_tokens(hidden: HiddenWords, nats_M: Tensor) -> WordScore:
+    """Return the score of a code of hidden words: the number of tokens, each of them, its spelling.
+
+    A word is spelled only if one of its tokens is unknown.
+
+    Args:
+        hidden: windows in which [MASK] replaces each token of the words; at least one word.
+        nats_M: nats of each hidden token, float64, on the CPU, in the order of the windows.
+    """
+    masked_WT = hidden.word_WT >= 0
+    words_M = hidden.word_WT[masked_WT]
     tokens_N = torch.bincount(words_M, minlength=len(hidden.words))
-    total += _count_nats(tokens_N)
-    word_nats_N -= (torch.bincount(tokens_N) / len(tokens_N)).log()[tokens_N]
+    share_by_count = torch.bincount(tokens_N).double() / len(tokens_N)
+    word_nats_N = -share_by_count.log()[tokens_N]
+    word_nats_N.index_add_(0, words_M, nats_M)
     spelling = Spelling(hidden.words)
-    unknown = set(hidden.word_WT[(hidden.word_WT >= 0) & (hidden.token_WT == UNK)].tolist())
-    total += sum(spelling.nats(hidden.words[number]) for number in unknown)
-    for number in unknown:
+    for number in words_M[hidden.token_WT[masked_WT] == UNK].unique().tolist():
         word_nats_N[number] += spelling.nats(hidden.words[number])
-    return _score(total, word_nats_N, hidden)
+    return _score(word_nats_N.sum().item(), word_nats_N, hidden)
 
 
 def _score(total: float, nats_N: Tensor, hidden: HiddenWords) -> WordScore:
@@ -174,13 +182,6 @@ def _score(total: float, nats_N: Tensor, hidden: HiddenWords) -> WordScore:
 def _number_frequent_words(words: list[str]) -> dict[str, int]:
     ranked = sorted(Counter(words).items(), key=lambda item: (-item[1], item[0]))
     return {word: number for number, (word, _) in enumerate(ranked[: _CLASSES - 1])}
-
-
-def _count_nats(tokens_N: Tensor) -> float:
-    """Return the nats of the number of tokens of all words, coded by its relative frequency."""
-    counts = np.bincount(tokens_N.numpy())
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum() * counts.sum())
 
 
 @torch.no_grad()

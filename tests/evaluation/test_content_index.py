@@ -165,3 +165,25 @@ def test_name_is_the_hash_of_the_content(held_out: Path) -> None:
         name: torch.Tensor.numpy(array_NT).astype(types[name]) for name, array_NT in arrays.items()
     }
     assert held_out.name == f"held-out-{hash_arrays(again)}.npz"
+
+
+def test_file_of_older_code_is_made_again_with_the_tables_of_the_present_code(
+    held_out: Path,
+    prepared_text: PreparedText,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its windows are the same and so is its name, but it lacks a table."""
+    corpus, data = prepared_text.corpus, prepared_text.data
+    complete = corruption.open_held_out(held_out).baselines
+    lacking = "baseline/bigram/mlm/own_head/nats_per_character"
+    tables = {name: score for name, score in complete.items() if name != lacking}
+    with monkeypatch.context() as older:
+        older.setattr(corruption, "code_digest", lambda _: "older")
+        older.setattr(corruption, "_score_tables", lambda *_: tables)
+        file = corruption.prepare_held_out(corpus, data, tmp_path)
+    assert lacking not in corruption.open_held_out(file).baselines
+    assert corruption.find_held_out(corpus, data, tmp_path) is None
+    again = corruption.prepare_held_out(corpus, data, tmp_path)
+    assert again == file
+    assert set(corruption.open_held_out(again).baselines) == set(complete)
