@@ -8,7 +8,8 @@ from lab.loading import search_space
 from lab.storage import identity, provenance
 from lab.tracking import tags
 from lab.tracking.inputs import SweepInputs
-from lab.tracking.store import MlflowStore, process_tags
+from lab.tracking.run_tags import process_tags
+from lab.tracking.store import MlflowStore
 
 
 def begin_run(

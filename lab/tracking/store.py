@@ -17,19 +17,22 @@ from typing import Any
 from lab.config.code_digest import TRIAL, code_digest
 from lab.config.experiment import Experiment, Job
 from lab.config.labels import label
-from lab.config.mask_counts import describe_masks
-from lab.config.metrics import untrained_name
 from lab.config.results import MetricRow, Outcome, State
-from lab.config.schedules.trunks import name_trunk
-from lab.config.trial import Path, Value, content_hash
-from lab.loading.error_messages import SpaceError
-from lab.loading.search_space import build_trial, expand_cells
+from lab.config.trial import content_hash
 from lab.storage.provenance import Provenance
 from lab.tracking import long_values, tags
 from lab.tracking.client import StoreError, connect_writer, database_file, describe_error
 from lab.tracking.inputs import SweepInputs, log_inputs
 from lab.tracking.parameters import flatten_settings
 from lab.tracking.points import BATCH, STEPS, MetricPoint, list_points
+from lab.tracking.run_tags import (
+    block_tags,
+    end_tags,
+    job_tags,
+    process_tags,
+    sweep_identity,
+    sweep_tags,
+)
 from lab.tracking.search import drop_duplicates, search_runs
 from lab.tracking.stored_runs import read_children
 from lab.tracking.user_interface import run_link
@@ -112,7 +115,7 @@ class MlflowStore:
             inputs: data sets that the trials read.
             storage: identity of the storage with the records; empty if there is none.
         """
-        identity = _identity(experiment)
+        identity = sweep_identity(experiment)
         self._metric = experiment.metric.name
         self._runs, self._stored_provenance, self._inputs = {}, set(), inputs
         with describe_error(self._uri):
@@ -128,8 +131,8 @@ class MlflowStore:
                     read_children(self._client, self._uri, self._experiment, self._parent)
                 )
             self._read_at = time.monotonic()
-            sweep_tags = tags.add_prefix(facts) | _sweep_tags(experiment, identity, storage)
-            self._set_tags(self._parent, sweep_tags)
+            of_sweep = sweep_tags(experiment, identity, storage, _now())
+            self._set_tags(self._parent, tags.add_prefix(facts) | of_sweep)
             for name, content in texts.items():
                 self._client.log_text(self._parent, content, name)
             log_inputs(self._client, self._parent, inputs.all())
@@ -164,7 +167,7 @@ class MlflowStore:
                 return
             values = self._log_provenance(run, provenance)
             if outcome is not None:
-                values |= _end_tags(outcome) | self._block_tags(blocks or {})
+                values |= end_tags(outcome) | block_tags(blocks or {}, self._metric)
             if run is None:  # all tags but the state are stored with the run, in one request
                 run = self._create_run(job, fingerprint, values)
                 values = {}
@@ -205,15 +208,6 @@ class MlflowStore:
             with describe_error(self._uri):
                 self._client.delete_run(run.id)
 
-    def _block_tags(self, blocks: Mapping[str, Sequence[float]]) -> dict[str, str]:
-        """Return the contributions that the sweep's report needs, as tags."""
-        needless = {untrained_name(name) for name in blocks} - {untrained_name(self._metric)}
-        return {
-            f"{tags.BLOCKS}{name}": json.dumps(list(values))
-            for name, values in blocks.items()
-            if name not in needless
-        }
-
     def _find_child(self, job: Job, fingerprint: str) -> _Run | None:
         """Return the run of a job; None if neither this process nor another has created it."""
         key = _key(job.number, fingerprint)
@@ -227,7 +221,7 @@ class MlflowStore:
 
     def _create_run(self, job: Job, fingerprint: str, more: Mapping[str, str]) -> _Run:
         """Create the run of a job with the state `STATE_NEW` and more tags, by short name."""
-        values = {tags.PARENT_RUN: self._parent} | _job_tags(job, fingerprint, more)
+        values = {tags.PARENT_RUN: self._parent} | job_tags(job, fingerprint, more)
         name = label(job.cell | job.tuned, job.compared)
         created = self._client.create_run(
             self._experiment,
@@ -247,7 +241,7 @@ class MlflowStore:
     def _log_settings(self, run: _Run, job: Job, fingerprint: str) -> dict[str, str]:
         """Store data sets and too long values of a trial; return its parameters."""
         params = long_values.shorten(flatten_settings(asdict(job.trial)), long_values.MOST_PARAM)
-        of_job = long_values.shorten(_job_tags(job, fingerprint, {}), long_values.MOST_TAG)
+        of_job = long_values.shorten(job_tags(job, fingerprint, {}), long_values.MOST_TAG)
         for path, text in (params.artifacts | of_job.artifacts).items():
             self._client.log_text(run.id, text, path)
         log_inputs(self._client, run.id, self._inputs.of_trial(job.trial))
@@ -421,99 +415,6 @@ def _tag_queries(values: Mapping[str, str]) -> list[str]:
 
 def _key(number: int, fingerprint: str) -> str:
     return f"{number} {fingerprint}"
-
-
-def _identity(experiment: Experiment) -> str:
-    """Return the hash of an experiment; options without effect are no part of it.
-
-    So the sweeps of experiments without them keep their runs if the lab gets the options.
-    """
-    settings = asdict(experiment)
-    if not _limits(experiment):
-        del settings["constraints"]
-    if experiment.cost is None:
-        del settings["cost"]
-    if not experiment.search.prior:
-        del settings["search"]["prior"]
-    return content_hash(settings)
-
-
-def _limits(experiment: Experiment) -> dict[str, float]:
-    limits = asdict(experiment.constraints)
-    return {name: limit for name, limit in limits.items() if limit is not None}
-
-
-def _sweep_tags(experiment: Experiment, identity: str, storage: str) -> dict[str, str]:
-    tune = {path: asdict(distribution) for path, distribution in experiment.tune.items()}
-    values = {
-        tags.KIND: tags.KIND_SWEEP,
-        tags.SWEEP: identity,
-        tags.STORAGE: storage,
-        tags.QUESTION: experiment.question,
-        tags.METRIC: experiment.metric.name,
-        tags.ANSWER: experiment.answer,
-        tags.COMPARE: json.dumps(experiment.compare),
-        tags.REFERENCE: json.dumps(_reference(experiment)),
-        tags.TUNE: json.dumps(tune),
-        tags.SEARCH: json.dumps(asdict(experiment.search)),
-        tags.STATE: "running",
-        tags.OPENED: str(_now()),
-        f"{tags.LAST_COMMAND}{tags.CODE}": code_digest(TRIAL),
-    }
-    if limits := _limits(experiment):
-        values[tags.CONSTRAINTS] = json.dumps(limits)
-    if experiment.cost is not None:
-        values[tags.COST] = experiment.cost
-    return tags.add_prefix(values) | {tags.NOTE: experiment.question}
-
-
-def _end_tags(outcome: Outcome) -> dict[str, str]:
-    return {
-        tags.REASON: outcome.reason,
-        tags.BEGAN: f"{outcome.started_at:.3f}",
-        tags.DEVICE: outcome.device,
-        tags.SHARED: str(outcome.shared),
-    }
-
-
-def _job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, str]:
-    values: dict[str, str] = {
-        tags.FINGERPRINT: fingerprint,
-        tags.NUMBER: str(job.number),
-        tags.KIND: tags.KIND_TRIAL,
-        tags.STATE: tags.STATE_NEW,
-        tags.REASON: "",
-        tags.CELL: json.dumps(job.cell),
-        tags.TUNED: json.dumps(job.tuned),
-        tags.ROLE: job.role,
-        tags.REPEAT: str(job.repeat),
-        tags.MASKED: describe_masks(job.trial),
-        tags.CODE: code_digest(TRIAL),
-    }
-    if (trunk := name_trunk(job.trial)) is not None:
-        values[tags.TRUNK] = trunk
-    if job.cost is not None:
-        values[tags.COST_VALUE] = json.dumps(job.cost)
-    if job.proposed_by:
-        values[tags.PROPOSED_BY] = job.proposed_by
-    return tags.add_prefix(values | dict(more))
-
-
-def process_tags(entry: Provenance) -> dict[str, str]:
-    """Return the values of the tags `tags.PROCESS` for one process, by tag."""
-    threads = "" if entry.threads is None else str(entry.threads)
-    fields = asdict(entry) | {"dirty": str(entry.dirty).lower(), "threads": threads}
-    return {name: fields[name] for name in tags.PROCESS}
-
-
-def _reference(experiment: Experiment) -> dict[Path, Value]:
-    """Return the cell that equals the base, or the first cell if none does."""
-    grid = expand_cells(experiment)
-    try:
-        base = build_trial(experiment.base, {})
-        return next((cell for cell in grid if build_trial(experiment.base, cell) == base), grid[0])
-    except SpaceError:  # the base may be incomplete: `compare` gives the missing settings
-        return grid[0]
 
 
 def _now() -> int:

@@ -64,7 +64,8 @@ class Sweeps:
         **base: object,
     ) -> None:  # fmt: skip
         """Store a sweep with scores of .6 + gain + width / 10 + noise of the repeat."""
-        self._monkeypatch.setattr("lab.tracking.store.code_digest", lambda _: code)
+        for module in ("store", "run_tags"):
+            self._monkeypatch.setattr(f"lab.tracking.{module}.code_digest", lambda _: code)
         store = MlflowStore(default_uri(self._folder), self._folder / "artifacts")
         store.begin(experiment(name), {}, {})
         jobs = [(width, repeat) for repeat in REPEATS for width in widths]
