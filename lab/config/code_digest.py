@@ -36,6 +36,7 @@ _NO_NUMBERS = frozenset(
         "config/mask_counts.py",
         "evaluation/pair_checks.py",
         "finetuning/results.py",
+        "tasks/size.py",
         "trials/process_log.py",
         "trials/progress.py",
     }

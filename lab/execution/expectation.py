@@ -239,7 +239,8 @@ def _finetuning_flops(trial: Trial, task: TaskSize) -> float:
     length = min(trial.data.length, task.tokens)
     # A backward pass costs as much as two forward passes.
     rows = 3 * task.epochs * task.train + task.evaluation
-    return rows * length * _forward(trial, length)
+    tokens = rows * task.windows_per_row(trial.data.length) * length
+    return tokens * _forward(trial, length)
 
 
 def _trial_phases(

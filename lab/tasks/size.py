@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from lab.config.tasks import QuestionAnsweringTask, TaggingTask
 from lab.loading.task_table import load_task
 from lab.tasks import examples
 
@@ -16,12 +17,24 @@ class TaskSize(NamedTuple):
         evaluation: number of evaluation rows.
         tokens: mean number of tokens per row, including [CLS] and [SEP].
         epochs: number of training epochs.
+        is_split: whether a row longer than a window is split into several; otherwise it is cut.
     """
 
     train: int
     evaluation: int
     tokens: int
     epochs: int
+    is_split: bool
+
+    def windows_per_row(self, length: int) -> float:
+        """Return the expected number of windows of a row.
+
+        The last window of a row that is split is half full on average.
+
+        Args:
+            length: positions of a window, at most.
+        """
+        return max(1.0, (self.tokens - 2) / (length - 2) + 0.5) if self.is_split else 1.0
 
 
 # Training rows, evaluation rows, mean words per row. The two embedded tasks were counted. GLUE:
@@ -60,4 +73,5 @@ def task_size(name: str) -> TaskSize:
         texts = examples.evaluation_texts(content)
         words = sum(len(text.split()) for text in texts) // evaluation
     tokens = round(words * _WORD_TOKENS) + 2
-    return TaskSize(train, evaluation, tokens, task.config.epochs)
+    is_split = isinstance(task.config, TaggingTask | QuestionAnsweringTask)
+    return TaskSize(train, evaluation, tokens, task.config.epochs, is_split)

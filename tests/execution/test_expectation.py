@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,21 @@ from members import Member, each
 from members import trial as of_member
 from prepared_text import PreparedText, copy_held_out
 
+from lab.config.data import WordPieceFile
 from lab.config.experiment import Experiment, FinetuneConfig, Resources, SearchConfig
 from lab.config.metrics import METRICS
 from lab.config.results import Outcome
 from lab.config.trial import Trial
+from lab.data.tokenizers import BERT, build_vocabulary
 from lab.execution import expectation, pace
 from lab.execution.prerequisites import Prerequisites
+from lab.finetuning import features
 from lab.loading import search_space
 from lab.loading.task_table import TASKS, load_task
 from lab.search import plan
 from lab.storage import record
 from lab.storage.mirror import LocalOnly
+from lab.tasks import examples
 from lab.tasks import size as task_size
 from lab.tasks.rows import read_rows
 from lab.tracking.client import default_uri
@@ -233,6 +238,19 @@ def test_sizes_of_the_embedded_tasks_equal_their_numbers_of_rows(name: str) -> N
     size, task = task_size.task_size(name), load_task(name).config
     rows = [len(read_rows(split, name)) for split in (task.train, task.evaluation)]
     assert [size.train, size.evaluation] == rows
+
+
+@pytest.mark.parametrize("length", [16, 32, 128])
+@pytest.mark.parametrize("name", ["sentiment", "pos"])
+def test_expected_number_of_windows_is_near_that_of_fine_tuning(name: str, length: int) -> None:
+    vocabulary = build_vocabulary(WordPieceFile(kind="wordpieces", file=BERT), 30_522, list)
+    task = examples.read_examples(load_task(name))
+    rows = task.evaluation[:1_000]
+    texts = examples.evaluation_texts(replace(task, evaluation=rows))
+    tokens = sum(map(len, vocabulary.encode(texts))) // len(rows) + 2
+    size = task_size.task_size(name)._replace(tokens=tokens)
+    windows, _ = features.make_features(task, rows, vocabulary, length)
+    assert size.windows_per_row(length) == pytest.approx(len(windows) / len(rows), rel=0.15)
 
 
 def test_every_task_of_the_table_has_a_size() -> None:
