@@ -73,7 +73,7 @@ class Scenario:
 
     @property
     def evaluations(self) -> int:
-        """Number of evaluations of a trial, besides that before training."""
+        """Number of evaluations of a trial with the full budget, besides that before training."""
         return 4 if self.search is not None and self.search.stopping else 1
 
     def experiment(self) -> Experiment:
@@ -107,14 +107,10 @@ def run_job(scenario: Scenario, job: Job, draw: int) -> Outcome:
         draw: number of the simulated sweep.
     """
     state = _state(scenario, job, draw)
-    rows = [
-        _row(scenario, job.trial, draw, evaluation)
-        for evaluation in range(scenario.evaluations + 1)
-    ]
+    last = round(scenario.evaluations * job.trial.budget.amount / _FLOPS)
+    rows = [_row(scenario, job.trial, draw, evaluation) for evaluation in range(last + 1)]
     if state != "finished":
         rows = rows[:1]
-    elif job.until is not None:
-        state, rows = "stopped", rows[: job.until + 1]
     return Outcome(
         state=state,
         reason="" if state == "finished" else "simulated",

@@ -176,8 +176,9 @@ def run_search(scenario: Scenario, experiment: Experiment, draw: int) -> Ended:
             File(notes),
         )
         while (job := search.ask()) is not None:
-            ended[job.number] = job, run_job(scenario, job, draw)
-            search.tell(*ended[job.number])
+            outcome = run_job(scenario, job, draw)
+            ended[job.number] = job, search.judge(job, outcome)
+            search.tell(job, outcome)
         if not search.done:
             raise RuntimeError(f"{scenario.key}: the search waits although no job is running")
     return ended

@@ -1,7 +1,7 @@
 """Configuration of an experiment: question, compared settings, search and resources."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Interval, Lt
@@ -15,6 +15,7 @@ from lab.config.metrics import Metric
 from lab.config.trial import Path, Trial, Value
 
 Answer = Literal["ranking", "path", "noise"]
+Role = Literal["search", "repeat"]
 _LEAST_GPU = 0.01  # share of a GPU for one process
 _TOLERANCE = 0.001  # of a rung's share of the budget, which may be rounded (.333)
 
@@ -54,42 +55,44 @@ Distribution = Range | Choices
 
 @dataclass(frozen=True, kw_only=True)
 class HalvingConfig(StrictConfig):
-    """Synchronous successive halving among the search trials of a cell.
+    """Synchronous successive halving among the settings that the search of a cell tries.
 
-    All search trials of a cell are trained to the first rung, an evaluation at which they pause.
-    When the last one has reached it, the best 1/f of them continue to the next rung, which is f
-    times as far, and so on; those that pass the last rung are trained to the end. Which trials
-    continue therefore does not depend on the order in which they run. A trial that continues
-    resumes from its checkpoint. An early score is comparable only if a run of that length would
-    have the same score, so halving requires a constant learning rate without warm-up.
+    All settings are trained with the budget of the first rung, a share of the full budget. When
+    the last of these trials has ended, the best 1/f of the settings are trained with the budget of
+    the next rung, which is f times as large, and so on; those that pass the last rung are trained
+    with the full budget. Which settings continue therefore does not depend on the order in which
+    trials run, and only final scores of trials with equal budgets are compared. No step is trained
+    twice, which needs one of two schedules. With `trunk`, the trial at a rung is a branch with a
+    cooldown of its own, and a setting that continues resumes its trunk. With `constant` and
+    `warmup: 0`, it continues from the end of its shorter trial.
 
     Attributes:
-        first_rung: share of the budget that a trial has spent at the first rung. The settings must
-            differ there by more than seeds alone do; otherwise halving selects at random.
-        factor: reduction factor f; one trial in f continues.
+        first_rung: share of the budget with which all settings are trained first. They must differ
+            there by more than seeds alone do; otherwise halving selects at random.
+        factor: reduction factor f; one setting in f continues.
     """
 
     kind: Literal["halving"]
     first_rung: Annotated[float, Gt(0), Lt(1)]
     factor: Annotated[int, Interval(ge=2, le=100)] = 2
 
-    def rungs(self, evaluations: int) -> tuple[int, ...]:
-        """Return the numbers of the evaluations that are rungs, of a trial with `evaluations`.
-
-        Raises:
-            ValueError: there is no evaluation at a rung.
-        """
-        rungs, share = [], self.first_rung
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Shares of the full budget at the rungs, in ascending order."""
+        shares, share = [], self.first_rung
         while share < 1 - _TOLERANCE:
-            rung = round(share * evaluations)
-            if not 1 <= rung < evaluations or abs(rung / evaluations - share) > _TOLERANCE:
-                raise ValueError(
-                    f"a rung is at {share:.4g} of the budget, where {evaluations} evaluations "
-                    f"have none"
-                )
-            rungs.append(rung)
+            shares.append(share)
             share *= self.factor
-        return tuple(rungs)
+        return tuple(shares)
+
+    def rungs(self, trial: Trial) -> tuple[Trial, ...]:
+        """Return the trials at the rungs, in ascending order, of a trial with the full budget."""
+        return tuple(shorten(trial, share) for share in self.shares)
+
+
+def shorten(trial: Trial, share: float) -> Trial:
+    """Return a trial that differs only in its budget, a share of that of `trial`."""
+    return replace(trial, budget=replace(trial.budget, amount=share * trial.budget.amount))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,8 @@ class SearchConfig(StrictConfig):
             parameters. It needs a sampler that does not adapt to scores (`grid`, `random` or
             `qmc`), no early stopping, and `seeds` times as many search trials.
         seed: seed of the sampler.
-        stopping: rule that ends search trials early; null lets all of them finish.
+        stopping: rule by which only some settings of the search are trained with the full budget;
+            null trains all of them.
         prior: names of earlier sweeps of the same storage with the same paths under `tune`. The
             best settings that their searches have trained are the first ones that the search of
             each cell trains: those of the same cell, if the earlier sweep has it, otherwise of all
@@ -233,8 +237,8 @@ class Job:
         repeat: number of the repeat, which determines the seeds; from 1 for repeats, 0 for search
             trials, but from 1 where every setting is repeated (`SearchConfig.repeated`).
         trial: configuration of the trial.
-        until: number of the evaluation at which the trial pauses until the other trials of its rung
-            have reached it (`HalvingConfig`); None for a trial that runs to its end.
+        rung: share of the full budget that the trial has, if it ends at a rung (`HalvingConfig`);
+            None for a trial with the full budget.
         compared: all values that each path of `cell` takes in the sweep; used to shorten labels.
         infeasible: reason why the trial must not be trained: the constraints that it violates;
             empty for a trial to be trained.
@@ -244,12 +248,12 @@ class Job:
     """
 
     number: int
-    role: Literal["search", "repeat"]
+    role: Role
     cell: dict[Path, Value]
     tuned: dict[Path, Value]
     repeat: int
     trial: Trial
-    until: int | None = None
+    rung: float | None = None
     compared: Mapping[Path, Sequence[Value]] = field(default_factory=dict)
     infeasible: str = ""
     proposed_by: str = ""

@@ -23,9 +23,12 @@ class AssignmentBuilder:
         self._prerequisites = prerequisites
 
     def build_trial(self, job: Job) -> Assignment:
-        """Return the assignment of a job's trial; its preparatory runs must have finished."""
-        inputs = self._prerequisites.prepare_inputs(job.trial)
-        return replace(self._build(job.trial, inputs), until=job.until)
+        """Return the assignment of a job's trial; its preparatory runs must have finished.
+
+        A trial that ends at a rung is not fine-tuned.
+        """
+        assignment = self._build(job.trial, self._prerequisites.prepare_inputs(job.trial))
+        return assignment if job.rung is None else replace(assignment, tasks=())
 
     def build_preparatory_run(self, run: Trial) -> Assignment:
         """Return the assignment of a preparatory run, which is not fine-tuned."""

@@ -16,7 +16,6 @@ from lab import cli, disk_space
 from lab.config.experiment import Experiment, Job
 from lab.config.metrics import finetuned
 from lab.config.results import Outcome, State
-from lab.config.schedules.trunks import branch_points
 from lab.display.live import View
 from lab.execution import processes
 from lab.execution.assignment_builder import AssignmentBuilder
@@ -27,8 +26,8 @@ from lab.execution.preparatory_queue import FailedRun, PreparatoryQueue
 from lab.execution.prerequisites import Prerequisites
 from lab.execution.site import Site
 from lab.execution.trial_records import CONCLUSIVE_STATES, TrialRecords
-from lab.loading import search_space
 from lab.search import dashboard_notes
+from lab.search.designs import find_branch_points
 from lab.search.search import Search
 from lab.storage import record
 from lab.storage.mirror import MirrorError
@@ -67,15 +66,12 @@ class Driver:
             fresh=site.fresh,
         )
         self._board.jobs = self._search.jobs
-        self._mlflow_sync = MlflowSync(store, self._view.print_line)
+        self._mlflow_sync = MlflowSync(store, self._view.print_line, self._search.judge)
         self._prerequisites = Prerequisites(self._storage, self._mirror, view.set_phase)
         self._running: dict[File, list[Job]] = {}  # no jobs for a preparatory run
         self._records = TrialRecords(site)
         self._builder = AssignmentBuilder(experiment, site, self._prerequisites)
-        self._branch_points = branch_points(
-            search_space.build_trial(experiment.base, cell)
-            for cell in search_space.expand_cells(experiment)
-        )
+        self._branch_points = find_branch_points(experiment)
         self._preparatory = PreparatoryQueue(
             self._builder.build_preparatory_run,
             self._records.read_preparatory_outcome,
@@ -197,7 +193,7 @@ class Driver:
 
         With trunks, new jobs come first: their trunks take longer than the branches that can start.
         """
-        if self._branch_points:
+        if any(self._branch_points.values()):
             return self._ask_search() or self._preparatory.pop_ready()
         return self._preparatory.pop_ready() or self._ask_search()
 
@@ -206,7 +202,7 @@ class Driver:
 
         Of the jobs that share a trunk, only one at a time can have a part of it in a slot.
         """
-        most = self._board.slots * max(1, len(self._branch_points))
+        most = self._board.slots * max(1, *map(len, self._branch_points.values()))
         return self._search.ask() if self._preparatory.waiting < most else None
 
     def _has_ended(self, job: Job) -> bool:
@@ -224,7 +220,7 @@ class Driver:
             None where the job has ended, where it cannot start because a preparatory run did not
             finish, or where its trial is already running.
         """
-        if (failed := self._preparatory.failed_run(job.trial)) is not None:
+        if (failed := self._preparatory.failed_run(job)) is not None:
             self._end_unstarted_job(job, failed)
             return None
         assignment = self._builder.build_trial(job)
@@ -276,15 +272,14 @@ class Driver:
 
     def _is_settled(self, job: Job, folder: File, outcome: Outcome) -> bool:
         """Return whether an outcome is conclusive for a job, so that its trial does not run."""
-        if outcome.state == "finished":
+        if outcome.state == "finished" and job.rung is None:
             return not self._prerequisites.lacks(job.trial, folder, outcome)
-        paused = outcome.state == "stopped" and self._search.has_reached_rung(job, outcome.rows)
-        return paused or outcome.state in CONCLUSIVE_STATES
+        return outcome.state in CONCLUSIVE_STATES
 
     def _start_trial(self, job: Job, assignment: Assignment) -> None:
         self._search.start(job)
         earlier = record.read_last_outcome(assignment.folder)
-        self._open_record(assignment, extends=not self._search.may_stop(job))
+        self._open_record(assignment)
         self._board.preparatory_flops = self._preparatory.flops
         self._running[assignment.folder] = [job]
         # A finished trial that runs again, to be fine-tuned, is rewritten in the store.
@@ -294,13 +289,8 @@ class Driver:
         self._annotate(job, assignment.folder)
         self._events.started(job, assignment.folder)
 
-    def _open_record(self, assignment: Assignment, *, extends: bool = True) -> None:
-        """Open a trial's record for a run.
-
-        Args:
-            assignment: the trial.
-            extends: whether the trial may continue from the checkpoint of a shorter run.
-        """
+    def _open_record(self, assignment: Assignment) -> None:
+        """Open the record of a trial, or of a preparatory run, for a run."""
         if damaged := self._records.find_damage(assignment.folder):
             reaction = "the trial runs again, from its newest undamaged checkpoint"
             self._events.found_damage(assignment.folder, damaged, reaction)
@@ -308,7 +298,7 @@ class Driver:
         self._mirror.push(self._storage / "searches")
         tasks = self._prerequisites.tasks.values()
         rescored = [finetuned(task.name).name for task in tasks]
-        self._records.open(assignment, rescored, extends=extends)
+        self._records.open(assignment, rescored)
 
     def done(self) -> bool:
         """Return whether every job has ended, or the sweep is stopping and no trial is running."""
@@ -382,7 +372,7 @@ class Driver:
 
     def _end_job(self, job: Job, folder: File, outcome: Outcome) -> None:
         outcome = self._search.judge(job, outcome)
-        self._mlflow_sync.submit(job, folder, outcome=_judged(outcome))
+        self._mlflow_sync.submit(job, folder, outcome=outcome if job.infeasible else None)
         if outcome.state != "interrupted":  # the next run of the sweep continues it
             self._tell_search(job, folder, outcome)
             self._annotate(job, folder)
@@ -393,15 +383,15 @@ class Driver:
         outcome = self._search.judge(job, outcome)
         self._tell_search(job, folder, outcome)
         annotate = partial(self._annotate, job, folder)
-        self._mlflow_sync.defer(job, folder, outcome=_judged(outcome), copied=annotate)
+        self._mlflow_sync.defer(job, folder, copied=annotate)
         self._display_end(job, folder, outcome)
 
     def _tell_search(self, job: Job, folder: File, outcome: Outcome) -> None:
         self._search.tell(job, outcome)
         with suppress(OSError):  # of a trial without a curve; the artifact is only displayed
             self._search.attach(job, folder / record.CURVE)
-        if self._experiment.cost is not None:
-            self._board.jobs = self._search.jobs  # repeats are known after a cell's search
+        # Which settings continue past a rung, or are repeated, depends on ended trials.
+        self._board.jobs = self._search.jobs
 
     def _display_end(self, job: Job, folder: File, outcome: Outcome) -> None:
         self._board.preparatory_flops = self._preparatory.flops
@@ -437,8 +427,3 @@ class Driver:
     def _pull_running(self, folder: File) -> None:
         """Download a running trial's record, and copy the log of its process."""
         self._records.pull_running(folder, trial_field(folder, self._running[folder]))
-
-
-def _judged(outcome: Outcome) -> Outcome | None:
-    """Return the outcome of a trial if the sweep judges it otherwise than its record does."""
-    return outcome if outcome.state == "infeasible" else None

@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 from lab.config.data import DataConfig, HubDataset
-from lab.config.experiment import Experiment
+from lab.config.experiment import Experiment, Role
 from lab.config.flops import discriminator_head_terms, encoder_terms, step_cost
-from lab.config.preparatory_runs import preparatory_runs
 from lab.config.schedules.trunk import TrunkSchedule
-from lab.config.schedules.trunks import branch_points, trunk_parts
 from lab.config.trial import Trial
 from lab.data import batches, preparation, text_parts
 from lab.data import sources as reading
@@ -25,6 +23,7 @@ from lab.execution.pace import SlotSpeeds
 from lab.execution.prerequisites import TrialInputs
 from lab.loading import search_space
 from lab.search import plan
+from lab.search.designs import find_branch_points
 from lab.search.finished import FinishedTrials, Prepared, TrialIdentities, count_finished, has_ended
 from lab.search.plan import CellPlan, Expectation, Phase
 from lab.tasks import minimal_pairs
@@ -110,7 +109,7 @@ def estimate_sweep(
     left = [run for run in runs if storage is None or not has_ended(run, storage, prepared)]
     speeds = SlotSpeeds([*(cell.trial for cell in plans), *left], experiment.resources)
     preparing = {run: _seconds_of_run(run, runs[run], speeds) for run in left}
-    points = branch_points(cell.trial for cell in plans)
+    points = find_branch_points(experiment)
     cells = [
         _estimate_cell(experiment, *both, tasks, speeds, preparing, points)
         for both in zip(plans, finished, strict=True)
@@ -172,12 +171,12 @@ def _estimate_cell(
     tasks: Sequence[TaskSize],
     speeds: SlotSpeeds,
     preparing: Mapping[Trial, float],
-    points: Sequence[float],
+    points: Mapping[Role, Sequence[float]],
 ) -> _Cell:
     trial, speed = cell.trial, speeds.flops_per_second(cell.trial)
     tuning = sum(_finetuning_flops(trial, task) for task in tasks) * experiment.finetune.seeds
     runs = list(plan.preparatory_of_cell(experiment, cell.settings, points))
-    first = len(trunk_parts(trial, points)) or len(set(preparatory_runs(trial).values()))
+    first = len(plan.preparatory_of_trial(trial, points["search"]))
     left = tuple(preparing[run] for run in runs[:first] if run in preparing)
     return _Cell(
         plan=cell,
@@ -185,7 +184,7 @@ def _estimate_cell(
         untuned=finished.trained - finished.finetuned,
         training=trial.budget.amount if cell.branch_flops is None else cell.branch_flops / speed,
         scoring=_scoring_flops(trial) / speed,
-        finetuning=tuning / (speed * _FINETUNING_SPEED),
+        finetuning=0.0 if cell.stage.rung else tuning / (speed * _FINETUNING_SPEED),
         preparing=left,
     )
 
@@ -277,13 +276,11 @@ def _describe_training(experiment: Experiment, cells: Sequence[_Cell], slots: in
     left = sum(cell.untrained for cell in cells)
     before = sum(cell.plan.runs for cell in cells) - left
     ended = f", {before} ended before" if before else ""
-    early = (
-        "; at most: search.stopping ends some trials early" if experiment.search.stopping else ""
-    )
     limit = experiment.constraints.seconds or math.inf
-    slow = sum(cell.training > limit for cell in cells)
-    over = f"; expected to exceed constraints.seconds in {slow} of {len(cells)} cells"
-    return f"{left} trials, {slots} at a time{ended}{early}{over * bool(slow)}"
+    whole = [cell for cell in cells if cell.plan.stage.share == 1 and not cell.plan.stage.before]
+    slow = sum(cell.training > limit for cell in whole)
+    over = f"; expected to exceed constraints.seconds in {slow} of {len(whole)} cells"
+    return f"{left} trials, {slots} at a time{ended}{over * bool(slow)}"
 
 
 def _task_phases(tasks: Sequence[TaskSize]) -> list[Phase]:

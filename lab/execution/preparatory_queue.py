@@ -4,11 +4,11 @@ These are mlm runs that provide a trial's initial weights, and the parts of a br
 are trained one after another.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path as File
 from typing import NamedTuple
 
-from lab.config.experiment import Job
+from lab.config.experiment import Job, Role
 from lab.config.preparatory_runs import preparatory_runs
 from lab.config.results import Outcome, State
 from lab.config.schedules.trunks import trunk_parts
@@ -39,7 +39,8 @@ class PreparatoryQueue:
         read_outcome: function that returns the outcome of the run recorded in a folder; None where
             it has to run.
         running: folders of the records of all trials that are running.
-        branch_points: budgets at which trials of the sweep leave their trunks.
+        branch_points: budgets at which trials of the sweep leave their trunks, by role of the job
+            that needs a trunk (`designs.find_branch_points`).
         has_ended: function that returns whether a job's trial has ended, so that it needs no trunk.
     """
 
@@ -48,7 +49,7 @@ class PreparatoryQueue:
         build_assignment: Callable[[Trial], Assignment],
         read_outcome: Callable[[File], Outcome | None],
         running: Container[File],
-        branch_points: Sequence[float] = (),
+        branch_points: Mapping[Role, Sequence[float]],
         has_ended: Callable[[Job], bool] = lambda _: False,
     ) -> None:
         self._build_assignment, self._read_outcome = build_assignment, read_outcome
@@ -83,14 +84,14 @@ class PreparatoryQueue:
         missing = (run for job in self._waiting for run in self._missing(job))
         return next((run for run in missing if run.folder not in self._running), None)
 
-    def failed_run(self, trial: Trial) -> FailedRun | None:
-        """Return a preparatory run of a trial that did not finish; None where all have finished.
+    def failed_run(self, job: Job) -> FailedRun | None:
+        """Return a preparatory run of a job that did not finish; None where all have finished.
 
-        All preparatory runs of the trial must have ended. Of a trunk, the longest part that has
+        All preparatory runs of the job must have ended. Of a trunk, the longest part that has
         ended decides.
         """
-        ended = [run for run in self._runs(trial) if run.folder in self._used]
-        for run in ended if trial.trunk is None else ended[-1:]:
+        ended = [run for run in self._runs(job) if run.folder in self._used]
+        for run in ended if job.trial.trunk is None else ended[-1:]:
             outcome = self._used[run.folder]
             if outcome.state != "finished":
                 return FailedRun(run.folder.name, outcome.state, outcome.reason)
@@ -115,9 +116,9 @@ class PreparatoryQueue:
         uncharged = max(0.0, self.flops - measures.get("preparatory_flops", 0.0))
         return measures | ({"trunk_uncharged_flops": uncharged} if uncharged else {})
 
-    def _runs(self, trial: Trial) -> list[Assignment]:
-        parts = trunk_parts(trial, self._branch_points)
-        runs = dict.fromkeys((*preparatory_runs(trial).values(), *parts))
+    def _runs(self, job: Job) -> list[Assignment]:
+        parts = trunk_parts(job.trial, self._branch_points[job.role])
+        runs = dict.fromkeys((*preparatory_runs(job.trial).values(), *parts))
         for run in runs:
             if run not in self._assignments:
                 self._assignments[run] = self._build_assignment(run)
@@ -129,7 +130,7 @@ class PreparatoryQueue:
 
         The outcomes of the ended ones are stored.
         """
-        runs = self._runs(job.trial)
+        runs = self._runs(job)
         for run in runs:
             known = self._used.get(run.folder)
             if known is not None and known.state == "finished":

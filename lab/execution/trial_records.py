@@ -76,10 +76,7 @@ class TrialRecords:
         return sorted(self._site.again - self._ended_here)
 
     def delete_if_fresh(self, folder: File) -> None:
-        """Delete the record of an earlier run, if the sweep runs ended trials again.
-
-        A record of this run, of a trial that continues past a rung, is kept.
-        """
+        """Delete the record of an earlier run, if the sweep runs ended trials again."""
         if self._site.replaces(folder) and folder not in self._ended_here:
             record.delete_record(folder)
             self._mirror.push(folder)
@@ -94,14 +91,13 @@ class TrialRecords:
         record.write_facts(assignment.folder, assignment.trial, assignment.lineage, text)
         self._mirror.push(assignment.folder / "trial.json")
 
-    def open(self, assignment: Assignment, rescored: Iterable[str], *, extends: bool) -> None:
-        """Open a trial's record for a run.
+    def open(self, assignment: Assignment, rescored: Iterable[str]) -> None:
+        """Open a trial's record for a run, which continues from a shorter run if there is one.
 
         Args:
             assignment: the trial.
             rescored: names of the scores that the run computes again; their earlier values are
                 deleted.
-            extends: whether the trial may continue from the checkpoint of a shorter run.
         """
         folder = assignment.folder
         earlier = record.read_last_outcome(folder)
@@ -110,8 +106,7 @@ class TrialRecords:
         if rows and names:
             record.write_rows(folder, rows, without=names)
         record.write_queued(folder, assignment.trial, assignment.lineage, assignment.text.name)
-        if extends:
-            extend.extend_from_shorter_run(assignment, self._may_extend)
+        extend.extend_from_shorter_run(assignment, self._may_extend)
         progress.clear_progress(folder)
         self._mirror.push(folder / progress.NAME)
         (folder / record.LOG).unlink(missing_ok=True)

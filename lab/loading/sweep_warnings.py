@@ -43,7 +43,7 @@ def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
 
 
 def _describe_early_rung(experiment: Experiment, trials: list[Trial]) -> str | None:
-    """Return a warning if trials pause before encoders of their size start to learn."""
+    """Return a warning if the first rung is before encoders of a size start to learn."""
     stopping = experiment.search.stopping
     if stopping is None:
         return None
@@ -54,7 +54,7 @@ def _describe_early_rung(experiment: Experiment, trials: list[Trial]) -> str | N
         if trial.budget.kind == "flops" and reached < least:
             size = "this size" if known else "any measured size"
             return (
-                f"search.stopping.first_rung: trials pause after {reached:.3g} FLOPs, before "
+                f"search.stopping.first_rung: the first rung is at {reached:.3g} FLOPs, before "
                 f"encoders of {size} start to score above untrained ones ({least:.3g} FLOPs, "
                 f"docs/sizes.md); the rung selects at random"
             )

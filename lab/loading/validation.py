@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lab.config.experiment import Choices, Distribution, Experiment, HalvingConfig, Range
 from lab.config.trial import Path, Trial, Value
+from lab.loading import trial_checks
 from lab.loading.error_messages import SpaceError
 
 _MOST_CELLS = 10_000
@@ -56,12 +57,6 @@ def check_sections_against(trial: Trial, experiment: Experiment) -> None:
     """
     if experiment.search.stopping is not None:
         _check_rungs(experiment.search.stopping, trial)
-    if experiment.search.stopping is not None and not trial.extendable:
-        raise SpaceError(
-            "search.stopping: requires that a run begins exactly as a shorter one: "
-            "base.schedule {kind: constant, warmup: 0}, an objective without stages, and no other "
-            f"setting that varies during the run{_describe_varying(trial)}"
-        )
     smallest = min(trial.settings_at(progress).batch for progress in trial.breakpoints)
     if smallest < experiment.resources.workers:
         raise SpaceError(
@@ -136,10 +131,10 @@ def _check_size(experiment: Experiment) -> None:
 
 def _check_halving(experiment: Experiment) -> None:
     """Reject a metric or a sampler that successive halving cannot use."""
-    if not experiment.metric.at_every_evaluation:
+    if experiment.metric.name.startswith("finetune/"):
         raise SpaceError(
-            f"search.stopping: {experiment.metric.name} is computed at the end of a run only; "
-            f"choose a metric of every evaluation, for example probe/pos/accuracy"
+            f"search.stopping: {experiment.metric.name} needs fine-tuning, and trials at a rung "
+            f"are not fine-tuned; choose another metric, for example probe/pos/accuracy"
         )
     if experiment.search.sampler in ("tpe", "gp"):
         raise SpaceError(
@@ -150,14 +145,22 @@ def _check_halving(experiment: Experiment) -> None:
 
 
 def _check_rungs(halving: HalvingConfig, trial: Trial) -> None:
-    """Reject rungs at which a trial is not evaluated."""
-    try:
-        halving.rungs(trial.evaluations)
-    except ValueError as error:
+    """Reject trials at rungs that a trial with the full budget cannot continue from."""
+    if trial.trunk is None and not trial.extendable:
         raise SpaceError(
-            f"search.stopping.first_rung: {error} (base.evaluations); the rungs are first_rung "
-            f"times the powers of factor"
-        ) from None
+            "search.stopping: requires that a run begins exactly as a shorter one: base.schedule "
+            "{kind: constant, warmup: 0}, or {kind: trunk}, whose trials at rungs have cooldowns "
+            "of their own; an objective without stages; and no other setting that varies during "
+            f"the run{_describe_varying(trial)}"
+        )
+    for share, rung in zip(halving.shares, halving.rungs(trial), strict=True):
+        try:
+            trial_checks.check_trial(rung)
+        except SpaceError as error:
+            raise SpaceError(
+                f"search.stopping.first_rung: the trials at the rung of {share:.4g} of the budget "
+                f"are not valid: {error}"
+            ) from None
 
 
 def _check_prior(experiment: Experiment) -> None:

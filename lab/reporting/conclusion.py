@@ -310,8 +310,12 @@ def _list_noise(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list
 
 
 def describe_validity(frames: SweepFrames) -> str:
-    """Return encoder, budget, window, text, vocabulary and objective of the trials, in one line."""
-    trials = frames.trials
+    """Return encoder, budget, window, text, vocabulary and objective of the trials, in one line.
+
+    The budgets of trials that ended at a rung of the search are left out.
+    """
+    compared = frames.trials[frames.trials["state"] != "stopped"]
+    trials = frames.trials if compared.empty else compared
     if "encoder.hidden" not in trials:
         return sentences.NONE
     shapes = trials[["encoder.hidden", "encoder.layers"]].dropna().drop_duplicates()

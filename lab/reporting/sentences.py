@@ -9,7 +9,7 @@ from lab.reporting.compute.multiplier import ComputeMultiplier
 from lab.reporting.compute.test_inversion import MultiplierBound, MultiplierInterval
 from lab.reporting.intervals import Interval
 from lab.reporting.shapes import untrained_of_best
-from lab.reporting.stats import Answer, edge_values
+from lab.reporting.stats import Answer, edge_values, last_search_trials
 from lab.tracking.frames import SweepFrames
 
 NONE = "–"
@@ -168,7 +168,7 @@ def describe_nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
         f"{format_value(cell.settings[path])} for {cell.label}" for cell in result.cells
     )
     at_edge = [cell.label for cell in result.cells if path in edge_values(frames, cell)]
-    lost = frames.trials.loc[frames.trials["role"] == "search", "score"].isna().sum()
+    lost = last_search_trials(frames)["score"].isna().sum()
     crosses = f" Crosses mark the {lost} trials without a score." if lost else ""
     edge = (
         f" At the edge of its range for {'; '.join(at_edge)}: widen the range." if at_edge else ""
@@ -195,8 +195,11 @@ def describe_health(frames: SweepFrames) -> str:
 
 
 def describe_compute(frames: SweepFrames) -> str:
-    """Return the training compute of all trials; each preparatory run is counted once."""
-    trials, measures = frames.trials, frames.measures
+    """Return the training compute of all trials; each of them is counted once.
+
+    A trial at a rung of one cell can be that of another cell, whose budget is smaller.
+    """
+    trials, measures = frames.trials.drop_duplicates("fingerprint"), frames.measures
     name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"
     own = float(trials[name].sum()) if name in trials else 0.0
     before = measures.get("preparatory_flops", 0.0)

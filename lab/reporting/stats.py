@@ -332,6 +332,16 @@ def has_learned(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> bool
     return is_above_untrained(frames, runs, result.cells[0])
 
 
+def last_search_trials(frames: SweepFrames) -> pd.DataFrame:
+    """Return the search trials without those that ended at a rung that their setting has passed.
+
+    A setting has a trial at each rung of successive halving that it reaches.
+    """
+    trials = frames.trials[frames.trials["role"] == "search"]
+    continued = trials.duplicated(["cell", "tuned", "repeat"], keep="last")
+    return trials[~(continued & (trials["state"] == "stopped"))]
+
+
 def marginal_means(frames: SweepFrames, path: Path) -> pd.DataFrame:
     """Return the search scores of each cell by the value of one nuisance parameter.
 

@@ -1,7 +1,7 @@
 """Search of one cell's nuisance parameters with Optuna's ask-and-tell interface."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path as File
 from typing import Any
@@ -75,7 +75,14 @@ class CellSearch:
         self._notes = notes / f"{identity}.jsonl"
         self._to_retry: set[int] = set()  # failed points that the next run of the sweep retries
         self._sampler = build_sampler(experiment.search)
-        self._rungs = _build_rungs(experiment, settings, self.trials)
+        halving = experiment.search.stopping
+        self._shares = () if halving is None else halving.shares
+        self._rungs = Rungs(
+            len(self._shares),
+            self.trials,
+            1 if halving is None else halving.factor,
+            maximize=experiment.metric.direction == "maximize",
+        )
         self._directions: list[Direction] = [experiment.metric.direction]
         self._directions += ["minimize"] if experiment.cost is not None else []
         if fresh:
@@ -113,9 +120,19 @@ class CellSearch:
         write_notes(self._notes, notes)
 
     @property
-    def until(self) -> int | None:
-        """Number of the evaluation at which points pause (`HalvingConfig`); None for the end."""
-        return self._rungs.until
+    def rung(self) -> int:
+        """Number of the rung that is not decided yet; with the full budget, the number of rungs."""
+        return self._rungs.decided
+
+    @property
+    def share(self) -> float | None:
+        """Share of the full budget at the rung (`HalvingConfig`); None with the full budget."""
+        return self._shares[self.rung] if self.rung < len(self._shares) else None
+
+    @property
+    def jobs(self) -> int:
+        """Number of trials of the search, as far as the points that continue are known."""
+        return self._rungs.trials
 
     def can_ask(self, index: int) -> bool:
         """Return whether the search has a point `index` that can start, or continue, now."""
@@ -177,29 +194,26 @@ class CellSearch:
 
         Args:
             index: number of the point.
-            outcome: outcome of its trial.
+            outcome: outcome of its trial in the sweep: `stopped` at a rung, not `finished`.
             constraints: excess over each constraint that is known, positive where it is violated.
         """
         if is_retry(outcome):
             self._to_retry.add(index)
-        if self.until is None:
-            score = self._score(outcome.rows[-1]) if outcome.state == "finished" else None
-            if self._experiment.search.stopping is not None:
-                self.start_asked()  # the study has the scores of each rung
-            elif index in self._to_start:
+        ended = outcome.state in ("finished", "stopped")  # stopped: at a rung
+        score = self._score(outcome.rows[-1]) if ended else None
+        if self._experiment.search.stopping is None:
+            if index in self._to_start:
                 self._to_start.discard(index)
                 values = self._values(index, score)
                 self._study.add_ended(index, self._point(index), outcome, values, constraints)
             self._end(index, outcome, score, constraints)
             return
-        self.start_asked()
-        reached = outcome.state != "infeasible" and len(outcome.rows) > self.until
-        score = self._score(outcome.rows[self.until]) if reached else None
-        if score is None:
-            self._end(index, outcome, None, constraints)
-        else:
-            self._report(index, outcome.rows[: self.until + 1])
-        if index not in self._to_retry:
+        self.start_asked()  # the study has the scores at the rungs
+        if score is not None and self._study.is_running(index):
+            self._study.report(index, score)
+        if score is None or self.share is None:
+            self._end(index, outcome, score, constraints)
+        if self.share is not None and index not in self._to_retry:
             self._decide(index, score)
 
     def _score(self, row: MetricRow) -> float | None:
@@ -239,15 +253,7 @@ class CellSearch:
         """Record the end of a point with its final score; None without one."""
         self._scores[index] = score
         if self._study.is_running(index):
-            if outcome.state != "diverged":
-                self._report(index, outcome.rows)
             self._study.end(index, outcome, self._values(index, score), constraints)
-
-    def _report(self, index: int, rows: Sequence[MetricRow]) -> None:
-        """Report the new scores of a point to the study, if the search may end it early."""
-        if self._experiment.search.stopping is not None and self._study.is_running(index):
-            new, name = rows[self._study.count_reported(index) :], self._experiment.metric.name
-            self._study.report(index, [row[name] for row in new])
 
     def best_settings(self) -> list[dict[Path, Value]]:
         """Return the nuisance parameters to be repeated, those with the best score first.
@@ -290,16 +296,6 @@ class CellSearch:
 def is_retry(outcome: Outcome) -> bool:
     """Return whether a point failed and is retried: the machine may have caused the failure."""
     return outcome.state == "failed" and outcome.attempts < _TRIES
-
-
-def _build_rungs(experiment: Experiment, settings: dict[Path, Value], points: int) -> Rungs:
-    """Return the rungs of a cell's search; without halving, there is none."""
-    halving = experiment.search.stopping
-    maximize = experiment.metric.direction == "maximize"
-    if halving is None:
-        return Rungs((), points, 1, maximize=maximize)
-    evaluations = build_trial(experiment.base, settings).evaluations
-    return Rungs(halving.rungs(evaluations), points, halving.factor, maximize=maximize)
 
 
 def _study_identity(experiment: Experiment, cell: dict[Path, Value]) -> str:

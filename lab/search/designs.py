@@ -6,12 +6,16 @@ order and again after a crash, and part of a search can be analysed as a search 
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from lab.config.experiment import Choices, Distribution, Experiment, Range
+from lab.config.experiment import Choices, Distribution, Experiment, Range, Role
+from lab.config.schedules.trunks import branch_points
 from lab.config.trial import Path, Value
+from lab.loading import search_space
+from lab.search.halving import count_continuing
 
 
 def search_points(experiment: Experiment) -> int:
@@ -35,10 +39,75 @@ def best_repeats(experiment: Experiment) -> range:
     return range(0) if trained_before else range(1, experiment.search.seeds + 1)
 
 
-def trials_of_cell(experiment: Experiment) -> int:
-    """Return the number of trials of each cell: search trials and repeats of the best setting."""
-    searched = search_points(experiment) * len(search_repeats(experiment))
-    return searched + len(best_repeats(experiment))
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Trials of a cell with one budget that are planned together.
+
+    Attributes:
+        name: short name; empty if the cell has no other stage.
+        share: share of the full budget.
+        before: share for which the stage before has trained the same settings; 0 without one.
+        trials: number of trials by repeat (`Job.repeat`).
+        rung: whether the trials end at a rung.
+        infeasible: number of search settings that are left out because they violate a constraint.
+    """
+
+    name: str
+    share: float
+    before: float
+    trials: Mapping[int, int]
+    rung: bool = False
+    infeasible: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of all trials of the stage."""
+        return sum(self.trials.values())
+
+
+def list_stages(experiment: Experiment, infeasible: int = 0) -> tuple[Stage, ...]:
+    """Return the stages of a cell in order: one, or with halving each rung, the rest, repeats.
+
+    Args:
+        experiment: experiment to run.
+        infeasible: number of the cell's search settings that are not trained.
+    """
+    points, halving = search_points(experiment), experiment.search.stopping
+    repeats = dict.fromkeys(best_repeats(experiment), 1)
+    if halving is None or not points:
+        searched = dict.fromkeys(search_repeats(experiment), points - infeasible)
+        trials = searched | repeats
+        return (Stage(name="", share=1.0, before=0.0, trials=trials, infeasible=infeasible),)
+    stages: list[Stage] = []
+    before, trained = 0.0, points
+    for share in (*halving.shares, 1.0):
+        stages.append(
+            Stage(
+                name=f"rung at {share:.3g} of the budget" if share < 1 else "after the last rung",
+                share=share,
+                before=before,
+                trials={0: min(trained, points - infeasible)},
+                rung=share < 1,
+                infeasible=0 if stages else infeasible,
+            )
+        )
+        before, trained = share, count_continuing(trained, halving.factor)
+    return (*stages, Stage(name="repeats", share=1.0, before=0.0, trials=repeats))
+
+
+def find_branch_points(experiment: Experiment) -> dict[Role, tuple[float, ...]]:
+    """Return the budgets at which trials leave their trunks, by role of the job with the trial.
+
+    Trials at rungs are search trials only, so the trunks of repeats are not divided for them.
+    """
+    cells = search_space.expand_cells(experiment)
+    trials = [search_space.build_trial(experiment.base, cell) for cell in cells]
+    halving = experiment.search.stopping
+    at_rungs = [] if halving is None else [rung for t in trials for rung in halving.rungs(t)]
+    return {
+        "search": branch_points([*trials, *at_rungs]),
+        "repeat": branch_points(trials),
+    }
 
 
 def startup_points(experiment: Experiment) -> int:

@@ -4,17 +4,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.config.data import DataConfig
-from lab.config.experiment import Experiment
+from lab.config.experiment import Experiment, shorten
 from lab.config.metrics import finetuned
 from lab.config.preparatory_runs import preparatory_runs, unstarted_identity
 from lab.config.trial import Path, Trial
 from lab.errors import UserError
 from lab.loading import search_space
 from lab.loading.task_table import load_task
-from lab.search.designs import best_repeats, search_points, search_repeats
+from lab.search.designs import Stage, list_stages
 from lab.search.feasibility import count_infeasible
 from lab.storage import record
 
@@ -23,11 +23,11 @@ _ENDED = ("finished", "diverged")  # states of trials that the same command does
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedTrials:
-    """Number of trials of one cell that need no more training.
+    """Number of trials of one stage of a cell that need no more training.
 
     Attributes:
         trained: number of trials that need no more training.
-        finetuned: number of these that need no fine-tuning either.
+        finetuned: number of these that need no fine-tuning either, as those at rungs.
     """
 
     trained: int
@@ -71,7 +71,7 @@ def has_ended(run: Trial, storage: File, prepared: Prepared) -> bool:
 def count_finished(
     experiment: Experiment, storage: File, prepared: Prepared
 ) -> tuple[FinishedTrials, ...]:
-    """Return the number of finished trials of each cell, in the order of `expand_cells`.
+    """Return the number of finished trials of each stage of each cell, as `plan.plan_cells`.
 
     A record is counted where its folder has the name that the sweep would give it, and its settings
     equal those of a cell, except for nuisance parameters. Its seeds must be those of a repeat or of
@@ -82,45 +82,59 @@ def count_finished(
         storage: folder of records and caches; need not exist.
         prepared: identities of the trials' inputs, by texts.
     """
-    jobs = _cells_and_repeats(experiment)
-    finished: dict[tuple[int, int], dict[str, bool]] = {}
+    jobs = _list_jobs(experiment)
+    finished: dict[_Job, dict[str, bool]] = {}
     for folder in sorted((storage / "trials").glob("*")):
         trial = _read_ended(folder, prepared)
-        cell_and_repeat = None if trial is None else jobs.get(_key(trial, experiment))
-        if cell_and_repeat is not None:
-            trials = finished.setdefault(cell_and_repeat, {})
-            trials[folder.name] = _is_finetuned(experiment, folder)
+        for job in () if trial is None else jobs.get(_key(trial, experiment), ()):
+            trials = finished.setdefault(job, {})
+            trials[folder.name] = job.share < 1 or _is_finetuned(experiment, folder)
     return tuple(
-        _count_cell(experiment, number, count_infeasible(experiment, cell), finished)
+        _count_stage(number, stage, finished)
         for number, cell in enumerate(search_space.expand_cells(experiment))
+        for stage in list_stages(experiment, count_infeasible(experiment, cell))
     )
 
 
-def _count_cell(
-    experiment: Experiment,
-    cell: int,
-    infeasible: int,
-    finished: Mapping[tuple[int, int], dict[str, bool]],
+class _Job(NamedTuple):
+    """What the trials of a cell that differ in their nuisance parameters only have in common.
+
+    Attributes:
+        cell: number of the cell.
+        repeat: number of the repeat.
+        share: share of the full budget, below 1 at a rung.
+    """
+
+    cell: int
+    repeat: int
+    share: float
+
+
+def _count_stage(
+    cell: int, stage: Stage, finished: Mapping[_Job, dict[str, bool]]
 ) -> FinishedTrials:
     trained = finetuned = 0
-    searched = search_points(experiment) - infeasible
-    planned = dict.fromkeys(search_repeats(experiment), searched)
-    planned |= dict.fromkeys(best_repeats(experiment), 1)
-    for repeat, most in planned.items():
-        trials = list(finished.get((cell, repeat), {}).values())
+    for repeat, most in stage.trials.items():
+        trials = list(finished.get(_Job(cell, repeat, stage.share), {}).values())
         trained += min(most, len(trials))
         finetuned += min(most, sum(trials))
     return FinishedTrials(trained=trained, finetuned=finetuned)
 
 
-def _cells_and_repeats(experiment: Experiment) -> dict[str, tuple[int, int]]:
-    """Return the number of cell and repeat of each job, by the `_key` of its trial."""
-    return {
-        _key(trial, experiment, repeat): (number, repeat)
-        for number, cell in enumerate(search_space.expand_cells(experiment))
-        for trial in [search_space.build_trial(experiment.base, cell)]
-        for repeat in range(experiment.search.seeds + 1)
-    }
+def _list_jobs(experiment: Experiment) -> dict[str, set[_Job]]:
+    """Return the jobs by the `_key` of their trials.
+
+    The trial at a rung of one cell can be that of another cell, whose budget is smaller.
+    """
+    jobs: dict[str, set[_Job]] = {}
+    for number, cell in enumerate(search_space.expand_cells(experiment)):
+        full = search_space.build_trial(experiment.base, cell)
+        for stage in list_stages(experiment):
+            trial = shorten(full, stage.share)
+            for repeat in stage.trials:
+                key = _key(trial, experiment, repeat)
+                jobs.setdefault(key, set()).add(_Job(number, repeat, stage.share))
+    return jobs
 
 
 def _key(trial: Trial, experiment: Experiment, repeat: int = 0) -> str:

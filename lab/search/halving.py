@@ -1,6 +1,9 @@
 """Synchronous successive halving: which points of a search continue past a rung."""
 
-from collections.abc import Sequence
+
+def count_continuing(points: int, factor: int) -> int:
+    """Return how many points continue past a rung that `points` of them have reached."""
+    return min(points, max(1, points // factor))
 
 
 class Rungs:
@@ -10,27 +13,33 @@ class Rungs:
     continue therefore does not depend on the order of their ends.
 
     Args:
-        evaluations: numbers of the evaluations that are rungs, in order.
+        rungs: number of rungs.
         points: number of points of the search.
         factor: one point in `factor` continues; at least one does if any has a score.
         maximize: whether larger scores are better.
 
     Attributes:
-        members: points that are trained to the next rung, or to the end.
+        members: points that are trained to the next rung, or with the full budget.
+        decided: number of rungs that are decided.
     """
 
-    def __init__(
-        self, evaluations: Sequence[int], points: int, factor: int, *, maximize: bool
-    ) -> None:
-        self._left, self._factor = list(evaluations), factor
+    def __init__(self, rungs: int, points: int, factor: int, *, maximize: bool) -> None:
+        self._rungs, self._factor = rungs, factor
         self._sign = 1 if maximize else -1
         self._scores: dict[int, float | None] = {}
+        self._trained = 0
         self.members = frozenset(range(points))
+        self.decided = 0
 
     @property
-    def until(self) -> int | None:
-        """Evaluation at which the points pause; None if they are trained to the end."""
-        return self._left[0] if self._left else None
+    def trials(self) -> int:
+        """Number of trials at all rungs and with the full budget, if all later ones have scores."""
+        count = len(self.members)
+        total = self._trained + count
+        for _ in range(self.decided, self._rungs):
+            count = count_continuing(count, self._factor)
+            total += count
+        return total
 
     def record(self, point: int, score: float | None) -> frozenset[int] | None:
         """Record the score of a point at the rung, or None if it has ended without one.
@@ -43,7 +52,8 @@ class Rungs:
             return None
         scored = {each: value for each, value in self._scores.items() if value is not None}
         ranked = sorted(scored, key=lambda each: (-self._sign * scored[each], each))
-        self.members = frozenset(ranked[: max(1, len(self._scores) // self._factor)])
+        self._trained += len(self.members)
+        self.members = frozenset(ranked[: count_continuing(len(self._scores), self._factor)])
         self._scores = {}
-        del self._left[0]
+        self.decided += 1
         return frozenset(ranked) - self.members

@@ -5,42 +5,46 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lab.config.costs.memory import estimate_memory
-from lab.config.experiment import Experiment
+from lab.config.experiment import Experiment, Role, shorten
 from lab.config.flops import mean_cost
 from lab.config.labels import label
 from lab.config.preparatory_runs import preparatory_cost, preparatory_runs, training_budget
 from lab.config.schedules.trunk import TrunkSchedule
-from lab.config.schedules.trunks import branch_points, trunk_parts
+from lab.config.schedules.trunks import trunk_parts
 from lab.config.trial import Path, Trial, Value
 from lab.formatting import format_duration
 from lab.loading import mask_checks, search_space
 from lab.search.designs import (
+    Stage,
     best_repeats,
+    find_branch_points,
     grid_points,
+    list_stages,
     random_points,
     search_points,
-    search_repeats,
-    trials_of_cell,
 )
 from lab.search.feasibility import count_infeasible
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellPlan:
-    """Plan of one cell.
+    """Plan of one stage of a cell: of the whole cell, except with halving.
 
     Attributes:
         settings: compared values of the cell.
+        stage: the stage.
         trial: one of its trials.
         runs: number of its search trials and repeats, without infeasible settings.
         infeasible: number of its search settings that are known to violate a constraint.
         steps: optimizer steps of one trial; None for a budget in seconds.
         flops: FLOPs of one trial's own training; None for a budget in seconds.
-        branch_flops: FLOPs of the part of it that no other trial shares: without its trunk.
+        branch_flops: FLOPs of the part of it that no other trial shares: without its trunk, and
+            without the shorter trial that it continues from.
         memory: bytes of memory of one trial, without the libraries.
     """
 
     settings: dict[Path, Value]
+    stage: Stage
     trial: Trial
     runs: int
     infeasible: int
@@ -100,31 +104,40 @@ class Expectation:
 
 
 def plan_cells(experiment: Experiment) -> list[CellPlan]:
-    """Return the plan of each cell."""
-    plan = []
-    for settings in search_space.expand_cells(experiment):
-        trial = search_space.build_trial(experiment.base, settings)
-        cost = mean_cost(trial)
-        steps = training_budget(trial).steps(cost)
-        flops = None if steps is None else float(steps * cost.flops)
-        infeasible = count_infeasible(experiment, settings)
-        plan.append(
-            CellPlan(
-                settings=settings,
-                trial=trial,
-                runs=trials_of_cell(experiment) - infeasible * len(search_repeats(experiment)),
-                infeasible=infeasible,
-                steps=steps,
-                flops=flops,
-                branch_flops=None if flops is None else flops - _trunk_flops(trial),
-                memory=estimate_memory(trial),
-            )
-        )
-    return plan
+    """Return the plan of each stage of each cell."""
+    return [
+        _plan_stage(experiment, settings, stage)
+        for settings in search_space.expand_cells(experiment)
+        for stage in list_stages(experiment, count_infeasible(experiment, settings))
+    ]
 
 
-def _trunk_flops(trial: Trial) -> float:
-    return 0.0 if trial.trunk is None else _flops(trial.trunk)
+def _plan_stage(experiment: Experiment, settings: dict[Path, Value], stage: Stage) -> CellPlan:
+    full = search_space.build_trial(experiment.base, settings)
+    trial = shorten(full, stage.share)
+    steps = training_budget(trial).steps(mean_cost(trial))
+    flops = None if steps is None else _own_flops(trial)
+    if trial.trunk is not None:
+        shared = _flops(trial.trunk)
+    else:
+        shared = _own_flops(shorten(full, stage.before)) if stage.before else 0.0
+    return CellPlan(
+        settings=settings,
+        stage=stage,
+        trial=trial,
+        runs=stage.count,
+        infeasible=stage.infeasible,
+        steps=steps,
+        flops=flops,
+        branch_flops=None if flops is None else flops - shared,
+        memory=estimate_memory(trial),
+    )
+
+
+def _own_flops(trial: Trial) -> float:
+    """Return the FLOPs of a trial without those of its preparatory runs."""
+    cost = mean_cost(trial)
+    return float(cost.flops * (training_budget(trial).steps(cost) or 0))
 
 
 def _flops(run: Trial) -> float:
@@ -138,25 +151,27 @@ def plan_heading(experiment: Experiment, plan: Sequence[CellPlan], slots: int) -
     lines = [f"question: {experiment.question}", f"metric:   {experiment.metric.name}", ""]
     for cell in plan:
         name = label(cell.settings, experiment.compare) or "one cell"
+        name += f", {cell.stage.name}" if cell.stage.name else ""
         steps = "as many steps as fit" if cell.steps is None else f"{cell.steps:,} steps"
         flops = "" if cell.flops is None else f", {cell.flops:.4g} FLOPs"
         left_out = f"; infeasible settings: {cell.infeasible}" if cell.infeasible else ""
         lines.append(f"{name}: {cell.runs} trials of {steps}{flops}{left_out}")
     if experiment.cost is not None and experiment.tune and best_repeats(experiment):
         lines.append("more repeats follow if several settings are on the front of a cell's search")
+    cells = len(search_space.expand_cells(experiment))
     runs = sum(cell.runs for cell in plan)
     runs_before = preparatory_phase(experiment)
     lines += _describe_preparatory(runs_before)
     lines += mask_checks.mask_lines(search_space.corner_trials(experiment))
     total = sum(cell.runs * (cell.branch_flops or 0) for cell in plan) + sum(runs_before.values())
     alone = sum(cell.runs * _standalone_flops(cell) for cell in plan)
-    if runs_before:
+    if runs_before or any(cell.stage.before for cell in plan):
         shared = "runs that trials share are trained once"
         lines += ["", f"FLOPs: {alone:.4g} stand-alone, {total:.4g} marginal ({shared})"]
     most = max(cell.memory for cell in plan)
     lines += [
         "",
-        f"cells: {len(plan)}   trials: {runs}   FLOPs: {total:.4g}   slots: {slots}   "
+        f"cells: {cells}   trials: {runs}   FLOPs: {total:.4g}   slots: {slots}   "
         f"memory: {most / 2**30:.2g} GiB a trial, without the libraries",
     ]
     return "\n".join(lines)
@@ -181,28 +196,27 @@ def preparatory_phase(experiment: Experiment) -> dict[Trial, float]:
 
     A part of a trunk has the FLOPs by which it extends the part before it.
     """
-    cells = search_space.expand_cells(experiment)
-    points = branch_points(search_space.build_trial(experiment.base, cell) for cell in cells)
+    points = find_branch_points(experiment)
     runs: dict[Trial, float] = {}
-    for cell in cells:
+    for cell in search_space.expand_cells(experiment):
         runs |= preparatory_of_cell(experiment, cell, points)
     return runs
 
 
 def preparatory_of_cell(
-    experiment: Experiment, cell: Mapping[Path, Value], points: Sequence[float]
+    experiment: Experiment, cell: Mapping[Path, Value], points: Mapping[Role, Sequence[float]]
 ) -> dict[Trial, float]:
     """Return the preparatory runs of a cell's trials, in the order of the trials, with their FLOPs.
 
     The nuisance parameters are approximate: random points replace the points of other samplers than
     the grid, and repeats take the values of the base. Learning rates that an mlm run inherits may
     therefore differ from those of the sweep; the number of runs hardly does. Cells of a trunk are
-    assumed to select the same nuisance parameters.
+    assumed to select the same nuisance parameters, and the first settings to continue past a rung.
 
     Args:
         experiment: experiment to run.
         cell: compared values of the cell.
-        points: budgets at which trials of the experiment leave their trunks.
+        points: budgets at which trials leave their trunks (`find_branch_points`).
     """
     base = search_space.build_trial(experiment.base, cell)
     if not preparatory_runs(base) and base.trunk is None:
@@ -211,18 +225,27 @@ def preparatory_of_cell(
         search_space.build_trial(experiment.base, dict(cell) | point)
         for point in _points(experiment)
     ]
-    repeated = [(repeat, trial) for repeat in search_repeats(experiment) for trial in settings]
-    repeated += [(repeat, base) for repeat in best_repeats(experiment)]
     runs: dict[Trial, float] = {}
-    for repeat, trial in repeated:
-        seeded = replace(trial, seeds=trial.seeds.repeat(repeat))
-        runs |= {run: _flops(run) for run in preparatory_runs(seeded).values()}
-        parts = trunk_parts(seeded, points)
-        ends = [0.0, *map(_flops, parts)]
-        runs |= {
-            part: end - before for part, before, end in zip(parts, ends[:-1], ends[1:], strict=True)
-        }
+    for stage in list_stages(experiment):
+        for repeat, count in stage.trials.items():
+            role: Role = "repeat" if repeat in best_repeats(experiment) else "search"
+            for trial in settings[:count] if role == "search" else [base]:
+                seeded = replace(trial, seeds=trial.seeds.repeat(repeat))
+                runs |= preparatory_of_trial(shorten(seeded, stage.share), points[role])
     return runs
+
+
+def preparatory_of_trial(trial: Trial, points: Sequence[float]) -> dict[Trial, float]:
+    """Return the preparatory runs of a trial in order, with the FLOPs of each.
+
+    Args:
+        trial: the trial.
+        points: budgets at which trials leave its trunk.
+    """
+    parts = trunk_parts(trial, points)
+    ends = [0.0, *map(_flops, parts)]
+    own = {part: end - before for part, before, end in zip(parts, ends[:-1], ends[1:], strict=True)}
+    return {run: _flops(run) for run in preparatory_runs(trial).values()} | own
 
 
 def _points(experiment: Experiment) -> list[dict[Path, Value]]:

@@ -4,20 +4,21 @@ Each cell of `compare` has a search of its nuisance parameters, with a study (`c
 The best setting of a cell is then repeated on new seeds, and only repeats are compared across
 cells; with a second objective (`Experiment.cost`) all settings on the cell's Pareto front are
 repeated. If every setting is repeated (`SearchConfig.repeated`), the search has one trial for each
-setting and seed, and nothing follows it. With successive halving (`HalvingConfig`), a search trial
-that continues past a rung is a job with the same number as before. This package does not import
-Ray, so that tests can simulate a sweep.
+setting and seed, and nothing follows it. With successive halving (`HalvingConfig`), a setting has a
+job at each rung that it reaches, whose trial has the budget of the rung; its score is compared at
+this rung only, so the job ends as `stopped`. This package does not import Ray, so that tests can
+simulate a sweep.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path as File
 
 from optuna.storages import BaseStorage
 
 from lab.config.costs.second_objective import compute_cost
-from lab.config.experiment import Experiment, Job
-from lab.config.results import MetricRow, Outcome
+from lab.config.experiment import Experiment, Job, shorten
+from lab.config.results import Outcome
 from lab.config.trial import Path, Value
 from lab.loading import search_space
 from lab.search import feasibility
@@ -52,6 +53,8 @@ class Search:
             for cell in search_space.expand_cells(experiment)
         ]
         self._trials = max(search.trials for search in self._searches)
+        halving = experiment.search.stopping
+        self._rungs = 0 if halving is None else len(halving.shares)
         self._running: set[int] = set()
         self._repeats: set[int] = set()  # numbers of the repeats asked for
 
@@ -78,13 +81,18 @@ class Search:
             search.tell(index, self.judge(job, outcome), excess)
 
     def judge(self, job: Job, outcome: Outcome) -> Outcome:
-        """Return the outcome of a job in this sweep, whose constraints a search trial can violate.
+        """Return the outcome of a job in this sweep.
 
-        The record of a trial has the same outcome in all sweeps.
+        A search trial can violate the constraints of the sweep. One that ends at a rung has no
+        score among those of trials with the full budget. The record of a trial has the same outcome
+        in all sweeps.
         """
         if job.role != "search":
             return outcome
-        return feasibility.judge_outcome(self._experiment.constraints, job.trial, outcome)
+        outcome = feasibility.judge_outcome(self._experiment.constraints, job.trial, outcome)
+        if job.rung is None or outcome.state != "finished":
+            return outcome
+        return replace(outcome, state="stopped", reason=_describe_rung(job.rung, outcome.reason))
 
     def annotate(self, job: Job, text: str) -> None:
         """Write the note that optuna-dashboard shows of a search trial that is in its study."""
@@ -100,16 +108,8 @@ class Search:
 
     def _locate(self, job: Job) -> tuple[CellSearch, int]:
         """Return the search of its cell, for a search trial, and the number of its point."""
-        index, cell = divmod(job.number, len(self._searches))
-        return self._searches[cell], index
-
-    def may_stop(self, job: Job) -> bool:
-        """Return whether a job may be stopped early: a search trial, with `search.stopping`."""
-        return job.role == "search" and self._experiment.search.stopping is not None
-
-    def has_reached_rung(self, job: Job, rows: Sequence[MetricRow]) -> bool:
-        """Return whether a job has passed the evaluation at which it pauses."""
-        return job.until is not None and len(rows) > job.until
+        row, cell = divmod(job.number, len(self._searches))
+        return self._searches[cell], row % self._trials
 
     @property
     def done(self) -> bool:
@@ -123,9 +123,9 @@ class Search:
 
     @property
     def jobs(self) -> int:
-        """Number of jobs of the experiment, as far as the settings to be repeated are known."""
+        """Number of jobs, as far as the settings that continue or are repeated are known."""
         repeats = len(best_repeats(self._experiment))
-        searched = sum(search.trials for search in self._searches)
+        searched = sum(search.jobs for search in self._searches)
         return searched + repeats * sum(max(1, len(s.best_settings())) for s in self._searches)
 
     def _candidates(self, *, peek: bool = False) -> Iterator[Job]:
@@ -141,17 +141,19 @@ class Search:
         for index in range(self._trials):
             for cell, search in enumerate(self._searches):
                 if search.can_ask(index):
-                    until, tuned = search.until, {} if peek else search.ask(index)
-                    number, repeat = index * len(self._searches) + cell, search.repeat_of(index)
+                    share, tuned = search.share, {} if peek else search.ask(index)
+                    row, repeat = search.rung * self._trials + index, search.repeat_of(index)
+                    number = row * len(self._searches) + cell
                     job = self._build_job(number, "search", search, tuned, repeat)
-                    yield job if peek else self._complete_job(job, until, search.proposed_by(index))
+                    yield job if peek else self._complete_job(job, share, search.proposed_by(index))
 
     def _repeat_jobs(self, *, peek: bool) -> Iterator[Job]:
         repeats = best_repeats(self._experiment)
         for repeat in repeats:
             for cell, search in enumerate(self._searches):
                 for rank, best in enumerate(search.best_settings()):
-                    row = self._trials + rank * len(repeats) + repeat - 1
+                    searched = self._trials * (self._rungs + 1)
+                    row = searched + rank * len(repeats) + repeat - 1
                     number = row * len(self._searches) + cell
                     if number in self._repeats:
                         continue
@@ -159,10 +161,11 @@ class Search:
                         self._repeats.add(number)
                     yield self._build_job(number, "repeat", search, best, repeat)
 
-    def _complete_job(self, job: Job, until: int | None, proposed_by: str) -> Job:
-        """Return a search job with its pause, the sweep that proposed it, and its feasibility."""
+    def _complete_job(self, job: Job, share: float | None, proposed_by: str) -> Job:
+        """Return a search job with its rung, the sweep that proposed it, and its feasibility."""
         reason = feasibility.describe_infeasible(self._experiment.constraints, job.trial)
-        return replace(job, until=until, proposed_by=proposed_by, infeasible=reason)
+        trial = job.trial if share is None else shorten(job.trial, share)
+        return replace(job, trial=trial, rung=share, proposed_by=proposed_by, infeasible=reason)
 
     def _build_job(
         self, number: int, role: str, search: CellSearch, tuned: dict[Path, Value], repeat: int
@@ -179,3 +182,14 @@ class Search:
             compared=self._experiment.compare,
             cost=None if cost is None else compute_cost(cost, trial),
         )
+
+
+def _describe_rung(share: float, continued: str) -> str:
+    """Return the reason of a trial that ends at a rung.
+
+    Args:
+        share: share of the full budget.
+        continued: reason of the finished trial; empty if it continues no other run.
+    """
+    reason = f"ended at the rung of {share:.3g} of the budget"
+    return f"{reason}; {continued}" if continued else reason

@@ -93,7 +93,7 @@ class Study:
         self.points: dict[int, Point] = {}
         self._running: dict[int, optuna.Trial] = {}
         self._ended: set[int] = set()  # points that ended in an earlier run
-        self._reported: dict[int, int] = {}  # number of evaluations that the study has of a point
+        self._reported: dict[int, int] = {}  # number of scores that the study has of a point
         self._numbers: dict[int, int] = {}  # numbers of the study's trials, by that of the point
         self._added = 0  # number of the study's trials
         self._read()
@@ -156,19 +156,10 @@ class Study:
         )
         self._count(index)
 
-    def count_reported(self, index: int) -> int:
-        """Return the number of evaluations of a point that need no report, in order.
-
-        The first one, of the untrained encoder, is never reported.
-        """
-        return self._reported.get(index, 1)
-
-    def report(self, index: int, scores: Sequence[float]) -> None:
-        """Report the scores of a running point at the evaluations after `count_reported`."""
-        reported = self.count_reported(index)
-        for evaluation, score in enumerate(scores, reported):
-            self._running[index].report(score, evaluation)
-        self._reported[index] = reported + len(scores)
+    def report(self, index: int, score: float) -> None:
+        """Report the score of a running point at its next rung, or with the full budget."""
+        self._reported[index] = self._reported.get(index, 0) + 1
+        self._running[index].report(score, self._reported[index])
 
     def stop(self, index: int) -> None:
         """End a running point early: it does not continue past a rung."""
@@ -192,7 +183,7 @@ class Study:
             constraints: excess over each constraint that is known, positive where it is violated.
         """
         trial = self._running.pop(index)
-        if outcome.state == "diverged" and self._reported.get(index, 0) > 1:
+        if outcome.state == "diverged" and index in self._reported:
             self._replace_diverged(trial, index)
             return
         trial.set_user_attr("state", outcome.state)

@@ -31,7 +31,7 @@ class _Entry:
     job: Job
     folder: File
     fresh: bool  # whether the run in the store must be deleted first
-    outcome: Outcome | None  # in place of that of the record
+    outcome: Outcome | None  # of a trial without a record
     copied: Callable[[], None] = lambda: None  # called after the record was copied
 
 
@@ -42,10 +42,16 @@ class MlflowSync:
         store: tracking store with the sweep's run open (`MlflowStore.begin`).
         notify: function that prints a line; called when the store becomes unavailable and when it
             is available again.
+        judge: function that returns the outcome that a recorded outcome is in the sweep.
     """
 
-    def __init__(self, store: MlflowStore, notify: Callable[[str], None]) -> None:
-        self._store, self._notify = store, notify
+    def __init__(
+        self,
+        store: MlflowStore,
+        notify: Callable[[str], None],
+        judge: Callable[[Job, Outcome], Outcome],
+    ) -> None:
+        self._store, self._notify, self._judge = store, notify, judge
         self._pending: dict[int, _Entry] = {}
         self._deferred: dict[int, _Entry] = {}
         self._error: str | None = None  # of the last attempt
@@ -61,30 +67,22 @@ class MlflowSync:
             job: job to store.
             folder: record of the job's trial; there is none of a trial that must not be trained.
             fresh: whether to delete the run that the store has of this job and create a new one.
-            outcome: outcome of the trial in this sweep; None for that of the record.
+            outcome: outcome of a trial that must not be trained; None for that of the record.
         """
         pending = self._pending.get(job.number)
         fresh = fresh or bool(pending and pending.fresh)
         self._pending[job.number] = _Entry(job, folder, fresh, outcome)
         self.copy_pending()
 
-    def defer(
-        self,
-        job: Job,
-        folder: File,
-        *,
-        outcome: Outcome | None = None,
-        copied: Callable[[], None] = lambda: None,
-    ) -> None:
+    def defer(self, job: Job, folder: File, *, copied: Callable[[], None] = lambda: None) -> None:
         """Copy a record that does not change any more by later calls, after all that are submitted.
 
         Args:
             job: job to store.
             folder: record of the job's trial.
-            outcome: outcome of the trial in this sweep; None for that of the record.
             copied: function that is called after the record was copied.
         """
-        self._deferred[job.number] = _Entry(job, folder, False, outcome, copied)
+        self._deferred[job.number] = _Entry(job, folder, False, None, copied)
 
     def run_address(self, job: Job, folder: File) -> str:
         """Return the address of a job's run in the MLflow UI; empty if it is not stored yet."""
@@ -156,11 +154,12 @@ class MlflowSync:
         if entry.fresh:
             self._store.delete_run(job, folder.name)
             entry.fresh = False
-        if job.infeasible and entry.outcome is not None:  # a record would be that of another sweep
+        if entry.outcome is not None:  # a record would be that of another sweep
             self._store.sync(job, folder.name, entry.outcome.state, outcome=entry.outcome)
             return
         state = record.read_state(folder) or "queued"
-        if (outcome := entry.outcome or record.read_outcome(folder)) is not None:
+        if (recorded := record.read_outcome(folder)) is not None:
+            outcome = self._judge(job, recorded)
             entries = provenance.read_provenance(folder)
             blocks = record.read_blocks(folder)
             self._store.sync(

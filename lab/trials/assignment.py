@@ -43,8 +43,6 @@ class Assignment:
             does not include; None if it starts from weights of unknown compute.
         tasks: files of the tasks to fine-tune on after training (`examples.prepare_examples`).
         task_seeds: fine-tuning runs of each task.
-        until: number of the evaluation at which the trial pauses, in state `stopped`; None for a
-            trial that runs to its end.
         code: code digest of the process that made the assignment; part of the record's name.
     """
 
@@ -63,7 +61,6 @@ class Assignment:
     earlier_flops: float | None = 0.0
     tasks: tuple[File, ...] = ()
     task_seeds: int = 1
-    until: int | None = None
     code: str = field(default_factory=lambda: code_digest(TRIAL))
 
     def localize(self, name: str) -> "Assignment":

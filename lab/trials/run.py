@@ -45,7 +45,7 @@ def run_trial(
         device: device of the computation.
         report: function called with each scored point.
         requested_state: function that returns the requested state of the trial, called after each
-            step; `interrupted` and `stopped` end the run once its state is saved.
+            step; `interrupted` ends the run once its state is saved.
         workers: process group that trains the trial.
 
     Returns:

@@ -31,14 +31,14 @@ from lab.trials.spent_entries import spent_entries
 from lab.trials.step_means import StepMeans
 
 _SAVE_INTERVAL = 300.0  # seconds between checkpoints while no point is scored
-_REQUESTED_STATES: tuple[State, ...] = ("running", "interrupted", "stopped")
+_REQUESTED_STATES: tuple[State, ...] = ("running", "interrupted")
 
 
 class StoppedError(Exception):
     """The trial was requested to end early; its state is saved.
 
     Args:
-        state: final state of the trial, `interrupted` or `stopped`.
+        state: final state of the trial.
         step: number of steps so far.
         share: spent share of the budget.
     """
@@ -122,8 +122,8 @@ class Training:
             requested_state: function that returns the requested state of the trial.
 
         Raises:
-            StoppedError: `requested_state` returned another state than `running`, or the trial
-                pauses at this evaluation (`Assignment.until`); the state is saved.
+            StoppedError: `requested_state` returned another state than `running`; the state is
+                saved.
             DivergedError: the training has diverged.
         """
         trial, scorer, objective = self._trial, self._scorer, self._objective
@@ -149,8 +149,6 @@ class Training:
                 yield self._make_row(scorer.score_interim(objective))
                 next_point = int(step.progress * trial.evaluations) + 1
                 self._save()
-                if self._work.until is not None and self.rows > self._work.until:
-                    raise self._stop("stopped")
             else:
                 self._stop_if_requested(requested_state)
                 if time.monotonic() - self._saved_at > _SAVE_INTERVAL:
@@ -217,10 +215,8 @@ class Training:
         requested = _REQUESTED_STATES[int(index)]
         if requested != "running":
             self._save()
-            raise self._stop(requested)
-
-    def _stop(self, state: State) -> StoppedError:
-        return StoppedError(state, self._spent.steps, self._trial.budget.fraction(self._spent))
+            share = self._trial.budget.fraction(self._spent)
+            raise StoppedError(requested, self._spent.steps, share)
 
     def _save(self) -> None:
         if self._workers.rank:

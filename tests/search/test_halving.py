@@ -17,15 +17,18 @@ def finish(scores: list[list[float]], order: random.Random, slots: int, factor: 
         slots: number of points that run at the same time.
         factor: reduction factor.
     """
-    rungs = Rungs(range(1, len(scores[0]) + 1), len(scores), factor, maximize=True)
-    while (rung := rungs.until) is not None:
+    rungs = Rungs(len(scores[0]), len(scores), factor, maximize=True)
+    planned, trained = rungs.trials, 0
+    while (rung := rungs.decided) < len(scores[0]):
+        trained += len(rungs.members)
         waiting, running = sorted(rungs.members), list[int]()
         while waiting or running:
             while waiting and len(running) < slots:
                 running.append(waiting.pop(0))
             point = running.pop(order.randrange(len(running)))
-            dropped = rungs.record(point, scores[point][rung - 1])
+            dropped = rungs.record(point, scores[point][rung])
             assert (dropped is None) is bool(waiting or running)
+    assert planned == rungs.trials == trained + len(rungs.members)
     return set(rungs.members)
 
 
@@ -47,15 +50,17 @@ def test_each_rung_halves_the_points() -> None:
 
 
 def test_points_without_a_score_never_continue() -> None:
-    rungs = Rungs((1,), 6, 2, maximize=False)
+    rungs = Rungs(1, 6, 2, maximize=False)
     for point in range(5):
         assert rungs.record(point, None if point else 3.0) is None
     assert rungs.record(5, 2.0) == frozenset()
     assert rungs.members == {0, 5}
+    assert rungs.trials == 6 + 2
 
 
 def test_no_point_continues_if_none_has_a_score() -> None:
-    rungs = Rungs((1,), 2, 2, maximize=True)
+    rungs = Rungs(1, 2, 2, maximize=True)
     assert rungs.record(0, None) is None
     assert rungs.record(1, None) == frozenset()
     assert rungs.members == frozenset()
+    assert rungs.trials == 2

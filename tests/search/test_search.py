@@ -27,7 +27,7 @@ from lab.config.experiment import (
 )
 from lab.config.metrics import METRICS
 from lab.config.objectives.electra import ElectraConfig
-from lab.config.results import MetricRow, Outcome, State
+from lab.config.results import Outcome, State
 from lab.config.trial import Seeds, Trial, content_hash
 from lab.loading import search_space
 from lab.search import designs
@@ -743,215 +743,197 @@ def test_repeats_of_a_cell_wait_until_a_failed_point_was_retried(storage: Storag
 
 # Halving.
 
-POINTS = 8
-Curve = Callable[[Trial, int], float]
+AMOUNT = 1e12  # FLOPs of the full budget
+SCHEDULES = {
+    "trunk": {"kind": "trunk", "warmup": 1e10},
+    "constant": {"kind": "constant", "warmup": 0},
+}
 
 
-def halving_experiment(**changes: object) -> Experiment:
-    search = SearchConfig(trials=8, seeds=2, stopping=HALVING)  # rungs at evaluations 2 and 4
+def halving_experiment(schedule: str = "trunk", **changes: object) -> Experiment:
+    search = SearchConfig(trials=8, seeds=2, stopping=HALVING)
     named = {"search": search, "compare": {}, "metric": METRICS["probe/pos/accuracy"]} | changes
     experiment = build_experiment(**named)  # type: ignore[arg-type]
-    return replace(experiment, base=experiment.base | {"evaluations": POINTS})
+    return replace(experiment, base=experiment.base | {"schedule": SCHEDULES[schedule]})
 
 
-def growing_score(trial: Trial, point: int) -> float:
-    """Return a score on curves that do not cross: the order of trials is the same at all points."""
-    return bowl(trial) - 0.5 / (1 + point)
+def growing_score(trial: Trial) -> float:
+    """Return a score that grows with the budget and orders settings alike at all budgets."""
+    return bowl(trial) + trial.budget.amount / (10 * AMOUNT)
 
 
-def points(metric: str, trial: Trial, curve: Curve, known: int) -> tuple[MetricRow, ...]:
-    return tuple(
-        {"spent/steps": 1.0 * n, "spent/flops": 1e9, metric: curve(trial, n)} for n in range(known)
-    )
+def shuffled_score(trial: Trial) -> float:
+    """Return a score that orders settings anew at each budget."""
+    draw = random.Random(f"{trial.budget.amount} {trial.optim.lr} {trial.seeds}")  # noqa: S311
+    return growing_score(trial) if trial.seeds.init > 5 else draw.random()
 
 
-def drive_with_halving(
-    search: Search,
-    metric: str,
-    *,
-    curve: Curve = growing_score,
-    slots: int = 4,
-    chance: int = 0,
-    records: Records | None = None,
-    events: int = 100_000,
-) -> dict[int, tuple[Job, Outcome]]:
-    """Simulate the driver with early stopping; trials are evaluated in random order.
-
-    A trial continues from the evaluations on its record. It pauses late: at a random evaluation
-    after its rung, as if the request to pause had come late.
-
-    Returns:
-        Job and last outcome of each trial, by the number of the job.
-    """
-    records = {} if records is None else records
-    running: list[tuple[Job, int]] = []
-    ended: dict[int, tuple[Job, Outcome]] = {}
-    draw = random.Random(chance)  # noqa: S311
-
-    def end(job: Job, outcome: Outcome) -> None:
-        ended[job.number] = job, outcome
-        records[key(job)] = outcome
-        search.tell(job, outcome)
-
-    while not search.done:
-        events -= 1
-        if events < 0:
-            raise Killed
-        job = search.ask() if len(running) < slots else None
-        if job is not None and settled(search, job, records):
-            end(job, records[key(job)])
-        elif job is not None:
-            known = records.get(key(job))
-            running.append((job, len(known.rows) if known else 0))
-        else:
-            assert running, "no job is running, none is returned, but the search is not done"
-            job, known_rows = running.pop(draw.randrange(len(running)))
-            rows = points(metric, job.trial, curve, known_rows + 1)
-            finished = replace(outcome(metric, 0.0), rows=rows)
-            if known_rows == POINTS:
-                end(job, finished)
-            elif search.has_reached_rung(job, rows) and draw.random() < 0.7:
-                end(job, replace(finished, state="stopped", reason="paused"))
-            else:
-                running.append((job, known_rows + 1))
-    return ended
-
-
-def settled(search: Search, job: Job, records: Records) -> bool:
-    known = records.get(key(job))
-    if known is None or known.state != "stopped":
-        return known is not None
-    return search.has_reached_rung(job, known.rows)
-
-
-@pytest.mark.parametrize("chance", range(2))
-@pytest.mark.parametrize("slots", [1, 4])
-def test_halving_stops_trials_and_never_the_best(storage: Storage, slots: int, chance: int) -> None:
-    experiment = halving_experiment()
+def simulate_halving(
+    experiment: Experiment, storage: Storage, **options: Any
+) -> list[tuple[Job, Outcome]]:
+    """Run a search to its end; return its jobs with their outcomes in the sweep, in order."""
     search = Search(experiment, storage, notes(storage))
-    ended = drive_with_halving(search, experiment.metric.name, slots=slots, chance=chance)
-    search_pairs = [pair for pair in ended.values() if pair[0].role == "search"]
-    repeats = [pair for pair in ended.values() if pair[0].role == "repeat"]
-    best, outcome = max(search_pairs, key=lambda pair: bowl(pair[0].trial))
-    assert outcome.state == "finished"
-    assert sum(job.until is None for job, _ in search_pairs) == 8 // 2 // 2
-    assert [(job.tuned, outcome.state) for job, outcome in repeats] == [
-        (best.tuned, "finished")
-    ] * 2
+    options = {"score": growing_score, "records": Records()} | options
+    jobs = drive(search, experiment.metric.name, **options)
+    assert len(jobs) == len({job.number for job in jobs})
+    repeats = sum(job.role == "repeat" for job in jobs)
+    assert search.jobs == len(jobs) or not repeats, "the planned number of repeats is kept"
+    return [(job, search.judge(job, options["records"][key(job)])) for job in jobs]
+
+
+def group_by_budget(ended: list[tuple[Job, Outcome]]) -> dict[float, dict[float, float | None]]:
+    """Return the score of each learning rate of the search, by share of the full budget."""
+    groups: dict[float, dict[float, float | None]] = {}
+    for job, outcome in ended:
+        if job.role == "search":
+            (score,) = (row.get("probe/pos/accuracy") for row in outcome.rows)
+            rates = groups.setdefault(job.trial.budget.amount / AMOUNT, {})
+            rates[job.trial.optim.lr] = score
+    return groups
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("slots", "chance"), [(1, 0), (3, 1), (16, 2)])
+def test_settings_with_the_best_scores_of_a_budget_continue_with_the_next_one(
+    storage: Storage, schedule: str, slots: int, chance: int
+) -> None:
+    """Also where the order of the settings differs between budgets."""
+    experiment = halving_experiment(schedule)
+    ended = simulate_halving(experiment, storage, score=shuffled_score, slots=slots, chance=chance)
+    groups = group_by_budget(ended)
+    assert {share: len(scores) for share, scores in groups.items()} == {0.25: 8, 0.5: 4, 1.0: 2}
+    for share, continued in ((0.25, 4), (0.5, 2)):
+        scores = groups[share]
+        best = sorted(scores, key=lambda rate: -(scores[rate] or 0))[:continued]
+        assert set(best) == set(groups[2 * share])
+    best = max(groups[1.0], key=lambda rate: groups[1.0][rate] or 0)
+    repeats = [job.trial for job, _ in ended if job.role == "repeat"]
+    assert [(trial.optim.lr, trial.budget.amount) for trial in repeats] == [(best, AMOUNT)] * 2
+
+
+def test_trials_of_a_setting_differ_in_their_budget_only(storage: Storage) -> None:
+    """So that they share a trunk, also where the learning rate is a trend of the tokens."""
+    experiment = halving_experiment(tune={"optim.hidden_lr": Range(low=1, high=8)})
+    rate = {"rate": 1e-3, "tokens": {"at": 1e6, "exponent": -0.5}}
+    optim = {"kind": "muon", "lr": rate}
+    experiment = replace(experiment, base=experiment.base | {"optim": optim})
+    ended = simulate_halving(experiment, storage)
+    trials: dict[str, list[Trial]] = {}
+    for job, _ in ended:
+        if job.role == "search":
+            trials.setdefault(str(job.tuned), []).append(job.trial)
+    for of_setting in trials.values():
+        assert len({trial.lineage("text") for trial in of_setting}) == 1
+    assert sorted(map(len, trials.values())) == [1] * 4 + [2] * 2 + [3] * 2
+
+
+def test_trials_at_rungs_have_no_score_in_the_sweep(storage: Storage) -> None:
+    ended = simulate_halving(halving_experiment(), storage)
+    for job, outcome in ended:
+        at_rung = job.trial.budget.amount < AMOUNT
+        assert (job.rung is not None) is at_rung
+        assert outcome.state == ("stopped" if at_rung else "finished")
+    reasons = {outcome.reason for _, outcome in ended}
+    assert reasons == {
+        "",
+        "ended at the rung of 0.25 of the budget",
+        "ended at the rung of 0.5 of the budget",
+    }
+
+
+def test_repeats_are_not_judged_by_rungs(storage: Storage) -> None:
+    """Not even with the worst score: cells are compared by their repeats alone."""
+
+    def unlucky(trial: Trial) -> float:
+        return growing_score(trial) - (trial.seeds.init > 5)
+
+    ended = simulate_halving(halving_experiment(), storage, score=unlucky)
+    repeats = [
+        (outcome.state, job.trial.budget.amount) for job, outcome in ended if job.role == "repeat"
+    ]
+    assert repeats == [("finished", AMOUNT)] * 2
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_halving_follows_the_direction_of_the_metric(storage: Storage, sign: int) -> None:
     metric = METRICS["detect/bigram/auroc" if sign > 0 else "detect/bigram/calibrated_loss"]
-    experiment = halving_experiment(metric=metric)
-    ended = drive_with_halving(
-        Search(experiment, storage, notes(storage)),
-        metric.name,
-        curve=lambda t, n: sign * growing_score(t, n),
+    ended = simulate_halving(
+        halving_experiment(metric=metric), storage, score=lambda t: sign * growing_score(t)
     )
-    best = max(ended.values(), key=lambda pair: (pair[0].role == "search", bowl(pair[0].trial)))
-    assert best[1].state == "finished"
-    assert any(outcome.state == "stopped" for _, outcome in ended.values())
+    best = max((job for job, _ in ended if job.role == "search"), key=lambda j: bowl(j.trial))
+    repeats = [job.tuned for job, _ in ended if job.role == "repeat"]
+    assert repeats == [best.tuned] * 2
 
 
 @IN_DATABASE
-def test_stopped_trial_is_pruned_with_its_intermediate_scores(storage: Storage) -> None:
-    experiment = halving_experiment()
-    ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
+def test_point_of_the_study_has_the_scores_of_its_rungs(storage: Storage) -> None:
+    """A point that has not passed all rungs is pruned; its value is not that of a full budget."""
+    groups = group_by_budget(simulate_halving(halving_experiment(), storage))
     (trials,) = studies(storage)
-    states = {"stopped": TrialState.PRUNED, "finished": TrialState.COMPLETE}
+    assert len(trials) == 8
     for trial in trials:
-        job, outcome = ended[trial.user_attrs["index"]]
-        scores = [
-            row[experiment.metric.name] for row in outcome.rows[: job.until and job.until + 1]
-        ]
-        assert trial.state == states[trial.user_attrs["state"]]
-        assert job.until is None or trial.state == TrialState.PRUNED
-        assert trial.intermediate_values == dict(enumerate(scores[1:], 1))  # 0 is untrained
+        rate = trial.params["optim.lr"]
+        scores = [of_budget[rate] for of_budget in groups.values() if rate in of_budget]
+        assert trial.intermediate_values == dict(enumerate(scores, 1))
+        complete = rate in groups[1.0]
+        assert trial.state == (TrialState.COMPLETE if complete else TrialState.PRUNED)
+        assert trial.user_attrs["state"] == ("finished" if complete else "stopped")
         assert trial.value == scores[-1]
-    assert {trial.state for trial in trials} == set(states.values())
 
 
 def test_diverged_trial_is_pruned_without_a_value_under_halving(storage: Storage) -> None:
-    experiment = halving_experiment()
-    search = Search(experiment, storage, notes(storage))
-    for job in iter(search.ask, None):
-        assert job is not None
-        rows = points(experiment.metric.name, job.trial, growing_score, 3)
-        if job.until != 2:
-            break
-        search.tell(job, replace(outcome("", None), state="stopped", rows=rows))
-    search.tell(job, replace(outcome("", None), rows=rows))
+    def fragile(trial: Trial) -> float | None:
+        return None if trial.budget.amount > AMOUNT / 4 else growing_score(trial)
+
+    ended = simulate_halving(halving_experiment(), storage, score=fragile)
+    assert [job.rung for job, _ in ended] == [0.25] * 8 + [0.5] * 4
     (trials,) = studies(storage)
-    ended_trials = [trial for trial in trials if trial.user_attrs.get("state") == "diverged"]
-    assert [(t.state, t.value) for t in ended_trials] == [(TrialState.PRUNED, None)]
+    lost = [trial for trial in trials if trial.user_attrs.get("state") == "diverged"]
+    assert [(trial.state, trial.value) for trial in lost] == [(TrialState.PRUNED, None)] * 4
 
 
-def test_repeats_are_never_stopped(storage: Storage) -> None:
-    """Not even with the worst score: cells are compared by their repeats alone."""
-    experiment = halving_experiment()
-
-    def unlucky(trial: Trial, point: int) -> float:
-        return growing_score(trial, point) - (trial.seeds.init > 5)
-
-    ended = drive_with_halving(
-        Search(experiment, storage, notes(storage)), experiment.metric.name, curve=unlucky
-    )
-    repeats = [outcome.state for job, outcome in ended.values() if job.role == "repeat"]
-    assert repeats == ["finished"] * 2
-
-
-def test_no_trial_is_stopped_without_halving(storage: Storage) -> None:
-    experiment = halving_experiment(search=SearchConfig(trials=8))
-    ended = drive_with_halving(Search(experiment, storage, notes(storage)), experiment.metric.name)
-    assert {outcome.state for _, outcome in ended.values()} == {"finished"}
+def test_no_trial_has_a_smaller_budget_without_halving(storage: Storage) -> None:
+    experiment = halving_experiment(search=SearchConfig(trials=8, seeds=2))
+    ended = simulate_halving(experiment, storage)
+    assert {job.trial.budget.amount for job, _ in ended} == {AMOUNT}
     (trials,) = studies(storage)
     assert not any(trial.intermediate_values for trial in trials)
 
 
 def test_halving_compares_trials_within_their_cell_only(storage: Storage) -> None:
-    """Trials of a cell with worse scores also finish."""
-    experiment = halving_experiment(compare={WIDTH: (0.25, 0.5)})
+    """Trials of a cell with worse scores continue too."""
 
-    def uneven(trial: Trial, point: int) -> float:
+    def uneven(trial: Trial) -> float:
         assert isinstance(trial.objective, ElectraConfig)
-        return growing_score(trial, point) - (trial.objective.generator.width == 0.25)
+        return growing_score(trial) - (trial.objective.generator.width == 0.25)
 
-    ended = drive_with_halving(
-        Search(experiment, storage, notes(storage)), experiment.metric.name, curve=uneven
-    )
-    done = Counter(job.cell[WIDTH] for job, _ in ended.values() if job.until is None)
-    assert done == {0.25: 2 + 2, 0.5: 2 + 2}  # with two repeats
+    experiment = halving_experiment(compare={WIDTH: (0.25, 0.5)})
+    ended = simulate_halving(experiment, storage, score=uneven)
+    done = Counter((job.cell[WIDTH], job.rung) for job, _ in ended)
+    of_cell = {0.25: 8, 0.5: 4, None: 2 + 2}  # with two repeats
+    assert done == {(cell, rung): n for cell in (0.25, 0.5) for rung, n in of_cell.items()}
 
 
 @pytest.mark.parametrize(("slots", "chance"), [(1, 1), (3, 2), (16, 3), (40, 4)])
-def test_trials_that_halving_completes_do_not_depend_on_the_order_of_ends(
+def test_settings_that_continue_do_not_depend_on_the_order_of_ends(
     tmp_path: Path, slots: int, chance: int
 ) -> None:
-    """Not even where a trial is asked first, or pauses late."""
-    experiment, completed = halving_experiment(), []
+    budgets = []
     for number, options in enumerate(({}, {"slots": slots, "chance": chance})):
-        storage = Memory(tmp_path / str(number))
-        search = Search(experiment, storage, notes(storage))
-        ended = drive_with_halving(search, experiment.metric.name, **options)
-        completed.append({n for n, (job, _) in ended.items() if job.until is None})
-    assert completed[0] == completed[1]
+        ended = simulate_halving(
+            halving_experiment(), Memory(tmp_path / str(number)), score=shuffled_score, **options
+        )
+        budgets.append(group_by_budget(ended))
+    assert budgets[0] == budgets[1]
 
 
 def test_lost_study_with_halving_is_rebuilt_from_the_notes(storage: Storage) -> None:
     experiment, records = halving_experiment(), Records()
-    drive_with_halving(
-        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
-    )
+    simulate_halving(experiment, storage, records=records, score=shuffled_score)
     (before,) = studies(storage)
     storage = lose_study(storage)
-    known = dict(records)
-    drive_with_halving(
-        Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
-    )
+    simulate_halving(experiment, storage, records=records, score=not_trained_again)
     (after,) = studies(storage)
-    assert_not_run_again(known, records)
-    assert len(records) == len(known), "a trial on record was run again"
 
     def points_of(trials: list[FrozenTrial]) -> list[object]:
         return sorted(
@@ -962,9 +944,8 @@ def test_lost_study_with_halving_is_rebuilt_from_the_notes(storage: Storage) -> 
     assert points_of(after) == points_of(before)
 
 
-def assert_not_run_again(known: Records, records: Records) -> None:
-    for name, outcome in known.items():
-        assert records[name].rows[: len(outcome.rows)] == outcome.rows
+def not_trained_again(trial: Trial) -> float:
+    pytest.fail(f"a trial on record was run again: {trial}")
 
 
 def lose_study(storage: Storage) -> Storage:
@@ -980,55 +961,52 @@ def cut_line(storage: Storage) -> Storage:
     return lose_study(storage)
 
 
-@pytest.mark.parametrize(("lose", "events"), [(lose_study, 20), (lose_study, 35), (cut_line, 35)])
-def test_killed_search_with_halving_without_its_study_or_notes_runs_no_trial_again(
-    storage: Storage, events: int, lose: Callable[[Storage], Storage]
+def keep_study(storage: Storage) -> Storage:
+    return storage
+
+
+@pytest.mark.parametrize("lose", [keep_study, lose_study, cut_line])
+@pytest.mark.parametrize("events", [10, 20, 27])
+def test_killed_search_with_halving_continues_and_runs_no_trial_again(
+    storage: Storage, tmp_path: Path, events: int, lose: Callable[[Storage], Storage]
 ) -> None:
+    """Not even without its study or with incomplete notes."""
     experiment, records = halving_experiment(), Records()
     with pytest.raises(Killed):
-        drive_with_halving(
-            Search(experiment, storage, notes(storage)),
-            experiment.metric.name,
-            records=records,
-            events=events,
+        simulate_halving(
+            experiment, storage, records=records, events=events, slots=3, score=shuffled_score
         )
-    for _ in range(2):
-        storage = lose(storage)
-        known = dict(records)
-        ended = drive_with_halving(
-            Search(experiment, storage, notes(storage)), experiment.metric.name, records=records
-        )
-        assert_not_run_again(known, records)
-    repeats = [outcome.state for job, outcome in ended.values() if job.role == "repeat"]
-    assert repeats == ["finished"] * 2
-    assert len(records) == len(ended) == 8 + 2
+    known = dict(records)
+    storage = lose(storage)
+    ended = simulate_halving(experiment, storage, records=records, score=shuffled_score)
+    assert {name: records[name] for name in known} == known
+    assert len(records) == len(ended) == 8 + 4 + 2 + 2
+    whole = simulate_halving(experiment, Memory(tmp_path / "whole"), score=shuffled_score)
+    assert group_by_budget(ended) == group_by_budget(whole)
+    simulate_halving(experiment, lose(storage), records=records, score=not_trained_again)
 
 
-def test_no_trial_continues_past_a_rung_until_a_failed_one_was_retried(storage: Storage) -> None:
+def test_no_setting_continues_past_a_rung_until_a_failed_trial_was_retried(
+    storage: Storage,
+) -> None:
     experiment = halving_experiment()
     first = Search(experiment, storage, notes(storage))
     jobs = [job for job in iter(first.ask, None) if job is not None]
     assert len(jobs) == 8
     name = experiment.metric.name
-    paused = {
-        job.number: replace(
-            outcome("", None), state="stopped", rows=points(name, job.trial, growing_score, 3)
-        )
-        for job in jobs
-    }
     first.tell(jobs[3], replace(outcome("", None), state="failed"))
     for job in jobs[:3] + jobs[4:]:
-        first.tell(job, paused[job.number])
+        first.tell(job, outcome(name, growing_score(job.trial)))
     assert first.ask() is None
     assert first.done
     again = Search(experiment, storage, notes(storage))
     for job in iter(again.ask, None):
         assert job is not None
-        if job.until != 2:
+        if job.rung != 0.25:
             break
-        again.tell(job, paused[job.number])
+        again.tell(job, outcome(name, growing_score(job.trial)))
     assert job is not None
-    assert job.until == 4
+    assert job.rung == 0.5
 
 
 def test_diverged_trials_do_not_continue_past_a_rung(storage: Storage) -> None:
@@ -1036,15 +1014,7 @@ def test_diverged_trials_do_not_continue_past_a_rung(storage: Storage) -> None:
     search = Search(experiment, storage, notes(storage))
     jobs = [job for job in iter(search.ask, None) if job is not None]
     for job in jobs:
-        rows = points(experiment.metric.name, job.trial, growing_score, 3)
         lost = job.number % 4 > 0
-        search.tell(
-            job,
-            replace(
-                outcome("", None),
-                state="diverged" if lost else "stopped",
-                rows=rows[:2] if lost else rows,
-            ),
-        )
-    continued = [job.number for job in iter(search.ask, None) if job is not None]
-    assert continued == [0, 4]
+        search.tell(job, outcome(experiment.metric.name, None if lost else 0.5))
+    continued = [job.tuned for job in iter(search.ask, None) if job is not None]
+    assert continued == [jobs[0].tuned, jobs[4].tuned]

@@ -22,7 +22,7 @@ from lab.reporting.figures.curve_lines import plot_lines
 from lab.reporting.figures.heat_map import is_two_way_grid, plot_heat_map
 from lab.reporting.figures.svg import INK, STYLED, add_legend, new_figure
 from lab.reporting.shapes import label_starts, untrained_by_shape
-from lab.reporting.stats import Answer, marginal_means
+from lab.reporting.stats import Answer, last_search_trials, marginal_means
 from lab.reporting.yardsticks import untrained_score
 from lab.tracking.frames import SweepFrames
 
@@ -99,7 +99,7 @@ def plot_nuisance(frames: SweepFrames, path: Path) -> Figure:
     """
     colors, distribution = cell_colors(frames), frames.tune[path]
     figure, axes = new_figure(2.9)
-    search = frames.trials[frames.trials["role"] == "search"]
+    search = last_search_trials(frames)
     numeric, binned = are_numeric(search[path]), marginal_means(frames, path)
     for cell, color in colors.items():
         trials, line = search[search["cell"] == cell], binned[binned["cell"] == cell]

@@ -14,7 +14,7 @@ from lab.reporting.interactive.spec import (
     numbers,
     run_path,
 )
-from lab.reporting.stats import Answer
+from lab.reporting.stats import Answer, last_search_trials
 from lab.reporting.tuned_parameters import ParallelAxis, format_setting, list_rows
 from lab.tracking.frames import SweepFrames
 
@@ -117,7 +117,7 @@ def _draw_slice(frames: SweepFrames, answer: Answer, path: Path) -> LiveFigure:
 
 def _slice_traces(frames: SweepFrames, path: Path) -> Iterator[Json]:
     """Yield the dots of each cell's search trials, and crosses for those without a score."""
-    trials = frames.trials[(frames.trials["role"] == "search") & frames.trials[path].notna()]
+    trials = last_search_trials(frames).dropna(subset=path)
     numeric = are_numeric(trials[path])
     low, high = float(trials["score"].min()), float(trials["score"].max())
     bottom = low - 0.06 * (high - low)
