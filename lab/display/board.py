@@ -86,8 +86,7 @@ class Board:
         return new
 
     def start(self, job: Job) -> None:
-        """Add a job that has started in a slot, or continues after a pause."""
-        self._ended.pop(job.number, None)
+        """Add a job that has started in a slot."""
         now = self._clock()
         progress = TrialProgress(self._durations, now, self.tasks)
         self.running[job.number] = RunningTrial(
@@ -149,7 +148,7 @@ class Board:
 
     @property
     def states(self) -> Counter[str]:
-        """Number of ended jobs, by state; a trial that pauses counts as stopped."""
+        """Number of ended jobs, by state; `stopped` is the end at a rung of the search."""
         return Counter(outcome.state for outcome in list(self._ended.values()))
 
     @property

@@ -92,7 +92,7 @@ def check_trials(runs: Iterable[Any], sweep: Mapping[str, str]) -> None:
     for run in runs:
         blocks = (name for name in run.data.tags if name.startswith(tags.full_name(tags.BLOCKS)))
         of_blocks = {name.removeprefix(tags.PREFIX): _is_number_list for name in blocks}
-        optional = {tags.PROVENANCE, tags.TRUNK, tags.COST_VALUE, tags.PROPOSED_BY}
+        optional = {tags.PROVENANCE, tags.TRUNK, tags.RUNG, tags.COST_VALUE, tags.PROPOSED_BY}
         values = tags.remove_prefix(run.data.tags)
         if reason := _find_bad(values, checks | of_blocks, optional):
             raise changed_run_error(run, reason)
@@ -321,6 +321,7 @@ _TRIAL: dict[str, Check] = {
     tags.STATE: _STATES.__contains__,
     tags.ROLE: _ROLES.__contains__,
     tags.REASON: _is_text,
+    tags.RUNG: lambda text: _is_number(_parse(text)),
     tags.COST_VALUE: lambda text: _is_number(_parse(text)),
     tags.PROPOSED_BY: _is_text,
     tags.PROVENANCE: lambda text: re.fullmatch(r"\w*", text, re.ASCII) is not None,

@@ -76,6 +76,9 @@ def _find_bad_setting(run: Any, cost: str | None) -> str | None:
             # Some paths, such as `encoder.size`, are no parameters of a built trial, and each
             # repeat has seeds of its own.
             is_stored = path in params and _is_scalar(value) and not path.startswith("seeds.")
+            # A trial that ends at a rung has a share of the budget of its cell.
+            if is_stored and path == tags.BUDGET_AMOUNT and tags.RUNG in values:
+                value = json.loads(values[tags.RUNG]) * value
             if is_stored and not _is_same(params[path], value):
                 return (
                     f"parameter {path} is {params[path][:60]!r}, and tag {tags.full_name(name)} "

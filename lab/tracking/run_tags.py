@@ -118,6 +118,8 @@ def job_tags(job: Job, fingerprint: str, more: Mapping[str, str]) -> dict[str, s
     }
     if (trunk := name_trunk(job.trial)) is not None:
         values[tags.TRUNK] = trunk
+    if job.rung is not None:
+        values[tags.RUNG] = json.dumps(job.rung)
     if job.cost is not None:
         values[tags.COST_VALUE] = json.dumps(job.cost)
     if job.proposed_by:

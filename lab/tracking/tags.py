@@ -63,6 +63,7 @@ CELL = "cell"
 TUNED = "tuned"
 REPEAT = "repeat"
 TRUNK = "trunk"  # name of the trunk that the trial branches from; missing for other trials
+RUNG = "rung"  # share of the full budget at whose rung the trial ends; missing for other trials
 COST_VALUE = "cost_value"  # value of the second objective; missing without one
 PROPOSED_BY = "proposed_by"  # earlier sweep that proposed the tuned values; missing without one
 MASKED = "masked"  # masked tokens of a full window, as text

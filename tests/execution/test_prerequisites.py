@@ -508,7 +508,7 @@ class FakeDriver:
     def __init__(self, storage: Path) -> None:
         self.storage, self.running = storage, set[Path]()
         self.ended: dict[Path, Outcome] = {}
-        self.queue = PreparatoryQueue(self.work, self.ended.get, self.running)
+        self.queue = PreparatoryQueue(self.work, self.ended.get, self.running, {"repeat": ()})
 
     def work(self, run: Trial) -> Assignment:
         inputs = Prerequisites(self.storage, LocalOnly()).inputs_without_start(run)
@@ -542,7 +542,7 @@ def test_jobs_wait_for_their_common_run_which_runs_once(storage: Path) -> None:
     assert [*islice(iter(queue.pop_ready, None), 3)] == [one, two]
     assert not queue.waiting
     assert not queue.hold_if_unready(one)
-    assert queue.failed_run(one.trial) is None
+    assert queue.failed_run(one) is None
     assert queue.measures() == {
         "preparatory_runs": 1,
         "preparatory_flops": 5.0,
@@ -563,6 +563,6 @@ def test_job_waits_for_both_of_its_runs_which_may_run_at_the_same_time(storage: 
     assert driver.queue.pop_ready() is None
     driver.end(works[1], "diverged")
     assert driver.queue.pop_ready() is waiting_job
-    assert driver.queue.failed_run(waiting_job.trial) == FailedRun(
+    assert driver.queue.failed_run(waiting_job) == FailedRun(
         works[1].folder.name, "diverged", "why"
     )

@@ -34,7 +34,11 @@ class FakeDriver:
         self.finished_jobs: list[Job] = []
         points = branch_points(job(amount).trial for amount in BUDGETS)
         self.queue = PreparatoryQueue(
-            self.assign, self.ended.get, self.running, points, self.finished_jobs.__contains__
+            self.assign,
+            self.ended.get,
+            self.running,
+            {"search": points[-1:], "repeat": points},
+            self.finished_jobs.__contains__,
         )
 
     def assign(self, run: Trial) -> Assignment:
@@ -93,6 +97,13 @@ def test_parts_follow_one_another_and_each_is_run_once_for_all_budgets(
     assert driver.start() == []
 
 
+def test_trunk_is_divided_only_where_trials_of_jobs_of_its_role_branch_from_it(
+    driver: FakeDriver,
+) -> None:
+    assert driver.queue.hold_if_unready(replace(job(4e12), role="search"))
+    assert amounts(driver.start()) == pytest.approx([3.2e12])
+
+
 def test_trunks_of_several_seeds_run_at_the_same_time(driver: FakeDriver) -> None:
     for seed in range(3):
         for amount in BUDGETS:
@@ -124,14 +135,14 @@ def test_diverged_part_ends_the_longer_budgets_of_its_trunk_and_no_others(
     assert driver.start() == []
     assert [driver.queue.pop_ready() for _ in range(4)] == [*jobs, None]
     failed = FailedRun(second.folder.name, "diverged", "why")
-    assert [driver.queue.failed_run(each.trial) for each in jobs] == [None, failed, failed]
+    assert [driver.queue.failed_run(each) for each in jobs] == [None, failed, failed]
 
 
 def test_trial_that_has_ended_needs_no_trunk(driver: FakeDriver) -> None:
     ended = job(2e12)
     driver.finished_jobs.append(ended)
     assert not driver.queue.hold_if_unready(ended)
-    assert driver.queue.failed_run(ended.trial) is None
+    assert driver.queue.failed_run(ended) is None
     assert driver.start() == []
 
 

@@ -425,11 +425,6 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "search.stopping.first_rung",
         "required",
     ),
-    "halving with a rung between evaluations": (
-        "search.stopping={kind: halving, first_rung: 0.3}",
-        "search.stopping.first_rung",
-        "a rung is at 0.3 of the budget, where",
-    ),
     "halving with an adaptive sampler": (
         "search={sampler: gp, stopping: {kind: halving, first_rung: 0.5}}",
         "search.stopping",
@@ -461,37 +456,36 @@ def test_nothing_tuned_has_no_settings_to_repeat(load: Load) -> None:
 HALVING = (
     "search.stopping={kind: halving, first_rung: 0.25}",
     "base.schedule={kind: constant, warmup: 0}",
-    "base.evaluations=4",
 )
 
 
-@pytest.mark.parametrize("metric", ["detect/mlm/auroc", "probe/pos/accuracy"])
+@pytest.mark.parametrize("metric", ["detect/mlm/auroc", "probe/sentiment/accuracy"])
 def test_halving_is_accepted_with_a_constant_learning_rate(load: Load, metric: str) -> None:
+    """Also with a metric that is computed at the end of a run only."""
     assert load(*HALVING, f"metric={metric}").search.stopping == HalvingConfig(
         kind="halving", first_rung=0.25, factor=2
     )
 
 
 @pytest.mark.parametrize(
-    ("first", "factor", "evaluations", "rungs"),
-    [(0.25, 2, 4, (1, 2)), (0.25, 4, 4, (1,)), (0.5, 2, 8, (4,)), (0.111, 3, 9, (1, 3))],
+    ("first", "factor", "shares"),
+    [(0.25, 2, (0.25, 0.5)), (0.25, 4, (0.25,)), (0.3, 2, (0.3, 0.6)), (0.111, 3, (0.111, 0.333))],
 )
-def test_rungs_are_evaluations_at_growing_shares_of_the_budget(
-    first: float, factor: int, evaluations: int, rungs: tuple[int, ...]
+def test_rungs_are_growing_shares_of_the_budget(
+    load: Load, first: float, factor: int, shares: tuple[float, ...]
 ) -> None:
     halving = HalvingConfig(kind="halving", first_rung=first, factor=factor)
-    assert halving.rungs(evaluations) == rungs
+    trial = build_trial(load(*HALVING).base, {})
+    amounts = [rung.budget.amount / trial.budget.amount for rung in halving.rungs(trial)]
+    assert amounts == pytest.approx(shares)
+    assert halving.shares == pytest.approx(shares)
 
 
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        (
-            "metric=probe/sentiment/accuracy",
-            "probe/sentiment/accuracy is computed at the end of a run only",
-        ),
         ("base.schedule={kind: constant, warmup: 0.1}", "{kind: constant, warmup: 0}"),
-        ("base.schedule={kind: stable, warmup: 0}", "{kind: constant, warmup: 0}"),
+        ("base.schedule={kind: stable, warmup: 0}", "or {kind: trunk}"),
         ("base.schedule={kind: linear, warmup: 0}", "{kind: constant, warmup: 0}"),
         ("base.objective={kind: two_stage}", "without stages"),
         ("compare.schedule.warmup=[0, 0.1]", "{kind: constant, warmup: 0}"),
@@ -507,6 +501,20 @@ def test_halving_is_rejected_if_a_run_does_not_begin_as_a_shorter_one(
     line = rejection("compare={batch: [64, 128]}", *HALVING, override)
     assert line.startswith("search.stopping: ")
     assert reason in line
+
+
+def test_halving_is_rejected_with_a_score_of_fine_tuning(rejection: Callable[..., str]) -> None:
+    tasks = "finetune={tasks: [sentiment]}"
+    line = rejection(*HALVING, tasks, "metric=finetune/sentiment")
+    assert line.startswith("search.stopping: finetune/sentiment needs fine-tuning, ")
+
+
+def test_halving_is_rejected_if_a_rung_is_less_than_a_step(rejection: Callable[..., str]) -> None:
+    line = rejection(*HALVING, "search.stopping.first_rung=0.000001")
+    assert line.startswith(
+        "search.stopping.first_rung: the trials at the rung of 1e-06 of the budget are not valid: "
+        "base.budget.amount: "
+    )
 
 
 def test_workers_must_not_exceed_the_smallest_batch(

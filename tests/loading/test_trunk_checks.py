@@ -32,6 +32,10 @@ def file(tmp_path: Path) -> Path:
 
 MLM_RUN = "{kind: mlm, budget: {kind: flops, amount: 1e10}}"
 FROZEN = f"{{kind: frozen, width: 0.5, init_from: {MLM_RUN}}}"
+HALVING = (
+    "tune={optim.lr: {low: 1e-3, high: 2e-3}}",
+    "search={trials: 4, stopping: {kind: halving, first_rung: 0.5}}",
+)
 CANNOT = "base.schedule.kind: trunk cannot be used with "
 REFUSED = {
     "seconds": (
@@ -94,12 +98,10 @@ REFUSED = {
         ("base.schedule.kind=tree",),
         "base.schedule.kind: must be one of linear, cosine, stable, constant, trunk, not 'tree'",
     ),
-    "successive halving": (
-        (
-            "tune={optim.lr: {low: 1e-3, high: 2e-3}}",
-            "search={trials: 4, stopping: {kind: halving, first_rung: 0.5}}",
-        ),
-        "search.stopping: requires that a run begins exactly as a shorter one: ",
+    "rung in the warm-up": (
+        (*HALVING, "base.schedule.warmup=6e10", "search.stopping.first_rung=0.25"),
+        "search.stopping.first_rung: the trials at the rung of 0.25 of the budget are not valid: "
+        "base.schedule.warmup: must be 0, or at least one step (",
     ),
 }
 
@@ -111,6 +113,16 @@ def test_trunk_is_refused_in_one_line(case: str, file: Path) -> None:
         load_experiment(file, overrides)
     assert str(error.value).startswith(f"{file}: {message}")
     assert "\n" not in str(error.value)
+
+
+def test_trunk_is_accepted_with_halving(file: Path) -> None:
+    experiment = load_experiment(file, HALVING)
+    halving = experiment.search.stopping
+    assert halving is not None
+    trial = build_trial(experiment.base, {})
+    (rung,) = halving.rungs(trial)
+    assert rung.budget.amount == trial.budget.amount / 2
+    assert rung.lineage("text") == trial.lineage("text")
 
 
 def test_schedule_without_a_kind_is_stable_and_keeps_the_warm_up_of_its_size(file: Path) -> None:

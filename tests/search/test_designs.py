@@ -193,7 +193,7 @@ def test_repeats_are_those_of_the_best_setting_or_of_every_setting(
         designs.search_points(planned),
         list(designs.search_repeats(planned)),
         list(designs.best_repeats(planned)),
-        designs.trials_of_cell(planned),
+        sum(stage.count for stage in designs.list_stages(planned)),
     )
 
 

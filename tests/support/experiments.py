@@ -51,3 +51,8 @@ def row(step: int, **more: float) -> MetricRow:
 def outcome(*rows: MetricRow, state: State = "finished", reason: str = "") -> Outcome:
     """Return the outcome of a trial with these evaluations."""
     return Outcome(state=state, reason=reason, rows=rows, started_at=1e9, seconds=9.0, busy=8.0)
+
+
+def as_recorded(_: Job, outcome: Outcome) -> Outcome:
+    """Judge outcomes as a sweep without constraints and halving does."""
+    return outcome

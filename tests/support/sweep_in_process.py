@@ -35,14 +35,18 @@ class SweepInProcess:
         storage: storage of the sweep; holds the prepared text and the held-out corruptions.
         mirror: synchronization of the storage.
         space: search space, in YAML.
+        scorer: scores of the trials.
 
     Attributes:
         storage: storage of the sweep.
         trained: description and number of own steps of each run, in order.
     """
 
-    def __init__(self, storage: Path, mirror: Mirror, space: str) -> None:
+    def __init__(
+        self, storage: Path, mirror: Mirror, space: str, scorer: type[Scorer] = OneScore
+    ) -> None:
         self.storage, self._mirror, self._space = storage, mirror, space
+        self._scorer = scorer
         self.trained: list[str] = []
 
     def _run_in_this_process(self, driver: Driver, began: float) -> dict[str, float]:
@@ -75,7 +79,7 @@ class SweepInProcess:
         names = frozenset([self.storage / "trials" / again] if again else ())
         site = Site(storage=self.storage, mirror=self._mirror, ray="", fresh=fresh, again=names)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "AllScores", OneScore)
+            patch.setattr(run, "AllScores", self._scorer)
             patch.setattr(Driver, "_carry_out", lambda *args: self._run_in_this_process(*args))
             with live.open_view(Board(experiment.metric)) as view:
                 Driver(experiment, site, store, view).run("test")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from experiments import JOB, METRIC, WIDTH, experiment, outcome, row
+from experiments import JOB, METRIC, WIDTH, as_recorded, experiment, outcome, row
 
 from lab.config.experiment import Job
 from lab.config.labels import label
@@ -96,7 +96,7 @@ def test_blocks_of_the_test_set_are_in_the_frames(uri: str, folder: Path) -> Non
     needless = {untrained_name("probe/pos/accuracy"): [0.5, -0.5]}
     record.write_blocks(record_folder, blocks | needless)
     record.write_outcome(record_folder, outcome(*rows))
-    sync = MlflowSync(begin_sweep(uri, folder, "blocks"), print)
+    sync = MlflowSync(begin_sweep(uri, folder, "blocks"), print, as_recorded)
     sync.submit(JOB, record_folder)
     read = frames.load_frames(uri, "blocks")
     assert read.blocks == {(JOB.number, name): values for name, values in blocks.items()}
@@ -217,7 +217,7 @@ def test_state_in_mlflow_equals_the_state_of_the_record(
     uri: str, folder: Path, tmp_path: Path, state: State
 ) -> None:
     name = f"state-{state}"
-    sync = MlflowSync(begin_sweep(uri, folder, name), pytest.fail)
+    sync = MlflowSync(begin_sweep(uri, folder, name), pytest.fail, as_recorded)
     sync.submit(JOB, write_record(tmp_path / "f0", state))
     (run,) = search_trials(uri, name)
     assert record.read_state(tmp_path / "f0") == run.data.tags["lab.state"] == state
@@ -230,7 +230,7 @@ def test_run_of_a_trial_that_continues_is_reopened(
     uri: str, folder: Path, tmp_path: Path, state: State
 ) -> None:
     name = f"again-{state}"
-    sync = MlflowSync(begin_sweep(uri, folder, name), pytest.fail)
+    sync = MlflowSync(begin_sweep(uri, folder, name), pytest.fail, as_recorded)
     for now in (state, "queued", "running"):
         sync.submit(JOB, write_record(tmp_path / "f0", now))
         (run,) = search_trials(uri, name)

@@ -3,13 +3,14 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pytest
+from experiments import as_recorded
 from sqlalchemy import Engine, event
 
 from lab.config.experiment import Experiment, Job, Resources, SearchConfig
@@ -116,7 +117,7 @@ def messages() -> list[str]:
 
 @pytest.fixture
 def syncer(stub: StubStore, clock: Clock, messages: list[str]) -> MlflowSync:
-    return MlflowSync(cast("MlflowStore", stub), messages.append)
+    return MlflowSync(cast("MlflowStore", stub), messages.append, as_recorded)
 
 
 def test_record_is_copied_at_once_if_the_store_is_available(
@@ -133,6 +134,20 @@ def test_record_is_copied_at_once_if_the_store_is_available(
     states = ["queued", "running", "finished"]
     assert stub.calls == [("sync", 0, state, n) for state, n in zip(states, (0, 1, 1), strict=True)]
     assert messages == []
+
+
+def test_record_that_ends_before_its_end_is_handled_has_its_outcome_in_the_sweep(
+    stub: StubStore, clock: Clock, messages: list[str], tmp_path: Path
+) -> None:
+    """A stored run that has finished is not changed any more."""
+
+    def judge(_: Job, outcome: Outcome) -> Outcome:
+        return replace(outcome, state="stopped")
+
+    syncer = MlflowSync(cast("MlflowStore", stub), messages.append, judge)
+    write_ended(tmp_path, outcome(row(0), row(4)))
+    syncer.submit(job(0), tmp_path)  # for a new evaluation
+    assert stub.calls == [("sync", 0, "stopped", 2)]
 
 
 def test_records_are_copied_in_order_once_the_store_is_available_again(
@@ -359,7 +374,7 @@ def test_no_record_is_lost_while_the_database_is_locked(
     uri, folders = default_uri(tmp_path), [tmp_path / name for name in "abc"]
     store = MlflowStore(uri, tmp_path / "artifacts")
     store.begin(experiment("locked"), {}, {})
-    syncer = MlflowSync(store, messages.append)
+    syncer = MlflowSync(store, messages.append, as_recorded)
     record.write_queued(folders[0], TRIAL)
     syncer.submit(job(0), folders[0])
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
@@ -386,7 +401,7 @@ def test_record_that_ends_while_it_is_copied_is_stored_as_running_or_complete(
     uri = default_uri(tmp_path)
     store = MlflowStore(uri, tmp_path / "artifacts")
     store.begin(experiment("early"), {}, {})
-    syncer, open_binary = MlflowSync(store, messages.append), regular_files.open_binary
+    syncer, open_binary = MlflowSync(store, messages.append, as_recorded), regular_files.open_binary
     reads, ended_early = 0, set[int]()
 
     def open_after_end(file: Path) -> BinaryIO:

@@ -59,14 +59,14 @@ OBJECTIVES: dict[str, AnyObjectiveConfig] = {
 
 
 class StopAfter:
-    """Returns `running` for the first `calls` calls, and `state` after them."""
+    """Returns `running` for the first `calls` calls, and `interrupted` after them."""
 
-    def __init__(self, calls: int, state: State = "interrupted") -> None:
-        self._left, self._state = calls, state
+    def __init__(self, calls: int) -> None:
+        self._left = calls
 
     def __call__(self) -> State:
         self._left -= 1
-        return self._state if self._left < 0 else "running"
+        return "interrupted" if self._left < 0 else "running"
 
 
 @pytest.fixture(scope="module")
@@ -190,34 +190,6 @@ def test_interrupted_outcome_has_the_step_as_its_reason(assign: Callable[..., As
     outcome = interrupt(assign("trial"), 2)
     assert outcome.reason == "at step 3, 18.8% of its budget; its state is saved"
     assert len(outcome.rows) == 1
-
-
-def test_resumed_stopped_run_is_bitwise_equal_to_an_uninterrupted_run(
-    assign: Callable[..., Assignment], whole: UninterruptedRun
-) -> None:
-    parts = assign("parts")
-    stopped = run.run_trial(parts, requested_state=StopAfter(6, "stopped"))
-    assert stopped.state == record.read_state(parts.folder) == "stopped"
-    assert stopped.reason == "at step 9, 56.2% of its budget; its state is saved"
-    assert int(checkpoints(parts)[-1].name) == 9
-    assert record.read_outcome(parts.folder) == stopped
-    outcome = run.run_trial(parts)
-    assert (outcome.state, outcome.reason) == ("finished", "")
-    assert without_time(outcome.rows) == without_time(whole.outcome.rows)
-    assert_bitwise_equal(final(parts), whole.final)
-
-
-def test_run_that_paused_at_an_evaluation_is_bitwise_equal_to_an_uninterrupted_run(
-    assign: Callable[..., Assignment], whole: UninterruptedRun
-) -> None:
-    parts = assign("parts")
-    paused = run.run_trial(replace(parts, until=1))
-    assert (paused.state, len(paused.rows)) == ("stopped", 2)
-    assert without_time(paused.rows) == without_time(whole.outcome.rows[:2])
-    outcome = run.run_trial(parts)
-    assert (outcome.state, outcome.reason) == ("finished", "")
-    assert without_time(outcome.rows) == without_time(whole.outcome.rows)
-    assert_bitwise_equal(final(parts), whole.final)
 
 
 def test_seconds_add_up_over_an_interruption_and_a_kill(
