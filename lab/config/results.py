@@ -15,7 +15,8 @@ class Outcome:
 
     Attributes:
         state: final state; a `finished` trial has a score, any other state has a reason. A trial is
-            `infeasible` in a sweep if it violates a constraint of it; no record has this state.
+            `infeasible` in a sweep if it violates a constraint of it, and `stopped` if it ended at
+            a rung of successive halving; no record has these states.
         reason: explanation of the state in one line; for a finished trial, the shorter run that it
             was extended from, or empty.
         rows: evaluations from the untrained encoder (step 0) to the end.

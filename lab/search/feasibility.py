@@ -16,8 +16,6 @@ from lab.config.trial import Path, Trial, Value
 from lab.loading.search_space import build_trial
 from lab.search.designs import designed_point, search_points
 
-_JUDGED = ("finished", "stopped")
-
 
 def describe_infeasible(constraints: Constraints, trial: Trial) -> str:
     """Return the constraints that a trial violates before it is trained; empty without any."""
@@ -35,10 +33,10 @@ def measure_outcome(
 def judge_outcome(constraints: Constraints, trial: Trial, outcome: Outcome) -> Outcome:
     """Return the outcome of a search trial in a sweep with these constraints.
 
-    A trial that has finished, or paused at a rung, and violates a constraint is `infeasible`.
+    A trial that has finished and violates a constraint is `infeasible`.
     """
     reason = describe_violations(measure_outcome(constraints, trial, outcome))
-    if not reason or outcome.state not in _JUDGED:
+    if not reason or outcome.state != "finished":
         return outcome
     return replace(outcome, state="infeasible", reason=reason)
 

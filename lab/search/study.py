@@ -3,8 +3,8 @@
 States of the study's trials:
 
 - COMPLETE: finished, with a score.
-- PRUNED: stopped early, diverged or infeasible. Samplers are given the worst score of the study for
-  it (`sampling`), so that they avoid such settings.
+- PRUNED: diverged, infeasible, or not trained with the full budget (`halving`). Samplers are given
+  the worst score of the study for it (`sampling`), so that they avoid such settings.
 - FAIL: failed. Samplers ignore it, since a failure may have been caused by the machine.
 
 Trials that an earlier process has left RUNNING are set to FAIL when a study is opened.
@@ -162,7 +162,7 @@ class Study:
         self._running[index].report(score, self._reported[index])
 
     def stop(self, index: int) -> None:
-        """End a running point early: it does not continue past a rung."""
+        """End a running point that does not continue past a rung."""
         trial = self._running.pop(index)
         trial.set_user_attr("state", "stopped")
         self.optuna_study.tell(trial, state=TrialState.PRUNED)

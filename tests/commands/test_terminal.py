@@ -29,13 +29,13 @@ pytestmark = pytest.mark.slow
 SPACE = ROOT / "search_spaces" / "smoke.yaml"
 HALVING = {
     "compare": "{}",
-    "base__budget__amount": "4e10",  # a trial reads the stop file once a second until its rung
+    "base__budget__amount": "4e10",  # a trial at the rung reads the stop file once a second
     "tune": "{optim.lr: {low: 1e-3, high: 1e-2, log: true}}",
     "base__schedule": "{kind: constant, warmup: 0}",
     "search": "{sampler: grid, trials: 4, seeds: 1, stopping: {kind: halving, first_rung: 0.5}}",
 }
 SWEEP = ["-m", "lab.sweep", *sweep_arguments(**HALVING)]
-PAUSED = r"\] stopped lr "
+AT_RUNG = r"\] stopped lr "
 RUNNING = r"(?s)(training|scoring).*(training|scoring)"  # both trials
 PROCESSES = {
     "sweep": ["lab.sweep", SPACE],
@@ -143,26 +143,24 @@ def unread(cwd: Path, few_rows_package: Path) -> "subprocess.CompletedProcess[st
 def once(cwd: Path, unread: object, few_rows_package: Path) -> Ended:
     """A sweep in a terminal without control sequences, stopped by one Ctrl-C.
 
-    One trial at least has paused at the rung, and another has just begun to train.
+    One trial at least has ended at the rung, and another has just begun to train.
     """
 
-    def begun_after_a_pause(text: str) -> bool:
+    def begun_after_an_end(text: str) -> bool:
         states = {folder: record.read_state(folder) for folder in cwd.glob("storage/trials/*")}
         running = [folder for folder, state in states.items() if state == "running"]
-        return re.search(PAUSED, text) is not None and any(
+        return re.search(AT_RUNG, text) is not None and any(
             len(record.read_curve(folder)) == 1 for folder in running
         )
 
     package = str(few_rows_package)
-    return interrupted(
-        cwd, *SWEEP, at=begun_after_a_pause, times=1, PYTHONPATH=package, TERM="dumb"
-    )
+    return interrupted(cwd, *SWEEP, at=begun_after_an_end, times=1, PYTHONPATH=package, TERM="dumb")
 
 
 @pytest.fixture(scope="module")
 def saved(cwd: Path, once: Ended) -> dict[str, dict[Path, tuple[MetricRow, ...]]]:
     """Curves after the first Ctrl-C, by state and record."""
-    curves: dict[str, dict[Path, tuple[MetricRow, ...]]] = {"stopped": {}, "interrupted": {}}
+    curves: dict[str, dict[Path, tuple[MetricRow, ...]]] = {"finished": {}, "interrupted": {}}
     for folder in (cwd / "storage" / "trials").iterdir():
         curves[str(record.read_state(folder))][folder] = record.read_curve(folder)
     return curves
@@ -195,7 +193,9 @@ def test_sweep_with_closed_output_stops_with_status_141(
     assert question.startswith("smoke: Does the whole path run")
     assert status == "141"
     warning, message = unread.stderr.splitlines()
-    assert warning.startswith("lab.sweep: warning: search.stopping.first_rung: trials pause after ")
+    assert warning.startswith(
+        "lab.sweep: warning: search.stopping.first_rung: the first rung is at "
+    )
     assert message == (
         "lab.sweep: the output is closed; trials that have ended are kept; "
         "run the same command again to resume"
@@ -227,29 +227,33 @@ def test_same_command_resumes_and_finishes_while_the_terminal_is_resized(
 ) -> None:
     assert whole.status == 0, whole.text
     assert "Traceback" not in whole.text
-    assert ended_as(cwd / "storage") == {"finished": 3, "stopped": 2}
+    assert ended_as(cwd / "storage") == {"finished": 4 + 2 + 1}
     assert "report:    reports/smoke/report.html" in whole.text
     assert cursor_is_shown(whole.written)
 
 
-def test_best_trials_of_a_rung_continue_from_their_checkpoints_after_interruptions(
+def test_best_settings_of_a_rung_continue_from_their_trials_after_interruptions(
     cwd: Path, whole: Ended, saved: dict[str, dict[Path, tuple[MetricRow, ...]]]
 ) -> None:
-    """Trials pause at the rung in actors that Ray reuses."""
     storage = cwd / "storage"
     trials = frames.load_frames(default_uri(storage), "smoke").trials
-    assert sorted(trials["state"]) == ["finished"] * 3 + ["stopped"] * 2
+    assert sorted(trials["state"]) == ["finished"] * 3 + ["stopped"] * 4
     search = trials[trials["role"] == "search"]
-    curves = {name: record.read_curve(storage / "trials" / name) for name in search["fingerprint"]}
-    at_rung = search["fingerprint"].map(lambda name: curves[name][1][METRIC])
-    assert set(at_rung.nlargest(2)) == set(at_rung[search["state"] == "finished"])
-    for name, state in zip(search["fingerprint"], search["state"], strict=True):
-        steps = [row["spent/steps"] for row in curves[name]]
+    at_rung, full = (search[search["state"] == state] for state in ("stopped", "finished"))
+    assert set(at_rung.nlargest(2, METRIC)["tuned"]) == set(full["tuned"])
+    names = at_rung.set_index("tuned")["fingerprint"]
+    for tuned, name in zip(full["tuned"], full["fingerprint"], strict=True):
+        curve = record.read_curve(storage / "trials" / name)
+        shorter = record.read_curve(storage / "trials" / names[tuned])
+        steps = [row["spent/steps"] for row in curve]
         assert steps == sorted(set(steps))
-        assert len(steps) == (3 if state == "finished" else 2)
-    assert saved["stopped"]
-    for folder, rows in saved["stopped"].items():
-        assert record.read_curve(folder)[: len(rows)] == rows, "it had paused, and was trained anew"
+        assert len(shorter) == 3
+        for row, own in zip(shorter, curve[:3], strict=True):
+            assert row[METRIC] == own[METRIC]
+        assert len(curve) == 4
+    assert saved["finished"]
+    for folder, rows in saved["finished"].items():
+        assert record.read_curve(folder) == rows, "it had ended, and was trained anew"
 
 
 def test_interrupted_trials_give_the_same_curves_as_uninterrupted_ones(
@@ -273,7 +277,6 @@ def test_interrupted_trials_give_the_same_curves_as_uninterrupted_ones(
             held_out=held_out,
             pairs=pairs,
             metric=METRICS[METRIC],
-            until=1 if record.read_state(folder) == "stopped" else None,
         )
         uninterrupted = run.run_trial(work).rows
         for one, other in zip(record.read_curve(folder), uninterrupted, strict=True):

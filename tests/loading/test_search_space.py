@@ -475,7 +475,7 @@ def test_rungs_are_growing_shares_of_the_budget(
     load: Load, first: float, factor: int, shares: tuple[float, ...]
 ) -> None:
     halving = HalvingConfig(kind="halving", first_rung=first, factor=factor)
-    trial = build_trial(load(*HALVING).base, {})
+    trial = search_space.build_trial(load(*HALVING).base, {})
     amounts = [rung.budget.amount / trial.budget.amount for rung in halving.rungs(trial)]
     assert amounts == pytest.approx(shares)
     assert halving.shares == pytest.approx(shares)
