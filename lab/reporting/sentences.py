@@ -20,7 +20,10 @@ def describe_effects(frames: SweepFrames, result: Answer) -> list[tuple[str, str
     """Return the summary lines on the best cell: gain over the reference, mean, seed noise."""
     lines = describe_best(result)
     if result.multiplier is not None:
-        lines.insert(0, ("compute", describe_multiplier(result.multiplier)))
+        # Its limits are computed from the curves of the selected nuisance parameters only.
+        selection = "; the error of selecting nuisance parameters is not in it"
+        text = describe_multiplier(result.multiplier) + (selection if frames.tune else "")
+        lines.insert(0, ("compute", text))
     if result.effect is None or result.reference is None:
         return [*_without_effect(frames, result), *lines]
     effect = format_interval(result.effect, signed=True)

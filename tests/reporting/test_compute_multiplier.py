@@ -21,6 +21,7 @@ from lab.reporting.compute.test_inversion import (
     bound_from_training,
     invert_test,
 )
+from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
 pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
@@ -329,3 +330,19 @@ def test_stages_have_schedules_of_their_own_so_that_no_evaluation_is_an_end() ->
     )
     assert find(frames) is not None
     assert find(two_stages) is None
+
+
+def test_line_says_that_the_error_of_a_selection_is_not_in_the_multiplier() -> None:
+    frames = sweep({0.25: BETTER, 1.0: REFERENCE})
+    tune = json.dumps({"optim.lr": {"low": 1e-3, "high": 1e-2, "log": True}})
+    tuned = dataclasses.replace(frames, sweep=frames.sweep | {tags.TUNE: tune})
+    value = MultiplierBound(factor=0.5)
+    multiplier = ComputeMultiplier(best="a", reference="b", flops=1e12, value=value)
+    result = stats.compute_answer(frames)
+    assert result is not None
+    answer = dataclasses.replace(result, multiplier=multiplier)
+    for each, is_selected in ((frames, False), (tuned, True)):
+        line = dict(sentences.describe_effects(each, answer))["compute"]
+        assert line.endswith("; the error of selecting nuisance parameters is not in it") is (
+            is_selected
+        )
