@@ -458,11 +458,11 @@ def test_interrupted_fine_tuning_continues_with_the_next_seed(
     assert results.summary(4) is None
 
 
-def test_a_trial_that_was_stopped_is_not_fine_tuned(
+def test_a_trial_that_was_interrupted_is_not_fine_tuned(
     run: Run, trial: Trial, yamls: dict[str, str], tmp_path: Path
 ) -> None:
-    outcome = run(trial, yamls["pairs"], requested_state=lambda: "stopped")
-    assert outcome.state == "stopped"
+    outcome = run(trial, yamls["pairs"], requested_state=lambda: "interrupted")
+    assert outcome.state == "interrupted"
     assert not (tmp_path / "trials" / "0123456789ab" / "finetune").exists()
 
 
