@@ -132,8 +132,9 @@ class Sweep:
 
     @property
     def err(self) -> str:
-        """Standard error of the sweep."""
-        return self._err.read_text()
+        """Standard error of the sweep, without the warnings on its search space."""
+        lines = self._err.read_text().splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("lab.sweep: warning: "))
 
     @property
     def summary(self) -> str:
