@@ -379,7 +379,7 @@ class Driver:
         self._display_end(job, folder, outcome)
 
     def _settle_job(self, job: Job, folder: File, outcome: Outcome) -> None:
-        """End a job whose trial ended in an earlier run; it is copied to MLflow later."""
+        """End a job whose trial has ended before, and queue its record for MLflow."""
         outcome = self._search.judge(job, outcome)
         self._tell_search(job, folder, outcome)
         annotate = partial(self._annotate, job, folder)

@@ -200,7 +200,7 @@ def describe_health(frames: SweepFrames) -> str:
 def describe_compute(frames: SweepFrames) -> str:
     """Return the training compute of all trials; each of them is counted once.
 
-    A trial at a rung of one cell can be that of another cell, whose budget is smaller.
+    Two cells share a trial if the budget at a rung of one cell is the full budget of the other.
     """
     trials, measures = frames.trials.drop_duplicates("fingerprint"), frames.measures
     name = "spent/marginal_flops" if "spent/marginal_flops" in trials else "spent/flops"

@@ -97,7 +97,7 @@ def count_finished(
 
 
 class _Job(NamedTuple):
-    """What the trials of a cell that differ in their nuisance parameters only have in common.
+    """Cell, repeat and budget of search trials that differ in their nuisance parameters only.
 
     Attributes:
         cell: number of the cell.
@@ -124,7 +124,7 @@ def _count_stage(
 def _list_jobs(experiment: Experiment) -> dict[str, set[_Job]]:
     """Return the jobs by the `_key` of their trials.
 
-    The trial at a rung of one cell can be that of another cell, whose budget is smaller.
+    Two cells share a trial if the budget at a rung of one cell is the full budget of the other.
     """
     jobs: dict[str, set[_Job]] = {}
     for number, cell in enumerate(search_space.expand_cells(experiment)):

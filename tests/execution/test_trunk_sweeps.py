@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from prepared_text import PreparedText, copy_held_out
-from sweep_in_process import SweepInProcess
+from prepared_text import PreparedText
+from sweep_in_process import SweepInProcess, make_storage
 
 from lab.reporting import sentences
 from lab.storage import record
@@ -41,10 +41,7 @@ def prepared(
     prepared_text: PreparedText, held_out: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Return a storage with the inputs of the trials."""
-    storage = tmp_path_factory.mktemp("prepared") / "storage"
-    shutil.copytree(prepared_text.text, storage / "cache" / prepared_text.text.name)
-    copy_held_out(held_out, storage / "cache")
-    return storage
+    return make_storage(tmp_path_factory.mktemp("prepared") / "storage", prepared_text, held_out)
 
 
 @pytest.fixture(scope="module")

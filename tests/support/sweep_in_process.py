@@ -1,8 +1,10 @@
 """Run the command of a sweep in this process, with a score that needs no computation."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from prepared_text import PreparedText, copy_held_out
 
 from lab.display import live
 from lab.display.board import Board
@@ -26,6 +28,13 @@ class OneScore(Scorer):
         return {"probe/pos/accuracy": 0.5}
 
     score_interim = score_end
+
+
+def make_storage(storage: Path, prepared_text: PreparedText, held_out: Path) -> Path:
+    """Return a new storage with the prepared text and the held-out corruptions of the trials."""
+    shutil.copytree(prepared_text.text, storage / "cache" / prepared_text.text.name)
+    copy_held_out(held_out, storage / "cache")
+    return storage
 
 
 class SweepInProcess:
