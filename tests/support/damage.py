@@ -5,9 +5,15 @@ from pathlib import Path
 
 
 def flip_bit(file: Path, position: float = 0.5) -> None:
-    """Flip a bit of the byte at a share of the file's length; the result may not be UTF-8."""
+    """Flip a bit of the first letter after a share of the file's length, or of the byte there.
+
+    A letter always changes the content, whereas another last digit may be that of an equal number.
+    The result may not be UTF-8.
+    """
     content = bytearray(file.read_bytes())
-    content[min(int(len(content) * position), len(content) - 1)] ^= 0x01
+    start = min(int(len(content) * position), len(content) - 1)
+    letters = (at for at in range(start, len(content)) if bytes([content[at]]).isalpha())
+    content[next(letters, start)] ^= 0x01
     file.write_bytes(content)
 
 
