@@ -7,7 +7,7 @@ replaced together. Content without a seal is accepted: earlier versions wrote no
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path as File
 from typing import Any
 
@@ -41,7 +41,9 @@ def read(file: File) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedError("not a JSON object")
     seal = content.pop(_KEY, None)
-    if seal is not None and seal != _digest(content):
+    if seal is None:
+        _check_unsealed(content, _digest)
+    elif seal != _digest(content):
         raise DamagedError("its content differs from its seal")
     return content
 
@@ -65,11 +67,19 @@ def from_line(line: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedError("not a JSON object")
     if content.pop(_KEY, None) is None:
+        _check_unsealed(content, lambda rest: _digest_text(json.dumps(rest)))
         return content
     text, _, seal = line.rpartition(f', "{_KEY}": "')
     if seal != f'{_digest_text(f"{text}}}")}"}}':
         raise DamagedError("its content differs from its seal")
     return content
+
+
+def _check_unsealed(content: Mapping[str, Any], digest: Callable[[object], str]) -> None:
+    """Raise DamagedError if the last value is the digest of the others: it was a seal."""
+    *others, last = content.items() or [("", None)]
+    if last[1] == digest(dict(others)):
+        raise DamagedError("the name of its seal is damaged")
 
 
 def _digest(content: object) -> str:

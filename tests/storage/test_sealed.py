@@ -48,12 +48,9 @@ def test_each_changed_bit_of_a_file_is_detected_or_changes_nothing(tmp_path: Pat
     for bit in range(8 * len(whole)):
         file.write_bytes(flip(whole, bit))
         try:
-            content = sealed.read(file)
+            assert sealed.read(file) == CONTENT
         except sealed.DamagedError:
             continue
-        # Without its key the seal is an entry of its own, which no reader of a record knows.
-        content.pop(next((key for key in content if key not in CONTENT), ""), None)
-        assert content == CONTENT
 
 
 @pytest.mark.reported
@@ -63,12 +60,9 @@ def test_each_changed_bit_of_a_line_is_detected_or_changes_nothing() -> None:
     for bit in range(8 * len(whole)):
         line = flip(whole, bit).decode(errors="replace")
         try:
-            content = sealed.from_line(line)
+            assert sealed.from_line(line) == row
         except sealed.DamagedError:
             continue
-        unknown = set(content) - set(row)
-        assert {key: value for key, value in content.items() if key in row} == row
-        assert all(isinstance(content[key], str) for key in unknown)
 
 
 @pytest.mark.parametrize("text", ["", "{", "5", "[]", "[{}]", "null", '"x"', "{" * 10_000])
