@@ -30,8 +30,8 @@ def main() -> int:
     unknown = [name for name in options.names if name not in _DRILLS]
     if unknown:
         parser.error(f"no such drill: {', '.join(unknown)}; there are {', '.join(_DRILLS)}")
-    # The background job of a shell ignores SIGINT, and its child processes would as well.
-    for ending in (signal.SIGINT, signal.SIGTERM):
+    # A background job ignores SIGINT, and one of nohup SIGHUP; so would their child processes.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="drills-"))).resolve()
     reference = _run_reference(folder)
