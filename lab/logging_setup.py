@@ -121,6 +121,13 @@ class _LogFile(RotatingFileHandler):
         """Note the failure; a sweep does not end because of its log."""
         self.failed = True
 
+    def close(self) -> None:
+        """Close the file; what a full disk has no room for is lost."""
+        try:
+            super().close()
+        except OSError:
+            self.failed = True
+
 
 class _StandardError(logging.Handler):
     """Writes records to standard error, above a live table if both are in the same terminal.

@@ -142,7 +142,9 @@ class Driver:
             with (
                 ray_logs.keep_logs(cluster.scratch, self._storage / "logs"),
                 handle_interrupts(self.stop_file, self._mirror, self._view.print_line),
-                cluster_watch.watch_control_process(ray_cluster.control_address(), self._give_up),
+                cluster_watch.watch_control_process(
+                    ray_cluster.control_address(), partial(self._give_up, cluster.scratch)
+                ),
             ):
                 runner.run_trials(
                     self,
@@ -415,9 +417,12 @@ class Driver:
             self._events.interrupted(jobs, folder, record.read_outcome(folder))
         self._running.clear()
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, scratch: str | None, reason: str) -> None:
         """Record the running trials as interrupted, and end this process, which Ray blocks."""
+        from lab.execution import ray_logs
+
         processes.kill(processes.find_descendants())
+        ray_logs.copy_logs(scratch, self._storage / "logs")
         for folder in list(self._running):
             with suppress(OSError, MirrorError):
                 if record.read_outcome(folder) is None:

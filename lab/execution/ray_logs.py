@@ -35,10 +35,15 @@ def keep_logs(scratch: str | None, logs: File) -> Iterator[None]:
     try:
         yield
     except ClusterLostError:
-        if scratch is not None:
-            with suppress(OSError):  # of a full disk: the sweep ends in any case
-                _copy(File(scratch) / "session_latest" / "logs", logs)
+        copy_logs(scratch, logs)
         raise
+
+
+def copy_logs(scratch: str | None, logs: File) -> None:
+    """Copy Ray's log files of a lost cluster; the arguments are those of `keep_logs`."""
+    if scratch is not None:
+        with suppress(OSError):  # of a full disk: the sweep ends in any case
+            _copy(File(scratch) / "session_latest" / "logs", logs)
 
 
 def _log_message(data: dict[str, Any], **_: Any) -> None:

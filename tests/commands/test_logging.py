@@ -14,6 +14,7 @@ from prepared_text import PreparedText, copy_held_out
 from project import ROOT
 
 from lab import cli, logging_setup
+from lab.errors import UserError
 from lab.execution.driver import Driver
 from lab.sweep import main
 from lab.trials import process_log
@@ -204,6 +205,21 @@ def test_log_that_cannot_be_written_ends_no_command(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert f"(traceback in {tmp_path}/lab-error-" in err
+
+
+@pytest.mark.reported
+def test_log_on_a_full_disk_ends_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    uploaded: list[Path] = []
+
+    def body(_: Namespace) -> None:
+        log = logging_setup.command_log()
+        log.set_file(Path("/dev/full"), uploaded.append)
+        log.start()
+        raise UserError("no space left")
+
+    assert cli.run("lab.it", "all is kept", body, Namespace(verbose=False)) == 2
+    assert capsys.readouterr().err.splitlines() == ["lab.it: error: no space left"]
+    assert uploaded == []
 
 
 def test_log_is_uploaded_when_the_command_ends(tmp_path: Path) -> None:
