@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path as File
 from typing import Any
 
@@ -63,11 +63,16 @@ class _Run:
 
     id: str
     began: int  # Unix time in milliseconds
-    last: int  # last step that is stored; -1 if none is
+    last: int  # last step that an earlier process has stored, after all before it; -1 if none is
     state: str
     code: str  # code digest
     provenance: str = ""  # content hash of the stored provenance
     superseded: bool = False  # whether another run of the same code has the same number now
+    steps: set[int] = field(default_factory=set)  # that this process has stored
+
+    def holds(self, row: MetricRow) -> bool:
+        """Return whether an evaluation is stored."""
+        return row[STEPS] <= self.last or int(row[STEPS]) in self.steps
 
 
 class MlflowStore:
@@ -184,7 +189,7 @@ class MlflowStore:
             # state of an ended trial is complete.
             self._log_batch(run.id, metrics, params, tags.add_prefix(values))
             run.state, run.provenance = state, values.get(tags.PROVENANCE, run.provenance)
-            run.last = max(run.last, int(rows[-1][STEPS])) if rows else run.last
+            run.steps |= {int(row[STEPS]) for row in rows}
 
     def _set_status(self, run: _Run, state: State) -> dict[str, str]:
         """Set MLflow's status of a run; return the tags of its state, which are to be set last."""
@@ -267,7 +272,7 @@ class MlflowStore:
         """Store the new rows, and return the points of the last ones, which fit into a request."""
         points: list[MetricPoint] = []
         for row in rows:
-            if row[STEPS] <= run.last:
+            if run.holds(row):
                 continue
             # A row is stored if its number of steps is, which comes last: a row of more than one
             # request is stored again if the process is killed between them.
@@ -306,7 +311,7 @@ class MlflowStore:
         if math.isfinite(score := last.get(self._metric, math.nan)):
             ends[tags.SCORE] = score
         points = [(name, value, 0, _now()) for name, value in ends.items()]
-        if not outcome.rows or outcome.rows[-1][STEPS] > run.last:
+        if not outcome.rows or not run.holds(outcome.rows[-1]):
             return points
         # The last row was logged at the end of pre-training, before fine-tuning was scored.
         last_points = list_points(outcome.rows[-1], run.began, self._metric)
@@ -386,7 +391,7 @@ class MlflowStore:
 
 
 def _is_stored(run: _Run, state: State, rows: Sequence[MetricRow]) -> bool:
-    new = bool(rows) and rows[-1][STEPS] > run.last
+    new = bool(rows) and not run.holds(rows[-1])
     ended = run.state == state in _TERMINAL_WITHOUT_SCORE
     return run.state == "finished" or (ended and not new)
 

@@ -418,6 +418,19 @@ def test_trial_that_paused_twice_while_the_store_was_away_has_all_its_points(
     assert len(seconds) == 2
 
 
+def test_trial_that_begins_again_has_the_points_before_those_that_were_stored(
+    uri: str, folder: Path
+) -> None:
+    store = begin_sweep(uri, folder, "again")
+    store.sync(JOB, "f0", "running", [row(40)])
+    store.sync(JOB, "f0", "running", [row(0)])
+    store_trial(store, outcome(row(0), row(20), row(40), row(80)))
+    assert list(frames.load_frames(uri, "again").curves["step"]) == [0, 20, 40, 80]
+    (run,) = search_trials(uri, "again")
+    points = connect_client(uri).get_metric_history(run.info.run_id, METRIC)
+    assert sorted(point.step for point in points) == [0, 20, 40, 80]
+
+
 def test_unfinished_trial_has_no_score(uri: str, folder: Path) -> None:
     store = begin_sweep(uri, folder, "unfinished")
     store_trial(store, outcome(row(0), row(40), state="stopped"))
