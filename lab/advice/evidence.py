@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from lab.advice.devices import Timing
 from lab.advice.values import Source, short
 from lab.config.architecture import EncoderConfig
@@ -13,7 +15,7 @@ from lab.config.trial import Trial
 from lab.scaling.finite_test_set import TestSetErrors
 from lab.scaling.flops import FlopsPerToken
 from lab.scaling.law import LawFit
-from lab.scaling.profiles import Estimate, optimal_size_interval
+from lab.scaling.profiles import Estimate, optimal_size_intervals
 from lab.scaling.rate_trend import RateTrend
 
 
@@ -80,7 +82,7 @@ class Evidence:
 
     def optimal_size(self, flops: float, per_token: FlopsPerToken) -> Estimate:
         """Return the compute-optimal size at a budget, with the interval of the law."""
-        size = optimal_size_interval(self.fit, flops, per_token)
+        (size,) = optimal_size_intervals(self.fit, np.array([flops]), per_token)
         return size if self.test_set is None else self.test_set.widen_size(size, flops, per_token)
 
     @property

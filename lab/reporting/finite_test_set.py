@@ -16,6 +16,7 @@ from scipy import stats
 
 from lab.config.metrics import untrained_name
 from lab.reporting.intervals import LEVEL, Floats, Interval
+from lab.reporting.studentized_range import range_quantile
 from lab.tracking.frames import SweepFrames
 
 
@@ -125,4 +126,4 @@ def known_error_quantile(settings: int) -> float:
     """Return half the width of a simultaneous interval for a known standard error of 1."""
     if settings == 2:
         return float(stats.norm.ppf((1 + LEVEL) / 2))
-    return float(stats.studentized_range.ppf(LEVEL, settings, np.inf)) / math.sqrt(2)
+    return range_quantile(LEVEL, settings, math.inf) / math.sqrt(2)

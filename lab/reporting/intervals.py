@@ -16,6 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from lab.reporting.studentized_range import range_quantile
+
 LEVEL = 0.95
 
 Floats = NDArray[np.float64]
@@ -205,7 +207,7 @@ def _half_width(
 @cache
 def _studentized_range(means: int, tenths: int) -> float:
     """Return the quantile of the range of `means` means, with degrees of freedom in tenths."""
-    return float(stats.studentized_range.ppf(LEVEL, means, tenths / 10))
+    return range_quantile(LEVEL, means, tenths / 10)
 
 
 def block_means(table: pd.DataFrame) -> "pd.Series[float]":

@@ -51,14 +51,14 @@ def shifted_laws(batch: FitBatch, shifts_K5: Floats) -> dict[str, Floats]:
 
 
 def shifted_log_sizes(
-    batch: FitBatch, shifts_K5: Floats, flops: float, per_token: FlopsPerToken
+    batch: FitBatch, shifts_K5: Floats, flops: float | Floats, per_token: FlopsPerToken
 ) -> Floats:
     """Return the log compute-optimal sizes of K laws after a shift (`shifted_laws`).
 
     Args:
         batch: the laws.
         shifts_K5: the shift.
-        flops: the budget.
+        flops: the budget, or K budgets.
         per_token: FLOPs per token of a size.
     """
     laws = shifted_laws(batch, shifts_K5)

@@ -48,14 +48,16 @@ def optimal_allocation(law: Law, flops: float, per_token: FlopsPerToken) -> Allo
     )
 
 
-def optimal_sizes(laws: dict[str, Floats], flops: float, per_token: FlopsPerToken) -> Floats:
+def optimal_sizes(
+    laws: dict[str, Floats], flops: float | Floats, per_token: FlopsPerToken
+) -> Floats:
     """Return the optimal numbers of parameters of K laws; NaN where there is none.
 
     The terms of size and data then fall equally fast per unit of log FLOPs (Lagrange condition).
 
     Args:
         laws: E, A, B, alpha and beta of K laws.
-        flops: the budget.
+        flops: the budget, or K budgets.
         per_token: FLOPs per token of a size.
     """
     low, high = (np.full_like(laws["A"], np.log(end)) for end in _WIDEST)
@@ -70,7 +72,7 @@ def optimal_sizes(laws: dict[str, Floats], flops: float, per_token: FlopsPerToke
 
 
 def _excess_of_size_term(
-    laws: dict[str, Floats], logs: Floats, flops: float, per_token: FlopsPerToken
+    laws: dict[str, Floats], logs: Floats, flops: float | Floats, per_token: FlopsPerToken
 ) -> Floats:
     """Return the log ratio of the two terms' derivatives; positive for too small a size."""
     sizes = np.exp(logs)

@@ -1,6 +1,6 @@
 """Profile-likelihood intervals of the exponents, the constant and the compute-optimal size."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,23 +49,30 @@ def law_intervals(fit: LawFit, level: float = LEVEL) -> dict[str, Estimate]:
         "allocation": fit.law.allocation,
     }
     ends = law_interval_ends(fit.batch, level)
-    return {name: _estimate(value, ends[name], level) for name, value in values.items()}
+    return {
+        name: _estimate(value, [float(end[0]) for end in ends[name]], level)
+        for name, value in values.items()
+    }
 
 
-def optimal_size_interval(
-    fit: LawFit, flops: float, per_token: FlopsPerToken, level: float = LEVEL
-) -> Estimate:
-    """Return the compute-optimal number of parameters at `flops` FLOPs with its interval.
+def optimal_size_intervals(
+    fit: LawFit, flops_C: Floats, per_token: FlopsPerToken, level: float = LEVEL
+) -> tuple[Estimate, ...]:
+    """Return the compute-optimal numbers of parameters at C budgets of FLOPs with their intervals.
 
-    The interval of the tokens follows: D = flops / per_token(N).
+    The interval of the tokens follows: D = FLOPs / per_token(N).
     """
-    ends = optimal_size_ends(fit.batch, flops, per_token, level)
-    size = optimal_sizes(laws_of(fit.batch), flops, per_token)
-    return _estimate(float(size[0]), ends, level)
+    repeated = fit.batch.take(np.zeros(len(flops_C), dtype=np.intp))
+    low, high = optimal_size_ends(repeated, flops_C, per_token, level)
+    sizes = optimal_sizes(laws_of(repeated), flops_C, per_token)
+    return tuple(
+        _estimate(size, ends, level)
+        for size, *ends in zip(sizes.tolist(), low.tolist(), high.tolist(), strict=True)
+    )
 
 
-def _estimate(value: float, ends: tuple[Floats, Floats], level: float) -> Estimate:
-    return Estimate(value=value, low=float(ends[0][0]), high=float(ends[1][0]), level=level)
+def _estimate(value: float, ends: Sequence[float], level: float) -> Estimate:
+    return Estimate(value=value, low=ends[0], high=ends[1], level=level)
 
 
 def law_interval_ends(batch: FitBatch, level: float) -> Mapping[str, tuple[Floats, Floats]]:
@@ -84,9 +91,16 @@ def law_interval_ends(batch: FitBatch, level: float) -> Mapping[str, tuple[Float
 
 
 def optimal_size_ends(
-    batch: FitBatch, flops: float, per_token: FlopsPerToken, level: float
+    batch: FitBatch, flops: float | Floats, per_token: FlopsPerToken, level: float
 ) -> tuple[Floats, Floats]:
-    """Return the ends of the intervals of the compute-optimal sizes of K fits."""
+    """Return the ends of the intervals of the compute-optimal sizes of K fits.
+
+    Args:
+        batch: the fits.
+        flops: the budget, or K budgets.
+        per_token: FLOPs per token of a size.
+        level: nominal coverage.
+    """
     centers = batch.centers_Kp
 
     def restrict(logs_K: Floats) -> PowerTerms:

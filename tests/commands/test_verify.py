@@ -141,6 +141,33 @@ def test_changes_of_text_and_figures_are_named_with_their_place(
     assert lines[-1] == f"{report}: 5 differences"
 
 
+def test_changed_numbers_of_the_page_are_named_with_their_place(
+    check: Verify, report: Path
+) -> None:
+    page = report / "report.html"
+    found = re.search(r"<td>(0\.\d{4})</td>", page.read_text())
+    assert found is not None
+    lines_of = [
+        edit(page, found[0], "<td>0.1234</td>"),
+        edit(page, "<path ", '<path opacity="0" '),
+        edit(page, "[0.5,", "[0.25,"),  # the untrained score of a curve
+    ]
+    edit(page, '"use strict";', '"use strict"; ')  # code has no numbers of the report
+    edit(page, "sha256-", "sha256-other")
+    status, lines = check(report)
+    assert status == 1
+    row, value, drawing = (
+        next(each for each in lines if each.startswith(f"report.html, line {line}"))
+        for line in (lines_of[0], lines_of[2], lines_of[1])
+    )
+    assert "0.1234" in row.split(" stands there; recomputed: ")[0]
+    assert found[1] in row.split(" stands there; recomputed: ")[1]
+    assert ", /traces/0/" in value
+    assert value.endswith("'0.25' stands there; recomputed: '0.5'")
+    assert 'opacity="0"' in drawing
+    assert lines[-1] == f"{report}: 3 differences"
+
+
 @pytest.mark.parametrize("name", TABLES.values())
 def test_changed_cell_of_a_table_is_named(check: Verify, report: Path, name: str) -> None:
     head, *rows = (report / name).read_text().splitlines()

@@ -24,8 +24,6 @@ from lab.reporting.compute.test_inversion import (
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 METRIC = "detect/bigram/auroc"
 WIDTH = "objective.generator.width"
 AMOUNT = "budget.amount"

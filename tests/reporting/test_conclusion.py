@@ -16,8 +16,6 @@ from lab.reporting.conclusion import Headline
 from lab.reporting.documents import run_note
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 AUROC = "detect/bigram/auroc"
 PROBE = "probe/pos/accuracy"
 WIDTH = "objective.generator.width"

@@ -15,8 +15,6 @@ from lab.reporting.pareto.sentences import describe_front, front_frame, front_ta
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 METRIC, LOSS = "pairs/accuracy", "mlm/nats_per_character"
 Settings = dict[tuple[str, str], tuple[float, list[float]]]  # by cell and tuned: cost, scores
 

@@ -15,8 +15,6 @@ from lab.reporting.other_scores import Disagreement
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 RANKING, PROBE, MLM = "detect/bigram/auroc", "probe/pos/accuracy", "detect/mlm/auroc"
 PAIRS = "pairs/accuracy"
 WIDTH = "objective.generator.width"

@@ -38,8 +38,6 @@ from lab.reporting.page import write_report
 from lab.storage.checks import StorageError
 from lab.tracking import client, frames, store, tags
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 
 @pytest.fixture(scope="module")
 def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -12,8 +12,6 @@ from lab.reporting import intervals
 from lab.reporting.power import design as power
 from lab.reporting.power.design import Design
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 
 def build(seeds: int, settings: int, **others: float) -> Design:
     return Design(seeds=seeds, settings=settings, **{"deviation": 1.0} | others)

@@ -28,8 +28,6 @@ from lab.tracking import tags
 from lab.tracking.frames import SweepFrames, load_frames
 from lab.tracking.store import MlflowStore
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 LIMITS = Constraints(parameters=84_000, seconds=100)
 UNITS = ("tokens", "flops", "paper_flops", "six_n")
 

@@ -164,7 +164,6 @@ def test_adjusted_means_recover_an_additive_model_with_missing_repeats() -> None
 
 
 @pytest.mark.parametrize("cells", [3, 8])
-@pytest.mark.usefixtures("fast_quantiles")
 def test_one_noisy_cell_among_equal_ones_is_rarely_told_apart(cells: int) -> None:
     generator = np.random.default_rng(0)
     scale = np.array([8.0] + [1.0] * (cells - 1))
@@ -194,7 +193,6 @@ def test_noise_weighs_cells_by_their_degrees_of_freedom() -> None:
 
 
 @pytest.mark.parametrize("cells", [2, 4])
-@pytest.mark.usefixtures("fast_quantiles")
 def test_sweep_over_seeds_alone_finds_a_difference_in_at_most_five_percent(
     cells: int,
 ) -> None:
@@ -500,7 +498,6 @@ def test_error_of_the_search_reaches_up_to_the_runner_up(sign: int) -> None:
 
 @pytest.mark.parametrize("settings", [3, 6])
 @pytest.mark.parametrize("noisiest", [1.0, 4.0])
-@pytest.mark.usefixtures("fast_quantiles")
 def test_cells_with_equally_good_best_settings_are_rarely_told_apart_after_a_selection(
     settings: int, noisiest: float
 ) -> None:

@@ -17,7 +17,7 @@ from lab.tracking.client import default_uri
 from lab.tracking.frames import SweepFrames, load_frames
 from lab.tracking.store import MlflowStore
 
-pytestmark = pytest.mark.usefixtures("unsynced", "fast_quantiles_of_module")
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def scenario(name: str, design: str) -> Scenario:

@@ -23,8 +23,6 @@ from lab.reporting.figures import plots
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 PROBE, AUROC = "probe/pos/accuracy", "detect/bigram/auroc"
 HIDDEN = "encoder.hidden"
 TRAINED = {32: [0.70, 0.71, 0.72], 64: [0.74, 0.75, 0.76]}

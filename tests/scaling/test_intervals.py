@@ -19,7 +19,7 @@ from lab.scaling.flops import proportional
 from lab.scaling.law import LawFit, fit_law
 from lab.scaling.optimum import optimal_allocation
 from lab.scaling.predictions import predict_losses
-from lab.scaling.profiles import law_intervals, optimal_size_interval
+from lab.scaling.profiles import law_intervals, optimal_size_intervals
 
 DRAWS = 150
 SIX = proportional(6.0)
@@ -61,8 +61,8 @@ def test_profile_of_the_optimal_size_contains_the_estimate_and_widens_with_the_b
     fit: LawFit,
 ) -> None:
     widths = []
-    for flops in (1e13, 1e14, 1e15):
-        found = optimal_size_interval(fit, flops, SIX)
+    budgets = np.array([1e13, 1e14, 1e15])
+    for flops, found in zip(budgets, optimal_size_intervals(fit, budgets, SIX), strict=True):
         assert found.low < found.value < found.high
         assert found.value == pytest.approx(optimal_allocation(fit.law, flops, SIX).parameters)
         widths.append(np.log(found.high / found.low))
@@ -105,7 +105,7 @@ def test_bootstrap_is_stratified_and_agrees_with_the_profile(fit: LawFit) -> Non
     boot = bootstrap_laws(fit, rng, 200)
     assert boot.failed <= 0.05
     sizes = bootstrap_optimal_sizes(boot, 1e15, SIX)
-    profile = optimal_size_interval(fit, 1e15, SIX)
+    (profile,) = optimal_size_intervals(fit, np.array([1e15]), SIX)
     ends = percentile_interval(sizes, profile.value, 0.9)
     assert 0.6 < np.log(ends.high / ends.low) / np.log(profile.high / profile.low) < 1.7
 

@@ -16,6 +16,7 @@ from scipy import optimize, special, stats
 
 from lab.reporting.finite_test_set import known_error_quantile
 from lab.reporting.intervals import LEVEL, Floats
+from lab.reporting.studentized_range import range_quantile
 
 POWER = 0.8  # probability with which a detectable difference is found
 _NODES = 48  # of each quadrature
@@ -129,6 +130,6 @@ def _log_quantile(means: int) -> np.polynomial.Chebyshev:
 
     def log_quantiles(positions: Floats) -> Floats:
         freedom = 2 / (positions + 1)
-        return np.log([stats.studentized_range.ppf(LEVEL, means, each) for each in freedom])
+        return np.log([range_quantile(LEVEL, means, each) for each in freedom])
 
     return np.polynomial.Chebyshev.interpolate(log_quantiles, _QUANTILE_NODES - 1)

@@ -6,6 +6,7 @@ warnings. All numbers are functions of the end points.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +36,7 @@ from lab.scaling.law import LawFit, fit_law
 from lab.scaling.optimum import Allocation, optimal_allocation
 from lab.scaling.parabolas import IsoflopFit, ParabolaBias, fit_parabolas, parabola_bias
 from lab.scaling.predictions import Prediction, predict_losses
-from lab.scaling.profiles import Estimate, law_intervals, optimal_size_interval
+from lab.scaling.profiles import Estimate, law_intervals, optimal_size_intervals
 from lab.scaling.runs import points_of
 
 LEVEL = 0.9
@@ -194,7 +195,7 @@ def _fit(group: RunGroup, selection: Selection, ends: tuple[EndPoint, ...]) -> F
         test_set=test_set,
         per_token=per_token,
         boot=boot,
-        optima=tuple(_optimum(fit, boot, test_set, per_token, budget) for budget in budgets),
+        optima=_find_optima(fit, boot, test_set, per_token, budgets),
         definitions=fit_by_definition(points, counts, costs, largest),
         left_out=leave_largest_out(fit),
         held_out=leave_rung_out(points, largest, LEVEL),
@@ -258,24 +259,28 @@ def _widen(
     }
 
 
-def _optimum(
+def _find_optima(
     fit: LawFit,
     boot: BootstrapLaws,
     test_set: TestSetErrors | None,
     per_token: FlopsPerToken,
-    budget: float,
-) -> BudgetOptimum:
-    allocation = optimal_allocation(fit.law, budget, per_token)
-    size = optimal_size_interval(fit, budget, per_token, LEVEL)
-    if test_set is not None:
-        size = test_set.widen_size(size, budget, per_token)
-    return BudgetOptimum(
-        budget=budget,
-        allocation=allocation,
-        loss=predict_losses(fit, *np.array([[allocation.parameters], [allocation.tokens]]))[0],
-        size=size,
-        shares=decide_size(boot, fit.points, budget, per_token),
-        extrapolated=budget > float(fit.points.budgets_n.max()),
+    budgets: Sequence[float],
+) -> tuple[BudgetOptimum, ...]:
+    """Return the compute-optimal size at each budget; all intervals are searched at once."""
+    best = [optimal_allocation(fit.law, budget, per_token) for budget in budgets]
+    places = [np.array([getattr(each, name) for each in best]) for name in ("parameters", "tokens")]
+    losses = predict_losses(fit, *places)
+    sizes = optimal_size_intervals(fit, np.array(budgets), per_token, LEVEL)
+    return tuple(
+        BudgetOptimum(
+            budget=each.flops,
+            allocation=each,
+            loss=loss,
+            size=size if test_set is None else test_set.widen_size(size, each.flops, per_token),
+            shares=decide_size(boot, fit.points, each.flops, per_token),
+            extrapolated=each.flops > float(fit.points.budgets_n.max()),
+        )
+        for each, loss, size in zip(best, losses, sizes, strict=True)
     )
 
 

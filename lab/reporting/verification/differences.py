@@ -1,7 +1,7 @@
 """Compare the files of a report with the recomputed ones: the place and both contents of each."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path as File
@@ -39,15 +39,27 @@ def compare_texts(name: str, written: str, recomputed: str) -> Iterator[Differen
         written: content of the file.
         recomputed: recomputed content.
     """
-    old, new = written.split("\n"), recomputed.split("\n")
+    yield from compare_lines(name, [*enumerate(written.split("\n"), 1)], recomputed.split("\n"))
+
+
+def compare_lines(
+    name: str, written: Sequence[tuple[int, str]], recomputed: Sequence[str]
+) -> Iterator[Difference]:
+    """Yield the differing lines as `compare_texts` does.
+
+    Args:
+        name: path of the file below the folder of the report.
+        written: lines of the file that are compared, with their numbers.
+        recomputed: recomputed lines.
+    """
+    old, new = [text for _, text in written], list(recomputed)
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     for kind, start, end, new_start, new_end in matcher.get_opcodes():
         if kind != "equal":
             pairs = zip_longest(old[start:end], new[new_start:new_end])
-            for line, (left, right) in enumerate(pairs, start + 1):
-                yield Difference(
-                    file=name, place=f"line {min(line, len(old))}", text=contrast(left, right)
-                )
+            for line, (left, right) in enumerate(pairs, start):
+                number, _ = written[min(line, len(old) - 1)]
+                yield Difference(file=name, place=f"line {number}", text=contrast(left, right))
 
 
 def compare_tables(name: str, written: File, recomputed: File) -> Iterator[Difference]:
@@ -79,9 +91,18 @@ def _compare_rows(name: str, old: Cells, new: Cells) -> Iterator[Difference]:
                 yield Difference(file=name, place=place, text=contrast(cell, other))
 
 
-def compare_figures(name: str, written: str, recomputed: str) -> Iterator[Difference]:
-    """Yield the first differing line of an SVG file, with the number of the others."""
-    pairs = enumerate(zip_longest(written.split("\n"), recomputed.split("\n")), start=1)
+def compare_figures(
+    name: str, written: str, recomputed: str, start: int = 1
+) -> Iterator[Difference]:
+    """Yield the first differing line of an SVG drawing, with the number of the others.
+
+    Args:
+        name: path of the file below the folder of the report.
+        written: the drawing in the file.
+        recomputed: the recomputed drawing.
+        start: number of the drawing's first line in the file.
+    """
+    pairs = enumerate(zip_longest(written.split("\n"), recomputed.split("\n")), start)
     found = [(line, *pair) for line, pair in pairs if pair[0] != pair[1]]
     if found:
         line, left, right = found[0]

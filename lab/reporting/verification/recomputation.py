@@ -8,6 +8,7 @@ from lab.reporting.forecasts.observed import StoreForecasts
 from lab.reporting.page import PARTS, write_report
 from lab.reporting.verification import differences
 from lab.reporting.verification.differences import Difference
+from lab.reporting.verification.pages import compare_pages
 from lab.reporting.verification.report_file import (
     NAME,
     TABLES,
@@ -23,6 +24,7 @@ from lab.reporting.verification.report_file import (
 from lab.tracking.frames import SweepFrames
 
 _TEXT = "report.md"
+_PAGE = "report.html"
 _FIGURES = "figures/*.svg"
 _CSV = "**/*.csv"
 NOT_RECOMPUTED = Difference(
@@ -122,7 +124,7 @@ def _check_digests(name: str, form: TableForm, cells: Cells) -> Iterator[Differe
 
 
 def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterator[Difference]:
-    """Yield the differences between two reports: their text, CSV files, figures and other files.
+    """Yield the differences between two reports: text, page, CSV files, figures and other files.
 
     Args:
         folder: folder of the report.
@@ -130,7 +132,7 @@ def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterat
         names: paths of the other files.
     """
     csv_names, figures = _list_files(rebuilt, _CSV), _list_files(rebuilt, _FIGURES)
-    for name in [_TEXT, *csv_names, *names, *figures]:
+    for name in [_TEXT, _PAGE, *csv_names, *names, *figures]:
         if not (folder / name).is_file():
             yield Difference(file=name, text="is missing")
             continue
@@ -148,9 +150,11 @@ def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Diffe
     if name.endswith(".csv"):
         return differences.compare_tables(name, written, recomputed)
     texts = [file.read_bytes().decode(errors="surrogateescape") for file in (written, recomputed)]
-    is_figure = name.endswith(".svg")
-    compare = differences.compare_figures if is_figure else differences.compare_texts
-    return compare(name, *texts)
+    if name.endswith(".html"):
+        return compare_pages(name, *texts)
+    if name.endswith(".svg"):
+        return differences.compare_figures(name, *texts)
+    return differences.compare_texts(name, *texts)
 
 
 def _list_files(folder: File, pattern: str) -> list[str]:

@@ -13,8 +13,6 @@ from lab.reporting.comparison.comparability import find_obstacle, list_doubts
 from lab.tracking import tags
 from lab.tracking.code_versions import CodeVersion
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 PAIRS = "pairs/accuracy"
 
 

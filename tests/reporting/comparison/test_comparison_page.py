@@ -18,8 +18,6 @@ from lab.storage.checks import StorageError
 from lab.tracking import client, frames
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 
 @pytest.fixture(scope="module")
 def uri(unsynced: None, tmp_path_factory: pytest.TempPathFactory) -> str:

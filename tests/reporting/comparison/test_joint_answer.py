@@ -134,7 +134,6 @@ def test_error_of_the_test_set_is_in_the_intervals_between_sweeps() -> None:
     assert gaps[1].high - gaps[1].mean > gaps[0].high - gaps[0].mean
 
 
-@pytest.mark.usefixtures("fast_quantiles")
 def test_equal_cells_of_different_sweeps_are_rarely_told_apart() -> None:
     generator = np.random.default_rng(0)
     wrong = 0

@@ -16,8 +16,6 @@ from lab.reporting.comparison.summary import list_facts, list_flags, write_headl
 from lab.reporting.comparison.sweep_results import join_frames, join_runs
 from lab.tracking import tags
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 
 def test_best_setting_of_all_sweeps_is_recommended() -> None:
     better = {"c": [0.91, 0.92, 0.91], "d": [0.71, 0.72, 0.71]}

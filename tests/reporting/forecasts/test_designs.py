@@ -20,8 +20,6 @@ from lab.reporting.forecasts.tables import describe_figure, format_change
 from lab.tracking import tags
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 WRITTEN = "2026-01-01T00:00:00+00:00"
 TARGET = 2e13
 MASK = "objective.mask_prob"

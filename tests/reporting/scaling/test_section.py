@@ -40,8 +40,6 @@ from lab.scaling.profiles import Estimate
 from lab.scaling.rate_trend import RateTrend
 from lab.tracking.frames import SweepFrames
 
-pytestmark = pytest.mark.usefixtures("fast_quantiles_of_module")
-
 THREE = {"encoder.size": SIZES[::2], "budget.amount": BUDGETS[1:4]}
 
 

@@ -1,4 +1,4 @@
-"""Quantiles of the studentized range by quadrature: as SciPy's, which take .1 s each."""
+"""Quantiles of the studentized range by quadrature: equal to SciPy's, which take .1 s each."""
 
 import math
 
