@@ -142,7 +142,10 @@ def _plan(experiment: "Experiment", options: argparse.Namespace) -> None:
     _check(options, experiment)
     root = None if "://" in options.storage else File(options.storage)
     uri = options.tracking_uri or default_uri(root or File())
-    print(f"\n{plan.plan_table(_estimate(experiment, root, slots, uri))}")
+    expected = _estimate(experiment, root, slots, uri)
+    print(f"\n{plan.plan_table(expected)}")
+    for warning in expected.warnings:
+        print(f"lab.sweep: warning: {warning}", file=sys.stderr)
     if (power := _describe_planned_power(experiment, root)) is not None:
         print(f"power:    {power}")
     if root is None:

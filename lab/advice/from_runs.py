@@ -11,7 +11,7 @@ from lab.advice.devices import Speed, Speeds, gpu_of
 from lab.advice.evidence import Evidence
 from lab.advice.run_values import loss_value, rate_values, setting_values, size_values
 from lab.advice.settings import SETTINGS, describe, steps_and_tokens
-from lab.advice.shapes import list_shapes, nearest_shape
+from lab.advice.shapes import list_shapes, nearest_shape, shape_range
 from lab.advice.values import Advice, NextTrial, short
 from lab.config.architecture import EncoderConfig
 from lab.config.budget import Budget
@@ -67,7 +67,7 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
         model = comparison.apply(model)
     shapes, per_token = price_shapes(evidence.shapes, model)
     size = evidence.optimal_size(flops, per_token)
-    shape = nearest_shape(shapes, size.value)
+    shape, ends = nearest_shape(shapes, size.value), shape_range(shapes, size)
     check_trial(replace(model, encoder=shape))  # a budget of less than one step has no tokens
     trial, rate = _with_rate(evidence, replace(model, encoder=shape))
     speed = None if request.speeds is None else request.speeds.at(encoder_weights(shape))
@@ -79,10 +79,10 @@ def advise_from_runs(evidence: Evidence, request: Request) -> Advice:
         f"budget of {evidence.sweep}",
         trial=trial,
         values=(
-            *size_values(evidence, flops, size, shapes, shape),
+            *size_values(evidence, flops, size, shape, ends),
             *rate_values(evidence, trial, rate),
             *setting_values(evidence, trial, request.comparisons),
-            *cost_values(trial, speed),
+            *cost_values(trial, speed, ends),
             loss_value(evidence, trial),
         ),
         warnings=tuple(_warnings(evidence, trial, size, rate, request, speed)),

@@ -100,7 +100,7 @@ def _comparable(trial: Trial) -> Trial:
     """Return a trial without the settings in which the runs of a law differ."""
     return replace(
         trial,
-        encoder=SIZES["nano"],
+        encoder=replace(SIZES["nano"], parametrization=trial.encoder.parametrization),
         optim=replace(trial.optim, lr=1.0),
         budget=Budget(kind=trial.budget.kind, amount=1.0),
         seeds=Seeds(),

@@ -7,7 +7,7 @@ import numpy as np
 from lab.advice.comparisons import Comparison
 from lab.advice.evidence import Evidence
 from lab.advice.settings import RATE_RATIOS, SETTINGS, describe, steps_and_tokens
-from lab.advice.shapes import nearest_shape
+from lab.advice.shapes import ShapeRange
 from lab.advice.values import AdvisedValue, Source, interval, short
 from lab.config.architecture import EncoderConfig
 from lab.config.flops import encoder_weights
@@ -16,14 +16,15 @@ from lab.scaling.predictions import predict_losses
 from lab.scaling.profiles import Estimate
 
 _NOT_COMPARED = "not compared"
+_NO_TREND = "no interval: no trend"
 
 
 def size_values(
     evidence: Evidence,
     flops: float,
     size: Estimate,
-    shapes: tuple[EncoderConfig, ...],
     shape: EncoderConfig,
+    ends: ShapeRange,
 ) -> Iterator[AdvisedValue]:
     """Yield the optimal size, and width and layers of the advised shape.
 
@@ -31,8 +32,8 @@ def size_values(
         evidence: own runs with their law.
         flops: budget in FLOPs.
         size: optimal number of parameters.
-        shapes: shapes to choose from.
-        shape: the advised one.
+        shape: the advised shape.
+        ends: shapes at the ends of the interval of `size`.
     """
     source = evidence.law_source(flops)
     yield AdvisedValue(
@@ -41,11 +42,10 @@ def size_values(
         interval=interval(size.low, size.high, size.level),
         source=source,
     )
-    ends = [nearest_shape(shapes, min(max(end, 1.0), 1e15)) for end in (size.low, size.high)]
     yield AdvisedValue(
         name="encoder width",
         text=f"{shape.hidden}",
-        interval=f"{ends[0].hidden} to {ends[1].hidden} ({size.level:.0%})",
+        interval=ends.describe_rising(lambda one: one.hidden),
         source=source,
         path="encoder.hidden",
     )
@@ -100,8 +100,8 @@ def _rate_source(evidence: Evidence, flops: float) -> Source:
 
 
 def _rate_value(name: str, path: str, rate: Estimate, ratio: float, source: Source) -> AdvisedValue:
-    limited = rate.low > 0
-    ends = interval(ratio * rate.low, ratio * rate.high, rate.level) if limited else ""
+    known = rate.low > 0
+    ends = interval(ratio * rate.low, ratio * rate.high, rate.level) if known else _NO_TREND
     return AdvisedValue(
         name=name, text=short(ratio * rate.value), interval=ends, source=source, path=path
     )

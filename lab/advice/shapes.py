@@ -1,14 +1,48 @@
 """Shapes of encoders: those that were run, those between, and larger ones."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lab.advice.values import short
 from lab.config.architecture import EncoderConfig
 from lab.config.flops import encoder_weights
+from lab.scaling.profiles import Estimate
 
 _LARGEST = 1e3  # times the number of parameters of the largest encoder that was run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeRange:
+    """Shapes at the ends of the interval of the optimal size.
+
+    Attributes:
+        smallest: shape at the lower end; None if the runs do not limit the size from below.
+        largest: shape at the upper end; None if the runs do not limit the size from above.
+        level: nominal coverage of the interval.
+    """
+
+    smallest: EncoderConfig | None
+    largest: EncoderConfig | None
+    level: float
+
+    def describe_rising(self, value_of: Callable[[EncoderConfig], float]) -> str:
+        """Return the interval of a positive quantity that grows with the size."""
+        return self._describe(value_of, self.smallest, self.largest)
+
+    def describe_falling(self, value_of: Callable[[EncoderConfig], float]) -> str:
+        """Return the interval of a positive quantity that falls with the size."""
+        return self._describe(value_of, self.largest, self.smallest)
+
+    def _describe(
+        self,
+        value_of: Callable[[EncoderConfig], float],
+        low: EncoderConfig | None,
+        high: EncoderConfig | None,
+    ) -> str:
+        ends = ("open" if shape is None else short(value_of(shape)) for shape in (low, high))
+        return f"{' to '.join(ends)} ({self.level:.0%})"
 
 
 def list_shapes(own: Iterable[EncoderConfig]) -> tuple[EncoderConfig, ...]:
@@ -35,6 +69,16 @@ def list_shapes(own: Iterable[EncoderConfig]) -> tuple[EncoderConfig, ...]:
 def nearest_shape(shapes: Iterable[EncoderConfig], parameters: float) -> EncoderConfig:
     """Return the shape with the smallest log ratio of its parameters to `parameters`."""
     return min(shapes, key=lambda shape: abs(np.log(encoder_weights(shape) / parameters)))
+
+
+def shape_range(shapes: Iterable[EncoderConfig], size: Estimate) -> ShapeRange:
+    """Return the shapes nearest to the ends of the interval of the optimal size."""
+    shapes = tuple(shapes)
+    return ShapeRange(
+        smallest=nearest_shape(shapes, size.low) if size.low > 0 else None,
+        largest=nearest_shape(shapes, size.high) if np.isfinite(size.high) else None,
+        level=size.level,
+    )
 
 
 def _between_and_beyond(run: list[EncoderConfig]) -> Iterator[EncoderConfig]:

@@ -37,8 +37,9 @@ class AdvisedValue:
     Attributes:
         name: name of the setting or quantity, with its unit.
         text: the value.
-        interval: interval of a fitted value, the values that are not separable from a compared
-            one, or `not compared`; empty for computed values.
+        interval: interval of a fitted value, or of one that is computed from the size; the values
+            that are not separable from a compared one; `not compared`; or `no interval` and the
+            reason. Empty for values that are computed otherwise, and for priors.
         source: source of the value.
         path: dotted path of the setting in a search space; empty if it is no setting.
     """

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 
-from lab.config.data import DataConfig, HubDataset
+from lab.config.data import DataConfig, EmbeddedText, HubDataset
 from lab.config.experiment import Experiment, Role
-from lab.config.flops import discriminator_head_terms, encoder_terms, step_cost
+from lab.config.flops import discriminator_head_terms, encoder_terms, mean_cost, step_cost
 from lab.config.schedules.trunk import TrunkSchedule
 from lab.config.trial import Trial
 from lab.data import batches, preparation, text_parts
@@ -22,6 +22,7 @@ from lab.execution import pace
 from lab.execution.pace import SlotSpeeds
 from lab.execution.prerequisites import TrialInputs
 from lab.loading import search_space
+from lab.scaling.hygiene import MOST_EPOCHS
 from lab.search import plan
 from lab.search.designs import find_branch_points
 from lab.search.finished import FinishedTrials, Prepared, TrialIdentities, count_finished, has_ended
@@ -122,6 +123,29 @@ def estimate_sweep(
         slots=slots,
         first_score=sum(phase.seconds or 0.0 for phase in before) + _first_evaluation(cells, slots),
         basis=speeds.basis,
+        warnings=_describe_epochs(plans, texts),
+    )
+
+
+def _describe_epochs(plans: Sequence[CellPlan], texts: Sequence["_Text"]) -> tuple[str, ...]:
+    """Return a warning if trials read a text of known size more than `MOST_EPOCHS` times."""
+    sizes = {text.settings: text.epoch_tokens for text in texts}
+    repeating: list[tuple[float, float, int]] = []  # epochs and tokens of a trial, and their number
+    for cell in plans:
+        size = sizes[cell.trial.data]
+        tokens = float((cell.steps or 0) * mean_cost(cell.trial).tokens)
+        if size and tokens > MOST_EPOCHS * size:
+            repeating.append((tokens / size, tokens, cell.runs))
+    if not repeating:
+        return ()
+    epochs, tokens, _ = max(repeating)
+    count, all_trials = sum(runs for *_, runs in repeating), sum(cell.runs for cell in plans)
+    return (
+        f"{count} of {all_trials} trials read the text more than {MOST_EPOCHS:g} times, up to "
+        f"{epochs:.3g} times ({tokens:.3g} tokens of a text of about {tokens / epochs:.3g}); "
+        "repeated text is then worth less than new text (Muennighoff et al. 2023, arXiv "
+        "2305.16264), and no scaling law is fitted to such trials; use more text "
+        "(base.data.source) or a smaller budget",
     )
 
 
@@ -358,6 +382,12 @@ class _Text:
             self.held_out = corruption.find_held_out(corpus, settings, cache)
             prepared = prepared_pairs.pairs_file(corpus, pairs, cache)
             self.pairs = prepared if prepared.exists() else None
+
+    @property
+    def epoch_tokens(self) -> float | None:
+        """Tokens of one pass over the text; None if only its preparation shows them."""
+        known = self.folder is not None or isinstance(self.settings.source, EmbeddedText)
+        return self._tokens if known else None
 
     def phases(self, *, evaluated: bool) -> Sequence[Phase]:
         """Return the preparation, and the frozen model where trials are evaluated on this text."""

@@ -37,6 +37,7 @@ def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
         comparability.describe_bias(experiment, trials),
         mask_checks.describe_coarse_range(experiment, [of_cell[0] for of_cell in cells]),
         _describe_early_rung(experiment, trials),
+        _describe_hot_rungs(experiment, trials),
         _describe_batches_of_sizes(trials),
     )
     return tuple(warning for warning in warnings if warning is not None)
@@ -59,6 +60,19 @@ def _describe_early_rung(experiment: Experiment, trials: list[Trial]) -> str | N
                 f"docs/sizes.md); the rung selects at random"
             )
     return None
+
+
+def _describe_hot_rungs(experiment: Experiment, trials: list[Trial]) -> str | None:
+    """Return a warning if settings are selected at rungs by scores that are not cooled down."""
+    kinds = {trial.schedule.kind for trial in trials}
+    if experiment.search.stopping is None or kinds == {"trunk"}:
+        return None
+    return (
+        "search.stopping: the scores at rungs are not cooled down, because the learning rate is "
+        "constant, and may order the settings in another way than those of cooled-down models; "
+        "base.schedule {kind: trunk, ...} compares cooled-down branches "
+        "(search_spaces/halving_trunk.yaml)"
+    )
 
 
 def _describe_single_seed(experiment: Experiment) -> str | None:

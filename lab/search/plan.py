@@ -78,12 +78,14 @@ class Expectation:
         slots: number of trials that run at the same time.
         first_score: seconds to the first evaluation; None where no trial is left to run.
         basis: description of the method of the estimate.
+        warnings: reasons for doubt about the trials, one sentence each.
     """
 
     phases: tuple[Phase, ...]
     slots: int
     first_score: float | None
     basis: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:

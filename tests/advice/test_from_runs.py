@@ -13,13 +13,16 @@ from lab.advice.costs import cost_values
 from lab.advice.devices import DEVICES, Speeds, find_speeds
 from lab.advice.document import plain_settings, write_document
 from lab.advice.from_runs import Request, advise_for_hours, advise_from_runs, price_shapes
+from lab.advice.shapes import shape_range
 from lab.advice.text import describe_advice, next_command
 from lab.advice.values import Advice, AdvisedValue
+from lab.config.costs.memory import estimate_memory
 from lab.config.flops import encoder_weights
 from lab.config.schedules.rate_trend import RateDependence, RateTrendConfig
 from lab.errors import UserError
 from lab.loading import search_space
 from lab.scaling.optimum import optimal_sizes
+from lab.scaling.profiles import Estimate
 
 CPU = DEVICES["cpu"]
 H100 = find_speeds(DEVICES["h100"], ())
@@ -101,15 +104,46 @@ def test_budget_below_a_step_is_refused() -> None:
         advise(1e5)
 
 
-def test_every_value_has_a_source_and_an_interval_unless_it_is_computed(far: Advice) -> None:
+def test_every_value_has_a_source_and_an_interval_unless_it_follows_from_the_advised_shape(
+    far: Advice,
+) -> None:
     assert {one.source.kind for one in far.values} == {"own runs", "fitted trend", "computed"}
     for one in far.values:
         assert one.source.text
-        assert bool(one.interval) == (one.source.kind != "computed")
+        assert one.interval or one.name in ("parameters of this shape", "training time (cpu)")
         assert (one.interval == "not compared") == (one.source.kind == "own runs")
         assert (one.source.factor is None) == (one.source.kind == "computed")
     factors = [one.source.factor for one in far.values if one.source.factor is not None]
     assert factors == pytest.approx([30.0] * len(factors))
+
+
+def test_costs_have_the_interval_of_the_size() -> None:
+    """Their ends are the costs of the shapes nearest to the ends of the interval of the size."""
+    trial = own_runs().model
+    shapes, _ = price_shapes(own_runs().shapes, trial)
+    small, large = shapes[0], shapes[4]
+    low, high = 1.01 * encoder_weights(small), 0.99 * encoder_weights(large)
+    size = Estimate(value=encoder_weights(trial.encoder), low=low, high=high, level=0.9)
+    costs = {one.name: one for one in cost_values(trial, None, shape_range(shapes, size))}
+    trials = [replace(trial, encoder=shape) for shape in (large, small)]
+    tokens = [spent_tokens(one) for one in trials]
+    assert ends(costs["tokens"]) == pytest.approx(tokens, rel=0.01)
+    of_step = trial.batch * trial.data.length
+    assert ends(costs["steps"]) == pytest.approx([end / of_step for end in tokens], rel=0.01)
+    assert ends(costs["text needed (tokens)"]) == pytest.approx([t / 4 for t in tokens], rel=0.01)
+    memory = [estimate_memory(one) / 2**30 for one in reversed(trials)]
+    assert ends(costs["memory (GiB, without libraries)"]) == pytest.approx(memory, rel=0.01)
+
+
+def test_costs_are_open_where_the_runs_do_not_limit_the_size() -> None:
+    trial = own_runs().model
+    shapes, _ = price_shapes(own_runs().shapes, trial)
+    known = float(encoder_weights(shapes[1]))
+    size = Estimate(value=known, low=0.0, high=known, level=0.9)
+    costs = cost_values(trial, None, shape_range(shapes, size))
+    intervals = {one.name: one.interval for one in costs}
+    assert intervals["tokens"].endswith(" to open (90%)")
+    assert intervals["memory (GiB, without libraries)"].startswith("open to ")
 
 
 def test_text_names_each_value_its_source_and_the_next_trial(far: Advice) -> None:
@@ -245,7 +279,7 @@ def test_rate_without_a_trend_is_that_of_the_nearest_size_and_warned_about() -> 
     advised = advise_from_runs(without_trend(), Request(flops=LARGEST))
     rate = value(advised, "learning rate of the encoder")
     assert rate.text == "0.001"
-    assert (rate.interval, rate.source.kind) == ("", "own runs")
+    assert (rate.interval, rate.source.kind) == ("no interval: no trend", "own runs")
     assert any("no trend: the learning rate was not varied" in text for text in advised.warnings)
 
 

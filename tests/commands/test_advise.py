@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 from frames.scaling_frames import BUDGETS, LAW, METRIC, RATE, SIZES, scaling_frames
 
-from lab import advise
+from lab import advise, sweep
 from lab.advice import own_runs
 from lab.advice.comparisons import read_comparison
 from lab.advice.evidence import Evidence, RateEvidence
 from lab.advice.own_runs import Sweeps, read_evidence
 from lab.advice.stored_rates import read_rates
 from lab.errors import UserError
+from lab.execution import pace
 from lab.loading import search_space
 from lab.scaling.law import Law
 from lab.tracking import frames, tags
@@ -109,6 +111,21 @@ def test_advice_of_a_sweep_is_printed_and_written_as_a_search_space(
     assert (status, output) == (2, "")
     assert "already exists" in error
     assert (tmp_path / "advised.yaml").read_bytes() == before
+
+
+@pytest.mark.trains
+def test_plan_of_the_advised_search_space_is_one_trial_of_the_advised_steps(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pace, "_SECONDS", 0.0)  # as few timed steps as possible
+    status, output, _ = run("--flops", "1e13", "--output", "advised.yaml")
+    assert status == 0
+    (steps,) = re.findall(r"^steps +([\d,]+)", output, re.MULTILINE)
+    assert sweep.main(["advised.yaml", "--dry-run", "--storage", "runs"]) == 0
+    plan, error = capsys.readouterr()
+    assert f"one cell: 1 trials of {steps} steps" in plan
+    assert "expected: about" in plan
+    assert error == ""
 
 
 def test_hours_on_a_device_become_flops(run: Run) -> None:

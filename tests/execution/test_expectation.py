@@ -16,6 +16,7 @@ from lab.config.experiment import Experiment, FinetuneConfig, Resources, SearchC
 from lab.config.metrics import METRICS
 from lab.config.results import Outcome
 from lab.config.trial import Trial
+from lab.data.batches import open_corpus
 from lab.data.tokenizers import BERT, build_vocabulary
 from lab.execution import expectation, pace
 from lab.execution.prerequisites import Prerequisites
@@ -74,6 +75,26 @@ def storage(tmp_path: Path, prepared_text: PreparedText, held_out: Path) -> Path
     shutil.copytree(prepared_text.text, tmp_path / "cache" / prepared_text.text.name)
     copy_held_out(held_out, tmp_path / "cache")
     return tmp_path
+
+
+def test_trials_that_read_the_text_more_than_four_times_are_warned_about(
+    storage: Path, prepared_text: PreparedText, tmp_path: Path
+) -> None:
+    epoch = open_corpus(prepared_text.text).epoch_tokens
+    uri = default_uri(storage)
+    for times, warned in ((3.5, False), (6.0, True)):
+        budgets = {"budget.amount": (epoch, times * epoch)}
+        base = BASE | {"budget": {"kind": "tokens", "amount": epoch}}
+        experiment = build_experiment(base=base, compare=budgets)
+        found = expectation.estimate_sweep(experiment, storage, 1, uri).warnings
+        assert len(found) == warned
+    (text,) = found
+    assert text.startswith("3 of 6 trials read the text more than 4 times, up to 6")
+    assert f"of a text of about {epoch:.3g})" in text
+    source = {"kind": "files", "paths": [str(tmp_path / "own.txt")]}
+    (tmp_path / "own.txt").write_text("Of unknown length in tokens.\n" * 9)
+    unread = build_experiment(base=base | {"data": {"source": source}}, compare=budgets)
+    assert expectation.estimate_sweep(unread, None, 1, uri).warnings == ()
 
 
 @pytest.mark.reported

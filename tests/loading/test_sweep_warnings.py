@@ -57,6 +57,13 @@ def test_rungs_before_encoders_start_to_learn_are_warned_about(
     assert all("score above untrained ones (1.25e+12 FLOPs, docs/sizes.md)" in t for t in found)
 
 
+@pytest.mark.parametrize(("file", "warned"), [("halving", True), ("halving_trunk", False)])
+def test_rungs_without_a_cooldown_are_warned_about(file: str, warned: bool) -> None:
+    experiment = search_space.load_experiment(ROOT / "search_spaces" / f"{file}.yaml")
+    found = [text for text in collect_warnings(experiment) if "not cooled down" in text]
+    assert len(found) == warned
+
+
 def test_rungs_of_budgets_in_other_units_are_not_judged() -> None:
     assert warnings_of_halving("nano", 0.5, "tokens") == []
 

@@ -66,12 +66,12 @@ def setting_labels(frames: SweepFrames, runs: pd.DataFrame) -> "pd.Series[str]":
 def label_settings(
     frames: SweepFrames, runs: pd.DataFrame, paths: Collection[str]
 ) -> "pd.Series[str]":
-    """Return the label of each run's compared values at some paths; empty for none.
+    """Return the label of each run's values at some paths; empty for none.
 
     Args:
         frames: frames of the sweep.
         runs: trials of the sweep.
-        paths: some of the compared paths.
+        paths: compared paths, or parts of compared mappings.
     """
     rows = runs[list(paths)].to_dict("records")
     texts = [
@@ -91,7 +91,7 @@ def reference_label(frames: SweepFrames) -> str:
 
 def _find_value(frames: SweepFrames, path: str, stored: object) -> object:
     """Return the compared value that the frames store as `stored` (lists and mappings as JSON)."""
-    values = frames.compare[path]
+    values = frames.compare.get(path, ())
     return next((v for v in values if stored in (v, json.dumps(v))), stored)
 
 

@@ -1,17 +1,21 @@
 """Reasons to distrust a law that lie in the design of its runs, in words."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from statistics import median
 from typing import Any
 
 from lab.loading.sweep_warnings import StepSettings, describe_batches
 from lab.reporting.compute.learning_curves import BUDGET
 from lab.reporting.scaling.analysis import FittedGroup
 from lab.reporting.scaling.end_points import RATE, SIZE_PATHS, EndPoint
-from lab.reporting.scaling.estimates import format_flops
+from lab.reporting.scaling.estimates import format_flops, format_number
 from lab.tracking.frames import SweepFrames
 
 _OTHERS = ("batch",)  # settings without a dot in their path
 _BY_BATCH = ("optim.beta2", "optim.weight_decay")  # settings that belong to a batch
+# Ratio of tokens per parameter. At equal FLOPs, a size twice the optimal one has about a quarter of
+# its tokens per parameter.
+_FAR_BELOW = 4.0
 _FREE = ("seeds.",)  # prefixes of settings that differ between all runs
 
 
@@ -24,6 +28,7 @@ def check_design(frames: SweepFrames, fitted: FittedGroup) -> tuple[str, ...]:
         *_check_seeds(fitted),
         *_check_epochs(fitted),
         *_check_optimum(fitted),
+        *_check_tokens_per_parameter(fitted),
     )
 
 
@@ -98,3 +103,28 @@ def _check_optimum(fitted: FittedGroup) -> list[str]:
     if not outside:
         return []
     return [f"the optimal size is outside of the sizes that were run at {', '.join(outside)}"]
+
+
+def _check_tokens_per_parameter(fitted: FittedGroup) -> list[str]:
+    """Return a warning if most runs have far fewer tokens per parameter than is optimal."""
+    optimal = {
+        optimum.budget: optimum.allocation.tokens / optimum.allocation.parameters
+        for optimum in fitted.optima
+        if not optimum.extrapolated
+    }
+    runs = [end.run for end in fitted.ends]
+    own = [run.tokens / run.parameters for run in runs]
+    excess = [optimal[run.budget] / ratio for run, ratio in zip(runs, own, strict=True)]
+    if median(excess) <= _FAR_BELOW:
+        return []
+    return [
+        f"the runs have a median of {format_number(median(own))} tokens per parameter "
+        f"({_format_range(own)}), and the optimal sizes at their budgets "
+        f"{_format_range(optimal.values())}: most encoders are larger than optimal, so smaller "
+        "ones should be run"
+    ]
+
+
+def _format_range(values: Collection[float]) -> str:
+    ends = dict.fromkeys(format_number(end(values)) for end in (min, max))
+    return " to ".join(ends)

@@ -2,8 +2,8 @@
 
 An end point is the final score of a compared trial with its size, tokens and budget. End points
 are grouped by the compared settings other than size, budget and learning rate (the objective, for
-example): each group has its own law. Of several compared learning rates, a size and budget keeps
-the one with the smallest mean loss.
+example, or the parametrization of encoders of one shape): each group has its own law. Of several
+compared learning rates, a size and budget keeps the one with the smallest mean loss.
 """
 
 import math
@@ -157,8 +157,11 @@ def group_end_points(frames: SweepFrames) -> tuple[RunGroup, ...]:
     compared = stats.scored_trials(ranked)
     if compared.empty:
         return ()
-    paths = tuple(path for path in frames.compare if not _is_axis(path))
     trials = ranked.trials[ranked.trials["encoder.hidden"].notna()]
+    paths = (
+        *(path for path in frames.compare if not _is_axis(path)),
+        *_other_encoder_paths(frames, trials),
+    )
     groups = label_settings(frames, trials, paths)
     return tuple(
         _group(ranked, metric, str(label), trials.loc[groups == label], compared, paths)
@@ -173,6 +176,23 @@ def _kinds(trials: pd.DataFrame) -> set[str]:
 def _is_axis(path: Path) -> bool:
     """Return whether a compared setting is a size, the budget or the learning rate."""
     return path in SIZE_PATHS or path in {BUDGET, RATE}
+
+
+def _other_encoder_paths(frames: SweepFrames, trials: pd.DataFrame) -> list[Path]:
+    """Return the settings in which compared encoders of one shape differ.
+
+    A setting that differs between shapes only, such as `encoder.init_std`, belongs to the size.
+    """
+    if "encoder" not in frames.compare:  # otherwise each compared setting has a path of its own
+        return []
+    shapes = trials.groupby(list(_SHAPE))
+    return [
+        name
+        for name in map(str, trials)
+        if name.startswith("encoder.")
+        and name not in {*SIZE_PATHS, *frames.compare, *frames.tune}
+        and (shapes[name].nunique() > 1).any()
+    ]
 
 
 def _group(

@@ -44,6 +44,27 @@ def test_law_of_the_losses_is_inside_of_its_intervals(fitted: FittedGroup) -> No
     assert not fitted.warnings
 
 
+def test_parametrizations_of_compared_encoders_have_groups_of_their_own() -> None:
+    """The standard deviation of the initial weights differs between sizes only."""
+    shapes = [
+        {"layers": 2, "hidden": 32 * n, "ffn": 128 * n, "heads": n, "embedding": 32 * n,
+         "init_std": 0.1 / n, "dropout": 0}
+        for n in (1, 2, 4)
+    ]  # fmt: skip
+    mup = [shape | {"parametrization": {"kind": "mup", "head_width": 32}} for shape in shapes]
+    compare = {"encoder": (*shapes, *mup), "budget.amount": BUDGETS[1:4]}
+    groups = group_end_points(scaling_frames(follow_law(), compare=compare))
+    assert [group.label for group in groups] == ["parametrization standard", "parametrization mup"]
+    assert [dict(group.settings) for group in groups] == [
+        {"encoder.parametrization.kind": kind} for kind in ("standard", "mup")
+    ]
+    for group in groups:
+        assert len(group.ends) == 2 * len(shapes) * 3
+        assert len({end.shape for end in group.ends}) == len(shapes)
+    (one,) = group_end_points(scaling_frames(follow_law(), compare=compare | {"encoder": mup}))
+    assert (one.label, len({end.shape for end in one.ends})) == ("", len(shapes))
+
+
 def test_optimum_is_that_of_the_law_and_the_decision_is_next_to_it(fitted: FittedGroup) -> None:
     sizes = [optimum.size.value for optimum in fitted.optima]
     assert sizes == sorted(sizes)

@@ -27,6 +27,7 @@ from lab.loading.yaml_text import parse
 from lab.reporting.page import write_report
 from lab.reporting.scaling.analysis import FittedGroup, RefusedGroup
 from lab.reporting.scaling.csv_tables import BEST_RATES, END_POINTS, list_tables
+from lab.reporting.scaling.design_checks import check_design
 from lab.reporting.scaling.end_points import group_end_points
 from lab.reporting.scaling.estimates import UNLIMITED, format_estimate
 from lab.reporting.scaling.generator_ratio import LABEL, RatioTrend, analyze_ratios
@@ -154,6 +155,30 @@ def test_warnings_name_what_the_design_leaves_open() -> None:
     assert "each size and budget has one run" in texts
     assert "objective.mask_prob" in texts
     assert "optimal size is outside" in texts
+
+
+def test_runs_with_far_fewer_tokens_per_parameter_than_optimal_are_warned_about() -> None:
+    frames = scaling_frames(follow_law(), compare=THREE)
+    (law,) = section_of(frames).laws
+    assert isinstance(law.result, FittedGroup)
+    ratios = [end.run.tokens / end.run.parameters for end in law.result.ends]
+    for times, warned in ((3, False), (5, True)):
+        optima = tuple(
+            dataclasses.replace(
+                optimum,
+                allocation=dataclasses.replace(
+                    optimum.allocation, parameters=1.0, tokens=times * float(np.median(ratios))
+                ),
+            )
+            for optimum in law.result.optima
+        )
+        texts = check_design(frames, dataclasses.replace(law.result, optima=optima))
+        found = [text for text in texts if "tokens per parameter" in text]
+        assert len(found) == warned
+    (text,) = found
+    shown = re.findall(r"[\d.]+", text)
+    expected = (np.median(ratios), min(ratios), max(ratios), 5 * np.median(ratios))
+    assert [float(each.rstrip(".")) for each in shown] == pytest.approx(expected, rel=0.01)
 
 
 def test_section_says_which_errors_the_intervals_contain(frames: SweepFrames) -> None:
