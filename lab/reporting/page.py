@@ -25,12 +25,11 @@ from lab.reporting import (
     tuned_parameters,
     yardsticks,
 )
-from lab.reporting.documents import csv_files, rendering, result_files
+from lab.reporting.documents import csv_files, rendering, result_files, table_frames
 from lab.reporting.figures import captioned, heat_map, plots, svg
 from lab.reporting.figures.figure import Figure
 from lab.reporting.figures.scaling_figures import scaling_figures
 from lab.reporting.forecasts.observed import NO_FORECASTS, StoreForecasts
-from lab.reporting.forecasts.section import FILES as FORECAST_FILES
 from lab.reporting.forecasts.section import build_section
 from lab.reporting.interactive import page as interactive
 from lab.reporting.interactive import spec
@@ -39,7 +38,7 @@ from lab.reporting.pareto.plot import plot_front
 from lab.reporting.pareto.sentences import describe_front, front_frame, front_table
 from lab.reporting.scaling import csv_tables
 from lab.reporting.scaling.rate_drift import drift_table
-from lab.reporting.scaling.section import scaling_section
+from lab.reporting.scaling.section import list_tables, scaling_section
 from lab.reporting.scaling.trusted_budgets import trust_table
 from lab.reporting.stats import Answer
 from lab.reporting.verification import report_file
@@ -74,17 +73,7 @@ _SHOWN_ELSEWHERE = {  # tags that the section on provenance leaves out
 
 
 # Files and folders of reports, those of earlier versions included.
-PARTS = {
-    "report.html",
-    "report.md",
-    "figures",
-    report_file.NAME,
-    *report_file.TABLES.values(),
-    *csv_tables.FILES,
-    *FORECAST_FILES,
-    result_files.FRONT,
-    result_files.SETTINGS,
-}
+PARTS = {"report.html", "report.md", "figures", report_file.NAME, *result_files.CONTENTS}
 
 
 def write_report(
@@ -152,10 +141,28 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
     scaling, front = scaling_section(frames), _describe_front(frames)
     forecast_section = build_section(frames, forecasts)
     live = interactive.draw_figures(frames, result, runs, scaling)
+    tables_shown = {
+        "cells": tables.cell_table(frames, result, runs),
+        "budgets": tables.budget_table(frames, result, runs),
+        "compute": tables.compute_table(result, runs),
+        "drift": drift_table(frames),
+        "trust": trust_table(frames, runs),
+        "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
+        "scores": score_table.score_table(frames, result, runs),
+    }
+    of_tables = [("", table) for table in tables_shown.values() if table is not None]
+    importance = tuned_parameters.rank_searched(frames)
     frames_by_file = {
+        **table_frames.list_frames([*of_tables, *list_tables(scaling)]),
+        # These have all digits.
         **({} if result is None else {result_files.SETTINGS: result_files.settings_frame(result)}),
         **({} if front is None else {result_files.FRONT: front["frame"]}),
-        **csv_tables.list_tables(scaling),
+        **(
+            {result_files.IMPORTANCE: result_files.importance_frame(importance)}
+            if importance
+            else {}
+        ),
+        **csv_tables.list_frames(scaling),
         **({} if forecast_section is None else forecast_section.files),
     }
     return {
@@ -168,12 +175,8 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "card": sorted(facts, key=lambda fact: _CARD.index(fact[0]) if fact[0] in _CARD else 99),
         "flags": (*stats.flag_trials(frames, result), *search_facts.flag_constraints(frames)),
         "front": front,
-        "cells": tables.cell_table(frames, result, runs),
-        "budgets": tables.budget_table(frames, result),
-        "compute": tables.compute_table(result, runs),
+        **tables_shown,
         "scaling": scaling,
-        "drift": drift_table(frames),
-        "trust": trust_table(frames, runs),
         "figures": _figures(frames, result, runs)
         | scaling_figures(scaling)
         | {
@@ -186,11 +189,9 @@ def _page_context(frames: SweepFrames, forecasts: StoreForecasts) -> dict[str, A
         "policy": interactive.security_policy(),
         "mlflow": interactive.MLFLOW,
         "runs": {str(t["number"]): spec.run_path(frames, t) for t in spec.trial_records(frames)},
-        "signal": signal_to_noise.signal_table(frames, runs) if frames.answer == "noise" else None,
         "forecasts": forecast_section,
         "tables": frames_by_file,
         "files": result_files.describe_files([*report_file.TABLES.values(), *frames_by_file]),
-        "scores": score_table.score_table(frames, result, runs),
         "trials": tables.trial_table(frames),
         "provenance": _provenance(frames),
         "conventions": flops.__doc__,
@@ -207,6 +208,7 @@ def _describe_front(frames: SweepFrames) -> dict[str, Any] | None:
         title="Score against cost",
         caption=describe_front(frames, front, frames.cost),
         svg=svg.render_svg(plot_front(frames, front, frames.cost)),
+        files=(result_files.FRONT,),
     )
     table = front_table(front, frames.cost)
     return {"table": table, "figure": figure, "frame": front_frame(front)}
@@ -259,6 +261,7 @@ def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> li
             caption=f"{sentences.describe_cells(result)} "
             f"{yardsticks.describe_levels(frames, runs)}".strip(),
             svg=scores,
+            files=("settings.csv", "trials.csv"),
         )
     ]
     if heat_map.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
@@ -267,6 +270,7 @@ def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> li
             Figure(
                 name="replacement-rate", title="Replacement rate",
                 caption=sentences.describe_replacement(frames, runs), svg=rates,
+                files=("trials.csv",),
             )
         )  # fmt: skip
     return figures

@@ -68,6 +68,7 @@ def score_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) 
         ),
         head=head,
         rows=rows,
+        file="scores.csv",
     )
 
 

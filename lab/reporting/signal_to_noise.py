@@ -106,7 +106,8 @@ def signal_table(frames: SweepFrames, runs: pd.DataFrame) -> Table:
         "where the ratio of settings is well above 0; a dash stands where the score is not "
         "comparable between the settings or does not exist."
     )
-    return Table(caption=caption, head=("score", *heads), rows=rows)
+    head = ("score", *heads)
+    return Table(caption=caption, head=head, rows=rows, file="signal_to_noise.csv")
 
 
 def _format(entry: SignalToNoise | None) -> list[str]:

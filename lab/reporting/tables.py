@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -35,11 +35,16 @@ class Table:
         caption: text above the table.
         head: titles of the columns.
         rows: texts of the cells, row by row.
+        file: name of the CSV file with its numbers; empty if there is none.
+        trials: numbers of the trials of each cell, row by row, which the HTML page links; empty if
+            no cell has any.
     """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    file: str = ""
+    trials: Sequence[Sequence[Sequence[int]]] = ()
 
 
 def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table:
@@ -82,7 +87,7 @@ def cell_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -
             "comparison", "nuisance parameters", "masked tokens of a full window", "search score",
             "trials")  # fmt: skip
     rows = [_cell_row(cell, frames, runs) for cell in compared]
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="settings.csv")
 
 
 def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
@@ -108,7 +113,7 @@ def _cell_row(cell: Cell, frames: SweepFrames, runs: pd.DataFrame) -> list[str]:
 
 def trial_table(frames: SweepFrames) -> Table:
     """Return the table of all trials, including those without a score."""
-    return list_trials(frames.trials)
+    return replace(list_trials(frames.trials), file="trials.csv")
 
 
 def list_trials(trials: pd.DataFrame) -> Table:
@@ -146,28 +151,41 @@ def _trial_row(trial: dict[Any, Any]) -> list[str]:
     ]
 
 
-def budget_table(frames: SweepFrames, result: Answer | None) -> Table | None:
-    """Return the table of mean scores by setting and budget; None without several budgets."""
+def budget_table(frames: SweepFrames, result: Answer | None, runs: pd.DataFrame) -> Table | None:
+    """Return the table of mean scores by setting and budget; None without several budgets.
+
+    Args:
+        frames: frames of the sweep.
+        result: comparison of the cells.
+        runs: trials by which the cells are compared (`stats.scored_trials`).
+    """
     amounts = sorted(float(str(amount)) for amount in frames.compare.get(tags.BUDGET_AMOUNT, ()))
     if result is None or len(amounts) < 2 or len(frames.compare) < 2:
         return None
     budgets = frames.trials.groupby("cell")[tags.BUDGET_AMOUNT].first()
     kind = frames.trials.iloc[0].get(tags.BUDGET_KIND)
-    rows: dict[str, dict[float, str]] = {}
+    cells: dict[str, dict[float, tuple[str, list[int]]]] = {}
     order = list(frames.trials["cell"].unique())
     for cell in sorted(result.cells, key=lambda cell: order.index(cell.label)):
         amount = float(budgets[cell.label])
         budget = label({tags.BUDGET_AMOUNT: amount}, frames.compare)
         name = cell.label.replace(f", {budget}", "").replace(f"{budget}, ", "")
         spread = f"{sentences.format_score(cell.score.mean)} ± {sentences.format_score(cell.sd)}"
-        rows.setdefault(name, {})[amount] = f"{spread} ({cell.score.n})"
+        numbers = runs.loc[runs["cell"] == cell.label, "number"].tolist()
+        cells.setdefault(name, {})[amount] = f"{spread} ({cell.score.n})", numbers
+    rows = {
+        name: [row.get(a, (sentences.NONE, [])) for a in amounts] for name, row in cells.items()
+    }
     return Table(
-        caption="Mean ± standard deviation between seeds (number of seeds) at each budget.",
+        caption="Mean ± standard deviation between seeds (number of trials) at each budget, and "
+        "the trials.",
         head=(
             "setting",
             *(format_budget({"budget.kind": kind, "budget.amount": a}) for a in amounts),
         ),
-        rows=[[name, *(row.get(a, sentences.NONE) for a in amounts)] for name, row in rows.items()],
+        rows=[[name, *(text for text, _ in row)] for name, row in rows.items()],
+        trials=[[(), *(numbers for _, numbers in row)] for row in rows.values()],
+        file="settings.csv",
     )
 
 
@@ -196,7 +214,7 @@ def compute_table(result: Answer | None, runs: pd.DataFrame) -> Table:
         _compute_row(cell.label, runs[runs["cell"] == cell.label], tuple(amounts))
         for cell in compared
     ]
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="compute.csv")
 
 
 def _describe_other_counts(runs: pd.DataFrame) -> str:

@@ -456,11 +456,14 @@ def test_means_of_settings_at_each_budget_are_a_matrix() -> None:
         trials=pd.DataFrame(rows).assign(number=range(len(rows))),
         sweep=frames.sweep | {"compare": json.dumps(compare)},
     )
-    table = tables.budget_table(frames, stats.compute_answer(frames))
+    runs = stats.scored_trials(frames)
+    table = tables.budget_table(frames, stats.compute_answer(frames), runs)
     assert table is not None
+    assert table.trials == [[(), [0, 1, 2], [6, 7, 8]], [(), [3, 4, 5], []]]
     assert list(table.head) == ["setting", "1 TFLOP", "4 TFLOP"]
     assert table.rows == [
         ["width 0.25", "0.7020 ± 0.0010 (3)", "0.8020 ± 0.0010 (3)"],
         ["width 1", "0.6020 ± 0.0010 (3)", "–"],
     ]
-    assert tables.budget_table(sweep(DIFFERENT), stats.compute_answer(sweep(DIFFERENT))) is None
+    one = sweep(DIFFERENT)
+    assert tables.budget_table(one, stats.compute_answer(one), stats.scored_trials(one)) is None

@@ -4,6 +4,7 @@ It has the form of the report of one sweep, and depends on the tracking store al
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path as File
 from typing import Any
 
@@ -107,7 +108,10 @@ def _page_context(frames: Sequence[SweepFrames], across_code: bool) -> dict[str,
 
 
 def _evidence(sweeps: Sequence[SweepResult], answer: Answer | None) -> dict[str, Any]:
-    """Return the common figures and scores of sweeps; none if they are not comparable."""
+    """Return the common figures and scores of sweeps; none if they are not comparable.
+
+    They name no CSV files, because each sweep has its own.
+    """
     if answer is None:
         empty = Table(caption="", head=(), rows=())
         return {"figures": _NONE, "interactive": _NONE, "groups": [], "scores": empty}
@@ -117,11 +121,15 @@ def _evidence(sweeps: Sequence[SweepResult], answer: Answer | None) -> dict[str,
         "compute": curves.draw_scores(by_sweep, "sweeps"),
         "losses": curves.draw_losses(by_sweep, "sweeps"),
     }
-    live = {key: [] if each is None else [each] for key, each in drawn.items()}
+    live = {key: [] if each is None else [replace(each, files=())] for key, each in drawn.items()}
+    static = {
+        "compute": captioned.draw_scores(by_sweep),
+        "health": captioned.draw_health(by_sweep),
+    }
     return {
         "figures": _NONE
-        | {"compute": captioned.draw_scores(by_sweep), "health": captioned.draw_health(by_sweep)},
+        | {key: [replace(each, files=()) for each in own] for key, own in static.items()},
         "interactive": live,
         "groups": interactive.list_groups(by_sweep, live),
-        "scores": score_table.score_table(joined, answer, join_runs(sweeps)),
+        "scores": replace(score_table.score_table(joined, answer, join_runs(sweeps)), file=""),
     }

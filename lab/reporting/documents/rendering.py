@@ -13,6 +13,7 @@ import jinja2
 from lab.control_characters import make_visible
 from lab.reporting.documents import markdown
 from lab.reporting.figures import svg
+from lab.reporting.interactive import fitting
 from lab.reporting.interactive import page as interactive
 
 PAGE, TEXT = "report.html", "report.md"
@@ -21,12 +22,20 @@ PAGE, TEXT = "report.html", "report.md"
 def render_page(template: str, context: Mapping[str, Any]) -> str:
     """Return the HTML page of a report, with its scripts.
 
+    Its interactive figures are reduced until it has less than `fitting.MOST_BYTES`.
+
     Args:
         template: name of the template without `.html.jinja`.
-        context: values of the template.
+        context: values of the template; `interactive` has lists of figures by section.
     """
-    text = _render(f"{template}.html.jinja", context)  # its texts have no `<` of their own
-    return text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
+    page = ""
+    for figures in fitting.list_smaller(context["interactive"]):
+        text = _render(f"{template}.html.jinja", {**context, "interactive": figures})
+        # Texts of the template have no `<` of their own.
+        page = text.replace(interactive.SCRIPTS, interactive.script_elements(), 1)
+        if len(page.encode()) < fitting.MOST_BYTES:
+            break
+    return page
 
 
 def write_documents(folder: File, template: str, context: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ def draw_scores(frames: SweepFrames) -> list[Figure]:
     return [
         Figure(
             name=f"score-{unit.lower()}", title=f"Score against {title}",
-            caption=sentences.describe_curve(frames, axis, unit),
+            caption=sentences.describe_curve(frames, axis, unit), files=("curves.csv",),
             svg=svg.render_svg(plots.plot_curves(frames, axis)),
         )
         for axis, (title, unit) in _COMPUTE.items()
@@ -42,6 +42,7 @@ def draw_tuning(frames: SweepFrames, answer: Answer) -> list[Figure]:
                 name="parallel",
                 title="Tuned parameters of the search trials",
                 caption=tuned_parameters.describe_parallel(frames),
+                files=("trials.csv",),
                 svg=svg.render_svg(tuning_plots.plot_parallel(frames)),
             )
         )
@@ -51,6 +52,7 @@ def draw_tuning(frames: SweepFrames, answer: Answer) -> list[Figure]:
                 name="importance",
                 title="Importance",
                 caption=tuned_parameters.describe_ranking(frames, importance),
+                files=("importance.csv",),
                 svg=svg.render_svg(tuning_plots.plot_importance(importance)),
             )
         )
@@ -59,6 +61,7 @@ def draw_tuning(frames: SweepFrames, answer: Answer) -> list[Figure]:
             name=f"tune-{path}",
             title=path,
             caption=sentences.describe_nuisance(frames, answer, path),
+            files=("trials.csv",),
             svg=svg.render_svg(plots.plot_nuisance(frames, path)),
         )
         for path in paths
@@ -75,6 +78,7 @@ def draw_health(frames: SweepFrames) -> list[Figure]:
             name="health",
             title="Training diagnostics",
             caption=sentences.describe_health(frames),
+            files=("curves.csv",),
             svg=svg.render_svg(diagnostics),
         )
     ]

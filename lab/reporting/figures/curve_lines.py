@@ -1,12 +1,15 @@
 """Draw the curves of all trials: one line of matplotlib for each cell, with gaps between trials.
 
-A line for each trial would take seconds for each hundred trials.
+A line for each trial would take seconds for each hundred trials. Long curves are drawn with fewer
+points, so that the size of a figure is limited.
 """
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from lab.tracking.frames import SweepFrames
+
+_MOST_POINTS = 5_000  # of all trials; more are not seen at the width of a page
 
 
 def plot_lines(
@@ -22,10 +25,18 @@ def plot_lines(
         colors: color of each cell.
         style: properties of the lines (`matplotlib.lines.Line2D`).
     """
-    points = frames.curves[["number", x, y]].dropna()
+    points = _thin(frames.curves[["number", x, y]].dropna())
     gaps = pd.DataFrame({"number": points["number"].unique()})
     lines = pd.concat([points, gaps]).sort_values("number", kind="stable")  # a gap follows a curve
     cells = lines["number"].map(frames.trials.set_index("number")["cell"])
     for cell, color in colors.items():
         line = lines[cells == cell]
         axes.plot(line[x], line[y], color=color, **style)  # type: ignore[arg-type]
+
+
+def _thin(points: pd.DataFrame) -> pd.DataFrame:
+    """Return each k-th point of every trial and its last one, with k for `_MOST_POINTS`."""
+    every = max(1, -(-len(points) // _MOST_POINTS))
+    trials = points.groupby("number")
+    is_last = trials.cumcount(ascending=False) == 0
+    return points[(trials.cumcount() % every == 0) | is_last]

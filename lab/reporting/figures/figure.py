@@ -14,12 +14,14 @@ class Figure:
         title: title of the figure.
         caption: text that describes the figure.
         svg: content of the figure.
+        files: names of the CSV files with its numbers.
     """
 
     name: str
     title: str
     caption: str
     svg: str
+    files: tuple[str, ...] = ()
 
     @property
     def inline(self) -> str:

@@ -35,6 +35,7 @@ def _law_figures(fitted: FittedGroup, number: int) -> list[Figure]:
             name=f"isoflop-{number}",
             title="IsoFLOP profiles",
             caption=law_sentences.describe_profiles(fitted),
+            files=("end_points.csv", "isoflop.csv", "optima.csv"),
             svg=svg.render_svg(scaling_plots.plot_isoflop(fitted)),
         ),
         Figure(
@@ -42,6 +43,7 @@ def _law_figures(fitted: FittedGroup, number: int) -> list[Figure]:
             title="Residuals of the law",
             caption=f"The largest residual is {largest:.2g} % of a loss. A curve over N or D would "
             "show that the law does not describe the runs.",
+            files=("end_points.csv",),
             svg=svg.render_svg(scaling_plots.plot_residuals(fitted)),
         ),
     ]
@@ -54,5 +56,6 @@ def _rate_figure(trend: RateTrend, number: int) -> Figure:
         title="Best learning rate",
         caption=f"{used} of {len(trend.optima)} best rates lie inside of the rates that were run "
         "and determine the trend, drawn at the mean horizon and batch.",
+        files=("best_rates.csv",),
         svg=svg.render_svg(scaling_plots.plot_rates(trend)),
     )

@@ -18,7 +18,7 @@ from lab.scaling.forecasting.back_tests import RungTest, leave_one_rung_out
 from lab.scaling.forecasting.designs import choose_law
 from lab.tracking.frames import SweepFrames
 
-FILES = _FORECASTS, _BACK_TESTS = "forecasts.csv", "back_tests.csv"
+_FORECASTS, _BACK_TESTS = "forecasts.csv", "back_tests.csv"
 _FEWEST_BUDGETS = 4  # of a back-test: a curve over the others needs three
 
 
@@ -70,6 +70,7 @@ def _draw(forecasts: Sequence[ScoredForecast]) -> Iterator[Figure]:
             name=f"forecast-{number}",
             title="Forecast and observed loss",
             caption=tables.describe_figure(scored),
+            files=(_FORECASTS,),
             svg=svg.render_svg(plot_forecast(scored)),
         )
 

@@ -38,7 +38,7 @@ def forecast_table(scored: ScoredForecast) -> Table:
         for rank, each in enumerate(record.ranked, start=1)
     ]
     caption = f"{describe_forecast(record)} {describe_scores(scored)}"
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="forecasts.csv")
 
 
 def _design_row(scored: ScoredForecast, design: DesignRecord, baseline: Sequence[str]) -> list[str]:
@@ -131,7 +131,7 @@ def back_test_table(tests: Iterable[RungTest]) -> Table:
         "the same kind of law as a forecast. The baseline ranks the designs at the largest smaller "
         "budget, or at the smallest other one; pairs are those that are separable at the budget."
     )
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="back_tests.csv")
 
 
 def _test_row(test: RungTest) -> list[str]:

@@ -56,8 +56,14 @@ def draw_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> LiveF
         "A dot is a trial; a diamond is a mean with its 95 % interval. Levels far from the scores "
         "are hidden at first; the legend shows them."
     )
-    return LiveFigure(name="live-cells", title="Scores of the settings", caption=caption,
-                      traces=traces, layout=layout)  # fmt: skip
+    return LiveFigure(
+        name="live-cells",
+        title="Scores of the settings",
+        caption=caption,
+        traces=traces,
+        layout=layout,
+        files=("settings.csv", "trials.csv"),
+    )
 
 
 def _cell_traces(

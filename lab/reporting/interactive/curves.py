@@ -1,7 +1,5 @@
 """Interactive curves of the trials: the score, and the training losses."""
 
-import pandas as pd
-
 from lab.config.lookups import select_baselines
 from lab.reporting import sentences
 from lab.reporting.compute.learning_curves import best_so_far
@@ -27,7 +25,7 @@ _AXES = {  # label of the button, title of the axis, unit
     "spent/tokens": ("tokens", "tokens read", "tokens"),
     "spent/seconds": ("seconds", "training time (s)", "s"),
 }
-_MOST_POINTS = 15_000  # of a figure; with more, the page would exceed 6 MB
+_DIGITS = 6  # of coordinates: more than a screen shows, and a third of the bytes
 _SCALE = Choice(
     title="scale",
     options=(
@@ -55,16 +53,15 @@ def draw_scores(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
     name, axes = frames.metric.name, list_axes(frames)
     if name not in frames.curves or not axes:
         return None
-    every = _thinning(frames, [name])
     best = {axis: best_so_far(frames, axis) for axis in axes}
     ends = {axis: float(frames.curves[axis].max()) for axis in axes}
     captions = {
         axis: f"{sentences.describe_curve(frames, axis, _AXES[axis][2])} "
-        f"{_describe(frames, every, groups)}"
+        f"{_describe(frames, groups)}"
         for axis in axes
     }
     traces = [
-        *_trial_traces(frames, [name], axes, every),
+        *_trial_traces(frames, [name], axes),
         {
             "mode": "lines", "name": "best so far", "hoverinfo": "skip",
             "line": {"color": INK, "shape": "hv", "width": 2},
@@ -91,6 +88,7 @@ def draw_scores(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
         traces=traces,
         layout=base_layout(_AXES[axes[0]][1], name, 500),
         choices=(_axis_choice(axes, captions), _SCALE),
+        files=("curves.csv",),
     )
 
 
@@ -112,7 +110,6 @@ def draw_losses(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
     if not losses or not axes:
         return None
     losses.sort(key=lambda name: (name != "train/loss", name))
-    every = _thinning(frames, losses)
     last = frames.curves.dropna(subset=[losses[0]]).groupby("number")[losses[0]].last()
     options = [
         (name.removeprefix("train/").replace("_", " "),
@@ -123,14 +120,15 @@ def draw_losses(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
         name="live-losses",
         title="Training loss of every trial",
         caption=f"{losses[0]} ends between {last.min():.4g} and {last.max():.4g} in the "
-        f"{len(last)} trials that recorded it. {_describe(frames, every, groups)}",
-        traces=_trial_traces(frames, losses, axes, every),
+        f"{len(last)} trials that recorded it. {_describe(frames, groups)}",
+        traces=_trial_traces(frames, losses, axes),
         layout=base_layout(_AXES[axes[0]][1], losses[0]),
         choices=(
             *((Choice(title="loss", options=options),) if len(losses) > 1 else ()),
             _axis_choice(axes, {}),
             _SCALE,
         ),
+        files=("curves.csv",),
     )
 
 
@@ -147,7 +145,7 @@ def list_levels(frames: SweepFrames) -> list[tuple[str, float, str, str]]:
     return levels
 
 
-def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str], every: int) -> list[Json]:
+def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str]) -> list[Json]:
     """Return a trace for each trial; the trials of a cell share an entry of the legend."""
     colors, curves = cell_colors(frames), dict(iter(frames.curves.groupby("number")))
     traces: list[Json] = []
@@ -156,7 +154,7 @@ def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str], every:
         curve, cell = curves.get(trial["number"]), trial["cell"]
         if curve is None:
             continue
-        curve = _thin(curve.dropna(subset=names, how="all"), every)
+        curve = curve.dropna(subset=names, how="all")
         if curve.empty:
             continue
         traces.append(
@@ -168,31 +166,18 @@ def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str], every:
                 "text": describe_trial(trial),
                 "hovertemplate": "%{text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
                 "meta": {"trial": trial["number"], "run": run_path(frames, trial)},
-                "columns": {"x": {axis: numbers(curve[axis]) for axis in axes},
-                            "y": {name: numbers(curve[name]) for name in names}},
+                "columns": {"x": {axis: numbers(curve[axis], _DIGITS) for axis in axes},
+                            "y": {name: numbers(curve[name], _DIGITS) for name in names}},
             }
         )  # fmt: skip
         shown.add(cell)
     return traces
 
 
-def _thinning(frames: SweepFrames, names: list[str]) -> int:
-    """Return k such that every k-th evaluation of each trial is drawn; 1 where all are."""
-    points = int(frames.curves[names].notna().any(axis=1).sum()) * len(names)
-    return -(-points // _MOST_POINTS) or 1
-
-
-def _thin(curve: pd.DataFrame, every: int) -> pd.DataFrame:
-    """Return each `every`-th row and the last one."""
-    kept = curve.iloc[::every]
-    return kept if len(curve) % every == 1 or every == 1 else pd.concat([kept, curve.iloc[-1:]])
-
-
-def _describe(frames: SweepFrames, every: int, groups: str) -> str:
+def _describe(frames: SweepFrames, groups: str) -> str:
     drawn = frames.curves["number"].nunique()
     text = f"{drawn} trials have a curve; their colors are the {frames.trials['cell'].nunique()} "
-    text += f"{groups}, which the legend shows and hides."
-    return text if every == 1 else f"{text} Every {every}th evaluation is drawn."
+    return f"{text}{groups}, which the legend shows and hides."
 
 
 def _axis_choice(axes: list[str], captions: dict[str, str]) -> Choice:

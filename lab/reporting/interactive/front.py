@@ -46,6 +46,7 @@ def draw_front(frames: SweepFrames) -> LiveFigure | None:
         traces=[_step_trace(front), *_point_traces(frames, front)],
         layout=base_layout(title, frames.metric.name, 460),
         choices=(_SCALE,),
+        files=("front.csv",),
     )
 
 

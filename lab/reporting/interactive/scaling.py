@@ -55,6 +55,7 @@ def _draw(frames: SweepFrames, fitted: FittedGroup, number: int) -> LiveFigure:
         traces=traces,
         layout=layout,
         choices=(_SCALE,),
+        files=("end_points.csv", "isoflop.csv", "optima.csv"),
     )
 
 

@@ -51,6 +51,7 @@ class LiveFigure:
             a trace or points in all figures.
         layout: layout of Plotly.
         choices: choices of the reader.
+        files: names of the CSV files with its numbers.
     """
 
     name: str
@@ -59,6 +60,7 @@ class LiveFigure:
     traces: Sequence[Json]
     layout: Json
     choices: Sequence[Choice] = field(default_factory=tuple)
+    files: tuple[str, ...] = ()
 
     @property
     def spec(self) -> str:
@@ -91,10 +93,19 @@ def clean(text: str) -> str:
     return html.escape(make_visible(text)).replace("\n", " ")
 
 
-def numbers(values: Iterable[object]) -> list[float | None]:
-    """Return finite numbers as they are, and all others as null."""
+def numbers(values: Iterable[object], digits: int | None = None) -> list[float | None]:
+    """Return finite numbers, and null for all other values.
+
+    Args:
+        values: values of any type.
+        digits: significant digits to which numbers are rounded; all of them by default.
+    """
     series = pd.to_numeric(pd.Series(list(values), dtype=object), errors="coerce").astype(float)
-    return [float(value) if np.isfinite(value) else None for value in series]
+    return [_round(float(value), digits) if np.isfinite(value) else None for value in series]
+
+
+def _round(value: float, digits: int | None) -> float:
+    return value if digits is None else float(f"{value:.{digits}g}")
 
 
 def run_path(frames: SweepFrames, trial: Mapping[Any, Any]) -> str:

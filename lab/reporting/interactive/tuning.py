@@ -47,6 +47,7 @@ def _draw_importance(frames: SweepFrames, importance: dict[Path, float]) -> Live
         caption=tuned_parameters.describe_ranking(frames, importance),
         traces=[trace],
         layout=layout,
+        files=("importance.csv",),
     )
 
 
@@ -85,6 +86,7 @@ def _draw_parallel(frames: SweepFrames, paths: list[Path]) -> LiveFigure:
         caption=tuned_parameters.describe_parallel(frames),
         traces=traces,
         layout=layout,
+        files=("trials.csv",),
     )
 
 
@@ -112,6 +114,7 @@ def _draw_slice(frames: SweepFrames, answer: Answer, path: Path) -> LiveFigure:
         caption=sentences.describe_nuisance(frames, answer, path),
         traces=list(_slice_traces(frames, path)),
         layout=layout,
+        files=("trials.csv",),
     )
 
 

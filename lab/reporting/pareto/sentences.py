@@ -69,9 +69,8 @@ def front_table(front: Front, cost: CostName) -> Table:
     )
     head = ("setting", COSTS[cost].title, "mean ± sd (n)", "95 % interval", "position",
             "compared with", "difference")  # fmt: skip
-    return Table(
-        caption=caption, head=head, rows=[_row(point, COSTS[cost].unit) for point in front.points]
-    )
+    rows = [_row(point, COSTS[cost].unit) for point in front.points]
+    return Table(caption=caption, head=head, rows=rows, file="front.csv")
 
 
 def _row(point: FrontPoint, unit: str) -> list[str]:

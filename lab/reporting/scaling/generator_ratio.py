@@ -179,7 +179,8 @@ def ratio_table(trend: RatioTrend) -> Table:
         f"{format_estimate(trend.term.exponent)}. Half or twice the best ratio costs {value} "
         f"[{low}, {high}] of the loss. Intervals: {trend.term.level:.0%}."
     )
-    return Table(caption=caption, head=("budget", "best ratio r*"), rows=rows)
+    head = ("budget", "best ratio r*")
+    return Table(caption=caption, head=head, rows=rows, file="generator_ratio.csv")
 
 
 def _values(estimate: Estimate) -> tuple[float, float, float]:

@@ -34,7 +34,8 @@ def parameter_table(fitted: FittedGroup) -> Table:
         f"likelihood, and for A and B the bootstrap over runs. N is the number of weights of the "
         f"{BLOCKS}."
     )
-    return Table(caption=caption, head=("parameter", "value", "meaning"), rows=rows)
+    head = ("parameter", "value", "meaning")
+    return Table(caption=caption, head=head, rows=rows, file="law.csv")
 
 
 def optimum_table(fitted: FittedGroup) -> Table:
@@ -44,9 +45,9 @@ def optimum_table(fitted: FittedGroup) -> Table:
         [
             f"{format_flops(optimum.budget)}{' (extrapolated)' * optimum.extrapolated}",
             format_estimate(optimum.size),
-            format_estimate(_tokens(fitted, optimum)),
+            format_estimate(optimal_tokens(fitted, optimum)),
             format_number(optimum.allocation.tokens / optimum.size.value),
-            format_estimate(_loss(optimum), 4),
+            format_estimate(optimal_loss(optimum), 4),
             ", ".join(
                 f"{shapes[share.parameters]} ({share.share:.0%})" for share in optimum.decided
             ),
@@ -69,14 +70,14 @@ def optimum_table(fitted: FittedGroup) -> Table:
         "best size that was run",
         "parabola's N",
     )
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="optima.csv")
 
 
 def _count_resamples(fitted: FittedGroup) -> int:
     return len(fitted.boot.laws["A"])
 
 
-def _tokens(fitted: FittedGroup, optimum: BudgetOptimum) -> Estimate:
+def optimal_tokens(fitted: FittedGroup, optimum: BudgetOptimum) -> Estimate:
     """Return the tokens at the optimal size; the largest size has the fewest."""
     size = optimum.size
     tokens = [
@@ -89,7 +90,8 @@ def _tokens(fitted: FittedGroup, optimum: BudgetOptimum) -> Estimate:
     )
 
 
-def _loss(optimum: BudgetOptimum) -> Estimate:
+def optimal_loss(optimum: BudgetOptimum) -> Estimate:
+    """Return the loss of a new run of the optimal size."""
     loss = optimum.loss
     low, high = loss.mean_ends(1)
     return Estimate(value=loss.loss, low=low, high=high, level=loss.level)
@@ -136,7 +138,7 @@ def definition_table(fitted: FittedGroup) -> Table:
         "scales, at the largest budget."
     )
     head = ("N", "α", "β", "a", "E", "slope of log optimal N over log C")
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="definitions.csv")
 
 
 def held_out_table(fitted: FittedGroup) -> Table:
@@ -166,7 +168,7 @@ def held_out_table(fitted: FittedGroup) -> Table:
             f"{_describe_error(left)}."
         )
     head = ("size", "tokens", "predicted", "observed", "inside")
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="held_out.csv")
 
 
 def _describe_error(left: LeaveOut) -> str:

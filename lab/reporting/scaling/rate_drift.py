@@ -80,7 +80,7 @@ def drift_table(frames: SweepFrames) -> Table | None:
         f"{widths[-1]:g} divided by that at width {widths[0]:g}."
     )
     head = ("parametrization", *(f"width {width:g}" for width in widths), "ratio")
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="rate_drift.csv")
 
 
 def _find_optimum(runs: pd.DataFrame) -> _Optimum:

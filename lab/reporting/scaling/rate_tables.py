@@ -28,7 +28,7 @@ def optimum_table(rates: RateTrend | RateRefusal) -> Table:
         "horizon and batch. The interval of the trend is that of one such minimum."
     )
     head = (*_NAMES.values(), "best rate", "by the trend", "use")
-    return Table(caption=caption, head=head, rows=rows)
+    return Table(caption=caption, head=head, rows=rows, file="best_rates.csv")
 
 
 def exponent_table(trend: RateTrend) -> Table:
@@ -46,7 +46,8 @@ def exponent_table(trend: RateTrend) -> Table:
         f"Exponents of the best learning rate with {trend.level:.0%} intervals.{unknown} As a "
         f"setting of other sweeps: base.optim.lr: {write_setting(trend)}"
     )
-    return Table(caption=caption, head=("exponent of", "value"), rows=rows)
+    head = ("exponent of", "value")
+    return Table(caption=caption, head=head, rows=rows, file="rate_trend.csv")
 
 
 def write_setting(trend: RateTrend) -> str:

@@ -116,6 +116,15 @@ def scaling_section(frames: SweepFrames) -> ScalingSection | None:
     )
 
 
+def list_tables(section: ScalingSection | None) -> list[tuple[str, Table]]:
+    """Return all tables of the section, each with the title of its part."""
+    if section is None:
+        return []
+    ratio = [] if section.ratio is None else [("", section.ratio.table)]
+    parts = (*section.laws, *section.rates)
+    return [*((part.title, table) for part in parts for table in part.tables), *ratio]
+
+
 def _ratio_part(trend: RatioTrend) -> RatioPart:
     return RatioPart(
         text=generator_ratio.describe_ratio(trend), table=generator_ratio.ratio_table(trend)

@@ -38,6 +38,7 @@ def trust_table(frames: SweepFrames, runs: pd.DataFrame) -> Table | None:
         caption=f"{_describe(rows, largest, len(settings), unit)} {_EXPLANATION}",
         head=("budget", "of the largest", "right pairs", "accuracy"),
         rows=[_row(row, largest, unit) for row in rows],
+        file="trusted_budgets.csv",
     )
 
 

@@ -26,7 +26,7 @@ from lab.loading.schema import validate_rate_trend
 from lab.loading.yaml_text import parse
 from lab.reporting.page import write_report
 from lab.reporting.scaling.analysis import FittedGroup, RefusedGroup
-from lab.reporting.scaling.csv_tables import BEST_RATES, END_POINTS, list_tables
+from lab.reporting.scaling.csv_tables import BEST_RATES, END_POINTS, list_frames
 from lab.reporting.scaling.design_checks import check_design
 from lab.reporting.scaling.end_points import group_end_points
 from lab.reporting.scaling.estimates import UNLIMITED, format_estimate
@@ -95,6 +95,41 @@ def test_table_of_end_points_has_every_compared_run(written: Path, frames: Sweep
         law = LAW.loss(np.array(float(row["parameters"])), np.array(float(row["tokens"])))
         assert float(row["law"]) == pytest.approx(float(law), rel=0.01)
         assert row["excluded"] == ""
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
+def test_files_have_the_lines_and_the_optima_of_the_law(written: Path) -> None:
+    truth = {"E": LAW.E, "alpha": LAW.alpha, "beta": LAW.beta}
+    parameters = {row["parameter"]: row for row in read_rows(written / "law.csv")}
+    for name, value in truth.items():
+        assert float(parameters[name]["low"]) <= value <= float(parameters[name]["high"])
+    lines = pd.read_csv(written / "isoflop.csv")
+    optima = pd.read_csv(written / "optima.csv").query("not extrapolated").set_index("budget")
+    assert sorted(set(lines["budget"])) == list(optima.index)
+    for budget, line in lines.groupby("budget"):
+        best = line.loc[line["law"].idxmin()]
+        step = line["parameters"].iloc[1] / line["parameters"].iloc[0]
+        inside = line["parameters"].min() < optima["parameters"][budget] < line["parameters"].max()
+        assert not inside or 1 / step < best["parameters"] / optima["parameters"][budget] < step
+        assert optima["loss_low"][budget] < optima["loss"][budget] < optima["loss_high"][budget]
+        if inside:
+            assert best["law"] == pytest.approx(optima["loss"][budget], rel=1e-3)
+
+
+def test_cells_of_the_matrix_link_their_trials(written: Path, frames: SweepFrames) -> None:
+    text = (written / "report.html").read_text()
+    row = re.search(r"<tr><td>size nano32</td>(.*)</tr>", text)
+    assert row is not None
+    cells = re.findall(r"<td>\S+ ± \S+ \((\d+)\)<br>(.*?)</td>", row[1])
+    trials = frames.trials[frames.trials["encoder.size"] == "nano32"]
+    assert len(cells) == len(BUDGETS[1:])
+    for (count, links), budget in zip(cells, BUDGETS[1:], strict=True):
+        numbers = trials.loc[trials["budget.amount"] == budget, "number"].tolist()
+        assert re.findall(r'href="#trial-(\d+)">\1<', links) == list(map(str, numbers))
+        assert int(count) == len(numbers)
 
 
 def test_verification_finds_changed_numbers_of_the_section_and_nothing_else(
@@ -264,7 +299,7 @@ def test_trend_is_written_as_a_setting_that_gives_the_same_rates() -> None:
     at = {"parameters": 1e5, "tokens": 1e6, "batch": 1024.0}
     assert setting.rate_at(**at) == pytest.approx(trend.rate(**at).value, rel=0.01)
     assert setting.rate_at(**at) == pytest.approx(1.4e-3, rel=0.05)
-    table = list_tables(section_of(frames))[BEST_RATES]
+    table = list_frames(section_of(frames))[BEST_RATES]
     assert list(table["rate"]) == [optimum.rate for optimum in trend.optima]
     assert (table["low"] < table["trend"]).all()
     assert (table["trend"] < table["high"]).all()

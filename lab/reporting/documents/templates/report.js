@@ -196,11 +196,23 @@
     });
   };
 
+  const loadPlotly = async () => {
+    const packed = atob(document.getElementById("library").textContent);
+    const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+  };
+
   const start = async () => {
-    page.classList.add("scripted");
     document.querySelectorAll(".trials table, .sortable table").forEach(makeSortable);
     document.getElementById("mlflow").addEventListener("input", addLinks);
     addLinks();
+    // A browser without this function keeps the static figures.
+    if (!window.DecompressionStream) return;
+    await loadPlotly();
+    page.classList.add("scripted");
     for (const element of document.querySelectorAll(".live")) figures.push(new Figure(element));
     startFilter();
     for (const figure of figures) await figure.start();
