@@ -46,9 +46,10 @@ def draw_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> LiveF
                 "x": [-0.5, len(labels) - 0.5], "y": [score, score],
             }
         )  # fmt: skip
-    layout = base_layout("", frames.metric.name, 420)
+    names = [each[:40] for each in labels]
+    layout = base_layout("", frames.metric.name, 420, names)
     layout["xaxis"] |= {
-        "tickvals": list(range(len(labels))), "ticktext": [clean(each[:40]) for each in labels],
+        "tickvals": list(range(len(labels))), "ticktext": [clean(name) for name in names],
         "range": [-0.5, len(labels) - 0.5], "showgrid": False,
     }  # fmt: skip
     caption = (

@@ -19,6 +19,8 @@ from lab.tracking.frames import SweepFrames
 
 INK = "var(--ink)"
 SOFT = "var(--soft)"
+_CHARACTER = 5.5  # pixels; width of a character of a label
+_LEGEND = 0.35  # largest share of the height; further entries are reached by scrolling
 Json = dict[str, Any]
 
 
@@ -127,14 +129,16 @@ def trial_records(frames: SweepFrames) -> list[dict[Any, Any]]:
     return frames.trials.to_dict("records")
 
 
-def base_layout(x: str, y: str, height: int = 440) -> Json:
+def base_layout(x: str, y: str, height: int = 440, names: Iterable[str] = ()) -> Json:
     """Return the layout that all figures share.
 
     Args:
         x: title of the horizontal axis.
         y: title of the vertical axis.
-        height: height in pixels.
+        height: height in pixels without vertical labels.
+        names: labels of the horizontal axis, which are vertical on a narrow screen.
     """
+    height += round(_CHARACTER * max(map(len, names), default=0))
     axis = {"automargin": True, "gridcolor": "var(--line)", "linecolor": SOFT, "zeroline": False}
     return {
         "height": height,
@@ -147,7 +151,7 @@ def base_layout(x: str, y: str, height: int = 440) -> Json:
         "hoverlabel": {"align": "left", "bgcolor": "var(--card)", "bordercolor": SOFT,
                        "font": {"color": INK}, "namelength": 0},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom",
-                   "yref": "container", "groupclick": "togglegroup"},
+                   "yref": "container", "groupclick": "togglegroup", "maxheight": _LEGEND},
         "xaxis": {**axis, "title": {"text": clean(x)}},
         "yaxis": {**axis, "title": {"text": clean(y)}},
     }  # fmt: skip

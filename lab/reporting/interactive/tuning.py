@@ -103,7 +103,9 @@ def _describe_point(trial: Json, paths: list[Path]) -> str:
 
 def _draw_slice(frames: SweepFrames, answer: Answer, path: Path) -> LiveFigure:
     """Return the search scores over one parameter."""
-    layout = base_layout(path, frames.metric.name, 380)
+    values = last_search_trials(frames)[path].dropna()
+    names = [] if are_numeric(values) else [format_setting(value) for value in values]
+    layout = base_layout(path, frames.metric.name, 380, names)
     if frames.tune[path].get("log"):
         layout["xaxis"]["type"] = "log"
     return LiveFigure(

@@ -201,9 +201,17 @@
     document.querySelectorAll(".trials table, .sortable table").forEach(makeSortable);
     document.getElementById("mlflow").addEventListener("input", addLinks);
     addLinks();
-    for (const element of document.querySelectorAll(".live")) figures.push(new Figure(element));
     startFilter();
-    for (const figure of figures) await figure.start();
+    for (const element of document.querySelectorAll(".live")) {
+      try {
+        const figure = new Figure(element);
+        await figure.start();
+        figures.push(figure);
+      } catch (error) {
+        console.error(error);
+        element.remove(); // the static figure stays
+      }
+    }
     const dark = window.matchMedia("(prefers-color-scheme: dark)");
     dark.addEventListener("change", () => figures.forEach((figure) => figure.draw()));
   };
