@@ -13,6 +13,7 @@ from lab.reporting.figures.svg import INK, STYLED, WIDTH, add_legend
 from lab.tracking.frames import SweepFrames
 
 _HEALTH = (  # panel title; its lines: metric, label in the legend, line style
+    ("training loss", (("train/loss", "loss", "-"),)),
     ("replaced tokens", (("health/replacement_rate", "replaced", "-"),)),
     ("recall of replaced tokens", (("health/recall_replaced", "recall", "-"),)),
     (

@@ -113,7 +113,6 @@ def draw_losses(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
         return None
     losses.sort(key=lambda name: (name != "train/loss", name))
     every = _thinning(frames, losses)
-    last = frames.curves.dropna(subset=[losses[0]]).groupby("number")[losses[0]].last()
     options = [
         (name.removeprefix("train/").replace("_", " "),
          {"y": name, "layout": {"yaxis.title.text": clean(name)}})
@@ -122,8 +121,8 @@ def draw_losses(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
     return LiveFigure(
         name="live-losses",
         title="Training loss of every trial",
-        caption=f"{losses[0]} ends between {last.min():.4g} and {last.max():.4g} in the "
-        f"{len(last)} trials that recorded it. {_describe(frames, every, groups)}",
+        caption=f"{sentences.describe_last_losses(frames, losses[0])} "
+        f"{_describe(frames, every, groups)}",
         traces=_trial_traces(frames, losses, axes, every),
         layout=base_layout(_AXES[axes[0]][1], losses[0]),
         choices=(
