@@ -80,7 +80,7 @@ def _cell_traces(
         mean["error_y"] = {"type": "data", "array": numbers([half]), "color": color}
     dots: Json = {
         "mode": "markers", "name": name, "legendgroup": clean(cell.label),
-        "marker": {"color": color, "size": 8, "opacity": 0.75},
+        "marker": {"color": color, "size": 7},
         "text": [describe_trial(trial) for trial in trials],
         "hovertemplate": "%{text}<extra></extra>",
         "customdata": [run_path(frames, trial) for trial in trials],

@@ -161,8 +161,8 @@ def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str], every:
         traces.append(
             {
                 "mode": "lines+markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
-                "showlegend": cell not in shown, "opacity": 0.75,
-                "line": {"color": colors[cell], "width": 1.2},
+                "showlegend": cell not in shown,
+                "line": {"color": colors[cell], "width": 0.9},
                 "marker": {"color": colors[cell], "size": 4},
                 "text": describe_trial(trial),
                 "hovertemplate": "%{text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",

@@ -64,7 +64,7 @@ def _budget_traces(frames: SweepFrames, curve: IsoflopCurve) -> Iterator[Json]:
     shared = {"name": name, "legendgroup": name}
     trials = {trial["number"]: trial for trial in trial_records(frames)}
     yield {
-        **shared, "mode": "markers", "marker": {"color": curve.color, "size": 8, "opacity": 0.75},
+        **shared, "mode": "markers", "marker": {"color": curve.color, "size": 7},
         "text": [describe_trial(trials[end.number]) for end in curve.ends],
         "hovertemplate": "%{text}<extra></extra>",
         "customdata": [run_path(frames, trials[end.number]) for end in curve.ends],

@@ -60,8 +60,8 @@ def _draw_parallel(frames: SweepFrames, paths: list[Path]) -> LiveFigure:
         traces.append(
             {
                 "mode": "lines+markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
-                "showlegend": cell not in shown, "opacity": 0.7,
-                "line": {"color": colors[cell], "width": 1.3},
+                "showlegend": cell not in shown,
+                "line": {"color": colors[cell], "width": 1},
                 "marker": {"color": colors[cell], "size": 6},
                 "text": _describe_point(trial, paths),
                 "hovertemplate": "%{text}<extra></extra>",
@@ -132,7 +132,7 @@ def _slice_traces(frames: SweepFrames, path: Path) -> Iterator[Json]:
             yield {
                 "mode": "markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
                 "showlegend": not lost,
-                "marker": {"color": color, "opacity": 0.75, "size": 8,
+                "marker": {"color": color, "size": 7,
                            "symbol": "x-thin-open" if lost else "circle"},
                 "text": [describe_trial(trial) for trial in records],
                 "hovertemplate": "%{text}<extra></extra>",
