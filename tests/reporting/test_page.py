@@ -294,6 +294,9 @@ def test_ids_are_unique_and_links_have_targets(page: Path) -> None:
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+    described = re.findall(r'<div class="plot" tabindex="0" .* aria-describedby="([^"]+)"', text)
+    assert described == [f"{name}-caption" for name in read_specs(page)]
+    assert set(described) <= set(ids)
 
 
 def test_every_trial_is_in_the_table_with_its_reason(width: frames.SweepFrames, page: Path) -> None:

@@ -1,5 +1,6 @@
 """The page of a report in Chromium: no complaint, no request, no overflow, dark scheme, print."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seeds=1,
         columns=lambda _: {"train/loss": 2.5, "train/mlm_loss": 2.5, "health/grad_norm_encoder": 1},
     )
+    frames = dataclasses.replace(frames, experiment_id="7")
     return write_report(frames, tmp_path_factory.mktemp("reports"))
 
 
@@ -84,6 +86,27 @@ def test_rows_of_trials_are_sorted_by_a_click(desktop: Tab) -> None:
         )
         assert [each for each in desktop.evaluate(heads) if each] == [order]
         assert desktop.evaluate(numbers) == expected
+
+
+def test_points_are_reached_and_opened_by_keyboard(desktop: Tab) -> None:
+    desktop.call("Emulation.setFocusEmulationEnabled", enabled=True)
+    desktop.evaluate("window.open = (address) => (window.opened = address)")
+    desktop.evaluate("document.querySelector('#live-scores .plot').focus()")
+    label = "[...document.querySelectorAll('#live-scores .hovertext')].map((e) => e.textContent)[0]"
+    seen = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft"):
+        desktop.press(key)
+        seen.append(desktop.evaluate(label))
+    start, end, next_trial, *back = seen
+    assert back == [end, start]
+    assert [text.partition(" (")[0] for text in seen] == [
+        f"trial {number}" for number in (0, 0, 1, 0, 0)
+    ]
+    assert len({start, end, next_trial}) == 3
+    desktop.press("Enter")
+    assert desktop.evaluate("window.opened") == "http://127.0.0.1:5000/#/experiments/7/runs/r"
+    desktop.press("Tab")
+    assert desktop.evaluate(label) is None
 
 
 def test_figures_follow_the_dark_scheme(desktop: Tab) -> None:

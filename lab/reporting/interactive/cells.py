@@ -73,7 +73,7 @@ def _cell_traces(
         "mode": "markers", "name": name, "legendgroup": clean(cell.label), "showlegend": False,
         "marker": {"color": color, "symbol": "diamond", "size": 11},
         "text": clean(f"{cell.label}: {sentences.format_interval(cell.score)} ({cell.score.n})"),
-        "hovertemplate": "%{text}<extra></extra>",
+        "hovertemplate": "%{fullData.text}<extra></extra>",
         "x": [position + 0.25], "y": numbers([cell.score.mean]),
     }  # fmt: skip
     if not math.isnan(half):

@@ -165,7 +165,7 @@ def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str], every:
                 "line": {"color": colors[cell], "width": 0.9},
                 "marker": {"color": colors[cell], "size": 4},
                 "text": describe_trial(trial),
-                "hovertemplate": "%{text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
+                "hovertemplate": "%{fullData.text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
                 "meta": {"trial": trial["number"], "run": run_path(frames, trial)},
                 "columns": {"x": {axis: numbers(curve[axis]) for axis in axes},
                             "y": {name: numbers(curve[name]) for name in names}},

@@ -87,7 +87,7 @@ def _budget_traces(frames: SweepFrames, curve: IsoflopCurve) -> Iterator[Json]:
         **shared, "mode": "markers", "showlegend": False,
         "marker": {"color": curve.color, "symbol": "diamond", "size": 11},
         "text": clean(f"optimum at {name}: N {format_estimate(size)}"),
-        "hovertemplate": "%{text}<extra></extra>",
+        "hovertemplate": "%{fullData.text}<extra></extra>",
         "x": numbers([size.value]), "y": numbers([curve.optimum.allocation.loss]),
     }  # fmt: skip
     if size.low > 0 and np.isfinite(size.high):

@@ -50,7 +50,8 @@ class LiveFigure:
             the choices set; y of one name is used with all, and y may be named after x.
             `meta.run`, or `customdata` with one entry a point, is the address of MLflow's run.
             `legendgroup`, or `cells` with one entry a point, is the cell by which the reader hides
-            a trace or points in all figures.
+            a trace or points in all figures. A hover template calls the text of each point
+            `text`, and one text of the whole trace `fullData.text`.
         layout: layout of Plotly.
         choices: choices of the reader.
     """

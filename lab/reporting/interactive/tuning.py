@@ -64,7 +64,7 @@ def _draw_parallel(frames: SweepFrames, paths: list[Path]) -> LiveFigure:
                 "line": {"color": colors[cell], "width": 1},
                 "marker": {"color": colors[cell], "size": 6},
                 "text": _describe_point(trial, paths),
-                "hovertemplate": "%{text}<extra></extra>",
+                "hovertemplate": "%{fullData.text}<extra></extra>",
                 "meta": {"trial": trial["number"], "run": run_path(frames, trial)},
                 "x": list(range(len(axes))),
                 "y": numbers(axis.heights[index] for axis in axes),
