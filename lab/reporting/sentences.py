@@ -180,20 +180,30 @@ def describe_nuisance(frames: SweepFrames, result: Answer, path: str) -> str:
 
 
 def describe_health(frames: SweepFrames) -> str:
-    """Return the caption of the training diagnostics: trials that beat the uninformed loss."""
+    """Return the caption of the training diagnostics: last losses, and those below uninformed."""
     last = frames.curves.groupby("number").last()
     loss, baseline = "train/discriminator_loss", "health/majority_loss"
+    ends = f"{describe_last_losses(frames, 'train/loss')} " if "train/loss" in last else ""
     if loss not in last or baseline not in last:
         return (
-            "Values recorded during training. No trial has a discriminator loss to compare with "
-            "that of an uninformed discriminator."
+            f"{ends}No trial has a discriminator loss to compare with that of an uninformed "
+            "discriminator."
         )
     both = last[[loss, baseline]].dropna()
     below = int((both[loss] < both[baseline]).sum())
     return (
-        f"At the last evaluation, the discriminator's loss is below that of an uninformed one in "
-        f"{below} of {len(both)} trials. The uninformed one knows only the rate of replacement, "
-        f"and that [CLS] and [SEP] cannot be replaced."
+        f"{ends}At the last evaluation, the discriminator's loss is below that of an uninformed "
+        f"one in {below} of {len(both)} trials. The uninformed one knows only the rate of "
+        f"replacement, and that [CLS] and [SEP] cannot be replaced."
+    )
+
+
+def describe_last_losses(frames: SweepFrames, name: str) -> str:
+    """Return the range of the last values of a training loss."""
+    last = frames.curves.dropna(subset=[name]).groupby("number")[name].last()
+    return (
+        f"{name} ends between {last.min():.4g} and {last.max():.4g} in the {len(last)} trials that "
+        "recorded it."
     )
 
 

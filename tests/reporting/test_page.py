@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pages import contrast
 from project import ROOT
 from simulated.sweeps import BASE, LR, METRIC, WIDTH, build_experiment, outcome, populate
 
@@ -301,6 +302,9 @@ def test_ids_are_unique_and_links_have_targets(page: Path) -> None:
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+    described = re.findall(r'<div class="plot" tabindex="0" .* aria-describedby="([^"]+)"', text)
+    assert described == [f"{name}-caption" for name in read_specs(page)]
+    assert set(described) <= set(ids)
 
 
 def test_every_trial_is_in_the_table_with_its_reason(width: frames.SweepFrames, page: Path) -> None:
@@ -732,22 +736,23 @@ def test_files_of_tables_have_the_numbers_of_the_frames(
         assert int(ranked[f"{cell} n"]) == len(scores)
 
 
-def luminance(color: str) -> float:
-    """Return the relative luminance of an sRGB color (WCAG 2.1)."""
-    parts = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    linear = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
 def test_colors_of_settings_contrast_with_both_backgrounds_of_the_page() -> None:
-    templates = ROOT / "lab" / "reporting" / "documents" / "templates"
-    template = (templates / "base.html.jinja").read_text()
-    backgrounds = re.findall(r"--page: (#[0-9a-f]{6})", template)
-    assert len(backgrounds) == 2
-    for color in (*cell_colors.PALETTE, *cell_colors.ordered_colors(25)):
-        for background in backgrounds:
-            low, high = sorted((luminance(color), luminance(background)))
-            assert (high + 0.05) / (low + 0.05) >= 3, (color, background)
+    colors = (*cell_colors.PALETTE, *cell_colors.ordered_colors(25))
+    assert contrast.faint_marks((color, 1.0) for color in colors) == []
+    assert contrast.faint_marks([("#C58700", 0.65)]) != []
+
+
+def test_marks_of_figures_contrast_with_both_backgrounds_as_they_are_drawn(
+    page: Path, tuned: frames.SweepFrames
+) -> None:
+    texts = [file.read_text() for file in (page.parent / "figures").glob("*.svg")]
+    texts.append(svg.render_svg(tuning_plots.plot_parallel(tuned)))
+    for text in texts:
+        marks = list(contrast.svg_marks(text))
+        assert marks
+        assert contrast.faint_marks(marks) == []
+    for name, content in read_specs(page).items():
+        assert contrast.faint_marks(contrast.trace_marks(content["traces"])) == [], name
 
 
 def test_settings_whose_best_value_is_at_the_edge_are_one_warning_and_a_doubt(uri: str) -> None:

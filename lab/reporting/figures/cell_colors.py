@@ -17,7 +17,7 @@ PALETTE = (
     "#0072B2", "#C58700", "#009E73", "#CC79A7", "#499CCA", "#D55E00", "#8C8C8C",
     "#94516C", "#41A392", "#7A68C9", "#989833", "#AA4466",
 )  # fmt: skip
-_RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#C98526"])
+RAMP = LinearSegmentedColormap.from_list("lab", ["#4363D8", "#C2569B", "#C98526"])
 
 
 def cell_colors(frames: SweepFrames) -> dict[str, str]:
@@ -28,7 +28,7 @@ def cell_colors(frames: SweepFrames) -> dict[str, str]:
         return dict(zip(labels, PALETTE, strict=False))
     if len(labels) == 1:
         return {labels[0]: PALETTE[0]}
-    ramp = _RAMP(np.linspace(0, 1, len(labels)))
+    ramp = RAMP(np.linspace(0, 1, len(labels)))
     if ordered:
         labels.sort(key=lambda cell: float(cell_value(frames, cell)))
     return {cell: to_hex(color) for cell, color in zip(labels, ramp, strict=True)}
@@ -36,7 +36,7 @@ def cell_colors(frames: SweepFrames) -> dict[str, str]:
 
 def ordered_colors(count: int) -> list[str]:
     """Return colors from blue to orange for values in order."""
-    return [to_hex(color) for color in _RAMP(np.linspace(0, 1, count))]
+    return [to_hex(color) for color in RAMP(np.linspace(0, 1, count))]
 
 
 def cell_value(frames: SweepFrames, cell: str) -> float:

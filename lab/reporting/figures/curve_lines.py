@@ -15,7 +15,7 @@ _MOST_POINTS = 5_000  # of all trials; more are not seen at the width of a page
 def plot_lines(
     axes: Axes, frames: SweepFrames, x: str, y: str, colors: dict[str, str], **style: object
 ) -> None:
-    """Draw the curves of all trials in the colors of their cells.
+    """Draw the curves of all trials in the colors of their cells; one point alone is a dot.
 
     Args:
         axes: axes to draw on.
@@ -29,9 +29,11 @@ def plot_lines(
     gaps = pd.DataFrame({"number": points["number"].unique()})
     lines = pd.concat([points, gaps]).sort_values("number", kind="stable")  # a gap follows a curve
     cells = lines["number"].map(frames.trials.set_index("number")["cell"])
+    alone = lines["number"].map(points["number"].value_counts()) == 1
     for cell, color in colors.items():
-        line = lines[cells == cell]
+        line, dots = lines[cells == cell], lines[(cells == cell) & alone]
         axes.plot(line[x], line[y], color=color, **style)  # type: ignore[arg-type]
+        axes.plot(dots[x], dots[y], ".", color=color, ms=3)
 
 
 def _thin(points: pd.DataFrame) -> pd.DataFrame:

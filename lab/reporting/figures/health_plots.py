@@ -13,6 +13,7 @@ from lab.reporting.figures.svg import INK, STYLED, WIDTH, add_legend
 from lab.tracking.frames import SweepFrames
 
 _HEALTH = (  # panel title; its lines: metric, label in the legend, line style
+    ("training loss", (("train/loss", "loss", "-"),)),
     ("replaced tokens", (("health/replacement_rate", "replaced", "-"),)),
     ("recall of replaced tokens", (("health/recall_replaced", "recall", "-"),)),
     (
@@ -61,7 +62,7 @@ def plot_health(frames: SweepFrames) -> Figure | None:
     colors = cell_colors(frames)
     for axes, (title, lines) in zip(grid.flat, panels, strict=False):
         for metric, _, style in lines:
-            plot_lines(axes, frames, "spent/flops", metric, colors, ls=style, lw=0.8, alpha=0.7)
+            plot_lines(axes, frames, "spent/flops", metric, colors, ls=style, lw=0.6)
         _finish_panel(axes, title, lines)
     for axes in list(grid.flat)[len(panels) :]:
         axes.remove()

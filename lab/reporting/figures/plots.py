@@ -43,7 +43,7 @@ def plot_curves(frames: SweepFrames, axis: str) -> Figure:
     name = frames.metric.name
     colors = cell_colors(frames)
     figure, axes = new_figure(3.7)
-    plot_lines(axes, frames, axis, name, colors, lw=0.9, alpha=0.65)
+    plot_lines(axes, frames, axis, name, colors, lw=0.7)
     best = best_so_far(frames, axis)
     end = frames.curves[axis].max()
     axes.step(
@@ -80,7 +80,7 @@ def plot_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> Figur
         log = axes.get_xscale() == "log"
         offsets = _spread(len(scores))
         dots = x * 1.03**offsets if log else x + width * offsets
-        axes.plot(dots, scores, "o", color=color, alpha=0.75, ms=4.5, mew=0)
+        axes.plot(dots, scores, "o", color=color, ms=4, mew=0)
         half = cell.score.high - cell.score.mean
         axes.errorbar(x, cell.score.mean, yerr=None if np.isnan(half) else half, fmt="_",
                       color=color, ms=16, mew=2, elinewidth=1.4, capsize=3)  # fmt: skip
@@ -104,12 +104,12 @@ def plot_nuisance(frames: SweepFrames, path: Path) -> Figure:
     for cell, color in colors.items():
         trials, line = search[search["cell"] == cell], binned[binned["cell"] == cell]
         x = trials[path] if numeric else trials[path].astype(str)
-        axes.plot(x, trials["score"], "o", color=color, ms=4.5, mew=0, alpha=0.7, label=cell)
+        axes.plot(x, trials["score"], "o", color=color, ms=4, mew=0, label=cell)
         lost = x[trials["score"].isna()]
         bottom = axes.get_xaxis_transform()
         axes.plot(lost, np.full(len(lost), 0.03), "x", color=color, ms=5, transform=bottom)
         if numeric:
-            axes.plot(line["value"], line["best"], color=color, lw=1.1, alpha=0.7)
+            axes.plot(line["value"], line["best"], color=color, lw=0.8)
     if distribution.get("log"):
         _log_axis(axes)
     axes.set_xlabel(path)

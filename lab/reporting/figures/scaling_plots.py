@@ -8,7 +8,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from lab.reporting.figures.cell_colors import ordered_colors
+from lab.reporting.figures.cell_colors import RAMP, ordered_colors
 from lab.reporting.figures.svg import INK, STYLED, WIDTH, new_figure
 from lab.reporting.scaling.analysis import FittedGroup
 from lab.reporting.scaling.estimates import format_flops, format_number
@@ -39,7 +39,7 @@ def plot_isoflop(fitted: FittedGroup) -> Figure:
 
 def _plot_curve(axes: Axes, curve: IsoflopCurve) -> None:
     color = curve.color
-    axes.plot(curve.run_sizes_n, curve.losses_n, "o", color=color, ms=4.5, mew=0, alpha=0.75)
+    axes.plot(curve.run_sizes_n, curve.losses_n, "o", color=color, ms=4, mew=0)
     axes.plot(curve.sizes_S, curve.law_S, color=color, lw=1.4, label=format_flops(curve.budget))
     if curve.parabola_S is not None:
         axes.plot(curve.sizes_S, curve.parabola_S, color=color, lw=1, ls=(0, (4, 3)))
@@ -66,7 +66,7 @@ def plot_residuals(fitted: FittedGroup) -> Figure:
         for budget, color in zip(budgets, ordered_colors(len(budgets)), strict=True):
             own = points.budgets_n == budget
             axes.plot(
-                values[own], residuals[own], "o", color=color, ms=4.5, mew=0, alpha=0.75,
+                values[own], residuals[own], "o", color=color, ms=4, mew=0,
                 label=format_flops(budget) if name == "N" else None,
             )  # fmt: skip
         _scale_log(axes.xaxis, (1, 3))
@@ -84,7 +84,7 @@ def plot_rates(trend: RateTrend) -> Figure:
     sizes = np.array([optimum.predictors["parameters"] for optimum in used])
     tokens = np.array([optimum.predictors["tokens"] for optimum in used])
     dots = axes.scatter(
-        sizes, [optimum.rate for optimum in used], c=np.log10(tokens), cmap="cividis", s=26,
+        sizes, [optimum.rate for optimum in used], c=np.log10(tokens), cmap=RAMP, s=26,
         edgecolors=INK, linewidths=0.5,
     )  # fmt: skip
     others = dict(zip(trend.names, trend.centers, strict=True))

@@ -27,7 +27,7 @@ def plot_parallel(frames: SweepFrames) -> Figure:
         own = [index for index, each in enumerate(cells) if each == cell]
         x = [place for _ in own for place in (*range(len(axes)), math.nan)]
         y = [height for i in own for height in (*(axis.heights[i] for axis in axes), math.nan)]
-        panel.plot(x, y, "o-", color=color, lw=0.9, ms=3.5, mew=0, alpha=0.6, label=cell)
+        panel.plot(x, y, "o-", color=color, lw=0.6, ms=3.5, mew=0, label=cell)
     for place, axis in enumerate(axes):
         panel.axvline(place, color=INK, lw=0.7)
         for height, text in axis.ticks:

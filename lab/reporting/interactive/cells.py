@@ -46,9 +46,10 @@ def draw_cells(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> LiveF
                 "x": [-0.5, len(labels) - 0.5], "y": [score, score],
             }
         )  # fmt: skip
-    layout = base_layout("", frames.metric.name, 420)
+    names = [each[:40] for each in labels]
+    layout = base_layout("", frames.metric.name, 420, names)
     layout["xaxis"] |= {
-        "tickvals": list(range(len(labels))), "ticktext": [clean(each[:40]) for each in labels],
+        "tickvals": list(range(len(labels))), "ticktext": [clean(name) for name in names],
         "range": [-0.5, len(labels) - 0.5], "showgrid": False,
     }  # fmt: skip
     caption = (
@@ -78,14 +79,14 @@ def _cell_traces(
         "mode": "markers", "name": name, "legendgroup": clean(cell.label), "showlegend": False,
         "marker": {"color": color, "symbol": "diamond", "size": 11},
         "text": clean(f"{cell.label}: {sentences.format_interval(cell.score)} ({cell.score.n})"),
-        "hovertemplate": "%{text}<extra></extra>",
+        "hovertemplate": "%{fullData.text}<extra></extra>",
         "x": [position + 0.25], "y": numbers([cell.score.mean]),
     }  # fmt: skip
     if not math.isnan(half):
         mean["error_y"] = {"type": "data", "array": numbers([half]), "color": color}
     dots: Json = {
         "mode": "markers", "name": name, "legendgroup": clean(cell.label),
-        "marker": {"color": color, "size": 8, "opacity": 0.75},
+        "marker": {"color": color, "size": 7},
         "text": [describe_trial(trial) for trial in trials],
         "hovertemplate": "%{text}<extra></extra>",
         "customdata": [run_path(frames, trial) for trial in trials],

@@ -110,7 +110,6 @@ def draw_losses(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
     if not losses or not axes:
         return None
     losses.sort(key=lambda name: (name != "train/loss", name))
-    last = frames.curves.dropna(subset=[losses[0]]).groupby("number")[losses[0]].last()
     options = [
         (name.removeprefix("train/").replace("_", " "),
          {"y": name, "layout": {"yaxis.title.text": clean(name)}})
@@ -119,8 +118,7 @@ def draw_losses(frames: SweepFrames, groups: str = "settings") -> LiveFigure | N
     return LiveFigure(
         name="live-losses",
         title="Training loss of every trial",
-        caption=f"{losses[0]} ends between {last.min():.4g} and {last.max():.4g} in the "
-        f"{len(last)} trials that recorded it. {_describe(frames, groups)}",
+        caption=f"{sentences.describe_last_losses(frames, losses[0])} {_describe(frames, groups)}",
         traces=_trial_traces(frames, losses, axes),
         layout=base_layout(_AXES[axes[0]][1], losses[0]),
         choices=(
@@ -160,11 +158,11 @@ def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str]) -> lis
         traces.append(
             {
                 "mode": "lines+markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
-                "showlegend": cell not in shown, "opacity": 0.75,
-                "line": {"color": colors[cell], "width": 1.2},
+                "showlegend": cell not in shown,
+                "line": {"color": colors[cell], "width": 0.9},
                 "marker": {"color": colors[cell], "size": 4},
                 "text": describe_trial(trial),
-                "hovertemplate": "%{text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
+                "hovertemplate": "%{fullData.text}<br>%{x:.4s}, %{y:.4f}<extra></extra>",
                 "meta": {"trial": trial["number"], "run": run_path(frames, trial)},
                 "columns": {"x": {axis: numbers(curve[axis], _DIGITS) for axis in axes},
                             "y": {name: numbers(curve[name], _DIGITS) for name in names}},

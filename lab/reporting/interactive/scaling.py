@@ -65,7 +65,7 @@ def _budget_traces(frames: SweepFrames, curve: IsoflopCurve) -> Iterator[Json]:
     shared = {"name": name, "legendgroup": name}
     trials = {trial["number"]: trial for trial in trial_records(frames)}
     yield {
-        **shared, "mode": "markers", "marker": {"color": curve.color, "size": 8, "opacity": 0.75},
+        **shared, "mode": "markers", "marker": {"color": curve.color, "size": 7},
         "text": [describe_trial(trials[end.number]) for end in curve.ends],
         "hovertemplate": "%{text}<extra></extra>",
         "customdata": [run_path(frames, trials[end.number]) for end in curve.ends],
@@ -88,7 +88,7 @@ def _budget_traces(frames: SweepFrames, curve: IsoflopCurve) -> Iterator[Json]:
         **shared, "mode": "markers", "showlegend": False,
         "marker": {"color": curve.color, "symbol": "diamond", "size": 11},
         "text": clean(f"optimum at {name}: N {format_estimate(size)}"),
-        "hovertemplate": "%{text}<extra></extra>",
+        "hovertemplate": "%{fullData.text}<extra></extra>",
         "x": numbers([size.value]), "y": numbers([curve.optimum.allocation.loss]),
     }  # fmt: skip
     if size.low > 0 and np.isfinite(size.high):

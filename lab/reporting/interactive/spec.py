@@ -19,6 +19,8 @@ from lab.tracking.frames import SweepFrames
 
 INK = "var(--ink)"
 SOFT = "var(--soft)"
+_CHARACTER = 5.5  # pixels; width of a character of a label
+_LEGEND = 0.35  # largest share of the height; further entries are reached by scrolling
 Json = dict[str, Any]
 
 
@@ -48,7 +50,8 @@ class LiveFigure:
             the choices set; y of one name is used with all, and y may be named after x.
             `meta.run`, or `customdata` with one entry a point, is the address of MLflow's run.
             `legendgroup`, or `cells` with one entry a point, is the cell by which the reader hides
-            a trace or points in all figures.
+            a trace or points in all figures. A hover template calls the text of each point
+            `text`, and one text of the whole trace `fullData.text`.
         layout: layout of Plotly.
         choices: choices of the reader.
         files: names of the CSV files with its numbers.
@@ -138,14 +141,16 @@ def trial_records(frames: SweepFrames) -> list[dict[Any, Any]]:
     return frames.trials.to_dict("records")
 
 
-def base_layout(x: str, y: str, height: int = 440) -> Json:
+def base_layout(x: str, y: str, height: int = 440, names: Iterable[str] = ()) -> Json:
     """Return the layout that all figures share.
 
     Args:
         x: title of the horizontal axis.
         y: title of the vertical axis.
-        height: height in pixels.
+        height: height in pixels without vertical labels.
+        names: labels of the horizontal axis, which are vertical on a narrow screen.
     """
+    height += round(_CHARACTER * max(map(len, names), default=0))
     axis = {"automargin": True, "gridcolor": "var(--line)", "linecolor": SOFT, "zeroline": False}
     return {
         "height": height,
@@ -158,7 +163,7 @@ def base_layout(x: str, y: str, height: int = 440) -> Json:
         "hoverlabel": {"align": "left", "bgcolor": "var(--card)", "bordercolor": SOFT,
                        "font": {"color": INK}, "namelength": 0},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom",
-                   "yref": "container", "groupclick": "togglegroup"},
+                   "yref": "container", "groupclick": "togglegroup", "maxheight": _LEGEND},
         "xaxis": {**axis, "title": {"text": clean(x)}},
         "yaxis": {**axis, "title": {"text": clean(y)}},
     }  # fmt: skip

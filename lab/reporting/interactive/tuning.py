@@ -61,11 +61,11 @@ def _draw_parallel(frames: SweepFrames, paths: list[Path]) -> LiveFigure:
         traces.append(
             {
                 "mode": "lines+markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
-                "showlegend": cell not in shown, "opacity": 0.7,
-                "line": {"color": colors[cell], "width": 1.3},
+                "showlegend": cell not in shown,
+                "line": {"color": colors[cell], "width": 1},
                 "marker": {"color": colors[cell], "size": 6},
                 "text": _describe_point(trial, paths),
-                "hovertemplate": "%{text}<extra></extra>",
+                "hovertemplate": "%{fullData.text}<extra></extra>",
                 "meta": {"trial": trial["number"], "run": run_path(frames, trial)},
                 "x": list(range(len(axes))),
                 "y": numbers(axis.heights[index] for axis in axes),
@@ -105,7 +105,9 @@ def _describe_point(trial: Json, paths: list[Path]) -> str:
 
 def _draw_slice(frames: SweepFrames, answer: Answer, path: Path) -> LiveFigure:
     """Return the search scores over one parameter."""
-    layout = base_layout(path, frames.metric.name, 380)
+    values = last_search_trials(frames)[path].dropna()
+    names = [] if are_numeric(values) else [format_setting(value) for value in values]
+    layout = base_layout(path, frames.metric.name, 380, names)
     if frames.tune[path].get("log"):
         layout["xaxis"]["type"] = "log"
     return LiveFigure(
@@ -133,7 +135,7 @@ def _slice_traces(frames: SweepFrames, path: Path) -> Iterator[Json]:
             yield {
                 "mode": "markers", "name": clean(cell[:60]), "legendgroup": clean(cell),
                 "showlegend": not lost,
-                "marker": {"color": color, "opacity": 0.75, "size": 8,
+                "marker": {"color": color, "size": 7,
                            "symbol": "x-thin-open" if lost else "circle"},
                 "text": [describe_trial(trial) for trial in records],
                 "hovertemplate": "%{text}<extra></extra>",

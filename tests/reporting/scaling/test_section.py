@@ -20,10 +20,13 @@ from frames.scaling_frames import (
     prefer_rate,
     scaling_frames,
 )
+from pages import contrast
 
 from lab.config.schedules.rate_trend import RateTrendConfig
 from lab.loading.schema import validate_rate_trend
 from lab.loading.yaml_text import parse
+from lab.reporting.figures import svg
+from lab.reporting.figures.scaling_plots import plot_rates
 from lab.reporting.page import write_report
 from lab.reporting.scaling.analysis import FittedGroup, RefusedGroup
 from lab.reporting.scaling.csv_tables import BEST_RATES, END_POINTS, list_frames
@@ -34,6 +37,7 @@ from lab.reporting.scaling.generator_ratio import LABEL, RatioTrend, analyze_rat
 from lab.reporting.scaling.interval_contents import expected_largest
 from lab.reporting.scaling.law_tables import join_ranges
 from lab.reporting.scaling.rate_tables import write_setting
+from lab.reporting.scaling.rates import analyze_rates
 from lab.reporting.scaling.section import ScalingSection, scaling_section
 from lab.reporting.verification.recomputation import verify_with_own_files
 from lab.reporting.verification.report_file import NAME, read_report_file
@@ -86,6 +90,19 @@ def test_runs_of_the_interactive_profiles_are_hidden_by_their_cells(
     for trace in dots:
         numbers = [int(text.split()[1]) for text in trace["text"]]  # trial 3 (search, finished)
         assert trace["cells"] == [cells[number] for number in numbers]
+
+
+def test_marks_of_the_figures_contrast_with_both_backgrounds_of_the_page(written: Path) -> None:
+    tuned = scaling_frames(
+        prefer_rate(1.4e-3), compare=THREE, rates=(1e-3, 2e-3, 4e-3), seeds=1, noise=1e-4
+    )
+    trend = analyze_rates(group_end_points(tuned))
+    assert isinstance(trend, RateTrend)
+    files = [written / "figures" / f"{name}-1.svg" for name in ("isoflop", "residuals")]
+    for text in (*(file.read_text() for file in files), svg.render_svg(plot_rates(trend))):
+        marks = list(contrast.svg_marks(text))
+        assert len(marks) > 20
+        assert contrast.faint_marks(marks) == []
 
 
 def test_table_of_end_points_has_every_compared_run(written: Path, frames: SweepFrames) -> None:

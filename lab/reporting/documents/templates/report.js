@@ -29,6 +29,12 @@
     return /^https?:\/\//.test(base) ? `${base}/${path}` : "";
   };
 
+  const open = (point) => {
+    const path = point && run(point);
+    const target = path && address(path);
+    if (target) window.open(target, "_blank", "noopener");
+  };
+
   class Figure {
     constructor(element) {
       this.element = element;
@@ -36,6 +42,8 @@
       this.spec = JSON.parse(element.querySelector("script").textContent);
       this.options = this.spec.choices.map((choice) => choice.options[0]);
       this.visible = this.spec.traces.map((trace) => trace.visible ?? true);
+      this.trace = 0; // of the keys
+      this.point = -1;
       this.addButtons();
     }
 
@@ -110,13 +118,39 @@
       return Plotly.react(this.plot, this.traces(), layout, config);
     }
 
+    // Show the label of a point: of the trace `across` after the last one, `along` its points.
+    move(across, along) {
+      const shown = this.plot.data.flatMap((trace, curveNumber) => {
+        if (trace.visible !== true || trace.hoverinfo === "skip") return [];
+        const known = [...trace.y.keys()].filter((point) => trace.y[point] !== null);
+        return known.length ? [known.map((pointNumber) => ({ curveNumber, pointNumber }))] : [];
+      });
+      if (!shown.length) return;
+      const points = shown.at((this.trace + across) % shown.length);
+      const last = Math.min(this.point, points.length - 1);
+      const point = points.at((last + along) % points.length);
+      this.trace = shown.indexOf(points);
+      this.point = points.indexOf(point);
+      Plotly.Fx.hover(this.plot, [point]);
+    }
+
+    press(event) {
+      const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+      const step = steps[event.key];
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      if (event.key === "Enter") open(this.labelled);
+      if (step) {
+        event.preventDefault(); // the page does not scroll
+        this.move(...step);
+      }
+    }
+
     async start() {
       await this.draw();
-      this.plot.on("plotly_click", (event) => {
-        const path = run(event.points[0]);
-        const target = path && address(path);
-        if (target) window.open(target, "_blank", "noopener");
-      });
+      this.plot.on("plotly_click", (event) => open(event.points[0]));
+      this.plot.on("plotly_hover", (event) => (this.labelled = event.points[0]));
+      this.plot.addEventListener("keydown", (event) => this.press(event));
+      this.plot.addEventListener("blur", () => Plotly.Fx.unhover(this.plot));
       for (const name of (this.element.dataset.instead ?? "").split(" ")) {
         document.getElementById(name)?.classList.add("replaced");
       }
@@ -213,9 +247,17 @@
     if (!window.DecompressionStream) return;
     await loadPlotly();
     page.classList.add("scripted");
-    for (const element of document.querySelectorAll(".live")) figures.push(new Figure(element));
     startFilter();
-    for (const figure of figures) await figure.start();
+    for (const element of document.querySelectorAll(".live")) {
+      try {
+        const figure = new Figure(element);
+        await figure.start();
+        figures.push(figure);
+      } catch (error) {
+        console.error(error);
+        element.remove(); // the static figure stays
+      }
+    }
     const dark = window.matchMedia("(prefers-color-scheme: dark)");
     dark.addEventListener("change", () => figures.forEach((figure) => figure.draw()));
   };
