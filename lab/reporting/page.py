@@ -242,7 +242,7 @@ def _list_facts(
 def _figures(
     frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
 ) -> dict[str, list[Figure]]:
-    groups = {"compute": captioned.draw_scores(frames), "cells": [], "nuisances": []}
+    groups = {"compute": captioned.draw_scores(frames, runs), "cells": [], "nuisances": []}
     if result is not None:
         groups["cells"] = _cell_figures(frames, result, runs)
         groups["nuisances"] = captioned.draw_tuning(frames, result)

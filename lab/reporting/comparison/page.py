@@ -112,16 +112,19 @@ def _evidence(sweeps: Sequence[SweepResult], answer: Answer | None) -> dict[str,
         empty = Table(caption="", head=(), rows=())
         return {"figures": _NONE, "interactive": _NONE, "groups": [], "scores": empty}
     joined = join_frames(sweeps)
-    by_sweep = group_by_sweep(joined)
+    by_sweep, runs = group_by_sweep(joined), join_runs(sweeps)
     drawn = {
-        "compute": curves.draw_scores(by_sweep, "sweeps"),
+        "compute": curves.draw_scores(by_sweep, runs, "sweeps"),
         "losses": curves.draw_losses(by_sweep, "sweeps"),
     }
     live = {key: [] if each is None else [each] for key, each in drawn.items()}
     return {
         "figures": _NONE
-        | {"compute": captioned.draw_scores(by_sweep), "health": captioned.draw_health(by_sweep)},
+        | {
+            "compute": captioned.draw_scores(by_sweep, runs),
+            "health": captioned.draw_health(by_sweep),
+        },
         "interactive": live,
         "groups": interactive.list_groups(by_sweep, live),
-        "scores": score_table.score_table(joined, answer, join_runs(sweeps)),
+        "scores": score_table.score_table(joined, answer, runs),
     }

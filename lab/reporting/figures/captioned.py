@@ -1,5 +1,7 @@
 """Figures of a report with title and caption: scores, tuned parameters, training diagnostics."""
 
+import pandas as pd
+
 from lab.reporting import sentences, tuned_parameters
 from lab.reporting.figures import health_plots, plots, svg, tuning_plots
 from lab.reporting.figures.figure import Figure
@@ -13,15 +15,20 @@ _COMPUTE = {  # title of the axis, unit
 }
 
 
-def draw_scores(frames: SweepFrames) -> list[Figure]:
-    """Return the figures of the scores over FLOPs, tokens and seconds; none without scores."""
+def draw_scores(frames: SweepFrames, runs: pd.DataFrame) -> list[Figure]:
+    """Return the figures of the scores over FLOPs, tokens and seconds; none without scores.
+
+    Args:
+        frames: frames of a sweep, or of several.
+        runs: trials by which the settings are compared (`stats.scored_trials`).
+    """
     if frames.metric.name not in frames.curves:
         return []
     return [
         Figure(
             name=f"score-{unit.lower()}", title=f"Score against {title}",
-            caption=sentences.describe_curve(frames, axis, unit),
-            svg=svg.render_svg(plots.plot_curves(frames, axis)),
+            caption=sentences.describe_curve(frames, runs, axis, unit),
+            svg=svg.render_svg(plots.plot_curves(frames, runs, axis)),
         )
         for axis, (title, unit) in _COMPUTE.items()
         # On a shared device, the seconds of a trial depend on the other trials.
