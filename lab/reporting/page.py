@@ -250,7 +250,7 @@ def _figures(
 
 
 def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[Figure]:
-    """Return the figure of the cells' scores, and the replacement rates of a two-way grid."""
+    """Return the figures of the cells' scores, and the replacement rates of a two-way grid."""
     scores = svg.render_svg(plots.plot_cells(frames, result, runs))
     figures = [
         Figure(
@@ -259,7 +259,8 @@ def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> li
             caption=f"{sentences.describe_cells(result)} "
             f"{yardsticks.describe_levels(frames, runs)}".strip(),
             svg=scores,
-        )
+        ),
+        *captioned.draw_isolation(frames, result, runs),
     ]
     if heat_map.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
         rates = svg.render_svg(heat_map.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE)))

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lab.reporting import sentences, tuned_parameters
-from lab.reporting.figures import health_plots, plots, svg, tuning_plots
+from lab.reporting.figures import health_plots, isolation, plots, svg, tuning_plots
 from lab.reporting.figures.figure import Figure
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
@@ -34,6 +34,25 @@ def draw_scores(frames: SweepFrames, runs: pd.DataFrame) -> list[Figure]:
         # On a shared device, the seconds of a trial depend on the other trials.
         if axis in frames.curves and (axis != "spent/seconds" or not frames.trials["shared"].any())
     ]  # fmt: skip
+
+
+def draw_isolation(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> list[Figure]:
+    """Return the figure of each compared path with the others held fixed; none for a single path.
+
+    Args:
+        frames: frames of the sweep.
+        answer: comparison of the cells.
+        runs: trials by which the cells are compared (`stats.scored_trials`).
+    """
+    return [
+        Figure(
+            name=f"isolation-{each.path}",
+            title=f"Score over {each.path}",
+            caption=isolation.describe(each, answer.noise_sd),
+            svg=svg.render_svg(isolation.plot(frames, each)),
+        )
+        for each in isolation.isolate_paths(frames, runs)
+    ]
 
 
 def draw_tuning(frames: SweepFrames, answer: Answer) -> list[Figure]:
