@@ -244,7 +244,7 @@ def _list_facts(
 def _figures(
     frames: SweepFrames, result: Answer | None, runs: pd.DataFrame
 ) -> dict[str, list[Figure]]:
-    groups = {"compute": captioned.draw_scores(frames), "cells": [], "nuisances": []}
+    groups = {"compute": captioned.draw_scores(frames, runs), "cells": [], "nuisances": []}
     if result is not None:
         groups["cells"] = _cell_figures(frames, result, runs)
         groups["nuisances"] = captioned.draw_tuning(frames, result)
@@ -252,7 +252,7 @@ def _figures(
 
 
 def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> list[Figure]:
-    """Return the figure of the cells' scores, and the replacement rates of a two-way grid."""
+    """Return the figures of the cells' scores, and the replacement rates of a two-way grid."""
     scores = svg.render_svg(plots.plot_cells(frames, result, runs))
     figures = [
         Figure(
@@ -262,7 +262,8 @@ def _cell_figures(frames: SweepFrames, result: Answer, runs: pd.DataFrame) -> li
             f"{yardsticks.describe_levels(frames, runs)}".strip(),
             svg=scores,
             files=("settings.csv", "trials.csv"),
-        )
+        ),
+        *captioned.draw_isolation(frames, result, runs),
     ]
     if heat_map.is_two_way_grid(frames) and _REPLACEMENT_RATE in runs:
         rates = svg.render_svg(heat_map.plot_heat_map(frames, _means(runs, _REPLACEMENT_RATE)))

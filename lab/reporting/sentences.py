@@ -4,11 +4,10 @@ import math
 
 import pandas as pd
 
-from lab.reporting.compute.learning_curves import best_so_far
+from lab.reporting.compute.mean_curves import mean_curves
 from lab.reporting.compute.multiplier import ComputeMultiplier
 from lab.reporting.compute.test_inversion import MultiplierBound, MultiplierInterval
 from lab.reporting.intervals import Interval
-from lab.reporting.shapes import untrained_of_best
 from lab.reporting.stats import Answer, edge_values, last_search_trials
 from lab.tracking.frames import SweepFrames
 
@@ -117,25 +116,35 @@ def _without_effect(frames: SweepFrames, result: Answer) -> list[tuple[str, str]
     ]
 
 
-def describe_curve(frames: SweepFrames, axis: str, unit: str) -> str:
-    """Return the caption of a score curve: change of the best score, and `axis` at half of it.
+def describe_curve(frames: SweepFrames, runs: pd.DataFrame, axis: str, unit: str) -> str:
+    """Return the caption of a score curve: change of the best mean, and `axis` at half of it.
 
-    The change is that of the bold line in the figure (`best_so_far`).
+    The means are those of the lines in the figure (`mean_curves`).
     """
-    name, line = frames.metric.name, best_so_far(frames, axis)
-    start, end = float(line[name].iloc[0]), float(line[name].iloc[-1])
-    own = untrained_of_best(frames)
+    means = mean_curves(frames, runs, axis)
+    if means.best.empty:
+        return "No trial has finished, so no setting has a mean score yet."
+    first, last = means.best.iloc[0], means.best.iloc[-1]
+    start, end = format_score(first["mean"]), format_score(last["mean"])
+    best = f"{end} ({last['setting']}, n = {last['seeds']})"
+    own = float(runs.loc[runs["cell"] == last["setting"], "untrained"].mean())
     if math.isnan(own):
-        return f"The best score of all trials is {format_score(end)}; no untrained score was taken."
-    if len(line) == 1:  # no improvement over the first score
-        return f"No score is better than the best untrained score, {format_score(end)}."
-    half = line[(line[name] - start).abs() >= abs(end - start) / 2]
-    amount = format_quantity(half[axis].iloc[0], unit)
-    return (
-        f"The best score of all trials goes from {format_score(start)} (the best untrained score) "
-        f"to {format_score(end)}; half of this change is reached after {amount}. Untrained "
-        f"encoders of the shape with the best score have {format_score(own)} on average."
-    )
+        text = f"The best mean of a setting is {best}; no untrained score was taken."
+    elif len(means.best) == 1:  # no improvement over the first mean
+        text = f"No setting has a better mean than the best untrained one, {start}."
+    else:
+        change = (means.best["mean"] - first["mean"]).abs()
+        half = means.best.loc[change >= change.iloc[-1] / 2, axis].iloc[0]
+        text = (
+            f"The best mean of a setting goes from {start} (untrained) to {best}; half of this "
+            f"change is reached after {format_quantity(half, unit)}. The untrained encoders of "
+            f"that setting have {format_score(own)} on average."
+        )
+    if means.best["sd"].notna().any():
+        text += " The band is ± one standard deviation over the seeds of the best setting there."
+    if len(means.reference):
+        text += f" The line 'reference' is the mean of {frames.reference}."
+    return text
 
 
 def describe_cells(result: Answer) -> str:

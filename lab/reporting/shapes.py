@@ -5,8 +5,6 @@ features. Untrained scores, and rank correlations between scores, are therefore 
 shape: settings of the encoder, window length and vocabulary.
 """
 
-import math
-
 import pandas as pd
 
 from lab.reporting.intervals import Interval, t_interval
@@ -69,16 +67,3 @@ def untrained_by_shape(frames: SweepFrames) -> dict[str, Interval]:
         str(start): t_interval(values.to_numpy(dtype=float))
         for start, values in by_seeds.groupby("start", sort=False)
     }
-
-
-def untrained_of_best(frames: SweepFrames) -> float:
-    """Return the mean untrained score of the shape of the trial that has the best score of all.
-
-    It is NaN if that shape has no untrained score.
-    """
-    name = frames.metric.name
-    ordered = frames.curves.dropna(subset=name).sort_values(name, kind="stable")
-    best = ordered["number"].iloc[-1 if frames.metric.direction == "maximize" else 0]
-    starts = label_starts(frames.trials)[frames.trials["number"] == best]
-    by_shape = untrained_by_shape(frames)
-    return by_shape[starts.iloc[0]].mean if starts.iloc[0] in by_shape else math.nan

@@ -244,14 +244,15 @@ def test_untrained_is_mentioned_only_if_it_was_scored() -> None:
     assert "compute" not in lines  # no multiplier without scores during training
     assert lines["untrained"] == "not scored: this metric is computed only at the end of a trial"
     assert "no untrained score was taken" in sentences.describe_curve(
-        unscored, "spent/flops", "FLOP"
+        unscored, stats.scored_trials(unscored), "spent/flops", "FLOP"
     )
 
 
 def test_caption_of_a_curve_without_improvement() -> None:
     frames = sweep({0.5: [0.4, 0.3, 0.2]}, untrained=0.5)
-    caption = sentences.describe_curve(frames, "spent/flops", "FLOP")
-    assert caption == "No score is better than the best untrained score, 0.5000."
+    runs = stats.scored_trials(frames)
+    caption = sentences.describe_curve(frames, runs, "spent/flops", "FLOP")
+    assert caption.startswith("No setting has a better mean than the best untrained one, 0.5000.")
 
 
 def test_path_reports_the_number_of_finished_trials_and_no_ranking() -> None:

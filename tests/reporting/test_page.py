@@ -631,20 +631,25 @@ def test_cost_counts_each_preparatory_run_once(width: frames.SweepFrames) -> Non
     )
 
 
+def plot_scores(read: frames.SweepFrames) -> plots.Figure:
+    """Return the figure of the scores over FLOPs."""
+    return plots.plot_curves(read, stats.scored_trials(read), "spent/flops")
+
+
 def test_figures_have_as_many_lines_for_more_trials(uri: str) -> None:
     read = frames.load_frames(uri, "width")
     first = read.trials.groupby("cell").head(1)
     few = dataclasses.replace(
         read, trials=first, curves=read.curves[read.curves["number"].isin(first["number"])]
     )
-    for plot in (lambda each: plots.plot_curves(each, "spent/flops"), health_plots.plot_health):
+    for plot in (plot_scores, health_plots.plot_health):
         counts = [[len(axes.lines) for axes in plot(each).axes] for each in (few, read)]
         assert counts[0] == counts[1]
 
 
 def test_curves_of_a_cell_are_one_line_with_a_gap_after_each_trial(uri: str) -> None:
     read = frames.load_frames(uri, "width")
-    axes = plots.plot_curves(read, "spent/flops").axes[0]
+    axes = plot_scores(read).axes[0]
     drawn = [line.get_ydata() for line in axes.lines[: read.trials["cell"].nunique()]]
     finite = np.concatenate([values[np.isfinite(values)] for values in drawn])
     assert sorted(finite) == sorted(read.curves[METRIC].dropna())
@@ -679,7 +684,7 @@ def test_figures_of_many_settings_with_long_names_have_room_for_them(
     cells.draw_without_rendering()
     boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
     assert all(one.x1 <= other.x0 for one, other in pairwise(boxes))
-    curves = plots.plot_curves(read, "spent/flops")
+    curves = plot_scores(read)
     curves.draw_without_rendering()
     (legend,) = curves.legends
     assert legend.get_window_extent().y1 < curves.axes[0].get_window_extent().y0

@@ -10,7 +10,6 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lab.reporting import intervals, sentences, stats
-from lab.reporting.compute import learning_curves
 from lab.reporting.figures import plots
 from lab.tracking.frames import SweepFrames
 
@@ -282,13 +281,6 @@ def test_search_trials_are_compared_only_if_no_repeat_has_finished() -> None:
     assert not result.separable
 
 
-def test_best_score_so_far_only_improves() -> None:
-    line = learning_curves.best_so_far(sweep({0.5: [0.7], 0.25: [0.9]}), "spent/flops")
-    assert line[METRIC].is_monotonic_increasing
-    assert line["spent/flops"].is_monotonic_increasing
-    assert line[METRIC].iloc[-1] == 0.9
-
-
 @pytest.mark.reported
 @pytest.mark.parametrize(
     ("ends", "starts"),
@@ -298,19 +290,20 @@ def test_caption_has_the_first_value_of_the_line_in_the_figure_and_no_change_at_
     ends: list[float], starts: list[float]
 ) -> None:
     """The line begins at the best of all untrained scores, which are at the same amount, 0."""
-    frames = sweep({0.5: ends})
+    frames = sweep({width: [end] for width, end in zip((0.5, 0.25), ends, strict=True)})
     curves = frames.curves.copy()
     curves.loc[curves["spent/flops"] == 0, METRIC] = starts
     frames = replace(frames, curves=curves)
-    caption = sentences.describe_curve(frames, "spent/flops", "FLOP")
+    runs = stats.scored_trials(frames)
+    caption = sentences.describe_curve(frames, runs, "spent/flops", "FLOP")
     (line,) = [
         line
-        for line in plots.plot_curves(frames, "spent/flops").axes[0].lines
-        if line.get_label() == "best so far"
+        for line in plots.plot_curves(frames, runs, "spent/flops").axes[0].lines
+        if line.get_label() == "best mean"
     ]
     drawn = [float(y) for y in line.get_ydata()]
     assert drawn[0] == max(starts)
-    assert f"from {drawn[0]:.4f} (the best untrained score) to {drawn[-1]:.4f}" in caption
+    assert f"from {drawn[0]:.4f} (untrained) to {drawn[-1]:.4f}" in caption
     assert "after 0 FLOP" not in caption
     x = [float(x) for x in line.get_xdata()]
     half = next(i for i, y in enumerate(drawn) if y - drawn[0] >= (drawn[-1] - drawn[0]) / 2)
@@ -632,14 +625,3 @@ def test_bins_of_a_linear_range_are_equally_wide() -> None:
     binned = stats.marginal_means(frames, LR)
     assert list(binned["value"]) == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
     assert list(binned["n"]) == [2, 2, 2, 2, 2]
-
-
-@pytest.mark.parametrize(("metric", "rows"), [(METRIC, [0, 1, 3]), ("train/loss", [0, 2])])
-def test_best_score_so_far_has_a_row_for_each_improvement(metric: str, rows: list[int]) -> None:
-    frames = sweep({0.5: [0.7]}, metric=metric)
-    flops, scores = [1.0, 2.0, 3.0, 4.0], [0.5, 0.6, 0.45, 0.7]
-    curves = pd.DataFrame({"number": 0, "spent/flops": flops, metric: scores})
-    shuffled = replace(frames, curves=curves.iloc[[2, 0, 3, 1]])
-    line = learning_curves.best_so_far(shuffled, "spent/flops")
-    assert list(line["spent/flops"]) == [flops[row] for row in rows]
-    assert list(line[metric]) == [scores[row] for row in rows]

@@ -134,9 +134,10 @@ def test_interval_of_untrained_scores_counts_each_seed_once() -> None:
     assert score == intervals.t_interval(frames.trials["untrained"][:2].to_numpy())
 
 
-def test_caption_of_the_curve_has_the_mean_untrained_score_of_the_best_trials_shape() -> None:
-    caption = sentences.describe_curve(sweep(TRAINED, UNTRAINED), "spent/flops", "FLOP")
-    assert "Untrained encoders of the shape with the best score have 0.6600 on average" in caption
+def test_caption_of_the_curve_has_the_mean_untrained_score_of_the_best_setting() -> None:
+    frames = sweep(TRAINED, UNTRAINED)
+    caption = sentences.describe_curve(frames, stats.scored_trials(frames), "spent/flops", "FLOP")
+    assert "The untrained encoders of that setting have 0.6600 on average" in caption
 
 
 WORD = f"the word table ({LOOKUPS['word'].title}; 0.7880)"
@@ -242,7 +243,7 @@ def test_noise_report_lists_the_settings_that_beat_each_table() -> None:
 def test_figures_have_a_labelled_line_for_each_yardstick() -> None:
     frames = sweep(TRAINED, UNTRAINED, {"word": 0.788})
     result, runs = analyze(frames)
-    curves = plots.plot_curves(frames, "spent/flops")
+    curves = plots.plot_curves(frames, runs, "spent/flops")
     cells = plots.plot_cells(frames, result, runs)
     shapes_of_lines = {"untrained, hidden 32", "untrained, hidden 64"}
     assert shapes_of_lines <= set(curves.axes[0].get_legend_handles_labels()[1])

@@ -116,14 +116,14 @@ def _evidence(sweeps: Sequence[SweepResult], answer: Answer | None) -> dict[str,
         empty = Table(caption="", head=(), rows=())
         return {"figures": _NONE, "interactive": _NONE, "groups": [], "scores": empty}
     joined = join_frames(sweeps)
-    by_sweep = group_by_sweep(joined)
+    by_sweep, runs = group_by_sweep(joined), join_runs(sweeps)
     drawn = {
-        "compute": curves.draw_scores(by_sweep, "sweeps"),
+        "compute": curves.draw_scores(by_sweep, runs, "sweeps"),
         "losses": curves.draw_losses(by_sweep, "sweeps"),
     }
     live = {key: [] if each is None else [replace(each, files=())] for key, each in drawn.items()}
     static = {
-        "compute": captioned.draw_scores(by_sweep),
+        "compute": captioned.draw_scores(by_sweep, runs),
         "health": captioned.draw_health(by_sweep),
     }
     return {
@@ -131,5 +131,5 @@ def _evidence(sweeps: Sequence[SweepResult], answer: Answer | None) -> dict[str,
         | {key: [replace(each, files=()) for each in own] for key, own in static.items()},
         "interactive": live,
         "groups": interactive.list_groups(by_sweep, live),
-        "scores": replace(score_table.score_table(joined, answer, join_runs(sweeps)), file=""),
+        "scores": replace(score_table.score_table(joined, answer, runs), file=""),
     }

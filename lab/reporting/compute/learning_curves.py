@@ -1,4 +1,4 @@
-"""Scores over compute: the best score so far, and the points that compute multipliers use."""
+"""Scores over compute: the points that compute multipliers use."""
 
 import json
 from collections.abc import Collection, Hashable
@@ -33,22 +33,6 @@ class ScorePoints:
         """Return the points of the given repeats, in their order."""
         rows = [self.repeats.index(repeat) for repeat in repeats]
         return ScorePoints(flops_K=self.flops_K, scores_RK=self.scores_RK[rows], repeats=repeats)
-
-
-def best_so_far(frames: SweepFrames, axis: str) -> pd.DataFrame:
-    """Return the best score so far over `axis` (`spent/flops`, ...), over all trials.
-
-    Returns:
-        Columns `axis` and the ranking metric; the best score at the start, and one row for each
-        improvement on it.
-    """
-    name = frames.metric.name
-    points = frames.curves[[axis, name]].dropna().sort_values(axis, kind="stable")
-    maximize = frames.metric.direction == "maximize"
-    best = points[name].cummax() if maximize else points[name].cummin()
-    # Many trials have a score at the same amount, untrained ones at 0: the best of them counts.
-    best_at = points.assign(**{name: best}).drop_duplicates(axis, keep="last")
-    return best_at.drop_duplicates(name).reset_index(drop=True)
 
 
 def setting_labels(frames: SweepFrames, runs: pd.DataFrame) -> "pd.Series[str]":

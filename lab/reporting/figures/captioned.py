@@ -1,7 +1,9 @@
 """Figures of a report with title and caption: scores, tuned parameters, training diagnostics."""
 
+import pandas as pd
+
 from lab.reporting import sentences, tuned_parameters
-from lab.reporting.figures import health_plots, plots, svg, tuning_plots
+from lab.reporting.figures import health_plots, isolation, plots, svg, tuning_plots
 from lab.reporting.figures.figure import Figure
 from lab.reporting.stats import Answer
 from lab.tracking.frames import SweepFrames
@@ -13,20 +15,45 @@ _COMPUTE = {  # title of the axis, unit
 }
 
 
-def draw_scores(frames: SweepFrames) -> list[Figure]:
-    """Return the figures of the scores over FLOPs, tokens and seconds; none without scores."""
+def draw_scores(frames: SweepFrames, runs: pd.DataFrame) -> list[Figure]:
+    """Return the figures of the scores over FLOPs, tokens and seconds; none without scores.
+
+    Args:
+        frames: frames of a sweep, or of several.
+        runs: trials by which the settings are compared (`stats.scored_trials`).
+    """
     if frames.metric.name not in frames.curves:
         return []
     return [
         Figure(
             name=f"score-{unit.lower()}", title=f"Score against {title}",
-            caption=sentences.describe_curve(frames, axis, unit), files=("curves.csv",),
-            svg=svg.render_svg(plots.plot_curves(frames, axis)),
+            caption=sentences.describe_curve(frames, runs, axis, unit), files=("curves.csv",),
+            svg=svg.render_svg(plots.plot_curves(frames, runs, axis)),
         )
         for axis, (title, unit) in _COMPUTE.items()
         # On a shared device, the seconds of a trial depend on the other trials.
         if axis in frames.curves and (axis != "spent/seconds" or not frames.trials["shared"].any())
     ]  # fmt: skip
+
+
+def draw_isolation(frames: SweepFrames, answer: Answer, runs: pd.DataFrame) -> list[Figure]:
+    """Return the figure of each compared path with the others held fixed; none for a single path.
+
+    Args:
+        frames: frames of the sweep.
+        answer: comparison of the cells.
+        runs: trials by which the cells are compared (`stats.scored_trials`).
+    """
+    return [
+        Figure(
+            name=f"isolation-{each.path}",
+            title=f"Score over {each.path}",
+            caption=isolation.describe(each, answer.noise_sd),
+            files=("settings.csv", "trials.csv"),
+            svg=svg.render_svg(isolation.plot(frames, each)),
+        )
+        for each in isolation.isolate_paths(frames, runs)
+    ]
 
 
 def draw_tuning(frames: SweepFrames, answer: Answer) -> list[Figure]:

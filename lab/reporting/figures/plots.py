@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter
 
 from lab.config.lookups import select_baselines
 from lab.config.trial import Path
-from lab.reporting.compute.learning_curves import best_so_far
+from lab.reporting.compute.mean_curves import mean_curves
 from lab.reporting.figures.category_axis import label_categories
 from lab.reporting.figures.cell_colors import are_numeric, cell_colors, cell_value
 from lab.reporting.figures.curve_lines import plot_lines
 from lab.reporting.figures.heat_map import is_two_way_grid, plot_heat_map
+from lab.reporting.figures.number_axis import make_logarithmic, mark_numbers
 from lab.reporting.figures.svg import INK, STYLED, add_legend, new_figure
 from lab.reporting.shapes import label_starts, untrained_by_shape
 from lab.reporting.stats import Answer, last_search_trials, marginal_means
@@ -28,7 +29,6 @@ from lab.tracking.frames import SweepFrames
 
 _DASHED, _DOTTED = (0, (4, 3)), (0, (1, 2))
 _DIGITS = 4  # scores of a look-up table that are equal in these have one line
-_LOG = 4.0  # a numeric axis with a larger ratio of maximum to minimum is logarithmic
 _MOST_DISTANT = 8  # untrained scores outside of an axis that are listed
 _AXES = {
     "spent/flops": ("training compute", "FLOP"),
@@ -38,18 +38,19 @@ _AXES = {
 
 
 @STYLED
-def plot_curves(frames: SweepFrames, axis: str) -> Figure:
-    """Plot the score over `axis`: a thin curve per trial, the best score so far in bold."""
+def plot_curves(frames: SweepFrames, runs: pd.DataFrame, axis: str) -> Figure:
+    """Plot the score over `axis`: a thin curve per trial, the best mean of a setting in bold.
+
+    Args:
+        frames: frames of a sweep, or of several.
+        runs: trials by which the settings are compared (`stats.scored_trials`).
+        axis: column of compute (`spent/flops`, ...).
+    """
     name = frames.metric.name
     colors = cell_colors(frames)
     figure, axes = new_figure(3.7)
     plot_lines(axes, frames, axis, name, colors, lw=0.7)
-    best = best_so_far(frames, axis)
-    end = frames.curves[axis].max()
-    axes.step(
-        [*best[axis], end], [*best[name], best[name].iloc[-1]], where="post", color=INK, lw=2,
-        label="best so far",
-    )  # fmt: skip
+    _plot_means(axes, frames, runs, axis)
     _plot_yardsticks(axes, frames)
     title, unit = _AXES[axis]
     axes.set_xlabel(title)
@@ -111,11 +112,23 @@ def plot_nuisance(frames: SweepFrames, path: Path) -> Figure:
         if numeric:
             axes.plot(line["value"], line["best"], color=color, lw=0.8)
     if distribution.get("log"):
-        _log_axis(axes)
+        make_logarithmic(axes)
     axes.set_xlabel(path)
     axes.set_ylabel(frames.metric.name)
     add_legend(figure, *axes.get_legend_handles_labels())
     return figure
+
+
+def _plot_means(axes: Axes, frames: SweepFrames, runs: pd.DataFrame, axis: str) -> None:
+    """Draw the mean of the reference, and the best mean with the deviation of its seeds."""
+    means = mean_curves(frames, runs, axis)
+    if len(means.reference):
+        x, y = means.reference[axis], means.reference["mean"]
+        axes.plot(x, y, color=cell_colors(frames)[frames.reference], lw=2.4, label="reference")
+    if len(means.best):
+        x, y, sd = (means.steps[name] for name in (axis, "mean", "sd"))
+        axes.step(x, y, where="post", color=INK, lw=2, label="best mean")
+        axes.fill_between(x, y - sd, y + sd, step="post", color=INK, alpha=0.15, lw=0)
 
 
 def _plot_yardsticks(axes: Axes, frames: SweepFrames) -> None:
@@ -206,19 +219,10 @@ def _set_up_cell_axis(
     if len(frames.compare) == 1 and all(are_numeric(v) for v in frames.compare.values()):
         positions = {cell: cell_value(frames, cell) for cell in labels}
         axes.set_xlabel(next(iter(frames.compare)))
-        if min(positions.values()) > 0 and max(positions.values()) / min(positions.values()) > _LOG:
-            _log_axis(axes)
-        axes.set_xticks(list(positions.values()), [f"{x:g}" for x in positions.values()])
+        mark_numbers(axes, list(positions.values()))
         return positions
     label_categories(figure, axes, labels)
     return {cell: float(i) for i, cell in enumerate(labels)}
-
-
-def _log_axis(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _spread(count: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

@@ -21,6 +21,8 @@ _STYLE: dict[Any, Any] = {  # typed loosely: the stub of rcParams lists every ke
     "svg.fonttype": "none",  # keep text as text: smaller files, searchable, in the page's color
     "svg.hashsalt": "lab",
     "font.family": "sans-serif",
+    # Each text of an SVG has the whole list. The two fonts have similar widths.
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": INK,

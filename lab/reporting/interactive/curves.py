@@ -1,8 +1,12 @@
 """Interactive curves of the trials: the score, and the training losses."""
 
+from collections.abc import Mapping
+
+import pandas as pd
+
 from lab.config.lookups import select_baselines
 from lab.reporting import sentences
-from lab.reporting.compute.learning_curves import best_so_far
+from lab.reporting.compute.mean_curves import MeanCurves, mean_curves
 from lab.reporting.figures.cell_colors import cell_colors
 from lab.reporting.interactive.spec import (
     INK,
@@ -43,34 +47,28 @@ def list_axes(frames: SweepFrames) -> list[str]:
     ]
 
 
-def draw_scores(frames: SweepFrames, groups: str = "settings") -> LiveFigure | None:
+def draw_scores(
+    frames: SweepFrames, runs: pd.DataFrame, groups: str = "settings"
+) -> LiveFigure | None:
     """Return the figure of every trial's score over compute; None if no score was recorded.
 
     Args:
         frames: frames of a sweep, or of several.
+        runs: trials by which the settings are compared (`stats.scored_trials`).
         groups: what the cells of the frames are.
     """
     name, axes = frames.metric.name, list_axes(frames)
     if name not in frames.curves or not axes:
         return None
-    best = {axis: best_so_far(frames, axis) for axis in axes}
     ends = {axis: float(frames.curves[axis].max()) for axis in axes}
     captions = {
-        axis: f"{sentences.describe_curve(frames, axis, _AXES[axis][2])} "
+        axis: f"{sentences.describe_curve(frames, runs, axis, _AXES[axis][2])} "
         f"{_describe(frames, groups)}"
         for axis in axes
     }
     traces = [
         *_trial_traces(frames, [name], axes),
-        {
-            "mode": "lines", "name": "best so far", "hoverinfo": "skip",
-            "line": {"color": INK, "shape": "hv", "width": 2},
-            "columns": {
-                "x": {axis: numbers([*best[axis][axis], ends[axis]]) for axis in axes},
-                "y": {axis: numbers([*best[axis][name], best[axis][name].iloc[-1]])
-                      for axis in axes},
-            },
-        },
+        *_mean_traces(frames, {axis: mean_curves(frames, runs, axis) for axis in axes}),
         *(
             {
                 "mode": "lines", "name": clean(label), "hoverinfo": "skip",
@@ -141,6 +139,48 @@ def list_levels(frames: SweepFrames) -> list[tuple[str, float, str, str]]:
         label = f"look-up: {table.replace('_', ' ')}"
         levels += [(label, float(score), SOFT, "dot") for score in scores]
     return levels
+
+
+def _mean_traces(frames: SweepFrames, means: Mapping[str, MeanCurves]) -> list[Json]:
+    """Return the mean of the reference, and the best mean with the deviation of its seeds.
+
+    Args:
+        frames: frames of a sweep, or of several.
+        means: means by column of compute.
+    """
+    first = next(iter(means.values()))
+    if first.best.empty:
+        return []
+    steps = {axis: each.steps for axis, each in means.items()}
+    end: Json = {"line": {"color": INK, "shape": "hv", "width": 0}}
+    traces = [
+        end | {"showlegend": False} | _mean_columns(steps, -1),
+        end | {"name": "± 1 sd", "fill": "tonexty", "fillcolor": INK, "opacity": 0.15}
+        | _mean_columns(steps, 1),
+        {"name": "best mean", "line": {"color": INK, "shape": "hv", "width": 2}}
+        | _mean_columns(steps, 0),
+    ]  # fmt: skip
+    if len(first.reference):
+        color = cell_colors(frames)[frames.reference]
+        reference = {"name": "reference", "legendgroup": clean(frames.reference),
+                     "line": {"color": color, "width": 3}}  # fmt: skip
+        columns = _mean_columns({axis: each.reference for axis, each in means.items()}, 0)
+        traces.append(reference | columns)
+    return [{"mode": "lines", "hoverinfo": "skip"} | trace for trace in traces]
+
+
+def _mean_columns(tables: Mapping[str, pd.DataFrame], deviations: float) -> Json:
+    """Return the columns of a trace at a distance from means, in deviations of the seeds.
+
+    With one seed, the distance is 0: Plotly would fill over a gap.
+    """
+    y = {axis: each["mean"] + deviations * each["sd"].fillna(0) for axis, each in tables.items()}
+    return {
+        "columns": {
+            "x": {axis: numbers(each[axis]) for axis, each in tables.items()},
+            "y": {axis: numbers(values) for axis, values in y.items()},
+        }
+    }
 
 
 def _trial_traces(frames: SweepFrames, names: list[str], axes: list[str]) -> list[Json]:

@@ -46,7 +46,7 @@ def draw_figures(
         runs: trials by which the cells are compared.
         scaling: section on scaling.
     """
-    scores, losses, front = draw_scores(frames), draw_losses(frames), draw_front(frames)
+    scores, losses, front = draw_scores(frames, runs), draw_losses(frames), draw_front(frames)
     return {
         "compute": [] if scores is None else [scores],
         "losses": [] if losses is None else [losses],

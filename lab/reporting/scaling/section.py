@@ -121,8 +121,9 @@ def list_tables(section: ScalingSection | None) -> list[tuple[str, Table]]:
     if section is None:
         return []
     ratio = [] if section.ratio is None else [("", section.ratio.table)]
-    parts = (*section.laws, *section.rates)
-    return [*((part.title, table) for part in parts for table in part.tables), *ratio]
+    tables = [(law.title, table) for law in section.laws for table in law.tables]
+    tables += [(rates.title, table) for rates in section.rates for table in rates.tables]
+    return tables + ratio
 
 
 def _ratio_part(trend: RatioTrend) -> RatioPart:

@@ -149,12 +149,14 @@ def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterat
 def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Difference]:
     if name.endswith(".csv"):
         return differences.compare_tables(name, written, recomputed)
-    texts = [file.read_bytes().decode(errors="surrogateescape") for file in (written, recomputed)]
+    before, after = (
+        file.read_bytes().decode(errors="surrogateescape") for file in (written, recomputed)
+    )
     if name.endswith(".html"):
-        return compare_pages(name, *texts)
+        return compare_pages(name, before, after)
     if name.endswith(".svg"):
-        return differences.compare_figures(name, *texts)
-    return differences.compare_texts(name, *texts)
+        return differences.compare_figures(name, before, after)
+    return differences.compare_texts(name, before, after)
 
 
 def _list_files(folder: File, pattern: str) -> list[str]:

@@ -123,7 +123,7 @@ def test_every_trial_is_in_the_table_with_its_run(sweeps: list[SweepFrames], wri
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("draw_scores", "draw_health"):
-        monkeypatch.setattr(page_module.captioned, name, lambda _: [])
+        monkeypatch.setattr(page_module.captioned, name, lambda *_: [])
 
 
 def check(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:

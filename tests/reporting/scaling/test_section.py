@@ -105,6 +105,18 @@ def test_marks_of_the_figures_contrast_with_both_backgrounds_of_the_page(written
         assert contrast.faint_marks(marks) == []
 
 
+def test_report_has_a_small_static_figure_of_each_compared_path(
+    written: Path, frames: SweepFrames
+) -> None:
+    page, text = ((written / name).read_text() for name in ("report.html", "report.md"))
+    files = sorted((written / "figures").glob("isolation-*.svg"))
+    assert [file.stem.removeprefix("isolation-") for file in files] == sorted(frames.compare)
+    for file in files:
+        assert f"](figures/{file.name})" in text
+        assert f'<figure id="{file.stem}">' in page
+        assert file.stat().st_size < 20_000
+
+
 def test_table_of_end_points_has_every_compared_run(written: Path, frames: SweepFrames) -> None:
     rows = list(csv.DictReader((written / END_POINTS).read_text().splitlines()))
     assert [int(row["number"]) for row in rows] == list(frames.trials["number"])
