@@ -1,6 +1,7 @@
 """The page of a report in Chromium: no complaint, no request, no overflow, dark scheme, print."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from lab.reporting.page import write_report
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(EXECUTABLE is None, reason="Chromium is not installed"),
-    pytest.mark.usefixtures("fast_quantiles_of_module"),
 ]
 DRAWN = "[...document.querySelectorAll('.live .plot')].every((plot) => plot.querySelector('svg'))"
 VISIBLE = """
@@ -96,6 +96,7 @@ def test_points_are_reached_and_opened_by_keyboard(desktop: Tab) -> None:
     seen = []
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft"):
         desktop.press(key)
+        desktop.wait_for(f"({label}) && ({label}) !== {json.dumps(seen[-1] if seen else None)}")
         seen.append(desktop.evaluate(label))
     start, end, next_trial, *back = seen
     assert back == [end, start]
@@ -104,9 +105,10 @@ def test_points_are_reached_and_opened_by_keyboard(desktop: Tab) -> None:
     ]
     assert len({start, end, next_trial}) == 3
     desktop.press("Enter")
+    desktop.wait_for("window.opened")
     assert desktop.evaluate("window.opened") == "http://127.0.0.1:5000/#/experiments/7/runs/r"
     desktop.press("Tab")
-    assert desktop.evaluate(label) is None
+    desktop.wait_for(f"!({label})")
 
 
 def test_figures_follow_the_dark_scheme(desktop: Tab) -> None:

@@ -128,7 +128,7 @@ def _plot_means(axes: Axes, frames: SweepFrames, runs: pd.DataFrame, axis: str) 
     if len(means.best):
         x, y, sd = (means.steps[name] for name in (axis, "mean", "sd"))
         axes.step(x, y, where="post", color=INK, lw=2, label="best mean")
-        axes.fill_between(x, y - sd, y + sd, step="post", color=INK, alpha=0.15, lw=0)
+        axes.fill_between(x, y - sd, y + sd, step="post", color=INK, alpha=0.12, lw=0)
 
 
 def _plot_yardsticks(axes: Axes, frames: SweepFrames) -> None:

@@ -155,7 +155,7 @@ def _mean_traces(frames: SweepFrames, means: Mapping[str, MeanCurves]) -> list[J
     end: Json = {"line": {"color": INK, "shape": "hv", "width": 0}}
     traces = [
         end | {"showlegend": False} | _mean_columns(steps, -1),
-        end | {"name": "± 1 sd", "fill": "tonexty", "fillcolor": INK, "opacity": 0.15}
+        end | {"name": "± 1 sd", "fill": "tonexty", "fillcolor": INK, "opacity": 0.12}
         | _mean_columns(steps, 1),
         {"name": "best mean", "line": {"color": INK, "shape": "hv", "width": 2}}
         | _mean_columns(steps, 0),

@@ -45,6 +45,8 @@ def trace_marks(traces: Iterable[dict]) -> Iterator[Mark]:
     for trace in traces:
         for part in ("line", "marker", "error_x", "error_y"):
             style = trace.get(part, {})
+            if style.get("width") == 0:  # the edge of a band
+                continue
             colors = style.get("color", [])
             for color in [colors] if isinstance(colors, str) else colors:
                 yield color, trace.get("opacity", 1) * style.get("opacity", 1)
