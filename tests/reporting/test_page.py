@@ -357,6 +357,11 @@ def test_interactive_figures_show_hostile_labels_and_run_none(hostile: Path) -> 
     assert set(specs) == {
         "live-scores", "live-cells", "live-parallel", f"live-slice-{LR}", "live-losses"
     }  # fmt: skip
+    options = [o for each in specs.values() for c in each["choices"] for o in c["options"]]
+    captions = [option.pop("caption") for option in options if "caption" in option]
+    assert any("<script>" in caption for caption in captions)  # a text of the page, not of Plotly
+    script = ROOT / "lab" / "reporting" / "documents" / "templates" / "report.js"
+    assert "textContent = option.caption" in script.read_text()
     text = json.dumps(specs, ensure_ascii=False)
     assert "&lt;script&gt;alert(1)" in text
     assert set(re.findall("<[^>]*>", text)) == {"<br>", "<extra>", "</extra>"}
