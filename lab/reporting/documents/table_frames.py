@@ -49,7 +49,9 @@ def table_frame(table: Table) -> pd.DataFrame:
         for part in _list_parts(cells):
             name = f"{head} {part}" if part else head
             columns[name] = [cell.get(part) for cell in cells]
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    counts = [name for name in frame if name.endswith(" n")]
+    return frame.astype(dict.fromkeys(counts, "Int64"))
 
 
 def _list_parts(cells: Sequence[dict[str, object]]) -> Iterator[str]:
