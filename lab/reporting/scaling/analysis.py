@@ -268,8 +268,7 @@ def _find_optima(
 ) -> tuple[BudgetOptimum, ...]:
     """Return the compute-optimal size at each budget; all intervals are searched at once."""
     best = [optimal_allocation(fit.law, budget, per_token) for budget in budgets]
-    parameters = np.array([each.parameters for each in best])
-    tokens = np.array([each.tokens for each in best])
+    parameters, tokens = np.array([[each.parameters, each.tokens] for each in best]).T
     losses = predict_losses(fit, parameters, tokens)
     sizes = optimal_size_intervals(fit, np.array(budgets), per_token, LEVEL)
     return tuple(

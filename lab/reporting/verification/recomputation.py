@@ -149,14 +149,12 @@ def compare_reports(folder: File, rebuilt: File, names: Sequence[str]) -> Iterat
 def _compare_files(name: str, written: File, recomputed: File) -> Iterator[Difference]:
     if name.endswith(".csv"):
         return differences.compare_tables(name, written, recomputed)
-    before, after = (
-        file.read_bytes().decode(errors="surrogateescape") for file in (written, recomputed)
-    )
+    old, new = (f.read_bytes().decode(errors="surrogateescape") for f in (written, recomputed))
     if name.endswith(".html"):
-        return compare_pages(name, before, after)
+        return compare_pages(name, old, new)
     if name.endswith(".svg"):
-        return differences.compare_figures(name, before, after)
-    return differences.compare_texts(name, before, after)
+        return differences.compare_figures(name, old, new)
+    return differences.compare_texts(name, old, new)
 
 
 def _list_files(folder: File, pattern: str) -> list[str]:
