@@ -744,7 +744,7 @@ def test_files_of_tables_have_the_numbers_of_the_frames(
     for cell, scores in runs.groupby("cell")["score"]:
         assert float(ranked[cell]) == pytest.approx(scores.mean(), abs=1e-4)
         assert float(ranked[f"{cell} sd"]) == pytest.approx(scores.std(), abs=1e-4)
-        assert int(ranked[f"{cell} n"]) == len(scores)
+        assert float(ranked[f"{cell} n"]) == len(scores)
 
 
 def test_colors_of_settings_contrast_with_both_backgrounds_of_the_page() -> None:
