@@ -50,7 +50,7 @@ def table_frame(table: Table) -> pd.DataFrame:
             name = f"{head} {part}" if part else head
             columns[name] = [cell.get(part) for cell in cells]
     frame = pd.DataFrame(columns)
-    counts = [name for name in frame if name.endswith(" n")]
+    counts = [name for name in columns if name.endswith(" n")]
     return frame.astype(dict.fromkeys(counts, "Int64"))
 
 
