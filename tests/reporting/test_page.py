@@ -655,12 +655,23 @@ def test_figures_have_as_many_lines_for_more_trials(uri: str) -> None:
 def test_curves_of_a_cell_are_one_line_with_a_gap_after_each_trial(uri: str) -> None:
     read = frames.load_frames(uri, "width")
     axes = plot_scores(read).axes[0]
-    lines = axes.lines[: 2 * read.trials["cell"].nunique() : 2]  # dots of single points between
-    drawn = [line.get_ydata() for line in lines]
+    drawn = [line.get_ydata() for line in axes.lines[: read.trials["cell"].nunique()]]
     finite = np.concatenate([values[np.isfinite(values)] for values in drawn])
     assert sorted(finite) == sorted(read.curves[METRIC].dropna())
     with_curve = read.curves.dropna(subset=[METRIC])["number"].nunique()
     assert sum(int(np.isnan(values).sum()) for values in drawn) == with_curve
+
+
+def test_curve_of_one_point_is_a_dot(width: frames.SweepFrames) -> None:
+    loss = "train/discriminator_loss"
+    last = width.curves.dropna(subset=[loss]).groupby("number").tail(1)
+    read = dataclasses.replace(width, curves=last)
+    (axes,) = (
+        a for a in health_plots.plot_health(read).axes if "discriminator" in a.get_title("left")
+    )
+    lines = [line for line in axes.lines if line.get_solid_capstyle() == "round"]
+    drawn = [value for line in lines for value in line.get_ydata()[::3]]  # two ends and a gap
+    assert sorted(drawn) == sorted([*last[loss], *last["health/majority_loss"]])
 
 
 @pytest.mark.reported

@@ -1,12 +1,11 @@
 """The page of a report in Chromium: no complaint, no request, no overflow, dark scheme, print."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from frames.scaling_frames import BUDGETS, SIZES, follow_law, scaling_frames
+from frames.scaling_frames import BUDGETS, SIZES, UNTRAINED, follow_law, scaling_frames
 from pages.chromium import EXECUTABLE, Chromium, Tab, start_chromium
 
 from lab.reporting.page import write_report
@@ -92,23 +91,19 @@ def test_points_are_reached_and_opened_by_keyboard(desktop: Tab) -> None:
     desktop.call("Emulation.setFocusEmulationEnabled", enabled=True)
     desktop.evaluate("window.open = (address) => (window.opened = address)")
     desktop.evaluate("document.querySelector('#live-scores .plot').focus()")
-    label = "[...document.querySelectorAll('#live-scores .hovertext')].map((e) => e.textContent)[0]"
-    seen = []
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "ArrowLeft"):
+    labels = "[...document.querySelectorAll('#live-scores .hovertext')].map((e) => e.textContent)"
+    for key, trial, is_start in (
+        ("ArrowRight", 0, True), ("ArrowRight", 0, False), ("ArrowDown", 1, False),
+        ("ArrowUp", 0, False), ("ArrowLeft", 0, True),
+    ):  # fmt: skip
         desktop.press(key)
-        desktop.wait_for(f"({label}) && ({label}) !== {json.dumps(seen[-1] if seen else None)}")
-        seen.append(desktop.evaluate(label))
-    start, end, next_trial, *back = seen
-    assert back == [end, start]
-    assert [text.partition(" (")[0] for text in seen] == [
-        f"trial {number}" for number in (0, 0, 1, 0, 0)
-    ]
-    assert len({start, end, next_trial}) == 3
+        shown = f"text.startsWith('trial {trial} (') && text.endsWith(' {UNTRAINED:.4f}')"
+        shown += f" === {str(is_start).lower()}"
+        desktop.wait_for(f"{labels}.length === 1 && {labels}.every((text) => {shown})")
     desktop.press("Enter")
-    desktop.wait_for("window.opened")
     assert desktop.evaluate("window.opened") == "http://127.0.0.1:5000/#/experiments/7/runs/r"
     desktop.press("Tab")
-    desktop.wait_for(f"!({label})")
+    desktop.wait_for(f"{labels}.length === 0")
 
 
 def test_figures_follow_the_dark_scheme(desktop: Tab) -> None:

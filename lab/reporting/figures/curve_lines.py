@@ -26,14 +26,23 @@ def plot_lines(
         style: properties of the lines (`matplotlib.lines.Line2D`).
     """
     points = _thin(frames.curves[["number", x, y]].dropna())
-    gaps = pd.DataFrame({"number": points["number"].unique()})
-    lines = pd.concat([points, gaps]).sort_values("number", kind="stable")  # a gap follows a curve
-    cells = lines["number"].map(frames.trials.set_index("number")["cell"])
-    alone = lines["number"].map(points["number"].value_counts()) == 1
+    points = points.assign(cell=points["number"].map(frames.trials.set_index("number")["cell"]))
+    is_alone = ~points["number"].duplicated(keep=False)
+    lines, alone = _separate(points[~is_alone]), points[is_alone]
+    # A short line with round ends is a dot; markers take twice the space in an SVG file.
+    dots = _separate(pd.concat([alone, alone.assign(**{x: alone[x] * (1 + 1e-6)})]))
     for cell, color in colors.items():
-        line, dots = lines[cells == cell], lines[(cells == cell) & alone]
+        line = lines[lines["cell"] == cell]
         axes.plot(line[x], line[y], color=color, **style)  # type: ignore[arg-type]
-        axes.plot(dots[x], dots[y], ".", color=color, ms=3)
+    for cell, color in colors.items():
+        dot = dots[dots["cell"] == cell]
+        axes.plot(dot[x], dot[y], color=color, lw=2, solid_capstyle="round")
+
+
+def _separate(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the points by trial, with a gap after each."""
+    gaps = points.drop_duplicates("number")[["number", "cell"]]
+    return pd.concat([points, gaps]).sort_values("number", kind="stable")
 
 
 def _thin(points: pd.DataFrame) -> pd.DataFrame:

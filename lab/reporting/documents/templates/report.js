@@ -131,6 +131,8 @@
       const point = points.at((last + along) % points.length);
       this.trace = shown.indexOf(points);
       this.point = points.indexOf(point);
+      const trace = this.plot.data[point.curveNumber];
+      this.reached = { data: trace, customdata: trace.customdata?.[point.pointNumber] };
       Plotly.Fx.hover(this.plot, [point]);
     }
 
@@ -138,7 +140,7 @@
       const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
       const step = steps[event.key];
       if (event.altKey || event.ctrlKey || event.metaKey) return;
-      if (event.key === "Enter") open(this.labelled);
+      if (event.key === "Enter") open(this.reached);
       if (step) {
         event.preventDefault(); // the page does not scroll
         this.move(...step);
@@ -148,7 +150,6 @@
     async start() {
       await this.draw();
       this.plot.on("plotly_click", (event) => open(event.points[0]));
-      this.plot.on("plotly_hover", (event) => (this.labelled = event.points[0]));
       this.plot.addEventListener("keydown", (event) => this.press(event));
       this.plot.addEventListener("blur", () => Plotly.Fx.unhover(this.plot));
       for (const name of (this.element.dataset.instead ?? "").split(" ")) {
