@@ -43,11 +43,13 @@ def block_terminating() -> Iterator[None]:
 
 
 @contextmanager
-def shield_start() -> Iterator[None]:
-    """Block the signals of `TERMINATING` while a library starts processes and replaces handlers.
+def shield() -> Iterator[None]:
+    """Block the signals of `TERMINATING` while a library starts or ends and replaces handlers.
 
-    The started processes keep them blocked. A signal that arrives meanwhile is handled on exit,
-    by the handler of this process: the handlers are restored before the signals are unblocked.
+    Processes that are started here keep them blocked. A signal that arrives meanwhile is handled on
+    exit, by the handler of this process: the handlers are restored before the signals are
+    unblocked. They are also set again if the library has removed them without Python's knowledge,
+    as the end of Ray does.
     """
     with block_terminating(), keep_handlers():
         yield

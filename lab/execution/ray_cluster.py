@@ -92,11 +92,12 @@ def _start_ray(resources: Resources) -> Iterator[RayCluster]:
     before = processes.find_descendants()
     with temp_dirs.temporary_folder(_SCRATCH, "lab-") as folder:
         try:
-            with interrupts.shield_start():
+            with interrupts.shield():
                 _init_ray(count * resources.workers * resources.cpus_per_worker, folder, before)
             yield RayCluster(slots=count, scratch=str(folder))
         finally:
-            _stop_ray(before)
+            with interrupts.shield():
+                _stop_ray(before)
 
 
 def _init_ray(cpus: int, folder: File, others: list[processes.Process]) -> None:
@@ -160,7 +161,8 @@ def any_node_alive() -> bool:
 @contextmanager
 def _join_cluster(resources: Resources, address: str) -> Iterator[RayCluster]:
     try:
-        ray.init(address=address, **_QUIET)
+        with interrupts.shield():
+            ray.init(address=address, **_QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
         lines = str(error).strip().splitlines()
         reason = lines[0][:200] if lines else ""
@@ -184,4 +186,5 @@ def _join_cluster(resources: Resources, address: str) -> Iterator[RayCluster]:
             )
         yield RayCluster(slots=count, scratch=None)
     finally:
-        ray.shutdown()
+        with interrupts.shield():
+            ray.shutdown()

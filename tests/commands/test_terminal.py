@@ -191,10 +191,11 @@ def test_sweep_with_closed_output_stops_with_status_141(
     question, status = unread.stdout.splitlines()
     assert question.startswith("smoke: Does the whole path run")
     assert status == "141"
-    warning, message = unread.stderr.splitlines()
-    assert warning.startswith(
+    first_rung, cooldown, message = unread.stderr.splitlines()
+    assert first_rung.startswith(
         "lab.sweep: warning: search.stopping.first_rung: the first rung is at "
     )
+    assert cooldown.startswith("lab.sweep: warning: search.stopping: ")
     assert message == (
         "lab.sweep: the output is closed; trials that have ended are kept; "
         "run the same command again to resume"

@@ -1,11 +1,12 @@
 """Signals of users and supervisors, sent to this process."""
 
+import ctypes
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -97,13 +98,19 @@ def test_before_the_trials_start_the_first_signal_interrupts_and_others_are_igno
     send(number)
 
 
+def remove_in_c(number: int, _: object) -> None:
+    ctypes.CDLL(None).signal(number, 0)  # SIG_DFL; Python does not notice it
+
+
 @TERMINATING
-def test_a_signal_during_the_start_of_ray_is_handled_by_the_handler_of_the_sweep(
-    number: int,
+@pytest.mark.parametrize("remove", [signal.signal, remove_in_c])
+@pytest.mark.reported
+def test_a_signal_while_ray_starts_or_ends_is_handled_by_the_handler_of_the_sweep(
+    number: int, remove: Callable[[int, object], object]
 ) -> None:
     def start() -> None:
-        with interrupts.shield_start():
-            signal.signal(number, signal.SIG_DFL)  # Ray replaces the handler
+        with interrupts.shield():
+            remove(number, signal.SIG_DFL)
             send(number)
 
     interrupts.handle_terminating(interrupts.interrupt_once)

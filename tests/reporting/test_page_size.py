@@ -13,6 +13,7 @@ from frames.scaling_frames import METRIC, follow_law, scaling_frames
 from matplotlib.figure import Figure
 from project import ROOT
 
+from lab.reporting import stats
 from lab.reporting.conclusion import Headline
 from lab.reporting.documents import rendering
 from lab.reporting.figures.curve_lines import plot_lines
@@ -59,7 +60,10 @@ def build_context(frames: SweepFrames) -> dict[str, Any]:
         "trials": list_trials(frames.trials), "no_scores": "", "groups": [], "mlflow": "",
         "runs": {str(trial["number"]): run_path(frames, trial) for trial in trials},
         "policy": interactive.security_policy(), "figures": {"compute": [], "health": []},
-        "interactive": {"compute": [draw_scores(frames)], "losses": [draw_losses(frames)]},
+        "interactive": {
+            "compute": [draw_scores(frames, stats.scored_trials(frames))],
+            "losses": [draw_losses(frames)],
+        },
     }  # fmt: skip
 
 

@@ -418,6 +418,7 @@ def test_trial_that_paused_twice_while_the_store_was_away_has_all_its_points(
     assert len(seconds) == 2
 
 
+@pytest.mark.reported
 def test_trial_that_begins_again_has_the_points_before_those_that_were_stored(
     uri: str, folder: Path
 ) -> None:
