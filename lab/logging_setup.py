@@ -122,7 +122,7 @@ class _LogFile(RotatingFileHandler):
         self.failed = True
 
     def close(self) -> None:
-        """Close the file; what a full disk has no room for is lost."""
+        """Close the file. Records that do not fit on a full disk are lost."""
         try:
             super().close()
         except OSError:

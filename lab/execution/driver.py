@@ -381,7 +381,7 @@ class Driver:
         self._display_end(job, folder, outcome)
 
     def _settle_job(self, job: Job, folder: File, outcome: Outcome) -> None:
-        """End a job whose trial has ended before, and queue its record for MLflow."""
+        """End the job of a trial that an earlier run has ended, and queue its record for MLflow."""
         outcome = self._search.judge(job, outcome)
         self._tell_search(job, folder, outcome)
         annotate = partial(self._annotate, job, folder)

@@ -37,7 +37,7 @@ def collect_warnings(experiment: Experiment) -> tuple[str, ...]:
         comparability.describe_bias(experiment, trials),
         mask_checks.describe_coarse_range(experiment, [of_cell[0] for of_cell in cells]),
         _describe_early_rung(experiment, trials),
-        _describe_hot_rungs(experiment, trials),
+        _describe_rungs_without_cooldown(experiment, trials),
         _describe_batches_of_sizes(trials),
     )
     return tuple(warning for warning in warnings if warning is not None)
@@ -62,7 +62,7 @@ def _describe_early_rung(experiment: Experiment, trials: list[Trial]) -> str | N
     return None
 
 
-def _describe_hot_rungs(experiment: Experiment, trials: list[Trial]) -> str | None:
+def _describe_rungs_without_cooldown(experiment: Experiment, trials: list[Trial]) -> str | None:
     """Return a warning if settings are selected at rungs by scores that are not cooled down."""
     kinds = {trial.schedule.kind for trial in trials}
     if experiment.search.stopping is None or kinds == {"trunk"}:

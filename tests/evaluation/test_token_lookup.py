@@ -180,7 +180,7 @@ def test_neighbors_are_those_in_the_window_unless_they_are_hidden(
 
 
 def head_of_frequencies(frequencies_V: Floats) -> VocabularyHead:
-    """Return a head whose logits are the logarithms of the token frequencies for every input."""
+    """Return a head that predicts the token frequencies for every input."""
     head = VocabularyHead(SHAPE, len(frequencies_V))
     with torch.no_grad():
         for parameter in head.parameters():

@@ -29,7 +29,7 @@ REPORTS = sorted(ROOT.glob("reports/*/report.html"))
 
 
 def make_sweep(trials: int, evaluations: int) -> SweepFrames:
-    """Return a sweep of two settings whose trials have curves of random scores and losses."""
+    """Return a sweep of two settings with random curves of scores and losses."""
     frames = scaling_frames(follow_law(), compare=COMPARE, seeds=1)
     numbers = np.arange(trials)
     table = frames.trials.iloc[numbers % len(frames.trials)].assign(number=numbers)
@@ -51,7 +51,7 @@ def test_committed_pages_are_below_6_megabytes(report: Path) -> None:
 
 
 def build_context(frames: SweepFrames) -> dict[str, Any]:
-    """Return what a page shows of a sweep, without static figures."""
+    """Return the context of the template of a page for a sweep, without static figures."""
     empty = Table(caption="", head=(), rows=())
     trials = frames.trials.to_dict("records")
     return {

@@ -55,7 +55,7 @@ def _is_curve(trace: Json) -> bool:
 
 
 def _thin(figure: LiveFigure, every: int) -> LiveFigure:
-    """Return a figure whose curves have each `every`-th point and the last one."""
+    """Return a figure with every `every`-th point of each curve, and the last one."""
     if every == 1 or not any(map(_is_curve, figure.traces)):
         return figure
     note = f" One evaluation in {every} is drawn, and the last one."

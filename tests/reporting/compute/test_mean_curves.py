@@ -18,7 +18,7 @@ Curves = Mapping[str, Sequence[Sequence[float]]]
 
 
 def sweep(scores: Curves, metric: str = METRIC, **columns: Sequence[object]) -> SweepFrames:
-    """Return a sweep whose trials have a score after 0, 1, ... times the FLOPs of their setting.
+    """Return a sweep with scores after 0, 1, ... times the FLOPs of a setting.
 
     Args:
         scores: scores by evaluation of each seed of each setting; a step of setting i has i + 2

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from project import ROOT
 
 LEAST = 3.0
-_DECORATION = 0.12  # opacity of grids and of bands of intervals, whose lines are drawn opaquely too
+_DECORATION = 0.12  # opacity of grids, and of bands, which have an opaque line as well
 _TEMPLATE = ROOT / "lab" / "reporting" / "documents" / "templates" / "base.html.jinja"
 Mark = tuple[str, float]  # color, opacity
 
